@@ -33,7 +33,6 @@ _FIRST_BACKOFF = 5.0
 _MAX_BACKOFF = 120.0
 _MAX_RETRY_AFTER = 24 * 3600.0
 _MAX_FEEDS = 8192
-_REMEMBERED_SECONDS = 900.0
 _EVIDENCE_WAIT = 0.5
 _OVERDUE = "The service answers, but makes no new data. If this continues, report it to the operators of the service."
 
@@ -62,7 +61,6 @@ class FeedState:
     since: float = 0.0
     results: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(RESULTS, 0))
     # Monotonic times. The cache backs off until closed_until.
-    read_at: float = 0.0
     fresh_until: float = 0.0
     closed_until: float = 0.0
     # Set in the copies that :meth:`FeedCache.states` returns.
@@ -132,16 +130,8 @@ class FeedCache:
         return snapshot.monotonic_at + self._states[feed].feed.max_age - max(0.0, _overdue(feed, snapshot))
 
     def states(self) -> dict[Feed[Any], FeedState]:
-        """Return the state of every feed at this moment.
-
-        A feed is forgotten if it was not read for its maximum age and for 15 minutes. Otherwise it would look stale.
-        """
+        """Return the state of every feed at this moment."""
         now = self._monotonic()
-        self.forget(
-            feed
-            for feed, state in list(self._states.items())
-            if now - state.read_at > max(state.feed.max_age, _REMEMBERED_SECONDS) and feed not in self._flights
-        )
         states = {feed: replace(state, results=dict(state.results)) for feed, state in self._states.items()}
         for feed, state in states.items():
             state.snapshot, state.under_way = self.peek(feed), feed in self._flights
@@ -176,7 +166,7 @@ class FeedCache:
         readers may need its answer.
         """
         state = self._states.setdefault(feed, FeedState(feed, since=self._clock()))
-        state.feed, state.read_at = feed, self._monotonic()
+        state.feed = feed
         reading = self._reading_without_request(feed, state) or await self._request(feed, state, timeout)
         if not state.missing:
             state.results[reading.result] += 1

@@ -88,14 +88,8 @@ class Chute:
     popularity: float
     deploy_period: float
     bounty_period: float
-
-    @property
-    def max_instances(self) -> int:
-        return 20 if self.public else 4
-
-    @property
-    def bounty_lifetime(self) -> float:
-        return DAY if self.public else 2 * HOUR
+    max_instances: int
+    bounty_lifetime: float
 
     def utilization(self, now: float) -> float:
         """Return the used share of the capacity. It depends on the time of day and may exceed 1."""
@@ -132,21 +126,15 @@ class Chute:
             factors["tee"] = 2.25
         return factors
 
-    def factors(self, now: float, bounty_age: float | None) -> dict[str, float]:
+    def factors(self, now: float, bounty_age: float | None = None) -> dict[str, float]:
         """Return the factors of the multiplier of an instance started now, with the age of the bounty in seconds."""
         factors = {"base": self.base_multiplier, **self.lasting_factors}
         if self.public and self.scaled:
-            factors["urgency_boost"] = self.urgency(now)
+            above = self.utilization(last(now, SOFT_PERIOD)) - SCALING_THRESHOLD
+            factors["urgency_boost"] = round(min(2.7, 1 + 4 * max(0.0, above)), 3)
         if bounty_age is not None:
             factors["bounty_boost"] = bounty_boost(bounty_age)
         return factors
-
-    def urgency(self, now: float) -> float:
-        """Return the urgency factor that the autoscaler has last set, which is 1 for private chutes."""
-        if not (self.public and self.scaled):
-            return 1.0
-        above = self.utilization(last(now, SOFT_PERIOD)) - SCALING_THRESHOLD
-        return round(min(2.7, 1 + 4 * max(0.0, above)), 3)
 
     def version(self, now: float) -> str:
         return make_uuid(self.seed, "version", math.floor(now / self.deploy_period - self.phase))
@@ -235,7 +223,7 @@ class Instance:
     @cached_property
     def _launch_multiplier(self) -> float:
         """Multiplier that the API shows before its activation."""
-        return self._warmup_multiplier * self.chute.urgency(self.created_at)
+        return self._warmup_multiplier * self.chute.factors(self.created_at).get("urgency_boost", 1.0)
 
     def history(self, now: float) -> list[tuple[float, float, float]]:
         """Return the start, end and multiplier of all records so far. There are none before the activation."""

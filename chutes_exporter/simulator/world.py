@@ -11,7 +11,7 @@ import heapq
 import itertools
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -233,9 +233,9 @@ class World:
             popularity=draw.uniform(0.4, 1.5),
             deploy_period=draw.uniform(4, 25) * DAY,
             bounty_period=draw.uniform(3, 12) * HOUR,
+            max_instances=20 if public else 4,
+            bounty_lifetime=DAY if public else 2 * HOUR,
         )
-
-    # Miners
 
     def blacklist_reason(self, uid: int) -> str | None:
         return "Spoofed GPUs" if 0 < uid == self.size.miners - 1 else None
@@ -314,8 +314,6 @@ class World:
                 ((*server.upgrade, End.MAINTENANCE),),
             )
             del gpus[:width]
-
-    # Instances
 
     def add(self, instance: Instance) -> None:
         recent = self._recent[instance.chute]
@@ -401,8 +399,6 @@ class World:
             pause = draw.uniform(1, 10) * MINUTE
             now = instance.ended_at + (draw.expovariate(1 / (5 * HOUR)) if draw.random() < 0.2 else pause)
 
-    # Scores
-
     def work(self, now: float, seconds: float, *, per_chute: bool = False) -> dict[tuple[str, str], Work]:
         """Return the compute by hotkey and chute id (empty unless per chute).
 
@@ -428,11 +424,8 @@ class World:
 
     def scored(self, now: float) -> dict[str, Work]:
         """Return the compute of the past day of each miner that has a seat and is not blacklisted."""
-        return {
-            hotkey: entry
-            for (hotkey, _), entry in self.work(now, DAY).items()
-            if (miner := self.by_hotkey.get(hotkey)) is not None and not miner.blacklist_reason
-        }
+        seats = {miner.hotkey for miner in self.miners if not miner.blacklist_reason}
+        return {hotkey: entry for (hotkey, _), entry in self.work(now, DAY).items() if hotkey in seats}
 
     def shares(self, now: float) -> dict[str, float]:
         units = {hotkey: entry.compute_units for hotkey, entry in self.scored(now).items()}
@@ -441,8 +434,8 @@ class World:
 
     def incentives(self, now: float) -> dict[str, int]:
         """Return the chain's incentive of each seat that has one, 1 to 65535, as set at the last full hour."""
-        incentives = {hotkey: int(65535 * share) for hotkey, share in self.shares(last(now, HOUR)).items()}
-        return {hotkey: incentive for hotkey, incentive in incentives.items() if incentive}
+        shares = self.shares(last(now, HOUR))
+        return {hotkey: incentive for hotkey, share in shares.items() if (incentive := int(65535 * share))}
 
     def history(self, hotkey: str, now: float) -> list[tuple[float, int, int]]:
         """Return each of 169 full hours of a miner's past week, as last calculated. Empty without a history.
@@ -458,29 +451,28 @@ class World:
             rows.append((hour, unique, sum(len(one.gpus) for one in running)))
         return rows
 
-    # Jobs
-
     def jobs(self, now: float) -> list[Job]:
         """Return the jobs that the API lists: waiting, stuck and finished ones, but not running ones."""
-        numbers = range(math.ceil((self.start - 3 * DAY) / _JOB_PERIOD), int(now // _JOB_PERIOD) + 1)
-        return [job for number in numbers if (job := self._job(number, now))]
-
-    def _job(self, number: int, now: float) -> Job | None:
-        """Return the job that is created that many periods after 1970. None while it runs."""
-        draw, job_id = self._random("job", number), make_uuid(self._seed, "job", number)
-        created = number * _JOB_PERIOD
-        claimed = created + draw.uniform(2 * MINUTE, 3 * HOUR)
-        over = claimed + draw.uniform(5 * MINUTE, 6 * HOUR)
         miners = [miner for miner in self.miners if miner.servers][self.first_job_miner :] or self.miners
-        tried = draw.sample(miners, min(draw.randint(1, 4), len(miners)))
-        first, *others = (miner.hotkey for miner in tried)
-        chute = draw.choice(self.chutes)
-        if now < over:
-            return Job(job_id, chute, created, others) if now < claimed else None
-        if draw.random() < 0.06:
-            return Job(job_id, chute, created, [first, *others], None if job_id in self.released_jobs else tried[0])
-        status = draw.choices(("complete", "partial_failure", "error", "billing_termination"), (75, 8, 14, 3))[0]
-        return Job(job_id, chute, created, [first, *others], tried[0], over, status)
+        jobs = []
+        for number in range(math.ceil((self.start - 3 * DAY) / _JOB_PERIOD), int(now // _JOB_PERIOD) + 1):
+            draw, job_id = self._random("job", number), make_uuid(self._seed, "job", number)
+            created = number * _JOB_PERIOD
+            claimed = created + draw.uniform(2 * MINUTE, 3 * HOUR)
+            over = claimed + draw.uniform(5 * MINUTE, 6 * HOUR)
+            tried = draw.sample(miners, min(draw.randint(1, 4), len(miners)))
+            hotkeys = [miner.hotkey for miner in tried]
+            job = Job(job_id, draw.choice(self.chutes), created, hotkeys)
+            if now < claimed:
+                jobs.append(replace(job, tried_by=hotkeys[1:]))
+            elif now >= over and draw.random() < 0.06:
+                jobs.append(job if job_id in self.released_jobs else replace(job, miner=tried[0]))
+            elif now >= over:
+                (status,) = draw.choices(
+                    ("complete", "partial_failure", "error", "billing_termination"), (75, 8, 14, 3)
+                )
+                jobs.append(replace(job, miner=tried[0], finished_at=over, status=status))
+        return jobs
 
 
 def _start(slot: Slot, instance: Instance, draw: random.Random) -> float:

@@ -47,40 +47,38 @@ def scrape_timeout(header: str | None, offset: float) -> float:
     return max(seconds - offset, _MIN_WAIT)
 
 
-class _Pages:
-    """The handlers of the routes."""
+def make_app(exporter: Exporter, *, reload: Callable[[], str] | None = None) -> Starlette:
+    """Make the application that serves an exporter.
 
-    def __init__(self, exporter: Exporter, reload: Callable[[], str] | None) -> None:
-        self._exporter = exporter
-        self._reload = reload
-        self._landing: cachetools.TTLCache[str, str] = cachetools.TTLCache(1, ttl=_LANDING_SECONDS)
-        self._landing_lock = asyncio.Lock()
+    ``reload`` reads the configuration again, and returns the problem or an empty text. None disables it over HTTP.
+    """
+    pages: cachetools.TTLCache[str, str] = cachetools.TTLCache(1, ttl=_LANDING_SECONDS)
+    landing_lock = asyncio.Lock()
 
-    async def metrics(self, request: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         header = request.headers.get("x-prometheus-scrape-timeout-seconds")
-        wait = scrape_timeout(header, self._exporter.settings.timeout_offset)
+        wait = scrape_timeout(header, exporter.settings.timeout_offset)
         form = negotiate(request.headers.get("accept", ""))
         gzipped = accepts_gzip(request.headers.get("accept-encoding", ""))
-        page = await self._exporter.metrics(form, timeout=wait, gzipped=gzipped)
-        return _PageResponse(page, form.value, gzipped=gzipped)
+        return _PageResponse(await exporter.metrics(form, timeout=wait, gzipped=gzipped), form.value, gzipped=gzipped)
 
-    async def landing(self, _request: Request) -> Response:
+    async def landing(_request: Request) -> Response:
         # Its verdict runs collectors, so that all readers of a second share one page.
-        async with self._landing_lock:
-            page = self._landing.get("page")
+        async with landing_lock:
+            page = pages.get("")
             if page is None:
-                page = self._landing["page"] = await landing_page(self._exporter, time.time())
+                page = pages[""] = await landing_page(exporter, time.time())
             return HTMLResponse(page)
 
-    async def healthy(self, _request: Request) -> Response:
+    async def healthy(_request: Request) -> Response:
         return _sentence("chutes-exporter is healthy")
 
-    async def ready(self, _request: Request) -> Response:
-        is_ready, reason = self._exporter.readiness()
+    async def ready(_request: Request) -> Response:
+        is_ready, reason = exporter.readiness()
         return _sentence(reason, 200 if is_ready else 503)
 
-    async def reload(self, request: Request) -> Response:
-        if self._reload is None:
+    async def reload_configuration(request: Request) -> Response:
+        if reload is None:
             return _sentence(
                 "reloading over HTTP is off: start the exporter with --web.enable-lifecycle, or send SIGHUP", 403
             )
@@ -89,23 +87,16 @@ class _Pages:
                 "a page of another website cannot reload the configuration: send the request with curl or another tool",
                 403,
             )
-        problem = self._reload()
+        problem = reload()
         return _sentence(f"the old configuration stays in use: {problem}", 500) if problem else _sentence("reloaded")
 
-
-def make_app(exporter: Exporter, *, reload: Callable[[], str] | None = None) -> Starlette:
-    """Make the application that serves an exporter.
-
-    ``reload`` reads the configuration again, and returns the problem or an empty text. None disables it over HTTP.
-    """
-    pages = _Pages(exporter, reload)
     app = Starlette(
         routes=[
-            Route("/", pages.landing),
-            Route(exporter.settings.telemetry_path, pages.metrics),
-            Route("/-/healthy", pages.healthy),
-            Route("/-/ready", pages.ready),
-            Route("/-/reload", pages.reload, methods=["POST", "PUT"]),
+            Route("/", landing),
+            Route(exporter.settings.telemetry_path, metrics),
+            Route("/-/healthy", healthy),
+            Route("/-/ready", ready),
+            Route("/-/reload", reload_configuration, methods=["POST", "PUT"]),
         ],
     )
     # A redirect would lead to any host that the client names.

@@ -69,19 +69,12 @@ def _open_unix_socket(path: str) -> socket.socket:
         if not stat.S_ISSOCK(Path(path).stat().st_mode):
             raise OSError("the path exists and is no socket")
         Path(path).unlink()
-    opened = socket.socket(socket.AF_UNIX)
+    # Set the permissions by the umask, so that nobody else can connect between two calls.
+    before = os.umask(0o117)
     try:
-        # Set the permissions by the umask, so that nobody else can connect between two calls.
-        before = os.umask(0o117)
-        try:
-            opened.bind(path)
-        finally:
-            os.umask(before)
-        opened.listen(_BACKLOG)
-    except BaseException:
-        opened.close()
-        raise
-    return opened
+        return socket.create_server(path, family=socket.AF_UNIX, backlog=_BACKLOG)
+    finally:
+        os.umask(before)
 
 
 def bound_address(opened: socket.socket) -> Address:

@@ -275,24 +275,6 @@ async def test_a_forgotten_feed_does_not_return_with_a_late_answer(feeds: FeedCa
     assert (feeds.states(), feeds.peek(FEED)) == ({}, None)
 
 
-async def test_a_feed_that_nobody_reads_any_more_is_forgotten_in_time(
-    feeds: FeedCache, upstream: Upstream, time: Clock
-) -> None:
-    await read(feeds)
-    time.now += 30
-    await read(feeds)
-    time.now += 900
-    assert len(feeds.states()) == 1
-    time.now += 1
-    assert feeds.states() == {}
-    # Not while it is being asked.
-    upstream.open.clear()
-    await read(feeds, timeout=0.01)
-    time.now += 1000
-    assert len(feeds.states()) == 1
-    await feeds.aclose()
-
-
 async def test_an_answer_that_nobody_reads_any_more_leaves_memory_at_its_maximum_age(
     feeds: FeedCache, time: Clock
 ) -> None:

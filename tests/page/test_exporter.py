@@ -5,7 +5,6 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -211,23 +210,6 @@ async def test_threads_that_wait_for_a_name_server_delay_no_page(simulator: Simu
             end.set()
         await waiting
     assert series("chutes_scrape_series") in page
-
-
-async def test_readings_that_are_counted_anew_have_a_new_time(simulator: Simulator, clock: Clock) -> None:
-    settings = replace(watching(simulator.url), created_timestamps=True)
-    line = f'chutes_feed_requests_created{{feed="nodes",hotkey="{HOTKEY}",result="hit"}} '
-
-    async def created() -> float:
-        text = (await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)).decode()
-        (sample,) = [sample for sample in text.splitlines() if sample.startswith(line)]
-        return float(sample.removeprefix(line))
-
-    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
-        assert [await created(), await created()] == [clock(), clock()]
-        clock.now += 7200
-        # The readiness of an exporter that nobody scrapes. It forgets the feeds.
-        exporter.readiness()
-        assert await created() == clock()
 
 
 async def test_pages_are_made_one_at_a_time_in_a_thread_and_shared_by_those_that_wait(

@@ -5,7 +5,7 @@ import contextlib
 import errno
 import resource
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -73,7 +73,11 @@ def test_a_port_that_is_taken_on_ipv6_alone_is_refused() -> None:
 def test_an_address_that_cannot_be_used_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, address: str, reason: str
 ) -> None:
-    def unknown(*_: object, **__: object) -> None:
+    create = socket.create_server
+
+    def unknown(where: Any, **options: Any) -> socket.socket:
+        if isinstance(where, str):
+            return create(where, **options)
         raise socket.gaierror(-2, "Name or service not known (while attempting to bind on address ('*', 1))")
 
     monkeypatch.setattr(socket, "create_server", unknown)
