@@ -68,7 +68,6 @@ def _fields(record: object, names: str, now: float = math.inf) -> Json:
 
 
 def _library(chute: Chute) -> str:
-    """Return the version of the library that a chute was made with."""
     return "0.3.60" if not chute.tee else "0.6.1" if chute.phase < 0.8 else "0.5.11"
 
 
@@ -110,9 +109,8 @@ def chutes(call: Call) -> Iterator[Json]:
 
 
 def chute(call: Call) -> Json:
-    for row in chutes(call):
-        if row.items() >= call.path.items():
-            return row
+    if found := [row for row in chutes(call) if row.items() >= call.path.items()]:
+        return found[0]
     raise HTTPException(404, f"chute_id={call.path['chute_id']!r} not found")
 
 
@@ -157,7 +155,6 @@ def metrics(call: Call) -> Iterator[Json]:
 
 
 def utilization(call: Call) -> list[Json]:
-    """Return the autoscaler's newest record of each chute, with the current counts."""
     world, now, run = call.world, call.now, last(call.now, service.SOFT_PERIOD)
     totals = Counter(one.chute for one in world.instances(now))
     earlier, current = world.active_counts(run), world.active_counts(now)
@@ -238,7 +235,6 @@ def servers(call: Call) -> Json:
 
 
 def maintenance(call: Call) -> Json:
-    """Return the maintenance window, and the signer's TEE servers measured against its target."""
     world, now, (opens, closes) = call.world, call.now, call.world.window
     servers = [
         _fields(server, "server_id name")
@@ -305,7 +301,6 @@ def platform_gpus(call: Call) -> Json:
 
 
 def held_gpus(call: Call) -> Json:
-    """Return the GPUs in an instance, of every miner that has GPUs or of one."""
     hotkey = call.query.get("hotkey")
     miners = [one.hotkey for one in call.world.miners if one.gpus and hotkey in (None, one.hotkey)]
     held: Json = {one: {"provisioned": []} for one in miners}
@@ -346,7 +341,6 @@ def _billing(instance: Instance, now: float) -> Json:
 
 
 def inventory(call: Call) -> list[Json]:
-    """Return the GPUs of the signer's instances in any state."""
     return [
         {
             "gpu_id": gpu.uuid,
@@ -388,7 +382,6 @@ def audit(call: Call) -> list[Json]:
 
 
 def audit_report(call: Call) -> Json:
-    """Return the report of an hour: each instance that exists or ended in it, and their multipliers."""
     end = HOUR * int(call.query["path"].rpartition("/")[2].removesuffix(".json"))
     found = [one for one in call.world.all_instances(end) if one.ended_at > end - HOUR]
     return {
@@ -458,14 +451,12 @@ def stats(call: Call) -> Json:
 
 
 def scores(call: Call) -> Json:
-    """Return the scores, as last calculated."""
     names = ("total_instances", "bounty_score", "instance_seconds", "instance_compute_units")
     raw = {key: dict(zip(names, entry, strict=True)) for key, entry in call.world.scored(call.now).items()}
     return {"raw_values": raw, "final_scores": call.world.shares(call.now)}
 
 
 def unique_chute_history(call: Call) -> list[Json]:
-    """Return each hour of a miner's week, as last calculated."""
     hotkey = call.path["hotkey"]
     hours = call.world.history(hotkey, call.now)
     if not hours:
@@ -474,7 +465,6 @@ def unique_chute_history(call: Call) -> list[Json]:
 
 
 def metagraph(call: Call) -> list[Json]:
-    """Return the seats, as last read from the chain."""
     incentives = call.world.incentives(call.now)
     return [
         _fields(miner, "hotkey coldkey stake blacklist_reason")

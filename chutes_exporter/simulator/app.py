@@ -162,11 +162,9 @@ class Simulator:
             raise HTTPException(fault.status, "simulated fault")
         now = self.clock()
         signer: Any = self._authenticate(request, endpoint, now) if endpoint.signed else None
-        self.world.grow(now)
+        call = answers.Call(self.world, now, signer, request.path_params, request.query_params)
         # The function of an endpoint has its name.
-        answer = getattr(answers, endpoint.name)(
-            answers.Call(self.world, now, signer, request.path_params, request.query_params)
-        )
+        answer = getattr(answers, endpoint.name)(call)
         shape = endpoint.shape
         if not isinstance(shape, StreamShape):
             return JSONResponse(answers.completed(shape.kind if shape else None, answer))
@@ -178,9 +176,8 @@ class Simulator:
 
     def _authenticate(self, request: Request, endpoint: Endpoint[Any], now: float) -> Miner:
         """Check a signature like the service: form, clock, signature, registration."""
-        hotkey, nonce, signature = (
-            request.headers.get(f"x-chutes-{name}", "") for name in ("hotkey", "nonce", "signature")
-        )
+        names = ("hotkey", "nonce", "signature")
+        hotkey, nonce, signature = (request.headers.get(f"x-chutes-{name}", "") for name in names)
         if not nonce.isdigit() or abs(now - int(nonce)) >= 600:
             raise HTTPException(401, "Invalid nonce!")
         if not verify_headers(hotkey, nonce, signature, endpoint.purpose):

@@ -157,16 +157,9 @@ class World:
     """
 
     chute_names: ClassVar[tuple[str, ...]] = (
-        "affine/Affine-5DfhG",
-        "affine/Affine-5FQXk",
-        "deepseek-ai/DeepSeek-V3.2-TEE",
-        "affine/Affine-5HmP2",
-        "acme/support-bot",
-        "affine/Affine-5GcVw",
-        "whisper-large-v3",
-        "affine/Affine-5EtRb",
-        "mistralai/Mistral-Small-3.2",
-        "affine/Affine-5CyNs",
+        *("affine/Affine-5DfhG", "affine/Affine-5FQXk", "deepseek-ai/DeepSeek-V3.2-TEE", "affine/Affine-5HmP2"),
+        *("acme/support-bot", "affine/Affine-5GcVw", "whisper-large-v3", "affine/Affine-5EtRb"),
+        *("mistralai/Mistral-Small-3.2", "affine/Affine-5CyNs"),
     )
     gpu_errors: ClassVar[tuple[str, ...]] = (
         "GraVal challenge timed out",
