@@ -167,7 +167,7 @@ class FeedCache:
         """
         state = self._states.setdefault(feed, FeedState(feed, since=self._clock()))
         state.feed = feed
-        reading = self._reading_without_request(feed, state) or await self._request(feed, state, timeout)
+        reading = await self._read(feed, state, timeout)
         if not state.missing:
             state.results[reading.result] += 1
         return reading
@@ -176,31 +176,20 @@ class FeedCache:
         """Read several feeds at the same time. :meth:`states` has their answers then."""
         await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
 
-    def _reading_without_request(self, feed: Feed[T], state: FeedState) -> Reading[T] | None:
-        now, snapshot = self._monotonic(), self.peek(feed)
+    async def _read(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
+        now, snapshot, flight, error = self._monotonic(), self.peek(feed), self._flights.get(feed), state.last_error
         if snapshot is not None and now < state.fresh_until:
             return Reading(snapshot, "hit")
-        waits = now < state.closed_until and feed not in self._flights
-        return self._old(feed, state.last_error) if waits else None
-
-    async def _request(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
-        """Wait for the request in flight, or for a new one."""
-        flight = self._flights.get(feed)
-        result: Result = "coalesced"
-        if flight is None:
-            result = "miss"
-            flight = self._flights[feed] = asyncio.create_task(self._fly(feed, state))
-        # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
-        await asyncio.wait({flight}, timeout=timeout)
-        if not flight.done() or flight.cancelled():
-            return self._old(feed, DeadlineError("no answer yet"))
-        snapshot = self.peek(feed)
-        if snapshot is None or state.last_error is not None:
-            return self._old(feed, state.last_error)
-        return Reading(snapshot, result)
-
-    def _old(self, feed: Feed[T], error: BaseException | None) -> Reading[T]:
-        snapshot = self.peek(feed)
+        if flight is not None or now >= state.closed_until:
+            result: Result = "miss" if flight is None else "coalesced"
+            if flight is None:
+                flight = self._flights[feed] = asyncio.create_task(self._fly(feed, state))
+            # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
+            await asyncio.wait({flight}, timeout=timeout)
+            is_over = flight.done() and not flight.cancelled()
+            snapshot, error = self.peek(feed), state.last_error if is_over else DeadlineError("no answer yet")
+            if snapshot is not None and error is None:
+                return Reading(snapshot, result)
         return Reading(snapshot, "failed" if snapshot is None else "stale", error)
 
     async def _fly(self, feed: Feed[Any], state: FeedState) -> None:
@@ -274,10 +263,8 @@ class FeedCache:
             groups.setdefault(repr(state.last_error), []).append(state)
         self._changed.clear()
         for states in groups.values():
-            log, error = (
-                _log.bind(feeds=" ".join(dict.fromkeys(state.feed.name for state in states))),
-                states[0].last_error,
-            )
+            error = states[0].last_error
+            log = _log.bind(feeds=" ".join(dict.fromkeys(state.feed.name for state in states)))
             if hotkeys := " ".join(dict.fromkeys(state.feed.hotkey for state in states if state.feed.hotkey)):
                 log = log.bind(hotkeys=hotkeys)
             if error is None:

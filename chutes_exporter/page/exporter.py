@@ -52,12 +52,8 @@ class Exporter:
     ) -> None:
         self.settings = settings
         self.telemetry = telemetry.Telemetry(started_at=clock())
-        self.client = ChutesClient(
-            settings.api_url,
-            timeout=settings.api_timeout,
-            counters=self.telemetry.exchanges,
-            clock=clock,
-        )
+        counters = self.telemetry.exchanges
+        self.client = ChutesClient(settings.api_url, timeout=settings.api_timeout, counters=counters, clock=clock)
         self._requests = Requests(self.client)
         self.feeds = FeedCache(self._requests.fetch, clock=clock, monotonic=monotonic)
         self._rendering = asyncio.Lock()

@@ -50,12 +50,6 @@ abbr { text-decoration: none; font-family: ui-monospace, monospace; cursor: help
 _SHOWN = 5
 """Maximum names that an action shows."""
 _COLUMNS = ("Feed", "Miner", "State", "Data from", "Next request", "Last error")
-_OFF: Final = {
-    "by_flag": "off by flag",
-    "without_key": "off without a key",
-    "without_hotkey": "off without a hotkey",
-    "by_default": "off by default",
-}
 
 
 async def landing_page(exporter: Exporter, now: float) -> str:
@@ -208,7 +202,7 @@ def _collectors(settings: Settings) -> str:
     names: dict[str, list[str]] = {"on": []}
     for collector in COLLECTORS:
         reason = off_reason(collector, settings)
-        names.setdefault("on" if reason is None else _OFF[reason], []).append(collector.name)
+        names.setdefault("on" if reason is None else f"off {reason.replace('_', ' ')}", []).append(collector.name)
     return "".join(
         _setting(_state("good" if state == "on" else "off", state), ", ".join(collectors) or "none")
         for state, collectors in names.items()
