@@ -22,7 +22,7 @@ from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address
 from chutes_exporter.simulator import Fault, Simulator, Size
 from deploy.inhibitions import INHIBITIONS
-from tests.prometheus.scenario import ALERTS
+from tests.prometheus.scenario import ALERTS, run_promtool
 from tests.simulator.odd import OddWorld
 from tests.support import (
     HOTKEY,
@@ -40,7 +40,7 @@ from tests.support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
     from starlette.requests import Request
 
@@ -72,46 +72,35 @@ def test_each_alert_reaches_the_receiver_of_its_severity() -> None:
 
 
 class Receivers:
-    """Takes what Alertmanager sends: alerts by receiver, and messages to Telegram."""
+    """Takes what Alertmanager sends: messages to Telegram, and the alerts for the dead man's switch."""
 
     def __init__(self) -> None:
-        self.got: dict[str, list[dict[str, Any]]] = {name: [] for name in RECEIVERS.values()}
         self.messages: list[dict[str, Any]] = []
+        self.beats: list[dict[str, Any]] = []
         bot = Route("/bot{token}/sendMessage", self._send, methods=["POST"])
-        self.app = Starlette(routes=[bot, Route("/{receiver}", self._take, methods=["POST"])])
+        self.app = Starlette(routes=[bot, Route("/dead-mans-switch", self._take, methods=["POST"])])
 
     async def _take(self, request: Request) -> Response:
-        self.got[request.path_params["receiver"]].extend((await request.json())["alerts"])
+        self.beats.extend((await request.json())["alerts"])
         return Response()
 
     async def _send(self, request: Request) -> Response:
         self.messages.append(await request.json())
         return JSONResponse({"ok": True, "result": {"message_id": 1, "date": 1, "chat": {"id": 1, "type": "private"}}})
 
-    def names(self, receiver: str) -> set[str]:
-        return {alert["labels"]["alertname"] for alert in self.got[receiver]}
+    def rang(self, text: str) -> bool:
+        return any(text in message["text"] and not message.get("disable_notification") for message in self.messages)
 
 
 @contextlib.contextmanager
-def alertmanager(directory: Path, receivers: str = "", telegram: str = "") -> Iterator[str]:
-    """Run Debian's Alertmanager with the example, its times shortened; yields its address.
-
-    Args:
-        directory: For its files.
-        receivers: The address that gets everything instead of the example's receivers.
-        telegram: The address of Telegram.
-    """
+def alertmanager(directory: Path, receivers: str) -> Iterator[str]:
+    """Run Debian's Alertmanager with the example, its times shortened, and these receivers; yields its address."""
     directory.mkdir()
     config = yaml.safe_load(ROUTING.read_text())
-    if telegram:
-        config["global"]["telegram_api_url"] = telegram
-    else:
-        config["receivers"] = [
-            {"name": name, "webhook_configs": [{"url": f"{receivers}/{name}"}]} for name in RECEIVERS.values()
-        ]
+    config["global"]["telegram_api_url"] = receivers
     # The same tree, without the waiting.
     text = re.sub(r"(group_wait|group_interval|repeat_interval): \w+", r"\1: 1s", yaml.safe_dump(config))
-    (directory / "alertmanager.yml").write_text(text)
+    (directory / "alertmanager.yml").write_text(text.replace("http://localhost:8080", receivers))
     address = f"127.0.0.1:{free_port()}"
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -151,50 +140,30 @@ async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver
         exporter = service.addresses[0]
         with (
             alertmanager(tmp_path / "alertmanager", receiver_url) as address,
-            Prometheus(
-                tmp_path,
-                targets=[str(exporter)],
-                rule_files=fast_rules(tmp_path),
-                alertmanager=address,
-            ),
+            Prometheus(tmp_path, targets=[str(exporter)], rule_files=fast_rules(tmp_path), alertmanager=address),
         ):
             # The dead man's switch hears of the Watchdog again and again, and of nothing else.
-            await until(lambda: len(receivers.got["dead-mans-switch"]) >= 3)
-            assert receivers.names("dead-mans-switch") == {"Watchdog"}
+            await until(lambda: len(receivers.beats) >= 3)
             # A signature that is refused rings the phone, and is resolved when it is accepted.
-            await until(lambda: "ChutesSignatureRefused" in receivers.names("phone"))
-            told = next(a for a in receivers.got["phone"] if a["labels"]["alertname"] == "ChutesSignatureRefused")
-            assert told["labels"]["hotkey"] == HOTKEY
-            assert told["annotations"]["summary"] == f"{HOTKEY[:5]}…: the API refuses its signatures"
+            await until(lambda: receivers.rang(f"firing: {HOTKEY[:5]}…: the API refuses its signatures"))
             simulator.faults.clear()
-            await until(
-                lambda: any(
-                    one["status"] == "resolved" and one["labels"]["alertname"] == "ChutesSignatureRefused"
-                    for one in receivers.got["phone"]
-                )
-            )
+            await until(lambda: receivers.rang(f"resolved: {HOTKEY[:5]}…: the API refuses its signatures"))
             await running.aclose()
-            await until(lambda: "ChutesMinerUnwatched" in receivers.names("phone"))
-            assert "Watchdog" not in receivers.names("phone") | receivers.names("chat") | receivers.names("digest")
+            await until(lambda: receivers.rang(f"firing: {HOTKEY[:5]}…: no exporter watches it"))
+            assert {alert["labels"]["alertname"] for alert in receivers.beats} == {"Watchdog"}
+            assert not any("Alertmanager work" in message["text"] for message in receivers.messages)
 
 
 DESCRIPTION = f"These GPUs of {HOTKEY} <idle>. First, where the exporter runs: `chutes-exporter advise`."
 SERVERS = [f"server-{number:02}.long-name.example" for number in range(20)]
 
 
-def idle(server: str, severity: str) -> dict[str, Any]:
-    """An alert about a server, as long as the longest."""
-    notes = {
-        "summary": f"{HOTKEY[:5]}…: 8 pro_6000 of server {server} idle, 1234567 compute units a day (123 US dollars)",
-        "description": DESCRIPTION,
-        "cost": "what these GPUs would earn",
-        "runbook_url": "docs/runbooks/fleet.md#chutesgpusidle",
-        "dashboard": f"http://grafana/d/chutes-fleet?var-hotkey={HOTKEY}",
-    }
-    return {
-        "labels": {"alertname": "ChutesGpusIdle", "severity": severity, "server": server, "hotkey": HOTKEY},
-        "annotations": notes,
-    }
+NOTES = {
+    "description": DESCRIPTION,
+    "cost": "what these GPUs would earn",
+    "runbook_url": "docs/runbooks/fleet.md#chutesgpusidle",
+    "dashboard": f"http://grafana/d/chutes-fleet?var-hotkey={HOTKEY}",
+}
 
 
 @pytest.mark.parametrize(("severity", "servers"), [("critical", SERVERS[:1]), ("warning", SERVERS)])
@@ -202,9 +171,12 @@ async def test_telegram_gets_the_text_of_a_group_once_and_a_line_for_each_server
     tmp_path: Path, severity: str, servers: list[str]
 ) -> None:
     receivers = Receivers()
-    alerts = [idle(server, severity) for server in servers]
+    # As long as the longest.
+    lines = [f"{HOTKEY[:5]}…: 8 pro_6000 of server {one} idle, 1234567 units a day (123 US dollars)" for one in servers]
+    labels = {"alertname": "ChutesGpusIdle", "severity": severity, "hotkey": HOTKEY}
+    alerts = [{"labels": labels | {"server": line}, "annotations": NOTES | {"summary": line}} for line in lines]
     async with served(receivers.app) as url:
-        with alertmanager(tmp_path / "alertmanager", telegram=url) as address:
+        with alertmanager(tmp_path / "alertmanager", url) as address:
             async with patient_client() as client:
                 answer = await client.post(f"http://{address}/api/v2/alerts", json=alerts)
             assert answer.status_code == httpx.codes.OK
@@ -212,90 +184,70 @@ async def test_telegram_gets_the_text_of_a_group_once_and_a_line_for_each_server
     message = receivers.messages[0]
     assert bool(message.get("disable_notification")) == (severity != "critical")
     assert not message.get("parse_mode")
-    notes = alerts[0]["annotations"]
-    head, _, lines = message["text"].partition("\n\n")
-    assert head == f"{DESCRIPTION}\nCost: {notes['cost']}\n{notes['dashboard']}\n{notes['runbook_url']}"
-    assert sorted(lines.splitlines()) == [f"firing: {alert['annotations']['summary']}" for alert in alerts]
+    head, _, rest = message["text"].partition("\n\n")
+    assert head == "{description}\nCost: {cost}\n{dashboard}\n{runbook_url}".format_map(NOTES)
+    assert sorted(rest.splitlines()) == [f"firing: {line}" for line in lines]
     # The descriptions are shorter than this.
     assert len(message["text"]) + 500 <= 4096
 
 
 SIGNED = ("servers", "nodes", "instances", "inventory")
-SERVER, INSTANCE = "hotkey=5Me server=l40s-0 server_id=s0 gpu=l40s", "hotkey=5Me chute_id=c1 instance_id=i1"
-NINE_IDLE = [f"ChutesGpusIdle warning hotkey=5Me server=l40s-{number}" for number in range(9)]
-OF_NO_SCORE = [
-    f"{alert} hotkey=5Me"
-    for alert in (
-        "ChutesScoreHeadingDown warning",
-        "ChutesMinerEarnsNothing critical",
-        "ChutesSignatureRefused critical",
-        "ChutesMinerSeatAtRisk warning",
-    )
-]
-CASES: Sequence[tuple[str, Sequence[str], Sequence[str]]] = [
-    (
-        "ChutesMinerUnwatched critical hotkey=5Me",
-        [f"ChutesGpusIdle warning {SERVER}", "ChutesMinerDeregistered critical hotkey=5Me"],
-        ["ChutesExporterDown warning job=chutes", "ChutesGpusIdle warning hotkey=5Other", "Watchdog none"],
-    ),
-    (
-        "ChutesApiDown critical job=chutes",
-        [
-            "ChutesApiDown warning job=chutes",
-            "ChutesFeedFailing warning job=chutes hotkey=5Me feed=nodes",
-            "ChutesDataIncomplete warning job=chutes feed=chutes",
-        ],
-        [f"ChutesGpusIdle warning {SERVER}", "ChutesApiDown warning job=other"],
-    ),
-    *(
-        (
-            f"{cause} critical hotkey=5Me",
-            [*OF_NO_SCORE, *NINE_IDLE],
-            ["ChutesScoreHeadingDown warning hotkey=5Other", f"ChutesGpusGone warning {SERVER}"],
-        )
-        for cause in ("ChutesMinerDeregistered", "ChutesMinerBlacklisted")
-    ),
-    (
-        "ChutesMinerEarnsNothing critical hotkey=5Me",
-        ["ChutesScoreHeadingDown warning hotkey=5Me", "ChutesGpuHoursLost info hotkey=5Me", *NINE_IDLE],
-        [f"ChutesGpusGone warning {SERVER}", "ChutesGpusIdle warning hotkey=5Other"],
-    ),
-    (
-        f"ChutesGpusIdle warning {SERVER}",
-        ["ChutesGpusIdle info hotkey=5Me server=other"],
-        [f"ChutesGpusUnverified info {SERVER}", "ChutesGpusIdle info hotkey=5Other"],
-    ),
-    (
-        f"ChutesInstancePurgeNear warning {INSTANCE}",
-        [f"ChutesInstanceStartSlow warning {INSTANCE}"],
-        ["ChutesInstanceStartSlow warning hotkey=5Me instance_id=i2"],
-    ),
-    (
-        "ChutesGpusUnverified critical hotkey=5Me",
-        [f"ChutesGpusUnverified warning {SERVER}", f"ChutesGpusUnverified info {SERVER}"],
-        [f"ChutesGpusIdle warning {SERVER}", "ChutesGpusUnverified warning hotkey=5Other"],
-    ),
-    (
-        "ChutesFeedFailing warning job=chutes hotkey=5Me feed=nodes",
-        ["ChutesDataIncomplete warning job=chutes hotkey=5Me feed=nodes"],
-        ["ChutesDataIncomplete warning job=chutes hotkey=5Me feed=servers"],
-    ),
-    # A clock that is off does not explain a refused signature: it is what must be repaired.
-    ("ChutesClockOff warning job=chutes", [], ["ChutesSignatureRefused critical hotkey=5Me"]),
-]
-"""An alert that explains others, those that it mutes, and some that it does not."""
+CASES = """
+ChutesMinerUnwatched critical hotkey=5Me
+  mutes ChutesGpusIdle warning hotkey=5Me server=a; ChutesMinerDeregistered critical hotkey=5Me
+  keeps ChutesExporterDown warning job=chutes; ChutesGpusIdle warning hotkey=5Other; Watchdog none
+ChutesApiDown critical job=chutes
+  mutes ChutesApiDown warning job=chutes; ChutesFeedFailing warning job=chutes hotkey=5Me feed=nodes
+  mutes ChutesDataIncomplete warning job=chutes feed=chutes
+  keeps ChutesGpusIdle warning hotkey=5Me server=a; ChutesApiDown warning job=other
+ChutesMinerDeregistered critical hotkey=5Me
+  mutes ChutesScoreHeadingDown warning hotkey=5Me; ChutesMinerEarnsNothing critical hotkey=5Me
+  mutes ChutesGpusIdle warning hotkey=5Me server=a; ChutesGpusIdle warning hotkey=5Me server=b
+  mutes ChutesSignatureRefused critical hotkey=5Me; ChutesMinerSeatAtRisk warning hotkey=5Me
+  keeps ChutesScoreHeadingDown warning hotkey=5Other; ChutesGpusGone warning hotkey=5Me server=a
+ChutesMinerBlacklisted critical hotkey=5Me
+  mutes ChutesGpusIdle warning hotkey=5Me server=a; ChutesMinerLowestIncentive critical hotkey=5Me
+  keeps ChutesGpusIdle warning hotkey=5Other; ChutesServerInMaintenance warning hotkey=5Me server=a
+ChutesMinerEarnsNothing critical hotkey=5Me
+  mutes ChutesScoreHeadingDown warning hotkey=5Me; ChutesGpuHoursLost info hotkey=5Me
+  mutes ChutesGpusIdle warning hotkey=5Me server=a
+  keeps ChutesGpusGone warning hotkey=5Me server=a; ChutesGpusIdle warning hotkey=5Other
+ChutesGpusIdle warning hotkey=5Me server=a
+  mutes ChutesGpusIdle info hotkey=5Me server=b
+  keeps ChutesGpusUnverified info hotkey=5Me server=a; ChutesGpusIdle info hotkey=5Other
+ChutesInstancePurgeNear warning hotkey=5Me instance_id=i1
+  mutes ChutesInstanceStartSlow warning hotkey=5Me instance_id=i1
+  keeps ChutesInstanceStartSlow warning hotkey=5Me instance_id=i2
+ChutesGpusUnverified critical hotkey=5Me
+  mutes ChutesGpusUnverified warning hotkey=5Me server=a; ChutesGpusUnverified info hotkey=5Me server=a
+  keeps ChutesGpusIdle warning hotkey=5Me server=a; ChutesGpusUnverified warning hotkey=5Other
+ChutesFeedFailing warning job=chutes hotkey=5Me feed=nodes
+  mutes ChutesDataIncomplete warning job=chutes hotkey=5Me feed=nodes
+  keeps ChutesDataIncomplete warning job=chutes hotkey=5Me feed=servers
+ChutesClockOff warning job=chutes
+  keeps ChutesSignatureRefused critical hotkey=5Me
+"""
+"""Alerts that explain others, with those that they mute or not. A wrong clock must be repaired, so it mutes nothing."""
 
 
-def labelled(alert: str, number: int) -> Labels:
-    """Return all labels of an alert. Those of different cases are about different miners and exporters."""
-    name, severity, *others = alert.split()
-    assert (name, severity) in SEVERITIES
-    labels = [f"{other}-{number}" if other.startswith(("hotkey", "job")) else other for other in others]
-    return frozenset({"alertname": name, "severity": severity, **dict(one.split("=") for one in labels)}.items())
+def read_cases() -> tuple[set[Labels], set[Labels]]:
+    """Return the alerts that are muted, and the others. Each case is about another miner and job."""
+    found: dict[str, set[Labels]] = {"mutes": set(), "keeps": set()}
+    for number, case in enumerate(re.split(r"\n(?=\w)", CASES.strip())):
+        cause, *lines = case.split("\n  ")
+        for kind, _, alerts in (line.partition(" ") for line in (f"keeps {cause}", *lines)):
+            for alert in alerts.split("; "):
+                name, severity, *others = alert.split()
+                assert (name, severity) in SEVERITIES
+                labels = [f"{one}-{number}" if one.startswith(("hotkey", "job")) else one for one in others]
+                pairs = [f"alertname={name}", f"severity={severity}", *labels]
+                found[kind].add(
+                    frozenset((label, value) for label, _, value in (pair.partition("=") for pair in pairs))
+                )
+    return found["mutes"], found["keeps"]
 
 
-QUIET = {labelled(alert, number) for number, (_, quiet, _) in enumerate(CASES) for alert in quiet}
-HEARD = {labelled(alert, number) for number, (cause, _, loud) in enumerate(CASES) for alert in (cause, *loud)}
+QUIET, HEARD = read_cases()
 
 
 def test_alertmanager_mutes_what_another_alert_explains_and_no_more(tmp_path: Path) -> None:
@@ -338,7 +290,7 @@ def test_dashboards_list_the_alerts_that_are_not_muted(tmp_path: Path) -> None:
         {"expr": expression, "eval_time": "1m", "exp_samples": [{"labels": one, "value": 1} for one in found]}
         for expression, found in expected.items()
     ]
-    test = {"interval": "1m", "input_series": given, "promql_expr_test": queries}
-    path = tmp_path / "inhibited.yml"
-    path.write_text(json.dumps({"rule_files": [str(RULES / "recordings.yml")], "tests": [test]}))
-    run("promtool", "test", "rules", str(path))
+    # An alert of the rules would end the given one of the same name.
+    recordings = [str(RULES / "recordings.yml")]
+    tests = [{"interval": "1m", "input_series": given, "promql_expr_test": queries}]
+    run_promtool(tmp_path / "inhibited.yml", rule_files=recordings, tests=tests)

@@ -29,6 +29,10 @@ DAY: Final = 24 * HOUR
 NOW: Final = "now"
 """The value of a time that each scrape moves on."""
 STATES: Final = ("earning", "starting", "disabled", "idle", "unverified")
+OF_MINER: Final = tuple(
+    f"chutes_{of}_" for of in ("fleet", "instance", "jobs", "launch", "maintenance", "miner", "server")
+)
+"""How series start that have the label hotkey."""
 Alert = str
 """A name and a severity, with a space between them."""
 
@@ -58,23 +62,16 @@ class Scenario:
         self._states: dict[str, dict[int, str | None]] = {}
         self._down: dict[str, set[int]] = {exporter: set() for exporter in exporters}
         self._there = dict.fromkeys(exporters, range(end + 1))
+        self._public: set[str] = set()
         self._expected: dict[str, Any] = {}
         self._texts: list[dict[str, Any]] = []
-        of_miner: dict[str, float] = {
-            "chutes_miner_watched": 1,
-            "chutes_miner_registered": 1,
-            "chutes_miner_blacklisted": 0,
-            "chutes_miner_incentive_ratio": 0.02,
-            "chutes_miner_incentive_rank": 60,
-            "chutes_miner_registered_timestamp_seconds": -90 * 86400,
-            "chutes_miner_score_ratio": 0.02,
-            "chutes_miner_score_heading_ratio": 0.02,
-        }
-        for name, value in of_miner.items():
-            self.set_of_miner(name, value)
-        self.set("chutes_exporter_build_info", 1, version="1")
-        self.set("chutes_metagraph_miners", 256)
-        self.set("chutes_miner_window_compute_units", 1000, hotkey=HOTKEY, window="7d")
+        self.set("chutes_miner_watched", 1).set("chutes_miner_registered", 1).set("chutes_miner_blacklisted", 0)
+        self.set("chutes_miner_registered_timestamp_seconds", -90 * 86400)
+        self.set("chutes_miner_incentive_ratio", 0.02).set("chutes_miner_incentive_rank", 60)
+        self.set("chutes_miner_score_ratio", 0.02).set("chutes_miner_score_heading_ratio", 0.02)
+        self.set("chutes_miner_window_compute_units", 1000, window="7d")
+        self.set("chutes_exporter_build_info", 1, version="1").set("chutes_metagraph_miners", 256)
+        self.set("chutes_scored_miners", 60)
         for feed, hotkey, max_age in (("metagraph", "", 3600), ("scores", "", 1800), ("instances", HOTKEY, 600)):
             labels = {"feed": feed, "hotkey": hotkey}
             self.set("chutes_feed_up", 1, **labels)
@@ -83,18 +80,16 @@ class Scenario:
         for feed in ("instances", "nodes"):
             self.set("chutes_feed_records", 1, feed=feed, hotkey=HOTKEY)
         for server, count in (servers or {}).items():
-            self.set("chutes_server_info", 1, hotkey=HOTKEY, server_id=f"id-{server}", name=server, version="0.2.5")
+            self.set("chutes_server_info", 1, server_id=f"id-{server}", name=server, version="0.2.5")
             for number in range(count):
                 self.gpu(f"{server}-{number}", server)
 
     def set(self, name: str, value: float | str, at: int = 0, /, **labels: str) -> Self:
-        """Let a series have a value from a minute on."""
+        """Let a series have a value from a minute on. Those of the miner get its hotkey."""
+        if name.startswith(OF_MINER):
+            labels = {"hotkey": HOTKEY} | labels
         self._series.setdefault((name, tuple(labels.items())), {})[at] = value
         return self
-
-    def set_of_miner(self, name: str, value: float | str, at: int = 0, /, **labels: str) -> Self:
-        """Let a series of the miner have a value from a minute on."""
-        return self.set(name, value, at, hotkey=HOTKEY, **labels)
 
     def drop(self, at: int, name: str, /, **labels: str) -> Self:
         """Leave series out from a minute on: those of a name with some labels."""
@@ -105,7 +100,7 @@ class Scenario:
 
     def gpu(self, gpu_id: str, server: str, model: str = "pro_6000", state: str = "earning", at: int = 0) -> Self:
         """Add a GPU."""
-        self.set_of_miner("chutes_gpu_info", 1, at, gpu_id=gpu_id, server_id=f"id-{server}", gpu=model)
+        self.set("chutes_gpu_info", 1, at, hotkey=HOTKEY, gpu_id=gpu_id, server_id=f"id-{server}", gpu=model)
         return self.state(at, [gpu_id], state)
 
     def state(self, at: int, gpu_ids: Iterable[str], state: str | None) -> Self:
@@ -132,20 +127,15 @@ class Scenario:
     def instance(
         self, number: str, created: float, at: int = 0, *, server: str = "", private: bool = True, purge: float = 0
     ) -> Self:
-        """Add an instance that is starting.
+        """Add an instance that is starting. Its creation can lie before the history, and its server be unknown.
 
-        Args:
-            number: Its id.
-            created: The minute of its creation, which can lie before the history.
-            at: When the page has it first.
-            server: Where it runs, if that is known.
-            private: Whether a user is billed for it.
-            purge: The minute of its purge; 3.5 hours after the creation where it is 0.
+        By default, it is purged 3.5 hours after its creation.
         """
-        labels = {"hotkey": HOTKEY, "instance_id": number}
+        labels = {"instance_id": number}
+        if not private:
+            self._public.add(number)
         self.set("chutes_chute_info", 1, chute_id="chute-1", name="glm-5")
-        billed_to = "user" if private else ""
-        self.set("chutes_instance_info", 1, at, **labels, chute_id="chute-1", billed_to=billed_to)
+        self.set("chutes_instance_info", 1, at, **labels, chute_id="chute-1", billed_to="user" if private else "")
         self.set("chutes_instance_created_timestamp_seconds", 60 * created, at, **labels)
         self.set("chutes_instance_active", 0, at, **labels)
         self.set("chutes_instance_purge_timestamp_seconds", 60 * (purge or created + 210), at, **labels)
@@ -153,13 +143,13 @@ class Scenario:
             self.set("chutes_instance_gpus", 1, at, **labels, server_id=f"id-{server}", gpu="pro_6000")
         return self
 
-    def activate(self, number: str, at: int, *, private: bool = True) -> Self:
+    def activate(self, number: str, at: int) -> Self:
         """Let an instance become active."""
-        labels = {"hotkey": HOTKEY, "instance_id": number}
+        labels = {"instance_id": number}
         self.set("chutes_instance_active", 1, at, **labels)
         self.set("chutes_instance_activated_timestamp_seconds", 60 * at, at, **labels)
         self.drop(at, "chutes_instance_purge_timestamp_seconds", **labels)
-        if not private:
+        if number in self._public:
             self.set("chutes_instance_secured_timestamp_seconds", 60 * at + 3600, at, **labels)
         return self
 
@@ -173,8 +163,8 @@ class Scenario:
         """Let the audit report of the hour before a minute come, with the ends of the miner's instances."""
         ended = {"reason": "probes", "counts": "false", "window": "1h"}
         self.set("chutes_audit_report_end_timestamp_seconds", 60 * end, at)
-        self.set_of_miner("chutes_miner_window_lost_compute_units", lost, at, window="1h")
-        return self.set_of_miner("chutes_miner_window_ended_instances", uncounted, at, **ended)
+        self.set("chutes_miner_window_lost_compute_units", lost, at, window="1h")
+        return self.set("chutes_miner_window_ended_instances", uncounted, at, **ended)
 
     def feed(self, at: int, feed: str, hotkey: str, reason: str = "unavailable") -> Self:
         """Let the requests of a feed fail."""
@@ -267,19 +257,22 @@ class Scenario:
             samples = [{"labels": labels, "value": value} for labels, value in expected.items()]
             tests.append({"expr": expression, "eval_time": f"{minute}m", "exp_samples": samples})
         path = directory / "scenario.yml"
-        test = {"interval": f"{self._step}m", "input_series": self._written(), "promql_expr_test": tests}
+        test: dict[str, Any] = {
+            "interval": f"{self._step}m",
+            "input_series": self._written(),
+            "promql_expr_test": tests,
+        }
         test["alert_rule_test"] = self._texts
         # Recordings come before the alerts that read them.
         order = sorted((group["name"] for group in GROUPS), key=lambda name: not name.endswith("-recordings"))
-        files = {
-            "rule_files": list(map(str, FILES)),
-            "evaluation_interval": f"{self._step}m",
-            "group_eval_order": order,
-        }
-        path.write_text(json.dumps({**files, "tests": [test]}))
-        result = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False)
-        said = result.stdout + result.stderr
-        assert result.returncode == 0, said
+        run_promtool(path, tests=[test], group_eval_order=order, evaluation_interval=test["interval"])
+
+
+def run_promtool(path: Path, **tests: Any) -> None:
+    """Write tests of all rules, and run them."""
+    path.write_text(json.dumps({"rule_files": list(map(str, FILES))} | tests))
+    result = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def _fire(expression: str, minute: int, alerts: Iterable[Alert]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_with_a_watched_miner_there_are_no_alerts_also_while_scrapes_are_missed(
 def test_a_seat_without_incentive_says_that_the_order_is_unknown(tmp_path: Path) -> None:
     miner = Scenario(10)
     miner.drop(0, "chutes_miner_seats_behind")
-    miner.set("chutes_miner_incentive_ratio", 0, hotkey=HOTKEY)
+    miner.set("chutes_miner_incentive_ratio", 0)
     panels = [("chutes-overview", "Seats behind"), ("chutes-subnet", "Seats behind")]
     # All seats are taken, so that 0 is red.
     expected: tuple[dict[str, float], ...] = ({}, {}, {"{}": 0}, {})
@@ -61,7 +61,7 @@ def test_a_seat_without_incentive_says_that_the_order_is_unknown(tmp_path: Path)
 def test_ends_are_known_since_the_end_of_the_last_gap(tmp_path: Path) -> None:
     # The report of 3:00 is missing.
     miner = Scenario(6 * HOUR, step=4)
-    miner.set("chutes_miner_window_lost_compute_units", 1, hotkey=HOTKEY, window="1h")
+    miner.set("chutes_miner_window_lost_compute_units", 1, window="1h")
     for hour in (1, 2, 4, 5):
         miner.set("chutes_audit_report_end_timestamp_seconds", 3600 * hour, HOUR * hour + 4)
     since = asked("chutes-instances", "Lost units", 3)
@@ -75,7 +75,7 @@ def test_a_bar_counts_the_ends_of_the_hour_before_it(tmp_path: Path) -> None:
     miner = Scenario(4 * HOUR, step=4)
     for hour in (1, 2):
         miner.set("chutes_audit_report_end_timestamp_seconds", 3600 * hour, HOUR * hour + 4)
-        miner.set("chutes_miner_window_failed_starts", hour, HOUR * hour + 4, hotkey=HOTKEY, window="1h")
+        miner.set("chutes_miner_window_failed_starts", hour, HOUR * hour + 4, window="1h")
     failed = asked("chutes-instances", "Ended per hour by reason", 1)
     # The report of 3:00 does not come.
     miner.check(tmp_path, {}, values={failed: (2 * HOUR, {"{}": 2}), f"({failed})": (3 * HOUR, {})})

@@ -28,7 +28,7 @@ def early(*, counts: bool) -> Scenario:
     """Two public instances end within their first hour. A third one is older. The report of 2:00 comes last."""
     miner = Scenario(3 * HOUR, {"alpha": 8}, step=2)
     for number, activated, ended in (("i-1", 20, 60), ("i-2", 40, 90), ("i-3", 5, 90)):
-        miner.instance(number, 0, private=False, server="alpha").activate(number, activated, private=False)
+        miner.instance(number, 0, private=False, server="alpha").activate(number, activated)
         miner.remove(number, ended)
     uncounted = 0 if counts else 1
     miner.report(0, 0).report(HOUR + 2, HOUR, lost=300 * uncounted, uncounted=uncounted)
@@ -39,15 +39,14 @@ def disabled() -> Scenario:
     """A private and a public instance, which are disabled at 0:20."""
     miner = Scenario(50, {"alpha": 8})
     for number, private in (("i-1", True), ("i-2", False)):
-        miner.instance(number, -5 * HOUR, server="alpha", private=private).activate(number, 0, private=private)
-        miner.set_of_miner("chutes_instance_active", 0, 20, instance_id=number)
+        miner.instance(number, -5 * HOUR, server="alpha", private=private).activate(number, 0)
+        miner.set("chutes_instance_active", 0, 20, instance_id=number)
     return miner
 
 
 @scenarios({
     "an instance that starts for an hour is named within 75 minutes": Scenario(2 * HOUR, {"alpha": 8})
-    .instance("i-1", 20, 20, server="alpha")
-    .set_of_miner("chutes_instance_compute_multiplier", 2, 20, instance_id="i-1")
+    .instance("i-1", 20, 20, server="alpha").set("chutes_instance_compute_multiplier", 2, 20, instance_id="i-1")
     .fires({20 + HOUR: [], 20 + 75: [SLOW]})
     .says(
         SLOW, 2 * HOUR, "glm-5 on server alpha has been starting for an hour",
@@ -56,19 +55,13 @@ def disabled() -> Scenario:
     ),
     # Every third scrape fails.
     "it is named without its server and in spite of missed scrapes": Scenario(2 * HOUR, {"alpha": 8})
-    .instance("i-1", 20, 20)
-    .fail("one:1", range(0, 2 * HOUR, 3))
-    .fires({20 + 75: [SLOW]}),
-    "an ordinary start is silent": Scenario(2 * HOUR)
-    .instance("i-1", 20, 20)
-    .activate("i-1", 30)
-    .instance("i-2", 20, 20)
-    .activate("i-2", 55)
-    .fires({2 * HOUR: []}),
+    .instance("i-1", 20, 20).fail("one:1", range(0, 2 * HOUR, 3)).fires({20 + 75: [SLOW]}),
+    "an ordinary start is silent": Scenario(2 * HOUR).instance("i-1", 20, 20).activate("i-1", 30)
+    .instance("i-2", 20, 20).activate("i-2", 55).fires({2 * HOUR: []}),
     # At the end, the instance is 3 hours old and was verified 20 minutes ago: its 3.5 hours end in 30 minutes.
     "a purge is announced 45 minutes before whichever limit comes first": Scenario(3 * HOUR, {"alpha": 8}, step=2)
     .instance("i-1", 0, purge=3.5 * HOUR, server="alpha")
-    .set_of_miner("chutes_instance_compute_multiplier", 2, instance_id="i-1")
+    .set("chutes_instance_compute_multiplier", 2, instance_id="i-1")
     .fires({2 * HOUR + 30: [SLOW], 2 * HOUR + 45: [SLOW, PURGE]})
     .says(
         PURGE, 3 * HOUR, "glm-5 on server alpha is about to be purged",
@@ -76,20 +69,14 @@ def disabled() -> Scenario:
         f"become active. Its start, worth 21600 compute units, then earns nothing. {KUBECTL}",
         **PLACE, billed_to="user",
     ),
-    "the purge of a disabled instance is not one of a start": Scenario(HOUR)
-    .instance("i-1", -3 * HOUR, private=False)
-    .activate("i-1", 0, private=False)
-    .set_of_miner("chutes_instance_active", 0, 20, instance_id="i-1")
-    .set_of_miner("chutes_instance_purge_timestamp_seconds", 50 * 60, 20, instance_id="i-1")
-    .fires({HOUR: []}),
+    "the purge of a disabled instance is not one of a start": Scenario(HOUR).instance("i-1", -3 * HOUR, private=False)
+    .activate("i-1", 0).set("chutes_instance_active", 0, 20, instance_id="i-1")
+    .set("chutes_instance_purge_timestamp_seconds", 50 * 60, 20, instance_id="i-1").fires({HOUR: []}),
     # The service does not check TEE instances after their verification, which was 20 hours ago.
-    "a healthy private instance that nobody checks is silent": Scenario(HOUR)
-    .instance("i-1", -20 * HOUR)
-    .activate("i-1", 0)
-    .set_of_miner("chutes_instance_last_verified_timestamp_seconds", -20 * 3600, instance_id="i-1")
+    "a healthy private instance that nobody checks is silent": Scenario(HOUR).instance("i-1", -20 * HOUR)
+    .activate("i-1", 0).set("chutes_instance_last_verified_timestamp_seconds", -20 * 3600, instance_id="i-1")
     .fires({HOUR: []}),
-    "a disabled private instance is at risk": disabled()
-    .fires({25: [], 40: [RISK]})
+    "a disabled private instance is at risk": disabled().fires({25: [], 40: [RISK]})
     .says(
         RISK, 40, "the private glm-5 on server alpha is disabled",
         "The service will delete a private instance of glm-5 (1 pro_6000 on server alpha), because it is disabled. It "
@@ -103,23 +90,17 @@ def disabled() -> Scenario:
         "ends of these hours lost 500 compute units.", chute_id="chute-1", name="glm-5",
     ),
     "two instances that end validly within their first hour are silent": early(counts=True).fires({3 * HOUR: []}),
-    "a stuck job is info": Scenario(2 * HOUR)
-    .set_of_miner("chutes_jobs_stuck", 0)
-    .set_of_miner("chutes_jobs_stuck", 1, 20)
-    .fires({40: [], 70: [STUCK]}),
+    "a stuck job is info": Scenario(2 * HOUR).set("chutes_jobs_stuck", 0)
+    .set("chutes_jobs_stuck", 1, 20).fires({40: [], 70: [STUCK]}),
     # The report of 1:00 is out at 1:01, and a scrape at 1:02 has it.
     "lost units from 2 % of a day are a warning within 10 minutes of the report": Scenario(
         HOUR + 20, {"alpha": 8}, step=1
     )
-    .set_of_miner("chutes_miner_window_compute_units", 1000, window="1d")
+    .set("chutes_miner_window_compute_units", 1000, window="1d")
     .set("chutes_platform_window_compute_units", 10_000, window="1d")
-    .set("chutes_subnet_emission_alpha_per_day", 1000)
-    .set("chutes_alpha_price_usd", 5)
-    .instance("i-1", 0, server="alpha")
-    .remove("i-1", 30)
-    .report(0, 0, lost=20)
-    .report(HOUR + 2, HOUR, lost=21, uncounted=1)
-    .fires({HOUR + 1: [], HOUR + 11: [UNITS]})
+    .set("chutes_subnet_emission_alpha_per_day", 1000).set("chutes_alpha_price_usd", 5)
+    .instance("i-1", 0, server="alpha").remove("i-1", 30).report(0, 0, lost=20)
+    .report(HOUR + 2, HOUR, lost=21, uncounted=1).fires({HOUR + 1: [], HOUR + 11: [UNITS]})
     .says(
         UNITS, HOUR + 11, "ended instances lost 21 compute units (10.50 US dollars)",
         "Ends of an hour cost 21 compute units, 2.1% of a day. Reasons: probes 1. Gone in 2 hours: 1 glm-5 on alpha.",

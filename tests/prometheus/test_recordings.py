@@ -51,9 +51,9 @@ def test_the_state_of_an_instance_is_the_number_that_boards_map(tmp_path: Path) 
         miner.instance(state.text, -10)
         if state.text != "starting":
             miner.activate(state.text, 0)
-    miner.set("chutes_instance_active", 0, 0, **ME, instance_id="disabled")
+    miner.set("chutes_instance_active", 0, 0, instance_id="disabled")
     # It has no purge time, so that it is unknown whether it was active.
-    miner.set("chutes_instance_active", 0, 0, **ME, instance_id="unknown")
+    miner.set("chutes_instance_active", 0, 0, instance_id="unknown")
     name = "hotkey_instance_id:chutes_instance_state:max"
     expected = {labels(name, instance_id=one.text): float(one.value) for one in recorded}
     miner.check(tmp_path, {}, values={name: (5, expected)})
@@ -63,7 +63,7 @@ def test_an_instance_has_its_place_and_a_name_as_far_as_they_are_known(tmp_path:
     miner = Scenario(10, {"alpha": 1})
     miner.instance("i-1", 0, server="alpha")
     miner.instance("i-2", 0, private=False)
-    miner.set("chutes_instance_info", 1, **ME, instance_id="i-3", chute_id="12345678-abc", billed_to="")
+    miner.set("chutes_instance_info", 1, instance_id="i-3", chute_id="12345678-abc", billed_to="")
     name = "hotkey_instance_id:chutes_instance_info:max"
     known = {"chute_id": "chute-1", "name": "glm-5"}
     expected = {
@@ -76,9 +76,9 @@ def test_an_instance_has_its_place_and_a_name_as_far_as_they_are_known(tmp_path:
 
 def test_a_server_without_a_name_is_named_by_its_id_and_two_names_are_no_error(tmp_path: Path) -> None:
     miner = Scenario(10, exporters=PAIR)
-    miner.set("chutes_server_info", 1, **ME, server_id="id-1", name="", version="")
+    miner.set("chutes_server_info", 1, server_id="id-1", name="", version="")
     for name in ("old", "new"):
-        miner.set("chutes_server_info", 1, **ME, server_id="id-2", name=name, version="")
+        miner.set("chutes_server_info", 1, server_id="id-2", name=name, version="")
     recorded = "hotkey_server_id:chutes_server_info:max"
     miner.check(tmp_path, {}, values={
         f'{recorded}{{server_id="id-1"}}': (5, {labels(recorded, server_id="id-1", server="id-1"): 1}),
@@ -88,7 +88,7 @@ def test_a_server_without_a_name_is_named_by_its_id_and_two_names_are_no_error(t
 
 def report(miner: Scenario, hours: Iterable[int], lost: float = 10) -> None:
     """Let the reports of hours come, four minutes after the end of the hour."""
-    miner.set("chutes_miner_window_lost_compute_units", lost, hotkey=HOTKEY, window="1h")
+    miner.set("chutes_miner_window_lost_compute_units", lost, window="1h")
     for hour in hours:
         miner.set("chutes_audit_report_end_timestamp_seconds", 3600 * hour, HOUR * hour + 4)
 
@@ -96,8 +96,8 @@ def report(miner: Scenario, hours: Iterable[int], lost: float = 10) -> None:
 def test_lost_units_are_known_once_24_reports_are_and_count_the_newest_at_once(tmp_path: Path) -> None:
     miner = Scenario(27 * HOUR, step=4)
     report(miner, range(1, 27))
-    miner.set("chutes_miner_window_lost_compute_units", 15, 25 * HOUR + 4, hotkey=HOTKEY, window="1h")
-    miner.set("chutes_miner_window_lost_compute_units", 10, 26 * HOUR + 4, hotkey=HOTKEY, window="1h")
+    miner.set("chutes_miner_window_lost_compute_units", 15, 25 * HOUR + 4, window="1h")
+    miner.set("chutes_miner_window_lost_compute_units", 10, 26 * HOUR + 4, window="1h")
     name, none = "hotkey:chutes_miner_lost_compute_units:sum1d", dict[str, float]()
     miner.check(tmp_path, {}, values={
         name: (24 * HOUR, none),
@@ -140,7 +140,7 @@ def test_the_work_of_the_past_hour_replaces_the_heading_of_an_exporter_without_a
     for key, expected in ((False, {labels(name): 0.1}), (True, {})):
         miner = Scenario(10)
         miner.drop(0, "chutes_miner_score_heading_ratio")
-        miner.set("chutes_miner_window_compute_units", 10, hotkey=HOTKEY, window="1h")
+        miner.set("chutes_miner_window_compute_units", 10, window="1h")
         miner.set("chutes_platform_window_compute_units", 100, window="1h")
         if key:
             miner.set("chutes_scrape_collector_off", 0, collector="score_heading")
@@ -177,7 +177,7 @@ def test_a_cost_that_is_only_partly_known_is_absent(tmp_path: Path) -> None:
     for count, expected in ((0, {labels(COST): 3}), (1, {})):
         miner = Scenario(10, {"alpha": 2})
         miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
-        miner.set("chutes_fleet_gpus", count, **ME, gpu="h200", state="earning")
+        miner.set("chutes_fleet_gpus", count, gpu="h200", state="earning")
         miner.check(tmp_path, {}, values={COST: (5, expected)})
 
 

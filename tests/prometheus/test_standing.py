@@ -16,18 +16,13 @@ LOWEST, LAGS, LOSS = "ChutesMinerLowestIncentive critical", "ChutesIncentiveLags
 LOST_SEAT, SEAT, IMMUNE = (f"ChutesMinerSeatAtRisk {severity}" for severity in ("critical", "warning", "info"))
 
 
-def with_chain(
-    end: int, away: float | None, in_a_day: int = 12, *, immune: int = 0, immune_for: int = -DAY, score: float = 0.02
-) -> Scenario:
-    """A miner whose seat the chain describes from minute 20 on."""
-    miner = Scenario(end).set_of_miner("chutes_miner_seat_immune", immune)
-    miner.set_of_miner("chutes_miner_registrations_before_loss", 1000)
-    miner.set("chutes_subnet_window_registrations", in_a_day, window="1d")
-    miner.set_of_miner("chutes_miner_immunity_end_timestamp_seconds", 60 * immune_for)
-    miner.set_of_miner("chutes_miner_score_ratio", score)
-    if away is None:
-        return miner.drop(20, "chutes_miner_registrations_before_loss")
-    return miner.set_of_miner("chutes_miner_registrations_before_loss", away, 20)
+def with_chain(end: int, away: float, in_a_day: int = 12, *, immune_for: int = -DAY) -> Scenario:
+    """A miner whose seat is so many registrations from its loss, from minute 20 on."""
+    miner = Scenario(end).set("chutes_subnet_window_registrations", in_a_day, window="1d")
+    miner.set("chutes_miner_seat_immune", int(immune_for > 0))
+    miner.set("chutes_miner_immunity_end_timestamp_seconds", 60 * immune_for)
+    miner.set("chutes_miner_registrations_before_loss", 1000)
+    return miner.set("chutes_miner_registrations_before_loss", away, 20)
 
 
 def with_prices(miner: Scenario) -> Scenario:
@@ -38,62 +33,50 @@ def with_prices(miner: Scenario) -> Scenario:
 
 
 @scenarios({
-    "a lost seat is critical alone": Scenario(HOUR)
-    .set_of_miner("chutes_miner_registered", 0, 20)
-    .set_of_miner("chutes_feed_failure_info", 1, 22, feed="instances", reason="not_registered")
+    "a lost seat is critical alone": Scenario(HOUR).set("chutes_miner_registered", 0, 20)
+    .set("chutes_feed_failure_info", 1, 22, feed="instances", reason="not_registered", hotkey=HOTKEY)
     .fires({19: [], 25: [DEREGISTERED]}),
-    "a blacklisted miner is critical": Scenario(HOUR)
-    .set_of_miner("chutes_miner_blacklisted", 1, 20)
-    .set_of_miner("chutes_miner_blacklist_info", 1, 20, reason='spoofed "GPUs"')
-    .set("chutes_miner_blacklisted", 1, 0, hotkey="5Other")
-    .fires({19: [], 30: [BLACKLISTED]})
+    "a blacklisted miner is critical": Scenario(HOUR).set("chutes_miner_blacklisted", 1, 20)
+    .set("chutes_miner_blacklist_info", 1, 20, reason='spoofed "GPUs"')
+    .set("chutes_miner_blacklisted", 1, 0, hotkey="5Other").fires({19: [], 30: [BLACKLISTED]})
     .says(
         BLACKLISTED, 40, "it is blacklisted",
         f'{HOTKEY} is blacklisted: it has no score, and its launches are refused. Reason: spoofed "GPUs".',
     ),
-    "a lost seat is info after a day": Scenario(DAY + HOUR, step=4)
-    .set_of_miner("chutes_miner_registered", 0, 20)
+    "a lost seat is info after a day": Scenario(DAY + HOUR, step=4).set("chutes_miner_registered", 0, 20)
     .fires({12 * HOUR: [DEREGISTERED], DAY + HOUR: ["ChutesMinerDeregistered info"]}),
-    "a blacklisted miner is info after a day": Scenario(DAY + HOUR, step=4)
-    .set_of_miner("chutes_miner_blacklisted", 1, 20)
+    "a blacklisted miner is info after a day": Scenario(DAY + HOUR, step=4).set("chutes_miner_blacklisted", 1, 20)
     .fires({12 * HOUR: [BLACKLISTED], DAY + HOUR: ["ChutesMinerBlacklisted info"]}),
     # The seat comes back after an hour, when all instances have ended.
     "a new seat has an hour to get instances": Scenario(3 * HOUR, FLEET)
-    .set_of_miner("chutes_miner_registered", 0, 20)
-    .set_of_miner("chutes_miner_score_heading_ratio", 0, 20)
+    .set("chutes_miner_registered", 0, 20).set("chutes_miner_score_heading_ratio", 0, 20)
     .state(20, [f"{server}-{number}" for server, count in FLEET.items() for number in range(count)], "idle")
-    .set_of_miner("chutes_miner_registered", 1, 80)
-    .set_of_miner("chutes_miner_registered_timestamp_seconds", 80 * 60, 80)
+    .set("chutes_miner_registered", 1, 80).set("chutes_miner_registered_timestamp_seconds", 80 * 60, 80)
     .fires({110: [], 80 + HOUR: [], 80 + HOUR + 10: [NOTHING, "ChutesGpusIdle warning"]},
            ever=[DEREGISTERED, NOTHING, "ChutesGpusIdle warning"]),
     "a seat is critical below one day of registrations": with_chain(HOUR, 11).fires({20: [], 40: [LOST_SEAT, SEAT]}),
     "a seat that the next registration takes is critical also after a day without one": with_chain(HOUR, 0, 0)
     .fires({20: [], 40: [LOST_SEAT, SEAT]}),
-    "a seat is a warning below three days of registrations": with_chain(HOUR, 35)
-    .fires({20: [], 40: [SEAT]})
+    "a seat is a warning below three days of registrations": with_chain(HOUR, 35).fires({20: [], 40: [SEAT]})
     .says(
         SEAT, 40, "its seat is 35 registrations, less than three days, from its loss",
         "The seat is 35 registrations away from its loss; at least 12 in the past day. All earnings go with it. "
         "Newcomers take the seats with the lowest emission first.",
     ),
     "a seat that more registrations protect is silent": with_chain(HOUR, 36).fires({HOUR: []}),
-    "a seat that cannot be lost now is silent": with_chain(HOUR, None).fires({HOUR: []}),
-    "an immune seat is silent": with_chain(HOUR, 0, immune=1, immune_for=2 * DAY).fires({HOUR: []}),
-    "a seat is silent while nobody can register": with_chain(HOUR, 0)
-    .set("chutes_subnet_registration_open", 0)
+    "a seat that cannot be lost now is silent": with_chain(HOUR, 0).drop(20, "chutes_miner_registrations_before_loss")
     .fires({HOUR: []}),
-    "an immunity that ends within a day is info for a miner without score": with_chain(
-        HOUR, 200, immune=1, immune_for=DAY + 20, score=0
-    ).fires({18: [], 40: [IMMUNE]}),
-    "an immunity that ends within a day is silent for a miner with a score": with_chain(
-        HOUR, 200, immune=1, immune_for=DAY
-    ).fires({HOUR: []}),
+    "an immune seat is silent": with_chain(HOUR, 0, immune_for=2 * DAY).fires({HOUR: []}),
+    "an immunity that ends within a day is info for a miner without score": with_chain(HOUR, 200, immune_for=DAY + 20)
+    .drop(0, "chutes_miner_score_ratio").fires({18: [], 40: [IMMUNE]}),
+    "an immunity that ends is silent while the scores are unknown": with_chain(HOUR, 200, immune_for=DAY)
+    .drop(0, "chutes_miner_score_ratio").drop(0, "chutes_scored_miners").fires({HOUR: []}),
+    "an immunity that ends is silent for a miner with a score": with_chain(HOUR, 200, immune_for=DAY)
+    .fires({HOUR: []}),
     "without the chain, one of the lowest incentives is critical": Scenario(2 * HOUR)
-    .set_of_miner("chutes_miner_incentive_rank", 252, 20)
-    .fires({HOUR: [], 90: [LOWEST]}),
+    .set("chutes_miner_incentive_rank", 252, 20).fires({HOUR: [], 90: [LOWEST]}),
     "without the chain, a seat is at risk also while it is unknown whether the miner recovers": Scenario(2 * HOUR)
-    .set_of_miner("chutes_miner_incentive_rank", 252, 20)
-    .drop(20, "chutes_miner_score_heading_ratio")
+    .set("chutes_miner_incentive_rank", 252, 20).drop(20, "chutes_miner_score_heading_ratio")
     .fires({HOUR: [], 100: [LOWEST]})
     .says(
         LOWEST, 100, "the seat is at risk: its incentive is among the lowest",
@@ -101,73 +84,56 @@ def with_prices(miner: Scenario) -> Scenario:
         "`--chain.url`, this alert says how near the loss is.",
     ),
     "without the chain, a seat without incentive is critical although many have none": Scenario(2 * HOUR)
-    .set_of_miner("chutes_miner_incentive_ratio", 0, 20)
-    .set_of_miner("chutes_miner_score_ratio", 0, 20)
-    .set_of_miner("chutes_miner_score_heading_ratio", 0, 20)
-    .fires({HOUR + 10: [NOTHING], 100: [LOWEST, NOTHING]}),
-    "without the chain, a new seat is silent": Scenario(3 * HOUR)
-    .set_of_miner("chutes_miner_incentive_rank", 252)
-    .set_of_miner("chutes_miner_registered_timestamp_seconds", -3600)
-    .fires({3 * HOUR: []}),
+    .set("chutes_miner_incentive_ratio", 0, 20).set("chutes_miner_score_ratio", 0, 20)
+    .set("chutes_miner_score_heading_ratio", 0, 20).fires({HOUR + 10: [NOTHING], 100: [LOWEST, NOTHING]}),
+    "without the chain, a new seat is silent": Scenario(3 * HOUR).set("chutes_miner_incentive_rank", 252)
+    .set("chutes_miner_registered_timestamp_seconds", -3600).fires({3 * HOUR: []}),
     "without the chain, a miner that recovers is silent": Scenario(3 * HOUR)
-    .set_of_miner("chutes_miner_incentive_rank", 252)
-    .set_of_miner("chutes_miner_incentive_ratio", 0.01)
-    .set_of_miner("chutes_miner_score_ratio", 0.01)
-    .fires({3 * HOUR: []}),
+    .set("chutes_miner_incentive_rank", 252).set("chutes_miner_incentive_ratio", 0.01)
+    .set("chutes_miner_score_ratio", 0.01).fires({3 * HOUR: []}),
     "a miner without an earning instance is critical within 15 minutes": Scenario(50)
-    .set_of_miner("chutes_miner_score_heading_ratio", 0, 30)
-    .set_of_miner("chutes_miner_window_compute_units", 4800, window="1d")
-    .fires({30: [], 45: [NOTHING]})
+    .set("chutes_miner_score_heading_ratio", 0, 30)
+    .set("chutes_miner_window_compute_units", 4800, window="1d").fires({30: [], 45: [NOTHING]})
     .says(
         NOTHING, 45, "the miner earns nothing",
         "No instance earns. Each hour costs 1/24 of the score: 200 compute units.",
     ),
-    "a miner that is starting an instance gets more time": Scenario(80)
-    .set_of_miner("chutes_miner_score_heading_ratio", 0, 30)
-    .set_of_miner("chutes_fleet_instances", 1, state="starting")
-    .fires({HOUR: [], 80: [NOTHING]}),
+    "a miner that is starting an instance gets more time": Scenario(80).set("chutes_miner_score_heading_ratio", 0, 30)
+    .set("chutes_fleet_instances", 1, state="starting").fires({HOUR: [], 80: [NOTHING]}),
     "a miner without earnings in the known part of a day is silent": Scenario(3 * HOUR)
-    .set_of_miner("chutes_miner_score_heading_ratio", 0)
-    .fires({3 * HOUR: []}),
+    .set("chutes_miner_score_heading_ratio", 0).fires({3 * HOUR: []}),
     "a miner that has earned nothing for a day is info": Scenario(DAY + 60)
-    .set_of_miner("chutes_miner_score_heading_ratio", 0, 10)
+    .set("chutes_miner_score_heading_ratio", 0, 10)
     .fires({DAY + 60: ["ChutesMinerEarnsNothing info"]}, ever=["ChutesMinerEarnsNothing info", NOTHING]),
     "a falling share says what the GPUs do, and what it means for the seat": with_prices(Scenario(60, FLEET))
-    .set_of_miner("chutes_miner_registrations_before_loss", 100)
-    .set("chutes_subnet_window_registrations", 12, window="1d")
-    .set_of_miner("chutes_miner_score_heading_ratio", 0.01, 30)
-    .state(30, [f"alpha-{number}" for number in range(8)], "disabled")
-    .fires({30: [], 50: [DOWN]})
+    .set("chutes_miner_registrations_before_loss", 100).set("chutes_subnet_window_registrations", 12, window="1d")
+    .set("chutes_miner_score_heading_ratio", 0.01, 30)
+    .state(30, [f"alpha-{number}" for number in range(8)], "disabled").fires({30: [], 50: [DOWN]})
     .says(
         DOWN, 44, "the score share is heading for 1%",
         "Within a day, the score share falls to 1% from 2%, which costs 100 US dollars a day. GPUs now: 8 disabled, "
         "18 earning. The seat is 100 registrations from its loss; at least 12 in the past day.",
     ),
     "an incentive below half of the score is a warning after 6 hours": Scenario(7 * HOUR)
-    .set_of_miner("chutes_miner_incentive_ratio", 0.009, 20)
-    .set_of_miner("chutes_miner_registrations_before_loss", 100)
-    .fires({6 * HOUR: [], 20 + 6 * HOUR + 15: [LAGS]})
+    .set("chutes_miner_incentive_ratio", 0.009, 20)
+    .set("chutes_miner_registrations_before_loss", 100).fires({6 * HOUR: [], 20 + 6 * HOUR + 15: [LAGS]})
     .says(
         LAGS, 20 + 6 * HOUR + 20, "its pay is 0.9%, less than half of its score share",
         "For 6 hours, the chain has paid 0.9% instead of the score share of 2%. Validators set other weights, or "
         "none. The seat is 100 registrations from its loss.",
     ),
-    "an incentive of an old metagraph is silent": Scenario(7 * HOUR)
-    .set_of_miner("chutes_miner_incentive_ratio", 0.009)
+    "an incentive of an old metagraph is silent": Scenario(7 * HOUR).set("chutes_miner_incentive_ratio", 0.009)
     .set("chutes_feed_last_success_timestamp_seconds", 0, feed="metagraph", hotkey="")
-    .set("chutes_feed_max_age_seconds", 10**6, feed="metagraph", hotkey="")
-    .fires({7 * HOUR: []}),
+    .set("chutes_feed_max_age_seconds", 10**6, feed="metagraph", hotkey="").fires({7 * HOUR: []}),
     "a loss for a day is info": with_prices(Scenario(DAY + HOUR, {"alpha": 8}, step=4))
-    .state(0, ["alpha-0"], "disabled")
-    .fires({DAY: [], DAY + 15: [LOSS]})
+    .state(0, ["alpha-0"], "disabled").fires({DAY: [], DAY + 15: [LOSS]})
     .says(
         LOSS, DAY + 15, "it loses 88 US dollars a day",
         "For a day, the GPUs have cost more than the miner is estimated to earn, by 88 US dollars a day or more.",
     ),
     "a profit within the day is silent": with_prices(Scenario(DAY + HOUR, {"alpha": 8}))
-    .set_of_miner("chutes_miner_incentive_ratio", 0.03, 12 * HOUR)
-    .set_of_miner("chutes_miner_incentive_ratio", 0.02, 13 * HOUR)
-    .fires({DAY + HOUR: []}),
+    .set("chutes_miner_incentive_ratio", 0.03, 12 * HOUR)
+    .set("chutes_miner_incentive_ratio", 0.02, 13 * HOUR).fires({DAY + HOUR: []}),
 })  # fmt: skip
 def test_alerts_about_the_standing(miner: Scenario, tmp_path: Path) -> None:
     miner.check_expected(tmp_path)
