@@ -14,7 +14,7 @@ import yaml
 from tests.support import RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 FILES: Final = sorted(RULES.glob("*.yml"))
@@ -63,7 +63,7 @@ class Scenario:
         self._down: dict[str, set[int]] = {exporter: set() for exporter in exporters}
         self._there = dict.fromkeys(exporters, range(end + 1))
         self._public: set[str] = set()
-        self._expected: dict[str, Any] = {}
+        self.expected: dict[str, Any] = {}
         self._texts: list[dict[str, Any]] = []
         self.set("chutes_miner_watched", 1).set("chutes_miner_registered", 1).set("chutes_miner_blacklisted", 0)
         self.set("chutes_miner_registered_timestamp_seconds", -90 * 86400)
@@ -159,6 +159,12 @@ class Scenario:
             self.drop(at, name, instance_id=number)
         return self
 
+    def prices(self) -> Self:
+        """Let a GPU cost 1.5 dollars an hour, and all miners earn 1000 alpha a day, at 10 dollars 1 for a unit."""
+        self.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
+        self.set("chutes_platform_window_compute_units", 10_000, window="1d")
+        return self.set("chutes_subnet_emission_alpha_per_day", 1000).set("chutes_alpha_price_usd", 10)
+
     def report(self, at: int, end: int, *, lost: float = 0, uncounted: int = 0) -> Self:
         """Let the audit report of the hour before a minute come, with the ends of the miner's instances."""
         ended = {"reason": "probes", "counts": "false", "window": "1h"}
@@ -185,7 +191,7 @@ class Scenario:
 
     def fires(self, firing: Mapping[int, Iterable[Alert]], **more: Any) -> Self:
         """Let :meth:`check` expect alerts."""
-        self._expected = {"firing": firing, **more}
+        self.expected = {"firing": firing, **more}
         return self
 
     def says(self, alert: Alert, minute: int, summary: str, description: str = "", **labels: str) -> Self:
@@ -202,10 +208,6 @@ class Scenario:
         expected = {"exp_labels": {"severity": severity, "hotkey": HOTKEY, **labels}, "exp_annotations": notes}
         self._texts.append({"alertname": name, "eval_time": f"{minute}m", "exp_alerts": [expected]})
         return self
-
-    def check_expected(self, directory: Path) -> None:
-        """Check what the scenario expects itself."""
-        self.check(directory, **self._expected)
 
     def _columns(self) -> dict[str, list[str]]:
         """Return the values of each series, whose labels lack those of a target and the end; `_` for none."""
@@ -282,11 +284,16 @@ def _fire(expression: str, minute: int, alerts: Iterable[Alert]) -> dict[str, An
     return {"expr": f"{expression} ^ 0", "eval_time": f"{minute}m", "exp_samples": samples}
 
 
-def scenarios(cases: Mapping[str, Scenario]) -> pytest.MarkDecorator:
-    """Run a test with each scenario of a table. Those of more than a day take long."""
+def scenarios(cases: Mapping[str, Scenario]) -> Callable[[Scenario, Path], None]:
+    """Make a test of a table of scenarios. Those of more than a day take long."""
     slow = pytest.mark.soak
     rows = [pytest.param(one, id=name, marks=[slow] if one.end > DAY else []) for name, one in cases.items()]
-    return pytest.mark.parametrize("miner", rows)
+
+    @pytest.mark.parametrize("miner", rows)
+    def test(miner: Scenario, tmp_path: Path) -> None:
+        miner.check(tmp_path, **miner.expected)
+
+    return test
 
 
 def _at(changes: Mapping[int, Any], minute: int) -> Any:

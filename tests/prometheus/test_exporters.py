@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, scenarios
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PAIR = ("one:1", "two:2")
 DOWN, UNWATCHED, REMOVED = (
@@ -31,7 +26,7 @@ def firing(alert: str, label: str) -> dict[str, float]:
     return {f'ALERTS{{alertname="{name}",alertstate="firing",severity="{severity}",job="chutes",{label}}}': 1}
 
 
-@scenarios({
+test_alerts_about_exporters = scenarios({
     "one exporter of a pair that is down is a warning that names it": Scenario(HOUR, {"alpha": 8}, exporters=PAIR)
     .fail("two:2", range(20, HOUR + 1)).fires({20: [], 35: [DOWN]},
            values={'ALERTS{alertname="ChutesExporterDown"}': (35, firing(DOWN, 'instance="two:2"'))}),
@@ -83,5 +78,3 @@ def firing(alert: str, label: str) -> dict[str, float]:
         )
     },
 })  # fmt: skip
-def test_alerts_about_exporters(miner: Scenario, tmp_path: Path) -> None:
-    miner.check_expected(tmp_path)

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tests.prometheus.scenario import HOUR, Scenario, scenarios
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SLOW, PURGE, RISK, EARLY, UNITS = (
     f"Chutes{name} warning"
@@ -44,7 +39,7 @@ def disabled() -> Scenario:
     return miner
 
 
-@scenarios({
+test_alerts_about_instances = scenarios({
     "an instance that starts for an hour is named within 75 minutes": Scenario(2 * HOUR, {"alpha": 8})
     .instance("i-1", 20, 20, server="alpha").set("chutes_instance_compute_multiplier", 2, 20, instance_id="i-1")
     .fires({20 + HOUR: [], 20 + 75: [SLOW]})
@@ -96,15 +91,11 @@ def disabled() -> Scenario:
     "lost units from 2 % of a day are a warning within 10 minutes of the report": Scenario(
         HOUR + 20, {"alpha": 8}, step=1
     )
-    .set("chutes_miner_window_compute_units", 1000, window="1d")
-    .set("chutes_platform_window_compute_units", 10_000, window="1d")
-    .set("chutes_subnet_emission_alpha_per_day", 1000).set("chutes_alpha_price_usd", 5)
+    .set("chutes_miner_window_compute_units", 1000, window="1d").prices()
     .instance("i-1", 0, server="alpha").remove("i-1", 30).report(0, 0, lost=20)
     .report(HOUR + 2, HOUR, lost=21, uncounted=1).fires({HOUR + 1: [], HOUR + 11: [UNITS]})
     .says(
-        UNITS, HOUR + 11, "ended instances lost 21 compute units (10.50 US dollars)",
+        UNITS, HOUR + 11, "ended instances lost 21 compute units (21.00 US dollars)",
         "Ends of an hour cost 21 compute units, 2.1% of a day. Reasons: probes 1. Gone in 2 hours: 1 glm-5 on alpha.",
     ),
 })  # fmt: skip
-def test_alerts_about_instances(miner: Scenario, tmp_path: Path) -> None:
-    miner.check_expected(tmp_path)

@@ -151,9 +151,7 @@ def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
     # 8 GPUs at 1.5 dollars an hour cost 12. 2 % of 1000 alpha are 20, and 200 dollars at 10 each. 6 GPUs earned.
     miner = Scenario(DAY + 60, {"alpha": 8}, exporters=PAIR, step=4)
     miner.state(0, ["alpha-0", "alpha-1"], "idle")
-    miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
-    miner.set("chutes_subnet_emission_alpha_per_day", 1000)
-    miner.set("chutes_alpha_price_usd", 10)
+    miner.prices()
     miner.set("chutes_platform_window_compute_units", 1000, window="1d")
     report(miner, range(1, 25))
     numbers = {
@@ -182,9 +180,7 @@ def test_a_cost_that_is_only_partly_known_is_absent(tmp_path: Path) -> None:
 
 
 def test_earnings_per_gpu_are_absent_until_the_gpus_of_a_day_are_known(tmp_path: Path) -> None:
-    miner = Scenario(DAY, {"alpha": 8}, step=8)
-    miner.set("chutes_subnet_emission_alpha_per_day", 1000)
-    miner.set("chutes_alpha_price_usd", 10)
+    miner = Scenario(DAY, {"alpha": 8}, step=8).prices()
     name = "hotkey:chutes_miner_estimated_usd_per_day:per_gpu"
     miner.check(tmp_path, {}, values={name: (DAY - 64, {}), f"({name})": (DAY, {labels(name): 25})})
 

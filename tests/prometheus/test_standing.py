@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, scenarios
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FLEET = {"alpha": 8, "beta": 8, "gamma": 8, "delta": 2}
 DEREGISTERED, BLACKLISTED = "ChutesMinerDeregistered critical", "ChutesMinerBlacklisted critical"
@@ -25,14 +20,7 @@ def with_chain(end: int, away: float, in_a_day: int = 12, *, immune_for: int = -
     return miner.set("chutes_miner_registrations_before_loss", away, 20)
 
 
-def with_prices(miner: Scenario) -> Scenario:
-    """A miner with 8 GPUs that cost 288 dollars a day. It earns 2 % of 10,000 dollars."""
-    miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
-    miner.set("chutes_subnet_emission_alpha_per_day", 1000)
-    return miner.set("chutes_alpha_price_usd", 10)
-
-
-@scenarios({
+test_alerts_about_the_standing = scenarios({
     "a lost seat is critical alone": Scenario(HOUR).set("chutes_miner_registered", 0, 20)
     .set("chutes_feed_failure_info", 1, 22, feed="instances", reason="not_registered", hotkey=HOTKEY)
     .fires({19: [], 25: [DEREGISTERED]}),
@@ -105,7 +93,7 @@ def with_prices(miner: Scenario) -> Scenario:
     "a miner that has earned nothing for a day is info": Scenario(DAY + 60)
     .set("chutes_miner_score_heading_ratio", 0, 10)
     .fires({DAY + 60: ["ChutesMinerEarnsNothing info"]}, ever=["ChutesMinerEarnsNothing info", NOTHING]),
-    "a falling share says what the GPUs do, and what it means for the seat": with_prices(Scenario(60, FLEET))
+    "a falling share says what the GPUs do, and what it means for the seat": Scenario(60, FLEET).prices()
     .set("chutes_miner_registrations_before_loss", 100).set("chutes_subnet_window_registrations", 12, window="1d")
     .set("chutes_miner_score_heading_ratio", 0.01, 30)
     .state(30, [f"alpha-{number}" for number in range(8)], "disabled").fires({30: [], 50: [DOWN]})
@@ -125,15 +113,14 @@ def with_prices(miner: Scenario) -> Scenario:
     "an incentive of an old metagraph is silent": Scenario(7 * HOUR).set("chutes_miner_incentive_ratio", 0.009)
     .set("chutes_feed_last_success_timestamp_seconds", 0, feed="metagraph", hotkey="")
     .set("chutes_feed_max_age_seconds", 10**6, feed="metagraph", hotkey="").fires({7 * HOUR: []}),
-    "a loss for a day is info": with_prices(Scenario(DAY + HOUR, {"alpha": 8}, step=4))
+    # 8 GPUs cost 288 dollars a day, and the miner earns 200.
+    "a loss for a day is info": Scenario(DAY + HOUR, {"alpha": 8}, step=4).prices()
     .state(0, ["alpha-0"], "disabled").fires({DAY: [], DAY + 15: [LOSS]})
     .says(
         LOSS, DAY + 15, "it loses 88 US dollars a day",
         "For a day, the GPUs have cost more than the miner is estimated to earn, by 88 US dollars a day or more.",
     ),
-    "a profit within the day is silent": with_prices(Scenario(DAY + HOUR, {"alpha": 8}))
+    "a profit within the day is silent": Scenario(DAY + HOUR, {"alpha": 8}).prices()
     .set("chutes_miner_incentive_ratio", 0.03, 12 * HOUR)
     .set("chutes_miner_incentive_ratio", 0.02, 13 * HOUR).fires({DAY + HOUR: []}),
 })  # fmt: skip
-def test_alerts_about_the_standing(miner: Scenario, tmp_path: Path) -> None:
-    miner.check_expected(tmp_path)
