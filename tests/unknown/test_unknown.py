@@ -25,7 +25,7 @@ from chutes_exporter.commands.status import run_status
 from chutes_exporter.config import Credentials
 from chutes_exporter.feeds.table import AUDIT_REPORT
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.simulator import DemoWorld, Simulator, Size
+from chutes_exporter.simulator import Simulator, Size
 from tests.grafana.scenes import FIGURES, OPTIONAL, SICK_TROUBLES, Tried
 from tests.support import NOON, Clock, Prometheus, data_of, page_of, patient
 from tests.unknown.eras import QUERIES, Era, Eras, Found
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.commands.result import Result
     from chutes_exporter.config import Settings
+    from chutes_exporter.simulator.service import Instance
     from tests.support import Labels, Page
 
 END: Final = NOON + 35 * 60
@@ -64,11 +65,20 @@ INSTEAD: Final = ("docs/money.md", "known since")
 """Parts of the legends of numbers that boards show instead of an unknown one, with what is missing."""
 
 
+class Disabling(Tried):
+    """A world in which another miner has just disabled its instances, which count for the score of everybody."""
+
+    def add(self, instance: Instance) -> None:
+        if instance.hotkey == self.miners[1].hotkey:
+            instance.disabled_at = self.start - 600
+        super().add(instance)
+
+
 async def _eras(directory: Path) -> dict[str, Era]:
     """Return the page of each case, with what a Prometheus makes of it."""
     # All seats are taken, and three chutes have a bounty.
     size = Size(miners=256, active_miners=6, chutes=40, other_servers=3)
-    world = Tried(start=END, size=size, troubles=SICK_TROUBLES)
+    world = Disabling(start=END, size=size, troubles=SICK_TROUBLES)
     clock, steady = Clock(END), Clock(END)
     simulator, key = Simulator(world, clock=clock), world.miners[0].key
     api = Api(simulator, key.address)
@@ -210,7 +220,7 @@ async def _outputs(troubles: Sequence[str]) -> dict[tuple[str, str], Output]:
     """Return the outputs of each command in each case that it can notice, by their names."""
     size = Size(miners=24, active_miners=6, chutes=40, other_servers=3)
     # Commands see the real clock.
-    world = DemoWorld(start=time.time(), size=size, troubles=troubles)
+    world = Disabling(start=time.time(), size=size, troubles=troubles)
     simulator, key = Simulator(world), world.miners[0].key
     api, outputs = Api(simulator, key.address), {}
     async with simulator:
