@@ -38,34 +38,15 @@ _OTHERS = map(Path, filter(None, [os.environ.get("CHUTES_EXPORTER_TEST_RECORDING
 DIRECTORIES = list({(path / "meta.json").read_bytes(): path for path in (*_OTHERS, RECORDINGS, WORLD_F)}.values())
 """All worlds. None is tested twice."""
 NAMES = (
-    "metagraph",
-    "scores",
-    "stats",
-    "stats_per_chute",
-    "metrics",
-    "chutes",
-    "servers",
-    "nodes",
-    "inventory",
-    "instances",
-    "images",
-    "jobs",
-    "active_instances",
-    "unique_chute_history",
+    *("metagraph", "scores", "stats", "stats_per_chute", "metrics", "chutes", "images", "jobs", "active_instances"),
+    *("servers", "nodes", "inventory", "instances", "unique_chute_history"),
 )
-EXTRA = {
-    "utilization": "utilization",
-    "bounties": "bounties",
-    "rolling_updates": "rolling_updates",
-    "held_gpus": "nodes_detailed",
-    "supported_gpus": "nodes_supported",
-    "tee_measurements": "tee_measurements",
-    "platform_gpus": "nodes",
-    "audit": "audit",
-    "audit_report": "audit_report",
+EXTRA = {"held_gpus": "nodes_detailed", "supported_gpus": "nodes_supported", "platform_gpus": "nodes"}
+EXTRA |= {
+    name: name for name in ("utilization", "bounties", "rolling_updates", "tee_measurements", "audit", "audit_report")
 }
 """Public endpoints outside the miner API, and the files of their answers, which are in the folder ``extra``."""
-OWN = ("servers", "nodes", "inventory", "instances", "unique_chute_history")
+OWN = NAMES[-5:]
 """Endpoints that answer about the miner who asks."""
 META = json.loads((RECORDINGS / "meta.json").read_text())
 EXPECTED = json.loads((RECORDINGS / "expected.json").read_text())
@@ -119,15 +100,17 @@ class Miner:
         return f"{self.role} of {self.directory.name}"
 
     @property
+    def _meta(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.directory / "meta.json").read_bytes())
+        return found
+
+    @property
     def hotkey(self) -> str:
-        hotkey = json.loads((self.directory / "meta.json").read_bytes())[self.role]
-        assert isinstance(hotkey, str)
-        return hotkey
+        return str(self._meta[self.role])
 
     @property
     def key(self) -> Hotkey:
-        meta = json.loads((self.directory / "meta.json").read_bytes())
-        return Hotkey.from_seed(meta["invented_seeds"][self.hotkey], source="test")
+        return Hotkey.from_seed(self._meta["invented_seeds"][self.hotkey])
 
     def bodies(self) -> dict[str, bytes]:
         """Return the recorded bodies by name; where the service answers 404, there is none."""
@@ -151,9 +134,7 @@ class Miner:
         if self.role == "second_miner":
             return found | {name: recording(other, name) for name in OWN}
         del found["unique_chute_history"]
-        return found | {
-            name: recording(other, f"newcomer_{name}_none") for name in ("servers", "nodes", "inventory", "instances")
-        }
+        return found | {name: recording(other, f"newcomer_{name}_none") for name in OWN if name in found}
 
     def settings(self, url: str, miners: MinersChoice = "watched") -> Settings:
         """Return the settings of an exporter that has the miner's key and all collectors."""

@@ -74,7 +74,7 @@ async def page_of_all(directory: Path) -> Page:
         return await scrape(patient(url, hotkeys=hotkeys))
 
 
-async def test_the_page_counts_the_ends_of_the_newest_report(directory: Path) -> None:
+async def test_the_page_counts_the_ends_of_the_newest_report_and_knows_their_reasons(directory: Path) -> None:
     page = await page_of_all(directory)
     rows = ended(directory)
     for hotkey in {row["miner"] for row in rows}:
@@ -94,6 +94,12 @@ async def test_the_page_counts_the_ends_of_the_newest_report(directory: Path) ->
         # An estimate, from the last multiplier alone.
         lost = page[series("chutes_miner_window_lost_compute_units", hotkey=hotkey, window="1h")]
         assert lost == pytest.approx(sum(row["lost_units_at_newest_report"] for row in mine), rel=0.5, abs=1)
+    ends = [
+        (dict(labels)["reason"], value)
+        for (name, labels), value in page.items()
+        if name == "chutes_miner_window_ended_instances"
+    ]
+    assert {value for reason, value in ends if reason == "other"} == {0}
     assert page[series("chutes_audit_report_end_timestamp_seconds")] == seconds(report_index(directory)[0]["end"])
 
 
@@ -117,15 +123,6 @@ async def test_the_page_knows_the_loss_of_the_last_instance_of_a_chute(directory
         )
         # An estimate. The loss of the others is that in a later day.
         assert 0.9 < lost / (penalties(directory, newest)[instance] + others) < 1.5
-
-
-async def test_the_page_knows_the_reason_of_every_end(directory: Path) -> None:
-    page = await page_of_all(directory)
-    assert {
-        value
-        for (name, labels), value in page.items()
-        if name == "chutes_miner_window_ended_instances" and ("reason", "other") in labels
-    } == {0}
 
 
 @pytest.mark.parametrize("hours", [2, 24])

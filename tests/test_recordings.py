@@ -138,6 +138,8 @@ def values_of(record: Row, declared: tables.Row | tables.Info) -> list[tuple[Row
         case tables.Info(value=texts, only=str(only)) if all(isinstance(one, str) for one in texts.values()):
             labels = {label: value_of(record, str(field)) for label, field in texts.items()}
             return [(labels, 1)] if not only or value_of(record, only) else []
+        case tables.Info():
+            return []
         case tables.Row(value={**fields}, by=by):
             return [({by: label}, value_of(record, str(field))) for label, field in fields.items()]
         case tables.Row(value=str(field), by=by, convert=None):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chutes_exporter.collectors.jobs import COLLECTOR, DETAILS
+from chutes_exporter.collectors.jobs import COLLECTOR
 from chutes_exporter.feeds.table import CHUTES, JOBS
 from tests.collectors.support import ELEVEN_TEXT, HOUR, ME, NOON, NOON_TEXT, UNREADABLE, Collected, collected
 
@@ -67,14 +67,3 @@ def test_without_the_list_of_chutes_only_stuck_jobs_are_known() -> None:
     stuck = {"chutes_jobs_stuck{hotkey=me}": 1}
     assert collected(COLLECTOR, {JOBS: answer}).samples == stuck
     assert run(answer, chutes=[{"chute_id": "c"}, UNREADABLE]).samples == stuck
-
-
-def test_a_job_that_does_not_wait_or_may_not_wait_is_left_out() -> None:
-    answer = [
-        {"job_id": "finished", "finished_at": NOON_TEXT, "miner_hotkey": None},
-        {"job_id": "stuck", "finished_at": None, "miner_hotkey": "me"},
-        {"job_id": "unknown end", "miner_hotkey": None},
-        {"job_id": "unknown miner", "finished_at": None},
-    ]
-    answer.append(job(1, miner_history=[""] * 15))
-    assert collected(DETAILS, {JOBS: answer, CHUTES: [{"chute_id": "c"}]}).samples == {}

@@ -29,29 +29,7 @@ def test_values_that_several_servers_have_are_counted_each_once(field: str, metr
     assert made.samples[f"chutes_fleet_duplicate_server_{metric}{{hotkey=me}}"] == 2
 
 
-MEASUREMENTS = [{"version": "1.3.1", "name": "8xpro_6000"}, {"version": "1.4.0", "name": "8xh200"}]
-
-
-def versions(server: dict[str, Any]) -> dict[str, float]:
-    servers = {"servers": [{"server_id": "s", **server}]}
-    return collected(VERSIONS, {SERVERS: servers, TEE_MEASUREMENTS: MEASUREMENTS}).samples
-
-
-@pytest.mark.parametrize(
-    ("version", "accepted", "listed"),
-    [("1.4.0", 1, 1), ("1.3.1", None, 1), ("1.3.0", 0, 0), ("1.5.0-rc1", None, 0), (None, None, None)],
-)
-def test_a_version_is_accepted_if_it_is_the_highest_that_is_listed(
-    version: str | None, accepted: int | None, listed: int | None
-) -> None:
-    wanted = {"accepted": accepted, "listed": listed}
-    assert versions({"is_tee": True, "version": version}) == {
-        f"chutes_server_version_{name}{{hotkey=me,server_id=s}}": value
-        for name, value in wanted.items()
-        if value is not None
-    }
-
-
 @pytest.mark.parametrize("server", [{"is_tee": False, "version": None}, {"is_tee": True}, {"version": "1.4.0"}])
 def test_servers_without_tee_or_with_an_unknown_version_have_no_sample(server: dict[str, Any]) -> None:
-    assert versions(server) == {}
+    answers: dict[Any, Any] = {SERVERS: {"servers": [{"server_id": "s", **server}]}}
+    assert collected(VERSIONS, answers | {TEE_MEASUREMENTS: [{"version": "1.4.0"}]}).samples == {}
