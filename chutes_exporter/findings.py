@@ -186,17 +186,15 @@ class _Miner:
         return f"{name} ({labels['version']})" if labels.get("version") else name
 
     def instance(self, instance_id: str) -> dict[str, Any]:
-        """Return an instance with its chute, its server and its age. What is unknown is None."""
-        info, created = self._instances.get(instance_id), self._created.get(instance_id)
-        server = self.servers.get(instance_id)
+        """Return an instance with its chute, its server and the Unix time of its creation. What is unknown is None."""
+        info = self._instances.get(instance_id)
         return {
             "instance_id": instance_id,
             "chute_id": info and info["chute_id"],
             "chute_name": (info and self._chutes.get(info["chute_id"])) or None,
             "private": info and bool(info["billed_to"]),
-            "server_id": server,
-            "server_name": (server and self._names.get(server)) or None,
-            "age_minutes": None if created is None else round((self.now - created) / 60),
+            "server_name": self._names.get(self.servers.get(instance_id, "")) or None,
+            "created_at": self._created.get(instance_id),
         }
 
     def gpus(self, about: Labelled) -> dict[str, int] | None:

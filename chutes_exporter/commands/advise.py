@@ -14,7 +14,7 @@ from chutes_exporter.commands.forecast import forecast, parse_gpus
 from chutes_exporter.commands.options import Command, Parsed, asks, json_option, miner_options, money_options
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.report import collect_report
-from chutes_exporter.commands.result import TRY_AGAIN, NotKnown, conclude
+from chutes_exporter.commands.result import TRY_AGAIN, NotKnown, Result
 from chutes_exporter.commands.terminal import moment, percent, print_first, say
 from chutes_exporter.duration import HOUR
 from chutes_exporter.findings import cost
@@ -76,7 +76,7 @@ Offer = dict[str, Any]
 )
 @json_option
 @asks(needs_miner=False)
-async def advise(settings: Settings, flags: Mapping[str, Any]) -> int:
+async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:
     """List the best paid chutes that the idle GPUs can run now.
 
     For each idle GPU model, it ranks chutes by compute units per GPU-second. It leaves out chutes whose launch the
@@ -106,7 +106,7 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> int:
     offers = [offer for miner in miners for model in miner["idle"] or () for offer in model["runnable"]]
     summary = {"api": settings.api_url, "miners": miners}
     show = partial(_print_screen, miners, offers, report, settings)
-    return conclude(summary, show, report.gaps, as_json=flags["as_json"], needs_action=bool(offers))
+    return Result(summary, show, report.gaps, bool(offers))
 
 
 class _Market:

@@ -23,7 +23,7 @@ from chutes_exporter.commands.options import (
     serving_options,
     settings_of,
 )
-from chutes_exporter.commands.result import MISSING, NO_KEY, NotKnown, conclude, grouped
+from chutes_exporter.commands.result import MISSING, NO_KEY, NotKnown, Result, grouped
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
@@ -33,7 +33,7 @@ from chutes_exporter.feeds.table import FEEDS, METAGRAPH
 from chutes_exporter.web.config_file import load_web_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from chutes_exporter.api.client import Answer
     from chutes_exporter.api.records import MetagraphNode
@@ -71,10 +71,11 @@ def check(**flags: Any) -> None:
     credentials = find_credentials(flags["hotkey_files"], os.environ)
     # Endpoints without a signature are checked even if a key cannot be used.
     settings = settings_of(flags, replace(credentials, errors=()))
-    click.get_current_context().exit(asyncio.run(_check(settings, credentials, flags)))
+    click.get_current_context().exit(asyncio.run(run_check(settings, credentials)).print(as_json=flags["as_json"]))
 
 
-async def _check(settings: Settings, credentials: Credentials, flags: Mapping[str, Any]) -> int:
+async def run_check(settings: Settings, credentials: Credentials) -> Result:
+    """Check everything once."""
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         requests = Requests(client)
         requests.use(settings.keys)
@@ -106,7 +107,7 @@ async def _check(settings: Settings, credentials: Credentials, flags: Mapping[st
     }
     gaps = [line for line in lines if line.verdict == "not known"]
     show = partial(_print_report, settings, lines, verdicts)
-    return conclude(summary, show, gaps, as_json=flags["as_json"], needs_action=bool(verdicts["failed"]))
+    return Result(summary, show, gaps, bool(verdicts["failed"]))
 
 
 def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:

@@ -13,7 +13,7 @@ import click
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.options import Command, asks, json_option, miner_options, money_options
-from chutes_exporter.commands.result import TRY_AGAIN, NotKnown, conclude
+from chutes_exporter.commands.result import TRY_AGAIN, NotKnown, Result
 from chutes_exporter.commands.terminal import cell_text, moment, print_first, say
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.feeds.requests import list_reports
@@ -52,7 +52,7 @@ _SHOWN = 20
 @money_options
 @json_option
 @asks(needs_miner=True)
-async def incidents(settings: Settings, flags: Mapping[str, Any]) -> int:
+async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     """List the instances that ended, why, and what it cost.
 
     The service publishes this once an hour, for all miners and without a key. The exit status is 0, or 3 if a report
@@ -66,8 +66,7 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> int:
     miners = [
         {"hotkey": hotkey, "ended": ledger.ended_of(hotkey, names, usd_per_unit)} for hotkey in sorted(settings.watched)
     ]
-    show = partial(_print_screen, miners, ledger)
-    return conclude({"miners": miners}, show, ledger.gaps, as_json=flags["as_json"])
+    return Result({"miners": miners}, partial(_print_screen, miners, ledger), ledger.gaps)
 
 
 class Ledger:
@@ -202,6 +201,8 @@ async def _chute_names(client: ChutesClient, gaps: list[NotKnown]) -> dict[str, 
     except ApiError as error:
         gaps.append(NotKnown("names of chutes", "", str(error), error.advice))
         return {}
+    if not answer.whole:
+        gaps.append(NotKnown("names of chutes", "", f"{answer.rejected} records cannot be read", TRY_AGAIN))
     return {chute.chute_id: chute.name for chute in answer.value}
 
 

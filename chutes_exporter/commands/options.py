@@ -27,6 +27,8 @@ from chutes_exporter.config import ConfigError, Credentials, Settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 
+    from chutes_exporter.commands.result import Result
+
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -358,16 +360,17 @@ def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def asks(*, needs_miner: bool) -> Callable[[Callable[[Settings, Any], Coroutine[Any, Any, int | None]]], Any]:
-    """Run a coroutine function of the settings and flags as a command. Its result is the exit status."""
+def asks(*, needs_miner: bool) -> Callable[[Callable[[Settings, Any], Coroutine[Any, Any, Result | None]]], Any]:
+    """Run a coroutine function of the settings and flags as a command, print its result, and exit with its status."""
 
-    def decorate(function: Callable[[Settings, Any], Coroutine[Any, Any, int | None]]) -> Callable[..., None]:
+    def decorate(function: Callable[[Settings, Any], Coroutine[Any, Any, Result | None]]) -> Callable[..., None]:
         @wraps(function)
         def command(**flags: Any) -> None:
             context, settings = click.get_current_context(), settings_with_warnings(flags)
             if needs_miner and not settings.watched:
                 raise ConfigError(f"{context.info_name} needs a miner: add --hotkey or --hotkey-file")
-            context.exit(asyncio.run(function(settings, flags)) or 0)
+            if result := asyncio.run(function(settings, flags)):
+                context.exit(result.print(as_json=flags["as_json"]))
 
         return command
 

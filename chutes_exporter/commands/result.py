@@ -11,7 +11,7 @@ import click
 from chutes_exporter.commands.terminal import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 NOTHING_TO_DO, ACTION_NEEDED, NOT_KNOWN = 0, 1, 3
 """The exit status; 2 is that of a wrong command line. 3 means that nothing that is known needs action, but a key or an
@@ -34,26 +34,34 @@ class NotKnown:
     advice: str
 
 
-def conclude(
-    summary: Mapping[str, Any],
-    show: Callable[[], None],
-    gaps: Sequence[NotKnown],
-    *,
-    as_json: bool,
-    needs_action: bool = False,
-) -> int:
-    """Print the summary as JSON, or show the same to people, with what is not known. Return the exit status."""
-    if as_json:
-        not_known = {"all_known": not gaps, "not_known": list(map(asdict, gaps))}
-        click.echo(json.dumps({**summary, **not_known}, indent=2))
-    else:
-        show()
-        if gaps:
-            say("Not known", bold=True)
-        for feeds, reason, advice in grouped((gap.feed, gap.reason, gap.advice) for gap in gaps):
-            say(f"? {feeds}: {reason}", indent="  ", fg="yellow")
-            say(f"→ {advice}", indent="    ", start="  ")
-    return ACTION_NEEDED if needs_action else NOT_KNOWN if gaps else NOTHING_TO_DO
+@dataclass(frozen=True)
+class Result:
+    """What a command found.
+
+    Attributes:
+        summary: For scripts.
+        show: Prints the same for people.
+        needs_action: Whether something needs action, or failed.
+    """
+
+    summary: dict[str, Any]
+    show: Callable[[], None]
+    gaps: Sequence[NotKnown]
+    needs_action: bool = False
+
+    def print(self, *, as_json: bool) -> int:
+        """Print it with what is not known, and return the exit status."""
+        if as_json:
+            not_known = {"all_known": not self.gaps, "not_known": list(map(asdict, self.gaps))}
+            click.echo(json.dumps(self.summary | not_known, indent=2))
+        else:
+            self.show()
+            if self.gaps:
+                say("Not known", bold=True)
+            for feeds, reason, advice in grouped((gap.feed, gap.reason, gap.advice) for gap in self.gaps):
+                say(f"? {feeds}: {reason}", indent="  ", fg="yellow")
+                say(f"→ {advice}", indent="    ", start="  ")
+        return ACTION_NEEDED if self.needs_action else NOT_KNOWN if self.gaps else NOTHING_TO_DO
 
 
 def grouped(remarks: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, str]]:

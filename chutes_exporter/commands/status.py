@@ -15,7 +15,7 @@ from chutes_exporter.api import endpoints as e
 from chutes_exporter.collectors.fleet import STATES
 from chutes_exporter.commands.options import Command, asks, json_option, miner_options, money_options
 from chutes_exporter.commands.report import collect_report
-from chutes_exporter.commands.result import NotKnown, conclude
+from chutes_exporter.commands.result import NotKnown, Result
 from chutes_exporter.commands.terminal import moment, percent, print_table, say
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.table import MAINTENANCE
@@ -50,7 +50,7 @@ _METRICS = NEEDED_METRICS | {
 @money_options
 @json_option
 @asks(needs_miner=True)
-async def status(settings: Settings, flags: Mapping[str, Any]) -> int:
+async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
     """Show what needs action, and how a miner stands.
 
     The exit status is 0 if nothing needs action, 1 if something does, 2 if the command line is wrong, and 3 if nothing
@@ -72,7 +72,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> int:
         "findings": list(map(asdict, findings)),
     }
     show = partial(_print_screen, summary, findings, report, prices)
-    return conclude(summary, show, report.gaps, as_json=flags["as_json"], needs_action=needs_action)
+    return Result(summary, show, report.gaps, needs_action)
 
 
 def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
@@ -169,13 +169,13 @@ def _print_screen(
     for miner in summary["miners"]:
         click.echo()
         say(f"{miner['hotkey']}  {moment(report.now)}", bold=True)
-        _print_findings([item for item in findings if item.hotkey == miner["hotkey"]], prices)
+        _print_findings([item for item in findings if item.hotkey == miner["hotkey"]], prices, report.now)
         click.echo()
         _print_standing(miner, prices)
         _print_maintenance(miner["maintenance"], report.now)
 
 
-def _print_findings(findings: list[Finding], prices: Mapping[str, float]) -> None:
+def _print_findings(findings: list[Finding], prices: Mapping[str, float], now: float) -> None:
     """Print the numbered actions, and then the notes."""
     for number, finding in enumerate(findings, 1):
         usd = finding.cost_usd_per_hour
@@ -192,7 +192,7 @@ def _print_findings(findings: list[Finding], prices: Mapping[str, float]) -> Non
                     "chute": name,
                     "chute id": instance["chute_id"],
                     "server": instance["server_name"],
-                    "age min": instance["age_minutes"],
+                    "age min": instance["created_at"] and round((now - instance["created_at"]) / 60),
                 }
                 for name, instance in zip(finding.things[:_SHOWN], finding.instances, strict=False)
             ]

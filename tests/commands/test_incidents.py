@@ -143,9 +143,10 @@ async def test_an_ended_instance_has_the_name_of_its_chute_and_its_age() -> None
     found = {12: body([MINE], [record("11:00", None)])}
     _, output = await incidents(found, "--hours", "1")
     assert output.splitlines()[2].split()[1:] == ["30", "30", "miner", "no", "3600", "vendor/model", "c"]
-    status, output = await incidents(found, "--hours", "1", utilization=b"")
-    assert status == 3
-    assert "? names of chutes: " in output
+    for broken in (b"", b'[{"chute_id": "c"}, {"chute_id": 5}]'):
+        status, output = await incidents(found, "--hours", "1", utilization=broken)
+        assert status == 3
+        assert "? names of chutes: " in output
 
 
 async def test_hours_that_no_report_covers_yet_are_named() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from chutes_exporter.commands.result import NotKnown, conclude
+from chutes_exporter.commands.result import NotKnown, Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,12 +30,10 @@ def test_what_needs_action_decides_the_status_before_what_is_not_known(
     status: int,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def print_result(*, as_json: bool) -> int:
-        return conclude({"found": 1}, lambda: click.echo("found"), gaps, as_json=as_json, needs_action=needs_action)
-
-    assert print_result(as_json=False) == status
+    result = Result({"found": 1}, lambda: click.echo("found"), gaps, needs_action)
+    assert result.print(as_json=False) == status
     lines = ["Not known", "? jobs, nodes: 503 down", "  → Try again.", "? scores: 404 gone", "  → Ask."]
     assert capsys.readouterr().out.splitlines() == ["found", *(lines if gaps else [])]
-    assert print_result(as_json=True) == status
+    assert result.print(as_json=True) == status
     printed = json.loads(capsys.readouterr().out)
     assert (printed["found"], printed["all_known"], len(printed["not_known"])) == (1, not gaps, len(gaps))

@@ -12,16 +12,13 @@ import io
 import math
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import structlog
 
-from chutes_exporter.commands.advise import run_advise
+from chutes_exporter.cli import cli
 from chutes_exporter.commands.check import run_check
-from chutes_exporter.commands.incidents import run_incidents
-from chutes_exporter.commands.status import run_status
 from chutes_exporter.config import Credentials
 from chutes_exporter.feeds.table import AUDIT_REPORT
 from chutes_exporter.page.exporter import Exporter
@@ -188,10 +185,14 @@ def test_no_board_shows_another_number(eras: dict[str, Era], name: str) -> None:
     assert wrong == {}
 
 
+def _asking(name: str) -> Callable[[Settings], Coroutine[Any, Any, Result]]:
+    """Return the coroutine function that a command runs."""
+    function = cli.commands[name].callback.__wrapped__  # type: ignore[union-attr]
+    return lambda settings: function(settings, {"wanted": [(8, "pro_6000")], "hours": 24})
+
+
 COMMANDS: Final[dict[str, Callable[[Settings], Coroutine[Any, Any, Result]]]] = {
-    "status": run_status,
-    "advise": partial(run_advise, wanted=[(8, "pro_6000")]),
-    "incidents": partial(run_incidents, hours=24),
+    **{name: _asking(name) for name in ("status", "advise", "incidents")},
     "check": lambda settings: run_check(settings, Credentials(settings.keys, (), ())),
 }
 FINE: Final = ("Nothing needs action.", "All checks passed.", "No instance ended.", "$0")
