@@ -44,9 +44,6 @@ class Endpoint(Generic[T]):
     purpose: Purpose = "miner"
     max_bytes: int = MB
 
-    def __repr__(self) -> str:
-        return f"<{self.method} {self.path}>"
-
 
 def _stream(
     name: str,

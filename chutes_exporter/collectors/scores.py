@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,11 +30,10 @@ def _of_miners(scores: Scores) -> list[Score]:
     return [Score(hotkey, scores.shares.get(hotkey), scores.raw.get(hotkey)) for hotkey in hotkeys]
 
 
-def ranks(values: Mapping[str, float | None]) -> dict[str, int]:
-    """Return the rank of each known value, 1 for the highest. Equal values have equal ranks."""
-    ordered = sorted((value for value in values.values() if value is not None), reverse=True)
-    rank = {value: position for position, value in reversed(list(enumerate(ordered, start=1)))}
-    return {key: rank[value] for key, value in values.items() if value is not None}
+def ranks(values: Mapping[str, float]) -> dict[str, int]:
+    """Return the rank of each value, 1 for the highest. Equal values have equal ranks."""
+    ascending = sorted(values.values())
+    return {key: 1 + len(ascending) - bisect.bisect_right(ascending, value) for key, value in values.items()}
 
 
 def _shares(scores: list[Score]) -> dict[str, float]:

@@ -210,7 +210,8 @@ def rows_of(value: Any) -> Iterator[Cells]:
     """Return an answer as flat rows, with times as ISO 8601 text."""
     match value:
         case r.Scores():
-            ranking = {} if None in value.shares.values() else ranks(value.shares)
+            known = {hotkey: share for hotkey, share in value.shares.items() if share is not None}
+            ranking = ranks(known) if len(known) == len(value.shares) else {}
             for hotkey, share in value.shares.items():
                 raw = value.raw.get(hotkey)
                 row = {"rank": ranking.get(hotkey), "hotkey": hotkey, "share": share}

@@ -98,10 +98,6 @@ def test_a_chute_for_other_models_is_not_counted() -> None:
         assert run({CHUTES: [CHUTE | {"node_selector": selector}]}) == {}
 
 
-def test_an_unknown_blacklist_makes_launches_unknown() -> None:
-    assert run({METAGRAPH: [{"hotkey": "me"}]}) == refused("unknown")
-
-
 def test_without_the_rate_of_a_model_the_pay_of_a_chute_for_several_is_unknown() -> None:
     rates = {"h200": {"hourly_rate": 2.0}, "b200": {"hourly_rate": 4.0}, "free": {"hourly_rate": 0}, "new": {}}
     for other, found in (("b200", OFFER), ("free", refused("unknown")), ("new", refused("unknown"))):

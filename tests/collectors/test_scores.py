@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.collectors.scores import COLLECTOR, ranks
+from chutes_exporter.collectors.scores import COLLECTOR
 from chutes_exporter.feeds.table import SCORES
 from tests.collectors.support import ME, Collected, collected
 
@@ -53,8 +53,3 @@ def test_a_miner_whose_share_is_null_has_none_and_keeps_what_else_is_known() -> 
     made = run({ME: None}, {ME: {"total_instances": 1.0, "bounty_score": None}})
     assert made.samples == {"chutes_miner_score_instances{hotkey=me}": 1}
     assert run({ME: None}, {ME: None}).samples == {}
-
-
-def test_places_count_from_the_highest_value_and_leave_out_the_unknown() -> None:
-    assert ranks({"a": 1.0, "b": 3.0, "c": 3.0, "d": None}) == {"a": 3, "b": 1, "c": 1}
-    assert ranks({}) == {}
