@@ -139,8 +139,8 @@ FEED_REQUESTS = OWN_METRICS.declare(
 
 UNKNOWN_FIELDS = OWN_METRICS.declare(
     "chutes_api_unknown_fields",
-    "Fields that this version of the exporter does not know, in answers since the start. One answer in 19 is checked, "
-    "the first one included. Like the next two metrics, it is absent until then. The log and check name the fields.",
+    "Fields that this version of the exporter does not know, in answers since the start. The first answer is checked, "
+    "and then one an hour. Like the next two metrics, it is absent until then. The log and check name the fields.",
     labels=("endpoint",),
 )
 MISSING_FIELDS = OWN_METRICS.declare(
