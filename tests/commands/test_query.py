@@ -172,6 +172,7 @@ async def test_one_chute_can_be_asked_for(simulator: Simulator) -> None:
         ("metagraph", "has no seat on the subnet"),
         ("active_instances", "has no active instance"),
         ("stats", "has no stats: it is not registered, or its instances"),
+        ("scores", "has no score: it is not registered, or no instance of the past day counts."),
     ],
 )
 async def test_a_miner_that_a_list_does_not_have_gets_an_explanation(
@@ -184,13 +185,6 @@ async def test_a_miner_that_a_list_does_not_have_gets_an_explanation(
     assert unknown not in text
     assert f"{unknown} {words}" in errors
     assert HOTKEY not in errors
-
-
-async def test_a_miner_without_a_score_gets_an_explanation(simulator: Simulator) -> None:
-    hotkey = simulator.world.miners[-1].hotkey
-    status, text, errors = await run(simulator, "query", "scores", "--json", "--hotkey", hotkey, variables={})
-    assert (status, json.loads(text)) == (0, [])
-    assert f"{hotkey} has no score: it is not registered, or no instance of the past day counts." in errors
 
 
 @pytest.mark.parametrize("name", ["stats", "scores", "metagraph", "active_instances"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,7 @@ async def test_without_an_id_the_stuck_jobs_of_the_miner_are_listed(one_miner: S
     status, output, errors = await run(one_miner, "release-job")
     assert status == 0
     assert {line.split()[0] for line in output.splitlines()} == stuck
+    assert all(re.search(r"  chute \S{36}  created 20\S+ \d\d:\d\d UTC$", line) for line in output.splitlines())
     assert "chutes-exporter release-job JOB_ID" in errors
 
 

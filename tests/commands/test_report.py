@@ -97,11 +97,6 @@ async def test_a_gpu_in_an_unknown_state_is_a_gap(simulator: Simulator, farm: Fa
     assert report.counted == set()
 
 
-async def test_an_endpoint_that_a_deployment_does_not_have_is_a_gap(simulator: Simulator) -> None:
-    simulator.faults["maintenance"] = Fault(status=404)
-    assert await gaps_of(simulator) == {"maintenance": "the deployment has no /servers/maintenance/policy"}
-
-
 async def test_an_answer_that_does_not_come_in_time_is_a_gap(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
