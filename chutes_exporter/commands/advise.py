@@ -20,9 +20,9 @@ from chutes_exporter.duration import HOUR
 from chutes_exporter.findings import cost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from chutes_exporter.commands.report import Labels, Report
+    from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.rules.launch import LaunchRefusal
 
@@ -59,7 +59,6 @@ _METRICS = frozenset(metric.name for metric in launch.COLLECTOR.metrics) | {
 }
 
 
-Samples = list[tuple["Labels", float]]
 Offer = dict[str, Any]
 """A chute that idle GPUs can run now. A number that is not known is None, and so is the name of a private chute."""
 
@@ -137,38 +136,34 @@ class _Market:
         for labels, value in of("chutes_server_maintenance_status"):
             if value and labels["status"] != "none":
                 steps[labels["server_id"]] = labels["status"]
-        ids = {labels["gpu_id"] for labels, _ in of("chutes_gpu_state_info") if labels["state"] == "idle"}
+        ids = {labels["gpu_id"] for labels, _ in of("chutes_gpu_state_info", state="idle")}
         idle: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for labels, _ in of("chutes_gpu_info"):
             if labels["gpu_id"] in ids:
                 idle[labels["gpu"]][labels["server_id"]] += 1
-        return [self._idle_model(gpu, servers, steps, of) for gpu, servers in sorted(idle.items())]
+        return [self._idle_model(hotkey, gpu, servers, steps) for gpu, servers in sorted(idle.items())]
 
-    def _idle_model(
-        self, gpu: str, servers: Counter[str], steps: Mapping[str, str], of: Callable[[str], Samples]
-    ) -> dict[str, Any]:
+    def _idle_model(self, hotkey: str, gpu: str, servers: Counter[str], steps: Mapping[str, str]) -> dict[str, Any]:
         """Return an idle model, from the number of its idle GPUs and the step of maintenance of each server."""
-
-        def samples(metric: str) -> Samples:
-            return [(labels, value) for labels, value in of(metric) if labels["gpu"] == gpu]
-
+        of = partial(self._report.of, hotkey=hotkey, gpu=gpu)
         by_step: Counter[str | None] = Counter()
         for server, count in servers.items():
             by_step[steps.get(server)] += count
-        rooms = {labels["chute_id"]: int(room) for labels, room in samples("chutes_launch_room_instances")}
+        rooms = {labels["chute_id"]: int(room) for labels, room in of("chutes_launch_room_instances")}
         offers = [
             self._offer(labels["chute_id"], units, rooms.get(labels["chute_id"]))
-            for labels, units in samples("chutes_launch_units_per_gpu_second")
+            for labels, units in of("chutes_launch_units_per_gpu_second")
         ]
-        refused = {labels["reason"]: int(count) for labels, count in samples("chutes_launch_refused_chutes")}
-        platform = [item for item in self._report.of("chutes_platform_gpus", "") if item[0]["gpu"] == gpu]
+        refused = {labels["reason"]: int(count) for labels, count in of("chutes_launch_refused_chutes")}
         return {
             "gpu": gpu,
             "idle": servers.total(),
             "maintenance_pending": by_step["pending"],
             "in_maintenance": by_step["maintenance"],
             "on_one_server": max((n for server, n in servers.items() if server not in steps), default=0),
-            "platform": {labels["state"]: int(value) for labels, value in platform},
+            "platform": {
+                labels["state"]: int(value) for labels, value in self._report.of("chutes_platform_gpus", "", gpu=gpu)
+            },
             "cost_usd_per_hour": cost({gpu: servers.total()}, self._settings.gpu_costs),
             "runnable": sorted(offers, key=lambda one: (-one["units_per_gpu_second"], one["chute_id"])),
             # Without these counts, it is not known what runs on the model.

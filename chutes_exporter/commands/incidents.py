@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,10 +62,15 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
         await ledger.read(flags["hours"])
         usd_per_unit = await _usd_per_unit(client, settings, ledger.gaps)
         names = await _chute_names(client, ledger.gaps)
-    miners = [
+    miners: list[dict[str, Any]] = [
         {"hotkey": hotkey, "ended": ledger.ended_of(hotkey, names, usd_per_unit)} for hotkey in sorted(settings.watched)
     ]
-    return Result({"miners": miners}, partial(_print_screen, miners, ledger), ledger.gaps)
+
+    def show() -> None:
+        for miner in miners:
+            _print_miner(miner["hotkey"], miner["ended"], ledger)
+
+    return Result({"miners": miners}, show, ledger.gaps)
 
 
 class Ledger:
@@ -207,11 +211,6 @@ async def _chute_names(client: ChutesClient, gaps: list[NotKnown]) -> dict[str, 
 
 
 # The screen
-
-
-def _print_screen(miners: list[dict[str, Any]], ledger: Ledger) -> None:
-    for miner in miners:
-        _print_miner(miner["hotkey"], miner["ended"], ledger)
 
 
 def _print_miner(hotkey: str, ended: list[dict[str, Any]], ledger: Ledger) -> None:

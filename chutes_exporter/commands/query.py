@@ -137,7 +137,7 @@ async def _add_column(client: ChutesClient, key: Hotkey | None, rows: list[Cells
         return
     params = {"hotkey": key.address} if key is not None and source.scope == "miner" else {}
     try:
-        answer = await client.fetch(source, key=key if source.signed else None, params=params)
+        answer = await client.fetch(source, key=key, params=params)
     except ApiError as error:
         click.echo(f"{added} is unknown: {source.name}: {printable(str(error))}", err=True)
         return

@@ -43,9 +43,10 @@ class Report:
     states: States
     counted: set[str] = field(default_factory=set)
 
-    def of(self, metric: str, hotkey: str) -> list[tuple[Labels, float]]:
-        """Return the samples of a metric about a miner, or about the platform."""
-        return [(labels, value) for labels, value in self.samples.get(metric, ()) if labels.get("hotkey", "") == hotkey]
+    def of(self, metric: str, hotkey: str, **labels: str) -> list[tuple[Labels, float]]:
+        """Return the samples of a metric about a miner, or about the platform, that have these labels."""
+        wanted = labels | ({"hotkey": hotkey} if hotkey else {})
+        return [(has, value) for has, value in self.samples.get(metric, ()) if wanted.items() <= has.items()]
 
     def count(self, hotkey: str) -> None:
         """Note whether the state of every GPU of a miner is known."""
