@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
+import pytest
 import structlog
 
 from chutes_exporter import log
 from chutes_exporter.log import RateLimit
 from tests.support import Clock
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def record(name: str, message: object) -> logging.LogRecord:
@@ -28,17 +25,18 @@ def test_a_line_that_clients_can_cause_is_written_once_a_minute() -> None:
     assert [limit.filter(junk), limit.filter(junk)] == [True, False]
 
 
-def test_lines_of_one_kind_may_differ_after_their_first_line_and_in_their_values() -> None:
+@pytest.mark.parametrize(
+    ("lines", "written"),
+    [
+        ([record("asyncio", f"Task exception was never retrieved\nfuture: {number}") for number in range(3)], 1),
+        ([record("server", {"event": "accepting pauses", "reason": str(number)}) for number in range(3)], 1),
+        ([record("serve", {"event": "listening"})] * 3, 3),
+    ],
+    ids=["after the first line", "in the values", "not by clients"],
+)
+def test_lines_of_one_kind_that_clients_can_cause_may_differ(lines: list[logging.LogRecord], written: int) -> None:
     limit = RateLimit(Clock())
-    traces = [record("asyncio", f"Task exception was never retrieved\nfuture: {number}") for number in range(3)]
-    assert [limit.filter(one) for one in traces] == [True, False, False]
-    events = [record("server", {"event": "accepting pauses", "reason": str(number)}) for number in range(3)]
-    assert [limit.filter(one) for one in events] == [True, False, False]
-
-
-def test_every_other_line_is_written() -> None:
-    limit = RateLimit(Clock())
-    assert [limit.filter(record("serve", {"event": "listening"})) for _ in range(3)] == [True] * 3
+    assert sum(map(limit.filter, lines)) == written
 
 
 def test_the_limit_holds_for_what_is_really_logged(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,8 +13,7 @@ import pytest
 
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.answers import Call, maintenance
-from chutes_exporter.simulator.world import TEST_SEED
-from tests.commands.support import another_key, run
+from tests.commands.support import MINE, another_key, run
 from tests.simulator.farm import L40S, Farm, Machine
 from tests.support import HOTKEY
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-MINE = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
 COSTS = ("--gpu.cost", "l40s=0.5", "--gpu.cost", "h200=3")
 
 
