@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
+from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import METAGRAPH, UNIQUE_CHUTE_HISTORY
 from chutes_exporter.page.exporter import Exporter
@@ -44,45 +45,7 @@ if TYPE_CHECKING:
     from chutes_exporter.page.rendering import Lines
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
-FEEDS = {
-    "metagraph": "chutes_metagraph_miners",
-    "scores": "chutes_scored_miners",
-    "stats": "chutes_platform_window_miners",
-    "metrics": "chutes_chute_utilization_ratio",
-    "chutes": "chutes_chute_info",
-    "servers": "chutes_server_info",
-    "nodes": "chutes_gpu_info",
-    "inventory": "chutes_fleet_gpus",
-    "instances": "chutes_instance_info",
-    "unique_chute_history": "chutes_miner_active_gpus",
-    "jobs": "chutes_jobs_stuck",
-    "images": "chutes_images",
-    "active_instances": "chutes_platform_active_instances",
-    "utilization": "chutes_chute_scale_allowance",
-    "bounties": "chutes_bounty_boost_ratio",
-    "rolling_updates": "chutes_rolling_update_started_timestamp_seconds",
-    "maintenance": "chutes_maintenance_slots_in_use",
-    "miner_gpus": "chutes_instance_gpus",
-    "tee_measurements": "chutes_server_version_accepted",
-    "platform_gpus": "chutes_platform_gpus",
-    "audit_report": "chutes_audit_report_end_timestamp_seconds",
-    "held_gpus": "chutes_miner_score_heading_ratio",
-}
-NEEDS = {name: {name} for name in FEEDS} | {
-    "inventory": {"servers", "nodes", "inventory", "instances"},
-    "tee_measurements": {"servers", "tee_measurements"},
-    "held_gpus": {"active_instances", "metagraph", "audit_report", "held_gpus", "instances"},
-}
-"""The feeds without which a metric is absent."""
-OF_A_HOTKEY = (
-    "servers",
-    "nodes",
-    "inventory",
-    "instances",
-    "unique_chute_history",
-    "maintenance",
-    "miner_gpus",
-)
+EVERY = {endpoint.name for endpoint in ENDPOINTS}
 PUBLIC = {"metagraph", "scores", "stats", "metrics", "utilization", "bounties", "platform_gpus"}
 """The collectors that are on without a key and without a hotkey."""
 
@@ -131,32 +94,21 @@ async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simul
     assert [asked.endpoint for asked in simulator.requests].count("chutes") == 1
 
 
-@pytest.mark.parametrize("works", FEEDS)
-async def test_failing_endpoints_leave_the_metrics_of_the_one_that_works(simulator: Simulator, works: str) -> None:
-    failing = FEEDS.keys() - {works}
-    simulator.faults.update(dict.fromkeys(failing, Fault(status=500)))
-    page = await scrape(watching(simulator.url))
-    present = names(page)
-    for name, metric in FEEDS.items():
-        assert (metric in present) is not bool(NEEDS[name] & failing), metric
-        hotkey = HOTKEY if name in OF_A_HOTKEY else ""
-        assert page[series("chutes_feed_up", feed=name, hotkey=hotkey)] == float(name not in failing)
-
-
-@pytest.mark.parametrize(("hanging", "miners"), [(("nodes", "stats"), 1), (("nodes", "stats"), 6), (tuple(FEEDS), 1)])
+@pytest.mark.parametrize(("hanging", "miners"), [({"nodes", "stats"}, 1), ({"nodes", "stats"}, 6), (EVERY, 1)])
 async def test_endpoints_that_hang_for_all_keys_leave_the_others(
-    simulator: Simulator, hanging: tuple[str, ...], miners: int
+    simulator: Simulator, hanging: set[str], miners: int
 ) -> None:
     simulator.faults.update(dict.fromkeys(hanging, Fault(latency=600)))
-    expected = {metric for name, metric in FEEDS.items() if not NEEDS[name] & set(hanging)}
     keys = (miner.key for miner in simulator.world.miners[:miners])
 
-    async def only_those_are_missing() -> bool:
-        return names(await page_of(exporter, timeout=1)) & set(FEEDS.values()) == expected
+    async def only_those_hang() -> bool:
+        found = successes(await page_of(exporter, timeout=1))
+        hang = {one.name for one in exporter.plan.collectors if hanging & {feed.endpoint.name for feed in one.feeds}}
+        return {name for name, success in found.items() if not success} == hang
 
     # The requests that hang do so for longer than the test waits.
     async with Exporter(watching(simulator.url, *keys, api_timeout=600), clock=Clock()) as exporter:
-        await until(only_those_are_missing)
+        await until(only_those_hang)
 
 
 async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Simulator) -> None:
@@ -315,7 +267,7 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(simulator: S
             page = await page_of(exporter)
             ready = exporter.readiness()
     assert marked(page, "_off") == [name]
-    assert FEEDS[name] not in names(page)
+    assert not names(page) & {metric.name for metric in find_collector(name).metrics}
     # Nothing of it looks like a failure.
     assert name not in successes(page)
     assert set(successes(page).values()) == {1.0}
@@ -354,8 +306,3 @@ async def test_the_active_miners_are_those_that_earn(simulator: Simulator) -> No
         found = {dict(labels)["hotkey"] for name, labels in page if name == f"chutes_miner_{metric}"}
         assert found == set(earning) | (watched if idle_too else set())
     assert len(earning) < len(simulator.world.miners)
-
-
-def test_every_source_is_among_those_that_the_tests_let_fail() -> None:
-    sources = {source.name for collector in COLLECTORS for source in collector.feeds}
-    assert sources == FEEDS.keys() | {"stats_per_chute", "supported_gpus"}
