@@ -177,19 +177,21 @@ class FeedCache:
         await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
 
     async def _read(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
-        now, snapshot, flight, error = self._monotonic(), self.peek(feed), self._flights.get(feed), state.last_error
-        if snapshot is not None and now < state.fresh_until:
+        snapshot, flight = self.peek(feed), self._flights.get(feed)
+        if snapshot is not None and self._monotonic() < state.fresh_until:
             return Reading(snapshot, "hit")
-        if flight is not None or now >= state.closed_until:
-            result: Result = "miss" if flight is None else "coalesced"
-            if flight is None:
-                flight = self._flights[feed] = asyncio.create_task(self._fly(feed, state))
+        result: Result = "miss" if flight is None else "coalesced"
+        if flight is None and self._monotonic() >= state.closed_until:
+            flight = self._flights[feed] = asyncio.create_task(self._fly(feed, state))
+        error = state.last_error
+        if flight is not None:
             # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
             await asyncio.wait({flight}, timeout=timeout)
             is_over = flight.done() and not flight.cancelled()
             snapshot, error = self.peek(feed), state.last_error if is_over else DeadlineError("no answer yet")
             if snapshot is not None and error is None:
                 return Reading(snapshot, result)
+        # The request failed or takes too long, or the cache backs off after a failure.
         return Reading(snapshot, "failed" if snapshot is None else "stale", error)
 
     async def _fly(self, feed: Feed[Any], state: FeedState) -> None:

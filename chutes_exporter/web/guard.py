@@ -45,7 +45,7 @@ class Guard:
         self._passwords = PasswordCheck(config.users) if config.users else None
         self._headers = Headers({**_HEADERS, **config.headers}).raw
         self._limit = config.rate_limit
-        # When all requests of a burst would have been answered at the pace of one in each interval.
+        # When the requests so far would have ended, if each took one interval.
         self._paced_until = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +68,9 @@ class Guard:
             return None
         now, interval = self._monotonic(), self._limit.seconds
         paced_until = max(self._paced_until, now) + interval
-        if (wait := paced_until - now - self._limit.burst * interval) > 0:
+        # They may be ahead of the pace by a burst.
+        wait = paced_until - now - self._limit.burst * interval
+        if wait > 0:
             return PlainTextResponse(
                 "Too many requests: rate_limit in --web.config.file is exceeded. Try again later.\n",
                 429,
