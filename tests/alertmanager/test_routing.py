@@ -280,7 +280,7 @@ def test_dashboards_list_the_alerts_that_are_not_muted(tmp_path: Path) -> None:
     }
     # Each rule of inhibition has muted an alert of the cases.
     expected = {
-        "ALERTS unless ignoring (cause) alert:chutes_alerts:inhibited": {
+        "ALERTS unless on (alertname, severity, job, hotkey, feed, instance_id) alert:chutes_alerts:inhibited": {
             series("ALERTS", [*one, *fired]) for one in HEARD
         },
         f"group by ({', '.join(shown)}) (alert:chutes_alerts:severity)": {series("", labels) for labels in kept},
