@@ -78,7 +78,7 @@ MARKET.show(
     stat_panel(
         "Room",
         "Chutes that have fewer active instances than the autoscaler wants.",
-        [Query(f"sum({ROOM} > bool 0)", "chutes", step="15m")],
+        [Query(f"sum{whole(f'{ROOM} > bool 0', 'utilization')}", "chutes", step="15m")],
         decimals=0,
         trend=True,
         size=(5, 3),
