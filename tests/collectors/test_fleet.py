@@ -6,7 +6,7 @@ import pytest
 
 from chutes_exporter.collectors.fleet import COLLECTOR
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY, NODES, SERVERS
-from tests.collectors.support import NOON_TEXT, UNREADABLE, Collected, collected
+from tests.collectors.support import NOON_TEXT, Collected, collected
 
 ACTIVE = {"instance_id": "i1", "chute_id": "active chute", "active": True, "activated_at": NOON_TEXT}
 STARTING = {"instance_id": "i2", "chute_id": "starting chute", "active": False, "activated_at": None}
@@ -114,8 +114,3 @@ def test_a_gpu_of_an_unknown_model_hides_the_counts_of_all_models() -> None:
     made = collected(COLLECTOR, fleet(nodes=[gpu("g1"), gpu("g2", gpu_identifier=None)]))
     assert made.of("chutes_fleet_gpus") == {}
     assert made.samples["chutes_gpu_in_use{hotkey=me,gpu_id=g2}"] == 0
-
-
-def test_an_incomplete_inventory_says_nothing_about_the_gpus_that_it_lacks() -> None:
-    answers = fleet(nodes=[gpu("g1"), gpu("g2")], inventory=[held("g1", ACTIVE), UNREADABLE], instances=[ACTIVE])
-    assert collected(COLLECTOR, answers).samples == HELD

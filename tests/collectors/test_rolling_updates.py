@@ -6,7 +6,7 @@ import pytest
 
 from chutes_exporter.collectors.rolling_updates import COLLECTOR
 from chutes_exporter.feeds.table import INSTANCES, ROLLING_UPDATES
-from tests.collectors.support import HOUR, NOON, UNREADABLE, collected
+from tests.collectors.support import HOUR, NOON, collected
 
 # Times without an offset mean UTC.
 UPDATE = {"chute_id": "c", "old_version": "v1", "new_version": "v2", "started_at": "2026-11-24T11:00:00"}
@@ -46,8 +46,3 @@ def test_an_instance_is_outdated_if_an_update_will_replace_it(fields: dict[str, 
 
 def test_an_update_to_an_unknown_version_decides_nothing() -> None:
     assert run({"chute_id": "c"}) == {}
-
-
-def test_where_an_update_may_be_missing_no_instance_is_said_to_be_up_to_date() -> None:
-    assert run(UPDATE, UNREADABLE, chute_id="d") == STARTED
-    assert run(UPDATE, doubted=[ROLLING_UPDATES]) == STARTED

@@ -7,7 +7,7 @@ import pytest
 from chutes_exporter.collectors.score_heading import COLLECTOR
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, INSTANCES, METAGRAPH
 from tests.api.test_reports import INSTANCE
-from tests.collectors.support import ME, NOON_TEXT, UNREADABLE, Collected, collected
+from tests.collectors.support import ME, NOON_TEXT, Collected, collected
 
 
 def active(number: int, hotkey: str, multiplier: float | None) -> dict[str, Any]:
@@ -98,9 +98,8 @@ def test_where_nobody_earns_nobody_has_a_share() -> None:
     [
         [DISABLED | {"compute_multiplier": None}],
         [{"instance_id": "i", "active": False, "compute_multiplier": 1.0}],
-        [DISABLED, UNREADABLE],
     ],
-    ids=["multiplier", "state", "record"],
+    ids=["multiplier", "state"],
 )
 def test_an_unknown_part_of_the_disabled_instances_hides_all_shares(instances: list[dict[str, Any]]) -> None:
     assert run(MINE, SEATS, of_keys={ME: {INSTANCES: instances}}).samples == {}

@@ -195,25 +195,6 @@ async def test_if_the_service_may_accept_nothing_the_status_is_that_of_what_is_k
     assert words in output
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "words"),
-    [
-        ("inventory", "The idle GPUs are not known."),
-        ("chutes", "No chute that supports them is known."),
-        ("utilization", "? utilization: the deployment has no /chutes/utilization"),
-        ("supported_gpus", "? supported_gpus: the deployment has no /nodes/supported"),
-        ("platform_gpus", "? platform_gpus: the deployment has no /nodes/"),
-    ],
-)
-async def test_advise_names_an_answer_that_is_missing(
-    target: Target, api: dict[str, bytes], endpoint: str, words: str
-) -> None:
-    del api[endpoint]
-    code, output, _ = await advise(target)
-    assert code == (1 if endpoint == "platform_gpus" else 3)
-    assert words in output
-
-
 async def test_a_watched_miner_without_a_key_is_not_known(target: Target) -> None:
     other = META["second_miner"]
     code, found = await report(target, "--hotkey", other)

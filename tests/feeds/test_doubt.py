@@ -9,7 +9,6 @@ import pytest
 
 from chutes_exporter.api import records as r
 from chutes_exporter.api.client import Answer
-from chutes_exporter.feeds import cache
 from chutes_exporter.feeds.cache import FeedCache
 from chutes_exporter.feeds.doubt import DoubtedError, Reason, reason_to_doubt
 from chutes_exporter.feeds.table import (
@@ -25,9 +24,8 @@ from chutes_exporter.feeds.table import (
     UNIQUE_CHUTE_HISTORY,
     UTILIZATION,
 )
-from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
-from tests.support import HOTKEY, PATIENCE, Clock, names, page_of, scrape, series, watching
+from tests.support import HOTKEY, Clock, scrape, series, watching
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -235,35 +233,6 @@ async def test_a_doubt_that_lasts_costs_two_requests_for_each_time_to_live() -> 
     # The evidence is requested again with each doubt, and for itself.
     assert api.asked["servers"] <= 2 * 31
     assert api.asked["inventory"] <= 2 * 60
-
-
-async def test_nothing_is_counted_in_a_doubted_list(
-    simulator: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cache, "_EVIDENCE_WAIT", PATIENCE)
-    whole = len(simulator.world.miners[0].gpus)
-    gpu = simulator.world.miners[0].gpus[0].uuid
-    doubted = series("chutes_feed_doubted", feed="nodes", hotkey=HOTKEY, reason="disagrees")
-    async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
-        simulator.faults["nodes"] = Fault(body=b'data: {"uuid": "%s"}\n\n' % gpu.encode())
-        page = await page_of(exporter)
-        # Nothing older is there: what is listed is shown, and nothing is counted.
-        assert sum(name == "chutes_gpu_info" for name, _ in page) == 1
-        assert "chutes_fleet_gpus" not in names(page)
-        assert page[doubted] == 1
-        simulator.faults.clear()
-        clock.now += 115
-        page = await page_of(exporter)
-        assert sum(name == "chutes_gpu_info" for name, _ in page) == whole
-        assert page[doubted] == 0
-        simulator.faults["nodes"] = Fault(body=b"")
-        clock.now += 115
-        later = await page_of(exporter)
-    assert later[doubted] == 1
-    assert later[series("chutes_feed_up", feed="nodes", hotkey=HOTKEY)] == 0
-    assert later[series("chutes_feed_failure_info", feed="nodes", hotkey=HOTKEY, reason="doubted")] == 1
-    of_gpus = {key: value for key, value in page.items() if key[0] in ("chutes_gpu_info", "chutes_fleet_gpus")}
-    assert of_gpus.items() <= later.items()
 
 
 async def test_a_miner_that_owns_nothing_has_zeros_and_no_doubt(simulator: Simulator) -> None:

@@ -179,12 +179,6 @@ def test_a_cost_that_is_only_partly_known_is_absent(tmp_path: Path) -> None:
         miner.check(tmp_path, {}, values={COST: (5, expected)})
 
 
-def test_earnings_per_gpu_are_absent_until_the_gpus_of_a_day_are_known(tmp_path: Path) -> None:
-    miner = Scenario(DAY, {"alpha": 8}, step=8).prices()
-    name = "hotkey:chutes_miner_estimated_usd_per_day:per_gpu"
-    miner.check(tmp_path, {}, values={name: (DAY - 64, {}), f"({name})": (DAY, {labels(name): 25})})
-
-
 def test_the_cost_of_the_idle_gpus_of_a_server_is_known_although_another_model_has_no_cost(tmp_path: Path) -> None:
     miner = Scenario(10, {"alpha": 2})
     miner.state(0, ["alpha-0"], "idle")
