@@ -94,10 +94,10 @@ class Api:
         change: Changes the body of an answer of the feed.
     """
 
-    def __init__(self, simulator: Simulator, hotkey: str) -> None:
+    def __init__(self, simulator: Simulator, *miners: str) -> None:
         self.asked: set[tuple[str, bool]] = set()
         self.change: Callable[[bytes], bytes | Response] = bytes
-        self._hotkey = hotkey
+        self._miners = miners
         self._taken: tuple[str, bool] | None = None
         self._known: dict[tuple[object, ...], Answer[Any]] = {}
         simulator.app.add_middleware(BaseHTTPMiddleware, dispatch=self._answer)
@@ -156,9 +156,9 @@ class Api:
             self._taken = None
 
     def _unreadable(self, records: list[Any]) -> list[Any]:
-        """Make a record unreadable: one about the miner, or else the first."""
-        chosen = next((one for one in records if self._hotkey in str(one)), records[0])
-        return [one if one is not chosen else (one[0], "?") if isinstance(one, tuple) else "?" for one in records]
+        """Make a record of each miner unreadable, or else the first."""
+        chosen = [next((one for one in records if miner in str(one)), records[0]) for miner in self._miners]
+        return [one if one not in chosen else (one[0], "?") if isinstance(one, tuple) else "?" for one in records]
 
 
 def asks(feed: Feed[Any]) -> tuple[str, bool]:
