@@ -79,8 +79,9 @@ SERIES_LIMIT = OWN_METRICS.declare(
 )
 COLLECTOR_SUCCESS = OWN_METRICS.declare(
     "chutes_scrape_collector_success",
-    "Whether all answers of the collector's feeds are fresh (1). With 0, its samples are older or missing. Absent "
-    "while the collector is off. The hotkey is empty for platform-wide collectors.",
+    "Whether all answers of the collector's feeds are fresh, and no record of them can be missing (1). With 0, its "
+    "samples are older or missing. Absent while the collector is off. The hotkey is empty for platform-wide "
+    "collectors.",
     labels=("collector", "hotkey"),
 )
 COLLECTOR_DURATION = OWN_METRICS.declare(
@@ -260,14 +261,19 @@ def _add_collectors(out: Samples, made: Mapping[Entry, Lines], states: States) -
                 is_off = True
                 continue
             outcome = lines.outcomes.get(hotkey)
-            fresh = all(states[feed].fresh for feed in feeds)
-            out.add(COLLECTOR_SUCCESS, outcome is not None and not outcome.failed and fresh, name, hotkey)
+            complete = outcome is not None and not outcome.failed and all(_complete(states[feed]) for feed in feeds)
+            out.add(COLLECTOR_SUCCESS, complete, name, hotkey)
             if outcome is not None:
                 slowest = max(state.snapshot.answer.seconds for feed in feeds if (state := states[feed]).snapshot)
                 out.add(COLLECTOR_DURATION, slowest + outcome.seconds, name, hotkey)
                 out.add(COLLECTOR_DUPLICATES, outcome.duplicates, name, hotkey)
         out.add(COLLECTOR_CUT, lines.body is None, name)
         out.add(COLLECTOR_OFF, is_off, name)
+
+
+def _complete(state: FeedState) -> bool:
+    """Return whether a feed has a fresh answer of which no record can be missing."""
+    return state.fresh and state.snapshot is not None and state.snapshot.answer.whole
 
 
 def _add_feed(out: Samples, state: FeedState) -> None:
