@@ -4,7 +4,7 @@ from typing import Any
 
 from chutes_exporter.collectors.jobs import COLLECTOR
 from chutes_exporter.feeds.table import CHUTES, JOBS
-from tests.collectors.support import ELEVEN_TEXT, HOUR, ME, NOON, NOON_TEXT, UNREADABLE, Collected, collected
+from tests.collectors.support import ELEVEN_TEXT, HOUR, ME, NOON, NOON_TEXT, Collected, collected
 
 
 def job(number: int, **fields: Any) -> dict[str, Any]:
@@ -60,10 +60,3 @@ def test_each_watched_miner_has_its_own_counts_and_no_other_miner_has() -> None:
 def test_an_unknown_field_of_a_job_that_is_over_hides_nothing() -> None:
     over = job(2, finished_at=NOON_TEXT, method=None, created_at=None, miner_history=None)
     assert run([job(1), over]) == run([job(1)])
-
-
-def test_without_the_list_of_chutes_only_stuck_jobs_are_known() -> None:
-    answer = [job(1), job(2, miner_hotkey=ME)]
-    stuck = {"chutes_jobs_stuck{hotkey=me}": 1}
-    assert collected(COLLECTOR, {JOBS: answer}).samples == stuck
-    assert run(answer, chutes=[{"chute_id": "c"}, UNREADABLE]).samples == stuck

@@ -108,20 +108,6 @@ def test_lost_units_are_known_once_24_reports_are_and_count_the_newest_at_once(t
     })  # fmt: skip
 
 
-def test_lost_units_of_24_hours_are_absent_while_one_report_is_missing(tmp_path: Path) -> None:
-    # The one of 20:00. A missed scrape at 22:00 hides none.
-    miner = Scenario(27 * HOUR, step=4)
-    report(miner, (hour for hour in range(1, 27) if hour != 20))
-    miner.fail("one:1", [22 * HOUR])
-    name, none = "hotkey:chutes_miner_lost_compute_units:sum1d", dict[str, float]()
-    newest = "hotkey:chutes_miner_lost_compute_units:newest"
-    miner.check(tmp_path, {}, values={
-        name: (26 * HOUR + 8, none),
-        newest: (20 * HOUR + 20, none),
-        f"count_over_time(last_over_time({newest}[50m])[23h59m30s:1h])": (26 * HOUR, {labels(""): 23}),
-    })  # fmt: skip
-
-
 def test_a_server_has_no_counts_while_the_state_of_one_of_its_gpus_is_unknown(tmp_path: Path) -> None:
     miner = Scenario(10, {"alpha": 2, "beta": 1})
     miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")

@@ -57,7 +57,7 @@ class Era:
 
     Attributes:
         page: The page in the last two hours.
-        hours: Hours before the end for which something is known.
+        unknown: Hours before the end, from and to, without a scrape.
         recorded: The recordings at the end, by name.
         conditions: The alerts whose conditions were true, by name and severity, with their labels.
         firing: Those that fire at the end.
@@ -65,7 +65,7 @@ class Era:
     """
 
     page: Page
-    hours: float = 24
+    unknown: tuple[float, float] | None = None
     recorded: dict[str, Found] = field(default_factory=dict)
     conditions: set[tuple[str, str, Labels]] = field(default_factory=set)
     firing: set[tuple[str, str, Labels]] = field(default_factory=set)
@@ -74,14 +74,14 @@ class Era:
 
     def knows(self, tick: int) -> bool:
         """Return whether there was a scrape, some seconds before the end."""
-        return -tick <= self.hours * HOUR
+        return self.unknown is None or not self.unknown[1] < -tick / HOUR <= self.unknown[0]
 
 
 class Eras:
     """Eras one after the other.
 
     Args:
-        eras: By name. Those that know fewer hours come first, then the one from which nothing is taken away.
+        eras: By name. Those with unknown hours come first, then the one from which nothing is taken away.
         past: The pages of the first and of the second half of the day before.
         end: The end of the first era.
     """

@@ -1,7 +1,7 @@
 """What is not known never looks fine: one thing at a time is taken away, and nothing that remains may change.
 
 Of each feed, these are the answer, a record of each of two miners, the trust in it, its freshness, and the endpoint. Of
-the hours before, these are all or half. Of the flags, these are costs and prices.
+the hours before, these are all, half, or one. Of the flags, these are costs and prices.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 END: Final = NOON + 35 * 60
 """The report of the hour is out."""
 WHOLE: Final = "whole"
-HOURS: Final = {"hours-none": 0.2, "hours-half": 12.0}
-"""Hours before the end in which something is known."""
+HOURS: Final = {"hours-none": (24.0, 0.2), "hours-half": (24.0, 12.0), "hours-gap": (15.5, 14.5)}
+"""Hours before the end, from and to, without a scrape."""
 FLAGS: Final = {
     "flag-cost": "chutes_gpu_cost_usd_per_hour",
     "flag-emission": "chutes_subnet_emission_alpha_per_day",
