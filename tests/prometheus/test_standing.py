@@ -61,6 +61,8 @@ test_alerts_about_the_standing = scenarios({
     .drop(0, "chutes_miner_score_ratio").drop(0, "chutes_scored_miners").fires({HOUR: []}),
     "an immunity that ends is silent for a miner with a score": with_chain(HOUR, 200, immune_for=DAY)
     .fires({HOUR: []}),
+    "a low incentive is silent if the chain says that the seat is far from its loss": with_chain(2 * HOUR, 500)
+    .set("chutes_miner_incentive_rank", 252).fires({2 * HOUR: []}),
     "without the chain, one of the lowest incentives is critical": Scenario(2 * HOUR)
     .set("chutes_miner_incentive_rank", 252, 20).fires({HOUR: [], 90: [LOWEST]}),
     "without the chain, a seat is at risk also while it is unknown whether the miner recovers": Scenario(2 * HOUR)
