@@ -203,7 +203,10 @@ class Scenario:
         if description:
             first = "" if "First" in description else " First" + notes["description"].partition("First")[2]
             notes["description"] = description + first
-        for template, value in (("{{ $labels.hotkey }}", HOTKEY), ("{{ $externalLabels.docs_url }}", "")):
+        for template, value in (
+            ("{{ $labels.hotkey }}", HOTKEY),
+            ("{{ with $externalLabels.docs_url }}{{ . }}{{ end }}", ""),
+        ):
             notes = {key: note.replace(template, value) for key, note in notes.items()}
         expected = {"exp_labels": {"severity": severity, "hotkey": HOTKEY, **labels}, "exp_annotations": notes}
         self._texts.append({"alertname": name, "eval_time": f"{minute}m", "exp_alerts": [expected]})

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RUNBOOKS = ROOT / "docs" / "runbooks"
 RECORDINGS: list[dict[str, Any]] = [rule for group in GROUPS for rule in group["rules"] if "record" in rule]
 NAMES = sorted({rule["alert"] for rule in ALERTS})
-DOCUMENTS = "{{ $externalLabels.docs_url }}"
+DOCUMENTS = "{{ with $externalLabels.docs_url }}{{ . }}{{ end }}"
 COMMANDS = ("kubectl ", "chutes-miner ", "chutes-exporter ", "btcli ", "timedatectl", "sudo ")
 rules = pytest.mark.parametrize(
     "rule",
