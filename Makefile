@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-release test-newest test-lowest test-highest test-readme test-python check format docs boards pictures deploy golden bench lock sbom image release clean
+.PHONY: help install demo stack test soak test-containers test-release test-newest test-lowest test-highest test-readme test-python check format boards pictures deploy golden bench lock image release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,7 +23,7 @@ demo: $(RUNTIME) ## Run the exporter on a simulated Chutes API
 	@$(BIN)/chutes-exporter demo $(ARGS)
 
 stack: $(RUNTIME) ## Run the demo with Prometheus and Alertmanager, from Debian's packages
-	@scripts/system-packages prometheus
+	@scripts/system-packages stack
 	@$(BIN)/python -m deploy.stack $(ARGS)
 
 test: $(DEV) ## Run all tests, with formatting, lint, types and coverage
@@ -71,8 +71,6 @@ format: $(DEV) ## Format the code
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-docs: deploy ## Write the metric reference, docs/metrics.md, and the table of alerts
-
 boards: $(DEV) ## Write the dashboards, grafana/dashboards/*.json
 	@$(BIN)/python -m grafana
 
@@ -92,9 +90,6 @@ bench: $(DEV) ## Measure speed and memory against their bounds, and page sizes, 
 
 lock: $(DEV) ## Renew the lock files
 	@scripts/lock
-
-sbom: $(DEV) ## Write the bill of materials, dist/chutes-exporter-VERSION.cdx.json
-	@scripts/sbom
 
 image: ## Build the container image
 	docker build --tag chutes-exporter:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' chutes_exporter/__init__.py) .

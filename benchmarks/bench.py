@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
 import os
 import platform
-import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -32,9 +29,11 @@ from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-HOTKEY = "5GNocjnmB7uTa4jURRRvji6CsUZnEyomrLhpodHdhsLF1Wti"
+    Row = tuple[str, str, str, bool]
+    """What is measured, its bound, the figure, and whether it holds."""
+
 SMALL = Size(chutes=316, servers=14, other_servers=7)
 LARGE = Size(chutes=2450, servers=100, other_servers=50)
 MANY_SERIES = ("--miners", "all", "--max-series", "400000", "--collector.stats_per_chute")
@@ -50,31 +49,19 @@ def series_of(page: bytes) -> int:
     return sum(1 for line in page.split(b"\n") if line and not line.startswith(b"#"))
 
 
-async def cpu_seconds(running: Exporter, *, renewed: bool) -> float:
-    """Return the least CPU time of a page of which everything or nothing has changed."""
+async def least(work: Callable[[], Awaitable[object]], before: Callable[[], Awaitable[object]] | None = None) -> float:
+    """Return the least CPU time of some work, before which something else is done."""
     measured = []
     for _ in range(15):
-        if renewed:
-            for feed in running.feeds.states():
-                running.feeds.expire(feed)
-            await running.warm_up()
+        if before:
+            await before()
         started = time.process_time()
-        await running.metrics(Format.TEXT, timeout=60)
+        await work()
         measured.append(time.process_time() - started)
     return min(measured)
 
 
-def least(work: Callable[[], object]) -> float:
-    """Return the least CPU time of some work."""
-    measured = []
-    for _ in range(15):
-        started = time.process_time()
-        work()
-        measured.append(time.process_time() - started)
-    return min(measured)
-
-
-async def bench_page() -> list[tuple[str, str, str, bool]]:
+async def bench_page() -> list[Row]:
     """Compare pages with ``generate_latest`` of the same families."""
     world = World(start=time.time(), size=SMALL)
     async with Simulator(world) as api:
@@ -92,11 +79,20 @@ async def bench_page() -> list[tuple[str, str, str, bool]]:
                     found += samples.collect()
                 return [*found, *running.telemetry.registry.collect(), *running.telemetry.exchanges.registry.collect()]
 
+            async def library(collect: Callable[[], list[Any]]) -> None:
+                generate_latest(SimpleNamespace(collect=collect))
+
+            async def page() -> None:
+                await running.metrics(Format.TEXT, timeout=60)
+
+            async def renew() -> None:
+                for feed in running.feeds.states():
+                    running.feeds.expire(feed)
+                await running.warm_up()
+
             made = families()
-            kept: Any = SimpleNamespace(collect=lambda: made)
-            built: Any = SimpleNamespace(collect=families)
-            unchanged = least(lambda: generate_latest(kept)) / await cpu_seconds(running, renewed=False)
-            changed = await cpu_seconds(running, renewed=True) / least(lambda: generate_latest(built))
+            unchanged = await least(lambda: library(lambda: made)) / await least(page)
+            changed = await least(page, before=renew) / await least(lambda: library(families))
     return [
         (
             f"page of {series:,} series of which nothing changed, against `generate_latest`",
@@ -113,27 +109,27 @@ async def bench_page() -> list[tuple[str, str, str, bool]]:
     ]
 
 
-def bench_memory(size: Size, limit: int, *flags: str) -> tuple[str, str, str, bool]:
+async def bench_memory(size: Size, limit: int, *flags: str) -> Row:
     """Measure the resident memory of the exporter's process after some scrapes."""
-    command = str(Path(sys.executable).parent / "chutes-exporter")
-    upstream = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.bench", json.dumps(asdict(size))], stdout=subprocess.PIPE, text=True
-    )
-    assert upstream.stdout is not None
-    arguments = (command, "--api.url", upstream.stdout.readline().strip(), "--web.listen-address", "127.0.0.1:0")
-    environment = {**os.environ, "MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
-    running = subprocess.Popen([*arguments, *flags], stderr=subprocess.PIPE, text=True, env=environment)
-    assert running.stderr is not None
-    try:
-        listening = next(line for line in running.stderr if "msg=listening" in line)
-        url = f"http://{listening.partition('addresses=')[2].split()[0]}/metrics"
-        headers = {"X-Prometheus-Scrape-Timeout-Seconds": "60"}
-        page = [httpx.get(url, headers=headers, timeout=60).content for _ in range(3)][-1]
-        status = Path(f"/proc/{running.pid}/status").read_text()
-    finally:
-        for process in (running, upstream):
+    world = World(start=time.time(), size=size)
+    world.grow(time.time())
+    environment = {**os.environ, "MINER_SEED": TEST_SEED, "MINER_SS58": world.miners[0].key.address}
+    async with Simulator(world) as api, httpx.AsyncClient(timeout=60) as client:
+        command = (Path(sys.executable).parent / "chutes-exporter", "--api.url", api.url)
+        process = await asyncio.create_subprocess_exec(
+            *command, "--web.listen-address", "127.0.0.1:0", *flags, stderr=asyncio.subprocess.PIPE, env=environment
+        )
+        assert process.stderr is not None
+        try:
+            while b"msg=listening" not in (line := await process.stderr.readline()):
+                assert line
+            url = f"http://{line.decode().partition('addresses=')[2].split()[0]}/metrics"
+            headers = {"X-Prometheus-Scrape-Timeout-Seconds": "60"}
+            page = [(await client.get(url, headers=headers)).content for _ in range(3)][-1]
+            status = Path(f"/proc/{process.pid}/status").read_text()  # noqa: ASYNC240 - in memory
+        finally:
             process.kill()
-            process.communicate()
+            await process.communicate()
     taken = int(status.partition("VmRSS:")[2].split()[0]) / 1024
     what = f"resident memory with a page of {series_of(page):,} series"
     return what, f"{limit} MB", f"{taken:.0f} MB", taken <= limit
@@ -161,23 +157,14 @@ async def page_sizes(size: Size) -> dict[str, str]:
     return sizes
 
 
-async def serve(size: Size) -> None:
-    """Serve a simulated API until the process is killed, and print its address."""
-    world = World(start=time.time(), size=size)
-    async with Simulator(world) as api:
-        world.grow(time.time())
-        print(api.url, flush=True)
-        await asyncio.Event().wait()
-
-
-def main() -> None:
+async def main() -> None:
     """Run all benchmarks."""
     print(f"Measured {time.strftime('%Y-%m-%d')} on {os.cpu_count()} cores, Python {platform.python_version()}.\n")
     print("| what | bound | measured | holds |\n|---|---|---|---|")
-    rows = [*asyncio.run(bench_page()), bench_memory(SMALL, 100), bench_memory(LARGE, 450, *MANY_SERIES)]
+    rows = [*await bench_page(), await bench_memory(SMALL, 100), await bench_memory(LARGE, 450, *MANY_SERIES)]
     for what, bound, measured, holds in rows:
         print(f"| {what} | {bound} | {measured} | {'yes' if holds else '**no**'} |")
-    columns = [asyncio.run(page_sizes(size)) for size in WORLDS.values()]
+    columns = [await page_sizes(size) for size in WORLDS.values()]
     print(f"\n| watched | {' | '.join(WORLDS)} |\n|---|---:|---:|")
     for mode in columns[0]:
         print(f"| {mode} | {' | '.join(column[mode] for column in columns)} |")
@@ -185,4 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Size(**json.loads(sys.argv[1])))) if len(sys.argv) > 1 else main()
+    asyncio.run(main())

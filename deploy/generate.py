@@ -1,4 +1,4 @@
-"""Generates files from alerts, routing, scrape jobs, metrics and the Helm chart: `make deploy`."""
+"""Generates files from alerts, routing, metrics and the Helm chart: `make deploy`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from deploy.chart import CHART, render
+from deploy.chart import CHART
 from deploy.inhibitions import INHIBITIONS
-from deploy.reference import reference, with_unused_fields
+from deploy.reference import reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parent.parent
 MADE: Final = "# Made by `make deploy` from {}; do not edit.\n"
 
-MANIFEST_HEAD: Final = """\
-# An exporter for the miner whose key is in the Secret `miner-credentials`, rendered from the Helm chart's default
-# values, without the dashboards. docs/start.md says how to add them.
-"""
 ALERTMANAGER_HEAD: Final = """\
 # Switches on the Alertmanager of the miners' own monitoring, with the example routing. Alertmanager is off by default
 # and claims 2 Gi of storage when on. Fill in the two values in a copy of this file. Pass the copy after
@@ -64,13 +60,6 @@ ChutesMinerSeatAtRisk, and the texts of other alerts say nothing about the seat.
 
 def _read(path: str) -> Any:
     return yaml.safe_load((ROOT / path).read_text())
-
-
-def manifest() -> str:
-    """Make the manifest for users without Helm, without the dashboards, which would be half a megabyte more."""
-    rendered = render({"dashboards": {"enabled": False}})
-    parts = (rendered[name] for name in ("networkpolicy.yaml", "service.yaml", "deployment.yaml"))
-    return MADE.format("deploy/helm/chutes-exporter/") + MANIFEST_HEAD + "---\n" + "---\n".join(parts)
 
 
 def routing() -> str:
@@ -139,13 +128,11 @@ def alerts_table() -> str:
 
 FILES: Final[dict[str, Callable[[], str]]] = {
     "helm/chutes-exporter/README.md": chart_readme,
-    "kubernetes.yaml": manifest,
     "../alertmanager/alertmanager.yml": routing,
     "../prometheus/rules/recordings.yml": recordings,
     "chutes-monitoring-alertmanager-values.yaml": alertmanager_values,
     "../docs/alerts.md": alerts_table,
     "../docs/metrics.md": reference,
-    "../docs/dev/fields.md": lambda: with_unused_fields((ROOT / "docs" / "dev" / "fields.md").read_text()),
 }
 """Generated files by their path in deploy/."""
 

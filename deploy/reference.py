@@ -1,19 +1,16 @@
-"""Makes docs/metrics.md from the metrics' declarations, and the table of docs/dev/fields.md from the records'."""
+"""Makes docs/metrics.md from the metrics' declarations."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api import exchanges
-from chutes_exporter.api.endpoints import ENDPOINTS
-from chutes_exporter.api.fields import records_in
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.page import telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from chutes_exporter.api.records import Record
     from chutes_exporter.collectors import Collector
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.metric import Metric
@@ -29,7 +26,7 @@ ALL_METRICS = (
 _INTRODUCTION = """\
 # Metrics
 
-`make docs` generates this file from the code. Do not edit it.
+`make deploy` generates this file from the code. Do not edit it.
 
 A gauge rises and falls. A counter only rises while the process runs. An info metric has the value 1 and text in its
 labels. An unknown value has no sample. Sums over sliding windows are gauges with the label `window` (`1h`, `1d`, `7d`).
@@ -60,22 +57,6 @@ def reference() -> str:
         "metrics.\n\n" + _table([*telemetry.OWN_METRICS, *exchanges.EXCHANGE_METRICS])
     )
     return "\n".join(parts)
-
-
-def with_unused_fields(text: str) -> str:
-    """Return the text of docs/dev/fields.md with the table of fields that the records do not use."""
-    head, rule, rest = text.partition("|---|---|---|\n")
-    records: dict[type[Record], str] = {}
-    for endpoint in ENDPOINTS:
-        for path, record in records_in(endpoint.shape.kind) if endpoint.shape else ():
-            # Several endpoints can have the same record.
-            records.setdefault(record, f"{endpoint.name}.{path}"[:-1])
-    rows = [
-        f"| {place} | {', '.join(f'`{name}`' for name in names.split())} | {reason} |\n"
-        for record, place in records.items()
-        for reason, names in record.UNUSED.items()
-    ]
-    return head + rule + "".join(rows) + rest[rest.index("\n\n") + 1 :]
 
 
 def _overview() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ import helm_python
 from deploy.chart import CHART
 
 ROOT: Final = Path(__file__).parent.parent
+BIN: Final = Path(sys.executable).parent
 VERSIONS: Final = {
     "chutes_exporter/__init__.py": r'^__version__ = "(.+)"$',
     "deploy/helm/chutes-exporter/Chart.yaml": r"^(?:version|appVersion): (.+)$",
@@ -110,10 +110,24 @@ def dashboards(directory: Path, version: str) -> None:
     (directory / "README.md").write_text(descriptions)
 
 
-def bill_of_materials(directory: Path) -> None:
-    """Write the bill of materials into a folder."""
-    environment = {**os.environ, "VENV": os.path.relpath(sys.prefix, ROOT), "OUTPUT": str(directory)}
-    subprocess.run([ROOT / "scripts" / "sbom"], cwd=ROOT, env=environment, check=True)
+def run(program: str, *arguments: object) -> None:
+    """Run a program of this environment on the project."""
+    subprocess.run([BIN / program, *map(str, arguments)], cwd=ROOT, check=True)
+
+
+def bill_of_materials(directory: Path, version: str) -> None:
+    """Write the bill of materials of the exporter with its locked dependencies. The image has its own."""
+    directory.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as environment:
+        python = f"{environment}/bin/python"
+        run("python", "-m", "venv", "--without-pip", environment)
+        run("uv", "--quiet", "pip", "install", "--python", python, "--require-hashes", "-r", "requirements.lock")
+        run("uv", "--quiet", "pip", "install", "--python", python, "--no-deps", ".")
+        for path in Path(environment).glob("lib/python*/site-packages/chutes_exporter-*.dist-info/direct_url.json"):
+            # It says where this folder is, which is of no use elsewhere.
+            path.unlink()
+        output = directory / f"chutes-exporter-{version}.cdx.json"
+        run("cyclonedx-py", "environment", "--output-reproducible", "--output-file", output, python)
 
 
 def main(arguments: list[str]) -> None:
@@ -139,13 +153,12 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     version = version_of(options.tag)
     text = notes((ROOT / "CHANGELOG.md").read_text(), options.tag, options.repository)
-    folder: Path = options.to
+    folder: Path = options.to.resolve()
     shutil.rmtree(folder, ignore_errors=True)
-    uv = str(Path(sys.executable).parent / "uv")
-    subprocess.run([uv, "build", "--quiet", "--out-dir", str(folder / "python"), str(ROOT)], check=True)
+    run("uv", "build", "--quiet", "--out-dir", folder / "python")
     # A registry wants lower case.
     package_chart(re.sub(r"^https?://[^/]+", "ghcr.io", options.repository).lower(), folder / "chart")
-    bill_of_materials(folder / "sbom")
+    bill_of_materials(folder / "sbom", version)
     dashboards(folder / "grafana", version)
     (folder / "notes.md").write_text(text)
     files = sorted(folder.glob("*/chutes*"))

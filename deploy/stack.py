@@ -15,20 +15,17 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
 ROOT: Final = Path(__file__).parent.parent
 _PATIENCE: Final = 300.0
-_LOOK_EVERY: Final = 0.5
-_INTERVALS: Final = {"scrape_interval": "15s", "scrape_timeout": "15s", "evaluation_interval": "15s"}
-"""Shorter than in prometheus.yml, so that the first alert besides Watchdog fires within 3 minutes of the start."""
+_LOOK_EVERY: Final = 0.2
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
@@ -36,11 +33,7 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _require_free(name: str, address: str) -> None:
-    """Refuse an address that somebody else has: what answers there would be taken for ours.
-
-    Raises:
-        SystemExit: Somebody listens there.
-    """
+    """Refuse an address that somebody else has: what answers there would be taken for ours."""
     host, _, port = address.rpartition(":")
     with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
         raise SystemExit(
@@ -49,47 +42,61 @@ def _require_free(name: str, address: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def _running(name: str, command: Sequence[str], directory: Path, ready: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program until the end of the context; enters it when the program is ready.
+def _answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10):  # noqa: S310 - http, on this machine
+        return True
+    return False
 
-    Raises:
-        SystemExit: It is not installed, ended, or was not ready in time; the message says where its log is.
-    """
-    if shutil.which(command[0]) is None:
-        raise SystemExit(f"{command[0]} is not installed: `make stack` installs it")
-    path = directory / f"{name}.log"
-    with path.open("wb") as log:
-        # In a session of its own: an interrupt at the terminal reaches this process alone, which then ends the others.
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)  # noqa: S603 - from the path
-    try:
+
+class _Stack:
+    """Programs that run together until one of them ends."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def log(self, name: str) -> Path:
+        return self.directory / f"{name}.log"
+
+    @contextlib.contextmanager
+    def running(self, name: str, command: Sequence[str], ready: str) -> Iterator[None]:
+        """Run a program until the end of the context, which begins when the program is ready."""
+        if shutil.which(command[0]) is None:
+            raise SystemExit(f"{command[0]} is not installed: `make stack` installs it")
+        with self.log(name).open("wb") as log:
+            # In a session of its own: an interrupt at the terminal reaches this process alone, which ends the others.
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)  # noqa: S603 - from the path
+        self.processes[name] = process
+        try:
+            self.wait_for(lambda: _answers(ready), name)
+            yield
+        finally:
+            process.terminate()
+            process.wait(timeout=_PATIENCE)
+
+    def wait_for(self, condition: Callable[[], bool], name: str) -> None:
+        """Wait until something holds that a program does. Without a name, wait until a program ends."""
         deadline = time.monotonic() + _PATIENCE
-        answered = False
-        while not answered:
-            with contextlib.suppress(urllib.error.URLError, OSError):
-                urllib.request.urlopen(ready, timeout=10).close()  # noqa: S310 - http, on this machine
-                answered = True
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{name} does not run: see {path}")
-            time.sleep(0.1)
-        yield process
-    finally:
-        process.terminate()
-        process.wait(timeout=_PATIENCE)
+        while not condition():
+            for one, process in self.processes.items():
+                if process.poll() is not None:
+                    raise SystemExit(f"{one} has ended: see {self.log(one)}")
+            if name and time.monotonic() > deadline:
+                raise SystemExit(f"{name} is not ready: see {self.log(name)}")
+            time.sleep(_LOOK_EVERY)
 
 
 def _configure(directory: Path, exporter: str, alertmanager: str) -> None:
-    """Lay out the configurations with the intervals and the targets of this stack.
+    """Lay out the configurations with the targets of this stack.
 
-    There is no Grafana, so alerts do not link to it. Alertmanager's receivers are not filled in, and nothing about the
-    demo leaves this machine.
+    The intervals are shorter, so that the first alert besides Watchdog fires within 3 minutes. There is no Grafana, so
+    alerts do not link to it. Alertmanager's receivers are not filled in, and nothing leaves this machine.
     """
     target = directory / "prometheus"
     shutil.rmtree(target, ignore_errors=True)
     (target / "targets").mkdir(parents=True)
     text = (ROOT / "prometheus" / "prometheus.yml").read_text()
-    for name, interval in _INTERVALS.items():
-        text = re.sub(rf"^(  {name}:) .*$", rf"\1 {interval}", text, flags=re.MULTILINE)
+    text = re.sub(r"(?m)^(  (?:scrape_interval|scrape_timeout|evaluation_interval): ).*$", r"\g<1>15s", text)
     (target / "prometheus.yml").write_text(re.sub(r"  external_labels:\n(    .*\n)+", "", text))
     shutil.copytree(ROOT / "prometheus" / "rules", target / "rules")
     text = (ROOT / "alertmanager" / "alertmanager.yml").read_text()
@@ -97,33 +104,6 @@ def _configure(directory: Path, exporter: str, alertmanager: str) -> None:
     (directory / "alertmanager.yml").write_text(text.replace("global:\n", nowhere, 1))
     for name, address in (("exporter", exporter), ("alertmanager", alertmanager)):
         (target / "targets" / f"{name}.yml").write_text(f'- targets: ["{address}"]\n')
-
-
-def _commands(log: Path) -> str:
-    """Return what the demo says about running other commands, as soon as it has said it.
-
-    Raises:
-        SystemExit: It has not said it in time.
-    """
-    deadline = time.monotonic() + _PATIENCE
-    while "\n" not in (said := log.read_text().partition("Press Ctrl-C to stop.\n")[2]):
-        if time.monotonic() > deadline:
-            raise SystemExit(f"the demo printed no commands: see {log}")
-        time.sleep(0.1)
-    return said
-
-
-def _watch(processes: Mapping[str, subprocess.Popen[bytes]], directory: Path) -> None:
-    """Wait until one of the programs ends.
-
-    Raises:
-        SystemExit: One has; the message says where its log is.
-    """
-    while True:
-        for name, process in processes.items():
-            if process.poll() is not None:
-                raise SystemExit(f"{name} has ended: see {directory / f'{name}.log'}")
-        time.sleep(_LOOK_EVERY)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -171,28 +151,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
-    try:
-        with contextlib.ExitStack() as stack:
-            for name in commands:
-                _require_free(name, getattr(chosen, name))
-            _configure(directory, chosen.exporter, chosen.alertmanager)
-            processes = {
-                name: stack.enter_context(_running(name, command, directory, f"http://{getattr(chosen, name)}/-/ready"))
-                for name, command in commands.items()
-            }
-            sys.stdout.write(
-                f"exporter      http://{chosen.exporter}/  on a simulated subnet\n"
-                f"prometheus    http://{chosen.prometheus}/classic/alerts  Watchdog fires, and within 3 minutes another"
-                " alert\n"
-                f"alertmanager  amtool --alertmanager.url=http://{chosen.alertmanager} alert  It has no page, and its"
-                " receivers are placeholders.\n"
-                f"Logs and data are in {directory}. Press Ctrl-C to stop all.\n"
-                f"{_commands(directory / 'exporter.log')}"
-            )
-            sys.stdout.flush()
-            _watch(processes, directory)
-    except KeyboardInterrupt:
-        return
+    stack = _Stack(directory)
+
+    def demo_said() -> str:
+        return stack.log("exporter").read_text().partition("Press Ctrl-C to stop.\n")[2]
+
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as running:
+        for name in commands:
+            _require_free(name, getattr(chosen, name))
+        _configure(directory, chosen.exporter, chosen.alertmanager)
+        for name, command in commands.items():
+            running.enter_context(stack.running(name, command, f"http://{getattr(chosen, name)}/-/ready"))
+        stack.wait_for(lambda: "\n" in demo_said(), "exporter")
+        sys.stdout.write(
+            f"exporter      http://{chosen.exporter}/  on a simulated subnet\n"
+            f"prometheus    http://{chosen.prometheus}/classic/alerts  Watchdog fires, and within 3 minutes another"
+            " alert\n"
+            f"alertmanager  amtool --alertmanager.url=http://{chosen.alertmanager} alert  It has no page, and its"
+            " receivers are placeholders.\n"
+            f"Logs and data are in {directory}. Press Ctrl-C to stop all.\n"
+            f"{demo_said()}"
+        )
+        sys.stdout.flush()
+        stack.wait_for(lambda: False, "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The Kubernetes manifest, played by podman: a Deployment that gets its key from a Secret."""
+"""The chart's Deployment, played by podman: it gets its key from a Secret."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import yaml
 from chutes_exporter.commands.result import ACTION_NEEDED, NOTHING_TO_DO
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
+from deploy.chart import render
 from tests.containers.podman import IMAGE, podman, run, wait_until_ready
-from tests.support import HOTKEY, ROOT, fetch, parse_page
+from tests.support import HOTKEY, fetch, parse_page
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,12 +30,9 @@ SECRET = {
 
 
 def rendered(api_url: str) -> list[dict[str, Any]]:
-    """Return what users apply, with the Secret of the miners' chart and the address of another API."""
-    text = (ROOT / "deploy" / "kubernetes.yaml").read_text()
-    (deployment,) = (found for found in yaml.safe_load_all(text) if found["kind"] == "Deployment")
-    (exporter,) = deployment["spec"]["template"]["spec"]["containers"]
-    exporter["env"].append({"name": "CHUTES_EXPORTER_API_URL", "value": api_url})
-    return [SECRET, deployment]
+    """Return the Secret of the miners' chart, and the Deployment with the address of another API."""
+    values = {"extraEnv": [{"name": "CHUTES_EXPORTER_API_URL", "value": api_url}]}
+    return [SECRET, yaml.safe_load(render(values)["deployment.yaml"])]
 
 
 async def test_the_rendered_deployment_serves_the_private_data_of_the_key_in_the_secret(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""README.md and docs/start.md for a host and for systemd: their commands work word for word in a new Debian."""
+"""README.md and docs/start.md, by hand and with systemd: their commands work word for word in a new Debian."""
 
 from __future__ import annotations
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.readme
 
 START = (ROOT / "docs" / "start.md").read_text()
-HOST = (ROOT / "README.md").read_text() + START.partition("\n## Container\n")[0]
-SYSTEMD = START.partition("\n## systemd\n")[2]
 DEBIAN = Path(os.environ.get("CHUTES_EXPORTER_TEST_ROOT", "/"))
 """The root of the new Debian, with the project in /root/chutes-exporter."""
 PAGE = "http://127.0.0.1:10064/metrics"
@@ -36,37 +34,19 @@ PROMETHEUS = "http://127.0.0.1:9090"
 PORTS = (10064, 10065, 9090, 9093)
 
 
-def blocks(text: str, language: str) -> list[str]:
-    """Return the code blocks in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+def section(title: str) -> str:
+    """Return a section of docs/start.md."""
+    return START.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
-def commands(text: str) -> list[str]:
-    """Return the commands, each once. `make test` has a test of its own, and other ports change nothing."""
-    lines = "".join(blocks(text, "sh")).replace("\\\n", "").splitlines()
-    found = (re.sub(r"(^| +)#.*", "", line) for line in lines)
-    return list(dict.fromkeys(line for line in found if line and line != "make test" and "ARGS=" not in line))
-
-
-DEMO, STACK = "make demo", "make stack"
-SUBNET = ".venv/bin/chutes-exporter"
-MINER = next(
-    command for command in commands(HOST) if command.startswith(f"{SUBNET} --web.listen-address 127.0.0.1:10064")
-)
-SERVERS = (DEMO, STACK, SUBNET, MINER)
-"""The commands that run until Ctrl-C."""
-UBUNTU = re.compile(r"python3-pip|\buv\b")
-"""In the commands for Ubuntu 22.04. Debian's pip does not install for all users."""
+def commands(title: str) -> list[str]:
+    """Return the commands of a section."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", section(title), re.DOTALL | re.MULTILINE)
+    return [re.sub(r" +#.*", "", line) for block in blocks for line in block.replace("\\\n", "").splitlines()]
 
 
 def start(command: str, api: str, log: Path) -> subprocess.Popen[bytes]:
-    """Start a command as a user of the new Debian does, with an address of the API.
-
-    Args:
-        command: The command.
-        api: Address of the API.
-        log: The file for what it prints.
-    """
+    """Start a command as a user of the new Debian does, with an address of the API and a file for what it prints."""
     variables = {
         **environment(),
         "HOME": "/root",
@@ -119,61 +99,47 @@ def serving(command: str, api: str, log: Path) -> Iterator[subprocess.Popen[byte
     assert [port for port in PORTS if is_open(port)] == []
 
 
-def follow(api: str, log: Path) -> None:
-    """Follow the README up to the Prometheus of the stack."""
-    with serving(DEMO, api, log) as process:
+def follow_the_readme(api: str, log: Path) -> None:
+    """Run the demo and the stack."""
+    demo, stack = commands("Try it")
+    assert f"```sh\n{demo} " in (ROOT / "README.md").read_text()
+    with serving(demo, api, log) as process:
         wait_for(lambda: fetch("http://127.0.0.1:10064/-/ready"), process, log.read_text)
         assert parse_page(fetch(PAGE))[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
-        # The commands that the demo prints work from another terminal.
-        wait_for(lambda: log.read_text().endswith(" check\n"), process, log.read_text)
-        export, *lines = log.read_text().partition("These commands work in another terminal:\n")[2].splitlines()
-        assert len(lines) == 5
-        for line in lines:
-            other = start(f"{export}; cd / && {line}", api, log.with_suffix(".other"))
-            # status and advise find something to do.
-            assert other.wait(timeout=PATIENCE) == (1 if re.search(" (status|advise)$", line) else 0), line
-    with serving(STACK, api, log) as process:
-        wait_for(lambda: fetch(f"{PROMETHEUS}/-/ready"), process, log.read_text)
-        assert log.read_text().count("Installing prometheus prometheus-alertmanager\n") == 1
     # The second start installs nothing.
-    with serving(STACK, api, log) as process:
-        wait_for(lambda: fetch(f"{PROMETHEUS}/-/ready"), process, log.read_text)
-        assert "Installing" not in log.read_text()
-        assert "Setting up" not in log.read_text()
+    for installs in (1, 0):
+        with serving(stack, api, log) as process:
+            wait_for(lambda: fetch(f"{PROMETHEUS}/-/ready"), process, log.read_text)
+            assert log.read_text().count("Installing prometheus prometheus-alertmanager\n") == installs
 
 
-def follow_without_a_demo(api: str, log: Path) -> None:
-    """Follow the rest of the README, with a simulated API."""
+def follow_by_hand(api: str, log: Path) -> None:
+    """Watch a miner of a simulated API, and add its page to Debian's Prometheus."""
     wallet = DEBIAN / "root/.bittensor/wallets/WALLET/hotkeys"
     wallet.mkdir(parents=True)
     (wallet / "HOTKEY").write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
     (wallet / "HOTKEY").chmod(0o600)
-    for command in commands(HOST):
-        if command in (DEMO, STACK):
-            continue
-        if command not in SERVERS:
-            said = run(command, api, log)
-            assert "check" not in command or "All checks passed." in said
-            continue
-        with serving(command, api, log) as process:
-            page = parse_page(wait_for(lambda: fetch(PAGE), process, log.read_text))
-            assert (series("chutes_miner_watched", hotkey=HOTKEY) in page) == (command == MINER)
-    # The lines for Prometheus are valid, with the rules where the document copies them.
-    run("cp -r prometheus/rules /etc/prometheus/", api, log)
-    (config,) = blocks(HOST, "yaml")
+    install, check, serve = commands("By hand")
+    run(install, api, log)
+    assert "All checks passed." in run(check, api, log)
+    with serving(serve, api, log) as process:
+        page = parse_page(wait_for(lambda: fetch(PAGE), process, log.read_text))
+        assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
+    # A machine with Grafana has its folder. Nothing reloads without systemd.
+    (DEBIAN / "etc/grafana/provisioning/dashboards").mkdir(parents=True)
+    (config,) = re.findall(r"^```yaml\n(.*?)^```", section("Prometheus and Grafana"), re.DOTALL | re.MULTILINE)
     (DEBIAN / "etc/prometheus/prometheus.yml").write_text(config)
-    said = run("promtool check config /etc/prometheus/prometheus.yml", api, log)
-    assert len(re.findall("SUCCESS: [1-9][0-9]* rules found", said)) == len(list(RULES.glob("*.yml")))
+    said = [run(command, api, log) for command in commands("Prometheus and Grafana") if "systemctl" not in command]
+    assert len(re.findall("SUCCESS: [1-9][0-9]* rules found", "".join(said))) == len(list(RULES.glob("*.yml")))
 
 
 def follow_systemd(api: str, log: Path) -> None:
-    """Follow the part about systemd, without a systemd that runs. A machine with systemd also has these packages."""
-    run("apt-get install --yes systemd sudo", api, log)
+    """Follow the part about systemd, without a systemd that runs."""
     editor = DEBIAN / "usr/local/bin/editor"
     editor.write_text(f'#!/bin/sh\nprintf "MINER_SS58={HOTKEY}\\nMINER_SEED={TEST_SEED}\\n" >>"$1"\n')
     editor.chmod(0o755)
-    for command in commands(SYSTEMD):
-        if "systemd-run" not in command and not UBUNTU.search(command):
+    for command in commands("systemd"):
+        if "systemd-run" not in command:
             run(command.replace(" --now", ""), api, log)
     units = DEBIAN / "etc/systemd/system"
     assert (units / "multi-user.target.wants/chutes-exporter.service").is_symlink()
@@ -187,11 +153,12 @@ def follow_systemd(api: str, log: Path) -> None:
         assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
 
 
-async def test_the_readme_works_word_for_word_in_a_debian_with_only_python_git_and_make(tmp_path: Path) -> None:
-    assert [command for command in SERVERS if command not in commands(HOST)] == []
-    assert [port for port in PORTS if is_open(port)] == [], "end what listens there: the README uses these ports"
+async def test_the_documents_work_word_for_word_in_a_debian_with_only_python_git_and_make(tmp_path: Path) -> None:
+    assert [port for port in PORTS if is_open(port)] == [], "end what listens there: the documents use these ports"
     log = tmp_path / "log"
     async with Simulator(DemoWorld(start=time.time())) as simulator:
-        await asyncio.to_thread(follow, simulator.url, log)
-        await asyncio.to_thread(follow_without_a_demo, simulator.url, log)
+        await asyncio.to_thread(follow_the_readme, simulator.url, log)
+        # A machine with systemd has these packages.
+        await asyncio.to_thread(run, "apt-get install --yes systemd sudo", simulator.url, log)
+        await asyncio.to_thread(follow_by_hand, simulator.url, log)
         await asyncio.to_thread(follow_systemd, simulator.url, log)
