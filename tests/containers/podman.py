@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import chutes_exporter
 from tests.support import fetch, wait_for
@@ -33,10 +32,9 @@ def podman(*arguments: str) -> str:
     return result.stdout.strip()
 
 
-def inspect(kind: str, name: str) -> dict[str, Any]:
-    """Return what podman knows of an image, a container or a network."""
-    (found,) = json.loads(podman("inspect", "--type", kind, name))
-    return dict(found)
+def health(name: str) -> str:
+    """Return what a container's health check has found."""
+    return podman("inspect", "--format={{.State.Health.Status}}", name)
 
 
 @contextlib.contextmanager

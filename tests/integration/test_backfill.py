@@ -35,11 +35,6 @@ async def test_a_week_of_history_is_there_on_the_first_day(small_world: World, t
             assert len(history) == 169
             for time, unique, total in history[::12]:
                 found = {"hotkey": hotkey, "job": "chutes", "instance": "localhost:10064"}
-                answer = await asyncio.to_thread(
-                    prometheus.query, f'chutes_miner_active_gpus{{hotkey="{hotkey}"}} @ {time:.0f}'
-                )
-                assert answer == {series("", **found)[1]: total}
-                answer = await asyncio.to_thread(
-                    prometheus.query, f'chutes_miner_unique_chute_gpus{{hotkey="{hotkey}"}} @ {time:.0f}'
-                )
-                assert list(answer.values()) == [unique]
+                for name, gpus in (("active", total), ("unique_chute", unique)):
+                    query = f'chutes_miner_{name}_gpus{{hotkey="{hotkey}"}} @ {time:.0f}'
+                    assert await asyncio.to_thread(prometheus.query, query) == {series("", **found)[1]: gpus}

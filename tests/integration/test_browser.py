@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.async_api import async_playwright, expect
@@ -18,65 +18,48 @@ from tests.support import HOTKEY, PATIENCE, get, served, watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
-    from playwright.async_api import Browser
+    from playwright.async_api import Page
 
 _PATIENCE = 1000 * PATIENCE
 """Milliseconds."""
 expect.set_options(timeout=_PATIENCE)
-_QUIET = (
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-sandbox",
-)
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=_QUIET, timeout=_PATIENCE
-        )
-        try:
-            yield running
-        finally:
-            await running.close()
+_QUIET = ("--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-sandbox")
 
 
 @contextlib.asynccontextmanager
-async def guarded(simulator: Simulator) -> AsyncIterator[str]:
-    """Serve the exporter as the command does, headers included."""
-    async with Exporter(watching(simulator.url)) as exporter:
+async def browsing(simulator: Simulator, **options: Any) -> AsyncIterator[tuple[str, Page]]:
+    """Serve the exporter as the command does, headers included; yields its address, and a page of a browser."""
+    async with Exporter(watching(simulator.url)) as exporter, async_playwright() as playwright:
         guard = Guard(make_app(exporter))
         guard.adopt(WebConfig())
         async with served(guard) as url:
-            yield url
+            browser = await playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=_QUIET, timeout=_PATIENCE
+            )
+            try:
+                yield url, await browser.new_page(**options)
+            finally:
+                await browser.close()
 
 
 @pytest.mark.parametrize(("width", "scripts"), [(1280, False), (340, True)])
 async def test_the_landing_page_serves_a_person_in_any_window_and_without_scripts(
     simulator: Simulator,
-    browser: Browser,
     width: int,
     scripts: bool,  # noqa: FBT001
-    tmp_path: Path,
 ) -> None:
     simulator.faults["scores"] = Fault(status=503)
-    async with guarded(simulator) as url:
+    window = {"width": width, "height": 800}
+    async with browsing(simulator, viewport=window, java_script_enabled=scripts) as (url, page):
+        page.set_default_timeout(_PATIENCE)
         await get(f"{url}/metrics")
-        context = await browser.new_context(viewport={"width": width, "height": 800}, java_script_enabled=scripts)
-        context.set_default_timeout(_PATIENCE)
-        page = await context.new_page()
         problems: list[str] = []
         requested: list[str] = []
         page.on("console", lambda message: problems.append(message.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: requested.append(request.url))
         await page.goto(url)
-        await page.screenshot(path=tmp_path / "landing.png", full_page=True)
         await expect(page.get_by_role("heading", name="chutes-exporter")).to_be_visible()
         short = page.get_by_text("5GNoc…1Wti", exact=True).first
         await expect(short).to_be_visible()
@@ -93,4 +76,3 @@ async def test_the_landing_page_serves_a_person_in_any_window_and_without_script
             assert box["x"] + box["width"] <= width
         if scripts:
             assert await page.evaluate("document.documentElement.scrollWidth") <= width
-        await context.close()

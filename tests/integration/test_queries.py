@@ -1,4 +1,4 @@
-"""docs/queries.md: a real Prometheus answers every query about the recorded world and a worker's invented series."""
+"""docs/queries.md: a real Prometheus answers each query about the recorded world and a worker's invented series."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from tests.support import Labels
 
-QUERIES = dict(re.findall(r"```promql name=(\S+)\n(.*?)```", (ROOT / "docs" / "queries.md").read_text(), re.DOTALL))
+QUERIES = dict(
+    re.findall(r"```promql(?: name=)?(\S*)\n(.*?)```", (ROOT / "docs" / "queries.md").read_text(), re.DOTALL)
+)
 NOTHING_TO_SHOW = {QUERIES[name] for name in ("not-earning-since", "blacklisted", "deregistered", "doubted")}
 """Queries for troubles that the recorded miner does not have."""
 VALUES = yaml.safe_load((ROOT / "deploy" / "chutes-monitoring-values.yaml").read_text())["prometheus"]
@@ -38,12 +40,8 @@ def pods() -> str:
     """Write the last request to each function of the pods of chutes, with their labels. One pod has no config."""
     page = sample("invocation_last_timestamp", RECORDED_AT, function="chat", pod="chute-0", node="server-0")
     for age, instance in enumerate(INSTANCES, start=60):
-        labels = {
-            "node": "server-1",
-            "pod": f"chute-{age}",
-            "chutes_config_id": instance["config_id"],
-            "chutes_version": instance["version"],
-        }
+        ids = {"chutes_config_id": instance["config_id"], "chutes_version": instance["version"]}
+        labels = {"node": "server-1", "pod": f"chute-{age}", **ids}
         page += sample("invocation_last_timestamp", RECORDED_AT - age, function="chat", **labels)
         page += sample("invocation_last_timestamp", RECORDED_AT - 9000, function="embed", **labels)
     return page
@@ -54,10 +52,8 @@ def dcgm() -> str:
     page = ""
     for number, gpu in enumerate(GPUS):
         labels = {"UUID": f"GPU-{UUID(hex=gpu['uuid'].removeprefix('GPU-'))}", "gpu": str(number)}
-        page += sample("DCGM_FI_DEV_GPU_UTIL", 0, **labels)
-        page += sample("DCGM_FI_DEV_XID_ERRORS", 0, **labels)
-        page += sample("DCGM_FI_DEV_POWER_USAGE", 100 + number, **labels)
-        page += sample("DCGM_FI_DEV_GPU_TEMP", 30 + number, **labels)
+        values = {"GPU_UTIL": 0, "XID_ERRORS": 0, "POWER_USAGE": 100 + number, "GPU_TEMP": 30 + number}
+        page += "".join(sample(f"DCGM_FI_DEV_{name}", value, **labels) for name, value in values.items())
     return page
 
 
@@ -105,15 +101,15 @@ async def monitoring(directory: Path) -> AsyncIterator[Callable[[str], Awaitable
                 yield lambda query: asyncio.to_thread(ask, query)
 
 
-async def test_prometheus_answers_every_query(tmp_path: Path) -> None:
+async def test_prometheus_answers_every_query_and_joins_pods_and_hardware(tmp_path: Path) -> None:
+    hardware = {
+        panel["title"]: filled_in(target["expr"], [HOTKEY])
+        for panel in panels(committed("chutes-fleet"))
+        for target in panel["targets"]
+        if "DCGM" in target["expr"]
+    }
     async with monitoring(tmp_path) as ask:
-        for query in QUERIES.values():
-            await ask(query)
-
-
-async def test_instances_are_joined_with_their_pods_and_gpus_with_their_hardware(tmp_path: Path) -> None:
-    async with monitoring(tmp_path) as ask:
-        found = {name: await ask(QUERIES[name]) for name in ("last-request", "gpu-power", "gpu-temperature")}
+        found = {name: await ask(query) for name, query in {**QUERIES, **hardware}.items()}
     labels = ("instance_id", "chutes_version", "chute_version", "pod", "node")
     assert by(found["last-request"], *labels) == {
         (one["instance_id"], one["chutes_version"], one["version"], f"chute-{age}", "server-1"): age
@@ -123,25 +119,11 @@ async def test_instances_are_joined_with_their_pods_and_gpus_with_their_hardware
         assert by(found[name], "gpu_id", "server_id") == {
             (gpu["uuid"], gpu["server_id"]): value for value, gpu in enumerate(GPUS, start=first)
         }
-
-
-async def test_the_fleet_board_shows_the_hardware_of_the_workers(tmp_path: Path) -> None:
-    queries = {
-        panel["title"]: filled_in(target["expr"], [HOTKEY])
-        for panel in panels(committed("chutes-fleet"))
-        for target in panel["targets"]
-        if "DCGM" in target["expr"]
-    }
-    async with monitoring(tmp_path) as ask:
-        found = {title: by(await ask(query), "uuid") for title, query in queries.items()}
+    # The Fleet dashboard shows the same hardware.
     shown = min(10, len(GPUS))
     hottest = range(29 + len(GPUS), 29 + len(GPUS) - shown, -1)
-    assert {title: sorted(values.values(), reverse=True) for title, values in found.items()} == {
+    assert {title: sorted(found[title].values(), reverse=True) for title in hardware} == {
         "GPU utilisation": [0] * shown,
         "GPU temperature": list(hottest),
         "XID errors": [0] * shown,
     }
-
-
-def test_each_query_has_a_name() -> None:
-    assert "```promql\n" not in (ROOT / "docs" / "queries.md").read_text()

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +17,8 @@ from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.app import GARBAGE
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, PATIENCE, free_port, parse_page, patient_client, until
-from tests.test_cli import environment
+from tests.support import HOTKEY, PATIENCE, fetch, free_port, parse_page, patient_client, until, wait_for
+from tests.test_cli import COMMAND, environment
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,25 +39,17 @@ FAULTS = (
 @contextlib.asynccontextmanager
 async def exporting(simulator: Simulator, timeout: int = 1) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
     """Run the command; yields its address and itself."""
-    command = Path(sys.executable).parent / "chutes-exporter"
     address = f"127.0.0.1:{free_port()}"
     # Answers are old after a second, so that most scrapes ask for everything.
     fresh = [part for source in FEEDS for part in ("--feed.ttl", f"{source.name}=1")]
     process = await asyncio.create_subprocess_exec(
-        command,
+        COMMAND,
         *("--api.url", simulator.url, "--api.timeout", f"{timeout}", "--web.listen-address", address),
         *("--log.level", "error", *fresh),
         env=environment(MINER_SEED=TEST_SEED, MINER_SS58=HOTKEY),
     )
     try:
-        async with httpx.AsyncClient(timeout=90) as client:
-
-            async def answers() -> bool:
-                with contextlib.suppress(httpx.TransportError):
-                    return (await client.get(f"http://{address}/-/healthy")).is_success
-                return False
-
-            await until(answers, 60)
+        await asyncio.to_thread(wait_for, lambda: fetch(f"http://{address}/-/healthy"))
         yield f"http://{address}", process
     finally:
         if process.returncode is None:
@@ -66,13 +57,10 @@ async def exporting(simulator: Simulator, timeout: int = 1) -> AsyncIterator[tup
         await process.wait()
 
 
-def memory(pid: int) -> int:
-    """Return a process's resident memory in pages."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-
-
-def open_files(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+def measured(pid: int) -> tuple[int, int]:
+    """Return a process's resident memory in pages, and how many files it has open."""
+    process = Path(f"/proc/{pid}")
+    return int((process / "statm").read_text().split()[1]), len(list((process / "fd").iterdir()))
 
 
 @pytest.mark.soak
@@ -86,7 +74,7 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
         exporting(simulator) as (url, process),
         httpx.AsyncClient(timeout=10, limits=limits) as client,
     ):
-        idle = open_files(process.pid)
+        _, idle = measured(process.pid)
         started = time.monotonic()
         # A minute, and longer where scrapes are slow.
         while (passed := time.monotonic() - started) < SECONDS or scrapes <= 100:
@@ -102,13 +90,12 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
             assert {answer.status_code for answer in answers} == {200}
             parse_page(answers[0].text)
             if passed > SECONDS / 4:
-                samples.append((memory(process.pid), open_files(process.pid)))
+                samples.append(measured(process.pid))
     third = len(samples) // 3
     early, late = samples[:third], samples[-third:]
     # The least of each stretch is what stays; what comes and goes with requests lies on top.
     assert min(pages for pages, _ in late) < 1.1 * min(pages for pages, _ in early)
-    # Sixteen connections to the API at most, and the scrapers': hundreds of scrapes that lost one now and then would
-    # be far beyond.
+    # Sixteen connections to the API at most, and the scrapers'.
     assert max(files for _, files in late) <= idle + 16 + 8
 
 
