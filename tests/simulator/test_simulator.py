@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from chutes_exporter.duration import HOUR
 from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Size, parse_fault
 from chutes_exporter.simulator.app import GARBAGE
-from tests.support import HOTKEY, NOON
+from tests.support import HOTKEY, KEY, NOON, get
+
+if TYPE_CHECKING:
+    from chutes_exporter.simulator import Simulator
 
 
 @pytest.mark.parametrize(
@@ -38,3 +43,9 @@ def test_all_gpus_of_the_demos_miner_earn_except_on_the_servers_in_trouble(troub
         active = {gpu for one in world.instances(now, HOTKEY) if one.active(now) for gpu in one.gpus}
         assert sum(not active.issuperset(server.gpus) for server in world.miners[0].servers) == servers
     assert (HOTKEY in world.shares(NOON)) == ("blacklisted" not in troubles)
+
+
+async def test_a_signature_for_another_purpose_is_refused(simulator: Simulator) -> None:
+    response = await get(f"{simulator.url}/miner/inventory", **KEY.headers(int(NOON), "tee"))
+    assert response.status_code == 401
+    assert response.json()["detail"].startswith(f"Invalid request signature for hotkey {HOTKEY}")
