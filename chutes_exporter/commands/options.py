@@ -369,8 +369,12 @@ def asks(*, needs_miner: bool) -> Callable[[Callable[[Settings, Any], Coroutine[
             context, settings = click.get_current_context(), settings_with_warnings(flags)
             if needs_miner and not settings.watched:
                 raise ConfigError(f"{context.info_name} needs a miner: add --hotkey or --hotkey-file")
-            if result := asyncio.run(function(settings, flags)):
-                context.exit(result.print(as_json=flags["as_json"]))
+
+            async def answer() -> int:
+                result = await function(settings, flags)
+                return 0 if result is None else result.print(as_json=flags["as_json"])
+
+            context.exit(asyncio.run(answer()))
 
         return command
 

@@ -49,12 +49,11 @@ def print_table(
     width = (shutil.get_terminal_size((_UNLIMITED, 0)).columns if fit else _UNLIMITED) - len(indent)
     shown = list(dict.fromkeys(head for row in rows for head in row))
     cells = {head: _cells([row.get(head) for row in rows]) for head in shown}
-    heads = {head: head for head in shown}
-    full = {head: max(map(len, (head, *cells[head]))) for head in shown}
-    if sum(full.values()) + 2 * len(full) > width + 2:
+    heads = {head: [head] for head in shown}
+    if sum(max(map(len, (head, *cells[head]))) + 2 for head in shown) > width + 2:
         # Headings are folded after each word.
-        heads = {head: head.replace("_", "_ ") for head in shown}
-        full = {head: max(map(len, (*heads[head].split(), *cells[head]))) for head in shown}
+        heads = {head: re.split("(?<=_)| ", head) for head in shown}
+    full = {head: max(map(len, (*heads[head], *cells[head]))) for head in shown}
     widths = {head: min(full[head], max(len(head), width // 7)) if head in cut else full[head] for head in shown}
     left_out: list[str] = []
     while (spare := width + 2 - sum(widths[head] + 2 for head in shown)) < 0 and len(shown) > 1:
@@ -63,8 +62,7 @@ def print_table(
         more = min(full[head] - widths[head], max(0, spare))
         widths[head] += more
         spare -= more
-    folded = [[line.replace("_ ", "_") for line in textwrap.wrap(heads[head], widths[head])] for head in shown]
-    headings = [*zip_longest(*map(reversed, folded), fillvalue="")][::-1]
+    headings = [*zip_longest(*(reversed(heads[head]) for head in shown), fillvalue="")][::-1]
     numbers = {head for head in shown if any(type(row.get(head)) in (int, float) for row in rows)}
     for index, line in enumerate((*headings, *zip(*(cells[head] for head in shown), strict=True))):
         texts = [
