@@ -54,7 +54,7 @@ async def test_with_a_key_everything_is_asked_and_works(simulator: Simulator) ->
     assert status == 0
     assert {feed.name for feed in FEEDS} <= lines.keys()
     assert {line["verdict"] for line in lines.values()} == {"ok"}
-    assert lines["metagraph"]["records"] == 12
+    assert (lines["metagraph"]["status"], lines["metagraph"]["records"]) == (200, 12)
     assert lines["nodes"]["records"] == len(simulator.world.miners[0].gpus)
     assert lines["nodes"]["hotkey"] == lines["unique_chute_history"]["hotkey"] == HOTKEY
 
