@@ -89,6 +89,7 @@ class Settings:
 
     api_url: str = "https://api.chutes.ai"
     api_timeout: float = 20.0
+    chain_url: str | None = None
     watched: frozenset[str] = frozenset()
     keys: tuple[Hotkey, ...] = ()
     listen: tuple[Address, ...] = (Address("", 10064),)
@@ -130,6 +131,8 @@ def make_settings(
         if settings.collectors.get(collector.name):
             if collector.needs_key and not keys:
                 raise ConfigError(f"--collector.{collector.name} needs a hotkey's key: add --hotkey-file")
+            if collector.needs_chain and not settings.chain_url:
+                raise ConfigError(f"--collector.{collector.name} needs a node of the chain: add --chain.url")
             if collector.scope == "miner" and not watched:
                 raise ConfigError(f"--collector.{collector.name} needs a watched miner: add --hotkey or --hotkey-file")
     return replace(settings, warnings=(*warnings, *_warnings(settings)))

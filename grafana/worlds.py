@@ -28,6 +28,8 @@ HEALTHY: Final = frozenset({World.HEALTHY})
 """The miner has GPUs, and none is idle."""
 COVERED: Final = SICK | HEALTHY
 """An exporter has run for a day."""
+CHAINED: Final = SICK | {World.KEYLESS, World.HEALTHY}
+"""The exporter asks the chain."""
 PRICED: Final = SICK
 """Costs and prices are known."""
 UNPRICED: Final = LIVE - PRICED

@@ -58,6 +58,7 @@ async def pages() -> dict[Format, str]:
     async with Simulator(world, clock=clock) as simulator:
         settings = make_settings(
             api_url=simulator.url,
+            chain_url=simulator.chain_url,
             api_timeout=PATIENCE,
             keys=(KEY,),
             miners="all",

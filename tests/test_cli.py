@@ -193,6 +193,8 @@ REFUSED = (
     ("--web.listen-address nonsense", "'nonsense' is not an address to listen on"),
     ("--web.listen-address 192.0.2.1:1", "Error: --web.listen-address: cannot listen on 192.0.2.1:1: "),
     ("CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=192.0.2.1:1", "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS: cannot listen on 192"),
+    ("--chain.url wss://127.0.0.1:9944", "Error: Invalid value for '--chain.url': it is not an address of an API"),
+    ("--collector.chain", "Error: --collector.chain needs a node of the chain: add --chain.url"),
     ("--collector.nodes", "Error: --collector.nodes needs a hotkey's key: add --hotkey-file"),
     ("CHUTES_EXPORTER_COLLECTOR_NODES=1", "Error: CHUTES_EXPORTER_COLLECTOR_NODES needs a hotkey's key"),
     ("--collector.unique_chute_history", "needs a watched miner: add --hotkey"),

@@ -136,7 +136,7 @@ _ANSWERS = st.fixed_dictionaries({name: _body(name) for name in _SHAPED})
 
 async def pages_of(url: str) -> tuple[bytes, str]:
     """Return the page in both formats, of everything that there is, asked twice."""
-    on = {collector.name: True for collector in COLLECTORS}
+    on = {collector.name: not collector.needs_chain for collector in COLLECTORS}
     ttl = {"instances": 0, "nodes": 0}
     async with Exporter(watching(url, collectors=on, miners="all", ttl=ttl), clock=Clock()) as exporter:
         text = await exporter.metrics(Format.TEXT, timeout=PATIENCE)

@@ -19,19 +19,32 @@ BASE = {"__init__", "__version__", "duration", "metric"}
 MAY_IMPORT: dict[str, set[str]] = {
     "api": set(),
     "rules": {"api"},
-    "feeds": {"api", "rules"},
-    "collectors": {"api", "rules", "feeds"},
+    "chain": {"api"},
+    "feeds": {"api", "chain", "rules"},
+    "collectors": {"api", "chain", "rules", "feeds"},
     "config": {"api", "rules", "feeds", "collectors"},
     "findings": set(),
     "log": set(),
-    "page": {"api", "feeds", "collectors", "config"},
+    "page": {"api", "chain", "feeds", "collectors", "config"},
     "web": {"api", "rules", "feeds", "collectors", "config", "page", "findings"},
-    "simulator": {"api", "config", "web"},
-    "commands": {"api", "rules", "feeds", "collectors", "config", "findings", "log", "page", "web", "simulator"},
+    "simulator": {"api", "chain", "config", "web"},
+    "commands": {
+        "api",
+        "chain",
+        "rules",
+        "feeds",
+        "collectors",
+        "config",
+        "findings",
+        "log",
+        "page",
+        "web",
+        "simulator",
+    },
     "cli": {"api", "collectors", "config", "log", "commands", "web"},
     "__main__": {"cli"},
 }
-"""The direction of the data: api, rules, feeds, collectors, page, web; with the simulator and the commands beside."""
+"""The direction of the data: api, chain, rules, feeds, collectors, page, web; and the simulator and commands beside."""
 
 
 def modules() -> list[Path]:

@@ -165,7 +165,6 @@ def expect_metagraph(want: Expected, raw: dict[str, Any]) -> None:
     incentives = sorted(seat["incentive"] for seat in raw["metagraph"])
     ahead = [one for one in incentives if one > seat["incentive"]]
     want.mine("chutes_miner_incentive_rank", 1 + len(ahead))
-    want.mine("chutes_miner_seats_behind", incentives.index(seat["incentive"]) if seat["incentive"] else None)
     want.mine("chutes_miner_consensus_ratio", Fraction(seat["vtrust"]) / 65535)
     want.mine("chutes_miner_registered", 1)
     want.mine("chutes_miner_blacklisted", seat["blacklist_reason"] not in (None, ""))

@@ -119,6 +119,7 @@ class ChutesClient:
         clock: Callable[[], float] = time.time,
         counters: ExchangeCounters | None = None,
     ) -> None:
+        self._base_url = base_url
         self.clock_offset: float | None = None
         self.clock_checked_at = -math.inf
         self.changes = defaultdict[str, Changes](Changes)
@@ -165,11 +166,12 @@ class ChutesClient:
         key: Hotkey | None = None,
         params: Mapping[str, str] | None = None,
         path: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
     ) -> Answer[T]:
         """Request an endpoint and wait for the whole answer, or raise ApiError.
 
         The key is used only if the endpoint needs a signature. ``path`` has the values for the braces in the endpoint's
-        path.
+        path. The body is sent as JSON.
         """
         if endpoint.signed and key is None:
             raise TypeError(f"{endpoint.name} must be signed: a key is needed")
@@ -177,6 +179,7 @@ class ChutesClient:
         if any(value in ("", ".", "..") for value in (path or {}).values()):
             raise errors.BadRequestError("the id is invalid", advice="Check the id.")
         url = endpoint.path.format_map({name: quote(value, safe="") for name, value in (path or {}).items()})
+        query = {**(endpoint.query or {}), **(params or {})}
         changes = self.changes[endpoint.name]
         tally, code = Tally(check=changes.begin(self._clock())), "abandoned"
         started = time.monotonic()
@@ -185,7 +188,7 @@ class ChutesClient:
                 _mapped_errors(self._server),
                 asyncio.timeout(_TOTAL_TIMEOUT),
                 self._slots[endpoint.name],
-                self._response(endpoint, url, {**(endpoint.query or {}), **(params or {})}, key) as response,
+                self._response(endpoint, url or self._base_url, query, key, body) as response,
             ):
                 value = await self._read(endpoint, _received(response, tally), tally)
                 code = str(response.status_code)
@@ -207,11 +210,11 @@ class ChutesClient:
 
     @asynccontextmanager
     async def _response(
-        self, endpoint: Endpoint[Any], url: str, params: Mapping[str, str], key: Hotkey | None
+        self, endpoint: Endpoint[Any], url: str, params: Mapping[str, str], key: Hotkey | None, body: Any
     ) -> AsyncIterator[httpx.Response]:
         """Send a request and yield a successful response."""
         headers = key.headers(int(self._clock()), endpoint.purpose) if key is not None and endpoint.signed else {}
-        async with self._http.stream(endpoint.method, url, params=params, headers=headers) as response:
+        async with self._http.stream(endpoint.method, url, params=params, headers=headers, json=body) as response:
             # The response may have no valid date.
             with suppress(ValueError, TypeError, OverflowError):
                 date = email.utils.parsedate_to_datetime(response.headers.get("date", "")).timestamp()

@@ -24,7 +24,7 @@ class Endpoint(Generic[T]):
     """One endpoint of the API.
 
     Attributes:
-        path: The path, with ``{...}`` for arguments.
+        path: The path, with ``{...}`` for arguments. Without a path, the base address itself is asked.
         shape: The shape of the answer. None if the answer has no content.
         signed: Whether a request must be signed. Other requests are never signed.
         scope: Data of the whole platform, of the signing miner, or of a miner in the path or the query.
@@ -39,10 +39,15 @@ class Endpoint(Generic[T]):
     shape: d.Shape[T] | d.StreamShape[Any] | None
     scope: Literal["platform", "signer", "miner"] = "platform"
     signed: bool = False
-    method: Literal["GET", "DELETE"] = "GET"
+    method: Literal["GET", "DELETE", "POST"] = "GET"
     query: Mapping[str, str] | None = None
     purpose: Purpose = "miner"
     max_bytes: int = MB
+
+    @property
+    def source(self) -> str:
+        """What metrics name: the method and the path, or the name without a path."""
+        return f"{self.method} {self.path}" if self.path else self.name
 
 
 def _stream(

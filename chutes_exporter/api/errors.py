@@ -126,3 +126,9 @@ class RedirectedError(ApiError):
 
     reason = "redirected"
     advice = "Set --api.url to the address that the API redirects to. Redirects are not followed."
+
+
+class WrongChainError(ApiError):
+    """The node is of another chain."""
+
+    reason = "wrong_chain"

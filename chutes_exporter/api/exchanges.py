@@ -13,7 +13,8 @@ _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 REQUESTS = EXCHANGE_METRICS.declare(
     "chutes_api_requests_total",
-    "Requests to the Chutes API by HTTP status, or by the reason of the failure if there was no complete answer.",
+    "Requests to the Chutes API and to a node of the chain (endpoint chain) by HTTP status, or by the reason of the "
+    "failure if there was no complete answer.",
     labels=("endpoint", "code"),
 )
 DURATION = EXCHANGE_METRICS.declare(

@@ -3,6 +3,7 @@
 from chutes_exporter.collectors import (
     active_instances,
     bounties,
+    chain,
     chutes,
     ended_instances,
     fleet,
@@ -28,6 +29,7 @@ from chutes_exporter.collectors.base import Answers, Collector, Miners, MinersCh
 
 COLLECTORS: tuple[Collector, ...] = (
     metagraph.COLLECTOR,
+    chain.COLLECTOR,
     scores.COLLECTOR,
     score_heading.COLLECTOR,
     stats.COLLECTOR,

@@ -166,7 +166,7 @@ def metrics_of(
     *feeds: Feed[Any], labels: tuple[str, ...] = (), each: str = "", times: int = 1, whole: bool = True
 ) -> Metrics:
     """Return metrics that a function makes of some feeds. While one of these is not whole, they are absent."""
-    source = ", ".join(f"GET {feed.endpoint.path}" for feed in feeds)
+    source = ", ".join(feed.endpoint.source for feed in feeds)
     names = frozenset(feed.name for feed in feeds) if whole else frozenset()
     return Metrics(source, labels, each=each, times=times, whole=names)
 
@@ -289,6 +289,11 @@ class Collector:
         return all(part.needs_key for part in self.parts)
 
     @property
+    def needs_chain(self) -> bool:
+        """Whether it needs a node of the chain."""
+        return any(feed.name == "chain" for feed in self.feeds)
+
+    @property
     def scope(self) -> Scope:
         """The scope of its first part."""
         return self.parts[0].scope
@@ -298,4 +303,5 @@ class Collector:
         """The default in words, for help texts and docs."""
         if self.watched_only:
             return "on for configured hotkeys; the flag adds the other exported miners"
-        return _DEFAULTS[self.default] + (", with a hotkey's key" if self.needs_key else "")
+        needs = ", with a hotkey's key" if self.needs_key else ", with --chain.url" if self.needs_chain else ""
+        return _DEFAULTS[self.default] + needs

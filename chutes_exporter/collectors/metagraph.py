@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import bisect
-
 from chutes_exporter.api.records import MetagraphNode
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.scores import ranks
 from chutes_exporter.collectors.table import Info, Row, Table, Total
 from chutes_exporter.feeds.table import METAGRAPH
 from chutes_exporter.rules.score import consensus_ratio, incentive_shares, is_blacklisted
-
-
-def _seats_behind(nodes: list[MetagraphNode]) -> dict[str, float]:
-    shares = incentive_shares(nodes)
-    ascending = sorted(shares.values())
-    # Seats without incentive have no known order.
-    return {hotkey: bisect.bisect_left(ascending, share) for hotkey, share in shares.items() if share}
-
 
 SEAT = Table[MetagraphNode](
     METAGRAPH,
@@ -56,14 +46,6 @@ SEAT = Table[MetagraphNode](
     chutes_miner_incentive_rank=Total(
         "The miner's rank by incentive among all seats, 1 for the highest. Equal incentives have equal ranks.",
         lambda nodes: ranks(incentive_shares(nodes)),
-        stability="experimental",
-        label="hotkey",
-    ),
-    chutes_miner_seats_behind=Total(
-        "Seats with a lower incentive than the miner's. With fewer of them, a newcomer takes this seat sooner. "
-        "Validators count too, because they have no incentive and the API does not mark them. A new seat is protected "
-        "for some time. Absent for a seat without incentive, because the order of these seats is unknown.",
-        _seats_behind,
         stability="experimental",
         label="hotkey",
     ),

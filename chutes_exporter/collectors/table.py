@@ -202,7 +202,7 @@ class Table(Part, Generic[R]):
         if isinstance(of, Total):
             labels = (*self._of_feed, *of.labels)
             each = _word(of.labels[0]) if of.labels and not of.among else self._each_miner
-        source = ", ".join(f"GET {feed.endpoint.path}" for feed in self.feeds)
+        source = ", ".join(feed.endpoint.source for feed in self.feeds)
         if fields := _fields(of):
             source += f": {fields}"
         whole = self._joined | ({self.feed.name} if of.whole else set())

@@ -15,6 +15,7 @@ from msgspec import UNSET
 
 from chutes_exporter.api.client import NONCE_TOLERANCE, ChutesClient
 from chutes_exporter.api.errors import ApiError, NotFoundError
+from chutes_exporter.chain.node import Node
 from chutes_exporter.commands.options import (
     Command,
     json_option,
@@ -29,7 +30,7 @@ from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.requests import Requests
-from chutes_exporter.feeds.table import FEEDS, METAGRAPH
+from chutes_exporter.feeds.table import CHAIN, FEEDS, METAGRAPH
 from chutes_exporter.web.config_file import load_web_config
 
 if TYPE_CHECKING:
@@ -76,12 +77,16 @@ def check(**flags: Any) -> None:
 
 async def run_check(settings: Settings, credentials: Credentials) -> Result:
     """Check everything once."""
+    node = None if settings.chain_url is None else Node(settings.chain_url, timeout=settings.api_timeout)
+    feeds = [feed for feed in FEEDS if feed is not CHAIN or node is not None]
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        requests = Requests(client)
+        requests = Requests(client, node)
         requests.use(settings.keys)
-        asked = [feed.of(hotkey) for feed in FEEDS for hotkey in _hotkeys(feed, settings)]
+        asked = [feed.of(hotkey) for feed in feeds for hotkey in _hotkeys(feed, settings)]
         results = await asyncio.gather(*(_ask(requests, feed) for feed in asked))
         offset, changes = client.clock_offset, client.changes
+    if node is not None:
+        await node.aclose()
     answers = dict(zip(asked, (answer for answer, _ in results), strict=True))
     lines = [
         *_setting_lines(settings, credentials),
@@ -89,7 +94,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         *(_seat_line(hotkey, answers[METAGRAPH]) for hotkey in sorted(settings.watched)),
         *(
             Line(feed.name, "", *(NO_KEY if feed.endpoint.signed else _NO_HOTKEY), "not known")
-            for feed in FEEDS
+            for feed in feeds
             if not _hotkeys(feed, settings)
         ),
         *_clock_line(offset),
@@ -177,7 +182,11 @@ async def _ask(requests: Requests, feed: Feed[Any]) -> tuple[Answer[Any] | None,
     if answer.rejected:
         reason = f"{answer.rejected} records could not be read and are left out ({answer.first_error})"
         return answer, line(reason, _UNREADABLE, "not known", *measured)
-    return answer, line("", "", "ok", *measured)
+    reason = ""
+    if feed == CHAIN:
+        state, age = answer.value.state, human_duration(answer.received_at - answer.value.state.time)
+        reason = f"block {state.block} of the main network, {age} old, runtime version {answer.value.spec_version}"
+    return answer, line(reason, "", "ok", *measured)
 
 
 def _print_report(settings: Settings, lines: list[Line], verdicts: Counter[Verdict]) -> None:

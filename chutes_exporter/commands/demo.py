@@ -70,7 +70,9 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
     simulator = Simulator(world, listen=flags["simulator_listen_address"])
     simulator.faults.update(dict(flags["simulator_fault"]))
     miner = world.miners[0]
-    settings = settings_of(flags, Credentials((miner.key,), (), ()), api_url=simulator.url)
+    settings = settings_of(
+        flags, Credentials((miner.key,), (), ()), api_url=simulator.url, chain_url=simulator.chain_url
+    )
     service = Service(settings, is_demo=True)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(signals(service.hang_up.set))
@@ -82,6 +84,7 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-"))) / "hotkey"
         path.touch(mode=0o600)
         path.write_text(json.dumps({"ss58Address": miner.hotkey, "secretSeed": TEST_SEED}))
+        values = {"API_URL": simulator.url, "CHAIN_URL": simulator.chain_url, "HOTKEY_FILE": shlex.quote(str(path))}
         # These words start the program from any folder.
         program = "chutes-exporter"
         program = program if shutil.which(program) else f"{shlex.quote(sys.executable)} -m chutes_exporter"
@@ -89,7 +92,7 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
             f"The watched miner is simulated: {len(miner.gpus)} GPUs.\n"
             f"Open {base}{settings.telemetry_path} (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
             f"Its hotkey file is {path}. These commands work in another terminal:\n"
-            f"  export CHUTES_EXPORTER_API_URL={simulator.url} CHUTES_EXPORTER_HOTKEY_FILE={shlex.quote(str(path))}"
+            f"  export {' '.join(f'CHUTES_EXPORTER_{name}={value}' for name, value in values.items())}"
         )
         for command in ("status", "advise", "query servers", "query scores", "check"):
             click.echo(f"  {program} {command}")

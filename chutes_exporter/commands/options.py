@@ -182,6 +182,13 @@ def miner_options(without: str) -> Decorator:
             type=Parsed("SECONDS", config.parse_number),
             help="Abort a request after this many seconds without data.",
         ),
+        _api(
+            "--chain.url",
+            "chain_url",
+            type=Parsed("URL", config.parse_url),
+            help="Address of a node of the chain, for seats, emission and the price of alpha. Without it, nothing is "
+            "asked from the chain. Example: https://entrypoint-finney.opentensor.ai",
+        ),
     )
 
 

@@ -135,7 +135,7 @@ class FeedCache:
         states = {feed: replace(state, results=dict(state.results)) for feed, state in self._states.items()}
         for feed, state in states.items():
             state.snapshot, state.under_way = self.peek(feed), feed in self._flights
-            is_due = now >= state.fresh_until and state.under_way
+            is_due = now >= state.fresh_until and state.under_way and not feed.in_background
             state.fresh = state.snapshot is not None and state.last_error is None and not is_due
         return states
 
@@ -185,6 +185,8 @@ class FeedCache:
             flight = self._flights[feed] = asyncio.create_task(self._fly(feed, state))
         error = state.last_error
         if flight is not None:
+            if feed.in_background and snapshot is not None and error is None:
+                return Reading(snapshot, "hit")
             # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
             await asyncio.wait({flight}, timeout=timeout)
             is_over = flight.done() and not flight.cancelled()

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from bittensor_core import encode_ss58
 from msgspec import UNSET
 
 from chutes_exporter.api.client import Answer
 
 if TYPE_CHECKING:
     from chutes_exporter.api import records as r
+    from chutes_exporter.chain.seats import Subnet
 
 Reason = Literal[
     "shrunk",  # The list lost more than a fifth, and a second answer did not confirm it.
@@ -112,6 +114,14 @@ def held_gpus_are_missing(
     active = {instance.instance_id for instance in instances or ()}
     missing = active - {gpu.instance_id for gpu in new.value}
     return len(missing) > len(active) * (1 - _SHRUNK_RATIO) and _incomplete(new, missing)
+
+
+def seats_are_others(_old: Old, new: Answer[Subnet], metagraph: Sequence[r.MetagraphNode] | None) -> bool:
+    """Compare the chain's seats with those of the API. Some may be taken between two answers."""
+    hotkeys = {uid: encode_ss58(seat.account) for uid, seat in enumerate(new.value.seats)}
+    listed = {node.node_id: node.hotkey for node in metagraph or () if node.node_id is not None}
+    same = sum(hotkeys.get(uid) == hotkey for uid, hotkey in listed.items())
+    return same < len(listed) * _SHRUNK_RATIO
 
 
 def _incomplete(new: Answer[Any], missing: AbstractSet[Any]) -> bool:

@@ -53,6 +53,7 @@ class Feed(Generic[T]):
         optional: Whether a deployment can lack the endpoint. A 404 then switches the feed off.
         checks: Possible reasons to doubt an answer, each with the check that finds it.
         evidence: Feeds that the checks compare the answer with.
+        in_background: Whether readers get the last answer while a newer one is requested, because that takes seconds.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Feed(Generic[T]):
     optional: bool = field(default=False, compare=False)
     checks: Checks = field(default_factory=lambda: {"shrunk": shrunk}, compare=False)
     evidence: tuple[Feed[Any], ...] = field(default=(), compare=False)
+    in_background: bool = field(default=False, compare=False)
 
     def of(self, hotkey: str) -> Self:
         """Return the feed of one miner."""

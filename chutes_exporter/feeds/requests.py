@@ -19,6 +19,7 @@ from chutes_exporter.api.errors import (
     UnavailableError,
     UndecodableError,
 )
+from chutes_exporter.chain.node import CHAIN
 from chutes_exporter.duration import HOUR
 from chutes_exporter.rules.losses import end_reason
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.api.records import AuditEntry, AuditReport, ComputeRecord
+    from chutes_exporter.chain.node import Node
     from chutes_exporter.feeds.feed import Feed
 
 _REPORT_PATH: Final = re.compile(r"audit/validator/[1-9A-HJ-NP-Za-km-z]{46,50}/[0-9]{1,12}\.json")
@@ -37,8 +39,9 @@ _REPORT_PATH: Final = re.compile(r"audit/validator/[1-9A-HJ-NP-Za-km-z]{46,50}/[
 class Requests:
     """Requests feeds, each with the key that it needs."""
 
-    def __init__(self, client: ChutesClient) -> None:
+    def __init__(self, client: ChutesClient, node: Node | None = None) -> None:
         self._client = client
+        self._node = node
         self._keys: dict[str, Hotkey] = {}
         self._platform_keys: list[Hotkey] = []
         self._report: tuple[str, Answer[AuditReport]] | None = None
@@ -52,6 +55,8 @@ class Requests:
         """Request a feed, or raise ApiError."""
         endpoint, hotkey = feed.endpoint, feed.hotkey
         try:
+            if endpoint is CHAIN and self._node is not None:
+                return await self._node.read()
             if endpoint is AUDIT_REPORT:
                 self._report = await newest_report(self._client, self._report)
                 return self._report[1]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from chutes_exporter.api import endpoints as e
+from chutes_exporter.chain.node import CHAIN as NODE
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.feeds import doubt
 from chutes_exporter.feeds.feed import Feed
@@ -100,6 +101,15 @@ PLATFORM_GPUS = _feed(e.PLATFORM_GPUS, 300.0, 1800.0, optional=True, checks={})
 # The report of an hour is made a minute after its end. While it is late, the list of reports is requested every minute.
 AUDIT_REPORT = _feed(
     e.AUDIT_REPORT, 55.0, 3 * HOUR, changes="hourly", due=lambda report: report.end + 3690.0, optional=True, checks={}
+)
+CHAIN = _feed(
+    NODE,
+    300.0,
+    1800.0,
+    changes="every 12 seconds, pay about every 72 minutes",
+    checks=_SHRUNK | {"disagrees": doubt.seats_are_others},
+    evidence=(METAGRAPH,),
+    in_background=True,
 )
 
 FEEDS: tuple[Feed[Any], ...] = tuple(value for value in [*globals().values()] if isinstance(value, Feed))

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.chain.node import Node
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.feeds.cache import FeedCache, FeedState, steady
 from chutes_exporter.feeds.requests import Requests
@@ -54,7 +55,10 @@ class Exporter:
         self.telemetry = telemetry.Telemetry(started_at=clock())
         counters = self.telemetry.exchanges
         self.client = ChutesClient(settings.api_url, timeout=settings.api_timeout, counters=counters, clock=clock)
-        self._requests = Requests(self.client)
+        self._node = None
+        if settings.chain_url is not None:
+            self._node = Node(settings.chain_url, timeout=settings.api_timeout, counters=counters, clock=clock)
+        self._requests = Requests(self.client, self._node)
         self.feeds = FeedCache(self._requests.fetch, clock=clock, monotonic=monotonic)
         self._rendering = asyncio.Lock()
         # asyncio's own threads may all wait for a name server that does not answer.
@@ -63,7 +67,7 @@ class Exporter:
         self._adopt(settings)
 
     def reconfigure(self, settings: Settings) -> None:
-        """Watch other miners, or use other keys. The address of the API and the timeouts stay the same."""
+        """Watch other miners, or use other keys. The addresses and the timeouts stay the same."""
         self._adopt(settings)
         self.feeds.forget(set(self.feeds.states()) - set(self.plan.feeds))
 
@@ -80,6 +84,8 @@ class Exporter:
     async def __aexit__(self, *_: object) -> None:
         await self.feeds.aclose()
         await self.client.aclose()
+        if self._node is not None:
+            await self._node.aclose()
         self._thread.shutdown(wait=False)
 
     def readiness(self) -> tuple[bool, str]:

@@ -48,7 +48,7 @@ class Plan:
         return [entry.collector for entry in self.entries]
 
 
-OffReason = Literal["without_key", "without_hotkey", "by_flag", "by_default"]
+OffReason = Literal["without_key", "without_hotkey", "without_chain", "by_flag", "by_default"]
 """The reason for which a collector is off."""
 
 
@@ -57,6 +57,8 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
     choice = settings.collectors.get(collector.name)
     if choice is False:
         return "by_flag"
+    if collector.needs_chain and not settings.chain_url:
+        return "without_chain"
     if (collector.needs_key or (collector.default == "key" and not choice)) and not settings.keys:
         return "without_key"
     if (collector.scope == "miner" or (collector.watched_only and not choice)) and not settings.watched:

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from cachetools import LRUCache
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -20,8 +21,9 @@ from starlette.routing import Route
 from chutes_exporter.api.decoding import StreamShape
 from chutes_exporter.api.endpoints import ENDPOINTS, HELD_GPUS, MINER_GPUS, PLATFORM_GPUS, Endpoint
 from chutes_exporter.api.keys import verify_headers
+from chutes_exporter.chain.node import CHAIN
 from chutes_exporter.config import Address
-from chutes_exporter.simulator import answers
+from chutes_exporter.simulator import answers, chain
 from chutes_exporter.simulator.world import World
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from chutes_exporter.simulator.world import Miner
+
+_CHAIN_PATH: Final = "/chain"
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def parse_fault(text: str) -> tuple[str, Fault]:
     """Parse ``ENDPOINT=KIND`` or ``ENDPOINT=KIND:VALUE``, or raise ValueError with examples."""
     name, _, rest = text.partition("=")
     kind, _, value = rest.partition(":")
-    kinds = _KINDS if name in {endpoint.name for endpoint in ENDPOINTS} else {}
+    kinds = _KINDS if name in {endpoint.name for endpoint in (*ENDPOINTS, CHAIN)} else {}
     try:
         return name, kinds[kind](value)
     except (KeyError, ValueError):
@@ -94,6 +98,7 @@ class Simulator:
     Attributes:
         clock: The service's clock: Unix time in seconds.
         url: Its base address.
+        chain_url: The address of its node of the chain.
         faults: Faults by endpoint name. Change them at any time.
         requests: The newest requests, oldest first.
         in_flight: Number of unanswered requests to each endpoint.
@@ -110,10 +115,12 @@ class Simulator:
         self._socket = open_socket(listen or Address("127.0.0.1", 0), "--simulator.listen-address")
         address = bound_address(self._socket)
         self.url = f"http://{address if address.host else f'127.0.0.1:{address.port}'}"
+        self.chain_url = f"{self.url}{_CHAIN_PATH}"
+        self._blocks: LRUCache[str, chain.Block] = LRUCache(16)
         self.app = Starlette(
             routes=[
-                Route(endpoint.path, self._route(endpoint), methods=[endpoint.method])
-                for endpoint in ENDPOINTS
+                Route(endpoint.path or _CHAIN_PATH, self._route(endpoint), methods=[endpoint.method])
+                for endpoint in (*ENDPOINTS, CHAIN)
                 # Their path is that of another endpoint.
                 if endpoint not in (MINER_GPUS, PLATFORM_GPUS)
             ],
@@ -140,7 +147,8 @@ class Simulator:
                 del self.faults[name]
             try:
                 await asyncio.sleep(fault.latency)
-                response = self._respond(request, asked, fault)
+                asked_node = await request.json() if endpoint is CHAIN else None
+                response = self._respond(request, asked, fault, asked_node)
             except asyncio.CancelledError:
                 # The server stops or the client disconnected, so nobody reads this answer.
                 return Response(status_code=503)
@@ -155,13 +163,18 @@ class Simulator:
 
         return route
 
-    def _respond(self, request: Request, endpoint: Endpoint[Any], fault: Fault) -> Response:
+    def _respond(self, request: Request, endpoint: Endpoint[Any], fault: Fault, asked_node: Any) -> Response:
         if fault.body is not None:
             return Response(fault.body, fault.status or 200)
         if fault.status is not None:
             raise HTTPException(fault.status, "simulated fault")
         now = self.clock()
         signer: Any = self._authenticate(request, endpoint, now) if endpoint.signed else None
+        self.world.grow(now)
+        if endpoint is CHAIN:
+            block = chain.make_block(self.world, now)
+            self._blocks[block.hash] = block
+            return JSONResponse(chain.respond(asked_node, block, self._blocks))
         call = answers.Call(self.world, now, signer, request.path_params, request.query_params)
         # The function of an endpoint has its name.
         answer = getattr(answers, endpoint.name)(call)

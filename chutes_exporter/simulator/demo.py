@@ -57,6 +57,8 @@ class DemoWorld(World):
         self._troubles = frozenset(troubles)
         servers = len(_FLEET) - ("idle" not in troubles)
         super().__init__(seed=seed, start=start, size=replace(size or Size(), servers=servers))
+        # Without a score, it would lose its seat within three days.
+        self.miners[0].registered_at = start - 16 * DAY
 
     def blacklist_reason(self, uid: int) -> str | None:
         return "Spoofed GPUs" if uid == 0 and "blacklisted" in self._troubles else super().blacklist_reason(uid)

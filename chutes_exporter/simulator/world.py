@@ -20,6 +20,7 @@ from bittensor_core import encode_ss58
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator import service
+from chutes_exporter.simulator.chain import next_seat
 from chutes_exporter.simulator.service import Chute, End, Gpu, Instance, last, make_random, make_uuid
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ LONGEST_INACTIVE: Final = 3 * HOUR
 """Instances that are not active so long after their verification are purged."""
 _KEPT: Final = 12 * HOUR
 """The service's decisions do not depend on instances that ended longer ago: it is the longest age of a bounty."""
+_SEAT_PERIOD: Final = 2 * HOUR * 256
+"""Seconds in which there are as many registrations as seats."""
 _JOB_PERIOD: Final = 20 * MINUTE
 """Seconds between two new jobs."""
 _OLD_MODELS: Final = ("4090", "a100")
@@ -193,6 +196,7 @@ class World:
             for server in miner.servers:
                 for life in self._lives(miner, server):
                     self._continue(life)
+        self._continue(self._registrations())
 
     def _random(self, *parts: object) -> random.Random:
         return make_random(self._seed, *parts)
@@ -243,10 +247,24 @@ class World:
             key=Hotkey.from_seed(seed, source="simulator"),
             coldkey=encode_ss58(hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest()),
             blacklist_reason=self.blacklist_reason(uid),
-            registered_at=round(self.start - (draw.uniform(61, 300) if active else draw.uniform(0.1, 90)) * DAY, 6),
+            registered_at=round(self.start - (draw.uniform(61, 300) if active else draw.uniform(0.1, 19)) * DAY, 6),
             stake=draw.uniform(1, 500) * active,
             servers=self._servers(uid, count) if active else (),
         )
+
+    def _registrations(self) -> Iterator[float]:
+        """Give the seat that the chain's rule chooses to a newcomer, who launches nothing, again and again."""
+        for number in itertools.count():
+            yield (now := self.start + (0.75 + number) * _SEAT_PERIOD / len(self.miners))
+            if (uid := next_seat(self, now)) is not None:
+                hotkey, coldkey = (
+                    hashlib.sha256(f"{self._seed}/{kind} of newcomer/{number}".encode())
+                    for kind in ("hotkey", "coldkey")
+                )
+                key = Hotkey.from_seed(hotkey.hexdigest(), source="simulator")
+                del self.by_hotkey[self.miners[uid].hotkey]
+                miner = Miner(uid, key, encode_ss58(coldkey.digest()), None, now, 0.0, ())
+                self.miners[uid] = self.by_hotkey[miner.hotkey] = miner
 
     def _servers(self, uid: int, count: int) -> tuple[Server, ...]:
         servers = [self.make_server(uid, index) for index in range(count)]

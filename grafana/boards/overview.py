@@ -9,7 +9,6 @@ from typing import Final
 import yaml
 
 from grafana.boards.instances import ENDS_KNOWN_SINCE, LOST_UNITS, NO_REPORT
-from grafana.boards.subnet import seats_behind
 from grafana.parts import (
     ALERTS,
     CLOCK,
@@ -36,7 +35,7 @@ from grafana.parts import (
     with_chute_name,
 )
 from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, UNWATCHED, State
-from grafana.worlds import ALARMED, ALL, BUSY, CALM, COVERED, LIVE, PRICED, STOCKED, UNPRICED
+from grafana.worlds import ALARMED, ALL, BUSY, CALM, CHAINED, COVERED, LIVE, PRICED, STOCKED, UNPRICED
 
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
 ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alerts.yml"
@@ -44,7 +43,7 @@ ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alert
 SHARE: Final = of_miners("chutes_miner_score_ratio")
 HEADING: Final = recorded("hotkey:chutes_miner_score_heading_ratio:max")
 RANK: Final = of_miners("chutes_miner_score_rank")
-BEHIND: Final = of_miners("chutes_miner_seats_behind")
+BEFORE_LOSS: Final = of_miners("chutes_miner_registrations_before_loss")
 REGISTRATION: Final = of_miners("chutes_miner_registered")
 EARNED: Final = f"sum({recorded('hotkey:chutes_miner_estimated_usd_per_day:max')})"
 EARNED_ALPHA: Final = f"sum({recorded('hotkey:chutes_miner_estimated_alpha_per_day:max')})"
@@ -182,13 +181,13 @@ OVERVIEW.show(
         empty="no score",
     ),
     stat_panel(
-        "Seats behind",
-        "Taken seats with a lower incentive than the miner's; with several miners, the fewest. If no seat is free, "
-        "newcomers take the seat with the lowest incentive. The order of seats without incentive is unknown. The "
-        "Subnet board shows who comes closer.",
-        seats_behind(BEHIND, INCENTIVE),
+        "Before seat loss",
+        "Registrations before the one that takes the miner's seat; with several miners, the fewest. The Subnet board "
+        "shows who comes closer.",
+        [Query(f"min({BEFORE_LOSS})", "registrations", CHAINED)],
         thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
         decimals=0,
+        empty="cannot be lost now, or no --chain.url",
     ),
     table_panel(
         "What is wrong",
@@ -230,7 +229,7 @@ OVERVIEW.show(
             Query(SHARE, data=BUSY),
             Query(HEADING),
             Query(RANK, data=BUSY),
-            Query(BEHIND, data=BUSY),
+            Query(BEFORE_LOSS, data=CHAINED),
             Query(_gpus("~earning|disabled"), data=STOCKED),
             Query(_gpus("starting"), data=STOCKED),
             Query(_gpus("idle"), data=STOCKED),
@@ -242,7 +241,7 @@ OVERVIEW.show(
             Column("B", "Score share", "percentunit", 2, width=125),
             Column("C", "Heading", "percentunit", 2, width=90),
             Column("D", "Rank", "none", 0, width=60),
-            Column("E", "Seats behind", "none", 0, width=110),
+            Column("E", "Before seat loss", "none", 0, width=130),
             Column("F", "Earning", "none", 0, width=80),
             Column("G", "Starting", "none", 0, width=80),
             *(

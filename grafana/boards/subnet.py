@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from grafana.parts import (
     EXPORTERS,
@@ -22,10 +22,7 @@ from grafana.parts import (
     top_ten_at_end,
 )
 from grafana.states import BLACKLISTED, DIRECTION, NOBODY, ORANGE, PLAIN, RED
-from grafana.worlds import KEYED, LIVE, SICK
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from grafana.worlds import CHAINED, KEYED
 
 CHOSEN: Final = {"hotkey": "$miner"}
 RATIO: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
@@ -33,7 +30,7 @@ RANK: Final = of_exporters("chutes_miner_score_rank", "hotkey")
 MY_RATIO: Final = of_exporters("chutes_miner_score_ratio", **CHOSEN)
 MY_RANK: Final = of_exporters("chutes_miner_score_rank", **CHOSEN)
 MY_RANK_BEFORE: Final = f"max({select('chutes_miner_score_rank', EXPORTERS, **CHOSEN)} offset 1d)"
-BEHIND: Final = of_exporters("chutes_miner_seats_behind", **CHOSEN)
+BEFORE_LOSS: Final = of_exporters("chutes_miner_registrations_before_loss", **CHOSEN)
 HEADING: Final = "hotkey:chutes_miner_score_heading_ratio:all"
 MY_HEADING: Final = select(HEADING, **CHOSEN)
 POINTS: Final = f"100 * (sum({MY_HEADING}) - on () {MY_RATIO})"
@@ -58,19 +55,6 @@ NEWCOMER: Final = (MINER[0], replace(MINER[1], states=NOBODY))
 EVERYBODY: Final = "Unknown: no data. It needs an exporter with --miners all."
 
 
-def seats_behind(behind: str, incentive: str) -> Sequence[Query]:
-    """Return the queries of a stat: the fewest seats behind the miners, or that the order of seats is unknown."""
-    full = f"{TAKEN} == 256"
-    fewest, nothing = f"(min({behind}) unless on () min({incentive}) == 0)", f"min({incentive}) == 0"
-    unknown = "incentive, order unknown"
-    return [
-        Query(f"{fewest} and on () {full}", "of 256", SICK, sometimes=True),
-        Query(f"{fewest} unless on () {full}", "some are free", LIVE - SICK, color=PLAIN, sometimes=True),
-        Query(f"{nothing} and on () {full}", unknown, SICK, unit="percent", sometimes=True),
-        Query(f"{nothing} unless on () {full}", unknown, LIVE - SICK, unit="percent", color=PLAIN, sometimes=True),
-    ]
-
-
 def _near(query: str) -> str:
     """Keep the chosen miner and its neighbours in the ranking."""
     return f"{query} and on (hotkey) {NEAR}"
@@ -90,12 +74,12 @@ SUBNET: Final = Board(
 
 SUBNET.show(
     stat_panel(
-        "Seats behind",
-        "Taken seats with a lower incentive than the chosen miner's. If no seat is free, newcomers take the seat with "
-        "the lowest incentive. Below 5, put idle GPUs to work. The order of seats without incentive is unknown.",
-        seats_behind(BEHIND, of_exporters("chutes_miner_incentive_ratio", **CHOSEN)),
+        "Before seat loss",
+        "Registrations before the one that takes the chosen miner's seat. Below 5, put idle GPUs to work.",
+        [Query(BEFORE_LOSS, "registrations", CHAINED)],
         thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
         decimals=0,
+        empty="cannot be lost now, or no --chain.url",
         size=(5, 3),
     ),
     stat_panel(

@@ -28,7 +28,7 @@ async def test_no_collector_costs_more_than_it_says(size: Size, clock: Clock) ->
     world = FewJobs(start=NOON, size=size)
     async with Simulator(world, clock=clock) as simulator:
         on = {collector.name: True for collector in COLLECTORS}
-        settings = watching(simulator.url, collectors=on, hotkeys=world.by_hotkey)
+        settings = watching(simulator.url, collectors=on, hotkeys=world.by_hotkey, chain_url=simulator.chain_url)
         async with Exporter(settings, clock=clock) as exporter:
             page = await page_of(exporter)
     counts = {

@@ -15,20 +15,18 @@ def run(*seats: dict[str, Any], **options: Any) -> Collected:
     return collected(COLLECTOR, {METAGRAPH: list(seats)}, **options)
 
 
-def test_equal_incentives_have_equal_places_and_who_goes_first_without_incentive_is_unknown() -> None:
+def test_equal_incentives_have_equal_ranks() -> None:
     seats = [seat("a", incentive=2.0), seat("b", incentive=2.0), seat("c"), seat("d")]
     made = run(*seats, miners="all")
-    assert made.of("chutes_miner_incentive_rank", "chutes_miner_seats_behind") == {
+    assert made.of("chutes_miner_incentive_rank") == {
         "chutes_miner_incentive_rank{hotkey=a}": 1,
         "chutes_miner_incentive_rank{hotkey=b}": 1,
         "chutes_miner_incentive_rank{hotkey=c}": 3,
         "chutes_miner_incentive_rank{hotkey=d}": 3,
-        "chutes_miner_seats_behind{hotkey=a}": 2,
-        "chutes_miner_seats_behind{hotkey=b}": 2,
     }
 
 
-INCENTIVES = ("chutes_miner_incentive_ratio", "chutes_miner_incentive_rank", "chutes_miner_seats_behind")
+INCENTIVES = ("chutes_miner_incentive_ratio", "chutes_miner_incentive_rank")
 
 
 def test_where_no_seat_has_an_incentive_nobody_has_a_share() -> None:

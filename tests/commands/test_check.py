@@ -10,7 +10,7 @@ import pytest
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.commands.result import MISSING
-from chutes_exporter.feeds.table import FEEDS
+from chutes_exporter.feeds.table import CHAIN, FEEDS
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.commands.support import MINE, Target, run, world_of_today
@@ -50,8 +50,9 @@ async def check_json(
 
 
 async def test_with_a_key_everything_is_asked_and_works(simulator: Simulator) -> None:
-    status, lines = await check_json(simulator, **MINE)
+    status, lines = await check_json(simulator, "--chain.url", simulator.chain_url, **MINE)
     assert status == 0
+    assert re.fullmatch(r"block 95\d{5} of the main network, \d.* old, runtime version 475", lines["chain"]["reason"])
     assert {feed.name for feed in FEEDS} <= lines.keys()
     assert {line["verdict"] for line in lines.values()} == {"ok"}
     assert (lines["metagraph"]["status"], lines["metagraph"]["records"]) == (200, 12)
@@ -70,10 +71,19 @@ async def test_the_table_is_one_that_a_person_can_read(simulator: Simulator) -> 
     assert all(len(row) <= 80 for row in rows[: rows.index("")])
 
 
+async def test_a_node_of_another_chain_is_refused(simulator: Simulator) -> None:
+    simulator.faults["chain"] = Fault(body=b'{"result": "0x91b171bb158e2d3848fa23a9f1c25182"}')
+    status, lines = await check_json(simulator, "--chain.url", simulator.chain_url)
+    assert (status, lines["chain"]["verdict"]) == (1, "failed")
+    assert "it begins with 0x91b171bb158e…, not 0x2f0555cc76fc…" in lines["chain"]["reason"]
+    assert "node of Bittensor's main network" in lines["chain"]["advice"]
+
+
 async def test_without_a_key_signed_endpoints_are_skipped_and_are_not_known(simulator: Simulator) -> None:
     status, lines = await check_json(simulator)
     assert status == 3
-    for feed in FEEDS:
+    assert "chain" not in lines
+    for feed in {*FEEDS} - {CHAIN}:
         is_asked = not feed.endpoint.signed and feed.endpoint.scope == "platform"
         assert lines[feed.name]["verdict"] == ("ok" if is_asked else "not known")
     _, output = await check(simulator)

@@ -61,6 +61,7 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
         "HOTKEY": hotkey_file(tmp_path / "hot"),
         "CHUTES_EXPORTER_HOTKEY": OTHER,
         "VALIDATOR_API": "http://127.0.0.1:9",
+        "CHUTES_EXPORTER_CHAIN_URL": "http://127.0.0.1:9",
         "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS": "127.0.0.1:0",
         "CHUTES_EXPORTER_WEB_TELEMETRY_PATH": "/other",
         "CHUTES_EXPORTER_COLLECTOR_SCORES": "false",

@@ -114,6 +114,28 @@ async def test_an_answer_that_is_overdue_for_its_maximum_age_is_dropped_and_a_fa
     assert isinstance(only(feeds).last_error, UnavailableError)
 
 
+async def test_a_feed_in_the_background_serves_its_last_answer_while_it_is_requested(
+    feeds: FeedCache, upstream: Upstream, time: Clock
+) -> None:
+    feed = replace(FEED, in_background=True)
+    results = [(await feeds.read(feed, 5)).result]
+    upstream.open.clear()
+    time.now += 60
+    results += [(await feeds.read(feed, 5)).result for _ in range(2)]
+    assert results == ["miss", "hit", "hit"]
+    assert only(feeds).fresh
+    upstream.error = UnavailableError("no")
+    upstream.open.set()
+    while only(feeds).under_way:
+        await asyncio.sleep(0)
+    time.now += 10
+    late = await feeds.read(feed, 5)
+    assert (late.result, str(late.error)) == ("stale", "no")
+    assert upstream.asked == 3
+    assert not only(feeds).fresh
+    await feeds.aclose()
+
+
 async def test_readers_at_the_same_time_share_one_request(feeds: FeedCache, upstream: Upstream) -> None:
     readings = await asyncio.gather(*(read(feeds) for _ in range(50)))
     assert upstream.asked == 1

@@ -17,7 +17,7 @@ from chutes_exporter.config import make_settings
 from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Size
 from grafana.boards import BOARDS
 from grafana.parts import ANNOTATION, VARIABLES
-from grafana.worlds import World
+from grafana.worlds import CHAINED, World
 from tests.grafana.display import committed, panels
 from tests.grafana.timeline import RULES as ALL_RULES
 from tests.grafana.timeline import Timeline, seconds
@@ -168,13 +168,14 @@ def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:
     return world, world.miners[active if kind is World.EMPTY else 0]
 
 
-def _settings(kind: World, url: str, world: DemoWorld, miner: Miner, *, readme: bool) -> Settings:
+def _settings(kind: World, simulator: Simulator, world: DemoWorld, miner: Miner, *, readme: bool) -> Settings:
     keys = {World.KEYLESS: (), World.SICK: (miner.key, UNKNOWN)}.get(kind, (miner.key,))
     others = {World.KEYLESS: [miner.hotkey], World.SICK: [world.miners[-1].hotkey]}.get(kind, [])
     if readme:
         keys, others = (miner.key,), []
     return make_settings(
-        api_url=url,
+        api_url=simulator.url,
+        chain_url=simulator.chain_url if readme or kind in CHAINED else None,
         api_timeout=PATIENCE,
         keys=keys,
         hotkeys=others,
@@ -261,7 +262,7 @@ async def scene(
         simulator = Simulator(world, clock=clock)
         simulator.app.add_middleware(recorder.middleware)
         await stack.enter_async_context(simulator)
-        settings = _settings(kind, simulator.url, world, miner, readme=readme)
+        settings = _settings(kind, simulator, world, miner, readme=readme)
         url, _ = await stack.enter_async_context(served_exporter(settings, clock, monotonic=clock))
         # A pair watches the healthy miner: nothing may be counted twice. Two exporters would have the same page.
         targets = [f"exporter-{number + 1}:9109" for number in range(2 if kind is World.HEALTHY else 1)]

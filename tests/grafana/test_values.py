@@ -12,7 +12,7 @@ import pytest
 
 from grafana import states
 from grafana.boards import BOARDS
-from grafana.worlds import World
+from grafana.worlds import CHAINED, World
 from tests.grafana.display import committed, panels
 from tests.grafana.scenes import COSTS, END, FIGURES, short
 
@@ -189,7 +189,6 @@ class Truth:
         raw = self.api["scores"]["raw_values"]
         found: Expected = {
             Place("Score share"): self.of_watched(self.shares),
-            Place("Seats behind"): min(map(self.behind, self.seats.keys() & self.watched)),
             Place("Score share and heading", "heading"): self.of_watched(heading),
             Place("Counting instances", "past hour"): self.of_watched(self.work("past_hour", "total_instances")),
             Place("Counting instances", "past day"): sum(raw[hotkey]["total_instances"] for hotkey in scored),
@@ -197,6 +196,8 @@ class Truth:
         for window, name in (("past_hour", "past hour"), ("past_day", "past day"), ("all", "past week")):
             units = self.work(window, "compute_units")
             found[Place("Share of compute by window", name)] = self.of_watched(units) / sum(units.values())
+        lost = [place for hotkey, place in self.before_loss().items() if hotkey in self.watched]
+        found[Place("Before seat loss")] = min(lost, default=None)
         count = self.states()
         for hotkey in self.watched:
             seat = self.seats.get(hotkey)
@@ -205,8 +206,7 @@ class Truth:
                 found[cell("Miners", "Score share", hotkey=hotkey)] = self.shares[hotkey]
                 found[cell("Miners", "Rank", hotkey=hotkey)] = self.rank(hotkey)
             if seat is not None:
-                behind = self.behind(hotkey) if seat["incentive"] else None
-                found[cell("Miners", "Seats behind", hotkey=hotkey)] = behind
+                found[cell("Miners", "Before seat loss", hotkey=hotkey)] = self.before_loss().get(hotkey)
                 if not seat["blacklist_reason"]:
                     found[cell("Miners", "Heading", hotkey=hotkey)] = heading[hotkey]
         found[cell("Miners", "Earning", hotkey=self.miner)] = count["earning"] + count["disabled"]
@@ -231,8 +231,12 @@ class Truth:
             Place("Estimated earnings and costs", "cost of GPUs"): cost,
         }
 
-    def behind(self, hotkey: str) -> int:
-        return sum(row["incentive"] < self.seats[hotkey]["incentive"] for row in self.seats.values())
+    def before_loss(self) -> dict[str, int]:
+        """Return the registrations before the loss of each seat that is not new, if the exporter knows the chain."""
+        old = [row for row in self.seats.values() if self.at - seconds(row["synced_at"]) >= DAY]
+        old.sort(key=lambda row: (row["incentive"], seconds(row["synced_at"])))
+        lost = old[: -min(10, len(self.seats) // 8)] if self.kind in CHAINED else []
+        return {row["hotkey"]: place for place, row in enumerate(lost)}
 
     def lost(self, gpus: Iterable[Row]) -> float:
         """Return the cost in a day of the GPUs that earn nothing."""
@@ -387,7 +391,7 @@ class Truth:
         active: Counter[str] = Counter(one["miner_hotkey"] for one in self.api["active_instances"])
         heading, mine = self.heading(), self.rank(self.scored)
         found: Expected = {
-            Place("Seats behind"): self.behind(self.scored),
+            Place("Before seat loss"): self.before_loss().get(self.scored),
             Place("Free seats"): 256 - len(self.seats),
             Place("Registrations"): sum(seconds(row["synced_at"]) > self.at - DAY for row in self.seats.values()),
             Place("Score share"): self.shares[self.scored],

@@ -209,7 +209,7 @@ def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen
     for kind in (World.HEALTHY, World.KEYLESS, World.EMPTY):
         assert alarming(seen[kind]) == {("chutes-subnet", "Stake and age of seats")}
     assert alarming(seen[World.SICK]) >= {
-        *(("chutes-overview", title) for title in ("Idle GPUs", "Critical", "Seats behind", "What is wrong", "Miners")),
+        *(("chutes-overview", title) for title in ("Idle GPUs", "Critical", "What is wrong", "Miners")),
         *(("chutes-fleet", title) for title in ("Lost per day", "Earning", "Idle", "Unverified", "Servers", "GPUs")),
         *(("chutes-instances", title) for title in ("Next purge", "Instances")),
         ("chutes-market", "Idle GPUs"),

@@ -22,6 +22,8 @@ MANY = make_settings(hotkeys=[encode_ss58(bytes([number] * 32)) for number in ra
     [
         ("scores", EVERYBODY, None),
         ("scores", replace(EVERYBODY, collectors={"scores": False}), "by_flag"),
+        ("chain", EVERYBODY, "without_chain"),
+        ("chain", replace(EVERYBODY, chain_url="http://127.0.0.1:9944"), None),
         ("stats_per_chute", EVERYBODY, "without_hotkey"),
         ("stats_per_chute", replace(EVERYBODY, collectors={"stats_per_chute": True}), None),
         ("stats_per_chute", ONE, None),

@@ -46,7 +46,7 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 async def test_a_collector_runs_once_in_each_format_while_its_answers_are_the_same(
     simulator: Simulator, clock: Clock, collected: Counter[str]
 ) -> None:
-    settings = watching(simulator.url, collectors=EVERYTHING)
+    settings = watching(simulator.url, chain_url=simulator.chain_url, collectors=EVERYTHING)
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         await exporter.warm_up()
         for _ in range(2):

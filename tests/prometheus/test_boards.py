@@ -46,18 +46,6 @@ def test_with_a_watched_miner_there_are_no_alerts_also_while_scrapes_are_missed(
     miner.check(tmp_path, {}, values={critical: (20, {"{}": 0}), nothing: (20, {row: 1}), unwatched: (20, {})})
 
 
-def test_a_seat_without_incentive_says_that_the_order_is_unknown(tmp_path: Path) -> None:
-    miner = Scenario(10)
-    miner.drop(0, "chutes_miner_seats_behind")
-    miner.set("chutes_miner_incentive_ratio", 0)
-    panels = [("chutes-overview", "Seats behind"), ("chutes-subnet", "Seats behind")]
-    # All seats are taken, so that 0 is red.
-    expected: tuple[dict[str, float], ...] = ({}, {}, {"{}": 0}, {})
-    miner.check(tmp_path, {}, values={
-        asked(*panel, number): (5, found) for panel in panels for number, found in enumerate(expected)
-    })  # fmt: skip
-
-
 def test_ends_are_known_since_the_end_of_the_last_gap(tmp_path: Path) -> None:
     # The report of 3:00 is missing.
     miner = Scenario(6 * HOUR, step=4)

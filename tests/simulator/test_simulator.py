@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from chutes_exporter.chain.node import Node
 from chutes_exporter.duration import HOUR
-from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Size, parse_fault
+from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Size, parse_fault
 from chutes_exporter.simulator.app import GARBAGE
-from tests.support import HOTKEY, KEY, NOON, get
-
-if TYPE_CHECKING:
-    from chutes_exporter.simulator import Simulator
+from tests.support import HOTKEY, KEY, NOON, PATIENCE, Clock, get
 
 
 @pytest.mark.parametrize(
@@ -49,3 +45,25 @@ async def test_a_signature_for_another_purpose_is_refused(simulator: Simulator) 
     response = await get(f"{simulator.url}/miner/inventory", **KEY.headers(int(NOON), "tee"))
     assert response.status_code == 401
     assert response.json()["detail"].startswith(f"Invalid request signature for hotkey {HOTKEY}")
+
+
+@pytest.mark.parametrize("troubles", [(), ("blacklisted",)])
+async def test_registrations_take_the_seats_that_the_chain_names_first(troubles: tuple[str, ...]) -> None:
+    world, clock = DemoWorld(start=NOON, troubles=troubles, size=Size(miners=48, active_miners=20, chutes=60)), Clock()
+    before = list[int | None]()
+    async with Simulator(world, clock=clock) as simulator:
+        node = Node(simulator.chain_url, timeout=PATIENCE, clock=clock)
+        for registration in range(4):
+            at = NOON + (0.75 + registration) * 2 * HOUR * 256 / 48
+            clock.now = at - 12
+            outlooks = [*(await node.read()).value.outlooks()]
+            before.append(outlooks[0].registrations_before_loss)
+            (first,) = (one.hotkey for one in outlooks if one.registrations_before_loss == 0)
+            seats = set(world.by_hotkey)
+            world.grow(at)
+            assert seats - set(world.by_hotkey) == {first}
+            assert len(world.by_hotkey) == len(seats)
+        await node.aclose()
+    # A miner without a score comes closer to the loss of its seat.
+    places = [place for place in before if place is not None]
+    assert places == [3, 2, 1, 0] if troubles else min(places, default=30) >= 30

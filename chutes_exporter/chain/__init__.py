@@ -1,0 +1,1 @@
+"""The chain: storage keys, requests to a node, seats and income."""

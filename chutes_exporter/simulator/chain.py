@@ -1,0 +1,126 @@
+"""The chain of a simulated world: a node that answers about finalized blocks, and registrations by the chain's rule."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from bittensor_core import decode_ss58
+
+from chutes_exporter.chain import storage as s
+from chutes_exporter.chain.node import GENESIS
+from chutes_exporter.chain.seats import Seat, registrations_before_loss
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chutes_exporter.simulator.world import World
+
+_START: Final = 9_593_342
+"""The block at the start of the world."""
+_TEMPO: Final = 360
+_ALPHA_PER_BLOCK: Final = 410_000_000
+_OWNER: Final = hashlib.sha256(b"owner").digest()
+
+
+@dataclass(frozen=True)
+class Block:
+    """A finalized block: its hash, the values of the storage, and the price of an alpha."""
+
+    hash: str
+    storage: Mapping[str, str | None]
+    price: str = "0x35ca3b0400000000"
+
+
+def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -> dict[str, Any]:
+    """Answer a call of JSON-RPC. ``blocks`` are those that the node still knows, by hash."""
+    match call["method"], call["params"]:
+        case "chain_getBlockHash", [0]:
+            result: Any = GENESIS
+        case "chain_getFinalizedHead", []:
+            result = head.hash
+        case "state_getRuntimeVersion", [at] if at in blocks:
+            result = {"specName": "node-subtensor", "specVersion": 475}
+        case "state_queryStorageAt", [keys, at] if at in blocks:
+            result = [{"block": at, "changes": [[key, blocks[at].storage.get(key)] for key in keys]}]
+        case "state_call", ["SwapRuntimeApi_current_alpha_price", "0x4000", at] if at in blocks:
+            result = blocks[at].price
+        case _:
+            return {"id": call["id"], "error": {"code": -32601, "message": "Method not found"}}
+    return {"jsonrpc": "2.0", "id": call["id"], "result": result}
+
+
+def block_number(world: World, now: float) -> int:
+    return _START + int((now - world.start) // 12)
+
+
+def make_block(world: World, now: float) -> Block:
+    """Return the newest block of a world."""
+    state, seats = _state(world, now)
+    storage = {item.key: _text(item, getattr(state, name)) for name, item in s.SUBNET_ITEMS.items()}
+    for uid, seat in enumerate(seats):
+        storage[s.HOTKEY.of_uid(uid)] = _text(s.HOTKEY, seat.account)
+        storage[s.REGISTERED.of_uid(uid)] = _text(s.REGISTERED, seat.registered)
+        storage[s.COLDKEY.of_account(seat.account)] = _text(s.COLDKEY, seat.coldkey)
+    return Block("0x" + hashlib.sha256(f"{world.start}/{state.block}".encode()).hexdigest(), storage)
+
+
+def next_seat(world: World, now: float) -> int | None:
+    """Return the UID of the seat that a registration takes, None if it is refused."""
+    state, seats = _state(world, now)
+    before = registrations_before_loss(state, seats)
+    return next((uid for uid, seat in enumerate(seats) if before.get(seat.account) == 0), None)
+
+
+def _state(world: World, now: float) -> tuple[s.State, list[Seat]]:
+    incentives = world.incentives(now)
+    block, total = block_number(world, now), sum(incentives.values()) or 1
+    # The epoch of a block has been paid in the block before.
+    epoch = (block - 1) // _TEMPO * _TEMPO
+    seats = [
+        Seat(
+            account=decode_ss58(miner.hotkey),
+            coldkey=decode_ss58(miner.coldkey),
+            registered=block_number(world, miner.registered_at),
+            emission=_TEMPO * _ALPHA_PER_BLOCK * incentives.get(miner.hotkey, 0) // total,
+            incentive=incentives.get(miner.hotkey, 0),
+            dividends=0,
+        )
+        for miner in world.miners
+    ]
+    state = s.State(
+        block=block,
+        milliseconds=int(1000 * (world.start + 12 * (block - _START))),
+        seats=len(seats),
+        max_seats=len(seats),
+        immunity_period=7200,
+        min_not_immune=min(10, len(seats) // 8),
+        max_safe=1,
+        owner=_OWNER,
+        owner_hotkey=_OWNER,
+        emission=[seat.emission for seat in seats],
+        incentive=[seat.incentive for seat in seats],
+        dividends=[seat.dividends for seat in seats],
+        tempo=_TEMPO,
+        last_epoch=epoch,
+        last_paid_epoch=epoch,
+        pending_miners=_ALPHA_PER_BLOCK * (block - epoch),
+        pending_validators=0,
+        pending_root=0,
+        registration_cost=412_907_331,
+        min_cost=500_000,
+        max_cost=10**11,
+        registration_open=1,
+        consensus=0,
+        mechanisms=1,
+    )
+    return state, seats
+
+
+def _text(item: s.Item, value: Any) -> str:
+    """Return a value as a node sends it."""
+    parts = value if item.is_list else [value]
+    length = (len(parts) << 2 | 1).to_bytes(2, "little").hex() if item.is_list else ""
+    numbers = (part if isinstance(part, bytes) else part.to_bytes(item.size, "little") for part in parts)
+    return "0x" + length + "".join(number.hex() for number in numbers)

@@ -1,0 +1,78 @@
+"""A node of the chain with a recorded block, in which a test can change values and answers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import lzma
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from chutes_exporter.chain import storage
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.config import Settings, make_settings
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.simulator.chain import Block, respond
+from tests.support import NOON, PATIENCE, RECORDINGS, Clock, Page, page_of, served
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from starlette.requests import Request
+
+
+def _recorded(name: str) -> Any:
+    return json.loads(lzma.decompress((RECORDINGS / "chain" / f"{name}.json.xz").read_bytes()))
+
+
+EXPECTED = _recorded("expected")
+"""What is to be known about the recorded block."""
+TIME = storage.SUBNET_ITEMS["milliseconds"].key
+
+
+def recorded_block(**changes: str | None) -> Block:
+    """Return the recorded block, finalized half a minute before noon, with other values of some items."""
+    block = Block(**_recorded("block"))
+    values = {storage.SUBNET_ITEMS[name].key: text for name, text in changes.items()}
+    return replace(block, storage={**block.storage, TIME: number(1000 * (NOON - 30), 8), **values})
+
+
+def number(value: float, size: int) -> str:
+    """Return a number as the chain stores it."""
+    return "0x" + int(value).to_bytes(size, "little").hex()
+
+
+@dataclass
+class FakeNode:
+    """A node with one block. ``change`` may change its reply to a method."""
+
+    block: Block = field(default_factory=recorded_block)
+    change: Callable[[str, dict[str, Any]], Any] = lambda _method, reply: reply
+    calls: list[str] = field(default_factory=list)
+
+    async def _answer(self, request: Request) -> Response:
+        call = await request.json()
+        self.calls.append(call["method"])
+        reply = self.change(call["method"], respond(call, self.block, {self.block.hash: self.block}))
+        return reply if isinstance(reply, Response) else JSONResponse(reply)
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[str]:
+        """Yield its address."""
+        async with served(Starlette(routes=[Route("/rpc", self._answer, methods=["POST"])])) as url:
+            yield f"{url}/rpc"
+
+    async def page(self, **more: Any) -> Page:
+        """Return the page of an exporter at noon that asks nobody but this node."""
+        async with self.serve() as url, Exporter(settings(url, **more), clock=Clock()) as exporter:
+            return await page_of(exporter)
+
+
+def settings(url: str, **more: Any) -> Settings:
+    """Return the settings of an exporter with no other collector."""
+    on = {collector.name: collector.name == "chain" for collector in COLLECTORS}
+    return make_settings(chain_url=url, api_timeout=PATIENCE, collectors=on, **more)

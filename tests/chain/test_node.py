@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+from starlette.responses import Response
+
+from chutes_exporter.api.records import MetagraphNode
+from chutes_exporter.chain import storage
+from chutes_exporter.chain.node import Node
+from chutes_exporter.feeds.doubt import seats_are_others
+from tests.chain.support import EXPECTED, FakeNode, number, recorded_block
+from tests.support import HOTKEY, NOON, PATIENCE, Page, data_of, series
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SUBNET = EXPECTED["subnet"]
+KEYS = storage.SUBNET_ITEMS
+VERSION = series("chutes_chain_info", spec_version=str(EXPECTED["spec_version"]))
+UP = series("chutes_feed_up", feed="chain")
+
+
+def expected_page() -> Page:
+    """Return what the page has to say about the recorded block."""
+    price = SUBNET["price_rao_per_alpha"]
+    page = {
+        series("chutes_chain_block"): EXPECTED["head"]["number"],
+        VERSION: 1,
+        series("chutes_subnet_alpha_price_tao"): price / 1e9,
+        series("chutes_subnet_registration_cost_tao"): SUBNET["burn_rao"] / 1e9,
+        series("chutes_subnet_registration_open"): float(SUBNET["registration_allowed"]),
+        series("chutes_subnet_free_seats"): SUBNET["free_seats"],
+        series("chutes_subnet_window_registrations", window="1d"): SUBNET["registrations_last_7200_blocks_at_least"],
+    }
+    for hotkey, seat in EXPECTED["seats"].items():
+        page[series("chutes_miner_seat_immune", hotkey=hotkey)] = float(seat["immune"])
+        page[series("chutes_miner_emission_alpha_per_day", hotkey=hotkey)] = seat["alpha_per_day_rao"] / 1e9
+        if seat["registrations_before"] is not None:
+            page[series("chutes_miner_registrations_before_loss", hotkey=hotkey)] = seat["registrations_before"]
+        if seat["immune"]:
+            end = NOON - 30 + 12 * (seat["immune_until_block"] - EXPECTED["head"]["number"])
+            page[series("chutes_miner_immunity_end_timestamp_seconds", hotkey=hotkey)] = end
+    return page
+
+
+async def test_the_page_has_every_number_of_a_recorded_block() -> None:
+    node = FakeNode()
+    page = await node.page()
+    assert data_of(page) == pytest.approx(expected_page(), rel=1e-9)
+    storage_calls = ["state_queryStorageAt"] * 3
+    assert node.calls[:3] == ["chain_getBlockHash", "chain_getFinalizedHead", "state_getRuntimeVersion"]
+    assert node.calls[3:] == [*storage_calls, "state_call"]
+    assert page[UP] == 1
+    by_coldkey: dict[str, float] = {}
+    for hotkey, seat in EXPECTED["seats"].items():
+        pay = page[series("chutes_miner_emission_alpha_per_day", hotkey=hotkey)]
+        by_coldkey[seat["coldkey"]] = by_coldkey.get(seat["coldkey"], 0) + pay
+    assert by_coldkey == pytest.approx(
+        {coldkey: one["alpha_per_day_rao"] / 1e9 for coldkey, one in EXPECTED["income_by_coldkey"].items()}
+    )
+
+
+async def test_only_watched_miners_have_seats_unless_all_are_wanted() -> None:
+    page = await FakeNode().page(hotkeys=[HOTKEY])
+    assert {value for _, labels in data_of(page) for label, value in labels if label == "hotkey"} == {HOTKEY}
+
+
+def storage_of(**changes: str | None) -> FakeNode:
+    return FakeNode(recorded_block(**changes))
+
+
+def other(key: str, text: str | None) -> FakeNode:
+    block = recorded_block()
+    return FakeNode(replace(block, storage={**block.storage, key: text}))
+
+
+def replying(method: str, reply: Callable[[dict[str, Any]], Any]) -> FakeNode:
+    return FakeNode(change=lambda asked, answer: reply(answer) if asked == method else answer)
+
+
+def error(code: int, message: str = "no") -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "error": {"code": code, "message": message}}
+
+
+def another_block(reply: dict[str, Any]) -> dict[str, Any]:
+    return {"result": [reply["result"][0] | {"block": "0x" + "ab" * 32}]}
+
+
+def without_a_key(reply: dict[str, Any]) -> dict[str, Any]:
+    answer = reply["result"][0]
+    return {"result": [answer | {"changes": answer["changes"][1:]}]}
+
+
+FIRST_HOTKEY = recorded_block().storage[storage.HOTKEY.of_uid(0)]
+STORAGE, PRICE, BLOCK = "state_queryStorageAt", "state_call", "of block 9593342: "
+FAULTS: dict[str, tuple[FakeNode, str]] = {
+    "null": (
+        storage_of(registration_cost=None),
+        f"SubtensorModule.Burn of block {EXPECTED['head']['hash'][:14]}…: it is null",
+    ),
+    "wrong length": (storage_of(tempo="0x680100"), "Tempo of block 0x91ba25f157ef…: it has 3 bytes instead of 2"),
+    "no text": (storage_of(tempo="0xzz"), "SubtensorModule.Tempo of block 0x91ba25f157ef…: non-hexadecimal"),
+    "empty list": (storage_of(emission="0x"), "SubtensorModule.Emission of block 0x91ba25f157ef…: its length"),
+    "list of unknown length": (storage_of(emission="0x03"), "Emission of block 0x91ba25f157ef…: its length"),
+    "cut list": (storage_of(incentive="0x080100"), "Incentive of block 0x91ba25f157ef…: it has 3 bytes instead of 5"),
+    "longer list": (storage_of(dividends="0x0504" + "0000" * 257), f"Dividends {BLOCK}it has more values than the 256"),
+    "neither true nor false": (
+        storage_of(registration_open="0x02"),
+        f"NetworkRegistrationAllowed {BLOCK}it is neither",
+    ),
+    "too dear": (storage_of(registration_cost=number(10**12, 8)), f"SubtensorModule.Burn {BLOCK}it is not between"),
+    "old": (
+        storage_of(milliseconds=number(1000 * (NOON - 3600), 8)),
+        f"The time {BLOCK}it was 1 hour ago, the node is behind",
+    ),
+    "no hotkey": (other(storage.HOTKEY.of_uid(7), None), f"SubtensorModule.Keys {BLOCK}it is null"),
+    "a hotkey twice": (
+        other(storage.HOTKEY.of_uid(7), FIRST_HOTKEY),
+        f"SubtensorModule.Keys {BLOCK}a hotkey has two seats",
+    ),
+    "another chain": (
+        replying("chain_getBlockHash", lambda _: {"result": "0x91b171bb158e2d38"}),
+        "it begins with 0x91b171bb158e",
+    ),
+    "another block": (replying(STORAGE, another_block), "the answer is about another block, 0xabababababab…"),
+    "a key less": (replying(STORAGE, without_a_key), "System.Number of block 0x91ba25f157ef…: the answer lacks it"),
+    "unknown method": (
+        replying(STORAGE, lambda _: error(-32601)),
+        "state_queryStorageAt of block 0x91ba25f157ef…: error -32601 no",
+    ),
+    "forgotten block": (
+        replying(STORAGE, lambda _: error(4003)),
+        "state_queryStorageAt of block 0x91ba25f157ef…: error 4003 no",
+    ),
+    "too many": (
+        replying(STORAGE, lambda _: error(-32029)),
+        "state_queryStorageAt of block 0x91ba25f157ef…: error -32029 no",
+    ),
+    "another form": (
+        replying("state_getRuntimeVersion", lambda _: {"result": None}),
+        "state_getRuntimeVersion of block 0x91ba25",
+    ),
+    "HTML": (
+        replying(STORAGE, lambda _: Response("<html>")),
+        "state_queryStorageAt of block 0x91ba25f157ef…: the answer has an",
+    ),
+    "429": (replying(PRICE, lambda _: Response("slow down", 429)), f"state_call {BLOCK}429 slow down"),
+    "no price": (replying(PRICE, lambda _: {"result": "0x" + "00" * 8}), f"current_alpha_price {BLOCK}it is 0"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_bad_answer_leaves_no_metric_and_the_log_names_the_item_and_the_block(fault: str) -> None:
+    node, reason = FAULTS[fault]
+    with structlog.testing.capture_logs() as logs:
+        page = await node.page()
+    assert data_of(page) == {}
+    assert page[UP] == 0
+    (line,) = (log for log in logs if log["event"] == "feeds failed")
+    assert reason in line["detail"]
+    assert "--chain.url" in line["advice"]
+
+
+PAY = {"chutes_miner_emission_alpha_per_day"}
+
+
+@pytest.mark.parametrize(
+    ("node", "absent"),
+    [
+        (storage_of(mechanisms="0x02"), PAY),
+        (storage_of(consensus="0x01"), PAY),
+        (storage_of(incentive=None), PAY),
+        (storage_of(min_not_immune=None, max_safe=None, min_cost=None, mechanisms=None), set()),
+        (replying(PRICE, lambda _: error(-32601)), {"chutes_subnet_alpha_price_tao"}),
+        (replying(PRICE, lambda _: error(1, "Exported method X is not found")), {"chutes_subnet_alpha_price_tao"}),
+    ],
+    ids=["mechanisms", "Null consensus", "no incentive", "defaults", "no price", "no function for the price"],
+)
+async def test_what_cannot_be_known_is_absent_and_the_rest_stays(node: FakeNode, absent: set[str]) -> None:
+    page = data_of(await node.page())
+    assert page == pytest.approx({key: value for key, value in expected_page().items() if key[0] not in absent})
+
+
+async def test_an_unknown_version_is_shown_and_changes_nothing() -> None:
+    page = data_of(await replying("state_getRuntimeVersion", lambda _: {"result": {"specVersion": 9999}}).page())
+    expected = expected_page()
+    expected[series("chutes_chain_info", spec_version="9999")] = expected.pop(VERSION)
+    assert page == pytest.approx(expected)
+
+
+async def test_seats_that_are_not_those_of_the_api_are_doubted() -> None:
+    seats = EXPECTED["seats"]
+    nodes = [MetagraphNode(hotkey, node_id=seats[hotkey]["uid"]) for hotkey in [*seats][:10]]
+    node = FakeNode()
+    async with node.serve() as url:
+        asked = Node(url, timeout=PATIENCE, clock=lambda: NOON)
+        answer = await asked.read()
+        await asked.aclose()
+    for others, doubted in ((0, False), (2, False), (3, True)):
+        moved = [MetagraphNode(f"other {number}", node_id=number) for number in range(others)]
+        unknown = MetagraphNode("unknown")
+        assert seats_are_others(None, answer, [*moved, *nodes[others:], unknown]) is doubted
+    assert not seats_are_others(None, answer, None)
+
+
+async def test_a_public_node_gets_one_request_a_second() -> None:
+    assert Node("https://entrypoint-finney.opentensor.ai", timeout=1).pause == 1
+    node = FakeNode()
+    async with node.serve() as url:
+        asked = Node(url, timeout=PATIENCE, clock=lambda: NOON)
+        asked.pause = 0.05
+        started = time.monotonic()
+        await asked.read()
+        await asked.aclose()
+    assert time.monotonic() - started >= 6 * 0.05
