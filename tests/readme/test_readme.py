@@ -47,6 +47,7 @@ def commands(title: str) -> list[str]:
 
 def start(command: str, api: str, log: Path) -> subprocess.Popen[bytes]:
     """Start a command as a user of the new Debian does, with an address of the API and a file for what it prints."""
+    command = command.replace("https://entrypoint-finney.opentensor.ai", f"{api}/chain")
     variables = {
         **environment(),
         "HOME": "/root",
