@@ -8,6 +8,7 @@ import struct
 from collections import defaultdict
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -139,19 +140,20 @@ class Timeline:
 
     def evaluate(self, at: float) -> None:
         """Evaluate all rules, each after those that it reads."""
-        for rule in RECORDINGS:
-            if rule not in ABOUT_ALERTS:
-                self._record(rule, at)
+        self._record([rule for rule in RECORDINGS if rule not in ABOUT_ALERTS], at)
         samples: dict[bytes, float] = {}
         for rule, alerts in zip(ALERTS, self._alerts, strict=True):
             samples |= alert_samples(rule, alerts, self._query(rule["expr"], at).keys(), at)
         self.write(at, "alerts", samples)
-        for rule in ABOUT_ALERTS:
-            self._record(rule, at)
+        self._record(ABOUT_ALERTS, at)
 
-    def _record(self, rule: Mapping[str, Any], at: float) -> None:
-        found = self._query(rule["expr"], at)
-        self.write(at, rule["record"], {encoded(rule["record"], labels): value for labels, value in found.items()})
+    def _record(self, rules: Iterable[Mapping[str, Any]], at: float) -> None:
+        """Write the results of recordings, those of the same name together."""
+        for name, named in groupby(rules, key=lambda rule: rule["record"]):
+            found: dict[Labels, float] = {}
+            for rule in named:
+                found |= self._query(rule["expr"], at)
+            self.write(at, name, {encoded(name, labels): value for labels, value in found.items()})
 
     def _query(self, expression: str, at: float) -> dict[Labels, float]:
         connection = self._connections[0]
