@@ -184,7 +184,7 @@ OVERVIEW.show(
         "Before seat loss",
         "Registrations before the one that takes the miner's seat; with several miners, the fewest. The Subnet board "
         "shows who comes closer.",
-        [Query(f"min({BEFORE_LOSS})", "registrations", CHAINED)],
+        [Query(f"min({BEFORE_LOSS})", "registrations", CHAINED, sometimes=True)],
         thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
         decimals=0,
         empty="cannot be lost now, or no --chain.url",
@@ -229,7 +229,7 @@ OVERVIEW.show(
             Query(SHARE, data=BUSY),
             Query(HEADING),
             Query(RANK, data=BUSY),
-            Query(BEFORE_LOSS, data=CHAINED),
+            Query(BEFORE_LOSS, data=CHAINED, sometimes=True),
             Query(_gpus("~earning|disabled"), data=STOCKED),
             Query(_gpus("starting"), data=STOCKED),
             Query(_gpus("idle"), data=STOCKED),

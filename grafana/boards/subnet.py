@@ -76,7 +76,7 @@ SUBNET.show(
     stat_panel(
         "Before seat loss",
         "Registrations before the one that takes the chosen miner's seat. Below 5, put idle GPUs to work.",
-        [Query(BEFORE_LOSS, "registrations", CHAINED)],
+        [Query(BEFORE_LOSS, "registrations", CHAINED, sometimes=True)],
         thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
         decimals=0,
         empty="cannot be lost now, or no --chain.url",

@@ -163,6 +163,8 @@ def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:
     if kind is World.SICK:
         # All seats of the subnet are taken.
         sick = Tried(start=END, size=replace(size, miners=256), troubles=SICK_TROUBLES)
+        # Of the seats without a score, that of the blacklisted miner is the oldest.
+        sick.miners[-1].registered_at = END - 30 * 86400
         return sick, sick.miners[0]
     world = DemoWorld(start=END, size=size, troubles=())
     return world, world.miners[active if kind is World.EMPTY else 0]
