@@ -17,7 +17,6 @@ import asyncio
 import hashlib
 import itertools
 import json
-import mimetypes
 import shutil
 import subprocess
 import time
@@ -31,13 +30,13 @@ from playwright.async_api import async_playwright
 from grafana.__main__ import DASHBOARDS
 from grafana.worlds import World
 from tests.grafana.display import committed, panels
-from tests.grafana.scenes import END, STEP, Answers, ask_everything, scene, short
+from tests.grafana.scenes import END, STEP, Answers, ask_everything, scene
 from tests.support import ROOT, Prometheus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from playwright.async_api import Page, Route
+    from playwright.async_api import Route
 
 PICTURES: Final = ROOT / "grafana" / "pictures"
 RENDER: Final = ROOT / "grafana" / "render"
@@ -72,76 +71,42 @@ def make_day(kind: World, directory: Path) -> None:
 
 
 def make_requests(directory: Path, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Ask the Prometheus of a day everything that boards ask.
-
-    Args:
-        directory: Where its data is.
-        uids: Of the boards.
-
-    Returns:
-        By uid, what grafana/render/page.jsx needs.
-    """
+    """Ask the Prometheus in a directory everything that boards ask, and return by uid what page.jsx needs."""
     with Prometheus(directory) as prometheus:
         prometheus.at = END
         empty = Answers(**json.loads((directory / "chosen.json").read_text()))
         answers = asyncio.run(ask_everything(prometheus, empty))
     if answers.errors:
         raise ValueError(f"Prometheus refuses queries: {answers.errors}")
-    texts = {"datasource": "Prometheus", "miner": short(answers.scored)}
-    requests = {}
-    for uid in uids:
-        dashboard = committed(uid)
-        names = [variable["name"] for variable in dashboard["templating"]["list"]]
-        requests[uid] = {
+    dashboards = {uid: committed(uid) for uid in uids}
+    return {
+        uid: {
             "dashboard": dashboard,
             "answers": {panel["id"]: answers.of_panel(panel) for panel in panels(dashboard)},
             "step": STEP,
-            "variables": {name: {"text": texts.get(name, "All")} for name in names},
+            "variables": {name: values[0] for name, values in answers.variables.items() if values},
             "range": {"from": (END - 86400) * 1000, "to": END * 1000},
         }
-    return requests
+        for uid, dashboard in dashboards.items()
+    }
 
 
-def build_page() -> Path:
-    """Bundle the page that draws, and return its script."""
-    script = CACHE / "page.js"
-    subprocess.run(["node", str(RENDER / "build.mjs"), str(script)], check=True)
-    return script
-
-
-class _Site:
-    """Files that the browser finds at `ORIGIN`. Nothing is fetched from anywhere else."""
-
-    def __init__(self, script: Path) -> None:
-        self._script = script
-        self.missing: list[str] = []
-
-    def _file(self, path: str) -> Path | None:
-        modules = RENDER / "node_modules"
-        name = path.rpartition("/")[2]
-        if name in FONTS:
-            return modules / "@fontsource" / "inter" / "files" / f"inter-latin-{FONTS[name]}-normal.woff2"
-        if path.startswith("/public/img/"):
-            return modules / "@grafana" / "ui" / "dist" / path.removeprefix("/")
-        if path in ("/page.js", "/page.css"):
-            return self._script.with_suffix(Path(path).suffix)
-        return None
-
-    async def answer(self, route: Route) -> None:
-        """Answer a request of the browser."""
-        url = urlsplit(route.request.url)
-        file = self._file(url.path)
-        if f"{url.scheme}://{url.netloc}" == ORIGIN and url.path == "/":
-            head = (
-                '<meta charset="utf-8"><link rel="stylesheet" href="/page.css"><script src="/page.js" defer></script>'
-            )
-            await route.fulfill(body=f"<!doctype html><title>Dashboard</title>{head}<body>", content_type="text/html")
-        elif file is not None and file.exists():
-            kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-            await route.fulfill(body=file.read_bytes(), content_type=kind)
-        else:
-            self.missing.append(route.request.url)
-            await route.abort()
+async def _answer(route: Route, script: Path) -> None:
+    """Answer a request of the browser at `ORIGIN` from files. Nothing is fetched from anywhere else."""
+    path = urlsplit(route.request.url).path
+    modules, name = RENDER / "node_modules", path.rpartition("/")[2]
+    file = script.with_name(name)
+    if name in FONTS:
+        file = modules / "@fontsource" / "inter" / "files" / f"inter-latin-{FONTS[name]}-normal.woff2"
+    elif path.startswith("/public/img/"):
+        file = modules / "@grafana" / "ui" / "dist" / path.removeprefix("/")
+    if path == "/":
+        head = '<meta charset="utf-8"><link rel="stylesheet" href="/page.css"><script src="/page.js" defer></script>'
+        await route.fulfill(body=f"<!doctype html><title>Dashboard</title>{head}<body>", content_type="text/html")
+    elif not route.request.url.startswith(ORIGIN):
+        await route.abort()
+    else:
+        await route.fulfill(path=file)
 
 
 @dataclass(frozen=True)
@@ -157,49 +122,33 @@ class Picture:
     cut: list[str]
 
 
-async def draw(tab: Page, request: dict[str, Any], width: int, *, opened: bool) -> Picture:
-    """Draw a board in a browser's tab.
-
-    Args:
-        tab: Shows the page that draws.
-        request: Of `make_requests`.
-        width: In pixels.
-        opened: Whether collapsed rows are opened.
-
-    Raises:
-        ValueError: A panel cannot be drawn.
-    """
-    await tab.set_viewport_size({"width": width, "height": 900})
-    result = await tab.evaluate("request => window.draw(request)", {**request, "width": width, "open": opened})
-    if result["errors"]:
-        raise ValueError("\n".join(result["errors"]))
-    await tab.wait_for_load_state("networkidle")
-    return Picture(await tab.locator("#dashboard").screenshot(type="png"), result["cut"])
-
-
 async def draw_all(
     requests: dict[World, dict[str, dict[str, Any]]], widths: Sequence[int], *, opened: bool
 ) -> dict[tuple[World, str, int], Picture]:
     """Draw boards in worlds and widths."""
-    site, failures = _Site(build_page()), list[str]()
-    drawn = {}
+    script, failures, drawn = CACHE / "page.js", list[str](), {}
     async with async_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
         tab = await browser.new_page(viewport={"width": WIDTH, "height": 900})
+        # React reports what a panel throws to the console, and shows nothing.
         tab.on("pageerror", lambda error: failures.append(str(error)))
-        await tab.route("**/*", site.answer)
+        tab.on("requestfailed", lambda request: failures.append(request.url))
+        await tab.route("**/*", lambda route: _answer(route, script))
         await tab.goto(f"{ORIGIN}/", wait_until="load")
         for (kind, asked), width in itertools.product(requests.items(), widths):
             for uid, request in asked.items():
-                began = time.monotonic()
-                picture = drawn[kind, uid, width] = await draw(tab, request, width, opened=opened)
-                seconds, size = time.monotonic() - began, len(picture.png) / 1000
-                cut = f"; cut titles: {', '.join(picture.cut)}" if picture.cut else ""
-                print(f"{uid}, {kind.name.lower()}, {width} px: {seconds:.1f} s, {size:.0f} kB{cut}")
+                await tab.set_viewport_size({"width": width, "height": 900})
+                script_call = "request => window.draw(request)"
+                cut = await tab.evaluate(script_call, {**request, "width": width, "open": opened})
+                await tab.wait_for_load_state("networkidle")
+                png = await tab.locator("#dashboard").screenshot(type="png")
+                drawn[kind, uid, width] = Picture(png, cut)
+                note = f"; cut titles: {', '.join(cut)}" if cut else ""
+                print(f"{uid}, {kind.name.lower()}, {width} px: {len(png) / 1000:.0f} kB{note}")
         await browser.close()
-    if failures or site.missing:
-        raise ValueError(f"the page failed: {failures}; files that it did not find: {site.missing}")
+    if failures:
+        raise ValueError(f"the page failed: {failures}")
     return drawn
 
 
@@ -267,6 +216,7 @@ def main() -> None:
             make_day(kind, directory)
             print(f"simulated a day, {kind.name.lower()}: {time.monotonic() - began:.0f} s")
         requests[kind] = make_requests(directory, chosen.board)
+    subprocess.run(["node", str(RENDER / "build.mjs"), str(CACHE / "page.js")], check=True)
     drawn = asyncio.run(draw_all(requests, chosen.width, opened=chosen.open))
     if chosen.output is None:
         write_for_readme(drawn)

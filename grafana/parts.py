@@ -1,4 +1,4 @@
-"""Parts of dashboards: queries with the worlds in which they have data, panels, rows, variables and links.
+"""Parts of dashboards: selectors, and the one way to declare a panel, its queries and its columns.
 
 Several exporters can watch the same miner. A query takes the maximum over them, and joins with an explicit `on`.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import re
 import string
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from grafana_foundation_sdk.builders import common as common_builders
 from grafana_foundation_sdk.builders import dashboard as builders
@@ -33,8 +33,6 @@ NO_DATA: Final = "Unknown: no data. The Exporter board shows which feeds fail, a
 NO_KEY: Final = "Unknown: no data. It needs the key of a watched miner. The Exporter board shows which feeds fail."
 NO_GPUS: Final = "no GPUs known, or no key"
 NO_INSTANCES: Final = "no instances known, or no key"
-CLOCK: Final = "time:HH:mm"
-"""The unit of a time of day, in milliseconds since 1970."""
 
 EXPORTERS: Final = 'job=~"$job", instance=~"$instance"'
 """Matches the chosen exporters."""
@@ -48,6 +46,28 @@ _HAIR = 1e-9
 _NAME_SIZE = 14
 """Pixels of the name beside a large number."""
 _LETTERS = string.ascii_uppercase
+
+
+class Unit(NamedTuple):
+    """Grafana's name of a unit, and the digits after the point. None is as many as needed."""
+
+    name: str
+    decimals: int | None
+
+
+COUNT: Final = Unit("none", 0)
+FACTOR: Final = Unit("none", 2)
+AMOUNT: Final = Unit("short", 1)
+PERCENT: Final = Unit("percentunit", 0)
+SHARE: Final = Unit("percentunit", 2)
+TIME: Final = Unit("s", 1)
+CLOCK: Final = Unit("time:HH:mm", None)
+"""A time of day, in milliseconds since 1970."""
+DOLLARS: Final = Unit("currencyUSD", 0)
+CENTS: Final = Unit("currencyUSD", 2)
+BYTES: Final = Unit("bytes", 0)
+TEXT: Final = Unit("string", None)
+"""Text that looks like a number is text."""
 
 
 def select(metric: str, *matchers: str, **where: str) -> str:
@@ -67,13 +87,7 @@ def select(metric: str, *matchers: str, **where: str) -> str:
 
 
 def of_miners(metric: str, *labels: str, **where: str) -> str:
-    """Select a metric of the chosen miners.
-
-    Args:
-        metric: The name.
-        labels: Labels that tell its series apart, besides the hotkey.
-        where: See `select`.
-    """
+    """Select a metric of the chosen miners. Labels, besides the hotkey, tell its series apart."""
     return f"max by ({', '.join(('hotkey', *labels))}) ({select(metric, EXPORTERS, MINERS, **where)})"
 
 
@@ -125,17 +139,16 @@ def with_chute_name(expression: str) -> str:
     return f"({expression}) * on (chute_id) group_left (name) chute_id:chutes_chute_info:max"
 
 
-def top_ten_at_end(expression: str, plain: str, label: str = "hotkey", *, lowest: bool = False) -> str:
+def top_ten_at_end(expression: str, plain: str, label: str = "hotkey") -> str:
     """Keep the ten series that are greatest at the end of the time range, so that lines stay the same.
 
     Args:
         expression: Gives the lines.
         plain: The same series without added labels, whose values order them.
         label: Tells the series apart.
-        lowest: Whether the ten lowest are kept.
     """
-    at_end = re.sub(r"(\{[^{}]*\})", r"\1 @ end()", plain) if "{" in plain else f"{plain} @ end()"
-    return f"{expression} and on ({label}) {'bottomk' if lowest else 'topk'}(10, {at_end})"
+    at_end = re.sub(r"(\{[^{}]*\})", r"\1 @ end()", plain)
+    return f"{expression} and on ({label}) topk(10, {at_end})"
 
 
 def or_load_rules(expression: str) -> str:
@@ -150,20 +163,18 @@ class Query:
     Attributes:
         expr: In PromQL.
         legend: Name of the series, with labels as `{{label}}`.
-        data: The worlds in which it returns something for the present.
-        sometimes: Whether it returns something there only at some times.
-        unit: Grafana's name of the unit, where it differs from the panel's.
+        data: The worlds in which it returns something for the present, if not those of the board.
+        unit: If it differs from the panel's.
         color: Grafana's name of the colour, likewise.
-        decimals: Digits after the point, likewise.
         step: The least time between two points of a graph.
+        sometimes: Whether it returns something in these worlds only at some times.
     """
 
     expr: str
     legend: str = ""
-    data: frozenset[World] = LIVE
-    unit: str = ""
+    data: frozenset[World] | None = None
+    unit: Unit | None = None
     color: str = ""
-    decimals: int | None = None
     step: str = MINIMUM_STEP
     sometimes: bool = False
 
@@ -173,28 +184,42 @@ class Column:
     """A column of a table.
 
     Attributes:
-        source: A label, or the letter of the query that gives the value.
         title: The heading. An empty one hides the column, whose values links can use.
-        unit: Grafana's name of the unit.
-        decimals: Digits after the point; as many as needed when None.
+        source: A label, or the query that gives the value. The labels of a query without a title are shown by others.
+        unit: If it is no text.
+        width: The least width in pixels, if not that of the heading. A table that lacks space scrolls.
         states: Values, or texts, that mean states.
-        width: The least width in pixels. Columns share the space that is left; a table that lacks space scrolls.
+        thresholds: From which value on it has which colour.
         link: The address that a click opens.
         tooltip: The title of the link. `${__data.fields.hotkey}` shows a value of the row.
-        thresholds: From which value on it has which colour.
         missing: The text of a cell without a value.
+        data: See `Query`.
+        sometimes: See `Query`.
     """
 
-    source: str
     title: str
-    unit: str = ""
-    decimals: int | None = None
-    states: Sequence[State] = ()
+    source: str
+    unit: Unit = TEXT
     width: int = 0
+    states: Sequence[State] = ()
+    thresholds: Sequence[tuple[float, str]] = ()
     link: str = ""
     tooltip: str = ""
-    thresholds: Sequence[tuple[float, str]] = ()
     missing: str = "-"
+    data: frozenset[World] | None = None
+    sometimes: bool = False
+
+    @property
+    def queries(self) -> list[Query]:
+        """The query, if the source is one."""
+        is_label = re.fullmatch(r"\w+", self.source)
+        return [] if is_label else [Query(self.source, data=self.data, sometimes=self.sometimes)]
+
+
+Kind = Literal["stat", "graph", "stacked", "bars", "timeline", "table"]
+_SIZES: Final[dict[Kind, tuple[int, int]]] = {
+    "stat": (0, 3), "graph": (12, 8), "stacked": (12, 8), "bars": (12, 8), "timeline": (24, 10), "table": (24, 8)
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -202,22 +227,56 @@ class Panel:
     """A panel.
 
     Attributes:
-        builder: Makes its JSON.
-        queries: Its queries.
-        size: Width of 24 columns, and height in grid rows.
+        kind: A stat is a large number beside the legend of its query, or the state that it means. Graphs have at most
+            ten lines; those of a stacked one are parts of a whole, and bars count what happened in a step. A timeline
+            has a line for each series, whose colour shows its state. A table merges the rows of its queries.
+        title: The name of what it shows.
+        description: What to do when it looks bad.
+        content: Queries, or the columns of a table in their order.
+        unit: Of all values without one of their own.
+        states: Values that mean states; in a graph, the names of lines. All other lines have the classic palette.
+        thresholds: From which value on a stat has which colour.
+        empty: The text when there is no data, if not the board's.
+        trend: Whether a stat has a sparkline.
+        as_text: Whether a stat shows its legend alone, which is made of labels.
+        calcs: Columns of a graph's legend.
+        sort: Headings of the columns that order a table, with a minus if the greatest come first.
+        size: Width of 24 columns, and height in grid rows. Stats without a width share what is left.
     """
 
-    builder: stat.Panel | table.Panel | timeseries.Panel | statetimeline.Panel
-    queries: Sequence[Query]
-    size: tuple[int, int]
+    kind: Kind
+    title: str
+    description: str
+    content: Sequence[Query | Column]
+    unit: Unit = COUNT
+    states: Sequence[State] = ()
+    thresholds: Sequence[tuple[float, str]] = ()
+    empty: str = ""
+    trend: bool = False
+    as_text: bool = False
+    calcs: Sequence[str] = ("lastNotNull", "min", "max")
+    sort: Sequence[str] = ()
+    size: tuple[int, int] = (0, 0)
+
+    @property
+    def queries(self) -> list[Query]:
+        """All queries, in the order of their letters."""
+        return [query for one in self.content for query in (one.queries if isinstance(one, Column) else [one])]
+
+    @property
+    def columns(self) -> list[Column]:
+        """The columns of a table that show something, or whose values links use."""
+        columns = [one for one in self.content if isinstance(one, Column)]
+        return [one for one in columns if one.title or not one.queries]
 
 
-def _targets(queries: Sequence[Query], *, now: bool, rows: bool = False) -> list[prometheus.Dataquery]:
+def _targets(panel: Panel) -> list[prometheus.Dataquery]:
     targets = []
-    for letter, query in zip(_LETTERS, queries, strict=False):
+    for letter, query in zip(_LETTERS, panel.queries, strict=False):
         target = prometheus.Dataquery().ref_id(letter).expr(query.expr).datasource(_DATASOURCE)
+        now = panel.kind == "table" or (panel.kind == "stat" and not panel.trend)
         target = target.instant() if now else target.range()
-        target = target.format(PromQueryFormat.TABLE if rows else PromQueryFormat.TIME_SERIES)
+        target = target.format(PromQueryFormat.TABLE if panel.kind == "table" else PromQueryFormat.TIME_SERIES)
         targets.append(target.legend_format(query.legend or "__auto").interval(query.step))
     return targets
 
@@ -260,121 +319,52 @@ def _rules_missing(index: int) -> models.SpecialValueMap:
     return models.SpecialValueMap(options=options)
 
 
+def _properties(**values: Any) -> list[models.DynamicConfigValue]:
+    """Make overrides of the options that are given; `__` stands for the point of a name."""
+    return [
+        models.DynamicConfigValue(id_val=name.replace("__", "."), value=value)
+        for name, value in values.items()
+        if value not in (None, "", [])
+    ]
+
+
 def _fixed(color: str) -> dict[str, str] | None:
     return {"mode": "fixed", "fixedColor": color} if color else None
 
 
-def _overrides(
-    panel: stat.Panel | timeseries.Panel | statetimeline.Panel, queries: Sequence[Query], states: Sequence[State]
-) -> None:
-    for letter, query in zip(_LETTERS, queries, strict=False):
-        own: dict[str, Any] = {"unit": query.unit, "decimals": query.decimals, "color": _fixed(query.color)}
-        values = [
-            models.DynamicConfigValue(id_val=name, value=value)
-            for name, value in own.items()
-            if value not in (None, "")
-        ]
-        if values:
-            panel.override_by_query(letter, values)
-    for state in states:
-        color = _fixed(state.color)
-        panel.override_by_name(state.text, [models.DynamicConfigValue(id_val="color", value=color)])
+def _scale(thresholds: Sequence[tuple[float, str]]) -> builders.ThresholdsConfig:
+    return builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(_steps(thresholds))
 
 
-def stat_panel(
-    title: str,
-    description: str,
-    queries: Sequence[Query],
-    *,
-    unit: str = "short",
-    states: Sequence[State] = (),
-    thresholds: Sequence[tuple[float, str]] = (),
-    decimals: int | None = None,
-    empty: str = "see the Exporter board",
-    trend: bool = False,
-    as_text: bool = False,
-    size: tuple[int, int] = (4, 3),
-) -> Panel:
-    """Make a stat: a large number, or the state that it means, beside the legend of its query.
-
-    Args:
-        title: The name of the number.
-        description: What to do when it looks bad.
-        queries: Each gives a number. Their legends are short, and say of what it is.
-        unit: Grafana's name of the unit.
-        states: Values that mean states.
-        thresholds: From which value on it has which colour.
-        decimals: Digits after the point; as many as needed when None.
-        empty: The text when there is no data.
-        trend: Whether to show a sparkline.
-        as_text: Whether the legend is shown alone, which is made of labels.
-        size: Columns and grid rows.
-    """
-    panel = (
+def _stat(panel: Panel) -> stat.Panel:
+    return (
         stat.Panel()
-        .title(title)
-        .description(description)
-        .datasource(_DATASOURCE)
-        .targets(list(_targets(queries, now=not trend)))
-        .unit(unit)
-        .mappings([*_mappings(states, thresholds), _rules_missing(len(states) + len(thresholds))])
-        .thresholds(builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(_steps(thresholds)))
-        .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
-        .no_value(empty)
-        .graph_mode(common.BigValueGraphMode.AREA if trend else common.BigValueGraphMode.NONE)
+        .mappings(
+            [*_mappings(panel.states, panel.thresholds), _rules_missing(len(panel.states) + len(panel.thresholds))]
+        )
+        .graph_mode(common.BigValueGraphMode.AREA if panel.trend else common.BigValueGraphMode.NONE)
         .color_mode(common.BigValueColorMode.VALUE)
         # With a name, the number is above the sparkline. Without one, it would be on it.
-        .text_mode(common.BigValueTextMode.NAME if as_text else common.BigValueTextMode.VALUE_AND_NAME)
+        .text_mode(common.BigValueTextMode.NAME if panel.as_text else common.BigValueTextMode.VALUE_AND_NAME)
         .justify_mode(common.BigValueJustifyMode.AUTO)
         .text(common_builders.VizTextDisplayOptions().title_size(_NAME_SIZE))
         # The last value, as "last not null" leaves NaN out.
         .reduce_options(common_builders.ReduceDataOptions().calcs(["last"]).values(values=False))
     )
-    if decimals is not None:
-        panel.decimals(decimals)
-    _overrides(panel, queries, ())
-    return Panel(panel, queries, size)
 
 
-def graph(
-    title: str,
-    description: str,
-    queries: Sequence[Query],
-    *,
-    unit: str,
-    states: Sequence[State] = (),
-    decimals: int | None = None,
-    stacked: bool = False,
-    bars: bool = False,
-    calcs: Sequence[str] = ("lastNotNull", "min", "max"),
-    empty: str = NO_DATA,
-    size: tuple[int, int] = (12, 9),
-) -> Panel:
-    """Make a graph of at most ten lines over time, with one unit.
-
-    Args:
-        title: The name of what it shows.
-        description: What to do when it looks bad.
-        queries: Their legends name the lines.
-        unit: Grafana's name of the unit.
-        states: Lines that mean states have the colours of these. All others have the classic palette.
-        decimals: Digits after the point; as many as needed when None.
-        stacked: Whether the lines are parts of a whole.
-        bars: Whether each point counts what happened in its step.
-        calcs: Columns of the legend's table.
-        empty: The text when there is no data.
-        size: Columns and grid rows.
-    """
-    panel = (
+def _graph(panel: Panel) -> timeseries.Panel:
+    bars, stacked = panel.kind == "bars", panel.kind == "stacked"
+    # A table of lines beside the graph, where ten have space. Grafana moves it below on a narrow screen. There, few
+    # lines are seen: of states, those that cost most, whose names come last.
+    legend = (
+        common_builders.VizLegendOptions().display_mode(common.LegendDisplayMode.TABLE).show_legend(show_legend=True)
+    )
+    legend.placement(common.LegendPlacement.RIGHT).calcs(list(panel.calcs))
+    if panel.states:
+        legend.sort_by("Name").sort_desc(sort_desc=True)
+    built = (
         timeseries.Panel()
-        .title(title)
-        .description(description)
-        .datasource(_DATASOURCE)
-        .targets(list(_targets(queries, now=False)))
-        .unit(unit)
-        .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC))
-        .no_value(empty)
-        .min(0)
         .draw_style(common.GraphDrawStyle.BARS if bars else common.GraphDrawStyle.LINE)
         .fill_opacity(80 if bars or stacked else 0)
         # A part of nothing would be a line on top of the others.
@@ -386,157 +376,101 @@ def graph(
             .mode(common.StackingMode.NORMAL if stacked or bars else common.StackingMode.NONE)
             .group("A")
         )
-        .legend(_legend(calcs, states))
+        .legend(legend)
         .tooltip(
             common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
         )
+        .min(0)
     )
-    if decimals is not None:
-        panel.decimals(decimals)
-    _overrides(panel, queries, states)
-    return Panel(panel, queries, size)
+    for state in panel.states:
+        built.override_by_name(state.text, _properties(color=_fixed(state.color)))
+    return built
 
 
-def _legend(calcs: Sequence[str], states: Sequence[State]) -> common_builders.VizLegendOptions:
-    """Make a table of lines beside the graph, where ten have space. Grafana moves it below on a narrow screen.
-
-    There, few lines are seen: of states, those that cost most, whose names come last.
-    """
-    legend = common_builders.VizLegendOptions().display_mode(common.LegendDisplayMode.TABLE)
-    legend.placement(common.LegendPlacement.RIGHT).show_legend(show_legend=True).calcs(list(calcs))
-    return legend.sort_by("Name").sort_desc(sort_desc=True) if states else legend
-
-
-def timeline(
-    title: str,
-    description: str,
-    queries: Sequence[Query],
-    *,
-    states: Sequence[State],
-    empty: str = NO_DATA,
-    size: tuple[int, int] = (24, 8),
-) -> Panel:
-    """Make a timeline: a line for each series, whose colour shows its state.
-
-    Args:
-        title: The name of what it shows.
-        description: What to do when it looks bad.
-        queries: Their values are those of the states.
-        states: Values that mean states.
-        empty: The text when there is no data.
-        size: Columns and grid rows.
-    """
-    panel = (
+def _timeline(panel: Panel) -> statetimeline.Panel:
+    legend = common_builders.VizLegendOptions().display_mode(common.LegendDisplayMode.LIST)
+    return (
         statetimeline.Panel()
-        .title(title)
-        .description(description)
-        .datasource(_DATASOURCE)
-        .targets(list(_targets(queries, now=False)))
-        .unit("short")
-        .mappings(_mappings(states))
-        .thresholds(builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(_steps(())))
-        .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
-        .no_value(empty)
+        .mappings(_mappings(panel.states))
         .merge_values(merge_values=True)
         .show_value(common.VisibilityMode.NEVER)
         .row_height(0.8)
         .fill_opacity(80)
         .line_width(0)
-        .legend(
-            common_builders.VizLegendOptions()
-            .display_mode(common.LegendDisplayMode.LIST)
-            .placement(common.LegendPlacement.BOTTOM)
-            .show_legend(show_legend=True)
-        )
+        .legend(legend.placement(common.LegendPlacement.BOTTOM).show_legend(show_legend=True))
     )
-    return Panel(panel, queries, size)
 
 
-def table_panel(
-    title: str,
-    description: str,
-    queries: Sequence[Query],
-    columns: Sequence[Column],
-    *,
-    sort: Sequence[tuple[str, bool]],
-    empty: str = NO_DATA,
-    size: tuple[int, int] = (24, 8),
-) -> Panel:
-    """Make a table.
-
-    Args:
-        title: The name of what it lists.
-        description: What to do when it looks bad.
-        queries: Rows with equal values of all common labels are merged.
-        columns: Parts of the answers that are shown, in this order.
-        sort: The titles of the columns that order it, and whether the greatest come first.
-        empty: The text when it has no rows.
-        size: Columns and grid rows.
-    """
-    letters = _LETTERS[: len(queries)]
-    value = "Value #{}" if len(queries) > 1 else "Value"
-    sources = [value.format(column.source) if column.source in letters else column.source for column in columns]
+def _table(panel: Panel) -> table.Panel:
+    letters = {query.expr: letter for letter, query in zip(_LETTERS, panel.queries, strict=False)}
+    value = "Value #{}" if len(letters) > 1 else "Value"
+    columns = {
+        value.format(letters[column.source]) if column.queries else column.source: column for column in panel.columns
+    }
     transformations = []
-    if len(queries) > 1:
+    if len(letters) > 1:
         # Rows that differ in the name of their metric would not become one.
         unnamed = {"exclude": {"names": ["__name__"]}}
         transformations.append(models.DataTransformerConfig(id_val="filterFieldsByName", options=unnamed))
         transformations.append(models.DataTransformerConfig(id_val="merge", options={}))
-    transformations += [
-        models.DataTransformerConfig(id_val="filterFieldsByName", options={"include": {"names": sources}}),
-        models.DataTransformerConfig(
-            id_val="organize",
-            options={
-                "indexByName": {source: index for index, source in enumerate(sources)},
-                "renameByName": {
-                    source: column.title for source, column in zip(sources, columns, strict=True) if column.title
-                },
-            },
-        ),
-    ]
-    panel = (
+    order = {
+        "indexByName": {source: index for index, source in enumerate(columns)},
+        "renameByName": {source: column.title for source, column in columns.items() if column.title},
+    }
+    shown = {"include": {"names": list(columns)}}
+    transformations.append(models.DataTransformerConfig(id_val="filterFieldsByName", options=shown))
+    transformations.append(models.DataTransformerConfig(id_val="organize", options=order))
+    built = (
         table.Panel()
-        .title(title)
-        .description(description)
-        .datasource(_DATASOURCE)
-        .targets(list(_targets(queries, now=True, rows=True)))
         .transformations(transformations)
-        .unit("short")
-        .thresholds(builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(_steps(())))
-        .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
-        .no_value(empty)
         .show_header(show_header=True)
         .cell_height(common.TableCellHeight.SM)
-        .sort_by([common_builders.TableSortByFieldState().display_name(name).desc(desc) for name, desc in sort])
+        .sort_by(
+            [
+                common_builders.TableSortByFieldState().display_name(name.lstrip("-")).desc(name.startswith("-"))
+                for name in panel.sort
+            ]
+        )
     )
-    for source, column in zip(sources, columns, strict=True):
-        panel.override_by_name(column.title or source, list(_column(column)))
-    return Panel(panel, queries, size)
+    for source, column in columns.items():
+        built.override_by_name(column.title or source, _column(column))
+    return built
 
 
-def _column(column: Column) -> Iterable[models.DynamicConfigValue]:
-    if not column.title:
-        yield models.DynamicConfigValue(id_val="custom.hidden", value=True)
-    # A value that is missing in one row does not make the table empty.
-    yield models.DynamicConfigValue(id_val="noValue", value=column.missing)
-    # Text that looks like a number is text.
-    yield models.DynamicConfigValue(id_val="unit", value=column.unit or "string")
-    if column.decimals is not None:
-        yield models.DynamicConfigValue(id_val="decimals", value=column.decimals)
-    if mappings := _mappings(column.states, column.thresholds):
-        yield models.DynamicConfigValue(id_val="mappings", value=mappings)
-    if column.thresholds:
-        scale = {"mode": "absolute", "steps": _steps(column.thresholds)}
-        yield models.DynamicConfigValue(id_val="thresholds", value=scale)
-    if column.states or column.thresholds:
-        yield models.DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-text"})
-    if column.width:
-        yield models.DynamicConfigValue(id_val="custom.minWidth", value=column.width)
-    if column.states:
-        yield models.DynamicConfigValue(id_val="custom.align", value="left")
-    if column.link:
-        link = {"title": column.tooltip or f"Show this {column.title.lower()}", "url": column.link}
-        yield models.DynamicConfigValue(id_val="links", value=[link])
+def _column(column: Column) -> list[models.DynamicConfigValue]:
+    link = {"title": column.tooltip or f"Show this {column.title.lower()}", "url": column.link}
+    colored = {"type": "color-text"} if column.states or column.thresholds else None
+    return _properties(
+        custom__hidden=None if column.title else True,
+        # A value that is missing in one row does not make the table empty.
+        noValue=column.missing,
+        unit=column.unit.name,
+        decimals=column.unit.decimals,
+        mappings=_mappings(column.states, column.thresholds),
+        thresholds={"mode": "absolute", "steps": _steps(column.thresholds)} if column.thresholds else None,
+        custom__cellOptions=colored,
+        custom__minWidth=column.width or len(column.title) * 8 + 24,
+        custom__align="left" if column.states else None,
+        links=[link] if column.link else None,
+    )
+
+
+def _built(panel: Panel) -> Any:
+    makers = {"stat": _stat, "timeline": _timeline, "table": _table}
+    built: Any = makers.get(panel.kind, _graph)(panel)
+    lines = panel.kind in ("graph", "stacked", "bars")
+    mode = models.FieldColorModeId.PALETTE_CLASSIC if lines else models.FieldColorModeId.THRESHOLDS
+    built.title(panel.title).description(panel.description).datasource(_DATASOURCE).targets(_targets(panel))
+    built.no_value(panel.empty).unit(panel.unit.name).color_scheme(builders.FieldColor().mode(mode))
+    if not lines:
+        built.thresholds(_scale(panel.thresholds))
+    if panel.unit.decimals is not None and panel.kind != "table":
+        built.decimals(panel.unit.decimals)
+    for letter, query in zip(_LETTERS, panel.queries, strict=False):
+        unit = query.unit or Unit("", None)
+        if own := _properties(unit=unit.name, decimals=unit.decimals, color=_fixed(query.color)):
+            built.override_by_query(letter, own)
+    return built
 
 
 def board_link(uid: str, **variables: str) -> str:
@@ -546,33 +480,14 @@ def board_link(uid: str, **variables: str) -> str:
     return f"/d/{uid}?{'&'.join([*chosen, *kept, '${__url_time_range}'])}"
 
 
-HOTKEY_WIDTH: Final = 130
-MINER_COLUMNS: Final = (
-    Column("hotkey", ""),
-    Column(
-        "miner",
-        "Miner",
-        width=HOTKEY_WIDTH,
-        link=board_link("chutes-overview", hotkey="${__data.fields.hotkey}"),
-        tooltip="${__data.fields.hotkey}",
-    ),
-)
-"""The short hotkey, which shows the full one on hover. Queries add the label `miner` with `short`."""
+def miner_columns(uid: str = "chutes-overview", variable: str = "hotkey", **options: Any) -> tuple[Column, Column]:
+    """Return the columns of a short hotkey, which shows the full one on hover. `short` adds the label `miner`."""
+    hotkey = "${__data.fields.hotkey}"
+    link = board_link(uid, **{variable: hotkey})
+    return Column("", "hotkey"), Column("Miner", "miner", width=130, link=link, tooltip=hotkey, **options)
 
 
-@dataclass
-class Row:
-    """Panels under a heading.
-
-    Attributes:
-        title: The heading; an open row can do without.
-        panels: In reading order.
-        collapsed: Whether it is closed until somebody opens it.
-    """
-
-    title: str
-    panels: Sequence[Panel]
-    collapsed: bool
+MINER_COLUMNS: Final = miner_columns()
 
 
 @dataclass
@@ -584,26 +499,42 @@ class Board:
         title: Must differ from the titles in the miners' own monitoring chart.
         description: The question that it answers.
         variables: Names of those in `VARIABLES` that it offers.
+        data: The worlds in which its queries return something, if they name no others.
+        empty: The text of a panel without data, if it has no other.
+        stat_empty: The same of a stat.
+        rows: Headings and panels. Rows with a heading are closed until somebody opens them.
     """
 
     uid: str
     title: str
     description: str
     variables: Sequence[str] = ("cluster", "job", "instance", "hotkey")
-    rows: list[Row] = field(default_factory=list)
+    data: frozenset[World] = LIVE
+    empty: str = NO_DATA
+    stat_empty: str = "see the Exporter board"
+    rows: list[tuple[str, list[Panel]]] = field(default_factory=list)
 
     @property
     def panels(self) -> list[Panel]:
-        """All panels, those of collapsed rows included."""
-        return [panel for row in self.rows for panel in row.panels]
+        """All panels, those of closed rows included."""
+        return [panel for _, panels in self.rows for panel in panels]
 
     def show(self, *panels: Panel, title: str = "") -> None:
-        """Add panels that are open."""
-        self.rows.append(Row(title, panels, collapsed=False))
+        """Add panels, which a heading hides until somebody opens it."""
+        self.rows.append((title, [self._complete(panel, panels) for panel in panels]))
 
-    def fold(self, title: str, *panels: Panel) -> None:
-        """Add panels in a collapsed row."""
-        self.rows.append(Row(title, panels, collapsed=True))
+    def _complete(self, panel: Panel, row: Sequence[Panel]) -> Panel:
+        width, height = panel.size
+        usual_width, usual_height = _SIZES[panel.kind]
+        if not (width or usual_width):
+            tiles = [one for one in row if one.kind == "stat"]
+            sharing = [one for one in tiles if not one.size[0]]
+            share, rest = divmod(_COLUMNS - sum(one.size[0] for one in tiles), len(sharing))
+            usual_width = share + (sharing.index(panel) < rest)
+        empty = self.stat_empty if panel.kind == "stat" else self.empty
+        content = [one if one.data is not None else replace(one, data=self.data) for one in panel.content]
+        size = (width or usual_width, height or usual_height)
+        return replace(panel, content=content, size=size, empty=panel.empty or empty)
 
 
 BOARD_ORDER: Final = (
@@ -633,21 +564,19 @@ class Variable:
         query: Selects the values, in the language of Grafana's data source.
         all_value: The regular expression for "All"; the values themselves when empty.
         regex: Takes text and value out of the answer.
-        multi: Whether several values can be chosen, or all.
-        ordered: Whether the answer has the order in which the values are offered. The first is chosen at first.
+        ordered: Whether one value is chosen, at first the first of the answer. Of others, several or all can be chosen.
     """
 
     label: str
     description: str
     query: str
-    all_value: str = ".+"
+    all_value: str = ""
     regex: str = ""
-    multi: bool = True
     ordered: bool = False
 
 
-_WATCHED: Final = f"max by (hotkey) ({select('chutes_miner_watched', EXPORTERS)})"
-_SHARE: Final = f"max by (hotkey) ({select('chutes_miner_score_ratio', EXPORTERS)})"
+_WATCHED: Final = of_exporters("chutes_miner_watched", "hotkey")
+_SHARE: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
 _SEATS: Final = f"max by (hotkey) (last_over_time({select('chutes_miner_registered', EXPORTERS)}[1d]))"
 _CANDIDATES: Final = f"{_WATCHED} + on (hotkey) {_SHARE} or on (hotkey) {_SHARE} or on (hotkey) 0 * {_SEATS}"
 """All miners: first the watched ones with a score, then the others with a score, each from the best to the worst."""
@@ -660,70 +589,67 @@ VARIABLES: Final = {
         "Cluster",
         "Narrows the choices of job and hotkey, where a Prometheus scrapes several clusters.",
         "label_values(chutes_exporter_build_info, cluster)",
-        all_value=".*",
+        ANYTHING,
     ),
     "job": Variable(
-        "Job", "Scrape jobs with an exporter.", 'label_values(chutes_exporter_build_info{cluster=~"$cluster"}, job)'
+        "Job",
+        "Scrape jobs with an exporter.",
+        'label_values(chutes_exporter_build_info{cluster=~"$cluster"}, job)',
+        ".+",
     ),
     "instance": Variable(
         "Exporter",
         "Exporters whose answers are shown. Where several watch a miner, nothing counts twice.",
         'label_values(chutes_exporter_build_info{cluster=~"$cluster", job=~"$job"}, instance)',
+        ".+",
     ),
     # Without a regular expression of its own, "All" means the watched miners, even if all others are exported.
     "hotkey": Variable(
         "Miner",
         "Hotkeys of the miners that the exporter watches.",
         'label_values(chutes_miner_watched{cluster=~"$cluster", job=~"$job", instance=~"$instance"}, hotkey)',
-        all_value="",
     ),
     "miner": Variable(
         "Miner",
         "Any miner that the exporters export, the watched ones first. With --miners all, that is every miner of the "
         "subnet.",
         f"query_result(sort_desc({short(_CANDIDATES)}))",
-        all_value="",
         regex='/hotkey="(?<value>[^"]+)|miner="(?<text>[^"]+)/g',
-        multi=False,
         ordered=True,
     ),
     "server": Variable(
         "Server",
         "Servers of the chosen miners.",
         f"label_values(hotkey_server_id:chutes_server_info:max{{{MINERS}}}, server)",
-        all_value=ANYTHING,
+        ANYTHING,
     ),
     "chute": Variable(
         "Chute",
         "Chutes, by name.",
         "query_result(chute_id:chutes_chute_info:max)",
-        all_value=ANYTHING,
-        regex='/name="(?<text>[^"]+)|chute_id="(?<value>[^"]+)/g',
+        ANYTHING,
+        '/name="(?<text>[^"]+)|chute_id="(?<value>[^"]+)/g',
     ),
 }
 
 
 def _variable(name: str) -> builders.QueryVariable:
     variable = VARIABLES[name]
+    kind = 1 if variable.query.startswith("label_values") else 3
+    query = {"qryType": kind, "query": variable.query, "refId": "PrometheusVariableQueryEditor-VariableQuery"}
     built = (
         builders.QueryVariable(name)
         .label(variable.label)
         .description(variable.description)
         .datasource(_DATASOURCE)
-        .query(
-            {
-                "qryType": 1 if variable.query.startswith("label_values") else 3,
-                "query": variable.query,
-                "refId": "PrometheusVariableQueryEditor-VariableQuery",
-            }
-        )
+        .query(query)
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(models.VariableSort.DISABLED if variable.ordered else models.VariableSort.ALPHABETICAL_ASC)
-        .multi(multi=variable.multi)
-        .include_all(include_all=variable.multi)
+        .multi(multi=not variable.ordered)
+        .include_all(include_all=not variable.ordered)
         .regex(variable.regex)
     )
-    if variable.multi:
+    if not variable.ordered:
         built.current(models.VariableOption(selected=True, text=["All"], value=["$__all"]))
     return built.all_value(variable.all_value) if variable.all_value else built
 
@@ -763,25 +689,25 @@ def dashboard_json(board: Board) -> str:
             .keep_time(keep_time=True)
         )
     y = number = 0
-    for row in board.rows:
-        heading = builders.Row(row.title).collapsed(collapsed=row.collapsed)
-        if row.title:
+    for title, panels in board.rows:
+        heading = builders.Row(title).collapsed(collapsed=True)
+        if title:
             number += 1
             heading.id(number).grid_pos(models.GridPos(h=1, w=_COLUMNS, x=0, y=y))
             y += 1
-        placed, bottom = _place(row.panels, y)
+        placed, bottom = _place(panels, y)
         for panel, position in placed:
             number += 1
-            built = panel.builder.id(number).grid_pos(position)
-            if row.collapsed:
-                heading.with_panel(built)
-        if row.title:
+            (heading if title else dashboard).with_panel(_built(panel).id(number).grid_pos(position))
+        if title:
             dashboard.with_row(heading)
-        if not row.collapsed:
-            for panel, _ in placed:
-                dashboard.with_panel(panel.builder)
+        else:
             y = bottom
-    return _written(dashboard)
+    written: dict[str, Any] = json.loads(json.dumps(dashboard.build(), cls=JSONEncoder))
+    # The builder does not know the data source's own fields of an annotation.
+    formats = {"titleFormat": "{{alertname}}", "textFormat": "{{hotkey}}", "tagKeys": "severity", "step": MINIMUM_STEP}
+    written["annotations"]["list"][0] |= formats
+    return json.dumps(written, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _place(panels: Sequence[Panel], y: int) -> tuple[list[tuple[Panel, models.GridPos]], int]:
@@ -795,16 +721,3 @@ def _place(panels: Sequence[Panel], y: int) -> tuple[list[tuple[Panel, models.Gr
         placed.append((panel, models.GridPos(h=tall, w=width, x=x, y=y)))
         x, height = x + width, max(height, tall)
     return placed, y + height
-
-
-def _written(dashboard: builders.Dashboard) -> str:
-    written: dict[str, Any] = json.loads(json.dumps(dashboard.build(), cls=JSONEncoder))
-    # The builder does not know the data source's own fields of an annotation.
-    for annotation in written["annotations"]["list"]:
-        annotation |= {
-            "titleFormat": "{{alertname}}",
-            "textFormat": "{{hotkey}}",
-            "tagKeys": "severity",
-            "step": MINIMUM_STEP,
-        }
-    return json.dumps(written, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -86,9 +86,6 @@ DIRECTION: Final = (
 )
 """What happens between a miner and the chosen one within a day."""
 
-READING: Final = (State("stale", "stale", ORANGE), State("failed", "failed", RED))
-"""How readings of feeds come about that are not as they should be."""
-IMAGE: Final = (State("error", "error", ORANGE),)
-"""The status of images whose build failed."""
+
 SEVERITY: Final = (State(0, "critical", RED), State(1, "warning", ORANGE), State(2, "info"))
 """Severities of alerts, the gravest first; the texts are the values of their label `severity`."""

@@ -6,17 +6,22 @@ from typing import Final
 
 from grafana.parts import (
     CLOCK,
+    COUNT,
     EXPORTERS,
+    FACTOR,
     MINER_COLUMNS,
     MINERS,
+    NO_DATA,
     NO_INSTANCES,
     NO_KEY,
+    TIME,
     Board,
     Column,
+    Panel,
     Query,
+    Unit,
     board_link,
     counted,
-    graph,
     nothing_wrong,
     of_exporters,
     of_miners,
@@ -24,9 +29,6 @@ from grafana.parts import (
     recorded,
     select,
     short,
-    stat_panel,
-    table_panel,
-    whole,
 )
 from grafana.states import COUNTS, DEADLINE_KINDS, INSTANCE, NONE_ENDED, NONE_STARTING, ORANGE, OUTDATED, PLAIN, RED
 from grafana.worlds import BUSY, COVERED, KEYED, LIVE, STOCKED
@@ -63,6 +65,8 @@ _EFFECTIVE: Final = select("chutes_chute_effective_compute_multiplier", EXPORTER
 _BOUNTY: Final = select("chutes_chute_compute_multiplier_factor", EXPORTERS, factor="bounty_boost")
 LATER: Final = f"{_EFFECTIVE} / on (job, instance, chute_id) {_BOUNTY} or {_EFFECTIVE}"
 """The multiplier that an instance approaches, on the cheapest GPU. It is the chute's present one without the bounty."""
+THIS_SERVER: Final = board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}")
+THIS_CHUTE: Final = board_link("chutes-market", chute="${__data.fields.chute_id}")
 
 
 def _shown(query: str) -> str:
@@ -86,135 +90,119 @@ INSTANCES: Final = Board(
     "Chutes instances",
     "Which instances do not earn, which can lose their score and when, and what ended?",
     variables=("cluster", "job", "instance", "hotkey", "chute"),
+    data=STOCKED,
+    empty=NO_KEY,
+    stat_empty=NO_INSTANCES,
 )
 
 INSTANCES.show(
-    stat_panel(
+    Panel(
+        "stat",
         "Next purge",
         "Time until the service purges an instance that is still starting: 3.5 hours after its creation, or 3 hours "
         "after its verification if that is earlier. Read its log, or delete it to free its GPUs.",
         [
-            Query(NEXT_PURGE, "in", STOCKED, sometimes=True),
+            Query(NEXT_PURGE, "in", sometimes=True),
             Query(f"({_in('starting')} == 0) + {NONE_STARTING.value}", "starting", KEYED, sometimes=True),
         ],
-        unit="s",
+        TIME,
         states=[NONE_STARTING],
-        decimals=1,
         thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, PLAIN)],
-        empty=NO_INSTANCES,
-        size=(5, 3),
     ),
-    stat_panel(
-        "Starting",
-        "Instances that hold GPUs and were never active. An ordinary start takes 10 to 35 minutes. After an hour, an "
-        "instance is probably stuck.",
-        [
-            Query(_in("starting"), "all", KEYED),
-            Query(counted(LATE, _in("active")), "over 1 h", KEYED),
-        ],
-        decimals=0,
-        empty=NO_INSTANCES,
-        trend=True,
-        size=(6, 3),
+    *(
+        Panel("stat", title, text, [Query(query, legend, KEYED) for query, legend in queries], trend=True)
+        for title, queries, text in (
+            (
+                "Starting",
+                ((_in("starting"), "all"), (counted(LATE, _in("active")), "over 1 h")),
+                "Instances that hold GPUs and were never active. An ordinary start takes 10 to 35 minutes. After an "
+                "hour, an instance is probably stuck.",
+            ),
+            (
+                "Active",
+                ((_in("active"), "instances"),),
+                "Instances that serve requests and earn. If their number falls, the Fleet board shows which GPUs are "
+                "free.",
+            ),
+            (
+                "Disabled",
+                ((_in("disabled"), "instances"),),
+                "Instances that were active and that their miner disabled. They serve no requests, and keep earning "
+                "until they are deleted.",
+            ),
+            (
+                "Not secured",
+                ((or_load_rules(counted(TO_SECURED, _in("active"))), "instances"),),
+                "Active public instances in their first hour. If one ends now, it loses everything that it has scored.",
+            ),
+        )
     ),
-    stat_panel(
-        "Active",
-        "Instances that serve requests and earn. If their number falls, the Fleet board shows which GPUs are free.",
-        [Query(_in("active"), "instances", KEYED)],
-        decimals=0,
-        empty=NO_INSTANCES,
-        trend=True,
-    ),
-    stat_panel(
-        "Disabled",
-        "Instances that were active and that their miner disabled. They serve no requests, and keep earning until "
-        "they are deleted.",
-        [Query(_in("disabled"), "instances", KEYED)],
-        decimals=0,
-        empty=NO_INSTANCES,
-        trend=True,
-    ),
-    stat_panel(
-        "Not secured",
-        "Active public instances in their first hour. If one ends now, it loses everything that it has scored.",
-        [Query(or_load_rules(counted(TO_SECURED, _in("active"))), "instances", KEYED)],
-        decimals=0,
-        empty=NO_INSTANCES,
-        trend=True,
-        size=(5, 3),
-    ),
-    table_panel(
+    Panel(
+        "table",
         "Instances",
         "Each instance, by its next deadline. Purge: the service deletes an instance that has not started. Secured: "
         "until then a public instance must not end, or it loses its score. End of billing: a private instance without "
         "requests is deleted. From 2 to 8 hours after its activation, the multiplier approaches the one of a new "
-        "instance.",
+        "instance, which stands beside it where it differs.",
         [
-            Query(
-                f"{LATE} * 0 or on (hotkey, instance_id) {STATE} and on (hotkey, instance_id) {INFO}",
-                data=STOCKED,
-            ),
-            Query(short(INFO), data=STOCKED),
-            Query(_shown(f"({DEADLINE} or on (hotkey, instance_id) 0 * {STATE} + 4)"), data=STOCKED),
-            Query(_shown(recorded(DEADLINES)), data=STOCKED),
-            Query(
-                f"0 * {INFO} + on (chute_id) group_left () {of_exporters('chutes_chute_gpus', 'chute_id')}",
-                data=STOCKED,
-            ),
-            Query(_shown(f"time() - {CREATED}"), data=STOCKED),
-            Query(_shown(of_miners("chutes_instance_compute_multiplier", "instance_id")), data=STOCKED),
-            Query(f"0 * {INFO} + on (chute_id) group_left () max by (chute_id) ({LATER})", data=STOCKED),
-            Query(_shown(of_miners("chutes_instance_outdated", "instance_id")), data=STOCKED),
-        ],
-        [
-            Column("A", "State", states=INSTANCE, width=140),
-            Column("C", "Deadline", states=DEADLINE_KINDS, width=130, missing=" "),
-            Column("D", "In", "s", 1, width=90, missing=" "),
-            Column("chute_id", ""),
-            Column("name", "Chute", width=230, link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
             Column(
-                "server",
-                "Server",
-                width=130,
-                link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"),
+                "State",
+                f"{LATE} * 0 or on (hotkey, instance_id) {STATE} and on (hotkey, instance_id) {INFO}",
+                width=140,
+                states=INSTANCE,
             ),
-            Column("gpu", "Model", width=90),
-            Column("E", "GPUs", "none", 0, width=60),
-            Column("F", "Age", "s", 1, width=90),
-            Column("G", "Multiplier", "none", 2, width=90),
-            Column("H", "New instance", "none", 2, width=110),
-            Column("I", "Version", states=OUTDATED, width=85),
+            Column(
+                "Deadline",
+                _shown(f"({DEADLINE} or on (hotkey, instance_id) 0 * {STATE} + 4)"),
+                width=130,
+                states=DEADLINE_KINDS,
+                missing=" ",
+            ),
+            Column("In", _shown(recorded(DEADLINES)), TIME, 90, missing=" "),
+            Column("", "chute_id"),
+            Column("", short(INFO)),
+            Column("Chute", "name", width=230, link=THIS_CHUTE),
+            Column("Server", "server", width=130, link=THIS_SERVER),
+            Column("Model", "gpu", width=90),
+            Column(
+                "GPUs",
+                f"0 * {INFO} + on (chute_id) group_left () {of_exporters('chutes_chute_gpus', 'chute_id')}",
+                COUNT,
+            ),
+            Column("Age", _shown(f"time() - {CREATED}"), TIME, 90),
+            Column("Multiplier", _shown(of_miners("chutes_instance_compute_multiplier", "instance_id")), FACTOR),
+            Column("New instance", f"0 * {INFO} + on (chute_id) group_left () max by (chute_id) ({LATER})", FACTOR),
+            Column("Version", _shown(of_miners("chutes_instance_outdated", "instance_id")), width=85, states=OUTDATED),
             *MINER_COLUMNS,
         ],
-        empty=NO_KEY,
-        sort=[("Deadline", False), ("In", False)],
+        sort=["Deadline", "In"],
         size=(24, 10),
     ),
-    table_panel(
+    Panel(
+        "table",
         "Ended in the hour of the report",
         "Instances that ended in the hour of the newest audit report, by reason, and whether their score counts. The "
         "report comes about 2 minutes after the hour. chutes-exporter incidents names each of them and what it cost; "
         "docs/earnings.md explains the reasons.",
         [
-            Query(short(f"{ENDED} > 0"), data=BUSY, sometimes=True),
-            Query(
+            Column(
+                "Hour to",
                 f"(0 * ({ENDED} > 0) or on () {nothing_wrong(f'max({ENDED}) == 0', 'reason')} * 0)"
                 f" + on () group_left () 1000 * {REPORT_END}",
+                CLOCK,
                 data=LIVE,
             ),
-        ],
-        [
-            Column("B", "Hour to", CLOCK, width=80),
-            Column("reason", "Reason", states=NONE_ENDED, width=180),
-            Column("counts", "Score", states=COUNTS, width=80, missing=" "),
-            Column("A", "Instances", "none", 0, width=95, missing=" "),
+            Column("Reason", "reason", width=180, states=NONE_ENDED),
+            Column("Score", "counts", width=80, states=COUNTS, missing=" "),
+            Column("Instances", short(f"{ENDED} > 0"), COUNT, missing=" ", data=BUSY, sometimes=True),
             *MINER_COLUMNS,
         ],
         empty="Unknown: no data. It needs a watched miner. The Exporter board shows whether the feed of reports fails.",
-        sort=[("Instances", True)],
+        sort=["-Instances"],
         size=(9, 6),
     ),
-    graph(
+    Panel(
+        "bars",
         "Ended per hour by reason",
         "Instances that ended by reason, and starts that failed. The bar at 12:00 counts those from 11:00 to 12:00. "
         "Many at once point at one server or one chute.",
@@ -226,15 +214,20 @@ INSTANCES.show(
                 step="1h",
                 sometimes=True,
             ),
-            Query(f"sum({_of_hour('chutes_miner_window_failed_starts')})", "failed starts", step="1h", sometimes=True),
+            Query(
+                f"sum({_of_hour('chutes_miner_window_failed_starts')})",
+                "failed starts",
+                LIVE,
+                step="1h",
+                sometimes=True,
+            ),
         ],
-        unit="none",
-        decimals=0,
-        bars=True,
+        empty=NO_DATA,
         calcs=("sum", "max"),
         size=(9, 6),
     ),
-    stat_panel(
+    Panel(
+        "stat",
         "Lost units",
         "Estimate of the compute units that the score lost with the instances that ended in 24 hours, and their share "
         "of the score. It is unknown until an exporter has run for a day.",
@@ -244,72 +237,65 @@ INSTANCES.show(
                 f"sum({LOST_UNITS}) / on () sum({of_miners('chutes_miner_score_compute_units')})",
                 "of the score",
                 COVERED,
-                unit="percentunit",
-                decimals=1,
+                Unit("percentunit", 1),
             ),
-            Query(f"1000 * {REPORT_END} and on () {LOST_UNITS}", "until", COVERED, unit=CLOCK),
-            Query(or_load_rules(ENDS_KNOWN_SINCE), "known since", LIVE - COVERED, unit=CLOCK),
+            Query(f"1000 * {REPORT_END} and on () {LOST_UNITS}", "until", COVERED, CLOCK),
+            Query(or_load_rules(ENDS_KNOWN_SINCE), "known since", LIVE - COVERED, CLOCK),
         ],
-        decimals=0,
+        Unit("short", 0),
         empty=NO_REPORT,
         size=(6, 6),
     ),
 )
 
-INSTANCES.fold(
-    "Lifetimes",
-    graph(
+INSTANCES.show(
+    Panel(
+        "stacked",
         "Instances by state",
         "Each instance in exactly one state. If the number of starting instances grows, a chute does not start.",
         [Query(f"sum by (state) ({STATES})", "{{state}}", KEYED)],
-        unit="none",
-        decimals=0,
         states=INSTANCE,
-        stacked=True,
-        empty=NO_KEY,
     ),
-    graph(
+    Panel(
+        "graph",
         "Age of instances",
         "Age of the oldest, the median and the newest instance. A median that stays low means that instances do not "
         "last.",
         [
-            Query(f"{function}time() - {whole(CREATED, 'instances')})", name, STOCKED, step="15m")
+            Query(f"{function}time() - {CREATED})", name, step="15m")
             for function, name in (("max(", "oldest"), ("quantile(0.5, ", "median"), ("min(", "newest"))
         ],
-        unit="s",
-        decimals=0,
-        empty=NO_KEY,
+        TIME,
     ),
-    graph(
+    Panel(
+        "graph",
         "Time to become active",
         "Time that the present instances took to become active. If it grows, look at image pulls, disks and the "
         "network.",
-        [
-            Query(f"avg({whole(START, 'instances')})", "mean", STOCKED),
-            Query(f"max({whole(START, 'instances')})", "longest", STOCKED),
-        ],
-        unit="s",
-        decimals=0,
-        empty=NO_KEY,
+        [Query(f"avg({START})", "mean"), Query(f"max({START})", "longest")],
+        TIME,
     ),
-    graph(
+    Panel(
+        "graph",
         "Compute units per second",
         "Sum of the multipliers of the chosen miners' active instances. Disabled instances are not included.",
         [Query(f"sum({of_miners('chutes_miner_active_compute_multiplier')})", "chosen miners", KEYED)],
-        unit="none",
-        decimals=1,
-        empty=NO_KEY,
+        Unit("none", 1),
     ),
-    graph(
+    Panel(
+        "graph",
         "Active GPUs",
         "GPUs that were active at each full hour, the GPUs of distinct chutes, and the average of 7 days. Public "
         "instances count once they are an hour old.",
         [
-            Query(f"sum({of_miners('chutes_miner_active_gpus')})", "active", BUSY),
-            Query(f"sum({of_miners('chutes_miner_unique_chute_gpus')})", "distinct chutes", BUSY),
-            Query(f"sum({of_miners('chutes_miner_average_active_gpus')})", "7-day average", BUSY),
+            Query(f"sum({of_miners(f'chutes_miner_{metric}_gpus')})", name, BUSY)
+            for metric, name in (
+                ("active", "active"),
+                ("unique_chute", "distinct chutes"),
+                ("average_active", "7-day average"),
+            )
         ],
-        unit="none",
-        decimals=0,
+        empty=NO_DATA,
     ),
+    title="Lifetimes",
 )

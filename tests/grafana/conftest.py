@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def ask_in(kind: World, directory: Path) -> Answers:
     directory.mkdir()
-    command = [sys.executable, "-m", "tests.grafana.ask", kind.name, str(directory)]
+    code = "import sys; from tests.grafana.scenes import write_answers as write; write(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, kind.name, str(directory)]
     subprocess.run(command, cwd=ROOT, env=unmeasured(os.environ), check=True)
     answers: Answers = pickle.loads((directory / "answers.pickle").read_bytes())  # noqa: S301 - this test wrote it
     return answers

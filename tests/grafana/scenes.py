@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import pickle
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.api.keys import Hotkey
@@ -25,7 +27,6 @@ from tests.support import NOON, PATIENCE, Clock, Prometheus, get, served_exporte
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -334,3 +335,13 @@ def _offer(name: str, prometheus: Prometheus, answers: Answers) -> None:
     answers.variables[name] = [value for value, _ in offered]
     if variable.ordered:
         answers.ranks[name] = dict(offered)
+
+
+def write_answers(kind: str, directory: str) -> None:
+    """Make a world, ask everything in it, and write the answers to a directory."""
+
+    async def ask() -> Answers:
+        async with scene(World[kind], Path(directory)) as found:
+            return await ask_everything(found.prometheus, found.answers)
+
+    Path(directory, "answers.pickle").write_bytes(pickle.dumps(asyncio.run(ask())))

@@ -12,7 +12,7 @@ import pytest
 
 from grafana import states
 from grafana.boards import BOARDS
-from grafana.worlds import CHAINED, World
+from grafana.worlds import World
 from tests.grafana.display import committed, panels
 from tests.grafana.scenes import COSTS, END, FIGURES, short
 
@@ -31,13 +31,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Place:
-    """The place of a value.
-
-    Attributes:
-        panel: The title of the panel.
-        name: The heading of a table's column, or the name of a graph's line. Empty for a stat.
-        row: Labels of a table's row.
-    """
+    """The place of a value: a panel, a column or a line, and labels of a table's row."""
 
     panel: str
     name: str = ""
@@ -59,12 +53,7 @@ def seconds(text: str) -> float:
 
 
 class Shown:
-    """The values in the panels of a board.
-
-    Args:
-        uid: Of the board.
-        answers: Of Prometheus.
-    """
+    """The values in the panels of a board."""
 
     def __init__(self, uid: str, answers: Answers) -> None:
         self._panels = panels(committed(uid))
@@ -72,8 +61,8 @@ class Shown:
 
     def value(self, place: Place) -> float | str | None:
         """Return a value, or None where nothing is shown."""
-        kind = ("table",) if place.row else ("timeseries",) if place.name else ("stat",)
-        (panel,) = (one for one in self._panels if one["title"] == place.panel and one["type"] in kind)
+        named = [one for one in self._panels if one["title"] == place.panel]
+        (panel,) = (one for one in named if (one["type"] == "table") == bool(place.row))
         if place.row:
             return self._cell(panel, place)
         for target in panel["targets"]:
@@ -113,12 +102,7 @@ def _legend(template: str, labels: Mapping[str, str]) -> str:
 
 
 class Truth:
-    """Expected values of each board. Each board has a method.
-
-    Args:
-        answers: They have the API's JSON.
-        kind: The world.
-    """
+    """Expected values of each board, by a method of its own, from the API's JSON."""
 
     def __init__(self, answers: Answers, kind: World) -> None:
         self.api = answers.api
@@ -160,9 +144,7 @@ class Truth:
         return Counter(map(self.state, self.gpus.values()))
 
     def instance_state(self, instance: Row) -> str:
-        if instance["active"]:
-            return "active"
-        return "disabled" if instance["activated_at"] else "starting"
+        return "active" if instance["active"] else "disabled" if instance["activated_at"] else "starting"
 
     def heading(self) -> dict[str, float]:
         """Return each miner's share of the multipliers that earn now. Only own disabled instances are known."""
@@ -186,18 +168,14 @@ class Truth:
         scored = [hotkey for hotkey in self.watched if hotkey in self.shares]
         heading = self.heading()
         incentives = {hotkey: row["incentive"] / self.incentive for hotkey, row in self.seats.items()}
-        raw = self.api["scores"]["raw_values"]
         found: Expected = {
             Place("Score share"): self.of_watched(self.shares),
+            Place("Seats behind"): min(map(self.behind, self.seats.keys() & self.watched)),
             Place("Score share and heading", "heading"): self.of_watched(heading),
-            Place("Counting instances", "past hour"): self.of_watched(self.work("past_hour", "total_instances")),
-            Place("Counting instances", "past day"): sum(raw[hotkey]["total_instances"] for hotkey in scored),
         }
         for window, name in (("past_hour", "past hour"), ("past_day", "past day"), ("all", "past week")):
             units = self.work(window, "compute_units")
             found[Place("Share of compute by window", name)] = self.of_watched(units) / sum(units.values())
-        lost = [place for hotkey, place in self.before_loss().items() if hotkey in self.watched]
-        found[Place("Before seat loss")] = min(lost, default=None)
         count = self.states()
         for hotkey in self.watched:
             seat = self.seats.get(hotkey)
@@ -206,7 +184,8 @@ class Truth:
                 found[cell("Miners", "Score share", hotkey=hotkey)] = self.shares[hotkey]
                 found[cell("Miners", "Rank", hotkey=hotkey)] = self.rank(hotkey)
             if seat is not None:
-                found[cell("Miners", "Before seat loss", hotkey=hotkey)] = self.before_loss().get(hotkey)
+                behind = self.behind(hotkey) if seat["incentive"] else None
+                found[cell("Miners", "Seats behind", hotkey=hotkey)] = behind
                 if not seat["blacklist_reason"]:
                     found[cell("Miners", "Heading", hotkey=hotkey)] = heading[hotkey]
         found[cell("Miners", "Earning", hotkey=self.miner)] = count["earning"] + count["disabled"]
@@ -231,12 +210,8 @@ class Truth:
             Place("Estimated earnings and costs", "cost of GPUs"): cost,
         }
 
-    def before_loss(self) -> dict[str, int]:
-        """Return the registrations before the loss of each seat that is not new, if the exporter knows the chain."""
-        old = [row for row in self.seats.values() if self.at - seconds(row["synced_at"]) >= DAY]
-        old.sort(key=lambda row: (row["incentive"], seconds(row["synced_at"])))
-        lost = old[: -min(10, len(self.seats) // 8)] if self.kind in CHAINED else []
-        return {row["hotkey"]: place for place, row in enumerate(lost)}
+    def behind(self, hotkey: str) -> int:
+        return sum(row["incentive"] < self.seats[hotkey]["incentive"] for row in self.seats.values())
 
     def lost(self, gpus: Iterable[Row]) -> float:
         """Return the cost in a day of the GPUs that earn nothing."""
@@ -253,7 +228,6 @@ class Truth:
             Place("Unverified"): count["unverified"],
             Place("Servers", "servers"): len(servers),
             Place("Servers", "in maintenance"): sum(row["maintenance_pending"] for row in servers.values()),
-            Place("Servers", "maintenance pending"): 0,
         }
         # A state without GPUs has no line.
         found |= {Place("GPUs by state", state): number for state, number in count.items()}
@@ -288,18 +262,13 @@ class Truth:
         middle = len(ages) // 2
         public = [one for one in self.instances if one["active"] and not one["billed_to"]]
         starts = [seconds(one["activated_at"]) - seconds(one["created_at"]) for one in self.instances if one["active"]]
-        platform = [one for one in self.api["active_instances"] if one["miner_hotkey"] in self.watched]
         found: Expected = {
             Place("Active"): count["active"],
             Place("Starting"): count["starting"],
             Place("Disabled"): count["disabled"],
             Place("Not secured"): sum(seconds(one["activated_at"]) + HOUR > self.at for one in public),
-            Place("Age of instances", "oldest"): ages[-1],
             Place("Age of instances", "median"): (ages[middle] + ages[~middle]) / 2,
-            Place("Age of instances", "newest"): ages[0],
-            Place("Time to become active", "mean"): sum(starts) / len(starts),
             Place("Time to become active", "longest"): max(starts),
-            Place("Compute units per second", "chosen miners"): sum(one["compute_multiplier"] for one in platform),
         }
         found |= {Place("Instances by state", state): count[state] for state in ("active", "starting", "disabled")}
         purges = []
@@ -328,7 +297,7 @@ class Truth:
                 purges.append(left)
         if purges:
             found[Place("Next purge")] = min(purges)
-        return found | self._history()
+        return found
 
     def _deadline(self, one: Row, state: str) -> tuple[str, float]:
         """Return the next deadline of an instance, and the seconds left."""
@@ -344,25 +313,12 @@ class Truth:
         name = min(ends, key=ends.__getitem__, default="none")
         return name, ends.get(name, self.at) - self.at
 
-    def _history(self) -> Expected:
-        if self.kind is World.SICK:
-            # There, the service answers that it has no history.
-            return {}
-        history = self.api["unique_chute_history"]
-        return {
-            Place("Active GPUs", "active"): history[-1]["total_count"],
-            Place("Active GPUs", "distinct chutes"): history[-1]["count"],
-            Place("Active GPUs", "7-day average"): sum(hour["total_count"] for hour in history) / len(history),
-        }
-
     def market(self) -> Expected:
         waiting = [job for job in self.api["jobs"] if not (job["finished_at"] or job["miner_hotkey"])]
         scaled = self.api["utilization"]
         found: Expected = {
-            Place("Idle GPUs"): self.states()["idle"],
             Place("Room"): sum(row["scale_allowance"] > 0 for row in scaled),
             Place("Bounties"): len(self.api["bounties"]),
-            Place("Autoscaler"): self.at - max(seconds(row["timestamp"]) for row in scaled),
             Place("Jobs"): len(waiting),
             Place("Requests per hour", "completed"): sum(one["total_invocations"] for one in self.api["metrics"]),
             Place("Requests per hour", "rate limited"): sum(one["rate_limit_count"] for one in self.api["metrics"]),
@@ -376,8 +332,6 @@ class Truth:
                 found[cell("Demand", "Utilisation, 15 m", **chute)] = row["utilization_15m"]
         for row in self.api["metrics"]:
             chute = {"chute_id": row["chute_id"]}
-            found[cell("Demand", "Active", **chute)] = row["instance_count"]
-            found[cell("Terms", "Base multiplier", **chute)] = row["compute_multiplier"]
             found[cell("Terms", "Users pay, 1 h", **chute)] = 3600 * row["per_second_price_usd"]
         for row in self.api["bounties"]:
             if row["chute_id"] in self.chutes:
@@ -387,19 +341,14 @@ class Truth:
         return found
 
     def subnet(self) -> Expected:
-        ordered = sorted(self.shares.values(), reverse=True)
-        active: Counter[str] = Counter(one["miner_hotkey"] for one in self.api["active_instances"])
         heading, mine = self.heading(), self.rank(self.scored)
         found: Expected = {
-            Place("Before seat loss"): self.before_loss().get(self.scored),
-            Place("Free seats"): 256 - len(self.seats),
-            Place("Registrations"): sum(seconds(row["synced_at"]) > self.at - DAY for row in self.seats.values()),
-            Place("Score share"): self.shares[self.scored],
-            Place("Concentration", "Herfindahl index"): sum(share**2 for share in ordered),
-            Place("Instances of all miners", "active now"): active.total(),
-            Place("Compute units per hour of all miners", "all miners"): sum(
-                self.work("past_hour", "compute_units").values()
+            Place("Seats behind"): self.behind(self.scored),
+            Place("Seats", "free"): 256 - len(self.seats),
+            Place("Seats", "newcomers in 24 h"): sum(
+                seconds(row["synced_at"]) > self.at - DAY for row in self.seats.values()
             ),
+            Place("Score share"): self.shares[self.scored],
         }
         for hotkey, share in self.shares.items():
             rank = self.rank(hotkey)
@@ -413,7 +362,6 @@ class Truth:
         found[Place("Score share of the neighbours", short(self.scored))] = self.shares[self.scored]
         for hotkey, row in self.seats.items():
             found[cell("Leaderboard", "Incentive", hotkey=hotkey)] = row["incentive"] / self.incentive
-            found[cell("Stake and age of seats", "Stake", hotkey=hotkey)] = row["stake"]
             found[cell("Stake and age of seats", "Seat age", hotkey=hotkey)] = self.at - seconds(row["synced_at"])
             if row["blacklist_reason"]:
                 found[cell("Leaderboard", "Blacklisted", hotkey=hotkey)] = row["blacklist_reason"]

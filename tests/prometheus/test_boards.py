@@ -20,7 +20,7 @@ ME = f'hotkey="{HOTKEY}"'
 
 def queries(uid: str, title: str) -> Sequence[Query]:
     (board,) = (board for board in BOARDS if board.uid == uid)
-    return next(panel.queries for panel in board.panels if panel.builder.build().title == title)
+    return next(panel.queries for panel in board.panels if panel.title == title)
 
 
 def asked(uid: str, title: str, number: int, *hotkeys: str) -> str:
