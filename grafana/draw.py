@@ -41,9 +41,10 @@ if TYPE_CHECKING:
 PICTURES: Final = ROOT / "grafana" / "pictures"
 RENDER: Final = ROOT / "grafana" / "render"
 CACHE: Final = ROOT / ".cache" / "pictures"
+SCRIPT: Final = CACHE / "page.js"
 SUMS: Final = PICTURES / "drawn-from.sha256"
 WIDTH: Final = 1600
-WORLDS: Final = {World.HEALTHY: "", World.SICK: "-sick"}
+WORLDS: Final = {World.HEALTHY: "", World.SICK: "-sick", World.KEYLESS: "-keyless"}
 """The worlds of the README's pictures, and how their files' names end."""
 HOURS: Final = [number * STEP / 3600 for number in range(25 * 3600 // STEP, -1, -1)]
 """When the scrapes of a day were, in hours before the end. Rules that look back a day have data at the end."""
@@ -91,11 +92,11 @@ def make_requests(directory: Path, uids: Iterable[str]) -> dict[str, dict[str, A
     }
 
 
-async def _answer(route: Route, script: Path) -> None:
+async def _answer(route: Route) -> None:
     """Answer a request of the browser at `ORIGIN` from files. Nothing is fetched from anywhere else."""
     path = urlsplit(route.request.url).path
     modules, name = RENDER / "node_modules", path.rpartition("/")[2]
-    file = script.with_name(name)
+    file = SCRIPT.parent / name
     if name in FONTS:
         file = modules / "@fontsource" / "inter" / "files" / f"inter-latin-{FONTS[name]}-normal.woff2"
     elif path.startswith("/public/img/"):
@@ -126,7 +127,7 @@ async def draw_all(
     requests: dict[World, dict[str, dict[str, Any]]], widths: Sequence[int], *, opened: bool
 ) -> dict[tuple[World, str, int], Picture]:
     """Draw boards in worlds and widths."""
-    script, failures, drawn = CACHE / "page.js", list[str](), {}
+    failures, drawn = list[str](), {}
     async with async_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
@@ -134,7 +135,7 @@ async def draw_all(
         # React reports what a panel throws to the console, and shows nothing.
         tab.on("pageerror", lambda error: failures.append(str(error)))
         tab.on("requestfailed", lambda request: failures.append(request.url))
-        await tab.route("**/*", lambda route: _answer(route, script))
+        await tab.route("**/*", _answer)
         await tab.goto(f"{ORIGIN}/", wait_until="load")
         for (kind, asked), width in itertools.product(requests.items(), widths):
             for uid, request in asked.items():
@@ -216,7 +217,7 @@ def main() -> None:
             make_day(kind, directory)
             print(f"simulated a day, {kind.name.lower()}: {time.monotonic() - began:.0f} s")
         requests[kind] = make_requests(directory, chosen.board)
-    subprocess.run(["node", str(RENDER / "build.mjs"), str(CACHE / "page.js")], check=True)
+    subprocess.run(["node", str(RENDER / "build.mjs"), str(SCRIPT)], check=True)
     drawn = asyncio.run(draw_all(requests, chosen.width, opened=chosen.open))
     if chosen.output is None:
         write_for_readme(drawn)

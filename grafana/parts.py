@@ -5,25 +5,18 @@ Several exporters can watch the same miner. A query takes the maximum over them,
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import string
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from grafana_foundation_sdk.builders import common as common_builders
-from grafana_foundation_sdk.builders import dashboard as builders
-from grafana_foundation_sdk.builders import prometheus, stat, statetimeline, table, timeseries
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models import common
-from grafana_foundation_sdk.models import dashboard as models
-from grafana_foundation_sdk.models.prometheus import PromQueryFormat
-
-from grafana.states import NOTHING, ORANGE, PLAIN, State
+from grafana.states import NOTHING, ORANGE, PLAIN, UNWATCHED, State
 from grafana.worlds import ALARMED, LIVE, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
 TAG: Final = "chutes-exporter"
 MINIMUM_STEP: Final = "1m"
@@ -31,15 +24,18 @@ MINIMUM_STEP: Final = "1m"
 LOAD_RULES: Final = "load the rules"
 NO_DATA: Final = "Unknown: no data. The Exporter board shows which feeds fail, and whether the rules are loaded."
 NO_KEY: Final = "Unknown: no data. It needs the key of a watched miner. The Exporter board shows which feeds fail."
-NO_GPUS: Final = "no GPUs known, or no key"
-NO_INSTANCES: Final = "no instances known, or no key"
+NO_GPUS: Final = "no watched miner, key or GPUs"
+NO_INSTANCES: Final = "no watched miner, key or instances"
 
 EXPORTERS: Final = 'job=~"$job", instance=~"$instance"'
 """Matches the chosen exporters."""
 MINERS: Final = 'hotkey=~"$hotkey"'
 """Matches the chosen miners. It selects recorded series, which have no label of an exporter."""
+WATCHED: Final = f"group(last_over_time(chutes_miner_watched{{{EXPORTERS}, {MINERS}}}[15m]))"
+"""Bridges the time until an alert fires because no exporter watches the miners any more."""
 
-_DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="$datasource")
+Json = dict[str, Any]
+_DATASOURCE: Final = {"type": "prometheus", "uid": "$datasource"}
 _COLUMNS = 24
 _LOWEST = -1e12
 _HAIR = 1e-9
@@ -107,15 +103,15 @@ def short(expression: str) -> str:
     return f'label_replace({expression}, "miner", "$1…$2", "hotkey", "(.{{5}}).*(.{{4}})")'
 
 
-def nothing_wrong(known: str, label: str, state: State = NOTHING) -> str:
+def nothing_wrong(known: str, label: str, text: float | str = NOTHING.value) -> str:
     """Return a row for a table of problems that says that there is none.
 
     Args:
         known: Returns something where it is known that there is no problem.
         label: Names a problem.
-        state: Its value is the label's in that row.
+        text: The label's value in that row.
     """
-    return f'label_replace(group({known}), "{label}", "{state.value}", "", "")'
+    return f'label_replace(group({known}), "{label}", "{text}", "", "")'
 
 
 def whole(query: str, feed: str) -> str:
@@ -151,6 +147,16 @@ def top_ten_at_end(expression: str, plain: str, label: str = "hotkey") -> str:
     return f"{expression} and on ({label}) topk(10, {at_end})"
 
 
+def yesterday(expression: str) -> str:
+    """Return an expression for the time a day ago."""
+    return re.sub(r"(\{[^{}]*\})", r"\1 offset 1d", expression)
+
+
+def no_miner(label: str) -> str:
+    """Return a row for a table that says that no miner is watched."""
+    return nothing_wrong(f"{of_exporters('chutes_exporter_build_info')} unless on () {WATCHED}", label, UNWATCHED.text)
+
+
 def or_load_rules(expression: str) -> str:
     """Return an expression that is NaN while the rules are not loaded. A stat shows this as `LOAD_RULES`."""
     return f"{expression} or on () absent(prometheus:chutes_rules:loaded @ end()) * NaN"
@@ -177,6 +183,14 @@ class Query:
     color: str = ""
     step: str = MINIMUM_STEP
     sometimes: bool = False
+
+
+def signed(expression: str, legend: str, data: frozenset[World] | None = None, digits: int = 0) -> list[Query]:
+    """Return the queries of a change: what grew has a plus before it."""
+    return [
+        Query(f"({expression}) {sign} 0", legend, data, Unit(unit, digits), sometimes=True)
+        for sign, unit in ((">", "prefix:+"), ("<=", "none"))
+    ]
 
 
 @dataclass(frozen=True)
@@ -238,10 +252,11 @@ class Panel:
         thresholds: From which value on a stat has which colour.
         empty: The text when there is no data, if not the board's.
         trend: Whether a stat has a sparkline.
+        below_zero: Whether a graph shows values below 0.
         as_text: Whether a stat shows its legend alone, which is made of labels.
-        calcs: Columns of a graph's legend.
+        calcs: What a graph's legend says of each line.
         sort: Headings of the columns that order a table, with a minus if the greatest come first.
-        size: Width of 24 columns, and height in grid rows. Stats without a width share what is left.
+        size: Width of 24 columns, and height in grid rows. Stats at the start of a row share the width that is left.
     """
 
     kind: Kind
@@ -253,8 +268,9 @@ class Panel:
     thresholds: Sequence[tuple[float, str]] = ()
     empty: str = ""
     trend: bool = False
+    below_zero: bool = False
     as_text: bool = False
-    calcs: Sequence[str] = ("lastNotNull", "min", "max")
+    calcs: Sequence[str] = ("lastNotNull",)
     sort: Sequence[str] = ()
     size: tuple[int, int] = (0, 0)
 
@@ -270,207 +286,182 @@ class Panel:
         return [one for one in columns if one.title or not one.queries]
 
 
-def _targets(panel: Panel) -> list[prometheus.Dataquery]:
-    targets = []
-    for letter, query in zip(_LETTERS, panel.queries, strict=False):
-        target = prometheus.Dataquery().ref_id(letter).expr(query.expr).datasource(_DATASOURCE)
-        now = panel.kind == "table" or (panel.kind == "stat" and not panel.trend)
-        target = target.instant() if now else target.range()
-        target = target.format(PromQueryFormat.TABLE if panel.kind == "table" else PromQueryFormat.TIME_SERIES)
-        targets.append(target.legend_format(query.legend or "__auto").interval(query.step))
-    return targets
+def _kind(kind: Kind) -> Callable[..., Panel]:
+    def panel(title: str, description: str, *content: Query | Column, **options: Any) -> Panel:
+        return Panel(kind, title, description, content, **options)
+
+    return panel
 
 
-def _steps(thresholds: Sequence[tuple[float, str]]) -> list[models.Threshold]:
-    """Make the steps of a scale that begins plain. Colours that begin at the lowest value are mappings instead."""
-    steps = [] if any(value == float("-inf") for value, _ in thresholds) else thresholds
-    lowest = [models.Threshold(value=None, color=PLAIN)]
-    return lowest + [models.Threshold(value=value, color=color) for value, color in steps]
+stat, graph, stacked, bars, timeline, table = map(_kind, _SIZES)
 
 
-def _mappings(
-    states: Iterable[State], thresholds: Sequence[tuple[float, str]] = ()
-) -> list[models.ValueMap | models.RangeMap | models.RegexMap | models.SpecialValueMap]:
-    """Make the mappings of states, and of colours that begin at the lowest value.
-
-    A threshold without a lower limit would colour missing values as well, so it becomes a range.
-    """
-    options = {
-        f"{state.value}": models.ValueMappingResult(text=state.text, color=state.color, index=index)
-        for index, state in enumerate(states)
-    }
-    mappings: list[models.ValueMap | models.RangeMap | models.RegexMap | models.SpecialValueMap] = []
-    if options:
-        mappings.append(models.ValueMap(options=options))
-    if thresholds and thresholds[0][0] == float("-inf"):
-        lowers = [_LOWEST, *(value for value, _ in thresholds[1:])]
-        uppers = [*lowers[1:], -_LOWEST]
-        for index, (lower, upper, (_, color)) in enumerate(zip(lowers, uppers, thresholds, strict=True)):
-            result = models.ValueMappingResult(color=color, index=len(options) + index)
-            # Both limits of a range belong to it, so the upper one is a little lower.
-            ends = models.DashboardRangeMapOptions(from_val=lower, to=upper - _HAIR, result=result)
-            mappings.append(models.RangeMap(options=ends))
-    return mappings
-
-
-def _rules_missing(index: int) -> models.SpecialValueMap:
-    result = models.ValueMappingResult(text=LOAD_RULES, color=ORANGE, index=index)
-    options = models.DashboardSpecialValueMapOptions(match=models.SpecialValueMatch.NA_N, result=result)
-    return models.SpecialValueMap(options=options)
-
-
-def _properties(**values: Any) -> list[models.DynamicConfigValue]:
-    """Make overrides of the options that are given; `__` stands for the point of a name."""
+def _targets(panel: Panel) -> list[Json]:
+    now = panel.kind == "table" or (panel.kind == "stat" and not panel.trend)
+    shared = {"datasource": _DATASOURCE, "instant": now, "range": not now}
+    shared["format"] = "table" if panel.kind == "table" else "time_series"
     return [
-        models.DynamicConfigValue(id_val=name.replace("__", "."), value=value)
-        for name, value in values.items()
-        if value not in (None, "", [])
+        {
+            **shared,
+            "refId": letter,
+            "expr": query.expr,
+            "legendFormat": query.legend or "__auto",
+            "interval": query.step,
+        }
+        for letter, query in zip(_LETTERS, panel.queries, strict=False)
     ]
 
 
-def _fixed(color: str) -> dict[str, str] | None:
+def _scale(thresholds: Sequence[tuple[float, str]]) -> Json:
+    """Make a scale that begins plain. Colours that begin at the lowest value are mappings instead."""
+    steps = [] if any(value == float("-inf") for value, _ in thresholds) else thresholds
+    return {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in ((None, PLAIN), *steps)]}
+
+
+def _mappings(states: Sequence[State], thresholds: Sequence[tuple[float, str]], *, rules: bool = False) -> list[Json]:
+    """Make the mappings of states, of colours that begin at the lowest value, and of rules that are not loaded.
+
+    A threshold without a lower limit would colour missing values as well, so it becomes a range.
+    """
+    texts = {f"{one.value}": {"text": one.text, "color": one.color, "index": i} for i, one in enumerate(states)}
+    mappings: list[Json] = [{"type": "value", "options": texts}] if states else []
+    if thresholds and thresholds[0][0] == float("-inf"):
+        lowers = [_LOWEST, *(value for value, _ in thresholds[1:])]
+        # Both limits of a range belong to it, so the upper one is a little lower.
+        uppers = [*(value - _HAIR for value in lowers[1:]), -_LOWEST]
+        for index, (lower, upper, (_, color)) in enumerate(zip(lowers, uppers, thresholds, strict=True)):
+            result = {"color": color, "index": len(states) + index}
+            mappings.append({"type": "range", "options": {"from": lower, "to": upper, "result": result}})
+    if rules:
+        result = {"text": LOAD_RULES, "color": ORANGE, "index": len(states) + len(thresholds)}
+        mappings.append({"type": "special", "options": {"match": "nan", "result": result}})
+    return mappings
+
+
+def _override(matcher: str, match: str, **values: Any) -> Json:
+    """Make an override of the options that are given; `__` stands for the point of a name."""
+    given = {name.replace("__", "."): value for name, value in values.items() if value not in (None, "", [])}
+    properties = [{"id": name, "value": value} for name, value in given.items()]
+    return {"matcher": {"id": matcher, "options": match}, "properties": properties}
+
+
+def _fixed(color: str) -> Json | None:
     return {"mode": "fixed", "fixedColor": color} if color else None
 
 
-def _scale(thresholds: Sequence[tuple[float, str]]) -> builders.ThresholdsConfig:
-    return builders.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(_steps(thresholds))
-
-
-def _stat(panel: Panel) -> stat.Panel:
-    return (
-        stat.Panel()
-        .mappings(
-            [*_mappings(panel.states, panel.thresholds), _rules_missing(len(panel.states) + len(panel.thresholds))]
-        )
-        .graph_mode(common.BigValueGraphMode.AREA if panel.trend else common.BigValueGraphMode.NONE)
-        .color_mode(common.BigValueColorMode.VALUE)
-        # With a name, the number is above the sparkline. Without one, it would be on it.
-        .text_mode(common.BigValueTextMode.NAME if panel.as_text else common.BigValueTextMode.VALUE_AND_NAME)
-        .justify_mode(common.BigValueJustifyMode.AUTO)
-        .text(common_builders.VizTextDisplayOptions().title_size(_NAME_SIZE))
+def _stat(panel: Panel) -> Json:
+    options = {
+        "colorMode": "value",
+        "graphMode": "area" if panel.trend else "none",
+        "justifyMode": "auto",
         # The last value, as "last not null" leaves NaN out.
-        .reduce_options(common_builders.ReduceDataOptions().calcs(["last"]).values(values=False))
-    )
+        "reduceOptions": {"calcs": ["last"], "values": False},
+        "text": {"titleSize": _NAME_SIZE},
+        # With a name, the number is above the sparkline. Without one, it would be on it.
+        "textMode": "name" if panel.as_text else "value_and_name",
+        "wideLayout": True,
+    }
+    defaults = {
+        "mappings": _mappings(panel.states, panel.thresholds, rules=True),
+        "thresholds": _scale(panel.thresholds),
+    }
+    return {"type": "stat", "options": options, "fieldConfig": {"defaults": defaults}}
 
 
-def _graph(panel: Panel) -> timeseries.Panel:
+def _graph(panel: Panel) -> Json:
     bars, stacked = panel.kind == "bars", panel.kind == "stacked"
-    # A table of lines beside the graph, where ten have space. Grafana moves it below on a narrow screen. There, few
-    # lines are seen: of states, those that cost most, whose names come last.
-    legend = (
-        common_builders.VizLegendOptions().display_mode(common.LegendDisplayMode.TABLE).show_legend(show_legend=True)
-    )
-    legend.placement(common.LegendPlacement.RIGHT).calcs(list(panel.calcs))
-    if panel.states:
-        legend.sort_by("Name").sort_desc(sort_desc=True)
-    built = (
-        timeseries.Panel()
-        .draw_style(common.GraphDrawStyle.BARS if bars else common.GraphDrawStyle.LINE)
-        .fill_opacity(80 if bars or stacked else 0)
+    custom = {
+        "drawStyle": "bars" if bars else "line",
+        "fillOpacity": 100 if bars or stacked else 0,
         # A part of nothing would be a line on top of the others.
-        .line_width(0 if stacked else 1)
-        .show_points(common.VisibilityMode.NEVER)
-        .span_nulls(span_nulls=False)
-        .stacking(
-            common_builders.StackingConfig()
-            .mode(common.StackingMode.NORMAL if stacked or bars else common.StackingMode.NONE)
-            .group("A")
-        )
-        .legend(legend)
-        .tooltip(
-            common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
-        )
-        .min(0)
-    )
-    for state in panel.states:
-        built.override_by_name(state.text, _properties(color=_fixed(state.color)))
-    return built
+        "lineWidth": 0 if stacked else 1,
+        "showPoints": "never",
+        "spanNulls": False,
+        "stacking": {"group": "A", "mode": "normal" if bars or stacked else "none"},
+    }
+    legend = {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": panel.calcs}
+    overrides = [_override("byName", state.text, color=_fixed(state.color)) for state in panel.states]
+    defaults = {"custom": custom} if panel.below_zero else {"custom": custom, "min": 0}
+    options = {"legend": legend, "tooltip": {"mode": "multi", "sort": "desc"}}
+    return {"type": "timeseries", "options": options, "fieldConfig": {"defaults": defaults, "overrides": overrides}}
 
 
-def _timeline(panel: Panel) -> statetimeline.Panel:
-    legend = common_builders.VizLegendOptions().display_mode(common.LegendDisplayMode.LIST)
-    return (
-        statetimeline.Panel()
-        .mappings(_mappings(panel.states))
-        .merge_values(merge_values=True)
-        .show_value(common.VisibilityMode.NEVER)
-        .row_height(0.8)
-        .fill_opacity(80)
-        .line_width(0)
-        .legend(legend.placement(common.LegendPlacement.BOTTOM).show_legend(show_legend=True))
-    )
+def _timeline(panel: Panel) -> Json:
+    legend = {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []}
+    options = {
+        "tooltip": {"mode": "single", "sort": "asc"},
+        "mergeValues": True,
+        "showValue": "never",
+        "rowHeight": 0.8,
+        "legend": legend,
+    }
+    custom = {"fillOpacity": 100, "lineWidth": 0}
+    defaults = {"custom": custom, "mappings": _mappings(panel.states, ()), "thresholds": _scale(())}
+    return {"type": "state-timeline", "options": options, "fieldConfig": {"defaults": defaults}}
 
 
-def _table(panel: Panel) -> table.Panel:
+def _table(panel: Panel) -> Json:
     letters = {query.expr: letter for letter, query in zip(_LETTERS, panel.queries, strict=False)}
     value = "Value #{}" if len(letters) > 1 else "Value"
-    columns = {
-        value.format(letters[column.source]) if column.queries else column.source: column for column in panel.columns
-    }
-    transformations = []
-    if len(letters) > 1:
-        # Rows that differ in the name of their metric would not become one.
-        unnamed = {"exclude": {"names": ["__name__"]}}
-        transformations.append(models.DataTransformerConfig(id_val="filterFieldsByName", options=unnamed))
-        transformations.append(models.DataTransformerConfig(id_val="merge", options={}))
-    order = {
+    columns = {value.format(letters[one.source]) if one.queries else one.source: one for one in panel.columns}
+    shown = {
         "indexByName": {source: index for index, source in enumerate(columns)},
         "renameByName": {source: column.title for source, column in columns.items() if column.title},
     }
-    shown = {"include": {"names": list(columns)}}
-    transformations.append(models.DataTransformerConfig(id_val="filterFieldsByName", options=shown))
-    transformations.append(models.DataTransformerConfig(id_val="organize", options=order))
-    built = (
-        table.Panel()
-        .transformations(transformations)
-        .show_header(show_header=True)
-        .cell_height(common.TableCellHeight.SM)
-        .sort_by(
-            [
-                common_builders.TableSortByFieldState().display_name(name.lstrip("-")).desc(name.startswith("-"))
-                for name in panel.sort
-            ]
-        )
-    )
-    for source, column in columns.items():
-        built.override_by_name(column.title or source, _column(column))
-    return built
+    steps: list[tuple[str, Json]] = [("filterFieldsByName", {"include": {"names": [*columns]}}), ("organize", shown)]
+    if len(letters) > 1:
+        # Rows that differ in the name of their metric would not become one.
+        steps = [("filterFieldsByName", {"exclude": {"names": ["__name__"]}}), ("merge", {}), *steps]
+    sort = [{"displayName": name.lstrip("-"), "desc": name.startswith("-")} for name in panel.sort]
+    return {
+        "type": "table",
+        "options": {"showHeader": True, "cellHeight": "sm", "sortBy": sort},
+        "transformations": [{"id": name, "options": options} for name, options in steps],
+        "fieldConfig": {
+            "defaults": {"thresholds": _scale(())},
+            "overrides": [_column(column, column.title or source) for source, column in columns.items()],
+        },
+    }
 
 
-def _column(column: Column) -> list[models.DynamicConfigValue]:
+def _column(column: Column, name: str) -> Json:
     link = {"title": column.tooltip or f"Show this {column.title.lower()}", "url": column.link}
-    colored = {"type": "color-text"} if column.states or column.thresholds else None
-    return _properties(
+    return _override(
+        "byName",
+        name,
         custom__hidden=None if column.title else True,
         # A value that is missing in one row does not make the table empty.
         noValue=column.missing,
         unit=column.unit.name,
         decimals=column.unit.decimals,
         mappings=_mappings(column.states, column.thresholds),
-        thresholds={"mode": "absolute", "steps": _steps(column.thresholds)} if column.thresholds else None,
-        custom__cellOptions=colored,
+        thresholds=_scale(column.thresholds) if column.thresholds else None,
+        custom__cellOptions={"type": "color-text"} if column.states or column.thresholds else None,
         custom__minWidth=column.width or len(column.title) * 8 + 24,
         custom__align="left" if column.states else None,
         links=[link] if column.link else None,
     )
 
 
-def _built(panel: Panel) -> Any:
-    makers = {"stat": _stat, "timeline": _timeline, "table": _table}
-    built: Any = makers.get(panel.kind, _graph)(panel)
-    lines = panel.kind in ("graph", "stacked", "bars")
-    mode = models.FieldColorModeId.PALETTE_CLASSIC if lines else models.FieldColorModeId.THRESHOLDS
-    built.title(panel.title).description(panel.description).datasource(_DATASOURCE).targets(_targets(panel))
-    built.no_value(panel.empty).unit(panel.unit.name).color_scheme(builders.FieldColor().mode(mode))
-    if not lines:
-        built.thresholds(_scale(panel.thresholds))
+_MAKERS: Final = {"stat": _stat, "timeline": _timeline, "table": _table}
+
+
+def _made(panel: Panel, number: int, place: Json) -> Json:
+    """Make a panel's JSON, as its editor in Grafana 11.6 would save it."""
+    made = _MAKERS.get(panel.kind, _graph)(panel)
+    defaults = made["fieldConfig"]["defaults"]
+    defaults |= {"noValue": panel.empty, "unit": panel.unit.name}
+    defaults["color"] = {"mode": "palette-classic" if made["type"] == "timeseries" else "thresholds"}
     if panel.unit.decimals is not None and panel.kind != "table":
-        built.decimals(panel.unit.decimals)
+        defaults["decimals"] = panel.unit.decimals
+    overrides = made["fieldConfig"].setdefault("overrides", [])
     for letter, query in zip(_LETTERS, panel.queries, strict=False):
-        unit = query.unit or Unit("", None)
-        if own := _properties(unit=unit.name, decimals=unit.decimals, color=_fixed(query.color)):
-            built.override_by_query(letter, own)
-    return built
+        if query.unit or query.color:
+            unit, decimals = query.unit or ("", None)
+            color = _fixed(query.color)
+            overrides.append(_override("byFrameRefID", letter, unit=unit, decimals=decimals, color=color))
+    texts = {"title": panel.title, "description": panel.description}
+    return {**made, **texts, "id": number, "gridPos": place, "datasource": _DATASOURCE, "targets": _targets(panel)}
 
 
 def board_link(uid: str, **variables: str) -> str:
@@ -527,7 +518,7 @@ class Board:
         width, height = panel.size
         usual_width, usual_height = _SIZES[panel.kind]
         if not (width or usual_width):
-            tiles = [one for one in row if one.kind == "stat"]
+            tiles = list(itertools.takewhile(lambda one: one.kind == "stat", row))
             sharing = [one for one in tiles if not one.size[0]]
             share, rest = divmod(_COLUMNS - sum(one.size[0] for one in tiles), len(sharing))
             usual_width = share + (sharing.index(panel) < rest)
@@ -565,6 +556,7 @@ class Variable:
         all_value: The regular expression for "All"; the values themselves when empty.
         regex: Takes text and value out of the answer.
         ordered: Whether one value is chosen, at first the first of the answer. Of others, several or all can be chosen.
+        hidden: Whether nobody chooses a value.
     """
 
     label: str
@@ -573,8 +565,11 @@ class Variable:
     all_value: str = ""
     regex: str = ""
     ordered: bool = False
+    hidden: bool = False
 
 
+REPORT_END: Final = of_exporters("chutes_audit_report_end_timestamp_seconds")
+_HOUR: Final = f'count_values("hour", hour({REPORT_END})) or on () label_replace(vector(0), "hour", "?", "", "")'
 _WATCHED: Final = of_exporters("chutes_miner_watched", "hotkey")
 _SHARE: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
 _SEATS: Final = f"max by (hotkey) (last_over_time({select('chutes_miner_registered', EXPORTERS)}[1d]))"
@@ -630,87 +625,93 @@ VARIABLES: Final = {
         ANYTHING,
         '/name="(?<text>[^"]+)|chute_id="(?<value>[^"]+)/g',
     ),
+    "report": Variable(
+        "Report",
+        "The end of the hour of the newest audit report, in a title.",
+        f"query_result({_HOUR})",
+        regex='/hour="(?<value>[^"]+)/',
+        ordered=True,
+        hidden=True,
+    ),
 }
 
 
-def _variable(name: str) -> builders.QueryVariable:
+def _variable(name: str) -> Json:
     variable = VARIABLES[name]
     kind = 1 if variable.query.startswith("label_values") else 3
-    query = {"qryType": kind, "query": variable.query, "refId": "PrometheusVariableQueryEditor-VariableQuery"}
-    built = (
-        builders.QueryVariable(name)
-        .label(variable.label)
-        .description(variable.description)
-        .datasource(_DATASOURCE)
-        .query(query)
-        .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
-        .sort(models.VariableSort.DISABLED if variable.ordered else models.VariableSort.ALPHABETICAL_ASC)
-        .multi(multi=not variable.ordered)
-        .include_all(include_all=not variable.ordered)
-        .regex(variable.regex)
-    )
-    if not variable.ordered:
-        built.current(models.VariableOption(selected=True, text=["All"], value=["$__all"]))
-    return built.all_value(variable.all_value) if variable.all_value else built
+    several = {"current": {"selected": True, "text": ["All"], "value": ["$__all"]}, "allValue": variable.all_value}
+    return {
+        "name": name,
+        "type": "query",
+        "label": variable.label,
+        "description": variable.description,
+        "datasource": _DATASOURCE,
+        "query": {"qryType": kind, "query": variable.query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
+        # With each change of the time range.
+        "refresh": 2,
+        "sort": 0 if variable.ordered else 1,
+        "multi": not variable.ordered,
+        "includeAll": not variable.ordered,
+        "regex": variable.regex,
+        "hide": 2 if variable.hidden else 0,
+        **({} if variable.ordered else {key: value for key, value in several.items() if value}),
+    }
 
 
 def dashboard_json(board: Board) -> str:
-    """Make a board's JSON, as it is committed."""
-    dashboard = (
-        builders.Dashboard(board.title)
-        .uid(board.uid)
-        .description(board.description)
-        .tags([TAG])
-        .timezone("browser")
-        .readonly()
-        .tooltip(models.DashboardCursorSync.CROSSHAIR)
-        .time("now-24h", "now")
-        .refresh("1m")
-        .with_variable(builders.DatasourceVariable("datasource").label("Data source").type("prometheus"))
-        .annotation(
-            builders.AnnotationQuery()
-            .name("Critical alerts")
-            .datasource(_DATASOURCE)
-            .enable(enable=False)
-            .icon_color("red")
-            .expr(ANNOTATION.expr)
-        )
-    )
-    for name in board.variables:
-        dashboard.with_variable(_variable(name))
-    for uid, name in BOARD_ORDER:
-        dashboard.link(
-            builders.DashboardLink(f"● {name}" if uid == board.uid else name)
-            .type(models.DashboardLinkType.LINK)
-            .icon("dashboard")
-            .tooltip(f"{name}, with the same choices")
-            .url(f"/d/{uid}")
-            .include_vars(include_vars=True)
-            .keep_time(keep_time=True)
-        )
-    y = number = 0
-    for title, panels in board.rows:
-        heading = builders.Row(title).collapsed(collapsed=True)
-        if title:
-            number += 1
-            heading.id(number).grid_pos(models.GridPos(h=1, w=_COLUMNS, x=0, y=y))
-            y += 1
-        placed, bottom = _place(panels, y)
-        for panel, position in placed:
-            number += 1
-            (heading if title else dashboard).with_panel(_built(panel).id(number).grid_pos(position))
-        if title:
-            dashboard.with_row(heading)
-        else:
-            y = bottom
-    written: dict[str, Any] = json.loads(json.dumps(dashboard.build(), cls=JSONEncoder))
-    # The builder does not know the data source's own fields of an annotation.
-    formats = {"titleFormat": "{{alertname}}", "textFormat": "{{hotkey}}", "tagKeys": "severity", "step": MINIMUM_STEP}
-    written["annotations"]["list"][0] |= formats
-    return json.dumps(written, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    """Make a board's JSON, as it is committed, in the schema of Grafana 11.6."""
+    panels: list[Json] = []
+    y, number = 0, itertools.count(1)
+    for title, row in board.rows:
+        heading = {"type": "row", "title": title, "collapsed": True, "id": next(number) if title else 0}
+        heading["gridPos"] = {"h": 1, "w": _COLUMNS, "x": 0, "y": y}
+        placed, bottom = _place(row, y + bool(title))
+        made = [_made(panel, next(number), place) for panel, place in placed]
+        panels += [{**heading, "panels": made}] if title else made
+        y = y + 1 if title else bottom
+    source = {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"}
+    annotation = {
+        "name": "Critical alerts",
+        "datasource": _DATASOURCE,
+        "enable": False,
+        "iconColor": "red",
+        "expr": ANNOTATION.expr,
+        "titleFormat": "{{alertname}}",
+        "textFormat": "{{hotkey}}",
+        "tagKeys": "severity",
+        "step": MINIMUM_STEP,
+    }
+    kept = {"type": "link", "icon": "dashboard", "includeVars": True, "keepTime": True}
+    links = [
+        {
+            **kept,
+            "title": f"● {name}" if uid == board.uid else name,
+            "url": f"/d/{uid}",
+            "tooltip": f"{name}, with the same choices",
+        }
+        for uid, name in BOARD_ORDER
+    ]
+    dashboard = {
+        "uid": board.uid,
+        "title": board.title,
+        "description": board.description,
+        "tags": [TAG],
+        "schemaVersion": 41,
+        "timezone": "browser",
+        "editable": False,
+        # A crosshair in all panels.
+        "graphTooltip": 1,
+        "time": {"from": "now-24h", "to": "now"},
+        "refresh": "1m",
+        "templating": {"list": [source, *map(_variable, board.variables)]},
+        "annotations": {"list": [annotation]},
+        "links": links,
+        "panels": panels,
+    }
+    return json.dumps(dashboard, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def _place(panels: Sequence[Panel], y: int) -> tuple[list[tuple[Panel, models.GridPos]], int]:
+def _place(panels: Sequence[Panel], y: int) -> tuple[list[tuple[Panel, Json]], int]:
     """Place panels from left to right, and return the grid row below them as well."""
     placed = []
     x = height = 0
@@ -718,6 +719,6 @@ def _place(panels: Sequence[Panel], y: int) -> tuple[list[tuple[Panel, models.Gr
         width, tall = panel.size
         if x + width > _COLUMNS:
             y, x, height = y + height, 0, 0
-        placed.append((panel, models.GridPos(h=tall, w=width, x=x, y=y)))
+        placed.append((panel, {"h": tall, "w": width, "x": x, "y": y}))
         x, height = x + width, max(height, tall)
     return placed, y + height

@@ -1,7 +1,7 @@
 """The table of states: their names and colours, for all boards.
 
 Red marks what earns nothing or costs the seat, orange what needs a look. All other lines have Grafana's classic
-palette.
+palette. States beside each other in a table differ in lightness by 1.6 : 1, also for colour-blind people.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 RED: Final = "red"
-ORANGE: Final = "orange"
-GREEN: Final = "light-green"
-"""Much lighter than red, so that colour-blind people can tell them apart."""
+ORANGE: Final = "#FFA03C"
+GREEN: Final = "#DEF7DA"
+BLUE: Final = "light-blue"
+PURPLE: Final = "#AE64D2"
 PLAIN: Final = "text"
 """Grafana's own colour of text: nothing is wrong."""
 
@@ -57,22 +58,33 @@ OUTDATED: Final = (State(0, "current"), State(1, "outdated", ORANGE))
 GPU: Final = (
     State(0, "unverified", RED),
     State(1, "idle", ORANGE),
-    State(2, "starting", "blue"),
-    State(3, "disabled", "super-light-purple"),
+    State(2, "starting", PURPLE),
+    State(3, "disabled", BLUE),
     State(4, "earning", GREEN),
 )
 """States of a GPU, the ones that cost most first; the texts are the values of `chutes_fleet_gpus`' label `state`."""
 
 INSTANCE: Final = (
-    State(0, "starting over 1 h", RED),
-    State(1, "starting", "blue"),
-    State(2, "disabled", "super-light-purple"),
+    State(0, "starting over 1 h", ORANGE),
+    State(1, "starting", PURPLE),
+    State(2, "disabled", BLUE),
     State(3, "active", GREEN),
 )
 """States of an instance; the texts are the values of `chutes_fleet_instances`' label `state`, but for the first."""
+REASONS: Final = tuple(
+    State(reason, reason, color)
+    for reason, color in (
+        ("miner", BLUE), ("scale_down", "semi-dark-green"), ("update", "super-light-blue"), ("maintenance", "yellow"),
+        ("idle", "light-green"), ("no_balance", "super-light-yellow"), ("chute_removed", PURPLE),
+        ("not_active_in_time", "semi-dark-orange"), ("no_room", "super-light-orange"), ("gpu_missing", "dark-red"),
+        ("verification", RED), ("requests", ORANGE), ("none", "#8e8e99"), ("other", PLAIN),
+        ("failed starts", "super-light-red"),
+    )
+)  # fmt: skip
+"""Why instances ended: the values of the label `reason`, and starts that failed."""
 DEADLINE_KINDS: Final = (
     State(1, "purge", ORANGE),
-    State(2, "secured", "blue"),
+    State(2, "secured", BLUE),
     State(3, "end of billing"),
     State(4, "none"),
 )
@@ -82,7 +94,7 @@ DIRECTION: Final = (
     State(1, "-"),
     State(2, "-"),
     State(3, "passes you", ORANGE),
-    State(4, "chosen", "blue"),
+    State(4, "chosen", BLUE),
 )
 """What happens between a miner and the chosen one within a day."""
 

@@ -12,15 +12,17 @@ from grafana.parts import (
     TIME,
     Board,
     Column,
-    Panel,
     Query,
     Unit,
     board_link,
     counted,
+    graph,
     miner_columns,
     of_exporters,
     select,
     short,
+    stat,
+    table,
     top_ten_at_end,
 )
 from grafana.states import FEED_STATE, LOADED, ORANGE, RED, UP
@@ -73,156 +75,137 @@ EXPORTER: Final = Board(
 )
 
 EXPORTER.show(
-    Panel(
-        "stat",
+    stat(
         "Exporters",
         "Share of the exporters of the past week that Prometheus can scrape. Below 100 %, look for the one that is "
         "down in the table below, and check its process and network.",
-        [Query(f"avg({select('up', EXPORTERS)} {SEEN})", "up", ALL)],
-        PERCENT,
+        Query(f"avg({select('up', EXPORTERS)} {SEEN})", "up", ALL),
+        unit=PERCENT,
         thresholds=[(float("-inf"), RED), (1, "text")],
         empty="none in a week",
     ),
-    Panel(
-        "stat",
+    stat(
         "Rules",
         "Whether Prometheus has loaded prometheus/rules/. Without them most panels are empty, and no alert can fire.",
-        # 0 is known: they are not loaded.
-        [Query("prometheus:chutes_rules:loaded or on () vector(0)", "status", ALL)],
+        Query("prometheus:chutes_rules:loaded or on () vector(0)", "status", ALL),
         states=LOADED,
     ),
-    Panel(
-        "stat",
+    stat(
         "Feeds with problems",
         "Failing: the last request failed, and metrics stay until the maximum age. No data: no good answer, or one at "
         "its maximum age. Metrics are missing, and alerts on them are silent. Doubted: the newest answer is valid but "
         "probably wrong. The table of feeds has the reasons.",
-        [
-            Query(counted(f"{FEED_UP} == 0", f"count({FEED_UP})"), "failing"),
-            Query(counted(OLD, f"count({LIMITS})"), "no data"),
-            Query(counted(DOUBTED, f"count({FEED_UP})"), "doubted"),
-        ],
+        Query(counted(f"{FEED_UP} == 0", f"count({FEED_UP})"), "failing"),
+        Query(counted(OLD, f"count({LIMITS})"), "no data"),
+        Query(counted(DOUBTED, f"count({FEED_UP})"), "doubted"),
         thresholds=[(1, ORANGE)],
         size=(8, 3),
     ),
-    Panel(
-        "stat",
+    stat(
         "Requests",
         f"Requests of the busiest exporter to the API in the past hour. One key causes at most {BUDGET}. "
         "More exporters, more keys or a shorter --feed.ttl cause more.",
-        [Query(f"max(sum by (job, instance) (increase({REQUESTS}[1h])))", "per hour", FADING)],
+        Query(f"max(sum by (job, instance) (increase({REQUESTS}[1h])))", "per hour", FADING),
         empty="no requests",
         trend=True,
     ),
-    Panel(
-        "table",
+    table(
         "Exporters",
         "The exporters of the past week, with the cost of their work. An exporter that is down keeps its row for a "
         "week.",
-        [
-            Column(
-                "State", f"max by (job, instance) ({select('up', EXPORTERS)} {SEEN})", width=80, states=UP, data=ALL
-            ),
-            Column("Exporter", "instance", width=220, link=THIS_EXPORTER),
-            Column("Job", "job", width=110),
-            Column("", of_exporters("chutes_exporter_build_info", *EACH, "version", "python")),
-            Column("Version", "version", width=90),
-            Column("Python", "python", width=80),
-            Column(
-                "Scrape time",
-                f"max by (job, instance) ({select('scrape_duration_seconds', EXPORTERS)} {SEEN})",
-                SECONDS,
-                data=ALL,
-            ),
-            Column("Requests, 1 h", f"sum by (job, instance) (increase({REQUESTS}[1h]))", COUNT, data=FADING),
-            Column("Memory", of_exporters("process_resident_memory_bytes", *EACH) + f" {SEEN}", BYTES, 100),
-            Column(
-                "Series of limit",
-                f"{of_exporters('chutes_scrape_series', *EACH)}"
-                f" / on (job, instance) {of_exporters('chutes_scrape_series_limit', *EACH)}",
-                PERCENT,
-                thresholds=[(0.8, ORANGE), (1, RED)],
-            ),
-            Column(
-                "Configuration",
-                of_exporters("chutes_exporter_config_last_reload_successful", *EACH),
-                width=120,
-                states=LOADED,
-            ),
-            Column(
-                "Clock offset",
-                f"max by (job, instance) (abs({select('chutes_api_clock_offset_seconds', EXPORTERS)}))",
-                TIME,
-                thresholds=[(120, ORANGE), (600, RED)],
-            ),
-        ],
+        Column("State", f"max by (job, instance) ({select('up', EXPORTERS)} {SEEN})", width=80, states=UP, data=ALL),
+        Column("Exporter", "instance", width=160, link=THIS_EXPORTER),
+        Column("Job", "job", width=80),
+        Column("", of_exporters("chutes_exporter_build_info", *EACH, "version", "python")),
+        Column("Version", "version", width=80),
+        Column("Python", "python", width=70),
+        Column(
+            "Scrape time",
+            f"max by (job, instance) ({select('scrape_duration_seconds', EXPORTERS)} {SEEN})",
+            SECONDS,
+            data=ALL,
+        ),
+        Column("Requests, 1 h", f"sum by (job, instance) (increase({REQUESTS}[1h]))", COUNT, data=FADING),
+        Column("Memory", of_exporters("process_resident_memory_bytes", *EACH) + f" {SEEN}", BYTES, 100),
+        Column(
+            "Series of limit",
+            f"{of_exporters('chutes_scrape_series', *EACH)}"
+            f" / on (job, instance) {of_exporters('chutes_scrape_series_limit', *EACH)}",
+            PERCENT,
+            thresholds=[(0.8, ORANGE), (1, RED)],
+        ),
+        Column(
+            "Configuration",
+            of_exporters("chutes_exporter_config_last_reload_successful", *EACH),
+            width=120,
+            states=LOADED,
+        ),
+        Column(
+            "Clock offset",
+            f"max by (job, instance) (abs({select('chutes_api_clock_offset_seconds', EXPORTERS)}))",
+            TIME,
+            thresholds=[(120, ORANGE), (600, RED)],
+        ),
         empty="Unknown: no data. No exporter was scraped within a week.",
         sort=["State", "Exporter"],
         size=(24, 4),
     ),
-    Panel(
-        "table",
+    table(
         "Feeds",
-        "Each feed of each exporter, failing feeds first, by miner. The age is the time since the request. "
-        "Stats, scores and history can be 10 minutes older. At the maximum age, the answer is dropped. The runbook of "
+        "Each feed of each exporter, failing feeds first, by miner. The age is the time since the request. Stats, "
+        "scores and history can be 10 minutes older. At the maximum age, the answer is dropped. The runbook of "
         "ChutesFeedFailing explains the reasons.",
-        [
-            Column("State", short(FEED_UP), width=80, states=FEED_STATE),
-            *miner_columns(missing=" "),
-            Column("Feed", "feed", width=170),
-            Column("", of_exporters("chutes_feed_failure_info", *FEED, "reason", **FEEDS), data=SICK),
-            Column("Reason", "reason", width=130, missing=" "),
-            Column(
-                "",
-                f'max by ({FEED_LABELS}, doubt) (label_replace({DOUBTED}, "doubt", "$1", "reason", "(.*)"))',
-                data=SICK,
-            ),
-            Column("Doubt", "doubt", width=120, missing=" "),
-            Column("Age", f"time() - {SUCCESS}", TIME, 100),
-            Column("Maximum age", MAX_AGE, TIME),
-            Column(
-                "Share of maximum",
-                f"(time() - {SUCCESS}) / on ({FEED_LABELS}) {MAX_AGE}",
-                PERCENT,
-                thresholds=[(0.5, ORANGE), (1, RED)],
-            ),
-            Column("Records", of_exporters("chutes_feed_records", *FEED, **FEEDS), COUNT),
-            Column(
-                "Rejected",
-                of_exporters("chutes_feed_rejected_records", *FEED, **FEEDS),
-                COUNT,
-                thresholds=[(1, ORANGE)],
-            ),
-            Column("", "job"),
-            Column("Exporter", "instance", width=220, link=THIS_EXPORTER),
-        ],
+        Column("State", short(FEED_UP), width=80, states=FEED_STATE),
+        *miner_columns(missing=" "),
+        Column("Feed", "feed", width=160),
+        Column("", of_exporters("chutes_feed_failure_info", *FEED, "reason", **FEEDS), data=SICK),
+        Column("Reason", "reason", width=100, missing=" "),
+        Column(
+            "",
+            f'max by ({FEED_LABELS}, doubt) (label_replace({DOUBTED}, "doubt", "$1", "reason", "(.*)"))',
+            data=SICK,
+        ),
+        Column("Doubt", "doubt", width=100, missing=" "),
+        Column("Age", f"time() - {SUCCESS}", TIME, 80),
+        Column("Maximum age", MAX_AGE, TIME),
+        Column(
+            "Share of maximum",
+            f"(time() - {SUCCESS}) / on ({FEED_LABELS}) {MAX_AGE}",
+            PERCENT,
+            thresholds=[(0.5, ORANGE), (1, RED)],
+        ),
+        Column("Records", of_exporters("chutes_feed_records", *FEED, **FEEDS), COUNT),
+        Column(
+            "Rejected",
+            of_exporters("chutes_feed_rejected_records", *FEED, **FEEDS),
+            COUNT,
+            thresholds=[(1, ORANGE)],
+        ),
+        Column("", "job"),
+        Column("Exporter", "instance", width=160, link=THIS_EXPORTER),
         empty="Unknown: no data. The exporter is down, or has sent no request yet.",
         sort=["State", "Miner", "Feed"],
         size=(24, 10),
     ),
-    Panel(
-        "graph",
+    graph(
         "Requests per hour by endpoint",
         f"The ten endpoints with the most requests. One key causes at most {BUDGET} requests an hour. "
         "More scrapes do not cause more requests, because each feed is requested once per time to live.",
-        _top("chutes_api_requests_total", "endpoint"),
-        calcs=("lastNotNull", "max"),
+        *_top("chutes_api_requests_total", "endpoint"),
         size=(12, 7),
     ),
-    Panel(
-        "graph",
+    graph(
         "Requests per hour by result",
         "Requests by HTTP status, or by the reason if the answer was incomplete. Anything except 200 is a problem of "
         "the API, the key or the network.",
-        _top("chutes_api_requests_total", "code"),
-        calcs=("lastNotNull", "max"),
+        *_top("chutes_api_requests_total", "code"),
         size=(12, 7),
     ),
 )
 
 EXPORTER.show(
     *(
-        Panel("graph", title, text, queries, unit)
+        graph(title, text, *queries, unit=unit)
         for title, queries, unit, text in (
             (
                 "Age of answers",
@@ -265,7 +248,7 @@ EXPORTER.show(
 
 EXPORTER.show(
     *(
-        Panel("graph", title, text, [Query(query, legend, data) for query, legend, data in queries], unit)
+        graph(title, text, *(Query(query, legend, data) for query, legend, data in queries), unit=unit)
         for title, unit, queries, text in (
             (
                 "Collector time",

@@ -17,15 +17,21 @@ from grafana.parts import (
     TIME,
     Board,
     Column,
-    Panel,
     Query,
     Unit,
     board_link,
+    graph,
+    no_miner,
     of_miners,
     or_load_rules,
     recorded,
     select,
     short,
+    stacked,
+    stat,
+    table,
+    timeline,
+    whole,
 )
 from grafana.states import GPU, MAINTENANCE, NEEDED, ORANGE, PLAIN, RED
 from grafana.worlds import COVERED, KEYED, PRICED, SICK, STOCKED
@@ -39,12 +45,24 @@ IN_USE: Final = select("chutes_gpu_in_use", EXPORTERS, MINERS)
 THIS_SERVER: Final = board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}")
 THIS_CHUTE: Final = board_link("chutes-instances", chute="${__data.fields.chute_id}")
 COUNTED: Final = recorded("hotkey_server_id_gpu_state:chutes_gpus:count", **ON_SERVERS)
+SERVERS: Final = "Servers, and what they lose in the next 24 h"
 BY_SERVER: Final = "hotkey, server_id, server, gpu"
 ALL: Final = f"(count({INFO}) == on () count({STATE}))"
 """The number of GPUs, where the state of each is known."""
 LOST: Final = f"{STATE} <= bool 1"
 """1 for each GPU that is idle or unverified, and 0 for each other one."""
-LOST_USD: Final = recorded("hotkey_server_id_gpu:chutes_idle_usd_per_day:sum", **ON_SERVERS)
+RENT: Final = recorded("hotkey_server_id_gpu:chutes_idle_usd_per_day:sum", **ON_SERVERS)
+UNITS: Final = recorded("hotkey_server_id_gpu:chutes_idle_units_per_day:sum", **ON_SERVERS)
+UNIT_USD: Final = "platform:chutes_compute_unit_usd:max"
+IDLE_UNITS: Final = f"sum({UNITS})"
+EARNED: Final = f"avg_over_time({recorded('hotkey_server_id:chutes_compute_units_per_second:sum')}[30d])"
+EARNED_BY_MODEL: Final = f"avg_over_time({recorded('hotkey_gpu:chutes_compute_units_per_second:sum')}[30d])"
+_HOURLY: Final = f"last_over_time({recorded('hotkey_server_id:chutes_compute_units_per_second:sum')}[1h])[30d:1h]"
+SUMMED: Final = f"3600 * sum_over_time({_HOURLY})"
+KNOWN: Final = f"count_over_time({_HOURLY})"
+ALL_GPUS: Final = recorded("hotkey_gpu_id:chutes_gpu_info:max")
+GPUS: Final = f"count by ({BY_SERVER}) ({INFO})"
+PER_GPU: Final = f"86400 / {GPUS} * on (hotkey, server_id) group_left () {EARNED}"
 DCGM_NEEDED: Final = (
     "Unknown: no DCGM metrics. Apply deploy/chutes-monitoring-values.yaml, or scrape NVIDIA's dcgm-exporter."
 )
@@ -93,26 +111,21 @@ FLEET: Final = Board(
 )
 
 FLEET.show(
-    Panel(
-        "stat",
-        "Lost per day",
-        "Cost of the GPUs that are idle or unverified, in US dollars a day at the present rate, and their hours. "
-        "Dollars need --gpu.cost for all models of the chosen servers.",
-        [
-            Query(
-                f"sum({LOST_USD}) unless on () ({INFO} unless on (hotkey, server_id, gpu) {LOST_USD})",
-                "at this rate",
-                PRICED,
-                DOLLARS,
-            ),
-            Query(or_load_rules(f"24 * sum({LOST}) and on () {ALL}"), "GPU-hours"),
-        ],
+    stat(
+        "Lost in the next 24 h",
+        "What the idle and unverified GPUs would earn in 24 hours at the market's present pay: in the best paid chute "
+        "that can run on them, or as the miner's own GPUs of the model. The rent of these GPUs is the second number. "
+        "US dollars need --subnet.daily-emission and --alpha.price, and the rent --gpu.cost.",
+        Query(f"{IDLE_UNITS} * on () {UNIT_USD}", "at least", PRICED, DOLLARS),
+        Query(f"sum({RENT}) unless on () ({INFO} unless on (hotkey, server_id, gpu) {RENT})", "rent", PRICED, DOLLARS),
+        Query(or_load_rules(f"{IDLE_UNITS} unless on () {UNIT_USD}"), "units at least", STOCKED - PRICED),
+        unit=Unit("short", 0),
         thresholds=[(0.5, ORANGE)],
         trend=True,
         size=(8, 3),
     ),
     *(
-        Panel("stat", title, text, [Query(or_load_rules(query), legend)], unit, thresholds=thresholds, trend=True)
+        stat(title, text, Query(or_load_rules(query), legend), unit=unit, thresholds=thresholds, trend=True)
         for title, legend, unit, query, thresholds, text in (
             ("All", "GPUs", COUNT, ALL, (), "GPUs of the chosen servers. If some are missing, look at the machine."),
             (
@@ -141,108 +154,136 @@ FLEET.show(
             ),
         )
     ),
-    Panel(
-        "table",
-        "Servers",
-        "Each server and model, with its GPUs by state, those first that lose most. A click on a server shows its GPUs "
-        "alone. An error is the newest of a failed verification. All GPUs idle can mean that the machine is dead. "
-        "While maintenance is pending, the last instances of their chutes still serve, for up to 3 hours. Dollars need "
-        "--gpu.cost for the model.",
-        [
-            Column("", "server_id"),
-            Column("Server", "server", width=150, link=THIS_SERVER),
-            Column("Lost per day", LOST_USD, CENTS, 125, thresholds=[(0.01, RED)], missing="unknown", data=PRICED),
-            Column("GPU-hours lost", f"24 * {_by_server(LOST)}", COUNT, 145, thresholds=[(1, RED)]),
-            *(
-                Column(title, _by_server(f"{STATE} == bool {value}"), COUNT, thresholds=thresholds)
-                for title, value, thresholds in (
-                    ("Earning", 4, ()),
-                    ("Starting", 2, ()),
-                    ("Disabled", 3, ()),
-                    ("Idle", 1, [(1, ORANGE)]),
-                    ("Unverified", 0, [(1, RED)]),
-                )
-            ),
-            Column("All", short(f"count by ({BY_SERVER}) ({INFO})"), COUNT),
-            Column("Model", "gpu", width=90),
-            Column(
-                "",
-                f"topk by (hotkey, server_id) (1, max by (hotkey, server_id, error) ({ERRORS}"
-                f" * on (hotkey, gpu_id) group_left (server_id) ({STATE} == bool 0)))",
-                data=SICK,
-            ),
-            Column("Error", "error", width=220, missing=" "),
-            Column(
-                "Maintenance",
-                _of_servers(f"({_in_maintenance('pending')} == 1 or 2 * {_in_maintenance('maintenance')} == 2)"),
-                width=165,
-                states=MAINTENANCE,
-                missing=" ",
-                data=SICK,
-            ),
-            Column(
-                "Upgrade",
-                _of_servers(
-                    f"({of_miners('chutes_server_upgrade_needed', 'server_id')} == 1 unless on (hotkey, server_id)"
-                    f" {_in_maintenance('~pending|maintenance')} == 1)"
-                ),
-                states=NEEDED,
-                missing=" ",
-                data=SICK,
-            ),
-            *MINER_COLUMNS,
-        ],
-        sort=["-Lost per day", "-GPU-hours lost"],
-    ),
-    Panel(
-        "timeline",
-        "GPU states",
-        "State of each GPU over time, for the 20 GPUs that are in the worst state at the end of the time range. "
-        "Choose a server above to see its GPUs alone.",
-        [
-            Query(
-                f"max by (GPU, gpu_id) ({_named(f'{STATE} and on (hotkey, gpu_id) bottomk(20, {STATE} @ end())')})",
-                "{{GPU}}",
-                step="5m",
+    table(
+        SERVERS,
+        "Each server and model, with its GPUs by state. Those first that lose most GPU-hours in the next 24 hours, if "
+        "nothing changes, with what these would earn. A click on a server shows its GPUs alone. An error is the newest "
+        "of a failed verification. All GPUs idle can mean that the machine is dead. While maintenance is pending, the "
+        "last instances of their chutes still serve, for up to 3 hours.",
+        Column("", "server_id"),
+        Column("", no_miner("server"), data=frozenset()),
+        Column("Server", "server", width=115, link=THIS_SERVER),
+        *MINER_COLUMNS,
+        Column("GPU-hours", f"24 * {_by_server(LOST)}", COUNT, 115, thresholds=[(1, RED)]),
+        Column("Not earned", f"{UNITS} * on () group_left () {UNIT_USD}", CENTS, missing="unknown", data=PRICED),
+        Column("Units", UNITS, Unit("short", 1), missing="unknown"),
+        Column("Rent", RENT, CENTS, missing="unknown", data=PRICED),
+        *(
+            Column(title, _by_server(f"{STATE} == bool {value}"), COUNT, thresholds=thresholds)
+            for title, value, thresholds in (
+                ("Earning", 4, ()),
+                ("Starting", 2, ()),
+                ("Disabled", 3, ()),
+                ("Idle", 1, [(1, ORANGE)]),
+                ("Unverified", 0, [(1, RED)]),
             )
-        ],
+        ),
+        Column("All", short(f"count by ({BY_SERVER}) {whole(INFO, 'nodes')}"), COUNT),
+        Column("Model", "gpu", width=90),
+        Column(
+            "",
+            f"topk by (hotkey, server_id) (1, max by (hotkey, server_id, error) ({ERRORS}"
+            f" * on (hotkey, gpu_id) group_left (server_id) ({STATE} == bool 0)))",
+            data=SICK,
+        ),
+        Column("Error", "error", width=220, missing=" "),
+        Column(
+            "Maintenance",
+            _of_servers(f"({_in_maintenance('pending')} == 1 or 2 * {_in_maintenance('maintenance')} == 2)"),
+            width=165,
+            states=MAINTENANCE,
+            missing=" ",
+            data=SICK,
+        ),
+        Column(
+            "Upgrade",
+            _of_servers(
+                f"({of_miners('chutes_server_upgrade_needed', 'server_id')} == 1 unless on (hotkey, server_id)"
+                f" {_in_maintenance('~pending|maintenance')} == 1)"
+            ),
+            states=NEEDED,
+            missing=" ",
+            data=SICK,
+        ),
+        sort=["-GPU-hours", "-Not earned"],
+    ),
+    timeline(
+        "GPU states",
+        "State of each GPU over time, for the 20 GPUs that are in the worst state at the end of the time range. Choose "
+        "a server above to see its GPUs alone.",
+        Query(
+            f"max by (GPU, gpu_id) ({_named(f'{STATE} and on (hotkey, gpu_id) bottomk(20, {STATE} @ end())')})",
+            "{{GPU}}",
+            step="5m",
+        ),
         states=GPU,
     ),
 )
 
 FLEET.show(
-    Panel(
-        "table",
+    table(
+        "Compute units by server, 30 days",
+        "What the instances of each server earned per GPU and day on average, the worst first, beside the average of "
+        "its model, and the share of the fleet. Compare servers of a model that are known for about as many days. "
+        "Units of instances that ended too early are included. Without them, a day differs from /miner/stats by less "
+        "than 2 %.",
+        Column("", "server_id"),
+        Column("Server", "server", width=150, link=THIS_SERVER),
+        Column("Model", "gpu", width=90),
+        Column("GPUs", short(GPUS), COUNT),
+        Column("Units per GPU and day", PER_GPU, Unit("short", 1), 200),
+        Column(
+            "Of the model's average",
+            f"{PER_GPU} / on (hotkey, gpu) group_left ()"
+            f" ((86400 * {EARNED_BY_MODEL} > 0) / on (hotkey, gpu) count by (hotkey, gpu) ({ALL_GPUS}))",
+            PERCENT,
+            thresholds=[(float("-inf"), RED), (0.5, ORANGE), (0.8, PLAIN)],
+        ),
+        Column("Units", f"0 * {GPUS} + on (hotkey, server_id) group_left () {SUMMED}", Unit("short", 1)),
+        Column(
+            "Share",
+            f"0 * {GPUS} + on (hotkey, server_id) group_left () {SUMMED} / on (hotkey) group_left ()"
+            f" sum by (hotkey) ({SUMMED})",
+            PERCENT,
+        ),
+        Column("Days known", f"0 * {GPUS} + on (hotkey, server_id) group_left () {KNOWN} / 24", Unit("none", 1)),
+        *MINER_COLUMNS,
+        sort=["Of the model's average", "Units per GPU and day"],
+        size=(24, 9),
+    ),
+    title="Compute units by server",
+)
+
+FLEET.show(
+    table(
         "GPUs",
         "Each GPU with its state, the chute that it runs and the error of its last failed verification. A timeout "
         "points at load and network, a failed attestation at driver and firmware. The share of a day is unknown until "
         "a day is known.",
-        [
-            Column("State", short(_named(STATE)), width=100, states=GPU),
-            Column("GPU", "GPU", width=150),
-            Column("Model", "gpu", width=90),
-            Column("", "chute_id"),
-            Column("", _of_gpus(f"topk by (gpu_id) (1, {ALLOCATION})")),
-            Column("Chute", "chute_name", width=250, link=THIS_CHUTE, missing=" "),
-            Column(
-                "In instances, 1 day",
-                _of_gpus(
-                    f"max by (hotkey, gpu_id) (avg_over_time({IN_USE}[1d]) and on (job, instance, hotkey, gpu_id)"
-                    f" count_over_time(last_over_time({IN_USE}[1h])[1d:1h]) >= 24)"
-                ),
-                PERCENT,
-                data=COVERED,
+        Column("State", short(_named(STATE)), width=100, states=GPU),
+        Column("GPU", "GPU", width=150),
+        Column("Model", "gpu", width=90),
+        Column("", "chute_id"),
+        Column("", _of_gpus(f"topk by (gpu_id) (1, {ALLOCATION})")),
+        Column("Chute", "chute_name", width=250, link=THIS_CHUTE, missing=" "),
+        Column(
+            "In instances, 1 day",
+            _of_gpus(
+                f"max by (hotkey, gpu_id) (avg_over_time({IN_USE}[1d]) and on (job, instance, hotkey, gpu_id)"
+                f" count_over_time(last_over_time({IN_USE}[1h])[1d:1h]) >= 24)"
             ),
-            Column(
-                "Verified since",
-                _of_gpus(f"time() - {of_miners('chutes_gpu_verified_timestamp_seconds', 'gpu_id')}"),
-                TIME,
-            ),
-            Column("", _of_gpus(ERRORS), data=SICK),
-            Column("Error", "error", width=220, missing=" "),
-            Column("Id", "gpu_id", width=290),
-            *MINER_COLUMNS,
-        ],
+            PERCENT,
+            data=COVERED,
+        ),
+        Column(
+            "Verified since",
+            _of_gpus(f"time() - {of_miners('chutes_gpu_verified_timestamp_seconds', 'gpu_id')}"),
+            TIME,
+        ),
+        Column("", _of_gpus(ERRORS), data=SICK),
+        Column("Error", "error", width=220, missing=" "),
+        Column("Id", "gpu_id", width=290),
+        *MINER_COLUMNS,
         sort=["State", "GPU"],
         size=(24, 12),
     ),
@@ -250,30 +291,26 @@ FLEET.show(
 )
 
 FLEET.show(
-    Panel(
-        "stacked",
+    stacked(
         "GPUs by state",
         "Each GPU of the chosen servers in exactly one state. A step from earning to idle is an instance that ended.",
-        [Query(f"sum by (state) ({COUNTED})", "{{state}}")],
+        Query(f"sum by (state) ({COUNTED})", "{{state}}"),
         states=GPU,
     ),
-    Panel(
-        "graph",
+    graph(
         "Servers",
         "Servers, those that list no GPU, and those whose maintenance is pending or that are in maintenance.",
-        [
-            Query(f"sum({of_miners('chutes_fleet_servers')})", "servers", KEYED),
-            Query(f"sum({of_miners('chutes_fleet_servers_without_gpus')})", "without GPUs", KEYED),
-            Query(f"sum({_in_maintenance('pending')})", "maintenance pending"),
-            Query(f"sum({_in_maintenance('maintenance')})", "in maintenance"),
-        ],
+        Query(f"sum({of_miners('chutes_fleet_servers')})", "servers", KEYED),
+        Query(f"sum({of_miners('chutes_fleet_servers_without_gpus')})", "without GPUs", KEYED),
+        Query(f"sum({_in_maintenance('pending')})", "maintenance pending"),
+        Query(f"sum({_in_maintenance('maintenance')})", "in maintenance"),
     ),
     title="Fleet over time",
 )
 
 FLEET.show(
     *(
-        Panel("graph", title, text, [Query(query, "{{GPU}}", frozenset())], Unit(unit, 0), empty=DCGM_NEEDED)
+        graph(title, text, Query(query, "{{GPU}}", frozenset()), unit=Unit(unit, 0), empty=DCGM_NEEDED)
         for title, unit, query, text in (
             (
                 "GPU utilisation",

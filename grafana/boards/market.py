@@ -15,24 +15,32 @@ from grafana.parts import (
     TIME,
     Board,
     Column,
-    Panel,
     Query,
     Unit,
     board_link,
+    graph,
     nothing_wrong,
     of_exporters,
     of_miners,
     recorded,
+    select,
     short,
+    stat,
+    table,
+    whole,
     with_chute_name,
 )
 from grafana.states import CHUTES, ORANGE
 from grafana.worlds import HEALTHY, KEYED, LIVE, PRICED, SICK, STOCKED
 
 ON_CHUTES: Final = {"chute_id": "~$chute"}
-LAUNCH: Final = of_miners("chutes_launch_units_per_gpu_second", "gpu", "chute_id", **ON_CHUTES)
+_LAUNCH: Final = of_miners("chutes_launch_units_per_gpu_second", "gpu", "chute_id", **ON_CHUTES)
+_IDLE: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="idle")
+NONE_IDLE: Final = f"sum({_IDLE}) == 0"
+_BEST: Final = f"topk(10, {select('chute_id:chutes_chute_units_per_gpu_second:max', **ON_CHUTES)})"
+LAUNCH: Final = f'({_LAUNCH} or label_replace({_BEST} unless on () {_IDLE} > 0, "gpu", "any that fits", "", ""))'
+"""The pay of a GPU in the chutes that the idle ones can launch. Without idle ones, the best pay on the cheapest GPU."""
 REFUSED: Final = of_miners("chutes_launch_refused_chutes", "gpu", "reason")
-IDLE: Final = f"sum({recorded('hotkey_state:chutes_fleet_gpus:sum', state='idle')})"
 INSTANCES_OF_CHUTE: Final = board_link("chutes-instances", chute="${__data.fields.chute_id}")
 CHUTE: Final = (Column("", "chute_id"), Column("Chute", "name", width=260, link=INSTANCES_OF_CHUTE))
 """A chute, whose instances of the chosen miners are a click away."""
@@ -44,7 +52,7 @@ def _chute(metric: str, **where: str) -> str:
 
 def _launch(query: str) -> str:
     """Return a value of the chutes that the miners can launch now, for each of the idle GPU models."""
-    return f"0 * {LAUNCH} + on (chute_id) group_left () ({query})"
+    return f"0 * {LAUNCH} + on (chute_id) group_left () {query}"
 
 
 YOURS: Final = of_miners("chutes_fleet_gpus", "gpu", "state")
@@ -55,10 +63,13 @@ ROOM: Final = _chute("chutes_chute_scale_allowance")
 UTILIZATION: Final = _chute("chutes_chute_recent_utilization_ratio", window="15m")
 REFUSALS: Final = _chute("chutes_chute_rate_limited_ratio", window="15m")
 BOUNTY: Final = _chute("chutes_bounty_boost_ratio")
-BOUNTY_ENDS: Final = f"{_chute('chutes_bounty_expires_timestamp_seconds')} - time()"
+BOUNTY_ENDS: Final = f"({_chute('chutes_bounty_expires_timestamp_seconds')} - time())"
 ACTIVE: Final = _chute("chutes_chute_instances")
 STARTING: Final = _chute("chutes_chute_starting_instances")
 GPUS: Final = _chute("chutes_chute_gpus")
+REQUESTS: Final = f"sum{whole(_chute('chutes_chute_window_invocations', window='1h'), 'metrics')}"
+REFUSED_REQUESTS: Final = f"sum{whole(_chute('chutes_chute_window_rate_limits', window='1h'), 'metrics')}"
+AUTOSCALER: Final = of_exporters("chutes_autoscaler_timestamp_seconds")
 
 MARKET: Final = Board(
     "chutes-market",
@@ -68,120 +79,100 @@ MARKET: Final = Board(
 )
 
 MARKET.show(
-    Panel(
-        "stat",
-        "Room",
-        "Chutes that have fewer active instances than the autoscaler wants.",
-        [Query(f"sum({ROOM} > bool 0)", "chutes", step="15m")],
-        trend=True,
+    stat(
+        "Demand",
+        "Requests of the past hour that were completed, and those refused because all instances were busy; chutes that "
+        "have fewer active instances than the autoscaler wants. If the autoscaler has stopped, room and utilisation "
+        "are old.",
+        Query(REQUESTS, "requests, 1 h", unit=Unit("short", 0)),
+        Query(REFUSED_REQUESTS, "refused, 1 h", unit=Unit("short", 1)),
+        Query(f"sum({ROOM} > bool 0)", "chutes with room"),
+        Query(f"time() - {AUTOSCALER} > 3600", "autoscaler stopped", unit=TIME, color=ORANGE, data=frozenset()),
+        size=(9, 3),
     ),
-    Panel(
-        "stat",
+    stat(
         "Bounties",
-        "Chutes with a bounty. It multiplies what the first instance that becomes active earns, by 1.1 when new and "
-        "up to 1.5 after 3 hours.",
-        [Query(of_exporters("chutes_feed_records", feed="bounties"), "open")],
+        "Chutes with a bounty. It multiplies what the first instance that becomes active earns, by 1.1 when new and up "
+        "to 1.5 after 3 hours.",
+        Query(of_exporters("chutes_feed_records", feed="bounties"), "open"),
         trend=True,
     ),
-    Panel(
-        "stat",
-        "Autoscaler",
-        "Time since the service's autoscaler ran. If it stops, room and utilisation on this board are old.",
-        [Query(f"time() - {of_exporters('chutes_autoscaler_timestamp_seconds')}", "last run")],
-        TIME,
-        thresholds=[(3600, ORANGE)],
-    ),
-    Panel(
-        "stat",
+    stat(
         "Jobs",
         "Jobs of the platform that a miner can claim. A job with 15 tries, or of a chute that is gone, does not count.",
-        [Query(of_exporters("chutes_jobs_waiting"), "waiting", KEYED)],
+        Query(of_exporters("chutes_jobs_waiting"), "waiting", KEYED),
         empty="needs a key",
         trend=True,
     ),
-    Panel(
-        "table",
-        "Chutes for your idle GPUs",
+    table(
+        "What to run next",
         "Chutes that each idle GPU model can launch now, the best paid first; chutes-exporter advise prints the same. "
-        "Dollars are an estimate, and need --subnet.daily-emission and --alpha.price. Room is the number of instances "
-        "that may still become active. Idle, all is the number of such GPUs that are idle at all miners. The "
-        'row "Refused chutes" counts the others by the reason.',
-        [
-            Column("", "chute_id"),
-            Column("", nothing_wrong(f"{IDLE} == 0", "name"), data=HEALTHY),
-            Column("Chute", "name", width=290, states=CHUTES, link=INSTANCES_OF_CHUTE),
-            Column("Your GPU", "gpu", width=90, missing=" "),
-            Column("Pay on your GPU, units/s", short(with_chute_name(LAUNCH)), FACTOR, missing=" ", data=SICK),
-            Column(
-                "USD/day",
-                f"86400 * {LAUNCH} * on () group_left () platform:chutes_compute_unit_usd:max",
-                CENTS,
-                missing=" ",
-                data=PRICED,
-            ),
-            *(
-                Column(title, query, unit, missing=" ", data=SICK)
-                for title, unit, query in (
-                    ("Room", COUNT, of_miners("chutes_launch_room_instances", "gpu", "chute_id", **ON_CHUTES)),
-                    ("Utilisation", PERCENT, _launch(UTILIZATION)),
-                    ("Rate limited", PERCENT, _launch(REFUSALS)),
-                    ("Bounty", FACTOR, _launch(BOUNTY)),
-                    ("Bounty ends in", TIME, _launch(BOUNTY_ENDS)),
-                    ("Active", COUNT, _launch(ACTIVE)),
-                    ("Starting", COUNT, _launch(STARTING)),
-                    ("GPUs", COUNT, _launch(GPUS)),
-                    ("Idle, all", COUNT, f"0 * {LAUNCH} + on (gpu) group_left () {PLATFORM_IDLE}"),
-                )
-            ),
-            *MINER_COLUMNS,
-        ],
+        "Without idle GPUs, the ten chutes with room that pay most, on the cheapest GPU that they allow. Dollars are "
+        "an estimate, and need --subnet.daily-emission and --alpha.price. Room is the number of instances that may "
+        'still become active. Idle, all is the number of such GPUs at all miners. "Refused chutes" counts the others.',
+        *CHUTE,
+        Column("GPU", "gpu", width=100),
+        *MINER_COLUMNS,
+        Column("Units/s", short(with_chute_name(LAUNCH)), FACTOR, missing=" ", data=KEYED),
+        Column(
+            "USD/day",
+            f"86400 * {LAUNCH} * on () group_left () platform:chutes_compute_unit_usd:max",
+            CENTS,
+            missing=" ",
+            data=PRICED,
+        ),
+        *(
+            Column(title, query, unit, missing=" ", data=KEYED)
+            for title, unit, query in (
+                ("Room", COUNT, _launch(ROOM)),
+                ("Utilisation", PERCENT, _launch(UTILIZATION)),
+                ("Rate limited", PERCENT, _launch(REFUSALS)),
+                ("Bounty", FACTOR, _launch(BOUNTY)),
+                ("Bounty ends in", TIME, _launch(BOUNTY_ENDS)),
+                ("Active", COUNT, _launch(ACTIVE)),
+                ("Starting", COUNT, _launch(STARTING)),
+                ("GPUs", COUNT, _launch(GPUS)),
+            )
+        ),
+        Column("Idle, all", f"0 * {_LAUNCH} + on (gpu) group_left () {PLATFORM_IDLE}", COUNT, missing=" ", data=SICK),
         empty=NO_KEY,
-        sort=["-Pay on your GPU, units/s"],
-        size=(24, 7),
+        sort=["-Units/s"],
+        size=(24, 9),
     ),
-    Panel(
-        "table",
+    table(
         "Supply",
         "GPUs of your models: yours, your idle ones, and those of all miners. If many are idle everywhere, the "
         "platform has more of the model than it can use.",
-        [
-            Column("Model", "gpu", width=90),
-            Column("Yours", f"sum by (gpu) ({YOURS})", COUNT, data=STOCKED),
-            Column("Idle", f"sum by (gpu) ({YOUR_IDLE})", COUNT, thresholds=[(1, ORANGE)], data=STOCKED),
-            Column("All", f"sum by (gpu) ({PLATFORM}) and on (gpu) {YOURS}", COUNT, data=STOCKED),
-            Column("Idle, all", f"{PLATFORM_IDLE} and on (gpu) {YOURS}", COUNT, data=STOCKED),
-        ],
+        Column("Model", "gpu", width=90),
+        Column("Yours", f"sum by (gpu) ({YOURS})", COUNT, data=STOCKED),
+        Column("Idle", f"sum by (gpu) ({YOUR_IDLE})", COUNT, thresholds=[(1, ORANGE)], data=STOCKED),
+        Column("All", f"sum by (gpu) ({PLATFORM}) and on (gpu) {YOURS}", COUNT, data=STOCKED),
+        Column("Idle, all", f"{PLATFORM_IDLE} and on (gpu) {YOURS}", COUNT, data=STOCKED),
         empty=NO_KEY,
         sort=["-Yours"],
         size=(9, 6),
     ),
-    Panel(
-        "graph",
+    graph(
         "Requests per hour",
         "Requests to the chosen chutes that were completed in the past hour, and those refused because all instances "
         "were busy. Refusals are unmet demand.",
-        [
-            Query(f"sum({_chute('chutes_chute_window_invocations', window='1h')})", "completed", step="30m"),
-            Query(f"sum({_chute('chutes_chute_window_rate_limits', window='1h')})", "rate limited", step="30m"),
-        ],
-        Unit("short", None),
+        Query(REQUESTS, "completed", step="30m"),
+        Query(REFUSED_REQUESTS, "rate limited", step="30m"),
+        unit=Unit("short", None),
         size=(15, 6),
     ),
 )
 
 MARKET.show(
-    Panel(
-        "table",
+    table(
         "Refused chutes",
         "Chutes of each idle model that the miner cannot launch now, by the first reason. docs/advise.md explains the "
         "reasons.",
-        [
-            Column("", nothing_wrong(f"{IDLE} == 0", "reason"), data=HEALTHY),
-            Column("Your GPU", "gpu", width=100, missing=" "),
-            Column("Reason", "reason", width=250, states=CHUTES),
-            Column("Chutes", short(REFUSED), COUNT, missing=" ", data=SICK),
-            *MINER_COLUMNS,
-        ],
+        Column("", nothing_wrong(NONE_IDLE, "reason"), data=HEALTHY),
+        Column("Your GPU", "gpu", width=100, missing=" "),
+        Column("Reason", "reason", width=250, states=CHUTES),
+        Column("Chutes", short(REFUSED), COUNT, missing=" ", data=SICK),
+        *MINER_COLUMNS,
         empty=NO_KEY,
         sort=["-Chutes"],
         size=(24, 6),
@@ -190,54 +181,48 @@ MARKET.show(
 )
 
 MARKET.show(
-    Panel(
-        "table",
+    table(
         "Demand",
         "Each chute with its demand and supply, the busiest first. A high rate-limited share means that demand is not "
         "served. With room, you can serve it.",
-        [
-            *CHUTE,
-            Column("Utilisation, 15 m", with_chute_name(UTILIZATION), PERCENT),
-            Column("Utilisation, 1 h", _chute("chutes_chute_recent_utilization_ratio", window="1h"), PERCENT),
-            Column("Rate limited", REFUSALS, PERCENT),
-            Column("Room", ROOM, COUNT),
-            Column("Wanted", _chute("chutes_chute_target_instances"), COUNT),
-            Column("Active", ACTIVE, COUNT),
-            Column("Starting", STARTING, COUNT),
-            Column("Bounty", BOUNTY, FACTOR),
-            Column("Bounty ends in", BOUNTY_ENDS, TIME),
-            Column("Requests, 1 h", _chute("chutes_chute_window_invocations", window="1h"), AMOUNT),
-        ],
+        *CHUTE,
+        Column("Utilisation, 15 m", with_chute_name(UTILIZATION), PERCENT),
+        Column("Utilisation, 1 h", _chute("chutes_chute_recent_utilization_ratio", window="1h"), PERCENT),
+        Column("Rate limited", REFUSALS, PERCENT),
+        Column("Room", ROOM, COUNT),
+        Column("Wanted", _chute("chutes_chute_target_instances"), COUNT),
+        Column("Active", ACTIVE, COUNT),
+        Column("Starting", STARTING, COUNT),
+        Column("Bounty", BOUNTY, FACTOR),
+        Column("Bounty ends in", BOUNTY_ENDS, TIME),
+        Column("Requests, 1 h", _chute("chutes_chute_window_invocations", window="1h"), AMOUNT),
         sort=["-Utilisation, 15 m"],
         size=(24, 12),
     ),
-    Panel(
-        "table",
+    table(
         "Terms",
-        "How each chute scales, how many requests it takes at once, what users pay, and when an idle private "
-        "instance is shut down. Miners do not receive the price that users pay.",
-        [
-            Column("", of_exporters("chutes_chute_info", "chute_id", "name", "tee", "public", "disabled"), data=KEYED),
-            *CHUTE,
-            Column("TEE", "tee"),
-            Column("Public", "public"),
-            Column("Disabled", "disabled"),
-            *(
-                Column(title, _chute(f"chutes_chute_{metric}"), unit, data=data)
-                for title, metric, unit, data in (
-                    ("GPUs", "gpus", COUNT, KEYED),
-                    ("VRAM", "min_vram_bytes", Unit("decbytes", 0), KEYED),
-                    ("Most instances", "max_instances", COUNT, KEYED),
-                    ("At once", "concurrency", COUNT, KEYED),
-                    ("Scales above", "scaling_threshold_ratio", PERCENT, KEYED),
-                    ("Shuts down after", "shutdown_after_seconds", TIME, KEYED),
-                    ("Base multiplier", "compute_multiplier", FACTOR, LIVE),
-                    ("Discount", "discount_ratio", PERCENT, KEYED),
-                )
-            ),
-            Column("Users pay, 1 h", f"3600 * {_chute('chutes_chute_price_usd_per_second')}", CENTS),
-            Column("Usage, 1 h", _chute("chutes_chute_window_usage_usd", window="1h"), CENTS),
-        ],
+        "How each chute scales, how many requests it takes at once, what users pay, and when an idle private instance "
+        "is shut down. Miners do not receive the price that users pay.",
+        Column("", of_exporters("chutes_chute_info", "chute_id", "name", "tee", "public", "disabled"), data=KEYED),
+        *CHUTE,
+        Column("TEE", "tee"),
+        Column("Public", "public"),
+        Column("Disabled", "disabled"),
+        *(
+            Column(title, _chute(f"chutes_chute_{metric}"), unit, data=data)
+            for title, metric, unit, data in (
+                ("GPUs", "gpus", COUNT, KEYED),
+                ("VRAM", "min_vram_bytes", Unit("decbytes", 0), KEYED),
+                ("Most instances", "max_instances", COUNT, KEYED),
+                ("At once", "concurrency", COUNT, KEYED),
+                ("Scales above", "scaling_threshold_ratio", PERCENT, KEYED),
+                ("Shuts down after", "shutdown_after_seconds", TIME, KEYED),
+                ("Base multiplier", "compute_multiplier", FACTOR, LIVE),
+                ("Discount", "discount_ratio", PERCENT, KEYED),
+            )
+        ),
+        Column("Users pay, 1 h", f"3600 * {_chute('chutes_chute_price_usd_per_second')}", CENTS),
+        Column("Usage, 1 h", _chute("chutes_chute_window_usage_usd", window="1h"), CENTS),
         sort=["Chute"],
         size=(24, 12),
     ),
@@ -245,38 +230,32 @@ MARKET.show(
 )
 
 MARKET.show(
-    Panel(
-        "table",
+    table(
         "Jobs waiting",
         "Each job that no miner has claimed, the best paid first. The service gives launch tokens for a job to 15 "
         "miners at most.",
-        [
-            Column("", with_chute_name(of_exporters("chutes_job_info", "job_id", "chute_id", "method")), data=KEYED),
-            *CHUTE,
-            Column("Method", "method", width=120),
-            *(
-                Column(title, query, unit, data=KEYED)
-                for title, unit, query in (
-                    ("Waits", TIME, f"time() - {of_exporters('chutes_job_created_timestamp_seconds', 'job_id')}"),
-                    ("Multiplier", FACTOR, of_exporters("chutes_job_compute_multiplier", "job_id")),
-                    ("Tried by", COUNT, of_exporters("chutes_job_tries", "job_id")),
-                )
-            ),
-            Column("Id", "job_id", width=315),
-        ],
+        Column("", with_chute_name(of_exporters("chutes_job_info", "job_id", "chute_id", "method")), data=KEYED),
+        *CHUTE,
+        Column("Method", "method", width=120),
+        *(
+            Column(title, query, unit, data=KEYED)
+            for title, unit, query in (
+                ("Waits", TIME, f"time() - {of_exporters('chutes_job_created_timestamp_seconds', 'job_id')}"),
+                ("Multiplier", FACTOR, of_exporters("chutes_job_compute_multiplier", "job_id")),
+                ("Tried by", COUNT, of_exporters("chutes_job_tries", "job_id")),
+            )
+        ),
+        Column("Id", "job_id", width=315),
         empty="Unknown: no data. It needs the miner's key and --collector.job_details.",
         sort=["-Multiplier"],
     ),
-    Panel(
-        "table",
+    table(
         "Jobs of the chosen miners",
         "Waiting jobs for which a miner requested a launch token, and stuck jobs, which are unfinished but have no "
         "instance. Release stuck jobs with chutes-exporter release-job.",
-        [
-            *MINER_COLUMNS,
-            Column("Tried", short(of_miners("chutes_jobs_tried")), COUNT, data=KEYED),
-            Column("Stuck", of_miners("chutes_jobs_stuck"), COUNT, thresholds=[(1, ORANGE)], data=KEYED),
-        ],
+        *MINER_COLUMNS,
+        Column("Tried", short(of_miners("chutes_jobs_tried")), COUNT, data=KEYED),
+        Column("Stuck", of_miners("chutes_jobs_stuck"), COUNT, thresholds=[(1, ORANGE)], data=KEYED),
         empty=NO_KEY,
         sort=["-Stuck"],
     ),

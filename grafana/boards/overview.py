@@ -8,7 +8,7 @@ from typing import Final
 
 import yaml
 
-from grafana.boards.instances import ENDS_KNOWN_SINCE, LOST_UNITS, NO_REPORT
+from grafana.boards.instances import ACTIVATED, ENDS_KNOWN_SINCE, LOST_UNITS, NO_REPORT, of_hour
 from grafana.boards.subnet import seats_behind
 from grafana.parts import (
     ALERTS,
@@ -17,19 +17,18 @@ from grafana.parts import (
     CLOCK,
     COUNT,
     DOLLARS,
-    EXPORTERS,
     MINER_COLUMNS,
-    MINERS,
     NO_GPUS,
     SHARE,
     TIME,
+    WATCHED,
     Board,
     Column,
-    Panel,
     Query,
     Unit,
     board_link,
     counted,
+    graph,
     nothing_wrong,
     of_exporters,
     of_miners,
@@ -37,11 +36,16 @@ from grafana.parts import (
     recorded,
     select,
     short,
+    signed,
+    stacked,
+    stat,
+    table,
     top_ten_at_end,
     with_chute_name,
+    yesterday,
 )
 from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, UNWATCHED, State
-from grafana.worlds import ALARMED, ALL, BUSY, CALM, COVERED, LIVE, PRICED, STOCKED, UNPRICED
+from grafana.worlds import ALARMED, ALL, BUSY, CALM, COVERED, KEYED, LIVE, PRICED, STOCKED, UNPRICED
 
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
 ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alerts.yml"
@@ -54,12 +58,22 @@ REGISTRATION: Final = of_miners("chutes_miner_registered")
 EARNED: Final = f"sum({recorded('hotkey:chutes_miner_estimated_usd_per_day:max')})"
 EARNED_ALPHA: Final = f"sum({recorded('hotkey:chutes_miner_estimated_alpha_per_day:max')})"
 INCENTIVE: Final = of_miners("chutes_miner_incentive_ratio")
-IDLE: Final = f"sum({recorded('hotkey:chutes_idle_usd_per_day:sum')})"
-IDLE_BY_SERVER: Final = recorded("hotkey_server_id_gpu:chutes_idle_usd_per_day:sum")
+PROFIT: Final = f"sum({recorded('hotkey:chutes_miner_estimated_profit_usd_per_day:max')})"
+RENT: Final = f"sum({recorded('hotkey:chutes_idle_usd_per_day:sum')})"
+UNIT_USD: Final = "platform:chutes_compute_unit_usd:max"
+UNITS_BY_SERVER: Final = recorded("hotkey_server_id_gpu:chutes_idle_units_per_day:sum")
+IDLE_UNITS: Final = f"sum({UNITS_BY_SERVER})"
+LOSS: Final = (
+    f'(sum by (hotkey, place) (label_replace({UNITS_BY_SERVER}, "place", "$1", "server", "(.+)"))'
+    f" * on () group_left () {UNIT_USD})"
+)
 ENDED: Final = f"sum({recorded('hotkey:chutes_ended_usd:sum1d')})"
-WATCHED: Final = f"group(last_over_time({select('chutes_miner_watched', EXPORTERS, MINERS)}[15m]))"
-"""Bridges the time until an alert fires because no exporter watches the miners any more."""
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
+EARNING: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="~earning|disabled")
+ACTIVE: Final = of_miners("chutes_fleet_instances", state="active")
+ENDED_INSTANCES: Final = (
+    f"sum(sum_over_time(({of_hour('chutes_miner_window_ended_instances', 'reason')})[1d:1h])) and on () {LOST_UNITS}"
+)
 PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
 _POINTS: Final = f"100 * (sum({HEADING}) - on () sum({SCORE}))"
 SEVERITIES: Final = select("alert:chutes_alerts:severity", hotkey="~$hotkey|")
@@ -105,269 +119,250 @@ OVERVIEW: Final = Board(
 )
 
 OVERVIEW.show(
-    Panel(
-        "stat",
+    stat(
         "Earned per day",
-        "Estimate: incentive share x daily emission x price of alpha. US dollars need --subnet.daily-emission and "
-        "--alpha.price. Without them, it is alpha, or the share of the emission to all miners. docs/money.md explains "
-        "the error.",
-        [
-            Query(EARNED, "estimate", PRICED, Unit("currencyUSD", None)),
-            Query(f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; dollars: docs/money.md", frozenset()),
-            Query(
-                f"sum({INCENTIVE}) unless on () {EARNED_ALPHA}", "of emission; dollars: docs/money.md", UNPRICED, SHARE
-            ),
-        ],
-        size=(5, 3),
+        "Estimate of the earnings of a day, and what is left of it after the rent of all GPUs. Below 0 it is a loss. "
+        "US dollars need --subnet.daily-emission and --alpha.price, and the rent --gpu.cost for all models. Without "
+        "them, it is the share of the emission to all miners. docs/money.md explains the error.",
+        Query(EARNED, "estimate", PRICED, DOLLARS),
+        Query(PROFIT, "after rent", PRICED, DOLLARS),
+        Query(f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; dollars: docs/money.md", frozenset()),
+        Query(f"sum({INCENTIVE}) unless on () {EARNED_ALPHA}", "of emission; dollars: docs/money.md", UNPRICED, SHARE),
+        thresholds=[(float("-inf"), RED), (0, PLAIN)],
+        empty="no seat is known",
+        size=(6, 3),
     ),
-    Panel(
-        "stat",
-        "Idle GPUs",
-        "Cost of the idle and unverified GPUs for a day at the present rate. US dollars need --gpu.cost for all "
-        "models. Without it, it is their hours. The Fleet board shows which they are.",
-        [
-            Query(IDLE, "a day", PRICED, Unit("currencyUSD", None)),
-            Query(
-                or_load_rules(
-                    f"24 * sum({recorded('hotkey_state:chutes_fleet_gpus:sum', state='~idle|unverified')})"
-                    f" unless on () {IDLE}"
-                ),
-                "GPU-hours; dollars: docs/money.md",
-                STOCKED - PRICED,
-            ),
-        ],
+    stat(
+        "Idle GPUs, next 24 h",
+        "What the idle and unverified GPUs would earn in 24 hours at the market's present pay, as far as it is known "
+        "for their models, and their rent. US dollars need --subnet.daily-emission and --alpha.price, and the rent "
+        "--gpu.cost for all models. The Fleet board shows which they are.",
+        Query(f"{IDLE_UNITS} * on () {UNIT_USD}", "at least", PRICED, DOLLARS),
+        Query(RENT, "rent", PRICED, DOLLARS),
+        Query(
+            or_load_rules(f"{IDLE_UNITS} unless on () {UNIT_USD}"),
+            "units at least; dollars: docs/money.md",
+            STOCKED - PRICED,
+            Unit("short", 0),
+        ),
         thresholds=[(0.5, ORANGE)],
         empty=NO_GPUS,
+        size=(6, 3),
     ),
-    Panel(
-        "stat",
+    stat(
         "Ended in 24 h",
         "Estimate of what the score lost with the instances that ended in 24 hours. US dollars need "
-        "--subnet.daily-emission and --alpha.price. Without them, it is a share of the score. The "
-        "Instances board shows what ended.",
-        [
-            Query(ENDED, "lost", PRICED, Unit("currencyUSD", None)),
-            Query(
-                f"sum({LOST_UNITS}) / on () sum({of_miners('chutes_miner_score_compute_units')}) unless on () {ENDED}",
-                "of score; dollars: docs/money.md",
-                COVERED - PRICED,
-                Unit("percentunit", 1),
-            ),
-            Query(or_load_rules(ENDS_KNOWN_SINCE), "known since", LIVE - COVERED, CLOCK),
-        ],
+        "--subnet.daily-emission and --alpha.price. Without them, it is a share of the score. The Instances board "
+        "shows what ended.",
+        Query(ENDED, "lost", PRICED, DOLLARS),
+        Query(
+            f"sum({LOST_UNITS}) / on () sum({of_miners('chutes_miner_score_compute_units')}) unless on () {ENDED}",
+            "of the score",
+            COVERED - PRICED,
+            Unit("percentunit", 1),
+        ),
+        Query(or_load_rules(ENDS_KNOWN_SINCE), "known since", LIVE - COVERED, CLOCK),
         empty=NO_REPORT,
+        size=(4, 3),
     ),
-    Panel(
-        "stat",
+    stat(
         "Critical",
         "Alerts that mean lost money or a lost seat, and that somebody can act on now. Alerts that follow from another "
         "one do not count, as in the example of routing. There are none without a watched miner.",
-        [
-            Query(
-                or_load_rules(counted(f"{SEVERITIES} == 0", f"(prometheus:chutes_rules:loaded and on () {WATCHED})")),
-                "alerts",
-                ALL,
-            )
-        ],
+        Query(
+            or_load_rules(counted(f"{SEVERITIES} == 0", f"(prometheus:chutes_rules:loaded and on () {WATCHED})")),
+            "alerts",
+            ALL,
+        ),
         thresholds=[(1, RED)],
         empty="no miner is watched",
         size=(3, 3),
     ),
-    Panel(
-        "stat",
-        "Score share",
-        "Share of all scores: the compute units of the past day. The second number is where it is heading within a "
-        "day if all instances continue, in percentage points. Below zero, look for idle GPUs.",
-        [
-            Query(f"sum({SCORE})", "share", BUSY),
-            Query(f"{_POINTS} >= 0", "heading, points", BUSY, Unit("prefix:+", None), sometimes=True),
-            Query(f"{_POINTS} < 0", "heading, points", BUSY, Unit("none", None), sometimes=True),
-        ],
-        Unit("percentunit", 1),
-        empty="no score",
-    ),
-    Panel(
-        "stat",
+    stat(
         "Seats behind",
         "Taken seats with a lower incentive than the miner's; with several miners, the fewest. If no seat is free, "
         "newcomers take the seat with the lowest incentive. The order of seats without incentive is unknown. The "
         "Subnet board shows who comes closer.",
-        seats_behind(BEHIND, INCENTIVE),
+        *seats_behind(BEHIND, INCENTIVE),
         thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
+        empty="no seat is known",
+        size=(5, 3),
     ),
-    Panel(
-        "table",
+    stat(
+        "Score share",
+        "Share of all scores: the compute units of the past day. The second number is where it is heading within a day "
+        "if all instances continue, in percentage points. Below zero, look for idle GPUs.",
+        Query(f"sum({SCORE})", "share", BUSY),
+        *signed(_POINTS, "heading, points", BUSY, 1),
+        unit=Unit("percentunit", 1),
+        empty="no score",
+        size=(7, 3),
+    ),
+    stat(
+        "Since yesterday",
+        "Changes within 24 hours: the score share in percentage points, places in the ranking, GPUs that earn, and "
+        "instances. Started ones still exist. Ended ones are those of the newest 24 audit reports.",
+        *signed(f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))", "score, points", BUSY, 2),
+        *signed(f"min({yesterday(RANK)}) - on () min({RANK})", "places", BUSY),
+        *signed(f"sum({EARNING}) - on () sum({yesterday(EARNING)})", "earning GPUs", STOCKED),
+        Query(counted(f"time() - {ACTIVATED} < 86400", f"sum({ACTIVE})"), "started", KEYED),
+        Query(ENDED_INSTANCES, "ended", COVERED, sometimes=True),
+        unit=Unit("none", None),
+        empty="no day is known",
+        size=(17, 3),
+    ),
+    table(
         "What is wrong",
         "Alerts about the chosen miners and the exporter, the gravest first, without those that follow from another "
-        "one. The name opens the runbook, which says what to check and what to do.",
-        [
-            Column("Severity", short(SEVERITIES), width=105, states=SEVERITY, missing=" ", data=ALARMED),
-            Column("", nothing_wrong(f"{QUIET} and on () {WATCHED}", "alertname"), data=CALM),
-            Column("", nothing_wrong(f"{QUIET} unless on () {WATCHED}", "alertname", UNWATCHED), data=frozenset()),
-            Column("Problem", "alertname", width=210, states=PROBLEMS, link=RUNBOOK, tooltip="Open the runbook"),
-            Column("Server, chute or feed", "place", width=200, missing=" "),
-            Column(
-                "For",
-                f'label_join({FIRING_FOR} and on ({PROBLEM}) {SEVERITIES}, "cost", " ", "alertname", "severity")',
-                TIME,
-                100,
-                missing=" ",
-                data=ALARMED,
-            ),
-            Column(
-                "Lost per day",
-                f"0 * {SEVERITIES} + on (hotkey, place) group_left () sum by (hotkey, place) (label_replace("
-                f'{IDLE_BY_SERVER}, "place", "$1", "server", "(.+)"))',
-                CENTS,
-                130,
-                thresholds=[(0.01, RED)],
-                missing=" ",
-                data=PRICED,
-            ),
-            Column("Cost", "cost", width=420, states=COSTS, missing=" "),
-            *MINER_COLUMNS,
-        ],
+        "one. The name opens the runbook, which says what to check and what to do. The loss is what the idle GPUs of "
+        "the server would earn in 24 hours, beside the gravest of its alerts.",
+        Column("Severity", short(SEVERITIES), width=105, states=SEVERITY, missing=" ", data=ALARMED),
+        Column("", nothing_wrong(f"{QUIET} and on () {WATCHED}", "alertname"), data=CALM),
+        Column("", nothing_wrong(f"{QUIET} unless on () {WATCHED}", "alertname", UNWATCHED.value), data=frozenset()),
+        Column("Problem", "alertname", width=210, states=PROBLEMS, link=RUNBOOK, tooltip="Open the runbook"),
+        Column("Server, chute or feed", "place", width=200, missing=" "),
+        Column(
+            "For",
+            f'label_join({FIRING_FOR} and on ({PROBLEM}) {SEVERITIES}, "cost", " ", "alertname", "severity")',
+            TIME,
+            90,
+            missing=" ",
+            data=ALARMED,
+        ),
+        Column(
+            "Loss, 24 h",
+            f"0 * bottomk by (hotkey, place) (1, {SEVERITIES}) + on (hotkey, place) group_left () {LOSS}",
+            CENTS,
+            thresholds=[(0.01, RED)],
+            missing=" ",
+            data=PRICED,
+        ),
+        Column("Cost", "cost", width=330, states=COSTS, missing=" "),
+        *MINER_COLUMNS,
         empty="Unknown: the rules are not loaded",
-        sort=["Severity", "-Lost per day", "-For"],
+        sort=["Severity", "-Loss, 24 h", "-For"],
         size=(24, 7),
     ),
-    Panel(
-        "stacked",
+    stacked(
         "GPUs by state",
         "Each GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep earning. The Fleet "
         "board lists them.",
-        [Query(f"sum by (state) ({FLEET})", "{{state}}", STOCKED)],
+        Query(f"sum by (state) ({FLEET})", "{{state}}", STOCKED),
         states=GPU,
         empty="Unknown: no data. It needs the miner's key and the rules.",
         size=(12, 6),
     ),
-    Panel(
-        "graph",
+    graph(
         "Score share and heading",
         "Share of all scores of the chosen miners, and where it is heading. The share averages over a day, the heading "
         "reacts within minutes.",
-        [Query(f"sum({SCORE})", "score share", BUSY), Query(f"sum({HEADING})", "heading")],
-        SHARE,
+        Query(f"sum({SCORE})", "score share", BUSY),
+        Query(f"sum({HEADING})", "heading"),
+        unit=SHARE,
         size=(12, 6),
     ),
 )
 
 OVERVIEW.show(
-    Panel(
-        "table",
+    table(
         "Miners",
         "The watched miners. A click on a miner selects it. A click on its idle or unverified GPUs opens the Fleet "
         "board. The heading is the score share within a day if all instances continue.",
-        [
-            *MINER_COLUMNS,
-            Column("Seat", short(REGISTRATION), width=90, states=REGISTERED),
-            Column("Score share", SCORE, SHARE, 125, data=BUSY),
-            Column("Heading", HEADING, SHARE),
-            Column("Rank", RANK, COUNT, data=BUSY),
-            Column("Seats behind", BEHIND, COUNT, data=BUSY),
-            Column("Earning", _gpus("~earning|disabled"), COUNT, data=STOCKED),
-            Column("Starting", _gpus("starting"), COUNT, data=STOCKED),
-            *(
-                Column(
-                    state.capitalize(),
-                    _gpus(state),
-                    COUNT,
-                    95,
-                    thresholds=[(1, color)],
-                    link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}"),
-                    data=STOCKED,
-                )
-                for state, color in (("idle", ORANGE), ("unverified", RED))
-            ),
-        ],
+        *MINER_COLUMNS,
+        Column("Seat", short(REGISTRATION), width=90, states=REGISTERED),
+        Column("Score share", SCORE, SHARE, 125, data=BUSY),
+        Column("Heading", HEADING, SHARE),
+        Column("Rank", RANK, COUNT, data=BUSY),
+        Column("Seats behind", BEHIND, COUNT, data=BUSY),
+        Column("Earning", _gpus("~earning|disabled"), COUNT, data=STOCKED),
+        Column("Starting", _gpus("starting"), COUNT, data=STOCKED),
+        *(
+            Column(
+                state.capitalize(),
+                _gpus(state),
+                COUNT,
+                95,
+                thresholds=[(1, color)],
+                link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}"),
+                data=STOCKED,
+            )
+            for state, color in (("idle", ORANGE), ("unverified", RED))
+        ),
         sort=["-Score share"],
         size=(24, 4),
     ),
-    Panel(
-        "graph",
+    graph(
         "Rank by score and by incentive",
         "Ranks of the best of the chosen miners; lower is better. The incentive follows the score by 1 to 3 hours, "
         "because weights are set once an hour and the chain applies them at its next epoch.",
-        [
-            Query(f"min({RANK})", "by score", BUSY),
-            Query(f"min({of_miners('chutes_miner_incentive_rank')})", "by incentive"),
-        ],
+        Query(f"min({RANK})", "by score", BUSY),
+        Query(f"min({of_miners('chutes_miner_incentive_rank')})", "by incentive"),
     ),
-    Panel(
-        "graph",
+    graph(
         "Share of compute by window",
         "Share of all miners' compute units in the past hour, day and week. If the hour is below the day, it means "
         "that the score is about to fall.",
-        [
+        *(
             Query(
                 f"sum({of_miners('chutes_miner_window_compute_units', window=window)}) / on () "
                 + of_exporters("chutes_platform_window_compute_units", window=window),
                 name,
             )
             for window, name in (("1h", "past hour"), ("1d", "past day"), ("7d", "past week"))
-        ],
-        SHARE,
+        ),
+        unit=SHARE,
     ),
-    Panel(
-        "graph",
+    graph(
         "Counting instances",
         "Instances that count for the score of the past day, and those of the past hour. Many instances with little "
         "work mean that instances do not stay up.",
-        [
-            Query(f"sum({of_miners('chutes_miner_window_instances', window='1h')})", "past hour"),
-            Query(f"sum({of_miners('chutes_miner_score_instances')})", "past day", BUSY),
-            Query(f"sum({of_miners('chutes_miner_score_bounties')})", "with a bounty, past day", BUSY),
-        ],
+        Query(f"sum({of_miners('chutes_miner_window_instances', window='1h')})", "past hour"),
+        Query(f"sum({of_miners('chutes_miner_score_instances')})", "past day", BUSY),
+        Query(f"sum({of_miners('chutes_miner_score_bounties')})", "with a bounty, past day", BUSY),
     ),
     title="Miners and scores",
 )
 
 OVERVIEW.show(
-    Panel(
-        "graph",
+    graph(
         "Estimated earnings and costs",
         "Estimates in US dollars a day: incentive share x daily emission x price of alpha, the cost of all GPUs, and "
         "the difference. docs/money.md explains their error.",
-        [
-            Query(EARNED, "earnings", PRICED),
-            Query(f"24 * sum({recorded('hotkey:chutes_fleet_cost_usd_per_hour:sum')})", "cost of GPUs", PRICED),
-            Query(f"sum({recorded('hotkey:chutes_miner_estimated_profit_usd_per_day:max')})", "profit", PRICED),
-        ],
-        DOLLARS,
+        Query(EARNED, "earnings", PRICED),
+        Query(f"24 * sum({recorded('hotkey:chutes_fleet_cost_usd_per_hour:sum')})", "cost of GPUs", PRICED),
+        Query(PROFIT, "after rent", PRICED),
+        unit=DOLLARS,
+        below_zero=True,
         empty="Unknown: set --gpu.cost for all models, --subnet.daily-emission and --alpha.price.",
     ),
-    Panel(
-        "graph",
+    graph(
         "Estimated earnings per earning GPU",
         "Estimate: US dollars a day for each GPU that earned in the past day, for the ten best of the chosen miners.",
-        [Query(top_ten_at_end(short(PER_GPU), PER_GPU), "{{miner}}", PRICED)],
-        CENTS,
+        Query(top_ten_at_end(short(PER_GPU), PER_GPU), "{{miner}}", PRICED),
+        unit=CENTS,
         empty="Unknown: set --subnet.daily-emission and --alpha.price.",
     ),
     title="Money (estimates)",
 )
 
 OVERVIEW.show(
-    Panel(
-        "table",
+    table(
         "Earnings by chute",
         "Compute units of the chosen miners by chute. A chute near the end of the list earns less with its GPUs than "
         "others: see the Market board.",
-        [
-            Column("", "chute_id"),
-            Column("", with_chute_name(_by_chute("compute_units", "1d")), data=BUSY),
-            Column("Chute", "name", width=250, link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
-            *(
-                Column(title, _by_chute(metric, window), unit, data=BUSY)
-                for title, metric, window, unit in (
-                    ("Units, 1 h", "compute_units", "1h", AMOUNT),
-                    ("Units, 1 day", "compute_units", "1d", AMOUNT),
-                    ("Time, 1 day", "compute_seconds", "1d", TIME),
-                    ("Instances, 1 day", "instances", "1d", COUNT),
-                    ("With bounty", "bounties", "1d", COUNT),
-                )
-            ),
-        ],
+        Column("", "chute_id"),
+        Column("", with_chute_name(_by_chute("compute_units", "1d")), data=BUSY),
+        Column("Chute", "name", width=250, link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
+        *(
+            Column(title, _by_chute(metric, window), unit, data=BUSY)
+            for title, metric, window, unit in (
+                ("Units, 1 h", "compute_units", "1h", AMOUNT),
+                ("Units, 1 day", "compute_units", "1d", AMOUNT),
+                ("Time, 1 day", "compute_seconds", "1d", TIME),
+                ("Instances, 1 day", "instances", "1d", COUNT),
+                ("With bounty", "bounties", "1d", COUNT),
+            )
+        ),
         empty="Unknown: no data. It needs --collector.stats_per_chute, which is on with a hotkey.",
         sort=["-Units, 1 day"],
     ),

@@ -1,31 +1,34 @@
-"""Parse a query: its selectors, and its binary operations between series."""
+"""Parse a query: its selectors, its functions, and its binary operations between series."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import promql_parser
 
 from tests.grafana.scenes import filled_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from promql_parser import Expr
+
+_Part = TypeVar("_Part")
 
 
-def _collect(expression: str, take: Callable[[promql_parser.Expr], None]) -> None:
+def _parts(expression: str, kind: type[_Part]) -> list[_Part]:
+    """Return the parts of a query that are of a kind."""
+    found: list[_Part] = []
+
+    def take(part: Expr) -> None:
+        if isinstance(part, kind):
+            found.append(part)
+
     promql_parser.walk(promql_parser.parse(filled_in(expression, ["$hotkey"])), take)
+    return found
 
 
 def selectors(expression: str) -> list[promql_parser.VectorSelector]:
     """Return all selectors of a query, those of ranges included."""
-    found: list[promql_parser.VectorSelector] = []
-
-    def take(part: promql_parser.Expr) -> None:
-        if isinstance(part, promql_parser.VectorSelector):
-            found.append(part)
-
-    _collect(expression, take)
-    return found
+    return _parts(expression, promql_parser.VectorSelector)
 
 
 def metrics(expression: str) -> set[str]:
@@ -33,7 +36,12 @@ def metrics(expression: str) -> set[str]:
     return {selector.name or "" for selector in selectors(expression)}
 
 
-def _scalar(part: promql_parser.Expr) -> bool:
+def calls(expression: str) -> list[tuple[str, str]]:
+    """Return the functions of a query, with the text of what they are called on."""
+    return [(part.func.name, part.prettify()) for part in _parts(expression, promql_parser.Call)]
+
+
+def _scalar(part: Expr) -> bool:
     if isinstance(part, promql_parser.ParenExpr | promql_parser.UnaryExpr):
         return _scalar(part.expr)
     if isinstance(part, promql_parser.BinaryExpr):
@@ -43,32 +51,12 @@ def _scalar(part: promql_parser.Expr) -> bool:
     return isinstance(part, promql_parser.NumberLiteral)
 
 
-def _union(part: promql_parser.BinaryExpr) -> bool:
-    """Tell whether series are put together. They meet on all labels unless something else is said."""
-    return str(part.op) == "or"
-
-
 def implicit_joins(expression: str) -> list[str]:
-    """Return the places where series meet without its being said on which labels."""
-    found: list[str] = []
-
-    def take(part: promql_parser.Expr) -> None:
-        if isinstance(part, promql_parser.BinaryExpr) and not (_scalar(part.lhs) or _scalar(part.rhs) or _union(part)):
-            matching = part.modifier.matching if part.modifier is not None else None
-            if matching is None or matching.type != promql_parser.LabelModifierType.Include:
-                found.append(part.prettify())
-
-    _collect(expression, take)
-    return found
-
-
-def calls(expression: str) -> list[tuple[str, str]]:
-    """Return the functions of a query, with the text of what they are called on."""
-    found: list[tuple[str, str]] = []
-
-    def take(part: promql_parser.Expr) -> None:
-        if isinstance(part, promql_parser.Call):
-            found.append((part.func.name, part.prettify()))
-
-    _collect(expression, take)
+    """Return the places where series meet without its being said on which labels. Unions meet on all of them."""
+    found = []
+    for part in _parts(expression, promql_parser.BinaryExpr):
+        matching = part.modifier.matching if part.modifier is not None else None
+        named = matching is not None and matching.type == promql_parser.LabelModifierType.Include
+        if not (named or _scalar(part.lhs) or _scalar(part.rhs) or str(part.op) == "or"):
+            found.append(part.prettify())
     return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import pickle
 import re
@@ -38,6 +39,8 @@ END: Final = NOON
 """The moment at which somebody looks at the boards."""
 STEP: Final = 600
 """Seconds between two scrapes."""
+MINUTE: Final = 60
+"""Seconds between two scrapes in pictures. Rules are evaluated at each `STEP` of them."""
 _DAY: Final = (24.5, 24, 12, 6)
 """The few scrapes that suffice for queries that look back a day."""
 _EACH_HOUR: Final = (24.5, 24, *(hour + 0.5 for hour in range(23, 1, -1)))
@@ -76,12 +79,10 @@ QUESTIONS: Final = {
     "stats_per_chute": "/miner/stats?per_chute=true",
     "metrics": "/miner/metrics/",
     "chutes": "/miner/chutes/",
-    "images": "/miner/images/",
     "jobs": "/miner/jobs/",
     "active_instances": "/miner/active_instances/",
     "utilization": "/chutes/utilization",
     "bounties": "/bounties/",
-    "rolling_updates": "/chutes/rolling_updates",
 }
 """The request of each feed about the platform."""
 OWN_QUESTIONS: Final = {
@@ -89,7 +90,6 @@ OWN_QUESTIONS: Final = {
     "nodes": "/miner/nodes/",
     "inventory": "/miner/inventory",
     "instances": "/miner/instances/?explicit_null=true",
-    "unique_chute_history": "/miner/unique_chute_history/{hotkey}",
 }
 """The request of each feed about a miner."""
 
@@ -175,7 +175,7 @@ def _settings(kind: World, simulator: Simulator, world: DemoWorld, miner: Miner,
     keys = {World.KEYLESS: (), World.SICK: (miner.key, UNKNOWN)}.get(kind, (miner.key,))
     others = {World.KEYLESS: [miner.hotkey], World.SICK: [world.miners[-1].hotkey]}.get(kind, [])
     if readme:
-        keys, others = (miner.key,), []
+        keys, others = ((), [miner.hotkey]) if kind is World.KEYLESS else ((miner.key,), [])
     return make_settings(
         api_url=simulator.url,
         chain_url=simulator.chain_url if readme or kind in CHAINED else None,
@@ -184,7 +184,7 @@ def _settings(kind: World, simulator: Simulator, world: DemoWorld, miner: Miner,
         hotkeys=others,
         miners="all",
         collectors=WATCHED if kind is World.KEYLESS else OPTIONAL,
-        **(FIGURES if readme or kind is World.SICK else {}),
+        **(FIGURES if kind is World.SICK and not readme else {}),
     )
 
 
@@ -219,8 +219,7 @@ class Recorder:
     def json(self, hotkey: str) -> dict[str, Any]:
         """Return the answers by feed, about the platform and a miner."""
         asked = {feed: (question, "") for feed, question in QUESTIONS.items()}
-        for feed, question in OWN_QUESTIONS.items():
-            asked[feed] = question.format(hotkey=hotkey), "" if "{" in question else hotkey
+        asked |= {feed: (question, hotkey) for feed, question in OWN_QUESTIONS.items()}
         return {feed: _parsed(self._bodies[key]) for feed, key in asked.items() if key in self._bodies}
 
 
@@ -254,7 +253,7 @@ async def scene(
         kind: What it is like.
         directory: For Prometheus.
         hours: When scrapes were, in hours before the end, if not at the times that suffice for the world.
-        readme: Whether it is for pictures: one miner, whose figures are known.
+        readme: Whether it is for pictures: one miner, without costs, and scrapes in each minute.
         stores: URLs of the remote write of other stores that get every sample.
     """
     sick = kind is World.SICK
@@ -268,10 +267,10 @@ async def scene(
         settings = _settings(kind, simulator, world, miner, readme=readme)
         url, _ = await stack.enter_async_context(served_exporter(settings, clock, monotonic=clock))
         # A pair watches the healthy miner: nothing may be counted twice. Two exporters would have the same page.
-        targets = [f"exporter-{number + 1}:9109" for number in range(2 if kind is World.HEALTHY else 1)]
+        targets = [f"exporter-{number + 1}:9109" for number in range(2 if kind is World.HEALTHY and not readme else 1)]
         prometheus = stack.enter_context(Prometheus(directory))
         timeline = stack.enter_context(contextlib.closing(Timeline(f"{prometheus.url}/api/v1/write", *stores)))
-        for before in hours:
+        for before, after in itertools.pairwise((*hours, hours[-1])):
             clock.now = END - before * 3600
             simulator.faults.clear()
             if sick and before < 2:
@@ -284,6 +283,10 @@ async def scene(
             for instance in targets:
                 await asyncio.to_thread(timeline.scrape, clock(), JOB, instance, page)
             await asyncio.to_thread(timeline.evaluate, clock())
+            while readme and clock() + MINUTE < END - after * 3600:
+                clock.now += MINUTE
+                page = (await get(f"{url}/metrics")).text
+                await asyncio.to_thread(timeline.scrape, clock(), JOB, targets[0], page)
         prometheus.at = END
         # A set has no order: the miner with the GPUs comes first.
         watched = sorted(settings.watched, key=lambda hotkey: (hotkey != miner.hotkey, hotkey))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -65,21 +67,34 @@ def test_pictures_of_other_widths_and_worlds_need_a_directory(capsys: pytest.Cap
     assert parse_arguments(["--width", "800", "--output", "somewhere"]).width == [800]
 
 
-def luminance(color: str) -> float:
-    """Return the relative luminance of a colour, as the Web Content Accessibility Guidelines define it."""
+EYES = {
+    "all colours": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "no red": ((0.152, 1.053, -0.205), (0.115, 0.786, 0.099), (-0.004, -0.048, 1.052)),
+    "no green": ((0.367, 0.861, -0.228), (0.280, 0.673, 0.047), (-0.012, 0.043, 0.969)),
+}
+"""What people see of red, green and blue light, by the model of Machado, Oliveira and Fernandes."""
+
+
+def luminance(color: str, eyes: str = "all colours") -> float:
+    """Return the relative luminance of a colour, as the Web Content Accessibility Guidelines define it, and 0.05."""
     channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    light = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    seen = [min(max(sum(map(math.prod, zip(row, light, strict=True))), 0), 1) for row in EYES[eyes]]
+    return sum(map(math.prod, zip((0.2126, 0.7152, 0.0722), seen, strict=True))) + 0.05
 
 
-def test_text_has_enough_contrast() -> None:
+def test_text_has_enough_contrast_and_states_beside_each_other_differ_in_lightness() -> None:
     tables = [value for value in vars(states).values() if isinstance(value, tuple)]
     names = sorted({state.color for table in tables for state in table} - {states.PLAIN})
     command = ["node", "-e", COLORS, *names]
     display = ROOT / "grafana" / "display"
     background, *colors = json.loads(subprocess.run(command, cwd=display, check=True, capture_output=True).stdout)
-    for name, color in zip(names, colors, strict=True):
-        assert (luminance(color) + 0.05) / (luminance(background) + 0.05) >= 4.5, name
-    # So that colour-blind people can tell earning from unverified.
-    shown = dict(zip(names, map(luminance, colors), strict=True))
-    assert (shown[states.GREEN] + 0.05) / (shown[states.RED] + 0.05) >= 2
+    shown = dict(zip(names, colors, strict=True))
+    texts = {state.color for table in tables if table is not states.REASONS for state in table} - {states.PLAIN}
+    assert {name for name in texts if luminance(shown[name]) / luminance(background) < 4.5} == set()
+    for eyes in EYES:
+        for first, second in [*itertools.pairwise(states.GPU), *itertools.pairwise(states.INSTANCE)]:
+            low, high = sorted(luminance(shown[one.color], eyes) for one in (first, second))
+            assert high / low >= 1.6, (eyes, first, second)
+    earning, idle = (luminance(shown[one.color]) for one in (states.GPU[4], states.GPU[1]))
+    assert earning / idle >= 1.6

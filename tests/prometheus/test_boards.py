@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from grafana.boards import BOARDS
+from grafana.boards.fleet import SERVERS
 from grafana.states import NOTHING, UNWATCHED
 from tests.grafana.scenes import filled_in
 from tests.prometheus.scenario import HOTKEY, HOUR, Scenario
@@ -32,16 +33,21 @@ def test_without_a_watched_miner_there_is_no_number_of_alerts_and_the_table_says
     miner.drop(0, "chutes_miner_watched")
     # Grafana has no hotkey to choose.
     critical = asked("chutes-overview", "Critical", 0, "")
-    nothing, unwatched = (asked("chutes-overview", "What is wrong", number, "") for number in (3, 4))
+    nothing, unwatched = (asked("chutes-overview", "What is wrong", number, "") for number in (1, 2))
     row = f'{{alertname="{UNWATCHED.value}"}}'
-    miner.check(tmp_path, {}, values={critical: (20, {}), nothing: (20, {}), unwatched: (20, {row: 1})})
+    servers, instances = asked("chutes-fleet", SERVERS, 0, ""), asked("chutes-instances", "Instances", 4, "")
+    rows = (f'{{{label}="{UNWATCHED.text}"}}' for label in ("server", "name"))
+    miner.check(tmp_path, {}, values={
+        critical: (20, {}), nothing: (20, {}), unwatched: (20, {row: 1}),
+        **{query: (20, {row: 1}) for query, row in zip((servers, instances), rows, strict=True)},
+    })  # fmt: skip
 
 
 def test_with_a_watched_miner_there_are_no_alerts_also_while_scrapes_are_missed(tmp_path: Path) -> None:
     miner = Scenario(30)
     miner.fail("one:1", range(18, 22))
     critical = asked("chutes-overview", "Critical", 0)
-    nothing, unwatched = (asked("chutes-overview", "What is wrong", number) for number in (3, 4))
+    nothing, unwatched = (asked("chutes-overview", "What is wrong", number) for number in (1, 2))
     row = f'{{alertname="{NOTHING.value}"}}'
     miner.check(tmp_path, {}, values={critical: (20, {"{}": 0}), nothing: (20, {row: 1}), unwatched: (20, {})})
 
@@ -80,4 +86,4 @@ def test_the_fleet_is_not_counted_while_the_state_of_a_gpu_is_unknown(tmp_path: 
     miner.drop(0, "chutes_gpu_state_info", gpu_id="alpha-0")
     rows = {f'{{{ME},server_id="id-beta",server="beta",gpu="pro_6000"}}': 1.0}
     values = {asked("chutes-fleet", title, 0): (5, dict[str, float]()) for title in titles}
-    miner.check(tmp_path, {}, values={**values, asked("chutes-fleet", "Servers", 4): (5, rows)})
+    miner.check(tmp_path, {}, values={**values, asked("chutes-fleet", SERVERS, 8): (5, rows)})
