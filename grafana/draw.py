@@ -20,7 +20,6 @@ import json
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -49,6 +48,8 @@ WORLDS: Final = {World.HEALTHY: "", World.SICK: "-sick", World.KEYLESS: "-keyles
 HOURS: Final = [number * STEP / 3600 for number in range(25 * 3600 // STEP, -1, -1)]
 """When the scrapes of a day were, in hours before the end. Rules that look back a day have data at the end."""
 ORIGIN: Final = "http://grafana.invalid"
+Drawn = dict[tuple[World, str, int], tuple[bytes, list[str]]]
+"""Pictures by world, board and width, with the titles and headings that are not seen whole."""
 FONTS: Final = {"Inter-Regular.woff2": 400, "Inter-Medium.woff2": 500}
 
 
@@ -110,22 +111,7 @@ async def _answer(route: Route) -> None:
         await route.fulfill(path=file)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A drawn board.
-
-    Attributes:
-        png: The file.
-        cut: Titles of panels and headings of columns that are not seen whole.
-    """
-
-    png: bytes
-    cut: list[str]
-
-
-async def draw_all(
-    requests: dict[World, dict[str, dict[str, Any]]], widths: Sequence[int], *, opened: bool
-) -> dict[tuple[World, str, int], Picture]:
+async def draw_all(requests: dict[World, dict[str, dict[str, Any]]], widths: Sequence[int], *, opened: bool) -> Drawn:
     """Draw boards in worlds and widths."""
     failures, drawn = list[str](), {}
     async with async_playwright() as playwright:
@@ -144,7 +130,7 @@ async def draw_all(
                 cut = await tab.evaluate(script_call, {**request, "width": width, "open": opened})
                 await tab.wait_for_load_state("networkidle")
                 png = await tab.locator("#dashboard").screenshot(type="png")
-                drawn[kind, uid, width] = Picture(png, cut)
+                drawn[kind, uid, width] = png, cut
                 note = f"; cut titles: {', '.join(cut)}" if cut else ""
                 print(f"{uid}, {kind.name.lower()}, {width} px: {len(png) / 1000:.0f} kB{note}")
         await browser.close()
@@ -174,13 +160,13 @@ def older(sums: dict[str, str], dashboards: Path) -> list[str]:
     return sorted(path.stem for path in dashboards.iterdir() if sums.get(path.name) != checksum(path))
 
 
-def write_for_readme(drawn: dict[tuple[World, str, int], Picture]) -> None:
+def write_for_readme(drawn: Drawn) -> None:
     """Write pictures for the README, and what they were drawn from; they must show every title and heading whole."""
-    if cut := {uid: picture.cut for (_, uid, _), picture in drawn.items() if picture.cut}:
+    if cut := {uid: cut for (_, uid, _), (_, cut) in drawn.items() if cut}:
         raise ValueError(f"these titles and headings are cut: {cut}")
     sums = read_sums(SUMS)
-    for (kind, uid, _), picture in drawn.items():
-        (PICTURES / f"{uid}{WORLDS[kind]}.png").write_bytes(compressed(picture.png))
+    for (kind, uid, _), (png, _) in drawn.items():
+        (PICTURES / f"{uid}{WORLDS[kind]}.png").write_bytes(compressed(png))
         sums[f"{uid}.json"] = checksum(DASHBOARDS / f"{uid}.json")
     SUMS.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
 
@@ -223,8 +209,8 @@ def main() -> None:
         write_for_readme(drawn)
         return
     chosen.output.mkdir(parents=True, exist_ok=True)
-    for (kind, uid, width), picture in drawn.items():
-        (chosen.output / f"{uid}-{kind.name.lower()}-{width}.png").write_bytes(picture.png)
+    for (kind, uid, width), (png, _) in drawn.items():
+        (chosen.output / f"{uid}-{kind.name.lower()}-{width}.png").write_bytes(png)
 
 
 if __name__ == "__main__":

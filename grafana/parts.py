@@ -528,14 +528,9 @@ class Board:
         return replace(panel, content=content, size=size, empty=panel.empty or empty)
 
 
-BOARD_ORDER: Final = (
-    ("chutes-overview", "Overview"),
-    ("chutes-fleet", "Fleet"),
-    ("chutes-instances", "Instances"),
-    ("chutes-market", "Market"),
-    ("chutes-subnet", "Subnet"),
-    ("chutes-exporter", "Exporter"),
-)
+BOARD_ORDER: Final = {
+    f"chutes-{name.lower()}": name for name in ("Overview", "Fleet", "Instances", "Market", "Subnet", "Exporter")
+}
 """The order of the links at the top of each board, which mark the present one."""
 
 ALERTS: Final = 'alertname=~"Chutes.+", job=~"$job|", hotkey=~"$hotkey|"'
@@ -689,7 +684,7 @@ def dashboard_json(board: Board) -> str:
             "url": f"/d/{uid}",
             "tooltip": f"{name}, with the same choices",
         }
-        for uid, name in BOARD_ORDER
+        for uid, name in BOARD_ORDER.items()
     ]
     dashboard = {
         "uid": board.uid,
