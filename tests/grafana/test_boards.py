@@ -15,7 +15,7 @@ from grafana import states
 from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS
 from grafana.boards.overview import RUNBOOK
-from grafana.parts import ANNOTATION, BOARD_ORDER, LOAD_RULES, dashboard_json
+from grafana.parts import BOARD_ORDER, LOAD_RULES, dashboard_json
 from tests.grafana.display import committed, panels
 from tests.grafana.promql import calls, implicit_joins, metrics, selectors
 from tests.grafana.scenes import RULES
@@ -111,22 +111,13 @@ def _properties(override: dict[str, Any]) -> dict[str, Any]:
     return {one["id"]: one["value"] for one in override["properties"]}
 
 
-def test_data_sources_and_variables_are_the_chosen_ones() -> None:
-    chosen = {"type": "prometheus", "uid": "$datasource"}
+def test_variables_are_used_and_all_miners_are_those_that_are_watched() -> None:
     for board in BOARDS:
         dashboard = ALL[board.uid]
         variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
-        assert list(variables) == ["datasource", *board.variables], board.uid
-        assert variables["job"]["allValue"] == variables["instance"]["allValue"] == ".+"
-        # All miners are all that are watched, not all that there are.
         assert "allValue" not in variables.get("hotkey", {})
         used = set(re.findall(r"\$(\w+)", json.dumps(dashboard["panels"])))
-        assert set(board.variables) - used <= {"cluster"}, board.uid
-        for panel in panels(dashboard):
-            assert panel["datasource"] == chosen
-            assert all(target["datasource"] == chosen for target in panel["targets"])
-        (annotation,) = dashboard["annotations"]["list"]
-        assert (annotation["datasource"], annotation["expr"]) == (chosen, ANNOTATION.expr)
+        assert {"cluster", *used} >= set(board.variables) == variables.keys() - {"datasource"}, board.uid
 
 
 def test_every_selector_of_the_exporters_metrics_is_of_the_chosen_exporters() -> None:
