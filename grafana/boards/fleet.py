@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from grafana.parts import (
+    AMOUNT,
     CENTS,
     COUNT,
     DOLLARS,
@@ -119,7 +120,7 @@ FLEET.show(
         Query(f"{IDLE_UNITS} * on () {UNIT_USD}", "at least", PRICED, DOLLARS),
         Query(f"sum({RENT}) unless on () ({INFO} unless on (hotkey, server_id, gpu) {RENT})", "rent", PRICED, DOLLARS),
         Query(or_load_rules(f"{IDLE_UNITS} unless on () {UNIT_USD}"), "units at least", STOCKED - PRICED),
-        unit=Unit("short", 0),
+        unit=AMOUNT,
         thresholds=[(0.5, ORANGE)],
         trend=True,
         size=(8, 3),
@@ -165,9 +166,9 @@ FLEET.show(
         Column("Server", "server", width=115, link=THIS_SERVER),
         *MINER_COLUMNS,
         Column("GPU-hours", f"24 * {_by_server(LOST)}", COUNT, 115, thresholds=[(1, RED)]),
-        Column("Not earned", f"{UNITS} * on () group_left () {UNIT_USD}", CENTS, missing="unknown", data=PRICED),
-        Column("Units", UNITS, Unit("short", 1), missing="unknown"),
-        Column("Rent", RENT, CENTS, missing="unknown", data=PRICED),
+        Column("Not earned", f"{UNITS} * on () group_left () {UNIT_USD}", CENTS, 130, data=PRICED),
+        Column("Units", UNITS, AMOUNT, 90, missing="unknown"),
+        Column("Rent", RENT, CENTS, 80, data=PRICED),
         *(
             Column(title, _by_server(f"{STATE} == bool {value}"), COUNT, thresholds=thresholds)
             for title, value, thresholds in (
@@ -231,7 +232,7 @@ FLEET.show(
         Column("Server", "server", width=150, link=THIS_SERVER),
         Column("Model", "gpu", width=90),
         Column("GPUs", short(GPUS), COUNT),
-        Column("Units per GPU and day", PER_GPU, Unit("short", 1), 200),
+        Column("Units per GPU and day", PER_GPU, AMOUNT, 200),
         Column(
             "Of the model's average",
             f"{PER_GPU} / on (hotkey, gpu) group_left ()"
@@ -239,7 +240,7 @@ FLEET.show(
             PERCENT,
             thresholds=[(float("-inf"), RED), (0.5, ORANGE), (0.8, PLAIN)],
         ),
-        Column("Units", f"0 * {GPUS} + on (hotkey, server_id) group_left () {SUMMED}", Unit("short", 1)),
+        Column("Units", f"0 * {GPUS} + on (hotkey, server_id) group_left () {SUMMED}", AMOUNT),
         Column(
             "Share",
             f"0 * {GPUS} + on (hotkey, server_id) group_left () {SUMMED} / on (hotkey) group_left ()"

@@ -113,7 +113,7 @@ MARKET.show(
         *CHUTE,
         Column("GPU", "gpu", width=100),
         *MINER_COLUMNS,
-        Column("Units/s", short(with_chute_name(LAUNCH)), FACTOR, missing=" ", data=KEYED),
+        Column("Units/s", short(with_chute_name(LAUNCH)), FACTOR, 100, missing=" ", data=KEYED),
         Column(
             "USD/day",
             f"86400 * {LAUNCH} * on () group_left () platform:chutes_compute_unit_usd:max",

@@ -45,7 +45,7 @@ from grafana.parts import (
     yesterday,
 )
 from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, UNWATCHED, State
-from grafana.worlds import ALARMED, ALL, BUSY, CALM, COVERED, KEYED, LIVE, PRICED, STOCKED, UNPRICED
+from grafana.worlds import ALARMED, ALL, BUSY, CALM, COVERED, KEYED, LIVE, PRICED, SICK, STOCKED, UNPRICED
 
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
 ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alerts.yml"
@@ -63,10 +63,7 @@ RENT: Final = f"sum({recorded('hotkey:chutes_idle_usd_per_day:sum')})"
 UNIT_USD: Final = "platform:chutes_compute_unit_usd:max"
 UNITS_BY_SERVER: Final = recorded("hotkey_server_id_gpu:chutes_idle_units_per_day:sum")
 IDLE_UNITS: Final = f"sum({UNITS_BY_SERVER})"
-LOSS: Final = (
-    f'(sum by (hotkey, place) (label_replace({UNITS_BY_SERVER}, "place", "$1", "server", "(.+)"))'
-    f" * on () group_left () {UNIT_USD})"
-)
+LOSS: Final = f'sum by (hotkey, place) (label_replace({UNITS_BY_SERVER}, "place", "$1", "server", "(.+)"))'
 ENDED: Final = f"sum({recorded('hotkey:chutes_ended_usd:sum1d')})"
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
 EARNING: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="~earning|disabled")
@@ -143,7 +140,7 @@ OVERVIEW.show(
             or_load_rules(f"{IDLE_UNITS} unless on () {UNIT_USD}"),
             "units at least; dollars: docs/money.md",
             STOCKED - PRICED,
-            Unit("short", 0),
+            AMOUNT,
         ),
         thresholds=[(0.5, ORANGE)],
         empty=NO_GPUS,
@@ -214,7 +211,7 @@ OVERVIEW.show(
     table(
         "What is wrong",
         "Alerts about the chosen miners and the exporter, the gravest first, without those that follow from another "
-        "one. The name opens the runbook, which says what to check and what to do. The loss is what the idle GPUs of "
+        "one. The name opens the runbook, which says what to check and what to do. The units are what the idle GPUs of "
         "the server would earn in 24 hours, beside the gravest of its alerts.",
         Column("Severity", short(SEVERITIES), width=105, states=SEVERITY, missing=" ", data=ALARMED),
         Column("", nothing_wrong(f"{QUIET} and on () {WATCHED}", "alertname"), data=CALM),
@@ -230,17 +227,17 @@ OVERVIEW.show(
             data=ALARMED,
         ),
         Column(
-            "Loss, 24 h",
+            "Units, 24 h",
             f"0 * bottomk by (hotkey, place) (1, {SEVERITIES}) + on (hotkey, place) group_left () {LOSS}",
-            CENTS,
-            thresholds=[(0.01, RED)],
+            AMOUNT,
+            thresholds=[(1, RED)],
             missing=" ",
-            data=PRICED,
+            data=SICK,
         ),
         Column("Cost", "cost", width=330, states=COSTS, missing=" "),
         *MINER_COLUMNS,
         empty="Unknown: the rules are not loaded",
-        sort=["Severity", "-Loss, 24 h", "-For"],
+        sort=["Severity", "-Units, 24 h", "-For"],
         size=(24, 7),
     ),
     stacked(
