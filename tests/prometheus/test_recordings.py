@@ -174,3 +174,27 @@ def test_the_cost_of_the_idle_gpus_of_a_server_is_known_although_another_model_h
     place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
     total = "hotkey:chutes_idle_usd_per_day:sum"
     miner.check(tmp_path, {}, values={name: (5, {labels(name, **place): 36}), total: (5, {})})
+
+
+def test_compute_units_have_a_place_and_idle_gpus_the_pay_of_the_market(tmp_path: Path) -> None:
+    miner = Scenario(10, {"alpha": 4, "beta": 2})
+    miner.state(0, ["alpha-0"], "idle")
+    for number in ("i-1", "i-2"):
+        miner.instance(number, -10, server="alpha").set("chutes_instance_compute_multiplier", 2, instance_id=number)
+    miner.activate("i-1", 0)
+    units, pay = (
+        "hotkey_server_id:chutes_compute_units_per_second:sum",
+        "hotkey_gpu:chutes_gpu_pay_units_per_second:max",
+    )
+    model = "hotkey_gpu:chutes_compute_units_per_second:sum"
+    idle = "hotkey_server_id_gpu:chutes_idle_units_per_day:sum"
+    alpha, beta = ({"server_id": f"id-{server}", "server": server, "gpu": "pro_6000"} for server in ("alpha", "beta"))
+    # The five GPUs that earn share the pay of the active instance. Later, an idle GPU can launch a chute.
+    miner.set("chutes_launch_units_per_gpu_second", 3, 6, gpu="pro_6000", chute_id="chute-1")
+    miner.check(tmp_path, {}, values={
+        units: (5, {labels(units, server_id="id-alpha"): 2, labels(units, server_id="id-beta"): 0}),
+        model: (5, {labels(model, gpu="pro_6000"): 2}),
+        pay: (5, {labels(pay, gpu="pro_6000"): 0.4}),
+        idle: (5, {labels(idle, **alpha): 86400 * 0.4, labels(idle, **beta): 0}),
+        f"({idle})": (8, {labels(idle, **alpha): 86400 * 3, labels(idle, **beta): 0}),
+    })  # fmt: skip
