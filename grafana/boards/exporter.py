@@ -26,7 +26,7 @@ from grafana.parts import (
     top_ten_at_end,
 )
 from grafana.states import FEED_STATE, LOADED, ORANGE, RED, UP
-from grafana.worlds import ALL, FADING, LIVE, SICK
+from grafana.worlds import ALL, FADING, SICK
 
 FEEDS: Final = {"hotkey": "~$hotkey|"}
 FEED: Final = ("job", "instance", "feed", "hotkey")
@@ -50,12 +50,12 @@ REQUESTS: Final = select("chutes_api_requests_total", EXPORTERS)
 PAGE: Final = of_exporters("chutes_scrape_series")
 STALE: Final = f"1 - {of_exporters('chutes_scrape_collector_success', 'collector', function='min')} > 0"
 CPU: Final = f"rate({select('process_cpu_seconds_total', EXPORTERS)}[$__rate_interval])"
+RESPONSES: Final = (
+    f"sum by (le) (rate({select('chutes_api_request_duration_seconds_bucket', EXPORTERS)}[$__rate_interval]))"
+)
+DUPLICATES: Final = of_exporters("chutes_scrape_collector_duplicate_samples", "collector", "hotkey")
 THIS_EXPORTER: Final = board_link("chutes-exporter", instance="${__value.raw}")
 SECONDS: Final = Unit("s", 2)
-
-
-def _rate(metric: str, by: str) -> str:
-    return f"sum by ({by}) (rate({select(metric, EXPORTERS)}[$__rate_interval]))"
 
 
 def _top(metric: str, by: str) -> list[Query]:
@@ -204,101 +204,74 @@ EXPORTER.show(
 )
 
 EXPORTER.show(
-    *(
-        graph(title, text, *queries, unit=unit)
-        for title, queries, unit, text in (
-            (
-                "Age of answers",
-                [Query(top_ten_at_end(FEED_AGE, FEED_AGE, "feed"), "{{feed}}")],
-                TIME,
-                "Age of the newest good answer, for the ten oldest feeds. A saw-tooth is normal. A line that keeps "
-                "rising is a feed that fails. The table above shows each age as a share of the maximum age.",
-            ),
-            (
-                "Response time, 90th percentile",
-                [
-                    Query(
-                        f"histogram_quantile(0.9, {_rate('chutes_api_request_duration_seconds_bucket', 'le')})",
-                        "all endpoints",
-                        FADING,
-                    )
-                ],
-                SECONDS,
-                "Nine of ten requests took at most this time, over all endpoints. If it is near --api.timeout, feeds "
-                "begin to fail.",
-            ),
-            (
-                "Bytes per hour by endpoint",
-                _top("chutes_api_response_bytes_total", "endpoint"),
-                BYTES,
-                "Bytes of the API's answers, decompressed, for the ten largest endpoints. The list of chutes is the "
-                "largest.",
-            ),
-            (
-                "Rejected records per hour",
-                _top("chutes_api_rejected_records_total", "endpoint"),
-                COUNT,
-                "Records that could not be read and were left out, for the ten endpoints with the most. The log names "
-                "the field.",
-            ),
-        )
+    graph(
+        "Age of answers",
+        "Age of the newest good answer, for the ten oldest feeds. A saw-tooth is normal. A line that keeps rising is a "
+        "feed that fails. The table above shows each age as a share of the maximum age.",
+        Query(top_ten_at_end(FEED_AGE, FEED_AGE, "feed"), "{{feed}}"),
+        unit=TIME,
+    ),
+    graph(
+        "Response time, 90th percentile",
+        "Nine of ten requests took at most this time, over all endpoints. If it is near --api.timeout, feeds begin to "
+        "fail.",
+        Query(f"histogram_quantile(0.9, {RESPONSES})", "all endpoints", FADING),
+        unit=SECONDS,
+    ),
+    graph(
+        "Bytes per hour by endpoint",
+        "Bytes of the API's answers, decompressed, for the ten largest endpoints. The list of chutes is the largest.",
+        *_top("chutes_api_response_bytes_total", "endpoint"),
+        unit=BYTES,
+    ),
+    graph(
+        "Rejected records per hour",
+        "Records that could not be read and were left out, for the ten endpoints with the most. The log has the field.",
+        *_top("chutes_api_rejected_records_total", "endpoint"),
     ),
     title="API",
 )
 
 EXPORTER.show(
-    *(
-        graph(title, text, *(Query(query, legend, data) for query, legend, data in queries), unit=unit)
-        for title, unit, queries, text in (
-            (
-                "Collector time",
-                SECONDS,
-                [(top_ten_at_end(DURATION, DURATION, "collector"), "{{collector}}", LIVE)],
-                "Time that each collector waited for answers and computed its samples, for the ten slowest. If it is "
-                "near the scrape timeout, pages show older data.",
-            ),
-            (
-                "Collectors without fresh answers",
-                COUNT,
-                # 0 is known where there is a page.
-                [(f'{STALE} or on () label_replace(0 * {PAGE}, "collector", "none", "", "")', "{{collector}}", LIVE)],
-                "Collectors whose samples are older than they should be, or missing.",
-            ),
-            (
-                "Series",
-                COUNT,
-                [
-                    (PAGE, "series", LIVE),
-                    (of_exporters("chutes_scrape_series_limit"), "limit", LIVE),
-                    (
-                        f"sum({of_exporters('chutes_scrape_collector_duplicate_samples', 'collector', 'hotkey')})",
-                        "left out as duplicates",
-                        LIVE,
-                    ),
-                ],
-                "Series of all collectors, their limit (--max-series), and samples left out because the API described "
-                "them twice.",
-            ),
-            (
-                "Scrape time",
-                SECONDS,
-                [(f"max by (job) ({select('scrape_duration_seconds', EXPORTERS)} {SEEN})", "{{job}}", ALL)],
-                "Time that Prometheus waited for the page, by job. If a scrape requests feeds, it takes as long as the "
-                "slowest endpoint.",
-            ),
-            (
-                "CPU time",
-                Unit("percentunit", 1),
-                [(f"max by (job) ({CPU} {SEEN})", "{{job}}", FADING)],
-                "Share of one core that the busiest exporter of a job uses. It grows with series and scrapes.",
-            ),
-            (
-                "Memory",
-                BYTES,
-                [(f"max by (job) ({select('process_resident_memory_bytes', EXPORTERS)} {SEEN})", "{{job}}", LIVE)],
-                "Resident memory of the largest exporter process of each job.",
-            ),
-        )
+    graph(
+        "Collector time",
+        "Time that each collector waited for answers and computed its samples, for the ten slowest. If it is near the "
+        "scrape timeout, pages show older data.",
+        Query(top_ten_at_end(DURATION, DURATION, "collector"), "{{collector}}"),
+        unit=SECONDS,
+    ),
+    graph(
+        "Collectors without fresh answers",
+        "Collectors whose samples are older than they should be, or missing.",
+        # 0 is known where there is a page.
+        Query(f'{STALE} or on () label_replace(0 * {PAGE}, "collector", "none", "", "")', "{{collector}}"),
+    ),
+    graph(
+        "Series",
+        "Series of all collectors, their limit (--max-series), and samples left out because the API described them "
+        "twice.",
+        Query(PAGE, "series"),
+        Query(of_exporters("chutes_scrape_series_limit"), "limit"),
+        Query(f"sum({DUPLICATES})", "left out as duplicates"),
+    ),
+    graph(
+        "Scrape time",
+        "Time that Prometheus waited for the page, by job. If a scrape requests feeds, it takes as long as the slowest "
+        "endpoint.",
+        Query(f"max by (job) ({select('scrape_duration_seconds', EXPORTERS)} {SEEN})", "{{job}}", ALL),
+        unit=SECONDS,
+    ),
+    graph(
+        "CPU time",
+        "Share of one core that the busiest exporter of a job uses. It grows with series and scrapes.",
+        Query(f"max by (job) ({CPU} {SEEN})", "{{job}}", FADING),
+        unit=Unit("percentunit", 1),
+    ),
+    graph(
+        "Memory",
+        "Resident memory of the largest exporter process of each job.",
+        Query(f"max by (job) ({select('process_resident_memory_bytes', EXPORTERS)} {SEEN})", "{{job}}"),
+        unit=BYTES,
     ),
     title="Exporter",
 )

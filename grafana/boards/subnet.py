@@ -215,48 +215,38 @@ SUBNET.show(
 )
 
 SUBNET.show(
-    *(
-        graph(
-            title,
-            text,
-            *(Query(of_exporters(metric, **where), name, data) for metric, where, name, data in lines),
-            empty=NO_DATA,
-        )
-        for title, lines, text in (
-            (
-                "Miners",
-                (
-                    ("chutes_scored_miners", {}, "with a score", LIVE),
-                    ("chutes_platform_window_miners", {"window": "1h"}, "with compute units", LIVE),
-                    ("chutes_metagraph_blacklisted_miners", {}, "blacklisted", LIVE),
-                ),
-                "Miners with a score, with compute units in the past hour, and on the blacklist.",
-            ),
-            (
-                "Compute units per hour of all miners",
-                (("chutes_platform_window_compute_units", {"window": "1h"}, "all miners", LIVE),),
-                "Compute units of all counting instances in the past hour. A miner's share falls if the total grows "
-                "and the miner does not.",
-            ),
-            (
-                "Instances of all miners",
-                (
-                    ("chutes_platform_window_instances", {"window": "1h"}, "past hour", LIVE),
-                    ("chutes_platform_window_bounties", {"window": "1h"}, "with a bounty, past hour", LIVE),
-                    ("chutes_platform_active_instances", {}, "active now", KEYED),
-                ),
-                "Counting instances of the past hour, those that were activated with a bounty, and active ones now.",
-            ),
-            (
-                "Compute units per second",
-                (
-                    ("chutes_platform_active_compute_multiplier", {}, "all miners", KEYED),
-                    ("chutes_miner_active_compute_multiplier", CHOSEN, "chosen miner", KEYED),
-                ),
-                "Compute units that all miners and the chosen one earn per second, which is the sum of the multipliers "
-                "of active instances.",
-            ),
-        )
+    graph(
+        "Miners",
+        "Miners with a score, with compute units in the past hour, and on the blacklist.",
+        Query(of_exporters("chutes_scored_miners"), "with a score"),
+        Query(of_exporters("chutes_platform_window_miners", window="1h"), "with compute units"),
+        Query(of_exporters("chutes_metagraph_blacklisted_miners"), "blacklisted"),
+        empty=NO_DATA,
+    ),
+    graph(
+        "Compute units per hour of all miners",
+        "Compute units of all counting instances in the past hour. A miner's share falls if the total grows and the "
+        "miner does not.",
+        Query(of_exporters("chutes_platform_window_compute_units", window="1h"), "all miners"),
+        unit=AMOUNT,
+        empty=NO_DATA,
+    ),
+    graph(
+        "Instances of all miners",
+        "Counting instances of the past hour, those that were activated with a bounty, and active ones now.",
+        Query(of_exporters("chutes_platform_window_instances", window="1h"), "past hour"),
+        Query(of_exporters("chutes_platform_window_bounties", window="1h"), "with a bounty, past hour"),
+        Query(of_exporters("chutes_platform_active_instances"), "active now", KEYED),
+        empty=NO_DATA,
+    ),
+    graph(
+        "Compute units per second",
+        "Compute units that all miners and the chosen one earn per second, which is the sum of the multipliers of "
+        "active instances.",
+        Query(of_exporters("chutes_platform_active_compute_multiplier"), "all miners", KEYED),
+        Query(of_exporters("chutes_miner_active_compute_multiplier", **CHOSEN), "chosen miner", KEYED),
+        unit=Unit("none", 1),
+        empty=NO_DATA,
     ),
     title="Platform over time",
 )
