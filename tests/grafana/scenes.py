@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import pickle
 import re
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from grafana.worlds import CHAINED, World
 from tests.grafana.display import committed, panels
 from tests.grafana.timeline import RULES as ALL_RULES
 from tests.grafana.timeline import Timeline, seconds
+from tests.recorded import raw_json
 from tests.support import NOON, PATIENCE, Clock, Prometheus, get, served_exporter
 
 if TYPE_CHECKING:
@@ -220,14 +220,7 @@ class Recorder:
         """Return the answers by feed, about the platform and a miner."""
         asked = {feed: (question, "") for feed, question in QUESTIONS.items()}
         asked |= {feed: (question, hotkey) for feed, question in OWN_QUESTIONS.items()}
-        return {feed: _parsed(self._bodies[key]) for feed, key in asked.items() if key in self._bodies}
-
-
-def _parsed(body: bytes) -> Any:
-    if body and not body.startswith(b"data: "):
-        return json.loads(body)
-    lines = [line.removeprefix(b"data: ") for line in body.split(b"\n") if line]
-    return [json.loads(line) for line in lines if line != b"NO_ITEMS"]
+        return raw_json({feed: self._bodies[key] for feed, key in asked.items() if key in self._bodies})
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -247,24 +246,10 @@ def test_units_are_those_that_grafana_knows_and_cells_no_errors_of_the_arithmeti
             assert wrong == [], (uid, panel["title"])
 
 
-@pytest.mark.parametrize("kind", [World.HEALTHY, World.SICK])
-def test_tables_agree_with_the_numbers_above_them(
-    answers: dict[World, Answers], seen: dict[World, Seen], kind: World
+def test_the_state_that_costs_most_comes_first_and_models_that_are_named_by_numbers_stay_names(
+    seen: dict[World, Seen],
 ) -> None:
-    listed = Counter(row["State"] for row in table(seen[kind], "chutes-fleet", "GPUs"))
-    for state in ("idle", "unverified"):
-        assert text(seen[kind], "chutes-fleet", state.capitalize()) == str(listed[state])
-    # A pair of exporters watches the healthy miner, and nothing counts twice.
-    assert text(seen[kind], "chutes-fleet", "All") == str(listed.total()) == str(answers[kind].gpus)
-    assert sum(int(row["All"]) for row in table(seen[kind], "chutes-fleet", SERVERS)) == listed.total()
-    running = Counter(row["State"] for row in table(seen[kind], "chutes-instances", "Instances"))
-    late = running.pop("starting over 1 h", 0)
-    for state in ("active", "starting", "disabled"):
-        assert text(seen[kind], "chutes-instances", state.capitalize()) == str(
-            running[state] + late * (state == "starting")
-        )
-    assert {row["Model"] for row in table(seen[World.SICK], "chutes-fleet", "GPUs")} == {"4090", "h200", "pro_6000"}
-    # What costs most comes first.
-    order = [state.text for state in states.GPU]
-    found = [row["State"] for row in table(seen[kind], "chutes-fleet", "GPUs")]
-    assert found == sorted(found, key=order.index)
+    rows = table(seen[World.SICK], "chutes-fleet", "GPUs")
+    found = [row["State"] for row in rows]
+    assert found == sorted(found, key=[state.text for state in states.GPU].index)
+    assert {row["Model"] for row in rows} == {"4090", "h200", "pro_6000"}
