@@ -192,6 +192,7 @@ EXPORTER.show(
         f"The ten endpoints with the most requests. One key causes at most {BUDGET} requests an hour. "
         "More scrapes do not cause more requests, because each feed is requested once per time to live.",
         *_top("chutes_api_requests_total", "endpoint"),
+        calcs=(),
         size=(12, 7),
     ),
     graph(
@@ -223,11 +224,13 @@ EXPORTER.show(
         "Bytes of the API's answers, decompressed, for the ten largest endpoints. The list of chutes is the largest.",
         *_top("chutes_api_response_bytes_total", "endpoint"),
         unit=BYTES,
+        calcs=(),
     ),
     graph(
         "Rejected records per hour",
         "Records that could not be read and were left out, for the ten endpoints with the most. The log has the field.",
         *_top("chutes_api_rejected_records_total", "endpoint"),
+        calcs=(),
     ),
     title="API",
 )
