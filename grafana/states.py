@@ -44,8 +44,9 @@ NONE_STARTING: Final = State(10**10, "none")
 NONE_ENDED: Final = (State("nothing", "None ended"),)
 COUNTS: Final = (State("true", "counts"), State("false", "lost", RED))
 """Whether the score of an ended instance counts; the texts are the values of the label `counts`."""
-NOBODY: Final = (State("nothing", "None in a day"),)
-"""Likewise in a table of newcomers."""
+SAFE: Final = State(10**10, "cannot be lost now")
+"""Stands for the registrations before the loss of a seat that no registration can take."""
+YES: Final = (State(0, "no"), State(1, "yes"))
 REGISTERED: Final = (State(0, "no seat", RED), State(1, "registered"))
 BLACKLISTED: Final = (State(0, "no"), State(1, "blacklisted", RED))
 UP: Final = (State(0, "down", RED), State(1, "up"))

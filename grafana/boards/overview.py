@@ -9,7 +9,7 @@ from typing import Final
 import yaml
 
 from grafana.boards.instances import ACTIVATED, ENDS_KNOWN_SINCE, LOST_UNITS, NO_REPORT, of_hour
-from grafana.boards.subnet import seats_behind
+from grafana.boards.subnet import before_loss
 from grafana.parts import (
     ALERTS,
     AMOUNT,
@@ -44,8 +44,8 @@ from grafana.parts import (
     with_chute_name,
     yesterday,
 )
-from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, UNWATCHED, State
-from grafana.worlds import ALARMED, ALL, BUSY, CALM, COVERED, KEYED, LIVE, PRICED, SICK, STOCKED, UNPRICED
+from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SAFE, SEVERITY, UNWATCHED, State
+from grafana.worlds import ALARMED, ALL, BUSY, CALM, CHAINED, COVERED, KEYED, LIVE, PRICED, SICK, STOCKED, UNPRICED
 
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
 ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alerts.yml"
@@ -53,7 +53,7 @@ ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alert
 SCORE: Final = of_miners("chutes_miner_score_ratio")
 HEADING: Final = recorded("hotkey:chutes_miner_score_heading_ratio:max")
 RANK: Final = of_miners("chutes_miner_score_rank")
-BEHIND: Final = of_miners("chutes_miner_seats_behind")
+BEFORE_LOSS: Final = of_miners("chutes_miner_registrations_before_loss")
 REGISTRATION: Final = of_miners("chutes_miner_registered")
 EARNED: Final = f"sum({recorded('hotkey:chutes_miner_estimated_usd_per_day:max')})"
 EARNED_ALPHA: Final = f"sum({recorded('hotkey:chutes_miner_estimated_alpha_per_day:max')})"
@@ -160,7 +160,7 @@ OVERVIEW.show(
         ),
         Query(or_load_rules(ENDS_KNOWN_SINCE), "known since", LIVE - COVERED, CLOCK),
         empty=NO_REPORT,
-        size=(4, 3),
+        size=(3, 3),
     ),
     stat(
         "Critical",
@@ -176,14 +176,14 @@ OVERVIEW.show(
         size=(3, 3),
     ),
     stat(
-        "Seats behind",
-        "Taken seats with a lower incentive than the miner's; with several miners, the fewest. If no seat is free, "
-        "newcomers take the seat with the lowest incentive. The order of seats without incentive is unknown. The "
-        "Subnet board shows who comes closer.",
-        *seats_behind(BEHIND, INCENTIVE),
-        thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
-        empty="no seat is known",
-        size=(5, 3),
+        "Before seat loss",
+        "Registrations before the one that takes the miner's seat, and the days that they take at most, at the pace of "
+        "the past day. With several miners, the first seat. The Subnet board shows the order of seats.",
+        *before_loss(of_miners),
+        states=[SAFE],
+        thresholds=[(0, RED), (1, ORANGE), (3, PLAIN)],
+        empty="needs --chain.url",
+        size=(6, 3),
     ),
     stat(
         "Score share",
@@ -270,7 +270,7 @@ OVERVIEW.show(
         Column("Score share", SCORE, SHARE, 125, data=BUSY),
         Column("Heading", HEADING, SHARE),
         Column("Rank", RANK, COUNT, data=BUSY),
-        Column("Seats behind", BEHIND, COUNT, data=BUSY),
+        Column("Before seat loss", BEFORE_LOSS, COUNT, data=CHAINED, sometimes=True),
         Column("Earning", _gpus("~earning|disabled"), COUNT, data=STOCKED),
         Column("Starting", _gpus("starting"), COUNT, data=STOCKED),
         *(

@@ -8,8 +8,10 @@ from grafana.parts import (
     AMOUNT,
     COUNT,
     EXPORTERS,
+    FACTOR,
     NO_DATA,
     SHARE,
+    TEXT,
     TIME,
     Board,
     Column,
@@ -17,7 +19,6 @@ from grafana.parts import (
     Unit,
     graph,
     miner_columns,
-    nothing_wrong,
     of_exporters,
     select,
     short,
@@ -26,11 +27,11 @@ from grafana.parts import (
     table,
     top_ten_at_end,
 )
-from grafana.states import BLACKLISTED, DIRECTION, NOBODY, ORANGE, PLAIN, RED
-from grafana.worlds import KEYED, LIVE, SICK
+from grafana.states import BLACKLISTED, DIRECTION, ORANGE, PLAIN, RED, SAFE, YES
+from grafana.worlds import CHAINED, KEYED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 CHOSEN: Final = {"hotkey": "$miner"}
 RATIO: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
@@ -38,30 +39,29 @@ RANK: Final = of_exporters("chutes_miner_score_rank", "hotkey")
 MY_RATIO: Final = of_exporters("chutes_miner_score_ratio", **CHOSEN)
 MY_RANK: Final = of_exporters("chutes_miner_score_rank", **CHOSEN)
 MY_RANK_BEFORE: Final = f"max({select('chutes_miner_score_rank', EXPORTERS, **CHOSEN)} offset 1d)"
-BEHIND: Final = of_exporters("chutes_miner_seats_behind", **CHOSEN)
+FIRST: Final = f"bottomk(20, {of_exporters('chutes_miner_registrations_before_loss', 'hotkey')})"
+"""The seats that registrations take first."""
 HEADING: Final = "hotkey:chutes_miner_score_heading_ratio:all"
 MY_HEADING: Final = select(HEADING, **CHOSEN)
 POINTS: Final = f"100 * (sum({MY_HEADING}) - on () {MY_RATIO})"
 NEAR: Final = f"(abs({RANK} - scalar({MY_RANK})) <= 4)"
 TAKEN: Final = of_exporters("chutes_metagraph_miners")
 SEAT_AGE: Final = f"time() - {of_exporters('chutes_miner_registered_timestamp_seconds', 'hotkey')}"
-NEW: Final = f"({SEAT_AGE} < 86400)"
-KNOWN: Final = f"{TAKEN} == on () count({SEAT_AGE})"
-"""The number of seats, where the exporters export all of them."""
 MINER: Final = miner_columns("chutes-subnet", "miner")
 EVERYBODY: Final = "Unknown: no data. It needs an exporter with --miners all."
 
 
-def seats_behind(behind: str, incentive: str) -> Sequence[Query]:
-    """Return the queries of a stat: the fewest seats behind the miners, or that the order of seats is unknown."""
-    full = f"{TAKEN} == 256"
-    fewest, nothing = f"(min({behind}) unless on () min({incentive}) == 0)", f"min({incentive}) == 0"
-    unknown, free, percent = "incentive, order unknown", LIVE - SICK, Unit("percent", None)
+def before_loss(of: Callable[..., str], **where: str) -> Sequence[Query]:
+    """Return the queries of a stat: when the first seat is lost, or since when it can be."""
+    before = f"min({of('chutes_miner_registrations_before_loss', **where)})"
+    immune = f"max({of('chutes_miner_immunity_end_timestamp_seconds', **where)})"
+    per_day = of_exporters("chutes_subnet_window_registrations", window="1d")
+    safe = f"{SAFE.value} + 0 * {of_exporters('chutes_chain_block')} unless on () {before}"
     return [
-        Query(f"{fewest} and on () {full}", "of 256", SICK, sometimes=True),
-        Query(f"{fewest} unless on () {full}", "some are free", free, color=PLAIN, sometimes=True),
-        Query(f"{nothing} and on () {full}", unknown, SICK, percent, sometimes=True),
-        Query(f"{nothing} unless on () {full}", unknown, free, percent, PLAIN, sometimes=True),
+        Query(before, "registrations", CHAINED, color=PLAIN, sometimes=True),
+        Query(f"{before} / on () ({per_day} > 0)", "days at most", CHAINED, Unit("none", 1), sometimes=True),
+        Query(f"1000 * {immune}", "immune until", CHAINED, Unit("time:MMM D, HH:mm", None), PLAIN, sometimes=True),
+        Query(safe, "by the chain", CHAINED, sometimes=True),
     ]
 
 
@@ -85,19 +85,24 @@ SUBNET: Final = Board(
 
 SUBNET.show(
     stat(
-        "Seats behind",
-        "Taken seats with a lower incentive than the chosen miner's. If no seat is free, newcomers take the seat with "
-        "the lowest incentive. Below 5, put idle GPUs to work. The order of seats without incentive is unknown.",
-        *seats_behind(BEHIND, of_exporters("chutes_miner_incentive_ratio", **CHOSEN)),
-        thresholds=[(0, RED), (5, ORANGE), (20, PLAIN)],
+        "Before seat loss",
+        "Registrations before the one that takes the chosen miner's seat, and the days that they take at most, at the "
+        "pace of the past day. The service does not protect a seat, the chain does: a new one for some days. Below 3 "
+        "days, put idle GPUs to work.",
+        *before_loss(of_exporters, **CHOSEN),
+        states=[SAFE],
+        thresholds=[(0, RED), (1, ORANGE), (3, PLAIN)],
+        empty="needs --chain.url",
+        size=(7, 3),
     ),
     stat(
         "Seats",
-        "Free seats of the 256 of the subnet, and miners that came in the past day. If no seat is free, each newcomer "
-        "takes the seat with the lowest incentive. Newcomers need an exporter with --miners all.",
+        "Free seats of the subnet, registrations of the past day, and what one costs. If no seat is free, each takes "
+        "the seat in the greatest danger.",
         Query(f"256 - {TAKEN}", "free"),
-        Query(f"sum({SEAT_AGE} < bool 86400) and on () {KNOWN}", "new in 24 h"),
-        empty="needs --miners all",
+        Query(of_exporters("chutes_subnet_window_registrations", window="1d"), "taken in 24 h at least", CHAINED),
+        Query(of_exporters("chutes_subnet_registration_cost_tao"), "TAO each", CHAINED, Unit("none", 2)),
+        size=(7, 3),
     ),
     stat(
         "Rank",
@@ -140,6 +145,25 @@ SUBNET.show(
         Column("Instances", _near(_all("chutes_miner_active_instances")), COUNT, data=KEYED),
         sort=["Rank"],
     ),
+    table(
+        "Seats by danger",
+        "The 20 seats that registrations take first: those with the lowest pay, and of equal ones the oldest. Immune "
+        "seats are new, and are lost last. A click on a miner chooses it.",
+        Column("Registrations", short(FIRST), COUNT, 135, data=CHAINED),
+        *MINER,
+        *(
+            Column(title, f"{query} and on (hotkey) {FIRST}", unit, states=states, width=width, data=CHAINED)
+            for title, query, unit, states, width in (
+                ("Immune", _all("chutes_miner_seat_immune"), TEXT, YES, 80),
+                ("Alpha/day", _all("chutes_miner_emission_alpha_per_day"), FACTOR, (), 0),
+                ("Incentive", _all("chutes_miner_incentive_ratio"), SHARE, (), 0),
+                ("Seat age", SEAT_AGE, TIME, (), 0),
+            )
+        ),
+        empty="Unknown: no data. It needs --chain.url and --miners all.",
+        sort=["Registrations"],
+        size=(10, 8),
+    ),
     graph(
         "Score share of the neighbours",
         "The chosen miner, and four miners before and after it. Lines that come closer are miners that pass it, or "
@@ -154,23 +178,11 @@ SUBNET.show(
             color=PLAIN,
         ),
         unit=SHARE,
-        size=(24, 7),
+        size=(14, 8),
     ),
 )
 
 SUBNET.show(
-    table(
-        "Newcomers of the past day",
-        "Miners that the service has seen for less than a day. If there are many, they are taking the seats with the "
-        "lowest incentive.",
-        Column("", nothing_wrong(f"{KNOWN} unless on () {NEW}", "miner"), sometimes=True),
-        Column("", f"{of_exporters('chutes_miner_info', 'hotkey', 'uid')} and on (hotkey) {NEW}", sometimes=True),
-        *miner_columns("chutes-subnet", "miner", states=NOBODY),
-        Column("UID", "uid", width=90, missing=" "),
-        Column("Seat age", short(NEW), TIME, 100, missing=" ", sometimes=True),
-        sort=["Seat age"],
-        size=(24, 6),
-    ),
     graph(
         "Score share, top 10",
         "The ten largest shares. A line that jumps is a miner that added or lost many GPUs.",
@@ -200,9 +212,10 @@ SUBNET.show(
     ),
     table(
         "Stake and age of seats",
-        "Stake on each hotkey as stored on the chain, and the time since the service first saw the seat. A new seat is "
-        "protected for some time.",
+        "Stake on each hotkey as stored on the chain, and the time since the service first saw the seat.",
         *MINER,
+        Column("", of_exporters("chutes_miner_info", "hotkey", "uid")),
+        Column("UID", "uid"),
         Column("Stake", short(_all("chutes_miner_stake")), AMOUNT),
         Column("TAO", _all("chutes_miner_stake_tao"), AMOUNT),
         Column("Alpha", _all("chutes_miner_stake_alpha"), AMOUNT),

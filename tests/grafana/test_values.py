@@ -170,7 +170,6 @@ class Truth:
         incentives = {hotkey: row["incentive"] / self.incentive for hotkey, row in self.seats.items()}
         found: Expected = {
             Place("Score share"): self.of_watched(self.shares),
-            Place("Seats behind"): min(map(self.behind, self.seats.keys() & self.watched)),
             Place("Score share and heading", "heading"): self.of_watched(heading),
         }
         for window, name in (("past_hour", "past hour"), ("past_day", "past day"), ("all", "past week")):
@@ -184,8 +183,7 @@ class Truth:
                 found[cell("Miners", "Score share", hotkey=hotkey)] = self.shares[hotkey]
                 found[cell("Miners", "Rank", hotkey=hotkey)] = self.rank(hotkey)
             if seat is not None:
-                behind = self.behind(hotkey) if seat["incentive"] else None
-                found[cell("Miners", "Seats behind", hotkey=hotkey)] = behind
+                found[cell("Miners", "Before seat loss", hotkey=hotkey)] = self.before_loss().get(hotkey)
                 if not seat["blacklist_reason"]:
                     found[cell("Miners", "Heading", hotkey=hotkey)] = heading[hotkey]
         found[cell("Miners", "Earning", hotkey=self.miner)] = count["earning"] + count["disabled"]
@@ -210,8 +208,11 @@ class Truth:
             Place("Idle GPUs, next 24 h", "rent"): self.rent(self.gpus.values()),
         }
 
-    def behind(self, hotkey: str) -> int:
-        return sum(row["incentive"] < self.seats[hotkey]["incentive"] for row in self.seats.values())
+    def before_loss(self) -> dict[str, int]:
+        """Return the registrations before the loss of each seat that is not new, if the exporter knows the chain."""
+        old = [row for row in self.seats.values() if self.at - seconds(row["synced_at"]) >= DAY]
+        old.sort(key=lambda row: (row["incentive"], seconds(row["synced_at"])))
+        return {row["hotkey"]: place for place, row in enumerate(old[: -min(10, len(self.seats) // 8)])}
 
     def rent(self, gpus: Iterable[Row]) -> float:
         """Return the rent in a day of the GPUs that earn nothing."""
@@ -341,11 +342,8 @@ class Truth:
     def subnet(self) -> Expected:
         heading, mine = self.heading(), self.rank(self.scored)
         found: Expected = {
-            Place("Seats behind"): self.behind(self.scored),
+            Place("Before seat loss"): self.before_loss().get(self.scored, states.SAFE.value),
             Place("Seats", "free"): 256 - len(self.seats),
-            Place("Seats", "new in 24 h"): sum(
-                seconds(row["synced_at"]) > self.at - DAY for row in self.seats.values()
-            ),
             Place("Score share"): self.shares[self.scored],
         }
         for hotkey, share in self.shares.items():

@@ -33,7 +33,6 @@ FIRING = {
         "ChutesInstanceStartSlow",
         "ChutesMinerBlacklisted",
         "ChutesMinerDeregistered",
-        "ChutesMinerLowestIncentive",
         "ChutesServerInMaintenance",
         "ChutesServerVersionRefused",
         "ChutesUpgradeWindowClosing",
