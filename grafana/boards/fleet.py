@@ -55,7 +55,7 @@ LOST: Final = f"{STATE} <= bool 1"
 RENT: Final = recorded("hotkey_server_id_gpu:chutes_idle_usd_per_day:sum", **ON_SERVERS)
 UNITS: Final = recorded("hotkey_server_id_gpu:chutes_idle_units_per_day:sum", **ON_SERVERS)
 UNIT_USD: Final = "platform:chutes_compute_unit_usd:max"
-IDLE_UNITS: Final = f"sum({UNITS})"
+IDLE_UNITS: Final = f"(sum({UNITS}) unless on () ({INFO} unless on (hotkey, server_id, gpu) {UNITS}))"
 EARNED: Final = f"avg_over_time({recorded('hotkey_server_id:chutes_compute_units_per_second:sum')}[30d])"
 EARNED_BY_MODEL: Final = f"avg_over_time({recorded('hotkey_gpu:chutes_compute_units_per_second:sum')}[30d])"
 _HOURLY: Final = f"last_over_time({recorded('hotkey_server_id:chutes_compute_units_per_second:sum')}[1h])[30d:1h]"
@@ -114,12 +114,12 @@ FLEET: Final = Board(
 FLEET.show(
     stat(
         "Lost in the next 24 h",
-        "What the idle and unverified GPUs would earn in 24 hours at the market's present pay: in the best paid chute "
-        "that can run on them, or as the miner's own GPUs of the model. The rent of these GPUs is the second number. "
-        "US dollars need --subnet.daily-emission and --alpha.price, and the rent --gpu.cost.",
-        Query(f"{IDLE_UNITS} * on () {UNIT_USD}", "at least", PRICED, DOLLARS),
+        "What the idle GPUs would earn in 24 hours at the market's present pay, in the best paid chute that they can "
+        "launch now. The rent of the idle and unverified GPUs is the second number. US dollars need "
+        "--subnet.daily-emission and --alpha.price, and the rent --gpu.cost.",
+        Query(f"{IDLE_UNITS} * on () {UNIT_USD}", "not earned", PRICED, DOLLARS),
         Query(f"sum({RENT}) unless on () ({INFO} unless on (hotkey, server_id, gpu) {RENT})", "rent", PRICED, DOLLARS),
-        Query(or_load_rules(f"{IDLE_UNITS} unless on () {UNIT_USD}"), "units at least", STOCKED - PRICED),
+        Query(or_load_rules(f"{IDLE_UNITS} unless on () {UNIT_USD}"), "units", STOCKED - PRICED),
         unit=AMOUNT,
         thresholds=[(0.5, ORANGE)],
         trend=True,

@@ -86,7 +86,7 @@ MARKET.show(
         "are old.",
         Query(REQUESTS, "requests, 1 h", unit=Unit("short", 0)),
         Query(REFUSED_REQUESTS, "refused, 1 h", unit=Unit("short", 1)),
-        Query(f"sum({ROOM} > bool 0)", "chutes with room"),
+        Query(f"sum{whole(f'{ROOM} > bool 0', 'utilization')}", "chutes with room"),
         Query(f"time() - {AUTOSCALER} > 3600", "autoscaler stopped", unit=TIME, color=ORANGE, data=frozenset()),
         size=(9, 3),
     ),

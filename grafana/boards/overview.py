@@ -62,7 +62,10 @@ PROFIT: Final = f"sum({recorded('hotkey:chutes_miner_estimated_profit_usd_per_da
 RENT: Final = f"sum({recorded('hotkey:chutes_idle_usd_per_day:sum')})"
 UNIT_USD: Final = "platform:chutes_compute_unit_usd:max"
 UNITS_BY_SERVER: Final = recorded("hotkey_server_id_gpu:chutes_idle_units_per_day:sum")
-IDLE_UNITS: Final = f"sum({UNITS_BY_SERVER})"
+_INFO: Final = recorded("hotkey_gpu_id:chutes_gpu_info:max")
+IDLE_UNITS: Final = (
+    f"(sum({UNITS_BY_SERVER}) unless on () ({_INFO} unless on (hotkey, server_id, gpu) {UNITS_BY_SERVER}))"
+)
 LOSS: Final = f'sum by (hotkey, place) (label_replace({UNITS_BY_SERVER}, "place", "$1", "server", "(.+)"))'
 ENDED: Final = f"sum({recorded('hotkey:chutes_ended_usd:sum1d')})"
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
@@ -131,14 +134,14 @@ OVERVIEW.show(
     ),
     stat(
         "Idle GPUs, next 24 h",
-        "What the idle and unverified GPUs would earn in 24 hours at the market's present pay, as far as it is known "
-        "for their models, and their rent. US dollars need --subnet.daily-emission and --alpha.price, and the rent "
-        "--gpu.cost for all models. The Fleet board shows which they are.",
-        Query(f"{IDLE_UNITS} * on () {UNIT_USD}", "at least", PRICED, DOLLARS),
+        "What the idle GPUs would earn in 24 hours at the market's present pay, and the rent of the idle and "
+        "unverified ones. US dollars need --subnet.daily-emission and --alpha.price, and the rent --gpu.cost for all "
+        "models. The Fleet board shows which they are.",
+        Query(f"{IDLE_UNITS} * on () {UNIT_USD}", "not earned", PRICED, DOLLARS),
         Query(RENT, "rent", PRICED, DOLLARS),
         Query(
             or_load_rules(f"{IDLE_UNITS} unless on () {UNIT_USD}"),
-            "units at least; dollars: docs/money.md",
+            "units; dollars: docs/money.md",
             STOCKED - PRICED,
             AMOUNT,
         ),

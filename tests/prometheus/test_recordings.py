@@ -182,19 +182,16 @@ def test_compute_units_have_a_place_and_idle_gpus_the_pay_of_the_market(tmp_path
     for number in ("i-1", "i-2"):
         miner.instance(number, -10, server="alpha").set("chutes_instance_compute_multiplier", 2, instance_id=number)
     miner.activate("i-1", 0)
-    units, pay = (
-        "hotkey_server_id:chutes_compute_units_per_second:sum",
-        "hotkey_gpu:chutes_gpu_pay_units_per_second:max",
-    )
-    model = "hotkey_gpu:chutes_compute_units_per_second:sum"
+    # The instances of four GPUs that earn are unknown. Later, these are idle, and can launch a chute.
+    miner.state(7, ["alpha-2", "alpha-3", "beta-0", "beta-1"], "idle")
+    miner.set("chutes_launch_units_per_gpu_second", 3, 6, gpu="pro_6000", chute_id="chute-1")
+    units, model = (f"hotkey_{place}:chutes_compute_units_per_second:sum" for place in ("server_id", "gpu"))
     idle = "hotkey_server_id_gpu:chutes_idle_units_per_day:sum"
     alpha, beta = ({"server_id": f"id-{server}", "server": server, "gpu": "pro_6000"} for server in ("alpha", "beta"))
-    # The five GPUs that earn share the pay of the active instance. Later, an idle GPU can launch a chute.
-    miner.set("chutes_launch_units_per_gpu_second", 3, 6, gpu="pro_6000", chute_id="chute-1")
     miner.check(tmp_path, {}, values={
-        units: (5, {labels(units, server_id="id-alpha"): 2, labels(units, server_id="id-beta"): 0}),
-        model: (5, {labels(model, gpu="pro_6000"): 2}),
-        pay: (5, {labels(pay, gpu="pro_6000"): 0.4}),
-        idle: (5, {labels(idle, **alpha): 86400 * 0.4, labels(idle, **beta): 0}),
-        f"({idle})": (8, {labels(idle, **alpha): 86400 * 3, labels(idle, **beta): 0}),
+        units: (5, {}),
+        f"({units})": (9, {labels(units, server_id="id-alpha"): 2, labels(units, server_id="id-beta"): 0}),
+        model: (9, {labels(model, gpu="pro_6000"): 2}),
+        idle: (5, {labels(idle, **beta): 0}),
+        f"({idle})": (9, {labels(idle, **alpha): 86400 * 9, labels(idle, **beta): 86400 * 6}),
     })  # fmt: skip
