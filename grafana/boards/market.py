@@ -38,7 +38,7 @@ _LAUNCH: Final = of_miners("chutes_launch_units_per_gpu_second", "gpu", "chute_i
 _IDLE: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="idle")
 NONE_IDLE: Final = f"sum({_IDLE}) == 0"
 _BEST: Final = f"topk(10, {select('chute_id:chutes_chute_units_per_gpu_second:max', **ON_CHUTES)})"
-LAUNCH: Final = f'({_LAUNCH} or label_replace({_BEST} unless on () {_IDLE} > 0, "gpu", "any that fits", "", ""))'
+LAUNCH: Final = f'({_LAUNCH} or label_replace({_BEST} and on () {NONE_IDLE}, "gpu", "any", "", ""))'
 """The pay of a GPU in the chutes that the idle ones can launch. Without idle ones, the best pay on the cheapest GPU."""
 REFUSED: Final = of_miners("chutes_launch_refused_chutes", "gpu", "reason")
 INSTANCES_OF_CHUTE: Final = board_link("chutes-instances", chute="${__data.fields.chute_id}")
@@ -113,7 +113,7 @@ MARKET.show(
         *CHUTE,
         Column("GPU", "gpu", width=100),
         *MINER_COLUMNS,
-        Column("Units/s", short(with_chute_name(LAUNCH)), FACTOR, 100, missing=" ", data=KEYED),
+        Column("Units/s", short(with_chute_name(LAUNCH)), FACTOR, 100, missing=" ", data=STOCKED),
         Column(
             "USD/day",
             f"86400 * {LAUNCH} * on () group_left () platform:chutes_compute_unit_usd:max",
@@ -122,7 +122,7 @@ MARKET.show(
             data=PRICED,
         ),
         *(
-            Column(title, query, unit, missing=" ", data=KEYED)
+            Column(title, query, unit, missing=" ", data=STOCKED)
             for title, unit, query in (
                 ("Room", COUNT, _launch(ROOM)),
                 ("Utilisation", PERCENT, _launch(UTILIZATION)),
