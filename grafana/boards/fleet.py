@@ -119,7 +119,9 @@ FLEET.show(
         "--subnet.daily-emission and --alpha.price, and the rent --gpu.cost.",
         Query(f"{IDLE_UNITS} * on () {UNIT_USD}", "not earned", PRICED, DOLLARS),
         Query(f"sum({RENT}) unless on () ({INFO} unless on (hotkey, server_id, gpu) {RENT})", "rent", PRICED, DOLLARS),
-        Query(or_load_rules(f"{IDLE_UNITS} unless on () {UNIT_USD}"), "units", STOCKED - PRICED),
+        Query(
+            or_load_rules(f"{IDLE_UNITS} unless on () {UNIT_USD}"), "units; dollars: docs/money.md", STOCKED - PRICED
+        ),
         unit=AMOUNT,
         thresholds=[(0.5, ORANGE)],
         trend=True,

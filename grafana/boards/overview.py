@@ -41,6 +41,7 @@ from grafana.parts import (
     stat,
     table,
     top_ten_at_end,
+    whole,
     with_chute_name,
     yesterday,
 )
@@ -77,6 +78,7 @@ ENDED_INSTANCES: Final = (
 PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
 _POINTS: Final = f"100 * (sum({HEADING}) - on () sum({SCORE}))"
 SEVERITIES: Final = select("alert:chutes_alerts:severity", hotkey="~$hotkey|")
+OF_GPUS: Final = select("alert:chutes_alerts:severity", alertname="~ChutesGpus.+", hotkey="~$hotkey|")
 QUIET: Final = f"prometheus:chutes_rules:loaded unless on () {SEVERITIES}"
 PROBLEM: Final = "alertname, severity, hotkey, place"
 FIRING_FOR: Final = (
@@ -157,7 +159,7 @@ OVERVIEW.show(
         Query(ENDED, "lost", PRICED, DOLLARS),
         Query(
             f"sum({LOST_UNITS}) / on () sum({of_miners('chutes_miner_score_compute_units')}) unless on () {ENDED}",
-            "of the score",
+            "of score; dollars: docs/money.md",
             COVERED - PRICED,
             Unit("percentunit", 1),
         ),
@@ -205,7 +207,7 @@ OVERVIEW.show(
         *signed(f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))", "score, points", BUSY, 2),
         *signed(f"min({yesterday(RANK)}) - on () min({RANK})", "places", BUSY),
         *signed(f"sum({EARNING}) - on () sum({yesterday(EARNING)})", "earning GPUs", STOCKED),
-        Query(counted(f"time() - {ACTIVATED} < 86400", f"sum({ACTIVE})"), "started", KEYED),
+        Query(counted(whole(f"time() - {ACTIVATED} < 86400", "instances"), f"sum({ACTIVE})"), "started", KEYED),
         Query(ENDED_INSTANCES, "ended", COVERED, sometimes=True),
         unit=Unit("none", None),
         empty="no day is known",
@@ -215,7 +217,7 @@ OVERVIEW.show(
         "What is wrong",
         "Alerts about the chosen miners and the exporter, the gravest first, without those that follow from another "
         "one. The name opens the runbook, which says what to check and what to do. The units are what the idle GPUs of "
-        "the server would earn in 24 hours, beside the gravest of its alerts.",
+        "the server would earn in 24 hours, beside its alert.",
         Column("Severity", short(SEVERITIES), width=105, states=SEVERITY, missing=" ", data=ALARMED),
         Column("", nothing_wrong(f"{QUIET} and on () {WATCHED}", "alertname"), data=CALM),
         Column("", nothing_wrong(f"{QUIET} unless on () {WATCHED}", "alertname", UNWATCHED.value), data=frozenset()),
@@ -231,7 +233,7 @@ OVERVIEW.show(
         ),
         Column(
             "Units, 24 h",
-            f"0 * bottomk by (hotkey, place) (1, {SEVERITIES}) + on (hotkey, place) group_left () {LOSS}",
+            f"0 * bottomk by (hotkey, place) (1, {OF_GPUS}) + on (hotkey, place) group_left () {LOSS}",
             AMOUNT,
             thresholds=[(1, RED)],
             missing=" ",
