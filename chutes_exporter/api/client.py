@@ -146,7 +146,7 @@ class ChutesClient:
             raise ClientSetupError(
                 f"cannot set up connections: {error}. Check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
             ) from None
-        # As in the address. httpx would leave out the port of the scheme, and the brackets of IPv6.
+        # The host and port for messages, as in the address. httpx would leave out a usual port and IPv6's brackets.
         self._server = urlsplit(base_url).netloc.rpartition("@")[2]
 
     async def __aenter__(self) -> Self:
@@ -181,7 +181,8 @@ class ChutesClient:
         url = endpoint.path.format_map({name: quote(value, safe="") for name, value in (path or {}).items()})
         query = {**(endpoint.query or {}), **(params or {})}
         changes = self.changes[endpoint.name]
-        tally, code = Tally(check=changes.begin(self._clock())), "abandoned"
+        tally = Tally(check=changes.begin(self._clock()))
+        code = "abandoned"  # It remains if the caller cancels the request.
         started = time.monotonic()
         try:
             async with (
@@ -202,7 +203,9 @@ class ChutesClient:
             self._counters.add(endpoint.name, code, seconds=seconds, size=tally.size, rejected=tally.rejected)
             # Paths and headers can be private.
             _note(logging.DEBUG, "requested", endpoint, status=code, seconds=round(seconds, 3), bytes=tally.size)
-            if tally.check is not None and code in (str(httpx.codes.OK), errors.UndecodableError.reason):
+            # An answer that cannot be decoded is complete, too, and its changes may be the reason.
+            is_complete = code in (str(httpx.codes.OK), errors.UndecodableError.reason)
+            if tally.check is not None and is_complete:
                 for found in changes.end(tally.check):
                     _note(logging.INFO, "the API changed", endpoint, found=found)
         now = self._clock()
@@ -212,7 +215,7 @@ class ChutesClient:
     async def _response(
         self, endpoint: Endpoint[Any], url: str, params: Mapping[str, str], key: Hotkey | None, body: Any
     ) -> AsyncIterator[httpx.Response]:
-        """Send a request and yield a successful response."""
+        """Send a request, and yield the response or raise ApiError. The date of each response sets clock_offset."""
         headers = key.headers(int(self._clock()), endpoint.purpose) if key is not None and endpoint.signed else {}
         async with self._http.stream(endpoint.method, url, params=params, headers=headers, json=body) as response:
             # The response may have no valid date.
@@ -226,7 +229,7 @@ class ChutesClient:
             yield response
 
     async def _read(self, endpoint: Endpoint[Any], chunks: AsyncIterator[bytes], tally: Tally) -> Any:
-        """Read and decode a body within the endpoint's limit."""
+        """Read and decode a body, or raise TooLargeError. Of a stream, only the records count towards the limit."""
         if isinstance(endpoint.shape, StreamShape):
             records = []
             taken = 0
@@ -252,6 +255,8 @@ class ChutesClient:
         """Return the error that an unsuccessful response means."""
         status = response.status_code
         detail = await _error_detail(response)
+        offset = self.clock_offset or 0.0
+        # Some servers send a date instead of seconds. It is ignored.
         wait = response.headers.get("retry-after", "")
         kind, advice = _ERRORS.get(status, errors.UnexpectedStatusError), None
         if status >= httpx.codes.INTERNAL_SERVER_ERROR:
@@ -260,7 +265,7 @@ class ChutesClient:
             kind, detail = errors.RedirectedError, "redirect, not followed"
         elif kind is errors.SignatureRefusedError and "not registered" in detail.lower():
             kind = errors.NotRegisteredError
-        elif kind is errors.SignatureRefusedError and abs(offset := self.clock_offset or 0.0) > NONCE_TOLERANCE:
+        elif kind is errors.SignatureRefusedError and abs(offset) > NONCE_TOLERANCE:
             advice = (
                 f"The local clock is {human_duration(offset)} {'ahead of' if offset > 0 else 'behind'} the API's: "
                 "set the local clock (NTP). The API refuses signatures that differ by more than 10 minutes."
@@ -280,7 +285,7 @@ def _note(level: int, event: str, endpoint: Endpoint[Any], **fields: object) -> 
 
 
 async def _error_detail(response: httpx.Response) -> str:
-    """Return the start of an error's text on one line."""
+    """Return the start of an error's text on one line. It is the field ``detail`` if the body is JSON."""
     body = b""
     async for chunk in _received(response, Tally()):
         body += chunk

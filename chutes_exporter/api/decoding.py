@@ -50,8 +50,9 @@ encode = msgspec.json.Encoder(enc_hook=str).encode
 def memory_of(text: Body) -> int:
     """Estimate the memory in bytes that the records of a JSON text take.
 
-    Usually this is the length of the text. It is more if the text has many short values or records, or strings with a
-    character that needs more than one byte: Python stores each of them with up to four bytes for each character.
+    Usually this is the length of the text. It is more if the text has many short values (commas) or records (braces),
+    or strings with a wide character, which may be escaped. Of such a string, Python stores each character in up to 4
+    bytes.
     """
     wide = 0
     if not text.isascii() or b"\\u" in text:
@@ -67,7 +68,8 @@ def memory_of(text: Body) -> int:
 async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[bytes]:
     """Decompress a body in small pieces, so that a small body that expands to a huge one does no harm.
 
-    The coding is its ``Content-Encoding``. A body that is not gzip, or ends too early, is an ApiError.
+    The coding is its ``Content-Encoding``. Without one, the chunks are yielded as they are. Any other body must be
+    complete gzip, or ApiError is raised.
     """
     if coding.strip().lower() in ("", "identity"):
         async for chunk in chunks:
@@ -121,7 +123,10 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _read(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> Any:
-    """Decode text of a type. An item of a list or an object that cannot be read is counted and left out."""
+    """Decode text of a type. An item of a list or an object that cannot be read is counted and left out.
+
+    Each field of a Body is decoded by itself, so that this applies to its lists, too.
+    """
     if get_origin(kind) is list:
         rows = dict(enumerate(_decoder(list[msgspec.Raw]).decode(text)))
         return list(_readable(get_args(kind)[0], rows, tally).values())
@@ -129,8 +134,8 @@ def _read(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> Any:
         return _readable(get_args(kind)[1], _decoder(dict[str, msgspec.Raw]).decode(text), tally)
     if isinstance(kind, type) and issubclass(kind, r.Body):
         texts = _decoder(dict[str, msgspec.Raw]).decode(text)
-        known = {name: inner for name, inner in _fields(kind) if memoryview(texts.get(name, _NULL)) != _NULL}
-        return msgspec.convert({name: _read(inner, texts[name], tally) for name, inner in known.items()}, kind)
+        sent = {name: inner for name, inner in _fields(kind) if memoryview(texts.get(name, _NULL)) != _NULL}
+        return msgspec.convert({name: _read(inner, texts[name], tally) for name, inner in sent.items()}, kind)
     return _decoder(kind).decode(text)
 
 
@@ -173,7 +178,7 @@ class Shape(Generic[T]):
         self._never_empty = never_empty
 
     def decode(self, body: Body, tally: Tally) -> T:
-        """Decode a whole body, or raise ApiError if it is empty, or another shape, or most of it cannot be read."""
+        """Decode a whole body and count its records. An empty, strange or mostly unreadable one raises ApiError."""
         if not body.strip():
             raise CutOffError("the answer is empty", status=200)
         if tally.check is not None:
@@ -253,10 +258,13 @@ class StreamShape(Generic[R]):
         self._may_be_empty = may_be_empty
 
     async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
-        """Yield the records of a body as its lines arrive, or raise ApiError."""
-        empty = not self._may_be_empty
+        """Yield the records of a body as its lines arrive, or raise ApiError.
+
+        A record that cannot be read is counted and left out. Most of them must be readable.
+        """
+        has_lines = False
         async for line in _lines(chunks):
-            empty = False
+            has_lines = True
             payload = line.removeprefix(b"data:").strip()
             if payload == b"NO_ITEMS":
                 continue
@@ -269,13 +277,13 @@ class StreamShape(Generic[R]):
                 continue
             tally.accepted += 1
             yield record
-        if empty:
+        if not (has_lines or self._may_be_empty):
             raise CutOffError("the answer is empty", status=200)
         tally.require_most()
 
 
 async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Yield the lines that are not empty."""
+    """Yield the lines of a stream that are not empty, or raise TooLargeError."""
     # A bytearray grows in place, so a long line in small chunks takes linear time.
     pending = bytearray()
     total = 0

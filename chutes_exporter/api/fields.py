@@ -63,9 +63,9 @@ def records_in(kind: Any, path: str = "") -> Iterator[tuple[str, type[Record]]]:
 
 
 def objects(kind: Any, value: Any, path: str = "") -> Iterator[tuple[str, type[Record], dict[str, Any]]]:
-    """Yield the path, the record and the fields of each object in an answer of a type.
+    """Yield each object in an answer of a type: its path (such as ``servers.gpus.``), record class and fields.
 
-    The answer is JSON text or plain values. Nothing follows from text that cannot be read, which decoding reports.
+    The answer is JSON text or plain values. Text that cannot be read is skipped, because decoding reports it.
     """
     kind = not_none(kind)
     if isinstance(value, bytes | bytearray | msgspec.Raw):
@@ -76,8 +76,9 @@ def objects(kind: Any, value: Any, path: str = "") -> Iterator[tuple[str, type[R
     if value is None:
         return
     if get_origin(kind) in (list, dict):
+        row_kind = get_args(kind)[-1]
         for row in value.values() if isinstance(value, dict) else value:
-            yield from objects(get_args(kind)[-1], row, path)
+            yield from objects(row_kind, row, path)
         return
     yield path, kind, value
     for name, inner in known(kind).inner.items():
@@ -101,18 +102,19 @@ class FieldCheck:
     seen: dict[str, tuple[frozenset[str], set[str]]] = field(default_factory=dict)
 
     def run(self, kind: Any, text: bytes | bytearray) -> None:
-        """Check an answer of a type, or a record of a stream."""
+        """Add what is found in an answer of a type, or in one record of a stream."""
         for path, record, fields in objects(kind, text):
             about = known(record)
-            self.seen.setdefault(path, (about.always, set()))[1].update(fields.keys() & about.always)
+            _, seen = self.seen.setdefault(path, (about.always, set()))
+            seen.update(fields.keys() & about.always)
             _keep(self.unknown, (f"{path}{name}" for name in fields.keys() - about.fields))
-            for name, form in record.VALUES.items():
-                # The keys of an object, and one text in a list of one.
+            for name, allowed in record.VALUES.items():
+                unknown = self.values.setdefault(f"{path}{name}", set())
                 value = msgspec.json.decode(fields.get(name, b"null"))
-                texts = value if isinstance(value, dict) else [] if value is None else [str(value)]
-                _keep(
-                    self.values.setdefault(f"{path}{name}", set()), (text for text in texts if not form.fullmatch(text))
-                )
+                if value is not None:
+                    # The closed set may be of the keys of an object.
+                    texts = value if isinstance(value, dict) else [str(value)]
+                    _keep(unknown, (text for text in texts if not allowed.fullmatch(text)))
 
     @property
     def missing(self) -> set[str]:
@@ -148,13 +150,14 @@ class Changes:
         return FieldCheck(now) if now >= self._checked_at + CHECKED_EVERY else None
 
     def end(self, check: FieldCheck) -> list[str]:
-        """Take what the check of a complete answer found, and return what it was the first to find."""
+        """Add what the check of a complete answer found, and return in words what no check had found before."""
         self._checked_at = check.at
         self.checks += 1
         self.unknown = _more(self.unknown, check.unknown)
         self.values |= {name: _more(self.values.get(name, frozenset()), texts) for name, texts in check.values.items()}
-        elsewhere = {name for name in self.missing if name[: name.rfind(".") + 1] not in check.seen}
-        self.missing = frozenset(elsewhere | check.missing)
+        # Without a record at their path, this answer does not show whether they are still missing.
+        not_checked = {name for name in self.missing if name[: name.rfind(".") + 1] not in check.seen}
+        self.missing = frozenset(not_checked | check.missing)
         new = [found for found in self.found if found not in self._logged]
         self._logged.update(new)
         return new

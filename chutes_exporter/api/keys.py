@@ -49,7 +49,7 @@ def public_key(address: str) -> bytes:
         public = None
     # The library accepts the addresses of other networks, too.
     if public is None or encode_ss58(public) != address:
-        # Do not show a secret in the wrong place.
+        # Any other text may be a secret in the wrong place, which must not be shown.
         looks_right = len(address) == _ADDRESS_LENGTH and address.isalnum()
         shown = repr(address) if looks_right else f"the value (not shown, {len(address)} characters)"
         # Every address of this network with 48 characters starts with 5.
@@ -89,6 +89,7 @@ class Hotkey:
 
     @classmethod
     def _from_digits(cls, what: str, length: int, digits: str, address: str | None, source: str) -> Self:
+        """Make the key of hexadecimal digits, which are ``what``. The address is checked unless it is None."""
         if not _is_hex(digits, length):
             raise HotkeyError(
                 f"{source}: the {what} must be {length} hexadecimal digits, with or without 0x, without quotes"
@@ -168,6 +169,7 @@ def _why_refused(content: bytes) -> str:
     for name, digits in (("secretSeed", 64), ("privateKey", 128)):
         if fields.get(name) and not _is_hex(str(fields[name]), digits):
             return f"has a malformed {name}: it must be {digits} hexadecimal digits, with or without 0x"
+    # If the key can be read without its address, the address is what is wrong.
     fields.pop("ss58Address", None)
     try:
         pair = deserialize_keypair_from_keyfile_data(msgspec.json.encode(fields))

@@ -42,7 +42,7 @@ def decode_hook(_kind: type[UnixTime], value: Any) -> UnixTime:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
         raise ValueError("not a time") from None
-    # Other years may be years in UTC, or some hours later, that no calendar of Python has.
+    # In the first and the last year, a conversion to UTC or some added hours may leave Python's calendar.
     if not MINYEAR < moment.year < MAXYEAR:
         raise ValueError("not a time")
     return UnixTime((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
