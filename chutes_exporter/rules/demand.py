@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 
 def target_instances(chute: ChuteUtilization) -> float | None:
-    """Return how many active instances the autoscaler wants of a chute.
+    """Return how many active instances the autoscaler wants of a chute now, None if that is unknown.
 
-    The service sends the target of the autoscaler's last run. The target that it enforces may differ. With an
-    allowance, it is the active instances plus the allowance. Without one, it is at most the number of active instances.
+    The sent target is that of the autoscaler's last run. With an allowance, the present target is the active instances
+    plus the allowance. Without one, it is at most the active instances, so a higher sent target is out of date.
     """
     active, allowance = chute.active_instance_count, chute.scale_allowance
     if active is None or allowance is None:
         return None
     if allowance > 0:
         return active + allowance
-    logged = chute.target_count
-    return None if logged is None or logged > active else logged
+    sent = chute.target_count
+    return None if sent is None or sent > active else sent
 
 
 def starting_instances(chute: ChuteUtilization) -> float | None:

@@ -32,10 +32,10 @@ def nvidia_uuid(gpu_id: str) -> str | None:
 
 
 def units_per_gpu_second(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:
-    """Return the compute units that a second of one GPU earns in an instance of a chute started now.
+    """Return the compute units that a second of one GPU of a model earns in an instance of a chute that starts now.
 
     The service sends the value of the cheapest GPU that the chute allows. A more expensive GPU earns more, in
-    proportion to its hourly rate.
+    proportion to its hourly rate. The result is None if the chute does not allow the model.
 
     ``rates`` are in USD per hour, by model. A chute that allows only one model needs none.
     """

@@ -48,8 +48,8 @@ def secured_at(instance: Instance) -> float | None:
 def purged_at(instance: Instance) -> float | None:
     """Return the time at which the service purges a starting or disabled instance. None for active ones.
 
-    A starting one must become active within 3.5 hours of its creation and 3 hours of its verification. A disabled one
-    may not be older. ``last_verified_at`` is the time of its first verification, at which it stays with TEE.
+    A starting one must become active within 3.5 hours of its creation, and within 3 hours of its verification. A
+    disabled one is purged 3 hours after its verification. ``last_verified_at`` is that time, and with TEE never moves.
     """
     state = instance_state(instance)
     if state == "disabled":
@@ -94,6 +94,7 @@ def inventory_states(
         by_chute[instance.chute_id].append(instance)
     states: dict[str, InstanceState | None] = {}
     for item in inventory:
+        # If several instances hold a GPU, an active one decides, and without one the last one.
         if states.get(item.gpu_id) != "active":
             # An instance of an unknown chute may belong to any chute.
             chutes = dict.fromkeys([item.chute_id, None])
@@ -102,11 +103,13 @@ def inventory_states(
 
 
 def _holder_state(item: InventoryItem, of_chute: Sequence[Instance]) -> InstanceState | None:
+    """Return the state of the instance behind an item of the inventory, None if several states are possible."""
     if item.active:
         return "active"
     possible = [instance for instance in of_chute if item.active is None or not instance.active]
-    verified_then = [instance for instance in possible if instance.last_verified_at == item.last_verified_at]
-    for holders in (possible, verified_then):
+    same_time = [instance for instance in possible if instance.last_verified_at == item.last_verified_at]
+    # The times matter only if the instances of the chute have different states.
+    for holders in (possible, same_time):
         states = {instance_state(instance) for instance in holders}
         if len(states) == 1:
             return states.pop()

@@ -28,8 +28,10 @@ def is_stuck(job: Job) -> bool | None:
 def job_state(job: Job, chutes: AbstractSet[str | None] | None) -> JobState | None:
     """Return the state of a job. ``chutes`` are the ids of all chutes, None if they are unknown."""
     stuck = is_stuck(job)
-    if stuck is None or stuck:
-        return "stuck" if stuck else None
+    if stuck is None:
+        return None
+    if stuck:
+        return "stuck"
     if job.finished_at is not None:
         return "finished"
     if job.miner_history is not None and len(job.miner_history) >= MAX_TRIES:

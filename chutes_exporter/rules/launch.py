@@ -66,9 +66,9 @@ class ChuteInstances:
 
 
 def service_time(utilization: list[ChuteUtilization], bounties: list[Bounty]) -> float | None:
-    """Return the service's time when it sent these answers, None if they do not show it.
+    """Return about when the service sent these answers, by its clock. None if they have no time.
 
-    The autoscaler logs chutes about every 2 minutes.
+    It is the latest time of a bounty's age or of a run of the autoscaler, which runs about every 2 minutes.
     """
     logged = (record.timestamp for record in utilization)
     sent = (
@@ -101,13 +101,15 @@ def chute_instances(
     activated = {gpu.instance_id: gpu.activated_at for gpu in held if gpu.instance_id not in active}
     starting: float | None = None if UNSET in activated.values() else sum(time is None for time in activated.values())
     if utilization is not None:
+        # Other instances start or are disabled. The GPUs may be from an older answer and show more that start.
         not_active = starting_instances(utilization)
-        # The list of GPUs may be older.
-        if not_active is not None and (starting is None or starting > not_active):
-            starting = not_active if starting is not None or not_active <= 0 else None
+        if not_active is not None and starting is not None:
+            starting = min(starting, not_active)
+        elif not_active is not None and not_active <= 0:
+            starting = not_active
         target = target_instances(utilization)
         if target is None and None not in (utilization.scale_allowance, utilization.target_count):
-            # A launch is measured against at most the active instances.
+            # The sent target is too high. The service measures a launch against at most the active instances.
             target = utilization.active_instance_count
         logged_at = utilization.timestamp
         expired = None if logged_at is None or now is None else now - logged_at > _TARGET_LIFETIME
@@ -132,7 +134,7 @@ def launch_refusal(
     """Return why a miner cannot launch an instance of a chute on a server now, or None if it can.
 
     This follows the service's answer to ``GET /instances/launch_config``, and the checks when the instance is claimed
-    and becomes active.
+    and becomes active. The first certain refusal is returned. Without one, an unknown check gives ``unknown``.
 
     ``seat`` is the miner's, and ``runs_tee`` whether it has an active instance of a TEE chute.
     """
@@ -153,6 +155,7 @@ def launch_refusal(
 
 
 def _refused_by_room(chute: Chute, instances: ChuteInstances, *, runs_tee: bool) -> dict[LaunchRefusal, bool | None]:
+    """Return whether the number of instances refuses one more, by reason. None is unknown."""
     active, target = instances.active, instances.target
     private = follows_private_rules(chute)
     if private is None or active is None or target is None:
@@ -165,7 +168,7 @@ def _refused_by_room(chute: Chute, instances: ChuteInstances, *, runs_tee: bool)
             # With a target of 0, the service accepts the launch and refuses the activation.
             "no_room": active > 0 and active >= target,
             # Without TEE, the service looks at the miner's past too, which no endpoint shows.
-            "unknown": None if not chute.tee and not runs_tee else False,
+            "unknown": False if chute.tee or runs_tee else None,
         }
     return {"no_room": active >= target, "enough_starting": None if room is None else room <= 0}
 
@@ -174,16 +177,18 @@ def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
     """Return how many more instances of a chute the service wants and lets start, 0 or less if none.
 
     Of a public chute with TEE, active and starting instances must be fewer than the target plus 1. The first instance
-    of a private chute needs a bounty, whatever the target says.
+    of a private chute needs a bounty, whatever the target says, and others a target that has not expired.
     """
     active, starting, target = instances.active, instances.starting, instances.target
     private = follows_private_rules(chute)
     if private is None or active is None or target is None:
         return None
     if private and not active:
-        return int(instances.bounty)
-    if private and instances.target_expired is not False:
-        return None if instances.target_expired is None else 0
+        return 1 if instances.bounty else 0
+    if private and instances.target_expired is None:
+        return None
+    if private and instances.target_expired:
+        return 0
     room = target - active
     if private or chute.tee is False:
         return room

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.records import AuditInstance, ComputeRecord
 
-_PENALIZED: Final = 0.2
-"""A multiplier below this part of the one before was multiplied by 0 or 0.1."""
+_CUT_BELOW: Final = 0.2
+"""A multiplier below this part of the one before was cut: multiplied by 0 or 0.1."""
 END_REASONS: Final = (*END_TEXTS, "none", "other")
 """All reasons for the end of an instance: also no text, and an unknown one."""
 
@@ -47,9 +47,9 @@ def multiplier_before_end(
 ) -> float | None:
     """Return the multiplier that an instance had when it was deleted, None if it is unknown.
 
-    If a miner deletes the last active instance of a chute on the platform, the service first multiplies the multiplier
-    of the open record by 0 (private) or 0.1. Reports made before that still have the first one. For a record that is
-    in none of them, it is about that of the record before.
+    If a miner deletes the last active instance of a chute on the platform, the service first cuts the multiplier of
+    the open record: it multiplies it by 0 (private) or 0.1. Reports made before that still have the uncut one. For a
+    record that is in none of them, the uncut one is about that of the record before.
 
     Args:
         instance: The ended instance.
@@ -62,17 +62,22 @@ def multiplier_before_end(
     *older, last = ordered
     if end_reason(instance.deletion_reason) != "miner" or last.compute_multiplier is None:
         return last.compute_multiplier
-    first = earlier.get(last.started_at) or (older[-1].compute_multiplier if older else None)
-    if first is None:
-        # Only an instance that lost its score anyway needs no comparison.
-        return None if ended_counts(instance) or not last.compute_multiplier else last.compute_multiplier
-    return first if last.compute_multiplier < _PENALIZED * first else last.compute_multiplier
+    uncut = earlier.get(last.started_at) or (older[-1].compute_multiplier if older else None)
+    if uncut is None:
+        # Only an instance that lost its score anyway needs no comparison, unless 0 shows a cut.
+        needs_comparison = ended_counts(instance) or last.compute_multiplier == 0
+        return None if needs_comparison else last.compute_multiplier
+    return uncut if last.compute_multiplier < _CUT_BELOW * uncut else last.compute_multiplier
 
 
 def is_last_of_chute(
     instance: AuditInstance, records: Collection[ComputeRecord], earlier: Mapping[float, float | None]
 ) -> bool | None:
-    """Return whether a miner deleted its instance as the last active one of its chute, None if it is unknown."""
+    """Return whether a miner deleted its instance as the last active one of its chute, None if it is unknown.
+
+    The service does not say so, but then cuts the multiplier of the newest record. A cut multiplier differs from
+    :func:`multiplier_before_end`, which has the same arguments.
+    """
     if instance.activated_at is None or end_reason(instance.deletion_reason) != "miner":
         return False
     before = multiplier_before_end(instance, records, earlier)
@@ -96,14 +101,15 @@ def lost_compute_units(
         return None
     if counts and not is_last:
         return 0.0
-    scored = list(records)
+    uncut = list(records)
     if is_last:
         last = max(records, key=lambda record: record.started_at)
-        scored.remove(last)
-        scored.append(replace(last, compute_multiplier=multiplier_before_end(instance, records, earlier)))
-    units = _compute_units(instance, scored, now)
+        uncut.remove(last)
+        uncut.append(replace(last, compute_multiplier=multiplier_before_end(instance, records, earlier)))
+    scored = _compute_units(instance, uncut, now)
+    # One that still counts keeps the units with the cut multiplier.
     kept = _compute_units(instance, records, now) if counts else 0.0
-    return None if units is None or kept is None else units - kept
+    return None if scored is None or kept is None else scored - kept
 
 
 def _compute_units(instance: AuditInstance, records: Iterable[ComputeRecord], now: float) -> float | None:

@@ -44,7 +44,7 @@ def slots_of_older_windows(policy: MaintenancePolicy) -> float | None:
 
 
 def unknown_in(policy: MaintenancePolicy) -> Iterator[str]:
-    """Yield what a policy does not say."""
+    """Yield a text for each value that a policy does not have."""
     for server in policy.servers or ():
         name = server.name or server.server_id
         if maintenance_status(server) is None:
@@ -63,13 +63,15 @@ def version_accepted(version: str, listed: AbstractSet[str]) -> bool | None:
     The highest listed version boots for certain. The service may have a least version that no answer shows, so lower
     ones may be refused. Release candidates are never listed, and boot only for some miners.
     """
-    if version in listed:
-        numbers = {other: _numbers(other) for other in listed}
-        return True if all(numbers.values()) and numbers[version] == max(numbers.values()) else None
-    return None if "rc" in version.lower() else False
+    if version not in listed:
+        is_candidate = "rc" in version.lower()
+        return None if is_candidate else False
+    numbers = {other: _numbers(other) for other in listed}
+    is_highest = all(numbers.values()) and numbers[version] == max(numbers.values())
+    return True if is_highest else None
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version, none for a version of another form."""
+    """Return the numbers of a version such as ``1.20.3``, and the empty tuple for another form."""
     match = re.fullmatch(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", version, re.ASCII)
     return tuple(map(int, match.groups())) if match else ()
