@@ -37,7 +37,7 @@ NEEDED_METRICS = frozenset(
 )
 """Metrics of all collectors whose samples :func:`find` needs."""
 
-_GPUS = {"instance_id": "chutes_instance_gpus", "server_id": "chutes_gpu_info"}
+_GPU_METRICS = {"instance_id": "chutes_instance_gpus", "server_id": "chutes_gpu_info"}
 """The metric that has the GPUs of a thing, by the label with its id. For all others it is ``chutes_fleet_gpus``."""
 _IN_SLOT = ("pending", "maintenance")
 _PURGE_SOON = 0.75 * HOUR
@@ -112,7 +112,7 @@ class _Miner:
     def idle_gpus(self, *, in_maintenance: bool) -> Labelled:
         """Return the number of idle GPUs by model and kind of server, on servers in maintenance or on others.
 
-        The kind is whether the server has TEE, and empty if it is unknown.
+        The kind, in the label ``tee``, is whether the server has TEE: empty if unknown, and ``waiting`` in maintenance.
         """
         tee = {labels["server_id"]: labels["tee"] for labels, _ in self.of("chutes_server_info")}
         waiting = {
@@ -120,6 +120,7 @@ class _Miner:
         }
         idle = {labels["gpu_id"] for labels, _ in self.of("chutes_gpu_state_info", state="idle")}
         counts: Counter[tuple[str, str]] = Counter()
+        # These numbers are right. Each GPU whose server is known then moves from the unknown kind to its kind.
         for labels, count in self.of("chutes_fleet_gpus", state="idle"):
             counts[labels["gpu"], ""] += int(count)
         for labels, _ in self.of("chutes_gpu_info"):
@@ -145,16 +146,17 @@ class _Miner:
         return self.with_version([item for item in listed if item[0]["server_id"] not in known])
 
     def older_servers(self, window: Literal["open", "next", "last"]) -> Labelled:
-        """Return the servers below the target of this maintenance window, each with its end or start.
+        """Return the servers below the target of the newest maintenance window, none if it is not of this kind.
 
-        Those that hold an upgrade slot need no other one.
+        Each has the end of an open window, or the start of another. Those that hold an upgrade slot need no other one.
         """
         start, end = (
             max((value for _, value in self.of(f"chutes_maintenance_window_{bound}_timestamp_seconds")), default=0.0)
             for bound in ("start", "end")
         )
         is_open = max((value for _, value in self.of("chutes_maintenance_window_open", lambda _: True)), default=None)
-        if is_open is None or window != ("open" if is_open else "next" if start > self.now else "last"):
+        if_closed = "next" if start > self.now else "last"
+        if is_open is None or window != ("open" if is_open else if_closed):
             return []
         in_slot = {labels["server_id"] for labels, _ in self.in_slot()}
         older = [labels for labels, _ in self.of("chutes_server_upgrade_needed") if labels["server_id"] not in in_slot]
@@ -175,7 +177,7 @@ class _Miner:
         return [item for item in active if item[0]["instance_id"] not in self.servers]
 
     def name(self, labels: Mapping[str, str], value: float) -> str:
-        """Return the name of what a sample is about, nothing if that is the miner."""
+        """Return the name of what a sample is about, an empty one for the miner. For a model, the value is a number."""
         if "gpu" in labels:
             kind = {"true": " for TEE chutes", "false": " for chutes without TEE"}.get(labels.get("tee", ""), "")
             return f"{value:.0f} {labels['gpu']}{kind}"
@@ -208,8 +210,10 @@ class _Miner:
                 counts[labels["gpu"]] += int(value)
                 continue
             ids = {key: labels[key] for key in ("instance_id", "server_id") if key in labels}
-            of_thing = self.of(_GPUS.get(next(iter(ids), ""), "chutes_fleet_gpus"), **ids)
-            if not of_thing or ("server_id" in ids and not self.of("chutes_fleet_gpus")):
+            of_thing = self.of(_GPU_METRICS.get(next(iter(ids), ""), "chutes_fleet_gpus"), **ids)
+            # The metric of servers may lack GPUs while the answers are not whole, and chutes_fleet_gpus is then absent.
+            may_lack_gpus = "server_id" in ids and not self.of("chutes_fleet_gpus")
+            if not of_thing or may_lack_gpus:
                 return None
             for sample, count in of_thing:
                 counts[sample["gpu"]] += int(count)
@@ -348,15 +352,16 @@ def find(samples: Mapping[str, Labelled], hotkey: str, now: float, prices: Mappi
 
 
 def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, float]) -> Finding:
-    kind, (_, value) = KINDS[name], about[0]
+    """Return a finding about some samples. A time in its sentence is the value of the first sample."""
+    kind, (_, first) = KINDS[name], about[0]
     # The values of jobs, slots and GPUs are numbers of things.
     is_number = name in ("stuck_jobs", "older_slots")
     instances = [miner.instance(labels["instance_id"]) for labels, _ in about if "instance_id" in labels]
     count = int(sum(value if is_number or "gpu" in labels else 1 for labels, value in about))
     words = {
         "SERVER": shlex.quote(str(instances[0]["server_name"] or "SERVER") if instances else ""),
-        "WHEN": _time_until(value, miner.now),
-        "CLOCK": f"{datetime.fromtimestamp(value, UTC):%H:%M} UTC",
+        "WHEN": _time_until(first, miner.now),
+        "CLOCK": f"{datetime.fromtimestamp(first, UTC):%H:%M} UTC",
     }
     texts = (kind.sentence, *kind.advice.partition(": ")[::2])
     problem, advice, command = (_filled(text, count, **words) for text in texts)
@@ -370,7 +375,7 @@ def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, flo
         needs_action=kind.severity != "note",
         advice=advice,
         command=command,
-        when=value if re.search("WHEN|CLOCK", kind.sentence) else None,
+        when=first if re.search("WHEN|CLOCK", kind.sentence) else None,
         gpus=gpus or {},
         cost_usd_per_hour=None if gpus is None else cost(gpus, prices),
         instances=instances,

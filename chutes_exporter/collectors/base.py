@@ -106,7 +106,7 @@ class Samples:
         self.unknown: frozenset[Metric] = frozenset()
 
     def add(self, metric: Metric, value: float | None, *labels: LabelValue) -> None:
-        """Add a sample of a gauge or info metric, unless its value is unknown.
+        """Add a sample of a gauge or info metric, unless a rule of this class leaves it out.
 
         Args:
             metric: The metric.
@@ -142,7 +142,10 @@ class Samples:
 
 
 def _label(value: LabelValue) -> str:
-    text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    """Return the text of a label, which is ``true`` or ``false`` for a boolean, and valid on a page."""
+    if value is None:
+        return ""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
     if len(text) >= _SCRUBBED_LENGTH:
         # The API may echo a signature.
         text = scrub(text)[:MAX_LABEL_CHARACTERS]
@@ -248,16 +251,18 @@ class Collector:
         return outcomes
 
     def _run(self, parts: Iterable[Part], answers: Answers, miners: Miners, out: Samples) -> Outcome:
-        duplicates, started, failed = out.duplicates, time.perf_counter(), False
+        """Add the samples of parts from the answers about one miner. A failure is logged and returned, not raised."""
+        duplicates_before, started, failed = out.duplicates, time.perf_counter(), False
         try:
             for part in parts:
+                # A part is skipped if all its metrics would be left out.
                 out.unknown = frozenset(metric for metric in part.metrics if not answers.whole(metric.whole))
                 if len(out.unknown) < len(part.metrics):
                     part.collect(answers, miners, out)
         except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other collectors
             _log.exception("collector failed", collector=self.name, hotkey=miners.hotkey)
             failed = True
-        return Outcome(out.duplicates - duplicates, time.perf_counter() - started, failed)
+        return Outcome(out.duplicates - duplicates_before, time.perf_counter() - started, failed)
 
     @property
     def feeds(self) -> tuple[Feed[Any], ...]:

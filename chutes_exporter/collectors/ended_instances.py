@@ -48,14 +48,15 @@ LOST = REPORT.declare(
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+    """Add the ends of each exported miner. Watched miners, and those with an instance in the report, can have zeros."""
     report = answers[AUDIT_REPORT]
     out.add(REPORT_END, report.end)
     ended: dict[str, list[AuditInstance]] = {hotkey: [] for hotkey in sorted(miners.watched)}
     for instance in distinct(report.instances, lambda instance: instance.instance_id, out):
         if miners.exports(instance.miner_hotkey, active=True):
-            of_miner = ended.setdefault(instance.miner_hotkey, [])
+            ended_of_miner = ended.setdefault(instance.miner_hotkey, [])
             if instance.deleted_at and report.end - HOUR <= instance.deleted_at <= report.end:
-                of_miner.append(instance)
+                ended_of_miner.append(instance)
     for hotkey, of_miner in ended.items():
         ends = Counter((end_reason(instance.deletion_reason), ended_counts(instance)) for instance in of_miner)
         for reason in END_REASONS:
@@ -66,14 +67,12 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 def _lost(instance: AuditInstance, report: AuditReport) -> float | None:
-    whole_life = ComputeRecord(instance.instance_id, instance.created_at, instance.compute_multiplier)
-    records, earlier = (
-        [record for record in records if record.instance_id == instance.instance_id]
-        for records in (report.multipliers, report.earlier_multipliers)
-    )
-    before = multiplier_before_end(
-        instance, records, {record.started_at: record.compute_multiplier for record in earlier}
-    )
+    """Return the compute units that an instance lost by its end, as if it always had its last multiplier."""
+    key = instance.instance_id
+    records = [record for record in report.multipliers if record.instance_id == key]
+    earlier = [record for record in report.earlier_multipliers if record.instance_id == key]
+    before = multiplier_before_end(instance, records, {one.started_at: one.compute_multiplier for one in earlier})
+    whole_life = ComputeRecord(key, instance.created_at, instance.compute_multiplier)
     return lost_compute_units(instance, [whole_life], {instance.created_at: before}, report.end)
 
 

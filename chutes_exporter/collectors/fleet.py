@@ -56,12 +56,12 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     active: dict[str, bool | None] = {}
     for item in inventory:
         # If several instances hold a GPU, an active one decides, and without one an unknown one.
-        known = {active.get(item.gpu_id, item.active), item.active}
-        active[item.gpu_id] = True if True in known else None if None in known else False
+        found = {active.get(item.gpu_id, item.active), item.active}
+        active[item.gpu_id] = next(state for state in (True, None, False) if state in found)
         out.add(ALLOCATION, 1, hotkey, item.gpu_id, item.chute_id, item.chute_name)
-    free = set(answers.unlisted(INVENTORY, gpus, active))
+    certainly_free = set(answers.unlisted(INVENTORY, gpus, active))
     for key in dict.fromkeys([*gpus, *active]):
-        if key in active or key in free:
+        if key in active or key in certainly_free:
             out.add(IN_USE, key in active, hotkey, key)
             out.add(ACTIVE, active.get(key, False), hotkey, key)
     instances = answers[INSTANCES]
@@ -71,13 +71,14 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
 def _add_states(
     gpus: dict[str, list[Node | ServerGpu]], holders: dict[str, InstanceState | None], hotkey: str, out: Samples
 ) -> None:
+    """Add each GPU's state, and the counts. ``holders`` are the states of the instances, by the GPU that they hold."""
     if holders.keys() - gpus.keys():
         # An instance holds a GPU of unknown model, so no count is certain.
         return
     states: dict[str, list[State | None]] = {}
     for key, records in gpus.items():
-        holder = holders.get(key)
-        state = ("earning" if holder == "active" else holder) if key in holders else _free_state(records)
+        found = holders[key] if key in holders else _free_state(records)
+        state: State | None = "earning" if found == "active" else found
         if state is not None:
             out.add(GPU_STATE, 1, hotkey, key, state)
         model = next((gpu.gpu_identifier for gpu in records if gpu.gpu_identifier), "")

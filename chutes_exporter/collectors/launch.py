@@ -57,6 +57,7 @@ REFUSED = REFUSALS.declare(
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+    """Add the pay and room of each chute that the miner can launch on an idle model, and count the others by reason."""
     servers = distinct(answers[f.SERVERS], lambda server: server.server_id, out)
     held = {item.gpu_id for item in answers[f.INVENTORY]}
     idle = {server.server_id: _free_gpus(server, held) for server in servers}
@@ -70,15 +71,15 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     rates = {
         model.gpu: rate for model in answers[f.SUPPORTED_GPUS] if (rate := model.hourly_rate) is not None and rate > 0
     }
-    # The list of servers may not know those that are pending.
     slots = {one.server_id: holds_slot(one) for one in answers[f.MAINTENANCE].servers or ()}
+    # The list of servers may not know pending maintenance, so the policy decides about servers that it has.
+    in_maintenance = {
+        server.server_id: server.maintenance_pending or slots.get(server.server_id, server.maintenance_pending)
+        for server in servers
+    }
     for model in models:
         places = [
-            LaunchServer(
-                server.is_tee,
-                server.maintenance_pending or slots.get(server.server_id, server.maintenance_pending),
-                free,
-            )
+            LaunchServer(server.is_tee, in_maintenance[server.server_id], free)
             for server in servers
             if (free := idle[server.server_id][model])
         ]
@@ -88,7 +89,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
                 continue
             refusals = [launch_refusal(seat, chute, instances, place, runs_tee=runs_tee) for place in places]
             if None not in refusals:
-                # The reason of the server that is nearest to holding the chute.
+                # No server can hold the chute. The one that is refused by the last check is nearest to it.
                 refused[max(refusals, key=LAUNCH_REFUSALS.index)] += 1
             elif (units := units_per_gpu_second(chute, model, rates)) is None:
                 refused["unknown"] += 1
@@ -109,7 +110,7 @@ def _free_gpus(server: Server, held: set[str]) -> Counter[str]:
 
 
 def chutes_with_instances(answers: Answers, out: Samples) -> list[tuple[Chute, ChuteInstances, float | None]]:
-    """Return each chute with its instances and its room."""
+    """Return each chute with its instances, and with its room for more of them (:func:`launch_room`)."""
     utilization = {record.chute_id: record for record in answers[f.UTILIZATION]}
     bounties = {bounty.chute_id for bounty in answers[f.BOUNTIES]}
     active: defaultdict[str | None, set[str]] = defaultdict(set)

@@ -51,7 +51,7 @@ def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> d
     rates = active_rates(active)
     disabled = _reported_rates(answers, {instance.instance_id for instance in active}, out)
     for hotkey, instances in answers.by_hotkey(INSTANCES).items():
-        # The API refuses a key without a seat, whose instances do not matter.
+        # A miner with a key has a newer list. The API refuses a key without a seat, whose instances do not matter.
         if hotkey in scored:
             disabled[hotkey] = _disabled_rate(instances, out)
     if rates is None or None in disabled.values() or any(node.blacklist_reason is UNSET for node in seats):
@@ -63,9 +63,10 @@ def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> d
 
 
 def _reported_rates(answers: Answers, active: set[str], out: Samples) -> dict[str, float | None]:
-    """Return the compute units per second of all miners' disabled instances that the newest audit report has.
+    """Return the compute units per second of each miner's disabled instances in the newest audit report.
 
-    They existed up to some hours ago. Those that still hold GPUs exist.
+    A disabled instance was activated and is not in ``active``. The report may be hours old, so an instance that holds
+    no GPU now has ended since.
     """
     held, instances = answers[HELD_GPUS], answers[AUDIT_REPORT].instances
     activated = {gpu.instance_id for gpu in held if gpu.activated_at}

@@ -125,17 +125,18 @@ class Total:
         return len(self.among) or 1
 
     def samples(self, records: list[Any], watched: list[str]) -> Iterable[Sample]:
-        """Return the values of all records, with their labels."""
+        """Return the values of the records that count, with labels: nothing if it is unknown whether one counts."""
         counts = [self.where(record) for record in records]
-        chosen = list(compress(records, counts))
         if None in counts:
             return []
+        chosen = list(compress(records, counts))
         if self.by:
             return self._of_groups(chosen, watched if self.label == "hotkey" else self.among)
         value = self._value(chosen)
         return [((label,), number) for label, number in value.items()] if self.label else [((), value)]
 
     def _of_groups(self, records: list[Any], among: Sequence[str]) -> Iterable[Sample]:
+        """Return the value of each group. Those in ``among`` have one even without a record."""
         groups: dict[str, list[Any]] = {group: [] for group in among}
         for record in records:
             found = _getter(self.by)(record)
@@ -151,6 +152,7 @@ class Total:
 
 
 _EACH_MINER = {"platform": "", "signer": "hotkey with a key", "miner": "watched hotkey"}
+"""The word for the miner that a feed is about, by the feed's scope, in the number of series."""
 
 
 class Table(Part, Generic[R]):
@@ -186,9 +188,9 @@ class Table(Part, Generic[R]):
         self._records = records
         self._miner = miner
         self._active = _getter(active)
-        self._of_feed = ("hotkey",) if feed.endpoint.scope != "platform" else ()
+        self._miner_label = ("hotkey",) if feed.endpoint.scope != "platform" else ()
         labels = (label or key).split()
-        self._labels = (*self._of_feed, *labels)
+        self._labels = (*self._miner_label, *labels)
         self._each_miner = _EACH_MINER[feed.endpoint.scope]
         self._each = each or (_word(labels[0]) if labels else self._each_miner)
         self._joined = frozenset(other.name for other in joined)
@@ -198,9 +200,10 @@ class Table(Part, Generic[R]):
         self.metrics = [metric for metric, _ in declared]
 
     def _metric(self, name: str, of: Row | Total) -> Metric:
+        """Return a metric of this table. A total has series for the miner, or for each group of an open set."""
         labels, each = (*self._labels, *of.labels), self._each
         if isinstance(of, Total):
-            labels = (*self._of_feed, *of.labels)
+            labels = (*self._miner_label, *of.labels)
             each = _word(of.labels[0]) if of.labels and not of.among else self._each_miner
         source = ", ".join(feed.endpoint.source for feed in self.feeds)
         if fields := _fields(of):
@@ -215,7 +218,8 @@ class Table(Part, Generic[R]):
         records = self._records(*(answers[feed] for feed in self.feeds))
         if self.key:
             records = distinct(records, self._key_of, out)
-        hotkey = (miners.hotkey,) if self._of_feed else ()
+        hotkey = (miners.hotkey,) if self._miner_label else ()
+        # A miner with several records earns if the last one says so.
         active = {getattr(record, self._miner): bool(self._active(record)) for record in records if self._miner}
         exported = {one for one in {*miners.watched, *active} if miners.exports(one, active=active.get(one, False))}
         for record in records:
@@ -251,9 +255,9 @@ def _getter(value: Any) -> Callable[[Any], Any]:
     return _field(value.split(".")) if isinstance(value, str) else value
 
 
-def _field(names: list[str]) -> Callable[[Any], Any]:
+def _field(path: list[str]) -> Callable[[Any], Any]:
     def get(record: Any) -> Any:
-        for name in names:
+        for name in path:
             record = getattr(record, name)
             if record is None or record is UNSET:
                 return None
