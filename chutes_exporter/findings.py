@@ -120,7 +120,7 @@ class _Miner:
         }
         idle = {labels["gpu_id"] for labels, _ in self.of("chutes_gpu_state_info", state="idle")}
         counts: Counter[tuple[str, str]] = Counter()
-        # These numbers are right. Each GPU whose server is known then moves from the unknown kind to its kind.
+        # All idle GPUs begin with an unknown kind. Then those that have a known server move to its kind.
         for labels, count in self.of("chutes_fleet_gpus", state="idle"):
             counts[labels["gpu"], ""] += int(count)
         for labels, _ in self.of("chutes_gpu_info"):
@@ -210,8 +210,8 @@ class _Miner:
                 counts[labels["gpu"]] += int(value)
                 continue
             ids = {key: labels[key] for key in ("instance_id", "server_id") if key in labels}
-            of_thing = self.of(_GPU_METRICS.get(next(iter(ids), ""), "chutes_fleet_gpus"), **ids)
-            # The metric of servers may lack GPUs while the answers are not whole, and chutes_fleet_gpus is then absent.
+            of_thing = self.of(next((_GPU_METRICS[key] for key in ids), "chutes_fleet_gpus"), **ids)
+            # While answers are not whole, a server may have other GPUs, too, and chutes_fleet_gpus is absent.
             may_lack_gpus = "server_id" in ids and not self.of("chutes_fleet_gpus")
             if not of_thing or may_lack_gpus:
                 return None
@@ -363,8 +363,8 @@ def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, flo
         "WHEN": _time_until(first, miner.now),
         "CLOCK": f"{datetime.fromtimestamp(first, UTC):%H:%M} UTC",
     }
-    texts = (kind.sentence, *kind.advice.partition(": ")[::2])
-    problem, advice, command = (_filled(text, count, **words) for text in texts)
+    advice, _, command = kind.advice.partition(": ")
+    problem, advice, command = (_filled(text, count, **words) for text in (kind.sentence, advice, command))
     gpus = miner.gpus(about) if kind.severity == "loss" else {}
     return Finding(
         kind=name,

@@ -50,9 +50,8 @@ encode = msgspec.json.Encoder(enc_hook=str).encode
 def memory_of(text: Body) -> int:
     """Estimate the memory in bytes that the records of a JSON text take.
 
-    Usually this is the length of the text. It is more if the text has many short values (commas) or records (braces),
-    or strings with a wide character, which may be escaped. Of such a string, Python stores each character in up to 4
-    bytes.
+    Usually this is the length of the text. It is more with many short values (commas) or records (braces), or with
+    wide characters, also escaped ones. Python stores each character of their strings in up to 4 bytes.
     """
     wide = 0
     if not text.isascii() or b"\\u" in text:
@@ -258,10 +257,7 @@ class StreamShape(Generic[R]):
         self._may_be_empty = may_be_empty
 
     async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
-        """Yield the records of a body as its lines arrive, or raise ApiError.
-
-        A record that cannot be read is counted and left out. Most of them must be readable.
-        """
+        """Yield the readable records of a body as lines arrive. Raise ApiError, at the end if most are unreadable."""
         has_lines = False
         async for line in _lines(chunks):
             has_lines = True

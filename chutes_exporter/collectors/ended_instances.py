@@ -48,7 +48,7 @@ LOST = REPORT.declare(
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
-    """Add the ends of each exported miner. Watched miners, and those with an instance in the report, can have zeros."""
+    """Add the ends of each exported miner: zeros if it is watched or in the report, but nothing of it ended."""
     report = answers[AUDIT_REPORT]
     out.add(REPORT_END, report.end)
     ended: dict[str, list[AuditInstance]] = {hotkey: [] for hotkey in sorted(miners.watched)}

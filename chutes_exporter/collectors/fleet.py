@@ -46,6 +46,7 @@ ALLOCATION = GPU.declare(
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+    """Add the chute and the state of each GPU that a server or an instance has."""
     hotkey = miners.hotkey
     # Both endpoints list the GPUs. The record of /miner/nodes/ comes first.
     gpus: dict[str, list[Node | ServerGpu]] = {gpu.uuid: [gpu] for gpu in answers[NODES]}
@@ -59,6 +60,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
         found = {active.get(item.gpu_id, item.active), item.active}
         active[item.gpu_id] = next(state for state in (True, None, False) if state in found)
         out.add(ALLOCATION, 1, hotkey, item.gpu_id, item.chute_id, item.chute_name)
+    # While the inventory may miss a record, no GPU is certain to be free.
     certainly_free = set(answers.unlisted(INVENTORY, gpus, active))
     for key in dict.fromkeys([*gpus, *active]):
         if key in active or key in certainly_free:

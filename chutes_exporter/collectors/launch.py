@@ -66,13 +66,13 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
         return
     chutes = chutes_with_instances(answers, out)
     seat = next((seat for seat in answers[f.METAGRAPH] if seat.hotkey == miners.hotkey), None)
-    own = {one.chute_id for one in answers[f.ACTIVE_INSTANCES] if one.miner_hotkey == miners.hotkey}
-    runs_tee = any(chute.tee and chute.chute_id in own for chute, _, _ in chutes)
+    running = {one.chute_id for one in answers[f.ACTIVE_INSTANCES] if one.miner_hotkey == miners.hotkey}
+    runs_tee = any(chute.tee and chute.chute_id in running for chute, _, _ in chutes)
     rates = {
         model.gpu: rate for model in answers[f.SUPPORTED_GPUS] if (rate := model.hourly_rate) is not None and rate > 0
     }
     slots = {one.server_id: holds_slot(one) for one in answers[f.MAINTENANCE].servers or ()}
-    # The list of servers may not know pending maintenance, so the policy decides about servers that it has.
+    # A slot in either answer counts. The list of servers may not show the slots of pending servers.
     in_maintenance = {
         server.server_id: server.maintenance_pending or slots.get(server.server_id, server.maintenance_pending)
         for server in servers

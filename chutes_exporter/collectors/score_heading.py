@@ -38,7 +38,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> dict[str, float] | None:
-    """Return the compute units per second of all miners that can have a score, None if unknown.
+    """Return the compute units per second of all miners that can have a score, None if one is unknown.
 
     Args:
         answers: Those of the collector.

@@ -136,7 +136,7 @@ class Total:
         return [((label,), number) for label, number in value.items()] if self.label else [((), value)]
 
     def _of_groups(self, records: list[Any], among: Sequence[str]) -> Iterable[Sample]:
-        """Return the value of each group. Those in ``among`` have one even without a record."""
+        """Return the value of each group, also of those in ``among``: nothing if the group of a record is unknown."""
         groups: dict[str, list[Any]] = {group: [] for group in among}
         for record in records:
             found = _getter(self.by)(record)
@@ -200,7 +200,7 @@ class Table(Part, Generic[R]):
         self.metrics = [metric for metric, _ in declared]
 
     def _metric(self, name: str, of: Row | Total) -> Metric:
-        """Return a metric of this table. A total has series for the miner, or for each group of an open set."""
+        """Return a metric of this table. A total has series for a miner, or for each group without ``among``."""
         labels, each = (*self._labels, *of.labels), self._each
         if isinstance(of, Total):
             labels = (*self._miner_label, *of.labels)
@@ -215,13 +215,14 @@ class Table(Part, Generic[R]):
         return tuple([getattr(record, field) for field in self.key])
 
     def _collect(self, answers: Answers, miners: Miners, out: Samples) -> None:
+        """Add the samples of records and totals. If they are about miners, those of exported miners are added."""
         records = self._records(*(answers[feed] for feed in self.feeds))
         if self.key:
             records = distinct(records, self._key_of, out)
         hotkey = (miners.hotkey,) if self._miner_label else ()
         # A miner with several records earns if the last one says so.
-        active = {getattr(record, self._miner): bool(self._active(record)) for record in records if self._miner}
-        exported = {one for one in {*miners.watched, *active} if miners.exports(one, active=active.get(one, False))}
+        earns = {getattr(record, self._miner): bool(self._active(record)) for record in records if self._miner}
+        exported = {one for one in {*miners.watched, *earns} if miners.exports(one, active=earns.get(one, False))}
         for record in records:
             if not self._miner or getattr(record, self._miner) in exported:
                 self._add_rows(record, (*hotkey, *self._key_of(record)), out)

@@ -98,10 +98,10 @@ def chute_instances(
         now: The service's time, None if it is unknown.
         bounty: Whether it has a bounty.
     """
-    activated = {gpu.instance_id: gpu.activated_at for gpu in held if gpu.instance_id not in active}
-    starting: float | None = None if UNSET in activated.values() else sum(time is None for time in activated.values())
+    others = {gpu.instance_id: gpu.activated_at for gpu in held if gpu.instance_id not in active}
+    starting: float | None = None if UNSET in others.values() else sum(time is None for time in others.values())
     if utilization is not None:
-        # Other instances start or are disabled. The GPUs may be from an older answer and show more that start.
+        # Those that are not active start or are disabled. The GPUs may be from an older answer and show more.
         not_active = starting_instances(utilization)
         if not_active is not None and starting is not None:
             starting = min(starting, not_active)
@@ -115,7 +115,7 @@ def chute_instances(
         expired = None if logged_at is None or now is None else now - logged_at > _TARGET_LIFETIME
         return ChuteInstances(utilization.active_instance_count, starting, target, expired, bounty)
     # Without a target, the service takes the present number of instances of a public chute, disabled ones included.
-    target = 0 if follows_private_rules(chute) else len(active) + len(activated)
+    target = 0 if follows_private_rules(chute) else len(active) + len(others)
     return ChuteInstances(len(active), starting, target, target_expired=True, bounty=bounty)
 
 
