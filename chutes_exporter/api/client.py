@@ -171,7 +171,7 @@ class ChutesClient:
         """Request an endpoint and wait for the whole answer, or raise ApiError.
 
         The key is used only if the endpoint needs a signature. ``path`` has the values for the braces in the endpoint's
-        path. The body is sent as JSON.
+        path. The body is sent as JSON. An endpoint without a path is the base address itself.
         """
         if endpoint.signed and key is None:
             raise TypeError(f"{endpoint.name} must be signed: a key is needed")
@@ -256,7 +256,7 @@ class ChutesClient:
         status = response.status_code
         detail = await _error_detail(response)
         offset = self.clock_offset or 0.0
-        # Some servers send a date instead of seconds. It is ignored.
+        # Some servers send a date instead of seconds, which is ignored. Nine digits are enough.
         wait = response.headers.get("retry-after", "")
         kind, advice = _ERRORS.get(status, errors.UnexpectedStatusError), None
         if status >= httpx.codes.INTERNAL_SERVER_ERROR:

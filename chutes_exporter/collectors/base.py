@@ -108,10 +108,7 @@ class Samples:
     def add(self, metric: Metric, value: float | None, *labels: LabelValue) -> None:
         """Add a sample of a gauge or info metric, unless a rule of this class leaves it out.
 
-        Args:
-            metric: The metric.
-            value: Booleans become 1 and 0.
-            labels: The label values in the declared order. None is unknown and becomes an empty label.
+        The labels are in the declared order. One that is None is unknown and becomes an empty label.
         """
         if value is None or metric in self.unknown or not math.isfinite(value):
             return

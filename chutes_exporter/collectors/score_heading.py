@@ -40,10 +40,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
 def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> dict[str, float] | None:
     """Return the compute units per second of all miners that can have a score, None if one is unknown.
 
-    Args:
-        answers: Those of the collector.
-        watched: Miners to return even if they earn nothing.
-        out: Counts the duplicates.
+    Watched miners are returned even if they earn nothing.
     """
     seats = answers[METAGRAPH]
     scored = {node.hotkey for node in seats if not node.blacklist_reason}

@@ -90,13 +90,8 @@ def chute_instances(
 ) -> ChuteInstances:
     """Return the instances of a chute and its target.
 
-    Args:
-        chute: The chute.
-        utilization: None if the autoscaler has no record of the chute.
-        active: The ids of its active instances.
-        held: The GPUs that its instances hold.
-        now: The service's time, None if it is unknown.
-        bounty: Whether it has a bounty.
+    ``utilization`` is None if the autoscaler has no record of the chute. ``active`` are the ids of its active
+    instances, and ``held`` the GPUs of all its instances. ``now`` is the service's time, None if it is unknown.
     """
     others = {gpu.instance_id: gpu.activated_at for gpu in held if gpu.instance_id not in active}
     starting: float | None = None if UNSET in others.values() else sum(time is None for time in others.values())

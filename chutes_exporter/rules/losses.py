@@ -51,10 +51,8 @@ def multiplier_before_end(
     the open record: it multiplies it by 0 (private) or 0.1. Reports made before that still have the uncut one. For a
     record that is in none of them, the uncut one is about that of the record before.
 
-    Args:
-        instance: The ended instance.
-        records: Its records in the newest reports.
-        earlier: The multipliers in older reports, by the start of their record.
+    ``records`` are those of the instance in the newest reports. ``earlier`` are its multipliers in older reports, by
+    the start of their record.
     """
     ordered = sorted(records, key=lambda record: record.started_at)
     if not ordered:
