@@ -1,13 +1,7 @@
 """Draws the dashboards with Grafana's own components: `make pictures`.
 
-Without arguments, it says which pictures of the README are older than their dashboard, and draws all of them. With
-arguments, it draws some for a look:
-
-    make pictures ARGS="--board chutes-fleet --world sick --width 800 --output /tmp/look --reuse"
-
-It simulates a miner's day for each world of tests/grafana/scenes.py, and asks a real Prometheus every query of the
-dashboards' JSON. The data of that Prometheus stays in .cache/pictures/, so that --reuse draws other boards or widths
-within seconds.
+It simulates a day of each world of tests/grafana/scenes.py, and asks a real Prometheus every query of the dashboards'
+JSON. The data of that Prometheus stays in .cache/pictures/ for --reuse. CONTRIBUTING.md shows how to draw for a look.
 """
 
 from __future__ import annotations
@@ -27,6 +21,7 @@ from urllib.parse import urlsplit
 from playwright.async_api import async_playwright
 
 from grafana.__main__ import DASHBOARDS
+from grafana.parts import BOARD_ORDER
 from grafana.worlds import World
 from tests.grafana.display import committed, panels
 from tests.grafana.scenes import END, STEP, Answers, ask_everything, scene
@@ -51,11 +46,6 @@ ORIGIN: Final = "http://grafana.invalid"
 Drawn = dict[tuple[World, str, int], tuple[bytes, list[str]]]
 """Pictures by world, board and width, with the titles and headings that are not seen whole."""
 FONTS: Final = {"Inter-Regular.woff2": 400, "Inter-Medium.woff2": 500}
-
-
-def boards() -> list[str]:
-    """Return the uids of the committed dashboards."""
-    return sorted(path.stem for path in DASHBOARDS.glob("*.json"))
 
 
 def make_day(kind: World, directory: Path) -> None:
@@ -175,7 +165,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="make pictures", description="Draw the dashboards with Grafana's components.")
     kinds = {kind.name.lower(): kind for kind in World}
-    parser.add_argument("--board", action="append", choices=boards(), help="only this board; may be repeated")
+    parser.add_argument("--board", action="append", choices=[*BOARD_ORDER], help="only this board; may be repeated")
     parser.add_argument("--world", action="append", choices=list(kinds), help="only this world; needs --output")
     parser.add_argument("--width", action="append", type=int, help=f"in pixels, instead of {WIDTH}; needs --output")
     parser.add_argument("--open", action="store_true", help="open collapsed rows; needs --output")
@@ -184,7 +174,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parsed = parser.parse_args(arguments)
     if parsed.output is None and (parsed.world or parsed.width or parsed.open):
         parser.error("--world, --width and --open need --output")
-    parsed.board = parsed.board or boards()
+    parsed.board = parsed.board or [*BOARD_ORDER]
     parsed.world = [kinds[name] for name in parsed.world or ()] or list(WORLDS)
     parsed.width = parsed.width or [WIDTH]
     return parsed

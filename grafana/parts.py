@@ -18,7 +18,6 @@ from grafana.worlds import ALARMED, LIVE, World
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-TAG: Final = "chutes-exporter"
 MINIMUM_STEP: Final = "1m"
 """The usual scrape interval. Rates need a range that holds several scrapes."""
 LOAD_RULES: Final = "load the rules"
@@ -690,7 +689,7 @@ def dashboard_json(board: Board) -> str:
         "uid": board.uid,
         "title": board.title,
         "description": board.description,
-        "tags": [TAG],
+        "tags": ["chutes-exporter"],
         "schemaVersion": 41,
         "timezone": "browser",
         "editable": False,
