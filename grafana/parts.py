@@ -38,8 +38,6 @@ _DATASOURCE: Final = {"type": "prometheus", "uid": "$datasource"}
 _COLUMNS = 24
 _LOWEST = -1e12
 _HAIR = 1e-9
-_NAME_SIZE = 14
-"""Pixels of the name beside a large number."""
 _LETTERS = string.ascii_uppercase
 
 
@@ -355,7 +353,7 @@ def _stat(panel: Panel) -> Json:
         "justifyMode": "auto",
         # The last value, as "last not null" leaves NaN out.
         "reduceOptions": {"calcs": ["last"], "values": False},
-        "text": {"titleSize": _NAME_SIZE},
+        "text": {"titleSize": 14},
         # With a name, the number is above the sparkline. Without one, it would be on it.
         "textMode": "name" if panel.as_text else "value_and_name",
         "wideLayout": True,
