@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
 _BLOCKS_PER_DAY: Final = 7200
 _SECONDS_PER_BLOCK: Final = 12
+# With a larger one from the expected emission, the tempo has changed, or an epoch was skipped or forced.
 _MAX_DEVIATION: Final = 0.02
 
 
@@ -30,15 +30,15 @@ class Seat:
     dividends: int
 
     def immunity_end(self, state: State) -> int | None:
-        """Return the first block in which it is not immune, None if a registration in the next block can take it."""
+        """Return the first block in which it is not immune, None if it will not be immune in the next block."""
         end = self.registered + state.immunity_period
         return end if end > state.block + 1 else None
 
 
 class Outlook(NamedTuple):
-    """The registrations before the loss of a seat, the end of its immunity in Unix time, and its pay a day.
+    """What a seat can expect. The end of its immunity is in Unix time, and None without immunity.
 
-    The first is None for a seat that cannot be lost now, the second without immunity, the last if it is unknown.
+    The registrations are None for a seat that cannot be lost now, and the pay in rao is None if it is unknown.
     """
 
     hotkey: str
@@ -49,19 +49,13 @@ class Outlook(NamedTuple):
 
 @dataclass(frozen=True)
 class Subnet:
-    """The subnet in a block, its seats by UID, the accounts whose pay is burned or recycled, and the price of alpha."""
+    """The subnet in a block: seats by UID, accounts whose pay is withheld, and the price of an alpha if it is known."""
 
     state: State
     seats: Sequence[Seat]
     withheld: Collection[bytes | None]
     spec_version: int
     price: int | None
-
-    @property
-    def alpha_per_day(self) -> float | None:
-        """Pay of all miners, None if it is unknown."""
-        pay = alpha_per_day(self.state, self.seats, self.withheld)
-        return math.fsum(pay.values()) if pay else None
 
     @property
     def registrations(self) -> dict[str, int]:
@@ -80,45 +74,48 @@ class Subnet:
 
 
 def registrations_before_loss(state: State, seats: Sequence[Seat]) -> dict[bytes, int]:
-    """Return how many registrations come before the one that takes a seat, by account.
+    """Return by account how many registrations in the next block come before the one that takes the seat.
 
-    This is for registrations in the next block, one after another. A seat that none of them takes is missing.
+    Seats that no registration can take are missing.
     """
     if not state.registration_open:
         return {}
     safe = _owners_safe_seats(state, seats)
     # The chain replaces the seat with the least emission, then the older registration, then the lower UID.
     ranked = sorted(seats, key=lambda seat: (seat.emission, seat.registered))
-    others = [seat for seat in ranked if seat.account not in safe]
-    immune = [seat for seat in others if seat.immunity_end(state) is not None]
-    lost = [seat for seat in others if seat.immunity_end(state) is None]
+    immune = [seat for seat in ranked if seat.account not in safe and seat.immunity_end(state) is not None]
+    others = [seat for seat in ranked if seat.account not in safe and seat.immunity_end(state) is None]
     if state.immunity_period:
-        lost = lost[: max(0, len(lost) - state.min_not_immune)]
+        # Some seats without immunity always remain. Then immune ones are lost.
+        lost, last = others[: max(0, len(others) - state.min_not_immune)], immune
     else:
         # Newcomers are not immune either, and take the seats of each other.
-        immune, lost = (lost, []) if len(lost) + state.free_seats > state.min_not_immune else ([], [])
-    for seat in immune:
+        can_be_lost = len(others) + state.free_seats > state.min_not_immune
+        lost, last = [], others if can_be_lost else []
+    for seat in last:
         # A newcomer has no emission, so it goes before a seat that has some.
-        if not seat.emission or not (state.free_seats or lost):
+        newcomers_exist = state.free_seats or lost
+        if not seat.emission or not newcomers_exist:
             lost.append(seat)
     return {seat.account: state.free_seats + place for place, seat in enumerate(lost)}
 
 
 def _owners_safe_seats(state: State, seats: Sequence[Seat]) -> set[bytes]:
-    """Return the accounts of the subnet's owner whose seats are never replaced."""
+    """Return the accounts whose seats are never replaced: the owner's hotkey, then the owner's oldest, up to a limit."""
     owned = [seat.account for seat in sorted(seats, key=lambda seat: seat.registered) if seat.coldkey == state.owner]
-    safe = owned[: state.max_safe]
-    first = [seat.account for seat in seats if seat.account == state.owner_hotkey and seat.account not in safe]
-    return {*first, *safe[: state.max_safe - len(first)]}
+    oldest = owned[: state.max_safe]
+    first = [seat.account for seat in seats if seat.account == state.owner_hotkey and seat.account not in oldest]
+    return {*[*first, *oldest][: state.max_safe]}
 
 
 def alpha_per_day(state: State, seats: Sequence[Seat], withheld: Collection[bytes | None]) -> dict[bytes, float]:
-    """Return what each seat is paid for mining in a day at the pace of the last epoch, by account.
+    """Return by account what each seat is paid in rao for mining in a day, at the pace of the last epoch.
 
     It is empty if that is unknown. What is paid to the withheld accounts is burned or recycled, and not paid to miners.
     """
     epochs = _epochs_per_day(state)
-    if epochs is None or state.mechanisms != 1 or state.consensus or not (state.incentive and state.dividends):
+    follows_other_rules = state.mechanisms != 1 or state.consensus
+    if epochs is None or follows_other_rules or not (state.incentive and state.dividends):
         return {}
     nobody_mines = not any(state.incentive)
 
@@ -135,16 +132,13 @@ def alpha_per_day(state: State, seats: Sequence[Seat], withheld: Collection[byte
 def _epochs_per_day(state: State) -> float | None:
     """Return how often in a day the last emission is paid, None if it is unknown.
 
-    It follows from the tempo, unless the tempo has changed, or an epoch was skipped or forced. Then it is such that all
-    emission has the pace of what has gathered since the last epoch.
+    The tempo tells it, unless the tempo has changed, or an epoch was skipped or forced. Then emission continues at the
+    pace at which pay has gathered since the last epoch.
     """
     emission, blocks = sum(state.emission), state.block - state.last_paid_epoch
     pending = state.pending_miners + state.pending_validators + state.pending_root
     if not (emission and pending and state.tempo) or blocks <= 0:
         return None
-    per_block = pending / blocks
-    expected = state.tempo * per_block
-    as_usual = abs(emission - expected) <= _MAX_DEVIATION * expected
-    if state.last_epoch == state.last_paid_epoch and as_usual:
-        return _BLOCKS_PER_DAY / state.tempo
-    return _BLOCKS_PER_DAY * per_block / emission
+    expected = state.tempo * pending / blocks
+    is_usual = abs(emission - expected) <= _MAX_DEVIATION * expected and state.last_epoch == state.last_paid_epoch
+    return _BLOCKS_PER_DAY / state.tempo * (1 if is_usual else expected / emission)

@@ -9,7 +9,7 @@ from chutes_exporter.feeds.table import CHAIN
 
 
 def _whole(rao: float) -> float:
-    """Return the TAO or alpha that so many rao are."""
+    """Return an amount in TAO or alpha."""
     return rao / 1e9
 
 

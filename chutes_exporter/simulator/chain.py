@@ -60,9 +60,9 @@ def make_block(world: World, now: float) -> Block:
     state, seats = _state(world, now)
     storage = {item.key: _text(item, getattr(state, name)) for name, item in s.SUBNET_ITEMS.items()}
     for uid, seat in enumerate(seats):
-        storage[s.HOTKEY.of_uid(uid)] = _text(s.HOTKEY, seat.account)
-        storage[s.REGISTERED.of_uid(uid)] = _text(s.REGISTERED, seat.registered)
-        storage[s.COLDKEY.of_account(seat.account)] = _text(s.COLDKEY, seat.coldkey)
+        storage[s.HOTKEY.of_uid(uid).key] = _text(s.HOTKEY, seat.account)
+        storage[s.REGISTERED.of_uid(uid).key] = _text(s.REGISTERED, seat.registered)
+        storage[s.COLDKEY.of_account(seat.account).key] = _text(s.COLDKEY, seat.coldkey)
     return Block("0x" + hashlib.sha256(f"{world.start}/{state.block}".encode()).hexdigest(), storage)
 
 

@@ -95,7 +95,7 @@ def without_a_key(reply: dict[str, Any]) -> dict[str, Any]:
     return {"result": [answer | {"changes": answer["changes"][1:]}]}
 
 
-FIRST_HOTKEY = recorded_block().storage[storage.HOTKEY.of_uid(0)]
+FIRST_HOTKEY = recorded_block().storage[storage.HOTKEY.of_uid(0).key]
 STORAGE, PRICE, BLOCK = "state_queryStorageAt", "state_call", "of block 9593342: "
 FAULTS: dict[str, tuple[FakeNode, str]] = {
     "null": (
@@ -117,9 +117,9 @@ FAULTS: dict[str, tuple[FakeNode, str]] = {
         storage_of(milliseconds=number(1000 * (NOON - 3600), 8)),
         f"The time {BLOCK}it was 1 hour ago, the node is behind",
     ),
-    "no hotkey": (other(storage.HOTKEY.of_uid(7), None), f"SubtensorModule.Keys {BLOCK}it is null"),
+    "no hotkey": (other(storage.HOTKEY.of_uid(7).key, None), f"SubtensorModule.Keys {BLOCK}it is null"),
     "a hotkey twice": (
-        other(storage.HOTKEY.of_uid(7), FIRST_HOTKEY),
+        other(storage.HOTKEY.of_uid(7).key, FIRST_HOTKEY),
         f"SubtensorModule.Keys {BLOCK}a hotkey has two seats",
     ),
     "another chain": (

@@ -35,10 +35,10 @@ def test_a_key_is_made_of_the_hashes_of_the_names(item: storage.Item) -> None:
 
 def test_the_others_have_their_names_and_arguments() -> None:
     assert {item.name: item for item in OTHERS.values()} == OTHERS
-    assert storage.HOTKEY.of_uid(258) == storage.HOTKEY.key + "0201"
+    assert storage.HOTKEY.of_uid(258).key == storage.HOTKEY.key + "0201"
     account = bytes.fromhex("ab") * 32
     hashed = hashlib.blake2b(account, digest_size=16).digest() + account
-    assert storage.COLDKEY.of_account(account) == storage.COLDKEY.key + hashed.hex()
+    assert storage.COLDKEY.of_account(account).key == storage.COLDKEY.key + hashed.hex()
 
 
 @pytest.mark.parametrize("count", [0, 63, 64, 16383, 16384])
