@@ -87,12 +87,12 @@ def registrations_before_loss(state: State, seats: Sequence[Seat]) -> dict[bytes
     others = [seat for seat in ranked if seat.account not in safe and seat.immunity_end(state) is None]
     if state.immunity_period:
         # Some seats without immunity always remain. Then immune ones are lost.
-        lost, last = others[: max(0, len(others) - state.min_not_immune)], immune
+        lost, then_lost = others[: max(0, len(others) - state.min_not_immune)], immune
     else:
         # Newcomers are not immune either, and take the seats of each other.
         can_be_lost = len(others) + state.free_seats > state.min_not_immune
-        lost, last = [], others if can_be_lost else []
-    for seat in last:
+        lost, then_lost = [], others if can_be_lost else []
+    for seat in then_lost:
         # A newcomer has no emission, so it goes before a seat that has some.
         newcomers_exist = state.free_seats or lost
         if not seat.emission or not newcomers_exist:
@@ -101,7 +101,7 @@ def registrations_before_loss(state: State, seats: Sequence[Seat]) -> dict[bytes
 
 
 def _owners_safe_seats(state: State, seats: Sequence[Seat]) -> set[bytes]:
-    """Return the accounts whose seats are never replaced: the owner's hotkey, then the owner's oldest, up to a limit."""
+    """Return the accounts whose seats are never replaced: the owner's hotkey and the owner's oldest seats."""
     owned = [seat.account for seat in sorted(seats, key=lambda seat: seat.registered) if seat.coldkey == state.owner]
     oldest = owned[: state.max_safe]
     first = [seat.account for seat in seats if seat.account == state.owner_hotkey and seat.account not in oldest]

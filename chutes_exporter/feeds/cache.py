@@ -75,10 +75,9 @@ class FeedState:
 
 
 def _overdue(feed: Feed[Any], snapshot: Snapshot[Any]) -> float:
-    """Return for how many seconds a newer answer had been due when this one was requested.
+    """Return the seconds from the time at which a newer answer was due to the request of this one, maybe negative.
 
-    Raises:
-        UnavailableError: It had been due for the maximum age.
+    It raises UnavailableError if the newer one had been due for the maximum age.
     """
     overdue = 0.0 if feed.due is None else snapshot.at - feed.due(snapshot.answer.value)
     if overdue > feed.max_age:
@@ -135,8 +134,8 @@ class FeedCache:
         states = {feed: replace(state, results=dict(state.results)) for feed, state in self._states.items()}
         for feed, state in states.items():
             state.snapshot, state.under_way = self.peek(feed), feed in self._flights
-            is_due = now >= state.fresh_until and state.under_way and not feed.in_background
-            state.fresh = state.snapshot is not None and state.last_error is None and not is_due
+            readers_wait = now >= state.fresh_until and state.under_way and not feed.in_background
+            state.fresh = state.snapshot is not None and state.last_error is None and not readers_wait
         return states
 
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
@@ -166,6 +165,7 @@ class FeedCache:
         readers may need its answer.
         """
         state = self._states.setdefault(feed, FeedState(feed, since=self._clock()))
+        # After a reload, an equal feed can have other lifetimes.
         state.feed = feed
         reading = await self._read(feed, state, timeout)
         if not state.missing:
@@ -177,6 +177,7 @@ class FeedCache:
         await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
 
     async def _read(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
+        """Read a feed from the cache, or by waiting for a request in flight, or for a new one unless it backs off."""
         snapshot, flight = self.peek(feed), self._flights.get(feed)
         if snapshot is not None and self._monotonic() < state.fresh_until:
             return Reading(snapshot, "hit")
@@ -190,13 +191,15 @@ class FeedCache:
             # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
             await asyncio.wait({flight}, timeout=timeout)
             is_over = flight.done() and not flight.cancelled()
-            snapshot, error = self.peek(feed), state.last_error if is_over else DeadlineError("no answer yet")
+            error = state.last_error if is_over else DeadlineError("no answer yet")
+            snapshot = self.peek(feed)
             if snapshot is not None and error is None:
                 return Reading(snapshot, result)
         # The request failed or takes too long, or the cache backs off after a failure.
         return Reading(snapshot, "failed" if snapshot is None else "stale", error)
 
     async def _fly(self, feed: Feed[Any], state: FeedState) -> None:
+        """Request a feed, and keep the answer, or the error in the feed's state."""
         before = state.up, state.missing
         at, monotonic_at = self._clock(), self._monotonic()
         try:
@@ -204,15 +207,14 @@ class FeedCache:
             snapshot = Snapshot(answer, self._version + 1, at, monotonic_at)
             overdue = _overdue(feed, snapshot)
             self._version += 1
-            state.up = True
-            state.last_error = None
-            state.failures = 0
+            state.up, state.last_error, state.failures = True, None, 0
             state.last_success = at
+            # Until a newer answer is due, -overdue is the time that is left.
             state.fresh_until = monotonic_at + max(feed.ttl, -overdue)
             self._snapshots[feed] = snapshot
         except Exception as error:  # noqa: BLE001 - the feed reports every failure
             self._fail(state, error)
-        # Not if it was cancelled: a forgotten feed may have another request by now.
+        # A cancelled request does not get here. Its feed was forgotten, and may have another request by now.
         del self._flights[feed]
         first_success = before == (None, False) and state.up
         if (state.up, state.missing) != before and not first_success:
@@ -221,14 +223,17 @@ class FeedCache:
             self._log_changes()
 
     async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed, and again if the answer is doubted. Mark a doubted answer if there is no older good one."""
+        """Request a feed, and again if a second answer can settle a doubt.
+
+        A doubt that remains marks the answer. If there is an older good answer, it raises DoubtedError instead.
+        """
         snapshot = self.peek(feed)
         old = None if snapshot is None or snapshot.answer.doubt is not None else snapshot.answer
         try:
             answer = await self._fetch(feed)
             reason = reason_to_doubt(feed.checks, old, answer, await self._evidence(feed))
             if reason in REPEAT_REQUEST:
-                # The evidence may be older than the answer. Request it again, too.
+                # The miner's evidence may be older than the answer. Request it again, too.
                 for other in feed.evidence:
                     if other.hotkey:
                         self.expire(other)
@@ -249,7 +254,8 @@ class FeedCache:
     async def _evidence(self, feed: Feed[Any]) -> list[Any]:
         """Return the records of the feeds to compare with, None for unknown ones.
 
-        It waits only briefly. It requests the feeds of the same miner, but not those of the platform.
+        Feeds of the same miner are requested. Those of the platform can have megabytes, so only a request in flight is
+        awaited. It waits briefly, and takes no older answer after an error. Otherwise, the cached answer counts.
         """
         records: list[Any] = []
         for other in feed.evidence:

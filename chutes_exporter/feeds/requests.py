@@ -52,7 +52,7 @@ class Requests:
         self._platform_keys = list(self._keys.values())
 
     async def fetch(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed, or raise ApiError."""
+        """Request a feed, or raise ApiError. A 404 is an answer for a feed that has a value for it."""
         endpoint, hotkey = feed.endpoint, feed.hotkey
         try:
             if endpoint is CHAIN and self._node is not None:
@@ -62,11 +62,11 @@ class Requests:
                 return self._report[1]
             if endpoint.signed:
                 return await self._fetch_signed(endpoint, [self._keys[hotkey]] if hotkey else self._platform_keys)
-            path = {"hotkey": hotkey} if endpoint.scope == "miner" else {}
-            params = {} if "{hotkey}" in endpoint.path else path
+            of_miner = {"hotkey": hotkey} if endpoint.scope == "miner" else {}
+            params = {} if "{hotkey}" in endpoint.path else of_miner
             if feed.per_chute:
                 params = stats_params(hotkey or None, per_chute=True)
-            return await self._client.fetch(endpoint, params=params, path=path)
+            return await self._client.fetch(endpoint, params=params, path=of_miner)
         except NotFoundError:
             if feed.value_if_404 is None:
                 raise
@@ -79,21 +79,22 @@ class Requests:
             try:
                 return await self._client.fetch(endpoint, key=key)
             except (NotRegisteredError, SignatureRefusedError):
-                # The next request begins with another key. Do not add a key that was removed meanwhile.
+                # Move the key to the end, for the next requests. Sorting does not add a key that was removed meanwhile.
                 self._platform_keys.sort(key=lambda other: other is key)
         return await self._client.fetch(endpoint, key=last)
 
 
 async def list_reports(client: ChutesClient) -> list[AuditEntry]:
-    """Return the validator's audit report of each full hour, the newest first, or raise ApiError without any."""
+    """Return the validator's last report of each full hour, the newest hour first. Without any, it raises ApiError."""
     answer = await client.fetch(AUDIT)
     now = answer.received_at - (client.clock_offset or 0.0)
     by_hour: dict[float, AuditEntry] = {}
     # The list also has miners' own reports, in no order. A report that ends in the future cannot be right.
     for entry in sorted(answer.value, key=lambda entry: entry.created_at or 0.0):
         start, end = entry.start_time, entry.end_time
-        hourly = start is not None and end is not None and end - start == HOUR
-        if hourly and end is not None and end <= now and _REPORT_PATH.fullmatch(entry.path):
+        if start is None or end is None or end - start != HOUR or end > now:
+            continue
+        if _REPORT_PATH.fullmatch(entry.path):
             by_hour[end] = entry
     if not by_hour:
         raise UndecodableError("the list has no report of the validator", status=200, advice="Try again in an hour.")
@@ -103,12 +104,10 @@ async def list_reports(client: ChutesClient) -> list[AuditEntry]:
 async def newest_report(
     client: ChutesClient, last: tuple[str, Answer[AuditReport]] | None = None
 ) -> tuple[str, Answer[AuditReport]]:
-    """Return the path of the newest audit report, and the report.
+    """Return the path of the newest audit report, and the report. ``last`` is returned again if it is still the newest.
 
-    It has only the multipliers of instances that their miners deleted, also those of the report before. If such an
-    instance was the last active one of its chute, only the older report has its real multiplier.
-
-    If its report is still the newest, it returns the last result again.
+    The report keeps only the multipliers of instances that their miners deleted, and has those of the report before. If
+    such an instance was the last active one of its chute, only the older report has its real multiplier.
     """
     entry, *older = await list_reports(client)
     if last is not None and last[0] == entry.path:

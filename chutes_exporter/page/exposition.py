@@ -32,6 +32,7 @@ _BY_MEDIA_RANGE = {
     "text/*": (Format.TEXT, ""),
     "*/*": (Format.TEXT, ""),
 }
+"""The format of each media range, and the only version that a scraper may name with it."""
 
 
 def negotiate(accept: str) -> Format:

@@ -53,19 +53,22 @@ OffReason = Literal["without_key", "without_hotkey", "without_chain", "by_flag",
 
 
 def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
-    """Return the reason for which a collector is off, or None if it is on."""
+    """Return the reason for which a collector is off, or None if it is on.
+
+    A flag that switches it on overrides its default, but not its need for a key, a hotkey or the chain.
+    """
     choice = settings.collectors.get(collector.name)
+    by_default = choice is None
+    too_many_miners = collector.default == "few" and len(settings.watched) > _FEW
     if choice is False:
         return "by_flag"
     if collector.needs_chain and not settings.chain_url:
         return "without_chain"
-    if (collector.needs_key or (collector.default == "key" and not choice)) and not settings.keys:
+    if not settings.keys and (collector.needs_key or (by_default and collector.default == "key")):
         return "without_key"
-    if (collector.scope == "miner" or (collector.watched_only and not choice)) and not settings.watched:
+    if not settings.watched and (collector.scope == "miner" or (by_default and collector.watched_only)):
         return "without_hotkey"
-    if not choice and (collector.default == "off" or (collector.default == "few" and len(settings.watched) > _FEW)):
-        return "by_default"
-    return None
+    return "by_default" if by_default and (collector.default == "off" or too_many_miners) else None
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -74,17 +77,21 @@ def make_plan(settings: Settings) -> Plan:
 
 
 def _entry(collector: Collector, settings: Settings) -> Entry:
-    narrow = collector.watched_only and not settings.collectors.get(collector.name)
-    miners = Miners(settings.watched, "watched" if narrow else settings.miners)
+    """Return a collector with its feeds, and with the miners that it has samples of."""
+    chosen_by_flag = settings.collectors.get(collector.name)
+    only_watched = collector.watched_only and not chosen_by_flag
+    miners = Miners(settings.watched, "watched" if only_watched else settings.miners)
     # Stats per chute of a single miner are a small answer. For more miners, one large answer needs fewer requests.
     single = next(iter(settings.watched)) if miners.choice == "watched" and len(settings.watched) == 1 else THE_PLATFORM
     keys = [key.address for key in settings.keys]
     hotkeys = {"platform": [THE_PLATFORM], "signer": keys, "miner": sorted(settings.watched)}
 
     def tuned(feed: Feed[Any], hotkey: str) -> Feed[Any]:
-        of_platform = feed.endpoint.scope == "platform"
-        feed = feed.of(single if feed.per_chute else THE_PLATFORM if of_platform else hotkey)
-        return feed.with_lifetimes(settings.ttl, settings.max_age)
+        if feed.per_chute:
+            hotkey = single
+        elif feed.endpoint.scope == "platform":
+            hotkey = THE_PLATFORM
+        return feed.of(hotkey).with_lifetimes(settings.ttl, settings.max_age)
 
     feeds: dict[str, dict[Feed[Any], None]] = {}
     for part in collector.parts:

@@ -53,7 +53,7 @@ class Renderer:
         made: dict[Entry, Lines] = {}
         room = self._max_series
         for entry in self._plan.entries:
-            rendered = self._lines(entry, snapshots, form, room)
+            rendered = self._kept_or_made(entry, snapshots, form, room)
             if rendered.series > room:
                 rendered = replace(rendered, body=None)
             else:
@@ -62,17 +62,24 @@ class Renderer:
         self._log_cut(made)
         return made
 
-    def _lines(self, entry: Entry, snapshots: Snapshots, form: Format, room: int) -> Lines:
+    def _kept_or_made(self, entry: Entry, snapshots: Snapshots, form: Format, room: int) -> Lines:
+        """Return the kept lines if no answer has changed, else make them.
+
+        Lines without a body are made again only if they fit now.
+        """
         versions = tuple([snapshots[feed].version if feed in snapshots else 0 for feed in entry.all_feeds])
         kept = self._kept.get((entry, form))
-        if kept is not None and kept.versions == versions and (kept.body is not None or kept.series > room):
-            return kept
+        if kept is not None and kept.versions == versions:
+            still_too_large = kept.body is None and kept.series > room
+            if kept.body is not None or still_too_large:
+                return kept
         samples = Samples(room)
         outcomes = collect(entry, snapshots, samples)
         body = None if samples.overflowed else lines(samples.collect(), form)
         return Lines(versions, body, samples.count, outcomes)
 
     def _log_cut(self, made: Mapping[Entry, Lines]) -> None:
+        """Log which collectors are left out, if they are others than before."""
         cut = " ".join(sorted(entry.collector.name for entry, rendered in made.items() if rendered.body is None))
         if cut != self._cut:
             self._cut = cut

@@ -284,9 +284,10 @@ def _add_feed(out: Samples, state: FeedState) -> None:
     if snapshot is not None:
         out.add(FEED_REJECTED, snapshot.answer.rejected, *labels)
         out.add(FEED_RECORDS, snapshot.answer.count if snapshot.answer.whole else None, *labels)
-    doubted = getattr(state.last_error, "doubt", None) or (snapshot and snapshot.answer.doubt)
+    # A doubted answer was refused with an error, or is in use because there is no older one.
+    doubt = getattr(state.last_error, "doubt", None) or (snapshot and snapshot.answer.doubt)
     for reason in feed.checks:
-        out.add(FEED_DOUBTED, reason == doubted, *labels, reason)
+        out.add(FEED_DOUBTED, reason == doubt, *labels, reason)
     out.add(FEED_UP, state.up, *labels)
     if state.last_error is not None:
         out.add(FEED_FAILURE, 1, *labels, getattr(state.last_error, "reason", "error"))

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from chutes_exporter.api.fields import known, objects
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator import service
-from chutes_exporter.simulator.service import MODELS, last, make_random, make_uuid
+from chutes_exporter.simulator.service import MODELS, last_run, make_random, make_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,6 +35,9 @@ _IMAGES: Final = (
 """The status, and hours from the build's start and end to the start of the world."""
 _VALIDATOR: Final = encode_ss58(bytes(32))
 WINDOW_ID: Final = make_uuid("window")
+_INVOCATION_SECONDS: Final = 1.5
+_MAX_PENDING: Final = 3 * HOUR
+"""The service's limit for a pending maintenance."""
 
 
 class Call(NamedTuple):
@@ -78,6 +81,7 @@ def _refused(load: float) -> float:
 
 
 def _chute_row(call: Call, chute: Chute) -> Json:
+    """Return a chute as its list has it. Settings that change nothing in the world are drawn at random."""
     age = call.world.bounty_age(chute, call.now)
     factors = chute.factors(call.now, age)
     draw = make_random(chute.seed, "settings")
@@ -95,7 +99,7 @@ def _chute_row(call: Call, chute: Chute) -> Json:
         "discount": draw.choice((0.0, 0.0, 0.0, 0.25)),
         "scaling_threshold": service.SCALING_THRESHOLD,
         "shutdown_after_seconds": draw.choice((300, 900, 1800)),
-        "invocation_count": int(12_000 * chute.utilization(last(call.now, service.CACHE_PERIOD))),
+        "invocation_count": int(12_000 * chute.utilization(last_run(call.now, service.CACHE_PERIOD))),
         "preemptible": chute.public,
         "image": "chutes/sglang:0.5.0",
         "effective_compute_multiplier": math.prod(factors.values()),
@@ -116,7 +120,7 @@ def chute(call: Call) -> Json:
 
 def images(call: Call) -> Iterator[Json]:
     start = call.world.start
-    for number, (status, started, ended) in enumerate(_IMAGES):
+    for number, (status, started_before, ended_before) in enumerate(_IMAGES):
         yield {
             "image_id": make_uuid("image", number),
             "name": "sglang",
@@ -126,18 +130,20 @@ def images(call: Call) -> Iterator[Json]:
             "created_at": _iso(start - (10 + number) * DAY),
             "chutes_version": "0.6.1",
             "patch_version": "initial",
-            "build_started_at": _iso(start - started * HOUR),
-            "build_completed_at": _iso(start - ended * HOUR),
+            "build_started_at": _iso(start - started_before * HOUR),
+            "build_completed_at": _iso(start - ended_before * HOUR),
             "username": "chutes",
         }
 
 
 def metrics(call: Call) -> Iterator[Json]:
     """Yield the demand for each chute that has an instance in any state, as last calculated."""
-    at = last(call.now, service.SOFT_PERIOD)
+    at = last_run(call.now, service.SOFT_PERIOD)
     active = call.world.active_counts(at)
     existing = {instance.chute for instance in call.world.instances(at)}
-    for one in (one for one in call.world.chutes if one in existing):
+    for one in call.world.chutes:
+        if one not in existing:
+            continue
         load = one.utilization(at)
         invocations = int(2000 * load)
         price = one.base_multiplier * service.DEAREST_RATE / HOUR
@@ -145,19 +151,20 @@ def metrics(call: Call) -> Iterator[Json]:
             "chute_id": one.chute_id,
             "compute_multiplier": one.base_multiplier,
             "total_invocations": invocations,
-            "total_compute_time": invocations * 1.5,
+            "total_compute_time": invocations * _INVOCATION_SECONDS,
             "rate_limit_count": int(invocations * _refused(load)),
             "instance_count": active[one],
             "utilization": load,
             "per_second_price_usd": price,
-            "total_usage_usd": invocations * 1.5 * price,
+            "total_usage_usd": invocations * _INVOCATION_SECONDS * price,
         }
 
 
 def utilization(call: Call) -> list[Json]:
-    world, now, run = call.world, call.now, last(call.now, service.SOFT_PERIOD)
+    """Return load and number of instances at the autoscaler's last soft run, and current counts and targets."""
+    world, now, run = call.world, call.now, last_run(call.now, service.SOFT_PERIOD)
     totals = Counter(one.chute for one in world.instances(now))
-    earlier, current = world.active_counts(run), world.active_counts(now)
+    at_run, current = world.active_counts(run), world.active_counts(now)
     rows = []
     for one in (one for one in world.chutes if one.scaled):
         active, target = current[one], world.target(one, now)
@@ -165,7 +172,7 @@ def utilization(call: Call) -> list[Json]:
             "chute_id": one.chute_id,
             "name": one.name if one.public else "[private chute]",
             "timestamp": _iso(run),
-            "instance_count": earlier[one],
+            "instance_count": at_run[one],
             "target_count": target,
             "total_instance_count": totals[one],
             "active_instance_count": active,
@@ -174,7 +181,7 @@ def utilization(call: Call) -> list[Json]:
         }
         for window, seconds in (("5m", 5 * MINUTE), ("15m", 15 * MINUTE), ("1h", HOUR)):
             # The service measures nothing for a chute without an instance.
-            load = one.utilization(run - seconds / 2) if earlier[one] else 0.0
+            load = one.utilization(run - seconds / 2) if at_run[one] else 0.0
             row |= {f"utilization_{window}": round(load, 4), f"rate_limit_ratio_{window}": round(_refused(load), 4)}
         rows.append(row)
     return rows
@@ -235,6 +242,7 @@ def servers(call: Call) -> Json:
 
 
 def maintenance(call: Call) -> Json:
+    """Return the maintenance window, and the miner's servers with TEE. Servers with an upgrade slot use a slot."""
     world, now, (opens, closes) = call.world, call.now, call.world.window
     servers = [
         _fields(server, "server_id name")
@@ -271,7 +279,7 @@ def server_maintenance(call: Call) -> Json:
         for one in call.world.instances(call.now, call.signer.hotkey)
         if one.active(call.now) and not {*server.gpus}.isdisjoint(one.gpus)
     ]
-    return {"awaiting_replacement": waiting, "pending_deadline": _iso(server.upgrade[0] + 3 * HOUR)}
+    return {"awaiting_replacement": waiting, "pending_deadline": _iso(server.upgrade.begins + _MAX_PENDING)}
 
 
 def server_slot(call: Call) -> Json:
@@ -301,6 +309,7 @@ def platform_gpus(call: Call) -> Json:
 
 
 def held_gpus(call: Call) -> Json:
+    """Return the GPUs that run instances, by miner. Miners with GPUs but no instance have an empty list."""
     hotkey = call.query.get("hotkey")
     miners = [one.hotkey for one in call.world.miners if one.gpus and hotkey in (None, one.hotkey)]
     held: Json = {one: {"provisioned": []} for one in miners}
@@ -336,7 +345,7 @@ def _billing(instance: Instance, now: float) -> Json:
     """Return who pays for a private instance, and until when. Requests extend it, at most once a minute."""
     if instance.chute.public:
         return {}
-    until = last(min(now, instance.ended_at), MINUTE) + 15 * MINUTE if instance.activated_at <= now else None
+    until = last_run(min(now, instance.ended_at), MINUTE) + 15 * MINUTE if instance.activated_at <= now else None
     return {"stop_billing_at": _iso(until), "billed_to": make_uuid("user", instance.chute_id)}
 
 
@@ -364,8 +373,8 @@ def active_instances(call: Call) -> list[Json]:
 
 
 def audit_list(now: float) -> list[Json]:
-    """Return the validator's report of each hour that began within 25 hours. The block is the number of the hour."""
-    newest = round(last(now - MINUTE, HOUR) / HOUR)
+    """Return the validator's newest 25 reports. Each is made a minute after its hour, whose number is in the path."""
+    newest = round(last_run(now - MINUTE, HOUR) / HOUR)
     return [
         {
             "path": f"audit/validator/{_VALIDATOR}/{hour}.json",
@@ -382,6 +391,7 @@ def audit(call: Call) -> list[Json]:
 
 
 def audit_report(call: Call) -> Json:
+    """Return all instances that existed in the hour of a report, and their multipliers in it."""
     end = HOUR * int(call.query["path"].rpartition("/")[2].removesuffix(".json"))
     found = [one for one in call.world.all_instances(end) if one.ended_at > end - HOUR]
     return {

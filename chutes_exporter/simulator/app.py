@@ -23,6 +23,7 @@ from chutes_exporter.api.endpoints import ENDPOINTS, HELD_GPUS, MINER_GPUS, PLAT
 from chutes_exporter.api.keys import verify_headers
 from chutes_exporter.chain.node import CHAIN
 from chutes_exporter.config import Address
+from chutes_exporter.duration import MINUTE
 from chutes_exporter.simulator import answers, chain
 from chutes_exporter.simulator.world import World
 from chutes_exporter.web.server import bound_address, open_socket, serving
@@ -73,6 +74,7 @@ def parse_fault(text: str) -> tuple[str, Fault]:
     """Parse ``ENDPOINT=KIND`` or ``ENDPOINT=KIND:VALUE``, or raise ValueError with examples."""
     name, _, rest = text.partition("=")
     kind, _, value = rest.partition(":")
+    # An unknown endpoint has no kinds.
     kinds = _KINDS if name in {endpoint.name for endpoint in (*ENDPOINTS, CHAIN)} else {}
     try:
         return name, kinds[kind](value)
@@ -121,7 +123,7 @@ class Simulator:
             routes=[
                 Route(endpoint.path or _CHAIN_PATH, self._route(endpoint), methods=[endpoint.method])
                 for endpoint in (*ENDPOINTS, CHAIN)
-                # Their path is that of another endpoint.
+                # Their path is that of HELD_GPUS.
                 if endpoint not in (MINER_GPUS, PLATFORM_GPUS)
             ],
         )
@@ -136,9 +138,12 @@ class Simulator:
         await self._serving.__aexit__(None, None, None)
 
     def _route(self, endpoint: Endpoint[Any]) -> Callable[[Request], Any]:
+        """Return the function that answers requests to an endpoint, unless its fault changes the answer."""
+
         async def route(request: Request) -> Response:
             asked, query, headers = endpoint, request.query_params, request.headers
             if endpoint is HELD_GPUS:
+                # Three endpoints have this path.
                 asked = MINER_GPUS if "hotkey" in query else HELD_GPUS if "detailed" in query else PLATFORM_GPUS
             name = asked.name
             self.in_flight[name] += 1
@@ -147,8 +152,8 @@ class Simulator:
                 del self.faults[name]
             try:
                 await asyncio.sleep(fault.latency)
-                asked_node = await request.json() if endpoint is CHAIN else None
-                response = self._respond(request, asked, fault, asked_node)
+                node_call = await request.json() if endpoint is CHAIN else None
+                response = self._respond(request, asked, fault, node_call)
             except asyncio.CancelledError:
                 # The server stops or the client disconnected, so nobody reads this answer.
                 return Response(status_code=503)
@@ -163,7 +168,8 @@ class Simulator:
 
         return route
 
-    def _respond(self, request: Request, endpoint: Endpoint[Any], fault: Fault, asked_node: Any) -> Response:
+    def _respond(self, request: Request, endpoint: Endpoint[Any], fault: Fault, node_call: Any) -> Response:
+        """Return the answer of the world, or of the fault. An HTTPException is an answer with its status."""
         if fault.body is not None:
             return Response(fault.body, fault.status or 200)
         if fault.status is not None:
@@ -174,7 +180,7 @@ class Simulator:
         if endpoint is CHAIN:
             block = chain.make_block(self.world, now)
             self._blocks[block.hash] = block
-            return JSONResponse(chain.respond(asked_node, block, self._blocks))
+            return JSONResponse(chain.respond(node_call, block, self._blocks))
         call = answers.Call(self.world, now, signer, request.path_params, request.query_params)
         # The function of an endpoint has its name.
         answer = getattr(answers, endpoint.name)(call)
@@ -188,10 +194,10 @@ class Simulator:
         return Response("".join(lines))
 
     def _authenticate(self, request: Request, endpoint: Endpoint[Any], now: float) -> Miner:
-        """Check a signature like the service: form, clock, signature, registration."""
+        """Return the miner that signed, or raise HTTPException. The checks and their order are the service's."""
         names = ("hotkey", "nonce", "signature")
         hotkey, nonce, signature = (request.headers.get(f"x-chutes-{name}", "") for name in names)
-        if not nonce.isdigit() or abs(now - int(nonce)) >= 600:
+        if not nonce.isdigit() or abs(now - int(nonce)) >= 10 * MINUTE:
             raise HTTPException(401, "Invalid nonce!")
         if not verify_headers(hotkey, nonce, signature, endpoint.purpose):
             message = f"{hotkey}:{nonce}:{endpoint.purpose}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _START: Final = 9_593_342
 """The block at the start of the world."""
+_BLOCK_SECONDS: Final = 12
 _TEMPO: Final = 360
 _ALPHA_PER_BLOCK: Final = 410_000_000
 _OWNER: Final = hashlib.sha256(b"owner").digest()
@@ -52,7 +53,7 @@ def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -
 
 
 def block_number(world: World, now: float) -> int:
-    return _START + int((now - world.start) // 12)
+    return _START + int((now - world.start) // _BLOCK_SECONDS)
 
 
 def make_block(world: World, now: float) -> Block:
@@ -74,6 +75,7 @@ def next_seat(world: World, now: float) -> int | None:
 
 
 def _state(world: World, now: float) -> tuple[s.State, list[Seat]]:
+    """Return the subnet and its seats by UID in the newest block. Miners share all emission by their incentive."""
     incentives = world.incentives(now)
     block, total = block_number(world, now), sum(incentives.values()) or 1
     # The epoch of a block has been paid in the block before.
@@ -91,7 +93,7 @@ def _state(world: World, now: float) -> tuple[s.State, list[Seat]]:
     ]
     state = s.State(
         block=block,
-        milliseconds=int(1000 * (world.start + 12 * (block - _START))),
+        milliseconds=int(1000 * (world.start + _BLOCK_SECONDS * (block - _START))),
         seats=len(seats),
         max_seats=len(seats),
         immunity_period=7200,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator.service import End
-from chutes_exporter.simulator.world import LONGEST_START, Size, World
+from chutes_exporter.simulator.world import LONGEST_START, NO_UPGRADE, Size, Upgrade, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,6 +36,7 @@ _FLEET: Final = (
 )
 """Model and number of GPUs of each server of the first miner, and its trouble. The last exists only if it is idle."""
 _UPGRADING = 3
+"""The index of the server that has not come back from its upgrade."""
 _WITHOUT_TEE = 7
 
 
@@ -67,6 +68,7 @@ class DemoWorld(World):
         return _FLEET[index][2] if _FLEET[index][2] in self._troubles else ""
 
     def make_server(self, uid: int, index: int) -> Server:
+        """Make a server, for the first miner the one of the fleet with its trouble."""
         server = super().make_server(uid, index)
         if uid:
             return server
@@ -75,11 +77,11 @@ class DemoWorld(World):
         is_new = is_tee and trouble in ("crash-loop", "idle")
         created = self.start - (3 * HOUR if is_new else (30 - index) * DAY)
         error = None if is_tee else self.gpu_errors[0]
-        version, upgrade = self.target_version if is_tee else None, (math.inf, math.inf)
-        if trouble == "upgrade":
-            version = "1.3.0"
+        version, upgrade = self.target_version if is_tee else None, NO_UPGRADE
         if trouble == "upgrade" and index == _UPGRADING:
-            version, upgrade = "1.3.1", (self.start - 4 * HOUR, math.inf)
+            version, upgrade = "1.3.1", Upgrade(self.start - 4 * HOUR)
+        elif trouble == "upgrade":
+            version = "1.3.0"
         return replace(
             server,
             name=f"{model.replace('_', '-')}-{index}",
@@ -95,14 +97,19 @@ class DemoWorld(World):
         if miner.uid:
             yield from super()._lives(miner, server)
             return
+        # The name ends with the index.
         now, trouble = self.start, self._trouble(int(server.name.rpartition("-")[2]))
+        if trouble == "idle":
+            return
         draw = self._random("steady", server.server_id)
-        for number, slot in enumerate(self._slots(miner, server) if trouble != "idle" else ()):
+        for number, slot in enumerate(self._slots(miner, server)):
             if trouble == "crash-loop" and not number:
+                # It is never verified, and purged after the start.
                 purged = now + 40 * MINUTE
                 yield self._staged(slot, purged - LONGEST_START, math.inf, math.inf, purged, End.PURGED)
             elif trouble == "crash-loop":
-                for minute in range(5, 3 * 1440, 25):
+                # For three days, one fails 20 minutes after its creation, and the next comes 5 minutes later.
+                for minute in range(5, 3 * 24 * 60, 25):
                     made = server.created_at + minute * MINUTE
                     times = (made, made + 3 * MINUTE, made + 7 * MINUTE, made + 20 * MINUTE)
                     yield self._staged(slot, *times, End.FAILURES)

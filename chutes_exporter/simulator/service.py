@@ -17,7 +17,12 @@ CACHE_PERIOD: Final = 10 * MINUTE
 SOFT_PERIOD: Final = 2 * MINUTE
 """Period of the autoscaler's soft runs, which set targets and boosts, and purge instances."""
 SCALING_THRESHOLD: Final = 0.75
-"""The utilization above which the autoscaler wants more instances."""
+"""The utilization above which the autoscaler wants more instances. Of a private chute, this one suffices."""
+_IDLE_THRESHOLD: Final = 0.3
+"""The utilization below which it wants one instance less."""
+# The active instances that it wants at least of a public chute, and how many more it wants at most at a run.
+_MIN_PUBLIC: Final = 2
+_MAX_STEP: Final = 5
 DEAREST_RATE: Final = 4.5
 """Hourly rate of the most expensive model in USD. The multiplier of a GPU is its rate divided by this."""
 SECURED_AFTER: Final = HOUR
@@ -26,8 +31,8 @@ _SETTLED_AFTER: Final = 5 * HOUR
 """This long after its activation, an instance loses the factors of urgency and bounty."""
 
 
-def last(now: float, period: float) -> float:
-    """Return the last run of a program that runs at every full period."""
+def last_run(now: float, period: float) -> float:
+    """Return the time of the last run of a program that runs at every full period."""
     return now // period * period
 
 
@@ -97,17 +102,20 @@ class Chute:
         return round(self.popularity * (0.35 + 0.75 * day), 6)
 
     def target_instances(self, run: float, active: int, *, bounty: bool) -> int:
-        """Return how many active instances the autoscaler wants at one of its runs, when some are active."""
+        """Return how many active instances the autoscaler wants at a run, at which so many are active.
+
+        A private chute gets its first instance for a bounty, and then one more at a time.
+        """
         load = self.utilization(run)
         if self.disabled:
-            target = 0
-        elif not self.public:
-            target = active + (load >= SCALING_THRESHOLD) if active else int(bounty)
-        elif active and load > SCALING_THRESHOLD:
-            target = max(2, active + min(5, math.ceil(10 * (load - SCALING_THRESHOLD))))
-        else:
-            target = max(2, active - (load < 0.3))
-        return min(self.max_instances, target)
+            return 0
+        if not self.public:
+            wants_more = load >= SCALING_THRESHOLD if active else bounty
+            return min(self.max_instances, active + 1 if wants_more else active)
+        step = -1 if load < _IDLE_THRESHOLD else 0
+        if active and load > SCALING_THRESHOLD:
+            step = min(_MAX_STEP, math.ceil(10 * (load - SCALING_THRESHOLD)))
+        return min(self.max_instances, max(_MIN_PUBLIC, active + step))
 
     @cached_property
     def base_multiplier(self) -> float:
@@ -127,10 +135,13 @@ class Chute:
         return factors
 
     def factors(self, now: float, bounty_age: float | None = None) -> dict[str, float]:
-        """Return the factors of the multiplier of an instance started now, with the age of the bounty in seconds."""
+        """Return the factors, by name, whose product is the multiplier of an instance that starts now.
+
+        Urgency follows the load at the autoscaler's last soft run. The age of the bounty is in seconds.
+        """
         factors = {"base": self.base_multiplier, **self.lasting_factors}
         if self.public and self.scaled:
-            above = self.utilization(last(now, SOFT_PERIOD)) - SCALING_THRESHOLD
+            above = self.utilization(last_run(now, SOFT_PERIOD)) - SCALING_THRESHOLD
             factors["urgency_boost"] = round(min(2.7, 1 + 4 * max(0.0, above)), 3)
         if bounty_age is not None:
             factors["bounty_boost"] = bounty_boost(bounty_age)
@@ -226,7 +237,10 @@ class Instance:
         return self._warmup_multiplier * self.chute.factors(self.created_at).get("urgency_boost", 1.0)
 
     def history(self, now: float) -> list[tuple[float, float, float]]:
-        """Return the start, end and multiplier of all records so far. There are none before the activation."""
+        """Return the start, end and multiplier of all records so far. There are none before the activation.
+
+        The end of a record that continues can be in the future.
+        """
         if self.activated_at > now:
             return []
         settled_at = self.activated_at + _SETTLED_AFTER

@@ -21,7 +21,7 @@ from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator import service
 from chutes_exporter.simulator.chain import next_seat
-from chutes_exporter.simulator.service import Chute, End, Gpu, Instance, last, make_random, make_uuid
+from chutes_exporter.simulator.service import Chute, End, Gpu, Instance, last_run, make_random, make_uuid
 
 if TYPE_CHECKING:
     import random
@@ -57,12 +57,19 @@ class Size:
     """Size of the readme of each chute."""
 
 
+class Upgrade(NamedTuple):
+    """The time in which a server has an upgrade slot."""
+
+    begins: float
+    ends: float = math.inf
+
+
+NO_UPGRADE: Final = Upgrade(math.inf)
+
+
 @dataclass(frozen=True)
 class Server:
-    """A machine of a miner, with the version before its upgrade, and the time in which it has an upgrade slot.
-
-    For the first ``pending_for`` seconds in the slot, its maintenance is pending.
-    """
+    """A machine of a miner. In its upgrade slot, the maintenance is pending at first, and the new version comes last."""
 
     server_id: str
     name: str
@@ -72,18 +79,17 @@ class Server:
     created_at: float
     updated_at: float | None
     gpus: tuple[Gpu, ...]
-    upgrade: tuple[float, float] = (math.inf, math.inf)
+    upgrade: Upgrade = NO_UPGRADE
     pending_for: float = 0.0
 
     def status(self, now: float) -> str:
         """Return the status of its maintenance. It has an upgrade slot unless this is none."""
-        begins, ends = self.upgrade
-        if not begins <= now < ends:
+        if not self.upgrade.begins <= now < self.upgrade.ends:
             return "none"
-        return "pending" if now < begins + self.pending_for else "maintenance"
+        return "pending" if now < self.upgrade.begins + self.pending_for else "maintenance"
 
     def version_at(self, now: float) -> str | None:
-        return World.target_version if self.upgrade[1] <= now else self.version
+        return World.target_version if self.upgrade.ends <= now else self.version
 
 
 @dataclass(eq=False)
@@ -202,18 +208,21 @@ class World:
         return make_random(self._seed, *parts)
 
     def make_chute(self, index: int) -> Chute:
+        """Make a chute. Of 40, 35 are private and one has no TEE. A few need dear GPUs, or more than one."""
         draw = self._random("chute", index)
         stem = self.chute_names[index % len(self.chute_names)]
         repeat = index // len(self.chute_names)
-        tee = index % 40 != 5
-        public = index % 10 == 2 or not tee
-        models: tuple[str, ...] = ("pro_6000",) if tee else _OLD_MODELS
-        if index % 20 == 4:
-            models = ("h200",) if index % 40 == 4 else ("b200", "h200")
-        gpu_count = draw.choice((1, 1, 1, 2, 4)) if public and tee else 1
+        has_tee = index % 40 != 5
+        is_public = index % 10 == 2 or not has_tee
+        gpu_count = draw.choice((1, 1, 1, 2, 4)) if is_public and has_tee else 1
+        models: tuple[str, ...] = ("pro_6000",)
         if index % 30 == 2:
             # Few servers can hold it, so there is nearly always a bounty.
             models, gpu_count = ("h200",), 8
+        elif index % 20 == 4:
+            models = ("h200",) if index % 40 == 4 else ("b200", "h200")
+        elif not has_tee:
+            models = _OLD_MODELS
         return Chute(
             chute_id=make_uuid(self._seed, "chute", index),
             name=f"{stem}-v{repeat}" if repeat else stem,
@@ -221,8 +230,8 @@ class World:
             seed=f"{self._seed}/chute/{index}",
             gpu_count=gpu_count,
             models=models,
-            public=public,
-            tee=tee,
+            public=is_public,
+            tee=has_tee,
             manual_boost=draw.choice((0.5, 1.75)) if index % 25 == 7 else None,
             scaled=draw.random() < 0.95,
             disabled=draw.random() < 0.04,
@@ -230,14 +239,15 @@ class World:
             popularity=draw.uniform(0.4, 1.5),
             deploy_period=draw.uniform(4, 25) * DAY,
             bounty_period=draw.uniform(3, 12) * HOUR,
-            max_instances=20 if public else 4,
-            bounty_lifetime=DAY if public else 2 * HOUR,
+            max_instances=20 if is_public else 4,
+            bounty_lifetime=DAY if is_public else 2 * HOUR,
         )
 
     def blacklist_reason(self, uid: int) -> str | None:
         return "Spoofed GPUs" if 0 < uid == self.size.miners - 1 else None
 
     def _miner(self, uid: int) -> Miner:
+        """Make the miner of a seat at the start. Three miners share a coldkey. Only active ones have servers."""
         draw = self._random("miner", uid)
         seed = hashlib.sha256(f"{self._seed}/hotkey/{uid}".encode()).hexdigest() if uid else TEST_SEED
         active = uid < self.size.active_miners
@@ -253,24 +263,28 @@ class World:
         )
 
     def _registrations(self) -> Iterator[float]:
-        """Give the seat that the chain's rule chooses to a newcomer, who launches nothing, again and again."""
+        """Give the seat that the chain's rule chooses to a newcomer, who launches nothing, again and again.
+
+        This is a life: it yields the time of each registration before it happens.
+        """
         for number in itertools.count():
             yield (now := self.start + (0.75 + number) * _SEAT_PERIOD / len(self.miners))
-            if (uid := next_seat(self, now)) is not None:
-                hotkey, coldkey = (
-                    hashlib.sha256(f"{self._seed}/{kind} of newcomer/{number}".encode())
-                    for kind in ("hotkey", "coldkey")
-                )
-                key = Hotkey.from_seed(hotkey.hexdigest(), source="simulator")
-                del self.by_hotkey[self.miners[uid].hotkey]
-                miner = Miner(uid, key, encode_ss58(coldkey.digest()), None, now, 0.0, ())
-                self.miners[uid] = self.by_hotkey[miner.hotkey] = miner
+            if (uid := next_seat(self, now)) is None:
+                continue
+            hotkey, coldkey = (
+                hashlib.sha256(f"{self._seed}/{kind} of newcomer/{number}".encode()) for kind in ("hotkey", "coldkey")
+            )
+            key = Hotkey.from_seed(hotkey.hexdigest(), source="simulator")
+            del self.by_hotkey[self.miners[uid].hotkey]
+            miner = Miner(uid, key, encode_ss58(coldkey.digest()), None, now, 0.0, ())
+            self.miners[uid] = self.by_hotkey[miner.hotkey] = miner
 
     def _servers(self, uid: int, count: int) -> tuple[Server, ...]:
         servers = [self.make_server(uid, index) for index in range(count)]
         return tuple(sorted(servers, key=lambda server: -server.created_at))
 
     def make_server(self, uid: int, index: int) -> Server:
+        """Make a server. One in seven is old and has no TEE, and then some of its GPUs are unverified."""
         draw = self._random("server", uid, index)
         is_tee = index % 7 != 4
         model = draw.choice(("pro_6000",) * 18 + ("h200", "b200")) if is_tee else draw.choice(_OLD_MODELS)
@@ -290,11 +304,10 @@ class World:
             created_at=created,
             updated_at=created + DAY if is_tee else None,
             gpus=tuple(
-                # Only an old GPU without TEE can be unverified.
                 self._gpu(server_id, model, device, created, error if not is_tee and draw.random() < 0.4 else None)
                 for device in range(draw.choice((4, 8, 8)) if is_tee else 2)
             ),
-            upgrade=(upgraded, upgraded + draw.uniform(0.05, 0.2) * turn) if is_upgraded else (math.inf, math.inf),
+            upgrade=Upgrade(upgraded, upgraded + draw.uniform(0.05, 0.2) * turn) if is_upgraded else NO_UPGRADE,
         )
 
     def _gpu(self, server_id: str, model: str, device: int, created: float, error: str | None) -> Gpu:
@@ -306,6 +319,7 @@ class World:
         return map(self._life, self._slots(miner, server))
 
     def _slots(self, miner: Miner, server: Server) -> Iterator[Slot]:
+        """Divide the verified GPUs of a server into groups, until no chute of the server fits the rest."""
         draw = self._random("slots", server.server_id)
         gpus = [gpu for gpu in server.gpus if gpu.verified_at is not None]
         models = {gpu.gpu_identifier for gpu in gpus}
@@ -358,7 +372,7 @@ class World:
 
     def target(self, chute: Chute, now: float) -> int:
         """Return how many active instances the autoscaler has last wanted of a chute."""
-        run = last(now, service.SOFT_PERIOD)
+        run = last_run(now, service.SOFT_PERIOD)
         active = sum(one.active(run) for one in self._recent[chute])
         return chute.target_instances(run, active, bounty=self.bounty_age(chute, run) is not None)
 
@@ -376,7 +390,7 @@ class World:
     def _staged(
         self, slot: Slot, created: float, verified: float, activated: float, ended: float, end: End
     ) -> Iterator[float]:
-        """Run an instance whose times are known."""
+        """Run one instance whose times are known. It is a life: it yields the time at which it continues."""
         yield created
         chute = make_random(slot.seed).choice(slot.chutes)
         times = (created, verified, activated, ended, end)
@@ -385,13 +399,13 @@ class World:
         self.add(instance)
 
     def _life(self, slot: Slot) -> Iterator[float]:
-        """Run one instance after another, each where the service wants it."""
+        """Run one instance after another, each of a chute that wants more. Yield the times at which it continues."""
         now, draw, ids = slot.begins_at, make_random(slot.seed), itertools.count(1)
         while True:
             yield now
-            back = next((ends for begins, ends, _ in slot.outages if begins <= now < ends), None)
-            if back is not None:
-                now = back + MINUTE
+            outage_end = next((ends for begins, ends, _ in slot.outages if begins <= now < ends), None)
+            if outage_end is not None:
+                now = outage_end + MINUTE
                 continue
             tried = draw.sample(slot.chutes, min(4, len(slot.chutes)))
             chute = next((one for one in tried if self._wants(one, now)), None)
@@ -400,14 +414,15 @@ class World:
                 continue
             instance = Instance(make_uuid(slot.seed, next(ids)), slot.hotkey, chute, slot.gpus, now)
             self.add(instance)
-            starts = _start(slot, instance, draw)
-            if starts < instance.ended_at:
-                yield starts
-                age = self.bounty_age(chute, starts)
+            activation = _start(slot, instance, draw)
+            if activation < instance.ended_at:
+                yield activation
+                age = self.bounty_age(chute, activation)
                 instance.bounty_boost = 1.0 if age is None else service.bounty_boost(age)
-                instance.activated_at = starts
+                instance.activated_at = activation
                 _serve(slot, instance, draw)
             pause = draw.uniform(1, 10) * MINUTE
+            # One pause in five takes hours.
             now = instance.ended_at + (draw.expovariate(1 / (5 * HOUR)) if draw.random() < 0.2 else pause)
 
     def work(self, now: float, seconds: float, *, per_chute: bool = False) -> dict[tuple[str, str], Work]:
@@ -415,9 +430,10 @@ class World:
 
         The window of some seconds ended at the last refresh of the service's cache.
         """
-        return self._compute(last(now, service.CACHE_PERIOD), seconds, per_chute=per_chute)
+        return self._compute(last_run(now, service.CACHE_PERIOD), seconds, per_chute=per_chute)
 
     def _work(self, until: float, seconds: float, *, per_chute: bool) -> dict[tuple[str, str], Work]:
+        """Return the compute in a window, of the instances that count at its end. See work."""
         begins = until - seconds
         groups: defaultdict[tuple[str, str], list[Instance]] = defaultdict(list)
         for one in self.all_instances(until):
@@ -445,7 +461,7 @@ class World:
 
     def incentives(self, now: float) -> dict[str, int]:
         """Return the chain's incentive of each seat that has one, 1 to 65535, as set at the last full hour."""
-        shares = self.shares(last(now, HOUR))
+        shares = self.shares(last_run(now, HOUR))
         return {hotkey: incentive for hotkey, share in shares.items() if (incentive := int(65535 * share))}
 
     def history(self, hotkey: str, now: float) -> list[tuple[float, int, int]]:
@@ -453,10 +469,11 @@ class World:
 
         An hour has its Unix time, the GPUs of the distinct chutes that ran, and the GPUs of all instances.
         """
-        at = last(now, service.CACHE_PERIOD)
+        at = last_run(now, service.CACHE_PERIOD)
         ran = [one for one in self.all_instances(at, hotkey) if one.activated_at <= at]
         rows = []
-        for hour in (last(at, HOUR) - age * HOUR for age in range(168, -1, -1) if ran):
+        for age in range(168, -1, -1) if ran else ():
+            hour = last_run(at, HOUR) - age * HOUR
             running = [one for one in ran if one.activated_at <= hour < one.ended_at]
             unique = sum(chute.gpu_count for chute in {one.chute for one in running})
             rows.append((hour, unique, sum(len(one.gpus) for one in running)))
@@ -477,6 +494,7 @@ class World:
             if now < claimed:
                 jobs.append(replace(job, tried_by=hotkeys[1:]))
             elif now >= over and draw.random() < 0.06:
+                # It is stuck: its miner has not finished it, and can release it.
                 jobs.append(job if job_id in self.released_jobs else replace(job, miner=tried[0]))
             elif now >= over:
                 (status,) = draw.choices(
@@ -487,23 +505,27 @@ class World:
 
 
 def _start(slot: Slot, instance: Instance, draw: random.Random) -> float:
-    """Choose how an instance starts, and return the time of its activation, which is infinite for a failed start."""
+    """Choose how an instance starts, and set its verification and its end without activation.
+
+    Return the time of its activation, which is infinite for a failed start. It may be after the end.
+    """
     created = instance.created_at
     verified = instance.verified_at = created + draw.uniform(1, 5) * MINUTE
     purged = min(created + LONGEST_START, verified + LONGEST_INACTIVE)
     fate = draw.random()
-    if fate < 0.02:
+    never_verified, fails = fate < 0.02, fate < 0.04
+    if never_verified:
         instance.verified_at, purged = math.inf, created + LONGEST_START
-    instance.cut(last(purged, service.SOFT_PERIOD) + service.SOFT_PERIOD, End.PURGED)
-    if fate < 0.04:
+    instance.cut(last_run(purged, service.SOFT_PERIOD) + service.SOFT_PERIOD, End.PURGED)
+    if fails:
         instance.cut(created + draw.uniform(0.4, 5) * HOUR, End.MINER)
     starts = verified + draw.uniform(2, 40) * MINUTE
     slot.limit(instance)
-    return math.inf if fate < 0.04 else starts
+    return math.inf if fails else starts
 
 
 def _serve(slot: Slot, instance: Instance, draw: random.Random) -> None:
-    """Choose the end of an instance that has become active."""
+    """Choose the end of an instance that has become active. One in twenty is deleted before its score is secured."""
     now, chute = instance.activated_at, instance.chute
     instance.ended_at = math.inf
     if draw.random() < 0.05:
