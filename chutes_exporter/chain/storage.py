@@ -47,6 +47,7 @@ class Item:
             return self.default
         data, start, count = bytes.fromhex(text.removeprefix("0x")), 0, 1
         if self.is_list:
+            # It begins with its length.
             if not data or data[0] & 3 not in _LENGTH_BYTES:
                 raise ValueError("its length cannot be read")
             start = _LENGTH_BYTES[data[0] & 3]

@@ -78,8 +78,7 @@ def make_plan(settings: Settings) -> Plan:
 
 def _entry(collector: Collector, settings: Settings) -> Entry:
     """Return a collector with its feeds, and with the miners that it has samples of."""
-    chosen_by_flag = settings.collectors.get(collector.name)
-    only_watched = collector.watched_only and not chosen_by_flag
+    only_watched = collector.watched_only and not settings.collectors.get(collector.name)
     miners = Miners(settings.watched, "watched" if only_watched else settings.miners)
     # Stats per chute of a single miner are a small answer. For more miners, one large answer needs fewer requests.
     single = next(iter(settings.watched)) if miners.choice == "watched" and len(settings.watched) == 1 else THE_PLATFORM

@@ -63,15 +63,12 @@ class Renderer:
         return made
 
     def _kept_or_made(self, entry: Entry, snapshots: Snapshots, form: Format, room: int) -> Lines:
-        """Return the kept lines if no answer has changed, else make them.
-
-        Lines without a body are made again only if they fit now.
-        """
+        """Return the kept lines if no answer has changed. Lines without a body are made again if they fit now."""
         versions = tuple([snapshots[feed].version if feed in snapshots else 0 for feed in entry.all_feeds])
         kept = self._kept.get((entry, form))
         if kept is not None and kept.versions == versions:
-            still_too_large = kept.body is None and kept.series > room
-            if kept.body is not None or still_too_large:
+            fits_now = kept.series <= room
+            if kept.body is not None or not fits_now:
                 return kept
         samples = Samples(room)
         outcomes = collect(entry, snapshots, samples)

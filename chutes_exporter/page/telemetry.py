@@ -253,7 +253,7 @@ def _add_settings(out: Samples, settings: Settings, client: ChutesClient) -> Non
 
 
 def _add_collectors(out: Samples, made: Mapping[Entry, Lines], states: States) -> None:
-    """Add the state of each collector of a page."""
+    """Add the state of each collector of a page. Where an endpoint is missing, that is only that it is off."""
     for entry, lines in made.items():
         name, is_off = entry.collector.name, False
         for hotkey, feeds in entry.feeds.items():

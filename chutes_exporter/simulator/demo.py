@@ -65,7 +65,8 @@ class DemoWorld(World):
         return "Spoofed GPUs" if uid == 0 and "blacklisted" in self._troubles else super().blacklist_reason(uid)
 
     def _trouble(self, index: int) -> str:
-        return _FLEET[index][2] if _FLEET[index][2] in self._troubles else ""
+        *_, trouble = _FLEET[index]
+        return trouble if trouble in self._troubles else ""
 
     def make_server(self, uid: int, index: int) -> Server:
         """Make a server, for the first miner the one of the fleet with its trouble."""
@@ -94,6 +95,7 @@ class DemoWorld(World):
         )
 
     def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
+        """Yield lives like World. On the first miner's servers, they are steady or follow the server's trouble."""
         if miner.uid:
             yield from super()._lives(miner, server)
             return
@@ -117,7 +119,7 @@ class DemoWorld(World):
                 # One instance stays, between those that come and go.
                 made, stays = now - draw.uniform(5, 30) * HOUR, now + draw.uniform(2, 20) * HOUR
                 is_dead = trouble == "dead-server"
-                outage = made, math.inf if is_dead else stays, End.SCALED_DOWN
+                outage = made, (math.inf if is_dead else stays), End.SCALED_DOWN
                 yield self._life(slot._replace(outages=(*slot.outages, outage)))
                 ended, end = (now - 40 * MINUTE, End.FAILURES) if is_dead else (stays, End.SCALED_DOWN)
                 yield self._staged(slot, made, made + 2 * MINUTE, made + 9 * MINUTE, ended, end)

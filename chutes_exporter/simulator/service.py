@@ -237,10 +237,7 @@ class Instance:
         return self._warmup_multiplier * self.chute.factors(self.created_at).get("urgency_boost", 1.0)
 
     def history(self, now: float) -> list[tuple[float, float, float]]:
-        """Return the start, end and multiplier of all records so far. There are none before the activation.
-
-        The end of a record that continues can be in the future.
-        """
+        """Return start, end (maybe later) and multiplier of all records so far, of which activation makes the first."""
         if self.activated_at > now:
             return []
         settled_at = self.activated_at + _SETTLED_AFTER

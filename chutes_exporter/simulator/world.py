@@ -69,7 +69,7 @@ NO_UPGRADE: Final = Upgrade(math.inf)
 
 @dataclass(frozen=True)
 class Server:
-    """A machine of a miner. In its upgrade slot, the maintenance is pending at first, and the new version comes last."""
+    """A machine of a miner. In its upgrade slot, maintenance is pending at first. It has the new version afterwards."""
 
     server_id: str
     name: str
@@ -263,10 +263,7 @@ class World:
         )
 
     def _registrations(self) -> Iterator[float]:
-        """Give the seat that the chain's rule chooses to a newcomer, who launches nothing, again and again.
-
-        This is a life: it yields the time of each registration before it happens.
-        """
+        """Yield the times at which a newcomer registers. The newcomer gets the seat that the chain's rule chooses."""
         for number in itertools.count():
             yield (now := self.start + (0.75 + number) * _SEAT_PERIOD / len(self.miners))
             if (uid := next_seat(self, now)) is None:
@@ -284,7 +281,7 @@ class World:
         return tuple(sorted(servers, key=lambda server: -server.created_at))
 
     def make_server(self, uid: int, index: int) -> Server:
-        """Make a server. One in seven is old and has no TEE, and then some of its GPUs are unverified."""
+        """Make a server. One in seven is old and has no TEE, and some GPUs of these are unverified."""
         draw = self._random("server", uid, index)
         is_tee = index % 7 != 4
         model = draw.choice(("pro_6000",) * 18 + ("h200", "b200")) if is_tee else draw.choice(_OLD_MODELS)
@@ -505,10 +502,7 @@ class World:
 
 
 def _start(slot: Slot, instance: Instance, draw: random.Random) -> float:
-    """Choose how an instance starts, and set its verification and its end without activation.
-
-    Return the time of its activation, which is infinite for a failed start. It may be after the end.
-    """
+    """Choose how an instance starts, and its end if it does not. Return its activation, infinite for a failed start."""
     created = instance.created_at
     verified = instance.verified_at = created + draw.uniform(1, 5) * MINUTE
     purged = min(created + LONGEST_START, verified + LONGEST_INACTIVE)
@@ -533,6 +527,7 @@ def _serve(slot: Slot, instance: Instance, draw: random.Random) -> None:
     else:
         unused = End.SCALED_DOWN if chute.public else End.IDLE
         end = draw.choices((End.MINER, End.FAILURES, unused), (20, 10, 70))[0]
+        # The service scales down no instance that has been active for less than 63 minutes.
         instance.cut(now + 63 * MINUTE + draw.expovariate(1 / (40 * HOUR)), end)
     # A rolling update replaces it some time after a new version.
     deployed = chute.deployed_at(instance.created_at) + chute.deploy_period
