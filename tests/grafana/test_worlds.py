@@ -33,6 +33,7 @@ FIRING = {
         "ChutesInstanceStartSlow",
         "ChutesMinerBlacklisted",
         "ChutesMinerDeregistered",
+        "ChutesMinerSeatAtRisk",
         "ChutesServerInMaintenance",
         "ChutesServerVersionRefused",
         "ChutesUpgradeWindowClosing",
