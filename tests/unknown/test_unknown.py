@@ -80,7 +80,14 @@ async def _eras(directory: Path) -> dict[str, Era]:
     simulator, key = Simulator(world, clock=clock), world.miners[0].key
     api = Api(simulator, *(miner.hotkey for miner in world.miners[:2]))
     async with simulator:
-        settings = patient(simulator.url, keys=(key,), miners="active", collectors=OPTIONAL, **FIGURES)
+        settings = patient(
+            simulator.url,
+            keys=(key,),
+            miners="active",
+            collectors=OPTIONAL,
+            chain_url=simulator.chain_url,
+            **FIGURES,
+        )
         async with Exporter(settings, clock=clock, monotonic=steady) as exporter:
             past = [await _page_at(exporter, clock, steady, hours) for hours in (18, 7)]
             clock.now = steady.now = END
