@@ -66,11 +66,13 @@ for command in (demo, serve, check, status, advise, incidents, query, backfill, 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. An error is a line without a traceback and without a secret."""
     try:
+        # Without the standalone mode, click returns the status of Context.exit().
         exit_status = cli.main(arguments, prog_name="chutes-exporter", standalone_mode=False)
     except (click.ClickException, ConfigError, ClientSetupError) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
         context = getattr(error, "ctx", None)
         click.echo(f"Error: {scrub(text)}" + (f" (see {context.command_path} --help)" if context else ""), err=True)
+        # A setting that cannot be used counts as a wrong command line.
         exit_status = getattr(error, "exit_code", click.UsageError.exit_code)
     except click.Abort:
         click.echo("Aborted.", err=True)

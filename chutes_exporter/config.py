@@ -118,30 +118,32 @@ def make_settings(
     warnings: Iterable[str] = (),
     **others: Any,
 ) -> Settings:
-    """Return settings with these and further warnings, or raise ConfigError if one needs another that is missing.
+    """Return settings, or raise ConfigError if one of them needs another that is missing.
 
-    The miners of the keys are watched like ``hotkeys``. Without a choice, ``miners`` are the watched ones, or all.
+    The miners of the keys are watched like ``hotkeys``. If ``miners`` is None, it becomes ``watched`` if a miner is
+    watched, otherwise ``all``. The settings have these warnings and those about risky or unknown values.
     """
     keys = tuple(keys)
     watched = frozenset(hotkeys) | {key.address for key in keys}
     settings = Settings(watched=watched, keys=keys, miners=miners or ("watched" if watched else "all"), **others)
     if settings.miners == "watched" and not watched:
         raise ConfigError("--miners watched needs a watched miner: add --hotkey or --hotkey-file")
-    for collector in COLLECTORS:
-        if settings.collectors.get(collector.name):
-            if collector.needs_key and not keys:
-                raise ConfigError(f"--collector.{collector.name} needs a hotkey's key: add --hotkey-file")
-            if collector.needs_chain and not settings.chain_url:
-                raise ConfigError(f"--collector.{collector.name} needs a node of the chain: add --chain.url")
-            if collector.scope == "miner" and not watched:
-                raise ConfigError(f"--collector.{collector.name} needs a watched miner: add --hotkey or --hotkey-file")
+    # A collector that the user did not switch on is off, without an error, if it lacks something.
+    for collector in (one for one in COLLECTORS if settings.collectors.get(one.name)):
+        if collector.needs_key and not keys:
+            raise ConfigError(f"--collector.{collector.name} needs a hotkey's key: add --hotkey-file")
+        if collector.needs_chain and not settings.chain_url:
+            raise ConfigError(f"--collector.{collector.name} needs a node of the chain: add --chain.url")
+        if collector.scope == "miner" and not watched:
+            raise ConfigError(f"--collector.{collector.name} needs a watched miner: add --hotkey or --hotkey-file")
     return replace(settings, warnings=(*warnings, *_warnings(settings)))
 
 
 def _warnings(settings: Settings) -> Iterator[str]:
     url = settings.api_url
-    host = _URL.match(url)
-    if url.startswith("http:") and settings.keys and not (host and _is_loopback(host["host"].strip("[]"))):
+    match = _URL.match(url)
+    stays_here = match is not None and _is_loopback(match["host"].strip("[]"))
+    if settings.keys and url.startswith("http:") and not stays_here:
         yield (
             f"--api.url: signatures go to {url} without encryption, "
             "and anybody who reads one can use it for 10 minutes. Use https://"
@@ -164,7 +166,7 @@ _SECRETS = {"MINER_SEED": Hotkey.from_seed, "MINER_PRIVATE_KEY": Hotkey.from_pri
 
 
 def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> Credentials:
-    """Read hotkey files, and ``MINER_SEED`` or ``MINER_PRIVATE_KEY`` with ``MINER_SS58``."""
+    """Read hotkey files and the environment's key. Errors are returned, so that ``check`` can list them all."""
     keys: dict[str, Hotkey] = {}
     errors: list[str] = []
     warnings: list[str] = []
@@ -178,23 +180,32 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
         if readable_by_others(path.expanduser()):
             command = f"chmod 600 {shlex.quote(str(path.expanduser()))}"
             warnings.append(f"other users of this machine can read {path}: run {command}")
+    try:
+        if (found := _environment_key(environment, is_only_source=not keys and not errors)) is not None:
+            keys.setdefault(found.address, found)
+    except HotkeyError as error:
+        errors.append(str(error))
+    return Credentials(tuple(keys.values()), tuple(map(scrub, errors)), tuple(map(scrub, warnings)))
+
+
+def _environment_key(environment: Mapping[str, str], *, is_only_source: bool) -> Hotkey | None:
+    """Return the environment's key or None, or raise HotkeyError.
+
+    Without another source of a key, an address without a secret is an error, and so is an empty ``MINER_SEED``.
+    """
     secrets = [name for name in _SECRETS if environment.get(name, "").strip()]
     if len(secrets) > 1:
-        errors.append(f"{' and '.join(secrets)} are both set: unset one of them")
-    elif secrets:
+        raise HotkeyError(f"{' and '.join(secrets)} are both set: unset one of them")
+    if secrets:
         (name,) = secrets
         address = environment.get("MINER_SS58", "").strip()
-        try:
-            key = _SECRETS[name](environment[name], address=address, source=f"{name} and MINER_SS58")
-            keys.setdefault(key.address, key)
-        except HotkeyError as error:
-            errors.append(str(error))
-    elif environment.keys() & {"MINER_SS58", *_SECRETS} and not keys and not errors:
-        errors.append(
+        return _SECRETS[name](environment[name], address=address, source=f"{name} and MINER_SS58")
+    if is_only_source and environment.keys() & {"MINER_SS58", *_SECRETS}:
+        raise HotkeyError(
             f"MINER_SS58 needs a key: set {' or '.join(_SECRETS)}, which the miners' Secret has as seed or privateKey. "
             "For public data only, unset MINER_SS58 and set CHUTES_EXPORTER_HOTKEY"
         )
-    return Credentials(tuple(keys.values()), tuple(map(scrub, errors)), tuple(map(scrub, warnings)))
+    return None
 
 
 def parse_hotkey(text: str) -> str:
@@ -204,10 +215,7 @@ def parse_hotkey(text: str) -> str:
 
 
 def parse_path(text: str) -> str:
-    """Parse the path of the metrics page.
-
-    It raises ConfigError if a browser would ask for another path, or the path has another page.
-    """
+    """Parse the path of the metrics. Raise ConfigError if a browser would change it, or another page has it."""
     if not _PATH.fullmatch(text) or text in _RESERVED_PATHS:
         raise ConfigError(
             f"{text!r} cannot be the path of the metrics: write names of letters, digits and -._~ after a / each, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 Level = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["logfmt", "json"]
 
-
 _LIMITED = ("asyncio", "server", "uvicorn.error")
 """Loggers whose lines clients can cause."""
 _LIMIT_SECONDS = 60.0
@@ -29,7 +29,7 @@ class RateLimit(logging.Filter):
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._monotonic = monotonic
-        self._last: dict[tuple[str, str], float] = {}
+        self._written_at: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to write a line."""
@@ -37,24 +37,23 @@ class RateLimit(logging.Filter):
             return True
         # The first line of a message is its kind. The messages of structlog are dictionaries here.
         event = record.msg["event"] if isinstance(record.msg, dict) else record.msg
-        kind, now = (record.name, str(event).partition("\n")[0]), self._monotonic()
-        if now - self._last.get(kind, -_LIMIT_SECONDS) < _LIMIT_SECONDS:
+        kind = (record.name, str(event).partition("\n")[0])
+        now = self._monotonic()
+        if now - self._written_at.get(kind, -math.inf) < _LIMIT_SECONDS:
             return False
-        self._last[kind] = now
+        self._written_at[kind] = now
         return True
 
 
 def configure(level: Level, form: LogFormat) -> None:
-    """Configure logging for this package and all libraries, from a minimum level on."""
+    """Write lines of this package and of all libraries in the same form, from a minimum level on."""
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
     ]
-    render: Processor = (
-        structlog.processors.JSONRenderer()
-        if form == "json"
-        else structlog.processors.LogfmtRenderer(key_order=("ts", "level", "msg"), bool_as_flag=False)
-    )
+    render: Processor = structlog.processors.JSONRenderer()
+    if form == "logfmt":
+        render = structlog.processors.LogfmtRenderer(key_order=("ts", "level", "msg"), bool_as_flag=False)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -33,10 +33,9 @@ _LANDING_SECONDS = 1.0
 
 
 def scrape_timeout(header: str | None, offset: float) -> float:
-    """Return the seconds that a scrape may wait for the API.
+    """Return the seconds that a scrape may wait for the API. The offset is left for sending the answer.
 
-    The header is ``X-Prometheus-Scrape-Timeout-Seconds``. Without a positive number, Prometheus' default counts. The
-    offset are seconds to leave for sending the answer.
+    The header is ``X-Prometheus-Scrape-Timeout-Seconds``. Without a positive number, Prometheus' default counts.
     """
     try:
         seconds = float(header or "")
@@ -63,7 +62,7 @@ def make_app(exporter: Exporter, *, reload: Callable[[], str] | None = None) -> 
         return _PageResponse(await exporter.metrics(form, timeout=wait, gzipped=gzipped), form.value, gzipped=gzipped)
 
     async def landing(_request: Request) -> Response:
-        # Its verdict runs collectors, so that all readers of a second share one page.
+        # The verdict on the page runs collectors, so all readers of a second share one page, under the only key.
         async with landing_lock:
             page = pages.get("")
             if page is None:
@@ -112,7 +111,8 @@ class _PageResponse(Response):
         super().__init__(page, headers=headers, media_type=media_type)
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        # After this time, uvicorn closes the connection. Otherwise, slow readers would keep old pages in memory.
+        # After this time, the answer stays incomplete, so uvicorn closes the connection. Otherwise, slow readers would
+        # keep old pages in memory.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SEND_SECONDS):
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -35,7 +35,8 @@ class PasswordCheck:
 
     def __init__(self, users: Mapping[str, str]) -> None:
         self._users = {name: hashed.encode() for name, hashed in users.items()}
-        # Hashes for unknown users, with the same costs as real ones, so that their check takes as long.
+        # Hashes for unknown users, with the same costs as real ones, so that their check takes as long. The first 7
+        # characters of a bcrypt hash are the version and the cost, and the other 53 are the salt and the digest.
         self._decoys = sorted({hashed[:7] + b"." * 53 for hashed in self._users.values()})
         self._key = os.urandom(32)
         self._good: cachetools.TTLCache[bytes, bool] = cachetools.TTLCache(_REMEMBERED, _REMEMBERED_SECONDS)
@@ -44,12 +45,9 @@ class PasswordCheck:
         self._waiting: Counter[str] = Counter()
 
     async def admits(self, authorization: str, client: str = "") -> bool:
-        """Return whether an Authorization header has a user's right password.
+        """Return whether an Authorization header has a user's right password, or raise BusyError.
 
-        The guesses of one client do not delay others.
-
-        Raises:
-            BusyError: Too many passwords wait to be checked.
+        A recently verified password is not checked again. The guesses of one client do not delay others.
         """
         credentials = _credentials(authorization)
         if credentials is None:
@@ -73,6 +71,7 @@ class PasswordCheck:
         return True
 
     def _check(self, name: str, password: bytes) -> bool:
+        """Return whether a password is right. For an unknown user, it checks a decoy and returns False."""
         hashed = self._users.get(name)
         if hashed is None:
             # Choose the same hash for the same name, because a real user's check always takes the same time.

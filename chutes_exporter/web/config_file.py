@@ -89,11 +89,8 @@ class WebConfig:
 
 
 def load_web_config(path: Path) -> WebConfig:
-    """Read a web configuration and the files that it names.
-
-    Raises:
-        ConfigError: It is invalid or not supported. The message has the file, the field and the reason.
-    """
+    """Read a web configuration and the files that it names, or raise ConfigError with file, field and reason."""
+    # _read and _context add each file that they read.
     contents: dict[Path, bytes] = {}
     try:
         document = yaml.safe_load(_read(path, contents))
@@ -139,6 +136,7 @@ def _context(tls: TlsSettings, folder: Path, contents: dict[Path, bytes]) -> ssl
 
 
 def _users(users: dict[str, str]) -> dict[str, str]:
+    """Return the users unchanged, or raise ValueError if there is none, or a password is no bcrypt hash."""
     if not users:
         raise ValueError("basic_auth_users has no user, so no request needs a password: add one, or remove the section")
     for name, hashed in users.items():

@@ -45,7 +45,7 @@ class Guard:
         self._passwords = PasswordCheck(config.users) if config.users else None
         self._headers = Headers({**_HEADERS, **config.headers}).raw
         self._limit = config.rate_limit
-        # When the requests so far would have ended, if each took one interval.
+        # See _refusal.
         self._paced_until = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,14 +61,15 @@ class Guard:
         await (self._app if refusal is None else refusal)(scope, receive, send_with_headers)
 
     async def _refusal(self, scope: Scope) -> Response | None:
+        """Return the answer to a request that is refused. None allows it, and counts it for the rate limit."""
         # Check passwords first. Otherwise, clients without a password use up the rate limit of clients with one.
         if self._passwords is not None and (refusal := await self._unauthorized(self._passwords, scope)) is not None:
             return refusal
         if self._limit is None:
             return None
         now, interval = self._monotonic(), self._limit.seconds
+        # When all requests, with this one, would end if each took one interval. They may be ahead of it by a burst.
         paced_until = max(self._paced_until, now) + interval
-        # They may be ahead of the pace by a burst.
         wait = paced_until - now - self._limit.burst * interval
         if wait > 0:
             return PlainTextResponse(
@@ -80,6 +81,8 @@ class Guard:
         return None
 
     async def _unauthorized(self, passwords: PasswordCheck, scope: Scope) -> Response | None:
+        """Return the answer to a request without a right password, None if it has one."""
+        # The client of a Unix socket has no address.
         client, *_ = scope["client"] or ("",)
         try:
             if await passwords.admits(Headers(scope=scope).get("authorization", ""), client):

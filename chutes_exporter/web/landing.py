@@ -59,11 +59,9 @@ async def landing_page(exporter: Exporter, now: float) -> str:
     states = sorted(exporter.feeds.states().values(), key=lambda state: (state.up is not False, state.up is not None))
     rows = "".join(_row(exporter, state, now) for state in states)
     head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
-    feeds = (
-        f'<table class="feeds"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-        if rows
-        else "<p>No requests yet. The first scrape sends them.</p>"
-    )
+    feeds = "<p>No requests yet. The first scrape sends them.</p>"
+    if rows:
+        feeds = f'<table class="feeds"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -85,33 +83,32 @@ def _state(tone: Tone, text: str) -> str:
 
 
 def _summary(exporter: Exporter) -> str:
-    """Return the state of the exporter, and why it is not good."""
+    """Return whether the exporter is ready and its feeds work, with the reason if not."""
     ready, reason = exporter.readiness()
     states = exporter.feeds.states().values()
     failing = any(state.up is False for state in states)
     if failing and all(state.snapshot is None for state in states):
         return _state("bad", f"There is no data: {reason.removeprefix('ready, but ')}. The table below has the errors.")
-    return _state("bad" if not ready else "wait" if failing else "good", f"{reason[:1].upper()}{reason[1:]}.")
+    tone: Tone = "wait" if failing else "good"
+    return _state(tone if ready else "bad", f"{reason[:1].upper()}{reason[1:]}.")
 
 
 async def _actions(exporter: Exporter, now: float) -> str:
-    """Return what ``status`` says needs action, from the answers that are known."""
+    """Return the verdict and the actions of ``status``, from the answers that are known, or nothing without any."""
     settings = exporter.settings
     samples = (await exporter.samples(findings.NEEDED_METRICS)).samples if settings.watched else {}
     if not samples:
         return ""
-    prices, time = settings.gpu_costs, now - (exporter.client.clock_offset or 0.0)
-    found = [item for hotkey in sorted(settings.watched) for item in findings.find(samples, hotkey, time, prices)]
+    prices, api_time = settings.gpu_costs, now - (exporter.client.clock_offset or 0.0)
+    found = [item for hotkey in sorted(settings.watched) for item in findings.find(samples, hotkey, api_time, prices)]
     states = exporter.feeds.states()
     answers = [state.snapshot and state.snapshot.answer.value for state in states.values()]
-    all_known = (
-        len(settings.keys) == len(settings.watched)
-        and all(state.up for state in states.values())
-        and not any(isinstance(answer, MaintenancePolicy) and any(unknown_in(answer)) for answer in answers)
-    )
-    tone: Tone = "bad" if any(item.needs_action for item in found) else "good" if all_known else "wait"
-    line = _state(tone, findings.verdict(found, prices, all_known=all_known))
+    all_have_keys = len(settings.keys) == len(settings.watched)
+    lacks_status = any(isinstance(answer, MaintenancePolicy) and any(unknown_in(answer)) for answer in answers)
+    all_known = all_have_keys and all(state.up for state in states.values()) and not lacks_status
+    tone: Tone = "good" if all_known else "wait"
     actions = [_action(item) for item in found if item.needs_action]
+    line = _state("bad" if actions else tone, findings.verdict(found, prices, all_known=all_known))
     return f"<p>{line}</p><ol>{''.join(actions)}</ol>" if actions else f"<p>{line}</p>"
 
 
@@ -157,7 +154,7 @@ def _row(exporter: Exporter, state: FeedState, now: float) -> str:
         _next(exporter, state),
         _last_error(state, now),
     )
-    # A narrow screen has no room for what is not there.
+    # On a narrow screen, the style hides cells without a value.
     return "<tr>" + "".join(
         f'<td data-name="{name}"{" class=none" if text == "none" else ""}>{text}</td>'
         for name, text in zip(_COLUMNS, cells, strict=True)

@@ -37,7 +37,7 @@ _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.socket:
     """Open a listening socket, or raise ConfigError, which names the flag. Without a host, it has IPv6 and IPv4."""
     try:
-        # The standard library leaves the socket open if it fails at this.
+        # create_server, too, refuses such a name, but it leaves its socket open.
         address.host.encode("idna")
         if address.path:
             return _open_unix_socket(address.path)
@@ -54,7 +54,7 @@ def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.
     except UnicodeError:
         reason = "this is no host name"
     except OSError as error:
-        # The standard library adds its own arguments.
+        # The standard library adds its own arguments to the text.
         reason = (error.strerror or str(error)).partition(" (while ")[0]
     raise ConfigError(f"{flag}: cannot listen on {address}: {reason}. Choose another address")
 
@@ -69,7 +69,7 @@ def _open_unix_socket(path: str) -> socket.socket:
         if not stat.S_ISSOCK(Path(path).stat().st_mode):
             raise OSError("the path exists and is no socket")
         Path(path).unlink()
-    # Set the permissions by the umask, so that nobody else can connect between two calls.
+    # Set rw-rw---- by the umask. With chmod after the creation, others could connect in between.
     before = os.umask(0o117)
     try:
         return socket.create_server(path, family=socket.AF_UNIX, backlog=_BACKLOG)
@@ -134,6 +134,7 @@ async def serving(
     )
     running = asyncio.create_task(server.serve(list(sockets)))
     caller = asyncio.current_task()
+    # A failure cancels what the caller awaits, and `await running` below then raises the server's error.
     running.add_done_callback(lambda task: caller.cancel() if caller is not None and task.exception() else None)
     try:
         # The sockets listen already. Connections wait in the backlog until the server has started.
@@ -145,7 +146,7 @@ async def serving(
 
 @contextlib.contextmanager
 def signals(hang_up: Callable[[], None]) -> Iterator[asyncio.Event]:
-    """Handle signals while the context lasts, and yield an event that SIGTERM and SIGINT set. SIGHUP is a call.
+    """Handle signals while the context lasts, and yield an event that SIGTERM and SIGINT set. SIGHUP calls ``hang_up``.
 
     uvicorn also ends at SIGTERM and SIGINT, and then raises the signal again. Without these handlers, the second
     signal would kill the process.

@@ -17,7 +17,7 @@ from chutes_exporter.config import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_FIRST_DESCRIPTOR = 3
+_FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START: the sockets of systemd begin here
 
 
 def take_sockets(environment: Mapping[str, str]) -> list[socket.socket]:
@@ -44,7 +44,7 @@ class Notifier:
         address = environment.get("NOTIFY_SOCKET", "")
         # @ means the abstract namespace.
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        timeout = environment.get("WATCHDOG_USEC", "")
+        timeout = environment.get("WATCHDOG_USEC", "")  # microseconds, of which systemd recommends to wait half
         for_this_process = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self._interval = int(timeout) / 2e6 if timeout.isdigit() and for_this_process else 0.0
 

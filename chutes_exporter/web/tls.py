@@ -33,7 +33,6 @@ CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "sec
 VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _PEM_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
-
 _Version = Literal["TLS12", "TLS13"]
 _Curve = Literal["CurveP256", "CurveP384", "CurveP521", "X25519"]
 _CLIENT_AUTH = {
@@ -80,18 +79,15 @@ class CurrentContext(ssl.SSLContext):
 
 
 def server_context(tls: TlsSettings, cert: bytes, key: bytes, client_ca: bytes | None) -> ssl.SSLContext:
-    """Make a server's TLS context from settings, certificate chain, key and CAs of clients in PEM.
-
-    Raises:
-        ValueError: OpenSSL does not accept the settings. The message has the field and the reason.
-    """
+    """Make a server's TLS context from settings and PEM texts, or raise ValueError with the field and the reason."""
     suites = tls.cipher_suites
     if not {*CIPHERS, *_TLS13_SUITES}.issuperset(suites):
         raise ValueError(f"cipher_suites: one is unknown: use {', '.join((*CIPHERS, *_TLS13_SUITES))}")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ciphers = [CIPHERS[name] for name in suites if name in CIPHERS]
-    # TLS 1.2 needs one of these suites. OpenSSL has no choice of suites for TLS 1.3.
-    oldest = VERSIONS["TLS13" if suites and not ciphers else tls.min_version]
+    # TLS 1.2 needs one of these ciphers. Python always offers all suites of TLS 1.3.
+    are_all_tls13 = bool(suites) and not ciphers
+    oldest = VERSIONS["TLS13" if are_all_tls13 else tls.min_version]
     if oldest > VERSIONS[tls.max_version]:
         raise ValueError("max_version: it is older than min_version, or than all cipher_suites")
     context.minimum_version, context.maximum_version = oldest, VERSIONS[tls.max_version]
