@@ -58,7 +58,6 @@ _METRICS = frozenset(metric.name for metric in launch.COLLECTOR.metrics) | {
     "chutes_server_maintenance_status",
 }
 
-
 Offer = dict[str, Any]
 """A chute that idle GPUs can run now. A number that is not known is None, and so is the name of a private chute."""
 
@@ -82,7 +81,7 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:
     service would refuse. It requests fresh data from the API. The exit status is 0 when there is nothing to deploy, 1
     when there is, 2 when the command line is wrong, and 3 when no such chute was found but something is not known.
     """
-    first_key(settings)
+    first_key(settings)  # raises UsageError if there is none
     wanted = flags["wanted"]
     report = await collect_report(settings, _METRICS | ({"chutes_miner_score_heading_ratio"} if wanted else set()))
     market = _Market(report, settings)
@@ -114,6 +113,7 @@ class _Market:
     def __init__(self, report: Report, settings: Settings) -> None:
         self._report, self._settings = report, settings
         self._chutes = {labels["chute_id"]: labels for labels, _ in report.samples.get("chutes_chute_info", ())}
+        # Of metrics with a window, only the values of the last 15 minutes count.
         self._values = {
             (metric, labels["chute_id"]): value
             for metric, samples in report.samples.items()
@@ -130,21 +130,22 @@ class _Market:
         An idle GPU is verified and in no instance. GPUs on servers in maintenance can run nothing.
         """
         of = partial(self._report.of, hotkey=hotkey)
+        # Without a status, a pending server may already be in maintenance.
         steps = {
             labels["server_id"]: "maintenance" for labels, value in of("chutes_server_maintenance_pending") if value
         }
         for labels, value in of("chutes_server_maintenance_status"):
             if value and labels["status"] != "none":
                 steps[labels["server_id"]] = labels["status"]
-        ids = {labels["gpu_id"] for labels, _ in of("chutes_gpu_state_info", state="idle")}
+        idle_ids = {labels["gpu_id"] for labels, _ in of("chutes_gpu_state_info", state="idle")}
         idle: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for labels, _ in of("chutes_gpu_info"):
-            if labels["gpu_id"] in ids:
+            if labels["gpu_id"] in idle_ids:
                 idle[labels["gpu"]][labels["server_id"]] += 1
         return [self._idle_model(hotkey, gpu, servers, steps) for gpu, servers in sorted(idle.items())]
 
     def _idle_model(self, hotkey: str, gpu: str, servers: Counter[str], steps: Mapping[str, str]) -> dict[str, Any]:
-        """Return an idle model, from the number of its idle GPUs and the step of maintenance of each server."""
+        """Return an idle model from its idle GPUs by server, and the steps of servers in or before a maintenance."""
         of = partial(self._report.of, hotkey=hotkey, gpu=gpu)
         by_step: Counter[str | None] = Counter()
         for server, count in servers.items():
@@ -160,17 +161,19 @@ class _Market:
             "idle": servers.total(),
             "maintenance_pending": by_step["pending"],
             "in_maintenance": by_step["maintenance"],
-            "on_one_server": max((n for server, n in servers.items() if server not in steps), default=0),
+            "on_one_server": max((count for server, count in servers.items() if server not in steps), default=0),
             "platform": {
                 labels["state"]: int(value) for labels, value in self._report.of("chutes_platform_gpus", "", gpu=gpu)
             },
             "cost_usd_per_hour": cost({gpu: servers.total()}, self._settings.gpu_costs),
             "runnable": sorted(offers, key=lambda one: (-one["units_per_gpu_second"], one["chute_id"])),
-            # Without these counts, it is not known what runs on the model.
+            # Without these counts, it is not known whether other chutes run on the model.
             "left_out": {reason: refused[reason] for reason in _REASONS if refused[reason]} if refused else None,
         }
 
     def _offer(self, chute_id: str, units: float, room: int | None) -> Offer:
+        """Return a chute that can run, with its pay, demand and bounty. What is not known is None."""
+
         def value(name: str) -> float | None:
             return self._values.get((f"chutes_{name}", chute_id))
 
@@ -179,7 +182,7 @@ class _Market:
         expires, starting = value("bounty_expires_timestamp_seconds"), value("chute_starting_instances")
         return {
             "chute_id": chute_id,
-            "name": info["name"] or None if public else None,
+            "name": (info["name"] or None) if public else None,
             "public": public,
             "tee": info["tee"] == "true",
             "gpus": gpus,
@@ -280,7 +283,7 @@ def _print_forecast(found: dict[str, Any] | None) -> None:
 
 
 def _row(offer: Offer) -> dict[str, Any]:
-    """Return the cells of a chute."""
+    """Return the cells of a chute. A star marks one whose pay falls, as _FALLING explains."""
     name = offer["name"] or ("-" if offer["public"] else "(private)")
     earned, left = offer["estimated_usd_per_gpu_day"], offer["bounty_seconds_left"]
     return {
@@ -298,7 +301,7 @@ def _row(offer: Offer) -> dict[str, Any]:
 
 
 def _falls(offer: Offer) -> bool:
-    """Return whether the pay falls to the pay of a cheaper GPU, as the service does for public instances."""
+    """Return whether a cheaper GPU can run a public chute. The service then lowers the pay to that of this GPU."""
     cheapest = offer["cheapest_gpu_units_per_gpu_second"]
     return (
         offer["public"]

@@ -62,7 +62,7 @@ async def backfill(settings: Settings, flags: Mapping[str, Any]) -> None:
         raise click.ClickException(
             "no miner has a history, so nothing is written: check the addresses, or try again in an hour"
         )
-    # The first write opens the file.
+    # click opens the file only now, so that an error before keeps the old file.
     flags["output"].write(openmetrics(histories, dict(flags["labels"])))
     points = sum(map(len, histories.values()))
     click.echo(
@@ -74,7 +74,7 @@ async def backfill(settings: Settings, flags: Mapping[str, Any]) -> None:
 
 
 def openmetrics(histories: Mapping[str, list[HistoryPoint]], labels: Mapping[str, str]) -> bytes:
-    """Return histories by hotkey as an OpenMetrics page with timestamps, and labels to add to every series."""
+    """Return histories by hotkey as an OpenMetrics page with timestamps. Every series also gets the labels."""
     families = []
     for metric, field in ((UNIQUE_CHUTE_GPUS, "count"), (ACTIVE_GPUS, "total_count")):
         names = [*metric.labels, *labels]

@@ -76,7 +76,7 @@ def check(**flags: Any) -> None:
 
 
 async def run_check(settings: Settings, credentials: Credentials) -> Result:
-    """Check everything once."""
+    """Request each feed once, and return the results with those about the settings, seats, clock and API."""
     node = None if settings.chain_url is None else Node(settings.chain_url, timeout=settings.api_timeout)
     feeds = [feed for feed in FEEDS if feed is not CHAIN or node is not None]
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
@@ -99,9 +99,9 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         ),
         *_clock_line(offset),
         *(
-            Line("changes of the API", "", f"{endpoint}: {', '.join(one.found)}", _CHANGED, "ok")
-            for endpoint, one in sorted(changes.items())
-            if one.found
+            Line("changes of the API", "", f"{endpoint}: {', '.join(change.found)}", _CHANGED, "ok")
+            for endpoint, change in sorted(changes.items())
+            if change.found
         ),
     ]
     verdicts = Counter(line.verdict for line in lines)
@@ -116,7 +116,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
 
 
 def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
-    """Return the hotkeys for which a feed can be asked. It is an empty text for the whole platform."""
+    """Return the hotkeys to ask a feed for, one empty text for the platform, or none if a key or miner is missing."""
     if feed.endpoint.scope == "miner":
         return sorted(settings.watched)
     if feed.endpoint.scope == "signer":
@@ -125,6 +125,7 @@ def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
 
 
 def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:
+    """Yield a line for each unusable key, each warning, and an unusable web configuration."""
     watched = ", ".join(sorted(settings.watched)) or "the whole subnet"
     for error in credentials.errors:
         advice = f"Correct it. If you remove it, {watched} is watched, without the private data of this key."
@@ -140,6 +141,7 @@ def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Lin
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:
+    """Yield a line if the local clock could not be compared, or differs notably. A right clock has none."""
     if offset is None:
         reason = "no answer has the time of the API, so that the local clock could not be compared"
         yield Line("clock", "", reason, "Set the local clock (NTP), and try again.", "not known")
@@ -152,9 +154,10 @@ def _clock_line(offset: float | None) -> Iterator[Line]:
 
 def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]] | None) -> Line:
     nodes = metagraph.value if metagraph else []
-    node = next((node for node in nodes if node.hotkey == hotkey), None)
+    node = next((one for one in nodes if one.hotkey == hotkey), None)
     line = partial(Line, "registration", hotkey)
-    if metagraph is None or (node is None and not metagraph.whole) or (node and node.blacklist_reason is UNSET):
+    may_lack_node = metagraph is None or (node is None and not metagraph.whole)
+    if may_lack_node or (node is not None and node.blacklist_reason is UNSET):
         reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
         return line(reason, _UNREADABLE, "not known")
     if node is None:
@@ -169,6 +172,7 @@ def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]] | None) -> Li
 
 
 async def _ask(requests: Requests, feed: Feed[Any]) -> tuple[Answer[Any] | None, Line]:
+    """Request a feed. Return its answer, or None after an error, and the line that describes the result."""
     started, line = time.monotonic(), partial(Line, feed.name, feed.hotkey)
     try:
         answer = await requests.fetch(feed)
@@ -190,7 +194,7 @@ async def _ask(requests: Requests, feed: Feed[Any]) -> tuple[Answer[Any] | None,
 
 
 def _print_report(settings: Settings, lines: list[Line], verdicts: Counter[Verdict]) -> None:
-    """Print a table, and below it each remark once, with advice."""
+    """Print a table, and each remark once. Result.print adds the remarks about what is not known."""
     say(f"Chutes API at {settings.api_url}")
     print_table(
         [

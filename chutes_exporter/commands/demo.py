@@ -27,7 +27,6 @@ from chutes_exporter.web.server import signals
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
 _simulated = partial(option, "Simulated API")
 
 
@@ -76,7 +75,7 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
     service = Service(settings, is_demo=True)
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(signals(service.hang_up.set))
-        world.grow(time.time())
+        world.grow(time.time())  # before the server starts, because this takes seconds
         await stack.enter_async_context(simulator)
         await stack.enter_async_context(service)
         address, *_ = service.addresses
@@ -85,9 +84,8 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
         path.touch(mode=0o600)
         path.write_text(json.dumps({"ss58Address": miner.hotkey, "secretSeed": TEST_SEED}))
         values = {"API_URL": simulator.url, "CHAIN_URL": simulator.chain_url, "HOTKEY_FILE": shlex.quote(str(path))}
-        # These words start the program from any folder.
-        program = "chutes-exporter"
-        program = program if shutil.which(program) else f"{shlex.quote(sys.executable)} -m chutes_exporter"
+        is_on_path = shutil.which("chutes-exporter") is not None
+        program = "chutes-exporter" if is_on_path else f"{shlex.quote(sys.executable)} -m chutes_exporter"
         click.echo(
             f"The watched miner is simulated: {len(miner.gpus)} GPUs.\n"
             f"Open {base}{settings.telemetry_path} (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"

@@ -19,6 +19,9 @@ from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chutes_exporter.api.client import Answer
     from chutes_exporter.config import Settings
     from chutes_exporter.page.telemetry import States
 
@@ -60,33 +63,17 @@ def forecast(states: States, hotkey: str, count: int, model: str, settings: Sett
     if earned is None or everybody is None:
         return None
     own = earned.get(hotkey, 0.0)
-    gpus = [ServerGpu(f"{number}", gpu_identifier=model, verified_at=UnixTime(1)) for number in range(count)]
-    more = {
-        SERVERS.name: [
-            *(msgspec.structs.replace(server, gpus=[]) for server in answers[SERVERS]),
-            Server("with", is_tee=True, version="1.0.0", maintenance_pending=False, gpus=gpus),
-        ],
-        INVENTORY.name: [],
-    }
-    changed = {name: replace(whole[name], value=value) for name, value in more.items()}
-    out = Samples()
-    launch.LAUNCH.collect(Answers(whole | changed, all_answers), Miners(frozenset({hotkey}), "watched", hotkey), out)
-    pays = {
-        sample.labels["chute_id"]: sample.value
-        for family in out.collect()
-        if family.name == launch.UNITS.name
-        for sample in family.samples
-    }
 
-    def share(rate: float) -> float:
-        return (own + rate) / (everybody + rate) if everybody + rate > 0 else 0.0
+    def share(more: float) -> float:
+        return (own + more) / (everybody + more) if everybody + more > 0 else 0.0
 
+    first_pays = _first_pays(whole, hotkey, count, model)
     runs: list[dict[str, Any]] = []
-    for chute, _, chute_room in launch.chutes_with_instances(answers, out):
-        if chute.chute_id in pays and chute.node_selector and chute.node_selector.gpu_count:
+    for chute, _, chute_room in launch.chutes_with_instances(answers, Samples()):
+        if chute.chute_id in first_pays and chute.node_selector and chute.node_selector.gpu_count:
             size, factors = chute.node_selector.gpu_count, chute.compute_multiplier_factors or {}
             # A public instance moves to the pay of the cheapest GPU, and a bounty fades.
-            pay = (chute.effective_compute_multiplier or 0.0) / size if chute.public else pays[chute.chute_id]
+            pay = (chute.effective_compute_multiplier or 0.0) / size if chute.public else first_pays[chute.chute_id]
             pay /= factors.get("bounty_boost") or 1.0
             room = max(0, int(min(count // size, chute_room or 0)))
             if room and pay > 0 and math.isfinite(share(room * size * pay)):
@@ -100,6 +87,7 @@ def forecast(states: States, hotkey: str, count: int, model: str, settings: Sett
                 }
                 runs.append(run)
     runs.sort(key=lambda run: (-run["units_per_gpu_second"], run["chute_id"]))
+    # The best paid chute gets as many GPUs as it has room for, and the next ones get the rest.
     idle, rate = count, 0.0
     for run in runs:
         used = min(run["instances"], idle // run["gpus"]) * run["gpus"]
@@ -120,4 +108,24 @@ def forecast(states: States, hotkey: str, count: int, model: str, settings: Sett
         "usd_per_day": usd,
         "usd_per_gpu_day": None if usd is None else usd / count,
         "break_even_alpha_price_usd": None if not alpha or cost is None else total([24 * cost * count / alpha]),
+    }
+
+
+def _first_pays(whole: Mapping[str, Answer[Any]], hotkey: str, count: int, model: str) -> dict[str, float]:
+    """Return the compute units per GPU-second that idle GPUs on one more server would earn at first, by chute id."""
+    gpus = [ServerGpu(f"{number}", gpu_identifier=model, verified_at=UnixTime(1)) for number in range(count)]
+    # Without its other GPUs, the collector shows only these.
+    servers = [msgspec.structs.replace(server, gpus=[]) for server in whole[SERVERS.name].value]
+    servers.append(Server("with", is_tee=True, version="1.0.0", maintenance_pending=False, gpus=gpus))
+    simulated = {
+        SERVERS.name: replace(whole[SERVERS.name], value=servers),
+        INVENTORY.name: replace(whole[INVENTORY.name], value=[]),
+    }
+    out = Samples()
+    launch.LAUNCH.collect(Answers({**whole, **simulated}), Miners(frozenset({hotkey}), "watched", hotkey), out)
+    return {
+        sample.labels["chute_id"]: sample.value
+        for family in out.collect()
+        if family.name == launch.UNITS.name
+        for sample in family.samples
     }

@@ -22,8 +22,8 @@ def help_command(ctx: click.Context, topic: str) -> None:
         write_entries(formatter, [(it.name, f"{it.summary} [default: {it.default_in_words}]") for it in COLLECTORS])
     elif topic == "feeds":
         formatter.write_text("Each answer is fresh for a time, which --feed.ttl changes, and is dropped at an age.")
-        lifetimes = [(feed.name, map(human_duration, (feed.ttl, feed.max_age))) for feed in FEEDS]
-        formatter.write_dl([(name, " fresh, dropped after ".join(times)) for name, times in lifetimes])
+        lifetimes = [(feed.name, human_duration(feed.ttl), human_duration(feed.max_age)) for feed in FEEDS]
+        formatter.write_dl([(name, f"{ttl} fresh, dropped after {max_age}") for name, ttl, max_age in lifetimes])
     elif topic in commands:
         formatter.write(commands[topic].get_help(click.Context(commands[topic], root, topic)))
     elif topic:

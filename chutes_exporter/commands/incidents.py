@@ -16,13 +16,7 @@ from chutes_exporter.commands.result import TRY_AGAIN, NotKnown, Result
 from chutes_exporter.commands.terminal import cell_text, moment, print_first, say
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.feeds.requests import list_reports
-from chutes_exporter.rules.losses import (
-    end_reason,
-    ended_counts,
-    is_last_of_chute,
-    lost_compute_units,
-    scored_seconds,
-)
+from chutes_exporter.rules.losses import end_reason, ended_counts, is_last_of_chute, lost_compute_units, scored_seconds
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
@@ -54,8 +48,8 @@ _SHOWN = 20
 async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     """List the instances that ended, why, and what it cost.
 
-    The service publishes this once an hour, for all miners and without a key. The exit status is 0, or 3 if a report
-    is missing or cannot be read, or something else is not known. It is 2 if the command line is wrong.
+    The service publishes this once an hour, for all miners and without a key. The exit status is 0, or 3 if a report,
+    a multiplier, a chute's name or a score is missing or cannot be read. It is 2 if the command line is wrong.
     """
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         ledger = Ledger(client, settings.watched)
@@ -82,11 +76,12 @@ class Ledger:
         self._client = client
         self._hotkeys = hotkeys
         self._ended: dict[str, AuditInstance] = {}
+        # By instance and start time: the newest record of each multiplier, and what the oldest report says it was.
         self._records: defaultdict[str, dict[float, ComputeRecord]] = defaultdict(dict)
         self._earlier: defaultdict[str, dict[float, float | None]] = defaultdict(dict)
 
     async def read(self, hours: int) -> None:
-        """Read the newest reports, and older ones as far as the multipliers of lost instances are in them."""
+        """Read the newest reports, and older ones while an ended instance may have unknown multipliers in them."""
         try:
             entries = await list_reports(self._client)
         except ApiError as error:
@@ -94,19 +89,20 @@ class Ledger:
             return
         paths = {entry.end_time or 0.0: entry.path for entry in entries}
         self.end = max(paths)
-        if time.time() - (self._client.clock_offset or 0.0) - self.end > HOUR + _MADE_WITHIN:
+        api_time = time.time() - (self._client.clock_offset or 0.0)
+        if api_time - self.end > HOUR + _MADE_WITHIN:
             self._miss(
                 f"the ends since {moment(self.end)}", "the service has not published the report of the last hour"
             )
         for hour in range(_LISTED_HOURS):
-            end = self.end - hour * HOUR
-            if hour >= hours and not any(self._needs_report(instance, end) for instance in self._ended.values()):
+            end, is_older = self.end - hour * HOUR, hour >= hours
+            if is_older and not any(self._needs_report(instance, end) for instance in self._ended.values()):
                 break
             if end in paths:
-                await self._read_report(end, paths[end], older=hour >= hours)
+                await self._read_report(end, paths[end], is_older=is_older)
             elif hour < _DAY_HOURS:
                 self._miss(f"the report of {moment(end)}", "it is not listed")
-            elif hour < hours:
+            elif not is_older:
                 reason = "the service lists the 25th report only for about a minute, until it has made the newest"
                 self.gaps.append(NotKnown(f"the report of {moment(end)}", "", reason, "Use --hours 24."))
         for instance in self._ended.values():
@@ -115,8 +111,8 @@ class Ledger:
                     f"the loss of {instance.instance_id}", "its multipliers are not known", instance.miner_hotkey
                 )
 
-    async def _read_report(self, end: float, path: str, *, older: bool) -> None:
-        """Read a report. Of an older one, read only the multipliers of known instances."""
+    async def _read_report(self, end: float, path: str, *, is_older: bool) -> None:
+        """Read a report. One older than the user chose gives only the multipliers of known instances."""
         try:
             answer = await self._client.fetch(e.AUDIT_REPORT, params={"path": path})
         except ApiError as error:
@@ -124,8 +120,8 @@ class Ledger:
             return
         if answer.rejected:
             self._miss(f"the report of {moment(end)}", f"{answer.rejected} records cannot be read")
-        # A newer report knows better how an instance and a multiplier ended.
-        for instance in () if older else answer.value.instances:
+        # A newer report knows better how an instance and a multiplier ended, so setdefault keeps it.
+        for instance in () if is_older else answer.value.instances:
             if instance.miner_hotkey in self._hotkeys and end - HOUR <= (instance.deleted_at or 0.0) <= end:
                 self._ended.setdefault(instance.instance_id, instance)
         for record in answer.value.multipliers:
@@ -139,15 +135,21 @@ class Ledger:
         self.gaps.append(NotKnown(what, hotkey, str(reason), advice))
 
     def _needs_report(self, instance: AuditInstance, end: float) -> bool:
-        """Return whether the report of an hour may have multipliers of an ended instance that are not known yet."""
+        """Return whether the report of an hour may have multipliers of an ended instance that are not known yet.
+
+        If the miner deleted it, an older report has its last multiplier before the service cut it (see
+        :func:`multiplier_before_end`). If it lost its score, each second needs a multiplier.
+        """
         if instance.activated_at is None:
             return False
         records, earlier = self._multipliers(instance)
-        newest = max((record.started_at for record in records), default=end)
-        if end_reason(instance.deletion_reason) == "miner" and newest < end and newest not in earlier:
+        last_start = max((record.started_at for record in records), default=end)
+        may_be_cut = end_reason(instance.deletion_reason) == "miner" and last_start not in earlier
+        if may_be_cut and last_start < end:
             return True
         loses = is_last_of_chute(instance, records, earlier) or not ended_counts(instance)
-        return loses and scored_seconds(instance, records, self.end)[1] > 1
+        _, seconds_without_record = scored_seconds(instance, records, self.end)
+        return loses and seconds_without_record > 1
 
     def _lost(self, instance: AuditInstance) -> float | None:
         return lost_compute_units(instance, *self._multipliers(instance), self.end)
@@ -166,7 +168,7 @@ class Ledger:
                 row = {
                     "instance_id": instance.instance_id,
                     "chute_id": instance.chute_id,
-                    # A private chute has a placeholder.
+                    # Only private chutes are billed, and the API names them by a placeholder.
                     "chute_name": None if instance.billed_to else chute_names.get(instance.chute_id or ""),
                     "ended_at": datetime.fromtimestamp(ended_at, UTC).isoformat(),
                     "age_seconds": max(0.0, ended_at - instance.created_at),
@@ -200,6 +202,7 @@ async def _usd_per_unit(client: ChutesClient, settings: Settings, gaps: list[Not
 
 
 async def _chute_names(client: ChutesClient, gaps: list[NotKnown]) -> dict[str, str | None]:
+    """Return the names of public chutes by id, and add to the gaps if some or all are missing."""
     try:
         answer = await client.fetch(e.UTILIZATION)
     except ApiError as error:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-
 _GUARDS = ("hotkeys", "hotkey_files", "listen", "web_config")
 """Parameters without which the whole subnet would be watched, or everybody could read the metrics."""
 _KUBERNETES_OR_TEST = re.compile(r"CHUTES_EXPORTER_(TEST|SERVICE|PORT)(_.*)?")
@@ -100,6 +99,7 @@ class Command(click.Command):
             if (record := parameter.get_help_record(ctx)) and record[1]:
                 names = f"{record[0]}  {', '.join(parameter.envvar or ())}".rstrip()
                 topics.setdefault(getattr(parameter, "topic", "Options"), []).append((names, record[1]))
+        # Only the flags of collectors are hidden. One entry stands for all of them.
         if any(isinstance(parameter, _Option) and parameter.hidden for parameter in self.params):
             names = "--[no-]collector.NAME  CHUTES_EXPORTER_COLLECTOR_NAME"
             text = "Switch a collector on or off. chutes-exporter help collectors lists them."
@@ -216,7 +216,7 @@ money_options = options(
 
 
 def serving_options(listen: str) -> Decorator:
-    """Add the flags of a command that serves metrics."""
+    """Add the flags of a command that serves metrics, by default on the address ``listen``."""
     return options(
         _web(
             "--web.listen-address",
@@ -339,12 +339,13 @@ def settings_of(flags: Mapping[str, Any], credentials: Credentials | None = None
 
 
 def _refuse_empty_variables() -> None:
-    """Refuse to serve more, or to more people, than intended because a variable is empty."""
+    """Raise ConfigError if a variable of _GUARDS is set but empty, unless a flag sets its value."""
     context = click.get_current_context()
-    for parameter in context.command.params:
+    for parameter in (one for one in context.command.params if one.name in _GUARDS):
         by_flag = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
         for variable in parameter.envvar or ():
-            if parameter.name in _GUARDS and not by_flag and os.environ.get(variable, "set").strip() == "":
+            is_empty = variable in os.environ and not os.environ[variable].strip()
+            if is_empty and not by_flag:
                 raise ConfigError(f"{variable} is empty: set it or unset it")
 
 

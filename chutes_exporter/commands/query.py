@@ -103,22 +103,23 @@ _ENDPOINTS = [
 @asks(needs_miner=False)
 async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     """Request an endpoint and print its answer."""
-    # The variable adds watched miners, as for the other commands. Only the flag selects some of them.
+    # --hotkey selects some of the watched miners. Without the flag, all are selected, also those of its variable.
     by_flag = click.get_current_context().get_parameter_source("hotkeys") is ParameterSource.COMMANDLINE
-    hotkeys, name = set(flags["hotkeys"] if by_flag else settings.watched), flags["endpoint"]
-    endpoint = next(endpoint for endpoint in e.ENDPOINTS if endpoint.name == name)
+    hotkeys = set(flags["hotkeys"] if by_flag else settings.watched)
+    endpoint = next(one for one in e.ENDPOINTS if one.name == flags["endpoint"])
     key = _signing_key(endpoint, settings, hotkeys)
     params, path = _request_arguments(endpoint, hotkeys, flags)
-    async with client_of(settings, name) as client:
+    async with client_of(settings, endpoint.name) as client:
         answer = await client.fetch(endpoint, key=key, params=params, path=path)
         rows = _selected(endpoint, list(rows_of(answer.value)), hotkeys)
-        for addition in _ADDITIONS.get(name, ()):
+        for addition in _ADDITIONS.get(endpoint.name, ()):
             await _add_column(client, key, rows, addition)
     if answer.rejected:
         reason = printable(answer.first_error)
         click.echo(f"{answer.rejected} records could not be read and are left out ({reason}).", err=True)
     columns = [column.strip() for column in flags["columns"].split(",") if column]
     existing = _columns(rows)
+    # Without rows, no column is known, so none is wrong.
     for column in columns if existing else ():
         if column not in existing:
             raise click.UsageError(f"there is no column {column!r}: the columns are {', '.join(existing)}")
@@ -127,11 +128,11 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     if flags["as_json"]:
         click.echo(json.dumps(rows, indent=2))
     else:
-        _print_table(name, rows, fit=not columns)
+        _print_table(endpoint.name, rows, fit=not columns)
 
 
 async def _add_column(client: ChutesClient, key: Hotkey | None, rows: list[Cells], addition: Addition) -> None:
-    """Add a column to rows with ids, if the API has its values."""
+    """Add a column to rows with ids. If its values cannot be requested, print the reason and change no row."""
     source, id_column, value_column, added = addition
     if all(row.get(id_column) is None for row in rows):
         return
@@ -154,7 +155,7 @@ def first_key(settings: Settings) -> Hotkey:
 
 
 def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str]) -> Hotkey | None:
-    """Return the key to sign with: that of the selected miner, if the answer is about the signing miner."""
+    """Return the key to sign with, or None. It is the selected miner's if the answer is about the signing miner."""
     if not endpoint.signed:
         return None
     key = first_key(settings)
@@ -172,7 +173,7 @@ def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str
 def _request_arguments(
     endpoint: e.Endpoint[Any], hotkeys: set[str], flags: Mapping[str, Any]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the query parameters and the path of a request."""
+    """Return the query parameters and the path of a request, or raise UsageError if flags and endpoint do not fit."""
     chute = {"chute_id": flags["chute_id"], "version": flags["chute_version"]}
     if flags["per_chute"] and endpoint is not e.STATS:
         raise click.UsageError("--per-chute works only with stats")
@@ -189,17 +190,18 @@ def _request_arguments(
         return {}, {}
     if only is None:
         raise click.UsageError(f"{endpoint.name} needs exactly one miner: use one --hotkey")
-    hotkey = {"hotkey": only}
-    return ({}, hotkey) if endpoint is e.UNIQUE_CHUTE_HISTORY else (hotkey, {})
+    # Only this endpoint has the hotkey in its path.
+    miner = {"hotkey": only}
+    return ({}, miner) if endpoint is e.UNIQUE_CHUTE_HISTORY else (miner, {})
 
 
 def _selected(endpoint: e.Endpoint[Any], rows: list[Cells], hotkeys: set[str]) -> list[Cells]:
-    """Return the rows about the selected miners. Ranks and shares need the rows of all miners before."""
+    """Return the rows about the selected miners. The request had all miners, because ranks and shares need them."""
     if endpoint.name not in _MINERS or not hotkeys:
         return rows
     column, explanation = _MINERS[endpoint.name]
     selected = [row for row in rows if row.get(column) in hotkeys]
-    # A row of scores without a share is no score.
+    # A row of scores without a share is no score. Other rows have no such column.
     shown = {row[column] for row in selected if row.get("share", 0) is not None}
     for hotkey in sorted(hotkeys - shown):
         click.echo(f"{hotkey} {explanation}.", err=True)
@@ -226,7 +228,7 @@ def rows_of(value: Any) -> Iterator[Cells]:
 
 
 def _meanings(records: list[Any]) -> Callable[[Any], Cells]:  # noqa: PLR0911 - a case for each kind of record
-    """Return a function from a record to the meanings of its codes and constants. UNSET leaves a column out."""
+    """Return a function from a record to the meanings of its codes, by column. A column with UNSET is left out."""
     match records:
         case [r.MetagraphNode(), *_]:
             shares = score.incentive_shares(records)
@@ -313,7 +315,7 @@ def _columns(rows: list[Cells]) -> list[str]:
 
 
 def _print_table(name: str, rows: list[Cells], *, fit: bool) -> None:
-    """Print a table, with the columns that matter and fit unless columns were chosen."""
+    """Print a table. With ``fit``, it has only columns that matter and fit; without, the user chose the columns."""
     columns = _columns(rows)
     if fit and name in _COLUMNS:
         columns = [column for column in _COLUMNS[name].split() if column in columns]

@@ -51,7 +51,7 @@ async def _list_stuck(settings: Settings, key: Hotkey) -> None:
     for job in stuck:
         created = "" if job.created_at is None else moment(job.created_at)
         click.echo(printable("  ".join((job.job_id, f"chute {job.chute_id}", f"created {created}"))))
-    incomplete = not answer.whole or None in map(is_stuck, answer.value)
+    incomplete = not answer.whole or any(is_stuck(job) is None for job in answer.value)
     if incomplete:
         click.echo("The list may be incomplete, because some jobs could not be read.", err=True)
     if stuck:
@@ -68,9 +68,10 @@ async def _release(settings: Settings, key: Hotkey, job_id: str) -> None:
             await client.fetch(e.RELEASE_JOB, key=key, path={"job_id": job_id})
     except ApiError as error:
         is_released, advice = "is not released", error.advice
+        is_server_error = isinstance(error, UnavailableError) and error.status is not None
         if isinstance(error, NotFoundError):
             advice = "It is finished, or another miner holds it. Run release-job without JOB_ID to list stuck jobs."
-        elif isinstance(error, TimedOutError | CutOffError) or (isinstance(error, UnavailableError) and error.status):
+        elif isinstance(error, TimedOutError | CutOffError) or is_server_error:
             # The service may fail after it released the job, for example if the job's chute is gone.
             is_released = "may or may not be released"
             advice = "Run release-job without JOB_ID to list stuck jobs. Releasing a job again does no harm."

@@ -49,12 +49,12 @@ class Report:
         return [(has, value) for has, value in self.samples.get(metric, ()) if wanted.items() <= has.items()]
 
     def count(self, hotkey: str) -> None:
-        """Note whether the state of every GPU of a miner is known."""
-        counted, described = (
-            {labels["gpu"] for labels, _ in self.of(metric, hotkey)}
-            for metric in ("chutes_fleet_gpus", "chutes_gpu_info")
-        )
-        if described <= counted and (counted or not self.of("chutes_gpu_in_use", hotkey)):
+        """Add a miner to ``counted`` if the state of each of its GPUs is known, otherwise add to ``gaps``."""
+        counted = {labels["gpu"] for labels, _ in self.of("chutes_fleet_gpus", hotkey)}
+        described = {labels["gpu"] for labels, _ in self.of("chutes_gpu_info", hotkey)}
+        has_no_gpu = not described and not self.of("chutes_gpu_in_use", hotkey)
+        # A GPU in an unknown state removes the counts of its model, and one of an unknown model all counts.
+        if has_no_gpu or (counted and described <= counted):
             self.counted.add(hotkey)
         else:
             reason = "the answers do not give the states of all GPUs"
@@ -74,13 +74,14 @@ async def collect_report(settings: Settings, metrics: frozenset[str]) -> Report:
     for hotkey in sorted(settings.watched):
         if hotkey not in keys:
             gaps.append(NotKnown("servers, GPUs, instances, jobs", hotkey, *NO_KEY))
+        # Otherwise, a gap already names the feed without which the GPUs are not known.
         elif not incomplete & {(feed.name, hotkey) for feed in FLEET.feeds}:
             report.count(hotkey)
     return report
 
 
 def _gaps(states: States) -> Iterator[NotKnown]:
-    """Return the feeds that are missing or could not be completely read, and what an answer does not say."""
+    """Yield the feeds that are missing or could not be completely read, and what a maintenance policy does not say."""
     for feed, state in states.items():
         error, snapshot = state.last_error, state.snapshot
         if state.missing:

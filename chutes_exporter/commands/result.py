@@ -50,7 +50,7 @@ class Result:
     needs_action: bool = False
 
     def print(self, *, as_json: bool) -> int:
-        """Print it with what is not known, and return the exit status."""
+        """Print the result with what is not known, and return the exit status."""
         if as_json:
             not_known = {"all_known": not self.gaps, "not_known": list(map(asdict, self.gaps))}
             click.echo(json.dumps(self.summary | not_known, indent=2))
@@ -61,7 +61,8 @@ class Result:
             for feeds, reason, advice in grouped((gap.feed, gap.reason, gap.advice) for gap in self.gaps):
                 say(f"? {feeds}: {reason}", indent="  ", fg="yellow")
                 say(f"→ {advice}", indent="    ", start="  ")
-        return ACTION_NEEDED if self.needs_action else NOT_KNOWN if self.gaps else NOTHING_TO_DO
+        otherwise = NOT_KNOWN if self.gaps else NOTHING_TO_DO
+        return ACTION_NEEDED if self.needs_action else otherwise
 
 
 def grouped(remarks: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, str]]:

@@ -43,7 +43,6 @@ class Service:
     """An exporter behind its server. It is an asynchronous context manager.
 
     Args:
-        settings: The settings.
         read_settings: Makes new settings from the same flags, and reads the files again. None keeps the settings.
         is_demo: Whether the private data is simulated and needs no protection.
 
@@ -64,7 +63,7 @@ class Service:
         self._exporter = Exporter(settings)
         self._web = WebConfig()
         self._tls: CurrentContext | None = None
-        self._problem = ""
+        self._problem = ""  # why the last reload failed
         self._guard = Guard(make_app(self._exporter, reload=self.reload if settings.enable_lifecycle else None))
 
     @property
@@ -77,8 +76,8 @@ class Service:
             exporter = await stack.enter_async_context(self._exporter)
             if self.settings.web_config is not None:
                 self._adopt_web(load_web_config(self.settings.web_config))
-            passed = self.settings.systemd_socket
-            opened = take_sockets(os.environ) if passed else map(open_socket, self.settings.listen)
+            by_systemd = self.settings.systemd_socket
+            opened = take_sockets(os.environ) if by_systemd else map(open_socket, self.settings.listen)
             sockets = [stack.enter_context(listening) for listening in opened]
             self.addresses = [bound_address(listening) for listening in sockets]
             await stack.enter_async_context(serving(self._guard, sockets, context=self._tls))
@@ -112,15 +111,16 @@ class Service:
             await asyncio.sleep(_RESTART_SECONDS)
 
     def reload(self) -> str:
-        """Read hotkey files and the web configuration again, and return the problem. Use both files or neither."""
+        """Read hotkey files and the web configuration again. If one fails, use neither, and return the problem."""
         self._notifier.reloading()
-        self._problem = ""
+        self._problem = ""  # so that the same problem is logged again
         self._try_reload()
         failed = f"reload failed, the old configuration stays in use: {self._problem}"
         self._notifier.ready(failed if self._problem else "configuration reloaded")
         return self._problem
 
     def _try_reload(self, *, only_changes: bool = False) -> None:
+        """Reload, and keep the problem. With ``only_changes``, reload only after a problem or a change of a file."""
         try:
             if only_changes and not self._problem and not self._web.changed():
                 return
@@ -150,7 +150,8 @@ class Service:
             return self._web
         web = load_web_config(self.settings.web_config)
         # A file that is being written may look empty. So a reload never switches off TLS or passwords.
-        if (web.context is None) is not (self._web.context is None):
+        has_tls, had_tls = web.context is not None, self._web.context is not None
+        if has_tls is not had_tls:
             raise ConfigError(f"{self.settings.web_config}: a reload cannot switch TLS on or off. Restart the exporter")
         if self._web.users and not web.users:
             raise ConfigError(f"{self.settings.web_config}: a reload cannot remove all passwords. Restart the exporter")
@@ -178,7 +179,8 @@ class Service:
             _log.warning("configuration warning", reason=warning)
         open_addresses = [address for address in self.addresses if not address.is_loopback]
         context = self._web.context
-        is_protected = self._web.users or (context is not None and context.verify_mode is ssl.CERT_REQUIRED)
+        needs_certificate = context is not None and context.verify_mode is ssl.CERT_REQUIRED
+        is_protected = self._web.users or needs_certificate
         if settings.keys and open_addresses and not self._is_demo and not is_protected:
             _log.warning(
                 "private data is served without protection",

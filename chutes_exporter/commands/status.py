@@ -17,7 +17,7 @@ from chutes_exporter.commands.options import Command, asks, json_option, miner_o
 from chutes_exporter.commands.report import collect_report
 from chutes_exporter.commands.result import NotKnown, Result
 from chutes_exporter.commands.terminal import moment, percent, print_table, say
-from chutes_exporter.duration import human_duration
+from chutes_exporter.duration import MINUTE, human_duration
 from chutes_exporter.feeds.table import MAINTENANCE
 from chutes_exporter.findings import NEEDED_METRICS, cost, find, verdict
 from chutes_exporter.rules.maintenance import holds_slot, maintenance_status, slots_of_older_windows
@@ -62,10 +62,11 @@ async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
     hotkeys = sorted(settings.watched)
     findings = [item for hotkey in hotkeys for item in find(report.samples, hotkey, report.now, prices)]
     needs_action = any(finding.needs_action for finding in findings)
+    has_answers = any(state.snapshot for state in report.states.values())
     summary = {
         "api": settings.api_url,
         "verdict": verdict(findings, prices, all_known=not report.gaps)
-        if any(state.snapshot for state in report.states.values())
+        if has_answers
         else "Nothing is known, because no request succeeded.",
         "action_needed": needs_action,
         "miners": [_miner(settings, hotkey, report) | {"maintenance": slots.get(hotkey, [])} for hotkey in hotkeys],
@@ -76,7 +77,7 @@ async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
 
 
 def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
-    """Return how a miner stands. What is not known is None, and without a key these are its GPUs and their cost."""
+    """Return how a miner stands. What is not known is None. Without a key, its GPUs and their cost are not known."""
 
     def value(metric: str, about: str = hotkey) -> float | None:
         return next((value for _, value in report.of(f"chutes_{metric}", about)), None)
@@ -113,9 +114,10 @@ async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list
             if state is not None and state.snapshot is not None:
                 policy = state.snapshot.answer.value
                 servers = [server for server in policy.servers or () if holds_slot(server)]
-                older = slots_of_older_windows(policy)
-                # The policy says which ones are of an older window only if all or none are.
-                is_older = bool(older) if older in (0, len(servers)) else None
+                older_slots = slots_of_older_windows(policy)
+                # The policy only counts the slots of older windows. So it is only clear if all or none are older.
+                is_clear = older_slots in (0, len(servers))
+                is_older = bool(older_slots) if is_clear else None
                 ask = partial(_ask, client, key, report.gaps)
                 found[key.address] = [await _in_slot(ask, policy, server, is_older=is_older) for server in servers]
     return found
@@ -124,7 +126,7 @@ async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list
 async def _ask(
     client: ChutesClient, key: Hotkey, gaps: list[NotKnown], endpoint: e.Endpoint[T], server: MaintenanceServer
 ) -> T | None:
-    """Return the answer about a single server."""
+    """Return the answer about a single server, or add the error to the gaps and return None."""
     try:
         return (await client.fetch(endpoint, key=key, path={"server_id": server.server_id})).value
     except ApiError as error:
@@ -136,7 +138,7 @@ async def _ask(
 async def _in_slot(
     ask: Callable[..., Awaitable[Any]], policy: MaintenancePolicy, server: MaintenanceServer, *, is_older: bool | None
 ) -> dict[str, Any]:
-    """Return a server in an upgrade slot.
+    """Return a server in an upgrade slot. ``is_older`` is None if the policy does not say whether the window is older.
 
     Only the answer about a single server says what a pending one waits for, and to which window its slot belongs.
     """
@@ -164,8 +166,8 @@ def _product(one: float | None, other: float | None) -> float | None:
 def _print_screen(
     summary: Mapping[str, Any], findings: list[Finding], report: Report, prices: Mapping[str, float]
 ) -> None:
-    color = "red" if summary["action_needed"] else "yellow" if report.gaps else "green"
-    say(summary["verdict"], bold=True, fg=color)
+    color = "yellow" if report.gaps else "green"
+    say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
     for miner in summary["miners"]:
         click.echo()
         say(f"{miner['hotkey']}  {moment(report.now)}", bold=True)
@@ -176,7 +178,7 @@ def _print_screen(
 
 
 def _print_findings(findings: list[Finding], prices: Mapping[str, float], now: float) -> None:
-    """Print the numbered actions, and then the notes."""
+    """Print the numbered actions, and then the notes, each with its first names. The findings have this order."""
     for number, finding in enumerate(findings, 1):
         usd = finding.cost_usd_per_hour
         price = "Cost unknown." if usd is None else f"{usd:,.2f} USD per hour."
@@ -205,7 +207,7 @@ def _print_findings(findings: list[Finding], prices: Mapping[str, float], now: f
 
 
 def _print_standing(miner: Mapping[str, Any], prices: Mapping[str, float]) -> None:
-    """Print score, estimate and GPUs. What is not known has a dash."""
+    """Print score, estimate and, for a miner with a key, GPUs. What is not known has a dash."""
     rank = "-" if miner["rank"] is None else f"{miner['rank']} of {miner['scored_miners']}"
     share, heading, incentive = (percent(miner[name]) for name in ("share", "heading_share", "incentive_share"))
     say(f"Score share {share}, heading for {heading}. Rank {rank}. Incentive share {incentive}.")
@@ -228,7 +230,7 @@ def _print_standing(miner: Mapping[str, Any], prices: Mapping[str, float]) -> No
 
 
 def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
-    """Print the servers that hold an upgrade slot, and what pending ones wait for."""
+    """Print the servers that hold an upgrade slot, and what pending ones wait for, which is None if unknown."""
     for server in servers:
         text = f"{server['name'] or server['server_id']}: {server['status']}"
         if server["older_window"]:
@@ -242,7 +244,7 @@ def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
             text += f" (chutes {', '.join(chutes)})"
         if server["until"] is not None and server["waits_for"] != []:
             at = datetime.fromtimestamp(server["until"], UTC)
-            text += f", at the latest in {human_duration(max(server['until'] - now, 60))} ({at:%H:%M} UTC)"
+            text += f", at the latest in {human_duration(max(server['until'] - now, MINUTE))} ({at:%H:%M} UTC)"
         say(f"{text}.", indent="  ")
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
 _UNLIMITED = 1_000_000
+_GAP = "  "
+_CUT_PART = 7
+"""A column that can be cut gets at least this part of the width, a seventh, if it has such long texts."""
 _MAX_DECIMALS = 6
 _LONG = 1e15
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):\d\d(\.\d+)?(\+00:00|Z)")
@@ -50,18 +53,21 @@ def print_table(
     shown = list(dict.fromkeys(head for row in rows for head in row))
     cells = {head: _cells([row.get(head) for row in rows]) for head in shown}
     heads = {head: [head] for head in shown}
-    if sum(max(map(len, (head, *cells[head]))) + 2 for head in shown) > width + 2:
+    if _line_width([max(map(len, (head, *cells[head]))) for head in shown]) > width:
         # Headings are folded after each word.
         heads = {head: re.split("(?<=_)| ", head) for head in shown}
     full = {head: max(map(len, (*heads[head], *cells[head]))) for head in shown}
-    widths = {head: min(full[head], max(len(head), width // 7)) if head in cut else full[head] for head in shown}
+    least = {head: max(len(head), width // _CUT_PART) if head in cut else full[head] for head in shown}
+    widths = {head: min(full[head], least[head]) for head in shown}
     left_out: list[str] = []
-    while (spare := width + 2 - sum(widths[head] + 2 for head in shown)) < 0 and len(shown) > 1:
+    while (spare := width - _line_width([widths[head] for head in shown])) < 0 and len(shown) > 1:
         left_out.insert(0, shown.pop())
+    # The first of the cut columns get the spare width.
     for head in (head for head in shown if head in cut):
         more = min(full[head] - widths[head], max(0, spare))
         widths[head] += more
         spare -= more
+    # Headings with fewer lines begin lower.
     headings = [*zip_longest(*(reversed(heads[head]) for head in shown), fillvalue="")][::-1]
     numbers = {head for head in shown if any(type(row.get(head)) in (int, float) for row in rows)}
     for index, line in enumerate((*headings, *zip(*(cells[head] for head in shown), strict=True))):
@@ -69,8 +75,12 @@ def print_table(
             f"{_shortened(text, widths[head]):{'>' if head in numbers else '<'}{widths[head]}}"
             for head, text in zip(shown, line, strict=True)
         ]
-        click.echo(click.style(indent + "  ".join(texts).rstrip(), bold=index < len(headings)))
+        click.echo(click.style(indent + _GAP.join(texts).rstrip(), bold=index < len(headings)))
     return left_out
+
+
+def _line_width(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
 def print_first(rows: Sequence[Mapping[str, Any]], count: int, what: str, *, cut: Collection[str]) -> None:
@@ -111,8 +121,9 @@ def cell_text(value: Any) -> str:
 
 def _cells(values: Sequence[Any]) -> list[str]:
     """Return the texts of a column. A typical number that is not whole has three significant digits."""
-    decimals = [abs(value) for value in values if isinstance(value, float) and not value.is_integer()]
-    digits = min(max(2 - math.floor(math.log10(statistics.median(decimals))), 0), _MAX_DECIMALS) if decimals else 0
+    fractions = [abs(value) for value in values if isinstance(value, float) and not value.is_integer()]
+    magnitude = math.floor(math.log10(statistics.median(fractions))) if fractions else 2
+    digits = min(max(2 - magnitude, 0), _MAX_DECIMALS)
     return [
         f"{value:.{digits}f}" if isinstance(value, float) and abs(value) < _LONG else cell_text(value)
         for value in values
@@ -120,5 +131,5 @@ def _cells(values: Sequence[Any]) -> list[str]:
 
 
 def _shortened(text: str, width: int) -> str:
-    """Return a text without its middle if it is too long. Names often differ at the end."""
+    """Return a text with … for its middle if it is too long, because names often differ at the end."""
     return text if len(text) <= width else f"{text[: width // 2]}…{text[width // 2 + 1 - width :]}"
