@@ -62,7 +62,7 @@ class Report:
 
 
 async def collect_report(settings: Settings, metrics: frozenset[str]) -> Report:
-    """Request what the metrics need, once."""
+    """Request what the metrics need, once, and note in the gaps what is not known."""
     async with Exporter(settings) as exporter:
         collected = await exporter.samples(metrics, timeout=_PATIENCE)
         now = time.time() - (exporter.client.clock_offset or 0.0)
