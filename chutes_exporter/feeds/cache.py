@@ -219,6 +219,7 @@ class FeedCache:
         first_success = before == (None, False) and state.up
         if (state.up, state.missing) != before and not first_success:
             self._changed.append(state)
+        # Log when all requests are over, so that feeds with one reason share a line.
         if not self._flights:
             self._log_changes()
 

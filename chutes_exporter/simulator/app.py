@@ -138,7 +138,7 @@ class Simulator:
         await self._serving.__aexit__(None, None, None)
 
     def _route(self, endpoint: Endpoint[Any]) -> Callable[[Request], Any]:
-        """Return the function that answers requests to an endpoint, unless its fault changes the answer."""
+        """Return the function that answers and notes requests to an endpoint, and applies its fault."""
 
         async def route(request: Request) -> Response:
             asked, query, headers = endpoint, request.query_params, request.headers

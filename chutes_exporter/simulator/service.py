@@ -114,6 +114,7 @@ class Chute:
             return min(self.max_instances, active + 1 if wants_more else active)
         step = -1 if load < _IDLE_THRESHOLD else 0
         if active and load > SCALING_THRESHOLD:
+            # One more for each tenth of load above the threshold, also for a part of one.
             step = min(_MAX_STEP, math.ceil(10 * (load - SCALING_THRESHOLD)))
         return min(self.max_instances, max(_MIN_PUBLIC, active + step))
 
@@ -137,7 +138,8 @@ class Chute:
     def factors(self, now: float, bounty_age: float | None = None) -> dict[str, float]:
         """Return the factors, by name, whose product is the multiplier of an instance that starts now.
 
-        Urgency follows the load at the autoscaler's last soft run. The age of the bounty is in seconds.
+        Urgency follows the load at the autoscaler's last soft run, of public chutes that it has looked at. The age of
+        the bounty is in seconds.
         """
         factors = {"base": self.base_multiplier, **self.lasting_factors}
         if self.public and self.scaled:
@@ -209,6 +211,7 @@ class Instance:
         return self.chute.chute_id
 
     def cut(self, at: float, end: End) -> None:
+        """End it at a time, unless it ends sooner."""
         if at < self.ended_at:
             self.ended_at, self.end = at, end
 
@@ -237,7 +240,7 @@ class Instance:
         return self._warmup_multiplier * self.chute.factors(self.created_at).get("urgency_boost", 1.0)
 
     def history(self, now: float) -> list[tuple[float, float, float]]:
-        """Return start, end (maybe later) and multiplier of all records so far, of which activation makes the first."""
+        """Return start, end (maybe later) and multiplier of all records so far. There are none until its activation."""
         if self.activated_at > now:
             return []
         settled_at = self.activated_at + _SETTLED_AFTER
