@@ -66,10 +66,9 @@ class Renderer:
         """Return the kept lines if no answer has changed. Lines without a body are made again if they fit now."""
         versions = tuple([snapshots[feed].version if feed in snapshots else 0 for feed in entry.all_feeds])
         kept = self._kept.get((entry, form))
-        if kept is not None and kept.versions == versions:
-            fits_now = kept.series <= room
-            if kept.body is not None or not fits_now:
-                return kept
+        was_cut_and_fits = kept is not None and kept.body is None and kept.series <= room
+        if kept is not None and kept.versions == versions and not was_cut_and_fits:
+            return kept
         samples = Samples(room)
         outcomes = collect(entry, snapshots, samples)
         body = None if samples.overflowed else lines(samples.collect(), form)

@@ -67,11 +67,11 @@ def make_block(world: World, now: float) -> Block:
     return Block("0x" + hashlib.sha256(f"{world.start}/{state.block}".encode()).hexdigest(), storage)
 
 
-def next_seat(world: World, now: float) -> int | None:
-    """Return the UID of the seat that a registration takes, None if it is refused."""
+def next_seat(world: World, now: float) -> int:
+    """Return the UID of the seat that a registration takes. In a simulated world, none is refused."""
     state, seats = _state(world, now)
     before = registrations_before_loss(state, seats)
-    return next((uid for uid, seat in enumerate(seats) if before.get(seat.account) == 0), None)
+    return next(uid for uid, seat in enumerate(seats) if before.get(seat.account) == 0)
 
 
 def _state(world: World, now: float) -> tuple[s.State, list[Seat]]:

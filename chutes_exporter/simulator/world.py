@@ -264,10 +264,11 @@ class World:
 
     def _registrations(self) -> Iterator[float]:
         """Yield the times at which a newcomer registers. The newcomer gets the seat that the chain's rule chooses."""
-        for number in itertools.count():
+        numbers = itertools.count()
+        while True:
+            number = next(numbers)
             yield (now := self.start + (0.75 + number) * _SEAT_PERIOD / len(self.miners))
-            if (uid := next_seat(self, now)) is None:
-                continue
+            uid = next_seat(self, now)
             hotkey, coldkey = (
                 hashlib.sha256(f"{self._seed}/{kind} of newcomer/{number}".encode()) for kind in ("hotkey", "coldkey")
             )
