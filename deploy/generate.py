@@ -43,15 +43,12 @@ ALERTS_HEAD: Final = """\
 
 `make deploy` generates this page from [prometheus/rules/alerts.yml](../prometheus/rules/alerts.yml). Do not edit it.
 
-- **critical**: earnings stop or the seat is lost, and somebody can act now.
+- **critical**: earnings stop or the seat is lost. Act now.
 - **warning**: a part of the earnings is lost. Act today.
 - **info**: for a daily message. A lost seat, a blacklisted miner and a miner without earnings become info after a day.
 
-Each name links to its runbook. An alert can explain others, such as a lost seat the idle GPUs. The routing example and the
-Overview dashboard leave these out, both by [one table](../deploy/inhibitions.py).
-
-Only the chain knows how near a seat is to its loss. Without `--chain.url`, ChutesMinerLowestIncentive replaces
-ChutesMinerSeatAtRisk, and the texts of other alerts say nothing about the seat.
+Each name links to its runbook. The routing example and the Overview dashboard leave out an alert that another one explains, by
+[one table](../deploy/inhibitions.py). Idle and unverified GPUs cause no warning in the first hour of a seat.
 
 | alert | severity | threshold | what it costs |
 |---|---|---|---|
