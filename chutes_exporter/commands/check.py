@@ -24,23 +24,27 @@ from chutes_exporter.commands.options import (
     serving_options,
     settings_of,
 )
-from chutes_exporter.commands.result import MISSING, NO_KEY, NotKnown, Result, grouped
+from chutes_exporter.commands.result import MISSING, NO_KEY, TRY_AGAIN, NotKnown, Result, grouped
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
+from chutes_exporter.feeds.doubt import REPEAT_REQUEST, WORDS, reason_to_doubt
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.feeds.table import CHAIN, FEEDS, METAGRAPH
 from chutes_exporter.web.config_file import load_web_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from chutes_exporter.api.client import Answer
     from chutes_exporter.api.records import MetagraphNode
     from chutes_exporter.config import Credentials, Settings
+    from chutes_exporter.feeds.doubt import Reason
     from chutes_exporter.feeds.feed import Feed
 
+Results = dict["Feed[Any]", tuple["Answer[Any] | None", "Line"]]
+"""The answer of each feed, if there is one, and the line that describes it."""
 Verdict = Literal["ok", "failed", "not known"]
 _NOTABLE_OFFSET = 30.0
 _CHANGED = "Update the exporter, and compare its changelog. Until then, numbers about these fields can be wrong."
@@ -67,7 +71,8 @@ def check(**flags: Any) -> None:
 
     check accepts the flags of serve, so that you can check a command line without changes. It ignores flags that do
     not matter. The exit status is 0 if all checks pass, 1 if one fails, 2 if the command line is wrong, and 3 if none
-    fails but something is not known: a key or a hotkey is missing, or an answer is incomplete.
+    fails but something is not known: a key or a hotkey is missing, an answer is incomplete or contradicts another one,
+    or all records lack a field.
     """
     credentials = find_credentials(flags["hotkey_files"], os.environ)
     # Endpoints without a signature are checked even if a key cannot be used.
@@ -83,15 +88,24 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         requests = Requests(client, node)
         requests.use(settings.keys)
         asked = [feed.of(hotkey) for feed in feeds for hotkey in _hotkeys(feed, settings)]
-        results = await asyncio.gather(*(_ask(requests, feed) for feed in asked))
+        results = await _ask_all(requests, asked)
+        doubted = [feed for feed in asked if _doubt(feed, results) in REPEAT_REQUEST]
+        # Something may have begun or ended between two answers.
+        results |= await _ask_all(
+            requests, {one for feed in doubted for one in (feed, *feed.evidence)} & results.keys()
+        )
         offset, changes = client.clock_offset, client.changes
     if node is not None:
         await node.aclose()
-    answers = dict(zip(asked, (answer for answer, _ in results), strict=True))
     lines = [
         *_setting_lines(settings, credentials),
-        *(line for _, line in results),
-        *(_seat_line(hotkey, answers[METAGRAPH]) for hotkey in sorted(settings.watched)),
+        *(
+            replace(line, reason=WORDS[doubt], advice=TRY_AGAIN, verdict="not known")
+            if line.verdict == "ok" and (doubt := _doubt(feed, results))
+            else line
+            for feed, (_, line) in results.items()
+        ),
+        *(_seat_line(hotkey, results[METAGRAPH][0]) for hotkey in sorted(settings.watched)),
         *(
             Line(feed.name, "", *(NO_KEY if feed.endpoint.signed else _NO_HOTKEY), "not known")
             for feed in feeds
@@ -99,7 +113,13 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         ),
         *_clock_line(offset),
         *(
-            Line("changes of the API", "", f"{endpoint}: {', '.join(change.found)}", _CHANGED, "ok")
+            Line(
+                "changes of the API",
+                "",
+                f"{endpoint}: {', '.join(change.found)}",
+                _CHANGED,
+                "not known" if change.missing else "ok",
+            )
             for endpoint, change in sorted(changes.items())
             if change.found
         ),
@@ -169,6 +189,17 @@ def _seat_line(hotkey: str, metagraph: Answer[list[MetagraphNode]] | None) -> Li
         advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
         return line(f"blacklisted: {node.blacklist_reason}", advice, "failed")
     return line(f"registered as UID {node.node_id}", "", "ok")
+
+
+async def _ask_all(requests: Requests, feeds: Collection[Feed[Any]]) -> Results:
+    return dict(zip(feeds, await asyncio.gather(*(_ask(requests, feed) for feed in feeds)), strict=True))
+
+
+def _doubt(feed: Feed[Any], results: Results) -> Reason | None:
+    """Return the reason to doubt an answer, which is compared with those of other feeds."""
+    answer, *others = (results.get(one, (None, None))[0] for one in (feed, *feed.evidence))
+    values = [other and other.value for other in others]
+    return None if answer is None else reason_to_doubt(feed.checks, None, answer, values)
 
 
 async def _ask(requests: Requests, feed: Feed[Any]) -> tuple[Answer[Any] | None, Line]:

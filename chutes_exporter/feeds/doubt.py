@@ -30,6 +30,14 @@ Reason = Literal[
     "no_history",  # A miner lost its history.
 ]
 """Reason to doubt an answer."""
+WORDS: Final[Mapping[str, str]] = {
+    "shrunk": "the list became much shorter",
+    "disagrees": "the list contradicts another answer",
+    "no_demand": "every chute reports zero demand",
+    "no_bounties": "all bounties are missing",
+    "no_history": "the miner has no history any more",
+}
+"""Each reason in words."""
 
 Old = Answer[Any] | None
 Check = Callable[..., bool]

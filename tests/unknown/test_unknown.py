@@ -255,7 +255,7 @@ async def _outputs(troubles: Sequence[str]) -> dict[tuple[str, str], Output]:
 
 def _noticed(command: str, case: Case) -> bool:
     """Return whether a command can notice what is taken away from it: it asks once, and only a contradiction shows."""
-    doubted = case.loss == "doubted" and "disagrees" in case.feed.checks and command in ("status", "advise")
+    doubted = case.loss == "doubted" and "disagrees" in case.feed.checks and command != "incidents"
     return doubted or case.loss in ("missing", "record", "404")
 
 
