@@ -25,8 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"api", "rules", "feeds", "collectors"},
     "findings": set(),
     "log": set(),
-    "page": {"api", "chain", "feeds", "collectors", "config"},
-    "web": {"api", "rules", "feeds", "collectors", "config", "page", "findings"},
+    "page": {"api", "chain", "rules", "feeds", "collectors", "config"},
+    "web": {"api", "feeds", "collectors", "config", "page", "findings"},
     "simulator": {"api", "chain", "config", "web"},
     "commands": {
         "api",

@@ -14,10 +14,11 @@ from chutes_exporter.commands.forecast import forecast, parse_gpus
 from chutes_exporter.commands.options import Command, Parsed, asks, json_option, miner_options, money_options
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.report import collect_report
-from chutes_exporter.commands.result import TRY_AGAIN, NotKnown, Result
+from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_first, say
 from chutes_exporter.duration import HOUR
 from chutes_exporter.findings import cost
+from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

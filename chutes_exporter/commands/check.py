@@ -24,7 +24,7 @@ from chutes_exporter.commands.options import (
     serving_options,
     settings_of,
 )
-from chutes_exporter.commands.result import MISSING, NO_KEY, TRY_AGAIN, NotKnown, Result, grouped
+from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
@@ -32,6 +32,7 @@ from chutes_exporter.feeds.doubt import REPEAT_REQUEST, WORDS, reason_to_doubt
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.feeds.table import CHAIN, FEEDS, METAGRAPH
+from chutes_exporter.page.gaps import MISSING, NO_KEY, TRY_AGAIN, NotKnown, grouped
 from chutes_exporter.web.config_file import load_web_config
 
 if TYPE_CHECKING:

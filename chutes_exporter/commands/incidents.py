@@ -12,10 +12,11 @@ import click
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.options import Command, asks, json_option, miner_options, money_options
-from chutes_exporter.commands.result import TRY_AGAIN, NotKnown, Result
+from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import cell_text, moment, print_first, say
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.feeds.requests import list_reports
+from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 from chutes_exporter.rules.losses import end_reason, ended_counts, is_last_of_chute, lost_compute_units, scored_seconds
 from chutes_exporter.rules.sums import total
 

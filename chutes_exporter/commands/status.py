@@ -15,11 +15,12 @@ from chutes_exporter.api import endpoints as e
 from chutes_exporter.collectors.fleet import STATES
 from chutes_exporter.commands.options import Command, asks, json_option, miner_options, money_options
 from chutes_exporter.commands.report import collect_report
-from chutes_exporter.commands.result import NotKnown, Result
+from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_table, say
 from chutes_exporter.duration import MINUTE, human_duration
 from chutes_exporter.feeds.table import MAINTENANCE
 from chutes_exporter.findings import NEEDED_METRICS, cost, find, verdict
+from chutes_exporter.page.gaps import NotKnown
 from chutes_exporter.rules.maintenance import holds_slot, maintenance_status, slots_of_older_windows
 
 if TYPE_CHECKING:

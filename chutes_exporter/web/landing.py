@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from chutes_exporter import __version__, findings
 from chutes_exporter.api.errors import ApiError
-from chutes_exporter.api.records import MaintenancePolicy
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.duration import human_duration
+from chutes_exporter.page.gaps import find_gaps, grouped
 from chutes_exporter.page.plan import off_reason
-from chutes_exporter.rules.maintenance import unknown_in
 
 if TYPE_CHECKING:
     from chutes_exporter.config import Settings
@@ -94,22 +93,30 @@ def _summary(exporter: Exporter) -> str:
 
 
 async def _actions(exporter: Exporter, now: float) -> str:
-    """Return the verdict and the actions of ``status``, from the answers that are known, or nothing without any."""
+    """Return what ``status`` says needs action or is not known, from the answers of the last scrape."""
     settings = exporter.settings
-    samples = (await exporter.samples(findings.NEEDED_METRICS)).samples if settings.watched else {}
-    if not samples:
+    if not settings.watched:
+        return ""
+    collected = await exporter.samples(findings.NEEDED_METRICS)
+    if not collected.samples:
         return ""
     prices, api_time = settings.gpu_costs, now - (exporter.client.clock_offset or 0.0)
-    found = [item for hotkey in sorted(settings.watched) for item in findings.find(samples, hotkey, api_time, prices)]
-    states = exporter.feeds.states()
-    answers = [state.snapshot and state.snapshot.answer.value for state in states.values()]
-    all_have_keys = len(settings.keys) == len(settings.watched)
-    lacks_status = any(isinstance(answer, MaintenancePolicy) and any(unknown_in(answer)) for answer in answers)
-    all_known = all_have_keys and all(state.up for state in states.values()) and not lacks_status
-    tone: Tone = "good" if all_known else "wait"
-    actions = [_action(item) for item in found if item.needs_action]
-    line = _state("bad" if actions else tone, findings.verdict(found, prices, all_known=all_known))
-    return f"<p>{line}</p><ol>{''.join(actions)}</ol>" if actions else f"<p>{line}</p>"
+    found = [
+        item
+        for hotkey in sorted(settings.watched)
+        for item in findings.find(collected.samples, hotkey, api_time, prices)
+    ]
+    gaps, _ = find_gaps(collected, settings)
+    tone: Tone = "bad" if any(item.needs_action for item in found) else "wait" if gaps else "good"
+    actions = "".join(_action(item) for item in found if item.needs_action)
+    unknown = "".join(
+        f"<li>{escape(f'{feeds}: {reason}')}<br>{escape(advice)}</li>"
+        for feeds, reason, advice in grouped((gap.feed, gap.reason, gap.advice) for gap in gaps)
+    )
+    return (
+        f"<p>{_state(tone, findings.verdict(found, prices, all_known=not gaps))}</p>"
+        f"{f'<ol>{actions}</ol>' if actions else ''}{f'<p>Not known:</p><ul>{unknown}</ul>' if unknown else ''}"
+    )
 
 
 def _action(item: Finding) -> str:

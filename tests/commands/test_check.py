@@ -9,8 +9,8 @@ import pytest
 
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
-from chutes_exporter.commands.result import MISSING
 from chutes_exporter.feeds.table import CHAIN, FEEDS
+from chutes_exporter.page.gaps import MISSING
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.commands.support import MINE, Target, run, world_of_today

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from chutes_exporter.commands.result import NotKnown, Result
+from chutes_exporter.commands.result import Result
+from chutes_exporter.page.gaps import NotKnown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -17,11 +18,13 @@ import pytest
 import structlog
 
 from chutes_exporter.feeds.table import AUDIT_REPORT
+from chutes_exporter.findings import NEEDED_METRICS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Simulator, Size
+from chutes_exporter.web.landing import landing_page
 from tests.commands.support import run
 from tests.grafana.scenes import COSTS, FIGURES, OPTIONAL, SICK_TROUBLES, Tried
-from tests.support import NOON, Clock, Prometheus, data_of, page_of, patient
+from tests.support import NOON, PATIENCE, Clock, Prometheus, data_of, page_of, patient, watching
 from tests.unknown.eras import QUERIES, Era, Eras, Found
 from tests.unknown.taken import CASES, Api, Case, asks, page_without
 
@@ -204,13 +207,16 @@ MONEY: Final = (
     "4",
     *(flag for model, cost in COSTS.items() for flag in ("--gpu.cost", f"{model}={cost}")),
 )
+LANDING: Final = "landing page"
+SMALL: Final = Size(miners=24, active_miners=6, chutes=40, other_servers=3)
 COMMANDS: Final = {
+    LANDING: (),
     "status": MONEY,
     "advise": ("--with", "8xpro_6000", *MONEY),
     "incidents": MONEY,
     "check": (),
 }
-"""The flags of each command."""
+"""The flags of each command. The landing page says what the command status says."""
 OTHERS: Final = {"not_known", "records", "status", "count", "seconds", "bounty_seconds_left", "age_minutes"}
 """Keys of numbers that may differ: a finding may name fewer things, and time goes on."""
 FINE: Final = ("Nothing needs action.", "All checks passed.", "No instance ended.", "$0")
@@ -228,7 +234,19 @@ class Output:
     found: dict[str, Any]
 
 
+async def _landing(simulator: Simulator) -> Output:
+    """Return what the landing page says about the miner, with the status that the command would have."""
+    async with Exporter(watching(simulator.url)) as exporter:
+        await exporter.samples(NEEDED_METRICS, timeout=PATIENCE)
+        page = await landing_page(exporter, time.time())
+    text = page.partition("<h2>")[0]
+    (tone,) = re.findall(r'</h1><p><span class="state (\w+)">', text)
+    return Output({"good": 0, "bad": 1, "wait": 3}[tone], text, {})
+
+
 async def _run(name: str, simulator: Simulator) -> Output:
+    if name == LANDING:
+        return await _landing(simulator)
     (status, text, _), (_, found, _) = [
         await run(simulator, name, *COMMANDS[name], *form) for form in ((), ("--json",))
     ]
@@ -237,9 +255,8 @@ async def _run(name: str, simulator: Simulator) -> Output:
 
 async def _outputs(troubles: Sequence[str]) -> dict[tuple[str, str], Output]:
     """Return the outputs of each command in each case that it can notice, by their names."""
-    size = Size(miners=24, active_miners=6, chutes=40, other_servers=3)
     # Commands see the real clock.
-    world = Changing(start=time.time(), size=size, troubles=troubles)
+    world = Changing(start=time.time(), size=SMALL, troubles=troubles)
     simulator = Simulator(world)
     api, outputs = Api(simulator, *(miner.hotkey for miner in world.miners[:2])), {}
     async with simulator:
