@@ -360,7 +360,7 @@ def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, flo
     count = int(sum(value if is_number or "gpu" in labels else 1 for labels, value in about))
     words = {
         "SERVER": shlex.quote(str(instances[0]["server_name"] or "SERVER") if instances else ""),
-        "WHEN": _time_until(first, miner.now),
+        "WHEN": _time_until(first, miner.now) if first else "at an unknown time",
         "CLOCK": f"{datetime.fromtimestamp(first, UTC):%H:%M} UTC",
     }
     advice, _, command = kind.advice.partition(": ")
@@ -375,7 +375,7 @@ def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, flo
         needs_action=kind.severity != "note",
         advice=advice,
         command=command,
-        when=first if re.search("WHEN|CLOCK", kind.sentence) else None,
+        when=(first or None) if re.search("WHEN|CLOCK", kind.sentence) else None,
         gpus=gpus or {},
         cost_usd_per_hour=None if gpus is None else cost(gpus, prices),
         instances=instances,

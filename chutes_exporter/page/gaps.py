@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors.fleet import COLLECTOR as FLEET
 from chutes_exporter.feeds.doubt import WORDS
-from chutes_exporter.feeds.table import MAINTENANCE
-from chutes_exporter.rules.maintenance import unknown_in
+from chutes_exporter.feeds.table import INSTANCES, JOBS, MAINTENANCE, METAGRAPH, NODES, SERVERS
+from chutes_exporter.rules import instances, maintenance
+from chutes_exporter.rules.jobs import is_stuck
+from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
 
     from chutes_exporter.config import Settings
     from chutes_exporter.page.exporter import Collected
@@ -25,6 +27,7 @@ MISSING = "Ask the operators of Chutes for a newer service."
 """Advice about an endpoint that the deployment does not have."""
 _BUG = ("the collector failed, which is a bug", "Report it with the log.")
 _UNCOUNTED = ("the answers do not give the states of all GPUs", "Try again in a minute.")
+_UPDATE = "Update the exporter. If that does not help, report a bug."
 _UNKNOWN_MAINTENANCE = "Reboot no such server. See chutes-exporter query maintenance, and update the exporter."
 
 
@@ -50,7 +53,7 @@ def find_gaps(collected: Collected, settings: Settings) -> tuple[list[NotKnown],
     """Return what is not known, and the miners for which the state of every GPU is known."""
     gaps = [*_feeds(collected.states), *(NotKnown(name, hotkey, *_BUG) for name, hotkey in collected.failed)]
     incomplete = {(gap.feed, gap.hotkey) for gap in gaps}
-    gaps += _fields(collected.states)
+    gaps += _fields(collected.states, settings)
     keys, counted = {key.address for key in settings.keys}, set()
     for hotkey in sorted(settings.watched):
         if hotkey not in keys:
@@ -79,12 +82,32 @@ def _feeds(states: States) -> Iterator[NotKnown]:
             yield NotKnown(feed.name, feed.hotkey, reason, TRY_AGAIN)
 
 
-def _fields(states: States) -> Iterator[NotKnown]:
-    """Yield what the answers do not say."""
+def _fields(states: States, settings: Settings) -> Iterator[NotKnown]:
+    """Yield what the answers do not say, of all that decides whether something needs action."""
     for feed, state in states.items():
-        if feed.name == MAINTENANCE.name and state.snapshot is not None:
-            for reason in unknown_in(state.snapshot.answer.value):
-                yield NotKnown(feed.name, feed.hotkey, reason, _UNKNOWN_MAINTENANCE)
+        if state.snapshot is not None and feed.name in _UNKNOWN_IN:
+            advice = _UNKNOWN_MAINTENANCE if feed.name == MAINTENANCE.name else _UPDATE
+            for reason in dict.fromkeys(_UNKNOWN_IN[feed.name](state.snapshot.answer.value, settings.watched)):
+                yield NotKnown(feed.name, feed.hotkey, reason, advice)
+
+
+_UNKNOWN_IN: Final[dict[str, Callable[[Any, Container[str]], Iterable[str]]]] = {
+    METAGRAPH.name: lambda nodes, watched: (
+        f"the answer does not say whether {node.hotkey} is blacklisted"
+        for node in nodes
+        if node.hotkey in watched and is_blacklisted(node) is None
+    ),
+    SERVERS.name: lambda servers, _: maintenance.unknown_in_servers(servers),
+    NODES.name: lambda gpus, _: (
+        "the answer does not say on which server a GPU is" for gpu in gpus if gpu.server_id is None
+    ),
+    INSTANCES.name: lambda found, _: instances.unknown_in(found),
+    JOBS.name: lambda jobs, _: (
+        "the answer does not say whether a job is stuck" for job in jobs if is_stuck(job) is None
+    ),
+    MAINTENANCE.name: lambda policy, _: maintenance.unknown_in(policy),
+}
+"""What an answer does not say about the watched hotkeys, by feed."""
 
 
 def _is_counted(collected: Collected, hotkey: str) -> bool:

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from chutes_exporter.duration import HOUR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from chutes_exporter.api.records import Instance, InventoryItem, RollingUpdate
 
@@ -61,6 +61,16 @@ def purged_at(instance: Instance) -> float | None:
         return deadline
     verified_at = instance.last_verified_at
     return None if verified_at is None else min(deadline, verified_at + 3 * HOUR)
+
+
+def unknown_in(instances: Iterable[Instance]) -> Iterator[str]:
+    """Yield a text for each time that decides what happens to an instance, and is unknown."""
+    for instance in instances:
+        state = instance_state(instance)
+        if state != "active" and purged_at(instance) is None:
+            yield "the answer does not say when the service deletes an instance that is not active"
+        if state != "starting" and is_public(instance) is not False and secured_at(instance) is None:
+            yield "the answer does not say until when an instance loses its score if it is deleted"
 
 
 def is_outdated(instance: Instance, updates: Mapping[str, RollingUpdate]) -> bool | None:

@@ -10,10 +10,10 @@ from msgspec import UNSET
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from collections.abc import Set as AbstractSet
 
-    from chutes_exporter.api.records import MaintenancePolicy, MaintenanceServer
+    from chutes_exporter.api.records import MaintenancePolicy, MaintenanceServer, Server
 
 MaintenanceStatus = Literal["none", "pending", "maintenance"]
 """Where a TEE server is in its maintenance.
@@ -55,6 +55,18 @@ def unknown_in(policy: MaintenancePolicy) -> Iterator[str]:
         yield "the answer has no servers"
     if policy.window_open is None:
         yield "the answer does not say whether the window is open"
+    if policy.active_window is not None and policy.active_window.upgrade_window_end is None:
+        yield "the answer does not say when the window ends"
+
+
+def unknown_in_servers(servers: Iterable[Server]) -> Iterator[str]:
+    """Yield a text for each value about TEE that servers do not have."""
+    for server in servers:
+        name = server.name or server.server_id
+        if server.is_tee is None:
+            yield f"the answer does not say whether {name} has TEE"
+        elif server.is_tee and server.version is UNSET:
+            yield f"the answer does not say the version of {name}"
 
 
 def version_accepted(version: str, listed: AbstractSet[str]) -> bool | None:

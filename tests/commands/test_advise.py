@@ -174,7 +174,7 @@ async def test_idle_gpus_of_a_pending_server_wait_and_it_is_not_to_be_rebooted(
 async def test_if_no_gpu_is_idle_the_exit_status_is_0(target: Target, api: dict[str, bytes]) -> None:
     held = [{"gpu_id": row["uuid"], "chute_id": "c", "active": True} for row in rows(api["nodes"])]
     api["inventory"] = json.dumps(held).encode()
-    running = {"instance_id": "i", "chute_id": "c", "active": True, "billed_to": None}
+    running = {"instance_id": "i", "chute_id": "c", "active": True, "activated_at": "2026-05-01", "billed_to": None}
     api["instances"] = b"data: %b\n\n" % json.dumps(running).encode()
     code, output, _ = await advise(target)
     assert code == 0

@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import pytest
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import Response
 
 from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.api.fields import records_in
 from chutes_exporter.feeds.doubt import DoubtedError
 from chutes_exporter.feeds.table import AUDIT_REPORT, CHAIN, FEEDS
-from tests.recorded import rows
+from tests.recorded import rows, stream
 from tests.support import PATIENCE, page_of
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ def _losses(feed: Feed[Any]) -> list[str]:
     return ["missing", "expired", "record", *doubted, *(["404"] if feed.optional else [])]
 
 
+FIELD: Final = "field "
+"""Begins a loss of a field."""
 CASES: Final = [Case(feed, loss) for feed in FEEDS for loss in _losses(feed)]
 PLACES: Final = {
     "scores": ("final_scores",),
@@ -66,8 +70,7 @@ PLACES: Final = {
 def changed(body: bytes, feed: Feed[Any], change: Callable[[list[Any]], list[Any]]) -> bytes:
     """Change the records of an answer."""
     if body.startswith(b"data: "):
-        lines = [b"data: %b\n\n" % json.dumps(record).encode() for record in change(rows(body))]
-        return b"".join(lines) or b"data: NO_ITEMS\n\n"
+        return stream(change(rows(body))) or b"data: NO_ITEMS\n\n"
     answer = {"": json.loads(body)}
     if feed is CHAIN:
         result = answer[""]["result"]
@@ -81,6 +84,24 @@ def changed(body: bytes, feed: Feed[Any], change: Callable[[list[Any]], list[Any
     records = inside[last]
     inside[last] = change(records) if isinstance(records, list) else dict(change([*records.items()]))
     return json.dumps(answer[""]).encode()
+
+
+def optional_fields(feed: Feed[Any]) -> set[str]:
+    """Return the names of the fields without which the records of a feed can be read."""
+    shape = feed.endpoint.shape
+    records = [record for _, record in records_in(shape.kind)] if shape else []
+    return {one.encode_name for record in records for one in msgspec.structs.fields(record) if not one.required}
+
+
+def without_field(name: str, body: bytes) -> bytes:
+    """Take a field out of all objects of an answer."""
+
+    def lacking(fields: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in fields.items() if key != name}
+
+    if body.startswith(b"data: "):
+        return stream([json.loads(json.dumps(row), object_hook=lacking) for row in rows(body)]) or body
+    return json.dumps(json.loads(body, object_hook=lacking)).encode()
 
 
 def none(_records: list[Any]) -> list[Any]:
@@ -157,7 +178,8 @@ class Api:
             "record": partial(changed, feed=case.feed, change=self._unreadable),
             "doubted": partial(changed, feed=case.feed, change=shorter_each_time()),
         }
-        self.change = changes.get(case.loss, bytes)
+        lacking = partial(without_field, case.loss.removeprefix(FIELD))
+        self.change = lacking if case.loss.startswith(FIELD) else changes.get(case.loss, bytes)
         try:
             yield
         finally:

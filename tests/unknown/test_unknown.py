@@ -17,21 +17,23 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import structlog
 
-from chutes_exporter.feeds.table import AUDIT_REPORT
-from chutes_exporter.findings import NEEDED_METRICS
+from chutes_exporter.feeds.table import AUDIT_REPORT, FEEDS
+from chutes_exporter.findings import NEEDED_METRICS, find
 from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.gaps import find_gaps
 from chutes_exporter.simulator import Simulator, Size
 from chutes_exporter.web.landing import landing_page
 from tests.commands.support import run
 from tests.grafana.scenes import COSTS, FIGURES, OPTIONAL, SICK_TROUBLES, Tried
-from tests.support import NOON, PATIENCE, Clock, Prometheus, data_of, page_of, patient, watching
+from tests.support import HOTKEY, NOON, PATIENCE, Clock, Prometheus, data_of, page_of, patient, watching
 from tests.unknown.eras import QUERIES, Era, Eras, Found
-from tests.unknown.taken import CASES, Api, Case, asks, page_without
+from tests.unknown.taken import CASES, FIELD, Api, Case, asks, optional_fields, page_without
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from chutes_exporter.page.gaps import NotKnown
     from chutes_exporter.simulator.service import Chute, Instance
     from tests.support import Labels, Page
 
@@ -311,3 +313,35 @@ def test_no_command_says_that_all_is_fine(outputs: dict[tuple[str, str], Output]
             wrong[name] = found.status, fine, others
     assert wrong == {}
     assert len(cases) >= 5
+
+
+Decided = dict[tuple[str, float | None], int]
+"""The number of things of each finding that needs action, by its kind and the time of what happens next."""
+
+
+async def _decided(simulator: Simulator) -> tuple[Decided, list[NotKnown]]:
+    """Return what needs action, and what is not known."""
+    settings = watching(simulator.url)
+    async with Exporter(settings) as exporter:
+        collected = await exporter.samples(NEEDED_METRICS, timeout=PATIENCE)
+    found = find(collected.samples, HOTKEY, time.time(), {})
+    return {(it.kind, it.when): it.count for it in found if it.needs_action}, find_gaps(collected, settings)[0]
+
+
+@pytest.mark.parametrize("troubles", [SICK_TROUBLES, ("blacklisted",)], ids=["troubled", "blacklisted"])
+async def test_what_needs_action_is_not_known_without_a_field_that_decides_it(troubles: Sequence[str]) -> None:
+    simulator = Simulator(Changing(start=time.time(), size=SMALL, troubles=troubles))
+    api, wrong, decisive = Api(simulator), [], set()
+    async with simulator:
+        with api.remembered():
+            whole, gaps = await _decided(simulator)
+            assert gaps == []
+            for feed in [feed for feed in FEEDS if asks(feed) in api.asked]:
+                for field in optional_fields(feed):
+                    with api.without(Case(feed, f"{FIELD}{field}")):
+                        found, gaps = await _decided(simulator)
+                    if found != whole:
+                        decisive.add(field)
+                        wrong += [] if gaps else [(feed.name, field, whole.items() ^ found.items())]
+    assert wrong == []
+    assert decisive
