@@ -55,8 +55,9 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         ledger = Ledger(client, settings.watched)
         await ledger.read(flags["hours"])
-        usd_per_unit = await _usd_per_unit(client, settings, ledger.gaps)
-        names = await _chute_names(client, ledger.gaps)
+        gaps: list[NotKnown] = []
+        usd_per_unit = await _usd_per_unit(client, settings, gaps)
+        names = await _chute_names(client, gaps)
     miners: list[dict[str, Any]] = [
         {"hotkey": hotkey, "ended": ledger.ended_of(hotkey, names, usd_per_unit)} for hotkey in sorted(settings.watched)
     ]
@@ -65,7 +66,7 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
         for miner in miners:
             _print_miner(miner["hotkey"], miner["ended"], ledger)
 
-    return Result({"miners": miners}, show, ledger.gaps)
+    return Result({"miners": miners}, show, [*ledger.gaps, *gaps])
 
 
 class Ledger:

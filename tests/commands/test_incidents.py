@@ -185,6 +185,9 @@ async def test_money_without_scores_is_not_known() -> None:
     nobody = json.dumps({"final_scores": {}, "raw_values": {}}).encode()
     status, output = await incidents({12: body([INSTANCE], [])}, "--hours", "1", *PRICES, scores=nobody)
     assert (status, output.splitlines()[1]) == (0, "No instance ended.")
+    # All ends are known, though not what a unit is worth.
+    status, output = await incidents({12: body([INSTANCE], [])}, "--hours", "1", *PRICES)
+    assert (status, output.splitlines()[1]) == (3, "No instance ended.")
 
 
 @pytest.mark.parametrize(
