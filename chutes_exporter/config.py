@@ -105,8 +105,6 @@ class Settings:
     max_age: Mapping[str, float] = field(default_factory=dict)
     collectors: Mapping[str, bool] = field(default_factory=dict)
     gpu_costs: Mapping[str, float] = field(default_factory=dict)
-    daily_emission: float | None = None
-    alpha_price: float | None = None
     warnings: tuple[str, ...] = ()
 
 

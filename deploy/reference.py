@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ALL_METRICS = (
     *(metric for collector in COLLECTORS for metric in collector.metrics),
-    *telemetry.MONEY,
+    telemetry.GPU_COST,
     *telemetry.OWN_METRICS,
     *exchanges.EXCHANGE_METRICS,
 )
@@ -47,9 +47,8 @@ def reference() -> str:
     parts = [_INTRODUCTION, _overview()]
     parts.extend(_section(collector) for collector in COLLECTORS)
     parts.append(
-        "## Costs and prices\n\nThe values of `--gpu.cost`, `--subnet.daily-emission` and `--alpha.price`. Without "
-        "the flag, its metric is absent. [Costs and estimated earnings](money.md) lists the rules that use them. "
-        "Cost: 2, and 1 for each model with a cost.\n\n" + _table(telemetry.MONEY)
+        "## Costs\n\nThe values of `--gpu.cost`. [Costs and earnings](money.md) lists the rules that use them. "
+        "Cost: 1 for each model with a cost.\n\n" + _table([telemetry.GPU_COST])
     )
     parts.append(
         "## The exporter itself\n\nThese metrics are always on the page. A feed is a question that the exporter asks "

@@ -30,9 +30,11 @@ COVERED: Final = SICK | HEALTHY
 """An exporter has run for a day."""
 CHAINED: Final = SICK | {World.KEYLESS, World.HEALTHY}
 """The exporter asks the chain."""
+UNCHAINED: Final = LIVE - CHAINED
+PAID: Final = CHAINED - HEALTHY
+"""The pay is known in dollars."""
 PRICED: Final = SICK
-"""Costs and prices are known."""
-UNPRICED: Final = LIVE - PRICED
+"""So is the rent of the GPUs."""
 ALARMED: Final = SICK | {World.DOWN}
 """Alerts fire."""
 CALM: Final = ALL - ALARMED

@@ -64,8 +64,6 @@ async def pages() -> dict[Format, str]:
             miners="all",
             collectors={collector.name: True for collector in COLLECTORS},
             gpu_costs={"h200": 3.1, "l40s": 0.65},
-            daily_emission=2952.0,
-            alpha_price=4.2,
         )
         async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
             # Other answers are compared with these. Without an order, how often they are read would vary.

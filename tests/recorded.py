@@ -41,7 +41,7 @@ NAMES = (
     *("metagraph", "scores", "stats", "stats_per_chute", "metrics", "chutes", "images", "jobs", "active_instances"),
     *("servers", "nodes", "inventory", "instances", "unique_chute_history"),
 )
-EXTRA = {"held_gpus": "nodes_detailed", "supported_gpus": "nodes_supported", "platform_gpus": "nodes"}
+EXTRA = {"held_gpus": "nodes_detailed", "supported_gpus": "nodes_supported", "platform_gpus": "nodes", "fmv": "fmv"}
 EXTRA |= {
     name: name for name in ("utilization", "bounties", "rolling_updates", "tee_measurements", "audit", "audit_report")
 }

@@ -168,10 +168,10 @@ REFUSED = (
     # Numbers.
     *(
         (f"--{name}={value}", f"Error: Invalid value for '--{name}': '{value}' is not a number above 0")
-        for name in ("api.timeout", "scrape.timeout-offset", "subnet.daily-emission", "alpha.price")
+        for name in ("api.timeout", "scrape.timeout-offset")
         for value in ("nan", "inf", "0", "-1", "20s")
     ),
-    ("CHUTES_EXPORTER_ALPHA_PRICE=nan status", "'CHUTES_EXPORTER_ALPHA_PRICE': 'nan' is not a number above 0"),
+    ("CHUTES_EXPORTER_API_TIMEOUT=nan status", "'CHUTES_EXPORTER_API_TIMEOUT': 'nan' is not a number above 0"),
     *(
         (f"--gpu.cost={text}", f"'--gpu.cost': '{text}' is not a GPU model, = and a number above 0: write for example")
         for text in ("h200=nan", "h200=inf", "h200=0", "h200=-1", "h200=much", "h200=", "h200", "=1")

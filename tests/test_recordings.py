@@ -58,7 +58,7 @@ TABLES = [
     value
     for module in map(vars, filter(ismodule, vars(collectors).values()))
     for value in module.values()
-    if isinstance(value, tables.Table)
+    if isinstance(value, tables.Table) and value is not collectors.chain.TAO
 ]
 STATS_FIELDS = {
     "instances": "total_instances",

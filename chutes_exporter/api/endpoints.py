@@ -118,6 +118,7 @@ SUPPORTED_GPUS = Endpoint("supported_gpus", "/nodes/supported", d.by_model(r.Sup
 TEE_MEASUREMENTS = Endpoint(
     "tee_measurements", "/servers/tee/measurements", d.list_of(r.TeeMeasurement, never_empty=True)
 )
+FMV = Endpoint("fmv", "/fmv", d.object_of(r.MarketValue))
 AUDIT = Endpoint("audit", "/audit/", d.list_of(r.AuditEntry))
 AUDIT_REPORT = Endpoint("audit_report", "/audit/download", d.AUDIT_REPORT, max_bytes=32 * MB)
 

@@ -642,6 +642,12 @@ class SupportedGpu(Record, frozen=True):
     hourly_rate: float | None = None
 
 
+class MarketValue(Record, frozen=True):
+    """The price of TAO in US dollars. Source: ``/fmv``."""
+
+    tao: Annotated[float, msgspec.Meta(gt=0)] | None = None
+
+
 class TeeMeasurement(Record, frozen=True):
     """A version of the TEE image that may boot, on one kind of server. Source: ``/servers/tee/measurements``."""
 

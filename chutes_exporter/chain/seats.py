@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -56,6 +57,12 @@ class Subnet:
     withheld: Collection[bytes | None]
     spec_version: int
     price: int | None
+
+    @property
+    def alpha_per_day(self) -> float | None:
+        """The pay of all miners in rao, None if it is unknown."""
+        pay = alpha_per_day(self.state, self.seats, self.withheld)
+        return math.fsum(pay.values()) if pay else None
 
     @property
     def registrations(self) -> dict[str, int]:

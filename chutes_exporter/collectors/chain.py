@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from chutes_exporter.api.records import MarketValue
 from chutes_exporter.chain.seats import Outlook, Subnet
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table
-from chutes_exporter.feeds.table import CHAIN
+from chutes_exporter.feeds.table import CHAIN, FMV
 
 
 def _whole(rao: float) -> float:
@@ -45,6 +46,7 @@ SUBNET = Table[Subnet](
     records=lambda subnet: [subnet],
     chutes_chain_block=Row("The finalized block that the metrics of the chain are about.", "state.block"),
     chutes_chain_info=Info("The version of the chain's runtime.", {"spec_version": "spec_version"}),
+    chutes_subnet_emission_alpha_per_day=Row("Alpha paid to all miners per day.", "alpha_per_day", convert=_whole),
     chutes_subnet_alpha_price_tao=Row("Price of one alpha, the subnet's token, in TAO.", "price", convert=_whole),
     chutes_subnet_registration_cost_tao=Row(
         "Price of a registration in TAO.", "state.registration_cost", convert=_whole
@@ -59,4 +61,6 @@ SUBNET = Table[Subnet](
     ),
 )
 
-COLLECTOR = Collector("chain", "seats and pay by the chain: loss of the seat, emission, price of alpha", (SEAT, SUBNET))
+TAO = Table[MarketValue](FMV, records=lambda it: [it], chutes_tao_price_usd=Row("Price of TAO in US dollars.", "tao"))
+
+COLLECTOR = Collector("chain", "seats and pay by the chain: loss of the seat, emission, prices", (SEAT, SUBNET, TAO))

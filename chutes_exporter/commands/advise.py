@@ -11,14 +11,15 @@ import click
 
 from chutes_exporter.collectors import launch
 from chutes_exporter.commands.forecast import forecast, parse_gpus
-from chutes_exporter.commands.options import Command, Parsed, asks, json_option, miner_options, money_options
+from chutes_exporter.commands.options import Command, Parsed, asks, cost_option, json_option, miner_options
 from chutes_exporter.commands.query import first_key
-from chutes_exporter.commands.report import collect_report
+from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_first, say
 from chutes_exporter.duration import HOUR
 from chutes_exporter.findings import cost
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
+from chutes_exporter.rules.sums import product
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,7 +66,7 @@ Offer = dict[str, Any]
 
 @click.command(cls=Command)
 @miner_options("The request must be signed, so a key is required.")
-@money_options
+@cost_option
 @click.option(
     "--with",
     "wanted",
@@ -90,7 +91,7 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:
         {
             "hotkey": hotkey,
             "idle": market.idle_models(hotkey) if hotkey in report.counted else None,
-            "with": [forecast(report.states, hotkey, count, model, settings) for count, model in wanted],
+            "with": [forecast(report, hotkey, count, model, settings) for count, model in wanted],
         }
         for hotkey in sorted(settings.watched)
     ]
@@ -121,9 +122,7 @@ class _Market:
             for labels, value in samples
             if "chute_id" in labels and labels.get("window", _WINDOW) == _WINDOW
         }
-        platform = next((value for _, value in report.samples.get("chutes_platform_active_compute_multiplier", ())), 0)
-        emission, price = settings.daily_emission, settings.alpha_price
-        self._usd_per_unit = None if emission is None or price is None or not platform else emission * price / platform
+        self._usd_per_unit = report.usd_per_part(report.value("chutes_platform_active_compute_multiplier"))
 
     def idle_models(self, hotkey: str) -> list[dict[str, Any]]:
         """Return the idle models of a miner, with the chutes that they can run, the best paid first.
@@ -189,7 +188,7 @@ class _Market:
             "gpus": gpus,
             "units_per_gpu_second": units,
             "cheapest_gpu_units_per_gpu_second": self._values[_MULTIPLIER, chute_id] / gpus,
-            "estimated_usd_per_gpu_day": None if self._usd_per_unit is None else units * self._usd_per_unit,
+            "estimated_usd_per_gpu_day": product(units, self._usd_per_unit),
             "room": room,
             "starting_instances": None if starting is None else int(starting),
             "utilization_ratio": value("chute_recent_utilization_ratio"),
@@ -230,8 +229,8 @@ def _print_screen(
         say(_LEGEND)
         if any(map(_falls, offers)):
             say(_FALLING, indent="  ")
-        if offers[0]["estimated_usd_per_gpu_day"] is None:
-            say("For USD/day, add --subnet.daily-emission ALPHA and --alpha.price USD.")
+    if settings.chain_url is None and (offers or miners[0]["with"]):
+        say(DOLLARS_ADVICE)
 
 
 def _print_model(model: dict[str, Any], settings: Settings) -> None:

@@ -16,14 +16,14 @@ from chutes_exporter.collectors.base import Answers, Miners, Samples
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.table import INVENTORY, SERVERS, SUPPORTED_GPUS
 from chutes_exporter.rules.gpus import GPU_MODELS
-from chutes_exporter.rules.sums import total
+from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chutes_exporter.api.client import Answer
+    from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
-    from chutes_exporter.page.telemetry import States
 
 _MAX_GPUS = 64
 
@@ -36,7 +36,7 @@ def parse_gpus(text: str) -> tuple[int, str]:
     return int(match[1]), match[2]
 
 
-def forecast(states: States, hotkey: str, count: int, model: str, settings: Settings) -> dict[str, Any] | None:
+def forecast(report: Report, hotkey: str, count: int, model: str, settings: Settings) -> dict[str, Any] | None:
     """Predict what GPUs would earn if the miner had them idle on one more TEE server.
 
     It returns the score share that the miner approaches without and with the GPUs, the chutes that they can run, each
@@ -46,7 +46,7 @@ def forecast(states: States, hotkey: str, count: int, model: str, settings: Sett
     """
     all_answers = {
         (feed.name, feed.hotkey): None if state.snapshot is None else state.snapshot.answer
-        for feed, state in states.items()
+        for feed, state in report.states.items()
     }
     supported = all_answers.get((SUPPORTED_GPUS.name, THE_PLATFORM))
     models = {*GPU_MODELS, *(gpu.gpu for gpu in (supported.value if supported else ()))}
@@ -95,8 +95,8 @@ def forecast(states: States, hotkey: str, count: int, model: str, settings: Sett
         rate += used * run["units_per_gpu_second"]
     if not math.isfinite(share(rate)):
         return None
-    alpha = None if settings.daily_emission is None else (share(rate) - share(0.0)) * settings.daily_emission
-    usd = None if alpha is None or settings.alpha_price is None else alpha * settings.alpha_price
+    alpha = product(share(rate) - share(0.0), report.value("chutes_subnet_emission_alpha_per_day"))
+    usd = report.usd(alpha)
     cost = settings.gpu_costs.get(model)
     return {
         "gpu": model,

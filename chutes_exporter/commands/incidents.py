@@ -11,14 +11,15 @@ import click
 
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.commands.options import Command, asks, json_option, miner_options, money_options
+from chutes_exporter.commands.options import Command, asks, cost_option, json_option, miner_options
+from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import cell_text, moment, print_first, say
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.feeds.requests import list_reports
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 from chutes_exporter.rules.losses import end_reason, ended_counts, is_last_of_chute, lost_compute_units, scored_seconds
-from chutes_exporter.rules.sums import total
+from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +31,7 @@ _LISTED_HOURS = 25
 _DAY_HOURS = int(DAY / HOUR)
 _MADE_WITHIN = 10 * MINUTE
 """Seconds after the hour within which the service has always published its report."""
+_UNITS = "chutes_platform_window_compute_units"
 _SHOWN = 20
 """Most ended instances of a miner on the screen."""
 
@@ -43,7 +45,7 @@ _SHOWN = 20
     help="Number of hourly reports, the newest first.",
 )
 @miner_options("At least one hotkey is required. Its key is not.")
-@money_options
+@cost_option
 @json_option
 @asks(needs_miner=True)
 async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
@@ -56,8 +58,12 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
         ledger = Ledger(client, settings.watched)
         await ledger.read(flags["hours"])
         gaps: list[NotKnown] = []
-        usd_per_unit = await _usd_per_unit(client, settings, gaps)
         names = await _chute_names(client, gaps)
+    usd_per_unit = None
+    if settings.chain_url is not None:
+        report = await collect_report(settings, frozenset({_UNITS}))
+        gaps.extend(gap for gap in report.gaps if not gap.hotkey)
+        usd_per_unit = report.usd_per_part(report.value(_UNITS, window="1d"))
     miners: list[dict[str, Any]] = [
         {"hotkey": hotkey, "ended": ledger.ended_of(hotkey, names, usd_per_unit)} for hotkey in sorted(settings.watched)
     ]
@@ -65,6 +71,8 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     def show() -> None:
         for miner in miners:
             _print_miner(miner["hotkey"], miner["ended"], ledger)
+        if settings.chain_url is None and any(miner["ended"] for miner in miners):
+            say(DOLLARS_ADVICE)
 
     return Result({"miners": miners}, show, [*ledger.gaps, *gaps])
 
@@ -181,26 +189,10 @@ class Ledger:
                     "counts": ended_counts(instance),
                     "failed_start": instance.activated_at is None,
                     "lost_compute_units": lost,
-                    "lost_usd": None if lost is None or usd_per_unit is None else total([lost * usd_per_unit]),
+                    "lost_usd": product(lost, usd_per_unit),
                 }
                 rows.append(row)
         return sorted(rows, key=lambda row: (-(row["lost_compute_units"] or 0.0), row["ended_at"]))
-
-
-async def _usd_per_unit(client: ChutesClient, settings: Settings, gaps: list[NotKnown]) -> float | None:
-    """Return the estimated US dollars for a compute unit: a day's emission divided by all miners' units of a day."""
-    if settings.daily_emission is None or settings.alpha_price is None:
-        return None
-    try:
-        scores = await client.fetch(e.SCORES)
-    except ApiError as error:
-        gaps.append(NotKnown("scores", "", str(error), error.advice))
-        return None
-    units = total(raw.instance_compute_units for raw in scores.value.raw.values() if raw is not None)
-    if units is None or not scores.whole:
-        gaps.append(NotKnown("scores", "", "the score of a miner is not known", "Try again later."))
-        return None
-    return settings.daily_emission * settings.alpha_price / units if units > 0 else None
 
 
 async def _chute_names(client: ChutesClient, gaps: list[NotKnown]) -> dict[str, str | None]:

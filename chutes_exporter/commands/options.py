@@ -137,9 +137,7 @@ def options(*decorators: Decorator) -> Decorator:
     return lambda function: reduce(lambda done, decorate: decorate(done), reversed(decorators), function)
 
 
-_miners, _api, _web, _data, _money, _log = (
-    partial(option, topic) for topic in ("Miners", "Chutes API", "Web server", "Data", "Money", "Log")
-)
+_miners, _api, _web, _data, _log = (partial(option, it) for it in ("Miners", "Chutes API", "Web server", "Data", "Log"))
 
 
 def _hotkey_file(text: str) -> Path:
@@ -192,26 +190,14 @@ def miner_options(without: str) -> Decorator:
     )
 
 
-money_options = options(
-    _money(
-        "--gpu.cost",
-        "gpu_costs",
-        multiple=True,
-        type=Parsed("MODEL=USD_PER_HOUR", config.parse_gpu_cost),
-        help="Price that you pay for one GPU of a model, in US dollars per hour (repeatable). It is used to compute "
-        "the cost of the fleet and of idle GPUs.",
-    ),
-    _money(
-        "--subnet.daily-emission",
-        "daily_emission",
-        type=Parsed("ALPHA", config.parse_number),
-        help="Alpha that all miners of the subnet receive per day. It is used to estimate earnings.",
-    ),
-    _money(
-        "--alpha.price",
-        type=Parsed("USD", config.parse_number),
-        help="Price of one alpha in US dollars. It is used to estimate earnings.",
-    ),
+cost_option = option(
+    "Money",
+    "--gpu.cost",
+    "gpu_costs",
+    multiple=True,
+    type=Parsed("MODEL=USD_PER_HOUR", config.parse_gpu_cost),
+    help="Price that you pay for one GPU of a model, in US dollars per hour (repeatable). It is used to compute the "
+    "cost of the fleet and of idle GPUs.",
 )
 
 
@@ -300,7 +286,7 @@ def serving_options(listen: str) -> Decorator:
             )
             for collector in COLLECTORS
         ),
-        money_options,
+        cost_option,
         _log(
             "--log.level",
             type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),

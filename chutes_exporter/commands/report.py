@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import find_gaps
+from chutes_exporter.rules.sums import product
 
 if TYPE_CHECKING:
     from chutes_exporter.config import Settings
@@ -19,6 +20,8 @@ Labels = dict[str, str]
 SamplesByName = Mapping[str, list[tuple[Labels, float]]]
 """Labels and value of each sample, by the metric's name."""
 
+_MONEY = {"chutes_subnet_alpha_price_tao", "chutes_subnet_emission_alpha_per_day", "chutes_tao_price_usd"}
+DOLLARS_ADVICE = "For earnings in US dollars, add --chain.url URL."
 _PATIENCE = 120.0
 
 
@@ -42,11 +45,24 @@ class Report:
         wanted = labels | ({"hotkey": hotkey} if hotkey else {})
         return [(has, value) for has, value in self.samples.get(metric, ()) if wanted.items() <= has.items()]
 
+    def value(self, metric: str, hotkey: str = "", **labels: str) -> float | None:
+        """Return the first value of a metric, None if it is unknown."""
+        return next((value for _, value in self.of(metric, hotkey, **labels)), None)
+
+    def usd(self, alpha: float | None) -> float | None:
+        """Return the value of alpha in US dollars, None if it is unknown."""
+        return product(alpha, self.value("chutes_subnet_alpha_price_tao"), self.value("chutes_tao_price_usd"))
+
+    def usd_per_part(self, parts: float | None) -> float | None:
+        """Return the US dollars that one of these parts of a day's pay of all miners is, None if it is unknown."""
+        emission = self.value("chutes_subnet_emission_alpha_per_day")
+        return self.usd(product(emission, 1 / parts)) if parts else None
+
 
 async def collect_report(settings: Settings, metrics: frozenset[str]) -> Report:
-    """Request what the metrics need, once, and note in the gaps what is not known."""
+    """Request what the metrics and dollars need, once, and note in the gaps what is not known."""
     async with Exporter(settings) as exporter:
-        collected = await exporter.samples(metrics, timeout=_PATIENCE)
+        collected = await exporter.samples(metrics | _MONEY, timeout=_PATIENCE)
         now = time.time() - (exporter.client.clock_offset or 0.0)
     gaps, counted = find_gaps(collected, settings)
     return Report(collected.samples, now, gaps, collected.states, counted)

@@ -13,8 +13,8 @@ from msgspec import structs
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.collectors.fleet import STATES
-from chutes_exporter.commands.options import Command, asks, json_option, miner_options, money_options
-from chutes_exporter.commands.report import collect_report
+from chutes_exporter.commands.options import Command, asks, cost_option, json_option, miner_options
+from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_table, say
 from chutes_exporter.duration import MINUTE, human_duration
@@ -38,6 +38,7 @@ _SHOWN = 5
 """Most names of a finding on the screen."""
 
 _METRICS = NEEDED_METRICS | {
+    "chutes_miner_emission_alpha_per_day",
     "chutes_miner_incentive_ratio",
     "chutes_miner_score_heading_ratio",
     "chutes_miner_score_rank",
@@ -48,7 +49,7 @@ _METRICS = NEEDED_METRICS | {
 
 @click.command(cls=Command)
 @miner_options("At least one hotkey is required.")
-@money_options
+@cost_option
 @json_option
 @asks(needs_miner=True)
 async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
@@ -73,36 +74,33 @@ async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
         "miners": [_miner(settings, hotkey, report) | {"maintenance": slots.get(hotkey, [])} for hotkey in hotkeys],
         "findings": list(map(asdict, findings)),
     }
-    show = partial(_print_screen, summary, findings, report, prices)
+    show = partial(_print_screen, summary, findings, report, settings)
     return Result(summary, show, report.gaps, needs_action)
 
 
 def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
     """Return how a miner stands. What is not known is None. Without a key, its GPUs and their cost are not known."""
-
-    def value(metric: str, about: str = hotkey) -> float | None:
-        return next((value for _, value in report.of(f"chutes_{metric}", about)), None)
-
+    value = partial(report.value, hotkey=hotkey)
     gpus: dict[str, dict[str, int]] = {}
     for labels, count in report.of("chutes_fleet_gpus", hotkey):
         gpus.setdefault(labels["gpu"], {})[labels["state"]] = int(count)
     is_counted, every = hotkey in report.counted, _row("all", gpus, settings.gpu_costs)
-    rank, scored = value("miner_score_rank"), value("scored_miners", "")
-    alpha = _product(value("miner_incentive_ratio"), settings.daily_emission)
+    rank, scored = value("chutes_miner_score_rank"), report.value("chutes_scored_miners")
+    alpha = value("chutes_miner_emission_alpha_per_day")
     return {
         "hotkey": hotkey,
         "private": any(key.address == hotkey for key in settings.keys),
         "rank": int(rank) if rank else None,
         "scored_miners": int(scored) if scored else None,
-        "share": value("miner_score_ratio"),
-        "heading_share": value("miner_score_heading_ratio"),
-        "incentive_share": value("miner_incentive_ratio"),
+        "share": value("chutes_miner_score_ratio"),
+        "heading_share": value("chutes_miner_score_heading_ratio"),
+        "incentive_share": value("chutes_miner_incentive_ratio"),
         "gpus": gpus if is_counted else None,
         "cost_usd_per_hour": every.get("USD/hour") if is_counted else None,
         "idle_cost_usd_per_hour": every.get("idle USD/hour") if is_counted else None,
         "models_without_cost": sorted(gpus.keys() - settings.gpu_costs.keys()) if settings.gpu_costs else [],
         "estimated_alpha_per_day": alpha,
-        "estimated_usd_per_day": _product(alpha, settings.alpha_price),
+        "estimated_usd_per_day": report.usd(alpha),
     }
 
 
@@ -157,17 +155,11 @@ async def _in_slot(
     }
 
 
-def _product(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one * other
-
-
 # The screen
 
 
-def _print_screen(
-    summary: Mapping[str, Any], findings: list[Finding], report: Report, prices: Mapping[str, float]
-) -> None:
-    color = "yellow" if report.gaps else "green"
+def _print_screen(summary: Mapping[str, Any], findings: list[Finding], report: Report, settings: Settings) -> None:
+    prices, color = settings.gpu_costs, "yellow" if report.gaps else "green"
     say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
     for miner in summary["miners"]:
         click.echo()
@@ -176,6 +168,8 @@ def _print_screen(
         click.echo()
         _print_standing(miner, prices)
         _print_maintenance(miner["maintenance"], report.now)
+    if settings.chain_url is None:
+        say(DOLLARS_ADVICE)
 
 
 def _print_findings(findings: list[Finding], prices: Mapping[str, float], now: float) -> None:
@@ -226,8 +220,6 @@ def _print_standing(miner: Mapping[str, Any], prices: Mapping[str, float]) -> No
         say("For costs, add --gpu.cost MODEL=USD_PER_HOUR.")
     for model in miner["models_without_cost"]:
         say(f"The cost of {model} is unknown: add --gpu.cost {model}=USD_PER_HOUR.")
-    if miner["estimated_usd_per_day"] is None:
-        say("For estimated earnings, add --subnet.daily-emission ALPHA and --alpha.price USD.")
 
 
 def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:

@@ -97,6 +97,7 @@ HELD_GPUS = _feed(
 MINER_GPUS = _feed(e.MINER_GPUS, 300.0, 1800.0, optional=True, checks={})
 SUPPORTED_GPUS = _feed(e.SUPPORTED_GPUS, DAY, 7 * DAY, changes="by hand", optional=True, checks={})
 TEE_MEASUREMENTS = _feed(e.TEE_MEASUREMENTS, HOUR, DAY, changes="by hand", optional=True, checks={})
+FMV = _feed(e.FMV, HOUR, 6 * HOUR, changes="hourly", optional=True, checks={})
 PLATFORM_GPUS = _feed(e.PLATFORM_GPUS, 300.0, 1800.0, optional=True, checks={})
 # The report of an hour is made a minute after its end. While it is late, the list of reports is requested every minute.
 AUDIT_REPORT = _feed(

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 _FEED = ("feed", "hotkey")
 OWN_METRICS = Metrics("exporter", _FEED)
 """The exporter's own metrics on a page."""
-MONEY = Metrics("exporter")
-"""Costs and prices that the user configures, because the API does not send them."""
 
 BUILD_INFO = OWN_METRICS.declare(
     "chutes_exporter_build_info",
@@ -164,23 +162,11 @@ CLOCK_OFFSET = OWN_METRICS.declare(
 )
 _CLOCK_MAX_AGE = 600.0
 
-GPU_COST = MONEY.declare(
+GPU_COST = Metrics("exporter").declare(
     "chutes_gpu_cost_usd_per_hour",
     "Price in US dollars that the miner pays per hour for one GPU of this model, whether it is idle or not.",
     "--gpu.cost",
     labels=("gpu",),
-)
-EMISSION = MONEY.declare(
-    "chutes_subnet_emission_alpha_per_day",
-    "Alpha that all miners of the subnet receive together per day. Earnings computed from it are estimates, because "
-    "the API does not report payments.",
-    "--subnet.daily-emission",
-)
-ALPHA_PRICE = MONEY.declare(
-    "chutes_alpha_price_usd",
-    "Price of one alpha in US dollars. It changes only when the exporter is restarted with another price. Earnings "
-    "computed from it are estimates.",
-    "--alpha.price",
 )
 
 
@@ -248,8 +234,6 @@ def _add_settings(out: Samples, settings: Settings, client: ChutesClient) -> Non
                 out.add(UNKNOWN_VALUES, len(texts), endpoint, name)
     for model, cost in settings.gpu_costs.items():
         out.add(GPU_COST, cost, model)
-    out.add(EMISSION, settings.daily_emission)
-    out.add(ALPHA_PRICE, settings.alpha_price)
 
 
 def _add_collectors(out: Samples, made: Mapping[Entry, Lines], states: States) -> None:

@@ -1,4 +1,4 @@
-"""Sums of values that may be unknown."""
+"""Sums and products of values that may be unknown."""
 
 from __future__ import annotations
 
@@ -15,4 +15,10 @@ def total(values: Iterable[float | None]) -> float | None:
         result = math.fsum(math.nan if value is None else value for value in values)
     except OverflowError:
         return None
+    return result if math.isfinite(result) else None
+
+
+def product(*values: float | None) -> float | None:
+    """Return the product, or None if a value is unknown or the product is too large for a number."""
+    result = math.prod(math.nan if value is None else value for value in values)
     return result if math.isfinite(result) else None

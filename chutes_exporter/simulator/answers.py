@@ -299,6 +299,10 @@ def supported_gpus(_: Call) -> Json:
     return {key: {"hourly_rate": model.hourly_rate} for key, model in MODELS.items()}
 
 
+def fmv(_: Call) -> Json:
+    return {"tao": 431.17}
+
+
 def platform_gpus(call: Call) -> Json:
     counts: Json = {}
     held = {gpu for one in call.world.instances(call.now) for gpu in one.gpus}

@@ -116,7 +116,7 @@ FLEET.show(
         "Lost in the next 24 h",
         "What the idle GPUs would earn in 24 hours at the market's present pay, in the best paid chute that they can "
         "launch now. The rent of the idle and unverified GPUs is the second number. US dollars need "
-        "--subnet.daily-emission and --alpha.price, and the rent --gpu.cost.",
+        "--chain.url, and the rent --gpu.cost.",
         Query(f"{IDLE_UNITS} * on () {UNIT_USD}", "not earned", PRICED, DOLLARS),
         Query(f"sum({RENT}) unless on () ({INFO} unless on (hotkey, server_id, gpu) {RENT})", "rent", PRICED, DOLLARS),
         Query(

@@ -108,7 +108,7 @@ MARKET.show(
         "What to run next",
         "Chutes that each idle GPU model can launch now, the best paid first; chutes-exporter advise prints the same. "
         "Without idle GPUs, the ten chutes with room that pay most, on the cheapest GPU that they allow. Dollars are "
-        "an estimate, and need --subnet.daily-emission and --alpha.price. Room is the number of instances that may "
+        "an estimate, and need --chain.url. Room is the number of instances that may "
         'still become active. Idle, all is the number of such GPUs at all miners. "Refused chutes" counts the others.',
         *CHUTE,
         Column("GPU", "gpu", width=100),

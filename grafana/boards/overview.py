@@ -46,7 +46,22 @@ from grafana.parts import (
     yesterday,
 )
 from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SAFE, SEVERITY, UNWATCHED, State
-from grafana.worlds import ALARMED, ALL, BUSY, CALM, CHAINED, COVERED, KEYED, LIVE, PRICED, SICK, STOCKED, UNPRICED
+from grafana.worlds import (
+    ALARMED,
+    ALL,
+    BUSY,
+    CALM,
+    CHAINED,
+    COVERED,
+    HEALTHY,
+    KEYED,
+    LIVE,
+    PAID,
+    PRICED,
+    SICK,
+    STOCKED,
+    UNCHAINED,
+)
 
 RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
 ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alerts.yml"
@@ -124,12 +139,12 @@ OVERVIEW.show(
     stat(
         "Earned per day",
         "Estimate of the earnings of a day, and what is left of it after the rent of all GPUs. Below 0 it is a loss. "
-        "US dollars need --subnet.daily-emission and --alpha.price, and the rent --gpu.cost for all models. Without "
-        "them, it is the share of the emission to all miners. docs/money.md explains the error.",
-        Query(EARNED, "estimate", PRICED, DOLLARS),
+        "US dollars need --chain.url, and the rent --gpu.cost for all models. Without --chain.url, it is the share of "
+        "the emission to all miners. docs/money.md explains the error.",
+        Query(EARNED, "estimate", PAID, DOLLARS),
         Query(PROFIT, "after rent", PRICED, DOLLARS),
-        Query(f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; dollars: docs/money.md", frozenset()),
-        Query(f"sum({INCENTIVE}) unless on () {EARNED_ALPHA}", "of emission; dollars: docs/money.md", UNPRICED, SHARE),
+        Query(f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; dollars: docs/money.md", HEALTHY),
+        Query(f"sum({INCENTIVE}) unless on () {EARNED_ALPHA}", "of emission; dollars: docs/money.md", UNCHAINED, SHARE),
         thresholds=[(float("-inf"), RED), (0, PLAIN)],
         empty="no seat is known",
         size=(6, 3),
@@ -137,8 +152,8 @@ OVERVIEW.show(
     stat(
         "Idle GPUs, next 24 h",
         "What the idle GPUs would earn in 24 hours at the market's present pay, and the rent of the idle and "
-        "unverified ones. US dollars need --subnet.daily-emission and --alpha.price, and the rent --gpu.cost for all "
-        "models. The Fleet board shows which they are.",
+        "unverified ones. US dollars need --chain.url, and the rent --gpu.cost for all models. The Fleet board shows "
+        "which they are.",
         Query(f"{IDLE_UNITS} * on () {UNIT_USD}", "not earned", PRICED, DOLLARS),
         Query(RENT, "rent", PRICED, DOLLARS),
         Query(
@@ -154,8 +169,7 @@ OVERVIEW.show(
     stat(
         "Ended in 24 h",
         "Estimate of what the score lost with the instances that ended in 24 hours. US dollars need "
-        "--subnet.daily-emission and --alpha.price. Without them, it is a share of the score. The Instances board "
-        "shows what ended.",
+        "--chain.url. Without it, it is a share of the score. The Instances board shows what ended.",
         Query(ENDED, "lost", PRICED, DOLLARS),
         Query(
             f"sum({LOST_UNITS}) / on () sum({of_miners('chutes_miner_score_compute_units')}) unless on () {ENDED}",
@@ -328,21 +342,21 @@ OVERVIEW.show(
 OVERVIEW.show(
     graph(
         "Estimated earnings and costs",
-        "Estimates in US dollars a day: incentive share x daily emission x price of alpha, the cost of all GPUs, and "
-        "the difference. docs/money.md explains their error.",
-        Query(EARNED, "earnings", PRICED),
+        "Estimates in US dollars a day: the pay of the last epoch for a day, the cost of all GPUs, and the "
+        "difference. docs/money.md explains their error.",
+        Query(EARNED, "earnings", PAID),
         Query(f"24 * sum({recorded('hotkey:chutes_fleet_cost_usd_per_hour:sum')})", "cost of GPUs", PRICED),
         Query(PROFIT, "after rent", PRICED),
         unit=DOLLARS,
         below_zero=True,
-        empty="Unknown: set --gpu.cost for all models, --subnet.daily-emission and --alpha.price.",
+        empty="Unknown: set --gpu.cost for all models, and --chain.url.",
     ),
     graph(
         "Estimated earnings per earning GPU",
         "Estimate: US dollars a day for each GPU that earned in the past day, for the ten best of the chosen miners.",
         Query(top_ten_at_end(short(PER_GPU), PER_GPU), "{{miner}}", PRICED),
         unit=CENTS,
-        empty="Unknown: set --subnet.daily-emission and --alpha.price.",
+        empty="Unknown: set --chain.url.",
     ),
     title="Money (estimates)",
 )

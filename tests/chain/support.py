@@ -48,10 +48,11 @@ def number(value: float, size: int) -> str:
 
 @dataclass
 class FakeNode:
-    """A node with one block. ``change`` may change its reply to a method."""
+    """A node with one block, and an API that knows the price of TAO. ``change`` may change its reply to a method."""
 
     block: Block = field(default_factory=recorded_block)
     change: Callable[[str, dict[str, Any]], Any] = lambda _method, reply: reply
+    fmv: bytes = b'{"tao": 400}'
     calls: list[str] = field(default_factory=list)
 
     async def _answer(self, request: Request) -> Response:
@@ -63,7 +64,8 @@ class FakeNode:
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[str]:
         """Yield its address."""
-        async with served(Starlette(routes=[Route("/rpc", self._answer, methods=["POST"])])) as url:
+        routes = [Route("/rpc", self._answer, methods=["POST"]), Route("/rpc/fmv", lambda _: Response(self.fmv))]
+        async with served(Starlette(routes=routes)) as url:
             yield f"{url}/rpc"
 
     async def page(self, **more: Any) -> Page:
@@ -75,4 +77,4 @@ class FakeNode:
 def settings(url: str, **more: Any) -> Settings:
     """Return the settings of an exporter with no other collector."""
     on = {collector.name: collector.name == "chain" for collector in COLLECTORS}
-    return make_settings(chain_url=url, api_timeout=PATIENCE, collectors=on, **more)
+    return make_settings(api_url=url, chain_url=url, api_timeout=PATIENCE, collectors=on, **more)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SUBNET = EXPECTED["subnet"]
 KEYS = storage.SUBNET_ITEMS
 VERSION = series("chutes_chain_info", spec_version=str(EXPECTED["spec_version"]))
+PAID = sum(seat["alpha_per_day_rao"] for seat in EXPECTED["seats"].values())
+TAO = {series("chutes_tao_price_usd"): 400}
 UP = series("chutes_feed_up", feed="chain")
 
 
@@ -30,7 +32,9 @@ def expected_page() -> Page:
     page = {
         series("chutes_chain_block"): EXPECTED["head"]["number"],
         VERSION: 1,
+        **TAO,
         series("chutes_subnet_alpha_price_tao"): price / 1e9,
+        series("chutes_subnet_emission_alpha_per_day"): PAID / 1e9,
         series("chutes_subnet_registration_cost_tao"): SUBNET["burn_rao"] / 1e9,
         series("chutes_subnet_registration_open"): float(SUBNET["registration_allowed"]),
         series("chutes_subnet_free_seats"): SUBNET["free_seats"],
@@ -158,14 +162,14 @@ async def test_a_bad_answer_leaves_no_metric_and_the_log_names_the_item_and_the_
     node, reason = FAULTS[fault]
     with structlog.testing.capture_logs() as logs:
         page = await node.page()
-    assert data_of(page) == {}
+    assert data_of(page) == TAO
     assert page[UP] == 0
     (line,) = (log for log in logs if log["event"] == "feeds failed")
     assert reason in line["detail"]
     assert "--chain.url" in line["advice"]
 
 
-PAY = {"chutes_miner_emission_alpha_per_day"}
+PAY = {"chutes_miner_emission_alpha_per_day", "chutes_subnet_emission_alpha_per_day"}
 
 
 @pytest.mark.parametrize(
@@ -177,8 +181,19 @@ PAY = {"chutes_miner_emission_alpha_per_day"}
         (storage_of(min_not_immune=None, max_safe=None, min_cost=None, mechanisms=None), set()),
         (replying(PRICE, lambda _: error(-32601)), {"chutes_subnet_alpha_price_tao"}),
         (replying(PRICE, lambda _: error(1, "Exported method X is not found")), {"chutes_subnet_alpha_price_tao"}),
+        (FakeNode(fmv=b'{"tao": 0}'), {"chutes_tao_price_usd"}),
+        (FakeNode(fmv=b'{"tao": null}'), {"chutes_tao_price_usd"}),
     ],
-    ids=["mechanisms", "Null consensus", "no incentive", "defaults", "no price", "no function for the price"],
+    ids=[
+        "mechanisms",
+        "Null consensus",
+        "no incentive",
+        "defaults",
+        "no price",
+        "no function for the price",
+        "TAO for nothing",
+        "no price of TAO",
+    ],
 )
 async def test_what_cannot_be_known_is_absent_and_the_rest_stays(node: FakeNode, absent: set[str]) -> None:
     page = data_of(await node.page())

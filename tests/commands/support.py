@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import time
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING
 from chutes_exporter.simulator import Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests import test_cli
+from tests.chain.support import EXPECTED, FakeNode, number, recorded_block
+from tests.recorded import answers
 from tests.simulator.odd import OddWorld
 from tests.support import HOTKEY, PATIENCE
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from chutes_exporter.simulator import Simulator
@@ -38,6 +42,19 @@ async def run(
     own = {"CHUTES_EXPORTER_API_TIMEOUT": str(PATIENCE)} | (MINE if variables is None else variables)
     result = await asyncio.to_thread(test_cli.run, *arguments, "--api.url", simulator.url, stdin=stdin, **own)
     return result.returncode, result.stdout, result.stderr
+
+
+EMISSION = sum(seat["alpha_per_day_rao"] for seat in EXPECTED["seats"].values()) / 1e9
+ALPHA_USD = EXPECTED["subnet"]["price_rao_per_alpha"] / 1e9 * json.loads(answers()["fmv"])["tao"]
+"""What all miners are paid by the recorded block, and the price of an alpha."""
+
+
+@contextlib.asynccontextmanager
+async def chain_flag() -> AsyncIterator[str]:
+    """Yield the flag with a node that has just finalized the recorded block."""
+    block = recorded_block(milliseconds=number(1000 * time.time(), 8))
+    async with FakeNode(block).serve() as url:
+        yield f"--chain.url={url}"
 
 
 def world_of_today() -> World:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from tests.commands.support import Target, run
+from tests.commands.support import ALPHA_USD, EMISSION, Target, chain_flag, run
 from tests.recorded import EXPECTED, META, answers, rows
 from tests.support import replay, served
 
@@ -109,26 +109,27 @@ async def test_the_screen_ranks_the_chutes_of_each_idle_model(target: Target, ap
     assert "\nNot shown: 12 more chutes. --json has everything.\n" in output
     assert "need more idle GPUs than one server has" in " ".join(output.split())
     assert "private, without an active instance and without a bounty" in " ".join(output.split())
-    assert "\nFor USD/day, add --subnet.daily-emission ALPHA and --alpha.price USD.\n" in output
+    assert output.count("\nFor earnings in US dollars, add --chain.url URL.\n") == 1
 
 
 async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_is_named(
     target: Target, api: dict[str, bytes]
 ) -> None:
-    money = ("--subnet.daily-emission", "3000", "--alpha.price", "8", "--gpu.cost", "h200=2")
-    _, output, _ = await advise(target, *money)
+    async with chain_flag() as chain:
+        _, output, _ = await advise(target, "--gpu.cost=h200=2", chain)
     active = json.loads(api["active_instances"])
     (row, *_) = cells(output, "h200")
-    expected = 24000 * float(row["pay"]) / sum(one["compute_multiplier"] for one in active)
+    expected = EMISSION * ALPHA_USD * float(row["pay"]) / sum(one["compute_multiplier"] for one in active)
     assert float(row["USD/day"]) == pytest.approx(expected, rel=0.01)
     assert "\nh200: 11 idle GPUs for 22.00 USD per hour, at most" in output
     unknown = "pro_6000: 13 idle GPUs at an unknown cost (add --gpu.cost pro_6000=USD_PER_HOUR)"
     assert unknown in " ".join(output.split())
-    assert "For USD/day" not in output
+    assert "--chain.url" not in output
     # Without the sum over all miners, the pay has no price.
     active[0]["compute_multiplier"] = None
     api["active_instances"] = json.dumps(active).encode()
-    _, found = await report(target, *money)
+    async with chain_flag() as chain:
+        _, found = await report(target, chain)
     offers = [offer for model in found["miners"][0]["idle"] for offer in model["runnable"]]
     assert {offer["estimated_usd_per_gpu_day"] for offer in offers} == {None}
 

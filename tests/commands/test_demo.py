@@ -88,11 +88,7 @@ def test_the_demo_listens_on_this_machine_only() -> None:
 
 def test_the_demo_can_misbehave_and_takes_the_flags_and_variables_of_serve() -> None:
     fault = ("--simulator.fault", "scores=status:503", "--openmetrics.created")
-    variables = {
-        "CHUTES_EXPORTER_GPU_COST": "h200=3 l40s=0.5",
-        "CHUTES_EXPORTER_SUBNET_DAILY_EMISSION": "7200",
-        "CHUTES_EXPORTER_ALPHA_PRICE": "0.25",
-    }
+    variables = {"CHUTES_EXPORTER_GPU_COST": "h200=3 l40s=0.5"}
     arguments = ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", *fault)
     with running(*arguments, variables=variables) as (url, _):
         page = parse_page(httpx.get(f"{url}/metrics", headers=PATIENT, timeout=PATIENCE).text)
@@ -104,6 +100,4 @@ def test_the_demo_can_misbehave_and_takes_the_flags_and_variables_of_serve() -> 
     assert page[series("chutes_api_requests_total", endpoint="scores", code="503")] == 1
     assert page[series("chutes_gpu_cost_usd_per_hour", gpu="h200")] == 3
     assert page[series("chutes_gpu_cost_usd_per_hour", gpu="l40s")] == 0.5
-    assert page[series("chutes_subnet_emission_alpha_per_day")] == 7200
-    assert page[series("chutes_alpha_price_usd")] == 0.25
     assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1

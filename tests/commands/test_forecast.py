@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.commands.support import Target, run
+from tests.commands.support import ALPHA_USD, EMISSION, Target, chain_flag, run
 from tests.recorded import EXPECTED, META, RECORDED_AT, Row, answers, rows, seconds, stream
 from tests.support import replay, served
 
 ME = META["test_miner"]
 MINE = {"MINER_SEED": META["invented_seeds"][ME], "MINER_SS58": ME}
-PRICES = ("--subnet.daily-emission", "3000", "--alpha.price", "8", "--gpu.cost", "pro_6000=2")
+COST = "--gpu.cost=pro_6000=2"
 
 
 async def advise(api: dict[str, bytes], *arguments: str) -> tuple[int, str, str]:
@@ -72,7 +72,8 @@ async def test_the_share_with_gpus_is_the_share_of_the_world_that_has_them(insta
 
 async def test_the_best_paid_chutes_with_room_come_first_and_room_limits_the_rest() -> None:
     api = answers(now=time.time())
-    found = await forecast(api, "64xpro_6000", *PRICES)
+    async with chain_flag() as chain:
+        found = await forecast(api, "64xpro_6000", COST, chain)
     assert (found["gpu"], found["gpus"]) == ("pro_6000", 64)
     pays = [one["units_per_gpu_second"] for one in found["runs"]]
     assert pays == sorted(pays, reverse=True)
@@ -81,9 +82,9 @@ async def test_the_best_paid_chutes_with_room_come_first_and_room_limits_the_res
     assert found["idle_gpus"] == 64 - sum(one["instances"] * one["gpus"] for one in found["runs"])
     gain = found["score_share"] - found["score_share_without"]
     assert found["score_share_without"] == pytest.approx(EXPECTED["heading_share"][ME])
-    assert found["usd_per_day"] == pytest.approx(gain * 3000 * 8)
-    assert found["usd_per_gpu_day"] == pytest.approx(gain * 3000 * 8 / 64)
-    assert found["break_even_alpha_price_usd"] == pytest.approx(64 * 24 * 2 / (gain * 3000))
+    assert found["usd_per_day"] == pytest.approx(gain * EMISSION * ALPHA_USD)
+    assert found["usd_per_gpu_day"] == pytest.approx(gain * EMISSION * ALPHA_USD / 64)
+    assert found["break_even_alpha_price_usd"] == pytest.approx(64 * 24 * 2 / (gain * EMISSION))
 
 
 @pytest.mark.parametrize("allowance", [0, -3])
@@ -107,7 +108,10 @@ async def test_a_bounty_does_not_count_and_a_chute_that_wants_no_other_instance_
 
 
 async def test_the_screen_shows_the_share_the_money_and_the_gpus_that_stay_idle() -> None:
-    code, output, _ = await advise(answers(now=time.time()), *("--with", "64xpro_6000", "--with", "2xh200"), *PRICES)
+    async with chain_flag() as chain:
+        code, output, _ = await advise(
+            answers(now=time.time()), "--with", "64xpro_6000", "--with", "2xh200", COST, chain
+        )
     text = " ".join(output.split())
     assert code == 1
     assert re.search(
@@ -152,7 +156,7 @@ async def test_a_model_that_nobody_knows_is_refused_with_the_known_ones(text: st
 async def test_a_chute_without_a_positive_finite_pay_is_left_out(fields: Row) -> None:
     api = answers(now=time.time())
     api["chutes"] = stream([row | fields for row in rows(api["chutes"])])
-    nothing = await forecast(api, "64xpro_6000", *PRICES)
+    nothing = await forecast(api, "64xpro_6000")
     assert (nothing["runs"], nothing["score_share"]) == ([], nothing["score_share_without"])
 
 
@@ -166,7 +170,7 @@ async def test_a_forecast_is_unknown_if_a_sum_is_too_large(name: str, multiplier
         "chutes": stream([row | {name: multiplier} for row in rows(api["chutes"])]),
         "active_instances": json.dumps(active).encode(),
     }
-    assert await forecast(api, "64xpro_6000", *PRICES) is None
+    assert await forecast(api, "64xpro_6000") is None
 
 
 async def test_starting_instances_of_a_public_chute_leave_less_room() -> None:

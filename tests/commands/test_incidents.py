@@ -10,7 +10,7 @@ import pytest
 
 from tests.api.test_reports import INSTANCE, RECORD, body
 from tests.collectors.test_ended_instances import ENDED
-from tests.commands.support import Target, run
+from tests.commands.support import ALPHA_USD, EMISSION, Target, chain_flag, run
 from tests.recorded import Miner
 from tests.support import HOTKEY, RECORDINGS, replay, served
 from tests.test_ended import reports
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Reports = dict[int, bytes]
 """The body of each report by the hour of its end."""
-PRICES = ("--subnet.daily-emission", "2952", "--alpha.price", "4.2")
 NAMES = b'[{"chute_id": "c", "name": "vendor/model"}]'
 MINE = ENDED | {"miner_hotkey": HOTKEY, "chute_id": "c", "activated_at": "2026-11-24T11:00:01"}
 
@@ -125,8 +124,7 @@ async def test_an_end_more_than_a_day_ago_cost_nothing_of_the_past_day() -> None
 
 async def test_an_end_before_the_activation_has_no_active_time_and_huge_units_are_short() -> None:
     newest = body([MINE | {"activated_at": "2026-11-24T11:40:00"}], [record("11:00", None, 1e300)])
-    scores = json.dumps({"final_scores": {}, "raw_values": {"x": {"instance_compute_units": 1.0}}}).encode()
-    _, output = await incidents({12: newest}, "--hours", "1", *PRICES, scores=scores)
+    _, output = await incidents({12: newest}, "--hours", "1")
     assert output.splitlines()[2].split()[:6] == ["2026-11-24T11:30Z", "30", "0", "miner", "no", "1.8e+303"]
     assert max(map(len, output.splitlines())) < 110
 
@@ -167,11 +165,13 @@ async def test_an_api_without_reports_and_a_command_without_a_miner_say_so(simul
 
 async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> None:
     miner = Miner(RECORDINGS, "test_miner")
-    async with served(replay(miner.bodies(), reports(RECORDINGS))) as url:
-        _, output, _ = await run(Target(url), "incidents", "--hotkey", miner.hotkey, *PRICES, variables={})
+    async with served(replay(miner.bodies(), reports(RECORDINGS))) as url, chain_flag() as chain:
+        _, output, _ = await run(Target(url), "incidents", "--hotkey", miner.hotkey, chain, variables={})
+    day = json.loads(miner.bodies()["stats"])["past_day"]["instance_stats"]
+    usd = 146803 * EMISSION * ALPHA_USD / sum(row["compute_units"] for row in day)
     lines = output.splitlines()
     assert lines[2].split() == [
-        *("2026-11-26T14:28Z", "523", "497", "gpu_missing", "no", "146803", "202.95"),
+        *("2026-11-26T14:28Z", "523", "497", "gpu_missing", "no", "146803", f"{usd:.1f}"),
         *2 * ["56fda629-0f64-4d1a-8f1d-d34779ffba08"],
     ]
     assert "Not shown: 31 more instances. --json has everything." in lines
@@ -179,29 +179,20 @@ async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> Non
     assert "Never active: 15." in lines
 
 
-async def test_money_without_scores_is_not_known() -> None:
-    found = {12: body([MINE | {"instance_id": "x" * 40}], [])}
-    assert "? scores: " in (await incidents(found, "--hours", "1", *PRICES))[1]
-    nobody = json.dumps({"final_scores": {}, "raw_values": {}}).encode()
-    status, output = await incidents({12: body([INSTANCE], [])}, "--hours", "1", *PRICES, scores=nobody)
-    assert (status, output.splitlines()[1]) == (0, "No instance ended.")
-    # All ends are known, though not what a unit is worth.
-    status, output = await incidents({12: body([INSTANCE], [])}, "--hours", "1", *PRICES)
-    assert (status, output.splitlines()[1]) == (3, "No instance ended.")
-
-
 @pytest.mark.parametrize(
-    ("units", "gaps"),
-    [([1e308] * 3, ["scores"]), ([5e-324], []), ([1.0, None], ["scores"]), ([1.0, 1.0, "x"], ["scores"])],
-    ids=["sum", "tiny", "null", "rejected"],
+    ("stats", "gaps"),
+    [(None, ["stats"]), ({"past_day": {"instance_stats": []}}, [])],
+    ids=["no answer", "nothing was computed"],
 )
-async def test_money_is_unknown_with_a_score_that_is_unknown_or_out_of_range(units: list[Any], gaps: list[str]) -> None:
-    raw = {f"miner{number}": {"instance_compute_units": value} for number, value in enumerate(units)}
-    # A miner without values has no units.
-    scores = json.dumps({"final_scores": dict.fromkeys(raw, 0.1), "raw_values": raw | {"new": None}}).encode()
-    newest = {12: body([MINE], [record("11:00", None)])}
-    _, output = await incidents(newest, "--hours", "1", "--json", *PRICES, scores=scores)
+async def test_money_is_unknown_without_the_compute_units_of_all_miners(stats: Any, gaps: list[str]) -> None:
+    answer: dict[str, Any] = {} if stats is None else {"stats": json.dumps(stats).encode()}
+    async with chain_flag() as chain:
+        _, output = await incidents(
+            {12: body([MINE], [record("11:00", None)])}, "--hours", "1", "--json", chain, fmv=b'{"tao": 400}', **answer
+        )
+        # All ends are known, though not what a unit is worth.
+        status, text = await incidents({12: body([INSTANCE], [])}, "--hours", "1", chain, fmv=b'{"tao": 400}', **answer)
+    assert (status, text.splitlines()[1]) == (3 if gaps else 0, "No instance ended.")
     summary = json.loads(output)
     assert [gap["feed"] for gap in summary["not_known"]] == gaps
     assert summary["miners"][0]["ended"][0]["lost_usd"] is None
-    assert (await incidents(newest, "--hours", "1", *PRICES, scores=scores))[0] == (3 if gaps else 0)

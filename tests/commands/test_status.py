@@ -53,7 +53,7 @@ async def quiet(farm: Farm) -> AsyncIterator[Simulator]:
 
 
 async def test_a_miner_has_its_place_and_its_estimated_earnings(quiet: Simulator, farm: Farm) -> None:
-    _, found = await report(quiet, *COSTS, "--subnet.daily-emission=7200", "--alpha.price=0.5", **MINE)
+    _, found = await report(quiet, *COSTS, f"--chain.url={quiet.chain_url}", **MINE)
     (miner,) = found["miners"]
     shares, incentives = farm.shares(time.time()), farm.incentives(time.time())
     assert miner["rank"] == 1 + sum(share > shares[HOTKEY] for share in shares.values())
@@ -61,8 +61,8 @@ async def test_a_miner_has_its_place_and_its_estimated_earnings(quiet: Simulator
     assert miner["share"] == pytest.approx(shares[HOTKEY], rel=1e-3)
     assert 0 < miner["heading_share"] < 1
     assert miner["incentive_share"] == pytest.approx(incentives[HOTKEY] / sum(incentives.values()), rel=1e-3)
-    assert miner["estimated_alpha_per_day"] == 7200 * miner["incentive_share"]
-    assert miner["estimated_usd_per_day"] == 3600 * miner["incentive_share"]
+    assert miner["estimated_alpha_per_day"] == pytest.approx(2952 * miner["incentive_share"], rel=1e-3)
+    assert miner["estimated_usd_per_day"] == pytest.approx(miner["estimated_alpha_per_day"] * 0.071027253 * 431.17)
     assert (miner["cost_usd_per_hour"], miner["idle_cost_usd_per_hour"]) == (14, 0)
 
 
@@ -82,7 +82,7 @@ async def test_where_nothing_needs_action_the_exit_status_is_0(quiet: Simulator,
     assert (code, errors) == (0, "")
     assert output.startswith("Nothing needs action.\n")
     assert f"\n-  {note['problem']}\n" in output
-    assert "For costs, add --gpu.cost MODEL=USD_PER_HOUR.\nFor estimated earnings, add --subnet." in output
+    assert "For costs, add --gpu.cost MODEL=USD_PER_HOUR.\nFor earnings in US dollars, add --chain.url URL.\n" in output
 
 
 async def test_each_endpoint_is_asked_once_and_the_public_ones_without_a_signature(quiet: Simulator) -> None:
@@ -252,16 +252,15 @@ async def test_a_miner_without_a_seat_is_said_beside_what_is_refused(quiet: Simu
 async def test_a_model_without_a_cost_is_named(quiet: Simulator, farm: Farm) -> None:
     now = time.time()
     farm.end(farm.on(farm.miners[0], 0, now), now)
-    money = ("--subnet.daily-emission", "7200", "--alpha.price", "2")
-    _, output, _ = await status(quiet, *COSTS, *money, **MINE)
+    _, output, _ = await status(quiet, *COSTS, f"--chain.url={quiet.chain_url}", **MINE)
     assert re.search(r"^all( +\d){6} +14 +2$", output, re.MULTILINE)
     assert re.search(r"^Estimated earnings per day: [\d.,]+ alpha, [\d.,]+ USD\.$", output, re.MULTILINE)
-    _, output, _ = await status(quiet, *COSTS[2:], *money[:2], **MINE)
+    _, output, _ = await status(quiet, *COSTS[2:], **MINE)
     assert output.startswith("1 thing needs action, 4 GPUs idle at an unknown cost.\n")
     assert " Cost unknown.\n   4 l40s for TEE chutes\n" in output
     assert re.search(r"^all( +\d){6} +- +-$", output, re.MULTILINE)
-    assert "\nThe cost of l40s is unknown: add --gpu.cost l40s=USD_PER_HOUR.\nFor estimated earnings, add" in output
-    assert re.search(r"^Estimated earnings per day: [\d.,]+ alpha\.$", output, re.MULTILINE)
+    assert "\nThe cost of l40s is unknown: add --gpu.cost l40s=USD_PER_HOUR.\nFor earnings in US dollars, add" in output
+    assert "Estimated earnings" not in output
 
 
 async def test_without_any_answer_the_screen_says_that_nothing_is_known(farm: Farm) -> None:

@@ -62,12 +62,6 @@ RULES: Final[dict[str, dict[str, Any]]] = {
 WATCHED: Final = {"stats_per_chute": True, "ended_instances": True}
 OPTIONAL: Final = {"chute_gpus": True, "job_details": True, **WATCHED}
 COSTS: Final = {"4090": 0.25, "h200": 1.9, "pro_6000": 0.8}
-FIGURES: Final[dict[str, Any]] = {
-    "gpu_costs": COSTS,
-    "daily_emission": 2900.0,
-    "alpha_price": 4.0,
-}
-"""Figures that only the user knows."""
 UNKNOWN: Final = Hotkey.from_seed("0x" + "42" * 32, source="test")
 """A key whose hotkey has no seat."""
 
@@ -184,7 +178,7 @@ def _settings(kind: World, simulator: Simulator, world: DemoWorld, miner: Miner,
         hotkeys=others,
         miners="all",
         collectors=WATCHED if kind is World.KEYLESS else OPTIONAL,
-        **(FIGURES if kind is World.SICK and not readme else {}),
+        gpu_costs=COSTS if kind is World.SICK and not readme else {},
     )
 
 
@@ -266,6 +260,8 @@ async def scene(
         for before, after in itertools.pairwise((*hours, hours[-1])):
             clock.now = END - before * 3600
             simulator.faults.clear()
+            if kind is World.HEALTHY:
+                simulator.faults["fmv"] = Fault(status=404)
             if sick and before < 2:
                 simulator.faults["images"] = Fault(status=503)
             if sick and before < 1:

@@ -12,9 +12,9 @@ import pytest
 
 from grafana import states
 from grafana.boards.fleet import SERVERS
-from grafana.worlds import World
+from grafana.worlds import PAID, UNCHAINED, World
 from tests.grafana.display import committed, panels
-from tests.grafana.scenes import COSTS, END, FIGURES, short
+from tests.grafana.scenes import COSTS, END, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -199,11 +199,13 @@ class Truth:
         return found | self._money(self.of_watched(incentives))
 
     def _money(self, incentive: float) -> Expected:
+        # All miners are paid 2952 alpha a day, which cost 0.071 TAO each.
+        alpha = 1 if self.kind in UNCHAINED else 2952
+        earned = {Place("Earned per day"): incentive * alpha * (0.071027253 * 431.17 if self.kind in PAID else 1)}
         if self.kind is not World.SICK:
-            return {Place("Earned per day"): incentive, Place("Idle GPUs, next 24 h"): 0}
+            return earned | {Place("Idle GPUs, next 24 h"): 0}
         cost = 24 * sum(COSTS[gpu["gpu_identifier"]] for gpu in self.gpus.values())
-        return {
-            Place("Earned per day"): incentive * FIGURES["daily_emission"] * FIGURES["alpha_price"],
+        return earned | {
             Place("Estimated earnings and costs", "cost of GPUs"): cost,
             Place("Idle GPUs, next 24 h", "rent"): self.rent(self.gpus.values()),
         }

@@ -16,7 +16,6 @@ from tests.support import (
     page_of,
     parse_page,
     patient,
-    scrape,
     series,
     watching,
 )
@@ -55,19 +54,6 @@ async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(simulator: Si
         clock.now += 60
         page = await page_of(exporter)
     assert series("chutes_feed_failure_info", feed="scores", reason="unavailable") not in page
-
-
-async def test_figures_are_exported_as_they_were_given_and_only_then(simulator: Simulator) -> None:
-    figures = {"gpu_costs": {"h100": 2, "l40s": 0.5}, "daily_emission": 2952.5, "alpha_price": 0.0}
-    names = ("chutes_gpu_cost_usd_per_hour", "chutes_subnet_emission_alpha_per_day", "chutes_alpha_price_usd")
-    page = await scrape(patient(simulator.url, **figures))
-    assert {key: value for key, value in page.items() if key[0] in names} == {
-        series(names[0], gpu="h100"): 2,
-        series(names[0], gpu="l40s"): 0.5,
-        series(names[1]): 2952.5,
-        series(names[2]): 0,
-    }
-    assert not [key for key in await scrape(patient(simulator.url)) if key[0] in names]
 
 
 def test_an_unknown_model_is_a_warning_that_lists_the_known_ones() -> None:

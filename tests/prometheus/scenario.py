@@ -160,10 +160,12 @@ class Scenario:
         return self
 
     def prices(self) -> Self:
-        """Let a GPU cost 1.5 dollars an hour, and all miners earn 1000 alpha a day, at 10 dollars 1 for a unit."""
+        """Let a GPU cost 1.5 dollars an hour, an alpha 10 dollars, all miners earn 1000 and this 20 a day."""
         self.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
         self.set("chutes_platform_window_compute_units", 10_000, window="1d")
-        return self.set("chutes_subnet_emission_alpha_per_day", 1000).set("chutes_alpha_price_usd", 10)
+        self.set("chutes_subnet_alpha_price_tao", 0.025).set("chutes_tao_price_usd", 400)
+        self.set("chutes_subnet_emission_alpha_per_day", 1000)
+        return self.set("chutes_miner_emission_alpha_per_day", 20)
 
     def report(self, at: int, end: int, *, lost: float = 0, uncounted: int = 0) -> Self:
         """Let the audit report of the hour before a minute come, with the ends of the miner's instances."""

@@ -134,7 +134,7 @@ def test_the_work_of_the_past_hour_replaces_the_heading_of_an_exporter_without_a
 
 
 def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
-    # 8 GPUs at 1.5 dollars an hour cost 12. 2 % of 1000 alpha are 20, and 200 dollars at 10 each. 6 GPUs earned.
+    # 8 GPUs at 1.5 dollars an hour cost 12. 20 alpha are 200 dollars at 10 each. 6 GPUs earned.
     miner = Scenario(DAY + 60, {"alpha": 8}, exporters=PAIR, step=4)
     miner.state(0, ["alpha-0", "alpha-1"], "idle")
     miner.prices()

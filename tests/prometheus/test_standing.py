@@ -123,6 +123,6 @@ test_alerts_about_the_standing = scenarios({
         "For a day, the GPUs have cost more than the miner is estimated to earn, by 88 US dollars a day or more.",
     ),
     "a profit within the day is silent": Scenario(DAY + HOUR, {"alpha": 8}).prices()
-    .set("chutes_miner_incentive_ratio", 0.03, 12 * HOUR)
-    .set("chutes_miner_incentive_ratio", 0.02, 13 * HOUR).fires({DAY + HOUR: []}),
+    .set("chutes_miner_emission_alpha_per_day", 30, 12 * HOUR)
+    .set("chutes_miner_emission_alpha_per_day", 20, 13 * HOUR).fires({DAY + HOUR: []}),
 })  # fmt: skip

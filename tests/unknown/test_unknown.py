@@ -24,7 +24,7 @@ from chutes_exporter.page.gaps import find_gaps
 from chutes_exporter.simulator import Simulator, Size
 from chutes_exporter.web.landing import landing_page
 from tests.commands.support import run
-from tests.grafana.scenes import COSTS, FIGURES, OPTIONAL, SICK_TROUBLES, Tried
+from tests.grafana.scenes import COSTS, OPTIONAL, SICK_TROUBLES, Tried
 from tests.support import HOTKEY, NOON, PATIENCE, Clock, Prometheus, data_of, page_of, patient, watching
 from tests.unknown.eras import QUERIES, Era, Eras, Found
 from tests.unknown.taken import CASES, FIELD, Api, Case, asks, optional_fields, page_without
@@ -42,11 +42,7 @@ END: Final = NOON + 35 * 60
 WHOLE: Final = "whole"
 HOURS: Final = {"hours-none": (24.0, 0.2), "hours-half": (24.0, 12.0), "hours-gap": (15.5, 14.5)}
 """Hours before the end, from and to, without a scrape."""
-FLAGS: Final = {
-    "flag-cost": "chutes_gpu_cost_usd_per_hour",
-    "flag-emission": "chutes_subnet_emission_alpha_per_day",
-    "flag-price": "chutes_alpha_price_usd",
-}
+FLAGS: Final = {"flag-cost": "chutes_gpu_cost_usd_per_hour"}
 """The metric of each flag."""
 NAMES: Final = [*HOURS, *FLAGS, *map(str, CASES)]
 ABOUT_GAPS: Final = {"ChutesFeedFailing", "ChutesDataIncomplete"}
@@ -85,14 +81,8 @@ async def _eras(directory: Path) -> dict[str, Era]:
     simulator, key = Simulator(world, clock=clock), world.miners[0].key
     api = Api(simulator, *(miner.hotkey for miner in world.miners[:2]))
     async with simulator:
-        settings = patient(
-            simulator.url,
-            keys=(key,),
-            miners="active",
-            collectors=OPTIONAL,
-            chain_url=simulator.chain_url,
-            **FIGURES,
-        )
+        chosen: dict[str, Any] = {"miners": "active", "collectors": OPTIONAL, "gpu_costs": COSTS}
+        settings = patient(simulator.url, keys=(key,), chain_url=simulator.chain_url, **chosen)
         async with Exporter(settings, clock=clock, monotonic=steady) as exporter:
             past = [await _page_at(exporter, clock, steady, hours) for hours in (18, 7)]
             clock.now = steady.now = END
@@ -202,13 +192,7 @@ def test_no_board_shows_another_number(eras: dict[str, Era], name: str) -> None:
     assert wrong == {}
 
 
-MONEY: Final = (
-    "--subnet.daily-emission",
-    "2900",
-    "--alpha.price",
-    "4",
-    *(flag for model, cost in COSTS.items() for flag in ("--gpu.cost", f"{model}={cost}")),
-)
+MONEY: Final = tuple(f"--gpu.cost={model}={cost}" for model, cost in COSTS.items())
 LANDING: Final = "landing page"
 SMALL: Final = Size(miners=24, active_miners=6, chutes=40, other_servers=3)
 COMMANDS: Final = {
@@ -250,7 +234,8 @@ async def _run(name: str, simulator: Simulator) -> Output:
     if name == LANDING:
         return await _landing(simulator)
     (status, text, _), (_, found, _) = [
-        await run(simulator, name, *COMMANDS[name], *form) for form in ((), ("--json",))
+        await run(simulator, name, "--chain.url", simulator.chain_url, *COMMANDS[name], *form)
+        for form in ((), ("--json",))
     ]
     return Output(status, text, json.loads(found))
 

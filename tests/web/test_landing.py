@@ -175,7 +175,6 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
         simulator.url,
         ttl={"scores": 60},
         gpu_costs={"h100": 1.95},
-        alpha_price=2.5,
         collectors={"jobs": False, "job_details": True},
         enable_lifecycle=True,
     )
@@ -186,8 +185,7 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
     assert shown["keys"] == f"Hotkey({HOTKEY})"
     assert shown["ttl"] == "scores=60"
     assert shown["gpu_costs"] == "h100=1.95"
-    assert shown["alpha_price"] == "2.5"
-    assert shown["daily_emission"] == "none"
+    assert shown["chain_url"] == "none"
     assert shown["off by flag"] == "jobs"
     assert "job_details" in shown["on"].split(", ")
     assert "chute_gpus" in shown["off by default"].split(", ")
