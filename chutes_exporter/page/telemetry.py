@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily
 from chutes_exporter import __version__
 from chutes_exporter.api.exchanges import ExchangeCounters
 from chutes_exporter.collectors.base import Samples
+from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.metric import Metrics
 
 if TYPE_CHECKING:
@@ -245,10 +246,11 @@ def _add_collectors(out: Samples, made: Mapping[Entry, Lines], states: States) -
                 is_off = True
                 continue
             outcome = lines.outcomes.get(hotkey)
-            complete = outcome is not None and not outcome.failed and all(_complete(states[feed]) for feed in feeds)
+            needed = (*feeds, *(entry.of_each_key if hotkey == THE_PLATFORM else ()))
+            complete = outcome is not None and not outcome.failed and all(_complete(states[feed]) for feed in needed)
             out.add(COLLECTOR_SUCCESS, complete, name, hotkey)
             if outcome is not None:
-                slowest = max(state.snapshot.answer.seconds for feed in feeds if (state := states[feed]).snapshot)
+                slowest = max(state.snapshot.answer.seconds for feed in needed if (state := states[feed]).snapshot)
                 out.add(COLLECTOR_DURATION, slowest + outcome.seconds, name, hotkey)
                 out.add(COLLECTOR_DUPLICATES, outcome.duplicates, name, hotkey)
         out.add(COLLECTOR_CUT, lines.body is None, name)
