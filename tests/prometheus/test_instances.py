@@ -82,7 +82,7 @@ test_alerts_about_instances = scenarios({
     .says(
         EARLY, 2 * HOUR + 30, "2 instances of glm-5 lost within their first hour",
         "2 instances of glm-5 ended in the past 6 hours, each within its first hour, on alpha. By the audit reports, "
-        "ends of these hours lost 500 compute units.", chute_id="chute-1", name="glm-5",
+        "ends of these hours lost at least 500 compute units.", chute_id="chute-1", name="glm-5",
     ),
     "two instances that end validly within their first hour are silent": early(counts=True).fires({3 * HOUR: []}),
     "a stuck job is info": Scenario(2 * HOUR).set("chutes_jobs_stuck", 0)
