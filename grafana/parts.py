@@ -22,7 +22,9 @@ MINIMUM_STEP: Final = "1m"
 """The usual scrape interval. Rates need a range that holds several scrapes."""
 LOAD_RULES: Final = "load the rules"
 NO_DATA: Final = "Unknown: no data. The Exporter board shows which feeds fail, and whether the rules are loaded."
-NO_KEY: Final = "Unknown: no data. It needs the key of a watched miner. The Exporter board shows which feeds fail."
+NO_KEY: Final = (
+    "Unknown: no data. It needs a watched miner (--hotkey) and its key. The Exporter board shows which feeds fail."
+)
 NO_GPUS: Final = "no watched miner, key or GPUs"
 NO_INSTANCES: Final = "no watched miner, key or instances"
 
@@ -115,6 +117,23 @@ def whole(query: str, feed: str) -> str:
     """Return a query for numbers of all records of a feed, which are absent while one of them may be missing."""
     scope = "hotkey" if "hotkey" in query else ""
     return f"({query} and on ({scope}) {select('chutes_feed_records', EXPORTERS, feed=feed)})"
+
+
+def of_all(query: str, found: str, *, with_gpus: bool = False) -> str:
+    """Return a query over the chosen miners, which is absent while one that is watched with a key lacks its part.
+
+    Args:
+        query: Aggregates over miners.
+        found: The parts of the miners.
+        with_gpus: Whether a miner that has no GPUs has no part.
+    """
+    miners = recorded(f"hotkey:chutes_miner_watched:{'with_gpus' if with_gpus else 'with_key'}")
+    return f"({query} unless on () ({miners} unless on (hotkey) {found}))"
+
+
+def total(found: str, *, with_gpus: bool = False) -> str:
+    """Return the sum over all chosen miners. See `of_all`."""
+    return of_all(f"sum({found})", found, with_gpus=with_gpus)
 
 
 def counted(found: str, known: str) -> str:

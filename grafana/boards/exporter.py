@@ -49,6 +49,7 @@ BUDGET: Final = 450
 REQUESTS: Final = select("chutes_api_requests_total", EXPORTERS)
 PAGE: Final = of_exporters("chutes_scrape_series")
 STALE: Final = f"1 - {of_exporters('chutes_scrape_collector_success', 'collector', function='min')} > 0"
+TOP_STALE: Final = top_ten_at_end(STALE, STALE, "collector")
 CPU: Final = f"rate({select('process_cpu_seconds_total', EXPORTERS)}[$__rate_interval])"
 RESPONSES: Final = (
     f"sum by (le) (rate({select('chutes_api_request_duration_seconds_bucket', EXPORTERS)}[$__rate_interval]))"
@@ -247,7 +248,7 @@ EXPORTER.show(
         "Collectors without fresh answers",
         "Collectors whose samples are older than they should be, or missing.",
         # 0 is known where there is a page.
-        Query(f'{STALE} or on () label_replace(0 * {PAGE}, "collector", "none", "", "")', "{{collector}}"),
+        Query(f'{TOP_STALE} or on () label_replace(0 * {PAGE}, "collector", "none", "", "")', "{{collector}}"),
     ),
     graph(
         "Series",

@@ -23,6 +23,7 @@ from grafana.parts import (
     board_link,
     graph,
     no_miner,
+    of_all,
     of_miners,
     or_load_rules,
     recorded,
@@ -32,6 +33,7 @@ from grafana.parts import (
     stat,
     table,
     timeline,
+    total,
     whole,
 )
 from grafana.states import GPU, MAINTENANCE, NEEDED, ORANGE, PLAIN, RED
@@ -48,20 +50,25 @@ THIS_CHUTE: Final = board_link("chutes-instances", chute="${__data.fields.chute_
 COUNTED: Final = recorded("hotkey_server_id_gpu_state:chutes_gpus:count", **ON_SERVERS)
 SERVERS: Final = "Servers, and what they lose in the next 24 h"
 BY_SERVER: Final = "hotkey, server_id, server, gpu"
-ALL: Final = f"(count({INFO}) == on () count({STATE}))"
+ALL_GPUS: Final = recorded("hotkey_gpu_id:chutes_gpu_info:max")
+ALL: Final = of_all(f"count({INFO}) == on () count({STATE})", ALL_GPUS, with_gpus=True)
 """The number of GPUs, where the state of each is known."""
 LOST: Final = f"{STATE} <= bool 1"
 """1 for each GPU that is idle or unverified, and 0 for each other one."""
 RENT: Final = recorded("hotkey_server_id_gpu:chutes_idle_usd_per_day:sum", **ON_SERVERS)
 UNITS: Final = recorded("hotkey_server_id_gpu:chutes_idle_units_per_day:sum", **ON_SERVERS)
 UNIT_USD: Final = "platform:chutes_compute_unit_usd:max"
-IDLE_UNITS: Final = f"(sum({UNITS}) unless on () ({INFO} unless on (hotkey, server_id, gpu) {UNITS}))"
+IDLE_UNITS: Final = of_all(
+    f"sum({UNITS}) unless on () ({INFO} unless on (hotkey, server_id, gpu) {UNITS})", ALL_GPUS, with_gpus=True
+)
+ALL_RENT: Final = of_all(
+    f"sum({RENT}) unless on () ({INFO} unless on (hotkey, server_id, gpu) {RENT})", ALL_GPUS, with_gpus=True
+)
 EARNED: Final = f"avg_over_time({recorded('hotkey_server_id:chutes_compute_units_per_second:sum')}[30d])"
 EARNED_BY_MODEL: Final = f"avg_over_time({recorded('hotkey_gpu:chutes_compute_units_per_second:sum')}[30d])"
 _HOURLY: Final = f"last_over_time({recorded('hotkey_server_id:chutes_compute_units_per_second:sum')}[1h])[30d:1h]"
 SUMMED: Final = f"3600 * sum_over_time({_HOURLY})"
 KNOWN: Final = f"count_over_time({_HOURLY})"
-ALL_GPUS: Final = recorded("hotkey_gpu_id:chutes_gpu_info:max")
 GPUS: Final = f"count by ({BY_SERVER}) ({INFO})"
 PER_GPU: Final = f"86400 / {GPUS} * on (hotkey, server_id) group_left () {EARNED}"
 DCGM_NEEDED: Final = (
@@ -118,7 +125,7 @@ FLEET.show(
         "launch now. The rent of the idle and unverified GPUs is the second number. US dollars need "
         "--chain.url, and the rent --gpu.cost.",
         Query(f"{IDLE_UNITS} * on () {UNIT_USD}", "not earned", PRICED, DOLLARS),
-        Query(f"sum({RENT}) unless on () ({INFO} unless on (hotkey, server_id, gpu) {RENT})", "rent", PRICED, DOLLARS),
+        Query(ALL_RENT, "rent", PRICED, DOLLARS),
         Query(
             or_load_rules(f"{IDLE_UNITS} unless on () {UNIT_USD}"), "units; dollars: docs/money.md", STOCKED - PRICED
         ),
@@ -297,16 +304,16 @@ FLEET.show(
     stacked(
         "GPUs by state",
         "Each GPU of the chosen servers in exactly one state. A step from earning to idle is an instance that ended.",
-        Query(f"sum by (state) ({COUNTED})", "{{state}}"),
+        Query(of_all(f"sum by (state) ({COUNTED})", ALL_GPUS, with_gpus=True), "{{state}}"),
         states=GPU,
     ),
     graph(
         "Servers",
         "Servers, those that list no GPU, and those whose maintenance is pending or that are in maintenance.",
-        Query(f"sum({of_miners('chutes_fleet_servers')})", "servers", KEYED),
-        Query(f"sum({of_miners('chutes_fleet_servers_without_gpus')})", "without GPUs", KEYED),
-        Query(f"sum({_in_maintenance('pending')})", "maintenance pending"),
-        Query(f"sum({_in_maintenance('maintenance')})", "in maintenance"),
+        Query(total(of_miners("chutes_fleet_servers")), "servers", KEYED),
+        Query(total(of_miners("chutes_fleet_servers_without_gpus")), "without GPUs", KEYED),
+        Query(total(_in_maintenance("pending"), with_gpus=True), "maintenance pending"),
+        Query(total(_in_maintenance("maintenance"), with_gpus=True), "in maintenance"),
     ),
     title="Fleet over time",
 )

@@ -26,6 +26,7 @@ from grafana.parts import (
     graph,
     no_miner,
     nothing_wrong,
+    of_all,
     of_exporters,
     of_miners,
     or_load_rules,
@@ -35,6 +36,7 @@ from grafana.parts import (
     stacked,
     stat,
     table,
+    total,
     whole,
 )
 from grafana.states import (
@@ -74,8 +76,10 @@ LATE: Final = f"(time() - {CREATED} > 3600 and on (hotkey, instance_id) {_STARTI
 # 3 is the state "active".
 START: Final = f"({ACTIVATED} - on (hotkey, instance_id) {CREATED} and on (hotkey, instance_id) {STATE} == 3)"
 TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:max")
-NEXT_PURGE: Final = f"min({of_miners('chutes_instance_purge_timestamp_seconds', 'instance_id')}) - time()"
-LOST_UNITS: Final = recorded("hotkey:chutes_miner_lost_compute_units:sum1d")
+NEXT_PURGE: Final = of_all(
+    f"min({of_miners('chutes_instance_purge_timestamp_seconds', 'instance_id')}) - time()", STATES
+)
+LOST_UNITS: Final = total(recorded("hotkey:chutes_miner_lost_compute_units:sum1d"))
 _REPORTS: Final = recorded("hotkey:chutes_miner_lost_compute_units:newest")
 NO_REPORT: Final = "no report is known"
 ENDS_KNOWN_SINCE: Final = (
@@ -104,7 +108,7 @@ def of_hour(metric: str, *labels: str) -> str:
 
 
 def _in(state: str) -> str:
-    return f"sum({of_miners('chutes_fleet_instances', state=state)})"
+    return total(of_miners("chutes_fleet_instances", state=state))
 
 
 INSTANCES: Final = Board(
@@ -133,7 +137,7 @@ INSTANCES.show(
         for title, queries, text in (
             (
                 "Starting",
-                ((_in("starting"), "all"), (counted(LATE, _in("active")), "over 1 h")),
+                ((_in("starting"), "all"), (of_all(counted(LATE, f"sum({STATES})"), STATES), "over 1 h")),
                 "Instances that hold GPUs and were never active. An ordinary start takes 10 to 35 minutes. After an "
                 "hour, an instance is probably stuck.",
             ),
@@ -151,7 +155,7 @@ INSTANCES.show(
             ),
             (
                 "Not secured",
-                ((or_load_rules(counted(TO_SECURED, _in("active"))), "instances"),),
+                ((or_load_rules(of_all(counted(TO_SECURED, f"sum({STATES})"), STATES)), "instances"),),
                 "Active public instances in their first hour. If one ends now, it loses everything that it has scored.",
             ),
         )
@@ -242,9 +246,9 @@ INSTANCES.show(
         "Lost units",
         "Estimate of the compute units that the score lost with the instances that ended in 24 hours, and their share "
         "of the score. It is unknown until an exporter has run for a day.",
-        Query(f"sum({LOST_UNITS})", "in 24 h", COVERED),
+        Query(LOST_UNITS, "in 24 h", COVERED),
         Query(
-            f"sum({LOST_UNITS}) / on () sum({of_miners('chutes_miner_score_compute_units')})",
+            f"{LOST_UNITS} / on () sum({of_miners('chutes_miner_score_compute_units')})",
             "of the score",
             COVERED,
             Unit("percentunit", 1),
@@ -261,7 +265,7 @@ INSTANCES.show(
     stacked(
         "Instances by state",
         "Each instance in exactly one state. If the number of starting instances grows, a chute does not start.",
-        Query(f"sum by (state) ({STATES})", "{{state}}", KEYED),
+        Query(of_all(f"sum by (state) ({STATES})", STATES), "{{state}}", KEYED),
         states=INSTANCE,
     ),
     graph(
@@ -269,7 +273,7 @@ INSTANCES.show(
         "Age of the oldest, the median and the newest instance. A median that stays low means that instances do not "
         "last.",
         *(
-            Query(f"{function}time() - {whole(CREATED, 'instances')})", name, step="15m")
+            Query(of_all(f"{function}time() - {whole(CREATED, 'instances')})", STATES), name, step="15m")
             for function, name in (("max(", "oldest"), ("quantile(0.5, ", "median"), ("min(", "newest"))
         ),
         unit=TIME,
@@ -278,14 +282,14 @@ INSTANCES.show(
         "Time to become active",
         "Time that the present instances took to become active. If it grows, look at image pulls, disks and the "
         "network.",
-        Query(f"avg({whole(START, 'instances')})", "mean"),
-        Query(f"max({whole(START, 'instances')})", "longest"),
+        Query(of_all(f"avg({whole(START, 'instances')})", STATES), "mean"),
+        Query(of_all(f"max({whole(START, 'instances')})", STATES), "longest"),
         unit=TIME,
     ),
     graph(
         "Compute units per second",
         "Sum of the multipliers of the chosen miners' active instances. Disabled instances are not included.",
-        Query(f"sum({of_miners('chutes_miner_active_compute_multiplier')})", "chosen miners", KEYED),
+        Query(total(of_miners("chutes_miner_active_compute_multiplier")), "chosen miners", KEYED),
         unit=Unit("none", 1),
     ),
     graph(
@@ -293,7 +297,7 @@ INSTANCES.show(
         "GPUs that were active at each full hour, the GPUs of distinct chutes, and the average of 7 days. Public "
         "instances count once they are an hour old.",
         *(
-            Query(f"sum({of_miners(f'chutes_miner_{metric}_gpus')})", name, BUSY)
+            Query(total(of_miners(f"chutes_miner_{metric}_gpus"), with_gpus=True), name, BUSY)
             for metric, name in (
                 ("active", "active"),
                 ("unique_chute", "distinct chutes"),

@@ -20,6 +20,7 @@ from grafana.parts import (
     board_link,
     graph,
     nothing_wrong,
+    of_all,
     of_exporters,
     of_miners,
     recorded,
@@ -27,6 +28,7 @@ from grafana.parts import (
     short,
     stat,
     table,
+    total,
     whole,
     with_chute_name,
 )
@@ -36,7 +38,7 @@ from grafana.worlds import HEALTHY, KEYED, LIVE, PRICED, SICK, STOCKED
 ON_CHUTES: Final = {"chute_id": "~$chute"}
 _LAUNCH: Final = of_miners("chutes_launch_units_per_gpu_second", "gpu", "chute_id", **ON_CHUTES)
 _IDLE: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="idle")
-NONE_IDLE: Final = f"sum({_IDLE}) == 0"
+NONE_IDLE: Final = f"{total(_IDLE, with_gpus=True)} == 0"
 _BEST: Final = f"topk(10, {select('chute_id:chutes_chute_units_per_gpu_second:max', **ON_CHUTES)})"
 LAUNCH: Final = f'({_LAUNCH} or label_replace({_BEST} and on () {NONE_IDLE}, "gpu", "any", "", ""))'
 """The pay of a GPU in the chutes that the idle ones can launch. Without idle ones, the best pay on the cheapest GPU."""
@@ -144,8 +146,14 @@ MARKET.show(
         "GPUs of your models: yours, your idle ones, and those of all miners. If many are idle everywhere, the "
         "platform has more of the model than it can use.",
         Column("Model", "gpu", width=90),
-        Column("Yours", f"sum by (gpu) ({YOURS})", COUNT, data=STOCKED),
-        Column("Idle", f"sum by (gpu) ({YOUR_IDLE})", COUNT, thresholds=[(1, ORANGE)], data=STOCKED),
+        Column("Yours", of_all(f"sum by (gpu) ({YOURS})", YOURS, with_gpus=True), COUNT, data=STOCKED),
+        Column(
+            "Idle",
+            of_all(f"sum by (gpu) ({YOUR_IDLE})", YOUR_IDLE, with_gpus=True),
+            COUNT,
+            thresholds=[(1, ORANGE)],
+            data=STOCKED,
+        ),
         Column("All", f"sum by (gpu) ({PLATFORM}) and on (gpu) {YOURS}", COUNT, data=STOCKED),
         Column("Idle, all", f"{PLATFORM_IDLE} and on (gpu) {YOURS}", COUNT, data=STOCKED),
         empty=NO_KEY,

@@ -17,6 +17,7 @@ from grafana.parts import (
     CLOCK,
     COUNT,
     DOLLARS,
+    EXPORTERS,
     MINER_COLUMNS,
     NO_GPUS,
     SHARE,
@@ -30,6 +31,7 @@ from grafana.parts import (
     counted,
     graph,
     nothing_wrong,
+    of_all,
     of_exporters,
     of_miners,
     or_load_rules,
@@ -41,6 +43,7 @@ from grafana.parts import (
     stat,
     table,
     top_ten_at_end,
+    total,
     whole,
     with_chute_name,
     yesterday,
@@ -71,21 +74,24 @@ HEADING: Final = recorded("hotkey:chutes_miner_score_heading_ratio:max")
 RANK: Final = of_miners("chutes_miner_score_rank")
 BEFORE_LOSS: Final = of_miners("chutes_miner_registrations_before_loss")
 REGISTRATION: Final = of_miners("chutes_miner_registered")
-EARNED: Final = f"sum({recorded('hotkey:chutes_miner_estimated_usd_per_day:max')})"
-EARNED_ALPHA: Final = f"sum({recorded('hotkey:chutes_miner_estimated_alpha_per_day:max')})"
+EARNED: Final = total(recorded("hotkey:chutes_miner_estimated_usd_per_day:max"))
+EARNED_ALPHA: Final = total(recorded("hotkey:chutes_miner_estimated_alpha_per_day:max"))
 INCENTIVE: Final = of_miners("chutes_miner_incentive_ratio")
-PROFIT: Final = f"sum({recorded('hotkey:chutes_miner_estimated_profit_usd_per_day:max')})"
-RENT: Final = f"sum({recorded('hotkey:chutes_idle_usd_per_day:sum')})"
+PROFIT: Final = total(recorded("hotkey:chutes_miner_estimated_profit_usd_per_day:max"), with_gpus=True)
+RENT: Final = total(recorded("hotkey:chutes_idle_usd_per_day:sum"), with_gpus=True)
 UNIT_USD: Final = "platform:chutes_compute_unit_usd:max"
 UNITS_BY_SERVER: Final = recorded("hotkey_server_id_gpu:chutes_idle_units_per_day:sum")
 _INFO: Final = recorded("hotkey_gpu_id:chutes_gpu_info:max")
-IDLE_UNITS: Final = (
-    f"(sum({UNITS_BY_SERVER}) unless on () ({_INFO} unless on (hotkey, server_id, gpu) {UNITS_BY_SERVER}))"
+IDLE_UNITS: Final = of_all(
+    f"sum({UNITS_BY_SERVER}) unless on () ({_INFO} unless on (hotkey, server_id, gpu) {UNITS_BY_SERVER})",
+    _INFO,
+    with_gpus=True,
 )
 LOSS: Final = f'sum by (hotkey, place) (label_replace({UNITS_BY_SERVER}, "place", "$1", "server", "(.+)"))'
-ENDED: Final = f"sum({recorded('hotkey:chutes_ended_usd:sum1d')})"
+ENDED: Final = total(recorded("hotkey:chutes_ended_usd:sum1d"))
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
 EARNING: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="~earning|disabled")
+ALL_EARNING: Final = total(EARNING, with_gpus=True)
 ACTIVE: Final = of_miners("chutes_fleet_instances", state="active")
 ENDED_INSTANCES: Final = (
     f"sum(sum_over_time(({of_hour('chutes_miner_window_ended_instances', 'reason')})[1d:1h])) and on () {LOST_UNITS}"
@@ -126,7 +132,8 @@ def _gpus(states: str) -> str:
 
 
 def _by_chute(metric: str, window: str) -> str:
-    return f"sum by (chute_id) ({of_miners(f'chutes_miner_chute_window_{metric}', 'chute_id', window=window)})"
+    found = of_miners(f"chutes_miner_chute_window_{metric}", "chute_id", window=window)
+    return f"sum by (chute_id) ({found}) and on () {select('chutes_feed_records', EXPORTERS, feed='stats_per_chute')}"
 
 
 OVERVIEW: Final = Board(
@@ -144,7 +151,9 @@ OVERVIEW.show(
         Query(EARNED, "estimate", PAID, DOLLARS),
         Query(PROFIT, "after rent", PRICED, DOLLARS),
         Query(f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; dollars: docs/money.md", HEALTHY),
-        Query(f"sum({INCENTIVE}) unless on () {EARNED_ALPHA}", "of emission; dollars: docs/money.md", UNCHAINED, SHARE),
+        Query(
+            f"{total(INCENTIVE)} unless on () {EARNED_ALPHA}", "of emission; dollars: docs/money.md", UNCHAINED, SHARE
+        ),
         thresholds=[(float("-inf"), RED), (0, PLAIN)],
         empty="no seat is known",
         size=(6, 3),
@@ -172,7 +181,7 @@ OVERVIEW.show(
         "--chain.url. Without it, it is a share of the score. The Instances board shows what ended.",
         Query(ENDED, "lost", PRICED, DOLLARS),
         Query(
-            f"sum({LOST_UNITS}) / on () sum({of_miners('chutes_miner_score_compute_units')}) unless on () {ENDED}",
+            f"{LOST_UNITS} / on () sum({of_miners('chutes_miner_score_compute_units')}) unless on () {ENDED}",
             "of score; dollars: docs/money.md",
             COVERED - PRICED,
             Unit("percentunit", 1),
@@ -220,8 +229,12 @@ OVERVIEW.show(
         "instances. Started ones still exist. Ended ones are those of the newest 24 audit reports.",
         *signed(f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))", "score, points", BUSY, 2),
         *signed(f"min({yesterday(RANK)}) - on () min({RANK})", "places", BUSY),
-        *signed(f"sum({EARNING}) - on () sum({yesterday(EARNING)})", "earning GPUs", STOCKED),
-        Query(counted(whole(f"time() - {ACTIVATED} < 86400", "instances"), f"sum({ACTIVE})"), "started", KEYED),
+        *signed(f"{ALL_EARNING} - on () {yesterday(ALL_EARNING)}", "earning GPUs", STOCKED),
+        Query(
+            of_all(counted(whole(f"time() - {ACTIVATED} < 86400", "instances"), f"sum({ACTIVE})"), ACTIVE),
+            "started",
+            KEYED,
+        ),
         Query(ENDED_INSTANCES, "ended", COVERED, sometimes=True),
         unit=Unit("none", None),
         empty="no day is known",
@@ -263,7 +276,7 @@ OVERVIEW.show(
         "GPUs by state",
         "Each GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep earning. The Fleet "
         "board lists them.",
-        Query(f"sum by (state) ({FLEET})", "{{state}}", STOCKED),
+        Query(of_all(f"sum by (state) ({FLEET})", FLEET, with_gpus=True), "{{state}}", STOCKED),
         states=GPU,
         empty="Unknown: no data. It needs the miner's key and the rules.",
         size=(12, 6),
@@ -345,7 +358,11 @@ OVERVIEW.show(
         "Estimates in US dollars a day: the pay of the last epoch for a day, the cost of all GPUs, and the "
         "difference. docs/money.md explains their error.",
         Query(EARNED, "earnings", PAID),
-        Query(f"24 * sum({recorded('hotkey:chutes_fleet_cost_usd_per_hour:sum')})", "cost of GPUs", PRICED),
+        Query(
+            f"24 * {total(recorded('hotkey:chutes_fleet_cost_usd_per_hour:sum'), with_gpus=True)}",
+            "cost of GPUs",
+            PRICED,
+        ),
         Query(PROFIT, "after rent", PRICED),
         unit=DOLLARS,
         below_zero=True,

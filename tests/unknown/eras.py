@@ -84,6 +84,7 @@ class Eras:
         eras: By name. Those with unknown hours come first, then the one from which nothing is taken away.
         past: The pages of the first and of the second half of the day before.
         end: The end of the first era.
+        hotkeys: The miners that are chosen on boards.
     """
 
     CONFIGURATION: ClassVar = {"storage": {"tsdb": {"out_of_order_time_window": "1000d"}}}
@@ -91,10 +92,10 @@ class Eras:
     """Prometheus keeps all in its head."""
 
     def __init__(
-        self, prometheus: Prometheus, eras: Mapping[str, Era], past: Sequence[Page], end: float, hotkey: str
+        self, prometheus: Prometheus, eras: Mapping[str, Era], past: Sequence[Page], end: float, hotkeys: list[str]
     ) -> None:
         self._prometheus, self._timeline = prometheus, Timeline(f"{prometheus.url}/api/v1/write")
-        self._eras, self._end, self._hotkey = [*eras.values()], end, hotkey
+        self._eras, self._end, self._hotkeys = [*eras.values()], end, hotkeys
         self._whole = [*eras].index("whole")
         self._write_pages(past)
 
@@ -111,7 +112,7 @@ class Eras:
                 self._record(rule["record"], rule["expr"], tick)
         for expression in set(QUERIES.values()):
             # At each end, an instant query.
-            asked = filled_in(expression, [self._hotkey]).replace(" @ end()", "")
+            asked = filled_in(expression, self._hotkeys).replace(" @ end()", "")
             for number, (era, found) in enumerate(zip(self._eras, self._query(asked, 0), strict=True)):
                 era.shown[expression] = {
                     labels: value - 1000 * number * LENGTH if value > _MILLISECONDS else value

@@ -1,7 +1,7 @@
 """What is not known never looks fine: one thing at a time is taken away, and nothing that remains may change.
 
 Of each feed, these are the answer, a record of each of two miners, the trust in it, its freshness, and the endpoint. Of
-the hours before, these are all, half, or one. Of the flags, these are costs and prices.
+the hours before, these are all, half, one, or three. Of the flags, these are costs and prices.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import structlog
 
+from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import AUDIT_REPORT, FEEDS
 from chutes_exporter.findings import NEEDED_METRICS, find
 from chutes_exporter.page.exporter import Exporter
@@ -40,7 +41,12 @@ if TYPE_CHECKING:
 END: Final = NOON + 35 * 60
 """The report of the hour is out."""
 WHOLE: Final = "whole"
-HOURS: Final = {"hours-none": (24.0, 0.2), "hours-half": (24.0, 12.0), "hours-gap": (15.5, 14.5)}
+HOURS: Final = {
+    "hours-none": (24.0, 0.2),
+    "hours-half": (24.0, 12.0),
+    "hours-gap": (15.5, 14.5),
+    "hours-late": (5.5, 2.5),
+}
 """Hours before the end, from and to, without a scrape."""
 FLAGS: Final = {"flag-cost": "chutes_gpu_cost_usd_per_hour"}
 """The metric of each flag."""
@@ -53,6 +59,7 @@ DESCRIPTIONS: Final = {
     "chute_id": {"name"},
 }
 """Labels that only describe what an id stands for. The id, or nothing, replaces a name that is not known."""
+SUCCESS: Final = "chutes_scrape_collector_success"
 INSTANCES: Final = "hotkey_instance_id:chutes_instance_info:max"
 INSTEAD: Final = ("docs/money.md", "known since")
 """Parts of the legends of numbers that boards show instead of an unknown one, with what is missing."""
@@ -78,11 +85,12 @@ async def _eras(directory: Path) -> dict[str, Era]:
     size = Size(miners=256, active_miners=6, chutes=40, other_servers=3)
     world = Changing(start=END, size=size, troubles=SICK_TROUBLES)
     clock, steady = Clock(END), Clock(END)
-    simulator, key = Simulator(world, clock=clock), world.miners[0].key
-    api = Api(simulator, *(miner.hotkey for miner in world.miners[:2]))
+    simulator, watched = Simulator(world, clock=clock), world.miners[:2]
+    keys, hotkeys = tuple(miner.key for miner in watched), [miner.hotkey for miner in watched]
+    api = Api(simulator, *hotkeys)
     async with simulator:
         chosen: dict[str, Any] = {"miners": "active", "collectors": OPTIONAL, "gpu_costs": COSTS}
-        settings = patient(simulator.url, keys=(key,), chain_url=simulator.chain_url, **chosen)
+        settings = patient(simulator.url, keys=keys, chain_url=simulator.chain_url, **chosen)
         async with Exporter(settings, clock=clock, monotonic=steady) as exporter:
             past = [await _page_at(exporter, clock, steady, hours) for hours in (18, 7)]
             clock.now = steady.now = END
@@ -98,7 +106,7 @@ async def _eras(directory: Path) -> dict[str, Era]:
                         one = new if case.feed is AUDIT_REPORT else exporter
                         eras[str(case)] = Era(await page_without(case, api, one, clock, steady))
     with Prometheus(directory, more=Eras.CONFIGURATION, flags=Eras.FLAGS) as prometheus:
-        await asyncio.to_thread(Eras(prometheus, eras, past, END, key.address).evaluate)
+        await asyncio.to_thread(Eras(prometheus, eras, past, END, hotkeys).evaluate)
     return eras
 
 
@@ -147,6 +155,16 @@ def test_no_number_of_a_page_is_new_or_another(eras: dict[str, Era], name: str) 
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_collector_that_lacks_a_metric_is_not_successful(eras: dict[str, Era], name: str) -> None:
+    whole, page = eras[WHOLE].page, eras[name].page
+    for collector in COLLECTORS:
+        metrics = {metric.name for metric in collector.metrics}
+        if {key for key in whole.keys() - page.keys() if key[0] in metrics}:
+            outcomes = {key for key in whole if key[0] == SUCCESS and dict(key[1])["collector"] == collector.name}
+            assert any(page.get(key) != 1 for key in outcomes), collector.name
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_no_recording_is_new_or_another(eras: dict[str, Era], name: str) -> None:
     differing = {key: false_values(eras[WHOLE].recorded[key], found) for key, found in eras[name].recorded.items()}
     # It has the alerts about the gap.
@@ -183,8 +201,8 @@ def test_no_board_shows_another_number(eras: dict[str, Era], name: str) -> None:
                 or (INSTANCES in expression and not values[1])
                 # It is not known how the rank was.
                 or texts.get("before") == "?"
-                # It says how many days are known.
-                or panel == "Compute units by server, 30 days"
+                # It says how many days are known, and has the worst of the GPUs that are known.
+                or panel in ("Compute units by server, 30 days", "GPU states")
                 # How long an alert fires, and the name of its place, are not always known.
                 or texts.get("alertname", "") in problems
             ):
