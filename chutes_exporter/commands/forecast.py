@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.records import Chute
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
 
@@ -65,16 +66,16 @@ def forecast(report: Report, hotkey: str, count: int, model: str, settings: Sett
     own = earned.get(hotkey, 0.0)
 
     def share(more: float) -> float:
+        """Return the miner's score share with so many more compute units per second."""
         return (own + more) / (everybody + more) if everybody + more > 0 else 0.0
 
     first_pays = _first_pays(whole, hotkey, count, model)
     runs: list[dict[str, Any]] = []
     for chute, _, chute_room in launch.chutes_with_instances(answers, Samples()):
+        # Only chutes that these GPUs can run have a first pay.
         if chute.chute_id in first_pays and chute.node_selector and chute.node_selector.gpu_count:
-            size, factors = chute.node_selector.gpu_count, chute.compute_multiplier_factors or {}
-            # A public instance moves to the pay of the cheapest GPU, and a bounty fades.
-            pay = (chute.effective_compute_multiplier or 0.0) / size if chute.public else first_pays[chute.chute_id]
-            pay /= factors.get("bounty_boost") or 1.0
+            size = chute.node_selector.gpu_count
+            pay = _lasting_pay(chute, size, first_pays[chute.chute_id])
             room = max(0, int(min(count // size, chute_room or 0)))
             if room and pay > 0 and math.isfinite(share(room * size * pay)):
                 run: dict[str, Any] = {
@@ -87,12 +88,7 @@ def forecast(report: Report, hotkey: str, count: int, model: str, settings: Sett
                 }
                 runs.append(run)
     runs.sort(key=lambda run: (-run["units_per_gpu_second"], run["chute_id"]))
-    # The best paid chute gets as many GPUs as it has room for, and the next ones get the rest.
-    idle, rate = count, 0.0
-    for run in runs:
-        used = min(run["instances"], idle // run["gpus"]) * run["gpus"]
-        idle -= used
-        rate += used * run["units_per_gpu_second"]
+    rate, idle = _best_use(runs, count)
     if not math.isfinite(share(rate)):
         return None
     alpha = product(share(rate) - share(0.0), report.value("chutes_subnet_emission_alpha_per_day"))
@@ -109,6 +105,29 @@ def forecast(report: Report, hotkey: str, count: int, model: str, settings: Sett
         "usd_per_gpu_day": None if usd is None else usd / count,
         "break_even_alpha_price_usd": None if not alpha or cost is None else total([24 * cost * count / alpha]),
     }
+
+
+def _lasting_pay(chute: Chute, size: int, first_pay: float) -> float:
+    """Return the compute units per GPU-second that an instance on ``size`` GPUs earns after its first time.
+
+    A public instance moves to the pay of the cheapest GPU that its chute allows, whatever it runs on. A private one
+    keeps its first pay. A bounty fades, so its factor is taken out.
+    """
+    pay = (chute.effective_compute_multiplier or 0.0) / size if chute.public else first_pay
+    return pay / ((chute.compute_multiplier_factors or {}).get("bounty_boost") or 1.0)
+
+
+def _best_use(runs: list[dict[str, Any]], count: int) -> tuple[float, int]:
+    """Return the compute units per second of the GPUs in their best use, and how many stay idle.
+
+    ``runs`` begins with the best paid chute. It gets as many GPUs as it has room for, and the next ones get the rest.
+    """
+    rate, idle = 0.0, count
+    for run in runs:
+        used = min(run["instances"], idle // run["gpus"]) * run["gpus"]
+        idle -= used
+        rate += used * run["units_per_gpu_second"]
+    return rate, idle
 
 
 def _first_pays(whole: Mapping[str, Answer[Any]], hotkey: str, count: int, model: str) -> dict[str, float]:
