@@ -199,9 +199,10 @@ class Truth:
         return found | self._money(self.of_watched(incentives))
 
     def _money(self, incentive: float) -> Expected:
-        # All miners are paid 2952 alpha a day, which cost 0.071 TAO each.
+        # All miners are paid 2952 alpha a day, which cost 0.071 TAO each. The pay is that of the scrape before.
         alpha = 1 if self.kind in UNCHAINED else 2952
-        earned = {Place("Earned per day"): incentive * alpha * (0.071027253 * 431.17 if self.kind in PAID else 1)}
+        usd = 0.071027253 * 431.17 if self.kind in PAID else 1
+        earned: Expected = {Place("Earned per day"): pytest.approx(incentive * alpha * usd, rel=0.01)}
         if self.kind is not World.SICK:
             return earned | {Place("Idle GPUs, next 24 h"): 0}
         cost = 24 * sum(COSTS[gpu["gpu_identifier"]] for gpu in self.gpus.values())
