@@ -27,8 +27,18 @@ if TYPE_CHECKING:
 QUERIES = dict(
     re.findall(r"```promql(?: name=)?(\S*)\n(.*?)```", (ROOT / "docs" / "queries.md").read_text(), re.DOTALL)
 )
-NOTHING_TO_SHOW = {QUERIES[name] for name in ("not-earning-since", "blacklisted", "deregistered", "doubted")}
-"""Queries for troubles that the recorded miner does not have."""
+NOTHING_TO_SHOW = {
+    QUERIES[name]
+    for name in (
+        "not-earning-since",
+        "units-by-server",
+        "registrations-before-loss",
+        "blacklisted",
+        "deregistered",
+        "doubted",
+    )
+}
+"""Queries for troubles that the recorded miner does not have, for full hours, and for the chain."""
 VALUES = yaml.safe_load((ROOT / "deploy" / "chutes-monitoring-values.yaml").read_text())["prometheus"]
 ANSWERS = answers()
 WITHOUT_CONFIG, *INSTANCES = raw_json(ANSWERS)["instances"]
