@@ -4,8 +4,9 @@ import pytest
 
 from chutes_exporter.chain.node import Node
 from chutes_exporter.duration import HOUR
-from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Size, parse_fault
+from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Size, World, parse_fault
 from chutes_exporter.simulator.app import GARBAGE
+from chutes_exporter.simulator.chain import make_block, respond
 from tests.support import HOTKEY, KEY, NOON, PATIENCE, Clock, get
 
 
@@ -67,3 +68,10 @@ async def test_registrations_take_the_seats_that_the_chain_names_first(troubles:
     # A miner without a score comes closer to the loss of its seat.
     places = [place for place in before if place is not None]
     assert places == [3, 2, 1, 0] if troubles else min(places, default=30) >= 30
+
+
+@pytest.mark.parametrize(("method", "params"), [("chain_getHeader", []), ("state_getRuntimeVersion", ["0x00"])])
+def test_a_node_refuses_other_methods_and_blocks_that_it_does_not_know(method: str, params: list[str]) -> None:
+    head = make_block(World(start=NOON), NOON)
+    reply = respond({"id": 1, "method": method, "params": params}, head, {head.hash: head})
+    assert reply["error"]["code"] == -32601
