@@ -79,9 +79,9 @@ test_alerts_about_the_fleet = scenarios({
     .state(20, ["alpha-0", "beta-0"], "idle").state(20, ["alpha-1", "beta-1"], "unverified")
     .fires({20 + HOUR: [], 20 + 75: [IDLE, UNVERIFIED]}),
     "5 of 8 idle GPUs of a server are a warning within 2 hours, also among 104": Scenario(130, LARGE, step=4)
-    .state(20, [f"s0-{number}" for number in range(5)], "idle").fires({20 + HOUR: [], 130: [IDLE]}),
+    .state(20, [f"s0-{number}" for number in range(5)], "idle").fires({68: [], 130: [IDLE]}),
     "3 of 8 and 1 of 104 GPUs would earn more than 3 % of the compute units": paid(Scenario(130, LARGE, step=4), 104)
-    .state(20, ["s0-0", "s0-1", "s0-2", "s1-0"], "idle").fires({20 + HOUR: [], 130: [IDLE]}),
+    .state(20, ["s0-0", "s0-1", "s0-2", "s1-0"], "idle").fires({68: [], 130: [IDLE]}),
     "2 idle GPUs of 104 are info for the next digest": paid(Scenario(3 * HOUR, LARGE, step=4), 104)
     .state(20, ["s0-0", "s0-1"], "idle").fires({2 * HOUR: [], 20 + 2 * HOUR + 10: [IDLE_INFO]}),
     "one idle and one unverified GPU of 16 are info after 2 hours": Scenario(3 * HOUR, {"alpha": 8, "beta": 8})
@@ -102,9 +102,9 @@ test_alerts_about_the_fleet = scenarios({
     .says(NEVER, 2 * HOUR, "3 pro_6000 of server alpha only start instances", **ALPHA_LABELS),
     "a crash loop with long pauses is a warning after 2 hours": Scenario(3 * HOUR, FLEET)
     .starts(ALPHA, 20, 3 * HOUR, idle=40, starting=15)
-    .fires({20 + 2 * HOUR: [], 3 * HOUR: [IDLE, NEVER]}, ever=[IDLE, NEVER]),
+    .fires({136: [], 3 * HOUR: [IDLE, NEVER]}, ever=[IDLE, NEVER]),
     "a loop whose pauses no scrape sees is a warning after 2 hours": Scenario(3 * HOUR, FLEET)
-    .state(20, ALPHA[:1], "starting").fires({20 + 2 * HOUR: [], 20 + 2 * HOUR + 15: [NEVER]}),
+    .state(20, ALPHA[:1], "starting").fires({2 * HOUR: [], 20 + 2 * HOUR + 15: [NEVER]}),
     "an idle GPU that starts an instance is no loop": Scenario(4 * HOUR, FLEET).state(2 * HOUR, ["alpha-0"], "idle")
     .state(3 * HOUR, ["alpha-0"], "starting").state(3 * HOUR + 35, ["alpha-0"], "earning").fires({4 * HOUR: []}),
     # Missed scrapes do not restart the time.
