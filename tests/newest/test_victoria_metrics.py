@@ -86,12 +86,15 @@ def rows(data: Any) -> Rows:
 def difference(query: str, known: Rows, stored: Rows) -> str:
     """Return how the store's answer differs from Prometheus' beyond what their documents say, or nothing."""
     chooses = re.search(r"\b(top|bottom)k\b", query)
+    if chooses and re.search(r"[+*] on \(", query):
+        # Of equal values, they may keep any, and these may lack the other side of a join.
+        shared = known.keys() & stored.keys()
+        known, stored = ({one: found[one] for one in shared} for found in (known, stored))
     if (len(known) != len(stored)) if chooses else (known.keys() != stored.keys()):
         return f"only one has {[dict(labels) for labels in known.keys() ^ stored.keys()]}"
     # The store does not extrapolate to the ends of a range, so that increases differ.
     if re.search(r"\b(rate|increase)\(", query):
         return ""
-    # Of equal values, topk and bottomk may keep any.
     order = sorted(known, key=known.__getitem__)
     others = sorted(stored, key=stored.__getitem__) if chooses else order
     # The store rounds to 12 digits, which are milliseconds of a Unix time.
