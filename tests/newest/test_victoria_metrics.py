@@ -89,6 +89,8 @@ def difference(query: str, known: Rows, stored: Rows) -> str:
     if chooses and re.search(r"[+*] on \(", query):
         # Of equal values, they may keep any, and these may lack the other side of a join.
         shared = known.keys() & stored.keys()
+        if bool(shared) != bool(known or stored):
+            return f"none of {len(known)} and {len(stored)} series is the same"
         known, stored = ({one: found[one] for one in shared} for found in (known, stored))
     if (len(known) != len(stored)) if chooses else (known.keys() != stored.keys()):
         return f"only one has {[dict(labels) for labels in known.keys() ^ stored.keys()]}"
