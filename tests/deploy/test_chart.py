@@ -23,6 +23,7 @@ EVERYTHING: Object = yaml.safe_load(f"""
 existingSecret: "123"
 fullnameOverride: "yes"
 hotkeys: [{HOTKEY}]
+chainUrl: https://node.example
 extraArgs: [--max-series, "1000"]
 extraEnv: [{{name: CHUTES_EXPORTER_LOG_LEVEL, value: debug}}]
 extraVolumes: [{{name: web, secret: {{secretName: web-config}}}}]
@@ -103,6 +104,7 @@ def test_every_object_is_valid_by_kubernetes_own_schemas(setup: str) -> None:
     [
         ({"hotkey": HOTKEY}, "hotkey"),
         ({"hotkeys": ["5F"]}, "hotkeys"),
+        ({"chainUrl": "node.example"}, "chainUrl"),
         ({"scrape": "annotation"}, "scrape"),
         ({"networkPolicy": {"namespaces": []}}, "namespaces"),
     ],

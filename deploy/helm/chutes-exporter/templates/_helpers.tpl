@@ -80,12 +80,16 @@ imagePullPolicy: {{ .Values.image.pullPolicy | quote }}
 securityContext:
   {{- toYaml .Values.securityContext | nindent 2 }}
 {{- $key := and .Values.existingSecret (not .Values.subnet) }}
-{{- if or $key .Values.hotkeys .Values.extraEnv }}
+{{- if or $key .Values.hotkeys .Values.chainUrl .Values.extraEnv }}
 env:
   {{- with .Values.hotkeys }}
   # A variable, so that commands such as status know them too.
   - name: CHUTES_EXPORTER_HOTKEY
     value: {{ join " " . | quote }}
+  {{- end }}
+  {{- with .Values.chainUrl }}
+  - name: CHUTES_EXPORTER_CHAIN_URL
+    value: {{ . | quote }}
   {{- end }}
   {{- if $key }}
   - name: MINER_SS58
