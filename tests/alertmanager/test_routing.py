@@ -154,7 +154,7 @@ async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver
             assert not any("Alertmanager work" in message["text"] for message in receivers.messages)
 
 
-DESCRIPTION = f"These GPUs of {HOTKEY} <idle>. First, where the exporter runs: `chutes-exporter advise`."
+DESCRIPTION = f"These GPUs of {HOTKEY} <idle>. First, on the exporter's host: `chutes-exporter advise`."
 SERVERS = [f"server-{number:02}.long-name.example" for number in range(20)]
 
 

@@ -44,17 +44,17 @@ test_alerts_about_exporters = scenarios({
     .fires({30: [], 40: [API], 60: [API, API_CRITICAL, FAILING]}),
     "a feed that fails alone is named with its reason": Scenario(HOUR).feed(20, "instances", HOTKEY, "timed_out")
     .fires({30: [], 45: [FAILING]})
-    .says(FAILING, 45, "no data from instances (timed_out)", job="chutes", feed="instances"),
+    .says(FAILING, 45, "feed instances fails (timed_out)", job="chutes", feed="instances"),
     "a feed that never succeeded fails": Scenario(40).set("chutes_feed_up", 0, feed="jobs", hotkey=HOTKEY)
     .set("chutes_feed_max_age_seconds", 600, feed="jobs", hotkey=HOTKEY).fires({40: [FAILING]}),
     "records that cannot be read are a warning after 30 minutes": Scenario(HOUR)
     .set("chutes_feed_rejected_records", 2, 20, feed="nodes", hotkey=HOTKEY).fires({34: [], 55: [INCOMPLETE]})
-    .says(INCOMPLETE, 55, "2 records of nodes cannot be read", **NODES),
+    .says(INCOMPLETE, 55, "feed nodes has 2 records that cannot be read", **NODES),
     "a list that is doubted is a warning after 30 minutes": Scenario(HOUR)
     .set("chutes_feed_doubted", 1, 20, feed="nodes", reason="shrunk", hotkey=HOTKEY)
     .set("chutes_feed_doubted", 1, 0, feed="bounties", hotkey="", reason="no_bounties")
     .fires({34: [], 55: [INCOMPLETE]})
-    .says(INCOMPLETE, 55, "nodes lost a fifth of its records at once", **NODES, reason="shrunk"),
+    .says(INCOMPLETE, 55, "feed nodes misses a fifth of its records or more", **NODES, reason="shrunk"),
     "signatures that are refused are critical": Scenario(HOUR).feed(20, "instances", HOTKEY, "signature_refused")
     .fires({25: [], 40: [REFUSED]}),
     "signatures that only one of a pair can make are silent": Scenario(HOUR)

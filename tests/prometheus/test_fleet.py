@@ -68,7 +68,7 @@ test_alerts_about_the_fleet = scenarios({
     )
     .prices().state(20, ["delta-0", "delta-1"], "idle").fires({44: [], 55: [IDLE]})
     .says(
-        IDLE, 70, "2 pro_6000 of server delta idle, 172800 compute units a day (172800.00 US dollars)",
+        IDLE, 70, "2 pro_6000 of server delta idle, worth 172800 compute units (172800.00 US dollars) a day",
         server="delta", server_id="id-delta", gpu="pro_6000", state="idle",
     ),
     "a tenth of the fleet that is idle is named within 35 minutes": Scenario(60, FLEET).state(20, ALPHA[:3], "idle")
@@ -99,7 +99,7 @@ test_alerts_about_the_fleet = scenarios({
     .fires({20: [], 40: [ALL_UNVERIFIED]}),
     "3 GPUs in a crash loop are a warning within an hour": Scenario(2 * HOUR, FLEET, step=1)
     .starts(ALPHA[:3], 20, 2 * HOUR, idle=5, starting=20).fires({HOUR: [], 20 + HOUR: [NEVER]})
-    .says(NEVER, 2 * HOUR, "3 pro_6000 of server alpha only start instances", **ALPHA_LABELS),
+    .says(NEVER, 2 * HOUR, "3 pro_6000 of server alpha have no instance that becomes active", **ALPHA_LABELS),
     "a crash loop with long pauses is a warning after 2 hours": Scenario(3 * HOUR, FLEET)
     .starts(ALPHA, 20, 3 * HOUR, idle=40, starting=15)
     .fires({136: [], 3 * HOUR: [IDLE, NEVER]}, ever=[IDLE, NEVER]),
@@ -122,13 +122,13 @@ test_alerts_about_the_fleet = scenarios({
         .set("chutes_server_version_accepted", 0, 20, server_id="id-alpha")
         .set("chutes_maintenance_window_open", is_open).fires({20: [], 50: [REFUSED]})
         .says(
-            REFUSED, 50, "the service refuses version 0.2.5 of server alpha",
-            "The service does not list the version of this server any more, so the server earns until its next "
-            f"reboot, and then cannot boot. {todo}", server="alpha", server_id="id-alpha", version="0.2.5",
+            REFUSED, 50, f"{short} server alpha: the service refuses its version 0.2.5",
+            "The service no longer accepts the version of this server. The server earns now, but cannot boot with it "
+            f"again. {todo}", server="alpha", server_id="id-alpha", version="0.2.5",
         )
-        for is_open, todo in (
-            (1, "An upgrade window is open: upgrade the server now."),
-            (0, "Do not reboot it before an upgrade."),
+        for is_open, short, todo in (
+            (1, "upgrade", "An upgrade window is open: reboot it into the target version."),
+            (0, "do not reboot", "No upgrade window is known to be open: do not reboot it."),
         )
     },
 })  # fmt: skip

@@ -46,7 +46,7 @@ test_alerts_about_instances = scenarios({
     .says(
         SLOW, 2 * HOUR, "glm-5 on server alpha has been starting for an hour",
         "An instance of glm-5 (1 pro_6000 on server alpha) was created an hour ago and never became active. Each hour "
-        f"loses 7200 compute units. Starts take 10 to 35 minutes. {KUBECTL}", **PLACE, billed_to="user",
+        f"costs 7200 compute units. Starts usually take 10 to 35 minutes. {KUBECTL}", **PLACE, billed_to="user",
     ),
     # Every third scrape fails.
     "it is named without its server and in spite of missed scrapes": Scenario(2 * HOUR, {"alpha": 8})
@@ -59,9 +59,9 @@ test_alerts_about_instances = scenarios({
     .set("chutes_instance_compute_multiplier", 2, instance_id="i-1")
     .fires({2 * HOUR + 30: [SLOW], 2 * HOUR + 45: [SLOW, PURGE]})
     .says(
-        PURGE, 3 * HOUR, "glm-5 on server alpha is about to be purged",
+        PURGE, 3 * HOUR, "glm-5 on server alpha is purged within 45 minutes",
         "The service purges an instance of glm-5 (1 pro_6000 on server alpha) within 45 minutes, because it has not "
-        f"become active. Its start, worth 21600 compute units, then earns nothing. {KUBECTL}",
+        f"become active. Then its start-up time (21600 compute units) is not paid. {KUBECTL}",
         **PLACE, billed_to="user",
     ),
     "the purge of a disabled instance is not one of a start": Scenario(HOUR).instance("i-1", -3 * HOUR, private=False)
@@ -74,15 +74,15 @@ test_alerts_about_instances = scenarios({
     "a disabled private instance is at risk": disabled().fires({25: [], 40: [RISK]})
     .says(
         RISK, 40, "the private glm-5 on server alpha is disabled",
-        "The service will delete a private instance of glm-5 (1 pro_6000 on server alpha), because it is disabled. It "
-        f"then loses its score of a day. Do not delete it. {KUBECTL}", **PLACE, billed_to="user",
+        "A private instance of glm-5 (1 pro_6000 on server alpha) is disabled, so the service will delete it. Then its "
+        f"score of the past day is lost. Do not delete it yourself. {KUBECTL}", **PLACE, billed_to="user",
     ),
     "two public instances whose first hour does not count are a warning": early(counts=False)
     .fires({2 * HOUR: [], 2 * HOUR + 12: [EARLY]})
     .says(
-        EARLY, 2 * HOUR + 30, "2 instances of glm-5 lost within their first hour",
-        "2 instances of glm-5 ended in the past 6 hours, each within its first hour, on alpha. By the audit reports, "
-        "ends of these hours lost at least 500 compute units.", chute_id="chute-1", name="glm-5",
+        EARLY, 2 * HOUR + 30, "2 instances of glm-5 ended in their first hour",
+        "In the past 6 hours, 2 instances of glm-5 ended in their first hour, on alpha. All instances that ended in "
+        "these hours lost at least 500 compute units.", chute_id="chute-1", name="glm-5",
     ),
     "two instances that end validly within their first hour are silent": early(counts=True).fires({3 * HOUR: []}),
     "a stuck job is info": Scenario(2 * HOUR).set("chutes_jobs_stuck", 0)
@@ -95,7 +95,8 @@ test_alerts_about_instances = scenarios({
     .instance("i-1", 0, server="alpha").remove("i-1", 30).report(0, 0, lost=20)
     .report(HOUR + 2, HOUR, lost=21, uncounted=1).fires({HOUR + 1: [], HOUR + 11: [UNITS]})
     .says(
-        UNITS, HOUR + 11, "ended instances lost 21 compute units (21.00 US dollars)",
-        "Ends of an hour cost 21 compute units, 2.1% of a day. Reasons: probes 1. Gone in 2 hours: 1 glm-5 on alpha.",
+        UNITS, HOUR + 11, "in an hour, ended instances lost 21 compute units (21.00 US dollars)",
+        "In the newest audited hour, ended instances lost 21 compute units, 2.1% of the past day. Reasons: probes (1). "
+        "Ended in the past 2 hours: 1 glm-5 on alpha.",
     ),
 })  # fmt: skip

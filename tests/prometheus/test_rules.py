@@ -98,10 +98,10 @@ def test_every_alert_says_what_is_wrong_what_it_costs_and_what_to_do_first_in_60
     # The summary starts with its subject: a short name of the miner, the API or the exporter.
     assert re.match(r"\{\{ (printf|with \$labels.hotkey)|Chutes (API|exporter)", notes["summary"])
     first = re.search(
-        r"First(: |, on its machine: |, where the exporter runs: )(`chutes-exporter)?", notes["description"]
+        r"First(: |, on its machine: |, on the exporter's host: )(`chutes-exporter)?", notes["description"]
     )
     assert first is not None
-    assert ("runs" in first[1]) == bool(first[2])
+    assert ("exporter" in first[1]) == bool(first[2])
     text = f"{notes['summary']} {notes['description']}"
     # Ids identify, and say nothing to a reader; commands may need them.
     assert not re.search(r"\{\{ \$labels\.\w+_id \}\}", re.sub(r"`[^`]*`|query \}\}", "", text))

@@ -28,8 +28,8 @@ test_alerts_about_the_standing = scenarios({
     .set("chutes_miner_blacklist_info", 1, 20, reason='spoofed "GPUs"')
     .set("chutes_miner_blacklisted", 1, 0, hotkey="5Other").fires({19: [], 30: [BLACKLISTED]})
     .says(
-        BLACKLISTED, 40, "it is blacklisted",
-        f'{HOTKEY} is blacklisted: it has no score, and its launches are refused. Reason: spoofed "GPUs".',
+        BLACKLISTED, 40, "the miner is blacklisted",
+        f'{HOTKEY} is blacklisted: its launches are refused, and its next score is 0. Reason: spoofed "GPUs".',
     ),
     "a lost seat is info after a day": Scenario(DAY + HOUR, step=4).set("chutes_miner_registered", 0, 20)
     .fires({12 * HOUR: [DEREGISTERED], DAY + HOUR: ["ChutesMinerDeregistered info"]}),
@@ -47,9 +47,9 @@ test_alerts_about_the_standing = scenarios({
     .fires({20: [], 40: [LOST_SEAT, SEAT]}),
     "a seat is a warning below three days of registrations": with_chain(HOUR, 35).fires({20: [], 40: [SEAT]})
     .says(
-        SEAT, 40, "its seat is 35 registrations, less than three days, from its loss",
-        "The seat is 35 registrations away from its loss; at least 12 in the past day. All earnings go with it. "
-        "Newcomers take the seats with the lowest emission first.",
+        SEAT, 40, "its seat is lost after 35 more registrations, in less than three days",
+        "After 35 more registrations, the next one takes the seat; the past day had at least 12. The seats with the "
+        "lowest pay go first, so the miner must earn more.",
     ),
     "a seat that more registrations protect is silent": with_chain(HOUR, 36).fires({HOUR: []}),
     "a seat that cannot be lost now is silent": with_chain(HOUR, 0).drop(20, "chutes_miner_registrations_before_loss")
@@ -69,9 +69,9 @@ test_alerts_about_the_standing = scenarios({
     .set("chutes_miner_incentive_rank", 252, 20).drop(20, "chutes_miner_score_heading_ratio")
     .fires({HOUR: [], 100: [LOWEST]})
     .says(
-        LOWEST, 100, "the seat is at risk: its incentive is among the lowest",
-        "Newcomers take the seats with the lowest pay first, and only 4 seats have less incentive. With "
-        "`--chain.url`, this alert says how near the loss is.",
+        LOWEST, 100, "its seat is at risk: its pay is among the lowest",
+        "Newcomers take the seats with the lowest pay first, and only 4 seats are paid less. How near the "
+        "loss is, is not known without `--chain.url`.",
     ),
     "without the chain, a seat without incentive is critical although many have none": Scenario(2 * HOUR)
     .set("chutes_miner_incentive_ratio", 0, 20).set("chutes_miner_score_ratio", 0, 20)
@@ -85,8 +85,8 @@ test_alerts_about_the_standing = scenarios({
     .set("chutes_miner_score_heading_ratio", 0, 30)
     .set("chutes_miner_window_compute_units", 4800, window="1d").fires({30: [], 45: [NOTHING]})
     .says(
-        NOTHING, 45, "the miner earns nothing",
-        "No instance earns. Each hour costs 1/24 of the score: 200 compute units.",
+        NOTHING, 45, "no instance of the miner earns",
+        "No instance has earned for 8 minutes or longer. Each hour costs 1/24 of the score: 200 compute units.",
     ),
     "a miner that is starting an instance gets more time": Scenario(80).set("chutes_miner_score_heading_ratio", 0, 30)
     .set("chutes_fleet_instances", 1, state="starting").fires({HOUR: [], 80: [NOTHING]}),
@@ -101,16 +101,17 @@ test_alerts_about_the_standing = scenarios({
     .state(30, [f"alpha-{number}" for number in range(8)], "disabled").fires({30: [], 50: [DOWN]})
     .says(
         DOWN, 44, "the score share is heading for 1%",
-        "Within a day, the score share falls to 1% from 2%, which costs 100 US dollars a day. GPUs now: 8 disabled, "
-        "18 earning. The seat is 100 registrations from its loss; at least 12 in the past day.",
+        "If nothing changes, the score share falls from 2% to 1% in a day, which costs 100 US dollars a day. GPUs "
+        "now: 8 disabled, 18 earning. At today's pay, the seat goes after 100 registrations; the past day had at "
+        "least 12.",
     ),
     "an incentive below half of the score is a warning after 6 hours": Scenario(7 * HOUR)
     .set("chutes_miner_incentive_ratio", 0.009, 20)
     .set("chutes_miner_registrations_before_loss", 100).fires({6 * HOUR: [], 20 + 6 * HOUR + 15: [LAGS]})
     .says(
-        LAGS, 20 + 6 * HOUR + 20, "its pay is 0.9%, less than half of its score share",
-        "For 6 hours, the chain has paid 0.9% instead of the score share of 2%. Validators set other weights, or "
-        "none. The seat is 100 registrations from its loss.",
+        LAGS, 20 + 6 * HOUR + 20, "the chain pays it 0.9%, less than half of its score share",
+        "For 6 hours, the chain has paid 0.9%, but the score share is 2%. Validators set other weights, or none. At "
+        "today's pay, the seat goes after 100 registrations.",
     ),
     "an incentive of an old metagraph is silent": Scenario(7 * HOUR).set("chutes_miner_incentive_ratio", 0.009)
     .set("chutes_feed_last_success_timestamp_seconds", 0, feed="metagraph", hotkey="")
@@ -119,8 +120,8 @@ test_alerts_about_the_standing = scenarios({
     "a loss for a day is info": Scenario(DAY + HOUR, {"alpha": 8}, step=4).prices()
     .state(0, ["alpha-0"], "disabled").fires({DAY: [], DAY + 15: [LOSS]})
     .says(
-        LOSS, DAY + 15, "it loses 88 US dollars a day",
-        "For a day, the GPUs have cost more than the miner is estimated to earn, by 88 US dollars a day or more.",
+        LOSS, DAY + 15, "it loses an estimated 88 US dollars a day or more",
+        "In the past day, the estimated earnings were always at least 88 US dollars a day below the cost of the GPUs.",
     ),
     "a profit within the day is silent": Scenario(DAY + HOUR, {"alpha": 8}).prices()
     .set("chutes_miner_emission_alpha_per_day", 30, 12 * HOUR)
