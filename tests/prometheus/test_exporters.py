@@ -54,7 +54,7 @@ test_alerts_about_exporters = scenarios({
     .set("chutes_feed_doubted", 1, 20, feed="nodes", reason="shrunk", hotkey=HOTKEY)
     .set("chutes_feed_doubted", 1, 0, feed="bounties", hotkey="", reason="no_bounties")
     .fires({34: [], 55: [INCOMPLETE]})
-    .says(INCOMPLETE, 55, "feed nodes misses a fifth of its records or more", **NODES, reason="shrunk"),
+    .says(INCOMPLETE, 55, "feed nodes lacks at least a fifth of its records", **NODES, reason="shrunk"),
     "signatures that are refused are critical": Scenario(HOUR).feed(20, "instances", HOTKEY, "signature_refused")
     .fires({25: [], 40: [REFUSED]}),
     "signatures that only one of a pair can make are silent": Scenario(HOUR)

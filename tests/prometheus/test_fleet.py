@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.prometheus.scenario import DAY, HOUR, Scenario, scenarios
+from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, scenarios
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +22,7 @@ UNVERIFIED, ALL_UNVERIFIED = "ChutesGpusUnverified warning", "ChutesGpusUnverifi
 GONE, NEVER, LOST_HOURS = "ChutesGpusGone warning", "ChutesGpusNeverEarn warning", "ChutesGpuHoursLost info"
 MAINTENANCE, PENDING = "ChutesServerInMaintenance warning", "ChutesServerMaintenancePending info"
 CLOSING, REFUSED = "ChutesUpgradeWindowClosing warning", "ChutesServerVersionRefused warning"
+STATUS = f"First, on the exporter's host: `chutes-exporter status --hotkey {HOTKEY}`."
 
 
 def paid(miner: Scenario, gpus: int) -> Scenario:
@@ -123,12 +124,12 @@ test_alerts_about_the_fleet = scenarios({
         .set("chutes_maintenance_window_open", is_open).fires({20: [], 50: [REFUSED]})
         .says(
             REFUSED, 50, f"{short} server alpha: the service refuses its version 0.2.5",
-            "The service no longer accepts the version of this server. The server earns now, but cannot boot with it "
+            "The service no longer accepts the version of this server. It earns now, but cannot boot this version "
             f"again. {todo}", server="alpha", server_id="id-alpha", version="0.2.5",
         )
         for is_open, short, todo in (
-            (1, "upgrade", "An upgrade window is open: reboot it into the target version."),
-            (0, "do not reboot", "No upgrade window is known to be open: do not reboot it."),
+            (1, "upgrade", f"{STATUS} Then reboot into the target version, because an upgrade window is open."),
+            (0, "do not reboot", f"No upgrade window is known to be open: do not reboot. {STATUS}"),
         )
     },
 })  # fmt: skip

@@ -45,7 +45,7 @@ test_alerts_about_instances = scenarios({
     .fires({20 + HOUR: [], 20 + 75: [SLOW]})
     .says(
         SLOW, 2 * HOUR, "glm-5 on server alpha has been starting for an hour",
-        "An instance of glm-5 (1 pro_6000 on server alpha) was created an hour ago and never became active. Each hour "
+        "An instance of glm-5 (1 pro_6000 on server alpha) was created an hour ago and is not active yet. Each hour "
         f"costs 7200 compute units. Starts usually take 10 to 35 minutes. {KUBECTL}", **PLACE, billed_to="user",
     ),
     # Every third scrape fails.
@@ -59,9 +59,9 @@ test_alerts_about_instances = scenarios({
     .set("chutes_instance_compute_multiplier", 2, instance_id="i-1")
     .fires({2 * HOUR + 30: [SLOW], 2 * HOUR + 45: [SLOW, PURGE]})
     .says(
-        PURGE, 3 * HOUR, "glm-5 on server alpha is purged within 45 minutes",
-        "The service purges an instance of glm-5 (1 pro_6000 on server alpha) within 45 minutes, because it has not "
-        f"become active. Then its start-up time (21600 compute units) is not paid. {KUBECTL}",
+        PURGE, 3 * HOUR, "glm-5 on server alpha will be purged within 45 minutes",
+        "The service purges an instance of glm-5 (1 pro_6000 on server alpha) within 45 minutes, unless it "
+        f"becomes active. A purge loses its start-up time (21600 compute units). {KUBECTL}",
         **PLACE, billed_to="user",
     ),
     "the purge of a disabled instance is not one of a start": Scenario(HOUR).instance("i-1", -3 * HOUR, private=False)
@@ -81,8 +81,8 @@ test_alerts_about_instances = scenarios({
     .fires({2 * HOUR: [], 2 * HOUR + 12: [EARLY]})
     .says(
         EARLY, 2 * HOUR + 30, "2 instances of glm-5 ended in their first hour",
-        "In the past 6 hours, 2 instances of glm-5 ended in their first hour, on alpha. All instances that ended in "
-        "these hours lost at least 500 compute units.", chute_id="chute-1", name="glm-5",
+        "In the past 6 hours, 2 instances of glm-5 ended in their first hour, on alpha. All ends in these 6 "
+        "hours together lost at least 500 compute units.", chute_id="chute-1", name="glm-5",
     ),
     "two instances that end validly within their first hour are silent": early(counts=True).fires({3 * HOUR: []}),
     "a stuck job is info": Scenario(2 * HOUR).set("chutes_jobs_stuck", 0)
@@ -96,7 +96,7 @@ test_alerts_about_instances = scenarios({
     .report(HOUR + 2, HOUR, lost=21, uncounted=1).fires({HOUR + 1: [], HOUR + 11: [UNITS]})
     .says(
         UNITS, HOUR + 11, "in an hour, ended instances lost 21 compute units (21.00 US dollars)",
-        "In the newest audited hour, ended instances lost 21 compute units, 2.1% of the past day. Reasons: probes (1). "
-        "Ended in the past 2 hours: 1 glm-5 on alpha.",
+        "In the newest audited hour, ended instances lost 21 compute units, 2.1% of a day's units. Reasons: probes "
+        "(1). Candidates, ended in the past 2 hours: 1 glm-5 on alpha.",
     ),
 })  # fmt: skip

@@ -48,7 +48,7 @@ test_alerts_about_the_standing = scenarios({
     "a seat is a warning below three days of registrations": with_chain(HOUR, 35).fires({20: [], 40: [SEAT]})
     .says(
         SEAT, 40, "its seat is lost after 35 more registrations, in less than three days",
-        "After 35 more registrations, the next one takes the seat; the past day had at least 12. The seats with the "
+        "35 registrations come before the one that takes the seat; the past day had at least 12. The seats with the "
         "lowest pay go first, so the miner must earn more.",
     ),
     "a seat that more registrations protect is silent": with_chain(HOUR, 36).fires({HOUR: []}),
@@ -70,8 +70,8 @@ test_alerts_about_the_standing = scenarios({
     .fires({HOUR: [], 100: [LOWEST]})
     .says(
         LOWEST, 100, "its seat is at risk: its pay is among the lowest",
-        "Newcomers take the seats with the lowest pay first, and only 4 seats are paid less. How near the "
-        "loss is, is not known without `--chain.url`.",
+        "Newcomers take the seats with the lowest pay first, and only 4 seats are paid less. Without the "
+        "exporter's `--chain.url`, the time left is not known.",
     ),
     "without the chain, a seat without incentive is critical although many have none": Scenario(2 * HOUR)
     .set("chutes_miner_incentive_ratio", 0, 20).set("chutes_miner_score_ratio", 0, 20)
@@ -86,7 +86,7 @@ test_alerts_about_the_standing = scenarios({
     .set("chutes_miner_window_compute_units", 4800, window="1d").fires({30: [], 45: [NOTHING]})
     .says(
         NOTHING, 45, "no instance of the miner earns",
-        "No instance has earned for 8 minutes or longer. Each hour costs 1/24 of the score: 200 compute units.",
+        "For at least 8 minutes, no instance has earned. Each hour costs 1/24 of the score: 200 compute units.",
     ),
     "a miner that is starting an instance gets more time": Scenario(80).set("chutes_miner_score_heading_ratio", 0, 30)
     .set("chutes_fleet_instances", 1, state="starting").fires({HOUR: [], 80: [NOTHING]}),
@@ -102,7 +102,7 @@ test_alerts_about_the_standing = scenarios({
     .says(
         DOWN, 44, "the score share is heading for 1%",
         "If nothing changes, the score share falls from 2% to 1% in a day, which costs 100 US dollars a day. GPUs "
-        "now: 8 disabled, 18 earning. At today's pay, the seat goes after 100 registrations; the past day had at "
+        "now: 8 disabled, 18 earning. At today's pay, the seat is lost after 100 registrations; the past day had at "
         "least 12.",
     ),
     "an incentive below half of the score is a warning after 6 hours": Scenario(7 * HOUR)
@@ -111,7 +111,7 @@ test_alerts_about_the_standing = scenarios({
     .says(
         LAGS, 20 + 6 * HOUR + 20, "the chain pays it 0.9%, less than half of its score share",
         "For 6 hours, the chain has paid 0.9%, but the score share is 2%. Validators set other weights, or none. At "
-        "today's pay, the seat goes after 100 registrations.",
+        "today's pay, the seat is lost after 100 registrations.",
     ),
     "an incentive of an old metagraph is silent": Scenario(7 * HOUR).set("chutes_miner_incentive_ratio", 0.009)
     .set("chutes_feed_last_success_timestamp_seconds", 0, feed="metagraph", hotkey="")
@@ -121,7 +121,7 @@ test_alerts_about_the_standing = scenarios({
     .state(0, ["alpha-0"], "disabled").fires({DAY: [], DAY + 15: [LOSS]})
     .says(
         LOSS, DAY + 15, "it loses an estimated 88 US dollars a day or more",
-        "In the past day, the estimated earnings were always at least 88 US dollars a day below the cost of the GPUs.",
+        "All through the past day, the GPUs cost at least 88 US dollars a day more than the estimated earnings.",
     ),
     "a profit within the day is silent": Scenario(DAY + HOUR, {"alpha": 8}).prices()
     .set("chutes_miner_emission_alpha_per_day", 30, 12 * HOUR)
