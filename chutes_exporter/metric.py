@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prometheus_client import CollectorRegistry
+
+T = TypeVar("T")
 
 Stability = Literal["stable", "experimental"]
 _UNITS = ("seconds", "bytes", "ratio", "hertz", "usd", "tao")
@@ -18,19 +25,15 @@ class Metric:
             counter.
         source: Its endpoint and field.
         stability: Whether the name, labels and meaning may change before a new major version.
-        each: The thing that it has series for, such as ``server``. Empty for a metric of the whole platform.
-        times: The maximum number of series for each of them.
         whole: Names of the feeds whose answers must be whole. The metric is absent while a record may be missing.
     """
 
     name: str
     help: str
-    labels: tuple[str, ...]
-    source: str
+    labels: tuple[str, ...] = ()
+    source: str = "exporter"
     stability: Stability = "stable"
     histogram: bool = False
-    each: str = ""
-    times: int = 1
     whole: frozenset[str] = frozenset()
 
     @property
@@ -46,16 +49,6 @@ class Metric:
         stem = self.name.removesuffix("_total")
         return next((unit for unit in _UNITS if stem.endswith(f"_{unit}")), "")
 
-
-class Metrics(list[Metric]):
-    """Metrics of one topic, with what those have in common that do not declare something else."""
-
-    def __init__(self, source: str, labels: tuple[str, ...] = (), **common: Any) -> None:
-        super().__init__()
-        self._common: dict[str, Any] = {"source": source, "labels": labels, **common}
-
-    def declare(self, name: str, help: str, field: str = "", **own: Any) -> Metric:  # noqa: A002 - as on the page
-        """Declare a metric, with the field that its value is if it is one, and add it."""
-        metric = Metric(name, help, **{**self._common, **own})
-        self.append(replace(metric, source=f"{metric.source}: {field}") if field else metric)
-        return self[-1]
+    def register(self, kind: Callable[..., T], registry: CollectorRegistry, **options: Any) -> T:
+        """Return a Counter, Gauge or Histogram of the client library for this metric."""
+        return kind(self.name, self.help, self.labels, unit=self.unit, registry=registry, **options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.api import exchanges
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.page import telemetry
 
@@ -19,7 +18,6 @@ ALL_METRICS = (
     *(metric for collector in COLLECTORS for metric in collector.metrics),
     telemetry.GPU_COST,
     *telemetry.OWN_METRICS,
-    *exchanges.EXCHANGE_METRICS,
 )
 """Every metric of a page."""
 
@@ -37,8 +35,9 @@ The name, labels and meaning of a metric change only with a new major version. M
 may change with any version. The last column names the requests that a metric is made of, and the field if its value is
 one.
 
-**Cost** is the maximum number of series. Collectors are listed by importance. If all collectors together exceed
-`--max-series`, the exporter keeps the collectors that fit, in this order, and leaves out the others.
+A metric has a series for each thing that its labels name, such as each server. `chutes_scrape_series` counts the series
+of all collectors. Collectors are listed by importance. If they exceed `--max-series` together, the exporter keeps those
+that fit, in this order, and leaves out the others.
 """
 
 
@@ -47,29 +46,24 @@ def reference() -> str:
     parts = [_INTRODUCTION, _overview()]
     parts.extend(_section(collector) for collector in COLLECTORS)
     parts.append(
-        "## Costs\n\nThe values of `--gpu.cost`. [Costs and earnings](money.md) lists the rules that use them. "
-        "Cost: 1 for each model with a cost.\n\n" + _table([telemetry.GPU_COST])
+        "## Costs\n\nThe values of `--gpu.cost`. [Costs and earnings](money.md) lists the rules that use them.\n\n"
+        + _table([telemetry.GPU_COST])
     )
     parts.append(
         "## The exporter itself\n\nThese metrics are always on the page. A feed is a question that the exporter asks "
         "the API. A collector turns the answers into metrics. The page also has the usual `process_` and `python_` "
-        "metrics.\n\n" + _table([*telemetry.OWN_METRICS, *exchanges.EXCHANGE_METRICS])
+        "metrics.\n\n" + _table(telemetry.OWN_METRICS)
     )
     return "\n".join(parts)
 
 
 def _overview() -> str:
-    rows = ["| collector | topic | needs a key | default | cost |", "|---|---|---|---|---|"]
+    rows = ["| collector | topic | needs a key | default |", "|---|---|---|---|"]
     rows.extend(
-        f"| [`{one.name}`](#{one.name}) | {one.summary} | {'yes' if one.needs_key else 'no'} | "
-        f"{one.default_in_words} | {_cost(one)} |"
+        f"| [`{one.name}`](#{one.name}) | {one.summary} | {'yes' if one.needs_key else 'no'} | {one.default_in_words} |"
         for one in COLLECTORS
     )
     return "\n".join(rows) + "\n"
-
-
-def _cost(collector: Collector) -> str:
-    return ", ".join(f"{number} for each {each}" if each else f"{number}" for each, number in collector.series.items())
 
 
 def _section(collector: Collector) -> str:
@@ -81,8 +75,8 @@ def _section(collector: Collector) -> str:
     return (
         f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {feeds}"
         f"{f', and of each hotkey with a key {more}' if more else ''}. "
-        f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {collector.default_in_words}. "
-        f"Cost: {_cost(collector)}.\n\n{_table(collector.metrics)}"
+        f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {collector.default_in_words}."
+        f"\n\n{_table(collector.metrics)}"
     )
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from chutes_exporter.metric import Metrics
+from chutes_exporter.metric import Metric
+from deploy.reference import ALL_METRICS
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,18 @@ from chutes_exporter.metric import Metrics
     ],
 )
 def test_the_end_of_a_name_is_its_type_and_unit(name: str, kind: str, unit: str) -> None:
-    metric = Metrics("test").declare(name, "Help.")
+    metric = Metric(name, "Help.")
     assert (metric.kind, metric.unit) == (kind, unit)
-    assert Metrics("test").declare(name, "Help.", histogram=True).kind == "histogram"
+    assert Metric(name, "Help.", histogram=True).kind == "histogram"
+
+
+def test_every_metric_is_declared_once_with_all_that_the_docs_need() -> None:
+    assert len({metric.name for metric in ALL_METRICS}) == len(ALL_METRICS)
+    for metric in ALL_METRICS:
+        assert metric.name.startswith("chutes_")
+        assert metric.help.endswith(".")
+        assert metric.source
+        assert not {"instance", "job", "node", "pod", "namespace", "service", "cluster"} & set(metric.labels)
+        # A ratio of a recent window is no sum over it, and a maintenance window is another thing.
+        sums = "_window_" in metric.name and "_maintenance_window_" not in metric.name
+        assert sums == ("window" in metric.labels and metric.unit != "ratio")

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from chutes_exporter.metric import Metrics
-
-EXCHANGE_METRICS = Metrics("exporter", ("endpoint",))
-"""Metrics about exchanges with the API."""
+from chutes_exporter.metric import Metric
 
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
-REQUESTS = EXCHANGE_METRICS.declare(
+REQUESTS = Metric(
     "chutes_api_requests_total",
     "Requests to the Chutes API and to a node of the chain (endpoint chain) by HTTP status, or by the reason of the "
     "failure if there was no complete answer.",
-    labels=("endpoint", "code"),
+    ("endpoint", "code"),
 )
-DURATION = EXCHANGE_METRICS.declare(
+DURATION = Metric(
     "chutes_api_request_duration_seconds",
     "Time from a request to the Chutes API to the end of the answer.",
+    ("endpoint",),
     histogram=True,
 )
-BYTES = EXCHANGE_METRICS.declare(
-    "chutes_api_response_bytes_total",
-    "Bytes of the Chutes API's answers, decompressed.",
+BYTES = Metric("chutes_api_response_bytes_total", "Bytes of the Chutes API's answers, decompressed.", ("endpoint",))
+REJECTED = Metric(
+    "chutes_api_rejected_records_total", "Records of answers that could not be read and were left out.", ("endpoint",)
 )
-REJECTED = EXCHANGE_METRICS.declare(
-    "chutes_api_rejected_records_total",
-    "Records of answers that could not be read and were left out.",
-)
+EXCHANGE_METRICS = (REQUESTS, DURATION, BYTES, REJECTED)
 
 
 class ExchangeCounters:
@@ -38,12 +33,9 @@ class ExchangeCounters:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self._requests, self._bytes, self._rejected = (
-            Counter(metric.name, metric.help, metric.labels, unit=metric.unit, registry=registry)
-            for metric in (REQUESTS, BYTES, REJECTED)
+            metric.register(Counter, registry) for metric in (REQUESTS, BYTES, REJECTED)
         )
-        self._durations = Histogram(
-            DURATION.name, DURATION.help, DURATION.labels, unit=DURATION.unit, buckets=_BUCKETS, registry=registry
-        )
+        self._durations = DURATION.register(Histogram, registry, buckets=_BUCKETS)
 
     def add(self, endpoint: str, code: str, *, seconds: float = 0.0, size: int = 0, rejected: int = 0) -> None:
         """Count a finished exchange, with the HTTP status or the error's reason, and the decompressed bytes."""

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-import time
-from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 from prometheus_client import Metric as Family
 
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.metric import Metrics
+from chutes_exporter.metric import Metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from chutes_exporter.api.client import Answer
     from chutes_exporter.feeds.feed import Feed
-    from chutes_exporter.metric import Metric
 
 _log = structlog.get_logger("exporter")
 
@@ -86,14 +84,13 @@ class Answers:
 class Samples:
     """Collects samples so that their page is valid.
 
-    Unknown and infinite values are left out. A second sample of a series is dropped and counted.
+    Unknown and infinite values are left out, and so is a second sample of a series.
 
     Args:
         limit: Maximum number of samples. With more, all are dropped and only counted.
 
     Attributes:
         count: Number of samples, including those dropped because of the limit.
-        duplicates: Number of records and samples dropped as duplicates.
         unknown: Metrics to leave out, because records of their feeds may be missing.
     """
 
@@ -102,7 +99,6 @@ class Samples:
         self._series: set[tuple[str, tuple[str, ...]]] = set()
         self._limit = limit
         self.count = 0
-        self.duplicates = 0
         self.unknown: frozenset[Metric] = frozenset()
 
     def add(self, metric: Metric, value: float | None, *labels: LabelValue) -> None:
@@ -114,7 +110,6 @@ class Samples:
             return
         values = tuple([_label(label) for label in labels])
         if (metric.name, values) in self._series:
-            self.duplicates += 1
             return
         self.count += 1
         if self.count > self._limit:
@@ -153,33 +148,20 @@ def _label(value: LabelValue) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def distinct(records: list[R], identity: Callable[[R], object], out: Samples) -> list[R]:
-    """Return the first record of each identity, and count the others as duplicates."""
+def distinct(records: list[R], identity: Callable[[R], object]) -> list[R]:
+    """Return the first record of each identity."""
     first: dict[object, R] = {}
     for record in records:
-        if first.setdefault(identity(record), record) is not record:
-            out.duplicates += 1
+        first.setdefault(identity(record), record)
     return list(first.values())
 
 
-def metrics_of(
-    *feeds: Feed[Any], labels: tuple[str, ...] = (), each: str = "", times: int = 1, whole: bool = True
-) -> Metrics:
-    """Return metrics that a function makes of some feeds. While one of these is not whole, they are absent."""
+def metric_of(*feeds: Feed[Any], whole: bool = True) -> partial[Metric]:
+    """Return what declares a metric that a function makes of some feeds, absent while one of these is not whole."""
     source = ", ".join(feed.endpoint.source for feed in feeds)
-    names = frozenset(feed.name for feed in feeds) if whole else frozenset()
-    return Metrics(source, labels, each=each, times=times, whole=names)
+    return partial(Metric, source=source, whole=frozenset(feed.name for feed in feeds if whole))
 
 
-class Outcome(NamedTuple):
-    """How a collector worked on the answers about one miner, or about the platform. Samples before a failure stay."""
-
-    duplicates: int
-    seconds: float
-    failed: bool
-
-
-_MINERS = ("hotkey with a key", "watched hotkey", "miner")
 _DEFAULTS = {
     "on": "on",
     "off": "off",
@@ -238,18 +220,17 @@ class Collector:
     default: Literal["on", "off", "few", "key"] = "on"
     watched_only: bool = False
 
-    def run(self, answers: Mapping[str, Answers], miners: Miners, out: Samples) -> dict[str, Outcome]:
-        """Add the samples of all answers, which are by hotkey, and return the outcomes by hotkey."""
-        outcomes = {}
+    def run(self, answers: Mapping[str, Answers], miners: Miners, out: Samples) -> dict[str, bool]:
+        """Add the samples of all answers, which are by hotkey, and return by hotkey whether that succeeded."""
+        succeeded = {}
         for hotkey, known in answers.items():
             of_scope = [part for part in self.parts if (part.scope == "platform") == (hotkey == THE_PLATFORM)]
             if ready := [part for part in of_scope if all(feed in known for feed in part.feeds)]:
-                outcomes[hotkey] = self._run(ready, known, replace(miners, hotkey=hotkey), out)
-        return outcomes
+                succeeded[hotkey] = self._run(ready, known, replace(miners, hotkey=hotkey), out)
+        return succeeded
 
-    def _run(self, parts: Iterable[Part], answers: Answers, miners: Miners, out: Samples) -> Outcome:
-        """Add the samples of parts from the answers about one miner. A failure is logged and returned, not raised."""
-        duplicates_before, started, failed = out.duplicates, time.perf_counter(), False
+    def _run(self, parts: Iterable[Part], answers: Answers, miners: Miners, out: Samples) -> bool:
+        """Add the samples of parts from the answers about one miner. Those before a failure, which is logged, stay."""
         try:
             for part in parts:
                 # A part is skipped if all its metrics would be left out.
@@ -258,8 +239,8 @@ class Collector:
                     part.collect(answers, miners, out)
         except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other collectors
             _log.exception("collector failed", collector=self.name, hotkey=miners.hotkey)
-            failed = True
-        return Outcome(out.duplicates - duplicates_before, time.perf_counter() - started, failed)
+            return False
+        return True
 
     @property
     def feeds(self) -> tuple[Feed[Any], ...]:
@@ -276,14 +257,6 @@ class Collector:
         """The metrics of its parts. If two parts have the same one, that of the first."""
         metrics = [metric for part in self.parts for metric in part.metrics]
         return [metric for metric in metrics if metric is next(one for one in metrics if one.name == metric.name)]
-
-    @property
-    def series(self) -> dict[str, int]:
-        """The maximum number of series, by the thing that each metric has them for."""
-        found: Counter[str] = Counter()
-        for metric in (metric for part in self.parts for metric in part.metrics):
-            found[metric.each] += metric.times
-        return dict(sorted(found.items(), key=lambda item: (item[0] != "", item[0] not in _MINERS)))
 
     @property
     def needs_key(self) -> bool:

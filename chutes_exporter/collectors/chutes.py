@@ -42,7 +42,6 @@ CHUTE = Table[Chute](
         "are absent.",
         "compute_multiplier_factors",
         by="factor",
-        times=8,
     ),
     chutes_chute_bounty_age_seconds=Row(
         "Age of the bounty for the chute's next instance at the time of the answer. Absent without a bounty. The "
@@ -70,7 +69,6 @@ CHUTE_GPUS = Table[Chute](
         "node_selector.supported_gpus",
         convert=lambda models: dict.fromkeys(models, 1),
         by="gpu",
-        times=40,
     ),
 )
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from chutes_exporter.api.records import ComputeRecord
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metric_of
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.table import AUDIT_REPORT
 from chutes_exporter.rules.losses import (
@@ -21,28 +21,28 @@ from chutes_exporter.rules.sums import total
 if TYPE_CHECKING:
     from chutes_exporter.api.records import AuditInstance, AuditReport
 
-REPORTS = metrics_of(AUDIT_REPORT, whole=False)
-REPORT_END = REPORTS.declare(
+_metric = metric_of(AUDIT_REPORT)
+REPORT_END = metric_of(AUDIT_REPORT, whole=False)(
     "chutes_audit_report_end_timestamp_seconds",
     "End of the hour that the newest audit report of the validator covers. The metrics with this window describe it.",
 )
-
-REPORT = metrics_of(AUDIT_REPORT, labels=("hotkey", "window"), each="miner")
-ENDED = REPORT.declare(
+ENDED = _metric(
     "chutes_miner_window_ended_instances",
     "Instances of the miner that ended in the report's hour, by reason, and whether they still count for the score. "
     "docs/earnings.md explains the reasons. An instance that was never active does not count.",
-    labels=("hotkey", "reason", "counts", "window"),
-    times=2 * len(END_REASONS),
+    ("hotkey", "reason", "counts", "window"),
 )
-FAILED = REPORT.declare(
-    "chutes_miner_window_failed_starts", "Instances of the miner that ended in the report's hour and were never active."
+FAILED = _metric(
+    "chutes_miner_window_failed_starts",
+    "Instances of the miner that ended in the report's hour and were never active.",
+    ("hotkey", "window"),
 )
-LOST = REPORT.declare(
+LOST = _metric(
     "chutes_miner_window_lost_compute_units",
     "Estimate of the compute units of the past day that the score lost because of instances that ended in the report's "
     "hour, also because they were the last active ones of their chutes. It uses the last multiplier of each instance; "
     "`chutes-exporter incidents` uses all of them. Absent if a multiplier is unknown.",
+    ("hotkey", "window"),
     stability="experimental",
 )
 
@@ -52,7 +52,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     report = answers[AUDIT_REPORT]
     out.add(REPORT_END, report.end)
     ended: dict[str, list[AuditInstance]] = {hotkey: [] for hotkey in sorted(miners.watched)}
-    for instance in distinct(report.instances, lambda instance: instance.instance_id, out):
+    for instance in distinct(report.instances, lambda instance: instance.instance_id):
         if miners.exports(instance.miner_hotkey, active=True):
             ended_of_miner = ended.setdefault(instance.miner_hotkey, [])
             if instance.deleted_at and report.end - HOUR <= instance.deleted_at <= report.end:
@@ -79,6 +79,6 @@ def _lost(instance: AuditInstance, report: AuditReport) -> float | None:
 COLLECTOR = Collector(
     "ended_instances",
     "why instances ended in the past hour, and the compute units that they lost",
-    (Part((AUDIT_REPORT,), [*REPORTS, *REPORT], _collect),),
+    (Part((AUDIT_REPORT,), (REPORT_END, ENDED, FAILED, LOST), _collect),),
     watched_only=True,
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metric_of
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY, NODES, SERVERS
 from chutes_exporter.rules.instances import inventory_states
 
@@ -20,28 +20,32 @@ State = Literal["earning", "starting", "disabled", "idle", "unverified"]
 """State of a GPU. The help of ``chutes_fleet_gpus`` explains the states."""
 STATES: tuple[State, ...] = get_args(State)
 
-STATE = metrics_of(*_FEEDS, labels=("hotkey", "gpu_id", "state"), each="GPU")
-GPUS = STATE.declare(
+_metric = metric_of(*_FEEDS)
+GPUS = _metric(
     "chutes_fleet_gpus",
     "GPUs of the miner by model and state. Each GPU is in exactly one state: earning (in an active instance), starting "
     "(in an instance that was never active), disabled (in an instance that the miner disabled after it was active, "
     "which keeps earning until it is deleted), idle (verified and in no instance), unverified (not verified and in no "
     "instance).",
-    labels=("hotkey", "gpu", "state"),
-    times=len(STATES),
+    ("hotkey", "gpu", "state"),
 )
-GPU_STATE = STATE.declare("chutes_gpu_state_info", "The GPU's state, as chutes_fleet_gpus counts it.")
+GPU_STATE = _metric(
+    "chutes_gpu_state_info", "The GPU's state, as chutes_fleet_gpus counts it.", ("hotkey", "gpu_id", "state")
+)
 
-GPU = metrics_of(INVENTORY, labels=("hotkey", "gpu_id"), each="GPU", whole=False)
-IN_USE = GPU.declare("chutes_gpu_in_use", "Whether an instance holds the GPU (1), active or not.")
-ACTIVE = GPU.declare(
+_metric_of_gpu = metric_of(INVENTORY, whole=False)
+IN_USE = _metric_of_gpu(
+    "chutes_gpu_in_use", "Whether an instance holds the GPU (1), active or not.", ("hotkey", "gpu_id")
+)
+ACTIVE = _metric_of_gpu(
     "chutes_gpu_active",
     "Whether an active instance runs on the GPU (1). Absent if the state of its instance is unknown.",
+    ("hotkey", "gpu_id"),
 )
-ALLOCATION = GPU.declare(
+ALLOCATION = _metric_of_gpu(
     "chutes_gpu_allocation_info",
     "The chute that holds the GPU. Only for GPUs in use.",
-    labels=("hotkey", "gpu_id", "chute_id", "chute_name"),
+    ("hotkey", "gpu_id", "chute_id", "chute_name"),
 )
 
 
@@ -53,7 +57,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     for server in answers[SERVERS]:
         for gpu in server.gpus or ():
             gpus.setdefault(gpu.uuid, []).append(gpu)
-    inventory = distinct(answers[INVENTORY], lambda item: (item.gpu_id, item.chute_id), out)
+    inventory = distinct(answers[INVENTORY], lambda item: (item.gpu_id, item.chute_id))
     active: dict[str, bool | None] = {}
     for item in inventory:
         # If several instances hold a GPU, an active one decides, and without one an unknown one.
@@ -102,5 +106,5 @@ def _free_state(records: list[Node | ServerGpu]) -> State | None:
 COLLECTOR = Collector(
     "fleet",
     "states of the miner's GPUs (earning, starting, disabled, idle, unverified), and the instances on them",
-    (Part(_FEEDS, [*STATE, *GPU], _collect),),
+    (Part(_FEEDS, (GPUS, GPU_STATE, IN_USE, ACTIVE, ALLOCATION), _collect),),
 )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
 from chutes_exporter.feeds.table import MINER_GPUS
 
-INSTANCE = metrics_of(MINER_GPUS, labels=("hotkey", "instance_id", "server_id", "gpu"), each="instance")
-GPUS = INSTANCE.declare(
+GPUS = metric_of(MINER_GPUS)(
     "chutes_instance_gpus",
     "GPUs that the instance holds on the server, in any state. An active instance without any GPU lost them, because "
     "its GPU or server was deleted. The service will purge it.",
+    ("hotkey", "instance_id", "server_id", "gpu"),
 )
 
 
@@ -26,6 +26,6 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
 COLLECTOR = Collector(
     "instance_gpus",
     "the server and the GPUs of each instance",
-    (Part((MINER_GPUS,), INSTANCE, _collect),),
+    (Part((MINER_GPUS,), (GPUS,), _collect),),
     default="few",
 )

@@ -85,7 +85,6 @@ EACH = Table[Job](
     JOBS,
     CHUTES,
     key="job_id",
-    each="waiting job",
     records=_waiting_jobs,
     chutes_job_info=Info(
         "The chute and method of a waiting job.", {"chute_id": "chute_id", "method": "method", "status": "status"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metric_of
 from chutes_exporter.feeds import table as f
 from chutes_exporter.rules.gpus import units_per_gpu_second
 from chutes_exporter.rules.launch import (
@@ -28,22 +28,21 @@ _FEEDS = (
     *(f.SERVERS, f.INVENTORY, f.HELD_GPUS, f.MAINTENANCE, f.SUPPORTED_GPUS),
 )
 
-PAY = metrics_of(*_FEEDS, labels=("hotkey", "gpu", "chute_id"), each="chute")
-UNITS = PAY.declare(
+_metric = metric_of(*_FEEDS)
+UNITS = _metric(
     "chutes_launch_units_per_gpu_second",
     "Compute units that an idle GPU of this model would earn per second in an instance of the chute that starts now. "
     "Only for chutes that the service lets the miner launch now and that one of its servers can hold. Absent if the "
     "pay on a more expensive GPU is unknown. Within 8 hours, the value falls by the share of the bounty, and that of a "
     "public instance to the value of the cheapest GPU that the chute allows.",
-    times=2,
+    ("hotkey", "gpu", "chute_id"),
 )
-ROOM = PAY.declare(
+ROOM = _metric(
     "chutes_launch_room_instances",
     "Instances of a chute of chutes_launch_units_per_gpu_second that may still become active.",
-    times=2,
+    ("hotkey", "gpu", "chute_id"),
 )
-REFUSALS = metrics_of(*_FEEDS, labels=("hotkey", "gpu", "reason"), each="hotkey with a key")
-REFUSED = REFUSALS.declare(
+REFUSED = _metric(
     "chutes_launch_refused_chutes",
     "Chutes that run on the idle model, but that the miner cannot launch now, by the first reason: "
     "not_registered, blacklisted, disabled (the chute is disabled), no_bounty (private, without an active instance and "
@@ -52,19 +51,19 @@ REFUSED = REFUSALS.declare(
     "tee_mismatch (the servers with idle GPUs have no TEE and the chute needs it, or the other way round), "
     "in_maintenance (the servers with idle GPUs hold upgrade slots), too_many_gpus (no server has as many idle GPUs), "
     "unknown (an answer lacks what decides, or what determines the pay).",
-    times=10 * len(LAUNCH_REFUSALS),
+    ("hotkey", "gpu", "reason"),
 )
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add the pay and room of each chute that the miner can launch on an idle model, and count the others by reason."""
-    servers = distinct(answers[f.SERVERS], lambda server: server.server_id, out)
+    servers = distinct(answers[f.SERVERS], lambda server: server.server_id)
     held = {item.gpu_id for item in answers[f.INVENTORY]}
     idle = {server.server_id: _free_gpus(server, held) for server in servers}
     models = sorted({model for free in idle.values() for model in free})
     if not models:
         return
-    chutes = chutes_with_instances(answers, out)
+    chutes = chutes_with_instances(answers)
     seat = next((seat for seat in answers[f.METAGRAPH] if seat.hotkey == miners.hotkey), None)
     running = {one.chute_id for one in answers[f.ACTIVE_INSTANCES] if one.miner_hotkey == miners.hotkey}
     runs_tee = any(chute.tee and chute.chute_id in running for chute, _, _ in chutes)
@@ -109,7 +108,7 @@ def _free_gpus(server: Server, held: set[str]) -> Counter[str]:
     )
 
 
-def chutes_with_instances(answers: Answers, out: Samples) -> list[tuple[Chute, ChuteInstances, float | None]]:
+def chutes_with_instances(answers: Answers) -> list[tuple[Chute, ChuteInstances, float | None]]:
     """Return each chute with its instances, and with its room for more of them (:func:`launch_room`)."""
     utilization = {record.chute_id: record for record in answers[f.UTILIZATION]}
     bounties = {bounty.chute_id for bounty in answers[f.BOUNTIES]}
@@ -121,14 +120,14 @@ def chutes_with_instances(answers: Answers, out: Samples) -> list[tuple[Chute, C
     for gpu in answers[f.HELD_GPUS]:
         held[gpu.chute_id].append(gpu)
     found = []
-    for chute in distinct(answers[f.CHUTES], lambda chute: chute.chute_id, out):
+    for chute in distinct(answers[f.CHUTES], lambda chute: chute.chute_id):
         key = chute.chute_id
         instances = chute_instances(chute, utilization.get(key), active[key], held[key], now, bounty=key in bounties)
         found.append((chute, instances, launch_room(chute, instances)))
     return found
 
 
-LAUNCH = Part(_FEEDS, [*PAY, *REFUSALS], _collect)
+LAUNCH = Part(_FEEDS, (UNITS, ROOM, REFUSED), _collect)
 
 COLLECTOR = Collector(
     "launch",

@@ -70,7 +70,6 @@ SERVER = Table[MaintenanceServer](
         "upgrade slot, of this window or of an earlier one that it did not finish.",
         _status,
         by="status",
-        times=len(MAINTENANCE_STATUSES),
     ),
 )
 

@@ -10,12 +10,10 @@ from chutes_exporter.feeds.table import PLATFORM_GPUS
 MODEL = Table[ModelSupply](
     PLATFORM_GPUS,
     key="gpu",
-    each="GPU model",
     chutes_platform_gpus=Row(
         "GPUs of the model of all miners: provisioned (in an instance of any state), or idle (in none, verified or "
         "not).",
         {"provisioned": "provisioned", "idle": "idle"},
-        times=2,
         by="state",
     ),
 )

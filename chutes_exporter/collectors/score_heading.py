@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metrics_of
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metric_of
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, INSTANCES, METAGRAPH
 from chutes_exporter.rules.instances import instance_state
 from chutes_exporter.rules.score import active_rates
@@ -19,38 +19,38 @@ if TYPE_CHECKING:
     from chutes_exporter.api.records import Instance
 
 _FEEDS = (ACTIVE_INSTANCES, METAGRAPH, AUDIT_REPORT, HELD_GPUS)
-SCORE = metrics_of(*_FEEDS, labels=("hotkey",), each="miner")
-HEADING = SCORE.declare(
+HEADING = metric_of(*_FEEDS)(
     "chutes_miner_score_heading_ratio",
     "Estimate of the miner's score share in a day if all active instances continue unchanged: its compute units per "
     "second, divided by those of all miners. Disabled instances count too. docs/earnings.md describes how far the "
     "estimate can be wrong.",
+    ("hotkey",),
     stability="experimental",
 )
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
-    earned = earned_rates(answers, miners.watched, out) or {}
+    earned = earned_rates(answers, miners.watched) or {}
     everybody = total(earned.values())
     for hotkey, rate in sorted(earned.items()):
         if everybody and miners.exports(hotkey, active=rate > 0):
             out.add(HEADING, rate / everybody, hotkey)
 
 
-def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> dict[str, float] | None:
+def earned_rates(answers: Answers, watched: AbstractSet[str]) -> dict[str, float] | None:
     """Return the compute units per second of all miners that can have a score, None if one is unknown.
 
     Watched miners are returned even if they earn nothing.
     """
     seats = answers[METAGRAPH]
     scored = {node.hotkey for node in seats if not node.blacklist_reason}
-    active = distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id, out)
+    active = distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id)
     rates = active_rates(active)
-    disabled = _reported_rates(answers, {instance.instance_id for instance in active}, out)
+    disabled = _reported_rates(answers, {instance.instance_id for instance in active})
     for hotkey, instances in answers.by_hotkey(INSTANCES).items():
         # A miner with a key has a newer list. The API refuses a key without a seat, whose instances do not matter.
         if hotkey in scored:
-            disabled[hotkey] = _disabled_rate(instances, out)
+            disabled[hotkey] = _disabled_rate(instances)
     if rates is None or None in disabled.values() or any(node.blacklist_reason is UNSET for node in seats):
         return None
     return {
@@ -59,7 +59,7 @@ def earned_rates(answers: Answers, watched: AbstractSet[str], out: Samples) -> d
     }
 
 
-def _reported_rates(answers: Answers, active: set[str], out: Samples) -> dict[str, float | None]:
+def _reported_rates(answers: Answers, active: set[str]) -> dict[str, float | None]:
     """Return the compute units per second of each miner's disabled instances in the newest audit report.
 
     A disabled instance was activated and is not in ``active``. The report may be hours old, so an instance that holds
@@ -70,17 +70,17 @@ def _reported_rates(answers: Answers, active: set[str], out: Samples) -> dict[st
     activated |= {instance.instance_id for instance in instances if instance.activated_at}
     disabled = activated & {gpu.instance_id for gpu in held} - active
     multipliers: dict[str, list[float | None]] = defaultdict(list)
-    for instance in distinct(instances, lambda instance: instance.instance_id, out):
+    for instance in distinct(instances, lambda instance: instance.instance_id):
         if instance.instance_id in disabled and not instance.deleted_at:
             multipliers[instance.miner_hotkey].append(instance.compute_multiplier)
     return {hotkey: total(of_miner) for hotkey, of_miner in multipliers.items()}
 
 
-def _disabled_rate(instances: list[Instance] | None, out: Samples) -> float | None:
+def _disabled_rate(instances: list[Instance] | None) -> float | None:
     """Return the compute units per second of a miner's disabled instances, None if unknown."""
     if instances is None:
         return None
-    instances = distinct(instances, lambda instance: instance.instance_id, out)
+    instances = distinct(instances, lambda instance: instance.instance_id)
     if None in map(instance_state, instances):
         return None
     return total([instance.compute_multiplier for instance in instances if instance_state(instance) == "disabled"])
@@ -89,5 +89,5 @@ def _disabled_rate(instances: list[Instance] | None, out: Samples) -> float | No
 COLLECTOR = Collector(
     "score_heading",
     "the score share that each miner approaches",
-    (Part(_FEEDS, SCORE, _collect, of_each_key=(INSTANCES,)),),
+    (Part(_FEEDS, (HEADING,), _collect, of_each_key=(INSTANCES,)),),
 )

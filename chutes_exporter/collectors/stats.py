@@ -12,7 +12,6 @@ MINER = Table[MinerStats](
     STATS,
     key="miner_hotkey window",
     label="hotkey window",
-    each="miner and window",
     miner="miner_hotkey",
     active="compute_units",
     chutes_miner_window_instances=Row(
@@ -57,7 +56,6 @@ CHUTE = Table[MinerStats](
     STATS_PER_CHUTE,
     key="miner_hotkey chute_id window",
     label="hotkey chute_id window",
-    each="chute of each miner, and window",
     records=lambda stats: [record for record in stats if record.chute_id is not None],
     miner="miner_hotkey",
     active="compute_units",

@@ -35,7 +35,6 @@ class Row:
         value: The value. With ``by``, a value that has numbers by label value, or a field for each label value.
         convert: A function of the value, unless that is unknown.
         by: One more label.
-        times: The maximum number of values of a record.
         whole: Whether the value is unknown while a record may be missing.
         missing: The value of a watched miner without a record.
     """
@@ -45,7 +44,6 @@ class Row:
     _: KW_ONLY
     convert: Callable[[Any], Any] | None = None
     by: str = ""
-    times: int = 1
     whole: bool = False
     missing: float | None = None
     stability: Stability = "stable"
@@ -119,11 +117,6 @@ class Total:
         """Its labels after that of the miner."""
         return (self.label or str(self.by),) if self.label or self.by else ()
 
-    @property
-    def times(self) -> int:
-        """The maximum number of values, or of those of a group."""
-        return len(self.among) or 1
-
     def samples(self, records: list[Any], watched: list[str]) -> Iterable[Sample]:
         """Return the values of the records that count, with labels: nothing if it is unknown whether one counts."""
         counts = [self.where(record) for record in records]
@@ -151,8 +144,11 @@ class Total:
         return None if any(value is None for value in values) else self.function(values)
 
 
-_EACH_MINER = {"platform": "", "signer": "hotkey with a key", "miner": "watched hotkey"}
-"""The word for the miner that a feed is about, by the feed's scope, in the number of series."""
+def add_rows(rows: Mapping[Metric, Row], record: Any, key: tuple[LabelValue, ...], out: Samples) -> None:
+    """Add the samples of a record with a key."""
+    for metric, row in rows.items():
+        for labels, value in row.samples(record):
+            out.add(metric, value, *key, *labels)
 
 
 class Table(Part, Generic[R]):
@@ -163,7 +159,6 @@ class Table(Part, Generic[R]):
         joined: Other feeds. While one of them is not whole, all metrics are absent.
         key: The fields that identify a record, separated by spaces. Of records with the same key, the first counts.
         label: The labels of the key, if they have other names.
-        each: The word for a record in the number of series, if it does not follow from the label.
         records: Makes the records of the answers, if the first is no list of them.
         miner: The field with the miner of a record, if the feed is about all miners. Only exported miners have samples.
         active: A value that is true if the miner earns.
@@ -176,40 +171,31 @@ class Table(Part, Generic[R]):
         *joined: Feed[Any],
         key: str = "",
         label: str = "",
-        each: str = "",
         records: Callable[..., list[R]] = list,
         miner: str = "",
         active: Value = lambda _: True,
         **metrics: Row | Total,
     ) -> None:
-        super().__init__((feed, *joined), [], self._collect)
         self.feed = feed
         self.key = key.split()
+        self._joined = joined
         self._records = records
         self._miner = miner
         self._active = _getter(active)
         self._miner_label = ("hotkey",) if feed.endpoint.scope != "platform" else ()
-        labels = (label or key).split()
-        self._labels = (*self._miner_label, *labels)
-        self._each_miner = _EACH_MINER[feed.endpoint.scope]
-        self._each = each or (_word(labels[0]) if labels else self._each_miner)
-        self._joined = frozenset(other.name for other in joined)
-        declared = [(self._metric(name, metric), metric) for name, metric in metrics.items()]
-        self.rows = {metric: row for metric, row in declared if not isinstance(row, Total)}
-        self._totals = {metric: total for metric, total in declared if isinstance(total, Total)}
-        self.metrics = [metric for metric, _ in declared]
+        declared = {self._declare(name, of, (label or key).split()): of for name, of in metrics.items()}
+        self.rows = {metric: row for metric, row in declared.items() if not isinstance(row, Total)}
+        self._totals = {metric: total for metric, total in declared.items() if isinstance(total, Total)}
+        super().__init__((feed, *joined), [*declared], self._collect)
 
-    def _metric(self, name: str, of: Row | Total) -> Metric:
-        """Return a metric of this table. A total has series for a miner, or for each group without ``among``."""
-        labels, each = (*self._labels, *of.labels), self._each
-        if isinstance(of, Total):
-            labels = (*self._miner_label, *of.labels)
-            each = _word(of.labels[0]) if of.labels and not of.among else self._each_miner
-        source = ", ".join(feed.endpoint.source for feed in self.feeds)
+    def _declare(self, name: str, of: Row | Total, of_key: list[str]) -> Metric:
+        """Return a metric of this table. A total has no label of the key."""
+        labels = (*self._miner_label, *(() if isinstance(of, Total) else of_key), *of.labels)
+        source = ", ".join(feed.endpoint.source for feed in (self.feed, *self._joined))
         if fields := _fields(of):
             source += f": {fields}"
-        whole = self._joined | ({self.feed.name} if of.whole else set())
-        return Metric(name, of.text, labels, source, of.stability, each=each, times=of.times, whole=whole)
+        needed = (self.feed, *self._joined) if of.whole else self._joined
+        return Metric(name, of.text, labels, source, of.stability, whole=frozenset(feed.name for feed in needed))
 
     def _key_of(self, record: R) -> tuple[Any, ...]:
         return tuple([getattr(record, field) for field in self.key])
@@ -218,25 +204,20 @@ class Table(Part, Generic[R]):
         """Add the samples of records and totals. If they are about miners, those of exported miners are added."""
         records = self._records(*(answers[feed] for feed in self.feeds))
         if self.key:
-            records = distinct(records, self._key_of, out)
+            records = distinct(records, self._key_of)
         hotkey = (miners.hotkey,) if self._miner_label else ()
         # A miner with several records earns if the last one says so.
         earns = {getattr(record, self._miner): bool(self._active(record)) for record in records if self._miner}
         exported = {one for one in {*miners.watched, *earns} if miners.exports(one, active=earns.get(one, False))}
         for record in records:
             if not self._miner or getattr(record, self._miner) in exported:
-                self._add_rows(record, (*hotkey, *self._key_of(record)), out)
+                add_rows(self.rows, record, (*hotkey, *self._key_of(record)), out)
         watched = sorted(miners.watched)
         self._add_missing(answers, records, watched, out)
         for metric, total in self._totals.items():
             for labels, value in total.samples(records, watched):
                 if total.label != "hotkey" or labels[0] in exported:
                     out.add(metric, value, *hotkey, *labels)
-
-    def _add_rows(self, record: R, key: tuple[str, ...], out: Samples) -> None:
-        for metric, row in self.rows.items():
-            for labels, value in row.samples(record):
-                out.add(metric, value, *key, *labels)
 
     def _add_missing(self, answers: Answers, records: list[R], watched: list[str], out: Samples) -> None:
         """Add the value of each watched miner without a record, for each rest of the key that other miners have."""
@@ -265,11 +246,6 @@ def _field(path: list[str]) -> Callable[[Any], Any]:
         return record
 
     return get
-
-
-def _word(label: str) -> str:
-    """Return the word for the things with a label, in the number of series."""
-    return {"hotkey": "miner", "gpu_id": "GPU"}.get(label, label.removesuffix("_id"))
 
 
 def _fields(of: Row | Total) -> str:

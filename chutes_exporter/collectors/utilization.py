@@ -54,14 +54,12 @@ CHUTE = Table[ChuteUtilization](
         "capacity. Absent for a chute that had no instance.",
         partial(_ratios, field="utilization"),
         by="window",
-        times=len(_WINDOWS),
     ),
     chutes_chute_rate_limited_ratio=Row(
         "Share of the chute's requests that were refused in the window before the autoscaler's last run, because all "
         "instances were busy. 0 without requests. Absent for a chute that had no instance.",
         partial(_ratios, field="rate_limit_ratio"),
         by="window",
-        times=len(_WINDOWS),
     ),
     chutes_autoscaler_timestamp_seconds=Total(
         "When the autoscaler last ran. If it stops, the targets, allowances and recent ratios of all chutes become "

@@ -59,7 +59,7 @@ def forecast(report: Report, hotkey: str, count: int, model: str, settings: Sett
     }
     whole = {name: answer for name, answer in needed.items() if answer is not None and answer.whole}
     answers = Answers(whole, all_answers)
-    earned = score_heading.earned_rates(answers, frozenset({hotkey}), Samples()) if len(whole) == len(feeds) else None
+    earned = score_heading.earned_rates(answers, frozenset({hotkey})) if len(whole) == len(feeds) else None
     everybody = total((earned or {}).values())
     if earned is None or everybody is None:
         return None
@@ -71,7 +71,7 @@ def forecast(report: Report, hotkey: str, count: int, model: str, settings: Sett
 
     first_pays = _first_pays(whole, hotkey, count, model)
     runs: list[dict[str, Any]] = []
-    for chute, _, chute_room in launch.chutes_with_instances(answers, Samples()):
+    for chute, _, chute_room in launch.chutes_with_instances(answers):
         # Only chutes that these GPUs can run have a first pay.
         if chute.chute_id in first_pays and chute.node_selector and chute.node_selector.gpu_count:
             size = chute.node_selector.gpu_count

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-import time
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -101,7 +100,7 @@ class Service:
 
     async def _supervise(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
         """Run a background task, and start it again after an unforeseen error."""
-        failures = self._exporter.telemetry.task_failures(name)
+        failures = self._exporter.telemetry.task_failures.labels(name)
         while True:
             try:
                 return await task()
@@ -136,7 +135,7 @@ class Service:
             if self._problem != problem:
                 _log.error("configuration reload failed", reason=problem, exc_info=None if known else error)
         self._problem = problem
-        self._exporter.telemetry.note_reload(time.time(), good=not problem)
+        self._exporter.telemetry.reload_good.set(not problem)
 
     def _adopt_web(self, web: WebConfig) -> None:
         self._web = web

@@ -52,7 +52,7 @@ class Exporter:
         monotonic: Callable[[], float] = steady,
     ) -> None:
         self.settings = settings
-        self.telemetry = telemetry.Telemetry(started_at=clock())
+        self.telemetry = telemetry.Telemetry()
         counters = self.telemetry.exchanges
         self.client = ChutesClient(settings.api_url, timeout=settings.api_timeout, counters=counters, clock=clock)
         self._node = None
@@ -169,8 +169,8 @@ def _collected(entries: Sequence[Entry], states: States) -> Collected:
     failed: list[tuple[str, str]] = []
     for entry in entries:
         out = Samples()
-        outcomes = rendering.collect(entry, snapshots, out)
-        failed += [(entry.collector.name, hotkey) for hotkey, outcome in outcomes.items() if outcome.failed]
+        succeeded = rendering.collect(entry, snapshots, out)
+        failed += [(entry.collector.name, hotkey) for hotkey, success in succeeded.items() if not success]
         for family in out.collect():
             samples[family.samples[0].name] += [(sample.labels, sample.value) for sample in family.samples]
     return Collected(samples, failed, states)

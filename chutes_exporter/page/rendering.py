@@ -14,7 +14,6 @@ from chutes_exporter.page.exposition import lines
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.collectors.base import Outcome
     from chutes_exporter.feeds.feed import Feed, Snapshot
     from chutes_exporter.page.exposition import Format
     from chutes_exporter.page.plan import Entry, Plan
@@ -32,7 +31,7 @@ class Lines:
     versions: tuple[int, ...]
     body: bytes | None
     series: int
-    outcomes: Mapping[str, Outcome]
+    succeeded: Mapping[str, bool]
 
 
 class Renderer:
@@ -70,9 +69,9 @@ class Renderer:
         if kept is not None and kept.versions == versions and not was_cut_and_fits:
             return kept
         samples = Samples(room)
-        outcomes = collect(entry, snapshots, samples)
+        succeeded = collect(entry, snapshots, samples)
         body = None if samples.overflowed else lines(samples.collect(), form)
-        return Lines(versions, body, samples.count, outcomes)
+        return Lines(versions, body, samples.count, succeeded)
 
     def _log_cut(self, made: Mapping[Entry, Lines]) -> None:
         """Log which collectors are left out, if they are others than before."""
@@ -87,8 +86,8 @@ class Renderer:
             )
 
 
-def collect(entry: Entry, snapshots: Snapshots, out: Samples) -> dict[str, Outcome]:
-    """Add the samples of all miners whose answers are known, and return the outcomes by hotkey."""
+def collect(entry: Entry, snapshots: Snapshots, out: Samples) -> dict[str, bool]:
+    """Add the samples of all miners whose answers are known, and return by hotkey whether that succeeded."""
     received = {feed: snapshots[feed].answer for feed in entry.all_feeds if feed in snapshots}
     of_keys = {(feed.name, feed.hotkey): received.get(feed) for feed in entry.of_each_key}
     answers = {

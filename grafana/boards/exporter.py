@@ -38,7 +38,6 @@ SUCCESS: Final = f"max by ({FEED_LABELS}) ({_SUCCESS})"
 LIMITS: Final = select("chutes_feed_max_age_seconds", EXPORTERS, **FEEDS)
 MAX_AGE: Final = of_exporters("chutes_feed_max_age_seconds", *FEED, **FEEDS)
 FEED_AGE: Final = f"max by (feed) (time() - {select('chutes_feed_last_success_timestamp_seconds', EXPORTERS)})"
-DURATION: Final = of_exporters("chutes_scrape_collector_duration_seconds", "collector")
 FEED_UP: Final = of_exporters("chutes_feed_up", *FEED, **FEEDS)
 DOUBTED: Final = f"{of_exporters('chutes_feed_doubted', *FEED, 'reason', **FEEDS)} == 1"
 OLD: Final = f"{LIMITS} unless on ({FEED_LABELS}) (time() - {_SUCCESS} <= on ({FEED_LABELS}) {LIMITS})"
@@ -54,7 +53,6 @@ CPU: Final = f"rate({select('process_cpu_seconds_total', EXPORTERS)}[$__rate_int
 RESPONSES: Final = (
     f"sum by (le) (rate({select('chutes_api_request_duration_seconds_bucket', EXPORTERS)}[$__rate_interval]))"
 )
-DUPLICATES: Final = of_exporters("chutes_scrape_collector_duplicate_samples", "collector", "hotkey")
 THIS_EXPORTER: Final = board_link("chutes-exporter", instance="${__value.raw}")
 SECONDS: Final = Unit("s", 2)
 
@@ -238,13 +236,6 @@ EXPORTER.show(
 
 EXPORTER.show(
     graph(
-        "Collector time",
-        "Time that each collector waited for answers and computed its samples, for the ten slowest. If it is near the "
-        "scrape timeout, pages show older data.",
-        Query(top_ten_at_end(DURATION, DURATION, "collector"), "{{collector}}"),
-        unit=SECONDS,
-    ),
-    graph(
         "Collectors without fresh answers",
         "Collectors whose samples are older than they should be, or missing.",
         # 0 is known where there is a page.
@@ -252,11 +243,9 @@ EXPORTER.show(
     ),
     graph(
         "Series",
-        "Series of all collectors, their limit (--max-series), and samples left out because the API described them "
-        "twice.",
+        "Series of all collectors, and their limit (--max-series). Above it, whole collectors are left out.",
         Query(PAGE, "series"),
         Query(of_exporters("chutes_scrape_series_limit"), "limit"),
-        Query(f"sum({DUPLICATES})", "left out as duplicates"),
     ),
     graph(
         "Scrape time",

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
 from chutes_exporter.api.client import Answer
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
-from chutes_exporter.collectors import Answers, Miners
-from chutes_exporter.collectors.base import Samples
+from chutes_exporter.collectors import Answers, Miners, base
 from chutes_exporter.feeds.table import AUDIT_REPORT
 
 if TYPE_CHECKING:
@@ -35,21 +34,13 @@ UNREADABLE = dict.fromkeys(
 """A record that cannot be read: its id is no text."""
 
 
-@dataclass(frozen=True)
-class Collected:
-    """The samples of one collection.
+Samples = dict[str, float]
+"""Values by series, written like ``chutes_images{status=built}``. Empty labels are left out."""
 
-    Attributes:
-        samples: Values by series, written like ``chutes_images{status=built}``; empty labels are left out.
-        duplicates: Records and samples that were dropped because they describe the same thing again.
-    """
 
-    samples: dict[str, float]
-    duplicates: int
-
-    def of(self, *metrics: str) -> dict[str, float]:
-        """Return the samples of some metrics."""
-        return {key: value for key, value in self.samples.items() if key.partition("{")[0] in metrics}
+def of(made: Samples, *metrics: str) -> Samples:
+    """Return the samples of some metrics."""
+    return {key: value for key, value in made.items() if key.partition("{")[0] in metrics}
 
 
 def collected(
@@ -60,8 +51,8 @@ def collected(
     miners: MinersChoice = "watched",
     doubted: Collection[Feed[Any]] = (),
     of_keys: Mapping[str, Mapping[Feed[Any], Any]] | None = None,
-) -> Collected:
-    """Run a collector.
+) -> Samples:
+    """Return what a collector makes of answers.
 
     Args:
         collector: The collector.
@@ -77,16 +68,16 @@ def collected(
         for hotkey, bodies in (of_keys or {}).items()
         for feed, body in bodies.items()
     }
-    out = Samples()
-    outcomes = collector.run(dict.fromkeys(("", ME), Answers(known, more)), Miners(frozenset(watched), miners), out)
-    assert not any(outcome.failed for outcome in outcomes.values())
+    out = base.Samples()
+    succeeded = collector.run(dict.fromkeys(("", ME), Answers(known, more)), Miners(frozenset(watched), miners), out)
+    assert all(succeeded.values())
     samples = {}
     declared = {metric.name for metric in collector.metrics}
     for sample in (sample for family in out.collect() for sample in family.samples):
         assert sample.name in declared
         pairs = ",".join(f"{name}={text}" for name, text in sample.labels.items() if text)
         samples[f"{sample.name}{{{pairs}}}" if pairs else sample.name] = sample.value
-    return Collected(samples, out.duplicates)
+    return samples
 
 
 def answer(feed: Feed[Any], body: Any, *, doubted: bool = False) -> Answer[Any]:

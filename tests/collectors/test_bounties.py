@@ -23,9 +23,9 @@ BOOST = "chutes_bounty_boost_ratio{chute_id=c}"
 )
 def test_the_boost_grows_for_three_hours(age: float | None, boost: float | None) -> None:
     made = collected(COLLECTOR, {BOUNTIES: [BOUNTY | {"seconds_elapsed": age}]})
-    assert made.samples.get(BOOST) == pytest.approx(boost)
+    assert made.get(BOOST) == pytest.approx(boost)
 
 
 def test_the_service_sends_0_where_it_does_not_know_when_a_bounty_expires() -> None:
-    assert EXPIRES in collected(COLLECTOR, {BOUNTIES: [BOUNTY]}).samples
-    assert EXPIRES not in collected(COLLECTOR, {BOUNTIES: [BOUNTY | {"time_remaining": 0}]}).samples
+    assert EXPIRES in collected(COLLECTOR, {BOUNTIES: [BOUNTY]})
+    assert EXPIRES not in collected(COLLECTOR, {BOUNTIES: [BOUNTY | {"time_remaining": 0}]})

@@ -24,7 +24,7 @@ LOST = "chutes_miner_window_lost_compute_units"
 def run(*instances: dict[str, Any], **options: Any) -> dict[str, float]:
     rows = [row | {"instance_id": row.get("instance_id", "i") + str(number)} for number, row in enumerate(instances)]
     report = {"instance_audit": rows, "compute_history": []}
-    found = collected(COLLECTOR, {AUDIT_REPORT: report}, **options).samples
+    found = collected(COLLECTOR, {AUDIT_REPORT: report}, **options)
     return {key: value for key, value in found.items() if value and not key.startswith("chutes_audit_")}
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from chutes_exporter.collectors.fleet import COLLECTOR
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY, NODES, SERVERS
-from tests.collectors.support import NOON_TEXT, Collected, collected
+from tests.collectors.support import NOON_TEXT, Samples, collected, of
 
 ACTIVE = {"instance_id": "i1", "chute_id": "active chute", "active": True, "activated_at": NOON_TEXT}
 STARTING = {"instance_id": "i2", "chute_id": "starting chute", "active": False, "activated_at": None}
@@ -33,10 +33,10 @@ def fleet(**lists: list[dict[str, Any]]) -> dict[Any, Any]:
     }
 
 
-def counts(made: Collected, model: str = "h100") -> dict[str, float]:
+def counts(made: Samples, model: str = "h100") -> dict[str, float]:
     """Return how many GPUs of a model are in each state."""
     start = f"chutes_fleet_gpus{{hotkey=me,gpu={model},state="
-    return {key.removeprefix(start).rstrip("}"): value for key, value in made.samples.items() if key.startswith(start)}
+    return {key.removeprefix(start).rstrip("}"): value for key, value in made.items() if key.startswith(start)}
 
 
 def test_a_verified_gpu_is_idle_even_with_an_error_or_if_only_a_server_lists_it() -> None:
@@ -66,7 +66,7 @@ HELD = {
 
 
 def test_a_gpu_that_only_the_inventory_lists_is_in_use_and_in_no_count() -> None:
-    assert collected(COLLECTOR, fleet(inventory=[held("g1", ACTIVE)], instances=[ACTIVE])).samples == HELD
+    assert collected(COLLECTOR, fleet(inventory=[held("g1", ACTIVE)], instances=[ACTIVE])) == HELD
 
 
 @pytest.mark.parametrize(
@@ -82,15 +82,15 @@ def test_of_two_instances_on_a_gpu_an_active_one_decides_and_otherwise_an_unknow
     for inventory in (both, both[::-1]):
         instances = [ACTIVE, STARTING, DISABLED]
         made = collected(COLLECTOR, fleet(nodes=[gpu("g1")], inventory=inventory, instances=instances))
-        assert made.samples.get("chutes_gpu_active{hotkey=me,gpu_id=g1}") == active
+        assert made.get("chutes_gpu_active{hotkey=me,gpu_id=g1}") == active
         assert counts(made)["earning"] == earning
-        assert len(made.of("chutes_gpu_allocation_info")) == 2
+        assert len(of(made, "chutes_gpu_allocation_info")) == 2
 
 
 def test_where_the_inventory_does_not_say_active_the_instance_decides() -> None:
     answers = fleet(nodes=[gpu("g1")], inventory=[held("g1", DISABLED, active=None)], instances=[DISABLED])
     made = collected(COLLECTOR, answers)
-    assert made.of("chutes_gpu_in_use", "chutes_gpu_active") == {"chutes_gpu_in_use{hotkey=me,gpu_id=g1}": 1}
+    assert of(made, "chutes_gpu_in_use", "chutes_gpu_active") == {"chutes_gpu_in_use{hotkey=me,gpu_id=g1}": 1}
     assert counts(made)["disabled"] == 1
 
 
@@ -112,5 +112,5 @@ def test_a_gpu_in_an_unknown_state_hides_the_counts_of_its_model_alone(
 
 def test_a_gpu_of_an_unknown_model_hides_the_counts_of_all_models() -> None:
     made = collected(COLLECTOR, fleet(nodes=[gpu("g1"), gpu("g2", gpu_identifier=None)]))
-    assert made.of("chutes_fleet_gpus") == {}
-    assert made.samples["chutes_gpu_in_use{hotkey=me,gpu_id=g2}"] == 0
+    assert of(made, "chutes_fleet_gpus") == {}
+    assert made["chutes_gpu_in_use{hotkey=me,gpu_id=g2}"] == 0

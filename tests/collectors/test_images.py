@@ -9,7 +9,7 @@ def test_another_status_or_none_is_one_of_its_own() -> None:
     answer = [
         {"image_id": f"i{number}", "status": status} for number, status in enumerate(("something new", None, "error"))
     ]
-    assert {key: value for key, value in collected(COLLECTOR, {IMAGES: answer}).samples.items() if value} == {
+    assert {key: value for key, value in collected(COLLECTOR, {IMAGES: answer}).items() if value} == {
         "chutes_images{status=error}": 1,
         "chutes_images{status=other}": 2,
     }
@@ -21,7 +21,7 @@ def test_only_a_failed_build_has_an_error() -> None:
         {"image_id": "b", "status": "building"},
         {"image_id": "c"},
     ]
-    assert collected(DETAILS, {IMAGES: answer}).samples == {
+    assert collected(DETAILS, {IMAGES: answer}) == {
         "chutes_image_info{image_id=a,status=error,error=error: no space left}": 1,
         "chutes_image_info{image_id=b,status=building}": 1,
         "chutes_image_info{image_id=c}": 1,

@@ -4,7 +4,7 @@ from typing import Any
 
 from chutes_exporter.collectors.jobs import COLLECTOR
 from chutes_exporter.feeds.table import CHUTES, JOBS
-from tests.collectors.support import ELEVEN_TEXT, HOUR, ME, NOON, NOON_TEXT, Collected, collected
+from tests.collectors.support import ELEVEN_TEXT, HOUR, ME, NOON, NOON_TEXT, Samples, collected, of
 
 
 def job(number: int, **fields: Any) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def job(number: int, **fields: Any) -> dict[str, Any]:
     } | fields
 
 
-def run(jobs: list[dict[str, Any]], *, chutes: Any = ({"chute_id": "c"},), **options: Any) -> Collected:
+def run(jobs: list[dict[str, Any]], *, chutes: Any = ({"chute_id": "c"},), **options: Any) -> Samples:
     return collected(COLLECTOR, {JOBS: jobs, CHUTES: list(chutes)}, **options)
 
 
@@ -35,7 +35,7 @@ def test_jobs_that_wait_and_jobs_that_are_stuck_are_counted() -> None:
         job(7, miner_history=[ME] * 15),
         job(8, chute_id="gone", miner_history=[ME]),
     ]
-    assert run(answer).samples == {
+    assert run(answer) == {
         "chutes_jobs_waiting": 3,
         "chutes_jobs_abandoned": 2,
         "chutes_jobs_available{method=train}": 1,
@@ -49,7 +49,7 @@ def test_jobs_that_wait_and_jobs_that_are_stuck_are_counted() -> None:
 def test_each_watched_miner_has_its_own_counts_and_no_other_miner_has() -> None:
     answer = [job(1, miner_history=["a"]), job(2, miner_hotkey="b"), job(3, miner_hotkey="c")]
     made = run(answer, watched=["a", "b"], miners="all")
-    assert made.of("chutes_jobs_tried", "chutes_jobs_stuck") == {
+    assert of(made, "chutes_jobs_tried", "chutes_jobs_stuck") == {
         "chutes_jobs_tried{hotkey=a}": 1,
         "chutes_jobs_stuck{hotkey=a}": 0,
         "chutes_jobs_tried{hotkey=b}": 0,

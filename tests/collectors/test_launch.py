@@ -57,7 +57,7 @@ ANSWERS: dict[Any, Any] = {
 
 def run(changes: dict[Any, Any], **options: Any) -> dict[str, float]:
     """Return the samples that are not zero."""
-    return {key: value for key, value in collected(COLLECTOR, ANSWERS | changes, **options).samples.items() if value}
+    return {key: value for key, value in collected(COLLECTOR, ANSWERS | changes, **options).items() if value}
 
 
 def refused(reason: str) -> dict[str, float]:

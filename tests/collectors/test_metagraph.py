@@ -4,21 +4,21 @@ from typing import Any
 
 from chutes_exporter.collectors.metagraph import COLLECTOR
 from chutes_exporter.feeds.table import METAGRAPH
-from tests.collectors.support import ME, Collected, collected
+from tests.collectors.support import ME, Samples, collected, of
 
 
 def seat(hotkey: str, **fields: Any) -> dict[str, Any]:
     return {"hotkey": hotkey, "incentive": 0.0, "blacklist_reason": None} | fields
 
 
-def run(*seats: dict[str, Any], **options: Any) -> Collected:
+def run(*seats: dict[str, Any], **options: Any) -> Samples:
     return collected(COLLECTOR, {METAGRAPH: list(seats)}, **options)
 
 
 def test_equal_incentives_have_equal_ranks() -> None:
     seats = [seat("a", incentive=2.0), seat("b", incentive=2.0), seat("c"), seat("d")]
     made = run(*seats, miners="all")
-    assert made.of("chutes_miner_incentive_rank") == {
+    assert of(made, "chutes_miner_incentive_rank") == {
         "chutes_miner_incentive_rank{hotkey=a}": 1,
         "chutes_miner_incentive_rank{hotkey=b}": 1,
         "chutes_miner_incentive_rank{hotkey=c}": 3,
@@ -30,4 +30,4 @@ INCENTIVES = ("chutes_miner_incentive_ratio", "chutes_miner_incentive_rank")
 
 
 def test_where_no_seat_has_an_incentive_nobody_has_a_share() -> None:
-    assert run(seat(ME), seat("other")).of(*INCENTIVES) == {}
+    assert of(run(seat(ME), seat("other")), *INCENTIVES) == {}

@@ -4,7 +4,7 @@ import pytest
 
 from chutes_exporter.collectors.metrics import COLLECTOR
 from chutes_exporter.feeds.table import CHUTE_METRICS, CHUTES
-from tests.collectors.support import collected
+from tests.collectors.support import collected, of
 
 BUSY = {
     "chute_id": "busy",
@@ -36,7 +36,7 @@ DEMAND = {
 
 def test_where_no_chute_has_any_demand_it_is_unknown_and_the_rest_is_known() -> None:
     idle = BUSY | dict.fromkeys((*DEMAND, "rate_limit_count"), 0)
-    assert collected(COLLECTOR, {CHUTE_METRICS: [idle, QUIET]}).samples == {
+    assert collected(COLLECTOR, {CHUTE_METRICS: [idle, QUIET]}) == {
         "chutes_chute_instances{chute_id=busy}": 3,
         "chutes_chute_compute_multiplier{chute_id=busy}": 4.5,
         "chutes_chute_price_usd_per_second{chute_id=busy}": 0.005,
@@ -48,12 +48,14 @@ def test_where_no_chute_has_any_demand_it_is_unknown_and_the_rest_is_known() -> 
 def test_a_field_that_is_zero_for_every_chute_was_not_measured(field: str) -> None:
     whole = collected(COLLECTOR, {CHUTE_METRICS: [BUSY, QUIET]})
     made = collected(COLLECTOR, {CHUTE_METRICS: [BUSY | {field: 0}, QUIET]})
-    assert made.samples == {key: value for key, value in whole.samples.items() if not key.startswith(DEMAND[field])}
+    assert made == {key: value for key, value in whole.items() if not key.startswith(DEMAND[field])}
 
 
 def test_it_is_possible_that_nobody_was_refused() -> None:
     made = collected(COLLECTOR, {CHUTE_METRICS: [BUSY | {"rate_limit_count": 0}]})
-    assert made.of("chutes_chute_window_rate_limits") == {"chutes_chute_window_rate_limits{chute_id=busy,window=1h}": 0}
+    assert of(made, "chutes_chute_window_rate_limits") == {
+        "chutes_chute_window_rate_limits{chute_id=busy,window=1h}": 0
+    }
 
 
 def test_requests_of_a_day_are_those_of_the_chutes_if_they_are_known() -> None:
@@ -63,7 +65,7 @@ def test_requests_of_a_day_are_those_of_the_chutes_if_they_are_known() -> None:
         {"chute_id": "new"},
     ]
     made = collected(COLLECTOR, {CHUTE_METRICS: [BUSY], CHUTES: chutes})
-    assert made.of("chutes_chute_window_invocations") == {
+    assert of(made, "chutes_chute_window_invocations") == {
         "chutes_chute_window_invocations{chute_id=busy,window=1h}": 120,
         "chutes_chute_window_invocations{chute_id=busy,window=1d}": 1234,
         "chutes_chute_window_invocations{chute_id=idle,window=1d}": 0,

@@ -10,7 +10,7 @@ from tests.collectors.support import answer, collected
 
 def test_a_model_that_cannot_be_read_costs_only_itself() -> None:
     models = {"h200": {"provisioned": 5, "idle": 3}, "b200": {"idle": "x"}, "l4": {"idle": 1}}
-    assert collected(COLLECTOR, {PLATFORM_GPUS: models}).samples == {
+    assert collected(COLLECTOR, {PLATFORM_GPUS: models}) == {
         "chutes_platform_gpus{gpu=h200,state=provisioned}": 5,
         "chutes_platform_gpus{gpu=h200,state=idle}": 3,
         "chutes_platform_gpus{gpu=l4,state=idle}": 1,

@@ -17,7 +17,7 @@ INSTANCE = {"instance_id": "i", "chute_id": "c", "version": "v1", "active": True
 def run(*updates: dict[str, Any], doubted: Any = (), **fields: Any) -> dict[str, float]:
     """Return the samples with an instance of these fields."""
     answers: dict[Any, Any] = {ROLLING_UPDATES: list(updates), INSTANCES: [INSTANCE | fields]}
-    return collected(COLLECTOR, answers, doubted=doubted).samples
+    return collected(COLLECTOR, answers, doubted=doubted)
 
 
 @pytest.mark.parametrize(

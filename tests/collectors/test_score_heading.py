@@ -7,7 +7,7 @@ import pytest
 from chutes_exporter.collectors.score_heading import COLLECTOR
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, INSTANCES, METAGRAPH
 from tests.api.test_reports import INSTANCE
-from tests.collectors.support import ME, NOON_TEXT, Collected, collected
+from tests.collectors.support import ME, NOON_TEXT, Samples, collected
 
 
 def active(number: int, hotkey: str, multiplier: float | None) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def run(
     report: tuple[dict[str, Any], ...] = (ENDED,),
     held: dict[str, Any] | None = None,
     **options: Any,
-) -> Collected:
+) -> Samples:
     answers: dict[Any, Any] = {
         ACTIVE_INSTANCES: instances,
         METAGRAPH: seats,
@@ -48,26 +48,26 @@ def ratios(**values: float) -> dict[str, float]:
 
 
 def test_a_miner_approaches_its_share_of_all_compute_units_per_second() -> None:
-    assert run(MINE + OTHERS, SEATS).samples == ratios(me=0.25)
+    assert run(MINE + OTHERS, SEATS) == ratios(me=0.25)
 
 
 def test_a_miners_own_disabled_instances_go_on_earning() -> None:
     instances = [DISABLED, DISABLED | {"instance_id": "a", "active": True}]
     made = run(MINE + OTHERS, SEATS, of_keys={ME: {INSTANCES: instances}}, miners="all")
-    assert made.samples == ratios(me=0.5, other=0.5)
+    assert made == ratios(me=0.5, other=0.5)
 
 
 def test_a_miner_that_has_only_disabled_instances_earns() -> None:
-    assert run(OTHERS, SEATS, of_keys={ME: {INSTANCES: [DISABLED]}}).samples == ratios(me=0.4)
+    assert run(OTHERS, SEATS, of_keys={ME: {INSTANCES: [DISABLED]}}) == ratios(me=0.4)
 
 
 @pytest.mark.parametrize("seats", [[seat(ME)], [seat(ME), seat("other", blacklist_reason="abuse")]])
 def test_unregistered_and_blacklisted_miners_do_not_count_in_the_sum(seats: list[dict[str, Any]]) -> None:
-    assert run(MINE + OTHERS, seats, miners="all").samples == ratios(me=1)
+    assert run(MINE + OTHERS, seats, miners="all") == ratios(me=1)
 
 
 def test_a_watched_miner_without_instances_approaches_zero_and_one_without_a_seat_nothing() -> None:
-    assert run(OTHERS, SEATS, watched=[ME, "unknown"]).samples == ratios(me=0)
+    assert run(OTHERS, SEATS, watched=[ME, "unknown"]) == ratios(me=0)
 
 
 def test_disabled_instances_of_others_count_while_they_hold_gpus() -> None:
@@ -76,21 +76,21 @@ def test_disabled_instances_of_others_count_while_they_hold_gpus() -> None:
     report = tuple(theirs | {"instance_id": key} for key in ("disabled", "disabled", "ended"))
     gpu = {"chute_id": "c", "instance_id": "disabled"}
     held = {"other": {"provisioned": [{"gpu": "h200", "chute": gpu}]}}
-    assert run([*MINE[:1], *others], SEATS, (*report, ENDED), held).samples == ratios(me=0.25)
+    assert run([*MINE[:1], *others], SEATS, (*report, ENDED), held) == ratios(me=0.25)
     # The list of GPUs may be newer than the report.
     started = theirs | {"instance_id": "disabled", "activated_at": None}
     newer = {"other": {"provisioned": [{"gpu": "h200", "chute": gpu | {"activated_at": NOON_TEXT}}]}}
-    assert run([*MINE[:1], *others], SEATS, (started, ENDED), newer).samples == ratios(me=0.25)
-    assert run([*MINE[:1], *others], SEATS, (started, ENDED), held).samples == ratios(me=1 / 3)
+    assert run([*MINE[:1], *others], SEATS, (started, ENDED), newer) == ratios(me=0.25)
+    assert run([*MINE[:1], *others], SEATS, (started, ENDED), held) == ratios(me=1 / 3)
 
 
 def test_the_unknown_instances_of_a_key_hide_all_shares_if_the_key_has_a_seat() -> None:
-    assert run(MINE + OTHERS, SEATS, of_keys={ME: {INSTANCES: None}}).samples == {}
-    assert run(MINE + OTHERS, SEATS, of_keys={"unseated": {INSTANCES: None}}).samples == ratios(me=0.25)
+    assert run(MINE + OTHERS, SEATS, of_keys={ME: {INSTANCES: None}}) == {}
+    assert run(MINE + OTHERS, SEATS, of_keys={"unseated": {INSTANCES: None}}) == ratios(me=0.25)
 
 
 def test_where_nobody_earns_nobody_has_a_share() -> None:
-    assert run([], SEATS).samples == {}
+    assert run([], SEATS) == {}
 
 
 @pytest.mark.parametrize(
@@ -102,4 +102,4 @@ def test_where_nobody_earns_nobody_has_a_share() -> None:
     ids=["multiplier", "state"],
 )
 def test_an_unknown_part_of_the_disabled_instances_hides_all_shares(instances: list[dict[str, Any]]) -> None:
-    assert run(MINE, SEATS, of_keys={ME: {INSTANCES: instances}}).samples == {}
+    assert run(MINE, SEATS, of_keys={ME: {INSTANCES: instances}}) == {}

@@ -6,20 +6,20 @@ import pytest
 
 from chutes_exporter.collectors.scores import COLLECTOR
 from chutes_exporter.feeds.table import SCORES
-from tests.collectors.support import ME, Collected, collected
+from tests.collectors.support import ME, Samples, collected, of
 
 RAW = {"total_instances": 12.0, "bounty_score": 2.0, "instance_seconds": 3600.0, "instance_compute_units": 7200.0}
 SHARE = "chutes_miner_score_ratio"
 ORDER = ("chutes_miner_score_rank", "chutes_miner_score_next_better_ratio", "chutes_miner_score_next_worse_ratio")
 
 
-def run(shares: dict[str, Any], raw: dict[str, Any] | None = None, **options: Any) -> Collected:
+def run(shares: dict[str, Any], raw: dict[str, Any] | None = None, **options: Any) -> Samples:
     return collected(COLLECTOR, {SCORES: {"final_scores": shares, "raw_values": raw}}, **options)
 
 
 def test_equal_shares_have_equal_places_and_both_ends_have_one_neighbour() -> None:
     made = run({"a": 0.4, "b": 0.25, "c": 0.25, "d": 0.1}, miners="all")
-    assert made.of(*ORDER) == {
+    assert of(made, *ORDER) == {
         "chutes_miner_score_rank{hotkey=a}": 1,
         "chutes_miner_score_next_worse_ratio{hotkey=a}": 0.25,
         "chutes_miner_score_rank{hotkey=b}": 2,
@@ -40,7 +40,7 @@ def test_equal_shares_have_equal_places_and_both_ends_have_one_neighbour() -> No
 )
 def test_the_unknown_share_of_one_miner_hides_all_places(shares: dict[str, Any], raw: dict[str, Any]) -> None:
     made = run({ME: 0.5} | shares, {ME: RAW} | raw)
-    assert made.samples == {
+    assert made == {
         "chutes_miner_score_ratio{hotkey=me}": 0.5,
         "chutes_miner_score_instances{hotkey=me}": 12,
         "chutes_miner_score_bounties{hotkey=me}": 2,
@@ -51,5 +51,5 @@ def test_the_unknown_share_of_one_miner_hides_all_places(shares: dict[str, Any],
 
 def test_a_miner_whose_share_is_null_has_none_and_keeps_what_else_is_known() -> None:
     made = run({ME: None}, {ME: {"total_instances": 1.0, "bounty_score": None}})
-    assert made.samples == {"chutes_miner_score_instances{hotkey=me}": 1}
-    assert run({ME: None}, {ME: None}).samples == {}
+    assert made == {"chutes_miner_score_instances{hotkey=me}": 1}
+    assert run({ME: None}, {ME: None}) == {}

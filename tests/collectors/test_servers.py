@@ -6,30 +6,30 @@ import pytest
 
 from chutes_exporter.collectors.servers import COLLECTOR, VERSIONS
 from chutes_exporter.feeds.table import SERVERS, TEE_MEASUREMENTS
-from tests.collectors.support import Collected, collected
+from tests.collectors.support import Samples, collected, of
 
 
 def server(number: int, **fields: Any) -> dict[str, Any]:
     return {"server_id": f"s{number}", "name": f"name {number}", "ip": f"192.0.2.{number}", "gpus": []} | fields
 
 
-def run(*servers: dict[str, Any], **options: Any) -> Collected:
+def run(*servers: dict[str, Any], **options: Any) -> Samples:
     return collected(COLLECTOR, {SERVERS: {"servers": list(servers)}}, **options)
 
 
 def test_a_gpu_that_is_listed_twice_counts_once() -> None:
     made = run(server(1, gpus=[{"uuid": "g"}, {"uuid": "g"}]))
-    assert made.of("chutes_server_gpus") == {"chutes_server_gpus{hotkey=me,server_id=s1}": 1}
+    assert of(made, "chutes_server_gpus") == {"chutes_server_gpus{hotkey=me,server_id=s1}": 1}
 
 
 @pytest.mark.parametrize(("field", "metric"), [("ip", "ips"), ("name", "names")])
 def test_values_that_several_servers_have_are_counted_each_once(field: str, metric: str) -> None:
     values = ("a", "a", "a", "b", "b", "c")
     made = run(*(server(number, **{field: value}) for number, value in enumerate(values)))
-    assert made.samples[f"chutes_fleet_duplicate_server_{metric}{{hotkey=me}}"] == 2
+    assert made[f"chutes_fleet_duplicate_server_{metric}{{hotkey=me}}"] == 2
 
 
 @pytest.mark.parametrize("server", [{"is_tee": False, "version": None}, {"is_tee": True}, {"version": "1.4.0"}])
 def test_servers_without_tee_or_with_an_unknown_version_have_no_sample(server: dict[str, Any]) -> None:
     answers: dict[Any, Any] = {SERVERS: {"servers": [{"server_id": "s", **server}]}}
-    assert collected(VERSIONS, answers | {TEE_MEASUREMENTS: [{"version": "1.4.0"}]}).samples == {}
+    assert collected(VERSIONS, answers | {TEE_MEASUREMENTS: [{"version": "1.4.0"}]}) == {}

@@ -13,7 +13,7 @@ def stats(*past_hour: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_watched_miner_without_a_record_computed_nothing() -> None:
-    made = collected(COLLECTOR, {STATS: stats({"miner_hotkey": "other", "compute_units": 1.0})}).samples
+    made = collected(COLLECTOR, {STATS: stats({"miner_hotkey": "other", "compute_units": 1.0})})
     assert {key: value for key, value in made.items() if "hotkey" in key} == {
         f"chutes_miner_window_{name}{{hotkey=me,window=1h}}": 0
         for name in ("instances", "bounties", "compute_seconds", "compute_units")
@@ -21,8 +21,8 @@ def test_a_watched_miner_without_a_record_computed_nothing() -> None:
 
 
 def test_an_empty_list_says_nothing() -> None:
-    assert collected(COLLECTOR, {STATS: stats()}).samples == {}
+    assert collected(COLLECTOR, {STATS: stats()}) == {}
 
 
 def test_a_record_without_a_chute_is_a_sum_and_left_out() -> None:
-    assert collected(PER_CHUTE, {STATS_PER_CHUTE: stats({"miner_hotkey": ME, "compute_units": 5.0})}).samples == {}
+    assert collected(PER_CHUTE, {STATS_PER_CHUTE: stats({"miner_hotkey": ME, "compute_units": 5.0})}) == {}

@@ -6,7 +6,7 @@ import pytest
 
 from chutes_exporter.collectors.utilization import COLLECTOR
 from chutes_exporter.feeds.table import UTILIZATION
-from tests.collectors.support import Collected, collected
+from tests.collectors.support import Samples, collected, of
 
 BUSY = {
     "chute_id": "busy",
@@ -30,7 +30,7 @@ RATIOS = ("chutes_chute_recent_utilization_ratio", "chutes_chute_rate_limited_ra
 LOAD = ("utilization_5m", "utilization_15m", "utilization_1h")
 
 
-def run(*chutes: dict[str, Any], **options: Any) -> Collected:
+def run(*chutes: dict[str, Any], **options: Any) -> Samples:
     return collected(COLLECTOR, {UTILIZATION: list(chutes)}, **options)
 
 
@@ -41,13 +41,13 @@ def test_without_an_allowance_the_logged_target_counts_unless_it_would_allow_mor
     logged: int, target: dict[str, float]
 ) -> None:
     full = BUSY | {"scale_allowance": 0, "scalable": False, "target_count": logged}
-    assert run(full).of(TARGET) == target
+    assert of(run(full), TARGET) == target
 
 
 def test_a_zero_of_a_chute_without_instances_was_not_measured() -> None:
     cold = BUSY | dict.fromkeys((*LOAD, "rate_limit_ratio_5m"), 0.0) | {"chute_id": "cold", "instance_count": 0}
     idle = cold | {"chute_id": "idle", "instance_count": 1}
-    made = run(BUSY, cold, idle).of(*RATIOS)
+    made = of(run(BUSY, cold, idle), *RATIOS)
     # One that has just lost its instances was measured before.
     assert {key for key in made if "=cold" in key} == {"chutes_chute_rate_limited_ratio{chute_id=cold,window=1h}"}
     assert {value for key, value in made.items() if "=idle" in key} == {0, 0.05}
@@ -57,5 +57,5 @@ def test_a_zero_of_a_chute_without_instances_was_not_measured() -> None:
 def test_where_no_chute_has_any_load_it_is_unknown_and_the_room_is_known() -> None:
     silent = BUSY | dict.fromkeys((*LOAD, "rate_limit_ratio_5m"), 0.0)
     made = run(silent, silent | {"chute_id": "other"})
-    assert made.of(*RATIOS) == {}
-    assert made.samples["chutes_chute_scale_allowance{chute_id=other}"] == 4
+    assert of(made, *RATIOS) == {}
+    assert made["chutes_chute_scale_allowance{chute_id=other}"] == 4

@@ -109,7 +109,6 @@ async def test_a_reload_follows_the_hotkey_file(
         page = parse_page((await client.get(f"{url}/metrics")).text)
         assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
         assert page[series("chutes_exporter_config_last_reload_successful")] == 1
-        started = page[series("chutes_exporter_config_last_reload_success_timestamp_seconds")]
         other = another_key(hotkey_file, simulator)
         response = await client.post(f"{url}/-/reload")
         assert (response.status_code, response.text) == (200, "Reloaded.\n")
@@ -122,7 +121,7 @@ async def test_a_reload_follows_the_hotkey_file(
             dict(labels)["feed"] for name, labels in page if name == "chutes_feed_up" and ("hotkey", HOTKEY) in labels
         }
         assert feeds == {"miner_gpus", "unique_chute_history"}
-        assert page[series("chutes_exporter_config_last_reload_success_timestamp_seconds")] > started
+        assert page[series("chutes_exporter_config_last_reload_successful")] == 1
         broken(hotkey_file)
         await client.post(f"{url}/-/reload")
         assert told.recv(4096).startswith(b"RELOADING=1\n")
@@ -135,20 +134,18 @@ async def test_a_failed_reload_keeps_the_configuration_and_is_reported(
     path = tmp_path / "web.yml"
     path.write_text("")
     good = series("chutes_exporter_config_last_reload_successful")
-    stamp = series("chutes_exporter_config_last_reload_success_timestamp_seconds")
     with structlog.testing.capture_logs() as logs:
         async with (
             Service(make(web_config=path), lambda: make(web_config=path)) as service,
             patient_client(base_url=f"http://{service.addresses[0]}") as client,
         ):
-            before = parse_page((await client.get("/metrics")).text)
             another_key(hotkey_file, simulator)
             path.write_text("nonsense: 1")
             response = await client.post("/-/reload")
             assert response.status_code == 500
             assert response.text.startswith(f"The old configuration stays in use: {path}: ")
             page = parse_page((await client.get("/metrics")).text)
-            assert (page[good], page[stamp]) == (0, before[stamp])
+            assert page[good] == 0
             # The hotkeys stay, too.
             assert series("chutes_fleet_servers", hotkey=HOTKEY) in page
             path.write_text("")

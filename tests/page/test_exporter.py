@@ -222,13 +222,12 @@ async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_pag
     assert successes(page)["metagraph"] == 0
 
 
-async def test_a_duplicate_record_is_exported_once_and_counted(simulator: Simulator) -> None:
+async def test_of_duplicate_records_the_first_is_exported(simulator: Simulator) -> None:
     twice = [{"hotkey": OTHER, "stake": 0.5}, {"hotkey": OTHER, "stake": 0.75}]
     simulator.faults["metagraph"] = Fault(body=json.dumps(twice).encode())
     page = await scrape(patient(simulator.url))
     assert page[series("chutes_miner_stake", hotkey=OTHER)] == 0.5
     assert page[series("chutes_metagraph_miners")] == 1
-    assert page[series("chutes_scrape_collector_duplicate_samples", collector="metagraph")] == 1
 
 
 async def test_a_page_too_large_loses_whole_collectors_the_least_important_first(simulator: Simulator) -> None:

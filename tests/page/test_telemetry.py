@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from prometheus_client import generate_latest
 
 from chutes_exporter.config import make_settings
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
-from chutes_exporter.page.telemetry import Telemetry
 from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.simulator import Fault, Simulator
 from tests.support import (
@@ -31,15 +29,6 @@ async def test_the_clock_offset_is_absent_without_a_recent_answer(
         assert (await page_of(exporter))[CLOCK_OFFSET] == pytest.approx(29.5)
         monkeypatch.setattr("chutes_exporter.page.telemetry._CLOCK_MAX_AGE", 0.0)
         assert CLOCK_OFFSET not in await page_of(exporter)
-
-
-def test_a_faulty_reload_leaves_the_time_of_the_last_good_one() -> None:
-    telemetry = Telemetry(started_at=NOON)
-    telemetry.note_reload(NOON + 60, good=True)
-    telemetry.note_reload(NOON + 120, good=False)
-    page = parse_page(generate_latest(telemetry.registry).decode())
-    assert page[series("chutes_exporter_config_last_reload_successful")] == 0
-    assert page[series("chutes_exporter_config_last_reload_success_timestamp_seconds")] == NOON + 60
 
 
 async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(simulator: Simulator, clock: Clock) -> None:

@@ -145,7 +145,7 @@ def samples(answers: Answered, *, of: Feed[Any]) -> Families:
             out = Samples()
             both = dict.fromkeys(("", HOTKEY), Answers(known, of_keys))
             scope = Miners(frozenset({HOTKEY}), "all", HOTKEY)
-            assert not any(outcome.failed for outcome in collector.run(both, scope, out).values())
+            assert all(collector.run(both, scope, out).values())
             found |= {family.name: family for family in out.collect()}
     return found
 
