@@ -71,10 +71,8 @@ def _section(collector: Collector) -> str:
         f"`{feed.name}` (changes {feed.changes}, fresh {_freshness(feed)}, dropped after {feed.max_age:.0f} s)"
         for feed in collector.feeds
     )
-    more = ", ".join(f"`{feed.name}`" for feed in collector.of_each_key)
     return (
-        f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {feeds}"
-        f"{f', and of each hotkey with a key {more}' if more else ''}. "
+        f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {feeds}. "
         f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {collector.default_in_words}."
         f"\n\n{_table(collector.metrics)}"
     )

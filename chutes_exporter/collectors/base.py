@@ -49,13 +49,10 @@ class Miners:
 
 
 class Answers:
-    """The known answers by the feed's name, and those of each hotkey with a key, or None, by name and hotkey."""
+    """The known answers, by the feed's name."""
 
-    def __init__(
-        self, answers: Mapping[str, Answer[Any]], of_keys: Mapping[tuple[str, str], Answer[Any] | None] | None = None
-    ) -> None:
+    def __init__(self, answers: Mapping[str, Answer[Any]]) -> None:
         self._answers = answers
-        self._of_keys = of_keys or {}
 
     def __getitem__(self, feed: Feed[T]) -> T:
         value: T = self._answers[feed.name].value
@@ -71,14 +68,6 @@ class Answers:
     def unlisted(self, feed: Feed[Any], wanted: Iterable[K], listed: Container[K]) -> list[K]:
         """Return what an answer does not list: nothing while a record may be missing."""
         return [one for one in wanted if one not in listed] if self.whole([feed.name]) else []
-
-    def by_hotkey(self, feed: Feed[T]) -> dict[str, T | None]:
-        """Return the answers of a feed of each hotkey with a key, None for one that is unknown or not whole."""
-        return {
-            hotkey: None if answer is None or not answer.whole else answer.value
-            for (name, hotkey), answer in self._of_keys.items()
-            if name == feed.name
-        }
 
 
 class Samples:
@@ -181,13 +170,11 @@ class Part:
         feeds: The part has samples when all of them have an answer.
         metrics: Those that need a whole answer are left out without it, whatever the function adds.
         collect: Makes samples from the answers about one miner, or about the platform. It is a pure function.
-        of_each_key: Feeds that a part about the platform also needs of each hotkey with a key.
     """
 
     feeds: tuple[Feed[Any], ...]
     metrics: Sequence[Metric]
     collect: Callable[[Answers, Miners, Samples], None]
-    of_each_key: tuple[Feed[Any], ...] = ()
 
     @property
     def needs_key(self) -> bool:
@@ -246,11 +233,6 @@ class Collector:
     def feeds(self) -> tuple[Feed[Any], ...]:
         """The feeds of its parts, each once."""
         return tuple(dict.fromkeys(feed for part in self.parts for feed in part.feeds))
-
-    @property
-    def of_each_key(self) -> tuple[Feed[Any], ...]:
-        """The feeds that its parts also need of each hotkey with a key."""
-        return tuple(feed for part in self.parts for feed in part.of_each_key)
 
     @property
     def metrics(self) -> list[Metric]:

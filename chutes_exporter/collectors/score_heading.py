@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metric_of
-from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, INSTANCES, METAGRAPH
-from chutes_exporter.rules.instances import instance_state
+from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, METAGRAPH
 from chutes_exporter.rules.score import active_rates
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
-
-    from chutes_exporter.api.records import Instance
 
 _FEEDS = (ACTIVE_INSTANCES, METAGRAPH, AUDIT_REPORT, HELD_GPUS)
 HEADING = metric_of(*_FEEDS)(
@@ -47,10 +44,6 @@ def earned_rates(answers: Answers, watched: AbstractSet[str]) -> dict[str, float
     active = distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id)
     rates = active_rates(active)
     disabled = _reported_rates(answers, {instance.instance_id for instance in active})
-    for hotkey, instances in answers.by_hotkey(INSTANCES).items():
-        # A miner with a key has a newer list. The API refuses a key without a seat, whose instances do not matter.
-        if hotkey in scored:
-            disabled[hotkey] = _disabled_rate(instances)
     if rates is None or None in disabled.values() or any(node.blacklist_reason is UNSET for node in seats):
         return None
     return {
@@ -76,18 +69,8 @@ def _reported_rates(answers: Answers, active: set[str]) -> dict[str, float | Non
     return {hotkey: total(of_miner) for hotkey, of_miner in multipliers.items()}
 
 
-def _disabled_rate(instances: list[Instance] | None) -> float | None:
-    """Return the compute units per second of a miner's disabled instances, None if unknown."""
-    if instances is None:
-        return None
-    instances = distinct(instances, lambda instance: instance.instance_id)
-    if None in map(instance_state, instances):
-        return None
-    return total([instance.compute_multiplier for instance in instances if instance_state(instance) == "disabled"])
-
-
 COLLECTOR = Collector(
     "score_heading",
     "the score share that each miner approaches",
-    (Part(_FEEDS, (HEADING,), _collect, of_each_key=(INSTANCES,)),),
+    (Part(_FEEDS, (HEADING,), _collect),),
 )

@@ -58,7 +58,7 @@ def forecast(report: Report, hotkey: str, count: int, model: str, settings: Sett
         feed.name: all_answers.get((feed.name, hotkey), all_answers.get((feed.name, THE_PLATFORM))) for feed in feeds
     }
     whole = {name: answer for name, answer in needed.items() if answer is not None and answer.whole}
-    answers = Answers(whole, all_answers)
+    answers = Answers(whole)
     earned = score_heading.earned_rates(answers, frozenset({hotkey})) if len(whole) == len(feeds) else None
     everybody = total((earned or {}).values())
     if earned is None or everybody is None:

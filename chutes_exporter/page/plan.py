@@ -22,17 +22,16 @@ _FEW = 16
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A collector of a plan, with its feeds by hotkey, and those that it also needs of each hotkey with a key."""
+    """A collector of a plan, with its feeds by hotkey."""
 
     collector: Collector
     miners: Miners
     feeds: Mapping[str, tuple[Feed[Any], ...]]
-    of_each_key: tuple[Feed[Any], ...]
 
     @cached_property
     def all_feeds(self) -> tuple[Feed[Any], ...]:
         """All its feeds, each once."""
-        return tuple(dict.fromkeys((*chain.from_iterable(self.feeds.values()), *self.of_each_key)))
+        return tuple(dict.fromkeys(chain.from_iterable(self.feeds.values())))
 
 
 class Plan:
@@ -97,5 +96,4 @@ def _entry(collector: Collector, settings: Settings) -> Entry:
         # Without a key, a part that needs one is left out.
         for hotkey in hotkeys[part.scope] if keys or not part.needs_key else ():
             feeds.setdefault(hotkey, {}).update(dict.fromkeys(tuned(feed, hotkey) for feed in part.feeds))
-    of_each_key = tuple(tuned(feed, hotkey) for feed in collector.of_each_key for hotkey in keys)
-    return Entry(collector, miners, {hotkey: tuple(needed) for hotkey, needed in feeds.items()}, of_each_key)
+    return Entry(collector, miners, {hotkey: tuple(needed) for hotkey, needed in feeds.items()})

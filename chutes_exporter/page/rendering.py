@@ -89,9 +89,8 @@ class Renderer:
 def collect(entry: Entry, snapshots: Snapshots, out: Samples) -> dict[str, bool]:
     """Add the samples of all miners whose answers are known, and return by hotkey whether that succeeded."""
     received = {feed: snapshots[feed].answer for feed in entry.all_feeds if feed in snapshots}
-    of_keys = {(feed.name, feed.hotkey): received.get(feed) for feed in entry.of_each_key}
     answers = {
-        hotkey: Answers({feed.name: received[feed] for feed in feeds if feed in received}, of_keys)
+        hotkey: Answers({feed.name: received[feed] for feed in feeds if feed in received})
         for hotkey, feeds in entry.feeds.items()
     }
     return entry.collector.run(answers, entry.miners, out)

@@ -12,7 +12,6 @@ from chutes_exporter import __version__
 from chutes_exporter.api.exchanges import EXCHANGE_METRICS, ExchangeCounters
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.table import Info, Row, add_rows
-from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.metric import Metric
 
 if TYPE_CHECKING:
@@ -216,8 +215,7 @@ def _add_collectors(out: Samples, made: Mapping[Entry, Lines], states: States) -
             if any(states[feed].missing for feed in feeds):
                 is_off = True
                 continue
-            needed = (*feeds, *(entry.of_each_key if hotkey == THE_PLATFORM else ()))
-            complete = lines.succeeded.get(hotkey, False) and all(_complete(states[feed]) for feed in needed)
+            complete = lines.succeeded.get(hotkey, False) and all(_complete(states[feed]) for feed in feeds)
             out.add(COLLECTOR_SUCCESS, complete, name, hotkey)
         out.add(COLLECTOR_CUT, lines.body is None, name)
         out.add(COLLECTOR_OFF, is_off, name)

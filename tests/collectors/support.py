@@ -50,7 +50,6 @@ def collected(
     watched: Iterable[str] = (ME,),
     miners: MinersChoice = "watched",
     doubted: Collection[Feed[Any]] = (),
-    of_keys: Mapping[str, Mapping[Feed[Any], Any]] | None = None,
 ) -> Samples:
     """Return what a collector makes of answers.
 
@@ -60,16 +59,10 @@ def collected(
         watched: The hotkeys that the user named. The answers of feeds that need a hotkey are about ``ME``.
         miners: Which other miners are exported.
         doubted: The feeds whose answers are doubted.
-        of_keys: Answers of feeds of each hotkey with a key, by hotkey. None is unknown.
     """
     known = {feed.name: answer(feed, body, doubted=feed in doubted) for feed, body in answers.items()}
-    more = {
-        (feed.name, hotkey): None if body is None else answer(feed, body, doubted=feed in doubted)
-        for hotkey, bodies in (of_keys or {}).items()
-        for feed, body in bodies.items()
-    }
     out = base.Samples()
-    succeeded = collector.run(dict.fromkeys(("", ME), Answers(known, more)), Miners(frozenset(watched), miners), out)
+    succeeded = collector.run(dict.fromkeys(("", ME), Answers(known)), Miners(frozenset(watched), miners), out)
     assert all(succeeded.values())
     samples = {}
     declared = {metric.name for metric in collector.metrics}

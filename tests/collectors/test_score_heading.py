@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from chutes_exporter.collectors.score_heading import COLLECTOR
-from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, INSTANCES, METAGRAPH
+from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, METAGRAPH
 from tests.api.test_reports import INSTANCE
 from tests.collectors.support import ME, NOON_TEXT, Samples, collected
 
@@ -21,9 +21,6 @@ def seat(hotkey: str, **fields: Any) -> dict[str, Any]:
 MINE = [active(1, ME, 1.0), active(2, ME, 0.5)]
 OTHERS = [active(3, "other", 4.5)]
 SEATS = [seat(ME), seat("other"), seat("idle")]
-DISABLED = {"instance_id": "d", "active": False, "activated_at": NOON_TEXT, "compute_multiplier": 3.0}
-
-
 ENDED = INSTANCE | {"instance_id": "gone", "deleted_at": "2026-11-24T11:30:00"}
 
 
@@ -51,16 +48,6 @@ def test_a_miner_approaches_its_share_of_all_compute_units_per_second() -> None:
     assert run(MINE + OTHERS, SEATS) == ratios(me=0.25)
 
 
-def test_a_miners_own_disabled_instances_go_on_earning() -> None:
-    instances = [DISABLED, DISABLED | {"instance_id": "a", "active": True}]
-    made = run(MINE + OTHERS, SEATS, of_keys={ME: {INSTANCES: instances}}, miners="all")
-    assert made == ratios(me=0.5, other=0.5)
-
-
-def test_a_miner_that_has_only_disabled_instances_earns() -> None:
-    assert run(OTHERS, SEATS, of_keys={ME: {INSTANCES: [DISABLED]}}) == ratios(me=0.4)
-
-
 @pytest.mark.parametrize("seats", [[seat(ME)], [seat(ME), seat("other", blacklist_reason="abuse")]])
 def test_unregistered_and_blacklisted_miners_do_not_count_in_the_sum(seats: list[dict[str, Any]]) -> None:
     assert run(MINE + OTHERS, seats, miners="all") == ratios(me=1)
@@ -82,24 +69,10 @@ def test_disabled_instances_of_others_count_while_they_hold_gpus() -> None:
     newer = {"other": {"provisioned": [{"gpu": "h200", "chute": gpu | {"activated_at": NOON_TEXT}}]}}
     assert run([*MINE[:1], *others], SEATS, (started, ENDED), newer) == ratios(me=0.25)
     assert run([*MINE[:1], *others], SEATS, (started, ENDED), held) == ratios(me=1 / 3)
-
-
-def test_the_unknown_instances_of_a_key_hide_all_shares_if_the_key_has_a_seat() -> None:
-    assert run(MINE + OTHERS, SEATS, of_keys={ME: {INSTANCES: None}}) == {}
-    assert run(MINE + OTHERS, SEATS, of_keys={"unseated": {INSTANCES: None}}) == ratios(me=0.25)
+    assert run(MINE[:1], SEATS, (*report, ENDED), held) == ratios(me=0.5)
+    unknown = theirs | {"instance_id": "disabled", "compute_multiplier": None}
+    assert run([*MINE[:1], *others], SEATS, (unknown, ENDED), held) == {}
 
 
 def test_where_nobody_earns_nobody_has_a_share() -> None:
     assert run([], SEATS) == {}
-
-
-@pytest.mark.parametrize(
-    "instances",
-    [
-        [DISABLED | {"compute_multiplier": None}],
-        [{"instance_id": "i", "active": False, "compute_multiplier": 1.0}],
-    ],
-    ids=["multiplier", "state"],
-)
-def test_an_unknown_part_of_the_disabled_instances_hides_all_shares(instances: list[dict[str, Any]]) -> None:
-    assert run(MINE, SEATS, of_keys={ME: {INSTANCES: instances}}) == {}

@@ -140,10 +140,9 @@ def samples(answers: Answered, *, of: Feed[Any]) -> Families:
     found: Families = {}
     known = {feed.name: answer for feed, answer in answers.items() if answer is not None}
     for collector in COLLECTORS:
-        if of in (*collector.feeds, *collector.of_each_key):
-            of_keys = {(feed.name, HOTKEY): answers.get(feed) for feed in collector.of_each_key}
+        if of in collector.feeds:
             out = Samples()
-            both = dict.fromkeys(("", HOTKEY), Answers(known, of_keys))
+            both = dict.fromkeys(("", HOTKEY), Answers(known))
             scope = Miners(frozenset({HOTKEY}), "all", HOTKEY)
             assert all(collector.run(both, scope, out).values())
             found |= {family.name: family for family in out.collect()}
