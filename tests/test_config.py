@@ -122,7 +122,7 @@ def test_all_configured_hotkeys_are_watched() -> None:
     assert settings.watched == {HOTKEY, OTHER}
     assert settings.keys == (KEY,)
     assert settings.miners == "watched"
-    assert make_settings(hotkeys=[OTHER], miners="active").miners == "active"
+    assert make_settings(hotkeys=[OTHER], miners="all").miners == "all"
 
 
 @pytest.mark.parametrize(

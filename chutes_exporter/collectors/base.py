@@ -31,8 +31,8 @@ _SCRUBBED_LENGTH = 64
 """Only texts of at least this length can contain a signature."""
 
 LabelValue = str | int | bool | None
-MinersChoice = Literal["watched", "active", "all"]
-"""Miners whose public data is exported: watched ones, watched and earning ones, or all."""
+MinersChoice = Literal["watched", "all"]
+"""Miners whose public data is exported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class Miners:
     choice: MinersChoice
     hotkey: str = THE_PLATFORM
 
-    def exports(self, hotkey: str, *, active: bool) -> bool:
-        """Return whether a miner's public data is exported. An active miner earns according to this data."""
-        return self.choice == "all" or hotkey in self.watched or (active and self.choice == "active")
+    def exports(self, hotkey: str) -> bool:
+        """Return whether a miner's public data is exported."""
+        return self.choice == "all" or hotkey in self.watched
 
 
 class Answers:

@@ -18,7 +18,6 @@ SEAT = Table[Outlook](
     CHAIN,
     key="hotkey",
     miner="hotkey",
-    active="alpha_per_day",
     records=lambda subnet: [*subnet.outlooks()],
     chutes_miner_registrations_before_loss=Row(
         "Registrations before the one that takes the miner's seat, if nothing else changes. With 0, the next one takes "

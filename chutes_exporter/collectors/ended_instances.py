@@ -53,7 +53,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     out.add(REPORT_END, report.end)
     ended: dict[str, list[AuditInstance]] = {hotkey: [] for hotkey in sorted(miners.watched)}
     for instance in distinct(report.instances, lambda instance: instance.instance_id):
-        if miners.exports(instance.miner_hotkey, active=True):
+        if miners.exports(instance.miner_hotkey):
             ended_of_miner = ended.setdefault(instance.miner_hotkey, [])
             if instance.deleted_at and report.end - HOUR <= instance.deleted_at <= report.end:
                 ended_of_miner.append(instance)

@@ -13,7 +13,6 @@ SEAT = Table[MetagraphNode](
     METAGRAPH,
     key="hotkey",
     miner="hotkey",
-    active="incentive",
     chutes_miner_registered=Row("Whether the miner has a seat on the subnet (1).", lambda _: 1, missing=0),
     chutes_miner_blacklisted=Row(
         "Whether the miner is blacklisted (1). A blacklisted miner cannot launch and has no score.", is_blacklisted

@@ -30,7 +30,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     earned = earned_rates(answers, miners.watched) or {}
     everybody = total(earned.values())
     for hotkey, rate in sorted(earned.items()):
-        if everybody and miners.exports(hotkey, active=rate > 0):
+        if everybody and miners.exports(hotkey):
             out.add(HEADING, rate / everybody, hotkey)
 
 

@@ -54,7 +54,6 @@ SCORE = Table[Score](
     key="hotkey",
     records=_of_miners,
     miner="hotkey",
-    active="final_scores",
     chutes_miner_score_ratio=Row(
         "The miner's share of all scores: its compute units of the past day divided by those of all miners. The "
         "service computes it every 10 minutes.",

@@ -13,7 +13,6 @@ MINER = Table[MinerStats](
     key="miner_hotkey window",
     label="hotkey window",
     miner="miner_hotkey",
-    active="compute_units",
     chutes_miner_window_instances=Row(
         "Counting instances that overlap the window, including deleted ones.", "total_instances", missing=0
     ),
@@ -58,7 +57,6 @@ CHUTE = Table[MinerStats](
     label="hotkey chute_id window",
     records=lambda stats: [record for record in stats if record.chute_id is not None],
     miner="miner_hotkey",
-    active="compute_units",
     chutes_miner_chute_window_instances=Row(
         "Counting instances of the miner on the chute that overlap the window, including deleted ones.",
         "total_instances",

@@ -96,7 +96,8 @@ class Total:
         of: The values in the list, of which all must be known. Without it, the list has the records.
         where: Whether a record counts, which must be known.
         by: The group of a record, or a list of its groups, which must be known.
-        label: The label, if it is not the field. Of ``hotkey``, only exported miners have values.
+        label: The label, if it is not the field. Of ``hotkey``, only watched miners have values, or all exported
+            ones if the table declares the field with the miner.
         among: All possible groups. Without it, only a watched miner may have no record.
     """
 
@@ -161,7 +162,6 @@ class Table(Part, Generic[R]):
         label: The labels of the key, if they have other names.
         records: Makes the records of the answers, if the first is no list of them.
         miner: The field with the miner of a record, if the feed is about all miners. Only exported miners have samples.
-        active: A value that is true if the miner earns.
         metrics: The metrics by name.
     """
 
@@ -173,7 +173,6 @@ class Table(Part, Generic[R]):
         label: str = "",
         records: Callable[..., list[R]] = list,
         miner: str = "",
-        active: Value = lambda _: True,
         **metrics: Row | Total,
     ) -> None:
         self.feed = feed
@@ -181,7 +180,6 @@ class Table(Part, Generic[R]):
         self._joined = joined
         self._records = records
         self._miner = miner
-        self._active = _getter(active)
         self._miner_label = ("hotkey",) if feed.endpoint.scope != "platform" else ()
         declared = {self._declare(name, of, (label or key).split()): of for name, of in metrics.items()}
         self.rows = {metric: row for metric, row in declared.items() if not isinstance(row, Total)}
@@ -206,17 +204,15 @@ class Table(Part, Generic[R]):
         if self.key:
             records = distinct(records, self._key_of)
         hotkey = (miners.hotkey,) if self._miner_label else ()
-        # A miner with several records earns if the last one says so.
-        earns = {getattr(record, self._miner): bool(self._active(record)) for record in records if self._miner}
-        exported = {one for one in {*miners.watched, *earns} if miners.exports(one, active=earns.get(one, False))}
         for record in records:
-            if not self._miner or getattr(record, self._miner) in exported:
+            if not self._miner or miners.exports(getattr(record, self._miner)):
                 add_rows(self.rows, record, (*hotkey, *self._key_of(record)), out)
         watched = sorted(miners.watched)
+        exports = miners.exports if self._miner else miners.watched.__contains__
         self._add_missing(answers, records, watched, out)
         for metric, total in self._totals.items():
             for labels, value in total.samples(records, watched):
-                if total.label != "hotkey" or labels[0] in exported:
+                if total.label != "hotkey" or exports(str(labels[0])):
                     out.add(metric, value, *hotkey, *labels)
 
     def _add_missing(self, answers: Answers, records: list[R], watched: list[str], out: Samples) -> None:

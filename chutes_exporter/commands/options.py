@@ -244,10 +244,10 @@ def serving_options(listen: str) -> Decorator:
         ),
         _data(
             "--miners",
-            type=click.Choice(["watched", "active", "all"], case_sensitive=False),
+            type=click.Choice(["watched", "all"], case_sensitive=False),
             default=None,
-            help="Miners whose public data is exported: watched (the configured hotkeys), active (also all miners that "
-            "earn), or all. [default: watched if hotkeys are configured, otherwise all]",
+            help="Miners whose public data is exported: watched (the configured hotkeys), or all. "
+            "[default: watched if hotkeys are configured, otherwise all]",
         ),
         _data(
             "--max-series",

@@ -83,17 +83,12 @@ def _entry(collector: Collector, settings: Settings) -> Entry:
     single = next(iter(settings.watched)) if miners.choice == "watched" and len(settings.watched) == 1 else THE_PLATFORM
     keys = [key.address for key in settings.keys]
     hotkeys = {"platform": [THE_PLATFORM], "signer": keys, "miner": sorted(settings.watched)}
-
-    def tuned(feed: Feed[Any], hotkey: str) -> Feed[Any]:
-        if feed.per_chute:
-            hotkey = single
-        elif feed.endpoint.scope == "platform":
-            hotkey = THE_PLATFORM
-        return feed.of(hotkey).with_lifetimes(settings.ttl, settings.max_age)
-
     feeds: dict[str, dict[Feed[Any], None]] = {}
     for part in collector.parts:
         # Without a key, a part that needs one is left out.
         for hotkey in hotkeys[part.scope] if keys or not part.needs_key else ():
-            feeds.setdefault(hotkey, {}).update(dict.fromkeys(tuned(feed, hotkey) for feed in part.feeds))
+            for feed in part.feeds:
+                about = THE_PLATFORM if feed.endpoint.scope == "platform" else hotkey
+                wanted = feed.of(single if feed.per_chute else about).with_lifetimes(settings.ttl, settings.max_age)
+                feeds.setdefault(hotkey, {})[wanted] = None
     return Entry(collector, miners, {hotkey: tuple(needed) for hotkey, needed in feeds.items()})

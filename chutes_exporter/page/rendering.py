@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from chutes_exporter.collectors import Answers
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.page.exposition import lines
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
 
     Snapshots = Mapping[Feed[Any], Snapshot[Any]]
     """The known answers."""
-
-_log = structlog.get_logger("exporter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +37,6 @@ class Renderer:
         self._plan = plan
         self._max_series = max_series
         self._kept: dict[tuple[Entry, Format], Lines] = {}
-        self._cut = ""
 
     def render(self, snapshots: Snapshots, form: Format) -> dict[Entry, Lines]:
         """Return the lines of each collector.
@@ -58,7 +53,6 @@ class Renderer:
             else:
                 room -= rendered.series
             made[entry] = self._kept[entry, form] = rendered
-        self._log_cut(made)
         return made
 
     def _kept_or_made(self, entry: Entry, snapshots: Snapshots, form: Format, room: int) -> Lines:
@@ -72,18 +66,6 @@ class Renderer:
         succeeded = collect(entry, snapshots, samples)
         body = None if samples.overflowed else lines(samples.collect(), form)
         return Lines(versions, body, samples.count, succeeded)
-
-    def _log_cut(self, made: Mapping[Entry, Lines]) -> None:
-        """Log which collectors are left out, if they are others than before."""
-        cut = " ".join(sorted(entry.collector.name for entry, rendered in made.items() if rendered.body is None))
-        if cut != self._cut:
-            self._cut = cut
-            _log.warning(
-                "collectors left out, to stay below --max-series" if cut else "no collector is left out any more",
-                collectors=cut,
-                series=sum(rendered.series for rendered in made.values()),
-                max_series=self._max_series,
-            )
 
 
 def collect(entry: Entry, snapshots: Snapshots, out: Samples) -> dict[str, bool]:

@@ -43,8 +43,7 @@ def test_an_end_outside_the_hour_does_not_count(at: str | None) -> None:
 def test_a_miner_that_nobody_watches_is_exported_only_if_chosen() -> None:
     theirs = ENDED | {"miner_hotkey": "other"}
     assert run(theirs) == {}
-    for miners in ("active", "all"):
-        assert run(theirs, miners=miners)[f"{LOST}{{hotkey=other,window=1h}}"] == 3600
+    assert run(theirs, miners="all")[f"{LOST}{{hotkey=other,window=1h}}"] == 3600
 
 
 def test_a_multiplier_that_is_unknown_or_without_end_hides_only_the_lost_units() -> None:
