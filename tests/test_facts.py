@@ -1,4 +1,4 @@
-"""The page of a real exporter against the true values of a recorded world, which no answer and no code of ours made.
+"""A real exporter and its commands against the true values of a recorded world, which no code of ours made.
 
 ``expected.json`` lies beside recorded answers and says what was true of the world that they tell of, as its database
 has it. The service computes sums over time some seconds before it answers, so those differ by as much.
@@ -7,17 +7,18 @@ has it. The service computes sums over time some seconds before it answers, so t
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.recorded import DIRECTORIES, Miner, raw_json
+from tests.commands.support import Target, run
+from tests.recorded import DIRECTORIES, WORLD_F, Miner, raw_json, shifted
 from tests.support import Page, recording, replay, scrape, series, served
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.test_launch import in_vain
 
 WINDOWS = {"past_hour": "1h", "past_day": "1d", "all": "7d"}
 PARTS = {"instances": "instances", "bounties": "bounties", "compute_seconds": "seconds", "compute_units": "units"}
@@ -48,6 +49,10 @@ class World:
     def mine(self, name: str, **labels: str) -> float | None:
         """Return a sample about the miner with the key, None where there is none."""
         return self.page.get(series(name, hotkey=self.hotkey, **labels))
+
+    def labels(self, name: str) -> list[dict[str, str]]:
+        """Return the labels of a metric's samples."""
+        return [dict(labels) for metric, labels in self.page if metric == name]
 
     def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
         """Return a metric's samples by one of their labels; other labels are given."""
@@ -107,6 +112,33 @@ NUMBERS = {
     "active_instances": "chutes_platform_active_instances",
 }
 """Metrics that are a number of the truth, or how many things a list of it has."""
+NOT_SHOWN = {
+    "test_miner": "the miner of these",
+    "incentive_sum_raw": "the sum by which shares are divided",
+    "seats_with_incentive": "how many of incentive_share are not 0",
+    "sql_now": "the time to which sums belong",
+    "gpus_without_server": "no answer and no metric has them: a GPU's server is a label",
+    "instances_billing_stopped": "empty in both worlds",
+    "earning_rate_of_disabled": "a part of heading_share",
+    "disabled_multiplier_per_miner": "a part of heading_share",
+    "heading_share_without_disabled": "a part of heading_share",
+    "heading_share_visible": "a heading without instances that were activated after the report, which are seen now",
+    "thrash_cooldowns": "the rule was removed: always empty",
+    "launch_summary": "a summary of launch",
+    "ended_between_hour_and_report": "no report has them: the next one will",
+    "score_units_at_newest_report": "no command sums what reports count: /miner/scores has it",
+    "legacy_tee_servers": "the rule about them is gone",
+    "failed_starts_24h": "ended lists each of them",
+    "about": "explains the keys",
+}
+"""The keys that nothing shows, each with the reason."""
+
+
+@pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
+def test_each_true_number_is_read_by_a_test_or_has_a_reason(directory: Path) -> None:
+    tests = "".join(Path(__file__).with_name(f"test_{name}.py").read_text() for name in ("facts", "launch", "ended"))
+    for key in json.loads(recording(directory, "expected")):
+        assert f'"{key}"' in tests, key
 
 
 @pytest.mark.parametrize("key", VALUES)
@@ -126,6 +158,11 @@ async def test_each_number_is_the_true_one(world: World, key: str) -> None:
     true = world.true[key]
     ((_, found),) = ((labels, value) for (name, labels), value in world.page.items() if name == NUMBERS[key])
     assert found == (true if isinstance(true, int) else len(true))
+
+
+async def test_the_rate_of_the_platform_is_that_of_all_miners(world: World) -> None:
+    rates = world.true["earning_rate_per_miner"].values()
+    assert world.page[series("chutes_platform_active_compute_multiplier")] == pytest.approx(sum(rates))
 
 
 async def test_scores_have_the_services_parts(world: World) -> None:
@@ -169,20 +206,8 @@ async def test_stats_of_each_chute_are_the_miners(world: World, field: str) -> N
 
 async def test_jobs_that_are_over_or_claimed_do_not_wait(world: World) -> None:
     true = world.true["jobs"]
-    waiting = [job for job in world.raw["jobs"] if job["finished_at"] is None and job["miner_hotkey"] is None]
-    listed = {chute["chute_id"] for chute in world.raw["chutes"]}
-    abandoned = [job for job in waiting if len(job["miner_history"]) >= 15 or job["chute_id"] not in listed]
-    assert true["waiting"] == len(waiting)
-    waiting = [job for job in waiting if job not in abandoned]
-    assert world.page[series("chutes_jobs_waiting")] == len(waiting)
-    assert world.page[series("chutes_jobs_abandoned")] == len(abandoned)
-    tried = [job for job in waiting + abandoned if world.hotkey in job["miner_history"]]
-    assert true["waiting_tried_by_test_miner"] == len(tried)
-    assert world.mine("chutes_jobs_tried") == len([job for job in tried if job in waiting])
+    assert true["waiting"] == world.page[series("chutes_jobs_waiting")] + world.page[series("chutes_jobs_abandoned")]
     assert world.mine("chutes_jobs_stuck") == len(true["stuck_with_test_miner"])
-    assert {dict(labels)["job_id"] for name, labels in world.page if name == "chutes_job_info"} == {
-        job["job_id"] for job in waiting
-    }
 
 
 async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
@@ -199,7 +224,12 @@ async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
     nested = {key: value for key, value in true.items() if isinstance(value, dict)}
     flat = {f"{gpu} {state}": count for gpu, states in nested.items() for state, count in states.items()}
     assert +by_model == (flat or true)
-    assert found.total() == len(world.true["gpu_state"])
+    states = world.true["gpu_state"]
+    assert {has["gpu_id"]: has["state"] for has in world.labels("chutes_gpu_state_info")} == states
+    held = {gpu: state in ("earning", "starting", "disabled") for gpu, state in states.items()}
+    assert world.by("gpu_id", "chutes_gpu_in_use", hotkey=world.hotkey) == held
+    active = {gpu: state == "earning" for gpu, state in states.items()}
+    assert world.by("gpu_id", "chutes_gpu_active", hotkey=world.hotkey) == active
 
 
 async def test_disabled_instances_are_not_starting(world: World) -> None:
@@ -218,7 +248,7 @@ async def test_disabled_instances_are_not_starting(world: World) -> None:
 
 
 async def test_instances_say_who_is_billed_and_their_version(world: World) -> None:
-    infos = [dict(labels) for name, labels in world.page if name == "chutes_instance_info"]
+    infos = world.labels("chutes_instance_info")
     assert {one["instance_id"] for one in infos if "billed_to" in one} == set(world.true["instances_private"])
     versions = {one["chute_id"]: one["version"] for one in world.raw["chutes"]}
     old = {one["instance_id"] for one in infos if one["version"] != versions[one["chute_id"]]}
@@ -275,6 +305,7 @@ async def test_the_newest_maintenance_window_tells_which_servers_are_older_than_
     finished = set(true["servers_needing_upgrade"]) - set(true["servers_needing_upgrade_now"]) or held
     assert world.mine("chutes_maintenance_slots_in_use") == len(finished)
     assert finished <= held
+    assert world.mine("chutes_maintenance_older_slots_in_use") == len(held - finished)
 
 
 async def test_versions_of_tee_servers_are_compared_with_what_boots(world: World) -> None:
@@ -310,7 +341,86 @@ async def test_images_chutes_and_gpus_are_counted(world: World) -> None:
     images = world.by("status", "chutes_images")
     words = {"built": "built and pushed", "pending": "pending build"}
     assert {words.get(status, status): count for status, count in images.items() if count} == true["images_by_status"]
-    disabled = [dict(labels)["disabled"] for name, labels in world.page if name == "chutes_chute_info"]
+    disabled = [labels["disabled"] for labels in world.labels("chutes_chute_info")]
     assert (len(disabled), disabled.count("true")) == (true["chutes"], true["chutes_disabled"])
     for gpu, states in true["supply"]["platform"].items():
         assert world.by("state", "chutes_platform_gpus", gpu=gpu) == states
+
+
+async def run_json(command: str, role: str = "test_miner", directory: Path = WORLD_F) -> dict[str, Any]:
+    """Run a command on a world as of now; returns its JSON."""
+    meta = json.loads(recording(directory, "meta"))
+    variables = {"MINER_SS58": meta[role], "MINER_SEED": meta["invented_seeds"][meta[role]]}
+    bodies = shifted(Miner(directory, "test_miner").bodies(), time.time() - meta["recorded_at"])
+    async with served(replay(bodies)) as url:
+        _, output, errors = await run(Target(url), command, "--json", variables=variables)
+    assert not errors
+    found: dict[str, Any] = json.loads(output)
+    return found
+
+
+@pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
+async def test_advise_offers_what_the_service_lets_become_active(directory: Path) -> None:
+    true = json.loads(recording(directory, "expected"))
+    found = await run_json("advise", directory=directory)
+    (miner,) = found["miners"]
+    assert {
+        model["gpu"]: (
+            {offer["chute_id"] for offer in model["runnable"]},
+            model["idle"],
+            model["in_maintenance"],
+            model["on_one_server"],
+        )
+        for model in miner["idle"]
+    } == {
+        gpu: (
+            {chute for chute in model["runnable_chutes"] if not in_vain(true["launch"][chute])},
+            model["idle"],
+            model["idle_in_maintenance"],
+            max(server["free"] for server in model["servers"] if not server["in_maintenance"]),
+        )
+        for gpu, model in true["launch_models"].items()
+    }
+
+
+async def test_status_says_which_idle_gpus_can_be_used_now() -> None:
+    true = json.loads(recording(WORLD_F, "expected"))
+    found = await run_json("status")
+    findings = {one["kind"]: one for one in found["findings"]}
+    now: Counter[str] = Counter()
+    waiting: Counter[str] = Counter()
+    for server in true["launch_servers"]:
+        kind = "for TEE chutes" if server["tee"] else "for chutes without TEE"
+        for gpu, count in server["free_gpus"].items():
+            if server["in_maintenance"]:
+                waiting[gpu] += count
+            else:
+                now[f"{gpu} {kind}"] += count
+    assert (findings["idle_gpus"]["count"], now.total()) == (17, 17)
+    assert findings["idle_gpus"]["things"] == [f"{count} {kind}" for kind, count in sorted(now.items())]
+    assert findings["idle_gpus_in_maintenance"]["count"] == waiting.total() == 8
+    assert findings["idle_gpus_in_maintenance"]["things"] == [
+        f"{count} {gpu}" for gpu, count in sorted(waiting.items())
+    ]
+    things = {kind: {thing.partition(" (")[0] for thing in one["things"]} for kind, one in findings.items()}
+    servers = {row["server_id"]: row["name"] for row in true["launch_servers"]}
+    in_slot = {servers[server] for server in true["servers_in_maintenance"]}
+    assert things["maintenance"] == things["older_slots"] == in_slot
+    # One of the two slots is of an older window. The world has no answer that tells which.
+    assert findings["older_slots"]["count"] == 1
+    # The recorded report is long overdue, too.
+    slots = {gap["feed"] for gap in found["not_known"]} - {"audit_report"}
+    assert slots == {f"server_slot of {name}" for name in in_slot}
+    needed = {servers[server] for server in true["in_maintenance_window"]["servers_needing_upgrade"]}
+    assert things["upgrades"] == needed - in_slot
+    candidate = {row["name"] for row in true["servers_that_cannot_boot"] if "rc" in row["version"]}
+    refused = {row["name"] for row in true["servers_that_cannot_boot"]} - candidate
+    assert things["versions_refused"] == refused
+    strict = {row["name"] for row in true["servers_that_cannot_boot_with_the_default_least_version"]}
+    assert things["uncertain_versions"] == candidate | (strict - refused)
+
+
+async def test_status_tells_a_blacklisted_miner_what_comes_first() -> None:
+    findings = {one["kind"]: one for one in (await run_json("status", "blacklisted_miner"))["findings"]}
+    assert findings["blacklisted"]["advice"] == "First ask the operators of Chutes to end it. Reason"
+    assert "idle_gpus" not in findings

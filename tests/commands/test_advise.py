@@ -1,4 +1,4 @@
-"""The command ``advise``, on the recorded world. tests/test_expected.py compares its offers with the truth."""
+"""The command ``advise``, on the recorded world. tests/test_facts.py compares its offers with the truth."""
 
 from __future__ import annotations
 
