@@ -159,7 +159,7 @@ class Credentials:
     warnings: tuple[str, ...]
 
 
-_SECRETS = {"MINER_SEED": Hotkey.from_seed, "MINER_PRIVATE_KEY": Hotkey.from_private_key}
+_SECRETS = ("MINER_SEED", "MINER_PRIVATE_KEY")
 """The variables that bring a key with the address in MINER_SS58."""
 
 
@@ -197,7 +197,7 @@ def _environment_key(environment: Mapping[str, str], *, is_only_source: bool) ->
     if secrets:
         (name,) = secrets
         address = environment.get("MINER_SS58", "").strip()
-        return _SECRETS[name](environment[name], address=address, source=f"{name} and MINER_SS58")
+        return Hotkey.from_seed(environment[name], address=address, source=f"{name} and MINER_SS58")
     if is_only_source and environment.keys() & {"MINER_SS58", *_SECRETS}:
         raise HotkeyError(
             f"MINER_SS58 needs a key: set {' or '.join(_SECRETS)}, which the miners' Secret has as seed or privateKey. "

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import msgspec
 from bittensor_core import (
     CRYPTO_SR25519,
     KeyfileError,
@@ -27,8 +26,6 @@ Purpose = Literal["miner", "tee"]
 """The word at the end of a signed message. The service accepts a signature only where it expects its word."""
 
 _ADDRESS_LENGTH = 48
-_SECRETS = ("secretPhrase", "secretSeed", "privateKey")
-"""The fields of a hotkey file that hold a key."""
 _COLD_NAMES = frozenset({"coldkey", "coldkeypub", "coldkeypub.txt"})
 
 
@@ -69,30 +66,21 @@ class Hotkey:
         return f"Hotkey({self.address})"
 
     @classmethod
-    def from_seed(cls, seed: str, *, address: str | None = None, source: str = "seed") -> Self:
-        """Make the key of a secret seed.
+    def from_seed(cls, secret: str, *, address: str | None = None, source: str = "seed") -> Self:
+        """Make the key of a secret seed or a private key.
 
         Args:
-            seed: 64 hexadecimal digits, with or without ``0x``.
-            address: The SS58 address that the seed must belong to. None skips this check.
-            source: Origin of the seed, for messages.
+            secret: The 64 hexadecimal digits of a seed, or 128 of a private key, with or without ``0x``.
+            address: The SS58 address that the key must belong to. None skips this check.
+            source: Origin of the secret, for messages.
 
         Raises:
-            HotkeyError: The seed is malformed or belongs to another address.
+            HotkeyError: The secret is malformed or belongs to another address.
         """
-        return cls._from_digits("seed", 64, seed.strip(), address, source)
-
-    @classmethod
-    def from_private_key(cls, private_key: str, *, address: str, source: str) -> Self:
-        """Make the key of a private key of 128 hexadecimal digits. It is like :meth:`from_seed` otherwise."""
-        return cls._from_digits("private key", 128, private_key.strip(), address, source)
-
-    @classmethod
-    def _from_digits(cls, what: str, length: int, digits: str, address: str | None, source: str) -> Self:
-        """Make the key of hexadecimal digits, which are ``what``. The address is checked unless it is None."""
-        if not _is_hex(digits, length):
+        digits = secret.strip()
+        if not re.fullmatch(r"(0x)?([0-9a-fA-F]{64}){1,2}", digits):
             raise HotkeyError(
-                f"{source}: the {what} must be {length} hexadecimal digits, with or without 0x, without quotes"
+                f"{source}: a seed has 64 hexadecimal digits and a private key 128, with or without 0x, without quotes"
             )
         try:
             key = cls(Keypair.create_from_private_key(digits))
@@ -136,12 +124,14 @@ class Hotkey:
             pair.sign(b"")
         except (KeyfileError, ValueError):
             # Omit the library's message: it may quote the file.
-            raise HotkeyError(f"{source} {_why_refused(content)}") from None
+            pair = None
+        # Without an address, half a private key looks like the seed of another key.
+        if pair is None or pair.ss58_address.encode() not in content:
+            raise HotkeyError(
+                f"{source} has no key that belongs to its ss58Address: use the file of a hotkey as the wallet wrote it"
+            )
         if pair.crypto_type != CRYPTO_SR25519:
             raise HotkeyError(f"{source} has a key of the type ed25519: Chutes accepts only those of the type sr25519")
-        if pair.ss58_address.encode() not in content:
-            # Without an address, half a private key looks like the seed of another key.
-            raise HotkeyError(f"{source} lacks ss58Address: use the file of a hotkey as the wallet wrote it")
         return cls(pair)
 
     def headers(self, nonce: int, purpose: Purpose = "miner") -> dict[str, str]:
@@ -152,30 +142,6 @@ class Hotkey:
             "X-Chutes-Nonce": str(nonce),
             "X-Chutes-Signature": self._pair.sign(message).hex(),
         }
-
-
-def _is_hex(text: str, digits: int) -> bool:
-    return re.fullmatch(f"(?:0x)?[0-9a-fA-F]{{{digits}}}", text) is not None
-
-
-def _why_refused(content: bytes) -> str:
-    """Return what is wrong with the content of a hotkey file that has no usable key, without quoting it."""
-    try:
-        fields = msgspec.json.decode(content, type=dict[str, Any])
-    except (ValueError, RecursionError):
-        return "is not a hotkey file: use the JSON file that the wallet wrote"
-    if not any(fields.get(name) for name in _SECRETS):
-        return f"has only public parts: use the file of a hotkey with {', '.join(_SECRETS[:-1])} or {_SECRETS[-1]}"
-    for name, digits in (("secretSeed", 64), ("privateKey", 128)):
-        if fields.get(name) and not _is_hex(str(fields[name]), digits):
-            return f"has a malformed {name}: it must be {digits} hexadecimal digits, with or without 0x"
-    # If the key can be read without its address, the address is what is wrong.
-    fields.pop("ss58Address", None)
-    try:
-        pair = deserialize_keypair_from_keyfile_data(msgspec.json.encode(fields))
-    except (KeyfileError, ValueError):
-        return "has a malformed key: use the file as the wallet wrote it"
-    return f"has a key that does not belong to its ss58Address, but to {pair.ss58_address}: use the file of one hotkey"
 
 
 def verify_headers(address: str, nonce: str, signature: str, purpose: Purpose = "miner") -> bool:
