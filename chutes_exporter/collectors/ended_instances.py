@@ -14,7 +14,7 @@ from chutes_exporter.rules.losses import (
     end_reason,
     ended_counts,
     lost_compute_units,
-    multiplier_before_end,
+    records_before_end,
 )
 from chutes_exporter.rules.sums import total
 
@@ -71,9 +71,10 @@ def _lost(instance: AuditInstance, report: AuditReport) -> float | None:
     key = instance.instance_id
     records = [record for record in report.multipliers if record.instance_id == key]
     earlier = [record for record in report.earlier_multipliers if record.instance_id == key]
-    before = multiplier_before_end(instance, records, {one.started_at: one.compute_multiplier for one in earlier})
+    before = records_before_end(instance, records, {one.started_at: one.compute_multiplier for one in earlier})
     whole_life = ComputeRecord(key, instance.created_at, instance.compute_multiplier)
-    return lost_compute_units(instance, [whole_life], {instance.created_at: before}, report.end)
+    last_multiplier = before[-1].compute_multiplier if before else None
+    return lost_compute_units(instance, [whole_life], {instance.created_at: last_multiplier}, report.end)
 
 
 COLLECTOR = Collector(

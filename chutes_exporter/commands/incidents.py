@@ -148,7 +148,7 @@ class Ledger:
         """Return whether the report of an hour may have multipliers of an ended instance that are not known yet.
 
         If the miner deleted it, an older report has its last multiplier before the service cut it (see
-        :func:`multiplier_before_end`). If it lost its score, each second needs a multiplier.
+        :func:`records_before_end`). If it lost its score, each second needs a multiplier.
         """
         if instance.activated_at is None:
             return False

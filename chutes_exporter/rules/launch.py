@@ -134,14 +134,17 @@ def launch_refusal(
     ``seat`` is the miner's, and ``runs_tee`` whether it has an active instance of a TEE chute.
     """
     gpus = None if chute.node_selector is None else chute.node_selector.gpu_count
+    room_reason, no_room = _refused_by_room(chute, instances)
     checks: dict[LaunchRefusal, bool | None] = {
         "not_registered": seat is None,
         "blacklisted": seat is not None and is_blacklisted(seat),
         "disabled": None if chute.disabled is UNSET else bool(chute.disabled),
-        **_refused_by_room(chute, instances, runs_tee=runs_tee),
+        room_reason: no_room,
         "tee_mismatch": None if None in (chute.tee, server.tee) else chute.tee != server.tee,
         "in_maintenance": server.in_maintenance,
         "too_many_gpus": None if gpus is None else gpus > server.free_gpus,
+        # Without TEE, the service looks at the miner's past too, which no endpoint shows.
+        "unknown": None if follows_private_rules(chute) and not (chute.tee or runs_tee) else False,
     }
     for reason, refused in checks.items():
         if refused:
@@ -149,23 +152,17 @@ def launch_refusal(
     return "unknown" if None in checks.values() else None
 
 
-def _refused_by_room(chute: Chute, instances: ChuteInstances, *, runs_tee: bool) -> dict[LaunchRefusal, bool | None]:
-    """Return whether the number of instances refuses one more, by reason. None is unknown."""
-    active, target = instances.active, instances.target
-    private = follows_private_rules(chute)
-    if private is None or active is None or target is None:
-        return {"unknown": None}
+def _refused_by_room(chute: Chute, instances: ChuteInstances) -> tuple[LaunchRefusal, bool | None]:
+    """Return why the number of instances can refuse one more, and whether it does. None is unknown."""
+    active, target = instances.active or 0, instances.target or 0
     room = launch_room(chute, instances)
-    if private:
-        return {
-            "no_bounty": active == 0 and not instances.bounty,
-            "target_expired": active > 0 and instances.target_expired,
-            # With a target of 0, the service accepts the launch and refuses the activation.
-            "no_room": active > 0 and active >= target,
-            # Without TEE, the service looks at the miner's past too, which no endpoint shows.
-            "unknown": False if chute.tee or runs_tee else None,
-        }
-    return {"no_room": active >= target, "enough_starting": None if room is None else room <= 0}
+    refused = None if room is None else room <= 0
+    if not follows_private_rules(chute):
+        return "no_room" if active >= target else "enough_starting", refused
+    if not active:
+        return "no_bounty", refused
+    # With a target of 0, the service accepts the launch and refuses the activation.
+    return "target_expired" if instances.target_expired else "no_room", refused
 
 
 def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
@@ -185,6 +182,6 @@ def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
     if private and instances.target_expired:
         return 0
     room = target - active
-    if private or chute.tee is False:
+    if private or chute.tee is False or room <= 0:
         return room
     return None if chute.tee is None or starting is None else min(room, room + 1 - starting)

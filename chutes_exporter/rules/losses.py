@@ -42,10 +42,10 @@ def ended_counts(instance: AuditInstance) -> bool:
     return secured or kept or bool(instance.valid_termination)
 
 
-def multiplier_before_end(
+def records_before_end(
     instance: AuditInstance, records: Iterable[ComputeRecord], earlier: Mapping[float, float | None]
-) -> float | None:
-    """Return the multiplier that an instance had when it was deleted, None if it is unknown.
+) -> list[ComputeRecord] | None:
+    """Return the multipliers of an instance before it was deleted, None if the last one is unknown.
 
     If a miner deletes the last active instance of a chute on the platform, the service first cuts the multiplier of
     the open record: it multiplies it by 0 (private) or 0.1. Reports made before that still have the uncut one. For a
@@ -55,17 +55,16 @@ def multiplier_before_end(
     the start of their record.
     """
     ordered = sorted(records, key=lambda record: record.started_at)
-    if not ordered:
+    if instance.activated_at is None or end_reason(instance.deletion_reason) != "miner":
+        return ordered
+    if not ordered or (multiplier := ordered[-1].compute_multiplier) is None:
         return None
     *older, last = ordered
-    if end_reason(instance.deletion_reason) != "miner" or last.compute_multiplier is None:
-        return last.compute_multiplier
     uncut = earlier.get(last.started_at) or (older[-1].compute_multiplier if older else None)
     if uncut is None:
         # Only an instance that lost its score anyway needs no comparison, unless 0 shows a cut.
-        needs_comparison = ended_counts(instance) or last.compute_multiplier == 0
-        return None if needs_comparison else last.compute_multiplier
-    return uncut if last.compute_multiplier < _CUT_BELOW * uncut else last.compute_multiplier
+        return None if ended_counts(instance) or multiplier == 0 else ordered
+    return [*older, replace(last, compute_multiplier=uncut)] if multiplier < _CUT_BELOW * uncut else ordered
 
 
 def is_last_of_chute(
@@ -73,15 +72,10 @@ def is_last_of_chute(
 ) -> bool | None:
     """Return whether a miner deleted its instance as the last active one of its chute, None if it is unknown.
 
-    The service does not say so, but then cuts the multiplier of the newest record. A cut multiplier differs from
-    :func:`multiplier_before_end`, which has the same arguments.
+    The service does not say so, but cuts a multiplier. The arguments are those of :func:`records_before_end`.
     """
-    if instance.activated_at is None or end_reason(instance.deletion_reason) != "miner":
-        return False
-    before = multiplier_before_end(instance, records, earlier)
-    if before is None:
-        return None
-    return before != max(records, key=lambda record: record.started_at).compute_multiplier
+    before = records_before_end(instance, records, earlier)
+    return None if before is None else not set(before) <= set(records)
 
 
 def lost_compute_units(
@@ -90,21 +84,16 @@ def lost_compute_units(
     """Return the compute units that an ended instance had scored in the 24 hours before now, and lost by its end.
 
     Unless there is exactly one multiplier for each second, the units are unknown. The arguments are those of
-    :func:`multiplier_before_end`.
+    :func:`records_before_end`.
     """
     if instance.activated_at is None or (instance.deleted_at or now) <= now - DAY:
         return 0.0
-    counts, is_last = ended_counts(instance), is_last_of_chute(instance, records, earlier)
-    if is_last is None:
+    before, counts = records_before_end(instance, records, earlier), ended_counts(instance)
+    if before is None:
         return None
-    if counts and not is_last:
+    if counts and set(before) == set(records):
         return 0.0
-    uncut = list(records)
-    if is_last:
-        last = max(records, key=lambda record: record.started_at)
-        uncut.remove(last)
-        uncut.append(replace(last, compute_multiplier=multiplier_before_end(instance, records, earlier)))
-    scored = _compute_units(instance, uncut, now)
+    scored = _compute_units(instance, before, now)
     # One that still counts keeps the units with the cut multiplier.
     kept = _compute_units(instance, records, now) if counts else 0.0
     return None if scored is None or kept is None else scored - kept
