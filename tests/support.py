@@ -119,7 +119,7 @@ def names(page: Page) -> set[str]:
 
 def asked_by(exporter: Exporter) -> set[str]:
     """Return the names of the feeds with a request in flight."""
-    return {state.feed.name for state in exporter.feeds.states().values() if state.under_way}
+    return {state.feed.name for state in exporter.feeds.states().values() if state.flight}
 
 
 def hold(exporter: Exporter, endpoint: str) -> asyncio.Event:

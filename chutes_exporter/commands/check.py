@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from chutes_exporter.api.client import Answer
     from chutes_exporter.api.records import MetagraphNode
     from chutes_exporter.config import Credentials, Settings
-    from chutes_exporter.feeds.doubt import Reason
     from chutes_exporter.feeds.feed import Feed
 
 Results = dict["Feed[Any]", tuple["Answer[Any] | None", "Line"]]
@@ -196,7 +195,7 @@ async def _ask_all(requests: Requests, feeds: Collection[Feed[Any]]) -> Results:
     return dict(zip(feeds, await asyncio.gather(*(_ask(requests, feed) for feed in feeds)), strict=True))
 
 
-def _doubt(feed: Feed[Any], results: Results) -> Reason | None:
+def _doubt(feed: Feed[Any], results: Results) -> str | None:
     """Return the reason to doubt an answer, which is compared with those of other feeds."""
     answer, *others = (results.get(one, (None, None))[0] for one in (feed, *feed.evidence))
     values = [other and other.value for other in others]

@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import cachetools
 import structlog
 
 from chutes_exporter.api.errors import ApiError, NotFoundError, UnavailableError
@@ -32,7 +31,6 @@ _log = structlog.get_logger("feeds")
 _FIRST_BACKOFF = 5.0
 _MAX_BACKOFF = 120.0
 _MAX_RETRY_AFTER = 24 * 3600.0
-_MAX_FEEDS = 8192
 _EVIDENCE_WAIT = 0.5
 _OVERDUE = "The service answers, but makes no new data. If this continues, report it to the operators of the service."
 
@@ -42,47 +40,48 @@ class FeedState:
     """The state of a feed.
 
     Attributes:
-        up: Whether its last request succeeded. None until the first request ends, and while the endpoint is missing.
-        last_success: Unix time at which the newest good answer was requested, or None.
-        last_error: Error of the last request, or None if it succeeded.
-        last_failure: Unix time and error of the newest failure, even if a request succeeded since.
-        failures: Number of failed requests in a row.
         since: Unix time from which readings are counted.
         snapshot: The newest good answer within its maximum age.
-        fresh: Whether the snapshot needs no newer answer: the last request succeeded, and none is due.
+        last_success: Unix time at which the newest good answer was requested, or None.
+        last_failure: Unix time and error of the newest failure, even if a request succeeded since.
+        failures: Number of failed requests in a row.
+        flight: The request in flight.
     """
 
     feed: Feed[Any]
-    up: bool | None = None
-    last_success: float | None = None
-    last_error: BaseException | None = None
-    last_failure: tuple[float, BaseException] | None = None
-    failures: int = 0
     since: float = 0.0
     results: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(RESULTS, 0))
-    # Monotonic times. The cache backs off until closed_until.
-    fresh_until: float = 0.0
-    closed_until: float = 0.0
-    # Set in the copies that :meth:`FeedCache.states` returns.
     snapshot: Snapshot[Any] | None = None
-    under_way: bool = False
-    fresh: bool = False
+    last_success: float | None = None
+    last_failure: tuple[float, BaseException] | None = None
+    failures: int = 0
+    flight: asyncio.Task[None] | None = None
+    # Monotonic times. The snapshot is dropped at drop_at. The cache backs off until closed_until.
+    fresh_until: float = 0.0
+    drop_at: float = 0.0
+    closed_until: float = 0.0
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """Error of the last request, or None if it succeeded."""
+        return self.last_failure[1] if self.last_failure is not None and self.failures else None
 
     @property
     def missing(self) -> bool:
         """Whether the feed is off because the deployment does not have its endpoint."""
         return isinstance(self.last_error, MissingEndpointError)
 
+    @property
+    def up(self) -> bool | None:
+        """Whether the last request succeeded. None until the first request ends, and while the endpoint is missing."""
+        is_unknown = self.missing or (self.last_success is None and not self.failures)
+        return None if is_unknown else not self.failures
 
-def _overdue(feed: Feed[Any], snapshot: Snapshot[Any]) -> float:
-    """Return the seconds from the time at which a newer answer was due to the request of this one, maybe negative.
-
-    It raises UnavailableError if the newer one had been due for the maximum age.
-    """
-    overdue = 0.0 if feed.due is None else snapshot.at - feed.due(snapshot.answer.value)
-    if overdue > feed.max_age:
-        raise UnavailableError(f"a new answer has been due for {overdue:.0f} s", advice=_OVERDUE)
-    return overdue
+    @property
+    def fresh(self) -> bool:
+        """Whether the snapshot needs no newer answer: the last request succeeded, and no reader waits for another."""
+        readers_wait = self.flight is not None and not self.feed.in_background
+        return self.snapshot is not None and not self.failures and not readers_wait
 
 
 class DeadlineError(Exception):
@@ -118,29 +117,20 @@ class FeedCache:
         self._version = 0
         self._states: dict[Feed[Any], FeedState] = {}
         self._changed: list[FeedState] = []
-        # Drops each answer at its maximum age.
-        self._snapshots: cachetools.TLRUCache[Feed[Any], Snapshot[Any]] = cachetools.TLRUCache(
-            _MAX_FEEDS, ttu=self._expiry, timer=monotonic
-        )
-        self._flights: dict[Feed[Any], asyncio.Task[None]] = {}
-
-    def _expiry(self, feed: Feed[Any], snapshot: Snapshot[Any], _now: float) -> float:
-        # An answer ages from the time at which a newer one is due.
-        return snapshot.monotonic_at + self._states[feed].feed.max_age - max(0.0, _overdue(feed, snapshot))
 
     def states(self) -> dict[Feed[Any], FeedState]:
-        """Return the state of every feed at this moment."""
-        now = self._monotonic()
-        states = {feed: replace(state, results=dict(state.results)) for feed, state in self._states.items()}
-        for feed, state in states.items():
-            state.snapshot, state.under_way = self.peek(feed), feed in self._flights
-            readers_wait = now >= state.fresh_until and state.under_way and not feed.in_background
-            state.fresh = state.snapshot is not None and state.last_error is None and not readers_wait
-        return states
+        """Return the state of every feed at this moment. Answers beyond their maximum age leave memory."""
+        return {
+            feed: replace(state, snapshot=self.peek(feed), results=dict(state.results))
+            for feed, state in self._states.items()
+        }
 
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
         """Return a feed's newest good answer within its maximum age, without a request."""
-        return self._snapshots.get(feed)
+        state = self._states.get(feed)
+        if state is not None and self._monotonic() >= state.drop_at:
+            state.snapshot = None
+        return None if state is None else state.snapshot
 
     def expire(self, feed: Feed[Any]) -> None:
         """Make the next reading of a feed send a request, even if its answer is fresh."""
@@ -153,10 +143,9 @@ class FeedCache:
     def forget(self, feeds: Iterable[Feed[Any]]) -> None:
         """Forget feeds, and cancel their requests in flight."""
         for feed in feeds:
-            self._states.pop(feed, None)
-            self._snapshots.pop(feed, None)
-            if (flight := self._flights.pop(feed, None)) is not None:
-                flight.cancel()
+            state = self._states.pop(feed, None)
+            if state is not None and state.flight is not None:
+                state.flight.cancel()
 
     async def read(self, feed: Feed[T], timeout: float) -> Reading[T]:
         """Return the feed's answer, and request it first if it is not fresh.
@@ -178,14 +167,14 @@ class FeedCache:
 
     async def _read(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
         """Read a feed from the cache, or by waiting for a request in flight, or for a new one unless it backs off."""
-        snapshot, flight = self.peek(feed), self._flights.get(feed)
+        snapshot = self.peek(feed)
         if snapshot is not None and self._monotonic() < state.fresh_until:
             return Reading(snapshot, "hit")
-        result: Result = "miss" if flight is None else "coalesced"
-        if flight is None and self._monotonic() >= state.closed_until:
-            flight = self._flights[feed] = asyncio.create_task(self._fly(feed, state))
+        result: Result = "miss" if state.flight is None else "coalesced"
+        if state.flight is None and self._monotonic() >= state.closed_until:
+            state.flight = asyncio.create_task(self._fly(feed, state))
         error = state.last_error
-        if flight is not None:
+        if (flight := state.flight) is not None:
             if feed.in_background and snapshot is not None and error is None:
                 return Reading(snapshot, "hit")
             # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
@@ -204,23 +193,24 @@ class FeedCache:
         at, monotonic_at = self._clock(), self._monotonic()
         try:
             answer = await self._believable_answer(feed)
-            snapshot = Snapshot(answer, self._version + 1, at, monotonic_at)
-            overdue = _overdue(feed, snapshot)
+            # Until a newer answer is due, this one is fresh. Then it begins to age.
+            due_in = 0.0 if feed.due is None else feed.due(answer.value) - at
+            if -due_in > feed.max_age:
+                raise UnavailableError(f"a new answer has been due for {-due_in:.0f} s", advice=_OVERDUE)  # noqa: TRY301
             self._version += 1
-            state.up, state.last_error, state.failures = True, None, 0
-            state.last_success = at
-            # Until a newer answer is due, -overdue is the time that is left.
-            state.fresh_until = monotonic_at + max(feed.ttl, -overdue)
-            self._snapshots[feed] = snapshot
+            state.snapshot = Snapshot(answer, self._version, at)
+            state.last_success, state.failures = at, 0
+            state.fresh_until = monotonic_at + max(feed.ttl, due_in)
+            state.drop_at = monotonic_at + feed.max_age + min(due_in, 0.0)
         except Exception as error:  # noqa: BLE001 - the feed reports every failure
             self._fail(state, error)
-        # A cancelled request does not get here. Its feed was forgotten, and may have another request by now.
-        del self._flights[feed]
+        # A cancelled request does not get here. Its feed was forgotten.
+        state.flight = None
         first_success = before == (None, False) and state.up
         if (state.up, state.missing) != before and not first_success:
             self._changed.append(state)
         # Log when all requests are over, so that feeds with one reason share a line.
-        if not self._flights:
+        if not any(other.flight for other in self._states.values()):
             self._log_changes()
 
     async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
@@ -261,7 +251,8 @@ class FeedCache:
         records: list[Any] = []
         for other in feed.evidence:
             snapshot = self.peek(other)
-            if other.hotkey or other in self._flights:
+            state = self._states.get(other)
+            if other.hotkey or (state is not None and state.flight is not None):
                 reading = await self.read(other, _EVIDENCE_WAIT)
                 snapshot = reading.snapshot if reading.error is None else None
             records.append(None if snapshot is None else snapshot.answer.value)
@@ -289,8 +280,6 @@ class FeedCache:
                 log.error("feeds failed", reason=type(error).__name__, exc_info=error)
 
     def _fail(self, state: FeedState, error: Exception) -> None:
-        state.last_error = error
-        state.up = None if state.missing else False
         state.last_failure = self._clock(), error
         backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF) * (0.5 + self._jitter() / 2)
         state.failures += 1
@@ -299,6 +288,6 @@ class FeedCache:
 
     async def aclose(self) -> None:
         """Cancel the requests in flight."""
-        flights = list(self._flights.values())
+        flights = [state.flight for state in self._states.values() if state.flight is not None]
         self.forget(list(self._states))
         await asyncio.gather(*flights, return_exceptions=True)

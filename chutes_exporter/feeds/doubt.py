@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from bittensor_core import encode_ss58
 from msgspec import UNSET
@@ -22,28 +22,20 @@ if TYPE_CHECKING:
     from chutes_exporter.api import records as r
     from chutes_exporter.chain.seats import Subnet
 
-Reason = Literal[
-    "shrunk",  # The list lost more than a fifth, and a second answer did not confirm it.
-    "disagrees",  # Records are missing that another endpoint names.
-    "no_demand",  # Every chute reports zero demand.
-    "no_bounties",  # All bounties disappeared at once, and there were at least three.
-    "no_history",  # A miner lost its history.
-]
-"""Reason to doubt an answer."""
 WORDS: Final[Mapping[str, str]] = {
-    "shrunk": "the list became much shorter",
-    "disagrees": "the list contradicts another answer",
+    "shrunk": "the list became much shorter",  # by more than a fifth, and a second answer did not confirm it
+    "disagrees": "the list contradicts another answer",  # which names records that are missing
     "no_demand": "every chute reports zero demand",
-    "no_bounties": "all bounties are missing",
+    "no_bounties": "all bounties are missing",  # at once, and there were at least three
     "no_history": "the miner has no history any more",
 }
-"""Each reason in words."""
+"""The reasons to doubt an answer, in words."""
 
 Old = Answer[Any] | None
 Check = Callable[..., bool]
-Checks = Mapping[Reason, Check]
+Checks = Mapping[str, Check]
 
-REPEAT_REQUEST: Final[AbstractSet[Reason]] = {"shrunk", "disagrees"}
+REPEAT_REQUEST: Final[AbstractSet[str]] = {"shrunk", "disagrees"}
 """Reasons that an immediate second request can settle. The others last until the service is repaired."""
 
 _SHRUNK_RATIO = 0.8
@@ -57,9 +49,9 @@ class DoubtedError(Exception):
     reason = "doubted"
     advice = "The last good answer stays in use."
 
-    def __init__(self, doubt: Reason, retry_after: float) -> None:
+    def __init__(self, doubt: str, retry_after: float) -> None:
         super().__init__(f"the answer is doubted: {doubt}")
-        self.doubt: Reason = doubt
+        self.doubt = doubt
         self.retry_after = retry_after
 
 
@@ -70,7 +62,7 @@ def reason_to_doubt(
     others: Sequence[Any],
     *,
     first: Answer[Any] | None = None,
-) -> Reason | None:
+) -> str | None:
     """Return the first reason to doubt an answer, or None.
 
     ``others`` are the records of the feed's evidence. ``first`` is the answer to an earlier request of this moment. If

@@ -92,7 +92,6 @@ class Snapshot(Generic[T]):
     answer: Answer[T]
     version: int
     at: float
-    monotonic_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ class Requests:
         self._node = node
         self._keys: dict[str, Hotkey] = {}
         self._platform_keys: list[Hotkey] = []
-        self._report: tuple[str, Answer[AuditReport]] | None = None
+        self._report: Answer[AuditReport] | None = None
 
     def use(self, keys: Iterable[Hotkey]) -> None:
         """Set the keys that sign requests."""
@@ -59,7 +59,7 @@ class Requests:
                 return await self._node.read()
             if endpoint is AUDIT_REPORT:
                 self._report = await newest_report(self._client, self._report)
-                return self._report[1]
+                return self._report
             if endpoint.signed:
                 return await self._fetch_signed(endpoint, [self._keys[hotkey]] if hotkey else self._platform_keys)
             of_miner = {"hotkey": hotkey} if endpoint.scope == "miner" else {}
@@ -101,16 +101,14 @@ async def list_reports(client: ChutesClient) -> list[AuditEntry]:
     return [by_hour[end] for end in sorted(by_hour, reverse=True)]
 
 
-async def newest_report(
-    client: ChutesClient, last: tuple[str, Answer[AuditReport]] | None = None
-) -> tuple[str, Answer[AuditReport]]:
-    """Return the path of the newest audit report, and the report. ``last`` is returned again if it is still the newest.
+async def newest_report(client: ChutesClient, last: Answer[AuditReport] | None = None) -> Answer[AuditReport]:
+    """Return the newest audit report. It is ``last`` if that is still the newest.
 
     The report keeps only the multipliers of instances that their miners deleted, and has those of the report before. If
     such an instance was the last active one of its chute, only the older report has its real multiplier.
     """
     entry, *older = await list_reports(client)
-    if last is not None and last[0] == entry.path:
+    if last is not None and last.value.end == entry.end_time:
         return last
     try:
         answer = await client.fetch(AUDIT_REPORT, params={"path": entry.path})
@@ -118,8 +116,8 @@ async def newest_report(
         # The endpoint exists, because the list names this report.
         raise UnavailableError(str(error), status=error.status) from None
     report = answer.value
-    deleted = {instance.instance_id for instance in report.instances if end_reason(instance.deletion_reason) == "miner"}
     earlier: list[ComputeRecord] = []
+    deleted = {instance.instance_id for instance in report.instances if end_reason(instance.deletion_reason) == "miner"}
     if deleted and older:
         # Without the older report, some losses are not known.
         with suppress(ApiError):
@@ -130,4 +128,4 @@ async def newest_report(
         multipliers=[record for record in report.multipliers if record.instance_id in deleted],
         earlier_multipliers=[record for record in earlier if record.instance_id in deleted],
     )
-    return entry.path, replace(answer, value=value)
+    return replace(answer, value=value)

@@ -14,11 +14,11 @@ from chutes_exporter.rules.demand import demand_is_unknown, load_is_unknown
 
 if TYPE_CHECKING:
     from chutes_exporter.api.endpoints import Endpoint
-    from chutes_exporter.feeds.doubt import Check, Reason
+    from chutes_exporter.feeds.doubt import Check
 
 T = TypeVar("T")
 
-_SHRUNK: Final[dict[Reason, Check]] = {"shrunk": doubt.shrunk}
+_SHRUNK: Final[dict[str, Check]] = {"shrunk": doubt.shrunk}
 
 
 def _feed(endpoint: Endpoint[T], ttl: float, max_age: float, **more: Any) -> Feed[T]:

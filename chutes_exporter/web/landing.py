@@ -195,7 +195,7 @@ def _last_error(state: FeedState, now: float) -> str:
 
 
 def _next(exporter: Exporter, state: FeedState) -> str:
-    if state.under_way:
+    if state.flight:
         return "in progress"
     wait = exporter.feeds.seconds_to_next_request(state)
     return f"in {human_duration(wait)}" if wait > 0 else "with the next scrape"

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from chutes_exporter.api.client import Answer
-from chutes_exporter.api.endpoints import METAGRAPH, SCORES
+from chutes_exporter.api.endpoints import METAGRAPH
 from chutes_exporter.api.errors import NotFoundError, UnavailableError
 from chutes_exporter.feeds.cache import DeadlineError, FeedCache, FeedState
 from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Reading
@@ -126,7 +126,7 @@ async def test_a_feed_in_the_background_serves_its_last_answer_while_it_is_reque
     assert only(feeds).fresh
     upstream.error = UnavailableError("no")
     upstream.open.set()
-    while only(feeds).under_way:
+    while only(feeds).flight:
         await asyncio.sleep(0)
     time.now += 10
     late = await feeds.read(feed, 5)
@@ -288,7 +288,7 @@ async def test_a_forgotten_feed_does_not_return_with_a_late_answer(feeds: FeedCa
     # Somebody reads it again before the cancelled request has ended.
     again = asyncio.create_task(read(feeds))
     await asyncio.sleep(0.01)
-    assert only(feeds).under_way
+    assert only(feeds).flight
     upstream.open.set()
     snapshot = (await again).snapshot
     assert snapshot is not None
@@ -303,7 +303,7 @@ async def test_an_answer_that_nobody_reads_any_more_leaves_memory_at_its_maximum
     answer = weakref.ref((await read(feeds)).snapshot.answer)  # type: ignore[union-attr] # it succeeds
     assert answer() is not None
     time.now += FEED.max_age
-    await feeds.read(Feed("another", SCORES, ttl=60, max_age=300, changes="live"), 5)
+    feeds.states()
     gc.collect()
     assert answer() is None
 

@@ -10,7 +10,7 @@ import pytest
 from chutes_exporter.api import records as r
 from chutes_exporter.api.client import Answer
 from chutes_exporter.feeds.cache import FeedCache
-from chutes_exporter.feeds.doubt import DoubtedError, Reason, reason_to_doubt
+from chutes_exporter.feeds.doubt import DoubtedError, reason_to_doubt
 from chutes_exporter.feeds.table import (
     ACTIVE_INSTANCES,
     BOUNTIES,
@@ -69,7 +69,7 @@ POINT = [r.HistoryPoint(r.UnixTime(0.0))]
 SEATS = [r.MetagraphNode(f"5{number}") for number in range(10)]
 
 CASES: dict[
-    str, tuple[Feed[Any], Sequence[r.Record] | None, Sequence[r.Record], list[Sequence[r.Record] | None], Reason | None]
+    str, tuple[Feed[Any], Sequence[r.Record] | None, Sequence[r.Record], list[Sequence[r.Record] | None], str | None]
 ] = {
     "a list that lost more than a fifth": (METAGRAPH, SEATS, SEATS[:7], [], "shrunk"),
     "a list that lost a fifth": (METAGRAPH, SEATS, SEATS[:8], [], None),

@@ -60,7 +60,7 @@ async def newest(
         # It is downloaded once.
         assert await newest_report(client, last) is last
         assert len(asked) == downloads
-    return asked, last[1].value
+    return asked, last.value
 
 
 OLD = entry(1, 1)
