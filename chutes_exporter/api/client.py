@@ -9,7 +9,7 @@ import math
 import ssl
 import time
 from collections import defaultdict
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -24,7 +24,7 @@ from chutes_exporter.api import errors
 from chutes_exporter.api.decoding import StreamShape, Tally, encode, inflated, memory_of
 from chutes_exporter.api.errors import ApiError, scrub
 from chutes_exporter.api.exchanges import ExchangeCounters
-from chutes_exporter.api.fields import Changes
+from chutes_exporter.api.fields import CHECKED_EVERY, FieldCheck
 from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ _MAX_CONNECTIONS_PER_ENDPOINT = 4
 _TOTAL_TIMEOUT = 120.0
 _MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 200
-_SMALL_BODY = 256 * 1024
 _ERRORS: dict[int, type[ApiError]] = {
     400: errors.BadRequestError,
     401: errors.SignatureRefusedError,
@@ -67,7 +66,6 @@ class Answer(Generic[T]):
         doubt: Reason to think that the answer is incomplete, or None. The client never sets it.
         received_at: Unix time at which the answer was complete.
         seconds: Duration of the request.
-        size: Bytes of the body, decompressed.
     """
 
     value: T
@@ -76,7 +74,6 @@ class Answer(Generic[T]):
     first_error: str = ""
     received_at: float = 0.0
     seconds: float = 0.0
-    size: int = 0
     doubt: str | None = None
 
     @property
@@ -106,7 +103,7 @@ class ChutesClient:
     Attributes:
         clock_offset: Seconds by which the local clock is ahead of the API's. None before the first answer with a date.
         clock_checked_at: Monotonic time of that answer.
-        changes: What the API changed, by the name of the endpoint.
+        changes: The newest check of the fields of an answer, by the name of the endpoint.
 
     Use it as an asynchronous context manager, or call :meth:`aclose`. Its constructor may raise ClientSetupError.
     """
@@ -122,7 +119,7 @@ class ChutesClient:
         self._base_url = base_url
         self.clock_offset: float | None = None
         self.clock_checked_at = -math.inf
-        self.changes = defaultdict[str, Changes](Changes)
+        self.changes: dict[str, FieldCheck] = {}
         self._clock = clock
         self._counters = counters or ExchangeCounters()
         self._decoding = asyncio.Lock()
@@ -180,19 +177,14 @@ class ChutesClient:
             raise errors.BadRequestError("the id is invalid", advice="Check the id.")
         url = endpoint.path.format_map({name: quote(value, safe="") for name, value in (path or {}).items()})
         query = {**(endpoint.query or {}), **(params or {})}
-        changes = self.changes[endpoint.name]
-        tally = Tally(check=changes.begin(self._clock()))
+        last_check, now = self.changes.get(endpoint.name), self._clock()
+        is_due = last_check is None or now >= last_check.at + CHECKED_EVERY
+        tally = Tally(check=FieldCheck(now) if is_due else None)
         code = "abandoned"  # It remains if the caller cancels the request.
         started = time.monotonic()
         try:
-            async with (
-                _mapped_errors(self._server),
-                asyncio.timeout(_TOTAL_TIMEOUT),
-                self._slots[endpoint.name],
-                self._response(endpoint, url or self._base_url, query, key, body) as response,
-            ):
-                value = await self._read(endpoint, _received(response, tally), tally)
-                code = str(response.status_code)
+            value = await self._exchange(endpoint, tally, key, url or self._base_url, params=query, json=body)
+            code = str(httpx.codes.OK.value)
         except ApiError as error:
             code = error.reason if error.status in (None, httpx.codes.OK) else str(error.status)
             # Drop the traceback: its frames hold the whole answer, and the error may be kept for long.
@@ -204,29 +196,43 @@ class ChutesClient:
             # Paths and headers can be private.
             _note(logging.DEBUG, "requested", endpoint, status=code, seconds=round(seconds, 3), bytes=tally.size)
             # An answer that cannot be decoded is complete, too, and its changes may be the reason.
-            is_complete = code in (str(httpx.codes.OK), errors.UndecodableError.reason)
-            if tally.check is not None and is_complete:
-                for found in changes.end(tally.check):
-                    _note(logging.INFO, "the API changed", endpoint, found=found)
-        now = self._clock()
-        return Answer(value, tally.accepted, tally.rejected, tally.first_error, now, seconds, tally.size)
+            if tally.check is not None and code in (str(httpx.codes.OK.value), errors.UndecodableError.reason):
+                self._note_changes(endpoint, tally.check)
+        return Answer(value, tally.accepted, tally.rejected, tally.first_error, self._clock(), seconds)
 
-    @asynccontextmanager
-    async def _response(
-        self, endpoint: Endpoint[Any], url: str, params: Mapping[str, str], key: Hotkey | None, body: Any
-    ) -> AsyncIterator[httpx.Response]:
-        """Send a request, and yield the response or raise ApiError. The date of each response sets clock_offset."""
-        headers = key.headers(int(self._clock()), endpoint.purpose) if key is not None and endpoint.signed else {}
-        async with self._http.stream(endpoint.method, url, params=params, headers=headers, json=body) as response:
-            # The response may have no valid date.
-            with suppress(ValueError, TypeError, OverflowError):
-                date = email.utils.parsedate_to_datetime(response.headers.get("date", "")).timestamp()
-                # The header is rounded down to whole seconds, which is half a second on average.
-                self.clock_offset = self._clock() - (date + 0.5)
-                self.clock_checked_at = time.monotonic()
-            if response.status_code != httpx.codes.OK:
-                raise await self._refusal(response)
-            yield response
+    async def _exchange(
+        self, endpoint: Endpoint[Any], tally: Tally, key: Hotkey | None, url: str, **request: Any
+    ) -> Any:
+        """Send a request and return the decoded answer, or raise ApiError. The answer's date sets clock_offset."""
+        try:
+            async with asyncio.timeout(_TOTAL_TIMEOUT), self._slots[endpoint.name]:
+                headers = key.headers(int(self._clock()), endpoint.purpose) if key and endpoint.signed else {}
+                async with self._http.stream(endpoint.method, url, headers=headers, **request) as response:
+                    # The response may have no valid date.
+                    with suppress(ValueError, TypeError, OverflowError):
+                        date = email.utils.parsedate_to_datetime(response.headers.get("date", "")).timestamp()
+                        # The header is rounded down to whole seconds, which is half a second on average.
+                        self.clock_offset = self._clock() - (date + 0.5)
+                        self.clock_checked_at = time.monotonic()
+                    if response.status_code != httpx.codes.OK:
+                        raise await self._refusal(response)
+                    return await self._read(endpoint, _received(response, tally), tally)
+        except (TimeoutError, httpx.TimeoutException):
+            raise errors.TimedOutError("no complete answer in time") from None
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            raise errors.CutOffError("the connection was cut") from None
+        except httpx.TransportError as error:
+            reason = _shortened(str(error))
+            raise errors.UnavailableError(f"cannot connect to {self._server}: {reason}") from None
+
+    def _note_changes(self, endpoint: Endpoint[Any], check: FieldCheck) -> None:
+        """Keep a check, and log what the last one had not found. An answer without records is no check."""
+        last = self.changes.get(endpoint.name)
+        if last is None or check.lacks:
+            self.changes[endpoint.name] = check
+            for found in check.found:
+                if last is None or found not in last.found:
+                    _note(logging.INFO, "the API changed", endpoint, found=found)
 
     async def _read(self, endpoint: Endpoint[Any], chunks: AsyncIterator[bytes], tally: Tally) -> Any:
         """Read and decode a body, or raise TooLargeError. Of a stream, only the records count towards the limit."""
@@ -244,8 +250,6 @@ class ChutesClient:
             _require_room(endpoint, len(body))
         if endpoint.shape is None:
             return None
-        if len(body) < _SMALL_BODY:
-            return _decode(endpoint, endpoint.shape, body, tally)
         # In a thread, so that other requests do not wait. One body at a time, because decoding takes more memory than
         # its result.
         async with self._decoding:
@@ -320,16 +324,3 @@ def _decode(endpoint: Endpoint[Any], shape: Shape[T], body: bytearray, tally: Ta
 def _require_room(endpoint: Endpoint[Any], size: int) -> None:
     if size > endpoint.max_bytes:
         raise errors.TooLargeError(f"the answer takes more than {endpoint.max_bytes / 1e6:g} MB", status=httpx.codes.OK)
-
-
-@asynccontextmanager
-async def _mapped_errors(server: str) -> AsyncIterator[None]:
-    """Turn the errors of the HTTP library into :class:`ApiError`."""
-    try:
-        yield
-    except (TimeoutError, httpx.TimeoutException):
-        raise errors.TimedOutError("no complete answer in time") from None
-    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-        raise errors.CutOffError("the connection was cut") from None
-    except httpx.TransportError as error:
-        raise errors.UnavailableError(f"cannot connect to {server}: {_shortened(str(error))}") from None

@@ -53,10 +53,8 @@ def memory_of(text: Body) -> int:
     Usually this is the length of the text. It is more with many short values (commas) or records (braces), or with
     wide characters, also escaped ones. Python stores each character of their strings in up to 4 bytes.
     """
-    wide = 0
-    if not text.isascii() or b"\\u" in text:
-        strings = (match[0] for match in _STRING.finditer(text))
-        wide = sum(len(string) for string in strings if not string.isascii() or b"\\u" in string)
+    strings = () if text.isascii() and b"\\u" not in text else _STRING.findall(text)
+    wide = sum(len(string) for string in strings if not string.isascii() or b"\\u" in string)
     return max(
         len(text) + (_BYTES_PER_WIDE_CHARACTER - 1) * wide,
         _BYTES_PER_VALUE * text.count(b","),
@@ -153,41 +151,34 @@ def _readable(kind: Any, texts: dict[K, msgspec.Raw], tally: Tally) -> dict[K, A
     return values
 
 
+@dataclass(frozen=True)
 class Shape(Generic[T]):
     """The shape of a JSON answer.
 
-    Args:
+    Attributes:
         kind: The type of the answer.
         value: Makes the value of an answer.
         count: Returns the number of records of a value. Without it, a value is a list.
         never_empty: Whether an answer without records is an error.
     """
 
-    def __init__(
-        self,
-        kind: Any,
-        value: Callable[[Any], T],
-        *,
-        count: Callable[[Any], int] = len,
-        never_empty: bool = False,
-    ) -> None:
-        self.kind = kind
-        self._value = value
-        self._count = count
-        self._never_empty = never_empty
+    kind: Any
+    value: Callable[[Any], T]
+    count: Callable[[Any], int] = len
+    never_empty: bool = False
 
     def decode(self, body: Body, tally: Tally) -> T:
         """Decode a whole body and count its records. An empty, strange or mostly unreadable one raises ApiError."""
         if not body.strip():
             raise CutOffError("the answer is empty", status=200)
         if tally.check is not None:
-            tally.check.run(self.kind, body)
+            tally.check.add(self.kind, body)
         try:
-            value = self._value(_read(self.kind, body, tally))
+            value = self.value(_read(self.kind, body, tally))
         except UNREADABLE as error:
             raise UndecodableError(f"the answer has an unexpected format: {str(error)[:200]}", status=200) from None
-        tally.accepted += self._count(value)
-        if self._never_empty and not tally.accepted + tally.rejected:
+        tally.accepted += self.count(value)
+        if self.never_empty and not tally.accepted + tally.rejected:
             raise CutOffError("the list is empty", status=200)
         tally.require_most()
         return value
@@ -198,9 +189,9 @@ def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
     return Shape(list[record], lambda rows: rows, never_empty=never_empty)  # type: ignore[valid-type]
 
 
-def object_of(record: type[R]) -> Shape[R]:
-    """Make the shape of a single JSON object."""
-    return Shape(record, lambda value: value, count=lambda _: 1)
+def object_of(record: type[R], count: Callable[[R], int] = lambda _: 1) -> Shape[R]:
+    """Make the shape of a JSON object that is one record, or has as many records as ``count`` returns."""
+    return Shape(record, lambda value: value, count)
 
 
 def by_model(record: type[R]) -> Shape[list[R]]:
@@ -228,44 +219,36 @@ def _stats(body: r.StatsBody) -> list[r.MinerStats]:
     return [msgspec.structs.replace(record, window=name) for name, records in known.items() for record in records or ()]
 
 
-def _report(body: r.ReportBody) -> r.AuditReport:
-    if not body.instance_audit:
-        raise msgspec.ValidationError("the report has no instances")
-    return r.AuditReport(body.instance_audit, body.compute_history)
-
-
 SERVERS: Shape[list[r.Server]] = Shape(r.ServersBody, lambda body: body.servers)
 HELD_GPUS: Shape[list[r.HeldGpu]] = Shape(dict[str, r.MinerGpus], _held_gpus)
-MAINTENANCE: Shape[r.MaintenancePolicy] = Shape(
-    r.MaintenancePolicy, lambda policy: policy, count=lambda policy: 1 + len(policy.servers or ())
-)
+MAINTENANCE = object_of(r.MaintenancePolicy, lambda policy: 1 + len(policy.servers or ()))
 STATS: Shape[list[r.MinerStats]] = Shape(r.StatsBody, _stats)
-SCORES: Shape[r.Scores] = Shape(r.Scores, lambda scores: scores, count=lambda scores: len(scores.shares))
-AUDIT_REPORT: Shape[r.AuditReport] = Shape(
-    r.ReportBody, _report, count=lambda report: len(report.instances) + len(report.multipliers)
-)
+SCORES = object_of(r.Scores, lambda scores: len(scores.shares))
+AUDIT_REPORT = object_of(r.AuditReport, lambda report: len(report.instances) + len(report.multipliers))
 
 
+@dataclass(frozen=True)
 class StreamShape(Generic[R]):
     """The shape of a stream of ``data: {json}`` lines.
 
     If it may not be empty, only the line ``NO_ITEMS`` means that there are no records.
     """
 
-    def __init__(self, record: type[R], *, may_be_empty: bool = False) -> None:
-        self.kind = record
-        self._may_be_empty = may_be_empty
+    kind: type[R]
+    may_be_empty: bool = False
 
     async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
         """Yield the readable records of a body as lines arrive. Raise ApiError, at the end if most are unreadable."""
         has_lines = False
         async for line in _lines(chunks):
+            if not line:
+                continue
             has_lines = True
             payload = line.removeprefix(b"data:").strip()
             if payload == b"NO_ITEMS":
                 continue
             if tally.check is not None:
-                tally.check.run(self.kind, payload)
+                tally.check.add(self.kind, payload)
             try:
                 record = _decoder(self.kind).decode(payload)
             except UNREADABLE as error:
@@ -273,27 +256,25 @@ class StreamShape(Generic[R]):
                 continue
             tally.accepted += 1
             yield record
-        if not (has_lines or self._may_be_empty):
+        if not (has_lines or self.may_be_empty):
             raise CutOffError("the answer is empty", status=200)
         tally.require_most()
 
 
-async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Yield the lines of a stream that are not empty, or raise TooLargeError."""
+async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytearray]:
+    """Yield the lines of a stream without spaces around them, or raise TooLargeError."""
     # A bytearray grows in place, so a long line in small chunks takes linear time.
     pending = bytearray()
     total = 0
     async for chunk in chunks:
         total += len(chunk)
+        pending += chunk
         if total > MAX_STREAM_BYTES:
             raise TooLargeError(f"the stream is longer than {MAX_STREAM_BYTES} bytes")
-        first, *more = chunk.split(b"\n")
-        pending += first
+        if b"\n" in chunk:
+            *lines, pending = pending.split(b"\n")
+            for line in lines:
+                yield line.strip()
         if len(pending) > MAX_LINE_BYTES:
             raise TooLargeError(f"a record is longer than {MAX_LINE_BYTES} bytes")
-        for line in more:
-            if stripped := bytes(pending).strip():
-                yield stripped
-            pending = bytearray(line)
-    if stripped := bytes(pending).strip():
-        yield stripped
+    yield pending.strip()

@@ -85,12 +85,12 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         UNUSED: Names of fields that the service sends and the exporter does not use, by the reason.
-        SOMETIMES: Names of fields that no object of a good answer may have. Every other one is missing if none has it.
+        SOMETIMES: Fields in use that a good answer may lack. Every other one is missing if no object has it.
         VALUES: Closed sets of values, by field: of a text, or of the keys of an object. Null is always possible.
     """
 
     UNUSED: ClassVar[dict[str, str]] = {}
-    SOMETIMES: ClassVar[str] = ""
+    SOMETIMES: ClassVar[tuple[str, ...]] = ()
     VALUES: ClassVar[dict[str, re.Pattern[str]]] = {}
 
 
@@ -105,8 +105,8 @@ class NodeSelector(Record, frozen=True):
         "duplicate of the factor `base`": "compute_multiplier",
         "duplicate: `supported_gpus` is the result": "include exclude max_hourly_price_per_gpu dynamic",
     }
-    # Only those that the chute's author set.
-    SOMETIMES: ClassVar = "min_vram_gb_per_gpu exclude max_hourly_price_per_gpu dynamic"
+    # Only if the chute's author set it.
+    SOMETIMES: ClassVar = ("min_vram_gb_per_gpu",)
 
     gpu_count: Whole | None = None
     min_vram_gb_per_gpu: float | None = None
@@ -129,8 +129,6 @@ class Chute(Record, frozen=True):
         "no use": "created_at updated_at allow_external_egress encrypted_fs lock_modules immutable openrouter",
         "constant (`hosted`)": "execution_backend",
     }
-    # Only a branch of the service's code sends it.
-    SOMETIMES: ClassVar = "execution_backend"
     VALUES: ClassVar = {
         "compute_multiplier_factors": re.compile(
             "base|tee|private|private_tee|integrated_subnet|bounty_boost|urgency_boost|manual_boost"
@@ -363,8 +361,8 @@ class MinerStats(Record, frozen=True, kw_only=True):
         "duplicate of `total_instances`": "invocation_count",
         "duplicate of `bounty_count`": "total_bounty",
     }
-    # The first is the key of the object, the second only in stats for each chute, the third only in totals.
-    SOMETIMES: ClassVar = "window chute_id total_bounty"
+    # The first is the key of the object, the second only in stats for each chute.
+    SOMETIMES: ClassVar = ("window", "chute_id")
 
     window: str = ""
     miner_hotkey: str
@@ -478,23 +476,23 @@ class AuditInstance(Record, frozen=True):
     chute_id: str | None = None
 
 
-class ReportBody(Body, frozen=True):
-    """The answer of ``/audit/download``."""
-
-    instance_audit: list[AuditInstance]
-    compute_history: list[ComputeRecord]
-
-
-class AuditReport(Record, frozen=True):
+class AuditReport(Body, frozen=True, rename={"instances": "instance_audit", "multipliers": "compute_history"}):
     """The validator's report of an hour, whose ``end`` is in the list of reports. Source: ``/audit/download``.
 
     ``earlier_multipliers`` are from the report before.
     """
 
+    SOMETIMES: ClassVar = ("end", "earlier_multipliers")  # not in the answer
+
     instances: list[AuditInstance]
     multipliers: list[ComputeRecord]
     end: float = 0.0
     earlier_multipliers: list[ComputeRecord] = []
+
+    def __post_init__(self) -> None:
+        """Refuse a report without instances, which cannot be right."""
+        if not self.instances:
+            raise ValueError("the report has no instances")
 
 
 class ThrashCooldown(Record, frozen=True):
@@ -619,7 +617,7 @@ class HeldGpu(Record, frozen=True):
 class ModelSupply(Record, frozen=True):
     """The GPUs of a model on the whole platform: in an instance, and in none. Source: ``/nodes/``."""
 
-    SOMETIMES: ClassVar = "gpu"  # the key of the object in the answer
+    SOMETIMES: ClassVar = ("gpu",)  # the key of the object in the answer
 
     gpu: str = ""
     provisioned: float | None = None
@@ -635,8 +633,7 @@ class SupportedGpu(Record, frozen=True):
             "tensor_cores graval model_name_check"
         ),
     }
-
-    SOMETIMES: ClassVar = "gpu"  # the key of the object in the answer
+    SOMETIMES: ClassVar = ("gpu",)  # the key of the object in the answer
 
     gpu: str = ""
     hourly_rate: float | None = None
@@ -656,8 +653,6 @@ class TeeMeasurement(Record, frozen=True):
             "name mrtd boot_rtmrs runtime_rtmrs expected_gpus gpu_count fingerprint"
         ),
     }
-    # Deployments of May 2026 do not have it.
-    SOMETIMES: ClassVar = "fingerprint"
 
     version: str
 
@@ -679,8 +674,7 @@ class MaintenanceServer(Record, frozen=True):
     ``maintenance_status`` is missing before October 2026. ``in_maintenance`` is false while it is pending.
     """
 
-    # Since October 2026.
-    SOMETIMES: ClassVar = "maintenance_status"
+    SOMETIMES: ClassVar = ("maintenance_status",)
     VALUES: ClassVar = {"maintenance_status": re.compile("none|pending|maintenance")}
 
     server_id: str
@@ -717,8 +711,6 @@ class ServerSlot(Record, frozen=True):
         "duplicate of `/miner/servers/`": "server_id name ip version created_at updated_at",
         "duplicate of `/servers/maintenance/policy`": "target_version",
     }
-    # Only while the server is in maintenance.
-    SOMETIMES: ClassVar = "target_version"
 
     maintenance_pending_window_id: str | None
 
@@ -731,7 +723,7 @@ class MaintenancePolicy(Record, frozen=True):
     miner's servers that hold an upgrade slot of this window. ``servers`` is empty before the first window.
     """
 
-    SOMETIMES: ClassVar = "window_open"
+    SOMETIMES: ClassVar = ("window_open",)
 
     active_window: MaintenanceWindow | None
     window_open: Nullable[bool] = UNSET

@@ -46,7 +46,7 @@ class _Error(msgspec.Struct):
 
 class _Reply(Record, frozen=True):
     UNUSED: ClassVar = {"envelope": "jsonrpc id"}
-    SOMETIMES = "result error"
+    SOMETIMES = ("result", "error")
 
     result: msgspec.Raw = msgspec.Raw(b"null")
     error: _Error | None = None

@@ -136,21 +136,21 @@ _OF_FEED = _declare(
 _OF_ENDPOINT = _declare(
     ("endpoint",),
     chutes_api_unknown_fields=Row(
-        "Fields that this version of the exporter does not know, in answers since the start. The first answer is "
+        "Fields of the newest checked answer that this version of the exporter does not know. The first answer is "
         "checked, and then one an hour. Like the next two metrics, it is absent until then. The log and check name the "
         "fields.",
         "unknown",
         convert=len,
     ),
     chutes_api_missing_fields=Row(
-        "Known fields that no record of the newest checked answer has. An answer without records changes nothing, and "
+        "Fields in use that no record of the newest checked answer has. An answer without records changes nothing, and "
         "fields that the service sends only sometimes do not count.",
         "missing",
         convert=len,
     ),
     chutes_api_unknown_values=Row(
-        "Values since the start that are outside the closed set of a field, as far as this version knows.",
-        lambda changes: {name: len(texts) for name, texts in sorted(changes.values.items())},
+        "Values of the newest checked answer that are outside the closed set of a field, as far as this version knows.",
+        lambda check: {name: len(texts) for name, texts in sorted(check.values.items())},
         by="field",
     ),
 )
@@ -200,9 +200,8 @@ def _add_settings(out: Samples, settings: Settings, client: ChutesClient) -> Non
     # Without a recent answer, the offset is unknown.
     if time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE:
         out.add(CLOCK_OFFSET, client.clock_offset)
-    for endpoint, changes in sorted(client.changes.items()):
-        if changes.checks:
-            add_rows(_OF_ENDPOINT, changes, (endpoint,), out)
+    for endpoint, check in sorted(client.changes.items()):
+        add_rows(_OF_ENDPOINT, check, (endpoint,), out)
     for model, cost in settings.gpu_costs.items():
         out.add(GPU_COST, cost, model)
 

@@ -101,4 +101,4 @@ async def decoded(feed: Feed[Any], body: bytes) -> Answer[Any]:
     if feed is AUDIT_REPORT:
         # The list of reports has the end of the hour.
         value = structs.replace(value, end=NOON)
-    return Answer(value, tally.accepted, tally.rejected, tally.first_error, received_at=0, seconds=0, size=len(body))
+    return Answer(value, tally.accepted, tally.rejected, tally.first_error, received_at=0, seconds=0)
