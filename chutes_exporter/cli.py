@@ -12,7 +12,6 @@ from chutes_exporter import __version__
 from chutes_exporter.api import ClientSetupError
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.commands.advise import advise
-from chutes_exporter.commands.backfill import backfill
 from chutes_exporter.commands.check import check
 from chutes_exporter.commands.demo import demo
 from chutes_exporter.commands.help import help_command
@@ -59,7 +58,7 @@ def cli() -> None:
         click.get_current_context().color = False
 
 
-for command in (demo, serve, check, status, advise, incidents, query, backfill, release_job, help_command):
+for command in (demo, serve, check, status, advise, incidents, query, release_job, help_command):
     cli.add_command(command)
 
 

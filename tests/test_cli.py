@@ -213,11 +213,6 @@ REFUSED = (
         for job in ("..", "''", "a/b", "'x y'", TEST_SEED)
     ),
     *(
-        (f"backfill --output - --label {label}", f"'--label': '{label}' is not NAME=VALUE with a name that")
-        for label in ("job", "1=x", "__name__=x", "a-b=c", "hotkey=x")
-    ),
-    ("backfill --output -", "Error: backfill needs a miner: add --hotkey or --hotkey-file"),
-    *(
         (f"advise --with '{gpus}'", f"'{gpus}' is not 1 to 64, x and a GPU model: write for example 8xpro_6000")
         for gpus in ("pro_6000", "0xpro_6000", "65xpro_6000", "8 pro_6000", "8x")
     ),

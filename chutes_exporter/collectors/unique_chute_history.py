@@ -47,8 +47,6 @@ POINT = Table[HistoryPoint](
     ),
 )
 
-UNIQUE_CHUTE_GPUS, ACTIVE_GPUS, *_ = POINT.metrics
-
 COLLECTOR = Collector(
     "unique_chute_history",
     "GPUs that each watched miner had active, at the newest full hour and on average over 7 days",
