@@ -22,7 +22,8 @@ SamplesByName = Mapping[str, list[tuple[Labels, float]]]
 
 _MONEY = {"chutes_subnet_alpha_price_tao", "chutes_subnet_emission_alpha_per_day", "chutes_tao_price_usd"}
 DOLLARS_ADVICE = "For earnings in US dollars, add --chain.url URL."
-_PATIENCE = 120.0
+PATIENCE = 120.0
+"""Seconds that a command waits for the answers."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Report:
 async def collect_report(settings: Settings, metrics: frozenset[str]) -> Report:
     """Request what the metrics and dollars need, once, and note in the gaps what is not known."""
     async with Exporter(settings) as exporter:
-        collected = await exporter.samples(metrics | _MONEY, timeout=_PATIENCE)
+        collected = await exporter.samples(metrics | _MONEY, timeout=PATIENCE)
         now = time.time() - (exporter.client.clock_offset or 0.0)
     gaps, counted = find_gaps(collected, settings)
     return Report(collected.samples, now, gaps, collected.states, counted)

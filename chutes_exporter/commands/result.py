@@ -12,7 +12,7 @@ from chutes_exporter.commands.terminal import say
 from chutes_exporter.page.gaps import grouped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from chutes_exporter.page.gaps import NotKnown
 
@@ -45,8 +45,13 @@ class Result:
             self.show()
             if self.gaps:
                 say("Not known", bold=True)
-            for feeds, reason, advice in grouped((gap.feed, gap.reason, gap.advice) for gap in self.gaps):
-                say(f"? {feeds}: {reason}", indent="  ", fg="yellow")
-                say(f"→ {advice}", indent="    ", start="  ")
+            print_remarks("?", self.gaps, "yellow")
         otherwise = NOT_KNOWN if self.gaps else NOTHING_TO_DO
         return ACTION_NEEDED if self.needs_action else otherwise
+
+
+def print_remarks(mark: str, remarks: Iterable[NotKnown], color: str) -> None:
+    """Print each reason once, with all that it is about and the advice, if there is some."""
+    for feeds, reason, advice in grouped(remarks):
+        say(f"{mark} {feeds}: {reason}", indent="  ", fg=color)
+        say(f"→ {advice}" if advice else "", indent="    ", start="  ")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors.fleet import COLLECTOR as FLEET
 from chutes_exporter.feeds.doubt import WORDS
 from chutes_exporter.feeds.table import INSTANCES, JOBS, MAINTENANCE, METAGRAPH, NODES, SERVERS
@@ -17,17 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator
 
     from chutes_exporter.config import Settings
+    from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.page.exporter import Collected
     from chutes_exporter.page.telemetry import States
 
 NO_KEY = ("not known without a key", "Add --hotkey-file, or MINER_SS58 with MINER_SEED or MINER_PRIVATE_KEY.")
 """Reason and advice for data that only a key gives."""
 TRY_AGAIN = "Try again. If the problem remains, report it."
-MISSING = "Ask the operators of Chutes for a newer service."
+_MISSING = "Ask the operators of Chutes for a newer service."
 """Advice about an endpoint that the deployment does not have."""
 _BUG = ("the collector failed, which is a bug", "Report it with the log.")
 _UNCOUNTED = ("the answers do not give the states of all GPUs", "Try again in a minute.")
-_UPDATE = "Update the exporter. If that does not help, report a bug."
+UPDATE = "Update the exporter. If that does not help, report a bug."
 _UNKNOWN_MAINTENANCE = "Reboot no such server. See chutes-exporter query maintenance, and update the exporter."
 
 
@@ -40,18 +40,24 @@ class NotKnown:
     reason: str
     advice: str
 
+    @classmethod
+    def after(cls, error: BaseException, feed: str, hotkey: str) -> NotKnown:
+        """Return the data that a failed request would have brought."""
+        return cls(feed, hotkey, str(error), getattr(error, "advice", "Try again later."))
 
-def grouped(remarks: Iterable[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """Return remarks with the same text once, with all subjects. An outage is not repeated for each feed."""
+
+def grouped(gaps: Iterable[NotKnown]) -> list[tuple[str, str, str]]:
+    """Return feeds, reason and advice of gaps, each reason once. An outage is not repeated for each feed."""
     found: dict[tuple[str, str], dict[str, None]] = {}
-    for subject, text, advice in remarks:
-        found.setdefault((text, advice), {})[subject] = None
-    return [(", ".join(subjects), *texts) for texts, subjects in found.items()]
+    for gap in gaps:
+        found.setdefault((gap.reason, gap.advice), {})[gap.feed] = None
+    return [(", ".join(feeds), *texts) for texts, feeds in found.items()]
 
 
 def find_gaps(collected: Collected, settings: Settings) -> tuple[list[NotKnown], set[str]]:
     """Return what is not known, and the miners for which the state of every GPU is known."""
-    gaps = [*_feeds(collected.states), *(NotKnown(name, hotkey, *_BUG) for name, hotkey in collected.failed)]
+    gaps = [gap for state in collected.states.values() if (gap := gap_of(state))]
+    gaps += (NotKnown(name, hotkey, *_BUG) for name, hotkey in collected.failed)
     incomplete = {(gap.feed, gap.hotkey) for gap in gaps}
     gaps += _fields(collected.states, settings)
     keys, counted = {key.address for key in settings.keys}, set()
@@ -67,26 +73,27 @@ def find_gaps(collected: Collected, settings: Settings) -> tuple[list[NotKnown],
     return gaps, counted
 
 
-def _feeds(states: States) -> Iterator[NotKnown]:
-    """Yield the feeds that are missing, old or could not be completely read."""
-    for feed, state in states.items():
-        error, snapshot = state.last_error, state.snapshot
-        if state.missing:
-            yield NotKnown(feed.name, feed.hotkey, f"the deployment has no {feed.endpoint.path}", MISSING)
-        elif snapshot is None or error is not None:
-            advice = error.advice if isinstance(error, ApiError) else "Try again later."
-            yield NotKnown(feed.name, feed.hotkey, str(error or "no answer yet"), advice)
-        elif not snapshot.answer.whole:
-            rejected, doubt = snapshot.answer.rejected, snapshot.answer.doubt
-            reason = f"{rejected} records cannot be read" if rejected else WORDS[doubt or ""]
-            yield NotKnown(feed.name, feed.hotkey, reason, TRY_AGAIN)
+def gap_of(state: FeedState) -> NotKnown | None:
+    """Return why a feed is missing, old or not completely known, None if it is none of these."""
+    feed, error = state.feed, state.last_error
+    if state.missing:
+        return NotKnown(feed.name, feed.hotkey, str(error), _MISSING)
+    if error is not None:
+        return NotKnown.after(error, feed.name, feed.hotkey)
+    if state.snapshot is None:
+        return NotKnown(feed.name, feed.hotkey, "no answer yet", TRY_AGAIN)
+    answer = state.snapshot.answer
+    if answer.rejected:
+        reason = f"{answer.rejected} records could not be read and are left out ({answer.first_error})"
+        return NotKnown(feed.name, feed.hotkey, reason, UPDATE)
+    return NotKnown(feed.name, feed.hotkey, WORDS[answer.doubt], TRY_AGAIN) if answer.doubt else None
 
 
 def _fields(states: States, settings: Settings) -> Iterator[NotKnown]:
     """Yield what the answers do not say, of all that decides whether something needs action."""
     for feed, state in states.items():
         if state.snapshot is not None and feed.name in _UNKNOWN_IN:
-            advice = _UNKNOWN_MAINTENANCE if feed.name == MAINTENANCE.name else _UPDATE
+            advice = _UNKNOWN_MAINTENANCE if feed.name == MAINTENANCE.name else UPDATE
             for reason in dict.fromkeys(_UNKNOWN_IN[feed.name](state.snapshot.answer.value, settings.watched)):
                 yield NotKnown(feed.name, feed.hotkey, reason, advice)
 

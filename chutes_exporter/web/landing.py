@@ -110,8 +110,7 @@ async def _actions(exporter: Exporter, now: float) -> str:
     tone: Tone = "bad" if any(item.needs_action for item in found) else "wait" if gaps else "good"
     actions = "".join(_action(item) for item in found if item.needs_action)
     unknown = "".join(
-        f"<li>{escape(f'{feeds}: {reason}')}<br>{escape(advice)}</li>"
-        for feeds, reason, advice in grouped((gap.feed, gap.reason, gap.advice) for gap in gaps)
+        f"<li>{escape(f'{feeds}: {reason}')}<br>{escape(advice)}</li>" for feeds, reason, advice in grouped(gaps)
     )
     return (
         f"<p>{_state(tone, findings.verdict(found, prices, all_known=not gaps))}</p>"

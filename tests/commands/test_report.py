@@ -72,7 +72,7 @@ async def test_answers_that_are_not_whole_are_gaps_and_the_gpus_are_not_counted(
     simulator.faults["nodes"] = Fault(records=1)
     report = await collect_report(watching(simulator.url), METRICS)
     assert {gap.feed: gap.reason for gap in report.gaps} == {
-        "inventory": "1 records cannot be read",
+        "inventory": "1 records could not be read and are left out (Expected `str`, got `int` - at `$.gpu_id`)",
         "nodes": "the list contradicts another answer",
     }
     assert report.counted == set()
@@ -100,7 +100,7 @@ async def test_a_gpu_in_an_unknown_state_is_a_gap(simulator: Simulator, farm: Fa
 async def test_an_answer_that_does_not_come_in_time_is_a_gap(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.3)
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
     simulator.faults["jobs"] = Fault(latency=60)
     assert "jobs" in await gaps_of(simulator)
 
