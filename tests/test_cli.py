@@ -204,10 +204,8 @@ REFUSED = (
     ("query nodes", "the request must be signed: add --hotkey-file, or set MINER_SS58 with a key"),
     ("query unique_chute_history", "needs exactly one miner: use one --hotkey"),
     (f"query unique_chute_history --hotkey {HOTKEY} --hotkey {OTHER}", "needs exactly one miner: use one --hotkey"),
-    ("query scores --per-chute", "--per-chute works only with stats"),
-    ("query scores --chute-id x", "--chute-id and --chute-version work only with chute"),
-    ("query scores --chute-version x", "--chute-id and --chute-version work only with chute"),
-    (f"{MINE} query chute --chute-id x", "chute needs --chute-id and --chute-version: query chutes shows both"),
+    ("query scores x", "after scores, write no ID"),
+    (f"{MINE} query chute x", "after chute, write CHUTE_ID VERSION"),
     *(
         (f"{MINE} release-job --yes {job}", "JOB_ID is invalid: use letters, digits, dashes and underscores")
         for job in ("..", "''", "a/b", "'x y'", TEST_SEED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,14 @@ from msgspec import UNSET
 from chutes_exporter.api import ApiError
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api import records as r
-from chutes_exporter.collectors.scores import ranks
 from chutes_exporter.commands.options import Command, asks, client_of, json_option, miner_options
-from chutes_exporter.commands.terminal import print_table, printable
-from chutes_exporter.rules import bounties, demand, gpus, instances, jobs, score
+from chutes_exporter.commands.terminal import cell_text, print_table, printable
+from chutes_exporter.rules.demand import unknown_metrics
+from chutes_exporter.rules.instances import instance_state, purged_at, secured_at
+from chutes_exporter.rules.score import incentive_shares
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from chutes_exporter.api import ChutesClient, Hotkey
     from chutes_exporter.config import Settings
@@ -29,31 +31,20 @@ if TYPE_CHECKING:
 Cells = dict[str, Any]
 
 _COLUMNS = {
-    "chutes": "chute_id name effective_compute_multiplier tee disabled max_instances bounty_age_seconds version",
-    "images": "image_id name tag status created_at",
+    "chutes": "chute_id name effective_compute_multiplier tee disabled max_instances version",
     "nodes": "uuid server_name device_index verification_error gpu_identifier verified_at server_id",
-    "servers": "server_id name is_tee version maintenance_pending gpus ip",
     "instances": "chute_id chute_name server_name age_minutes state instance_id created_at activated_at secured_at "
     "purged_at server_id",
-    "jobs": "job_id chute_name method state created_at compute_multiplier miner_hotkey chute_id",
-    "metrics": "chute_id chute_name utilization instance_count total_invocations rate_limit_count",
-    "utilization": "chute_id name scale_allowance utilization_1h rate_limit_ratio_1h target_instances "
-    "active_instance_count starting_instances",
+    "utilization": "chute_id name scale_allowance utilization_1h rate_limit_ratio_1h active_instance_count",
     "metagraph": "hotkey node_id blacklist_reason incentive_ratio alpha_stake registered_at",
-    "bounties": "chute_id chute_name boost expires_at created_at",
-    "active_instances": "instance_id chute_name compute_multiplier activated_at chute_id miner_hotkey",
-    "inventory": "gpu_id chute_name active last_verified_at chute_id",
-    **dict.fromkeys(("held_gpus", "miner_gpus"), "instance_id gpu chute_name activated_at server_id chute_id hotkey"),
-    "rolling_updates": "chute_id chute_name started_at new_version old_version",
 }
-"""The most useful columns of tables, the most important first. JSON has all fields."""
+"""The most useful columns of tables whose records do not begin with them. JSON has all fields."""
 _CUT = ("name", "chute_name", "server_name", "status", "verification_error", "blacklist_reason")
 """Columns with texts that are shortened if the table is too wide. Ids are not, so that they can be copied."""
 
 Addition = tuple[e.Endpoint[Any], str, str, str]
 """A column to add: the endpoint that has the values, its columns of the id and of the value, and the new column."""
 
-_CHUTE_NAME: Addition = (e.UTILIZATION, "chute_id", "name", "chute_name")
 _SERVER_NAME: Addition = (e.SERVERS, "server_id", "name", "server_name")
 _ADDITIONS: dict[str, tuple[Addition, ...]] = {
     "nodes": (_SERVER_NAME,),
@@ -64,40 +55,35 @@ _ADDITIONS: dict[str, tuple[Addition, ...]] = {
         _SERVER_NAME,
     ),
     **dict.fromkeys(
-        ("active_instances", "bounties", "held_gpus", "jobs", "metrics", "miner_gpus", "rolling_updates", "stats"),
-        (_CHUTE_NAME,),
+        ("active_instances", "bounties", "jobs", "metrics", "rolling_updates"),
+        ((e.UTILIZATION, "chute_id", "name", "chute_name"),),
     ),
 }
 _MINERS = {
-    "scores": ("hotkey", "has no score: it is not registered, or no instance of the past day counts"),
-    "metagraph": ("hotkey", "has no seat on the subnet: it is not registered"),
-    "stats": ("miner_hotkey", "has no stats: it is not registered, or its instances computed nothing in the past week"),
-    "active_instances": ("miner_hotkey", "has no active instance"),
-    "held_gpus": ("hotkey", "has no GPU in an instance"),
+    "scores": "hotkey",
+    "metagraph": "hotkey",
+    "held_gpus": "hotkey",
+    "stats": "miner_hotkey",
+    "active_instances": "miner_hotkey",
 }
-"""Of endpoints about all miners, the column of the miner, and an explanation for one that is missing."""
+"""The column of the miner in answers about all miners."""
 
-# An audit report needs a path of the list, and `incidents` shows it. `status` asks about single servers.
-_ENDPOINTS = [
-    item.name
-    for item in e.ENDPOINTS
-    if item.method == "GET" and item not in (e.AUDIT_REPORT, e.SERVER_MAINTENANCE, e.SERVER_SLOT)
-]
+# An audit report needs a path of the list, and `incidents` shows it.
+_ENDPOINTS = [item.name for item in e.ENDPOINTS if item.method == "GET" and item is not e.AUDIT_REPORT]
 
 
 @click.command(
     cls=Command,
     help=f"""Print the answer of one endpoint as a table or JSON.
 
-    ENDPOINT is one of {", ".join(_ENDPOINTS)}. The table has the most useful columns that fit the terminal. --json has
-    all fields that the exporter reads.
+    ENDPOINT is one of {", ".join(_ENDPOINTS)}. After chute, write its id and version, and after server_maintenance or
+    server_slot the id of the server. The table has the most useful columns that fit the terminal. --json has all fields
+    that the exporter reads.
     """,
 )
 @click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
 @miner_options("Without a hotkey, stats, scores, metagraph and active_instances have all miners.")
-@click.option("--per-chute", is_flag=True, help="Print stats for each chute. Works only with stats.")
-@click.option("--chute-id", default="", metavar="ID", help="Works only with chute, which needs it.")
-@click.option("--chute-version", default="", metavar="VERSION", help="Its version. query chutes shows both.")
 @click.option("--columns", default="", metavar="NAME,NAME", help="Print only these columns, in this order.")
 @json_option
 @asks(needs_miner=False)
@@ -108,7 +94,7 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     hotkeys = set(flags["hotkeys"] if by_flag else settings.watched)
     endpoint = next(one for one in e.ENDPOINTS if one.name == flags["endpoint"])
     key = _signing_key(endpoint, settings, hotkeys)
-    params, path = _request_arguments(endpoint, hotkeys, flags)
+    params, path = _request_arguments(endpoint, hotkeys, flags["ids"])
     async with client_of(settings, endpoint.name) as client:
         answer = await client.fetch(endpoint, key=key, params=params, path=path)
         rows = _selected(endpoint, list(rows_of(answer.value)), hotkeys)
@@ -128,7 +114,7 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     if flags["as_json"]:
         click.echo(json.dumps(rows, indent=2))
     else:
-        _print_table(endpoint.name, rows, fit=not columns)
+        _print_table(endpoint.name, rows, chosen=bool(columns))
 
 
 async def _add_column(client: ChutesClient, key: Hotkey | None, rows: list[Cells], addition: Addition) -> None:
@@ -171,161 +157,102 @@ def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str
 
 
 def _request_arguments(
-    endpoint: e.Endpoint[Any], hotkeys: set[str], flags: Mapping[str, Any]
+    endpoint: e.Endpoint[Any], hotkeys: set[str], ids: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the query parameters and the path of a request, or raise UsageError if flags and endpoint do not fit."""
-    chute = {"chute_id": flags["chute_id"], "version": flags["chute_version"]}
-    if flags["per_chute"] and endpoint is not e.STATS:
-        raise click.UsageError("--per-chute works only with stats")
-    if any(chute.values()) and endpoint is not e.CHUTE:
-        raise click.UsageError("--chute-id and --chute-version work only with chute")
-    if endpoint is e.CHUTE:
-        if not all(chute.values()):
-            raise click.UsageError("chute needs --chute-id and --chute-version: query chutes shows both")
-        return {}, chute
-    only = next(iter(hotkeys)) if len(hotkeys) == 1 else None
-    if endpoint is e.STATS:
-        return e.stats_params(only, per_chute=flags["per_chute"]), {}
-    if endpoint.scope != "miner":
-        return {}, {}
-    if only is None:
-        raise click.UsageError(f"{endpoint.name} needs exactly one miner: use one --hotkey")
-    # Only this endpoint has the hotkey in its path.
-    miner = {"hotkey": only}
-    return ({}, miner) if endpoint is e.UNIQUE_CHUTE_HISTORY else (miner, {})
+    """Return the query parameters and the path of a request, or raise UsageError if the arguments do not fit."""
+    names = re.findall(r"\{(\w+)\}", endpoint.path)
+    if endpoint.scope == "miner":
+        if len(hotkeys) != 1:
+            raise click.UsageError(f"{endpoint.name} needs exactly one miner: use one --hotkey")
+        miner = dict.fromkeys(["hotkey"], *hotkeys)
+        return ({}, miner) if names else (miner, {})
+    if len(ids) != len(names):
+        raise click.UsageError(f"after {endpoint.name}, write {' '.join(names).upper() or 'no ID'}")
+    return {}, dict(zip(names, ids, strict=True))
 
 
 def _selected(endpoint: e.Endpoint[Any], rows: list[Cells], hotkeys: set[str]) -> list[Cells]:
-    """Return the rows about the selected miners. The request had all miners, because ranks and shares need them."""
+    """Return the rows about the selected miners. The request had all miners, because shares need them."""
     if endpoint.name not in _MINERS or not hotkeys:
         return rows
-    column, explanation = _MINERS[endpoint.name]
-    selected = [row for row in rows if row.get(column) in hotkeys]
-    # A row of scores without a share is no score. Other rows have no such column.
-    shown = {row[column] for row in selected if row.get("share", 0) is not None}
-    for hotkey in sorted(hotkeys - shown):
-        click.echo(f"{hotkey} {explanation}.", err=True)
-    return selected
+    column = _MINERS[endpoint.name]
+    for hotkey in sorted(hotkeys - {row[column] for row in rows}):
+        click.echo(f"{hotkey} has no row. chutes-exporter check says whether it is registered.", err=True)
+    return [row for row in rows if row[column] in hotkeys]
 
 
 def rows_of(value: Any) -> Iterator[Cells]:
-    """Return an answer as flat rows, with times as ISO 8601 text."""
+    """Return an answer as flat rows, with times as ISO 8601 text, and with what the service's rules make of it."""
     match value:
         case r.Scores():
-            known = {hotkey: share for hotkey, share in value.shares.items() if share is not None}
-            ranking = ranks(known) if len(known) == len(value.shares) else {}
             for hotkey, share in value.shares.items():
                 raw = value.raw.get(hotkey)
-                row = {"rank": ranking.get(hotkey), "hotkey": hotkey, "share": share}
-                yield row | (_plain(raw) if raw is not None else {})
+                yield {"hotkey": hotkey, "share": share} | ({} if raw is None else _plain(raw))
         case r.MaintenancePolicy():
             yield from _maintenance_rows(value)
-        case list():
-            meanings_of = _meanings(value)
-            yield from (_plain(record, meanings_of(record)) for record in value)
-        case _:
-            yield from rows_of([value])
-
-
-def _meanings(records: list[Any]) -> Callable[[Any], Cells]:  # noqa: PLR0911 - a case for each kind of record
-    """Return a function from a record to the meanings of its codes, by column. A column with UNSET is left out."""
-    match records:
         case [r.MetagraphNode(), *_]:
-            shares = score.incentive_shares(records)
-            return lambda node: {
-                "incentive": UNSET,
-                "consensus": UNSET,
-                "incentive_ratio": shares.get(node.hotkey),
-                "consensus_ratio": score.consensus_ratio(node),
-            }
-        case [r.Node(), *_]:
-            return lambda node: {
-                "nvidia_uuid": gpus.nvidia_uuid(node.uuid),
-                "clock_rate": UNSET,
-                "clock_rate_hertz": gpus.clock_rate_hertz(node),
-            }
-        case [r.Instance(), *_]:
-            now = time.time()
-            return lambda instance: {
-                "age_minutes": None if instance.created_at is None else round((now - instance.created_at) / 60),
-                "state": instances.instance_state(instance),
-                "secured_at": _time(instances.secured_at(instance)),
-                "purged_at": _time(instances.purged_at(instance)),
-            }
-        case [r.Job(), *_]:
-            # A job whose chute is gone has no chute_name.
-            return lambda job: {"state": jobs.job_state(job, {job.chute_id})}
-        case [r.Chute(), *_]:
-            return lambda chute: {"bounty": UNSET, "bounty_age_seconds": bounties.bounty_age(chute)}
-        case [r.Bounty(), *_]:
-            return lambda bounty: {
-                "created_at": _time(bounty.created_at),
-                "expires_at": _time(bounties.bounty_expires_at(bounty)),
-                "boost": bounties.bounty_boost(bounty),
-            }
-        case [r.ChuteUtilization(), *_]:
-            return lambda chute: {
-                "target_count": UNSET,
-                "target_instances": demand.target_instances(chute),
-                "starting_instances": demand.starting_instances(chute),
-            }
+            shares = incentive_shares(value)
+            # The chain's number means something only beside those of all others.
+            yield from (_plain(node, incentive=UNSET, incentive_ratio=shares.get(node.hotkey)) for node in value)
         case [r.ChuteMetrics(), *_]:
-            unknown = demand.unknown_metrics(records)
-            return lambda _: dict.fromkeys(unknown)
+            unknown = dict.fromkeys(unknown_metrics(value))
+            yield from (_plain(record, **unknown) for record in value)
+        case [r.Instance(), *_]:
+            yield from map(_instance_row, value)
+        case list():
+            yield from map(_plain, value)
         case _:
-            return lambda _: {}
+            yield _plain(value)
+
+
+def _instance_row(instance: r.Instance) -> Cells:
+    return _plain(
+        instance,
+        age_minutes=None if instance.created_at is None else round((time.time() - instance.created_at) / 60),
+        state=instance_state(instance),
+        secured_at=_time(secured_at(instance)),
+        purged_at=_time(purged_at(instance)),
+    )
 
 
 def _time(moment: float | None) -> r.UnixTime | None:
     return None if moment is None else r.UnixTime(moment)
 
 
-def _maintenance_rows(policy: r.MaintenancePolicy) -> Iterator[Cells]:
+def _maintenance_rows(policy: r.MaintenancePolicy) -> list[Cells]:
     """Return a row for each TEE server, each with the window; without any, the window alone."""
-    window = _plain(policy.active_window) if policy.active_window is not None else {}
-    common = window | {
-        "window_open": None if policy.window_open is UNSET else policy.window_open,
-        "current_slots": policy.current_slots,
-    }
-    servers = policy.servers or ()
-    yield from (_plain(server) | common for server in servers)
-    if not servers:
-        yield common
+    window = {} if policy.active_window is None else _plain(policy.active_window)
+    common = window | _plain(policy, active_window=UNSET, servers=UNSET)
+    return [_plain(server) | common for server in policy.servers or ()] or [common]
 
 
-def _plain(record: msgspec.Struct, changes: Cells | None = None) -> Cells:
-    fields = {name: getattr(record, name) for name in record.__struct_fields__} | (changes or {})
-    return {name: _value(value) for name, value in fields.items() if value is not UNSET}
+def _plain(record: msgspec.Struct, **more: Any) -> Cells:
+    fields = msgspec.structs.asdict(record) | more
+    plain: Cells = msgspec.to_builtins({k: v for k, v in fields.items() if v is not UNSET}, enc_hook=_time_text)
+    return plain
 
 
-def _value(value: Any) -> Any:
-    match value:
-        case r.UnixTime():
-            return datetime.fromtimestamp(value, UTC).isoformat()
-        case msgspec.Struct():
-            return _plain(value)
-        case list():
-            return [_value(item) for item in value]
-        case _:
-            return value
+def _time_text(time: r.UnixTime) -> str:
+    return datetime.fromtimestamp(time, UTC).isoformat()
 
 
 def _columns(rows: list[Cells]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _print_table(name: str, rows: list[Cells], *, fit: bool) -> None:
-    """Print a table. With ``fit``, it has only columns that matter and fit; without, the user chose the columns."""
+def _print_table(name: str, rows: list[Cells], *, chosen: bool) -> None:
+    """Print the columns that the user chose, or those that matter and fit. A single row becomes a list of fields."""
     columns = _columns(rows)
-    if fit and name in _COLUMNS:
-        columns = [column for column in _COLUMNS[name].split() if column in columns]
-    elif fit:
-        columns = [column for column in columns if any(row.get(column) is not None for row in rows)]
-    # Show only the number of a server's GPUs.
-    cells = [{c: len(row[c]) if c == "gpus" and row.get(c) else row.get(c) for c in columns} for row in rows]
-    if name == e.CHUTE.name:
-        # A chute has too many fields for one line.
-        cells = [{"field": column, "value": value} for row in cells for column, value in row.items()]
-    left_out = print_table(cells, cut=_CUT, fit=fit and name != e.CHUTE.name)
+    cells: list[Cells]
+    if not chosen and len(rows) == 1:
+        cells = [{"field": column, "value": cell_text(value)} for column, value in rows[0].items()]
+    else:
+        if not chosen and name in _COLUMNS:
+            columns = [column for column in _COLUMNS[name].split() if column in columns]
+        elif not chosen:
+            columns = [column for column in columns if any(row.get(column) is not None for row in rows)]
+        # Of a list, such as a server's GPUs, show only the length.
+        cells = [{c: len(row[c]) if isinstance(row.get(c), list) else row.get(c) for c in columns} for row in rows]
+    left_out = print_table(cells, cut=_CUT, fit=not chosen and len(rows) > 1)
     hint = f". Columns that do not fit: {', '.join(left_out)}. --columns chooses others." if left_out else ""
     click.echo(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}{hint}", err=True)
