@@ -37,9 +37,6 @@ NEEDED_METRICS = frozenset(
 )
 """Metrics of all collectors whose samples :func:`find` needs."""
 
-_GPU_METRICS = {"instance_id": "chutes_instance_gpus", "server_id": "chutes_gpu_info"}
-"""The metric that has the GPUs of a thing, by the label with its id. For all others it is ``chutes_fleet_gpus``."""
-_IN_SLOT = ("pending", "maintenance")
 _PURGE_SOON = 0.75 * HOUR
 """Seconds before its purge from which an instance needs action, as for the alert ChutesInstancePurgeNear."""
 
@@ -82,7 +79,7 @@ class _Miner:
         self._instances = {labels["instance_id"]: labels for labels, _ in self.of("chutes_instance_info")}
         self._created = {labels["instance_id"]: time for labels, time in self.times("created", bool)}
         self.servers = {labels["instance_id"]: labels["server_id"] for labels, _ in self.of("chutes_instance_gpus")}
-        self._names = {labels["server_id"]: labels["name"] for labels, _ in self.of("chutes_server_info")}
+        self._info = {labels["server_id"]: labels for labels, _ in self.of("chutes_server_info")}
 
     def of(self, metric: str, applies: Callable[[float], bool] = bool, /, **labels: str) -> Labelled:
         """Return the samples about the miner with these labels and with a value that applies."""
@@ -99,25 +96,19 @@ class _Miner:
         purged = self.times("purge", bool)
         return [item for item in purged if (item[0]["instance_id"] in activated) == (state == "disabled")]
 
-    def in_slot(self, *statuses: str) -> Labelled:
-        """Return the servers that hold an upgrade slot, in one of these statuses."""
-        slots = self.of("chutes_server_maintenance_status")
-        return [item for item in slots if item[0]["status"] in (statuses or _IN_SLOT)]
-
-    def older_slots(self) -> Labelled:
-        """Return the servers in a slot if some slots are of an older window. The first value is their number."""
-        older = sum(value for _, value in self.of("chutes_maintenance_older_slots_in_use"))
-        return [(labels, older if not index else 0.0) for index, (labels, _) in enumerate(self.in_slot()) if older]
+    def in_slot(self) -> set[str]:
+        """Return the ids of the servers that hold an upgrade slot."""
+        statuses = self.of("chutes_server_maintenance_status")
+        return {labels["server_id"] for labels, _ in statuses if labels["status"] != "none"}
 
     def idle_gpus(self, *, in_maintenance: bool) -> Labelled:
         """Return the number of idle GPUs by model and kind of server, on servers in maintenance or on others.
 
         The kind, in the label ``tee``, is whether the server has TEE: empty if unknown, and ``waiting`` in maintenance.
         """
-        tee = {labels["server_id"]: labels["tee"] for labels, _ in self.of("chutes_server_info")}
-        waiting = {
-            labels["server_id"] for labels, _ in (*self.of("chutes_server_maintenance_pending"), *self.in_slot())
-        }
+        tee = {server: labels["tee"] for server, labels in self._info.items()}
+        pending = {labels["server_id"] for labels, _ in self.of("chutes_server_maintenance_pending")}
+        waiting = pending | self.in_slot()
         idle = {labels["gpu_id"] for labels, _ in self.of("chutes_gpu_state_info", state="idle")}
         counts: Counter[tuple[str, str]] = Counter()
         # All idle GPUs begin with an unknown kind. Then those that have a known server move to its kind.
@@ -134,16 +125,11 @@ class _Miner:
             if count and (kind == "waiting") == in_maintenance
         ]
 
-    def with_version(self, servers: Labelled) -> Labelled:
-        """Return the information about servers, which has their versions."""
-        wanted = {labels["server_id"] for labels, _ in servers}
-        return [item for item in self.of("chutes_server_info") if item[0]["server_id"] in wanted]
-
     def uncertain_versions(self) -> Labelled:
         """Return the servers of which nobody knows whether their version still boots."""
         known = {labels["server_id"] for labels, _ in self.of("chutes_server_version_accepted", lambda _: True)}
         listed = self.of("chutes_server_version_listed", lambda _: True)
-        return self.with_version([item for item in listed if item[0]["server_id"] not in known])
+        return [item for item in listed if item[0]["server_id"] not in known]
 
     def older_servers(self, window: Literal["open", "next", "last"]) -> Labelled:
         """Return the servers below the target of the newest maintenance window, none if it is not of this kind.
@@ -158,9 +144,8 @@ class _Miner:
         if_closed = "next" if start > self.now else "last"
         if is_open is None or window != ("open" if is_open else if_closed):
             return []
-        in_slot = {labels["server_id"] for labels, _ in self.in_slot()}
-        older = [labels for labels, _ in self.of("chutes_server_upgrade_needed") if labels["server_id"] not in in_slot]
-        return [(labels, end if is_open else start) for labels in older]
+        older = [labels for labels, _ in self.of("chutes_server_upgrade_needed")]
+        return [(labels, end if is_open else start) for labels in older if labels["server_id"] not in self.in_slot()]
 
     def last_active(self) -> Labelled:
         """Return the active instances that are the only active one of their chute."""
@@ -184,8 +169,9 @@ class _Miner:
         if "instance_id" in labels:
             instance = self.instance(labels["instance_id"])
             return f"{instance['chute_name'] or labels['instance_id']}{' (private)' if instance['private'] else ''}"
-        name = self._names.get(labels.get("server_id", "")) or labels.get("server_id", "")
-        return f"{name} ({labels['version']})" if labels.get("version") else name
+        server = self._info.get(labels.get("server_id", ""), {})
+        name = server.get("name") or labels.get("server_id", "")
+        return f"{name} ({server['version']})" if server.get("version") else name
 
     def instance(self, instance_id: str) -> dict[str, Any]:
         """Return an instance with its chute, its server and the Unix time of its creation. What is unknown is None."""
@@ -195,7 +181,7 @@ class _Miner:
             "chute_id": info and info["chute_id"],
             "chute_name": (info and self._chutes.get(info["chute_id"])) or None,
             "private": info and bool(info["billed_to"]),
-            "server_name": self._names.get(self.servers.get(instance_id, "")) or None,
+            "server_name": self._info.get(self.servers.get(instance_id, ""), {}).get("name") or None,
             "created_at": self._created.get(instance_id),
         }
 
@@ -206,16 +192,17 @@ class _Miner:
         """
         counts: Counter[str] = Counter()
         for labels, value in about:
+            found = self.of("chutes_fleet_gpus")
             if "gpu" in labels:
-                counts[labels["gpu"]] += int(value)
-                continue
-            ids = {key: labels[key] for key in ("instance_id", "server_id") if key in labels}
-            of_thing = self.of(next((_GPU_METRICS[key] for key in ids), "chutes_fleet_gpus"), **ids)
-            # While answers are not whole, a server may have other GPUs, too, and chutes_fleet_gpus is absent.
-            may_lack_gpus = "server_id" in ids and not self.of("chutes_fleet_gpus")
-            if not of_thing or may_lack_gpus:
+                found = [(labels, value)]
+            elif "instance_id" in labels:
+                found = self.of("chutes_instance_gpus", instance_id=labels["instance_id"])
+            elif "server_id" in labels and found:
+                # While answers are not whole, a server may have other GPUs, too, and chutes_fleet_gpus is absent.
+                found = self.of("chutes_gpu_info", server_id=labels["server_id"])
+            if not found:
                 return None
-            for sample, count in of_thing:
+            for sample, count in found:
                 counts[sample["gpu"]] += int(count)
         return dict(counts)
 
@@ -261,12 +248,12 @@ KINDS = {
         "Look at {its pod|their pods}: kubectl --context SERVER -n chutes get pods",
     ),
     "maintenance": _loss(
-        lambda miner: miner.in_slot("maintenance"),
+        lambda miner: miner.of("chutes_server_maintenance_status", status="maintenance"),
         "COUNT TEE {server is|servers are} in maintenance. Nothing runs on {it|them}.",
         "Reboot {it|them} now with the target version: chutes-exporter query maintenance",
     ),
     "versions_refused": _action(
-        lambda miner: miner.with_version(miner.of("chutes_server_version_accepted", not_)),
+        lambda miner: miner.of("chutes_server_version_accepted", not_),
         "COUNT TEE {server|servers} cannot boot with {its|their} version any more.",
         "Reboot only with an accepted version: chutes-exporter query tee_measurements",
     ),
@@ -311,17 +298,13 @@ KINDS = {
         "its score.",
     ),
     "maintenance_pending": _note(
-        lambda miner: miner.in_slot("pending"),
+        lambda miner: miner.of("chutes_server_maintenance_status", status="pending"),
         "COUNT TEE {server waits|servers wait} for maintenance. Do not reboot {it|them}: the last instances of their "
         "chutes still serve, for up to 3 hours.",
     ),
     "idle_gpus_in_maintenance": _note(
         lambda miner: miner.idle_gpus(in_maintenance=True),
         "COUNT idle {GPU waits|GPUs wait} for the end of maintenance.",
-    ),
-    "older_slots": _note(
-        _Miner.older_slots,
-        "COUNT of these servers {holds|hold} the upgrade slot of an older window, and never booted with its target.",
     ),
     "uncertain_versions": _note(
         _Miner.uncertain_versions,
@@ -354,13 +337,12 @@ def find(samples: Mapping[str, Labelled], hotkey: str, now: float, prices: Mappi
 def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, float]) -> Finding:
     """Return a finding about some samples. A time in its sentence is the value of the first sample."""
     kind, (_, first) = KINDS[name], about[0]
-    # The values of jobs, slots and GPUs are numbers of things.
-    is_number = name in ("stuck_jobs", "older_slots")
     instances = [miner.instance(labels["instance_id"]) for labels, _ in about if "instance_id" in labels]
-    count = int(sum(value if is_number or "gpu" in labels else 1 for labels, value in about))
+    # The values of jobs and GPUs are numbers of things.
+    count = int(sum(value if name == "stuck_jobs" or "gpu" in labels else 1 for labels, value in about))
     words = {
         "SERVER": shlex.quote(str(instances[0]["server_name"] or "SERVER") if instances else ""),
-        "WHEN": _time_until(first, miner.now) if first else "at an unknown time",
+        "WHEN": time_until(first, miner.now) if first else "at an unknown time",
         "CLOCK": f"{datetime.fromtimestamp(first, UTC):%H:%M} UTC",
     }
     advice, _, command = kind.advice.partition(": ")
@@ -410,7 +392,7 @@ def _filled(text: str, count: int, **words: str) -> str:
     return re.sub(r"\{(.*?)\|(.*?)\}", r"\1" if count == 1 else r"\2", text)
 
 
-def _time_until(moment: float, now: float) -> str:
+def time_until(moment: float, now: float) -> str:
     """Return a time as ``in 39 minutes (19:56 UTC)``, with the date if it is more than half a day away."""
     form = "%H:%M" if moment - now < 12 * HOUR else "%Y-%m-%d %H:%M"
     return f"in {human_duration(max(moment - now, 60))} ({datetime.fromtimestamp(moment, UTC):{form}} UTC)"

@@ -124,8 +124,3 @@ AUDIT_REPORT = Endpoint("audit_report", "/audit/download", d.AUDIT_REPORT, max_b
 
 ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(value for value in [*globals().values()] if isinstance(value, Endpoint))
 """All of the above."""
-
-
-def stats_params(hotkey: str | None = None, *, per_chute: bool = False) -> dict[str, str]:
-    """Return the query of :data:`STATS` for all miners or one, in total or for each chute."""
-    return ({"miner_hotkey": hotkey} if hotkey else {}) | ({"per_chute": "true"} if per_chute else {})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.commands.options import Command, asks, cost_option, json_option, miner_options
+from chutes_exporter.api.records import AuditReport
+from chutes_exporter.commands.options import Command, asks, json_option, miner_options
 from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import cell_text, moment, print_first, say
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from chutes_exporter.api.records import AuditInstance, ComputeRecord
     from chutes_exporter.config import Settings
 
-_LISTED_HOURS = 25
+T = TypeVar("T")
+
 _DAY_HOURS = int(DAY / HOUR)
 _MADE_WITHIN = 10 * MINUTE
 """Seconds after the hour within which the service has always published its report."""
@@ -39,13 +41,12 @@ _SHOWN = 20
 @click.command(cls=Command)
 @click.option(
     "--hours",
-    type=click.IntRange(1, _LISTED_HOURS),
-    default=24,
+    type=click.IntRange(1, _DAY_HOURS),
+    default=_DAY_HOURS,
     show_default=True,
     help="Number of hourly reports, the newest first.",
 )
 @miner_options("At least one hotkey is required. Its key is not.")
-@cost_option
 @json_option
 @asks(needs_miner=True)
 async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
@@ -57,12 +58,11 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         ledger = Ledger(client, settings.watched)
         await ledger.read(flags["hours"])
-        gaps: list[NotKnown] = []
-        names = await _chute_names(client, gaps)
+        names = await ledger.chute_names()
     usd_per_unit = None
-    if settings.chain_url is not None:
+    if settings.chain_url is not None and ledger.ended:
         report = await collect_report(settings, frozenset({_UNITS}))
-        gaps.extend(gap for gap in report.gaps if not gap.hotkey)
+        ledger.gaps.extend(gap for gap in report.gaps if not gap.hotkey)
         usd_per_unit = report.usd_per_part(report.value(_UNITS, window="1d"))
     miners: list[dict[str, Any]] = [
         {"hotkey": hotkey, "ended": ledger.ended_of(hotkey, names, usd_per_unit)} for hotkey in sorted(settings.watched)
@@ -71,10 +71,10 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     def show() -> None:
         for miner in miners:
             _print_miner(miner["hotkey"], miner["ended"], ledger)
-        if settings.chain_url is None and any(miner["ended"] for miner in miners):
+        if settings.chain_url is None and ledger.ended:
             say(DOLLARS_ADVICE)
 
-    return Result({"miners": miners}, show, [*ledger.gaps, *gaps])
+    return Result({"miners": miners}, show, ledger.gaps)
 
 
 class Ledger:
@@ -85,7 +85,7 @@ class Ledger:
         self.gaps: list[NotKnown] = []
         self._client = client
         self._hotkeys = hotkeys
-        self._ended: dict[str, AuditInstance] = {}
+        self.ended: dict[str, AuditInstance] = {}
         # By instance and start time: the newest record of each multiplier, and what the oldest report says it was.
         self._records: defaultdict[str, dict[float, ComputeRecord]] = defaultdict(dict)
         self._earlier: defaultdict[str, dict[float, float | None]] = defaultdict(dict)
@@ -95,7 +95,7 @@ class Ledger:
         try:
             entries = await list_reports(self._client)
         except ApiError as error:
-            self._miss("the list of reports", error)
+            self.gaps.append(NotKnown.after(error, "the list of reports", ""))
             return
         paths = {entry.end_time or 0.0: entry.path for entry in entries}
         self.end = max(paths)
@@ -104,18 +104,16 @@ class Ledger:
             self._miss(
                 f"the ends since {moment(self.end)}", "the service has not published the report of the last hour"
             )
-        for hour in range(_LISTED_HOURS):
+        # For about a minute, the service lists the report of a 25th hour.
+        for hour in range(_DAY_HOURS + 1):
             end, is_older = self.end - hour * HOUR, hour >= hours
-            if is_older and not any(self._needs_report(instance, end) for instance in self._ended.values()):
+            if is_older and not any(self._needs_report(instance, end) for instance in self.ended.values()):
                 break
             if end in paths:
                 await self._read_report(end, paths[end], is_older=is_older)
             elif hour < _DAY_HOURS:
                 self._miss(f"the report of {moment(end)}", "it is not listed")
-            elif not is_older:
-                reason = "the service lists the 25th report only for about a minute, until it has made the newest"
-                self.gaps.append(NotKnown(f"the report of {moment(end)}", "", reason, "Use --hours 24."))
-        for instance in self._ended.values():
+        for instance in self.ended.values():
             if self._lost(instance) is None:
                 self._miss(
                     f"the loss of {instance.instance_id}", "its multipliers are not known", instance.miner_hotkey
@@ -123,26 +121,35 @@ class Ledger:
 
     async def _read_report(self, end: float, path: str, *, is_older: bool) -> None:
         """Read a report. One older than the user chose gives only the multipliers of known instances."""
-        try:
-            answer = await self._client.fetch(e.AUDIT_REPORT, params={"path": path})
-        except ApiError as error:
-            self._miss(f"the report of {moment(end)}", error)
-            return
-        if answer.rejected:
-            self._miss(f"the report of {moment(end)}", f"{answer.rejected} records cannot be read")
+        report = await self._fetch(f"the report of {moment(end)}", e.AUDIT_REPORT, AuditReport([], []), path=path)
         # A newer report knows better how an instance and a multiplier ended, so setdefault keeps it.
-        for instance in () if is_older else answer.value.instances:
+        for instance in () if is_older else report.instances:
             if instance.miner_hotkey in self._hotkeys and end - HOUR <= (instance.deleted_at or 0.0) <= end:
-                self._ended.setdefault(instance.instance_id, instance)
-        for record in answer.value.multipliers:
-            if record.instance_id in self._ended:
+                self.ended.setdefault(instance.instance_id, instance)
+        for record in report.multipliers:
+            if record.instance_id in self.ended:
                 newest = self._records[record.instance_id].setdefault(record.started_at, record)
                 if newest is not record:
                     self._earlier[record.instance_id][record.started_at] = record.compute_multiplier
 
-    def _miss(self, what: str, reason: ApiError | str, hotkey: str = "") -> None:
-        advice = reason.advice if isinstance(reason, ApiError) else TRY_AGAIN
-        self.gaps.append(NotKnown(what, hotkey, str(reason), advice))
+    async def chute_names(self) -> dict[str, str | None]:
+        """Return the names of public chutes by id, if there is an ended instance."""
+        chutes = await self._fetch("names of chutes", e.UTILIZATION, []) if self.ended else []
+        return {chute.chute_id: chute.name for chute in chutes}
+
+    async def _fetch(self, what: str, endpoint: e.Endpoint[T], otherwise: T, **params: str) -> T:
+        """Return the value of an answer, or another one after an error. What cannot be read becomes a gap."""
+        try:
+            answer = await self._client.fetch(endpoint, params=params)
+        except ApiError as error:
+            self.gaps.append(NotKnown.after(error, what, ""))
+            return otherwise
+        if answer.rejected:
+            self._miss(what, f"{answer.rejected} records cannot be read")
+        return answer.value
+
+    def _miss(self, what: str, reason: str, hotkey: str = "") -> None:
+        self.gaps.append(NotKnown(what, hotkey, reason, TRY_AGAIN))
 
     def _needs_report(self, instance: AuditInstance, end: float) -> bool:
         """Return whether the report of an hour may have multipliers of an ended instance that are not known yet.
@@ -172,7 +179,7 @@ class Ledger:
     ) -> list[dict[str, Any]]:
         """Return a miner's ended instances, the dearest first, with the keys that docs/commands.md shows."""
         rows = []
-        for instance in self._ended.values():
+        for instance in self.ended.values():
             if instance.miner_hotkey == hotkey:
                 lost, ended_at = self._lost(instance), instance.deleted_at or 0.0
                 row = {
@@ -195,18 +202,6 @@ class Ledger:
         return sorted(rows, key=lambda row: (-(row["lost_compute_units"] or 0.0), row["ended_at"]))
 
 
-async def _chute_names(client: ChutesClient, gaps: list[NotKnown]) -> dict[str, str | None]:
-    """Return the names of public chutes by id, and add to the gaps if some or all are missing."""
-    try:
-        answer = await client.fetch(e.UTILIZATION)
-    except ApiError as error:
-        gaps.append(NotKnown("names of chutes", "", str(error), error.advice))
-        return {}
-    if not answer.whole:
-        gaps.append(NotKnown("names of chutes", "", f"{answer.rejected} records cannot be read", TRY_AGAIN))
-    return {chute.chute_id: chute.name for chute in answer.value}
-
-
 # The screen
 
 
@@ -222,9 +217,9 @@ def _print_miner(hotkey: str, ended: list[dict[str, Any]], ledger: Ledger) -> No
             "active min": None if row["failed_start"] else round(row["active_seconds"] / 60),
             "reason": f"{row['reason']}, last of its chute" if row["last_of_chute"] else row["reason"],
             "counts": row["counts"],
-            "lost units": _rounded(row["lost_compute_units"]),
+            "lost units": row["lost_compute_units"],
         }
-        | ({} if row["lost_usd"] is None else {"lost USD": round(row["lost_usd"], 2)})
+        | ({} if row["lost_usd"] is None else {"lost USD": row["lost_usd"]})
         | {"chute": row["chute_name"] or row["chute_id"], "chute id": row["chute_id"]}
         for row in ended
     ]
@@ -232,10 +227,10 @@ def _print_miner(hotkey: str, ended: list[dict[str, Any]], ledger: Ledger) -> No
     lost: defaultdict[str, list[float | None]] = defaultdict(list)
     for row in ended:
         lost[row["reason"]].append(row["lost_compute_units"])
-    sums = [f"{len(units)} {reason} ({cell_text(_rounded(total(units)))} units)" for reason, units in lost.items()]
+    sums = [f"{len(units)} {reason} ({_rounded(total(units))} units)" for reason, units in lost.items()]
     say(f"{len(ended)} ended: {', '.join(sums)}.", indent="  ")
     say(f"Never active: {sum(row['failed_start'] for row in ended)}.")
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 0)
+def _rounded(units: float | None) -> str:
+    return cell_text(units and round(units, 0))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import structs
@@ -17,22 +16,19 @@ from chutes_exporter.commands.options import Command, asks, cost_option, json_op
 from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_table, say
-from chutes_exporter.duration import MINUTE, human_duration
 from chutes_exporter.feeds.table import MAINTENANCE
-from chutes_exporter.findings import NEEDED_METRICS, cost, find, verdict
+from chutes_exporter.findings import NEEDED_METRICS, cost, find, time_until, verdict
 from chutes_exporter.page.gaps import NotKnown
-from chutes_exporter.rules.maintenance import holds_slot, maintenance_status, slots_of_older_windows
+from chutes_exporter.rules.maintenance import holds_slot, maintenance_status
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
     from chutes_exporter.api import Hotkey
-    from chutes_exporter.api.records import MaintenancePolicy, MaintenanceServer
+    from chutes_exporter.api.records import MaintenanceServer
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
-
-T = TypeVar("T")
 
 _SHOWN = 5
 """Most names of a finding on the screen."""
@@ -106,52 +102,34 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
 
 async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list[dict[str, Any]]]:
     """Return the servers in an upgrade slot, by hotkey."""
-    found = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         for key in settings.keys:
-            state = report.states.get(MAINTENANCE.of(key.address))
-            if state is not None and state.snapshot is not None:
-                policy = state.snapshot.answer.value
-                servers = [server for server in policy.servers or () if holds_slot(server)]
-                older_slots = slots_of_older_windows(policy)
-                # The policy only counts the slots of older windows. So it is only clear if all or none are older.
-                is_clear = older_slots in (0, len(servers))
-                is_older = bool(older_slots) if is_clear else None
-                ask = partial(_ask, client, key, report.gaps)
-                found[key.address] = [await _in_slot(ask, policy, server, is_older=is_older) for server in servers]
+            snapshot = report.states[MAINTENANCE.of(key.address)].snapshot
+            servers = (snapshot and snapshot.answer.value.servers) or ()
+            found[key.address] = [
+                await _in_slot(client, key, server, report.gaps) for server in servers if holds_slot(server)
+            ]
     return found
 
 
-async def _ask(
-    client: ChutesClient, key: Hotkey, gaps: list[NotKnown], endpoint: e.Endpoint[T], server: MaintenanceServer
-) -> T | None:
-    """Return the answer about a single server, or add the error to the gaps and return None."""
-    try:
-        return (await client.fetch(endpoint, key=key, path={"server_id": server.server_id})).value
-    except ApiError as error:
-        what = f"{endpoint.name} of {server.name or server.server_id}"
-        gaps.append(NotKnown(what, key.address, str(error), error.advice))
-        return None
-
-
 async def _in_slot(
-    ask: Callable[..., Awaitable[Any]], policy: MaintenancePolicy, server: MaintenanceServer, *, is_older: bool | None
+    client: ChutesClient, key: Hotkey, server: MaintenanceServer, gaps: list[NotKnown]
 ) -> dict[str, Any]:
-    """Return a server in an upgrade slot. ``is_older`` is None if the policy does not say whether the window is older.
-
-    Only the answer about a single server says what a pending one waits for, and to which window its slot belongs.
-    """
-    status = maintenance_status(server)
-    pending = await ask(e.SERVER_MAINTENANCE, server) if status == "pending" else None
-    if is_older is None and (slot := await ask(e.SERVER_SLOT, server)) is not None:
-        is_older = slot.maintenance_pending_window_id != (policy.active_window and policy.active_window.id)
+    """Return a server in an upgrade slot. Only the answer about a single server says what a pending one waits for."""
+    status, pending = maintenance_status(server), None
+    if status == "pending":
+        try:
+            answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, path={"server_id": server.server_id})
+            pending = answer.value
+        except ApiError as error:
+            gaps.append(NotKnown.after(error, f"server_maintenance of {server.name or server.server_id}", key.address))
     return {
         "server_id": server.server_id,
         "name": server.name,
         "status": status,
         "waits_for": pending and [structs.asdict(one) for one in pending.awaiting_replacement],
         "until": pending and pending.pending_deadline,
-        "older_window": is_older,
     }
 
 
@@ -226,8 +204,6 @@ def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
     """Print the servers that hold an upgrade slot, and what pending ones wait for, which is None if unknown."""
     for server in servers:
         text = f"{server['name'] or server['server_id']}: {server['status']}"
-        if server["older_window"]:
-            text += ", in the slot of an older window"
         if server["waits_for"] == []:
             text += ", and waits for no instance any more"
         elif server["waits_for"]:
@@ -236,8 +212,7 @@ def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
             text += f", until {count} {'instance has' if count == 1 else 'instances have'} a replacement"
             text += f" (chutes {', '.join(chutes)})"
         if server["until"] is not None and server["waits_for"] != []:
-            at = datetime.fromtimestamp(server["until"], UTC)
-            text += f", at the latest in {human_duration(max(server['until'] - now, MINUTE))} ({at:%H:%M} UTC)"
+            text += f", at the latest {time_until(server['until'], now)}"
         say(f"{text}.", indent="  ")
 
 

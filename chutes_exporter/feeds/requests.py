@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import structs
 
 from chutes_exporter.api.client import Answer
-from chutes_exporter.api.endpoints import AUDIT, AUDIT_REPORT, stats_params
+from chutes_exporter.api.endpoints import AUDIT, AUDIT_REPORT
 from chutes_exporter.api.errors import (
     ApiError,
     NotFoundError,
@@ -65,7 +65,7 @@ class Requests:
             of_miner = {"hotkey": hotkey} if endpoint.scope == "miner" else {}
             params = {} if "{hotkey}" in endpoint.path else of_miner
             if feed.per_chute:
-                params = stats_params(hotkey or None, per_chute=True)
+                params = {"per_chute": "true"} | ({"miner_hotkey": hotkey} if hotkey else {})
             return await self._client.fetch(endpoint, params=params, path=of_miner)
         except NotFoundError:
             if feed.value_if_404 is None:

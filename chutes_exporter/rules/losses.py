@@ -86,7 +86,7 @@ def lost_compute_units(
     Unless there is exactly one multiplier for each second, the units are unknown. The arguments are those of
     :func:`records_before_end`.
     """
-    if instance.activated_at is None or (instance.deleted_at or now) <= now - DAY:
+    if instance.activated_at is None:
         return 0.0
     before, counts = records_before_end(instance, records, earlier), ended_counts(instance)
     if before is None:

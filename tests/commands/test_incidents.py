@@ -53,73 +53,47 @@ async def lost(found: Reports, *flags: str) -> tuple[int, list[float | None], li
     return status, units, [gap["feed"] for gap in summary["not_known"]]
 
 
-async def test_older_reports_are_read_for_the_multipliers_that_the_newest_lacks() -> None:
-    newest = body([MINE | {"created_at": "2026-11-24T10:00:00"}], [record("11:00", None)])
-    older = body([INSTANCE], [record("10:00", "11:00", 3.0), record("11:00", "11:00", 9.0)])
-    assert await lost({12: newest, 11: older}, "--hours", "1") == (0, [3600 * 3.0 + 1800 * 2.0], [])
-    # Without them the units are unknown.
-    status, units, gaps = await lost({12: newest}, "--hours", "1")
-    assert (status, units, len(gaps)) == (3, [None], 23 + 1)
-
-
-@pytest.mark.parametrize("multiplier", [None, 1e308, -2.0])
-async def test_an_instance_whose_multiplier_is_unknown_is_named_and_older_reports_are_not_read(
-    multiplier: float | None,
-) -> None:
-    newest = body([MINE], [record("11:00", None, multiplier)])
-    assert await lost({12: newest}, "--hours", "1") == (3, [None], ["the loss of i"])
-
-
-async def test_the_25th_report_is_named_if_it_is_asked_for_and_not_listed() -> None:
-    _, _, gaps = await lost({12: body([INSTANCE], [])}, "--hours", "25")
-    assert len(gaps) == 24
-    _, output = await incidents({12: body([INSTANCE], [])}, "--hours", "25")
-    assert "? the report of 2026-11-23 12:00 UTC: the service lists the 25th report only" in " ".join(output.split())
-    assert "→ Use --hours 24." in output
-    _, _, gaps = await lost({12: body([INSTANCE], [])}, "--hours", "24")
-    assert len(gaps) == 23
-
-
+OPEN = record("11:00", None)
 LONG = MINE | {"created_at": "2026-11-24T08:00:00", "activated_at": "2026-11-24T08:00:00"}
 """It ends with its score, 3.5 hours after its activation."""
+PENALTY = {
+    12: body([LONG], [record("10:00", "11:30", 0.3)]),
+    11: body([LONG], [record("10:00", None, 3.0)]),
+    10: body([LONG], [record("08:00", "10:00", 2.0)]),
+}
+"""The last instance of its chute. Only the older reports have the multipliers from before its end."""
+CUT = record("11:15", "11:30", 0.2)
+LOSSES: dict[str, tuple[Reports, float | None, int]] = {
+    "older reports have the multipliers that the newest lacks": (
+        {
+            12: body([MINE | {"created_at": "2026-11-24T10:00:00"}], [OPEN]),
+            11: body([INSTANCE], [record("10:00", "11:00", 3.0), record("11:00", "11:00", 9.0)]),
+        },
+        *(3600 * 3.0 + 1800 * 2.0, 0),
+    ),
+    "no multiplier": ({12: body([MINE], [OPEN | {"compute_multiplier": None}])}, None, 0),
+    "too large a multiplier": ({12: body([MINE], [OPEN | {"compute_multiplier": 1e308}])}, None, 0),
+    "a negative multiplier": ({12: body([MINE], [OPEN | {"compute_multiplier": -2.0}])}, None, 0),
+    "the last of its chute": (PENALTY, 5400 * (3.0 - 0.3), 0),
+    "the last of a private chute": (
+        {hour: text.replace(b'"billed_to": null', b'"billed_to": "user"') for hour, text in PENALTY.items()},
+        *(7200 * 2.0 + 5400 * 3.0, 0),
+    ),
+    "the record before shows a penalty": ({12: body([LONG], [record("08:00", "11:15"), CUT])}, 900 * (2.0 - 0.2), 0),
+    "no penalty": ({12: body([LONG], [record("08:00", "11:15"), CUT | {"compute_multiplier": 1.9}])}, 0, 0),
+    "maybe a penalty": ({12: body([LONG], [record("08:00", "11:30")])}, None, 3),
+    "maybe a penalty of all": ({12: body([MINE], [record("11:00", "11:30", 0.0)])}, None, 0),
+}
+"""Reports, the lost units that follow from them, and how many older reports are missed."""
 
 
-async def test_the_last_instance_of_its_chute_loses_what_older_reports_show() -> None:
-    first, second, penalized = record("08:00", "10:00", 2.0), record("10:00", None, 3.0), record("10:00", "11:30", 0.3)
-    found = {12: body([LONG], [penalized]), 11: body([LONG], [second]), 10: body([LONG], [first])}
-    status, units, _ = await lost(found, "--hours", "1")
-    assert status == 0
-    assert units == pytest.approx([5400 * (3.0 - 0.3)])
-    _, output = await incidents(found, "--hours", "1")
-    assert " miner, last of its chute  yes " in output
-    private = {hour: text.replace(b'"billed_to": null', b'"billed_to": "user"') for hour, text in found.items()}
-    status, units, _ = await lost(private, "--hours", "1")
-    assert (status, units) == (0, [7200 * 2.0 + 5400 * 3.0])
-
-
-async def test_a_penalty_on_a_record_that_no_older_report_has_is_seen_by_the_record_before() -> None:
-    found = {12: body([LONG], [record("08:00", "11:15", 2.0), record("11:15", "11:30", 0.2)])}
-    status, units, _ = await lost(found, "--hours", "1")
-    assert status == 0
-    assert units == pytest.approx([900 * (2.0 - 0.2)])
-    same = {12: body([LONG], [record("08:00", "11:15", 2.0), record("11:15", "11:30", 1.9)])}
-    assert await lost(same, "--hours", "1") == (0, [0], [])
-
-
-async def test_whether_an_instance_was_the_last_of_its_chute_is_not_known_without_an_older_report() -> None:
-    status, units, gaps = await lost({12: body([LONG], [record("08:00", "11:30", 2.0)])}, "--hours", "1")
-    assert (status, units, gaps[-1]) == (3, [None], "the loss of i")
-    status, units, gaps = await lost({12: body([MINE], [record("11:00", "11:30", 0.0)])}, "--hours", "1")
-    assert (status, units, gaps[-1]) == (3, [None], "the loss of i")
-
-
-async def test_an_end_more_than_a_day_ago_cost_nothing_of_the_past_day() -> None:
-    early = {
-        **LONG,
-        **{name: LONG[name].replace("24T", "23T") for name in ("created_at", "activated_at", "deleted_at")},
-    }
-    found = {12: body([INSTANCE], []), -12: body([early], [])}
-    assert (await lost(found, "--hours", "25"))[1] == [0]
+@pytest.mark.parametrize("case", LOSSES)
+async def test_the_loss_follows_from_the_multipliers_in_all_reports(case: str) -> None:
+    found, units, missed = LOSSES[case]
+    status, losses, gaps = await lost(found, "--hours", "1")
+    assert losses == [None if units is None else pytest.approx(units)]
+    assert status == (3 if units is None else 0)
+    assert gaps[missed:] == ([] if units is not None else ["the loss of i"])
 
 
 async def test_an_end_before_the_activation_has_no_active_time_and_huge_units_are_short() -> None:
@@ -130,7 +104,7 @@ async def test_an_end_before_the_activation_has_no_active_time_and_huge_units_ar
 
 
 async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> None:
-    good = body([MINE], [record("11:00", None)])
+    good = body([MINE], [OPEN])
     bad = {12: good, 10: b"{}", 9: body([MINE | {"instance_id": 5}, MINE | {"deleted_at": "2026-11-24T08:30:00"}], [])}
     status, units, gaps = await lost(bad, "--hours", "4")
     assert (status, units) == (3, [3600.0])
@@ -138,9 +112,11 @@ async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> No
 
 
 async def test_an_ended_instance_has_the_name_of_its_chute_and_its_age() -> None:
-    found = {12: body([MINE], [record("11:00", None)])}
+    found = {12: body([MINE], [OPEN])}
     _, output = await incidents(found, "--hours", "1")
     assert output.splitlines()[2].split()[1:] == ["30", "30", "miner", "no", "3600", "vendor/model", "c"]
+    _, output = await incidents(PENALTY, "--hours", "1")
+    assert " miner, last of its chute  yes " in output
     for broken in (b"", b'[{"chute_id": "c"}, {"chute_id": 5}]'):
         status, output = await incidents(found, "--hours", "1", utilization=broken)
         assert status == 3
@@ -179,20 +155,15 @@ async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> Non
     assert "Never active: 15." in lines
 
 
-@pytest.mark.parametrize(
-    ("stats", "gaps"),
-    [(None, ["stats"]), ({"past_day": {"instance_stats": []}}, [])],
-    ids=["no answer", "nothing was computed"],
-)
-async def test_money_is_unknown_without_the_compute_units_of_all_miners(stats: Any, gaps: list[str]) -> None:
+@pytest.mark.parametrize("stats", [None, {"past_day": {"instance_stats": []}}], ids=["no answer", "nothing computed"])
+async def test_money_is_unknown_without_the_compute_units_of_all_miners(stats: Any) -> None:
     answer: dict[str, Any] = {} if stats is None else {"stats": json.dumps(stats).encode()}
     async with chain_flag() as chain:
-        _, output = await incidents(
-            {12: body([MINE], [record("11:00", None)])}, "--hours", "1", "--json", chain, fmv=b'{"tao": 400}', **answer
-        )
-        # All ends are known, though not what a unit is worth.
-        status, text = await incidents({12: body([INSTANCE], [])}, "--hours", "1", chain, fmv=b'{"tao": 400}', **answer)
-    assert (status, text.splitlines()[1]) == (3 if gaps else 0, "No instance ended.")
+        flags = ("--hours", "1", "--json", chain)
+        _, output = await incidents({12: body([MINE], [OPEN])}, *flags, fmv=b'{"tao": 400}', **answer)
+        # Without an end, nobody asks for prices.
+        status, nothing = await incidents({12: body([INSTANCE], [])}, *flags)
+    assert (status, json.loads(nothing)["miners"][0]["ended"]) == (0, [])
     summary = json.loads(output)
-    assert [gap["feed"] for gap in summary["not_known"]] == gaps
+    assert [gap["feed"] for gap in summary["not_known"]] == (["stats"] if stats is None else [])
     assert summary["miners"][0]["ended"][0]["lost_usd"] is None
