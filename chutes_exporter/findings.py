@@ -102,28 +102,13 @@ class _Miner:
         return {labels["server_id"] for labels, _ in statuses if labels["status"] != "none"}
 
     def idle_gpus(self, *, in_maintenance: bool) -> Labelled:
-        """Return the number of idle GPUs by model and kind of server, on servers in maintenance or on others.
-
-        The kind, in the label ``tee``, is whether the server has TEE: empty if unknown, and ``waiting`` in maintenance.
-        """
-        tee = {server: labels["tee"] for server, labels in self._info.items()}
-        pending = {labels["server_id"] for labels, _ in self.of("chutes_server_maintenance_pending")}
-        waiting = pending | self.in_slot()
+        """Return the number of idle GPUs by model, on servers that are in maintenance or wait for it, or on others."""
         idle = {labels["gpu_id"] for labels, _ in self.of("chutes_gpu_state_info", state="idle")}
-        counts: Counter[tuple[str, str]] = Counter()
-        # All idle GPUs begin with an unknown kind. Then those that have a known server move to its kind.
-        for labels, count in self.of("chutes_fleet_gpus", state="idle"):
-            counts[labels["gpu"], ""] += int(count)
-        for labels, _ in self.of("chutes_gpu_info"):
-            gpu, server = labels["gpu"], labels["server_id"]
-            if labels["gpu_id"] in idle and counts[gpu, ""]:
-                counts[gpu, ""] -= 1
-                counts[gpu, "waiting" if server in waiting else tee.get(server, "")] += 1
-        return [
-            ({"gpu": gpu, "tee": kind}, float(count))
-            for (gpu, kind), count in sorted(counts.items())
-            if count and (kind == "waiting") == in_maintenance
-        ]
+        waiting = {labels["server_id"] for labels, _ in self.of("chutes_server_maintenance_pending")} | self.in_slot()
+        info = [labels for labels, _ in self.of("chutes_gpu_info") if labels["gpu_id"] in idle]
+        counts = Counter({labels["gpu"]: int(count) for labels, count in self.of("chutes_fleet_gpus", state="idle")})
+        wait = Counter(labels["gpu"] for labels in info if labels["server_id"] in waiting) & counts
+        return [({"gpu": gpu}, count) for gpu, count in sorted((wait if in_maintenance else counts - wait).items())]
 
     def uncertain_versions(self) -> Labelled:
         """Return the servers of which nobody knows whether their version still boots."""
@@ -164,8 +149,7 @@ class _Miner:
     def name(self, labels: Mapping[str, str], value: float) -> str:
         """Return the name of what a sample is about, an empty one for the miner. For a model, the value is a number."""
         if "gpu" in labels:
-            kind = {"true": " for TEE chutes", "false": " for chutes without TEE"}.get(labels.get("tee", ""), "")
-            return f"{value:.0f} {labels['gpu']}{kind}"
+            return f"{value:.0f} {labels['gpu']}"
         if "instance_id" in labels:
             instance = self.instance(labels["instance_id"])
             return f"{instance['chute_name'] or labels['instance_id']}{' (private)' if instance['private'] else ''}"
@@ -346,7 +330,7 @@ def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, flo
         "CLOCK": f"{datetime.fromtimestamp(first, UTC):%H:%M} UTC",
     }
     advice, _, command = kind.advice.partition(": ")
-    problem, advice, command = (_filled(text, count, **words) for text in (kind.sentence, advice, command))
+    problem, advice, command = (filled(text, count, **words) for text in (kind.sentence, advice, command))
     gpus = miner.gpus(about) if kind.severity == "loss" else {}
     return Finding(
         kind=name,
@@ -370,12 +354,12 @@ def verdict(findings: Sequence[Finding], prices: Mapping[str, float], *, all_kno
     ``all_known`` is whether everything is known that could need action.
     """
     count = sum(finding.needs_action for finding in findings)
-    text = _filled("COUNT {thing needs|things need} action", count) if count else "Nothing needs action"
+    text = filled("COUNT {thing needs|things need} action", count) if count else "Nothing needs action"
     idle = [item for finding in findings if finding.kind == "idle_gpus" for item in finding.gpus.items()]
     if priced := [gpus * prices[model] for model, gpus in idle if model in prices]:
         text += f", {math.fsum(priced):,.2f} USD per hour idle"
     if others := sum(gpus for model, gpus in idle if model not in prices):
-        text += _filled(", COUNT {GPU|GPUs} idle", others) + (" at an unknown cost" if prices else "")
+        text += filled(", COUNT {GPU|GPUs} idle", others) + (" at an unknown cost" if prices else "")
     return f"{text}." if count or all_known else "Not everything is known. Nothing that is known needs action."
 
 
@@ -385,7 +369,7 @@ def cost(gpus: Mapping[str, int], prices: Mapping[str, float]) -> float | None:
     return math.fsum(gpus[model] * prices[model] for model in models) if prices and models <= prices.keys() else None
 
 
-def _filled(text: str, count: int, **words: str) -> str:
+def filled(text: str, count: int, **words: str) -> str:
     """Return a text with its words in place of their names, and with the verbs that fit the number."""
     for name, word in {"COUNT": str(count), **words}.items():
         text = text.replace(name, word)

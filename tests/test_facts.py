@@ -390,14 +390,9 @@ async def test_status_says_which_idle_gpus_can_be_used_now() -> None:
     now: Counter[str] = Counter()
     waiting: Counter[str] = Counter()
     for server in true["launch_servers"]:
-        kind = "for TEE chutes" if server["tee"] else "for chutes without TEE"
-        for gpu, count in server["free_gpus"].items():
-            if server["in_maintenance"]:
-                waiting[gpu] += count
-            else:
-                now[f"{gpu} {kind}"] += count
+        (waiting if server["in_maintenance"] else now).update(server["free_gpus"])
     assert (findings["idle_gpus"]["count"], now.total()) == (17, 17)
-    assert findings["idle_gpus"]["things"] == [f"{count} {kind}" for kind, count in sorted(now.items())]
+    assert findings["idle_gpus"]["things"] == [f"{count} {gpu}" for gpu, count in sorted(now.items())]
     assert findings["idle_gpus_in_maintenance"]["count"] == waiting.total() == 8
     assert findings["idle_gpus_in_maintenance"]["things"] == [
         f"{count} {gpu}" for gpu, count in sorted(waiting.items())

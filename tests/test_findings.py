@@ -93,7 +93,7 @@ CASES: list[tuple[str, list[Sample], str, str, str]] = [
     ("servers_without_tee", [("chutes_server_info", 1, S3)], "old", "1 pro_6000", "1 server has"),
     ("unverified_gpus", [fleet("4090", "unverified", 1)], "1 4090", "1 4090", "1 GPU is"),
     ("idle_gpus", IDLE, "1 4090, 8 h200", "1 4090, 8 h200", "9 GPUs are"),
-    ("idle_gpus", [fleet("h200", "idle", 3), *gpus("h200", "s1", 2)], "1 h200, 2 h200 for TEE chutes", "3 h200", "3"),
+    ("idle_gpus", [fleet("h200", "idle", 3), *gpus("h200", "s1", 2)], "3 h200", "3 h200", "3"),
     (
         "idle_gpus_in_maintenance",
         [fleet("h200", "idle", 2), *gpus("h200", "s1", 2), (PENDING, 1, S1)],

@@ -17,7 +17,7 @@ from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_first, say
 from chutes_exporter.duration import HOUR
-from chutes_exporter.findings import cost
+from chutes_exporter.findings import cost, filled
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 from chutes_exporter.rules.sums import product
 
@@ -131,12 +131,10 @@ class _Market:
         """
         of = partial(self._report.of, hotkey=hotkey)
         # Without a status, a pending server may already be in maintenance.
-        steps = {
-            labels["server_id"]: "maintenance" for labels, value in of("chutes_server_maintenance_pending") if value
-        }
-        for labels, value in of("chutes_server_maintenance_status"):
-            if value and labels["status"] != "none":
-                steps[labels["server_id"]] = labels["status"]
+        pending = [labels["server_id"] for labels, value in of("chutes_server_maintenance_pending") if value]
+        statuses = [labels for labels, value in of("chutes_server_maintenance_status") if value]
+        steps = dict.fromkeys(pending, "maintenance")
+        steps |= {labels["server_id"]: labels["status"] for labels in statuses if labels["status"] != "none"}
         idle_ids = {labels["gpu_id"] for labels, _ in of("chutes_gpu_state_info", state="idle")}
         idle: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for labels, _ in of("chutes_gpu_info"):
@@ -147,9 +145,7 @@ class _Market:
     def _idle_model(self, hotkey: str, gpu: str, servers: Counter[str], steps: Mapping[str, str]) -> dict[str, Any]:
         """Return an idle model from its idle GPUs by server, and the steps of servers in or before a maintenance."""
         of = partial(self._report.of, hotkey=hotkey, gpu=gpu)
-        by_step: Counter[str | None] = Counter()
-        for server, count in servers.items():
-            by_step[steps.get(server)] += count
+        by_step = Counter(steps.get(server) for server in servers.elements())
         rooms = {labels["chute_id"]: int(room) for labels, room in of("chutes_launch_room_instances")}
         offers = [
             self._offer(labels["chute_id"], units, rooms.get(labels["chute_id"]))
@@ -235,7 +231,7 @@ def _print_screen(
 
 def _print_model(model: dict[str, Any], settings: Settings) -> None:
     name, runnable, left_out = model["gpu"], model["runnable"], model["left_out"]
-    text = f"{name}: {model['idle']} idle GPU{'' if model['idle'] == 1 else 's'}"
+    text = filled(f"{name}: COUNT idle {{GPU|GPUs}}", model["idle"])
     if model["cost_usd_per_hour"] is not None:
         text += f" for {model['cost_usd_per_hour']:,.2f} USD per hour"
     elif settings.gpu_costs:

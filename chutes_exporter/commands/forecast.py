@@ -54,10 +54,10 @@ def forecast(report: Report, hotkey: str, count: int, model: str, settings: Sett
     if model not in models:
         raise click.UsageError(f"--with has an unknown GPU model: {model}. Known are {', '.join(sorted(models))}")
     feeds = {*launch.COLLECTOR.feeds, *score_heading.COLLECTOR.feeds}
-    needed = {
-        feed.name: all_answers.get((feed.name, hotkey), all_answers.get((feed.name, THE_PLATFORM))) for feed in feeds
+    found = {
+        feed.name: all_answers.get((feed.name, hotkey)) or all_answers.get((feed.name, THE_PLATFORM)) for feed in feeds
     }
-    whole = {name: answer for name, answer in needed.items() if answer is not None and answer.whole}
+    whole = {name: answer for name, answer in found.items() if answer is not None and answer.whole}
     answers = Answers(whole)
     earned = score_heading.earned_rates(answers, frozenset({hotkey})) if len(whole) == len(feeds) else None
     everybody = total((earned or {}).values())

@@ -210,13 +210,9 @@ def _instance_row(instance: r.Instance) -> Cells:
         instance,
         age_minutes=None if instance.created_at is None else round((time.time() - instance.created_at) / 60),
         state=instance_state(instance),
-        secured_at=_time(secured_at(instance)),
-        purged_at=_time(purged_at(instance)),
+        secured_at=_time_text(secured_at(instance)),
+        purged_at=_time_text(purged_at(instance)),
     )
-
-
-def _time(moment: float | None) -> r.UnixTime | None:
-    return None if moment is None else r.UnixTime(moment)
 
 
 def _maintenance_rows(policy: r.MaintenancePolicy) -> list[Cells]:
@@ -232,8 +228,8 @@ def _plain(record: msgspec.Struct, **more: Any) -> Cells:
     return plain
 
 
-def _time_text(time: r.UnixTime) -> str:
-    return datetime.fromtimestamp(time, UTC).isoformat()
+def _time_text(time: float | None) -> str | None:
+    return None if time is None else datetime.fromtimestamp(time, UTC).isoformat()
 
 
 def _columns(rows: list[Cells]) -> list[str]:

@@ -17,7 +17,7 @@ from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_table, say
 from chutes_exporter.feeds.table import MAINTENANCE
-from chutes_exporter.findings import NEEDED_METRICS, cost, find, time_until, verdict
+from chutes_exporter.findings import NEEDED_METRICS, cost, filled, find, time_until, verdict
 from chutes_exporter.page.gaps import NotKnown
 from chutes_exporter.rules.maintenance import holds_slot, maintenance_status
 
@@ -207,10 +207,9 @@ def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
         if server["waits_for"] == []:
             text += ", and waits for no instance any more"
         elif server["waits_for"]:
-            count = len(server["waits_for"])
-            chutes = dict.fromkeys(one["chute_id"] for one in server["waits_for"])
-            text += f", until {count} {'instance has' if count == 1 else 'instances have'} a replacement"
-            text += f" (chutes {', '.join(chutes)})"
+            chutes = ", ".join(dict.fromkeys(one["chute_id"] for one in server["waits_for"]))
+            until = filled(", until COUNT {instance has|instances have} a replacement", len(server["waits_for"]))
+            text += f"{until} (chutes {chutes})"
         if server["until"] is not None and server["waits_for"] != []:
             text += f", at the latest {time_until(server['until'], now)}"
         say(f"{text}.", indent="  ")
