@@ -202,6 +202,7 @@ REFUSED = (
     ("query scores --sort name", "No such option '--sort'"),
     ("query scores --csv", "No such option '--csv'"),
     ("query nodes", "the request must be signed: add --hotkey-file, or set MINER_SS58 with a key"),
+    (f"advise --hotkey {HOTKEY}", "add --hotkey-file, or set MINER_SS58 with a key"),
     ("query unique_chute_history", "needs exactly one miner: use one --hotkey"),
     (f"query unique_chute_history --hotkey {HOTKEY} --hotkey {OTHER}", "needs exactly one miner: use one --hotkey"),
     ("query scores x", "after scores, write no ID"),

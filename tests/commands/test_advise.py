@@ -44,15 +44,12 @@ async def report(target: Target, *arguments: str) -> tuple[int, dict[str, Any]]:
     return code, json.loads(output)
 
 
-async def test_the_json_names_the_miner_and_that_all_is_known(target: Target) -> None:
+async def test_an_offer_has_what_the_answers_say_about_its_chute(target: Target, api: dict[str, bytes]) -> None:
     code, found = await report(target)
     assert (code, found["all_known"], found["not_known"]) == (1, True, [])
-    assert [miner["hotkey"] for miner in found["miners"]] == [META["test_miner"]]
-
-
-async def test_an_offer_has_what_the_answers_say_about_its_chute(target: Target, api: dict[str, bytes]) -> None:
-    _, found = await report(target)
-    offers = [offer for model in found["miners"][0]["idle"] for offer in model["runnable"]]
+    (miner,) = found["miners"]
+    assert miner["hotkey"] == META["test_miner"]
+    offers = [offer for model in miner["idle"] for offer in model["runnable"]]
     chutes = {row["chute_id"]: row for row in rows(api["chutes"])}
     utilization = {row["chute_id"]: row for row in json.loads(api["utilization"])}
     bounties = {row["chute_id"]: row for row in json.loads(api["bounties"])}
@@ -218,10 +215,3 @@ async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api(
     assert re.search(r"^[\w-]{36}  .*\[2Jx*…x+ ", output, re.MULTILINE)
     assert "left, use %, refused %. --json has everything." in " ".join(output.split())
     assert "\x1b" not in output
-
-
-async def test_a_wrong_command_line_has_the_exit_status_2(target: Target) -> None:
-    for arguments in ((), ("--hotkey", META["test_miner"])):
-        code, output, errors = await run(target, "advise", *arguments, variables={})
-        assert (code, output) == (2, "")
-        assert "add --hotkey-file, or set MINER_SS58 with a key" in errors

@@ -171,18 +171,3 @@ async def test_a_forecast_is_unknown_if_a_sum_is_too_large(name: str, multiplier
         "active_instances": json.dumps(active).encode(),
     }
     assert await forecast(api, "64xpro_6000") is None
-
-
-async def test_starting_instances_of_a_public_chute_leave_less_room() -> None:
-    api = answers(now=time.time())
-    utilization, held = json.loads(api["utilization"]), json.loads(api["held_gpus"])
-    public = {row["chute_id"] for row in rows(api["chutes"]) if "private_tee" not in row["compute_multiplier_factors"]}
-    listed = [run["chute_id"] for run in (await forecast(api, "64xpro_6000"))["runs"]]
-    (row, *_) = (row for row in utilization if row["chute_id"] in public & {*listed})
-    row |= {"active_instance_count": 1, "total_instance_count": 3, "scale_allowance": 3}
-    for number in range(2):
-        chute = {"chute_id": row["chute_id"], "instance_id": f"starting{number}", "activated_at": None}
-        held[ME]["provisioned"].append({"gpu": "pro_6000", "chute": chute})
-    api |= {"utilization": json.dumps(utilization).encode(), "held_gpus": json.dumps(held).encode()}
-    (run,) = (run for run in (await forecast(api, "64xpro_6000"))["runs"] if run["chute_id"] == row["chute_id"])
-    assert run["instances"] == 2
