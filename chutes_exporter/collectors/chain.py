@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chutes_exporter.api.records import MarketValue
-from chutes_exporter.chain.seats import Outlook, Subnet
+from chutes_exporter.chain.subnet import Seat, Subnet
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table
 from chutes_exporter.feeds.table import CHAIN, FMV
@@ -14,11 +14,11 @@ def _whole(rao: float) -> float:
     return rao / 1e9
 
 
-SEAT = Table[Outlook](
+SEAT = Table[Seat](
     CHAIN,
     key="hotkey",
     miner="hotkey",
-    records=lambda subnet: [*subnet.outlooks()],
+    records=lambda subnet: subnet.seats,
     chutes_miner_registrations_before_loss=Row(
         "Registrations before the one that takes the miner's seat, if nothing else changes. With 0, the next one takes "
         "it. Absent for a seat that no registration can take now: the subnet's owner's, one among the last without "

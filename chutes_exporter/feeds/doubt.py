@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Final
 
-from bittensor_core import encode_ss58
 from msgspec import UNSET
 
 from chutes_exporter.api.client import Answer
 
 if TYPE_CHECKING:
     from chutes_exporter.api import records as r
-    from chutes_exporter.chain.seats import Subnet
+    from chutes_exporter.chain.subnet import Subnet
 
 WORDS: Final[Mapping[str, str]] = {
     "shrunk": "the list became much shorter",  # by more than a fifth, and a second answer did not confirm it
@@ -118,7 +117,7 @@ def held_gpus_are_missing(
 
 def seats_are_others(_old: Old, new: Answer[Subnet], metagraph: Sequence[r.MetagraphNode] | None) -> bool:
     """Compare the chain's seats with those of the API. Some may be taken between two answers."""
-    hotkeys = {uid: encode_ss58(seat.account) for uid, seat in enumerate(new.value.seats)}
+    hotkeys = dict(enumerate(new.value.hotkeys))
     listed = {node.node_id: node.hotkey for node in metagraph or () if node.node_id is not None}
     same = sum(hotkeys.get(uid) == hotkey for uid, hotkey in listed.items())
     return same < len(listed) * _SHRUNK_RATIO

@@ -6,11 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from bittensor_core import decode_ss58
+from bittensor_core import decode_ss58, encode_ss58
 
-from chutes_exporter.chain import storage as s
+from chutes_exporter.chain import subnet as s
 from chutes_exporter.chain.node import GENESIS
-from chutes_exporter.chain.seats import Seat, registrations_before_loss
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,9 +19,10 @@ if TYPE_CHECKING:
 _START: Final = 9_593_342
 """The block at the start of the world."""
 _BLOCK_SECONDS: Final = 12
+_VERSION: Final = 475
 _TEMPO: Final = 360
 _ALPHA_PER_BLOCK: Final = 410_000_000
-_OWNER: Final = hashlib.sha256(b"owner").digest()
+_OWNER: Final = encode_ss58(hashlib.sha256(b"owner").digest())
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -
         case "chain_getFinalizedHead", []:
             result = head.hash
         case "state_getRuntimeVersion", [at] if at in blocks:
-            result = {"specName": "node-subtensor", "specVersion": 475}
+            result = {"specName": "node-subtensor", "specVersion": _VERSION}
         case "state_queryStorageAt", [keys, at] if at in blocks:
             result = [{"block": at, "changes": [[key, blocks[at].storage.get(key)] for key in keys]}]
         case "state_call", ["SwapRuntimeApi_current_alpha_price", "0x4000", at] if at in blocks:
@@ -58,52 +58,44 @@ def block_number(world: World, now: float) -> int:
 
 def make_block(world: World, now: float) -> Block:
     """Return the newest block of a world."""
-    state, seats = _state(world, now)
-    storage = {item.key: _text(item, getattr(state, name)) for name, item in s.SUBNET_ITEMS.items()}
-    for uid, seat in enumerate(seats):
-        storage[s.HOTKEY.of_uid(uid).key] = _text(s.HOTKEY, seat.account)
-        storage[s.REGISTERED.of_uid(uid).key] = _text(s.REGISTERED, seat.registered)
-        storage[s.COLDKEY.of_account(seat.account).key] = _text(s.COLDKEY, seat.coldkey)
+    state = _state(world, now)
+    storage = {item.key: _text(item, getattr(state, name)) for name, item in s.ITEMS.items()}
+    for uid, (miner, registered) in enumerate(zip(world.miners, _registered(world), strict=True)):
+        storage[s.HOTKEY.of_uid(uid).key] = _text(s.HOTKEY, miner.hotkey)
+        storage[s.REGISTERED.of_uid(uid).key] = _text(s.REGISTERED, registered)
     return Block("0x" + hashlib.sha256(f"{world.start}/{state.block}".encode()).hexdigest(), storage)
 
 
 def next_seat(world: World, now: float) -> int:
     """Return the UID of the seat that a registration takes. In a simulated world, none is refused."""
-    state, seats = _state(world, now)
-    before = registrations_before_loss(state, seats)
-    return next(uid for uid, seat in enumerate(seats) if before.get(seat.account) == 0)
+    state = _state(world, now)
+    subnet = s.Subnet(state, [miner.hotkey for miner in world.miners], _registered(world), [], _VERSION, None)
+    return next(uid for uid, seat in enumerate(subnet.seats) if seat.registrations_before_loss == 0)
 
 
-def _state(world: World, now: float) -> tuple[s.State, list[Seat]]:
-    """Return the subnet and its seats by UID in the newest block. Miners share all emission by their incentive."""
-    incentives = world.incentives(now)
-    block, total = block_number(world, now), sum(incentives.values()) or 1
+def _registered(world: World) -> list[int]:
+    return [block_number(world, miner.registered_at) for miner in world.miners]
+
+
+def _state(world: World, now: float) -> s.State:
+    """Return the subnet in the newest block. Miners share all emission by their incentive."""
+    by_hotkey, block, seats = world.incentives(now), block_number(world, now), len(world.miners)
+    incentive = tuple(by_hotkey.get(miner.hotkey, 0) for miner in world.miners)
     # The epoch of a block has been paid in the block before.
     epoch = (block - 1) // _TEMPO * _TEMPO
-    seats = [
-        Seat(
-            account=decode_ss58(miner.hotkey),
-            coldkey=decode_ss58(miner.coldkey),
-            registered=block_number(world, miner.registered_at),
-            emission=_TEMPO * _ALPHA_PER_BLOCK * incentives.get(miner.hotkey, 0) // total,
-            incentive=incentives.get(miner.hotkey, 0),
-            dividends=0,
-        )
-        for miner in world.miners
-    ]
-    state = s.State(
+    return s.State(
         block=block,
         milliseconds=int(1000 * (world.start + _BLOCK_SECONDS * (block - _START))),
-        seats=len(seats),
-        max_seats=len(seats),
+        seats=seats,
+        max_seats=seats,
         immunity_period=7200,
-        min_not_immune=min(10, len(seats) // 8),
+        min_not_immune=min(10, seats // 8),
         max_safe=1,
         owner=_OWNER,
         owner_hotkey=_OWNER,
-        emission=[seat.emission for seat in seats],
-        incentive=[seat.incentive for seat in seats],
-        dividends=[seat.dividends for seat in seats],
+        emission=tuple(_TEMPO * _ALPHA_PER_BLOCK * part // (sum(incentive) or 1) for part in incentive),
+        incentive=incentive,
+        dividends=(0,) * seats,
         tempo=_TEMPO,
         last_epoch=epoch,
         last_paid_epoch=epoch,
@@ -117,12 +109,11 @@ def _state(world: World, now: float) -> tuple[s.State, list[Seat]]:
         consensus=0,
         mechanisms=1,
     )
-    return state, seats
 
 
 def _text(item: s.Item, value: Any) -> str:
     """Return a value as a node sends it."""
     parts = value if item.is_list else [value]
     length = (len(parts) << 2 | 1).to_bytes(2, "little").hex() if item.is_list else ""
-    numbers = (part if isinstance(part, bytes) else part.to_bytes(item.size, "little") for part in parts)
+    numbers = (decode_ss58(part) if isinstance(part, str) else part.to_bytes(item.size, "little") for part in parts)
     return "0x" + length + "".join(number.hex() for number in numbers)

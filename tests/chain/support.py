@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from chutes_exporter.chain import storage
+from chutes_exporter.chain import subnet
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Settings, make_settings
 from chutes_exporter.page.exporter import Exporter
@@ -31,14 +31,14 @@ def _recorded(name: str) -> Any:
 
 EXPECTED = _recorded("expected")
 """What is to be known about the recorded block."""
-TIME = storage.SUBNET_ITEMS["milliseconds"].key
 
 
 def recorded_block(**changes: str | None) -> Block:
     """Return the recorded block, finalized half a minute before noon, with other values of some items."""
     block = Block(**_recorded("block"))
-    values = {storage.SUBNET_ITEMS[name].key: text for name, text in changes.items()}
-    return replace(block, storage={**block.storage, TIME: number(1000 * (NOON - 30), 8), **values})
+    changes = {"milliseconds": number(1000 * (NOON - 30), 8), **changes}
+    values = {subnet.ITEMS[name].key: text for name, text in changes.items()}
+    return replace(block, storage={**block.storage, **values})
 
 
 def number(value: float, size: int) -> str:

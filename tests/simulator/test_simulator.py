@@ -57,7 +57,7 @@ async def test_registrations_take_the_seats_that_the_chain_names_first(troubles:
         for registration in range(4):
             at = NOON + (0.75 + registration) * 2 * HOUR * 256 / 48
             clock.now = at - 12
-            outlooks = [*(await node.read()).value.outlooks()]
+            outlooks = (await node.read()).value.seats
             before.append(outlooks[0].registrations_before_loss)
             (first,) = (one.hotkey for one in outlooks if one.registrations_before_loss == 0)
             seats = set(world.by_hotkey)
