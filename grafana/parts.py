@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MINIMUM_STEP: Final = "1m"
 """The usual scrape interval. Rates need a range that holds several scrapes."""
 LOAD_RULES: Final = "load the rules"
+NO_RULES: Final = "absent(prometheus:chutes_rules:loaded @ end()) * NaN"
+"""NaN while the rules are not loaded. A stat shows this as `LOAD_RULES`."""
 NO_DATA: Final = "Unknown: no data. The Exporter board shows which feeds fail, and whether the rules are loaded."
 NO_KEY: Final = (
     "Unknown: no data. It needs a watched miner (--hotkey) and its key. The Exporter board shows which feeds fail."
@@ -122,13 +124,17 @@ def whole(query: str, feed: str) -> str:
 def of_all(query: str, found: str, *, with_gpus: bool = False) -> str:
     """Return a query over the chosen miners, which is absent while one that is watched with a key lacks its part.
 
+    Without the rules, nobody knows which miners are watched with a key, so that it is absent as well.
+
     Args:
         query: Aggregates over miners.
         found: The parts of the miners.
         with_gpus: Whether a miner that has no GPUs has no part.
     """
     miners = recorded(f"hotkey:chutes_miner_watched:{'with_gpus' if with_gpus else 'with_key'}")
-    return f"({query} unless on () ({miners} unless on (hotkey) {found}))"
+    # What is recorded needs no other sign of the rules.
+    loaded = "" if ":chutes_" in found else " and on () prometheus:chutes_rules:loaded"
+    return f"({query}{loaded} unless on () ({miners} unless on (hotkey) {found}))"
 
 
 def total(found: str, *, with_gpus: bool = False) -> str:
@@ -171,11 +177,6 @@ def yesterday(expression: str) -> str:
 def no_miner(label: str) -> str:
     """Return a row for a table that says that no miner is watched."""
     return nothing_wrong(f"{of_exporters('chutes_exporter_build_info')} unless on () {WATCHED}", label, UNWATCHED.text)
-
-
-def or_load_rules(expression: str) -> str:
-    """Return an expression that is NaN while the rules are not loaded. A stat shows this as `LOAD_RULES`."""
-    return f"{expression} or on () absent(prometheus:chutes_rules:loaded @ end()) * NaN"
 
 
 @dataclass(frozen=True)
@@ -268,8 +269,6 @@ class Panel:
         thresholds: From which value on a stat has which colour.
         empty: The text when there is no data, if not the board's.
         trend: Whether a stat has a sparkline.
-        below_zero: Whether a graph shows values below 0.
-        as_text: Whether a stat shows its legend alone, which is made of labels.
         calcs: What a graph's legend says of each line.
         sort: Headings of the columns that order a table, with a minus if the greatest come first.
         size: Width of 24 columns, and height in grid rows. Stats at the start of a row share the width that is left.
@@ -284,8 +283,6 @@ class Panel:
     thresholds: Sequence[tuple[float, str]] = ()
     empty: str = ""
     trend: bool = False
-    below_zero: bool = False
-    as_text: bool = False
     calcs: Sequence[str] = ("lastNotNull",)
     sort: Sequence[str] = ()
     size: tuple[int, int] = (0, 0)
@@ -374,7 +371,7 @@ def _stat(panel: Panel) -> Json:
         "reduceOptions": {"calcs": ["last"], "values": False},
         "text": {"titleSize": 14},
         # With a name, the number is above the sparkline. Without one, it would be on it.
-        "textMode": "name" if panel.as_text else "value_and_name",
+        "textMode": "value_and_name",
         "wideLayout": True,
     }
     defaults = {
@@ -387,6 +384,8 @@ def _stat(panel: Panel) -> Json:
 def _graph(panel: Panel) -> Json:
     bars, stacked = panel.kind == "bars", panel.kind == "stacked"
     custom = {
+        # An axis has 0, and what is below it.
+        "axisSoftMin": 0,
         "drawStyle": "bars" if bars else "line",
         "fillOpacity": 100 if bars or stacked else 0,
         # A part of nothing would be a line on top of the others.
@@ -397,9 +396,9 @@ def _graph(panel: Panel) -> Json:
     }
     legend = {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": panel.calcs}
     overrides = [_override("byName", state.text, color=_fixed(state.color)) for state in panel.states]
-    defaults = {"custom": custom} if panel.below_zero else {"custom": custom, "min": 0}
     options = {"legend": legend, "tooltip": {"mode": "multi", "sort": "desc"}}
-    return {"type": "timeseries", "options": options, "fieldConfig": {"defaults": defaults, "overrides": overrides}}
+    fields = {"defaults": {"custom": custom}, "overrides": overrides}
+    return {"type": "timeseries", "options": options, "fieldConfig": fields}
 
 
 def _timeline(panel: Panel) -> Json:
@@ -468,7 +467,8 @@ def _made(panel: Panel, number: int, place: Json) -> Json:
     defaults = made["fieldConfig"]["defaults"]
     defaults |= {"noValue": panel.empty, "unit": panel.unit.name}
     defaults["color"] = {"mode": "palette-classic" if made["type"] == "timeseries" else "thresholds"}
-    if panel.unit.decimals is not None and panel.kind != "table":
+    # Grafana chooses those of an axis by its step, so that two ticks are never the same text.
+    if panel.unit == COUNT or (panel.kind == "stat" and panel.unit.decimals is not None):
         defaults["decimals"] = panel.unit.decimals
     overrides = made["fieldConfig"].setdefault("overrides", [])
     for letter, query in zip(_LETTERS, panel.queries, strict=False):
@@ -540,6 +540,9 @@ class Board:
             usual_width = share + (sharing.index(panel) < rest)
         empty = self.stat_empty if panel.kind == "stat" else self.empty
         content = [one if one.data is not None else replace(one, data=self.data) for one in panel.content]
+        first = content[0]
+        if panel.kind == "stat" and isinstance(first, Query) and re.search(":chutes_(?!rules)", first.expr):
+            content[0] = replace(first, expr=f"{first.expr} or on () {NO_RULES}")
         size = (width or usual_width, height or usual_height)
         return replace(panel, content=content, size=size, empty=panel.empty or empty)
 

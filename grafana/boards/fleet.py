@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from grafana.parts import (
     AMOUNT,
@@ -25,7 +25,6 @@ from grafana.parts import (
     no_miner,
     of_all,
     of_miners,
-    or_load_rules,
     recorded,
     select,
     short,
@@ -38,6 +37,9 @@ from grafana.parts import (
 )
 from grafana.states import GPU, MAINTENANCE, NEEDED, ORANGE, PLAIN, RED
 from grafana.worlds import COVERED, KEYED, PRICED, SICK, STOCKED
+
+if TYPE_CHECKING:
+    from grafana.parts import Panel
 
 ON_SERVERS: Final = {"server": "~$server"}
 INFO: Final = recorded("hotkey_gpu_id:chutes_gpu_info:max", **ON_SERVERS)
@@ -55,15 +57,11 @@ ALL: Final = of_all(f"count({INFO}) == on () count({STATE})", ALL_GPUS, with_gpu
 """The number of GPUs, where the state of each is known."""
 LOST: Final = f"{STATE} <= bool 1"
 """1 for each GPU that is idle or unverified, and 0 for each other one."""
-RENT: Final = recorded("hotkey_server_id_gpu:chutes_idle_usd_per_day:sum", **ON_SERVERS)
-UNITS: Final = recorded("hotkey_server_id_gpu:chutes_idle_units_per_day:sum", **ON_SERVERS)
+IDLE_UNITS: Final = "hotkey_server_id_gpu:chutes_idle_units_per_day:sum"
+IDLE_USD: Final = "hotkey_server_id_gpu:chutes_idle_usd_per_day:sum"
+RENT: Final = recorded(IDLE_USD, **ON_SERVERS)
+UNITS: Final = recorded(IDLE_UNITS, **ON_SERVERS)
 UNIT_USD: Final = "platform:chutes_compute_unit_usd:max"
-IDLE_UNITS: Final = of_all(
-    f"sum({UNITS}) unless on () ({INFO} unless on (hotkey, server_id, gpu) {UNITS})", ALL_GPUS, with_gpus=True
-)
-ALL_RENT: Final = of_all(
-    f"sum({RENT}) unless on () ({INFO} unless on (hotkey, server_id, gpu) {RENT})", ALL_GPUS, with_gpus=True
-)
 EARNED: Final = f"avg_over_time({recorded('hotkey_server_id:chutes_compute_units_per_second:sum')}[30d])"
 EARNED_BY_MODEL: Final = f"avg_over_time({recorded('hotkey_gpu:chutes_compute_units_per_second:sum')}[30d])"
 _HOURLY: Final = f"last_over_time({recorded('hotkey_server_id:chutes_compute_units_per_second:sum')}[1h])[30d:1h]"
@@ -74,6 +72,32 @@ PER_GPU: Final = f"86400 / {GPUS} * on (hotkey, server_id) group_left () {EARNED
 DCGM_NEEDED: Final = (
     "Unknown: no DCGM metrics. Apply deploy/chutes-monitoring-values.yaml, or scrape NVIDIA's dcgm-exporter."
 )
+
+
+def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
+    """Return the stat of what idle GPUs lose, on the servers of which labels have these values."""
+    gpus = recorded("hotkey_gpu_id:chutes_gpu_info:max", **where)
+
+    def of_servers(recording: str) -> str:
+        found = recorded(recording, **where)
+        missing = f"{gpus} unless on (hotkey, server_id, gpu) {found}"
+        return of_all(f"sum({found}) unless on () ({missing})", ALL_GPUS, with_gpus=True)
+
+    units, rent = map(of_servers, (IDLE_UNITS, IDLE_USD))
+    return stat(
+        "Idle GPUs, next 24 h",
+        "What the idle GPUs would earn in 24 hours at the market's present pay, in the best paid chute that they can "
+        "launch now, and the rent of the idle and unverified ones. US dollars need --chain.url, and the rent "
+        "--gpu.cost for all models. The Fleet board shows which they are.",
+        Query(f"{units} * on () {UNIT_USD}", "not earned", PRICED, DOLLARS),
+        Query(rent, "rent", PRICED, DOLLARS),
+        Query(f"{units} unless on () {UNIT_USD}", "units; dollars: docs/money.md", STOCKED - PRICED),
+        unit=AMOUNT,
+        thresholds=[(0.5, ORANGE)],
+        empty=NO_GPUS,
+        trend=True,
+        size=size,
+    )
 
 
 def _by_server(gpus: str) -> str:
@@ -119,23 +143,9 @@ FLEET: Final = Board(
 )
 
 FLEET.show(
-    stat(
-        "Lost in the next 24 h",
-        "What the idle GPUs would earn in 24 hours at the market's present pay, in the best paid chute that they can "
-        "launch now. The rent of the idle and unverified GPUs is the second number. US dollars need "
-        "--chain.url, and the rent --gpu.cost.",
-        Query(f"{IDLE_UNITS} * on () {UNIT_USD}", "not earned", PRICED, DOLLARS),
-        Query(ALL_RENT, "rent", PRICED, DOLLARS),
-        Query(
-            or_load_rules(f"{IDLE_UNITS} unless on () {UNIT_USD}"), "units; dollars: docs/money.md", STOCKED - PRICED
-        ),
-        unit=AMOUNT,
-        thresholds=[(0.5, ORANGE)],
-        trend=True,
-        size=(8, 3),
-    ),
+    idle_gpus((8, 3), **ON_SERVERS),
     *(
-        stat(title, text, Query(or_load_rules(query), legend), unit=unit, thresholds=thresholds, trend=True)
+        stat(title, text, Query(query, legend), unit=unit, thresholds=thresholds, trend=True)
         for title, legend, unit, query, thresholds, text in (
             ("All", "GPUs", COUNT, ALL, (), "GPUs of the chosen servers. If some are missing, look at the machine."),
             (

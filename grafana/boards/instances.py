@@ -29,7 +29,6 @@ from grafana.parts import (
     of_all,
     of_exporters,
     of_miners,
-    or_load_rules,
     recorded,
     select,
     short,
@@ -37,7 +36,6 @@ from grafana.parts import (
     stat,
     table,
     total,
-    whole,
 )
 from grafana.states import (
     COUNTS,
@@ -155,7 +153,7 @@ INSTANCES.show(
             ),
             (
                 "Not secured",
-                ((or_load_rules(of_all(counted(TO_SECURED, f"sum({STATES})"), STATES)), "instances"),),
+                ((of_all(counted(TO_SECURED, f"sum({STATES})"), STATES), "instances"),),
                 "Active public instances in their first hour. If one ends now, it loses everything that it has scored.",
             ),
         )
@@ -254,7 +252,7 @@ INSTANCES.show(
             Unit("percentunit", 1),
         ),
         Query(f"1000 * {REPORT_END} and on () {LOST_UNITS}", "until", COVERED, CLOCK),
-        Query(or_load_rules(ENDS_KNOWN_SINCE), "known since", LIVE - COVERED, CLOCK),
+        Query(ENDS_KNOWN_SINCE, "known since", LIVE - COVERED, CLOCK),
         unit=Unit("short", 0),
         empty=NO_REPORT,
         size=(7, 7),
@@ -273,7 +271,7 @@ INSTANCES.show(
         "Age of the oldest, the median and the newest instance. A median that stays low means that instances do not "
         "last.",
         *(
-            Query(of_all(f"{function}time() - {whole(CREATED, 'instances')})", STATES), name, step="15m")
+            Query(of_all(f"{function}time() - {CREATED})", STATES), name, step="15m")
             for function, name in (("max(", "oldest"), ("quantile(0.5, ", "median"), ("min(", "newest"))
         ),
         unit=TIME,
@@ -282,8 +280,8 @@ INSTANCES.show(
         "Time to become active",
         "Time that the present instances took to become active. If it grows, look at image pulls, disks and the "
         "network.",
-        Query(of_all(f"avg({whole(START, 'instances')})", STATES), "mean"),
-        Query(of_all(f"max({whole(START, 'instances')})", STATES), "longest"),
+        Query(of_all(f"avg({START})", STATES), "mean"),
+        Query(of_all(f"max({START})", STATES), "longest"),
         unit=TIME,
     ),
     graph(

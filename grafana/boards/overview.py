@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Final
 
 import yaml
 
+from grafana.boards.fleet import IDLE_UNITS, idle_gpus
 from grafana.boards.instances import ACTIVATED, ENDS_KNOWN_SINCE, LOST_UNITS, NO_REPORT, of_hour
-from grafana.boards.subnet import before_loss
+from grafana.boards.subnet import before_loss, score_share
 from grafana.parts import (
     ALERTS,
     AMOUNT,
@@ -19,7 +19,6 @@ from grafana.parts import (
     DOLLARS,
     EXPORTERS,
     MINER_COLUMNS,
-    NO_GPUS,
     SHARE,
     TIME,
     WATCHED,
@@ -34,7 +33,6 @@ from grafana.parts import (
     of_all,
     of_exporters,
     of_miners,
-    or_load_rules,
     recorded,
     select,
     short,
@@ -44,11 +42,10 @@ from grafana.parts import (
     table,
     top_ten_at_end,
     total,
-    whole,
     with_chute_name,
     yesterday,
 )
-from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SAFE, SEVERITY, UNWATCHED, State
+from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, UNWATCHED, State
 from grafana.worlds import (
     ALARMED,
     ALL,
@@ -66,7 +63,6 @@ from grafana.worlds import (
     UNCHAINED,
 )
 
-RUNBOOK: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
 ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alerts.yml"
 
 SCORE: Final = of_miners("chutes_miner_score_ratio")
@@ -78,16 +74,7 @@ EARNED: Final = total(recorded("hotkey:chutes_miner_estimated_usd_per_day:max"))
 EARNED_ALPHA: Final = total(recorded("hotkey:chutes_miner_estimated_alpha_per_day:max"))
 INCENTIVE: Final = of_miners("chutes_miner_incentive_ratio")
 PROFIT: Final = total(recorded("hotkey:chutes_miner_estimated_profit_usd_per_day:max"), with_gpus=True)
-RENT: Final = total(recorded("hotkey:chutes_idle_usd_per_day:sum"), with_gpus=True)
-UNIT_USD: Final = "platform:chutes_compute_unit_usd:max"
-UNITS_BY_SERVER: Final = recorded("hotkey_server_id_gpu:chutes_idle_units_per_day:sum")
-_INFO: Final = recorded("hotkey_gpu_id:chutes_gpu_info:max")
-IDLE_UNITS: Final = of_all(
-    f"sum({UNITS_BY_SERVER}) unless on () ({_INFO} unless on (hotkey, server_id, gpu) {UNITS_BY_SERVER})",
-    _INFO,
-    with_gpus=True,
-)
-LOSS: Final = f'sum by (hotkey, place) (label_replace({UNITS_BY_SERVER}, "place", "$1", "server", "(.+)"))'
+LOSS: Final = f'sum by (hotkey, place) (label_replace({recorded(IDLE_UNITS)}, "place", "$1", "server", "(.+)"))'
 ENDED: Final = total(recorded("hotkey:chutes_ended_usd:sum1d"))
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
 EARNING: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="~earning|disabled")
@@ -97,7 +84,6 @@ ENDED_INSTANCES: Final = (
     f"sum(sum_over_time(({of_hour('chutes_miner_window_ended_instances', 'reason')})[1d:1h])) and on () {LOST_UNITS}"
 )
 PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
-_POINTS: Final = f"100 * (sum({HEADING}) - on () sum({SCORE}))"
 SEVERITIES: Final = select("alert:chutes_alerts:severity", hotkey="~$hotkey|")
 OF_GPUS: Final = select("alert:chutes_alerts:severity", alertname="~ChutesGpus.+", hotkey="~$hotkey|")
 QUIET: Final = f"prometheus:chutes_rules:loaded unless on () {SEVERITIES}"
@@ -112,19 +98,6 @@ COSTS: Final = tuple(
     for rule in group["rules"]
 )
 """The cost of each alert, as its rule has it."""
-
-
-def _problem(alert: str) -> str:
-    """Return the name of an alert in words: `GPUs idle` for `ChutesGpusIdle`."""
-    first, *others = re.findall("[A-Z][a-z]+", alert.removeprefix("Chutes"))
-    return " ".join([{"Gpus": "GPUs", "Gpu": "GPU", "Api": "API"}.get(first, first), *map(str.lower, others)])
-
-
-PROBLEMS: Final = (
-    *(State(name, _problem(name)) for name in sorted({str(one.value).split()[0] for one in COSTS})),
-    NOTHING,
-    UNWATCHED,
-)
 
 
 def _gpus(states: str) -> str:
@@ -158,23 +131,7 @@ OVERVIEW.show(
         empty="no seat is known",
         size=(6, 3),
     ),
-    stat(
-        "Idle GPUs, next 24 h",
-        "What the idle GPUs would earn in 24 hours at the market's present pay, and the rent of the idle and "
-        "unverified ones. US dollars need --chain.url, and the rent --gpu.cost for all models. The Fleet board shows "
-        "which they are.",
-        Query(f"{IDLE_UNITS} * on () {UNIT_USD}", "not earned", PRICED, DOLLARS),
-        Query(RENT, "rent", PRICED, DOLLARS),
-        Query(
-            or_load_rules(f"{IDLE_UNITS} unless on () {UNIT_USD}"),
-            "units; dollars: docs/money.md",
-            STOCKED - PRICED,
-            AMOUNT,
-        ),
-        thresholds=[(0.5, ORANGE)],
-        empty=NO_GPUS,
-        size=(6, 3),
-    ),
+    idle_gpus((6, 3)),
     stat(
         "Ended in 24 h",
         "Estimate of what the score lost with the instances that ended in 24 hours. US dollars need "
@@ -186,7 +143,7 @@ OVERVIEW.show(
             COVERED - PRICED,
             Unit("percentunit", 1),
         ),
-        Query(or_load_rules(ENDS_KNOWN_SINCE), "known since", LIVE - COVERED, CLOCK),
+        Query(ENDS_KNOWN_SINCE, "known since", LIVE - COVERED, CLOCK),
         empty=NO_REPORT,
         size=(3, 3),
     ),
@@ -194,35 +151,13 @@ OVERVIEW.show(
         "Critical",
         "Alerts that mean lost money or a lost seat, and that somebody can act on now. Alerts that follow from another "
         "one do not count, as in the example of routing. There are none without a watched miner.",
-        Query(
-            or_load_rules(counted(f"{SEVERITIES} == 0", f"(prometheus:chutes_rules:loaded and on () {WATCHED})")),
-            "alerts",
-            ALL,
-        ),
+        Query(counted(f"{SEVERITIES} == 0", f"(prometheus:chutes_rules:loaded and on () {WATCHED})"), "alerts", ALL),
         thresholds=[(1, RED)],
         empty="no miner is watched",
         size=(3, 3),
     ),
-    stat(
-        "Before seat loss",
-        "Registrations before the one that takes the miner's seat, and the days that they take at most, at the pace of "
-        "the past day. With several miners, the first seat. The Subnet board shows the order of seats.",
-        *before_loss(of_miners),
-        states=[SAFE],
-        thresholds=[(0, RED), (1, ORANGE), (3, PLAIN)],
-        empty="needs --chain.url",
-        size=(6, 3),
-    ),
-    stat(
-        "Score share",
-        "Share of all scores: the compute units of the past day. The second number is where it is heading within a day "
-        "if all instances continue, in percentage points. Below zero, look for idle GPUs.",
-        Query(f"sum({SCORE})", "share", BUSY),
-        *signed(_POINTS, "heading, points", BUSY, 1),
-        unit=Unit("percentunit", 1),
-        empty="no score",
-        size=(7, 3),
-    ),
+    before_loss((6, 3), of_miners),
+    score_share(f"sum({SCORE})", HEADING, BUSY, (7, 3)),
     stat(
         "Since yesterday",
         "Changes within 24 hours: the score share in percentage points, places in the ranking, GPUs that earn, and "
@@ -231,7 +166,7 @@ OVERVIEW.show(
         *signed(f"min({yesterday(RANK)}) - on () min({RANK})", "places", BUSY),
         *signed(f"{ALL_EARNING} - on () {yesterday(ALL_EARNING)}", "earning GPUs", STOCKED),
         Query(
-            of_all(counted(whole(f"time() - {ACTIVATED} < 86400", "instances"), f"sum({ACTIVE})"), ACTIVE),
+            of_all(counted(f"time() - {ACTIVATED} < 86400", f"sum({ACTIVE})"), ACTIVE),
             "started",
             KEYED,
         ),
@@ -243,12 +178,12 @@ OVERVIEW.show(
     table(
         "What is wrong",
         "Alerts about the chosen miners and the exporter, the gravest first, without those that follow from another "
-        "one. The name opens the runbook, which says what to check and what to do. The units are what the idle GPUs of "
-        "the server would earn in 24 hours, beside its alert.",
+        "one. docs/runbooks/ has a section for each, which says what to check and what to do. The units are what the "
+        "idle GPUs of the server would earn in 24 hours, beside its alert.",
         Column("Severity", short(SEVERITIES), width=105, states=SEVERITY, missing=" ", data=ALARMED),
         Column("", nothing_wrong(f"{QUIET} and on () {WATCHED}", "alertname"), data=CALM),
         Column("", nothing_wrong(f"{QUIET} unless on () {WATCHED}", "alertname", UNWATCHED.value), data=frozenset()),
-        Column("Problem", "alertname", width=210, states=PROBLEMS, link=RUNBOOK, tooltip="Open the runbook"),
+        Column("Alert", "alertname", width=235, states=[NOTHING, UNWATCHED]),
         Column("Server, chute or feed", "place", width=200, missing=" "),
         Column(
             "For",
@@ -365,7 +300,6 @@ OVERVIEW.show(
         ),
         Query(PROFIT, "after rent", PRICED),
         unit=DOLLARS,
-        below_zero=True,
         empty="Unknown: set --gpu.cost for all models, and --chain.url.",
     ),
     graph(

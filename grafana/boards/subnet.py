@@ -26,24 +26,26 @@ from grafana.parts import (
     stat,
     table,
     top_ten_at_end,
+    yesterday,
 )
 from grafana.states import BLACKLISTED, DIRECTION, ORANGE, PLAIN, RED, SAFE, YES
-from grafana.worlds import CHAINED, KEYED
+from grafana.worlds import CHAINED, KEYED, LIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+
+    from grafana.parts import Panel
+    from grafana.worlds import World
 
 CHOSEN: Final = {"hotkey": "$miner"}
 RATIO: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
 RANK: Final = of_exporters("chutes_miner_score_rank", "hotkey")
 MY_RATIO: Final = of_exporters("chutes_miner_score_ratio", **CHOSEN)
 MY_RANK: Final = of_exporters("chutes_miner_score_rank", **CHOSEN)
-MY_RANK_BEFORE: Final = f"max({select('chutes_miner_score_rank', EXPORTERS, **CHOSEN)} offset 1d)"
 FIRST: Final = f"bottomk(20, {of_exporters('chutes_miner_registrations_before_loss', 'hotkey')})"
 """The seats that registrations take first."""
 HEADING: Final = "hotkey:chutes_miner_score_heading_ratio:all"
 MY_HEADING: Final = select(HEADING, **CHOSEN)
-POINTS: Final = f"100 * (sum({MY_HEADING}) - on () {MY_RATIO})"
 NEAR: Final = f"(abs({RANK} - scalar({MY_RANK})) <= 4)"
 TAKEN: Final = of_exporters("chutes_metagraph_miners")
 SEAT_AGE: Final = f"time() - {of_exporters('chutes_miner_registered_timestamp_seconds', 'hotkey')}"
@@ -51,18 +53,40 @@ MINER: Final = miner_columns("chutes-subnet", "miner")
 EVERYBODY: Final = "Unknown: no data. It needs an exporter with --miners all."
 
 
-def before_loss(of: Callable[..., str], **where: str) -> Sequence[Query]:
-    """Return the queries of a stat: when the first seat is lost, or since when it can be."""
+def before_loss(size: tuple[int, int], of: Callable[..., str], **where: str) -> Panel:
+    """Return a stat that says when the first seat is lost, or since when it can be."""
     before = f"min({of('chutes_miner_registrations_before_loss', **where)})"
     immune = f"max({of('chutes_miner_immunity_end_timestamp_seconds', **where)})"
     per_day = of_exporters("chutes_subnet_window_registrations", window="1d")
     safe = f"{SAFE.value} + 0 * {of_exporters('chutes_chain_block')} unless on () {before}"
-    return [
+    return stat(
+        "Before seat loss",
+        "Registrations before the one that takes the miner's seat, and the days that they take at most, at the pace of "
+        "the past day. With several miners, the first seat. The service does not protect a seat, the chain does: a new "
+        "one for some days. Below 3 days, put idle GPUs to work. The Subnet board shows the order of seats.",
         Query(before, "registrations", CHAINED, color=PLAIN, sometimes=True),
         Query(f"{before} / on () ({per_day} > 0)", "days at most", CHAINED, Unit("none", 1), sometimes=True),
         Query(f"1000 * {immune}", "immune until", CHAINED, Unit("time:MMM D, HH:mm", None), PLAIN, sometimes=True),
         Query(safe, "by the chain", CHAINED, sometimes=True),
-    ]
+        states=[SAFE],
+        thresholds=[(0, RED), (1, ORANGE), (3, PLAIN)],
+        empty="needs --chain.url",
+        size=size,
+    )
+
+
+def score_share(share: str, heading: str, data: frozenset[World] = LIVE, size: tuple[int, int] = (0, 0)) -> Panel:
+    """Return a stat of a score share and where it is heading."""
+    return stat(
+        "Score share",
+        "Share of all scores: the compute units of the past day. The second number is where it is heading within a day "
+        "if all instances continue, in percentage points. Below zero, look for idle GPUs.",
+        Query(share, "share", data),
+        *signed(f"100 * (sum({heading}) - on () {share})", "heading, points", data, 1),
+        unit=Unit("percentunit", 1),
+        empty="no score",
+        size=size,
+    )
 
 
 def _near(query: str) -> str:
@@ -84,17 +108,7 @@ SUBNET: Final = Board(
 )
 
 SUBNET.show(
-    stat(
-        "Before seat loss",
-        "Registrations before the one that takes the chosen miner's seat, and the days that they take at most, at the "
-        "pace of the past day. The service does not protect a seat, the chain does: a new one for some days. Below 3 "
-        "days, put idle GPUs to work.",
-        *before_loss(of_exporters, **CHOSEN),
-        states=[SAFE],
-        thresholds=[(0, RED), (1, ORANGE), (3, PLAIN)],
-        empty="needs --chain.url",
-        size=(7, 3),
-    ),
+    before_loss((7, 3), of_exporters, **CHOSEN),
     stat(
         "Seats",
         "Free seats of the subnet, registrations of the past day, and what one costs. If no seat is free, each takes "
@@ -107,22 +121,11 @@ SUBNET.show(
     stat(
         "Rank",
         "Rank of the chosen miner by score a day ago and now; 1 is the best.",
-        Query(
-            f'count_values("now", {MY_RANK}) * on () group_left (before)'
-            f' (count_values("before", {MY_RANK_BEFORE}) or on () label_replace(vector(1), "before", "?", "", ""))',
-            "{{before}} yesterday, {{now}} now",
-        ),
-        as_text=True,
+        Query(f"{yesterday(MY_RANK)} and on () {MY_RANK}", "yesterday"),
+        Query(MY_RANK, "now"),
         empty="no score",
     ),
-    stat(
-        "Score share",
-        "Share of all scores of the chosen miner, and where it is heading within a day, in percentage points.",
-        Query(MY_RATIO, "share"),
-        *signed(POINTS, "heading, points", digits=1),
-        unit=Unit("percentunit", 1),
-        empty="no score",
-    ),
+    score_share(MY_RATIO, MY_HEADING),
     table(
         "The miner and its neighbours",
         "The chosen miner, four miners before and four after it, with what happens within a day if all instances "

@@ -4,14 +4,10 @@
 // A request is {panel, answers}: the panel as the dashboard has it, and Prometheus' answers by the query's letter (`data` of
 // its HTTP API). What is seen is {texts} of a tile, {columns, rows} of a table, or {series} of lines.
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 
 import { setUp } from './frames.mjs';
+import { grafana } from './grafana.mjs';
 
-// The package is made for browsers.
-globalThis.window = globalThis;
-Object.defineProperty(globalThis, 'navigator', { value: { language: 'en-US', languages: ['en-US'] }, configurable: true });
-const grafana = createRequire(import.meta.url)('@grafana/data');
 const options = { theme: grafana.createTheme({ colors: { mode: 'dark' } }), timeZone: 'utc', replaceVariables: (text) => text };
 const prepare = setUp(grafana);
 const known = new Set(grafana.getValueFormats().flatMap((category) => category.submenu.map((format) => format.value)));

@@ -2,11 +2,11 @@
 // options to them. `display.mjs` uses it in Node, and `grafana/render/` in a browser; each passes its own @grafana/data.
 
 // The field options that the boards use; others are an error.
-const STANDARD = ['unit', 'min', 'decimals', 'noValue', 'thresholds', 'mappings', 'links', 'color'];
+const STANDARD = ['unit', 'decimals', 'noValue', 'thresholds', 'mappings', 'links', 'color'];
 const CUSTOM = {
   stat: [],
   table: ['align', 'cellOptions', 'hidden', 'minWidth'],
-  timeseries: ['drawStyle', 'fillOpacity', 'lineWidth', 'showPoints', 'spanNulls', 'stacking'],
+  timeseries: ['axisSoftMin', 'drawStyle', 'fillOpacity', 'lineWidth', 'showPoints', 'spanNulls', 'stacking'],
   'state-timeline': ['fillOpacity', 'lineWidth'],
 };
 

@@ -32,25 +32,28 @@ def panels(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def run_node(*arguments: str, text: str = "") -> Any:
+    """Run Node where Grafana's code is, and return the JSON that it prints."""
+    command = ["node", *arguments]
+    result = subprocess.run(
+        command, cwd=ROOT / "grafana" / "display", input=text.encode(), capture_output=True, check=True
+    )
+    return json.loads(result.stdout)
+
+
+def run_script(script: str, given: Any) -> Any:
+    """Return the result of a function in JavaScript, which gets Grafana's code and a value."""
+    shown = f"JSON.stringify(({script})(grafana, {json.dumps(given)}))"
+    program = f"import {{ grafana }} from './grafana.mjs'; console.log({shown});"
+    return run_node("--input-type=module", "--eval", program)
+
+
 def see(answers: Answers) -> Seen:
     """Show every panel of every committed dashboard."""
     wanted = [(board.uid, panel) for board in BOARDS for panel in panels(committed(board.uid))]
-    requests = [
-        {
-            "panel": panel,
-            "answers": answers.of_panel(panel),
-        }
-        for _, panel in wanted
-    ]
-    result = subprocess.run(
-        ["node", str(ROOT / "grafana" / "display" / "display.mjs")],
-        input=json.dumps(requests),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    requests = [{"panel": panel, "answers": answers.of_panel(panel)} for _, panel in wanted]
+    result = run_node("display.mjs", text=json.dumps(requests))
     seen: Seen = {}
-    for (uid, panel), shown in zip(wanted, json.loads(result.stdout), strict=True):
+    for (uid, panel), shown in zip(wanted, result, strict=True):
         seen.setdefault(uid, {})[panel["id"]] = shown
     return seen

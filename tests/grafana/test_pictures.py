@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import math
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -17,18 +15,16 @@ from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS
 from grafana.draw import PICTURES, SUMS, WORLDS, older, parse_arguments, read_sums
 from grafana.worlds import World
+from tests.grafana.display import run_script
 from tests.grafana.scenes import END, scene
-from tests.support import ROOT
 
 LARGEST = 250_000
 """Bytes of a picture, so that the README loads fast."""
-COLORS = """
-globalThis.window = globalThis;
-const { colors, visualization } = require('@grafana/data').createTheme({ colors: { mode: 'dark' } });
-const found = process.argv.slice(1).map((name) => visualization.getColorByName(name));
-console.log(JSON.stringify([colors.background.primary, ...found]));
-"""
-"""Prints the colours of Grafana's dark theme: the background of a panel, and those of the names."""
+COLORS = """(grafana, names) => {
+  const { colors, visualization } = grafana.createTheme({ colors: { mode: 'dark' } });
+  return [colors.background.primary, ...names.map((name) => visualization.getColorByName(name))];
+}"""
+"""Returns the colours of Grafana's dark theme: the background of a panel, and those of the names."""
 
 
 def test_a_picture_is_older_than_a_dashboard_that_has_changed_or_is_new(tmp_path: Path) -> None:
@@ -86,9 +82,7 @@ def luminance(color: str, eyes: str = "all colours") -> float:
 def test_text_has_enough_contrast_and_states_beside_each_other_differ_in_lightness() -> None:
     tables = [value for value in vars(states).values() if isinstance(value, tuple)]
     names = sorted({state.color for table in tables for state in table} - {states.PLAIN})
-    command = ["node", "-e", COLORS, *names]
-    display = ROOT / "grafana" / "display"
-    background, *colors = json.loads(subprocess.run(command, cwd=display, check=True, capture_output=True).stdout)
+    background, *colors = run_script(COLORS, names)
     shown = dict(zip(names, colors, strict=True))
     texts = {state.color for table in tables if table is not states.REASONS for state in table} - {states.PLAIN}
     assert {name for name in texts if luminance(shown[name]) / luminance(background) < 4.5} == set()

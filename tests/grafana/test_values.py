@@ -236,7 +236,7 @@ class Truth:
         # A state without GPUs has no line.
         found |= {Place("GPUs by state", state): number for state, number in count.items()}
         if self.kind is World.SICK:
-            found[Place("Lost in the next 24 h", "rent")] = self.rent(self.gpus.values())
+            found[Place("Idle GPUs, next 24 h", "rent")] = self.rent(self.gpus.values())
         for server_id, gpu in {(one["server_id"], one["gpu_identifier"]) for one in self.gpus.values()}:
             gpus = [one for one in self.gpus.values() if (one["server_id"], one["gpu_identifier"]) == (server_id, gpu)]
             there = Counter(map(self.state, gpus))

@@ -8,7 +8,7 @@ from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
 from grafana.states import NOTHING, UNWATCHED
 from tests.grafana.scenes import filled_in
-from tests.prometheus.scenario import HOTKEY, HOUR, Scenario
+from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, run_promtool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +50,17 @@ def test_with_a_watched_miner_there_are_no_alerts_also_while_scrapes_are_missed(
     nothing, unwatched = (asked("chutes-overview", "What is wrong", number) for number in (1, 2))
     row = f'{{alertname="{NOTHING.value}"}}'
     miner.check(tmp_path, {}, values={critical: (20, {"{}": 0}), nothing: (20, {row: 1}), unwatched: (20, {})})
+
+
+def test_without_the_rules_no_part_of_several_miners_is_shown_as_the_whole(tmp_path: Path) -> None:
+    # The other miner, whose instances are unknown, cannot be missed.
+    known = f'chutes_fleet_instances{{job="chutes",instance="one:1",{ME},state="active"}}'
+    active = asked("chutes-instances", "Active", 0, HOTKEY, "other")
+    shown = {f"count({active})": [{"labels": "{}", "value": 1}], f"{active} >= 0": []}
+    tests = [{"expr": f"({query})", "eval_time": "5m", "exp_samples": expected} for query, expected in shown.items()]
+    series = [{"series": known, "values": "3x10"}]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": tests}
+    run_promtool(tmp_path / "test.yml", rule_files=[], tests=[test])
 
 
 def test_ends_are_known_since_the_end_of_the_last_gap(tmp_path: Path) -> None:
