@@ -74,7 +74,7 @@ format: $(DEV) ## Format the code
 boards: $(DEV) ## Write the dashboards, grafana/dashboards/*.json
 	@$(BIN)/python -m grafana
 
-pictures: $(DEV) ## Say which pictures in grafana/pictures/ are older than their dashboard, and draw all
+pictures: $(DEV) ## Draw the dashboards, grafana/pictures/*.png
 	@scripts/system-packages
 	@scripts/node-packages grafana/render --legacy-peer-deps
 	@$(BIN)/python -m grafana.draw $(ARGS)

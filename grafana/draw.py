@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
-import itertools
 import json
 import shutil
 import subprocess
@@ -20,7 +18,6 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import async_playwright
 
-from grafana.__main__ import DASHBOARDS
 from grafana.parts import BOARD_ORDER
 from grafana.worlds import World
 from tests.grafana.display import committed, panels
@@ -36,15 +33,14 @@ PICTURES: Final = ROOT / "grafana" / "pictures"
 RENDER: Final = ROOT / "grafana" / "render"
 CACHE: Final = ROOT / ".cache" / "pictures"
 SCRIPT: Final = CACHE / "page.js"
-SUMS: Final = PICTURES / "drawn-from.sha256"
 WIDTH: Final = 1600
 WORLDS: Final = {World.HEALTHY: "", World.SICK: "-sick", World.KEYLESS: "-keyless"}
 """The worlds of the README's pictures, and how their files' names end."""
 HOURS: Final = [number * STEP / 3600 for number in range(25 * 3600 // STEP, -1, -1)]
 """When the scrapes of a day were, in hours before the end. Rules that look back a day have data at the end."""
 ORIGIN: Final = "http://grafana.invalid"
-Drawn = dict[tuple[World, str, int], tuple[bytes, list[str]]]
-"""Pictures by world, board and width, with the titles and headings that are not seen whole."""
+Drawn = dict[tuple[World, str], tuple[bytes, list[str]]]
+"""Pictures by world and board, with the titles and headings that are not seen whole."""
 FONTS: Final = {"Inter-Regular.woff2": 400, "Inter-Medium.woff2": 500}
 
 
@@ -101,28 +97,27 @@ async def _answer(route: Route) -> None:
         await route.fulfill(path=file)
 
 
-async def draw_all(requests: dict[World, dict[str, dict[str, Any]]], widths: Sequence[int], *, opened: bool) -> Drawn:
-    """Draw boards in worlds and widths."""
+async def draw_all(requests: dict[World, dict[str, dict[str, Any]]], width: int, *, opened: bool) -> Drawn:
+    """Draw boards in worlds."""
     failures, drawn = list[str](), {}
     async with async_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
-        tab = await browser.new_page(viewport={"width": WIDTH, "height": 900})
+        tab = await browser.new_page(viewport={"width": width, "height": 900})
         # React reports what a panel throws to the console, and shows nothing.
         tab.on("pageerror", lambda error: failures.append(str(error)))
         tab.on("requestfailed", lambda request: failures.append(request.url))
         await tab.route("**/*", _answer)
         await tab.goto(f"{ORIGIN}/", wait_until="load")
-        for (kind, asked), width in itertools.product(requests.items(), widths):
+        for kind, asked in requests.items():
             for uid, request in asked.items():
-                await tab.set_viewport_size({"width": width, "height": 900})
                 script_call = "request => window.draw(request)"
                 cut = await tab.evaluate(script_call, {**request, "width": width, "open": opened})
                 await tab.wait_for_load_state("networkidle")
                 png = await tab.locator("#dashboard").screenshot(type="png")
-                drawn[kind, uid, width] = png, cut
+                drawn[kind, uid] = png, cut
                 note = f"; cut titles: {', '.join(cut)}" if cut else ""
-                print(f"{uid}, {kind.name.lower()}, {width} px: {len(png) / 1000:.0f} kB{note}")
+                print(f"{uid}, {kind.name.lower()}: {len(png) / 1000:.0f} kB{note}")
         await browser.close()
     if failures:
         raise ValueError(f"the page failed: {failures}")
@@ -135,30 +130,12 @@ def compressed(png: bytes) -> bytes:
     return subprocess.run(command, input=png, check=True, capture_output=True).stdout
 
 
-def read_sums(file: Path) -> dict[str, str]:
-    """Return the checksums of the dashboards that pictures were drawn from, by the names of their files."""
-    return dict(line.split()[::-1] for line in file.read_text().splitlines())
-
-
-def checksum(dashboard: Path) -> str:
-    """Return the checksum of a dashboard."""
-    return hashlib.sha256(dashboard.read_bytes()).hexdigest()
-
-
-def older(sums: dict[str, str], dashboards: Path) -> list[str]:
-    """Return the uids of the dashboards in a folder that have changed since their pictures were drawn, if ever."""
-    return sorted(path.stem for path in dashboards.iterdir() if sums.get(path.name) != checksum(path))
-
-
 def write_for_readme(drawn: Drawn) -> None:
-    """Write pictures for the README, and what they were drawn from; they must show every title and heading whole."""
-    if cut := {uid: cut for (_, uid, _), (_, cut) in drawn.items() if cut}:
+    """Write pictures for the README, which must show every title and heading whole."""
+    if cut := {uid: cut for (_, uid), (_, cut) in drawn.items() if cut}:
         raise ValueError(f"these titles and headings are cut: {cut}")
-    sums = read_sums(SUMS)
-    for (kind, uid, _), (png, _) in drawn.items():
+    for (kind, uid), (png, _) in drawn.items():
         (PICTURES / f"{uid}{WORLDS[kind]}.png").write_bytes(compressed(png))
-        sums[f"{uid}.json"] = checksum(DASHBOARDS / f"{uid}.json")
-    SUMS.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -167,7 +144,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     kinds = {kind.name.lower(): kind for kind in World}
     parser.add_argument("--board", action="append", choices=[*BOARD_ORDER], help="only this board; may be repeated")
     parser.add_argument("--world", action="append", choices=list(kinds), help="only this world; needs --output")
-    parser.add_argument("--width", action="append", type=int, help=f"in pixels, instead of {WIDTH}; needs --output")
+    parser.add_argument("--width", type=int, help=f"in pixels, instead of {WIDTH}; needs --output")
     parser.add_argument("--open", action="store_true", help="open collapsed rows; needs --output")
     parser.add_argument("--output", type=Path, help="a directory for the pictures, instead of grafana/pictures/")
     parser.add_argument("--reuse", action="store_true", help="use the simulated days of the last time")
@@ -176,15 +153,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error("--world, --width and --open need --output")
     parsed.board = parsed.board or [*BOARD_ORDER]
     parsed.world = [kinds[name] for name in parsed.world or ()] or list(WORLDS)
-    parsed.width = parsed.width or [WIDTH]
+    parsed.width = parsed.width or WIDTH
     return parsed
 
 
 def main() -> None:
     """Make the worlds, ask everything, and draw the boards."""
     chosen = parse_arguments()
-    if chosen.output is None:
-        print(f"older than their dashboard: {', '.join(older(read_sums(SUMS), DASHBOARDS)) or 'none'}")
     requests = {}
     for kind in chosen.world:
         directory = CACHE / kind.name.lower()
@@ -199,8 +174,8 @@ def main() -> None:
         write_for_readme(drawn)
         return
     chosen.output.mkdir(parents=True, exist_ok=True)
-    for (kind, uid, width), (png, _) in drawn.items():
-        (chosen.output / f"{uid}-{kind.name.lower()}-{width}.png").write_bytes(png)
+    for (kind, uid), (png, _) in drawn.items():
+        (chosen.output / f"{uid}-{kind.name.lower()}-{chosen.width}.png").write_bytes(png)
 
 
 if __name__ == "__main__":

@@ -366,9 +366,8 @@ def _stat(panel: Panel) -> Json:
     options = {
         "colorMode": "value",
         "graphMode": "area" if panel.trend else "none",
-        "justifyMode": "auto",
         # The last value, as "last not null" leaves NaN out.
-        "reduceOptions": {"calcs": ["last"], "values": False},
+        "reduceOptions": {"calcs": ["last"]},
         "text": {"titleSize": 14},
         # With a name, the number is above the sparkline. Without one, it would be on it.
         "textMode": "value_and_name",
@@ -391,7 +390,6 @@ def _graph(panel: Panel) -> Json:
         # A part of nothing would be a line on top of the others.
         "lineWidth": 0 if stacked else 1,
         "showPoints": "never",
-        "spanNulls": False,
         "stacking": {"group": "A", "mode": "normal" if bars or stacked else "none"},
     }
     legend = {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": panel.calcs}
@@ -403,13 +401,7 @@ def _graph(panel: Panel) -> Json:
 
 def _timeline(panel: Panel) -> Json:
     legend = {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []}
-    options = {
-        "tooltip": {"mode": "single", "sort": "asc"},
-        "mergeValues": True,
-        "showValue": "never",
-        "rowHeight": 0.8,
-        "legend": legend,
-    }
+    options = {"showValue": "never", "rowHeight": 0.8, "legend": legend}
     custom = {"fillOpacity": 100, "lineWidth": 0}
     defaults = {"custom": custom, "mappings": _mappings(panel.states, ()), "thresholds": _scale(())}
     return {"type": "state-timeline", "options": options, "fieldConfig": {"defaults": defaults}}
@@ -417,21 +409,23 @@ def _timeline(panel: Panel) -> Json:
 
 def _table(panel: Panel) -> Json:
     letters = {query.expr: letter for letter, query in zip(_LETTERS, panel.queries, strict=False)}
-    value = "Value #{}" if len(letters) > 1 else "Value"
-    columns = {value.format(letters[one.source]) if one.queries else one.source: one for one in panel.columns}
+    columns = {f"Value #{letters[one.source]}" if one.queries else one.source: one for one in panel.columns}
     shown = {
+        "includeByName": dict.fromkeys(columns, True),
         "indexByName": {source: index for index, source in enumerate(columns)},
         "renameByName": {source: column.title for source, column in columns.items() if column.title},
     }
-    steps: list[tuple[str, Json]] = [("filterFieldsByName", {"include": {"names": [*columns]}}), ("organize", shown)]
-    if len(letters) > 1:
+    steps = {
         # Rows that differ in the name of their metric would not become one.
-        steps = [("filterFieldsByName", {"exclude": {"names": ["__name__"]}}), ("merge", {}), *steps]
+        "filterFieldsByName": {"exclude": {"names": ["__name__"]}},
+        "merge": {},
+        "organize": shown,
+    }
     sort = [{"displayName": name.lstrip("-"), "desc": name.startswith("-")} for name in panel.sort]
     return {
         "type": "table",
         "options": {"showHeader": True, "cellHeight": "sm", "sortBy": sort},
-        "transformations": [{"id": name, "options": options} for name, options in steps],
+        "transformations": [{"id": name, "options": options} for name, options in steps.items()],
         "fieldConfig": {
             "defaults": {"thresholds": _scale(())},
             "overrides": [_column(column, column.title or source) for source, column in columns.items()],

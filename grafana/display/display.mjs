@@ -36,20 +36,23 @@ async function see({ panel, answers }) {
   const config = panel.fieldConfig;
   const properties = config.overrides.flatMap((one) => one.properties).filter(({ id }) => id === 'unit');
   const units = [config.defaults.unit, ...properties.map(({ value }) => value)];
-  const unknown = units.filter((unit) => !known.has(unit) && !/^(prefix|suffix|time):/.test(unit));
+  const unknown = units.filter((unit) => !known.has(unit) && !/^(prefix|time):/.test(unit));
+  if (unknown.length > 0) {
+    throw new Error(`${panel.title}: unknown units: ${unknown.join(', ')}`);
+  }
   const { data, fieldConfig } = await prepare({ panel, answers }, options);
   if (panel.type === 'stat') {
     const values = grafana.getFieldDisplayValues({ data, fieldConfig, reduceOptions: panel.options.reduceOptions, ...options });
-    return { unknown, texts: values.map(({ display }) => ({ ...shown(display), title: display.title ?? '' })) };
+    return { texts: values.map(({ display }) => ({ ...shown(display), title: display.title ?? '' })) };
   }
   if (panel.type === 'table') {
     if (data.length > 1) {
       throw new Error(`${panel.title}: ${data.length} tables`);
     }
-    return { unknown, ...rows(panel, data[0]) };
+    return rows(panel, data[0]);
   }
   const lines = data.filter((frame) => frame.length > 0);
-  return { unknown, series: lines.map((frame) => grafana.getFieldDisplayName(frame.fields[1], frame, data)) };
+  return { series: lines.map((frame) => grafana.getFieldDisplayName(frame.fields[1], frame, data)) };
 }
 
 process.stdout.write(JSON.stringify(await Promise.all(JSON.parse(readFileSync(0, 'utf8')).map(see))));

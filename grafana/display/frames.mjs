@@ -1,15 +1,6 @@
 // Makes data frames of Prometheus' answers, as Grafana's data source does, and applies a panel's transformations and field
 // options to them. `display.mjs` uses it in Node, and `grafana/render/` in a browser; each passes its own @grafana/data.
 
-// The field options that the boards use; others are an error.
-const STANDARD = ['unit', 'decimals', 'noValue', 'thresholds', 'mappings', 'links', 'color'];
-const CUSTOM = {
-  stat: [],
-  table: ['align', 'cellOptions', 'hidden', 'minWidth'],
-  timeseries: ['axisSoftMin', 'drawStyle', 'fillOpacity', 'lineWidth', 'showPoints', 'spanNulls', 'stacking'],
-  'state-timeline': ['fillOpacity', 'lineWidth'],
-};
-
 const number = (text) => (text === 'NaN' ? NaN : Number(text.replace('Inf', 'Infinity')));
 
 // Grafana leaves the name of an automatic legend to its rules for labels. Without labels, it is the query.
@@ -21,13 +12,18 @@ function legend({ legendFormat, expr }, labels) {
 }
 
 // JSON has no -Infinity: the first step of a scale has null instead.
-function withScales(value) {
-  const scale = (key, inner) => (key === 'steps' ? inner.map((one) => ({ ...one, value: one.value ?? -Infinity })) : withScales(inner));
-  if (Array.isArray(value)) {
-    return value.map(withScales);
-  }
-  return value && typeof value === 'object' ? Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, scale(key, inner)])) : value;
-}
+const withScales = (config) =>
+  JSON.parse(JSON.stringify(config), (key, value) =>
+    key === 'steps' ? value.map((step) => ({ ...step, value: step.value ?? -Infinity })) : value
+  );
+
+// The field options that a panel sets.
+const optionsOf = ({ defaults: { custom, ...standard }, overrides }) =>
+  new Set([
+    ...Object.keys(standard),
+    ...Object.keys(custom ?? {}).map((id) => `custom.${id}`),
+    ...overrides.flatMap((one) => one.properties.map(({ id }) => id)),
+  ]);
 
 /**
  * Return the function that makes the frames of a panel, ready to be shown.
@@ -35,23 +31,17 @@ function withScales(value) {
  */
 export function setUp(grafana) {
   const { FieldType } = grafana;
-  const option = (isCustom) => (id) => ({
-    id: isCustom ? `custom.${id}` : id, path: id, name: id, isCustom, process: grafana.identityOverrideProcessor,
-    override: grafana.identityOverrideProcessor, editor: () => null, settings: { expandTemplates: true }, shouldApply: () => true,
-  });
-  const standard = STANDARD.map(option(false));
-  grafana.standardFieldConfigEditorRegistry.setInit(() => standard);
+  const process = grafana.identityOverrideProcessor;
+  const option = (id) => {
+    const path = id.replace('custom.', '');
+    const rest = { editor: () => null, settings: { expandTemplates: true }, shouldApply: () => true };
+    return { id, path, name: id, isCustom: path !== id, process, override: process, ...rest };
+  };
   // Some transformers have a second name.
   const transformers = new Map(Object.values(grafana.standardTransformers).map((one) => [one.id, one]));
   grafana.standardTransformersRegistry.setInit(() =>
     [...transformers.values()].map((one) => ({ id: one.id, name: one.name, transformation: one, editor: () => null }))
   );
-  const registries = Object.fromEntries(
-    Object.entries(CUSTOM).map(([type, ids]) => [
-      type, new grafana.FieldConfigOptionsRegistry(() => [...standard, ...ids.map(option(true))]),
-    ])
-  );
-
   // Grafana asks for no more points than the query's least step allows. The step tells where samples are missing.
   function spacing({ interval }, step) {
     const [, count, unit] = /^(\d+)([mh])$/.exec(interval);
@@ -95,16 +85,7 @@ export function setUp(grafana) {
    */
   return async function prepare({ panel, answers, step }, { theme, timeZone, replaceVariables }) {
     const fieldConfig = withScales({ overrides: [], ...panel.fieldConfig });
-    const fieldConfigRegistry = registries[panel.type];
-    const ids = [
-      ...Object.keys(fieldConfig.defaults).filter((id) => id !== 'custom'),
-      ...Object.keys(fieldConfig.defaults.custom ?? {}).map((id) => `custom.${id}`),
-      ...fieldConfig.overrides.flatMap((one) => one.properties.map(({ id }) => id)),
-    ];
-    const unknown = ids.filter((id) => fieldConfigRegistry.getIfExists(id) === undefined);
-    if (unknown.length > 0) {
-      throw new Error(`unknown field options: ${unknown.join(', ')}`);
-    }
+    const fieldConfigRegistry = new grafana.FieldConfigOptionsRegistry(() => [...optionsOf(fieldConfig)].map(option));
     const value = ({ refId }) => (panel.targets.length > 1 ? `Value #${refId}` : 'Value');
     const made = panel.targets.flatMap((target) => {
       const { result } = answers[target.refId];

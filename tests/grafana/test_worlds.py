@@ -234,9 +234,8 @@ def test_tables_have_a_row_for_each_thing_and_every_column_is_filled_somewhere(
     assert declared - filled == set()
 
 
-def test_units_are_those_that_grafana_knows_and_cells_no_errors_of_the_arithmetic(seen: dict[World, Seen]) -> None:
+def test_cells_are_no_errors_of_the_arithmetic(seen: dict[World, Seen]) -> None:
     for shown_there in seen.values():
-        assert [one["unknown"] for board in shown_there.values() for one in board.values() if one["unknown"]] == []
         for uid, panel, shown in tables(shown_there):
             # Not a hotkey that happens to contain these letters.
             wrong = [cell["text"] for row in shown["rows"] for cell in row if re.search(r"\bNaN\b", cell["text"])]
