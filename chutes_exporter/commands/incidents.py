@@ -11,7 +11,6 @@ import click
 
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api.records import AuditReport
 from chutes_exporter.commands.options import Command, asks, json_option, miner_options
 from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
@@ -121,7 +120,9 @@ class Ledger:
 
     async def _read_report(self, end: float, path: str, *, is_older: bool) -> None:
         """Read a report. One older than the user chose gives only the multipliers of known instances."""
-        report = await self._fetch(f"the report of {moment(end)}", e.AUDIT_REPORT, AuditReport([], []), path=path)
+        report = await self._fetch(f"the report of {moment(end)}", e.AUDIT_REPORT, path=path)
+        if report is None:
+            return
         # A newer report knows better how an instance and a multiplier ended, so setdefault keeps it.
         for instance in () if is_older else report.instances:
             if instance.miner_hotkey in self._hotkeys and end - HOUR <= (instance.deleted_at or 0.0) <= end:
@@ -134,16 +135,18 @@ class Ledger:
 
     async def chute_names(self) -> dict[str, str | None]:
         """Return the names of public chutes by id, if there is an ended instance."""
-        chutes = await self._fetch("names of chutes", e.UTILIZATION, []) if self.ended else []
-        return {chute.chute_id: chute.name for chute in chutes}
+        if not self.ended:
+            return {}
+        chutes = await self._fetch("names of chutes", e.UTILIZATION)
+        return {chute.chute_id: chute.name for chute in chutes or ()}
 
-    async def _fetch(self, what: str, endpoint: e.Endpoint[T], otherwise: T, **params: str) -> T:
-        """Return the value of an answer, or another one after an error. What cannot be read becomes a gap."""
+    async def _fetch(self, what: str, endpoint: e.Endpoint[T], **params: str) -> T | None:
+        """Return the value of an answer, None after an error. What cannot be read becomes a gap."""
         try:
             answer = await self._client.fetch(endpoint, params=params)
         except ApiError as error:
             self.gaps.append(NotKnown.after(error, what, ""))
-            return otherwise
+            return None
         if answer.rejected:
             self._miss(what, f"{answer.rejected} records cannot be read")
         return answer.value
