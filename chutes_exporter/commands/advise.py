@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from chutes_exporter.rules.launch import LaunchRefusal
 
 _WINDOW = "15m"
-_MULTIPLIER = "chutes_chute_effective_compute_multiplier"
 _SHOWN = 10
 """Most chutes of a model on the screen."""
 
@@ -59,9 +58,6 @@ _METRICS = frozenset(metric.name for metric in launch.COLLECTOR.metrics) | {
     "chutes_server_info",
     "chutes_server_maintenance_status",
 }
-
-Offer = dict[str, Any]
-"""A chute that idle GPUs can run now. A number that is not known is None, and so is the name of a private chute."""
 
 
 @click.command(cls=Command)
@@ -167,13 +163,14 @@ class _Market:
             "left_out": {reason: refused[reason] for reason in _REASONS if refused[reason]} if refused else None,
         }
 
-    def _offer(self, chute_id: str, units: float, room: int | None) -> Offer:
-        """Return a chute that can run, with its pay, demand and bounty. What is not known is None."""
+    def _offer(self, chute_id: str, units: float, room: int | None) -> dict[str, Any]:
+        """Return a chute that idle GPUs can run. What is not known is None, and so is the name of a private chute."""
 
         def value(name: str) -> float | None:
             return self._values.get((f"chutes_{name}", chute_id))
 
         info, gpus = self._chutes[chute_id], int(self._values["chutes_chute_gpus", chute_id])
+        cheapest = self._values["chutes_chute_effective_compute_multiplier", chute_id] / gpus
         public = info["public"] == "true"
         expires, starting = value("bounty_expires_timestamp_seconds"), value("chute_starting_instances")
         return {
@@ -183,7 +180,7 @@ class _Market:
             "tee": info["tee"] == "true",
             "gpus": gpus,
             "units_per_gpu_second": units,
-            "cheapest_gpu_units_per_gpu_second": self._values[_MULTIPLIER, chute_id] / gpus,
+            "cheapest_gpu_units_per_gpu_second": cheapest,
             "estimated_usd_per_gpu_day": product(units, self._usd_per_unit),
             "room": room,
             "starting_instances": None if starting is None else int(starting),
@@ -207,7 +204,7 @@ _FALLING = (
 
 
 def _print_screen(
-    miners: Sequence[Mapping[str, Any]], offers: Sequence[Offer], report: Report, settings: Settings
+    miners: Sequence[Mapping[str, Any]], offers: Sequence[Mapping[str, Any]], report: Report, settings: Settings
 ) -> None:
     for miner in miners:
         say(f"{miner['hotkey']}  {moment(report.now)}", bold=True)
@@ -278,7 +275,7 @@ def _print_forecast(found: dict[str, Any] | None) -> None:
     print_first(rows, _SHOWN, "chutes", cut=["name"])
 
 
-def _row(offer: Offer) -> dict[str, Any]:
+def _row(offer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the cells of a chute. A star marks one whose pay falls, as _FALLING explains."""
     name = offer["name"] or ("-" if offer["public"] else "(private)")
     earned, left = offer["estimated_usd_per_gpu_day"], offer["bounty_seconds_left"]
@@ -296,7 +293,7 @@ def _row(offer: Offer) -> dict[str, Any]:
     }
 
 
-def _falls(offer: Offer) -> bool:
+def _falls(offer: Mapping[str, Any]) -> bool:
     """Return whether a cheaper GPU can run a public chute. The service then lowers the pay to that of this GPU."""
     cheapest = offer["cheapest_gpu_units_per_gpu_second"]
     return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,13 +11,11 @@ from chutes_exporter.page.gaps import find_gaps
 from chutes_exporter.rules.sums import product
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from chutes_exporter.config import Settings
     from chutes_exporter.page.gaps import NotKnown
     from chutes_exporter.page.telemetry import States
-
-Labels = dict[str, str]
-SamplesByName = Mapping[str, list[tuple[Labels, float]]]
-"""Labels and value of each sample, by the metric's name."""
 
 _MONEY = {"chutes_subnet_alpha_price_tao", "chutes_subnet_emission_alpha_per_day", "chutes_tao_price_usd"}
 DOLLARS_ADVICE = "For earnings in US dollars, add --chain.url URL."
@@ -31,17 +28,18 @@ class Report:
     """The samples of one collection.
 
     Attributes:
+        samples: Labels and value of each sample, by the metric's name.
         now: Unix time by the API's clock, to which the times in answers belong.
         counted: Hotkeys of the miners for which the state of every GPU is known.
     """
 
-    samples: SamplesByName
+    samples: Mapping[str, list[tuple[dict[str, str], float]]]
     now: float
     gaps: list[NotKnown]
     states: States
     counted: set[str]
 
-    def of(self, metric: str, hotkey: str, **labels: str) -> list[tuple[Labels, float]]:
+    def of(self, metric: str, hotkey: str, **labels: str) -> list[tuple[dict[str, str], float]]:
         """Return the samples of a metric about a miner, or about the platform, that have these labels."""
         wanted = labels | ({"hotkey": hotkey} if hotkey else {})
         return [(has, value) for has, value in self.samples.get(metric, ()) if wanted.items() <= has.items()]

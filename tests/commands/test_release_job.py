@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import json
 import re
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.simulator import Fault, Simulator, Size, World
-from tests.commands.support import run
+from tests.commands.support import Target, another_key, run
 from tests.support import HOTKEY, Clock
 
 if TYPE_CHECKING:
@@ -78,13 +76,13 @@ async def test_a_failure_says_whether_the_job_may_be_released(simulator: Simulat
     status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--api.timeout", "0.3")
     assert status == 1
     assert words in errors
+    _, _, errors = await run(Target("http://127.0.0.1:9"), "release-job", "abc", "--yes")
+    assert "job abc is not released: cannot connect to 127.0.0.1:9" in errors
 
 
 async def test_release_job_refuses_several_keys(simulator: Simulator, tmp_path: Path) -> None:
-    path = tmp_path / "hot"
-    other = "55" * 32
-    path.write_text(json.dumps({"ss58Address": Hotkey.from_seed(other).address, "secretSeed": other}))
-    status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--hotkey-file", str(path))
+    another_key(tmp_path / "hot", simulator)
+    status, _, errors = await run(simulator, "release-job", "abc", "--hotkey-file", str(tmp_path / "hot"))
     assert (status, "exactly one key" in errors) == (2, True)
 
 
@@ -115,10 +113,3 @@ async def test_a_list_without_a_stuck_job_says_whether_there_is_none(
     assert (found, output) == (status, "")
     assert errors.startswith(words)
     assert errors.count("No job is stuck") == words.count("No job is stuck")
-
-
-async def test_a_job_is_not_released_if_the_api_cannot_be_reached(small_world: World) -> None:
-    async with Simulator(small_world) as simulator:
-        pass
-    _, _, errors = await run(simulator, "release-job", "abc", "--yes")
-    assert "job abc is not released" in errors

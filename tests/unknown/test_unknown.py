@@ -217,7 +217,7 @@ COMMANDS: Final = {
     LANDING: (),
     "status": MONEY,
     "advise": ("--with", "8xpro_6000", *MONEY),
-    "incidents": MONEY,
+    "incidents": (),
     "check": (),
 }
 """The flags of each command. The landing page says what the command status says."""
