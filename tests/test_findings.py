@@ -137,6 +137,8 @@ def test_a_finding_follows_from_the_samples_of_its_miner(
 def test_each_kind_has_a_case_and_a_quiet_miner_has_no_finding() -> None:
     assert {kind for kind, *_ in CASES} == KINDS.keys()
     assert found() == []
+    # Without the fleet's count, the GPUs that wait may be a part.
+    assert found(*gpus("h200", "s1", 2), (PENDING, 1, S1)) == []
     # That no instance at all has GPUs cannot be right.
     assert find({ACTIVE: [(I3 | {"hotkey": "me"}, 1.0)]}, "me", NOW, PRICES) == []
 

@@ -115,7 +115,9 @@ async def test_an_instance_has_its_chute_its_server_and_its_age(simulator: Simul
         assert row["server_name"] == servers[row["server_id"]]
         created = datetime.fromisoformat(row["created_at"]).timestamp()
         assert round((before - created) / 60) <= row["age_minutes"] <= round((time.time() - created) / 60)
-    assert {row["state"] for row in rows} >= {"active"}
+        if row["state"] == "active" and row["secured_at"]:
+            secured, activated = (datetime.fromisoformat(row[f"{name}_at"]) for name in ("secured", "activated"))
+            assert ((secured - activated).total_seconds(), row["purged_at"]) == (3600, None)
     assert any(row["secured_at"] for row in rows)
 
 
@@ -126,6 +128,13 @@ async def test_a_column_whose_values_cannot_be_requested_is_left_out_with_the_re
     status, text, errors = await run(simulator, "query", "nodes", "--json")
     assert (status, "server_name" in json.loads(text)[0]) == (0, False)
     assert "server_name is unknown: servers: 503" in errors
+
+
+async def test_a_seat_has_its_share_of_the_incentive(simulator: Simulator) -> None:
+    everybody = [f"--hotkey={miner.hotkey}" for miner in simulator.world.miners]
+    rows = await rows_of(simulator, "metagraph", *everybody)
+    assert sum(row["incentive_ratio"] for row in rows) == pytest.approx(1)
+    assert not any("incentive" in row for row in rows)
 
 
 async def test_columns_can_be_chosen(simulator: Simulator) -> None:
