@@ -71,11 +71,10 @@ async def bench_page() -> list[Row]:
 
             def families() -> list[Any]:
                 states = running.feeds.states()
-                snapshots = {feed: state.snapshot for feed, state in states.items() if state.snapshot is not None}
                 found: list[Any] = []
                 for entry in running.plan.entries:
                     samples = Samples()
-                    collect(entry, snapshots, samples)
+                    collect(entry, states, samples)
                     found += samples.collect()
                 return [*found, *running.telemetry.registry.collect(), *running.telemetry.exchanges.registry.collect()]
 

@@ -21,6 +21,7 @@ INSTANCE = Table[Instance](
             "config_id": "config_id",
             "billed_to": "billed_to",
         },
+        # An empty label for an unknown value would mean that the instance is public.
         only=lambda instance: is_public(instance) is not None,
     ),
     chutes_instance_active=Row(
@@ -81,6 +82,5 @@ INSTANCE = Table[Instance](
         among=INSTANCE_STATES,
     ),
 )
-# An empty label for an unknown value would mean that the instance is public.
 
 COLLECTOR = Collector("instances", "the miner's instances: state, times, compute multiplier", (INSTANCE,))

@@ -9,11 +9,12 @@ from msgspec import UNSET
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metric_of
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, METAGRAPH
-from chutes_exporter.rules.score import active_rates
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
+
+    from chutes_exporter.api.records import ActiveInstance, AuditInstance
 
 _FEEDS = (ACTIVE_INSTANCES, METAGRAPH, AUDIT_REPORT, HELD_GPUS)
 HEADING = metric_of(*_FEEDS)(
@@ -41,32 +42,26 @@ def earned_rates(answers: Answers, watched: AbstractSet[str]) -> dict[str, float
     """
     seats = answers[METAGRAPH]
     scored = {node.hotkey for node in seats if not node.blacklist_reason}
-    active = distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id)
-    rates = active_rates(active)
-    disabled = _reported_rates(answers, {instance.instance_id for instance in active})
-    if rates is None or None in disabled.values() or any(node.blacklist_reason is UNSET for node in seats):
+    multipliers: dict[str | None, list[float | None]] = defaultdict(list)
+    earning: list[ActiveInstance | AuditInstance] = [*answers[ACTIVE_INSTANCES], *_disabled_instances(answers)]
+    for instance in distinct(earning, lambda instance: instance.instance_id):
+        multipliers[instance.miner_hotkey].append(instance.compute_multiplier)
+    rates = {hotkey: total(of_miner) for hotkey, of_miner in multipliers.items()}
+    if None in rates or None in rates.values() or any(node.blacklist_reason is UNSET for node in seats):
         return None
-    return {
-        hotkey: rates.get(hotkey, 0.0) + (disabled.get(hotkey) or 0.0)
-        for hotkey in scored & (rates.keys() | disabled.keys() | watched)
-    }
+    return {hotkey: rates.get(hotkey) or 0.0 for hotkey in scored & (rates.keys() | watched)}
 
 
-def _reported_rates(answers: Answers, active: set[str]) -> dict[str, float | None]:
-    """Return the compute units per second of each miner's disabled instances in the newest audit report.
+def _disabled_instances(answers: Answers) -> list[AuditInstance]:
+    """Return the instances of the newest audit report that are disabled, and maybe some that are active.
 
-    A disabled instance was activated and is not in ``active``. The report may be hours old, so an instance that holds
-    no GPU now has ended since.
+    A disabled instance was activated. The report may be hours old, so an instance that holds no GPU now has ended.
     """
     held, instances = answers[HELD_GPUS], answers[AUDIT_REPORT].instances
     activated = {gpu.instance_id for gpu in held if gpu.activated_at}
     activated |= {instance.instance_id for instance in instances if instance.activated_at}
-    disabled = activated & {gpu.instance_id for gpu in held} - active
-    multipliers: dict[str, list[float | None]] = defaultdict(list)
-    for instance in distinct(instances, lambda instance: instance.instance_id):
-        if instance.instance_id in disabled and not instance.deleted_at:
-            multipliers[instance.miner_hotkey].append(instance.compute_multiplier)
-    return {hotkey: total(of_miner) for hotkey, of_miner in multipliers.items()}
+    kept = activated & {gpu.instance_id for gpu in held}
+    return [instance for instance in instances if instance.instance_id in kept and not instance.deleted_at]
 
 
 COLLECTOR = Collector(

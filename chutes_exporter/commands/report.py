@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.config import Settings
     from chutes_exporter.page.gaps import NotKnown
-    from chutes_exporter.page.telemetry import States
+    from chutes_exporter.page.rendering import States
 
 _MONEY = {"chutes_subnet_alpha_price_tao", "chutes_subnet_emission_alpha_per_day", "chutes_tao_price_usd"}
 DOLLARS_ADVICE = "For earnings in US dollars, add --chain.url URL."

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from chutes_exporter.config import Settings
-    from chutes_exporter.page.rendering import Snapshots
-    from chutes_exporter.page.telemetry import States
+    from chutes_exporter.page.rendering import States
 
 T = TypeVar("T")
 
@@ -149,7 +148,7 @@ class Exporter:
 
     def _page(self, renderer: rendering.Renderer, states: States, form: Format, *, gzipped: bool) -> bytes:
         """Make the bytes of a page: the lines of collectors, then the exporter's own metrics."""
-        made = renderer.render(_snapshots(states), form)
+        made = renderer.render(states, form)
         own = self.telemetry.families(made, states, self.settings, self.client)
         parts = [rendered.body for rendered in made.values() if rendered.body is not None]
         parts.append(exposition.lines(own, form, created=self.settings.created_timestamps))
@@ -158,18 +157,13 @@ class Exporter:
         return gzip.compress(page, compresslevel=1, mtime=0) if gzipped else page
 
 
-def _snapshots(states: States) -> Snapshots:
-    return {feed: state.snapshot for feed, state in states.items() if state.snapshot is not None}
-
-
 def _collected(entries: Sequence[Entry], states: States) -> Collected:
     """Run collectors on the answers that are known. A collector that fails for one miner is listed with that hotkey."""
-    snapshots = _snapshots(states)
     samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
     failed: list[tuple[str, str]] = []
     for entry in entries:
         out = Samples()
-        succeeded = rendering.collect(entry, snapshots, out)
+        succeeded = rendering.collect(entry, states, out)
         failed += [(entry.collector.name, hotkey) for hotkey, success in succeeded.items() if not success]
         for family in out.collect():
             samples[family.samples[0].name] += [(sample.labels, sample.value) for sample in family.samples]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.page.exporter import Collected
-    from chutes_exporter.page.telemetry import States
+    from chutes_exporter.page.rendering import States
 
 NO_KEY = ("not known without a key", "Add --hotkey-file, or MINER_SS58 with MINER_SEED or MINER_PRIVATE_KEY.")
 """Reason and advice for data that only a key gives."""

@@ -12,12 +12,12 @@ from chutes_exporter.page.exposition import lines
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.feeds.feed import Feed, Snapshot
+    from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.page.exposition import Format
     from chutes_exporter.page.plan import Entry, Plan
 
-    Snapshots = Mapping[Feed[Any], Snapshot[Any]]
-    """The known answers."""
+    States = Mapping[Feed[Any], FeedState]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Renderer:
         self._max_series = max_series
         self._kept: dict[tuple[Entry, Format], Lines] = {}
 
-    def render(self, snapshots: Snapshots, form: Format) -> dict[Entry, Lines]:
+    def render(self, states: States, form: Format) -> dict[Entry, Lines]:
         """Return the lines of each collector.
 
         A page that would be too large loses whole collectors. The most important ones come first, and each collector
@@ -47,7 +47,7 @@ class Renderer:
         made: dict[Entry, Lines] = {}
         room = self._max_series
         for entry in self._plan.entries:
-            rendered = self._kept_or_made(entry, snapshots, form, room)
+            rendered = self._kept_or_made(entry, states, form, room)
             if rendered.series > room:
                 rendered = replace(rendered, body=None)
             else:
@@ -55,24 +55,24 @@ class Renderer:
             made[entry] = self._kept[entry, form] = rendered
         return made
 
-    def _kept_or_made(self, entry: Entry, snapshots: Snapshots, form: Format, room: int) -> Lines:
+    def _kept_or_made(self, entry: Entry, states: States, form: Format, room: int) -> Lines:
         """Return the kept lines if no answer has changed. Lines without a body are made again if they fit now."""
-        versions = tuple([snapshots[feed].version if feed in snapshots else 0 for feed in entry.all_feeds])
+        known = [states[feed].snapshot for feed in entry.all_feeds]
+        versions = tuple([0 if snapshot is None else snapshot.version for snapshot in known])
         kept = self._kept.get((entry, form))
         was_cut_and_fits = kept is not None and kept.body is None and kept.series <= room
         if kept is not None and kept.versions == versions and not was_cut_and_fits:
             return kept
         samples = Samples(room)
-        succeeded = collect(entry, snapshots, samples)
+        succeeded = collect(entry, states, samples)
         body = None if samples.overflowed else lines(samples.collect(), form)
         return Lines(versions, body, samples.count, succeeded)
 
 
-def collect(entry: Entry, snapshots: Snapshots, out: Samples) -> dict[str, bool]:
+def collect(entry: Entry, states: States, out: Samples) -> dict[str, bool]:
     """Add the samples of all miners whose answers are known, and return by hotkey whether that succeeded."""
-    received = {feed: snapshots[feed].answer for feed in entry.all_feeds if feed in snapshots}
     answers = {
-        hotkey: Answers({feed.name: received[feed] for feed in feeds if feed in received})
+        hotkey: Answers({feed.name: known.answer for feed in feeds if (known := states[feed].snapshot) is not None})
         for hotkey, feeds in entry.feeds.items()
     }
     return entry.collector.run(answers, entry.miners, out)

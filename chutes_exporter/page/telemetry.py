@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, PlatformCollector, ProcessCollector
 
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
-    from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.page.plan import Entry
-    from chutes_exporter.page.rendering import Lines
-
-    States = Mapping[Feed[Any], FeedState]
+    from chutes_exporter.page.rendering import Lines, States
 
 BUILD_INFO = Metric("chutes_exporter_build_info", "Versions of the exporter and of Python.", ("version", "python"))
 WATCHED = Metric(

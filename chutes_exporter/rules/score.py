@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
@@ -12,7 +11,7 @@ from chutes_exporter.rules.sums import total
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from chutes_exporter.api.records import ActiveInstance, MetagraphNode
+    from chutes_exporter.api.records import MetagraphNode
 
 _U16: Final = 65535.0
 """The chain stores incentive and consensus as whole numbers from 0 to this, which stands for 1.0."""
@@ -38,16 +37,3 @@ def is_blacklisted(node: MetagraphNode) -> bool | None:
 def consensus_ratio(node: MetagraphNode) -> float | None:
     """Return a seat's consensus, 0 to 1."""
     return None if node.consensus is None else node.consensus / _U16
-
-
-def active_rates(instances: Iterable[ActiveInstance]) -> dict[str, float] | None:
-    """Return the compute units that each miner's active instances earn per second, by hotkey.
-
-    None if the miner or compute multiplier of an instance is unknown, or a sum is too large for a number.
-    """
-    by_hotkey: dict[str | None, list[float | None]] = defaultdict(list)
-    for instance in instances:
-        by_hotkey[instance.miner_hotkey].append(instance.compute_multiplier)
-    rates = {hotkey: total(multipliers) for hotkey, multipliers in by_hotkey.items()}
-    complete = {hotkey: rate for hotkey, rate in rates.items() if hotkey is not None and rate is not None}
-    return complete if len(complete) == len(rates) else None
