@@ -108,7 +108,6 @@ NUMBERS = {
     "score_rank": "chutes_scored_miners",
     "servers": "chutes_fleet_servers",
     "servers_without_gpus": "chutes_fleet_servers_without_gpus",
-    "server_ips_used_twice": "chutes_fleet_duplicate_server_ips",
     "active_instances": "chutes_platform_active_instances",
 }
 """Metrics that are a number of the truth, or how many things a list of it has."""
@@ -117,6 +116,7 @@ NOT_SHOWN = {
     "incentive_sum_raw": "the sum by which shares are divided",
     "seats_with_incentive": "how many of incentive_share are not 0",
     "sql_now": "the time to which sums belong",
+    "server_ips_used_twice": "empty in both worlds, and chutes_server_info has the addresses",
     "gpus_without_server": "no answer and no metric has them: a GPU's server is a label",
     "instances_billing_stopped": "empty in both worlds",
     "earning_rate_of_disabled": "a part of heading_share",

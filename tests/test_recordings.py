@@ -152,7 +152,6 @@ def expect_scores(want: Expected, raw: dict[str, Any]) -> None:
     final = raw["scores"]["final_scores"]
     if (share := final.get(want.hotkey)) is not None:
         want.mine("chutes_miner_score_next_better_ratio", min((s for s in final.values() if s > share), default=None))
-        want.mine("chutes_miner_score_next_worse_ratio", max((s for s in final.values() if s < share), default=None))
 
 
 def expect_stats(want: Expected, raw: dict[str, Any]) -> None:
@@ -168,8 +167,6 @@ def expect_chutes(want: Expected, raw: dict[str, Any]) -> None:
         chute, selector = row["chute_id"], row["node_selector"]
         if selector.get("min_vram_gb_per_gpu") is not None:
             want.put("chutes_chute_min_vram_bytes", selector["min_vram_gb_per_gpu"] * 10**9, chute_id=chute)
-        for gpu in selector.get("supported_gpus") or []:
-            want.put("chutes_chute_supported_gpu_info", 1, chute_id=chute, gpu=gpu)
 
 
 def dashed(gpu_id: str) -> str:

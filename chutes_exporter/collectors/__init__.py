@@ -55,7 +55,6 @@ COLLECTORS: tuple[Collector, ...] = (
     stats.PER_CHUTE,
     jobs.DETAILS,
     images.DETAILS,
-    chutes.SUPPORTED_GPUS,
 )
 """All collectors, the most important first. A page that would be too large keeps those that fit, in this order."""
 

@@ -1,4 +1,4 @@
-"""The chutes: names, requirements, compute multipliers, bounties, and the GPU models that each supports."""
+"""The chutes: names, requirements, compute multipliers, bounties."""
 
 from __future__ import annotations
 
@@ -61,16 +61,4 @@ CHUTE = Table[Chute](
     ),
 )
 
-CHUTE_GPUS = Table[Chute](
-    CHUTES,
-    key="chute_id",
-    chutes_chute_supported_gpu_info=Row(
-        "A GPU model that the chute runs on.",
-        "node_selector.supported_gpus",
-        convert=lambda models: dict.fromkeys(models, 1),
-        by="gpu",
-    ),
-)
-
 COLLECTOR = Collector("chutes", "every chute's name, requirements, compute multiplier and bounty", (CHUTE,))
-SUPPORTED_GPUS = Collector("chute_gpus", "the GPU models that each chute runs on", (CHUTE_GPUS,), default="off")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,11 +41,11 @@ def _shares(scores: list[Score]) -> dict[str, float]:
     return dict(sorted(shares.items())) if len(shares) == len(scores) else {}
 
 
-def _next(scores: list[Score], *, is_better: bool) -> dict[str, float | None]:
-    """Return the next better or worse share of each miner."""
+def _next_better(scores: list[Score]) -> dict[str, float | None]:
+    """Return the next better share of each miner."""
     shares = _shares(scores)
-    following = dict(pairwise(sorted(set(shares.values()), reverse=not is_better)))
-    return {hotkey: following.get(share) for hotkey, share in shares.items()}
+    better = dict(pairwise(sorted(set(shares.values()))))
+    return {hotkey: better.get(share) for hotkey, share in shares.items()}
 
 
 SCORE = Table[Score](
@@ -84,13 +83,7 @@ SCORE = Table[Score](
     ),
     chutes_miner_score_next_better_ratio=Total(
         "The share of the next better miner, which the miner must exceed to gain a rank. Absent for the best.",
-        partial(_next, is_better=True),
-        stability="experimental",
-        label="hotkey",
-    ),
-    chutes_miner_score_next_worse_ratio=Total(
-        "The share of the next worse miner. Absent for the last.",
-        partial(_next, is_better=False),
+        _next_better,
         stability="experimental",
         label="hotkey",
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import NamedTuple
 
 from chutes_exporter.api.records import Server, TeeMeasurement
@@ -10,12 +9,6 @@ from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table, Total
 from chutes_exporter.feeds.table import SERVERS, TEE_MEASUREMENTS
 from chutes_exporter.rules.maintenance import version_accepted
-
-
-def _repeated(values: list[str]) -> int:
-    """Return how many values occur more than once."""
-    return sum(count > 1 for count in Counter(values).values())
-
 
 SERVER = Table[Server](
     SERVERS,
@@ -38,8 +31,6 @@ SERVER = Table[Server](
     chutes_fleet_servers_without_gpus=Total(
         "Servers of the miner without GPUs.", lambda lists: sum(not gpus for gpus in lists), of="gpus"
     ),
-    chutes_fleet_duplicate_server_ips=Total("IP addresses shared by several servers of the miner.", _repeated, of="ip"),
-    chutes_fleet_duplicate_server_names=Total("Names shared by several servers of the miner.", _repeated, of="name"),
 )
 
 
@@ -74,5 +65,5 @@ VERSION = Table[_Version](
     ),
 )
 
-COLLECTOR = Collector("servers", "the miner's servers: names, GPUs, maintenance, duplicates", (SERVER,))
+COLLECTOR = Collector("servers", "the miner's servers: names, GPUs, maintenance", (SERVER,))
 VERSIONS = Collector("server_versions", "whether the versions of the miner's TEE servers may still boot", (VERSION,))

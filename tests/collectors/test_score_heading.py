@@ -69,6 +69,9 @@ def test_disabled_instances_of_others_count_while_they_hold_gpus() -> None:
     newer = {"other": {"provisioned": [{"gpu": "h200", "chute": gpu | {"activated_at": NOON_TEXT}}]}}
     assert run([*MINE[:1], *others], SEATS, (started, ENDED), newer) == ratios(me=0.25)
     assert run([*MINE[:1], *others], SEATS, (started, ENDED), held) == ratios(me=1 / 3)
+    # The report may be newer than the list of GPUs.
+    ended = theirs | {"instance_id": "disabled", "deleted_at": NOON_TEXT}
+    assert run([*MINE[:1], *others], SEATS, (ended, ENDED), held) == ratios(me=1 / 3)
     assert run(MINE[:1], SEATS, (*report, ENDED), held) == ratios(me=0.5)
     unknown = theirs | {"instance_id": "disabled", "compute_multiplier": None}
     assert run([*MINE[:1], *others], SEATS, (unknown, ENDED), held) == {}

@@ -22,13 +22,6 @@ def test_a_gpu_that_is_listed_twice_counts_once() -> None:
     assert of(made, "chutes_server_gpus") == {"chutes_server_gpus{hotkey=me,server_id=s1}": 1}
 
 
-@pytest.mark.parametrize(("field", "metric"), [("ip", "ips"), ("name", "names")])
-def test_values_that_several_servers_have_are_counted_each_once(field: str, metric: str) -> None:
-    values = ("a", "a", "a", "b", "b", "c")
-    made = run(*(server(number, **{field: value}) for number, value in enumerate(values)))
-    assert made[f"chutes_fleet_duplicate_server_{metric}{{hotkey=me}}"] == 2
-
-
 @pytest.mark.parametrize("server", [{"is_tee": False, "version": None}, {"is_tee": True}, {"version": "1.4.0"}])
 def test_servers_without_tee_or_with_an_unknown_version_have_no_sample(server: dict[str, Any]) -> None:
     answers: dict[Any, Any] = {SERVERS: {"servers": [{"server_id": "s", **server}]}}

@@ -65,13 +65,13 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
         "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS": "127.0.0.1:0",
         "CHUTES_EXPORTER_WEB_TELEMETRY_PATH": "/other",
         "CHUTES_EXPORTER_COLLECTOR_SCORES": "false",
-        "CHUTES_EXPORTER_COLLECTOR_CHUTE_GPUS": "true",
+        "CHUTES_EXPORTER_COLLECTOR_IMAGE_DETAILS": "true",
     }
     with running(variables=variables) as (url, _):
         page = parse_page(httpx.get(f"{url}/other", headers=PATIENT, timeout=PATIENCE).text)
     collectors = {dict(labels)["collector"] for name, labels in page if name == "chutes_scrape_collector_success"}
     on = {collector.name for collector in COLLECTORS if collector.default != "off"}
-    assert collectors == on - {"scores"} | {"chute_gpus"}
+    assert collectors == on - {"scores"} | {"image_details"}
     assert page[series("chutes_miner_watched", hotkey=OTHER)] == 1
 
 

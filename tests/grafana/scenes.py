@@ -60,7 +60,7 @@ RULES: Final[dict[str, dict[str, Any]]] = {
 }
 """Recording rules by name, and alerts by name and severity."""
 WATCHED: Final = {"stats_per_chute": True, "ended_instances": True}
-OPTIONAL: Final = {"chute_gpus": True, "job_details": True, **WATCHED}
+OPTIONAL: Final = {"job_details": True, **WATCHED}
 COSTS: Final = {"4090": 0.25, "h200": 1.9, "pro_6000": 0.8}
 UNKNOWN: Final = Hotkey.from_seed("0x" + "42" * 32, source="test")
 """A key whose hotkey has no seat."""

@@ -188,5 +188,5 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
     assert shown["chain_url"] == "none"
     assert shown["off by flag"] == "jobs"
     assert "job_details" in shown["on"].split(", ")
-    assert "chute_gpus" in shown["off by default"].split(", ")
+    assert "image_details" in shown["off by default"].split(", ")
     assert TEST_SEED.removeprefix("0x") not in page
