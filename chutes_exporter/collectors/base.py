@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -207,23 +207,19 @@ class Collector:
     default: Literal["on", "off", "few", "key"] = "on"
     watched_only: bool = False
 
-    def run(self, answers: Mapping[str, Answers], miners: Miners, out: Samples) -> dict[str, bool]:
-        """Add the samples of all answers, which are by hotkey, and return by hotkey whether that succeeded."""
-        succeeded = {}
-        for hotkey, known in answers.items():
-            of_scope = [part for part in self.parts if (part.scope == "platform") == (hotkey == THE_PLATFORM)]
-            if ready := [part for part in of_scope if all(feed in known for feed in part.feeds)]:
-                succeeded[hotkey] = self._run(ready, known, replace(miners, hotkey=hotkey), out)
-        return succeeded
+    def run(self, answers: Answers, miners: Miners, out: Samples) -> bool:
+        """Add the samples of parts whose answers about a miner are known, and return whether that succeeded.
 
-    def _run(self, parts: Iterable[Part], answers: Answers, miners: Miners, out: Samples) -> bool:
-        """Add the samples of parts from the answers about one miner. Those before a failure, which is logged, stay."""
+        A failure is logged, and the samples before it stay.
+        """
+        parts = [part for part in self.parts if (part.scope == "platform") == (miners.hotkey == THE_PLATFORM)]
         try:
             for part in parts:
-                # A part is skipped if all its metrics would be left out.
-                out.unknown = frozenset(metric for metric in part.metrics if not answers.whole(metric.whole))
-                if len(out.unknown) < len(part.metrics):
-                    part.collect(answers, miners, out)
+                if all(feed in answers for feed in part.feeds):
+                    out.unknown = frozenset(metric for metric in part.metrics if not answers.whole(metric.whole))
+                    # Otherwise all its samples would be left out.
+                    if len(out.unknown) < len(part.metrics):
+                        part.collect(answers, miners, out)
         except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other collectors
             _log.exception("collector failed", collector=self.name, hotkey=miners.hotkey)
             return False

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.collectors import COLLECTORS, Collector, Miners
@@ -28,18 +26,13 @@ class Entry:
     miners: Miners
     feeds: Mapping[str, tuple[Feed[Any], ...]]
 
-    @cached_property
-    def all_feeds(self) -> tuple[Feed[Any], ...]:
-        """All its feeds, each once."""
-        return tuple(dict.fromkeys(chain.from_iterable(self.feeds.values())))
-
 
 class Plan:
     """Which collectors run on a page, the most important first, and for which miners."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.entries = tuple(entries)
-        self.feeds = tuple(dict.fromkeys(feed for entry in self.entries for feed in entry.all_feeds))
+        self.feeds = tuple({feed: None for entry in self.entries for feeds in entry.feeds.values() for feed in feeds})
 
     @property
     def collectors(self) -> list[Collector]:

@@ -57,11 +57,10 @@ class Renderer:
 
     def _kept_or_made(self, entry: Entry, states: States, form: Format, room: int) -> Lines:
         """Return the kept lines if no answer has changed. Lines without a body are made again if they fit now."""
-        known = [states[feed].snapshot for feed in entry.all_feeds]
+        known = [states[feed].snapshot for feeds in entry.feeds.values() for feed in feeds]
         versions = tuple([0 if snapshot is None else snapshot.version for snapshot in known])
         kept = self._kept.get((entry, form))
-        was_cut_and_fits = kept is not None and kept.body is None and kept.series <= room
-        if kept is not None and kept.versions == versions and not was_cut_and_fits:
+        if kept is not None and kept.versions == versions and (kept.body is not None or kept.series > room):
             return kept
         samples = Samples(room)
         succeeded = collect(entry, states, samples)
@@ -70,9 +69,9 @@ class Renderer:
 
 
 def collect(entry: Entry, states: States, out: Samples) -> dict[str, bool]:
-    """Add the samples of all miners whose answers are known, and return by hotkey whether that succeeded."""
-    answers = {
-        hotkey: Answers({feed.name: known.answer for feed in feeds if (known := states[feed].snapshot) is not None})
-        for hotkey, feeds in entry.feeds.items()
-    }
-    return entry.collector.run(answers, entry.miners, out)
+    """Add the samples of all known answers, and return by hotkey whether that succeeded."""
+    succeeded = {}
+    for hotkey, feeds in entry.feeds.items():
+        known = {feed.name: snapshot.answer for feed in feeds if (snapshot := states[feed].snapshot) is not None}
+        succeeded[hotkey] = entry.collector.run(Answers(known), replace(entry.miners, hotkey=hotkey), out)
+    return succeeded

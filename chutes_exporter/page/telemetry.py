@@ -211,7 +211,7 @@ def _add_collectors(out: Samples, made: Mapping[Entry, Lines], states: States) -
             if any(states[feed].missing for feed in feeds):
                 is_off = True
                 continue
-            complete = lines.succeeded.get(hotkey, False) and all(_complete(states[feed]) for feed in feeds)
+            complete = lines.succeeded[hotkey] and all(_complete(states[feed]) for feed in feeds)
             out.add(COLLECTOR_SUCCESS, complete, name, hotkey)
         out.add(COLLECTOR_CUT, lines.body is None, name)
         out.add(COLLECTOR_OFF, is_off, name)

@@ -53,6 +53,10 @@ def test_unregistered_and_blacklisted_miners_do_not_count_in_the_sum(seats: list
     assert run(MINE + OTHERS, seats, miners="all") == ratios(me=1)
 
 
+def test_where_it_is_unknown_whether_a_miner_is_blacklisted_nobody_has_a_share() -> None:
+    assert run(MINE + OTHERS, [seat(ME), {"hotkey": "other"}]) == {}
+
+
 def test_a_watched_miner_without_instances_approaches_zero_and_one_without_a_seat_nothing() -> None:
     assert run(OTHERS, SEATS, watched=[ME, "unknown"]) == ratios(me=0)
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from chutes_exporter.collectors import COLLECTORS, Collector, servers
+from chutes_exporter.collectors import COLLECTORS, servers
 from chutes_exporter.feeds.table import METAGRAPH
+from chutes_exporter.page import rendering
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from tests.support import PATIENCE, Clock, data_of, page_of, series, watching
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.collectors import Answers, Miners
     from chutes_exporter.collectors.base import Samples
+    from chutes_exporter.page.plan import Entry
     from chutes_exporter.simulator import Simulator
 
 
@@ -24,13 +26,13 @@ async def test_a_collector_runs_once_in_each_format_until_its_answers_change(
     simulator: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: Counter[str] = Counter()
-    run = Collector.run
+    collect = rendering.collect
 
-    def counting(collector: Collector, *arguments: Any) -> Any:
-        runs[collector.name] += 1
-        return run(collector, *arguments)
+    def counting(entry: Entry, *arguments: Any) -> Any:
+        runs[entry.collector.name] += 1
+        return collect(entry, *arguments)
 
-    monkeypatch.setattr(Collector, "run", counting)
+    monkeypatch.setattr(rendering, "collect", counting)
     everything = {collector.name: True for collector in COLLECTORS}
     # The metagraph is due at the next scrape, and everything else stays fresh.
     settings = watching(simulator.url, chain_url=simulator.chain_url, collectors=everything, ttl={"metagraph": 10})

@@ -142,9 +142,8 @@ def samples(answers: Answered, *, of: Feed[Any]) -> Families:
     for collector in COLLECTORS:
         if of in collector.feeds:
             out = Samples()
-            both = dict.fromkeys(("", HOTKEY), Answers(known))
-            scope = Miners(frozenset({HOTKEY}), "all", HOTKEY)
-            assert all(collector.run(both, scope, out).values())
+            for hotkey in ("", HOTKEY):
+                assert collector.run(Answers(known), Miners(frozenset({HOTKEY}), "all", hotkey), out)
             found |= {family.name: family for family in out.collect()}
     return found
 
