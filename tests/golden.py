@@ -11,7 +11,6 @@ from pathlib import Path
 
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import make_settings
-from chutes_exporter.feeds.table import ACTIVE_INSTANCES, CHUTE_METRICS, CHUTES, INVENTORY, SERVERS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Simulator, Size
@@ -65,11 +64,7 @@ async def pages() -> dict[Format, str]:
             gpu_costs={"h200": 3.1, "l40s": 0.65},
         )
         async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
-            # Other answers are compared with these. Without an order, how often they are read would vary.
-            evidence = ACTIVE_INSTANCES, CHUTE_METRICS, CHUTES, SERVERS.of(KEY.address), INVENTORY.of(KEY.address)
-            for feed in evidence:
-                await exporter.feeds.read_all([feed], PATIENCE)
-            await exporter.metrics(Format.TEXT, timeout=PATIENCE)
+            await exporter.warm_up()
             return {form: steady((await exporter.metrics(form, timeout=PATIENCE)).decode()) for form in Format}
 
 

@@ -6,7 +6,6 @@ unpacked for each run; ``meta.json`` in each says how it was made. CHUTES_EXPORT
 
 from __future__ import annotations
 
-import calendar
 import json
 import os
 import re
@@ -14,7 +13,6 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,18 +52,13 @@ RECORDED_AT: float = META["recorded_at"]
 ALL_ON = {collector.name: not collector.needs_chain for collector in COLLECTORS}
 _TIME = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?")
 _UNIX_TIME = re.compile(rb'("created_at":)(\d{10}(?:\.\d+)?)')
-_TIME_PARTS = re.compile(r"(\d+)-(\d+)-(\d+)[T ](\d+):(\d+):(\d+)(\.\d+)?(?:([+-])(\d\d)(?::?(\d\d))?)?")
 
 
 def seconds(text: str | None) -> float | None:
     if text is None:
         return None
-    match = _TIME_PARTS.fullmatch(text)
-    assert match is not None, text
-    year, month, day, hour, minute, second = map(int, match.groups()[:6])
-    shift = (int(match[9] or 0) * 60 + int(match[10] or 0)) * (-1 if match[8] == "-" else 1)
-    whole = calendar.timegm((year, month, day, hour, minute, second)) - shift * 60
-    return float(whole + Fraction(match[7] or "0"))
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
 
 
 def rows(body: bytes) -> list[Row]:
