@@ -38,6 +38,7 @@ async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Sim
     assert page[series("chutes_api_rejected_records_total", endpoint="metrics")] == 1
     assert page[series("chutes_feed_rejected_records", feed="metrics")] == 1
     assert page[series("chutes_feed_rejected_records", feed="scores")] == 0
+    assert series("chutes_feed_records", feed="metrics") not in page
     assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["records left out"]
 
 
