@@ -178,7 +178,7 @@ def test_the_cost_of_the_idle_gpus_of_a_server_is_known_although_another_model_h
 
 def test_compute_units_have_a_place_and_idle_gpus_the_pay_of_the_market(tmp_path: Path) -> None:
     miner = Scenario(10, {"alpha": 4, "beta": 2})
-    miner.state(0, ["alpha-0"], "idle")
+    miner.state(0, ["alpha-0"], "idle").gpu("gamma-0", "gamma", state="unverified")
     for number in ("i-1", "i-2"):
         miner.instance(number, -10, server="alpha").set("chutes_instance_compute_multiplier", 2, instance_id=number)
     miner.activate("i-1", 0)
@@ -186,11 +186,11 @@ def test_compute_units_have_a_place_and_idle_gpus_the_pay_of_the_market(tmp_path
     miner.state(7, ["alpha-2", "alpha-3", "beta-0", "beta-1"], "idle")
     miner.set("chutes_launch_units_per_gpu_second", 3, 6, gpu="pro_6000", chute_id="chute-1")
     units, model = (f"hotkey_{place}:chutes_compute_units_per_second:sum" for place in ("server_id", "gpu"))
-    idle = "hotkey_server_id_gpu:chutes_idle_units_per_day:sum"
+    idle, servers = "hotkey_server_id_gpu:chutes_idle_units_per_day:sum", ("id-alpha", "id-beta", "id-gamma")
     alpha, beta = ({"server_id": f"id-{server}", "server": server, "gpu": "pro_6000"} for server in ("alpha", "beta"))
     miner.check(tmp_path, {}, values={
-        units: (5, {}),
-        f"({units})": (9, {labels(units, server_id="id-alpha"): 2, labels(units, server_id="id-beta"): 0}),
+        f'{units}{{server_id!="id-gamma"}}': (5, {}),
+        f"({units})": (9, {labels(units, server_id=one): 2 * (one == "id-alpha") for one in servers}),
         model: (9, {labels(model, gpu="pro_6000"): 2}),
         idle: (5, {labels(idle, **beta): 0}),
         f"({idle})": (9, {labels(idle, **alpha): 86400 * 9, labels(idle, **beta): 86400 * 6}),
