@@ -143,6 +143,13 @@ def test_each_kind_has_a_case_and_a_quiet_miner_has_no_finding() -> None:
     assert find({ACTIVE: [(I3 | {"hotkey": "me"}, 1.0)]}, "me", NOW, PRICES) == []
 
 
+def test_the_gpus_of_a_server_are_not_known_without_those_of_the_fleet() -> None:
+    known = samples(("chutes_server_info", 1, S3))
+    del known["chutes_fleet_gpus"]
+    (one,) = find(known, "me", NOW, PRICES)
+    assert (one.kind, one.gpus, one.cost_usd_per_hour) == ("servers_without_tee", {}, None)
+
+
 def test_the_needed_metrics_are_of_all_collectors_whose_samples_are_read() -> None:
     read = samples(*(sample for _, entries, *_ in CASES for sample in entries)).keys()
     for collector in COLLECTORS:

@@ -155,7 +155,7 @@ class _Market:
             "in_maintenance": by_step["maintenance"],
             "on_one_server": max((count for server, count in servers.items() if server not in steps), default=0),
             "platform": {
-                labels["state"]: int(value) for labels, value in self._report.of("chutes_platform_gpus", "", gpu=gpu)
+                labels["state"]: int(value) for labels, value in self._report.of("chutes_platform_gpus", gpu=gpu)
             },
             "cost_usd_per_hour": cost({gpu: servers.total()}, self._settings.gpu_costs),
             "runnable": sorted(offers, key=lambda one: (-one["units_per_gpu_second"], one["chute_id"])),

@@ -45,21 +45,18 @@ def forecast(report: Report, hotkey: str, count: int, model: str, settings: Sett
     None if an answer of the collectors ``launch`` and ``score_heading`` is missing or incomplete, or a number is too
     large. An unknown model is a UsageError.
     """
-    all_answers = {
-        (feed.name, feed.hotkey): None if state.snapshot is None else state.snapshot.answer
+    whole = {
+        feed.name: state.snapshot.answer
         for feed, state in report.states.items()
+        if feed.hotkey in (hotkey, THE_PLATFORM) and state.snapshot is not None and state.snapshot.answer.whole
     }
-    supported = all_answers.get((SUPPORTED_GPUS.name, THE_PLATFORM))
+    supported = whole.get(SUPPORTED_GPUS.name)
     models = {*GPU_MODELS, *(gpu.gpu for gpu in (supported.value if supported else ()))}
     if model not in models:
         raise click.UsageError(f"--with has an unknown GPU model: {model}. Known are {', '.join(sorted(models))}")
-    feeds = {*launch.COLLECTOR.feeds, *score_heading.COLLECTOR.feeds}
-    found = {
-        feed.name: all_answers.get((feed.name, hotkey)) or all_answers.get((feed.name, THE_PLATFORM)) for feed in feeds
-    }
-    whole = {name: answer for name, answer in found.items() if answer is not None and answer.whole}
-    answers = Answers(whole)
-    earned = score_heading.earned_rates(answers, frozenset({hotkey})) if len(whole) == len(feeds) else None
+    answers, needed = Answers(whole), {*launch.COLLECTOR.feeds, *score_heading.COLLECTOR.feeds}
+    is_known = all(feed in answers for feed in needed)
+    earned = score_heading.earned_rates(answers, frozenset({hotkey})) if is_known else None
     everybody = total((earned or {}).values())
     if earned is None or everybody is None:
         return None

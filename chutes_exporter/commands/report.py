@@ -39,14 +39,13 @@ class Report:
     states: States
     counted: set[str]
 
-    def of(self, metric: str, hotkey: str, **labels: str) -> list[tuple[dict[str, str], float]]:
-        """Return the samples of a metric about a miner, or about the platform, that have these labels."""
-        wanted = labels | ({"hotkey": hotkey} if hotkey else {})
-        return [(has, value) for has, value in self.samples.get(metric, ()) if wanted.items() <= has.items()]
+    def of(self, metric: str, **labels: str) -> list[tuple[dict[str, str], float]]:
+        """Return the samples of a metric that have these labels."""
+        return [(has, value) for has, value in self.samples.get(metric, ()) if labels.items() <= has.items()]
 
-    def value(self, metric: str, hotkey: str = "", **labels: str) -> float | None:
-        """Return the first value of a metric, None if it is unknown."""
-        return next((value for _, value in self.of(metric, hotkey, **labels)), None)
+    def value(self, metric: str, **labels: str) -> float | None:
+        """Return the first value of a metric with these labels, None if it is unknown."""
+        return next((value for _, value in self.of(metric, **labels)), None)
 
     def usd(self, alpha: float | None) -> float | None:
         """Return the value of alpha in US dollars, None if it is unknown."""

@@ -78,7 +78,7 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
     """Return how a miner stands. What is not known is None. Without a key, its GPUs and their cost are not known."""
     value = partial(report.value, hotkey=hotkey)
     gpus: dict[str, dict[str, int]] = {}
-    for labels, count in report.of("chutes_fleet_gpus", hotkey):
+    for labels, count in report.of("chutes_fleet_gpus", hotkey=hotkey):
         gpus.setdefault(labels["gpu"], {})[labels["state"]] = int(count)
     is_counted, every = hotkey in report.counted, _row("all", gpus, settings.gpu_costs)
     rank, scored = value("chutes_miner_score_rank"), report.value("chutes_scored_miners")

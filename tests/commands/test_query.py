@@ -140,6 +140,9 @@ async def test_a_seat_has_its_share_of_the_incentive(simulator: Simulator) -> No
 async def test_columns_can_be_chosen(simulator: Simulator) -> None:
     rows = await rows_of(simulator, "utilization", "--columns", "name, scale_allowance")
     assert [*rows[0]] == ["name", "scale_allowance"]
+    # A list is only counted.
+    _, table, _ = await run(simulator, "query", "servers", "--columns", "gpus")
+    assert table.split() == ["gpus", *(str(len(server.gpus)) for server in simulator.world.miners[0].servers)]
     _, table, _ = await run(simulator, "query", "nodes", "--columns", "uuid,server_id,gpu_identifier,name,verified_at")
     assert max(map(len, table.splitlines())) > 80
     status, output, errors = await run(simulator, "query", "scores", "--columns", "hotkey,x")

@@ -53,8 +53,8 @@ async def test_a_report_has_the_samples_of_the_metrics_and_counts_every_gpu(simu
     report = await collect_report(watching(simulator.url), METRICS)
     assert report.gaps == []
     assert report.counted == {HOTKEY}
-    assert sum(value for _, value in report.of("chutes_fleet_gpus", HOTKEY)) == 8
-    assert report.of("chutes_fleet_gpus", "another miner") == []
+    assert sum(value for _, value in report.of("chutes_fleet_gpus", hotkey=HOTKEY)) == 8
+    assert report.of("chutes_fleet_gpus", hotkey="another miner") == []
 
 
 async def test_the_time_is_that_of_the_api(farm: Farm) -> None:
