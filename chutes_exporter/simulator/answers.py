@@ -33,11 +33,7 @@ _IMAGES: Final = (
     ("error: step RUN pip install exited with 1", 50.0, math.inf),
 )
 """The status, and hours from the build's start and end to the start of the world."""
-_VALIDATOR: Final = encode_ss58(bytes(32))
 WINDOW_ID: Final = make_uuid("window")
-_INVOCATION_SECONDS: Final = 1.5
-_MAX_PENDING: Final = 3 * HOUR
-"""The service's limit for a pending maintenance."""
 
 
 class Call(NamedTuple):
@@ -65,8 +61,15 @@ def _iso(time: float | None, now: float = math.inf) -> str | None:
 
 
 def _fields(record: object, names: str, now: float = math.inf) -> Json:
-    """Return the fields that have the same name in the world and in the API. Times after now are not known yet."""
-    values = {name: getattr(record, name) for name in names.split()}
+    """Return fields by the API's names, and as ``api=ours`` those with another name in the world.
+
+    Functions are called with the time. Times after it are not known yet.
+    """
+    values = {}
+    for name in names.split():
+        api, _, ours = name.partition("=")
+        value = getattr(record, ours or api)
+        values[api] = value(now) if callable(value) else value
     return {name: _iso(value, now) if name.endswith("_at") else value for name, value in values.items()}
 
 
@@ -80,36 +83,32 @@ def _refused(load: float) -> float:
     return refused and refused / (5 * load + refused)
 
 
-def _chute_row(call: Call, chute: Chute) -> Json:
-    """Return a chute as its list has it. Settings that change nothing in the world are drawn at random."""
-    age = call.world.bounty_age(chute, call.now)
-    factors = chute.factors(call.now, age)
-    draw = make_random(chute.seed, "settings")
-    return _fields(chute, "chute_id name slug public tee disabled max_instances") | {
-        "readme": f"# {chute.chute_id}\n" * (call.world.size.source_bytes // (len(chute.chute_id) + 3)),
-        "standard_template": draw.choice(("vllm", "diffusion", "tei", "embedding", None)),
-        "node_selector": {
-            "gpu_count": chute.gpu_count,
-            "min_vram_gb_per_gpu": min(MODELS[model].memory // 2**30 for model in chute.models),
-            "supported_gpus": chute.models,
-        },
-        "version": chute.version(call.now),
-        "concurrency": draw.choice((1, 8, 32)),
-        "chutes_version": _library(chute),
-        "discount": draw.choice((0.0, 0.0, 0.0, 0.25)),
-        "scaling_threshold": service.SCALING_THRESHOLD,
-        "shutdown_after_seconds": draw.choice((300, 900, 1800)),
-        "invocation_count": int(12_000 * chute.utilization(last_run(call.now, service.CACHE_PERIOD))),
-        "preemptible": chute.public,
-        "image": "chutes/sglang:0.5.0",
-        "effective_compute_multiplier": math.prod(factors.values()),
-        "compute_multiplier_factors": factors,
-        "bounty": None if age is None else min(100 + 3 * int(age), 86_400),
-    }
-
-
 def chutes(call: Call) -> Iterator[Json]:
-    return (_chute_row(call, one) for one in call.world.chutes)
+    """Yield all chutes. Settings that change nothing in the world are drawn at random."""
+    for one in call.world.chutes:
+        age = call.world.bounty_age(one, call.now)
+        factors = one.factors(call.now, age)
+        draw = make_random(one.seed, "settings")
+        names = "chute_id name slug version public tee disabled max_instances preemptible=public"
+        yield _fields(one, names, call.now) | {
+            "readme": f"# {one.chute_id}\n" * (call.world.size.source_bytes // (len(one.chute_id) + 3)),
+            "standard_template": draw.choice(("vllm", "diffusion", "tei", "embedding", None)),
+            "node_selector": {
+                "gpu_count": one.gpu_count,
+                "min_vram_gb_per_gpu": min(MODELS[model].memory // 2**30 for model in one.models),
+                "supported_gpus": one.models,
+            },
+            "concurrency": draw.choice((1, 8, 32)),
+            "chutes_version": _library(one),
+            "discount": draw.choice((0.0, 0.0, 0.0, 0.25)),
+            "scaling_threshold": service.SCALING_THRESHOLD,
+            "shutdown_after_seconds": draw.choice((300, 900, 1800)),
+            "invocation_count": int(12_000 * one.utilization(last_run(call.now, service.CACHE_PERIOD))),
+            "image": "chutes/sglang:0.5.0",
+            "effective_compute_multiplier": math.prod(factors.values()),
+            "compute_multiplier_factors": factors,
+            "bounty": None if age is None else min(100 + 3 * int(age), 86_400),
+        }
 
 
 def chute(call: Call) -> Json:
@@ -148,15 +147,13 @@ def metrics(call: Call) -> Iterator[Json]:
         invocations = int(2000 * load)
         price = one.base_multiplier * service.DEAREST_RATE / HOUR
         yield {
-            "chute_id": one.chute_id,
-            "compute_multiplier": one.base_multiplier,
+            **_fields(one, "chute_id utilization compute_multiplier=base_multiplier", at),
             "total_invocations": invocations,
-            "total_compute_time": invocations * _INVOCATION_SECONDS,
+            "total_compute_time": 1.5 * invocations,
             "rate_limit_count": int(invocations * _refused(load)),
             "instance_count": active[one],
-            "utilization": load,
             "per_second_price_usd": price,
-            "total_usage_usd": invocations * _INVOCATION_SECONDS * price,
+            "total_usage_usd": 1.5 * invocations * price,
         }
 
 
@@ -205,12 +202,8 @@ def rolling_updates(call: Call) -> list[Json]:
     now = call.now
     old = {one.chute for one in call.world.instances(now) if one.active(now) and one.version != one.chute.version(now)}
     return [
-        {
-            "chute_id": one.chute_id,
-            "old_version": one.version(now - one.deploy_period),
-            "new_version": one.version(now),
-            "started_at": _iso(one.deployed_at(now)),
-        }
+        _fields(one, "chute_id new_version=version started_at=deployed_at", now)
+        | {"old_version": one.version(now - one.deploy_period)}
         for one in call.world.chutes
         if one in old
     ]
@@ -220,11 +213,9 @@ def nodes(call: Call) -> Iterator[Json]:
     for server in call.signer.servers:
         for gpu in server.gpus:
             yield {
-                **_fields(gpu, "uuid gpu_identifier verified_at device_index server_id"),
+                **_fields(server, "server_id created_at verification_host=ip"),
+                **_fields(gpu, "uuid gpu_identifier verified_at device_index verification_error=error"),
                 **_fields(MODELS[gpu.gpu_identifier], "name memory processors clock_rate"),
-                "created_at": _iso(server.created_at),
-                "verification_error": gpu.error,
-                "verification_host": server.ip,
             }
 
 
@@ -245,12 +236,10 @@ def maintenance(call: Call) -> Json:
     """Return the maintenance window, and the miner's servers with TEE. Servers with an upgrade slot use a slot."""
     world, now, (opens, closes) = call.world, call.now, call.world.window
     servers = [
-        _fields(server, "server_id name")
+        _fields(server, "server_id name version=version_at maintenance_status=status", now)
         | {
-            "version": server.version_at(now),
             "needs_upgrade": server.version_at(now) != world.target_version,
             "in_maintenance": server.status(now) == "maintenance",
-            "maintenance_status": server.status(now),
         }
         for server in call.signer.servers
         if server.is_tee
@@ -279,7 +268,7 @@ def server_maintenance(call: Call) -> Json:
         for one in call.world.instances(call.now, call.signer.hotkey)
         if one.active(call.now) and not {*server.gpus}.isdisjoint(one.gpus)
     ]
-    return {"awaiting_replacement": waiting, "pending_deadline": _iso(server.upgrade.begins + _MAX_PENDING)}
+    return {"awaiting_replacement": waiting, "pending_deadline": _iso(server.upgrade.begins + 3 * HOUR)}
 
 
 def server_slot(call: Call) -> Json:
@@ -333,14 +322,11 @@ def instances(call: Call) -> Iterator[Json]:
     now = call.now
     for one in call.world.instances(now, call.signer.hotkey):
         yield {
-            **_fields(one, "instance_id chute_id version hourly_rate created_at activated_at", now),
+            **_fields(one, "instance_id chute_id version hourly_rate active bounty=has_bounty created_at", now),
+            **_fields(one, "activated_at last_verified_at=verified_at compute_multiplier=multiplier", now),
             "config_id": make_uuid("config", one.instance_id),
-            "active": one.active(now),
             "verified": one.verified_at <= now,
-            "last_verified_at": _iso(one.verified_at, now),
             "chutes_version": _library(one.chute),
-            "bounty": one.has_bounty(now),
-            "compute_multiplier": one.multiplier(now),
             **_billing(one, now),
         }
 
@@ -355,25 +341,16 @@ def _billing(instance: Instance, now: float) -> Json:
 
 def inventory(call: Call) -> list[Json]:
     return [
-        {
-            "gpu_id": gpu.uuid,
-            "last_verified_at": _iso(one.verified_at, call.now),
-            "active": one.active(call.now),
-            "chute_id": one.chute_id,
-            "chute_name": one.chute.name,
-        }
+        _fields(one, "chute_id active last_verified_at=verified_at", call.now)
+        | {"gpu_id": gpu.uuid, "chute_name": one.chute.name}
         for one in call.world.instances(call.now, call.signer.hotkey)
         for gpu in one.gpus
     ]
 
 
 def active_instances(call: Call) -> list[Json]:
-    return [
-        _fields(one, "instance_id chute_id activated_at")
-        | {"miner_hotkey": one.hotkey, "compute_multiplier": one.multiplier(call.now)}
-        for one in call.world.instances(call.now)
-        if one.active(call.now)
-    ]
+    names = "instance_id chute_id activated_at miner_hotkey=hotkey compute_multiplier=multiplier"
+    return [_fields(one, names, call.now) for one in call.world.instances(call.now) if one.active(call.now)]
 
 
 def audit_list(now: float) -> list[Json]:
@@ -381,7 +358,7 @@ def audit_list(now: float) -> list[Json]:
     newest = round(last_run(now - MINUTE, HOUR) / HOUR)
     return [
         {
-            "path": f"audit/validator/{_VALIDATOR}/{hour}.json",
+            "path": f"audit/validator/{encode_ss58(bytes(32))}/{hour}.json",
             "created_at": _iso(hour * HOUR + MINUTE),
             "start_time": _iso(hour * HOUR - HOUR),
             "end_time": _iso(hour * HOUR),
@@ -398,15 +375,13 @@ def audit_report(call: Call) -> Json:
     """Return all instances that existed in the hour of a report, and their multipliers in it."""
     end = HOUR * int(call.query["path"].rpartition("/")[2].removesuffix(".json"))
     found = [one for one in call.world.all_instances(end) if one.ended_at > end - HOUR]
+    names = "instance_id chute_id created_at activated_at deleted_at=ended_at miner_hotkey=hotkey"
     return {
         "instance_audit": [
             {
-                **_fields(one, "instance_id chute_id created_at activated_at", end),
-                "deleted_at": _iso(one.ended_at, end),
+                **_fields(one, f"{names} compute_multiplier=multiplier", end),
                 "deletion_reason": one.end.value if one.ended_at <= end else None,
                 "valid_termination": one.ended_at <= end and one.end in service.VALID_ENDS,
-                "miner_hotkey": one.hotkey,
-                "compute_multiplier": one.multiplier(end),
                 **_billing(one, end),
             }
             for one in found
@@ -428,12 +403,10 @@ def audit_report(call: Call) -> Json:
 def jobs(call: Call) -> Iterator[Json]:
     for job in call.world.jobs(call.now):
         yield {
-            **_fields(job, "job_id status created_at finished_at"),
-            "chute_id": job.chute.chute_id,
+            **_fields(job, "job_id status created_at finished_at miner_history=tried_by", call.now),
+            **_fields(job.chute, "chute_id compute_multiplier=base_multiplier"),
             "method": "run",
-            "miner_hotkey": None if job.miner is None else job.miner.hotkey,
-            "miner_history": job.tried_by,
-            "compute_multiplier": job.chute.base_multiplier,
+            "miner_hotkey": job.miner and job.miner.hotkey,
         }
 
 
@@ -455,9 +428,9 @@ def stats(call: Call) -> Json:
     return {
         window: {
             "instance_stats": [
-                {"miner_hotkey": miner, **({"chute_id": chute_id} if per_chute else {}), **entry._asdict()}
+                {"miner_hotkey": miner, **({"chute_id": chute_id} if per_chute else {}), **entry}
                 for (miner, chute_id), entry in call.world.work(call.now, seconds, per_chute=per_chute).items()
-                if entry.compute_units > 0 and hotkey in (None, miner)
+                if entry["compute_units"] > 0 and hotkey in (None, miner)
             ]
         }
         for window, seconds in (("past_hour", HOUR), ("past_day", DAY), ("all", 7 * DAY))
@@ -466,29 +439,34 @@ def stats(call: Call) -> Json:
 
 def scores(call: Call) -> Json:
     names = ("total_instances", "bounty_score", "instance_seconds", "instance_compute_units")
-    raw = {key: dict(zip(names, entry, strict=True)) for key, entry in call.world.scored(call.now).items()}
+    raw = {key: dict(zip(names, entry.values(), strict=True)) for key, entry in call.world.scored(call.now).items()}
     return {"raw_values": raw, "final_scores": call.world.shares(call.now)}
 
 
 def unique_chute_history(call: Call) -> list[Json]:
-    hotkey = call.path["hotkey"]
-    hours = call.world.history(hotkey, call.now)
-    if not hours:
+    """Return each of 169 full hours of a miner's past week, as last calculated."""
+    hotkey, at = call.path["hotkey"], last_run(call.now, service.CACHE_PERIOD)
+    ran = [one for one in call.world.all_instances(at, hotkey) if one.activated_at <= at]
+    if not ran:
         raise HTTPException(404, f"Miner {hotkey} not found in unique history cache (yet)")
-    return [{"time": _iso(time), "count": count, "total_count": total} for time, count, total in hours]
+    rows = []
+    for age in range(168, -1, -1):
+        hour = last_run(at, HOUR) - age * HOUR
+        running = [one for one in ran if one.activated_at <= hour < one.ended_at]
+        count = sum(chute.gpu_count for chute in {one.chute for one in running})
+        rows.append({"time": _iso(hour), "count": count, "total_count": sum(len(one.gpus) for one in running)})
+    return rows
 
 
 def metagraph(call: Call) -> list[Json]:
     incentives = call.world.incentives(call.now)
     return [
-        _fields(miner, "hotkey coldkey stake blacklist_reason")
+        _fields(miner, "hotkey coldkey stake blacklist_reason node_id=uid synced_at=registered_at")
         | {
-            "node_id": miner.uid,
             "incentive": float(incentive := incentives.get(miner.hotkey, 0)),
             "vtrust": float(min(65535, incentive + incentive // 12)),
             "alpha_stake": miner.stake * 0.9,
             "tao_stake": miner.stake * 0.1,
-            "synced_at": _iso(miner.registered_at),
         }
         for miner in call.world.miners
     ]

@@ -8,6 +8,7 @@ import json
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -121,7 +122,7 @@ class Simulator:
         self._blocks: LRUCache[str, chain.Block] = LRUCache(16)
         self.app = Starlette(
             routes=[
-                Route(endpoint.path or _CHAIN_PATH, self._route(endpoint), methods=[endpoint.method])
+                Route(endpoint.path or _CHAIN_PATH, partial(self._answer, endpoint), methods=[endpoint.method])
                 for endpoint in (*ENDPOINTS, CHAIN)
                 # Their path is that of HELD_GPUS.
                 if endpoint not in (MINER_GPUS, PLATFORM_GPUS)
@@ -137,38 +138,33 @@ class Simulator:
     async def __aexit__(self, *_: object) -> None:
         await self._serving.__aexit__(None, None, None)
 
-    def _route(self, endpoint: Endpoint[Any]) -> Callable[[Request], Any]:
-        """Return the function that answers and notes requests to an endpoint, and applies its fault."""
+    async def _answer(self, endpoint: Endpoint[Any], request: Request) -> Response:
+        """Answer and note a request to an endpoint, and apply its fault."""
+        query, headers = request.query_params, request.headers
+        if endpoint is HELD_GPUS:
+            # Three endpoints have this path.
+            endpoint = MINER_GPUS if "hotkey" in query else HELD_GPUS if "detailed" in query else PLATFORM_GPUS
+        name = endpoint.name
+        self.in_flight[name] += 1
+        fault = self.faults.get(name, Fault())
+        if fault.once:
+            del self.faults[name]
+        try:
+            await asyncio.sleep(fault.latency)
+            response = await self._respond(request, endpoint, fault)
+        except asyncio.CancelledError:
+            # The server stops or the client disconnected, so nobody reads this answer.
+            return Response(status_code=503)
+        except HTTPException as error:
+            response = JSONResponse({"detail": error.detail}, status_code=error.status_code)
+        finally:
+            self.in_flight[name] -= 1
+        signed = "x-chutes-signature" in headers
+        self.requests.append(ReceivedRequest(name, headers.get("x-chutes-hotkey"), signed, response.status_code))
+        response.headers.update({**fault.headers, "date": email.utils.formatdate(self.clock(), usegmt=True)})
+        return response if fault.cut_after is None else _CutResponse(response, fault.cut_after)
 
-        async def route(request: Request) -> Response:
-            asked, query, headers = endpoint, request.query_params, request.headers
-            if endpoint is HELD_GPUS:
-                # Three endpoints have this path.
-                asked = MINER_GPUS if "hotkey" in query else HELD_GPUS if "detailed" in query else PLATFORM_GPUS
-            name = asked.name
-            self.in_flight[name] += 1
-            fault = self.faults.get(name, Fault())
-            if fault.once:
-                del self.faults[name]
-            try:
-                await asyncio.sleep(fault.latency)
-                node_call = await request.json() if endpoint is CHAIN else None
-                response = self._respond(request, asked, fault, node_call)
-            except asyncio.CancelledError:
-                # The server stops or the client disconnected, so nobody reads this answer.
-                return Response(status_code=503)
-            except HTTPException as error:
-                response = JSONResponse({"detail": error.detail}, status_code=error.status_code)
-            finally:
-                self.in_flight[name] -= 1
-            signed = "x-chutes-signature" in headers
-            self.requests.append(ReceivedRequest(name, headers.get("x-chutes-hotkey"), signed, response.status_code))
-            response.headers.update({**fault.headers, "date": email.utils.formatdate(self.clock(), usegmt=True)})
-            return response if fault.cut_after is None else _CutResponse(response, fault.cut_after)
-
-        return route
-
-    def _respond(self, request: Request, endpoint: Endpoint[Any], fault: Fault, node_call: Any) -> Response:
+    async def _respond(self, request: Request, endpoint: Endpoint[Any], fault: Fault) -> Response:
         """Return the answer of the world, or of the fault. An HTTPException is an answer with its status."""
         if fault.body is not None:
             return Response(fault.body, fault.status or 200)
@@ -180,7 +176,7 @@ class Simulator:
         if endpoint is CHAIN:
             block = chain.make_block(self.world, now)
             self._blocks[block.hash] = block
-            return JSONResponse(chain.respond(node_call, block, self._blocks))
+            return JSONResponse(chain.respond(await request.json(), block, self._blocks))
         call = answers.Call(self.world, now, signer, request.path_params, request.query_params)
         # The function of an endpoint has its name.
         answer = getattr(answers, endpoint.name)(call)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _START: Final = 9_593_342
 """The block at the start of the world."""
 _BLOCK_SECONDS: Final = 12
-_VERSION: Final = 475
 _TEMPO: Final = 360
 _ALPHA_PER_BLOCK: Final = 410_000_000
 _OWNER: Final = encode_ss58(hashlib.sha256(b"owner").digest())
@@ -42,7 +41,7 @@ def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -
         case "chain_getFinalizedHead", []:
             result = head.hash
         case "state_getRuntimeVersion", [at] if at in blocks:
-            result = {"specName": "node-subtensor", "specVersion": _VERSION}
+            result = {"specName": "node-subtensor", "specVersion": 475}
         case "state_queryStorageAt", [keys, at] if at in blocks:
             result = [{"block": at, "changes": [[key, blocks[at].storage.get(key)] for key in keys]}]
         case "state_call", ["SwapRuntimeApi_current_alpha_price", "0x4000", at] if at in blocks:
@@ -58,57 +57,46 @@ def block_number(world: World, now: float) -> int:
 
 def make_block(world: World, now: float) -> Block:
     """Return the newest block of a world."""
-    state = _state(world, now)
-    storage = {item.key: _text(item, getattr(state, name)) for name, item in s.ITEMS.items()}
-    for uid, (miner, registered) in enumerate(zip(world.miners, _registered(world), strict=True)):
+    values = _values(world, now)
+    # A value that is the default is null.
+    storage = {item.key: _text(item, values[name]) for name, item in s.ITEMS.items() if values[name] != item.default}
+    for uid, miner in enumerate(world.miners):
         storage[s.HOTKEY.of_uid(uid).key] = _text(s.HOTKEY, miner.hotkey)
-        storage[s.REGISTERED.of_uid(uid).key] = _text(s.REGISTERED, registered)
-    return Block("0x" + hashlib.sha256(f"{world.start}/{state.block}".encode()).hexdigest(), storage)
+        storage[s.REGISTERED.of_uid(uid).key] = _text(s.REGISTERED, block_number(world, miner.registered_at))
+    return Block("0x" + hashlib.sha256(f"{world.start}/{values['block']}".encode()).hexdigest(), storage)
 
 
 def next_seat(world: World, now: float) -> int:
     """Return the UID of the seat that a registration takes. In a simulated world, none is refused."""
-    state = _state(world, now)
-    subnet = s.Subnet(state, [miner.hotkey for miner in world.miners], _registered(world), [], _VERSION, None)
+    hotkeys = [miner.hotkey for miner in world.miners]
+    registered = [block_number(world, miner.registered_at) for miner in world.miners]
+    subnet = s.Subnet(s.State(**_values(world, now)), hotkeys, registered, [], None, None)
     return next(uid for uid, seat in enumerate(subnet.seats) if seat.registrations_before_loss == 0)
 
 
-def _registered(world: World) -> list[int]:
-    return [block_number(world, miner.registered_at) for miner in world.miners]
-
-
-def _state(world: World, now: float) -> s.State:
-    """Return the subnet in the newest block. Miners share all emission by their incentive."""
+def _values(world: World, now: float) -> dict[str, Any]:
+    """Return the values of the newest block by attribute of State. Miners share all emission by their incentive."""
     by_hotkey, block, seats = world.incentives(now), block_number(world, now), len(world.miners)
     incentive = tuple(by_hotkey.get(miner.hotkey, 0) for miner in world.miners)
     # The epoch of a block has been paid in the block before.
     epoch = (block - 1) // _TEMPO * _TEMPO
-    return s.State(
-        block=block,
-        milliseconds=int(1000 * (world.start + _BLOCK_SECONDS * (block - _START))),
-        seats=seats,
-        max_seats=seats,
-        immunity_period=7200,
-        min_not_immune=min(10, seats // 8),
-        max_safe=1,
-        owner=_OWNER,
-        owner_hotkey=_OWNER,
-        emission=tuple(_TEMPO * _ALPHA_PER_BLOCK * part // (sum(incentive) or 1) for part in incentive),
-        incentive=incentive,
-        dividends=(0,) * seats,
-        tempo=_TEMPO,
-        last_epoch=epoch,
-        last_paid_epoch=epoch,
-        pending_miners=_ALPHA_PER_BLOCK * (block - epoch),
-        pending_validators=0,
-        pending_root=0,
-        registration_cost=412_907_331,
-        min_cost=500_000,
-        max_cost=10**11,
-        registration_open=1,
-        consensus=0,
-        mechanisms=1,
-    )
+    return {name: item.default for name, item in s.ITEMS.items()} | {
+        "block": block,
+        "milliseconds": int(1000 * (world.start + _BLOCK_SECONDS * (block - _START))),
+        "seats": seats,
+        "max_seats": seats,
+        "immunity_period": 7200,
+        "min_not_immune": min(10, seats // 8),
+        "owner": _OWNER,
+        "emission": tuple(_TEMPO * _ALPHA_PER_BLOCK * part // (sum(incentive) or 1) for part in incentive),
+        "incentive": incentive,
+        "dividends": (0,) * seats,
+        "tempo": _TEMPO,
+        "last_epoch": epoch,
+        "last_paid_epoch": epoch,
+        "pending_miners": _ALPHA_PER_BLOCK * (block - epoch),
+        "registration_cost": 412_907_331,
+    }
 
 
 def _text(item: s.Item, value: Any) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.duration import DAY, HOUR, MINUTE
-from chutes_exporter.simulator.service import End
+from chutes_exporter.simulator.service import End, Instance, make_random, make_uuid
 from chutes_exporter.simulator.world import LONGEST_START, NO_UPGRADE, Size, Upgrade, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from chutes_exporter.simulator.world import Miner, Server
+    from chutes_exporter.simulator.world import Miner, Server, Slot
 
 TROUBLES: Final = {
     "crash-loop": "instances on a new server fail again and again, and one is never verified",
@@ -108,13 +108,13 @@ class DemoWorld(World):
             if trouble == "crash-loop" and not number:
                 # It is never verified, and purged after the start.
                 purged = now + 40 * MINUTE
-                yield self._staged(slot, purged - LONGEST_START, math.inf, math.inf, purged, End.PURGED)
+                yield self._steady(slot, purged - LONGEST_START, math.inf, math.inf, purged, End.PURGED)
             elif trouble == "crash-loop":
                 # For three days, one fails 20 minutes after its creation, and the next comes 5 minutes later.
                 for minute in range(5, 3 * 24 * 60, 25):
                     made = server.created_at + minute * MINUTE
                     times = (made, made + 3 * MINUTE, made + 7 * MINUTE, made + 20 * MINUTE)
-                    yield self._staged(slot, *times, End.FAILURES)
+                    yield self._steady(slot, *times, End.FAILURES)
             else:
                 # One instance stays, between those that come and go.
                 made, stays = now - draw.uniform(5, 30) * HOUR, now + draw.uniform(2, 20) * HOUR
@@ -122,4 +122,10 @@ class DemoWorld(World):
                 outage = made, (math.inf if is_dead else stays), End.SCALED_DOWN
                 yield self._life(slot._replace(outages=(*slot.outages, outage)))
                 ended, end = (now - 40 * MINUTE, End.FAILURES) if is_dead else (stays, End.SCALED_DOWN)
-                yield self._staged(slot, made, made + 2 * MINUTE, made + 9 * MINUTE, ended, end)
+                yield self._steady(slot, made, made + 2 * MINUTE, made + 9 * MINUTE, ended, end)
+
+    def _steady(self, slot: Slot, created: float, *times: Any) -> Iterator[float]:
+        chute = make_random(slot.seed).choice(slot.chutes)
+        return self._staged(
+            slot, Instance(make_uuid(slot.seed, created), slot.hotkey, chute, slot.gpus, created, *times)
+        )

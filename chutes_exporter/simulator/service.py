@@ -18,17 +18,10 @@ SOFT_PERIOD: Final = 2 * MINUTE
 """Period of the autoscaler's soft runs, which set targets and boosts, and purge instances."""
 SCALING_THRESHOLD: Final = 0.75
 """The utilization above which the autoscaler wants more instances. Of a private chute, this one suffices."""
-_IDLE_THRESHOLD: Final = 0.3
-"""The utilization below which it wants one instance less."""
-# The active instances that it wants at least of a public chute, and how many more it wants at most at a run.
-_MIN_PUBLIC: Final = 2
-_MAX_STEP: Final = 5
 DEAREST_RATE: Final = 4.5
 """Hourly rate of the most expensive model in USD. The multiplier of a GPU is its rate divided by this."""
 SECURED_AFTER: Final = HOUR
 """A public instance that is deleted sooner after its activation loses its score."""
-_SETTLED_AFTER: Final = 5 * HOUR
-"""This long after its activation, an instance loses the factors of urgency and bounty."""
 
 
 def last_run(now: float, period: float) -> float:
@@ -66,11 +59,6 @@ MODELS: Final = {
 """The models by the API's short name."""
 
 
-def bounty_boost(age: float) -> float:
-    """Return the factor that a bounty of some age in seconds adds at activation."""
-    return 1.1 + 0.4 * min(1.0, age / (3 * HOUR))
-
-
 @dataclass(frozen=True, eq=False)
 class Chute:
     """A workload. It has a new version and a bounty once in a period. The phase, 0 to 1, shifts its schedules.
@@ -104,7 +92,8 @@ class Chute:
     def target_instances(self, run: float, active: int, *, bounty: bool) -> int:
         """Return how many active instances the autoscaler wants at a run, at which so many are active.
 
-        A private chute gets its first instance for a bounty, and then one more at a time.
+        A private chute gets its first instance for a bounty, and then one more at a time. A public one gets at least
+        two, and at most five more at a time.
         """
         load = self.utilization(run)
         if self.disabled:
@@ -112,11 +101,11 @@ class Chute:
         if not self.public:
             wants_more = load >= SCALING_THRESHOLD if active else bounty
             return min(self.max_instances, active + 1 if wants_more else active)
-        step = -1 if load < _IDLE_THRESHOLD else 0
+        step = -1 if load < 0.3 else 0
         if active and load > SCALING_THRESHOLD:
             # One more for each tenth of load above the threshold, also for a part of one.
-            step = min(_MAX_STEP, math.ceil(10 * (load - SCALING_THRESHOLD)))
-        return min(self.max_instances, max(_MIN_PUBLIC, active + step))
+            step = min(5, math.ceil(10 * (load - SCALING_THRESHOLD)))
+        return min(self.max_instances, max(2, active + step))
 
     @cached_property
     def base_multiplier(self) -> float:
@@ -146,7 +135,7 @@ class Chute:
             above = self.utilization(last_run(now, SOFT_PERIOD)) - SCALING_THRESHOLD
             factors["urgency_boost"] = round(min(2.7, 1 + 4 * max(0.0, above)), 3)
         if bounty_age is not None:
-            factors["bounty_boost"] = bounty_boost(bounty_age)
+            factors["bounty_boost"] = 1.1 + 0.4 * min(1.0, bounty_age / (3 * HOUR))
         return factors
 
     def version(self, now: float) -> str:
@@ -243,7 +232,8 @@ class Instance:
         """Return start, end (maybe later) and multiplier of all records so far. There are none until its activation."""
         if self.activated_at > now:
             return []
-        settled_at = self.activated_at + _SETTLED_AFTER
+        # Then it loses the factors of urgency and bounty.
+        settled_at = self.activated_at + 5 * HOUR
         records = (
             (self.created_at, self.activated_at, self._warmup_multiplier),
             (self.activated_at, settled_at, self._launch_multiplier * self.bounty_boost),

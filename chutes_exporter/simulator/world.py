@@ -34,10 +34,6 @@ LONGEST_START: Final = 3.5 * HOUR
 """Instances that are not active so long after their creation are purged."""
 LONGEST_INACTIVE: Final = 3 * HOUR
 """Instances that are not active so long after their verification are purged."""
-_KEPT: Final = 12 * HOUR
-"""The service's decisions do not depend on instances that ended longer ago: it is the longest age of a bounty."""
-_SEAT_PERIOD: Final = 2 * HOUR * 256
-"""Seconds in which there are as many registrations as seats."""
 _JOB_PERIOD: Final = 20 * MINUTE
 """Seconds between two new jobs."""
 _OLD_MODELS: Final = ("4090", "a100")
@@ -130,15 +126,6 @@ class Job:
         return self.finished_at is None and self.miner is not None
 
 
-class Work(NamedTuple):
-    """What the instances that count did in a window, with the API's names."""
-
-    total_instances: int
-    bounty_count: int
-    compute_seconds: float
-    compute_units: float
-
-
 class Slot(NamedTuple):
     """A group of GPUs that runs one instance after another, each of a chute that uses the whole group.
 
@@ -190,7 +177,7 @@ class World:
         # The only maintenance window.
         self.window = start - self.window_opened, start - self.window_opened + 4 * DAY
         self._seed = seed
-        self._compute = lru_cache(64)(self._work)
+        self._work = lru_cache(64)(self._compute)
         self._events: list[tuple[float, int, Iterator[float]]] = []
         self._order = itertools.count()
         self._instances: defaultdict[str, list[Instance]] = defaultdict(list)
@@ -263,11 +250,11 @@ class World:
         )
 
     def _registrations(self) -> Iterator[float]:
-        """Yield the times at which a newcomer registers. The newcomer gets the seat that the chain's rule chooses."""
+        """Yield the times at which a newcomer takes the seat that the chain chooses. In 512 hours, that is each one."""
         numbers = itertools.count()
         while True:
             number = next(numbers)
-            yield (now := self.start + (0.75 + number) * _SEAT_PERIOD / len(self.miners))
+            yield (now := self.start + (0.75 + number) * 512 * HOUR / len(self.miners))
             uid = next_seat(self, now)
             hotkey, coldkey = (
                 hashlib.sha256(f"{self._seed}/{kind} of newcomer/{number}".encode()) for kind in ("hotkey", "coldkey")
@@ -339,9 +326,10 @@ class World:
             del gpus[:width]
 
     def add(self, instance: Instance) -> None:
-        recent = self._recent[instance.chute]
-        recent[:] = [*(one for one in recent if one.ended_at > instance.created_at - _KEPT), instance]
         self._instances[instance.hotkey].append(instance)
+        # The service decides by the instances since the oldest bounty, which is 12 hours old.
+        recent = self._recent[instance.chute]
+        recent[:] = [*(one for one in recent if one.ended_at > instance.created_at - 12 * HOUR), instance]
 
     def grow(self, until: float) -> None:
         """Make everything that happens up to a time. The first time, it takes seconds in a large world."""
@@ -385,14 +373,9 @@ class World:
         if (time := next(life, math.inf)) < math.inf:
             heapq.heappush(self._events, (time, next(self._order), life))
 
-    def _staged(
-        self, slot: Slot, created: float, verified: float, activated: float, ended: float, end: End
-    ) -> Iterator[float]:
+    def _staged(self, slot: Slot, instance: Instance) -> Iterator[float]:
         """Run one instance whose times are known. It is a life: it yields the time at which it continues."""
-        yield created
-        chute = make_random(slot.seed).choice(slot.chutes)
-        times = (created, verified, activated, ended, end)
-        instance = Instance(make_uuid(slot.seed, created), slot.hotkey, chute, slot.gpus, *times)
+        yield instance.created_at
         slot.limit(instance)
         self.add(instance)
 
@@ -411,49 +394,47 @@ class World:
                 now += draw.uniform(5, 90) * MINUTE
                 continue
             instance = Instance(make_uuid(slot.seed, next(ids)), slot.hotkey, chute, slot.gpus, now)
+            activation = _choose_times(slot, instance, draw)
             self.add(instance)
-            activation = _start(slot, instance, draw)
-            if activation < instance.ended_at:
+            if activation < math.inf:
                 yield activation
-                age = self.bounty_age(chute, activation)
-                instance.bounty_boost = 1.0 if age is None else service.bounty_boost(age)
+                factors = chute.factors(activation, self.bounty_age(chute, activation))
+                instance.bounty_boost = factors.get("bounty_boost", 1.0)
                 instance.activated_at = activation
-                _serve(slot, instance, draw)
             pause = draw.uniform(1, 10) * MINUTE
             # One pause in five takes hours.
             now = instance.ended_at + (draw.expovariate(1 / (5 * HOUR)) if draw.random() < 0.2 else pause)
 
-    def work(self, now: float, seconds: float, *, per_chute: bool = False) -> dict[tuple[str, str], Work]:
-        """Return the compute by hotkey and chute id (empty unless per chute).
+    def work(self, now: float, seconds: float, *, per_chute: bool = False) -> dict[tuple[str, str], dict[str, float]]:
+        """Return what the instances that count did, by hotkey and chute id (empty unless per chute).
 
         The window of some seconds ended at the last refresh of the service's cache.
         """
-        return self._compute(last_run(now, service.CACHE_PERIOD), seconds, per_chute=per_chute)
+        return self._work(last_run(now, service.CACHE_PERIOD), seconds, per_chute)
 
-    def _work(self, until: float, seconds: float, *, per_chute: bool) -> dict[tuple[str, str], Work]:
-        """Return the compute in a window, of the instances that count at its end. See work."""
+    def _compute(self, until: float, seconds: float, per_chute: bool) -> dict[tuple[str, str], dict[str, float]]:  # noqa: FBT001
         begins = until - seconds
         groups: defaultdict[tuple[str, str], list[Instance]] = defaultdict(list)
         for one in self.all_instances(until):
-            if one.ended_at > begins and one.counts(until) and one.seconds_within(begins, until):
+            if one.counts(until) and one.seconds_within(begins, until):
                 groups[one.hotkey, one.chute_id if per_chute else ""].append(one)
         return {
-            name: Work(
-                len(group),
-                sum(one.has_bounty(until) for one in group),
-                math.fsum(one.seconds_within(begins, until) for one in group),
-                math.fsum(one.units_within(begins, until) for one in group),
-            )
+            name: {
+                "total_instances": len(group),
+                "bounty_count": sum(one.has_bounty(until) for one in group),
+                "compute_seconds": math.fsum(one.seconds_within(begins, until) for one in group),
+                "compute_units": math.fsum(one.units_within(begins, until) for one in group),
+            }
             for name, group in groups.items()
         }
 
-    def scored(self, now: float) -> dict[str, Work]:
+    def scored(self, now: float) -> dict[str, dict[str, float]]:
         """Return the compute of the past day of each miner that has a seat and is not blacklisted."""
         seats = {miner.hotkey for miner in self.miners if not miner.blacklist_reason}
         return {hotkey: entry for (hotkey, _), entry in self.work(now, DAY).items() if hotkey in seats}
 
     def shares(self, now: float) -> dict[str, float]:
-        units = {hotkey: entry.compute_units for hotkey, entry in self.scored(now).items()}
+        units = {hotkey: entry["compute_units"] for hotkey, entry in self.scored(now).items()}
         total = math.fsum(units.values())
         return {hotkey: share / total for hotkey, share in units.items()}
 
@@ -461,21 +442,6 @@ class World:
         """Return the chain's incentive of each seat that has one, 1 to 65535, as set at the last full hour."""
         shares = self.shares(last_run(now, HOUR))
         return {hotkey: incentive for hotkey, share in shares.items() if (incentive := int(65535 * share))}
-
-    def history(self, hotkey: str, now: float) -> list[tuple[float, int, int]]:
-        """Return each of 169 full hours of a miner's past week, as last calculated. Empty without a history.
-
-        An hour has its Unix time, the GPUs of the distinct chutes that ran, and the GPUs of all instances.
-        """
-        at = last_run(now, service.CACHE_PERIOD)
-        ran = [one for one in self.all_instances(at, hotkey) if one.activated_at <= at]
-        rows = []
-        for age in range(168, -1, -1) if ran else ():
-            hour = last_run(at, HOUR) - age * HOUR
-            running = [one for one in ran if one.activated_at <= hour < one.ended_at]
-            unique = sum(chute.gpu_count for chute in {one.chute for one in running})
-            rows.append((hour, unique, sum(len(one.gpus) for one in running)))
-        return rows
 
     def jobs(self, now: float) -> list[Job]:
         """Return the jobs that the API lists: waiting, stuck and finished ones, but not running ones."""
@@ -489,41 +455,35 @@ class World:
             tried = draw.sample(miners, min(draw.randint(1, 4), len(miners)))
             hotkeys = [miner.hotkey for miner in tried]
             job = Job(job_id, draw.choice(self.chutes), created, hotkeys)
+            is_stuck = draw.random() < 0.06
+            (status,) = draw.choices(("complete", "partial_failure", "error", "billing_termination"), (75, 8, 14, 3))
             if now < claimed:
                 jobs.append(replace(job, tried_by=hotkeys[1:]))
-            elif now >= over and draw.random() < 0.06:
-                # It is stuck: its miner has not finished it, and can release it.
+            elif now >= over and is_stuck:
+                # Its miner has not finished it, and can release it.
                 jobs.append(job if job_id in self.released_jobs else replace(job, miner=tried[0]))
             elif now >= over:
-                (status,) = draw.choices(
-                    ("complete", "partial_failure", "error", "billing_termination"), (75, 8, 14, 3)
-                )
                 jobs.append(replace(job, miner=tried[0], finished_at=over, status=status))
         return jobs
 
 
-def _start(slot: Slot, instance: Instance, draw: random.Random) -> float:
-    """Choose how an instance starts, and its end if it does not. Return its activation, infinite for a failed start."""
-    created = instance.created_at
-    verified = instance.verified_at = created + draw.uniform(1, 5) * MINUTE
-    purged = min(created + LONGEST_START, verified + LONGEST_INACTIVE)
+def _choose_times(slot: Slot, instance: Instance, draw: random.Random) -> float:
+    """Choose when an instance is verified and ended, and why it ends. Return its activation, infinite if it fails."""
+    created, chute = instance.created_at, instance.chute
+    verified = created + draw.uniform(1, 5) * MINUTE
     fate = draw.random()
-    never_verified, fails = fate < 0.02, fate < 0.04
-    if never_verified:
-        instance.verified_at, purged = math.inf, created + LONGEST_START
-    instance.cut(last_run(purged, service.SOFT_PERIOD) + service.SOFT_PERIOD, End.PURGED)
-    if fails:
+    if fate >= 0.02:
+        instance.verified_at = verified
+    if fate < 0.04:
+        purged = min(created + LONGEST_START, instance.verified_at + LONGEST_INACTIVE)
+        instance.cut(last_run(purged, service.SOFT_PERIOD) + service.SOFT_PERIOD, End.PURGED)
         instance.cut(created + draw.uniform(0.4, 5) * HOUR, End.MINER)
-    starts = verified + draw.uniform(2, 40) * MINUTE
+    now = verified + draw.uniform(2, 40) * MINUTE
     slot.limit(instance)
-    return math.inf if fails else starts
-
-
-def _serve(slot: Slot, instance: Instance, draw: random.Random) -> None:
-    """Choose the end of an instance that has become active. One in twenty is deleted before its score is secured."""
-    now, chute = instance.activated_at, instance.chute
-    instance.ended_at = math.inf
+    if fate < 0.04 or now >= instance.ended_at:
+        return math.inf
     if draw.random() < 0.05:
+        # It is deleted before its score is secured.
         instance.cut(now + draw.uniform(MINUTE, service.SECURED_AFTER - MINUTE), draw.choice((End.MINER, End.FAILURES)))
     else:
         unused = End.SCALED_DOWN if chute.public else End.IDLE
@@ -531,6 +491,6 @@ def _serve(slot: Slot, instance: Instance, draw: random.Random) -> None:
         # The service scales down no instance that has been active for less than 63 minutes.
         instance.cut(now + 63 * MINUTE + draw.expovariate(1 / (40 * HOUR)), end)
     # A rolling update replaces it some time after a new version.
-    deployed = chute.deployed_at(instance.created_at) + chute.deploy_period
+    deployed = chute.deployed_at(created) + chute.deploy_period
     instance.cut(max(deployed + draw.uniform(0.02, 6) * HOUR, now + MINUTE), End.UPDATED)
-    slot.limit(instance)
+    return now
