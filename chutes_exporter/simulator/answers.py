@@ -6,7 +6,6 @@ The function of an endpoint has its name, and takes a call. That of a stream ret
 from __future__ import annotations
 
 import math
-from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -138,11 +137,8 @@ def images(call: Call) -> Iterator[Json]:
 def metrics(call: Call) -> Iterator[Json]:
     """Yield the demand for each chute that has an instance in any state, as last calculated."""
     at = last_run(call.now, service.SOFT_PERIOD)
-    active = call.world.active_counts(at)
-    existing = {instance.chute for instance in call.world.instances(at)}
-    for one in call.world.chutes:
-        if one not in existing:
-            continue
+    existing, active = call.world.counts(at)
+    for one in (chute for chute in call.world.chutes if existing[chute]):
         load = one.utilization(at)
         invocations = int(2000 * load)
         price = one.base_multiplier * service.DEAREST_RATE / HOUR
@@ -160,8 +156,7 @@ def metrics(call: Call) -> Iterator[Json]:
 def utilization(call: Call) -> list[Json]:
     """Return load and number of instances at the autoscaler's last soft run, and current counts and targets."""
     world, now, run = call.world, call.now, last_run(call.now, service.SOFT_PERIOD)
-    totals = Counter(one.chute for one in world.instances(now))
-    at_run, current = world.active_counts(run), world.active_counts(now)
+    (_, at_run), (totals, current) = world.counts(run), world.counts(now)
     rows = []
     for one in (one for one in world.chutes if one.scaled):
         active, target = current[one], world.target(one, now)
@@ -259,14 +254,12 @@ def maintenance(call: Call) -> Json:
 
 
 def server_maintenance(call: Call) -> Json:
-    """Return what a server in an upgrade slot waits for: its instances, while its maintenance is pending."""
+    """Return the instances that a server waits for, while its maintenance is pending, and until when it waits."""
     server = _server(call)
-    if server.status(call.now) != "pending":
-        return {"awaiting_replacement": []}
     waiting = [
         _fields(one, "chute_id instance_id")
         for one in call.world.instances(call.now, call.signer.hotkey)
-        if one.active(call.now) and not {*server.gpus}.isdisjoint(one.gpus)
+        if server.status(call.now) == "pending" and one.active(call.now) and one.gpus[0] in server.gpus
     ]
     return {"awaiting_replacement": waiting, "pending_deadline": _iso(server.upgrade.begins + 3 * HOUR)}
 
@@ -304,8 +297,8 @@ def platform_gpus(call: Call) -> Json:
 def held_gpus(call: Call) -> Json:
     """Return the GPUs that run instances, by miner. Miners with GPUs but no instance have an empty list."""
     hotkey = call.query.get("hotkey")
-    miners = [one.hotkey for one in call.world.miners if one.gpus and hotkey in (None, one.hotkey)]
-    held: Json = {one: {"provisioned": []} for one in miners}
+    miners = (one for one in call.world.miners if one.gpus and hotkey in (None, one.hotkey))
+    held: Json = {one.hotkey: {"provisioned": []} for one in miners}
     for one in call.world.instances(call.now, hotkey):
         # A miner that has lost the seat is missing.
         if one.hotkey in held:
@@ -353,9 +346,9 @@ def active_instances(call: Call) -> list[Json]:
     return [_fields(one, names, call.now) for one in call.world.instances(call.now) if one.active(call.now)]
 
 
-def audit_list(now: float) -> list[Json]:
+def audit(call: Call) -> list[Json]:
     """Return the validator's newest 25 reports. Each is made a minute after its hour, whose number is in the path."""
-    newest = round(last_run(now - MINUTE, HOUR) / HOUR)
+    newest = round(last_run(call.now - MINUTE, HOUR) / HOUR)
     return [
         {
             "path": f"audit/validator/{encode_ss58(bytes(32))}/{hour}.json",
@@ -365,10 +358,6 @@ def audit_list(now: float) -> list[Json]:
         }
         for hour in range(newest, newest - 25, -1)
     ]
-
-
-def audit(call: Call) -> list[Json]:
-    return audit_list(call.now)
 
 
 def audit_report(call: Call) -> Json:

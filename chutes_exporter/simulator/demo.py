@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator.service import End, Instance, make_random, make_uuid
-from chutes_exporter.simulator.world import LONGEST_START, NO_UPGRADE, Size, Upgrade, World
+from chutes_exporter.simulator.world import LONGEST_START, Size, Upgrade, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,9 +35,6 @@ _FLEET: Final = (
     ("4090", 2, "idle"),
 )
 """Model and number of GPUs of each server of the first miner, and its trouble. The last exists only if it is idle."""
-_UPGRADING = 3
-"""The index of the server that has not come back from its upgrade."""
-_WITHOUT_TEE = 7
 
 
 class DemoWorld(World):
@@ -55,44 +52,31 @@ class DemoWorld(World):
         troubles: Sequence[str] = DEFAULT_TROUBLES,
         size: Size | None = None,
     ) -> None:
-        self._troubles = frozenset(troubles)
+        self._is_blacklisted = "blacklisted" in troubles
+        self._fleet = [(model, count, trouble if trouble in troubles else "") for model, count, trouble in _FLEET]
         servers = len(_FLEET) - ("idle" not in troubles)
         super().__init__(seed=seed, start=start, size=replace(size or Size(), servers=servers))
         # Without a score, it would lose its seat within three days.
         self.miners[0].registered_at = start - 16 * DAY
 
     def blacklist_reason(self, uid: int) -> str | None:
-        return "Spoofed GPUs" if uid == 0 and "blacklisted" in self._troubles else super().blacklist_reason(uid)
-
-    def _trouble(self, index: int) -> str:
-        *_, trouble = _FLEET[index]
-        return trouble if trouble in self._troubles else ""
+        return "Spoofed GPUs" if uid == 0 and self._is_blacklisted else super().blacklist_reason(uid)
 
     def make_server(self, uid: int, index: int) -> Server:
         """Make a server, for the first miner the one of the fleet with its trouble."""
-        server = super().make_server(uid, index)
         if uid:
-            return server
-        model, count, _ = _FLEET[index]
-        trouble, is_tee = self._trouble(index), index != _WITHOUT_TEE
+            return super().make_server(uid, index)
+        model, count, trouble = self._fleet[index]
+        is_tee = model != "4090"
         is_new = is_tee and trouble in ("crash-loop", "idle")
         created = self.start - (3 * HOUR if is_new else (30 - index) * DAY)
         error = None if is_tee else self.gpu_errors[0]
-        version, upgrade = self.target_version if is_tee else None, NO_UPGRADE
-        if trouble == "upgrade" and index == _UPGRADING:
-            version, upgrade = "1.3.1", Upgrade(self.start - 4 * HOUR)
-        elif trouble == "upgrade":
-            version = "1.3.0"
-        return replace(
-            server,
-            name=f"{model.replace('_', '-')}-{index}",
-            is_tee=is_tee,
-            version=version,
-            created_at=created,
-            updated_at=None,
-            gpus=tuple(self._gpu(server.server_id, model, device, created, error) for device in range(count)),
-            upgrade=upgrade,
-        )
+        version = self.target_version if is_tee else None
+        if trouble == "upgrade":
+            # The second has not come back.
+            version = "1.3.1" if index == 3 else "1.3.0"
+        server = self.build_server(uid, index, model, [error] * count, created, version)
+        return replace(server, upgrade=Upgrade(self.start - 4 * HOUR)) if version == "1.3.1" else server
 
     def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
         """Yield lives like World. On the first miner's servers, they are steady or follow the server's trouble."""
@@ -100,7 +84,7 @@ class DemoWorld(World):
             yield from super()._lives(miner, server)
             return
         # The name ends with the index.
-        now, trouble = self.start, self._trouble(int(server.name.rpartition("-")[2]))
+        now, (*_, trouble) = self.start, self._fleet[int(server.name.rpartition("-")[2])]
         if trouble == "idle":
             return
         draw = self._random("steady", server.server_id)

@@ -89,40 +89,10 @@ class Chute:
         day = 0.5 + 0.5 * math.sin(2 * math.pi * (now / DAY + self.phase))
         return round(self.popularity * (0.35 + 0.75 * day), 6)
 
-    def target_instances(self, run: float, active: int, *, bounty: bool) -> int:
-        """Return how many active instances the autoscaler wants at a run, at which so many are active.
-
-        A private chute gets its first instance for a bounty, and then one more at a time. A public one gets at least
-        two, and at most five more at a time.
-        """
-        load = self.utilization(run)
-        if self.disabled:
-            return 0
-        if not self.public:
-            wants_more = load >= SCALING_THRESHOLD if active else bounty
-            return min(self.max_instances, active + 1 if wants_more else active)
-        step = -1 if load < 0.3 else 0
-        if active and load > SCALING_THRESHOLD:
-            # One more for each tenth of load above the threshold, also for a part of one.
-            step = min(5, math.ceil(10 * (load - SCALING_THRESHOLD)))
-        return min(self.max_instances, max(2, active + step))
-
     @cached_property
     def base_multiplier(self) -> float:
         """The base multiplier on the cheapest GPUs that it may run on."""
         return self.gpu_count * min(MODELS[model].hourly_rate for model in self.models) / DEAREST_RATE
-
-    @cached_property
-    def lasting_factors(self) -> dict[str, float]:
-        """The factors of the multiplier except the base, urgency and bounty."""
-        factors: dict[str, float] = {}
-        if not self.public:
-            factors |= {"private_tee": 1.3} if self.tee else {"private": 2.0}
-        if self.manual_boost is not None:
-            factors["manual_boost"] = self.manual_boost
-        if self.tee:
-            factors["tee"] = 2.25
-        return factors
 
     def factors(self, now: float, bounty_age: float | None = None) -> dict[str, float]:
         """Return the factors, by name, whose product is the multiplier of an instance that starts now.
@@ -130,7 +100,13 @@ class Chute:
         Urgency follows the load at the autoscaler's last soft run, of public chutes that it has looked at. The age of
         the bounty is in seconds.
         """
-        factors = {"base": self.base_multiplier, **self.lasting_factors}
+        factors = {"base": self.base_multiplier}
+        if not self.public:
+            factors |= {"private_tee": 1.3} if self.tee else {"private": 2.0}
+        if self.manual_boost is not None:
+            factors["manual_boost"] = self.manual_boost
+        if self.tee:
+            factors["tee"] = 2.25
         if self.public and self.scaled:
             above = self.utilization(last_run(now, SOFT_PERIOD)) - SCALING_THRESHOLD
             factors["urgency_boost"] = round(min(2.7, 1 + 4 * max(0.0, above)), 3)
@@ -220,8 +196,10 @@ class Instance:
 
     @cached_property
     def _warmup_multiplier(self) -> float:
-        """Multiplier of its start-up, without urgency and bounty."""
-        return self.hourly_rate / DEAREST_RATE * math.prod(self.chute.lasting_factors.values())
+        """Multiplier of its start-up, without urgency and bounty. Its own GPUs replace the factor of the cheapest."""
+        factors = self.chute.factors(self.created_at).items()
+        lasting = [factor for name, factor in factors if name not in ("base", "urgency_boost")]
+        return self.hourly_rate / DEAREST_RATE * math.prod(lasting)
 
     @cached_property
     def _launch_multiplier(self) -> float:

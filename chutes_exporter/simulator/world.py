@@ -157,10 +157,7 @@ class World:
         *("acme/support-bot", "affine/Affine-5GcVw", "whisper-large-v3", "affine/Affine-5EtRb"),
         *("mistralai/Mistral-Small-3.2", "affine/Affine-5CyNs"),
     )
-    gpu_errors: ClassVar[tuple[str, ...]] = (
-        "GraVal challenge timed out",
-        "Device memory is 23.6 GiB, expected 24.0 GiB",
-    )
+    gpu_errors: ClassVar[Sequence[str]] = ("GraVal challenge timed out", "Device memory is 23.6 GiB, expected 24.0 GiB")
     accepted_versions: ClassVar[tuple[str, ...]] = ("1.3.1", "1.4.0")
     """The versions that TEE servers can boot with."""
     target_version: ClassVar[str] = accepted_versions[-1]
@@ -273,31 +270,37 @@ class World:
         draw = self._random("server", uid, index)
         is_tee = index % 7 != 4
         model = draw.choice(("pro_6000",) * 18 + ("h200", "b200")) if is_tee else draw.choice(_OLD_MODELS)
-        server_id = make_uuid(self._seed, "server", uid, index)
         created = self.start - draw.uniform(9, 60) * DAY
         error = draw.choice(self.gpu_errors)
         # The servers of a miner are upgraded one after another. Some miss the window.
         turn = min(12 * HOUR, 4 * DAY / (self.size.other_servers if uid else self.size.servers))
         upgraded = self.window[0] + (index + draw.uniform(0, 0.2)) * turn
         is_upgraded = is_tee and draw.random() < 0.9
-        return Server(
-            server_id=server_id,
-            name=f"{model.replace('_', '-')}-{index}",
-            ip=f"198.51.{100 + uid % 100}.{index % 250}",
-            is_tee=is_tee,
-            version=draw.choice(("1.3.1",) * 5 + ("1.3.0",)) if is_tee else None,
-            created_at=created,
-            updated_at=created + DAY if is_tee else None,
-            gpus=tuple(
-                self._gpu(server_id, model, device, created, error if not is_tee and draw.random() < 0.4 else None)
-                for device in range(draw.choice((4, 8, 8)) if is_tee else 2)
-            ),
-            upgrade=Upgrade(upgraded, upgraded + draw.uniform(0.05, 0.2) * turn) if is_upgraded else NO_UPGRADE,
-        )
+        version = draw.choice(("1.3.1",) * 5 + ("1.3.0",)) if is_tee else None
+        gpus = range(draw.choice((4, 8, 8)) if is_tee else 2)
+        errors = [error if not is_tee and draw.random() < 0.4 else None for _ in gpus]
+        upgrade = Upgrade(upgraded, upgraded + draw.uniform(0.05, 0.2) * turn) if is_upgraded else NO_UPGRADE
+        server = self.build_server(uid, index, model, errors, created, version)
+        return replace(server, updated_at=created + DAY if is_tee else None, upgrade=upgrade)
 
-    def _gpu(self, server_id: str, model: str, device: int, created: float, error: str | None) -> Gpu:
-        uuid = make_uuid(server_id, device).replace("-", "")
-        return Gpu(uuid, model, device, server_id, None if error else created, error)
+    def build_server(
+        self, uid: int, index: int, model: str, errors: Sequence[str | None], created: float, version: str | None
+    ) -> Server:
+        """Build a server with one GPU for each error, or for None. Without a version, it has no TEE."""
+        server_id = make_uuid(self._seed, "server", uid, index)
+        gpus = tuple(
+            Gpu(
+                make_uuid(server_id, device).replace("-", ""),
+                model,
+                device,
+                server_id,
+                None if error else created,
+                error,
+            )
+            for device, error in enumerate(errors)
+        )
+        name, ip = f"{model.replace('_', '-')}-{index}", f"198.51.{100 + uid % 100}.{index % 250}"
+        return Server(server_id, name, ip, version is not None, version, created, None, gpus)
 
     def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
         """Yield what happens on a server: each life yields the times at which it continues."""
@@ -345,8 +348,10 @@ class World:
     def instances(self, now: float, hotkey: str | None = None) -> list[Instance]:
         return [instance for instance in self.all_instances(now, hotkey) if now < instance.ended_at]
 
-    def active_counts(self, now: float) -> Counter[Chute]:
-        return Counter(one.chute for one in self.instances(now) if one.active(now))
+    def counts(self, now: float) -> tuple[Counter[Chute], Counter[Chute]]:
+        """Return how many instances of each chute exist, and how many are active."""
+        found = self.instances(now)
+        return Counter(one.chute for one in found), Counter(one.chute for one in found if one.active(now))
 
     def bounty_age(self, chute: Chute, now: float) -> float | None:
         """Return the age in seconds of the bounty on offer for a chute, or None. An active instance ends a bounty."""
@@ -357,10 +362,23 @@ class World:
         return None if served else now - made
 
     def target(self, chute: Chute, now: float) -> int:
-        """Return how many active instances the autoscaler has last wanted of a chute."""
+        """Return how many active instances the autoscaler has last wanted of a chute.
+
+        A private chute gets its first instance for a bounty, and then one more at a time. A public one gets at least
+        two, and at most five more at a time.
+        """
         run = last_run(now, service.SOFT_PERIOD)
-        active = sum(one.active(run) for one in self._recent[chute])
-        return chute.target_instances(run, active, bounty=self.bounty_age(chute, run) is not None)
+        active, load = sum(one.active(run) for one in self._recent[chute]), chute.utilization(run)
+        if chute.disabled:
+            return 0
+        if not chute.public:
+            wants_more = load >= service.SCALING_THRESHOLD if active else self.bounty_age(chute, run) is not None
+            return min(chute.max_instances, active + 1 if wants_more else active)
+        step = -1 if load < 0.3 else 0
+        if active and load > service.SCALING_THRESHOLD:
+            # One more for each tenth of load above the threshold, also for a part of one.
+            step = min(5, math.ceil(10 * (load - service.SCALING_THRESHOLD)))
+        return min(chute.max_instances, max(2, active + step))
 
     def _wants(self, chute: Chute, now: float) -> bool:
         """Return whether fewer instances are active or starting than the autoscaler has last wanted."""

@@ -18,7 +18,7 @@ from chutes_exporter.api.client import ChutesClient, ClientSetupError
 from chutes_exporter.api.exchanges import ExchangeCounters
 from chutes_exporter.api.keys import Hotkey, verify_headers
 from chutes_exporter.simulator import Fault, Simulator
-from chutes_exporter.simulator.answers import audit_list
+from chutes_exporter.simulator.answers import Call, audit
 from tests.support import HOTKEY, KEY, NOON, PATIENCE, Clock, served, until
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def test_only_what_must_be_signed_is_signed(client: ChutesClient, simulato
         e.SERVER_MAINTENANCE: {"server_id": job.miner.servers[0].server_id},
         e.SERVER_SLOT: {"server_id": job.miner.servers[0].server_id},
     }
-    report = {"path": audit_list(NOON)[0]["path"]}
+    report = {"path": audit(Call(simulator.world, NOON, job.miner, {}, {}))[0]["path"]}
     for endpoint in e.ENDPOINTS:
         params = report if endpoint is e.AUDIT_REPORT else None
         answer = await client.fetch(endpoint, key=job.miner.key, path=arguments.get(endpoint), params=params)

@@ -4,14 +4,17 @@ import re
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from chutes_exporter.cli import cli
 from chutes_exporter.config import Address
+from chutes_exporter.duration import DAY
+from chutes_exporter.simulator import DemoWorld
 from chutes_exporter.web.server import bound_address, open_socket
-from tests.support import HOTKEY, PATIENCE, PATIENT, Page, parse_page, series, successes, wait_for
+from tests.support import HOTKEY, NOON, PATIENCE, PATIENT, Page, parse_page, series, successes, wait_for
 from tests.test_cli import LISTEN, environment, run, running
 
 
@@ -84,6 +87,12 @@ def test_an_address_in_use_is_refused_with_its_flag(flag: str) -> None:
 def test_the_demo_listens_on_this_machine_only() -> None:
     default = next(one.default for one in cli.commands["demo"].params if one.name == "listen")
     assert default == ["127.0.0.1:10064"]
+
+
+def test_the_miner_of_the_demo_loses_ground_within_a_day() -> None:
+    defaults: dict[str, Any] = {one.name: one.default for one in cli.commands["demo"].params if one.name}
+    world = DemoWorld(seed=defaults["simulator_seed"], start=NOON, troubles=defaults["troubles"])
+    assert world.shares(NOON + DAY)[HOTKEY] < 0.9 * world.shares(NOON)[HOTKEY]
 
 
 def test_the_demo_can_misbehave_and_takes_the_flags_and_variables_of_serve() -> None:

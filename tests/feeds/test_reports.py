@@ -16,7 +16,7 @@ from chutes_exporter.feeds.requests import newest_report
 from chutes_exporter.feeds.table import AUDIT_REPORT
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
-from chutes_exporter.simulator.answers import audit_list
+from chutes_exporter.simulator.answers import Call, audit
 from tests.api.test_reports import INSTANCE, RECORD, body
 from tests.support import HOTKEY, NOON, PATIENCE, Clock, served, watching
 
@@ -114,11 +114,12 @@ async def test_a_report_is_requested_90_seconds_after_the_hour_and_while_it_is_l
     simulator: Simulator, clock: Clock
 ) -> None:
     asked: dict[int, list[str]] = {}
+    later = Call(simulator.world, NOON + HOUR, simulator.world.miners[0], {}, {})
     async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
         for minute in range(70):
             clock.now = NOON + 60 * minute + 5
             # The report of 13:00 is out five minutes late.
-            late = {"audit": Fault(body=json.dumps(audit_list(NOON + HOUR)).encode())}
+            late = {"audit": Fault(body=json.dumps(audit(later)).encode())}
             simulator.faults = late if HOUR <= 60 * minute < HOUR + 300 else {}
             before = len(simulator.requests)
             await exporter.feeds.read(AUDIT_REPORT, PATIENCE)

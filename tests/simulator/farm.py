@@ -76,20 +76,10 @@ class Farm(World):
 
     def _servers(self, uid: int, count: int) -> tuple[Server, ...]:  # noqa: ARG002 - the fleet says how many
         machines = self._fleets[uid] if uid < len(self._fleets) else (Machine("b200"),) * 10
-        return tuple(self._server(uid, index, machine) for index, machine in enumerate(machines))
-
-    def _server(self, uid: int, index: int, machine: Machine) -> Server:
-        server_id = make_uuid("server", uid, index)
-        created = self.start - 30 * DAY
-        return Server(
-            server_id=server_id,
-            name=f"{machine.model}-{index}",
-            ip=f"198.51.{100 + uid}.{index}",
-            is_tee=True,
-            version=self.target_version,
-            created_at=created,
-            updated_at=None,
-            gpus=tuple(self._gpu(server_id, machine.model, device, created, None) for device in range(machine.gpus)),
+        created, version = self.start - 30 * DAY, self.target_version
+        return tuple(
+            self.build_server(uid, index, machine.model, [None] * machine.gpus, created, version)
+            for index, machine in enumerate(machines)
         )
 
     def jobs(self, now: float) -> list[Job]:  # noqa: ARG002 - they stand still
