@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ import structlog
 
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.feeds.table import METAGRAPH, UNIQUE_CHUTE_HISTORY
+from chutes_exporter.feeds.table import BOUNTIES, METAGRAPH, UNIQUE_CHUTE_HISTORY
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import Renderer
@@ -230,21 +231,26 @@ async def test_of_duplicate_records_the_first_is_exported(simulator: Simulator) 
     assert page[series("chutes_metagraph_miners")] == 1
 
 
-async def test_a_page_too_large_loses_whole_collectors_the_least_important_first(simulator: Simulator) -> None:
-    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+async def test_a_page_too_large_loses_whole_collectors_the_least_important_first(
+    simulator: Simulator, clock: Clock
+) -> None:
+    settings = watching(simulator.url, ttl={"stats_per_chute": 1e5})
+    async with Exporter(settings, clock=clock) as exporter:
         whole = await page_of(exporter)
     size = whole[series("chutes_scrape_series")]
     assert size == len(data_of(whole))
-    async with Exporter(watching(simulator.url, max_series=int(size) - 1), clock=Clock()) as exporter:
+    async with Exporter(replace(settings, max_series=int(size) - 1), clock=clock, monotonic=clock) as exporter:
         page = await page_of(exporter)
-    assert marked(page, "_cut") == ["stats_per_chute"]
-    gone = {key for key in whole.keys() - page.keys() if not key[0].startswith("chutes_api_")}
-    assert gone == {
-        key for key in whole if key[0] in {metric.name for metric in find_collector("stats_per_chute").metrics}
-    }
-    assert page[series("chutes_scrape_series")] == size
-    assert page[series("chutes_scrape_series_limit")] == size - 1
-    async with Exporter(watching(simulator.url, max_series=int(size)), clock=Clock()) as exporter:
+        assert marked(page, "_cut") == ["stats_per_chute"]
+        gone = {key for key in whole.keys() - page.keys() if not key[0].startswith("chutes_api_")}
+        assert gone == {
+            key for key in whole if key[0] in {metric.name for metric in find_collector("stats_per_chute").metrics}
+        }
+        assert page[series("chutes_scrape_series")] == size
+        assert page[series("chutes_scrape_series_limit")] == size - 1
+        # Without the bounties, there is room again.
+        simulator.faults["bounties"] = Fault(status=500)
+        clock.now += BOUNTIES.max_age
         assert marked(await page_of(exporter), "_cut") == []
 
 

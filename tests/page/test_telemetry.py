@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from chutes_exporter.config import make_settings
+from chutes_exporter.feeds.table import CHUTE_METRICS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.rules.gpus import GPU_MODELS
@@ -11,10 +12,12 @@ from tests.support import (
     KEY,
     NOON,
     Clock,
+    names,
     page_of,
     parse_page,
     patient,
     series,
+    successes,
     watching,
 )
 
@@ -29,6 +32,21 @@ async def test_the_clock_offset_is_absent_without_a_recent_answer(
         assert (await page_of(exporter))[CLOCK_OFFSET] == pytest.approx(29.5)
         monkeypatch.setattr("chutes_exporter.page.telemetry._CLOCK_MAX_AGE", 0.0)
         assert CLOCK_OFFSET not in await page_of(exporter)
+
+
+async def test_a_collector_is_not_successful_with_a_part_of_an_answer_or_an_old_one(
+    simulator: Simulator, clock: Clock
+) -> None:
+    part = Fault(body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a", "instance_count": 2}\n\n')
+    for before, after in ((part, part), (Fault(), Fault(status=500))):
+        simulator.faults["metrics"] = before
+        async with Exporter(patient(simulator.url), clock=clock, monotonic=clock) as exporter:
+            await page_of(exporter)
+            simulator.faults["metrics"] = after
+            clock.now += CHUTE_METRICS.ttl
+            page = await page_of(exporter)
+        assert "chutes_chute_instances" in names(page)
+        assert successes(page)["metrics"] == 0
 
 
 async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(simulator: Simulator, clock: Clock) -> None:
