@@ -9,9 +9,9 @@ from msgspec import UNSET
 
 from chutes_exporter.api import decoding
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.api.decoding import Shape, StreamShape, Tally
+from chutes_exporter.api.decoding import Shape, StreamShape, Tally, memory_of
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError
-from tests.api.test_reports import INSTANCE
+from tests.api.reports import INSTANCE, RECORD, body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,22 +24,20 @@ async def chunks(body: bytes, size: int) -> AsyncIterator[bytes]:
         yield body[start : start + size]
 
 
-async def read_stream(endpoint: Endpoint[Any], body: bytes, size: int = 7) -> tuple[list[Any], Tally]:
-    assert isinstance(endpoint.shape, StreamShape)
+async def read(endpoint: Endpoint[Any], body: object, size: int = 7) -> tuple[Any, Tally]:
+    """Decode a body that arrives in chunks of a size, or a value as JSON."""
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
     tally = Tally()
-    return [record async for record in endpoint.shape.decode(chunks(body, size), tally)], tally
-
-
-def read(endpoint: Endpoint[Any], value: object) -> tuple[Any, Tally]:
+    if isinstance(endpoint.shape, StreamShape):
+        return [record async for record in endpoint.shape.decode(chunks(text, size), tally)], tally
     assert isinstance(endpoint.shape, Shape)
-    tally = Tally()
-    return endpoint.shape.decode(json.dumps(value).encode(), tally), tally
+    return endpoint.shape.decode(text, tally), tally
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 async def test_records_come_whole_however_the_stream_is_cut_into_chunks(size: int) -> None:
     body = 'data: {"chute_id":"ä","utilization":0.5}\n\ndata: {"chute_id":"b"}\n\n'.encode()
-    records, tally = await read_stream(e.CHUTE_METRICS, body, size)
+    records, tally = await read(e.CHUTE_METRICS, body, size)
     assert [(r.chute_id, r.utilization) for r in records] == [("ä", 0.5), ("b", None)]
     assert (tally.accepted, tally.rejected) == (2, 0)
 
@@ -56,112 +54,102 @@ async def test_a_record_that_cannot_be_read_is_counted_and_the_rest_kept() -> No
     good = b'data: {"chute_id":"a"}\n\n' * 3
     body = b'data: {"chute_id":5}\n\n<html>\n\ndata: {"chute_id":"b","utilization":NaN}\n\n'
     # The last one stops in the middle.
-    records, tally = await read_stream(e.CHUTE_METRICS, body + good + good + b'data: {"chute_id":"b","utiliz')
+    records, tally = await read(e.CHUTE_METRICS, body + good + good + b'data: {"chute_id":"b","utiliz')
     assert [r.chute_id for r in records] == ["a"] * 6
     assert tally.rejected == 4
     assert "chute_id" in tally.first_error
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"<html>\n<body>\n",
-        b"data: [\n\n",
-        b"data: " + b"[" * 100_000 + b"\n",
-        b"\xff\xfe\n",
-        b'data: {"chute_id":"a"}\n\n<html>\n502\n',
-    ],
-)
-async def test_a_stream_of_which_most_cannot_be_read_fails(body: bytes) -> None:
-    with pytest.raises(UndecodableError):
-        await read_stream(e.CHUTE_METRICS, body, 4096)
-
-
 async def test_a_stream_of_endless_garbage_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "MAX_REJECTED", 3)
     with pytest.raises(UndecodableError, match="more than 3"):
-        await read_stream(e.CHUTE_METRICS, b"x\n" * 100)
+        await read(e.CHUTE_METRICS, b"x\n" * 100)
 
 
-@pytest.mark.parametrize(("endpoint", "body"), [(e.CHUTE_METRICS, b"\n"), (e.INSTANCES, b"")])
-async def test_an_empty_stream_is_a_failure_where_there_is_always_something(
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        (e.CHUTE_METRICS, b"\n"),
+        (e.INSTANCES, b""),
+        (e.METAGRAPH, b"[]"),
+        (e.SUPPORTED_GPUS, b"{}"),
+        (e.STATS, b" \n"),
+    ],
+)
+async def test_an_empty_answer_is_a_failure_where_there_is_always_something(
     endpoint: Endpoint[Any], body: bytes
 ) -> None:
     with pytest.raises(CutOffError, match="empty"):
-        await read_stream(endpoint, body)
+        await read(endpoint, body)
 
 
 @pytest.mark.parametrize(("endpoint", "body"), [(e.INSTANCES, b"data: NO_ITEMS\n\n"), (e.NODES, b"")])
 async def test_no_records_are_a_valid_answer_where_the_service_says_so(endpoint: Endpoint[Any], body: bytes) -> None:
-    assert await read_stream(endpoint, body) == ([], Tally())
+    assert await read(endpoint, body) == ([], Tally())
 
 
 async def test_limits_hold_for_lines_and_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TooLargeError, match="a record is longer"):
-        await read_stream(e.CHUTE_METRICS, b"data: " + b"x" * decoding.MAX_LINE_BYTES, 65_536)
+        await read(e.CHUTE_METRICS, b"data: " + b"x" * decoding.MAX_LINE_BYTES, 65_536)
     monkeypatch.setattr(decoding, "MAX_STREAM_BYTES", 50)
     with pytest.raises(TooLargeError, match="50 bytes"):
-        await read_stream(e.CHUTE_METRICS, b" " * 100)
+        await read(e.CHUTE_METRICS, b" " * 100)
 
 
-def test_what_cannot_be_read_costs_only_itself() -> None:
-    servers, tally = read(
-        e.SERVERS,
-        {
-            "servers": [
-                {"server_id": "s1", "gpus": [{"uuid": "g"}]},
-                {"server_id": "s2"},
-                {"server_id": "s3", "gpus": 5},
-            ]
-        },
-    )
+async def test_a_report_of_20_000_instances_fits() -> None:
+    wide = INSTANCE | {"deletion_reason": "“"}
+    text = body([wide, *[INSTANCE | {"deletion_reason": "x" * 400}] * 19_999], [RECORD] * 80_000)
+    assert memory_of(text) < e.AUDIT_REPORT.max_bytes
+    assert (await read(e.AUDIT_REPORT, text))[1].accepted == 100_000
+
+
+async def test_what_cannot_be_read_costs_only_itself() -> None:
+    rows = [{"server_id": "s1", "gpus": [{"uuid": "g"}]}, {"server_id": "s2"}, {"server_id": "s3", "gpus": 5}]
+    servers, tally = await read(e.SERVERS, {"servers": rows})
     assert [(s.server_id, s.gpus and [g.uuid for g in s.gpus]) for s in servers] == [("s1", ["g"]), ("s2", None)]
     assert (tally.accepted, tally.rejected) == (2, 1)
     chute = {"chute_id": "c", "instance_id": "i"}
-    gpus, tally = read(
+    gpus, tally = await read(
         e.HELD_GPUS, {"a": {"provisioned": [{"gpu": "h200", "chute": chute}] * 3 + [{"gpu": "h200"}]}, "b": {}}
     )
     assert {(gpu.hotkey, gpu.gpu, gpu.instance_id, gpu.activated_at) for gpu in gpus} == {("a", "h200", "i", UNSET)}
     assert (tally.accepted, tally.rejected) == (3, 2)
+    for field in list(INSTANCE)[1:]:
+        broken = {name: value for name, value in INSTANCE.items() if name != field}
+        report, tally = await read(e.AUDIT_REPORT, body([INSTANCE, broken]))
+        assert (len(report.instances), tally.accepted, tally.rejected) == (1, 2, 1), field
 
 
-def test_records_of_stats_have_their_window() -> None:
+async def test_records_of_stats_have_their_window() -> None:
     answer: Any = {
         "past_hour": {"instance_stats": []},
         "past_day": None,
         "all": {"instance_stats": [{"miner_hotkey": "m"}]},
     }
-    assert [(record.window, record.miner_hotkey) for record in read(e.STATS, answer)[0]] == [("7d", "m")]
-    assert read(e.STATS, {"past_hour": {"instance_stats": []}})[0] == []
+    assert [(record.window, record.miner_hotkey) for record in (await read(e.STATS, answer))[0]] == [("7d", "m")]
+    assert (await read(e.STATS, {"past_hour": {"instance_stats": []}}))[0] == []
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "value"),
-    [
-        (e.STATS, {}),
-        (e.STATS, []),
-        (e.STATS, {"past_hour": {"instance_stats": {}}}),
-        (e.SCORES, {"final_scores": []}),
-        (e.SCORES, {}),
-        (e.SERVERS, []),
-        (e.SERVERS, {"servers": {}}),
-        (e.SERVERS, {"servers": [{"name": "no id"}]}),
-        (e.METAGRAPH, {}),
-        (e.MAINTENANCE, {"detail": "x"}),
-        (e.MAINTENANCE, {"active_window": 5}),
-        (e.AUDIT_REPORT, []),
-        (e.AUDIT_REPORT, {"instance_audit": [], "compute_history": []}),
-        (e.AUDIT_REPORT, {"instance_audit": [INSTANCE]}),
-        (e.AUDIT_REPORT, {"instance_audit": [{"instance_id": 5}, {}], "compute_history": []}),
+OTHER_SHAPES: dict[Endpoint[Any], list[object]] = {
+    e.STATS: [{}, [], {"past_hour": {"instance_stats": {}}}],
+    e.SCORES: [{}, {"final_scores": []}],
+    e.SERVERS: [[], {"servers": {}}, {"servers": [{"name": "no id"}]}],
+    e.METAGRAPH: [{}],
+    e.MAINTENANCE: [{"detail": "x"}, {"active_window": 5}],
+    e.AUDIT_REPORT: [
+        {"instance_audit": [], "compute_history": [RECORD]},
+        {"instance_audit": [INSTANCE]},
+        {"instance_audit": [{"instance_id": 5}, {}], "compute_history": []},
     ],
-)
-def test_another_shape_fails_as_a_whole(endpoint: Endpoint[Any], value: object) -> None:
-    with pytest.raises(UndecodableError):
-        read(endpoint, value)
+    e.CHUTE_METRICS: [
+        *(b"<html>\n<body>\n", b"data: [\n\n", b"data: " + b"[" * 100_000 + b"\n", b"\xff\xfe\n"),
+        b'data: {"chute_id":"a"}\n\n<html>\n502\n',
+    ],
+}
 
 
-@pytest.mark.parametrize(("endpoint", "body"), [(e.METAGRAPH, b"[]"), (e.SUPPORTED_GPUS, b"{}"), (e.STATS, b" \n")])
-def test_an_empty_answer_is_a_failure_where_there_is_always_something(endpoint: Endpoint[Any], body: bytes) -> None:
-    assert isinstance(endpoint.shape, Shape)
-    with pytest.raises(CutOffError):
-        endpoint.shape.decode(body, Tally())
+@pytest.mark.parametrize("endpoint", OTHER_SHAPES, ids=lambda endpoint: endpoint.name)
+async def test_another_shape_fails_as_a_whole(endpoint: Endpoint[Any]) -> None:
+    for value in OTHER_SHAPES[endpoint]:
+        with pytest.raises(UndecodableError):
+            await read(endpoint, value, 4096)

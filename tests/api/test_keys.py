@@ -49,11 +49,10 @@ def test_an_invalid_bittensor_address_is_refused(address: str) -> None:
         public_key(address)
 
 
-@pytest.mark.parametrize("address", [ALICE, HOTKEY])
-def test_an_address_with_any_one_character_changed_is_refused(address: str) -> None:
-    for place, right in enumerate(address):
+def test_an_address_with_any_one_character_changed_is_refused() -> None:
+    for place, right in enumerate(ALICE):
         with pytest.raises(HotkeyError):
-            public_key(address[:place] + ("2" if right != "2" else "3") + address[place + 1 :])
+            public_key(ALICE[:place] + ("2" if right != "2" else "3") + ALICE[place + 1 :])
 
 
 @pytest.mark.parametrize("seed", [TEST_SEED, TEST_SEED[2:], f" {TEST_SEED}\n", "twelve words of a phrase"])
@@ -65,24 +64,18 @@ def test_a_secret_in_the_place_of_an_address_or_a_path_is_not_shown(seed: str) -
         assert TEST_SEED[2:20] not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", ["coldkey", "coldkeypub.txt"])
-def test_a_cold_key_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
-    path = write(tmp_path / name, ss58Address=HOTKEY, secretSeed=TEST_SEED)
-    with pytest.raises(HotkeyError, match="cold key"):
-        Hotkey.from_file(path)
+def test_a_cold_key_is_refused_by_its_name_also_behind_a_link(tmp_path: Path) -> None:
+    cold = write(tmp_path / "coldkey", ss58Address=HOTKEY, secretSeed=TEST_SEED)
+    (tmp_path / "hot").symlink_to(cold)
+    for path in (cold, tmp_path / "hot", write(tmp_path / "coldkeypub.txt", ss58Address=HOTKEY)):
+        with pytest.raises(HotkeyError, match="cold key"):
+            Hotkey.from_file(path)
 
 
-def test_a_cold_key_under_another_name_is_found_out_through_its_link(tmp_path: Path) -> None:
-    write(tmp_path / "coldkey", ss58Address=HOTKEY, secretSeed=TEST_SEED)
-    (tmp_path / "hot").symlink_to(tmp_path / "coldkey")
-    with pytest.raises(HotkeyError, match="cold key"):
-        Hotkey.from_file(tmp_path / "hot")
-
-
-@pytest.mark.parametrize("path", ["~nosuchuser/hot", "/nowhere/hot"])
-def test_a_missing_file_is_refused(path: str) -> None:
-    with pytest.raises(HotkeyError, match="cannot read the hotkey file"):
-        Hotkey.from_file(Path(path))
+def test_a_missing_file_is_refused() -> None:
+    for path in ("~nosuchuser/hot", "/nowhere/hot"):
+        with pytest.raises(HotkeyError, match="cannot read the hotkey file"):
+            Hotkey.from_file(Path(path))
 
 
 @pytest.mark.parametrize(("mode", "readable"), [(0o600, False), (0o640, True), (0o604, True)])

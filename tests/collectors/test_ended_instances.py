@@ -8,7 +8,7 @@ import pytest
 
 from chutes_exporter.collectors.ended_instances import COLLECTOR
 from chutes_exporter.feeds.table import AUDIT_REPORT
-from tests.api.test_reports import INSTANCE
+from tests.api.reports import INSTANCE
 from tests.collectors.support import collected
 
 ENDED = INSTANCE | {

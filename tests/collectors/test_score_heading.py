@@ -6,7 +6,7 @@ import pytest
 
 from chutes_exporter.collectors.score_heading import COLLECTOR
 from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, METAGRAPH
-from tests.api.test_reports import INSTANCE
+from tests.api.reports import INSTANCE
 from tests.collectors.support import ME, NOON_TEXT, Samples, collected
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.api.test_reports import INSTANCE, RECORD, body
+from tests.api.reports import INSTANCE, RECORD, body
 from tests.collectors.test_ended_instances import ENDED
 from tests.commands.support import ALPHA_USD, EMISSION, Target, chain_flag, run
 from tests.recorded import Miner

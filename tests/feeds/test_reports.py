@@ -17,7 +17,7 @@ from chutes_exporter.feeds.table import AUDIT_REPORT
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.answers import Call, audit
-from tests.api.test_reports import INSTANCE, RECORD, body
+from tests.api.reports import INSTANCE, RECORD, body
 from tests.support import HOTKEY, NOON, PATIENCE, Clock, served, watching
 
 if TYPE_CHECKING:
