@@ -24,8 +24,7 @@ from chutes_exporter.feeds.table import (
     UNIQUE_CHUTE_HISTORY,
     UTILIZATION,
 )
-from chutes_exporter.simulator import Fault, Simulator
-from tests.support import HOTKEY, Clock, scrape, series, watching
+from tests.support import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -182,8 +181,8 @@ async def test_a_list_that_shrank_is_requested_again_and_accepted_if_a_second_an
     api.records["metagraph"] = SEATS[:second]
     assert await api.length(METAGRAPH, at=175) == found
     assert api.asked["metagraph"] == 1 + 2
-    # From now on, an accepted length is what is usual.
-    if found == (6, None):
+    # An accepted length is what is usual, and is not requested twice again.
+    if found[1] is None:
         assert await api.length(METAGRAPH, at=350) == found
         assert api.asked["metagraph"] == 1 + 2 + 1
 
@@ -233,21 +232,3 @@ async def test_a_doubt_that_lasts_costs_two_requests_for_each_time_to_live() -> 
     # The evidence is requested again with each doubt, and for itself.
     assert api.asked["servers"] <= 2 * 31
     assert api.asked["inventory"] <= 2 * 60
-
-
-async def test_a_miner_that_owns_nothing_has_zeros_and_no_doubt(simulator: Simulator) -> None:
-    simulator.faults.update(
-        {
-            "nodes": Fault(body=b""),
-            "servers": Fault(body=b'{"servers": []}'),
-            "instances": Fault(body=b"data: NO_ITEMS\n\n"),
-            "inventory": Fault(body=b"[]"),
-            "unique_chute_history": Fault(status=404),
-        }
-    )
-    page = await scrape(watching(simulator.url))
-    assert {value for (name, _), value in page.items() if name == "chutes_feed_doubted"} == {0}
-    assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == 0
-    for state in ("active", "starting", "disabled"):
-        assert page[series("chutes_fleet_instances", hotkey=HOTKEY, state=state)] == 0
-    assert page[series("chutes_feed_up", feed="unique_chute_history", hotkey=HOTKEY)] == 1

@@ -28,15 +28,14 @@ if TYPE_CHECKING:
 HOUR = 3600
 
 
-def entry(
-    block: int, hour: int, *, path: str = "", created: int = 1, hours: int = 1, year: int = 2026
-) -> dict[str, Any]:
-    """Return an entry of the list: a report that ends some hours after ten o'clock."""
+def entry(number: int, hour: int, **more: str) -> dict[str, Any]:
+    """Return an entry of the list: a report of the hour that ends at a full hour."""
     return {
-        "path": path or f"audit/validator/{HOTKEY}/{block}.json",
-        "created_at": f"{year}-11-24T{10 + hour:02}:{created:02}:04",
-        "start_time": f"{year}-11-24T{10 + hour - hours:02}:00:00",
-        "end_time": f"{year}-11-24T{10 + hour:02}:00:00",
+        "path": f"audit/validator/{HOTKEY}/{number}.json",
+        "created_at": f"2026-11-24T{hour}:01:04",
+        "start_time": f"2026-11-24T{hour - 1:02}:00:00",
+        "end_time": f"2026-11-24T{hour}:00:00",
+        **more,
     }
 
 
@@ -63,35 +62,37 @@ async def newest(
     return asked, last.value
 
 
-OLD = entry(1, 1)
+OLD = entry(1, 11)
+FUTURE = entry(2, 12, end_time="2099-11-24T12:00:00", start_time="2099-11-24T11:00:00")
 
 
 @pytest.mark.parametrize(
     "worse",
     [
-        entry(2, 2, path=f"audit/miner/{HOTKEY}/9.json"),
-        entry(2, 2, path=f"audit/validator/{HOTKEY}/../9.json"),
-        entry(2, 2, path="https://example.com/audit/validator/x/9.json"),
-        entry(2, 2, path=f"audit/validator/{HOTKEY}/9.json\n"),
-        entry(2, 2, year=2099),
-        entry(2, 2, hours=2),
+        entry(2, 12, path=f"audit/miner/{HOTKEY}/9.json"),
+        entry(2, 12, path=f"audit/validator/{HOTKEY}/../9.json"),
+        entry(2, 12, path="https://example.com/audit/validator/x/9.json"),
+        entry(2, 12, path=f"audit/validator/{HOTKEY}/9.json\n"),
+        FUTURE,
+        entry(2, 12, start_time="2026-11-24T10:00:00"),
         {"path": f"audit/validator/{HOTKEY}/9.json"},
     ],
     ids=["miner", "elsewhere", "address", "line", "future", "two hours", "no time"],
 )
 async def test_only_a_report_of_the_validator_for_a_past_hour_is_asked_for(worse: dict[str, Any]) -> None:
-    asked, report = await newest(worse, OLD, entry(3, 0))
+    asked, report = await newest(worse, OLD, entry(3, 10))
     assert (asked, report.end) == ([OLD["path"]], NOON - HOUR)
     assert (len(report.instances), report.multipliers, report.earlier_multipliers) == (1, [], [])
 
 
 async def test_of_two_reports_of_an_hour_the_later_one_is_asked_for() -> None:
-    assert (await newest(entry(4, 1, created=9), OLD))[0] == [f"audit/validator/{HOTKEY}/4.json"]
+    later = entry(4, 11, created_at="2026-11-24T11:09:04")
+    assert (await newest(later, OLD))[0] == [later["path"]]
 
 
 async def test_a_list_without_a_report_and_a_report_that_is_gone_are_failures() -> None:
     with pytest.raises(UndecodableError):
-        await newest(entry(2, 2, year=2099))
+        await newest(FUTURE)
     # The endpoint is not missing, because the list names it.
     with pytest.raises(UnavailableError):
         await newest(OLD, status=404)
@@ -103,8 +104,8 @@ async def test_the_report_before_has_the_multipliers_of_instances_that_their_min
 ) -> None:
     deleted = INSTANCE | {"deletion_reason": "miner initialized", "deleted_at": "2026-11-24T10:30:00"}
     text = body([INSTANCE | {"instance_id": "other"}, deleted], [RECORD, RECORD | {"instance_id": "other"}])
-    asked, report = await newest(OLD, entry(3, 0), text=text, older=status)
-    assert asked == [OLD["path"], entry(3, 0)["path"]]
+    asked, report = await newest(OLD, entry(3, 10), text=text, older=status)
+    assert asked == [OLD["path"], entry(3, 10)["path"]]
     assert [record.instance_id for record in report.multipliers] == ["i"]
     assert [record.instance_id for record in report.earlier_multipliers] == ["i"] * earlier
     assert (await newest(OLD, text=text))[0] == [OLD["path"]]
