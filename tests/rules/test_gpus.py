@@ -13,51 +13,36 @@ def test_the_known_gpu_models_are_those_of_the_service() -> None:
     assert {*GPU_MODELS} == json.loads(recording(RECORDINGS / "extra", "nodes_supported")).keys()
 
 
-@pytest.mark.parametrize(
-    ("gpu_id", "uuid"),
-    [
-        ("2791c6267cdced2a19679d6341469e5f", "GPU-2791c626-7cdc-ed2a-1967-9d6341469e5f"),
-        ("2791C6267CDCED2A19679D6341469E5F", "GPU-2791c626-7cdc-ed2a-1967-9d6341469e5f"),
-        ("GPU-2791c626-7cdc-ed2a-1967-9d6341469e5f", "GPU-2791c626-7cdc-ed2a-1967-9d6341469e5f"),
-        ("2791c6267cdced2a19679d6341469e5", None),
-        ("2791c6267cdced2a19679d6341469e5g", None),
-        ("2791c6267cdced2a19679d6341469e5f\n", None),
-        ("", None),
-    ],
-)
-def test_gpu_ids_get_the_format_of_nvidia(gpu_id: str, uuid: str | None) -> None:
-    assert nvidia_uuid(gpu_id) == uuid
-
-
-def priced(gpus: int | None, multiplier: float | None, *models: str) -> Chute:
-    selector = NodeSelector(gpu_count=gpus, supported_gpus=list(models))
-    return Chute("c", node_selector=selector, effective_compute_multiplier=multiplier)
+def test_gpu_ids_get_the_format_of_nvidia() -> None:
+    plain, uuid = "2791c6267cdced2a19679d6341469e5f", "GPU-2791c626-7cdc-ed2a-1967-9d6341469e5f"
+    assert nvidia_uuid(plain) == nvidia_uuid(plain.upper()) == nvidia_uuid(uuid) == uuid
+    for wrong in (plain[:-1], plain[:-1] + "g", plain + "\n", ""):
+        assert nvidia_uuid(wrong) is None
 
 
 RATES = {"h200": 2.75, "l40s": 0.85}
 
 
-def test_a_dearer_gpu_earns_in_proportion_to_its_rate() -> None:
-    chute = priced(4, 2.0, "h200", "l40s")
-    assert units_per_gpu_second(chute, "l40s", RATES) == 0.5
-    assert units_per_gpu_second(chute, "h200", RATES) == pytest.approx(0.5 * 2.75 / 0.85)
-
-
-def test_without_the_rates_the_pay_is_known_only_if_the_chute_allows_one_model() -> None:
-    assert units_per_gpu_second(priced(2, 1.0, "h200"), "h200", {}) == 0.5
-    assert units_per_gpu_second(priced(2, 1.0, "h200", "l40s"), "l40s", {"l40s": 0.85}) is None
-
-
 @pytest.mark.parametrize(
-    "chute",
+    ("gpus", "multiplier", "models", "rates", "units"),
     [
-        priced(None, 1.0, "h200"),
-        priced(0, 1.0, "h200"),
-        priced(-1, 1.0, "h200"),
-        priced(1, None, "h200"),
-        priced(1, 1.0, "l40s"),
-        Chute("c"),
+        # A dearer GPU earns in proportion to its rate.
+        (4, 2.0, ["l40s", "h200"], RATES, 0.5 * 2.75 / 0.85),
+        (4, 2.0, ["h200", "h100"], RATES | {"h100": 2.75}, 0.5),
+        # Without the rates, the pay is known only if the chute allows one model.
+        (2, 1.0, ["h200"], {}, 0.5),
+        (2, 1.0, ["h200", "l40s"], {"h200": 2.75}, None),
+        (None, 1.0, ["h200"], RATES, None),
+        (0, 1.0, ["h200"], RATES, None),
+        (-1, 1.0, ["h200"], RATES, None),
+        (1, None, ["h200"], RATES, None),
+        (1, 1.0, ["l40s"], RATES, None),
     ],
 )
-def test_without_gpus_a_multiplier_or_the_model_the_pay_is_unknown(chute: Chute) -> None:
-    assert units_per_gpu_second(chute, "h200", RATES) is None
+def test_the_pay_of_an_h200_follows_from_the_chute_and_the_rates(
+    gpus: int | None, multiplier: float | None, models: list[str], rates: dict[str, float], units: float | None
+) -> None:
+    selector = NodeSelector(gpu_count=gpus, supported_gpus=models)
+    chute = Chute("c", node_selector=selector, effective_compute_multiplier=multiplier)
+    assert units_per_gpu_second(chute, "h200", rates) == pytest.approx(units)
+    assert units_per_gpu_second(Chute("c", effective_compute_multiplier=multiplier), "h200", rates) is None

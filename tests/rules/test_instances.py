@@ -42,6 +42,7 @@ STARTING = {"active": False, "activated_at": None, "last_verified_at": None}
 VERIFIED = {"active": False, "activated_at": None, "last_verified_at": LATER}
 DISABLED = {"active": False, "activated_at": NOON, "last_verified_at": NOON}
 ACTIVE = {"active": True, "activated_at": NOON, "last_verified_at": LATER}
+OF_UNKNOWN_CHUTE = DISABLED | {"chute_id": None}
 
 
 def held(gpu_id: str, of: dict[str, Any], **more: Any) -> InventoryItem:
@@ -58,30 +59,28 @@ def test_the_verification_tells_instances_of_a_chute_apart(order: tuple[dict[str
     assert inventory_states(inventory, instances) == {"a": "active", "s": "starting", "d": "disabled"}
 
 
-def test_a_holder_that_could_be_any_of_several_is_unknown() -> None:
-    instances = [instance(**STARTING), instance(**DISABLED)]
-    # No instance has the time of the GPU.
-    assert inventory_states([held("g", VERIFIED)], instances) == {"g": None}
-    missing = read(InventoryItem, gpu_id="g", active=False, chute_id="c")
-    assert inventory_states([missing], instances) == {"g": None}
-    # Two that were verified at one time are told apart by nothing.
-    twins = [instance(**VERIFIED), instance(**DISABLED | {"last_verified_at": LATER})]
-    assert inventory_states([held("g", VERIFIED)], twins) == {"g": None}
-
-
-def test_two_instances_in_one_state_on_a_gpu_are_not_a_conflict() -> None:
-    instances = [instance(**STARTING), instance(**VERIFIED)]
-    assert inventory_states([held("g", DISABLED)], instances) == {"g": "starting"}
-    assert inventory_states([held("g", STARTING, active=None)], instances) == {"g": "starting"}
-
-
-def test_an_instance_of_an_unknown_chute_may_hold_any_gpu() -> None:
-    unknown = instance(**DISABLED, chute_id=None)
-    assert inventory_states([held("g", VERIFIED)], [instance(**STARTING), unknown]) == {"g": None}
-    assert inventory_states([held("g", DISABLED)], [instance(**STARTING), unknown]) == {"g": "disabled"}
-    assert inventory_states([held("g", DISABLED)], [unknown]) == {"g": "disabled"}
-    assert inventory_states([held("g", DISABLED, chute_id=None)], [unknown]) == {"g": "disabled"}
-    assert inventory_states([held("g", STARTING)], []) == {"g": None}
+@pytest.mark.parametrize(
+    ("item", "instances", "state"),
+    [
+        # No instance has the time of the GPU.
+        (held("g", VERIFIED), [STARTING, DISABLED], None),
+        (read(InventoryItem, gpu_id="g", active=False, chute_id="c"), [STARTING, DISABLED], None),
+        # Two that were verified at one time are told apart by nothing, but need not be if they have one state.
+        (held("g", VERIFIED), [VERIFIED, DISABLED | {"last_verified_at": LATER}], None),
+        (held("g", DISABLED), [STARTING, VERIFIED], "starting"),
+        (held("g", STARTING, active=None), [STARTING, VERIFIED], "starting"),
+        # An instance of an unknown chute may hold any GPU.
+        (held("g", VERIFIED), [STARTING, OF_UNKNOWN_CHUTE], None),
+        (held("g", DISABLED), [STARTING, OF_UNKNOWN_CHUTE], "disabled"),
+        (held("g", DISABLED), [OF_UNKNOWN_CHUTE], "disabled"),
+        (held("g", DISABLED, chute_id=None), [OF_UNKNOWN_CHUTE], "disabled"),
+        (held("g", STARTING), [], None),
+    ],
+)
+def test_a_gpu_has_the_state_of_the_only_instance_that_may_hold_it(
+    item: InventoryItem, instances: list[dict[str, Any]], state: str | None
+) -> None:
+    assert inventory_states([item], [instance(**fields) for fields in instances]) == {"g": state}
 
 
 def test_the_active_holder_of_a_gpu_counts() -> None:

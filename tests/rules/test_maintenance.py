@@ -56,7 +56,5 @@ def test_slots_that_do_not_count_for_the_newest_window_are_of_older_ones(
 )
 def test_only_the_highest_listed_version_boots_for_certain(version: str, *, accepted: bool | None) -> None:
     assert version_accepted(version, {"1.9.0", "1.10.0"}) == accepted
-
-
-def test_among_versions_of_another_form_none_is_the_highest() -> None:
+    # Among versions of another form, none is the highest.
     assert version_accepted("1.10.0", {"1.10.0", "newest"}) is None
