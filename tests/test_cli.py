@@ -118,8 +118,8 @@ ONE_WRONG = HOTKEY[:-1] + "j"
 REFUSED = (
     # Hotkeys and their files.
     ("--hotkey nonsense", "Error: Invalid value for '--hotkey': the value (not shown, 8 characters) is not an SS58"),
-    ("--hotkey ''", "(not shown, 0 characters) is not an SS58 address of Bittensor: use one of 48 characters"),
-    (f"--hotkey {ONE_WRONG}", f"'{ONE_WRONG}' is not an SS58 address of Bittensor: probably one character is wrong"),
+    ("--hotkey ''", "(not shown, 0 characters) is not an SS58 address of Bittensor: copy it again, 48"),
+    (f"--hotkey {ONE_WRONG}", f"'{ONE_WRONG}' is not an SS58 address of Bittensor: copy it again"),
     (f"--hotkey {TEST_SEED[2:]}", "is not an SS58 address"),
     (f"HOTKEY={HOTKEY}", f"Error: Invalid value for 'HOTKEY': {HOTKEY} is an address, but this needs the path"),
     (f"--hotkey-file {HOTKEY}", "To watch an address without its key, use --hotkey"),

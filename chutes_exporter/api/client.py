@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -143,8 +143,6 @@ class ChutesClient:
             raise ClientSetupError(
                 f"cannot set up connections: {error}. Check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
             ) from None
-        # The host and port for messages, as in the address. httpx would leave out a usual port and IPv6's brackets.
-        self._server = urlsplit(base_url).netloc.rpartition("@")[2]
 
     async def __aenter__(self) -> Self:
         return self
@@ -222,8 +220,8 @@ class ChutesClient:
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
             raise errors.CutOffError("the connection was cut") from None
         except httpx.TransportError as error:
-            reason = _shortened(str(error))
-            raise errors.UnavailableError(f"cannot connect to {self._server}: {reason}") from None
+            server = self._http.base_url.netloc.decode()
+            raise errors.UnavailableError(f"cannot connect to {server}: {_shortened(str(error))}") from None
 
     def _note_changes(self, endpoint: Endpoint[Any], check: FieldCheck) -> None:
         """Keep a check, and log what the last one had not found. An answer without records is no check."""

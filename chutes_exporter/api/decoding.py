@@ -32,15 +32,16 @@ MAX_LINE_BYTES = 1024 * 1024
 MAX_STREAM_BYTES = 512 * 1024 * 1024
 """Longest stream, with the parts of its records that are not kept. 2,000 chutes are about 100 MB."""
 MAX_REJECTED = 10_000
+"""More unreadable than readable records of an answer of which the end may never come."""
 
-MAX_PIECE_BYTES = 64 * 1024
+_COMPRESSED_BYTES = 1024
+"""Bytes that are decompressed at once, to at most a megabyte."""
 _ZLIB_GZIP_FORMAT = 31
 
 _BYTES_PER_WIDE_CHARACTER = 4
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BYTES_PER_VALUE = 16
 _BYTES_PER_RECORD = 128
-_NULL = memoryview(b"null")
 
 
 encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -74,15 +75,14 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
         return
     stream = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
     async for chunk in chunks:
-        left = chunk
-        while left and not stream.eof:
+        for start in range(0, len(chunk), _COMPRESSED_BYTES):
+            if stream.eof:
+                return
             try:
-                piece = stream.decompress(left, MAX_PIECE_BYTES)
+                yield stream.decompress(chunk[start : start + _COMPRESSED_BYTES])
             except zlib.error:
                 raise UndecodableError("the compressed body cannot be read") from None
-            left = stream.unconsumed_tail
-            yield piece
-            # A chunk may expand to a thousand pieces. Let other tasks run in between.
+            # A chunk may expand a thousandfold. Let other tasks run in between.
             await asyncio.sleep(0)
     if not stream.eof:
         raise CutOffError("the compressed body ends too early")
@@ -102,16 +102,13 @@ class Tally:
         """Count a record that cannot be read."""
         self.rejected += 1
         self.first_error = self.first_error or scrub(str(error))[:200]
-        if self.rejected > MAX_REJECTED:
-            raise UndecodableError(f"more than {MAX_REJECTED} records cannot be read: {self.first_error}", status=200)
+        self.require_most(MAX_REJECTED)
 
-    def require_most(self) -> None:
+    def require_most(self, allowed: int = 0) -> None:
         """Raise if most records could not be read, as in an error page or the answer of another API."""
-        if self.rejected > self.accepted:
-            raise UndecodableError(
-                f"{self.rejected} of {self.rejected + self.accepted} records cannot be read: {self.first_error}",
-                status=200,
-            )
+        if self.rejected > self.accepted + allowed:
+            total = self.rejected + self.accepted
+            raise UndecodableError(f"{self.rejected} of {total} records cannot be read: {self.first_error}", status=200)
 
 
 @cache
@@ -130,15 +127,11 @@ def _read(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> Any:
     if get_origin(kind) is dict:
         return _readable(get_args(kind)[1], _decoder(dict[str, msgspec.Raw]).decode(text), tally)
     if isinstance(kind, type) and issubclass(kind, r.Body):
+        kinds = {field.encode_name: not_none(field.type) for field in msgspec.structs.fields(kind)}
         texts = _decoder(dict[str, msgspec.Raw]).decode(text)
-        sent = {name: inner for name, inner in _fields(kind) if memoryview(texts.get(name, _NULL)) != _NULL}
-        return msgspec.convert({name: _read(inner, texts[name], tally) for name, inner in sent.items()}, kind)
+        sent = {name for name in kinds.keys() & texts.keys() if memoryview(texts[name]) != memoryview(b"null")}
+        return msgspec.convert({name: _read(kinds[name], texts[name], tally) for name in sent}, kind)
     return _decoder(kind).decode(text)
-
-
-@cache
-def _fields(kind: type[r.Body]) -> list[tuple[str, Any]]:
-    return [(field.encode_name, not_none(field.type)) for field in msgspec.structs.fields(kind)]
 
 
 def _readable(kind: Any, texts: dict[K, msgspec.Raw], tally: Tally) -> dict[K, Any]:

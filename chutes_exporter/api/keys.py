@@ -49,9 +49,7 @@ def public_key(address: str) -> bytes:
         # Any other text may be a secret in the wrong place, which must not be shown.
         looks_right = len(address) == _ADDRESS_LENGTH and address.isalnum()
         shown = repr(address) if looks_right else f"the value (not shown, {len(address)} characters)"
-        # Every address of this network with 48 characters starts with 5.
-        advice = "probably one character is wrong" if looks_right and address[0] == "5" else "use one of 48 characters"
-        raise HotkeyError(f"{shown} is not an SS58 address of Bittensor: {advice}. Copy it again, without quotes")
+        raise HotkeyError(f"{shown} is not an SS58 address of Bittensor: copy it again, 48 characters without quotes")
     return public
 
 

@@ -17,7 +17,7 @@ import structlog
 
 from chutes_exporter.api.errors import ApiError, NotFoundError, UnavailableError
 from chutes_exporter.feeds.doubt import REPEAT_REQUEST, DoubtedError, reason_to_doubt
-from chutes_exporter.feeds.feed import RESULTS, Feed, MissingEndpointError, Reading, Result, Snapshot
+from chutes_exporter.feeds.feed import RESULTS, Feed, MissingEndpointError, Result, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -84,10 +84,6 @@ class FeedState:
         return self.snapshot is not None and not self.failures and not readers_wait
 
 
-class DeadlineError(Exception):
-    """The answer did not arrive before the reader's deadline. The request continues."""
-
-
 def steady() -> float:
     """Return the time in seconds of a monotonic clock that also runs while the machine sleeps."""
     if hasattr(time, "CLOCK_BOOTTIME"):
@@ -98,8 +94,7 @@ def steady() -> float:
 class FeedCache:
     """All feeds of the process, whose answers ``fetch`` requests.
 
-    Its exception becomes the reading's error. ``retry_after`` of the exception delays the next request, in seconds. The
-    jitter is a number from 0 to 1 that spreads retries.
+    ``retry_after`` of its exception delays the next request, in seconds. The jitter from 0 to 1 spreads retries.
     """
 
     def __init__(
@@ -147,8 +142,8 @@ class FeedCache:
             if state is not None and state.flight is not None:
                 state.flight.cancel()
 
-    async def read(self, feed: Feed[T], timeout: float) -> Reading[T]:
-        """Return the feed's answer, and request it first if it is not fresh.
+    async def read(self, feed: Feed[Any], timeout: float) -> Result:
+        """Request a feed unless its answer is fresh, and return the result. :meth:`states` has the answer then.
 
         It waits at most for the timeout in seconds. Cancelling the caller does not cancel the request, because other
         readers may need its answer.
@@ -156,36 +151,32 @@ class FeedCache:
         state = self._states.setdefault(feed, FeedState(feed, since=self._clock()))
         # After a reload, an equal feed can have other lifetimes.
         state.feed = feed
-        reading = await self._read(feed, state, timeout)
+        result = await self._read(feed, state, timeout)
         if not state.missing:
-            state.results[reading.result] += 1
-        return reading
+            state.results[result] += 1
+        return result
 
     async def read_all(self, feeds: Iterable[Feed[Any]], timeout: float) -> None:
-        """Read several feeds at the same time. :meth:`states` has their answers then."""
+        """Read several feeds at the same time."""
         await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
 
-    async def _read(self, feed: Feed[T], state: FeedState, timeout: float) -> Reading[T]:
+    async def _read(self, feed: Feed[Any], state: FeedState, timeout: float) -> Result:
         """Read a feed from the cache, or by waiting for a request in flight, or for a new one unless it backs off."""
-        snapshot = self.peek(feed)
-        if snapshot is not None and self._monotonic() < state.fresh_until:
-            return Reading(snapshot, "hit")
+        if self.peek(feed) is not None and self._monotonic() < state.fresh_until:
+            return "hit"
         result: Result = "miss" if state.flight is None else "coalesced"
         if state.flight is None and self._monotonic() >= state.closed_until:
             state.flight = asyncio.create_task(self._fly(feed, state))
-        error = state.last_error
         if (flight := state.flight) is not None:
-            if feed.in_background and snapshot is not None and error is None:
-                return Reading(snapshot, "hit")
+            if feed.in_background and self.peek(feed) is not None and not state.failures:
+                return "hit"
             # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
             await asyncio.wait({flight}, timeout=timeout)
-            is_over = flight.done() and not flight.cancelled()
-            error = state.last_error if is_over else DeadlineError("no answer yet")
-            snapshot = self.peek(feed)
-            if snapshot is not None and error is None:
-                return Reading(snapshot, result)
+            succeeded = flight.done() and not flight.cancelled() and not state.failures
+            if succeeded and self.peek(feed) is not None:
+                return result
         # The request failed or takes too long, or the cache backs off after a failure.
-        return Reading(snapshot, "failed" if snapshot is None else "stale", error)
+        return "failed" if self.peek(feed) is None else "stale"
 
     async def _fly(self, feed: Feed[Any], state: FeedState) -> None:
         """Request a feed, and keep the answer, or the error in the feed's state."""
@@ -250,11 +241,10 @@ class FeedCache:
         """
         records: list[Any] = []
         for other in feed.evidence:
-            snapshot = self.peek(other)
-            state = self._states.get(other)
+            state, is_known = self._states.get(other), True
             if other.hotkey or (state is not None and state.flight is not None):
-                reading = await self.read(other, _EVIDENCE_WAIT)
-                snapshot = reading.snapshot if reading.error is None else None
+                is_known = await self.read(other, _EVIDENCE_WAIT) not in ("stale", "failed")
+            snapshot = self.peek(other) if is_known else None
             records.append(None if snapshot is None else snapshot.answer.value)
         return records
 

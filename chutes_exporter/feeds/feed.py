@@ -1,4 +1,4 @@
-"""Feeds, snapshots and readings."""
+"""Feeds and snapshots."""
 
 from __future__ import annotations
 
@@ -92,12 +92,3 @@ class Snapshot(Generic[T]):
     answer: Answer[T]
     version: int
     at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Reading(Generic[T]):
-    """The result of reading a feed: the newest good answer within its maximum age, and why it is not fresh."""
-
-    snapshot: Snapshot[T] | None
-    result: Result
-    error: BaseException | None = None

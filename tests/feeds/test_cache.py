@@ -12,8 +12,8 @@ import structlog
 from chutes_exporter.api.client import Answer
 from chutes_exporter.api.endpoints import METAGRAPH
 from chutes_exporter.api.errors import NotFoundError, UnavailableError
-from chutes_exporter.feeds.cache import DeadlineError, FeedCache, FeedState
-from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Reading
+from chutes_exporter.feeds.cache import FeedCache, FeedState
+from chutes_exporter.feeds.feed import Feed, Result
 from tests.support import Clock
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ class Cache(FeedCache):
             raise self.error
         return Answer(number, count=1)
 
-    async def ask(self, wait: float = 0.0, *, feed: Feed[Any] = FEED, timeout: float = 5) -> Reading[Any]:
+    async def ask(self, wait: float = 0.0, *, feed: Feed[Any] = FEED, timeout: float = 5) -> Result:
         """Read a feed after some seconds."""
         self.time.now += wait
         return await self.read(feed, timeout)
 
-    async def begin(self, wait: float = 0.0) -> asyncio.Task[Reading[Any]]:
+    async def begin(self, wait: float = 0.0) -> asyncio.Task[Result]:
         """Begin to read a feed whose answer is held back."""
         self.open.clear()
         task = asyncio.create_task(self.ask(wait))
@@ -61,6 +61,12 @@ class Cache(FeedCache):
         """The state of the only feed."""
         (state,) = self.states().values()
         return state
+
+    @property
+    def answer(self) -> int | None:
+        """The number of the request that the answer of the only feed came from."""
+        snapshot = self.peek(self.state.feed)
+        return None if snapshot is None else snapshot.answer.value
 
 
 @pytest.fixture
@@ -75,13 +81,8 @@ def feeds() -> Cache:
 
 
 async def test_an_answer_serves_until_its_time_to_live_is_over(feeds: Cache) -> None:
-    readings = [await feeds.ask(), await feeds.ask(59), await feeds.ask(1)]
-    assert [reading.result for reading in readings] == ["miss", "hit", "miss"]
-    first, second, third = (reading.snapshot for reading in readings)
-    assert first is second
-    assert first is not None
-    assert third is not None
-    assert (first.answer.value, third.answer.value, third.at) == (1, 2, feeds.time() + UNIX)
+    assert [(await feeds.ask(wait), feeds.answer) for wait in (0, 59, 1)] == [("miss", 1), ("hit", 1), ("miss", 2)]
+    assert feeds.state.last_success == feeds.time() + UNIX
     assert feeds.state.results == {"hit": 1, "miss": 2, "coalesced": 0, "stale": 0, "failed": 0}
 
 
@@ -91,8 +92,8 @@ async def test_an_answer_that_is_due_at_a_time_serves_until_then_and_is_dropped_
     feed = replace(FEED, due=lambda _answer: UNIX + 1200.0)
     found = {}
     for feeds.time.now in (1000.0, 1199.0, 1200.0, 1259.0, 1260.0, 1440.0, 1499.0, 1500.0, 1560.0):
-        reading = await feeds.ask(feed=feed)
-        found[feeds.time.now] = feeds.asked, reading.result
+        result = await feeds.ask(feed=feed)
+        found[feeds.time.now] = feeds.asked, result
     # Once it is overdue, it is requested after each time to live. Its maximum age is 300 seconds.
     assert found == {
         1000: (1, "miss"),
@@ -110,24 +111,23 @@ async def test_an_answer_that_is_due_at_a_time_serves_until_then_and_is_dropped_
 
 async def test_a_feed_in_the_background_serves_its_last_answer_while_it_is_requested(feeds: Cache) -> None:
     feed = replace(FEED, in_background=True)
-    results = [(await feeds.ask(feed=feed)).result]
+    results = [await feeds.ask(feed=feed)]
     feeds.open.clear()
-    results += [(await feeds.ask(wait, feed=feed)).result for wait in (60, 0)]
+    results += [await feeds.ask(wait, feed=feed) for wait in (60, 0)]
     assert results == ["miss", "hit", "hit"]
     assert feeds.state.fresh
     feeds.error = UnavailableError("no")
     feeds.open.set()
     while feeds.state.flight:
         await asyncio.sleep(0)
-    late = await feeds.ask(10, feed=feed)
-    assert (late.result, str(late.error)) == ("stale", "no")
-    assert (feeds.asked, feeds.state.fresh) == (3, False)
+    assert await feeds.ask(10, feed=feed) == "stale"
+    assert (feeds.asked, feeds.state.fresh, feeds.state.last_error) == (3, False, feeds.error)
 
 
 async def test_readers_at_the_same_time_share_one_request(feeds: Cache) -> None:
-    readings = await asyncio.gather(*(feeds.ask() for _ in range(50)))
+    results = await asyncio.gather(*(feeds.ask() for _ in range(50)))
     assert feeds.asked == 1
-    assert sorted(reading.result for reading in readings) == ["coalesced"] * 49 + ["miss"]
+    assert sorted(results) == ["coalesced"] * 49 + ["miss"]
 
 
 async def test_a_reader_that_gives_up_cancels_nobody_else(feeds: Cache) -> None:
@@ -136,31 +136,23 @@ async def test_a_reader_that_gives_up_cancels_nobody_else(feeds: Cache) -> None:
     with pytest.raises(asyncio.CancelledError):
         await leaving
     feeds.open.set()
-    assert (await staying).snapshot is not None
-    assert feeds.asked == 1
+    assert (await staying, feeds.answer, feeds.asked) == ("coalesced", 1, 1)
 
 
 async def test_a_late_answer_is_left_out_and_serves_the_next_scrape(feeds: Cache) -> None:
     feeds.open.clear()
-    reading = await feeds.ask(timeout=0.01)
-    assert (reading.snapshot, reading.result) == (None, "failed")
-    assert isinstance(reading.error, DeadlineError)
-    assert feeds.state.up is None
+    assert (await feeds.ask(timeout=0.01), feeds.answer, feeds.state.up) == ("failed", None, None)
     feeds.open.set()
-    reading = await feeds.ask()
-    assert (reading.result, reading.error, feeds.asked) == ("coalesced", None, 1)
+    assert (await feeds.ask(), feeds.answer, feeds.asked) == ("coalesced", 1, 1)
 
 
 async def test_a_failure_serves_older_data_inside_its_bound_and_nothing_beyond(feeds: Cache) -> None:
     await feeds.ask()
     success = feeds.state.last_success
     feeds.error = OSError("down")
-    stale = await feeds.ask(299)
-    assert stale.snapshot is not None
-    assert (stale.snapshot.answer.value, stale.result, stale.error) == (1, "stale", feeds.error)
+    assert (await feeds.ask(299), feeds.answer, feeds.state.last_error) == ("stale", 1, feeds.error)
     assert (feeds.state.up, feeds.state.last_success) == (False, success)
-    gone = await feeds.ask(1)
-    assert (gone.snapshot, gone.result, gone.error) == (None, "failed", feeds.error)
+    assert (await feeds.ask(1), feeds.answer, feeds.state.last_error) == ("failed", None, feeds.error)
 
 
 async def test_failures_leave_the_upstream_alone_for_longer_and_longer(feeds: Cache) -> None:
@@ -199,9 +191,7 @@ async def test_an_endpoint_that_is_missing_is_asked_for_again_after_an_hour(
 ) -> None:
     feeds.error = NotFoundError("404")
     for wait in (0, 0, 3599):
-        reading = await feeds.ask(wait)
-        assert reading.snapshot is None
-        assert isinstance(reading.error, MissingEndpointError)
+        await feeds.ask(wait)
     # It is neither up nor down, and its readings are no failures.
     state = feeds.state
     assert (feeds.asked, state.up, state.missing, {*state.results.values()}) == (1, None, True, {0})
@@ -209,7 +199,7 @@ async def test_an_endpoint_that_is_missing_is_asked_for_again_after_an_hour(
     assert feeds.asked == 2
     assert [log["event"] for log in logs] == ["feeds off"]
     feeds.error = None
-    assert (await feeds.ask(3600)).result == "miss"
+    assert await feeds.ask(3600) == "miss"
     assert (feeds.state.up, feeds.state.missing) == (True, False)
     assert [log["event"] for log in logs] == ["feeds off", "feeds are back"]
 
@@ -218,22 +208,20 @@ async def test_the_age_of_an_answer_counts_from_its_request(feeds: Cache) -> Non
     slow = await feeds.begin()
     feeds.time.now += 50
     feeds.open.set()
-    first = (await slow).snapshot
-    assert first is not None
-    assert first.at == feeds.state.last_success == 1000 + UNIX
-    assert (await feeds.ask(10)).result == "miss"
+    assert await slow == "miss"
+    assert feeds.state.last_success == 1000 + UNIX
+    assert await feeds.ask(10) == "miss"
     # An answer that took longer than data is kept is too old when it comes.
     slow = await feeds.begin(301)
     feeds.time.now += 301
     feeds.open.set()
-    assert (await slow).snapshot is None
+    assert (await slow, feeds.answer) == ("failed", None)
 
 
 async def test_the_wait_that_the_upstream_asks_for_is_kept(feeds: Cache) -> None:
     feeds.error = UnavailableError("later", retry_after=60.0)
     await feeds.ask()
-    assert (await feeds.ask(59)).error is feeds.error
-    assert feeds.asked == 1
+    assert (await feeds.ask(59), feeds.asked) == ("failed", 1)
     await feeds.ask(1)
     assert feeds.asked == 2
 
@@ -247,15 +235,14 @@ async def test_a_forgotten_feed_does_not_return_with_a_late_answer(feeds: Cache)
     again = await feeds.begin()
     assert feeds.state.flight
     feeds.open.set()
-    snapshot = (await again).snapshot
-    assert snapshot is not None
-    assert snapshot.answer.value == feeds.asked == 2
+    assert (await again, feeds.answer, feeds.asked) == ("miss", 2, 2)
     feeds.forget([FEED])
     assert (feeds.states(), feeds.peek(FEED)) == ({}, None)
 
 
 async def test_an_answer_that_nobody_reads_any_more_leaves_memory_at_its_maximum_age(feeds: Cache) -> None:
-    answer = weakref.ref((await feeds.ask()).snapshot.answer)  # type: ignore[union-attr] # it succeeds
+    await feeds.ask()
+    answer = weakref.ref(feeds.peek(FEED).answer)  # type: ignore[union-attr] # it succeeds
     assert answer() is not None
     feeds.time.now += FEED.max_age
     feeds.states()

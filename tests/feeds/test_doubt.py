@@ -29,7 +29,7 @@ from tests.support import Clock
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chutes_exporter.feeds.feed import Feed, Reading
+    from chutes_exporter.feeds.feed import Feed
 
 MINER = "5miner"
 
@@ -139,32 +139,28 @@ class Api:
         first = self.once.get(feed.name)
         return answer(first.pop(0) if first else self.records[feed.name])
 
-    async def read(self, feed: Feed[Any], *, at: float = 0.0) -> Reading[Any]:
-        """Read a feed at a time in seconds."""
+    async def read(self, feed: Feed[Any], *, at: float = 0.0) -> tuple[int, str | None]:
+        """Return how many records a feed has at a time in seconds, and the reason to doubt its newest answer."""
         self.clock.now = at
-        return await self.cache.read(feed, 5)
-
-    async def length(self, feed: Feed[Any], *, at: float = 0.0) -> tuple[int, str | None]:
-        """Return how many records a feed has at a time, and the reason to doubt its newest answer."""
-        reading = await self.read(feed, at=at)
-        assert reading.snapshot is not None
-        error = reading.error
-        doubt = error.doubt if isinstance(error, DoubtedError) else reading.snapshot.answer.doubt
-        return reading.snapshot.answer.count, doubt
+        await self.cache.read(feed, 5)
+        state = self.cache.states()[feed]
+        assert state.snapshot is not None
+        answer, error = state.snapshot.answer, state.last_error
+        return answer.count, error.doubt if isinstance(error, DoubtedError) else answer.doubt
 
 
 async def test_the_last_good_answer_stays_until_its_maximum_age() -> None:
     api = Api(metrics=demand(9))
-    assert await api.length(CHUTE_METRICS) == (9, None)
+    assert await api.read(CHUTE_METRICS) == (9, None)
     api.records["metrics"] = demand(8, requests=0)
     for at in (115, 500, 899):
-        assert await api.length(CHUTE_METRICS, at=at) == (9, "no_demand")
+        assert await api.read(CHUTE_METRICS, at=at) == (9, "no_demand")
     # Then a doubted answer is better than none.
-    assert await api.length(CHUTE_METRICS, at=1100) == (8, "no_demand")
+    assert await api.read(CHUTE_METRICS, at=1100) == (8, "no_demand")
     api.records["metrics"] = demand(7, requests=0)
-    assert await api.length(CHUTE_METRICS, at=1300) == (7, "no_demand")
+    assert await api.read(CHUTE_METRICS, at=1300) == (7, "no_demand")
     api.records["metrics"] = demand(6)
-    assert await api.length(CHUTE_METRICS, at=1500) == (6, None)
+    assert await api.read(CHUTE_METRICS, at=1500) == (6, None)
 
 
 @pytest.mark.parametrize(
@@ -179,11 +175,11 @@ async def test_a_list_that_shrank_is_requested_again_and_accepted_if_a_second_an
     await api.read(METAGRAPH)
     api.once["metagraph"] = [SEATS[:first]]
     api.records["metagraph"] = SEATS[:second]
-    assert await api.length(METAGRAPH, at=175) == found
+    assert await api.read(METAGRAPH, at=175) == found
     assert api.asked["metagraph"] == 1 + 2
     # An accepted length is what is usual, and is not requested twice again.
     if found[1] is None:
-        assert await api.length(METAGRAPH, at=350) == found
+        assert await api.read(METAGRAPH, at=350) == found
         assert api.asked["metagraph"] == 1 + 2 + 1
 
 
@@ -191,9 +187,9 @@ async def test_a_second_short_answer_does_not_confirm_what_another_endpoint_deni
     api = Api(servers=SERVER, nodes=gpus("g1", "g2"))
     await api.read(NODES.of(MINER))
     api.records["nodes"] = []
-    assert await api.length(NODES.of(MINER), at=115) == (2, "disagrees")
+    assert await api.read(NODES.of(MINER), at=115) == (2, "disagrees")
     api.records["servers"] = []
-    assert await api.length(NODES.of(MINER), at=230) == (0, None)
+    assert await api.read(NODES.of(MINER), at=230) == (0, None)
 
 
 async def test_an_instance_that_just_ended_is_no_doubt() -> None:
@@ -204,7 +200,7 @@ async def test_an_instance_that_just_ended_is_no_doubt() -> None:
     await api.read(feed)
     api.records |= {"inventory": held[:8], "instances": instances[:8]}
     # The inventory is still fresh and names the chute: both are requested once more, and agree.
-    assert await api.length(feed, at=30) == (8, None)
+    assert await api.read(feed, at=30) == (8, None)
     assert api.asked == {"instances": 3, "inventory": 2}
 
 
@@ -215,11 +211,11 @@ async def test_chutes_that_are_gone_everywhere_are_gone() -> None:
     for feed in platform:
         await api.read(feed, at=800)
     api.records["chutes"] = chutes(30)
-    assert await api.length(CHUTES, at=900) == (40, "disagrees")
+    assert await api.read(CHUTES, at=900) == (40, "disagrees")
     api.records |= {"active_instances": running("c1"), "metrics": demand(30)}
     for feed in platform:
         await api.read(feed, at=1700)
-    assert await api.length(CHUTES, at=1800) == (30, None)
+    assert await api.read(CHUTES, at=1800) == (30, None)
 
 
 async def test_a_doubt_that_lasts_costs_two_requests_for_each_time_to_live() -> None:

@@ -229,7 +229,8 @@ async def _doubt(feed: Feed[Any], api: Api, exporter: Exporter) -> None:
             await feeds.read(feed, PATIENCE)
             feeds.expire(feed)
         api.change = partial(changed, feed=feed, change=change)
-        reading = await feeds.read(feed, PATIENCE)
-        if isinstance(reading.error, DoubtedError) or (reading.snapshot and reading.snapshot.answer.doubt):
+        await feeds.read(feed, PATIENCE)
+        state = feeds.states()[feed]
+        if isinstance(state.last_error, DoubtedError) or (state.snapshot and state.snapshot.answer.doubt):
             return
     raise AssertionError(f"no shorter answer of {feed.name} is doubted")
