@@ -260,7 +260,7 @@ async def scene(
         for before, after in itertools.pairwise((*hours, hours[-1])):
             clock.now = END - before * 3600
             simulator.faults.clear()
-            if kind is World.HEALTHY:
+            if kind is World.HEALTHY and not readme:
                 simulator.faults["fmv"] = Fault(status=404)
             if sick and before < 2:
                 simulator.faults["images"] = Fault(status=503)
