@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 BY_NAME |= dict.fromkeys(("stats_per_chute", "stats_per_chute_one"), BY_NAME["stats"])
 NOT_RECORDED: dict[str, dict[str, Any]] = {
-    "server_slot": {"maintenance_pending_window_id": None},
     "server_maintenance": {
         "awaiting_replacement": [{"chute_id": "b", "instance_id": "c"}],
         "pending_deadline": None,

@@ -108,9 +108,6 @@ SERVER_MAINTENANCE = Endpoint(
     signed=True,
     purpose="tee",
 )
-SERVER_SLOT = Endpoint(
-    "server_slot", "/servers/{server_id}", d.object_of(r.ServerSlot), "signer", signed=True, purpose="tee"
-)
 HELD_GPUS = Endpoint("held_gpus", "/nodes/", d.HELD_GPUS, query=_DETAILED, max_bytes=8 * MB)
 MINER_GPUS = Endpoint("miner_gpus", "/nodes/", d.HELD_GPUS, "miner", query=_DETAILED, max_bytes=4 * MB)
 PLATFORM_GPUS = Endpoint("platform_gpus", "/nodes/", d.by_model(r.ModelSupply))

@@ -704,17 +704,6 @@ class ServerMaintenance(Record, frozen=True):
     pending_deadline: UnixTime | None = None
 
 
-class ServerSlot(Record, frozen=True):
-    """The window whose upgrade slot a server holds, null without one. Source: ``/servers/{server_id}``."""
-
-    UNUSED: ClassVar = {
-        "duplicate of `/miner/servers/`": "server_id name ip version created_at updated_at",
-        "duplicate of `/servers/maintenance/policy`": "target_version",
-    }
-
-    maintenance_pending_window_id: str | None
-
-
 class MaintenancePolicy(Record, frozen=True):
     """The newest maintenance window and the signing miner's TEE servers. Source: ``/servers/maintenance/policy``.
 

@@ -76,9 +76,9 @@ _ENDPOINTS = [item.name for item in e.ENDPOINTS if item.method == "GET" and item
     cls=Command,
     help=f"""Print the answer of one endpoint as a table or JSON.
 
-    ENDPOINT is one of {", ".join(_ENDPOINTS)}. After chute, write its id and version, and after server_maintenance or
-    server_slot the id of the server. The table has the most useful columns that fit the terminal. --json has all fields
-    that the exporter reads.
+    ENDPOINT is one of {", ".join(_ENDPOINTS)}. After chute, write its id and version, and after server_maintenance the
+    id of the server. The table has the most useful columns that fit the terminal. --json has all fields that the
+    exporter reads.
     """,
 )
 @click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from chutes_exporter.simulator.service import Chute, Instance
-    from chutes_exporter.simulator.world import Miner, Server, World
+    from chutes_exporter.simulator.world import Miner, World
 
 Json = dict[str, Any]
 
@@ -32,7 +32,6 @@ _IMAGES: Final = (
     ("error: step RUN pip install exited with 1", 50.0, math.inf),
 )
 """The status, and hours from the build's start and end to the start of the world."""
-WINDOW_ID: Final = make_uuid("window")
 
 
 class Call(NamedTuple):
@@ -241,7 +240,7 @@ def maintenance(call: Call) -> Json:
     ]
     return {
         "active_window": {
-            "id": WINDOW_ID,
+            "id": make_uuid("window"),
             "target_measurement_version": world.target_version,
             "upgrade_window_start": _iso(opens),
             "upgrade_window_end": _iso(closes),
@@ -255,21 +254,13 @@ def maintenance(call: Call) -> Json:
 
 def server_maintenance(call: Call) -> Json:
     """Return the instances that a server waits for, while its maintenance is pending, and until when it waits."""
-    server = _server(call)
+    server = {server.server_id: server for server in call.signer.servers}[call.path["server_id"]]
     waiting = [
         _fields(one, "chute_id instance_id")
         for one in call.world.instances(call.now, call.signer.hotkey)
         if server.status(call.now) == "pending" and one.active(call.now) and one.gpus[0] in server.gpus
     ]
     return {"awaiting_replacement": waiting, "pending_deadline": _iso(server.upgrade.begins + 3 * HOUR)}
-
-
-def server_slot(call: Call) -> Json:
-    return {"maintenance_pending_window_id": WINDOW_ID if _server(call).status(call.now) != "none" else None}
-
-
-def _server(call: Call) -> Server:
-    return {server.server_id: server for server in call.signer.servers}[call.path["server_id"]]
 
 
 def tee_measurements(call: Call) -> list[Json]:

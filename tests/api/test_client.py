@@ -50,7 +50,6 @@ async def test_only_what_must_be_signed_is_signed(client: ChutesClient, simulato
         e.RELEASE_JOB: {"job_id": job.job_id},
         e.UNIQUE_CHUTE_HISTORY: {"hotkey": HOTKEY},
         e.SERVER_MAINTENANCE: {"server_id": job.miner.servers[0].server_id},
-        e.SERVER_SLOT: {"server_id": job.miner.servers[0].server_id},
     }
     report = {"path": audit(Call(simulator.world, NOON, job.miner, {}, {}))[0]["path"]}
     for endpoint in e.ENDPOINTS:

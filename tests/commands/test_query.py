@@ -16,7 +16,7 @@ from tests.support import HOTKEY, Clock
 if TYPE_CHECKING:
     from pathlib import Path
 
-ABOUT_ONE = {"chute", "server_maintenance", "server_slot"}
+ABOUT_ONE = {"chute", "server_maintenance"}
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ async def test_one_chute_or_server_can_be_asked_for(simulator: Simulator) -> Non
     chute, server = simulator.world.chutes[3], simulator.world.miners[0].servers[0]
     (row,) = await rows_of(simulator, "chute", chute.chute_id, chute.version(simulator.clock()))
     assert row["name"] == chute.name
-    assert len(await rows_of(simulator, "server_slot", server.server_id)) == 1
+    assert len(await rows_of(simulator, "server_maintenance", server.server_id)) == 1
     status, _, errors = await run(simulator, "query", "chute", chute.chute_id, "x")
     assert status == 1
     assert f"404 chute_id='{chute.chute_id}' not found" in errors
