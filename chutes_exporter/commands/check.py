@@ -78,8 +78,15 @@ def check(**flags: Any) -> None:
 async def run_check(settings: Settings, credentials: Credentials) -> Result:
     """Request each feed, and return the results with those about the settings, seats, clock and API."""
     hotkeys = {feed: _hotkeys(feed, settings) for feed in FEEDS if feed is not CHAIN or settings.chain_url is not None}
+    asked = [feed.of(hotkey) for feed, of_feed in hotkeys.items() for hotkey in of_feed]
+
+    async def read(feed: Feed[Any]) -> None:
+        # A contradiction shows only if the answers to compare with have arrived.
+        await asyncio.gather(*(read(other) for other in feed.evidence if other in asked))
+        await exporter.feeds.read(feed, PATIENCE)
+
     async with Exporter(settings) as exporter:
-        await exporter.feeds.read_all([feed.of(one) for feed, of_feed in hotkeys.items() for one in of_feed], PATIENCE)
+        await asyncio.gather(*map(read, asked))
         states, client = exporter.feeds.states(), exporter.client
     lines = [
         *_setting_lines(settings, credentials),

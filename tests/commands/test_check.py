@@ -201,6 +201,12 @@ async def test_each_failure_has_its_own_report_and_an_endpoint_that_is_missing_i
         assert words in screen
 
 
+async def test_a_contradiction_is_noticed_however_slow_the_other_answer_is(simulator: Simulator) -> None:
+    simulator.faults.update(held_gpus=Fault(body=b"{}"), active_instances=Fault(latency=1))
+    status, lines = await check_json(simulator, **MINE)
+    assert (status, lines["held_gpus"]["reason"]) == (3, "the list contradicts another answer")
+
+
 async def test_an_outage_is_reported_once_for_all_endpoints(simulator: Simulator) -> None:
     simulator.faults.update({endpoint.name: Fault(status=502) for endpoint in ENDPOINTS})
     status, screen = await check(simulator, **MINE)

@@ -51,7 +51,8 @@ async def test_every_endpoint_prints_a_table_and_json_of_the_same_rows(simulator
         assert head.split() == ["field", "value"]
         assert [line.split()[0] for line in lines] == [*rows[0]]
     else:
-        assert len(lines) == len(rows)
+        # Without rows, such as of thrash_cooldowns, there is no table.
+        assert (len(lines), bool(head)) == (len(rows), bool(rows))
         assert {*head.split()} <= {column for row in rows for column in row}
 
 
@@ -75,12 +76,6 @@ async def test_private_data_is_that_of_the_selected_miner(simulator: Simulator, 
     assert "servers is about one miner: choose it with --hotkey, and add its hotkey file" in errors
     _, _, errors = await run(simulator, "query", "servers", "--hotkey", other)
     assert f"add its hotkey file with --hotkey-file. There are keys of {HOTKEY}" in errors
-
-
-async def test_an_empty_list_prints_no_table(simulator: Simulator) -> None:
-    simulator.faults["jobs"] = Fault(body=b"")
-    assert await run(simulator, "query", "jobs") == (0, "", "0 rows\n")
-    assert await run(simulator, "query", "jobs", "--json") == (0, "[]\n", "")
 
 
 async def test_each_tee_server_has_the_window_and_without_any_the_window_stands_alone(simulator: Simulator) -> None:
