@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -202,10 +201,10 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
     )
     for verdict, color in (("ok", "green"), ("failed", "red")):
         print_remarks(verdict, [line for line in lines if line.reason and line.verdict == verdict], color)
-    verdicts = Counter(line.verdict for line in lines)
-    if verdicts["failed"]:
-        say(f"{verdicts['failed']} failed.", fg="red")
-    elif verdicts["not known"]:
+    verdicts = [line.verdict for line in lines]
+    if count := verdicts.count("failed"):
+        say(f"{count} failed.", fg="red")
+    elif "not known" in verdicts:
         say("Not everything is known. Nothing that is known failed.", fg="yellow")
     else:
         say("All checks passed.", fg="green")

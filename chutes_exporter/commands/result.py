@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
     from chutes_exporter.page.gaps import NotKnown
 
-NOTHING_TO_DO, ACTION_NEEDED, NOT_KNOWN = 0, 1, 3
-"""The exit status; 2 is that of a wrong command line. 3 means that nothing that is known needs action, but a key or an
-answer is missing or incomplete."""
-
 
 @dataclass(frozen=True)
 class Result:
@@ -37,7 +33,7 @@ class Result:
     needs_action: bool = False
 
     def print(self, *, as_json: bool) -> int:
-        """Print the result with what is not known, and return the exit status."""
+        """Print the result with what is not known. Return the exit status: 1 for action, 3 for gaps, otherwise 0."""
         if as_json:
             not_known = {"all_known": not self.gaps, "not_known": list(map(asdict, self.gaps))}
             click.echo(json.dumps(self.summary | not_known, indent=2))
@@ -46,8 +42,7 @@ class Result:
             if self.gaps:
                 say("Not known", bold=True)
             print_remarks("?", self.gaps, "yellow")
-        otherwise = NOT_KNOWN if self.gaps else NOTHING_TO_DO
-        return ACTION_NEEDED if self.needs_action else otherwise
+        return 1 if self.needs_action else 3 if self.gaps else 0
 
 
 def print_remarks(mark: str, remarks: Iterable[NotKnown], color: str) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from chutes_exporter.commands.result import ACTION_NEEDED, NOTHING_TO_DO
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
 from deploy.chart import render
@@ -52,5 +51,5 @@ async def test_the_rendered_deployment_serves_the_private_data_of_the_key_in_the
             await asyncio.to_thread(podman, "kube", "down", "--force", str(path))
     assert {dict(labels)["hotkey"] for series, labels in page if series == "chutes_gpu_in_use"} == {HOTKEY}
     assert "All checks passed." in check.stdout
-    assert status.returncode in (NOTHING_TO_DO, ACTION_NEEDED)
+    assert status.returncode in (0, 1)
     assert HOTKEY in status.stdout
