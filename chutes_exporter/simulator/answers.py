@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bittensor_core import encode_ss58
 from starlette.exceptions import HTTPException
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
     from chutes_exporter.simulator.world import Miner, World
 
 Json = dict[str, Any]
-
-_IMAGES: Final = (
-    ("built and pushed", 30.0, 29.8),
-    ("building", 0.1, math.inf),
-    ("pending build", math.inf, math.inf),
-    ("error: step RUN pip install exited with 1", 50.0, math.inf),
-)
-"""The status, and hours from the build's start and end to the start of the world."""
 
 
 class Call(NamedTuple):
@@ -87,8 +79,9 @@ def chutes(call: Call) -> Iterator[Json]:
         age = call.world.bounty_age(one, call.now)
         factors = one.factors(call.now, age)
         draw = make_random(one.seed, "settings")
-        names = "chute_id name slug version public tee disabled max_instances preemptible=public"
-        yield _fields(one, names, call.now) | {
+        yield _fields(
+            one, "chute_id name slug version public tee disabled max_instances preemptible=public", call.now
+        ) | {
             "readme": f"# {one.chute_id}\n" * (call.world.size.source_bytes // (len(one.chute_id) + 3)),
             "standard_template": draw.choice(("vllm", "diffusion", "tei", "embedding", None)),
             "node_selector": {
@@ -117,7 +110,14 @@ def chute(call: Call) -> Json:
 
 def images(call: Call) -> Iterator[Json]:
     start = call.world.start
-    for number, (status, started_before, ended_before) in enumerate(_IMAGES):
+    # The hours from the build's start and end to the start of the world.
+    builds = (
+        ("built and pushed", 30.0, 29.8),
+        ("building", 0.1, math.inf),
+        ("pending build", math.inf, math.inf),
+        ("error: step RUN pip install exited with 1", 50.0, math.inf),
+    )
+    for number, (status, started_before, ended_before) in enumerate(builds):
         yield {
             "image_id": make_uuid("image", number),
             "name": "sglang",
@@ -260,7 +260,7 @@ def server_maintenance(call: Call) -> Json:
         for one in call.world.instances(call.now, call.signer.hotkey)
         if server.status(call.now) == "pending" and one.active(call.now) and one.gpus[0] in server.gpus
     ]
-    return {"awaiting_replacement": waiting, "pending_deadline": _iso(server.upgrade.begins + 3 * HOUR)}
+    return {"awaiting_replacement": waiting, "pending_deadline": _iso(server.upgrade[0] + 3 * HOUR)}
 
 
 def tee_measurements(call: Call) -> list[Json]:
@@ -303,15 +303,15 @@ miner_gpus = held_gpus
 
 
 def instances(call: Call) -> Iterator[Json]:
-    now = call.now
-    for one in call.world.instances(now, call.signer.hotkey):
+    for one in call.world.instances(call.now, call.signer.hotkey):
         yield {
-            **_fields(one, "instance_id chute_id version hourly_rate active bounty=has_bounty created_at", now),
-            **_fields(one, "activated_at last_verified_at=verified_at compute_multiplier=multiplier", now),
+            **_fields(one, "instance_id chute_id version hourly_rate active bounty=has_bounty", call.now),
+            **_fields(one, "created_at activated_at last_verified_at=verified_at", call.now),
             "config_id": make_uuid("config", one.instance_id),
-            "verified": one.verified_at <= now,
+            "verified": one.verified_at <= call.now,
             "chutes_version": _library(one.chute),
-            **_billing(one, now),
+            "compute_multiplier": one.multiplier(call.now),
+            **_billing(one, call.now),
         }
 
 
@@ -398,18 +398,18 @@ def release_job(call: Call) -> None:
 
 
 def thrash_cooldowns(_: Call) -> list[Json]:
-    # The service removed the rule in May 2026.
-    return []
+    return []  # the service removed the rule in May 2026
 
 
 def stats(call: Call) -> Json:
     """Return the stats of all miners or one, in total or by chute. Miners without compute units have no record."""
     hotkey, per_chute = call.query.get("miner_hotkey"), call.query.get("per_chute") == "true"
+    at = last_run(call.now, service.CACHE_PERIOD)
     return {
         window: {
             "instance_stats": [
                 {"miner_hotkey": miner, **({"chute_id": chute_id} if per_chute else {}), **entry}
-                for (miner, chute_id), entry in call.world.work(call.now, seconds, per_chute=per_chute).items()
+                for (miner, chute_id), entry in call.world.work(at, seconds, per_chute=per_chute).items()
                 if entry["compute_units"] > 0 and hotkey in (None, miner)
             ]
         }
@@ -419,8 +419,9 @@ def stats(call: Call) -> Json:
 
 def scores(call: Call) -> Json:
     names = ("total_instances", "bounty_score", "instance_seconds", "instance_compute_units")
-    raw = {key: dict(zip(names, entry.values(), strict=True)) for key, entry in call.world.scored(call.now).items()}
-    return {"raw_values": raw, "final_scores": call.world.shares(call.now)}
+    shares, work = call.world.shares(call.now), call.world.work(last_run(call.now, service.CACHE_PERIOD), DAY)
+    raw = {hotkey: dict(zip(names, work[hotkey, ""].values(), strict=True)) for hotkey in shares}
+    return {"raw_values": raw, "final_scores": shares}
 
 
 def unique_chute_history(call: Call) -> list[Json]:

@@ -7,6 +7,7 @@ import email.utils
 import json
 import time
 from collections import Counter, deque
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -34,11 +35,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
 
     from chutes_exporter.simulator.world import Miner
-
-_CHAIN_PATH: Final = "/chain"
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,10 @@ def parse_fault(text: str) -> tuple[str, Fault]:
     try:
         return name, kinds[kind](value)
     except (KeyError, ValueError):
-        examples = (
-            "scores=status:503, metrics=latency:5, chutes=cut:1000, chutes=records:25, metagraph=empty, stats=garbage"
-        )
-        raise ValueError(f"{text!r} is invalid: write for example {examples}") from None
+        raise ValueError(
+            f"{text!r} is invalid: write for example scores=status:503, metrics=latency:5, chutes=cut:1000, "
+            "chutes=records:25, metagraph=empty, stats=garbage"
+        ) from None
 
 
 class ReceivedRequest(NamedTuple):
@@ -95,7 +93,7 @@ class ReceivedRequest(NamedTuple):
     status: int
 
 
-class Simulator:
+class Simulator(AsyncExitStack):
     """A simulated API on a socket, by default a free port of this machine. It is an asynchronous context manager.
 
     Attributes:
@@ -110,6 +108,7 @@ class Simulator:
     def __init__(
         self, world: World | None = None, *, clock: Callable[[], float] = time.time, listen: Address | None = None
     ) -> None:
+        super().__init__()
         self.world = world or World(start=clock())
         self.clock = clock
         self.faults: dict[str, Fault] = {}
@@ -118,11 +117,11 @@ class Simulator:
         self._socket = open_socket(listen or Address("127.0.0.1", 0), "--simulator.listen-address")
         address = bound_address(self._socket)
         self.url = f"http://{address if address.host else f'127.0.0.1:{address.port}'}"
-        self.chain_url = f"{self.url}{_CHAIN_PATH}"
+        self.chain_url = f"{self.url}/chain"
         self._blocks: LRUCache[str, chain.Block] = LRUCache(16)
         self.app = Starlette(
             routes=[
-                Route(endpoint.path or _CHAIN_PATH, partial(self._answer, endpoint), methods=[endpoint.method])
+                Route(endpoint.path or "/chain", partial(self._answer, endpoint), methods=[endpoint.method])
                 for endpoint in (*ENDPOINTS, CHAIN)
                 # Their path is that of HELD_GPUS.
                 if endpoint not in (MINER_GPUS, PLATFORM_GPUS)
@@ -131,12 +130,8 @@ class Simulator:
 
     async def __aenter__(self) -> Self:
         # Responses have the date of the simulated clock. The short grace period ends requests delayed by a fault.
-        self._serving = serving(self.app, [self._socket], date_header=False, grace=1)
-        await self._serving.__aenter__()
+        await self.enter_async_context(serving(self.app, [self._socket], date_header=False, grace=1))
         return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._serving.__aexit__(None, None, None)
 
     async def _answer(self, endpoint: Endpoint[Any], request: Request) -> Response:
         """Answer and note a request to an endpoint, and apply its fault."""
@@ -144,11 +139,10 @@ class Simulator:
         if endpoint is HELD_GPUS:
             # Three endpoints have this path.
             endpoint = MINER_GPUS if "hotkey" in query else HELD_GPUS if "detailed" in query else PLATFORM_GPUS
-        name = endpoint.name
-        self.in_flight[name] += 1
-        fault = self.faults.get(name, Fault())
+        self.in_flight[endpoint.name] += 1
+        fault = self.faults.get(endpoint.name, Fault())
         if fault.once:
-            del self.faults[name]
+            del self.faults[endpoint.name]
         try:
             await asyncio.sleep(fault.latency)
             response = await self._respond(request, endpoint, fault)
@@ -158,11 +152,14 @@ class Simulator:
         except HTTPException as error:
             response = JSONResponse({"detail": error.detail}, status_code=error.status_code)
         finally:
-            self.in_flight[name] -= 1
-        signed = "x-chutes-signature" in headers
-        self.requests.append(ReceivedRequest(name, headers.get("x-chutes-hotkey"), signed, response.status_code))
+            self.in_flight[endpoint.name] -= 1
+        asker = headers.get("x-chutes-hotkey"), "x-chutes-signature" in headers
+        self.requests.append(ReceivedRequest(endpoint.name, *asker, response.status_code))
         response.headers.update({**fault.headers, "date": email.utils.formatdate(self.clock(), usegmt=True)})
-        return response if fault.cut_after is None else _CutResponse(response, fault.cut_after)
+        if fault.cut_after is not None:
+            # With the length of the whole body, so that the server closes the connection.
+            return Response(response.body[: fault.cut_after], response.status_code, response.headers)
+        return response
 
     async def _respond(self, request: Request, endpoint: Endpoint[Any], fault: Fault) -> Response:
         """Return the answer of the world, or of the fault. An HTTPException is an answer with its status."""
@@ -201,14 +198,3 @@ class Simulator:
         if hotkey not in self.world.by_hotkey:
             raise HTTPException(401, "Hotkey is not registered on netuid 64")
         return self.world.by_hotkey[hotkey]
-
-
-class _CutResponse(Response):
-    """Sends the start of a body. Its last part never follows, so the server closes the connection."""
-
-    def __init__(self, whole: Response, size: int) -> None:
-        super().__init__(whole.body[:size], whole.status_code, whole.headers)
-
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})

@@ -51,38 +51,32 @@ def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -
     return {"jsonrpc": "2.0", "id": call["id"], "result": result}
 
 
-def block_number(world: World, now: float) -> int:
-    return _START + int((now - world.start) // _BLOCK_SECONDS)
-
-
 def make_block(world: World, now: float) -> Block:
-    """Return the newest block of a world."""
-    values = _values(world, now)
-    # A value that is the default is null.
-    storage = {item.key: _text(item, values[name]) for name, item in s.ITEMS.items() if values[name] != item.default}
-    for uid, miner in enumerate(world.miners):
-        storage[s.HOTKEY.of_uid(uid).key] = _text(s.HOTKEY, miner.hotkey)
-        storage[s.REGISTERED.of_uid(uid).key] = _text(s.REGISTERED, block_number(world, miner.registered_at))
-    return Block("0x" + hashlib.sha256(f"{world.start}/{values['block']}".encode()).hexdigest(), storage)
+    """Return the newest block of a world. A value that is the default is null."""
+    subnet = _subnet(world, now)
+    values = {item: getattr(subnet.state, name) for name, item in s.ITEMS.items()}
+    for uid, (hotkey, registered) in enumerate(zip(subnet.hotkeys, subnet.registered, strict=True)):
+        values |= {s.HOTKEY.of_uid(uid): hotkey, s.REGISTERED.of_uid(uid): registered}
+    storage = {item.key: _text(item, value) for item, value in values.items() if value != item.default}
+    return Block("0x" + hashlib.sha256(f"{world.start}/{subnet.state.block}".encode()).hexdigest(), storage)
 
 
 def next_seat(world: World, now: float) -> int:
     """Return the UID of the seat that a registration takes. In a simulated world, none is refused."""
-    hotkeys = [miner.hotkey for miner in world.miners]
-    registered = [block_number(world, miner.registered_at) for miner in world.miners]
-    subnet = s.Subnet(s.State(**_values(world, now)), hotkeys, registered, [], None, None)
-    return next(uid for uid, seat in enumerate(subnet.seats) if seat.registrations_before_loss == 0)
+    return next(uid for uid, seat in enumerate(_subnet(world, now).seats) if seat.registrations_before_loss == 0)
 
 
-def _values(world: World, now: float) -> dict[str, Any]:
-    """Return the values of the newest block by attribute of State. Miners share all emission by their incentive."""
-    by_hotkey, block, seats = world.incentives(now), block_number(world, now), len(world.miners)
+def _subnet(world: World, now: float) -> s.Subnet:
+    """Return the subnet in the newest block. Miners share all emission by their incentive."""
+    genesis, seats, by_hotkey = world.start - _BLOCK_SECONDS * _START, len(world.miners), world.incentives(now)
+    times = (now, *(miner.registered_at for miner in world.miners))
+    block, *registered = (int((time - genesis) // _BLOCK_SECONDS) for time in times)
     incentive = tuple(by_hotkey.get(miner.hotkey, 0) for miner in world.miners)
     # The epoch of a block has been paid in the block before.
     epoch = (block - 1) // _TEMPO * _TEMPO
-    return {name: item.default for name, item in s.ITEMS.items()} | {
+    values = {name: item.default for name, item in s.ITEMS.items()} | {
         "block": block,
-        "milliseconds": int(1000 * (world.start + _BLOCK_SECONDS * (block - _START))),
+        "milliseconds": int(1000 * (genesis + _BLOCK_SECONDS * block)),
         "seats": seats,
         "max_seats": seats,
         "immunity_period": 7200,
@@ -97,6 +91,8 @@ def _values(world: World, now: float) -> dict[str, Any]:
         "pending_miners": _ALPHA_PER_BLOCK * (block - epoch),
         "registration_cost": 412_907_331,
     }
+    hotkeys = [miner.hotkey for miner in world.miners]
+    return s.Subnet(s.State(**values), hotkeys, registered, [], None, None)
 
 
 def _text(item: s.Item, value: Any) -> str:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.duration import DAY, HOUR, MINUTE
-from chutes_exporter.simulator.service import End, Instance, make_random, make_uuid
-from chutes_exporter.simulator.world import LONGEST_START, Size, Upgrade, World
+from chutes_exporter.simulator.service import End, make_random
+from chutes_exporter.simulator.world import Size, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,27 +40,18 @@ _FLEET: Final = (
 class DemoWorld(World):
     """A world whose first miner is in the middle of the ranking. All its GPUs earn, except for its troubles."""
 
-    # The window ends 6 hours after the start.
-    window_opened = 4 * DAY - 6 * HOUR
+    window_opened = 4 * DAY - 6 * HOUR  # so that it ends 6 hours after the start
     first_job_miner = 1
 
     def __init__(
-        self,
-        *,
-        seed: int = 75,
-        start: float,
-        troubles: Sequence[str] = DEFAULT_TROUBLES,
-        size: Size | None = None,
+        self, *, seed: int = 75, start: float, troubles: Sequence[str] = DEFAULT_TROUBLES, size: Size | None = None
     ) -> None:
-        self._is_blacklisted = "blacklisted" in troubles
         self._fleet = [(model, count, trouble if trouble in troubles else "") for model, count, trouble in _FLEET]
         servers = len(_FLEET) - ("idle" not in troubles)
         super().__init__(seed=seed, start=start, size=replace(size or Size(), servers=servers))
         # Without a score, it would lose its seat within three days.
         self.miners[0].registered_at = start - 16 * DAY
-
-    def blacklist_reason(self, uid: int) -> str | None:
-        return "Spoofed GPUs" if uid == 0 and self._is_blacklisted else super().blacklist_reason(uid)
+        self.miners[0].blacklist_reason = "Spoofed GPUs" if "blacklisted" in troubles else None
 
     def make_server(self, uid: int, index: int) -> Server:
         """Make a server, for the first miner the one of the fleet with its trouble."""
@@ -68,15 +59,14 @@ class DemoWorld(World):
             return super().make_server(uid, index)
         model, count, trouble = self._fleet[index]
         is_tee = model != "4090"
-        is_new = is_tee and trouble in ("crash-loop", "idle")
-        created = self.start - (3 * HOUR if is_new else (30 - index) * DAY)
-        error = None if is_tee else self.gpu_errors[0]
+        created = self.start - (3 * HOUR if is_tee and trouble in ("crash-loop", "idle") else (30 - index) * DAY)
+        errors = [None if is_tee else self.gpu_errors[0]] * count
         version = self.target_version if is_tee else None
         if trouble == "upgrade":
             # The second has not come back.
             version = "1.3.1" if index == 3 else "1.3.0"
-        server = self.build_server(uid, index, model, [error] * count, created, version)
-        return replace(server, upgrade=Upgrade(self.start - 4 * HOUR)) if version == "1.3.1" else server
+        server = self.build_server(uid, index, model, errors, created, version)
+        return replace(server, upgrade=(self.start - 4 * HOUR, math.inf)) if version == "1.3.1" else server
 
     def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
         """Yield lives like World. On the first miner's servers, they are steady or follow the server's trouble."""
@@ -87,12 +77,12 @@ class DemoWorld(World):
         now, (*_, trouble) = self.start, self._fleet[int(server.name.rpartition("-")[2])]
         if trouble == "idle":
             return
-        draw = self._random("steady", server.server_id)
+        draw = make_random(self._seed, "steady", server.server_id)
         for number, slot in enumerate(self._slots(miner, server)):
             if trouble == "crash-loop" and not number:
                 # It is never verified, and purged after the start.
                 purged = now + 40 * MINUTE
-                yield self._steady(slot, purged - LONGEST_START, math.inf, math.inf, purged, End.PURGED)
+                yield self._steady(slot, purged - 3.5 * HOUR, math.inf, math.inf, purged, End.PURGED)
             elif trouble == "crash-loop":
                 # For three days, one fails 20 minutes after its creation, and the next comes 5 minutes later.
                 for minute in range(5, 3 * 24 * 60, 25):
@@ -110,6 +100,4 @@ class DemoWorld(World):
 
     def _steady(self, slot: Slot, created: float, *times: Any) -> Iterator[float]:
         chute = make_random(slot.seed).choice(slot.chutes)
-        return self._staged(
-            slot, Instance(make_uuid(slot.seed, created), slot.hotkey, chute, slot.gpus, created, *times)
-        )
+        return self._staged(slot.launch(created, chute, created, *times))

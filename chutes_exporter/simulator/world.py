@@ -13,7 +13,7 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from bittensor_core import encode_ss58
 
@@ -26,18 +26,13 @@ from chutes_exporter.simulator.service import Chute, End, Gpu, Instance, last_ru
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator, Sequence
-    from typing import Final
 
 TEST_SEED: Final = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
 """The invented seed of the first miner. It has no value."""
-LONGEST_START: Final = 3.5 * HOUR
-"""Instances that are not active so long after their creation are purged."""
-LONGEST_INACTIVE: Final = 3 * HOUR
-"""Instances that are not active so long after their verification are purged."""
-_JOB_PERIOD: Final = 20 * MINUTE
-"""Seconds between two new jobs."""
 _OLD_MODELS: Final = ("4090", "a100")
 """Models of the servers and chutes without TEE."""
+Work = dict[tuple[str, str], dict[str, float]]
+"""The values of the API's stats, by hotkey and chute id (empty unless per chute)."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +48,9 @@ class Size:
     """Size of the readme of each chute."""
 
 
-class Upgrade(NamedTuple):
-    """The time in which a server has an upgrade slot."""
-
-    begins: float
-    ends: float = math.inf
-
-
-NO_UPGRADE: Final = Upgrade(math.inf)
-
-
 @dataclass(frozen=True)
 class Server:
-    """A machine of a miner. In its upgrade slot, maintenance is pending at first. It has the new version afterwards."""
+    """A machine of a miner. During its upgrade, maintenance is pending at first. Then it has the new version."""
 
     server_id: str
     name: str
@@ -75,17 +60,18 @@ class Server:
     created_at: float
     updated_at: float | None
     gpus: tuple[Gpu, ...]
-    upgrade: Upgrade = NO_UPGRADE
+    upgrade: tuple[float, float] = (math.inf, math.inf)
     pending_for: float = 0.0
 
     def status(self, now: float) -> str:
         """Return the status of its maintenance. It has an upgrade slot unless this is none."""
-        if not self.upgrade.begins <= now < self.upgrade.ends:
+        begins, ends = self.upgrade
+        if not begins <= now < ends:
             return "none"
-        return "pending" if now < self.upgrade.begins + self.pending_for else "maintenance"
+        return "pending" if now < begins + self.pending_for else "maintenance"
 
     def version_at(self, now: float) -> str | None:
-        return World.target_version if self.upgrade.ends <= now else self.version
+        return World.target_version if self.upgrade[1] <= now else self.version
 
 
 @dataclass(eq=False)
@@ -127,10 +113,7 @@ class Job:
 
 
 class Slot(NamedTuple):
-    """A group of GPUs that runs one instance after another, each of a chute that uses the whole group.
-
-    Its outages are starts and ends of times without an instance, and why an instance ends by each.
-    """
+    """A group of GPUs that runs one instance after another. None runs in its outages, which end it for a reason."""
 
     seed: str
     hotkey: str
@@ -139,11 +122,13 @@ class Slot(NamedTuple):
     begins_at: float
     outages: tuple[tuple[float, float, End], ...]
 
-    def limit(self, instance: Instance) -> None:
-        """Let outages end an instance."""
+    def launch(self, name: object, chute: Chute, *times: Any) -> Instance:
+        """Launch an instance. Outages end it."""
+        instance = Instance(make_uuid(self.seed, name), self.hotkey, chute, self.gpus, *times)
         for begins, _, end in self.outages:
             if instance.created_at < begins:
                 instance.cut(begins, end)
+        return instance
 
 
 class World:
@@ -159,9 +144,8 @@ class World:
     )
     gpu_errors: ClassVar[Sequence[str]] = ("GraVal challenge timed out", "Device memory is 23.6 GiB, expected 24.0 GiB")
     accepted_versions: ClassVar[tuple[str, ...]] = ("1.3.1", "1.4.0")
-    """The versions that TEE servers can boot with."""
+    """The versions that TEE servers can boot with. In the maintenance window, they are upgraded to the last."""
     target_version: ClassVar[str] = accepted_versions[-1]
-    """The version that the servers are upgraded to in the maintenance window."""
     first_job_miner: ClassVar[int] = 0
     """The first miner that tries jobs."""
     window_opened: ClassVar[float] = 15 * HOUR
@@ -174,7 +158,7 @@ class World:
         # The only maintenance window.
         self.window = start - self.window_opened, start - self.window_opened + 4 * DAY
         self._seed = seed
-        self._work = lru_cache(64)(self._compute)
+        self.work = lru_cache(64)(self._work)
         self._events: list[tuple[float, int, Iterator[float]]] = []
         self._order = itertools.count()
         self._instances: defaultdict[str, list[Instance]] = defaultdict(list)
@@ -188,14 +172,10 @@ class World:
                     self._continue(life)
         self._continue(self._registrations())
 
-    def _random(self, *parts: object) -> random.Random:
-        return make_random(self._seed, *parts)
-
     def make_chute(self, index: int) -> Chute:
         """Make a chute. Of 40, 35 are private and one has no TEE. A few need dear GPUs, or more than one."""
-        draw = self._random("chute", index)
-        stem = self.chute_names[index % len(self.chute_names)]
-        repeat = index // len(self.chute_names)
+        draw = make_random(self._seed, "chute", index)
+        repeat, name = divmod(index, len(self.chute_names))
         has_tee = index % 40 != 5
         is_public = index % 10 == 2 or not has_tee
         gpu_count = draw.choice((1, 1, 1, 2, 4)) if is_public and has_tee else 1
@@ -209,7 +189,7 @@ class World:
             models = _OLD_MODELS
         return Chute(
             chute_id=make_uuid(self._seed, "chute", index),
-            name=f"{stem}-v{repeat}" if repeat else stem,
+            name=self.chute_names[name] + (f"-v{repeat}" if repeat else ""),
             slug=f"chutes-{index}",
             seed=f"{self._seed}/chute/{index}",
             gpu_count=gpu_count,
@@ -232,7 +212,7 @@ class World:
 
     def _miner(self, uid: int) -> Miner:
         """Make the miner of a seat at the start. Three miners share a coldkey. Only active ones have servers."""
-        draw = self._random("miner", uid)
+        draw = make_random(self._seed, "miner", uid)
         seed = hashlib.sha256(f"{self._seed}/hotkey/{uid}".encode()).hexdigest() if uid else TEST_SEED
         active = uid < self.size.active_miners
         count = self.size.servers if uid == 0 else draw.randint(1, max(1, self.size.other_servers))
@@ -253,12 +233,10 @@ class World:
             number = next(numbers)
             yield (now := self.start + (0.75 + number) * 512 * HOUR / len(self.miners))
             uid = next_seat(self, now)
-            hotkey, coldkey = (
-                hashlib.sha256(f"{self._seed}/{kind} of newcomer/{number}".encode()) for kind in ("hotkey", "coldkey")
-            )
-            key = Hotkey.from_seed(hotkey.hexdigest(), source="simulator")
+            seed = hashlib.sha256(f"{self._seed}/newcomer/{number}".encode())
             del self.by_hotkey[self.miners[uid].hotkey]
-            miner = Miner(uid, key, encode_ss58(coldkey.digest()), None, now, 0.0, ())
+            key = Hotkey.from_seed(seed.hexdigest(), source="simulator")
+            miner = Miner(uid, key, encode_ss58(seed.digest()), None, now, 0.0, ())
             self.miners[uid] = self.by_hotkey[miner.hotkey] = miner
 
     def _servers(self, uid: int, count: int) -> tuple[Server, ...]:
@@ -267,7 +245,7 @@ class World:
 
     def make_server(self, uid: int, index: int) -> Server:
         """Make a server. One in seven is old and has no TEE, and some GPUs of these are unverified."""
-        draw = self._random("server", uid, index)
+        draw = make_random(self._seed, "server", uid, index)
         is_tee = index % 7 != 4
         model = draw.choice(("pro_6000",) * 18 + ("h200", "b200")) if is_tee else draw.choice(_OLD_MODELS)
         created = self.start - draw.uniform(9, 60) * DAY
@@ -279,7 +257,7 @@ class World:
         version = draw.choice(("1.3.1",) * 5 + ("1.3.0",)) if is_tee else None
         gpus = range(draw.choice((4, 8, 8)) if is_tee else 2)
         errors = [error if not is_tee and draw.random() < 0.4 else None for _ in gpus]
-        upgrade = Upgrade(upgraded, upgraded + draw.uniform(0.05, 0.2) * turn) if is_upgraded else NO_UPGRADE
+        upgrade = (upgraded, upgraded + draw.uniform(0.05, 0.2) * turn) if is_upgraded else (math.inf, math.inf)
         server = self.build_server(uid, index, model, errors, created, version)
         return replace(server, updated_at=created + DAY if is_tee else None, upgrade=upgrade)
 
@@ -308,7 +286,7 @@ class World:
 
     def _slots(self, miner: Miner, server: Server) -> Iterator[Slot]:
         """Divide the verified GPUs of a server into groups, until no chute of the server fits the rest."""
-        draw = self._random("slots", server.server_id)
+        draw = make_random(self._seed, "slots", server.server_id)
         gpus = [gpu for gpu in server.gpus if gpu.verified_at is not None]
         models = {gpu.gpu_identifier for gpu in gpus}
         chutes = [
@@ -391,10 +369,9 @@ class World:
         if (time := next(life, math.inf)) < math.inf:
             heapq.heappush(self._events, (time, next(self._order), life))
 
-    def _staged(self, slot: Slot, instance: Instance) -> Iterator[float]:
+    def _staged(self, instance: Instance) -> Iterator[float]:
         """Run one instance whose times are known. It is a life: it yields the time at which it continues."""
         yield instance.created_at
-        slot.limit(instance)
         self.add(instance)
 
     def _life(self, slot: Slot) -> Iterator[float]:
@@ -411,8 +388,8 @@ class World:
             if chute is None:
                 now += draw.uniform(5, 90) * MINUTE
                 continue
-            instance = Instance(make_uuid(slot.seed, next(ids)), slot.hotkey, chute, slot.gpus, now)
-            activation = _choose_times(slot, instance, draw)
+            instance = slot.launch(next(ids), chute, now)
+            activation = _choose_times(instance, draw)
             self.add(instance)
             if activation < math.inf:
                 yield activation
@@ -423,14 +400,8 @@ class World:
             # One pause in five takes hours.
             now = instance.ended_at + (draw.expovariate(1 / (5 * HOUR)) if draw.random() < 0.2 else pause)
 
-    def work(self, now: float, seconds: float, *, per_chute: bool = False) -> dict[tuple[str, str], dict[str, float]]:
-        """Return what the instances that count did, by hotkey and chute id (empty unless per chute).
-
-        The window of some seconds ended at the last refresh of the service's cache.
-        """
-        return self._work(last_run(now, service.CACHE_PERIOD), seconds, per_chute)
-
-    def _compute(self, until: float, seconds: float, per_chute: bool) -> dict[tuple[str, str], dict[str, float]]:  # noqa: FBT001
+    def _work(self, until: float, seconds: float, *, per_chute: bool = False) -> Work:
+        """Return what the instances that count at the end of a window did in it."""
         begins = until - seconds
         groups: defaultdict[tuple[str, str], list[Instance]] = defaultdict(list)
         for one in self.all_instances(until):
@@ -446,13 +417,11 @@ class World:
             for name, group in groups.items()
         }
 
-    def scored(self, now: float) -> dict[str, dict[str, float]]:
-        """Return the compute of the past day of each miner that has a seat and is not blacklisted."""
-        seats = {miner.hotkey for miner in self.miners if not miner.blacklist_reason}
-        return {hotkey: entry for (hotkey, _), entry in self.work(now, DAY).items() if hotkey in seats}
-
     def shares(self, now: float) -> dict[str, float]:
-        units = {hotkey: entry["compute_units"] for hotkey, entry in self.scored(now).items()}
+        """Return the share of the past day's compute of each miner that has a seat and is not blacklisted."""
+        seats = {miner.hotkey for miner in self.miners if not miner.blacklist_reason}
+        work = self.work(last_run(now, service.CACHE_PERIOD), DAY).items()
+        units = {hotkey: entry["compute_units"] for (hotkey, _), entry in work if hotkey in seats}
         total = math.fsum(units.values())
         return {hotkey: share / total for hotkey, share in units.items()}
 
@@ -464,10 +433,10 @@ class World:
     def jobs(self, now: float) -> list[Job]:
         """Return the jobs that the API lists: waiting, stuck and finished ones, but not running ones."""
         miners = [miner for miner in self.miners if miner.servers][self.first_job_miner :] or self.miners
-        jobs = []
-        for number in range(math.ceil((self.start - 3 * DAY) / _JOB_PERIOD), int(now // _JOB_PERIOD) + 1):
-            draw, job_id = self._random("job", number), make_uuid(self._seed, "job", number)
-            created = number * _JOB_PERIOD
+        jobs, period = [], 20 * MINUTE
+        for number in range(math.ceil((self.start - 3 * DAY) / period), int(now // period) + 1):
+            draw, job_id = make_random(self._seed, "job", number), make_uuid(self._seed, "job", number)
+            created = number * period
             claimed = created + draw.uniform(2 * MINUTE, 3 * HOUR)
             over = claimed + draw.uniform(5 * MINUTE, 6 * HOUR)
             tried = draw.sample(miners, min(draw.randint(1, 4), len(miners)))
@@ -485,7 +454,7 @@ class World:
         return jobs
 
 
-def _choose_times(slot: Slot, instance: Instance, draw: random.Random) -> float:
+def _choose_times(instance: Instance, draw: random.Random) -> float:
     """Choose when an instance is verified and ended, and why it ends. Return its activation, infinite if it fails."""
     created, chute = instance.created_at, instance.chute
     verified = created + draw.uniform(1, 5) * MINUTE
@@ -493,11 +462,11 @@ def _choose_times(slot: Slot, instance: Instance, draw: random.Random) -> float:
     if fate >= 0.02:
         instance.verified_at = verified
     if fate < 0.04:
-        purged = min(created + LONGEST_START, instance.verified_at + LONGEST_INACTIVE)
+        # The longest times that the service waits for an activation.
+        purged = min(created + 3.5 * HOUR, instance.verified_at + 3 * HOUR)
         instance.cut(last_run(purged, service.SOFT_PERIOD) + service.SOFT_PERIOD, End.PURGED)
         instance.cut(created + draw.uniform(0.4, 5) * HOUR, End.MINER)
     now = verified + draw.uniform(2, 40) * MINUTE
-    slot.limit(instance)
     if fate < 0.04 or now >= instance.ended_at:
         return math.inf
     if draw.random() < 0.05:

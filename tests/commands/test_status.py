@@ -13,7 +13,6 @@ import pytest
 
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.answers import Call, maintenance
-from chutes_exporter.simulator.world import Upgrade
 from tests.commands.support import MINE, another_key, run
 from tests.simulator.farm import L40S, Farm, Machine
 from tests.support import HOTKEY
@@ -128,7 +127,7 @@ async def test_actions_are_numbered_by_cost_and_have_a_command(quiet: Simulator,
 
 def _upgrade(farm: Farm, *, pending_for: float, now: float, index: int = 1) -> None:
     miner = farm.miners[0]
-    upgraded = replace(miner.servers[index], upgrade=Upgrade(now - 3600, now + 9 * 3600), pending_for=pending_for)
+    upgraded = replace(miner.servers[index], upgrade=(now - 3600, now + 9 * 3600), pending_for=pending_for)
     miner.servers = tuple(upgraded if one is miner.servers[index] else one for one in miner.servers)
 
 

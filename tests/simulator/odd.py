@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.simulator import World
 from chutes_exporter.simulator.service import End, Instance, make_uuid
-from chutes_exporter.simulator.world import LONGEST_INACTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +81,6 @@ class OddWorld(World):
         """Let an instance exist at the start, and in the hour after it."""
         created = self.start - age
         is_limited = not active_for or disabled_for
-        yield created
         instance = Instance(
             instance_id=make_uuid("staged", gpu.uuid),
             hotkey=hotkey,
@@ -91,8 +89,8 @@ class OddWorld(World):
             created_at=created,
             verified_at=created + 150,
             activated_at=self.start - active_for if active_for else math.inf,
-            ended_at=created + 150 + LONGEST_INACTIVE if is_limited else self.start + DAY,
+            ended_at=created + 150 + 3 * HOUR if is_limited else self.start + DAY,
             end=End.PURGED if is_limited else End.SCALED_DOWN,
             disabled_at=self.start - disabled_for if disabled_for else math.inf,
         )
-        self.add(instance)
+        return self._staged(instance)
