@@ -25,7 +25,6 @@ from chutes_exporter.api.decoding import StreamShape, Tally, encode, inflated, m
 from chutes_exporter.api.errors import ApiError, scrub
 from chutes_exporter.api.exchanges import ExchangeCounters
 from chutes_exporter.api.fields import CHECKED_EVERY, FieldCheck
-from chutes_exporter.duration import human_duration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -213,7 +212,7 @@ class ChutesClient:
                         self.clock_offset = self._clock() - (date + 0.5)
                         self.clock_checked_at = time.monotonic()
                     if response.status_code != httpx.codes.OK:
-                        raise await self._refusal(response)
+                        raise await _refusal(response)
                     return await self._read(endpoint, _received(response, tally), tally)
         except (TimeoutError, httpx.TimeoutException):
             raise errors.TimedOutError("no complete answer in time") from None
@@ -253,37 +252,28 @@ class ChutesClient:
         async with self._decoding:
             return await asyncio.to_thread(_decode, endpoint, endpoint.shape, body, tally)
 
-    async def _refusal(self, response: httpx.Response) -> ApiError:
-        """Return the error that an unsuccessful response means."""
-        status = response.status_code
-        detail = await _error_detail(response)
-        offset = self.clock_offset or 0.0
-        # Some servers send a date instead of seconds, which is ignored. Nine digits are enough.
-        wait = response.headers.get("retry-after", "")
-        kind, advice = _ERRORS.get(status, errors.UnexpectedStatusError), None
-        if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-            kind = errors.UnavailableError
-        elif response.has_redirect_location:
-            kind, detail = errors.RedirectedError, "redirect, not followed"
-        elif kind is errors.SignatureRefusedError and "not registered" in detail.lower():
-            kind = errors.NotRegisteredError
-        elif kind is errors.SignatureRefusedError and abs(offset) > NONCE_TOLERANCE:
-            advice = (
-                f"The local clock is {human_duration(offset)} {'ahead of' if offset > 0 else 'behind'} the API's: "
-                "set the local clock (NTP). The API refuses signatures that differ by more than 10 minutes."
-            )
-        return kind(
-            f"{status} {detail}".strip(),
-            status=status,
-            advice=advice,
-            retry_after=float(wait[:9]) if wait.isascii() and wait.isdigit() else None,
-        )
-
 
 def _note(level: int, event: str, endpoint: Endpoint[Any], **fields: object) -> None:
     # Without a configuration, structlog would print all levels.
     if logging.getLogger("exporter").isEnabledFor(level):
         _log.log(level, event, endpoint=endpoint.name, **fields)
+
+
+async def _refusal(response: httpx.Response) -> ApiError:
+    """Return the error that an unsuccessful response means."""
+    status = response.status_code
+    detail = await _error_detail(response)
+    # Some servers send a date instead of seconds, which is ignored. Nine digits are enough.
+    wait = response.headers.get("retry-after", "")
+    kind = _ERRORS.get(status, errors.UnexpectedStatusError)
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        kind = errors.UnavailableError
+    elif response.has_redirect_location:
+        kind, detail = errors.RedirectedError, "redirect, not followed"
+    elif kind is errors.SignatureRefusedError and "not registered" in detail.lower():
+        kind = errors.NotRegisteredError
+    retry_after = float(wait[:9]) if wait.isascii() and wait.isdigit() else None
+    return kind(f"{status} {detail}".strip(), status=status, retry_after=retry_after)
 
 
 async def _error_detail(response: httpx.Response) -> str:

@@ -81,17 +81,12 @@ def gpus_are_missing(_old: Old, new: Answer[list[r.Node]], servers: Sequence[r.S
     """Compare GPUs with those of the servers. An empty list is doubted even if the servers are unknown."""
     if servers is None:
         return not new.listed
-    of_servers = {gpu.uuid for server in servers for gpu in server.gpus or ()}
-    return _incomplete(new, of_servers - {node.uuid for node in new.value})
+    return _lacks(new, "uuid", {gpu.uuid for server in servers for gpu in server.gpus or ()})
 
 
-def instances_are_missing(
-    _old: Old, new: Answer[list[r.Instance]], inventory: Sequence[r.InventoryItem] | None
-) -> bool:
+def instances_are_missing(_old: Old, new: Answer[list[r.Instance]], held: Sequence[r.InventoryItem] | None) -> bool:
     """Compare instances with the chutes that hold GPUs."""
-    holding_gpus = {item.chute_id for item in inventory or () if item.chute_id is not None}
-    listed = {instance.chute_id for instance in new.value}
-    return None not in listed and _incomplete(new, holding_gpus - listed)
+    return _lacks(new, "chute_id", {item.chute_id for item in held or ()})
 
 
 def chutes_are_missing(
@@ -100,10 +95,9 @@ def chutes_are_missing(
     active: Sequence[r.ActiveInstance] | None,
     metrics: Sequence[r.ChuteMetrics] | None,
 ) -> bool:
-    """Compare chutes with those that run. One or two may be deleted between two answers."""
-    running: Iterable[r.ActiveInstance | r.ChuteMetrics] = (*(active or ()), *(metrics or ()))
-    missing = {record.chute_id for record in running} - {None} - {chute.chute_id for chute in new.value}
-    return len(missing) > _MAX_DELETED_CHUTES and _incomplete(new, missing)
+    """Compare chutes with those that run. Some may be deleted between two answers."""
+    running = {instance.chute_id for instance in active or ()} | {chute.chute_id for chute in metrics or ()}
+    return _lacks(new, "chute_id", running, allowed=_MAX_DELETED_CHUTES)
 
 
 def held_gpus_are_missing(
@@ -111,8 +105,14 @@ def held_gpus_are_missing(
 ) -> bool:
     """Compare the instances that hold GPUs with the active ones. Some may have begun or ended between two answers."""
     active = {instance.instance_id for instance in instances or ()}
-    missing = active - {gpu.instance_id for gpu in new.value}
-    return len(missing) > len(active) * (1 - _SHRUNK_RATIO) and _incomplete(new, missing)
+    return _lacks(new, "instance_id", active, allowed=len(active) * (1 - _SHRUNK_RATIO))
+
+
+def _lacks(new: Answer[Any], id_field: str, named: AbstractSet[str | None], *, allowed: float = 0) -> bool:
+    """Return whether more records are missing than allowed, of those that another answer names by their ids."""
+    listed = {getattr(record, id_field) for record in new.value}
+    # Rejected records are missing for a known reason, and one of an unknown id may be any of them.
+    return len(named - listed - {None}) > allowed and not new.rejected and None not in listed
 
 
 def seats_are_others(_old: Old, new: Answer[Subnet], metagraph: Sequence[r.MetagraphNode] | None) -> bool:
@@ -121,11 +121,6 @@ def seats_are_others(_old: Old, new: Answer[Subnet], metagraph: Sequence[r.Metag
     listed = {node.node_id: node.hotkey for node in metagraph or () if node.node_id is not None}
     same = sum(hotkeys.get(uid) == hotkey for uid, hotkey in listed.items())
     return same < len(listed) * _SHRUNK_RATIO
-
-
-def _incomplete(new: Answer[Any], missing: AbstractSet[Any]) -> bool:
-    # Rejected records are missing for a known reason.
-    return bool(missing) and not new.rejected
 
 
 def bounties_of_chutes_are_gone(old: Old, new: Answer[list[r.Chute]], *_others: Any) -> bool:

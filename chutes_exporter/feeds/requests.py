@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from chutes_exporter.api.records import AuditEntry, AuditReport, ComputeRecord
     from chutes_exporter.chain.node import Node
     from chutes_exporter.feeds.feed import Feed
-
-_REPORT_PATH: Final = re.compile(r"audit/validator/[1-9A-HJ-NP-Za-km-z]{46,50}/[0-9]{1,12}\.json")
 
 
 class Requests:
@@ -90,11 +87,10 @@ async def list_reports(client: ChutesClient) -> list[AuditEntry]:
     now = answer.received_at - (client.clock_offset or 0.0)
     by_hour: dict[float, AuditEntry] = {}
     # The list also has miners' own reports, in no order. A report that ends in the future cannot be right.
-    for entry in sorted(answer.value, key=lambda entry: entry.created_at or 0.0):
+    of_validator = (entry for entry in answer.value if entry.path.startswith("audit/validator/"))
+    for entry in sorted(of_validator, key=lambda entry: entry.created_at or 0.0):
         start, end = entry.start_time, entry.end_time
-        if start is None or end is None or end - start != HOUR or end > now:
-            continue
-        if _REPORT_PATH.fullmatch(entry.path):
+        if start is not None and end is not None and end - start == HOUR and end <= now:
             by_hour[end] = entry
     if not by_hour:
         raise UndecodableError("the list has no report of the validator", status=200, advice="Try again in an hour.")

@@ -67,10 +67,9 @@ def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:
     The service measures each field of the demand separately. If that fails, it sends 0 for every chute. Only
     ``rate_limit_count`` may really be 0 for all chutes.
     """
-    if demand_is_unknown(chutes):
-        return list(_DEMAND_FIELDS)
+    is_down = demand_is_unknown(chutes)
     return [
         field
         for field in _DEMAND_FIELDS
-        if field != "rate_limit_count" and not any(getattr(chute, field) for chute in chutes)
+        if is_down or (field != "rate_limit_count" and not any(getattr(chute, field) for chute in chutes))
     ]

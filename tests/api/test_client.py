@@ -127,15 +127,6 @@ async def test_an_unregistered_hotkey_differs_from_a_bad_signature(client: Chute
         await client.fetch(e.NODES, key=Hotkey.from_seed("11" * 32))
 
 
-@pytest.mark.parametrize(("offset", "words"), [(720, "12 minutes ahead of"), (-720, "12 minutes behind")])
-async def test_a_wrong_clock_is_named_with_how_wrong_it_is(simulator: Simulator, offset: float, words: str) -> None:
-    async with ChutesClient(simulator.url, clock=Clock(NOON + offset)) as client:
-        with pytest.raises(errors.SignatureRefusedError, match="nonce") as error:
-            await client.fetch(e.NODES, key=KEY)
-        assert words in error.value.advice
-        assert client.clock_offset == pytest.approx(offset, abs=1)
-
-
 async def test_a_request_that_waits_too_long_for_a_connection_times_out(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
