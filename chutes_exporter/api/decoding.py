@@ -54,13 +54,17 @@ def memory_of(text: Body) -> int:
     Usually this is the length of the text. It is more with many short values (commas) or records (braces), or with
     wide characters, also escaped ones. Python stores each character of their strings in up to 4 bytes.
     """
-    strings = () if text.isascii() and b"\\u" not in text else _STRING.findall(text)
-    wide = sum(len(string) for string in strings if not string.isascii() or b"\\u" in string)
+    strings = _STRING.finditer(text) if _is_wide(text) else ()
+    wide = sum(len(match[0]) for match in strings if _is_wide(match[0]))
     return max(
         len(text) + (_BYTES_PER_WIDE_CHARACTER - 1) * wide,
         _BYTES_PER_VALUE * text.count(b","),
         _BYTES_PER_RECORD * text.count(b"{"),
     )
+
+
+def _is_wide(text: Body) -> bool:
+    return not text.isascii() or b"\\u" in text
 
 
 async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[bytes]:

@@ -16,7 +16,7 @@ from chutes_exporter.api import endpoints as e
 from chutes_exporter.api import errors
 from chutes_exporter.api.client import ChutesClient, ClientSetupError
 from chutes_exporter.api.exchanges import ExchangeCounters
-from chutes_exporter.api.keys import Hotkey, verify_headers
+from chutes_exporter.api.keys import verify_headers
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.answers import Call, audit
 from tests.support import HOTKEY, KEY, NOON, PATIENCE, Clock, served, until
@@ -120,11 +120,6 @@ async def test_the_api_says_how_long_to_wait(client: ChutesClient, simulator: Si
         with pytest.raises(errors.RateLimitedError) as error:
             await client.fetch(e.SCORES)
         assert error.value.retry_after == seconds
-
-
-async def test_an_unregistered_hotkey_differs_from_a_bad_signature(client: ChutesClient) -> None:
-    with pytest.raises(errors.NotRegisteredError, match="not registered"):
-        await client.fetch(e.NODES, key=Hotkey.from_seed("11" * 32))
 
 
 async def test_a_request_that_waits_too_long_for_a_connection_times_out(
