@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from tests.grafana.scenes import Answers
 
-Seen = dict[str, dict[int, Any]]
-"""By board and panel id: `texts` of tiles, `columns` and `rows` of tables, `series` of lines."""
+Seen = list[tuple[str, dict[str, Any], Any]]
+"""The board and the panel, with what it shows: `texts` of tiles, `columns` and `rows` of tables, `series` of lines."""
 
 
 def committed(uid: str) -> dict[str, Any]:
@@ -32,28 +32,26 @@ def panels(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def run_node(*arguments: str, text: str = "") -> Any:
+PANELS: Final = [(board.uid, panel) for board in BOARDS for panel in panels(committed(board.uid))]
+"""Every panel of the committed dashboards, with its board."""
+
+
+def _run_node(*arguments: str, text: str = "") -> Any:
     """Run Node where Grafana's code is, and return the JSON that it prints."""
-    command = ["node", *arguments]
-    result = subprocess.run(
-        command, cwd=ROOT / "grafana" / "display", input=text.encode(), capture_output=True, check=True
-    )
-    return json.loads(result.stdout)
+    folder = ROOT / "grafana" / "display"
+    run = subprocess.run(["node", *arguments], cwd=folder, input=text.encode(), stdout=subprocess.PIPE, check=True)
+    return json.loads(run.stdout)
 
 
 def run_script(script: str, given: Any) -> Any:
     """Return the result of a function in JavaScript, which gets Grafana's code and a value."""
     shown = f"JSON.stringify(({script})(grafana, {json.dumps(given)}))"
     program = f"import {{ grafana }} from './grafana.mjs'; console.log({shown});"
-    return run_node("--input-type=module", "--eval", program)
+    return _run_node("--input-type=module", "--eval", program)
 
 
 def see(answers: Answers) -> Seen:
     """Show every panel of every committed dashboard."""
-    wanted = [(board.uid, panel) for board in BOARDS for panel in panels(committed(board.uid))]
-    requests = [{"panel": panel, "answers": answers.of_panel(panel)} for _, panel in wanted]
-    result = run_node("display.mjs", text=json.dumps(requests))
-    seen: Seen = {}
-    for (uid, panel), shown in zip(wanted, result, strict=True):
-        seen.setdefault(uid, {})[panel["id"]] = shown
-    return seen
+    requests = [{"panel": panel, "answers": answers.of_panel(panel)} for _, panel in PANELS]
+    shown = _run_node("display.mjs", text=json.dumps(requests))
+    return [(*place, one) for place, one in zip(PANELS, shown, strict=True)]

@@ -17,19 +17,16 @@ from typing import TYPE_CHECKING, Any, Final
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.config import make_settings
 from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Size
-from grafana.boards import BOARDS
 from grafana.parts import ANNOTATION, VARIABLES
 from grafana.worlds import CHAINED, World
-from tests.grafana.display import committed, panels
+from tests.grafana.display import PANELS
 from tests.grafana.timeline import RULES as ALL_RULES
 from tests.grafana.timeline import Timeline, seconds
 from tests.recorded import raw_json
-from tests.support import NOON, PATIENCE, Clock, Prometheus, get, served_exporter
+from tests.support import NOON, PATIENCE, Clock, Prometheus, get, patient_client, served_exporter, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from chutes_exporter.config import Settings
     from chutes_exporter.simulator.world import Job, Miner
@@ -77,15 +74,12 @@ QUESTIONS: Final = {
     "active_instances": "/miner/active_instances/",
     "utilization": "/chutes/utilization",
     "bounties": "/bounties/",
-}
-"""The request of each feed about the platform."""
-OWN_QUESTIONS: Final = {
     "servers": "/miner/servers/",
     "nodes": "/miner/nodes/",
     "inventory": "/miner/inventory",
     "instances": "/miner/instances/?explicit_null=true",
 }
-"""The request of each feed about a miner."""
+"""The request of each feed that the values of boards are recomputed from."""
 
 
 @dataclass
@@ -102,7 +96,7 @@ class Answers:
         variables: The values that may be chosen.
         ranks: The number that orders each value of a variable whose answer has an order.
         firing: The names of alerts.
-        api: The newest good JSON of the API by feed: about the platform and the first miner.
+        api: The JSON of the API at the end by feed: about the platform and the first miner.
     """
 
     hotkeys: list[str]
@@ -182,39 +176,12 @@ def _settings(kind: World, simulator: Simulator, world: DemoWorld, miner: Miner,
     )
 
 
-class Recorder:
-    """Keeps the newest good answer of an API to each question."""
-
-    def __init__(self) -> None:
-        self._bodies: dict[tuple[str, str], bytes] = {}
-
-    def middleware(self, app: ASGIApp) -> ASGIApp:
-        """Return an application that does the same, and whose answers are kept."""
-
-        async def recorded(scope: Scope, receive: Receive, send: Send) -> None:
-            parts, status = list[bytes](), 0
-
-            async def keep(message: Message) -> None:
-                nonlocal status
-                status = message.get("status", status)
-                parts.append(message.get("body", b""))
-                await send(message)
-
-            await app(scope, receive, keep)
-            if status == 200:
-                query = scope["query_string"].decode()
-                question = f"{scope['path']}?{query}" if query else scope["path"]
-                # Without a hotkey, it is an answer to anybody.
-                for asker in {"", dict(scope["headers"]).get(b"x-chutes-hotkey", b"").decode()}:
-                    self._bodies[question, asker] = b"".join(parts)
-
-        return recorded
-
-    def json(self, hotkey: str) -> dict[str, Any]:
-        """Return the answers by feed, about the platform and a miner."""
-        asked = {feed: (question, "") for feed, question in QUESTIONS.items()}
-        asked |= {feed: (question, hotkey) for feed, question in OWN_QUESTIONS.items()}
-        return raw_json({feed: self._bodies[key] for feed, key in asked.items() if key in self._bodies})
+async def ask_api(simulator: Simulator, miner: Miner) -> dict[str, Any]:
+    """Return the JSON of the API by feed, as a miner gets it."""
+    async with patient_client(miner.key.headers(int(simulator.clock()))) as client:
+        return raw_json({
+            feed: (await client.get(f"{simulator.url}{question}")).content for feed, question in QUESTIONS.items()
+        })  # fmt: skip
 
 
 @dataclass
@@ -246,13 +213,11 @@ async def scene(
     sick = kind is World.SICK
     hours = hours or {World.SICK: SICK_HOURS, World.HEALTHY: HEALTHY_HOURS}.get(kind, HOURS)
     world, miner = _make(kind, readme=readme)
-    clock, recorder = Clock(END - hours[0] * 3600), Recorder()
+    clock = Clock(END - hours[0] * 3600)
     async with contextlib.AsyncExitStack() as stack:
-        simulator = Simulator(world, clock=clock)
-        simulator.app.add_middleware(recorder.middleware)
-        await stack.enter_async_context(simulator)
+        simulator = await stack.enter_async_context(Simulator(world, clock=clock))
         settings = _settings(kind, simulator, world, miner, readme=readme)
-        url, _ = await stack.enter_async_context(served_exporter(settings, clock, monotonic=clock))
+        url, exporter = await stack.enter_async_context(served_exporter(settings, clock, monotonic=clock))
         # A pair watches the healthy miner: nothing may be counted twice. Two exporters would have the same page.
         targets = [f"exporter-{number + 1}:9109" for number in range(2 if kind is World.HEALTHY and not readme else 1)]
         prometheus = stack.enter_context(Prometheus(directory))
@@ -269,6 +234,10 @@ async def scene(
                 simulator.faults["unique_chute_history"] = Fault(status=404, body=body)
             down = kind is World.DOWN and before < DOWN_SINCE
             page = "" if down else (await get(f"{url}/metrics")).text
+            if page and not before:
+                # The chain is read in the background of a page, which has the answer before.
+                await until(lambda: not any(state.under_way for state in exporter.feeds.states().values()))
+                page = (await get(f"{url}/metrics")).text
             for instance in targets:
                 await asyncio.to_thread(timeline.scrape, clock(), JOB, instance, page)
             await asyncio.to_thread(timeline.evaluate, clock())
@@ -281,19 +250,13 @@ async def scene(
         watched = sorted(settings.watched, key=lambda hotkey: (hotkey != miner.hotkey, hotkey))
         shares = world.shares(END)
         scored = miner.hotkey if shares.get(miner.hotkey) else max(shares, key=shares.__getitem__)
-        yield Scene(prometheus, Answers(watched, len(miner.gpus), scored, api=recorder.json(miner.hotkey)))
+        yield Scene(prometheus, Answers(watched, len(miner.gpus), scored, api=await ask_api(simulator, miner)))
 
 
 async def ask_everything(prometheus: Prometheus, answers: Answers) -> Answers:
     """Add the answers to the queries of boards and rules at the end, and to range queries also for the day before."""
-    queries = [ANNOTATION, *(query for board in BOARDS for panel in board.panels for query in panel.queries)]
-    range_queries = {ANNOTATION.expr} | {
-        target["expr"]
-        for board in BOARDS
-        for panel in panels(committed(board.uid))
-        for target in panel["targets"]
-        if target["range"]
-    }
+    targets: list[dict[str, Any]] = [{"expr": ANNOTATION.expr, "interval": ANNOTATION.step, "range": True}]
+    targets += [target for _, panel in PANELS for target in panel["targets"]]
 
     async def ask(into: dict[str, Any], expression: str, path: str, **times: float) -> None:
         query = filled_in(expression, answers.hotkeys, answers.scored)
@@ -302,12 +265,12 @@ async def ask_everything(prometheus: Prometheus, answers: Answers) -> Answers:
         if answer["status"] != "success" or answer.get("warnings") or answer.get("infos"):
             answers.errors[expression] = str({**answer, "data": None})
 
-    for expression in {rule["expr"] for rule in RULES.values()} | {query.expr for query in queries}:
+    for expression in {one["expr"] for one in (*RULES.values(), *targets)}:
         await ask(answers.now, expression, "query", time=END)
-    for query in queries:
-        if query.expr in range_queries:
-            day = {"start": END - 86400, "end": END, "step": float(max(STEP, seconds(query.step)))}
-            await ask(answers.over_time, query.expr, "query_range", **day)
+    for target in targets:
+        if target["range"]:
+            day = {"start": END - 86400, "end": END, "step": float(max(STEP, seconds(target["interval"])))}
+            await ask(answers.over_time, target["expr"], "query_range", **day)
     for name in VARIABLES:
         _offer(name, prometheus, answers)
     answers.firing = {dict(labels)["alertname"] for labels in prometheus.query('ALERTS{alertstate="firing"}')}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
@@ -15,7 +15,7 @@ from grafana import states
 from grafana.__main__ import DASHBOARDS
 from grafana.boards import BOARDS
 from grafana.parts import BOARD_ORDER, dashboard_json
-from tests.grafana.display import committed, panels, run_script
+from tests.grafana.display import PANELS, committed, run_script
 from tests.grafana.promql import calls, implicit_joins, metrics, selectors
 from tests.grafana.scenes import RULES
 
@@ -32,27 +32,19 @@ GIVEN_BY_CLIENT = {"process_cpu_seconds_total", "process_resident_memory_bytes"}
 RECORDED = {name for name, rule in RULES.items() if "record" in rule}
 
 
-def each_panel() -> Iterator[tuple[str, dict[str, Any]]]:
-    for uid, dashboard in ALL.items():
-        for panel in panels(dashboard):
-            yield uid, panel
-
-
 def each_query() -> Iterator[tuple[str, str]]:
     """Every query of panels, annotations and variables, with where it stands."""
-    for uid, panel in each_panel():
+    for uid, panel in PANELS:
         for target in panel["targets"]:
             yield f"{uid}: {panel['title']} {target['refId']}", target["expr"]
     for uid, dashboard in ALL.items():
         for annotation in dashboard["annotations"]["list"]:
             yield f"{uid}: annotation {annotation['name']}", annotation["expr"]
-        for variable in dashboard["templating"]["list"]:
-            if variable["type"] == "query":
-                (selector,) = re.findall(
-                    r"^(?:label_values\((.+), \w+|query_result\((.+))\)$", variable["query"]["query"]
-                )
-                selector = "".join(selector)
-                yield f"{uid}: variable {variable['name']}", selector
+        _, *variables = dashboard["templating"]["list"]
+        for variable in variables:
+            found = re.fullmatch(r"\w+\((.+?)(, \w+)?\)", variable["query"]["query"])
+            assert found is not None
+            yield f"{uid}: variable {variable['name']}", found[1]
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
@@ -75,17 +67,14 @@ def test_no_query_is_longer_than_675_characters() -> None:
 
 
 def test_every_panel_says_what_it_is_what_to_do_and_why_it_is_empty() -> None:
-    for uid, panel in each_panel():
+    for uid, panel in PANELS:
         where = (uid, panel["title"])
         assert len(panel["description"].split()) >= 10, where
         assert panel["description"].endswith((".", "?")), where
         assert not any("--" in target["legendFormat"] for target in panel["targets"]), where
-        text = panel["fieldConfig"]["defaults"]["noValue"]
-        if panel["type"] != "stat":
-            assert text.startswith("Unknown: "), where
-            assert " if " not in text, where
-            continue
-        assert text != "no data", where
+        empty = panel["fieldConfig"]["defaults"]["noValue"]
+        assert empty != "no data", where
+        assert empty.startswith("Unknown: ") == (panel["type"] != "stat"), where
 
 
 TICKS = """(grafana, axes) => axes.map(([unit, decimals]) => {
@@ -103,7 +92,7 @@ TICKS = """(grafana, axes) => axes.map(([unit, decimals]) => {
 
 
 def test_no_two_ticks_of_an_axis_have_the_same_text() -> None:
-    graphs = [panel["fieldConfig"]["defaults"] for _, panel in each_panel() if panel["type"] == "timeseries"]
+    graphs = [panel["fieldConfig"]["defaults"] for _, panel in PANELS if panel["type"] == "timeseries"]
     axes = {(graph["unit"], graph.get("decimals")) for graph in graphs}
     shown = zip(axes, run_script(TICKS, [*axes]), strict=True)
     assert {axis: ticks for axis, found in shown for ticks in found if len({*ticks}) < len(ticks)} == {}
@@ -118,38 +107,25 @@ def test_variables_are_used_and_all_miners_are_those_that_are_watched() -> None:
         assert {"cluster", *used} >= set(board.variables) == variables.keys() - {"datasource"}, board.uid
 
 
-def test_every_selector_of_the_exporters_metrics_is_of_the_chosen_exporters() -> None:
+def test_every_selector_is_of_the_chosen_exporters_and_of_the_chosen_miners() -> None:
     for where, query in each_query():
+        about_miners = not where.startswith(("chutes-subnet", "chutes-exporter"))
         for selector in selectors(query):
-            if "variable" in where or (selector.name or "").startswith("DCGM"):
-                continue
-            chosen = {one.name: one.value for one in selector.matchers.matchers}
             name = selector.name or ""
+            if "variable" in where or name.startswith("DCGM"):
+                continue
+            place = (where, selector.prettify())
+            chosen = {one.name: one.value for one in selector.matchers.matchers}
             if ":" in name:
                 # Recorded series have no label of an exporter.
-                assert not {"job", "instance"} & chosen.keys(), (where, selector.prettify())
+                assert not {"job", "instance"} & chosen.keys(), place
             elif name in ("ALERTS", "ALERTS_FOR_STATE"):
-                assert chosen["job"] == ".+|", where
+                assert chosen["job"] == ".+|", place
             else:
-                assert (chosen["job"], chosen["instance"]) == (".+", ".+"), (where, selector.prettify())
-
-
-def test_no_number_stands_for_something_that_is_unknown() -> None:
-    for where, query in each_query():
-        assert not re.search(r"(vector\(|\bor (on \(\) )?|\* ?)-", query), where
-
-
-def test_queries_of_the_watched_are_of_the_chosen_hotkeys() -> None:
-    for where, query in each_query():
-        if where.startswith(("chutes-subnet", "chutes-exporter")) or "variable" in where:
-            continue
-        for selector in selectors(query):
-            name = selector.name or ""
-            metric = CATALOGUE.get(name)
-            miners = metric is not None and metric.name.startswith("chutes_miner") and "hotkey" in metric.labels
-            if miners or name.startswith("hotkey:"):
-                hotkey = [one.value for one in selector.matchers.matchers if one.name == "hotkey"]
-                assert hotkey == ["($hotkey)"], (where, selector.prettify())
+                assert (chosen["job"], chosen["instance"]) == (".+", ".+"), place
+            of_miner = name.startswith("chutes_miner") and "hotkey" in CATALOGUE[name].labels
+            if about_miners and (of_miner or name.startswith("hotkey:")):
+                assert chosen["hotkey"] == "($hotkey)", place
 
 
 def test_counters_are_read_as_rates_and_gauges_are_not() -> None:
@@ -175,17 +151,13 @@ def test_series_meet_on_labels_that_are_named() -> None:
     assert implicit_joins("a / ignoring (x) b or on () 2 * c") == ["a / ignoring (x) b"]
 
 
-def test_every_metric_exists() -> None:
+def test_every_metric_exists_and_everything_recorded_is_read() -> None:
     known = CATALOGUE.keys() | GIVEN_BY_PROMETHEUS | GIVEN_BY_CLIENT | GIVEN_BY_DCGM | RECORDED
     known |= {f"{name}_bucket" for name, metric in CATALOGUE.items() if metric.kind == "histogram"}
     queries = [*each_query(), *((name, rule["expr"]) for name, rule in RULES.items())]
-    assert {name for _, query in queries for name in metrics(query)} - known == set()
-
-
-def test_everything_recorded_is_read() -> None:
-    queries = [*each_query(), *((name, rule["expr"]) for name, rule in RULES.items())]
-    texts = " ".join(str(rule["annotations"]) for rule in RULES.values() if "alert" in rule)
     used = {name for _, query in queries for name in metrics(query)}
+    assert used - known == set()
+    texts = " ".join(str(rule["annotations"]) for rule in RULES.values() if "alert" in rule)
     assert {name for name in RECORDED - used if name not in texts} == set()
 
 

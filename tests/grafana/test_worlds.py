@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from grafana import states
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
-from grafana.parts import ANNOTATION, NO_GPUS, NO_INSTANCES
+from grafana.parts import ANNOTATION, NO_INSTANCES
 from grafana.worlds import ALARMED, World
-from tests.grafana.display import Seen, committed, panels
 from tests.grafana.scenes import JOB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from tests.grafana.display import Seen
     from tests.grafana.scenes import Answers
 
 FIRING = {
@@ -51,25 +49,15 @@ LASTING = {"Critical", "Exporters", "Rules"}
 """Stats that have a number without an exporter."""
 
 
-def tiles(seen: Seen) -> dict[tuple[str, str], list[dict[str, str]]]:
-    return {
-        (board.uid, panel["title"]): seen[board.uid][panel["id"]]["texts"]
-        for board in BOARDS
-        for panel in panels(committed(board.uid))
-        if panel["type"] == "stat"
-    }
+def texts(seen: Seen, uid: str, title: str) -> list[dict[str, str]]:
+    """Return the numbers of a stat, as they are shown."""
+    (shown,) = (shown for found, panel, shown in seen if (found, panel["type"], panel["title"]) == (uid, "stat", title))
+    found: list[dict[str, str]] = shown["texts"]
+    return found
 
 
-def text(seen: Seen, uid: str, title: str) -> str:
-    """Return the text of the first number."""
-    return tiles(seen)[uid, title][0]["text"]
-
-
-def tables(seen: Seen) -> Iterator[tuple[str, dict[str, Any], Any]]:
-    for board in BOARDS:
-        for panel in panels(committed(board.uid)):
-            if panel["type"] == "table":
-                yield board.uid, panel, seen[board.uid][panel["id"]]
+def tables(seen: Seen) -> Seen:
+    return [(uid, panel, shown) for uid, panel, shown in seen if panel["type"] == "table"]
 
 
 def table(seen: Seen, uid: str, title: str) -> list[dict[str, str]]:
@@ -114,31 +102,18 @@ def test_the_alerts_of_a_world_fire_and_no_others(answers: dict[World, Answers],
 
 
 def test_with_a_dead_exporter_no_stat_shows_an_old_number_as_new(seen: dict[World, Seen]) -> None:
-    for (uid, title), shown in tiles(seen[World.DOWN]).items():
-        if title in LASTING:
-            continue
-        (panel,) = (one for one in panels(committed(uid)) if (one["title"], one["type"]) == (title, "stat"))
+    for uid, panel, shown in seen[World.DOWN]:
         # A sparkline's number is the last one that there was; the line ends where the exporter went down.
-        ended = panel["targets"][0]["range"]
-        assert ended or [one["text"] for one in shown] == [panel["fieldConfig"]["defaults"]["noValue"]], (uid, title)
+        if panel["type"] == "stat" and panel["title"] not in LASTING and not panel["targets"][0]["range"]:
+            found = [one["text"] for one in shown["texts"]]
+            assert found == [panel["fieldConfig"]["defaults"]["noValue"]], (uid, panel["title"])
 
 
-SAYS = {
-    ("chutes-overview", "Score share"): {World.KEYLESS: r"[0-9.]+%", World.EMPTY: "no score"},
-    ("chutes-overview", "Critical"): {World.SICK: "2", World.DOWN: "1"},
-    ("chutes-fleet", "Idle GPUs, next 24 h"): dict.fromkeys((World.KEYLESS, World.EMPTY), NO_GPUS),
-    ("chutes-fleet", "All"): dict.fromkeys((World.KEYLESS, World.EMPTY), NO_GPUS),
-    # What is known to be none is a number.
-    ("chutes-instances", "Active"): {World.KEYLESS: NO_INSTANCES, World.EMPTY: "0"},
-    ("chutes-market", "Jobs"): {World.KEYLESS: "needs a key"},
-}
-"""What stats say where something is missing, as regular expressions."""
-
-
-def test_stats_say_what_is_missing(seen: dict[World, Seen]) -> None:
-    for where, texts in SAYS.items():
-        for kind, expected in texts.items():
-            assert re.fullmatch(expected, text(seen[kind], *where)), (kind, *where)
+def test_what_is_known_to_be_none_is_a_number_and_what_is_unknown_is_a_text(seen: dict[World, Seen]) -> None:
+    for kind, expected in {World.KEYLESS: NO_INSTANCES, World.EMPTY: "0"}.items():
+        assert texts(seen[kind], "chutes-instances", "Active")[0]["text"] == expected
+    for kind, expected in {World.SICK: "2", World.DOWN: "1", World.HEALTHY: "0"}.items():
+        assert texts(seen[kind], "chutes-overview", "Critical")[0]["text"] == expected
 
 
 def test_ends_are_shown_with_their_hour_and_those_of_a_day_with_their_beginning(
@@ -148,10 +123,10 @@ def test_ends_are_shown_with_their_hour_and_those_of_a_day_with_their_beginning(
     for kind in World:
         assert answers[kind].variables["report"] == ["?" if kind is World.DOWN else "11"]
     for kind in (World.HEALTHY, World.SICK):
-        *_, until = tiles(seen[kind])["chutes-instances", "Lost units"]
+        *_, until = texts(seen[kind], "chutes-instances", "Lost units")
         assert (until["title"], until["text"]) == ("until", "11:00")
     for kind in (World.EMPTY, World.KEYLESS):
-        (since,) = tiles(seen[kind])["chutes-instances", "Lost units"]
+        (since,) = texts(seen[kind], "chutes-instances", "Lost units")
         assert (since["title"], since["text"]) == ("known since", "10:00")
 
 
@@ -174,20 +149,18 @@ def test_the_first_problem_is_the_gravest_and_follows_from_no_other(seen: dict[W
     assert ("ChutesGpusIdle", "pro-6000-4") in {(row["Alert"], row["Server, chute or feed"]) for row in rows}
 
 
-@pytest.mark.parametrize("kind", World)
-def test_no_graph_has_more_than_ten_lines(seen: dict[World, Seen], kind: World) -> None:
-    for board in BOARDS:
-        for panel in panels(committed(board.uid)):
-            if panel["type"] == "timeseries":
-                assert len(seen[kind][board.uid][panel["id"]]["series"]) <= 10, (board.uid, panel["title"])
+def test_no_graph_has_more_than_ten_lines(seen: dict[World, Seen]) -> None:
+    for kind, found in seen.items():
+        lines = [len(shown["series"]) for _, panel, shown in found if panel["type"] == "timeseries"]
+        assert max(lines) <= 10, kind
 
 
 def alarming(seen: Seen) -> set[tuple[str, str]]:
     """Return where something is drawn in red or orange."""
-    colors = {"#F2495C", states.ORANGE}
-    found = {where for where, texts in tiles(seen).items() if {one["color"] for one in texts} & colors}
-    for uid, panel, shown in tables(seen):
-        if any(cell["color"] in colors for row in shown["rows"] for cell in row):
+    found = set()
+    for uid, panel, shown in seen:
+        cells = [*shown.get("texts", ()), *(cell for row in shown.get("rows", ()) for cell in row)]
+        if {cell["color"] for cell in cells} & {"#F2495C", states.ORANGE}:
             found.add((uid, panel["title"]))
     return found
 
@@ -211,35 +184,26 @@ def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen
 def test_tables_have_a_row_for_each_thing_and_every_column_is_filled_somewhere(
     answers: dict[World, Answers], seen: dict[World, Seen]
 ) -> None:
-    filled: set[tuple[str, str, str]] = set()
-    declared: set[tuple[str, str, str]] = set()
-    for kind, shown_there in seen.items():
-        for uid, panel, shown in tables(shown_there):
-            where = (uid, panel["title"])
+    never_filled = {
+        (board.uid, panel.title, column.title)
+        for board in BOARDS
+        for panel in board.panels
+        for column in panel.columns
+        if column.title
+    }
+    for kind, found in seen.items():
+        for uid, panel, shown in tables(found):
             results = [answers[kind].now[target["expr"]]["result"] for target in panel["targets"]]
-            labels = [
-                {label for row in result for label in row["metric"]} - {"__name__"} for result in results if result
-            ]
-            shared = sorted(set.intersection(*labels)) if labels else []
+            labels = [{label for row in result for label in row["metric"]} for result in results if result]
+            shared = sorted(set.intersection(*labels) - {"__name__"}) if labels else []
             things = {tuple(row["metric"].get(label) for label in shared) for result in results for row in result}
-            assert len(shown["rows"]) == len(things), (kind, *where)
-            options = next(one for one in panel["transformations"] if one["id"] == "organize")["options"]
-            declared |= {(*where, title) for title in options["renameByName"].values()}
-            for row in shown["rows"]:
-                filled |= {
-                    (*where, column)
-                    for column, cell in zip(shown["columns"], row, strict=True)
-                    if cell["text"].strip() not in ("", "-")
-                }
-    assert declared - filled == set()
-
-
-def test_cells_are_no_errors_of_the_arithmetic(seen: dict[World, Seen]) -> None:
-    for shown_there in seen.values():
-        for uid, panel, shown in tables(shown_there):
-            # Not a hotkey that happens to contain these letters.
-            wrong = [cell["text"] for row in shown["rows"] for cell in row if re.search(r"\bNaN\b", cell["text"])]
-            assert wrong == [], (uid, panel["title"])
+            assert len(shown["rows"]) == len(things), (kind, uid, panel["title"])
+            for row in table(found, uid, panel["title"]):
+                # Not a hotkey that happens to contain these letters.
+                assert not any(re.search(r"\bNaN\b", text) for text in row.values()), (uid, panel["title"])
+                filled = {column for column, text in row.items() if text.strip() not in ("", "-")}
+                never_filled -= {(uid, panel["title"], column) for column in filled}
+    assert never_filled == set()
 
 
 def test_the_state_that_costs_most_comes_first_and_models_that_are_named_by_numbers_stay_names(
