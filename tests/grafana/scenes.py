@@ -38,13 +38,11 @@ STEP: Final = 600
 """Seconds between two scrapes."""
 MINUTE: Final = 60
 """Seconds between two scrapes in pictures. Rules are evaluated at each `STEP` of them."""
-_DAY: Final = (24.5, 24, 12, 6)
-"""The few scrapes that suffice for queries that look back a day."""
 _EACH_HOUR: Final = (24.5, 24, *(hour + 0.5 for hour in range(23, 1, -1)))
 """Those that suffice for queries that need each hour of a day."""
 _LAST_HOUR: Final = tuple(minutes / 60 for minutes in range(40, -1, -10))
-HOURS: Final = (*_DAY, 2, *_LAST_HOUR)
-"""When scrapes were, in hours before the end."""
+HOURS: Final = (24.5, 24, 12, 6, 2, *_LAST_HOUR)
+"""When scrapes were, in hours before the end. These few suffice for queries that look back a day."""
 HEALTHY_HOURS: Final = (*_EACH_HOUR, 1.5, *_LAST_HOUR)
 SICK_HOURS: Final = (*_EACH_HOUR, *(minutes / 60 for minutes in (140, 130, 120, 100, 80, 60, 50)), *_LAST_HOUR)
 """The same, with alerts that fire after two hours."""
@@ -116,11 +114,6 @@ class Answers:
             target["refId"]: (self.over_time if target["range"] else self.now)[target["expr"]]
             for target in panel["targets"]
         }
-
-
-def short(hotkey: str) -> str:
-    """Return a hotkey as boards show it."""
-    return f"{hotkey[:5]}…{hotkey[-4:]}"
 
 
 def filled_in(expression: str, hotkeys: Iterable[str], miner: str = "") -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from grafana import states
 from grafana.boards import BOARDS
-from grafana.draw import PICTURES, WORLDS, parse_arguments
+from grafana.draw import PICTURES, WORLDS
 from grafana.worlds import World
 from tests.grafana.display import run_script
 from tests.grafana.scenes import END, scene
@@ -43,13 +43,6 @@ async def test_every_gpu_is_in_one_state_at_every_point(tmp_path: Path) -> None:
             answer = found.prometheus.api("query_range", query=f"sum({name})", start=END - 900, end=END, step=300)
             (series,) = answer["data"]["result"]
             assert [float(value) for _, value in series["values"]] == [found.answers.gpus] * len(minutes)
-
-
-def test_pictures_of_other_widths_and_worlds_need_a_directory(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--width", "800"], ["--world", "down"], ["--open"]):
-        with pytest.raises(SystemExit):
-            parse_arguments(arguments)
-        assert "need --output" in capsys.readouterr().err
 
 
 EYES = {

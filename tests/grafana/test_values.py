@@ -14,7 +14,7 @@ from grafana import states
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
 from grafana.worlds import PAID, World
-from tests.grafana.scenes import COSTS, END, short
+from tests.grafana.scenes import COSTS, END
 from tests.test_recordings import instance_state, state_of, waiting_jobs
 
 if TYPE_CHECKING:
@@ -284,7 +284,8 @@ class Truth:
                 code = 2 * (rank > mine) + (heading[hotkey] >= heading[self.scored]) + 3 * (hotkey == self.scored)
                 found[at("The miner and its neighbours", "Within a day", hotkey=hotkey)] = code
                 found[at("The miner and its neighbours", "Heading", hotkey=hotkey)] = heading[hotkey]
-        found[at("Score share of the neighbours", short(self.scored))] = self.shares[self.scored]
+        line = f"{self.scored[:5]}…{self.scored[-4:]}"
+        found[at("Score share of the neighbours", line)] = self.shares[self.scored]
         for hotkey, row in self.seats.items():
             found[at("Leaderboard", "Incentive", hotkey=hotkey)] = row["incentive"] / self.incentive
             found[at("Stake and age of seats", "Seat age", hotkey=hotkey)] = END - seconds(row["synced_at"])
