@@ -165,10 +165,8 @@ async def test_seats_that_are_not_those_of_the_api_are_doubted() -> None:
     seats = EXPECTED["seats"]
     nodes = [MetagraphNode(hotkey, node_id=seats[hotkey]["uid"]) for hotkey in [*seats][:10]]
     node = FakeNode()
-    async with node.serve() as url:
-        asked = Node(url, timeout=PATIENCE, clock=lambda: NOON)
+    async with node.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as asked:
         answer = await asked.read()
-        await asked.aclose()
     for others, doubted in ((0, False), (2, False), (3, True)):
         moved = [MetagraphNode(f"other {number}", node_id=number) for number in range(others)]
         unknown = MetagraphNode("unknown")
@@ -179,10 +177,8 @@ async def test_seats_that_are_not_those_of_the_api_are_doubted() -> None:
 async def test_a_public_node_gets_one_request_a_second() -> None:
     assert Node("https://entrypoint-finney.opentensor.ai", timeout=1).pause == 1
     node = FakeNode()
-    async with node.serve() as url:
-        asked = Node(url, timeout=PATIENCE, clock=lambda: NOON)
+    async with node.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as asked:
         asked.pause = 0.05
         started = time.monotonic()
         await asked.read()
-        await asked.aclose()
     assert time.monotonic() - started >= 5 * 0.05

@@ -79,18 +79,10 @@ class OddWorld(World):
         self, hotkey: str, gpu: Gpu, chute: int, *, age: float, active_for: float = 0, disabled_for: float = 0
     ) -> Iterator[float]:
         """Let an instance exist at the start, and in the hour after it."""
-        created = self.start - age
-        is_limited = not active_for or disabled_for
-        instance = Instance(
-            instance_id=make_uuid("staged", gpu.uuid),
-            hotkey=hotkey,
-            chute=self.chutes[chute],
-            gpus=(gpu,),
-            created_at=created,
-            verified_at=created + 150,
-            activated_at=self.start - active_for if active_for else math.inf,
-            ended_at=created + 150 + 3 * HOUR if is_limited else self.start + DAY,
-            end=End.PURGED if is_limited else End.SCALED_DOWN,
-            disabled_at=self.start - disabled_for if disabled_for else math.inf,
-        )
-        return self._staged(instance)
+        created, ended, end = self.start - age, self.start + DAY, End.SCALED_DOWN
+        if not active_for or disabled_for:
+            ended, end = created + 150 + 3 * HOUR, End.PURGED
+        activated = self.start - active_for if active_for else math.inf
+        disabled = self.start - disabled_for if disabled_for else math.inf
+        times = (created, created + 150, activated, ended, end, disabled)
+        return self._staged(Instance(make_uuid("staged", gpu.uuid), hotkey, self.chutes[chute], (gpu,), *times))
