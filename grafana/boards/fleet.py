@@ -78,12 +78,15 @@ def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
     """Return the stat of what idle GPUs lose, on the servers of which labels have these values."""
     gpus = recorded("hotkey_gpu_id:chutes_gpu_info:max", **where)
 
-    def of_servers(recording: str) -> str:
+    def of_servers(recording: str, needless: str = "") -> str:
         found = recorded(recording, **where)
-        missing = f"{gpus} unless on (hotkey, server_id, gpu) {found}"
+        missing = f"{gpus} unless on (hotkey, server_id, gpu) {found}{needless}"
         return of_all(f"sum({found}) unless on () ({missing})", ALL_GPUS, with_gpus=True)
 
-    units, rent = map(of_servers, (IDLE_UNITS, IDLE_USD))
+    rent = of_servers(IDLE_USD)
+    state = recorded("hotkey_gpu_id:chutes_gpu_state:max", **where)
+    # GPUs that are not idle need no pay.
+    units = of_servers(IDLE_UNITS, f" unless on (hotkey, gpu_id) {state} != 1")
     return stat(
         "Idle GPUs, next 24 h",
         "What the idle GPUs would earn in 24 hours at the market's present pay, in the best paid chute that they can "

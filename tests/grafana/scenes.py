@@ -229,7 +229,7 @@ async def scene(
             page = "" if down else (await get(f"{url}/metrics")).text
             if page and not before:
                 # The chain is read in the background of a page, which has the answer before.
-                await until(lambda: not any(state.under_way for state in exporter.feeds.states().values()))
+                await until(lambda: not any(state.flight for state in exporter.feeds.states().values()))
                 page = (await get(f"{url}/metrics")).text
             for instance in targets:
                 await asyncio.to_thread(timeline.scrape, clock(), JOB, instance, page)

@@ -15,7 +15,7 @@ from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
 from grafana.worlds import PAID, World
 from tests.grafana.scenes import COSTS, END
-from tests.test_recordings import instance_state, state_of, waiting_jobs
+from tests.test_recordings import waiting_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -64,6 +64,21 @@ def value(uid: str, answers: Answers, place: Place) -> float | str | None:
                 found.append(labels[source])
     assert not name or len({*found}) <= 1, (place, found)
     return found[0] if found else None
+
+
+def instance_state(instance: Row) -> str:
+    return "active" if instance["active"] else "disabled" if instance["activated_at"] else "starting"
+
+
+def state_of(gpu: Row, api: Mapping[str, Any]) -> str:
+    """Return the state of a GPU."""
+    for item in api["inventory"]:
+        if item["gpu_id"] == gpu["uuid"]:
+            shared = ("chute_id", "active", "last_verified_at")
+            holders = [one for one in api["instances"] if all(one[name] == item[name] for name in shared)]
+            (state,) = {"active"} if item["active"] else set(map(instance_state, holders))
+            return "earning" if state == "active" else state
+    return "idle" if gpu["verified_at"] else "unverified"
 
 
 def number_of(text: str, table: Iterable[states.State]) -> Any:
