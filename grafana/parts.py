@@ -40,8 +40,7 @@ WATCHED: Final = f"group(last_over_time(chutes_miner_watched{{{EXPORTERS}, {MINE
 Json = dict[str, Any]
 _DATASOURCE: Final = {"type": "prometheus", "uid": "$datasource"}
 _COLUMNS = 24
-_LOWEST = -1e12
-_HAIR = 1e-9
+_LOWEST = float("-inf")
 _LETTERS = string.ascii_uppercase
 
 
@@ -326,27 +325,25 @@ def _targets(panel: Panel) -> list[Json]:
 
 
 def _scale(thresholds: Sequence[tuple[float, str]]) -> Json:
-    """Make a scale that begins plain. Colours that begin at the lowest value are mappings instead."""
-    steps = [] if any(value == float("-inf") for value, _ in thresholds) else thresholds
-    return {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in ((None, PLAIN), *steps)]}
+    """Make a scale that begins plain. A colour that begins at the lowest value is a mapping instead."""
+    steps = [(None, PLAIN), *((value, color) for value, color in thresholds if value != _LOWEST)]
+    return {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in steps]}
 
 
 def _mappings(states: Sequence[State], thresholds: Sequence[tuple[float, str]], *, rules: bool = False) -> list[Json]:
-    """Make the mappings of states, of colours that begin at the lowest value, and of rules that are not loaded.
+    """Make the mappings of states, of a colour that begins at the lowest value, and of rules that are not loaded.
 
     A threshold without a lower limit would colour missing values as well, so it becomes a range.
     """
     texts = {f"{one.value}": {"text": one.text, "color": one.color, "index": i} for i, one in enumerate(states)}
     mappings: list[Json] = [{"type": "value", "options": texts}] if states else []
-    if thresholds and thresholds[0][0] == float("-inf"):
-        lowers = [_LOWEST, *(value for value, _ in thresholds[1:])]
+    if thresholds and thresholds[0][0] == _LOWEST:
+        (_, color), (limit, _), *_ = thresholds
+        result = {"color": color, "index": len(states)}
         # Both limits of a range belong to it, so the upper one is a little lower.
-        uppers = [*(value - _HAIR for value in lowers[1:]), -_LOWEST]
-        for index, (lower, upper, (_, color)) in enumerate(zip(lowers, uppers, thresholds, strict=True)):
-            result = {"color": color, "index": len(states) + index}
-            mappings.append({"type": "range", "options": {"from": lower, "to": upper, "result": result}})
+        mappings.append({"type": "range", "options": {"from": -1e12, "to": limit - 1e-9, "result": result}})
     if rules:
-        result = {"text": LOAD_RULES, "color": ORANGE, "index": len(states) + len(thresholds)}
+        result = {"text": LOAD_RULES, "color": ORANGE, "index": len(states) + 1}
         mappings.append({"type": "special", "options": {"match": "nan", "result": result}})
     return mappings
 

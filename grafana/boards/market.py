@@ -52,23 +52,22 @@ def _chute(metric: str, **where: str) -> str:
     return of_exporters(metric, "chute_id", **where, **ON_CHUTES)
 
 
-def _launch(query: str) -> str:
-    """Return a value of the chutes that the miners can launch now, for each of the idle GPU models."""
-    return f"0 * {LAUNCH} + on (chute_id) group_left () {query}"
-
-
 YOURS: Final = of_miners("chutes_fleet_gpus", "gpu", "state")
 YOUR_IDLE: Final = of_miners("chutes_fleet_gpus", "gpu", "state", state="idle")
 PLATFORM: Final = of_exporters("chutes_platform_gpus", "gpu", "state")
 PLATFORM_IDLE: Final = of_exporters("chutes_platform_gpus", "gpu", state="idle")
 ROOM: Final = _chute("chutes_chute_scale_allowance")
 UTILIZATION: Final = _chute("chutes_chute_recent_utilization_ratio", window="15m")
-REFUSALS: Final = _chute("chutes_chute_rate_limited_ratio", window="15m")
-BOUNTY: Final = _chute("chutes_bounty_boost_ratio")
-BOUNTY_ENDS: Final = f"({_chute('chutes_bounty_expires_timestamp_seconds')} - time())"
-ACTIVE: Final = _chute("chutes_chute_instances")
-STARTING: Final = _chute("chutes_chute_starting_instances")
-GPUS: Final = _chute("chutes_chute_gpus")
+DEMAND: Final = (
+    ("Room", COUNT, ROOM),
+    ("Utilisation, 15 m", PERCENT, UTILIZATION),
+    ("Rate limited", PERCENT, _chute("chutes_chute_rate_limited_ratio", window="15m")),
+    ("Bounty", FACTOR, _chute("chutes_bounty_boost_ratio")),
+    ("Bounty ends in", TIME, f"({_chute('chutes_bounty_expires_timestamp_seconds')} - time())"),
+    ("Active", COUNT, _chute("chutes_chute_instances")),
+    ("Starting", COUNT, _chute("chutes_chute_starting_instances")),
+)
+"""Titles, units and queries of the columns that each table of chutes has."""
 REQUESTS: Final = f"sum{whole(_chute('chutes_chute_window_invocations', window='1h'), 'metrics')}"
 REFUSED_REQUESTS: Final = f"sum{whole(_chute('chutes_chute_window_rate_limits', window='1h'), 'metrics')}"
 AUTOSCALER: Final = of_exporters("chutes_autoscaler_timestamp_seconds")
@@ -124,17 +123,8 @@ MARKET.show(
             data=PRICED,
         ),
         *(
-            Column(title, query, unit, missing=" ", data=STOCKED)
-            for title, unit, query in (
-                ("Room", COUNT, _launch(ROOM)),
-                ("Utilisation", PERCENT, _launch(UTILIZATION)),
-                ("Rate limited", PERCENT, _launch(REFUSALS)),
-                ("Bounty", FACTOR, _launch(BOUNTY)),
-                ("Bounty ends in", TIME, _launch(BOUNTY_ENDS)),
-                ("Active", COUNT, _launch(ACTIVE)),
-                ("Starting", COUNT, _launch(STARTING)),
-                ("GPUs", COUNT, _launch(GPUS)),
-            )
+            Column(title, f"0 * {LAUNCH} + on (chute_id) group_left () {query}", unit, missing=" ", data=STOCKED)
+            for title, unit, query in (*DEMAND, ("GPUs", COUNT, _chute("chutes_chute_gpus")))
         ),
         Column("Idle, all", f"0 * {_LAUNCH} + on (gpu) group_left () {PLATFORM_IDLE}", COUNT, missing=" ", data=SICK),
         empty=NO_KEY,
@@ -194,15 +184,10 @@ MARKET.show(
         "Each chute with its demand and supply, the busiest first. A high rate-limited share means that demand is not "
         "served. With room, you can serve it.",
         *CHUTE,
-        Column("Utilisation, 15 m", with_chute_name(UTILIZATION), PERCENT),
-        Column("Utilisation, 1 h", _chute("chutes_chute_recent_utilization_ratio", window="1h"), PERCENT),
-        Column("Rate limited", REFUSALS, PERCENT),
-        Column("Room", ROOM, COUNT),
+        Column("", with_chute_name(UTILIZATION)),
+        *(Column(title, query, unit) for title, unit, query in DEMAND),
         Column("Wanted", _chute("chutes_chute_target_instances"), COUNT),
-        Column("Active", ACTIVE, COUNT),
-        Column("Starting", STARTING, COUNT),
-        Column("Bounty", BOUNTY, FACTOR),
-        Column("Bounty ends in", BOUNTY_ENDS, TIME),
+        Column("Utilisation, 1 h", _chute("chutes_chute_recent_utilization_ratio", window="1h"), PERCENT),
         Column("Requests, 1 h", _chute("chutes_chute_window_invocations", window="1h"), AMOUNT),
         sort=["-Utilisation, 15 m"],
         size=(24, 12),

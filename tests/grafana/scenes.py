@@ -172,9 +172,8 @@ def _settings(kind: World, simulator: Simulator, world: DemoWorld, miner: Miner,
 async def ask_api(simulator: Simulator, miner: Miner) -> dict[str, Any]:
     """Return the JSON of the API by feed, as a miner gets it."""
     async with patient_client(miner.key.headers(int(simulator.clock()))) as client:
-        return raw_json({
-            feed: (await client.get(f"{simulator.url}{question}")).content for feed, question in QUESTIONS.items()
-        })  # fmt: skip
+        bodies = {feed: (await client.get(f"{simulator.url}{path}")).content for feed, path in QUESTIONS.items()}
+    return raw_json(bodies)
 
 
 @dataclass

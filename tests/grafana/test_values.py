@@ -101,7 +101,7 @@ class Truth:
             hotkey: share for hotkey, share in self.api["scores"]["final_scores"].items() if share is not None
         }
         self.incentive = sum(row["incentive"] for row in self.seats.values())
-        self.instances: list[Row] = self.api["instances"]
+        self.owned: list[Row] = self.api["instances"]
         self.chutes: dict[str, Row] = {row["chute_id"]: row for row in self.api["chutes"]}
         self.gpus: list[Row] = self.api["nodes"]
 
@@ -116,7 +116,7 @@ class Truth:
         earning: Counter[str] = Counter()
         for one in self.api["active_instances"]:
             earning[one["miner_hotkey"]] += one["compute_multiplier"]
-        for one in self.instances:
+        for one in self.owned:
             if instance_state(one) == "disabled":
                 earning[self.miner] += one["compute_multiplier"]
         scored = {hotkey: earning[hotkey] for hotkey, row in self.seats.items() if not row["blacklist_reason"]}
@@ -215,12 +215,12 @@ class Truth:
                 found[at(SERVERS, "Error", server_id=one["server_id"])] = one["verification_error"]
         return found
 
-    def instances_board(self) -> Expected:
-        count = Counter(map(instance_state, self.instances))
-        ages = sorted(END - seconds(one["created_at"]) for one in self.instances)
+    def instances(self) -> Expected:
+        count = Counter(map(instance_state, self.owned))
+        ages = sorted(END - seconds(one["created_at"]) for one in self.owned)
         middle = len(ages) // 2
-        public = [one for one in self.instances if one["active"] and not one["billed_to"]]
-        starts = [seconds(one["activated_at"]) - seconds(one["created_at"]) for one in self.instances if one["active"]]
+        public = [one for one in self.owned if one["active"] and not one["billed_to"]]
+        starts = [seconds(one["activated_at"]) - seconds(one["created_at"]) for one in self.owned if one["active"]]
         found: Expected = {
             at("Active"): count["active"],
             at("Starting"): count["starting"],
@@ -230,7 +230,7 @@ class Truth:
             at("Time to become active", "longest"): max(starts),
         }
         found |= {at("Instances by state", state): count[state] for state in ("active", "starting", "disabled")}
-        for one in self.instances:
+        for one in self.owned:
             row = {"instance_id": one["instance_id"]}
             chute = self.chutes[one["chute_id"]]
             state = instance_state(one)
@@ -309,20 +309,12 @@ class Truth:
         return found
 
 
-BOARD_TRUTHS = {
-    "chutes-overview": Truth.overview,
-    "chutes-fleet": Truth.fleet,
-    "chutes-instances": Truth.instances_board,
-    "chutes-market": Truth.market,
-    "chutes-subnet": Truth.subnet,
-}
-
-
-@pytest.mark.parametrize("uid", BOARD_TRUTHS)
+@pytest.mark.parametrize("board", ["overview", "fleet", "instances", "market", "subnet"])
 @pytest.mark.parametrize("kind", [World.HEALTHY, World.SICK])
-def test_a_board_shows_what_the_api_answered(answers: dict[World, Answers], kind: World, uid: str) -> None:
-    expected = BOARD_TRUTHS[uid](Truth(answers[kind], kind))
-    assert {place: value(uid, answers[kind], place) for place in expected} == pytest.approx(expected)
+def test_a_board_shows_what_the_api_answered(answers: dict[World, Answers], kind: World, board: str) -> None:
+    expected: Expected = getattr(Truth(answers[kind], kind), board)()
+    shown = {place: value(f"chutes-{board}", answers[kind], place) for place in expected}
+    assert shown == pytest.approx(expected)
     assert len(expected) >= 10
 
 

@@ -35,12 +35,6 @@ FIRING = {
     },
 }
 """The alerts of the worlds that have any. tests/prometheus/ fires those that none has."""
-QUERIES = [
-    (board.uid, panel.title, number, query)
-    for board in BOARDS
-    for panel in board.panels
-    for number, query in enumerate(panel.queries)
-]
 SEVERITIES = [state.text for state in states.SEVERITY]
 LASTING = {"Critical", "Exporters", "Rules"}
 """Stats that have a number without an exporter."""
@@ -69,12 +63,13 @@ def test_every_query_has_data_where_its_panel_says_so_and_nowhere_else(
     found = answers[kind]
     assert found.errors == {}
     wrong = []
-    for uid, title, number, query in QUERIES:
+    queries = [(board.uid, one.title, query) for board in BOARDS for one in board.panels for query in one.queries]
+    for uid, title, query in queries:
         has_data, declared = bool(found.now[query.expr]["result"]), kind in (query.data or ())
         if has_data != declared and not (query.sometimes and declared):
-            wrong.append((uid, title, number, "should have data" if declared else "has data"))
+            wrong.append((uid, title, query, "should have data" if declared else "has data"))
         elif has_data and not query.sometimes and not found.over_time.get(query.expr, {"result": [0]})["result"]:
-            wrong.append((uid, title, number, "has no data over the day"))
+            wrong.append((uid, title, query, "has no data over the day"))
     assert wrong == [], "\n".join(map(str, wrong))
 
 
