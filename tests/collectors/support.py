@@ -13,6 +13,7 @@ from chutes_exporter.api.client import Answer
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
 from chutes_exporter.collectors import Answers, Miners, base
 from chutes_exporter.feeds.table import AUDIT_REPORT
+from tests.support import NOON
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping
@@ -21,18 +22,7 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.feed import Feed
 
 ME = "me"
-OTHER = "other"
-NOON = 1_795_521_600.0
-"""2026-11-24 12:00:00 UTC."""
-HOUR = 3600.0
 NOON_TEXT = "2026-11-24T12:00:00+00:00"
-ELEVEN_TEXT = "2026-11-24T11:00:00+00:00"
-UNREADABLE = dict.fromkeys(
-    ("hotkey", "chute_id", "image_id", "uuid", "server_id", "instance_id", "job_id", "gpu_id", "miner_hotkey", "time"),
-    5,
-)
-"""A record that cannot be read: its id is no text."""
-
 
 Samples = dict[str, float]
 """Values by series, written like ``chutes_images{status=built}``. Empty labels are left out."""

@@ -8,7 +8,7 @@ from chutes_exporter.collectors import Answers, Collector, Miners
 from chutes_exporter.collectors.base import MAX_LABEL_CHARACTERS, LabelValue, Part, Samples, metric_of
 from chutes_exporter.feeds.table import INVENTORY, NODES
 from chutes_exporter.metric import Metric
-from tests.collectors.support import UNREADABLE, collected
+from tests.collectors.support import collected
 
 FLAG = Metric("chutes_flag", "Help.")
 INFO = Metric("chutes_thing_info", "Text.", ("text",))
@@ -20,7 +20,7 @@ INFO = Metric("chutes_thing_info", "Text.", ("text",))
         ({}, [], {"chutes_flag", "chutes_flags"}),
         ({}, [INVENTORY], {"chutes_flag", "chutes_flags"}),
         ({}, [NODES], {"chutes_flag"}),
-        ({NODES: [{"uuid": "g"}, UNREADABLE]}, [], {"chutes_flag"}),
+        ({NODES: [{"uuid": "g"}, {"uuid": 5}]}, [], {"chutes_flag"}),
         ({INVENTORY: None}, [], set()),
     ],
 )

@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 
 from chutes_exporter.collectors.bounties import COLLECTOR
+from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.table import BOUNTIES
-from tests.collectors.support import HOUR, NOON, collected
+from tests.collectors.support import collected
+from tests.support import NOON
 
 # An hour and a half old, and one of the kind that lives a day.
 BOUNTY = {

@@ -28,13 +28,6 @@ def run(*instances: dict[str, Any], **options: Any) -> dict[str, float]:
     return {key: value for key, value in found.items() if value and not key.startswith("chutes_audit_")}
 
 
-def test_an_ended_instance_has_its_reason_and_what_it_lost() -> None:
-    assert run(ENDED) == {
-        "chutes_miner_window_ended_instances{hotkey=me,reason=miner,counts=false,window=1h}": 1,
-        f"{LOST}{{hotkey=me,window=1h}}": 3600,
-    }
-
-
 @pytest.mark.parametrize("at", [None, "2026-11-24T10:59:59", "2026-11-24T12:00:01", "2099-01-01T00:00:00"])
 def test_an_end_outside_the_hour_does_not_count(at: str | None) -> None:
     assert run(ENDED | {"deleted_at": at}) == {}

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from chutes_exporter.collectors.maintenance import COLLECTOR
+from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.table import MAINTENANCE
-from tests.collectors.support import HOUR, NOON, collected
+from tests.collectors.support import collected
+from tests.support import NOON
 
 # As PostgreSQL writes times.
 WINDOW = {"upgrade_window_end": "2026-11-24 13:00:00.500000+00:00"}

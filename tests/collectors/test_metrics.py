@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from chutes_exporter.collectors.metrics import COLLECTOR
-from chutes_exporter.feeds.table import CHUTE_METRICS, CHUTES
+from chutes_exporter.feeds.table import CHUTE_METRICS
 from tests.collectors.support import collected, of
 
 BUSY = {
@@ -55,18 +55,4 @@ def test_it_is_possible_that_nobody_was_refused() -> None:
     made = collected(COLLECTOR, {CHUTE_METRICS: [BUSY | {"rate_limit_count": 0}]})
     assert of(made, "chutes_chute_window_rate_limits") == {
         "chutes_chute_window_rate_limits{chute_id=busy,window=1h}": 0
-    }
-
-
-def test_requests_of_a_day_are_those_of_the_chutes_if_they_are_known() -> None:
-    chutes = [
-        {"chute_id": "busy", "invocation_count": 1234},
-        {"chute_id": "idle", "invocation_count": 0},
-        {"chute_id": "new"},
-    ]
-    made = collected(COLLECTOR, {CHUTE_METRICS: [BUSY], CHUTES: chutes})
-    assert of(made, "chutes_chute_window_invocations") == {
-        "chutes_chute_window_invocations{chute_id=busy,window=1h}": 120,
-        "chutes_chute_window_invocations{chute_id=busy,window=1d}": 1234,
-        "chutes_chute_window_invocations{chute_id=idle,window=1d}": 0,
     }

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from chutes_exporter.collectors.rolling_updates import COLLECTOR
+from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.table import INSTANCES, ROLLING_UPDATES
-from tests.collectors.support import HOUR, NOON, collected
+from tests.collectors.support import collected
+from tests.support import NOON
 
 # Times without an offset mean UTC.
 UPDATE = {"chute_id": "c", "old_version": "v1", "new_version": "v2", "started_at": "2026-11-24T11:00:00"}
