@@ -71,11 +71,8 @@ def _section(collector: Collector) -> str:
         f"`{feed.name}` (changes {feed.changes}, fresh {_freshness(feed)}, dropped after {feed.max_age:.0f} s)"
         for feed in collector.feeds
     )
-    return (
-        f"## {collector.name}\n\n{collector.summary[0].upper()}{collector.summary[1:]}. Feeds: {feeds}. "
-        f"Key: {'needed' if collector.needs_key else 'not needed'}. Default: {collector.default_in_words}."
-        f"\n\n{_table(collector.metrics)}"
-    )
+    summary = collector.summary[0].upper() + collector.summary[1:]
+    return f"## {collector.name}\n\n{summary}. Feeds: {feeds}.\n\n{_table(collector.metrics)}"
 
 
 def _freshness(feed: Feed[Any]) -> str:
