@@ -25,29 +25,6 @@ if TYPE_CHECKING:
 HOUR = 3600
 DAY = 24 * HOUR
 Row = dict[str, Any]
-
-
-def instance_state(row: Row) -> str:
-    if row["active"]:
-        return "active"
-    return "disabled" if row["activated_at"] else "starting"
-
-
-def state_of(row: Row, api: Mapping[str, Any]) -> str:
-    """Return a GPU's state as the service's own tables would tell it."""
-    for item in api["inventory"]:
-        if item["gpu_id"] == row["uuid"]:
-            if item["active"]:
-                return "earning"
-            (holder,) = (
-                one
-                for one in api["instances"]
-                if not one["active"] and all(one[name] == item[name] for name in ("chute_id", "last_verified_at"))
-            )
-            return instance_state(holder)
-    return "unverified" if row["verified_at"] is None else "idle"
-
-
 Place = tuple[str, str, frozenset[tuple[str, str]]]
 """The place of a value: a panel, a column or a line, and labels of a table's row."""
 Expected = dict[Place, Any]
