@@ -59,7 +59,7 @@ SHARE: Final = Unit("percentunit", 2)
 TIME: Final = Unit("s", 1)
 CLOCK: Final = Unit("time:HH:mm", None)
 """A time of day, in milliseconds since 1970."""
-DOLLARS: Final = Unit("currencyUSD", 0)
+DOLLARS: Final = Unit("currencyUSD", None)
 CENTS: Final = Unit("currencyUSD", 2)
 BYTES: Final = Unit("bytes", 0)
 TEXT: Final = Unit("string", None)
@@ -370,11 +370,7 @@ def _stat(panel: Panel) -> Json:
         "textMode": "value_and_name",
         "wideLayout": True,
     }
-    defaults = {
-        "mappings": _mappings(panel.states, panel.thresholds, rules=True),
-        "thresholds": _scale(panel.thresholds),
-    }
-    return {"type": "stat", "options": options, "fieldConfig": {"defaults": defaults}}
+    return {"type": "stat", "options": options, "fieldConfig": {"defaults": {}}}
 
 
 def _graph(panel: Panel) -> Json:
@@ -396,11 +392,10 @@ def _graph(panel: Panel) -> Json:
     return {"type": "timeseries", "options": options, "fieldConfig": fields}
 
 
-def _timeline(panel: Panel) -> Json:
+def _timeline(_: Panel) -> Json:
     legend = {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []}
     options = {"showValue": "never", "rowHeight": 0.8, "legend": legend}
-    custom = {"fillOpacity": 100, "lineWidth": 0}
-    defaults = {"custom": custom, "mappings": _mappings(panel.states, ()), "thresholds": _scale(())}
+    defaults = {"custom": {"fillOpacity": 100, "lineWidth": 0}}
     return {"type": "state-timeline", "options": options, "fieldConfig": {"defaults": defaults}}
 
 
@@ -421,10 +416,10 @@ def _table(panel: Panel) -> Json:
     sort = [{"displayName": name.lstrip("-"), "desc": name.startswith("-")} for name in panel.sort]
     return {
         "type": "table",
-        "options": {"showHeader": True, "cellHeight": "sm", "sortBy": sort},
+        "options": {"sortBy": sort},
         "transformations": [{"id": name, "options": options} for name, options in steps.items()],
         "fieldConfig": {
-            "defaults": {"thresholds": _scale(())},
+            "defaults": {},
             "overrides": [_column(column, column.title or source) for source, column in columns.items()],
         },
     }
@@ -457,7 +452,11 @@ def _made(panel: Panel, number: int, place: Json) -> Json:
     made = _MAKERS.get(panel.kind, _graph)(panel)
     defaults = made["fieldConfig"]["defaults"]
     defaults |= {"noValue": panel.empty, "unit": panel.unit.name}
-    defaults["color"] = {"mode": "palette-classic" if made["type"] == "timeseries" else "thresholds"}
+    if made["type"] == "timeseries":
+        defaults["color"] = {"mode": "palette-classic"}
+    else:
+        defaults |= {"color": {"mode": "thresholds"}, "thresholds": _scale(panel.thresholds)}
+        defaults["mappings"] = _mappings(panel.states, panel.thresholds, rules=panel.kind == "stat")
     # Grafana chooses those of an axis by its step, so that two ticks are never the same text.
     if panel.unit == COUNT or (panel.kind == "stat" and panel.unit.decimals is not None):
         defaults["decimals"] = panel.unit.decimals

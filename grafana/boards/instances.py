@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from grafana.boards.fleet import THIS_SERVER
 from grafana.parts import (
     CLOCK,
     COUNT,
@@ -89,7 +90,6 @@ ENDS_KNOWN_SINCE: Final = (
 _NEW: Final = f"(0 * {INSTANCE_INFO} + on (chute_id) group_left () chute_id:chutes_chute_compute_multiplier:later)"
 NEW: Final = f"(0 * {INFO} + on (chute_id) group_left () chute_id:chutes_chute_compute_multiplier:later)"
 PAY: Final = of_miners("chutes_instance_compute_multiplier", "instance_id")
-THIS_SERVER: Final = board_link("chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}")
 THIS_CHUTE: Final = board_link("chutes-market", chute="${__data.fields.chute_id}")
 
 

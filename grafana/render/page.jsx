@@ -93,18 +93,15 @@ window.draw = async (request) => {
     const asked = { panel: one.panel, answers: request.answers[one.panel.id], step: request.step };
     return { ...one, ...(one.panel.type === 'row' ? {} : await prepare(asked, shared)) };
   });
-  // Text is measured before it is drawn: its font must be there.
-  document.body.innerHTML = '<div></div><p style="font: 400 14px Inter">a</p><p style="font: 500 14px Inter">a</p>';
-  const root = createRoot(document.body.firstChild);
-  root.render(<grafana.ThemeContext.Provider value={theme}><GlobalStyles /></grafana.ThemeContext.Provider>);
-  for (const weight of ['400', '500']) {
-    while ((await document.fonts.load(`${weight} 14px Inter`)).length === 0) {
-      await frame();
-    }
+  const dashboard = <Dashboard request={request} placed={await Promise.all(ready)} shared={shared} />;
+  // Text is measured before it is drawn: its font must be there, which the first time asks for.
+  for (const _ of ['fonts', 'picture']) {
+    document.body.innerHTML = '<div></div>';
+    createRoot(document.body.firstChild).render(dashboard);
+    await frame();
+    await frame();
+    await document.fonts.ready;
   }
-  root.render(<Dashboard request={request} placed={await Promise.all(ready)} shared={shared} />);
-  await frame();
-  await document.fonts.ready;
   await frame();
   return cut();
 };

@@ -36,7 +36,6 @@ const Rows = ({ panel, data, options, width, height, range, replaceVariables }) 
     width={width}
     height={height}
     initialSortBy={options.sortBy}
-    cellHeight={options.cellHeight}
     timeRange={range}
     fieldConfig={panel.fieldConfig}
     replaceVariables={replaceVariables}
