@@ -54,7 +54,6 @@ RESPONSES: Final = (
     f"sum by (le) (rate({select('chutes_api_request_duration_seconds_bucket', EXPORTERS)}[$__rate_interval]))"
 )
 THIS_EXPORTER: Final = board_link("chutes-exporter", instance="${__value.raw}")
-SECONDS: Final = Unit("s", 2)
 
 
 def _top(metric: str, by: str) -> list[Query]:
@@ -121,7 +120,7 @@ EXPORTER.show(
         Column(
             "Scrape time",
             f"max by (job, instance) ({select('scrape_duration_seconds', EXPORTERS)} {SEEN})",
-            SECONDS,
+            TIME,
             data=ALL,
         ),
         Column("Requests, 1 h", f"sum by (job, instance) (increase({REQUESTS}[1h]))", COUNT, data=FADING),
@@ -216,7 +215,7 @@ EXPORTER.show(
         "Nine of ten requests took at most this time, over all endpoints. If it is near --api.timeout, feeds begin to "
         "fail.",
         Query(f"histogram_quantile(0.9, {RESPONSES})", "all endpoints", FADING),
-        unit=SECONDS,
+        unit=TIME,
     ),
     graph(
         "Bytes per hour by endpoint",
@@ -252,7 +251,7 @@ EXPORTER.show(
         "Time that Prometheus waited for the page, by job. If a scrape requests feeds, it takes as long as the slowest "
         "endpoint.",
         Query(f"max by (job) ({select('scrape_duration_seconds', EXPORTERS)} {SEEN})", "{{job}}", ALL),
-        unit=SECONDS,
+        unit=TIME,
     ),
     graph(
         "CPU time",

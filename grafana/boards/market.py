@@ -156,7 +156,7 @@ MARKET.show(
         "were busy. Refusals are unmet demand.",
         Query(REQUESTS, "completed", step="30m"),
         Query(REFUSED_REQUESTS, "rate limited", step="30m"),
-        unit=Unit("short", None),
+        unit=AMOUNT,
         size=(15, 6),
     ),
 )
