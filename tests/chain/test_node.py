@@ -94,7 +94,7 @@ def another_block(reply: dict[str, Any]) -> dict[str, Any]:
 
 def without_a_key(reply: dict[str, Any]) -> dict[str, Any]:
     answer = reply["result"][0]
-    return {"result": [answer | {"changes": answer["changes"][1:]}]}
+    return {"result": [answer | {"changes": answer["changes"][:-1]}]}
 
 
 STORAGE, PRICE, NUMBER, HASH = "state_queryStorageAt", "state_call", "9593342", "0x91ba25f157ef…"
@@ -112,7 +112,7 @@ FAULTS: dict[str, tuple[FakeNode, str, str]] = {
     "no hotkey": (other(HOTKEY_7, None), NUMBER, "Keys: it has no bytes instead of 32"),
     "a hotkey twice": (other(HOTKEY_7, FIRST_HOTKEY), NUMBER, "Keys: a hotkey has two seats"),
     "another block": (replying(STORAGE, another_block), HASH, "the answer is about another block, 0xabababababab…"),
-    "a key less": (replying(STORAGE, without_a_key), HASH, "Number: it has no bytes instead of 4"),
+    "a key less": (replying(STORAGE, without_a_key), HASH, "MechanismCountCurrent: it has no bytes"),
     "unknown method": (replying(STORAGE, lambda _: error(-32601)), HASH, "{'code': -32601, 'message': 'no'}"),
     "forgotten block": (replying(STORAGE, lambda _: error(4003)), HASH, "{'code': 4003, 'message': 'no'}"),
     "another form": (replying(STORAGE, lambda _: {"result": None}), HASH, "Expected `array`, got `null`"),

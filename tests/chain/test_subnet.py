@@ -129,8 +129,8 @@ def pay(state: State, *amounts: tuple[int, int, int], owned: int | None = None) 
         ({"pending_miners": 259}, 72),
         # The pace is 1.03 times as fast as the tempo says.
         ({"pending_miners": 265}, 7200 * 10.3 / 1000),
-        # The tempo has changed, or an epoch was skipped, and 500 have gathered in 50 blocks.
-        ({"last_epoch": HEAD - 20}, 7200 * 10 / 1000),
+        # The tempo has changed, or an epoch was skipped, and 509 have gathered in 50 blocks.
+        ({"pending_miners": 259, "last_epoch": HEAD - 20}, 7200 * 10.18 / 1000),
         ({"tempo": 360, "last_epoch": HEAD - 20}, 72),
         ({"mechanisms": 2}, None),
         ({"consensus": 1}, None),
