@@ -217,7 +217,7 @@ class FeedCache:
             if reason in REPEAT_REQUEST:
                 # The miner's evidence may be older than the answer. Request it again, too.
                 for other in feed.evidence:
-                    if other.hotkey:
+                    if other.hotkey or (state is not None and state.flight is not None):
                         self.expire(other)
                 first, answer = answer, await self._fetch(feed)
                 reason = reason_to_doubt(feed.checks, old, answer, await self._evidence(feed), first=first)
@@ -236,12 +236,14 @@ class FeedCache:
     async def _evidence(self, feed: Feed[Any]) -> list[Any]:
         """Return the records of the feeds to compare with, None for unknown ones.
 
-        Feeds of the same miner are requested and briefly awaited, and an older answer after an error does not count.
-        Those of the platform can have megabytes, so the cached answer counts.
+        Feeds of the same miner are requested. Those of the platform can have megabytes, so only a request in flight is
+        awaited. It waits briefly, and takes no older answer after an error. Otherwise, the cached answer counts.
         """
         records: list[Any] = []
         for other in feed.evidence:
-            is_known = not other.hotkey or await self.read(other, _EVIDENCE_WAIT) not in ("stale", "failed")
+            state, is_known = self._states.get(other), True
+            if other.hotkey or (state is not None and state.flight is not None):
+                is_known = await self.read(other, _EVIDENCE_WAIT) not in ("stale", "failed")
             snapshot = self.peek(other) if is_known else None
             records.append(None if snapshot is None else snapshot.answer.value)
         return records

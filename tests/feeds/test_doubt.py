@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from chutes_exporter.feeds.table import (
     BOUNTIES,
     CHUTE_METRICS,
     CHUTES,
+    HELD_GPUS,
     INSTANCES,
     INVENTORY,
     METAGRAPH,
@@ -136,6 +138,8 @@ class Api:
 
     async def fetch(self, feed: Feed[Any]) -> Answer[Any]:
         self.asked[feed.name] += 1
+        for _ in range(9 if feed is ACTIVE_INSTANCES else 0):
+            await asyncio.sleep(0)  # Its answer comes last.
         first = self.once.get(feed.name)
         return answer(first.pop(0) if first else self.records[feed.name])
 
@@ -216,6 +220,12 @@ async def test_chutes_that_are_gone_everywhere_are_gone() -> None:
     for feed in platform:
         await api.read(feed, at=1700)
     assert await api.read(CHUTES, at=1800) == (30, None)
+
+
+async def test_evidence_that_is_being_requested_is_awaited() -> None:
+    api = Api(held_gpus=[], active_instances=running("c"))
+    _, held = await asyncio.gather(api.read(ACTIVE_INSTANCES), api.read(HELD_GPUS))
+    assert held == (0, "disagrees")
 
 
 async def test_a_doubt_that_lasts_costs_two_requests_for_each_time_to_live() -> None:
