@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from itertools import compress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import UNSET
@@ -94,7 +93,6 @@ class Total:
     Attributes:
         function: Makes the value of a list. With a label and without ``by``, makes values by label value.
         of: The values in the list, of which all must be known. Without it, the list has the records.
-        where: Whether a record counts, which must be known.
         by: The group of a record, or a list of its groups, which must be known.
         label: The label, if it is not the field. Of ``hotkey``, only watched miners have values, or all exported
             ones if the table declares the field with the miner.
@@ -105,7 +103,6 @@ class Total:
     function: Callable[[list[Any]], Any]
     _: KW_ONLY
     of: Value = lambda record: record
-    where: Callable[[Any], bool | None] = lambda _: True
     by: Value = ""
     label: str = ""
     among: Sequence[str] = ()
@@ -119,14 +116,10 @@ class Total:
         return (self.label or str(self.by),) if self.label or self.by else ()
 
     def samples(self, records: list[Any], watched: list[str]) -> Iterable[Sample]:
-        """Return the values of the records that count, with labels: nothing if it is unknown whether one counts."""
-        counts = [self.where(record) for record in records]
-        if None in counts:
-            return []
-        chosen = list(compress(records, counts))
+        """Return the values of the records, with labels."""
         if self.by:
-            return self._of_groups(chosen, watched if self.label == "hotkey" else self.among)
-        value = self._value(chosen)
+            return self._of_groups(records, watched if self.label == "hotkey" else self.among)
+        value = self._value(records)
         return [((label,), number) for label, number in value.items()] if self.label else [((), value)]
 
     def _of_groups(self, records: list[Any], among: Sequence[str]) -> Iterable[Sample]:
@@ -160,7 +153,7 @@ class Table(Part, Generic[R]):
         joined: Other feeds. While one of them is not whole, all metrics are absent.
         key: The fields that identify a record, separated by spaces. Of records with the same key, the first counts.
         label: The labels of the key, if they have other names.
-        records: Makes the records of the answers, if the first is no list of them.
+        records: Makes the records of the answers, if the first is no list of them. None leaves out all metrics.
         miner: The field with the miner of a record, if the feed is about all miners. Only exported miners have samples.
         metrics: The metrics by name.
     """
@@ -171,7 +164,7 @@ class Table(Part, Generic[R]):
         *joined: Feed[Any],
         key: str = "",
         label: str = "",
-        records: Callable[..., list[R]] = list,
+        records: Callable[..., list[R] | None] = list,
         miner: str = "",
         **metrics: Row | Total,
     ) -> None:
@@ -201,6 +194,8 @@ class Table(Part, Generic[R]):
     def _collect(self, answers: Answers, miners: Miners, out: Samples) -> None:
         """Add the samples of records and totals. If they are about miners, those of exported miners are added."""
         records = self._records(*(answers[feed] for feed in self.feeds))
+        if records is None:
+            return
         if self.key:
             records = distinct(records, self._key_of)
         hotkey = (miners.hotkey,) if self._miner_label else ()

@@ -35,3 +35,7 @@ def test_each_watched_miner_has_its_own_counts_and_no_other_miner_has() -> None:
 def test_an_unknown_field_of_a_job_that_is_over_hides_nothing() -> None:
     over = {"finished_at": NOON_TEXT, "method": None, "created_at": None, "miner_history": None}
     assert run({}, over) == run({})
+
+
+def test_a_job_that_may_be_stuck_hides_the_number_of_stuck_jobs() -> None:
+    assert collected(COLLECTOR, {JOBS: [{"job_id": "j", "finished_at": None}]}) == {}

@@ -5,11 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from msgspec import UNSET
-
 from chutes_exporter.api.decoding import list_of
 from chutes_exporter.api.endpoints import Endpoint
-from chutes_exporter.api.records import Chute, Nullable, Record
+from chutes_exporter.api.records import Chute, Record
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table, Total
 from chutes_exporter.feeds.feed import Feed
@@ -21,7 +19,6 @@ class Shop(Record, frozen=True):
     shop_id: str
     hotkey: str | None = None
     price: float | None = None
-    open: Nullable[bool] = UNSET
     city: str | None = None
 
 
@@ -54,15 +51,6 @@ def test_a_total_needs_all_values_and_a_whole_answer() -> None:
     assert run(table, {"price": 1}, {"price": 2}) == {"x_shops": 2, "x_sum": 3}
     assert run(table, {"price": 1}, {}) == {"x_shops": 2}
     assert run(table, {"price": 1}, doubted=[PUBLIC]) == {}
-
-
-def test_a_total_of_some_records_is_unknown_if_one_may_belong_to_them() -> None:
-    def opened(shop: Shop) -> bool | None:
-        return None if shop.open is UNSET else bool(shop.open)
-
-    table = public(x_sum=Total("Prices of open shops.", sum, of="price", where=opened))
-    assert run(table, {"open": True, "price": 2}, {"open": False}) == {"x_sum": 2}
-    assert run(table, {"open": True, "price": 2}, {"price": 2}) == {}
 
 
 def test_groups_have_a_value_each() -> None:
