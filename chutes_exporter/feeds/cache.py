@@ -217,7 +217,7 @@ class FeedCache:
             if reason in REPEAT_REQUEST:
                 # The miner's evidence may be older than the answer. Request it again, too.
                 for other in feed.evidence:
-                    if other.hotkey or (state is not None and state.flight is not None):
+                    if other.hotkey:
                         self.expire(other)
                 first, answer = answer, await self._fetch(feed)
                 reason = reason_to_doubt(feed.checks, old, answer, await self._evidence(feed), first=first)
