@@ -34,7 +34,7 @@ EXPORTERS: Final = 'job=~"$job", instance=~"$instance"'
 """Matches the chosen exporters."""
 MINERS: Final = 'hotkey=~"$hotkey"'
 """Matches the chosen miners. It selects recorded series, which have no label of an exporter."""
-WATCHED: Final = f"group(last_over_time(chutes_miner_watched{{{EXPORTERS}, {MINERS}}}[15m]))"
+WATCHED: Final = f"group by (hotkey) (last_over_time(chutes_miner_watched{{{EXPORTERS}, {MINERS}}}[15m]))"
 """Bridges the time until an alert fires because no exporter watches the miners any more."""
 
 Json = dict[str, Any]

@@ -45,7 +45,7 @@ from grafana.parts import (
     with_chute_name,
     yesterday,
 )
-from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, UNWATCHED, State
+from grafana.states import GPU, KEYLESS, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, UNWATCHED, State
 from grafana.worlds import (
     ALARMED,
     ALL,
@@ -85,7 +85,8 @@ ENDED_INSTANCES: Final = (
 )
 PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
 SEVERITIES: Final = select("alert:chutes_alerts:severity", hotkey="~$hotkey|")
-OF_GPUS: Final = select("alert:chutes_alerts:severity", alertname="~ChutesGpus.+", hotkey="~$hotkey|")
+OF_IDLE: Final = select("alert:chutes_alerts:severity", alertname="ChutesGpusIdle", hotkey="~$hotkey|")
+NO_KEY: Final = f'({WATCHED} unless on (hotkey) last_over_time(chutes_feed_ttl_seconds{{feed="nodes"}}[15m]))'
 QUIET: Final = f"prometheus:chutes_rules:loaded unless on () {SEVERITIES}"
 PROBLEM: Final = "alertname, severity, hotkey, place"
 FIRING_FOR: Final = (
@@ -181,9 +182,10 @@ OVERVIEW.show(
         "one. docs/runbooks/ has a section for each, which says what to check and what to do. The units are what the "
         "idle GPUs of the server would earn in 24 hours, beside its alert.",
         Column("Severity", short(SEVERITIES), width=105, states=SEVERITY, missing=" ", data=ALARMED),
-        Column("", nothing_wrong(f"{QUIET} and on () {WATCHED}", "alertname"), data=CALM),
+        Column("", nothing_wrong(f"{QUIET} and on () {WATCHED} unless on () {NO_KEY}", "alertname"), data=CALM & KEYED),
         Column("", nothing_wrong(f"{QUIET} unless on () {WATCHED}", "alertname", UNWATCHED.value), data=frozenset()),
-        Column("Alert", "alertname", width=235, states=[NOTHING, UNWATCHED]),
+        Column("", nothing_wrong(f"{QUIET} and on () {NO_KEY}", "alertname", KEYLESS.value), data=CALM - KEYED),
+        Column("Alert", "alertname", width=235, states=[NOTHING, UNWATCHED, KEYLESS]),
         Column("Server, chute or feed", "place", width=200, missing=" "),
         Column(
             "For",
@@ -195,7 +197,7 @@ OVERVIEW.show(
         ),
         Column(
             "Units, 24 h",
-            f"0 * bottomk by (hotkey, place) (1, {OF_GPUS}) + on (hotkey, place) group_left () {LOSS}",
+            f"0 * bottomk by (hotkey, place) (1, {OF_IDLE}) + on (hotkey, place) group_left () {LOSS}",
             AMOUNT,
             thresholds=[(1, RED)],
             missing=" ",

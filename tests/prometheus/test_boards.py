@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
-from grafana.states import NOTHING, UNWATCHED
+from grafana.states import KEYLESS, NOTHING, UNWATCHED
 from tests.grafana.scenes import filled_in
 from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, run_promtool
 
@@ -44,12 +44,18 @@ def test_without_a_watched_miner_there_is_no_number_of_alerts_and_the_table_says
 
 
 def test_with_a_watched_miner_there_are_no_alerts_also_while_scrapes_are_missed(tmp_path: Path) -> None:
-    miner = Scenario(30)
-    miner.fail("one:1", range(18, 22))
-    critical = asked("chutes-overview", "Critical", 0)
-    nothing, unwatched = (asked("chutes-overview", "What is wrong", number) for number in (1, 2))
-    row = f'{{alertname="{NOTHING.value}"}}'
-    miner.check(tmp_path, {}, values={critical: (20, {"{}": 0}), nothing: (20, {row: 1}), unwatched: (20, {})})
+    for has_key in (True, False):
+        miner = Scenario(30)
+        miner.fail("one:1", range(18, 22))
+        if has_key:
+            miner.set("chutes_feed_ttl_seconds", 55, feed="nodes", hotkey=HOTKEY)
+        critical = asked("chutes-overview", "Critical", 0)
+        nothing, unwatched, keyless = (asked("chutes-overview", "What is wrong", number) for number in (1, 2, 3))
+        rows = [{f'{{alertname="{state.value}"}}': 1} for state in (NOTHING, KEYLESS)]
+        miner.check(tmp_path, {}, values={
+            critical: (20, {"{}": 0}), unwatched: (20, {}),
+            nothing: (20, rows[0] if has_key else {}), keyless: (20, {} if has_key else rows[1]),
+        })  # fmt: skip
 
 
 def test_without_the_rules_no_part_of_several_miners_is_shown_as_the_whole(tmp_path: Path) -> None:
