@@ -42,6 +42,7 @@ class _Changes(msgspec.Struct):
     changes: list[tuple[str, str | None]]
 
 
+_Version: Final = msgspec.defstruct("_Version", [("specVersion", int)])
 CHAIN: Final = Endpoint("chain", "", object_of(_Reply), method="POST", max_bytes=4 * MB)
 """The address of the node."""
 
@@ -78,7 +79,7 @@ class Node(ChutesClient):
             raise e.WrongChainError(f"it begins with {genesis[:14]}…, not {GENESIS[:14]}…")
         self._head = await self._call(str, "chain_getFinalizedHead")
         self._block = f"block {self._head[:14]}…"
-        version = await self._call(dict[str, Any], "state_getRuntimeVersion", self._head)
+        version = await self._call(_Version, "state_getRuntimeVersion", self._head)
         state = s.State(*await self._values([*s.ITEMS.values()]))
         self._block = f"block {state.block}"
         if (age := self._clock() - state.time) > _MAX_AGE:
@@ -89,7 +90,7 @@ class Node(ChutesClient):
         hotkeys, registered = found[: state.seats], found[state.seats :]
         if len(set(hotkeys)) < state.seats:
             raise e.UndecodableError(f"{s.HOTKEY.name}: a hotkey has two seats")
-        return s.Subnet(state, hotkeys, registered, owned, version.get("specVersion"), await self._price())
+        return s.Subnet(state, hotkeys, registered, owned, version.specVersion, await self._price())
 
     async def _price(self) -> int | None:
         """Return the price of one alpha in rao, None if the runtime has no such function any more."""

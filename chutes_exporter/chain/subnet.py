@@ -194,7 +194,7 @@ class Subnet:
     hotkeys: list[str]
     registered: list[int]
     owned: list[str]
-    spec_version: int | None
+    spec_version: int
     price: int | None
 
     @cached_property

@@ -92,7 +92,7 @@ def _subnet(world: World, now: float) -> s.Subnet:
         "registration_cost": 412_907_331,
     }
     hotkeys = [miner.hotkey for miner in world.miners]
-    return s.Subnet(s.State(**values), hotkeys, registered, [], None, None)
+    return s.Subnet(s.State(**values), hotkeys, registered, [], 475, None)
 
 
 def _text(item: s.Item, value: Any) -> str:
