@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from chutes_exporter.simulator.world import Miner
 
@@ -156,10 +157,7 @@ class Simulator(AsyncExitStack):
         asker = headers.get("x-chutes-hotkey"), "x-chutes-signature" in headers
         self.requests.append(ReceivedRequest(endpoint.name, *asker, response.status_code))
         response.headers.update({**fault.headers, "date": email.utils.formatdate(self.clock(), usegmt=True)})
-        if fault.cut_after is not None:
-            # With the length of the whole body, so that the server closes the connection.
-            return Response(response.body[: fault.cut_after], response.status_code, response.headers)
-        return response
+        return response if fault.cut_after is None else _CutResponse(response, fault.cut_after)
 
     async def _respond(self, request: Request, endpoint: Endpoint[Any], fault: Fault) -> Response:
         """Return the answer of the world, or of the fault. An HTTPException is an answer with its status."""
@@ -198,3 +196,14 @@ class Simulator(AsyncExitStack):
         if hotkey not in self.world.by_hotkey:
             raise HTTPException(401, "Hotkey is not registered on netuid 64")
         return self.world.by_hotkey[hotkey]
+
+
+class _CutResponse(Response):
+    """Sends the start of a body. Its last part never follows, so the server closes the connection."""
+
+    def __init__(self, whole: Response, size: int) -> None:
+        super().__init__(whole.body[:size], whole.status_code, whole.headers)
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
