@@ -172,8 +172,7 @@ class FeedCache:
                 return "hit"
             # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
             await asyncio.wait({flight}, timeout=timeout)
-            succeeded = flight.done() and not flight.cancelled() and not state.failures
-            if succeeded and self.peek(feed) is not None:
+            if flight.done() and not state.failures and self.peek(feed) is not None:
                 return result
         # The request failed or takes too long, or the cache backs off after a failure.
         return "failed" if self.peek(feed) is None else "stale"

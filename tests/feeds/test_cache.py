@@ -131,12 +131,15 @@ async def test_readers_at_the_same_time_share_one_request(feeds: Cache) -> None:
 
 
 async def test_a_reader_that_gives_up_cancels_nobody_else(feeds: Cache) -> None:
-    leaving, staying = await feeds.begin(), await feeds.begin()
+    await feeds.ask()
+    leaving, staying = await feeds.begin(60), await feeds.begin()
+    assert not feeds.state.fresh
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
     feeds.open.set()
-    assert (await staying, feeds.answer, feeds.asked) == ("coalesced", 1, 1)
+    assert (await staying, feeds.answer, feeds.asked) == ("coalesced", 2, 2)
+    assert feeds.state.fresh
 
 
 async def test_a_late_answer_is_left_out_and_serves_the_next_scrape(feeds: Cache) -> None:

@@ -222,6 +222,13 @@ async def test_chutes_that_are_gone_everywhere_are_gone() -> None:
     assert await api.read(CHUTES, at=1800) == (30, None)
 
 
+async def test_an_older_answer_is_no_evidence_after_an_error() -> None:
+    api = Api(servers=SERVER, nodes=gpus("g1", "g2"))
+    await api.read(NODES.of(MINER))
+    api.records = {"nodes": gpus("g1")}
+    assert await api.read(NODES.of(MINER), at=115) == (1, None)
+
+
 async def test_evidence_that_is_being_requested_is_awaited() -> None:
     api = Api(held_gpus=[], active_instances=running("c"))
     _, held = await asyncio.gather(api.read(ACTIVE_INSTANCES), api.read(HELD_GPUS))
