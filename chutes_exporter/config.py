@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.collectors import MinersChoice
 
-_RESERVED_PATHS = ("/", "/-/healthy", "/-/ready", "/-/reload")
-_PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
-_ADDRESS = re.compile(r"(?P<host>[^][:/]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})|unix:(?P<path>/[^\0]+)")
+_ADDRESS = re.compile(r"(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
 _URL = re.compile(
     r"https?://(?P<host>[\w-]+(\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?", re.ASCII | re.IGNORECASE
 )
@@ -40,30 +38,25 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Address:
-    """An address to listen on: host and port, or the path of a Unix socket. Without a host, all addresses are meant."""
+    """A host and port to listen on. Without a host, all addresses are meant."""
 
     host: str = ""
     port: int = 0
-    path: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Parse ``:10064``, ``127.0.0.1:10064``, ``[::1]:10064`` or ``unix:/PATH``, or raise ConfigError."""
+        """Parse ``:10064``, ``127.0.0.1:10064`` or ``[::1]:10064``, or raise ConfigError."""
         match = _ADDRESS.fullmatch(text)
-        if match is None or int(match["port"] or 0) > _MAX_PORT:
-            raise ConfigError(
-                f"{text!r} is not an address to listen on: write :10064, 127.0.0.1:10064, [::1]:10064 or unix:/PATH"
-            )
-        return cls((match["host"] or "").strip("[]"), int(match["port"] or 0), match["path"] or "")
+        if match is None or int(match["port"]) > _MAX_PORT:
+            raise ConfigError(f"{text!r} is not an address to listen on: write :10064, 127.0.0.1:10064 or [::1]:10064")
+        return cls(match["host"].strip("[]"), int(match["port"]))
 
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine reaches the address."""
-        return bool(self.path) or _is_loopback(self.host)
+        return _is_loopback(self.host)
 
     def __str__(self) -> str:
-        if self.path:
-            return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -93,14 +86,10 @@ class Settings:
     watched: frozenset[str] = frozenset()
     keys: tuple[Hotkey, ...] = ()
     listen: tuple[Address, ...] = (Address("", 10064),)
-    systemd_socket: bool = False
     web_config: Path | None = None
-    enable_lifecycle: bool = False
-    telemetry_path: str = "/metrics"
     timeout_offset: float = 0.5
     miners: MinersChoice = "all"
     max_series: int = 100_000
-    created_timestamps: bool = False
     ttl: Mapping[str, float] = field(default_factory=dict)
     max_age: Mapping[str, float] = field(default_factory=dict)
     collectors: Mapping[str, bool] = field(default_factory=dict)
@@ -210,16 +199,6 @@ def parse_hotkey(text: str) -> str:
     """Parse the SS58 address of a hotkey, or raise HotkeyError."""
     public_key(text.strip())
     return text.strip()
-
-
-def parse_path(text: str) -> str:
-    """Parse the path of the metrics. Raise ConfigError if a browser would change it, or another page has it."""
-    if not _PATH.fullmatch(text) or text in _RESERVED_PATHS:
-        raise ConfigError(
-            f"{text!r} cannot be the path of the metrics: write names of letters, digits and -._~ after a / each, "
-            f"but not {', '.join(_RESERVED_PATHS)}"
-        )
-    return text
 
 
 def parse_number(text: str) -> float:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Level = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["logfmt", "json"]
 
-_LIMITED = ("asyncio", "server", "uvicorn.error")
+_LIMITED = ("asyncio", "uvicorn.error")
 """Loggers whose lines clients can cause."""
 _LIMIT_SECONDS = 60.0
 
@@ -35,9 +35,8 @@ class RateLimit(logging.Filter):
         """Return whether to write a line."""
         if record.name not in _LIMITED:
             return True
-        # The first line of a message is its kind. The messages of structlog are dictionaries here.
-        event = record.msg["event"] if isinstance(record.msg, dict) else record.msg
-        kind = (record.name, str(event).partition("\n")[0])
+        # The first line of a message is its kind.
+        kind = (record.name, record.msg.partition("\n")[0])
         now = self._monotonic()
         if now - self._written_at.get(kind, -math.inf) < _LIMIT_SECONDS:
             return False

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from chutes_exporter.simulator import Simulator, Size, World
 from tests.simulator.odd import OddWorld
-from tests.support import NOON, PATIENCE, Clock, Pki, examples
+from tests.support import NOON, Clock, Pki, examples
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -93,12 +92,3 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
-
-
-@pytest.fixture
-def told(tmp_path: Path) -> Iterator[socket.socket]:
-    """The socket on which systemd would be told."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(PATIENCE)
-        yield listening

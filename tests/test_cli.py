@@ -7,24 +7,23 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from chutes_exporter.cli import cli, main
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, PATIENCE, PATIENT, parse_page, series
+from tests.support import HOTKEY, PATIENCE
 from tests.test_credentials import OTHER, PRIVATE_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
+    from collections.abc import Iterator
 
 COMMAND = str(Path(sys.executable).parent / "chutes-exporter")
 LISTEN = ("--web.listen-address", "127.0.0.1:0")
@@ -55,31 +54,60 @@ def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.Comple
     return subprocess.CompletedProcess(arguments, int(end.value.code or 0), *(stream.read() for stream in streams))
 
 
-@contextlib.contextmanager
-def running(
-    *arguments: str,
-    variables: Mapping[str, str] | None = None,
-    command: Sequence[str] = (COMMAND,),
-) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Start the command; yields the address that it listens on, and the process."""
-    complete = environment(**{"CHUTES_EXPORTER_API_TIMEOUT": str(PATIENCE), **(variables or {})})
-    process = subprocess.Popen(
-        [*command, *arguments],
+@dataclass
+class Running:
+    """A process of the command that serves, its address, and the lines that it has logged."""
+
+    process: subprocess.Popen[str]
+    url: str
+    lines: list[str]
+
+    def has_logged(self, words: str, times: int = 1) -> bool:
+        """Return whether so many lines have the words."""
+        return sum(words in line for line in self.lines) >= times
+
+    def peak_megabytes(self) -> float:
+        """Return the most memory that the process has had."""
+        status = dict(line.split(":\t") for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines())
+        return int(status["VmHWM"].removesuffix(" kB")) / 1024
+
+
+def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """Start the command."""
+    return subprocess.Popen(
+        [COMMAND, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=complete,
+        env=environment(CHUTES_EXPORTER_API_TIMEOUT=str(PATIENCE)) | variables,
     )
+
+
+@contextlib.contextmanager
+def listening(process: subprocess.Popen[str]) -> Iterator[Running]:
+    """Wait until a process listens, and let it end cleanly."""
     assert process.stderr is not None
+    errors, lines, found = process.stderr, list[str](), None
     try:
-        for line in process.stderr:
-            if found := re.search(r"addresses=(\S+)", line):
-                yield f"http://{found[1]}", process
-                return
-        pytest.fail(f"it ended with {process.wait()}")
-    finally:
+        while found is None:
+            line = errors.readline()
+            assert line, f"it ended with {process.wait()}: {lines}"
+            lines.append(line)
+            found = re.search(r'addresses(?:=|": ")([\w.:]+)', line)
+        reading = threading.Thread(target=lambda: lines.extend(errors))
+        reading.start()
+        yield Running(process, f"http://{found[1]}", lines)
         process.terminate()
-        process.communicate(timeout=PATIENCE)
+        assert process.wait(PATIENCE) == 0
+        reading.join()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def running(*arguments: str, **variables: str) -> contextlib.AbstractContextManager[Running]:
+    """Start the command, wait until it listens, and let it end cleanly."""
+    return listening(start(*arguments, **variables))
 
 
 def test_the_help_has_all_commands_and_examples_on_one_screen() -> None:
@@ -101,15 +129,6 @@ def hotkey_file(path: Path) -> str:
     path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
     path.chmod(0o644)
     return str(path)
-
-
-@pytest.mark.parametrize("command", [(), ("serve",)])
-def test_it_serves_with_and_without_naming_the_command_and_ends_cleanly(command: tuple[str, ...]) -> None:
-    with running(*command, *LISTEN, "--api.url", "http://127.0.0.1:9") as (url, process):
-        page = parse_page(httpx.get(f"{url}/metrics", headers=PATIENT, timeout=PATIENCE).text)
-        assert page[series("chutes_feed_up", feed="metagraph")] == 0
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=PATIENCE) == 0
 
 
 NO_API = "VALIDATOR_API=http://127.0.0.1:9"
@@ -187,7 +206,6 @@ REFUSED = (
     ("--web.config.file /nowhere/web.yml", "Error: --web.config.file: cannot read /nowhere/web.yml"),
     ("CHUTES_EXPORTER_WEB_CONFIG_FILE=/nowhere", "Error: CHUTES_EXPORTER_WEB_CONFIG_FILE: cannot read /nowhere"),
     (f"CHUTES_EXPORTER_WEB_CONFIG_FILE=/nowhere {NO_API} check", "CHUTES_EXPORTER_WEB_CONFIG_FILE: cannot read"),
-    ("--web.telemetry-path /-/ready", "'/-/ready' cannot be the path of the metrics"),
     ("--web.listen-address nonsense", "'nonsense' is not an address to listen on"),
     ("--web.listen-address 192.0.2.1:1", "Error: --web.listen-address: cannot listen on 192.0.2.1:1: "),
     ("CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=192.0.2.1:1", "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS: cannot listen on 192"),
@@ -242,33 +260,13 @@ def test_invalid_settings_are_refused_without_a_traceback(
     assert result.returncode == (1 if result.stdout else 2)
 
 
-def logged(count: int, *arguments: str, **variables: str) -> str:
-    """Return the first lines of the log of the command."""
-    process = subprocess.Popen([COMMAND, *arguments], stderr=subprocess.PIPE, text=True, env=environment(**variables))
-    assert process.stderr is not None
-    lines = "".join(process.stderr.readline() for _ in range(count))
-    process.terminate()
-    process.communicate(timeout=PATIENCE)
-    return lines
-
-
 def test_the_start_is_logged_with_the_miners_and_the_collectors_that_are_off() -> None:
-    arguments = (*LISTEN, "--no-collector.scores", "--api.url", "http://127.0.0.1:9")
-    line = logged(1, *arguments, "--hotkey", HOTKEY)
-    assert f"watched={HOTKEY} " in line
-    assert "off_by_flag=scores" in line
-    assert re.search(r'off_without_key="[a-z_ ]*servers', line)
-    line = json.loads(logged(1, *arguments, "--log.format", "json"))
-    assert (line["msg"], line["watched"]) == ("listening", "whole subnet")
+    flags = ("--no-collector.scores", "--log.format", "json", "--api.url", "http://127.0.0.1:9")
+    with running("serve", *LISTEN, *flags) as service:
+        line = json.loads(service.lines[0])
+    assert (line["msg"], line["watched"], line["off_by_flag"]) == ("listening", "whole subnet", "scores")
     assert line["off_without_hotkey"] == "instance_gpus ended_instances unique_chute_history stats_per_chute"
-
-
-def test_a_pipe_that_nobody_reads_ends_the_command_quietly() -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, "wb") as pipe:
-        result = subprocess.run([COMMAND, "--help"], stdout=pipe, stderr=subprocess.PIPE, check=False, timeout=PATIENCE)
-    assert (result.returncode, result.stderr) == (1, b"")
+    assert "servers" in line["off_without_key"].split()
 
 
 def on_a_terminal(*arguments: str, **variables: str) -> str:

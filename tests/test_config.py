@@ -14,7 +14,6 @@ from chutes_exporter.config import (
     parse_gpu_cost,
     parse_hotkey,
     parse_lifetime,
-    parse_path,
     parse_url,
 )
 from chutes_exporter.feeds.table import CHUTES, SCORES, STATS
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
         ("127.0.0.1:0", Address("127.0.0.1", 0)),
         ("[::1]:80", Address("::1", 80)),
         ("localhost:65535", Address("localhost", 65535)),
-        ("unix:/run/exporter.sock", Address(path="/run/exporter.sock")),
     ],
 )
 def test_addresses_are_read_as_prometheus_writes_them(text: str, address: Address) -> None:
@@ -41,7 +39,7 @@ def test_addresses_are_read_as_prometheus_writes_them(text: str, address: Addres
     assert Address.parse(str(address)) == address
 
 
-ADDRESSES = ("", "10064", "::1:80", ":65536", ":-1", ":x", "http://x:80", "[::1]", ":²", f":{'1' * 5000}")
+ADDRESSES = ("", "10064", "::1:80", ":65536", ":-1", ":x", "http://x:80", "[::1]", ":²", f":{'1' * 5000}", "é:1")
 URLS = (
     "",
     "api.chutes.ai",
@@ -53,22 +51,17 @@ URLS = (
     "http://x:y",
     "http://a..b",
 )
-PATHS = ("//x/y", "/a//b", "/a/../b", "/a/.", "", "metrics", "/", "/-/healthy", "/-/ready", "/{x:path}", "/a b", "/a?b")
 
 
 @pytest.mark.parametrize(
     ("parse", "text", "words"),
     [
-        *(
-            (Address.parse, text, "address to listen on")
-            for text in (*ADDRESSES, "unix:", "unix:relative", "unix:/a\0b")
-        ),
+        *((Address.parse, text, "address to listen on") for text in ADDRESSES),
         *((parse_url, text, "not an address of an API") for text in (*URLS, "http://exa mple")),
         # A password is not shown.
         *((parse_url, text, "^(?!.*secret)it is not an") for text in ("https://u:secret@x", "https://secret@")),
-        *((parse_path, text, "path of the metrics") for text in PATHS),
     ],
-    ids=range(37),
+    ids=range(23),
 )
 def test_an_invalid_text_is_refused_with_the_reason(parse: Callable[[str], object], text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):

@@ -42,8 +42,7 @@ from tests.support import (
     wait_for,
     watching,
 )
-from tests.test_cli import LISTEN, hotkey_file
-from tests.web.test_attacks import command
+from tests.test_cli import LISTEN, hotkey_file, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -193,14 +192,14 @@ def test_bad_answers_on_all_endpoints_at_once_fit_into_512_megabytes(kind: str, 
         try:
             assert api.stdout is not None
             flags = ("--api.url", api.stdout.readline().strip(), "--hotkey-file", hotkey_file(tmp_path / "hotkey"))
-            with command(*LISTEN, *flags) as running:
+            with running(*LISTEN, *flags) as service:
 
                 def has_all_feeds() -> bool:
-                    page = parse_page(fetch(f"{running.url}/metrics"))
+                    page = parse_page(fetch(f"{service.url}/metrics"))
                     # All feeds but one are a miner's default page. Each must have got its answer, or given up.
                     return len({dict(labels)["feed"] for name, labels in page if name == "chutes_feed_up"}) >= 15
 
                 wait_for(has_all_feeds)
-                assert running.peak_megabytes() < 512
+                assert service.peak_megabytes() < 512
         finally:
             api.kill()

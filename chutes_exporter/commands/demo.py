@@ -88,7 +88,7 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
         program = "chutes-exporter" if is_on_path else f"{shlex.quote(sys.executable)} -m chutes_exporter"
         click.echo(
             f"The watched miner is simulated: {len(miner.gpus)} GPUs.\n"
-            f"Open {base}{settings.telemetry_path} (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
+            f"Open {base}/metrics (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
             f"Its hotkey file is {path}. These commands work in another terminal:\n"
             f"  export {' '.join(f'CHUTES_EXPORTER_{name}={value}' for name, value in values.items())}"
         )

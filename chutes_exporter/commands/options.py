@@ -210,31 +210,13 @@ def serving_options(listen: str) -> Decorator:
             multiple=True,
             default=[listen],
             type=Parsed("[HOST]:PORT", config.Address.parse),
-            help="Address to listen on (repeatable). Use unix:/PATH for a Unix socket.",
-        ),
-        _web(
-            "--web.systemd-socket",
-            "systemd_socket",
-            is_flag=True,
-            help="Listen on the sockets that systemd passes, instead of --web.listen-address.",
+            help="Address to listen on (repeatable).",
         ),
         _web(
             "--web.config.file",
             "web_config",
             type=click.Path(path_type=Path),
-            help="File with TLS, passwords, headers and a rate limit, in the format of Prometheus' exporter-toolkit.",
-        ),
-        _web(
-            "--web.enable-lifecycle",
-            "enable_lifecycle",
-            is_flag=True,
-            help="Serve POST /-/reload. Like SIGHUP, it reloads hotkey files and the web configuration.",
-        ),
-        _web(
-            "--web.telemetry-path",
-            "telemetry_path",
-            type=Parsed("PATH", config.parse_path),
-            help="Path of the metrics.",
+            help="File with TLS and passwords, in the format of Prometheus' exporter-toolkit.",
         ),
         _web(
             "--scrape.timeout-offset",
@@ -254,12 +236,6 @@ def serving_options(listen: str) -> Decorator:
             type=click.IntRange(0),
             metavar="NUMBER",
             help="Maximum series of all collectors. Above it, the least important collectors are left out.",
-        ),
-        _data(
-            "--openmetrics.created",
-            "created_timestamps",
-            is_flag=True,
-            help="Write the _created lines of counters in OpenMetrics. Prometheus stores each as an additional series.",
         ),
         _data(
             "--feed.ttl",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -19,11 +18,9 @@ from chutes_exporter.config import ConfigError
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.plan import off_reason
 from chutes_exporter.web.app import make_app
-from chutes_exporter.web.config_file import WebConfig, load_web_config
+from chutes_exporter.web.config_file import CurrentContext, WebConfig, load_web_config
 from chutes_exporter.web.guard import Guard
 from chutes_exporter.web.server import allow_many_files, bound_address, open_socket, serving, signals
-from chutes_exporter.web.systemd import Notifier, take_sockets
-from chutes_exporter.web.tls import CurrentContext
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -57,13 +54,12 @@ class Service:
         self.hang_up = asyncio.Event()
         self._is_demo = is_demo
         self._read_settings = read_settings or (lambda: settings)
-        self._notifier = Notifier(os.environ)
         self._stack = AsyncExitStack()
         self._exporter = Exporter(settings)
         self._web = WebConfig()
         self._tls: CurrentContext | None = None
         self._problem = ""  # why the last reload failed
-        self._guard = Guard(make_app(self._exporter, reload=self.reload if settings.enable_lifecycle else None))
+        self._guard = Guard(make_app(self._exporter))
 
     @property
     def scheme(self) -> str:
@@ -75,23 +71,14 @@ class Service:
             exporter = await stack.enter_async_context(self._exporter)
             if self.settings.web_config is not None:
                 self._adopt_web(load_web_config(self.settings.web_config))
-            by_systemd = self.settings.systemd_socket
-            opened = take_sockets(os.environ) if by_systemd else map(open_socket, self.settings.listen)
-            sockets = [stack.enter_context(listening) for listening in opened]
+            sockets = [stack.enter_context(open_socket(address)) for address in self.settings.listen]
             self.addresses = [bound_address(listening) for listening in sockets]
             await stack.enter_async_context(serving(self._guard, sockets, context=self._tls))
-            work = {
-                "warm_up": exporter.warm_up,
-                "reload": self._follow_files,
-                "watchdog": self._notifier.keep_alive,
-            }
             group = await stack.enter_async_context(asyncio.TaskGroup())
-            for name, task in work.items():
+            for name, task in {"warm_up": exporter.warm_up, "reload": self._follow_files}.items():
                 stack.callback(group.create_task(self._supervise(name, task)).cancel)
             self._warn()
             self._announce()
-            self._notifier.ready(f"listening on {' '.join(map(str, self.addresses))}")
-            stack.callback(self._notifier.stopping)
             self._stack = stack.pop_all()
         return self
 
@@ -109,39 +96,29 @@ class Service:
                 failures.inc()
             await asyncio.sleep(_RESTART_SECONDS)
 
-    def reload(self) -> str:
-        """Read hotkey files and the web configuration again. If one fails, use neither, and return the problem."""
-        self._notifier.reloading()
-        self._problem = ""  # so that the same problem is logged again
-        self._try_reload()
-        failed = f"reload failed, the old configuration stays in use: {self._problem}"
-        self._notifier.ready(failed if self._problem else "configuration reloaded")
-        return self._problem
-
-    def _try_reload(self, *, only_changes: bool = False) -> None:
-        """Reload, and keep the problem. With ``only_changes``, reload only after a problem or a change of a file."""
+    def _reload(self) -> None:
+        """Read hotkey files and the web configuration again. If one fails, use neither."""
+        problem = "unforeseen error"  # _supervise logs it
         try:
-            if only_changes and not self._problem and not self._web.changed():
-                return
             settings, web = self._read_settings(), self._read_web_config()
             self._adopt_web(web)
             self._exporter.reconfigure(settings)
             _log.info("configuration reloaded", watched=len(settings.watched), keys=len(settings.keys))
             self._warn()
             problem = ""
-        except Exception as error:  # noqa: BLE001 - an unforeseen error must show that the old configuration is in use
-            known = isinstance(error, ConfigError)
-            problem = name_sources(str(error)) if known else f"unforeseen error: {error!r}"
-            if self._problem != problem:
-                _log.error("configuration reload failed", reason=problem, exc_info=None if known else error)
-        self._problem = problem
-        self._exporter.telemetry.reload_good.set(not problem)
+        except ConfigError as error:
+            problem = name_sources(str(error))
+            if problem != self._problem or self.hang_up.is_set():
+                _log.error("configuration reload failed", reason=problem)
+        finally:
+            self._problem = problem
+            self._exporter.telemetry.reload_good.set(not problem)
 
     def _adopt_web(self, web: WebConfig) -> None:
         self._web = web
-        self._guard.adopt(web)
+        self._guard.adopt(web.users)
         if web.context is not None:
-            self._tls = self._tls or CurrentContext(web.context)
+            self._tls = self._tls or CurrentContext(ssl.PROTOCOL_TLS_SERVER)
             self._tls.current = web.context
 
     def _read_web_config(self) -> WebConfig:
@@ -165,11 +142,9 @@ class Service:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_INTERVAL):
                     await self.hang_up.wait()
-            if self.hang_up.is_set():
+            if self.hang_up.is_set() or self._problem or self._web.changed():
+                self._reload()
                 self.hang_up.clear()
-                self.reload()
-            else:
-                self._try_reload(only_changes=True)
 
     def _warn(self) -> None:
         """Log the warnings about the configuration in use."""

@@ -40,7 +40,6 @@ class FeedState:
     """The state of a feed.
 
     Attributes:
-        since: Unix time from which readings are counted.
         snapshot: The newest good answer within its maximum age.
         last_success: Unix time at which the newest good answer was requested, or None.
         last_failure: Unix time and error of the newest failure, even if a request succeeded since.
@@ -49,7 +48,6 @@ class FeedState:
     """
 
     feed: Feed[Any]
-    since: float = 0.0
     results: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(RESULTS, 0))
     snapshot: Snapshot[Any] | None = None
     last_success: float | None = None
@@ -148,7 +146,7 @@ class FeedCache:
         It waits at most for the timeout in seconds. Cancelling the caller does not cancel the request, because other
         readers may need its answer.
         """
-        state = self._states.setdefault(feed, FeedState(feed, since=self._clock()))
+        state = self._states.setdefault(feed, FeedState(feed))
         # After a reload, an equal feed can have other lifetimes.
         state.feed = feed
         result = await self._read(feed, state, timeout)

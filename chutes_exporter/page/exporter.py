@@ -151,7 +151,7 @@ class Exporter:
         made = renderer.render(states, form)
         own = self.telemetry.families(made, states, self.settings, self.client)
         parts = [rendered.body for rendered in made.values() if rendered.body is not None]
-        parts.append(exposition.lines(own, form, created=self.settings.created_timestamps))
+        parts.append(exposition.lines(own, form))
         page = b"".join(parts) + (exposition.END_OF_OPENMETRICS if form is Format.OPENMETRICS else b"")
         # Level 1 takes a ninth of the time of the default level, for a fifth more bytes.
         return gzip.compress(page, compresslevel=1, mtime=0) if gzipped else page

@@ -39,8 +39,8 @@ RELOAD_GOOD = Metric(
 )
 TASK_FAILURES = Metric(
     "chutes_exporter_task_failures_total",
-    "Unforeseen errors of background tasks: reload (follows the configuration files), warm_up (the first requests), "
-    "watchdog (notifies systemd). The log has each error, and the task starts again.",
+    "Unforeseen errors of background tasks: reload (follows the configuration files) and warm_up (the first "
+    "requests). The log has each error, and the task starts again.",
     ("task",),
 )
 COLLECTOR_CUT = Metric(

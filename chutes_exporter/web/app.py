@@ -12,12 +12,10 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from chutes_exporter.page.exposition import accepts_gzip, negotiate
+from chutes_exporter.page.exposition import negotiate
 from chutes_exporter.web.landing import landing_page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
@@ -46,11 +44,8 @@ def scrape_timeout(header: str | None, offset: float) -> float:
     return max(seconds - offset, _MIN_WAIT)
 
 
-def make_app(exporter: Exporter, *, reload: Callable[[], str] | None = None) -> Starlette:
-    """Make the application that serves an exporter.
-
-    ``reload`` reads the configuration again, and returns the problem or an empty text. None disables it over HTTP.
-    """
+def make_app(exporter: Exporter) -> Starlette:
+    """Make the application that serves an exporter."""
     pages: cachetools.TTLCache[str, str] = cachetools.TTLCache(1, ttl=_LANDING_SECONDS)
     landing_lock = asyncio.Lock()
 
@@ -58,7 +53,7 @@ def make_app(exporter: Exporter, *, reload: Callable[[], str] | None = None) -> 
         header = request.headers.get("x-prometheus-scrape-timeout-seconds")
         wait = scrape_timeout(header, exporter.settings.timeout_offset)
         form = negotiate(request.headers.get("accept", ""))
-        gzipped = accepts_gzip(request.headers.get("accept-encoding", ""))
+        gzipped = "gzip" in request.headers.get("accept-encoding", "")
         return _PageResponse(await exporter.metrics(form, timeout=wait, gzipped=gzipped), form.value, gzipped=gzipped)
 
     async def landing(_request: Request) -> Response:
@@ -76,26 +71,12 @@ def make_app(exporter: Exporter, *, reload: Callable[[], str] | None = None) -> 
         is_ready, reason = exporter.readiness()
         return _sentence(reason, 200 if is_ready else 503)
 
-    async def reload_configuration(request: Request) -> Response:
-        if reload is None:
-            return _sentence(
-                "reloading over HTTP is off: start the exporter with --web.enable-lifecycle, or send SIGHUP", 403
-            )
-        if _is_cross_origin(request):
-            return _sentence(
-                "a page of another website cannot reload the configuration: send the request with curl or another tool",
-                403,
-            )
-        problem = reload()
-        return _sentence(f"the old configuration stays in use: {problem}", 500) if problem else _sentence("reloaded")
-
     app = Starlette(
         routes=[
             Route("/", landing),
-            Route(exporter.settings.telemetry_path, metrics),
+            Route("/metrics", metrics),
             Route("/-/healthy", healthy),
             Route("/-/ready", ready),
-            Route("/-/reload", reload_configuration, methods=["POST", "PUT"]),
         ],
     )
     # A redirect would lead to any host that the client names.
@@ -124,12 +105,3 @@ class _PageResponse(Response):
 
 def _sentence(text: str, status: int = 200) -> Response:
     return PlainTextResponse(f"{text[:1].upper()}{text[1:]}.\n", status)
-
-
-def _is_cross_origin(request: Request) -> bool:
-    """Return whether a page of another origin made the request, by the rules of Go's ``http.CrossOriginProtection``."""
-    site = request.headers.get("sec-fetch-site", "")
-    if site:
-        return site not in ("same-origin", "none")
-    origin = request.headers.get("origin", "")
-    return origin != "" and origin.partition("://")[2] != request.headers.get("host", "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from html import escape
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from chutes_exporter import __version__, findings
 from chutes_exporter.api.errors import ApiError
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     Tone = Literal["good", "wait", "bad", "off"]
 
-_DOCUMENTS: Final = "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/"
 # On a narrow screen, each row becomes a block, and its cells show the column's name.
 _STYLE = """
 :root { color-scheme: light dark; --good: #14713a; --wait: #8a5300; --bad: #c00018; --off: #60656e; }
@@ -66,7 +65,8 @@ async def landing_page(exporter: Exporter, now: float) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>chutes-exporter</title><style>{_STYLE}</style></head><body>"
         f"<h1>chutes-exporter {escape(__version__)}</h1>{await _actions(exporter, now)}<p>{_summary(exporter)}</p>"
-        f"<p>Watched: {_watched(settings)}</p><nav>{_links(settings)}</nav>"
+        f"<p>Watched: {_watched(settings)}</p>"
+        '<nav><a href="/metrics">Metrics</a><a href="/-/ready">Readiness</a><a href="/-/healthy">Health</a></nav>'
         "<h2>Data from the API</h2>"
         "<p>Each feed is one question to the API. A scrape asks it again when the answer is no longer fresh.</p>"
         f"{feeds}"
@@ -136,19 +136,6 @@ def _watched(settings: Settings) -> str:
         for hotkey in sorted(settings.watched)
     ]
     return ", ".join(miners) or "the whole subnet"
-
-
-def _links(settings: Settings) -> str:
-    links = {
-        settings.telemetry_path: "Metrics",
-        "/-/ready": "Readiness",
-        "/-/healthy": "Health",
-        f"{_DOCUMENTS}metrics.md": "Docs: metrics",
-        f"{_DOCUMENTS}alerts.md": "Docs: alerts",
-        f"{_DOCUMENTS}dashboards.md": "Docs: dashboards",
-        f"{_DOCUMENTS}operations.md#troubleshooting": "Docs: troubleshooting",
-    }
-    return "".join(f'<a href="{escape(target)}">{escape(text)}</a>' for target, text in links.items())
 
 
 def _row(exporter: Exporter, state: FeedState, now: float) -> str:

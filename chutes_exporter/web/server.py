@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
 import resource
 import signal
 import socket
-import stat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -30,59 +26,25 @@ _IDLE_SECONDS = 300
 """As long as Prometheus' own limit, so that scrapers keep their connections from scrape to scrape."""
 _MAX_HEAD_BYTES = 16 * 1024
 _OPEN_FILES = 4096
-_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-"""Errors of a machine on which IPv6 is compiled in but disabled, as in some containers."""
 
 
 def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.socket:
     """Open a listening socket, or raise ConfigError, which names the flag. Without a host, it has IPv6 and IPv4."""
+    is_dual = not address.host and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if is_dual or ":" in address.host else socket.AF_INET
     try:
-        # create_server, too, refuses such a name, but it leaves its socket open.
-        address.host.encode("idna")
-        if address.path:
-            return _open_unix_socket(address.path)
-        if not address.host and socket.has_dualstack_ipv6():
-            try:
-                return socket.create_server(
-                    ("", address.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
-                )
-            except OSError as error:
-                if error.errno not in _NO_IPV6:
-                    raise
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        return socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
-    except UnicodeError:
-        reason = "this is no host name"
+        return socket.create_server(
+            (address.host, address.port), family=family, dualstack_ipv6=is_dual, backlog=_BACKLOG
+        )
     except OSError as error:
         # The standard library adds its own arguments to the text.
-        reason = (error.strerror or str(error)).partition(" (while ")[0]
-    raise ConfigError(f"{flag}: cannot listen on {address}: {reason}. Choose another address")
-
-
-def _open_unix_socket(path: str) -> socket.socket:
-    """Open a Unix socket for this user and group. It replaces a socket that nobody listens on."""
-    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-        with socket.socket(socket.AF_UNIX) as other:
-            other.connect(path)
-        raise OSError("Address already in use")
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(Path(path).stat().st_mode):
-            raise OSError("the path exists and is no socket")
-        Path(path).unlink()
-    # Set rw-rw---- by the umask. With chmod after the creation, others could connect in between.
-    before = os.umask(0o117)
-    try:
-        return socket.create_server(path, family=socket.AF_UNIX, backlog=_BACKLOG)
-    finally:
-        os.umask(before)
+        reason = str(error.strerror).partition(" (while ")[0]
+        raise ConfigError(f"{flag}: cannot listen on {address}: {reason}. Choose another address") from None
 
 
 def bound_address(opened: socket.socket) -> Address:
     """Return the address of a listening socket with its real port."""
-    name = opened.getsockname()
-    if opened.family == socket.AF_UNIX:
-        return Address(path=name)
-    host, port = name[:2]
+    host, port = opened.getsockname()[:2]
     return Address("" if host in ("::", "0.0.0.0") else host, port)  # noqa: S104 - compared, not bound
 
 
@@ -111,9 +73,8 @@ async def serving(
     server ends the caller, because a process that answers nobody is worse than one that is restarted.
     """
     for opened in sockets:
-        if opened.family != socket.AF_UNIX:
-            # Accepted connections inherit this. Otherwise the end of a small answer waits 40 ms for an ACK.
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Accepted connections inherit this. Otherwise the end of a small answer waits 40 ms for an ACK.
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = uvicorn.Server(
         uvicorn.Config(
             app,

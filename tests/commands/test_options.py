@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import click
 import httpx
@@ -12,11 +11,8 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, PATIENCE, PATIENT, parse_page, series
-from tests.test_cli import LISTEN, hotkey_file, logged, run, running
+from tests.test_cli import run, running
 from tests.test_credentials import OTHER
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_the_help_of_a_command_groups_its_flags_by_topic() -> None:
@@ -56,36 +52,27 @@ def test_every_flag_has_an_environment_variable_of_its_name() -> None:
         assert parameter.envvar[0] == variable  # type: ignore[index]
 
 
-def test_every_setting_can_come_from_the_environment(tmp_path: Path) -> None:
+def test_every_setting_can_come_from_the_environment() -> None:
     variables = {
-        "HOTKEY": hotkey_file(tmp_path / "hot"),
+        "MINER_SEED": TEST_SEED,
+        "MINER_SS58": HOTKEY,
         "CHUTES_EXPORTER_HOTKEY": OTHER,
         "VALIDATOR_API": "http://127.0.0.1:9",
         "CHUTES_EXPORTER_CHAIN_URL": "http://127.0.0.1:9",
         "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS": "127.0.0.1:0",
-        "CHUTES_EXPORTER_WEB_TELEMETRY_PATH": "/other",
         "CHUTES_EXPORTER_COLLECTOR_SCORES": "false",
         "CHUTES_EXPORTER_COLLECTOR_IMAGE_DETAILS": "true",
+        "CHUTES_EXPORTER_HOTKEYS": HOTKEY,
+        # Those of a Service in Kubernetes are no mistake.
+        "CHUTES_EXPORTER_SERVICE_HOST": "10.0.0.1",
+        "CHUTES_EXPORTER_PORT": "tcp://10.0.0.1:10064",
     }
-    with running(variables=variables) as (url, _):
-        page = parse_page(httpx.get(f"{url}/other", headers=PATIENT, timeout=PATIENCE).text)
+    with running(**variables) as service:
+        page = parse_page(httpx.get(f"{service.url}/metrics", headers=PATIENT, timeout=PATIENCE).text)
     collectors = {dict(labels)["collector"] for name, labels in page if name == "chutes_scrape_collector_success"}
     on = {collector.name for collector in COLLECTORS if collector.default != "off"}
     assert collectors == on - {"scores"} | {"image_details"}
     assert page[series("chutes_miner_watched", hotkey=OTHER)] == 1
-
-
-def test_the_miners_own_variables_bring_the_key() -> None:
-    variables = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY, "VALIDATOR_API": "http://127.0.0.1:9"}
-    with running(*LISTEN, variables=variables) as (url, _):
-        page = parse_page(httpx.get(f"{url}/metrics", headers=PATIENT, timeout=PATIENCE).text)
     assert series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY) in page
-
-
-def test_an_unknown_variable_causes_a_warning_with_the_nearest_name() -> None:
-    others = {"CHUTES_EXPORTER_SERVICE_HOST": "10.0.0.1", "CHUTES_EXPORTER_PORT": "tcp://10.0.0.1:10064"}
-    first, second, _ = logged(2, *LISTEN, CHUTES_EXPORTER_HOTKEYS=HOTKEY, **others).split("\n")
-    assert "level=warning" in first
-    assert "CHUTES_EXPORTER_HOTKEYS is unknown and has no effect: the nearest name is CHUTES_EXPORTER_HOTKEY" in first
-    # Those of a Service in Kubernetes are no mistake.
-    assert "msg=listening" in second
+    (warning,) = [line for line in service.lines if "level=warning" in line and "is unknown" in line]
+    assert "CHUTES_EXPORTER_HOTKEYS is unknown and has no effect: the nearest name is CHUTES_EXPORTER_HOTKEY" in warning

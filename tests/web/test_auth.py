@@ -95,18 +95,6 @@ async def test_256_right_passwords_are_remembered() -> None:
         await check.admits(basic("alice", "another"))
 
 
-async def test_the_event_loop_goes_on_while_a_password_is_checked() -> None:
-    slow = PasswordCheck({"alice": bcrypt.hashpw(b"secret", bcrypt.gensalt(12)).decode()})
-    checking = asyncio.create_task(slow.admits(basic("alice", "secret")))
-    turns = 0
-    while not checking.done():
-        await asyncio.sleep(0.005)
-        turns += 1
-    assert await checking
-    assert turns > 5
-    slow.close()
-
-
 @pytest.mark.parametrize(("clients", "refused"), [(1, 96), (20, 36)])
 async def test_guesses_wait_for_each_other_and_delay_no_other_client(clients: int, refused: int) -> None:
     check = PasswordCheck(HASHES)

@@ -14,8 +14,7 @@ from chutes_exporter.simulator.answers import Call, maintenance
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
 from tests.simulator.farm import Farm, Machine
-from tests.support import HOTKEY, ROOT, Clock, asked_by, get, patient, served_exporter, until, watching
-from tests.test_links import broken
+from tests.support import HOTKEY, Clock, asked_by, get, patient, served_exporter, until, watching
 
 if TYPE_CHECKING:
     import pytest
@@ -148,38 +147,21 @@ async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
         )
 
 
-async def test_the_landing_page_shortens_hotkeys(simulator: Simulator, clock: Clock) -> None:
-    short = f'<abbr title="{HOTKEY}">5GNoc…1Wti</abbr>'
-    public = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
-    async with served_exporter(watching(simulator.url, hotkeys=[public]), clock) as (url, _):
-        await get(f"{url}/metrics")
-        page = (await get(f"{url}/")).text
-    assert f"{short} (public and private data)" in page
-    assert f'<abbr title="{public}">5HgBy…s8uP</abbr> (public data)' in page
-    assert f'<td data-name="Miner">{short}</td>' in page
-
-
-async def test_the_landing_page_leads_to_paths_that_exist_and_to_the_documents(simulator: Simulator) -> None:
-    async with served_exporter(watching(simulator.url, telemetry_path="/m")) as (url, _):
-        page = (await get(f"{url}/")).text
-        links = re.findall(r'<a href="([^"]+)"', page)
-        answers = {link: (await get(f"{url}{link}")).status_code for link in links if link.startswith("/")}
-    assert answers == dict.fromkeys(("/m", "/-/ready", "/-/healthy"), 200)
-    documents = [link.partition("/blob/main/")[2] for link in links if link not in answers]
-    assert len(documents) == 4
-    assert [broken(ROOT / "README.md", document) for document in documents] == [""] * 4
-
-
 async def test_the_landing_page_shows_the_effective_configuration_without_secrets(simulator: Simulator) -> None:
+    public = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
     settings = watching(
         simulator.url,
+        hotkeys=[public],
         ttl={"scores": 60},
         gpu_costs={"h100": 1.95},
         collectors={"jobs": False, "job_details": True},
-        enable_lifecycle=True,
     )
     async with served_exporter(settings) as (url, _):
         page = (await get(f"{url}/")).text
+        statuses = {link: (await get(f"{url}{link}")).status_code for link in re.findall(r'<a href="([^"]+)"', page)}
+    assert statuses == {"/metrics": 200, "/-/ready": 200, "/-/healthy": 200}
+    assert f'<abbr title="{HOTKEY}">5GNoc…1Wti</abbr> (public and private data)' in page
+    assert f'<abbr title="{public}">5HgBy…s8uP</abbr> (public data)' in page
     shown = dict(re.findall(r"<tr><th>(?:<code>|<span[^>]*>)(.*?)</[^>]*></th><td>(.*?)</td></tr>", page))
     assert shown["api_url"] == simulator.url
     assert shown["keys"] == f"Hotkey({HOTKEY})"
