@@ -178,6 +178,13 @@ REFUSED = (
     ("CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=''", "Error: CHUTES_EXPORTER_WEB_LISTEN_ADDRESS is empty"),
     # The API.
     ("VALIDATOR_API=nonsense", "Error: Invalid value for 'VALIDATOR_API': it is not an address of an API"),
+    *(
+        (f"--api.url='{text}'", "'--api.url': it is not an address of an API: write https://HOST")
+        for text in (
+            *("", "api.chutes.ai", "ftp://x", "https://", "https://x?y", "https://x#y", "http://[", "http://x:y"),
+            *("http://a..b", "http://exa mple", f"https://u:{TEST_SEED[2:22]}@x"),
+        )
+    ),
     (f"{MINE} release-job ? --api.url HTTP://x", "Warning: --api.url: signatures go to http://x without encryption"),
     (f"{MINE} VALIDATOR_API=HTTP://x release-job ?", "Warning: VALIDATOR_API: signatures go to http://x without"),
     ("HTTPS_PROXY=garbage://x", "HTTPS_PROXY"),
@@ -206,7 +213,22 @@ REFUSED = (
     ("--web.config.file /nowhere/web.yml", "Error: --web.config.file: cannot read /nowhere/web.yml"),
     ("CHUTES_EXPORTER_WEB_CONFIG_FILE=/nowhere", "Error: CHUTES_EXPORTER_WEB_CONFIG_FILE: cannot read /nowhere"),
     (f"CHUTES_EXPORTER_WEB_CONFIG_FILE=/nowhere {NO_API} check", "CHUTES_EXPORTER_WEB_CONFIG_FILE: cannot read"),
-    ("--web.listen-address nonsense", "'nonsense' is not an address to listen on"),
+    *(
+        (f"--web.listen-address='{text}'", f"'--web.listen-address': {text!r} is not an address to listen on")
+        for text in (
+            "",
+            "10064",
+            "::1:80",
+            ":65536",
+            ":-1",
+            ":x",
+            "http://x:80",
+            "[::1]",
+            ":²",
+            "é:1",
+            ":100000",
+        )
+    ),
     ("--web.listen-address 192.0.2.1:1", "Error: --web.listen-address: cannot listen on 192.0.2.1:1: "),
     ("CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=192.0.2.1:1", "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS: cannot listen on 192"),
     ("--chain.url wss://127.0.0.1:9944", "Error: Invalid value for '--chain.url': it is not an address of an API"),

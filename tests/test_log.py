@@ -38,13 +38,26 @@ def test_lines_of_one_kind_that_clients_can_cause_may_differ(lines: list[logging
     assert sum(map(limit.filter, lines)) == written
 
 
-def test_the_limit_holds_for_what_is_really_logged(capsys: pytest.CaptureFixture[str]) -> None:
-    before = logging.getLogger().handlers
+def test_lines_of_this_package_and_of_libraries_have_one_form(capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.getLogger().handlers, logging.getLogger().level
     try:
-        log.configure("info", "logfmt")
-        for number in range(3):
+        log.configure("debug", "logfmt")
+        # Requests of the client library are never logged, because they have signatures.
+        logging.getLogger("httpcore.http11").debug("send_request_headers")
+        logging.getLogger("anything").info("a library's message %d", 7)
+        logging.getLogger("anything").error("with a trace", exc_info=ValueError("why"))
+        for number in range(2):
             structlog.get_logger("serve").warning("configuration warning", number=number)
             logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
     finally:
-        logging.getLogger().handlers = before
-    assert capsys.readouterr().err.count("\n") == 4
+        logging.getLogger().handlers, logging.getLogger().level = before
+    first, second, *others = capsys.readouterr().err.splitlines()
+    assert 'level=info msg="a library\'s message 7"' in first
+    assert "level=error" in second
+    assert "ValueError: why" in second
+    messages = [
+        '"configuration warning" number=0',
+        '"Invalid HTTP request received."',
+        '"configuration warning" number=1',
+    ]
+    assert [line.partition("msg=")[2] for line in others] == messages

@@ -72,19 +72,3 @@ async def test_a_key_that_the_api_echoes_is_not_shown(capsys: pytest.CaptureFixt
         shown = await everything_shown(url, capsys)
     assert secrets_in("".join(echoed)) != []
     assert secrets_in(shown) == []
-
-
-def test_the_client_library_stays_quiet_at_every_level(capsys: pytest.CaptureFixture[str]) -> None:
-    try:
-        log.configure("debug", "logfmt")
-        logging.getLogger("httpcore.http11").debug("send_request_headers")
-        logging.getLogger("anything").info("a library's message %d", 7)
-        logging.getLogger("anything").error("with a trace", exc_info=ValueError("why"))
-    finally:
-        logging.getLogger().handlers = []
-        logging.getLogger().setLevel(logging.WARNING)
-    lines = capsys.readouterr().err.splitlines()
-    assert "send_request_headers" not in "".join(lines)
-    assert 'level=info msg="a library\'s message 7"' in lines[0]
-    assert "level=error" in lines[1]
-    assert "ValueError: why" in lines[1]

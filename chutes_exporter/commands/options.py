@@ -286,7 +286,7 @@ def settings_of(flags: Mapping[str, Any], credentials: Credentials | None = None
     _refuse_empty_variables()
     credentials = credentials or config.find_credentials(flags["hotkey_files"], os.environ)
     if credentials.errors:
-        raise ConfigError(name_sources("; ".join(credentials.errors)))
+        raise ConfigError("; ".join(credentials.errors))
     names = {"hotkeys", *(field.name for field in fields(Settings))}
     given = {name: value for name, value in flags.items() if name in names}
     given |= {name: dict(given[name]) for name in ("ttl", "max_age", "gpu_costs") if name in given}

@@ -5,9 +5,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import bcrypt
-from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import PlainTextResponse
 
 from chutes_exporter.web.guard import Guard
 from tests.support import patient_client, served
@@ -16,20 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     import httpx
-    from starlette.requests import Request
 
 
 def hashed(cost: int = 4) -> str:
     return bcrypt.hashpw(b"secret", bcrypt.gensalt(cost)).decode()
 
 
-async def hello(_request: Request) -> Response:
-    return PlainTextResponse("hello")
-
-
 @contextlib.asynccontextmanager
 async def guarded(users: Mapping[str, str]) -> AsyncIterator[tuple[httpx.AsyncClient, Guard]]:
-    guard = Guard(Starlette(routes=[Route("/", hello)]))
+    guard = Guard(PlainTextResponse("hello"))
     guard.adopt(users)
     async with served(guard) as url, patient_client(base_url=url) as client:
         yield client, guard

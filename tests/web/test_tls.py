@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import trustme
-from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import PlainTextResponse
 
 from chutes_exporter.config import Address
 from chutes_exporter.web.config_file import load_web_config
@@ -21,23 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from starlette.requests import Request
-
     from tests.support import Pki
     from tests.web.test_config_file import Write
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 
-async def hello(_request: Request) -> Response:
-    return PlainTextResponse("hello")
-
-
 @contextlib.asynccontextmanager
 async def encrypted(path: Path) -> AsyncIterator[str]:
     with open_socket(Address("127.0.0.1", 0)) as opened:
-        app = Starlette(routes=[Route("/", hello)])
-        async with serving(app, [opened], context=load_web_config(path).context):
+        context = load_web_config(path).context
+        async with serving(PlainTextResponse("hello"), [opened], context=context):
             yield f"https://{bound_address(opened)}"
 
 
