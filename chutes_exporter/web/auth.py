@@ -79,10 +79,6 @@ class PasswordCheck:
             hashed = self._decoys[pick]
         return bcrypt.checkpw(password[:_BCRYPT_BYTES], hashed) and name in self._users
 
-    def close(self) -> None:
-        """Stop the thread after its current checks."""
-        self._thread.shutdown(wait=False)
-
 
 def _credentials(authorization: str) -> tuple[str, bytes] | None:
     scheme, _, encoded = authorization.partition(" ")

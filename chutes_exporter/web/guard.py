@@ -35,8 +35,6 @@ class Guard:
 
     def adopt(self, users: Mapping[str, str]) -> None:
         """Use these users, with their bcrypt hashes, from now on."""
-        if self._passwords is not None:
-            self._passwords.close()
         self._passwords = PasswordCheck(users) if users else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

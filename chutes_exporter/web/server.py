@@ -24,7 +24,6 @@ _GRACE_SECONDS = 8
 """uvicorn needs up to half a second more, and `docker stop` kills the process after 10 seconds."""
 _IDLE_SECONDS = 300
 """As long as Prometheus' own limit, so that scrapers keep their connections from scrape to scrape."""
-_MAX_HEAD_BYTES = 16 * 1024
 _OPEN_FILES = 4096
 
 
@@ -89,7 +88,6 @@ async def serving(
             backlog=_BACKLOG,
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=grace,
-            h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
             ssl_context_factory=None if context is None else lambda _config, _default: context,
         )
     )

@@ -29,6 +29,7 @@ async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(simula
         plain = await client.get(f"{url}/metrics", headers={"accept-encoding": "identity"})
         assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert "content-encoding" not in plain.headers
+        assert plain.headers["vary"] == "Accept, Accept-Encoding"
         accept = {"accept": "application/openmetrics-text;version=1.0.0"}
         openmetrics = await client.get(f"{url}/metrics", headers=accept)
         assert openmetrics.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -73,6 +74,24 @@ async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Sim
     off = {collector.name: False for collector in COLLECTORS}
     async with served_exporter(patient(simulator.url, collectors=off)) as (url, _):
         assert (await get(f"{url}/-/ready")).text == "Ready, with no collector on.\n"
+
+
+async def test_readers_at_the_same_time_share_one_landing_page(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    async def landing_page(*_: object) -> str:
+        made.append(1)
+        await asyncio.sleep(0.1)
+        return "page"
+
+    monkeypatch.setattr(app, "landing_page", landing_page)
+    monkeypatch.setattr(app, "_LANDING_SECONDS", PATIENCE)
+    async with served_exporter(watching(simulator.url)) as (url, _):
+        for answer in await asyncio.gather(*(get(f"{url}/") for _ in range(3))):
+            assert answer.text == "page"
+    assert made == [1]
 
 
 @pytest.mark.parametrize("size", [0, 10, 65_536, 65_537, 300_000])
