@@ -111,7 +111,7 @@ def _context(tls: _Tls, folder: Path) -> ssl.SSLContext:
             context.load_verify_locations(folder / tls.client_ca_file)
     except ssl.SSLError as error:
         raise ValueError(
-            f"cert_file, key_file, client_ca_file: OpenSSL refuses one ({error.reason}): use PEM files, "
+            f"cert_file, key_file, client_ca_file: OpenSSL refuses one: {error}: use PEM files, "
             "a key that belongs to the certificate, and no password"
         ) from None
     return context
