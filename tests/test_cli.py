@@ -289,6 +289,7 @@ def test_the_start_is_logged_with_the_miners_and_the_collectors_that_are_off() -
     assert (line["msg"], line["watched"], line["off_by_flag"]) == ("listening", "whole subnet", "scores")
     assert line["off_without_hotkey"] == "instance_gpus ended_instances unique_chute_history stats_per_chute"
     assert "servers" in line["off_without_key"].split()
+    assert "metagraph" in line["collectors"].split()
 
 
 def on_a_terminal(*arguments: str, **variables: str) -> str:

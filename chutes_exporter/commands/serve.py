@@ -12,11 +12,10 @@ import click
 import structlog
 
 from chutes_exporter import __version__, log
-from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.commands.options import Command, miner_options, name_sources, serving_options, settings_of
 from chutes_exporter.config import ConfigError
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.page.plan import off_reason
+from chutes_exporter.page.plan import collectors_by_state
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.config_file import CurrentContext, WebConfig, load_web_config
 from chutes_exporter.web.guard import Guard
@@ -164,11 +163,7 @@ class Service:
             )
 
     def _announce(self) -> None:
-        settings = self.settings
-        off: dict[str, list[str]] = {}
-        for collector in COLLECTORS:
-            if (reason := off_reason(collector, settings)) is not None:
-                off.setdefault(f"off_{reason}", []).append(collector.name)
+        settings, collectors = self.settings, collectors_by_state(self.settings)
         _log.info(
             "listening",
             version=__version__,
@@ -177,8 +172,8 @@ class Service:
             api=settings.api_url,
             watched=" ".join(sorted(settings.watched)) or "whole subnet",
             keys=len(settings.keys),
-            collectors=" ".join(collector.name for collector in self._exporter.plan.collectors),
-            **{reason: " ".join(names) for reason, names in off.items()},
+            collectors=" ".join(collectors.pop("on")),
+            **{reason: " ".join(names) for reason, names in collectors.items()},
         )
 
 

@@ -34,11 +34,6 @@ class Plan:
         self.entries = tuple(entries)
         self.feeds = tuple({feed: None for entry in self.entries for feeds in entry.feeds.values() for feed in feeds})
 
-    @property
-    def collectors(self) -> list[Collector]:
-        """Its collectors."""
-        return [entry.collector for entry in self.entries]
-
 
 OffReason = Literal["without_key", "without_hotkey", "without_chain", "by_flag", "by_default"]
 """The reason for which a collector is off."""
@@ -61,6 +56,15 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
     if not settings.watched and (collector.scope == "miner" or (by_default and collector.watched_only)):
         return "without_hotkey"
     return "by_default" if by_default and (collector.default == "off" or too_many_miners) else None
+
+
+def collectors_by_state(settings: Settings) -> dict[str, list[str]]:
+    """Return the names of all collectors: under ``on``, or under ``off_`` and the reason."""
+    names: dict[str, list[str]] = {"on": []}
+    for collector in COLLECTORS:
+        reason = off_reason(collector, settings)
+        names.setdefault("on" if reason is None else f"off_{reason}", []).append(collector.name)
+    return names
 
 
 def make_plan(settings: Settings) -> Plan:

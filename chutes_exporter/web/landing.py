@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 from chutes_exporter import __version__, findings
 from chutes_exporter.api.errors import ApiError
-from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.duration import human_duration
 from chutes_exporter.page.gaps import find_gaps, grouped
-from chutes_exporter.page.plan import off_reason
+from chutes_exporter.page.plan import collectors_by_state
 
 if TYPE_CHECKING:
     from chutes_exporter.config import Settings
@@ -189,13 +188,9 @@ def _next(exporter: Exporter, state: FeedState) -> str:
 
 def _collectors(settings: Settings) -> str:
     """Return which collectors are on, and which are off and why, as rows."""
-    names: dict[str, list[str]] = {"on": []}
-    for collector in COLLECTORS:
-        reason = off_reason(collector, settings)
-        names.setdefault("on" if reason is None else f"off {reason.replace('_', ' ')}", []).append(collector.name)
     return "".join(
-        _setting(_state("good" if state == "on" else "off", state), ", ".join(collectors) or "none")
-        for state, collectors in names.items()
+        _setting(_state("good" if state == "on" else "off", state.replace("_", " ")), ", ".join(names) or "none")
+        for state, names in collectors_by_state(settings).items()
     )
 
 

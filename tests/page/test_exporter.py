@@ -104,7 +104,8 @@ async def test_endpoints_that_hang_for_all_keys_leave_the_others(
 
     async def only_those_hang() -> bool:
         found = successes(await page_of(exporter, timeout=1))
-        hang = {one.name for one in exporter.plan.collectors if hanging & {feed.endpoint.name for feed in one.feeds}}
+        on = [entry.collector for entry in exporter.plan.entries]
+        hang = {one.name for one in on if hanging & {feed.endpoint.name for feed in one.feeds}}
         return {name for name, success in found.items() if not success} == hang
 
     # The requests that hang do so for longer than the test waits.
