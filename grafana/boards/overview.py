@@ -19,6 +19,7 @@ from grafana.parts import (
     DOLLARS,
     EXPORTERS,
     MINER_COLUMNS,
+    MINERS,
     SHARE,
     TIME,
     WATCHED,
@@ -86,7 +87,10 @@ ENDED_INSTANCES: Final = (
 PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
 SEVERITIES: Final = select("alert:chutes_alerts:severity", hotkey="~$hotkey|")
 OF_IDLE: Final = select("alert:chutes_alerts:severity", alertname="ChutesGpusIdle", hotkey="~$hotkey|")
-NO_KEY: Final = f'({WATCHED} unless on (hotkey) last_over_time(chutes_feed_ttl_seconds{{feed="nodes"}}[15m]))'
+NO_KEY: Final = (
+    f"({WATCHED} unless on (hotkey) "
+    f"last_over_time({select('chutes_feed_ttl_seconds', EXPORTERS, MINERS, feed='nodes')}[15m]))"
+)
 QUIET: Final = f"prometheus:chutes_rules:loaded unless on () {SEVERITIES}"
 PROBLEM: Final = "alertname, severity, hotkey, place"
 FIRING_FOR: Final = (
