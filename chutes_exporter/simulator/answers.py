@@ -440,14 +440,13 @@ def unique_chute_history(call: Call) -> list[Json]:
 
 
 def metagraph(call: Call) -> list[Json]:
-    incentives = call.world.incentives(call.now)
     return [
         _fields(miner, "hotkey coldkey stake blacklist_reason node_id=uid synced_at=registered_at")
         | {
-            "incentive": float(incentive := incentives.get(miner.hotkey, 0)),
+            "incentive": float(incentive),
             "vtrust": float(min(65535, incentive + incentive // 12)),
             "alpha_stake": miner.stake * 0.9,
             "tao_stake": miner.stake * 0.1,
         }
-        for miner in call.world.miners
+        for miner, (*_, incentive) in zip(call.world.miners, call.world.seats(call.now), strict=True)
     ]

@@ -169,7 +169,7 @@ class Simulator(AsyncExitStack):
         signer: Any = self._authenticate(request, endpoint, now) if endpoint.signed else None
         self.world.grow(now)
         if endpoint is CHAIN:
-            block = chain.make_block(self.world, now)
+            block = chain.make_block(self.world.start, self.world.seats(now), now)
             self._blocks[block.hash] = block
             return JSONResponse(chain.respond(await request.json(), block, self._blocks))
         call = answers.Call(self.world, now, signer, request.path_params, request.query_params)

@@ -12,9 +12,10 @@ from chutes_exporter.chain import subnet as s
 from chutes_exporter.chain.node import GENESIS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from chutes_exporter.simulator.world import World
+    Seats = Sequence[tuple[str, float, int]]
+    """The hotkey, the time of registration and the incentive of each seat."""
 
 _START: Final = 9_593_342
 """The block at the start of the world."""
@@ -51,48 +52,47 @@ def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -
     return {"jsonrpc": "2.0", "id": call["id"], "result": result}
 
 
-def make_block(world: World, now: float) -> Block:
-    """Return the newest block of a world. A value that is the default is null."""
-    subnet = _subnet(world, now)
+def make_block(start: float, seats: Seats, now: float) -> Block:
+    """Return the newest block of a world that started at a time. A value that is the default is null."""
+    subnet = _subnet(start, seats, now)
     values = {item: getattr(subnet.state, name) for name, item in s.ITEMS.items()}
     for uid, (hotkey, registered) in enumerate(zip(subnet.hotkeys, subnet.registered, strict=True)):
         values |= {s.HOTKEY.of_uid(uid): hotkey, s.REGISTERED.of_uid(uid): registered}
     storage = {item.key: _text(item, value) for item, value in values.items() if value != item.default}
-    return Block("0x" + hashlib.sha256(f"{world.start}/{subnet.state.block}".encode()).hexdigest(), storage)
+    return Block("0x" + hashlib.sha256(f"{start}/{subnet.state.block}".encode()).hexdigest(), storage)
 
 
-def next_seat(world: World, now: float) -> int:
+def next_seat(start: float, seats: Seats, now: float) -> int:
     """Return the UID of the seat that a registration takes. In a simulated world, none is refused."""
-    return next(uid for uid, seat in enumerate(_subnet(world, now).seats) if seat.registrations_before_loss == 0)
+    subnet = _subnet(start, seats, now)
+    return next(uid for uid, seat in enumerate(subnet.seats) if seat.registrations_before_loss == 0)
 
 
-def _subnet(world: World, now: float) -> s.Subnet:
+def _subnet(start: float, seats: Seats, now: float) -> s.Subnet:
     """Return the subnet in the newest block. Miners share all emission by their incentive."""
-    genesis, seats, by_hotkey = world.start - _BLOCK_SECONDS * _START, len(world.miners), world.incentives(now)
-    times = (now, *(miner.registered_at for miner in world.miners))
-    block, *registered = (int((time - genesis) // _BLOCK_SECONDS) for time in times)
-    incentive = tuple(by_hotkey.get(miner.hotkey, 0) for miner in world.miners)
+    genesis = start - _BLOCK_SECONDS * _START
+    hotkeys, registered_at, incentive = zip(*seats, strict=True)
+    block, *registered = (int((time - genesis) // _BLOCK_SECONDS) for time in (now, *registered_at))
     # The epoch of a block has been paid in the block before.
     epoch = (block - 1) // _TEMPO * _TEMPO
     values = {name: item.default for name, item in s.ITEMS.items()} | {
         "block": block,
         "milliseconds": int(1000 * (genesis + _BLOCK_SECONDS * block)),
-        "seats": seats,
-        "max_seats": seats,
+        "seats": len(seats),
+        "max_seats": len(seats),
         "immunity_period": 7200,
-        "min_not_immune": min(10, seats // 8),
+        "min_not_immune": min(10, len(seats) // 8),
         "owner": _OWNER,
         "emission": tuple(_TEMPO * _ALPHA_PER_BLOCK * part // (sum(incentive) or 1) for part in incentive),
         "incentive": incentive,
-        "dividends": (0,) * seats,
+        "dividends": (0,) * len(seats),
         "tempo": _TEMPO,
         "last_epoch": epoch,
         "last_paid_epoch": epoch,
         "pending_miners": _ALPHA_PER_BLOCK * (block - epoch),
         "registration_cost": 412_907_331,
     }
-    hotkeys = [miner.hotkey for miner in world.miners]
-    return s.Subnet(s.State(**values), hotkeys, registered, [], 475, None)
+    return s.Subnet(s.State(**values), list(hotkeys), registered, [], 475, None)
 
 
 def _text(item: s.Item, value: Any) -> str:

@@ -232,7 +232,7 @@ class World:
         while True:
             number = next(numbers)
             yield (now := self.start + (0.75 + number) * 512 * HOUR / len(self.miners))
-            uid = next_seat(self, now)
+            uid = next_seat(self.start, self.seats(now), now)
             seed = hashlib.sha256(f"{self._seed}/newcomer/{number}".encode())
             del self.by_hotkey[self.miners[uid].hotkey]
             key = Hotkey.from_seed(seed.hexdigest(), source="simulator")
@@ -425,10 +425,10 @@ class World:
         total = math.fsum(units.values())
         return {hotkey: share / total for hotkey, share in units.items()}
 
-    def incentives(self, now: float) -> dict[str, int]:
-        """Return the chain's incentive of each seat that has one, 1 to 65535, as set at the last full hour."""
+    def seats(self, now: float) -> list[tuple[str, float, int]]:
+        """Return each seat's hotkey, time of registration, and incentive up to 65535, set at the last full hour."""
         shares = self.shares(last_run(now, HOUR))
-        return {hotkey: incentive for hotkey, share in shares.items() if (incentive := int(65535 * share))}
+        return [(one.hotkey, one.registered_at, int(65535 * shares.get(one.hotkey, 0.0))) for one in self.miners]
 
     def jobs(self, now: float) -> list[Job]:
         """Return the jobs that the API lists: waiting, stuck and finished ones, but not running ones."""

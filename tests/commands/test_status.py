@@ -54,7 +54,7 @@ async def quiet(farm: Farm) -> AsyncIterator[Simulator]:
 async def test_a_miner_has_its_place_and_its_estimated_earnings(quiet: Simulator, farm: Farm) -> None:
     _, found = await report(quiet, *COSTS, f"--chain.url={quiet.chain_url}", **MINE)
     (miner,) = found["miners"]
-    shares, incentives = farm.shares(time.time()), farm.incentives(time.time())
+    shares, incentives = farm.shares(time.time()), {hotkey: part for hotkey, _, part in farm.seats(time.time())}
     assert miner["rank"] == 1 + sum(share > shares[HOTKEY] for share in shares.values())
     assert miner["scored_miners"] == len(shares)
     assert miner["share"] == pytest.approx(shares[HOTKEY], rel=1e-3)

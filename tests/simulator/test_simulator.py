@@ -68,6 +68,7 @@ async def test_registrations_take_the_seats_that_the_chain_names_first() -> None
 
 
 def test_a_node_refuses_blocks_that_it_does_not_know() -> None:
-    head = make_block(World(start=NOON), NOON)
+    world = World(start=NOON)
+    head = make_block(NOON, world.seats(NOON), NOON)
     reply = respond({"id": 1, "method": "state_getRuntimeVersion", "params": ["0x00"]}, head, {head.hash: head})
     assert reply["error"]["code"] == -32601
