@@ -113,10 +113,7 @@ class FeedCache:
 
     def states(self) -> dict[Feed[Any], FeedState]:
         """Return the state of every feed at this moment. Answers beyond their maximum age leave memory."""
-        return {
-            feed: replace(state, snapshot=self.peek(feed), results=dict(state.results))
-            for feed, state in self._states.items()
-        }
+        return {feed: replace(state, snapshot=self.peek(feed)) for feed, state in self._states.items()}
 
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
         """Return a feed's newest good answer within its maximum age, without a request."""
