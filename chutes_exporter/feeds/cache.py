@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import cachetools
 import structlog
 
 from chutes_exporter.api.errors import ApiError, NotFoundError, UnavailableError
 from chutes_exporter.feeds.doubt import REPEAT_REQUEST, DoubtedError, reason_to_doubt
-from chutes_exporter.feeds.feed import RESULTS, Feed, MissingEndpointError, Result, Snapshot
+from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Result, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -31,6 +32,7 @@ _log = structlog.get_logger("feeds")
 _FIRST_BACKOFF = 5.0
 _MAX_BACKOFF = 120.0
 _MAX_RETRY_AFTER = 24 * 3600.0
+_MAX_FEEDS = 8192
 _EVIDENCE_WAIT = 0.5
 _OVERDUE = "The service answers, but makes no new data. If this continues, report it to the operators of the service."
 
@@ -40,7 +42,7 @@ class FeedState:
     """The state of a feed.
 
     Attributes:
-        snapshot: The newest good answer within its maximum age.
+        snapshot: The newest good answer within its maximum age, in the copies that :meth:`FeedCache.states` returns.
         last_success: Unix time at which the newest good answer was requested, or None.
         last_failure: Unix time and error of the newest failure, even if a request succeeded since.
         failures: Number of failed requests in a row.
@@ -48,15 +50,13 @@ class FeedState:
     """
 
     feed: Feed[Any]
-    results: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(RESULTS, 0))
     snapshot: Snapshot[Any] | None = None
     last_success: float | None = None
     last_failure: tuple[float, BaseException] | None = None
     failures: int = 0
     flight: asyncio.Task[None] | None = None
-    # Monotonic times. The snapshot is dropped at drop_at. The cache backs off until closed_until.
+    # Monotonic times. The cache backs off until closed_until.
     fresh_until: float = 0.0
-    drop_at: float = 0.0
     closed_until: float = 0.0
 
     @property
@@ -109,18 +109,19 @@ class FeedCache:
         self._jitter = jitter
         self._version = 0
         self._states: dict[Feed[Any], FeedState] = {}
+        self._snapshots: cachetools.TLRUCache[Feed[Any], Snapshot[Any]] = cachetools.TLRUCache(
+            _MAX_FEEDS, ttu=lambda _feed, snapshot, _now: snapshot.drop_at, timer=monotonic
+        )
         self._changed: list[FeedState] = []
 
     def states(self) -> dict[Feed[Any], FeedState]:
         """Return the state of every feed at this moment. Answers beyond their maximum age leave memory."""
+        self._snapshots.expire()
         return {feed: replace(state, snapshot=self.peek(feed)) for feed, state in self._states.items()}
 
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
         """Return a feed's newest good answer within its maximum age, without a request."""
-        state = self._states.get(feed)
-        if state is not None and self._monotonic() >= state.drop_at:
-            state.snapshot = None
-        return None if state is None else state.snapshot
+        return self._snapshots.get(feed)
 
     def expire(self, feed: Feed[Any]) -> None:
         """Make the next reading of a feed send a request, even if its answer is fresh."""
@@ -133,6 +134,7 @@ class FeedCache:
     def forget(self, feeds: Iterable[Feed[Any]]) -> None:
         """Forget feeds, and cancel their requests in flight."""
         for feed in feeds:
+            self._snapshots.pop(feed, None)
             state = self._states.pop(feed, None)
             if state is not None and state.flight is not None:
                 state.flight.cancel()
@@ -146,17 +148,6 @@ class FeedCache:
         state = self._states.setdefault(feed, FeedState(feed))
         # After a reload, an equal feed can have other lifetimes.
         state.feed = feed
-        result = await self._read(feed, state, timeout)
-        if not state.missing:
-            state.results[result] += 1
-        return result
-
-    async def read_all(self, feeds: Iterable[Feed[Any]], timeout: float) -> None:
-        """Read several feeds at the same time."""
-        await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
-
-    async def _read(self, feed: Feed[Any], state: FeedState, timeout: float) -> Result:
-        """Read a feed from the cache, or by waiting for a request in flight, or for a new one unless it backs off."""
         if self.peek(feed) is not None and self._monotonic() < state.fresh_until:
             return "hit"
         result: Result = "miss" if state.flight is None else "coalesced"
@@ -172,6 +163,10 @@ class FeedCache:
         # The request failed or takes too long, or the cache backs off after a failure.
         return "failed" if self.peek(feed) is None else "stale"
 
+    async def read_all(self, feeds: Iterable[Feed[Any]], timeout: float) -> None:
+        """Read several feeds at the same time."""
+        await asyncio.gather(*(self.read(feed, timeout) for feed in feeds))
+
     async def _fly(self, feed: Feed[Any], state: FeedState) -> None:
         """Request a feed, and keep the answer, or the error in the feed's state."""
         before = state.up, state.missing
@@ -183,10 +178,10 @@ class FeedCache:
             if -due_in > feed.max_age:
                 raise UnavailableError(f"a new answer has been due for {-due_in:.0f} s", advice=_OVERDUE)  # noqa: TRY301
             self._version += 1
-            state.snapshot = Snapshot(answer, self._version, at)
+            drop_at = monotonic_at + feed.max_age + min(due_in, 0.0)
+            self._snapshots[feed] = Snapshot(answer, self._version, at, drop_at)
             state.last_success, state.failures = at, 0
             state.fresh_until = monotonic_at + max(feed.ttl, due_in)
-            state.drop_at = monotonic_at + feed.max_age + min(due_in, 0.0)
         except Exception as error:  # noqa: BLE001 - the feed reports every failure
             self._fail(state, error)
         # A cancelled request does not get here. Its feed was forgotten.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 from chutes_exporter.feeds.doubt import Checks, shrunk
 
@@ -27,7 +27,6 @@ Result = Literal[
     "failed",  # no data
 ]
 """Result of a reading."""
-RESULTS: tuple[Result, ...] = get_args(Result)
 
 
 class MissingEndpointError(Exception):
@@ -87,8 +86,15 @@ class Feed(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot(Generic[T]):
-    """A good answer and the time of its request. The version is unique, as a cache key for derived data."""
+    """A good answer.
+
+    Attributes:
+        version: A unique number, as a cache key for derived data.
+        at: Unix time of the request.
+        drop_at: Time of the cache's monotonic clock at which the answer is dropped.
+    """
 
     answer: Answer[T]
     version: int
     at: float
+    drop_at: float
