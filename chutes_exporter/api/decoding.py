@@ -80,10 +80,9 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
     stream = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
     async for chunk in chunks:
         for start in range(0, len(chunk), _COMPRESSED_BYTES):
-            if stream.eof:
-                return
             try:
-                yield stream.decompress(chunk[start : start + _COMPRESSED_BYTES])
+                # What follows the end is ignored.
+                yield stream.decompress(b"" if stream.eof else chunk[start : start + _COMPRESSED_BYTES])
             except zlib.error:
                 raise UndecodableError("the compressed body cannot be read") from None
             # A chunk may expand a thousandfold. Let other tasks run in between.

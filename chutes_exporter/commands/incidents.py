@@ -121,13 +121,11 @@ class Ledger:
     async def _read_report(self, end: float, path: str, *, is_older: bool) -> None:
         """Read a report. One older than the user chose gives only the multipliers of known instances."""
         report = await self._fetch(f"the report of {moment(end)}", e.AUDIT_REPORT, path=path)
-        if report is None:
-            return
         # A newer report knows better how an instance and a multiplier ended, so setdefault keeps it.
-        for instance in () if is_older else report.instances:
+        for instance in () if is_older or report is None else report.instances:
             if instance.miner_hotkey in self._hotkeys and end - HOUR <= (instance.deleted_at or 0.0) <= end:
                 self.ended.setdefault(instance.instance_id, instance)
-        for record in report.multipliers:
+        for record in () if report is None else report.multipliers:
             if record.instance_id in self.ended:
                 newest = self._records[record.instance_id].setdefault(record.started_at, record)
                 if newest is not record:

@@ -120,8 +120,6 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
 async def _add_column(client: ChutesClient, key: Hotkey | None, rows: list[Cells], addition: Addition) -> None:
     """Add a column to rows with ids. If its values cannot be requested, print the reason and change no row."""
     source, id_column, value_column, added = addition
-    if all(row.get(id_column) is None for row in rows):
-        return
     params = {"hotkey": key.address} if key is not None and source.scope == "miner" else {}
     try:
         answer = await client.fetch(source, key=key, params=params)
@@ -130,7 +128,7 @@ async def _add_column(client: ChutesClient, key: Hotkey | None, rows: list[Cells
         return
     values = {getattr(record, id_column): getattr(record, value_column) for record in answer.value}
     for row in rows:
-        row[added] = values.get(row[id_column])
+        row[added] = values.get(row.get(id_column))
 
 
 def first_key(settings: Settings) -> Hotkey:

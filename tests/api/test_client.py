@@ -225,6 +225,7 @@ BODY = gzip.compress(json.dumps({"final_scores": {str(number): number / 7 for nu
     ("body", "coding", "kind"),
     [
         (BODY, "gzip", None),
+        (BODY + BODY, "gzip", None),
         (BODY[:-20], "gzip", errors.CutOffError),
         (b"{}", "gzip", errors.UndecodableError),
         (b"{}", "br", errors.UndecodableError),

@@ -82,6 +82,10 @@ LOSSES: dict[str, tuple[Reports, float | None, int]] = {
     "the record before shows a penalty": ({12: body([LONG], [record("08:00", "11:15"), CUT])}, 900 * (2.0 - 0.2), 0),
     "no penalty": ({12: body([LONG], [record("08:00", "11:15"), CUT | {"compute_multiplier": 1.9}])}, 0, 0),
     "maybe a penalty": ({12: body([LONG], [record("08:00", "11:30")])}, None, 3),
+    "ten minutes without a multiplier": (
+        {12: body([MINE], [record("11:00", "11:10"), record("11:20", None)])},
+        *(None, 23),
+    ),
     "maybe a penalty of all": ({12: body([MINE], [record("11:00", "11:30", 0.0)])}, None, 0),
 }
 """Reports, the lost units that follow from them, and how many older reports are missed."""

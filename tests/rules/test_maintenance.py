@@ -5,7 +5,12 @@ from typing import Any
 import pytest
 
 from chutes_exporter.api.records import MaintenancePolicy, MaintenanceServer
-from chutes_exporter.rules.maintenance import maintenance_status, slots_of_older_windows, version_accepted
+from chutes_exporter.rules.maintenance import (
+    maintenance_status,
+    slots_of_older_windows,
+    unknown_in,
+    version_accepted,
+)
 from tests.rules.support import read
 
 
@@ -58,3 +63,10 @@ def test_only_the_highest_listed_version_boots_for_certain(version: str, *, acce
     assert version_accepted(version, {"1.9.0", "1.10.0"}) == accepted
     # Among versions of another form, none is the highest.
     assert version_accepted("1.10.0", {"1.10.0", "newest"}) is None
+
+
+def test_a_policy_names_what_it_does_not_say() -> None:
+    assert [text.rpartition(" ")[2] for text in unknown_in(policy(servers=None, window_open=None))] == [
+        "servers",
+        "open",
+    ]
