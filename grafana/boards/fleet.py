@@ -92,10 +92,10 @@ def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
         "What the idle GPUs would earn in 24 hours at the market's present pay, in the best paid chute that they can "
         "launch now, and the rent of the idle and unverified ones. US dollars need --chain.url, and the rent "
         "--gpu.cost for all models. The Fleet board shows which they are.",
-        Query(f"{units} * on () {UNIT_USD}", "not earned", PRICED, DOLLARS),
-        Query(rent, "rent", PRICED, DOLLARS),
-        Query(f"{units} unless on () {UNIT_USD}", "units; dollars: docs/money.md", STOCKED - PRICED),
-        unit=AMOUNT,
+        Query(f"{units} * on () {UNIT_USD}", "not earned", PRICED),
+        Query(rent, "rent", PRICED),
+        Query(f"{units} unless on () {UNIT_USD}", "units; dollars: docs/money.md", STOCKED - PRICED, AMOUNT),
+        unit=DOLLARS,
         thresholds=[(0.5, ORANGE)],
         empty=NO_GPUS,
         trend=True,

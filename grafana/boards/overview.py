@@ -126,12 +126,13 @@ OVERVIEW.show(
         "Estimate of the earnings of a day, and what is left of it after the rent of all GPUs. Below 0 it is a loss. "
         "US dollars need --chain.url, and the rent --gpu.cost for all models. Without --chain.url, it is the share of "
         "the emission to all miners. docs/money.md explains the error.",
-        Query(EARNED, "estimate", PAID, DOLLARS),
-        Query(PROFIT, "after rent", PRICED, DOLLARS),
-        Query(f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; dollars: docs/money.md", HEALTHY),
+        Query(EARNED, "estimate", PAID),
+        Query(PROFIT, "after rent", PRICED),
+        Query(f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; dollars: docs/money.md", HEALTHY, COUNT),
         Query(
             f"{total(INCENTIVE)} unless on () {EARNED_ALPHA}", "of emission; dollars: docs/money.md", UNCHAINED, SHARE
         ),
+        unit=DOLLARS,
         thresholds=[(float("-inf"), RED), (0, PLAIN)],
         empty="no seat is known",
         size=(6, 3),
@@ -141,7 +142,7 @@ OVERVIEW.show(
         "Ended in 24 h",
         "Estimate of what the score lost with the instances that ended in 24 hours. US dollars need "
         "--chain.url. Without it, it is a share of the score. The Instances board shows what ended.",
-        Query(ENDED, "lost", PRICED, DOLLARS),
+        Query(ENDED, "lost", PRICED),
         Query(
             f"{LOST_UNITS} / on () sum({of_miners('chutes_miner_score_compute_units')}) unless on () {ENDED}",
             "of score; dollars: docs/money.md",
@@ -149,6 +150,7 @@ OVERVIEW.show(
             Unit("percentunit", 1),
         ),
         Query(ENDS_KNOWN_SINCE, "known since", LIVE - COVERED, CLOCK),
+        unit=DOLLARS,
         empty=NO_REPORT,
         size=(3, 3),
     ),
@@ -207,7 +209,7 @@ OVERVIEW.show(
             missing=" ",
             data=SICK,
         ),
-        Column("Cost", "cost", width=330, states=COSTS, missing=" "),
+        Column("Cost", "cost", width=430, states=COSTS, missing=" "),
         *MINER_COLUMNS,
         empty="Unknown: the rules are not loaded",
         sort=["Severity", "-Units, 24 h", "-For"],
