@@ -178,7 +178,7 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
 def _environment_key(environment: Mapping[str, str], *, is_only_source: bool) -> Hotkey | None:
     """Return the environment's key or None, or raise HotkeyError.
 
-    Without another source of a key, an address without a secret is an error, and so is an empty ``MINER_SEED``.
+    Without another source of a key, an address without a secret is an error, and so is an empty secret.
     """
     secrets = [name for name in _SECRETS if environment.get(name, "").strip()]
     if len(secrets) > 1:

@@ -102,6 +102,7 @@ class Samples:
             return
         self.count += 1
         if self.count > self._limit:
+            # Too many: drop all, and every later one, because the count does not fall.
             self._families.clear()
             self._series.clear()
             return

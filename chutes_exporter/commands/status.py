@@ -201,15 +201,15 @@ def _print_standing(miner: Mapping[str, Any], prices: Mapping[str, float]) -> No
 
 
 def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
-    """Print the servers that hold an upgrade slot, and what pending ones wait for, which is None if unknown."""
+    """Print the servers that hold an upgrade slot, and what pending ones wait for. It may be unknown, or nothing."""
     for server in servers:
         text = f"{server['name'] or server['server_id']}: {server['status']}"
         if server["waits_for"] == []:
             text += ", and waits for no instance any more"
         elif server["waits_for"]:
             chutes = ", ".join(dict.fromkeys(one["chute_id"] for one in server["waits_for"]))
-            until = filled(", until COUNT {instance has|instances have} a replacement", len(server["waits_for"]))
-            text += f"{until} (chutes {chutes})"
+            waiting = filled(", until COUNT {instance has|instances have} a replacement", len(server["waits_for"]))
+            text += f"{waiting} (chutes {chutes})"
         if server["until"] is not None and server["waits_for"] != []:
             text += f", at the latest {time_until(server['until'], now)}"
         say(f"{text}.", indent="  ")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Seats = Sequence[tuple[str, float, int]]
     """The hotkey, the time of registration and the incentive of each seat."""
 
-_START: Final = 9_593_342
+_START_BLOCK: Final = 9_593_342
 """The block at the start of the world."""
 _BLOCK_SECONDS: Final = 12
 _TEMPO: Final = 360
@@ -70,11 +70,11 @@ def next_seat(start: float, seats: Seats, now: float) -> int:
 
 def _subnet(start: float, seats: Seats, now: float) -> s.Subnet:
     """Return the subnet in the newest block. Miners share all emission by their incentive."""
-    genesis = start - _BLOCK_SECONDS * _START
+    genesis = start - _BLOCK_SECONDS * _START_BLOCK
     hotkeys, registered_at, incentive = zip(*seats, strict=True)
     block, *registered = (int((time - genesis) // _BLOCK_SECONDS) for time in (now, *registered_at))
-    # The epoch of a block has been paid in the block before.
-    epoch = (block - 1) // _TEMPO * _TEMPO
+    # A block begins with the state after the one before it: in block 360, epoch 360 has not been paid yet.
+    last_epoch = (block - 1) // _TEMPO * _TEMPO
     values = {name: item.default for name, item in s.ITEMS.items()} | {
         "block": block,
         "milliseconds": int(1000 * (genesis + _BLOCK_SECONDS * block)),
@@ -87,12 +87,12 @@ def _subnet(start: float, seats: Seats, now: float) -> s.Subnet:
         "incentive": incentive,
         "dividends": (0,) * len(seats),
         "tempo": _TEMPO,
-        "last_epoch": epoch,
-        "last_paid_epoch": epoch,
-        "pending_miners": _ALPHA_PER_BLOCK * (block - epoch),
+        "last_epoch": last_epoch,
+        "last_paid_epoch": last_epoch,
+        "pending_miners": _ALPHA_PER_BLOCK * (block - last_epoch),
         "registration_cost": 412_907_331,
     }
-    return s.Subnet(s.State(**values), list(hotkeys), registered, [], 475, None)
+    return s.Subnet(s.State(**values), list(hotkeys), registered, owned=[], spec_version=475, price=None)
 
 
 def _text(item: s.Item, value: Any) -> str:

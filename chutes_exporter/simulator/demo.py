@@ -40,7 +40,7 @@ _FLEET: Final = (
 class DemoWorld(World):
     """A world whose first miner is in the middle of the ranking. All its GPUs earn, except for its troubles."""
 
-    window_opened = 4 * DAY - 6 * HOUR  # so that it ends 6 hours after the start
+    window_age = 4 * DAY - 6 * HOUR  # so that it ends 6 hours after the start
     first_job_miner = 1
 
     def __init__(

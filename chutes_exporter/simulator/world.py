@@ -148,7 +148,7 @@ class World:
     target_version: ClassVar[str] = accepted_versions[-1]
     first_job_miner: ClassVar[int] = 0
     """The first miner that tries jobs."""
-    window_opened: ClassVar[float] = 15 * HOUR
+    window_age: ClassVar[float] = 15 * HOUR
     """Seconds before the start at which the window opens. It takes 4 days."""
 
     def __init__(self, *, seed: int = 64, start: float, size: Size | None = None) -> None:
@@ -156,7 +156,7 @@ class World:
         self.start = start
         self.released_jobs: set[str] = set()
         # The only maintenance window.
-        self.window = start - self.window_opened, start - self.window_opened + 4 * DAY
+        self.window = (start - self.window_age, start - self.window_age + 4 * DAY)
         self._seed = seed
         self.work = lru_cache(64)(self._work)
         self._events: list[tuple[float, int, Iterator[float]]] = []
@@ -455,7 +455,7 @@ class World:
 
 
 def _choose_times(instance: Instance, draw: random.Random) -> float:
-    """Choose when an instance is verified and ended, and why it ends. Return its activation, infinite if it fails."""
+    """Choose when an instance is verified, and its end, the earliest cut. Return its activation, or infinity."""
     created, chute = instance.created_at, instance.chute
     verified = created + draw.uniform(1, 5) * MINUTE
     fate = draw.random()
@@ -466,18 +466,20 @@ def _choose_times(instance: Instance, draw: random.Random) -> float:
         purged = min(created + 3.5 * HOUR, instance.verified_at + 3 * HOUR)
         instance.cut(last_run(purged, service.SOFT_PERIOD) + service.SOFT_PERIOD, End.PURGED)
         instance.cut(created + draw.uniform(0.4, 5) * HOUR, End.MINER)
-    now = verified + draw.uniform(2, 40) * MINUTE
-    if fate < 0.04 or now >= instance.ended_at:
+    activated = verified + draw.uniform(2, 40) * MINUTE
+    if fate < 0.04 or activated >= instance.ended_at:
         return math.inf
     if draw.random() < 0.05:
         # It is deleted before its score is secured.
-        instance.cut(now + draw.uniform(MINUTE, service.SECURED_AFTER - MINUTE), draw.choice((End.MINER, End.FAILURES)))
+        instance.cut(
+            activated + draw.uniform(MINUTE, service.SECURED_AFTER - MINUTE), draw.choice((End.MINER, End.FAILURES))
+        )
     else:
         unused = End.SCALED_DOWN if chute.public else End.IDLE
         end = draw.choices((End.MINER, End.FAILURES, unused), (20, 10, 70))[0]
         # The service scales down no instance that has been active for less than 63 minutes.
-        instance.cut(now + 63 * MINUTE + draw.expovariate(1 / (40 * HOUR)), end)
+        instance.cut(activated + 63 * MINUTE + draw.expovariate(1 / (40 * HOUR)), end)
     # A rolling update replaces it some time after a new version.
     deployed = chute.deployed_at(created) + chute.deploy_period
-    instance.cut(max(deployed + draw.uniform(0.02, 6) * HOUR, now + MINUTE), End.UPDATED)
-    return now
+    instance.cut(max(deployed + draw.uniform(0.02, 6) * HOUR, activated + MINUTE), End.UPDATED)
+    return activated
