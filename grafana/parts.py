@@ -188,6 +188,7 @@ class Query:
         data: The worlds in which it returns something for the present, if not those of the board.
         unit: If it differs from the panel's.
         color: Grafana's name of the colour, likewise.
+        thresholds: Likewise.
         step: The least time between two points of a graph.
         sometimes: Whether it returns something in these worlds only at some times.
     """
@@ -197,6 +198,7 @@ class Query:
     data: frozenset[World] | None = None
     unit: Unit | None = None
     color: str = ""
+    thresholds: Sequence[tuple[float, str]] = ()
     step: str = MINIMUM_STEP
     sometimes: bool = False
 
@@ -370,7 +372,8 @@ def _stat(panel: Panel) -> Json:
         "textMode": "value_and_name",
         "wideLayout": True,
     }
-    return {"type": "stat", "options": options, "fieldConfig": {"defaults": {}}}
+    # Without 0, each change looks like a fall to nothing.
+    return {"type": "stat", "options": options, "fieldConfig": {"defaults": {"min": 0} if panel.trend else {}}}
 
 
 def _graph(panel: Panel) -> Json:
@@ -462,10 +465,11 @@ def _made(panel: Panel, number: int, place: Json) -> Json:
         defaults["decimals"] = panel.unit.decimals
     overrides = made["fieldConfig"].setdefault("overrides", [])
     for letter, query in zip(_LETTERS, panel.queries, strict=False):
-        if query.unit or query.color:
+        if query.unit or query.color or query.thresholds:
             unit, decimals = query.unit or ("", None)
-            color = _fixed(query.color)
-            overrides.append(_override("byFrameRefID", letter, unit=unit, decimals=decimals, color=color))
+            scale = _scale(query.thresholds) if query.thresholds else None
+            own = {"unit": unit, "decimals": decimals, "color": _fixed(query.color), "thresholds": scale}
+            overrides.append(_override("byFrameRefID", letter, **own))
     texts = {"title": panel.title, "description": panel.description}
     return {**made, **texts, "id": number, "gridPos": place, "datasource": _DATASOURCE, "targets": _targets(panel)}
 

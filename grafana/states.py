@@ -97,7 +97,7 @@ DIRECTION: Final = (
     State(1, "-"),
     State(2, "-"),
     State(3, "passes you", ORANGE),
-    State(4, "chosen", BLUE),
+    State(4, "this miner", BLUE),
 )
 """What happens between a miner and the chosen one within a day."""
 

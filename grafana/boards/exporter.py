@@ -94,8 +94,8 @@ EXPORTER.show(
         "its maximum age. Metrics are missing, and alerts on them are silent. Doubted: the newest answer is valid but "
         "probably wrong. The table of feeds has the reasons.",
         Query(counted(f"{FEED_UP} == 0", f"count({FEED_UP})"), "failing"),
-        Query(counted(OLD, f"count({LIMITS})"), "no data"),
-        Query(counted(DOUBTED, f"count({FEED_UP})"), "doubted"),
+        Query(counted(OLD, f"count({LIMITS})"), "of these no data"),
+        Query(counted(DOUBTED, f"count({FEED_UP})"), "of these doubted"),
         thresholds=[(1, ORANGE)],
         size=(8, 3),
     ),

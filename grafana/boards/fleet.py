@@ -61,6 +61,9 @@ IDLE_UNITS: Final = "hotkey_server_id_gpu:chutes_idle_units_per_day:sum"
 IDLE_USD: Final = "hotkey_server_id_gpu:chutes_idle_usd_per_day:sum"
 RENT: Final = recorded(IDLE_USD, **ON_SERVERS)
 UNITS: Final = recorded(IDLE_UNITS, **ON_SERVERS)
+# What GPUs will earn that only start instances is not known.
+_STARTING: Final = recorded("hotkey_server_id_gpu_state:chutes_gpus:count", **ON_SERVERS, state="starting")
+IDLE: Final = f"{UNITS} > 0 or {UNITS} unless on (hotkey, server_id, gpu) {_STARTING}"
 UNIT_USD: Final = "platform:chutes_compute_unit_usd:max"
 EARNED: Final = f"avg_over_time({recorded('hotkey_server_id:chutes_compute_units_per_second:sum')}[30d])"
 EARNED_BY_MODEL: Final = f"avg_over_time({recorded('hotkey_gpu:chutes_compute_units_per_second:sum')}[30d])"
@@ -89,16 +92,16 @@ def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
     units = of_servers(IDLE_UNITS, f" unless on (hotkey, gpu_id) {state} != 1")
     return stat(
         "Idle GPUs, next 24 h",
-        "What the idle GPUs would earn in 24 hours at the market's present pay, in the best paid chute that they can "
-        "launch now, and the rent of the idle and unverified ones. US dollars need --chain.url, and the rent "
-        "--gpu.cost for all models. The Fleet board shows which they are.",
-        Query(f"{units} * on () {UNIT_USD}", "not earned", PRICED),
+        "What the idle GPUs would earn in 24 hours at the market's present pay, if the best paid chute that they can "
+        "launch now had room for all, and the rent of the idle and unverified ones. US dollars need --chain.url, and "
+        "the rent --gpu.cost for all models. The Fleet board shows which they are.",
+        Query(f"{units} * on () {UNIT_USD}", "at most", PRICED),
         Query(rent, "rent", PRICED),
-        Query(f"{units} unless on () {UNIT_USD}", "units; dollars: docs/money.md", STOCKED - PRICED, AMOUNT),
+        Query(f"{units} unless on () {UNIT_USD}", "units at most; dollars: docs/money.md", STOCKED - PRICED, AMOUNT),
         unit=DOLLARS,
         thresholds=[(0.5, ORANGE)],
         empty=NO_GPUS,
-        trend=True,
+        trend=bool(where),
         size=size,
     )
 
@@ -188,8 +191,8 @@ FLEET.show(
         Column("Server", "server", width=115, link=THIS_SERVER),
         *MINER_COLUMNS,
         Column("GPU-hours", f"24 * {_by_server(LOST)}", COUNT, 115, thresholds=[(1, RED)]),
-        Column("Not earned", f"{UNITS} * on () group_left () {UNIT_USD}", CENTS, 130, data=PRICED),
-        Column("Units", UNITS, AMOUNT, 90, missing="unknown"),
+        Column("Not earned", f"({IDLE}) * on () group_left () {UNIT_USD}", CENTS, 130, missing="unknown", data=PRICED),
+        Column("Units", IDLE, AMOUNT, 90, missing="unknown"),
         Column("Rent", RENT, CENTS, 80, data=PRICED),
         *(
             Column(title, _by_server(f"{STATE} == bool {value}"), COUNT, thresholds=thresholds)
@@ -231,7 +234,7 @@ FLEET.show(
         sort=["-GPU-hours", "-Not earned"],
     ),
     timeline(
-        "GPU states",
+        "GPU states, worst 20",
         "State of each GPU over time, for the 20 GPUs that are in the worst state at the end of the time range. Choose "
         "a server above to see its GPUs alone.",
         Query(

@@ -198,7 +198,9 @@ INSTANCES.show(
             missing=" ",
             sometimes=True,
         ),
-        Column("Version", _shown(of_miners("chutes_instance_outdated", "instance_id")), width=80, states=OUTDATED),
+        Column(
+            "Chute version", _shown(of_miners("chutes_instance_outdated", "instance_id")), width=120, states=OUTDATED
+        ),
         *MINER_COLUMNS,
         sort=["Deadline", "In"],
         size=(24, 10),

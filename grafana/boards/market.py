@@ -44,7 +44,7 @@ LAUNCH: Final = f'({_LAUNCH} or label_replace({_BEST} and on () {NONE_IDLE}, "gp
 """The pay of a GPU in the chutes that the idle ones can launch. Without idle ones, the best pay on the cheapest GPU."""
 REFUSED: Final = of_miners("chutes_launch_refused_chutes", "gpu", "reason")
 INSTANCES_OF_CHUTE: Final = board_link("chutes-instances", chute="${__data.fields.chute_id}")
-CHUTE: Final = (Column("", "chute_id"), Column("Chute", "name", width=260, link=INSTANCES_OF_CHUTE))
+CHUTE: Final = (Column("", "chute_id"), Column("Chute", "name", width=330, link=INSTANCES_OF_CHUTE))
 """A chute, whose instances of the chosen miners are a click away."""
 
 
@@ -114,9 +114,9 @@ MARKET.show(
         *CHUTE,
         Column("GPU", "gpu", width=100),
         *MINER_COLUMNS,
-        Column("Units/s", short(with_chute_name(LAUNCH)), FACTOR, 100, missing=" ", data=STOCKED),
+        Column("Units/s per GPU", short(with_chute_name(LAUNCH)), FACTOR, 100, missing=" ", data=STOCKED),
         Column(
-            "USD/day",
+            "USD/day per GPU",
             f"86400 * {LAUNCH} * on () group_left () platform:chutes_compute_unit_usd:max",
             CENTS,
             missing=" ",
@@ -128,7 +128,7 @@ MARKET.show(
         ),
         Column("Idle, all", f"0 * {_LAUNCH} + on (gpu) group_left () {PLATFORM_IDLE}", COUNT, missing=" ", data=SICK),
         empty=NO_KEY,
-        sort=["-Units/s"],
+        sort=["-Units/s per GPU"],
         size=(24, 9),
     ),
     table(

@@ -91,6 +91,7 @@ NO_KEY: Final = (
     f"({WATCHED} unless on (hotkey) "
     f"last_over_time({select('chutes_feed_ttl_seconds', EXPORTERS, MINERS, feed='nodes')}[15m]))"
 )
+ALERTS_KNOWN: Final = f"(prometheus:chutes_rules:loaded and on () group({WATCHED}))"
 QUIET: Final = f"prometheus:chutes_rules:loaded unless on () {SEVERITIES}"
 PROBLEM: Final = "alertname, severity, hotkey, place"
 FIRING_FOR: Final = (
@@ -155,11 +156,13 @@ OVERVIEW.show(
         size=(3, 3),
     ),
     stat(
-        "Critical",
-        "Alerts that mean lost money or a lost seat, and that somebody can act on now. Alerts that follow from another "
-        "one do not count, as in the example of routing. There are none without a watched miner.",
-        Query(counted(f"{SEVERITIES} == 0", f"(prometheus:chutes_rules:loaded and on () {WATCHED})"), "alerts", ALL),
-        thresholds=[(1, RED)],
+        "Alerts",
+        "Critical alerts mean lost money or a lost seat, and that somebody can act on now. Alerts that follow from "
+        "another one do not count, as in the example of routing. There are none without a watched miner.",
+        *(
+            Query(counted(f"{SEVERITIES} == {severity}", ALERTS_KNOWN), legend, ALL, thresholds=[(1, color)])
+            for severity, legend, color in ((0, "critical", RED), (1, "warning", ORANGE))
+        ),
         empty="no miner is watched",
         size=(3, 3),
     ),
@@ -168,13 +171,13 @@ OVERVIEW.show(
     stat(
         "Since yesterday",
         "Changes within 24 hours: the score share in percentage points, places in the ranking, GPUs that earn, and "
-        "instances. Started ones still exist. Ended ones are those of the newest 24 audit reports.",
+        "instances. New ones still exist. Ended ones are those of the newest 24 audit reports.",
         *signed(f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))", "score, points", BUSY, 2),
         *signed(f"min({yesterday(RANK)}) - on () min({RANK})", "places", BUSY),
         *signed(f"{ALL_EARNING} - on () {yesterday(ALL_EARNING)}", "earning GPUs", STOCKED),
         Query(
             of_all(counted(f"time() - {ACTIVATED} < 86400", f"sum({ACTIVE})"), ACTIVE),
-            "started",
+            "new instances",
             KEYED,
         ),
         Query(ENDED_INSTANCES, "ended", COVERED, sometimes=True),
@@ -194,7 +197,7 @@ OVERVIEW.show(
         Column("Alert", "alertname", width=235, states=[NOTHING, UNWATCHED, KEYLESS]),
         Column("Server, chute or feed", "place", width=200, missing=" "),
         Column(
-            "For",
+            "Firing for",
             f'label_join({FIRING_FOR} and on ({PROBLEM}) {SEVERITIES}, "cost", " ", "alertname", "severity")',
             TIME,
             90,
@@ -212,7 +215,7 @@ OVERVIEW.show(
         Column("Cost", "cost", width=430, states=COSTS, missing=" "),
         *MINER_COLUMNS,
         empty="Unknown: the rules are not loaded",
-        sort=["Severity", "-Units, 24 h", "-For"],
+        sort=["Severity", "-Units, 24 h", "-Firing for"],
         size=(24, 7),
     ),
     stacked(

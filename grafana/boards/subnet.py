@@ -108,15 +108,15 @@ SUBNET: Final = Board(
 )
 
 SUBNET.show(
-    before_loss((7, 3), of_exporters, **CHOSEN),
+    before_loss((6, 3), of_exporters, **CHOSEN),
     stat(
         "Seats",
         "Free seats of the subnet, registrations of the past day, and what one costs. If no seat is free, each takes "
         "the seat in the greatest danger.",
         Query(f"256 - {TAKEN}", "free"),
-        Query(of_exporters("chutes_subnet_window_registrations", window="1d"), "taken in 24 h at least", CHAINED),
+        Query(of_exporters("chutes_subnet_window_registrations", window="1d"), "taken, 24 h (min.)", CHAINED),
         Query(of_exporters("chutes_subnet_registration_cost_tao"), "TAO each", CHAINED, Unit("none", 2)),
-        size=(7, 3),
+        size=(8, 3),
     ),
     stat(
         "Rank",

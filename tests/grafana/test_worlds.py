@@ -36,7 +36,7 @@ FIRING = {
 }
 """The alerts of the worlds that have any. tests/prometheus/ fires those that none has."""
 SEVERITIES = [state.text for state in states.SEVERITY]
-LASTING = {"Critical", "Exporters", "Rules"}
+LASTING = {"Alerts", "Exporters", "Rules"}
 """Stats that have a number without an exporter."""
 
 
@@ -105,7 +105,7 @@ def test_what_is_known_to_be_none_is_a_number_and_what_is_unknown_is_a_text(seen
     for kind, expected in {World.KEYLESS: NO_INSTANCES, World.EMPTY: "0"}.items():
         assert texts(seen[kind], "chutes-instances", "Active")[0]["text"] == expected
     for kind, expected in {World.SICK: "2", World.DOWN: "1", World.HEALTHY: "0"}.items():
-        assert texts(seen[kind], "chutes-overview", "Critical")[0]["text"] == expected
+        assert texts(seen[kind], "chutes-overview", "Alerts")[0]["text"] == expected
 
 
 def test_ends_are_shown_with_their_hour_and_those_of_a_day_with_their_beginning(
@@ -166,7 +166,7 @@ def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen
     for kind in (World.HEALTHY, World.KEYLESS, World.EMPTY):
         assert alarming(seen[kind]) == {("chutes-subnet", "Stake and age of seats")}
     assert alarming(seen[World.SICK]) >= {
-        *(("chutes-overview", title) for title in ("Idle GPUs, next 24 h", "Critical", "What is wrong")),
+        *(("chutes-overview", title) for title in ("Idle GPUs, next 24 h", "Alerts", "What is wrong")),
         *(
             ("chutes-fleet", title)
             for title in ("Idle GPUs, next 24 h", "Earning", "Idle", "Unverified", SERVERS, "GPUs")

@@ -32,7 +32,7 @@ def test_without_a_watched_miner_there_is_no_number_of_alerts_and_the_table_says
     miner = Scenario(30)
     miner.drop(0, "chutes_miner_watched")
     # Grafana has no hotkey to choose.
-    critical = asked("chutes-overview", "Critical", 0, "")
+    critical = asked("chutes-overview", "Alerts", 0, "")
     nothing, unwatched = (asked("chutes-overview", "What is wrong", number, "") for number in (1, 2))
     row = f'{{alertname="{UNWATCHED.value}"}}'
     servers, instances = asked("chutes-fleet", SERVERS, 0, ""), asked("chutes-instances", "Instances", 4, "")
@@ -49,7 +49,7 @@ def test_with_a_watched_miner_there_are_no_alerts_also_while_scrapes_are_missed(
         miner.fail("one:1", range(18, 22))
         if has_key:
             miner.set("chutes_feed_ttl_seconds", 55, feed="nodes", hotkey=HOTKEY)
-        critical = asked("chutes-overview", "Critical", 0)
+        critical = asked("chutes-overview", "Alerts", 0)
         nothing, unwatched, keyless = (asked("chutes-overview", "What is wrong", number) for number in (1, 2, 3))
         rows = [{f'{{alertname="{state.value}"}}': 1} for state in (NOTHING, KEYLESS)]
         miner.check(tmp_path, {}, values={

@@ -202,7 +202,7 @@ def test_no_board_shows_another_number(eras: dict[str, Era], name: str) -> None:
                 # It is not known how the rank was.
                 or texts.get("before") == "?"
                 # It says how many days are known, and has the worst of the GPUs that are known.
-                or panel in ("Compute units by server, 30 days", "GPU states")
+                or panel in ("Compute units by server, 30 days", "GPU states, worst 20")
                 # How long an alert fires, and the name of its place, are not always known.
                 or texts.get("alertname", "") in problems
             ):
