@@ -231,7 +231,7 @@ FLEET.show(
             missing=" ",
             data=SICK,
         ),
-        sort=["-GPU-hours", "-Not earned"],
+        sort=["-GPU-hours", "-Starting", "-Not earned"],
     ),
     timeline(
         "GPU states, worst 20",

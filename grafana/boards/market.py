@@ -44,7 +44,7 @@ LAUNCH: Final = f'({_LAUNCH} or label_replace({_BEST} and on () {NONE_IDLE}, "gp
 """The pay of a GPU in the chutes that the idle ones can launch. Without idle ones, the best pay on the cheapest GPU."""
 REFUSED: Final = of_miners("chutes_launch_refused_chutes", "gpu", "reason")
 INSTANCES_OF_CHUTE: Final = board_link("chutes-instances", chute="${__data.fields.chute_id}")
-CHUTE: Final = (Column("", "chute_id"), Column("Chute", "name", width=330, link=INSTANCES_OF_CHUTE))
+CHUTE: Final = (Column("", "chute_id"), Column("Chute", "name", width=300, link=INSTANCES_OF_CHUTE))
 """A chute, whose instances of the chosen miners are a click away."""
 
 
@@ -110,11 +110,11 @@ MARKET.show(
         "Chutes that each idle GPU model can launch now, the best paid first; chutes-exporter advise prints the same. "
         "Without idle GPUs, the ten chutes with room that pay most, on the cheapest GPU that they allow. Dollars are "
         "an estimate, and need --chain.url. Room is the number of instances that may "
-        'still become active. Idle, all is the number of such GPUs at all miners. "Refused chutes" counts the others.',
+        'still become active. "Refused chutes" counts the others.',
         *CHUTE,
         Column("GPU", "gpu", width=100),
         *MINER_COLUMNS,
-        Column("Units/s per GPU", short(with_chute_name(LAUNCH)), FACTOR, 150, missing=" ", data=STOCKED),
+        Column("Units/s per GPU", short(with_chute_name(LAUNCH)), FACTOR, 140, missing=" ", data=STOCKED),
         Column(
             "USD/day per GPU",
             f"86400 * {LAUNCH} * on () group_left () platform:chutes_compute_unit_usd:max",
@@ -126,7 +126,6 @@ MARKET.show(
             Column(title, f"0 * {LAUNCH} + on (chute_id) group_left () {query}", unit, missing=" ", data=STOCKED)
             for title, unit, query in (*DEMAND, ("GPUs", COUNT, _chute("chutes_chute_gpus")))
         ),
-        Column("Idle, all", f"0 * {_LAUNCH} + on (gpu) group_left () {PLATFORM_IDLE}", COUNT, missing=" ", data=SICK),
         empty=NO_KEY,
         sort=["-Units/s per GPU"],
         size=(24, 9),
