@@ -114,7 +114,7 @@ MARKET.show(
         *CHUTE,
         Column("GPU", "gpu", width=100),
         *MINER_COLUMNS,
-        Column("Units/s per GPU", short(with_chute_name(LAUNCH)), FACTOR, 140, missing=" ", data=STOCKED),
+        Column("Units/s per GPU", short(with_chute_name(LAUNCH)), FACTOR, 150, missing=" ", data=STOCKED),
         Column(
             "USD/day per GPU",
             f"86400 * {LAUNCH} * on () group_left () platform:chutes_compute_unit_usd:max",
