@@ -195,7 +195,9 @@ FLEET.show(
         Column("Units", IDLE, AMOUNT, 90, missing="unknown"),
         Column("Rent", RENT, CENTS, 80, data=PRICED),
         *(
-            Column(title, _by_server(f"{STATE} == bool {value}"), COUNT, 100, thresholds=thresholds)
+            Column(
+                title, _by_server(f"{STATE} == bool {value}"), COUNT, 100 * (title == "Starting"), thresholds=thresholds
+            )
             for title, value, thresholds in (
                 ("Earning", 4, ()),
                 ("Starting", 2, ()),

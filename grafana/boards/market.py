@@ -44,7 +44,7 @@ LAUNCH: Final = f'({_LAUNCH} or label_replace({_BEST} and on () {NONE_IDLE}, "gp
 """The pay of a GPU in the chutes that the idle ones can launch. Without idle ones, the best pay on the cheapest GPU."""
 REFUSED: Final = of_miners("chutes_launch_refused_chutes", "gpu", "reason")
 INSTANCES_OF_CHUTE: Final = board_link("chutes-instances", chute="${__data.fields.chute_id}")
-CHUTE: Final = (Column("", "chute_id"), Column("Chute", "name", width=300, link=INSTANCES_OF_CHUTE))
+CHUTE: Final = (Column("", "chute_id"), Column("Chute", "name", width=290, link=INSTANCES_OF_CHUTE))
 """A chute, whose instances of the chosen miners are a click away."""
 
 
@@ -106,7 +106,7 @@ MARKET.show(
         trend=True,
     ),
     table(
-        "What to run next",
+        "What to run next, pay per GPU",
         "Chutes that each idle GPU model can launch now, the best paid first; chutes-exporter advise prints the same. "
         "Without idle GPUs, the ten chutes with room that pay most, on the cheapest GPU that they allow. Dollars are "
         "an estimate, and need --chain.url. Room is the number of instances that may "
@@ -114,9 +114,9 @@ MARKET.show(
         *CHUTE,
         Column("GPU", "gpu", width=100),
         *MINER_COLUMNS,
-        Column("Units/s per GPU", short(with_chute_name(LAUNCH)), FACTOR, 150, missing=" ", data=STOCKED),
+        Column("Units/s", short(with_chute_name(LAUNCH)), FACTOR, 100, missing=" ", data=STOCKED),
         Column(
-            "USD/day per GPU",
+            "USD/day",
             f"86400 * {LAUNCH} * on () group_left () platform:chutes_compute_unit_usd:max",
             CENTS,
             missing=" ",
@@ -127,7 +127,7 @@ MARKET.show(
             for title, unit, query in (*DEMAND, ("GPUs", COUNT, _chute("chutes_chute_gpus")))
         ),
         empty=NO_KEY,
-        sort=["-Units/s per GPU"],
+        sort=["-Units/s"],
         size=(24, 9),
     ),
     table(

@@ -131,7 +131,7 @@ def test_a_table_of_problems_says_that_there_are_none(seen: dict[World, Seen]) -
         (row,) = table(seen[kind], "chutes-overview", "What is wrong")
         assert row["Alert"] == state.text
     # Without an idle GPU, the board says what others would earn.
-    assert len(table(seen[World.HEALTHY], "chutes-market", "What to run next")) == 10
+    assert len(table(seen[World.HEALTHY], "chutes-market", "What to run next, pay per GPU")) == 10
 
 
 def test_the_first_problem_is_the_gravest_and_follows_from_no_other(seen: dict[World, Seen]) -> None:
