@@ -40,7 +40,7 @@ class _DefaultToServe(click.Group):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
-    def format_options(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.get_short_help_str(200)) for name, command in self.commands.items()])
         with formatter.section("Examples"):
@@ -48,12 +48,10 @@ class _DefaultToServe(click.Group):
 
 
 @click.group(cls=_DefaultToServe, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.help_option("-h", "--help", help="Show this help. After a command: its flags and their variables.")
 @click.version_option(__version__, prog_name="chutes-exporter", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Prometheus exporter for the Chutes miner API (Bittensor subnet 64).
-
-    Each flag of a command has an environment variable, which the command's --help names.
-    """
+    """Prometheus exporter for the Chutes miner API (Bittensor subnet 64)."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         click.get_current_context().color = False
 

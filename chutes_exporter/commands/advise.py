@@ -37,7 +37,7 @@ _REASONS: dict[LaunchRefusal, str] = {
     "blacklisted": "the miner is blacklisted",
     "disabled": "disabled",
     "no_bounty": "private, without an active instance and without a bounty",
-    "target_expired": "private, and without a target, so that a start would be in vain",
+    "target_expired": "private without a current target",
     "no_room": "no room: enough active instances",
     "enough_starting": "no room: enough instances are starting",
     "tee_mismatch": "need TEE that the server lacks, or cannot run with TEE",

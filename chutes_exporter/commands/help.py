@@ -21,7 +21,7 @@ def help_command(ctx: click.Context, topic: str) -> None:
         formatter.write_text("Switch a collector on with --collector.NAME, or off with --no-collector.NAME.")
         write_entries(formatter, [(it.name, f"{it.summary} [default: {it.default_in_words}]") for it in COLLECTORS])
     elif topic == "feeds":
-        formatter.write_text("Each answer is fresh for a time, which --feed.ttl changes, and is dropped at an age.")
+        formatter.write_text("--feed.ttl changes how long an answer is fresh, --feed.max-age when it is dropped.")
         lifetimes = [(feed.name, human_duration(feed.ttl), human_duration(feed.max_age)) for feed in FEEDS]
         formatter.write_dl([(name, f"{ttl} fresh, dropped after {max_age}") for name, ttl, max_age in lifetimes])
     elif topic in commands:
