@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-release test-newest test-lowest test-highest test-readme test-python check format boards pictures deploy docs golden bench lock image release clean
+.PHONY: help install demo stack test soak test-containers test-release test-newest test-lowest test-highest test-readme test-python check format boards pictures deploy golden bench lock image release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -81,8 +81,6 @@ pictures: $(DEV) ## Draw the dashboards, grafana/pictures/*.png
 
 deploy: $(DEV) ## Generate the files in deploy/ and the references in docs/
 	@$(BIN)/python -m deploy.generate
-
-docs: deploy ## The same as deploy
 
 golden: $(DEV) ## Write the golden pages that tests compare with
 	@$(BIN)/python -m tests.golden

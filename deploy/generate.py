@@ -29,11 +29,12 @@ CHART_HEAD: Final = """\
 {description}. `make deploy` generates this page from values.yaml.
 
 ```sh
-helm upgrade --install chutes-exporter oci://ghcr.io/chutes-exporter/charts/chutes-exporter --namespace chutes
+helm upgrade --install chutes-exporter deploy/helm/chutes-exporter --namespace chutes
 helm test chutes-exporter --namespace chutes    # does the API answer, and does it accept the key?
 ```
 
-[Start]({home}/blob/main/docs/start.md#kubernetes) has the values of common set-ups.
+Run these in a clone of the repository. [Start](../../../docs/start.md#kubernetes) builds the image, and has the values of common
+set-ups.
 
 | value | default | meaning |
 |---|---|---|
@@ -47,8 +48,8 @@ ALERTS_HEAD: Final = """\
 - **warning**: a part of the earnings is lost. Act today.
 - **info**: for a daily message. A lost seat, a blacklisted miner and a miner without earnings become info after a day.
 
-Each name links to its runbook. The routing example and the Overview dashboard leave out an alert that another one explains, by
-[one table](../deploy/inhibitions.py). Idle and unverified GPUs cause no warning in the first hour of a seat.
+Each name links to its runbook. The routing example and the Overview dashboard hide an alert that another one explains
+([rules](../deploy/inhibitions.py)). Idle and unverified GPUs cause no warning in the first hour of a seat.
 
 | alert | severity | threshold | what it costs |
 |---|---|---|---|
