@@ -68,6 +68,15 @@ def test_a_chute_that_fits_on_the_free_gpus_of_a_server_has_its_pay_per_gpu() ->
     assert run({}) == OFFER
 
 
+def test_a_private_chute_without_tee_is_certain_only_for_a_miner_that_runs_tee() -> None:
+    chute = CHUTE | {"tee": False, "compute_multiplier_factors": {"private": 1.3}}
+    servers = {SERVERS: {"servers": [SERVER | {"is_tee": False}]}}
+    with_tee = CHUTE | {"chute_id": "t", "node_selector": None}
+    assert run({CHUTES: [chute, with_tee], **servers}) == refused("unknown")
+    running = [*ANSWERS[ACTIVE_INSTANCES], {"instance_id": "j", "miner_hotkey": "me", "chute_id": "t"}]
+    assert run({CHUTES: [chute, with_tee], ACTIVE_INSTANCES: running, **servers}) == OFFER
+
+
 def test_free_gpus_of_two_servers_are_not_added_up() -> None:
     servers = [SERVER | {"server_id": f"s{number}", "gpus": [GPUS[number]]} for number in (1, 2)]
     assert run({SERVERS: {"servers": servers}}) == refused("too_many_gpus")

@@ -107,6 +107,7 @@ async def test_the_screen_ranks_the_chutes_of_each_idle_model(target: Target, ap
     assert "need more idle GPUs than one server has" in " ".join(output.split())
     assert "private, without an active instance and without a bounty" in " ".join(output.split())
     assert output.count("\nFor earnings in US dollars, add --chain.url URL.\n") == 1
+    assert "USD/day" not in table[0]
 
 
 async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_is_named(

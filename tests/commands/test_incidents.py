@@ -82,6 +82,7 @@ LOSSES: dict[str, tuple[Reports, float | None, int]] = {
     "the record before shows a penalty": ({12: body([LONG], [record("08:00", "11:15"), CUT])}, 900 * (2.0 - 0.2), 0),
     "no penalty": ({12: body([LONG], [record("08:00", "11:15"), CUT | {"compute_multiplier": 1.9}])}, 0, 0),
     "maybe a penalty": ({12: body([LONG], [record("08:00", "11:30")])}, None, 3),
+    "never active": ({12: body([MINE | {"activated_at": None}], [])}, 0, 0),
     "ten minutes without a multiplier": (
         {12: body([MINE], [record("11:00", "11:10"), record("11:20", None)])},
         *(None, 23),

@@ -126,6 +126,15 @@ async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Si
         assert {state.feed.hotkey for state in exporter.feeds.states().values()} == {""}
 
 
+async def test_the_end_cancels_the_requests_in_flight(simulator: Simulator) -> None:
+    simulator.faults["nodes"] = Fault(latency=600)
+    async with Exporter(watching(simulator.url, api_timeout=600), clock=Clock()) as exporter:
+        await page_of(exporter, timeout=0.1)
+        flights = [state.flight for state in exporter.feeds.states().values() if state.flight is not None]
+    assert flights
+    assert all(flight.done() for flight in flights)
+
+
 async def test_a_reload_while_a_reader_waits_for_its_turn_leaves_it_without_the_data_that_is_gone(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
