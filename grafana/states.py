@@ -37,7 +37,7 @@ NOTHING: Final = State("nothing", "No alert fires")
 """Stands in a table of problems if there is none."""
 UNWATCHED: Final = State("unwatched", "No miner is watched: set --hotkey", ORANGE)
 """Likewise if no alert can fire."""
-KEYLESS: Final = State("keyless", "GPUs are not known: no key")
+KEYLESS: Final = State("keyless", "GPUs are not known: no key", ORANGE)
 """Likewise if no alert about GPUs and instances can fire."""
 CHUTES: Final = (State("nothing", "No GPU is idle", GREEN),)
 """Likewise in a table of chutes for idle GPUs."""

@@ -253,7 +253,7 @@ INSTANCES.show(
             COVERED,
             Unit("percentunit", 1),
         ),
-        Query(f"1000 * {REPORT_END} and on () {LOST_UNITS}", "until", COVERED, CLOCK),
+        Query(f"1000 * {REPORT_END} and on () {LOST_UNITS}", "counted to", COVERED, CLOCK),
         Query(ENDS_KNOWN_SINCE, "known since", LIVE - COVERED, CLOCK),
         unit=Unit("short", 0),
         empty=NO_REPORT,

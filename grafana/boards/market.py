@@ -132,7 +132,7 @@ MARKET.show(
     ),
     table(
         "Supply",
-        "GPUs of your models: yours, your idle ones, and those of all miners. If many are idle everywhere, the "
+        "GPUs of your models: yours, your idle ones, and those of all miners. If many are unused everywhere, the "
         "platform has more of the model than it can use.",
         Column("Model", "gpu", width=90),
         Column("Yours", of_all(f"sum by (gpu) ({YOURS})", YOURS, with_gpus=True), COUNT, data=STOCKED),
@@ -144,7 +144,7 @@ MARKET.show(
             data=STOCKED,
         ),
         Column("All", f"sum by (gpu) ({PLATFORM}) and on (gpu) {YOURS}", COUNT, data=STOCKED),
-        Column("Idle, all", f"{PLATFORM_IDLE} and on (gpu) {YOURS}", COUNT, data=STOCKED),
+        Column("Unused, all", f"{PLATFORM_IDLE} and on (gpu) {YOURS}", COUNT, data=STOCKED),
         empty=NO_KEY,
         sort=["-Yours"],
         size=(9, 6),

@@ -114,7 +114,7 @@ SUBNET.show(
         "Free seats of the subnet, registrations of the past day, and what one costs. If no seat is free, each takes "
         "the seat in the greatest danger.",
         Query(f"256 - {TAKEN}", "free"),
-        Query(of_exporters("chutes_subnet_window_registrations", window="1d"), "taken, 24 h (min.)", CHAINED),
+        Query(of_exporters("chutes_subnet_window_registrations", window="1d"), "taken, at least", CHAINED),
         Query(of_exporters("chutes_subnet_registration_cost_tao"), "TAO each", CHAINED, Unit("none", 2)),
         size=(8, 3),
     ),

@@ -116,7 +116,7 @@ def test_ends_are_shown_with_their_hour_and_those_of_a_day_with_their_beginning(
         assert answers[kind].variables["report"] == ["?" if kind is World.DOWN else "11"]
     for kind in (World.HEALTHY, World.SICK):
         *_, until = texts(seen[kind], "chutes-instances", "Lost units")
-        assert (until["title"], until["text"]) == ("until", "11:00")
+        assert (until["title"], until["text"]) == ("counted to", "11:00")
     for kind in (World.EMPTY, World.KEYLESS):
         (since,) = texts(seen[kind], "chutes-instances", "Lost units")
         assert (since["title"], since["text"]) == ("known since", "10:00")
