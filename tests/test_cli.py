@@ -247,6 +247,7 @@ REFUSED = (
     ("query unique_chute_history", "needs exactly one miner: use one --hotkey"),
     (f"query unique_chute_history --hotkey {HOTKEY} --hotkey {OTHER}", "needs exactly one miner: use one --hotkey"),
     ("query scores x", "after scores, write no ID"),
+    ("query unique_chute_history x", "after unique_chute_history, write no ID"),
     (f"{MINE} query chute x", "after chute, write CHUTE_ID VERSION"),
     *(
         (f"{MINE} release-job --yes {job}", "JOB_ID is invalid: use letters, digits, dashes and underscores")

@@ -99,7 +99,10 @@ class Node(ChutesClient):
         except e.NotFoundError as error:
             _log.warning("no price of alpha", reason=str(error))
             return None
-        return s.PRICE.value(text) or None
+        price: int = s.PRICE.value(text)
+        if not price:
+            _log.warning("no price of alpha", reason=f"it is 0 in {self._block}")
+        return price or None
 
     async def _values(self, items: list[s.Item]) -> list[Any]:
         """Return the values of items in the block."""

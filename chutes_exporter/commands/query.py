@@ -159,14 +159,15 @@ def _request_arguments(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the query parameters and the path of a request, or raise UsageError if the arguments do not fit."""
     names = re.findall(r"\{(\w+)\}", endpoint.path)
-    if endpoint.scope == "miner":
-        if len(hotkeys) != 1:
-            raise click.UsageError(f"{endpoint.name} needs exactly one miner: use one --hotkey")
-        miner = dict.fromkeys(["hotkey"], *hotkeys)
-        return ({}, miner) if names else (miner, {})
-    if len(ids) != len(names):
-        raise click.UsageError(f"after {endpoint.name}, write {' '.join(names).upper() or 'no ID'}")
-    return {}, dict(zip(names, ids, strict=True))
+    needed = [name for name in names if name != "hotkey"]
+    if len(ids) != len(needed):
+        raise click.UsageError(f"after {endpoint.name}, write {' '.join(needed).upper() or 'no ID'}")
+    if endpoint.scope != "miner":
+        return {}, dict(zip(needed, ids, strict=True))
+    if len(hotkeys) != 1:
+        raise click.UsageError(f"{endpoint.name} needs exactly one miner: use one --hotkey")
+    miner = dict.fromkeys(["hotkey"], *hotkeys)
+    return ({}, miner) if names else (miner, {})
 
 
 def _selected(endpoint: e.Endpoint[Any], rows: list[Cells], hotkeys: set[str]) -> list[Cells]:

@@ -5,6 +5,7 @@ The formats are Prometheus' text format 0.0.4 and OpenMetrics 1.0.0. The client 
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_QUALITY = re.compile(r"0(\.[0-9]*)?|1(\.0*)?", re.ASCII)
 END_OF_OPENMETRICS = b"# EOF\n"
 # Prometheus would store each _created line of a counter as an additional series.
 disable_created_metrics()  # type: ignore[no-untyped-call] # no types there
@@ -29,10 +31,21 @@ class Format(Enum):
 
 
 def negotiate(accept: str) -> Format:
-    """Choose OpenMetrics if an Accept header names its version 1.0.0 or no version of it, otherwise text."""
-    named = [item for item in accept.lower().split(",") if "application/openmetrics-text" in item]
-    is_openmetrics = any("version=" not in item or "version=1.0.0" in item for item in named)
-    return Format.OPENMETRICS if is_openmetrics else Format.TEXT
+    """Choose OpenMetrics if an Accept header names it, and does not prefer text."""
+    wanted = quality(accept, "application/openmetrics-text", "1.0.0")
+    return Format.OPENMETRICS if wanted and wanted >= quality(accept, "text/plain", "0.0.4") else Format.TEXT
+
+
+def quality(header: str, name: str, version: str = "") -> float:
+    """Return the quality from 0 to 1 that an Accept header gives to a name. In another version, it is another name."""
+    found = [0.0]
+    for item in header.lower().split(","):
+        item_name, *options = (part.strip() for part in item.split(";"))
+        values = dict(option.partition("=")[::2] for option in options)
+        if item_name == name and values.get("version", version).strip('"') == version:
+            number = values.get("q", "1")
+            found.append(float(number) if _QUALITY.fullmatch(number) else 0.0)
+    return max(found)
 
 
 def lines(families: Iterable[Family], form: Format) -> bytes:

@@ -177,7 +177,7 @@ def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
         return None
     if private and not active:
         return 1 if instances.bounty else 0
-    if private and instances.target_expired is None:
+    if private and instances.target_expired is None and target > active:
         return None
     if private and instances.target_expired:
         return 0

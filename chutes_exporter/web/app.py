@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from chutes_exporter.page.exposition import negotiate
+from chutes_exporter.page.exposition import negotiate, quality
 from chutes_exporter.web.landing import landing_page
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def make_app(exporter: Exporter) -> Starlette:
         header = request.headers.get("x-prometheus-scrape-timeout-seconds")
         wait = scrape_timeout(header, exporter.settings.timeout_offset)
         form = negotiate(request.headers.get("accept", ""))
-        gzipped = "gzip" in request.headers.get("accept-encoding", "")
+        gzipped = quality(request.headers.get("accept-encoding", ""), "gzip") > 0
         return _PageResponse(await exporter.metrics(form, timeout=wait, gzipped=gzipped), form.value, gzipped=gzipped)
 
     async def landing(_request: Request) -> Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import yaml
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_BCRYPT = re.compile(r"\$2[abxy]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
+# The last digit of the salt has only two bits, so it has four values.
+_BCRYPT = re.compile(r"\$2[abxy]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _CLIENT_AUTH = {
     "NoClientCert": ssl.CERT_NONE,
@@ -31,8 +32,8 @@ _CLIENT_AUTH = {
 class _Tls(msgspec.Struct, forbid_unknown_fields=True):
     """The section ``tls_server_config``. Paths are relative to the configuration, not to the working directory."""
 
-    cert_file: str
-    key_file: str
+    cert_file: Annotated[str, msgspec.Meta(min_length=1)]
+    key_file: Annotated[str, msgspec.Meta(min_length=1)]
     client_auth_type: Literal["NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"] = "NoClientCert"
     client_ca_file: str = ""
     min_version: Literal["TLS12", "TLS13"] = "TLS12"
@@ -64,7 +65,7 @@ class WebConfig:
     def changed(self) -> bool:
         """Return whether a file has changed since it was read."""
         try:
-            return any(path.read_bytes() != content for path, content in self.contents.items())
+            return any(_read(path) != content for path, content in self.contents.items())
         except OSError:
             return True
 
@@ -72,14 +73,14 @@ class WebConfig:
 def load_web_config(path: Path) -> WebConfig:
     """Read a web configuration and the files that it names, or raise ConfigError with file, field and reason."""
     try:
-        contents = {path: path.read_bytes()}
+        contents = {path: _read(path)}
         document = yaml.safe_load(contents[path])
         file = msgspec.convert({} if document is None else document, _File)
         tls, context = file.tls_server_config, None
         if tls is not None:
             # Read before OpenSSL does, so that a change in between is noticed.
             names = filter(None, (tls.cert_file, tls.key_file, tls.client_ca_file))
-            contents |= {path.parent / name: (path.parent / name).read_bytes() for name in names}
+            contents |= {path.parent / name: _read(path.parent / name) for name in names}
             context = _context(tls, path.parent)
         return WebConfig(context, {} if file.basic_auth_users is None else _users(file.basic_auth_users), contents)
     except OSError as error:
@@ -93,8 +94,16 @@ def load_web_config(path: Path) -> WebConfig:
         raise ConfigError(
             f"{path}: {str(error).replace('`$.', '`')}. docs/http.md lists the supported fields"
         ) from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, AttributeError) as error:
+        # PyYAML raises the last one for a strange time.
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> bytes:
+    # A pipe would block, and a second read of it would return nothing.
+    if path.exists() and not path.is_file():
+        raise OSError(0, "it is not a regular file", str(path))
+    return path.read_bytes()
 
 
 def _context(tls: _Tls, folder: Path) -> ssl.SSLContext:
@@ -102,6 +111,8 @@ def _context(tls: _Tls, folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[tls.min_version]
     context.verify_mode = _CLIENT_AUTH[tls.client_auth_type]
+    # As in Go, a CA in the file is trusted even if its issuer is unknown.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if bool(tls.client_ca_file) is (context.verify_mode is ssl.CERT_NONE):
         raise ValueError("client_ca_file has no effect without client_auth_type, and the other way round: set both")
     try:

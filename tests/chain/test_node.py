@@ -105,6 +105,7 @@ FAULTS: dict[str, tuple[FakeNode, str, str]] = {
     "no text": (storage_of(tempo="0xzz"), HASH, "Tempo: non-hexadecimal"),
     "empty list": (storage_of(emission="0x"), HASH, "Emission: it has no bytes instead of 1"),
     "cut list": (storage_of(incentive="0x080100"), HASH, "Incentive: it has 3 bytes instead of 5"),
+    "list of another form": (storage_of(emission="0x03" + "00" * 7), HASH, "Emission: its length cannot be read"),
     "longer list": (storage_of(dividends="0x0504" + "0000" * 257), NUMBER, "Dividends: it has more values than"),
     "neither true nor false": (storage_of(registration_open="0x02"), NUMBER, "NetworkRegistrationAllowed: it is nei"),
     "too dear": (storage_of(registration_cost=number(10**12, 8)), NUMBER, "Burn: it is not between its least"),

@@ -73,6 +73,7 @@ def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it
         (PRIVATE, {"active": 0, "target": 3}, 0),
         (PRIVATE, {"target_expired": True, "bounty": True}, 0),
         (PRIVATE, {"target_expired": None, "bounty": True}, None),
+        (PRIVATE, {"target_expired": None, "target": 1}, 0),
         (PUBLIC, {"target_expired": True, "target": 4, "starting": 2}, 2),
         (PUBLIC, {"starting": None}, None),
         (structs.replace(PUBLIC, tee=False), {"starting": None}, 1),

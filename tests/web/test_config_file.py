@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import ssl
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,11 @@ FAULTS = {
     TLS + "  client_ca_file: ca.crt": "client_ca_file has no effect without client_auth_type",
     TLS + "  client_auth_type: RequireAndVerifyClientCert": "the other way round: set both",
     "basic_auth_users: {}": "basic_auth_users has no user, so no request needs a password",
+    "tls_server_config: {cert_file: '', key_file: server.key}": "length >= 1 - at `tls_server_config.cert_file`",
+    "tls_server_config: {cert_file: pipe, key_file: server.key}": "pipe: it is not a regular file",
+    "[" * 2000: "maximum recursion depth exceeded",
+    "a: !!timestamp x": "'NoneType' object has no attribute",
+    f"basic_auth_users: {{alice: {HASH[:28]}Z{HASH[29:]}}}": "the password of 'alice' is not a bcrypt hash",
     "basic_auth_users: {alice: hunter2}": "basic_auth_users: the password of 'alice' is not a bcrypt hash",
 }
 
@@ -73,6 +79,7 @@ def test_a_faulty_file_is_refused_with_the_field_and_the_reason(pki: Pki, write:
     (pki.folder / "locked.key").write_bytes(
         b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n"
     )
+    os.mkfifo(pki.folder / "pipe")
     path = write(text)
     with pytest.raises(ConfigError) as error:
         load_web_config(path)
@@ -91,4 +98,6 @@ def test_every_file_that_it_names_is_watched(pki: Pki, write: Write) -> None:
     assert config.changed()
     config = load_web_config(path)
     path.unlink()
+    assert config.changed()
+    os.mkfifo(path)
     assert config.changed()
