@@ -106,8 +106,7 @@ class Node(ChutesClient):
 
     async def _values(self, items: list[s.Item]) -> list[Any]:
         """Return the values of items in the block."""
-        keys = [item.key for item in items]
-        (answer,) = await self._call(tuple[_Changes], "state_queryStorageAt", keys, self._head)
+        (answer,) = await self._call(tuple[_Changes], "state_queryStorageAt", [one.key for one in items], self._head)
         if answer.block != self._head:
             raise e.UndecodableError(f"the answer is about another block, {answer.block[:14]}…")
         texts = dict(answer.changes)

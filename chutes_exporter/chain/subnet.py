@@ -57,10 +57,8 @@ class Item:
         except ValueError as error:
             raise UndecodableError(f"{self.name}: {error}") from None
         if self.is_list:
-            # It begins with its length in 1, 2 or 4 bytes. The lowest two bits tell how many. 3 is for longer lists.
-            if (power := int.from_bytes(data[:1]) & 3) == 3:  # noqa: PLR2004 - as the comment says
-                raise UndecodableError(f"{self.name}: its length cannot be read")
-            start = 1 << power
+            # It begins with its length in 1, 2 or 4 bytes, as its lowest two bits tell. No seats need a longer form.
+            start = (1, 2, 4, 0)[int.from_bytes(data[:1]) & 3]
             count = int.from_bytes(data[:start], "little") >> 2
         if len(data) != (expected := start + count * self.size):
             raise UndecodableError(f"{self.name}: it has {len(data) or 'no'} bytes instead of {expected}")

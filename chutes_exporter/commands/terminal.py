@@ -62,8 +62,8 @@ def print_table(
     left_out: list[str] = []
     while (spare := width - _line_width([widths[head] for head in shown])) < 0 and len(shown) > 1:
         left_out.insert(0, shown.pop())
-    # The first of the cut columns get the spare width.
-    for head in (head for head in shown if head in cut):
+    # The first of the cut columns get the spare width. The others have theirs.
+    for head in shown:
         more = min(full[head] - widths[head], max(0, spare))
         widths[head] += more
         spare -= more

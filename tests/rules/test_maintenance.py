@@ -66,6 +66,10 @@ def test_only_the_highest_listed_version_boots_for_certain(version: str, *, acce
 
 
 def test_a_policy_names_what_it_does_not_say() -> None:
+    assert list(unknown_in(policy(None, window_open=True))) == [
+        "the answer has no known maintenance status of 0",
+        "the answer does not say whether 0 needs the upgrade",
+    ]
     assert [text.rpartition(" ")[2] for text in unknown_in(policy(servers=None, window_open=None))] == [
         "servers",
         "open",
