@@ -148,9 +148,8 @@ async def page_sizes(size: Size) -> dict[str, str]:
             "every collector, `--miners all`": {"keys": (key,), "miners": "all", "collectors": everything},
         }
         for mode, options in modes.items():
-            async with Exporter(
-                make_settings(api_url=api.url, api_timeout=600, max_series=10**9, **options)
-            ) as running:
+            urls: dict[str, Any] = {"api_url": api.url, "chain_url": api.chain_url}
+            async with Exporter(make_settings(**urls, api_timeout=600, max_series=10**9, **options)) as running:
                 page = await running.metrics(Format.TEXT, timeout=600)
             sizes[mode] = f"{series_of(page):,} ({len(page) / 1e6:.1f} MB, {len(gzip.compress(page, 1)) / 1e6:.1f} MB)"
     return sizes
