@@ -23,6 +23,7 @@ def test_the_help_of_a_command_groups_its_flags_by_topic() -> None:
     assert topics == ["Miners", "Chutes API", "Web server", "Data", "Money", "Log", "Options"]
     assert text.count("\n") <= 100
     assert "collector.NAME  CHUTES_EXPORTER_COLLECTOR_NAME\n" in text
+    assert "[default: https://api.chutes.ai]" in text
     assert "collector" not in run("help", "status").stdout
 
 

@@ -66,9 +66,11 @@ def test_only_the_highest_listed_version_boots_for_certain(version: str, *, acce
 
 
 def test_a_policy_names_what_it_does_not_say() -> None:
-    assert list(unknown_in(policy(None, window_open=True))) == [
+    named = {"server_id": "1", "name": "alpha", "needs_upgrade": True}
+    assert list(unknown_in(policy(servers=[{"server_id": "0"}, named], window_open=True))) == [
         "the answer has no known maintenance status of 0",
         "the answer does not say whether 0 needs the upgrade",
+        "the answer has no known maintenance status of alpha",
     ]
     assert [text.rpartition(" ")[2] for text in unknown_in(policy(servers=None, window_open=None))] == [
         "servers",
