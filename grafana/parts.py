@@ -131,7 +131,7 @@ def of_all(query: str, found: str, *, with_gpus: bool = False) -> str:
         with_gpus: Whether a miner that has no GPUs has no part.
     """
     miners = recorded(f"hotkey:chutes_miner_watched:{'with_gpus' if with_gpus else 'with_key'}")
-    # What is recorded needs no other sign of the rules.
+    # A recording needs no other sign of the rules.
     loaded = "" if ":chutes_" in found else " and on () prometheus:chutes_rules:loaded"
     return f"({query}{loaded} unless on () ({miners} unless on (hotkey) {found}))"
 

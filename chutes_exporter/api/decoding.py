@@ -34,8 +34,7 @@ MAX_STREAM_BYTES = 512 * 1024 * 1024
 MAX_REJECTED = 10_000
 """More unreadable than readable records of an answer of which the end may never come."""
 
-_COMPRESSED_BYTES = 1024
-"""Bytes that are decompressed at once, to at most a megabyte."""
+_PIECE_BYTES = 64 * 1024
 _ZLIB_GZIP_FORMAT = 31
 
 _BYTES_PER_WIDE_CHARACTER = 4
@@ -79,13 +78,14 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
         return
     stream = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
     async for chunk in chunks:
-        for start in range(0, len(chunk), _COMPRESSED_BYTES):
+        left = chunk
+        while left and not stream.eof:
             try:
-                # What follows the end is ignored.
-                yield stream.decompress(b"" if stream.eof else chunk[start : start + _COMPRESSED_BYTES])
+                yield stream.decompress(left, _PIECE_BYTES)
             except zlib.error:
                 raise UndecodableError("the compressed body cannot be read") from None
-            # A chunk may expand a thousandfold. Let other tasks run in between.
+            left = stream.unconsumed_tail
+            # A chunk may expand to a thousand pieces. Let other tasks run in between.
             await asyncio.sleep(0)
     if not stream.eof:
         raise CutOffError("the compressed body ends too early")

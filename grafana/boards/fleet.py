@@ -61,7 +61,7 @@ IDLE_UNITS: Final = "hotkey_server_id_gpu:chutes_idle_units_per_day:sum"
 IDLE_USD: Final = "hotkey_server_id_gpu:chutes_idle_usd_per_day:sum"
 RENT: Final = recorded(IDLE_USD, **ON_SERVERS)
 UNITS: Final = recorded(IDLE_UNITS, **ON_SERVERS)
-# What GPUs will earn that only start instances is not known.
+# The pay of GPUs that only start instances is not known.
 _STARTING: Final = recorded("hotkey_server_id_gpu_state:chutes_gpus:count", **ON_SERVERS, state="starting")
 IDLE: Final = f"{UNITS} > 0 or {UNITS} unless on (hotkey, server_id, gpu) {_STARTING}"
 UNIT_USD: Final = "platform:chutes_compute_unit_usd:max"
