@@ -1,7 +1,8 @@
-"""``make bench``: measures speed, memory and page sizes, and prints the tables of docs/dev/performance.md.
+"""``make bench``: measures speed, memory and page sizes, and prints the tables of
+docs/dev/performance.md.
 
-Times are CPU times and ratios within one run, which differ less between machines. It fails if a figure exceeds its
-bound.
+Times are CPU times and ratios within one run, which differ less between machines. It fails if a
+figure exceeds its bound.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ MANY_SERIES = ("--miners", "all", "--max-series", "400000", "--collector.stats_p
 """With :data:`LARGE`, the page has about 200,000 series."""
 WORLDS = {
     "60 GPUs, 300 chutes": Size(),
-    "1,000 GPUs, 2,000 chutes": Size(chutes=2000, servers=215, other_servers=107, source_bytes=40_000),
+    "1,000 GPUs, 2,000 chutes": Size(
+        chutes=2000, servers=215, other_servers=107, source_bytes=40_000
+    ),
 }
 
 
@@ -49,7 +52,9 @@ def series_of(page: bytes) -> int:
     return sum(1 for line in page.split(b"\n") if line and not line.startswith(b"#"))
 
 
-async def least(work: Callable[[], Awaitable[object]], before: Callable[[], Awaitable[object]] | None = None) -> float:
+async def least(
+    work: Callable[[], Awaitable[object]], before: Callable[[], Awaitable[object]] | None = None
+) -> float:
     """Return the least CPU time of some work, before which something else is done."""
     measured = []
     for _ in range(15):
@@ -76,7 +81,11 @@ async def bench_page() -> list[Row]:
                     samples = Samples()
                     collect(entry, states, samples)
                     found += samples.collect()
-                return [*found, *running.telemetry.registry.collect(), *running.telemetry.exchanges.registry.collect()]
+                return [
+                    *found,
+                    *running.telemetry.registry.collect(),
+                    *running.telemetry.exchanges.registry.collect(),
+                ]
 
             async def library(collect: Callable[[], list[Any]]) -> None:
                 generate_latest(SimpleNamespace(collect=collect))
@@ -116,7 +125,12 @@ async def bench_memory(size: Size, limit: int, *flags: str) -> Row:
     async with Simulator(world) as api, httpx.AsyncClient(timeout=60) as client:
         command = (Path(sys.executable).parent / "chutes-exporter", "--api.url", api.url)
         process = await asyncio.create_subprocess_exec(
-            *command, "--web.listen-address", "127.0.0.1:0", *flags, stderr=asyncio.subprocess.PIPE, env=environment
+            *command,
+            "--web.listen-address",
+            "127.0.0.1:0",
+            *flags,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
         )
         assert process.stderr is not None
         try:
@@ -145,21 +159,37 @@ async def page_sizes(size: Size) -> dict[str, str]:
             "nothing configured": {},
             "one miner with `--hotkey`": {"hotkeys": [key.address]},
             "one miner with its key": {"keys": (key,)},
-            "every collector, `--miners all`": {"keys": (key,), "miners": "all", "collectors": everything},
+            "every collector, `--miners all`": {
+                "keys": (key,),
+                "miners": "all",
+                "collectors": everything,
+            },
         }
         for mode, options in modes.items():
             urls: dict[str, Any] = {"api_url": api.url, "chain_url": api.chain_url}
-            async with Exporter(make_settings(**urls, api_timeout=600, max_series=10**9, **options)) as running:
+            async with Exporter(
+                make_settings(**urls, api_timeout=600, max_series=10**9, **options)
+            ) as running:
                 page = await running.metrics(Format.TEXT, timeout=600)
-            sizes[mode] = f"{series_of(page):,} ({len(page) / 1e6:.1f} MB, {len(gzip.compress(page, 1)) / 1e6:.1f} MB)"
+            sizes[mode] = (
+                f"{series_of(page):,} ({len(page) / 1e6:.1f} MB, "
+                f"{len(gzip.compress(page, 1)) / 1e6:.1f} MB)"
+            )
     return sizes
 
 
 async def main() -> None:
     """Run all benchmarks."""
-    print(f"Measured {time.strftime('%Y-%m-%d')} on {os.cpu_count()} cores, Python {platform.python_version()}.\n")
+    print(
+        f"Measured {time.strftime('%Y-%m-%d')} on {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}.\n"
+    )
     print("| what | bound | measured | holds |\n|---|---|---|---|")
-    rows = [*await bench_page(), await bench_memory(SMALL, 100), await bench_memory(LARGE, 450, *MANY_SERIES)]
+    rows = [
+        *await bench_page(),
+        await bench_memory(SMALL, 100),
+        await bench_memory(LARGE, 450, *MANY_SERIES),
+    ]
     for what, bound, measured, holds in rows:
         print(f"| {what} | {bound} | {measured} | {'yes' if holds else '**no**'} |")
     columns = [await page_sizes(size) for size in WORLDS.values()]

@@ -33,7 +33,9 @@ _EXAMPLES = (
 
 
 class _DefaultToServe(click.Group):
-    """Runs ``serve`` if no command is given. Lists the commands in the order of use, with whole descriptions."""
+    """Runs ``serve`` if no command is given. Lists the commands in the order of use, with whole
+    descriptions.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
@@ -42,13 +44,20 @@ class _DefaultToServe(click.Group):
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, command.get_short_help_str(200)) for name, command in self.commands.items()])
+            formatter.write_dl(
+                [(name, command.get_short_help_str(200)) for name, command in self.commands.items()]
+            )
         with formatter.section("Examples"):
             formatter.write_dl(_EXAMPLES, col_max=45)
 
 
-@click.group(cls=_DefaultToServe, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.help_option("-h", "--help", help="Show this help. After a command: its flags and their variables.")
+@click.group(
+    cls=_DefaultToServe,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.help_option(
+    "-h", "--help", help="Show this help. After a command: its flags and their variables."
+)
 @click.version_option(__version__, prog_name="chutes-exporter", message="%(prog)s %(version)s")
 def cli() -> None:
     """Prometheus exporter for the Chutes miner API (Bittensor subnet 64)."""
@@ -68,7 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.ClickException, ConfigError, ClientSetupError) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
         context = getattr(error, "ctx", None)
-        click.echo(f"Error: {scrub(text)}" + (f" (see {context.command_path} --help)" if context else ""), err=True)
+        click.echo(
+            f"Error: {scrub(text)}" + (f" (see {context.command_path} --help)" if context else ""),
+            err=True,
+        )
         # A setting that cannot be used counts as a wrong command line.
         exit_status = getattr(error, "exit_code", click.UsageError.exit_code)
     except click.Abort:

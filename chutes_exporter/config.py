@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 _ADDRESS = re.compile(r"(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
 _URL = re.compile(
-    r"https?://(?P<host>[\w-]+(\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?", re.ASCII | re.IGNORECASE
+    r"https?://(?P<host>[\w-]+(\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?",
+    re.ASCII | re.IGNORECASE,
 )
 _MAX_PORT = 65535
 _MAX_LIFETIME = 7 * 86400
@@ -48,7 +49,10 @@ class Address:
         """Parse ``:10064``, ``127.0.0.1:10064`` or ``[::1]:10064``, or raise ConfigError."""
         match = _ADDRESS.fullmatch(text)
         if match is None or int(match["port"]) > _MAX_PORT:
-            raise ConfigError(f"{text!r} is not an address to listen on: write :10064, 127.0.0.1:10064 or [::1]:10064")
+            raise ConfigError(
+                f"{text!r} is not an address to listen on: write :10064, 127.0.0.1:10064 or "
+                "[::1]:10064"
+            )
         return cls(match["host"].strip("[]"), int(match["port"]))
 
     @property
@@ -107,22 +111,31 @@ def make_settings(
 ) -> Settings:
     """Return settings, or raise ConfigError if one of them needs another that is missing.
 
-    The miners of the keys are watched like ``hotkeys``. If ``miners`` is None, it becomes ``watched`` if a miner is
-    watched, otherwise ``all``. The settings have these warnings and those about risky or unknown values.
+    The miners of the keys are watched like ``hotkeys``. If ``miners`` is None, it becomes
+    ``watched`` if a miner is watched, otherwise ``all``. The settings have these warnings and those
+    about risky or unknown values.
     """
     keys = tuple(keys)
     watched = frozenset(hotkeys) | {key.address for key in keys}
-    settings = Settings(watched=watched, keys=keys, miners=miners or ("watched" if watched else "all"), **others)
+    settings = Settings(
+        watched=watched, keys=keys, miners=miners or ("watched" if watched else "all"), **others
+    )
     if settings.miners == "watched" and not watched:
         raise ConfigError("--miners watched needs a watched miner: add --hotkey or --hotkey-file")
     # A collector that the user did not switch on is off, without an error, if it lacks something.
     for collector in (one for one in COLLECTORS if settings.collectors.get(one.name)):
         if collector.needs_key and not keys:
-            raise ConfigError(f"--collector.{collector.name} needs a hotkey's key: add --hotkey-file")
+            raise ConfigError(
+                f"--collector.{collector.name} needs a hotkey's key: add --hotkey-file"
+            )
         if collector.needs_chain and not settings.chain_url:
-            raise ConfigError(f"--collector.{collector.name} needs a node of the chain: add --chain.url")
+            raise ConfigError(
+                f"--collector.{collector.name} needs a node of the chain: add --chain.url"
+            )
         if collector.scope == "miner" and not watched:
-            raise ConfigError(f"--collector.{collector.name} needs a watched miner: add --hotkey or --hotkey-file")
+            raise ConfigError(
+                f"--collector.{collector.name} needs a watched miner: add --hotkey or --hotkey-file"
+            )
     return replace(settings, warnings=(*warnings, *_warnings(settings)))
 
 
@@ -136,12 +149,17 @@ def _warnings(settings: Settings) -> Iterator[str]:
             "and anybody who reads one can use it for 10 minutes. Use https://"
         )
     if unknown := sorted(settings.gpu_costs.keys() - GPU_MODELS):
-        yield f"--gpu.cost has an unknown GPU model: {', '.join(unknown)}. The known models are {', '.join(GPU_MODELS)}"
+        yield (
+            f"--gpu.cost has an unknown GPU model: {', '.join(unknown)}. The known models are "
+            f"{', '.join(GPU_MODELS)}"
+        )
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """The usable keys, one for each address, the errors of the others, and warnings about the permissions of files."""
+    """The usable keys, one for each address, the errors of the others, and warnings about the
+    permissions of files.
+    """
 
     keys: tuple[Hotkey, ...]
     errors: tuple[str, ...]
@@ -153,7 +171,10 @@ _SECRETS = ("MINER_SEED", "MINER_PRIVATE_KEY")
 
 
 def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> Credentials:
-    """Read hotkey files and the environment's key. Errors are returned, so that ``check`` can list them all."""
+    """Read hotkey files and the environment's key.
+
+    Errors are returned, so that ``check`` can list them all.
+    """
     keys: dict[str, Hotkey] = {}
     errors: list[str] = []
     warnings: list[str] = []
@@ -168,7 +189,9 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
             command = f"chmod 600 {shlex.quote(str(path.expanduser()))}"
             warnings.append(f"other users of this machine can read {path}: run {command}")
     try:
-        if (found := _environment_key(environment, is_only_source=not keys and not errors)) is not None:
+        if (
+            found := _environment_key(environment, is_only_source=not keys and not errors)
+        ) is not None:
             keys.setdefault(found.address, found)
     except HotkeyError as error:
         errors.append(str(error))
@@ -178,7 +201,8 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
 def _environment_key(environment: Mapping[str, str], *, is_only_source: bool) -> Hotkey | None:
     """Return the environment's key or None, or raise HotkeyError.
 
-    Without another source of a key, an address without a secret is an error, and so is an empty secret.
+    Without another source of a key, an address without a secret is an error, and so is an empty
+    secret.
     """
     secrets = [name for name in _SECRETS if environment.get(name, "").strip()]
     if len(secrets) > 1:
@@ -189,7 +213,8 @@ def _environment_key(environment: Mapping[str, str], *, is_only_source: bool) ->
         return Hotkey.from_seed(environment[name], address=address, source=f"{name} and MINER_SS58")
     if is_only_source and environment.keys() & {"MINER_SS58", *_SECRETS}:
         raise HotkeyError(
-            f"MINER_SS58 needs a key: set {' or '.join(_SECRETS)}, which the miners' Secret has as seed or privateKey. "
+            f"MINER_SS58 needs a key: set {' or '.join(_SECRETS)}, which the miners' Secret has "
+            "as seed or privateKey. "
             "For public data only, unset MINER_SS58 and set CHUTES_EXPORTER_HOTKEY"
         )
     return None
@@ -212,7 +237,9 @@ def parse_gpu_cost(text: str) -> tuple[str, float]:
     """Parse ``MODEL=USD_PER_HOUR`` with a finite number above 0, or raise ConfigError."""
     model, _, cost = text.partition("=")
     if not model.strip() or not 0 < _number(cost) < math.inf:
-        raise ConfigError(f"{text!r} is not a GPU model, = and a number above 0: write for example h100=1.95")
+        raise ConfigError(
+            f"{text!r} is not a GPU model, = and a number above 0: write for example h100=1.95"
+        )
     return model.strip().lower(), float(cost)
 
 
@@ -221,9 +248,15 @@ def parse_lifetime(text: str) -> tuple[str, float]:
     name, _, seconds = text.partition("=")
     name, names = name.strip().lower(), [feed.name for feed in FEEDS]
     if name not in names:
-        raise ConfigError(f"{text!r} does not start with a feed: use one of {', '.join(names)}, for example scores=60")
+        raise ConfigError(
+            f"{text!r} does not start with a feed: use one of {', '.join(names)}, for example "
+            "scores=60"
+        )
     if not 1 <= _number(seconds) <= _MAX_LIFETIME:
-        raise ConfigError(f"{text!r} needs 1 to {_MAX_LIFETIME} seconds (7 days) after the =, for example {name}=60")
+        raise ConfigError(
+            f"{text!r} needs 1 to {_MAX_LIFETIME} seconds (7 days) after the =, for example "
+            f"{name}=60"
+        )
     return name, float(seconds)
 
 
@@ -235,9 +268,15 @@ def _number(text: str) -> float:
 
 
 def parse_url(text: str) -> str:
-    """Parse the address of an API. The result has a scheme in lower case and no slash at the end."""
+    """Parse the address of an API.
+
+    The result has a scheme in lower case and no slash at the end.
+    """
     # The error does not show the text, because it may have a password.
     if not _URL.fullmatch(text):
-        raise ConfigError("it is not an address of an API: write https://HOST without a user, a query or a fragment")
+        raise ConfigError(
+            "it is not an address of an API: write https://HOST without a user, a query or a "
+            "fragment"
+        )
     scheme, _, rest = text.partition(":")
     return f"{scheme.lower()}:{rest.rstrip('/')}"

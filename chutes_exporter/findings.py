@@ -1,4 +1,7 @@
-"""What needs action at a miner, and what is worth knowing. A finding is a row of the table :data:`KINDS`."""
+"""What needs action at a miner, and what is worth knowing.
+
+A finding is a row of the table :data:`KINDS`.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,9 @@ NEEDED_METRICS = frozenset(
 """Metrics of all collectors whose samples :func:`find` needs."""
 
 _PURGE_SOON = 0.75 * HOUR
-"""Seconds before its purge from which an instance needs action, as for the alert ChutesInstancePurgeNear."""
+"""Seconds before its purge from which an instance needs action, as for the alert
+ChutesInstancePurgeNear.
+"""
 
 
 @dataclass(frozen=True)
@@ -75,26 +80,48 @@ class _Miner:
 
     def __init__(self, samples: Mapping[str, Labelled], hotkey: str, now: float) -> None:
         self._samples, self.hotkey, self.now = samples, hotkey, now
-        self._chutes = {labels["chute_id"]: labels["chute_name"] for labels, _ in self.of("chutes_gpu_allocation_info")}
-        self._instances = {labels["instance_id"]: labels for labels, _ in self.of("chutes_instance_info")}
-        self._created = {labels["instance_id"]: time for labels, time in self.times("created", bool)}
-        self.servers = {labels["instance_id"]: labels["server_id"] for labels, _ in self.of("chutes_instance_gpus")}
+        self._chutes = {
+            labels["chute_id"]: labels["chute_name"]
+            for labels, _ in self.of("chutes_gpu_allocation_info")
+        }
+        self._instances = {
+            labels["instance_id"]: labels for labels, _ in self.of("chutes_instance_info")
+        }
+        self._created = {
+            labels["instance_id"]: time for labels, time in self.times("created", bool)
+        }
+        self.servers = {
+            labels["instance_id"]: labels["server_id"]
+            for labels, _ in self.of("chutes_instance_gpus")
+        }
         self._info = {labels["server_id"]: labels for labels, _ in self.of("chutes_server_info")}
 
-    def of(self, metric: str, applies: Callable[[float], bool] = bool, /, **labels: str) -> Labelled:
+    def of(
+        self, metric: str, applies: Callable[[float], bool] = bool, /, **labels: str
+    ) -> Labelled:
         """Return the samples about the miner with these labels and with a value that applies."""
         wanted = labels | {"hotkey": self.hotkey}
-        return [(has, v) for has, v in self._samples.get(metric, ()) if wanted.items() <= has.items() and applies(v)]
+        return [
+            (has, v)
+            for has, v in self._samples.get(metric, ())
+            if wanted.items() <= has.items() and applies(v)
+        ]
 
     def times(self, event: str, applies: Callable[[float], bool]) -> Labelled:
         """Return the instances with an event at a time that applies, the soonest first."""
-        return sorted(self.of(f"chutes_instance_{event}_timestamp_seconds", applies), key=itemgetter(1))
+        return sorted(
+            self.of(f"chutes_instance_{event}_timestamp_seconds", applies), key=itemgetter(1)
+        )
 
     def purges(self, state: Literal["starting", "disabled"]) -> Labelled:
         """Return the instances in a state with the time of their purge, the soonest first."""
         activated = {labels["instance_id"] for labels, _ in self.times("activated", bool)}
         purged = self.times("purge", bool)
-        return [item for item in purged if (item[0]["instance_id"] in activated) == (state == "disabled")]
+        return [
+            item
+            for item in purged
+            if (item[0]["instance_id"] in activated) == (state == "disabled")
+        ]
 
     def in_slot(self) -> set[str]:
         """Return the ids of the servers that hold an upgrade slot."""
@@ -102,41 +129,77 @@ class _Miner:
         return {labels["server_id"] for labels, _ in statuses if labels["status"] != "none"}
 
     def idle_gpus(self, *, in_maintenance: bool) -> Labelled:
-        """Return the number of idle GPUs by model, on servers that are in maintenance or wait for it, or on others."""
+        """Return the number of idle GPUs by model, on servers that are in maintenance or wait for
+        it, or on others.
+        """
         idle = {labels["gpu_id"] for labels, _ in self.of("chutes_gpu_state_info", state="idle")}
-        waiting = {labels["server_id"] for labels, _ in self.of("chutes_server_maintenance_pending")} | self.in_slot()
+        waiting = {
+            labels["server_id"] for labels, _ in self.of("chutes_server_maintenance_pending")
+        } | self.in_slot()
         info = [labels for labels, _ in self.of("chutes_gpu_info") if labels["gpu_id"] in idle]
-        counts = Counter({labels["gpu"]: int(count) for labels, count in self.of("chutes_fleet_gpus", state="idle")})
+        counts = Counter(
+            {
+                labels["gpu"]: int(count)
+                for labels, count in self.of("chutes_fleet_gpus", state="idle")
+            }
+        )
         wait = Counter(labels["gpu"] for labels in info if labels["server_id"] in waiting) & counts
-        return [({"gpu": gpu}, count) for gpu, count in sorted((wait if in_maintenance else counts - wait).items())]
+        return [
+            ({"gpu": gpu}, count)
+            for gpu, count in sorted((wait if in_maintenance else counts - wait).items())
+        ]
 
     def uncertain_versions(self) -> Labelled:
         """Return the servers of which nobody knows whether their version still boots."""
-        known = {labels["server_id"] for labels, _ in self.of("chutes_server_version_accepted", lambda _: True)}
+        known = {
+            labels["server_id"]
+            for labels, _ in self.of("chutes_server_version_accepted", lambda _: True)
+        }
         listed = self.of("chutes_server_version_listed", lambda _: True)
         return [item for item in listed if item[0]["server_id"] not in known]
 
     def older_servers(self, window: Literal["open", "next", "last"]) -> Labelled:
-        """Return the servers below the target of the newest maintenance window, none if it is not of this kind.
+        """Return the servers below the target of the newest maintenance window, none if it is not
+        of this kind.
 
-        Each has the end of an open window, or the start of another. Those that hold an upgrade slot need no other one.
+        Each has the end of an open window, or the start of another. Those that hold an upgrade slot
+        need no other one.
         """
         start, end = (
-            max((value for _, value in self.of(f"chutes_maintenance_window_{bound}_timestamp_seconds")), default=0.0)
+            max(
+                (
+                    value
+                    for _, value in self.of(f"chutes_maintenance_window_{bound}_timestamp_seconds")
+                ),
+                default=0.0,
+            )
             for bound in ("start", "end")
         )
-        is_open = max((value for _, value in self.of("chutes_maintenance_window_open", lambda _: True)), default=None)
+        is_open = max(
+            (value for _, value in self.of("chutes_maintenance_window_open", lambda _: True)),
+            default=None,
+        )
         if_closed = "next" if start > self.now else "last"
         if is_open is None or window != ("open" if is_open else if_closed):
             return []
         older = [labels for labels, _ in self.of("chutes_server_upgrade_needed")]
-        return [(labels, end if is_open else start) for labels in older if labels["server_id"] not in self.in_slot()]
+        return [
+            (labels, end if is_open else start)
+            for labels in older
+            if labels["server_id"] not in self.in_slot()
+        ]
 
     def last_active(self) -> Labelled:
         """Return the active instances that are the only active one of their chute."""
-        chutes = {has["chute_id"] for has, n in self._samples.get("chutes_chute_active_instances", ()) if n == 1}
+        chutes = {
+            has["chute_id"]
+            for has, n in self._samples.get("chutes_chute_active_instances", ())
+            if n == 1
+        }
         active = self.of("chutes_instance_active")
-        return [item for item in active if self.instance(item[0]["instance_id"])["chute_id"] in chutes]
+        return [
+            item for item in active if self.instance(item[0]["instance_id"])["chute_id"] in chutes
+        ]
 
     def without_gpus(self) -> Labelled:
         """Return the active instances that hold no GPU.
@@ -147,30 +210,39 @@ class _Miner:
         return [item for item in active if item[0]["instance_id"] not in self.servers]
 
     def name(self, labels: Mapping[str, str], value: float) -> str:
-        """Return the name of what a sample is about, an empty one for the miner. For a model, the value is a number."""
+        """Return the name of what a sample is about, an empty one for the miner.
+
+        For a model, the value is a number.
+        """
         if "gpu" in labels:
             return f"{value:.0f} {labels['gpu']}"
         if "instance_id" in labels:
             instance = self.instance(labels["instance_id"])
-            return f"{instance['chute_name'] or labels['instance_id']}{' (private)' if instance['private'] else ''}"
+            private = " (private)" if instance["private"] else ""
+            return f"{instance['chute_name'] or labels['instance_id']}{private}"
         server = self._info.get(labels.get("server_id", ""), {})
         name = server.get("name") or labels.get("server_id", "")
         return f"{name} ({server['version']})" if server.get("version") else name
 
     def instance(self, instance_id: str) -> dict[str, Any]:
-        """Return an instance with its chute, its server and the Unix time of its creation. What is unknown is None."""
+        """Return an instance with its chute, its server and the Unix time of its creation.
+
+        What is unknown is None.
+        """
         info = self._instances.get(instance_id)
         return {
             "instance_id": instance_id,
             "chute_id": info and info["chute_id"],
             "chute_name": (info and self._chutes.get(info["chute_id"])) or None,
             "private": info and bool(info["billed_to"]),
-            "server_name": self._info.get(self.servers.get(instance_id, ""), {}).get("name") or None,
+            "server_name": self._info.get(self.servers.get(instance_id, ""), {}).get("name")
+            or None,
             "created_at": self._created.get(instance_id),
         }
 
     def gpus(self, about: Labelled) -> dict[str, int] | None:
-        """Count the GPUs of samples by model: those of an instance, of a server, or all of the miner.
+        """Count the GPUs of samples by model: those of an instance, of a server, or all of the
+        miner.
 
         None if some are not known, because a part of them would look like all.
         """
@@ -182,7 +254,8 @@ class _Miner:
             elif "instance_id" in labels:
                 found = self.of("chutes_instance_gpus", instance_id=labels["instance_id"])
             elif "server_id" in labels and found:
-                # While answers are not whole, a server may have other GPUs, too, and chutes_fleet_gpus is absent.
+                # While answers are not whole, a server may have other GPUs, too, and
+                # chutes_fleet_gpus is absent.
                 found = self.of("chutes_gpu_info", server_id=labels["server_id"])
             if not found:
                 return None
@@ -197,7 +270,8 @@ class Kind:
 
     Attributes:
         severity: A loss means that GPUs earn nothing. A note needs no action.
-        test: Returns the samples that the finding is about. If something happens next, the first value is its time.
+        test: Returns the samples that the finding is about. If something happens next, the first
+            value is its time.
         sentence: What is wrong. ``{is|are}`` becomes what fits COUNT.
         advice: What to do, and after the colon a command that helps. A note has none.
     """
@@ -218,7 +292,8 @@ KINDS = {
     ),
     "blacklisted": _loss(
         lambda miner: miner.of("chutes_miner_blacklisted"),
-        "The miner is blacklisted. It gets no score, and its launches are refused, so idle GPUs cannot be used.",
+        "The miner is blacklisted. It gets no score, and its launches are refused, so idle "
+        "GPUs cannot be used.",
         "First ask the operators of Chutes to end it. Reason: chutes-exporter query metagraph",
     ),
     "stuck_jobs": _action(
@@ -227,7 +302,9 @@ KINDS = {
         "List and release them: chutes-exporter release-job",
     ),
     "purges": _loss(
-        lambda miner: [item for item in miner.purges("starting") if item[1] - miner.now < _PURGE_SOON],
+        lambda miner: [
+            item for item in miner.purges("starting") if item[1] - miner.now < _PURGE_SOON
+        ],
         "COUNT {instance has|instances have} not started. The service deletes {it|the first} WHEN.",
         "Look at {its pod|their pods}: kubectl --context SERVER -n chutes get pods",
     ),
@@ -243,7 +320,8 @@ KINDS = {
     ),
     "upgrades": _action(
         lambda miner: miner.older_servers("open"),
-        "COUNT TEE {server needs|servers need} the upgrade of the maintenance window, which ends WHEN.",
+        "COUNT TEE {server needs|servers need} the upgrade of the maintenance window, which "
+        "ends WHEN.",
         "See the target version, and upgrade: chutes-exporter query maintenance",
     ),
     "servers_without_tee": _loss(
@@ -258,32 +336,40 @@ KINDS = {
     ),
     "idle_gpus": _loss(
         # The service refuses all launches of a blacklisted miner.
-        lambda miner: [] if miner.of("chutes_miner_blacklisted") else miner.idle_gpus(in_maintenance=False),
+        lambda miner: (
+            [] if miner.of("chutes_miner_blacklisted") else miner.idle_gpus(in_maintenance=False)
+        ),
         "COUNT {GPU is|GPUs are} idle and can be used now.",
         "Deploy chutes on {it|them}: chutes-exporter advise",
     ),
     "unsecured_instances": _note(
         lambda miner: miner.times("secured", lambda time: time > miner.now)[::-1],
-        "Do not stop {this instance|these COUNT instances} before CLOCK: {it|they} would lose {its|their} score.",
+        "Do not stop {this instance|these COUNT instances} before CLOCK: {it|they} would lose "
+        "{its|their} score.",
     ),
     "last_active_instances": _note(
         _Miner.last_active,
-        "COUNT {instance is the last active one of its chute|instances are the last active ones of their chutes} on "
-        "the platform. Deleting {it|one} costs nine tenths of its score, or all of it if it is private.",
+        "COUNT {instance is the last active one of its chute|instances are the last active ones "
+        "of their chutes} on "
+        "the platform. Deleting {it|one} costs nine tenths of its score, or all of it if it is "
+        "private.",
     ),
     "instances_without_gpus": _note(
         _Miner.without_gpus,
-        "COUNT active {instance holds|instances hold} no GPU, because it was deleted. The service will delete "
+        "COUNT active {instance holds|instances hold} no GPU, because it was deleted. The service "
+        "will delete "
         "{the instance|the instances}, too.",
     ),
     "disabled_instances": _note(
         lambda miner: miner.purges("disabled"),
-        "COUNT {instance is|instances are} disabled. The service deletes {it|the first} WHEN. A private one then loses "
+        "COUNT {instance is|instances are} disabled. The service deletes {it|the first} WHEN. A "
+        "private one then loses "
         "its score.",
     ),
     "maintenance_pending": _note(
         lambda miner: miner.of("chutes_server_maintenance_status", status="pending"),
-        "COUNT TEE {server waits|servers wait} for maintenance. Do not reboot {it|them}: the last instances of their "
+        "COUNT TEE {server waits|servers wait} for maintenance. Do not reboot {it|them}: the last "
+        "instances of their "
         "chutes still serve, for up to 3 hours.",
     ),
     "idle_gpus_in_maintenance": _note(
@@ -292,12 +378,15 @@ KINDS = {
     ),
     "uncertain_versions": _note(
         _Miner.uncertain_versions,
-        "The service may refuse the version of COUNT TEE {server|servers} at the next boot. Only the highest listed "
-        "version boots for certain: no answer shows the least one, nor who may boot a release candidate.",
+        "The service may refuse the version of COUNT TEE {server|servers} at the next boot. Only "
+        "the highest listed "
+        "version boots for certain: no answer shows the least one, nor who may boot a release "
+        "candidate.",
     ),
     "next_upgrades": _note(
         lambda miner: miner.older_servers("next"),
-        "COUNT TEE {server is|servers are} older than the target of the next maintenance window, which begins WHEN.",
+        "COUNT TEE {server is|servers are} older than the target of the next maintenance "
+        "window, which begins WHEN.",
     ),
     "older_servers": _note(
         lambda miner: miner.older_servers("last"),
@@ -308,29 +397,48 @@ KINDS = {
 """All findings, the most urgent first."""
 
 
-def find(samples: Mapping[str, Labelled], hotkey: str, now: float, prices: Mapping[str, float]) -> list[Finding]:
+def find(
+    samples: Mapping[str, Labelled], hotkey: str, now: float, prices: Mapping[str, float]
+) -> list[Finding]:
     """Return what needs action at a miner, the most expensive first, and then the notes.
 
-    A metric without samples gives no finding. ``prices`` are US dollars per hour of a GPU, by model.
+    A metric without samples gives no finding. ``prices`` are US dollars per hour of a GPU, by
+    model.
     """
     miner = _Miner(samples, hotkey, now)
-    findings = [_finding(name, miner, about, prices) for name, kind in KINDS.items() if (about := kind.test(miner))]
-    return sorted(findings, key=lambda it: (not it.needs_action, -(it.cost_usd_per_hour or 0), -sum(it.gpus.values())))
+    findings = [
+        _finding(name, miner, about, prices)
+        for name, kind in KINDS.items()
+        if (about := kind.test(miner))
+    ]
+    return sorted(
+        findings,
+        key=lambda it: (not it.needs_action, -(it.cost_usd_per_hour or 0), -sum(it.gpus.values())),
+    )
 
 
 def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, float]) -> Finding:
-    """Return a finding about some samples. A time in its sentence is the value of the first sample."""
+    """Return a finding about some samples.
+
+    A time in its sentence is the value of the first sample.
+    """
     kind, (_, first) = KINDS[name], about[0]
-    instances = [miner.instance(labels["instance_id"]) for labels, _ in about if "instance_id" in labels]
+    instances = [
+        miner.instance(labels["instance_id"]) for labels, _ in about if "instance_id" in labels
+    ]
     # The values of jobs and GPUs are numbers of things.
-    count = int(sum(value if name == "stuck_jobs" or "gpu" in labels else 1 for labels, value in about))
+    count = int(
+        sum(value if name == "stuck_jobs" or "gpu" in labels else 1 for labels, value in about)
+    )
     words = {
         "SERVER": shlex.quote(str(instances[0]["server_name"] or "SERVER") if instances else ""),
         "WHEN": time_until(first, miner.now) if first else "at an unknown time",
         "CLOCK": f"{datetime.fromtimestamp(first, UTC):%H:%M} UTC",
     }
     advice, _, command = kind.advice.partition(": ")
-    problem, advice, command = (filled(text, count, **words) for text in (kind.sentence, advice, command))
+    problem, advice, command = (
+        filled(text, count, **words) for text in (kind.sentence, advice, command)
+    )
     gpus = miner.gpus(about) if kind.severity == "loss" else {}
     return Finding(
         kind=name,
@@ -349,34 +457,56 @@ def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, flo
 
 
 def verdict(findings: Sequence[Finding], prices: Mapping[str, float], *, all_known: bool) -> str:
-    """Return the state of all miners in one line: ``3 things need action, 14.40 USD per hour idle``.
+    """Return the state of all miners in one line: ``3 things need action, 14.40 USD per hour
+    idle``.
 
     ``all_known`` is whether everything is known that could need action.
     """
     count = sum(finding.needs_action for finding in findings)
-    text = filled("COUNT {thing needs|things need} action", count) if count else "Nothing needs action"
-    idle = [item for finding in findings if finding.kind == "idle_gpus" for item in finding.gpus.items()]
+    text = (
+        filled("COUNT {thing needs|things need} action", count) if count else "Nothing needs action"
+    )
+    idle = [
+        item for finding in findings if finding.kind == "idle_gpus" for item in finding.gpus.items()
+    ]
     if priced := [gpus * prices[model] for model, gpus in idle if model in prices]:
         text += f", {math.fsum(priced):,.2f} USD per hour idle"
     if others := sum(gpus for model, gpus in idle if model not in prices):
-        text += filled(", COUNT {GPU|GPUs} idle", others) + (" at an unknown cost" if prices else "")
-    return f"{text}." if count or all_known else "Not everything is known. Nothing that is known needs action."
+        text += filled(", COUNT {GPU|GPUs} idle", others) + (
+            " at an unknown cost" if prices else ""
+        )
+    return (
+        f"{text}."
+        if count or all_known
+        else "Not everything is known. Nothing that is known needs action."
+    )
 
 
 def cost(gpus: Mapping[str, int], prices: Mapping[str, float]) -> float | None:
     """Return what GPUs cost in US dollars per hour, None if the price of one of them is unknown."""
     models = {model for model, count in gpus.items() if count}
-    return math.fsum(gpus[model] * prices[model] for model in models) if prices and models <= prices.keys() else None
+    return (
+        math.fsum(gpus[model] * prices[model] for model in models)
+        if prices and models <= prices.keys()
+        else None
+    )
 
 
 def filled(text: str, count: int, **words: str) -> str:
-    """Return a text with its words in place of their names, and with the verbs that fit the number."""
+    """Return a text with its words in place of their names, and with the verbs that fit the
+    number.
+    """
     for name, word in {"COUNT": str(count), **words}.items():
         text = text.replace(name, word)
     return re.sub(r"\{(.*?)\|(.*?)\}", r"\1" if count == 1 else r"\2", text)
 
 
 def time_until(moment: float, now: float) -> str:
-    """Return a time as ``in 39 minutes (19:56 UTC)``, with the date if it is more than half a day away."""
+    """Return a time as ``in 39 minutes (19:56 UTC)``, with the date if it is more than half a day
+    away.
+    """
     form = "%H:%M" if moment - now < 12 * HOUR else "%Y-%m-%d %H:%M"
-    return f"in {human_duration(max(moment - now, 60))} ({datetime.fromtimestamp(moment, UTC):{form}} UTC)"
+    return (
+        f"in {human_duration(max(moment - now, 60))} "
+        f"({datetime.fromtimestamp(moment, UTC):{form}} UTC)"
+    )

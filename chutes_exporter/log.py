@@ -45,14 +45,18 @@ class RateLimit(logging.Filter):
 
 
 def configure(level: Level, form: LogFormat) -> None:
-    """Write lines of this package and of all libraries in the same form, from a minimum level on."""
+    """Write lines of this package and of all libraries in the same form, from a minimum level
+    on.
+    """
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
     ]
     render: Processor = structlog.processors.JSONRenderer()
     if form == "logfmt":
-        render = structlog.processors.LogfmtRenderer(key_order=("ts", "level", "msg"), bool_as_flag=False)
+        render = structlog.processors.LogfmtRenderer(
+            key_order=("ts", "level", "msg"), bool_as_flag=False
+        )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -21,11 +21,13 @@ class Metric:
     """The declaration of a metric.
 
     Attributes:
-        name: The full name of its samples. The end ``_info`` means text in labels with the value 1, and ``_total`` a
+        name: The full name of its samples. The end ``_info`` means text in labels with the value 1,
+            and ``_total`` a
             counter.
         source: Its endpoint and field.
         stability: Whether the name, labels and meaning may change before a new major version.
-        whole: Names of the feeds whose answers must be whole. The metric is absent while a record may be missing.
+        whole: Names of the feeds whose answers must be whole. The metric is absent while a record
+            may be missing.
     """
 
     name: str
@@ -41,7 +43,13 @@ class Metric:
         """Its type."""
         if self.histogram:
             return "histogram"
-        return "info" if self.name.endswith("_info") else "counter" if self.name.endswith("_total") else "gauge"
+        return (
+            "info"
+            if self.name.endswith("_info")
+            else "counter"
+            if self.name.endswith("_total")
+            else "gauge"
+        )
 
     @property
     def unit(self) -> str:

@@ -16,7 +16,10 @@ NAMESPACE: Final = "chutes"
 
 
 def render(
-    values: Mapping[str, Any] | None = None, *, release: str = "chutes-exporter", namespace: str = NAMESPACE
+    values: Mapping[str, Any] | None = None,
+    *,
+    release: str = "chutes-exporter",
+    namespace: str = NAMESPACE,
 ) -> dict[str, str]:
     """Render the chart as ``helm template`` does.
 
@@ -35,4 +38,6 @@ def render(
     with helm_python.Chart.load(CHART) as chart:
         chart.validate_schema(dict(values or {}))
         rendered = chart.render(dict(values or {}), name=release, namespace=namespace)
-    return {Path(path).name: text.strip("\n") + "\n" for path, text in rendered.items() if text.strip()}
+    return {
+        Path(path).name: text.strip("\n") + "\n" for path, text in rendered.items() if text.strip()
+    }

@@ -62,7 +62,9 @@ def _read(path: str) -> Any:
 
 def routing() -> str:
     """Write the inhibitions at the end of the example of routing."""
-    head, begin, _ = (ROOT / "alertmanager" / "alertmanager.yml").read_text().partition("\ninhibit_rules:\n")
+    head, begin, _ = (
+        (ROOT / "alertmanager" / "alertmanager.yml").read_text().partition("\ninhibit_rules:\n")
+    )
     return head + begin + "".join(inhibition.routing() for inhibition in INHIBITIONS)
 
 
@@ -85,7 +87,9 @@ def alertmanager_values() -> str:
 
 
 def chart_readme() -> str:
-    """Make the chart's README, with a table of its values: each has a comment above it, and its default on its line."""
+    """Make the chart's README, with a table of its values: each has a comment above it, and its
+    default on its line.
+    """
     text = CHART_HEAD.format_map(_read("deploy/helm/chutes-exporter/Chart.yaml"))
     parent = comment = ""
     for line in (CHART / "values.yaml").read_text().split("\n"):
@@ -105,7 +109,9 @@ def chart_readme() -> str:
 
 def alerts_table() -> str:
     """Make the table of all alerts, those of one name together."""
-    rules = [rule for group in _read("prometheus/rules/alerts.yml")["groups"] for rule in group["rules"]]
+    rules = [
+        rule for group in _read("prometheus/rules/alerts.yml")["groups"] for rule in group["rules"]
+    ]
     rows = []
     named: set[str] = set()
     for rule in rules:

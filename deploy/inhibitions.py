@@ -1,4 +1,6 @@
-"""The alerts that mute others: the one table for Alertmanager's example and for the alerts that dashboards list."""
+"""The alerts that mute others: the one table for Alertmanager's example and for the alerts that
+dashboards list.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,8 @@ INHIBITIONS: Final = (
     ),
     Inhibition(
         "no_score",
-        "A miner without a seat, or on the blacklist, has no score and cannot launch, so its GPUs become idle.",
+        "A miner without a seat, or on the blacklist, has no score and cannot launch, so its "
+        "GPUs become idle.",
         ('alertname=~"ChutesMinerDeregistered|ChutesMinerBlacklisted"',),
         (
             (

@@ -26,18 +26,20 @@ _INTRODUCTION = """\
 
 `make deploy` generates this file from the code. Do not edit it.
 
-A gauge rises and falls. A counter only rises while the process runs. An info metric has the value 1 and text in its
-labels. An unknown value has no sample. Sums over sliding windows are gauges with the label `window` (`1h`, `1d`, `7d`).
-Do not use `rate()` on them. Ids identify series. Join names with `* on(chute_id) group_left(name) chutes_chute_info`.
-[How a miner earns](earnings.md) explains the rules behind scores, windows and multipliers.
+A gauge rises and falls. A counter only rises while the process runs. An info metric has the value 1
+and text in its labels. An unknown value has no sample. Sums over sliding windows are gauges with
+the label `window` (`1h`, `1d`, `7d`). Do not use `rate()` on them. Ids identify series. Join names
+with `* on(chute_id) group_left(name) chutes_chute_info`. [How a miner earns](earnings.md) explains
+the rules behind scores, windows and multipliers.
 
-The name, labels and meaning of a metric change only with a new major version. Metrics that are marked as experimental
-may change with any version. The last column names the requests that a metric is made of, and the field if its value is
-one.
+The name, labels and meaning of a metric change only with a new major version. Metrics that are
+marked as experimental may change with any version. The last column names the requests that a metric
+is made of, and the field if its value is one.
 
-A metric has a series for each thing that its labels name, such as each server. `chutes_scrape_series` counts the series
-of all collectors. Collectors are listed by importance. If they exceed `--max-series` together, the exporter keeps those
-that fit, in this order, and leaves out the others.
+A metric has a series for each thing that its labels name, such as each server.
+`chutes_scrape_series` counts the series of all collectors. Collectors are listed by importance. If
+they exceed `--max-series` together, the exporter keeps those that fit, in this order, and leaves
+out the others.
 """
 
 
@@ -46,12 +48,14 @@ def reference() -> str:
     parts = [_INTRODUCTION, _overview()]
     parts.extend(_section(collector) for collector in COLLECTORS)
     parts.append(
-        "## Costs\n\nThe values of `--gpu.cost`. [Costs and earnings](money.md) lists the rules that use them.\n\n"
-        + _table([telemetry.GPU_COST])
+        "## Costs\n\nThe values of `--gpu.cost`. [Costs and earnings](money.md) lists the "
+        "rules that use them.\n\n" + _table([telemetry.GPU_COST])
     )
     parts.append(
-        "## The exporter itself\n\nThese metrics are always on the page. A feed is a question that the exporter asks "
-        "the API. A collector turns the answers into metrics. The page also has the usual `process_` and `python_` "
+        "## The exporter itself\n\nThese metrics are always on the page. A feed is a question "
+        "that the exporter asks "
+        "the API. A collector turns the answers into metrics. The page also has the usual "
+        "`process_` and `python_` "
         "metrics.\n\n" + _table(telemetry.OWN_METRICS)
     )
     return "\n".join(parts)
@@ -60,7 +64,8 @@ def reference() -> str:
 def _overview() -> str:
     rows = ["| collector | topic | needs a key | default |", "|---|---|---|---|"]
     rows.extend(
-        f"| [`{one.name}`](#{one.name}) | {one.summary} | {'yes' if one.needs_key else 'no'} | {one.default_in_words} |"
+        f"| [`{one.name}`](#{one.name}) | {one.summary} | {'yes' if one.needs_key else 'no'} "
+        f"| {one.default_in_words} |"
         for one in COLLECTORS
     )
     return "\n".join(rows) + "\n"
@@ -68,7 +73,8 @@ def _overview() -> str:
 
 def _section(collector: Collector) -> str:
     feeds = ", ".join(
-        f"`{feed.name}` (changes {feed.changes}, fresh {_freshness(feed)}, dropped after {feed.max_age:.0f} s)"
+        f"`{feed.name}` (changes {feed.changes}, fresh {_freshness(feed)}, dropped after "
+        f"{feed.max_age:.0f} s)"
         for feed in collector.feeds
     )
     summary = collector.summary[0].upper() + collector.summary[1:]

@@ -26,7 +26,12 @@ VERSIONS: Final = {
     "docs/start.md": r"chutes-exporter:(\d[\w.]*\w)",
 }
 """Where the version stands, and how."""
-PANELS: Final = {"stat": "Stat", "table": "Table", "timeseries": "Time series", "state-timeline": "State timeline"}
+PANELS: Final = {
+    "stat": "Stat",
+    "table": "Table",
+    "timeseries": "Time series",
+    "state-timeline": "State timeline",
+}
 """Grafana's names of the kinds of panels."""
 
 
@@ -38,7 +43,9 @@ def version_of(tag: str) -> str:
     """
     version = tag.removeprefix("v")
     for name, pattern in VERSIONS.items():
-        found = {text.strip('"') for text in re.findall(pattern, (ROOT / name).read_text(), re.MULTILINE)}
+        found = {
+            text.strip('"') for text in re.findall(pattern, (ROOT / name).read_text(), re.MULTILINE)
+        }
         if found != {version}:
             sys.exit(f"{name} has version {', '.join(found) or 'none'}, but the tag is {tag}")
     return version
@@ -47,14 +54,18 @@ def version_of(tag: str) -> str:
 def notes(changelog: str, tag: str, repository: str) -> str:
     """Return the text of a release: the section of its version in the changelog.
 
-    GitHub breaks lines of a release where the text does, so that wrapped lines are joined. Relative links lead to the
-    files of the tag.
+    GitHub breaks lines of a release where the text does, so that wrapped lines are joined. Relative
+    links lead to the files of the tag.
 
     Raises:
         SystemExit: The changelog has no such section.
     """
     version = tag.removeprefix("v")
-    section = re.search(rf"^## {re.escape(version)} \([\d-]+\)\n(.+?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
+    section = re.search(
+        rf"^## {re.escape(version)} \([\d-]+\)\n(.+?)(?=^## |\Z)",
+        changelog,
+        re.MULTILINE | re.DOTALL,
+    )
     if section is None:
         sys.exit(f'CHANGELOG.md needs a section "## {version} (YYYY-MM-DD)" with text')
     text = re.sub(r"(?<=[^\n])\n *(?=[^\n# -])", " ", section[1].strip())
@@ -67,13 +78,16 @@ def package_chart(image: str, directory: Path) -> None:
         chart = shutil.copytree(CHART, Path(temporary) / CHART.name)
         for name in ("values.yaml", "README.md"):
             text = (chart / name).read_text()
-            (chart / name).write_text(re.sub(r"(repository.*?)chutes-exporter\b", rf"\1{image}", text, count=1))
+            (chart / name).write_text(
+                re.sub(r"(repository.*?)chutes-exporter\b", rf"\1{image}", text, count=1)
+            )
         directory.mkdir(parents=True)
         helm_python.package(chart, destination=directory)
 
 
 def dashboards(directory: Path, version: str) -> None:
-    """Write the dashboards in the form that Grafana.com takes, their pictures, and their descriptions in README.md.
+    """Write the dashboards in the form that Grafana.com takes, their pictures, and their
+    descriptions in README.md.
 
     Whoever imports one chooses the data source, which is a variable otherwise.
     """
@@ -81,7 +95,11 @@ def dashboards(directory: Path, version: str) -> None:
     major, minor, patch = map(int, version.split("."))
     descriptions = "# Dashboards for Grafana.com\n"
     for path in sorted((ROOT / "grafana" / "dashboards").iterdir()):
-        text = path.read_text().replace("var-datasource=${datasource}&", "").replace("$datasource", "${DS_PROMETHEUS}")
+        text = (
+            path.read_text()
+            .replace("var-datasource=${datasource}&", "")
+            .replace("$datasource", "${DS_PROMETHEUS}")
+        )
         board = json.loads(text)
         variables = board["templating"]["list"]
         variables[:] = [variable for variable in variables if variable["name"] != "datasource"]
@@ -89,7 +107,12 @@ def dashboards(directory: Path, version: str) -> None:
         board |= {
             "__inputs": [
                 source
-                | {"name": "DS_PROMETHEUS", "label": "Prometheus", "pluginId": "prometheus", "pluginName": "Prometheus"}
+                | {
+                    "name": "DS_PROMETHEUS",
+                    "label": "Prometheus",
+                    "pluginId": "prometheus",
+                    "pluginName": "Prometheus",
+                }
             ],
             "__requires": [
                 {"type": "grafana", "id": "grafana", "name": "Grafana", "version": "11.6.0"},
@@ -105,7 +128,8 @@ def dashboards(directory: Path, version: str) -> None:
         (directory / path.name).write_text(json.dumps(board, indent=2) + "\n")
         shutil.copy(ROOT / "grafana" / "pictures" / f"{path.stem}.png", directory / "pictures")
         descriptions += (
-            f"\n## {board['title']}\n\n{board['description']}\n\n![{board['title']}](pictures/{path.stem}.png)\n"
+            "\n## "
+            f"{board['title']}\n\n{board['description']}\n\n![{board['title']}](pictures/{path.stem}.png)\n"
         )
     (directory / "README.md").write_text(descriptions)
 
@@ -116,14 +140,29 @@ def run(program: str, *arguments: object) -> None:
 
 
 def bill_of_materials(directory: Path, version: str) -> None:
-    """Write the bill of materials of the exporter with its locked dependencies. The image has its own."""
+    """Write the bill of materials of the exporter with its locked dependencies.
+
+    The image has its own.
+    """
     directory.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as environment:
         python = f"{environment}/bin/python"
         run("python", "-m", "venv", "--without-pip", environment)
-        run("uv", "--quiet", "pip", "install", "--python", python, "--require-hashes", "-r", "requirements.lock")
+        run(
+            "uv",
+            "--quiet",
+            "pip",
+            "install",
+            "--python",
+            python,
+            "--require-hashes",
+            "-r",
+            "requirements.lock",
+        )
         run("uv", "--quiet", "pip", "install", "--python", python, "--no-deps", ".")
-        for path in Path(environment).glob("lib/python*/site-packages/chutes_exporter-*.dist-info/direct_url.json"):
+        for path in Path(environment).glob(
+            "lib/python*/site-packages/chutes_exporter-*.dist-info/direct_url.json"
+        ):
             # It says where this folder is, which is of no use elsewhere.
             path.unlink()
         output = directory / f"chutes-exporter-{version}.cdx.json"
@@ -133,8 +172,9 @@ def bill_of_materials(directory: Path, version: str) -> None:
 def main(arguments: list[str]) -> None:
     """Write all files of a release to a folder, and its text.
 
-    Each kind of file has a folder of its own: ``python`` has the wheel and the sdist, ``chart`` the Helm chart,
-    ``sbom`` the bill of materials, and ``grafana`` the dashboards. ``SHA256SUMS`` has the checksums of all files.
+    Each kind of file has a folder of its own: ``python`` has the wheel and the sdist, ``chart`` the
+    Helm chart, ``sbom`` the bill of materials, and ``grafana`` the dashboards. ``SHA256SUMS`` has
+    the checksums of all files.
 
     Args:
         arguments: The command line.
@@ -149,7 +189,9 @@ def main(arguments: list[str]) -> None:
         default="https://github.com/chutes-exporter/chutes-exporter",
         help="address of the repository on GitHub (default: %(default)s)",
     )
-    parser.add_argument("--to", type=Path, default=ROOT / "dist", help="folder to write to (default: dist)")
+    parser.add_argument(
+        "--to", type=Path, default=ROOT / "dist", help="folder to write to (default: dist)"
+    )
     options = parser.parse_args(arguments)
     version = version_of(options.tag)
     text = notes((ROOT / "CHANGELOG.md").read_text(), options.tag, options.repository)
@@ -157,7 +199,9 @@ def main(arguments: list[str]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     run("uv", "build", "--quiet", "--out-dir", folder / "python")
     # A registry wants lower case.
-    package_chart(re.sub(r"^https?://[^/]+", "ghcr.io", options.repository).lower(), folder / "chart")
+    package_chart(
+        re.sub(r"^https?://[^/]+", "ghcr.io", options.repository).lower(), folder / "chart"
+    )
     bill_of_materials(folder / "sbom", version)
     dashboards(folder / "grafana", version)
     (folder / "notes.md").write_text(text)

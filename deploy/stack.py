@@ -1,7 +1,8 @@
-"""Runs the demo exporter, Prometheus and Alertmanager on this machine, from Debian's packages: `make stack`.
+"""Runs the demo exporter, Prometheus and Alertmanager on this machine, from Debian's packages:
+`make stack`.
 
-The same configuration files as deploy/compose.yaml, for those without containers. Everything that is written is under
-`.cache/stack/`.
+The same configuration files as deploy/compose.yaml, for those without containers. Everything that
+is written is under `.cache/stack/`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def _require_free(name: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
         raise SystemExit(
-            f'{address} is taken: choose another with make stack ARGS="--{name} HOST:PORT", or end what listens there '
+            f'{address} is taken: choose another with make stack ARGS="--{name} HOST:PORT", or '
+            "end what listens there "
             f"(Debian starts its own {name} as a service: sudo systemctl disable --now {name})"
         )
 
@@ -64,7 +66,8 @@ class _Stack:
         if shutil.which(command[0]) is None:
             raise SystemExit(f"{command[0]} is not installed: `make stack` installs it")
         with self.log(name).open("wb") as log:
-            # In a session of its own: an interrupt at the terminal reaches this process alone, which ends the others.
+            # In a session of its own: an interrupt at the terminal reaches this process alone,
+            # which ends the others.
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)  # noqa: S603 - from the path
         self.processes[name] = process
         try:
@@ -75,7 +78,10 @@ class _Stack:
             process.wait(timeout=_PATIENCE)
 
     def wait_for(self, condition: Callable[[], bool], name: str) -> None:
-        """Wait until something holds that a program does. Without a name, wait until a program ends."""
+        """Wait until something holds that a program does.
+
+        Without a name, wait until a program ends.
+        """
         deadline = time.monotonic() + _PATIENCE
         while not condition():
             for one, process in self.processes.items():
@@ -89,14 +95,17 @@ class _Stack:
 def _configure(directory: Path, exporter: str, alertmanager: str) -> None:
     """Lay out the configurations with the targets of this stack.
 
-    The intervals are shorter, so that the first alert besides Watchdog fires within 3 minutes. There is no Grafana, so
-    alerts do not link to it. Alertmanager's receivers are not filled in, and nothing leaves this machine.
+    The intervals are shorter, so that the first alert besides Watchdog fires within 3 minutes.
+    There is no Grafana, so alerts do not link to it. Alertmanager's receivers are not filled in,
+    and nothing leaves this machine.
     """
     target = directory / "prometheus"
     shutil.rmtree(target, ignore_errors=True)
     (target / "targets").mkdir(parents=True)
     text = (ROOT / "prometheus" / "prometheus.yml").read_text()
-    text = re.sub(r"(?m)^(  (?:scrape_interval|scrape_timeout|evaluation_interval): ).*$", r"\g<1>15s", text)
+    text = re.sub(
+        r"(?m)^(  (?:scrape_interval|scrape_timeout|evaluation_interval): ).*$", r"\g<1>15s", text
+    )
     (target / "prometheus.yml").write_text(re.sub(r"  external_labels:\n(    .*\n)+", "", text))
     shutil.copytree(ROOT / "prometheus" / "rules", target / "rules")
     text = (ROOT / "alertmanager" / "alertmanager.yml").read_text()
@@ -116,12 +125,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="make stack ARGS=...", description="The demo with Prometheus and Alertmanager."
     )
     for name, port in (("exporter", 10064), ("prometheus", 9090), ("alertmanager", 9093)):
-        parser.add_argument(f"--{name}", default=f"localhost:{port}", metavar="HOST:PORT", help="where it listens")
+        parser.add_argument(
+            f"--{name}", default=f"localhost:{port}", metavar="HOST:PORT", help="where it listens"
+        )
     parser.add_argument(
-        "--directory", default=ROOT / ".cache" / "stack", type=Path, metavar="PATH", help="for logs and data"
+        "--directory",
+        default=ROOT / ".cache" / "stack",
+        type=Path,
+        metavar="PATH",
+        help="for logs and data",
     )
     parser.add_argument(
-        "--trouble", action="append", default=[], metavar="NAME", help="trouble of the demo's miner (repeatable)"
+        "--trouble",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="trouble of the demo's miner (repeatable)",
     )
     chosen = parser.parse_args(arguments)
     directory: Path = chosen.directory.resolve()
@@ -161,13 +180,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _require_free(name, getattr(chosen, name))
         _configure(directory, chosen.exporter, chosen.alertmanager)
         for name, command in commands.items():
-            running.enter_context(stack.running(name, command, f"http://{getattr(chosen, name)}/-/ready"))
+            running.enter_context(
+                stack.running(name, command, f"http://{getattr(chosen, name)}/-/ready")
+            )
         stack.wait_for(lambda: "\n" in demo_said(), "exporter")
         sys.stdout.write(
             f"exporter      http://{chosen.exporter}/  on a simulated subnet\n"
-            f"prometheus    http://{chosen.prometheus}/classic/alerts  Watchdog fires, and within 3 minutes another"
+            f"prometheus    http://{chosen.prometheus}/classic/alerts  Watchdog fires, and within "
+            "3 minutes another"
             " alert\n"
-            f"alertmanager  amtool --alertmanager.url=http://{chosen.alertmanager} alert  It has no page, and its"
+            f"alertmanager  amtool --alertmanager.url=http://{chosen.alertmanager} alert  It has "
+            "no page, and its"
             " receivers are placeholders.\n"
             f"Logs and data are in {directory}. Press Ctrl-C to stop all.\n"
             f"{demo_said()}"

@@ -1,1 +1,3 @@
-"""The Grafana dashboards, as code: `python -m grafana` (`make boards`) writes the JSON in `dashboards/`."""
+"""The Grafana dashboards, as code: `python -m grafana` (`make boards`) writes the JSON in
+`dashboards/`.
+"""

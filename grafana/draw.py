@@ -1,7 +1,8 @@
 """Draws the dashboards with Grafana's own components: `make pictures`.
 
-It simulates a day of each world of tests/grafana/scenes.py, and asks a real Prometheus every query of the dashboards'
-JSON. The data of that Prometheus stays in .cache/pictures/ for --reuse. CONTRIBUTING.md shows how to draw for a look.
+It simulates a day of each world of tests/grafana/scenes.py, and asks a real Prometheus every query
+of the dashboards' JSON. The data of that Prometheus stays in .cache/pictures/ for --reuse.
+CONTRIBUTING.md shows how to draw for a look.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ WIDTH: Final = 1600
 WORLDS: Final = {World.HEALTHY: "", World.SICK: "-sick", World.KEYLESS: "-keyless"}
 """The worlds of the README's pictures, and how their files' names end."""
 HOURS: Final = [number * STEP / 3600 for number in range(25 * 3600 // STEP, -1, -1)]
-"""When the scrapes of a day were, in hours before the end. Rules that look back a day have data at the end."""
+"""When the scrapes of a day were, in hours before the end.
+
+Rules that look back a day have data at the end.
+"""
 ORIGIN: Final = "http://grafana.invalid"
 Drawn = dict[tuple[World, str], tuple[bytes, list[str]]]
 """Pictures by world and board, with the titles and headings that are not seen whole."""
@@ -59,7 +63,9 @@ def make_day(kind: World, directory: Path) -> None:
 
 
 def make_requests(directory: Path, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Ask the Prometheus in a directory everything that boards ask, and return by uid what page.jsx needs."""
+    """Ask the Prometheus in a directory everything that boards ask, and return by uid what page.jsx
+    needs.
+    """
     with Prometheus(directory) as prometheus:
         prometheus.at = END
         empty = Answers(**json.loads((directory / "chosen.json").read_text()))
@@ -80,29 +86,48 @@ def make_requests(directory: Path, uids: Iterable[str]) -> dict[str, dict[str, A
 
 
 async def _answer(route: Route) -> None:
-    """Answer a request of the browser at `ORIGIN` from files. Nothing is fetched from anywhere else."""
+    """Answer a request of the browser at `ORIGIN` from files.
+
+    Nothing is fetched from anywhere else.
+    """
     path = urlsplit(route.request.url).path
     modules, name = RENDER / "node_modules", path.rpartition("/")[2]
     file = SCRIPT.parent / name
     if name in FONTS:
-        file = modules / "@fontsource" / "inter" / "files" / f"inter-latin-{FONTS[name]}-normal.woff2"
+        file = (
+            modules / "@fontsource" / "inter" / "files" / f"inter-latin-{FONTS[name]}-normal.woff2"
+        )
     elif path.startswith("/public/img/"):
         file = modules / "@grafana" / "ui" / "dist" / path.removeprefix("/")
     if path == "/":
-        head = '<meta charset="utf-8"><link rel="stylesheet" href="/page.css"><script src="/page.js" defer></script>'
-        await route.fulfill(body=f"<!doctype html><title>Dashboard</title>{head}<body>", content_type="text/html")
+        head = (
+            '<meta charset="utf-8"><link rel="stylesheet" href="/page.css"><script src="/page.js" '
+            "defer></script>"
+        )
+        await route.fulfill(
+            body=f"<!doctype html><title>Dashboard</title>{head}<body>", content_type="text/html"
+        )
     elif not route.request.url.startswith(ORIGIN):
         await route.abort()
     else:
         await route.fulfill(path=file)
 
 
-async def draw_all(requests: dict[World, dict[str, dict[str, Any]]], width: int, *, opened: bool) -> Drawn:
+async def draw_all(
+    requests: dict[World, dict[str, dict[str, Any]]], width: int, *, opened: bool
+) -> Drawn:
     """Draw boards in worlds."""
     failures, drawn = list[str](), {}
     async with async_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
+        arguments = [
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+        ]
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=arguments
+        )
         tab = await browser.new_page(viewport={"width": width, "height": 900})
         # React reports what a panel throws to the console, and shows nothing.
         tab.on("pageerror", lambda error: failures.append(str(error)))
@@ -140,14 +165,24 @@ def write_for_readme(drawn: Drawn) -> None:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="make pictures", description="Draw the dashboards with Grafana's components.")
+    parser = argparse.ArgumentParser(
+        prog="make pictures", description="Draw the dashboards with Grafana's components."
+    )
     kinds = {kind.name.lower(): kind for kind in World}
-    parser.add_argument("--board", action="append", choices=[*BOARD_ORDER], help="only this board; may be repeated")
-    parser.add_argument("--world", action="append", choices=list(kinds), help="only this world; needs --output")
+    parser.add_argument(
+        "--board", action="append", choices=[*BOARD_ORDER], help="only this board; may be repeated"
+    )
+    parser.add_argument(
+        "--world", action="append", choices=list(kinds), help="only this world; needs --output"
+    )
     parser.add_argument("--width", type=int, help=f"in pixels, instead of {WIDTH}; needs --output")
     parser.add_argument("--open", action="store_true", help="open collapsed rows; needs --output")
-    parser.add_argument("--output", type=Path, help="a directory for the pictures, instead of grafana/pictures/")
-    parser.add_argument("--reuse", action="store_true", help="use the simulated days of the last time")
+    parser.add_argument(
+        "--output", type=Path, help="a directory for the pictures, instead of grafana/pictures/"
+    )
+    parser.add_argument(
+        "--reuse", action="store_true", help="use the simulated days of the last time"
+    )
     parsed = parser.parse_args(arguments)
     if parsed.output is None and (parsed.world or parsed.width or parsed.open):
         parser.error("--world, --width and --open need --output")

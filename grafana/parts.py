@@ -1,6 +1,7 @@
 """Parts of dashboards: selectors, and the one way to declare a panel, its queries and its columns.
 
-Several exporters can watch the same miner. A query takes the maximum over them, and joins with an explicit `on`.
+Several exporters can watch the same miner. A query takes the maximum over them, and joins with an
+explicit `on`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ MINIMUM_STEP: Final = "1m"
 LOAD_RULES: Final = "load the rules"
 NO_RULES: Final = "absent(prometheus:chutes_rules:loaded @ end()) * NaN"
 """NaN while the rules are not loaded. A stat shows this as `LOAD_RULES`."""
-NO_DATA: Final = "Unknown: no data. The Exporter board shows which feeds fail, and whether the rules are loaded."
+NO_DATA: Final = (
+    "Unknown: no data. The Exporter board shows which feeds fail, and whether the rules are loaded."
+)
 NO_KEY: Final = (
-    "Unknown: no data. It needs a watched miner (--hotkey) and its key. The Exporter board shows which feeds fail."
+    "Unknown: no data. It needs a watched miner (--hotkey) and its key. The Exporter board shows "
+    "which feeds fail."
 )
 NO_GPUS: Final = "no watched miner, key or GPUs"
 NO_INSTANCES: Final = "no watched miner, key or instances"
@@ -34,7 +38,9 @@ EXPORTERS: Final = 'job=~"$job", instance=~"$instance"'
 """Matches the chosen exporters."""
 MINERS: Final = 'hotkey=~"$hotkey"'
 """Matches the chosen miners. It selects recorded series, which have no label of an exporter."""
-WATCHED: Final = f"group by (hotkey) (last_over_time(chutes_miner_watched{{{EXPORTERS}, {MINERS}}}[15m]))"
+WATCHED: Final = (
+    f"group by (hotkey) (last_over_time(chutes_miner_watched{{{EXPORTERS}, {MINERS}}}[15m]))"
+)
 """Bridges the time until an alert fires because no exporter watches the miners any more."""
 
 Json = dict[str, Any]
@@ -76,7 +82,9 @@ def select(metric: str, *matchers: str, **where: str) -> str:
     """
     operators = {"~": "=~", "!": "!="}
     written = [
-        f'{label}{operators[value[0]]}"{value[1:]}"' if value[:1] in operators else f'{label}="{value}"'
+        f'{label}{operators[value[0]]}"{value[1:]}"'
+        if value[:1] in operators
+        else f'{label}="{value}"'
         for label, value in where.items()
     ]
     return f"{metric}{{{', '.join((*matchers, *written))}}}"
@@ -84,7 +92,9 @@ def select(metric: str, *matchers: str, **where: str) -> str:
 
 def of_miners(metric: str, *labels: str, **where: str) -> str:
     """Select a metric of the chosen miners. Labels, besides the hotkey, tell its series apart."""
-    return f"max by ({', '.join(('hotkey', *labels))}) ({select(metric, EXPORTERS, MINERS, **where)})"
+    return (
+        f"max by ({', '.join(('hotkey', *labels))}) ({select(metric, EXPORTERS, MINERS, **where)})"
+    )
 
 
 def of_exporters(metric: str, *labels: str, function: str = "max", **where: str) -> str:
@@ -115,15 +125,19 @@ def nothing_wrong(known: str, label: str, text: float | str = NOTHING.value) -> 
 
 
 def whole(query: str, feed: str) -> str:
-    """Return a query for numbers of all records of a feed, which are absent while one of them may be missing."""
+    """Return a query for numbers of all records of a feed, which are absent while one of them may
+    be missing.
+    """
     scope = "hotkey" if "hotkey" in query else ""
     return f"({query} and on ({scope}) {select('chutes_feed_records', EXPORTERS, feed=feed)})"
 
 
 def of_all(query: str, found: str, *, with_gpus: bool = False) -> str:
-    """Return a query over the chosen miners, which is absent while one that is watched with a key lacks its part.
+    """Return a query over the chosen miners, which is absent while one that is watched with a key
+    lacks its part.
 
-    Without the rules, nobody knows which miners are watched with a key, so that it is absent as well.
+    Without the rules, nobody knows which miners are watched with a key, so that it is absent as
+    well.
 
     Args:
         query: Aggregates over miners.
@@ -152,12 +166,16 @@ def counted(found: str, known: str) -> str:
 
 
 def with_chute_name(expression: str) -> str:
-    """Add the label `name` to series with a `chute_id`. A chute without a known name has the start of its id."""
+    """Add the label `name` to series with a `chute_id`.
+
+    A chute without a known name has the start of its id.
+    """
     return f"({expression}) * on (chute_id) group_left (name) chute_id:chutes_chute_info:max"
 
 
 def top_ten_at_end(expression: str, plain: str, label: str = "hotkey") -> str:
-    """Keep the ten series that are greatest at the end of the time range, so that lines stay the same.
+    """Keep the ten series that are greatest at the end of the time range, so that lines stay the
+    same.
 
     Args:
         expression: Gives the lines.
@@ -175,7 +193,11 @@ def yesterday(expression: str) -> str:
 
 def no_miner(label: str) -> str:
     """Return a row for a table that says that no miner is watched."""
-    return nothing_wrong(f"{of_exporters('chutes_exporter_build_info')} unless on () {WATCHED}", label, UNWATCHED.text)
+    return nothing_wrong(
+        f"{of_exporters('chutes_exporter_build_info')} unless on () {WATCHED}",
+        label,
+        UNWATCHED.text,
+    )
 
 
 @dataclass(frozen=True)
@@ -203,7 +225,9 @@ class Query:
     sometimes: bool = False
 
 
-def signed(expression: str, legend: str, data: frozenset[World] | None = None, digits: int = 0) -> list[Query]:
+def signed(
+    expression: str, legend: str, data: frozenset[World] | None = None, digits: int = 0
+) -> list[Query]:
     """Return the queries of a change: what grew has a plus before it."""
     return [
         Query(f"({expression}) {sign} 0", legend, data, Unit(unit, digits), sometimes=True)
@@ -217,9 +241,11 @@ class Column:
 
     Attributes:
         title: The heading. An empty one hides the column, whose values links can use.
-        source: A label, or the query that gives the value. The labels of a query without a title are shown by others.
+        source: A label, or the query that gives the value. The labels of a query without a title
+            are shown by others.
         unit: If it is no text.
-        width: The least width in pixels, if not that of the heading. A table that lacks space scrolls.
+        width: The least width in pixels, if not that of the heading. A table that lacks space
+            scrolls.
         states: Values, or texts, that mean states.
         thresholds: From which value on it has which colour.
         link: The address that a click opens.
@@ -250,8 +276,13 @@ class Column:
 
 Kind = Literal["stat", "graph", "stacked", "bars", "timeline", "table"]
 _SIZES: Final[dict[Kind, tuple[int, int]]] = {
-    "stat": (0, 3), "graph": (12, 8), "stacked": (12, 8), "bars": (12, 8), "timeline": (24, 10), "table": (24, 8)
-}  # fmt: skip
+    "stat": (0, 3),
+    "graph": (12, 8),
+    "stacked": (12, 8),
+    "bars": (12, 8),
+    "timeline": (24, 10),
+    "table": (24, 8),
+}
 
 
 @dataclass(frozen=True)
@@ -259,20 +290,24 @@ class Panel:
     """A panel.
 
     Attributes:
-        kind: A stat is a large number beside the legend of its query, or the state that it means. Graphs have at most
-            ten lines; those of a stacked one are parts of a whole, and bars count what happened in a step. A timeline
-            has a line for each series, whose colour shows its state. A table merges the rows of its queries.
+        kind: A stat is a large number beside the legend of its query, or the state that it means.
+            Graphs have at most
+            ten lines; those of a stacked one are parts of a whole, and bars count what happened in
+            a step. A timeline has a line for each series, whose colour shows its state. A table
+            merges the rows of its queries.
         title: The name of what it shows.
         description: What to do when it looks bad.
         content: Queries, or the columns of a table in their order.
         unit: Of all values without one of their own.
-        states: Values that mean states; in a graph, the names of lines. All other lines have the classic palette.
+        states: Values that mean states; in a graph, the names of lines. All other lines have the
+            classic palette.
         thresholds: From which value on a stat has which colour.
         empty: The text when there is no data, if not the board's.
         trend: Whether a stat has a sparkline.
         calcs: What a graph's legend says of each line.
         sort: Headings of the columns that order a table, with a minus if the greatest come first.
-        size: Width of 24 columns, and height in grid rows. Stats at the start of a row share the width that is left.
+        size: Width of 24 columns, and height in grid rows. Stats at the start of a row share the
+            width that is left.
     """
 
     kind: Kind
@@ -291,7 +326,11 @@ class Panel:
     @property
     def queries(self) -> list[Query]:
         """All queries, in the order of their letters."""
-        return [query for one in self.content for query in (one.queries if isinstance(one, Column) else [one])]
+        return [
+            query
+            for one in self.content
+            for query in (one.queries if isinstance(one, Column) else [one])
+        ]
 
     @property
     def columns(self) -> list[Column]:
@@ -327,23 +366,37 @@ def _targets(panel: Panel) -> list[Json]:
 
 
 def _scale(thresholds: Sequence[tuple[float, str]]) -> Json:
-    """Make a scale that begins plain. A colour that begins at the lowest value is a mapping instead."""
+    """Make a scale that begins plain.
+
+    A colour that begins at the lowest value is a mapping instead.
+    """
     steps = [(None, PLAIN), *((value, color) for value, color in thresholds if value != _LOWEST)]
-    return {"mode": "absolute", "steps": [{"value": value, "color": color} for value, color in steps]}
+    return {
+        "mode": "absolute",
+        "steps": [{"value": value, "color": color} for value, color in steps],
+    }
 
 
-def _mappings(states: Sequence[State], thresholds: Sequence[tuple[float, str]], *, rules: bool = False) -> list[Json]:
-    """Make the mappings of states, of a colour that begins at the lowest value, and of rules that are not loaded.
+def _mappings(
+    states: Sequence[State], thresholds: Sequence[tuple[float, str]], *, rules: bool = False
+) -> list[Json]:
+    """Make the mappings of states, of a colour that begins at the lowest value, and of rules that
+    are not loaded.
 
     A threshold without a lower limit would colour missing values as well, so it becomes a range.
     """
-    texts = {f"{one.value}": {"text": one.text, "color": one.color, "index": i} for i, one in enumerate(states)}
+    texts = {
+        f"{one.value}": {"text": one.text, "color": one.color, "index": i}
+        for i, one in enumerate(states)
+    }
     mappings: list[Json] = [{"type": "value", "options": texts}] if states else []
     if thresholds and thresholds[0][0] == _LOWEST:
         (_, color), (limit, _), *_ = thresholds
         result = {"color": color, "index": len(states)}
         # Both limits of a range belong to it, so the upper one is a little lower.
-        mappings.append({"type": "range", "options": {"from": -1e12, "to": limit - 1e-9, "result": result}})
+        mappings.append(
+            {"type": "range", "options": {"from": -1e12, "to": limit - 1e-9, "result": result}}
+        )
     if rules:
         result = {"text": LOAD_RULES, "color": ORANGE, "index": len(states) + 1}
         mappings.append({"type": "special", "options": {"match": "nan", "result": result}})
@@ -352,7 +405,11 @@ def _mappings(states: Sequence[State], thresholds: Sequence[tuple[float, str]], 
 
 def _override(matcher: str, match: str, **values: Any) -> Json:
     """Make an override of the options that are given; `__` stands for the point of a name."""
-    given = {name.replace("__", "."): value for name, value in values.items() if value not in (None, "", [])}
+    given = {
+        name.replace("__", "."): value
+        for name, value in values.items()
+        if value not in (None, "", [])
+    }
     properties = [{"id": name, "value": value} for name, value in given.items()]
     return {"matcher": {"id": matcher, "options": match}, "properties": properties}
 
@@ -373,7 +430,11 @@ def _stat(panel: Panel) -> Json:
         "wideLayout": True,
     }
     # Without 0, each change looks like a fall to nothing.
-    return {"type": "stat", "options": options, "fieldConfig": {"defaults": {"min": 0} if panel.trend else {}}}
+    return {
+        "type": "stat",
+        "options": options,
+        "fieldConfig": {"defaults": {"min": 0} if panel.trend else {}},
+    }
 
 
 def _graph(panel: Panel) -> Json:
@@ -388,8 +449,15 @@ def _graph(panel: Panel) -> Json:
         "showPoints": "never",
         "stacking": {"group": "A", "mode": "normal" if bars or stacked else "none"},
     }
-    legend = {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": panel.calcs}
-    overrides = [_override("byName", state.text, color=_fixed(state.color)) for state in panel.states]
+    legend = {
+        "showLegend": True,
+        "displayMode": "list",
+        "placement": "bottom",
+        "calcs": panel.calcs,
+    }
+    overrides = [
+        _override("byName", state.text, color=_fixed(state.color)) for state in panel.states
+    ]
     options = {"legend": legend, "tooltip": {"mode": "multi", "sort": "desc"}}
     fields = {"defaults": {"custom": custom}, "overrides": overrides}
     return {"type": "timeseries", "options": options, "fieldConfig": fields}
@@ -404,11 +472,15 @@ def _timeline(_: Panel) -> Json:
 
 def _table(panel: Panel) -> Json:
     letters = {query.expr: letter for letter, query in zip(_LETTERS, panel.queries, strict=False)}
-    columns = {f"Value #{letters[one.source]}" if one.queries else one.source: one for one in panel.columns}
+    columns = {
+        f"Value #{letters[one.source]}" if one.queries else one.source: one for one in panel.columns
+    }
     shown = {
         "includeByName": dict.fromkeys(columns, True),
         "indexByName": {source: index for index, source in enumerate(columns)},
-        "renameByName": {source: column.title for source, column in columns.items() if column.title},
+        "renameByName": {
+            source: column.title for source, column in columns.items() if column.title
+        },
     }
     steps = {
         # Rows that differ in the name of their metric would not become one.
@@ -423,7 +495,9 @@ def _table(panel: Panel) -> Json:
         "transformations": [{"id": name, "options": options} for name, options in steps.items()],
         "fieldConfig": {
             "defaults": {},
-            "overrides": [_column(column, column.title or source) for source, column in columns.items()],
+            "overrides": [
+                _column(column, column.title or source) for source, column in columns.items()
+            ],
         },
     }
 
@@ -468,24 +542,46 @@ def _made(panel: Panel, number: int, place: Json) -> Json:
         if query.unit or query.color or query.thresholds:
             unit, decimals = query.unit or ("", None)
             scale = _scale(query.thresholds) if query.thresholds else None
-            own = {"unit": unit, "decimals": decimals, "color": _fixed(query.color), "thresholds": scale}
+            own = {
+                "unit": unit,
+                "decimals": decimals,
+                "color": _fixed(query.color),
+                "thresholds": scale,
+            }
             overrides.append(_override("byFrameRefID", letter, **own))
     texts = {"title": panel.title, "description": panel.description}
-    return {**made, **texts, "id": number, "gridPos": place, "datasource": _DATASOURCE, "targets": _targets(panel)}
+    return {
+        **made,
+        **texts,
+        "id": number,
+        "gridPos": place,
+        "datasource": _DATASOURCE,
+        "targets": _targets(panel),
+    }
 
 
 def board_link(uid: str, **variables: str) -> str:
     """Return the address of another board, which keeps the choices made here and the time range."""
-    chosen = [f"var-{name}={value}" for name, value in {"datasource": "${datasource}", **variables}.items()]
+    chosen = [
+        f"var-{name}={value}"
+        for name, value in {"datasource": "${datasource}", **variables}.items()
+    ]
     kept = [f"${{{name}:queryparam}}" for name in ("job", "instance") if name not in variables]
     return f"/d/{uid}?{'&'.join([*chosen, *kept, '${__url_time_range}'])}"
 
 
-def miner_columns(uid: str = "chutes-overview", variable: str = "hotkey", **options: Any) -> tuple[Column, Column]:
-    """Return the columns of a short hotkey, which shows the full one on hover. `short` adds the label `miner`."""
+def miner_columns(
+    uid: str = "chutes-overview", variable: str = "hotkey", **options: Any
+) -> tuple[Column, Column]:
+    """Return the columns of a short hotkey, which shows the full one on hover.
+
+    `short` adds the label `miner`.
+    """
     hotkey = "${__data.fields.hotkey}"
     link = board_link(uid, **{variable: hotkey})
-    return Column("", "hotkey"), Column("Miner", "miner", width=130, link=link, tooltip=hotkey, **options)
+    return Column("", "hotkey"), Column(
+        "Miner", "miner", width=130, link=link, tooltip=hotkey, **options
+    )
 
 
 MINER_COLUMNS: Final = miner_columns()
@@ -533,23 +629,32 @@ class Board:
             share, rest = divmod(_COLUMNS - sum(one.size[0] for one in tiles), len(sharing))
             usual_width = share + (sharing.index(panel) < rest)
         empty = self.stat_empty if panel.kind == "stat" else self.empty
-        content = [one if one.data is not None else replace(one, data=self.data) for one in panel.content]
+        content = [
+            one if one.data is not None else replace(one, data=self.data) for one in panel.content
+        ]
         first = content[0]
-        if panel.kind == "stat" and isinstance(first, Query) and re.search(":chutes_(?!rules)", first.expr):
+        if (
+            panel.kind == "stat"
+            and isinstance(first, Query)
+            and re.search(":chutes_(?!rules)", first.expr)
+        ):
             content[0] = replace(first, expr=f"{first.expr} or on () {NO_RULES}")
         size = (width or usual_width, height or usual_height)
         return replace(panel, content=content, size=size, empty=panel.empty or empty)
 
 
 BOARD_ORDER: Final = {
-    f"chutes-{name.lower()}": name for name in ("Overview", "Fleet", "Instances", "Market", "Subnet", "Exporter")
+    f"chutes-{name.lower()}": name
+    for name in ("Overview", "Fleet", "Instances", "Market", "Subnet", "Exporter")
 }
 """The order of the links at the top of each board, which mark the present one."""
 
 ALERTS: Final = 'alertname=~"Chutes.+", job=~"$job|", hotkey=~"$hotkey|"'
 """Matches the alerts about the chosen miners, and those about no miner."""
 ANNOTATION: Final = Query(
-    f'max by (alertname, severity, hotkey) (ALERTS{{{ALERTS}, alertstate="firing", severity="critical"}})', data=ALARMED
+    f'max by (alertname, severity, hotkey) (ALERTS{{{ALERTS}, alertstate="firing", '
+    f'severity="critical"}})',
+    data=ALARMED,
 )
 
 
@@ -563,7 +668,8 @@ class Variable:
         query: Selects the values, in the language of Grafana's data source.
         all_value: The regular expression for "All"; the values themselves when empty.
         regex: Takes text and value out of the answer.
-        ordered: Whether one value is chosen, at first the first of the answer. Of others, several or all can be chosen.
+        ordered: Whether one value is chosen, at first the first of the answer. Of others, several
+            or all can be chosen.
         hidden: Whether nobody chooses a value.
     """
 
@@ -577,15 +683,27 @@ class Variable:
 
 
 REPORT_END: Final = of_exporters("chutes_audit_report_end_timestamp_seconds")
-_HOUR: Final = f'count_values("hour", hour({REPORT_END})) or on () label_replace(vector(0), "hour", "?", "", "")'
+_HOUR: Final = (
+    f'count_values("hour", hour({REPORT_END})) or on () label_replace(vector(0), "hour", "?", "", '
+    '"")'
+)
 _WATCHED: Final = of_exporters("chutes_miner_watched", "hotkey")
 _SHARE: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
-_SEATS: Final = f"max by (hotkey) (last_over_time({select('chutes_miner_registered', EXPORTERS)}[1d]))"
-_CANDIDATES: Final = f"{_WATCHED} + on (hotkey) {_SHARE} or on (hotkey) {_SHARE} or on (hotkey) 0 * {_SEATS}"
-"""All miners: first the watched ones with a score, then the others with a score, each from the best to the worst."""
+_SEATS: Final = (
+    f"max by (hotkey) (last_over_time({select('chutes_miner_registered', EXPORTERS)}[1d]))"
+)
+_CANDIDATES: Final = (
+    f"{_WATCHED} + on (hotkey) {_SHARE} or on (hotkey) {_SHARE} or on (hotkey) 0 * {_SEATS}"
+)
+"""All miners: first the watched ones with a score, then the others with a score, each from the best
+to the worst.
+"""
 
 ANYTHING: Final = ".*"
-"""Matches all values of a label that every series has. For `.+`, Prometheus 2 reads the index of each value."""
+"""Matches all values of a label that every series has.
+
+For `.+`, Prometheus 2 reads the index of each value.
+"""
 
 VARIABLES: Final = {
     "cluster": Variable(
@@ -606,15 +724,18 @@ VARIABLES: Final = {
         'label_values(chutes_exporter_build_info{cluster=~"$cluster", job=~"$job"}, instance)',
         ".+",
     ),
-    # Without a regular expression of its own, "All" means the watched miners, even if all others are exported.
+    # Without a regular expression of its own, "All" means the watched miners, even if all others
+    # are exported.
     "hotkey": Variable(
         "Miner",
         "Hotkeys of the miners that the exporter watches.",
-        'label_values(chutes_miner_watched{cluster=~"$cluster", job=~"$job", instance=~"$instance"}, hotkey)',
+        'label_values(chutes_miner_watched{cluster=~"$cluster", job=~"$job", '
+        'instance=~"$instance"}, hotkey)',
     ),
     "miner": Variable(
         "Miner",
-        "Any miner that the exporters export, the watched ones first. With --miners all, that is every miner of the "
+        "Any miner that the exporters export, the watched ones first. With --miners all, that is "
+        "every miner of the "
         "subnet.",
         f"query_result(sort_desc({short(_CANDIDATES)}))",
         regex='/hotkey="(?<value>[^"]+)|miner="(?<text>[^"]+)/g',
@@ -647,14 +768,21 @@ VARIABLES: Final = {
 def _variable(name: str) -> Json:
     variable = VARIABLES[name]
     kind = 1 if variable.query.startswith("label_values") else 3
-    several = {"current": {"selected": True, "text": ["All"], "value": ["$__all"]}, "allValue": variable.all_value}
+    several = {
+        "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
+        "allValue": variable.all_value,
+    }
     return {
         "name": name,
         "type": "query",
         "label": variable.label,
         "description": variable.description,
         "datasource": _DATASOURCE,
-        "query": {"qryType": kind, "query": variable.query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
+        "query": {
+            "qryType": kind,
+            "query": variable.query,
+            "refId": "PrometheusVariableQueryEditor-VariableQuery",
+        },
         # With each change of the time range.
         "refresh": 2,
         "sort": 0 if variable.ordered else 1,
@@ -671,13 +799,23 @@ def dashboard_json(board: Board) -> str:
     panels: list[Json] = []
     y, number = 0, itertools.count(1)
     for title, row in board.rows:
-        heading = {"type": "row", "title": title, "collapsed": True, "id": next(number) if title else 0}
+        heading = {
+            "type": "row",
+            "title": title,
+            "collapsed": True,
+            "id": next(number) if title else 0,
+        }
         heading["gridPos"] = {"h": 1, "w": _COLUMNS, "x": 0, "y": y}
         placed, bottom = _place(row, y + bool(title))
         made = [_made(panel, next(number), place) for panel, place in placed]
         panels += [{**heading, "panels": made}] if title else made
         y = y + 1 if title else bottom
-    source = {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"}
+    source = {
+        "name": "datasource",
+        "label": "Data source",
+        "type": "datasource",
+        "query": "prometheus",
+    }
     annotation = {
         "name": "Critical alerts",
         "datasource": _DATASOURCE,

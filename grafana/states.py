@@ -1,7 +1,8 @@
 """The table of states: their names and colours, for all boards.
 
-Red marks what earns nothing or costs the seat, orange what needs a look. All other lines have Grafana's classic
-palette. States beside each other in a table differ in lightness by 1.6 : 1, also for colour-blind people.
+Red marks what earns nothing or costs the seat, orange what needs a look. All other lines have
+Grafana's classic palette. States beside each other in a table differ in lightness by 1.6 : 1, also
+for colour-blind people.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ GPU: Final = (
     State(3, "disabled", BLUE),
     State(4, "earning", GREEN),
 )
-"""States of a GPU, the ones that cost most first; the texts are the values of `chutes_fleet_gpus`' label `state`."""
+"""States of a GPU, the ones that cost most first; the texts are the values of `chutes_fleet_gpus`'
+label `state`.
+"""
 
 INSTANCE: Final = (
     State(0, "starting over 1 h", ORANGE),
@@ -73,17 +76,29 @@ INSTANCE: Final = (
     State(2, "disabled", BLUE),
     State(3, "active", GREEN),
 )
-"""States of an instance; the texts are the values of `chutes_fleet_instances`' label `state`, but for the first."""
+"""States of an instance; the texts are the values of `chutes_fleet_instances`' label `state`, but
+for the first.
+"""
 REASONS: Final = tuple(
     State(reason, reason, color)
     for reason, color in (
-        ("miner", BLUE), ("scale_down", "semi-dark-green"), ("update", "super-light-blue"), ("maintenance", "yellow"),
-        ("idle", "light-green"), ("no_balance", "super-light-yellow"), ("chute_removed", PURPLE),
-        ("not_active_in_time", "semi-dark-orange"), ("no_room", "super-light-orange"), ("gpu_missing", "dark-red"),
-        ("verification", RED), ("requests", ORANGE), ("none", "#8e8e99"), ("other", PLAIN),
+        ("miner", BLUE),
+        ("scale_down", "semi-dark-green"),
+        ("update", "super-light-blue"),
+        ("maintenance", "yellow"),
+        ("idle", "light-green"),
+        ("no_balance", "super-light-yellow"),
+        ("chute_removed", PURPLE),
+        ("not_active_in_time", "semi-dark-orange"),
+        ("no_room", "super-light-orange"),
+        ("gpu_missing", "dark-red"),
+        ("verification", RED),
+        ("requests", ORANGE),
+        ("none", "#8e8e99"),
+        ("other", PLAIN),
         ("failed starts", "super-light-red"),
     )
-)  # fmt: skip
+)
 """Why instances ended: the values of the label `reason`, and starts that failed."""
 DEADLINE_KINDS: Final = (
     State(1, "purge", ORANGE),

@@ -1,4 +1,6 @@
-"""The worlds for which queries declare whether they have data. tests/grafana/ runs every query in each world."""
+"""The worlds for which queries declare whether they have data. tests/grafana/ runs every query in
+each world.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The golden pages: the whole exposition of a fixed world at a fixed time, so that every change shows in review.
+"""The golden pages: the whole exposition of a fixed world at a fixed time, so that every change
+shows in review.
 
 ``make golden`` writes them anew.
 """
@@ -38,7 +39,9 @@ def _endpoint(line: str) -> str:
 
 
 def steady(page: str) -> str:
-    """Return a page with what differs from run to run taken out, requests in the order of their endpoints."""
+    """Return a page with what differs from run to run taken out, requests in the order of their
+    endpoints.
+    """
     lines = page.splitlines(keepends=True)
     own = [number for number, line in enumerate(lines) if line.startswith("chutes_api_")]
     # Sorting is stable: each request's own lines keep their order.
@@ -52,7 +55,9 @@ def steady(page: str) -> str:
 async def pages() -> dict[Format, str]:
     """Return the pages as they are now."""
     clock = Clock()
-    world = OddWorld(start=NOON, size=Size(miners=4, active_miners=3, chutes=8, servers=7, other_servers=3))
+    world = OddWorld(
+        start=NOON, size=Size(miners=4, active_miners=3, chutes=8, servers=7, other_servers=3)
+    )
     async with Simulator(world, clock=clock) as simulator:
         settings = make_settings(
             api_url=simulator.url,
@@ -65,7 +70,10 @@ async def pages() -> dict[Format, str]:
         )
         async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
             await exporter.warm_up()
-            return {form: steady((await exporter.metrics(form, timeout=PATIENCE)).decode()) for form in Format}
+            return {
+                form: steady((await exporter.metrics(form, timeout=PATIENCE)).decode())
+                for form in Format
+            }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Recorded worlds: answers of the service's own code, and the truth of its database (``expected.json``).
+"""Recorded worlds: answers of the service's own code, and the truth of its database
+(``expected.json``).
 
-The project's worlds are in ``tests/recordings`` (May 2026), and in ``world-f.tar.xz`` there (November 2026), which is
-unpacked for each run; ``meta.json`` in each says how it was made. CHUTES_EXPORTER_TEST_RECORDINGS can name one more.
+The project's worlds are in ``tests/recordings`` (May 2026), and in ``world-f.tar.xz`` there
+(November 2026), which is unpacked for each run; ``meta.json`` in each says how it was made.
+CHUTES_EXPORTER_TEST_RECORDINGS can name one more.
 """
 
 from __future__ import annotations
@@ -33,17 +35,44 @@ with tarfile.open(RECORDINGS / "world-f.tar.xz") as _archive:
     _archive.extractall(_UNPACKED.name, filter="data")
 WORLD_F = Path(_UNPACKED.name) / "world-f"
 _OTHERS = map(Path, filter(None, [os.environ.get("CHUTES_EXPORTER_TEST_RECORDINGS")]))
-DIRECTORIES = list({(path / "meta.json").read_bytes(): path for path in (*_OTHERS, RECORDINGS, WORLD_F)}.values())
+DIRECTORIES = list(
+    {(path / "meta.json").read_bytes(): path for path in (*_OTHERS, RECORDINGS, WORLD_F)}.values()
+)
 """All worlds. None is tested twice."""
 NAMES = (
-    *("metagraph", "scores", "stats", "stats_per_chute", "metrics", "chutes", "images", "jobs", "active_instances"),
+    *(
+        "metagraph",
+        "scores",
+        "stats",
+        "stats_per_chute",
+        "metrics",
+        "chutes",
+        "images",
+        "jobs",
+        "active_instances",
+    ),
     *("servers", "nodes", "inventory", "instances", "unique_chute_history"),
 )
-EXTRA = {"held_gpus": "nodes_detailed", "supported_gpus": "nodes_supported", "platform_gpus": "nodes", "fmv": "fmv"}
-EXTRA |= {
-    name: name for name in ("utilization", "bounties", "rolling_updates", "tee_measurements", "audit", "audit_report")
+EXTRA = {
+    "held_gpus": "nodes_detailed",
+    "supported_gpus": "nodes_supported",
+    "platform_gpus": "nodes",
+    "fmv": "fmv",
 }
-"""Public endpoints outside the miner API, and the files of their answers, which are in the folder ``extra``."""
+EXTRA |= {
+    name: name
+    for name in (
+        "utilization",
+        "bounties",
+        "rolling_updates",
+        "tee_measurements",
+        "audit",
+        "audit_report",
+    )
+}
+"""Public endpoints outside the miner API, and the files of their answers, which are in the folder
+``extra``.
+"""
 OWN = NAMES[-5:]
 """Endpoints that answer about the miner who asks."""
 META = json.loads((RECORDINGS / "meta.json").read_text())
@@ -62,7 +91,9 @@ def seconds(text: str | None) -> float | None:
 
 
 def rows(body: bytes) -> list[Row]:
-    return [json.loads(line[6:]) for line in body.decode().split("\n") if line.startswith("data: {")]
+    return [
+        json.loads(line[6:]) for line in body.decode().split("\n") if line.startswith("data: {")
+    ]
 
 
 def stream(records: list[Row]) -> bytes:
@@ -83,7 +114,8 @@ class Miner:
 
     Attributes:
         directory: The recordings.
-        role: As ``meta.json`` calls it: ``test_miner``, ``second_miner`` or ``newcomer``, who owns nothing.
+        role: As ``meta.json`` calls it: ``test_miner``, ``second_miner`` or ``newcomer``, who owns
+            nothing.
     """
 
     directory: Path
@@ -109,9 +141,15 @@ class Miner:
         """Return the recorded bodies by name; where the service answers 404, there is none."""
         found = {name: recording(self.directory, name) for name in NAMES}
         extra = self.directory / "extra"
-        found |= {name: recording(extra, file) for name, file in EXTRA.items() if (extra / f"{file}.json").exists()}
+        found |= {
+            name: recording(extra, file)
+            for name, file in EXTRA.items()
+            if (extra / f"{file}.json").exists()
+        }
         held = json.loads(found["held_gpus"])
-        found["miner_gpus"] = json.dumps({self.hotkey: held[self.hotkey]} if self.hotkey in held else {}).encode()
+        found["miner_gpus"] = json.dumps(
+            {self.hotkey: held[self.hotkey]} if self.hotkey in held else {}
+        ).encode()
         upgrading = "" if self.role == "test_miner" else "_none"
         found["maintenance"] = recording(extra, f"maintenance_policy{upgrading}")
         if self.role == "test_miner":
@@ -119,7 +157,10 @@ class Miner:
         # The service filters the stats by itself.
         everybody = json.loads(found["stats_per_chute"])
         mine = {
-            window: {name: [row for row in part if row["miner_hotkey"] == self.hotkey] for name, part in parts.items()}
+            window: {
+                name: [row for row in part if row["miner_hotkey"] == self.hotkey]
+                for name, part in parts.items()
+            }
             for window, parts in everybody.items()
         }
         found["stats_per_chute_one"] = json.dumps(mine).encode()
@@ -127,7 +168,9 @@ class Miner:
         if self.role == "second_miner":
             return found | {name: recording(other, name) for name in OWN}
         del found["unique_chute_history"]
-        return found | {name: recording(other, f"newcomer_{name}_none") for name in OWN if name in found}
+        return found | {
+            name: recording(other, f"newcomer_{name}_none") for name in OWN if name in found
+        }
 
     def settings(self, url: str, miners: MinersChoice = "watched") -> Settings:
         """Return the settings of an exporter that has the miner's key and all collectors."""
@@ -158,6 +201,8 @@ def shifted(bodies: Mapping[str, bytes], seconds: float) -> dict[str, bytes]:
         return moment.isoformat(match[0][10:11].decode()).removesuffix("+00:00").encode()
 
     return {
-        name: _UNIX_TIME.sub(lambda match: b"%b%.3f" % (match[1], float(match[2]) + seconds), _TIME.sub(move, body))
+        name: _UNIX_TIME.sub(
+            lambda match: b"%b%.3f" % (match[1], float(match[2]) + seconds), _TIME.sub(move, body)
+        )
         for name, body in bodies.items()
     }

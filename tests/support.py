@@ -101,7 +101,10 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def parse_page(text: str) -> Page:
-    """Read a text page; a series that stands twice fails. The reference parser takes eight times as long."""
+    """Read a text page; a series that stands twice fails.
+
+    The reference parser takes eight times as long.
+    """
     page: Page = {}
     for line in text.split("\n"):
         if line and line[0] != "#":
@@ -153,9 +156,18 @@ def count_openmetrics(text: str) -> int:
 
 def data_of(page: Page) -> Page:
     """Return the samples of a page about the API's data, without the exporter's own metrics."""
-    own = ("process_", "python_", "chutes_api_", "chutes_feed_", "chutes_scrape_", "chutes_exporter_")
+    own = (
+        "process_",
+        "python_",
+        "chutes_api_",
+        "chutes_feed_",
+        "chutes_scrape_",
+        "chutes_exporter_",
+    )
     return {
-        key: value for key, value in page.items() if not key[0].startswith(own) and key[0] != "chutes_miner_watched"
+        key: value
+        for key, value in page.items()
+        if not key[0].startswith(own) and key[0] != "chutes_miner_watched"
     }
 
 
@@ -180,20 +192,28 @@ async def served(app: ASGIApp, *, date_header: bool = True) -> AsyncIterator[str
 async def served_exporter(
     settings: Settings, clock: Clock | None = None, **more: Callable[[], float]
 ) -> AsyncIterator[tuple[str, Exporter]]:
-    """Serve an exporter on a free port, its time standing still at noon; yields its base address and itself."""
-    async with Exporter(settings, clock=clock or Clock(), **more) as exporter, served(make_app(exporter)) as url:
+    """Serve an exporter on a free port, its time standing still at noon; yields its base address
+    and itself.
+    """
+    async with (
+        Exporter(settings, clock=clock or Clock(), **more) as exporter,
+        served(make_app(exporter)) as url,
+    ):
         yield url, exporter
 
 
 def unmeasured(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which processes run without coverage, which slows a simulated subnet down 2.5-fold."""
+    """Return an environment in which processes run without coverage, which slows a simulated subnet
+    down 2.5-fold.
+    """
     return {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
 
 
 def free_port() -> int:
     """Return a port that nobody listens on, and that nobody else gets until this process ends."""
     reserved = socket.socket()
-    # A server sets the same option, and may therefore share the port with a socket that does not listen.
+    # A server sets the same option, and may therefore share the port with a socket that does not
+    # listen.
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.bind(("127.0.0.1", 0))
     port: int = reserved.getsockname()[1]
@@ -223,7 +243,9 @@ def wait_for(
     why: Callable[[], str] = str,
     pause: float = 0.05,
 ) -> _T:
-    """Return the first true result of a call. An OSError, such as a server's that does not listen, is none yet.
+    """Return the first true result of a call.
+
+    An OSError, such as a server's that does not listen, is none yet.
 
     The process must live until then. ``why`` returns what a failure shows, such as a log.
     """
@@ -270,30 +292,46 @@ def patient(url: str, **more: Any) -> Settings:
 
 
 def watching(url: str, *keys: Hotkey, **more: Any) -> Settings:
-    """Return the settings of an exporter that watches the miners of some keys, or the test key's."""
+    """Return the settings of an exporter that watches the miners of some keys, or the test
+    key's.
+    """
     return patient(url, keys=keys or (KEY,), **more)
 
 
 def recording(directory: Path, name: str) -> bytes:
     """Return a recorded answer."""
-    (path,) = (directory / f"{name}{end}" for end in (".json", ".stream") if (directory / f"{name}{end}").exists())
+    (path,) = (
+        directory / f"{name}{end}"
+        for end in (".json", ".stream")
+        if (directory / f"{name}{end}").exists()
+    )
     return path.read_bytes()
 
 
 def replay(
-    answers: Mapping[str, bytes], reports: Mapping[str, bytes] | None = None, now: float | None = None
+    answers: Mapping[str, bytes],
+    reports: Mapping[str, bytes] | None = None,
+    now: float | None = None,
 ) -> Starlette:
-    """Make an API that gives recorded answers to every client, which the test may change at any time.
+    """Make an API that gives recorded answers to every client, which the test may change at any
+    time.
 
-    The answers are bodies by name: an endpoint's, ``stats_per_chute``, or ``stats_per_chute_one`` for one miner's. An
-    endpoint without a body answers 404. The reports are by path, if there is more than the newest. ``now`` is the
-    API's time, if it is to be served without the Date header of the server.
+    The answers are bodies by name: an endpoint's, ``stats_per_chute``, or ``stats_per_chute_one``
+    for one miner's. An endpoint without a body answers 404. The reports are by path, if there is
+    more than the newest. ``now`` is the API's time, if it is to be served without the Date header
+    of the server.
     """
     headers = {} if now is None else {"date": email.utils.formatdate(now, usegmt=True)}
 
     def name_of(endpoint: str, asked: Collection[str]) -> str:
         if endpoint == "held_gpus":
-            return "miner_gpus" if "hotkey" in asked else endpoint if "detailed" in asked else "platform_gpus"
+            return (
+                "miner_gpus"
+                if "hotkey" in asked
+                else endpoint
+                if "detailed" in asked
+                else "platform_gpus"
+            )
         if endpoint == "stats" and "per_chute" in asked:
             one = "miner_hotkey" in asked and "stats_per_chute_one" in answers
             return "stats_per_chute_one" if one else "stats_per_chute"
@@ -308,7 +346,9 @@ def replay(
                 else reports.get(path)
             )
             missing = body is None
-            return Response(b'{"detail":"Not Found"}' if missing else body, 404 if missing else 200, headers)
+            return Response(
+                b'{"detail":"Not Found"}' if missing else body, 404 if missing else 200, headers
+            )
 
         return answer
 
@@ -317,7 +357,9 @@ def replay(
 
 def promtool_complaints(page: bytes) -> str:
     """Return what promtool finds wrong with a text page."""
-    result = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, check=False)
+    result = subprocess.run(
+        ["promtool", "check", "metrics"], input=page, capture_output=True, check=False
+    )
     return (result.stdout + result.stderr).decode()
 
 
@@ -329,7 +371,9 @@ def fast_rules(directory: Path) -> list[Path]:
         for group in rules["groups"]:
             group["interval"] = "1s"
             for rule in group["rules"]:
-                rule["expr"] = re.sub(r"\b([89]|[123]\d)m\b", r"\1s", re.sub(r"\b25m\b", "8m", rule["expr"]))
+                rule["expr"] = re.sub(
+                    r"\b([89]|[123]\d)m\b", r"\1s", re.sub(r"\b25m\b", "8m", rule["expr"])
+                )
                 if "alert" in rule:
                     rule |= {"for": "2s", "keep_firing_for": "1s"}
         path = directory / f"fast-{source.name}"
@@ -372,9 +416,15 @@ class Prometheus:
         return (self.directory / "log").read_text()
 
     def __enter__(self) -> Self:
-        alertmanagers = [{"static_configs": [{"targets": [self.alertmanager]}]}] if self.alertmanager else []
+        alertmanagers = (
+            [{"static_configs": [{"targets": [self.alertmanager]}]}] if self.alertmanager else []
+        )
         configuration = {
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "global": {
+                "scrape_interval": "1s",
+                "scrape_timeout": "1s",
+                "evaluation_interval": "1s",
+            },
             "rule_files": list(map(str, self.rule_files)),
             "alerting": {"alertmanagers": alertmanagers},
             "remote_write": [{"url": self.remote_write}] if self.remote_write else [],
@@ -432,14 +482,19 @@ class Prometheus:
 
     def query(self, expression: str) -> dict[Labels, float]:
         """Return the result of an instant query, without metric names."""
-        answer = self.api("query", query=expression, **({} if self.at is None else {"time": self.at}))
+        answer = self.api(
+            "query", query=expression, **({} if self.at is None else {"time": self.at})
+        )
         return {
-            series("", **{k: v for k, v in row["metric"].items() if k != "__name__"})[1]: float(row["value"][1])
+            series("", **{k: v for k, v in row["metric"].items() if k != "__name__"})[1]: float(
+                row["value"][1]
+            )
             for row in answer["data"]["result"]
         }
 
     def stand_still(self, condition: str = "vector(1)") -> None:
-        """Let all later queries see a moment at which all targets are up: on a busy machine a scrape may be late.
+        """Let all later queries see a moment at which all targets are up: on a busy machine a
+        scrape may be late.
 
         Args:
             condition: PromQL without labels that must have a result then, too.
@@ -449,7 +504,11 @@ class Prometheus:
 
     def wait_for(self, expression: str) -> dict[Labels, float]:
         """Return the result of a query as soon as Prometheus listens, and the query has one."""
-        return wait_for(lambda: self.query(expression), self._process, lambda: f"no result of {expression}\n{self.log}")
+        return wait_for(
+            lambda: self.query(expression),
+            self._process,
+            lambda: f"no result of {expression}\n{self.log}",
+        )
 
 
 @dataclass
@@ -466,7 +525,9 @@ class Pki:
     def issue(self, name: str, *identities: str, authority: trustme.CA | None = None) -> None:
         """Write ``NAME.crt`` and ``NAME.key``."""
         issued = (authority or self.authority).issue_cert(*identities)
-        (self.folder / f"{name}.crt").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        (self.folder / f"{name}.crt").write_bytes(
+            b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+        )
         (self.folder / f"{name}.key").write_bytes(issued.private_key_pem.bytes())
 
     def client(self, name: str = "", **options: ssl.TLSVersion) -> ssl.SSLContext:

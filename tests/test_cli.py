@@ -34,7 +34,9 @@ def environment(**variables: str) -> dict[str, str]:
     """Return this environment without what the exporter reads, and with the given variables."""
     # The workers of pytest-xdist have COLUMNS.
     ours = ("CHUTES_EXPORTER_", "MINER_", "HOTKEY", "VALIDATOR_API", "COLUMNS")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | variables
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(ours)
+    } | variables
 
 
 def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +53,9 @@ def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.Comple
             main(arguments)
     for stream in streams:
         stream.seek(0)
-    return subprocess.CompletedProcess(arguments, int(end.value.code or 0), *(stream.read() for stream in streams))
+    return subprocess.CompletedProcess(
+        arguments, int(end.value.code or 0), *(stream.read() for stream in streams)
+    )
 
 
 @dataclass
@@ -68,7 +72,10 @@ class Running:
 
     def peak_megabytes(self) -> float:
         """Return the most memory that the process has had."""
-        status = dict(line.split(":\t") for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines())
+        status = dict(
+            line.split(":\t")
+            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        )
         return int(status["VmHWM"].removesuffix(" kB")) / 1024
 
 
@@ -122,8 +129,16 @@ def test_the_help_has_all_commands_and_examples_on_one_screen() -> None:
 
 
 def test_a_seed_is_never_a_flag() -> None:
-    flags = {flag for command in cli.commands.values() for parameter in command.params for flag in parameter.opts}
-    assert {flag for flag in flags if flag.endswith(("seed", "key"))} == {"--simulator.seed", "--hotkey"}
+    flags = {
+        flag
+        for command in cli.commands.values()
+        for parameter in command.params
+        for flag in parameter.opts
+    }
+    assert {flag for flag in flags if flag.endswith(("seed", "key"))} == {
+        "--simulator.seed",
+        "--hotkey",
+    }
 
 
 def hotkey_file(path: Path) -> str:
@@ -137,38 +152,83 @@ ONE_WRONG = HOTKEY[:-1] + "j"
 
 REFUSED = (
     # Hotkeys and their files.
-    ("--hotkey nonsense", "Error: Invalid value for '--hotkey': the value (not shown, 8 characters) is not an SS58"),
-    ("--hotkey ''", "(not shown, 0 characters) is not an SS58 address of Bittensor: copy it again, 48"),
+    (
+        "--hotkey nonsense",
+        "Error: Invalid value for '--hotkey': the value (not shown, 8 characters) is not an SS58",
+    ),
+    (
+        "--hotkey ''",
+        "(not shown, 0 characters) is not an SS58 address of Bittensor: copy it again, 48",
+    ),
     (f"--hotkey {ONE_WRONG}", f"'{ONE_WRONG}' is not an SS58 address of Bittensor: copy it again"),
     (f"--hotkey {TEST_SEED[2:]}", "is not an SS58 address"),
-    (f"HOTKEY={HOTKEY}", f"Error: Invalid value for 'HOTKEY': {HOTKEY} is an address, but this needs the path"),
+    (
+        f"HOTKEY={HOTKEY}",
+        f"Error: Invalid value for 'HOTKEY': {HOTKEY} is an address, but this needs the path",
+    ),
     (f"--hotkey-file {HOTKEY}", "To watch an address without its key, use --hotkey"),
-    (f"HOTKEY={TEST_SEED}", "Error: HOTKEY: cannot read the hotkey file 0x[hex]: No such file or directory"),
-    ("CHUTES_EXPORTER_HOTKEY_FILE=/nowhere", "Error: CHUTES_EXPORTER_HOTKEY_FILE: cannot read the hotkey file"),
+    (
+        f"HOTKEY={TEST_SEED}",
+        "Error: HOTKEY: cannot read the hotkey file 0x[hex]: No such file or directory",
+    ),
+    (
+        "CHUTES_EXPORTER_HOTKEY_FILE=/nowhere",
+        "Error: CHUTES_EXPORTER_HOTKEY_FILE: cannot read the hotkey file",
+    ),
     ("HOTKEY=/nowhere status", "Error: HOTKEY: cannot read the hotkey file /nowhere"),
     ("--hotkey-file ''", "Error: --hotkey-file: cannot read the hotkey file"),
     # Keys in variables. The Secret of the first four has neither entry.
     (f"MINER_SS58={HOTKEY}", "Error: MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY"),
     ("MINER_SEED=''", "Error: MINER_SS58 needs a key"),
     (f"MINER_SEED='' MINER_PRIVATE_KEY='''' MINER_SS58={HOTKEY}", "Error: MINER_SS58 needs a key"),
-    (f"MINER_SS58={HOTKEY} {NO_API} check", "MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY"),
+    (
+        f"MINER_SS58={HOTKEY} {NO_API} check",
+        "MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY",
+    ),
     (f"MINER_SS58={TEST_SEED}", "Error: MINER_SS58 needs a key"),
-    (f"{MINE} MINER_PRIVATE_KEY={TEST_SEED}", "Error: MINER_SEED and MINER_PRIVATE_KEY are both set: unset one"),
+    (
+        f"{MINE} MINER_PRIVATE_KEY={TEST_SEED}",
+        "Error: MINER_SEED and MINER_PRIVATE_KEY are both set: unset one",
+    ),
     (
         f"MINER_SS58={OTHER} MINER_PRIVATE_KEY={PRIVATE_KEY}",
         f"the key does not belong to the given address, but to {HOTKEY}",
     ),
-    (f"MINER_SS58={TEST_SEED} MINER_SEED={TEST_SEED}", "the key does not belong to the given address"),
+    (
+        f"MINER_SS58={TEST_SEED} MINER_SEED={TEST_SEED}",
+        "the key does not belong to the given address",
+    ),
     (f"MINER_SS58={HOTKEY} MINER_PRIVATE_KEY={'f' * 128}", "no key of the type sr25519"),
-    (f"MINER_SEED=0x12 MINER_SS58={HOTKEY}", "Error: MINER_SEED and MINER_SS58: a seed has 64 hexadecimal"),
-    (f"MINER_SEED={TEST_SEED}", f"MINER_SEED and MINER_SS58: the address is missing: the key is that of {HOTKEY}"),
-    (f"MINER_SEED={TEST_SEED} MINER_SS58={OTHER}", "Error: MINER_SEED and MINER_SS58: the key does not belong"),
-    (f"MINER_SEED=0x12 {NO_API} check", "→ Correct it. If you remove it, the whole subnet is watched, without the pri"),
+    (
+        f"MINER_SEED=0x12 MINER_SS58={HOTKEY}",
+        "Error: MINER_SEED and MINER_SS58: a seed has 64 hexadecimal",
+    ),
+    (
+        f"MINER_SEED={TEST_SEED}",
+        f"MINER_SEED and MINER_SS58: the address is missing: the key is that of {HOTKEY}",
+    ),
+    (
+        f"MINER_SEED={TEST_SEED} MINER_SS58={OTHER}",
+        "Error: MINER_SEED and MINER_SS58: the key does not belong",
+    ),
+    (
+        f"MINER_SEED=0x12 {NO_API} check",
+        "→ Correct it. If you remove it, the whole subnet is watched, without the pri",
+    ),
     (f"MINER_SEED=0x12 {NO_API} check --hotkey {HOTKEY}", f"If you remove it, {HOTKEY} is watched"),
-    (f"HOTKEY=/nowhere {NO_API} check", "HOTKEY: cannot read the hotkey file /nowhere: No such file"),
+    (
+        f"HOTKEY=/nowhere {NO_API} check",
+        "HOTKEY: cannot read the hotkey file /nowhere: No such file",
+    ),
     ("status", "Error: status needs a miner: add --hotkey or --hotkey-file"),
-    ("--miners watched", "Error: --miners watched needs a watched miner: add --hotkey or --hotkey-file"),
-    ("CHUTES_EXPORTER_MINERS=watched", "Error: CHUTES_EXPORTER_MINERS watched needs a watched miner"),
+    (
+        "--miners watched",
+        "Error: --miners watched needs a watched miner: add --hotkey or --hotkey-file",
+    ),
+    (
+        "CHUTES_EXPORTER_MINERS=watched",
+        "Error: CHUTES_EXPORTER_MINERS watched needs a watched miner",
+    ),
     # Empty variables.
     ("CHUTES_EXPORTER_HOTKEY=' '", "Error: CHUTES_EXPORTER_HOTKEY is empty: set it or unset it"),
     ("CHUTES_EXPORTER_HOTKEY='' serve", "Error: CHUTES_EXPORTER_HOTKEY is empty"),
@@ -178,44 +238,104 @@ REFUSED = (
     ("CHUTES_EXPORTER_WEB_CONFIG_FILE=''", "Error: CHUTES_EXPORTER_WEB_CONFIG_FILE is empty"),
     ("CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=''", "Error: CHUTES_EXPORTER_WEB_LISTEN_ADDRESS is empty"),
     # The API.
-    ("VALIDATOR_API=nonsense", "Error: Invalid value for 'VALIDATOR_API': it is not an address of an API"),
+    (
+        "VALIDATOR_API=nonsense",
+        "Error: Invalid value for 'VALIDATOR_API': it is not an address of an API",
+    ),
     *(
         (f"--api.url='{text}'", "'--api.url': it is not an address of an API: write https://HOST")
         for text in (
-            *("", "api.chutes.ai", "ftp://x", "https://", "https://x?y", "https://x#y", "http://[", "http://x:y"),
+            *(
+                "",
+                "api.chutes.ai",
+                "ftp://x",
+                "https://",
+                "https://x?y",
+                "https://x#y",
+                "http://[",
+                "http://x:y",
+            ),
             *("http://a..b", "http://exa mple", f"https://u:{TEST_SEED[2:22]}@x"),
         )
     ),
-    (f"{MINE} release-job ? --api.url HTTP://x", "Warning: --api.url: signatures go to http://x without encryption"),
-    (f"{MINE} VALIDATOR_API=HTTP://x release-job ?", "Warning: VALIDATOR_API: signatures go to http://x without"),
+    (
+        f"{MINE} release-job ? --api.url HTTP://x",
+        "Warning: --api.url: signatures go to http://x without encryption",
+    ),
+    (
+        f"{MINE} VALIDATOR_API=HTTP://x release-job ?",
+        "Warning: VALIDATOR_API: signatures go to http://x without",
+    ),
     ("HTTPS_PROXY=garbage://x", "HTTPS_PROXY"),
     (f"HTTPS_PROXY=garbage://x CHUTES_EXPORTER_HOTKEY={HOTKEY} status", "HTTPS_PROXY"),
     # Numbers.
     *(
-        (f"--{name}={value}", f"Error: Invalid value for '--{name}': '{value}' is not a number above 0")
+        (
+            f"--{name}={value}",
+            f"Error: Invalid value for '--{name}': '{value}' is not a number above 0",
+        )
         for name in ("api.timeout", "scrape.timeout-offset")
         for value in ("nan", "inf", "0", "-1", "20s")
     ),
-    ("CHUTES_EXPORTER_API_TIMEOUT=nan status", "'CHUTES_EXPORTER_API_TIMEOUT': 'nan' is not a number above 0"),
-    *(
-        (f"--gpu.cost={text}", f"'--gpu.cost': '{text}' is not a GPU model, = and a number above 0: write for example")
-        for text in ("h200=nan", "h200=inf", "h200=0", "h200=-1", "h200=much", "h200=", "h200", "=1")
+    (
+        "CHUTES_EXPORTER_API_TIMEOUT=nan status",
+        "'CHUTES_EXPORTER_API_TIMEOUT': 'nan' is not a number above 0",
     ),
-    ("CHUTES_EXPORTER_GPU_COST='h200=1 foo'", "'CHUTES_EXPORTER_GPU_COST': 'foo' is not a GPU model, = and"),
     *(
-        (f"--{name}=instances={value}", f"'--{name}': 'instances={value}' needs 1 to 604800 seconds (7 days)")
+        (
+            f"--gpu.cost={text}",
+            f"'--gpu.cost': '{text}' is not a GPU model, = and a number above 0: write for example",
+        )
+        for text in (
+            "h200=nan",
+            "h200=inf",
+            "h200=0",
+            "h200=-1",
+            "h200=much",
+            "h200=",
+            "h200",
+            "=1",
+        )
+    ),
+    (
+        "CHUTES_EXPORTER_GPU_COST='h200=1 foo'",
+        "'CHUTES_EXPORTER_GPU_COST': 'foo' is not a GPU model, = and",
+    ),
+    *(
+        (
+            f"--{name}=instances={value}",
+            f"'--{name}': 'instances={value}' needs 1 to 604800 seconds (7 days)",
+        )
         for name in ("feed.ttl", "feed.max-age")
         for value in ("99999999999999999999", "604801", "0.9", "-1", "nan", "inf", "5m", "")
     ),
-    ("--feed.ttl nothing=60", "'--feed.ttl': 'nothing=60' does not start with a feed: use one of metagraph, scores, "),
-    ("CHUTES_EXPORTER_FEED_MAX_AGE=scores", "'CHUTES_EXPORTER_FEED_MAX_AGE': 'scores' needs 1 to 604800 seconds"),
+    (
+        "--feed.ttl nothing=60",
+        "'--feed.ttl': 'nothing=60' does not start with a feed: use one of metagraph, scores, ",
+    ),
+    (
+        "CHUTES_EXPORTER_FEED_MAX_AGE=scores",
+        "'CHUTES_EXPORTER_FEED_MAX_AGE': 'scores' needs 1 to 604800 seconds",
+    ),
     ("--max-series 1e6", "'--max-series': '1e6' is not a valid integer"),
     # The web server, collectors and the log.
-    ("--web.config.file /nowhere/web.yml", "Error: --web.config.file: cannot read /nowhere/web.yml"),
-    ("CHUTES_EXPORTER_WEB_CONFIG_FILE=/nowhere", "Error: CHUTES_EXPORTER_WEB_CONFIG_FILE: cannot read /nowhere"),
-    (f"CHUTES_EXPORTER_WEB_CONFIG_FILE=/nowhere {NO_API} check", "CHUTES_EXPORTER_WEB_CONFIG_FILE: cannot read"),
+    (
+        "--web.config.file /nowhere/web.yml",
+        "Error: --web.config.file: cannot read /nowhere/web.yml",
+    ),
+    (
+        "CHUTES_EXPORTER_WEB_CONFIG_FILE=/nowhere",
+        "Error: CHUTES_EXPORTER_WEB_CONFIG_FILE: cannot read /nowhere",
+    ),
+    (
+        f"CHUTES_EXPORTER_WEB_CONFIG_FILE=/nowhere {NO_API} check",
+        "CHUTES_EXPORTER_WEB_CONFIG_FILE: cannot read",
+    ),
     *(
-        (f"--web.listen-address='{text}'", f"'--web.listen-address': {text!r} is not an address to listen on")
+        (
+            f"--web.listen-address='{text}'",
+            f"'--web.listen-address': {text!r} is not an address to listen on",
+        )
         for text in (
             "",
             "10064",
@@ -230,14 +350,29 @@ REFUSED = (
             ":100000",
         )
     ),
-    ("--web.listen-address 192.0.2.1:1", "Error: --web.listen-address: cannot listen on 192.0.2.1:1: "),
-    ("CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=192.0.2.1:1", "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS: cannot listen on 192"),
-    ("--chain.url wss://127.0.0.1:9944", "Error: Invalid value for '--chain.url': it is not an address of an API"),
+    (
+        "--web.listen-address 192.0.2.1:1",
+        "Error: --web.listen-address: cannot listen on 192.0.2.1:1: ",
+    ),
+    (
+        "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=192.0.2.1:1",
+        "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS: cannot listen on 192",
+    ),
+    (
+        "--chain.url wss://127.0.0.1:9944",
+        "Error: Invalid value for '--chain.url': it is not an address of an API",
+    ),
     ("--collector.chain", "Error: --collector.chain needs a node of the chain: add --chain.url"),
     ("--collector.nodes", "Error: --collector.nodes needs a hotkey's key: add --hotkey-file"),
-    ("CHUTES_EXPORTER_COLLECTOR_NODES=1", "Error: CHUTES_EXPORTER_COLLECTOR_NODES needs a hotkey's key"),
+    (
+        "CHUTES_EXPORTER_COLLECTOR_NODES=1",
+        "Error: CHUTES_EXPORTER_COLLECTOR_NODES needs a hotkey's key",
+    ),
     ("--collector.unique_chute_history", "needs a watched miner: add --hotkey"),
-    ("--log.level INFO --log.format JSON --miners WATCHED", "Error: --miners watched needs a watched miner"),
+    (
+        "--log.level INFO --log.format JSON --miners WATCHED",
+        "Error: --miners watched needs a watched miner",
+    ),
     # Other commands.
     ("query scores --where name", "No such option '--where'"),
     ("query scores --sort name", "No such option '--sort'"),
@@ -245,21 +380,33 @@ REFUSED = (
     ("query nodes", "the request must be signed: add --hotkey-file, or set MINER_SS58 with a key"),
     (f"advise --hotkey {HOTKEY}", "add --hotkey-file, or set MINER_SS58 with a key"),
     ("query unique_chute_history", "needs exactly one miner: use one --hotkey"),
-    (f"query unique_chute_history --hotkey {HOTKEY} --hotkey {OTHER}", "needs exactly one miner: use one --hotkey"),
+    (
+        f"query unique_chute_history --hotkey {HOTKEY} --hotkey {OTHER}",
+        "needs exactly one miner: use one --hotkey",
+    ),
     ("query scores x", "after scores, write no ID"),
     ("query unique_chute_history x", "after unique_chute_history, write no ID"),
     (f"{MINE} query chute x", "after chute, write CHUTE_ID VERSION"),
     *(
-        (f"{MINE} release-job --yes {job}", "JOB_ID is invalid: use letters, digits, dashes and underscores")
+        (
+            f"{MINE} release-job --yes {job}",
+            "JOB_ID is invalid: use letters, digits, dashes and underscores",
+        )
         for job in ("..", "''", "a/b", "'x y'", TEST_SEED)
     ),
     *(
-        (f"advise --with '{gpus}'", f"'{gpus}' is not 1 to 64, x and a GPU model: write for example 8xpro_6000")
+        (
+            f"advise --with '{gpus}'",
+            f"'{gpus}' is not 1 to 64, x and a GPU model: write for example 8xpro_6000",
+        )
         for gpus in ("pro_6000", "0xpro_6000", "65xpro_6000", "8 pro_6000", "8x")
     ),
     ("demo --simulator.fault nonsense", "'nonsense' is invalid: write for example"),
     ("demo --simulator.listen-address nonsense", "'nonsense' is not an address to listen on"),
-    (f"serve {TEST_SEED}", "Got unexpected extra argument (0x[hex]) (see chutes-exporter serve --help)"),
+    (
+        f"serve {TEST_SEED}",
+        "Got unexpected extra argument (0x[hex]) (see chutes-exporter serve --help)",
+    ),
     (f"--{TEST_SEED}", "No such option '--0x[hex]'"),
     ("help nonsense", "No such command 'nonsense'. (see chutes-exporter --help)"),
     ("status --jsn", "Did you mean '--json'?"),
@@ -288,8 +435,15 @@ def test_the_start_is_logged_with_the_miners_and_the_collectors_that_are_off() -
     flags = ("--no-collector.scores", "--log.format", "json", "--api.url", "http://127.0.0.1:9")
     with running("serve", *LISTEN, *flags) as service:
         line = json.loads(service.lines[0])
-    assert (line["msg"], line["watched"], line["off_by_flag"]) == ("listening", "whole subnet", "scores")
-    assert line["off_without_hotkey"] == "instance_gpus ended_instances unique_chute_history stats_per_chute"
+    assert (line["msg"], line["watched"], line["off_by_flag"]) == (
+        "listening",
+        "whole subnet",
+        "scores",
+    )
+    assert (
+        line["off_without_hotkey"]
+        == "instance_gpus ended_instances unique_chute_history stats_per_chute"
+    )
     assert "servers" in line["off_without_key"].split()
     assert "metagraph" in line["collectors"].split()
 
@@ -297,8 +451,13 @@ def test_the_start_is_logged_with_the_miners_and_the_collectors_that_are_off() -
 def on_a_terminal(*arguments: str, **variables: str) -> str:
     """Return what the command prints on a terminal."""
     terminal, screen = os.openpty()
-    complete = environment(TERM="xterm", CHUTES_EXPORTER_HOTKEY=HOTKEY, VALIDATOR_API="http://127.0.0.1:9") | variables
-    process = subprocess.Popen([COMMAND, *arguments], stdout=screen, stderr=subprocess.DEVNULL, env=complete)
+    complete = (
+        environment(TERM="xterm", CHUTES_EXPORTER_HOTKEY=HOTKEY, VALIDATOR_API="http://127.0.0.1:9")
+        | variables
+    )
+    process = subprocess.Popen(
+        [COMMAND, *arguments], stdout=screen, stderr=subprocess.DEVNULL, env=complete
+    )
     os.close(screen)
     shown = b""
     # Reading fails when the other end is closed.

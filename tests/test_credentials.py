@@ -52,7 +52,9 @@ OLD = {"ss58Address": HOTKEY, "secretSeed": TEST_SEED}
     ],
     ids=range(8),
 )
-def test_a_key_file_of_every_wallet_signs(file: dict[str, Any], address: str, tmp_path: Path) -> None:
+def test_a_key_file_of_every_wallet_signs(
+    file: dict[str, Any], address: str, tmp_path: Path
+) -> None:
     path = tmp_path / "hot"
     path.write_text(json.dumps(file))
     path.chmod(0o600)
@@ -85,20 +87,41 @@ def assert_signs(found: Credentials, address: str) -> None:
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        (written(CRYPTO_ED25519), "has a key of the type ed25519: Chutes accepts only those of the type sr25519"),
+        (
+            written(CRYPTO_ED25519),
+            "has a key of the type ed25519: Chutes accepts only those of the type sr25519",
+        ),
         (b"$NACL\x0e6", "is encrypted"),
         (b"$ANSIBLE_VAULT;1.1;AES256", "is encrypted"),
         (b"gAAAAABh", "is encrypted"),
         *(
-            (file, "has no key that belongs to its ss58Address: use the file of a hotkey as the wallet wrote it")
+            (
+                file,
+                (
+                    "has no key that belongs to its ss58Address: use the file of a hotkey as the "
+                    "wallet wrote it"
+                ),
+            )
             for file in (
                 *(PUBLIC, {"ss58Address": HOTKEY}, {}, {TEST_SEED: 1}),
-                *(SUMMER | {"ss58Address": OTHER}, OLD | {"ss58Address": TEST_SEED}, OLD | {"secretPhrase": PHRASE}),
+                *(
+                    SUMMER | {"ss58Address": OTHER},
+                    OLD | {"ss58Address": TEST_SEED},
+                    OLD | {"secretPhrase": PHRASE},
+                ),
                 *({"secretSeed": TEST_SEED}, TEST_SEED, PHRASE),
-                *(SUMMER | {"privateKey": PRIVATE_KEY[:66]}, SUMMER | {"privateKey": "0x" + "f" * 128}),
+                *(
+                    SUMMER | {"privateKey": PRIVATE_KEY[:66]},
+                    SUMMER | {"privateKey": "0x" + "f" * 128},
+                ),
                 *(OLD | {"secretSeed": TEST_SEED[:34]}, OLD | {"secretSeed": 5}),
                 {"ss58Address": PHRASE_ADDRESS, "secretPhrase": PHRASE[7:]},
-                *(f"not JSON, but {TEST_SEED}", b"\xff" + TEST_SEED.encode(), b'{"a":' * 100_000, b""),
+                *(
+                    f"not JSON, but {TEST_SEED}",
+                    b"\xff" + TEST_SEED.encode(),
+                    b'{"a":' * 100_000,
+                    b"",
+                ),
             )
         ),
     ],

@@ -1,7 +1,9 @@
-"""A real exporter and its commands against the true values of a recorded world, which no code of ours made.
+"""A real exporter and its commands against the true values of a recorded world, which no code of
+ours made.
 
-``expected.json`` lies beside recorded answers and says what was true of the world that they tell of, as its database
-has it. The service computes sums over time some seconds before it answers, so those differ by as much.
+``expected.json`` lies beside recorded answers and says what was true of the world that they tell
+of, as its database has it. The service computes sums over time some seconds before it answers, so
+those differ by as much.
 """
 
 from __future__ import annotations
@@ -21,7 +23,12 @@ from tests.support import Page, recording, replay, scrape, series, served
 from tests.test_launch import in_vain
 
 WINDOWS = {"past_hour": "1h", "past_day": "1d", "all": "7d"}
-PARTS = {"instances": "instances", "bounties": "bounties", "compute_seconds": "seconds", "compute_units": "units"}
+PARTS = {
+    "instances": "instances",
+    "bounties": "bounties",
+    "compute_seconds": "seconds",
+    "compute_units": "units",
+}
 SOON = 5e-3
 """How much a sum over time may have moved on."""
 
@@ -79,7 +86,9 @@ async def world(request: pytest.FixtureRequest) -> World:
             wide = await scrape(miner.settings(url, miners="all"))
         meta, true = (json.loads(recording(directory, name)) for name in ("meta", "expected"))
         assert true["test_miner"] == miner.hotkey
-        _worlds[directory] = World(miner.hotkey, true, raw_json(bodies), page, wide, meta["recorded_at"])
+        _worlds[directory] = World(
+            miner.hotkey, true, raw_json(bodies), page, wide, meta["recorded_at"]
+        )
     return _worlds[directory]
 
 
@@ -122,7 +131,9 @@ NOT_SHOWN = {
     "earning_rate_of_disabled": "a part of heading_share",
     "disabled_multiplier_per_miner": "a part of heading_share",
     "heading_share_without_disabled": "a part of heading_share",
-    "heading_share_visible": "a heading without instances that were activated after the report, which are seen now",
+    "heading_share_visible": (
+        "a heading without instances that were activated after the report, which are seen now"
+    ),
     "thrash_cooldowns": "the rule was removed: always empty",
     "launch_summary": "a summary of launch",
     "ended_between_hour_and_report": "no report has them: the next one will",
@@ -136,7 +147,10 @@ NOT_SHOWN = {
 
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
 def test_each_true_number_is_read_by_a_test_or_has_a_reason(directory: Path) -> None:
-    tests = "".join(Path(__file__).with_name(f"test_{name}.py").read_text() for name in ("facts", "launch", "ended"))
+    tests = "".join(
+        Path(__file__).with_name(f"test_{name}.py").read_text()
+        for name in ("facts", "launch", "ended")
+    )
     for key in json.loads(recording(directory, "expected")):
         assert f'"{key}"' in tests, key
 
@@ -144,32 +158,42 @@ def test_each_true_number_is_read_by_a_test_or_has_a_reason(directory: Path) -> 
 @pytest.mark.parametrize("key", VALUES)
 async def test_each_sample_has_the_true_value(world: World, key: str) -> None:
     metric, label = VALUES[key]
-    assert world.by(label, metric) == pytest.approx(world.true[key], rel=SOON if key.startswith("score") else 1e-12)
+    assert world.by(label, metric) == pytest.approx(
+        world.true[key], rel=SOON if key.startswith("score") else 1e-12
+    )
 
 
 @pytest.mark.parametrize("key", MARKED)
 async def test_exactly_the_true_things_are_marked(world: World, key: str) -> None:
     metric, label = MARKED[key]
-    assert {thing for thing, value in world.by(label, metric).items() if value} == set(world.true[key])
+    assert {thing for thing, value in world.by(label, metric).items() if value} == set(
+        world.true[key]
+    )
 
 
 @pytest.mark.parametrize("key", NUMBERS)
 async def test_each_number_is_the_true_one(world: World, key: str) -> None:
     true = world.true[key]
-    ((_, found),) = ((labels, value) for (name, labels), value in world.page.items() if name == NUMBERS[key])
+    ((_, found),) = (
+        (labels, value) for (name, labels), value in world.page.items() if name == NUMBERS[key]
+    )
     assert found == (true if isinstance(true, int) else len(true))
 
 
 async def test_the_rate_of_the_platform_is_that_of_all_miners(world: World) -> None:
     rates = world.true["earning_rate_per_miner"].values()
-    assert world.page[series("chutes_platform_active_compute_multiplier")] == pytest.approx(sum(rates))
+    assert world.page[series("chutes_platform_active_compute_multiplier")] == pytest.approx(
+        sum(rates)
+    )
 
 
 async def test_scores_have_the_services_parts(world: World) -> None:
     for metric, part in {**PARTS, "instance_seconds": "seconds"}.items():
         if metric != "compute_seconds":
             true = {hotkey: values[part] for hotkey, values in world.true["score_raw"].items()}
-            assert world.by("hotkey", f"chutes_miner_score_{metric}") == pytest.approx(true, rel=SOON)
+            assert world.by("hotkey", f"chutes_miner_score_{metric}") == pytest.approx(
+                true, rel=SOON
+            )
 
 
 @pytest.mark.parametrize("field", WINDOWS)
@@ -192,7 +216,8 @@ async def test_stats_of_each_chute_are_the_miners(world: World, field: str) -> N
     for metric, part in PARTS.items():
         name = f"chutes_miner_chute_window_{metric}"
         expected = pytest.approx({chute: values[part] for chute, values in true.items()}, rel=SOON)
-        # An exporter of everybody's data asks for all miners, one that watches a single miner for that one.
+        # An exporter of everybody's data asks for all miners, one that watches a single miner for
+        # that one.
         assert world.by("chute_id", name, hotkey=world.hotkey, window=window) == expected
         narrow = {
             dict(key[1])["chute_id"]: value
@@ -206,7 +231,10 @@ async def test_stats_of_each_chute_are_the_miners(world: World, field: str) -> N
 
 async def test_jobs_that_are_over_or_claimed_do_not_wait(world: World) -> None:
     true = world.true["jobs"]
-    assert true["waiting"] == world.page[series("chutes_jobs_waiting")] + world.page[series("chutes_jobs_abandoned")]
+    assert (
+        true["waiting"]
+        == world.page[series("chutes_jobs_waiting")] + world.page[series("chutes_jobs_abandoned")]
+    )
     assert world.mine("chutes_jobs_stuck") == len(true["stuck_with_test_miner"])
 
 
@@ -222,7 +250,9 @@ async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
     true = world.true["gpus_by_model_and_state"]
     # The newer world has a table for each model.
     nested = {key: value for key, value in true.items() if isinstance(value, dict)}
-    flat = {f"{gpu} {state}": count for gpu, states in nested.items() for state, count in states.items()}
+    flat = {
+        f"{gpu} {state}": count for gpu, states in nested.items() for state, count in states.items()
+    }
     assert +by_model == (flat or true)
     states = world.true["gpu_state"]
     assert {has["gpu_id"]: has["state"] for has in world.labels("chutes_gpu_state_info")} == states
@@ -239,7 +269,9 @@ async def test_disabled_instances_are_not_starting(world: World) -> None:
     assert states == {"active": true["active"], "disabled": true["disabled"], "starting": starting}
     for instance, state in world.true["instance_state"].items():
         # A column that was never set counts as no.
-        assert world.mine("chutes_instance_active", instance_id=instance) in ([1] if state == "active" else [0, None])
+        assert world.mine("chutes_instance_active", instance_id=instance) in (
+            [1] if state == "active" else [0, None]
+        )
         activated = world.mine("chutes_instance_activated_timestamp_seconds", instance_id=instance)
         assert (activated is not None) == (state in ("active", "disabled"))
         assert world.mine("chutes_instance_verified", instance_id=instance) in (
@@ -249,28 +281,39 @@ async def test_disabled_instances_are_not_starting(world: World) -> None:
 
 async def test_instances_say_who_is_billed_and_their_version(world: World) -> None:
     infos = world.labels("chutes_instance_info")
-    assert {one["instance_id"] for one in infos if "billed_to" in one} == set(world.true["instances_private"])
+    assert {one["instance_id"] for one in infos if "billed_to" in one} == set(
+        world.true["instances_private"]
+    )
     versions = {one["chute_id"]: one["version"] for one in world.raw["chutes"]}
     old = {one["instance_id"] for one in infos if one["version"] != versions[one["chute_id"]]}
     assert old == set(world.true["instances_of_old_version"])
 
 
-async def test_the_heading_share_includes_the_disabled_instances_of_every_miner(world: World) -> None:
+async def test_the_heading_share_includes_the_disabled_instances_of_every_miner(
+    world: World,
+) -> None:
     found = world.by("hotkey", "chutes_miner_score_heading_ratio")
     true = {hotkey: share for hotkey, share in world.true["heading_share"].items() if share}
-    # The newer world has a disabled instance without a GPU, which no answer shows that the exporter asks for.
+    # The newer world has a disabled instance without a GPU, which no answer shows that the exporter
+    # asks for.
     seen = world.true.get("disabled_seen_in_nodes_detailed", world.true["disabled_elsewhere"])
-    (invisible,) = [hotkey for hotkey, ids in world.true["disabled_elsewhere"].items() if ids != seen[hotkey]] or [""]
+    (invisible,) = [
+        hotkey for hotkey, ids in world.true["disabled_elsewhere"].items() if ids != seen[hotkey]
+    ] or [""]
     left = 1 - true.pop(invisible, 0)
     expected = {hotkey: share / left for hotkey, share in true.items()}
-    assert {hotkey: share for hotkey, share in found.items() if share} == pytest.approx(expected, rel=2e-3)
+    assert {hotkey: share for hotkey, share in found.items() if share} == pytest.approx(
+        expected, rel=2e-3
+    )
     assert left > 0.995
 
 
 async def test_the_field_bounty_is_an_age(world: World) -> None:
     ages = world.by("chute_id", "chutes_chute_bounty_age_seconds")
     # A bounty may belong to a chute that is gone.
-    assert ages.keys() == world.true["bounties"].keys() & {chute["chute_id"] for chute in world.raw["chutes"]}
+    assert ages.keys() == world.true["bounties"].keys() & {
+        chute["chute_id"] for chute in world.raw["chutes"]
+    }
     for chute in ages:
         age = world.recorded_at - world.true["bounties"][chute]["created_at"]
         # The number that is sent stops growing at 86400.
@@ -281,16 +324,22 @@ async def test_active_instances_of_an_old_version_are_outdated(world: World) -> 
     outdated = world.by("instance_id", "chutes_instance_outdated", hotkey=world.hotkey)
     assert outdated.keys() == world.true["instance_state"].keys()
     assert {one for one, value in outdated.items() if value} == {
-        one for one in world.true["instances_of_old_version"] if world.true["instance_state"][one] == "active"
+        one
+        for one in world.true["instances_of_old_version"]
+        if world.true["instance_state"][one] == "active"
     }
 
 
-async def test_the_newest_maintenance_window_tells_which_servers_are_older_than_its_target(world: World) -> None:
+async def test_the_newest_maintenance_window_tells_which_servers_are_older_than_its_target(
+    world: World,
+) -> None:
     true = world.true["in_maintenance_window"]
     assert world.mine("chutes_maintenance_window_info", target_version=true["target"]) == 1
     assert world.mine("chutes_maintenance_window_open") == true.get("window_open", True)
     needed = world.by("server_id", "chutes_server_upgrade_needed", hotkey=world.hotkey)
-    assert {server for server, value in needed.items() if value} == set(true["servers_needing_upgrade"])
+    assert {server for server, value in needed.items() if value} == set(
+        true["servers_needing_upgrade"]
+    )
     status = {
         (dict(labels)["server_id"], dict(labels)["status"]): value
         for (name, labels), value in world.page.items()
@@ -299,10 +348,15 @@ async def test_the_newest_maintenance_window_tells_which_servers_are_older_than_
     held = {server for (server, word), value in status.items() if value and word != "none"}
     assert held == set(world.true["servers_in_maintenance"])
     tee = {row["server_id"] for row in world.raw["servers"]["servers"] if row["is_tee"]}
-    assert set(status) == {(server, word) for server in tee for word in ("none", "pending", "maintenance")}
+    assert set(status) == {
+        (server, word) for server in tee for word in ("none", "pending", "maintenance")
+    }
     assert sum(status.values()) == len(tee) == len(needed)
-    # A server in a slot of the newest window needs nothing more. The older world does not leave it out.
-    finished = set(true["servers_needing_upgrade"]) - set(true["servers_needing_upgrade_now"]) or held
+    # A server in a slot of the newest window needs nothing more. The older world does not leave it
+    # out.
+    finished = (
+        set(true["servers_needing_upgrade"]) - set(true["servers_needing_upgrade_now"]) or held
+    )
     assert world.mine("chutes_maintenance_slots_in_use") == len(finished)
     assert finished <= held
     assert world.mine("chutes_maintenance_older_slots_in_use") == len(held - finished)
@@ -311,7 +365,9 @@ async def test_the_newest_maintenance_window_tells_which_servers_are_older_than_
 async def test_versions_of_tee_servers_are_compared_with_what_boots(world: World) -> None:
     accepted = world.by("server_id", "chutes_server_version_accepted", hotkey=world.hotkey)
     listed = world.by("server_id", "chutes_server_version_listed", hotkey=world.hotkey)
-    versions = {row["server_id"]: row["version"] for row in world.raw["servers"]["servers"] if row["is_tee"]}
+    versions = {
+        row["server_id"]: row["version"] for row in world.raw["servers"]["servers"] if row["is_tee"]
+    }
     assert listed.keys() == {server for server, version in versions.items() if version}
     true = world.true["servers_that_cannot_boot"]
     # Both worlds have servers without a version, or of a release candidate: these are not known.
@@ -340,14 +396,18 @@ async def test_images_chutes_and_gpus_are_counted(world: World) -> None:
     true = world.true
     images = world.by("status", "chutes_images")
     words = {"built": "built and pushed", "pending": "pending build"}
-    assert {words.get(status, status): count for status, count in images.items() if count} == true["images_by_status"]
+    assert {words.get(status, status): count for status, count in images.items() if count} == true[
+        "images_by_status"
+    ]
     disabled = [labels["disabled"] for labels in world.labels("chutes_chute_info")]
     assert (len(disabled), disabled.count("true")) == (true["chutes"], true["chutes_disabled"])
     for gpu, states in true["supply"]["platform"].items():
         assert world.by("state", "chutes_platform_gpus", gpu=gpu) == states
 
 
-async def run_json(command: str, role: str = "test_miner", directory: Path = WORLD_F) -> dict[str, Any]:
+async def run_json(
+    command: str, role: str = "test_miner", directory: Path = WORLD_F
+) -> dict[str, Any]:
     """Run a command on a world as of now; returns its JSON."""
     meta = json.loads(recording(directory, "meta"))
     variables = {"MINER_SS58": meta[role], "MINER_SEED": meta["invented_seeds"][meta[role]]}
@@ -392,27 +452,40 @@ async def test_status_says_which_idle_gpus_can_be_used_now() -> None:
     for server in true["launch_servers"]:
         (waiting if server["in_maintenance"] else now).update(server["free_gpus"])
     assert (findings["idle_gpus"]["count"], now.total()) == (17, 17)
-    assert findings["idle_gpus"]["things"] == [f"{count} {gpu}" for gpu, count in sorted(now.items())]
+    assert findings["idle_gpus"]["things"] == [
+        f"{count} {gpu}" for gpu, count in sorted(now.items())
+    ]
     assert findings["idle_gpus_in_maintenance"]["count"] == waiting.total() == 8
     assert findings["idle_gpus_in_maintenance"]["things"] == [
         f"{count} {gpu}" for gpu, count in sorted(waiting.items())
     ]
-    things = {kind: {thing.partition(" (")[0] for thing in one["things"]} for kind, one in findings.items()}
+    things = {
+        kind: {thing.partition(" (")[0] for thing in one["things"]}
+        for kind, one in findings.items()
+    }
     servers = {row["server_id"]: row["name"] for row in true["launch_servers"]}
     in_slot = {servers[server] for server in true["servers_in_maintenance"]}
     assert things["maintenance"] == in_slot
     # The recorded report is long overdue.
     assert {gap["feed"] for gap in found["not_known"]} <= {"audit_report"}
-    needed = {servers[server] for server in true["in_maintenance_window"]["servers_needing_upgrade"]}
+    needed = {
+        servers[server] for server in true["in_maintenance_window"]["servers_needing_upgrade"]
+    }
     assert things["upgrades"] == needed - in_slot
     candidate = {row["name"] for row in true["servers_that_cannot_boot"] if "rc" in row["version"]}
     refused = {row["name"] for row in true["servers_that_cannot_boot"]} - candidate
     assert things["versions_refused"] == refused
-    strict = {row["name"] for row in true["servers_that_cannot_boot_with_the_default_least_version"]}
+    strict = {
+        row["name"] for row in true["servers_that_cannot_boot_with_the_default_least_version"]
+    }
     assert things["uncertain_versions"] == candidate | (strict - refused)
 
 
 async def test_status_tells_a_blacklisted_miner_what_comes_first() -> None:
-    findings = {one["kind"]: one for one in (await run_json("status", "blacklisted_miner"))["findings"]}
-    assert findings["blacklisted"]["advice"] == "First ask the operators of Chutes to end it. Reason"
+    findings = {
+        one["kind"]: one for one in (await run_json("status", "blacklisted_miner"))["findings"]
+    }
+    assert (
+        findings["blacklisted"]["advice"] == "First ask the operators of Chutes to end it. Reason"
+    )
     assert "idle_gpus" not in findings

@@ -1,4 +1,6 @@
-"""What the API changes: every field of a recorded answer is known, and a field that comes or goes is found."""
+"""What the API changes: every field of a recorded answer is known, and a field that comes or goes
+is found.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,10 @@ def answers_of(directory: Path, role: str) -> Iterator[tuple[str, Endpoint[Any],
 @pytest.mark.parametrize("role", ["test_miner", "second_miner", "newcomer"])
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
 def test_every_field_of_a_recorded_world_is_known(directory: Path, role: str) -> None:
-    found = {name: checked(endpoint, answer).found for name, endpoint, answer in answers_of(directory, role)}
+    found = {
+        name: checked(endpoint, answer).found
+        for name, endpoint, answer in answers_of(directory, role)
+    }
     assert len(found) > 20
     assert {name: changes for name, changes in found.items() if changes} == {}
 
@@ -103,15 +108,25 @@ def test_a_field_that_one_record_has_is_not_missing_and_neither_is_one_of_an_emp
     ("record", "field", "good", "bad"),
     [
         (r.Image, "status", ["built and pushed", "error: exit 1", ""], "vanished"),
-        (r.Chute, "compute_multiplier_factors", [{"base": 1, "tee": 2}, {}], {"base": 1, "vanished": 2}),
+        (
+            r.Chute,
+            "compute_multiplier_factors",
+            [{"base": 1, "tee": 2}, {}],
+            {"base": 1, "vanished": 2},
+        ),
         (r.MaintenanceServer, "maintenance_status", ["none", "pending", "maintenance"], "vanished"),
         (
             *(r.AuditInstance, "deletion_reason"),
-            *(["miner initialized", "watchtower - x\ny", "Instance x has an old version"], "vanished"),
+            *(
+                ["miner initialized", "watchtower - x\ny", "Instance x has an old version"],
+                "vanished",
+            ),
         ),
     ],
 )
-def test_a_value_outside_its_closed_set_is_found(record: type[r.Record], field: str, good: list[Any], bad: Any) -> None:
+def test_a_value_outside_its_closed_set_is_found(
+    record: type[r.Record], field: str, good: list[Any], bad: Any
+) -> None:
     check = FieldCheck(NOON)
     for value, found in (*((value, set()) for value in (*good, None)), (bad, {"vanished"})):
         check.add(record, json.dumps({field: value}).encode())
@@ -122,7 +137,9 @@ async def test_one_answer_an_hour_is_checked_and_each_change_is_logged_once(
     simulator: Simulator, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "exporter")
-    good = dict.fromkeys(("chute_id", "created_at", "seconds_elapsed", "time_remaining"), 1) | {"chute_id": "a"}
+    good = dict.fromkeys(("chute_id", "created_at", "seconds_elapsed", "time_remaining"), 1) | {
+        "chute_id": "a"
+    }
 
     async def changes(wait: float, *bounties: dict[str, Any]) -> list[str]:
         clock.now += wait
@@ -145,7 +162,9 @@ async def test_one_answer_an_hour_is_checked_and_each_change_is_logged_once(
     assert [line["found"] for line in logs if line["event"] == "the API changed"] == new + gone
 
 
-@pytest.mark.parametrize("body", [b"", b"\xff", b"nonsense", b"3", b'[{"servers":[3]}', b'{"a":' * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff", b"nonsense", b"3", b'[{"servers":[3]}', b'{"a":' * 100_000]
+)
 def test_a_body_that_cannot_be_read_changes_nothing(body: bytes) -> None:
     for endpoint in ENDPOINTS:
         if endpoint.shape is not None:
@@ -179,7 +198,11 @@ async def test_changes_are_counted_on_the_page(simulator: Simulator) -> None:
         del image["tag"]
     simulator.faults["images"] = Fault(body=stream(images))
     page = await scrape(watching(simulator.url))
-    for name, labels in (("unknown_fields", {}), ("missing_fields", {}), ("unknown_values", {"field": "status"})):
+    for name, labels in (
+        ("unknown_fields", {}),
+        ("missing_fields", {}),
+        ("unknown_values", {"field": "status"}),
+    ):
         assert page[series(f"chutes_api_{name}", endpoint="images", **labels)] == 1
 
 

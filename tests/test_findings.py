@@ -1,4 +1,6 @@
-"""What needs action, from samples. tests/commands/test_status.py compares it with a simulated world."""
+"""What needs action, from samples. tests/commands/test_status.py compares it with a simulated
+world.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ def samples(*entries: Sample, hotkey: str = "me") -> dict[str, list[tuple[dict[s
     """Return samples about a miner, with two instances on two servers and nothing to do."""
     made: dict[str, list[tuple[dict[str, str], float]]] = {}
     common: tuple[Sample, ...] = (
-        ("chutes_server_info", 1.0, {"server_id": "s1", "name": "tee 1", "tee": "true", "version": "1.6.2"}),
+        (
+            "chutes_server_info",
+            1.0,
+            {"server_id": "s1", "name": "tee 1", "tee": "true", "version": "1.6.2"},
+        ),
         ("chutes_server_info", 1.0, {"server_id": "s2", "name": "", "tee": "true"}),
         ("chutes_instance_info", 1.0, {"instance_id": "i1", "chute_id": "c1", "billed_to": ""}),
         ("chutes_instance_info", 1.0, {"instance_id": "i2", "chute_id": "c2", "billed_to": "user"}),
@@ -59,7 +65,9 @@ def slot(status: str) -> dict[str, str]:
 def gpus(model: str, server: str, count: int) -> list[Sample]:
     """Return idle GPUs on a server."""
     ids = [{"gpu_id": f"{server}-{number}"} for number in range(count)]
-    info: list[Sample] = [("chutes_gpu_info", 1.0, one | {"gpu": model, "server_id": server}) for one in ids]
+    info: list[Sample] = [
+        ("chutes_gpu_info", 1.0, one | {"gpu": model, "server_id": server}) for one in ids
+    ]
     return [*info, *(("chutes_gpu_state_info", 1.0, one | {"state": "idle"}) for one in ids)]
 
 
@@ -70,25 +78,70 @@ def fleet(gpu: str, state: str, count: float) -> Sample:
 PURGE, SECURED = (f"chutes_instance_{name}_timestamp_seconds" for name in ("purge", "secured"))
 NEEDED, OPEN = "chutes_server_upgrade_needed", "chutes_maintenance_window_open"
 BEGIN, END = (f"chutes_maintenance_window_{name}_timestamp_seconds" for name in ("start", "end"))
-ACTIVE, EVERY, ACCEPTED = "chutes_instance_active", "chutes_chute_active_instances", "chutes_server_version_accepted"
+ACTIVE, EVERY, ACCEPTED = (
+    "chutes_instance_active",
+    "chutes_chute_active_instances",
+    "chutes_server_version_accepted",
+)
 PENDING = "chutes_server_maintenance_pending"
 I1, I2, I3 = ({"instance_id": f"i{number}"} for number in (1, 2, 3))
 NONE, LISTED = "chutes_server_maintenance_status", "chutes_server_version_listed"
 ACTIVATED = "chutes_instance_activated_timestamp_seconds"
-S1, S2, S3 = {"server_id": "s1"}, {"server_id": "s2"}, {"server_id": "s3", "name": "old", "tee": "false"}
+S1, S2, S3 = (
+    {"server_id": "s1"},
+    {"server_id": "s2"},
+    {"server_id": "s3", "name": "old", "tee": "false"},
+)
 IDLE = [fleet("4090", "idle", 1), fleet("a10", "idle", 0), fleet("h200", "idle", 8)]
 
-# A kind, samples that cause only it, the names of its things, the GPUs that earn nothing, and words of its sentence.
+# A kind, samples that cause only it, the names of its things, the GPUs that earn nothing, and words
+# of its sentence.
 CASES: list[tuple[str, list[Sample], str, str, str]] = [
     ("not_registered", [("chutes_miner_registered", 0, {})], "", "8 h200", ""),
     ("blacklisted", [("chutes_miner_blacklisted", 1, {})], "", "8 h200", ""),
     ("stuck_jobs", [("chutes_jobs_stuck", 2, {})], "", "", "2 jobs are"),
-    ("purges", [(PURGE, NOW + 2340, I1)], "llama", "2 h200", "1 instance in 39 minutes (19:56 UTC)."),
-    ("purges", [(PURGE, NOW, I3), (PURGE, NOW - 5, I1)], "llama, i3", "", "2 instances in 1 minute (19:16"),
-    ("maintenance", [(NONE, 1, S2 | slot("maintenance")), (NONE, 0, S2 | slot("pending"))], "s2", "", "1 server is"),
-    ("versions_refused", [(ACCEPTED, 0, S1), (ACCEPTED, 0, S2)], "tee 1 (1.6.2), s2", "", "2 servers their"),
-    ("upgrades", [(OPEN, 1, {}), (NEEDED, 1, S1)], "tee 1 (1.6.2)", "", "1 in 3 days (2026-11-30 19:17 UTC)."),
-    ("next_upgrades", [(BEGIN, NOW + 7200, {}), (NEEDED, 1, S2)], "s2", "", "1 in 2 hours (21:17 UTC)."),
+    (
+        "purges",
+        [(PURGE, NOW + 2340, I1)],
+        "llama",
+        "2 h200",
+        "1 instance in 39 minutes (19:56 UTC).",
+    ),
+    (
+        "purges",
+        [(PURGE, NOW, I3), (PURGE, NOW - 5, I1)],
+        "llama, i3",
+        "",
+        "2 instances in 1 minute (19:16",
+    ),
+    (
+        "maintenance",
+        [(NONE, 1, S2 | slot("maintenance")), (NONE, 0, S2 | slot("pending"))],
+        "s2",
+        "",
+        "1 server is",
+    ),
+    (
+        "versions_refused",
+        [(ACCEPTED, 0, S1), (ACCEPTED, 0, S2)],
+        "tee 1 (1.6.2), s2",
+        "",
+        "2 servers their",
+    ),
+    (
+        "upgrades",
+        [(OPEN, 1, {}), (NEEDED, 1, S1)],
+        "tee 1 (1.6.2)",
+        "",
+        "1 in 3 days (2026-11-30 19:17 UTC).",
+    ),
+    (
+        "next_upgrades",
+        [(BEGIN, NOW + 7200, {}), (NEEDED, 1, S2)],
+        "s2",
+        "",
+        "1 in 2 hours (21:17 UTC).",
+    ),
     ("older_servers", [(NEEDED, 1, S1)], "tee 1 (1.6.2)", "", "1 server"),
     ("servers_without_tee", [("chutes_server_info", 1, S3)], "old", "1 pro_6000", "1 server has"),
     ("unverified_gpus", [fleet("4090", "unverified", 1)], "1 4090", "1 4090", "1 GPU is"),
@@ -101,8 +154,20 @@ CASES: list[tuple[str, list[Sample], str, str, str]] = [
         "",
         "2 idle GPUs wait",
     ),
-    ("maintenance_pending", [(NONE, 1, S1 | slot("pending"))], "tee 1 (1.6.2)", "", "1 server waits reboot it:"),
-    ("uncertain_versions", [(LISTED, 1, S1), (LISTED, 1, S2), (ACCEPTED, 1, S2)], "tee 1 (1.6.2)", "", "1 server"),
+    (
+        "maintenance_pending",
+        [(NONE, 1, S1 | slot("pending"))],
+        "tee 1 (1.6.2)",
+        "",
+        "1 server waits reboot it:",
+    ),
+    (
+        "uncertain_versions",
+        [(LISTED, 1, S1), (LISTED, 1, S2), (ACCEPTED, 1, S2)],
+        "tee 1 (1.6.2)",
+        "",
+        "1 server",
+    ),
     (
         "disabled_instances",
         [(PURGE, NOW + 3600, I2), (ACTIVATED, NOW - 9, I2)],
@@ -110,9 +175,21 @@ CASES: list[tuple[str, list[Sample], str, str, str]] = [
         "",
         "1 it in hour (20:17",
     ),
-    ("blacklisted", [("chutes_miner_blacklisted", 1, {}), *IDLE], "", "16 h200, 1 4090", "launches refused,"),
+    (
+        "blacklisted",
+        [("chutes_miner_blacklisted", 1, {}), *IDLE],
+        "",
+        "16 h200, 1 4090",
+        "launches refused,",
+    ),
     ("unsecured_instances", [(SECURED, NOW + 1800, I1)], "llama", "", "this 19:47 UTC: its"),
-    ("unsecured_instances", [(SECURED, NOW + 1, I1), (SECURED, NOW + 9, I2)], "i2 (private), llama", "", "2 their"),
+    (
+        "unsecured_instances",
+        [(SECURED, NOW + 1, I1), (SECURED, NOW + 9, I2)],
+        "i2 (private), llama",
+        "",
+        "2 their",
+    ),
     ("last_active_instances", [(ACTIVE, 1, I2)], "i2 (private)", "", "1 is"),
     ("instances_without_gpus", [(ACTIVE, 1, I3)], "i3", "", "1 instance"),
 ]
@@ -128,8 +205,15 @@ def test_a_finding_follows_from_the_samples_of_its_miner(
     assert ", ".join(one.things) == things
     assert ", ".join(f"{count} {gpu}" for gpu, count in one.gpus.items()) == gpus
     assert {*words.split()} <= {*one.problem.split()}
-    assert not re.search("[{|}]|COUNT|WHEN|CLOCK|SERVER", f"{one.problem} {one.advice} {one.command}")
-    assert one.needs_action == (KINDS[kind].severity != "note") == bool(one.advice) == bool(one.command)
+    assert not re.search(
+        "[{|}]|COUNT|WHEN|CLOCK|SERVER", f"{one.problem} {one.advice} {one.command}"
+    )
+    assert (
+        one.needs_action
+        == (KINDS[kind].severity != "note")
+        == bool(one.advice)
+        == bool(one.command)
+    )
     assert (one.when is not None) == (" UTC" in one.problem)
     assert find(samples(*entries, hotkey="other"), "me", NOW, PRICES) == []
 

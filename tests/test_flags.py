@@ -1,4 +1,6 @@
-"""docs/configuration.md lists every flag of ``serve`` with its default, and docs/commands.md lists every command."""
+"""docs/configuration.md lists every flag of ``serve`` with its default, and docs/commands.md lists
+every command.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,11 @@ import pytest
 from chutes_exporter.cli import cli
 from tests.support import ROOT
 
-ROWS = re.findall(r"^\| `(--[\w.-]+)[^|]*\| ([^|]+) \|", (ROOT / "docs" / "configuration.md").read_text(), re.MULTILINE)
+ROWS = re.findall(
+    r"^\| `(--[\w.-]+)[^|]*\| ([^|]+) \|",
+    (ROOT / "docs" / "configuration.md").read_text(),
+    re.MULTILINE,
+)
 DOCUMENTED = dict(ROWS)
 FLAGS = {
     parameter.opts[0]: parameter
@@ -41,4 +47,6 @@ def test_the_default_of_a_flag_is_listed(flag: str) -> None:
 def test_every_command_is_listed_once() -> None:
     text = (ROOT / "docs" / "commands.md").read_text()
     assert "serves metrics, like `chutes-exporter serve` |" in text
-    assert sorted(["serve", *re.findall(r"^\| `chutes-exporter ([\w-]+)", text, re.MULTILINE)]) == sorted(cli.commands)
+    assert sorted(
+        ["serve", *re.findall(r"^\| `chutes-exporter ([\w-]+)", text, re.MULTILINE)]
+    ) == sorted(cli.commands)

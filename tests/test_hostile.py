@@ -51,8 +51,12 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 # Few and often the same, so that they collide.
-_IDS = st.sampled_from(["a", "b", HOTKEY, "", "\x00", '"', "\\", "\n", "x" * 300]) | st.text(max_size=5)
-_TIMES = st.sampled_from(["2026-11-24T12:00:00", "2026-11-17 13:00:00+00", "0001-01-01T00:00:00", "never"])
+_IDS = st.sampled_from(["a", "b", HOTKEY, "", "\x00", '"', "\\", "\n", "x" * 300]) | st.text(
+    max_size=5
+)
+_TIMES = st.sampled_from(
+    ["2026-11-24T12:00:00", "2026-11-17 13:00:00+00", "0001-01-01T00:00:00", "never"]
+)
 _NUMBERS = st.floats() | st.integers(-(10**30), 10**30) | st.sampled_from([0, 1, -1, 1e308, 5e-324])
 _PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     r.UnixTime: _TIMES,
@@ -77,20 +81,29 @@ def _value(kind: Any) -> st.SearchStrategy[Any]:
 
 
 def _record(kind: type[r.Record]) -> st.SearchStrategy[dict[str, Any]]:
-    """Make records of the right shape, now and then without a field, or with one of a wrong shape."""
+    """Make records of the right shape, now and then without a field, or with one of a wrong
+    shape.
+    """
     hints = typing.get_type_hints(kind)
     names = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
     fields = {encoded: _value(hints[name]) for name, encoded in names}
     # Most fields of these must be there.
     whole = issubclass(kind, r.Body | r.AuditInstance)
     good = st.fixed_dictionaries(fields) if whole else st.fixed_dictionaries({}, optional=fields)
-    bad = st.builds(lambda row, name, value: {**row, name: value}, good, st.sampled_from(list(fields)), _anything)
+    bad = st.builds(
+        lambda row, name, value: {**row, name: value},
+        good,
+        st.sampled_from(list(fields)),
+        _anything,
+    )
     return st.one_of(good, good, good, bad)
 
 
 _anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -126,18 +139,25 @@ async def pages_of(url: str) -> tuple[bytes, str]:
     """Return the page in both formats, of everything that there is, asked twice."""
     on = {collector.name: not collector.needs_chain for collector in COLLECTORS}
     ttl = {"instances": 0, "nodes": 0}
-    async with Exporter(watching(url, collectors=on, miners="all", ttl=ttl), clock=Clock()) as exporter:
+    async with Exporter(
+        watching(url, collectors=on, miners="all", ttl=ttl), clock=Clock()
+    ) as exporter:
         text = await exporter.metrics(Format.TEXT, timeout=PATIENCE)
         return text, (await exporter.metrics(Format.OPENMETRICS, timeout=PATIENCE)).decode()
 
 
 @given(answers=_ANSWERS)
 @settings(
-    max_examples=examples(10), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=examples(10),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 async def test_any_answer_of_the_api_makes_a_valid_page(answers: dict[str, bytes]) -> None:
     app = Starlette(
-        routes=[Route(one.path, lambda _, name=one.name: Response(answers.get(name, b""))) for one in ENDPOINTS]
+        routes=[
+            Route(one.path, lambda _, name=one.name: Response(answers.get(name, b"")))
+            for one in ENDPOINTS
+        ]
     )
     async with served(app) as url:
         with structlog.testing.capture_logs() as logs:
@@ -186,18 +206,35 @@ async def test_an_endless_answer_is_refused_at_a_limit(endpoint: str, body: byte
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", ["full", "gzip endless line", "numbers", "records 20000 300"])
-def test_bad_answers_on_all_endpoints_at_once_fit_into_512_megabytes(kind: str, tmp_path: Path) -> None:
+def test_bad_answers_on_all_endpoints_at_once_fit_into_512_megabytes(
+    kind: str, tmp_path: Path
+) -> None:
     hostile = [sys.executable, "-m", "tests.simulator.hostile", kind]
     with subprocess.Popen(hostile, stdout=subprocess.PIPE, cwd=ROOT, text=True) as api:
         try:
             assert api.stdout is not None
-            flags = ("--api.url", api.stdout.readline().strip(), "--hotkey-file", hotkey_file(tmp_path / "hotkey"))
+            flags = (
+                "--api.url",
+                api.stdout.readline().strip(),
+                "--hotkey-file",
+                hotkey_file(tmp_path / "hotkey"),
+            )
             with running(*LISTEN, *flags) as service:
 
                 def has_all_feeds() -> bool:
                     page = parse_page(fetch(f"{service.url}/metrics"))
-                    # All feeds but one are a miner's default page. Each must have got its answer, or given up.
-                    return len({dict(labels)["feed"] for name, labels in page if name == "chutes_feed_up"}) >= 15
+                    # All feeds but one are a miner's default page. Each must have got its answer,
+                    # or given up.
+                    return (
+                        len(
+                            {
+                                dict(labels)["feed"]
+                                for name, labels in page
+                                if name == "chutes_feed_up"
+                            }
+                        )
+                        >= 15
+                    )
 
                 wait_for(has_all_feeds)
                 assert service.peak_megabytes() < 512

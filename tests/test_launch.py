@@ -1,4 +1,6 @@
-"""Launches in a recorded world: what the exporter and ``advise`` say, against the service's own answers."""
+"""Launches in a recorded world: what the exporter and ``advise`` say, against the service's own
+answers.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ async def page_of(role: str, api: dict[str, bytes], directory: Path = RECORDINGS
 
 
 def in_vain(launch: Row) -> bool:
-    """Return whether the service would refuse the activation of a private instance that it lets start.
+    """Return whether the service would refuse the activation of a private instance that it lets
+    start.
 
     The newer world has the service's own decision.
     """
@@ -52,7 +55,10 @@ def in_vain(launch: Row) -> bool:
 
 
 def target_of(launch: Row) -> int | None:
-    """Return the target that the answers show. In the older world, one without a target has a new log."""
+    """Return the target that the answers show.
+
+    In the older world, one without a target has a new log.
+    """
     target: int | None = launch["target_redis"]
     return launch["target_log"] if target is None and "activation" not in launch else target
 
@@ -61,7 +67,9 @@ ALL_WORLDS = pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: 
 
 
 @ALL_WORLDS
-async def test_the_page_has_exactly_the_launches_that_the_service_lets_become_active(directory: Path) -> None:
+async def test_the_page_has_exactly_the_launches_that_the_service_lets_become_active(
+    directory: Path,
+) -> None:
     page = await page_of("test_miner", Miner(directory, "test_miner").bodies(), directory)
     expected = json.loads(recording(directory, "expected"))
     wanted = {
@@ -105,7 +113,10 @@ async def test_refused_chutes_are_counted_by_the_services_reason(directory: Path
     }
     ours = {"no_room": "room", "enough_starting": "room", "too_many_gpus": "server"}
     ours |= {"in_maintenance": "server", "tee_mismatch": "server"}
-    models = {row["chute_id"]: row["node_selector"]["supported_gpus"] for row in rows(recording(directory, "chutes"))}
+    models = {
+        row["chute_id"]: row["node_selector"]["supported_gpus"]
+        for row in rows(recording(directory, "chutes"))
+    }
     for gpu, model in expected["launch_models"].items():
         counts: Counter[str] = Counter()
         for reason, count in refused(page)[gpu].items():
@@ -129,12 +140,18 @@ async def test_another_miner_gets_only_launches_that_the_service_accepted(direct
     assert found == {200}
 
 
-async def test_a_miner_without_gpus_a_blacklisted_one_and_one_without_a_seat_can_launch_nothing() -> None:
+async def test_a_miner_without_gpus_without_a_seat_or_blacklisted_can_launch_nothing() -> None:
     without_gpus = await page_of("newcomer", answers("newcomer"))
     assert (launchable(without_gpus), refused(without_gpus)) == (set(), {})
     blacklisted = await page_of("blacklisted_miner", answers("test_miner"))
-    assert (launchable(blacklisted), set().union(*refused(blacklisted).values())) == (set(), {"blacklisted"})
+    assert (launchable(blacklisted), set().union(*refused(blacklisted).values())) == (
+        set(),
+        {"blacklisted"},
+    )
     api = answers("test_miner")
     seats = [seat for seat in json.loads(api["metagraph"]) if seat["hotkey"] != META["test_miner"]]
     unregistered = await page_of("test_miner", api | {"metagraph": json.dumps(seats).encode()})
-    assert (launchable(unregistered), set().union(*refused(unregistered).values())) == (set(), {"not_registered"})
+    assert (launchable(unregistered), set().union(*refused(unregistered).values())) == (
+        set(),
+        {"not_registered"},
+    )

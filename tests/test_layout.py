@@ -44,7 +44,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"api", "collectors", "config", "log", "commands", "web"},
     "__main__": {"cli"},
 }
-"""The direction of the data: api, chain, rules, feeds, collectors, page, web; and the simulator and commands beside."""
+"""The direction of the data: api, chain, rules, feeds, collectors, page, web; and the simulator and
+commands beside.
+"""
 
 
 def modules() -> list[Path]:
@@ -60,7 +62,9 @@ def imports(path: Path) -> Iterator[str]:
     """Return the modules of the package that a file imports, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith("chutes_exporter"))
+            yield from (
+                alias.name for alias in node.names if alias.name.startswith("chutes_exporter")
+            )
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("chutes_exporter"):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 

@@ -1,4 +1,6 @@
-"""The documents: their links lead to files, headings and tests that exist, and no example serves a key to everybody."""
+"""The documents: their links lead to files, headings and tests that exist, and no example serves a
+key to everybody.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ if TYPE_CHECKING:
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 TEXTS = [
     *DOCUMENTS,
-    *(path for folder in ("chutes_exporter", "deploy", "prometheus") for path in (ROOT / folder).rglob("*.[pty]*")),
+    *(
+        path
+        for folder in ("chutes_exporter", "deploy", "prometheus")
+        for path in (ROOT / folder).rglob("*.[pty]*")
+    ),
 ]
 """Texts that name documents: documents, help texts, alerts and comments in configuration."""
 MENTION = re.compile(r"(?:(?<![\w/])|(?<=chutes-exporter/blob/main/))docs/[\w/-]+\.md(?:#[\w-]+)?")
@@ -27,7 +33,9 @@ def prose(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """Return the anchors of a Markdown text, as GitHub makes them from headings, and those written as HTML."""
+    """Return the anchors of a Markdown text, as GitHub makes them from headings, and those written
+    as HTML.
+    """
     found: set[str] = set(re.findall(r'<a id="([^"]+)">', text))
     for heading in re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE):
         slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
@@ -59,12 +67,19 @@ def broken(source: Path, target: str) -> str:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_relative_link_leads_to_a_file_and_a_heading(document: Path) -> None:
-    found = [reason for target in links(document.read_text()) if (reason := broken(document, target))]
+    found = [
+        reason for target in links(document.read_text()) if (reason := broken(document, target))
+    ]
     assert found == []
 
 
 def test_every_document_that_another_text_names_exists() -> None:
-    mentions = {mention for path in TEXTS if path.suffix != ".pyc" for mention in MENTION.findall(path.read_text())}
+    mentions = {
+        mention
+        for path in TEXTS
+        if path.suffix != ".pyc"
+        for mention in MENTION.findall(path.read_text())
+    }
     assert [reason for mention in mentions if (reason := broken(ROOT / "README.md", mention))] == []
 
 
@@ -72,7 +87,9 @@ def test_the_invariants_for_contributors_name_tests_that_exist() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", (ROOT / "AGENTS.md").read_text())
     assert named
     for path, test in named:
-        assert re.search(rf"^(async )?def {test or 'test_'}", (ROOT / path).read_text(), re.MULTILINE), (path, test)
+        assert re.search(
+            rf"^(async )?def {test or 'test_'}", (ROOT / path).read_text(), re.MULTILINE
+        ), (path, test)
 
 
 def test_every_example_with_a_key_listens_on_this_machine_only() -> None:
@@ -84,4 +101,6 @@ def test_every_example_with_a_key_listens_on_this_machine_only() -> None:
         if re.match(r"\S*chutes-exporter (serve )?-", command) and "--hotkey-file" in command
     ]
     assert examples
-    assert [example for example in examples if " --web.listen-address 127.0.0.1:10064 " not in example] == []
+    assert [
+        example for example in examples if " --web.listen-address 127.0.0.1:10064 " not in example
+    ] == []

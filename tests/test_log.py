@@ -17,7 +17,10 @@ def record(name: str, message: object) -> logging.LogRecord:
 def test_a_line_that_clients_can_cause_is_written_once_a_minute() -> None:
     clock = Clock(0)
     limit = RateLimit(clock)
-    junk, other = record("uvicorn.error", "Invalid HTTP request received."), record("uvicorn.error", "Upgrade")
+    junk, other = (
+        record("uvicorn.error", "Invalid HTTP request received."),
+        record("uvicorn.error", "Upgrade"),
+    )
     assert [limit.filter(junk), limit.filter(junk), limit.filter(other)] == [True, False, True]
     clock.now = 59.9
     assert not limit.filter(junk)
@@ -28,17 +31,27 @@ def test_a_line_that_clients_can_cause_is_written_once_a_minute() -> None:
 @pytest.mark.parametrize(
     ("lines", "written"),
     [
-        ([record("asyncio", f"Task exception was never retrieved\nfuture: {number}") for number in range(3)], 1),
+        (
+            [
+                record("asyncio", f"Task exception was never retrieved\nfuture: {number}")
+                for number in range(3)
+            ],
+            1,
+        ),
         ([record("serve", {"event": "listening"})] * 3, 3),
     ],
     ids=["after the first line", "not by clients"],
 )
-def test_lines_of_one_kind_that_clients_can_cause_may_differ(lines: list[logging.LogRecord], written: int) -> None:
+def test_lines_of_one_kind_that_clients_can_cause_may_differ(
+    lines: list[logging.LogRecord], written: int
+) -> None:
     limit = RateLimit(Clock())
     assert sum(map(limit.filter, lines)) == written
 
 
-def test_lines_of_this_package_and_of_libraries_have_one_form(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_this_package_and_of_libraries_have_one_form(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     before = logging.getLogger().handlers, logging.getLogger().level
     try:
         log.configure("debug", "logfmt")

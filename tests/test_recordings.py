@@ -1,7 +1,8 @@
-"""Recorded answers, through the whole exporter and a socket, value by value against what the raw JSON says.
+"""Recorded answers, through the whole exporter and a socket, value by value against what the raw
+JSON says.
 
-A value that is declared to be a field of a record must be that field of the JSON. Values by a rule are worked out from
-the JSON without any code of the package: other parsing, other loops.
+A value that is declared to be a field of a record must be that field of the JSON. Values by a rule
+are worked out from the JSON without any code of the package: other parsing, other loops.
 """
 
 from __future__ import annotations
@@ -31,10 +32,25 @@ SECRETS: dict[str, Row] = {
 ELSEWHERE = (
     *(metric for metric, _ in (*VALUES.values(), MARKED["blacklisted"])),
     *NUMBERS.values(),
-    *("chutes_fleet_", "chutes_gpu_state_info", "chutes_gpu_in_use", "chutes_gpu_active", "chutes_images"),
+    *(
+        "chutes_fleet_",
+        "chutes_gpu_state_info",
+        "chutes_gpu_in_use",
+        "chutes_gpu_active",
+        "chutes_images",
+    ),
     *("chutes_instance_outdated", "chutes_server_version_", "chutes_server_maintenance_status"),
-    *("chutes_maintenance_window_open", "chutes_maintenance_older_slots_in_use", "chutes_platform_"),
-    *("chutes_miner_score_heading_ratio", "chutes_chute_bounty_age_seconds", "chutes_launch_", "chutes_audit_"),
+    *(
+        "chutes_maintenance_window_open",
+        "chutes_maintenance_older_slots_in_use",
+        "chutes_platform_",
+    ),
+    *(
+        "chutes_miner_score_heading_ratio",
+        "chutes_chute_bounty_age_seconds",
+        "chutes_launch_",
+        "chutes_audit_",
+    ),
     *("chutes_miner_window_ended_", "chutes_miner_window_failed_", "chutes_miner_window_lost_"),
 )
 """Metrics that other tests compare with the service's own answers and its database."""
@@ -48,12 +64,20 @@ TABLES = [
 WINDOWS = {"past_hour": "1h", "past_day": "1d", "all": "7d"}
 TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:")
 
-MINERS = [Miner(directory, role) for directory in DIRECTORIES for role in ("test_miner", "second_miner", "newcomer")]
+MINERS = [
+    Miner(directory, role)
+    for directory in DIRECTORIES
+    for role in ("test_miner", "second_miner", "newcomer")
+]
 
 
 def text(value: object) -> str:
     """Return a label's text."""
-    return "" if value is None else (str(value).lower() if isinstance(value, bool) else str(value))[:200]
+    return (
+        ""
+        if value is None
+        else (str(value).lower() if isinstance(value, bool) else str(value))[:200]
+    )
 
 
 class Expected:
@@ -112,9 +136,13 @@ def value_of(record: Row, field: str) -> Any:
 
 
 def values_of(record: Row, declared: tables.Row | tables.Info) -> list[tuple[Row, Any]]:
-    """Return the values that are declared as fields of a record, with their labels after the key."""
+    """Return the values that are declared as fields of a record, with their labels after the
+    key.
+    """
     match declared:
-        case tables.Info(value=texts, only=str(only)) if all(isinstance(one, str) for one in texts.values()):
+        case tables.Info(value=texts, only=str(only)) if all(
+            isinstance(one, str) for one in texts.values()
+        ):
             labels = {label: value_of(record, str(field)) for label, field in texts.items()}
             return [(labels, 1)] if not only or value_of(record, only) else []
         case tables.Info():
@@ -123,7 +151,9 @@ def values_of(record: Row, declared: tables.Row | tables.Info) -> list[tuple[Row
             return [({by: label}, value_of(record, str(field))) for label, field in fields.items()]
         case tables.Row(value=str(field), by=by, convert=None):
             value = value_of(record, field)
-            return [({by: label}, number) for label, number in value.items()] if by else [({}, value)]
+            return (
+                [({by: label}, number) for label, number in value.items()] if by else [({}, value)]
+            )
     return []
 
 
@@ -132,8 +162,12 @@ def expect_fields(want: Expected, raw: dict[str, Any]) -> None:
         for record in records_of(table, raw, want.hotkey) if table.feed.name in raw else ():
             for metric, declared in table.rows.items():
                 for labels, number in values_of(record, declared):
-                    names = [name for name in metric.labels if name not in ("hotkey", *declared.labels)]
-                    fields = [field for field in table.key if field not in ("hotkey", "miner_hotkey")]
+                    names = [
+                        name for name in metric.labels if name not in ("hotkey", *declared.labels)
+                    ]
+                    fields = [
+                        field for field in table.key if field not in ("hotkey", "miner_hotkey")
+                    ]
                     key = {name: record[field] for name, field in zip(names, fields, strict=True)}
                     key |= {"hotkey": want.hotkey} if "hotkey" in metric.labels else {}
                     want.put(metric.name, number, **key, **labels)
@@ -151,12 +185,17 @@ def expect_metagraph(want: Expected, raw: dict[str, Any]) -> None:
 def expect_scores(want: Expected, raw: dict[str, Any]) -> None:
     final = raw["scores"]["final_scores"]
     if (share := final.get(want.hotkey)) is not None:
-        want.mine("chutes_miner_score_next_better_ratio", min((s for s in final.values() if s > share), default=None))
+        want.mine(
+            "chutes_miner_score_next_better_ratio",
+            min((s for s in final.values() if s > share), default=None),
+        )
 
 
 def expect_stats(want: Expected, raw: dict[str, Any]) -> None:
     for field, window in WINDOWS.items():
-        if want.hotkey not in [record["miner_hotkey"] for record in raw["stats"][field]["instance_stats"]]:
+        if want.hotkey not in [
+            record["miner_hotkey"] for record in raw["stats"][field]["instance_stats"]
+        ]:
             # A watched miner that is not listed did nothing in the window.
             for metric in ("instances", "bounties", "compute_seconds", "compute_units"):
                 want.mine(f"chutes_miner_window_{metric}", 0, window=window)
@@ -166,19 +205,28 @@ def expect_chutes(want: Expected, raw: dict[str, Any]) -> None:
     for row in raw["chutes"]:
         chute, selector = row["chute_id"], row["node_selector"]
         if selector.get("min_vram_gb_per_gpu") is not None:
-            want.put("chutes_chute_min_vram_bytes", selector["min_vram_gb_per_gpu"] * 10**9, chute_id=chute)
+            want.put(
+                "chutes_chute_min_vram_bytes",
+                selector["min_vram_gb_per_gpu"] * 10**9,
+                chute_id=chute,
+            )
 
 
 def dashed(gpu_id: str) -> str:
     digits = iter(gpu_id)
-    return "GPU-" + "-".join("".join(next(digits) for _ in range(length)) for length in (8, 4, 4, 4, 12))
+    return "GPU-" + "-".join(
+        "".join(next(digits) for _ in range(length)) for length in (8, 4, 4, 4, 12)
+    )
 
 
 def expect_nodes(want: Expected, raw: dict[str, Any]) -> None:
     for row in raw["nodes"]:
         key = row["uuid"]
         named = ("server_id", "name", "device_index", "verification_host")
-        labels = {name: row[name] for name in named} | {"gpu": row["gpu_identifier"], "uuid": dashed(key)}
+        labels = {name: row[name] for name in named} | {
+            "gpu": row["gpu_identifier"],
+            "uuid": dashed(key),
+        }
         want.mine("chutes_gpu_info", 1, gpu_id=key, **labels)
         want.mine("chutes_gpu_verified", row["verified_at"] is not None, gpu_id=key)
         if row["clock_rate"] is not None:
@@ -202,11 +250,15 @@ def expect_instances(want: Expected, raw: dict[str, Any]) -> None:
         if activated is not None and row["billed_to"] is None:
             want.mine("chutes_instance_secured_timestamp_seconds", activated + 60 * 60, **labels)
         starting = activated is None
-        limits = [] if verified is None or (starting and not row["verified"]) else [verified + 180 * 60]
+        limits = (
+            [] if verified is None or (starting and not row["verified"]) else [verified + 180 * 60]
+        )
         if starting and row["verified"] is not None:
             limits.append((created or 0) + 210 * 60)
         if not row["active"]:
-            want.mine("chutes_instance_purge_timestamp_seconds", min(limits, default=None), **labels)
+            want.mine(
+                "chutes_instance_purge_timestamp_seconds", min(limits, default=None), **labels
+            )
 
 
 def expect_instance_gpus(want: Expected, raw: dict[str, Any]) -> None:
@@ -224,13 +276,27 @@ def expect_active_instances(want: Expected, raw: dict[str, Any]) -> None:
 
 
 def expect_images(want: Expected, raw: dict[str, Any]) -> None:
-    texts = {"pending build": "pending", "building": "building", "built and pushed": "built", "error": "error"}
+    texts = {
+        "pending build": "pending",
+        "building": "building",
+        "built and pushed": "built",
+        "error": "error",
+    }
     for row in raw["images"]:
         image, status = row["image_id"], row["status"]
         found = "other" if status is None else texts[status.split(":")[0]]
         named = ("username", "name", "tag", "patch_version", "chutes_version")
-        labels = {name: row[name] for name in named} | {"public": text(row["public"]), "status": found}
-        want.put("chutes_image_info", 1, image_id=image, error=status if found == "error" else "", **labels)
+        labels = {name: row[name] for name in named} | {
+            "public": text(row["public"]),
+            "status": found,
+        }
+        want.put(
+            "chutes_image_info",
+            1,
+            image_id=image,
+            error=status if found == "error" else "",
+            **labels,
+        )
 
 
 def waiting_jobs(raw: dict[str, Any]) -> list[Row]:
@@ -258,8 +324,12 @@ def expect_jobs(want: Expected, raw: dict[str, Any]) -> None:
     # One of unknown age may be the oldest.
     oldest = None if None in created else min(created, key=lambda at: at or 0, default=None)
     want.put("chutes_jobs_oldest_created_timestamp_seconds", oldest)
-    want.mine("chutes_jobs_tried", len([row for row in waiting if want.hotkey in row["miner_history"]]))
-    want.mine("chutes_jobs_stuck", len([row for row in unfinished if row["miner_hotkey"] == want.hotkey]))
+    want.mine(
+        "chutes_jobs_tried", len([row for row in waiting if want.hotkey in row["miner_history"]])
+    )
+    want.mine(
+        "chutes_jobs_stuck", len([row for row in unfinished if row["miner_hotkey"] == want.hotkey])
+    )
     for row in waiting:
         want.put("chutes_job_tries", len(row["miner_history"]), job_id=row["job_id"])
 
@@ -276,15 +346,25 @@ def expect_history(want: Expected, raw: dict[str, Any]) -> None:
 
 def expect_utilization(want: Expected, raw: dict[str, Any]) -> None:
     for row in raw["utilization"]:
-        chute, active, allowance = row["chute_id"], row["active_instance_count"], row["scale_allowance"]
-        want.put("chutes_chute_starting_instances", row["total_instance_count"] - active, chute_id=chute)
-        # What the last run wanted cannot be what counts now where it is above the active ones, and none is allowed.
+        chute, active, allowance = (
+            row["chute_id"],
+            row["active_instance_count"],
+            row["scale_allowance"],
+        )
+        want.put(
+            "chutes_chute_starting_instances", row["total_instance_count"] - active, chute_id=chute
+        )
+        # What the last run wanted cannot be what counts now where it is above the active ones, and
+        # none is allowed.
         target = active + allowance if allowance else row["target_count"]
         if allowance or target <= active:
             want.put("chutes_chute_target_instances", target, chute_id=chute)
         for window in ("5m", "15m", "1h"):
             labels = {"chute_id": chute, "window": window}
-            for metric, field in {"recent_utilization": "utilization", "rate_limited": "rate_limit_ratio"}.items():
+            for metric, field in {
+                "recent_utilization": "utilization",
+                "rate_limited": "rate_limit_ratio",
+            }.items():
                 value = row[f"{field}_{window}"]
                 # A zero of a chute without instances was not measured.
                 if value or row["instance_count"]:
@@ -298,7 +378,11 @@ def expect_bounties(want: Expected, raw: dict[str, Any]) -> None:
         chute, created, age = row["chute_id"], row["created_at"], row["seconds_elapsed"]
         expires = Fraction(created) + age + row["time_remaining"]
         want.put("chutes_bounty_expires_timestamp_seconds", expires, chute_id=chute)
-        boost = Fraction(3, 2) if age >= 180 * 60 else Fraction(11, 10) + Fraction(4, 10) * Fraction(age, 180 * 60)
+        boost = (
+            Fraction(3, 2)
+            if age >= 180 * 60
+            else Fraction(11, 10) + Fraction(4, 10) * Fraction(age, 180 * 60)
+        )
         want.put("chutes_bounty_boost_ratio", boost, chute_id=chute)
 
 
@@ -332,11 +416,15 @@ def expected(raw: dict[str, Any], hotkey: str) -> Page:
 
 def differences(page: Page, want: Page) -> Page:
     assert page.keys() == want.keys()
-    return {key: value for key, value in page.items() if value != pytest.approx(want[key], rel=1e-12)}
+    return {
+        key: value for key, value in page.items() if value != pytest.approx(want[key], rel=1e-12)
+    }
 
 
 @pytest.mark.parametrize("miner", MINERS, ids=str)
-async def test_recorded_answers_are_not_doubted_and_give_exactly_the_metrics_that_their_json_says(miner: Miner) -> None:
+async def test_recorded_answers_are_not_doubted_and_give_exactly_the_metrics_that_their_json_says(
+    miner: Miner,
+) -> None:
     bodies = miner.bodies()
     async with served(replay(bodies)) as url:
         page = await scrape(miner.settings(url))
@@ -349,7 +437,10 @@ async def test_recorded_answers_are_not_doubted_and_give_exactly_the_metrics_tha
 
 
 def with_secrets(bodies: dict[str, bytes], *, spoiled: bool = False) -> dict[str, bytes]:
-    """Put markers into secret fields. Spoiled answers also have unreadable records, and end within a marker."""
+    """Put markers into secret fields.
+
+    Spoiled answers also have unreadable records, and end within a marker.
+    """
     told = {name: [row | fields for row in rows(bodies[name])] for name, fields in SECRETS.items()}
     if spoiled:
         told["instances"] += [row | {"instance_id": 7} for row in told["instances"][:2]]
@@ -360,7 +451,10 @@ def with_secrets(bodies: dict[str, bytes], *, spoiled: bool = False) -> dict[str
 
 
 @pytest.mark.parametrize("spoiled", [False, True])
-async def test_no_page_log_line_or_error_shows_secrets(spoiled: bool, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: FBT001 - a parameter
+async def test_no_page_log_line_or_error_shows_secrets(
+    spoiled: bool,  # noqa: FBT001 - a parameter
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     async with served(replay(with_secrets(MINERS[0].bodies(), spoiled=spoiled))) as url:
         shown = await everything_shown(url, capsys)
     assert HOTKEY in shown

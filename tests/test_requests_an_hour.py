@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 
-async def test_a_miner_with_a_key_costs_less_than_450_requests_an_hour_at_a_scrape_a_minute() -> None:
+async def test_a_miner_with_a_key_costs_less_than_450_requests_an_hour_at_a_scrape_a_minute() -> (
+    None
+):
     api = replay(answers())
     requests: Counter[str] = Counter()
 
@@ -30,7 +32,8 @@ async def test_a_miner_with_a_key_costs_less_than_450_requests_an_hour_at_a_scra
             assert (await get(f"{url}/metrics")).status_code == 200
             clock.now += 60
     assert requests["/servers/tee/measurements"] == requests["/nodes/supported"] == 1
-    # The hour began 13 minutes after a full one. As no new report comes, the list is requested in its last 12 minutes.
-    # Miners deleted instances in the hour, so the report before the newest is needed, too.
+    # The hour began 13 minutes after a full one. As no new report comes, the list is requested in
+    # its last 12 minutes. Miners deleted instances in the hour, so the report before the newest is
+    # needed, too.
     assert (requests["/audit/"], requests["/audit/download"]) == (1 + 12, 2)
     assert requests.total() < 450, requests

@@ -32,23 +32,31 @@ def secrets_in(text: str) -> list[str]:
 
 
 async def everything_shown(url: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Return all that an exporter shows while it scrapes with its most talkative log: log, pages, errors."""
+    """Return all that an exporter shows while it scrapes with its most talkative log: log, pages,
+    errors.
+    """
     log.configure("debug", "json")
     try:
         async with Exporter(watching(url), clock=time.time) as exporter:
             shown = [(await exporter.metrics(form, timeout=PATIENCE)).decode() for form in Format]
             shown.append(await landing_page(exporter, time.time()))
             shown.extend(
-                repr(value) for value in (exporter, exporter.settings, exporter.client, *exporter.settings.keys)
+                repr(value)
+                for value in (exporter, exporter.settings, exporter.client, *exporter.settings.keys)
             )
-            shown.extend(f"{state.last_error!r} {state.last_error}" for state in exporter.feeds.states().values())
+            shown.extend(
+                f"{state.last_error!r} {state.last_error}"
+                for state in exporter.feeds.states().values()
+            )
         return "".join([*shown, *capsys.readouterr()])
     finally:
         logging.getLogger().handlers = []
         logging.getLogger().setLevel(logging.WARNING)
 
 
-@pytest.mark.parametrize("fault", [None, Fault(status=500), Fault(cut_after=10), Fault(status=401), Fault(body=b"x")])
+@pytest.mark.parametrize(
+    "fault", [None, Fault(status=500), Fault(cut_after=10), Fault(status=401), Fault(body=b"x")]
+)
 async def test_nothing_shown_holds_a_seed_or_a_signature(
     small_world: World, capsys: pytest.CaptureFixture[str], fault: Fault | None
 ) -> None:

@@ -1,4 +1,6 @@
-"""The client requests an endpoint, signs the request if necessary, and raises errors that say what to do."""
+"""The client requests an endpoint, signs the request if necessary, and raises errors that say what
+to do.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ T = TypeVar("T")
 NONCE_TOLERANCE = 600.0
 """Seconds that a nonce may differ from the service's clock."""
 
-# A separate limit for each endpoint: an endpoint that hangs must not take the connections of others.
+# A separate limit for each endpoint: an endpoint that hangs must not take the connections of
+# others.
 _MAX_CONNECTIONS_PER_ENDPOINT = 4
 _TOTAL_TIMEOUT = 120.0
 _MAX_ERROR_BYTES = 64 * 1024
@@ -87,7 +90,10 @@ class Answer(Generic[T]):
 
 
 class ClientSetupError(ValueError):
-    """The environment's proxies or certificates cannot be used. The message names the variables to check."""
+    """The environment's proxies or certificates cannot be used.
+
+    The message names the variables to check.
+    """
 
 
 class ChutesClient:
@@ -100,11 +106,13 @@ class ChutesClient:
         counters: Counts the exchanges with the API.
 
     Attributes:
-        clock_offset: Seconds by which the local clock is ahead of the API's. None before the first answer with a date.
+        clock_offset: Seconds by which the local clock is ahead of the API's. None before the first
+            answer with a date.
         clock_checked_at: Monotonic time of that answer.
         changes: The newest check of the fields of an answer, by the name of the endpoint.
 
-    Use it as an asynchronous context manager, or call :meth:`aclose`. Its constructor may raise ClientSetupError.
+    Use it as an asynchronous context manager, or call :meth:`aclose`. Its constructor may raise
+    ClientSetupError.
     """
 
     def __init__(
@@ -122,25 +130,30 @@ class ChutesClient:
         self._clock = clock
         self._counters = counters or ExchangeCounters()
         self._decoding = asyncio.Lock()
-        self._slots = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT))
+        self._slots = defaultdict[str, asyncio.Semaphore](
+            lambda: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT)
+        )
         encrypted = base_url.startswith("https:")
         try:
             self._http = httpx.AsyncClient(
                 base_url=base_url,
                 headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
                 timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=_TOTAL_TIMEOUT),
-                # Servers close idle connections after 5 seconds or more. A request must not meet one that closes.
+                # Servers close idle connections after 5 seconds or more. A request must not meet
+                # one that closes.
                 limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),
-                # Loading the certificates of all authorities takes time. Without https, no connection needs them, and
-                # this context trusts nobody.
+                # Loading the certificates of all authorities takes time. Without https, no
+                # connection needs them, and this context trusts nobody.
                 verify=encrypted or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-                # A proxy could read the signatures of unencrypted requests, so those ignore the environment's proxies.
+                # A proxy could read the signatures of unencrypted requests, so those ignore the
+                # environment's proxies.
                 trust_env=encrypted,
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             )
         except (ValueError, ImportError, OSError) as error:
             raise ClientSetupError(
-                f"cannot set up connections: {error}. Check HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+                f"cannot set up connections: {error}. Check HTTPS_PROXY, ALL_PROXY, "
+                "SSL_CERT_FILE and SSL_CERT_DIR"
             ) from None
 
     async def __aenter__(self) -> Self:
@@ -164,15 +177,19 @@ class ChutesClient:
     ) -> Answer[T]:
         """Request an endpoint and wait for the whole answer, or raise ApiError.
 
-        The key is used only if the endpoint needs a signature. ``path`` has the values for the braces in the endpoint's
-        path. The body is sent as JSON. An endpoint without a path is the base address itself.
+        The key is used only if the endpoint needs a signature. ``path`` has the values for the
+        braces in the endpoint's path. The body is sent as JSON. An endpoint without a path is the
+        base address itself.
         """
         if endpoint.signed and key is None:
             raise TypeError(f"{endpoint.name} must be signed: a key is needed")
-        # Each value is one segment of the path and must stay one. `quote` escapes slashes, but not "." and "..".
+        # Each value is one segment of the path and must stay one. `quote` escapes slashes, but not
+        # "." and "..".
         if any(value in ("", ".", "..") for value in (path or {}).values()):
             raise errors.BadRequestError("the id is invalid", advice="Check the id.")
-        url = endpoint.path.format_map({name: quote(value, safe="") for name, value in (path or {}).items()})
+        url = endpoint.path.format_map(
+            {name: quote(value, safe="") for name, value in (path or {}).items()}
+        )
         query = {**(endpoint.query or {}), **(params or {})}
         last_check, now = self.changes.get(endpoint.name), self._clock()
         is_due = last_check is None or now >= last_check.at + CHECKED_EVERY
@@ -180,35 +197,64 @@ class ChutesClient:
         code = "abandoned"  # It remains if the caller cancels the request.
         started = time.monotonic()
         try:
-            value = await self._exchange(endpoint, tally, key, url or self._base_url, params=query, json=body)
+            value = await self._exchange(
+                endpoint, tally, key, url or self._base_url, params=query, json=body
+            )
             code = str(httpx.codes.OK.value)
         except ApiError as error:
             code = error.reason if error.status in (None, httpx.codes.OK) else str(error.status)
-            # Drop the traceback: its frames hold the whole answer, and the error may be kept for long.
+            # Drop the traceback: its frames hold the whole answer, and the error may be kept for
+            # long.
             error.__context__ = None
             raise error.with_traceback(None)  # noqa: B904 - it is the same error
         finally:
             seconds = time.monotonic() - started
-            self._counters.add(endpoint.name, code, seconds=seconds, size=tally.size, rejected=tally.rejected)
+            self._counters.add(
+                endpoint.name, code, seconds=seconds, size=tally.size, rejected=tally.rejected
+            )
             # Paths and headers can be private.
-            _note(logging.DEBUG, "requested", endpoint, status=code, seconds=round(seconds, 3), bytes=tally.size)
+            _note(
+                logging.DEBUG,
+                "requested",
+                endpoint,
+                status=code,
+                seconds=round(seconds, 3),
+                bytes=tally.size,
+            )
             # An answer that cannot be decoded is complete, too, and its changes may be the reason.
-            if tally.check is not None and code in (str(httpx.codes.OK.value), errors.UndecodableError.reason):
+            if tally.check is not None and code in (
+                str(httpx.codes.OK.value),
+                errors.UndecodableError.reason,
+            ):
                 self._note_changes(endpoint, tally.check)
-        return Answer(value, tally.accepted, tally.rejected, tally.first_error, self._clock(), seconds)
+        return Answer(
+            value, tally.accepted, tally.rejected, tally.first_error, self._clock(), seconds
+        )
 
     async def _exchange(
         self, endpoint: Endpoint[Any], tally: Tally, key: Hotkey | None, url: str, **request: Any
     ) -> Any:
-        """Send a request and return the decoded answer, or raise ApiError. The answer's date sets clock_offset."""
+        """Send a request and return the decoded answer, or raise ApiError.
+
+        The answer's date sets clock_offset.
+        """
         try:
             async with asyncio.timeout(_TOTAL_TIMEOUT), self._slots[endpoint.name]:
-                headers = key.headers(int(self._clock()), endpoint.purpose) if key and endpoint.signed else {}
-                async with self._http.stream(endpoint.method, url, headers=headers, **request) as response:
+                headers = (
+                    key.headers(int(self._clock()), endpoint.purpose)
+                    if key and endpoint.signed
+                    else {}
+                )
+                async with self._http.stream(
+                    endpoint.method, url, headers=headers, **request
+                ) as response:
                     # The response may have no valid date.
                     with suppress(ValueError, TypeError, OverflowError):
-                        date = email.utils.parsedate_to_datetime(response.headers.get("date", "")).timestamp()
-                        # The header is rounded down to whole seconds, which is half a second on average.
+                        date = email.utils.parsedate_to_datetime(
+                            response.headers.get("date", "")
+                        ).timestamp()
+                        # The header is rounded down to whole seconds, which is half a second on
+                        # average.
                         self.clock_offset = self._clock() - (date + 0.5)
                         self.clock_checked_at = time.monotonic()
                     if response.status_code != httpx.codes.OK:
@@ -220,10 +266,15 @@ class ChutesClient:
             raise errors.CutOffError("the connection was cut") from None
         except httpx.TransportError as error:
             server = self._http.base_url.netloc.decode()
-            raise errors.UnavailableError(f"cannot connect to {server}: {_shortened(str(error))}") from None
+            raise errors.UnavailableError(
+                f"cannot connect to {server}: {_shortened(str(error))}"
+            ) from None
 
     def _note_changes(self, endpoint: Endpoint[Any], check: FieldCheck) -> None:
-        """Keep a check, and log what the last one had not found. An answer without records is no check."""
+        """Keep a check, and log what the last one had not found.
+
+        An answer without records is no check.
+        """
         last = self.changes.get(endpoint.name)
         if last is None or check.lacks:
             self.changes[endpoint.name] = check
@@ -231,8 +282,13 @@ class ChutesClient:
                 if last is None or found not in last.found:
                     _note(logging.INFO, "the API changed", endpoint, found=found)
 
-    async def _read(self, endpoint: Endpoint[Any], chunks: AsyncIterator[bytes], tally: Tally) -> Any:
-        """Read and decode a body, or raise TooLargeError. Of a stream, only the records count towards the limit."""
+    async def _read(
+        self, endpoint: Endpoint[Any], chunks: AsyncIterator[bytes], tally: Tally
+    ) -> Any:
+        """Read and decode a body, or raise TooLargeError.
+
+        Of a stream, only the records count towards the limit.
+        """
         if isinstance(endpoint.shape, StreamShape):
             records = []
             taken = 0
@@ -247,8 +303,8 @@ class ChutesClient:
             _require_room(endpoint, len(body))
         if endpoint.shape is None:
             return None
-        # In a thread, so that other requests do not wait. One body at a time, because decoding takes more memory than
-        # its result.
+        # In a thread, so that other requests do not wait. One body at a time, because decoding
+        # takes more memory than its result.
         async with self._decoding:
             return await asyncio.to_thread(_decode, endpoint, endpoint.shape, body, tally)
 
@@ -277,7 +333,10 @@ async def _refusal(response: httpx.Response) -> ApiError:
 
 
 async def _error_detail(response: httpx.Response) -> str:
-    """Return the start of an error's text on one line. It is the field ``detail`` if the body is JSON."""
+    """Return the start of an error's text on one line.
+
+    It is the field ``detail`` if the body is JSON.
+    """
     body = b""
     async for chunk in _received(response, Tally()):
         body += chunk
@@ -311,4 +370,6 @@ def _decode(endpoint: Endpoint[Any], shape: Shape[T], body: bytearray, tally: Ta
 
 def _require_room(endpoint: Endpoint[Any], size: int) -> None:
     if size > endpoint.max_bytes:
-        raise errors.TooLargeError(f"the answer takes more than {endpoint.max_bytes / 1e6:g} MB", status=httpx.codes.OK)
+        raise errors.TooLargeError(
+            f"the answer takes more than {endpoint.max_bytes / 1e6:g} MB", status=httpx.codes.OK
+        )

@@ -1,7 +1,7 @@
 """Decodes answers into records.
 
-A record that cannot be read is counted and left out. An answer of another shape fails, and so does an answer of which
-most records cannot be read.
+A record that cannot be read is counted and left out. An answer of another shape fails, and so does
+an answer of which most records cannot be read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ Body = bytes | bytearray
 MAX_LINE_BYTES = 1024 * 1024
 """Longest record of a stream. A chute contains its whole code and readme, tens of KB."""
 MAX_STREAM_BYTES = 512 * 1024 * 1024
-"""Longest stream, with the parts of its records that are not kept. 2,000 chutes are about 100 MB."""
+"""Longest stream, with the parts of its records that are not kept. 2,000 chutes are about 100 MB.
+"""
 MAX_REJECTED = 10_000
 """More unreadable than readable records of an answer of which the end may never come."""
 
@@ -50,8 +51,9 @@ encode = msgspec.json.Encoder(enc_hook=str).encode
 def memory_of(text: Body) -> int:
     """Estimate the memory in bytes that the records of a JSON text take.
 
-    Usually this is the length of the text. It is more with many short values (commas) or records (braces), or with
-    wide characters, also escaped ones. Python stores each character of their strings in up to 4 bytes.
+    Usually this is the length of the text. It is more with many short values (commas) or records
+    (braces), or with wide characters, also escaped ones. Python stores each character of their
+    strings in up to 4 bytes.
     """
     strings = _STRING.finditer(text) if _is_wide(text) else ()
     wide = sum(len(match[0]) for match in strings if _is_wide(match[0]))
@@ -67,10 +69,11 @@ def _is_wide(text: Body) -> bool:
 
 
 async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[bytes]:
-    """Decompress a body in small pieces, so that a small body that expands to a huge one does no harm.
+    """Decompress a body in small pieces, so that a small body that expands to a huge one does no
+    harm.
 
-    The coding is its ``Content-Encoding``. Without one, the chunks are yielded as they are. Any other body must be
-    complete gzip, or ApiError is raised.
+    The coding is its ``Content-Encoding``. Without one, the chunks are yielded as they are. Any
+    other body must be complete gzip, or ApiError is raised.
     """
     if coding.strip().lower() in ("", "identity"):
         async for chunk in chunks:
@@ -93,7 +96,9 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
 
 @dataclass
 class Tally:
-    """Counts of the records of an answer, the bytes of its body, decompressed, and the check of its fields."""
+    """Counts of the records of an answer, the bytes of its body, decompressed, and the check of its
+    fields.
+    """
 
     accepted: int = 0
     rejected: int = 0
@@ -108,10 +113,14 @@ class Tally:
         self.require_most(MAX_REJECTED)
 
     def require_most(self, allowed: int = 0) -> None:
-        """Raise if most records could not be read, as in an error page or the answer of another API."""
+        """Raise if most records could not be read, as in an error page or the answer of another
+        API.
+        """
         if self.rejected > self.accepted + allowed:
             total = self.rejected + self.accepted
-            raise UndecodableError(f"{self.rejected} of {total} records cannot be read: {self.first_error}", status=200)
+            raise UndecodableError(
+                f"{self.rejected} of {total} records cannot be read: {self.first_error}", status=200
+            )
 
 
 @cache
@@ -120,7 +129,9 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _read(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> Any:
-    """Decode text of a type. An item of a list or an object that cannot be read is counted and left out.
+    """Decode text of a type.
+
+    An item of a list or an object that cannot be read is counted and left out.
 
     Each field of a Body is decoded by itself, so that this applies to its lists, too.
     """
@@ -132,8 +143,14 @@ def _read(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> Any:
     if isinstance(kind, type) and issubclass(kind, r.Body):
         kinds = {field.encode_name: not_none(field.type) for field in msgspec.structs.fields(kind)}
         texts = _decoder(dict[str, msgspec.Raw]).decode(text)
-        sent = {name for name in kinds.keys() & texts.keys() if memoryview(texts[name]) != memoryview(b"null")}
-        return msgspec.convert({name: _read(kinds[name], texts[name], tally) for name in sent}, kind)
+        sent = {
+            name
+            for name in kinds.keys() & texts.keys()
+            if memoryview(texts[name]) != memoryview(b"null")
+        }
+        return msgspec.convert(
+            {name: _read(kinds[name], texts[name], tally) for name in sent}, kind
+        )
     return _decoder(kind).decode(text)
 
 
@@ -164,7 +181,10 @@ class Shape(Generic[T]):
     never_empty: bool = False
 
     def decode(self, body: Body, tally: Tally) -> T:
-        """Decode a whole body and count its records. An empty, strange or mostly unreadable one raises ApiError."""
+        """Decode a whole body and count its records.
+
+        An empty, strange or mostly unreadable one raises ApiError.
+        """
         if not body.strip():
             raise CutOffError("the answer is empty", status=200)
         if tally.check is not None:
@@ -172,7 +192,9 @@ class Shape(Generic[T]):
         try:
             value = self.value(_read(self.kind, body, tally))
         except UNREADABLE as error:
-            raise UndecodableError(f"the answer has an unexpected format: {str(error)[:200]}", status=200) from None
+            raise UndecodableError(
+                f"the answer has an unexpected format: {str(error)[:200]}", status=200
+            ) from None
         tally.accepted += self.count(value)
         if self.never_empty and not tally.accepted + tally.rejected:
             raise CutOffError("the list is empty", status=200)
@@ -186,7 +208,9 @@ def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
 
 
 def object_of(record: type[R], count: Callable[[R], int] = lambda _: 1) -> Shape[R]:
-    """Make the shape of a JSON object that is one record, or has as many records as ``count`` returns."""
+    """Make the shape of a JSON object that is one record, or has as many records as ``count``
+    returns.
+    """
     return Shape(record, lambda value: value, count)
 
 
@@ -201,7 +225,14 @@ def by_model(record: type[R]) -> Shape[list[R]]:
 
 def _held_gpus(miners: dict[str, r.MinerGpus]) -> list[r.HeldGpu]:
     return [
-        r.HeldGpu(hotkey, gpu.gpu, gpu.server_id, gpu.chute.chute_id, gpu.chute.instance_id, gpu.chute.activated_at)
+        r.HeldGpu(
+            hotkey,
+            gpu.gpu,
+            gpu.server_id,
+            gpu.chute.chute_id,
+            gpu.chute.instance_id,
+            gpu.chute.activated_at,
+        )
         for hotkey, miner in miners.items()
         for gpu in miner.provisioned
     ]
@@ -212,7 +243,11 @@ def _stats(body: r.StatsBody) -> list[r.MinerStats]:
     known = {name: window.instance_stats for name, window in windows.items() if window}
     if all(records is None for records in known.values()):
         raise msgspec.ValidationError("the answer has no window of stats")
-    return [msgspec.structs.replace(record, window=name) for name, records in known.items() for record in records or ()]
+    return [
+        msgspec.structs.replace(record, window=name)
+        for name, records in known.items()
+        for record in records or ()
+    ]
 
 
 SERVERS: Shape[list[r.Server]] = Shape(r.ServersBody, lambda body: body.servers)
@@ -220,7 +255,9 @@ HELD_GPUS: Shape[list[r.HeldGpu]] = Shape(dict[str, r.MinerGpus], _held_gpus)
 MAINTENANCE = object_of(r.MaintenancePolicy, lambda policy: 1 + len(policy.servers or ()))
 STATS: Shape[list[r.MinerStats]] = Shape(r.StatsBody, _stats)
 SCORES = object_of(r.Scores, lambda scores: len(scores.shares))
-AUDIT_REPORT = object_of(r.AuditReport, lambda report: len(report.instances) + len(report.multipliers))
+AUDIT_REPORT = object_of(
+    r.AuditReport, lambda report: len(report.instances) + len(report.multipliers)
+)
 
 
 @dataclass(frozen=True)
@@ -234,7 +271,10 @@ class StreamShape(Generic[R]):
     may_be_empty: bool = False
 
     async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
-        """Yield the readable records of a body as lines arrive. Raise ApiError, at the end if most are unreadable."""
+        """Yield the readable records of a body as lines arrive.
+
+        Raise ApiError, at the end if most are unreadable.
+        """
         has_lines = False
         async for line in _lines(chunks):
             if not line:

@@ -1,4 +1,6 @@
-"""The sixteen endpoints of the Miner API Reference, and others of the same service that miners need."""
+"""The sixteen endpoints of the Miner API Reference, and others of the same service that miners
+need.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,16 @@ class Endpoint(Generic[T]):
     """One endpoint of the API.
 
     Attributes:
-        path: The path, with ``{...}`` for arguments. Without a path, the base address itself is asked.
+        path: The path, with ``{...}`` for arguments. Without a path, the base address itself is
+            asked.
         shape: The shape of the answer. None if the answer has no content.
         signed: Whether a request must be signed. Other requests are never signed.
-        scope: Data of the whole platform, of the signing miner, or of a miner in the path or the query.
+        scope: Data of the whole platform, of the signing miner, or of a miner in the path or the
+            query.
         query: Query parameters of every request.
         purpose: The word that ends the signed message.
-        max_bytes: Limit of an answer: of the body, or of the records that are kept of a stream. All answers together
+        max_bytes: Limit of an answer: of the body, or of the records that are kept of a stream. All
+            answers together
             must fit into 512 MB, with an older answer beside each.
     """
 
@@ -66,9 +71,9 @@ def _stream(
 
 _DETAILED = {"detailed": "true"}
 
-# The limits are at least three times what an answer takes with 2,000 chutes, 10,000 active instances and a miner with
-# 1,000 GPUs and 1,000 instances. Only two are less: stats of each chute have up to 90,000
-# records, each sent twice, which is 44 MB. An audit report is 13 MB.
+# The limits are at least three times what an answer takes with 2,000 chutes, 10,000 active
+# instances and a miner with 1,000 GPUs and 1,000 instances. Only two are less: stats of each chute
+# have up to 90,000 records, each sent twice, which is 44 MB. An audit report is 13 MB.
 CHUTES = _stream("chutes", r.Chute, max_bytes=16 * MB)
 CHUTE = Endpoint("chute", "/miner/chutes/{chute_id}/{version}", d.object_of(r.Chute), signed=True)
 IMAGES = _stream("images", r.Image)
@@ -77,28 +82,53 @@ SERVERS = Endpoint("servers", "/miner/servers/", d.SERVERS, "signer", signed=Tru
 INSTANCES = _stream("instances", r.Instance, "signer", query={"explicit_null": "true"})
 # Usually no job waits on the whole platform.
 JOBS = _stream("jobs", r.Job, may_be_empty=True, max_bytes=16 * MB)
-RELEASE_JOB = Endpoint[None]("release_job", "/miner/jobs/{job_id}", None, "signer", signed=True, method="DELETE")
+RELEASE_JOB = Endpoint[None](
+    "release_job", "/miner/jobs/{job_id}", None, "signer", signed=True, method="DELETE"
+)
 INVENTORY = Endpoint(
-    "inventory", "/miner/inventory", d.list_of(r.InventoryItem), "signer", signed=True, max_bytes=4 * MB
+    "inventory",
+    "/miner/inventory",
+    d.list_of(r.InventoryItem),
+    "signer",
+    signed=True,
+    max_bytes=4 * MB,
 )
 CHUTE_METRICS = _stream("metrics", r.ChuteMetrics, signed=False)
 ACTIVE_INSTANCES = Endpoint(
-    "active_instances", "/miner/active_instances/", d.list_of(r.ActiveInstance), signed=True, max_bytes=8 * MB
+    "active_instances",
+    "/miner/active_instances/",
+    d.list_of(r.ActiveInstance),
+    signed=True,
+    max_bytes=8 * MB,
 )
 STATS = Endpoint("stats", "/miner/stats", d.STATS, max_bytes=48 * MB)
 SCORES = Endpoint("scores", "/miner/scores", d.SCORES)
 UNIQUE_CHUTE_HISTORY = Endpoint(
-    "unique_chute_history", "/miner/unique_chute_history/{hotkey}", d.list_of(r.HistoryPoint), "miner"
+    "unique_chute_history",
+    "/miner/unique_chute_history/{hotkey}",
+    d.list_of(r.HistoryPoint),
+    "miner",
 )
 THRASH_COOLDOWNS = Endpoint(
-    "thrash_cooldowns", "/miner/thrash_cooldowns", d.list_of(r.ThrashCooldown), "signer", signed=True
+    "thrash_cooldowns",
+    "/miner/thrash_cooldowns",
+    d.list_of(r.ThrashCooldown),
+    "signer",
+    signed=True,
 )
 METAGRAPH = Endpoint("metagraph", "/miner/metagraph", d.list_of(r.MetagraphNode, never_empty=True))
-UTILIZATION = Endpoint("utilization", "/chutes/utilization", d.list_of(r.ChuteUtilization), max_bytes=8 * MB)
+UTILIZATION = Endpoint(
+    "utilization", "/chutes/utilization", d.list_of(r.ChuteUtilization), max_bytes=8 * MB
+)
 BOUNTIES = Endpoint("bounties", "/bounties/", d.list_of(r.Bounty))
 ROLLING_UPDATES = Endpoint("rolling_updates", "/chutes/rolling_updates", d.list_of(r.RollingUpdate))
 MAINTENANCE = Endpoint(
-    "maintenance", "/servers/maintenance/policy", d.MAINTENANCE, "signer", signed=True, purpose="tee"
+    "maintenance",
+    "/servers/maintenance/policy",
+    d.MAINTENANCE,
+    "signer",
+    signed=True,
+    purpose="tee",
 )
 SERVER_MAINTENANCE = Endpoint(
     "server_maintenance",
@@ -109,7 +139,9 @@ SERVER_MAINTENANCE = Endpoint(
     purpose="tee",
 )
 HELD_GPUS = Endpoint("held_gpus", "/nodes/", d.HELD_GPUS, query=_DETAILED, max_bytes=8 * MB)
-MINER_GPUS = Endpoint("miner_gpus", "/nodes/", d.HELD_GPUS, "miner", query=_DETAILED, max_bytes=4 * MB)
+MINER_GPUS = Endpoint(
+    "miner_gpus", "/nodes/", d.HELD_GPUS, "miner", query=_DETAILED, max_bytes=4 * MB
+)
 PLATFORM_GPUS = Endpoint("platform_gpus", "/nodes/", d.by_model(r.ModelSupply))
 SUPPORTED_GPUS = Endpoint("supported_gpus", "/nodes/supported", d.by_model(r.SupportedGpu))
 TEE_MEASUREMENTS = Endpoint(
@@ -119,5 +151,7 @@ FMV = Endpoint("fmv", "/fmv", d.object_of(r.MarketValue))
 AUDIT = Endpoint("audit", "/audit/", d.list_of(r.AuditEntry))
 AUDIT_REPORT = Endpoint("audit_report", "/audit/download", d.AUDIT_REPORT, max_bytes=32 * MB)
 
-ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(value for value in [*globals().values()] if isinstance(value, Endpoint))
+ENDPOINTS: tuple[Endpoint[Any], ...] = tuple(
+    value for value in [*globals().values()] if isinstance(value, Endpoint)
+)
 """All of the above."""

@@ -9,12 +9,17 @@ _LONG_HEX = re.compile(r"[0-9a-fA-F]{64,}")
 
 
 def scrub(text: str) -> str:
-    """Remove possible signatures from a text of the API: all runs of at least 64 hexadecimal digits."""
+    """Remove possible signatures from a text of the API: all runs of at least 64 hexadecimal
+    digits.
+    """
     return _LONG_HEX.sub("[hex]", text)
 
 
 class ApiError(Exception):
-    """A request to the Chutes API without a usable answer. The service may say after how many seconds to retry."""
+    """A request to the Chutes API without a usable answer.
+
+    The service may say after how many seconds to retry.
+    """
 
     reason: ClassVar[str] = "error"
     """A short stable word for metrics and machine-readable output."""
@@ -46,7 +51,10 @@ class NotRegisteredError(ApiError):
     """401: the hotkey has no seat on the subnet."""
 
     reason = "not_registered"
-    advice = "Register the hotkey on subnet 64, or configure another hotkey. Deregistered miners lose access."
+    advice = (
+        "Register the hotkey on subnet 64, or configure another hotkey. Deregistered miners lose "
+        "access."
+    )
 
 
 class ForbiddenError(ApiError):
@@ -54,7 +62,8 @@ class ForbiddenError(ApiError):
 
     reason = "forbidden"
     advice = (
-        "The proxy in front of the API refuses this machine. Check --api.url, wait, or ask the operators of Chutes."
+        "The proxy in front of the API refuses this machine. Check --api.url, wait, or ask the "
+        "operators of Chutes."
     )
 
 
@@ -69,7 +78,9 @@ class NotFoundError(ApiError):
     """404: the service does not know the requested object."""
 
     reason = "not_found"
-    advice = "The API does not know it. Check the id or the hotkey, and that --api.url is a Chutes API."
+    advice = (
+        "The API does not know it. Check the id or the hotkey, and that --api.url is a Chutes API."
+    )
 
 
 class RateLimitedError(ApiError):
@@ -83,7 +94,10 @@ class UnavailableError(ApiError):
     """The service cannot be reached or returns 5xx."""
 
     reason = "unavailable"
-    advice = "The API is down or restarts, or this machine cannot reach it. Check the network and --api.url."
+    advice = (
+        "The API is down or restarts, or this machine cannot reach it. Check the network and "
+        "--api.url."
+    )
 
 
 class TimedOutError(ApiError):
@@ -94,17 +108,24 @@ class TimedOutError(ApiError):
 
 
 class CutOffError(ApiError):
-    """The connection closed in the middle of the answer, or the answer is empty although it must not be."""
+    """The connection closed in the middle of the answer, or the answer is empty although it must
+    not be.
+    """
 
     reason = "cut_off"
-    advice = "The API stopped in the middle of its answer. Try again. The exporter retries by itself."
+    advice = (
+        "The API stopped in the middle of its answer. Try again. The exporter retries by itself."
+    )
 
 
 class UndecodableError(ApiError):
     """The answer does not match the API's reference."""
 
     reason = "undecodable"
-    advice = "Check that --api.url is a Chutes API. If it is, its format has changed. Update the exporter."
+    advice = (
+        "Check that --api.url is a Chutes API. If it is, its format has changed. Update the "
+        "exporter."
+    )
 
 
 class TooLargeError(ApiError):

@@ -10,7 +10,8 @@ _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 REQUESTS = Metric(
     "chutes_api_requests_total",
-    "Requests to the Chutes API and to a node of the chain (endpoint chain) by HTTP status, or by the reason of the "
+    "Requests to the Chutes API and to a node of the chain (endpoint chain) by HTTP status, or by "
+    "the reason of the "
     "failure if there was no complete answer.",
     ("endpoint", "code"),
 )
@@ -20,9 +21,15 @@ DURATION = Metric(
     ("endpoint",),
     histogram=True,
 )
-BYTES = Metric("chutes_api_response_bytes_total", "Bytes of the Chutes API's answers, decompressed.", ("endpoint",))
+BYTES = Metric(
+    "chutes_api_response_bytes_total",
+    "Bytes of the Chutes API's answers, decompressed.",
+    ("endpoint",),
+)
 REJECTED = Metric(
-    "chutes_api_rejected_records_total", "Records of answers that could not be read and were left out.", ("endpoint",)
+    "chutes_api_rejected_records_total",
+    "Records of answers that could not be read and were left out.",
+    ("endpoint",),
 )
 EXCHANGE_METRICS = (REQUESTS, DURATION, BYTES, REJECTED)
 
@@ -37,8 +44,12 @@ class ExchangeCounters:
         )
         self._durations = DURATION.register(Histogram, registry, buckets=_BUCKETS)
 
-    def add(self, endpoint: str, code: str, *, seconds: float = 0.0, size: int = 0, rejected: int = 0) -> None:
-        """Count a finished exchange, with the HTTP status or the error's reason, and the decompressed bytes."""
+    def add(
+        self, endpoint: str, code: str, *, seconds: float = 0.0, size: int = 0, rejected: int = 0
+    ) -> None:
+        """Count a finished exchange, with the HTTP status or the error's reason, and the
+        decompressed bytes.
+        """
         self._requests.labels(endpoint, code).inc()
         self._bytes.labels(endpoint).inc(size)
         self._rejected.labels(endpoint).inc(rejected)

@@ -1,4 +1,6 @@
-"""Notices what the API changed: fields that this version does not know, known ones that are gone, unknown values."""
+"""Notices what the API changed: fields that this version does not know, known ones that are gone,
+unknown values.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 CHECKED_EVERY = HOUR
-"""Seconds between two checks of an endpoint's answers, because a check takes as long as decoding."""
+"""Seconds between two checks of an endpoint's answers, because a check takes as long as decoding.
+"""
 _MAX_NAMES = 20
 _MAX_CHARACTERS = 100
 
@@ -29,7 +32,9 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
 class Known(NamedTuple):
-    """The fields of a record: all, those in use that are always sent, and the types of those with records."""
+    """The fields of a record: all, those in use that are always sent, and the types of those with
+    records.
+    """
 
     fields: frozenset[str]
     always: frozenset[str]
@@ -42,7 +47,11 @@ def known(record: type[Record]) -> Known:
     kinds = {one.encode_name: one.type for one in msgspec.structs.fields(record)}
     used = frozenset(kinds)
     inner = {name: kind for name, kind in kinds.items() if any(records_in(kind))}
-    return Known(used.union(*map(str.split, record.UNUSED.values())), used.difference(record.SOMETIMES), inner)
+    return Known(
+        used.union(*map(str.split, record.UNUSED.values())),
+        used.difference(record.SOMETIMES),
+        inner,
+    )
 
 
 def not_none(kind: Any) -> Any:
@@ -61,10 +70,14 @@ def records_in(kind: Any, path: str = "") -> Iterator[tuple[str, type[Record]]]:
         yield from records_in(part, path)
 
 
-def objects(kind: Any, value: Any, path: str = "") -> Iterator[tuple[str, type[Record], dict[str, Any]]]:
-    """Yield each object in an answer of a type: its path (such as ``servers.gpus.``), record class and fields.
+def objects(
+    kind: Any, value: Any, path: str = ""
+) -> Iterator[tuple[str, type[Record], dict[str, Any]]]:
+    """Yield each object in an answer of a type: its path (such as ``servers.gpus.``), record class
+    and fields.
 
-    The answer is JSON text or plain values. Text that cannot be read is skipped, because decoding reports it.
+    The answer is JSON text or plain values. Text that cannot be read is skipped, because decoding
+    reports it.
     """
     kind = not_none(kind)
     if isinstance(value, bytes | bytearray | msgspec.Raw):
@@ -92,7 +105,8 @@ class FieldCheck:
         at: Unix time of the check.
         unknown: Fields that this version does not know.
         values: Values outside a closed set, by field, for each such field of the answer.
-        lacks: For each path with at least one record, the fields that are always sent, and that no record has.
+        lacks: For each path with at least one record, the fields that are always sent, and that no
+            record has.
     """
 
     at: float
@@ -125,7 +139,11 @@ class FieldCheck:
         return [
             *(f"unknown field {name}" for name in sorted(self.unknown)),
             *(f"missing field {name}" for name in self.missing),
-            *(f"unknown value {text!r} of {name}" for name, texts in self.values.items() for text in sorted(texts)),
+            *(
+                f"unknown value {text!r} of {name}"
+                for name, texts in self.values.items()
+                for text in sorted(texts)
+            ),
         ]
 
 

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from typing import Self
 
 Purpose = Literal["miner", "tee"]
-"""The word at the end of a signed message. The service accepts a signature only where it expects its word."""
+"""The word at the end of a signed message.
+
+The service accepts a signature only where it expects its word.
+"""
 
 _ADDRESS_LENGTH = 48
 _COLD_NAMES = frozenset({"coldkey", "coldkeypub", "coldkeypub.txt"})
@@ -48,8 +51,13 @@ def public_key(address: str) -> bytes:
     if public is None or encode_ss58(public) != address:
         # Any other text may be a secret in the wrong place, which must not be shown.
         looks_right = len(address) == _ADDRESS_LENGTH and address.isalnum()
-        shown = repr(address) if looks_right else f"the value (not shown, {len(address)} characters)"
-        raise HotkeyError(f"{shown} is not an SS58 address of Bittensor: copy it again, 48 characters without quotes")
+        shown = (
+            repr(address) if looks_right else f"the value (not shown, {len(address)} characters)"
+        )
+        raise HotkeyError(
+            f"{shown} is not an SS58 address of Bittensor: copy it again, 48 characters "
+            "without quotes"
+        )
     return public
 
 
@@ -68,7 +76,8 @@ class Hotkey:
         """Make the key of a secret seed or a private key.
 
         Args:
-            secret: The 64 hexadecimal digits of a seed, or 128 of a private key, with or without ``0x``.
+            secret: The 64 hexadecimal digits of a seed, or 128 of a private key, with or without
+                ``0x``.
             address: The SS58 address that the key must belong to. None skips this check.
             source: Origin of the secret, for messages.
 
@@ -78,12 +87,15 @@ class Hotkey:
         digits = secret.strip()
         if not re.fullmatch(r"(0x)?([0-9a-fA-F]{64}){1,2}", digits):
             raise HotkeyError(
-                f"{source}: a seed has 64 hexadecimal digits and a private key 128, with or without 0x, without quotes"
+                f"{source}: a seed has 64 hexadecimal digits and a private key 128, with or "
+                "without 0x, without quotes"
             )
         try:
             key = cls(Keypair.create_from_private_key(digits))
         except ValueError:
-            raise HotkeyError(f"{source}: these digits are no key of the type sr25519: copy them again") from None
+            raise HotkeyError(
+                f"{source}: these digits are no key of the type sr25519: copy them again"
+            ) from None
         if address == "":
             raise HotkeyError(f"{source}: the address is missing: the key is that of {key.address}")
         if address not in (None, key.address):
@@ -99,20 +111,25 @@ class Hotkey:
         """Read a Bittensor hotkey file (``~/.bittensor/wallets/<wallet>/hotkeys/<name>``).
 
         Raises:
-            HotkeyError: The file cannot be read, is a cold key, is encrypted, or has no sr25519 key of its address.
+            HotkeyError: The file cannot be read, is a cold key, is encrypted, or has no sr25519 key
+                of its address.
         """
         # A seed in the place of a path must not be shown.
         source = scrub(str(path))
         try:
             path = path.expanduser()
             if {path.name, path.resolve().name} & _COLD_NAMES:
-                raise HotkeyError(f"{source} is a cold key, which the exporter never needs: use the file of the hotkey")
+                raise HotkeyError(
+                    f"{source} is a cold key, which the exporter never needs: use the file of "
+                    "the hotkey"
+                )
             content = path.read_bytes()
         except (OSError, RuntimeError) as error:
             # RuntimeError: the home directory of an unknown user.
             reason = getattr(error, "strerror", None) or error
             raise HotkeyError(
-                f"cannot read the hotkey file {source}: {reason}. Check the path and its permissions"
+                f"cannot read the hotkey file {source}: {reason}. Check the path and its "
+                "permissions"
             ) from None
         if keyfile_data_is_encrypted(content):
             raise HotkeyError(f"{source} is encrypted: use a hotkey file without a password")
@@ -126,14 +143,21 @@ class Hotkey:
         # Without an address, half a private key looks like the seed of another key.
         if pair is None or pair.ss58_address.encode() not in content:
             raise HotkeyError(
-                f"{source} has no key that belongs to its ss58Address: use the file of a hotkey as the wallet wrote it"
+                f"{source} has no key that belongs to its ss58Address: use the file of a "
+                "hotkey as the wallet wrote it"
             )
         if pair.crypto_type != CRYPTO_SR25519:
-            raise HotkeyError(f"{source} has a key of the type ed25519: Chutes accepts only those of the type sr25519")
+            raise HotkeyError(
+                f"{source} has a key of the type ed25519: Chutes accepts only those of the "
+                "type sr25519"
+            )
         return cls(pair)
 
     def headers(self, nonce: int, purpose: Purpose = "miner") -> dict[str, str]:
-        """Sign a request at a Unix time. The service refuses a nonce that differs by more than 600 s."""
+        """Sign a request at a Unix time.
+
+        The service refuses a nonce that differs by more than 600 s.
+        """
         message = f"{self.address}:{nonce}:{purpose}".encode()
         return {
             "X-Chutes-Hotkey": self.address,

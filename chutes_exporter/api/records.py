@@ -1,11 +1,12 @@
 """Typed records of the endpoints' answers.
 
-Records have only the fields that the exporter uses. Decoding skips all others. So secrets and users' data (``extra``
-and ``cacert`` of instances, ``job_args`` of jobs) never reach a record, a log line or an error.
+Records have only the fields that the exporter uses. Decoding skips all others. So secrets and
+users' data (``extra`` and ``cacert`` of instances, ``job_args`` of jobs) never reach a record, a
+log line or an error.
 
-A field that is null or missing is ``None``, which means unknown and not zero. Some fields use null for "not yet", such
-as "not verified". They have the type :data:`Nullable`: null is ``None``, and a missing field is ``UNSET``. Times are
-Unix seconds. Fields whose API name is misleading are renamed.
+A field that is null or missing is ``None``, which means unknown and not zero. Some fields use null
+for "not yet", such as "not verified". They have the type :data:`Nullable`: null is ``None``, and a
+missing field is ``UNSET``. Times are Unix seconds. Fields whose API name is misleading are renamed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ Nullable: TypeAlias = T | UnsetType | None
 """A field in which null has a meaning. It is ``None`` for null, and ``UNSET`` if it is missing."""
 
 Whole: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
-"""A whole number that a float can hold. A longer one has no meaning, and would end a computation with an error."""
+"""A whole number that a float can hold.
+
+A longer one has no meaning, and would end a computation with an error.
+"""
 
 
 class UnixTime(float):
@@ -33,7 +37,9 @@ class UnixTime(float):
 
 
 def decode_hook(_kind: type[UnixTime], value: Any) -> UnixTime:
-    """Decode a time (msgspec's ``dec_hook``) from any of the API's three formats. Without an offset it is UTC.
+    """Decode a time (msgspec's ``dec_hook``) from any of the API's three formats.
+
+    Without an offset it is UTC.
 
     Raises:
         ValueError: The value is not a timestamp. The message does not quote it.
@@ -42,7 +48,8 @@ def decode_hook(_kind: type[UnixTime], value: Any) -> UnixTime:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
         raise ValueError("not a time") from None
-    # In the first and the last year, a conversion to UTC or some added hours may leave Python's calendar.
+    # In the first and the last year, a conversion to UTC or some added hours may leave Python's
+    # calendar.
     if not MINYEAR < moment.year < MAXYEAR:
         raise ValueError("not a time")
     return UnixTime((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
@@ -61,7 +68,10 @@ END_TEXTS: Final = {
         "user has zero/negative balance (private chute)",
     ),
     "chute_removed": ("chute deleted", "chute disabled", "stale make_public chute removed"),
-    "not_active_in_time": ("autoscaler - instance failed to verify", "Instance took too long to activate"),
+    "not_active_in_time": (
+        "autoscaler - instance failed to verify",
+        "Instance took too long to activate",
+    ),
     "no_room": ("Private chute ",),
     "gpu_missing": ("autoscaler - instance node count mismatch",),
     "verification": (
@@ -71,22 +81,36 @@ END_TEXTS: Final = {
         "PoVW ",
         "Live TLS cert verification failed",
     ),
-    "probes": ("Failed 3 or more consecutive logging server probes", "CONNPROBE: ", "watchtower - "),
-    "requests": ("catastrophic error", "server error after", "max failures reached", "miner responded with 426"),
+    "probes": (
+        "Failed 3 or more consecutive logging server probes",
+        "CONNPROBE: ",
+        "watchtower - ",
+    ),
+    "requests": (
+        "catastrophic error",
+        "server error after",
+        "max failures reached",
+        "miner responded with 426",
+    ),
 }
-"""The beginnings of all texts in the service's code, by reason. ``docs/earnings.md`` explains the reasons."""
+"""The beginnings of all texts in the service's code, by reason.
+
+``docs/earnings.md`` explains the reasons.
+"""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
     """Base class of all records.
 
-    A class also declares what else is known about its objects in answers, which :mod:`~chutes_exporter.api.fields`
-    checks:
+    A class also declares what else is known about its objects in answers, which
+    :mod:`~chutes_exporter.api.fields` checks:
 
     Attributes:
         UNUSED: Names of fields that the service sends and the exporter does not use, by the reason.
-        SOMETIMES: Fields in use that a good answer may lack. Every other one is missing if no object has it.
-        VALUES: Closed sets of values, by field: of a text, or of the keys of an object. Null is always possible.
+        SOMETIMES: Fields in use that a good answer may lack. Every other one is missing if no
+            object has it.
+        VALUES: Closed sets of values, by field: of a text, or of the keys of an object. Null is
+            always possible.
     """
 
     UNUSED: ClassVar[dict[str, str]] = {}
@@ -95,7 +119,10 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class Body(Record, frozen=True):
-    """An object around records. Each of its records that can be read counts, and null is a missing field."""
+    """An object around records.
+
+    Each of its records that can be read counts, and null is a missing field.
+    """
 
 
 class NodeSelector(Record, frozen=True):
@@ -103,7 +130,9 @@ class NodeSelector(Record, frozen=True):
 
     UNUSED: ClassVar = {
         "duplicate of the factor `base`": "compute_multiplier",
-        "duplicate: `supported_gpus` is the result": "include exclude max_hourly_price_per_gpu dynamic",
+        "duplicate: `supported_gpus` is the result": (
+            "include exclude max_hourly_price_per_gpu dynamic"
+        ),
     }
     # Only if the chute's author set it.
     SOMETIMES: ClassVar = ("min_vram_gb_per_gpu",)
@@ -114,19 +143,28 @@ class NodeSelector(Record, frozen=True):
 
 
 class Chute(Record, frozen=True):
-    """A workload that miners can run. Source: ``/miner/chutes/`` and ``/miner/chutes/{chute_id}/{version}``.
+    """A workload that miners can run.
 
-    ``effective_compute_multiplier`` and its factors apply to the cheapest GPU that the chute allows. ``bounty`` is a
-    number that grows with the bounty's age (:func:`~chutes_exporter.rules.bounties.bounty_age`), null without a bounty.
-    ``disabled`` and ``chutes_version`` are null in old rows.
+    Source: ``/miner/chutes/`` and ``/miner/chutes/{chute_id}/{version}``.
+
+    ``effective_compute_multiplier`` and its factors apply to the cheapest GPU that the chute
+    allows. ``bounty`` is a number that grows with the bounty's age
+    (:func:`~chutes_exporter.rules.bounties.bounty_age`), null without a bounty. ``disabled`` and
+    ``chutes_version`` are null in old rows.
     """
 
     UNUSED: ClassVar = {
-        "text": ("code readme tagline tool_description filename ref_str cords jobs logo_id revision image_id"),
+        "text": (
+            "code readme tagline tool_description filename ref_str cords jobs logo_id "
+            "revision image_id"
+        ),
         "users' data": "user_id",
         "duplicate of the factor `urgency_boost` when it has an effect": "boost",
         "duplicate of `node_selector.supported_gpus`": "supported_gpus",
-        "no use": "created_at updated_at allow_external_egress encrypted_fs lock_modules immutable openrouter",
+        "no use": (
+            "created_at updated_at allow_external_egress encrypted_fs lock_modules immutable "
+            "openrouter"
+        ),
         "constant (`hosted`)": "execution_backend",
     }
     VALUES: ClassVar = {
@@ -160,13 +198,18 @@ class Chute(Record, frozen=True):
 
 
 class Image(Record, frozen=True):
-    """A container image that chutes are built on. Source: ``/miner/images/``. ``status`` is null in old rows."""
+    """A container image that chutes are built on.
+
+    Source: ``/miner/images/``. ``status`` is null in old rows.
+    """
 
     UNUSED: ClassVar = {
         "users' data": "user_id",
         "text": "readme logo_id",
     }
-    VALUES: ClassVar = {"status": re.compile("pending build|building|built and pushed|error.*|", re.DOTALL)}
+    VALUES: ClassVar = {
+        "status": re.compile("pending build|building|built and pushed|error.*|", re.DOTALL)
+    }
 
     image_id: str
     username: str | None = None
@@ -184,12 +227,16 @@ class Image(Record, frozen=True):
 class Node(Record, frozen=True):
     """One GPU of the signing miner. Source: ``/miner/nodes/``.
 
-    ``memory`` is in bytes, ``clock_rate`` in kHz. ``verified_at`` is null until a verification succeeds.
-    ``verification_error`` belongs to the last failed verification. A GPU with both is usable.
+    ``memory`` is in bytes, ``clock_rate`` in kHz. ``verified_at`` is null until a verification
+    succeeds. ``verification_error`` belongs to the last failed verification. A GPU with both is
+    usable.
     """
 
     UNUSED: ClassVar = {
-        "no use": "major minor sxm max_threads_per_processor concurrent_kernels ecc seed verification_port",
+        "no use": (
+            "major minor sxm max_threads_per_processor concurrent_kernels ecc seed "
+            "verification_port"
+        ),
         "duplicate of the signing hotkey": "miner_hotkey",
     }
 
@@ -220,7 +267,8 @@ class ServerGpu(Record, frozen=True):
 class Server(Record, frozen=True):
     """A machine of the signing miner. Source: ``/miner/servers/``. Only ``server_id`` is unique.
 
-    ``version`` is that of the image at the last boot of a TEE server. It is null for a server that never booted one.
+    ``version`` is that of the image at the last boot of a TEE server. It is null for a server that
+    never booted one.
     """
 
     server_id: str
@@ -243,8 +291,9 @@ class ServersBody(Body, frozen=True):
 class Instance(Record, frozen=True):
     """A chute that runs or starts on the signing miner's GPUs. Source: ``/miner/instances/``.
 
-    ``hourly_rate`` is in USD per hour. ``activated_at`` is null until the first activation. Its miner disabled an
-    instance that has ``activated_at`` but is not ``active``. ``billed_to`` is null for public instances.
+    ``hourly_rate`` is in USD per hour. ``activated_at`` is null until the first activation. Its
+    miner disabled an instance that has ``activated_at`` but is not ``active``. ``billed_to`` is
+    null for public instances.
     """
 
     UNUSED: ClassVar = {
@@ -276,8 +325,8 @@ class Instance(Record, frozen=True):
 class Job(Record, frozen=True):
     """A job without an instance: waiting, stuck or finished. Source: ``/miner/jobs/``.
 
-    ``finished_at`` is null until the job is finished, ``miner_hotkey`` until a miner claims it. ``miner_history`` lists
-    the miners that requested a launch token.
+    ``finished_at`` is null until the job is finished, ``miner_hotkey`` until a miner claims it.
+    ``miner_history`` lists the miners that requested a launch token.
     """
 
     UNUSED: ClassVar = {
@@ -318,10 +367,12 @@ class InventoryItem(Record, frozen=True):
 
 
 class ChuteMetrics(Record, frozen=True):
-    """Demand for a chute over the past hour. Source: ``/miner/metrics/``. A chute without an instance is missing.
+    """Demand for a chute over the past hour.
 
-    ``total_compute_time`` is in seconds, and ``utilization`` is a ratio that may exceed 1. All values of the service's
-    own monitoring are 0 if the monitoring fails.
+    Source: ``/miner/metrics/``. A chute without an instance is missing.
+
+    ``total_compute_time`` is in seconds, and ``utilization`` is a ratio that may exceed 1. All
+    values of the service's own monitoring are 0 if the monitoring fails.
     """
 
     UNUSED: ClassVar = {
@@ -351,10 +402,12 @@ class ActiveInstance(Record, frozen=True):
 
 
 class MinerStats(Record, frozen=True, kw_only=True):
-    """The compute of a miner in a sliding window, in total or on one chute. Source: ``/miner/stats``.
+    """The compute of a miner in a sliding window, in total or on one chute.
 
-    A miner without compute in the window has no record. ``compute_units`` are seconds weighted by the compute
-    multiplier.
+    Source: ``/miner/stats``.
+
+    A miner without compute in the window has no record. ``compute_units`` are seconds weighted by
+    the compute multiplier.
     """
 
     UNUSED: ClassVar = {
@@ -399,7 +452,9 @@ class RawScore(Record, frozen=True):
 
 
 class Scores(Body, frozen=True, rename={"shares": "final_scores", "raw": "raw_values"}):
-    """The scores of all miners, by hotkey. Source: ``/miner/scores``. A hotkey without a score has None.
+    """The scores of all miners, by hotkey.
+
+    Source: ``/miner/scores``. A hotkey without a score has None.
 
     ``shares`` have the sum 1. ``raw`` are the values over the past day.
     """
@@ -411,7 +466,8 @@ class Scores(Body, frozen=True, rename={"shares": "final_scores", "raw": "raw_va
 class HistoryPoint(Record, frozen=True):
     """One hour of a miner's week. Source: ``/miner/unique_chute_history/{hotkey}``.
 
-    ``count`` are the chutes that ran, weighted by GPUs. ``total_count`` are the GPUs that were active.
+    ``count`` are the chutes that ran, weighted by GPUs. ``total_count`` are the GPUs that were
+    active.
     """
 
     time: UnixTime
@@ -424,7 +480,8 @@ class ComputeRecord(Record, frozen=True):
 
     Source: ``compute_history`` of an audit report.
 
-    An instance has records once it was activated. They begin at its creation. The newest record has no end.
+    An instance has records once it was activated. They begin at its creation. The newest record has
+    no end.
     """
 
     instance_id: str
@@ -445,15 +502,19 @@ class AuditEntry(Record, frozen=True):
 
 
 class AuditInstance(Record, frozen=True):
-    """An instance of any miner that exists, or ended within the hour. Source: ``instance_audit`` of an audit report.
+    """An instance of any miner that exists, or ended within the hour.
 
-    Null means "not yet" in times, a public instance in ``billed_to``, and no in ``valid_termination``, which marks ends
-    that do not cost the score. ``compute_multiplier`` is the last one. Without one of the fields, nothing follows from
-    a record, so it cannot be read.
+    Source: ``instance_audit`` of an audit report.
+
+    Null means "not yet" in times, a public instance in ``billed_to``, and no in
+    ``valid_termination``, which marks ends that do not cost the score. ``compute_multiplier`` is
+    the last one. Without one of the fields, nothing follows from a record, so it cannot be read.
     """
 
     UNUSED: ClassVar = {
-        "no use: only ends and multipliers are exported": "version miner_uid region verified_at hourly_rate bounty",
+        "no use: only ends and multipliers are exported": (
+            "version miner_uid region verified_at hourly_rate bounty"
+        ),
     }
     VALUES: ClassVar = {
         "deletion_reason": re.compile(
@@ -476,8 +537,12 @@ class AuditInstance(Record, frozen=True):
     chute_id: str | None = None
 
 
-class AuditReport(Body, frozen=True, rename={"instances": "instance_audit", "multipliers": "compute_history"}):
-    """The validator's report of an hour, whose ``end`` is in the list of reports. Source: ``/audit/download``.
+class AuditReport(
+    Body, frozen=True, rename={"instances": "instance_audit", "multipliers": "compute_history"}
+):
+    """The validator's report of an hour, whose ``end`` is in the list of reports.
+
+    Source: ``/audit/download``.
 
     ``earlier_multipliers`` are from the report before.
     """
@@ -496,7 +561,10 @@ class AuditReport(Body, frozen=True, rename={"instances": "instance_audit", "mul
 
 
 class ThrashCooldown(Record, frozen=True):
-    """A chute that the signing miner currently may not deploy. Source: ``/miner/thrash_cooldowns``."""
+    """A chute that the signing miner currently may not deploy.
+
+    Source: ``/miner/thrash_cooldowns``.
+    """
 
     chute_id: str
     chute_name: str | None = None
@@ -505,11 +573,14 @@ class ThrashCooldown(Record, frozen=True):
 
 
 class ChuteUtilization(Record, frozen=True):
-    """A chute as the autoscaler sees it. Source: ``/chutes/utilization``. Chutes that it never logged are missing.
+    """A chute as the autoscaler sees it.
 
-    ``scale_allowance``, ``scalable``, ``total_instance_count`` and ``active_instance_count`` are current. All other
-    fields are from the autoscaler's last run, at ``timestamp``. ``name`` is a placeholder for private chutes. The
-    ratios are 0 if the autoscaler has no data, for example for a chute without an instance.
+    Source: ``/chutes/utilization``. Chutes that it never logged are missing.
+
+    ``scale_allowance``, ``scalable``, ``total_instance_count`` and ``active_instance_count`` are
+    current. All other fields are from the autoscaler's last run, at ``timestamp``. ``name`` is a
+    placeholder for private chutes. The ratios are 0 if the autoscaler has no data, for example for
+    a chute without an instance.
     """
 
     UNUSED: ClassVar = {
@@ -520,9 +591,10 @@ class ChuteUtilization(Record, frozen=True):
             for window in ("5m", "15m", "1h")
         ),
         "text: the autoscaler's own word for its decision": "action_taken",
-        "duplicate of `/miner/chutes/` `effective_compute_multiplier`, at the autoscaler's run, without the bounty": (
-            "effective_multiplier"
-        ),
+        (
+            "duplicate of `/miner/chutes/` `effective_compute_multiplier`, at the autoscaler's "
+            "run, without the bounty"
+        ): ("effective_multiplier"),
         "duplicate of `utilization_1h`, `total_requests_1h` and `rate_limited_requests_1h`": (
             "avg_busy_ratio total_invocations total_rate_limit_errors"
         ),
@@ -548,11 +620,14 @@ class ChuteUtilization(Record, frozen=True):
 class Bounty(Record, frozen=True):
     """An open bounty. Source: ``/bounties/``. Its chute may be gone.
 
-    ``created_at`` is Unix time, ``seconds_elapsed`` its age and ``time_remaining`` the seconds until it expires, both
-    when the answer was made and in whole seconds. ``time_remaining`` is 0 where the service does not know it.
+    ``created_at`` is Unix time, ``seconds_elapsed`` its age and ``time_remaining`` the seconds
+    until it expires, both when the answer was made and in whole seconds. ``time_remaining`` is 0
+    where the service does not know it.
     """
 
-    UNUSED: ClassVar = {"duplicate of `seconds_elapsed`: it is 100 plus 3 for each second": "bounty_amount"}
+    UNUSED: ClassVar = {
+        "duplicate of `seconds_elapsed`: it is 100 plus 3 for each second": "bounty_amount"
+    }
 
     chute_id: str
     created_at: float | None = None
@@ -563,10 +638,13 @@ class Bounty(Record, frozen=True):
 class RollingUpdate(Record, frozen=True):
     """A chute whose old instances are being replaced. Source: ``/chutes/rolling_updates``.
 
-    All instances of another version than ``new_version`` are old, not only those of ``old_version``.
+    All instances of another version than ``new_version`` are old, not only those of
+    ``old_version``.
     """
 
-    UNUSED: ClassVar = {"no use: the number of instances that each miner had when the update started": "permitted"}
+    UNUSED: ClassVar = {
+        "no use: the number of instances that each miner had when the update started": "permitted"
+    }
 
     chute_id: str
     old_version: str | None = None
@@ -577,7 +655,9 @@ class RollingUpdate(Record, frozen=True):
 class ProvisionedChute(Record, frozen=True):
     """The instance that holds a GPU. Source: ``chute`` in ``/nodes/?detailed=true``."""
 
-    UNUSED: ClassVar = {"no use: only the GPUs of instances are counted": "username name created_at verified bounty"}
+    UNUSED: ClassVar = {
+        "no use: only the GPUs of instances are counted": "username name created_at verified bounty"
+    }
 
     chute_id: str
     instance_id: str
@@ -601,7 +681,9 @@ class MinerGpus(Body, frozen=True):
 
 
 class HeldGpu(Record, frozen=True):
-    """A GPU that an instance of any miner holds, whatever the instance's state. Source: ``/nodes/?detailed=true``.
+    """A GPU that an instance of any miner holds, whatever the instance's state.
+
+    Source: ``/nodes/?detailed=true``.
 
     ``gpu`` is the model. ``activated_at`` is null until the instance becomes active.
     """
@@ -615,7 +697,10 @@ class HeldGpu(Record, frozen=True):
 
 
 class ModelSupply(Record, frozen=True):
-    """The GPUs of a model on the whole platform: in an instance, and in none. Source: ``/nodes/``."""
+    """The GPUs of a model on the whole platform: in an instance, and in none.
+
+    Source: ``/nodes/``.
+    """
 
     SOMETIMES: ClassVar = ("gpu",)  # the key of the object in the answer
 
@@ -625,11 +710,15 @@ class ModelSupply(Record, frozen=True):
 
 
 class SupportedGpu(Record, frozen=True):
-    """A GPU model. Source: ``/nodes/supported``. ``hourly_rate`` is in USD and determines the compute multiplier."""
+    """A GPU model.
+
+    Source: ``/nodes/supported``. ``hourly_rate`` is in USD and determines the compute multiplier.
+    """
 
     UNUSED: ClassVar = {
         "no use: the same for all miners": (
-            "memory clock_rate processors major minor sxm ecc max_threads_per_processor concurrent_kernels "
+            "memory clock_rate processors major minor sxm ecc max_threads_per_processor "
+            "concurrent_kernels "
             "tensor_cores graval model_name_check"
         ),
     }
@@ -646,7 +735,10 @@ class MarketValue(Record, frozen=True):
 
 
 class TeeMeasurement(Record, frozen=True):
-    """A version of the TEE image that may boot, on one kind of server. Source: ``/servers/tee/measurements``."""
+    """A version of the TEE image that may boot, on one kind of server.
+
+    Source: ``/servers/tee/measurements``.
+    """
 
     UNUSED: ClassVar = {
         "no use: only the version is compared": (
@@ -658,7 +750,10 @@ class TeeMeasurement(Record, frozen=True):
 
 
 class MaintenanceWindow(Record, frozen=True):
-    """A time in which TEE servers are upgraded. Source: ``active_window`` of ``/servers/maintenance/policy``."""
+    """A time in which TEE servers are upgraded.
+
+    Source: ``active_window`` of ``/servers/maintenance/policy``.
+    """
 
     id: str | None = None
     target_measurement_version: str | None = None
@@ -670,8 +765,9 @@ class MaintenanceWindow(Record, frozen=True):
 class MaintenanceServer(Record, frozen=True):
     """A TEE server of the signing miner. Source: ``servers`` of ``/servers/maintenance/policy``.
 
-    ``needs_upgrade`` is measured against the target of the newest window, whether it is open or not.
-    ``maintenance_status`` is missing before October 2026. ``in_maintenance`` is false while it is pending.
+    ``needs_upgrade`` is measured against the target of the newest window, whether it is open or
+    not. ``maintenance_status`` is missing before October 2026. ``in_maintenance`` is false while it
+    is pending.
     """
 
     SOMETIMES: ClassVar = ("maintenance_status",)
@@ -686,14 +782,20 @@ class MaintenanceServer(Record, frozen=True):
 
 
 class WaitingInstance(Record, frozen=True):
-    """An instance that serves until another one of its chute is active. Source: ``awaiting_replacement``."""
+    """An instance that serves until another one of its chute is active.
+
+    Source: ``awaiting_replacement``.
+    """
 
     chute_id: str
     instance_id: str | None = None
 
 
 class ServerMaintenance(Record, frozen=True):
-    """What a server waits for whose maintenance is pending. Source: ``/servers/{server_id}/maintenance``."""
+    """What a server waits for whose maintenance is pending.
+
+    Source: ``/servers/{server_id}/maintenance``.
+    """
 
     UNUSED: ClassVar = {
         "duplicate of `/servers/maintenance/policy`": "server_id maintenance_status",
@@ -705,11 +807,14 @@ class ServerMaintenance(Record, frozen=True):
 
 
 class MaintenancePolicy(Record, frozen=True):
-    """The newest maintenance window and the signing miner's TEE servers. Source: ``/servers/maintenance/policy``.
+    """The newest maintenance window and the signing miner's TEE servers.
 
-    ``active_window`` has the latest start: it is over, open or to come, or null before the first window.
-    ``window_open`` is missing on a deployment of May 2026, which lists only open windows. ``current_slots`` are the
-    miner's servers that hold an upgrade slot of this window. ``servers`` is empty before the first window.
+    Source: ``/servers/maintenance/policy``.
+
+    ``active_window`` has the latest start: it is over, open or to come, or null before the first
+    window. ``window_open`` is missing on a deployment of May 2026, which lists only open windows.
+    ``current_slots`` are the miner's servers that hold an upgrade slot of this window. ``servers``
+    is empty before the first window.
     """
 
     SOMETIMES: ClassVar = ("window_open",)
@@ -720,13 +825,16 @@ class MaintenancePolicy(Record, frozen=True):
     servers: list[MaintenanceServer] | None = None
 
 
-class MetagraphNode(Record, frozen=True, rename={"consensus": "vtrust", "registered_at": "synced_at"}):
+class MetagraphNode(
+    Record, frozen=True, rename={"consensus": "vtrust", "registered_at": "synced_at"}
+):
     """A seat on the subnet. Source: ``/miner/metagraph``.
 
     ``node_id`` is the UID. ``incentive`` and ``consensus`` are the chain's numbers from 0 to 65535.
-    :mod:`~chutes_exporter.rules.score` converts them to ratios. The API calls ``consensus`` ``vtrust``.
-    ``registered_at`` is the time at which the service first saw this hotkey in the seat. The API calls it
-    ``synced_at``. ``blacklist_reason`` is null or empty for miners that are not blacklisted.
+    :mod:`~chutes_exporter.rules.score` converts them to ratios. The API calls ``consensus``
+    ``vtrust``. ``registered_at`` is the time at which the service first saw this hotkey in the
+    seat. The API calls it ``synced_at``. ``blacklist_reason`` is null or empty for miners that are
+    not blacklisted.
     """
 
     UNUSED: ClassVar = {

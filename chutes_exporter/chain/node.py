@@ -1,4 +1,7 @@
-"""Requests to a node of the chain, with JSON-RPC. All requests of a reading are about one finalized block."""
+"""Requests to a node of the chain, with JSON-RPC.
+
+All requests of a reading are about one finalized block.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ GENESIS: Final = "0x2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab3
 """The hash of the main network's first block."""
 _MAX_AGE: Final = 10 * MINUTE
 _ADVICE: Final = (
-    "Check that --chain.url is the address of a node of Bittensor's main network. Try another node, or your own. "
+    "Check that --chain.url is the address of a node of Bittensor's main network. Try another "
+    "node, or your own. "
     "Until a node answers, only the metrics of the chain are missing."
 )
 
@@ -51,18 +55,22 @@ class Node(ChutesClient):
     """A node of the chain.
 
     Attributes:
-        pause: Minimum seconds from one request to the next. Public nodes refuse more than one a second.
+        pause: Minimum seconds from one request to the next. Public nodes refuse more than one a
+            second.
     """
 
     def __init__(self, url: str, **more: Any) -> None:
         super().__init__(url, **more)
         self.pause = 0.0 if urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1") else 1.0
         self._free_at = 0.0
-        # The hash of the block that is asked for, and what errors name: the newest request, and the block.
+        # The hash of the block that is asked for, and what errors name: the newest request, and the
+        # block.
         self._head = self._method = self._block = ""
 
     async def read(self) -> Answer[s.Subnet]:
-        """Return the subnet in the newest finalized block, or raise ApiError. It sends six requests.
+        """Return the subnet in the newest finalized block, or raise ApiError.
+
+        It sends six requests.
 
         Errors name the block by the best that is known of it so far: its hash, later its number.
         """
@@ -72,7 +80,12 @@ class Node(ChutesClient):
         except e.ApiError as error:
             error.args, error.advice = (f"{self._method} of {self._block}: {error}",), _ADVICE
             raise
-        return Answer(subnet, count=len(subnet.seats), received_at=self._clock(), seconds=time.monotonic() - started)
+        return Answer(
+            subnet,
+            count=len(subnet.seats),
+            received_at=self._clock(),
+            seconds=time.monotonic() - started,
+        )
 
     async def _subnet(self) -> s.Subnet:
         if (genesis := await self._call(str, "chain_getBlockHash", 0)) != GENESIS:
@@ -85,7 +98,9 @@ class Node(ChutesClient):
         if (age := self._clock() - state.time) > _MAX_AGE:
             raise e.UnavailableError(f"it is {human_duration(age)} old, the node is behind")
         state.check()
-        items = [item.of_uid(uid) for item in (s.HOTKEY, s.REGISTERED) for uid in range(state.seats)]
+        items = [
+            item.of_uid(uid) for item in (s.HOTKEY, s.REGISTERED) for uid in range(state.seats)
+        ]
         owned, *found = await self._values([s.OWNED_HOTKEYS.of_account(state.owner), *items])
         hotkeys, registered = found[: state.seats], found[state.seats :]
         if len(set(hotkeys)) < state.seats:
@@ -93,9 +108,13 @@ class Node(ChutesClient):
         return s.Subnet(state, hotkeys, registered, owned, version.specVersion, await self._price())
 
     async def _price(self) -> int | None:
-        """Return the price of one alpha in rao, None if the runtime has no such function any more."""
+        """Return the price of one alpha in rao, None if the runtime has no such function any
+        more.
+        """
         try:
-            text = await self._call(str, "state_call", "SwapRuntimeApi_current_alpha_price", "0x4000", self._head)
+            text = await self._call(
+                str, "state_call", "SwapRuntimeApi_current_alpha_price", "0x4000", self._head
+            )
         except e.NotFoundError as error:
             _log.warning("no price of alpha", reason=str(error))
             return None
@@ -106,7 +125,9 @@ class Node(ChutesClient):
 
     async def _values(self, items: list[s.Item]) -> list[Any]:
         """Return the values of items in the block."""
-        (answer,) = await self._call(tuple[_Changes], "state_queryStorageAt", [one.key for one in items], self._head)
+        (answer,) = await self._call(
+            tuple[_Changes], "state_queryStorageAt", [one.key for one in items], self._head
+        )
         if answer.block != self._head:
             raise e.UndecodableError(f"the answer is about another block, {answer.block[:14]}…")
         texts = dict(answer.changes)

@@ -1,4 +1,6 @@
-"""The subnet in a block: what the chain's storage says, in which order seats are lost, and what they are paid."""
+"""The subnet in a block: what the chain's storage says, in which order seats are lost, and what
+they are paid.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +25,19 @@ _SUBTENSOR: Final = "658faa385070e074c85bf6b568cf0555"
 _ACCOUNT: Final = 32
 _BLOCKS_PER_DAY: Final = 7200
 _SECONDS_PER_BLOCK: Final = 12
-# With a larger one from the expected emission, the tempo has changed, or an epoch was skipped or forced.
+# With a larger one from the expected emission, the tempo has changed, or an epoch was skipped or
+# forced.
 _MAX_DEVIATION: Final = 0.02
 
 
 @dataclass(frozen=True)
 class Item:
-    """An item of the storage: a number of ``size`` bytes, an account (by its address), or a list of them.
+    """An item of the storage: a number of ``size`` bytes, an account (by its address), or a list of
+    them.
 
-    It has a value of the whole subnet, or one of each seat or account. Without a value, the chain means the default. An
-    item without a default always has a value. The argument is the end of the key.
+    It has a value of the whole subnet, or one of each seat or account. Without a value, the chain
+    means the default. An item without a default always has a value. The argument is the end of the
+    key.
     """
 
     name: str
@@ -49,7 +54,9 @@ class Item:
         return f"0x{self.pallet}{self.name_hash}{self.argument}"
 
     def value(self, text: str | None) -> Any:
-        """Return the value that a node answers with in hexadecimal digits, or raise UndecodableError."""
+        """Return the value that a node answers with in hexadecimal digits, or raise
+        UndecodableError.
+        """
         if text is None and self.default is not None:
             return self.default
         try:
@@ -57,13 +64,20 @@ class Item:
         except ValueError as error:
             raise UndecodableError(f"{self.name}: {error}") from None
         if self.is_list:
-            # It begins with its length in 1, 2 or 4 bytes, as its lowest two bits tell. No seats need a longer form.
+            # It begins with its length in 1, 2 or 4 bytes, as its lowest two bits tell. No seats
+            # need a longer form.
             start = (1, 2, 4, 0)[int.from_bytes(data[:1]) & 3]
             count = int.from_bytes(data[:start], "little") >> 2
         if len(data) != (expected := start + count * self.size):
-            raise UndecodableError(f"{self.name}: it has {len(data) or 'no'} bytes instead of {expected}")
-        decoded = encode_ss58 if self.size == _ACCOUNT else partial(int.from_bytes, byteorder="little")
-        values = tuple(decoded(data[at : at + self.size]) for at in range(start, len(data), self.size))
+            raise UndecodableError(
+                f"{self.name}: it has {len(data) or 'no'} bytes instead of {expected}"
+            )
+        decoded = (
+            encode_ss58 if self.size == _ACCOUNT else partial(int.from_bytes, byteorder="little")
+        )
+        values = tuple(
+            decoded(data[at : at + self.size]) for at in range(start, len(data), self.size)
+        )
         return values if self.is_list else values[0]
 
     def of_uid(self, uid: int) -> Item:
@@ -73,37 +87,70 @@ class Item:
     def of_account(self, address: str) -> Item:
         """Return the item of an account."""
         account = decode_ss58(address)
-        return replace(self, argument=hashlib.blake2b(account, digest_size=16).hexdigest() + account.hex())
+        return replace(
+            self, argument=hashlib.blake2b(account, digest_size=16).hexdigest() + account.hex()
+        )
 
 
 @dataclass(frozen=True)
 class State:
-    """What the storage says about the whole subnet. Amounts are in rao, of which a TAO or an alpha has 1e9."""
+    """What the storage says about the whole subnet.
 
-    block: Annotated[int, Item("Number", "02a5c1b19ab7a04f536c519aca4983ac", 4, None, "", pallet=_SYSTEM)]
-    milliseconds: Annotated[int, Item("Now", "9f1f0515f462cdcf84e0f1d6045dfcbb", 8, None, "", pallet=_TIMESTAMP)]
+    Amounts are in rao, of which a TAO or an alpha has 1e9.
+    """
+
+    block: Annotated[
+        int, Item("Number", "02a5c1b19ab7a04f536c519aca4983ac", 4, None, "", pallet=_SYSTEM)
+    ]
+    milliseconds: Annotated[
+        int, Item("Now", "9f1f0515f462cdcf84e0f1d6045dfcbb", 8, None, "", pallet=_TIMESTAMP)
+    ]
     seats: Annotated[int, Item("SubnetworkN", "a1048e9d244171852dfe8db314dc68ca", 2)]
     max_seats: Annotated[int, Item("MaxAllowedUids", "fabe6b131d9fa6e6d6cacbe7586c3b8a", 2)]
     immunity_period: Annotated[int, Item("ImmunityPeriod", "b6522cfe03433e9e101a258ee2f580ab", 2)]
-    min_not_immune: Annotated[int, Item("MinNonImmuneUids", "a05969c978d170e66c89fd3ef91c2bb9", 2, 10)]
+    min_not_immune: Annotated[
+        int, Item("MinNonImmuneUids", "a05969c978d170e66c89fd3ef91c2bb9", 2, 10)
+    ]
     max_safe: Annotated[int, Item("ImmuneOwnerUidsLimit", "d2f25f568a6f876b2e3f13784dcd778a", 2, 1)]
     owner: Annotated[str, Item("SubnetOwner", "36e3e82152c8758267395fe524fbbd16", _ACCOUNT)]
-    owner_hotkey: Annotated[str, Item("SubnetOwnerHotkey", "68b7553499633fe05caf4d8a51aefe5c", _ACCOUNT, "")]
-    emission: Annotated[tuple[int, ...], Item("Emission", "93916af563e2313a574d6cd48caec1a5", 8, is_list=True)]
-    incentive: Annotated[tuple[int, ...], Item("Incentive", "89c69c2c416b8105d37501394f4de849", 2, (), is_list=True)]
-    dividends: Annotated[tuple[int, ...], Item("Dividends", "86752d66f11480ecef37769cdd736b9b", 2, (), is_list=True)]
+    owner_hotkey: Annotated[
+        str, Item("SubnetOwnerHotkey", "68b7553499633fe05caf4d8a51aefe5c", _ACCOUNT, "")
+    ]
+    emission: Annotated[
+        tuple[int, ...], Item("Emission", "93916af563e2313a574d6cd48caec1a5", 8, is_list=True)
+    ]
+    incentive: Annotated[
+        tuple[int, ...], Item("Incentive", "89c69c2c416b8105d37501394f4de849", 2, (), is_list=True)
+    ]
+    dividends: Annotated[
+        tuple[int, ...], Item("Dividends", "86752d66f11480ecef37769cdd736b9b", 2, (), is_list=True)
+    ]
     tempo: Annotated[int, Item("Tempo", "7641384bb339f3758acddfd7053d3317", 2)]
     last_epoch: Annotated[int, Item("LastEpochBlock", "90010c37124c14146041452f9ffba0df", 8, 0)]
-    last_paid_epoch: Annotated[int, Item("LastMechansimStepBlock", "90a5927434316ff88c68f65cd390bb70", 8, 0)]
-    pending_miners: Annotated[int, Item("PendingServerEmission", "7f31afa3e070ac1d98b1546887927609", 8, 0)]
-    pending_validators: Annotated[int, Item("PendingValidatorEmission", "6459b861fc6b4d87d2515a77a950df0b", 8, 0)]
-    pending_root: Annotated[int, Item("PendingRootAlphaDivs", "ed70b5ba3510918e3a9b3d1d0220ba2d", 8, 0)]
+    last_paid_epoch: Annotated[
+        int, Item("LastMechansimStepBlock", "90a5927434316ff88c68f65cd390bb70", 8, 0)
+    ]
+    pending_miners: Annotated[
+        int, Item("PendingServerEmission", "7f31afa3e070ac1d98b1546887927609", 8, 0)
+    ]
+    pending_validators: Annotated[
+        int, Item("PendingValidatorEmission", "6459b861fc6b4d87d2515a77a950df0b", 8, 0)
+    ]
+    pending_root: Annotated[
+        int, Item("PendingRootAlphaDivs", "ed70b5ba3510918e3a9b3d1d0220ba2d", 8, 0)
+    ]
     registration_cost: Annotated[int, Item("Burn", "01be1755d08418802946bca51b686325", 8)]
     min_cost: Annotated[int, Item("MinBurn", "b5ebf5d60c129a116973e38cd593e6e6", 8, 500_000)]
     max_cost: Annotated[int, Item("MaxBurn", "113e5f8ae432b71a8c1ac60fd9d6ff2e", 8, 10**11)]
-    registration_open: Annotated[int, Item("NetworkRegistrationAllowed", "d5fe74da02c7b4bbb340fb368eee3e77", 1, 1)]
-    consensus: Annotated[int, Item("SubnetEpochConsensus", "12a2afa59d7389e40b256460d9b1fdcd", 1, 0)]
-    mechanisms: Annotated[int, Item("MechanismCountCurrent", "604fb97037feb8522bf37d42d54fa6e9", 1, 1, _HASHED_NETUID)]
+    registration_open: Annotated[
+        int, Item("NetworkRegistrationAllowed", "d5fe74da02c7b4bbb340fb368eee3e77", 1, 1)
+    ]
+    consensus: Annotated[
+        int, Item("SubnetEpochConsensus", "12a2afa59d7389e40b256460d9b1fdcd", 1, 0)
+    ]
+    mechanisms: Annotated[
+        int, Item("MechanismCountCurrent", "604fb97037feb8522bf37d42d54fa6e9", 1, 1, _HASHED_NETUID)
+    ]
 
     @property
     def time(self) -> float:
@@ -119,41 +166,53 @@ class State:
     def epochs_per_day(self) -> float | None:
         """How often in a day the last emission is paid, None if it is unknown.
 
-        The tempo tells it, unless the tempo has changed, or an epoch was skipped or forced. Then emission continues at
-        the pace at which pay has gathered since the last epoch.
+        The tempo tells it, unless the tempo has changed, or an epoch was skipped or forced. Then
+        emission continues at the pace at which pay has gathered since the last epoch.
         """
         emission, blocks = sum(self.emission), self.block - self.last_paid_epoch
         pending = self.pending_miners + self.pending_validators + self.pending_root
-        follows_other_rules = self.mechanisms != 1 or self.consensus or not (self.incentive and self.dividends)
+        follows_other_rules = (
+            self.mechanisms != 1 or self.consensus or not (self.incentive and self.dividends)
+        )
         if follows_other_rules or blocks <= 0 or not (emission and pending and self.tempo):
             return None
         expected = self.tempo * pending / blocks
-        is_usual = abs(emission - expected) <= _MAX_DEVIATION * expected and self.last_epoch == self.last_paid_epoch
+        is_usual = (
+            abs(emission - expected) <= _MAX_DEVIATION * expected
+            and self.last_epoch == self.last_paid_epoch
+        )
         return _BLOCKS_PER_DAY / self.tempo * (1 if is_usual else expected / emission)
 
     def check(self) -> None:
         """Raise UndecodableError if a value cannot be meant as this version understands it."""
         for name in ("emission", "incentive", "dividends"):
             if len(getattr(self, name)) > self.seats:
-                raise UndecodableError(f"{ITEMS[name].name}: it has more values than the {self.seats} seats")
+                raise UndecodableError(
+                    f"{ITEMS[name].name}: it has more values than the {self.seats} seats"
+                )
         if self.registration_open > 1:
             raise UndecodableError("NetworkRegistrationAllowed: it is neither true nor false")
         if not self.min_cost <= self.registration_cost <= self.max_cost:
             raise UndecodableError("Burn: it is not between its least and its greatest value")
 
 
-ITEMS: Final = {name: kind.__metadata__[0] for name, kind in get_type_hints(State, include_extras=True).items()}
+ITEMS: Final = {
+    name: kind.__metadata__[0] for name, kind in get_type_hints(State, include_extras=True).items()
+}
 """The items of :class:`State`, by its attributes."""
 HOTKEY: Final = Item("Keys", "9f99a2ce711f3a31b2fc05604c93f179", _ACCOUNT)
 REGISTERED: Final = Item("BlockAtRegistration", "5306000b65aa58c97bf98ad9f8619049", 8, 0)
-OWNED_HOTKEYS: Final = Item("OwnedHotkeys", "882f0d11afa27a40918e90f095800125", _ACCOUNT, (), is_list=True)
+OWNED_HOTKEYS: Final = Item(
+    "OwnedHotkeys", "882f0d11afa27a40918e90f095800125", _ACCOUNT, (), is_list=True
+)
 PRICE: Final = Item("current_alpha_price", "", 8)
 """What a function of the runtime returns."""
 
 
 @dataclass(frozen=True)
 class Seat:
-    """A seat in a block: the block of its registration, what the last epoch gave it, and whether it is the owner's.
+    """A seat in a block: the block of its registration, what the last epoch gave it, and whether it
+    is the owner's.
 
     The registrations before its loss are None if no registration can take it now.
     """
@@ -169,13 +228,18 @@ class Seat:
 
     @property
     def immune_until(self) -> float | None:
-        """The Unix time of the first block without immunity, None if it is not immune in the next block."""
+        """The Unix time of the first block without immunity, None if it is not immune in the next
+        block.
+        """
         blocks = self.registered + self.state.immunity_period - self.state.block
         return self.state.time + blocks * _SECONDS_PER_BLOCK if blocks > 1 else None
 
     @property
     def alpha_per_day(self) -> float | None:
-        """The pay for mining in a day at the pace of the last epoch, None if it is unknown. The owner's is withheld."""
+        """The pay for mining in a day at the pace of the last epoch, None if it is unknown.
+
+        The owner's is withheld.
+        """
         epochs = self.state.epochs_per_day
         if epochs is None:
             return None
@@ -188,7 +252,9 @@ class Seat:
 
 @dataclass(frozen=True)
 class Subnet:
-    """The subnet in a block: hotkeys and blocks of registrations by UID, the owner's hotkeys, the price of an alpha."""
+    """The subnet in a block: hotkeys and blocks of registrations by UID, the owner's hotkeys, the
+    price of an alpha.
+    """
 
     state: State
     hotkeys: list[str]
@@ -202,10 +268,14 @@ class Subnet:
         """The seats by UID."""
         state, owned = self.state, {*self.owned, self.state.owner_hotkey}
         # A new seat can be younger than the last epoch. Then these lists have no value for it.
-        amounts = zip_longest(state.emission, state.incentive, state.dividends, self.registered, fillvalue=0)
+        amounts = zip_longest(
+            state.emission, state.incentive, state.dividends, self.registered, fillvalue=0
+        )
         seats = [
             Seat(state, hotkey, registered, emission, incentive, dividends, hotkey in owned)
-            for hotkey, (emission, incentive, dividends, registered) in zip(self.hotkeys, amounts, strict=True)
+            for hotkey, (emission, incentive, dividends, registered) in zip(
+                self.hotkeys, amounts, strict=True
+            )
         ]
         before = registrations_before_loss(state, seats)
         return [replace(seat, registrations_before_loss=before.get(seat.hotkey)) for seat in seats]
@@ -224,7 +294,8 @@ class Subnet:
 
 
 def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]:
-    """Return by hotkey how many registrations in the next block come before the one that takes the seat.
+    """Return by hotkey how many registrations in the next block come before the one that takes the
+    seat.
 
     Seats that no registration can take are missing.
     """
@@ -234,7 +305,8 @@ def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]
     owned = [seat for seat in seats if seat.is_owned]
     owned.sort(key=lambda seat: (seat.hotkey != state.owner_hotkey, seat.registered))
     safe = {seat.hotkey for seat in owned[: state.max_safe]}
-    # The chain replaces the seat with the least emission, then the older registration, then the lower UID.
+    # The chain replaces the seat with the least emission, then the older registration, then the
+    # lower UID.
     ranked = sorted(seats, key=lambda seat: (seat.emission, seat.registered))
     immune = [seat for seat in ranked if seat.hotkey not in safe and seat.immune_until is not None]
     others = [seat for seat in ranked if seat.hotkey not in safe and seat.immune_until is None]

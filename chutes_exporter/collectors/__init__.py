@@ -56,6 +56,9 @@ COLLECTORS: tuple[Collector, ...] = (
     jobs.DETAILS,
     images.DETAILS,
 )
-"""All collectors, the most important first. A page that would be too large keeps those that fit, in this order."""
+"""All collectors, the most important first.
+
+A page that would be too large keeps those that fit, in this order.
+"""
 
 __all__ = ["COLLECTORS", "Answers", "Collector", "Miners", "MinersChoice"]

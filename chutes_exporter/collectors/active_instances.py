@@ -16,12 +16,15 @@ INSTANCE = Table[ActiveInstance](
     miner="miner_hotkey",
     chutes_platform_active_instances=Total("Active and verified instances of all miners.", len),
     chutes_platform_active_compute_multiplier=Total(
-        "Sum of the compute multipliers of all miners' active instances, which is their compute units per second.",
+        "Sum of the compute multipliers of all miners' active instances, which is their "
+        "compute units per second.",
         total,
         of="compute_multiplier",
     ),
     chutes_chute_active_instances=Total(
-        "Active and verified instances of the chute on all miners. Absent without any.", len, by="chute_id"
+        "Active and verified instances of the chute on all miners. Absent without any.",
+        len,
+        by="chute_id",
     ),
     chutes_miner_active_instances=Total(
         "Active and verified instances of the miner. 0 is only exported for watched miners.",
@@ -30,7 +33,8 @@ INSTANCE = Table[ActiveInstance](
         label="hotkey",
     ),
     chutes_miner_active_compute_multiplier=Total(
-        "Sum of the compute multipliers of the miner's active instances, which is its compute units per second.",
+        "Sum of the compute multipliers of the miner's active instances, which is its compute "
+        "units per second.",
         total,
         of="compute_multiplier",
         by="miner_hotkey",
@@ -45,4 +49,6 @@ INSTANCE = Table[ActiveInstance](
     ),
 )
 
-COLLECTOR = Collector("active_instances", "active instances of the whole platform, by miner and by chute", (INSTANCE,))
+COLLECTOR = Collector(
+    "active_instances", "active instances of the whole platform, by miner and by chute", (INSTANCE,)
+)

@@ -93,7 +93,8 @@ class Samples:
     def add(self, metric: Metric, value: float | None, *labels: LabelValue) -> None:
         """Add a sample of a gauge or info metric, unless a rule of this class leaves it out.
 
-        The labels are in the declared order. One that is None is unknown and becomes an empty label.
+        The labels are in the declared order. One that is None is unknown and becomes an empty
+        label.
         """
         if value is None or metric in self.unknown or not math.isfinite(value):
             return
@@ -110,7 +111,9 @@ class Samples:
         family = self._families.get(metric.name)
         if family is None:
             name = metric.name.removesuffix("_info")
-            family = self._families[metric.name] = Family(name, metric.help, metric.kind, metric.unit)
+            family = self._families[metric.name] = Family(
+                name, metric.help, metric.kind, metric.unit
+            )
         family.add_sample(metric.name, dict(zip(metric.labels, values, strict=True)), float(value))
 
     def collect(self) -> list[Family]:
@@ -124,7 +127,9 @@ class Samples:
 
 
 def _label(value: LabelValue) -> str:
-    """Return the text of a label, which is ``true`` or ``false`` for a boolean, and valid on a page."""
+    """Return the text of a label, which is ``true`` or ``false`` for a boolean, and valid on a
+    page.
+    """
     if value is None:
         return ""
     text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -147,7 +152,9 @@ def distinct(records: list[R], identity: Callable[[R], object]) -> list[R]:
 
 
 def metric_of(*feeds: Feed[Any], whole: bool = True) -> partial[Metric]:
-    """Return what declares a metric that a function makes of some feeds, absent while one of these is not whole."""
+    """Return what declares a metric that a function makes of some feeds, absent while one of these
+    is not whole.
+    """
     source = ", ".join(feed.endpoint.source for feed in feeds)
     return partial(Metric, source=source, whole=frozenset(feed.name for feed in feeds if whole))
 
@@ -170,7 +177,8 @@ class Part:
     Attributes:
         feeds: The part has samples when all of them have an answer.
         metrics: Those that need a whole answer are left out without it, whatever the function adds.
-        collect: Makes samples from the answers about one miner, or about the platform. It is a pure function.
+        collect: Makes samples from the answers about one miner, or about the platform. It is a pure
+            function.
     """
 
     feeds: tuple[Feed[Any], ...]
@@ -184,7 +192,9 @@ class Part:
 
     @property
     def scope(self) -> Scope:
-        """Whether it is about the platform, about each hotkey with a key, or about each watched hotkey."""
+        """Whether it is about the platform, about each hotkey with a key, or about each watched
+        hotkey.
+        """
         scopes = {feed.endpoint.scope for feed in self.feeds}
         return "signer" if "signer" in scopes else "miner" if "miner" in scopes else "platform"
 
@@ -196,9 +206,11 @@ class Collector:
     Attributes:
         summary: Its topic, for help texts and docs.
         parts: What makes its samples.
-        default: ``on``, ``off``, ``few`` (on for up to 16 named hotkeys, because it sends a request for each) or
+        default: ``on``, ``off``, ``few`` (on for up to 16 named hotkeys, because it sends a request
+            for each) or
             ``key`` (on with a hotkey's key, because it shows less without one).
-        watched_only: Whether it exports no miner but the configured hotkeys unless it is switched on explicitly,
+        watched_only: Whether it exports no miner but the configured hotkeys unless it is switched
+            on explicitly,
             because it is large for all miners.
     """
 
@@ -209,15 +221,22 @@ class Collector:
     watched_only: bool = False
 
     def run(self, answers: Answers, miners: Miners, out: Samples) -> bool:
-        """Add the samples of parts whose answers about a miner are known, and return whether that succeeded.
+        """Add the samples of parts whose answers about a miner are known, and return whether that
+        succeeded.
 
         A failure is logged, and the samples before it stay.
         """
-        parts = [part for part in self.parts if (part.scope == "platform") == (miners.hotkey == THE_PLATFORM)]
+        parts = [
+            part
+            for part in self.parts
+            if (part.scope == "platform") == (miners.hotkey == THE_PLATFORM)
+        ]
         try:
             for part in parts:
                 if all(feed in answers for feed in part.feeds):
-                    out.unknown = frozenset(metric for metric in part.metrics if not answers.whole(metric.whole))
+                    out.unknown = frozenset(
+                        metric for metric in part.metrics if not answers.whole(metric.whole)
+                    )
                     # Otherwise all its samples would be left out.
                     if len(out.unknown) < len(part.metrics):
                         part.collect(answers, miners, out)
@@ -235,7 +254,11 @@ class Collector:
     def metrics(self) -> list[Metric]:
         """The metrics of its parts. If two parts have the same one, that of the first."""
         metrics = [metric for part in self.parts for metric in part.metrics]
-        return [metric for metric in metrics if metric is next(one for one in metrics if one.name == metric.name)]
+        return [
+            metric
+            for metric in metrics
+            if metric is next(one for one in metrics if one.name == metric.name)
+        ]
 
     @property
     def needs_key(self) -> bool:
@@ -257,5 +280,11 @@ class Collector:
         """The default in words, for help texts and docs."""
         if self.watched_only:
             return "on for configured hotkeys; the flag adds the other exported miners"
-        needs = ", with a hotkey's key" if self.needs_key else ", with --chain.url" if self.needs_chain else ""
+        needs = (
+            ", with a hotkey's key"
+            if self.needs_key
+            else ", with --chain.url"
+            if self.needs_chain
+            else ""
+        )
         return _DEFAULTS[self.default] + needs

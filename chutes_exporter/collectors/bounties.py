@@ -15,12 +15,14 @@ BOUNTY = Table[Bounty](
         "When the open bounty of the chute was created. The chute may be gone.", "created_at"
     ),
     chutes_bounty_expires_timestamp_seconds=Row(
-        "When the open bounty of the chute expires, accurate to 2 seconds. It ends earlier if an instance becomes "
+        "When the open bounty of the chute expires, accurate to 2 seconds. It ends earlier if an "
+        "instance becomes "
         "active and takes it.",
         bounty_expires_at,
     ),
     chutes_bounty_boost_ratio=Row(
-        "Factor by which the bounty multiplies the compute multiplier of an instance that is activated at the time of "
+        "Factor by which the bounty multiplies the compute multiplier of an instance that is "
+        "activated at the time of "
         "the answer. It is 1.1 for a new bounty and rises to 1.5 within 3 hours.",
         bounty_boost,
     ),

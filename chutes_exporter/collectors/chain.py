@@ -1,4 +1,6 @@
-"""Seats and pay by the chain: which seat is lost next, what a miner is paid, and what alpha and a seat cost."""
+"""Seats and pay by the chain: which seat is lost next, what a miner is paid, and what alpha and a
+seat cost.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +22,26 @@ SEAT = Table[Seat](
     miner="hotkey",
     records=lambda subnet: subnet.seats,
     chutes_miner_registrations_before_loss=Row(
-        "Registrations before the one that takes the miner's seat, if nothing else changes. With 0, the next one takes "
-        "it. Absent for a seat that no registration can take now: the subnet's owner's, one among the last without "
+        "Registrations before the one that takes the miner's seat, if nothing else changes. With "
+        "0, the next one takes "
+        "it. Absent for a seat that no registration can take now: the subnet's owner's, one among "
+        "the last without "
         "immunity, an immune one with emission, or any while registration is closed.",
         "registrations_before_loss",
     ),
     chutes_miner_seat_immune=Row(
-        "Whether the seat is new and therefore immune (1). Immune seats are lost after all others that can be lost.",
+        "Whether the seat is new and therefore immune (1). Immune seats are lost after all "
+        "others that can be lost.",
         lambda seat: seat.immune_until is not None,
     ),
     chutes_miner_immunity_end_timestamp_seconds=Row(
-        "When the immunity of the miner's seat ends, at 12 seconds a block. Absent without immunity.", "immune_until"
+        "When the immunity of the miner's seat ends, at 12 seconds a block. Absent without "
+        "immunity.",
+        "immune_until",
     ),
     chutes_miner_emission_alpha_per_day=Row(
-        "Alpha that the miner is paid per day at the pace of the last epoch, without what is withheld. Absent while "
+        "Alpha that the miner is paid per day at the pace of the last epoch, without what is "
+        "withheld. Absent while "
         "the subnet's consensus or mechanisms follow other rules.",
         "alpha_per_day",
         convert=_whole,
@@ -43,23 +51,38 @@ SEAT = Table[Seat](
 SUBNET = Table[Subnet](
     CHAIN,
     records=lambda subnet: [subnet],
-    chutes_chain_block=Row("The finalized block that the metrics of the chain are about.", "state.block"),
+    chutes_chain_block=Row(
+        "The finalized block that the metrics of the chain are about.", "state.block"
+    ),
     chutes_chain_info=Info("The version of the chain's runtime.", {"spec_version": "spec_version"}),
-    chutes_subnet_emission_alpha_per_day=Row("Alpha paid to all miners per day.", "alpha_per_day", convert=_whole),
-    chutes_subnet_alpha_price_tao=Row("Price of one alpha, the subnet's token, in TAO.", "price", convert=_whole),
+    chutes_subnet_emission_alpha_per_day=Row(
+        "Alpha paid to all miners per day.", "alpha_per_day", convert=_whole
+    ),
+    chutes_subnet_alpha_price_tao=Row(
+        "Price of one alpha, the subnet's token, in TAO.", "price", convert=_whole
+    ),
     chutes_subnet_registration_cost_tao=Row(
         "Price of a registration in TAO.", "state.registration_cost", convert=_whole
     ),
-    chutes_subnet_registration_open=Row("Whether somebody can register on the subnet (1).", "state.registration_open"),
-    chutes_subnet_free_seats=Row("Seats that a registration takes before it replaces one.", "state.free_seats"),
+    chutes_subnet_registration_open=Row(
+        "Whether somebody can register on the subnet (1).", "state.registration_open"
+    ),
+    chutes_subnet_free_seats=Row(
+        "Seats that a registration takes before it replaces one.", "state.free_seats"
+    ),
     chutes_subnet_window_registrations=Row(
-        "Seats that were registered in the past 7200 blocks, about a day. The number of registrations is at least "
+        "Seats that were registered in the past 7200 blocks, about a day. The number of "
+        "registrations is at least "
         "this, because a seat that was replaced twice counts once.",
         "registrations",
         by="window",
     ),
 )
 
-TAO = Table[MarketValue](FMV, records=lambda it: [it], chutes_tao_price_usd=Row("Price of TAO in US dollars.", "tao"))
+TAO = Table[MarketValue](
+    FMV, records=lambda it: [it], chutes_tao_price_usd=Row("Price of TAO in US dollars.", "tao")
+)
 
-COLLECTOR = Collector("chain", "seats and pay by the chain: loss of the seat, emission, prices", (SEAT, SUBNET, TAO))
+COLLECTOR = Collector(
+    "chain", "seats and pay by the chain: loss of the seat, emission, prices", (SEAT, SUBNET, TAO)
+)

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from msgspec import UNSET
 
-from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, distinct, metric_of
+from chutes_exporter.collectors.base import (
+    Answers,
+    Collector,
+    Miners,
+    Part,
+    Samples,
+    distinct,
+    metric_of,
+)
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY, NODES, SERVERS
 from chutes_exporter.rules.instances import inventory_states
 
@@ -23,23 +31,31 @@ STATES: tuple[State, ...] = get_args(State)
 _metric = metric_of(*_FEEDS)
 GPUS = _metric(
     "chutes_fleet_gpus",
-    "GPUs of the miner by model and state. Each GPU is in exactly one state: earning (in an active instance), starting "
-    "(in an instance that was never active), disabled (in an instance that the miner disabled after it was active, "
-    "which keeps earning until it is deleted), idle (verified and in no instance), unverified (not verified and in no "
+    "GPUs of the miner by model and state. Each GPU is in exactly one state: earning (in an "
+    "active instance), starting "
+    "(in an instance that was never active), disabled (in an instance that the miner disabled "
+    "after it was active, "
+    "which keeps earning until it is deleted), idle (verified and in no instance), unverified "
+    "(not verified and in no "
     "instance).",
     ("hotkey", "gpu", "state"),
 )
 GPU_STATE = _metric(
-    "chutes_gpu_state_info", "The GPU's state, as chutes_fleet_gpus counts it.", ("hotkey", "gpu_id", "state")
+    "chutes_gpu_state_info",
+    "The GPU's state, as chutes_fleet_gpus counts it.",
+    ("hotkey", "gpu_id", "state"),
 )
 
 _metric_of_gpu = metric_of(INVENTORY, whole=False)
 IN_USE = _metric_of_gpu(
-    "chutes_gpu_in_use", "Whether an instance holds the GPU (1), active or not.", ("hotkey", "gpu_id")
+    "chutes_gpu_in_use",
+    "Whether an instance holds the GPU (1), active or not.",
+    ("hotkey", "gpu_id"),
 )
 ACTIVE = _metric_of_gpu(
     "chutes_gpu_active",
-    "Whether an active instance runs on the GPU (1). Absent if the state of its instance is unknown.",
+    "Whether an active instance runs on the GPU (1). Absent if the state of its instance is "
+    "unknown.",
     ("hotkey", "gpu_id"),
 )
 ALLOCATION = _metric_of_gpu(
@@ -75,9 +91,15 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 def _add_states(
-    gpus: dict[str, list[Node | ServerGpu]], holders: dict[str, InstanceState | None], hotkey: str, out: Samples
+    gpus: dict[str, list[Node | ServerGpu]],
+    holders: dict[str, InstanceState | None],
+    hotkey: str,
+    out: Samples,
 ) -> None:
-    """Add each GPU's state, and the counts. ``holders`` are the states of the instances, by the GPU that they hold."""
+    """Add each GPU's state, and the counts.
+
+    ``holders`` are the states of the instances, by the GPU that they hold.
+    """
     if holders.keys() - gpus.keys():
         # An instance holds a GPU of unknown model, so no count is certain.
         return
@@ -90,7 +112,8 @@ def _add_states(
         model = next((gpu.gpu_identifier for gpu in records if gpu.gpu_identifier), "")
         states.setdefault(model, []).append(state)
     for model, of_model in sorted(states.items()):
-        # A GPU of an unknown model makes all counts uncertain, and one in an unknown state those of its model.
+        # A GPU of an unknown model makes all counts uncertain, and one in an unknown state those of
+        # its model.
         if "" not in states and None not in of_model:
             for state in STATES:
                 out.add(GPUS, of_model.count(state), hotkey, model, state)
@@ -105,6 +128,7 @@ def _free_state(records: list[Node | ServerGpu]) -> State | None:
 
 COLLECTOR = Collector(
     "fleet",
-    "states of the miner's GPUs (earning, starting, disabled, idle, unverified), and the instances on them",
+    "states of the miner's GPUs (earning, starting, disabled, idle, unverified), and the "
+    "instances on them",
     (Part(_FEEDS, (GPUS, GPU_STATE, IN_USE, ACTIVE, ALLOCATION), _collect),),
 )

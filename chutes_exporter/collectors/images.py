@@ -50,9 +50,15 @@ IMAGE = Table[Image](
         },
     ),
     chutes_image_created_timestamp_seconds=Row("When the image was created.", "created_at"),
-    chutes_image_build_started_timestamp_seconds=Row("When the image's build started.", "build_started_at"),
-    chutes_image_build_completed_timestamp_seconds=Row("When the image's build was completed.", "build_completed_at"),
+    chutes_image_build_started_timestamp_seconds=Row(
+        "When the image's build started.", "build_started_at"
+    ),
+    chutes_image_build_completed_timestamp_seconds=Row(
+        "When the image's build was completed.", "build_completed_at"
+    ),
 )
 
-COLLECTOR = Collector("images", "how many images are built, wait, or failed to build", (IMAGE_COUNT,))
+COLLECTOR = Collector(
+    "images", "how many images are built, wait, or failed to build", (IMAGE_COUNT,)
+)
 DETAILS = Collector("image_details", "each image's name, status and times", (IMAGE,), default="off")

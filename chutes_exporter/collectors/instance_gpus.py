@@ -9,7 +9,8 @@ from chutes_exporter.feeds.table import MINER_GPUS
 
 GPUS = metric_of(MINER_GPUS)(
     "chutes_instance_gpus",
-    "GPUs that the instance holds on the server, in any state. An active instance without any GPU lost them, because "
+    "GPUs that the instance holds on the server, in any state. An active instance without any GPU "
+    "lost them, because "
     "its GPU or server was deleted. The service will purge it.",
     ("hotkey", "instance_id", "server_id", "gpu"),
 )
@@ -17,7 +18,9 @@ GPUS = metric_of(MINER_GPUS)(
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     gpus = Counter(
-        (gpu.instance_id, gpu.server_id, gpu.gpu) for gpu in answers[MINER_GPUS] if gpu.hotkey == miners.hotkey
+        (gpu.instance_id, gpu.server_id, gpu.gpu)
+        for gpu in answers[MINER_GPUS]
+        if gpu.hotkey == miners.hotkey
     )
     for labels, count in gpus.items():
         out.add(GPUS, count, miners.hotkey, *labels)

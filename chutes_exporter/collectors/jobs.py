@@ -20,7 +20,11 @@ def _jobs_in(state: JobState, jobs: list[Job], chutes: list[Chute]) -> list[Job]
     """Return the jobs in a state, None if the state of one is unknown."""
     listed = {chute.chute_id for chute in chutes}
     states = [job_state(job, listed) for job in jobs]
-    return None if None in states else [job for job, found in zip(jobs, states, strict=True) if found == state]
+    return (
+        None
+        if None in states
+        else [job for job, found in zip(jobs, states, strict=True) if found == state]
+    )
 
 
 def _known_to_wait(jobs: list[Job], chutes: list[Chute]) -> list[Job]:
@@ -34,7 +38,8 @@ STUCK = Table[Job](
     key="job_id",
     records=_stuck_jobs,
     chutes_jobs_stuck=Total(
-        "Unfinished jobs that the watched miner claimed and that have no instance any more. No other miner can claim "
+        "Unfinished jobs that the watched miner claimed and that have no instance any more. No "
+        "other miner can claim "
         "them until `chutes-exporter release-job` releases them.",
         len,
         by="miner_hotkey",
@@ -48,7 +53,9 @@ WAITING = Table[Job](
     records=partial(_jobs_in, "waiting"),
     chutes_jobs_waiting=Total("Jobs of the platform that wait for a miner.", len),
     chutes_jobs_available=Total(
-        "Jobs of the platform that wait for a miner, by method. Absent for methods without any.", len, by="method"
+        "Jobs of the platform that wait for a miner, by method. Absent for methods without any.",
+        len,
+        by="method",
     ),
     chutes_jobs_oldest_created_timestamp_seconds=Total(
         "When the oldest waiting job was created. Absent if no job waits.",
@@ -68,7 +75,9 @@ ABANDONED = Table[Job](
     key="job_id",
     records=partial(_jobs_in, "abandoned"),
     chutes_jobs_abandoned=Total(
-        "Unfinished jobs of the platform that no miner can claim: 15 miners have tried, or the chute is gone.", len
+        "Unfinished jobs of the platform that no miner can claim: 15 miners have tried, or "
+        "the chute is gone.",
+        len,
     ),
 )
 EACH = Table[Job](
@@ -77,15 +86,18 @@ EACH = Table[Job](
     key="job_id",
     records=_known_to_wait,
     chutes_job_info=Info(
-        "The chute and method of a waiting job.", {"chute_id": "chute_id", "method": "method", "status": "status"}
+        "The chute and method of a waiting job.",
+        {"chute_id": "chute_id", "method": "method", "status": "status"},
     ),
     chutes_job_created_timestamp_seconds=Row("When the waiting job was created.", "created_at"),
     chutes_job_compute_multiplier=Row(
-        "Base compute multiplier of the waiting job. The launch computes it again from the real GPUs.",
+        "Base compute multiplier of the waiting job. The launch computes it again from the "
+        "real GPUs.",
         "compute_multiplier",
     ),
     chutes_job_tries=Row(
-        "Miners that requested a launch token for the waiting job. With 15, no miner can claim it any more.",
+        "Miners that requested a launch token for the waiting job. With 15, no miner can "
+        "claim it any more.",
         lambda job: len(job.miner_history or ()),
     ),
 )

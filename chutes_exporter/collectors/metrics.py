@@ -19,7 +19,11 @@ def _measured(chutes: list[ChuteMetrics]) -> list[ChuteMetrics]:
     return [structs.replace(chute, **unknown) for chute in chutes] if unknown else chutes
 
 
-INVOCATIONS = Row("Requests to the chute that were completed in the window.", {"1h": "total_invocations"}, by="window")
+INVOCATIONS = Row(
+    "Requests to the chute that were completed in the window.",
+    {"1h": "total_invocations"},
+    by="window",
+)
 
 CHUTE = Table[ChuteMetrics](
     CHUTE_METRICS,
@@ -37,17 +41,23 @@ CHUTE = Table[ChuteMetrics](
         by="window",
     ),
     chutes_chute_window_usage_usd=Row(
-        "Price of the chute's requests in the window, in US dollars, with what subscribers would have paid per "
+        "Price of the chute's requests in the window, in US dollars, with what subscribers would "
+        "have paid per "
         "request. Miners do not receive it.",
         {"1h": "total_usage_usd"},
         by="window",
     ),
     chutes_chute_utilization_ratio=Row(
-        "Average utilization of the chute's capacity over the past hour. Above 1, demand exceeds capacity.",
+        "Average utilization of the chute's capacity over the past hour. Above 1, demand "
+        "exceeds capacity.",
         "utilization",
     ),
-    chutes_chute_instances=Row("Active and verified instances of the chute on all miners.", "instance_count"),
-    chutes_chute_compute_multiplier=Row("The chute's base compute multiplier, without boosts.", "compute_multiplier"),
+    chutes_chute_instances=Row(
+        "Active and verified instances of the chute on all miners.", "instance_count"
+    ),
+    chutes_chute_compute_multiplier=Row(
+        "The chute's base compute multiplier, without boosts.", "compute_multiplier"
+    ),
     chutes_chute_price_usd_per_second=Row(
         "Price that users pay for a second of the chute, in US dollars. Miners do not receive it.",
         "per_second_price_usd",

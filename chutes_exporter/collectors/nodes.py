@@ -15,7 +15,8 @@ GPU = Table[Node](
     key="uuid",
     label="gpu_id",
     chutes_gpu_info=Info(
-        "The GPU's model and server. The uuid is the id in NVIDIA's format, for joins with DCGM's metrics.",
+        "The GPU's model and server. The uuid is the id in NVIDIA's format, for joins with "
+        "DCGM's metrics.",
         {
             "server_id": "server_id",
             "gpu": "gpu_identifier",
@@ -26,13 +27,15 @@ GPU = Table[Node](
         },
     ),
     chutes_gpu_verified=Row(
-        "Whether the GPU is verified (1). Launches on an unverified GPU are refused. A verified GPU is usable, even "
+        "Whether the GPU is verified (1). Launches on an unverified GPU are refused. A verified "
+        "GPU is usable, even "
         "if it has an error text from a later check.",
         lambda gpu: None if gpu.verified_at is UNSET else gpu.verified_at is not None,
     ),
     chutes_gpu_verified_timestamp_seconds=Row("When the GPU was verified.", "verified_at"),
     chutes_gpu_verification_error_info=Info(
-        "Why the GPU's last verification failed. Only for GPUs with an error. The next success clears it.",
+        "Why the GPU's last verification failed. Only for GPUs with an error. The next "
+        "success clears it.",
         {"error": "verification_error"},
         only="verification_error",
     ),

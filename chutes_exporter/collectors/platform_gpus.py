@@ -11,11 +11,14 @@ MODEL = Table[ModelSupply](
     PLATFORM_GPUS,
     key="gpu",
     chutes_platform_gpus=Row(
-        "GPUs of the model of all miners: provisioned (in an instance of any state), or idle (in none, verified or "
+        "GPUs of the model of all miners: provisioned (in an instance of any state), or idle (in "
+        "none, verified or "
         "not).",
         {"provisioned": "provisioned", "idle": "idle"},
         by="state",
     ),
 )
 
-COLLECTOR = Collector("platform_gpus", "the platform's GPUs by model, in an instance or idle", (MODEL,))
+COLLECTOR = Collector(
+    "platform_gpus", "the platform's GPUs by model, in an instance or idle", (MODEL,)
+)

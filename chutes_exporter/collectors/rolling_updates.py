@@ -14,8 +14,10 @@ UPDATE = Table[RollingUpdate](
     ROLLING_UPDATES,
     key="chute_id",
     chutes_rolling_update_started_timestamp_seconds=Row(
-        "When the rolling update of the chute started. Within 12 hours (2 hours for private chutes) the service "
-        "replaces all active instances of older versions, one after another. They keep their score.",
+        "When the rolling update of the chute started. Within 12 hours (2 hours for private "
+        "chutes) the service "
+        "replaces all active instances of older versions, one after another. They keep their "
+        "score.",
         "started_at",
     ),
 )
@@ -28,7 +30,9 @@ class _Instance(NamedTuple):
 
 def _instances(instances: list[Instance], updates: list[RollingUpdate]) -> list[_Instance]:
     by_chute = {update.chute_id: update for update in reversed(updates)}
-    return [_Instance(instance.instance_id, is_outdated(instance, by_chute)) for instance in instances]
+    return [
+        _Instance(instance.instance_id, is_outdated(instance, by_chute)) for instance in instances
+    ]
 
 
 INSTANCE = Table[_Instance](
@@ -37,7 +41,8 @@ INSTANCE = Table[_Instance](
     key="instance_id",
     records=_instances,
     chutes_instance_outdated=Row(
-        "Whether a rolling update will replace the instance (1), because the instance does not run the new version.",
+        "Whether a rolling update will replace the instance (1), because the instance does "
+        "not run the new version.",
         lambda instance: instance.is_outdated,
     ),
 )

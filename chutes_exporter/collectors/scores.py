@@ -32,12 +32,17 @@ def _of_miners(scores: Scores) -> list[Score]:
 def ranks(values: Mapping[str, float]) -> dict[str, int]:
     """Return the rank of each value, 1 for the highest. Equal values have equal ranks."""
     ascending = sorted(values.values())
-    return {key: 1 + len(ascending) - bisect.bisect_right(ascending, value) for key, value in values.items()}
+    return {
+        key: 1 + len(ascending) - bisect.bisect_right(ascending, value)
+        for key, value in values.items()
+    }
 
 
 def _shares(scores: list[Score]) -> dict[str, float]:
     """Return the share of each miner, of none if one is unknown."""
-    shares = {score.hotkey: score.final_scores for score in scores if score.final_scores is not None}
+    shares = {
+        score.hotkey: score.final_scores for score in scores if score.final_scores is not None
+    }
     return dict(sorted(shares.items())) if len(shares) == len(scores) else {}
 
 
@@ -54,25 +59,30 @@ SCORE = Table[Score](
     records=_of_miners,
     miner="hotkey",
     chutes_miner_score_ratio=Row(
-        "The miner's share of all scores: its compute units of the past day divided by those of all miners. The "
+        "The miner's share of all scores: its compute units of the past day divided by those of "
+        "all miners. The "
         "service computes it every 10 minutes.",
         "final_scores",
     ),
     chutes_miner_score_instances=Row(
-        "Instances of the past day that count for the score. Public instances that ended within their first hour do "
+        "Instances of the past day that count for the score. Public instances that ended within "
+        "their first hour do "
         "not count, and private ones that their miner deleted do not count either.",
         "raw_values.total_instances",
     ),
     chutes_miner_score_bounties=Row(
-        "Instances that count for the score and were activated with a bounty. The number itself earns nothing.",
+        "Instances that count for the score and were activated with a bounty. The number "
+        "itself earns nothing.",
         "raw_values.bounty_score",
     ),
     chutes_miner_score_instance_seconds=Row(
-        "Seconds of the instances that count for the score within the past day, including their start-up.",
+        "Seconds of the instances that count for the score within the past day, including "
+        "their start-up.",
         "raw_values.instance_seconds",
     ),
     chutes_miner_score_compute_units=Row(
-        "Compute units of the past day: seconds of each instance that counts, times its compute multiplier. The score "
+        "Compute units of the past day: seconds of each instance that counts, times its compute "
+        "multiplier. The score "
         "share is the miner's part of all miners' units.",
         "raw_values.instance_compute_units",
     ),
@@ -82,7 +92,8 @@ SCORE = Table[Score](
         label="hotkey",
     ),
     chutes_miner_score_next_better_ratio=Total(
-        "The share of the next better miner, which the miner must exceed to gain a rank. Absent for the best.",
+        "The share of the next better miner, which the miner must exceed to gain a rank. "
+        "Absent for the best.",
         _next_better,
         stability="experimental",
         label="hotkey",

@@ -18,18 +18,26 @@ SERVER = Table[Server](
         {"name": "name", "ip": "ip", "tee": "is_tee", "version": "version"},
     ),
     chutes_server_gpus=Row(
-        "GPUs of the server.", "gpus", convert=lambda gpus: len({gpu.uuid for gpu in gpus}), whole=True
+        "GPUs of the server.",
+        "gpus",
+        convert=lambda gpus: len({gpu.uuid for gpu in gpus}),
+        whole=True,
     ),
     chutes_server_maintenance_pending=Row(
-        "Whether the server holds an upgrade slot of a maintenance window (1).", "maintenance_pending"
+        "Whether the server holds an upgrade slot of a maintenance window (1).",
+        "maintenance_pending",
     ),
     chutes_server_created_timestamp_seconds=Row("When the server was added.", "created_at"),
     chutes_server_updated_timestamp_seconds=Row(
-        "When the server's registration last changed. It does not show whether the server is alive.", "updated_at"
+        "When the server's registration last changed. It does not show whether the server is "
+        "alive.",
+        "updated_at",
     ),
     chutes_fleet_servers=Total("Servers of the miner.", len),
     chutes_fleet_servers_without_gpus=Total(
-        "Servers of the miner without GPUs.", lambda lists: sum(not gpus for gpus in lists), of="gpus"
+        "Servers of the miner without GPUs.",
+        lambda lists: sum(not gpus for gpus in lists),
+        of="gpus",
     ),
 )
 
@@ -43,7 +51,9 @@ class _Version(NamedTuple):
 def _versions(servers: list[Server], measurements: list[TeeMeasurement]) -> list[_Version]:
     listed = {measurement.version for measurement in measurements}
     return [
-        _Version(server.server_id, server.version, listed) for server in servers if server.is_tee and server.version
+        _Version(server.server_id, server.version, listed)
+        for server in servers
+        if server.is_tee and server.version
     ]
 
 
@@ -53,17 +63,23 @@ VERSION = Table[_Version](
     key="server_id",
     records=_versions,
     chutes_server_version_accepted=Row(
-        "Whether the service accepts the boot of a TEE server with this server's version. It is 1 for the highest "
-        "listed version. It is 0 for a version that is not listed and is no release candidate: the server does not "
-        "come back after a reboot until it is upgraded. Absent for others, because no answer shows the least version.",
+        "Whether the service accepts the boot of a TEE server with this server's version. It is 1 "
+        "for the highest "
+        "listed version. It is 0 for a version that is not listed and is no release candidate: "
+        "the server does not "
+        "come back after a reboot until it is upgraded. Absent for others, because no answer "
+        "shows the least version.",
         lambda server: version_accepted(server.version, server.listed),
     ),
     chutes_server_version_listed=Row(
-        "Whether the service lists the version of the TEE server among those that may boot (1). Release candidates are "
+        "Whether the service lists the version of the TEE server among those that may boot (1). "
+        "Release candidates are "
         "never listed.",
         lambda server: server.version in server.listed,
     ),
 )
 
 COLLECTOR = Collector("servers", "the miner's servers: names, GPUs, maintenance", (SERVER,))
-VERSIONS = Collector("server_versions", "whether the versions of the miner's TEE servers may still boot", (VERSION,))
+VERSIONS = Collector(
+    "server_versions", "whether the versions of the miner's TEE servers may still boot", (VERSION,)
+)

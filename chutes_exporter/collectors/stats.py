@@ -14,16 +14,23 @@ MINER = Table[MinerStats](
     label="hotkey window",
     miner="miner_hotkey",
     chutes_miner_window_instances=Row(
-        "Counting instances that overlap the window, including deleted ones.", "total_instances", missing=0
+        "Counting instances that overlap the window, including deleted ones.",
+        "total_instances",
+        missing=0,
     ),
     chutes_miner_window_bounties=Row(
-        "Counting instances in the window that were activated with a bounty.", "bounty_count", missing=0
+        "Counting instances in the window that were activated with a bounty.",
+        "bounty_count",
+        missing=0,
     ),
     chutes_miner_window_compute_seconds=Row(
-        "Seconds of counting instances within the window, including their start-up.", "compute_seconds", missing=0
+        "Seconds of counting instances within the window, including their start-up.",
+        "compute_seconds",
+        missing=0,
     ),
     chutes_miner_window_compute_units=Row(
-        "Compute units in the window: seconds of counting instances times their compute multiplier. The 1d window "
+        "Compute units in the window: seconds of counting instances times their compute "
+        "multiplier. The 1d window "
         "equals the score.",
         "compute_units",
         missing=0,
@@ -32,7 +39,10 @@ MINER = Table[MinerStats](
         "Miners with compute units in the window.", len, of="compute_units", by="window"
     ),
     chutes_platform_window_instances=Total(
-        "Counting instances of all miners that overlap the window.", total, of="total_instances", by="window"
+        "Counting instances of all miners that overlap the window.",
+        total,
+        of="total_instances",
+        by="window",
     ),
     chutes_platform_window_bounties=Total(
         "Counting instances of all miners in the window that were activated with a bounty.",
@@ -41,7 +51,10 @@ MINER = Table[MinerStats](
         by="window",
     ),
     chutes_platform_window_compute_seconds=Total(
-        "Seconds of all miners' counting instances within the window.", total, of="compute_seconds", by="window"
+        "Seconds of all miners' counting instances within the window.",
+        total,
+        of="compute_seconds",
+        by="window",
     ),
     chutes_platform_window_compute_units=Total(
         "Compute units of all miners in the window, including blacklisted miners.",
@@ -58,22 +71,32 @@ CHUTE = Table[MinerStats](
     records=lambda stats: [record for record in stats if record.chute_id is not None],
     miner="miner_hotkey",
     chutes_miner_chute_window_instances=Row(
-        "Counting instances of the miner on the chute that overlap the window, including deleted ones.",
+        "Counting instances of the miner on the chute that overlap the window, including "
+        "deleted ones.",
         "total_instances",
     ),
     chutes_miner_chute_window_bounties=Row(
-        "Counting instances of the miner on the chute in the window that were activated with a bounty.", "bounty_count"
+        "Counting instances of the miner on the chute in the window that were activated with "
+        "a bounty.",
+        "bounty_count",
     ),
     chutes_miner_chute_window_compute_seconds=Row(
-        "Seconds of the miner's counting instances on the chute within the window, including their start-up.",
+        "Seconds of the miner's counting instances on the chute within the window, including "
+        "their start-up.",
         "compute_seconds",
     ),
     chutes_miner_chute_window_compute_units=Row(
-        "Compute units of the miner on the chute in the window: seconds times the compute multiplier.", "compute_units"
+        "Compute units of the miner on the chute in the window: seconds times the compute "
+        "multiplier.",
+        "compute_units",
     ),
 )
 
-COLLECTOR = Collector("stats", "the compute of each miner, and of all miners, in the past hour, day and week", (MINER,))
+COLLECTOR = Collector(
+    "stats",
+    "the compute of each miner, and of all miners, in the past hour, day and week",
+    (MINER,),
+)
 PER_CHUTE = Collector(
     "stats_per_chute",
     "the compute of each miner on each chute in the past hour, day and week",

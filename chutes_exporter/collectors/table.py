@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 Value = str | Callable[[Any], Any]
-"""A field of a record (``a.b`` is the field b of its field a), or a function of the record. None is unknown."""
+"""A field of a record (``a.b`` is the field b of its field a), or a function of the record.
+
+None is unknown.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Row:
     """A metric with a value of each record.
 
     Attributes:
-        value: The value. With ``by``, a value that has numbers by label value, or a field for each label value.
+        value: The value. With ``by``, a value that has numbers by label value, or a field for each
+            label value.
         convert: A function of the value, unless that is unknown.
         by: One more label.
         whole: Whether the value is unknown while a record may be missing.
@@ -61,12 +65,19 @@ class Row:
         value = self._get(record)
         if self.convert is not None and value is not None:
             value = self.convert(value)
-        return [((label,), number) for label, number in (value or {}).items()] if self.by else [((), value)]
+        return (
+            [((label,), number) for label, number in (value or {}).items()]
+            if self.by
+            else [((), value)]
+        )
 
 
 @dataclass(frozen=True)
 class Info(Row):
-    """A metric with texts of each record, by label. With ``only``, the records have them for which that is true."""
+    """A metric with texts of each record, by label.
+
+    With ``only``, the records have them for which that is true.
+    """
 
     value: Mapping[str, Value]
     _: KW_ONLY
@@ -88,13 +99,18 @@ class Info(Row):
 
 @dataclass(frozen=True)
 class Total:
-    """A metric with a value of all records, or of each group of them. It is absent while a record may be missing.
+    """A metric with a value of all records, or of each group of them.
+
+    It is absent while a record may be missing.
 
     Attributes:
-        function: Makes the value of a list. With a label and without ``by``, makes values by label value.
-        of: The values in the list, of which all must be known. Without it, the list has the records.
+        function: Makes the value of a list. With a label and without ``by``, makes values by label
+            value.
+        of: The values in the list, of which all must be known. Without it, the list has the
+            records.
         by: The group of a record, or a list of its groups, which must be known.
-        label: The label, if it is not the field. Of ``hotkey``, only watched miners have values, or all exported
+        label: The label, if it is not the field. Of ``hotkey``, only watched miners have values, or
+            all exported
             ones if the table declares the field with the miner.
         among: All possible groups. Without it, only a watched miner may have no record.
     """
@@ -120,10 +136,14 @@ class Total:
         if self.by:
             return self._of_groups(records, watched if self.label == "hotkey" else self.among)
         value = self._value(records)
-        return [((label,), number) for label, number in value.items()] if self.label else [((), value)]
+        return (
+            [((label,), number) for label, number in value.items()] if self.label else [((), value)]
+        )
 
     def _of_groups(self, records: list[Any], among: Sequence[str]) -> Iterable[Sample]:
-        """Return the value of each group, also of those in ``among``: nothing if the group of a record is unknown."""
+        """Return the value of each group, also of those in ``among``: nothing if the group of a
+        record is unknown.
+        """
         groups: dict[str, list[Any]] = {group: [] for group in among}
         for record in records:
             found = _getter(self.by)(record)
@@ -138,7 +158,9 @@ class Total:
         return None if any(value is None for value in values) else self.function(values)
 
 
-def add_rows(rows: Mapping[Metric, Row], record: Any, key: tuple[LabelValue, ...], out: Samples) -> None:
+def add_rows(
+    rows: Mapping[Metric, Row], record: Any, key: tuple[LabelValue, ...], out: Samples
+) -> None:
     """Add the samples of a record with a key."""
     for metric, row in rows.items():
         for labels, value in row.samples(record):
@@ -146,15 +168,19 @@ def add_rows(rows: Mapping[Metric, Row], record: Any, key: tuple[LabelValue, ...
 
 
 class Table(Part, Generic[R]):
-    """Metrics of the records of one feed, labelled with the miner that the feed is about, and with the record's key.
+    """Metrics of the records of one feed, labelled with the miner that the feed is about, and with
+    the record's key.
 
     Args:
         feed: The feed.
         joined: Other feeds. While one of them is not whole, all metrics are absent.
-        key: The fields that identify a record, separated by spaces. Of records with the same key, the first counts.
+        key: The fields that identify a record, separated by spaces. Of records with the same key,
+            the first counts.
         label: The labels of the key, if they have other names.
-        records: Makes the records of the answers, if the first is no list of them. None leaves out all metrics.
-        miner: The field with the miner of a record, if the feed is about all miners. Only exported miners have samples.
+        records: Makes the records of the answers, if the first is no list of them. None leaves out
+            all metrics.
+        miner: The field with the miner of a record, if the feed is about all miners. Only exported
+            miners have samples.
         metrics: The metrics by name.
     """
 
@@ -174,9 +200,13 @@ class Table(Part, Generic[R]):
         self._records = records
         self._miner = miner
         self._miner_label = ("hotkey",) if feed.endpoint.scope != "platform" else ()
-        declared = {self._declare(name, of, (label or key).split()): of for name, of in metrics.items()}
+        declared = {
+            self._declare(name, of, (label or key).split()): of for name, of in metrics.items()
+        }
         self.rows = {metric: row for metric, row in declared.items() if not isinstance(row, Total)}
-        self._totals = {metric: total for metric, total in declared.items() if isinstance(total, Total)}
+        self._totals = {
+            metric: total for metric, total in declared.items() if isinstance(total, Total)
+        }
         super().__init__((feed, *joined), [*declared], self._collect)
 
     def _declare(self, name: str, of: Row | Total, of_key: list[str]) -> Metric:
@@ -186,13 +216,23 @@ class Table(Part, Generic[R]):
         if fields := _fields(of):
             source += f": {fields}"
         needed = (self.feed, *self._joined) if of.whole else self._joined
-        return Metric(name, of.text, labels, source, of.stability, whole=frozenset(feed.name for feed in needed))
+        return Metric(
+            name,
+            of.text,
+            labels,
+            source,
+            of.stability,
+            whole=frozenset(feed.name for feed in needed),
+        )
 
     def _key_of(self, record: R) -> tuple[Any, ...]:
         return tuple([getattr(record, field) for field in self.key])
 
     def _collect(self, answers: Answers, miners: Miners, out: Samples) -> None:
-        """Add the samples of records and totals. If they are about miners, those of exported miners are added."""
+        """Add the samples of records and totals.
+
+        If they are about miners, those of exported miners are added.
+        """
         records = self._records(*(answers[feed] for feed in self.feeds))
         if records is None:
             return
@@ -210,11 +250,19 @@ class Table(Part, Generic[R]):
                 if total.label != "hotkey" or exports(str(labels[0])):
                     out.add(metric, value, *hotkey, *labels)
 
-    def _add_missing(self, answers: Answers, records: list[R], watched: list[str], out: Samples) -> None:
-        """Add the value of each watched miner without a record, for each rest of the key that other miners have."""
-        missing = {metric: row.missing for metric, row in self.rows.items() if row.missing is not None}
+    def _add_missing(
+        self, answers: Answers, records: list[R], watched: list[str], out: Samples
+    ) -> None:
+        """Add the value of each watched miner without a record, for each rest of the key that other
+        miners have.
+        """
+        missing = {
+            metric: row.missing for metric, row in self.rows.items() if row.missing is not None
+        }
         keys = {self._key_of(record): None for record in records if missing}
-        wanted = [(miner, *rest) for rest in dict.fromkeys(key[1:] for key in keys) for miner in watched]
+        wanted = [
+            (miner, *rest) for rest in dict.fromkeys(key[1:] for key in keys) for miner in watched
+        ]
         for key in answers.unlisted(self.feed, wanted, keys):
             for metric, value in missing.items():
                 out.add(metric, value, *key)
@@ -242,5 +290,9 @@ def _field(path: list[str]) -> Callable[[Any], Any]:
 def _fields(of: Row | Total) -> str:
     """Return the fields that a metric declares."""
     values = [of.of, of.by] if isinstance(of, Total) else [of.value]
-    fields = [one for value in values for one in (value.values() if isinstance(value, Mapping) else [value])]
+    fields = [
+        one
+        for value in values
+        for one in (value.values() if isinstance(value, Mapping) else [value])
+    ]
     return ", ".join(dict.fromkeys(field for field in fields if isinstance(field, str) and field))

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def _newest(field: str) -> Callable[[list[HistoryPoint]], float | None]:
     """Return a function that returns a field of the newest point."""
-    return lambda points: getattr(max(points, key=lambda point: point.time), field) if points else None
+    return lambda points: (
+        getattr(max(points, key=lambda point: point.time), field) if points else None
+    )
 
 
 def _average(counts: list[float]) -> float | None:
@@ -28,22 +30,28 @@ POINT = Table[HistoryPoint](
     UNIQUE_CHUTE_HISTORY,
     key="time",
     chutes_miner_unique_chute_gpus=Total(
-        "GPUs of the distinct chutes that the miner ran at the newest full hour. Each chute counts once, with the "
-        "GPUs that it needs now. Public instances count from the age of one hour, so the numbers of the newest hours "
+        "GPUs of the distinct chutes that the miner ran at the newest full hour. Each chute "
+        "counts once, with the "
+        "GPUs that it needs now. Public instances count from the age of one hour, so the numbers "
+        "of the newest hours "
         "still rise.",
         _newest("count"),
     ),
     chutes_miner_active_gpus=Total(
-        "GPUs of all the miner's instances that were active at the newest full hour. Public instances count from the "
+        "GPUs of all the miner's instances that were active at the newest full hour. Public "
+        "instances count from the "
         "age of one hour.",
         _newest("total_count"),
     ),
     chutes_miner_history_timestamp_seconds=Total(
-        "The newest full hour of the miner's history. It stops when the miner has had no activity for 7 days.",
+        "The newest full hour of the miner's history. It stops when the miner has had no "
+        "activity for 7 days.",
         _newest("time"),
     ),
     chutes_miner_average_active_gpus=Total(
-        "Average of the GPUs that were active at each full hour of the past 7 days.", _average, of="total_count"
+        "Average of the GPUs that were active at each full hour of the past 7 days.",
+        _average,
+        of="total_count",
     ),
 )
 

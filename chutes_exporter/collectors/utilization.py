@@ -1,4 +1,6 @@
-"""The autoscaler's view of each chute: how many more instances it allows, and how much demand there is."""
+"""The autoscaler's view of each chute: how many more instances it allows, and how much demand there
+is.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,12 @@ from chutes_exporter.api.records import ChuteUtilization
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table, Total
 from chutes_exporter.feeds.table import UTILIZATION
-from chutes_exporter.rules.demand import load_is_unknown, recent_ratio, starting_instances, target_instances
+from chutes_exporter.rules.demand import (
+    load_is_unknown,
+    recent_ratio,
+    starting_instances,
+    target_instances,
+)
 
 _WINDOWS = ("5m", "15m", "1h")
 
@@ -19,7 +26,11 @@ def _measured(chutes: list[ChuteUtilization]) -> list[ChuteUtilization]:
     """Return the records without the ratios if the autoscaler's monitoring failed."""
     if not load_is_unknown(chutes):
         return chutes
-    unknown = {f"{field}_{window}": None for field in ("utilization", "rate_limit_ratio") for window in _WINDOWS}
+    unknown = {
+        f"{field}_{window}": None
+        for field in ("utilization", "rate_limit_ratio")
+        for window in _WINDOWS
+    }
     return [structs.replace(chute, **unknown) for chute in chutes]
 
 
@@ -32,8 +43,10 @@ CHUTE = Table[ChuteUtilization](
     key="chute_id",
     records=_measured,
     chutes_chute_scale_allowance=Row(
-        "Instances by which the chute is below its target. At 0 the service refuses launches with 423, except of a "
-        "private chute without a target that has an active instance or a bounty. chutes_launch_units_per_gpu_second "
+        "Instances by which the chute is below its target. At 0 the service refuses launches with "
+        "423, except of a "
+        "private chute without a target that has an active instance or a bounty. "
+        "chutes_launch_units_per_gpu_second "
         "has what the miner can launch.",
         "scale_allowance",
     ),
@@ -41,28 +54,33 @@ CHUTE = Table[ChuteUtilization](
         "Whether the chute has fewer active instances than the autoscaler wants (1).", "scalable"
     ),
     chutes_chute_target_instances=Row(
-        "Number of active instances that the autoscaler wants for the chute. Absent if its last run wanted more than "
+        "Number of active instances that the autoscaler wants for the chute. Absent if its last "
+        "run wanted more than "
         "the service allows now.",
         target_instances,
     ),
     chutes_chute_starting_instances=Row(
-        "Instances of the chute that are not active, on all miners. They are starting, or their miners disabled them.",
+        "Instances of the chute that are not active, on all miners. They are starting, or "
+        "their miners disabled them.",
         starting_instances,
     ),
     chutes_chute_recent_utilization_ratio=Row(
-        "Average use of the chute's capacity in the window before the autoscaler's last run. Above 1, demand exceeds "
+        "Average use of the chute's capacity in the window before the autoscaler's last run. "
+        "Above 1, demand exceeds "
         "capacity. Absent for a chute that had no instance.",
         partial(_ratios, field="utilization"),
         by="window",
     ),
     chutes_chute_rate_limited_ratio=Row(
-        "Share of the chute's requests that were refused in the window before the autoscaler's last run, because all "
+        "Share of the chute's requests that were refused in the window before the autoscaler's "
+        "last run, because all "
         "instances were busy. 0 without requests. Absent for a chute that had no instance.",
         partial(_ratios, field="rate_limit_ratio"),
         by="window",
     ),
     chutes_autoscaler_timestamp_seconds=Total(
-        "When the autoscaler last ran. If it stops, the targets, allowances and recent ratios of all chutes become "
+        "When the autoscaler last ran. If it stops, the targets, allowances and recent ratios of "
+        "all chutes become "
         "stale.",
         partial(max, default=None),
         of="timestamp",
@@ -70,5 +88,7 @@ CHUTE = Table[ChuteUtilization](
 )
 
 COLLECTOR = Collector(
-    "utilization", "room for more instances of each chute, and its demand as the autoscaler sees it", (CHUTE,)
+    "utilization",
+    "room for more instances of each chute, and its demand as the autoscaler sees it",
+    (CHUTE,),
 )

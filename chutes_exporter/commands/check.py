@@ -42,13 +42,18 @@ if TYPE_CHECKING:
 
 Verdict = Literal["ok", "failed", "not known"]
 _NOTABLE_OFFSET = 30.0
-_CHANGED = "Update the exporter, and compare its changelog. Until then, numbers about these fields can be wrong."
+_CHANGED = (
+    "Update the exporter, and compare its changelog. Until then, numbers about these fields can "
+    "be wrong."
+)
 _NO_HOTKEY = ("not known without a hotkey", "Add --hotkey or --hotkey-file.")
 
 
 @dataclass(frozen=True)
 class Line(NotKnown):
-    """The result of one check, of a feed or another subject. Without a hotkey, it is about the platform."""
+    """The result of one check, of a feed or another subject. Without a hotkey, it is about the
+    platform.
+    """
 
     verdict: Verdict
     status: int | None = None
@@ -63,20 +68,28 @@ class Line(NotKnown):
 def check(**flags: Any) -> None:
     """Request all data once, and explain what fails.
 
-    check accepts the flags of serve, so that you can check a command line without changes. It ignores flags that do
-    not matter. The exit status is 0 if all checks pass, 1 if one fails, 2 if the command line is wrong, and 3 if none
-    fails but something is not known: a key or a hotkey is missing, an answer is incomplete or contradicts another one,
-    or all records lack a field.
+    check accepts the flags of serve, so that you can check a command line without changes. It
+    ignores flags that do not matter. The exit status is 0 if all checks pass, 1 if one fails, 2 if
+    the command line is wrong, and 3 if none fails but something is not known: a key or a hotkey is
+    missing, an answer is incomplete or contradicts another one, or all records lack a field.
     """
     credentials = find_credentials(flags["hotkey_files"], os.environ)
     # Endpoints without a signature are checked even if a key cannot be used.
     settings = settings_of(flags, replace(credentials, errors=()))
-    click.get_current_context().exit(asyncio.run(run_check(settings, credentials)).print(as_json=flags["as_json"]))
+    click.get_current_context().exit(
+        asyncio.run(run_check(settings, credentials)).print(as_json=flags["as_json"])
+    )
 
 
 async def run_check(settings: Settings, credentials: Credentials) -> Result:
-    """Request each feed, and return the results with those about the settings, seats, clock and API."""
-    hotkeys = {feed: _hotkeys(feed, settings) for feed in FEEDS if feed is not CHAIN or settings.chain_url is not None}
+    """Request each feed, and return the results with those about the settings, seats, clock and
+    API.
+    """
+    hotkeys = {
+        feed: _hotkeys(feed, settings)
+        for feed in FEEDS
+        if feed is not CHAIN or settings.chain_url is not None
+    }
     asked = [feed.of(hotkey) for feed, of_feed in hotkeys.items() for hotkey in of_feed]
 
     async def read(feed: Feed[Any]) -> None:
@@ -101,12 +114,18 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     ]
     gaps = [line for line in lines if line.verdict == "not known"]
     failed = [line for line in lines if line.verdict == "failed"]
-    summary = {"api": settings.api_url, "ok": not gaps and not failed, "checks": list(map(asdict, lines))}
+    summary = {
+        "api": settings.api_url,
+        "ok": not gaps and not failed,
+        "checks": list(map(asdict, lines)),
+    }
     return Result(summary, partial(_print_report, settings, lines), gaps, bool(failed))
 
 
 def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
-    """Return the hotkeys to ask a feed for, one empty text for the platform, or none if a key or miner is missing."""
+    """Return the hotkeys to ask a feed for, one empty text for the platform, or none if a key or
+    miner is missing.
+    """
     if feed.endpoint.scope == "miner":
         return sorted(settings.watched)
     if feed.endpoint.scope == "signer":
@@ -118,7 +137,10 @@ def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Lin
     """Yield a line for each unusable key, each warning, and an unusable web configuration."""
     watched = ", ".join(sorted(settings.watched)) or "the whole subnet"
     for error in credentials.errors:
-        advice = f"Correct it. If you remove it, {watched} is watched, without the private data of this key."
+        advice = (
+            f"Correct it. If you remove it, {watched} is watched, without the private data of "
+            "this key."
+        )
         yield Line("credentials", "", name_sources(error), advice, "failed")
     for warning in settings.warnings:
         yield Line("settings", "", warning, "", "ok")
@@ -131,7 +153,9 @@ def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Lin
 
 
 def _feed_line(state: FeedState) -> Line:
-    """Return the line of a feed. A missing endpoint is no failure, and neither is an incomplete answer."""
+    """Return the line of a feed. A missing endpoint is no failure, and neither is an incomplete
+    answer.
+    """
     feed, gap, snapshot = state.feed, gap_of(state), state.snapshot
     verdict: Verdict = "ok" if gap is None else "failed" if state.up is False else "not known"
     reason, advice = (gap.reason, gap.advice) if gap else ("", "")
@@ -140,29 +164,44 @@ def _feed_line(state: FeedState) -> Line:
         return Line(feed.name, feed.hotkey, reason, advice, verdict, status)
     answer = snapshot.answer
     if gap is None and feed == CHAIN:
-        block, age = answer.value.state, human_duration(answer.received_at - answer.value.state.time)
-        reason = f"block {block.block} of the main network, {age} old, runtime version {answer.value.spec_version}"
+        block, age = (
+            answer.value.state,
+            human_duration(answer.received_at - answer.value.state.time),
+        )
+        reason = (
+            f"block {block.block} of the main network, {age} old, runtime version "
+            f"{answer.value.spec_version}"
+        )
     return Line(feed.name, feed.hotkey, reason, advice, verdict, 200, answer.count, answer.seconds)
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:
-    """Yield a line if the local clock could not be compared, or differs notably. A right clock has none."""
+    """Yield a line if the local clock could not be compared, or differs notably. A right clock has
+    none.
+    """
     if offset is None:
         reason = "no answer has the time of the API, so that the local clock could not be compared"
         yield Line("clock", "", reason, "Set the local clock (NTP), and try again.", "not known")
     elif abs(offset) > _NOTABLE_OFFSET:
         side = "ahead of" if offset > 0 else "behind"
         reason = f"the local clock is {human_duration(offset)} {side} the API's"
-        advice = "Set the local clock (NTP). The API refuses signatures that differ by more than 10 minutes."
+        advice = (
+            "Set the local clock (NTP). The API refuses signatures that differ by more than 10 "
+            "minutes."
+        )
         yield Line("clock", "", reason, advice, "failed" if abs(offset) > NONCE_TOLERANCE else "ok")
 
 
 def _change_lines(checks: Mapping[str, FieldCheck]) -> Iterator[Line]:
-    """Yield a line for each endpoint that the API changed. Nobody knows what depends on a missing field."""
+    """Yield a line for each endpoint that the API changed. Nobody knows what depends on a missing
+    field.
+    """
     for endpoint, found in sorted(checks.items()):
         if found.found:
             reason = f"{endpoint}: {', '.join(found.found)}"
-            yield Line("changes of the API", "", reason, _CHANGED, "not known" if found.missing else "ok")
+            yield Line(
+                "changes of the API", "", reason, _CHANGED, "not known" if found.missing else "ok"
+            )
 
 
 def _seat_line(hotkey: str, metagraph: Snapshot[list[MetagraphNode]] | None) -> Line:
@@ -185,7 +224,9 @@ def _seat_line(hotkey: str, metagraph: Snapshot[list[MetagraphNode]] | None) -> 
 
 
 def _print_report(settings: Settings, lines: list[Line]) -> None:
-    """Print a table, and each remark once. Result.print adds the remarks about what is not known."""
+    """Print a table, and each remark once. Result.print adds the remarks about what is not
+    known.
+    """
     say(f"Chutes API at {settings.api_url}")
     print_table(
         [
@@ -200,7 +241,9 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
         ]
     )
     for verdict, color in (("ok", "green"), ("failed", "red")):
-        print_remarks(verdict, [line for line in lines if line.reason and line.verdict == verdict], color)
+        print_remarks(
+            verdict, [line for line in lines if line.reason and line.verdict == verdict], color
+        )
     verdicts = [line.verdict for line in lines]
     if count := verdicts.count("failed"):
         say(f"{count} failed.", fg="red")

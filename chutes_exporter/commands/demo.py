@@ -45,12 +45,15 @@ _simulated = partial(option, "Simulated API")
     default="127.0.0.1:10065",
     help="Address on which the simulated API listens.",
 )
-@_simulated("--simulator.seed", type=int, default=64, help="Number that selects the simulated world.")
+@_simulated(
+    "--simulator.seed", type=int, default=64, help="Number that selects the simulated world."
+)
 @_simulated(
     "--simulator.fault",
     multiple=True,
     type=Parsed("ENDPOINT=FAULT", parse_fault),
-    help="Fault of an endpoint (repeatable): scores=status:503, metrics=latency:5 (seconds), chutes=cut:1000 (bytes), "
+    help="Fault of an endpoint (repeatable): scores=status:503, metrics=latency:5 (seconds), "
+    "chutes=cut:1000 (bytes), "
     "metagraph=empty, stats=garbage. chutes=records:25 ends a stream early.",
 )
 @serving_options("127.0.0.1:10064")
@@ -70,7 +73,10 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
     simulator.faults.update(dict(flags["simulator_fault"]))
     miner = world.miners[0]
     settings = settings_of(
-        flags, Credentials((miner.key,), (), ()), api_url=simulator.url, chain_url=simulator.chain_url
+        flags,
+        Credentials((miner.key,), (), ()),
+        api_url=simulator.url,
+        chain_url=simulator.chain_url,
     )
     service = Service(settings, is_demo=True)
     async with AsyncExitStack() as stack:
@@ -80,17 +86,27 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
         await stack.enter_async_context(service)
         address, *_ = service.addresses
         base = f"{service.scheme}://{address if address.host else f'localhost:{address.port}'}"
-        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-"))) / "hotkey"
+        path = (
+            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-")))
+            / "hotkey"
+        )
         path.touch(mode=0o600)
         path.write_text(json.dumps({"ss58Address": miner.hotkey, "secretSeed": TEST_SEED}))
-        values = {"API_URL": simulator.url, "CHAIN_URL": simulator.chain_url, "HOTKEY_FILE": shlex.quote(str(path))}
+        values = {
+            "API_URL": simulator.url,
+            "CHAIN_URL": simulator.chain_url,
+            "HOTKEY_FILE": shlex.quote(str(path)),
+        }
         is_on_path = shutil.which("chutes-exporter") is not None
-        program = "chutes-exporter" if is_on_path else f"{shlex.quote(sys.executable)} -m chutes_exporter"
+        program = (
+            "chutes-exporter" if is_on_path else f"{shlex.quote(sys.executable)} -m chutes_exporter"
+        )
         click.echo(
             f"The watched miner is simulated: {len(miner.gpus)} GPUs.\n"
             f"Open {base}/metrics (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
             f"Its hotkey file is {path}. These commands work in another terminal:\n"
-            f"  export {' '.join(f'CHUTES_EXPORTER_{name}={value}' for name, value in values.items())}"
+            "  export "
+            f"{' '.join(f'CHUTES_EXPORTER_{name}={value}' for name, value in values.items())}"
         )
         for command in ("status", "advise", "query servers", "query scores", "check"):
             click.echo(f"  {program} {command}")

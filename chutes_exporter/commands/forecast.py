@@ -1,4 +1,6 @@
-"""What GPUs would earn that a miner does not have: the chutes with room for them, and its score share with them."""
+"""What GPUs would earn that a miner does not have: the chutes with room for them, and its score
+share with them.
+"""
 
 from __future__ import annotations
 
@@ -33,27 +35,36 @@ def parse_gpus(text: str) -> tuple[int, str]:
     """Parse a number of GPUs and their model, such as ``8xpro_6000``, or raise ValueError."""
     match = re.fullmatch(r"([0-9]{1,2})x([a-z0-9_]{1,40})", text)
     if match is None or not 1 <= int(match[1]) <= _MAX_GPUS:
-        raise ValueError(f"{text!r} is not 1 to {_MAX_GPUS}, x and a GPU model: write for example 8xpro_6000")
+        raise ValueError(
+            f"{text!r} is not 1 to {_MAX_GPUS}, x and a GPU model: write for example 8xpro_6000"
+        )
     return int(match[1]), match[2]
 
 
-def forecast(report: Report, hotkey: str, count: int, model: str, settings: Settings) -> dict[str, Any] | None:
+def forecast(
+    report: Report, hotkey: str, count: int, model: str, settings: Settings
+) -> dict[str, Any] | None:
     """Predict what GPUs would earn if the miner had them idle on one more TEE server.
 
-    It returns the score share that the miner approaches without and with the GPUs, the chutes that they can run, each
-    with its instances and the share with these alone, and the idle rest. Money without its price is None. The result is
-    None if an answer of the collectors ``launch`` and ``score_heading`` is missing or incomplete, or a number is too
-    large. An unknown model is a UsageError.
+    It returns the score share that the miner approaches without and with the GPUs, the chutes that
+    they can run, each with its instances and the share with these alone, and the idle rest. Money
+    without its price is None. The result is None if an answer of the collectors ``launch`` and
+    ``score_heading`` is missing or incomplete, or a number is too large. An unknown model is a
+    UsageError.
     """
     whole = {
         feed.name: state.snapshot.answer
         for feed, state in report.states.items()
-        if feed.hotkey in (hotkey, THE_PLATFORM) and state.snapshot is not None and state.snapshot.answer.whole
+        if feed.hotkey in (hotkey, THE_PLATFORM)
+        and state.snapshot is not None
+        and state.snapshot.answer.whole
     }
     supported = whole.get(SUPPORTED_GPUS.name)
     models = {*GPU_MODELS, *(gpu.gpu for gpu in (supported.value if supported else ()))}
     if model not in models:
-        raise click.UsageError(f"--with has an unknown GPU model: {model}. Known are {', '.join(sorted(models))}")
+        raise click.UsageError(
+            f"--with has an unknown GPU model: {model}. Known are {', '.join(sorted(models))}"
+        )
     answers, needed = Answers(whole), {*launch.COLLECTOR.feeds, *score_heading.COLLECTOR.feeds}
     is_known = all(feed in answers for feed in needed)
     earned = score_heading.earned_rates(answers, frozenset({hotkey})) if is_known else None
@@ -100,15 +111,18 @@ def forecast(report: Report, hotkey: str, count: int, model: str, settings: Sett
         "score_share": share(rate),
         "usd_per_day": usd,
         "usd_per_gpu_day": None if usd is None else usd / count,
-        "break_even_alpha_price_usd": None if not alpha or cost is None else total([24 * cost * count / alpha]),
+        "break_even_alpha_price_usd": None
+        if not alpha or cost is None
+        else total([24 * cost * count / alpha]),
     }
 
 
 def _lasting_pay(chute: Chute, size: int, first_pay: float) -> float:
-    """Return the compute units per GPU-second that an instance on ``size`` GPUs earns after its first time.
+    """Return the compute units per GPU-second that an instance on ``size`` GPUs earns after its
+    first time.
 
-    A public instance moves to the pay of the cheapest GPU that its chute allows, whatever it runs on. A private one
-    keeps its first pay. A bounty fades, so its factor is taken out.
+    A public instance moves to the pay of the cheapest GPU that its chute allows, whatever it runs
+    on. A private one keeps its first pay. A bounty fades, so its factor is taken out.
     """
     pay = (chute.effective_compute_multiplier or 0.0) / size if chute.public else first_pay
     return pay / ((chute.compute_multiplier_factors or {}).get("bounty_boost") or 1.0)
@@ -117,7 +131,8 @@ def _lasting_pay(chute: Chute, size: int, first_pay: float) -> float:
 def _best_use(runs: list[dict[str, Any]], count: int) -> tuple[float, int]:
     """Return the compute units per second of the GPUs in their best use, and how many stay idle.
 
-    ``runs`` begins with the best paid chute. It gets as many GPUs as it has room for, and the next ones get the rest.
+    ``runs`` begins with the best paid chute. It gets as many GPUs as it has room for, and the next
+    ones get the rest.
     """
     rate, idle = 0.0, count
     for run in runs:
@@ -127,18 +142,29 @@ def _best_use(runs: list[dict[str, Any]], count: int) -> tuple[float, int]:
     return rate, idle
 
 
-def _first_pays(whole: Mapping[str, Answer[Any]], hotkey: str, count: int, model: str) -> dict[str, float]:
-    """Return the compute units per GPU-second that idle GPUs on one more server would earn at first, by chute id."""
-    gpus = [ServerGpu(f"{number}", gpu_identifier=model, verified_at=UnixTime(1)) for number in range(count)]
+def _first_pays(
+    whole: Mapping[str, Answer[Any]], hotkey: str, count: int, model: str
+) -> dict[str, float]:
+    """Return the compute units per GPU-second that idle GPUs on one more server would earn at
+    first, by chute id.
+    """
+    gpus = [
+        ServerGpu(f"{number}", gpu_identifier=model, verified_at=UnixTime(1))
+        for number in range(count)
+    ]
     # Without its other GPUs, the collector shows only these.
     servers = [msgspec.structs.replace(server, gpus=[]) for server in whole[SERVERS.name].value]
-    servers.append(Server("with", is_tee=True, version="1.0.0", maintenance_pending=False, gpus=gpus))
+    servers.append(
+        Server("with", is_tee=True, version="1.0.0", maintenance_pending=False, gpus=gpus)
+    )
     simulated = {
         SERVERS.name: replace(whole[SERVERS.name], value=servers),
         INVENTORY.name: replace(whole[INVENTORY.name], value=[]),
     }
     out = Samples()
-    launch.LAUNCH.collect(Answers({**whole, **simulated}), Miners(frozenset({hotkey}), "watched", hotkey), out)
+    launch.LAUNCH.collect(
+        Answers({**whole, **simulated}), Miners(frozenset({hotkey}), "watched", hotkey), out
+    )
     return {
         sample.labels["chute_id"]: sample.value
         for family in out.collect()

@@ -18,12 +18,23 @@ def help_command(ctx: click.Context, topic: str) -> None:
     root, formatter = ctx.find_root(), ctx.make_formatter()
     commands = root.command.commands if isinstance(root.command, click.Group) else {}
     if topic == "collectors":
-        formatter.write_text("Switch a collector on with --collector.NAME, or off with --no-collector.NAME.")
-        write_entries(formatter, [(it.name, f"{it.summary} [default: {it.default_in_words}]") for it in COLLECTORS])
+        formatter.write_text(
+            "Switch a collector on with --collector.NAME, or off with --no-collector.NAME."
+        )
+        write_entries(
+            formatter,
+            [(it.name, f"{it.summary} [default: {it.default_in_words}]") for it in COLLECTORS],
+        )
     elif topic == "feeds":
-        formatter.write_text("--feed.ttl changes how long an answer is fresh, --feed.max-age when it is dropped.")
-        lifetimes = [(feed.name, human_duration(feed.ttl), human_duration(feed.max_age)) for feed in FEEDS]
-        formatter.write_dl([(name, f"{ttl} fresh, dropped after {max_age}") for name, ttl, max_age in lifetimes])
+        formatter.write_text(
+            "--feed.ttl changes how long an answer is fresh, --feed.max-age when it is dropped."
+        )
+        lifetimes = [
+            (feed.name, human_duration(feed.ttl), human_duration(feed.max_age)) for feed in FEEDS
+        ]
+        formatter.write_dl(
+            [(name, f"{ttl} fresh, dropped after {max_age}") for name, ttl, max_age in lifetimes]
+        )
     elif topic in commands:
         formatter.write(commands[topic].get_help(click.Context(commands[topic], root, topic)))
     elif topic:

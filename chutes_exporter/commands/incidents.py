@@ -1,4 +1,6 @@
-"""The command ``incidents``: why instances ended, and what each end cost, from the validator's hourly reports."""
+"""The command ``incidents``: why instances ended, and what each end cost, from the validator's
+hourly reports.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,13 @@ from chutes_exporter.commands.terminal import cell_text, moment, print_first, sa
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.feeds.requests import list_reports
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
-from chutes_exporter.rules.losses import end_reason, ended_counts, is_last_of_chute, lost_compute_units, scored_seconds
+from chutes_exporter.rules.losses import (
+    end_reason,
+    ended_counts,
+    is_last_of_chute,
+    lost_compute_units,
+    scored_seconds,
+)
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
@@ -51,8 +59,9 @@ _SHOWN = 20
 async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     """List the instances that ended, why, and what it cost.
 
-    The service publishes this once an hour, for all miners and without a key. The exit status is 0, or 3 if a report,
-    a multiplier, a chute's name or a score is missing or cannot be read. It is 2 if the command line is wrong.
+    The service publishes this once an hour, for all miners and without a key. The exit status is 0,
+    or 3 if a report, a multiplier, a chute's name or a score is missing or cannot be read. It is 2
+    if the command line is wrong.
     """
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         ledger = Ledger(client, settings.watched)
@@ -64,7 +73,8 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
         ledger.gaps.extend(gap for gap in report.gaps if not gap.hotkey)
         usd_per_unit = report.usd_per_part(report.value(_UNITS, window="1d"))
     miners: list[dict[str, Any]] = [
-        {"hotkey": hotkey, "ended": ledger.ended_of(hotkey, names, usd_per_unit)} for hotkey in sorted(settings.watched)
+        {"hotkey": hotkey, "ended": ledger.ended_of(hotkey, names, usd_per_unit)}
+        for hotkey in sorted(settings.watched)
     ]
 
     def show() -> None:
@@ -77,7 +87,9 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
 
 
 class Ledger:
-    """The instances of some miners that ended, with their multipliers, up to the end of the newest report."""
+    """The instances of some miners that ended, with their multipliers, up to the end of the newest
+    report.
+    """
 
     def __init__(self, client: ChutesClient, hotkeys: frozenset[str]) -> None:
         self.end = 0.0
@@ -85,12 +97,15 @@ class Ledger:
         self._client = client
         self._hotkeys = hotkeys
         self.ended: dict[str, AuditInstance] = {}
-        # By instance and start time: the newest record of each multiplier, and what the oldest report says it was.
+        # By instance and start time: the newest record of each multiplier, and what the oldest
+        # report says it was.
         self._records: defaultdict[str, dict[float, ComputeRecord]] = defaultdict(dict)
         self._earlier: defaultdict[str, dict[float, float | None]] = defaultdict(dict)
 
     async def read(self, hours: int) -> None:
-        """Read the newest reports, and older ones while an ended instance may have unknown multipliers in them."""
+        """Read the newest reports, and older ones while an ended instance may have unknown
+        multipliers in them.
+        """
         try:
             entries = await list_reports(self._client)
         except ApiError as error:
@@ -101,12 +116,15 @@ class Ledger:
         api_time = time.time() - (self._client.clock_offset or 0.0)
         if api_time - self.end > HOUR + _MADE_WITHIN:
             self._miss(
-                f"the ends since {moment(self.end)}", "the service has not published the report of the last hour"
+                f"the ends since {moment(self.end)}",
+                "the service has not published the report of the last hour",
             )
         # For about a minute, the service lists the report of a 25th hour.
         for hour in range(_DAY_HOURS + 1):
             end, is_older = self.end - hour * HOUR, hour >= hours
-            if is_older and not any(self._needs_report(instance, end) for instance in self.ended.values()):
+            if is_older and not any(
+                self._needs_report(instance, end) for instance in self.ended.values()
+            ):
                 break
             if end in paths:
                 await self._read_report(end, paths[end], is_older=is_older)
@@ -115,15 +133,23 @@ class Ledger:
         for instance in self.ended.values():
             if self._lost(instance) is None:
                 self._miss(
-                    f"the loss of {instance.instance_id}", "its multipliers are not known", instance.miner_hotkey
+                    f"the loss of {instance.instance_id}",
+                    "its multipliers are not known",
+                    instance.miner_hotkey,
                 )
 
     async def _read_report(self, end: float, path: str, *, is_older: bool) -> None:
-        """Read a report. One older than the user chose gives only the multipliers of known instances."""
+        """Read a report. One older than the user chose gives only the multipliers of known
+        instances.
+        """
         report = await self._fetch(f"the report of {moment(end)}", e.AUDIT_REPORT, path=path)
-        # A newer report knows better how an instance and a multiplier ended, so setdefault keeps it.
+        # A newer report knows better how an instance and a multiplier ended, so setdefault keeps
+        # it.
         for instance in () if is_older or report is None else report.instances:
-            if instance.miner_hotkey in self._hotkeys and end - HOUR <= (instance.deleted_at or 0.0) <= end:
+            if (
+                instance.miner_hotkey in self._hotkeys
+                and end - HOUR <= (instance.deleted_at or 0.0) <= end
+            ):
                 self.ended.setdefault(instance.instance_id, instance)
         for record in () if report is None else report.multipliers:
             if record.instance_id in self.ended:
@@ -153,10 +179,11 @@ class Ledger:
         self.gaps.append(NotKnown(what, hotkey, reason, TRY_AGAIN))
 
     def _needs_report(self, instance: AuditInstance, end: float) -> bool:
-        """Return whether the report of an hour may have multipliers of an ended instance that are not known yet.
+        """Return whether the report of an hour may have multipliers of an ended instance that are
+        not known yet.
 
-        If the miner deleted it, an older report has its last multiplier before the service cut it (see
-        :func:`records_before_end`). If it lost its score, each second needs a multiplier.
+        If the miner deleted it, an older report has its last multiplier before the service cut it
+        (see :func:`records_before_end`). If it lost its score, each second needs a multiplier.
         """
         if instance.activated_at is None:
             return False
@@ -172,13 +199,19 @@ class Ledger:
     def _lost(self, instance: AuditInstance) -> float | None:
         return lost_compute_units(instance, *self._multipliers(instance), self.end)
 
-    def _multipliers(self, instance: AuditInstance) -> tuple[list[ComputeRecord], dict[float, float | None]]:
-        return list(self._records[instance.instance_id].values()), self._earlier[instance.instance_id]
+    def _multipliers(
+        self, instance: AuditInstance
+    ) -> tuple[list[ComputeRecord], dict[float, float | None]]:
+        return list(self._records[instance.instance_id].values()), self._earlier[
+            instance.instance_id
+        ]
 
     def ended_of(
         self, hotkey: str, chute_names: Mapping[str, str | None], usd_per_unit: float | None
     ) -> list[dict[str, Any]]:
-        """Return a miner's ended instances, the dearest first, with the keys that docs/commands.md shows."""
+        """Return a miner's ended instances, the dearest first, with the keys that docs/commands.md
+        shows.
+        """
         rows = []
         for instance in self.ended.values():
             if instance.miner_hotkey == hotkey:
@@ -187,7 +220,9 @@ class Ledger:
                     "instance_id": instance.instance_id,
                     "chute_id": instance.chute_id,
                     # Only private chutes are billed, and the API names them by a placeholder.
-                    "chute_name": None if instance.billed_to else chute_names.get(instance.chute_id or ""),
+                    "chute_name": None
+                    if instance.billed_to
+                    else chute_names.get(instance.chute_id or ""),
                     "ended_at": datetime.fromtimestamp(ended_at, UTC).isoformat(),
                     "age_seconds": max(0.0, ended_at - instance.created_at),
                     "active_seconds": max(0.0, ended_at - (instance.activated_at or ended_at)),
@@ -216,7 +251,9 @@ def _print_miner(hotkey: str, ended: list[dict[str, Any]], ledger: Ledger) -> No
             "ended": row["ended_at"],
             "age min": round(row["age_seconds"] / 60),
             "active min": None if row["failed_start"] else round(row["active_seconds"] / 60),
-            "reason": f"{row['reason']}, last of its chute" if row["last_of_chute"] else row["reason"],
+            "reason": f"{row['reason']}, last of its chute"
+            if row["last_of_chute"]
+            else row["reason"],
             "counts": row["counts"],
             "lost units": row["lost_compute_units"],
         }
@@ -228,7 +265,9 @@ def _print_miner(hotkey: str, ended: list[dict[str, Any]], ledger: Ledger) -> No
     lost: defaultdict[str, list[float | None]] = defaultdict(list)
     for row in ended:
         lost[row["reason"]].append(row["lost_compute_units"])
-    sums = [f"{len(units)} {reason} ({_rounded(total(units))} units)" for reason, units in lost.items()]
+    sums = [
+        f"{len(units)} {reason} ({_rounded(total(units))} units)" for reason, units in lost.items()
+    ]
     say(f"{len(ended)} ended: {', '.join(sums)}.", indent="  ")
     say(f"Never active: {sum(row['failed_start'] for row in ended)}.")
 

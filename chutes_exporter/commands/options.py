@@ -32,13 +32,18 @@ if TYPE_CHECKING:
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _GUARDS = ("hotkeys", "hotkey_files", "listen", "web_config")
-"""Parameters without which the whole subnet would be watched, or everybody could read the metrics."""
+"""Parameters without which the whole subnet would be watched, or everybody could read the metrics.
+"""
 _KUBERNETES_OR_TEST = re.compile(r"CHUTES_EXPORTER_(TEST|SERVICE|PORT)(_.*)?")
-"""Variables of the test suite, and those that Kubernetes sets for a Service with the name chutes-exporter."""
+"""Variables of the test suite, and those that Kubernetes sets for a Service with the name
+chutes-exporter.
+"""
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg] # generic since click 8.4
-    """A type of flags whose values a function parses. It raises ValueError for a text that it cannot parse."""
+    """A type of flags whose values a function parses. It raises ValueError for a text that it
+    cannot parse.
+    """
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
@@ -53,7 +58,9 @@ class Parsed(click.ParamType):  # type: ignore[type-arg] # generic since click 8
 
 
 class _Option(click.Option):
-    """A flag that ``--help`` shows under a topic. Errors name the variable instead, if one set the value."""
+    """A flag that ``--help`` shows under a topic. Errors name the variable instead, if one set the
+    value.
+    """
 
     def __init__(self, *names: Any, topic: str = "Options", **settings: Any) -> None:
         super().__init__(*names, **settings)
@@ -61,7 +68,10 @@ class _Option(click.Option):
 
     def source(self, ctx: click.Context | None) -> str:
         """Return what an error about the value names: the variable that set it, or the flag."""
-        if ctx is None or ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT:
+        if (
+            ctx is None
+            or ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT
+        ):
             return self.opts[0]
         return next(variable for variable in self.envvar or () if os.environ.get(variable))
 
@@ -84,7 +94,8 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and name variables in its errors."""
-        # Commands print failed requests themselves, so their log only shows bugs. serve and demo configure it by flags.
+        # Commands print failed requests themselves, so their log only shows bugs. serve and demo
+        # configure it by flags.
         log.configure("error", "logfmt")
         try:
             return super().invoke(ctx)
@@ -98,7 +109,9 @@ class Command(click.Command):
             # A hidden flag has no record, and an argument has no text.
             if (record := parameter.get_help_record(ctx)) and record[1]:
                 names = f"{record[0]}  {', '.join(parameter.envvar or ())}".rstrip()
-                topics.setdefault(getattr(parameter, "topic", "Options"), []).append((names, record[1]))
+                topics.setdefault(getattr(parameter, "topic", "Options"), []).append(
+                    (names, record[1])
+                )
         # Only the flags of collectors are hidden. One entry stands for all of them.
         if any(isinstance(parameter, _Option) and parameter.hidden for parameter in self.params):
             names = "--[no-]collector.NAME  CHUTES_EXPORTER_COLLECTOR_NAME"
@@ -111,17 +124,20 @@ class Command(click.Command):
 
 def write_entries(formatter: click.HelpFormatter, entries: Iterable[tuple[str, str]]) -> None:
     """Write a line with names for each entry, and its text below. No name is broken."""
-    fill = partial(textwrap.fill, width=formatter.width, break_on_hyphens=False, break_long_words=False)
+    fill = partial(
+        textwrap.fill, width=formatter.width, break_on_hyphens=False, break_long_words=False
+    )
     for names, text in entries:
         formatter.write(fill(names, initial_indent="  ", subsequent_indent="    ") + "\n")
         formatter.write(fill(text, initial_indent="      ", subsequent_indent="      ") + "\n")
 
 
 def option(topic: str, flag: str, name: str = "", *aliases: str, **settings: Any) -> Decorator:
-    """Declare a flag with its environment variable, and with the default of the setting of the same name.
+    """Declare a flag with its environment variable, and with the default of the setting of the same
+    name.
 
-    The parameter of ``--api.url`` is ``api_url`` if it has no other name. Aliases are variables of the miners' other
-    tools.
+    The parameter of ``--api.url`` is ``api_url`` if it has no other name. Aliases are variables of
+    the miners' other tools.
     """
     words = re.sub(r"[.-]", "_", flag.partition("/")[0].removeprefix("--"))
     name = name or words
@@ -134,23 +150,32 @@ def option(topic: str, flag: str, name: str = "", *aliases: str, **settings: Any
 
 def options(*decorators: Decorator) -> Decorator:
     """Put several flags into one decorator."""
-    return lambda function: reduce(lambda done, decorate: decorate(done), reversed(decorators), function)
+    return lambda function: reduce(
+        lambda done, decorate: decorate(done), reversed(decorators), function
+    )
 
 
-_miners, _api, _web, _data, _log = (partial(option, it) for it in ("Miners", "Chutes API", "Web server", "Data", "Log"))
+_miners, _api, _web, _data, _log = (
+    partial(option, it) for it in ("Miners", "Chutes API", "Web server", "Data", "Log")
+)
 
 
 def _hotkey_file(text: str) -> Path:
     """Parse a path, but refuse an address: ``HOTKEY`` sounds like one."""
     with suppress(HotkeyError):
         address = config.parse_hotkey(text)
-        reason = "is an address, but this needs the path of a hotkey file. To watch an address without its key, use"
+        reason = (
+            "is an address, but this needs the path of a hotkey file. To watch an address without "
+            "its key, use"
+        )
         raise ConfigError(f"{address} {reason} --hotkey")
     return Path(text)
 
 
 def miner_options(without: str) -> Decorator:
-    """Add the flags that choose hotkeys and the API. The sentence says what the command does without a hotkey."""
+    """Add the flags that choose hotkeys and the API. The sentence says what the command does
+    without a hotkey.
+    """
     return options(
         _miners(
             "--hotkey",
@@ -165,8 +190,10 @@ def miner_options(without: str) -> Decorator:
             "HOTKEY",
             multiple=True,
             type=Parsed("PATH", _hotkey_file),
-            help="Bittensor hotkey file of a miner whose public and private data is exported (repeatable). "
-            "Alternative: set MINER_SS58, and MINER_SEED or MINER_PRIVATE_KEY. A key is never a flag.",
+            help="Bittensor hotkey file of a miner whose public and private data is exported "
+            "(repeatable). "
+            "Alternative: set MINER_SS58, and MINER_SEED or MINER_PRIVATE_KEY. A key is never a "
+            "flag.",
         ),
         _api(
             "--api.url",
@@ -184,7 +211,9 @@ def miner_options(without: str) -> Decorator:
             "--chain.url",
             "chain_url",
             type=Parsed("URL", config.parse_url),
-            help="Address of a node of the chain, for seats, emission and the price of alpha. Without it, nothing is "
+            help="Address of a node of the chain, for seats, emission and the price of alpha. "
+            "Without "
+            "it, nothing is "
             "asked from the chain. Example: https://entrypoint-finney.opentensor.ai",
         ),
     )
@@ -196,7 +225,9 @@ cost_option = option(
     "gpu_costs",
     multiple=True,
     type=Parsed("MODEL=USD_PER_HOUR", config.parse_gpu_cost),
-    help="Price that you pay for one GPU of a model, in US dollars per hour (repeatable). It is used to compute the "
+    help="Price that you pay for one GPU of a model, in US dollars per hour (repeatable). It is "
+    "used "
+    "to compute the "
     "cost of the fleet and of idle GPUs.",
 )
 
@@ -235,14 +266,17 @@ def serving_options(listen: str) -> Decorator:
             "--max-series",
             type=click.IntRange(0),
             metavar="NUMBER",
-            help="Maximum series of all collectors. Above it, the least important collectors are left out.",
+            help="Maximum series of all collectors. Above it, the least important collectors are "
+            "left out.",
         ),
         _data(
             "--feed.ttl",
             "ttl",
             multiple=True,
             type=Parsed("FEED=SECONDS", config.parse_lifetime),
-            help="Seconds for which an answer is fresh (repeatable), 1 to 604800. chutes-exporter help feeds lists the "
+            help="Seconds for which an answer is fresh (repeatable), 1 to 604800. chutes-exporter "
+            "help "
+            "feeds lists the "
             "feeds.",
         ),
         _data(
@@ -281,8 +315,12 @@ def serving_options(listen: str) -> Decorator:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
-def settings_of(flags: Mapping[str, Any], credentials: Credentials | None = None, **others: Any) -> Settings:
-    """Return the settings of the running command, or raise ConfigError. ``others`` replace those of flags."""
+def settings_of(
+    flags: Mapping[str, Any], credentials: Credentials | None = None, **others: Any
+) -> Settings:
+    """Return the settings of the running command, or raise ConfigError. ``others`` replace those of
+    flags.
+    """
     _refuse_empty_variables()
     credentials = credentials or config.find_credentials(flags["hotkey_files"], os.environ)
     if credentials.errors:
@@ -315,7 +353,14 @@ def _unknown_variables() -> Iterator[str]:
     """Return a warning about each variable of the exporter that no command knows."""
     group = click.get_current_context().find_root().command
     commands = group.commands.values() if isinstance(group, click.Group) else [group]
-    known = sorted({name for command in commands for parameter in command.params for name in parameter.envvar or ()})
+    known = sorted(
+        {
+            name
+            for command in commands
+            for parameter in command.params
+            for name in parameter.envvar or ()
+        }
+    )
     for name in sorted(os.environ.keys() - known):
         if name.startswith("CHUTES_EXPORTER_") and not _KUBERNETES_OR_TEST.fullmatch(name):
             (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
@@ -330,15 +375,23 @@ def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def asks(*, needs_miner: bool) -> Callable[[Callable[[Settings, Any], Coroutine[Any, Any, Result | None]]], Any]:
-    """Run a coroutine function of the settings and flags as a command, print its result, and exit with its status."""
+def asks(
+    *, needs_miner: bool
+) -> Callable[[Callable[[Settings, Any], Coroutine[Any, Any, Result | None]]], Any]:
+    """Run a coroutine function of the settings and flags as a command, print its result, and exit
+    with its status.
+    """
 
-    def decorate(function: Callable[[Settings, Any], Coroutine[Any, Any, Result | None]]) -> Callable[..., None]:
+    def decorate(
+        function: Callable[[Settings, Any], Coroutine[Any, Any, Result | None]],
+    ) -> Callable[..., None]:
         @wraps(function)
         def command(**flags: Any) -> None:
             context, settings = click.get_current_context(), settings_with_warnings(flags)
             if needs_miner and not settings.watched:
-                raise ConfigError(f"{context.info_name} needs a miner: add --hotkey or --hotkey-file")
+                raise ConfigError(
+                    f"{context.info_name} needs a miner: add --hotkey or --hotkey-file"
+                )
 
             async def answer() -> int:
                 result = await function(settings, flags)

@@ -32,18 +32,28 @@ Cells = dict[str, Any]
 
 _COLUMNS = {
     "chutes": "chute_id name effective_compute_multiplier tee disabled max_instances version",
-    "nodes": "uuid server_name device_index verification_error gpu_identifier verified_at server_id",
-    "instances": "chute_id chute_name server_name age_minutes state instance_id created_at activated_at secured_at "
+    "nodes": (
+        "uuid server_name device_index verification_error gpu_identifier verified_at server_id"
+    ),
+    "instances": "chute_id chute_name server_name age_minutes state instance_id created_at "
+    "activated_at "
+    "secured_at "
     "purged_at server_id",
-    "utilization": "chute_id name scale_allowance utilization_1h rate_limit_ratio_1h active_instance_count",
+    "utilization": (
+        "chute_id name scale_allowance utilization_1h rate_limit_ratio_1h active_instance_count"
+    ),
     "metagraph": "hotkey node_id blacklist_reason incentive_ratio alpha_stake registered_at",
 }
 """The most useful columns of tables whose records do not begin with them. JSON has all fields."""
 _CUT = ("name", "chute_name", "server_name", "status", "verification_error", "blacklist_reason")
-"""Columns with texts that are shortened if the table is too wide. Ids are not, so that they can be copied."""
+"""Columns with texts that are shortened if the table is too wide. Ids are not, so that they can be
+copied.
+"""
 
 Addition = tuple[e.Endpoint[Any], str, str, str]
-"""A column to add: the endpoint that has the values, its columns of the id and of the value, and the new column."""
+"""A column to add: the endpoint that has the values, its columns of the id and of the value, and
+the new column.
+"""
 
 _SERVER_NAME: Addition = (e.SERVERS, "server_id", "name", "server_name")
 _ADDITIONS: dict[str, tuple[Addition, ...]] = {
@@ -69,28 +79,35 @@ _MINERS = {
 """The column of the miner in answers about all miners."""
 
 # An audit report needs a path of the list, and `incidents` shows it.
-_ENDPOINTS = [item.name for item in e.ENDPOINTS if item.method == "GET" and item is not e.AUDIT_REPORT]
+_ENDPOINTS = [
+    item.name for item in e.ENDPOINTS if item.method == "GET" and item is not e.AUDIT_REPORT
+]
 
 
 @click.command(
     cls=Command,
     help=f"""Print the answer of one endpoint as a table or JSON.
 
-    ENDPOINT is one of {", ".join(_ENDPOINTS)}. After chute, write its id and version, and after server_maintenance the
-    id of the server. The table has the most useful columns that fit the terminal. --json has all fields that the
-    exporter reads.
+    ENDPOINT is one of {", ".join(_ENDPOINTS)}. After chute, write its id and version, and after
+    server_maintenance the id of the server. The table has the most useful columns that fit the
+    terminal. --json has all fields that the exporter reads.
     """,
 )
 @click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @miner_options("Without a hotkey, stats, scores, metagraph and active_instances have all miners.")
-@click.option("--columns", default="", metavar="NAME,NAME", help="Print only these columns, in this order.")
+@click.option(
+    "--columns", default="", metavar="NAME,NAME", help="Print only these columns, in this order."
+)
 @json_option
 @asks(needs_miner=False)
 async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     """Request an endpoint and print its answer."""
-    # --hotkey selects some of the watched miners. Without the flag, all are selected, also those of its variable.
-    by_flag = click.get_current_context().get_parameter_source("hotkeys") is ParameterSource.COMMANDLINE
+    # --hotkey selects some of the watched miners. Without the flag, all are selected, also those of
+    # its variable.
+    by_flag = (
+        click.get_current_context().get_parameter_source("hotkeys") is ParameterSource.COMMANDLINE
+    )
     hotkeys = set(flags["hotkeys"] if by_flag else settings.watched)
     endpoint = next(one for one in e.ENDPOINTS if one.name == flags["endpoint"])
     key = _signing_key(endpoint, settings, hotkeys)
@@ -102,13 +119,17 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
             await _add_column(client, key, rows, addition)
     if answer.rejected:
         reason = printable(answer.first_error)
-        click.echo(f"{answer.rejected} records could not be read and are left out ({reason}).", err=True)
+        click.echo(
+            f"{answer.rejected} records could not be read and are left out ({reason}).", err=True
+        )
     columns = [column.strip() for column in flags["columns"].split(",") if column]
     existing = _columns(rows)
     # Without rows, no column is known, so none is wrong.
     for column in columns if existing else ():
         if column not in existing:
-            raise click.UsageError(f"there is no column {column!r}: the columns are {', '.join(existing)}")
+            raise click.UsageError(
+                f"there is no column {column!r}: the columns are {', '.join(existing)}"
+            )
     if columns:
         rows = [{column: row.get(column) for column in columns} for row in rows]
     if flags["as_json"]:
@@ -117,8 +138,12 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
         _print_table(endpoint.name, rows, chosen=bool(columns))
 
 
-async def _add_column(client: ChutesClient, key: Hotkey | None, rows: list[Cells], addition: Addition) -> None:
-    """Add a column to rows with ids. If its values cannot be requested, print the reason and change no row."""
+async def _add_column(
+    client: ChutesClient, key: Hotkey | None, rows: list[Cells], addition: Addition
+) -> None:
+    """Add a column to rows with ids. If its values cannot be requested, print the reason and change
+    no row.
+    """
     source, id_column, value_column, added = addition
     params = {"hotkey": key.address} if key is not None and source.scope == "miner" else {}
     try:
@@ -134,12 +159,16 @@ async def _add_column(client: ChutesClient, key: Hotkey | None, rows: list[Cells
 def first_key(settings: Settings) -> Hotkey:
     """Return the key to sign with, or raise UsageError."""
     if not settings.keys:
-        raise click.UsageError("the request must be signed: add --hotkey-file, or set MINER_SS58 with a key")
+        raise click.UsageError(
+            "the request must be signed: add --hotkey-file, or set MINER_SS58 with a key"
+        )
     return settings.keys[0]
 
 
 def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str]) -> Hotkey | None:
-    """Return the key to sign with, or None. It is the selected miner's if the answer is about the signing miner."""
+    """Return the key to sign with, or None. It is the selected miner's if the answer is about the
+    signing miner.
+    """
     if not endpoint.signed:
         return None
     key = first_key(settings)
@@ -148,7 +177,8 @@ def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str
     selected = [key for key in settings.keys if key.address in hotkeys]
     if len(selected) != 1:
         raise click.UsageError(
-            f"{endpoint.name} is about one miner: choose it with --hotkey, and add its hotkey file with --hotkey-file. "
+            f"{endpoint.name} is about one miner: choose it with --hotkey, and add its hotkey "
+            "file with --hotkey-file. "
             f"There are keys of {', '.join(key.address for key in settings.keys)}"
         )
     return selected[0]
@@ -157,11 +187,15 @@ def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str
 def _request_arguments(
     endpoint: e.Endpoint[Any], hotkeys: set[str], ids: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the query parameters and the path of a request, or raise UsageError if the arguments do not fit."""
+    """Return the query parameters and the path of a request, or raise UsageError if the arguments
+    do not fit.
+    """
     names = re.findall(r"\{(\w+)\}", endpoint.path)
     needed = [name for name in names if name != "hotkey"]
     if len(ids) != len(needed):
-        raise click.UsageError(f"after {endpoint.name}, write {' '.join(needed).upper() or 'no ID'}")
+        raise click.UsageError(
+            f"after {endpoint.name}, write {' '.join(needed).upper() or 'no ID'}"
+        )
     if endpoint.scope != "miner":
         return {}, dict(zip(needed, ids, strict=True))
     if len(hotkeys) != 1:
@@ -171,17 +205,23 @@ def _request_arguments(
 
 
 def _selected(endpoint: e.Endpoint[Any], rows: list[Cells], hotkeys: set[str]) -> list[Cells]:
-    """Return the rows about the selected miners. The request had all miners, because shares need them."""
+    """Return the rows about the selected miners. The request had all miners, because shares need
+    them.
+    """
     if endpoint.name not in _MINERS or not hotkeys:
         return rows
     column = _MINERS[endpoint.name]
     for hotkey in sorted(hotkeys - {row[column] for row in rows}):
-        click.echo(f"{hotkey} has no row. chutes-exporter check says whether it is registered.", err=True)
+        click.echo(
+            f"{hotkey} has no row. chutes-exporter check says whether it is registered.", err=True
+        )
     return [row for row in rows if row[column] in hotkeys]
 
 
 def rows_of(value: Any) -> Iterator[Cells]:
-    """Return an answer as flat rows, with times as ISO 8601 text, and with what the service's rules make of it."""
+    """Return an answer as flat rows, with times as ISO 8601 text, and with what the service's rules
+    make of it.
+    """
     match value:
         case r.Scores():
             for hotkey, share in value.shares.items():
@@ -192,7 +232,10 @@ def rows_of(value: Any) -> Iterator[Cells]:
         case [r.MetagraphNode(), *_]:
             shares = incentive_shares(value)
             # The chain's number means something only beside those of all others.
-            yield from (_plain(node, incentive=UNSET, incentive_ratio=shares.get(node.hotkey)) for node in value)
+            yield from (
+                _plain(node, incentive=UNSET, incentive_ratio=shares.get(node.hotkey))
+                for node in value
+            )
         case [r.ChuteMetrics(), *_]:
             unknown = dict.fromkeys(unknown_metrics(value))
             yield from (_plain(record, **unknown) for record in value)
@@ -207,7 +250,9 @@ def rows_of(value: Any) -> Iterator[Cells]:
 def _instance_row(instance: r.Instance) -> Cells:
     return _plain(
         instance,
-        age_minutes=None if instance.created_at is None else round((time.time() - instance.created_at) / 60),
+        age_minutes=None
+        if instance.created_at is None
+        else round((time.time() - instance.created_at) / 60),
         state=instance_state(instance),
         secured_at=_time_text(secured_at(instance)),
         purged_at=_time_text(purged_at(instance)),
@@ -223,7 +268,9 @@ def _maintenance_rows(policy: r.MaintenancePolicy) -> list[Cells]:
 
 def _plain(record: msgspec.Struct, **more: Any) -> Cells:
     fields = msgspec.structs.asdict(record) | more
-    plain: Cells = msgspec.to_builtins({k: v for k, v in fields.items() if v is not UNSET}, enc_hook=_time_text)
+    plain: Cells = msgspec.to_builtins(
+        {k: v for k, v in fields.items() if v is not UNSET}, enc_hook=_time_text
+    )
     return plain
 
 
@@ -236,7 +283,9 @@ def _columns(rows: list[Cells]) -> list[str]:
 
 
 def _print_table(name: str, rows: list[Cells], *, chosen: bool) -> None:
-    """Print the columns that the user chose, or those that matter and fit. A single row becomes a list of fields."""
+    """Print the columns that the user chose, or those that matter and fit. A single row becomes a
+    list of fields.
+    """
     columns = _columns(rows)
     cells: list[Cells]
     if not chosen and len(rows) == 1:
@@ -245,9 +294,18 @@ def _print_table(name: str, rows: list[Cells], *, chosen: bool) -> None:
         if not chosen and name in _COLUMNS:
             columns = [column for column in _COLUMNS[name].split() if column in columns]
         elif not chosen:
-            columns = [column for column in columns if any(row.get(column) is not None for row in rows)]
+            columns = [
+                column for column in columns if any(row.get(column) is not None for row in rows)
+            ]
         # Of a list, such as a server's GPUs, show only the length.
-        cells = [{c: len(row[c]) if isinstance(row.get(c), list) else row.get(c) for c in columns} for row in rows]
+        cells = [
+            {c: len(row[c]) if isinstance(row.get(c), list) else row.get(c) for c in columns}
+            for row in rows
+        ]
     left_out = print_table(cells, cut=_CUT, fit=not chosen and len(rows) > 1)
-    hint = f". Columns that do not fit: {', '.join(left_out)}. --columns chooses others." if left_out else ""
+    hint = (
+        f". Columns that do not fit: {', '.join(left_out)}. --columns chooses others."
+        if left_out
+        else ""
+    )
     click.echo(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}{hint}", err=True)

@@ -11,7 +11,12 @@ import click
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.errors import CutOffError, NotFoundError, TimedOutError, UnavailableError
-from chutes_exporter.commands.options import Command, client_of, miner_options, settings_with_warnings
+from chutes_exporter.commands.options import (
+    Command,
+    client_of,
+    miner_options,
+    settings_with_warnings,
+)
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.terminal import moment, printable
 from chutes_exporter.rules.jobs import is_stuck
@@ -30,14 +35,17 @@ _JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,60}")
 def release_job(job_id: str | None, **flags: Any) -> None:
     """List jobs that are stuck with the miner, or release one.
 
-    Without JOB_ID, it lists the stuck jobs. This is the only command that changes anything at the API.
+    Without JOB_ID, it lists the stuck jobs. This is the only command that changes anything at the
+    API.
     """
     settings = settings_with_warnings(flags)
     if job_id is not None and not _JOB_ID.fullmatch(job_id):
         raise click.UsageError("JOB_ID is invalid: use letters, digits, dashes and underscores")
     key = first_key(settings)
     if len(settings.keys) > 1:
-        raise click.UsageError("release-job needs exactly one key: keep only the key of the miner that holds the job")
+        raise click.UsageError(
+            "release-job needs exactly one key: keep only the key of the miner that holds the job"
+        )
     if job_id is not None and not flags["yes"]:
         # Outside the event loop, in which Ctrl-C would not end the question.
         click.confirm(f"Release job {job_id} of {key.address} at {settings.api_url}?", abort=True)
@@ -50,13 +58,17 @@ async def _list_stuck(settings: Settings, key: Hotkey) -> None:
     stuck = [job for job in answer.value if is_stuck(job) and job.miner_hotkey == key.address]
     for job in stuck:
         created = "" if job.created_at is None else moment(job.created_at)
-        click.echo(printable("  ".join((job.job_id, f"chute {job.chute_id}", f"created {created}"))))
+        click.echo(
+            printable("  ".join((job.job_id, f"chute {job.chute_id}", f"created {created}")))
+        )
     incomplete = not answer.whole or any(is_stuck(job) is None for job in answer.value)
     if incomplete:
         click.echo("The list may be incomplete, because some jobs could not be read.", err=True)
     if stuck:
         click.echo(
-            "These jobs are stuck with the miner. Release each with: chutes-exporter release-job JOB_ID", err=True
+            "These jobs are stuck with the miner. Release each with: chutes-exporter "
+            "release-job JOB_ID",
+            err=True,
         )
     elif not incomplete:
         click.echo(f"No job is stuck with {key.address}.", err=True)
@@ -70,10 +82,19 @@ async def _release(settings: Settings, key: Hotkey, job_id: str) -> None:
         is_released, advice = "is not released", error.advice
         is_server_error = isinstance(error, UnavailableError) and error.status is not None
         if isinstance(error, NotFoundError):
-            advice = "It is finished, or another miner holds it. Run release-job without JOB_ID to list stuck jobs."
+            advice = (
+                "It is finished, or another miner holds it. Run release-job without JOB_ID to "
+                "list stuck jobs."
+            )
         elif isinstance(error, TimedOutError | CutOffError) or is_server_error:
-            # The service may fail after it released the job, for example if the job's chute is gone.
+            # The service may fail after it released the job, for example if the job's chute is
+            # gone.
             is_released = "may or may not be released"
-            advice = "Run release-job without JOB_ID to list stuck jobs. Releasing a job again does no harm."
-        raise click.ClickException(f"job {job_id} {is_released}: {printable(str(error))}\n→ {advice}") from None
+            advice = (
+                "Run release-job without JOB_ID to list stuck jobs. Releasing a job again does no "
+                "harm."
+            )
+        raise click.ClickException(
+            f"job {job_id} {is_released}: {printable(str(error))}\n→ {advice}"
+        ) from None
     click.echo(f"Released job {job_id}.")

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from chutes_exporter.page.gaps import NotKnown
     from chutes_exporter.page.rendering import States
 
-_MONEY = {"chutes_subnet_alpha_price_tao", "chutes_subnet_emission_alpha_per_day", "chutes_tao_price_usd"}
+_MONEY = {
+    "chutes_subnet_alpha_price_tao",
+    "chutes_subnet_emission_alpha_per_day",
+    "chutes_tao_price_usd",
+}
 DOLLARS_ADVICE = "For earnings in US dollars, add --chain.url URL."
 PATIENCE = 120.0
 """Seconds that a command waits for the answers."""
@@ -41,7 +45,11 @@ class Report:
 
     def of(self, metric: str, **labels: str) -> list[tuple[dict[str, str], float]]:
         """Return the samples of a metric that have these labels."""
-        return [(has, value) for has, value in self.samples.get(metric, ()) if labels.items() <= has.items()]
+        return [
+            (has, value)
+            for has, value in self.samples.get(metric, ())
+            if labels.items() <= has.items()
+        ]
 
     def value(self, metric: str, **labels: str) -> float | None:
         """Return the first value of a metric with these labels, None if it is unknown."""
@@ -49,10 +57,14 @@ class Report:
 
     def usd(self, alpha: float | None) -> float | None:
         """Return the value of alpha in US dollars, None if it is unknown."""
-        return product(alpha, self.value("chutes_subnet_alpha_price_tao"), self.value("chutes_tao_price_usd"))
+        return product(
+            alpha, self.value("chutes_subnet_alpha_price_tao"), self.value("chutes_tao_price_usd")
+        )
 
     def usd_per_part(self, parts: float | None) -> float | None:
-        """Return the US dollars that one of these parts of a day's pay of all miners is, None if it is unknown."""
+        """Return the US dollars that one of these parts of a day's pay of all miners is, None if it
+        is unknown.
+        """
         emission = self.value("chutes_subnet_emission_alpha_per_day")
         return self.usd(product(emission, 1 / parts)) if parts else None
 

@@ -33,7 +33,9 @@ class Result:
     needs_action: bool = False
 
     def print(self, *, as_json: bool) -> int:
-        """Print the result with what is not known. Return the exit status: 1 for action, 3 for gaps, otherwise 0."""
+        """Print the result with what is not known. Return the exit status: 1 for action, 3 for
+        gaps, otherwise 0.
+        """
         if as_json:
             not_known = {"all_known": not self.gaps, "not_known": list(map(asdict, self.gaps))}
             click.echo(json.dumps(self.summary | not_known, indent=2))

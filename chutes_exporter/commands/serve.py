@@ -12,14 +12,26 @@ import click
 import structlog
 
 from chutes_exporter import __version__, log
-from chutes_exporter.commands.options import Command, miner_options, name_sources, serving_options, settings_of
+from chutes_exporter.commands.options import (
+    Command,
+    miner_options,
+    name_sources,
+    serving_options,
+    settings_of,
+)
 from chutes_exporter.config import ConfigError
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.plan import collectors_by_state
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.config_file import CurrentContext, WebConfig, load_web_config
 from chutes_exporter.web.guard import Guard
-from chutes_exporter.web.server import allow_many_files, bound_address, open_socket, serving, signals
+from chutes_exporter.web.server import (
+    allow_many_files,
+    bound_address,
+    open_socket,
+    serving,
+    signals,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,7 +50,8 @@ class Service:
     """An exporter behind its server. It is an asynchronous context manager.
 
     Args:
-        read_settings: Makes new settings from the same flags, and reads the files again. None keeps the settings.
+        read_settings: Makes new settings from the same flags, and reads the files again. None keeps
+            the settings.
         is_demo: Whether the private data is simulated and needs no protection.
 
     Attributes:
@@ -46,7 +59,11 @@ class Service:
     """
 
     def __init__(
-        self, settings: Settings, read_settings: Callable[[], Settings] | None = None, *, is_demo: bool = False
+        self,
+        settings: Settings,
+        read_settings: Callable[[], Settings] | None = None,
+        *,
+        is_demo: bool = False,
     ) -> None:
         self.settings = settings
         self.addresses: list[Address] = []
@@ -70,7 +87,9 @@ class Service:
             exporter = await stack.enter_async_context(self._exporter)
             if self.settings.web_config is not None:
                 self._adopt_web(load_web_config(self.settings.web_config))
-            sockets = [stack.enter_context(open_socket(address)) for address in self.settings.listen]
+            sockets = [
+                stack.enter_context(open_socket(address)) for address in self.settings.listen
+            ]
             self.addresses = [bound_address(listening) for listening in sockets]
             await stack.enter_async_context(serving(self._guard, sockets, context=self._tls))
             group = await stack.enter_async_context(asyncio.TaskGroup())
@@ -102,7 +121,9 @@ class Service:
             settings, web = self._read_settings(), self._read_web_config()
             self._adopt_web(web)
             self._exporter.reconfigure(settings)
-            _log.info("configuration reloaded", watched=len(settings.watched), keys=len(settings.keys))
+            _log.info(
+                "configuration reloaded", watched=len(settings.watched), keys=len(settings.keys)
+            )
             self._warn()
             problem = ""
         except ConfigError as error:
@@ -124,18 +145,27 @@ class Service:
         if self.settings.web_config is None:
             return self._web
         web = load_web_config(self.settings.web_config)
-        # A file that is being written may look empty. So a reload never switches off TLS or passwords.
+        # A file that is being written may look empty. So a reload never switches off TLS or
+        # passwords.
         has_tls, had_tls = web.context is not None, self._web.context is not None
         if has_tls is not had_tls:
-            raise ConfigError(f"{self.settings.web_config}: a reload cannot switch TLS on or off. Restart the exporter")
+            raise ConfigError(
+                f"{self.settings.web_config}: a reload cannot switch TLS on or off. Restart "
+                "the exporter"
+            )
         if self._web.users and not web.users:
-            raise ConfigError(f"{self.settings.web_config}: a reload cannot remove all passwords. Restart the exporter")
+            raise ConfigError(
+                f"{self.settings.web_config}: a reload cannot remove all passwords. Restart "
+                "the exporter"
+            )
         return web
 
     async def _follow_files(self) -> None:
-        """Reload for ever: for SIGHUP, and if the web configuration or a file that it names changes.
+        """Reload for ever: for SIGHUP, and if the web configuration or a file that it names
+        changes.
 
-        Try again after a problem, because a certificate and its key are rarely written at the same time.
+        Try again after a problem, because a certificate and its key are rarely written at the same
+        time.
         """
         while True:
             with suppress(TimeoutError):
@@ -158,8 +188,10 @@ class Service:
             _log.warning(
                 "private data is served without protection",
                 addresses=" ".join(map(str, open_addresses)),
-                advice="let only trusted clients reach the port, for example with --web.listen-address "
-                "127.0.0.1:10064 outside containers, or set passwords or client certificates in --web.config.file",
+                advice="let only trusted clients reach the port, for example with "
+                "--web.listen-address "
+                "127.0.0.1:10064 outside containers, or set passwords or client certificates in "
+                "--web.config.file",
             )
 
     def _announce(self) -> None:

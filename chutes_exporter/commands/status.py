@@ -51,14 +51,17 @@ _METRICS = NEEDED_METRICS | {
 async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
     """Show what needs action, and how a miner stands.
 
-    The exit status is 0 if nothing needs action, 1 if something does, 2 if the command line is wrong, and 3 if nothing
-    that is known needs action, but a key is missing, requests failed or answers are incomplete.
+    The exit status is 0 if nothing needs action, 1 if something does, 2 if the command line is
+    wrong, and 3 if nothing that is known needs action, but a key is missing, requests failed or
+    answers are incomplete.
     """
     report = await collect_report(settings, _METRICS)
     slots = await _servers_in_slot(settings, report)
     prices = settings.gpu_costs
     hotkeys = sorted(settings.watched)
-    findings = [item for hotkey in hotkeys for item in find(report.samples, hotkey, report.now, prices)]
+    findings = [
+        item for hotkey in hotkeys for item in find(report.samples, hotkey, report.now, prices)
+    ]
     needs_action = any(finding.needs_action for finding in findings)
     has_answers = any(state.snapshot for state in report.states.values())
     summary = {
@@ -67,7 +70,10 @@ async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
         if has_answers
         else "Nothing is known, because no request succeeded.",
         "action_needed": needs_action,
-        "miners": [_miner(settings, hotkey, report) | {"maintenance": slots.get(hotkey, [])} for hotkey in hotkeys],
+        "miners": [
+            _miner(settings, hotkey, report) | {"maintenance": slots.get(hotkey, [])}
+            for hotkey in hotkeys
+        ],
         "findings": list(map(asdict, findings)),
     }
     show = partial(_print_screen, summary, findings, report, settings)
@@ -75,7 +81,9 @@ async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
 
 
 def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
-    """Return how a miner stands. What is not known is None. Without a key, its GPUs and their cost are not known."""
+    """Return how a miner stands. What is not known is None. Without a key, its GPUs and their cost
+    are not known.
+    """
     value = partial(report.value, hotkey=hotkey)
     gpus: dict[str, dict[str, int]] = {}
     for labels, count in report.of("chutes_fleet_gpus", hotkey=hotkey):
@@ -94,7 +102,9 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
         "gpus": gpus if is_counted else None,
         "cost_usd_per_hour": every.get("USD/hour") if is_counted else None,
         "idle_cost_usd_per_hour": every.get("idle USD/hour") if is_counted else None,
-        "models_without_cost": sorted(gpus.keys() - settings.gpu_costs.keys()) if settings.gpu_costs else [],
+        "models_without_cost": sorted(gpus.keys() - settings.gpu_costs.keys())
+        if settings.gpu_costs
+        else [],
         "estimated_alpha_per_day": alpha,
         "estimated_usd_per_day": report.usd(alpha),
     }
@@ -108,7 +118,9 @@ async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list
             snapshot = report.states[MAINTENANCE.of(key.address)].snapshot
             servers = (snapshot and snapshot.answer.value.servers) or ()
             found[key.address] = [
-                await _in_slot(client, key, server, report.gaps) for server in servers if holds_slot(server)
+                await _in_slot(client, key, server, report.gaps)
+                for server in servers
+                if holds_slot(server)
             ]
     return found
 
@@ -116,14 +128,22 @@ async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list
 async def _in_slot(
     client: ChutesClient, key: Hotkey, server: MaintenanceServer, gaps: list[NotKnown]
 ) -> dict[str, Any]:
-    """Return a server in an upgrade slot. Only the answer about a single server says what a pending one waits for."""
+    """Return a server in an upgrade slot. Only the answer about a single server says what a pending
+    one waits for.
+    """
     status, pending = maintenance_status(server), None
     if status == "pending":
         try:
-            answer = await client.fetch(e.SERVER_MAINTENANCE, key=key, path={"server_id": server.server_id})
+            answer = await client.fetch(
+                e.SERVER_MAINTENANCE, key=key, path={"server_id": server.server_id}
+            )
             pending = answer.value
         except ApiError as error:
-            gaps.append(NotKnown.after(error, f"server_maintenance of {server.name or server.server_id}", key.address))
+            gaps.append(
+                NotKnown.after(
+                    error, f"server_maintenance of {server.name or server.server_id}", key.address
+                )
+            )
     return {
         "server_id": server.server_id,
         "name": server.name,
@@ -136,13 +156,17 @@ async def _in_slot(
 # The screen
 
 
-def _print_screen(summary: Mapping[str, Any], findings: list[Finding], report: Report, settings: Settings) -> None:
+def _print_screen(
+    summary: Mapping[str, Any], findings: list[Finding], report: Report, settings: Settings
+) -> None:
     prices, color = settings.gpu_costs, "yellow" if report.gaps else "green"
     say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
     for miner in summary["miners"]:
         click.echo()
         say(f"{miner['hotkey']}  {moment(report.now)}", bold=True)
-        _print_findings([item for item in findings if item.hotkey == miner["hotkey"]], prices, report.now)
+        _print_findings(
+            [item for item in findings if item.hotkey == miner["hotkey"]], prices, report.now
+        )
         click.echo()
         _print_standing(miner, prices)
         _print_maintenance(miner["maintenance"], report.now)
@@ -151,7 +175,9 @@ def _print_screen(summary: Mapping[str, Any], findings: list[Finding], report: R
 
 
 def _print_findings(findings: list[Finding], prices: Mapping[str, float], now: float) -> None:
-    """Print the numbered actions, and then the notes, each with its first names. The findings have this order."""
+    """Print the numbered actions, and then the notes, each with its first names. The findings have
+    this order.
+    """
     for number, finding in enumerate(findings, 1):
         usd = finding.cost_usd_per_hour
         price = "Cost unknown." if usd is None else f"{usd:,.2f} USD per hour."
@@ -167,7 +193,8 @@ def _print_findings(findings: list[Finding], prices: Mapping[str, float], now: f
                     "chute": name,
                     "chute id": instance["chute_id"],
                     "server": instance["server_name"],
-                    "age min": instance["created_at"] and round((now - instance["created_at"]) / 60),
+                    "age min": instance["created_at"]
+                    and round((now - instance["created_at"]) / 60),
                 }
                 for name, instance in zip(finding.things[:_SHOWN], finding.instances, strict=False)
             ]
@@ -182,10 +209,16 @@ def _print_findings(findings: list[Finding], prices: Mapping[str, float], now: f
 def _print_standing(miner: Mapping[str, Any], prices: Mapping[str, float]) -> None:
     """Print score, estimate and, for a miner with a key, GPUs. What is not known has a dash."""
     rank = "-" if miner["rank"] is None else f"{miner['rank']} of {miner['scored_miners']}"
-    share, heading, incentive = (percent(miner[name]) for name in ("share", "heading_share", "incentive_share"))
+    share, heading, incentive = (
+        percent(miner[name]) for name in ("share", "heading_share", "incentive_share")
+    )
     say(f"Score share {share}, heading for {heading}. Rank {rank}. Incentive share {incentive}.")
     if miner["estimated_alpha_per_day"] is not None:
-        dollars = "" if miner["estimated_usd_per_day"] is None else f", {miner['estimated_usd_per_day']:,.2f} USD"
+        dollars = (
+            ""
+            if miner["estimated_usd_per_day"] is None
+            else f", {miner['estimated_usd_per_day']:,.2f} USD"
+        )
         say(f"Estimated earnings per day: {miner['estimated_alpha_per_day']:,.2f} alpha{dollars}.")
     if not miner["private"]:
         return
@@ -201,25 +234,38 @@ def _print_standing(miner: Mapping[str, Any], prices: Mapping[str, float]) -> No
 
 
 def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
-    """Print the servers that hold an upgrade slot, and what pending ones wait for. It may be unknown, or nothing."""
+    """Print the servers that hold an upgrade slot, and what pending ones wait for. It may be
+    unknown, or nothing.
+    """
     for server in servers:
         text = f"{server['name'] or server['server_id']}: {server['status']}"
         if server["waits_for"] == []:
             text += ", and waits for no instance any more"
         elif server["waits_for"]:
             chutes = ", ".join(dict.fromkeys(one["chute_id"] for one in server["waits_for"]))
-            waiting = filled(", until COUNT {instance has|instances have} a replacement", len(server["waits_for"]))
+            waiting = filled(
+                ", until COUNT {instance has|instances have} a replacement",
+                len(server["waits_for"]),
+            )
             text += f"{waiting} (chutes {chutes})"
         if server["until"] is not None and server["waits_for"] != []:
             text += f", at the latest {time_until(server['until'], now)}"
         say(f"{text}.", indent="  ")
 
 
-def _row(name: str, gpus: Mapping[str, Mapping[str, int]], prices: Mapping[str, float]) -> dict[str, Any]:
+def _row(
+    name: str, gpus: Mapping[str, Mapping[str, int]], prices: Mapping[str, float]
+) -> dict[str, Any]:
     """Return a row of the GPUs of some models, by state."""
-    counts: dict[str, int] = {state: sum(of_model[state] for of_model in gpus.values()) for state in STATES}
+    counts: dict[str, int] = {
+        state: sum(of_model[state] for of_model in gpus.values()) for state in STATES
+    }
     row: dict[str, Any] = {"GPUs": name, **counts, "all": sum(counts.values())}
     if prices:
-        row["USD/hour"] = cost({model: sum(of_model.values()) for model, of_model in gpus.items()}, prices)
-        row["idle USD/hour"] = cost({model: of_model["idle"] for model, of_model in gpus.items()}, prices)
+        row["USD/hour"] = cost(
+            {model: sum(of_model.values()) for model, of_model in gpus.items()}, prices
+        )
+        row["idle USD/hour"] = cost(
+            {model: of_model["idle"] for model, of_model in gpus.items()}, prices
+        )
     return row

@@ -1,8 +1,8 @@
 """The cache of feeds.
 
-Each feed has at most one request in flight. Its answer serves all readers until the time to live is over. After a
-failure, the last answer serves until its maximum age, and the cache backs off. A doubtful answer is requested again,
-and does not replace a good one.
+Each feed has at most one request in flight. Its answer serves all readers until the time to live is
+over. After a failure, the last answer serves until its maximum age, and the cache backs off. A
+doubtful answer is requested again, and does not replace a good one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ _MAX_BACKOFF = 120.0
 _MAX_RETRY_AFTER = 24 * 3600.0
 _MAX_FEEDS = 8192
 _EVIDENCE_WAIT = 0.5
-_OVERDUE = "The service answers, but makes no new data. If this continues, report it to the operators of the service."
+_OVERDUE = (
+    "The service answers, but makes no new data. If this continues, report it to the operators of "
+    "the service."
+)
 
 
 @dataclass(slots=True)
@@ -42,7 +45,8 @@ class FeedState:
     """The state of a feed.
 
     Attributes:
-        snapshot: The newest good answer within its maximum age, in the copies that :meth:`FeedCache.states` returns.
+        snapshot: The newest good answer within its maximum age, in the copies that
+            :meth:`FeedCache.states` returns.
         last_success: Unix time at which the newest good answer was requested, or None.
         last_failure: Unix time and error of the newest failure, even if a request succeeded since.
         failures: Number of failed requests in a row.
@@ -71,13 +75,18 @@ class FeedState:
 
     @property
     def up(self) -> bool | None:
-        """Whether the last request succeeded. None until the first request ends, and while the endpoint is missing."""
+        """Whether the last request succeeded.
+
+        None until the first request ends, and while the endpoint is missing.
+        """
         is_unknown = self.missing or (self.last_success is None and not self.failures)
         return None if is_unknown else not self.failures
 
     @property
     def fresh(self) -> bool:
-        """Whether the snapshot needs no newer answer: the last request succeeded, and no reader waits for another."""
+        """Whether the snapshot needs no newer answer: the last request succeeded, and no reader
+        waits for another.
+        """
         readers_wait = self.flight is not None and not self.feed.in_background
         return self.snapshot is not None and not self.failures and not readers_wait
 
@@ -92,7 +101,8 @@ def steady() -> float:
 class FeedCache:
     """All feeds of the process, whose answers ``fetch`` requests.
 
-    ``retry_after`` of its exception delays the next request, in seconds. The jitter from 0 to 1 spreads retries.
+    ``retry_after`` of its exception delays the next request, in seconds. The jitter from 0 to 1
+    spreads retries.
     """
 
     def __init__(
@@ -115,9 +125,14 @@ class FeedCache:
         self._changed: list[FeedState] = []
 
     def states(self) -> dict[Feed[Any], FeedState]:
-        """Return the state of every feed at this moment. Answers beyond their maximum age leave memory."""
+        """Return the state of every feed at this moment.
+
+        Answers beyond their maximum age leave memory.
+        """
         self._snapshots.expire()
-        return {feed: replace(state, snapshot=self.peek(feed)) for feed, state in self._states.items()}
+        return {
+            feed: replace(state, snapshot=self.peek(feed)) for feed, state in self._states.items()
+        }
 
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
         """Return a feed's newest good answer within its maximum age, without a request."""
@@ -140,10 +155,11 @@ class FeedCache:
                 state.flight.cancel()
 
     async def read(self, feed: Feed[Any], timeout: float) -> Result:
-        """Request a feed unless its answer is fresh, and return the result. :meth:`states` has the answer then.
+        """Request a feed unless its answer is fresh, and return the result. :meth:`states` has the
+        answer then.
 
-        It waits at most for the timeout in seconds. Cancelling the caller does not cancel the request, because other
-        readers may need its answer.
+        It waits at most for the timeout in seconds. Cancelling the caller does not cancel the
+        request, because other readers may need its answer.
         """
         state = self._states.setdefault(feed, FeedState(feed))
         # After a reload, an equal feed can have other lifetimes.
@@ -176,7 +192,9 @@ class FeedCache:
             # Until a newer answer is due, this one is fresh. Then it begins to age.
             due_in = 0.0 if feed.due is None else feed.due(answer.value) - at
             if -due_in > feed.max_age:
-                raise UnavailableError(f"a new answer has been due for {-due_in:.0f} s", advice=_OVERDUE)  # noqa: TRY301
+                raise UnavailableError(  # noqa: TRY301
+                    f"a new answer has been due for {-due_in:.0f} s", advice=_OVERDUE
+                )
             self._version += 1
             drop_at = monotonic_at + feed.max_age + min(due_in, 0.0)
             self._snapshots[feed] = Snapshot(answer, self._version, at, drop_at)
@@ -196,7 +214,8 @@ class FeedCache:
     async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
         """Request a feed, and again if a second answer can settle a doubt.
 
-        A doubt that remains marks the answer. If there is an older good answer, it raises DoubtedError instead.
+        A doubt that remains marks the answer. If there is an older good answer, it raises
+        DoubtedError instead.
         """
         snapshot = self.peek(feed)
         old = None if snapshot is None or snapshot.answer.doubt is not None else snapshot.answer
@@ -209,7 +228,9 @@ class FeedCache:
                     if other.hotkey:
                         self.expire(other)
                 first, answer = answer, await self._fetch(feed)
-                reason = reason_to_doubt(feed.checks, old, answer, await self._evidence(feed), first=first)
+                reason = reason_to_doubt(
+                    feed.checks, old, answer, await self._evidence(feed), first=first
+                )
         except NotFoundError:
             # An endpoint that has answered lately exists. Then the proxy in front of it fails.
             if feed.optional and self.peek(feed) is None:
@@ -217,7 +238,9 @@ class FeedCache:
             raise
         if answer.rejected:
             counts = {"rejected": answer.rejected, "kept": answer.count}
-            _log.warning("records left out", feed=feed.name, **counts, first_error=answer.first_error)
+            _log.warning(
+                "records left out", feed=feed.name, **counts, first_error=answer.first_error
+            )
         if reason is not None and old is not None:
             raise DoubtedError(reason, feed.ttl)
         return replace(answer, doubt=reason)
@@ -225,8 +248,9 @@ class FeedCache:
     async def _evidence(self, feed: Feed[Any]) -> list[Any]:
         """Return the records of the feeds to compare with, None for unknown ones.
 
-        Feeds of the same miner are requested. Those of the platform can have megabytes, so only a request in flight is
-        awaited. It waits briefly, and takes no older answer after an error. Otherwise, the cached answer counts.
+        Feeds of the same miner are requested. Those of the platform can have megabytes, so only a
+        request in flight is awaited. It waits briefly, and takes no older answer after an error.
+        Otherwise, the cached answer counts.
         """
         records: list[Any] = []
         for other in feed.evidence:
@@ -238,7 +262,10 @@ class FeedCache:
         return records
 
     def _log_changes(self) -> None:
-        """Log the feeds that fail, are doubted, lack their endpoint or are back. Those with one reason share a line."""
+        """Log the feeds that fail, are doubted, lack their endpoint or are back.
+
+        Those with one reason share a line.
+        """
         groups: dict[str, list[FeedState]] = {}
         for state in self._changed:
             groups.setdefault(repr(state.last_error), []).append(state)
@@ -246,21 +273,27 @@ class FeedCache:
         for states in groups.values():
             error = states[0].last_error
             log = _log.bind(feeds=" ".join(dict.fromkeys(state.feed.name for state in states)))
-            if hotkeys := " ".join(dict.fromkeys(state.feed.hotkey for state in states if state.feed.hotkey)):
+            if hotkeys := " ".join(
+                dict.fromkeys(state.feed.hotkey for state in states if state.feed.hotkey)
+            ):
                 log = log.bind(hotkeys=hotkeys)
             if error is None:
                 log.info("feeds are back")
             elif isinstance(error, MissingEndpointError):
                 log.info("feeds off", reason=str(error), advice=error.advice)
             elif isinstance(error, ApiError | DoubtedError):
-                log.warning("feeds failed", reason=error.reason, detail=str(error), advice=error.advice)
+                log.warning(
+                    "feeds failed", reason=error.reason, detail=str(error), advice=error.advice
+                )
             else:
                 # Not an error of the API but a bug, which needs its traceback.
                 log.error("feeds failed", reason=type(error).__name__, exc_info=error)
 
     def _fail(self, state: FeedState, error: Exception) -> None:
         state.last_failure = self._clock(), error
-        backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF) * (0.5 + self._jitter() / 2)
+        backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF) * (
+            0.5 + self._jitter() / 2
+        )
         state.failures += 1
         wait = min(getattr(error, "retry_after", None) or 0.0, _MAX_RETRY_AFTER)
         state.closed_until = self._monotonic() + max(backoff, wait)

@@ -1,10 +1,11 @@
 """Finds answers that look valid but are wrong.
 
-A service whose query fails sends an empty stream with status 200. A service that lost its cache or its monitoring sends
-empty lists and zeros. To find such answers, they are compared with the last answer and with other endpoints.
+A service whose query fails sends an empty stream with status 200. A service that lost its cache or
+its monitoring sends empty lists and zeros. To find such answers, they are compared with the last
+answer and with other endpoints.
 
-Each check is a pure function of the last good answer (None: there is none), the new answer, and the records of each
-other feed that it compares the answer with (None: unknown).
+Each check is a pure function of the last good answer (None: there is none), the new answer, and the
+records of each other feed that it compares the answer with (None: unknown).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from chutes_exporter.chain.subnet import Subnet
 
 WORDS: Final[Mapping[str, str]] = {
-    "shrunk": "the list became much shorter",  # by more than a fifth, and a second answer did not confirm it
+    # by more than a fifth, and a second answer did not confirm it
+    "shrunk": "the list became much shorter",
     "disagrees": "the list contradicts another answer",  # which names records that are missing
     "no_demand": "every chute reports zero demand",
     "no_bounties": "all bounties are missing",  # at once, and there were at least three
@@ -35,7 +37,10 @@ Check = Callable[..., bool]
 Checks = Mapping[str, Check]
 
 REPEAT_REQUEST: Final[AbstractSet[str]] = {"shrunk", "disagrees"}
-"""Reasons that an immediate second request can settle. The others last until the service is repaired."""
+"""Reasons that an immediate second request can settle.
+
+The others last until the service is repaired.
+"""
 
 _SHRUNK_RATIO = 0.8
 _MAX_DELETED_CHUTES = 2
@@ -43,7 +48,10 @@ _MIN_LOST_BOUNTIES = 3
 
 
 class DoubtedError(Exception):
-    """A doubted answer that does not replace an older good one. Sooner than ``retry_after``, it would be the same."""
+    """A doubted answer that does not replace an older good one.
+
+    Sooner than ``retry_after``, it would be the same.
+    """
 
     reason = "doubted"
     advice = "The last good answer stays in use."
@@ -64,8 +72,8 @@ def reason_to_doubt(
 ) -> str | None:
     """Return the first reason to doubt an answer, or None.
 
-    ``others`` are the records of the feed's evidence. ``first`` is the answer to an earlier request of this moment. If
-    it is about as long, a list has really shrunk.
+    ``others`` are the records of the feed's evidence. ``first`` is the answer to an earlier request
+    of this moment. If it is about as long, a list has really shrunk.
     """
     confirmed = first is not None and not (shrunk(first, new) or shrunk(new, first))
     found = (reason for reason, applies in checks.items() if applies(old, new, *others))
@@ -77,14 +85,21 @@ def shrunk(old: Old, new: Answer[Any], *_others: Any) -> bool:
     return old is not None and new.listed < old.listed * _SHRUNK_RATIO
 
 
-def gpus_are_missing(_old: Old, new: Answer[list[r.Node]], servers: Sequence[r.Server] | None) -> bool:
-    """Compare GPUs with those of the servers. An empty list is doubted even if the servers are unknown."""
+def gpus_are_missing(
+    _old: Old, new: Answer[list[r.Node]], servers: Sequence[r.Server] | None
+) -> bool:
+    """Compare GPUs with those of the servers.
+
+    An empty list is doubted even if the servers are unknown.
+    """
     if servers is None:
         return not new.listed
     return _lacks(new, "uuid", {gpu.uuid for server in servers for gpu in server.gpus or ()})
 
 
-def instances_are_missing(_old: Old, new: Answer[list[r.Instance]], held: Sequence[r.InventoryItem] | None) -> bool:
+def instances_are_missing(
+    _old: Old, new: Answer[list[r.Instance]], held: Sequence[r.InventoryItem] | None
+) -> bool:
     """Compare instances with the chutes that hold GPUs."""
     return _lacks(new, "chute_id", {item.chute_id for item in held or ()})
 
@@ -96,26 +111,37 @@ def chutes_are_missing(
     metrics: Sequence[r.ChuteMetrics] | None,
 ) -> bool:
     """Compare chutes with those that run. Some may be deleted between two answers."""
-    running = {instance.chute_id for instance in active or ()} | {chute.chute_id for chute in metrics or ()}
+    running = {instance.chute_id for instance in active or ()} | {
+        chute.chute_id for chute in metrics or ()
+    }
     return _lacks(new, "chute_id", running, allowed=_MAX_DELETED_CHUTES)
 
 
 def held_gpus_are_missing(
     _old: Old, new: Answer[list[r.HeldGpu]], instances: Sequence[r.ActiveInstance] | None
 ) -> bool:
-    """Compare the instances that hold GPUs with the active ones. Some may have begun or ended between two answers."""
+    """Compare the instances that hold GPUs with the active ones.
+
+    Some may have begun or ended between two answers.
+    """
     active = {instance.instance_id for instance in instances or ()}
     return _lacks(new, "instance_id", active, allowed=len(active) * (1 - _SHRUNK_RATIO))
 
 
-def _lacks(new: Answer[Any], id_field: str, named: AbstractSet[str | None], *, allowed: float = 0) -> bool:
-    """Return whether more records are missing than allowed, of those that another answer names by their ids."""
+def _lacks(
+    new: Answer[Any], id_field: str, named: AbstractSet[str | None], *, allowed: float = 0
+) -> bool:
+    """Return whether more records are missing than allowed, of those that another answer names by
+    their ids.
+    """
     listed = {getattr(record, id_field) for record in new.value}
     # Rejected records are missing for a known reason, and one of an unknown id may be any of them.
     return len(named - listed - {None}) > allowed and not new.rejected and None not in listed
 
 
-def seats_are_others(_old: Old, new: Answer[Subnet], metagraph: Sequence[r.MetagraphNode] | None) -> bool:
+def seats_are_others(
+    _old: Old, new: Answer[Subnet], metagraph: Sequence[r.MetagraphNode] | None
+) -> bool:
     """Compare the chain's seats with those of the API. Some may be taken between two answers."""
     hotkeys = dict(enumerate(new.value.hotkeys))
     listed = {node.node_id: node.hotkey for node in metagraph or () if node.node_id is not None}
@@ -129,8 +155,12 @@ def bounties_of_chutes_are_gone(old: Old, new: Answer[list[r.Chute]], *_others: 
     return before >= _MIN_LOST_BOUNTIES and not new.rejected and not _bounties(new.value)
 
 
-def bounties_are_gone(old: Old, new: Answer[list[r.Bounty]], chutes: Sequence[r.Chute] | None) -> bool:
-    """Doubt an empty list if there were bounties before, or if the chutes have some: Redis may be missing."""
+def bounties_are_gone(
+    old: Old, new: Answer[list[r.Bounty]], chutes: Sequence[r.Chute] | None
+) -> bool:
+    """Doubt an empty list if there were bounties before, or if the chutes have some: Redis may be
+    missing.
+    """
     before = max(old.count if old is not None else 0, _bounties(chutes or ()))
     return before >= _MIN_LOST_BOUNTIES and not new.listed
 

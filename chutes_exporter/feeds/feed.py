@@ -30,7 +30,10 @@ Result = Literal[
 
 
 class MissingEndpointError(Exception):
-    """The deployment does not have the endpoint of an optional feed. It may get it with an update."""
+    """The deployment does not have the endpoint of an optional feed.
+
+    It may get it with an update.
+    """
 
     reason = "missing"
     advice = "This is no failure. The exporter asks again every hour."
@@ -45,14 +48,16 @@ class Feed(Generic[T]):
         ttl: Seconds for which an answer is fresh.
         max_age: Seconds after which an answer is dropped.
         changes: How often the service changes the answer, in words.
-        due: Returns the Unix time of the next answer. Until then, an answer stays fresh, and its age does not count.
+        due: Returns the Unix time of the next answer. Until then, an answer stays fresh, and its
+            age does not count.
         hotkey: The miner of the answer, or :data:`THE_PLATFORM`.
         per_chute: Whether stats are requested for each chute.
         value_if_404: The answer if the API returns 404. With None, 404 is an error.
         optional: Whether a deployment can lack the endpoint. A 404 then switches the feed off.
         checks: Possible reasons to doubt an answer, each with the check that finds it.
         evidence: Feeds that the checks compare the answer with.
-        in_background: Whether readers get the last answer while a newer one is requested, because that takes seconds.
+        in_background: Whether readers get the last answer while a newer one is requested, because
+            that takes seconds.
     """
 
     name: str
@@ -71,17 +76,25 @@ class Feed(Generic[T]):
 
     def of(self, hotkey: str) -> Self:
         """Return the feed of one miner."""
-        evidence = tuple(feed.of(hotkey) if feed.endpoint.scope == "signer" else feed for feed in self.evidence)
+        evidence = tuple(
+            feed.of(hotkey) if feed.endpoint.scope == "signer" else feed for feed in self.evidence
+        )
         return replace(self, hotkey=hotkey, evidence=evidence)
 
     def with_lifetimes(self, ttl: Mapping[str, float], max_age: Mapping[str, float]) -> Self:
-        """Return the feed with other times to live and maximum ages, by name, for itself and its evidence.
+        """Return the feed with other times to live and maximum ages, by name, for itself and its
+        evidence.
 
         The maximum age is never less than the time to live.
         """
         fresh = ttl.get(self.name, self.ttl)
         evidence = tuple(feed.with_lifetimes(ttl, max_age) for feed in self.evidence)
-        return replace(self, ttl=fresh, max_age=max(fresh, max_age.get(self.name, self.max_age)), evidence=evidence)
+        return replace(
+            self,
+            ttl=fresh,
+            max_age=max(fresh, max_age.get(self.name, self.max_age)),
+            evidence=evidence,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,10 @@ class Requests:
         self._platform_keys = list(self._keys.values())
 
     async def fetch(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed, or raise ApiError. A 404 is an answer for a feed that has a value for it."""
+        """Request a feed, or raise ApiError.
+
+        A 404 is an answer for a feed that has a value for it.
+        """
         endpoint, hotkey = feed.endpoint, feed.hotkey
         try:
             if endpoint is CHAIN and self._node is not None:
@@ -58,7 +61,9 @@ class Requests:
                 self._report = await newest_report(self._client, self._report)
                 return self._report
             if endpoint.signed:
-                return await self._fetch_signed(endpoint, [self._keys[hotkey]] if hotkey else self._platform_keys)
+                return await self._fetch_signed(
+                    endpoint, [self._keys[hotkey]] if hotkey else self._platform_keys
+                )
             of_miner = {"hotkey": hotkey} if endpoint.scope == "miner" else {}
             params = {} if "{hotkey}" in endpoint.path else of_miner
             if feed.per_chute:
@@ -76,32 +81,42 @@ class Requests:
             try:
                 return await self._client.fetch(endpoint, key=key)
             except (NotRegisteredError, SignatureRefusedError):
-                # Move the key to the end, for the next requests. Sorting does not add a key that was removed meanwhile.
+                # Move the key to the end, for the next requests. Sorting does not add a key that
+                # was removed meanwhile.
                 self._platform_keys.sort(key=lambda other: other is key)
         return await self._client.fetch(endpoint, key=last)
 
 
 async def list_reports(client: ChutesClient) -> list[AuditEntry]:
-    """Return the validator's last report of each full hour, the newest hour first. Without any, it raises ApiError."""
+    """Return the validator's last report of each full hour, the newest hour first.
+
+    Without any, it raises ApiError.
+    """
     answer = await client.fetch(AUDIT)
     now = answer.received_at - (client.clock_offset or 0.0)
     by_hour: dict[float, AuditEntry] = {}
-    # The list also has miners' own reports, in no order. A report that ends in the future cannot be right.
+    # The list also has miners' own reports, in no order. A report that ends in the future cannot be
+    # right.
     of_validator = (entry for entry in answer.value if entry.path.startswith("audit/validator/"))
     for entry in sorted(of_validator, key=lambda entry: entry.created_at or 0.0):
         start, end = entry.start_time, entry.end_time
         if start is not None and end is not None and end - start == HOUR and end <= now:
             by_hour[end] = entry
     if not by_hour:
-        raise UndecodableError("the list has no report of the validator", status=200, advice="Try again in an hour.")
+        raise UndecodableError(
+            "the list has no report of the validator", status=200, advice="Try again in an hour."
+        )
     return [by_hour[end] for end in sorted(by_hour, reverse=True)]
 
 
-async def newest_report(client: ChutesClient, last: Answer[AuditReport] | None = None) -> Answer[AuditReport]:
+async def newest_report(
+    client: ChutesClient, last: Answer[AuditReport] | None = None
+) -> Answer[AuditReport]:
     """Return the newest audit report. It is ``last`` if that is still the newest.
 
-    The report keeps only the multipliers of instances that their miners deleted, and has those of the report before. If
-    such an instance was the last active one of its chute, only the older report has its real multiplier.
+    The report keeps only the multipliers of instances that their miners deleted, and has those of
+    the report before. If such an instance was the last active one of its chute, only the older
+    report has its real multiplier.
     """
     entry, *older = await list_reports(client)
     if last is not None and last.value.end == entry.end_time:
@@ -113,11 +128,17 @@ async def newest_report(client: ChutesClient, last: Answer[AuditReport] | None =
         raise UnavailableError(str(error), status=error.status) from None
     report = answer.value
     earlier: list[ComputeRecord] = []
-    deleted = {instance.instance_id for instance in report.instances if end_reason(instance.deletion_reason) == "miner"}
+    deleted = {
+        instance.instance_id
+        for instance in report.instances
+        if end_reason(instance.deletion_reason) == "miner"
+    }
     if deleted and older:
         # Without the older report, some losses are not known.
         with suppress(ApiError):
-            earlier = (await client.fetch(AUDIT_REPORT, params={"path": older[0].path})).value.multipliers
+            earlier = (
+                await client.fetch(AUDIT_REPORT, params={"path": older[0].path})
+            ).value.multipliers
     value = structs.replace(
         report,
         end=entry.end_time,

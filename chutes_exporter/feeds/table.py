@@ -28,12 +28,15 @@ def _feed(endpoint: Endpoint[T], ttl: float, max_age: float, **more: Any) -> Fee
 
 # The times to live in seconds, the first number, follow the service's refresh periods:
 # - 55: the miner's instances, requested at each scrape with the usual interval of one minute.
-# - 115: live lists of the platform, servers and GPUs. The service caches /miner/metrics/ for 120 s, and its autoscaler
+# - 115: live lists of the platform, servers and GPUs. The service caches /miner/metrics/ for 120 s,
+# and its autoscaler
 #   sets targets every 2 minutes at most.
 # - 175: the service reads the metagraph every 3 minutes.
-# - 300: the service computes stats and scores every 10 minutes. The list of jobs contains all jobs ever. A rolling
+# - 300: the service computes stats and scores every 10 minutes. The list of jobs contains all jobs
+# ever. A rolling
 #   update takes hours, and a maintenance window days.
-# - 900: chutes and the GPUs of all miners are MB, and the autoscaler changes chutes every 15 minutes. The history gets
+# - 900: chutes and the GPUs of all miners are MB, and the autoscaler changes chutes every 15
+# minutes. The history gets
 #   a point an hour.
 METAGRAPH = _feed(e.METAGRAPH, 175.0, HOUR, changes="every 3 minutes")
 SCORES = _feed(e.SCORES, 300.0, 1800.0, changes="every 10 minutes", checks={})
@@ -51,18 +54,29 @@ CHUTES = _feed(
     e.CHUTES,
     900.0,
     HOUR,
-    checks=_SHRUNK | {"disagrees": doubt.chutes_are_missing, "no_bounties": doubt.bounties_of_chutes_are_gone},
+    checks=_SHRUNK
+    | {"disagrees": doubt.chutes_are_missing, "no_bounties": doubt.bounties_of_chutes_are_gone},
     evidence=(ACTIVE_INSTANCES, CHUTE_METRICS),
 )
 SERVERS = _feed(e.SERVERS, 115.0, 900.0)
-NODES = _feed(e.NODES, 115.0, 900.0, checks=_SHRUNK | {"disagrees": doubt.gpus_are_missing}, evidence=(SERVERS,))
+NODES = _feed(
+    e.NODES,
+    115.0,
+    900.0,
+    checks=_SHRUNK | {"disagrees": doubt.gpus_are_missing},
+    evidence=(SERVERS,),
+)
 INVENTORY = _feed(e.INVENTORY, 55.0, 600.0)
 INSTANCES = _feed(
-    e.INSTANCES, 55.0, 600.0, checks=_SHRUNK | {"disagrees": doubt.instances_are_missing}, evidence=(INVENTORY,)
+    e.INSTANCES,
+    55.0,
+    600.0,
+    checks=_SHRUNK | {"disagrees": doubt.instances_are_missing},
+    evidence=(INVENTORY,),
 )
 IMAGES = _feed(e.IMAGES, 900.0, HOUR)
-# No jobs and a failed query look the same, and nothing tells them apart. So a second answer must confirm that all are
-# gone.
+# No jobs and a failed query look the same, and nothing tells them apart. So a second answer must
+# confirm that all are gone.
 JOBS = _feed(e.JOBS, 300.0, 1800.0)
 # A new miner has no history yet.
 UNIQUE_CHUTE_HISTORY = _feed(
@@ -82,7 +96,12 @@ UTILIZATION = _feed(
     checks=_SHRUNK | {"no_demand": lambda _old, new: load_is_unknown(new.value)},
 )
 BOUNTIES = _feed(
-    e.BOUNTIES, 115.0, 900.0, optional=True, checks={"no_bounties": doubt.bounties_are_gone}, evidence=(CHUTES,)
+    e.BOUNTIES,
+    115.0,
+    900.0,
+    optional=True,
+    checks={"no_bounties": doubt.bounties_are_gone},
+    evidence=(CHUTES,),
 )
 ROLLING_UPDATES = _feed(e.ROLLING_UPDATES, 300.0, 1800.0, optional=True, checks={})
 MAINTENANCE = _feed(e.MAINTENANCE, 300.0, 1800.0, optional=True, checks={})
@@ -99,9 +118,16 @@ SUPPORTED_GPUS = _feed(e.SUPPORTED_GPUS, DAY, 7 * DAY, changes="by hand", option
 TEE_MEASUREMENTS = _feed(e.TEE_MEASUREMENTS, HOUR, DAY, changes="by hand", optional=True, checks={})
 FMV = _feed(e.FMV, HOUR, 6 * HOUR, changes="hourly", optional=True, checks={})
 PLATFORM_GPUS = _feed(e.PLATFORM_GPUS, 300.0, 1800.0, optional=True, checks={})
-# The report of an hour is made a minute after its end. While it is late, the list of reports is requested every minute.
+# The report of an hour is made a minute after its end. While it is late, the list of reports is
+# requested every minute.
 AUDIT_REPORT = _feed(
-    e.AUDIT_REPORT, 55.0, 3 * HOUR, changes="hourly", due=lambda report: report.end + 3690.0, optional=True, checks={}
+    e.AUDIT_REPORT,
+    55.0,
+    3 * HOUR,
+    changes="hourly",
+    due=lambda report: report.end + 3690.0,
+    optional=True,
+    checks={},
 )
 CHAIN = _feed(
     NODE,
@@ -113,5 +139,7 @@ CHAIN = _feed(
     in_background=True,
 )
 
-FEEDS: tuple[Feed[Any], ...] = tuple(value for value in [*globals().values()] if isinstance(value, Feed))
+FEEDS: tuple[Feed[Any], ...] = tuple(
+    value for value in [*globals().values()] if isinstance(value, Feed)
+)
 """All of the above."""

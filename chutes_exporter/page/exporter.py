@@ -33,7 +33,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """Samples by the metric's name, name and hotkey of the collectors that failed, and the states of all feeds."""
+    """Samples by the metric's name, name and hotkey of the collectors that failed, and the states
+    of all feeds.
+    """
 
     samples: Mapping[str, list[tuple[dict[str, str], float]]]
     failed: list[tuple[str, str]]
@@ -53,10 +55,14 @@ class Exporter:
         self.settings = settings
         self.telemetry = telemetry.Telemetry()
         counters = self.telemetry.exchanges
-        self.client = ChutesClient(settings.api_url, timeout=settings.api_timeout, counters=counters, clock=clock)
+        self.client = ChutesClient(
+            settings.api_url, timeout=settings.api_timeout, counters=counters, clock=clock
+        )
         self._node = None
         if settings.chain_url is not None:
-            self._node = Node(settings.chain_url, timeout=settings.api_timeout, counters=counters, clock=clock)
+            self._node = Node(
+                settings.chain_url, timeout=settings.api_timeout, counters=counters, clock=clock
+            )
         self._requests = Requests(self.client, self._node)
         self.feeds = FeedCache(self._requests.fetch, clock=clock, monotonic=monotonic)
         self._rendering = asyncio.Lock()
@@ -88,7 +94,9 @@ class Exporter:
         self._thread.shutdown(wait=False)
 
     def readiness(self) -> tuple[bool, str]:
-        """Return whether any first request has ended, even if it failed, and a sentence for the user."""
+        """Return whether any first request has ended, even if it failed, and a sentence for the
+        user.
+        """
         api = self.settings.api_url
         if not self.plan.feeds:
             return True, "ready, with no collector on"
@@ -96,7 +104,10 @@ class Exporter:
         if not answered:
             return False, f"not ready: waiting for the first answer from {api}"
         down = [state.feed.name for state in answered if not state.up]
-        return True, f"ready, but {api} fails for {', '.join(dict.fromkeys(down))}" if down else "ready"
+        return (
+            True,
+            f"ready, but {api} fails for {', '.join(dict.fromkeys(down))}" if down else "ready",
+        )
 
     async def warm_up(self) -> None:
         """Request each feed once, before the first scrape."""
@@ -108,7 +119,9 @@ class Exporter:
         Without a timeout, it takes the cached answers, and sends no request.
         """
         plan = Plan(
-            entry for entry in self.plan.entries if any(metric.name in metrics for metric in entry.collector.metrics)
+            entry
+            for entry in self.plan.entries
+            if any(metric.name in metrics for metric in entry.collector.metrics)
         )
         if timeout is not None:
             await self.feeds.read_all(plan.feeds, timeout)
@@ -121,13 +134,17 @@ class Exporter:
         """Answer a scrape. Data that has not arrived at the timeout is older, or left out."""
         # Scrapes share the reading under way and the next page, so that many cost no more than few.
         if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self.feeds.read_all(self.plan.feeds, self.settings.api_timeout))
+            self._reading = asyncio.create_task(
+                self.feeds.read_all(self.plan.feeds, self.settings.api_timeout)
+            )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await asyncio.shield(self._reading)
         page = self._pages.get((form, gzipped))
         if page is None:
-            page = self._pages[form, gzipped] = asyncio.create_task(self._make(form, gzipped=gzipped))
+            page = self._pages[form, gzipped] = asyncio.create_task(
+                self._make(form, gzipped=gzipped)
+            )
         # A scraper that disconnects must not cancel the page of others.
         return await asyncio.shield(page)
 
@@ -136,35 +153,50 @@ class Exporter:
         async with self._rendering:
             del self._pages[form, gzipped]
             states = self._states(self.plan)
-            return await self._in_thread(partial(self._page, self._renderer, states, form, gzipped=gzipped))
+            return await self._in_thread(
+                partial(self._page, self._renderer, states, form, gzipped=gzipped)
+            )
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def _states(self, plan: Plan) -> States:
-        """Return the state of each feed at this moment, also of those of a plan that a reload has added or removed."""
+        """Return the state of each feed at this moment, also of those of a plan that a reload has
+        added or removed.
+        """
         states = self.feeds.states()
         return states | {feed: FeedState(feed) for feed in plan.feeds if feed not in states}
 
-    def _page(self, renderer: rendering.Renderer, states: States, form: Format, *, gzipped: bool) -> bytes:
+    def _page(
+        self, renderer: rendering.Renderer, states: States, form: Format, *, gzipped: bool
+    ) -> bytes:
         """Make the bytes of a page: the lines of collectors, then the exporter's own metrics."""
         made = renderer.render(states, form)
         own = self.telemetry.families(made, states, self.settings, self.client)
         parts = [rendered.body for rendered in made.values() if rendered.body is not None]
         parts.append(exposition.lines(own, form))
-        page = b"".join(parts) + (exposition.END_OF_OPENMETRICS if form is Format.OPENMETRICS else b"")
+        page = b"".join(parts) + (
+            exposition.END_OF_OPENMETRICS if form is Format.OPENMETRICS else b""
+        )
         # Level 1 takes a ninth of the time of the default level, for a fifth more bytes.
         return gzip.compress(page, compresslevel=1, mtime=0) if gzipped else page
 
 
 def _collected(entries: Sequence[Entry], states: States) -> Collected:
-    """Run collectors on the answers that are known. A collector that fails for one miner is listed with that hotkey."""
+    """Run collectors on the answers that are known.
+
+    A collector that fails for one miner is listed with that hotkey.
+    """
     samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
     failed: list[tuple[str, str]] = []
     for entry in entries:
         out = Samples()
         succeeded = rendering.collect(entry, states, out)
-        failed += [(entry.collector.name, hotkey) for hotkey, success in succeeded.items() if not success]
+        failed += [
+            (entry.collector.name, hotkey) for hotkey, success in succeeded.items() if not success
+        ]
         for family in out.collect():
-            samples[family.samples[0].name] += [(sample.labels, sample.value) for sample in family.samples]
+            samples[family.samples[0].name] += [
+                (sample.labels, sample.value) for sample in family.samples
+            ]
     return Collected(samples, failed, states)

@@ -33,11 +33,18 @@ class Format(Enum):
 def negotiate(accept: str) -> Format:
     """Choose OpenMetrics if an Accept header names it, and does not prefer text."""
     wanted = quality(accept, "application/openmetrics-text", "1.0.0")
-    return Format.OPENMETRICS if wanted and wanted >= quality(accept, "text/plain", "0.0.4") else Format.TEXT
+    return (
+        Format.OPENMETRICS
+        if wanted and wanted >= quality(accept, "text/plain", "0.0.4")
+        else Format.TEXT
+    )
 
 
 def quality(header: str, name: str, version: str = "") -> float:
-    """Return the quality from 0 to 1 that an Accept header gives to a name. In another version, it is another name."""
+    """Return the quality from 0 to 1 that an Accept header gives to a name.
+
+    In another version, it is another name.
+    """
     found = [0.0]
     for item in header.lower().split(","):
         item_name, *options = (part.strip() for part in item.split(";"))

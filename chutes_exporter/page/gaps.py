@@ -1,4 +1,6 @@
-"""What is not known about the watched miners: an answer is missing or incomplete, or does not say something."""
+"""What is not known about the watched miners: an answer is missing or incomplete, or does not say
+something.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
     from chutes_exporter.page.exporter import Collected
     from chutes_exporter.page.rendering import States
 
-NO_KEY = ("not known without a key", "Add --hotkey-file, or MINER_SS58 with MINER_SEED or MINER_PRIVATE_KEY.")
+NO_KEY = (
+    "not known without a key",
+    "Add --hotkey-file, or MINER_SS58 with MINER_SEED or MINER_PRIVATE_KEY.",
+)
 """Reason and advice for data that only a key gives."""
 TRY_AGAIN = "Try again. If the problem remains, report it."
 _MISSING = "Ask the operators of Chutes for a newer service."
@@ -28,12 +33,17 @@ _MISSING = "Ask the operators of Chutes for a newer service."
 _BUG = ("the collector failed, which is a bug", "Report it with the log.")
 _UNCOUNTED = ("the answers do not give the states of all GPUs", "Try again in a minute.")
 UPDATE = "Update the exporter. If that does not help, report a bug."
-_UNKNOWN_MAINTENANCE = "Reboot no such server. See chutes-exporter query maintenance, and update the exporter."
+_UNKNOWN_MAINTENANCE = (
+    "Reboot no such server. See chutes-exporter query maintenance, and update the exporter."
+)
 
 
 @dataclass(frozen=True)
 class NotKnown:
-    """Data of a feed, or of a collector, that the API did not send. Data of the platform has no hotkey."""
+    """Data of a feed, or of a collector, that the API did not send.
+
+    Data of the platform has no hotkey.
+    """
 
     feed: str
     hotkey: str
@@ -47,7 +57,10 @@ class NotKnown:
 
 
 def grouped(gaps: Iterable[NotKnown]) -> list[tuple[str, str, str]]:
-    """Return feeds, reason and advice of gaps, each reason once. An outage is not repeated for each feed."""
+    """Return feeds, reason and advice of gaps, each reason once.
+
+    An outage is not repeated for each feed.
+    """
     found: dict[tuple[str, str], dict[str, None]] = {}
     for gap in gaps:
         found.setdefault((gap.reason, gap.advice), {})[gap.feed] = None
@@ -84,9 +97,13 @@ def gap_of(state: FeedState) -> NotKnown | None:
         return NotKnown(feed.name, feed.hotkey, "no answer yet", TRY_AGAIN)
     answer = state.snapshot.answer
     if answer.rejected:
-        reason = f"{answer.rejected} records could not be read and are left out ({answer.first_error})"
+        reason = (
+            f"{answer.rejected} records could not be read and are left out ({answer.first_error})"
+        )
         return NotKnown(feed.name, feed.hotkey, reason, UPDATE)
-    return NotKnown(feed.name, feed.hotkey, WORDS[answer.doubt], TRY_AGAIN) if answer.doubt else None
+    return (
+        NotKnown(feed.name, feed.hotkey, WORDS[answer.doubt], TRY_AGAIN) if answer.doubt else None
+    )
 
 
 def _fields(states: States, settings: Settings) -> Iterator[NotKnown]:
@@ -94,7 +111,9 @@ def _fields(states: States, settings: Settings) -> Iterator[NotKnown]:
     for feed, state in states.items():
         if state.snapshot is not None and feed.name in _UNKNOWN_IN:
             advice = _UNKNOWN_MAINTENANCE if feed.name == MAINTENANCE.name else UPDATE
-            for reason in dict.fromkeys(_UNKNOWN_IN[feed.name](state.snapshot.answer.value, settings.watched)):
+            for reason in dict.fromkeys(
+                _UNKNOWN_IN[feed.name](state.snapshot.answer.value, settings.watched)
+            ):
                 yield NotKnown(feed.name, feed.hotkey, reason, advice)
 
 
@@ -119,9 +138,14 @@ _UNKNOWN_IN: Final[dict[str, Callable[[Any, Container[str]], Iterable[str]]]] = 
 
 def _is_counted(collected: Collected, hotkey: str) -> bool:
     def of(metric: str) -> set[str | None]:
-        return {has.get("gpu") for has, _ in collected.samples.get(metric, ()) if has["hotkey"] == hotkey}
+        return {
+            has.get("gpu")
+            for has, _ in collected.samples.get(metric, ())
+            if has["hotkey"] == hotkey
+        }
 
     counted, described = of("chutes_fleet_gpus"), of("chutes_gpu_info")
     has_no_gpu = not described and not of("chutes_gpu_in_use")
-    # A GPU in an unknown state removes the counts of its model, and one of an unknown model all counts.
+    # A GPU in an unknown state removes the counts of its model, and one of an unknown model all
+    # counts.
     return has_no_gpu or (bool(counted) and described <= counted)

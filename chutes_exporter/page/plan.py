@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.feed import Feed
 
 _FEW = 16
-"""Maximum watched hotkeys with which collectors that send a request for each hotkey are on by default."""
+"""Maximum watched hotkeys with which collectors that send a request for each hotkey are on by
+default.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,14 @@ class Plan:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.entries = tuple(entries)
-        self.feeds = tuple({feed: None for entry in self.entries for feeds in entry.feeds.values() for feed in feeds})
+        self.feeds = tuple(
+            {
+                feed: None
+                for entry in self.entries
+                for feeds in entry.feeds.values()
+                for feed in feeds
+            }
+        )
 
 
 OffReason = Literal["without_key", "without_hotkey", "without_chain", "by_flag", "by_default"]
@@ -42,7 +51,8 @@ OffReason = Literal["without_key", "without_hotkey", "without_chain", "by_flag",
 def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
     """Return the reason for which a collector is off, or None if it is on.
 
-    A flag that switches it on overrides its default, but not its need for a key, a hotkey or the chain.
+    A flag that switches it on overrides its default, but not its need for a key, a hotkey or the
+    chain.
     """
     choice = settings.collectors.get(collector.name)
     by_default = choice is None
@@ -53,7 +63,9 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
         return "without_chain"
     if not settings.keys and (collector.needs_key or (by_default and collector.default == "key")):
         return "without_key"
-    if not settings.watched and (collector.scope == "miner" or (by_default and collector.watched_only)):
+    if not settings.watched and (
+        collector.scope == "miner" or (by_default and collector.watched_only)
+    ):
         return "without_hotkey"
     return "by_default" if by_default and (collector.default == "off" or too_many_miners) else None
 
@@ -69,15 +81,24 @@ def collectors_by_state(settings: Settings) -> dict[str, list[str]]:
 
 def make_plan(settings: Settings) -> Plan:
     """Return the plan of the page: all collectors that are on."""
-    return Plan(_entry(collector, settings) for collector in COLLECTORS if off_reason(collector, settings) is None)
+    return Plan(
+        _entry(collector, settings)
+        for collector in COLLECTORS
+        if off_reason(collector, settings) is None
+    )
 
 
 def _entry(collector: Collector, settings: Settings) -> Entry:
     """Return a collector with its feeds, and with the miners that it has samples of."""
     only_watched = collector.watched_only and not settings.collectors.get(collector.name)
     miners = Miners(settings.watched, "watched" if only_watched else settings.miners)
-    # Stats per chute of a single miner are a small answer. For more miners, one large answer needs fewer requests.
-    single = next(iter(settings.watched)) if miners.choice == "watched" and len(settings.watched) == 1 else THE_PLATFORM
+    # Stats per chute of a single miner are a small answer. For more miners, one large answer needs
+    # fewer requests.
+    single = (
+        next(iter(settings.watched))
+        if miners.choice == "watched" and len(settings.watched) == 1
+        else THE_PLATFORM
+    )
     keys = [key.address for key in settings.keys]
     hotkeys = {"platform": [THE_PLATFORM], "signer": keys, "miner": sorted(settings.watched)}
     feeds: dict[str, dict[Feed[Any], None]] = {}
@@ -86,6 +107,8 @@ def _entry(collector: Collector, settings: Settings) -> Entry:
         for hotkey in hotkeys[part.scope] if keys or not part.needs_key else ():
             for feed in part.feeds:
                 about = THE_PLATFORM if feed.endpoint.scope == "platform" else hotkey
-                wanted = feed.of(single if feed.per_chute else about).with_lifetimes(settings.ttl, settings.max_age)
+                wanted = feed.of(single if feed.per_chute else about).with_lifetimes(
+                    settings.ttl, settings.max_age
+                )
                 feeds.setdefault(hotkey, {})[wanted] = None
     return Entry(collector, miners, {hotkey: tuple(needed) for hotkey, needed in feeds.items()})

@@ -1,4 +1,6 @@
-"""Rendering: the lines that collectors make of answers, kept as long as the answers are the same."""
+"""Rendering: the lines that collectors make of answers, kept as long as the answers are the
+same.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The lines that a collector made of answers of certain versions. Without room for it, there is no body."""
+    """The lines that a collector made of answers of certain versions.
+
+    Without room for it, there is no body.
+    """
 
     versions: tuple[int, ...]
     body: bytes | None
@@ -41,8 +46,9 @@ class Renderer:
     def render(self, states: States, form: Format) -> dict[Entry, Lines]:
         """Return the lines of each collector.
 
-        A page that would be too large loses whole collectors. The most important ones come first, and each collector
-        that still fits stays, so that a collector that is too large does not remove the others.
+        A page that would be too large loses whole collectors. The most important ones come first,
+        and each collector that still fits stays, so that a collector that is too large does not
+        remove the others.
         """
         made: dict[Entry, Lines] = {}
         room = self._max_series
@@ -56,11 +62,18 @@ class Renderer:
         return made
 
     def _kept_or_made(self, entry: Entry, states: States, form: Format, room: int) -> Lines:
-        """Return the kept lines if no answer has changed. Lines without a body are made again if they fit now."""
+        """Return the kept lines if no answer has changed.
+
+        Lines without a body are made again if they fit now.
+        """
         known = [states[feed].snapshot for feeds in entry.feeds.values() for feed in feeds]
         versions = tuple([0 if snapshot is None else snapshot.version for snapshot in known])
         kept = self._kept.get((entry, form))
-        if kept is not None and kept.versions == versions and (kept.body is not None or kept.series > room):
+        if (
+            kept is not None
+            and kept.versions == versions
+            and (kept.body is not None or kept.series > room)
+        ):
             return kept
         samples = Samples(room)
         succeeded = collect(entry, states, samples)
@@ -72,6 +85,12 @@ def collect(entry: Entry, states: States, out: Samples) -> dict[str, bool]:
     """Add the samples of all known answers, and return by hotkey whether that succeeded."""
     succeeded = {}
     for hotkey, feeds in entry.feeds.items():
-        known = {feed.name: snapshot.answer for feed in feeds if (snapshot := states[feed].snapshot) is not None}
-        succeeded[hotkey] = entry.collector.run(Answers(known), replace(entry.miners, hotkey=hotkey), out)
+        known = {
+            feed.name: snapshot.answer
+            for feed in feeds
+            if (snapshot := states[feed].snapshot) is not None
+        }
+        succeeded[hotkey] = entry.collector.run(
+            Answers(known), replace(entry.miners, hotkey=hotkey), out
+        )
     return succeeded

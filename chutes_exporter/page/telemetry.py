@@ -1,4 +1,6 @@
-"""The exporter's metrics about itself: requests to the API, freshness of feeds, state of collectors."""
+"""The exporter's metrics about itself: requests to the API, freshness of feeds, state of
+collectors.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,14 @@ import platform
 import time
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+)
 
 from chutes_exporter import __version__
 from chutes_exporter.api.exchanges import EXCHANGE_METRICS, ExchangeCounters
@@ -25,7 +34,9 @@ if TYPE_CHECKING:
     from chutes_exporter.page.plan import Entry
     from chutes_exporter.page.rendering import Lines, States
 
-BUILD_INFO = Metric("chutes_exporter_build_info", "Versions of the exporter and of Python.", ("version", "python"))
+BUILD_INFO = Metric(
+    "chutes_exporter_build_info", "Versions of the exporter and of Python.", ("version", "python")
+)
 WATCHED = Metric(
     "chutes_miner_watched",
     "1 for each watched miner. Alerts are only about watched miners.",
@@ -34,12 +45,14 @@ WATCHED = Metric(
 )
 RELOAD_GOOD = Metric(
     "chutes_exporter_config_last_reload_successful",
-    "Whether the exporter could read its configuration the last time (1): at the start, at a reload, or after a "
+    "Whether the exporter could read its configuration the last time (1): at the start, at a "
+    "reload, or after a "
     "change of the web configuration. With 0, an older configuration is in use.",
 )
 TASK_FAILURES = Metric(
     "chutes_exporter_task_failures_total",
-    "Unforeseen errors of background tasks: reload (follows the configuration files) and warm_up (the first "
+    "Unforeseen errors of background tasks: reload (follows the configuration files) and warm_up "
+    "(the first "
     "requests). The log has each error, and the task starts again.",
     ("task",),
 )
@@ -50,29 +63,37 @@ COLLECTOR_CUT = Metric(
 )
 COLLECTOR_OFF = Metric(
     "chutes_scrape_collector_off",
-    "Whether the collector is off because the API answers 404 for an endpoint that the collector needs (1). This "
-    "deployment of the API does not have the endpoint. The exporter asks again every hour, and after a reload.",
+    "Whether the collector is off because the API answers 404 for an endpoint that the collector "
+    "needs (1). This "
+    "deployment of the API does not have the endpoint. The exporter asks again every hour, and "
+    "after a reload.",
     ("collector",),
 )
 COLLECTOR_SUCCESS = Metric(
     "chutes_scrape_collector_success",
-    "Whether all answers of the collector's feeds are fresh, and no record of them can be missing (1). With 0, its "
-    "samples are older or missing. Absent while the collector is off. The hotkey is empty for platform-wide "
+    "Whether all answers of the collector's feeds are fresh, and no record of them can be missing "
+    "(1). With 0, its "
+    "samples are older or missing. Absent while the collector is off. The hotkey is empty for "
+    "platform-wide "
     "collectors.",
     ("collector", "hotkey"),
 )
 SERIES = Metric("chutes_scrape_series", "Series of all collectors, including those left out.")
-SERIES_LIMIT = Metric("chutes_scrape_series_limit", "Maximum series of all collectors together (--max-series).")
+SERIES_LIMIT = Metric(
+    "chutes_scrape_series_limit", "Maximum series of all collectors together (--max-series)."
+)
 CLOCK_OFFSET = Metric(
     "chutes_api_clock_offset_seconds",
-    "Seconds by which the local clock is ahead of the Chutes API's, accurate to half a second. The API refuses "
+    "Seconds by which the local clock is ahead of the Chutes API's, accurate to half a second. "
+    "The API refuses "
     "signatures if the difference exceeds 600 seconds.",
     source="exporter: the answers' Date",
 )
 _CLOCK_MAX_AGE = 600.0
 GPU_COST = Metric(
     "chutes_gpu_cost_usd_per_hour",
-    "Price in US dollars that the miner pays per hour for one GPU of this model, whether it is idle or not.",
+    "Price in US dollars that the miner pays per hour for one GPU of this model, whether it "
+    "is idle or not.",
     ("gpu",),
     "exporter: --gpu.cost",
 )
@@ -80,20 +101,26 @@ GPU_COST = Metric(
 
 def _declare(labels: tuple[str, ...], **rows: Row) -> dict[Metric, Row]:
     """Return the metrics of things with these labels."""
-    return {Metric(name, row.text, (*labels, *row.labels), stability=row.stability): row for name, row in rows.items()}
+    return {
+        Metric(name, row.text, (*labels, *row.labels), stability=row.stability): row
+        for name, row in rows.items()
+    }
 
 
 def _doubts(state: FeedState) -> dict[str, bool]:
     """Return whether the newest answer of a feed is doubted, by each possible reason."""
     # A doubted answer was refused with an error, or is in use because there is no older one.
-    doubt = getattr(state.last_error, "doubt", None) or (state.snapshot and state.snapshot.answer.doubt)
+    doubt = getattr(state.last_error, "doubt", None) or (
+        state.snapshot and state.snapshot.answer.doubt
+    )
     return {reason: reason == doubt for reason in state.feed.checks}
 
 
 _OF_FEED = _declare(
     ("feed", "hotkey"),
     chutes_feed_rejected_records=Row(
-        "Records of the newest answer that could not be read and are missing from the metrics. If there are any, "
+        "Records of the newest answer that could not be read and are missing from the metrics. If "
+        "there are any, "
         "counts, ranks and zeros that could be wrong are absent.",
         "snapshot.answer.rejected",
     ),
@@ -103,50 +130,66 @@ _OF_FEED = _declare(
         convert=lambda answer: answer.count if answer.whole else None,
     ),
     chutes_feed_doubted=Row(
-        "Whether the newest answer is probably wrong (1), by reason: shrunk (the list lost more than a fifth and a "
-        "second answer did not confirm it), disagrees (another endpoint names records that are missing), no_demand "
-        "(every chute reports zero), no_bounties (all disappeared at once, and there were at least three), no_history "
-        "(a miner lost its history). The last good answer stays in use until its maximum age. If there is none, the "
+        "Whether the newest answer is probably wrong (1), by reason: shrunk (the list lost more "
+        "than a fifth and a "
+        "second answer did not confirm it), disagrees (another endpoint names records that are "
+        "missing), no_demand "
+        "(every chute reports zero), no_bounties (all disappeared at once, and there were at "
+        "least three), no_history "
+        "(a miner lost its history). The last good answer stays in use until its maximum age. If "
+        "there is none, the "
         "doubted answer is used, and counts, ranks and zeros are absent.",
         _doubts,
         by="reason",
     ),
     chutes_feed_up=Row(
-        "Whether the feed's last request succeeded (1). Absent until the first request ends. Like all metrics of the "
-        "feed, it is absent while the API does not have the endpoint. The hotkey is empty for platform-wide feeds.",
+        "Whether the feed's last request succeeded (1). Absent until the first request ends. Like "
+        "all metrics of the "
+        "feed, it is absent while the API does not have the endpoint. The hotkey is empty for "
+        "platform-wide feeds.",
         "up",
     ),
     chutes_feed_failure_info=Info(
-        "Reason of the feed's last failed request. Only while the feed is down. Examples: signature_refused, "
+        "Reason of the feed's last failed request. Only while the feed is down. Examples: "
+        "signature_refused, "
         "not_registered, rate_limited, unavailable, timed_out, cut_off, doubted, undecodable.",
         {"reason": lambda state: getattr(state.last_error, "reason", "error")},
         only="last_error",
     ),
     chutes_feed_last_success_timestamp_seconds=Row(
-        "When the newest good answer was requested. The data can be older: the service computes stats, scores and "
+        "When the newest good answer was requested. The data can be older: the service computes "
+        "stats, scores and "
         "history every 10 minutes and does not send the time.",
         "last_success",
     ),
-    chutes_feed_ttl_seconds=Row("Seconds for which an answer of the feed is at least fresh.", "feed.ttl"),
-    chutes_feed_max_age_seconds=Row("Age in seconds at which an answer of the feed is dropped.", "feed.max_age"),
+    chutes_feed_ttl_seconds=Row(
+        "Seconds for which an answer of the feed is at least fresh.", "feed.ttl"
+    ),
+    chutes_feed_max_age_seconds=Row(
+        "Age in seconds at which an answer of the feed is dropped.", "feed.max_age"
+    ),
 )
 _OF_ENDPOINT = _declare(
     ("endpoint",),
     chutes_api_unknown_fields=Row(
-        "Fields of the newest checked answer that this version of the exporter does not know. The first answer is "
-        "checked, and then one an hour. Like the next two metrics, it is absent until then. The log and check name the "
+        "Fields of the newest checked answer that this version of the exporter does not know. The "
+        "first answer is "
+        "checked, and then one an hour. Like the next two metrics, it is absent until then. The "
+        "log and check name the "
         "fields.",
         "unknown",
         convert=len,
     ),
     chutes_api_missing_fields=Row(
-        "Fields in use that no record of the newest checked answer has. An answer without records changes nothing, and "
+        "Fields in use that no record of the newest checked answer has. An answer without records "
+        "changes nothing, and "
         "fields that the service sends only sometimes do not count.",
         "missing",
         convert=len,
     ),
     chutes_api_unknown_values=Row(
-        "Values of the newest checked answer that are outside the closed set of a field, as far as this version knows.",
+        "Values of the newest checked answer that are outside the closed set of a field, as "
+        "far as this version knows.",
         lambda check: {name: len(texts) for name, texts in sorted(check.values.items())},
         by="field",
     ),
@@ -174,7 +217,9 @@ class Telemetry:
     def families(
         self, made: Mapping[Entry, Lines], states: States, settings: Settings, client: ChutesClient
     ) -> Iterator[Family]:
-        """Return what a page has about the exporter: collectors, feeds, settings, requests and the process."""
+        """Return what a page has about the exporter: collectors, feeds, settings, requests and the
+        process.
+        """
         out = Samples()
         _add_collectors(out, made, states)
         out.add(SERIES, sum(lines.series for lines in made.values()))
@@ -190,7 +235,9 @@ class Telemetry:
 
 
 def _add_settings(out: Samples, settings: Settings, client: ChutesClient) -> None:
-    """Add what the exporter is and watches, and how it differs from the API: in the clock, and in known fields."""
+    """Add what the exporter is and watches, and how it differs from the API: in the clock, and in
+    known fields.
+    """
     out.add(BUILD_INFO, 1, __version__, platform.python_version())
     for hotkey in sorted(settings.watched):
         out.add(WATCHED, 1, hotkey)
@@ -204,7 +251,10 @@ def _add_settings(out: Samples, settings: Settings, client: ChutesClient) -> Non
 
 
 def _add_collectors(out: Samples, made: Mapping[Entry, Lines], states: States) -> None:
-    """Add the state of each collector of a page. Where an endpoint is missing, that is only that it is off."""
+    """Add the state of each collector of a page.
+
+    Where an endpoint is missing, that is only that it is off.
+    """
     for entry, lines in made.items():
         name, is_off = entry.collector.name, False
         for hotkey, feeds in entry.feeds.items():

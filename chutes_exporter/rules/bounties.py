@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def bounty_age(chute: Chute) -> float | None:
     """Return the age of a chute's bounty in seconds, None without one.
 
-    The service sends 100 plus 3 per second, up to 86400. So ages above 8 hours are returned as 8 hours.
+    The service sends 100 plus 3 per second, up to 86400. So ages above 8 hours are returned as 8
+    hours.
     """
     if chute.bounty is UNSET or chute.bounty is None:
         return None
@@ -23,7 +24,8 @@ def bounty_age(chute: Chute) -> float | None:
 
 
 def bounty_boost(bounty: Bounty) -> float | None:
-    """Return the factor by which a bounty raises the multiplier of the instance that is activated first.
+    """Return the factor by which a bounty raises the multiplier of the instance that is activated
+    first.
 
     It grows in a straight line from 1.1 for a new bounty to 1.5 for one of 3 hours.
     """

@@ -1,4 +1,6 @@
-"""Rules about the demand for chutes: what the autoscaler wants, and whether the service measured it."""
+"""Rules about the demand for chutes: what the autoscaler wants, and whether the service measured
+it.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,12 @@ if TYPE_CHECKING:
 
 
 def target_instances(chute: ChuteUtilization) -> float | None:
-    """Return how many active instances the autoscaler wants of a chute now, None if that is unknown.
+    """Return how many active instances the autoscaler wants of a chute now, None if that is
+    unknown.
 
-    The sent target is that of the autoscaler's last run. With an allowance, the present target is the active instances
-    plus the allowance. Without one, it is at most the active instances, so a higher sent target is out of date.
+    The sent target is that of the autoscaler's last run. With an allowance, the present target is
+    the active instances plus the allowance. Without one, it is at most the active instances, so a
+    higher sent target is out of date.
     """
     active, allowance = chute.active_instance_count, chute.scale_allowance
     if active is None or allowance is None:
@@ -26,7 +30,9 @@ def target_instances(chute: ChuteUtilization) -> float | None:
 
 
 def starting_instances(chute: ChuteUtilization) -> float | None:
-    """Return how many instances of a chute are not active: they start, or their miners disabled them."""
+    """Return how many instances of a chute are not active: they start, or their miners disabled
+    them.
+    """
     total, active = chute.total_instance_count, chute.active_instance_count
     return None if total is None or active is None else total - active
 
@@ -34,14 +40,22 @@ def starting_instances(chute: ChuteUtilization) -> float | None:
 def recent_ratio(chute: ChuteUtilization, ratio: float | None) -> float | None:
     """Return a ratio of the autoscaler's last run, or None if it is unknown.
 
-    The service sends 0 for a chute that its monitoring does not know, for example a chute without an instance.
+    The service sends 0 for a chute that its monitoring does not know, for example a chute without
+    an instance.
     """
     return None if ratio == 0 and not chute.instance_count else ratio
 
 
 def load_is_unknown(chutes: Sequence[ChuteUtilization]) -> bool:
-    """Return whether the autoscaler's monitoring failed. In that case, no chute of the platform has any load."""
-    fields = [load for chute in chutes for load in (chute.utilization_5m, chute.utilization_15m, chute.utilization_1h)]
+    """Return whether the autoscaler's monitoring failed.
+
+    In that case, no chute of the platform has any load.
+    """
+    fields = [
+        load
+        for chute in chutes
+        for load in (chute.utilization_5m, chute.utilization_15m, chute.utilization_1h)
+    ]
     loads = [load for load in fields if load is not None]
     return bool(loads) and not any(loads)
 
@@ -57,19 +71,24 @@ _DEMAND_FIELDS: Final = (
 
 
 def demand_is_unknown(chutes: Sequence[ChuteMetrics]) -> bool:
-    """Return whether the service's own monitoring is down: no chute of the platform has requests or use."""
-    return bool(chutes) and not any(chute.total_invocations or chute.utilization for chute in chutes)
+    """Return whether the service's own monitoring is down: no chute of the platform has requests or
+    use.
+    """
+    return bool(chutes) and not any(
+        chute.total_invocations or chute.utilization for chute in chutes
+    )
 
 
 def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:
     """Return the fields whose values are not measurements in this answer.
 
-    The service measures each field of the demand separately. If that fails, it sends 0 for every chute. Only
-    ``rate_limit_count`` may really be 0 for all chutes.
+    The service measures each field of the demand separately. If that fails, it sends 0 for every
+    chute. Only ``rate_limit_count`` may really be 0 for all chutes.
     """
     is_down = demand_is_unknown(chutes)
     return [
         field
         for field in _DEMAND_FIELDS
-        if is_down or (field != "rate_limit_count" and not any(getattr(chute, field) for chute in chutes))
+        if is_down
+        or (field != "rate_limit_count" and not any(getattr(chute, field) for chute in chutes))
     ]

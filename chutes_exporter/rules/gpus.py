@@ -24,7 +24,9 @@ def clock_rate_hertz(node: Node) -> float | None:
 
 
 def nvidia_uuid(gpu_id: str) -> str | None:
-    """Return a GPU's id in the format of NVIDIA's tools (``GPU-8-4-4-4-12``), None if it is not such an id."""
+    """Return a GPU's id in the format of NVIDIA's tools (``GPU-8-4-4-4-12``), None if it is not
+    such an id.
+    """
     try:
         return f"GPU-{UUID(gpu_id.removeprefix('GPU-'))}"
     except ValueError:
@@ -32,10 +34,12 @@ def nvidia_uuid(gpu_id: str) -> str | None:
 
 
 def units_per_gpu_second(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:
-    """Return the compute units that a second of one GPU of a model earns in an instance of a chute that starts now.
+    """Return the compute units that a second of one GPU of a model earns in an instance of a chute
+    that starts now.
 
-    The service sends the value of the cheapest GPU that the chute allows. A more expensive GPU earns more, in
-    proportion to its hourly rate. The result is None if the chute does not allow the model.
+    The service sends the value of the cheapest GPU that the chute allows. A more expensive GPU
+    earns more, in proportion to its hourly rate. The result is None if the chute does not allow the
+    model.
 
     ``rates`` are in USD per hour, by model. A chute that allows only one model needs none.
     """

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 SECURED_AFTER: Final = HOUR
 """Seconds after its activation from which a public instance keeps its score when it is deleted."""
 InstanceState = Literal["active", "starting", "disabled"]
-"""State of an instance. A starting one was never active. A disabled one was active, and its miner disabled it."""
+"""State of an instance.
+
+A starting one was never active. A disabled one was active, and its miner disabled it.
+"""
 INSTANCE_STATES: Final[tuple[InstanceState, ...]] = get_args(InstanceState)
 
 
@@ -26,7 +29,8 @@ def instance_state(instance: Instance) -> InstanceState | None:
     if instance.active:
         return "active"
     if instance.active is None and instance.activated_at is not None:
-        # `active` is null only before the first activation, so the two fields contradict each other.
+        # `active` is null only before the first activation, so the two fields contradict each
+        # other.
         return None
     if instance.activated_at is UNSET:
         return None
@@ -39,17 +43,23 @@ def is_public(instance: Instance) -> bool | None:
 
 
 def secured_at(instance: Instance) -> float | None:
-    """Return the time from which a public instance keeps its score when deleted. None for private instances."""
+    """Return the time from which a public instance keeps its score when deleted.
+
+    None for private instances.
+    """
     if not is_public(instance) or instance.activated_at is UNSET or instance.activated_at is None:
         return None
     return instance.activated_at + SECURED_AFTER
 
 
 def purged_at(instance: Instance) -> float | None:
-    """Return the time at which the service purges a starting or disabled instance. None for active ones.
+    """Return the time at which the service purges a starting or disabled instance.
 
-    A starting one must become active within 3.5 hours of its creation, and within 3 hours of its verification. A
-    disabled one is purged 3 hours after its verification. ``last_verified_at`` is that time, and with TEE never moves.
+    None for active ones.
+
+    A starting one must become active within 3.5 hours of its creation, and within 3 hours of its
+    verification. A disabled one is purged 3 hours after its verification. ``last_verified_at`` is
+    that time, and with TEE never moves.
     """
     state = instance_state(instance)
     if state == "disabled":
@@ -69,12 +79,17 @@ def unknown_in(instances: Iterable[Instance]) -> Iterator[str]:
         state = instance_state(instance)
         if state != "active" and purged_at(instance) is None:
             yield "the answer does not say when the service deletes an instance that is not active"
-        if state != "starting" and is_public(instance) is not False and secured_at(instance) is None:
+        if (
+            state != "starting"
+            and is_public(instance) is not False
+            and secured_at(instance) is None
+        ):
             yield "the answer does not say until when an instance loses its score if it is deleted"
 
 
 def is_outdated(instance: Instance, updates: Mapping[str, RollingUpdate]) -> bool | None:
-    """Return whether a rolling update will replace an instance, because it does not run the new version.
+    """Return whether a rolling update will replace an instance, because it does not run the new
+    version.
 
     It replaces only active, verified instances. ``updates`` has all rolling updates, by chute.
     """
@@ -95,9 +110,9 @@ def inventory_states(
 ) -> dict[str, InstanceState | None]:
     """Return the state of the instance that holds each GPU, by GPU id. None if it is unknown.
 
-    The inventory does not name the instance, but repeats its chute, ``active`` and ``last_verified_at``. For example, a
-    chute has a starting instance without a verification, and a disabled one that was verified at 12:00. The disabled
-    one holds the GPUs with 12:00.
+    The inventory does not name the instance, but repeats its chute, ``active`` and
+    ``last_verified_at``. For example, a chute has a starting instance without a verification, and a
+    disabled one that was verified at 12:00. The disabled one holds the GPUs with 12:00.
     """
     by_chute: dict[str | None, list[Instance]] = defaultdict(list)
     for instance in instances:
@@ -108,16 +123,22 @@ def inventory_states(
         if states.get(item.gpu_id) != "active":
             # An instance of an unknown chute may belong to any chute.
             chutes = dict.fromkeys([item.chute_id, None])
-            states[item.gpu_id] = _holder_state(item, [one for chute in chutes for one in by_chute[chute]])
+            states[item.gpu_id] = _holder_state(
+                item, [one for chute in chutes for one in by_chute[chute]]
+            )
     return states
 
 
 def _holder_state(item: InventoryItem, of_chute: Sequence[Instance]) -> InstanceState | None:
-    """Return the state of the instance behind an item of the inventory, None if several states are possible."""
+    """Return the state of the instance behind an item of the inventory, None if several states are
+    possible.
+    """
     if item.active:
         return "active"
     possible = [instance for instance in of_chute if item.active is None or not instance.active]
-    same_time = [instance for instance in possible if instance.last_verified_at == item.last_verified_at]
+    same_time = [
+        instance for instance in possible if instance.last_verified_at == item.last_verified_at
+    ]
     # The times matter only if the instances of the chute have different states.
     for holders in (possible, same_time):
         states = {instance_state(instance) for instance in holders}

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 MAX_TRIES: Final = 15
 """Miners that may try to claim a job."""
 JobState = Literal["waiting", "abandoned", "stuck", "finished"]
-"""State of a job without an instance. A stuck job was claimed by a miner whose instance is gone. No miner can claim an
-abandoned one: too many have tried, or its chute is gone."""
+"""State of a job without an instance.
+
+A stuck job was claimed by a miner whose instance is gone. No miner can claim an abandoned one: too
+many have tried, or its chute is gone."""
 
 
 def is_stuck(job: Job) -> bool | None:

@@ -22,7 +22,8 @@ LaunchRefusal = Literal[
     "blacklisted",
     "disabled",  # The chute is disabled.
     "no_bounty",  # The chute is private and has neither an active instance nor a bounty.
-    "target_expired",  # The chute is private, and its target is so old that an activation would be refused.
+    # The chute is private, and its target is so old that an activation would be refused.
+    "target_expired",
     "no_room",  # The chute has as many active instances as the service wants.
     "enough_starting",  # The public TEE chute has enough active and starting instances.
     "tee_mismatch",  # The chute needs TEE and the server has none, or the other way round.
@@ -41,8 +42,8 @@ _TARGET_LIFETIME: Final = 3700.0
 class LaunchServer:
     """A server that may hold the instance. An unknown value is None.
 
-    ``in_maintenance`` means that it holds an upgrade slot. ``free_gpus`` are the GPUs of the wanted model that are
-    verified and in no instance.
+    ``in_maintenance`` means that it holds an upgrade slot. ``free_gpus`` are the GPUs of the wanted
+    model that are verified and in no instance.
     """
 
     tee: bool | None
@@ -54,8 +55,9 @@ class LaunchServer:
 class ChuteInstances:
     """The instances of a chute on all miners. An unknown value is None.
 
-    Those that start were never active. ``target`` is the number of active instances that the service wants.
-    ``target_expired`` is whether it has no target any more, which matters only for private chutes.
+    Those that start were never active. ``target`` is the number of active instances that the
+    service wants. ``target_expired`` is whether it has no target any more, which matters only for
+    private chutes.
     """
 
     active: float | None
@@ -68,7 +70,8 @@ class ChuteInstances:
 def service_time(utilization: list[ChuteUtilization], bounties: list[Bounty]) -> float | None:
     """Return about when the service sent these answers, by its clock. None if they have no time.
 
-    It is the latest time of a bounty's age or of a run of the autoscaler, which runs about every 2 minutes.
+    It is the latest time of a bounty's age or of a run of the autoscaler, which runs about every 2
+    minutes.
     """
     logged = (record.timestamp for record in utilization)
     sent = (
@@ -90,13 +93,17 @@ def chute_instances(
 ) -> ChuteInstances:
     """Return the instances of a chute and its target.
 
-    ``utilization`` is None if the autoscaler has no record of the chute. ``active`` are the ids of its active
-    instances, and ``held`` the GPUs of all its instances. ``now`` is the service's time, None if it is unknown.
+    ``utilization`` is None if the autoscaler has no record of the chute. ``active`` are the ids of
+    its active instances, and ``held`` the GPUs of all its instances. ``now`` is the service's time,
+    None if it is unknown.
     """
     others = {gpu.instance_id: gpu.activated_at for gpu in held if gpu.instance_id not in active}
-    starting: float | None = None if UNSET in others.values() else sum(time is None for time in others.values())
+    starting: float | None = (
+        None if UNSET in others.values() else sum(time is None for time in others.values())
+    )
     if utilization is not None:
-        # Those that are not active start or are disabled. The GPUs may be from an older answer and show more.
+        # Those that are not active start or are disabled. The GPUs may be from an older answer and
+        # show more.
         not_active = starting_instances(utilization)
         if not_active is not None and starting is not None:
             starting = min(starting, not_active)
@@ -104,12 +111,14 @@ def chute_instances(
             starting = not_active
         target = target_instances(utilization)
         if target is None and None not in (utilization.scale_allowance, utilization.target_count):
-            # The sent target is too high. The service measures a launch against at most the active instances.
+            # The sent target is too high. The service measures a launch against at most the active
+            # instances.
             target = utilization.active_instance_count
         logged_at = utilization.timestamp
         expired = None if logged_at is None or now is None else now - logged_at > _TARGET_LIFETIME
         return ChuteInstances(utilization.active_instance_count, starting, target, expired, bounty)
-    # Without a target, the service takes the present number of instances of a public chute, disabled ones included.
+    # Without a target, the service takes the present number of instances of a public chute,
+    # disabled ones included.
     target = 0 if follows_private_rules(chute) else len(active) + len(others)
     return ChuteInstances(len(active), starting, target, target_expired=True, bounty=bounty)
 
@@ -117,19 +126,26 @@ def chute_instances(
 def follows_private_rules(chute: Chute) -> bool | None:
     """Return whether launches of a chute follow the rules of private chutes.
 
-    Chutes of the user ``chutes`` and old private ones follow the rules of public chutes. Their factors tell.
+    Chutes of the user ``chutes`` and old private ones follow the rules of public chutes. Their
+    factors tell.
     """
     factors = chute.compute_multiplier_factors
     return None if factors is None else not _PRIVATE_FACTORS.isdisjoint(factors)
 
 
 def launch_refusal(
-    seat: MetagraphNode | None, chute: Chute, instances: ChuteInstances, server: LaunchServer, *, runs_tee: bool
+    seat: MetagraphNode | None,
+    chute: Chute,
+    instances: ChuteInstances,
+    server: LaunchServer,
+    *,
+    runs_tee: bool,
 ) -> LaunchRefusal | None:
     """Return why a miner cannot launch an instance of a chute on a server now, or None if it can.
 
-    This follows the service's answer to ``GET /instances/launch_config``, and the checks when the instance is claimed
-    and becomes active. The first certain refusal is returned. Without one, an unknown check gives ``unknown``.
+    This follows the service's answer to ``GET /instances/launch_config``, and the checks when the
+    instance is claimed and becomes active. The first certain refusal is returned. Without one, an
+    unknown check gives ``unknown``.
 
     ``seat`` is the miner's, and ``runs_tee`` whether it has an active instance of a TEE chute.
     """
@@ -153,7 +169,10 @@ def launch_refusal(
 
 
 def _refused_by_room(chute: Chute, instances: ChuteInstances) -> tuple[LaunchRefusal, bool | None]:
-    """Return why the number of instances can refuse one more, and whether it does. None is unknown."""
+    """Return why the number of instances can refuse one more, and whether it does.
+
+    None is unknown.
+    """
     active, target = instances.active or 0, instances.target or 0
     room = launch_room(chute, instances)
     refused = None if room is None else room <= 0
@@ -166,10 +185,12 @@ def _refused_by_room(chute: Chute, instances: ChuteInstances) -> tuple[LaunchRef
 
 
 def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
-    """Return how many more instances of a chute the service wants and lets start, 0 or less if none.
+    """Return how many more instances of a chute the service wants and lets start, 0 or less if
+    none.
 
-    Of a public chute with TEE, active and starting instances must be fewer than the target plus 1. The first instance
-    of a private chute needs a bounty, whatever the target says, and others a target that has not expired.
+    Of a public chute with TEE, active and starting instances must be fewer than the target plus 1.
+    The first instance of a private chute needs a bounty, whatever the target says, and others a
+    target that has not expired.
     """
     active, starting, target = instances.active, instances.starting, instances.target
     private = follows_private_rules(chute)

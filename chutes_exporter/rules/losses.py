@@ -29,12 +29,21 @@ def end_reason(text: str | None) -> str:
         return "none"
     if OLD_VERSION in text:
         return "update"
-    return next((reason for reason, starts in END_TEXTS.items() if text.startswith(starts)), "other")
+    return next(
+        (reason for reason, starts in END_TEXTS.items() if text.startswith(starts)), "other"
+    )
 
 
 def ended_counts(instance: AuditInstance) -> bool:
-    """Return whether an ended instance keeps its score. One that was never active has none to keep."""
-    activated, deleted, text = instance.activated_at, instance.deleted_at, instance.deletion_reason or ""
+    """Return whether an ended instance keeps its score.
+
+    One that was never active has none to keep.
+    """
+    activated, deleted, text = (
+        instance.activated_at,
+        instance.deleted_at,
+        instance.deletion_reason or "",
+    )
     if activated is None or deleted is None:
         return False
     secured = instance.billed_to is None and deleted - activated >= SECURED_AFTER
@@ -47,12 +56,13 @@ def records_before_end(
 ) -> list[ComputeRecord] | None:
     """Return the multipliers of an instance before it was deleted, None if the last one is unknown.
 
-    If a miner deletes the last active instance of a chute on the platform, the service first cuts the multiplier of
-    the open record: it multiplies it by 0 (private) or 0.1. Reports made before that still have the uncut one. For a
-    record that is in none of them, the uncut one is about that of the record before.
+    If a miner deletes the last active instance of a chute on the platform, the service first cuts
+    the multiplier of the open record: it multiplies it by 0 (private) or 0.1. Reports made before
+    that still have the uncut one. For a record that is in none of them, the uncut one is about that
+    of the record before.
 
-    ``records`` are those of the instance in the newest reports. ``earlier`` are its multipliers in older reports, by
-    the start of their record.
+    ``records`` are those of the instance in the newest reports. ``earlier`` are its multipliers in
+    older reports, by the start of their record.
     """
     ordered = sorted(records, key=lambda record: record.started_at)
     if instance.activated_at is None or end_reason(instance.deletion_reason) != "miner":
@@ -64,27 +74,39 @@ def records_before_end(
     if uncut is None:
         # Only an instance that lost its score anyway needs no comparison, unless 0 shows a cut.
         return None if ended_counts(instance) or multiplier == 0 else ordered
-    return [*older, replace(last, compute_multiplier=uncut)] if multiplier < _CUT_BELOW * uncut else ordered
+    return (
+        [*older, replace(last, compute_multiplier=uncut)]
+        if multiplier < _CUT_BELOW * uncut
+        else ordered
+    )
 
 
 def is_last_of_chute(
-    instance: AuditInstance, records: Collection[ComputeRecord], earlier: Mapping[float, float | None]
+    instance: AuditInstance,
+    records: Collection[ComputeRecord],
+    earlier: Mapping[float, float | None],
 ) -> bool | None:
-    """Return whether a miner deleted its instance as the last active one of its chute, None if it is unknown.
+    """Return whether a miner deleted its instance as the last active one of its chute, None if it
+    is unknown.
 
-    The service does not say so, but cuts a multiplier. The arguments are those of :func:`records_before_end`.
+    The service does not say so, but cuts a multiplier. The arguments are those of
+    :func:`records_before_end`.
     """
     before = records_before_end(instance, records, earlier)
     return None if before is None else not set(before) <= set(records)
 
 
 def lost_compute_units(
-    instance: AuditInstance, records: Collection[ComputeRecord], earlier: Mapping[float, float | None], now: float
+    instance: AuditInstance,
+    records: Collection[ComputeRecord],
+    earlier: Mapping[float, float | None],
+    now: float,
 ) -> float | None:
-    """Return the compute units that an ended instance had scored in the 24 hours before now, and lost by its end.
+    """Return the compute units that an ended instance had scored in the 24 hours before now, and
+    lost by its end.
 
-    Unless there is exactly one multiplier for each second, the units are unknown. The arguments are those of
-    :func:`records_before_end`.
+    Unless there is exactly one multiplier for each second, the units are unknown. The arguments are
+    those of :func:`records_before_end`.
     """
     if instance.activated_at is None:
         return 0.0
@@ -99,19 +121,23 @@ def lost_compute_units(
     return None if scored is None or kept is None else scored - kept
 
 
-def _compute_units(instance: AuditInstance, records: Iterable[ComputeRecord], now: float) -> float | None:
+def _compute_units(
+    instance: AuditInstance, records: Iterable[ComputeRecord], now: float
+) -> float | None:
     parts, uncovered = scored_seconds(instance, records, now)
     if abs(uncovered) > 1:
         return None
     return total(
-        None if multiplier is None or multiplier < 0 else seconds * multiplier for seconds, multiplier in parts
+        None if multiplier is None or multiplier < 0 else seconds * multiplier
+        for seconds, multiplier in parts
     )
 
 
 def scored_seconds(
     instance: AuditInstance, records: Iterable[ComputeRecord], now: float
 ) -> tuple[list[tuple[float, float | None]], float]:
-    """Return the seconds of the past day with each multiplier, and how many are in no record (negative: in two).
+    """Return the seconds of the past day with each multiplier, and how many are in no record
+    (negative: in two).
 
     Seconds count from the creation, until the end or until billing stops.
     """

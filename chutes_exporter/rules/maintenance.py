@@ -18,15 +18,27 @@ if TYPE_CHECKING:
 MaintenanceStatus = Literal["none", "pending", "maintenance"]
 """Where a TEE server is in its maintenance.
 
-While it is pending, the last instances of their chutes still serve, for up to 3 hours. In maintenance, nothing runs."""
+While it is pending, the last instances of their chutes still serve, for up to 3 hours. In
+maintenance, nothing runs."""
 MAINTENANCE_STATUSES: Final[tuple[MaintenanceStatus, ...]] = get_args(MaintenanceStatus)
 
 
 def maintenance_status(server: MaintenanceServer) -> MaintenanceStatus | None:
-    """Return the status of a server. Services before October 2026 send only whether it is in maintenance."""
+    """Return the status of a server.
+
+    Services before October 2026 send only whether it is in maintenance.
+    """
     if server.maintenance_status is UNSET:
-        return None if server.in_maintenance is None else "maintenance" if server.in_maintenance else "none"
-    return next((status for status in MAINTENANCE_STATUSES if status == server.maintenance_status), None)
+        return (
+            None
+            if server.in_maintenance is None
+            else "maintenance"
+            if server.in_maintenance
+            else "none"
+        )
+    return next(
+        (status for status in MAINTENANCE_STATUSES if status == server.maintenance_status), None
+    )
 
 
 def holds_slot(server: MaintenanceServer) -> bool | None:
@@ -36,7 +48,10 @@ def holds_slot(server: MaintenanceServer) -> bool | None:
 
 
 def slots_of_older_windows(policy: MaintenancePolicy) -> float | None:
-    """Return how many servers hold the slot of an older window, which they never finished. None if it is unknown."""
+    """Return how many servers hold the slot of an older window, which they never finished.
+
+    None if it is unknown.
+    """
     slots = total(map(holds_slot, policy.servers or ()))
     if slots is None or policy.servers is None or policy.current_slots is None:
         return None
@@ -72,8 +87,9 @@ def unknown_in_servers(servers: Iterable[Server]) -> Iterator[str]:
 def version_accepted(version: str, listed: AbstractSet[str]) -> bool | None:
     """Return whether the service accepts a boot with a version, None if it is unknown.
 
-    The highest listed version boots for certain. The service may have a least version that no answer shows, so lower
-    ones may be refused. Release candidates are never listed, and boot only for some miners.
+    The highest listed version boots for certain. The service may have a least version that no
+    answer shows, so lower ones may be refused. Release candidates are never listed, and boot only
+    for some miners.
     """
     if version not in listed:
         is_candidate = "rc" in version.lower()

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from chutes_exporter.api.records import MetagraphNode
 
 _U16: Final = 65535.0
-"""The chain stores incentive and consensus as whole numbers from 0 to this, which stands for 1.0."""
+"""The chain stores incentive and consensus as whole numbers from 0 to this, which stands for 1.0.
+"""
 
 
 def incentive_shares(nodes: Iterable[MetagraphNode]) -> dict[str, float]:

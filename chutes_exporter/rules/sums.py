@@ -19,6 +19,8 @@ def total(values: Iterable[float | None]) -> float | None:
 
 
 def product(*values: float | None) -> float | None:
-    """Return the product, or None if a value is unknown or the product is too large for a number."""
+    """Return the product, or None if a value is unknown or the product is too large for a
+    number.
+    """
     result = math.prod(math.nan if value is None else value for value in values)
     return result if math.isfinite(result) else None

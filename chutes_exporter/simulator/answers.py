@@ -1,4 +1,6 @@
-"""The answer of each endpoint as JSON values, with the fields that the exporter reads. The others are null.
+"""The answer of each endpoint as JSON values, with the fields that the exporter reads.
+
+The others are null.
 
 The function of an endpoint has its name, and takes a call. That of a stream returns the records.
 """
@@ -27,7 +29,10 @@ Json = dict[str, Any]
 
 
 class Call(NamedTuple):
-    """An accepted request at a time of the service's clock. Only endpoints with a signature use the signer."""
+    """An accepted request at a time of the service's clock.
+
+    Only endpoints with a signature use the signer.
+    """
 
     world: World
     now: float
@@ -37,7 +42,9 @@ class Call(NamedTuple):
 
 
 def completed(kind: Any, value: Any) -> Any:
-    """Return an answer of a type with the fields that the service sends and nobody here reads, which are null."""
+    """Return an answer of a type with the fields that the service sends and nobody here reads,
+    which are null.
+    """
     for _, record, fields in objects(kind, value):
         fields.update(dict.fromkeys(known(record).always - fields.keys()))
     return value
@@ -60,7 +67,9 @@ def _fields(record: object, names: str, now: float = math.inf) -> Json:
         api, _, ours = name.partition("=")
         value = getattr(record, ours or api)
         values[api] = value(now) if callable(value) else value
-    return {name: _iso(value, now) if name.endswith("_at") else value for name, value in values.items()}
+    return {
+        name: _iso(value, now) if name.endswith("_at") else value for name, value in values.items()
+    }
 
 
 def _library(chute: Chute) -> str:
@@ -80,9 +89,12 @@ def chutes(call: Call) -> Iterator[Json]:
         factors = one.factors(call.now, age)
         draw = make_random(one.seed, "settings")
         yield _fields(
-            one, "chute_id name slug version public tee disabled max_instances preemptible=public", call.now
+            one,
+            "chute_id name slug version public tee disabled max_instances preemptible=public",
+            call.now,
         ) | {
-            "readme": f"# {one.chute_id}\n" * (call.world.size.source_bytes // (len(one.chute_id) + 3)),
+            "readme": f"# {one.chute_id}\n"
+            * (call.world.size.source_bytes // (len(one.chute_id) + 3)),
             "standard_template": draw.choice(("vllm", "diffusion", "tei", "embedding", None)),
             "node_selector": {
                 "gpu_count": one.gpu_count,
@@ -94,7 +106,9 @@ def chutes(call: Call) -> Iterator[Json]:
             "discount": draw.choice((0.0, 0.0, 0.0, 0.25)),
             "scaling_threshold": service.SCALING_THRESHOLD,
             "shutdown_after_seconds": draw.choice((300, 900, 1800)),
-            "invocation_count": int(12_000 * one.utilization(last_run(call.now, service.CACHE_PERIOD))),
+            "invocation_count": int(
+                12_000 * one.utilization(last_run(call.now, service.CACHE_PERIOD))
+            ),
             "image": "chutes/sglang:0.5.0",
             "effective_compute_multiplier": math.prod(factors.values()),
             "compute_multiplier_factors": factors,
@@ -153,7 +167,9 @@ def metrics(call: Call) -> Iterator[Json]:
 
 
 def utilization(call: Call) -> list[Json]:
-    """Return load and number of instances at the autoscaler's last soft run, and current counts and targets."""
+    """Return load and number of instances at the autoscaler's last soft run, and current counts and
+    targets.
+    """
     world, now, run = call.world, call.now, last_run(call.now, service.SOFT_PERIOD)
     (_, at_run), (totals, current) = world.counts(run), world.counts(now)
     rows = []
@@ -173,7 +189,10 @@ def utilization(call: Call) -> list[Json]:
         for window, seconds in (("5m", 5 * MINUTE), ("15m", 15 * MINUTE), ("1h", HOUR)):
             # The service measures nothing for a chute without an instance.
             load = one.utilization(run - seconds / 2) if at_run[one] else 0.0
-            row |= {f"utilization_{window}": round(load, 4), f"rate_limit_ratio_{window}": round(_refused(load), 4)}
+            row |= {
+                f"utilization_{window}": round(load, 4),
+                f"rate_limit_ratio_{window}": round(_refused(load), 4),
+            }
         rows.append(row)
     return rows
 
@@ -194,7 +213,11 @@ def bounties(call: Call) -> list[Json]:
 def rolling_updates(call: Call) -> list[Json]:
     """Return the rolling updates: of chutes with an active instance of an older version."""
     now = call.now
-    old = {one.chute for one in call.world.instances(now) if one.active(now) and one.version != one.chute.version(now)}
+    old = {
+        one.chute
+        for one in call.world.instances(now)
+        if one.active(now) and one.version != one.chute.version(now)
+    }
     return [
         _fields(one, "chute_id new_version=version started_at=deployed_at", now)
         | {"old_version": one.version(now - one.deploy_period)}
@@ -208,7 +231,9 @@ def nodes(call: Call) -> Iterator[Json]:
         for gpu in server.gpus:
             yield {
                 **_fields(server, "server_id created_at verification_host=ip"),
-                **_fields(gpu, "uuid gpu_identifier verified_at device_index verification_error=error"),
+                **_fields(
+                    gpu, "uuid gpu_identifier verified_at device_index verification_error=error"
+                ),
                 **_fields(MODELS[gpu.gpu_identifier], "name memory processors clock_rate"),
             }
 
@@ -227,7 +252,10 @@ def servers(call: Call) -> Json:
 
 
 def maintenance(call: Call) -> Json:
-    """Return the maintenance window, and the miner's servers with TEE. Servers with an upgrade slot use a slot."""
+    """Return the maintenance window, and the miner's servers with TEE.
+
+    Servers with an upgrade slot use a slot.
+    """
     world, now, (opens, closes) = call.world, call.now, call.world.window
     servers = [
         _fields(server, "server_id name version=version_at maintenance_status=status", now)
@@ -253,18 +281,24 @@ def maintenance(call: Call) -> Json:
 
 
 def server_maintenance(call: Call) -> Json:
-    """Return the instances that a server waits for, while its maintenance is pending, and until when it waits."""
+    """Return the instances that a server waits for, while its maintenance is pending, and until
+    when it waits.
+    """
     server = {server.server_id: server for server in call.signer.servers}[call.path["server_id"]]
     waiting = [
         _fields(one, "chute_id instance_id")
         for one in call.world.instances(call.now, call.signer.hotkey)
-        if server.status(call.now) == "pending" and one.active(call.now) and one.gpus[0] in server.gpus
+        if server.status(call.now) == "pending"
+        and one.active(call.now)
+        and one.gpus[0] in server.gpus
     ]
     return {"awaiting_replacement": waiting, "pending_deadline": _iso(server.upgrade[0] + 3 * HOUR)}
 
 
 def tee_measurements(call: Call) -> list[Json]:
-    """Return the images that TEE servers can boot: of each version, one for each of three models."""
+    """Return the images that TEE servers can boot: of each version, one for each of three
+    models.
+    """
     return [{"version": version} for version in call.world.accepted_versions for _ in range(3)]
 
 
@@ -286,7 +320,10 @@ def platform_gpus(call: Call) -> Json:
 
 
 def held_gpus(call: Call) -> Json:
-    """Return the GPUs that run instances, by miner. Miners with GPUs but no instance have an empty list."""
+    """Return the GPUs that run instances, by miner.
+
+    Miners with GPUs but no instance have an empty list.
+    """
     hotkey = call.query.get("hotkey")
     miners = (one for one in call.world.miners if one.gpus and hotkey in (None, one.hotkey))
     held: Json = {one.hotkey: {"provisioned": []} for one in miners}
@@ -294,7 +331,10 @@ def held_gpus(call: Call) -> Json:
         # A miner that has lost the seat is missing.
         if one.hotkey in held:
             chute = _fields(one, "chute_id instance_id activated_at", call.now)
-            rows = [{"gpu": gpu.gpu_identifier, "server_id": gpu.server_id, "chute": chute} for gpu in one.gpus]
+            rows = [
+                {"gpu": gpu.gpu_identifier, "server_id": gpu.server_id, "chute": chute}
+                for gpu in one.gpus
+            ]
             held[one.hotkey]["provisioned"] += rows
     return held
 
@@ -305,7 +345,9 @@ miner_gpus = held_gpus
 def instances(call: Call) -> Iterator[Json]:
     for one in call.world.instances(call.now, call.signer.hotkey):
         yield {
-            **_fields(one, "instance_id chute_id version hourly_rate active bounty=has_bounty", call.now),
+            **_fields(
+                one, "instance_id chute_id version hourly_rate active bounty=has_bounty", call.now
+            ),
             **_fields(one, "created_at activated_at last_verified_at=verified_at", call.now),
             "config_id": make_uuid("config", one.instance_id),
             "verified": one.verified_at <= call.now,
@@ -316,10 +358,17 @@ def instances(call: Call) -> Iterator[Json]:
 
 
 def _billing(instance: Instance, now: float) -> Json:
-    """Return who pays for a private instance, and until when. Requests extend it, at most once a minute."""
+    """Return who pays for a private instance, and until when.
+
+    Requests extend it, at most once a minute.
+    """
     if instance.chute.public:
         return {}
-    until = last_run(min(now, instance.ended_at), MINUTE) + 15 * MINUTE if instance.activated_at <= now else None
+    until = (
+        last_run(min(now, instance.ended_at), MINUTE) + 15 * MINUTE
+        if instance.activated_at <= now
+        else None
+    )
     return {"stop_billing_at": _iso(until), "billed_to": make_uuid("user", instance.chute_id)}
 
 
@@ -334,11 +383,18 @@ def inventory(call: Call) -> list[Json]:
 
 def active_instances(call: Call) -> list[Json]:
     names = "instance_id chute_id activated_at miner_hotkey=hotkey compute_multiplier=multiplier"
-    return [_fields(one, names, call.now) for one in call.world.instances(call.now) if one.active(call.now)]
+    return [
+        _fields(one, names, call.now)
+        for one in call.world.instances(call.now)
+        if one.active(call.now)
+    ]
 
 
 def audit(call: Call) -> list[Json]:
-    """Return the validator's newest 25 reports. Each is made a minute after its hour, whose number is in the path."""
+    """Return the validator's newest 25 reports.
+
+    Each is made a minute after its hour, whose number is in the path.
+    """
     newest = round(last_run(call.now - MINUTE, HOUR) / HOUR)
     return [
         {
@@ -392,7 +448,9 @@ def jobs(call: Call) -> Iterator[Json]:
 
 def release_job(call: Call) -> None:
     job_id = call.path["job_id"]
-    if job_id not in {job.job_id for job in call.world.jobs(call.now) if job.stuck and job.miner is call.signer}:
+    if job_id not in {
+        job.job_id for job in call.world.jobs(call.now) if job.stuck and job.miner is call.signer
+    }:
         raise HTTPException(404, f"{job_id=} not found or is not associated with your miner")
     call.world.released_jobs.add(job_id)
 
@@ -402,14 +460,19 @@ def thrash_cooldowns(_: Call) -> list[Json]:
 
 
 def stats(call: Call) -> Json:
-    """Return the stats of all miners or one, in total or by chute. Miners without compute units have no record."""
+    """Return the stats of all miners or one, in total or by chute.
+
+    Miners without compute units have no record.
+    """
     hotkey, per_chute = call.query.get("miner_hotkey"), call.query.get("per_chute") == "true"
     at = last_run(call.now, service.CACHE_PERIOD)
     return {
         window: {
             "instance_stats": [
                 {"miner_hotkey": miner, **({"chute_id": chute_id} if per_chute else {}), **entry}
-                for (miner, chute_id), entry in call.world.work(at, seconds, per_chute=per_chute).items()
+                for (miner, chute_id), entry in call.world.work(
+                    at, seconds, per_chute=per_chute
+                ).items()
                 if entry["compute_units"] > 0 and hotkey in (None, miner)
             ]
         }
@@ -419,7 +482,10 @@ def stats(call: Call) -> Json:
 
 def scores(call: Call) -> Json:
     names = ("total_instances", "bounty_score", "instance_seconds", "instance_compute_units")
-    shares, work = call.world.shares(call.now), call.world.work(last_run(call.now, service.CACHE_PERIOD), DAY)
+    shares, work = (
+        call.world.shares(call.now),
+        call.world.work(last_run(call.now, service.CACHE_PERIOD), DAY),
+    )
     raw = {hotkey: dict(zip(names, work[hotkey, ""].values(), strict=True)) for hotkey in shares}
     return {"raw_values": raw, "final_scores": shares}
 
@@ -435,7 +501,13 @@ def unique_chute_history(call: Call) -> list[Json]:
         hour = last_run(at, HOUR) - age * HOUR
         running = [one for one in ran if one.activated_at <= hour < one.ended_at]
         count = sum(chute.gpu_count for chute in {one.chute for one in running})
-        rows.append({"time": _iso(hour), "count": count, "total_count": sum(len(one.gpus) for one in running)})
+        rows.append(
+            {
+                "time": _iso(hour),
+                "count": count,
+                "total_count": sum(len(one.gpus) for one in running),
+            }
+        )
     return rows
 
 
@@ -448,5 +520,7 @@ def metagraph(call: Call) -> list[Json]:
             "alpha_stake": miner.stake * 0.9,
             "tao_stake": miner.stake * 0.1,
         }
-        for miner, (*_, incentive) in zip(call.world.miners, call.world.seats(call.now), strict=True)
+        for miner, (*_, incentive) in zip(
+            call.world.miners, call.world.seats(call.now), strict=True
+        )
     ]

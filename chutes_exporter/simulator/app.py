@@ -80,7 +80,8 @@ def parse_fault(text: str) -> tuple[str, Fault]:
         return name, kinds[kind](value)
     except (KeyError, ValueError):
         raise ValueError(
-            f"{text!r} is invalid: write for example scores=status:503, metrics=latency:5, chutes=cut:1000, "
+            f"{text!r} is invalid: write for example scores=status:503, metrics=latency:5, "
+            "chutes=cut:1000, "
             "chutes=records:25, metagraph=empty, stats=garbage"
         ) from None
 
@@ -95,7 +96,9 @@ class ReceivedRequest(NamedTuple):
 
 
 class Simulator(AsyncExitStack):
-    """A simulated API on a socket, by default a free port of this machine. It is an asynchronous context manager.
+    """A simulated API on a socket, by default a free port of this machine.
+
+    It is an asynchronous context manager.
 
     Attributes:
         clock: The service's clock: Unix time in seconds.
@@ -107,7 +110,11 @@ class Simulator(AsyncExitStack):
     """
 
     def __init__(
-        self, world: World | None = None, *, clock: Callable[[], float] = time.time, listen: Address | None = None
+        self,
+        world: World | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        listen: Address | None = None,
     ) -> None:
         super().__init__()
         self.world = world or World(start=clock())
@@ -122,7 +129,11 @@ class Simulator(AsyncExitStack):
         self._blocks: LRUCache[str, chain.Block] = LRUCache(16)
         self.app = Starlette(
             routes=[
-                Route(endpoint.path or "/chain", partial(self._answer, endpoint), methods=[endpoint.method])
+                Route(
+                    endpoint.path or "/chain",
+                    partial(self._answer, endpoint),
+                    methods=[endpoint.method],
+                )
                 for endpoint in (*ENDPOINTS, CHAIN)
                 # Their path is that of HELD_GPUS.
                 if endpoint not in (MINER_GPUS, PLATFORM_GPUS)
@@ -130,8 +141,11 @@ class Simulator(AsyncExitStack):
         )
 
     async def __aenter__(self) -> Self:
-        # Responses have the date of the simulated clock. The short grace period ends requests delayed by a fault.
-        await self.enter_async_context(serving(self.app, [self._socket], date_header=False, grace=1))
+        # Responses have the date of the simulated clock. The short grace period ends requests
+        # delayed by a fault.
+        await self.enter_async_context(
+            serving(self.app, [self._socket], date_header=False, grace=1)
+        )
         return self
 
     async def _answer(self, endpoint: Endpoint[Any], request: Request) -> Response:
@@ -139,7 +153,13 @@ class Simulator(AsyncExitStack):
         query, headers = request.query_params, request.headers
         if endpoint is HELD_GPUS:
             # Three endpoints have this path.
-            endpoint = MINER_GPUS if "hotkey" in query else HELD_GPUS if "detailed" in query else PLATFORM_GPUS
+            endpoint = (
+                MINER_GPUS
+                if "hotkey" in query
+                else HELD_GPUS
+                if "detailed" in query
+                else PLATFORM_GPUS
+            )
         self.in_flight[endpoint.name] += 1
         fault = self.faults.get(endpoint.name, Fault())
         if fault.once:
@@ -156,11 +176,16 @@ class Simulator(AsyncExitStack):
             self.in_flight[endpoint.name] -= 1
         asker = headers.get("x-chutes-hotkey"), "x-chutes-signature" in headers
         self.requests.append(ReceivedRequest(endpoint.name, *asker, response.status_code))
-        response.headers.update({**fault.headers, "date": email.utils.formatdate(self.clock(), usegmt=True)})
+        response.headers.update(
+            {**fault.headers, "date": email.utils.formatdate(self.clock(), usegmt=True)}
+        )
         return response if fault.cut_after is None else _CutResponse(response, fault.cut_after)
 
     async def _respond(self, request: Request, endpoint: Endpoint[Any], fault: Fault) -> Response:
-        """Return the answer of the world, or of the fault. An HTTPException is an answer with its status."""
+        """Return the answer of the world, or of the fault.
+
+        An HTTPException is an answer with its status.
+        """
         if fault.body is not None:
             return Response(fault.body, fault.status or 200)
         if fault.status is not None:
@@ -185,25 +210,35 @@ class Simulator(AsyncExitStack):
         return Response("".join(lines))
 
     def _authenticate(self, request: Request, endpoint: Endpoint[Any], now: float) -> Miner:
-        """Return the miner that signed, or raise HTTPException. The checks and their order are the service's."""
+        """Return the miner that signed, or raise HTTPException.
+
+        The checks and their order are the service's.
+        """
         names = ("hotkey", "nonce", "signature")
         hotkey, nonce, signature = (request.headers.get(f"x-chutes-{name}", "") for name in names)
         if not nonce.isdigit() or abs(now - int(nonce)) >= 10 * MINUTE:
             raise HTTPException(401, "Invalid nonce!")
         if not verify_headers(hotkey, nonce, signature, endpoint.purpose):
             message = f"{hotkey}:{nonce}:{endpoint.purpose}"
-            raise HTTPException(401, f"Invalid request signature for hotkey {hotkey}. Message: {message}")
+            raise HTTPException(
+                401, f"Invalid request signature for hotkey {hotkey}. Message: {message}"
+            )
         if hotkey not in self.world.by_hotkey:
             raise HTTPException(401, "Hotkey is not registered on netuid 64")
         return self.world.by_hotkey[hotkey]
 
 
 class _CutResponse(Response):
-    """Sends the start of a body. Its last part never follows, so the server closes the connection."""
+    """Sends the start of a body.
+
+    Its last part never follows, so the server closes the connection.
+    """
 
     def __init__(self, whole: Response, size: int) -> None:
         super().__init__(whole.body[:size], whole.status_code, whole.headers)
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send(
+            {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        )
         await send({"type": "http.response.body", "body": self.body, "more_body": True})

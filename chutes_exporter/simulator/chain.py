@@ -1,4 +1,6 @@
-"""The chain of a simulated world: a node that answers about finalized blocks, and registrations by the chain's rule."""
+"""The chain of a simulated world: a node that answers about finalized blocks, and registrations by
+the chain's rule.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -
         case "state_getRuntimeVersion", [at] if at in blocks:
             result = {"specName": "node-subtensor", "specVersion": 475}
         case "state_queryStorageAt", [keys, at] if at in blocks:
-            result = [{"block": at, "changes": [[key, blocks[at].storage.get(key)] for key in keys]}]
+            result = [
+                {"block": at, "changes": [[key, blocks[at].storage.get(key)] for key in keys]}
+            ]
         case "state_call", ["SwapRuntimeApi_current_alpha_price", "0x4000", at] if at in blocks:
             result = blocks[at].price
         case _:
@@ -53,17 +57,27 @@ def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -
 
 
 def make_block(start: float, seats: Seats, now: float) -> Block:
-    """Return the newest block of a world that started at a time. A value that is the default is null."""
+    """Return the newest block of a world that started at a time.
+
+    A value that is the default is null.
+    """
     subnet = _subnet(start, seats, now)
     values = {item: getattr(subnet.state, name) for name, item in s.ITEMS.items()}
     for uid, (hotkey, registered) in enumerate(zip(subnet.hotkeys, subnet.registered, strict=True)):
         values |= {s.HOTKEY.of_uid(uid): hotkey, s.REGISTERED.of_uid(uid): registered}
-    storage = {item.key: _text(item, value) for item, value in values.items() if value != item.default}
-    return Block("0x" + hashlib.sha256(f"{start}/{subnet.state.block}".encode()).hexdigest(), storage)
+    storage = {
+        item.key: _text(item, value) for item, value in values.items() if value != item.default
+    }
+    return Block(
+        "0x" + hashlib.sha256(f"{start}/{subnet.state.block}".encode()).hexdigest(), storage
+    )
 
 
 def next_seat(start: float, seats: Seats, now: float) -> int:
-    """Return the UID of the seat that a registration takes. In a simulated world, none is refused."""
+    """Return the UID of the seat that a registration takes.
+
+    In a simulated world, none is refused.
+    """
     subnet = _subnet(start, seats, now)
     return next(uid for uid, seat in enumerate(subnet.seats) if seat.registrations_before_loss == 0)
 
@@ -73,7 +87,8 @@ def _subnet(start: float, seats: Seats, now: float) -> s.Subnet:
     genesis = start - _BLOCK_SECONDS * _START_BLOCK
     hotkeys, registered_at, incentive = zip(*seats, strict=True)
     block, *registered = (int((time - genesis) // _BLOCK_SECONDS) for time in (now, *registered_at))
-    # A block begins with the state after the one before it: in block 360, epoch 360 has not been paid yet.
+    # A block begins with the state after the one before it: in block 360, epoch 360 has not been
+    # paid yet.
     last_epoch = (block - 1) // _TEMPO * _TEMPO
     values = {name: item.default for name, item in s.ITEMS.items()} | {
         "block": block,
@@ -83,7 +98,9 @@ def _subnet(start: float, seats: Seats, now: float) -> s.Subnet:
         "immunity_period": 7200,
         "min_not_immune": min(10, len(seats) // 8),
         "owner": _OWNER,
-        "emission": tuple(_TEMPO * _ALPHA_PER_BLOCK * part // (sum(incentive) or 1) for part in incentive),
+        "emission": tuple(
+            _TEMPO * _ALPHA_PER_BLOCK * part // (sum(incentive) or 1) for part in incentive
+        ),
         "incentive": incentive,
         "dividends": (0,) * len(seats),
         "tempo": _TEMPO,
@@ -92,12 +109,17 @@ def _subnet(start: float, seats: Seats, now: float) -> s.Subnet:
         "pending_miners": _ALPHA_PER_BLOCK * (block - last_epoch),
         "registration_cost": 412_907_331,
     }
-    return s.Subnet(s.State(**values), list(hotkeys), registered, owned=[], spec_version=475, price=None)
+    return s.Subnet(
+        s.State(**values), list(hotkeys), registered, owned=[], spec_version=475, price=None
+    )
 
 
 def _text(item: s.Item, value: Any) -> str:
     """Return a value as a node sends it."""
     parts = value if item.is_list else [value]
     length = (len(parts) << 2 | 1).to_bytes(2, "little").hex() if item.is_list else ""
-    numbers = (decode_ss58(part) if isinstance(part, str) else part.to_bytes(item.size, "little") for part in parts)
+    numbers = (
+        decode_ss58(part) if isinstance(part, str) else part.to_bytes(item.size, "little")
+        for part in parts
+    )
     return "0x" + length + "".join(number.hex() for number in numbers)

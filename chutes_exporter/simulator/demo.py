@@ -19,7 +19,9 @@ TROUBLES: Final = {
     "crash-loop": "instances on a new server fail again and again, and one is never verified",
     "dead-server": "a server has just lost all its instances, and gets no new ones",
     "blacklisted": "the miner is blacklisted",
-    "upgrade": "a maintenance window ends soon, one server has an old version, and one has not come back",
+    "upgrade": (
+        "a maintenance window ends soon, one server has an old version, and one has not come back"
+    ),
     "idle": "a new server has no instances, and an old one without TEE has unverified GPUs",
 }
 """The troubles of the first miner, with what happens."""
@@ -34,19 +36,33 @@ _FLEET: Final = (
     ("pro_6000", 4, "idle"),
     ("4090", 2, "idle"),
 )
-"""Model and number of GPUs of each server of the first miner, and its trouble. The last exists only if it is idle."""
+"""Model and number of GPUs of each server of the first miner, and its trouble.
+
+The last exists only if it is idle.
+"""
 
 
 class DemoWorld(World):
-    """A world whose first miner is in the middle of the ranking. All its GPUs earn, except for its troubles."""
+    """A world whose first miner is in the middle of the ranking.
+
+    All its GPUs earn, except for its troubles.
+    """
 
     window_age = 4 * DAY - 6 * HOUR  # so that it ends 6 hours after the start
     first_job_miner = 1
 
     def __init__(
-        self, *, seed: int = 75, start: float, troubles: Sequence[str] = DEFAULT_TROUBLES, size: Size | None = None
+        self,
+        *,
+        seed: int = 75,
+        start: float,
+        troubles: Sequence[str] = DEFAULT_TROUBLES,
+        size: Size | None = None,
     ) -> None:
-        self._fleet = [(model, count, trouble if trouble in troubles else "") for model, count, trouble in _FLEET]
+        self._fleet = [
+            (model, count, trouble if trouble in troubles else "")
+            for model, count, trouble in _FLEET
+        ]
         servers = len(_FLEET) - ("idle" not in troubles)
         super().__init__(seed=seed, start=start, size=replace(size or Size(), servers=servers))
         # Without a score, it would lose its seat within three days.
@@ -59,17 +75,26 @@ class DemoWorld(World):
             return super().make_server(uid, index)
         model, count, trouble = self._fleet[index]
         is_tee = model != "4090"
-        created = self.start - (3 * HOUR if is_tee and trouble in ("crash-loop", "idle") else (30 - index) * DAY)
+        created = self.start - (
+            3 * HOUR if is_tee and trouble in ("crash-loop", "idle") else (30 - index) * DAY
+        )
         errors = [None if is_tee else self.gpu_errors[0]] * count
         version = self.target_version if is_tee else None
         if trouble == "upgrade":
             # The second has not come back.
             version = "1.3.1" if index == 3 else "1.3.0"
         server = self.build_server(uid, index, model, errors, created, version)
-        return replace(server, upgrade=(self.start - 4 * HOUR, math.inf)) if version == "1.3.1" else server
+        return (
+            replace(server, upgrade=(self.start - 4 * HOUR, math.inf))
+            if version == "1.3.1"
+            else server
+        )
 
     def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
-        """Yield lives like World. On the first miner's servers, they are steady or follow the server's trouble."""
+        """Yield lives like World.
+
+        On the first miner's servers, they are steady or follow the server's trouble.
+        """
         if miner.uid:
             yield from super()._lives(miner, server)
             return
@@ -82,9 +107,12 @@ class DemoWorld(World):
             if trouble == "crash-loop" and not number:
                 # It is never verified, and purged after the start.
                 purged = now + 40 * MINUTE
-                yield self._steady(slot, purged - 3.5 * HOUR, math.inf, math.inf, purged, End.PURGED)
+                yield self._steady(
+                    slot, purged - 3.5 * HOUR, math.inf, math.inf, purged, End.PURGED
+                )
             elif trouble == "crash-loop":
-                # For three days, one fails 20 minutes after its creation, and the next comes 5 minutes later.
+                # For three days, one fails 20 minutes after its creation, and the next comes 5
+                # minutes later.
                 for minute in range(5, 3 * 24 * 60, 25):
                     made = server.created_at + minute * MINUTE
                     times = (made, made + 3 * MINUTE, made + 7 * MINUTE, made + 20 * MINUTE)
@@ -95,7 +123,9 @@ class DemoWorld(World):
                 is_dead = trouble == "dead-server"
                 outage = made, (math.inf if is_dead else stays), End.SCALED_DOWN
                 yield self._life(slot._replace(outages=(*slot.outages, outage)))
-                ended, end = (now - 40 * MINUTE, End.FAILURES) if is_dead else (stays, End.SCALED_DOWN)
+                ended, end = (
+                    (now - 40 * MINUTE, End.FAILURES) if is_dead else (stays, End.SCALED_DOWN)
+                )
                 yield self._steady(slot, made, made + 2 * MINUTE, made + 9 * MINUTE, ended, end)
 
     def _steady(self, slot: Slot, created: float, *times: Any) -> Iterator[float]:

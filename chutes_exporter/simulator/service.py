@@ -1,4 +1,6 @@
-"""The service's rules for chutes and instances: demand, targets, multipliers, ends, and the periods of its programs."""
+"""The service's rules for chutes and instances: demand, targets, multipliers, ends, and the periods
+of its programs.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,15 @@ CACHE_PERIOD: Final = 10 * MINUTE
 SOFT_PERIOD: Final = 2 * MINUTE
 """Period of the autoscaler's soft runs, which set targets and boosts, and purge instances."""
 SCALING_THRESHOLD: Final = 0.75
-"""The utilization above which the autoscaler wants more instances. Of a private chute, this one suffices."""
+"""The utilization above which the autoscaler wants more instances.
+
+Of a private chute, this one suffices.
+"""
 DEAREST_RATE: Final = 4.5
-"""Hourly rate of the most expensive model in USD. The multiplier of a GPU is its rate divided by this."""
+"""Hourly rate of the most expensive model in USD.
+
+The multiplier of a GPU is its rate divided by this.
+"""
 SECURED_AFTER: Final = HOUR
 """A public instance that is deleted sooner after its activation loses its score."""
 
@@ -39,7 +47,9 @@ def make_random(*parts: object) -> random.Random:
 
 
 class Model(NamedTuple):
-    """A GPU model: the driver's name, memory in bytes, hourly rate in USD, multiprocessors and clock rate in kHz."""
+    """A GPU model: the driver's name, memory in bytes, hourly rate in USD, multiprocessors and
+    clock rate in kHz.
+    """
 
     name: str
     memory: int
@@ -61,7 +71,9 @@ MODELS: Final = {
 
 @dataclass(frozen=True, eq=False)
 class Chute:
-    """A workload. It has a new version and a bounty once in a period. The phase, 0 to 1, shifts its schedules.
+    """A workload.
+
+    It has a new version and a bounty once in a period. The phase, 0 to 1, shifts its schedules.
 
     The popularity scales its demand. The autoscaler has looked at it once if it is ``scaled``.
     """
@@ -92,13 +104,16 @@ class Chute:
     @cached_property
     def base_multiplier(self) -> float:
         """The base multiplier on the cheapest GPUs that it may run on."""
-        return self.gpu_count * min(MODELS[model].hourly_rate for model in self.models) / DEAREST_RATE
+        return (
+            self.gpu_count * min(MODELS[model].hourly_rate for model in self.models) / DEAREST_RATE
+        )
 
     def factors(self, now: float, bounty_age: float | None = None) -> dict[str, float]:
-        """Return the factors, by name, whose product is the multiplier of an instance that starts now.
+        """Return the factors, by name, whose product is the multiplier of an instance that starts
+        now.
 
-        Urgency follows the load at the autoscaler's last soft run, of public chutes that it has looked at. The age of
-        the bounty is in seconds.
+        Urgency follows the load at the autoscaler's last soft run, of public chutes that it has
+        looked at. The age of the bounty is in seconds.
         """
         factors = {"base": self.base_multiplier}
         if not self.public:
@@ -139,7 +154,10 @@ VALID_ENDS: Final = frozenset({End.SCALED_DOWN, End.UPDATED, End.IDLE, End.MAINT
 
 @dataclass(eq=False)
 class Gpu:
-    """A GPU of a server. It can be used if it passed the verification, even if a later one failed with an error."""
+    """A GPU of a server.
+
+    It can be used if it passed the verification, even if a later one failed with an error.
+    """
 
     uuid: str
     gpu_identifier: str
@@ -196,7 +214,10 @@ class Instance:
 
     @cached_property
     def _warmup_multiplier(self) -> float:
-        """Multiplier of its start-up, without urgency and bounty. Its own GPUs replace the factor of the cheapest."""
+        """Multiplier of its start-up, without urgency and bounty.
+
+        Its own GPUs replace the factor of the cheapest.
+        """
         factors = self.chute.factors(self.created_at).items()
         lasting = [factor for name, factor in factors if name not in ("base", "urgency_boost")]
         return self.hourly_rate / DEAREST_RATE * math.prod(lasting)
@@ -204,10 +225,15 @@ class Instance:
     @cached_property
     def _launch_multiplier(self) -> float:
         """Multiplier that the API shows before its activation."""
-        return self._warmup_multiplier * self.chute.factors(self.created_at).get("urgency_boost", 1.0)
+        return self._warmup_multiplier * self.chute.factors(self.created_at).get(
+            "urgency_boost", 1.0
+        )
 
     def history(self, now: float) -> list[tuple[float, float, float]]:
-        """Return start, end (maybe later) and multiplier of all records so far. There are none until its activation."""
+        """Return start, end (maybe later) and multiplier of all records so far.
+
+        There are none until its activation.
+        """
         if self.activated_at > now:
             return []
         # Then it loses the factors of urgency and bounty.
@@ -218,7 +244,11 @@ class Instance:
             (settled_at, math.inf, self._warmup_multiplier),
         )
         until = min(now, self.ended_at)
-        return [(start, min(end, self.ended_at), multiplier) for start, end, multiplier in records if start <= until]
+        return [
+            (start, min(end, self.ended_at), multiplier)
+            for start, end, multiplier in records
+            if start <= until
+        ]
 
     def multiplier(self, now: float) -> float:
         """Return the multiplier that the API shows."""
@@ -226,16 +256,23 @@ class Instance:
         return history[-1][2] if history else self._launch_multiplier
 
     def counts(self, now: float) -> bool:
-        """Return whether it counts for the score: it was activated, and did not lose its score by its end."""
+        """Return whether it counts for the score: it was activated, and did not lose its score by
+        its end.
+        """
         is_secured = self.chute.public and self.ended_at - self.activated_at >= SECURED_AFTER
-        return self.activated_at <= now and (now < self.ended_at or self.end in VALID_ENDS or is_secured)
+        return self.activated_at <= now and (
+            now < self.ended_at or self.end in VALID_ENDS or is_secured
+        )
 
     def seconds_within(self, start: float, now: float) -> float:
         """Return its billed seconds between a time and now, including its start-up."""
         return max(0.0, min(now, self.ended_at) - max(start, self.created_at))
 
     def units_within(self, start: float, now: float) -> float:
-        """Return its compute units between a time and now: seconds times the multiplier of that time."""
+        """Return its compute units between a time and now: seconds times the multiplier of that
+        time.
+        """
         return math.fsum(
-            multiplier * max(0.0, min(now, end) - max(start, begin)) for begin, end, multiplier in self.history(now)
+            multiplier * max(0.0, min(now, end) - max(start, begin))
+            for begin, end, multiplier in self.history(now)
         )

@@ -1,7 +1,8 @@
-"""The world behind the simulated API: miners, servers, GPUs, chutes, instances and jobs that change over time.
+"""The world behind the simulated API: miners, servers, GPUs, chutes, instances and jobs that change
+over time.
 
-Everything is a function of the seed and the time. Scores, stats, histories and incentives are computed from the
-instances by the service's rules. So all endpoints agree with each other.
+Everything is a function of the seed and the time. Scores, stats, histories and incentives are
+computed from the instances by the service's rules. So all endpoints agree with each other.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator import service
 from chutes_exporter.simulator.chain import next_seat
-from chutes_exporter.simulator.service import Chute, End, Gpu, Instance, last_run, make_random, make_uuid
+from chutes_exporter.simulator.service import (
+    Chute,
+    End,
+    Gpu,
+    Instance,
+    last_run,
+    make_random,
+    make_uuid,
+)
 
 if TYPE_CHECKING:
     import random
@@ -37,7 +46,10 @@ Work = dict[tuple[str, str], dict[str, float]]
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a world. ``servers`` are those of the first miner. The others have at most ``other_servers``."""
+    """The size of a world.
+
+    ``servers`` are those of the first miner. The others have at most ``other_servers``.
+    """
 
     miners: int = 256
     active_miners: int = 32
@@ -50,7 +62,10 @@ class Size:
 
 @dataclass(frozen=True)
 class Server:
-    """A machine of a miner. During its upgrade, maintenance is pending at first. Then it has the new version."""
+    """A machine of a miner.
+
+    During its upgrade, maintenance is pending at first. Then it has the new version.
+    """
 
     server_id: str
     name: str
@@ -97,7 +112,10 @@ class Miner:
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the API lists it at a time. ``tried_by`` are the hotkeys that requested its launch token."""
+    """A job as the API lists it at a time.
+
+    ``tried_by`` are the hotkeys that requested its launch token.
+    """
 
     job_id: str
     chute: Chute
@@ -113,7 +131,10 @@ class Job:
 
 
 class Slot(NamedTuple):
-    """A group of GPUs that runs one instance after another. None runs in its outages, which end it for a reason."""
+    """A group of GPUs that runs one instance after another.
+
+    None runs in its outages, which end it for a reason.
+    """
 
     seed: str
     hotkey: str
@@ -132,19 +153,33 @@ class Slot(NamedTuple):
 
 
 class World:
-    """A simulated subnet. Miners launch instances in the order of time, where the service wants them.
+    """A simulated subnet.
 
-    Somebody looks at it from the start on, which is a Unix time. Its instances begin 8 days earlier.
+    Miners launch instances in the order of time, where the service wants them.
+
+    Somebody looks at it from the start on, which is a Unix time. Its instances begin 8 days
+    earlier.
     """
 
     chute_names: ClassVar[tuple[str, ...]] = (
-        *("affine/Affine-5DfhG", "affine/Affine-5FQXk", "deepseek-ai/DeepSeek-V3.2-TEE", "affine/Affine-5HmP2"),
+        *(
+            "affine/Affine-5DfhG",
+            "affine/Affine-5FQXk",
+            "deepseek-ai/DeepSeek-V3.2-TEE",
+            "affine/Affine-5HmP2",
+        ),
         *("acme/support-bot", "affine/Affine-5GcVw", "whisper-large-v3", "affine/Affine-5EtRb"),
         *("mistralai/Mistral-Small-3.2", "affine/Affine-5CyNs"),
     )
-    gpu_errors: ClassVar[Sequence[str]] = ("GraVal challenge timed out", "Device memory is 23.6 GiB, expected 24.0 GiB")
+    gpu_errors: ClassVar[Sequence[str]] = (
+        "GraVal challenge timed out",
+        "Device memory is 23.6 GiB, expected 24.0 GiB",
+    )
     accepted_versions: ClassVar[tuple[str, ...]] = ("1.3.1", "1.4.0")
-    """The versions that TEE servers can boot with. In the maintenance window, they are upgraded to the last."""
+    """The versions that TEE servers can boot with.
+
+    In the maintenance window, they are upgraded to the last.
+    """
     target_version: ClassVar[str] = accepted_versions[-1]
     first_job_miner: ClassVar[int] = 0
     """The first miner that tries jobs."""
@@ -173,7 +208,10 @@ class World:
         self._continue(self._registrations())
 
     def make_chute(self, index: int) -> Chute:
-        """Make a chute. Of 40, 35 are private and one has no TEE. A few need dear GPUs, or more than one."""
+        """Make a chute.
+
+        Of 40, 35 are private and one has no TEE. A few need dear GPUs, or more than one.
+        """
         draw = make_random(self._seed, "chute", index)
         repeat, name = divmod(index, len(self.chute_names))
         has_tee = index % 40 != 5
@@ -211,23 +249,35 @@ class World:
         return "Spoofed GPUs" if 0 < uid == self.size.miners - 1 else None
 
     def _miner(self, uid: int) -> Miner:
-        """Make the miner of a seat at the start. Three miners share a coldkey. Only active ones have servers."""
+        """Make the miner of a seat at the start.
+
+        Three miners share a coldkey. Only active ones have servers.
+        """
         draw = make_random(self._seed, "miner", uid)
-        seed = hashlib.sha256(f"{self._seed}/hotkey/{uid}".encode()).hexdigest() if uid else TEST_SEED
+        seed = (
+            hashlib.sha256(f"{self._seed}/hotkey/{uid}".encode()).hexdigest() if uid else TEST_SEED
+        )
         active = uid < self.size.active_miners
         count = self.size.servers if uid == 0 else draw.randint(1, max(1, self.size.other_servers))
         return Miner(
             uid=uid,
             key=Hotkey.from_seed(seed, source="simulator"),
-            coldkey=encode_ss58(hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest()),
+            coldkey=encode_ss58(
+                hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest()
+            ),
             blacklist_reason=self.blacklist_reason(uid),
-            registered_at=round(self.start - (draw.uniform(61, 300) if active else draw.uniform(0.1, 19)) * DAY, 6),
+            registered_at=round(
+                self.start - (draw.uniform(61, 300) if active else draw.uniform(0.1, 19)) * DAY, 6
+            ),
             stake=draw.uniform(1, 500) * active,
             servers=self._servers(uid, count) if active else (),
         )
 
     def _registrations(self) -> Iterator[float]:
-        """Yield the times at which a newcomer takes the seat that the chain chooses. In 512 hours, that is each one."""
+        """Yield the times at which a newcomer takes the seat that the chain chooses.
+
+        In 512 hours, that is each one.
+        """
         numbers = itertools.count()
         while True:
             number = next(numbers)
@@ -244,10 +294,17 @@ class World:
         return tuple(sorted(servers, key=lambda server: -server.created_at))
 
     def make_server(self, uid: int, index: int) -> Server:
-        """Make a server. One in seven is old and has no TEE, and some GPUs of these are unverified."""
+        """Make a server.
+
+        One in seven is old and has no TEE, and some GPUs of these are unverified.
+        """
         draw = make_random(self._seed, "server", uid, index)
         is_tee = index % 7 != 4
-        model = draw.choice(("pro_6000",) * 18 + ("h200", "b200")) if is_tee else draw.choice(_OLD_MODELS)
+        model = (
+            draw.choice(("pro_6000",) * 18 + ("h200", "b200"))
+            if is_tee
+            else draw.choice(_OLD_MODELS)
+        )
         created = self.start - draw.uniform(9, 60) * DAY
         error = draw.choice(self.gpu_errors)
         # The servers of a miner are upgraded one after another. Some miss the window.
@@ -257,14 +314,27 @@ class World:
         version = draw.choice(("1.3.1",) * 5 + ("1.3.0",)) if is_tee else None
         gpus = range(draw.choice((4, 8, 8)) if is_tee else 2)
         errors = [error if not is_tee and draw.random() < 0.4 else None for _ in gpus]
-        upgrade = (upgraded, upgraded + draw.uniform(0.05, 0.2) * turn) if is_upgraded else (math.inf, math.inf)
+        upgrade = (
+            (upgraded, upgraded + draw.uniform(0.05, 0.2) * turn)
+            if is_upgraded
+            else (math.inf, math.inf)
+        )
         server = self.build_server(uid, index, model, errors, created, version)
         return replace(server, updated_at=created + DAY if is_tee else None, upgrade=upgrade)
 
     def build_server(
-        self, uid: int, index: int, model: str, errors: Sequence[str | None], created: float, version: str | None
+        self,
+        uid: int,
+        index: int,
+        model: str,
+        errors: Sequence[str | None],
+        created: float,
+        version: str | None,
     ) -> Server:
-        """Build a server with one GPU for each error, or for None. Without a version, it has no TEE."""
+        """Build a server with one GPU for each error, or for None.
+
+        Without a version, it has no TEE.
+        """
         server_id = make_uuid(self._seed, "server", uid, index)
         gpus = tuple(
             Gpu(
@@ -285,14 +355,18 @@ class World:
         return map(self._life, self._slots(miner, server))
 
     def _slots(self, miner: Miner, server: Server) -> Iterator[Slot]:
-        """Divide the verified GPUs of a server into groups, until no chute of the server fits the rest."""
+        """Divide the verified GPUs of a server into groups, until no chute of the server fits the
+        rest.
+        """
         draw = make_random(self._seed, "slots", server.server_id)
         gpus = [gpu for gpu in server.gpus if gpu.verified_at is not None]
         models = {gpu.gpu_identifier for gpu in gpus}
         chutes = [
             chute
             for chute in self.chutes
-            if bool(chute.tee) == server.is_tee and not chute.disabled and models.intersection(chute.models)
+            if bool(chute.tee) == server.is_tee
+            and not chute.disabled
+            and models.intersection(chute.models)
         ]
         while fitting := [chute for chute in chutes if chute.gpu_count <= len(gpus)]:
             width = draw.choice(fitting).gpu_count
@@ -310,10 +384,16 @@ class World:
         self._instances[instance.hotkey].append(instance)
         # The service decides by the instances since the oldest bounty, which is 12 hours old.
         recent = self._recent[instance.chute]
-        recent[:] = [*(one for one in recent if one.ended_at > instance.created_at - 12 * HOUR), instance]
+        recent[:] = [
+            *(one for one in recent if one.ended_at > instance.created_at - 12 * HOUR),
+            instance,
+        ]
 
     def grow(self, until: float) -> None:
-        """Make everything that happens up to a time. The first time, it takes seconds in a large world."""
+        """Make everything that happens up to a time.
+
+        The first time, it takes seconds in a large world.
+        """
         while self._events and self._events[0][0] <= until:
             self._continue(heapq.heappop(self._events)[2])
 
@@ -329,11 +409,18 @@ class World:
     def counts(self, now: float) -> tuple[Counter[Chute], Counter[Chute]]:
         """Return how many instances of each chute exist, and how many are active."""
         found = self.instances(now)
-        return Counter(one.chute for one in found), Counter(one.chute for one in found if one.active(now))
+        return Counter(one.chute for one in found), Counter(
+            one.chute for one in found if one.active(now)
+        )
 
     def bounty_age(self, chute: Chute, now: float) -> float | None:
-        """Return the age in seconds of the bounty on offer for a chute, or None. An active instance ends a bounty."""
-        made = (math.floor(now / chute.bounty_period - chute.phase) + chute.phase) * chute.bounty_period
+        """Return the age in seconds of the bounty on offer for a chute, or None.
+
+        An active instance ends a bounty.
+        """
+        made = (
+            math.floor(now / chute.bounty_period - chute.phase) + chute.phase
+        ) * chute.bounty_period
         if chute.disabled or now >= made + chute.bounty_lifetime:
             return None
         served = any(one.activated_at <= now and made < one.ended_at for one in self._recent[chute])
@@ -342,15 +429,19 @@ class World:
     def target(self, chute: Chute, now: float) -> int:
         """Return how many active instances the autoscaler has last wanted of a chute.
 
-        A private chute gets its first instance for a bounty, and then one more at a time. A public one gets at least
-        two, and at most five more at a time.
+        A private chute gets its first instance for a bounty, and then one more at a time. A public
+        one gets at least two, and at most five more at a time.
         """
         run = last_run(now, service.SOFT_PERIOD)
         active, load = sum(one.active(run) for one in self._recent[chute]), chute.utilization(run)
         if chute.disabled:
             return 0
         if not chute.public:
-            wants_more = load >= service.SCALING_THRESHOLD if active else self.bounty_age(chute, run) is not None
+            wants_more = (
+                load >= service.SCALING_THRESHOLD
+                if active
+                else self.bounty_age(chute, run) is not None
+            )
             return min(chute.max_instances, active + 1 if wants_more else active)
         step = -1 if load < 0.3 else 0
         if active and load > service.SCALING_THRESHOLD:
@@ -359,7 +450,9 @@ class World:
         return min(chute.max_instances, max(2, active + step))
 
     def _wants(self, chute: Chute, now: float) -> bool:
-        """Return whether fewer instances are active or starting than the autoscaler has last wanted."""
+        """Return whether fewer instances are active or starting than the autoscaler has last
+        wanted.
+        """
         existing = sum(now < one.ended_at for one in self._recent[chute])
         # The target, which takes long to find, is at most this number.
         return existing < chute.max_instances and existing < self.target(chute, now)
@@ -370,16 +463,24 @@ class World:
             heapq.heappush(self._events, (time, next(self._order), life))
 
     def _staged(self, instance: Instance) -> Iterator[float]:
-        """Run one instance whose times are known. It is a life: it yields the time at which it continues."""
+        """Run one instance whose times are known.
+
+        It is a life: it yields the time at which it continues.
+        """
         yield instance.created_at
         self.add(instance)
 
     def _life(self, slot: Slot) -> Iterator[float]:
-        """Run one instance after another, each of a chute that wants more. Yield the times at which it continues."""
+        """Run one instance after another, each of a chute that wants more.
+
+        Yield the times at which it continues.
+        """
         now, draw, ids = slot.begins_at, make_random(slot.seed), itertools.count(1)
         while True:
             yield now
-            outage_end = next((ends for begins, ends, _ in slot.outages if begins <= now < ends), None)
+            outage_end = next(
+                (ends for begins, ends, _ in slot.outages if begins <= now < ends), None
+            )
             if outage_end is not None:
                 now = outage_end + MINUTE
                 continue
@@ -398,7 +499,9 @@ class World:
                 instance.activated_at = activation
             pause = draw.uniform(1, 10) * MINUTE
             # One pause in five takes hours.
-            now = instance.ended_at + (draw.expovariate(1 / (5 * HOUR)) if draw.random() < 0.2 else pause)
+            now = instance.ended_at + (
+                draw.expovariate(1 / (5 * HOUR)) if draw.random() < 0.2 else pause
+            )
 
     def _work(self, until: float, seconds: float, *, per_chute: bool = False) -> Work:
         """Return what the instances that count at the end of a window did in it."""
@@ -418,7 +521,9 @@ class World:
         }
 
     def shares(self, now: float) -> dict[str, float]:
-        """Return the share of the past day's compute of each miner that has a seat and is not blacklisted."""
+        """Return the share of the past day's compute of each miner that has a seat and is not
+        blacklisted.
+        """
         seats = {miner.hotkey for miner in self.miners if not miner.blacklist_reason}
         work = self.work(last_run(now, service.CACHE_PERIOD), DAY).items()
         units = {hotkey: entry["compute_units"] for (hotkey, _), entry in work if hotkey in seats}
@@ -426,16 +531,28 @@ class World:
         return {hotkey: share / total for hotkey, share in units.items()}
 
     def seats(self, now: float) -> list[tuple[str, float, int]]:
-        """Return each seat's hotkey, time of registration, and incentive up to 65535, set at the last full hour."""
+        """Return each seat's hotkey, time of registration, and incentive up to 65535, set at the
+        last full hour.
+        """
         shares = self.shares(last_run(now, HOUR))
-        return [(one.hotkey, one.registered_at, int(65535 * shares.get(one.hotkey, 0.0))) for one in self.miners]
+        return [
+            (one.hotkey, one.registered_at, int(65535 * shares.get(one.hotkey, 0.0)))
+            for one in self.miners
+        ]
 
     def jobs(self, now: float) -> list[Job]:
-        """Return the jobs that the API lists: waiting, stuck and finished ones, but not running ones."""
-        miners = [miner for miner in self.miners if miner.servers][self.first_job_miner :] or self.miners
+        """Return the jobs that the API lists: waiting, stuck and finished ones, but not running
+        ones.
+        """
+        miners = [miner for miner in self.miners if miner.servers][
+            self.first_job_miner :
+        ] or self.miners
         jobs, period = [], 20 * MINUTE
         for number in range(math.ceil((self.start - 3 * DAY) / period), int(now // period) + 1):
-            draw, job_id = make_random(self._seed, "job", number), make_uuid(self._seed, "job", number)
+            draw, job_id = (
+                make_random(self._seed, "job", number),
+                make_uuid(self._seed, "job", number),
+            )
             created = number * period
             claimed = created + draw.uniform(2 * MINUTE, 3 * HOUR)
             over = claimed + draw.uniform(5 * MINUTE, 6 * HOUR)
@@ -443,7 +560,9 @@ class World:
             hotkeys = [miner.hotkey for miner in tried]
             job = Job(job_id, draw.choice(self.chutes), created, hotkeys)
             is_stuck = draw.random() < 0.06
-            (status,) = draw.choices(("complete", "partial_failure", "error", "billing_termination"), (75, 8, 14, 3))
+            (status,) = draw.choices(
+                ("complete", "partial_failure", "error", "billing_termination"), (75, 8, 14, 3)
+            )
             if now < claimed:
                 jobs.append(replace(job, tried_by=hotkeys[1:]))
             elif now >= over and is_stuck:
@@ -455,7 +574,10 @@ class World:
 
 
 def _choose_times(instance: Instance, draw: random.Random) -> float:
-    """Choose when an instance is verified, and its end, the earliest cut. Return its activation, or infinity."""
+    """Choose when an instance is verified, and its end, the earliest cut.
+
+    Return its activation, or infinity.
+    """
     created, chute = instance.created_at, instance.chute
     verified = created + draw.uniform(1, 5) * MINUTE
     fate = draw.random()
@@ -472,7 +594,8 @@ def _choose_times(instance: Instance, draw: random.Random) -> float:
     if draw.random() < 0.05:
         # It is deleted before its score is secured.
         instance.cut(
-            activated + draw.uniform(MINUTE, service.SECURED_AFTER - MINUTE), draw.choice((End.MINER, End.FAILURES))
+            activated + draw.uniform(MINUTE, service.SECURED_AFTER - MINUTE),
+            draw.choice((End.MINER, End.FAILURES)),
         )
     else:
         unused = End.SCALED_DOWN if chute.public else End.IDLE

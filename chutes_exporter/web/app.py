@@ -31,9 +31,12 @@ _LANDING_SECONDS = 1.0
 
 
 def scrape_timeout(header: str | None, offset: float) -> float:
-    """Return the seconds that a scrape may wait for the API. The offset is left for sending the answer.
+    """Return the seconds that a scrape may wait for the API.
 
-    The header is ``X-Prometheus-Scrape-Timeout-Seconds``. Without a positive number, Prometheus' default counts.
+    The offset is left for sending the answer.
+
+    The header is ``X-Prometheus-Scrape-Timeout-Seconds``. Without a positive number, Prometheus'
+    default counts.
     """
     try:
         seconds = float(header or "")
@@ -54,10 +57,13 @@ def make_app(exporter: Exporter) -> Starlette:
         wait = scrape_timeout(header, exporter.settings.timeout_offset)
         form = negotiate(request.headers.get("accept", ""))
         gzipped = quality(request.headers.get("accept-encoding", ""), "gzip") > 0
-        return _PageResponse(await exporter.metrics(form, timeout=wait, gzipped=gzipped), form.value, gzipped=gzipped)
+        return _PageResponse(
+            await exporter.metrics(form, timeout=wait, gzipped=gzipped), form.value, gzipped=gzipped
+        )
 
     async def landing(_request: Request) -> Response:
-        # The verdict on the page runs collectors, so all readers of a second share one page, under the only key.
+        # The verdict on the page runs collectors, so all readers of a second share one page, under
+        # the only key.
         async with landing_lock:
             page = pages.get("")
             if page is None:
@@ -85,18 +91,28 @@ def make_app(exporter: Exporter) -> Starlette:
 
 
 class _PageResponse(Response):
-    """Sends a page in portions, so that a slow reader holds only a portion in memory, and shares the rest."""
+    """Sends a page in portions, so that a slow reader holds only a portion in memory, and shares
+    the rest.
+    """
 
     def __init__(self, page: bytes, media_type: str, *, gzipped: bool) -> None:
-        headers = {"Vary": "Accept, Accept-Encoding"} | ({"Content-Encoding": "gzip"} if gzipped else {})
+        headers = {"Vary": "Accept, Accept-Encoding"} | (
+            {"Content-Encoding": "gzip"} if gzipped else {}
+        )
         super().__init__(page, headers=headers, media_type=media_type)
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        # After this time, the answer stays incomplete, so uvicorn closes the connection. Otherwise, slow readers would
-        # keep old pages in memory.
+        # After this time, the answer stays incomplete, so uvicorn closes the connection. Otherwise,
+        # slow readers would keep old pages in memory.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SEND_SECONDS):
-                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                await send(
+                    {
+                        "type": "http.response.start",
+                        "status": self.status_code,
+                        "headers": self.raw_headers,
+                    }
+                )
                 for start in range(0, len(self.body), _PORTION_BYTES):
                     portion = self.body[start : start + _PORTION_BYTES]
                     await send({"type": "http.response.body", "body": portion, "more_body": True})

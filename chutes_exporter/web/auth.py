@@ -1,4 +1,7 @@
-"""Checks passwords in a thread, in a time that reveals nothing. Right ones are remembered briefly."""
+"""Checks passwords in a thread, in a time that reveals nothing.
+
+Right ones are remembered briefly.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +38,14 @@ class PasswordCheck:
 
     def __init__(self, users: Mapping[str, str]) -> None:
         self._users = {name: hashed.encode() for name, hashed in users.items()}
-        # Hashes for unknown users, with the same costs as real ones, so that their check takes as long. The first 7
-        # characters of a bcrypt hash are the version and the cost, and the other 53 are the salt and the digest.
+        # Hashes for unknown users, with the same costs as real ones, so that their check takes as
+        # long. The first 7 characters of a bcrypt hash are the version and the cost, and the other
+        # 53 are the salt and the digest.
         self._decoys = sorted({hashed[:7] + b"." * 53 for hashed in self._users.values()})
         self._key = os.urandom(32)
-        self._good: cachetools.TTLCache[bytes, bool] = cachetools.TTLCache(_REMEMBERED, _REMEMBERED_SECONDS)
+        self._good: cachetools.TTLCache[bytes, bool] = cachetools.TTLCache(
+            _REMEMBERED, _REMEMBERED_SECONDS
+        )
         # One thread: guesses must not take the time that pages need.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
         self._waiting: Counter[str] = Counter()
@@ -47,7 +53,8 @@ class PasswordCheck:
     async def admits(self, authorization: str, client: str = "") -> bool:
         """Return whether an Authorization header has a user's right password, or raise BusyError.
 
-        A recently verified password is not checked again. The guesses of one client do not delay others.
+        A recently verified password is not checked again. The guesses of one client do not delay
+        others.
         """
         credentials = _credentials(authorization)
         if credentials is None:
@@ -56,11 +63,16 @@ class PasswordCheck:
         # Only remember a keyed digest, so that neither memory nor timing reveals the password.
         digest = hmac.digest(self._key, name.encode() + b"\0" + password, hashlib.sha256)
         if digest not in self._good:
-            if self._waiting[client] >= _MAX_WAITING_PER_CLIENT or self._waiting.total() >= _MAX_WAITING:
+            if (
+                self._waiting[client] >= _MAX_WAITING_PER_CLIENT
+                or self._waiting.total() >= _MAX_WAITING
+            ):
                 raise BusyError
             self._waiting[client] += 1
             try:
-                good = await asyncio.get_running_loop().run_in_executor(self._thread, self._check, name, password)
+                good = await asyncio.get_running_loop().run_in_executor(
+                    self._thread, self._check, name, password
+                )
             finally:
                 self._waiting[client] -= 1
                 self._waiting += Counter()  # removes clients with a count of 0
@@ -71,10 +83,14 @@ class PasswordCheck:
         return True
 
     def _check(self, name: str, password: bytes) -> bool:
-        """Return whether a password is right. For an unknown user, it checks a decoy and returns False."""
+        """Return whether a password is right.
+
+        For an unknown user, it checks a decoy and returns False.
+        """
         hashed = self._users.get(name)
         if hashed is None:
-            # Choose the same hash for the same name, because a real user's check always takes the same time.
+            # Choose the same hash for the same name, because a real user's check always takes the
+            # same time.
             pick = hmac.digest(self._key, name.encode(), hashlib.sha256)[0] % len(self._decoys)
             hashed = self._decoys[pick]
         return bcrypt.checkpw(password[:_BCRYPT_BYTES], hashed) and name in self._users

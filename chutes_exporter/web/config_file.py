@@ -1,6 +1,7 @@
 """``--web.config.file``: TLS and passwords.
 
-The format is that of exporter-toolkit, which Prometheus' exporters share. ``docs/http.md`` lists the supported fields.
+The format is that of exporter-toolkit, which Prometheus' exporters share. ``docs/http.md`` lists
+the supported fields.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # The last digit of the salt has only two bits, so it has four values.
-_BCRYPT = re.compile(r"\$2[abxy]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
+_BCRYPT = re.compile(
+    r"\$2[abxy]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}"
+)
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _CLIENT_AUTH = {
     "NoClientCert": ssl.CERT_NONE,
@@ -30,11 +33,16 @@ _CLIENT_AUTH = {
 
 
 class _Tls(msgspec.Struct, forbid_unknown_fields=True):
-    """The section ``tls_server_config``. Paths are relative to the configuration, not to the working directory."""
+    """The section ``tls_server_config``.
+
+    Paths are relative to the configuration, not to the working directory.
+    """
 
     cert_file: Annotated[str, msgspec.Meta(min_length=1)]
     key_file: Annotated[str, msgspec.Meta(min_length=1)]
-    client_auth_type: Literal["NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"] = "NoClientCert"
+    client_auth_type: Literal[
+        "NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"
+    ] = "NoClientCert"
     client_ca_file: str = ""
     min_version: Literal["TLS12", "TLS13"] = "TLS12"
 
@@ -56,7 +64,9 @@ class CurrentContext(ssl.SSLContext):
 
 @dataclass(frozen=True)
 class WebConfig:
-    """A web configuration, with bcrypt hashes by user name, and the contents of all its files by path."""
+    """A web configuration, with bcrypt hashes by user name, and the contents of all its files by
+    path.
+    """
 
     context: ssl.SSLContext | None = None
     users: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +81,9 @@ class WebConfig:
 
 
 def load_web_config(path: Path) -> WebConfig:
-    """Read a web configuration and the files that it names, or raise ConfigError with file, field and reason."""
+    """Read a web configuration and the files that it names, or raise ConfigError with file, field
+    and reason.
+    """
     try:
         contents = {path: _read(path)}
         document = yaml.safe_load(contents[path])
@@ -82,10 +94,15 @@ def load_web_config(path: Path) -> WebConfig:
             names = filter(None, (tls.cert_file, tls.key_file, tls.client_ca_file))
             contents |= {path.parent / name: _read(path.parent / name) for name in names}
             context = _context(tls, path.parent)
-        return WebConfig(context, {} if file.basic_auth_users is None else _users(file.basic_auth_users), contents)
+        return WebConfig(
+            context,
+            {} if file.basic_auth_users is None else _users(file.basic_auth_users),
+            contents,
+        )
     except OSError as error:
         raise ConfigError(
-            f"--web.config.file: cannot read {error.filename}: {error.strerror}. Check the path and its permissions"
+            f"--web.config.file: cannot read {error.filename}: {error.strerror}. Check the "
+            "path and its permissions"
         ) from None
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
@@ -114,7 +131,10 @@ def _context(tls: _Tls, folder: Path) -> ssl.SSLContext:
     # As in Go, a CA in the file is trusted even if its issuer is unknown.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if bool(tls.client_ca_file) is (context.verify_mode is ssl.CERT_NONE):
-        raise ValueError("client_ca_file has no effect without client_auth_type, and the other way round: set both")
+        raise ValueError(
+            "client_ca_file has no effect without client_auth_type, and the other way round: "
+            "set both"
+        )
     try:
         # Without this password, OpenSSL would ask for the key's password at the terminal.
         context.load_cert_chain(folder / tls.cert_file, folder / tls.key_file, password="")
@@ -129,9 +149,14 @@ def _context(tls: _Tls, folder: Path) -> ssl.SSLContext:
 
 
 def _users(users: dict[str, str]) -> dict[str, str]:
-    """Return the users unchanged, or raise ValueError if there is none, or a password is no bcrypt hash."""
+    """Return the users unchanged, or raise ValueError if there is none, or a password is no bcrypt
+    hash.
+    """
     if not users:
-        raise ValueError("basic_auth_users has no user, so no request needs a password: add one, or remove the section")
+        raise ValueError(
+            "basic_auth_users has no user, so no request needs a password: add one, or remove "
+            "the section"
+        )
     for name, hashed in users.items():
         if not _BCRYPT.fullmatch(hashed):
             # Do not show the hash, because it is a secret.

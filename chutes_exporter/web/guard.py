@@ -20,7 +20,8 @@ _HEADERS = Headers(
         "X-Frame-Options": "DENY",
         "Referrer-Policy": "no-referrer",
         # The landing page has inline styles, and loads nothing.
-        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; "
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action "
+        "'none'; "
         "base-uri 'none'; frame-ancestors 'none'",
     }
 ).raw
@@ -57,5 +58,9 @@ async def _refusal(passwords: PasswordCheck, scope: Scope) -> Response | None:
         if await passwords.admits(Headers(scope=scope).get("authorization", ""), client):
             return None
     except BusyError:
-        return PlainTextResponse("Too many concurrent password checks: try again later.\n", 503, {"Retry-After": "5"})
-    return PlainTextResponse("Unauthorized\n", 401, {"WWW-Authenticate": 'Basic realm="chutes-exporter"'})
+        return PlainTextResponse(
+            "Too many concurrent password checks: try again later.\n", 503, {"Retry-After": "5"}
+        )
+    return PlainTextResponse(
+        "Unauthorized\n", 401, {"WWW-Authenticate": 'Basic realm="chutes-exporter"'}
+    )

@@ -1,4 +1,6 @@
-"""The landing page: what needs action, the exporter's state, its links, its feeds and its configuration."""
+"""The landing page: what needs action, the exporter's state, its links, its feeds and its
+configuration.
+"""
 
 from __future__ import annotations
 
@@ -22,25 +24,34 @@ if TYPE_CHECKING:
 
 # On a narrow screen, each row becomes a block, and its cells show the column's name.
 _STYLE = """
-:root { color-scheme: light dark; --good: #14713a; --wait: #8a5300; --bad: #c00018; --off: #60656e; }
-@media (prefers-color-scheme: dark) { :root { --good: #5fd38d; --wait: #f0b252; --bad: #ff8080; --off: #a5abb5; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 1.5rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; } p { margin: .5rem 0; }
+:root { color-scheme: light dark; }
+:root { --good: #14713a; --wait: #8a5300; --bad: #c00018; --off: #60656e; }
+@media (prefers-color-scheme: dark) {
+  :root { --good: #5fd38d; --wait: #f0b252; --bad: #ff8080; --off: #a5abb5; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; }
+body { max-width: 76rem; margin: 1.5rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
+p { margin: .5rem 0; }
 code, td { overflow-wrap: anywhere; }
 nav a { display: inline-block; margin: .2rem 1rem .2rem 0; }
 table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #8886; }
+th, td { text-align: left; vertical-align: top; }
+th, td { padding: .3rem 1rem .3rem 0; border-bottom: 1px solid #8886; }
 .settings th { width: 16rem; font-weight: 400; }
 abbr { text-decoration: none; font-family: ui-monospace, monospace; cursor: help; }
 .state { font-weight: 600; } .state::before { content: "\\25CF\\FE0E\\00A0"; }
 .bad.state::before, .wait.state::before { content: "\\26A0\\FE0E\\00A0"; }
-.good { color: var(--good); } .wait { color: var(--wait); } .bad { color: var(--bad); } .off { color: var(--off); }
+.good { color: var(--good); } .wait { color: var(--wait); }
+.bad { color: var(--bad); } .off { color: var(--off); }
 @media (min-width: 60rem) { .feeds td:nth-child(-n+5) { white-space: nowrap; } }
 @media (max-width: 59.99rem) {
   thead { display: none; }
-  tr { display: flex; flex-wrap: wrap; gap: 0 .8rem; border-bottom: 1px solid #8886; padding: .5rem 0; }
+  tr { display: flex; flex-wrap: wrap; gap: 0 .8rem; }
+  tr { border-bottom: 1px solid #8886; padding: .5rem 0; }
   th, td { border: 0; padding: 0; } .settings th { width: 16rem; }
-  td:nth-child(n+4) { flex-basis: 100%; } td:nth-child(n+4)::before { content: attr(data-name) ": "; }
+  td:nth-child(n+4) { flex-basis: 100%; }
+  td:nth-child(n+4)::before { content: attr(data-name) ": "; }
   .feeds td:first-child { font-weight: 600; } .feeds td.none { display: none; }
 }
 """
@@ -53,7 +64,10 @@ async def landing_page(exporter: Exporter, now: float) -> str:
     """Return the page as HTML at a Unix time."""
     settings = exporter.settings
     # Failing feeds come first, and then those that were never answered.
-    states = sorted(exporter.feeds.states().values(), key=lambda state: (state.up is not False, state.up is not None))
+    states = sorted(
+        exporter.feeds.states().values(),
+        key=lambda state: (state.up is not False, state.up is not None),
+    )
     rows = "".join(_row(exporter, state, now) for state in states)
     head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
     feeds = "<p>No requests yet. The first scrape sends them.</p>"
@@ -63,11 +77,14 @@ async def landing_page(exporter: Exporter, now: float) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>chutes-exporter</title><style>{_STYLE}</style></head><body>"
-        f"<h1>chutes-exporter {escape(__version__)}</h1>{await _actions(exporter, now)}<p>{_summary(exporter)}</p>"
+        "<h1>chutes-exporter "
+        f"{escape(__version__)}</h1>{await _actions(exporter, now)}<p>{_summary(exporter)}</p>"
         f"<p>Watched: {_watched(settings)}</p>"
-        '<nav><a href="/metrics">Metrics</a><a href="/-/ready">Readiness</a><a href="/-/healthy">Health</a></nav>'
+        '<nav><a href="/metrics">Metrics</a><a href="/-/ready">Readiness</a><a '
+        'href="/-/healthy">Health</a></nav>'
         "<h2>Data from the API</h2>"
-        "<p>Each feed is one question to the API. A scrape asks it again when the answer is no longer fresh.</p>"
+        "<p>Each feed is one question to the API. A scrape asks it again when the answer is no "
+        "longer fresh.</p>"
         f"{feeds}"
         "<h2>Collectors</h2>"
         f'<table class="settings"><tbody>{_collectors(settings)}</tbody></table>'
@@ -86,13 +103,19 @@ def _summary(exporter: Exporter) -> str:
     states = exporter.feeds.states().values()
     failing = any(state.up is False for state in states)
     if failing and all(state.snapshot is None for state in states):
-        return _state("bad", f"There is no data: {reason.removeprefix('ready, but ')}. The table below has the errors.")
+        return _state(
+            "bad",
+            f"There is no data: {reason.removeprefix('ready, but ')}. The table below has the "
+            "errors.",
+        )
     tone: Tone = "wait" if failing else "good"
     return _state(tone if ready else "bad", f"{reason[:1].upper()}{reason[1:]}.")
 
 
 async def _actions(exporter: Exporter, now: float) -> str:
-    """Return what ``status`` says needs action or is not known, from the answers of the last scrape."""
+    """Return what ``status`` says needs action or is not known, from the answers of the last
+    scrape.
+    """
     settings = exporter.settings
     if not settings.watched:
         return ""
@@ -109,11 +132,13 @@ async def _actions(exporter: Exporter, now: float) -> str:
     tone: Tone = "bad" if any(item.needs_action for item in found) else "wait" if gaps else "good"
     actions = "".join(_action(item) for item in found if item.needs_action)
     unknown = "".join(
-        f"<li>{escape(f'{feeds}: {reason}')}<br>{escape(advice)}</li>" for feeds, reason, advice in grouped(gaps)
+        f"<li>{escape(f'{feeds}: {reason}')}<br>{escape(advice)}</li>"
+        for feeds, reason, advice in grouped(gaps)
     )
     return (
         f"<p>{_state(tone, findings.verdict(found, prices, all_known=not gaps))}</p>"
-        f"{f'<ol>{actions}</ol>' if actions else ''}{f'<p>Not known:</p><ul>{unknown}</ul>' if unknown else ''}"
+        f"{f'<ol>{actions}</ol>' if actions else ''}"
+        f"{f'<p>Not known:</p><ul>{unknown}</ul>' if unknown else ''}"
     )
 
 
@@ -189,7 +214,10 @@ def _next(exporter: Exporter, state: FeedState) -> str:
 def _collectors(settings: Settings) -> str:
     """Return which collectors are on, and which are off and why, as rows."""
     return "".join(
-        _setting(_state("good" if state == "on" else "off", state.replace("_", " ")), ", ".join(names) or "none")
+        _setting(
+            _state("good" if state == "on" else "off", state.replace("_", " ")),
+            ", ".join(names) or "none",
+        )
         for state, names in collectors_by_state(settings).items()
     )
 
@@ -203,7 +231,9 @@ def _settings(settings: Settings) -> str:
             value = [f"{name}={number:g}" for name, number in sorted(value.items())]
         if isinstance(value, tuple | list | frozenset):
             value = " ".join(map(str, value))
-        rows.append(_setting(f"<code>{field.name}</code>", "none" if value in (None, "") else str(value)))
+        rows.append(
+            _setting(f"<code>{field.name}</code>", "none" if value in (None, "") else str(value))
+        )
     return "".join(rows)
 
 

@@ -23,12 +23,16 @@ _BACKLOG = 1024
 _GRACE_SECONDS = 8
 """uvicorn needs up to half a second more, and `docker stop` kills the process after 10 seconds."""
 _IDLE_SECONDS = 300
-"""As long as Prometheus' own limit, so that scrapers keep their connections from scrape to scrape."""
+"""As long as Prometheus' own limit, so that scrapers keep their connections from scrape to scrape.
+"""
 _OPEN_FILES = 4096
 
 
 def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.socket:
-    """Open a listening socket, or raise ConfigError, which names the flag. Without a host, it has IPv6 and IPv4."""
+    """Open a listening socket, or raise ConfigError, which names the flag.
+
+    Without a host, it has IPv6 and IPv4.
+    """
     is_dual = not address.host and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if is_dual or ":" in address.host else socket.AF_INET
     try:
@@ -38,7 +42,9 @@ def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.
     except OSError as error:
         # The standard library adds its own arguments to the text.
         reason = str(error.strerror).partition(" (while ")[0]
-        raise ConfigError(f"{flag}: cannot listen on {address}: {reason}. Choose another address") from None
+        raise ConfigError(
+            f"{flag}: cannot listen on {address}: {reason}. Choose another address"
+        ) from None
 
 
 def bound_address(opened: socket.socket) -> Address:
@@ -48,7 +54,9 @@ def bound_address(opened: socket.socket) -> Address:
 
 
 def allow_many_files() -> None:
-    """Raise the soft limit of open files, which is often 1024, so that idle connections do not block others."""
+    """Raise the soft limit of open files, which is often 1024, so that idle connections do not
+    block others.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _OPEN_FILES:
         limit = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
@@ -68,11 +76,13 @@ async def serving(
 ) -> AsyncIterator[None]:
     """Serve an application on listening sockets while the context lasts.
 
-    At the end, unfinished requests are cut after the seconds of grace, and the sockets are closed. A failure of the
-    server ends the caller, because a process that answers nobody is worse than one that is restarted.
+    At the end, unfinished requests are cut after the seconds of grace, and the sockets are closed.
+    A failure of the server ends the caller, because a process that answers nobody is worse than one
+    that is restarted.
     """
     for opened in sockets:
-        # Accepted connections inherit this. Otherwise the end of a small answer waits 40 ms for an ACK.
+        # Accepted connections inherit this. Otherwise the end of a small answer waits 40 ms for an
+        # ACK.
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -93,8 +103,11 @@ async def serving(
     )
     running = asyncio.create_task(server.serve(list(sockets)))
     caller = asyncio.current_task()
-    # A failure cancels what the caller awaits, and `await running` below then raises the server's error.
-    running.add_done_callback(lambda task: caller.cancel() if caller is not None and task.exception() else None)
+    # A failure cancels what the caller awaits, and `await running` below then raises the server's
+    # error.
+    running.add_done_callback(
+        lambda task: caller.cancel() if caller is not None and task.exception() else None
+    )
     try:
         # The sockets listen already. Connections wait in the backlog until the server has started.
         yield
@@ -105,10 +118,12 @@ async def serving(
 
 @contextlib.contextmanager
 def signals(hang_up: Callable[[], None]) -> Iterator[asyncio.Event]:
-    """Handle signals while the context lasts, and yield an event that SIGTERM and SIGINT set. SIGHUP calls ``hang_up``.
+    """Handle signals while the context lasts, and yield an event that SIGTERM and SIGINT set.
 
-    uvicorn also ends at SIGTERM and SIGINT, and then raises the signal again. Without these handlers, the second
-    signal would kill the process.
+    SIGHUP calls ``hang_up``.
+
+    uvicorn also ends at SIGTERM and SIGINT, and then raises the signal again. Without these
+    handlers, the second signal would kill the process.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

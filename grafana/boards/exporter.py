@@ -1,4 +1,6 @@
-"""Can I trust the numbers: which exporter is down, which feed is old, and how much is asked of the API?"""
+"""Can I trust the numbers: which exporter is down, which feed is old, and how much is asked of the
+API?
+"""
 
 from __future__ import annotations
 
@@ -37,27 +39,38 @@ _SUCCESS: Final = select("chutes_feed_last_success_timestamp_seconds", EXPORTERS
 SUCCESS: Final = f"max by ({FEED_LABELS}) ({_SUCCESS})"
 LIMITS: Final = select("chutes_feed_max_age_seconds", EXPORTERS, **FEEDS)
 MAX_AGE: Final = of_exporters("chutes_feed_max_age_seconds", *FEED, **FEEDS)
-FEED_AGE: Final = f"max by (feed) (time() - {select('chutes_feed_last_success_timestamp_seconds', EXPORTERS)})"
+FEED_AGE: Final = (
+    f"max by (feed) (time() - {select('chutes_feed_last_success_timestamp_seconds', EXPORTERS)})"
+)
 FEED_UP: Final = of_exporters("chutes_feed_up", *FEED, **FEEDS)
 DOUBTED: Final = f"{of_exporters('chutes_feed_doubted', *FEED, 'reason', **FEEDS)} == 1"
-OLD: Final = f"{LIMITS} unless on ({FEED_LABELS}) (time() - {_SUCCESS} <= on ({FEED_LABELS}) {LIMITS})"
-SEEN: Final = f"and on (job, instance) last_over_time({select('chutes_exporter_build_info', EXPORTERS)}[7d])"
+OLD: Final = (
+    f"{LIMITS} unless on ({FEED_LABELS}) (time() - {_SUCCESS} <= on ({FEED_LABELS}) {LIMITS})"
+)
+SEEN: Final = (
+    f"and on (job, instance) last_over_time({select('chutes_exporter_build_info', EXPORTERS)}[7d])"
+)
 """Keeps the targets that were exporters within a week."""
 BUDGET: Final = 450
 """Most requests that one key may cause in an hour."""
 REQUESTS: Final = select("chutes_api_requests_total", EXPORTERS)
 PAGE: Final = of_exporters("chutes_scrape_series")
-STALE: Final = f"1 - {of_exporters('chutes_scrape_collector_success', 'collector', function='min')} > 0"
+STALE: Final = (
+    f"1 - {of_exporters('chutes_scrape_collector_success', 'collector', function='min')} > 0"
+)
 TOP_STALE: Final = top_ten_at_end(STALE, STALE, "collector")
 CPU: Final = f"rate({select('process_cpu_seconds_total', EXPORTERS)}[$__rate_interval])"
 RESPONSES: Final = (
-    f"sum by (le) (rate({select('chutes_api_request_duration_seconds_bucket', EXPORTERS)}[$__rate_interval]))"
+    "sum by (le) "
+    f"(rate({select('chutes_api_request_duration_seconds_bucket', EXPORTERS)}[$__rate_interval]))"
 )
 THIS_EXPORTER: Final = board_link("chutes-exporter", instance="${__value.raw}")
 
 
 def _top(metric: str, by: str) -> list[Query]:
-    """Count an hour's events for the ten values of a label that have the most at the end of the time range."""
+    """Count an hour's events for the ten values of a label that have the most at the end of the
+    time range.
+    """
     selected = select(metric, EXPORTERS)
     hour = f"sum by ({by}) (increase({selected}[1h]))"
     at_end = f"topk(10, sum by ({by}) (increase({selected}[1h] @ end())))"
@@ -67,7 +80,8 @@ def _top(metric: str, by: str) -> list[Query]:
 EXPORTER: Final = Board(
     "chutes-exporter",
     "Chutes exporter",
-    "Can the numbers be trusted: which exporter is down, which feed is old or doubted, and how much is asked of the "
+    "Can the numbers be trusted: which exporter is down, which feed is old or doubted, and how "
+    "much is asked of the "
     "API?",
     stat_empty="no exporter",
 )
@@ -75,7 +89,8 @@ EXPORTER: Final = Board(
 EXPORTER.show(
     stat(
         "Exporters",
-        "Share of the exporters of the past week that Prometheus can scrape. Below 100 %, look for the one that is "
+        "Share of the exporters of the past week that Prometheus can scrape. Below 100 %, look "
+        "for the one that is "
         "down in the table below, and check its process and network.",
         Query(f"avg({select('up', EXPORTERS)} {SEEN})", "up", ALL),
         unit=PERCENT,
@@ -84,14 +99,17 @@ EXPORTER.show(
     ),
     stat(
         "Rules",
-        "Whether Prometheus has loaded prometheus/rules/. Without them most panels are empty, and no alert can fire.",
+        "Whether Prometheus has loaded prometheus/rules/. Without them most panels are empty, "
+        "and no alert can fire.",
         Query("prometheus:chutes_rules:loaded or on () vector(0)", "status", ALL),
         states=LOADED,
     ),
     stat(
         "Feeds with problems",
-        "Failing: the last request failed, and metrics stay until the maximum age. No data: no good answer, or one at "
-        "its maximum age. Metrics are missing, and alerts on them are silent. Doubted: the newest answer is valid but "
+        "Failing: the last request failed, and metrics stay until the maximum age. No data: no "
+        "good answer, or one at "
+        "its maximum age. Metrics are missing, and alerts on them are silent. Doubted: the newest "
+        "answer is valid but "
         "probably wrong. The table of feeds has the reasons.",
         Query(counted(f"{FEED_UP} == 0", f"count({FEED_UP})"), "failing"),
         Query(counted(OLD, f"count({LIMITS})"), "of these no data"),
@@ -101,7 +119,8 @@ EXPORTER.show(
     ),
     stat(
         "Requests",
-        f"Requests of the busiest exporter to the API in the past hour. One key causes at most {BUDGET}. "
+        "Requests of the busiest exporter to the API in the past hour. One key causes at most "
+        f"{BUDGET}. "
         "More exporters, more keys or a shorter --feed.ttl cause more.",
         Query(f"max(sum by (job, instance) (increase({REQUESTS}[1h])))", "per hour", FADING),
         empty="no requests",
@@ -109,9 +128,16 @@ EXPORTER.show(
     ),
     table(
         "Exporters",
-        "The exporters of the past week, with the cost of their work. An exporter that is down keeps its row for a "
+        "The exporters of the past week, with the cost of their work. An exporter that is down "
+        "keeps its row for a "
         "week.",
-        Column("State", f"max by (job, instance) ({select('up', EXPORTERS)} {SEEN})", width=80, states=UP, data=ALL),
+        Column(
+            "State",
+            f"max by (job, instance) ({select('up', EXPORTERS)} {SEEN})",
+            width=80,
+            states=UP,
+            data=ALL,
+        ),
         Column("Exporter", "instance", width=160, link=THIS_EXPORTER),
         Column("Job", "job", width=80),
         Column("", of_exporters("chutes_exporter_build_info", *EACH, "version", "python")),
@@ -123,8 +149,15 @@ EXPORTER.show(
             TIME,
             data=ALL,
         ),
-        Column("Requests, 1 h", f"sum by (job, instance) (increase({REQUESTS}[1h]))", COUNT, data=FADING),
-        Column("Memory", of_exporters("process_resident_memory_bytes", *EACH) + f" {SEEN}", BYTES, 100),
+        Column(
+            "Requests, 1 h",
+            f"sum by (job, instance) (increase({REQUESTS}[1h]))",
+            COUNT,
+            data=FADING,
+        ),
+        Column(
+            "Memory", of_exporters("process_resident_memory_bytes", *EACH) + f" {SEEN}", BYTES, 100
+        ),
         Column(
             "Series of limit",
             f"{of_exporters('chutes_scrape_series', *EACH)}"
@@ -150,8 +183,10 @@ EXPORTER.show(
     ),
     table(
         "Feeds",
-        "Each feed of each exporter, failing feeds first, by miner. The age is the time since the request. Stats, "
-        "scores and history can be 10 minutes older. At the maximum age, the answer is dropped. The runbook of "
+        "Each feed of each exporter, failing feeds first, by miner. The age is the time since the "
+        "request. Stats, "
+        "scores and history can be 10 minutes older. At the maximum age, the answer is dropped. "
+        "The runbook of "
         "ChutesFeedFailing explains the reasons.",
         Column("State", short(FEED_UP), width=80, states=FEED_STATE),
         *miner_columns(missing=" "),
@@ -160,7 +195,8 @@ EXPORTER.show(
         Column("Reason", "reason", width=100, missing=" "),
         Column(
             "",
-            f'max by ({FEED_LABELS}, doubt) (label_replace({DOUBTED}, "doubt", "$1", "reason", "(.*)"))',
+            f'max by ({FEED_LABELS}, doubt) (label_replace({DOUBTED}, "doubt", "$1", '
+            '"reason", "(.*)"))',
             data=SICK,
         ),
         Column("Doubt", "doubt", width=100, missing=" "),
@@ -187,15 +223,18 @@ EXPORTER.show(
     ),
     graph(
         "Requests per hour by endpoint",
-        f"The ten endpoints with the most requests. One key causes at most {BUDGET} requests an hour. "
-        "More scrapes do not cause more requests, because each feed is requested once per time to live.",
+        f"The ten endpoints with the most requests. One key causes at most {BUDGET} requests an "
+        "hour. "
+        "More scrapes do not cause more requests, because each feed is requested once per time to "
+        "live.",
         *_top("chutes_api_requests_total", "endpoint"),
         calcs=(),
         size=(12, 7),
     ),
     graph(
         "Requests per hour by result",
-        "Requests by HTTP status, or by the reason if the answer was incomplete. Anything except 200 is a problem of "
+        "Requests by HTTP status, or by the reason if the answer was incomplete. Anything except "
+        "200 is a problem of "
         "the API, the key or the network.",
         *_top("chutes_api_requests_total", "code"),
         size=(12, 7),
@@ -205,28 +244,32 @@ EXPORTER.show(
 EXPORTER.show(
     graph(
         "Age of answers",
-        "Age of the newest good answer, for the ten oldest feeds. A saw-tooth is normal. A line that keeps rising is a "
+        "Age of the newest good answer, for the ten oldest feeds. A saw-tooth is normal. A line "
+        "that keeps rising is a "
         "feed that fails. The table above shows each age as a share of the maximum age.",
         Query(top_ten_at_end(FEED_AGE, FEED_AGE, "feed"), "{{feed}}"),
         unit=TIME,
     ),
     graph(
         "Response time, 90th percentile",
-        "Nine of ten requests took at most this time, over all endpoints. If it is near --api.timeout, feeds begin to "
+        "Nine of ten requests took at most this time, over all endpoints. If it is near "
+        "--api.timeout, feeds begin to "
         "fail.",
         Query(f"histogram_quantile(0.9, {RESPONSES})", "all endpoints", FADING),
         unit=TIME,
     ),
     graph(
         "Bytes per hour by endpoint",
-        "Bytes of the API's answers, decompressed, for the ten largest endpoints. The list of chutes is the largest.",
+        "Bytes of the API's answers, decompressed, for the ten largest endpoints. The list of "
+        "chutes is the largest.",
         *_top("chutes_api_response_bytes_total", "endpoint"),
         unit=BYTES,
         calcs=(),
     ),
     graph(
         "Rejected records per hour",
-        "Records that could not be read and were left out, for the ten endpoints with the most. The log has the field.",
+        "Records that could not be read and were left out, for the ten endpoints with the "
+        "most. The log has the field.",
         *_top("chutes_api_rejected_records_total", "endpoint"),
         calcs=(),
     ),
@@ -238,31 +281,41 @@ EXPORTER.show(
         "Collectors without fresh answers",
         "Collectors whose samples are older than they should be, or missing.",
         # 0 is known where there is a page.
-        Query(f'{TOP_STALE} or on () label_replace(0 * {PAGE}, "collector", "none", "", "")', "{{collector}}"),
+        Query(
+            f'{TOP_STALE} or on () label_replace(0 * {PAGE}, "collector", "none", "", "")',
+            "{{collector}}",
+        ),
     ),
     graph(
         "Series",
-        "Series of all collectors, and their limit (--max-series). Above it, whole collectors are left out.",
+        "Series of all collectors, and their limit (--max-series). Above it, whole collectors "
+        "are left out.",
         Query(PAGE, "series"),
         Query(of_exporters("chutes_scrape_series_limit"), "limit"),
     ),
     graph(
         "Scrape time",
-        "Time that Prometheus waited for the page, by job. If a scrape requests feeds, it takes as long as the slowest "
+        "Time that Prometheus waited for the page, by job. If a scrape requests feeds, it takes "
+        "as long as the slowest "
         "endpoint.",
-        Query(f"max by (job) ({select('scrape_duration_seconds', EXPORTERS)} {SEEN})", "{{job}}", ALL),
+        Query(
+            f"max by (job) ({select('scrape_duration_seconds', EXPORTERS)} {SEEN})", "{{job}}", ALL
+        ),
         unit=TIME,
     ),
     graph(
         "CPU time",
-        "Share of one core that the busiest exporter of a job uses. It grows with series and scrapes.",
+        "Share of one core that the busiest exporter of a job uses. It grows with series and "
+        "scrapes.",
         Query(f"max by (job) ({CPU} {SEEN})", "{{job}}", FADING),
         unit=Unit("percentunit", 1),
     ),
     graph(
         "Memory",
         "Resident memory of the largest exporter process of each job.",
-        Query(f"max by (job) ({select('process_resident_memory_bytes', EXPORTERS)} {SEEN})", "{{job}}"),
+        Query(
+            f"max by (job) ({select('process_resident_memory_bytes', EXPORTERS)} {SEEN})", "{{job}}"
+        ),
         unit=BYTES,
     ),
     title="Exporter",

@@ -46,7 +46,18 @@ from grafana.parts import (
     with_chute_name,
     yesterday,
 )
-from grafana.states import GPU, KEYLESS, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, UNWATCHED, State
+from grafana.states import (
+    GPU,
+    KEYLESS,
+    NOTHING,
+    ORANGE,
+    PLAIN,
+    RED,
+    REGISTERED,
+    SEVERITY,
+    UNWATCHED,
+    State,
+)
 from grafana.worlds import (
     ALARMED,
     ALL,
@@ -74,19 +85,27 @@ REGISTRATION: Final = of_miners("chutes_miner_registered")
 EARNED: Final = total(recorded("hotkey:chutes_miner_estimated_usd_per_day:max"))
 EARNED_ALPHA: Final = total(recorded("hotkey:chutes_miner_estimated_alpha_per_day:max"))
 INCENTIVE: Final = of_miners("chutes_miner_incentive_ratio")
-PROFIT: Final = total(recorded("hotkey:chutes_miner_estimated_profit_usd_per_day:max"), with_gpus=True)
-LOSS: Final = f'sum by (hotkey, place) (label_replace({recorded(IDLE_UNITS)}, "place", "$1", "server", "(.+)"))'
+PROFIT: Final = total(
+    recorded("hotkey:chutes_miner_estimated_profit_usd_per_day:max"), with_gpus=True
+)
+LOSS: Final = (
+    f'sum by (hotkey, place) (label_replace({recorded(IDLE_UNITS)}, "place", "$1", "server", '
+    '"(.+)"))'
+)
 ENDED: Final = total(recorded("hotkey:chutes_ended_usd:sum1d"))
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
 EARNING: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="~earning|disabled")
 ALL_EARNING: Final = total(EARNING, with_gpus=True)
 ACTIVE: Final = of_miners("chutes_fleet_instances", state="active")
 ENDED_INSTANCES: Final = (
-    f"sum(sum_over_time(({of_hour('chutes_miner_window_ended_instances', 'reason')})[1d:1h])) and on () {LOST_UNITS}"
+    f"sum(sum_over_time(({of_hour('chutes_miner_window_ended_instances', 'reason')})[1d:1h])) and "
+    f"on () {LOST_UNITS}"
 )
 PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
 SEVERITIES: Final = select("alert:chutes_alerts:severity", hotkey="~$hotkey|")
-OF_IDLE: Final = select("alert:chutes_alerts:severity", alertname="ChutesGpusIdle", hotkey="~$hotkey|")
+OF_IDLE: Final = select(
+    "alert:chutes_alerts:severity", alertname="ChutesGpusIdle", hotkey="~$hotkey|"
+)
 NO_KEY: Final = (
     f"({WATCHED} unless on (hotkey) "
     f"last_over_time({select('chutes_feed_ttl_seconds', EXPORTERS, MINERS, feed='nodes')}[15m]))"
@@ -112,7 +131,10 @@ def _gpus(states: str) -> str:
 
 def _by_chute(metric: str, window: str) -> str:
     found = of_miners(f"chutes_miner_chute_window_{metric}", "chute_id", window=window)
-    return f"sum by (chute_id) ({found}) and on () {select('chutes_feed_records', EXPORTERS, feed='stats_per_chute')}"
+    return (
+        f"sum by (chute_id) ({found}) and on () "
+        f"{select('chutes_feed_records', EXPORTERS, feed='stats_per_chute')}"
+    )
 
 
 OVERVIEW: Final = Board(
@@ -124,14 +146,21 @@ OVERVIEW: Final = Board(
 OVERVIEW.show(
     stat(
         "Earned per day",
-        "Estimate of the earnings of a day, and what is left of it after the rent of all GPUs. Below 0 it is a loss. "
-        "US dollars need --chain.url, and the rent --gpu.cost for all models. Without --chain.url, it is the share of "
+        "Estimate of the earnings of a day, and what is left of it after the rent of all GPUs. "
+        "Below 0 it is a loss. "
+        "US dollars need --chain.url, and the rent --gpu.cost for all models. Without "
+        "--chain.url, it is the share of "
         "the emission to all miners. docs/money.md explains the error.",
         Query(EARNED, "estimate", PAID),
         Query(PROFIT, "after rent", PRICED),
-        Query(f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; dollars: docs/money.md", HEALTHY, COUNT),
         Query(
-            f"{total(INCENTIVE)} unless on () {EARNED_ALPHA}", "of emission; dollars: docs/money.md", UNCHAINED, SHARE
+            f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; dollars: docs/money.md", HEALTHY, COUNT
+        ),
+        Query(
+            f"{total(INCENTIVE)} unless on () {EARNED_ALPHA}",
+            "of emission; dollars: docs/money.md",
+            UNCHAINED,
+            SHARE,
         ),
         unit=DOLLARS,
         thresholds=[(float("-inf"), RED), (0, PLAIN)],
@@ -141,11 +170,14 @@ OVERVIEW.show(
     idle_gpus((6, 3)),
     stat(
         "Ended in 24 h",
-        "Estimate of what the score lost with the instances that ended in 24 hours. US dollars need "
-        "--chain.url. Without it, it is a share of the score. The Instances board shows what ended.",
+        "Estimate of what the score lost with the instances that ended in 24 hours. US dollars "
+        "need "
+        "--chain.url. Without it, it is a share of the score. The Instances board shows what "
+        "ended.",
         Query(ENDED, "lost", PRICED),
         Query(
-            f"{LOST_UNITS} / on () sum({of_miners('chutes_miner_score_compute_units')}) unless on () {ENDED}",
+            f"{LOST_UNITS} / on () sum({of_miners('chutes_miner_score_compute_units')}) "
+            f"unless on () {ENDED}",
             "of score; dollars: docs/money.md",
             COVERED - PRICED,
             Unit("percentunit", 1),
@@ -157,10 +189,17 @@ OVERVIEW.show(
     ),
     stat(
         "Alerts",
-        "Critical alerts mean lost money or a lost seat, and that somebody can act on now. Alerts that follow from "
-        "another one do not count, as in the example of routing. There are none without a watched miner.",
+        "Critical alerts mean lost money or a lost seat, and that somebody can act on now. Alerts "
+        "that follow from "
+        "another one do not count, as in the example of routing. There are none without a watched "
+        "miner.",
         *(
-            Query(counted(f"{SEVERITIES} == {severity}", ALERTS_KNOWN), legend, ALL, thresholds=[(1, color)])
+            Query(
+                counted(f"{SEVERITIES} == {severity}", ALERTS_KNOWN),
+                legend,
+                ALL,
+                thresholds=[(1, color)],
+            )
             for severity, legend, color in ((0, "critical", RED), (1, "warning", ORANGE))
         ),
         empty="no miner is watched",
@@ -170,7 +209,8 @@ OVERVIEW.show(
     score_share(f"sum({SCORE})", HEADING, BUSY, (7, 3)),
     stat(
         "Since yesterday",
-        "Changes within 24 hours: the score share in percentage points, places in the ranking, GPUs that earn, and "
+        "Changes within 24 hours: the score share in percentage points, places in the ranking, "
+        "GPUs that earn, and "
         "instances. New ones still exist. Ended ones are those of the newest 24 audit reports.",
         *signed(f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))", "score, points", BUSY, 2),
         *signed(f"min({yesterday(RANK)}) - on () min({RANK})", "places", BUSY),
@@ -187,18 +227,35 @@ OVERVIEW.show(
     ),
     table(
         "What is wrong",
-        "Alerts about the chosen miners and the exporter, the gravest first, without those that follow from another "
-        "one. docs/runbooks/ has a section for each, which says what to check and what to do. The units are what the "
+        "Alerts about the chosen miners and the exporter, the gravest first, without those that "
+        "follow from another "
+        "one. docs/runbooks/ has a section for each, which says what to check and what to do. The "
+        "units are what the "
         "idle GPUs of the server would earn in 24 hours, beside its alert.",
-        Column("Severity", short(SEVERITIES), width=105, states=SEVERITY, missing=" ", data=ALARMED),
-        Column("", nothing_wrong(f"{QUIET} and on () {WATCHED} unless on () {NO_KEY}", "alertname"), data=CALM & KEYED),
-        Column("", nothing_wrong(f"{QUIET} unless on () {WATCHED}", "alertname", UNWATCHED.value), data=frozenset()),
-        Column("", nothing_wrong(f"{QUIET} and on () {NO_KEY}", "alertname", KEYLESS.value), data=CALM - KEYED),
+        Column(
+            "Severity", short(SEVERITIES), width=105, states=SEVERITY, missing=" ", data=ALARMED
+        ),
+        Column(
+            "",
+            nothing_wrong(f"{QUIET} and on () {WATCHED} unless on () {NO_KEY}", "alertname"),
+            data=CALM & KEYED,
+        ),
+        Column(
+            "",
+            nothing_wrong(f"{QUIET} unless on () {WATCHED}", "alertname", UNWATCHED.value),
+            data=frozenset(),
+        ),
+        Column(
+            "",
+            nothing_wrong(f"{QUIET} and on () {NO_KEY}", "alertname", KEYLESS.value),
+            data=CALM - KEYED,
+        ),
         Column("Alert", "alertname", width=235, states=[NOTHING, UNWATCHED, KEYLESS]),
         Column("Server, chute or feed", "place", width=200, missing=" "),
         Column(
             "Firing for",
-            f'label_join({FIRING_FOR} and on ({PROBLEM}) {SEVERITIES}, "cost", " ", "alertname", "severity")',
+            f'label_join({FIRING_FOR} and on ({PROBLEM}) {SEVERITIES}, "cost", " ", '
+            '"alertname", "severity")',
             TIME,
             90,
             missing=" ",
@@ -206,7 +263,8 @@ OVERVIEW.show(
         ),
         Column(
             "Units, 24 h",
-            f"0 * bottomk by (hotkey, place) (1, {OF_IDLE}) + on (hotkey, place) group_left () {LOSS}",
+            f"0 * bottomk by (hotkey, place) (1, {OF_IDLE}) + on (hotkey, place) group_left "
+            f"() {LOSS}",
             AMOUNT,
             thresholds=[(1, RED)],
             missing=" ",
@@ -220,7 +278,8 @@ OVERVIEW.show(
     ),
     stacked(
         "GPUs by state",
-        "Each GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep earning. The Fleet "
+        "Each GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep "
+        "earning. The Fleet "
         "board lists them.",
         Query(of_all(f"sum by (state) ({FLEET})", FLEET, with_gpus=True), "{{state}}", STOCKED),
         states=GPU,
@@ -229,7 +288,8 @@ OVERVIEW.show(
     ),
     graph(
         "Score share and heading",
-        "Share of all scores of the chosen miners, and where it is heading. The share averages over a day, the heading "
+        "Share of all scores of the chosen miners, and where it is heading. The share averages "
+        "over a day, the heading "
         "reacts within minutes.",
         Query(f"sum({SCORE})", "score share", BUSY),
         Query(f"sum({HEADING})", "heading"),
@@ -241,7 +301,8 @@ OVERVIEW.show(
 OVERVIEW.show(
     table(
         "Miners",
-        "The watched miners. A click on a miner selects it. A click on its idle or unverified GPUs opens the Fleet "
+        "The watched miners. A click on a miner selects it. A click on its idle or unverified "
+        "GPUs opens the Fleet "
         "board. The heading is the score share within a day if all instances continue.",
         *MINER_COLUMNS,
         Column("Seat", short(REGISTRATION), width=90, states=REGISTERED),
@@ -268,14 +329,16 @@ OVERVIEW.show(
     ),
     graph(
         "Rank by score and by incentive",
-        "Ranks of the best of the chosen miners; lower is better. The incentive follows the score by 1 to 3 hours, "
+        "Ranks of the best of the chosen miners; lower is better. The incentive follows the score "
+        "by 1 to 3 hours, "
         "because weights are set once an hour and the chain applies them at its next epoch.",
         Query(f"min({RANK})", "by score", BUSY),
         Query(f"min({of_miners('chutes_miner_incentive_rank')})", "by incentive"),
     ),
     graph(
         "Share of compute by window",
-        "Share of all miners' compute units in the past hour, day and week. If the hour is below the day, it means "
+        "Share of all miners' compute units in the past hour, day and week. If the hour is below "
+        "the day, it means "
         "that the score is about to fall.",
         *(
             Query(
@@ -289,7 +352,8 @@ OVERVIEW.show(
     ),
     graph(
         "Counting instances",
-        "Instances that count for the score of the past day, and those of the past hour. Many instances with little "
+        "Instances that count for the score of the past day, and those of the past hour. Many "
+        "instances with little "
         "work mean that instances do not stay up.",
         Query(f"sum({of_miners('chutes_miner_window_instances', window='1h')})", "past hour"),
         Query(f"sum({of_miners('chutes_miner_score_instances')})", "past day", BUSY),
@@ -301,7 +365,8 @@ OVERVIEW.show(
 OVERVIEW.show(
     graph(
         "Estimated earnings and costs",
-        "Estimates in US dollars a day: the pay of the last epoch for a day, the cost of all GPUs, and the "
+        "Estimates in US dollars a day: the pay of the last epoch for a day, the cost of all "
+        "GPUs, and the "
         "difference. docs/money.md explains their error.",
         Query(EARNED, "earnings", PAID),
         Query(
@@ -315,7 +380,8 @@ OVERVIEW.show(
     ),
     graph(
         "Estimated earnings per earning GPU",
-        "Estimate: US dollars a day for each GPU that earned in the past day, for the ten best of the chosen miners.",
+        "Estimate: US dollars a day for each GPU that earned in the past day, for the ten "
+        "best of the chosen miners.",
         Query(top_ten_at_end(short(PER_GPU), PER_GPU), "{{miner}}", PRICED),
         unit=CENTS,
         empty="Unknown: set --chain.url.",
@@ -326,11 +392,17 @@ OVERVIEW.show(
 OVERVIEW.show(
     table(
         "Earnings by chute",
-        "Compute units of the chosen miners by chute. A chute near the end of the list earns less with its GPUs than "
+        "Compute units of the chosen miners by chute. A chute near the end of the list earns less "
+        "with its GPUs than "
         "others: see the Market board.",
         Column("", "chute_id"),
         Column("", with_chute_name(_by_chute("compute_units", "1d")), data=BUSY),
-        Column("Chute", "name", width=250, link=board_link("chutes-market", chute="${__data.fields.chute_id}")),
+        Column(
+            "Chute",
+            "name",
+            width=250,
+            link=board_link("chutes-market", chute="${__data.fields.chute_id}"),
+        ),
         *(
             Column(title, _by_chute(metric, window), unit, data=BUSY)
             for title, metric, window, unit in (

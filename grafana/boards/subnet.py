@@ -61,12 +61,28 @@ def before_loss(size: tuple[int, int], of: Callable[..., str], **where: str) -> 
     safe = f"{SAFE.value} + 0 * {of_exporters('chutes_chain_block')} unless on () {before}"
     return stat(
         "Before seat loss",
-        "Registrations before the one that takes the miner's seat, and the days that they take at most, at the pace of "
-        "the past day. With several miners, the first seat. The service does not protect a seat, the chain does: a new "
-        "one for some days. Below 3 days, put idle GPUs to work. The Subnet board shows the order of seats.",
+        "Registrations before the one that takes the miner's seat, and the days that they take at "
+        "most, at the pace of "
+        "the past day. With several miners, the first seat. The service does not protect a seat, "
+        "the chain does: a new "
+        "one for some days. Below 3 days, put idle GPUs to work. The Subnet board shows the order "
+        "of seats.",
         Query(before, "registrations", CHAINED, color=PLAIN, sometimes=True),
-        Query(f"{before} / on () ({per_day} > 0)", "days at most", CHAINED, Unit("none", 1), sometimes=True),
-        Query(f"1000 * {immune}", "immune until", CHAINED, Unit("time:MMM D, HH:mm", None), PLAIN, sometimes=True),
+        Query(
+            f"{before} / on () ({per_day} > 0)",
+            "days at most",
+            CHAINED,
+            Unit("none", 1),
+            sometimes=True,
+        ),
+        Query(
+            f"1000 * {immune}",
+            "immune until",
+            CHAINED,
+            Unit("time:MMM D, HH:mm", None),
+            PLAIN,
+            sometimes=True,
+        ),
         Query(safe, "by the chain", CHAINED, sometimes=True),
         states=[SAFE],
         thresholds=[(0, RED), (1, ORANGE), (3, PLAIN)],
@@ -75,11 +91,14 @@ def before_loss(size: tuple[int, int], of: Callable[..., str], **where: str) -> 
     )
 
 
-def score_share(share: str, heading: str, data: frozenset[World] = LIVE, size: tuple[int, int] = (0, 0)) -> Panel:
+def score_share(
+    share: str, heading: str, data: frozenset[World] = LIVE, size: tuple[int, int] = (0, 0)
+) -> Panel:
     """Return a stat of a score share and where it is heading."""
     return stat(
         "Score share",
-        "Share of all scores: the compute units of the past day. The second number is where it is heading within a day "
+        "Share of all scores: the compute units of the past day. The second number is where it is "
+        "heading within a day "
         "if all instances continue, in percentage points. Below zero, look for idle GPUs.",
         Query(share, "share", data),
         *signed(f"100 * (sum({heading}) - on () {share})", "heading, points", data, 1),
@@ -101,7 +120,8 @@ def _all(metric: str, **where: str) -> str:
 SUBNET: Final = Board(
     "chutes-subnet",
     "Chutes subnet",
-    "Is the chosen miner's seat safe, and who passes it? An exporter exports every miner with --miners all, and needs "
+    "Is the chosen miner's seat safe, and who passes it? An exporter exports every miner with "
+    "--miners all, and needs "
     "no key for it.",
     variables=("cluster", "job", "instance", "miner"),
     empty=EVERYBODY,
@@ -111,11 +131,21 @@ SUBNET.show(
     before_loss((6, 3), of_exporters, **CHOSEN),
     stat(
         "Seats",
-        "Free seats of the subnet, registrations of the past day, and what one costs. If no seat is free, each takes "
+        "Free seats of the subnet, registrations of the past day, and what one costs. If no seat "
+        "is free, each takes "
         "the seat in the greatest danger.",
         Query(f"256 - {TAKEN}", "free"),
-        Query(of_exporters("chutes_subnet_window_registrations", window="1d"), "taken, at least", CHAINED),
-        Query(of_exporters("chutes_subnet_registration_cost_tao"), "TAO each", CHAINED, Unit("none", 2)),
+        Query(
+            of_exporters("chutes_subnet_window_registrations", window="1d"),
+            "taken, at least",
+            CHAINED,
+        ),
+        Query(
+            of_exporters("chutes_subnet_registration_cost_tao"),
+            "TAO each",
+            CHAINED,
+            Unit("none", 2),
+        ),
         size=(8, 3),
     ),
     stat(
@@ -128,7 +158,8 @@ SUBNET.show(
     score_share(MY_RATIO, MY_HEADING),
     table(
         "The miner and its neighbours",
-        "The chosen miner, four miners before and four after it, with what happens within a day if all instances "
+        "The chosen miner, four miners before and four after it, with what happens within a day "
+        "if all instances "
         "continue. A click on a miner chooses it.",
         Column("Rank", short(_near(RANK)), COUNT, 85),
         *MINER,
@@ -143,19 +174,29 @@ SUBNET.show(
         ),
         Column("Score share", _near(RATIO), SHARE),
         Column("Heading", _near(HEADING), SHARE),
-        Column("Change, points", _near(f"100 * ({HEADING} - on (hotkey) {RATIO})"), Unit("none", 2)),
+        Column(
+            "Change, points", _near(f"100 * ({HEADING} - on (hotkey) {RATIO})"), Unit("none", 2)
+        ),
         Column("Incentive", _near(_all("chutes_miner_incentive_ratio")), SHARE),
         Column("Instances", _near(_all("chutes_miner_active_instances")), COUNT, data=KEYED),
         sort=["Rank"],
     ),
     table(
         "Seats by danger",
-        "The 20 seats that registrations take first: those with the lowest pay, and of equal ones the oldest. Immune "
+        "The 20 seats that registrations take first: those with the lowest pay, and of equal ones "
+        "the oldest. Immune "
         "seats are new, and are lost last. A click on a miner chooses it.",
         Column("Registrations", short(FIRST), COUNT, 135, data=CHAINED),
         *MINER,
         *(
-            Column(title, f"{query} and on (hotkey) {FIRST}", unit, states=states, width=width, data=CHAINED)
+            Column(
+                title,
+                f"{query} and on (hotkey) {FIRST}",
+                unit,
+                states=states,
+                width=width,
+                data=CHAINED,
+            )
             for title, query, unit, states, width in (
                 ("Immune", _all("chutes_miner_seat_immune"), TEXT, YES, 80),
                 ("Alpha/day", _all("chutes_miner_emission_alpha_per_day"), FACTOR, (), 0),
@@ -169,10 +210,14 @@ SUBNET.show(
     ),
     graph(
         "Score share of the neighbours",
-        "The chosen miner, and four miners before and after it. Lines that come closer are miners that pass it, or "
+        "The chosen miner, and four miners before and after it. Lines that come closer are miners "
+        "that pass it, or "
         "that it passes.",
         Query(
-            short(f"{RATIO} and on (hotkey) abs({RANK[:-1]} @ end()) - scalar({MY_RANK[:-1]} @ end()))) <= 4 != 0"),
+            short(
+                f"{RATIO} and on (hotkey) abs({RANK[:-1]} @ end()) - scalar({MY_RANK[:-1]} @ "
+                "end()))) <= 4 != 0"
+            ),
             "{{miner}}",
         ),
         Query(
@@ -194,7 +239,8 @@ SUBNET.show(
     ),
     table(
         "Leaderboard",
-        "All exported miners, the best first. A click on a miner chooses it. Only the operators of the platform can "
+        "All exported miners, the best first. A click on a miner chooses it. Only the operators "
+        "of the platform can "
         "remove a miner from the blacklist.",
         Column("Rank", RANK, COUNT, 85),
         *MINER,
@@ -203,10 +249,19 @@ SUBNET.show(
         Column("By incentive", short(_all("chutes_miner_incentive_rank")), COUNT),
         *(
             Column(title, _all("chutes_miner_window_compute_units", window=window), AMOUNT)
-            for title, window in (("Units, 1 h", "1h"), ("Units, 1 day", "1d"), ("Units, 7 days", "7d"))
+            for title, window in (
+                ("Units, 1 h", "1h"),
+                ("Units, 1 day", "1d"),
+                ("Units, 7 days", "7d"),
+            )
         ),
         Column("Instances", _all("chutes_miner_active_instances"), COUNT, data=KEYED),
-        Column("Last start", f"time() - {_all('chutes_miner_last_activation_timestamp_seconds')}", TIME, data=KEYED),
+        Column(
+            "Last start",
+            f"time() - {_all('chutes_miner_last_activation_timestamp_seconds')}",
+            TIME,
+            data=KEYED,
+        ),
         Column("With bounty, 1 day", _all("chutes_miner_window_bounties", window="1d"), COUNT),
         Column("", of_exporters("chutes_miner_blacklist_info", "hotkey", "reason")),
         Column("Blacklisted", "reason", width=130, missing=" "),
@@ -215,7 +270,8 @@ SUBNET.show(
     ),
     table(
         "Stake and age of seats",
-        "Stake on each hotkey as stored on the chain, and the time since the service first saw the seat.",
+        "Stake on each hotkey as stored on the chain, and the time since the service first "
+        "saw the seat.",
         *MINER,
         Column("", of_exporters("chutes_miner_info", "hotkey", "uid")),
         Column("UID", "uid"),
@@ -241,7 +297,8 @@ SUBNET.show(
     ),
     graph(
         "Compute units per hour of all miners",
-        "Compute units of all counting instances in the past hour. A miner's share falls if the total grows and the "
+        "Compute units of all counting instances in the past hour. A miner's share falls if the "
+        "total grows and the "
         "miner does not.",
         Query(of_exporters("chutes_platform_window_compute_units", window="1h"), "all miners"),
         unit=AMOUNT,
@@ -249,18 +306,24 @@ SUBNET.show(
     ),
     graph(
         "Instances of all miners",
-        "Counting instances of the past hour, those that were activated with a bounty, and active ones now.",
+        "Counting instances of the past hour, those that were activated with a bounty, and "
+        "active ones now.",
         Query(of_exporters("chutes_platform_window_instances", window="1h"), "past hour"),
-        Query(of_exporters("chutes_platform_window_bounties", window="1h"), "with a bounty, past hour"),
+        Query(
+            of_exporters("chutes_platform_window_bounties", window="1h"), "with a bounty, past hour"
+        ),
         Query(of_exporters("chutes_platform_active_instances"), "active now", KEYED),
         empty=NO_DATA,
     ),
     graph(
         "Compute units per second",
-        "Compute units that all miners and the chosen one earn per second, which is the sum of the multipliers of "
+        "Compute units that all miners and the chosen one earn per second, which is the sum of "
+        "the multipliers of "
         "active instances.",
         Query(of_exporters("chutes_platform_active_compute_multiplier"), "all miners", KEYED),
-        Query(of_exporters("chutes_miner_active_compute_multiplier", **CHOSEN), "chosen miner", KEYED),
+        Query(
+            of_exporters("chutes_miner_active_compute_multiplier", **CHOSEN), "chosen miner", KEYED
+        ),
         unit=Unit("none", 1),
         empty=NO_DATA,
     ),

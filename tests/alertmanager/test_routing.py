@@ -68,11 +68,22 @@ def test_the_routing_is_accepted_and_has_none_of_the_known_mistakes() -> None:
 def test_each_alert_reaches_the_receiver_of_its_severity() -> None:
     for name, severity in SEVERITIES:
         options = (f"--config.file={ROUTING}", f"--verify.receivers={RECEIVERS[severity]}")
-        run("amtool", "config", "routes", "test", *options, f"alertname={name}", f"severity={severity}", "hotkey=5Me")
+        run(
+            "amtool",
+            "config",
+            "routes",
+            "test",
+            *options,
+            f"alertname={name}",
+            f"severity={severity}",
+            "hotkey=5Me",
+        )
 
 
 class Receivers:
-    """Takes what Alertmanager sends: messages to Telegram, and the alerts for the dead man's switch."""
+    """Takes what Alertmanager sends: messages to Telegram, and the alerts for the dead man's
+    switch.
+    """
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -86,20 +97,32 @@ class Receivers:
 
     async def _send(self, request: Request) -> Response:
         self.messages.append(await request.json())
-        return JSONResponse({"ok": True, "result": {"message_id": 1, "date": 1, "chat": {"id": 1, "type": "private"}}})
+        return JSONResponse(
+            {
+                "ok": True,
+                "result": {"message_id": 1, "date": 1, "chat": {"id": 1, "type": "private"}},
+            }
+        )
 
     def rang(self, text: str) -> bool:
-        return any(text in message["text"] and not message.get("disable_notification") for message in self.messages)
+        return any(
+            text in message["text"] and not message.get("disable_notification")
+            for message in self.messages
+        )
 
 
 @contextlib.contextmanager
 def alertmanager(directory: Path, receivers: str) -> Iterator[str]:
-    """Run Debian's Alertmanager with the example, its times shortened, and these receivers; yields its address."""
+    """Run Debian's Alertmanager with the example, its times shortened, and these receivers; yields
+    its address.
+    """
     directory.mkdir()
     config = yaml.safe_load(ROUTING.read_text())
     config["global"]["telegram_api_url"] = receivers
     # The same tree, without the waiting.
-    text = re.sub(r"(group_wait|group_interval|repeat_interval): \w+", r"\1: 1s", yaml.safe_dump(config))
+    text = re.sub(
+        r"(group_wait|group_interval|repeat_interval): \w+", r"\1: 1s", yaml.safe_dump(config)
+    )
     (directory / "alertmanager.yml").write_text(text.replace("http://localhost:8080", receivers))
     address = f"127.0.0.1:{free_port()}"
     with (directory / "log").open("wb") as log:
@@ -125,7 +148,9 @@ def alertmanager(directory: Path, receivers: str) -> Iterator[str]:
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
     """A simulator whose time is the real one."""
-    async with Simulator(OddWorld(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))) as running:
+    async with Simulator(
+        OddWorld(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))
+    ) as running:
         yield running
 
 
@@ -133,28 +158,41 @@ async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver
     simulator: Simulator, tmp_path: Path
 ) -> None:
     receivers = Receivers()
-    simulator.faults.update({name: Fault(status=401, body=b'{"detail": "Invalid signature"}') for name in SIGNED})
+    simulator.faults.update(
+        {name: Fault(status=401, body=b'{"detail": "Invalid signature"}') for name in SIGNED}
+    )
     settings = watching(simulator.url, listen=(Address("127.0.0.1"),), ttl=dict.fromkeys(SIGNED, 0))
     async with served(receivers.app) as receiver_url, contextlib.AsyncExitStack() as running:
         service = await running.enter_async_context(Service(settings))
         exporter = service.addresses[0]
         with (
             alertmanager(tmp_path / "alertmanager", receiver_url) as address,
-            Prometheus(tmp_path, targets=[str(exporter)], rule_files=fast_rules(tmp_path), alertmanager=address),
+            Prometheus(
+                tmp_path,
+                targets=[str(exporter)],
+                rule_files=fast_rules(tmp_path),
+                alertmanager=address,
+            ),
         ):
             # The dead man's switch hears of the Watchdog again and again, and of nothing else.
             await until(lambda: len(receivers.beats) >= 3)
             # A signature that is refused rings the phone, and is resolved when it is accepted.
-            await until(lambda: receivers.rang(f"firing: {HOTKEY[:5]}…: the API refuses its signatures"))
+            await until(
+                lambda: receivers.rang(f"firing: {HOTKEY[:5]}…: the API refuses its signatures")
+            )
             simulator.faults.clear()
-            await until(lambda: receivers.rang(f"resolved: {HOTKEY[:5]}…: the API refuses its signatures"))
+            await until(
+                lambda: receivers.rang(f"resolved: {HOTKEY[:5]}…: the API refuses its signatures")
+            )
             await running.aclose()
             await until(lambda: receivers.rang(f"firing: {HOTKEY[:5]}…: no exporter watches it"))
             assert {alert["labels"]["alertname"] for alert in receivers.beats} == {"Watchdog"}
             assert not any("Alertmanager work" in message["text"] for message in receivers.messages)
 
 
-DESCRIPTION = f"These GPUs of {HOTKEY} <idle>. First, on the exporter's host: `chutes-exporter advise`."
+DESCRIPTION = (
+    f"These GPUs of {HOTKEY} <idle>. First, on the exporter's host: `chutes-exporter advise`."
+)
 SERVERS = [f"server-{number:02}.long-name.example" for number in range(20)]
 
 
@@ -172,9 +210,15 @@ async def test_telegram_gets_the_text_of_a_group_once_and_a_line_for_each_server
 ) -> None:
     receivers = Receivers()
     # As long as the longest.
-    lines = [f"{HOTKEY[:5]}…: 8 pro_6000 of server {one} idle, 1234567 units a day (123 US dollars)" for one in servers]
+    lines = [
+        f"{HOTKEY[:5]}…: 8 pro_6000 of server {one} idle, 1234567 units a day (123 US dollars)"
+        for one in servers
+    ]
     labels = {"alertname": "ChutesGpusIdle", "severity": severity, "hotkey": HOTKEY}
-    alerts = [{"labels": labels | {"server": line}, "annotations": NOTES | {"summary": line}} for line in lines]
+    alerts = [
+        {"labels": labels | {"server": line}, "annotations": NOTES | {"summary": line}}
+        for line in lines
+    ]
     async with served(receivers.app) as url:
         with alertmanager(tmp_path / "alertmanager", url) as address:
             async with patient_client() as client:
@@ -219,7 +263,8 @@ ChutesInstancePurgeNear warning hotkey=5Me instance_id=i1
   mutes ChutesInstanceStartSlow warning hotkey=5Me instance_id=i1
   keeps ChutesInstanceStartSlow warning hotkey=5Me instance_id=i2
 ChutesGpusUnverified critical hotkey=5Me
-  mutes ChutesGpusUnverified warning hotkey=5Me server=a; ChutesGpusUnverified info hotkey=5Me server=a
+  mutes ChutesGpusUnverified warning hotkey=5Me server=a
+  mutes ChutesGpusUnverified info hotkey=5Me server=a
   keeps ChutesGpusIdle warning hotkey=5Me server=a; ChutesGpusUnverified warning hotkey=5Other
 ChutesFeedFailing warning job=chutes hotkey=5Me feed=nodes
   mutes ChutesDataIncomplete warning job=chutes hotkey=5Me feed=nodes
@@ -227,11 +272,17 @@ ChutesFeedFailing warning job=chutes hotkey=5Me feed=nodes
 ChutesClockOff warning job=chutes
   keeps ChutesSignatureRefused critical hotkey=5Me
 """
-"""Alerts that explain others, with those that they mute or not. A wrong clock must be repaired, so it mutes nothing."""
+"""Alerts that explain others, with those that they mute or not.
+
+A wrong clock must be repaired, so it mutes nothing.
+"""
 
 
 def read_cases() -> tuple[set[Labels], set[Labels]]:
-    """Return the alerts that are muted, and the others. Each case is about another miner and job."""
+    """Return the alerts that are muted, and the others.
+
+    Each case is about another miner and job.
+    """
     found: dict[str, set[Labels]] = {"mutes": set(), "keeps": set()}
     for number, case in enumerate(re.split(r"\n(?=\w)", CASES.strip())):
         cause, *lines = case.split("\n  ")
@@ -239,10 +290,16 @@ def read_cases() -> tuple[set[Labels], set[Labels]]:
             for alert in alerts.split("; "):
                 name, severity, *others = alert.split()
                 assert (name, severity) in SEVERITIES
-                labels = [f"{one}-{number}" if one.startswith(("hotkey", "job")) else one for one in others]
+                labels = [
+                    f"{one}-{number}" if one.startswith(("hotkey", "job")) else one
+                    for one in others
+                ]
                 pairs = [f"alertname={name}", f"severity={severity}", *labels]
                 found[kind].add(
-                    frozenset((label, value) for label, _, value in (pair.partition("=") for pair in pairs))
+                    frozenset(
+                        (label, value)
+                        for label, _, value in (pair.partition("=") for pair in pairs)
+                    )
                 )
     return found["mutes"], found["keeps"]
 
@@ -253,13 +310,17 @@ QUIET, HEARD = read_cases()
 def test_alertmanager_mutes_what_another_alert_explains_and_no_more(tmp_path: Path) -> None:
     with alertmanager(tmp_path / "alertmanager", "http://127.0.0.1:9") as address:
         url = f"http://{address}/api/v2/alerts"
-        posted = httpx.post(url, json=[{"labels": dict(alert)} for alert in (*QUIET, *HEARD)], timeout=PATIENCE)
+        posted = httpx.post(
+            url, json=[{"labels": dict(alert)} for alert in (*QUIET, *HEARD)], timeout=PATIENCE
+        )
         assert posted.status_code == httpx.codes.OK
 
         def silenced() -> set[Labels]:
             alerts = httpx.get(url, timeout=PATIENCE).json()
             assert {frozenset(one["labels"].items()) for one in alerts} == QUIET | HEARD
-            return {frozenset(one["labels"].items()) for one in alerts if one["status"]["inhibitedBy"]}
+            return {
+                frozenset(one["labels"].items()) for one in alerts if one["status"]["inhibitedBy"]
+            }
 
         # Inhibition is worked out for all alerts when they are grouped for sending.
         wait_for(lambda: silenced() >= QUIET)
@@ -268,10 +329,14 @@ def test_alertmanager_mutes_what_another_alert_explains_and_no_more(tmp_path: Pa
 
 def test_dashboards_list_the_alerts_that_are_not_muted(tmp_path: Path) -> None:
     def series(name: str, labels: Iterable[tuple[str, str]]) -> str:
-        return f"{name}{{{','.join(f'{label}={json.dumps(value)}' for label, value in labels if value)}}}"
+        pairs = ",".join(f"{label}={json.dumps(value)}" for label, value in labels if value)
+        return f"{name}{{{pairs}}}"
 
     fired = [("alertstate", "firing")]
-    given = [{"series": series("ALERTS", [*alert, *fired]), "values": "1x2"} for alert in (*QUIET, *HEARD)]
+    given = [
+        {"series": series("ALERTS", [*alert, *fired]), "values": "1x2"}
+        for alert in (*QUIET, *HEARD)
+    ]
     shown = ("alertname", "severity", "hotkey")
     kept = {
         tuple((name, dict(alert).get(name, "")) for name in shown)
@@ -280,14 +345,23 @@ def test_dashboards_list_the_alerts_that_are_not_muted(tmp_path: Path) -> None:
     }
     # Each rule of inhibition has muted an alert of the cases.
     expected = {
-        "ALERTS unless on (alertname, severity, job, hotkey, feed, instance_id) alert:chutes_alerts:inhibited": {
-            series("ALERTS", [*one, *fired]) for one in HEARD
+        (
+            "ALERTS unless on (alertname, severity, job, hotkey, feed, instance_id) "
+            "alert:chutes_alerts:inhibited"
+        ): {series("ALERTS", [*one, *fired]) for one in HEARD},
+        f"group by ({', '.join(shown)}) (alert:chutes_alerts:severity)": {
+            series("", labels) for labels in kept
         },
-        f"group by ({', '.join(shown)}) (alert:chutes_alerts:severity)": {series("", labels) for labels in kept},
-        "group by (cause) (alert:chutes_alerts:inhibited)": {f'{{cause="{one.cause}"}}' for one in INHIBITIONS},
+        "group by (cause) (alert:chutes_alerts:inhibited)": {
+            f'{{cause="{one.cause}"}}' for one in INHIBITIONS
+        },
     }
     queries = [
-        {"expr": expression, "eval_time": "1m", "exp_samples": [{"labels": one, "value": 1} for one in found]}
+        {
+            "expr": expression,
+            "eval_time": "1m",
+            "exp_samples": [{"labels": one, "value": 1} for one in found],
+        }
         for expression, found in expected.items()
     ]
     # An alert of the rules would end the given one of the same name.

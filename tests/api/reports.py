@@ -9,11 +9,18 @@ INSTANCE: dict[str, Any] = {
     "instance_id": "i",
     "miner_hotkey": "me",
     "created_at": "2026-11-24T10:00:00",
-    **dict.fromkeys(("activated_at", "deleted_at", "stop_billing_at", "billed_to", "valid_termination")),
+    **dict.fromkeys(
+        ("activated_at", "deleted_at", "stop_billing_at", "billed_to", "valid_termination")
+    ),
     "deletion_reason": 'a "quoted" text, {brace} [and] \\, {"started_at": 1}}',
     "compute_multiplier": 1.5,
 }
-RECORD = {"instance_id": "i", "compute_multiplier": 1.5, "started_at": "2026-11-24T10:00:00", "ended_at": None}
+RECORD = {
+    "instance_id": "i",
+    "compute_multiplier": 1.5,
+    "started_at": "2026-11-24T10:00:00",
+    "ended_at": None,
+}
 
 
 def body(instances: list[Any], records: list[Any] = [RECORD]) -> bytes:  # noqa: B006 - never changed

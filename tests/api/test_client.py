@@ -33,14 +33,21 @@ async def client(simulator: Simulator, clock: Clock) -> AsyncIterator[ChutesClie
 
 
 @asynccontextmanager
-async def asking(endpoint: e.Endpoint[Any], answer: Callable[[Request], Response]) -> AsyncIterator[ChutesClient]:
+async def asking(
+    endpoint: e.Endpoint[Any], answer: Callable[[Request], Response]
+) -> AsyncIterator[ChutesClient]:
     """Yield a client of an API with one endpoint."""
     routes = [Route(endpoint.path, answer, methods=[endpoint.method])]
-    async with served(Starlette(routes=routes)) as url, ChutesClient(url, timeout=PATIENCE) as client:
+    async with (
+        served(Starlette(routes=routes)) as url,
+        ChutesClient(url, timeout=PATIENCE) as client,
+    ):
         yield client
 
 
-async def test_only_what_must_be_signed_is_signed(client: ChutesClient, simulator: Simulator) -> None:
+async def test_only_what_must_be_signed_is_signed(
+    client: ChutesClient, simulator: Simulator
+) -> None:
     chute = simulator.world.chutes[3]
     job = next(job for job in simulator.world.jobs(NOON) if job.stuck)
     assert job.miner is not None
@@ -53,16 +60,23 @@ async def test_only_what_must_be_signed_is_signed(client: ChutesClient, simulato
     report = {"path": audit(Call(simulator.world, NOON, job.miner, {}, {}))[0]["path"]}
     for endpoint in e.ENDPOINTS:
         params = report if endpoint is e.AUDIT_REPORT else None
-        answer = await client.fetch(endpoint, key=job.miner.key, path=arguments.get(endpoint), params=params)
+        answer = await client.fetch(
+            endpoint, key=job.miner.key, path=arguments.get(endpoint), params=params
+        )
         assert answer.whole
     signed = {asked.endpoint for asked in simulator.requests if asked.signed or asked.hotkey}
     assert signed == {endpoint.name for endpoint in e.ENDPOINTS if endpoint.signed}
     assert {asked.status for asked in simulator.requests} == {200}
     # The service expects another word in the signatures of these.
-    assert {endpoint for endpoint in e.ENDPOINTS if endpoint.purpose == "tee"} == {e.MAINTENANCE, e.SERVER_MAINTENANCE}
+    assert {endpoint for endpoint in e.ENDPOINTS if endpoint.purpose == "tee"} == {
+        e.MAINTENANCE,
+        e.SERVER_MAINTENANCE,
+    }
 
 
-async def test_a_signed_endpoint_is_not_asked_without_a_key(client: ChutesClient, simulator: Simulator) -> None:
+async def test_a_signed_endpoint_is_not_asked_without_a_key(
+    client: ChutesClient, simulator: Simulator
+) -> None:
     with pytest.raises(TypeError, match="must be signed"):
         await client.fetch(e.NODES)
     assert not simulator.requests
@@ -88,12 +102,18 @@ async def test_a_signed_endpoint_is_not_asked_without_a_key(client: ChutesClient
 )
 @pytest.mark.parametrize("endpoint", [e.METAGRAPH, e.CHUTE_METRICS])
 async def test_each_error_has_its_class_and_its_count(
-    simulator: Simulator, clock: Clock, endpoint: e.Endpoint[Any], fault: Fault, kind: type[errors.ApiError]
+    simulator: Simulator,
+    clock: Clock,
+    endpoint: e.Endpoint[Any],
+    fault: Fault,
+    kind: type[errors.ApiError],
 ) -> None:
     simulator.faults[endpoint.name] = fault
     counters = ExchangeCounters()
     timeout = 0.5 if fault.latency else PATIENCE
-    async with ChutesClient(simulator.url, clock=clock, timeout=timeout, counters=counters) as client:
+    async with ChutesClient(
+        simulator.url, clock=clock, timeout=timeout, counters=counters
+    ) as client:
         with pytest.raises(kind) as error:
             await client.fetch(endpoint)
     assert type(error.value) is kind
@@ -120,13 +140,17 @@ async def test_a_request_that_waits_too_long_for_a_connection_times_out(
         assert (await patient.fetch(e.METAGRAPH)).count > 0
         assert simulator.in_flight["scores"] == 4
         monkeypatch.setattr("chutes_exporter.api.client._TOTAL_TIMEOUT", 0.3)
-        results = await asyncio.gather(*(patient.fetch(e.SCORES) for _ in range(12)), return_exceptions=True)
+        results = await asyncio.gather(
+            *(patient.fetch(e.SCORES) for _ in range(12)), return_exceptions=True
+        )
         for task in waiting:
             task.cancel()
     assert {type(result) for result in results} == {errors.TimedOutError}
 
 
-async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_configured_host() -> None:
+async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_configured_host() -> (
+    None
+):
     async with asking(e.INSTANCES, lambda _request: RedirectResponse("/elsewhere")) as client:
         with pytest.raises(errors.RedirectedError, match="307 redirect, not followed"):
             await client.fetch(e.INSTANCES, key=KEY)
@@ -166,7 +190,9 @@ async def test_without_encryption_no_proxy_sees_a_signature(
         assert (await client.fetch(e.NODES, key=KEY)).count > 0
 
 
-def test_proxies_and_certificates_that_cannot_be_used_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_and_certificates_that_cannot_be_used_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "garbage://x")
     with pytest.raises(ClientSetupError, match="HTTPS_PROXY"):
         ChutesClient("https://api.example")
@@ -183,7 +209,9 @@ METAGRAPHS: dict[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("kind", METAGRAPHS)
 async def test_an_answer_is_limited_by_the_memory_that_it_can_take(kind: str) -> None:
-    async with asking(e.METAGRAPH, lambda _request: Response(METAGRAPHS[kind](e.METAGRAPH.max_bytes))) as client:
+    async with asking(
+        e.METAGRAPH, lambda _request: Response(METAGRAPHS[kind](e.METAGRAPH.max_bytes))
+    ) as client:
         with pytest.raises(errors.TooLargeError, match="more than 1 MB") as error:
             await client.fetch(e.METAGRAPH)
     assert error.value.status == 200
@@ -193,7 +221,10 @@ async def test_of_a_stream_only_the_fields_that_are_kept_are_limited() -> None:
     name = b"x"
 
     def images(_request: Request) -> Response:
-        record = b'data: {"image_id": "a", "name": "%b", "readme": "%b"}\n\n' % (name, b"y" * 800_000)
+        record = b'data: {"image_id": "a", "name": "%b", "readme": "%b"}\n\n' % (
+            name,
+            b"y" * 800_000,
+        )
         return Response(record * 41)
 
     async with asking(e.IMAGES, images) as client:
@@ -212,13 +243,16 @@ async def test_an_error_that_is_kept_does_not_keep_the_answer() -> None:
             kept = error.value
             del error
             assert kept.advice
-            # The thread that decoded holds the answer until it runs again, which may be after the client.
+            # The thread that decoded holds the answer until it runs again, which may be after the
+            # client.
             await until(lambda: tracemalloc.get_traced_memory()[0] < 5_000_000)
         finally:
             tracemalloc.stop()
 
 
-BODY = gzip.compress(json.dumps({"final_scores": {str(number): number / 7 for number in range(10_000)}}).encode())
+BODY = gzip.compress(
+    json.dumps({"final_scores": {str(number): number / 7 for number in range(10_000)}}).encode()
+)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +281,9 @@ async def test_only_whole_bodies_that_are_compressed_with_gzip_are_read(
 
 
 @pytest.mark.parametrize("value", ["", ".", "..", "../metagraph?x=1#y"])
-async def test_a_value_in_a_path_stays_one_segment(client: ChutesClient, simulator: Simulator, value: str) -> None:
+async def test_a_value_in_a_path_stays_one_segment(
+    client: ChutesClient, simulator: Simulator, value: str
+) -> None:
     with pytest.raises((errors.BadRequestError, errors.NotFoundError)):
         await client.fetch(e.UNIQUE_CHUTE_HISTORY, path={"hotkey": value})
     assert {asked.endpoint for asked in simulator.requests} <= {"unique_chute_history"}

@@ -54,7 +54,9 @@ async def test_a_record_that_cannot_be_read_is_counted_and_the_rest_kept() -> No
     good = b'data: {"chute_id":"a"}\n\n' * 3
     body = b'data: {"chute_id":5}\n\n<html>\n\ndata: {"chute_id":"b","utilization":NaN}\n\n'
     # The last one stops in the middle.
-    records, tally = await read(e.CHUTE_METRICS, body + good + good + b'data: {"chute_id":"b","utiliz')
+    records, tally = await read(
+        e.CHUTE_METRICS, body + good + good + b'data: {"chute_id":"b","utiliz'
+    )
     assert [r.chute_id for r in records] == ["a"] * 6
     assert tally.rejected == 4
     assert "chute_id" in tally.first_error
@@ -83,8 +85,12 @@ async def test_an_empty_answer_is_a_failure_where_there_is_always_something(
         await read(endpoint, body)
 
 
-@pytest.mark.parametrize(("endpoint", "body"), [(e.INSTANCES, b"data: NO_ITEMS\n\n"), (e.NODES, b"")])
-async def test_no_records_are_a_valid_answer_where_the_service_says_so(endpoint: Endpoint[Any], body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("endpoint", "body"), [(e.INSTANCES, b"data: NO_ITEMS\n\n"), (e.NODES, b"")]
+)
+async def test_no_records_are_a_valid_answer_where_the_service_says_so(
+    endpoint: Endpoint[Any], body: bytes
+) -> None:
     assert await read(endpoint, body) == ([], Tally())
 
 
@@ -104,15 +110,25 @@ async def test_a_report_of_20_000_instances_fits() -> None:
 
 
 async def test_what_cannot_be_read_costs_only_itself() -> None:
-    rows = [{"server_id": "s1", "gpus": [{"uuid": "g"}]}, {"server_id": "s2"}, {"server_id": "s3", "gpus": 5}]
+    rows = [
+        {"server_id": "s1", "gpus": [{"uuid": "g"}]},
+        {"server_id": "s2"},
+        {"server_id": "s3", "gpus": 5},
+    ]
     servers, tally = await read(e.SERVERS, {"servers": rows})
-    assert [(s.server_id, s.gpus and [g.uuid for g in s.gpus]) for s in servers] == [("s1", ["g"]), ("s2", None)]
+    assert [(s.server_id, s.gpus and [g.uuid for g in s.gpus]) for s in servers] == [
+        ("s1", ["g"]),
+        ("s2", None),
+    ]
     assert (tally.accepted, tally.rejected) == (2, 1)
     chute = {"chute_id": "c", "instance_id": "i"}
     gpus, tally = await read(
-        e.HELD_GPUS, {"a": {"provisioned": [{"gpu": "h200", "chute": chute}] * 3 + [{"gpu": "h200"}]}, "b": {}}
+        e.HELD_GPUS,
+        {"a": {"provisioned": [{"gpu": "h200", "chute": chute}] * 3 + [{"gpu": "h200"}]}, "b": {}},
     )
-    assert {(gpu.hotkey, gpu.gpu, gpu.instance_id, gpu.activated_at) for gpu in gpus} == {("a", "h200", "i", UNSET)}
+    assert {(gpu.hotkey, gpu.gpu, gpu.instance_id, gpu.activated_at) for gpu in gpus} == {
+        ("a", "h200", "i", UNSET)
+    }
     assert (tally.accepted, tally.rejected) == (3, 2)
     for field in list(INSTANCE)[1:]:
         broken = {name: value for name, value in INSTANCE.items() if name != field}
@@ -126,7 +142,9 @@ async def test_records_of_stats_have_their_window() -> None:
         "past_day": None,
         "all": {"instance_stats": [{"miner_hotkey": "m"}]},
     }
-    assert [(record.window, record.miner_hotkey) for record in (await read(e.STATS, answer))[0]] == [("7d", "m")]
+    assert [
+        (record.window, record.miner_hotkey) for record in (await read(e.STATS, answer))[0]
+    ] == [("7d", "m")]
     assert (await read(e.STATS, {"past_hour": {"instance_stats": []}}))[0] == []
 
 

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others, verify_headers
+from chutes_exporter.api.keys import (
+    Hotkey,
+    HotkeyError,
+    public_key,
+    readable_by_others,
+    verify_headers,
+)
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, KEY
 
@@ -55,7 +61,9 @@ def test_an_address_with_any_one_character_changed_is_refused() -> None:
             public_key(ALICE[:place] + ("2" if right != "2" else "3") + ALICE[place + 1 :])
 
 
-@pytest.mark.parametrize("seed", [TEST_SEED, TEST_SEED[2:], f" {TEST_SEED}\n", "twelve words of a phrase"])
+@pytest.mark.parametrize(
+    "seed", [TEST_SEED, TEST_SEED[2:], f" {TEST_SEED}\n", "twelve words of a phrase"]
+)
 def test_a_secret_in_the_place_of_an_address_or_a_path_is_not_shown(seed: str) -> None:
     for attempt in (lambda: public_key(seed), lambda: Hotkey.from_file(Path(TEST_SEED))):
         with pytest.raises(HotkeyError) as refusal:
@@ -79,7 +87,9 @@ def test_a_missing_file_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("mode", "readable"), [(0o600, False), (0o640, True), (0o604, True)])
-def test_a_file_that_others_can_read_is_noticed(tmp_path: Path, mode: int, *, readable: bool) -> None:
+def test_a_file_that_others_can_read_is_noticed(
+    tmp_path: Path, mode: int, *, readable: bool
+) -> None:
     path = write(tmp_path / "hot")
     path.chmod(mode)
     assert readable_by_others(path) == readable

@@ -19,7 +19,9 @@ def test_all_three_ways_to_write_a_time_are_read(text: str, seconds: float) -> N
     assert decode_hook(UnixTime, text) == seconds
 
 
-@pytest.mark.parametrize("value", ["9999-12-31 23:59:59-23:59", "0001-01-01 00:00:00+23:59", "", "yesterday", 5])
+@pytest.mark.parametrize(
+    "value", ["9999-12-31 23:59:59-23:59", "0001-01-01 00:00:00+23:59", "", "yesterday", 5]
+)
 def test_an_invalid_time_is_refused_and_not_shown(value: object) -> None:
     with pytest.raises(ValueError, match=r"^not a time$"):
         decode_hook(UnixTime, value)

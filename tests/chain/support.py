@@ -34,7 +34,9 @@ EXPECTED = _recorded("expected")
 
 
 def recorded_block(**changes: str | None) -> Block:
-    """Return the recorded block, finalized half a minute before noon, with other values of some items."""
+    """Return the recorded block, finalized half a minute before noon, with other values of some
+    items.
+    """
     block = Block(**_recorded("block"))
     changes = {"milliseconds": number(1000 * (NOON - 30), 8), **changes}
     values = {subnet.ITEMS[name].key: text for name, text in changes.items()}
@@ -48,7 +50,10 @@ def number(value: float, size: int) -> str:
 
 @dataclass
 class FakeNode:
-    """A node with one block, and an API that knows the price of TAO. ``change`` may change its reply to a method."""
+    """A node with one block, and an API that knows the price of TAO.
+
+    ``change`` may change its reply to a method.
+    """
 
     block: Block = field(default_factory=recorded_block)
     change: Callable[[str, dict[str, Any]], Any] = lambda _method, reply: reply
@@ -58,13 +63,18 @@ class FakeNode:
     async def _answer(self, request: Request) -> Response:
         call = await request.json()
         self.calls.append(call["method"])
-        reply = self.change(call["method"], respond(call, self.block, {self.block.hash: self.block}))
+        reply = self.change(
+            call["method"], respond(call, self.block, {self.block.hash: self.block})
+        )
         return reply if isinstance(reply, Response) else JSONResponse(reply)
 
     @contextlib.asynccontextmanager
     async def serve(self) -> AsyncIterator[str]:
         """Yield its address."""
-        routes = [Route("/rpc", self._answer, methods=["POST"]), Route("/rpc/fmv", lambda _: Response(self.fmv))]
+        routes = [
+            Route("/rpc", self._answer, methods=["POST"]),
+            Route("/rpc/fmv", lambda _: Response(self.fmv)),
+        ]
         async with served(Starlette(routes=routes)) as url:
             yield f"{url}/rpc"
 

@@ -37,13 +37,19 @@ def expected_page() -> Page:
         series("chutes_subnet_registration_cost_tao"): SUBNET["burn_rao"] / 1e9,
         series("chutes_subnet_registration_open"): float(SUBNET["registration_allowed"]),
         series("chutes_subnet_free_seats"): SUBNET["free_seats"],
-        series("chutes_subnet_window_registrations", window="1d"): SUBNET["registrations_last_7200_blocks_at_least"],
+        series("chutes_subnet_window_registrations", window="1d"): SUBNET[
+            "registrations_last_7200_blocks_at_least"
+        ],
     }
     for hotkey, seat in EXPECTED["seats"].items():
         page[series("chutes_miner_seat_immune", hotkey=hotkey)] = float(seat["immune"])
-        page[series("chutes_miner_emission_alpha_per_day", hotkey=hotkey)] = seat["alpha_per_day_rao"] / 1e9
+        page[series("chutes_miner_emission_alpha_per_day", hotkey=hotkey)] = (
+            seat["alpha_per_day_rao"] / 1e9
+        )
         if seat["registrations_before"] is not None:
-            page[series("chutes_miner_registrations_before_loss", hotkey=hotkey)] = seat["registrations_before"]
+            page[series("chutes_miner_registrations_before_loss", hotkey=hotkey)] = seat[
+                "registrations_before"
+            ]
         if seat["immune"]:
             end = NOON - 30 + 12 * (seat["immune_until_block"] - EXPECTED["head"]["number"])
             page[series("chutes_miner_immunity_end_timestamp_seconds", hotkey=hotkey)] = end
@@ -54,7 +60,11 @@ async def test_the_page_has_every_number_of_a_recorded_block() -> None:
     node = FakeNode()
     page = await node.page()
     assert data_of(page) == pytest.approx(expected_page(), rel=1e-9)
-    assert node.calls[:3] == ["chain_getBlockHash", "chain_getFinalizedHead", "state_getRuntimeVersion"]
+    assert node.calls[:3] == [
+        "chain_getBlockHash",
+        "chain_getFinalizedHead",
+        "state_getRuntimeVersion",
+    ]
     assert node.calls[3:] == [STORAGE, STORAGE, PRICE]
     assert page[UP] == 1
     by_coldkey: dict[str, float] = {}
@@ -62,13 +72,18 @@ async def test_the_page_has_every_number_of_a_recorded_block() -> None:
         pay = page[series("chutes_miner_emission_alpha_per_day", hotkey=hotkey)]
         by_coldkey[seat["coldkey"]] = by_coldkey.get(seat["coldkey"], 0) + pay
     assert by_coldkey == pytest.approx(
-        {coldkey: one["alpha_per_day_rao"] / 1e9 for coldkey, one in EXPECTED["income_by_coldkey"].items()}
+        {
+            coldkey: one["alpha_per_day_rao"] / 1e9
+            for coldkey, one in EXPECTED["income_by_coldkey"].items()
+        }
     )
 
 
 async def test_only_watched_miners_have_seats_unless_all_are_wanted() -> None:
     page = await FakeNode().page(hotkeys=[HOTKEY])
-    assert {value for _, labels in data_of(page) for label, value in labels if label == "hotkey"} == {HOTKEY}
+    assert {
+        value for _, labels in data_of(page) for label, value in labels if label == "hotkey"
+    } == {HOTKEY}
 
 
 def storage_of(**changes: str | None) -> FakeNode:
@@ -105,25 +120,71 @@ FAULTS: dict[str, tuple[FakeNode, str, str]] = {
     "no text": (storage_of(tempo="0xzz"), HASH, "Tempo: non-hexadecimal"),
     "empty list": (storage_of(emission="0x"), HASH, "Emission: it has no bytes instead of 1"),
     "cut list": (storage_of(incentive="0x080100"), HASH, "Incentive: it has 3 bytes instead of 5"),
-    "list of another form": (storage_of(emission="0x03" + "00" * 7), HASH, "Emission: it has 8 bytes instead of 0"),
-    "longer list": (storage_of(dividends="0x0504" + "0000" * 257), NUMBER, "Dividends: it has more values than"),
-    "neither true nor false": (storage_of(registration_open="0x02"), NUMBER, "NetworkRegistrationAllowed: it is nei"),
-    "too dear": (storage_of(registration_cost=number(10**12, 8)), NUMBER, "Burn: it is not between its least"),
-    "old": (storage_of(milliseconds=number(1000 * (NOON - 3600), 8)), NUMBER, "it is 1 hour old, the node is behind"),
+    "list of another form": (
+        storage_of(emission="0x03" + "00" * 7),
+        HASH,
+        "Emission: it has 8 bytes instead of 0",
+    ),
+    "longer list": (
+        storage_of(dividends="0x0504" + "0000" * 257),
+        NUMBER,
+        "Dividends: it has more values than",
+    ),
+    "neither true nor false": (
+        storage_of(registration_open="0x02"),
+        NUMBER,
+        "NetworkRegistrationAllowed: it is nei",
+    ),
+    "too dear": (
+        storage_of(registration_cost=number(10**12, 8)),
+        NUMBER,
+        "Burn: it is not between its least",
+    ),
+    "old": (
+        storage_of(milliseconds=number(1000 * (NOON - 3600), 8)),
+        NUMBER,
+        "it is 1 hour old, the node is behind",
+    ),
     "no hotkey": (other(HOTKEY_7, None), NUMBER, "Keys: it has no bytes instead of 32"),
     "a hotkey twice": (other(HOTKEY_7, FIRST_HOTKEY), NUMBER, "Keys: a hotkey has two seats"),
-    "another block": (replying(STORAGE, another_block), HASH, "the answer is about another block, 0xabababababab…"),
-    "a key less": (replying(STORAGE, without_a_key), HASH, "MechanismCountCurrent: it has no bytes"),
-    "unknown method": (replying(STORAGE, lambda _: error(-32601)), HASH, "{'code': -32601, 'message': 'no'}"),
-    "forgotten block": (replying(STORAGE, lambda _: error(4003)), HASH, "{'code': 4003, 'message': 'no'}"),
-    "another form": (replying(STORAGE, lambda _: {"result": None}), HASH, "Expected `array`, got `null`"),
-    "HTML": (replying(STORAGE, lambda _: Response("<html>")), HASH, "the answer has an unexpected format"),
+    "another block": (
+        replying(STORAGE, another_block),
+        HASH,
+        "the answer is about another block, 0xabababababab…",
+    ),
+    "a key less": (
+        replying(STORAGE, without_a_key),
+        HASH,
+        "MechanismCountCurrent: it has no bytes",
+    ),
+    "unknown method": (
+        replying(STORAGE, lambda _: error(-32601)),
+        HASH,
+        "{'code': -32601, 'message': 'no'}",
+    ),
+    "forgotten block": (
+        replying(STORAGE, lambda _: error(4003)),
+        HASH,
+        "{'code': 4003, 'message': 'no'}",
+    ),
+    "another form": (
+        replying(STORAGE, lambda _: {"result": None}),
+        HASH,
+        "Expected `array`, got `null`",
+    ),
+    "HTML": (
+        replying(STORAGE, lambda _: Response("<html>")),
+        HASH,
+        "the answer has an unexpected format",
+    ),
     "429": (replying(STORAGE, lambda _: Response("slow down", 429)), HASH, "429 slow down"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_a_bad_answer_leaves_no_metric_and_the_log_names_the_item_and_the_block(fault: str) -> None:
+async def test_a_bad_answer_leaves_no_metric_and_the_log_names_the_item_and_the_block(
+    fault: str,
+) -> None:
     node, block, reason = FAULTS[fault]
     with structlog.testing.capture_logs() as logs:
         page = await node.page()
@@ -143,20 +204,39 @@ PAY = {"chutes_miner_emission_alpha_per_day", "chutes_subnet_emission_alpha_per_
         (storage_of(mechanisms="0x02"), PAY),
         (storage_of(min_not_immune=None, max_safe=None, min_cost=None, mechanisms=None), set()),
         (replying(PRICE, lambda _: error(-32601)), {"chutes_subnet_alpha_price_tao"}),
-        (replying(PRICE, lambda _: error(1, "Exported method X is not found")), {"chutes_subnet_alpha_price_tao"}),
+        (
+            replying(PRICE, lambda _: error(1, "Exported method X is not found")),
+            {"chutes_subnet_alpha_price_tao"},
+        ),
         (replying(PRICE, lambda _: {"result": "0x" + "00" * 8}), {"chutes_subnet_alpha_price_tao"}),
         (FakeNode(fmv=b'{"tao": 0}'), {"chutes_tao_price_usd"}),
         (FakeNode(fmv=b'{"tao": null}'), {"chutes_tao_price_usd"}),
     ],
-    ids=["mechanisms", "defaults", "no price", "no function", "price of 0", "TAO for nothing", "no price of TAO"],
+    ids=[
+        "mechanisms",
+        "defaults",
+        "no price",
+        "no function",
+        "price of 0",
+        "TAO for nothing",
+        "no price of TAO",
+    ],
 )
-async def test_what_cannot_be_known_is_absent_and_the_rest_stays(node: FakeNode, absent: set[str]) -> None:
+async def test_what_cannot_be_known_is_absent_and_the_rest_stays(
+    node: FakeNode, absent: set[str]
+) -> None:
     page = data_of(await node.page())
-    assert page == pytest.approx({key: value for key, value in expected_page().items() if key[0] not in absent})
+    assert page == pytest.approx(
+        {key: value for key, value in expected_page().items() if key[0] not in absent}
+    )
 
 
 async def test_an_unknown_version_is_shown_and_changes_nothing() -> None:
-    page = data_of(await replying("state_getRuntimeVersion", lambda _: {"result": {"specVersion": 9999}}).page())
+    page = data_of(
+        await replying(
+            "state_getRuntimeVersion", lambda _: {"result": {"specVersion": 9999}}
+        ).page()
+    )
     expected = expected_page()
     expected[series("chutes_chain_info", spec_version="9999")] = expected.pop(VERSION)
     assert page == pytest.approx(expected)

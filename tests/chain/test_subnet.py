@@ -16,7 +16,11 @@ from tests.support import HOTKEY, examples
 
 NETUID = (64).to_bytes(2, "little")
 PALLETS = {"Number": "System", "Now": "Timestamp"}
-ARGUMENTS = {"Number": b"", "Now": b"", "MechanismCountCurrent": xxhash.xxh64(NETUID).digest()[::-1] + NETUID}
+ARGUMENTS = {
+    "Number": b"",
+    "Now": b"",
+    "MechanismCountCurrent": xxhash.xxh64(NETUID).digest()[::-1] + NETUID,
+}
 
 
 def twox128(text: str) -> bytes:
@@ -65,7 +69,9 @@ STATE = replace(
 
 
 @given(
-    rows=st.lists(st.tuples(st.integers(0, 2), st.integers(HEAD - 8, HEAD), st.integers(0, 2)), max_size=9),
+    rows=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(HEAD - 8, HEAD), st.integers(0, 2)), max_size=9
+    ),
     free=st.integers(-1, 2),
     changes=st.fixed_dictionaries(
         {
@@ -81,15 +87,23 @@ STATE = replace(
 def test_seats_are_lost_in_the_order_of_a_replay(
     rows: list[tuple[int, int, int]], free: int, changes: dict[str, Any]
 ) -> None:
-    changes |= {"emission": tuple(emission for emission, _, _ in rows), "incentive": (), "dividends": ()}
+    changes |= {
+        "emission": tuple(emission for emission, _, _ in rows),
+        "incentive": (),
+        "dividends": (),
+    }
     state = replace(STATE, seats=len(rows), max_seats=max(0, len(rows) + free), **changes)
     owned = [str(uid) for uid, (_, _, coldkey) in enumerate(rows) if not coldkey]
     found = Subnet(state, [*map(str, range(len(rows)))], [row[1] for row in rows], owned, 1, None)
-    assert [seat.registrations_before_loss for seat in found.seats] == replay(state, rows, set(owned))
+    assert [seat.registrations_before_loss for seat in found.seats] == replay(
+        state, rows, set(owned)
+    )
 
 
 def replay(state: State, rows: list[tuple[int, int, int]], owned: set[str]) -> list[int | None]:
-    """Register one newcomer after another in the next block, as the chain's code does, and note whom each replaces."""
+    """Register one newcomer after another in the next block, as the chain's code does, and note
+    whom each replaces.
+    """
     now, lost = state.block + 1, dict[str, int]()
     table = [(str(uid), registered, emission) for uid, (emission, registered, _) in enumerate(rows)]
     for number in range(len(rows) + state.max_seats + 1):
@@ -99,7 +113,11 @@ def replay(state: State, rows: list[tuple[int, int, int]], owned: set[str]) -> l
         if len(table) < state.max_seats:
             table.append(newcomer)
             continue
-        oldest = sorted((registered, uid) for uid, (hotkey, registered, _) in enumerate(table) if hotkey in owned)
+        oldest = sorted(
+            (registered, uid)
+            for uid, (hotkey, registered, _) in enumerate(table)
+            if hotkey in owned
+        )
         safe = [uid for _, uid in oldest[: state.max_safe]]
         for uid, (hotkey, _, _) in enumerate(table):
             if hotkey == state.owner_hotkey and uid not in safe:
@@ -117,8 +135,12 @@ def replay(state: State, rows: list[tuple[int, int, int]], owned: set[str]) -> l
     return [lost.get(str(uid)) for uid in range(len(rows))]
 
 
-def pay(state: State, *amounts: tuple[int, int, int], owned: int | None = None) -> list[float | None]:
-    seats = [Seat(state, "", 0, *of_seat, is_owned=uid == owned) for uid, of_seat in enumerate(amounts)]
+def pay(
+    state: State, *amounts: tuple[int, int, int], owned: int | None = None
+) -> list[float | None]:
+    seats = [
+        Seat(state, "", 0, *of_seat, is_owned=uid == owned) for uid, of_seat in enumerate(amounts)
+    ]
     return [seat.alpha_per_day for seat in seats]
 
 
@@ -143,7 +165,9 @@ def pay(state: State, *amounts: tuple[int, int, int], owned: int | None = None) 
     ],
     ids=str,
 )
-def test_pay_follows_from_the_tempo_or_else_from_what_has_gathered(changes: dict[str, Any], epochs: float) -> None:
+def test_pay_follows_from_the_tempo_or_else_from_what_has_gathered(
+    changes: dict[str, Any], epochs: float
+) -> None:
     expected = pytest.approx([100 * epochs, 300 * epochs]) if epochs else [None, None]
     assert pay(replace(STATE, **changes), (100, 10, 0), (300, 30, 0)) == expected
 

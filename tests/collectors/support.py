@@ -46,11 +46,14 @@ def collected(
     Args:
         collector: The collector.
         answers: What the API sends, as JSON; of a stream, the list of its records.
-        watched: The hotkeys that the user named. The answers of feeds that need a hotkey are about ``ME``.
+        watched: The hotkeys that the user named. The answers of feeds that need a hotkey are about
+            ``ME``.
         miners: Which other miners are exported.
         doubted: The feeds whose answers are doubted.
     """
-    known = {feed.name: answer(feed, body, doubted=feed in doubted) for feed, body in answers.items()}
+    known = {
+        feed.name: answer(feed, body, doubted=feed in doubted) for feed, body in answers.items()
+    }
     out = base.Samples()
     for hotkey in ("", ME):
         assert collector.run(Answers(known), Miners(frozenset(watched), miners, hotkey), out)
@@ -91,4 +94,6 @@ async def decoded(feed: Feed[Any], body: bytes) -> Answer[Any]:
     if feed is AUDIT_REPORT:
         # The list of reports has the end of the hour.
         value = structs.replace(value, end=NOON)
-    return Answer(value, tally.accepted, tally.rejected, tally.first_error, received_at=0, seconds=0)
+    return Answer(
+        value, tally.accepted, tally.rejected, tally.first_error, received_at=0, seconds=0
+    )

@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from chutes_exporter.collectors import Answers, Collector, Miners
-from chutes_exporter.collectors.base import MAX_LABEL_CHARACTERS, LabelValue, Part, Samples, metric_of
+from chutes_exporter.collectors.base import (
+    MAX_LABEL_CHARACTERS,
+    LabelValue,
+    Part,
+    Samples,
+    metric_of,
+)
 from chutes_exporter.feeds.table import INVENTORY, NODES
 from chutes_exporter.metric import Metric
 from tests.collectors.support import collected
@@ -35,7 +41,11 @@ def test_a_metric_is_left_out_while_a_feed_that_it_needs_is_missing_or_not_whole
 
     answers = {NODES: [{"uuid": "g"}], INVENTORY: []} | changes
     known = {feed: answer for feed, answer in answers.items() if answer is not None}
-    assert {*collected(Collector("c", "", (Part((NODES, INVENTORY), metrics, add),)), known, doubted=doubted)} == names
+    assert {
+        *collected(
+            Collector("c", "", (Part((NODES, INVENTORY), metrics, add),)), known, doubted=doubted
+        )
+    } == names
 
 
 def test_an_unknown_value_and_a_second_sample_of_a_series_are_left_out() -> None:
@@ -70,7 +80,9 @@ SIGNATURE = "0123456789abcdef" * 8
         (f"refused: {SIGNATURE}", "refused: [hex]"),
     ],
 )
-def test_a_label_is_text_of_a_bounded_length_without_a_signature(value: LabelValue, text: str) -> None:
+def test_a_label_is_text_of_a_bounded_length_without_a_signature(
+    value: LabelValue, text: str
+) -> None:
     samples = Samples()
     samples.add(INFO, 1, value)
     ((sample,),) = (family.samples for family in samples.collect())

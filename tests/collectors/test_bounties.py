@@ -21,7 +21,8 @@ BOOST = "chutes_bounty_boost_ratio{chute_id=c}"
 
 
 @pytest.mark.parametrize(
-    ("age", "boost"), [(0, 1.1), (-5, 1.1), (2700, 1.2), (10_800, 1.5), (10_801, 1.5), (86_399, 1.5), (None, None)]
+    ("age", "boost"),
+    [(0, 1.1), (-5, 1.1), (2700, 1.2), (10_800, 1.5), (10_801, 1.5), (86_399, 1.5), (None, None)],
 )
 def test_the_boost_grows_for_three_hours(age: float | None, boost: float | None) -> None:
     made = collected(COLLECTOR, {BOUNTIES: [BOUNTY | {"seconds_elapsed": age}]})

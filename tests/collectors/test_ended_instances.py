@@ -22,13 +22,20 @@ LOST = "chutes_miner_window_lost_compute_units"
 
 
 def run(*instances: dict[str, Any], **options: Any) -> dict[str, float]:
-    rows = [row | {"instance_id": row.get("instance_id", "i") + str(number)} for number, row in enumerate(instances)]
+    rows = [
+        row | {"instance_id": row.get("instance_id", "i") + str(number)}
+        for number, row in enumerate(instances)
+    ]
     report = {"instance_audit": rows, "compute_history": []}
     found = collected(COLLECTOR, {AUDIT_REPORT: report}, **options)
-    return {key: value for key, value in found.items() if value and not key.startswith("chutes_audit_")}
+    return {
+        key: value for key, value in found.items() if value and not key.startswith("chutes_audit_")
+    }
 
 
-@pytest.mark.parametrize("at", [None, "2026-11-24T10:59:59", "2026-11-24T12:00:01", "2099-01-01T00:00:00"])
+@pytest.mark.parametrize(
+    "at", [None, "2026-11-24T10:59:59", "2026-11-24T12:00:01", "2099-01-01T00:00:00"]
+)
 def test_an_end_outside_the_hour_does_not_count(at: str | None) -> None:
     assert run(ENDED | {"deleted_at": at}) == {}
 

@@ -8,9 +8,24 @@ from chutes_exporter.collectors.fleet import COLLECTOR
 from chutes_exporter.feeds.table import INSTANCES, INVENTORY, NODES, SERVERS
 from tests.collectors.support import NOON_TEXT, Samples, collected, of
 
-ACTIVE = {"instance_id": "i1", "chute_id": "active chute", "active": True, "activated_at": NOON_TEXT}
-STARTING = {"instance_id": "i2", "chute_id": "starting chute", "active": False, "activated_at": None}
-DISABLED = {"instance_id": "i3", "chute_id": "disabled chute", "active": False, "activated_at": NOON_TEXT}
+ACTIVE = {
+    "instance_id": "i1",
+    "chute_id": "active chute",
+    "active": True,
+    "activated_at": NOON_TEXT,
+}
+STARTING = {
+    "instance_id": "i2",
+    "chute_id": "starting chute",
+    "active": False,
+    "activated_at": None,
+}
+DISABLED = {
+    "instance_id": "i3",
+    "chute_id": "disabled chute",
+    "active": False,
+    "activated_at": NOON_TEXT,
+}
 
 
 def gpu(uuid: str, **fields: Any) -> dict[str, Any]:
@@ -20,7 +35,11 @@ def gpu(uuid: str, **fields: Any) -> dict[str, Any]:
 
 def held(gpu_id: str, instance: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """Return a GPU that an instance holds."""
-    return {"gpu_id": gpu_id, "chute_id": instance["chute_id"], "active": instance["active"]} | fields
+    return {
+        "gpu_id": gpu_id,
+        "chute_id": instance["chute_id"],
+        "active": instance["active"],
+    } | fields
 
 
 def fleet(**lists: list[dict[str, Any]]) -> dict[Any, Any]:
@@ -36,14 +55,19 @@ def fleet(**lists: list[dict[str, Any]]) -> dict[Any, Any]:
 def counts(made: Samples, model: str = "h100") -> dict[str, float]:
     """Return how many GPUs of a model are in each state."""
     start = f"chutes_fleet_gpus{{hotkey=me,gpu={model},state="
-    return {key.removeprefix(start).rstrip("}"): value for key, value in made.items() if key.startswith(start)}
+    return {
+        key.removeprefix(start).rstrip("}"): value
+        for key, value in made.items()
+        if key.startswith(start)
+    }
 
 
 def test_a_verified_gpu_is_idle_even_with_an_error_or_if_only_a_server_lists_it() -> None:
     made = collected(
         COLLECTOR,
         fleet(
-            nodes=[gpu("g1", verification_error="timeout")], server_gpus=[gpu("g1"), gpu("g2", gpu_identifier="a100")]
+            nodes=[gpu("g1", verification_error="timeout")],
+            server_gpus=[gpu("g1"), gpu("g2", gpu_identifier="a100")],
         ),
     )
     assert counts(made) == {"earning": 0, "starting": 0, "disabled": 0, "idle": 1, "unverified": 0}
@@ -81,16 +105,22 @@ def test_of_two_instances_on_a_gpu_an_active_one_decides_and_otherwise_an_unknow
 ) -> None:
     for inventory in (both, both[::-1]):
         instances = [ACTIVE, STARTING, DISABLED]
-        made = collected(COLLECTOR, fleet(nodes=[gpu("g1")], inventory=inventory, instances=instances))
+        made = collected(
+            COLLECTOR, fleet(nodes=[gpu("g1")], inventory=inventory, instances=instances)
+        )
         assert made.get("chutes_gpu_active{hotkey=me,gpu_id=g1}") == active
         assert counts(made)["earning"] == earning
         assert len(of(made, "chutes_gpu_allocation_info")) == 2
 
 
 def test_where_the_inventory_does_not_say_active_the_instance_decides() -> None:
-    answers = fleet(nodes=[gpu("g1")], inventory=[held("g1", DISABLED, active=None)], instances=[DISABLED])
+    answers = fleet(
+        nodes=[gpu("g1")], inventory=[held("g1", DISABLED, active=None)], instances=[DISABLED]
+    )
     made = collected(COLLECTOR, answers)
-    assert of(made, "chutes_gpu_in_use", "chutes_gpu_active") == {"chutes_gpu_in_use{hotkey=me,gpu_id=g1}": 1}
+    assert of(made, "chutes_gpu_in_use", "chutes_gpu_active") == {
+        "chutes_gpu_in_use{hotkey=me,gpu_id=g1}": 1
+    }
     assert counts(made)["disabled"] == 1
 
 

@@ -22,7 +22,11 @@ def run(*jobs: dict[str, Any], **options: Any) -> Samples:
 
 
 def test_each_watched_miner_has_its_own_counts_and_no_other_miner_has() -> None:
-    jobs: list[dict[str, Any]] = [{"miner_history": ["a"]}, {"miner_hotkey": "b"}, {"miner_hotkey": "c"}]
+    jobs: list[dict[str, Any]] = [
+        {"miner_history": ["a"]},
+        {"miner_hotkey": "b"},
+        {"miner_hotkey": "c"},
+    ]
     made = run(*jobs, watched=["a", "b"], miners="all")
     assert of(made, "chutes_jobs_tried", "chutes_jobs_stuck") == {
         "chutes_jobs_tried{hotkey=a}": 1,

@@ -25,7 +25,9 @@ WINDOW = {"upgrade_window_end": "2026-11-24 13:00:00.500000+00:00"}
         ({"active_window": None}, 0),
     ],
 )
-def test_the_service_says_whether_the_window_is_open(policy: dict[str, Any], is_open: float | None) -> None:
+def test_the_service_says_whether_the_window_is_open(
+    policy: dict[str, Any], is_open: float | None
+) -> None:
     made = collected(COLLECTOR, {MAINTENANCE: policy})
     assert made.get("chutes_maintenance_window_open{hotkey=me}") == is_open
     ends = {NOON + HOUR + 0.5} if policy["active_window"] else set()

@@ -6,5 +6,7 @@ from tests.collectors.support import ME, collected, of
 
 
 def test_where_no_seat_has_an_incentive_nobody_has_a_share() -> None:
-    made = collected(COLLECTOR, {METAGRAPH: [{"hotkey": hotkey, "incentive": 0.0} for hotkey in (ME, "other")]})
+    made = collected(
+        COLLECTOR, {METAGRAPH: [{"hotkey": hotkey, "incentive": 0.0} for hotkey in (ME, "other")]}
+    )
     assert of(made, "chutes_miner_incentive_ratio", "chutes_miner_incentive_rank") == {}

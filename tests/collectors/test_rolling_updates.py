@@ -11,7 +11,12 @@ from tests.collectors.support import collected
 from tests.support import NOON
 
 # Times without an offset mean UTC.
-UPDATE = {"chute_id": "c", "old_version": "v1", "new_version": "v2", "started_at": "2026-11-24T11:00:00"}
+UPDATE = {
+    "chute_id": "c",
+    "old_version": "v1",
+    "new_version": "v2",
+    "started_at": "2026-11-24T11:00:00",
+}
 STARTED = {"chutes_rolling_update_started_timestamp_seconds{chute_id=c}": NOON - HOUR}
 INSTANCE = {"instance_id": "i", "chute_id": "c", "version": "v1", "active": True, "verified": True}
 
@@ -41,7 +46,9 @@ def run(*updates: dict[str, Any], doubted: Any = (), **fields: Any) -> dict[str,
         ({"verified": None}, None),
     ],
 )
-def test_an_instance_is_outdated_if_an_update_will_replace_it(fields: dict[str, Any], value: float | None) -> None:
+def test_an_instance_is_outdated_if_an_update_will_replace_it(
+    fields: dict[str, Any], value: float | None
+) -> None:
     outdated = {} if value is None else {"chutes_instance_outdated{hotkey=me,instance_id=i}": value}
     assert run(UPDATE, **fields) == STARTED | outdated
 

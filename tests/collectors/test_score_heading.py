@@ -41,7 +41,10 @@ def run(
 
 
 def ratios(**values: float) -> dict[str, float]:
-    return {f"chutes_miner_score_heading_ratio{{hotkey={hotkey}}}": value for hotkey, value in values.items()}
+    return {
+        f"chutes_miner_score_heading_ratio{{hotkey={hotkey}}}": value
+        for hotkey, value in values.items()
+    }
 
 
 def test_a_miner_approaches_its_share_of_all_compute_units_per_second() -> None:
@@ -49,7 +52,9 @@ def test_a_miner_approaches_its_share_of_all_compute_units_per_second() -> None:
 
 
 @pytest.mark.parametrize("seats", [[seat(ME)], [seat(ME), seat("other", blacklist_reason="abuse")]])
-def test_unregistered_and_blacklisted_miners_do_not_count_in_the_sum(seats: list[dict[str, Any]]) -> None:
+def test_unregistered_and_blacklisted_miners_do_not_count_in_the_sum(
+    seats: list[dict[str, Any]],
+) -> None:
     assert run(MINE + OTHERS, seats, miners="all") == ratios(me=1)
 
 
@@ -63,14 +68,20 @@ def test_a_watched_miner_without_instances_approaches_zero_and_one_without_a_sea
 
 def test_disabled_instances_of_others_count_while_they_hold_gpus() -> None:
     others = [active(3, "other", 2.0)]
-    theirs = INSTANCE | {"miner_hotkey": "other", "activated_at": NOON_TEXT, "compute_multiplier": 1.0}
+    theirs = INSTANCE | {
+        "miner_hotkey": "other",
+        "activated_at": NOON_TEXT,
+        "compute_multiplier": 1.0,
+    }
     report = tuple(theirs | {"instance_id": key} for key in ("disabled", "disabled", "ended"))
     gpu = {"chute_id": "c", "instance_id": "disabled"}
     held = {"other": {"provisioned": [{"gpu": "h200", "chute": gpu}]}}
     assert run([*MINE[:1], *others], SEATS, (*report, ENDED), held) == ratios(me=0.25)
     # The list of GPUs may be newer than the report.
     started = theirs | {"instance_id": "disabled", "activated_at": None}
-    newer = {"other": {"provisioned": [{"gpu": "h200", "chute": gpu | {"activated_at": NOON_TEXT}}]}}
+    newer = {
+        "other": {"provisioned": [{"gpu": "h200", "chute": gpu | {"activated_at": NOON_TEXT}}]}
+    }
     assert run([*MINE[:1], *others], SEATS, (started, ENDED), newer) == ratios(me=0.25)
     assert run([*MINE[:1], *others], SEATS, (started, ENDED), held) == ratios(me=1 / 3)
     # The report may be newer than the list of GPUs.

@@ -8,7 +8,12 @@ from chutes_exporter.collectors.scores import COLLECTOR
 from chutes_exporter.feeds.table import SCORES
 from tests.collectors.support import ME, Samples, collected, of
 
-RAW = {"total_instances": 12.0, "bounty_score": 2.0, "instance_seconds": 3600.0, "instance_compute_units": 7200.0}
+RAW = {
+    "total_instances": 12.0,
+    "bounty_score": 2.0,
+    "instance_seconds": 3600.0,
+    "instance_compute_units": 7200.0,
+}
 SHARE = "chutes_miner_score_ratio"
 ORDER = ("chutes_miner_score_rank", "chutes_miner_score_next_better_ratio")
 
@@ -32,10 +37,17 @@ def test_equal_shares_have_equal_places_and_the_best_has_no_better() -> None:
 
 @pytest.mark.parametrize(
     ("shares", "raw"),
-    [({"other": None}, {}), ({"other": "0.5"}, {}), ({}, {"other": RAW}), ({}, {"other": {"total_instances": "1"}})],
+    [
+        ({"other": None}, {}),
+        ({"other": "0.5"}, {}),
+        ({}, {"other": RAW}),
+        ({}, {"other": {"total_instances": "1"}}),
+    ],
     ids=["null", "unreadable", "missing", "unreadable parts"],
 )
-def test_the_unknown_share_of_one_miner_hides_all_places(shares: dict[str, Any], raw: dict[str, Any]) -> None:
+def test_the_unknown_share_of_one_miner_hides_all_places(
+    shares: dict[str, Any], raw: dict[str, Any]
+) -> None:
     made = run({ME: 0.5} | shares, {ME: RAW} | raw)
     assert made == {
         "chutes_miner_score_ratio{hotkey=me}": 0.5,

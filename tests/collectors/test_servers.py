@@ -10,7 +10,12 @@ from tests.collectors.support import Samples, collected, of
 
 
 def server(number: int, **fields: Any) -> dict[str, Any]:
-    return {"server_id": f"s{number}", "name": f"name {number}", "ip": f"192.0.2.{number}", "gpus": []} | fields
+    return {
+        "server_id": f"s{number}",
+        "name": f"name {number}",
+        "ip": f"192.0.2.{number}",
+        "gpus": [],
+    } | fields
 
 
 def run(*servers: dict[str, Any], **options: Any) -> Samples:
@@ -22,7 +27,11 @@ def test_a_gpu_that_is_listed_twice_counts_once() -> None:
     assert of(made, "chutes_server_gpus") == {"chutes_server_gpus{hotkey=me,server_id=s1}": 1}
 
 
-@pytest.mark.parametrize("server", [{"is_tee": False, "version": None}, {"is_tee": True}, {"version": "1.4.0"}])
-def test_servers_without_tee_or_with_an_unknown_version_have_no_sample(server: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "server", [{"is_tee": False, "version": None}, {"is_tee": True}, {"version": "1.4.0"}]
+)
+def test_servers_without_tee_or_with_an_unknown_version_have_no_sample(
+    server: dict[str, Any],
+) -> None:
     answers: dict[Any, Any] = {SERVERS: {"servers": [{"server_id": "s", **server}]}}
     assert collected(VERSIONS, answers | {TEE_MEASUREMENTS: [{"version": "1.4.0"}]}) == {}

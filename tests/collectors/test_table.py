@@ -1,4 +1,7 @@
-"""What a declaration leaves out. What it makes of the service's records is in tests/test_recordings.py."""
+"""What a declaration leaves out.
+
+What it makes of the service's records is in tests/test_recordings.py.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +41,13 @@ def test_a_joined_feed_makes_all_metrics_absent_while_it_is_not_whole() -> None:
     def with_bounty(shops: list[Shop], chutes: list[Chute]) -> list[Shop]:
         return [shop for shop in shops if shop.shop_id in {chute.chute_id for chute in chutes}]
 
-    table = Table[Shop](PUBLIC, CHUTES, key="shop_id", records=with_bounty, x_price=Row("Price.", "price"))
-    answers: dict[Any, Any] = {PUBLIC: [{"shop_id": "a", "price": 1}, {"shop_id": "b"}], CHUTES: [{"chute_id": "a"}]}
+    table = Table[Shop](
+        PUBLIC, CHUTES, key="shop_id", records=with_bounty, x_price=Row("Price.", "price")
+    )
+    answers: dict[Any, Any] = {
+        PUBLIC: [{"shop_id": "a", "price": 1}, {"shop_id": "b"}],
+        CHUTES: [{"chute_id": "a"}],
+    }
     collector = Collector("c", "summary", (table,))
     assert collected(collector, answers) == {"x_price{shop_id=a}": 1}
     assert collected(collector, answers, doubted=[PUBLIC]) == {"x_price{shop_id=a}": 1}
@@ -65,6 +73,12 @@ def test_groups_have_a_value_each() -> None:
 def test_a_watched_miner_without_a_record_has_the_missing_value_if_the_answer_is_whole() -> None:
     table = public(key="hotkey shop_id", miner="hotkey", x_price=Row("Price.", "price", missing=0))
     # For each rest of the key that another miner has.
-    shops: list[dict[str, Any]] = [{"hotkey": "a", "shop_id": "s"}, {"hotkey": "me", "shop_id": "t", "price": 1}]
-    assert run(table, *shops) == {"x_price{hotkey=me,shop_id=s}": 0, "x_price{hotkey=me,shop_id=t}": 1}
+    shops: list[dict[str, Any]] = [
+        {"hotkey": "a", "shop_id": "s"},
+        {"hotkey": "me", "shop_id": "t", "price": 1},
+    ]
+    assert run(table, *shops) == {
+        "x_price{hotkey=me,shop_id=s}": 0,
+        "x_price{hotkey=me,shop_id=t}": 1,
+    }
     assert run(table, *shops, doubted=[PUBLIC]) == {"x_price{hotkey=me,shop_id=t}": 1}

@@ -35,7 +35,8 @@ def run(*chutes: dict[str, Any], **options: Any) -> Samples:
 
 
 @pytest.mark.parametrize(
-    ("logged", "target"), [(1, {f"{TARGET}{{chute_id=busy}}": 1}), (2, {f"{TARGET}{{chute_id=busy}}": 2}), (3, {})]
+    ("logged", "target"),
+    [(1, {f"{TARGET}{{chute_id=busy}}": 1}), (2, {f"{TARGET}{{chute_id=busy}}": 2}), (3, {})],
 )
 def test_without_an_allowance_the_logged_target_counts_unless_it_would_allow_more(
     logged: int, target: dict[str, float]
@@ -45,11 +46,17 @@ def test_without_an_allowance_the_logged_target_counts_unless_it_would_allow_mor
 
 
 def test_a_zero_of_a_chute_without_instances_was_not_measured() -> None:
-    cold = BUSY | dict.fromkeys((*LOAD, "rate_limit_ratio_5m"), 0.0) | {"chute_id": "cold", "instance_count": 0}
+    cold = (
+        BUSY
+        | dict.fromkeys((*LOAD, "rate_limit_ratio_5m"), 0.0)
+        | {"chute_id": "cold", "instance_count": 0}
+    )
     idle = cold | {"chute_id": "idle", "instance_count": 1}
     made = of(run(BUSY, cold, idle), *RATIOS)
     # One that has just lost its instances was measured before.
-    assert {key for key in made if "=cold" in key} == {"chutes_chute_rate_limited_ratio{chute_id=cold,window=1h}"}
+    assert {key for key in made if "=cold" in key} == {
+        "chutes_chute_rate_limited_ratio{chute_id=cold,window=1h}"
+    }
     assert {value for key, value in made.items() if "=idle" in key} == {0, 0.05}
     assert len([key for key in made if "=idle" in key]) == 6
 

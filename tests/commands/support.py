@@ -36,11 +36,18 @@ class Target:
 
 
 async def run(
-    simulator: Simulator | Target, *arguments: str, stdin: str = "", variables: dict[str, str] | None = None
+    simulator: Simulator | Target,
+    *arguments: str,
+    stdin: str = "",
+    variables: dict[str, str] | None = None,
 ) -> tuple[int, str, str]:
     """Run a command to its end in a thread; returns its status, its output and its errors."""
-    own = {"CHUTES_EXPORTER_API_TIMEOUT": str(PATIENCE)} | (MINE if variables is None else variables)
-    result = await asyncio.to_thread(test_cli.run, *arguments, "--api.url", simulator.url, stdin=stdin, **own)
+    own = {"CHUTES_EXPORTER_API_TIMEOUT": str(PATIENCE)} | (
+        MINE if variables is None else variables
+    )
+    result = await asyncio.to_thread(
+        test_cli.run, *arguments, "--api.url", simulator.url, stdin=stdin, **own
+    )
     return result.returncode, result.stdout, result.stderr
 
 
@@ -58,7 +65,9 @@ async def chain_flag() -> AsyncIterator[str]:
 
 
 def world_of_today() -> World:
-    """Return a small world for the clock that the command sees. One that began long ago takes long to get there."""
+    """Return a small world for the clock that the command sees. One that began long ago takes long
+    to get there.
+    """
     return OddWorld(start=time.time(), size=Size(miners=12, active_miners=6, chutes=30))
 
 

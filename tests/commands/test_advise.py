@@ -1,4 +1,6 @@
-"""The command ``advise``, on the recorded world. tests/test_facts.py compares its offers with the truth."""
+"""The command ``advise``, on the recorded world. tests/test_facts.py compares its offers with the
+truth.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ async def report(target: Target, *arguments: str) -> tuple[int, dict[str, Any]]:
     return code, json.loads(output)
 
 
-async def test_an_offer_has_what_the_answers_say_about_its_chute(target: Target, api: dict[str, bytes]) -> None:
+async def test_an_offer_has_what_the_answers_say_about_its_chute(
+    target: Target, api: dict[str, bytes]
+) -> None:
     code, found = await report(target)
     assert (code, found["all_known"], found["not_known"]) == (1, True, [])
     (miner,) = found["miners"]
@@ -67,7 +71,8 @@ async def test_an_offer_has_what_the_answers_say_about_its_chute(target: Target,
         if bounty is not None:
             assert offer["bounty_seconds_left"] == pytest.approx(bounty["time_remaining"], abs=600)
     assert any(offer["bounty_boost"] for offer in offers)
-    # A private chute with a bounty and without an instance has room for one, whatever its target is.
+    # A private chute with a bounty and without an instance has room for one, whatever its target
+    # is.
     first = [
         one
         for one in offers
@@ -75,23 +80,33 @@ async def test_an_offer_has_what_the_answers_say_about_its_chute(target: Target,
         and not EXPECTED["launch"][one["chute_id"]]["active"]
     ]
     assert {one["room"] for one in first} == {1}
-    assert any(utilization.get(one["chute_id"], {"scale_allowance": 0})["scale_allowance"] == 0 for one in first)
+    assert any(
+        utilization.get(one["chute_id"], {"scale_allowance": 0})["scale_allowance"] == 0
+        for one in first
+    )
 
 
 def cells(output: str, gpu: str) -> list[dict[str, str]]:
     """Return the rows of a model's table, which is as wide as it needs to be."""
     _, _, after = output.partition(f"\n{gpu}: ")
     _, heads, *lines = after.splitlines()
-    end = next(number for number, line in enumerate(lines) if line.startswith(("Not shown", "Left out")))
+    end = next(
+        number for number, line in enumerate(lines) if line.startswith(("Not shown", "Left out"))
+    )
     columns = re.split(r"  +", heads)
     return [dict(zip(columns, re.split(r"  +", line), strict=True)) for line in lines[:end]]
 
 
-async def test_the_screen_ranks_the_chutes_of_each_idle_model(target: Target, api: dict[str, bytes]) -> None:
+async def test_the_screen_ranks_the_chutes_of_each_idle_model(
+    target: Target, api: dict[str, bytes]
+) -> None:
     code, output, errors = await advise(target)
     assert (code, errors) == (1, "")
     assert output.startswith(f"{META['test_miner']}  20")
-    assert "\npro_6000: 13 idle GPUs, 8 in maintenance (reboot now), at most 3 on one server\n" in output
+    assert (
+        "\npro_6000: 13 idle GPUs, 8 in maintenance (reboot now), at most 3 on one server\n"
+        in output
+    )
     assert "\nh200: 11 idle GPUs, at most 8 on one server\n" in output
     table = cells(output, "pro_6000")
     pays = [row["pay"] for row in table]
@@ -117,7 +132,9 @@ async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_
         _, output, _ = await advise(target, "--gpu.cost=h200=2", chain)
     active = json.loads(api["active_instances"])
     (row, *_) = cells(output, "h200")
-    expected = EMISSION * ALPHA_USD * float(row["pay"]) / sum(one["compute_multiplier"] for one in active)
+    expected = (
+        EMISSION * ALPHA_USD * float(row["pay"]) / sum(one["compute_multiplier"] for one in active)
+    )
     assert float(row["USD/day"]) == pytest.approx(expected, rel=0.01)
     assert "\nh200: 11 idle GPUs for 22.00 USD per hour, at most" in output
     unknown = "pro_6000: 13 idle GPUs at an unknown cost (add --gpu.cost pro_6000=USD_PER_HOUR)"
@@ -132,7 +149,9 @@ async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_
     assert {offer["estimated_usd_per_gpu_day"] for offer in offers} == {None}
 
 
-async def test_an_unknown_value_of_an_offer_is_a_dash(target: Target, api: dict[str, bytes]) -> None:
+async def test_an_unknown_value_of_an_offer_is_a_dash(
+    target: Target, api: dict[str, bytes]
+) -> None:
     bounties = json.loads(api["bounties"])
     for bounty in bounties:
         del bounty["time_remaining"]
@@ -140,10 +159,14 @@ async def test_an_unknown_value_of_an_offer_is_a_dash(target: Target, api: dict[
     _, output, _ = await advise(target)
     rows = [row for gpu in EXPECTED["launch_models"] for row in cells(output, gpu)]
     assert any(row["bounty"].startswith("1.") and row["left"] == "-" for row in rows)
-    assert any({row[head] for head in ("bounty", "left", "use %", "refused %")} == {"-"} for row in rows)
+    assert any(
+        {row[head] for head in ("bounty", "left", "use %", "refused %")} == {"-"} for row in rows
+    )
 
 
-async def test_a_cheaper_gpu_that_can_run_a_public_chute_is_marked(target: Target, api: dict[str, bytes]) -> None:
+async def test_a_cheaper_gpu_that_can_run_a_public_chute_is_marked(
+    target: Target, api: dict[str, bytes]
+) -> None:
     _, output, _ = await advise(target)
     chutes = {row["name"]: row["node_selector"]["supported_gpus"] for row in rows(api["chutes"])}
     (marked,) = re.findall(r"  \* (\S+) ", output)
@@ -170,10 +193,18 @@ async def test_idle_gpus_of_a_pending_server_wait_and_it_is_not_to_be_rebooted(
     assert output.count("No chute can run on them now.") == (2 if pending else 0)
 
 
-async def test_if_no_gpu_is_idle_the_exit_status_is_0(target: Target, api: dict[str, bytes]) -> None:
+async def test_if_no_gpu_is_idle_the_exit_status_is_0(
+    target: Target, api: dict[str, bytes]
+) -> None:
     held = [{"gpu_id": row["uuid"], "chute_id": "c", "active": True} for row in rows(api["nodes"])]
     api["inventory"] = json.dumps(held).encode()
-    running = {"instance_id": "i", "chute_id": "c", "active": True, "activated_at": "2026-05-01", "billed_to": None}
+    running = {
+        "instance_id": "i",
+        "chute_id": "c",
+        "active": True,
+        "activated_at": "2026-05-01",
+        "billed_to": None,
+    }
     api["instances"] = b"data: %b\n\n" % json.dumps(running).encode()
     code, output, _ = await advise(target)
     assert code == 0
@@ -181,13 +212,16 @@ async def test_if_no_gpu_is_idle_the_exit_status_is_0(target: Target, api: dict[
 
 
 @pytest.mark.parametrize(
-    ("reason", "status", "words"), [("spoofed GPUs", 0, "the miner is blacklisted"), (UNSET, 3, "? chutes for ")]
+    ("reason", "status", "words"),
+    [("spoofed GPUs", 0, "the miner is blacklisted"), (UNSET, 3, "? chutes for ")],
 )
 async def test_if_the_service_may_accept_nothing_the_status_is_that_of_what_is_known(
     target: Target, api: dict[str, bytes], reason: str, status: int, words: str
 ) -> None:
     seats = [seat | {"blacklist_reason": reason} for seat in json.loads(api["metagraph"])]
-    api["metagraph"] = msgspec.json.encode([{key: v for key, v in seat.items() if v is not UNSET} for seat in seats])
+    api["metagraph"] = msgspec.json.encode(
+        [{key: v for key, v in seat.items() if v is not UNSET} for seat in seats]
+    )
     code, output, _ = await advise(target)
     assert code == status
     assert "No chute can run on them now.\nLeft out: " in output

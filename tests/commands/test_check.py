@@ -34,7 +34,9 @@ def clock() -> Callable[[], float]:
     return time.time
 
 
-async def check(simulator: Simulator | Target, *arguments: str, **variables: str) -> tuple[int, str]:
+async def check(
+    simulator: Simulator | Target, *arguments: str, **variables: str
+) -> tuple[int, str]:
     """Run the command; returns its exit status and its output, on one line."""
     status, output, _ = await run(simulator, "check", *arguments, variables=variables)
     return status, " ".join(output.split())
@@ -49,11 +51,16 @@ async def check_json(
     return status, {line["feed"]: line for line in report["checks"]}
 
 
-async def test_with_a_key_everything_is_asked_and_the_flags_of_serve_are_taken(simulator: Simulator) -> None:
+async def test_with_a_key_everything_is_asked_and_the_flags_of_serve_are_taken(
+    simulator: Simulator,
+) -> None:
     flags = ("--web.listen-address", ":1", "--no-collector.scores", "--max-series", "5")
     status, lines = await check_json(simulator, "--chain.url", simulator.chain_url, *flags, **MINE)
     assert status == 0
-    assert re.fullmatch(r"block 95\d{5} of the main network, \d.* old, runtime version 475", lines["chain"]["reason"])
+    assert re.fullmatch(
+        r"block 95\d{5} of the main network, \d.* old, runtime version 475",
+        lines["chain"]["reason"],
+    )
     assert {feed.name for feed in FEEDS} <= lines.keys()
     assert {line["verdict"] for line in lines.values()} == {"ok"}
     assert (lines["metagraph"]["status"], lines["metagraph"]["records"]) == (200, 12)
@@ -79,7 +86,9 @@ async def test_a_node_of_another_chain_is_refused(simulator: Simulator) -> None:
     assert "node of Bittensor's main network" in lines["chain"]["advice"]
 
 
-async def test_without_a_key_signed_endpoints_are_skipped_and_are_not_known(simulator: Simulator) -> None:
+async def test_without_a_key_signed_endpoints_are_skipped_and_are_not_known(
+    simulator: Simulator,
+) -> None:
     status, lines = await check_json(simulator)
     assert status == 3
     assert "chain" not in lines
@@ -88,12 +97,15 @@ async def test_without_a_key_signed_endpoints_are_skipped_and_are_not_known(simu
         assert lines[feed.name]["verdict"] == ("ok" if is_asked else "not known")
     _, screen = await check(simulator)
     assert " Not everything is known. Nothing that is known failed. Not known ? " in screen
-    assert re.search(r"\? [a-z_, ]*nodes[a-z_, ]*: not known without a key → Add --hotkey-file", screen)
+    assert re.search(
+        r"\? [a-z_, ]*nodes[a-z_, ]*: not known without a key → Add --hotkey-file", screen
+    )
     assert " not known without a hotkey → Add --hotkey or " in screen
 
 
 @pytest.mark.parametrize(
-    ("offset", "status", "words"), [(720, 1, "12 minutes behind"), (-60, 0, "1 minute ahead of"), (-20, 0, "")]
+    ("offset", "status", "words"),
+    [(720, 1, "12 minutes behind"), (-60, 0, "1 minute ahead of"), (-20, 0, "")],
 )
 async def test_a_clock_that_is_off_is_reported_and_fails_from_10_minutes_on(
     small_world: World, offset: float, status: int, words: str
@@ -148,11 +160,16 @@ async def test_an_incomplete_metagraph_does_not_say_whether_the_miner_has_a_seat
     simulator.faults["metagraph"] = fault
     status, lines = await check_json(simulator, **MINE)
     assert status == (1 if verdict == "failed" else 3)
-    assert (lines["metagraph"]["verdict"], lines["registration"]["verdict"]) == (verdict, "not known")
+    assert (lines["metagraph"]["verdict"], lines["registration"]["verdict"]) == (
+        verdict,
+        "not known",
+    )
 
 
 async def test_what_the_api_changed_is_listed(simulator: Simulator) -> None:
-    simulator.faults["images"] = Fault(body=b'data: {"image_id": "x", "status": "vanished", "invented": 1}')
+    simulator.faults["images"] = Fault(
+        body=b'data: {"image_id": "x", "status": "vanished", "invented": 1}'
+    )
     status, lines = await check_json(simulator, **MINE)
     line = lines["changes of the API"]
     # Nobody knows what depends on a missing field.
@@ -179,7 +196,9 @@ async def test_wrong_and_risky_settings_are_reported_and_the_rest_is_checked(
     assert (status, "nonsense" in lines["web configuration"]["reason"]) == (1, True)
 
 
-async def test_each_failure_has_its_own_report_and_an_endpoint_that_is_missing_is_none(simulator: Simulator) -> None:
+async def test_each_failure_has_its_own_report_and_an_endpoint_that_is_missing_is_none(
+    simulator: Simulator,
+) -> None:
     simulator.faults.update(
         scores=Fault(status=404),
         utilization=Fault(status=404),
@@ -201,7 +220,9 @@ async def test_each_failure_has_its_own_report_and_an_endpoint_that_is_missing_i
         assert words in screen
 
 
-async def test_a_contradiction_is_noticed_however_slow_the_other_answer_is(simulator: Simulator) -> None:
+async def test_a_contradiction_is_noticed_however_slow_the_other_answer_is(
+    simulator: Simulator,
+) -> None:
     simulator.faults.update(held_gpus=Fault(body=b"{}"), active_instances=Fault(latency=1))
     status, lines = await check_json(simulator, **MINE)
     assert (status, lines["held_gpus"]["reason"]) == (3, "the list contradicts another answer")

@@ -13,7 +13,17 @@ from chutes_exporter.config import Address
 from chutes_exporter.duration import DAY
 from chutes_exporter.simulator import DemoWorld
 from chutes_exporter.web.server import bound_address, open_socket
-from tests.support import HOTKEY, NOON, PATIENCE, PATIENT, Page, parse_page, series, successes, wait_for
+from tests.support import (
+    HOTKEY,
+    NOON,
+    PATIENCE,
+    PATIENT,
+    Page,
+    parse_page,
+    series,
+    successes,
+    wait_for,
+)
 from tests.test_cli import LISTEN, environment, run, running
 
 
@@ -87,15 +97,26 @@ def test_the_demo_listens_on_this_machine_only() -> None:
 
 
 def test_the_miner_of_the_demo_loses_ground_within_a_day() -> None:
-    defaults: dict[str, Any] = {one.name: one.default for one in cli.commands["demo"].params if one.name}
+    defaults: dict[str, Any] = {
+        one.name: one.default for one in cli.commands["demo"].params if one.name
+    }
     world = DemoWorld(seed=defaults["simulator_seed"], start=NOON, troubles=defaults["troubles"])
     assert world.shares(NOON + DAY)[HOTKEY] < 0.9 * world.shares(NOON)[HOTKEY]
 
 
 def test_the_demo_can_misbehave_and_takes_the_flags_and_variables_of_serve() -> None:
-    arguments = ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", "--simulator.fault", "scores=status:503")
+    arguments = (
+        "demo",
+        *LISTEN,
+        "--simulator.listen-address",
+        "127.0.0.1:0",
+        "--simulator.fault",
+        "scores=status:503",
+    )
     with running(*arguments, CHUTES_EXPORTER_GPU_COST="h200=3 l40s=0.5") as service:
-        page = parse_page(httpx.get(f"{service.url}/metrics", headers=PATIENT, timeout=PATIENCE).text)
+        page = parse_page(
+            httpx.get(f"{service.url}/metrics", headers=PATIENT, timeout=PATIENCE).text
+        )
     assert page[series("chutes_feed_up", feed="scores")] == 0
     assert page[series("chutes_api_requests_total", endpoint="scores", code="503")] == 1
     assert page[series("chutes_gpu_cost_usd_per_hour", gpu="h200")] == 3

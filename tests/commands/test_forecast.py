@@ -36,24 +36,39 @@ def settled() -> list[Row]:
     return [
         row
         for row in rows(answers()["instances"])
-        if row["active"] and row["chute_id"] in tee and (seconds(row["activated_at"]) or 0) < RECORDED_AT - 8 * 3600
+        if row["active"]
+        and row["chute_id"] in tee
+        and (seconds(row["activated_at"]) or 0) < RECORDED_AT - 8 * 3600
     ]
 
 
 def without(instance: Row, gpus: int) -> dict[str, bytes]:
     """Return the answers of a world in which an instance does not exist, and its chute wants it."""
     api = answers(now=time.time())
-    api["instances"] = stream([row for row in rows(api["instances"]) if row["instance_id"] != instance["instance_id"]])
-    values = {name: json.loads(api[name]) for name in ("active_instances", "held_gpus", "inventory", "utilization")}
+    api["instances"] = stream(
+        [row for row in rows(api["instances"]) if row["instance_id"] != instance["instance_id"]]
+    )
+    values = {
+        name: json.loads(api[name])
+        for name in ("active_instances", "held_gpus", "inventory", "utilization")
+    }
     key = "instance_id"
-    values["active_instances"] = [row for row in values["active_instances"] if row[key] != instance[key]]
+    values["active_instances"] = [
+        row for row in values["active_instances"] if row[key] != instance[key]
+    ]
     for miner in values["held_gpus"].values():
-        miner["provisioned"] = [gpu for gpu in miner["provisioned"] if gpu["chute"][key] != instance[key]]
+        miner["provisioned"] = [
+            gpu for gpu in miner["provisioned"] if gpu["chute"][key] != instance[key]
+        ]
     held = [row for row in values["inventory"] if row["chute_id"] == instance["chute_id"]][:gpus]
     values["inventory"] = [row for row in values["inventory"] if row not in held]
     for row in values["utilization"]:
         if row["chute_id"] == instance["chute_id"]:
-            for name, change in {"active_instance_count": -1, "total_instance_count": -1, "scale_allowance": 1}.items():
+            for name, change in {
+                "active_instance_count": -1,
+                "total_instance_count": -1,
+                "scale_allowance": 1,
+            }.items():
                 row[name] += change
     return api | {name: json.dumps(value).encode() for name, value in values.items()}
 
@@ -65,7 +80,9 @@ async def test_the_share_with_gpus_is_the_share_of_the_world_that_has_them(insta
     found = await forecast(without(instance, len(models)), f"{len(models)}x{models[0]}")
     true = EXPECTED["heading_share"][ME]
     assert found["score_share_without"] < true * 0.999
-    (share,) = [one["score_share"] for one in found["runs"] if one["chute_id"] == instance["chute_id"]]
+    (share,) = [
+        one["score_share"] for one in found["runs"] if one["chute_id"] == instance["chute_id"]
+    ]
     assert share == pytest.approx(true, rel=0.02)
     assert found["score_share"] >= share
 
@@ -88,11 +105,15 @@ async def test_the_best_paid_chutes_with_room_come_first_and_room_limits_the_res
 
 
 @pytest.mark.parametrize("allowance", [0, -3])
-async def test_a_bounty_does_not_count_and_a_chute_that_wants_no_other_instance_does_not_either(allowance: int) -> None:
+async def test_a_bounty_does_not_count_and_a_chute_that_wants_no_other_instance_does_not_either(
+    allowance: int,
+) -> None:
     api = answers(now=time.time())
     chutes, utilization = rows(api["chutes"]), json.loads(api["utilization"])
     before = await forecast(api, "1xpro_6000")
-    boosted = {one["chute_id"] for one in chutes if "bounty_boost" in one["compute_multiplier_factors"]}
+    boosted = {
+        one["chute_id"] for one in chutes if "bounty_boost" in one["compute_multiplier_factors"]
+    }
     best = next(one for one in before["runs"] if one["chute_id"] in boosted)
     (chute,) = (one for one in chutes if one["chute_id"] == best["chute_id"])
     factors = chute["compute_multiplier_factors"]
@@ -115,17 +136,21 @@ async def test_the_screen_shows_the_share_the_money_and_the_gpus_that_stay_idle(
     text = " ".join(output.split())
     assert code == 1
     assert re.search(
-        r"With 64 more pro_6000: score share [^,]+ %, [\d,]+\.\d\d USD a day, [\d,]+\.\d\d for each GPU\.", text
+        r"With 64 more pro_6000: score share [^,]+ %, [\d,]+\.\d\d USD a day, [\d,]+\.\d\d "
+        r"for each GPU\.",
+        text,
     )
     assert " USD for one alpha" in text
     assert "No chute has room for " in text
     assert "With 2 more h200: score share " in text
     assert "The platform has 400 pro_6000, 299 of them idle." in text
     _, output, _ = await advise(answers(now=time.time()), "--with", "8xpro_6000")
-    assert re.search(r"^With 8 more pro_6000: score share \d+\.\d % instead of 10\.4 %$", output, re.MULTILINE)
+    assert re.search(
+        r"^With 8 more pro_6000: score share \d+\.\d % instead of 10\.4 %$", output, re.MULTILINE
+    )
 
 
-async def test_without_an_answer_the_forecast_is_unknown_and_without_a_chute_it_changes_nothing() -> None:
+async def test_without_an_answer_the_forecast_is_unknown() -> None:
     api = answers(now=time.time())
     nothing = await forecast(api, "1xmi300x")
     assert (nothing["runs"], nothing["usd_per_day"]) == ([], None)
@@ -145,7 +170,13 @@ async def test_a_model_that_nobody_knows_is_refused_with_the_known_ones() -> Non
     ("fields", "is_known"),
     [
         ({"effective_compute_multiplier": -1.0}, True),
-        ({"effective_compute_multiplier": 1e300, "compute_multiplier_factors": {"bounty_boost": 1e-10}}, True),
+        (
+            {
+                "effective_compute_multiplier": 1e300,
+                "compute_multiplier_factors": {"bounty_boost": 1e-10},
+            },
+            True,
+        ),
         ({"effective_compute_multiplier": 1e308}, False),
         ({"compute_multiplier": 1e307}, False),
     ],
@@ -158,7 +189,8 @@ async def test_a_chute_without_a_positive_finite_pay_is_left_out_and_too_large_a
     active = [row | fields for row in json.loads(api["active_instances"])]
     chutes = [row | fields for row in rows(api["chutes"])]
     found = await forecast(
-        api | {"chutes": stream(chutes), "active_instances": json.dumps(active).encode()}, "64xpro_6000"
+        api | {"chutes": stream(chutes), "active_instances": json.dumps(active).encode()},
+        "64xpro_6000",
     )
     assert (found is not None) == is_known
     if is_known:

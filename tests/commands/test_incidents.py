@@ -1,4 +1,6 @@
-"""The command ``incidents`` when something is missing. tests/test_ended.py compares it with the truth."""
+"""The command ``incidents`` when something is missing. tests/test_ended.py compares it with the
+truth.
+"""
 
 from __future__ import annotations
 
@@ -29,19 +31,34 @@ def record(start: str, end: str | None, multiplier: float | None = 2.0) -> dict[
     return RECORD | times | {"compute_multiplier": multiplier}
 
 
-async def incidents(found: Reports, *flags: str, minutes: int = 69, **more: bytes) -> tuple[int, str]:
-    """Run the command on reports that end at some hours, minutes after the newest; returns status and output."""
+async def incidents(
+    found: Reports, *flags: str, minutes: int = 69, **more: bytes
+) -> tuple[int, str]:
+    """Run the command on reports that end at some hours, minutes after the newest; returns status
+    and output.
+    """
     paths = {hour: f"audit/validator/{HOTKEY}/{hour + 24}.json" for hour in found}
-    starts = {path: datetime(2026, 11, 24, tzinfo=UTC) + timedelta(hours=hour - 1) for hour, path in paths.items()}
+    starts = {
+        path: datetime(2026, 11, 24, tzinfo=UTC) + timedelta(hours=hour - 1)
+        for hour, path in paths.items()
+    }
     listed = [
-        {"path": path, "start_time": start.isoformat(), "end_time": (start + timedelta(hours=1)).isoformat()}
+        {
+            "path": path,
+            "start_time": start.isoformat(),
+            "end_time": (start + timedelta(hours=1)).isoformat(),
+        }
         for path, start in starts.items()
     ]
-    now = datetime(2026, 11, 24, tzinfo=UTC) + timedelta(hours=max(found, default=0), minutes=minutes)
+    now = datetime(2026, 11, 24, tzinfo=UTC) + timedelta(
+        hours=max(found, default=0), minutes=minutes
+    )
     bodies = {"audit": json.dumps(listed).encode(), "utilization": NAMES, **more}
     api = replay(bodies, {paths[hour]: text for hour, text in found.items()}, now.timestamp())
     async with served(api, date_header=False) as url:
-        status, output, _ = await run(Target(url), "incidents", "--hotkey", HOTKEY, *flags, variables={})
+        status, output, _ = await run(
+            Target(url), "incidents", "--hotkey", HOTKEY, *flags, variables={}
+        )
     return status, output
 
 
@@ -61,7 +78,8 @@ PENALTY = {
     11: body([LONG], [record("10:00", None, 3.0)]),
     10: body([LONG], [record("08:00", "10:00", 2.0)]),
 }
-"""The last instance of its chute. Only the older reports have the multipliers from before its end."""
+"""The last instance of its chute. Only the older reports have the multipliers from before its end.
+"""
 CUT = record("11:15", "11:30", 0.2)
 LOSSES: dict[str, tuple[Reports, float | None, int]] = {
     "older reports have the multipliers that the newest lacks": (
@@ -76,11 +94,22 @@ LOSSES: dict[str, tuple[Reports, float | None, int]] = {
     "a negative multiplier": ({12: body([MINE], [OPEN | {"compute_multiplier": -2.0}])}, None, 0),
     "the last of its chute": (PENALTY, 5400 * (3.0 - 0.3), 0),
     "the last of a private chute": (
-        {hour: text.replace(b'"billed_to": null', b'"billed_to": "user"') for hour, text in PENALTY.items()},
+        {
+            hour: text.replace(b'"billed_to": null', b'"billed_to": "user"')
+            for hour, text in PENALTY.items()
+        },
         *(7200 * 2.0 + 5400 * 3.0, 0),
     ),
-    "the record before shows a penalty": ({12: body([LONG], [record("08:00", "11:15"), CUT])}, 900 * (2.0 - 0.2), 0),
-    "no penalty": ({12: body([LONG], [record("08:00", "11:15"), CUT | {"compute_multiplier": 1.9}])}, 0, 0),
+    "the record before shows a penalty": (
+        {12: body([LONG], [record("08:00", "11:15"), CUT])},
+        900 * (2.0 - 0.2),
+        0,
+    ),
+    "no penalty": (
+        {12: body([LONG], [record("08:00", "11:15"), CUT | {"compute_multiplier": 1.9}])},
+        0,
+        0,
+    ),
     "maybe a penalty": ({12: body([LONG], [record("08:00", "11:30")])}, None, 3),
     "never active": ({12: body([MINE | {"activated_at": None}], [])}, 0, 0),
     "ten minutes without a multiplier": (
@@ -104,13 +133,24 @@ async def test_the_loss_follows_from_the_multipliers_in_all_reports(case: str) -
 async def test_an_end_before_the_activation_has_no_active_time_and_huge_units_are_short() -> None:
     newest = body([MINE | {"activated_at": "2026-11-24T11:40:00"}], [record("11:00", None, 1e300)])
     _, output = await incidents({12: newest}, "--hours", "1")
-    assert output.splitlines()[2].split()[:6] == ["2026-11-24T11:30Z", "30", "0", "miner", "no", "1.8e+303"]
+    assert output.splitlines()[2].split()[:6] == [
+        "2026-11-24T11:30Z",
+        "30",
+        "0",
+        "miner",
+        "no",
+        "1.8e+303",
+    ]
     assert max(map(len, output.splitlines())) < 110
 
 
 async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> None:
     good = body([MINE], [OPEN])
-    bad = {12: good, 10: b"{}", 9: body([MINE | {"instance_id": 5}, MINE | {"deleted_at": "2026-11-24T08:30:00"}], [])}
+    bad = {
+        12: good,
+        10: b"{}",
+        9: body([MINE | {"instance_id": 5}, MINE | {"deleted_at": "2026-11-24T08:30:00"}], []),
+    }
     status, units, gaps = await lost(bad, "--hours", "4")
     assert (status, units) == (3, [3600.0])
     assert gaps == [f"the report of 2026-11-24 {hour} UTC" for hour in ("11:00", "10:00", "09:00")]
@@ -119,7 +159,15 @@ async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> No
 async def test_an_ended_instance_has_the_name_of_its_chute_and_its_age() -> None:
     found = {12: body([MINE], [OPEN])}
     _, output = await incidents(found, "--hours", "1")
-    assert output.splitlines()[2].split()[1:] == ["30", "30", "miner", "no", "3600", "vendor/model", "c"]
+    assert output.splitlines()[2].split()[1:] == [
+        "30",
+        "30",
+        "miner",
+        "no",
+        "3600",
+        "vendor/model",
+        "c",
+    ]
     _, output = await incidents(PENALTY, "--hours", "1")
     assert " miner, last of its chute  yes " in output
     for broken in (b"", b'[{"chute_id": "c"}, {"chute_id": 5}]'):
@@ -133,12 +181,19 @@ async def test_hours_that_no_report_covers_yet_are_named() -> None:
     assert (await incidents(found, "--hours", "1"))[0] == 0
     status, output = await incidents(found, "--hours", "1", minutes=71)
     assert status == 3
-    assert "\nNo ended instance is known.\nNot known\n? the ends since 2026-11-24 12:00 UTC: " in output
+    assert (
+        "\nNo ended instance is known.\nNot known\n? the ends since 2026-11-24 12:00 UTC: "
+        in output
+    )
 
 
-async def test_an_api_without_reports_and_a_command_without_a_miner_say_so(simulator: Simulator) -> None:
+async def test_an_api_without_reports_and_a_command_without_a_miner_say_so(
+    simulator: Simulator,
+) -> None:
     assert await lost({}) == (3, [], ["the list of reports"])
-    assert (await incidents({}))[1].startswith(f"{HOTKEY}\nNo ended instance is known.\nNot known\n")
+    assert (await incidents({}))[1].startswith(
+        f"{HOTKEY}\nNo ended instance is known.\nNot known\n"
+    )
     status, _, errors = await run(simulator, "incidents", variables={})
     assert status == 2
     assert "--hotkey" in errors
@@ -147,7 +202,9 @@ async def test_an_api_without_reports_and_a_command_without_a_miner_say_so(simul
 async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> None:
     miner = Miner(RECORDINGS, "test_miner")
     async with served(replay(miner.bodies(), reports(RECORDINGS))) as url, chain_flag() as chain:
-        _, output, _ = await run(Target(url), "incidents", "--hotkey", miner.hotkey, chain, variables={})
+        _, output, _ = await run(
+            Target(url), "incidents", "--hotkey", miner.hotkey, chain, variables={}
+        )
     day = json.loads(miner.bodies()["stats"])["past_day"]["instance_stats"]
     usd = 146803 * EMISSION * ALPHA_USD / sum(row["compute_units"] for row in day)
     lines = output.splitlines()
@@ -160,12 +217,16 @@ async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> Non
     assert "Never active: 15." in lines
 
 
-@pytest.mark.parametrize("stats", [None, {"past_day": {"instance_stats": []}}], ids=["no answer", "nothing computed"])
+@pytest.mark.parametrize(
+    "stats", [None, {"past_day": {"instance_stats": []}}], ids=["no answer", "nothing computed"]
+)
 async def test_money_is_unknown_without_the_compute_units_of_all_miners(stats: Any) -> None:
     answer: dict[str, Any] = {} if stats is None else {"stats": json.dumps(stats).encode()}
     async with chain_flag() as chain:
         flags = ("--hours", "1", "--json", chain)
-        _, output = await incidents({12: body([MINE], [OPEN])}, *flags, fmv=b'{"tao": 400}', **answer)
+        _, output = await incidents(
+            {12: body([MINE], [OPEN])}, *flags, fmv=b'{"tao": 400}', **answer
+        )
         # Without an end, nobody asks for prices.
         status, nothing = await incidents({12: body([INSTANCE], [])}, *flags)
     assert (status, json.loads(nothing)["miners"][0]["ended"]) == (0, [])

@@ -41,15 +41,20 @@ def test_help_fits_the_terminal_and_breaks_no_name(topic: str, columns: int) -> 
 def test_help_lists_the_collectors_and_the_feeds() -> None:
     words = " ".join(run("help", "collectors").stdout.split())
     for collector in COLLECTORS:
-        assert f" {collector.name} {collector.summary} [default: {collector.default_in_words}]" in words
-    assert re.findall(r"^(\w+) +.* fresh, dropped after ", run("help", "feeds").stdout, re.MULTILINE) == [
-        feed.name for feed in FEEDS
-    ]
+        assert (
+            f" {collector.name} {collector.summary} [default: {collector.default_in_words}]"
+            in words
+        )
+    assert re.findall(
+        r"^(\w+) +.* fresh, dropped after ", run("help", "feeds").stdout, re.MULTILINE
+    ) == [feed.name for feed in FEEDS]
 
 
 def test_every_flag_has_an_environment_variable_of_its_name() -> None:
     for parameter in cli.commands["serve"].params:
-        variable = "CHUTES_EXPORTER_" + re.sub(r"[.-]", "_", parameter.opts[0].removeprefix("--")).upper()
+        variable = (
+            "CHUTES_EXPORTER_" + re.sub(r"[.-]", "_", parameter.opts[0].removeprefix("--")).upper()
+        )
         assert parameter.envvar[0] == variable  # type: ignore[index]
 
 
@@ -69,11 +74,22 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "CHUTES_EXPORTER_PORT": "tcp://10.0.0.1:10064",
     }
     with running(**variables) as service:
-        page = parse_page(httpx.get(f"{service.url}/metrics", headers=PATIENT, timeout=PATIENCE).text)
-    collectors = {dict(labels)["collector"] for name, labels in page if name == "chutes_scrape_collector_success"}
+        page = parse_page(
+            httpx.get(f"{service.url}/metrics", headers=PATIENT, timeout=PATIENCE).text
+        )
+    collectors = {
+        dict(labels)["collector"]
+        for name, labels in page
+        if name == "chutes_scrape_collector_success"
+    }
     on = {collector.name for collector in COLLECTORS if collector.default != "off"}
     assert collectors == on - {"scores"} | {"image_details"}
     assert page[series("chutes_miner_watched", hotkey=OTHER)] == 1
     assert series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY) in page
-    (warning,) = [line for line in service.lines if "level=warning" in line and "is unknown" in line]
-    assert "CHUTES_EXPORTER_HOTKEYS is unknown and has no effect: the nearest name is CHUTES_EXPORTER_HOTKEY" in warning
+    (warning,) = [
+        line for line in service.lines if "level=warning" in line and "is unknown" in line
+    ]
+    assert (
+        "CHUTES_EXPORTER_HOTKEYS is unknown and has no effect: the nearest name is "
+        "CHUTES_EXPORTER_HOTKEY" in warning
+    )

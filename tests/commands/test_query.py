@@ -26,24 +26,33 @@ def small_world() -> World:
 
 @pytest.fixture
 def clock() -> Clock:
-    """The time at which the test began: the command's own clock is near, and all commands of a test see one world."""
+    """The time at which the test began: the command's own clock is near, and all commands of a test
+    see one world.
+    """
     return Clock(time.time())
 
 
 async def rows_of(simulator: Simulator, *arguments: str, **variables: str) -> list[dict[str, Any]]:
     """Return the rows of an endpoint, as JSON has them."""
-    status, text, errors = await run(simulator, "query", *arguments, "--json", variables=MINE | variables)
+    status, text, errors = await run(
+        simulator, "query", *arguments, "--json", variables=MINE | variables
+    )
     assert status == 0, errors
     rows: list[dict[str, Any]] = json.loads(text)
     return rows
 
 
 def test_every_endpoint_that_changes_nothing_can_be_queried() -> None:
-    assert {*_ENDPOINTS} == {endpoint.name for endpoint in ENDPOINTS} - {"release_job", "audit_report"}
+    assert {*_ENDPOINTS} == {endpoint.name for endpoint in ENDPOINTS} - {
+        "release_job",
+        "audit_report",
+    }
 
 
 @pytest.mark.parametrize("name", sorted({*_ENDPOINTS} - ABOUT_ONE))
-async def test_every_endpoint_prints_a_table_and_json_of_the_same_rows(simulator: Simulator, name: str) -> None:
+async def test_every_endpoint_prints_a_table_and_json_of_the_same_rows(
+    simulator: Simulator, name: str
+) -> None:
     _, table, note = await run(simulator, "query", name)
     rows, (head, *lines) = await rows_of(simulator, name), table.splitlines() or [""]
     assert note.endswith(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}\n")
@@ -56,13 +65,19 @@ async def test_every_endpoint_prints_a_table_and_json_of_the_same_rows(simulator
         assert {*head.split()} <= {column for row in rows for column in row}
 
 
-async def test_private_data_is_that_of_the_selected_miner(simulator: Simulator, tmp_path: Path) -> None:
+async def test_private_data_is_that_of_the_selected_miner(
+    simulator: Simulator, tmp_path: Path
+) -> None:
     path = tmp_path / "hotkey"
     other = another_key(path, simulator)
-    servers = [{server.server_id for server in miner.servers} for miner in simulator.world.miners[:2]]
+    servers = [
+        {server.server_id for server in miner.servers} for miner in simulator.world.miners[:2]
+    ]
 
     async def ids(*arguments: str, **variables: str) -> set[str]:
-        return {row["server_id"] for row in await rows_of(simulator, "servers", *arguments, **variables)}
+        return {
+            row["server_id"] for row in await rows_of(simulator, "servers", *arguments, **variables)
+        }
 
     both = ("--hotkey-file", str(path))
     assert await ids() == await ids(*both, "--hotkey", HOTKEY) == servers[0]
@@ -70,7 +85,10 @@ async def test_private_data_is_that_of_the_selected_miner(simulator: Simulator, 
     # Without the flag, the variable adds miners to that of the key.
     variables = {"CHUTES_EXPORTER_HOTKEY": other}
     assert await ids(**variables) == servers[0]
-    assert {row["hotkey"] for row in await rows_of(simulator, "metagraph", **variables)} == {HOTKEY, other}
+    assert {row["hotkey"] for row in await rows_of(simulator, "metagraph", **variables)} == {
+        HOTKEY,
+        other,
+    }
     status, output, errors = await run(simulator, "query", "servers", *both)
     assert (status, output) == (2, "")
     assert "servers is about one miner: choose it with --hotkey, and add its hotkey file" in errors
@@ -78,11 +96,16 @@ async def test_private_data_is_that_of_the_selected_miner(simulator: Simulator, 
     assert f"add its hotkey file with --hotkey-file. There are keys of {HOTKEY}" in errors
 
 
-async def test_each_tee_server_has_the_window_and_without_any_the_window_stands_alone(simulator: Simulator) -> None:
+async def test_each_tee_server_has_the_window_and_without_any_the_window_stands_alone(
+    simulator: Simulator,
+) -> None:
     rows = await rows_of(simulator, "maintenance")
     tee = [server.server_id for server in simulator.world.miners[0].servers if server.is_tee]
     assert [row["server_id"] for row in rows] == tee
-    assert all({"target_measurement_version", "upgrade_window_end", "window_open"} <= row.keys() for row in rows)
+    assert all(
+        {"target_measurement_version", "upgrade_window_end", "window_open"} <= row.keys()
+        for row in rows
+    )
     simulator.faults["maintenance"] = Fault(
         body=b'{"active_window": null, "window_open": false, "current_slots": 0, "servers": []}'
     )
@@ -91,7 +114,9 @@ async def test_each_tee_server_has_the_window_and_without_any_the_window_stands_
 
 async def test_a_table_fits_the_terminal_with_whole_ids(simulator: Simulator) -> None:
     rows = await rows_of(simulator, "instances")
-    _, table, errors = await run(simulator, "query", "instances", variables={**MINE, "COLUMNS": "80"})
+    _, table, errors = await run(
+        simulator, "query", "instances", variables={**MINE, "COLUMNS": "80"}
+    )
     lines = table.splitlines()
     assert max(map(len, lines)) <= 80
     assert [line.split()[0] for line in lines[-len(rows) :]] == [row["chute_id"] for row in rows]
@@ -109,16 +134,26 @@ async def test_an_instance_has_its_chute_its_server_and_its_age(simulator: Simul
         assert row["server_id"] == places[row["instance_id"]]
         assert row["server_name"] == servers[row["server_id"]]
         created = datetime.fromisoformat(row["created_at"]).timestamp()
-        assert round((before - created) / 60) <= row["age_minutes"] <= round((time.time() - created) / 60)
+        assert (
+            round((before - created) / 60)
+            <= row["age_minutes"]
+            <= round((time.time() - created) / 60)
+        )
         if row["state"] == "active" and row["secured_at"]:
-            secured, activated = (datetime.fromisoformat(row[f"{name}_at"]) for name in ("secured", "activated"))
+            secured, activated = (
+                datetime.fromisoformat(row[f"{name}_at"]) for name in ("secured", "activated")
+            )
             assert ((secured - activated).total_seconds(), row["purged_at"]) == (3600, None)
     assert any(row["secured_at"] for row in rows)
 
 
-async def test_a_column_whose_values_cannot_be_requested_is_left_out_with_the_reason(simulator: Simulator) -> None:
+async def test_a_column_whose_values_cannot_be_requested_is_left_out_with_the_reason(
+    simulator: Simulator,
+) -> None:
     servers = {server.server_id: server.name for server in simulator.world.miners[0].servers}
-    assert all(row["server_name"] == servers[row["server_id"]] for row in await rows_of(simulator, "nodes"))
+    assert all(
+        row["server_name"] == servers[row["server_id"]] for row in await rows_of(simulator, "nodes")
+    )
     simulator.faults["servers"] = Fault(status=503)
     status, text, errors = await run(simulator, "query", "nodes", "--json")
     assert (status, "server_name" in json.loads(text)[0]) == (0, False)
@@ -137,8 +172,13 @@ async def test_columns_can_be_chosen(simulator: Simulator) -> None:
     assert [*rows[0]] == ["name", "scale_allowance"]
     # A list is only counted.
     _, table, _ = await run(simulator, "query", "servers", "--columns", "gpus")
-    assert table.split() == ["gpus", *(str(len(server.gpus)) for server in simulator.world.miners[0].servers)]
-    _, table, _ = await run(simulator, "query", "nodes", "--columns", "uuid,server_id,gpu_identifier,name,verified_at")
+    assert table.split() == [
+        "gpus",
+        *(str(len(server.gpus)) for server in simulator.world.miners[0].servers),
+    ]
+    _, table, _ = await run(
+        simulator, "query", "nodes", "--columns", "uuid,server_id,gpu_identifier,name,verified_at"
+    )
     assert max(map(len, table.splitlines())) > 80
     status, output, errors = await run(simulator, "query", "scores", "--columns", "hotkey,x")
     assert (status, output) == (2, "")
@@ -157,7 +197,9 @@ async def test_one_chute_or_server_can_be_asked_for(simulator: Simulator) -> Non
 
 
 @pytest.mark.parametrize("name", ["stats", "scores", "metagraph", "active_instances", "held_gpus"])
-async def test_hotkeys_or_a_key_select_the_rows_and_one_without_a_row_is_named(simulator: Simulator, name: str) -> None:
+async def test_hotkeys_or_a_key_select_the_rows_and_one_without_a_row_is_named(
+    simulator: Simulator, name: str
+) -> None:
     column = "miner_hotkey" if name in ("stats", "active_instances") else "hotkey"
     first, second = [miner.hotkey for miner in simulator.world.miners if miner.servers][1:3]
     unknown = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
@@ -169,9 +211,12 @@ async def test_hotkeys_or_a_key_select_the_rows_and_one_without_a_row_is_named(s
     assert errors.count("has no row.") == 1
 
 
-async def test_unreadable_records_are_reported_and_what_was_not_measured_is_unknown(simulator: Simulator) -> None:
+async def test_unreadable_records_are_reported_and_what_was_not_measured_is_unknown(
+    simulator: Simulator,
+) -> None:
     simulator.faults["metrics"] = Fault(
-        body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a\\u001b", "utilization": 0, "per_second_price_usd": 2}\n\n'
+        body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a\\u001b", "utilization": 0, '
+        b'"per_second_price_usd": 2}\n\n'
     )
     status, table, errors = await run(simulator, "query", "metrics")
     assert status == 0

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def clock() -> Clock:
-    """The time at which the test began: the command's own clock is near, and all commands of a test see one world."""
+    """The time at which the test began: the command's own clock is near, and all commands of a test
+    see one world.
+    """
     return Clock(time.time())
 
 
@@ -53,7 +55,9 @@ async def test_releasing_a_job_asks_first(one_miner: Simulator) -> None:
     assert "--hotkey-file" in errors
 
 
-async def test_an_interrupted_question_releases_nothing(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_interrupted_question_releases_nothing(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(_prompt: str) -> str:
         raise KeyboardInterrupt
 
@@ -71,7 +75,9 @@ async def test_an_interrupted_question_releases_nothing(simulator: Simulator, mo
         (Fault(status=403), "job abc is not released"),
     ],
 )
-async def test_a_failure_says_whether_the_job_may_be_released(simulator: Simulator, fault: Fault, words: str) -> None:
+async def test_a_failure_says_whether_the_job_may_be_released(
+    simulator: Simulator, fault: Fault, words: str
+) -> None:
     simulator.faults["release_job"] = fault
     status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--api.timeout", "0.3")
     assert status == 1
@@ -82,18 +88,27 @@ async def test_a_failure_says_whether_the_job_may_be_released(simulator: Simulat
 
 async def test_release_job_refuses_several_keys(simulator: Simulator, tmp_path: Path) -> None:
     another_key(tmp_path / "hot", simulator)
-    status, _, errors = await run(simulator, "release-job", "abc", "--hotkey-file", str(tmp_path / "hot"))
+    status, _, errors = await run(
+        simulator, "release-job", "abc", "--hotkey-file", str(tmp_path / "hot")
+    )
     assert (status, "exactly one key" in errors) == (2, True)
 
 
 async def test_without_an_id_the_stuck_jobs_of_the_miner_are_listed(one_miner: Simulator) -> None:
     jobs = one_miner.world.jobs(one_miner.clock())
-    stuck = {job.job_id for job in jobs if job.stuck and job.miner is not None and job.miner.hotkey == HOTKEY}
+    stuck = {
+        job.job_id
+        for job in jobs
+        if job.stuck and job.miner is not None and job.miner.hotkey == HOTKEY
+    }
     assert stuck
     status, output, errors = await run(one_miner, "release-job")
     assert status == 0
     assert {line.split()[0] for line in output.splitlines()} == stuck
-    assert all(re.search(r"  chute \S{36}  created 20\S+ \d\d:\d\d UTC$", line) for line in output.splitlines())
+    assert all(
+        re.search(r"  chute \S{36}  created 20\S+ \d\d:\d\d UTC$", line)
+        for line in output.splitlines()
+    )
     assert "chutes-exporter release-job JOB_ID" in errors
 
 
@@ -101,7 +116,11 @@ async def test_without_an_id_the_stuck_jobs_of_the_miner_are_listed(one_miner: S
     ("fault", "status", "words"),
     [
         (Fault(body=b""), 0, f"No job is stuck with {HOTKEY}."),
-        (Fault(body=b'{"job_id": "a"}\n{"job_id": 5}\n'), 0, "The list may be incomplete, because some jobs"),
+        (
+            Fault(body=b'{"job_id": "a"}\n{"job_id": 5}\n'),
+            0,
+            "The list may be incomplete, because some jobs",
+        ),
         (Fault(status=500), 1, "Error: jobs: 500 "),
     ],
 )

@@ -1,4 +1,6 @@
-"""One collection for the commands that report about miners, from a simulated API whose first miner's GPUs all earn."""
+"""One collection for the commands that report about miners, from a simulated API whose first
+miner's GPUs all earn.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ async def gaps_of(simulator: Simulator) -> dict[str, str]:
     return {gap.feed: gap.reason for gap in report.gaps}
 
 
-async def test_a_report_has_the_samples_of_the_metrics_and_counts_every_gpu(simulator: Simulator) -> None:
+async def test_a_report_has_the_samples_of_the_metrics_and_counts_every_gpu(
+    simulator: Simulator,
+) -> None:
     report = await collect_report(watching(simulator.url), METRICS)
     assert report.gaps == []
     assert report.counted == {HOTKEY}
@@ -72,7 +76,10 @@ async def test_answers_that_are_not_whole_are_gaps_and_the_gpus_are_not_counted(
     simulator.faults["nodes"] = Fault(records=1)
     report = await collect_report(watching(simulator.url), METRICS)
     assert {gap.feed: gap.reason for gap in report.gaps} == {
-        "inventory": "1 records could not be read and are left out (Expected `str`, got `int` - at `$.gpu_id`)",
+        "inventory": (
+            "1 records could not be read and are left out (Expected `str`, got `int` - at "
+            "`$.gpu_id`)"
+        ),
         "nodes": "the list contradicts another answer",
     }
     assert report.counted == set()
@@ -80,14 +87,25 @@ async def test_answers_that_are_not_whole_are_gaps_and_the_gpus_are_not_counted(
 
 async def test_a_gpu_in_an_unknown_state_is_a_gap(simulator: Simulator, farm: Farm) -> None:
     (first, *others) = [
-        {"instance_id": one.instance_id, "chute_id": one.chute.chute_id, "active": True, "billed_to": None}
+        {
+            "instance_id": one.instance_id,
+            "chute_id": one.chute.chute_id,
+            "active": True,
+            "billed_to": None,
+        }
         for one in farm.instances(time.time(), HOTKEY)
     ]
     # Neither active nor activated at any time.
     broken = [first | {"active": False}, *others]
-    simulator.faults["instances"] = Fault(body=b"".join(b"data: %b\n\n" % json.dumps(row).encode() for row in broken))
+    simulator.faults["instances"] = Fault(
+        body=b"".join(b"data: %b\n\n" % json.dumps(row).encode() for row in broken)
+    )
     rows = [
-        {"gpu_id": gpu.uuid, "chute_id": one.chute.chute_id, "active": one.instance_id != first["instance_id"]}
+        {
+            "gpu_id": gpu.uuid,
+            "chute_id": one.chute.chute_id,
+            "active": one.instance_id != first["instance_id"],
+        }
         for one in farm.instances(time.time(), HOTKEY)
         for gpu in one.gpus
     ]
@@ -105,7 +123,9 @@ async def test_an_answer_that_does_not_come_in_time_is_a_gap(
     assert "jobs" in await gaps_of(simulator)
 
 
-async def test_a_collector_with_a_bug_is_a_gap(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_collector_with_a_bug_is_a_gap(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 

@@ -23,7 +23,8 @@ GAPS = [
 
 
 @pytest.mark.parametrize(
-    ("gaps", "needs_action", "status"), [([], False, 0), ([], True, 1), (GAPS, True, 1), (GAPS, False, 3)]
+    ("gaps", "needs_action", "status"),
+    [([], False, 0), ([], True, 1), (GAPS, True, 1), (GAPS, False, 3)],
 )
 def test_what_needs_action_decides_the_status_before_what_is_not_known(
     gaps: Sequence[NotKnown],
@@ -33,8 +34,18 @@ def test_what_needs_action_decides_the_status_before_what_is_not_known(
 ) -> None:
     result = Result({"found": 1}, lambda: click.echo("found"), gaps, needs_action)
     assert result.print(as_json=False) == status
-    lines = ["Not known", "? jobs, nodes: 503 down", "  → Try again.", "? scores: 404 gone", "  → Ask."]
+    lines = [
+        "Not known",
+        "? jobs, nodes: 503 down",
+        "  → Try again.",
+        "? scores: 404 gone",
+        "  → Ask.",
+    ]
     assert capsys.readouterr().out.splitlines() == ["found", *(lines if gaps else [])]
     assert result.print(as_json=True) == status
     printed = json.loads(capsys.readouterr().out)
-    assert (printed["found"], printed["all_known"], len(printed["not_known"])) == (1, not gaps, len(gaps))
+    assert (printed["found"], printed["all_known"], len(printed["not_known"])) == (
+        1,
+        not gaps,
+        len(gaps),
+    )

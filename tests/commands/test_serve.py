@@ -21,7 +21,18 @@ from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.web.server import bound_address, open_socket
 from tests.commands.support import another_key
-from tests.support import HOTKEY, PATIENCE, ROOT, Pki, get, parse_page, patient_client, series, until, wait_for
+from tests.support import (
+    HOTKEY,
+    PATIENCE,
+    ROOT,
+    Pki,
+    get,
+    parse_page,
+    patient_client,
+    series,
+    until,
+    wait_for,
+)
 from tests.test_cli import LISTEN, hotkey_file, listening, start
 
 if TYPE_CHECKING:
@@ -36,7 +47,10 @@ TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
 
 
 def users(password: str) -> str:
-    return f"basic_auth_users:\n  alice: {bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}\n"
+    return (
+        "basic_auth_users:\n  alice: "
+        f"{bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}\n"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +136,19 @@ async def test_sighup_follows_the_hotkey_file_unless_it_is_broken_and_sigterm_en
     assert series("chutes_fleet_servers", hotkey=other) in after
     # The first miner is still watched, but its key is gone.
     feeds = {
-        dict(labels)["feed"] for name, labels in after if name == "chutes_feed_up" and ("hotkey", HOTKEY) in labels
+        dict(labels)["feed"]
+        for name, labels in after
+        if name == "chutes_feed_up" and ("hotkey", HOTKEY) in labels
     }
     assert feeds == {"miner_gpus", "unique_chute_history"}
     assert series("chutes_fleet_servers", hotkey=other) in kept
     # The warnings of a reload are logged as those of a start.
-    assert len([log for log in logs if "other users of this machine can read" in log.get("reason", "")]) == 2
+    assert (
+        len(
+            [log for log in logs if "other users of this machine can read" in log.get("reason", "")]
+        )
+        == 2
+    )
 
 
 async def test_a_task_that_fails_is_logged_and_counted_and_starts_again(
@@ -151,19 +172,32 @@ async def test_a_task_that_fails_is_logged_and_counted_and_starts_again(
         async with Service(make(), read) as service:
 
             async def reload_is(good: float) -> bool:
-                return parse_page((await get(f"http://{service.addresses[0]}/metrics")).text)[GOOD] == good
+                return (
+                    parse_page((await get(f"http://{service.addresses[0]}/metrics")).text)[GOOD]
+                    == good
+                )
 
             service.hang_up.set()
             await until(lambda: reload_is(0))
             broken.remove("reload")
             await until(lambda: reload_is(1))
             page = parse_page((await get(f"http://{service.addresses[0]}/metrics")).text)
-    failures = [log["task"] for log in logs if log["event"] == "task failed, and starts again" and log["exc_info"]]
+    failures = [
+        log["task"]
+        for log in logs
+        if log["event"] == "task failed, and starts again" and log["exc_info"]
+    ]
     for task in ("warm_up", "reload"):
-        assert page[series("chutes_exporter_task_failures_total", task=task)] == failures.count(task) >= 1
+        assert (
+            page[series("chutes_exporter_task_failures_total", task=task)]
+            == failures.count(task)
+            >= 1
+        )
 
 
-async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..., Settings], tmp_path: Path) -> None:
+async def test_the_web_configuration_is_followed_as_it_changes(
+    make: Callable[..., Settings], tmp_path: Path
+) -> None:
     path = tmp_path / "web.yml"
     path.write_text(users("first"))
     async with Service(make(web_config=path)) as service, patient_client() as client:
@@ -185,7 +219,9 @@ async def test_the_web_configuration_is_followed_as_it_changes(make: Callable[..
         with structlog.testing.capture_logs() as logs:
 
             def failures() -> list[str]:
-                return [log["reason"] for log in logs if log["event"] == "configuration reload failed"]
+                return [
+                    log["reason"] for log in logs if log["event"] == "configuration reload failed"
+                ]
 
             path.write_text("basic_auth_users: {alice: secret}")
             await until(failures)
@@ -212,7 +248,10 @@ async def test_certificates_are_followed_without_losing_a_connection_and_tls_is_
     path = tmp_path / "web.yml"
     path.write_text(TLS)
     with structlog.testing.capture_logs() as logs:
-        async with Service(make(web_config=path)) as service, patient_client(verify=pki.client()) as old:
+        async with (
+            Service(make(web_config=path)) as service,
+            patient_client(verify=pki.client()) as old,
+        ):
             url = f"{service.scheme}://{service.addresses[0]}/-/healthy"
 
             def failed(reason: str) -> bool:
@@ -267,7 +306,9 @@ async def test_private_data_on_all_interfaces_without_protection_causes_a_warnin
     path = pki.folder / "web.yml"
     path.write_text(web)
     with structlog.testing.capture_logs() as logs:
-        async with Service(make(listen=(Address(listen),), web_config=path if web else None)) as service:
+        async with Service(
+            make(listen=(Address(listen),), web_config=path if web else None)
+        ) as service:
             addresses = " ".join(map(str, service.addresses))
     warnings = [log for log in logs if log["event"] == UNPROTECTED]
     assert [log["addresses"] for log in warnings] == ([addresses] if is_warned else [])
@@ -277,7 +318,9 @@ async def test_public_and_simulated_data_need_no_protection(
     make: Callable[..., Settings], simulator: Simulator
 ) -> None:
     with structlog.testing.capture_logs() as logs:
-        async with Service(make_settings(api_url=simulator.url, hotkeys=[HOTKEY], listen=(Address(),))):
+        async with Service(
+            make_settings(api_url=simulator.url, hotkeys=[HOTKEY], listen=(Address(),))
+        ):
             pass
         async with Service(make(listen=(Address(),)), is_demo=True):
             pass
@@ -294,7 +337,10 @@ def wait_until_signals_are_handled(process: subprocess.Popen[str]) -> None:
     handled = sum(1 << (number - 1) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
 
     def are_handled() -> bool:
-        status = dict(line.split(":\t") for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
+        status = dict(
+            line.split(":\t")
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        )
         return int(status["SigCgt"], 16) & handled == handled
 
     # Without a pause: the start is over 10 ms later.
@@ -316,11 +362,15 @@ def test_no_hang_up_during_the_start_or_later_ends_the_process(tmp_path: Path) -
         wait_for(lambda: service.has_logged("configuration reloaded", 2), process)
         # An error names the variable of the file.
         web.unlink()
-        wait_for(lambda: service.has_logged("CHUTES_EXPORTER_WEB_CONFIG_FILE: cannot read "), process)
+        wait_for(
+            lambda: service.has_logged("CHUTES_EXPORTER_WEB_CONFIG_FILE: cannot read "), process
+        )
 
 
 @pytest.mark.parametrize(
-    ("command", "number"), [(COMMANDS["serve"], signal.SIGTERM), (COMMANDS["demo"], signal.SIGINT)], ids=COMMANDS
+    ("command", "number"),
+    [(COMMANDS["serve"], signal.SIGTERM), (COMMANDS["demo"], signal.SIGINT)],
+    ids=COMMANDS,
 )
 def test_an_early_end_is_a_clean_end(command: tuple[str, ...], number: signal.Signals) -> None:
     process = start(*command)

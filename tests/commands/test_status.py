@@ -1,4 +1,6 @@
-"""The command ``status``. Its figures are worked out anew from the simulated world, without API and collectors."""
+"""The command ``status``. Its figures are worked out anew from the simulated world, without API and
+collectors.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ async def status(simulator: Simulator, *arguments: str, **variables: str) -> tup
     return await run(simulator, "status", *arguments, variables=variables)
 
 
-async def report(simulator: Simulator, *arguments: str, **variables: str) -> tuple[int, dict[str, Any]]:
+async def report(
+    simulator: Simulator, *arguments: str, **variables: str
+) -> tuple[int, dict[str, Any]]:
     code, output, _ = await status(simulator, "--json", *arguments, **variables)
     return code, json.loads(output)
 
@@ -51,21 +55,34 @@ async def quiet(farm: Farm) -> AsyncIterator[Simulator]:
         yield simulator
 
 
-async def test_a_miner_has_its_place_and_its_estimated_earnings(quiet: Simulator, farm: Farm) -> None:
+async def test_a_miner_has_its_place_and_its_estimated_earnings(
+    quiet: Simulator, farm: Farm
+) -> None:
     _, found = await report(quiet, *COSTS, f"--chain.url={quiet.chain_url}", **MINE)
     (miner,) = found["miners"]
-    shares, incentives = farm.shares(time.time()), {hotkey: part for hotkey, _, part in farm.seats(time.time())}
+    shares, incentives = (
+        farm.shares(time.time()),
+        {hotkey: part for hotkey, _, part in farm.seats(time.time())},
+    )
     assert miner["rank"] == 1 + sum(share > shares[HOTKEY] for share in shares.values())
     assert miner["scored_miners"] == len(shares)
     assert miner["share"] == pytest.approx(shares[HOTKEY], rel=1e-3)
     assert 0 < miner["heading_share"] < 1
-    assert miner["incentive_share"] == pytest.approx(incentives[HOTKEY] / sum(incentives.values()), rel=1e-3)
-    assert miner["estimated_alpha_per_day"] == pytest.approx(2952 * miner["incentive_share"], rel=1e-3)
-    assert miner["estimated_usd_per_day"] == pytest.approx(miner["estimated_alpha_per_day"] * 0.071027253 * 431.17)
+    assert miner["incentive_share"] == pytest.approx(
+        incentives[HOTKEY] / sum(incentives.values()), rel=1e-3
+    )
+    assert miner["estimated_alpha_per_day"] == pytest.approx(
+        2952 * miner["incentive_share"], rel=1e-3
+    )
+    assert miner["estimated_usd_per_day"] == pytest.approx(
+        miner["estimated_alpha_per_day"] * 0.071027253 * 431.17
+    )
     assert (miner["cost_usd_per_hour"], miner["idle_cost_usd_per_hour"]) == (14, 0)
 
 
-async def test_where_nothing_needs_action_the_exit_status_is_0(quiet: Simulator, farm: Farm) -> None:
+async def test_where_nothing_needs_action_the_exit_status_is_0(
+    quiet: Simulator, farm: Farm
+) -> None:
     # A launch within the past hour is a note.
     now = time.time()
     _relaunch(farm, now, now - 1800, 600)
@@ -75,20 +92,41 @@ async def test_where_nothing_needs_action_the_exit_status_is_0(quiet: Simulator,
     assert note["kind"] == "unsecured_instances"
     assert found["not_known"] == []
     (miner,) = found["miners"]
-    assert miner["gpus"]["h200"] == {"earning": 4, "starting": 0, "disabled": 0, "idle": 0, "unverified": 0}
+    assert miner["gpus"]["h200"] == {
+        "earning": 4,
+        "starting": 0,
+        "disabled": 0,
+        "idle": 0,
+        "unverified": 0,
+    }
     assert miner["cost_usd_per_hour"] is miner["estimated_alpha_per_day"] is None
     code, output, errors = await status(quiet, **MINE)
     assert (code, errors) == (0, "")
     assert output.startswith("Nothing needs action.\n")
     assert f"\n-  {note['problem']}\n" in output
-    assert "For costs, add --gpu.cost MODEL=USD_PER_HOUR.\nFor earnings in US dollars, add --chain.url URL.\n" in output
+    assert (
+        "For costs, add --gpu.cost MODEL=USD_PER_HOUR.\nFor earnings in US dollars, add "
+        "--chain.url URL.\n" in output
+    )
 
 
-async def test_each_endpoint_is_asked_once_and_only_those_that_the_screen_needs(quiet: Simulator) -> None:
+async def test_each_endpoint_is_asked_once_and_only_those_that_the_screen_needs(
+    quiet: Simulator,
+) -> None:
     await status(quiet, **MINE)
     asked = sorted(one.endpoint for one in quiet.requests)
-    needed = "active_instances audit audit_report chutes held_gpus instances inventory jobs maintenance metagraph "
-    assert asked == [*needed.split(), "miner_gpus", "nodes", "scores", "servers", "tee_measurements"]
+    needed = (
+        "active_instances audit audit_report chutes held_gpus instances inventory jobs "
+        "maintenance metagraph "
+    )
+    assert asked == [
+        *needed.split(),
+        "miner_gpus",
+        "nodes",
+        "scores",
+        "servers",
+        "tee_measurements",
+    ]
 
 
 def _stick(farm: Farm, _now: float) -> None:
@@ -102,7 +140,9 @@ def _relaunch(farm: Farm, now: float, created: float, activated: float) -> None:
     farm.launch(farm.miners[0], old.gpus, L40S, created, verified=verified, activated=activated)
 
 
-async def test_actions_are_numbered_by_cost_and_have_a_command(quiet: Simulator, farm: Farm) -> None:
+async def test_actions_are_numbered_by_cost_and_have_a_command(
+    quiet: Simulator, farm: Farm
+) -> None:
     now = time.time()
     _stick(farm, now)
     _relaunch(farm, now, now - 3 * 3600, math.inf)
@@ -114,24 +154,36 @@ async def test_actions_are_numbered_by_cost_and_have_a_command(quiet: Simulator,
     assert list(kinds(found).items()) == [("idle_gpus", 4), ("purges", 1), ("stuck_jobs", 2)]
     screen = " ".join(output.split())
     for number, one in enumerate(found["findings"], 1):
-        cost = f" {one['cost_usd_per_hour']:.2f} USD per hour. [^→]*{one['things'][0]}" if one["gpus"] else ""
+        cost = (
+            f" {one['cost_usd_per_hour']:.2f} USD per hour. [^→]*{one['things'][0]}"
+            if one["gpus"]
+            else ""
+        )
         # The minutes until the purge may be others by now.
         sentence = re.escape(one["problem"].partition(" in ")[0])
-        assert re.search(rf"{number}\. {sentence}[^→]*{cost}[^→]* → {one['advice']}: {one['command']}", screen)
+        assert re.search(
+            rf"{number}\. {sentence}[^→]*{cost}[^→]* → {one['advice']}: {one['command']}", screen
+        )
     assert "kubectl --context l40s-0 " in screen
     (instance,) = next(one["instances"] for one in found["findings"] if one["kind"] == "purges")
     assert (instance["chute_name"], instance["server_name"]) == ("l40s-model", "l40s-0")
     assert instance["created_at"] == pytest.approx(now - 3 * 3600, abs=1)
-    assert f" chute chute id server age min l40s-model {instance['chute_id']} l40s-0 180 → " in screen
+    assert (
+        f" chute chute id server age min l40s-model {instance['chute_id']} l40s-0 180 → " in screen
+    )
 
 
 def _upgrade(farm: Farm, *, pending_for: float, now: float, index: int = 1) -> None:
     miner = farm.miners[0]
-    upgraded = replace(miner.servers[index], upgrade=(now - 3600, now + 9 * 3600), pending_for=pending_for)
+    upgraded = replace(
+        miner.servers[index], upgrade=(now - 3600, now + 9 * 3600), pending_for=pending_for
+    )
     miner.servers = tuple(upgraded if one is miner.servers[index] else one for one in miner.servers)
 
 
-async def test_a_pending_server_says_what_it_waits_for_and_until_when(quiet: Simulator, farm: Farm) -> None:
+async def test_a_pending_server_says_what_it_waits_for_and_until_when(
+    quiet: Simulator, farm: Farm
+) -> None:
     now = time.time()
     _upgrade(farm, pending_for=3 * 3600, now=now)
     code, found = await report(quiet, **MINE)
@@ -145,7 +197,10 @@ async def test_a_pending_server_says_what_it_waits_for_and_until_when(quiet: Sim
     }
     _, output, _ = await status(quiet, **MINE)
     screen = " ".join(output.split())
-    assert "Do not reboot it: the last instances of their chutes still serve, for up to 3 hours. h200-1 (" in screen
+    assert (
+        "Do not reboot it: the last instances of their chutes still serve, for up to 3 hours. "
+        "h200-1 (" in screen
+    )
     assert "h200-1: pending, until 4 instances have a replacement (chutes " in screen
     assert ", at the latest in 2 hours (" in screen
     assert [one.endpoint for one in quiet.requests].count("server_maintenance") == 2
@@ -173,9 +228,13 @@ async def test_a_pending_server_without_a_deadline_still_says_what_it_waits_for(
     assert ("? server_maintenance of h200-1: 503" in output) == (code == 3)
 
 
-async def test_a_maintenance_status_that_is_not_known_is_never_fine(quiet: Simulator, farm: Farm) -> None:
+async def test_a_maintenance_status_that_is_not_known_is_never_fine(
+    quiet: Simulator, farm: Farm
+) -> None:
     policy = maintenance(Call(farm, time.time(), farm.miners[0], {}, {}))
-    next(server for server in policy["servers"] if server["name"] == "h200-1")["maintenance_status"] = "draining"
+    next(server for server in policy["servers"] if server["name"] == "h200-1")[
+        "maintenance_status"
+    ] = "draining"
     quiet.faults["maintenance"] = Fault(body=json.dumps(policy).encode())
     code, found = await report(quiet, **MINE)
     (gap,) = found["not_known"]
@@ -183,7 +242,9 @@ async def test_a_maintenance_status_that_is_not_known_is_never_fine(quiet: Simul
     assert gap["reason"] == "the answer has no known maintenance status of h200-1"
 
 
-async def test_a_miner_without_a_seat_is_said_beside_what_is_refused(quiet: Simulator, farm: Farm) -> None:
+async def test_a_miner_without_a_seat_is_said_beside_what_is_refused(
+    quiet: Simulator, farm: Farm
+) -> None:
     assert HOTKEY in farm.by_hotkey
     farm.deregister(farm.miners[0])
     code, found = await report(quiet, **MINE)
@@ -202,12 +263,17 @@ async def test_a_model_without_a_cost_is_named(quiet: Simulator, farm: Farm) -> 
     farm.end(farm.on(farm.miners[0], 0, now), now)
     _, output, _ = await status(quiet, *COSTS, f"--chain.url={quiet.chain_url}", **MINE)
     assert re.search(r"^all( +\d){6} +14 +2$", output, re.MULTILINE)
-    assert re.search(r"^Estimated earnings per day: [\d.,]+ alpha, [\d.,]+ USD\.$", output, re.MULTILINE)
+    assert re.search(
+        r"^Estimated earnings per day: [\d.,]+ alpha, [\d.,]+ USD\.$", output, re.MULTILINE
+    )
     _, output, _ = await status(quiet, *COSTS[2:], **MINE)
     assert output.startswith("1 thing needs action, 4 GPUs idle at an unknown cost.\n")
     assert " Cost unknown.\n   4 l40s\n" in output
     assert re.search(r"^all( +\d){6} +- +-$", output, re.MULTILINE)
-    assert "\nThe cost of l40s is unknown: add --gpu.cost l40s=USD_PER_HOUR.\nFor earnings in US dollars, add" in output
+    assert (
+        "\nThe cost of l40s is unknown: add --gpu.cost l40s=USD_PER_HOUR.\nFor earnings in US "
+        "dollars, add" in output
+    )
     assert "Estimated earnings" not in output
 
 
@@ -225,7 +291,9 @@ async def test_without_a_key_only_public_data_is_shown(quiet: Simulator, farm: F
     code, output, _ = await status(quiet, "--hotkey", HOTKEY)
     assert code == 3
     assert output.startswith("Not everything is known. Nothing that is known needs action.\n")
-    assert "? servers, GPUs, instances, jobs: not known without a key\n  → Add --hotkey-file" in output
+    assert (
+        "? servers, GPUs, instances, jobs: not known without a key\n  → Add --hotkey-file" in output
+    )
     assert {one.endpoint for one in quiet.requests} == {"metagraph", "scores", "miner_gpus"}
     assert not any(one.signed for one in quiet.requests)
 
@@ -239,7 +307,9 @@ async def test_several_miners_have_a_section_each(quiet: Simulator, farm: Farm) 
     assert [one["hotkey"] for one in found["findings"] if one["needs_action"]] == [HOTKEY]
 
 
-async def test_a_fleet_of_one_model_has_no_line_of_sums_and_one_without_gpus_needs_nothing(tmp_path: Path) -> None:
+async def test_a_fleet_of_one_model_has_no_line_of_sums_and_one_without_gpus_needs_nothing(
+    tmp_path: Path,
+) -> None:
     async with Simulator(Farm(time.time(), [(Machine("l40s", 2),)]), clock=time.time) as simulator:
         _, output, _ = await status(simulator, **MINE)
         another_key(tmp_path / "hotkey", simulator, 5)
@@ -249,7 +319,9 @@ async def test_a_fleet_of_one_model_has_no_line_of_sums_and_one_without_gpus_nee
 
 
 async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api() -> None:
-    machines = [Machine(model, 8, idle=8) for model in ("4090", "a100", "l40s", "h200", "b200", "pro_6000")]
+    machines = [
+        Machine(model, 8, idle=8) for model in ("4090", "a100", "l40s", "h200", "b200", "pro_6000")
+    ]
     farm = Farm(time.time(), [machines])
     farm.miners[0].servers = tuple(
         replace(server, version="1.3.1", name=f"\x1b[2Jserver-{'x' * 60}-{number}")
@@ -260,4 +332,6 @@ async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api() -> 
     assert code == 1
     assert all(len(line) <= 80 and line == line.rstrip() for line in output.splitlines())
     assert "\x1b" not in output
-    assert " Cost unknown. 8 4090, 8 a100, 8 b200, 8 h200, 8 l40s and 1 more " in " ".join(output.split())
+    assert " Cost unknown. 8 4090, 8 a100, 8 b200, 8 h200, 8 l40s and 1 more " in " ".join(
+        output.split()
+    )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from _pytest.capture import CaptureFixture
 
 
-def test_a_character_that_could_control_the_terminal_becomes_a_space_and_text_of_any_language_is_kept() -> None:
+def test_a_control_character_becomes_a_space_and_text_of_any_language_is_kept() -> None:
     for character in "\x1b\n\r\x07\x9b\u202e\u2028":
         assert printable(f"a{character}b") == "a b"
     assert printable("Ünïcödé 模型 → 5 %") == "Ünïcödé 模型 → 5 %"
@@ -27,13 +27,27 @@ def test_long_text_is_folded_at_80_columns_and_indented(capsys: CaptureFixture[s
 
 
 ROWS = [
-    {"id": "a" * 20, "name": "vendor/model-of-thirty-letters", "units_per_second": 1234.5, "tee": True, "at": None},
-    {"id": "b" * 20, "name": "short", "units_per_second": 2.345, "tee": False, "at": "2026-11-27T00:16:05.5+00:00"},
+    {
+        "id": "a" * 20,
+        "name": "vendor/model-of-thirty-letters",
+        "units_per_second": 1234.5,
+        "tee": True,
+        "at": None,
+    },
+    {
+        "id": "b" * 20,
+        "name": "short",
+        "units_per_second": 2.345,
+        "tee": False,
+        "at": "2026-11-27T00:16:05.5+00:00",
+    },
     {"id": "c" * 20, "name": "\x1b[2J", "units_per_second": 0.0, "tee": None, "at": {"key": [1]}},
 ]
 
 
-def table(monkeypatch: pytest.MonkeyPatch, capsys: CaptureFixture[str], columns: str) -> tuple[list[str], list[str]]:
+def table(
+    monkeypatch: pytest.MonkeyPatch, capsys: CaptureFixture[str], columns: str
+) -> tuple[list[str], list[str]]:
     """Return the lines of a table, and the columns that are left out."""
     monkeypatch.setenv("COLUMNS", columns)
     left_out = print_table(ROWS, cut=["name"])
@@ -47,8 +61,14 @@ def test_a_table_has_a_width_and_a_number_of_digits_for_each_column(
         [
             "id                    name                            units_per_second  tee  at",
             "aaaaaaaaaaaaaaaaaaaa  vendor/model-of-thirty-letters              1234  yes  -",
-            "bbbbbbbbbbbbbbbbbbbb  short                                          2  no   2026-11-27T00:16Z",
-            'cccccccccccccccccccc   [2J                                           0  -    {"key": [1]}',
+            (
+                "bbbbbbbbbbbbbbbbbbbb  short                                          2  no   "
+                "2026-11-27T00:16Z"
+            ),
+            (
+                "cccccccccccccccccccc   [2J                                           0  -    "
+                '{"key": [1]}'
+            ),
         ],
         [],
     )

@@ -1,4 +1,6 @@
-"""podman, as scripts/test-containers configures it: everything is in namespaces and folders that end with the tests."""
+"""podman, as scripts/test-containers configures it: everything is in namespaces and folders that
+end with the tests.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IMAGE = f"chutes-exporter:{chutes_exporter.__version__}"
-HARDENED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=256m", "--pids-limit=64")
+HARDENED = (
+    "--read-only",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+    "--memory=256m",
+    "--pids-limit=64",
+)
 TIMEOUT = 60.0
 """Seconds that a command may take."""
 
@@ -21,7 +29,12 @@ TIMEOUT = 60.0
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, whatever its status."""
     return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
     )
 
 
@@ -39,7 +52,9 @@ def health(name: str) -> str:
 
 @contextlib.contextmanager
 def container(name: str, *options: str, command: tuple[str, ...]) -> Iterator[str]:
-    """Run a container of the image, as read-only and without rights as it can be; yields its name."""
+    """Run a container of the image, as read-only and without rights as it can be; yields its
+    name.
+    """
     podman("run", "--detach", "--name", name, *HARDENED, *options, IMAGE, *command)
     try:
         yield name

@@ -1,4 +1,6 @@
-"""deploy/compose.yaml, run by compose on podman, but without Grafana: Debian has no package of it."""
+"""deploy/compose.yaml, run by compose on podman, but without Grafana: Debian has no package of
+it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ SERVICES = ("demo", "alertmanager", "prometheus")
 def engine() -> Iterator[dict[str, str]]:
     """Podman with Docker's API; yields the environment that leads compose to it."""
     socket = "unix:///run/podman.sock"
-    service = subprocess.Popen(["podman", "system", "service", "--time=0", socket], stdin=subprocess.DEVNULL)
+    service = subprocess.Popen(
+        ["podman", "system", "service", "--time=0", socket], stdin=subprocess.DEVNULL
+    )
     try:
         wait_for(Path("/run/podman.sock").exists)
         # podman has no BuildKit.
@@ -39,7 +43,9 @@ def engine() -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def health_checks() -> Iterator[None]:
-    """Run the containers' health checks at their interval: without systemd podman has nobody to do so."""
+    """Run the containers' health checks at their interval: without systemd podman has nobody to do
+    so.
+    """
     stopping = threading.Event()
 
     def check() -> None:
@@ -80,7 +86,11 @@ def test_the_demo_comes_up_healthy_and_works_together(engine: dict[str, str]) ->
         assert watched["metric"]["instance"] == "exporter:10064"
         assert len(ask(9090, "/api/v1/rules")["data"]["groups"]) >= 2
         # Its Watchdog reaches Alertmanager.
-        wait_for(lambda: any(one["labels"]["alertname"] == "Watchdog" for one in ask(9093, "/api/v2/alerts")))
+        wait_for(
+            lambda: any(
+                one["labels"]["alertname"] == "Watchdog" for one in ask(9093, "/api/v2/alerts")
+            )
+        )
         assert "chutes_miner_watched" in fetch("http://127.0.0.1:10064/metrics")
     finally:
         compose(engine, "down", "--volumes", "--timeout=10")

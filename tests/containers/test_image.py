@@ -29,18 +29,26 @@ def demo() -> Iterator[str]:
 
 
 def test_the_image_lists_its_packages() -> None:
-    listed = podman("run", "--rm", "--entrypoint", "cat", IMAGE, "/opt/chutes-exporter/sbom.cdx.json")
+    listed = podman(
+        "run", "--rm", "--entrypoint", "cat", IMAGE, "/opt/chutes-exporter/sbom.cdx.json"
+    )
     components = json.loads(listed)["components"]
     found = {(one["name"].replace("_", "-").lower(), one["version"]) for one in components}
     lock = (ROOT / "requirements.lock").read_text()
     assert found >= set(re.findall(r"^([\w.-]+)==(\S+) \\$", lock, re.MULTILINE))
 
 
-def test_the_demo_serves_its_page_to_the_host_and_check_finds_everything_in_order(demo: str) -> None:
+def test_the_demo_serves_its_page_to_the_host_and_check_finds_everything_in_order(
+    demo: str,
+) -> None:
     page = parse_page(fetch("http://127.0.0.1:10064/metrics"))
-    assert {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_watched"} == {HOTKEY}
+    assert {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_watched"} == {
+        HOTKEY
+    }
     key = ("--env", f"MINER_SS58={HOTKEY}", "--env", f"MINER_SEED={TEST_SEED}")
-    said = podman("exec", *key, demo, "chutes-exporter", "check", "--api.url", "http://127.0.0.1:10065")
+    said = podman(
+        "exec", *key, demo, "chutes-exporter", "check", "--api.url", "http://127.0.0.1:10065"
+    )
     assert "All checks passed." in said
 
 

@@ -29,18 +29,26 @@ SECRET = {
 
 
 def rendered(api_url: str) -> list[dict[str, Any]]:
-    """Return the Secret of the miners' chart, and the Deployment with the address of another API."""
+    """Return the Secret of the miners' chart, and the Deployment with the address of another
+    API.
+    """
     values = {"extraEnv": [{"name": "CHUTES_EXPORTER_API_URL", "value": api_url}]}
     return [SECRET, yaml.safe_load(render(values)["deployment.yaml"])]
 
 
-async def test_the_rendered_deployment_serves_the_private_data_of_the_key_in_the_secret(tmp_path: Path) -> None:
+async def test_the_rendered_deployment_serves_the_private_data_of_the_key_in_the_secret(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "manifests.yaml"
-    async with Simulator(World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))) as simulator:
+    async with Simulator(
+        World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))
+    ) as simulator:
         path.write_text(yaml.safe_dump_all(rendered(simulator.url)))
         try:
             await asyncio.to_thread(podman, "kube", "play", "--network=host", str(path))
-            name = await asyncio.to_thread(podman, "ps", f"--filter=ancestor={IMAGE}", "--format={{.Names}}")
+            name = await asyncio.to_thread(
+                podman, "ps", f"--filter=ancestor={IMAGE}", "--format={{.Names}}"
+            )
             await asyncio.to_thread(wait_until_ready, name, "127.0.0.1:10064")
             page = parse_page(await asyncio.to_thread(fetch, "http://127.0.0.1:10064/metrics"))
             check, status = [
@@ -49,7 +57,9 @@ async def test_the_rendered_deployment_serves_the_private_data_of_the_key_in_the
             ]
         finally:
             await asyncio.to_thread(podman, "kube", "down", "--force", str(path))
-    assert {dict(labels)["hotkey"] for series, labels in page if series == "chutes_gpu_in_use"} == {HOTKEY}
+    assert {dict(labels)["hotkey"] for series, labels in page if series == "chutes_gpu_in_use"} == {
+        HOTKEY
+    }
     assert "All checks passed." in check.stdout
     assert status.returncode in (0, 1)
     assert HOTKEY in status.stdout

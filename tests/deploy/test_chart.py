@@ -1,4 +1,6 @@
-"""The Helm chart: linted and rendered by Helm's own library, and valid by Kubernetes' own schemas."""
+"""The Helm chart: linted and rendered by Helm's own library, and valid by Kubernetes' own
+schemas.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ extraArgs: [--max-series, "1000"]
 extraEnv: [{{name: CHUTES_EXPORTER_LOG_LEVEL, value: debug}}]
 extraVolumes: [{{name: web, secret: {{secretName: web-config}}}}]
 extraVolumeMounts: [{{name: web, mountPath: /etc/chutes-exporter, readOnly: true}}]
-extraObjects: [{{apiVersion: v1, kind: Secret, metadata: {{name: "{{{{ .Release.Name }}}}-web", namespace: chutes}}}}]
+extraObjects:
+  - apiVersion: v1
+    kind: Secret
+    metadata: {{name: "{{{{ .Release.Name }}}}-web", namespace: chutes}}
 image: {{repository: registry.example/chutes-exporter, tag: 1.2.3, pullPolicy: Always}}
 imagePullSecrets: [{{name: registry}}]
 podAnnotations: {{example.org/note: "yes"}}
@@ -47,7 +52,10 @@ scrape: serviceMonitor
 serviceMonitor: {{labels: {{release: mine}}, endpoint: {{scheme: https}}}}
 prometheusRule: {{enabled: true}}
 """)
-"""Values that use everything that is empty or off in values.yaml. Some texts look like another type."""
+"""Values that use everything that is empty or off in values.yaml.
+
+Some texts look like another type.
+"""
 SETUPS: dict[str, Object] = {
     "annotations": {},
     "operator": {"scrape": "serviceMonitor", "prometheusRule": {"enabled": True}},
@@ -60,9 +68,18 @@ SETUPS: dict[str, Object] = {
 @cache
 def built(setup: str) -> tuple[Object, ...]:
     """Return the objects of a set-up."""
-    release = {"subnet": "chutes-exporter-subnet", "everything": "true"}.get(setup, "chutes-exporter")
-    texts = render(SETUPS[setup], release=release, namespace="other" if setup == "everything" else "chutes")
-    return tuple(found for name, text in texts.items() if name.endswith(".yaml") for found in yaml.safe_load_all(text))
+    release = {"subnet": "chutes-exporter-subnet", "everything": "true"}.get(
+        setup, "chutes-exporter"
+    )
+    texts = render(
+        SETUPS[setup], release=release, namespace="other" if setup == "everything" else "chutes"
+    )
+    return tuple(
+        found
+        for name, text in texts.items()
+        if name.endswith(".yaml")
+        for found in yaml.safe_load_all(text)
+    )
 
 
 def only(setup: str, kind: str) -> Object:
@@ -117,7 +134,9 @@ def test_a_wrong_value_is_refused_by_its_name(values: Object, named: str) -> Non
 def test_the_whole_subnet_is_never_watched_by_accident() -> None:
     other = {"name": "HTTPS_PROXY", "value": "http://proxy.example"}
     for values in ({}, {"extraEnv": [other]}):
-        with pytest.raises(helm_python.HelmRenderError, match="set existingSecret or hotkeys, or set subnet=true"):
+        with pytest.raises(
+            helm_python.HelmRenderError, match="set existingSecret or hotkeys, or set subnet=true"
+        ):
             render({"existingSecret": "", **values})
     render({"existingSecret": "", "extraArgs": ["--hotkey-file=/keys/miner"]})
     for name in ("CHUTES_EXPORTER_HOTKEY", "CHUTES_EXPORTER_HOTKEY_FILE", "HOTKEY", "MINER_SS58"):
@@ -141,8 +160,17 @@ def test_the_pod_may_do_nothing_that_it_need_not(setup: str) -> None:
     assert spec.keys() & {"hostNetwork", "volumes"} == set()
     user = int(re.findall(r"^USER (\d+):\1$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[0])
     seccomp = {"seccompProfile": {"type": "RuntimeDefault"}}
-    assert spec["securityContext"] == {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": user, **seccomp}
-    nothing = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    assert spec["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": user,
+        "runAsGroup": user,
+        **seccomp,
+    }
+    nothing = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
     assert container["securityContext"] == nothing
     assert container["resources"] == {
         "requests": {"cpu": "50m", "memory": "64Mi"},
@@ -152,7 +180,9 @@ def test_the_pod_may_do_nothing_that_it_need_not(setup: str) -> None:
 
 @pytest.mark.parametrize("setup", ["annotations", "subnet"])
 def test_the_parts_find_each_other(setup: str) -> None:
-    deployment, service, policy = (only(setup, kind)["spec"] for kind in ("Deployment", "Service", "NetworkPolicy"))
+    deployment, service, policy = (
+        only(setup, kind)["spec"] for kind in ("Deployment", "Service", "NetworkPolicy")
+    )
     instance = "chutes-exporter-subnet" if setup == "subnet" else "chutes-exporter"
     # They cannot change after the installation.
     selector = {"app.kubernetes.io/name": "chutes-exporter", "app.kubernetes.io/instance": instance}
@@ -172,16 +202,26 @@ def test_the_parts_find_each_other(setup: str) -> None:
 
 def test_the_network_policy_allows_only_dns_and_the_api_out_and_only_monitoring_in() -> None:
     policy = only("annotations", "NetworkPolicy")["spec"]
-    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
-    ports = [{"protocol": protocol, "port": port} for protocol, port in (("UDP", 53), ("TCP", 53), ("TCP", 443))]
+    monitoring = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
+    }
+    ports = [
+        {"protocol": protocol, "port": port}
+        for protocol, port in (("UDP", 53), ("TCP", 53), ("TCP", 443))
+    ]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert policy["egress"] == [{"ports": ports[:2]}, {"ports": ports[2:]}]
-    assert policy["ingress"] == [{"from": [monitoring], "ports": [{"protocol": "TCP", "port": 10064}]}]
+    assert policy["ingress"] == [
+        {"from": [monitoring], "ports": [{"protocol": "TCP", "port": 10064}]}
+    ]
 
 
 def test_the_key_comes_from_the_secret_and_the_subnet_has_none() -> None:
     container = pod({"existingSecret": "mine", "hotkeys": [HOTKEY]})[1]
-    assert {one["name"]: one.get("value") or one["valueFrom"]["secretKeyRef"] for one in container["env"]} == {
+    assert {
+        one["name"]: one.get("value") or one["valueFrom"]["secretKeyRef"]
+        for one in container["env"]
+    } == {
         "CHUTES_EXPORTER_HOTKEY": HOTKEY,
         "MINER_SS58": {"name": "mine", "key": "ss58"},
         "MINER_SEED": {"name": "mine", "key": "seed", "optional": True},
@@ -194,21 +234,36 @@ def test_the_key_comes_from_the_secret_and_the_subnet_has_none() -> None:
 
 
 def test_it_is_scraped_once() -> None:
-    wanted = {"prometheus.io/scrape": "true", "prometheus.io/port": "10064", "prometheus.io/path": "/metrics"}
-    assert only("annotations", "Deployment")["spec"]["template"]["metadata"]["annotations"] == wanted
+    wanted = {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": "10064",
+        "prometheus.io/path": "/metrics",
+    }
+    assert (
+        only("annotations", "Deployment")["spec"]["template"]["metadata"]["annotations"] == wanted
+    )
     assert "annotations" not in only("annotations", "Service")["metadata"]
     for setup in ("operator", "subnet"):
-        assert "prometheus.io" not in json.dumps([found for found in built(setup) if found["kind"] != "ConfigMap"])
-    monitor, labels = only("operator", "ServiceMonitor")["spec"], only("operator", "Service")["metadata"]["labels"]
+        assert "prometheus.io" not in json.dumps(
+            [found for found in built(setup) if found["kind"] != "ConfigMap"]
+        )
+    monitor, labels = (
+        only("operator", "ServiceMonitor")["spec"],
+        only("operator", "Service")["metadata"]["labels"],
+    )
     assert monitor["selector"]["matchLabels"].items() <= labels.items()
-    assert monitor["endpoints"] == [{"port": "metrics", "path": "/metrics", "interval": "1m", "scrapeTimeout": "30s"}]
+    assert monitor["endpoints"] == [
+        {"port": "metrics", "path": "/metrics", "interval": "1m", "scrapeTimeout": "30s"}
+    ]
     # The job that boards and alerts see is this label's value.
     assert monitor["jobLabel"] in labels
 
 
 def test_the_prometheus_rule_has_every_rule() -> None:
     sources = [yaml.safe_load(path.read_text())["groups"] for path in sorted(RULES.glob("*.yml"))]
-    assert only("operator", "PrometheusRule")["spec"]["groups"] == [group for source in sources for group in source]
+    assert only("operator", "PrometheusRule")["spec"]["groups"] == [
+        group for source in sources for group in source
+    ]
 
 
 def test_every_dashboard_is_a_config_map_that_the_sidecar_loads() -> None:
@@ -223,14 +278,21 @@ def test_every_dashboard_is_a_config_map_that_the_sidecar_loads() -> None:
 
 
 def test_the_subnet_can_stand_beside_a_miner() -> None:
-    names = [{(found["kind"], found["metadata"]["name"]) for found in built(one)} for one in ("operator", "subnet")]
+    names = [
+        {(found["kind"], found["metadata"]["name"]) for found in built(one)}
+        for one in ("operator", "subnet")
+    ]
     assert names[0] & names[1] == set()
 
 
 def test_everything_that_can_be_set_reaches_an_object() -> None:
     def leaves(value: Any) -> list[Any]:
         inner = value.values() if isinstance(value, dict) else value
-        return [leaf for one in inner for leaf in leaves(one)] if isinstance(value, dict | list) else [value]
+        return (
+            [leaf for one in inner for leaf in leaves(one)]
+            if isinstance(value, dict | list)
+            else [value]
+        )
 
     # Kubernetes' schemas know where each belongs.
     found = set(leaves([*built("everything")]))
@@ -245,7 +307,9 @@ def test_parts_can_be_switched_off() -> None:
     assert parts.keys() == {"check.yaml", "deployment.yaml", "service.yaml", "NOTES.txt"}
 
 
-@pytest.mark.parametrize(("release", "name"), [("mine", "mine-chutes-exporter"), ("a" * 53, f"{'a' * 53}-chutes-ex")])
+@pytest.mark.parametrize(
+    ("release", "name"), [("mine", "mine-chutes-exporter"), ("a" * 53, f"{'a' * 53}-chutes-ex")]
+)
 def test_objects_have_the_name_of_the_release(release: str, name: str) -> None:
     texts = render(release=release)
     assert yaml.safe_load(texts["deployment.yaml"])["metadata"]["name"] == name

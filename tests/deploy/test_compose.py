@@ -1,4 +1,6 @@
-"""The compose file and the Dockerfile: valid, pinned, and with everything that they mount or copy."""
+"""The compose file and the Dockerfile: valid, pinned, and with everything that they mount or
+copy.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,15 @@ BIN = Path(sys.executable).parent
 
 
 def resolved(profile: str, folder: Path | None = None) -> dict[str, Any]:
-    """Return the services of a profile as compose itself understands them, or an error without services."""
+    """Return the services of a profile as compose itself understands them, or an error without
+    services.
+    """
     path = shutil.copy(COMPOSE, folder) if folder else COMPOSE
     command = ["docker-compose", "-f", path, "--profile", profile, "config", "--format", "json"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    services: dict[str, Any] = json.loads(result.stdout)["services"] if not result.returncode else {"": result.stderr}
+    services: dict[str, Any] = (
+        json.loads(result.stdout)["services"] if not result.returncode else {"": result.stderr}
+    )
     return services
 
 
@@ -36,12 +42,16 @@ def resolved(profile: str, folder: Path | None = None) -> dict[str, Any]:
     ],
 )
 def test_the_linters_find_nothing(command: tuple[str, ...]) -> None:
-    result = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("profile", ["demo", "miner"])
-def test_each_profile_has_one_exporter_and_the_rest_of_the_stack(profile: str, tmp_path: Path) -> None:
+def test_each_profile_has_one_exporter_and_the_rest_of_the_stack(
+    profile: str, tmp_path: Path
+) -> None:
     if profile == "miner":
         assert ".env not found" in resolved(profile, tmp_path)[""]
         (tmp_path / ".env").write_text("MINER_SS58=5F\n")
@@ -61,9 +71,15 @@ def test_services_are_pinned_restricted_and_on_this_machine_only() -> None:
 
 def test_grafana_finds_the_dashboards_and_prometheus() -> None:
     services = resolved("demo")
-    mounted = {volume["target"]: Path(volume["source"]) for volume in services["grafana"]["volumes"]}
-    (provider,) = yaml.safe_load((ROOT / "grafana/provisioning/dashboards/chutes.yml").read_text())["providers"]
+    mounted = {
+        volume["target"]: Path(volume["source"]) for volume in services["grafana"]["volumes"]
+    }
+    (provider,) = yaml.safe_load((ROOT / "grafana/provisioning/dashboards/chutes.yml").read_text())[
+        "providers"
+    ]
     assert mounted[provider["options"]["path"]].samefile(ROOT / "grafana" / "dashboards")
-    (source,) = yaml.safe_load((ROOT / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"]
+    (source,) = yaml.safe_load(
+        (ROOT / "grafana/provisioning/datasources/prometheus.yml").read_text()
+    )["datasources"]
     assert source["url"].removeprefix("$") in services["grafana"]["environment"]
     assert services["grafana"]["depends_on"]["prometheus"]["condition"] == "service_healthy"

@@ -48,23 +48,35 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("release") / "dist"
     read_text = Path.read_text
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "read_text", lambda path: CHANGELOG if path == ROOT / "CHANGELOG.md" else read_text(path))
+        patch.setattr(
+            Path,
+            "read_text",
+            lambda path: CHANGELOG if path == ROOT / "CHANGELOG.md" else read_text(path),
+        )
         release.main([f"v{VERSION}", "--repository", REPOSITORY, "--to", str(folder)])
     return folder
 
 
-def test_a_tag_that_differs_from_a_version_and_a_version_without_notes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=rf"^chutes_exporter/__init__.py has version {VERSION}, but the tag is v9.9.9"):
+def test_a_tag_that_differs_from_a_version_and_a_version_without_notes_are_refused(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(
+        SystemExit,
+        match=rf"^chutes_exporter/__init__.py has version {VERSION}, but the tag is v9.9.9",
+    ):
         release.main(["v9.9.9", "--to", str(tmp_path / "dist")])
     with pytest.raises(SystemExit, match=r'needs a section "## 9\.9\.9 \(YYYY-MM-DD\)"'):
         release.notes(CHANGELOG, "v9.9.9", REPOSITORY)
     assert not (tmp_path / "dist").exists()
 
 
-def test_the_notes_are_the_section_of_the_version_with_lines_joined_and_links_to_the_tag(built: Path) -> None:
+def test_the_notes_are_the_section_of_the_version_with_lines_joined_and_links_to_the_tag(
+    built: Path,
+) -> None:
     assert (built / "notes.md").read_text() == (
         "A long sentence that goes over two lines.\n\n"
-        f"- Read [the list]({REPOSITORY}/blob/v{VERSION}/docs/metrics.md) and [the site](https://example.org).\n"
+        f"- Read [the list]({REPOSITORY}/blob/v{VERSION}/docs/metrics.md) and [the "
+        "site](https://example.org).\n"
     )
 
 
@@ -78,7 +90,9 @@ def test_the_release_attests_attaches_and_sums_every_file(built: Path) -> None:
     }
     workflow = (ROOT / ".github/workflows/release.yml").read_text()
     (attested,) = re.findall(r"^ +subject-path: dist/(.+)$", workflow, re.MULTILINE)
-    (attached,) = re.findall(r" --notes-file dist/notes.md dist/SHA256SUMS dist/(.+)$", workflow, re.MULTILINE)
+    (attached,) = re.findall(
+        r" --notes-file dist/notes.md dist/SHA256SUMS dist/(.+)$", workflow, re.MULTILINE
+    )
     for pattern in (attested, attached):
         assert {path.name for path in built.glob(pattern)} == names
     assert dict(line.split()[::-1] for line in (built / "SHA256SUMS").read_text().splitlines()) == {
@@ -88,11 +102,19 @@ def test_the_release_attests_attaches_and_sums_every_file(built: Path) -> None:
     assert {path.suffix for path in (built / "python").glob("chutes*")} == {".whl", ".gz"}
 
 
-def test_the_packaged_chart_has_the_rules_and_dashboards_and_takes_its_image_from_the_registry(built: Path) -> None:
+def test_the_packaged_chart_has_the_rules_and_dashboards_and_takes_its_image_from_the_registry(
+    built: Path,
+) -> None:
     package = built / "chart" / f"chutes-exporter-{VERSION}.tgz"
     with tarfile.open(package) as archive:
-        packaged = {name: archive.extractfile(name) for name in archive.getnames() if "/files/" in name}
-        contents = {name.partition("/files/")[2]: found.read() for name, found in packaged.items() if found is not None}
+        packaged = {
+            name: archive.extractfile(name) for name in archive.getnames() if "/files/" in name
+        }
+        contents = {
+            name.partition("/files/")[2]: found.read()
+            for name, found in packaged.items()
+            if found is not None
+        }
     assert contents == {
         f"{path.parent.name}/{path.name}": path.read_bytes()
         for path in (*RULES.iterdir(), *(ROOT / "grafana" / "dashboards").iterdir())
@@ -110,7 +132,9 @@ def test_a_dashboard_for_grafana_com_asks_for_its_data_source(uid: str, built: P
     board: dict[str, Any] = json.loads(text)
     (asked,) = board["__inputs"]
     assert set(re.findall(r"\$\{?datasource|\$\{DS_\w+\}", text)) == {f"${{{asked['name']}}}"}
-    used = {panel["type"] for row in board["panels"] for panel in (row, *row.get("panels", ()))} - {"row"}
+    used = {panel["type"] for row in board["panels"] for panel in (row, *row.get("panels", ()))} - {
+        "row"
+    }
     assert used == {one["id"] for one in board["__requires"] if one["type"] == "panel"}
     assert board["id"] is None
     assert (built / "grafana" / "pictures" / f"{uid}.png").exists()
@@ -121,8 +145,13 @@ def test_the_bill_of_materials_lists_the_locked_packages_and_is_the_same_everywh
 ) -> None:
     name = f"chutes-exporter-{VERSION}.cdx.json"
     text = (built / "sbom" / name).read_bytes()
-    locked = set(re.findall(r"^([\w.-]+)==(\S+) ", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-    listed = {(one["name"].replace("_", "-").lower(), one["version"]) for one in json.loads(text)["components"]}
+    locked = set(
+        re.findall(r"^([\w.-]+)==(\S+) ", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    )
+    listed = {
+        (one["name"].replace("_", "-").lower(), one["version"])
+        for one in json.loads(text)["components"]
+    }
     assert listed == locked | {("chutes-exporter", VERSION)}
     assert b"file:" not in text
     release.bill_of_materials(tmp_path / "again", VERSION)
@@ -133,19 +162,30 @@ def test_the_wheel_has_the_package_alone_and_the_sdist_what_belongs_to_it(built:
     with zipfile.ZipFile(next(built.glob("python/*.whl"))) as archive:
         names = archive.namelist()
     assert "chutes_exporter/py.typed" in names
-    assert {name.split("/")[0] for name in names} == {"chutes_exporter", f"chutes_exporter-{VERSION}.dist-info"}
+    assert {name.split("/")[0] for name in names} == {
+        "chutes_exporter",
+        f"chutes_exporter-{VERSION}.dist-info",
+    }
     with tarfile.open(next(built.glob("python/*.tar.gz"))) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
     assert {"Dockerfile", "LICENSE", "scripts/test", "prometheus/rules/alerts.yml"} <= {*names}
     # Through a link to prometheus/rules.
     assert "deploy/helm/chutes-exporter/files/rules/alerts.yml" in names
-    assert not [name for name in names if "node_modules" in name or "__pycache__" in name or name.startswith(".cache")]
+    assert not [
+        name
+        for name in names
+        if "node_modules" in name or "__pycache__" in name or name.startswith(".cache")
+    ]
 
 
 def test_the_links_of_the_page_on_pypi_lead_to_files_that_exist(built: Path) -> None:
     with zipfile.ZipFile(next(built.glob("python/*.whl"))) as archive:
-        (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
-    (home,) = re.findall(r"^Project-URL: Homepage, https://github\.com/(\S+)$", metadata, re.MULTILINE)
+        (metadata,) = (
+            archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA")
+        )
+    (home,) = re.findall(
+        r"^Project-URL: Homepage, https://github\.com/(\S+)$", metadata, re.MULTILINE
+    )
     roots = rf"https://(?:raw\.githubusercontent|github)\.com/{home}/(?:blob/)?(?:main|v{VERSION})/"
     found = re.findall(rf"{roots}([^)\s#]+)", metadata)
     assert len(found) > len(re.findall(r"\]\((?!https?:|#)", (ROOT / "README.md").read_text())) > 0
@@ -156,10 +196,17 @@ def test_the_demo_starts_from_the_wheel(built: Path, tmp_path: Path) -> None:
     # It was built from the source distribution.
     (wheel,) = (built / "python").glob("*.whl")
     port, log = free_port(), tmp_path / "log"
-    command = f"tool run --isolated --from {wheel} chutes-exporter demo --web.listen-address=127.0.0.1:{port}"
+    command = (
+        f"tool run --isolated --from {wheel} chutes-exporter demo "
+        f"--web.listen-address=127.0.0.1:{port}"
+    )
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [Path(sys.executable).parent / "uv", *command.split(), "--simulator.listen-address=127.0.0.1:0"],
+            [
+                Path(sys.executable).parent / "uv",
+                *command.split(),
+                "--simulator.listen-address=127.0.0.1:0",
+            ],
             env={**os.environ, "UV_PYTHON": sys.executable},
             stdout=output,
             stderr=output,

@@ -30,7 +30,10 @@ def ask(address: str, path: str) -> Any:
 @contextlib.contextmanager
 def stack(directory: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(3)]
-    flags = [f"--{name}={one}" for name, one in zip(("exporter", "prometheus", "alertmanager"), addresses, strict=True)]
+    flags = [
+        f"--{name}={one}"
+        for name, one in zip(("exporter", "prometheus", "alertmanager"), addresses, strict=True)
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "deploy.stack", f"--directory={directory}", *flags],
         cwd=ROOT,
@@ -60,10 +63,14 @@ def test_the_stack_works_together_and_ends_together(tmp_path: Path) -> None:
         assert subprocess.check_output(command.split(), text=True).startswith("Alertname")
         (target,) = wait_for(lambda: ask(prometheus, "/api/v1/targets")["data"]["activeTargets"])
         assert target["labels"] == {"job": "chutes", "instance": exporter}
-        found = wait_for(lambda: ask(prometheus, "/api/v1/alertmanagers")["data"]["activeAlertmanagers"])
+        found = wait_for(
+            lambda: ask(prometheus, "/api/v1/alertmanagers")["data"]["activeAlertmanagers"]
+        )
         assert [one["url"] for one in found] == [f"http://{alertmanager}/api/v2/alerts"]
         config = ask(prometheus, "/api/v1/status/config")["data"]["yaml"]
-        assert re.findall(r"^  (?:scrape|evaluation)_interval: (\S+)", config, re.MULTILINE)[:2] == ["15s", "15s"]
+        assert re.findall(r"^  (?:scrape|evaluation)_interval: (\S+)", config, re.MULTILINE)[
+            :2
+        ] == ["15s", "15s"]
         groups = ask(prometheus, "/api/v1/rules")["data"]["groups"]
         assert {group["name"] for group in groups} == {group["name"] for group in GROUPS}
         assert "grafana_url" not in config
@@ -77,8 +84,14 @@ def test_the_stack_works_together_and_ends_together(tmp_path: Path) -> None:
 
 def test_an_address_that_somebody_has_is_refused_though_it_answers(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        flags = [f"--exporter=127.0.0.1:{free_port()}", f"--prometheus=127.0.0.1:{server.getsockname()[1]}"]
-        with pytest.raises(SystemExit, match=r"is taken: choose another with make stack ARGS=\"--prometheus HOST:PORT"):
+        flags = [
+            f"--exporter=127.0.0.1:{free_port()}",
+            f"--prometheus=127.0.0.1:{server.getsockname()[1]}",
+        ]
+        with pytest.raises(
+            SystemExit,
+            match=r"is taken: choose another with make stack ARGS=\"--prometheus HOST:PORT",
+        ):
             main([f"--directory={tmp_path}", *flags])
     assert list(tmp_path.iterdir()) == []
 
@@ -87,6 +100,8 @@ def test_a_stack_that_loses_a_program_ends(tmp_path: Path) -> None:
     with stack(tmp_path) as (process, addresses):
         assert process.stdout is not None
         assert addresses[0] in process.stdout.readline()
-        found = subprocess.run(["pgrep", "-f", f"=http://{addresses[1]}$"], capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            ["pgrep", "-f", f"=http://{addresses[1]}$"], capture_output=True, text=True, check=True
+        )
         os.kill(int(found.stdout), signal.SIGKILL)
         assert process.wait(timeout=PATIENCE) == 1

@@ -24,7 +24,9 @@ def test_the_unit_is_valid_and_limits_memory(tmp_path: Path) -> None:
     command = ["systemd-analyze", "verify", "--man=no", str(unit)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
-    assert {"Environment=MALLOC_ARENA_MAX=2", "MemoryMax=512M"} <= set(UNIT.read_text().splitlines())
+    assert {"Environment=MALLOC_ARENA_MAX=2", "MemoryMax=512M"} <= set(
+        UNIT.read_text().splitlines()
+    )
 
 
 def test_the_service_has_every_restriction_but_those_that_it_cannot_work_with() -> None:
@@ -47,13 +49,17 @@ def test_the_service_has_every_restriction_but_those_that_it_cannot_work_with() 
 def test_the_user_of_the_unit_can_be_made(tmp_path: Path) -> None:
     (user,) = re.findall(r"^User=(.+)$", UNIT.read_text(), re.MULTILINE)
     (tmp_path / "etc").mkdir()
-    command = ["systemd-sysusers", f"--root={tmp_path}", str(UNITS / "chutes-exporter.sysusers.conf")]
+    command = [
+        "systemd-sysusers",
+        f"--root={tmp_path}",
+        str(UNITS / "chutes-exporter.sysusers.conf"),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     names = [line.split(":")[0] for line in (tmp_path / "etc" / "passwd").read_text().splitlines()]
     assert user in names
 
 
-def test_the_environment_file_sets_only_an_address_that_nobody_else_reaches_and_names_real_settings() -> None:
+def test_the_environment_file_sets_a_local_address_and_names_real_settings() -> None:
     text = (UNITS / "environment").read_text()
     settings = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert settings == ["CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=127.0.0.1:10064"]

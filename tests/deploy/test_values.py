@@ -14,7 +14,9 @@ from tests.support import ROOT, RULES
 if TYPE_CHECKING:
     from pathlib import Path
 
-VALUES = yaml.safe_load((ROOT / "deploy" / "chutes-monitoring-values.yaml").read_text())["prometheus"]
+VALUES = yaml.safe_load((ROOT / "deploy" / "chutes-monitoring-values.yaml").read_text())[
+    "prometheus"
+]
 """Values of the chart's dependency `prometheus` 27.19."""
 
 
@@ -30,7 +32,9 @@ def test_prometheus_accepts_the_scrape_jobs(tmp_path: Path) -> None:
     assert job["job_name"] == "chutes"
     # The chart scrapes annotated Pods anyway.
     annotated = "__meta_kubernetes_pod_annotation_prometheus_io_scrape"
-    assert {"source_labels": [annotated], "regex": "true", "action": "drop"} in job["relabel_configs"]
+    assert {"source_labels": [annotated], "regex": "true", "action": "drop"} in job[
+        "relabel_configs"
+    ]
 
 
 def test_prometheus_loads_every_rule_file_that_the_command_passes(tmp_path: Path) -> None:
@@ -39,11 +43,18 @@ def test_prometheus_loads_every_rule_file_that_the_command_passes(tmp_path: Path
     assert {ROOT / source for source in passed.values()} == set(RULES.iterdir())
     for name, source in passed.items():
         shutil.copy(ROOT / source, tmp_path / name)
-    # The chart puts each of them into the folder of its own configuration, beside these empty files.
+    # The chart puts each of them into the folder of its own configuration, beside these empty
+    # files.
     for name in ("recording_rules.yml", "alerting_rules.yml", "rules", "alerts"):
         (tmp_path / name).write_text("{}")
     patterns = VALUES["serverFiles"]["prometheus.yml"]["rule_files"]
     path = tmp_path / "prometheus.yml"
-    path.write_text(yaml.safe_dump({"rule_files": [one.replace("/etc/config", str(tmp_path)) for one in patterns]}))
-    found = subprocess.run(["promtool", "check", "config", path], check=True, capture_output=True, text=True).stdout
+    path.write_text(
+        yaml.safe_dump(
+            {"rule_files": [one.replace("/etc/config", str(tmp_path)) for one in patterns]}
+        )
+    )
+    found = subprocess.run(
+        ["promtool", "check", "config", path], check=True, capture_output=True, text=True
+    ).stdout
     assert len(re.findall("SUCCESS: [1-9][0-9]* rules found", found)) == len(passed)

@@ -1,4 +1,6 @@
-"""The workflows of the forge: linted, and calling only what exists. docs/dev/release.md says what never ran."""
+"""The workflows of the forge: linted, and calling only what exists. docs/dev/release.md says what
+never ran.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from tests.support import ROOT
 
 FOLDER = ROOT / ".github" / "workflows"
 BIN = Path(sys.executable).parent
-WORKFLOWS: dict[str, Any] = {path.name: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.iterdir())}
+WORKFLOWS: dict[str, Any] = {
+    path.name: yaml.safe_load(path.read_text()) for path in sorted(FOLDER.iterdir())
+}
 PLATFORMS = {"linux/amd64": "x86_64-unknown-linux-gnu", "linux/arm64": "aarch64-unknown-linux-gnu"}
 """Platforms of the image, and uv's names of them."""
 
@@ -24,14 +28,23 @@ PLATFORMS = {"linux/amd64": "x86_64-unknown-linux-gnu", "linux/arm64": "aarch64-
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a program of the environment on the project, with the others beside it on PATH."""
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
-    return subprocess.run([*command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [*command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.parametrize(
     "command",
     [
         # It also wants every action pinned by its commit, and no credentials left in a checkout.
-        ("zizmor", "--offline", "--no-progress", "--strict-collection", "--persona=auditor", ".github"),
+        (
+            "zizmor",
+            "--offline",
+            "--no-progress",
+            "--strict-collection",
+            "--persona=auditor",
+            ".github",
+        ),
         ("actionlint", *(str(path) for path in FOLDER.iterdir())),
     ],
     ids=lambda command: command[0],
@@ -47,7 +60,9 @@ def test_only_the_jobs_that_publish_may_write() -> None:
         assert "secrets" not in (FOLDER / name).read_text()
         for key, job in workflow["jobs"].items():
             assert "uses" in job or job["timeout-minutes"] <= 60, key
-            writing[f"{name}/{key}"] = {right for right, level in job["permissions"].items() if level == "write"}
+            writing[f"{name}/{key}"] = {
+                right for right, level in job["permissions"].items() if level == "write"
+            }
     signed = {"id-token", "attestations"}
     assert {key: rights for key, rights in writing.items() if rights} == {
         "release.yml/image": {"packages", *signed},
@@ -63,7 +78,10 @@ def test_workflows_call_only_targets_that_exist_and_all_that_the_local_ci_calls(
     called = set(re.findall(r"\b(?:make|target:) ([a-z-]+)", text))
     called.update(*(found.split(", ") for found in re.findall(r"target: \[(.+)\]", text)))
     assert called <= targets
-    assert set(re.findall(r"\bmake (\S+)", (ROOT / ".ci" / "run").read_text())) - {"test-python"} <= called
+    assert (
+        set(re.findall(r"\bmake (\S+)", (ROOT / ".ci" / "run").read_text())) - {"test-python"}
+        <= called
+    )
 
 
 def test_an_upload_to_pypi_comes_after_the_tests_the_image_and_the_chart() -> None:
@@ -79,11 +97,18 @@ def test_an_upload_to_pypi_comes_after_the_tests_the_image_and_the_chart() -> No
 def test_every_locked_package_has_a_wheel_for_each_python_and_the_platforms_of_the_image(
     platform: str, tmp_path: Path
 ) -> None:
-    pythons = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text())
+    pythons = re.findall(
+        r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text()
+    )
     assert pythons
     for python in pythons:
-        options = f"--dry-run --only-binary :all: --require-hashes --python-version {python} --target {tmp_path}"
-        command = f"pip install {options} --python-platform {PLATFORMS[platform]} -r requirements.lock"
+        options = (
+            f"--dry-run --only-binary :all: --require-hashes --python-version {python} --target "
+            f"{tmp_path}"
+        )
+        command = (
+            f"pip install {options} --python-platform {PLATFORMS[platform]} -r requirements.lock"
+        )
         found = run("uv", *command.split())
         assert found.returncode == 0, found.stderr
     assert f"platforms: {','.join(PLATFORMS)}\n" in (FOLDER / "release.yml").read_text()

@@ -26,7 +26,9 @@ UNIX = 5e8
 
 
 class Cache(FeedCache):
-    """A cache that counts its requests, and answers each with that count, or with an error, when it is let."""
+    """A cache that counts its requests, and answers each with that count, or with an error, when it
+    is let.
+    """
 
     def __init__(self) -> None:
         self.time = Clock(1000.0)
@@ -34,7 +36,9 @@ class Cache(FeedCache):
         self.open = asyncio.Event()
         self.open.set()
         self.error: Exception | None = None
-        super().__init__(self._answer, monotonic=self.time, clock=lambda: self.time() + UNIX, jitter=lambda: 1.0)
+        super().__init__(
+            self._answer, monotonic=self.time, clock=lambda: self.time() + UNIX, jitter=lambda: 1.0
+        )
 
     async def _answer(self, _feed: Feed[Any]) -> Answer[int]:
         self.asked += 1
@@ -81,11 +85,15 @@ def feeds() -> Cache:
 
 
 async def test_an_answer_serves_until_its_time_to_live_is_over(feeds: Cache) -> None:
-    assert [(await feeds.ask(wait), feeds.answer) for wait in (0, 59, 1)] == [("miss", 1), ("hit", 1), ("miss", 2)]
+    assert [(await feeds.ask(wait), feeds.answer) for wait in (0, 59, 1)] == [
+        ("miss", 1),
+        ("hit", 1),
+        ("miss", 2),
+    ]
     assert feeds.state.last_success == feeds.time() + UNIX
 
 
-async def test_an_answer_that_is_due_at_a_time_serves_until_then_and_is_dropped_once_it_is_overdue_for_its_maximum_age(
+async def test_an_answer_that_is_due_is_dropped_once_it_is_overdue_for_its_maximum_age(
     feeds: Cache,
 ) -> None:
     feed = replace(FEED, due=lambda _answer: UNIX + 1200.0)
@@ -108,7 +116,9 @@ async def test_an_answer_that_is_due_at_a_time_serves_until_then_and_is_dropped_
     assert isinstance(feeds.state.last_error, UnavailableError)
 
 
-async def test_a_feed_in_the_background_serves_its_last_answer_while_it_is_requested(feeds: Cache) -> None:
+async def test_a_feed_in_the_background_serves_its_last_answer_while_it_is_requested(
+    feeds: Cache,
+) -> None:
     feed = replace(FEED, in_background=True)
     results = [await feeds.ask(feed=feed)]
     feeds.open.clear()
@@ -148,13 +158,19 @@ async def test_a_late_answer_is_left_out_and_serves_the_next_scrape(feeds: Cache
     assert (await feeds.ask(), feeds.answer, feeds.asked) == ("coalesced", 1, 1)
 
 
-async def test_a_failure_serves_older_data_inside_its_bound_and_nothing_beyond(feeds: Cache) -> None:
+async def test_a_failure_serves_older_data_inside_its_bound_and_nothing_beyond(
+    feeds: Cache,
+) -> None:
     await feeds.ask()
     success = feeds.state.last_success
     feeds.error = OSError("down")
     assert (await feeds.ask(299), feeds.answer, feeds.state.last_error) == ("stale", 1, feeds.error)
     assert (feeds.state.up, feeds.state.last_success) == (False, success)
-    assert (await feeds.ask(1), feeds.answer, feeds.state.last_error) == ("failed", None, feeds.error)
+    assert (await feeds.ask(1), feeds.answer, feeds.state.last_error) == (
+        "failed",
+        None,
+        feeds.error,
+    )
 
 
 async def test_failures_leave_the_upstream_alone_for_longer_and_longer(feeds: Cache) -> None:
@@ -172,7 +188,13 @@ async def test_a_failure_and_a_recovery_are_reported_once_each(
     feeds: Cache, logs: list[MutableMapping[str, Any]]
 ) -> None:
     await feeds.ask()
-    for feeds.error in (UnavailableError("a"), UnavailableError("b"), None, None, ZeroDivisionError()):
+    for feeds.error in (
+        UnavailableError("a"),
+        UnavailableError("b"),
+        None,
+        None,
+        ZeroDivisionError(),
+    ):
         await feeds.ask(200)
     assert [log["event"] for log in logs] == ["feeds failed", "feeds are back", "feeds failed"]
     assert "exc_info" in logs[-1]
@@ -185,7 +207,12 @@ async def test_feeds_that_fail_for_one_reason_share_a_line_of_the_log(
     feeds.error = UnavailableError("down")
     await feeds.read_all([FEED, FEED.of("alice"), FEED.of("bob")], 5)
     (log,) = logs
-    assert (log["event"], log["feeds"], log["hotkeys"], log["detail"]) == ("feeds failed", "feed", "alice bob", "down")
+    assert (log["event"], log["feeds"], log["hotkeys"], log["detail"]) == (
+        "feeds failed",
+        "feed",
+        "alice bob",
+        "down",
+    )
 
 
 async def test_an_endpoint_that_is_missing_is_asked_for_again_after_an_hour(
@@ -241,7 +268,9 @@ async def test_a_forgotten_feed_does_not_return_with_a_late_answer(feeds: Cache)
     assert (feeds.states(), feeds.peek(FEED)) == ({}, None)
 
 
-async def test_an_answer_that_nobody_reads_any_more_leaves_memory_at_its_maximum_age(feeds: Cache) -> None:
+async def test_an_answer_that_nobody_reads_any_more_leaves_memory_at_its_maximum_age(
+    feeds: Cache,
+) -> None:
     await feeds.ask()
     answer = weakref.ref(feeds.peek(FEED).answer)  # type: ignore[union-attr] # it succeeds
     assert answer() is not None

@@ -76,7 +76,9 @@ FUTURE = entry(2, 12, end_time="2099-11-24T12:00:00", start_time="2099-11-24T11:
     ],
     ids=["miner", "future", "two hours", "no time"],
 )
-async def test_only_a_report_of_the_validator_for_a_past_hour_is_asked_for(worse: dict[str, Any]) -> None:
+async def test_only_a_report_of_the_validator_for_a_past_hour_is_asked_for(
+    worse: dict[str, Any],
+) -> None:
     asked, report = await newest(worse, OLD, entry(3, 10))
     assert (asked, report.end) == ([OLD["path"]], NOON - HOUR)
     assert (len(report.instances), report.multipliers, report.earlier_multipliers) == (1, [], [])
@@ -99,8 +101,13 @@ async def test_a_list_without_a_report_and_a_report_that_is_gone_are_failures() 
 async def test_the_report_before_has_the_multipliers_of_instances_that_their_miners_deleted(
     status: int, earlier: int
 ) -> None:
-    deleted = INSTANCE | {"deletion_reason": "miner initialized", "deleted_at": "2026-11-24T10:30:00"}
-    text = body([INSTANCE | {"instance_id": "other"}, deleted], [RECORD, RECORD | {"instance_id": "other"}])
+    deleted = INSTANCE | {
+        "deletion_reason": "miner initialized",
+        "deleted_at": "2026-11-24T10:30:00",
+    }
+    text = body(
+        [INSTANCE | {"instance_id": "other"}, deleted], [RECORD, RECORD | {"instance_id": "other"}]
+    )
     asked, report = await newest(OLD, entry(3, 10), text=text, older=status)
     assert asked == [OLD["path"], entry(3, 10)["path"]]
     assert [record.instance_id for record in report.multipliers] == ["i"]
@@ -108,7 +115,7 @@ async def test_the_report_before_has_the_multipliers_of_instances_that_their_min
     assert (await newest(OLD, text=text))[0] == [OLD["path"]]
 
 
-async def test_a_report_is_requested_90_seconds_after_the_hour_and_while_it_is_late_its_list_each_minute(
+async def test_a_report_is_requested_90_seconds_after_the_hour_and_a_late_one_each_minute(
     simulator: Simulator, clock: Clock
 ) -> None:
     asked: dict[int, list[str]] = {}
@@ -122,7 +129,9 @@ async def test_a_report_is_requested_90_seconds_after_the_hour_and_while_it_is_l
             before = len(simulator.requests)
             await exporter.feeds.read(AUDIT_REPORT, PATIENCE)
             # Where a miner deleted an instance, the report before is requested, too.
-            asked[minute] = list(dict.fromkeys(one.endpoint for one in list(simulator.requests)[before:]))
+            asked[minute] = list(
+                dict.fromkeys(one.endpoint for one in list(simulator.requests)[before:])
+            )
     assert {minute: found for minute, found in asked.items() if found} == {
         0: ["audit", "audit_report"],
         2: ["audit", "audit_report"],

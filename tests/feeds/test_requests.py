@@ -7,7 +7,9 @@ from chutes_exporter.simulator import Fault, Simulator
 from tests.support import HOTKEY, KEY, Clock, names, page_of, patient, scrape, series, watching
 
 
-async def test_a_refused_key_hides_nothing_from_the_others_and_is_not_tried_first_again(simulator: Simulator) -> None:
+async def test_a_refused_key_hides_nothing_from_the_others_and_is_not_tried_first_again(
+    simulator: Simulator,
+) -> None:
     stranger = type(KEY).from_seed("22" * 32)
     settings = patient(simulator.url, keys=(stranger, KEY), ttl={"chutes": 0, "jobs": 0})
     async with Exporter(settings, clock=Clock()) as exporter:
@@ -17,12 +19,19 @@ async def test_a_refused_key_hides_nothing_from_the_others_and_is_not_tried_firs
     assert keys.count(HOTKEY) == 6
     assert "chutes_chute_info" in names(page)
     assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY)] == 1
-    assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=stranger.address)] == 0
+    assert (
+        page[
+            series("chutes_scrape_collector_success", collector="servers", hotkey=stranger.address)
+        ]
+        == 0
+    )
     assert page[series("chutes_feed_up", feed="servers", hotkey=stranger.address)] == 0
 
 
 async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Simulator) -> None:
-    simulator.faults["metrics"] = Fault(body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a", "utilization": 2}\n\n')
+    simulator.faults["metrics"] = Fault(
+        body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a", "utilization": 2}\n\n'
+    )
     with structlog.testing.capture_logs() as logs:
         page = await scrape(patient(simulator.url))
     assert page[series("chutes_chute_utilization_ratio", chute_id="a")] == 2

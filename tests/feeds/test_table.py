@@ -1,7 +1,15 @@
 from __future__ import annotations
 
 from chutes_exporter.api.endpoints import ENDPOINTS
-from chutes_exporter.feeds.table import ACTIVE_INSTANCES, CHAIN, CHUTES, FEEDS, NODES, SCORES, SERVERS
+from chutes_exporter.feeds.table import (
+    ACTIVE_INSTANCES,
+    CHAIN,
+    CHUTES,
+    FEEDS,
+    NODES,
+    SCORES,
+    SERVERS,
+)
 
 
 def test_an_answer_is_kept_for_longer_than_it_is_fresh() -> None:
@@ -14,7 +22,9 @@ def test_nothing_that_a_scrape_asks_changes_anything() -> None:
     assert not [endpoint for endpoint in ENDPOINTS if "preflight" in endpoint.path]
 
 
-def test_a_feed_is_the_same_question_with_other_lifetimes_and_another_one_for_another_miner() -> None:
+def test_a_feed_is_the_same_question_with_other_lifetimes_and_another_one_for_another_miner() -> (
+    None
+):
     feed = SCORES.with_lifetimes({"scores": 1.0}, {"scores": 2.0})
     assert (feed, feed.ttl, feed.max_age) == (SCORES, 1.0, 2.0)
     assert SERVERS.of("bob") != SERVERS.of("alice") == SERVERS.of("alice") != SERVERS
@@ -27,5 +37,7 @@ def test_the_evidence_has_the_miner_and_the_lifetimes_of_its_own_feed() -> None:
 
 
 def test_a_deployment_can_lack_all_endpoints_but_those_of_the_miner_api_reference() -> None:
-    beside = {feed for feed in FEEDS if not feed.endpoint.path.startswith("/miner/") and feed is not CHAIN}
+    beside = {
+        feed for feed in FEEDS if not feed.endpoint.path.startswith("/miner/") and feed is not CHAIN
+    }
     assert {feed for feed in FEEDS if feed.optional} == beside

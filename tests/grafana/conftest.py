@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 def ask_in(kind: World, directory: Path) -> Answers:
     directory.mkdir()
-    code = "import sys; from tests.grafana.scenes import write_answers as write; write(*sys.argv[1:])"
+    code = (
+        "import sys; from tests.grafana.scenes import write_answers as write; write(*sys.argv[1:])"
+    )
     command = [sys.executable, "-c", code, kind.name, str(directory)]
     subprocess.run(command, cwd=ROOT, env=unmeasured(os.environ), check=True)
     answers: Answers = pickle.loads((directory / "answers.pickle").read_bytes())  # noqa: S301 - this test wrote it
@@ -32,7 +34,8 @@ def ask_in(kind: World, directory: Path) -> Answers:
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[World, Answers]:
     """Answers of a real Prometheus to every query in every world."""
     directory = tmp_path_factory.mktemp("worlds")
-    # Two at a time: each has a simulator, an exporter and a Prometheus that mostly wait for each other.
+    # Two at a time: each has a simulator, an exporter and a Prometheus that mostly wait for each
+    # other.
     with ThreadPoolExecutor(2) as pool:
         found = pool.map(ask_in, World, [directory / kind.name for kind in World])
         return dict(zip(World, found, strict=True))

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from tests.grafana.scenes import Answers
 
 Seen = list[tuple[str, dict[str, Any], Any]]
-"""The board and the panel, with what it shows: `texts` of tiles, `columns` and `rows` of tables, `series` of lines."""
+"""The board and the panel, with what it shows: `texts` of tiles, `columns` and `rows` of tables,
+`series` of lines.
+"""
 
 
 def committed(uid: str) -> dict[str, Any]:
@@ -28,7 +30,9 @@ def committed(uid: str) -> dict[str, Any]:
 def panels(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the panels of a dashboard, those in collapsed rows included, without the rows."""
     return [
-        one for panel in dashboard["panels"] for one in (panel.get("panels", ()) if panel["type"] == "row" else [panel])
+        one
+        for panel in dashboard["panels"]
+        for one in (panel.get("panels", ()) if panel["type"] == "row" else [panel])
     ]
 
 
@@ -39,7 +43,9 @@ PANELS: Final = [(board.uid, panel) for board in BOARDS for panel in panels(comm
 def _run_node(*arguments: str, text: str = "") -> Any:
     """Run Node where Grafana's code is, and return the JSON that it prints."""
     folder = ROOT / "grafana" / "display"
-    run = subprocess.run(["node", *arguments], cwd=folder, input=text.encode(), stdout=subprocess.PIPE, check=True)
+    run = subprocess.run(
+        ["node", *arguments], cwd=folder, input=text.encode(), stdout=subprocess.PIPE, check=True
+    )
     return json.loads(run.stdout)
 
 

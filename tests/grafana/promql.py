@@ -52,7 +52,10 @@ def _scalar(part: Expr) -> bool:
 
 
 def implicit_joins(expression: str) -> list[str]:
-    """Return the places where series meet without its being said on which labels. Unions meet on all of them."""
+    """Return the places where series meet without its being said on which labels.
+
+    Unions meet on all of them.
+    """
     found = []
     for part in _parts(expression, promql_parser.BinaryExpr):
         matching = part.modifier.matching if part.modifier is not None else None

@@ -1,4 +1,5 @@
-"""The worlds in which boards declare their data: simulator, exporter, and what a real Prometheus answers.
+"""The worlds in which boards declare their data: simulator, exporter, and what a real Prometheus
+answers.
 
 All times are simulated: a day ends at `END`, so that a world is the same each time.
 """
@@ -23,7 +24,16 @@ from tests.grafana.display import PANELS
 from tests.grafana.timeline import RULES as ALL_RULES
 from tests.grafana.timeline import Timeline, seconds
 from tests.recorded import raw_json
-from tests.support import NOON, PATIENCE, Clock, Prometheus, get, patient_client, served_exporter, until
+from tests.support import (
+    NOON,
+    PATIENCE,
+    Clock,
+    Prometheus,
+    get,
+    patient_client,
+    served_exporter,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -42,16 +52,24 @@ _EACH_HOUR: Final = (24.5, 24, *(hour + 0.5 for hour in range(23, 1, -1)))
 """Those that suffice for queries that need each hour of a day."""
 _LAST_HOUR: Final = tuple(minutes / 60 for minutes in range(40, -1, -10))
 HOURS: Final = (24.5, 24, 12, 6, 2, *_LAST_HOUR)
-"""When scrapes were, in hours before the end. These few suffice for queries that look back a day."""
+"""When scrapes were, in hours before the end.
+
+These few suffice for queries that look back a day.
+"""
 HEALTHY_HOURS: Final = (*_EACH_HOUR, 1.5, *_LAST_HOUR)
-SICK_HOURS: Final = (*_EACH_HOUR, *(minutes / 60 for minutes in (140, 130, 120, 100, 80, 60, 50)), *_LAST_HOUR)
+SICK_HOURS: Final = (
+    *_EACH_HOUR,
+    *(minutes / 60 for minutes in (140, 130, 120, 100, 80, 60, 50)),
+    *_LAST_HOUR,
+)
 """The same, with alerts that fire after two hours."""
 DOWN_SINCE: Final = 25 / 60
 """Hours before the end at which an exporter goes down."""
 SICK_TROUBLES: Final = tuple(name for name in TROUBLES if name != "blacklisted")
 """Another miner is blacklisted, whose score does not matter."""
 RULES: Final[dict[str, dict[str, Any]]] = {
-    rule.get("record") or f"{rule['alert']} ({rule['labels']['severity']})": rule for rule in ALL_RULES
+    rule.get("record") or f"{rule['alert']} ({rule['labels']['severity']})": rule
+    for rule in ALL_RULES
 }
 """Recording rules by name, and alerts by name and severity."""
 WATCHED: Final = {"stats_per_chute": True, "ended_instances": True}
@@ -117,10 +135,16 @@ class Answers:
 
 
 def filled_in(expression: str, hotkeys: Iterable[str], miner: str = "") -> str:
-    """Fill in Grafana's variables: everything is chosen, and of all miners the named or the first one."""
+    """Fill in Grafana's variables: everything is chosen, and of all miners the named or the first
+    one.
+    """
     chosen = list(hotkeys)
     values = {
-        **{f"${name}": variable.all_value for name, variable in VARIABLES.items() if variable.all_value},
+        **{
+            f"${name}": variable.all_value
+            for name, variable in VARIABLES.items()
+            if variable.all_value
+        },
         "$hotkey": f"({'|'.join(chosen)})",
         "$miner": miner or chosen[0],
         # Four steps, and a little more, because a range of Prometheus 3 leaves out its left end.
@@ -135,7 +159,10 @@ class Tried(DemoWorld):
     """A world whose first miner has tried every job."""
 
     def jobs(self, now: float) -> list[Job]:
-        return [replace(job, tried_by=(self.miners[0].hotkey, *job.tried_by)) for job in super().jobs(now)]
+        return [
+            replace(job, tried_by=(self.miners[0].hotkey, *job.tried_by))
+            for job in super().jobs(now)
+        ]
 
 
 def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:
@@ -152,7 +179,9 @@ def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:
     return world, world.miners[active if kind is World.EMPTY else 0]
 
 
-def _settings(kind: World, simulator: Simulator, world: DemoWorld, miner: Miner, *, readme: bool) -> Settings:
+def _settings(
+    kind: World, simulator: Simulator, world: DemoWorld, miner: Miner, *, readme: bool
+) -> Settings:
     keys = {World.KEYLESS: (), World.SICK: (miner.key, UNKNOWN)}.get(kind, (miner.key,))
     others = {World.KEYLESS: [miner.hotkey], World.SICK: [world.miners[-1].hotkey]}.get(kind, [])
     if readme:
@@ -172,7 +201,10 @@ def _settings(kind: World, simulator: Simulator, world: DemoWorld, miner: Miner,
 async def ask_api(simulator: Simulator, miner: Miner) -> dict[str, Any]:
     """Return the JSON of the API by feed, as a miner gets it."""
     async with patient_client(miner.key.headers(int(simulator.clock()))) as client:
-        bodies = {feed: (await client.get(f"{simulator.url}{path}")).content for feed, path in QUESTIONS.items()}
+        bodies = {
+            feed: (await client.get(f"{simulator.url}{path}")).content
+            for feed, path in QUESTIONS.items()
+        }
     return raw_json(bodies)
 
 
@@ -198,7 +230,8 @@ async def scene(
     Args:
         kind: What it is like.
         directory: For Prometheus.
-        hours: When scrapes were, in hours before the end, if not at the times that suffice for the world.
+        hours: When scrapes were, in hours before the end, if not at the times that suffice for the
+            world.
         readme: Whether it is for pictures: one miner, without costs, and scrapes in each minute.
         stores: URLs of the remote write of other stores that get every sample.
     """
@@ -209,11 +242,19 @@ async def scene(
     async with contextlib.AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(Simulator(world, clock=clock))
         settings = _settings(kind, simulator, world, miner, readme=readme)
-        url, exporter = await stack.enter_async_context(served_exporter(settings, clock, monotonic=clock))
-        # A pair watches the healthy miner: nothing may be counted twice. Two exporters would have the same page.
-        targets = [f"exporter-{number + 1}:9109" for number in range(2 if kind is World.HEALTHY and not readme else 1)]
+        url, exporter = await stack.enter_async_context(
+            served_exporter(settings, clock, monotonic=clock)
+        )
+        # A pair watches the healthy miner: nothing may be counted twice. Two exporters would have
+        # the same page.
+        targets = [
+            f"exporter-{number + 1}:9109"
+            for number in range(2 if kind is World.HEALTHY and not readme else 1)
+        ]
         prometheus = stack.enter_context(Prometheus(directory))
-        timeline = stack.enter_context(contextlib.closing(Timeline(f"{prometheus.url}/api/v1/write", *stores)))
+        timeline = stack.enter_context(
+            contextlib.closing(Timeline(f"{prometheus.url}/api/v1/write", *stores))
+        )
         for before, after in itertools.pairwise((*hours, hours[-1])):
             clock.now = END - before * 3600
             simulator.faults.clear()
@@ -228,7 +269,9 @@ async def scene(
             page = "" if down else (await get(f"{url}/metrics")).text
             if page and not before:
                 # The chain is read in the background of a page, which has the answer before.
-                await until(lambda: not any(state.flight for state in exporter.feeds.states().values()))
+                await until(
+                    lambda: not any(state.flight for state in exporter.feeds.states().values())
+                )
                 page = (await get(f"{url}/metrics")).text
             for instance in targets:
                 await asyncio.to_thread(timeline.scrape, clock(), JOB, instance, page)
@@ -242,12 +285,19 @@ async def scene(
         watched = sorted(settings.watched, key=lambda hotkey: (hotkey != miner.hotkey, hotkey))
         shares = world.shares(END)
         scored = miner.hotkey if shares.get(miner.hotkey) else max(shares, key=shares.__getitem__)
-        yield Scene(prometheus, Answers(watched, len(miner.gpus), scored, api=await ask_api(simulator, miner)))
+        yield Scene(
+            prometheus,
+            Answers(watched, len(miner.gpus), scored, api=await ask_api(simulator, miner)),
+        )
 
 
 async def ask_everything(prometheus: Prometheus, answers: Answers) -> Answers:
-    """Add the answers to the queries of boards and rules at the end, and to range queries also for the day before."""
-    targets: list[dict[str, Any]] = [{"expr": ANNOTATION.expr, "interval": ANNOTATION.step, "range": True}]
+    """Add the answers to the queries of boards and rules at the end, and to range queries also for
+    the day before.
+    """
+    targets: list[dict[str, Any]] = [
+        {"expr": ANNOTATION.expr, "interval": ANNOTATION.step, "range": True}
+    ]
     targets += [target for _, panel in PANELS for target in panel["targets"]]
 
     async def ask(into: dict[str, Any], expression: str, path: str, **times: float) -> None:
@@ -261,11 +311,17 @@ async def ask_everything(prometheus: Prometheus, answers: Answers) -> Answers:
         await ask(answers.now, expression, "query", time=END)
     for target in targets:
         if target["range"]:
-            day = {"start": END - 86400, "end": END, "step": float(max(STEP, seconds(target["interval"])))}
+            day = {
+                "start": END - 86400,
+                "end": END,
+                "step": float(max(STEP, seconds(target["interval"]))),
+            }
             await ask(answers.over_time, target["expr"], "query_range", **day)
     for name in VARIABLES:
         _offer(name, prometheus, answers)
-    answers.firing = {dict(labels)["alertname"] for labels in prometheus.query('ALERTS{alertstate="firing"}')}
+    answers.firing = {
+        dict(labels)["alertname"] for labels in prometheus.query('ALERTS{alertstate="firing"}')
+    }
     return answers
 
 
@@ -273,12 +329,24 @@ def _offer(name: str, prometheus: Prometheus, answers: Answers) -> None:
     """Add the values of a variable, as Grafana's data source finds them."""
     variable = VARIABLES[name]
     if match := re.fullmatch(r"label_values\((.+), (\w+)\)", variable.query):
-        path, selector = f"label/{match[2]}/values", {"match[]": filled_in(match[1], answers.hotkeys)}
-        answers.variables[name] = prometheus.api(path, **selector, start=END - 86400, end=END)["data"]
+        path, selector = (
+            f"label/{match[2]}/values",
+            {"match[]": filled_in(match[1], answers.hotkeys)},
+        )
+        answers.variables[name] = prometheus.api(path, **selector, start=END - 86400, end=END)[
+            "data"
+        ]
         return
-    query, (label,) = variable.query[len("query_result(") : -1], re.findall(r'(\w+)="\(\?<value>', variable.regex)
-    rows = prometheus.api("query", query=filled_in(query, answers.hotkeys), time=END)["data"]["result"]
-    offered = [(row["metric"][label], float(row["value"][1])) for row in rows if label in row["metric"]]
+    query, (label,) = (
+        variable.query[len("query_result(") : -1],
+        re.findall(r'(\w+)="\(\?<value>', variable.regex),
+    )
+    rows = prometheus.api("query", query=filled_in(query, answers.hotkeys), time=END)["data"][
+        "result"
+    ]
+    offered = [
+        (row["metric"][label], float(row["value"][1])) for row in rows if label in row["metric"]
+    ]
     answers.variables[name] = [value for value, _ in offered]
     if variable.ordered:
         answers.ranks[name] = dict(offered)

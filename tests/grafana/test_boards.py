@@ -52,7 +52,9 @@ def each_query() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
 def test_the_committed_dashboards_are_those_that_the_code_makes(board: Board) -> None:
-    assert (DASHBOARDS / f"{board.uid}.json").read_bytes() == dashboard_json(board).encode(), "run `make boards`"
+    assert (DASHBOARDS / f"{board.uid}.json").read_bytes() == dashboard_json(board).encode(), (
+        "run `make boards`"
+    )
     assert {path.stem for path in DASHBOARDS.iterdir()} == ALL.keys() == BOARD_ORDER.keys()
 
 
@@ -62,7 +64,9 @@ def test_a_board_opens_with_few_panels_in_few_grid_rows() -> None:
         bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in opened)
         assert len(opened) <= 12, uid
         assert bottom <= (22 if uid == "chutes-overview" else 29), uid
-        assert all(panel["collapsed"] for panel in dashboard["panels"] if panel["type"] == "row"), uid
+        assert all(panel["collapsed"] for panel in dashboard["panels"] if panel["type"] == "row"), (
+            uid
+        )
 
 
 def test_no_query_is_longer_than_675_characters() -> None:
@@ -84,21 +88,29 @@ TICKS = """(grafana, axes) => axes.map(([unit, decimals]) => {
   const display = grafana.getDisplayProcessor({
     field: { type: 'number', config: { unit, decimals } }, theme: grafana.createTheme()
   });
-  const steps = [...Array(15).keys()].flatMap((power) => [1, 2, 2.5, 5].map((digit) => digit * 10 ** (power - 5)));
+  const powers = [...Array(15).keys()].map((power) => 10 ** (power - 5));
+  const steps = powers.flatMap((power) => [1, 2, 2.5, 5].map((digit) => digit * power));
   return steps.map((step) => {
     const digits = grafana.guessDecimals(grafana.roundDecimals(step, 6)) || undefined;
-    const ticks = [...Array(11).keys()].map((count) => count * step).filter((tick) => decimals !== 0 || tick % 1 === 0);
+    const multiples = [...Array(11).keys()].map((count) => count * step);
+    const ticks = multiples.filter((tick) => decimals !== 0 || tick % 1 === 0);
     return ticks.map((tick) => grafana.formattedValueToString(display(tick, digits)));
   });
 })"""
-"""Returns the texts of ticks, as Grafana makes them, for each distance between ticks that it chooses."""
+"""Returns the texts of ticks, as Grafana makes them, for each distance between ticks that it
+chooses.
+"""
 
 
 def test_no_two_ticks_of_an_axis_have_the_same_text() -> None:
-    graphs = [panel["fieldConfig"]["defaults"] for _, panel in PANELS if panel["type"] == "timeseries"]
+    graphs = [
+        panel["fieldConfig"]["defaults"] for _, panel in PANELS if panel["type"] == "timeseries"
+    ]
     axes = {(graph["unit"], graph.get("decimals")) for graph in graphs}
     shown = zip(axes, run_script(TICKS, [*axes]), strict=True)
-    assert {axis: ticks for axis, found in shown for ticks in found if len({*ticks}) < len(ticks)} == {}
+    assert {
+        axis: ticks for axis, found in shown for ticks in found if len({*ticks}) < len(ticks)
+    } == {}
 
 
 def test_variables_are_used_and_all_miners_are_those_that_are_watched() -> None:
@@ -107,7 +119,9 @@ def test_variables_are_used_and_all_miners_are_those_that_are_watched() -> None:
         variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
         assert "allValue" not in variables.get("hotkey", {})
         used = set(re.findall(r"\$(\w+)", json.dumps(dashboard["panels"])))
-        assert {"cluster", *used} >= set(board.variables) == variables.keys() - {"datasource"}, board.uid
+        assert {"cluster", *used} >= set(board.variables) == variables.keys() - {"datasource"}, (
+            board.uid
+        )
 
 
 def test_every_selector_is_of_the_chosen_exporters_and_of_the_chosen_miners() -> None:
@@ -134,14 +148,20 @@ def test_every_selector_is_of_the_chosen_exporters_and_of_the_chosen_miners() ->
 def test_counters_are_read_as_rates_and_gauges_are_not() -> None:
     for where, query in each_query():
         rates = [text for name, text in calls(query) if name in ("rate", "increase")]
-        counters = {name for name in metrics(query) if name.endswith(("_total", "_bucket", "_sum", "_count"))}
+        counters = {
+            name
+            for name in metrics(query)
+            if name.endswith(("_total", "_bucket", "_sum", "_count"))
+        }
         assert counters == {name for text in rates for name in metrics(text)}, where
 
 
 def test_series_meet_on_labels_that_are_named() -> None:
     queries = [*each_query(), *((name, rule["expr"]) for name, rule in RULES.items())]
     # Each alert has labels of its own.
-    queries = [(where, query) for where, query in queries if where != "alert:chutes_alerts:severity"]
+    queries = [
+        (where, query) for where, query in queries if where != "alert:chutes_alerts:severity"
+    ]
     assert {where: found for where, query in queries if (found := implicit_joins(query))} == {}
     assert implicit_joins("a / b") == ["a / b"]
     assert implicit_joins("a / ignoring (x) b or on () 2 * c") == ["a / ignoring (x) b"]
@@ -160,18 +180,31 @@ def test_every_metric_exists_and_everything_recorded_is_read() -> None:
 def test_links_lead_to_boards_and_carry_what_is_chosen() -> None:
     for uid, dashboard in ALL.items():
         own = {variable["name"] for variable in dashboard["templating"]["list"]}
-        assert [link["url"] for link in dashboard["links"]] == [f"/d/{name}" for name in BOARD_ORDER]
-        assert [link["url"] for link in dashboard["links"] if link["title"].startswith("●")] == [f"/d/{uid}"]
-        assert all(link["includeVars"] and link["keepTime"] and link["type"] == "link" for link in dashboard["links"])
+        assert [link["url"] for link in dashboard["links"]] == [
+            f"/d/{name}" for name in BOARD_ORDER
+        ]
+        assert [link["url"] for link in dashboard["links"] if link["title"].startswith("●")] == [
+            f"/d/{uid}"
+        ]
+        assert all(
+            link["includeVars"] and link["keepTime"] and link["type"] == "link"
+            for link in dashboard["links"]
+        )
         urls = set(re.findall(r'"url": "([^"]+)"', json.dumps(dashboard["panels"])))
         assert urls
         for url in urls:
             path, _, query = url.partition("?")
-            theirs = {variable["name"] for variable in ALL[path.removeprefix("/d/")]["templating"]["list"]}
+            theirs = {
+                variable["name"] for variable in ALL[path.removeprefix("/d/")]["templating"]["list"]
+            }
             assert set(re.findall(r"var-(\w+)=", query)) <= theirs
             assert set(re.findall(r"\$\{(\w+)\}", query)) <= own | {"__url_time_range"}
             assert set(re.findall(r"\$\{__data\.fields\.(\w+)\}", query)) <= {"hotkey", "chute_id"}
-            assert {"${__url_time_range}", "var-datasource=${datasource}", "${job:queryparam}"} <= set(query.split("&"))
+            assert {
+                "${__url_time_range}",
+                "var-datasource=${datasource}",
+                "${job:queryparam}",
+            } <= set(query.split("&"))
             assert ("${instance:queryparam}" in query) != ("var-instance=" in query)
 
 
@@ -179,5 +212,9 @@ def test_the_states_of_the_table_are_those_of_the_exporter() -> None:
     assert {state.text for state in states.GPU} == set(fleet.STATES) == set(get_args(fleet.State))
     assert {state.text for state in states.INSTANCE} == {*INSTANCE_STATES, "starting over 1 h"}
     # The Watchdog fires always, and no board shows it.
-    severities = {rule["labels"]["severity"] for rule in RULES.values() if rule.get("alert", "Watchdog") != "Watchdog"}
+    severities = {
+        rule["labels"]["severity"]
+        for rule in RULES.values()
+        if rule.get("alert", "Watchdog") != "Watchdog"
+    }
     assert {state.text for state in states.SEVERITY} == severities

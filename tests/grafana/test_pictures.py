@@ -24,7 +24,8 @@ COLORS = """(grafana, names) => {
   const { colors, visualization } = grafana.createTheme({ colors: { mode: 'dark' } });
   return [colors.background.primary, ...names.map((name) => visualization.getColorByName(name))];
 }"""
-"""Returns the colours of Grafana's dark theme: the background of a panel, and those of the names."""
+"""Returns the colours of Grafana's dark theme: the background of a panel, and those of the names.
+"""
 
 
 def test_every_board_has_a_picture_of_a_healthy_and_of_a_sick_miner() -> None:
@@ -36,13 +37,23 @@ def test_every_board_has_a_picture_of_a_healthy_and_of_a_sick_miner() -> None:
 
 @pytest.mark.soak
 async def test_every_gpu_is_in_one_state_at_every_point(tmp_path: Path) -> None:
-    # A time in which instances crash and start again, with two scrapes within Prometheus' look back.
+    # A time in which instances crash and start again, with two scrapes within Prometheus' look
+    # back.
     minutes = range(15, -1, -5)
-    async with scene(World.SICK, tmp_path, [before / 60 for before in minutes], readme=True) as found:
-        for name in ("hotkey_state:chutes_fleet_gpus:sum", "hotkey_server_id_gpu_state:chutes_gpus:count"):
-            answer = found.prometheus.api("query_range", query=f"sum({name})", start=END - 900, end=END, step=300)
+    async with scene(
+        World.SICK, tmp_path, [before / 60 for before in minutes], readme=True
+    ) as found:
+        for name in (
+            "hotkey_state:chutes_fleet_gpus:sum",
+            "hotkey_server_id_gpu_state:chutes_gpus:count",
+        ):
+            answer = found.prometheus.api(
+                "query_range", query=f"sum({name})", start=END - 900, end=END, step=300
+            )
             (series,) = answer["data"]["result"]
-            assert [float(value) for _, value in series["values"]] == [found.answers.gpus] * len(minutes)
+            assert [float(value) for _, value in series["values"]] == [found.answers.gpus] * len(
+                minutes
+            )
 
 
 EYES = {
@@ -54,7 +65,9 @@ EYES = {
 
 
 def luminance(color: str, eyes: str = "all colours") -> float:
-    """Return the relative luminance of a colour, as the Web Content Accessibility Guidelines define it, and 0.05."""
+    """Return the relative luminance of a colour, as the Web Content Accessibility Guidelines define
+    it, and 0.05.
+    """
     channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     light = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     seen = [min(max(sum(map(math.prod, zip(row, light, strict=True))), 0), 1) for row in EYES[eyes]]
@@ -66,10 +79,15 @@ def test_text_has_enough_contrast_and_states_beside_each_other_differ_in_lightne
     names = sorted({state.color for table in tables for state in table} - {states.PLAIN})
     background, *colors = run_script(COLORS, names)
     shown = dict(zip(names, colors, strict=True))
-    texts = {state.color for table in tables if table is not states.REASONS for state in table} - {states.PLAIN}
+    texts = {state.color for table in tables if table is not states.REASONS for state in table} - {
+        states.PLAIN
+    }
     assert {name for name in texts if luminance(shown[name]) / luminance(background) < 4.5} == set()
     for eyes in EYES:
-        for first, second in [*itertools.pairwise(states.GPU), *itertools.pairwise(states.INSTANCE)]:
+        for first, second in [
+            *itertools.pairwise(states.GPU),
+            *itertools.pairwise(states.INSTANCE),
+        ]:
             low, high = sorted(luminance(shown[one.color], eyes) for one in (first, second))
             assert high / low >= 1.6, (eyes, first, second)
     earning, idle = (luminance(shown[one.color]) for one in (states.GPU[4], states.GPU[1]))

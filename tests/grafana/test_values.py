@@ -1,4 +1,6 @@
-"""Values that the boards show, recomputed from the simulator's JSON without any code of the package."""
+"""Values that the boards show, recomputed from the simulator's JSON without any code of the
+package.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,11 @@ def value(uid: str, answers: Answers, place: Place) -> float | str | None:
     """Return the value in a place of a board, or None where nothing is shown."""
     title, name, row = place
     (board,) = (board for board in BOARDS if board.uid == uid)
-    (panel,) = (panel for panel in board.panels if (panel.title, panel.kind == "table") == (title, bool(row)))
+    (panel,) = (
+        panel
+        for panel in board.panels
+        if (panel.title, panel.kind == "table") == (title, bool(row))
+    )
     source = next((column.source for column in panel.columns if column.title == name), name)
     found: list[float | str] = []
     for query in panel.queries:
@@ -65,7 +71,9 @@ def value(uid: str, answers: Answers, place: Place) -> float | str | None:
 
 
 def instance_state(instance: Row) -> str:
-    return "active" if instance["active"] else "disabled" if instance["activated_at"] else "starting"
+    return (
+        "active" if instance["active"] else "disabled" if instance["activated_at"] else "starting"
+    )
 
 
 def state_of(gpu: Row, api: Mapping[str, Any]) -> str:
@@ -73,7 +81,9 @@ def state_of(gpu: Row, api: Mapping[str, Any]) -> str:
     for item in api["inventory"]:
         if item["gpu_id"] == gpu["uuid"]:
             shared = ("chute_id", "active", "last_verified_at")
-            holders = [one for one in api["instances"] if all(one[name] == item[name] for name in shared)]
+            holders = [
+                one for one in api["instances"] if all(one[name] == item[name] for name in shared)
+            ]
             (state,) = {"active"} if item["active"] else set(map(instance_state, holders))
             return "earning" if state == "active" else state
     return "idle" if gpu["verified_at"] else "unverified"
@@ -96,7 +106,9 @@ class Truth:
         self.scored = answers.scored
         self.seats: dict[str, Row] = {row["hotkey"]: row for row in self.api["metagraph"]}
         self.shares: dict[str, float] = {
-            hotkey: share for hotkey, share in self.api["scores"]["final_scores"].items() if share is not None
+            hotkey: share
+            for hotkey, share in self.api["scores"]["final_scores"].items()
+            if share is not None
         }
         self.incentive = sum(row["incentive"] for row in self.seats.values())
         self.owned: list[Row] = self.api["instances"]
@@ -110,14 +122,21 @@ class Truth:
         return Counter(state_of(gpu, self.api) for gpu in gpus)
 
     def heading(self) -> dict[str, float]:
-        """Return each miner's share of the multipliers that earn now. Only own disabled instances are known."""
+        """Return each miner's share of the multipliers that earn now.
+
+        Only own disabled instances are known.
+        """
         earning: Counter[str] = Counter()
         for one in self.api["active_instances"]:
             earning[one["miner_hotkey"]] += one["compute_multiplier"]
         for one in self.owned:
             if instance_state(one) == "disabled":
                 earning[self.miner] += one["compute_multiplier"]
-        scored = {hotkey: earning[hotkey] for hotkey, row in self.seats.items() if not row["blacklist_reason"]}
+        scored = {
+            hotkey: earning[hotkey]
+            for hotkey, row in self.seats.items()
+            if not row["blacklist_reason"]
+        }
         return {hotkey: value / sum(scored.values()) for hotkey, value in scored.items()}
 
     def of_watched(self, numbers: Mapping[str, float]) -> float:
@@ -126,20 +145,30 @@ class Truth:
     def by_chute(self, rows: Iterable[Row]) -> Counter[str]:
         units: Counter[str] = Counter()
         for row in rows:
-            units[row["chute_id"]] += row["compute_units"] if row["miner_hotkey"] in self.watched else 0
+            units[row["chute_id"]] += (
+                row["compute_units"] if row["miner_hotkey"] in self.watched else 0
+            )
         return +units
 
     def overview(self) -> Expected:
         heading = self.heading()
-        incentives = {hotkey: row["incentive"] / self.incentive for hotkey, row in self.seats.items()}
+        incentives = {
+            hotkey: row["incentive"] / self.incentive for hotkey, row in self.seats.items()
+        }
         found: Expected = {
             at("Score share"): self.of_watched(self.shares),
             at("Score share and heading", "heading"): self.of_watched(heading),
         }
-        for window, name in (("past_hour", "past hour"), ("past_day", "past day"), ("all", "past week")):
+        for window, name in (
+            ("past_hour", "past hour"),
+            ("past_day", "past day"),
+            ("all", "past week"),
+        ):
             rows = self.api["stats"][window]["instance_stats"]
             units = {row["miner_hotkey"]: row["compute_units"] for row in rows}
-            found[at("Share of compute by window", name)] = self.of_watched(units) / sum(units.values())
+            found[at("Share of compute by window", name)] = self.of_watched(units) / sum(
+                units.values()
+            )
         count = self.states(self.gpus)
         for hotkey in self.watched:
             seat = self.seats.get(hotkey)
@@ -148,7 +177,9 @@ class Truth:
                 found[at("Miners", "Score share", hotkey=hotkey)] = self.shares[hotkey]
                 found[at("Miners", "Rank", hotkey=hotkey)] = self.rank(hotkey)
             if seat is not None:
-                found[at("Miners", "Before seat loss", hotkey=hotkey)] = self.before_loss().get(hotkey)
+                found[at("Miners", "Before seat loss", hotkey=hotkey)] = self.before_loss().get(
+                    hotkey
+                )
                 if not seat["blacklist_reason"]:
                     found[at("Miners", "Heading", hotkey=hotkey)] = heading[hotkey]
         found[at("Miners", "Earning", hotkey=self.miner)] = count["earning"] + count["disabled"]
@@ -157,7 +188,10 @@ class Truth:
         found |= {at("GPUs by state", state.text): count[state.text] for state in states.GPU}
         for window, column in (("past_hour", "Units, 1 h"), ("past_day", "Units, 1 day")):
             chutes = self.by_chute(self.api["stats_per_chute"][window]["instance_stats"])
-            found |= {at("Earnings by chute", column, chute_id=chute_id): units for chute_id, units in chutes.items()}
+            found |= {
+                at("Earnings by chute", column, chute_id=chute_id): units
+                for chute_id, units in chutes.items()
+            }
         # All miners are paid 2952 alpha a day, which cost 0.071 TAO each.
         usd = 0.071027253 * 431.17 if self.kind in PAID else 1
         found[at("Earned per day")] = self.of_watched(incentives) * 2952 * usd
@@ -167,10 +201,14 @@ class Truth:
         return found
 
     def before_loss(self) -> dict[str, int]:
-        """Return the registrations before the loss of each seat that is not new, if the exporter knows the chain."""
+        """Return the registrations before the loss of each seat that is not new, if the exporter
+        knows the chain.
+        """
         old = [row for row in self.seats.values() if END - seconds(row["synced_at"]) >= DAY]
         old.sort(key=lambda row: (row["incentive"], seconds(row["synced_at"])))
-        return {row["hotkey"]: place for place, row in enumerate(old[: -min(10, len(self.seats) // 8)])}
+        return {
+            row["hotkey"]: place for place, row in enumerate(old[: -min(10, len(self.seats) // 8)])
+        }
 
     def rent(self, gpus: Iterable[Row]) -> float:
         """Return the rent in a day of the GPUs that earn nothing."""
@@ -186,7 +224,9 @@ class Truth:
             at("Idle"): count["idle"],
             at("Unverified"): count["unverified"],
             at("Servers", "servers"): len(servers),
-            at("Servers", "in maintenance"): sum(row["maintenance_pending"] for row in servers.values()),
+            at("Servers", "in maintenance"): sum(
+                row["maintenance_pending"] for row in servers.values()
+            ),
         }
         # A state without GPUs has no line.
         found |= {at("GPUs by state", state): number for state, number in count.items()}
@@ -195,7 +235,11 @@ class Truth:
         else:
             found[at("Idle GPUs, next 24 h")] = 0
         for server_id, gpu in {(one["server_id"], one["gpu_identifier"]) for one in self.gpus}:
-            gpus = [one for one in self.gpus if (one["server_id"], one["gpu_identifier"]) == (server_id, gpu)]
+            gpus = [
+                one
+                for one in self.gpus
+                if (one["server_id"], one["gpu_identifier"]) == (server_id, gpu)
+            ]
             there = self.states(gpus)
             row = {"server_id": server_id, "gpu": gpu}
             found[at(SERVERS, "All", **row)] = there.total()
@@ -218,7 +262,11 @@ class Truth:
         ages = sorted(END - seconds(one["created_at"]) for one in self.owned)
         middle = len(ages) // 2
         public = [one for one in self.owned if one["active"] and not one["billed_to"]]
-        starts = [seconds(one["activated_at"]) - seconds(one["created_at"]) for one in self.owned if one["active"]]
+        starts = [
+            seconds(one["activated_at"]) - seconds(one["created_at"])
+            for one in self.owned
+            if one["active"]
+        ]
         found: Expected = {
             at("Active"): count["active"],
             at("Starting"): count["starting"],
@@ -227,7 +275,10 @@ class Truth:
             at("Age of instances", "median"): (ages[middle] + ages[~middle]) / 2,
             at("Time to become active", "longest"): max(starts),
         }
-        found |= {at("Instances by state", state): count[state] for state in ("active", "starting", "disabled")}
+        found |= {
+            at("Instances by state", state): count[state]
+            for state in ("active", "starting", "disabled")
+        }
         for one in self.owned:
             row = {"instance_id": one["instance_id"]}
             chute = self.chutes[one["chute_id"]]
@@ -238,14 +289,20 @@ class Truth:
             found[at("Instances", "GPUs", **row)] = chute["node_selector"]["gpu_count"]
             found[at("Instances", "Age", **row)] = age
             found[at("Instances", "Multiplier", **row)] = one["compute_multiplier"]
-            later = chute["effective_compute_multiplier"] / chute["compute_multiplier_factors"].get("bounty_boost", 1)
+            later = chute["effective_compute_multiplier"] / chute["compute_multiplier_factors"].get(
+                "bounty_boost", 1
+            )
             differs = abs(later / one["compute_multiplier"] - 1) > 0.01
             found[at("Instances", "Later", **row)] = later if differs else None
             ends = {}
             if state == "starting":
-                verified = seconds(one["last_verified_at"]) + 3 * HOUR if one["verified"] else math.inf
+                verified = (
+                    seconds(one["last_verified_at"]) + 3 * HOUR if one["verified"] else math.inf
+                )
                 ends["purge"] = min(seconds(one["created_at"]) + 3.5 * HOUR, verified)
-                found[at("Next purge")] = min(ends["purge"] - END, found.get(at("Next purge"), math.inf))
+                found[at("Next purge")] = min(
+                    ends["purge"] - END, found.get(at("Next purge"), math.inf)
+                )
             if one in public and seconds(one["activated_at"]) + HOUR > END:
                 ends["secured"] = seconds(one["activated_at"]) + HOUR
             if one["stop_billing_at"] and seconds(one["stop_billing_at"]) < END + 300:
@@ -261,14 +318,20 @@ class Truth:
             at("Demand", "chutes with room"): sum(row["scale_allowance"] > 0 for row in scaled),
             at("Bounties"): len(self.api["bounties"]),
             at("Jobs"): len(waiting_jobs(self.api)),
-            at("Requests per hour", "completed"): sum(one["total_invocations"] for one in self.api["metrics"]),
-            at("Requests per hour", "rate limited"): sum(one["rate_limit_count"] for one in self.api["metrics"]),
+            at("Requests per hour", "completed"): sum(
+                one["total_invocations"] for one in self.api["metrics"]
+            ),
+            at("Requests per hour", "rate limited"): sum(
+                one["rate_limit_count"] for one in self.api["metrics"]
+            ),
         }
         for row in scaled:
             chute = {"chute_id": row["chute_id"]}
             found[at("Demand", "Room", **chute)] = row["scale_allowance"]
             if row["scale_allowance"]:
-                found[at("Demand", "Wanted", **chute)] = row["active_instance_count"] + row["scale_allowance"]
+                found[at("Demand", "Wanted", **chute)] = (
+                    row["active_instance_count"] + row["scale_allowance"]
+                )
             if row["instance_count"]:
                 found[at("Demand", "Utilisation, 15 m", **chute)] = row["utilization_15m"]
         for row in self.api["metrics"]:
@@ -278,7 +341,9 @@ class Truth:
             if row["chute_id"] in self.chutes:
                 # A factor of 1.1 for a new bounty, that grows to 1.5 within 3 hours.
                 factor = 1.1 + 0.4 * min((END - row["created_at"]) / (3 * HOUR), 1)
-                found[at("Demand", "Bounty", chute_id=row["chute_id"])] = pytest.approx(factor, abs=0.01)
+                found[at("Demand", "Bounty", chute_id=row["chute_id"])] = pytest.approx(
+                    factor, abs=0.01
+                )
         return found
 
     def subnet(self) -> Expected:
@@ -293,15 +358,24 @@ class Truth:
             found[at("Leaderboard", "Rank", hotkey=hotkey)] = rank
             found[at("Leaderboard", "Score share", hotkey=hotkey)] = share
             if abs(rank - mine) <= 4 and hotkey in heading:
-                # 0: the chosen miner passes it. 3: it passes the chosen miner. 4: the chosen miner itself.
-                code = 2 * (rank > mine) + (heading[hotkey] >= heading[self.scored]) + 3 * (hotkey == self.scored)
+                # 0: the chosen miner passes it. 3: it passes the chosen miner. 4: the chosen miner
+                # itself.
+                code = (
+                    2 * (rank > mine)
+                    + (heading[hotkey] >= heading[self.scored])
+                    + 3 * (hotkey == self.scored)
+                )
                 found[at("The miner and its neighbours", "Within a day", hotkey=hotkey)] = code
-                found[at("The miner and its neighbours", "Heading", hotkey=hotkey)] = heading[hotkey]
+                found[at("The miner and its neighbours", "Heading", hotkey=hotkey)] = heading[
+                    hotkey
+                ]
         line = f"{self.scored[:5]}…{self.scored[-4:]}"
         found[at("Score share of the neighbours", line)] = self.shares[self.scored]
         for hotkey, row in self.seats.items():
             found[at("Leaderboard", "Incentive", hotkey=hotkey)] = row["incentive"] / self.incentive
-            found[at("Stake and age of seats", "Seat age", hotkey=hotkey)] = END - seconds(row["synced_at"])
+            found[at("Stake and age of seats", "Seat age", hotkey=hotkey)] = END - seconds(
+                row["synced_at"]
+            )
             if row["blacklist_reason"]:
                 found[at("Leaderboard", "Blacklisted", hotkey=hotkey)] = row["blacklist_reason"]
         return found
@@ -309,26 +383,41 @@ class Truth:
 
 @pytest.mark.parametrize("board", ["overview", "fleet", "instances", "market", "subnet"])
 @pytest.mark.parametrize("kind", [World.HEALTHY, World.SICK])
-def test_a_board_shows_what_the_api_answered(answers: dict[World, Answers], kind: World, board: str) -> None:
+def test_a_board_shows_what_the_api_answered(
+    answers: dict[World, Answers], kind: World, board: str
+) -> None:
     expected: Expected = getattr(Truth(answers[kind], kind), board)()
     shown = {place: value(f"chutes-{board}", answers[kind], place) for place in expected}
     assert shown == pytest.approx(expected)
     assert len(expected) >= 10
 
 
-def test_the_units_of_the_servers_are_those_of_the_statistics(answers: dict[World, Answers]) -> None:
+def test_the_units_of_the_servers_are_those_of_the_statistics(
+    answers: dict[World, Answers],
+) -> None:
     found = answers[World.HEALTHY]
     servers = {gpu["server_id"]: gpu["gpu_identifier"] for gpu in found.api["nodes"]}
 
     def column(name: str) -> list[float]:
-        rows = [at("Compute units by server, 30 days", name, server_id=one, gpu=gpu) for one, gpu in servers.items()]
-        return [float(number) for row in rows if (number := value("chutes-fleet", found, row)) is not None]
+        rows = [
+            at("Compute units by server, 30 days", name, server_id=one, gpu=gpu)
+            for one, gpu in servers.items()
+        ]
+        return [
+            float(number)
+            for row in rows
+            if (number := value("chutes-fleet", found, row)) is not None
+        ]
 
     day = next(
-        row for row in found.api["stats"]["past_day"]["instance_stats"] if row["miner_hotkey"] == found.hotkeys[0]
+        row
+        for row in found.api["stats"]["past_day"]["instance_stats"]
+        if row["miner_hotkey"] == found.hotkeys[0]
     )
     # The world has scrapes of a little more than a day.
-    units = sum(units / days for units, days in zip(column("Units"), column("Days known"), strict=True))
+    units = sum(
+        units / days for units, days in zip(column("Units"), column("Days known"), strict=True)
+    )
     assert len(column("Units")) == len(servers)
     assert sum(column("Share")) == pytest.approx(1)
     # The text of the panel says so.

@@ -1,4 +1,6 @@
-"""Every query of every board and rule on a real Prometheus, in every world, and what is seen there."""
+"""Every query of every board and rule on a real Prometheus, in every world, and what is seen
+there.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,11 @@ LASTING = {"Alerts", "Exporters", "Rules"}
 
 def texts(seen: Seen, uid: str, title: str) -> list[dict[str, str]]:
     """Return the numbers of a stat, as they are shown."""
-    (shown,) = (shown for found, panel, shown in seen if (found, panel["type"], panel["title"]) == (uid, "stat", title))
+    (shown,) = (
+        shown
+        for found, panel, shown in seen
+        if (found, panel["type"], panel["title"]) == (uid, "stat", title)
+    )
     found: list[dict[str, str]] = shown["texts"]
     return found
 
@@ -52,8 +58,13 @@ def tables(seen: Seen) -> Seen:
 
 
 def table(seen: Seen, uid: str, title: str) -> list[dict[str, str]]:
-    (shown,) = (shown for found, panel, shown in tables(seen) if (found, panel["title"]) == (uid, title))
-    return [{column: cell["text"] for column, cell in zip(shown["columns"], row, strict=True)} for row in shown["rows"]]
+    (shown,) = (
+        shown for found, panel, shown in tables(seen) if (found, panel["title"]) == (uid, title)
+    )
+    return [
+        {column: cell["text"] for column, cell in zip(shown["columns"], row, strict=True)}
+        for row in shown["rows"]
+    ]
 
 
 @pytest.mark.parametrize("kind", World)
@@ -63,18 +74,29 @@ def test_every_query_has_data_where_its_panel_says_so_and_nowhere_else(
     found = answers[kind]
     assert found.errors == {}
     wrong = []
-    queries = [(board.uid, one.title, query) for board in BOARDS for one in board.panels for query in one.queries]
+    queries = [
+        (board.uid, one.title, query)
+        for board in BOARDS
+        for one in board.panels
+        for query in one.queries
+    ]
     for uid, title, query in queries:
         has_data, declared = bool(found.now[query.expr]["result"]), kind in (query.data or ())
         if has_data != declared and not (query.sometimes and declared):
             wrong.append((uid, title, query, "should have data" if declared else "has data"))
-        elif has_data and not query.sometimes and not found.over_time.get(query.expr, {"result": [0]})["result"]:
+        elif (
+            has_data
+            and not query.sometimes
+            and not found.over_time.get(query.expr, {"result": [0]})["result"]
+        ):
             wrong.append((uid, title, query, "has no data over the day"))
     assert wrong == [], "\n".join(map(str, wrong))
 
 
 @pytest.mark.parametrize("kind", World)
-def test_variables_offer_the_jobs_and_the_watched(answers: dict[World, Answers], kind: World) -> None:
+def test_variables_offer_the_jobs_and_the_watched(
+    answers: dict[World, Answers], kind: World
+) -> None:
     found = answers[kind]
     assert found.variables["job"] == [JOB]
     assert found.variables["hotkey"] == sorted(found.hotkeys)
@@ -86,7 +108,9 @@ def test_variables_offer_the_jobs_and_the_watched(answers: dict[World, Answers],
 
 
 @pytest.mark.parametrize("kind", World)
-def test_the_alerts_of_a_world_fire_and_no_others(answers: dict[World, Answers], kind: World) -> None:
+def test_the_alerts_of_a_world_fire_and_no_others(
+    answers: dict[World, Answers], kind: World
+) -> None:
     found = answers[kind]
     assert found.firing == {*FIRING.get(kind, ()), "Watchdog"}
     shown = {row["metric"]["alertname"] for row in found.now[ANNOTATION.expr]["result"]}
@@ -95,13 +119,20 @@ def test_the_alerts_of_a_world_fire_and_no_others(answers: dict[World, Answers],
 
 def test_with_a_dead_exporter_no_stat_shows_an_old_number_as_new(seen: dict[World, Seen]) -> None:
     for uid, panel, shown in seen[World.DOWN]:
-        # A sparkline's number is the last one that there was; the line ends where the exporter went down.
-        if panel["type"] == "stat" and panel["title"] not in LASTING and not panel["targets"][0]["range"]:
+        # A sparkline's number is the last one that there was; the line ends where the exporter went
+        # down.
+        if (
+            panel["type"] == "stat"
+            and panel["title"] not in LASTING
+            and not panel["targets"][0]["range"]
+        ):
             found = [one["text"] for one in shown["texts"]]
             assert found == [panel["fieldConfig"]["defaults"]["noValue"]], (uid, panel["title"])
 
 
-def test_what_is_known_to_be_none_is_a_number_and_what_is_unknown_is_a_text(seen: dict[World, Seen]) -> None:
+def test_what_is_known_to_be_none_is_a_number_and_what_is_unknown_is_a_text(
+    seen: dict[World, Seen],
+) -> None:
     for kind, expected in {World.KEYLESS: NO_INSTANCES, World.EMPTY: "0"}.items():
         assert texts(seen[kind], "chutes-instances", "Active")[0]["text"] == expected
     for kind, expected in {World.SICK: "2", World.DOWN: "1", World.HEALTHY: "0"}.items():
@@ -134,15 +165,21 @@ def test_a_table_of_problems_says_that_there_are_none(seen: dict[World, Seen]) -
     assert len(table(seen[World.HEALTHY], "chutes-market", "What to run next, pay per GPU")) == 10
 
 
-def test_the_first_problem_is_the_gravest_and_follows_from_no_other(seen: dict[World, Seen]) -> None:
+def test_the_first_problem_is_the_gravest_and_follows_from_no_other(
+    seen: dict[World, Seen],
+) -> None:
     rows = table(seen[World.SICK], "chutes-overview", "What is wrong")
-    assert [row["Severity"] for row in rows] == sorted((row["Severity"] for row in rows), key=SEVERITIES.index)
+    assert [row["Severity"] for row in rows] == sorted(
+        (row["Severity"] for row in rows), key=SEVERITIES.index
+    )
     critical = {row["Alert"] for row in rows if row["Severity"] == "critical"}
     assert critical == {"ChutesMinerDeregistered", "ChutesMinerBlacklisted"}
     # It follows from the blacklist.
     assert "ChutesMinerSeatAtRisk" not in {row["Alert"] for row in rows}
     # All GPUs of a server are idle at once.
-    assert ("ChutesGpusIdle", "pro-6000-4") in {(row["Alert"], row["Server, chute or feed"]) for row in rows}
+    assert ("ChutesGpusIdle", "pro-6000-4") in {
+        (row["Alert"], row["Server, chute or feed"]) for row in rows
+    }
 
 
 def test_no_graph_has_more_than_ten_lines(seen: dict[World, Seen]) -> None:
@@ -168,7 +205,10 @@ def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen
     # Alerts about GPUs cannot fire.
     assert alarming(seen[World.KEYLESS]) == always | {("chutes-overview", "What is wrong")}
     assert alarming(seen[World.SICK]) >= {
-        *(("chutes-overview", title) for title in ("Idle GPUs, next 24 h", "Alerts", "What is wrong")),
+        *(
+            ("chutes-overview", title)
+            for title in ("Idle GPUs, next 24 h", "Alerts", "What is wrong")
+        ),
         *(
             ("chutes-fleet", title)
             for title in ("Idle GPUs, next 24 h", "Earning", "Idle", "Unverified", SERVERS, "GPUs")
@@ -192,13 +232,22 @@ def test_tables_have_a_row_for_each_thing_and_every_column_is_filled_somewhere(
     for kind, found in seen.items():
         for uid, panel, shown in tables(found):
             results = [answers[kind].now[target["expr"]]["result"] for target in panel["targets"]]
-            labels = [{label for row in result for label in row["metric"]} for result in results if result]
+            labels = [
+                {label for row in result for label in row["metric"]} for result in results if result
+            ]
             shared = sorted(set.intersection(*labels) - {"__name__"}) if labels else []
-            things = {tuple(row["metric"].get(label) for label in shared) for result in results for row in result}
+            things = {
+                tuple(row["metric"].get(label) for label in shared)
+                for result in results
+                for row in result
+            }
             assert len(shown["rows"]) == len(things), (kind, uid, panel["title"])
             for row in table(found, uid, panel["title"]):
                 # Not a hotkey that happens to contain these letters.
-                assert not any(re.search(r"\bNaN\b", text) for text in row.values()), (uid, panel["title"])
+                assert not any(re.search(r"\bNaN\b", text) for text in row.values()), (
+                    uid,
+                    panel["title"],
+                )
                 filled = {column for column, text in row.items() if text.strip() not in ("", "-")}
                 never_filled -= {(uid, panel["title"], column) for column in filled}
     assert never_filled == set()

@@ -1,4 +1,6 @@
-"""A Prometheus in the past: it gets scrapes at chosen times, and all rules are evaluated at these times."""
+"""A Prometheus in the past: it gets scrapes at chosen times, and all rules are evaluated at these
+times.
+"""
 
 from __future__ import annotations
 
@@ -67,12 +69,17 @@ def _sample(at: float, value: bytes) -> bytes:
 def encoded(name: str, labels: Iterable[tuple[str, str]]) -> bytes:
     """Return the identity of a series, as remote write sends it."""
     pairs = sorted({"__name__": name, **dict(labels)}.items())
-    return b"".join(_field(1, _field(1, label.encode()) + _field(2, value.encode())) for label, value in pairs)
+    return b"".join(
+        _field(1, _field(1, label.encode()) + _field(2, value.encode())) for label, value in pairs
+    )
 
 
 @dataclass
 class Alert:
-    """An alert that is pending or fires, since a Unix time. ``gone`` is the time since which its condition is false."""
+    """An alert that is pending or fires, since a Unix time.
+
+    ``gone`` is the time since which its condition is false.
+    """
 
     since: float
     fires: bool = False
@@ -83,13 +90,16 @@ class Timeline:
     """Writes scrapes and results of rules to a Prometheus.
 
     Args:
-        stores: Addresses of servers that get every sample by Prometheus' remote write, with the path. The first one
+        stores: Addresses of servers that get every sample by Prometheus' remote write, with the
+            path. The first one
             evaluates the expressions.
     """
 
     def __init__(self, *stores: str) -> None:
         self._stores = [urlsplit(store) for store in stores]
-        self._connections = [HTTPConnection(store.netloc, timeout=PATIENCE) for store in self._stores]
+        self._connections = [
+            HTTPConnection(store.netloc, timeout=PATIENCE) for store in self._stores
+        ]
         self._written: dict[str, set[bytes]] = defaultdict(set)
         self._known: dict[tuple[str, str], bytes] = {}
         self._alerts: list[dict[Labels, Alert]] = [{} for _ in ALERTS]
@@ -100,7 +110,10 @@ class Timeline:
             connection.close()
 
     def write(self, at: float, source: str, samples: Mapping[bytes, float]) -> None:
-        """Write the samples of a target or a rule. What it had the last time and has no longer becomes stale."""
+        """Write the samples of a target or a rule.
+
+        What it had the last time and has no longer becomes stale.
+        """
         values = dict.fromkeys(self._written[source] - samples.keys(), STALE)
         values |= {one: struct.pack("<d", value) for one, value in samples.items()}
         self._written[source] = set(samples)
@@ -111,7 +124,8 @@ class Timeline:
     def send(self, series: Mapping[bytes, Iterable[tuple[float, bytes]]]) -> None:
         """Send samples: the time and the encoded value of each, in the order of time."""
         message = b"".join(
-            _field(1, one + b"".join(_sample(at, value) for at, value in samples)) for one, samples in series.items()
+            _field(1, one + b"".join(_sample(at, value) for at, value in samples))
+            for one, samples in series.items()
         )
         # Snappy allows data that is not compressed.
         body = _varint(len(message)) + b"\xfc" + struct.pack("<I", len(message) - 1) + message
@@ -159,11 +173,15 @@ class Timeline:
         connection = self._connections[0]
         connection.request("GET", f"/api/v1/query?{urlencode({'query': expression, 'time': at})}")
         data = json.load(connection.getresponse())["data"]
-        rows = data["result"] if data["resultType"] == "vector" else [{"metric": {}, "value": data["result"]}]
+        rows = (
+            data["result"]
+            if data["resultType"] == "vector"
+            else [{"metric": {}, "value": data["result"]}]
+        )
         return {
-            series("", **{name: value for name, value in row["metric"].items() if name != "__name__"})[1]: float(
-                row["value"][1]
-            )
+            series(
+                "", **{name: value for name, value in row["metric"].items() if name != "__name__"}
+            )[1]: float(row["value"][1])
             for row in rows
         }
 

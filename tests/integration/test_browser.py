@@ -23,12 +23,19 @@ if TYPE_CHECKING:
 _PATIENCE = 1000 * PATIENCE
 """Milliseconds."""
 expect.set_options(timeout=_PATIENCE)
-_QUIET = ("--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-sandbox")
+_QUIET = (
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-sandbox",
+)
 
 
 @contextlib.asynccontextmanager
 async def browsing(simulator: Simulator, **options: Any) -> AsyncIterator[tuple[str, Page]]:
-    """Serve the exporter as the command does, headers included; yields its address, and a page of a browser."""
+    """Serve the exporter as the command does, headers included; yields its address, and a page of a
+    browser.
+    """
     async with Exporter(watching(simulator.url)) as exporter, async_playwright() as playwright:
         guard = Guard(make_app(exporter))
         guard.adopt({})

@@ -23,7 +23,9 @@ from tests.support import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-NASTY = 'q " b \\ n \n r \r t \t u \u2028 \x85 \x7f \x01 e \N{GRINNING FACE} r \u202e a \u00a0 {}=,#'
+NASTY = (
+    'q " b \\ n \n r \r t \t u \u2028 \x85 \x7f \x01 e \N{GRINNING FACE} r \u202e a \u00a0 {}=,#'
+)
 
 
 async def test_prometheus_takes_every_sample_of_a_page_and_any_text(tmp_path: Path) -> None:
@@ -38,7 +40,9 @@ async def test_prometheus_takes_every_sample_of_a_page_and_any_text(tmp_path: Pa
             await asyncio.to_thread(prometheus.wait_for, "count_over_time(up[1m]) >= 2 and up == 1")
             page = (await get(f"{url}/metrics", Accept="application/openmetrics-text")).text
             # A busy machine does not scrape everything in a second at first.
-            await asyncio.to_thread(prometheus.stand_still, f"min(scrape_samples_scraped) == {count_openmetrics(page)}")
+            await asyncio.to_thread(
+                prometheus.stand_still, f"min(scrape_samples_scraped) == {count_openmetrics(page)}"
+            )
             reasons = await asyncio.to_thread(prometheus.query, "chutes_miner_blacklist_info")
             assert {dict(labels)["reason"] for labels in reasons} == {NASTY}
             ids = await asyncio.to_thread(prometheus.query, "chutes_chute_utilization_ratio")

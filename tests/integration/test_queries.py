@@ -1,4 +1,6 @@
-"""docs/queries.md: a real Prometheus answers each query about the recorded world and a worker's invented series."""
+"""docs/queries.md: a real Prometheus answers each query about the recorded world and a worker's
+invented series.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,17 @@ from starlette.routing import Route
 from tests.grafana.display import committed, panels
 from tests.grafana.scenes import filled_in
 from tests.recorded import RECORDED_AT, answers, key, raw_json
-from tests.support import HOTKEY, ROOT, RULES, Clock, Prometheus, replay, served, served_exporter, watching
+from tests.support import (
+    HOTKEY,
+    ROOT,
+    RULES,
+    Clock,
+    Prometheus,
+    replay,
+    served,
+    served_exporter,
+    watching,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +37,11 @@ if TYPE_CHECKING:
     from tests.support import Labels
 
 QUERIES = dict(
-    re.findall(r"```promql(?: name=)?(\S*)\n(.*?)```", (ROOT / "docs" / "queries.md").read_text(), re.DOTALL)
+    re.findall(
+        r"```promql(?: name=)?(\S*)\n(.*?)```",
+        (ROOT / "docs" / "queries.md").read_text(),
+        re.DOTALL,
+    )
 )
 NOTHING_TO_SHOW = {
     QUERIES[name]
@@ -39,16 +55,25 @@ NOTHING_TO_SHOW = {
     )
 }
 """Queries for troubles that the recorded miner does not have, for full hours, and for the chain."""
-VALUES = yaml.safe_load((ROOT / "deploy" / "chutes-monitoring-values.yaml").read_text())["prometheus"]
+VALUES = yaml.safe_load((ROOT / "deploy" / "chutes-monitoring-values.yaml").read_text())[
+    "prometheus"
+]
 ANSWERS = answers()
 WITHOUT_CONFIG, *INSTANCES = raw_json(ANSWERS)["instances"]
-ANSWERS["instances"] = ANSWERS["instances"].replace(f'"{WITHOUT_CONFIG["config_id"]}"'.encode(), b"null")
+ANSWERS["instances"] = ANSWERS["instances"].replace(
+    f'"{WITHOUT_CONFIG["config_id"]}"'.encode(), b"null"
+)
 GPUS = raw_json(ANSWERS)["nodes"]
 
 
 def pods() -> str:
-    """Write the last request to each function of the pods of chutes, with their labels. One pod has no config."""
-    page = sample("invocation_last_timestamp", RECORDED_AT, function="chat", pod="chute-0", node="server-0")
+    """Write the last request to each function of the pods of chutes, with their labels.
+
+    One pod has no config.
+    """
+    page = sample(
+        "invocation_last_timestamp", RECORDED_AT, function="chat", pod="chute-0", node="server-0"
+    )
     for age, instance in enumerate(INSTANCES, start=60):
         ids = {"chutes_config_id": instance["config_id"], "chutes_version": instance["version"]}
         labels = {"node": "server-1", "pod": f"chute-{age}", **ids}
@@ -62,8 +87,15 @@ def dcgm() -> str:
     page = ""
     for number, gpu in enumerate(GPUS):
         labels = {"UUID": f"GPU-{UUID(hex=gpu['uuid'].removeprefix('GPU-'))}", "gpu": str(number)}
-        values = {"GPU_UTIL": 0, "XID_ERRORS": 0, "POWER_USAGE": 100 + number, "GPU_TEMP": 30 + number}
-        page += "".join(sample(f"DCGM_FI_DEV_{name}", value, **labels) for name, value in values.items())
+        values = {
+            "GPU_UTIL": 0,
+            "XID_ERRORS": 0,
+            "POWER_USAGE": 100 + number,
+            "GPU_TEMP": 30 + number,
+        }
+        page += "".join(
+            sample(f"DCGM_FI_DEV_{name}", value, **labels) for name, value in values.items()
+        )
     return page
 
 
@@ -74,7 +106,12 @@ def sample(name: str, value: float, **labels: str) -> str:
 
 def job(name: str, url: str, path: str = "/metrics", **options: object) -> dict[str, object]:
     targets = [url.removeprefix("http://")]
-    return {"job_name": name, "metrics_path": path, "static_configs": [{"targets": targets}], **options}
+    return {
+        "job_name": name,
+        "metrics_path": path,
+        "static_configs": [{"targets": targets}],
+        **options,
+    }
 
 
 def by(found: dict[Labels, float], *names: str) -> dict[tuple[str, ...], float]:
@@ -83,30 +120,48 @@ def by(found: dict[Labels, float], *names: str) -> dict[tuple[str, ...], float]:
 
 
 @asynccontextmanager
-async def monitoring(directory: Path) -> AsyncIterator[Callable[[str], Awaitable[dict[Labels, float]]]]:
-    """Run a Prometheus on a worker, and one on the control node, which scrapes the exporter and federates the worker.
+async def monitoring(
+    directory: Path,
+) -> AsyncIterator[Callable[[str], Awaitable[dict[Labels, float]]]]:
+    """Run a Prometheus on a worker, and one on the control node, which scrapes the exporter and
+    federates the worker.
 
     Yields:
         Waits until the control node has a result of a query.
     """
-    routes = [Route(f"/{page.__name__}", lambda _, page=page: PlainTextResponse(page())) for page in (pods, dcgm)]
+    routes = [
+        Route(f"/{page.__name__}", lambda _, page=page: PlainTextResponse(page()))
+        for page in (pods, dcgm)
+    ]
     (directory / "worker").mkdir()
     async with (
         served(replay(ANSWERS)) as api,
         served_exporter(watching(api, key()), Clock(RECORDED_AT)) as (url, _),
         served(Starlette(routes=routes)) as exporters,
     ):
-        jobs = [job("kubernetes-pods", exporters, "/pods"), job("kubernetes-service-endpoints", exporters, "/dcgm")]
+        jobs = [
+            job("kubernetes-pods", exporters, "/pods"),
+            job("kubernetes-service-endpoints", exporters, "/dcgm"),
+        ]
         with Prometheus(directory / "worker", scrape_configs=jobs) as worker:
             selectors = {"match[]": VALUES["federation"]["matchSelectors"]}
-            jobs = [job("chutes", url), job("federate", worker.url, "/federate", honor_labels=True, params=selectors)]
+            jobs = [
+                job("chutes", url),
+                job("federate", worker.url, "/federate", honor_labels=True, params=selectors),
+            ]
             with Prometheus(directory, scrape_configs=jobs, rule_files=RULES.iterdir()) as control:
-                await asyncio.to_thread(control.wait_for, "min(chutes_scrape_collector_success) == 1")
+                await asyncio.to_thread(
+                    control.wait_for, "min(chutes_scrape_collector_success) == 1"
+                )
 
                 def ask(query: str) -> dict[Labels, float]:
                     # Prometheus' own time goes on.
                     asked = query.replace("$hotkey", HOTKEY).replace("time()", f"{RECORDED_AT:.0f}")
-                    return control.query(asked) if query in NOTHING_TO_SHOW else control.wait_for(asked)
+                    return (
+                        control.query(asked)
+                        if query in NOTHING_TO_SHOW
+                        else control.wait_for(asked)
+                    )
 
                 yield lambda query: asyncio.to_thread(ask, query)
 

@@ -17,7 +17,16 @@ from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.app import GARBAGE
 from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, PATIENCE, fetch, free_port, parse_page, patient_client, until, wait_for
+from tests.support import (
+    HOTKEY,
+    PATIENCE,
+    fetch,
+    free_port,
+    parse_page,
+    patient_client,
+    until,
+    wait_for,
+)
 from tests.test_cli import COMMAND, environment
 
 if TYPE_CHECKING:
@@ -37,14 +46,23 @@ FAULTS = (
 
 
 @contextlib.asynccontextmanager
-async def exporting(simulator: Simulator, timeout: int = 1) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+async def exporting(
+    simulator: Simulator, timeout: int = 1
+) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
     """Run the command; yields its address and itself."""
     address = f"127.0.0.1:{free_port()}"
     # Answers are old after a second, so that most scrapes ask for everything.
     fresh = [part for source in FEEDS for part in ("--feed.ttl", f"{source.name}=1")]
     process = await asyncio.create_subprocess_exec(
         COMMAND,
-        *("--api.url", simulator.url, "--api.timeout", f"{timeout}", "--web.listen-address", address),
+        *(
+            "--api.url",
+            simulator.url,
+            "--api.timeout",
+            f"{timeout}",
+            "--web.listen-address",
+            address,
+        ),
         *("--log.level", "error", *fresh),
         env=environment(MINER_SEED=TEST_SEED, MINER_SS58=HOTKEY),
     )
@@ -100,9 +118,13 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
 
 
 async def test_sigterm_during_a_scrape_finishes_that_scrape(small_world: World) -> None:
-    async with Simulator(small_world) as simulator, exporting(simulator, timeout=300) as (url, process):
+    async with (
+        Simulator(small_world) as simulator,
+        exporting(simulator, timeout=300) as (url, process),
+    ):
         async with patient_client() as client:
-            # The first scrape waits for the requests of the start, so the next one's are told apart from them.
+            # The first scrape waits for the requests of the start, so the next one's are told apart
+            # from them.
             await client.get(f"{url}/metrics")
             simulator.faults["scores"] = Fault(latency=1)
             await asyncio.sleep(1)

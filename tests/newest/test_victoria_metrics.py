@@ -21,7 +21,17 @@ from chutes_exporter.simulator import Fault, Simulator, Size, World
 from grafana.worlds import World as Kind
 from tests.alertmanager.test_routing import SIGNED, alertmanager
 from tests.grafana.scenes import END, Answers, ask_everything, scene
-from tests.support import HOTKEY, ROOT, Prometheus, fast_rules, fetch, free_port, until, wait_for, watching
+from tests.support import (
+    HOTKEY,
+    ROOT,
+    Prometheus,
+    fast_rules,
+    fetch,
+    free_port,
+    until,
+    wait_for,
+    watching,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,14 +39,20 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.newest
 
-_SECTION = (ROOT / "docs" / "operations.md").read_text().partition("## Prometheus 3 and VictoriaMetrics\n")[2]
+_SECTION = (
+    (ROOT / "docs" / "operations.md")
+    .read_text()
+    .partition("## Prometheus 3 and VictoriaMetrics\n")[2]
+)
 DOCUMENTED = {
     words[0]: words
     for block in re.findall(r"```sh\n(.*?)```", _SECTION.partition("\n## ")[0], re.DOTALL)
     for words in map(shlex.split, block.replace("\\\n", "").splitlines())
 }
 """The commands of the document, by program."""
-(REMOTE_WRITE,) = re.findall(r"```yaml\nremote_write:\n  - url: http://localhost:8428/(\S+)\n```", _SECTION)
+(REMOTE_WRITE,) = re.findall(
+    r"```yaml\nremote_write:\n  - url: http://localhost:8428/(\S+)\n```", _SECTION
+)
 STORE = "localhost:8428"
 """Where VictoriaMetrics listens in the document."""
 
@@ -47,7 +63,9 @@ def running(command: Sequence[str], directory: Path) -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
     log = directory / f"{command[0]}.log"
     with log.open("wb") as file:
-        process = subprocess.Popen([*command, f"-httpListenAddr={address}"], cwd=directory, stdout=file, stderr=file)
+        process = subprocess.Popen(
+            [*command, f"-httpListenAddr={address}"], cwd=directory, stdout=file, stderr=file
+        )
     try:
         wait_for(lambda: fetch(f"http://{address}/health"), process, log.read_text)
         yield f"http://{address}"
@@ -61,8 +79,8 @@ def victoria_metrics(directory: Path) -> Iterator[str]:
     """Run the store as documented, without its delay; yields its URL."""
     directory.mkdir()
     command = [word.replace("/var/lib", str(directory)) for word in DOCUMENTED["victoria-metrics"]]
-    # Prometheus' default lookback. The store derives its own from the interval of samples, and bridges the hours
-    # between the samples of a test's history.
+    # Prometheus' default lookback. The store derives its own from the interval of samples, and
+    # bridges the hours between the samples of a test's history.
     flags = ["-search.maxLookback=5m", "-search.latencyOffset=0s", "-search.disableCache"]
     with running([*command, *flags], directory) as url:
         yield url
@@ -102,22 +120,31 @@ async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path
     async with contextlib.AsyncExitStack() as stack:
         world = World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))
         simulator = await stack.enter_async_context(Simulator(world))
-        simulator.faults.update({name: Fault(status=401, body=b'{"detail": "Invalid signature"}') for name in SIGNED})
-        settings = watching(simulator.url, listen=(Address("127.0.0.1"),), ttl=dict.fromkeys(SIGNED, 0))
+        simulator.faults.update(
+            {name: Fault(status=401, body=b'{"detail": "Invalid signature"}') for name in SIGNED}
+        )
+        settings = watching(
+            simulator.url, listen=(Address("127.0.0.1"),), ttl=dict.fromkeys(SIGNED, 0)
+        )
         service = await stack.enter_async_context(Service(settings))
         # The files that the documented commands read, with short times.
         config = (ROOT / "prometheus" / "prometheus.yml").read_text()
         for folder in ("rules", "targets"):
             (tmp_path / "prometheus" / folder).mkdir(parents=True)
-        (tmp_path / "prometheus" / "prometheus.yml").write_text(re.sub(r"(scrape_\w+): \d+\w", r"\1: 1s", config))
-        (tmp_path / "prometheus" / "targets" / "exporter.yml").write_text(f'- targets: ["{service.addresses[0]}"]\n')
+        (tmp_path / "prometheus" / "prometheus.yml").write_text(
+            re.sub(r"(scrape_\w+): \d+\w", r"\1: 1s", config)
+        )
+        (tmp_path / "prometheus" / "targets" / "exporter.yml").write_text(
+            f'- targets: ["{service.addresses[0]}"]\n'
+        )
         fast_rules(tmp_path / "prometheus" / "rules")
         url = stack.enter_context(victoria_metrics(tmp_path / "store"))
         address = stack.enter_context(alertmanager(tmp_path / "alertmanager", "http://127.0.0.1:9"))
 
         for program, flags in (("vmagent", ()), ("vmalert", ("-rule.evalDelay=0s",))):
             words = (
-                word.replace(f"http://{STORE}", url).replace("localhost:9093", address) for word in DOCUMENTED[program]
+                word.replace(f"http://{STORE}", url).replace("localhost:9093", address)
+                for word in DOCUMENTED[program]
             )
             command = [*words, "-remoteWrite.flushInterval=1s", *flags]
             await asyncio.to_thread(stack.enter_context, running(command, tmp_path))
@@ -125,7 +152,10 @@ async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path
 
         # The whole page arrives.
         await asyncio.to_thread(store.wait_for, 'up{job="chutes"} == 1')
-        series = {dict(labels)["hotkey"] for labels in await asyncio.to_thread(store.wait_for, "chutes_miner_watched")}
+        series = {
+            dict(labels)["hotkey"]
+            for labels in await asyncio.to_thread(store.wait_for, "chutes_miner_watched")
+        }
         assert series == {HOTKEY}
         # A recording rule reads it, and its result is in the store.
         await asyncio.to_thread(store.wait_for, "hotkey:chutes_miner_lost_compute_units:newest")
@@ -133,7 +163,9 @@ async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path
         alerts: list[dict[str, Any]] = []
 
         async def arrived() -> bool:
-            with await asyncio.to_thread(urllib.request.urlopen, f"http://{address}/api/v2/alerts", timeout=10) as got:
+            with await asyncio.to_thread(
+                urllib.request.urlopen, f"http://{address}/api/v2/alerts", timeout=10
+            ) as got:
                 alerts[:] = json.load(got)
             return any(alert["labels"]["alertname"] == "ChutesSignatureRefused" for alert in alerts)
 

@@ -51,9 +51,13 @@ PUBLIC = {"metagraph", "scores", "stats", "metrics", "utilization", "bounties", 
 """The collectors that are on without a key and without a hotkey."""
 
 
-async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signature(simulator: Simulator) -> None:
+async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signature(
+    simulator: Simulator,
+) -> None:
     page = await scrape(patient(simulator.url))
-    registered = {dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_registered"}
+    registered = {
+        dict(labels)["hotkey"] for name, labels in page if name == "chutes_miner_registered"
+    }
     assert registered == set(simulator.world.by_hotkey)
     assert set(successes(page)) == PUBLIC
     assert set(successes(page).values()) == {1.0}
@@ -69,9 +73,13 @@ async def test_a_hotkey_narrows_the_public_data_to_that_miner(simulator: Simulat
 
 async def test_a_key_adds_the_miners_private_data(simulator: Simulator) -> None:
     page = await scrape(watching(simulator.url))
-    assert set(successes(page)) == {one.name for one in COLLECTORS if one.default != "off" and not one.needs_chain}
+    assert set(successes(page)) == {
+        one.name for one in COLLECTORS if one.default != "off" and not one.needs_chain
+    }
     assert set(successes(page).values()) == {1.0}
-    assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == len(simulator.world.miners[0].servers)
+    assert page[series("chutes_fleet_servers", hotkey=HOTKEY)] == len(
+        simulator.world.miners[0].servers
+    )
 
 
 async def test_many_hotkeys_share_the_platforms_answers(clock: Clock) -> None:
@@ -95,7 +103,9 @@ async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simul
     assert [asked.endpoint for asked in simulator.requests].count("chutes") == 1
 
 
-@pytest.mark.parametrize(("hanging", "miners"), [({"nodes", "stats"}, 1), ({"nodes", "stats"}, 6), (EVERY, 1)])
+@pytest.mark.parametrize(
+    ("hanging", "miners"), [({"nodes", "stats"}, 1), ({"nodes", "stats"}, 6), (EVERY, 1)]
+)
 async def test_endpoints_that_hang_for_all_keys_leave_the_others(
     simulator: Simulator, hanging: set[str], miners: int
 ) -> None:
@@ -130,7 +140,9 @@ async def test_the_end_cancels_the_requests_in_flight(simulator: Simulator) -> N
     simulator.faults["nodes"] = Fault(latency=600)
     async with Exporter(watching(simulator.url, api_timeout=600), clock=Clock()) as exporter:
         await page_of(exporter, timeout=0.1)
-        flights = [state.flight for state in exporter.feeds.states().values() if state.flight is not None]
+        flights = [
+            state.flight for state in exporter.feeds.states().values() if state.flight is not None
+        ]
     assert flights
     assert all(flight.done() for flight in flights)
 
@@ -150,7 +162,9 @@ async def test_a_reload_while_a_reader_waits_for_its_turn_leaves_it_without_the_
         await exporter.warm_up()
         scraped = asyncio.create_task(page_of(exporter))
         await until(begun.is_set)
-        collected = asyncio.create_task(exporter.samples({"chutes_fleet_gpus", "chutes_scored_miners"}))
+        collected = asyncio.create_task(
+            exporter.samples({"chutes_fleet_gpus", "chutes_scored_miners"})
+        )
         await asyncio.sleep(0)
         exporter.reconfigure(patient(simulator.url))
         end.set()
@@ -202,17 +216,24 @@ async def test_pages_are_made_one_at_a_time_in_a_thread_and_shared_by_those_that
     assert [set(successes(page).values()) for page in pages] == [{1.0}] * 9
 
 
-async def test_a_page_never_dates_its_data_later_than_it_is(simulator: Simulator, clock: Clock) -> None:
+async def test_a_page_never_dates_its_data_later_than_it_is(
+    simulator: Simulator, clock: Clock
+) -> None:
     async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
         release = hold(exporter, "scores")
-        # One scrape has the history and waits for the scores; another brings a newer history meanwhile.
+        # One scrape has the history and waits for the scores; another brings a newer history
+        # meanwhile.
         waiting = asyncio.create_task(page_of(exporter))
         await until(lambda: asked_by(exporter) == {"scores"})
         clock.now += 4000
         await exporter.feeds.read(UNIQUE_CHUTE_HISTORY.of(HOTKEY), PATIENCE)
         release.set()
         page = await waiting
-    asked_at = page[series("chutes_feed_last_success_timestamp_seconds", feed="unique_chute_history", hotkey=HOTKEY)]
+    asked_at = page[
+        series(
+            "chutes_feed_last_success_timestamp_seconds", feed="unique_chute_history", hotkey=HOTKEY
+        )
+    ]
     assert asked_at == NOON + 4000
     assert page[series("chutes_miner_history_timestamp_seconds", hotkey=HOTKEY)] == NOON + 3600
 
@@ -249,12 +270,16 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
         whole = await page_of(exporter)
     size = whole[series("chutes_scrape_series")]
     assert size == len(data_of(whole))
-    async with Exporter(replace(settings, max_series=int(size) - 1), clock=clock, monotonic=clock) as exporter:
+    async with Exporter(
+        replace(settings, max_series=int(size) - 1), clock=clock, monotonic=clock
+    ) as exporter:
         page = await page_of(exporter)
         assert marked(page, "_cut") == ["stats_per_chute"]
         gone = {key for key in whole.keys() - page.keys() if not key[0].startswith("chutes_api_")}
         assert gone == {
-            key for key in whole if key[0] in {metric.name for metric in find_collector("stats_per_chute").metrics}
+            key
+            for key in whole
+            if key[0] in {metric.name for metric in find_collector("stats_per_chute").metrics}
         }
         assert page[series("chutes_scrape_series")] == size
         assert page[series("chutes_scrape_series_limit")] == size - 1
@@ -266,14 +291,22 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
 
 def marked(page: Page, end: str) -> list[str]:
     """Return the collectors of a page for which the metric with an end is not 0."""
-    return sorted(dict(labels)["collector"] for (name, labels), value in page.items() if name.endswith(end) and value)
+    return sorted(
+        dict(labels)["collector"]
+        for (name, labels), value in page.items()
+        if name.endswith(end) and value
+    )
 
 
 @pytest.mark.parametrize("name", ["utilization", "bounties", "rolling_updates", "maintenance"])
-async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(simulator: Simulator, name: str) -> None:
+async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(
+    simulator: Simulator, name: str
+) -> None:
     simulator.faults[name] = Fault(status=404)
     with structlog.testing.capture_logs() as logs:
-        async with Exporter(watching(simulator.url, collectors={"launch": False}), clock=Clock()) as exporter:
+        async with Exporter(
+            watching(simulator.url, collectors={"launch": False}), clock=Clock()
+        ) as exporter:
             for _ in range(2):
                 await page_of(exporter)
             page = await page_of(exporter)
@@ -304,7 +337,11 @@ async def test_each_request_is_logged_at_the_level_debug(
     assert {frozenset(log) for log in requests} == {
         frozenset({"event", "log_level", "endpoint", "status", "seconds", "bytes"})
     }
-    assert sorted(log["endpoint"] for log in requests) == sorted(request.endpoint for request in simulator.requests)
+    assert sorted(log["endpoint"] for log in requests) == sorted(
+        request.endpoint for request in simulator.requests
+    )
     assert [log["status"] for log in requests if log["endpoint"] == "scores"] == ["500"]
     (metagraph,) = [log for log in requests if log["endpoint"] == "metagraph"]
-    assert metagraph["bytes"] == page[series("chutes_api_response_bytes_total", endpoint="metagraph")]
+    assert (
+        metagraph["bytes"] == page[series("chutes_api_response_bytes_total", endpoint="metagraph")]
+    )

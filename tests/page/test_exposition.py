@@ -37,12 +37,17 @@ VICTORIAMETRICS = "text/plain;version=0.0.4;q=1,*/*;q=0.1"
         ("application/openmetrics-text;version=2.0.0", Format.TEXT),
         ('application/openmetrics-text; version="1.0.0"; q=1.0', Format.OPENMETRICS),
         ("application/openmetrics-text;version=1.0.0;q=0,text/plain", Format.TEXT),
-        ("text/plain;version=0.0.4;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5", Format.TEXT),
+        (
+            "text/plain;version=0.0.4;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5",
+            Format.TEXT,
+        ),
         ("application/openmetrics-text;q=much", Format.TEXT),
         (";;,,=;q", Format.TEXT),
     ],
 )
-def test_a_scraper_that_names_openmetrics_gets_it_unless_it_prefers_text(accept: str, form: Format) -> None:
+def test_a_scraper_that_names_openmetrics_gets_it_unless_it_prefers_text(
+    accept: str, form: Format
+) -> None:
     assert negotiate(accept) is form
 
 

@@ -65,11 +65,17 @@ def test_private_collectors_run_once_for_each_key_and_platform_wide_ones_once() 
 
 def test_collectors_of_one_plan_share_their_feeds() -> None:
     plan = make_plan(watching("http://x"))
-    users = [entry for entry in plan.entries if "servers" in {feed.name for feed in entry.feeds.get(HOTKEY, ())}]
+    users = [
+        entry
+        for entry in plan.entries
+        if "servers" in {feed.name for feed in entry.feeds.get(HOTKEY, ())}
+    ]
     assert len(users) > 1
     assert feeds(plan).count(("servers", HOTKEY)) == 1
 
 
 def test_stats_per_chute_of_a_single_watched_miner_are_requested_for_that_miner_alone() -> None:
     assert ("stats_per_chute", HOTKEY) in feeds(make_plan(make_settings(hotkeys=[HOTKEY])))
-    assert ("stats_per_chute", "") in feeds(make_plan(make_settings(hotkeys=[HOTKEY, OTHER_KEY.address])))
+    assert ("stats_per_chute", "") in feeds(
+        make_plan(make_settings(hotkeys=[HOTKEY, OTHER_KEY.address]))
+    )

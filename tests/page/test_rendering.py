@@ -35,7 +35,9 @@ async def test_a_collector_runs_once_in_each_format_until_its_answers_change(
     monkeypatch.setattr(rendering, "collect", counting)
     everything = {collector.name: True for collector in COLLECTORS}
     # The metagraph is due at the next scrape, and everything else stays fresh.
-    settings = watching(simulator.url, chain_url=simulator.chain_url, collectors=everything, ttl={"metagraph": 10})
+    settings = watching(
+        simulator.url, chain_url=simulator.chain_url, collectors=everything, ttl={"metagraph": 10}
+    )
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         await exporter.warm_up()
         unchanged = data_of(await page_of(exporter))
@@ -66,12 +68,19 @@ async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(
             page = await page_of(exporter)
     for key, success in zip(keys, (0, 1), strict=True):
         hotkey = key.address
-        assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=hotkey)] == success
+        assert (
+            page[series("chutes_scrape_collector_success", collector="servers", hotkey=hotkey)]
+            == success
+        )
         assert (series("chutes_fleet_servers", hotkey=hotkey) in page) is bool(success)
-    assert [(log["event"], log["hotkey"]) for log in logs] == [("collector failed", keys[0].address)]
+    assert [(log["event"], log["hotkey"]) for log in logs] == [
+        ("collector failed", keys[0].address)
+    ]
 
 
-async def test_a_page_says_how_many_series_it_would_have_though_none_of_them_are_kept(simulator: Simulator) -> None:
+async def test_a_page_says_how_many_series_it_would_have_though_none_of_them_are_kept(
+    simulator: Simulator,
+) -> None:
     settings = watching(simulator.url)
     async with Exporter(settings, clock=Clock()) as exporter:
         size = (await page_of(exporter))[series("chutes_scrape_series")]
@@ -80,5 +89,9 @@ async def test_a_page_says_how_many_series_it_would_have_though_none_of_them_are
             for _ in range(2):
                 page = await page_of(exporter)
                 assert page[series("chutes_scrape_series")] == size
-                assert {value for (name, _), value in page.items() if name == "chutes_scrape_collector_cut"} >= {1}
+                assert {
+                    value
+                    for (name, _), value in page.items()
+                    if name == "chutes_scrape_collector_cut"
+                } >= {1}
                 assert len(data_of(page)) <= limit

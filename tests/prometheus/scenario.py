@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILES: Final = sorted(RULES.glob("*.yml"))
-GROUPS: Final[list[dict[str, Any]]] = [g for path in FILES for g in yaml.safe_load(path.read_text())["groups"]]
-ALERTS: Final[list[dict[str, Any]]] = [rule for group in GROUPS for rule in group["rules"] if "alert" in rule]
+GROUPS: Final[list[dict[str, Any]]] = [
+    g for path in FILES for g in yaml.safe_load(path.read_text())["groups"]
+]
+ALERTS: Final[list[dict[str, Any]]] = [
+    rule for group in GROUPS for rule in group["rules"] if "alert" in rule
+]
 """Rules of alerts. Several can share a name, with other severities."""
 
 HOTKEY: Final = "5Me"
@@ -30,7 +34,8 @@ NOW: Final = "now"
 """The value of a time that each scrape moves on."""
 STATES: Final = ("earning", "starting", "disabled", "idle", "unverified")
 OF_MINER: Final = tuple(
-    f"chutes_{of}_" for of in ("fleet", "instance", "jobs", "launch", "maintenance", "miner", "server")
+    f"chutes_{of}_"
+    for of in ("fleet", "instance", "jobs", "launch", "maintenance", "miner", "server")
 )
 """How series start that have the label hotkey."""
 Alert = str
@@ -38,13 +43,16 @@ Alert = str
 
 
 class Scenario:
-    """A healthy miner, to which a test lets things happen. Times are minutes from the start of the history.
+    """A healthy miner, to which a test lets things happen.
+
+    Times are minutes from the start of the history.
 
     Args:
         end: The last minute.
         servers: The number of GPUs of each server.
         exporters: Addresses of the exporters that watch the miner.
-        step: Minutes between two scrapes, and between two evaluations. By default, there are fewer in long histories,
+        step: Minutes between two scrapes, and between two evaluations. By default, there are fewer
+            in long histories,
             because promtool is slow.
     """
 
@@ -56,23 +64,33 @@ class Scenario:
         step: int | None = None,
     ) -> None:
         self.end = end
-        self._step = step or (1 if end <= 30 else 2 if end < 2 * HOUR else 4 if end < 6 * HOUR else 8)
+        self._step = step or (
+            1 if end <= 30 else 2 if end < 2 * HOUR else 4 if end < 6 * HOUR else 8
+        )
         self._minutes = range(0, end + 1, self._step)
-        self._series: dict[tuple[str, tuple[tuple[str, str], ...]], dict[int, float | str | None]] = {}
+        self._series: dict[
+            tuple[str, tuple[tuple[str, str], ...]], dict[int, float | str | None]
+        ] = {}
         self._states: dict[str, dict[int, str | None]] = {}
         self._down: dict[str, set[int]] = {exporter: set() for exporter in exporters}
         self._there = dict.fromkeys(exporters, range(end + 1))
         self._public: set[str] = set()
         self.expected: dict[str, Any] = {}
         self._texts: list[dict[str, Any]] = []
-        self.set("chutes_miner_watched", 1).set("chutes_miner_registered", 1).set("chutes_miner_blacklisted", 0)
+        self.set("chutes_miner_watched", 1).set("chutes_miner_registered", 1).set(
+            "chutes_miner_blacklisted", 0
+        )
         self.set("chutes_miner_registered_timestamp_seconds", -90 * 86400)
         self.set("chutes_miner_incentive_ratio", 0.02).set("chutes_miner_incentive_rank", 60)
         self.set("chutes_miner_score_ratio", 0.02).set("chutes_miner_score_heading_ratio", 0.02)
         self.set("chutes_miner_window_compute_units", 1000, window="7d")
         self.set("chutes_exporter_build_info", 1, version="1").set("chutes_metagraph_miners", 256)
         self.set("chutes_scored_miners", 60)
-        for feed, hotkey, max_age in (("metagraph", "", 3600), ("scores", "", 1800), ("instances", HOTKEY, 600)):
+        for feed, hotkey, max_age in (
+            ("metagraph", "", 3600),
+            ("scores", "", 1800),
+            ("instances", HOTKEY, 600),
+        ):
             labels = {"feed": feed, "hotkey": hotkey}
             self.set("chutes_feed_up", 1, **labels)
             self.set("chutes_feed_last_success_timestamp_seconds", NOW, **labels)
@@ -80,7 +98,9 @@ class Scenario:
         for feed in ("instances", "nodes"):
             self.set("chutes_feed_records", 1, feed=feed, hotkey=HOTKEY)
         for server, count in (servers or {}).items():
-            self.set("chutes_server_info", 1, server_id=f"id-{server}", name=server, version="0.2.5")
+            self.set(
+                "chutes_server_info", 1, server_id=f"id-{server}", name=server, version="0.2.5"
+            )
             for number in range(count):
                 self.gpu(f"{server}-{number}", server)
 
@@ -98,9 +118,19 @@ class Scenario:
                 changes[at] = None
         return self
 
-    def gpu(self, gpu_id: str, server: str, model: str = "pro_6000", state: str = "earning", at: int = 0) -> Self:
+    def gpu(
+        self, gpu_id: str, server: str, model: str = "pro_6000", state: str = "earning", at: int = 0
+    ) -> Self:
         """Add a GPU."""
-        self.set("chutes_gpu_info", 1, at, hotkey=HOTKEY, gpu_id=gpu_id, server_id=f"id-{server}", gpu=model)
+        self.set(
+            "chutes_gpu_info",
+            1,
+            at,
+            hotkey=HOTKEY,
+            gpu_id=gpu_id,
+            server_id=f"id-{server}",
+            gpu=model,
+        )
         return self.state(at, [gpu_id], state)
 
     def state(self, at: int, gpu_ids: Iterable[str], state: str | None) -> Self:
@@ -118,16 +148,29 @@ class Scenario:
             self.set("chutes_gpu_verified", int(state != "unverified"), at, **labels)
         return self
 
-    def starts(self, gpu_ids: Sequence[str], begin: int, end: int, idle: int, starting: int) -> Self:
-        """Let instances on GPUs fail again and again: after some idle minutes, another one starts for some minutes."""
+    def starts(
+        self, gpu_ids: Sequence[str], begin: int, end: int, idle: int, starting: int
+    ) -> Self:
+        """Let instances on GPUs fail again and again: after some idle minutes, another one starts
+        for some minutes.
+        """
         for minute in range(begin, end, idle + starting):
             self.state(minute, gpu_ids, "idle").state(minute + idle, gpu_ids, "starting")
         return self
 
     def instance(
-        self, number: str, created: float, at: int = 0, *, server: str = "", private: bool = True, purge: float = 0
+        self,
+        number: str,
+        created: float,
+        at: int = 0,
+        *,
+        server: str = "",
+        private: bool = True,
+        purge: float = 0,
     ) -> Self:
-        """Add an instance that is starting. Its creation can lie before the history, and its server be unknown.
+        """Add an instance that is starting.
+
+        Its creation can lie before the history, and its server be unknown.
 
         By default, it is purged 3.5 hours after its creation.
         """
@@ -135,12 +178,23 @@ class Scenario:
         if not private:
             self._public.add(number)
         self.set("chutes_chute_info", 1, chute_id="chute-1", name="glm-5")
-        self.set("chutes_instance_info", 1, at, **labels, chute_id="chute-1", billed_to="user" if private else "")
+        self.set(
+            "chutes_instance_info",
+            1,
+            at,
+            **labels,
+            chute_id="chute-1",
+            billed_to="user" if private else "",
+        )
         self.set("chutes_instance_created_timestamp_seconds", 60 * created, at, **labels)
         self.set("chutes_instance_active", 0, at, **labels)
-        self.set("chutes_instance_purge_timestamp_seconds", 60 * (purge or created + 210), at, **labels)
+        self.set(
+            "chutes_instance_purge_timestamp_seconds", 60 * (purge or created + 210), at, **labels
+        )
         if server:
-            self.set("chutes_instance_gpus", 1, at, **labels, server_id=f"id-{server}", gpu="pro_6000")
+            self.set(
+                "chutes_instance_gpus", 1, at, **labels, server_id=f"id-{server}", gpu="pro_6000"
+            )
         return self
 
     def activate(self, number: str, at: int) -> Self:
@@ -160,7 +214,9 @@ class Scenario:
         return self
 
     def prices(self) -> Self:
-        """Let a GPU cost 1.5 dollars an hour, an alpha 10 dollars, all miners earn 1000 and this 20 a day."""
+        """Let a GPU cost 1.5 dollars an hour, an alpha 10 dollars, all miners earn 1000 and this 20
+        a day.
+        """
         self.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
         self.set("chutes_platform_window_compute_units", 10_000, window="1d")
         self.set("chutes_subnet_alpha_price_tao", 0.025).set("chutes_tao_price_usd", 400)
@@ -168,7 +224,9 @@ class Scenario:
         return self.set("chutes_miner_emission_alpha_per_day", 20)
 
     def report(self, at: int, end: int, *, lost: float = 0, uncounted: int = 0) -> Self:
-        """Let the audit report of the hour before a minute come, with the ends of the miner's instances."""
+        """Let the audit report of the hour before a minute come, with the ends of the miner's
+        instances.
+        """
         ended = {"reason": "probes", "counts": "false", "window": "1h"}
         self.set("chutes_audit_report_end_timestamp_seconds", 60 * end, at)
         self.set("chutes_miner_window_lost_compute_units", lost, at, window="1h")
@@ -196,46 +254,73 @@ class Scenario:
         self.expected = {"firing": firing, **more}
         return self
 
-    def says(self, alert: Alert, minute: int, summary: str, description: str = "", **labels: str) -> Self:
-        """Let :meth:`check` expect texts: the summary without the miner, and the description if more than ids vary."""
+    def says(
+        self, alert: Alert, minute: int, summary: str, description: str = "", **labels: str
+    ) -> Self:
+        """Let :meth:`check` expect texts: the summary without the miner, and the description if
+        more than ids vary.
+        """
         name, severity = alert.split()
-        (rule,) = (rule for rule in ALERTS if [rule["alert"], rule["labels"]["severity"]] == alert.split())
+        (rule,) = (
+            rule for rule in ALERTS if [rule["alert"], rule["labels"]["severity"]] == alert.split()
+        )
         # The addresses of Grafana and of the documents are not set.
         notes = dict(rule["annotations"], dashboard="", summary=f"{HOTKEY}…: {summary}")
         if description:
-            first = "" if "First" in description else " First" + notes["description"].partition("First")[2]
+            first = (
+                ""
+                if "First" in description
+                else " First" + notes["description"].partition("First")[2]
+            )
             notes["description"] = description + first
         for template, value in (
             ("{{ $labels.hotkey }}", HOTKEY),
             ("{{ with $externalLabels.docs_url }}{{ . }}{{ end }}", ""),
         ):
             notes = {key: note.replace(template, value) for key, note in notes.items()}
-        expected = {"exp_labels": {"severity": severity, "hotkey": HOTKEY, **labels}, "exp_annotations": notes}
+        expected = {
+            "exp_labels": {"severity": severity, "hotkey": HOTKEY, **labels},
+            "exp_annotations": notes,
+        }
         self._texts.append({"alertname": name, "eval_time": f"{minute}m", "exp_alerts": [expected]})
         return self
 
     def _columns(self) -> dict[str, list[str]]:
-        """Return the values of each series, whose labels lack those of a target and the end; `_` for none."""
+        """Return the values of each series, whose labels lack those of a target and the end; `_`
+        for none.
+        """
         columns: dict[str, list[str]] = {}
-        now = [Counter(_at(changes, minute) for changes in self._states.values()) for minute in self._minutes]
+        now = [
+            Counter(_at(changes, minute) for changes in self._states.values())
+            for minute in self._minutes
+        ]
         for state in STATES if self._states else ():
             name = f'chutes_fleet_gpus{{hotkey="{HOTKEY}",gpu="pro_6000",state="{state}",'
             columns[name] = [str(count[state]) for count in now]
         for (name, labels), changes in self._series.items():
             values = [(60 * minute, _at(changes, minute)) for minute in self._minutes]
-            written = ["_" if value is None else str(at if value == NOW else value) for at, value in values]
-            columns[f"{name}{{{''.join(f'{key}={json.dumps(value)},' for key, value in labels)}"] = written
+            written = [
+                "_" if value is None else str(at if value == NOW else value) for at, value in values
+            ]
+            columns[
+                f"{name}{{{''.join(f'{key}={json.dumps(value)},' for key, value in labels)}"
+            ] = written
         return columns
 
     def _written(self) -> list[dict[str, str]]:
         written, columns = [], self._columns()
         for exporter, down in self._down.items():
             target, there = f'job="chutes",instance="{exporter}"}}', self._there[exporter]
-            up = [str(int(minute not in down)) if minute in there else "_" for minute in self._minutes]
+            up = [
+                str(int(minute not in down)) if minute in there else "_" for minute in self._minutes
+            ]
             written.append({"series": f"up{{{target}", "values": _sequence(up)})
             scrapes = [minute in there and minute not in down for minute in self._minutes]
             for series, values in columns.items():
-                kept = [value if scraped else "_" for value, scraped in zip(values, scrapes, strict=True)]
+                kept = [
+                    value if scraped else "_"
+                    for value, scraped in zip(values, scrapes, strict=True)
+                ]
                 written.append({"series": f"{series}{target}", "values": _sequence(kept)})
         return written
 
@@ -271,28 +356,40 @@ class Scenario:
         }
         test["alert_rule_test"] = self._texts
         # Recordings come before the alerts that read them.
-        order = sorted((group["name"] for group in GROUPS), key=lambda name: not name.endswith("-recordings"))
-        run_promtool(path, tests=[test], group_eval_order=order, evaluation_interval=test["interval"])
+        order = sorted(
+            (group["name"] for group in GROUPS), key=lambda name: not name.endswith("-recordings")
+        )
+        run_promtool(
+            path, tests=[test], group_eval_order=order, evaluation_interval=test["interval"]
+        )
 
 
 def run_promtool(path: Path, **tests: Any) -> None:
     """Write tests of all rules, and run them."""
     path.write_text(json.dumps({"rule_files": list(map(str, FILES))} | tests))
-    result = subprocess.run(["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        ["promtool", "test", "rules", str(path)], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 def _fire(expression: str, minute: int, alerts: Iterable[Alert]) -> dict[str, Any]:
     """Make a test for exactly these alerts. How many there are of a kind does not matter."""
     pairs = [alert.split() for alert in {*alerts}]
-    samples = [{"labels": f'{{alertname="{name}",severity="{severity}"}}', "value": 1} for name, severity in pairs]
+    samples = [
+        {"labels": f'{{alertname="{name}",severity="{severity}"}}', "value": 1}
+        for name, severity in pairs
+    ]
     return {"expr": f"{expression} ^ 0", "eval_time": f"{minute}m", "exp_samples": samples}
 
 
 def scenarios(cases: Mapping[str, Scenario]) -> Callable[[Scenario, Path], None]:
     """Make a test of a table of scenarios. Those of more than a day take long."""
     slow = pytest.mark.soak
-    rows = [pytest.param(one, id=name, marks=[slow] if one.end > DAY else []) for name, one in cases.items()]
+    rows = [
+        pytest.param(one, id=name, marks=[slow] if one.end > DAY else [])
+        for name, one in cases.items()
+    ]
 
     @pytest.mark.parametrize("miner", rows)
     def test(miner: Scenario, tmp_path: Path) -> None:
@@ -308,7 +405,10 @@ def _at(changes: Mapping[int, Any], minute: int) -> Any:
 
 
 def _sequence(values: Iterable[str]) -> str:
-    """Write values in promtool's notation. A series that ends gets a marker, as after a scrape without it."""
+    """Write values in promtool's notation.
+
+    A series that ends gets a marker, as after a scrape without it.
+    """
     parts, present = [], False
     for value, run in groupby(values):
         count = len(list(run))

@@ -7,8 +7,14 @@ from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, scenarios
 FLEET = {"alpha": 8, "beta": 8, "gamma": 8, "delta": 2}
 DEREGISTERED, BLACKLISTED = "ChutesMinerDeregistered critical", "ChutesMinerBlacklisted critical"
 NOTHING, DOWN = "ChutesMinerEarnsNothing critical", "ChutesScoreHeadingDown warning"
-LOWEST, LAGS, LOSS = "ChutesMinerLowestIncentive critical", "ChutesIncentiveLags warning", "ChutesMinerLoss info"
-LOST_SEAT, SEAT, IMMUNE = (f"ChutesMinerSeatAtRisk {severity}" for severity in ("critical", "warning", "info"))
+LOWEST, LAGS, LOSS = (
+    "ChutesMinerLowestIncentive critical",
+    "ChutesIncentiveLags warning",
+    "ChutesMinerLoss info",
+)
+LOST_SEAT, SEAT, IMMUNE = (
+    f"ChutesMinerSeatAtRisk {severity}" for severity in ("critical", "warning", "info")
+)
 
 
 def with_chain(end: int, away: float, in_a_day: int = 12, *, immune_for: int = -DAY) -> Scenario:
@@ -20,110 +26,202 @@ def with_chain(end: int, away: float, in_a_day: int = 12, *, immune_for: int = -
     return miner.set("chutes_miner_registrations_before_loss", away, 20)
 
 
-test_alerts_about_the_standing = scenarios({
-    "a lost seat is critical alone": Scenario(HOUR).set("chutes_miner_registered", 0, 20)
-    .set("chutes_feed_failure_info", 1, 22, feed="instances", reason="not_registered", hotkey=HOTKEY)
-    .fires({19: [], 25: [DEREGISTERED]}),
-    "a blacklisted miner is critical": Scenario(HOUR).set("chutes_miner_blacklisted", 1, 20)
-    .set("chutes_miner_blacklist_info", 1, 20, reason='spoofed "GPUs"')
-    .set("chutes_miner_blacklisted", 1, 0, hotkey="5Other").fires({19: [], 30: [BLACKLISTED]})
-    .says(
-        BLACKLISTED, 40, "the miner is blacklisted",
-        f'{HOTKEY} is blacklisted: its launches are refused, and its next score is 0. Reason: spoofed "GPUs".',
-    ),
-    "a lost seat is info after a day": Scenario(DAY + HOUR, step=4).set("chutes_miner_registered", 0, 20)
-    .fires({12 * HOUR: [DEREGISTERED], DAY + HOUR: ["ChutesMinerDeregistered info"]}),
-    "a blacklisted miner is info after a day": Scenario(DAY + HOUR, step=4).set("chutes_miner_blacklisted", 1, 20)
-    .fires({12 * HOUR: [BLACKLISTED], DAY + HOUR: ["ChutesMinerBlacklisted info"]}),
-    # The seat comes back after an hour, when all instances have ended.
-    "a new seat has an hour to get instances": Scenario(3 * HOUR, FLEET)
-    .set("chutes_miner_registered", 0, 20).set("chutes_miner_score_heading_ratio", 0, 20)
-    .state(20, [f"{server}-{number}" for server, count in FLEET.items() for number in range(count)], "idle")
-    .set("chutes_miner_registered", 1, 80).set("chutes_miner_registered_timestamp_seconds", 80 * 60, 80)
-    .fires({110: [], 80 + HOUR: [], 80 + HOUR + 10: [NOTHING, "ChutesGpusIdle warning"]},
-           ever=[DEREGISTERED, NOTHING, "ChutesGpusIdle warning"]),
-    "a seat is critical below one day of registrations": with_chain(HOUR, 11).fires({20: [], 40: [LOST_SEAT, SEAT]}),
-    "a seat that the next registration takes is critical also after a day without one": with_chain(HOUR, 0, 0)
-    .fires({20: [], 40: [LOST_SEAT, SEAT]}),
-    "a seat is a warning below three days of registrations": with_chain(HOUR, 35).fires({20: [], 40: [SEAT]})
-    .says(
-        SEAT, 40, "its seat is lost after 35 more registrations, in less than three days",
-        "35 registrations come before the one that takes the seat; the past day had at least 12. The seats with the "
-        "lowest pay go first, so the miner must earn more.",
-    ),
-    "a seat that more registrations protect is silent": with_chain(HOUR, 36).fires({HOUR: []}),
-    "a seat that cannot be lost now is silent": with_chain(HOUR, 0).drop(20, "chutes_miner_registrations_before_loss")
-    .fires({HOUR: []}),
-    "an immune seat is silent": with_chain(HOUR, 0, immune_for=2 * DAY).fires({HOUR: []}),
-    "an immunity that ends within a day is info for a miner without score": with_chain(HOUR, 200, immune_for=DAY + 20)
-    .drop(0, "chutes_miner_score_ratio").fires({18: [], 40: [IMMUNE]}),
-    "an immunity that ends is silent while the scores are unknown": with_chain(HOUR, 200, immune_for=DAY)
-    .drop(0, "chutes_miner_score_ratio").drop(0, "chutes_scored_miners").fires({HOUR: []}),
-    "an immunity that ends is silent for a miner with a score": with_chain(HOUR, 200, immune_for=DAY)
-    .fires({HOUR: []}),
-    "a low incentive is silent if the chain says that the seat is far from its loss": with_chain(2 * HOUR, 500)
-    .set("chutes_miner_incentive_rank", 252).fires({2 * HOUR: []}),
-    "without the chain, one of the lowest incentives is critical": Scenario(2 * HOUR)
-    .set("chutes_miner_incentive_rank", 252, 20).fires({HOUR: [], 90: [LOWEST]}),
-    "without the chain, a seat is at risk also while it is unknown whether the miner recovers": Scenario(2 * HOUR)
-    .set("chutes_miner_incentive_rank", 252, 20).drop(20, "chutes_miner_score_heading_ratio")
-    .fires({HOUR: [], 100: [LOWEST]})
-    .says(
-        LOWEST, 100, "its seat is at risk: its pay is among the lowest",
-        "Newcomers take the seats with the lowest pay first, and only 4 seats are paid less. Without the "
-        "exporter's `--chain.url`, the time left is not known.",
-    ),
-    "without the chain, a seat without incentive is critical although many have none": Scenario(2 * HOUR)
-    .set("chutes_miner_incentive_ratio", 0, 20).set("chutes_miner_score_ratio", 0, 20)
-    .set("chutes_miner_score_heading_ratio", 0, 20).fires({HOUR + 10: [NOTHING], 100: [LOWEST, NOTHING]}),
-    "without the chain, a new seat is silent": Scenario(3 * HOUR).set("chutes_miner_incentive_rank", 252)
-    .set("chutes_miner_registered_timestamp_seconds", -3600).fires({3 * HOUR: []}),
-    "without the chain, a miner that recovers is silent": Scenario(3 * HOUR)
-    .set("chutes_miner_incentive_rank", 252).set("chutes_miner_incentive_ratio", 0.01)
-    .set("chutes_miner_score_ratio", 0.01).fires({3 * HOUR: []}),
-    "a miner without an earning instance is critical within 15 minutes": Scenario(50)
-    .set("chutes_miner_score_heading_ratio", 0, 30)
-    .set("chutes_miner_window_compute_units", 4800, window="1d").fires({30: [], 45: [NOTHING]})
-    .says(
-        NOTHING, 45, "no instance of the miner earns",
-        "For at least 8 minutes, no instance has earned. Each hour costs 1/24 of the score: 200 compute units.",
-    ),
-    "a miner that is starting an instance gets more time": Scenario(80).set("chutes_miner_score_heading_ratio", 0, 30)
-    .set("chutes_fleet_instances", 1, state="starting").fires({HOUR: [], 80: [NOTHING]}),
-    "a miner without earnings in the known part of a day is silent": Scenario(3 * HOUR)
-    .set("chutes_miner_score_heading_ratio", 0).fires({3 * HOUR: []}),
-    "a miner that has earned nothing for a day is info": Scenario(DAY + 60)
-    .set("chutes_miner_score_heading_ratio", 0, 10)
-    .fires({DAY + 60: ["ChutesMinerEarnsNothing info"]}, ever=["ChutesMinerEarnsNothing info", NOTHING]),
-    "a falling share says what the GPUs do, and what it means for the seat": Scenario(60, FLEET).prices()
-    .set("chutes_miner_registrations_before_loss", 100).set("chutes_subnet_window_registrations", 12, window="1d")
-    .set("chutes_miner_score_heading_ratio", 0.01, 30)
-    .state(30, [f"alpha-{number}" for number in range(8)], "disabled").fires({30: [], 50: [DOWN]})
-    .says(
-        DOWN, 44, "the score share is heading for 1%",
-        "If nothing changes, the score share falls from 2% to 1% in a day, which costs 100 US dollars a day. GPUs "
-        "now: 8 disabled, 18 earning. At today's pay, the seat is lost after 100 registrations; the past day had at "
-        "least 12.",
-    ),
-    "an incentive below half of the score is a warning after 6 hours": Scenario(7 * HOUR)
-    .set("chutes_miner_incentive_ratio", 0.009, 20)
-    .set("chutes_miner_registrations_before_loss", 100).fires({6 * HOUR: [], 20 + 6 * HOUR + 15: [LAGS]})
-    .says(
-        LAGS, 20 + 6 * HOUR + 20, "the chain pays it 0.9%, less than half of its score share",
-        "For 6 hours, the chain has paid 0.9%, but the score share is 2%. Validators set other weights, or none. At "
-        "today's pay, the seat is lost after 100 registrations.",
-    ),
-    "an incentive of an old metagraph is silent": Scenario(7 * HOUR).set("chutes_miner_incentive_ratio", 0.009)
-    .set("chutes_feed_last_success_timestamp_seconds", 0, feed="metagraph", hotkey="")
-    .set("chutes_feed_max_age_seconds", 10**6, feed="metagraph", hotkey="").fires({7 * HOUR: []}),
-    # 8 GPUs cost 288 dollars a day, and the miner earns 200.
-    "a loss for a day is info": Scenario(DAY + HOUR, {"alpha": 8}, step=4).prices()
-    .state(0, ["alpha-0"], "disabled").fires({DAY: [], DAY + 15: [LOSS]})
-    .says(
-        LOSS, DAY + 15, "it loses an estimated 88 US dollars a day or more",
-        "All through the past day, the GPUs cost at least 88 US dollars a day more than the estimated earnings.",
-    ),
-    "a profit within the day is silent": Scenario(DAY + HOUR, {"alpha": 8}).prices()
-    .set("chutes_miner_emission_alpha_per_day", 30, 12 * HOUR)
-    .set("chutes_miner_emission_alpha_per_day", 20, 13 * HOUR).fires({DAY + HOUR: []}),
-})  # fmt: skip
+test_alerts_about_the_standing = scenarios(
+    {
+        "a lost seat is critical alone": Scenario(HOUR)
+        .set("chutes_miner_registered", 0, 20)
+        .set(
+            "chutes_feed_failure_info",
+            1,
+            22,
+            feed="instances",
+            reason="not_registered",
+            hotkey=HOTKEY,
+        )
+        .fires({19: [], 25: [DEREGISTERED]}),
+        "a blacklisted miner is critical": Scenario(HOUR)
+        .set("chutes_miner_blacklisted", 1, 20)
+        .set("chutes_miner_blacklist_info", 1, 20, reason='spoofed "GPUs"')
+        .set("chutes_miner_blacklisted", 1, 0, hotkey="5Other")
+        .fires({19: [], 30: [BLACKLISTED]})
+        .says(
+            BLACKLISTED,
+            40,
+            "the miner is blacklisted",
+            f"{HOTKEY} is blacklisted: its launches are refused, and its next score is 0. Reason: "
+            'spoofed "GPUs".',
+        ),
+        "a lost seat is info after a day": Scenario(DAY + HOUR, step=4)
+        .set("chutes_miner_registered", 0, 20)
+        .fires({12 * HOUR: [DEREGISTERED], DAY + HOUR: ["ChutesMinerDeregistered info"]}),
+        "a blacklisted miner is info after a day": Scenario(DAY + HOUR, step=4)
+        .set("chutes_miner_blacklisted", 1, 20)
+        .fires({12 * HOUR: [BLACKLISTED], DAY + HOUR: ["ChutesMinerBlacklisted info"]}),
+        # The seat comes back after an hour, when all instances have ended.
+        "a new seat has an hour to get instances": Scenario(3 * HOUR, FLEET)
+        .set("chutes_miner_registered", 0, 20)
+        .set("chutes_miner_score_heading_ratio", 0, 20)
+        .state(
+            20,
+            [f"{server}-{number}" for server, count in FLEET.items() for number in range(count)],
+            "idle",
+        )
+        .set("chutes_miner_registered", 1, 80)
+        .set("chutes_miner_registered_timestamp_seconds", 80 * 60, 80)
+        .fires(
+            {110: [], 80 + HOUR: [], 80 + HOUR + 10: [NOTHING, "ChutesGpusIdle warning"]},
+            ever=[DEREGISTERED, NOTHING, "ChutesGpusIdle warning"],
+        ),
+        "a seat is critical below one day of registrations": with_chain(HOUR, 11).fires(
+            {20: [], 40: [LOST_SEAT, SEAT]}
+        ),
+        "a seat that the next registration takes is critical after a day without one": with_chain(
+            HOUR, 0, 0
+        ).fires({20: [], 40: [LOST_SEAT, SEAT]}),
+        "a seat is a warning below three days of registrations": with_chain(HOUR, 35)
+        .fires({20: [], 40: [SEAT]})
+        .says(
+            SEAT,
+            40,
+            "its seat is lost after 35 more registrations, in less than three days",
+            "35 registrations come before the one that takes the seat; the past day had at least "
+            "12. "
+            "The seats with the "
+            "lowest pay go first, so the miner must earn more.",
+        ),
+        "a seat that more registrations protect is silent": with_chain(HOUR, 36).fires({HOUR: []}),
+        "a seat that cannot be lost now is silent": with_chain(HOUR, 0)
+        .drop(20, "chutes_miner_registrations_before_loss")
+        .fires({HOUR: []}),
+        "an immune seat is silent": with_chain(HOUR, 0, immune_for=2 * DAY).fires({HOUR: []}),
+        "an immunity that ends within a day is info for a miner without score": with_chain(
+            HOUR, 200, immune_for=DAY + 20
+        )
+        .drop(0, "chutes_miner_score_ratio")
+        .fires({18: [], 40: [IMMUNE]}),
+        "an immunity that ends is silent while the scores are unknown": with_chain(
+            HOUR, 200, immune_for=DAY
+        )
+        .drop(0, "chutes_miner_score_ratio")
+        .drop(0, "chutes_scored_miners")
+        .fires({HOUR: []}),
+        "an immunity that ends is silent for a miner with a score": with_chain(
+            HOUR, 200, immune_for=DAY
+        ).fires({HOUR: []}),
+        "a low incentive is silent if the chain says that the seat is safe": with_chain(
+            2 * HOUR, 500
+        )
+        .set("chutes_miner_incentive_rank", 252)
+        .fires({2 * HOUR: []}),
+        "without the chain, one of the lowest incentives is critical": Scenario(2 * HOUR)
+        .set("chutes_miner_incentive_rank", 252, 20)
+        .fires({HOUR: [], 90: [LOWEST]}),
+        (
+            "without the chain, a seat is at risk also while it is unknown whether the miner "
+            "recovers"
+        ): Scenario(2 * HOUR)
+        .set("chutes_miner_incentive_rank", 252, 20)
+        .drop(20, "chutes_miner_score_heading_ratio")
+        .fires({HOUR: [], 100: [LOWEST]})
+        .says(
+            LOWEST,
+            100,
+            "its seat is at risk: its pay is among the lowest",
+            "Newcomers take the seats with the lowest pay first, and only 4 seats are paid less. "
+            "Without the "
+            "exporter's `--chain.url`, the time left is not known.",
+        ),
+        "without the chain, a seat without incentive is critical although many have none": Scenario(
+            2 * HOUR
+        )
+        .set("chutes_miner_incentive_ratio", 0, 20)
+        .set("chutes_miner_score_ratio", 0, 20)
+        .set("chutes_miner_score_heading_ratio", 0, 20)
+        .fires({HOUR + 10: [NOTHING], 100: [LOWEST, NOTHING]}),
+        "without the chain, a new seat is silent": Scenario(3 * HOUR)
+        .set("chutes_miner_incentive_rank", 252)
+        .set("chutes_miner_registered_timestamp_seconds", -3600)
+        .fires({3 * HOUR: []}),
+        "without the chain, a miner that recovers is silent": Scenario(3 * HOUR)
+        .set("chutes_miner_incentive_rank", 252)
+        .set("chutes_miner_incentive_ratio", 0.01)
+        .set("chutes_miner_score_ratio", 0.01)
+        .fires({3 * HOUR: []}),
+        "a miner without an earning instance is critical within 15 minutes": Scenario(50)
+        .set("chutes_miner_score_heading_ratio", 0, 30)
+        .set("chutes_miner_window_compute_units", 4800, window="1d")
+        .fires({30: [], 45: [NOTHING]})
+        .says(
+            NOTHING,
+            45,
+            "no instance of the miner earns",
+            "For at least 8 minutes, no instance has earned. Each hour costs 1/24 of the score: "
+            "200 compute units.",
+        ),
+        "a miner that is starting an instance gets more time": Scenario(80)
+        .set("chutes_miner_score_heading_ratio", 0, 30)
+        .set("chutes_fleet_instances", 1, state="starting")
+        .fires({HOUR: [], 80: [NOTHING]}),
+        "a miner without earnings in the known part of a day is silent": Scenario(3 * HOUR)
+        .set("chutes_miner_score_heading_ratio", 0)
+        .fires({3 * HOUR: []}),
+        "a miner that has earned nothing for a day is info": Scenario(DAY + 60)
+        .set("chutes_miner_score_heading_ratio", 0, 10)
+        .fires(
+            {DAY + 60: ["ChutesMinerEarnsNothing info"]},
+            ever=["ChutesMinerEarnsNothing info", NOTHING],
+        ),
+        "a falling share says what the GPUs do, and what it means for the seat": Scenario(60, FLEET)
+        .prices()
+        .set("chutes_miner_registrations_before_loss", 100)
+        .set("chutes_subnet_window_registrations", 12, window="1d")
+        .set("chutes_miner_score_heading_ratio", 0.01, 30)
+        .state(30, [f"alpha-{number}" for number in range(8)], "disabled")
+        .fires({30: [], 50: [DOWN]})
+        .says(
+            DOWN,
+            44,
+            "the score share is heading for 1%",
+            "If nothing changes, the score share falls from 2% to 1% in a day, which costs 100 US "
+            "dollars a day. GPUs "
+            "now: 8 disabled, 18 earning. At today's pay, the seat is lost after 100 "
+            "registrations; "
+            "the past day had at "
+            "least 12.",
+        ),
+        "an incentive below half of the score is a warning after 6 hours": Scenario(7 * HOUR)
+        .set("chutes_miner_incentive_ratio", 0.009, 20)
+        .set("chutes_miner_registrations_before_loss", 100)
+        .fires({6 * HOUR: [], 20 + 6 * HOUR + 15: [LAGS]})
+        .says(
+            LAGS,
+            20 + 6 * HOUR + 20,
+            "the chain pays it 0.9%, less than half of its score share",
+            "For 6 hours, the chain has paid 0.9%, but the score share is 2%. Validators set other "
+            "weights, or none. At "
+            "today's pay, the seat is lost after 100 registrations.",
+        ),
+        "an incentive of an old metagraph is silent": Scenario(7 * HOUR)
+        .set("chutes_miner_incentive_ratio", 0.009)
+        .set("chutes_feed_last_success_timestamp_seconds", 0, feed="metagraph", hotkey="")
+        .set("chutes_feed_max_age_seconds", 10**6, feed="metagraph", hotkey="")
+        .fires({7 * HOUR: []}),
+        # 8 GPUs cost 288 dollars a day, and the miner earns 200.
+        "a loss for a day is info": Scenario(DAY + HOUR, {"alpha": 8}, step=4)
+        .prices()
+        .state(0, ["alpha-0"], "disabled")
+        .fires({DAY: [], DAY + 15: [LOSS]})
+        .says(
+            LOSS,
+            DAY + 15,
+            "it loses an estimated 88 US dollars a day or more",
+            "All through the past day, the GPUs cost at least 88 US dollars a day more than the "
+            "estimated earnings.",
+        ),
+        "a profit within the day is silent": Scenario(DAY + HOUR, {"alpha": 8})
+        .prices()
+        .set("chutes_miner_emission_alpha_per_day", 30, 12 * HOUR)
+        .set("chutes_miner_emission_alpha_per_day", 20, 13 * HOUR)
+        .fires({DAY + HOUR: []}),
+    }
+)

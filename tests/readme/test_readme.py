@@ -1,4 +1,6 @@
-"""README.md and docs/start.md, by hand and with systemd: their commands work word for word in a new Debian."""
+"""README.md and docs/start.md, by hand and with systemd: their commands work word for word in a new
+Debian.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +44,17 @@ def section(title: str) -> str:
 def commands(title: str) -> list[str]:
     """Return the commands of a section."""
     blocks = re.findall(r"^```sh\n(.*?)^```", section(title), re.DOTALL | re.MULTILINE)
-    return [re.sub(r" +#.*", "", line) for block in blocks for line in block.replace("\\\n", "").splitlines()]
+    return [
+        re.sub(r" +#.*", "", line)
+        for block in blocks
+        for line in block.replace("\\\n", "").splitlines()
+    ]
 
 
 def start(command: str, api: str, log: Path) -> subprocess.Popen[bytes]:
-    """Start a command as a user of the new Debian does, with an address of the API and a file for what it prints."""
+    """Start a command as a user of the new Debian does, with an address of the API and a file for
+    what it prints.
+    """
     command = command.replace("https://entrypoint-finney.opentensor.ai", f"{api}/chain")
     variables = {
         **environment(),
@@ -111,7 +119,9 @@ def follow_the_readme(api: str, log: Path) -> None:
     for installs in (1, 0):
         with serving(stack, api, log) as process:
             wait_for(lambda: fetch(f"{PROMETHEUS}/-/ready"), process, log.read_text)
-            assert log.read_text().count("Installing prometheus prometheus-alertmanager\n") == installs
+            assert (
+                log.read_text().count("Installing prometheus prometheus-alertmanager\n") == installs
+            )
 
 
 def follow_by_hand(api: str, log: Path) -> None:
@@ -128,16 +138,26 @@ def follow_by_hand(api: str, log: Path) -> None:
         assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
     # A machine with Grafana has its folder. Nothing reloads without systemd.
     (DEBIAN / "etc/grafana/provisioning/dashboards").mkdir(parents=True)
-    (config,) = re.findall(r"^```yaml\n(.*?)^```", section("Prometheus and Grafana"), re.DOTALL | re.MULTILINE)
+    (config,) = re.findall(
+        r"^```yaml\n(.*?)^```", section("Prometheus and Grafana"), re.DOTALL | re.MULTILINE
+    )
     (DEBIAN / "etc/prometheus/prometheus.yml").write_text(config)
-    said = [run(command, api, log) for command in commands("Prometheus and Grafana") if "systemctl" not in command]
-    assert len(re.findall("SUCCESS: [1-9][0-9]* rules found", "".join(said))) == len(list(RULES.glob("*.yml")))
+    said = [
+        run(command, api, log)
+        for command in commands("Prometheus and Grafana")
+        if "systemctl" not in command
+    ]
+    assert len(re.findall("SUCCESS: [1-9][0-9]* rules found", "".join(said))) == len(
+        list(RULES.glob("*.yml"))
+    )
 
 
 def follow_systemd(api: str, log: Path) -> None:
     """Follow the part about systemd, without a systemd that runs."""
     editor = DEBIAN / "usr/local/bin/editor"
-    editor.write_text(f'#!/bin/sh\nprintf "MINER_SS58={HOTKEY}\\nMINER_SEED={TEST_SEED}\\n" >>"$1"\n')
+    editor.write_text(
+        f'#!/bin/sh\nprintf "MINER_SS58={HOTKEY}\\nMINER_SEED={TEST_SEED}\\n" >>"$1"\n'
+    )
     editor.chmod(0o755)
     for command in commands("systemd"):
         if "systemd-run" not in command:
@@ -146,7 +166,8 @@ def follow_systemd(api: str, log: Path) -> None:
     assert (units / "multi-user.target.wants/chutes-exporter.service").is_symlink()
     unit = (units / "chutes-exporter.service").read_text()
     (user, file, program) = (
-        re.findall(rf"^{name}=-?(.+)$", unit, re.MULTILINE)[0] for name in ("User", "EnvironmentFile", "ExecStart")
+        re.findall(rf"^{name}=-?(.+)$", unit, re.MULTILINE)[0]
+        for name in ("User", "EnvironmentFile", "ExecStart")
     )
     rights = f"setpriv --reuid={user} --regid={user} --clear-groups"
     with serving(f"{rights} env $(grep -v '^#' {file}) {program}", api, log) as process:
@@ -154,8 +175,12 @@ def follow_systemd(api: str, log: Path) -> None:
         assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
 
 
-async def test_the_documents_work_word_for_word_in_a_debian_with_only_python_git_and_make(tmp_path: Path) -> None:
-    assert [port for port in PORTS if is_open(port)] == [], "end what listens there: the documents use these ports"
+async def test_the_documents_work_word_for_word_in_a_debian_with_only_python_git_and_make(
+    tmp_path: Path,
+) -> None:
+    assert [port for port in PORTS if is_open(port)] == [], (
+        "end what listens there: the documents use these ports"
+    )
     log = tmp_path / "log"
     async with Simulator(DemoWorld(start=time.time())) as simulator:
         await asyncio.to_thread(follow_the_readme, simulator.url, log)

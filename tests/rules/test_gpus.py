@@ -40,9 +40,16 @@ RATES = {"h200": 2.75, "l40s": 0.85}
     ],
 )
 def test_the_pay_of_an_h200_follows_from_the_chute_and_the_rates(
-    gpus: int | None, multiplier: float | None, models: list[str], rates: dict[str, float], units: float | None
+    gpus: int | None,
+    multiplier: float | None,
+    models: list[str],
+    rates: dict[str, float],
+    units: float | None,
 ) -> None:
     selector = NodeSelector(gpu_count=gpus, supported_gpus=models)
     chute = Chute("c", node_selector=selector, effective_compute_multiplier=multiplier)
     assert units_per_gpu_second(chute, "h200", rates) == pytest.approx(units)
-    assert units_per_gpu_second(Chute("c", effective_compute_multiplier=multiplier), "h200", rates) is None
+    assert (
+        units_per_gpu_second(Chute("c", effective_compute_multiplier=multiplier), "h200", rates)
+        is None
+    )

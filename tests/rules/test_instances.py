@@ -34,7 +34,9 @@ def instance(**fields: Any) -> Instance:
         ({}, None),
     ],
 )
-def test_the_state_of_an_instance_follows_from_its_times(fields: dict[str, Any], state: str | None) -> None:
+def test_the_state_of_an_instance_follows_from_its_times(
+    fields: dict[str, Any], state: str | None
+) -> None:
     assert instance_state(instance(**fields)) == state
 
 
@@ -53,10 +55,16 @@ def held(gpu_id: str, of: dict[str, Any], **more: Any) -> InventoryItem:
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations([STARTING, DISABLED, ACTIVE])))
-def test_the_verification_tells_instances_of_a_chute_apart(order: tuple[dict[str, Any], ...]) -> None:
+def test_the_verification_tells_instances_of_a_chute_apart(
+    order: tuple[dict[str, Any], ...],
+) -> None:
     instances = [instance(**fields) for fields in order]
     inventory = [held("a", ACTIVE), held("s", STARTING), held("d", DISABLED)]
-    assert inventory_states(inventory, instances) == {"a": "active", "s": "starting", "d": "disabled"}
+    assert inventory_states(inventory, instances) == {
+        "a": "active",
+        "s": "starting",
+        "d": "disabled",
+    }
 
 
 @pytest.mark.parametrize(
@@ -65,7 +73,8 @@ def test_the_verification_tells_instances_of_a_chute_apart(order: tuple[dict[str
         # No instance has the time of the GPU.
         (held("g", VERIFIED), [STARTING, DISABLED], None),
         (read(InventoryItem, gpu_id="g", active=False, chute_id="c"), [STARTING, DISABLED], None),
-        # Two that were verified at one time are told apart by nothing, but need not be if they have one state.
+        # Two that were verified at one time are told apart by nothing, but need not be if they have
+        # one state.
         (held("g", VERIFIED), [VERIFIED, DISABLED | {"last_verified_at": LATER}], None),
         (held("g", DISABLED), [STARTING, VERIFIED], "starting"),
         (held("g", STARTING, active=None), [STARTING, VERIFIED], "starting"),
@@ -102,6 +111,10 @@ def test_the_active_holder_of_a_gpu_counts() -> None:
         (ACTIVE, None),
     ],
 )
-def test_a_starting_and_a_disabled_instance_have_a_deadline(fields: dict[str, Any], hours: float | None) -> None:
+def test_a_starting_and_a_disabled_instance_have_a_deadline(
+    fields: dict[str, Any], hours: float | None
+) -> None:
     deadline = purged_at(instance(**fields | {"created_at": NOON}))
-    assert deadline == (None if hours is None else datetime.fromisoformat(NOON).timestamp() + hours * 3600)
+    assert deadline == (
+        None if hours is None else datetime.fromisoformat(NOON).timestamp() + hours * 3600
+    )

@@ -26,8 +26,12 @@ from tests.rules.support import NOON, read
         ({"miner_hotkey": None}, None),
     ],
 )
-def test_the_state_of_a_job_follows_from_its_fields(fields: dict[str, Any], state: str | None) -> None:
+def test_the_state_of_a_job_follows_from_its_fields(
+    fields: dict[str, Any], state: str | None
+) -> None:
     # A job that waits and one that is stuck are both "pending".
-    job = read(Job, **{"job_id": "j", "status": "pending", "chute_id": "c", "miner_history": []} | fields)
+    job = read(
+        Job, **{"job_id": "j", "status": "pending", "chute_id": "c", "miner_history": []} | fields
+    )
     assert job_state(job, {"c"}) == state
     assert job_state(job, None) == (None if job.chute_id == "gone" or state == "waiting" else state)

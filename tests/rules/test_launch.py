@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 from msgspec import UNSET, structs
 
-from chutes_exporter.api.records import Bounty, Chute, ChuteUtilization, HeldGpu, MetagraphNode, NodeSelector, UnixTime
+from chutes_exporter.api.records import (
+    Bounty,
+    Chute,
+    ChuteUtilization,
+    HeldGpu,
+    MetagraphNode,
+    NodeSelector,
+    UnixTime,
+)
 from chutes_exporter.rules.launch import (
     ChuteInstances,
     LaunchServer,
@@ -52,13 +60,18 @@ ROOM = ChuteInstances(active=1, starting=0, target=2)
         ({}, PRIVATE, {}, {"tee": False}, "tee_mismatch"),
         ({}, structs.replace(PRIVATE, tee=False), {}, {}, "tee_mismatch"),
         ({}, structs.replace(PRIVATE, tee=False), {}, {"tee": False}, None),
-        # The past of a miner without TEE decides about private chutes without TEE, and no answer shows it.
+        # The past of a miner without TEE decides about private chutes without TEE, and no answer
+        # shows it.
         ({"runs_tee": False}, structs.replace(PRIVATE, tee=False), {}, {"tee": False}, "unknown"),
         ({"runs_tee": False}, PRIVATE, {}, {}, None),
     ],
 )
 def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it(
-    miner: dict[str, Any], chute: Chute, instances: dict[str, Any], server: dict[str, Any], reason: str | None
+    miner: dict[str, Any],
+    chute: Chute,
+    instances: dict[str, Any],
+    server: dict[str, Any],
+    reason: str | None,
 ) -> None:
     seat, runs_tee = miner.get("seat", SEAT), miner.get("runs_tee", True)
     place, others = replace(SERVER, **server), replace(ROOM, **instances)
@@ -92,13 +105,18 @@ def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
 
 def test_a_target_expires_after_3700_seconds_by_the_time_that_the_answers_show() -> None:
     logs = [
-        ChuteUtilization(str(age), timestamp=UnixTime(1e9 - age), active_instance_count=1, total_instance_count=1)
+        ChuteUtilization(
+            str(age), timestamp=UnixTime(1e9 - age), active_instance_count=1, total_instance_count=1
+        )
         for age in (3650, 3750)
     ]
     bounty = Bounty("b", created_at=1e9 - 30, seconds_elapsed=30)
     now = service_time(logs, [bounty, Bounty("c", created_at=2e9)])
     assert now == 1e9
-    assert [chute_instances(PRIVATE, log, set(), [], now).target_expired for log in logs] == [False, True]
+    assert [chute_instances(PRIVATE, log, set(), [], now).target_expired for log in logs] == [
+        False,
+        True,
+    ]
     assert service_time(logs, []) == 1e9 - 3650
     assert service_time([ChuteUtilization("c")], []) is None
     assert chute_instances(PRIVATE, logs[0], set(), [], None).target_expired is None
@@ -112,8 +130,12 @@ def held_gpu(instance_id: str, activated_at: Any) -> HeldGpu:
 
 def test_starting_instances_are_those_that_hold_gpus_and_were_never_active() -> None:
     gpus = [held_gpu("a", 1.0), held_gpu("s", None), held_gpu("s", None), held_gpu("d", 2.0)]
-    room = ChuteUtilization("c", active_instance_count=1, total_instance_count=3, scale_allowance=4, target_count=9)
-    assert chute_instances(PUBLIC, room, {"a"}, gpus, 0) == ChuteInstances(1, 1, 5, target_expired=None)
+    room = ChuteUtilization(
+        "c", active_instance_count=1, total_instance_count=3, scale_allowance=4, target_count=9
+    )
+    assert chute_instances(PUBLIC, room, {"a"}, gpus, 0) == ChuteInstances(
+        1, 1, 5, target_expired=None
+    )
     # Fewer instances than in the older list of GPUs are left.
     fewer = structs.replace(room, total_instance_count=1)
     assert chute_instances(PUBLIC, fewer, {"a"}, gpus, 0).starting == 0
@@ -125,12 +147,19 @@ def test_starting_instances_are_those_that_hold_gpus_and_were_never_active() -> 
 
 def test_a_public_chute_without_a_target_has_its_present_instances_as_the_target() -> None:
     gpus = [held_gpu("a", 1.0), held_gpu("s", None), held_gpu("d", 2.0)]
-    assert chute_instances(PUBLIC, None, {"a"}, gpus, 0) == ChuteInstances(1, 1, 3, target_expired=True)
+    assert chute_instances(PUBLIC, None, {"a"}, gpus, 0) == ChuteInstances(
+        1, 1, 3, target_expired=True
+    )
     assert chute_instances(PRIVATE, None, {"a"}, gpus, 0).target == 0
 
 
 @pytest.mark.parametrize("missing", ["active_instance_count", "scale_allowance", "target_count"])
 def test_without_what_gives_the_target_it_is_unknown(missing: str) -> None:
-    room = ChuteUtilization("c", active_instance_count=1, total_instance_count=1, scale_allowance=0, target_count=1)
+    room = ChuteUtilization(
+        "c", active_instance_count=1, total_instance_count=1, scale_allowance=0, target_count=1
+    )
     assert chute_instances(PUBLIC, room, {"a"}, [], 0).target == 1
-    assert chute_instances(PUBLIC, structs.replace(room, **{missing: None}), {"a"}, [], 0).target is None
+    assert (
+        chute_instances(PUBLIC, structs.replace(room, **{missing: None}), {"a"}, [], 0).target
+        is None
+    )

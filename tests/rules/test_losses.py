@@ -11,7 +11,13 @@ from chutes_exporter.rules.losses import end_reason
         ("miner initialized", "miner"),
         ("Rolling update timeout", "update"),
         ("instance 1 of chute 2 has an old version of the chute", "update"),
-        ("Private chute chute.chute_id='1' chute.name='x' already has >= target_count=1 active instances", "no_room"),
+        (
+            (
+                "Private chute chute.chute_id='1' chute.name='x' already has >= target_count=1 "
+                "active instances"
+            ),
+            "no_room",
+        ),
         ("Private chute has an old versio", "no_room"),
         ("a text of tomorrow", "other"),
         ("", "none"),

@@ -33,8 +33,12 @@ def test_the_status_of_a_server_is_one_of_three(fields: dict[str, Any], status: 
 
 
 def policy(*statuses: str | None, **fields: Any) -> MaintenancePolicy:
-    servers = [{"server_id": f"{number}", "maintenance_status": one} for number, one in enumerate(statuses)]
-    record: MaintenancePolicy = read(MaintenancePolicy, active_window=None, **{"servers": servers} | fields)
+    servers = [
+        {"server_id": f"{number}", "maintenance_status": one} for number, one in enumerate(statuses)
+    ]
+    record: MaintenancePolicy = read(
+        MaintenancePolicy, active_window=None, **{"servers": servers} | fields
+    )
     return record
 
 
@@ -57,9 +61,18 @@ def test_slots_that_do_not_count_for_the_newest_window_are_of_older_ones(
 
 @pytest.mark.parametrize(
     ("version", "accepted"),
-    [("1.10.0", True), ("1.9.0", None), ("1.8.0", False), ("1.11.0-rc1", None), ("1.8.0-RC1", None), ("newest", False)],
+    [
+        ("1.10.0", True),
+        ("1.9.0", None),
+        ("1.8.0", False),
+        ("1.11.0-rc1", None),
+        ("1.8.0-RC1", None),
+        ("newest", False),
+    ],
 )
-def test_only_the_highest_listed_version_boots_for_certain(version: str, *, accepted: bool | None) -> None:
+def test_only_the_highest_listed_version_boots_for_certain(
+    version: str, *, accepted: bool | None
+) -> None:
     assert version_accepted(version, {"1.9.0", "1.10.0"}) == accepted
     # Among versions of another form, none is the highest.
     assert version_accepted("1.10.0", {"1.10.0", "newest"}) is None
@@ -72,7 +85,9 @@ def test_a_policy_names_what_it_does_not_say() -> None:
         "the answer does not say whether 0 needs the upgrade",
         "the answer has no known maintenance status of alpha",
     ]
-    assert [text.rpartition(" ")[2] for text in unknown_in(policy(servers=None, window_open=None))] == [
+    assert [
+        text.rpartition(" ")[2] for text in unknown_in(policy(servers=None, window_open=None))
+    ] == [
         "servers",
         "open",
     ]

@@ -31,8 +31,8 @@ class Machine:
 class Farm(World):
     """Miners whose instances are all older than a day, and earn the same at any time.
 
-    The fleets are the machines of each watched miner, by UID. One more miner earns nearly everything. A job is stuck
-    with each of the hotkeys in ``stuck``.
+    The fleets are the machines of each watched miner, by UID. One more miner earns nearly
+    everything. A job is stuck with each of the hotkeys in ``stuck``.
     """
 
     def __init__(self, start: float, fleets: Iterable[Sequence[Machine]]) -> None:
@@ -85,7 +85,13 @@ class Farm(World):
     def jobs(self, now: float) -> list[Job]:  # noqa: ARG002 - they stand still
         """Return the stuck jobs."""
         return [
-            Job(make_uuid("job", number), self.chutes[PRIVATE], self.start - HOUR, (), self.by_hotkey[hotkey])
+            Job(
+                make_uuid("job", number),
+                self.chutes[PRIVATE],
+                self.start - HOUR,
+                (),
+                self.by_hotkey[hotkey],
+            )
             for number, hotkey in enumerate(self.stuck)
         ]
 
@@ -103,7 +109,8 @@ class Farm(World):
     ) -> None:
         """Launch an instance of the chute with a number, which stays.
 
-        Its creation is a Unix time. It is verified and activated so many seconds later, or never if they are infinite.
+        Its creation is a Unix time. It is verified and activated so many seconds later, or never if
+        they are infinite.
         """
         self._count += 1
         self.add(

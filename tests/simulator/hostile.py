@@ -1,4 +1,6 @@
-"""A hostile API in a separate process. It prints its address and serves bad answers until it is killed.
+"""A hostile API in a separate process.
+
+It prints its address and serves bad answers until it is killed.
 
 Argument: one of :data:`KINDS`.
 """
@@ -28,16 +30,38 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.endpoints import Endpoint
 
-_IDS = ("chute_id", "instance_id", "hotkey", "uuid", "server_id", "image_id", "job_id", "gpu_id", "miner_hotkey")
+_IDS = (
+    "chute_id",
+    "instance_id",
+    "hotkey",
+    "uuid",
+    "server_id",
+    "image_id",
+    "job_id",
+    "gpu_id",
+    "miner_hotkey",
+)
 _MEGABYTE = b"x" * 1_000_000
 
 
 def _record(number: int, text: str = "") -> bytes:
-    """Return a record that every endpoint's decoder accepts. Without a text, it is as short as possible."""
+    """Return a record that every endpoint's decoder accepts.
+
+    Without a text, it is as short as possible.
+    """
     record: dict[str, Any] = dict.fromkeys(_IDS, f"{number:x}") | {"time": "2026-11-24 12:00:00+00"}
     if text:
-        record |= dict.fromkeys(("name", "coldkey", "method", "version", "chute_name", "user"), text)
-        record |= {"incentive": 1, "utilization": 1, "compute_units": 1, "concurrency": 1, "bounty": 1, "active": True}
+        record |= dict.fromkeys(
+            ("name", "coldkey", "method", "version", "chute_name", "user"), text
+        )
+        record |= {
+            "incentive": 1,
+            "utilization": 1,
+            "compute_units": 1,
+            "concurrency": 1,
+            "bounty": 1,
+            "active": True,
+        }
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -87,7 +111,9 @@ def _line(endpoint: Endpoint[Any]) -> Iterator[bytes]:
 
 def _numbers(endpoint: Endpoint[Any]) -> Iterator[bytes]:
     """Yield lists of numbers instead of records."""
-    yield {"servers": b'{"servers":[', "stats": b'{"past_hour":{"instance_stats":['}.get(endpoint.name, b"[")
+    yield {"servers": b'{"servers":[', "stats": b'{"past_hour":{"instance_stats":['}.get(
+        endpoint.name, b"["
+    )
     yield from itertools.repeat(b"1," * 500_000)
 
 
@@ -103,8 +129,10 @@ KINDS = (
     "records 45000 0",
     "records 400000 0",
 )
-"""Kinds of answers of all endpoints. ``records COUNT LENGTH`` sends COUNT records (0: without end) with texts of LENGTH
-characters, and ``full`` as many as the limit of the endpoint allows. The prefix ``gzip`` compresses the answer."""
+"""Kinds of answers of all endpoints.
+
+``records COUNT LENGTH`` sends COUNT records (0: without end) with texts of LENGTH characters, and
+``full`` as many as the limit of the endpoint allows. The prefix ``gzip`` compresses the answer."""
 
 
 def _body(endpoint: Endpoint[Any], kind: str) -> Iterator[bytes]:
@@ -133,14 +161,18 @@ def _answer(endpoint: Endpoint[Any], kind: str) -> Callable[[Request], Any]:
             yield stream.flush()
 
     async def answer(_request: Request) -> StreamingResponse:
-        return StreamingResponse(body(), headers={} if name == kind else {"content-encoding": "gzip"})
+        return StreamingResponse(
+            body(), headers={} if name == kind else {"content-encoding": "gzip"}
+        )
 
     return answer
 
 
 async def main() -> None:
     """Serve."""
-    app = Starlette(routes=[Route(endpoint.path, _answer(endpoint, sys.argv[1])) for endpoint in ENDPOINTS])
+    app = Starlette(
+        routes=[Route(endpoint.path, _answer(endpoint, sys.argv[1])) for endpoint in ENDPOINTS]
+    )
     with open_socket(Address("127.0.0.1", 0)) as opened:
         async with serving(app, [opened]):
             print(f"http://{bound_address(opened)}", flush=True)

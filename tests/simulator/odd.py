@@ -1,4 +1,6 @@
-"""A world with what real answers were seen with: repeats, nothing, and text that breaks what is careless."""
+"""A world with what real answers were seen with: repeats, nothing, and text that breaks what is
+careless.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ if TYPE_CHECKING:
 
 
 class OddWorld(World):
-    """Odd names and errors; odd servers; chutes without a name, and one with a version of half an hour.
+    """Odd names and errors; odd servers; chutes without a name, and one with a version of half an
+    hour.
 
-    Some servers have the same name or address, one has no GPUs, and one is of unknown version. The first miner has
-    an instance in each state, idle GPUs, and an old server without TEE with an unverified GPU.
+    Some servers have the same name or address, one has no GPUs, and one is of unknown version. The
+    first miner has an instance in each state, idle GPUs, and an old server without TEE with an
+    unverified GPU.
     """
 
     chute_names: ClassVar[tuple[str, ...]] = (
@@ -29,7 +33,10 @@ class OddWorld(World):
         "modèle-\N{SNOWMAN}-\N{CJK UNIFIED IDEOGRAPH-6A21}\N{GRINNING FACE}",
         *World.chute_names,
     )
-    gpu_errors: ClassVar[tuple[str, ...]] = ('attestation said "no"\nat line 2\\end', "GraVal challenge timed out")
+    gpu_errors: ClassVar[tuple[str, ...]] = (
+        'attestation said "no"\nat line 2\\end',
+        "GraVal challenge timed out",
+    )
 
     def make_chute(self, index: int) -> Chute:
         """Make a chute; one in seven has null in its name, slug, boost and flags."""
@@ -56,7 +63,9 @@ class OddWorld(World):
         return replace(server, is_tee=True, version=None) if index == 6 else server
 
     def blacklist_reason(self, uid: int) -> str | None:
-        """Return an odd text for the last seat, and an empty one, which does not blacklist, for the one before it."""
+        """Return an odd text for the last seat, and an empty one, which does not blacklist, for the
+        one before it.
+        """
         if super().blacklist_reason(uid):
             return 'abuse: "spoofed" GPUs\nsee \\log'
         return "" if 0 < uid == self.size.miners - 2 else None
@@ -65,18 +74,29 @@ class OddWorld(World):
         if miner.uid or server.name != "rack-7":
             yield from super()._lives(miner, server)
             return
-        for gpu, error in zip(server.gpus, (None, None if server.is_tee else self.gpu_errors[0]), strict=False):
+        for gpu, error in zip(
+            server.gpus, (None, None if server.is_tee else self.gpu_errors[0]), strict=False
+        ):
             gpu.error, gpu.verified_at = error, None if error else server.created_at
         if server.is_tee:
             starting, disabled, outdated, *_ = server.gpus
             yield self._stage(miner.hotkey, starting, 0, age=2 * HOUR)
             yield self._stage(miner.hotkey, outdated, 1, age=5 * HOUR, active_for=4 * HOUR)
-            yield self._stage(miner.hotkey, disabled, 7, age=2 * HOUR, active_for=HOUR, disabled_for=HOUR / 2)
+            yield self._stage(
+                miner.hotkey, disabled, 7, age=2 * HOUR, active_for=HOUR, disabled_for=HOUR / 2
+            )
         else:
             yield self._stage(miner.hotkey, server.gpus[0], 5, age=5 * HOUR, active_for=4 * HOUR)
 
     def _stage(
-        self, hotkey: str, gpu: Gpu, chute: int, *, age: float, active_for: float = 0, disabled_for: float = 0
+        self,
+        hotkey: str,
+        gpu: Gpu,
+        chute: int,
+        *,
+        age: float,
+        active_for: float = 0,
+        disabled_for: float = 0,
     ) -> Iterator[float]:
         """Let an instance exist at the start, and in the hour after it."""
         created, ended, end = self.start - age, self.start + DAY, End.SCALED_DOWN
@@ -85,4 +105,6 @@ class OddWorld(World):
         activated = self.start - active_for if active_for else math.inf
         disabled = self.start - disabled_for if disabled_for else math.inf
         times = (created, created + 150, activated, ended, end, disabled)
-        return self._staged(Instance(make_uuid("staged", gpu.uuid), hotkey, self.chutes[chute], (gpu,), *times))
+        return self._staged(
+            Instance(make_uuid("staged", gpu.uuid), hotkey, self.chutes[chute], (gpu,), *times)
+        )

@@ -4,7 +4,15 @@ import pytest
 
 from chutes_exporter.chain.node import Node
 from chutes_exporter.duration import HOUR
-from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Size, World, parse_fault
+from chutes_exporter.simulator import (
+    TROUBLES,
+    DemoWorld,
+    Fault,
+    Simulator,
+    Size,
+    World,
+    parse_fault,
+)
 from chutes_exporter.simulator.app import GARBAGE
 from chutes_exporter.simulator.chain import make_block, respond
 from tests.support import HOTKEY, KEY, NOON, PATIENCE, Clock, get
@@ -25,7 +33,9 @@ def test_faults_can_be_written_on_the_command_line(text: str, fault: Fault) -> N
     assert parse_fault(f"scores={text}") == ("scores", fault)
 
 
-@pytest.mark.parametrize("text", ["", "scores", "scores=status:99", "scores=explode", "nothing=status:500"])
+@pytest.mark.parametrize(
+    "text", ["", "scores", "scores=status:99", "scores=explode", "nothing=status:500"]
+)
 def test_an_invalid_fault_is_refused_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match="for example scores=status:503"):
         parse_fault(text)
@@ -33,13 +43,28 @@ def test_an_invalid_fault_is_refused_with_examples(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("troubles", "servers"),
-    [((), 0), (["crash-loop"], 1), (["dead-server"], 1), (["upgrade"], 1), (["idle"], 2), (list(TROUBLES), 5)],
+    [
+        ((), 0),
+        (["crash-loop"], 1),
+        (["dead-server"], 1),
+        (["upgrade"], 1),
+        (["idle"], 2),
+        (list(TROUBLES), 5),
+    ],
 )
-def test_all_gpus_of_the_demos_miner_earn_except_on_the_servers_in_trouble(troubles: list[str], servers: int) -> None:
-    world = DemoWorld(start=NOON, troubles=troubles, size=Size(active_miners=8, chutes=150, other_servers=3))
+def test_all_gpus_of_the_demos_miner_earn_except_on_the_servers_in_trouble(
+    troubles: list[str], servers: int
+) -> None:
+    world = DemoWorld(
+        start=NOON, troubles=troubles, size=Size(active_miners=8, chutes=150, other_servers=3)
+    )
     for now in (NOON, NOON + 2 * HOUR - 1):
-        active = {gpu for one in world.instances(now, HOTKEY) if one.active(now) for gpu in one.gpus}
-        assert sum(not active.issuperset(server.gpus) for server in world.miners[0].servers) == servers
+        active = {
+            gpu for one in world.instances(now, HOTKEY) if one.active(now) for gpu in one.gpus
+        }
+        assert (
+            sum(not active.issuperset(server.gpus) for server in world.miners[0].servers) == servers
+        )
     assert (HOTKEY in world.shares(NOON)) == ("blacklisted" not in troubles)
 
 
@@ -51,8 +76,15 @@ async def test_a_signature_for_another_purpose_is_refused(simulator: Simulator) 
 
 async def test_registrations_take_the_seats_that_the_chain_names_first() -> None:
     size = Size(miners=48, active_miners=20, chutes=60)
-    world, clock, before = DemoWorld(start=NOON, troubles=["blacklisted"], size=size), Clock(), list[int | None]()
-    async with Simulator(world, clock=clock) as api, Node(api.chain_url, timeout=PATIENCE, clock=clock) as node:
+    world, clock, before = (
+        DemoWorld(start=NOON, troubles=["blacklisted"], size=size),
+        Clock(),
+        list[int | None](),
+    )
+    async with (
+        Simulator(world, clock=clock) as api,
+        Node(api.chain_url, timeout=PATIENCE, clock=clock) as node,
+    ):
         for registration in range(4):
             at = NOON + (0.75 + registration) * 2 * HOUR * 256 / 48
             clock.now = at - 12
@@ -70,5 +102,7 @@ async def test_registrations_take_the_seats_that_the_chain_names_first() -> None
 def test_a_node_refuses_blocks_that_it_does_not_know() -> None:
     world = World(start=NOON)
     head = make_block(NOON, world.seats(NOON), NOON)
-    reply = respond({"id": 1, "method": "state_getRuntimeVersion", "params": ["0x00"]}, head, {head.hash: head})
+    reply = respond(
+        {"id": 1, "method": "state_getRuntimeVersion", "params": ["0x00"]}, head, {head.hash: head}
+    )
     assert reply["error"]["code"] == -32601

@@ -1,4 +1,6 @@
-"""Evaluates rules and queries for many pages at once: in one real Prometheus, each has a day of its own, an era."""
+"""Evaluates rules and queries for many pages at once: in one real Prometheus, each has a day of its
+own, an era.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,16 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from grafana.boards import BOARDS
 from tests.grafana.display import committed, panels
 from tests.grafana.scenes import JOB, filled_in
-from tests.grafana.timeline import ABOUT_ALERTS, ALERTS, RECORDINGS, RULES, Alert, Timeline, alert_samples, encoded
+from tests.grafana.timeline import (
+    ABOUT_ALERTS,
+    ALERTS,
+    RECORDINGS,
+    RULES,
+    Alert,
+    Timeline,
+    alert_samples,
+    encoded,
+)
 from tests.support import Labels, Prometheus, series
 
 if TYPE_CHECKING:
@@ -24,7 +35,10 @@ HOUR: Final = 3600
 LENGTH: Final = 30 * HOUR
 """Seconds of an era. No query looks back to the one before."""
 TICKS: Final = tuple(-minutes * MINUTE for minutes in (120, 60, 30, 20, 10, 0))
-"""When a page is scraped, in seconds before the end of its era. A series that is gone is not seen at the next one."""
+"""When a page is scraped, in seconds before the end of its era.
+
+A series that is gone is not seen at the next one.
+"""
 PAST: Final = tuple(-hours * HOUR for hours in range(24, 2, -1))
 """When the pages of the day before are scraped."""
 QUERIES: Final[dict[tuple[str, str, str], str]] = {
@@ -81,18 +95,27 @@ class Eras:
     """Eras one after the other.
 
     Args:
-        eras: By name. Those with unknown hours come first, then the one from which nothing is taken away.
+        eras: By name. Those with unknown hours come first, then the one from which nothing is taken
+            away.
         past: The pages of the first and of the second half of the day before.
         end: The end of the first era.
         hotkeys: The miners that are chosen on boards.
     """
 
     CONFIGURATION: ClassVar = {"storage": {"tsdb": {"out_of_order_time_window": "1000d"}}}
-    FLAGS: ClassVar = ("--storage.tsdb.min-block-duration=1000d", "--storage.tsdb.max-block-duration=1000d")
+    FLAGS: ClassVar = (
+        "--storage.tsdb.min-block-duration=1000d",
+        "--storage.tsdb.max-block-duration=1000d",
+    )
     """Prometheus keeps all in its head."""
 
     def __init__(
-        self, prometheus: Prometheus, eras: Mapping[str, Era], past: Sequence[Page], end: float, hotkeys: list[str]
+        self,
+        prometheus: Prometheus,
+        eras: Mapping[str, Era],
+        past: Sequence[Page],
+        end: float,
+        hotkeys: list[str],
     ) -> None:
         self._prometheus, self._timeline = prometheus, Timeline(f"{prometheus.url}/api/v1/write")
         self._eras, self._end, self._hotkeys = [*eras.values()], end, hotkeys
@@ -113,7 +136,9 @@ class Eras:
         for expression in set(QUERIES.values()):
             # At each end, an instant query.
             asked = filled_in(expression, self._hotkeys).replace(" @ end()", "")
-            for number, (era, found) in enumerate(zip(self._eras, self._query(asked, 0), strict=True)):
+            for number, (era, found) in enumerate(
+                zip(self._eras, self._query(asked, 0), strict=True)
+            ):
                 era.shown[expression] = {
                     labels: value - 1000 * number * LENGTH if value > _MILLISECONDS else value
                     for labels, value in found.items()
@@ -125,16 +150,20 @@ class Eras:
 
     def _write(self, samples: Mapping[bytes, Iterable[tuple[float, float]]]) -> None:
         if samples:
-            self._timeline.send({
-                one: [(at, struct.pack("<d", value)) for at, value in values] for one, values in samples.items()
-            })  # fmt: skip
+            self._timeline.send(
+                {
+                    one: [(at, struct.pack("<d", value)) for at, value in values]
+                    for one, values in samples.items()
+                }
+            )
 
     def _write_pages(self, past: Sequence[Page]) -> None:
         samples: dict[tuple[str, Labels], list[tuple[float, float]]] = defaultdict(list)
         for number, era in enumerate(self._eras):
             names = _READ if number <= self._whole else _READ_LATER
             halves = [
-                [tick for tick in PAST if (tick >= -12 * HOUR) == later and era.knows(tick)] for later in (False, True)
+                [tick for tick in PAST if (tick >= -12 * HOUR) == later and era.knows(tick)]
+                for later in (False, True)
             ]
             pages = [(ticks, page, names) for ticks, page in zip(halves, past, strict=True)]
             pages.append(([tick for tick in TICKS if era.knows(tick)], era.page, _READ))
@@ -145,9 +174,16 @@ class Eras:
                     if key[0] in names:
                         # All times on a page are relative to its own.
                         moves = key[0].endswith("_timestamp_seconds")
-                        samples[key] += [(at, value + at - self._end if moves else value) for at in times]
+                        samples[key] += [
+                            (at, value + at - self._end if moves else value) for at in times
+                        ]
         target = {"job": JOB, "instance": "exporter:9109"}.items()
-        self._write({encoded(name, [*labels, *target]): values for (name, labels), values in samples.items()})
+        self._write(
+            {
+                encoded(name, [*labels, *target]): values
+                for (name, labels), values in samples.items()
+            }
+        )
 
     def _query(self, expression: str, tick: float) -> list[Found]:
         """Return the result of a query in each era, at some seconds before its end."""
@@ -161,18 +197,24 @@ class Eras:
         self, expression: str, first: int, last: int, tick: float, step: float
     ) -> dict[Labels, dict[float, float]]:
         answer = self._prometheus.api(
-            "query_range", query=expression, start=self._at(first, tick), end=self._at(last, tick), step=step
+            "query_range",
+            query=expression,
+            start=self._at(first, tick),
+            end=self._at(last, tick),
+            step=step,
         )
         assert answer["status"] == "success", answer
         return {
-            series("", **{name: text for name, text in row["metric"].items() if name != "__name__"})[1]: {
-                at: float(value) for at, value in row["values"]
-            }
+            series(
+                "", **{name: text for name, text in row["metric"].items() if name != "__name__"}
+            )[1]: {at: float(value) for at, value in row["values"]}
             for row in answer["data"]["result"]
         }
 
     def _record_past(self, name: str, expression: str) -> None:
-        """Evaluate a recording in the past of the eras that differ in it, and copy the first one to all others."""
+        """Evaluate a recording in the past of the eras that differ in it, and copy the first one to
+        all others.
+        """
         samples: dict[bytes, list[tuple[float, float]]] = defaultdict(list)
         start = self._at(0, PAST[0])
         for labels, values in self._range(expression, 0, self._whole + 1, PAST[0], HOUR).items():
@@ -188,7 +230,9 @@ class Eras:
 
     def _record(self, name: str, expression: str, tick: int) -> None:
         samples: dict[bytes, list[tuple[float, float]]] = defaultdict(list)
-        for number, (era, found) in enumerate(zip(self._eras, self._query(expression, tick), strict=True)):
+        for number, (era, found) in enumerate(
+            zip(self._eras, self._query(expression, tick), strict=True)
+        ):
             era.recorded[name] = found
             for labels, value in found.items():
                 samples[encoded(name, labels)].append((self._at(number, tick), value))
@@ -198,7 +242,9 @@ class Eras:
         samples: dict[bytes, list[tuple[float, float]]] = defaultdict(list)
         for index, rule in enumerate(ALERTS):
             name = rule["alert"], rule["labels"]["severity"]
-            for number, (era, found) in enumerate(zip(self._eras, self._query(rule["expr"], tick), strict=True)):
+            for number, (era, found) in enumerate(
+                zip(self._eras, self._query(rule["expr"], tick), strict=True)
+            ):
                 at, alerts = self._at(number, tick), era.alerts[index]
                 era.conditions |= {(*name, labels) for labels in found}
                 for one, value in alert_samples(rule, alerts, found.keys(), at).items():

@@ -1,4 +1,6 @@
-"""Takes one thing at a time away from an exporter and from commands: an answer, a record, or the trust in an answer."""
+"""Takes one thing at a time away from an exporter and from commands: an answer, a record, or the
+trust in an answer.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ PLACES: Final = {
     "maintenance": ("servers",),
     "audit_report": ("instance_audit",),
 }
-"""Where the records of an answer are, if it is no list of them, and no object that has them by name."""
+"""Where the records of an answer are, if it is no list of them, and no object that has them by
+name.
+"""
 
 
 def changed(body: bytes, feed: Feed[Any], change: Callable[[list[Any]], list[Any]]) -> bytes:
@@ -82,7 +86,9 @@ def changed(body: bytes, feed: Feed[Any], change: Callable[[list[Any]], list[Any
     for step in way:
         inside = inside[step]
     records = inside[last]
-    inside[last] = change(records) if isinstance(records, list) else dict(change([*records.items()]))
+    inside[last] = (
+        change(records) if isinstance(records, list) else dict(change([*records.items()]))
+    )
     return json.dumps(answer[""]).encode()
 
 
@@ -90,7 +96,12 @@ def optional_fields(feed: Feed[Any]) -> set[str]:
     """Return the names of the fields without which the records of a feed can be read."""
     shape = feed.endpoint.shape
     records = [record for _, record in records_in(shape.kind)] if shape else []
-    return {one.encode_name for record in records for one in msgspec.structs.fields(record) if not one.required}
+    return {
+        one.encode_name
+        for record in records
+        for one in msgspec.structs.fields(record)
+        if not one.required
+    }
 
 
 def without_field(name: str, body: bytes) -> bytes:
@@ -100,7 +111,9 @@ def without_field(name: str, body: bytes) -> bytes:
         return {key: value for key, value in fields.items() if key != name}
 
     if body.startswith(b"data: "):
-        return stream([json.loads(json.dumps(row), object_hook=lacking) for row in rows(body)]) or body
+        return (
+            stream([json.loads(json.dumps(row), object_hook=lacking) for row in rows(body)]) or body
+        )
     return json.dumps(json.loads(body, object_hook=lacking)).encode()
 
 
@@ -109,13 +122,16 @@ def none(_records: list[Any]) -> list[Any]:
 
 
 def shorter_each_time() -> Callable[[list[Any]], list[Any]]:
-    """Return a change that keeps half of the records, then a quarter, and so on: an equal answer would confirm it."""
+    """Return a change that keeps half of the records, then a quarter, and so on: an equal answer
+    would confirm it.
+    """
     parts = itertools.count(1)
     return lambda records: records[: len(records) >> next(parts)]
 
 
 class Api:
-    """A simulated API whose answers are remembered, except those to a feed from which something is taken away.
+    """A simulated API whose answers are remembered, except those to a feed from which something is
+    taken away.
 
     Attributes:
         asked: The feeds and endpoints that were asked for, each with whether it was for each chute.
@@ -157,7 +173,13 @@ class Api:
             self.asked.add(asked)
             if asked == self._taken:
                 return await ask()
-            question = endpoint, key and key.address, *(params or {}).items(), *(path or {}).items(), json.dumps(body)
+            question = (
+                endpoint,
+                key and key.address,
+                *(params or {}).items(),
+                *(path or {}).items(),
+                json.dumps(body),
+            )
             if question not in self._known:
                 self._known[question] = await ask()
             return self._known[question]
@@ -187,8 +209,14 @@ class Api:
 
     def _unreadable(self, records: list[Any]) -> list[Any]:
         """Make a record of each miner unreadable, or else the first."""
-        chosen = [next((one for one in records if miner in str(one)), records[0]) for miner in self._miners]
-        return [one if one not in chosen else (one[0], "?") if isinstance(one, tuple) else "?" for one in records]
+        chosen = [
+            next((one for one in records if miner in str(one)), records[0])
+            for miner in self._miners
+        ]
+        return [
+            one if one not in chosen else (one[0], "?") if isinstance(one, tuple) else "?"
+            for one in records
+        ]
 
 
 def asks(feed: Feed[Any]) -> tuple[str, bool]:
@@ -196,10 +224,14 @@ def asks(feed: Feed[Any]) -> tuple[str, bool]:
     return feed.endpoint.name, feed.per_chute
 
 
-async def page_without(case: Case, api: Api, exporter: Exporter, clock: Clock, steady: Clock) -> Page:
+async def page_without(
+    case: Case, api: Api, exporter: Exporter, clock: Clock, steady: Clock
+) -> Page:
     """Return the page of an exporter that never had what is taken away, or no longer has it."""
     # Of several miners with keys, the first one lacks it.
-    feed = next(feed for feed in exporter.plan.feeds if feed == replace(case.feed, hotkey=feed.hotkey))
+    feed = next(
+        feed for feed in exporter.plan.feeds if feed == replace(case.feed, hotkey=feed.hotkey)
+    )
     feeds = exporter.feeds
     feeds.forget([feed])
     with api.without(case):
@@ -231,6 +263,8 @@ async def _doubt(feed: Feed[Any], api: Api, exporter: Exporter) -> None:
         api.change = partial(changed, feed=feed, change=change)
         await feeds.read(feed, PATIENCE)
         state = feeds.states()[feed]
-        if isinstance(state.last_error, DoubtedError) or (state.snapshot and state.snapshot.answer.doubt):
+        if isinstance(state.last_error, DoubtedError) or (
+            state.snapshot and state.snapshot.answer.doubt
+        ):
             return
     raise AssertionError(f"no shorter answer of {feed.name} is doubted")

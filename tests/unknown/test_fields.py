@@ -1,4 +1,6 @@
-"""A field that a record lacks, or that is null, changes no number and adds none: each field of recorded answers."""
+"""A field that a record lacks, or that is null, changes no number and adds none: each field of
+recorded answers.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,11 @@ NULL_MEANS = {
     # Not verified.
     "nodes.verified_at": {"chutes_gpu_verified", "chutes_gpu_state_info", "chutes_fleet_gpus"},
     # Never active.
-    "instances.activated_at": {*_INSTANCES, "chutes_gpu_state_info", "chutes_instance_purge_timestamp_seconds"},
+    "instances.activated_at": {
+        *_INSTANCES,
+        "chutes_gpu_state_info",
+        "chutes_instance_purge_timestamp_seconds",
+    },
     # Nobody is billed, so the instance is public.
     "instances.billed_to": {"chutes_instance_secured_timestamp_seconds"},
     # Not yet, a public instance, no reason, and an end that is not valid.
@@ -90,9 +96,15 @@ ABSENCE_MEANS = {
     }
     for factor in ("private", "private_tee", "integrated_subnet")
 }
-"""A factor is present only if it applies. Without these, a chute follows the rules of public chutes."""
+"""A factor is present only if it applies.
+
+Without these, a chute follows the rules of public chutes.
+"""
 BY_REASON = {"chutes_launch_refused_chutes"}
-"""Counts by the first reason that is known. A missing field moves a chute to another reason, or to ``unknown``."""
+"""Counts by the first reason that is known.
+
+A missing field moves a chute to another reason, or to ``unknown``.
+"""
 # Claimed by nobody.
 NULL_MEANS["jobs.miner_hotkey"] = NULL_MEANS["jobs.finished_at"]
 _MANY = examples(1)
@@ -101,7 +113,13 @@ FIELDS = [feed for feed in FEEDS if feed.name in (*NAMES, *EXTRA, "maintenance")
 
 def paths(value: Any, at: Path = ()) -> Iterator[Path]:
     """Return the place of every field, at any depth."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     # Of many records, in a list or by hotkey or model, some evenly spread.
     many = isinstance(value, list) or (
         isinstance(value, dict)
@@ -115,7 +133,10 @@ def paths(value: Any, at: Path = ()) -> Iterator[Path]:
 
 
 def changed(value: Any, kind: str, path: Path) -> Any:
-    """Return an answer without a field, or with null in it. It shares what is unchanged with the original."""
+    """Return an answer without a field, or with null in it.
+
+    It shares what is unchanged with the original.
+    """
     step, *way = path
     copied = copy.copy(value)
     if way:
@@ -143,7 +164,9 @@ def samples(answers: Answered, *, of: Feed[Any]) -> Families:
         if of in collector.feeds:
             out = Samples()
             for hotkey in ("", HOTKEY):
-                assert collector.run(Answers(known), Miners(frozenset({HOTKEY}), "all", hotkey), out)
+                assert collector.run(
+                    Answers(known), Miners(frozenset({HOTKEY}), "all", hotkey), out
+                )
             found |= {family.name: family for family in out.collect()}
     return found
 
@@ -156,7 +179,9 @@ def bodies(request: pytest.FixtureRequest) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def answers(bodies: dict[str, bytes]) -> Answered:
     async def read() -> Answered:
-        return {feed: await answer_of(feed, bodies[feed.name]) for feed in FEEDS if feed.name in bodies}
+        return {
+            feed: await answer_of(feed, bodies[feed.name]) for feed in FEEDS if feed.name in bodies
+        }
 
     found = asyncio.run(read())
     assert None not in found.values()
@@ -166,7 +191,10 @@ def answers(bodies: dict[str, bytes]) -> Answered:
 def numbers(families: Families, names: Iterable[str]) -> dict[Key, float]:
     """Return the values of some families."""
     return {
-        (sample.name, frozenset((label, text) for label, text in sample.labels.items() if text)): sample.value
+        (
+            sample.name,
+            frozenset((label, text) for label, text in sample.labels.items() if text),
+        ): sample.value
         for name in names
         if name in families
         for sample in families[name].samples
@@ -200,9 +228,13 @@ async def test_a_missing_field_changes_no_number_and_adds_none(
     places = list(paths(raw))
     for path in places:
         value = changed(raw, kind, path)
-        body = stream(value) if bodies[feed.name].startswith(b"data: ") else json.dumps(value).encode()
+        body = (
+            stream(value) if bodies[feed.name].startswith(b"data: ") else json.dumps(value).encode()
+        )
         after = samples({**answers, feed: await answer_of(feed, body)}, of=feed)
-        differing = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
+        differing = [
+            name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+        ]
         place = ".".join([feed.name, *(step for step in path if isinstance(step, str))])
         allowed = (NULL_MEANS if kind == "null" else ABSENCE_MEANS).get(place, set()) | BY_REASON
         if false := false_values(numbers(before, differing), numbers(after, differing)) - allowed:

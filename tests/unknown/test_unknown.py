@@ -1,7 +1,9 @@
-"""What is not known never looks fine: one thing at a time is taken away, and nothing that remains may change.
+"""What is not known never looks fine: one thing at a time is taken away, and nothing that remains
+may change.
 
-Of each feed, these are the answer, a record of each of two miners, the trust in it, its freshness, and the endpoint. Of
-the hours before, these are all, half, one, or three. Of the flags, these are costs and prices.
+Of each feed, these are the answer, a record of each of two miners, the trust in it, its freshness,
+and the endpoint. Of the hours before, these are all, half, one, or three. Of the flags, these are
+costs and prices.
 """
 
 from __future__ import annotations
@@ -26,7 +28,17 @@ from chutes_exporter.simulator import Simulator, Size
 from chutes_exporter.web.landing import landing_page
 from tests.commands.support import run
 from tests.grafana.scenes import COSTS, OPTIONAL, SICK_TROUBLES, Tried
-from tests.support import HOTKEY, NOON, PATIENCE, Clock, Prometheus, data_of, page_of, patient, watching
+from tests.support import (
+    HOTKEY,
+    NOON,
+    PATIENCE,
+    Clock,
+    Prometheus,
+    data_of,
+    page_of,
+    patient,
+    watching,
+)
 from tests.unknown.eras import QUERIES, Era, Eras, Found
 from tests.unknown.taken import CASES, FIELD, Api, Case, asks, optional_fields, page_without
 
@@ -58,15 +70,21 @@ DESCRIPTIONS: Final = {
     "server_id": {"server"},
     "chute_id": {"name"},
 }
-"""Labels that only describe what an id stands for. The id, or nothing, replaces a name that is not known."""
+"""Labels that only describe what an id stands for.
+
+The id, or nothing, replaces a name that is not known.
+"""
 SUCCESS: Final = "chutes_scrape_collector_success"
 INSTANCES: Final = "hotkey_instance_id:chutes_instance_info:max"
 INSTEAD: Final = ("docs/money.md", "known since")
-"""Parts of the legends of numbers that boards show instead of an unknown one, with what is missing."""
+"""Parts of the legends of numbers that boards show instead of an unknown one, with what is missing.
+"""
 
 
 class Changing(Tried):
-    """A world in which another miner has just disabled its instances, and some chutes have just got a new version."""
+    """A world in which another miner has just disabled its instances, and some chutes have just got
+    a new version.
+    """
 
     def make_chute(self, index: int) -> Chute:
         chute = super().make_chute(index)
@@ -97,9 +115,13 @@ async def _eras(directory: Path) -> dict[str, Era]:
             exporter.feeds.forget(exporter.plan.feeds)
             with api.remembered():
                 page = await page_of(exporter)
-                eras = {name: Era(page, hours) for name, hours in HOURS.items()} | {WHOLE: Era(page)}
+                eras = {name: Era(page, hours) for name, hours in HOURS.items()} | {
+                    WHOLE: Era(page)
+                }
                 for name, metric in FLAGS.items():
-                    eras[name] = Era({series: value for series, value in page.items() if series[0] != metric})
+                    eras[name] = Era(
+                        {series: value for series, value in page.items() if series[0] != metric}
+                    )
                 for case in CASES:
                     # The exporter keeps the newest report.
                     async with Exporter(settings, clock=clock, monotonic=steady) as new:
@@ -114,7 +136,10 @@ async def _page_at(exporter: Exporter, clock: Clock, steady: Clock, hours: float
     """Return the page of some hours ago, with its times as if it was that of the end."""
     clock.now = steady.now = END - hours * 3600
     page = await page_of(exporter)
-    return {key: v + hours * 3600 if key[0].endswith("_timestamp_seconds") else v for key, v in page.items()}
+    return {
+        key: v + hours * 3600 if key[0].endswith("_timestamp_seconds") else v
+        for key, v in page.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -160,13 +185,20 @@ def test_a_collector_that_lacks_a_metric_is_not_successful(eras: dict[str, Era],
     for collector in COLLECTORS:
         metrics = {metric.name for metric in collector.metrics}
         if {key for key in whole.keys() - page.keys() if key[0] in metrics}:
-            outcomes = {key for key in whole if key[0] == SUCCESS and dict(key[1])["collector"] == collector.name}
+            outcomes = {
+                key
+                for key in whole
+                if key[0] == SUCCESS and dict(key[1])["collector"] == collector.name
+            }
             assert any(page.get(key) != 1 for key in outcomes), collector.name
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_recording_is_new_or_another(eras: dict[str, Era], name: str) -> None:
-    differing = {key: false_values(eras[WHOLE].recorded[key], found) for key, found in eras[name].recorded.items()}
+    differing = {
+        key: false_values(eras[WHOLE].recorded[key], found)
+        for key, found in eras[name].recorded.items()
+    }
     # It has the alerts about the gap.
     del differing["alert:chutes_alerts:severity"]
     # Its value is a number of GPUs only if it has a server.
@@ -180,11 +212,16 @@ def test_no_alert_starts_that_is_not_about_the_gap(eras: dict[str, Era], name: s
         return {(alert, severity, _identity(labels)) for alert, severity, labels in era.conditions}
 
     started = known(eras[name]) - known(eras[WHOLE])
-    assert {(alert, severity, labels) for alert, severity, labels in started if alert not in ABOUT_GAPS} == set()
+    assert {
+        (alert, severity, labels) for alert, severity, labels in started if alert not in ABOUT_GAPS
+    } == set()
     feed, _, loss = name.partition("-")
     assert {dict(labels)["feed"] for *_, labels in started} <= {feed}
     # A deployment can lack an endpoint.
-    assert bool(started) == (name not in {*HOURS, *FLAGS} and loss not in ("404", "doubted")) or loss == "doubted"
+    assert (
+        bool(started) == (name not in {*HOURS, *FLAGS} and loss not in ("404", "doubted"))
+        or loss == "doubted"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -223,7 +260,15 @@ COMMANDS: Final = {
     "check": (),
 }
 """The flags of each command. The landing page says what the command status says."""
-OTHERS: Final = {"not_known", "records", "status", "count", "seconds", "bounty_seconds_left", "age_minutes"}
+OTHERS: Final = {
+    "not_known",
+    "records",
+    "status",
+    "count",
+    "seconds",
+    "bounty_seconds_left",
+    "age_minutes",
+}
 """Keys of numbers that may differ: a finding may name fewer things, and time goes on."""
 FINE: Final = ("Nothing needs action.", "All checks passed.", "No instance ended.", "$0")
 """Texts that say that all is fine."""
@@ -241,7 +286,9 @@ class Output:
 
 
 async def _landing(simulator: Simulator) -> Output:
-    """Return what the landing page says about the miner, with the status that the command would have."""
+    """Return what the landing page says about the miner, with the status that the command would
+    have.
+    """
     async with Exporter(watching(simulator.url)) as exporter:
         await exporter.samples(NEEDED_METRICS, timeout=PATIENCE)
         page = await landing_page(exporter, time.time())
@@ -271,14 +318,18 @@ async def _outputs(troubles: Sequence[str]) -> dict[tuple[str, str], Output]:
             for name in COMMANDS:
                 api.asked.clear()
                 outputs[name, WHOLE] = await _run(name, simulator)
-                for case in [case for case in CASES if asks(case.feed) in api.asked and _noticed(name, case)]:
+                for case in [
+                    case for case in CASES if asks(case.feed) in api.asked and _noticed(name, case)
+                ]:
                     with api.without(case):
                         outputs[name, str(case)] = await _run(name, simulator)
     return outputs
 
 
 def _noticed(command: str, case: Case) -> bool:
-    """Return whether a command can notice what is taken away from it: it asks once, and only a contradiction shows."""
+    """Return whether a command can notice what is taken away from it: it asks once, and only a
+    contradiction shows.
+    """
     doubted = case.loss == "doubted" and "disagrees" in case.feed.checks and command != "incidents"
     return doubted or case.loss in ("missing", "record", "404")
 
@@ -298,22 +349,32 @@ def numbers(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
             yield from numbers(value[key], (*path, key))
     elif isinstance(value, list):
         for part in value:
-            name = next((part[key] for key in GROUPS if key in part), "") if isinstance(part, dict) else part
+            name = (
+                next((part[key] for key in GROUPS if key in part), "")
+                if isinstance(part, dict)
+                else part
+            )
             yield from numbers(part, (*path, f"{name}"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_command_says_that_all_is_fine(outputs: dict[tuple[str, str], Output], command: str) -> None:
+def test_no_command_says_that_all_is_fine(
+    outputs: dict[tuple[str, str], Output], command: str
+) -> None:
     whole, wrong = outputs[command, WHOLE], {}
     known = dict(numbers(whole.found))
-    cases = {name: found for (of, name), found in outputs.items() if of == command and name != WHOLE}
+    cases = {
+        name: found for (of, name), found in outputs.items() if of == command and name != WHOLE
+    }
     for name, found in cases.items():
         # What needs action needs it still, and a check fails without an answer.
         statuses = {3, 1} if whole.status == 1 or command == "check" else {3}
         fine = [text for text in FINE if text in found.text]
         # Reports have the names of their hours.
         named = command == "incidents" or name.partition("-")[0] in found.text
-        others = {path for path, value in numbers(found.found) if not _equal(known.get(path), value)}
+        others = {
+            path for path, value in numbers(found.found) if not _equal(known.get(path), value)
+        }
         if found.status not in statuses or fine or others or not named:
             wrong[name] = found.status, fine, others
     assert wrong == {}
@@ -321,7 +382,9 @@ def test_no_command_says_that_all_is_fine(outputs: dict[tuple[str, str], Output]
 
 
 Decided = dict[tuple[str, float | None], int]
-"""The number of things of each finding that needs action, by its kind and the time of what happens next."""
+"""The number of things of each finding that needs action, by its kind and the time of what happens
+next.
+"""
 
 
 async def _decided(simulator: Simulator) -> tuple[Decided, list[NotKnown]]:
@@ -330,11 +393,17 @@ async def _decided(simulator: Simulator) -> tuple[Decided, list[NotKnown]]:
     async with Exporter(settings) as exporter:
         collected = await exporter.samples(NEEDED_METRICS, timeout=PATIENCE)
     found = find(collected.samples, HOTKEY, time.time(), {})
-    return {(it.kind, it.when): it.count for it in found if it.needs_action}, find_gaps(collected, settings)[0]
+    return {(it.kind, it.when): it.count for it in found if it.needs_action}, find_gaps(
+        collected, settings
+    )[0]
 
 
-@pytest.mark.parametrize("troubles", [SICK_TROUBLES, ("blacklisted",)], ids=["troubled", "blacklisted"])
-async def test_what_needs_action_is_not_known_without_a_field_that_decides_it(troubles: Sequence[str]) -> None:
+@pytest.mark.parametrize(
+    "troubles", [SICK_TROUBLES, ("blacklisted",)], ids=["troubled", "blacklisted"]
+)
+async def test_what_needs_action_is_not_known_without_a_field_that_decides_it(
+    troubles: Sequence[str],
+) -> None:
     simulator = Simulator(Changing(start=time.time(), size=SMALL, troubles=troubles))
     api, wrong, decisive = Api(simulator), [], set()
     async with simulator:

@@ -13,18 +13,34 @@ from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.web import app
 from chutes_exporter.web.app import scrape_timeout
-from tests.support import PATIENCE, get, parse_page, patient, patient_client, served_exporter, until, watching
+from tests.support import (
+    PATIENCE,
+    get,
+    parse_page,
+    patient,
+    patient_client,
+    served_exporter,
+    until,
+    watching,
+)
 
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("10", 9.5), ("3.25", 2.75), ("0.2", 0.05), *((text, 9.5) for text in (None, "", "x", "-1", "inf", "nan"))],
+    [
+        ("10", 9.5),
+        ("3.25", 2.75),
+        ("0.2", 0.05),
+        *((text, 9.5) for text in (None, "", "x", "-1", "inf", "nan")),
+    ],
 )
 def test_an_answer_comes_before_the_scraper_gives_up(header: str | None, seconds: float) -> None:
     assert scrape_timeout(header, 0.5) == seconds
 
 
-async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(simulator: Simulator) -> None:
+async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(
+    simulator: Simulator,
+) -> None:
     async with served_exporter(patient(simulator.url)) as (url, _), patient_client() as client:
         plain = await client.get(f"{url}/metrics", headers={"accept-encoding": "identity"})
         assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -32,10 +48,15 @@ async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(simula
         assert plain.headers["vary"] == "Accept, Accept-Encoding"
         accept = {"accept": "application/openmetrics-text;version=1.0.0"}
         openmetrics = await client.get(f"{url}/metrics", headers=accept)
-        assert openmetrics.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        assert (
+            openmetrics.headers["content-type"]
+            == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        )
         assert openmetrics.headers["content-encoding"] == "gzip"
         assert openmetrics.text.endswith("# EOF\n")
-        async with client.stream("GET", f"{url}/metrics", headers={"accept-encoding": "gzip"}) as response:
+        async with client.stream(
+            "GET", f"{url}/metrics", headers={"accept-encoding": "gzip"}
+        ) as response:
             raw = b"".join([chunk async for chunk in response.aiter_raw()])
         assert parse_page(gzip.decompress(raw).decode())
         head = await client.head(f"{url}/metrics")
@@ -63,7 +84,10 @@ async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Sim
 
         async def is_ready() -> bool:
             response = await get(f"{url}/-/ready")
-            return (response.status_code, response.text) == (200, f"Ready, but {simulator.url} fails for scores.\n")
+            return (response.status_code, response.text) == (
+                200,
+                f"Ready, but {simulator.url} fails for scores.\n",
+            )
 
         await until(is_ready)
         scrape.cancel()

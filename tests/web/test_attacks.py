@@ -31,13 +31,17 @@ def api_of(service: Running) -> str:
 
 def messages(service: Running) -> Counter[str]:
     """Return the messages of the lines since it listens."""
-    found = Counter(match[1] for line in service.lines if (match := re.search(r'msg=("[^"]*"|\S+)', line)))
+    found = Counter(
+        match[1] for line in service.lines if (match := re.search(r'msg=("[^"]*"|\S+)', line))
+    )
     return found - Counter({"listening": 1})
 
 
 @contextlib.contextmanager
 def flooded(service: Running, *arguments: object) -> Iterator[None]:
-    """Flood the command from a process of its own, so that it does not slow down the honest client."""
+    """Flood the command from a process of its own, so that it does not slow down the honest
+    client.
+    """
     url = httpx.URL(service.url)
     words = map(str, (url.host, url.port, *arguments))
     with subprocess.Popen([sys.executable, "-m", "tests.web.flood", *words]) as flood:
@@ -66,7 +70,9 @@ def served() -> Iterator[Running]:
         pytest.param(200, SCRAPE, id="slow readers"),
     ],
 )
-def test_honest_requests_succeed_within_bounded_memory_during_an_attack(size: int, request_text: str) -> None:
+def test_honest_requests_succeed_within_bounded_memory_during_an_attack(
+    size: int, request_text: str
+) -> None:
     with served() as service:
         # The attack meets pages that are as large as the subnet's.
         assert len(httpx.get(f"{service.url}/metrics", timeout=120).text) > 500_000
@@ -82,7 +88,9 @@ def test_honest_requests_succeed_within_bounded_memory_during_an_attack(size: in
 
 @pytest.mark.soak
 @pytest.mark.parametrize("patience", [60, 0.2], ids=["read", "leave"])
-def test_clients_that_ask_for_every_page_and_never_pause_delay_honest_scrapes_by_seconds(patience: float) -> None:
+def test_clients_that_ask_for_every_page_and_never_pause_delay_honest_scrapes_by_seconds(
+    patience: float,
+) -> None:
     with served() as service:
 
         def scrape() -> float:
@@ -114,6 +122,8 @@ def test_clients_cause_few_lines_in_the_log() -> None:
                 with contextlib.suppress(ConnectionError):
                     while client.recv(10_000):
                         pass
-    caused = {message: count for message, count in messages(service).items() if "feed" not in message}
+    caused = {
+        message: count for message, count in messages(service).items() if "feed" not in message
+    }
     assert caused['"Invalid HTTP request received."'] == 1
     assert set(caused.values()) == {1}

@@ -54,7 +54,9 @@ async def test_only_a_users_right_password_is_admitted(authorization: str, admit
 
 
 @pytest.mark.parametrize("kind", ["2a", "2b", "2x", "2y"])
-async def test_a_password_matches_its_hash_whatever_the_prefix(write: Callable[[str], Path], kind: str) -> None:
+async def test_a_password_matches_its_hash_whatever_the_prefix(
+    write: Callable[[str], Path], kind: str
+) -> None:
     hashed = HASHES["bob"].replace("$2b$", f"${kind}$")
     # A user without a name has a password, too.
     check = PasswordCheck(load_web_config(write(f"basic_auth_users: {{'': {hashed}}}")).users)
@@ -63,7 +65,9 @@ async def test_a_password_matches_its_hash_whatever_the_prefix(write: Callable[[
 
 
 async def seconds(check: PasswordCheck, *authorizations: str) -> list[float]:
-    """Return the shortest processor time of each check: what else the machine does must not count."""
+    """Return the shortest processor time of each check: what else the machine does must not
+    count.
+    """
     times = [math.inf] * len(authorizations)
     for _ in range(9):
         for number, authorization in enumerate(authorizations):
@@ -91,11 +95,15 @@ async def test_256_right_passwords_are_remembered(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(("clients", "refused"), [(1, 96), (20, 36)])
-async def test_guesses_wait_for_each_other_and_delay_no_other_client(clients: int, refused: int) -> None:
+async def test_guesses_wait_for_each_other_and_delay_no_other_client(
+    clients: int, refused: int
+) -> None:
     check = PasswordCheck(HASHES)
     assert await check.admits(basic("alice", "secret"))
     guesses = [
-        asyncio.create_task(check.admits(basic("alice", f"guess {number}"), f"10.0.0.{number % clients}"))
+        asyncio.create_task(
+            check.admits(basic("alice", f"guess {number}"), f"10.0.0.{number % clients}")
+        )
         for number in range(100)
     ]
     await asyncio.sleep(0)

@@ -27,7 +27,9 @@ async def guarded(users: Mapping[str, str]) -> AsyncIterator[tuple[httpx.AsyncCl
         yield client, guard
 
 
-async def test_passwords_are_asked_for_everywhere_and_every_answer_keeps_browsers_from_harm() -> None:
+async def test_passwords_are_asked_for_everywhere_and_every_answer_keeps_browsers_from_harm() -> (
+    None
+):
     async with guarded({"alice": hashed()}) as (client, guard):
         refused = [await client.get(path) for path in ("/", "/nothing")]
         for answer in refused:
@@ -54,7 +56,11 @@ async def test_too_many_concurrent_password_checks_get_503() -> None:
         # Guesses of one client do not keep another client out.
         transport = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
         async with patient_client(transport=transport, base_url=client.base_url) as other:
-            *answers, good = await asyncio.gather(*guesses, other.get("/", auth=("alice", "secret")))
+            *answers, good = await asyncio.gather(
+                *guesses, other.get("/", auth=("alice", "secret"))
+            )
     assert good.text == "hello"
     assert {answer.status_code for answer in answers} == {401, 503}
-    assert {answer.headers["retry-after"] for answer in answers if answer.status_code == 503} == {"5"}
+    assert {answer.headers["retry-after"] for answer in answers if answer.status_code == 503} == {
+        "5"
+    }

@@ -21,9 +21,15 @@ if TYPE_CHECKING:
 
 
 def feeds(page: str) -> dict[str, dict[str, str]]:
-    """Return the text of the cells of the page's feeds, by feed and column. Of several hotkeys, the last one counts."""
+    """Return the text of the cells of the page's feeds, by feed and column.
+
+    Of several hotkeys, the last one counts.
+    """
     rows = [
-        {name: re.sub(r"<[^>]*>", "", cell) for name, cell in re.findall(r'data-name="([^"]+)"[^>]*>(.*?)</td>', row)}
+        {
+            name: re.sub(r"<[^>]*>", "", cell)
+            for name, cell in re.findall(r'data-name="([^"]+)"[^>]*>(.*?)</td>', row)
+        }
         for row in page.split("<tr>")
     ]
     return {row["Feed"]: row for row in rows if row}
@@ -34,11 +40,15 @@ def state(tone: str, word: str) -> str:
 
 
 async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, clock: Clock) -> None:
-    async with served_exporter(watching(simulator.url, api_timeout=600), clock, monotonic=clock) as (url, exporter):
+    async with served_exporter(
+        watching(simulator.url, api_timeout=600), clock, monotonic=clock
+    ) as (url, exporter):
         page = (await get(f"{url}/")).text
         assert "No requests yet" in page
         assert '<p><span class="state bad">' in page
-        simulator.faults["scores"] = Fault(status=500, body=b'{"detail": "<script>alert(1)</script>"}')
+        simulator.faults["scores"] = Fault(
+            status=500, body=b'{"detail": "<script>alert(1)</script>"}'
+        )
         simulator.faults["stats"] = Fault(latency=600)
         scrape = asyncio.create_task(get(f"{url}/metrics"))
         await until(lambda: asked_by(exporter) == {"stats", "stats_per_chute"})
@@ -64,7 +74,9 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
     assert rows["scores"]["Next request"] == "with the next scrape"
 
 
-async def test_the_landing_page_shows_states_as_a_color_and_a_word(simulator: Simulator, clock: Clock) -> None:
+async def test_the_landing_page_shows_states_as_a_color_and_a_word(
+    simulator: Simulator, clock: Clock
+) -> None:
     simulator.faults["bounties"] = Fault(status=404)
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
@@ -83,14 +95,23 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(simulator: Si
     for tone, word in (("good", "up"), ("wait", "stale"), ("off", "off")):
         assert f'<td data-name="State">{state(tone, word)}</td>' in stale
     rows = feeds(stale)
-    assert [rows[name]["State"] for name in ("metagraph", "scores", "bounties")] == ["up", "stale", "off"]
-    assert (later["scores"]["State"], later["scores"]["Data from"]) == ("down", "35 minutes ago, dropped")
+    assert [rows[name]["State"] for name in ("metagraph", "scores", "bounties")] == [
+        "up",
+        "stale",
+        "off",
+    ]
+    assert (later["scores"]["State"], later["scores"]["Data from"]) == (
+        "down",
+        "35 minutes ago, dropped",
+    )
     # A feed that is back keeps its last error.
     assert later["nodes"]["State"] == "up"
     assert later["nodes"]["Last error"].startswith("2 minutes ago: 503 simulated fault.")
 
 
-async def test_the_landing_page_says_when_there_is_no_data(simulator: Simulator, clock: Clock) -> None:
+async def test_the_landing_page_says_when_there_is_no_data(
+    simulator: Simulator, clock: Clock
+) -> None:
     simulator.faults.update(dict.fromkeys((one.name for one in ENDPOINTS), Fault(status=500)))
     async with served_exporter(patient(simulator.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
@@ -115,7 +136,9 @@ async def test_the_landing_page_lists_first_what_needs_action(
         await get(f"{url}/metrics")
         asked = len(simulator.requests)
         page = await landing_page(exporter, clock.now)
-        found = findings.find((await exporter.samples(findings.NEEDED_METRICS)).samples, HOTKEY, clock.now, {})
+        found = findings.find(
+            (await exporter.samples(findings.NEEDED_METRICS)).samples, HOTKEY, clock.now, {}
+        )
     assert len(simulator.requests) == asked
     # Collectors must not keep the event loop from answering.
     assert threading.get_ident() not in threads
@@ -141,12 +164,14 @@ async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
         quiet.faults["maintenance"] = Fault(body=json.dumps(policy).encode())
         clock.now += 700
         await get(f"{url}/metrics")
-        assert state("wait", "Not everything is known. Nothing that is known needs action.") in await landing_page(
-            exporter, clock.now
-        )
+        assert state(
+            "wait", "Not everything is known. Nothing that is known needs action."
+        ) in await landing_page(exporter, clock.now)
 
 
-async def test_the_landing_page_shows_the_effective_configuration_without_secrets(simulator: Simulator) -> None:
+async def test_the_landing_page_shows_the_effective_configuration_without_secrets(
+    simulator: Simulator,
+) -> None:
     public = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
     settings = watching(
         simulator.url,
@@ -157,11 +182,16 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
     )
     async with served_exporter(settings) as (url, _):
         page = (await get(f"{url}/")).text
-        statuses = {link: (await get(f"{url}{link}")).status_code for link in re.findall(r'<a href="([^"]+)"', page)}
+        statuses = {
+            link: (await get(f"{url}{link}")).status_code
+            for link in re.findall(r'<a href="([^"]+)"', page)
+        }
     assert statuses == {"/metrics": 200, "/-/ready": 200, "/-/healthy": 200}
     assert f'<abbr title="{HOTKEY}">5GNoc…1Wti</abbr> (public and private data)' in page
     assert f'<abbr title="{public}">5HgBy…s8uP</abbr> (public data)' in page
-    shown = dict(re.findall(r"<tr><th>(?:<code>|<span[^>]*>)(.*?)</[^>]*></th><td>(.*?)</td></tr>", page))
+    shown = dict(
+        re.findall(r"<tr><th>(?:<code>|<span[^>]*>)(.*?)</[^>]*></th><td>(.*?)</td></tr>", page)
+    )
     assert shown["api_url"] == simulator.url
     assert shown["keys"] == f"Hotkey({HOTKEY})"
     assert shown["ttl"] == "scores=60"

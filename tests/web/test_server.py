@@ -66,7 +66,9 @@ async def said(url: httpx.URL, request: bytes) -> bytes:
         b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n\x00: c\r\n\r\n",
     ],
 )
-async def test_oversized_or_invalid_requests_are_refused_and_the_next_one_is_answered(request_bytes: bytes) -> None:
+async def test_oversized_or_invalid_requests_are_refused_and_the_next_one_is_answered(
+    request_bytes: bytes,
+) -> None:
     async with served(APP) as url:
         answer = await said(httpx.URL(url), request_bytes)
         assert answer == b"" or answer.split()[1] == b"400"
@@ -102,12 +104,15 @@ async def test_answers_on_a_kept_connection_are_sent_without_delay() -> None:
         async with serving(app, [opened]), patient_client() as client:
             for _ in range(3):
                 assert (await client.get(f"http://{bound_address(opened)}/")).text == "hello"
-            # Without this, the end of an answer waits until the client acknowledges its beginning: 40 ms.
+            # Without this, the end of an answer waits until the client acknowledges its beginning:
+            # 40 ms.
             assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert len(set(connected)) == 1
 
 
-@pytest.mark.parametrize(("before", "hard", "after"), [(1024, 20_000, 4096), (1024, 2000, 2000), (1024, -1, 4096)])
+@pytest.mark.parametrize(
+    ("before", "hard", "after"), [(1024, 20_000, 4096), (1024, 2000, 2000), (1024, -1, 4096)]
+)
 def test_the_limit_of_open_files_is_raised_as_far_as_it_may(
     monkeypatch: pytest.MonkeyPatch, before: int, hard: int, after: int
 ) -> None:

@@ -67,13 +67,19 @@ async def test_only_clients_with_a_certificate_of_the_authority_are_served(
     pki.issue("forged", "one.example", authority=trustme.CA())
     path = write(f"{TLS}  client_auth_type: {kind}\n  client_ca_file: ca.crt\n")
     async with encrypted(path) as url:
-        assert {name for name in ("", "one", "forged") if not await refused(url, pki.client(name))} == served
+        assert {
+            name for name in ("", "one", "forged") if not await refused(url, pki.client(name))
+        } == served
 
 
-async def test_an_authority_in_the_file_is_trusted_although_its_issuer_is_not(pki: Pki, write: Write) -> None:
+async def test_an_authority_in_the_file_is_trusted_although_its_issuer_is_not(
+    pki: Pki, write: Write
+) -> None:
     lower = pki.authority.create_child_ca()
     pki.issue("one", "one.example", authority=lower)
     (pki.folder / "lower.crt").write_bytes(lower.cert_pem.bytes())
-    path = write(f"{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: lower.crt\n")
+    path = write(
+        f"{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: lower.crt\n"
+    )
     async with encrypted(path) as url:
         assert not await refused(url, pki.client("one"))
