@@ -72,7 +72,6 @@ END_TEXTS: Final = {
         "autoscaler - instance failed to verify",
         "Instance took too long to activate",
     ),
-    "no_room": ("Private chute ",),
     "gpu_missing": ("autoscaler - instance node count mismatch",),
     "verification": (
         "Failed port verification",
