@@ -50,6 +50,7 @@ NAMES = (
         "images",
         "jobs",
         "active_instances",
+        "thrash_cooldowns",
     ),
     *("servers", "nodes", "inventory", "instances", "unique_chute_history"),
 )

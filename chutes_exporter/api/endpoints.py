@@ -115,6 +115,7 @@ THRASH_COOLDOWNS = Endpoint(
     d.list_of(r.ThrashCooldown),
     "signer",
     signed=True,
+    max_bytes=MB,
 )
 METAGRAPH = Endpoint("metagraph", "/miner/metagraph", d.list_of(r.MetagraphNode, never_empty=True))
 UTILIZATION = Endpoint(
