@@ -503,12 +503,18 @@ def stats(call: Call) -> Json:
 
 
 def scores(call: Call) -> Json:
+    """Return the scores of all miners, or of one, which are null if it has none."""
     names = ("total_instances", "bounty_score", "instance_seconds", "instance_compute_units")
     shares, work = (
         call.world.shares(call.now),
         call.world.work(last_run(call.now, service.CACHE_PERIOD), DAY),
     )
     raw = {hotkey: dict(zip(names, work[hotkey, ""].values(), strict=True)) for hotkey in shares}
+    if hotkey := call.query.get("hotkey"):
+        return {
+            "raw_values": {hotkey: raw.get(hotkey)},
+            "final_scores": {hotkey: shares.get(hotkey)},
+        }
     return {"raw_values": raw, "final_scores": shares}
 
 
