@@ -351,14 +351,13 @@ KINDS = {
         _Miner.last_active,
         "COUNT {instance is the last active one of its chute|instances are the last active ones "
         "of their chutes} on "
-        "the platform. Deleting {it|one} costs nine tenths of its score, or all of it if it is "
-        "private.",
+        "the platform. Deleting {it|one} costs up to nine tenths of its score, or all of it if it "
+        "is private.",
     ),
     "instances_without_gpus": _note(
         _Miner.without_gpus,
         "COUNT active {instance holds|instances hold} no GPU, because it was deleted. The service "
-        "will delete "
-        "{the instance|the instances}, too.",
+        "may delete {the instance|the instances}, too.",
     ),
     "disabled_instances": _note(
         lambda miner: miner.purges("disabled"),

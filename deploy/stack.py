@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parent.parent
 _PATIENCE: Final = 300.0
 _LOOK_EVERY: Final = 0.2
+_OTHERS: Final = {
+    "exporter": "`make demo`",
+    "prometheus": "Debian's service (sudo systemctl disable --now prometheus)",
+    "alertmanager": "Debian's service (sudo systemctl disable --now prometheus-alertmanager)",
+}
+"""What else usually has the address of a program."""
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
@@ -39,8 +45,7 @@ def _require_free(name: str, address: str) -> None:
     with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
         raise SystemExit(
             f'{address} is taken: choose another with make stack ARGS="--{name} HOST:PORT", or '
-            "end what listens there "
-            f"(Debian starts its own {name} as a service: sudo systemctl disable --now {name})"
+            f"end what listens there, such as {_OTHERS[name]}"
         )
 
 

@@ -90,7 +90,6 @@ REASONS: Final = tuple(
         ("no_balance", "super-light-yellow"),
         ("chute_removed", PURPLE),
         ("not_active_in_time", "semi-dark-orange"),
-        ("no_room", "super-light-orange"),
         ("gpu_missing", "dark-red"),
         ("verification", RED),
         ("requests", ORANGE),

@@ -50,6 +50,7 @@ NAMES = (
         "images",
         "jobs",
         "active_instances",
+        "thrash_cooldowns",
     ),
     *("servers", "nodes", "inventory", "instances", "unique_chute_history"),
 )
@@ -72,6 +73,9 @@ EXTRA |= {
 }
 """Public endpoints outside the miner API, and the files of their answers, which are in the folder
 ``extra``.
+"""
+TAKEN_BACK = "Private chute "
+"""Begins a reason for an end that only recorded reports have: the service rolls such an end back.
 """
 OWN = NAMES[-5:]
 """Endpoints that answer about the miner who asks."""

@@ -385,6 +385,14 @@ REFUSED = (
         "needs exactly one miner: use one --hotkey",
     ),
     ("query scores x", "after scores, write no ID"),
+    ("query scores --param per_chute=true", "scores has no parameter per_chute, but hotkey"),
+    ("query bounties --param a=true", "bounties has no parameters"),
+    ("query stats --param per_chute", "'per_chute' is invalid: write NAME=VALUE"),
+    (
+        "query stats --param per_chute=maybe",
+        "'per_chute=maybe' is invalid: write per_chute=true or",
+    ),
+    ("query scores --param hotkey=x", "Invalid value for '--param': "),
     ("query unique_chute_history x", "after unique_chute_history, write no ID"),
     (f"{MINE} query chute x", "after chute, write CHUTE_ID VERSION"),
     *(

@@ -190,8 +190,8 @@ CASES: list[tuple[str, list[Sample], str, str, str]] = [
         "",
         "2 their",
     ),
-    ("last_active_instances", [(ACTIVE, 1, I2)], "i2 (private)", "", "1 is"),
-    ("instances_without_gpus", [(ACTIVE, 1, I3)], "i3", "", "1 instance"),
+    ("last_active_instances", [(ACTIVE, 1, I2)], "i2 (private)", "", "1 is up nine tenths"),
+    ("instances_without_gpus", [(ACTIVE, 1, I3)], "i3", "", "1 instance may delete"),
 ]
 
 

@@ -33,6 +33,7 @@ class Endpoint(Generic[T]):
         scope: Data of the whole platform, of the signing miner, or of a miner in the path or the
             query.
         query: Query parameters of every request.
+        parameters: Names of the query parameters that the reference has.
         purpose: The word that ends the signed message.
         max_bytes: Limit of an answer: of the body, or of the records that are kept of a stream. All
             answers together
@@ -48,6 +49,7 @@ class Endpoint(Generic[T]):
     query: Mapping[str, str] | None = None
     purpose: Purpose = "miner"
     max_bytes: int = MB
+    parameters: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
@@ -62,11 +64,11 @@ def _stream(
     *,
     signed: bool = True,
     may_be_empty: bool = False,
-    query: Mapping[str, str] | None = None,
-    max_bytes: int = 4 * MB,
+    **more: Any,
 ) -> Endpoint[list[R]]:
     shape = d.StreamShape(record, may_be_empty=may_be_empty)
-    return Endpoint(name, f"/miner/{name}/", shape, scope, signed, query=query, max_bytes=max_bytes)
+    more = {"max_bytes": 4 * MB} | more
+    return Endpoint(name, f"/miner/{name}/", shape, scope, signed, **more)
 
 
 _DETAILED = {"detailed": "true"}
@@ -79,7 +81,13 @@ CHUTE = Endpoint("chute", "/miner/chutes/{chute_id}/{version}", d.object_of(r.Ch
 IMAGES = _stream("images", r.Image)
 NODES = _stream("nodes", r.Node, "signer", may_be_empty=True)
 SERVERS = Endpoint("servers", "/miner/servers/", d.SERVERS, "signer", signed=True, max_bytes=4 * MB)
-INSTANCES = _stream("instances", r.Instance, "signer", query={"explicit_null": "true"})
+INSTANCES = _stream(
+    "instances",
+    r.Instance,
+    "signer",
+    query={"explicit_null": "true"},
+    parameters=("explicit_null",),
+)
 # Usually no job waits on the whole platform.
 JOBS = _stream("jobs", r.Job, may_be_empty=True, max_bytes=16 * MB)
 RELEASE_JOB = Endpoint[None](
@@ -101,8 +109,14 @@ ACTIVE_INSTANCES = Endpoint(
     signed=True,
     max_bytes=8 * MB,
 )
-STATS = Endpoint("stats", "/miner/stats", d.STATS, max_bytes=48 * MB)
-SCORES = Endpoint("scores", "/miner/scores", d.SCORES)
+STATS = Endpoint(
+    "stats",
+    "/miner/stats",
+    d.STATS,
+    max_bytes=48 * MB,
+    parameters=("miner_hotkey", "per_chute"),
+)
+SCORES = Endpoint("scores", "/miner/scores", d.SCORES, parameters=("hotkey",))
 UNIQUE_CHUTE_HISTORY = Endpoint(
     "unique_chute_history",
     "/miner/unique_chute_history/{hotkey}",
@@ -115,6 +129,7 @@ THRASH_COOLDOWNS = Endpoint(
     d.list_of(r.ThrashCooldown),
     "signer",
     signed=True,
+    max_bytes=MB,
 )
 METAGRAPH = Endpoint("metagraph", "/miner/metagraph", d.list_of(r.MetagraphNode, never_empty=True))
 UTILIZATION = Endpoint(

@@ -72,7 +72,6 @@ END_TEXTS: Final = {
         "autoscaler - instance failed to verify",
         "Instance took too long to activate",
     ),
-    "no_room": ("Private chute ",),
     "gpu_missing": ("autoscaler - instance node count mismatch",),
     "verification": (
         "Failed port verification",
@@ -561,9 +560,10 @@ class AuditReport(
 
 
 class ThrashCooldown(Record, frozen=True):
-    """A chute that the signing miner currently may not deploy.
+    """A chute of which the signing miner lost an active instance in the past two hours.
 
-    Source: ``/miner/thrash_cooldowns``.
+    Source: ``/miner/thrash_cooldowns``, an empty list since May 2026. Until the cooldown expired, a
+    new instance got neither urgency boost nor bounty.
     """
 
     chute_id: str

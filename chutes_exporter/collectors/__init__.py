@@ -22,6 +22,7 @@ from chutes_exporter.collectors import (
     scores,
     servers,
     stats,
+    thrash_cooldowns,
     unique_chute_history,
     utilization,
 )
@@ -43,6 +44,7 @@ COLLECTORS: tuple[Collector, ...] = (
     launch.COLLECTOR,
     ended_instances.COLLECTOR,
     rolling_updates.COLLECTOR,
+    thrash_cooldowns.COLLECTOR,
     unique_chute_history.COLLECTOR,
     jobs.COLLECTOR,
     images.COLLECTOR,

@@ -11,7 +11,7 @@ GPUS = metric_of(MINER_GPUS)(
     "chutes_instance_gpus",
     "GPUs that the instance holds on the server, in any state. An active instance without any GPU "
     "lost them, because "
-    "its GPU or server was deleted. The service will purge it.",
+    "its GPU or server was deleted. The service may purge it.",
     ("hotkey", "instance_id", "server_id", "gpu"),
 )
 

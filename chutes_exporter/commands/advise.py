@@ -24,7 +24,7 @@ from chutes_exporter.commands.options import (
 from chutes_exporter.commands.query import first_key
 from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.terminal import moment, percent, print_first, say
+from chutes_exporter.commands.terminal import moment, percent, print_first, say, whole_percent
 from chutes_exporter.duration import HOUR
 from chutes_exporter.findings import cost, filled
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
@@ -339,7 +339,7 @@ def _print_forecast(found: dict[str, Any] | None) -> None:
             "pay later": run["units_per_gpu_second"],
             "GPUs": run["gpus"],
             "instances": run["instances"],
-            "share %": 100 * run["score_share"],
+            "share %": product(100, run["score_share"]),
         }
         for run in found["runs"]
     ]
@@ -359,12 +359,8 @@ def _row(offer: Mapping[str, Any]) -> dict[str, Any]:
         "room": offer["room"],
         "bounty": offer["bounty_boost"],
         "left": None if left is None else f"{left // HOUR:.0f}:{left % HOUR // 60:02.0f}",
-        "use %": None
-        if offer["utilization_ratio"] is None
-        else round(100 * offer["utilization_ratio"]),
-        "refused %": None
-        if offer["rate_limited_ratio"] is None
-        else round(100 * offer["rate_limited_ratio"]),
+        "use %": whole_percent(offer["utilization_ratio"]),
+        "refused %": whole_percent(offer["rate_limited_ratio"]),
     }
 
 

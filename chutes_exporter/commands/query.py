@@ -16,8 +16,16 @@ from msgspec import UNSET
 from chutes_exporter.api import ApiError
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api import records as r
-from chutes_exporter.commands.options import Command, asks, client_of, json_option, miner_options
+from chutes_exporter.commands.options import (
+    Command,
+    Parsed,
+    asks,
+    client_of,
+    json_option,
+    miner_options,
+)
 from chutes_exporter.commands.terminal import cell_text, print_table, printable
+from chutes_exporter.config import parse_hotkey
 from chutes_exporter.rules.demand import unknown_metrics
 from chutes_exporter.rules.instances import instance_state, purged_at, secured_at
 from chutes_exporter.rules.score import incentive_shares
@@ -82,6 +90,26 @@ _MINERS = {
 _ENDPOINTS = [
     item.name for item in e.ENDPOINTS if item.method == "GET" and item is not e.AUDIT_REPORT
 ]
+_MINER_PARAMETERS = ("hotkey", "miner_hotkey")
+"""The parameters that select a miner in answers about all miners."""
+
+
+def _parse_parameter(text: str) -> tuple[str, str]:
+    """Parse a query parameter, ``NAME=VALUE``, or raise ValueError."""
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise ValueError(f"{text!r} is invalid: write NAME=VALUE")
+    if name in _MINER_PARAMETERS:
+        return name, parse_hotkey(value)
+    if value not in ("true", "false"):
+        raise ValueError(f"{text!r} is invalid: write {name}=true or {name}=false")
+    return name, value
+
+
+def _parameters_in_words() -> str:
+    """Return the parameters of each endpoint that has some."""
+    named = [item for item in e.ENDPOINTS if item.parameters]
+    return ", ".join(f"{' and '.join(item.parameters)} of {item.name}" for item in named)
 
 
 @click.command(
@@ -97,6 +125,14 @@ _ENDPOINTS = [
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @miner_options("Without a hotkey, stats, scores, metagraph and active_instances have all miners.")
 @click.option(
+    "--param",
+    "parameters",
+    multiple=True,
+    type=Parsed("NAME=VALUE", _parse_parameter),
+    help="Query parameter of the request, as in the API's reference (repeatable): "
+    f"{_parameters_in_words()}. A single --hotkey is sent to scores and stats by itself.",
+)
+@click.option(
     "--columns", default="", metavar="NAME,NAME", help="Print only these columns, in this order."
 )
 @json_option
@@ -110,8 +146,11 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     )
     hotkeys = set(flags["hotkeys"] if by_flag else settings.watched)
     endpoint = next(one for one in e.ENDPOINTS if one.name == flags["endpoint"])
+    given = _known_parameters(endpoint, dict(flags["parameters"]))
+    hotkeys = {given[name] for name in _MINER_PARAMETERS if name in given} or hotkeys
     key = _signing_key(endpoint, settings, hotkeys)
     params, path = _request_arguments(endpoint, hotkeys, flags["ids"])
+    params |= given
     async with client_of(settings, endpoint.name) as client:
         answer = await client.fetch(endpoint, key=key, params=params, path=path)
         rows = _selected(endpoint, list(rows_of(answer.value)), hotkeys)
@@ -184,6 +223,20 @@ def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str
     return selected[0]
 
 
+def _known_parameters(endpoint: e.Endpoint[Any], given: dict[str, str]) -> dict[str, str]:
+    """Return the parameters that the user gave, or raise UsageError if the endpoint lacks one.
+
+    The service ignores those that it does not know.
+    """
+    known = " and ".join(endpoint.parameters)
+    for name in given:
+        if not known:
+            raise click.UsageError(f"{endpoint.name} has no parameters")
+        if name not in endpoint.parameters:
+            raise click.UsageError(f"{endpoint.name} has no parameter {name}, but {known}")
+    return given
+
+
 def _request_arguments(
     endpoint: e.Endpoint[Any], hotkeys: set[str], ids: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
@@ -197,7 +250,10 @@ def _request_arguments(
             f"after {endpoint.name}, write {' '.join(needed).upper() or 'no ID'}"
         )
     if endpoint.scope != "miner":
-        return {}, dict(zip(needed, ids, strict=True))
+        selecting = [name for name in endpoint.parameters if name in _MINER_PARAMETERS]
+        # Of several miners, one request asks for everybody, and the rows are selected here.
+        params = dict.fromkeys(selecting, *hotkeys) if len(hotkeys) == 1 else {}
+        return params, dict(zip(needed, ids, strict=True))
     if len(hotkeys) != 1:
         raise click.UsageError(f"{endpoint.name} needs exactly one miner: use one --hotkey")
     miner = dict.fromkeys(["hotkey"], *hotkeys)
@@ -205,9 +261,7 @@ def _request_arguments(
 
 
 def _selected(endpoint: e.Endpoint[Any], rows: list[Cells], hotkeys: set[str]) -> list[Cells]:
-    """Return the rows about the selected miners. The request had all miners, because shares need
-    them.
-    """
+    """Return the rows about the selected miners. The answer may have all miners."""
     if endpoint.name not in _MINERS or not hotkeys:
         return rows
     column = _MINERS[endpoint.name]
@@ -224,9 +278,7 @@ def rows_of(value: Any) -> Iterator[Cells]:
     """
     match value:
         case r.Scores():
-            for hotkey, share in value.shares.items():
-                raw = value.raw.get(hotkey)
-                yield {"hotkey": hotkey, "share": share} | ({} if raw is None else _plain(raw))
+            yield from _score_rows(value)
         case r.MaintenancePolicy():
             yield from _maintenance_rows(value)
         case [r.MetagraphNode(), *_]:
@@ -245,6 +297,15 @@ def rows_of(value: Any) -> Iterator[Cells]:
             yield from map(_plain, value)
         case _:
             yield _plain(value)
+
+
+def _score_rows(scores: r.Scores) -> Iterator[Cells]:
+    for hotkey, share in scores.shares.items():
+        raw = scores.raw.get(hotkey)
+        if share is None and raw is None:
+            # So says an answer about one miner that this miner has no score.
+            continue
+        yield {"hotkey": hotkey, "share": share} | ({} if raw is None else _plain(raw))
 
 
 def _instance_row(instance: r.Instance) -> Cells:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chutes_exporter.rules.sums import product
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
@@ -120,8 +122,15 @@ def moment(time: float) -> str:
 
 
 def percent(ratio: float | None) -> str:
-    """Return a ratio with three digits, or a dash if it is unknown."""
-    return "-" if ratio is None else f"{100 * ratio:.3g} %"
+    """Return a ratio with three digits, or a dash if it is unknown or too large for a number."""
+    value = product(100, ratio)
+    return "-" if value is None else f"{value:.3g} %"
+
+
+def whole_percent(ratio: float | None) -> int | None:
+    """Return a ratio as a whole number, None if it is unknown or too large for a number."""
+    value = product(100, ratio)
+    return None if value is None else round(value)
 
 
 def cell_text(value: Any) -> str:

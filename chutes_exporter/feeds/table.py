@@ -87,6 +87,15 @@ UNIQUE_CHUTE_HISTORY = _feed(
     value_if_404=[],
     checks={"no_history": doubt.history_is_gone},
 )
+# The service dropped the rule, so that its next version may lack the endpoint.
+THRASH_COOLDOWNS = _feed(
+    e.THRASH_COOLDOWNS,
+    HOUR,
+    2 * HOUR,
+    changes="never since May 2026",
+    optional=True,
+    checks={},
+)
 UTILIZATION = _feed(
     e.UTILIZATION,
     115.0,

@@ -455,8 +455,30 @@ def release_job(call: Call) -> None:
     call.world.released_jobs.add(job_id)
 
 
-def thrash_cooldowns(_: Call) -> list[Json]:
-    return []  # the service removed the rule in May 2026
+def thrash_cooldowns(call: Call) -> list[Json]:
+    """Return the chutes of which the miner lost an active instance within the cooldown."""
+    lost: dict[str, Instance] = {}
+    for one in call.world.all_instances(call.now, call.signer.hotkey):
+        was_lost = one.activated_at < one.ended_at <= call.now and one.end not in service.VALID_ENDS
+        if was_lost and call.now < one.ended_at + call.world.cooldown:
+            lost[one.chute_id] = max(one, lost.get(one.chute_id, one), key=_ended_at)
+    return [
+        {
+            "chute_id": chute_id,
+            "chute_name": one.chute.name,
+            "deleted_at": _without_offset(one.ended_at),
+            "cooldown_expires_at": _without_offset(one.ended_at + call.world.cooldown),
+        }
+        for chute_id, one in lost.items()
+    ]
+
+
+def _ended_at(instance: Instance) -> float:
+    return instance.ended_at
+
+
+def _without_offset(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).replace(tzinfo=None).isoformat()
 
 
 def stats(call: Call) -> Json:
@@ -481,12 +503,18 @@ def stats(call: Call) -> Json:
 
 
 def scores(call: Call) -> Json:
+    """Return the scores of all miners, or of one, which are null if it has none."""
     names = ("total_instances", "bounty_score", "instance_seconds", "instance_compute_units")
     shares, work = (
         call.world.shares(call.now),
         call.world.work(last_run(call.now, service.CACHE_PERIOD), DAY),
     )
     raw = {hotkey: dict(zip(names, work[hotkey, ""].values(), strict=True)) for hotkey in shares}
+    if hotkey := call.query.get("hotkey"):
+        return {
+            "raw_values": {hotkey: raw.get(hotkey)},
+            "final_scores": {hotkey: shares.get(hotkey)},
+        }
     return {"raw_values": raw, "final_scores": shares}
 
 

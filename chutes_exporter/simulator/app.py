@@ -93,6 +93,7 @@ class ReceivedRequest(NamedTuple):
     hotkey: str | None
     signed: bool
     status: int
+    query: dict[str, str]
 
 
 class Simulator(AsyncExitStack):
@@ -175,7 +176,9 @@ class Simulator(AsyncExitStack):
         finally:
             self.in_flight[endpoint.name] -= 1
         asker = headers.get("x-chutes-hotkey"), "x-chutes-signature" in headers
-        self.requests.append(ReceivedRequest(endpoint.name, *asker, response.status_code))
+        self.requests.append(
+            ReceivedRequest(endpoint.name, *asker, response.status_code, dict(query))
+        )
         response.headers.update(
             {**fault.headers, "date": email.utils.formatdate(self.clock(), usegmt=True)}
         )
@@ -205,7 +208,8 @@ class Simulator(AsyncExitStack):
             return JSONResponse(answers.completed(shape.kind if shape else None, answer))
         rows = (answers.completed(shape.kind, row) for row in islice(answer, fault.records))
         lines = [f"data: {json.dumps(row)}\n\n" for row in rows]
-        if not lines and "explicit_null" in request.query_params and fault.records is None:
+        explicit_null = request.query_params.get("explicit_null") == "true"
+        if not lines and explicit_null and fault.records is None:
             lines = ["data: NO_ITEMS\n\n"]
         return Response("".join(lines))
 

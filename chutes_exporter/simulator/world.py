@@ -185,6 +185,11 @@ class World:
     """The first miner that tries jobs."""
     window_age: ClassVar[float] = 15 * HOUR
     """Seconds before the start at which the window opens. It takes 4 days."""
+    cooldown: ClassVar[float] = 0.0
+    """Seconds for which the service lists a chute of which a miner lost an active instance.
+
+    It was 2 hours until May 2026. Then the service dropped the rule.
+    """
 
     def __init__(self, *, seed: int = 64, start: float, size: Size | None = None) -> None:
         self.size = size or Size()

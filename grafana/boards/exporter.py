@@ -51,8 +51,9 @@ SEEN: Final = (
     f"and on (job, instance) last_over_time({select('chutes_exporter_build_info', EXPORTERS)}[7d])"
 )
 """Keeps the targets that were exporters within a week."""
-BUDGET: Final = 450
-"""Most requests that one key may cause in an hour."""
+BUDGET: Final = (
+    "One key causes up to 440 requests an hour to the API, and 72 to the node of --chain.url."
+)
 REQUESTS: Final = select("chutes_api_requests_total", EXPORTERS)
 PAGE: Final = of_exporters("chutes_scrape_series")
 STALE: Final = (
@@ -119,9 +120,8 @@ EXPORTER.show(
     ),
     stat(
         "Requests",
-        "Requests of the busiest exporter to the API in the past hour. One key causes at most "
-        f"{BUDGET}. "
-        "More exporters, more keys or a shorter --feed.ttl cause more.",
+        f"Requests of the busiest exporter in the past hour. {BUDGET} "
+        "More keys or a shorter --feed.ttl cause more.",
         Query(f"max(sum by (job, instance) (increase({REQUESTS}[1h])))", "per hour", FADING),
         empty="no requests",
         trend=True,
@@ -223,10 +223,8 @@ EXPORTER.show(
     ),
     graph(
         "Requests per hour by endpoint",
-        f"The ten endpoints with the most requests. One key causes at most {BUDGET} requests an "
-        "hour. "
-        "More scrapes do not cause more requests, because each feed is requested once per time to "
-        "live.",
+        f"The ten endpoints with the most requests. {BUDGET} More scrapes do not cause more "
+        "requests, because each feed is requested once per time to live.",
         *_top("chutes_api_requests_total", "endpoint"),
         calcs=(),
         size=(12, 7),

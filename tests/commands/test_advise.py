@@ -164,6 +164,19 @@ async def test_an_unknown_value_of_an_offer_is_a_dash(
     )
 
 
+async def test_a_load_that_is_too_large_for_percent_is_a_dash(
+    target: Target, api: dict[str, bytes]
+) -> None:
+    utilization = json.loads(api["utilization"])
+    for row in utilization:
+        row |= {"utilization_15m": 1e307, "rate_limit_ratio_15m": 1e307}
+    api["utilization"] = json.dumps(utilization).encode()
+    code, output, errors = await advise(target)
+    assert (code, errors) == (1, "")
+    shown = [row for gpu in EXPECTED["launch_models"] for row in cells(output, gpu)]
+    assert {row[head] for row in shown for head in ("use %", "refused %")} == {"-"}
+
+
 async def test_a_cheaper_gpu_that_can_run_a_public_chute_is_marked(
     target: Target, api: dict[str, bytes]
 ) -> None:

@@ -211,6 +211,67 @@ async def test_hotkeys_or_a_key_select_the_rows_and_one_without_a_row_is_named(
     assert errors.count("has no row.") == 1
 
 
+def asked(simulator: Simulator, endpoint: str) -> list[dict[str, str]]:
+    """Return the query parameters of the requests to an endpoint, and forget all requests."""
+    found = [request.query for request in simulator.requests if request.endpoint == endpoint]
+    simulator.requests.clear()
+    return found
+
+
+@pytest.mark.parametrize(("name", "parameter"), [("scores", "hotkey"), ("stats", "miner_hotkey")])
+async def test_the_scores_and_stats_of_one_miner_are_asked_of_the_api_alone(
+    simulator: Simulator, name: str, parameter: str
+) -> None:
+    other = simulator.world.miners[1].hotkey
+    whole = await rows_of(simulator, name, f"--hotkey={HOTKEY}", f"--hotkey={other}")
+    assert asked(simulator, name) == [{}]
+    for hotkey, arguments in (
+        (HOTKEY, ()),
+        (other, (f"--hotkey={other}",)),
+        (other, (f"--param={parameter}={other}",)),
+    ):
+        rows = await rows_of(simulator, name, *arguments)
+        assert asked(simulator, name) == [{parameter: hotkey}]
+        assert rows == [row for row in whole if hotkey in row.values()] != []
+
+
+async def test_a_parameter_of_the_reference_is_sent(simulator: Simulator) -> None:
+    rows = await rows_of(simulator, "stats", "--param", "per_chute=true")
+    assert asked(simulator, "stats") == [{"miner_hotkey": HOTKEY, "per_chute": "true"}]
+    chutes = {chute.chute_id for chute in simulator.world.chutes}
+    assert {row["chute_id"] for row in rows} <= chutes
+    assert rows
+    await rows_of(simulator, "instances")
+    assert asked(simulator, "instances") == [{"explicit_null": "true"}]
+    await rows_of(simulator, "instances", "--param", "explicit_null=false")
+    assert asked(simulator, "instances") == [{"explicit_null": "false"}]
+
+
+async def test_without_explicit_null_no_instances_and_a_failure_look_the_same(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    idle = next(miner for miner in simulator.world.miners if not miner.servers)
+    path = tmp_path / "hotkey"
+    another_key(path, simulator, idle.uid)
+    arguments = ("query", "instances", "--hotkey-file", str(path), "--json")
+    assert (await run(simulator, *arguments, variables={}))[:2] == (0, "[]\n")
+    status, output, errors = await run(
+        simulator, *arguments, "--param=explicit_null=false", variables={}
+    )
+    assert (status, output) == (1, "")
+    assert "instances: the answer is empty" in errors
+
+
+async def test_a_miner_without_a_score_has_no_row(simulator: Simulator) -> None:
+    unscored = simulator.world.miners[-1].hotkey
+    for name in ("scores", "stats"):
+        status, output, errors = await run(
+            simulator, "query", name, "--json", f"--hotkey={unscored}"
+        )
+        assert (status, json.loads(output)) == (0, [])
+        assert f"{unscored} has no row." in errors
+
+
 async def test_unreadable_records_are_reported_and_what_was_not_measured_is_unknown(
     simulator: Simulator,
 ) -> None:

@@ -80,6 +80,15 @@ async def test_a_miner_has_its_place_and_its_estimated_earnings(
     assert (miner["cost_usd_per_hour"], miner["idle_cost_usd_per_hour"]) == (14, 0)
 
 
+async def test_a_share_that_is_too_large_for_percent_is_a_dash(quiet: Simulator) -> None:
+    body = {"final_scores": {HOTKEY: 1e307}, "raw_values": {}}
+    quiet.faults["scores"] = Fault(body=json.dumps(body).encode())
+    _, output, errors = await status(quiet, **MINE)
+    assert errors == ""
+    assert "Score share -, heading for" in output
+    assert "inf" not in output
+
+
 async def test_where_nothing_needs_action_the_exit_status_is_0(
     quiet: Simulator, farm: Farm
 ) -> None:

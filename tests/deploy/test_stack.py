@@ -82,17 +82,26 @@ def test_the_stack_works_together_and_ends_together(tmp_path: Path) -> None:
             socket.create_connection(("127.0.0.1", int(address.partition(":")[2])))
 
 
-def test_an_address_that_somebody_has_is_refused_though_it_answers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("exporter", "`make demo`"),
+        ("prometheus", "(sudo systemctl disable --now prometheus)"),
+        ("alertmanager", "(sudo systemctl disable --now prometheus-alertmanager)"),
+    ],
+)
+def test_an_address_that_somebody_has_is_refused_though_it_answers(
+    tmp_path: Path, name: str, advice: str
+) -> None:
+    addresses = {one: free_port() for one in ("exporter", "prometheus", "alertmanager")}
     with socket.create_server(("127.0.0.1", 0)) as server:
-        flags = [
-            f"--exporter=127.0.0.1:{free_port()}",
-            f"--prometheus=127.0.0.1:{server.getsockname()[1]}",
-        ]
-        with pytest.raises(
-            SystemExit,
-            match=r"is taken: choose another with make stack ARGS=\"--prometheus HOST:PORT",
-        ):
+        addresses[name] = server.getsockname()[1]
+        flags = [f"--{one}=127.0.0.1:{port}" for one, port in addresses.items()]
+        with pytest.raises(SystemExit) as error:
             main([f"--directory={tmp_path}", *flags])
+    assert f'is taken: choose another with make stack ARGS="--{name} HOST:PORT"' in str(error.value)
+    assert str(error.value).endswith(advice)
+    assert ("systemctl" in str(error.value)) == (name != "exporter")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,9 +16,10 @@ from chutes_exporter.rules.losses import end_reason
                 "Private chute chute.chute_id='1' chute.name='x' already has >= target_count=1 "
                 "active instances"
             ),
-            "no_room",
+            # The service takes this end back with the request that it refused.
+            "other",
         ),
-        ("Private chute has an old versio", "no_room"),
+        ("Private chute has an old versio", "other"),
         ("a text of tomorrow", "other"),
         ("", "none"),
         (None, "none"),

@@ -24,6 +24,7 @@ class OddWorld(World):
     hour.
 
     Some servers have the same name or address, one has no GPUs, and one is of unknown version. The
+    service still has cooldowns, and long ones. The
     first miner has an instance in each state, idle GPUs, and an old server without TEE with an
     unverified GPU.
     """
@@ -33,6 +34,7 @@ class OddWorld(World):
         "modèle-\N{SNOWMAN}-\N{CJK UNIFIED IDEOGRAPH-6A21}\N{GRINNING FACE}",
         *World.chute_names,
     )
+    cooldown: ClassVar[float] = DAY
     gpu_errors: ClassVar[tuple[str, ...]] = (
         'attestation said "no"\nat line 2\\end',
         "GraVal challenge timed out",

@@ -84,7 +84,11 @@ INSTEAD: Final = ("docs/money.md", "known since")
 class Changing(Tried):
     """A world in which another miner has just disabled its instances, and some chutes have just got
     a new version.
+
+    Its service still has cooldowns.
     """
+
+    cooldown = 86400.0
 
     def make_chute(self, index: int) -> Chute:
         chute = super().make_chute(index)

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from chutes_exporter.collectors.thrash_cooldowns import COLLECTOR
+from chutes_exporter.feeds.table import THRASH_COOLDOWNS
+from tests.collectors.support import ME, collected
+
+EXPIRES = "chutes_thrash_cooldown_expires_timestamp_seconds"
+ENDED = {
+    "chute_id": "a",
+    "chute_name": "acme/model",
+    "deleted_at": "2026-05-01T10:00:00.5",
+    "cooldown_expires_at": "2026-05-01T12:00:00.5",
+}
+"""An answer before May 2026, whose times have no offset."""
+
+
+def test_a_cooldown_of_a_service_before_may_2026_ends_at_a_time_in_utc() -> None:
+    of_b = ENDED | {"chute_id": "b", "cooldown_expires_at": None}
+    assert collected(COLLECTOR, {THRASH_COOLDOWNS: [ENDED, of_b]}) == {
+        f"{EXPIRES}{{hotkey={ME},chute_id=a}}": 1_777_636_800.5
+    }
+
+
+def test_a_service_of_today_has_no_cooldown() -> None:
+    assert collected(COLLECTOR, {THRASH_COOLDOWNS: []}) == {}
+    assert "always answer with an empty list" in COLLECTOR.metrics[0].help

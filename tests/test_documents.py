@@ -1,0 +1,85 @@
+"""What documents say about the code, the rules, the boards and the service is so."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from chutes_exporter.rules.losses import END_REASONS
+from grafana.boards import BOARDS
+from tests.grafana.display import committed, panels
+from tests.support import ROOT, RULES
+
+DOCS = ROOT / "docs"
+PANELS: list[dict[str, Any]] = [panel for board in BOARDS for panel in panels(committed(board.uid))]
+
+
+def text_of(document: str) -> str:
+    """Return a document with each run of white space as one blank."""
+    return " ".join((DOCS / document).read_text().split())
+
+
+def test_every_series_of_money_is_recorded_and_read() -> None:
+    named = re.findall(r"(?m)^\| `([\w:]+)` \|", (DOCS / "money.md").read_text())
+    recordings = yaml.safe_load((RULES / "recordings.yml").read_text())
+    rules = [rule for group in recordings["groups"] for rule in group["rules"]]
+    readers = " ".join(rule["expr"] for rule in rules) + (RULES / "alerts.yml").read_text()
+    readers += str(PANELS)
+    assert named
+    assert set(named) <= {rule["record"] for rule in rules}
+    assert [series for series in named if series not in readers] == []
+    assert "computes these series for dashboards and alerts" in text_of("money.md")
+
+
+def test_the_only_panel_whose_colours_tell_reasons_apart_is_named() -> None:
+    titles = {panel["title"] for panel in PANELS if "'verification'" in str(panel)}
+    assert titles == {"Ended per hour by reason"}
+    assert "Only in *Ended per hour by reason*, colours tell reasons apart." in text_of(
+        "dashboards.md"
+    )
+
+
+def test_a_panel_without_data_says_what_it_needs_or_names_the_exporter_board() -> None:
+    shown = [panel for panel in PANELS if panel.get("targets")]
+    texts = {panel["fieldConfig"]["defaults"]["noValue"] for panel in shown}
+    needs = re.compile("need|none|no |set |not loaded|dcgm|Exporter board", re.IGNORECASE)
+    assert "see the Exporter board" in texts
+    assert [text for text in texts if not needs.search(text)] == []
+    assert "says what it needs, or names the Exporter board" in text_of("dashboards.md")
+
+
+def test_only_kubernetes_lets_other_machines_reach_the_exporter() -> None:
+    environment = (ROOT / "deploy" / "systemd" / "environment").read_text()
+    assert "LISTEN_ADDRESS=127.0.0.1:10064" in environment
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    ports = [port for service in services.values() for port in service.get("ports", ())]
+    assert ports
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+    values = yaml.safe_load((ROOT / "deploy/helm/chutes-exporter/values.yaml").read_text())
+    (namespace,) = values["networkPolicy"]["namespaces"]
+    assert (
+        "it listens on this machine only, except on Kubernetes, where the pods of the namespace "
+        f"`{namespace}` reach it" in text_of("start.md")
+    )
+
+
+def test_every_reason_for_an_end_is_explained() -> None:
+    (table,) = re.findall(r"\| reason \|.*?\n\n", (DOCS / "earnings.md").read_text(), re.DOTALL)
+    first = re.findall(r"(?m)^\| (`.*?) \|", table)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(first))) == sorted(END_REASONS)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "so it keeps a tenth of its score at worst",
+        "because its chute gets a new version: all instances end at once, without a reason | no",
+        "The service may purge it",
+        "**Jobs on private chutes**: the service refuses their activation",
+    ],
+)
+def test_earnings_say_what_ran_in_the_service(sentence: str) -> None:
+    assert sentence in text_of("earnings.md")
