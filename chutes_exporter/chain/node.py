@@ -66,6 +66,8 @@ class Node(ChutesClient):
         # The hash of the block that is asked for, and what errors name: the newest request, and the
         # block.
         self._head = self._method = self._block = ""
+        # The pay in the newest block, for the block of an epoch.
+        self._miners_per_block: float | None = None
 
     async def read(self) -> Answer[s.Subnet]:
         """Return the subnet in the newest finalized block, or raise ApiError.
@@ -105,7 +107,17 @@ class Node(ChutesClient):
         hotkeys, registered = found[: state.seats], found[state.seats :]
         if len(set(hotkeys)) < state.seats:
             raise e.UndecodableError(f"{s.HOTKEY.name}: a hotkey has two seats")
-        return s.Subnet(state, hotkeys, registered, owned, version.specVersion, await self._price())
+        self._miners_per_block = state.miners_per_block(self._miners_per_block)
+        price = await self._price()
+        return s.Subnet(
+            state=state,
+            hotkeys=hotkeys,
+            registered=registered,
+            owned=owned,
+            spec_version=version.specVersion,
+            price=price,
+            miners_per_block=self._miners_per_block,
+        )
 
     async def _price(self) -> int | None:
         """Return the price of one alpha in rao, None if the runtime has no such function any
