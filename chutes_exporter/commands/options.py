@@ -210,11 +210,10 @@ def miner_options(without: str) -> Decorator:
         _api(
             "--chain.url",
             "chain_url",
-            type=Parsed("URL", config.parse_url),
-            help="Address of a node of the chain, for seats, emission and the price of alpha. "
-            "Without "
-            "it, nothing is "
-            "asked from the chain. Example: https://entrypoint-finney.opentensor.ai",
+            type=Parsed("URL", config.parse_node_url),
+            help="Address of a node of the chain, for seats, pay and the price of alpha. Without "
+            "it, nothing is asked from the chain. Only the host is ever shown. If the rest has a "
+            "key, use the variable. Example: https://entrypoint-finney.opentensor.ai",
         ),
     )
 

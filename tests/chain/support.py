@@ -85,10 +85,12 @@ class FakeNode:
     change: Callable[[str, dict[str, Any]], Any] = lambda _method, reply: reply
     fmv: bytes = b'{"tao": 400}'
     calls: list[str] = field(default_factory=list)
+    urls: set[str] = field(default_factory=set)
 
     async def _answer(self, request: Request) -> Response:
         call = await request.json()
         self.calls.append(call["method"])
+        self.urls.add(str(request.url))
         reply = self.change(
             call["method"], respond(call, self.block, {self.block.hash: self.block})
         )
