@@ -14,6 +14,7 @@ from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_b
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.rules.gpus import GPU_MODELS
+from chutes_exporter.rules.money import Costs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -99,6 +100,7 @@ class Settings:
         max_age: The user's maximum ages in seconds, by feed.
         collectors: The user's choice whether a collector is on, by name.
         gpu_costs: Cost of a GPU in US dollars an hour, by model.
+        server_costs: The same of a GPU on a server, by the server's name.
     """
 
     api_url: str = "https://api.chutes.ai"
@@ -115,7 +117,13 @@ class Settings:
     max_age: Mapping[str, float] = field(default_factory=dict)
     collectors: Mapping[str, bool] = field(default_factory=dict)
     gpu_costs: Mapping[str, float] = field(default_factory=dict)
+    server_costs: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def costs(self) -> Costs:
+        """What the watched miners pay for GPUs."""
+        return Costs(self.gpu_costs, self.server_costs)
 
 
 def make_settings(
@@ -270,6 +278,17 @@ def parse_gpu_cost(text: str) -> tuple[str, float]:
             f"{text!r} is not a GPU model, = and a number above 0: write for example h100=1.95"
         )
     return model.strip().lower(), float(cost)
+
+
+def parse_server_cost(text: str) -> tuple[str, float]:
+    """Parse ``NAME=USD_PER_GPU_HOUR`` with a finite number above 0, or raise ConfigError."""
+    name, _, cost = text.rpartition("=")
+    if not name.strip() or not 0 < _number(cost) < math.inf:
+        raise ConfigError(
+            f"{text!r} is not the name of a server, = and a number above 0: write for example "
+            "gpu-7=1.95"
+        )
+    return name.strip(), float(cost)
 
 
 def parse_lifetime(text: str) -> tuple[str, float]:

@@ -308,6 +308,17 @@ REFUSED = (
             "=1",
         )
     ),
+    *(
+        (
+            f"--server.cost={text}",
+            f"'--server.cost': '{text}' is not the name of a server, = and a number above 0: write",
+        )
+        for text in ("gpu-7=nan", "gpu-7=inf", "gpu-7=0", "gpu-7=-1", "gpu-7=", "gpu-7", "=1")
+    ),
+    (
+        "CHUTES_EXPORTER_SERVER_COST='gpu-7=1 foo'",
+        "'CHUTES_EXPORTER_SERVER_COST': 'foo' is not the name of a server, = and",
+    ),
     (
         "CHUTES_EXPORTER_GPU_COST='h200=1 foo'",
         "'CHUTES_EXPORTER_GPU_COST': 'foo' is not a GPU model, = and",
