@@ -14,6 +14,7 @@ from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_b
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.rules.gpus import GPU_MODELS
+from chutes_exporter.rules.money import Costs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,7 @@ _URL = re.compile(
     r"https?://(?P<host>[\w-]+(\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?",
     re.ASCII | re.IGNORECASE,
 )
+_QUERY = re.compile(r"[!-\"$-~]*", re.ASCII)
 _MAX_PORT = 65535
 _MAX_LIFETIME = 7 * 86400
 
@@ -71,6 +73,22 @@ def _is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+@dataclass(frozen=True, repr=False)
+class NodeUrl:
+    """The address of a node of the chain. As text, it has only the host and the port, because a
+    key may follow.
+    """
+
+    secret: str
+
+    def __str__(self) -> str:
+        scheme, _, rest = self.secret.partition("://")
+        host = re.split(r"[/?]", rest, maxsplit=1)[0]
+        return f"{scheme}://{host}{'' if host == rest else '/…'}"
+
+    __repr__ = __str__
+
+
 @dataclass(frozen=True)
 class Settings:
     """The settings of the exporter, which the flags describe. :func:`make_settings` makes them.
@@ -82,11 +100,12 @@ class Settings:
         max_age: The user's maximum ages in seconds, by feed.
         collectors: The user's choice whether a collector is on, by name.
         gpu_costs: Cost of a GPU in US dollars an hour, by model.
+        server_costs: The same of a GPU on a server, by the server's name.
     """
 
     api_url: str = "https://api.chutes.ai"
     api_timeout: float = 20.0
-    chain_url: str | None = None
+    chain_url: NodeUrl | None = None
     watched: frozenset[str] = frozenset()
     keys: tuple[Hotkey, ...] = ()
     listen: tuple[Address, ...] = (Address("", 10064),)
@@ -98,11 +117,18 @@ class Settings:
     max_age: Mapping[str, float] = field(default_factory=dict)
     collectors: Mapping[str, bool] = field(default_factory=dict)
     gpu_costs: Mapping[str, float] = field(default_factory=dict)
+    server_costs: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def costs(self) -> Costs:
+        """What the watched miners pay for GPUs."""
+        return Costs(self.gpu_costs, self.server_costs)
 
 
 def make_settings(
     *,
+    chain_url: str | None = None,
     hotkeys: Iterable[str] = (),
     keys: Iterable[Hotkey] = (),
     miners: MinersChoice | None = None,
@@ -118,7 +144,11 @@ def make_settings(
     keys = tuple(keys)
     watched = frozenset(hotkeys) | {key.address for key in keys}
     settings = Settings(
-        watched=watched, keys=keys, miners=miners or ("watched" if watched else "all"), **others
+        chain_url=None if chain_url is None else NodeUrl(chain_url),
+        watched=watched,
+        keys=keys,
+        miners=miners or ("watched" if watched else "all"),
+        **others,
     )
     if settings.miners == "watched" and not watched:
         raise ConfigError("--miners watched needs a watched miner: add --hotkey or --hotkey-file")
@@ -139,15 +169,22 @@ def make_settings(
     return replace(settings, warnings=(*warnings, *_warnings(settings)))
 
 
+def _stays_here(url: str) -> bool:
+    """Return whether requests to an address do not leave this machine."""
+    match = _URL.match(url)
+    return match is not None and _is_loopback(match["host"].strip("[]"))
+
+
 def _warnings(settings: Settings) -> Iterator[str]:
     url = settings.api_url
-    match = _URL.match(url)
-    stays_here = match is not None and _is_loopback(match["host"].strip("[]"))
-    if settings.keys and url.startswith("http:") and not stays_here:
+    if settings.keys and url.startswith("http:") and not _stays_here(url):
         yield (
             f"--api.url: signatures go to {url} without encryption, "
             "and anybody who reads one can use it for 10 minutes. Use https://"
         )
+    node = "" if settings.chain_url is None else settings.chain_url.secret
+    if node.startswith("http:") and "?" in node and not _stays_here(node):
+        yield "--chain.url: a key goes to the node without encryption. Use https://"
     if unknown := sorted(settings.gpu_costs.keys() - GPU_MODELS):
         yield (
             f"--gpu.cost has an unknown GPU model: {', '.join(unknown)}. The known models are "
@@ -243,6 +280,17 @@ def parse_gpu_cost(text: str) -> tuple[str, float]:
     return model.strip().lower(), float(cost)
 
 
+def parse_server_cost(text: str) -> tuple[str, float]:
+    """Parse ``NAME=USD_PER_GPU_HOUR`` with a finite number above 0, or raise ConfigError."""
+    name, _, cost = text.rpartition("=")
+    if not name.strip() or not 0 < _number(cost) < math.inf:
+        raise ConfigError(
+            f"{text!r} is not the name of a server, = and a number above 0: write for example "
+            "gpu-7=1.95"
+        )
+    return name.strip(), float(cost)
+
+
 def parse_lifetime(text: str) -> tuple[str, float]:
     """Parse ``FEED=SECONDS`` with 1 second to 7 days, or raise ConfigError."""
     name, _, seconds = text.partition("=")
@@ -280,3 +328,18 @@ def parse_url(text: str) -> str:
         )
     scheme, _, rest = text.partition(":")
     return f"{scheme.lower()}:{rest.rstrip('/')}"
+
+
+def parse_node_url(text: str) -> str:
+    """Parse the address of a node of the chain, which may have a key in its path or query."""
+    address, mark, query = text.partition("?")
+    try:
+        url = parse_url(address)
+    except ConfigError:
+        url = ""
+    if not url or not _QUERY.fullmatch(query):
+        raise ConfigError(
+            "it is not an address of a node: write https://HOST, and a path or a query if the "
+            "node needs them, without a user or a fragment"
+        )
+    return url + mark + query

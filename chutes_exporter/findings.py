@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Labelled = list[tuple[dict[str, str], float]]
     """Labels and value of some samples."""
+    Place = tuple[str, str]
+    """The id of a server, and a GPU model."""
 
 NEEDED_METRICS = frozenset(
     {
@@ -34,6 +36,7 @@ NEEDED_METRICS = frozenset(
         "chutes_jobs_stuck",
         "chutes_maintenance_window_open",
         "chutes_miner_registered",
+        "chutes_server_cost_usd_per_gpu_hour",
         "chutes_server_info",
         "chutes_server_version_accepted",
     }
@@ -57,7 +60,7 @@ class Finding:
         command: A command that helps. A note has none.
         when: Unix time of what happens next, if known.
         gpus: GPUs by model that earn nothing because of it, if all of them are known.
-        cost_usd_per_hour: What these GPUs cost. None if they, or the price of a model, are unknown.
+        cost_usd_per_hour: What these GPUs cost. None if they, or the price of one, are unknown.
         instances: The instances that it is about, each with its chute, server and age.
     """
 
@@ -128,14 +131,17 @@ class _Miner:
         statuses = self.of("chutes_server_maintenance_status")
         return {labels["server_id"] for labels, _ in statuses if labels["status"] != "none"}
 
+    def waiting(self) -> set[str]:
+        """Return the ids of the servers that are in maintenance or wait for it."""
+        pending = self.of("chutes_server_maintenance_pending")
+        return {labels["server_id"] for labels, _ in pending} | self.in_slot()
+
     def idle_gpus(self, *, in_maintenance: bool) -> Labelled:
         """Return the number of idle GPUs by model, on servers that are in maintenance or wait for
         it, or on others.
         """
         idle = {labels["gpu_id"] for labels, _ in self.of("chutes_gpu_state_info", state="idle")}
-        waiting = {
-            labels["server_id"] for labels, _ in self.of("chutes_server_maintenance_pending")
-        } | self.in_slot()
+        waiting = self.waiting()
         info = [labels for labels, _ in self.of("chutes_gpu_info") if labels["gpu_id"] in idle]
         counts = Counter(
             {
@@ -262,6 +268,41 @@ class _Miner:
             for sample, count in found:
                 counts[sample["gpu"]] += int(count)
         return dict(counts)
+
+    def cost(self, about: Labelled) -> float | None:
+        """Return what the GPUs of samples cost in US dollars per hour, None if one of them, or its
+        price, is unknown.
+        """
+        gpus = self.gpus(about)
+        places: Counter[Place] = Counter()
+        for labels, _ in about:
+            places.update(self._places(labels))
+        found: Counter[str] = Counter()
+        for (_, model), count in places.items():
+            found[model] += count
+        is_whole = gpus is not None and found == Counter(gpus)
+        return cost(places, prices_of(self._samples, self.hotkey)) if is_whole else None
+
+    def _places(self, labels: Mapping[str, str]) -> Counter[Place]:
+        """Count the GPUs of a sample by server and model, as far as they are known."""
+        if "instance_id" in labels:
+            found = self.of("chutes_instance_gpus", instance_id=labels["instance_id"])
+            return Counter({_place(has): int(count) for has, count in found})
+        if "gpu" in labels:
+            state = labels.get("state", "idle")
+            places = placed_gpus(self._samples, self.hotkey, state)
+            waiting = self.waiting() if state == "idle" else set()
+            return Counter(
+                {
+                    place: count
+                    for place, count in places.items()
+                    if place[1] == labels["gpu"] and place[0] not in waiting
+                }
+            )
+        info = self.of("chutes_gpu_info")
+        if "server_id" in labels:
+            info = self.of("chutes_gpu_info", server_id=labels["server_id"])
+        return Counter(_place(has) for has, _ in info)
 
 
 @dataclass(frozen=True)
@@ -396,19 +437,14 @@ KINDS = {
 """All findings, the most urgent first."""
 
 
-def find(
-    samples: Mapping[str, Labelled], hotkey: str, now: float, prices: Mapping[str, float]
-) -> list[Finding]:
+def find(samples: Mapping[str, Labelled], hotkey: str, now: float) -> list[Finding]:
     """Return what needs action at a miner, the most expensive first, and then the notes.
 
-    A metric without samples gives no finding. ``prices`` are US dollars per hour of a GPU, by
-    model.
+    A metric without samples gives no finding.
     """
     miner = _Miner(samples, hotkey, now)
     findings = [
-        _finding(name, miner, about, prices)
-        for name, kind in KINDS.items()
-        if (about := kind.test(miner))
+        _finding(name, miner, about) for name, kind in KINDS.items() if (about := kind.test(miner))
     ]
     return sorted(
         findings,
@@ -416,7 +452,7 @@ def find(
     )
 
 
-def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, float]) -> Finding:
+def _finding(name: str, miner: _Miner, about: Labelled) -> Finding:
     """Return a finding about some samples.
 
     A time in its sentence is the value of the first sample.
@@ -438,7 +474,7 @@ def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, flo
     problem, advice, command = (
         filled(text, count, **words) for text in (kind.sentence, advice, command)
     )
-    gpus = miner.gpus(about) if kind.severity == "loss" else {}
+    is_loss = kind.severity == "loss"
     return Finding(
         kind=name,
         hotkey=miner.hotkey,
@@ -449,31 +485,31 @@ def _finding(name: str, miner: _Miner, about: Labelled, prices: Mapping[str, flo
         advice=advice,
         command=command,
         when=(first or None) if re.search("WHEN|CLOCK", kind.sentence) else None,
-        gpus=gpus or {},
-        cost_usd_per_hour=None if gpus is None else cost(gpus, prices),
+        gpus=(miner.gpus(about) if is_loss else None) or {},
+        cost_usd_per_hour=miner.cost(about) if is_loss else 0.0,
         instances=instances,
     )
 
 
-def verdict(findings: Sequence[Finding], prices: Mapping[str, float], *, all_known: bool) -> str:
+def verdict(findings: Sequence[Finding], *, has_prices: bool, all_known: bool) -> str:
     """Return the state of all miners in one line: ``3 things need action, 14.40 USD per hour
     idle``.
 
-    ``all_known`` is whether everything is known that could need action.
+    ``has_prices`` is whether the user said what some GPUs cost, and ``all_known`` whether
+    everything is known that could need action.
     """
     count = sum(finding.needs_action for finding in findings)
     text = (
         filled("COUNT {thing needs|things need} action", count) if count else "Nothing needs action"
     )
-    idle = [
-        item for finding in findings if finding.kind == "idle_gpus" for item in finding.gpus.items()
-    ]
-    if priced := [gpus * prices[model] for model, gpus in idle if model in prices]:
-        text += f", {math.fsum(priced):,.2f} USD per hour idle"
-    if others := sum(gpus for model, gpus in idle if model not in prices):
-        text += filled(", COUNT {GPU|GPUs} idle", others) + (
-            " at an unknown cost" if prices else ""
-        )
+    idle = [finding for finding in findings if finding.kind == "idle_gpus"]
+    costs = [one.cost_usd_per_hour for one in idle if one.cost_usd_per_hour is not None]
+    if costs:
+        text += f", {math.fsum(costs):,.2f} USD per hour idle"
+    others = sum(sum(one.gpus.values()) for one in idle if one.cost_usd_per_hour is None)
+    if others:
+        text += filled(", COUNT {GPU|GPUs} idle", others)
+        text += " at an unknown cost" if has_prices else ""
     return (
         f"{text}."
         if count or all_known
@@ -481,14 +517,35 @@ def verdict(findings: Sequence[Finding], prices: Mapping[str, float], *, all_kno
     )
 
 
-def cost(gpus: Mapping[str, int], prices: Mapping[str, float]) -> float | None:
-    """Return what GPUs cost in US dollars per hour, None if the price of one of them is unknown."""
-    models = {model for model, count in gpus.items() if count}
-    return (
-        math.fsum(gpus[model] * prices[model] for model in models)
-        if prices and models <= prices.keys()
-        else None
+def _place(labels: Mapping[str, str]) -> Place:
+    return labels["server_id"], labels["gpu"]
+
+
+def placed_gpus(samples: Mapping[str, Labelled], hotkey: str, state: str = "") -> Counter[Place]:
+    """Count the GPUs of a miner by server and model: those in a state, or all."""
+    of_state = {
+        labels["gpu_id"]
+        for labels, _ in samples.get("chutes_gpu_state_info", ())
+        if labels["state"] == state
+    }
+    return Counter(
+        _place(labels)
+        for labels, _ in samples.get("chutes_gpu_info", ())
+        if labels["hotkey"] == hotkey and (not state or labels["gpu_id"] in of_state)
     )
+
+
+def prices_of(samples: Mapping[str, Labelled], hotkey: str) -> dict[Place, float]:
+    """Return the known prices of a miner's GPUs in US dollars per hour."""
+    prices = samples.get("chutes_server_cost_usd_per_gpu_hour", ())
+    return {_place(labels): price for labels, price in prices if labels["hotkey"] == hotkey}
+
+
+def cost(gpus: Mapping[Place, int], prices: Mapping[Place, float]) -> float | None:
+    """Return what GPUs cost in US dollars per hour, None if the price of one of them is unknown."""
+    if not prices or not gpus.keys() <= prices.keys():
+        return None
+    return math.fsum(count * prices[place] for place, count in gpus.items())
 
 
 def filled(text: str, count: int, **words: str) -> str:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 ALL_METRICS = (
     *(metric for collector in COLLECTORS for metric in collector.metrics),
-    telemetry.GPU_COST,
     *telemetry.OWN_METRICS,
 )
 """Every metric of a page."""
@@ -47,10 +46,6 @@ def reference() -> str:
     """Return the reference as Markdown."""
     parts = [_INTRODUCTION, _overview()]
     parts.extend(_section(collector) for collector in COLLECTORS)
-    parts.append(
-        "## Costs\n\nThe values of `--gpu.cost`. [Costs and earnings](money.md) lists the "
-        "rules that use them.\n\n" + _table([telemetry.GPU_COST])
-    )
     parts.append(
         "## The exporter itself\n\nThese metrics are always on the page. A feed is a question "
         "that the exporter asks "

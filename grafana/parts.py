@@ -682,6 +682,8 @@ class Variable:
     hidden: bool = False
 
 
+UNIT_USD: Final = of_exporters("chutes_compute_unit_usd")
+"""The value of a compute unit."""
 REPORT_END: Final = of_exporters("chutes_audit_report_end_timestamp_seconds")
 _HOUR: Final = (
     f'count_values("hour", hour({REPORT_END})) or on () label_replace(vector(0), "hour", "?", "", '

@@ -66,7 +66,8 @@ async def pages() -> dict[Format, str]:
             keys=(KEY,),
             miners="all",
             collectors={collector.name: True for collector in COLLECTORS},
-            gpu_costs={"h200": 3.1, "l40s": 0.65},
+            gpu_costs={"4090": 0.3, "pro_6000": 0.8},
+            server_costs={"pro-6000-0": 2.4},
         )
         async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
             await exporter.warm_up()

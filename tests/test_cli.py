@@ -258,6 +258,17 @@ REFUSED = (
             *("http://a..b", "http://exa mple", f"https://u:{TEST_SEED[2:22]}@x"),
         )
     ),
+    *(
+        (f"--chain.url='{text}'", "'--chain.url': it is not an address of a node: write https://HO")
+        for text in (
+            "",
+            "wss://x:9944",
+            "https://x#y",
+            "https://x?y#z",
+            "https://u:secret@x?y",
+            "https://x?a b",
+        )
+    ),
     (
         f"{MINE} release-job ? --api.url HTTP://x",
         "Warning: --api.url: signatures go to http://x without encryption",
@@ -296,6 +307,17 @@ REFUSED = (
             "h200",
             "=1",
         )
+    ),
+    *(
+        (
+            f"--server.cost={text}",
+            f"'--server.cost': '{text}' is not the name of a server, = and a number above 0: write",
+        )
+        for text in ("gpu-7=nan", "gpu-7=inf", "gpu-7=0", "gpu-7=-1", "gpu-7=", "gpu-7", "=1")
+    ),
+    (
+        "CHUTES_EXPORTER_SERVER_COST='gpu-7=1 foo'",
+        "'CHUTES_EXPORTER_SERVER_COST': 'foo' is not the name of a server, = and",
     ),
     (
         "CHUTES_EXPORTER_GPU_COST='h200=1 foo'",
@@ -357,10 +379,6 @@ REFUSED = (
     (
         "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS=192.0.2.1:1",
         "CHUTES_EXPORTER_WEB_LISTEN_ADDRESS: cannot listen on 192",
-    ),
-    (
-        "--chain.url wss://127.0.0.1:9944",
-        "Error: Invalid value for '--chain.url': it is not an address of an API",
     ),
     ("--collector.chain", "Error: --collector.chain needs a node of the chain: add --chain.url"),
     ("--collector.nodes", "Error: --collector.nodes needs a hotkey's key: add --hotkey-file"),

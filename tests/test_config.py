@@ -12,6 +12,8 @@ from chutes_exporter.config import (
     parse_gpu_cost,
     parse_hotkey,
     parse_lifetime,
+    parse_node_url,
+    parse_server_cost,
     parse_url,
 )
 from chutes_exporter.feeds.table import CHUTES, SCORES, STATS
@@ -39,8 +41,36 @@ def test_a_trailing_slash_and_the_case_of_the_scheme_do_not_matter() -> None:
     assert parse_url("HTTP://[::1]:1/") == "http://[::1]:1"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://x.example", "https://x.example"),
+        ("http://[::1]:9944", "http://[::1]:9944"),
+        ("https://x.example/rpc", "https://x.example/…"),
+        ("https://x.example/a/b?apikey=c@d/?e", "https://x.example/…"),
+        ("https://x.example:8443?c", "https://x.example:8443/…"),
+    ],
+)
+def test_the_address_of_a_node_may_have_a_key_and_shows_only_its_host(
+    text: str, shown: str
+) -> None:
+    settings = make_settings(chain_url=parse_node_url(text))
+    assert settings.chain_url is not None
+    assert settings.chain_url.secret == text
+    assert str(settings.chain_url) == repr(settings.chain_url) == shown
+    assert f"chain_url={shown}," in repr(settings)
+
+
+def test_a_key_for_a_node_that_goes_without_encryption_causes_a_warning() -> None:
+    (warning,) = make_settings(chain_url="http://x.example/rpc?apikey=secret").warnings
+    assert warning == "--chain.url: a key goes to the node without encryption. Use https://"
+    for url in ("https://x.example?secret", "http://127.0.0.1:9944?secret", "http://x.example/rpc"):
+        assert make_settings(chain_url=url).warnings == ()
+
+
 def test_a_name_is_read_in_lower_case_and_spaces_are_ignored() -> None:
     assert parse_gpu_cost(" L40S =0.5") == ("l40s", 0.5)
+    assert parse_server_cost(" GPU=7 =0.5") == ("GPU=7", 0.5)
     assert parse_lifetime(" Scores =1") == ("scores", 1)
     assert parse_lifetime("scores=604800") == ("scores", 7 * 86400)
     assert parse_hotkey(f" {HOTKEY}\n") == HOTKEY

@@ -13,7 +13,6 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.findings import KINDS, NEEDED_METRICS, Finding, find, verdict
 
 NOW = datetime(2026, 11, 27, 19, 17, tzinfo=UTC).timestamp()
-PRICES = {"h200": 2.5, "pro_6000": 1.1}
 
 Sample = tuple[str, float, dict[str, str]]
 
@@ -34,6 +33,8 @@ def samples(*entries: Sample, hotkey: str = "me") -> dict[str, list[tuple[dict[s
         ("chutes_instance_gpus", 1.0, {"instance_id": "i2", "server_id": "s2", "gpu": "4090"}),
         ("chutes_gpu_info", 1.0, {"gpu_id": "1", "server_id": "s1", "gpu": "h200"}),
         ("chutes_gpu_info", 1.0, {"gpu_id": "3", "server_id": "s3", "gpu": "pro_6000"}),
+        price("h200", "s1", 2.5),
+        price("pro_6000", "s3", 1.1),
         ("chutes_gpu_allocation_info", 1.0, {"chute_id": "c1", "chute_name": "llama"}),
         fleet("h200", "earning", 8),
         ("chutes_miner_registered", 1.0, {}),
@@ -55,7 +56,12 @@ def samples(*entries: Sample, hotkey: str = "me") -> dict[str, list[tuple[dict[s
 
 
 def found(*entries: Sample) -> list[Finding]:
-    return find(samples(*entries), "me", NOW, PRICES)
+    return find(samples(*entries), "me", NOW)
+
+
+def price(model: str, server: str, usd: float) -> Sample:
+    place = {"server_id": server, "server": server, "gpu": model}
+    return "chutes_server_cost_usd_per_gpu_hour", usd, place
 
 
 def slot(status: str) -> dict[str, str]:
@@ -215,7 +221,7 @@ def test_a_finding_follows_from_the_samples_of_its_miner(
         == bool(one.command)
     )
     assert (one.when is not None) == (" UTC" in one.problem)
-    assert find(samples(*entries, hotkey="other"), "me", NOW, PRICES) == []
+    assert find(samples(*entries, hotkey="other"), "me", NOW) == []
 
 
 def test_each_kind_has_a_case_and_a_quiet_miner_has_no_finding() -> None:
@@ -224,13 +230,13 @@ def test_each_kind_has_a_case_and_a_quiet_miner_has_no_finding() -> None:
     # Without the fleet's count, the GPUs that wait may be a part.
     assert found(*gpus("h200", "s1", 2), (PENDING, 1, S1)) == []
     # That no instance at all has GPUs cannot be right.
-    assert find({ACTIVE: [(I3 | {"hotkey": "me"}, 1.0)]}, "me", NOW, PRICES) == []
+    assert find({ACTIVE: [(I3 | {"hotkey": "me"}, 1.0)]}, "me", NOW) == []
 
 
 def test_the_gpus_of_a_server_are_not_known_without_those_of_the_fleet() -> None:
     known = samples(("chutes_server_info", 1, S3))
     del known["chutes_fleet_gpus"]
-    (one,) = find(known, "me", NOW, PRICES)
+    (one,) = find(known, "me", NOW)
     assert (one.kind, one.gpus, one.cost_usd_per_hour) == ("servers_without_tee", {}, None)
 
 
@@ -248,17 +254,25 @@ def test_the_most_expensive_finding_comes_first_and_notes_come_last() -> None:
         (PURGE, NOW, I1),
         fleet("4090", "unverified", 9),
         fleet("h200", "idle", 4),
+        *gpus("h200", "s1", 3),
+        # The same model has another price on another server.
+        *gpus("h200", "s9", 1),
+        price("h200", "s9", 1.5),
     ]
     assert [(one.kind, one.count, one.cost_usd_per_hour) for one in found(*entries)] == [
-        ("idle_gpus", 4, 10.0),
+        ("idle_gpus", 4, 9.0),
         ("purges", 1, 5.0),
         ("unverified_gpus", 9, None),
         ("stuck_jobs", 1, 0.0),
         ("unsecured_instances", 1, 0.0),
     ]
     # Without prices, the number of GPUs decides.
-    kinds = [one.kind for one in find(samples(*entries), "me", NOW, {})]
+    without = samples(*entries)
+    del without["chutes_server_cost_usd_per_gpu_hour"]
+    found_without = find(without, "me", NOW)
+    kinds = [one.kind for one in found_without]
     assert kinds[:3] == ["unverified_gpus", "idle_gpus", "purges"]
+    assert {one.cost_usd_per_hour for one in found_without[:3]} == {None}
 
 
 def test_the_command_has_the_name_of_the_server() -> None:
@@ -268,25 +282,27 @@ def test_the_command_has_the_name_of_the_server() -> None:
 
 
 @pytest.mark.parametrize(
-    ("idle", "prices", "all_known", "line"),
+    ("idle", "has_prices", "all_known", "line"),
     [
-        ({}, PRICES, True, "Nothing needs action."),
-        ({}, PRICES, False, "Not everything is known. Nothing that is known needs action."),
-        ({"h200": 4}, PRICES, True, "1 thing needs action, 10.00 USD per hour idle."),
-        ({"h200": 4}, {}, True, "1 thing needs action, 4 GPUs idle."),
+        ({}, True, True, "Nothing needs action."),
+        ({}, True, False, "Not everything is known. Nothing that is known needs action."),
+        ({"h200": 4}, True, True, "1 thing needs action, 10.00 USD per hour idle."),
+        ({"4090": 4}, False, True, "1 thing needs action, 4 GPUs idle."),
         (
             {"h200": 4, "4090": 1},
-            PRICES,
+            True,
             False,
-            "1 thing needs action, 10.00 USD per hour idle, 1 GPU idle at an unknown cost.",
+            "1 thing needs action, 5 GPUs idle at an unknown cost.",
         ),
     ],
 )
 def test_the_verdict_counts_the_things_and_the_cost_of_idle_gpus(
     idle: dict[str, int],
-    prices: dict[str, float],
+    has_prices: bool,  # noqa: FBT001 - a parameter of the test
     all_known: bool,  # noqa: FBT001 - a parameter of the test
     line: str,
 ) -> None:
-    one = found(*(fleet(gpu, "idle", count) for gpu, count in idle.items()))
-    assert verdict(one, prices, all_known=all_known) == line
+    entries: list[Sample] = []
+    for model, count in idle.items():
+        entries += [fleet(model, "idle", count), *gpus(model, "s1", count)]
+    assert verdict(found(*entries), has_prices=has_prices, all_known=all_known) == line

@@ -18,7 +18,17 @@ from chutes_exporter import collectors
 from chutes_exporter.collectors import table as tables
 from tests.commands.support import Target, run
 from tests.recorded import DIRECTORIES, Miner, Row, raw_json, rows, seconds, stream
-from tests.support import HOTKEY, Page, data_of, replay, scrape, series, served, successes
+from tests.support import (
+    HOTKEY,
+    Page,
+    data_of,
+    replay,
+    scrape,
+    series,
+    served,
+    successes,
+    watching,
+)
 from tests.test_facts import MARKED, NUMBERS, VALUES
 from tests.test_secrets import everything_shown
 
@@ -456,7 +466,7 @@ async def test_no_page_log_line_or_error_shows_secrets(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with served(replay(with_secrets(MINERS[0].bodies(), spoiled=spoiled))) as url:
-        shown = await everything_shown(url, capsys)
+        shown = await everything_shown(watching(url), capsys)
     assert HOTKEY in shown
     assert ("records left out" in shown) is spoiled
     assert MARKER[:4] not in shown

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pytest
 from starlette.applications import Starlette
@@ -19,10 +20,15 @@ from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
+from tests.chain.support import FakeNode, number, recorded_block
+from tests.commands.support import Target
+from tests.commands.test_check import check
 from tests.support import HOTKEY, PATIENCE, served, watching
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from chutes_exporter.config import Settings
 
 _HEX = re.compile(r"[0-9a-f]{128}")  # a signature, in hexadecimal
 
@@ -31,13 +37,13 @@ def secrets_in(text: str) -> list[str]:
     return _HEX.findall(text) + ([TEST_SEED[2:]] if TEST_SEED[2:] in text.lower() else [])
 
 
-async def everything_shown(url: str, capsys: pytest.CaptureFixture[str]) -> str:
+async def everything_shown(settings: Settings, capsys: pytest.CaptureFixture[str]) -> str:
     """Return all that an exporter shows while it scrapes with its most talkative log: log, pages,
     errors.
     """
     log.configure("debug", "json")
     try:
-        async with Exporter(watching(url), clock=time.time) as exporter:
+        async with Exporter(settings, clock=time.time) as exporter:
             shown = [(await exporter.metrics(form, timeout=PATIENCE)).decode() for form in Format]
             shown.append(await landing_page(exporter, time.time()))
             shown.extend(
@@ -63,7 +69,7 @@ async def test_nothing_shown_holds_a_seed_or_a_signature(
     async with Simulator(small_world) as simulator:
         if fault is not None:
             simulator.faults.update({endpoint.name: fault for endpoint in ENDPOINTS})
-        shown = await everything_shown(simulator.url, capsys)
+        shown = await everything_shown(watching(simulator.url), capsys)
     assert HOTKEY in shown
     assert secrets_in(shown) == []
 
@@ -77,6 +83,57 @@ async def test_a_key_that_the_api_echoes_is_not_shown(capsys: pytest.CaptureFixt
         return PlainTextResponse(text, 401)
 
     async with served(Starlette(routes=[Route("/{path:path}", echo)])) as url:
-        shown = await everything_shown(url, capsys)
+        shown = await everything_shown(watching(url), capsys)
     assert secrets_in("".join(echoed)) != []
     assert secrets_in(shown) == []
+
+
+NODE_KEY = "9f0cA1b2%2Fkey=="
+
+
+def echoes(method: str, reply: dict[str, Any]) -> dict[str, Any]:
+    """Return what a node may answer with, by a word for it."""
+    long = "no " * 62
+    return {
+        "nothing": reply,
+        "a text": PlainTextResponse(f"{long}{NODE_KEY}", 401),
+        "an error": {"error": f"{long}{NODE_KEY.lower()}"},
+        "a decoded error": {"error": unquote(NODE_KEY)},
+        "another chain": {"result": NODE_KEY},
+        "a block": {"result": NODE_KEY} if method == "chain_getFinalizedHead" else reply,
+        "a field": reply | {NODE_KEY: 1},
+        "a place": Response(status_code=307, headers={"Location": f"/{NODE_KEY}"}),
+    }
+
+
+ECHOES = [*echoes("", {})]
+
+
+@pytest.mark.parametrize("echo", ECHOES)
+async def test_a_key_in_the_address_of_a_node_is_sent_and_never_shown(
+    capsys: pytest.CaptureFixture[str], echo: str
+) -> None:
+    block = recorded_block(milliseconds=number(1000 * time.time(), 8))
+    node = FakeNode(block, lambda method, reply: echoes(method, reply)[echo])
+    async with node.serve() as url:
+        address = f"{url}?v=1&apikey={NODE_KEY}"
+        settings = watching(url, chain_url=address)
+        shown = await everything_shown(settings, capsys)
+        result = await check(Target(url), "--chain.url", address)
+        result_in_json = await check(Target(url), "--json", "--chain.url", address)
+        shown += f"{result} {result_in_json}"
+    assert node.urls == {address}
+    assert f"{url.removesuffix('/rpc')}/…" in shown
+    assert not re.search("9f0ca1b2", shown, re.IGNORECASE)
+    assert ("state_queryStorageAt" in node.calls) is (echo in ("nothing", "a field"))
+
+
+async def test_a_key_in_the_address_of_a_node_that_nobody_reaches_is_not_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = watching(
+        "http://127.0.0.1:1", chain_url=f"https://127.0.0.1:1/{NODE_KEY}?{NODE_KEY}"
+    )
+    shown = await everything_shown(settings, capsys)
+    assert "cannot connect to 127.0.0.1:1" in shown
+    assert "9f0cA1b2" not in shown

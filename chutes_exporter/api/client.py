@@ -104,6 +104,7 @@ class ChutesClient:
         timeout: Abort a request after this many seconds without data.
         clock: Returns the Unix time in seconds.
         counters: Counts the exchanges with the API.
+        scrub: Removes secrets from texts of the server.
 
     Attributes:
         clock_offset: Seconds by which the local clock is ahead of the API's. None before the first
@@ -122,8 +123,10 @@ class ChutesClient:
         timeout: float = 20.0,
         clock: Callable[[], float] = time.time,
         counters: ExchangeCounters | None = None,
+        scrub: Callable[[str], str] = scrub,
     ) -> None:
         self._base_url = base_url
+        self._scrub = scrub
         self.clock_offset: float | None = None
         self.clock_checked_at = -math.inf
         self.changes: dict[str, FieldCheck] = {}
@@ -190,7 +193,8 @@ class ChutesClient:
         url = endpoint.path.format_map(
             {name: quote(value, safe="") for name, value in (path or {}).items()}
         )
-        query = {**(endpoint.query or {}), **(params or {})}
+        # An empty query would replace the one of the base address.
+        query = {**(endpoint.query or {}), **(params or {})} or None
         last_check, now = self.changes.get(endpoint.name), self._clock()
         is_due = last_check is None or now >= last_check.at + CHECKED_EVERY
         tally = Tally(check=FieldCheck(now) if is_due else None)
@@ -258,7 +262,7 @@ class ChutesClient:
                         self.clock_offset = self._clock() - (date + 0.5)
                         self.clock_checked_at = time.monotonic()
                     if response.status_code != httpx.codes.OK:
-                        raise await _refusal(response)
+                        raise await _refusal(response, self._scrub)
                     return await self._read(endpoint, _received(response, tally), tally)
         except (TimeoutError, httpx.TimeoutException):
             raise errors.TimedOutError("no complete answer in time") from None
@@ -267,7 +271,7 @@ class ChutesClient:
         except httpx.TransportError as error:
             server = self._http.base_url.netloc.decode()
             raise errors.UnavailableError(
-                f"cannot connect to {server}: {_shortened(str(error))}"
+                f"cannot connect to {server}: {_shortened(str(error), self._scrub)}"
             ) from None
 
     def _note_changes(self, endpoint: Endpoint[Any], check: FieldCheck) -> None:
@@ -280,7 +284,7 @@ class ChutesClient:
             self.changes[endpoint.name] = check
             for found in check.found:
                 if last is None or found not in last.found:
-                    _note(logging.INFO, "the API changed", endpoint, found=found)
+                    _note(logging.INFO, "the API changed", endpoint, found=self._scrub(found))
 
     async def _read(
         self, endpoint: Endpoint[Any], chunks: AsyncIterator[bytes], tally: Tally
@@ -315,10 +319,10 @@ def _note(level: int, event: str, endpoint: Endpoint[Any], **fields: object) -> 
         _log.log(level, event, endpoint=endpoint.name, **fields)
 
 
-async def _refusal(response: httpx.Response) -> ApiError:
+async def _refusal(response: httpx.Response, scrub: Callable[[str], str]) -> ApiError:
     """Return the error that an unsuccessful response means."""
     status = response.status_code
-    detail = await _error_detail(response)
+    detail = await _error_detail(response, scrub)
     # Some servers send a date instead of seconds, which is ignored. Nine digits are enough.
     wait = response.headers.get("retry-after", "")
     kind = _ERRORS.get(status, errors.UnexpectedStatusError)
@@ -332,7 +336,7 @@ async def _refusal(response: httpx.Response) -> ApiError:
     return kind(f"{status} {detail}".strip(), status=status, retry_after=retry_after)
 
 
-async def _error_detail(response: httpx.Response) -> str:
+async def _error_detail(response: httpx.Response, scrub: Callable[[str], str]) -> str:
     """Return the start of an error's text on one line.
 
     It is the field ``detail`` if the body is JSON.
@@ -348,11 +352,11 @@ async def _error_detail(response: httpx.Response) -> str:
     except (msgspec.DecodeError, KeyError, RecursionError):
         if text.lstrip().startswith("<"):
             return "(an HTML page)"
-    return _shortened(text)
+    return _shortened(text, scrub)
 
 
-def _shortened(text: str) -> str:
-    # Scrub before cutting: `scrub` does not recognize half a signature.
+def _shortened(text: str, scrub: Callable[[str], str]) -> str:
+    # Scrub before cutting: half a secret is not recognized.
     return scrub(" ".join(text.split()))[:_DETAIL_CHARACTERS]
 
 

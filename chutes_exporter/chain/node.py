@@ -6,9 +6,11 @@ All requests of a reading are about one finalized block.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from functools import partial
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import structlog
@@ -26,6 +28,7 @@ _log = structlog.get_logger("chain")
 GENESIS: Final = "0x2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab36c03"
 """The hash of the main network's first block."""
 _MAX_AGE: Final = 10 * MINUTE
+_SHORTEST_KEY: Final = 4
 _ADVICE: Final = (
     "Check that --chain.url is the address of a node of Bittensor's main network. Try another "
     "node, or your own. "
@@ -60,12 +63,15 @@ class Node(ChutesClient):
     """
 
     def __init__(self, url: str, **more: Any) -> None:
-        super().__init__(url, **more)
+        self._without_keys = partial(_remove, _keys_in(url))
+        super().__init__(url, scrub=lambda text: e.scrub(self._without_keys(text)), **more)
         self.pause = 0.0 if urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1") else 1.0
         self._free_at = 0.0
         # The hash of the block that is asked for, and what errors name: the newest request, and the
         # block.
         self._head = self._method = self._block = ""
+        # The pay in the newest block, for the block of an epoch.
+        self._miners_per_block: float | None = None
 
     async def read(self) -> Answer[s.Subnet]:
         """Return the subnet in the newest finalized block, or raise ApiError.
@@ -89,9 +95,9 @@ class Node(ChutesClient):
 
     async def _subnet(self) -> s.Subnet:
         if (genesis := await self._call(str, "chain_getBlockHash", 0)) != GENESIS:
-            raise e.WrongChainError(f"it begins with {genesis[:14]}…, not {GENESIS[:14]}…")
+            raise e.WrongChainError(f"it begins with {self._start(genesis)}, not {GENESIS[:14]}…")
         self._head = await self._call(str, "chain_getFinalizedHead")
-        self._block = f"block {self._head[:14]}…"
+        self._block = f"block {self._start(self._head)}"
         version = await self._call(_Version, "state_getRuntimeVersion", self._head)
         state = s.State(*await self._values([*s.ITEMS.values()]))
         self._block = f"block {state.block}"
@@ -105,7 +111,17 @@ class Node(ChutesClient):
         hotkeys, registered = found[: state.seats], found[state.seats :]
         if len(set(hotkeys)) < state.seats:
             raise e.UndecodableError(f"{s.HOTKEY.name}: a hotkey has two seats")
-        return s.Subnet(state, hotkeys, registered, owned, version.specVersion, await self._price())
+        self._miners_per_block = state.miners_per_block(self._miners_per_block)
+        price = await self._price()
+        return s.Subnet(
+            state=state,
+            hotkeys=hotkeys,
+            registered=registered,
+            owned=owned,
+            spec_version=version.specVersion,
+            price=price,
+            miners_per_block=self._miners_per_block,
+        )
 
     async def _price(self) -> int | None:
         """Return the price of one alpha in rao, None if the runtime has no such function any
@@ -129,7 +145,9 @@ class Node(ChutesClient):
             tuple[_Changes], "state_queryStorageAt", [one.key for one in items], self._head
         )
         if answer.block != self._head:
-            raise e.UndecodableError(f"the answer is about another block, {answer.block[:14]}…")
+            raise e.UndecodableError(
+                f"the answer is about another block, {self._start(answer.block)}"
+            )
         texts = dict(answer.changes)
         # No item has an empty text, so that one that the answer lacks is an error.
         return [item.value(texts.get(item.key, "")) for item in items]
@@ -146,7 +164,31 @@ class Node(ChutesClient):
                 return msgspec.convert(reply.result, kind)
             except msgspec.ValidationError as error:
                 raise e.UndecodableError(str(error)) from None
-        text = " ".join(str(reply.error).split())[:200]
+        text = self._scrub(" ".join(str(reply.error).split()))[:200]
         # Nodes use different codes if the runtime does not export a function.
         is_missing = "-32601" in text or "Exported method" in text
         raise (e.NotFoundError if is_missing else e.UnavailableError)(text)
+
+    def _start(self, text: str) -> str:
+        """Return the start of a hash, or of what the node sent as one."""
+        return f"{self._without_keys(text)[:14]}…"
+
+
+def _keys_in(url: str) -> list[str]:
+    """Return the parts of an address that may be keys, the longest first, as they stand there and
+    decoded.
+    """
+    parts = urlsplit(url)
+    found = set(parts.path.split("/"))
+    for pair in parts.query.split("&"):
+        name, _, value = pair.partition("=")
+        found.add(value or name)
+    found |= {unquote(part) for part in found}
+    return sorted((part for part in found if len(part) >= _SHORTEST_KEY), key=len, reverse=True)
+
+
+def _remove(keys: list[str], text: str) -> str:
+    """Return a text of a node without keys, which it may echo."""
+    for key in keys:
+        text = re.sub(re.escape(key), "[key]", text, flags=re.IGNORECASE)
+    return text

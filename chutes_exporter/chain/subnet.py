@@ -25,9 +25,6 @@ _SUBTENSOR: Final = "658faa385070e074c85bf6b568cf0555"
 _ACCOUNT: Final = 32
 _BLOCKS_PER_DAY: Final = 7200
 _SECONDS_PER_BLOCK: Final = 12
-# With a larger one from the expected emission, the tempo has changed, or an epoch was skipped or
-# forced.
-_MAX_DEVIATION: Final = 0.02
 
 
 @dataclass(frozen=True)
@@ -122,22 +119,14 @@ class State:
     incentive: Annotated[
         tuple[int, ...], Item("Incentive", "89c69c2c416b8105d37501394f4de849", 2, (), is_list=True)
     ]
-    dividends: Annotated[
-        tuple[int, ...], Item("Dividends", "86752d66f11480ecef37769cdd736b9b", 2, (), is_list=True)
-    ]
-    tempo: Annotated[int, Item("Tempo", "7641384bb339f3758acddfd7053d3317", 2)]
-    last_epoch: Annotated[int, Item("LastEpochBlock", "90010c37124c14146041452f9ffba0df", 8, 0)]
     last_paid_epoch: Annotated[
         int, Item("LastMechansimStepBlock", "90a5927434316ff88c68f65cd390bb70", 8, 0)
     ]
     pending_miners: Annotated[
         int, Item("PendingServerEmission", "7f31afa3e070ac1d98b1546887927609", 8, 0)
     ]
-    pending_validators: Annotated[
-        int, Item("PendingValidatorEmission", "6459b861fc6b4d87d2515a77a950df0b", 8, 0)
-    ]
-    pending_root: Annotated[
-        int, Item("PendingRootAlphaDivs", "ed70b5ba3510918e3a9b3d1d0220ba2d", 8, 0)
+    emission_per_block: Annotated[
+        int, Item("SubnetAlphaOutEmission", "25257fbc5458419b7bc7e8c44c521521", 8, 0)
     ]
     registration_cost: Annotated[int, Item("Burn", "01be1755d08418802946bca51b686325", 8)]
     min_cost: Annotated[int, Item("MinBurn", "b5ebf5d60c129a116973e38cd593e6e6", 8, 500_000)]
@@ -162,30 +151,25 @@ class State:
         """The seats that registrations take before they replace others."""
         return max(0, self.max_seats - self.seats)
 
-    @cached_property
-    def epochs_per_day(self) -> float | None:
-        """How often in a day the last emission is paid, None if it is unknown.
+    def miners_per_block(self, last: float | None) -> float | None:
+        """Return what miners are paid for a block on average since the last epoch, None if it is
+        unknown.
 
-        The tempo tells it, unless the tempo has changed, or an epoch was skipped or forced. Then
-        emission continues at the pace at which pay has gathered since the last epoch.
+        Args:
+            last: The value of an earlier block. It is the result in the block of an epoch itself,
+                because nothing has gathered since.
         """
-        emission, blocks = sum(self.emission), self.block - self.last_paid_epoch
-        pending = self.pending_miners + self.pending_validators + self.pending_root
-        follows_other_rules = (
-            self.mechanisms != 1 or self.consensus or not (self.incentive and self.dividends)
-        )
-        if follows_other_rules or blocks <= 0 or not (emission and pending and self.tempo):
+        follows_other_rules = self.mechanisms != 1 or self.consensus or not self.incentive
+        if follows_other_rules or not self.last_paid_epoch:
             return None
-        expected = self.tempo * pending / blocks
-        is_usual = (
-            abs(emission - expected) <= _MAX_DEVIATION * expected
-            and self.last_epoch == self.last_paid_epoch
-        )
-        return _BLOCKS_PER_DAY / self.tempo * (1 if is_usual else expected / emission)
+        blocks = self.block - self.last_paid_epoch
+        if not blocks:
+            return last
+        return self.pending_miners / blocks if self.pending_miners else None
 
     def check(self) -> None:
         """Raise UndecodableError if a value cannot be meant as this version understands it."""
-        for name in ("emission", "incentive", "dividends"):
+        for name in ("emission", "incentive"):
             if len(getattr(self, name)) > self.seats:
                 raise UndecodableError(
                     f"{ITEMS[name].name}: it has more values than the {self.seats} seats"
@@ -211,19 +195,23 @@ PRICE: Final = Item("current_alpha_price", "", 8)
 
 @dataclass(frozen=True)
 class Seat:
-    """A seat in a block: the block of its registration, what the last epoch gave it, and whether it
-    is the owner's.
+    """A seat in a block.
 
-    The registrations before its loss are None if no registration can take it now.
+    Attributes:
+        registered: The block of its registration.
+        emission: What the last epoch gave it.
+        is_owned: Whether it is the subnet owner's, whose pay for mining is withheld.
+        alpha_per_day: What it is paid for mining in a day at the present pace, None if that is
+            unknown.
+        registrations_before_loss: None if no registration can take it now.
     """
 
     state: State
     hotkey: str
     registered: int
     emission: int
-    incentive: int
-    dividends: int
     is_owned: bool
+    alpha_per_day: float | None = None
     registrations_before_loss: int | None = None
 
     @property
@@ -234,26 +222,17 @@ class Seat:
         blocks = self.registered + self.state.immunity_period - self.state.block
         return self.state.time + blocks * _SECONDS_PER_BLOCK if blocks > 1 else None
 
-    @property
-    def alpha_per_day(self) -> float | None:
-        """The pay for mining in a day at the pace of the last epoch, None if it is unknown.
-
-        The owner's is withheld.
-        """
-        epochs = self.state.epochs_per_day
-        if epochs is None:
-            return None
-        if self.is_owned or not any(self.state.incentive):
-            return 0.0
-        # The emission of a seat with dividends is also for validating.
-        parts = self.incentive + self.dividends
-        return epochs * (self.emission * self.incentive / parts if parts else self.emission)
-
 
 @dataclass(frozen=True)
 class Subnet:
-    """The subnet in a block: hotkeys and blocks of registrations by UID, the owner's hotkeys, the
-    price of an alpha.
+    """The subnet in a block.
+
+    Attributes:
+        hotkeys: The hotkeys by UID.
+        registered: The blocks of registrations by UID.
+        owned: The hotkeys of the owner.
+        price: The price of an alpha, None if it is unknown.
+        miners_per_block: What miners are paid for a block, None if it is unknown.
     """
 
     state: State
@@ -262,29 +241,41 @@ class Subnet:
     owned: list[str]
     spec_version: int
     price: int | None
+    miners_per_block: float | None
 
     @cached_property
     def seats(self) -> list[Seat]:
         """The seats by UID."""
         state, owned = self.state, {*self.owned, self.state.owner_hotkey}
         # A new seat can be younger than the last epoch. Then these lists have no value for it.
-        amounts = zip_longest(
-            state.emission, state.incentive, state.dividends, self.registered, fillvalue=0
-        )
-        seats = [
-            Seat(state, hotkey, registered, emission, incentive, dividends, hotkey in owned)
-            for hotkey, (emission, incentive, dividends, registered) in zip(
-                self.hotkeys, amounts, strict=True
-            )
-        ]
+        amounts = zip_longest(state.emission, state.incentive, self.registered, fillvalue=0)
+        seats = []
+        for hotkey, (emission, incentive, registered) in zip(self.hotkeys, amounts, strict=True):
+            is_owned = hotkey in owned
+            pay = self._pay_per_day(0 if is_owned else incentive)
+            seats.append(Seat(state, hotkey, registered, emission, is_owned, pay))
         before = registrations_before_loss(state, seats)
         return [replace(seat, registrations_before_loss=before.get(seat.hotkey)) for seat in seats]
+
+    def _pay_per_day(self, incentive: int) -> float | None:
+        """Return the pay for a part of the incentive of all seats, None if it is unknown."""
+        if self.miners_per_block is None:
+            return None
+        share = incentive / (sum(self.state.incentive) or 1)
+        return share * self.miners_per_block * _BLOCKS_PER_DAY
 
     @property
     def alpha_per_day(self) -> float | None:
         """The pay of all miners, None if it is unknown."""
         pay = [seat.alpha_per_day for seat in self.seats if seat.alpha_per_day is not None]
         return math.fsum(pay) if pay else None
+
+    @property
+    def miners_emission_ratio(self) -> float | None:
+        """The part of the subnet's emission that is for miners, None if it is unknown."""
+        if self.miners_per_block is None or not self.state.emission_per_block:
+            return None
+        return self.miners_per_block / self.state.emission_per_block
 
     @property
     def registrations(self) -> dict[str, int]:

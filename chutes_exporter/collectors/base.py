@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -13,6 +13,7 @@ from prometheus_client import Metric as Family
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.metric import Metric
+from chutes_exporter.rules.money import Costs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -37,11 +38,14 @@ MinersChoice = Literal["watched", "all"]
 
 @dataclass(frozen=True, slots=True)
 class Miners:
-    """The miners whose data a collector exports, and the miner of the answers, or the platform."""
+    """The miners whose data a collector exports, the miner of the answers, or the platform, and
+    what the watched miners pay for GPUs.
+    """
 
     watched: frozenset[str]
     choice: MinersChoice
     hotkey: str = THE_PLATFORM
+    costs: Costs = field(default_factory=Costs)
 
     def exports(self, hotkey: str) -> bool:
         """Return whether a miner's public data is exported."""
@@ -224,26 +228,26 @@ class Collector:
         """Add the samples of parts whose answers about a miner are known, and return whether that
         succeeded.
 
-        A failure is logged, and the samples before it stay.
+        A failure is logged. The samples before it and of the other parts stay.
         """
-        parts = [
-            part
-            for part in self.parts
-            if (part.scope == "platform") == (miners.hotkey == THE_PLATFORM)
-        ]
-        try:
-            for part in parts:
-                if all(feed in answers for feed in part.feeds):
-                    out.unknown = frozenset(
-                        metric for metric in part.metrics if not answers.whole(metric.whole)
-                    )
-                    # Otherwise all its samples would be left out.
-                    if len(out.unknown) < len(part.metrics):
-                        part.collect(answers, miners, out)
-        except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other collectors
-            _log.exception("collector failed", collector=self.name, hotkey=miners.hotkey)
-            return False
-        return True
+        succeeded = True
+        for part in self.parts:
+            if (part.scope == "platform") != (miners.hotkey == THE_PLATFORM):
+                continue
+            if not all(feed in answers for feed in part.feeds):
+                continue
+            out.unknown = frozenset(
+                metric for metric in part.metrics if not answers.whole(metric.whole)
+            )
+            if len(out.unknown) == len(part.metrics):
+                # All its samples would be left out.
+                continue
+            try:
+                part.collect(answers, miners, out)
+            except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other parts
+                _log.exception("collector failed", collector=self.name, hotkey=miners.hotkey)
+                succeeded = False
+        return succeeded
 
     @property
     def feeds(self) -> tuple[Feed[Any], ...]:

@@ -40,8 +40,8 @@ SEAT = Table[Seat](
         "immune_until",
     ),
     chutes_miner_emission_alpha_per_day=Row(
-        "Alpha that the miner is paid per day at the pace of the last epoch, without what is "
-        "withheld. Absent while "
+        "Alpha that the miner is paid per day: its share of the incentive, times what the chain "
+        "sets aside for miners at the present pace. It is without what is withheld. Absent while "
         "the subnet's consensus or mechanisms follow other rules.",
         "alpha_per_day",
         convert=_whole,
@@ -57,6 +57,11 @@ SUBNET = Table[Subnet](
     chutes_chain_info=Info("The version of the chain's runtime.", {"spec_version": "spec_version"}),
     chutes_subnet_emission_alpha_per_day=Row(
         "Alpha paid to all miners per day.", "alpha_per_day", convert=_whole
+    ),
+    chutes_subnet_miners_emission_ratio=Row(
+        "The miners' part of the alpha that the subnet emits, on average since the last epoch. "
+        "The subnet's owner sets it. The rest is for the owner, validators and their stakers.",
+        "miners_emission_ratio",
     ),
     chutes_subnet_alpha_price_tao=Row(
         "Price of one alpha, the subnet's token, in TAO.", "price", convert=_whole

@@ -17,7 +17,7 @@ from chutes_exporter.commands.options import (
     Command,
     Parsed,
     asks,
-    cost_option,
+    cost_options,
     json_option,
     miner_options,
 )
@@ -26,7 +26,7 @@ from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_first, say, whole_percent
 from chutes_exporter.duration import HOUR
-from chutes_exporter.findings import cost, filled
+from chutes_exporter.findings import cost, filled, prices_of
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 from chutes_exporter.rules.sums import product
 
@@ -64,6 +64,7 @@ _METRICS = frozenset(metric.name for metric in launch.COLLECTOR.metrics) | {
     "chutes_gpu_state_info",
     "chutes_platform_active_compute_multiplier",
     "chutes_platform_gpus",
+    "chutes_server_cost_usd_per_gpu_hour",
     "chutes_server_info",
     "chutes_server_maintenance_status",
 }
@@ -71,7 +72,7 @@ _METRICS = frozenset(metric.name for metric in launch.COLLECTOR.metrics) | {
 
 @click.command(cls=Command)
 @miner_options("The request must be signed, so a key is required.")
-@cost_option
+@cost_options
 @click.option(
     "--with",
     "wanted",
@@ -202,7 +203,10 @@ class _Market:
                 labels["state"]: int(value)
                 for labels, value in self._report.of("chutes_platform_gpus", gpu=gpu)
             },
-            "cost_usd_per_hour": cost({gpu: servers.total()}, self._settings.gpu_costs),
+            "cost_usd_per_hour": cost(
+                {(server, gpu): count for server, count in servers.items()},
+                prices_of(self._report.samples, hotkey),
+            ),
             "runnable": sorted(
                 offers, key=lambda one: (-one["units_per_gpu_second"], one["chute_id"])
             ),
@@ -293,7 +297,7 @@ def _print_model(model: dict[str, Any], settings: Settings) -> None:
     text = filled(f"{name}: COUNT idle {{GPU|GPUs}}", model["idle"])
     if model["cost_usd_per_hour"] is not None:
         text += f" for {model['cost_usd_per_hour']:,.2f} USD per hour"
-    elif settings.gpu_costs:
+    elif settings.costs:
         text += f" at an unknown cost (add --gpu.cost {name}=USD_PER_HOUR)"
     if model["in_maintenance"]:
         text += f", {model['in_maintenance']} in maintenance (reboot now)"

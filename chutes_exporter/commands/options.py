@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _GUARDS = ("hotkeys", "hotkey_files", "listen", "web_config")
 """Parameters without which the whole subnet would be watched, or everybody could read the metrics.
 """
+_PAIRS = ("ttl", "max_age", "gpu_costs", "server_costs")
+"""Parameters that are pairs of a name and a number."""
 _KUBERNETES_OR_TEST = re.compile(r"CHUTES_EXPORTER_(TEST|SERVICE|PORT)(_.*)?")
 """Variables of the test suite, and those that Kubernetes sets for a Service with the name
 chutes-exporter.
@@ -210,25 +212,33 @@ def miner_options(without: str) -> Decorator:
         _api(
             "--chain.url",
             "chain_url",
-            type=Parsed("URL", config.parse_url),
-            help="Address of a node of the chain, for seats, emission and the price of alpha. "
-            "Without "
-            "it, nothing is "
-            "asked from the chain. Example: https://entrypoint-finney.opentensor.ai",
+            type=Parsed("URL", config.parse_node_url),
+            help="Address of a node of the chain, for seats, pay and the price of alpha. Without "
+            "it, nothing is asked from the chain. Only the host is ever shown. If the rest has a "
+            "key, use the variable. Example: https://entrypoint-finney.opentensor.ai",
         ),
     )
 
 
-cost_option = option(
-    "Money",
-    "--gpu.cost",
-    "gpu_costs",
-    multiple=True,
-    type=Parsed("MODEL=USD_PER_HOUR", config.parse_gpu_cost),
-    help="Price that you pay for one GPU of a model, in US dollars per hour (repeatable). It is "
-    "used "
-    "to compute the "
-    "cost of the fleet and of idle GPUs.",
+cost_options = options(
+    option(
+        "Money",
+        "--gpu.cost",
+        "gpu_costs",
+        multiple=True,
+        type=Parsed("MODEL=USD_PER_HOUR", config.parse_gpu_cost),
+        help="Price that you pay for one GPU of a model, in US dollars per hour (repeatable). It "
+        "is used to compute the cost of the fleet and of idle GPUs.",
+    ),
+    option(
+        "Money",
+        "--server.cost",
+        "server_costs",
+        multiple=True,
+        type=Parsed("NAME=USD_PER_GPU_HOUR", config.parse_server_cost),
+        help="Price that you pay for one GPU of a server, by the server's name, in US dollars per "
+        "hour (repeatable). It comes before --gpu.cost.",
+    ),
 )
 
 
@@ -296,7 +306,7 @@ def serving_options(listen: str) -> Decorator:
             )
             for collector in COLLECTORS
         ),
-        cost_option,
+        cost_options,
         _log(
             "--log.level",
             type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
@@ -327,7 +337,7 @@ def settings_of(
         raise ConfigError("; ".join(credentials.errors))
     names = {"hotkeys", *(field.name for field in fields(Settings))}
     given = {name: value for name, value in flags.items() if name in names}
-    given |= {name: dict(given[name]) for name in ("ttl", "max_age", "gpu_costs") if name in given}
+    given |= {name: dict(given[name]) for name in _PAIRS if name in given}
     choices = {collector.name: flags.get(f"collector_{collector.name}") for collector in COLLECTORS}
     settings = config.make_settings(
         **given | others,

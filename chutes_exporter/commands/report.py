@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from chutes_exporter.page.rendering import States
 
 _MONEY = {
-    "chutes_subnet_alpha_price_tao",
+    "chutes_alpha_price_usd",
     "chutes_subnet_emission_alpha_per_day",
-    "chutes_tao_price_usd",
 }
 DOLLARS_ADVICE = "For earnings in US dollars, add --chain.url URL."
 PATIENCE = 120.0
@@ -57,9 +56,7 @@ class Report:
 
     def usd(self, alpha: float | None) -> float | None:
         """Return the value of alpha in US dollars, None if it is unknown."""
-        return product(
-            alpha, self.value("chutes_subnet_alpha_price_tao"), self.value("chutes_tao_price_usd")
-        )
+        return product(alpha, self.value("chutes_alpha_price_usd"))
 
     def usd_per_part(self, parts: float | None) -> float | None:
         """Return the US dollars that one of these parts of a day's pay of all miners is, None if it

@@ -12,12 +12,21 @@ from msgspec import structs
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.collectors.fleet import STATES
-from chutes_exporter.commands.options import Command, asks, cost_option, json_option, miner_options
+from chutes_exporter.commands.options import Command, asks, cost_options, json_option, miner_options
 from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_table, say
 from chutes_exporter.feeds.table import MAINTENANCE
-from chutes_exporter.findings import NEEDED_METRICS, cost, filled, find, time_until, verdict
+from chutes_exporter.findings import (
+    NEEDED_METRICS,
+    cost,
+    filled,
+    find,
+    placed_gpus,
+    prices_of,
+    time_until,
+    verdict,
+)
 from chutes_exporter.page.gaps import NotKnown
 from chutes_exporter.rules.maintenance import holds_slot, maintenance_status
 
@@ -34,7 +43,9 @@ _SHOWN = 5
 """Most names of a finding on the screen."""
 
 _METRICS = NEEDED_METRICS | {
+    "chutes_miner_cost_usd_per_hour",
     "chutes_miner_emission_alpha_per_day",
+    "chutes_miner_estimated_usd_per_day",
     "chutes_miner_incentive_ratio",
     "chutes_miner_score_heading_ratio",
     "chutes_miner_score_rank",
@@ -45,7 +56,7 @@ _METRICS = NEEDED_METRICS | {
 
 @click.command(cls=Command)
 @miner_options("At least one hotkey is required.")
-@cost_option
+@cost_options
 @json_option
 @asks(needs_miner=True)
 async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
@@ -57,16 +68,13 @@ async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
     """
     report = await collect_report(settings, _METRICS)
     slots = await _servers_in_slot(settings, report)
-    prices = settings.gpu_costs
     hotkeys = sorted(settings.watched)
-    findings = [
-        item for hotkey in hotkeys for item in find(report.samples, hotkey, report.now, prices)
-    ]
+    findings = [item for hotkey in hotkeys for item in find(report.samples, hotkey, report.now)]
     needs_action = any(finding.needs_action for finding in findings)
     has_answers = any(state.snapshot for state in report.states.values())
     summary = {
         "api": settings.api_url,
-        "verdict": verdict(findings, prices, all_known=not report.gaps)
+        "verdict": verdict(findings, has_prices=bool(settings.costs), all_known=not report.gaps)
         if has_answers
         else "Nothing is known, because no request succeeded.",
         "action_needed": needs_action,
@@ -74,6 +82,7 @@ async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
             _miner(settings, hotkey, report) | {"maintenance": slots.get(hotkey, [])}
             for hotkey in hotkeys
         ],
+        "servers_not_found": _servers_not_found(settings, report),
         "findings": list(map(asdict, findings)),
     }
     show = partial(_print_screen, summary, findings, report, settings)
@@ -88,9 +97,10 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
     gpus: dict[str, dict[str, int]] = {}
     for labels, count in report.of("chutes_fleet_gpus", hotkey=hotkey):
         gpus.setdefault(labels["gpu"], {})[labels["state"]] = int(count)
-    is_counted, every = hotkey in report.counted, _row("all", gpus, settings.gpu_costs)
+    is_counted = hotkey in report.counted
+    every = _costs(report, hotkey)
+    without = placed_gpus(report.samples, hotkey).keys() - prices_of(report.samples, hotkey).keys()
     rank, scored = value("chutes_miner_score_rank"), report.value("chutes_scored_miners")
-    alpha = value("chutes_miner_emission_alpha_per_day")
     return {
         "hotkey": hotkey,
         "private": any(key.address == hotkey for key in settings.keys),
@@ -100,14 +110,34 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
         "heading_share": value("chutes_miner_score_heading_ratio"),
         "incentive_share": value("chutes_miner_incentive_ratio"),
         "gpus": gpus if is_counted else None,
-        "cost_usd_per_hour": every.get("USD/hour") if is_counted else None,
-        "idle_cost_usd_per_hour": every.get("idle USD/hour") if is_counted else None,
-        "models_without_cost": sorted(gpus.keys() - settings.gpu_costs.keys())
-        if settings.gpu_costs
-        else [],
-        "estimated_alpha_per_day": alpha,
-        "estimated_usd_per_day": report.usd(alpha),
+        "cost_usd_per_hour": value("chutes_miner_cost_usd_per_hour"),
+        "idle_cost_usd_per_hour": every["idle USD/hour"] if is_counted else None,
+        "models_without_cost": sorted({model for _, model in without}) if settings.costs else [],
+        "estimated_alpha_per_day": value("chutes_miner_emission_alpha_per_day"),
+        "estimated_usd_per_day": value("chutes_miner_estimated_usd_per_day"),
     }
+
+
+def _costs(report: Report, hotkey: str, model: str = "") -> dict[str, float | None]:
+    """Return what the GPUs of a miner cost per hour, and the idle ones of them: those of a model,
+    or all.
+    """
+    prices = prices_of(report.samples, hotkey)
+    found: dict[str, float | None] = {}
+    for name, state in (("USD/hour", ""), ("idle USD/hour", "idle")):
+        gpus = placed_gpus(report.samples, hotkey, state)
+        chosen = {place: count for place, count in gpus.items() if model in ("", place[1])}
+        found[name] = cost(chosen, prices)
+    return found
+
+
+def _servers_not_found(settings: Settings, report: Report) -> list[str]:
+    """Return the names of --server.cost that no server has, none while a server may be unknown."""
+    names = {labels["name"] for labels, _ in report.of("chutes_server_info")}
+    known = {labels["hotkey"] for labels, _ in report.of("chutes_fleet_servers")}
+    if not settings.keys or any(key.address not in known for key in settings.keys):
+        return []
+    return sorted(settings.server_costs.keys() - names)
 
 
 async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list[dict[str, Any]]]:
@@ -159,29 +189,33 @@ async def _in_slot(
 def _print_screen(
     summary: Mapping[str, Any], findings: list[Finding], report: Report, settings: Settings
 ) -> None:
-    prices, color = settings.gpu_costs, "yellow" if report.gaps else "green"
+    has_prices, color = bool(settings.costs), "yellow" if report.gaps else "green"
     say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
     for miner in summary["miners"]:
         click.echo()
         say(f"{miner['hotkey']}  {moment(report.now)}", bold=True)
         _print_findings(
-            [item for item in findings if item.hotkey == miner["hotkey"]], prices, report.now
+            [item for item in findings if item.hotkey == miner["hotkey"]],
+            report.now,
+            has_prices=has_prices,
         )
         click.echo()
-        _print_standing(miner, prices)
+        _print_standing(miner, report, has_prices=has_prices)
         _print_maintenance(miner["maintenance"], report.now)
+    for name in summary["servers_not_found"]:
+        say(f"No server has the name {name} of --server.cost.")
     if settings.chain_url is None:
         say(DOLLARS_ADVICE)
 
 
-def _print_findings(findings: list[Finding], prices: Mapping[str, float], now: float) -> None:
+def _print_findings(findings: list[Finding], now: float, *, has_prices: bool) -> None:
     """Print the numbered actions, and then the notes, each with its first names. The findings have
     this order.
     """
     for number, finding in enumerate(findings, 1):
         usd = finding.cost_usd_per_hour
         price = "Cost unknown." if usd is None else f"{usd:,.2f} USD per hour."
-        text = f"{finding.problem} {price}" if finding.gpus and prices else finding.problem
+        text = f"{finding.problem} {price}" if finding.gpus and has_prices else finding.problem
         if finding.needs_action:
             say(f"{number}. {text}", indent="   ", fg="red")
         else:
@@ -206,7 +240,7 @@ def _print_findings(findings: list[Finding], prices: Mapping[str, float], now: f
             say(f"→ {finding.advice}: {finding.command}", indent="     ", start="   ")
 
 
-def _print_standing(miner: Mapping[str, Any], prices: Mapping[str, float]) -> None:
+def _print_standing(miner: Mapping[str, Any], report: Report, *, has_prices: bool) -> None:
     """Print score, estimate and, for a miner with a key, GPUs. What is not known has a dash."""
     rank = "-" if miner["rank"] is None else f"{miner['rank']} of {miner['scored_miners']}"
     share, heading, incentive = (
@@ -225,9 +259,15 @@ def _print_standing(miner: Mapping[str, Any], prices: Mapping[str, float]) -> No
     if miner["gpus"] is None:
         say("GPUs: -")
         return
-    rows = [_row(model, {model: counts}, prices) for model, counts in miner["gpus"].items()]
-    print_table(rows if len(rows) == 1 else [*rows, _row("all", miner["gpus"], prices)])
-    if not prices:
+    rows = []
+    for model, counts in miner["gpus"].items():
+        costs = _costs(report, miner["hotkey"], model) if has_prices else {}
+        rows.append(_row(model, {model: counts}) | costs)
+    if len(rows) > 1:
+        costs = _costs(report, miner["hotkey"]) if has_prices else {}
+        rows.append(_row("all", miner["gpus"]) | costs)
+    print_table(rows)
+    if not has_prices:
         say("For costs, add --gpu.cost MODEL=USD_PER_HOUR.")
     for model in miner["models_without_cost"]:
         say(f"The cost of {model} is unknown: add --gpu.cost {model}=USD_PER_HOUR.")
@@ -253,19 +293,9 @@ def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
         say(f"{text}.", indent="  ")
 
 
-def _row(
-    name: str, gpus: Mapping[str, Mapping[str, int]], prices: Mapping[str, float]
-) -> dict[str, Any]:
+def _row(name: str, gpus: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """Return a row of the GPUs of some models, by state."""
     counts: dict[str, int] = {
         state: sum(of_model[state] for of_model in gpus.values()) for state in STATES
     }
-    row: dict[str, Any] = {"GPUs": name, **counts, "all": sum(counts.values())}
-    if prices:
-        row["USD/hour"] = cost(
-            {model: sum(of_model.values()) for model, of_model in gpus.items()}, prices
-        )
-        row["idle USD/hour"] = cost(
-            {model: of_model["idle"] for model, of_model in gpus.items()}, prices
-        )
-    return row
+    return {"GPUs": name, **counts, "all": sum(counts.values())}

@@ -61,7 +61,10 @@ class Exporter:
         self._node = None
         if settings.chain_url is not None:
             self._node = Node(
-                settings.chain_url, timeout=settings.api_timeout, counters=counters, clock=clock
+                settings.chain_url.secret,
+                timeout=settings.api_timeout,
+                counters=counters,
+                clock=clock,
             )
         self._requests = Requests(self.client, self._node)
         self.feeds = FeedCache(self._requests.fetch, clock=clock, monotonic=monotonic)

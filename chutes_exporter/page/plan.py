@@ -91,7 +91,8 @@ def make_plan(settings: Settings) -> Plan:
 def _entry(collector: Collector, settings: Settings) -> Entry:
     """Return a collector with its feeds, and with the miners that it has samples of."""
     only_watched = collector.watched_only and not settings.collectors.get(collector.name)
-    miners = Miners(settings.watched, "watched" if only_watched else settings.miners)
+    choice = "watched" if only_watched else settings.miners
+    miners = Miners(settings.watched, choice, costs=settings.costs)
     # Stats per chute of a single miner are a small answer. For more miners, one large answer needs
     # fewer requests.
     single = (

@@ -90,13 +90,6 @@ CLOCK_OFFSET = Metric(
     source="exporter: the answers' Date",
 )
 _CLOCK_MAX_AGE = 600.0
-GPU_COST = Metric(
-    "chutes_gpu_cost_usd_per_hour",
-    "Price in US dollars that the miner pays per hour for one GPU of this model, whether it "
-    "is idle or not.",
-    ("gpu",),
-    "exporter: --gpu.cost",
-)
 
 
 def _declare(labels: tuple[str, ...], **rows: Row) -> dict[Metric, Row]:
@@ -199,7 +192,7 @@ OWN_METRICS = (
     *(COLLECTOR_CUT, COLLECTOR_OFF, COLLECTOR_SUCCESS, *_OF_FEED),
     *(*_OF_ENDPOINT, CLOCK_OFFSET, *EXCHANGE_METRICS),
 )
-"""The exporter's own metrics on a page, without the costs of GPUs."""
+"""The exporter's own metrics on a page."""
 
 
 class Telemetry:
@@ -246,8 +239,6 @@ def _add_settings(out: Samples, settings: Settings, client: ChutesClient) -> Non
         out.add(CLOCK_OFFSET, client.clock_offset)
     for endpoint, check in sorted(client.changes.items()):
         add_rows(_OF_ENDPOINT, check, (endpoint,), out)
-    for model, cost in settings.gpu_costs.items():
-        out.add(GPU_COST, cost, model)
 
 
 def _add_collectors(out: Samples, made: Mapping[Entry, Lines], states: States) -> None:

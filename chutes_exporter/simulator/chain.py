@@ -24,6 +24,9 @@ _START_BLOCK: Final = 9_593_342
 _BLOCK_SECONDS: Final = 12
 _TEMPO: Final = 360
 _ALPHA_PER_BLOCK: Final = 410_000_000
+"""The pay of all miners for a block."""
+_EMISSION_PER_BLOCK: Final = 1_000_000_000
+"""Of which the subnet's owner, validators and miners get their parts."""
 _OWNER: Final = encode_ss58(hashlib.sha256(b"owner").digest())
 
 
@@ -102,15 +105,20 @@ def _subnet(start: float, seats: Seats, now: float) -> s.Subnet:
             _TEMPO * _ALPHA_PER_BLOCK * part // (sum(incentive) or 1) for part in incentive
         ),
         "incentive": incentive,
-        "dividends": (0,) * len(seats),
-        "tempo": _TEMPO,
-        "last_epoch": last_epoch,
         "last_paid_epoch": last_epoch,
         "pending_miners": _ALPHA_PER_BLOCK * (block - last_epoch),
+        "emission_per_block": _EMISSION_PER_BLOCK,
         "registration_cost": 412_907_331,
     }
+    state = s.State(**values)
     return s.Subnet(
-        s.State(**values), list(hotkeys), registered, owned=[], spec_version=475, price=None
+        state=state,
+        hotkeys=list(hotkeys),
+        registered=registered,
+        owned=[],
+        spec_version=475,
+        price=None,
+        miners_per_block=state.miners_per_block(None),
     )
 
 

@@ -122,21 +122,23 @@ async def _actions(exporter: Exporter, now: float) -> str:
     collected = await exporter.samples(findings.NEEDED_METRICS)
     if not collected.samples:
         return ""
-    prices, api_time = settings.gpu_costs, now - (exporter.client.clock_offset or 0.0)
+    api_time = now - (exporter.client.clock_offset or 0.0)
     found = [
         item
         for hotkey in sorted(settings.watched)
-        for item in findings.find(collected.samples, hotkey, api_time, prices)
+        for item in findings.find(collected.samples, hotkey, api_time)
     ]
     gaps, _ = find_gaps(collected, settings)
     tone: Tone = "bad" if any(item.needs_action for item in found) else "wait" if gaps else "good"
     actions = "".join(_action(item) for item in found if item.needs_action)
+    has_prices = bool(settings.costs)
+    verdict = findings.verdict(found, has_prices=has_prices, all_known=not gaps)
     unknown = "".join(
         f"<li>{escape(f'{feeds}: {reason}')}<br>{escape(advice)}</li>"
         for feeds, reason, advice in grouped(gaps)
     )
     return (
-        f"<p>{_state(tone, findings.verdict(found, prices, all_known=not gaps))}</p>"
+        f"<p>{_state(tone, verdict)}</p>"
         f"{f'<ol>{actions}</ol>' if actions else ''}"
         f"{f'<p>Not known:</p><ul>{unknown}</ul>' if unknown else ''}"
     )

@@ -16,6 +16,7 @@ from grafana.parts import (
     NO_KEY,
     PERCENT,
     TIME,
+    UNIT_USD,
     Board,
     Column,
     Query,
@@ -68,7 +69,6 @@ _STARTING: Final = recorded(
     "hotkey_server_id_gpu_state:chutes_gpus:count", **ON_SERVERS, state="starting"
 )
 IDLE: Final = f"{UNITS} > 0 or {UNITS} unless on (hotkey, server_id, gpu) {_STARTING}"
-UNIT_USD: Final = "platform:chutes_compute_unit_usd:max"
 _SERVER_UNITS: Final = recorded("hotkey_server_id:chutes_compute_units_per_second:sum")
 EARNED: Final = f"avg_over_time({_SERVER_UNITS}[30d])"
 EARNED_BY_MODEL: Final = (
@@ -103,8 +103,8 @@ def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
         "What the idle GPUs would earn in 24 hours at the market's present pay, if the best paid "
         "chute that they can "
         "launch now had room for all, and the rent of the idle and unverified ones. US dollars "
-        "need --chain.url, and "
-        "the rent --gpu.cost for all models. The Fleet board shows which they are.",
+        "need --chain.url, and the rent a price of all GPUs (--gpu.cost, --server.cost). The "
+        "Fleet board shows which they are.",
         Query(f"{units} * on () {UNIT_USD}", "at most", PRICED),
         Query(rent, "rent", PRICED),
         Query(

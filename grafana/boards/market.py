@@ -15,6 +15,7 @@ from grafana.parts import (
     NO_KEY,
     PERCENT,
     TIME,
+    UNIT_USD,
     Board,
     Column,
     Query,
@@ -137,7 +138,7 @@ MARKET.show(
         Column("Units/s", short(with_chute_name(LAUNCH)), FACTOR, 100, missing=" ", data=STOCKED),
         Column(
             "USD/day",
-            f"86400 * {LAUNCH} * on () group_left () platform:chutes_compute_unit_usd:max",
+            f"86400 * {LAUNCH} * on () group_left () {UNIT_USD}",
             CENTS,
             missing=" ",
             data=PRICED,

@@ -82,12 +82,10 @@ HEADING: Final = recorded("hotkey:chutes_miner_score_heading_ratio:max")
 RANK: Final = of_miners("chutes_miner_score_rank")
 BEFORE_LOSS: Final = of_miners("chutes_miner_registrations_before_loss")
 REGISTRATION: Final = of_miners("chutes_miner_registered")
-EARNED: Final = total(recorded("hotkey:chutes_miner_estimated_usd_per_day:max"))
-EARNED_ALPHA: Final = total(recorded("hotkey:chutes_miner_estimated_alpha_per_day:max"))
+EARNED: Final = total(of_miners("chutes_miner_estimated_usd_per_day"))
+EARNED_ALPHA: Final = total(of_miners("chutes_miner_emission_alpha_per_day"))
 INCENTIVE: Final = of_miners("chutes_miner_incentive_ratio")
-PROFIT: Final = total(
-    recorded("hotkey:chutes_miner_estimated_profit_usd_per_day:max"), with_gpus=True
-)
+PROFIT: Final = total(of_miners("chutes_miner_estimated_profit_usd_per_day"), with_gpus=True)
 LOSS: Final = (
     f'sum by (hotkey, place) (label_replace({recorded(IDLE_UNITS)}, "place", "$1", "server", '
     '"(.+)"))'
@@ -148,7 +146,7 @@ OVERVIEW.show(
         "Earned per day",
         "Estimate of the earnings of a day, and what is left of it after the rent of all GPUs. "
         "Below 0 it is a loss. "
-        "US dollars need --chain.url, and the rent --gpu.cost for all models. Without "
+        "US dollars need --chain.url, and the rent a price for each GPU. Without "
         "--chain.url, it is the share of "
         "the emission to all miners. docs/money.md explains the error.",
         Query(EARNED, "estimate", PAID),
@@ -365,18 +363,17 @@ OVERVIEW.show(
 OVERVIEW.show(
     graph(
         "Estimated earnings and costs",
-        "Estimates in US dollars a day: the pay of the last epoch for a day, the cost of all "
-        "GPUs, and the "
-        "difference. docs/money.md explains their error.",
+        "Estimates in US dollars a day: the present pay by the chain, the cost of all GPUs, and "
+        "the difference. docs/money.md explains their error.",
         Query(EARNED, "earnings", PAID),
         Query(
-            f"24 * {total(recorded('hotkey:chutes_fleet_cost_usd_per_hour:sum'), with_gpus=True)}",
+            f"24 * {total(of_miners('chutes_miner_cost_usd_per_hour'), with_gpus=True)}",
             "cost of GPUs",
             PRICED,
         ),
         Query(PROFIT, "after rent", PRICED),
         unit=DOLLARS,
-        empty="Unknown: set --gpu.cost for all models, and --chain.url.",
+        empty="Unknown: set --gpu.cost or --server.cost for all GPUs, and --chain.url.",
     ),
     graph(
         "Estimated earnings per earning GPU",

@@ -8,6 +8,7 @@ import lzma
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import xxhash
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -43,6 +44,31 @@ def recorded_block(**changes: str | None) -> Block:
     return replace(block, storage={**block.storage, **values})
 
 
+NETUID = (64).to_bytes(2, "little")
+_PALLETS = {"Number": "System", "Now": "Timestamp"}
+_SIZES = {"Number": 4, "Incentive": 2, "Dividends": 2}
+
+
+def _twox128(text: str) -> bytes:
+    return b"".join(xxhash.xxh64(text.encode(), seed=seed).digest()[::-1] for seed in (0, 1))
+
+
+def key(name: str, argument: bytes) -> str:
+    """Return the key of an item, made of the hashes of its names."""
+    pallet = _PALLETS.get(name, "SubtensorModule")
+    return "0x" + (_twox128(pallet) + _twox128(name) + argument).hex()
+
+
+def stored(block: Block, name: str) -> list[int]:
+    """Return the numbers of an item of the whole subnet, read without the package."""
+    text = block.storage[key(name, b"" if name in _PALLETS else NETUID)]
+    data = bytes.fromhex((text or "0x")[2:])
+    size = _SIZES.get(name, 8)
+    # A list of 64 to 16383 numbers begins with two bytes for its length.
+    start = 2 if len(data) > 2 * size else 0
+    return [int.from_bytes(data[at : at + size], "little") for at in range(start, len(data), size)]
+
+
 def number(value: float, size: int) -> str:
     """Return a number as the chain stores it."""
     return "0x" + int(value).to_bytes(size, "little").hex()
@@ -59,10 +85,12 @@ class FakeNode:
     change: Callable[[str, dict[str, Any]], Any] = lambda _method, reply: reply
     fmv: bytes = b'{"tao": 400}'
     calls: list[str] = field(default_factory=list)
+    urls: set[str] = field(default_factory=set)
 
     async def _answer(self, request: Request) -> Response:
         call = await request.json()
         self.calls.append(call["method"])
+        self.urls.add(str(request.url))
         reply = self.change(
             call["method"], respond(call, self.block, {self.block.hash: self.block})
         )

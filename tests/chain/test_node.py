@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SUBNET = EXPECTED["subnet"]
 VERSION = series("chutes_chain_info", spec_version=str(EXPECTED["spec_version"]))
 PAID = sum(seat["alpha_per_day_rao"] for seat in EXPECTED["seats"].values())
+MINERS_PART = 88_970_496_713 / 217 / 1e9
 TAO = {series("chutes_tao_price_usd"): 400}
 UP = series("chutes_feed_up", feed="chain")
 
@@ -34,6 +35,7 @@ def expected_page() -> Page:
         **TAO,
         series("chutes_subnet_alpha_price_tao"): price / 1e9,
         series("chutes_subnet_emission_alpha_per_day"): PAID / 1e9,
+        series("chutes_subnet_miners_emission_ratio"): MINERS_PART,
         series("chutes_subnet_registration_cost_tao"): SUBNET["burn_rao"] / 1e9,
         series("chutes_subnet_registration_open"): float(SUBNET["registration_allowed"]),
         series("chutes_subnet_free_seats"): SUBNET["free_seats"],
@@ -59,7 +61,7 @@ def expected_page() -> Page:
 async def test_the_page_has_every_number_of_a_recorded_block() -> None:
     node = FakeNode()
     page = await node.page()
-    assert data_of(page) == pytest.approx(expected_page(), rel=1e-9)
+    assert data_of(page) == pytest.approx(expected_page())
     assert node.calls[:3] == [
         "chain_getBlockHash",
         "chain_getFinalizedHead",
@@ -116,8 +118,12 @@ STORAGE, PRICE, NUMBER, HASH = "state_queryStorageAt", "state_call", "9593342", 
 HOTKEY_7, FIRST_HOTKEY = HOTKEYS.of_uid(7).key, recorded_block().storage[HOTKEYS.of_uid(0).key]
 FAULTS: dict[str, tuple[FakeNode, str, str]] = {
     "null": (storage_of(registration_cost=None), HASH, "Burn: it has no bytes instead of 8"),
-    "wrong length": (storage_of(tempo="0x680100"), HASH, "Tempo: it has 3 bytes instead of 2"),
-    "no text": (storage_of(tempo="0xzz"), HASH, "Tempo: non-hexadecimal"),
+    "wrong length": (
+        storage_of(max_seats="0x000100"),
+        HASH,
+        "MaxAllowedUids: it has 3 bytes instead of 2",
+    ),
+    "no text": (storage_of(max_seats="0xzz"), HASH, "MaxAllowedUids: non-hexadecimal"),
     "empty list": (storage_of(emission="0x"), HASH, "Emission: it has no bytes instead of 1"),
     "cut list": (storage_of(incentive="0x080100"), HASH, "Incentive: it has 3 bytes instead of 5"),
     "list of another form": (
@@ -126,9 +132,9 @@ FAULTS: dict[str, tuple[FakeNode, str, str]] = {
         "Emission: it has 8 bytes instead of 0",
     ),
     "longer list": (
-        storage_of(dividends="0x0504" + "0000" * 257),
+        storage_of(incentive="0x0504" + "0000" * 257),
         NUMBER,
-        "Dividends: it has more values than",
+        "Incentive: it has more values than",
     ),
     "neither true nor false": (
         storage_of(registration_open="0x02"),
@@ -195,13 +201,20 @@ async def test_a_bad_answer_leaves_no_metric_and_the_log_names_the_item_and_the_
     assert "--chain.url" in line["advice"]
 
 
-PAY = {"chutes_miner_emission_alpha_per_day", "chutes_subnet_emission_alpha_per_day"}
+PAY = {
+    "chutes_miner_emission_alpha_per_day",
+    "chutes_subnet_emission_alpha_per_day",
+    "chutes_subnet_miners_emission_ratio",
+}
 
 
 @pytest.mark.parametrize(
     ("node", "absent"),
     [
         (storage_of(mechanisms="0x02"), PAY),
+        (storage_of(pending_miners=None), PAY),
+        (storage_of(last_paid_epoch=None), PAY),
+        (storage_of(emission_per_block=None), {"chutes_subnet_miners_emission_ratio"}),
         (storage_of(min_not_immune=None, max_safe=None, min_cost=None, mechanisms=None), set()),
         (replying(PRICE, lambda _: error(-32601)), {"chutes_subnet_alpha_price_tao"}),
         (
@@ -214,6 +227,9 @@ PAY = {"chutes_miner_emission_alpha_per_day", "chutes_subnet_emission_alpha_per_
     ],
     ids=[
         "mechanisms",
+        "nothing gathered",
+        "no epoch",
+        "no emission",
         "defaults",
         "no price",
         "no function",

@@ -11,24 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chutes_exporter.chain import subnet
-from chutes_exporter.chain.subnet import Seat, State, Subnet
+from chutes_exporter.chain.subnet import State, Subnet
+from tests.chain.support import NETUID, key
 from tests.support import HOTKEY, examples
 
-NETUID = (64).to_bytes(2, "little")
-PALLETS = {"Number": "System", "Now": "Timestamp"}
 ARGUMENTS = {
     "Number": b"",
     "Now": b"",
     "MechanismCountCurrent": xxhash.xxh64(NETUID).digest()[::-1] + NETUID,
 }
-
-
-def twox128(text: str) -> bytes:
-    return b"".join(xxhash.xxh64(text.encode(), seed=seed).digest()[::-1] for seed in (0, 1))
-
-
-def key(name: str, argument: bytes) -> str:
-    return "0x" + (twox128(PALLETS.get(name, "SubtensorModule")) + twox128(name) + argument).hex()
 
 
 def test_a_key_is_made_of_the_hashes_of_the_names() -> None:
@@ -58,13 +49,9 @@ STATE = replace(
     consensus=0,
     emission=(100, 300, 600),
     incentive=(10, 30, 60),
-    dividends=(0, 0, 0),
-    tempo=100,
-    last_epoch=HEAD - 50,
     last_paid_epoch=HEAD - 50,
     pending_miners=250,
-    pending_validators=200,
-    pending_root=50,
+    emission_per_block=10,
 )
 
 
@@ -87,14 +74,10 @@ STATE = replace(
 def test_seats_are_lost_in_the_order_of_a_replay(
     rows: list[tuple[int, int, int]], free: int, changes: dict[str, Any]
 ) -> None:
-    changes |= {
-        "emission": tuple(emission for emission, _, _ in rows),
-        "incentive": (),
-        "dividends": (),
-    }
+    changes |= {"emission": tuple(emission for emission, _, _ in rows), "incentive": ()}
     state = replace(STATE, seats=len(rows), max_seats=max(0, len(rows) + free), **changes)
     owned = [str(uid) for uid, (_, _, coldkey) in enumerate(rows) if not coldkey]
-    found = Subnet(state, [*map(str, range(len(rows)))], [row[1] for row in rows], owned, 1, None)
+    found = subnet_of(state, [*map(str, range(len(rows)))], [row[1] for row in rows], owned)
     assert [seat.registrations_before_loss for seat in found.seats] == replay(
         state, rows, set(owned)
     )
@@ -135,44 +118,62 @@ def replay(state: State, rows: list[tuple[int, int, int]], owned: set[str]) -> l
     return [lost.get(str(uid)) for uid in range(len(rows))]
 
 
-def pay(
-    state: State, *amounts: tuple[int, int, int], owned: int | None = None
-) -> list[float | None]:
-    seats = [
-        Seat(state, "", 0, *of_seat, is_owned=uid == owned) for uid, of_seat in enumerate(amounts)
-    ]
-    return [seat.alpha_per_day for seat in seats]
+def subnet_of(state: State, hotkeys: list[str], registered: list[int], owned: list[str]) -> Subnet:
+    return Subnet(
+        state=state,
+        hotkeys=hotkeys,
+        registered=registered,
+        owned=owned,
+        spec_version=1,
+        price=None,
+        miners_per_block=state.miners_per_block(None),
+    )
+
+
+def pay(state: State, owned: str = "") -> list[float | None]:
+    """Return the pay of four seats, of which the last is younger than the last epoch."""
+    found = subnet_of(state, ["a", "b", "c", "new"], [1, 1, 1, HEAD], [owned])
+    return [seat.alpha_per_day for seat in found.seats]
 
 
 @pytest.mark.parametrize(
-    ("changes", "epochs"),
+    ("changes", "per_block"),
     [
-        ({}, 72),
-        ({"pending_miners": 259}, 72),
-        # The pace is 1.03 times as fast as the tempo says.
-        ({"pending_miners": 265}, 7200 * 10.3 / 1000),
-        # The tempo has changed, or an epoch was skipped, and 509 have gathered in 50 blocks.
-        ({"pending_miners": 259, "last_epoch": HEAD - 20}, 7200 * 10.18 / 1000),
-        ({"tempo": 360, "last_epoch": HEAD - 20}, 72),
+        ({}, 5),
+        ({"last_paid_epoch": HEAD - 1}, 250),
+        # The next three follow other rules.
         ({"mechanisms": 2}, None),
         ({"consensus": 1}, None),
         ({"incentive": ()}, None),
-        ({"dividends": ()}, None),
-        ({"emission": (0, 0, 0)}, None),
-        ({"pending_miners": 0, "pending_validators": 0, "pending_root": 0}, None),
+        # The chain has no such value any more.
+        ({"pending_miners": 0}, None),
+        ({"last_paid_epoch": 0}, None),
+        # Nothing has gathered in the block of an epoch, and no earlier block is known.
         ({"last_paid_epoch": HEAD}, None),
-        ({"tempo": 0}, None),
     ],
     ids=str,
 )
-def test_pay_follows_from_the_tempo_or_else_from_what_has_gathered(
-    changes: dict[str, Any], epochs: float
+def test_a_seat_is_paid_its_share_of_the_incentive_of_what_gathers_for_miners(
+    changes: dict[str, Any], per_block: float | None
 ) -> None:
-    expected = pytest.approx([100 * epochs, 300 * epochs]) if epochs else [None, None]
-    assert pay(replace(STATE, **changes), (100, 10, 0), (300, 30, 0)) == expected
+    day = None if per_block is None else 7200 * per_block
+    expected = [None] * 4 if day is None else [0.1 * day, 0.3 * day, 0.6 * day, 0]
+    assert pay(replace(STATE, **changes)) == pytest.approx(expected)
 
 
-def test_pay_is_without_what_is_withheld_or_paid_for_validating() -> None:
-    seats = (100, 10, 0), (300, 0, 500), (200, 30, 10), (400, 60, 0), (1, 0, 0)
-    assert pay(STATE, *seats, owned=3) == [100 * 72, 0, 150 * 72, 0, 72]
-    assert pay(replace(STATE, incentive=(0, 0, 0)), *seats) == [0] * 5
+def test_the_pay_in_the_block_of_an_epoch_is_that_of_the_last_reading() -> None:
+    epoch = replace(STATE, last_paid_epoch=HEAD, pending_miners=0)
+    assert epoch.miners_per_block(4.5) == 4.5
+    assert replace(epoch, consensus=1).miners_per_block(4.5) is None
+    assert STATE.miners_per_block(4.5) == 5
+
+
+def test_pay_is_without_what_is_withheld() -> None:
+    assert pay(STATE, owned="b") == pytest.approx([3600, 0, 21600, 0])
+    assert pay(replace(STATE, incentive=(0, 0, 0))) == [0] * 4
+
+
+def test_the_part_of_the_miners_is_unknown_without_the_emission_of_the_subnet() -> None:
+    assert subnet_of(STATE, [], [], []).miners_emission_ratio == 0.5
+    for unknown in (replace(STATE, emission_per_block=0), replace(STATE, pending_miners=0)):
+        assert subnet_of(unknown, [], [], []).miners_emission_ratio is None

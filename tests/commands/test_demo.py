@@ -113,12 +113,20 @@ def test_the_demo_can_misbehave_and_takes_the_flags_and_variables_of_serve() -> 
         "--simulator.fault",
         "scores=status:503",
     )
-    with running(*arguments, CHUTES_EXPORTER_GPU_COST="h200=3 l40s=0.5") as service:
+    costs = {
+        "CHUTES_EXPORTER_GPU_COST": "pro_6000=3 4090=0.5",
+        "CHUTES_EXPORTER_SERVER_COST": "h200-0=2 pro-6000-1=1.5",
+    }
+    with running(*arguments, **costs) as service:
         page = parse_page(
             httpx.get(f"{service.url}/metrics", headers=PATIENT, timeout=PATIENCE).text
         )
     assert page[series("chutes_feed_up", feed="scores")] == 0
     assert page[series("chutes_api_requests_total", endpoint="scores", code="503")] == 1
-    assert page[series("chutes_gpu_cost_usd_per_hour", gpu="h200")] == 3
-    assert page[series("chutes_gpu_cost_usd_per_hour", gpu="l40s")] == 0.5
+    prices = {
+        dict(labels)["server"]: value
+        for (name, labels), value in page.items()
+        if name == "chutes_server_cost_usd_per_gpu_hour"
+    }
+    assert (prices["h200-0"], prices["pro-6000-1"], prices["pro-6000-2"]) == (2, 1.5, 3)
     assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1

@@ -267,6 +267,23 @@ async def test_a_miner_without_a_seat_is_said_beside_what_is_refused(
     assert output.count("not registered") == 1
 
 
+async def test_the_price_of_a_server_comes_before_that_of_its_model() -> None:
+    farm = Farm(time.time(), [(Machine("h200", 4), Machine("h200", 4, idle=4))])
+    earning, idle = (server.name for server in farm.miners[0].servers)
+    prices = (f"--server.cost={earning}=1", f"--server.cost={idle}=2", "--gpu.cost=h200=7")
+    async with Simulator(farm, clock=time.time) as simulator:
+        _, found = await report(simulator, *prices, **MINE)
+        _, output, _ = await status(simulator, *prices, "--server.cost=gone=9", **MINE)
+    (miner,) = found["miners"]
+    assert (miner["cost_usd_per_hour"], miner["idle_cost_usd_per_hour"]) == (12, 8)
+    (finding,) = (one for one in found["findings"] if one["kind"] == "idle_gpus")
+    assert finding["cost_usd_per_hour"] == 8
+    assert found["servers_not_found"] == []
+    assert output.startswith("1 thing needs action, 8.00 USD per hour idle.\n")
+    assert re.search(r"^h200( +\d){6} +12 +8$", output, re.MULTILINE)
+    assert "\nNo server has the name gone of --server.cost.\n" in output
+
+
 async def test_a_model_without_a_cost_is_named(quiet: Simulator, farm: Farm) -> None:
     now = time.time()
     farm.end(farm.on(farm.miners[0], 0, now), now)

@@ -6,7 +6,7 @@ import pytest
 from bittensor_core import encode_ss58
 
 from chutes_exporter.api.keys import Hotkey
-from chutes_exporter.config import Settings, make_settings
+from chutes_exporter.config import NodeUrl, Settings, make_settings
 from chutes_exporter.page.plan import Plan, make_plan, off_reason
 from tests.support import HOTKEY, KEY, find_collector, watching
 
@@ -23,7 +23,7 @@ MANY = make_settings(hotkeys=[encode_ss58(bytes([number] * 32)) for number in ra
         ("scores", EVERYBODY, None),
         ("scores", replace(EVERYBODY, collectors={"scores": False}), "by_flag"),
         ("chain", EVERYBODY, "without_chain"),
-        ("chain", replace(EVERYBODY, chain_url="http://127.0.0.1:9944"), None),
+        ("chain", replace(EVERYBODY, chain_url=NodeUrl("http://127.0.0.1:9944")), None),
         ("stats_per_chute", EVERYBODY, "without_hotkey"),
         ("stats_per_chute", replace(EVERYBODY, collectors={"stats_per_chute": True}), None),
         ("stats_per_chute", ONE, None),

@@ -75,6 +75,7 @@ class Scenario:
         self._down: dict[str, set[int]] = {exporter: set() for exporter in exporters}
         self._there = dict.fromkeys(exporters, range(end + 1))
         self._public: set[str] = set()
+        self._servers = dict(servers or {})
         self.expected: dict[str, Any] = {}
         self._texts: list[dict[str, Any]] = []
         self.set("chutes_miner_watched", 1).set("chutes_miner_registered", 1).set(
@@ -214,14 +215,22 @@ class Scenario:
         return self
 
     def prices(self) -> Self:
-        """Let a GPU cost 1.5 dollars an hour, an alpha 10 dollars, all miners earn 1000 and this 20
-        a day.
+        """Let a GPU cost 1.5 dollars an hour, an alpha 10 dollars and a compute unit 1, and the
+        miner earn 20 alpha a day.
         """
-        self.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
-        self.set("chutes_platform_window_compute_units", 10_000, window="1d")
-        self.set("chutes_subnet_alpha_price_tao", 0.025).set("chutes_tao_price_usd", 400)
-        self.set("chutes_subnet_emission_alpha_per_day", 1000)
-        return self.set("chutes_miner_emission_alpha_per_day", 20)
+        for server in self._servers:
+            self.cost(server)
+        gpus = sum(self._servers.values())
+        self.set("chutes_miner_cost_usd_per_hour", 1.5 * gpus)
+        self.set("chutes_alpha_price_usd", 10).set("chutes_compute_unit_usd", 1)
+        self.set("chutes_miner_emission_alpha_per_day", 20)
+        self.set("chutes_miner_estimated_usd_per_day", 200)
+        return self.set("chutes_miner_estimated_profit_usd_per_day", 200 - 36 * gpus)
+
+    def cost(self, server: str) -> Self:
+        """Let each GPU of a server cost 1.5 dollars an hour."""
+        place = {"server_id": f"id-{server}", "server": server, "gpu": "pro_6000"}
+        return self.set("chutes_server_cost_usd_per_gpu_hour", 1.5, **place)
 
     def report(self, at: int, end: int, *, lost: float = 0, uncounted: int = 0) -> Self:
         """Let the audit report of the hour before a minute come, with the ends of the miner's

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ME = {"hotkey": HOTKEY}
-COST = "hotkey:chutes_fleet_cost_usd_per_hour:sum"
 PAIR = ("one:1", "two:2")
 
 
@@ -136,8 +135,7 @@ def test_lost_units_are_known_once_24_reports_are_and_count_the_newest_at_once(
 def test_a_server_has_no_counts_while_the_state_of_one_of_its_gpus_is_unknown(
     tmp_path: Path,
 ) -> None:
-    miner = Scenario(10, {"alpha": 2, "beta": 1})
-    miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
+    miner = Scenario(10, {"alpha": 2, "beta": 1}).cost("alpha").cost("beta")
     miner.drop(0, "chutes_gpu_state_info", gpu_id="alpha-0")
     count, cost = (
         "hotkey_server_id_gpu_state:chutes_gpus:count",
@@ -170,23 +168,19 @@ def test_the_work_of_the_past_hour_replaces_the_heading_of_an_exporter_without_a
 
 
 def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
-    # 8 GPUs at 1.5 dollars an hour cost 12. 20 alpha are 200 dollars at 10 each. 6 GPUs earned.
+    # 6 of 8 GPUs earned 200 dollars, and all cost 288.
     miner = Scenario(DAY + 60, {"alpha": 8}, exporters=PAIR, step=4)
     miner.state(0, ["alpha-0", "alpha-1"], "idle")
     miner.prices()
-    miner.set("chutes_platform_window_compute_units", 1000, window="1d")
+    miner.set("chutes_compute_unit_usd", 10)
     report(miner, range(1, 25))
     numbers = {
-        COST: 12,
         "24 * avg_over_time(hotkey:chutes_fleet_gpus:lost[1d])": 48,
-        "hotkey:chutes_miner_estimated_alpha_per_day:max": 20,
-        "hotkey:chutes_miner_estimated_usd_per_day:max": 200,
         # 2 idle GPUs cost 72 dollars a day. 10 compute units an hour are 240, and 2400 dollars at
         # 10 each.
         "hotkey:chutes_idle_usd_per_day:sum": 72,
         "hotkey:chutes_ended_usd:sum1d": 2400,
         "hotkey:chutes_miner_estimated_usd_per_day:per_gpu": 33.333,
-        "hotkey:chutes_miner_estimated_profit_usd_per_day:max": -88,
     }
     values = {
         f"round({name}, 0.001)": (DAY + 60, {f'{{hotkey="{HOTKEY}"}}': value})
@@ -201,22 +195,12 @@ def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
     miner.check(tmp_path, {}, ever=lost, values=values)
 
 
-def test_a_cost_that_is_only_partly_known_is_absent(tmp_path: Path) -> None:
-    # A model without a cost matters from its first GPU on.
-    for count, expected in ((0, {labels(COST): 3}), (1, {})):
-        miner = Scenario(10, {"alpha": 2})
-        miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
-        miner.set("chutes_fleet_gpus", count, gpu="h200", state="earning")
-        miner.check(tmp_path, {}, values={COST: (5, expected)})
-
-
-def test_the_cost_of_the_idle_gpus_of_a_server_is_known_although_another_model_has_no_cost(
+def test_the_cost_of_the_idle_gpus_of_a_server_is_known_although_another_one_has_no_cost(
     tmp_path: Path,
 ) -> None:
-    miner = Scenario(10, {"alpha": 2})
+    miner = Scenario(10, {"alpha": 2}).cost("alpha")
     miner.state(0, ["alpha-0"], "idle")
-    miner.gpu("beta-0", "beta", model="h200", state="unverified")
-    miner.set("chutes_gpu_cost_usd_per_hour", 1.5, gpu="pro_6000")
+    miner.gpu("beta-0", "beta", state="unverified")
     name = "hotkey_server_id_gpu:chutes_idle_usd_per_day:sum"
     place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
     total = "hotkey:chutes_idle_usd_per_day:sum"

@@ -7,10 +7,11 @@ from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, scenarios
 FLEET = {"alpha": 8, "beta": 8, "gamma": 8, "delta": 2}
 DEREGISTERED, BLACKLISTED = "ChutesMinerDeregistered critical", "ChutesMinerBlacklisted critical"
 NOTHING, DOWN = "ChutesMinerEarnsNothing critical", "ChutesScoreHeadingDown warning"
-LOWEST, LAGS, LOSS = (
+LOWEST, LAGS, LOSS, SPLIT = (
     "ChutesMinerLowestIncentive critical",
     "ChutesIncentiveLags warning",
     "ChutesMinerLoss info",
+    "ChutesSubnetSplitChanged warning",
 )
 LOST_SEAT, SEAT, IMMUNE = (
     f"ChutesMinerSeatAtRisk {severity}" for severity in ("critical", "warning", "info")
@@ -220,8 +221,51 @@ test_alerts_about_the_standing = scenarios(
         ),
         "a profit within the day is silent": Scenario(DAY + HOUR, {"alpha": 8})
         .prices()
-        .set("chutes_miner_emission_alpha_per_day", 30, 12 * HOUR)
-        .set("chutes_miner_emission_alpha_per_day", 20, 13 * HOUR)
+        .set("chutes_miner_estimated_profit_usd_per_day", 12, 12 * HOUR)
+        .set("chutes_miner_estimated_profit_usd_per_day", -88, 13 * HOUR)
         .fires({DAY + HOUR: []}),
+        "a lower part of the emission for miners is a warning with the change of the pay": Scenario(
+            2 * DAY + 3 * HOUR
+        )
+        .prices()
+        .set("chutes_subnet_miners_emission_ratio", 0.4)
+        # It is complete with the next epoch. Then the miner earns 40 dollars less.
+        .set("chutes_subnet_miners_emission_ratio", 0.36, DAY + HOUR)
+        .set("chutes_subnet_miners_emission_ratio", 0.32, DAY + 2 * HOUR)
+        .set("chutes_miner_estimated_usd_per_day", 160, DAY + 2 * HOUR)
+        .fires({DAY + HOUR: [], DAY + HOUR + 30: [SPLIT], 2 * DAY: [SPLIT], 2 * DAY + 3 * HOUR: []})
+        .says(
+            SPLIT,
+            DAY + 3 * HOUR,
+            "the subnet's owner changed the split, and its pay changes by -20% "
+            "(-40.00 US dollars a day)",
+            "Of the emission, 32% is for miners now, and 40% was a day ago. It concerns "
+            "all miners, and is complete within 72 minutes.",
+        ),
+        "a higher part of the emission for miners is a warning too": Scenario(DAY + 3 * HOUR)
+        .set("chutes_miner_emission_alpha_per_day", 20)
+        .set("chutes_subnet_miners_emission_ratio", 0.4)
+        .set("chutes_subnet_miners_emission_ratio", 0.5, DAY + HOUR)
+        .fires({DAY + HOUR: [], DAY + HOUR + 30: [SPLIT]})
+        .says(
+            SPLIT,
+            DAY + 3 * HOUR,
+            "the subnet's owner changed the split, and its pay changes by 25%",
+            "Of the emission, 50% is for miners now, and 40% was a day ago. It concerns "
+            "all miners, and is complete within 72 minutes.",
+        ),
+        "a part of the emission that moves by a point is silent": Scenario(DAY + 3 * HOUR)
+        .set("chutes_miner_emission_alpha_per_day", 20)
+        .set("chutes_subnet_miners_emission_ratio", 0.4)
+        .set("chutes_subnet_miners_emission_ratio", 0.409, DAY + HOUR)
+        # One reading of a node that is wrong.
+        .set("chutes_subnet_miners_emission_ratio", 0.5, DAY + 2 * HOUR)
+        .set("chutes_subnet_miners_emission_ratio", 0.409, DAY + 2 * HOUR + 8)
+        .fires({DAY + 3 * HOUR: []}),
+        "a miner that is not paid has no change of its pay": Scenario(DAY + 3 * HOUR)
+        .set("chutes_miner_emission_alpha_per_day", 0)
+        .set("chutes_subnet_miners_emission_ratio", 0.4)
+        .set("chutes_subnet_miners_emission_ratio", 0.5, DAY + HOUR)
+        .fires({DAY + 3 * HOUR: []}),
     }
 )

@@ -137,7 +137,7 @@ async def test_the_landing_page_lists_first_what_needs_action(
         asked = len(simulator.requests)
         page = await landing_page(exporter, clock.now)
         found = findings.find(
-            (await exporter.samples(findings.NEEDED_METRICS)).samples, HOTKEY, clock.now, {}
+            (await exporter.samples(findings.NEEDED_METRICS)).samples, HOTKEY, clock.now
         )
     assert len(simulator.requests) == asked
     # Collectors must not keep the event loop from answering.
@@ -178,6 +178,7 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
         hotkeys=[public],
         ttl={"scores": 60},
         gpu_costs={"h100": 1.95},
+        server_costs={"gpu-7": 1.5, "gpu-8": 2},
         collectors={"jobs": False, "job_details": True},
     )
     async with served_exporter(settings) as (url, _):
@@ -196,6 +197,7 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
     assert shown["keys"] == f"Hotkey({HOTKEY})"
     assert shown["ttl"] == "scores=60"
     assert shown["gpu_costs"] == "h100=1.95"
+    assert shown["server_costs"] == "gpu-7=1.5 gpu-8=2"
     assert shown["chain_url"] == "none"
     assert shown["off by flag"] == "jobs"
     assert "job_details" in shown["on"].split(", ")

@@ -1,0 +1,124 @@
+"""What a miner's GPUs cost, and estimates of what it earns, in US dollars."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from chutes_exporter.collectors.base import (
+    Answers,
+    Collector,
+    Miners,
+    Part,
+    Samples,
+    distinct,
+    metric_of,
+)
+from chutes_exporter.feeds.table import CHAIN, FMV, NODES, SERVERS, STATS
+from chutes_exporter.rules.money import (
+    compute_unit_usd,
+    fleet_cost,
+    in_usd,
+    profit_per_day_usd,
+    server_costs,
+)
+from chutes_exporter.rules.sums import total
+
+if TYPE_CHECKING:
+    from chutes_exporter.chain.subnet import Subnet
+
+SERVER_COST = metric_of(SERVERS, whole=False)(
+    "chutes_server_cost_usd_per_gpu_hour",
+    "Price that the miner pays per hour for one GPU on the server, whether it is idle or not: "
+    "--server.cost, or else --gpu.cost of the model. Absent if it is unknown.",
+    ("hotkey", "server_id", "server", "gpu"),
+)
+MINER_COST = metric_of(SERVERS, NODES)(
+    "chutes_miner_cost_usd_per_hour",
+    "Price that the miner pays per hour for all its GPUs. Absent if the price of one is unknown, "
+    "because a part would look like all.",
+    ("hotkey",),
+)
+_metric = metric_of(CHAIN, FMV)
+ALPHA_PRICE = _metric(
+    "chutes_alpha_price_usd", "Price of one alpha, the subnet's token, in US dollars."
+)
+EARNED = _metric(
+    "chutes_miner_estimated_usd_per_day",
+    "Estimate of what the miner earns in a day: its pay by the chain at the present pace and price "
+    "(chutes_miner_emission_alpha_per_day).",
+    ("hotkey",),
+)
+UNIT = metric_of(CHAIN, FMV, STATS)(
+    "chutes_compute_unit_usd",
+    "Estimate of the US dollars that all miners together receive for one compute unit: their pay "
+    "by the chain for a day, divided by their units of the past day.",
+)
+PROFIT = metric_of(CHAIN, FMV, SERVERS, NODES)(
+    "chutes_miner_estimated_profit_usd_per_day",
+    "Estimate of what is left of the miner's earnings of a day after the price of all its GPUs. "
+    "Below 0 it is a loss.",
+    ("hotkey",),
+)
+
+
+def _server_costs(answers: Answers, miners: Miners, out: Samples) -> None:
+    for one in server_costs(answers[SERVERS], miners.costs):
+        labels = (miners.hotkey, one.server_id, one.server, one.gpu)
+        out.add(SERVER_COST, one.usd_per_gpu_hour, *labels)
+
+
+def _miner_cost(answers: Answers, miners: Miners, out: Samples) -> None:
+    cost = fleet_cost(answers[SERVERS], answers[NODES], miners.costs)
+    out.add(MINER_COST, cost, miners.hotkey)
+
+
+def _earnings(answers: Answers, miners: Miners, out: Samples) -> None:
+    alpha = _alpha_price_usd(answers)
+    out.add(ALPHA_PRICE, alpha)
+    for seat in _subnet(answers).seats:
+        if miners.exports(seat.hotkey):
+            out.add(EARNED, in_usd(seat.alpha_per_day, alpha), seat.hotkey)
+
+
+def _unit(answers: Answers, _: Miners, out: Samples) -> None:
+    pay = in_usd(_subnet(answers).alpha_per_day, _alpha_price_usd(answers))
+    records = distinct(answers[STATS], lambda one: (one.miner_hotkey, one.window))
+    units = total(one.compute_units for one in records if one.window == "1d")
+    out.add(UNIT, compute_unit_usd(pay, units))
+
+
+def _profit(answers: Answers, miners: Miners, out: Samples) -> None:
+    alpha = _alpha_price_usd(answers)
+    cost = fleet_cost(answers[SERVERS], answers[NODES], miners.costs)
+    for seat in _subnet(answers).seats:
+        if seat.hotkey == miners.hotkey:
+            pay = in_usd(seat.alpha_per_day, alpha)
+            out.add(PROFIT, profit_per_day_usd(pay, cost), seat.hotkey)
+
+
+def _alpha_price_usd(answers: Answers) -> float | None:
+    return in_usd(_subnet(answers).price, answers[FMV].tao)
+
+
+def _subnet(answers: Answers) -> Subnet:
+    # The node makes it of several replies. The type of its endpoint is that of one.
+    return cast("Subnet", answers[CHAIN])
+
+
+COSTS = Collector(
+    "costs",
+    "what the miner pays for its GPUs",
+    (
+        Part((SERVERS,), (SERVER_COST,), _server_costs),
+        Part((SERVERS, NODES), (MINER_COST,), _miner_cost),
+    ),
+)
+EARNINGS = Collector(
+    "earnings",
+    "estimates of pay and profit in US dollars",
+    (
+        Part((CHAIN, FMV), (ALPHA_PRICE, EARNED), _earnings),
+        Part((CHAIN, FMV, STATS), (UNIT,), _unit),
+        Part((CHAIN, FMV, SERVERS, NODES), (PROFIT,), _profit),
+    ),
+)

@@ -1,0 +1,106 @@
+"""Rules about money: what GPUs cost, and what their miner earns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from chutes_exporter.rules.sums import product, total
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chutes_exporter.api.records import Node, Server
+
+_HOURS_PER_DAY: Final = 24
+_RAO: Final = 1e9
+"""Of which a TAO or an alpha has so many."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Prices that a miner pays for a GPU, in US dollars per hour.
+
+    Attributes:
+        by_model: The price of a GPU of a model, unless its server has one.
+        by_server: The price of each GPU of a server, by the server's name.
+    """
+
+    by_model: Mapping[str, float] = field(default_factory=dict)
+    by_server: Mapping[str, float] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.by_model or self.by_server)
+
+    def of_gpu(self, server: str | None, model: str | None) -> float | None:
+        """Return the price of a GPU on a server with this name, None if it is unknown."""
+        if self.by_server:
+            if not server:
+                # The server may have a price of its own.
+                return None
+            if server in self.by_server:
+                return self.by_server[server]
+        return self.by_model.get(model or "")
+
+
+@dataclass(frozen=True)
+class ServerCost:
+    """The price of a GPU of a model on a server, in US dollars per hour."""
+
+    server_id: str
+    server: str
+    gpu: str
+    usd_per_gpu_hour: float
+
+
+def server_costs(servers: list[Server], costs: Costs) -> list[ServerCost]:
+    """Return the prices that are known, of the servers and models that have a name."""
+    found = []
+    for server in servers:
+        models = {gpu.gpu_identifier for gpu in server.gpus or () if gpu.gpu_identifier}
+        for model in sorted(models):
+            cost = costs.of_gpu(server.name, model)
+            if cost is not None and server.name:
+                found.append(ServerCost(server.server_id, server.name, model, cost))
+    return found
+
+
+def fleet_cost(servers: list[Server], nodes: list[Node], costs: Costs) -> float | None:
+    """Return what all GPUs of a miner cost per hour, None if the price of one is unknown.
+
+    Both answers list the GPUs. A GPU counts once.
+    """
+    if not costs:
+        return None
+    names = {server.server_id: server.name for server in servers}
+    models: dict[str, str | None] = {}
+    places: dict[str, str | None] = {}
+    for node in nodes:
+        models[node.uuid] = node.gpu_identifier
+        places[node.uuid] = node.server_id
+    for server in servers:
+        for gpu in server.gpus or ():
+            models[gpu.uuid] = models.get(gpu.uuid) or gpu.gpu_identifier
+            places[gpu.uuid] = server.server_id
+    return total(
+        costs.of_gpu(names.get(places[uuid] or ""), model) for uuid, model in models.items()
+    )
+
+
+def in_usd(rao: float | None, *prices: float | None) -> float | None:
+    """Return the value of an amount in rao at some prices, which are multiplied. None if one is
+    unknown.
+    """
+    return product(None if rao is None else rao / _RAO, *prices)
+
+
+def compute_unit_usd(pay_per_day: float | None, units_of_day: float | None) -> float | None:
+    """Return what all miners together receive for one compute unit, None if it is unknown."""
+    return product(pay_per_day, 1 / units_of_day) if units_of_day else None
+
+
+def profit_per_day_usd(pay_per_day: float | None, cost_per_hour: float | None) -> float | None:
+    """Return what is left of a day's pay after the cost of all GPUs, None if it is unknown."""
+    if cost_per_hour is None:
+        return None
+    return total([pay_per_day, -_HOURS_PER_DAY * cost_per_hour])

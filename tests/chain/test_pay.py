@@ -1,0 +1,122 @@
+"""Pay by the chain, compared with what plain arithmetic makes of the raw answers of a node."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chutes_exporter.chain.node import Node
+from chutes_exporter.chain.subnet import HOTKEY
+from tests.chain.support import EXPECTED, FakeNode, number, recorded_block, stored
+from tests.support import NOON, PATIENCE, data_of, series
+
+if TYPE_CHECKING:
+    from chutes_exporter.simulator.chain import Block
+
+SEATS = EXPECTED["seats"]
+TEMPO = 360
+RATIO = series("chutes_subnet_miners_emission_ratio")
+
+
+def pay_by_hand(block: Block) -> dict[str, Fraction]:
+    """Return alpha a day by hotkey, from the texts of the storage alone."""
+    (head,), (epoch,) = stored(block, "Number"), stored(block, "LastMechansimStepBlock")
+    (pending,) = stored(block, "PendingServerEmission")
+    incentive = stored(block, "Incentive")
+    return {
+        hotkey: Fraction(pending, head - epoch)
+        * Fraction(7200 * incentive[seat["uid"]], sum(incentive))
+        / 10**9
+        for hotkey, seat in SEATS.items()
+        if hotkey not in EXPECTED["subnet"]["withheld_hotkeys"]
+    }
+
+
+def pay_by_epochs(block: Block) -> dict[str, Fraction]:
+    """Return alpha a day by hotkey as long as each epoch pays what the last one paid, which is
+    true if the split has not changed since.
+    """
+    emission, dividends = stored(block, "Emission"), stored(block, "Dividends")
+    return {
+        hotkey: Fraction(emission[seat["uid"]] * 7200, TEMPO * 10**9)
+        for hotkey, seat in SEATS.items()
+        if hotkey not in EXPECTED["subnet"]["withheld_hotkeys"] and not dividends[seat["uid"]]
+    }
+
+
+def split(miners: float, since_epoch: int) -> Block:
+    """Return the recorded block after the owner gave miners another part of the emission, so many
+    blocks after the last epoch.
+    """
+    (head,), (per_block,) = (
+        stored(recorded_block(), "Number"),
+        stored(recorded_block(), "SubnetAlphaOutEmission"),
+    )
+    return recorded_block(
+        last_paid_epoch=number(head - since_epoch, 8),
+        pending_miners=number(miners * per_block * since_epoch, 8),
+    )
+
+
+def after_an_epoch(block: Block) -> Block:
+    """Return a block after one more epoch, which has paid what had gathered, in whole rao."""
+    (head,), (epoch,) = stored(block, "Number"), stored(block, "LastMechansimStepBlock")
+    (pending,) = stored(block, "PendingServerEmission")
+    incentive = stored(block, "Incentive")
+    paid = TEMPO * pending // (head - epoch)
+    parts = [paid * part // sum(incentive) for part in incentive]
+    length = (len(parts) << 2 | 1).to_bytes(2, "little").hex()
+    return recorded_block(emission=f"0x{length}" + "".join(number(one, 8)[2:] for one in parts))
+
+
+async def paid(block: Block) -> tuple[dict[str, float], float]:
+    """Return what the page says: alpha a day by hotkey, and the part of the miners."""
+    page = data_of(await FakeNode(block).page())
+    pay = {
+        hotkey: page[series("chutes_miner_emission_alpha_per_day", hotkey=hotkey)]
+        for hotkey in SEATS
+        if hotkey not in EXPECTED["subnet"]["withheld_hotkeys"]
+    }
+    return pay, page[RATIO]
+
+
+async def test_pay_is_what_the_raw_answers_give_and_what_the_last_epoch_paid() -> None:
+    block = recorded_block()
+    pay, ratio = await paid(block)
+    assert pay == pytest.approx({hotkey: float(one) for hotkey, one in pay_by_hand(block).items()})
+    assert ratio == pytest.approx(0.41, rel=1e-5)
+    for hotkey, alpha in pay_by_epochs(block).items():
+        assert pay[hotkey] == pytest.approx(float(alpha), rel=2e-5)
+
+
+@pytest.mark.parametrize("miners", [0.33, 0.5, 0.67])
+async def test_a_changed_split_shows_in_the_pay_an_epoch_before_it_is_paid(miners: float) -> None:
+    block = split(miners, since_epoch=3)
+    pay, ratio = await paid(block)
+    assert ratio == pytest.approx(miners)
+    assert pay == pytest.approx({hotkey: float(one) for hotkey, one in pay_by_hand(block).items()})
+    # The last epoch still paid by the old split. The next one pays by the new one.
+    for hotkey, alpha in pay_by_epochs(block).items():
+        assert pay[hotkey] == pytest.approx(float(alpha) * miners / 0.41, rel=2e-5)
+    for hotkey, alpha in pay_by_epochs(after_an_epoch(block)).items():
+        assert pay[hotkey] == pytest.approx(float(alpha), rel=1e-6)
+
+
+async def test_the_pay_stays_known_in_the_block_of_an_epoch() -> None:
+    node = FakeNode()
+    epoch = stored(node.block, "Number")[0]
+    async with node.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as asked:
+        before = (await asked.read()).value
+        node.block = recorded_block(
+            last_paid_epoch=number(epoch, 8), pending_miners=number(0, 8), max_safe=None
+        )
+        at_epoch = (await asked.read()).value
+        node.block = recorded_block(mechanisms="0x02")
+        by_other_rules = (await asked.read()).value
+    assert HOTKEY.of_uid(0).key in node.block.storage
+    assert before.alpha_per_day is not None
+    assert at_epoch.alpha_per_day == before.alpha_per_day
+    assert at_epoch.miners_emission_ratio == before.miners_emission_ratio
+    assert by_other_rules.alpha_per_day is None

@@ -1,0 +1,196 @@
+"""Costs and earnings, compared with what plain arithmetic makes of recorded raw answers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+
+from chutes_exporter.api.records import Node, Server, ServerGpu
+from chutes_exporter.collectors import money
+from chutes_exporter.config import make_settings
+from chutes_exporter.rules.money import Costs, fleet_cost, server_costs
+from tests.chain.support import EXPECTED, FakeNode
+from tests.recorded import answers, key
+from tests.support import PATIENCE, Page, data_of, replay, scrape, series, served
+
+if TYPE_CHECKING:
+    from chutes_exporter.collectors import Answers, Miners
+    from chutes_exporter.collectors.base import Samples
+
+COSTS = {
+    "gpu_costs": {"4090": 0.25, "pro_6000": 0.8, "h200": 1.9},
+    "server_costs": {"tee-pro-2": 0.65, "gone": 9},
+}
+PRICE = EXPECTED["subnet"]["price_rao_per_alpha"] / 1e9
+ME = key().address
+NAMES = {metric.name for one in (money.COSTS, money.EARNINGS) for metric in one.metrics}
+
+
+async def page(bodies: dict[str, bytes], chain: FakeNode | None = None, **more: Any) -> Page:
+    """Return the metrics of money on a page about the recorded miner."""
+    async with served(replay(bodies)) as url, (chain or FakeNode()).serve() as node:
+        settings: dict[str, Any] = {"api_url": url, "chain_url": node, "keys": [key()]}
+        found = data_of(
+            await scrape(make_settings(api_timeout=PATIENCE, **settings | COSTS | more))
+        )
+    return {name: value for name, value in found.items() if name[0] in NAMES}
+
+
+def servers_of(bodies: dict[str, bytes]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(bodies["servers"])["servers"]
+    return found
+
+
+def expected(bodies: dict[str, bytes]) -> Page:
+    """Return the metrics by plain arithmetic."""
+    found: Page = {}
+    bill = 0.0
+    for server in servers_of(bodies):
+        for gpu in server["gpus"]:
+            model = gpu["gpu_identifier"]
+            price = COSTS["server_costs"].get(server["name"], COSTS["gpu_costs"][model])
+            bill += price
+            place = {"server_id": server["server_id"], "server": server["name"], "gpu": model}
+            found[series("chutes_server_cost_usd_per_gpu_hour", hotkey=ME, **place)] = price
+    alpha = PRICE * json.loads(bodies["fmv"])["tao"]
+    pay = {name: seat["alpha_per_day_rao"] / 1e9 for name, seat in EXPECTED["seats"].items()}
+    units = json.loads(bodies["stats"])["past_day"]["instance_stats"]
+    return found | {
+        series("chutes_miner_cost_usd_per_hour", hotkey=ME): bill,
+        series("chutes_alpha_price_usd"): alpha,
+        series("chutes_miner_estimated_usd_per_day", hotkey=ME): pay[ME] * alpha,
+        series("chutes_miner_estimated_profit_usd_per_day", hotkey=ME): pay[ME] * alpha - 24 * bill,
+        series("chutes_compute_unit_usd"): sum(pay.values())
+        * alpha
+        / sum(row["compute_units"] for row in units),
+    }
+
+
+def without(found: Page, *names: str) -> Page:
+    return {name: value for name, value in found.items() if name[0] not in names}
+
+
+SERVER_COST, MINER_COST = "chutes_server_cost_usd_per_gpu_hour", "chutes_miner_cost_usd_per_hour"
+PROFIT, UNIT = "chutes_miner_estimated_profit_usd_per_day", "chutes_compute_unit_usd"
+ALPHA, EARNED = "chutes_alpha_price_usd", "chutes_miner_estimated_usd_per_day"
+
+
+async def test_costs_and_earnings_of_a_recorded_miner_follow_from_the_raw_answers() -> None:
+    bodies = answers()
+    assert len(servers_of(bodies)) > 3
+    assert await page(bodies) == pytest.approx(expected(bodies))
+    everybody = await page(bodies, miners="all")
+    assert sum(name[0] == EARNED for name in everybody) == 256
+
+
+@pytest.mark.parametrize(
+    ("change", "absent"),
+    [
+        ({"stats": None}, {UNIT}),
+        ({"fmv": None}, {ALPHA, EARNED, PROFIT, UNIT}),
+        ({"nodes": None}, {MINER_COST, PROFIT}),
+        ({"servers": None}, {SERVER_COST, MINER_COST, PROFIT}),
+        ({"fmv": b'{"tao": null}'}, {ALPHA, EARNED, PROFIT, UNIT}),
+        ({"stats": b'{"past_day": {"instance_stats": []}}'}, {UNIT}),
+    ],
+    ids=["no stats", "no TAO", "no GPUs", "no servers", "price unknown", "no units"],
+)
+async def test_what_is_missing_takes_away_only_what_needs_it(
+    change: dict[str, bytes | None], absent: set[str]
+) -> None:
+    bodies = answers()
+    changed = {name: body for name, body in (bodies | change).items() if body is not None}
+    assert await page(changed) == pytest.approx(without(expected(bodies), *absent))
+
+
+async def test_without_an_answer_of_the_node_only_the_costs_are_known() -> None:
+    node = FakeNode(change=lambda _, __: {"error": "no"})
+    found = await page(answers(), node)
+    assert found == pytest.approx(without(expected(answers()), ALPHA, EARNED, PROFIT, UNIT))
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [
+        {"gpu_costs": {}, "server_costs": {"tee-pro-2": 0.65}},
+        {"gpu_costs": {"pro_6000": 0.8, "h200": 1.9}},
+    ],
+    ids=["one server", "no price of a model"],
+)
+async def test_the_cost_of_a_fleet_is_absent_if_the_price_of_one_gpu_is_unknown(
+    costs: dict[str, Any],
+) -> None:
+    found = await page(answers(), **costs)
+    assert {name[0] for name in found} == {SERVER_COST, ALPHA, EARNED, UNIT}
+    known = expected(answers())
+    assert found == pytest.approx({name: known[name] for name in found})
+    assert len(found) < len(without(known, MINER_COST, PROFIT))
+
+
+async def test_without_prices_there_are_no_costs() -> None:
+    found = await page(answers(), gpu_costs={}, server_costs={})
+    assert {name[0] for name in found} == {ALPHA, EARNED, UNIT}
+
+
+def server(name: str | None, *gpus: tuple[str, str | None]) -> Server:
+    return Server(f"id-{name}", name=name, gpus=[ServerGpu(u, gpu_identifier=g) for u, g in gpus])
+
+
+def node(uuid: str, model: str | None, place: str) -> Node:
+    return Node(uuid, gpu_identifier=model, server_id=f"id-{place}")
+
+
+@pytest.mark.parametrize(
+    ("servers", "nodes", "expected"),
+    [
+        ([], [], 0),
+        # Each GPU counts once, whichever answer lists it.
+        ([server("a", ("1", "h200"))], [node("1", "h200", "a"), node("2", "h200", "b")], 3.5),
+        # A server with a price of its own needs no model.
+        ([server("a", ("1", None))], [], 1.5),
+        ([server("a")], [node("1", None, "a")], 1.5),
+        ([server("b", ("1", None))], [node("1", "h200", "b")], 2),
+        ([server("b", ("1", None))], [], None),
+        ([server("b", ("1", "4090"))], [], None),
+        # The server without a name may be the one with a price.
+        ([server(None, ("1", "h200"))], [], None),
+    ],
+)
+def test_a_server_has_its_own_price_or_that_of_the_model(
+    servers: list[Server], nodes: list[Node], expected: float | None
+) -> None:
+    costs = Costs({"h200": 2}, {"a": 1.5})
+    names = {server.server_id for server in servers}
+    others = [server("b")] if "id-b" not in names else []
+    assert fleet_cost([*servers, *others], nodes, costs) == expected
+
+
+def test_a_server_or_a_gpu_without_a_name_has_no_series() -> None:
+    costs = Costs({"h200": 2}, {"a": 1.5})
+    servers = [server("a", ("1", None), ("2", "4090")), server("b", ("3", "h200"))]
+    nameless = [server("", ("4", "h200")), server(None, ("5", "h200"))]
+    found = server_costs([*servers, *nameless], costs)
+    assert [(one.server, one.gpu, one.usd_per_gpu_hour) for one in found] == [
+        ("a", "4090", 1.5),
+        ("b", "h200", 2),
+    ]
+    without_servers = Costs({"h200": 2})
+    assert without_servers.of_gpu(None, "h200") == 2
+    assert fleet_cost(nameless, [], without_servers) == 4
+    assert [one.server for one in server_costs(nameless, without_servers)] == []
+
+
+async def test_one_part_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: Answers, __: Miners, ___: Samples) -> None:
+        raise ZeroDivisionError
+
+    first, second = money.COSTS.parts
+    monkeypatch.setattr(first, "collect", fails)
+    with structlog.testing.capture_logs() as logs:
+        found = await page(answers())
+    assert second.collect is not fails
+    assert found == pytest.approx(without(expected(answers()), SERVER_COST))
+    assert [log["collector"] for log in logs if log["event"] == "collector failed"] == ["costs"]
