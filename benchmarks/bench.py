@@ -8,6 +8,7 @@ figure exceeds its bound.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import os
 import platform
@@ -19,18 +20,27 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from prometheus_client import generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
 
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.base import Samples
-from chutes_exporter.config import make_settings
+from chutes_exporter.config import Address, make_settings
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import collect
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.simulator.world import TEST_SEED
+from chutes_exporter.web.app import make_app
+from chutes_exporter.web.server import bound_address, open_socket, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp
 
     Row = tuple[str, str, str, bool]
     """What is measured, its bound, the figure, and whether it holds."""
@@ -39,6 +49,11 @@ SMALL = Size(chutes=316, servers=14, other_servers=7)
 LARGE = Size(chutes=2450, servers=100, other_servers=50)
 MANY_SERIES = ("--miners", "all", "--max-series", "400000", "--collector.stats_per_chute")
 """With :data:`LARGE`, the page has about 200,000 series."""
+THE_SAME_SETTINGS: dict[str, Any] = {
+    "miners": "all",
+    "max_series": 400_000,
+    "collectors": {"stats_per_chute": True},
+}
 WORLDS = {
     "60 GPUs, 300 chutes": Size(),
     "1,000 GPUs, 2,000 chutes": Size(
@@ -52,18 +67,40 @@ def series_of(page: bytes) -> int:
     return sum(1 for line in page.split(b"\n") if line and not line.startswith(b"#"))
 
 
+async def cpu_time(work: Callable[[], Awaitable[object]]) -> float:
+    """Return the CPU time of some work."""
+    started = time.process_time()
+    await work()
+    return time.process_time() - started
+
+
 async def least(
-    work: Callable[[], Awaitable[object]], before: Callable[[], Awaitable[object]] | None = None
+    work: Callable[[], Awaitable[object]],
+    before: Callable[[], Awaitable[object]] | None = None,
+    times: int = 15,
 ) -> float:
     """Return the least CPU time of some work, before which something else is done."""
     measured = []
-    for _ in range(15):
+    for _ in range(times):
         if before:
             await before()
-        started = time.process_time()
-        await work()
-        measured.append(time.process_time() - started)
+        measured.append(await cpu_time(work))
     return min(measured)
+
+
+def families_of(running: Exporter) -> list[Any]:
+    """Return the families of a page as the library takes them."""
+    states = running.feeds.states()
+    found: list[Any] = []
+    for entry in running.plan.entries:
+        samples = Samples()
+        collect(entry, states, samples)
+        found += samples.collect()
+    return [
+        *found,
+        *running.telemetry.registry.collect(),
+        *running.telemetry.exchanges.registry.collect(),
+    ]
 
 
 async def bench_page() -> list[Row]:
@@ -75,17 +112,7 @@ async def bench_page() -> list[Row]:
             series = series_of(await running.metrics(Format.TEXT, timeout=60))
 
             def families() -> list[Any]:
-                states = running.feeds.states()
-                found: list[Any] = []
-                for entry in running.plan.entries:
-                    samples = Samples()
-                    collect(entry, states, samples)
-                    found += samples.collect()
-                return [
-                    *found,
-                    *running.telemetry.registry.collect(),
-                    *running.telemetry.exchanges.registry.collect(),
-                ]
+                return families_of(running)
 
             async def library(collect: Callable[[], list[Any]]) -> None:
                 generate_latest(SimpleNamespace(collect=collect))
@@ -115,6 +142,103 @@ async def bench_page() -> list[Row]:
             changed <= 1.3,
         ),
     ]
+
+
+_CLIENT = """
+import http.client, sys
+connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]))
+for line in sys.stdin:
+    headers = {"Accept": sys.argv[2], "Accept-Encoding": "gzip"}
+    connection.request("GET", "/metrics", headers=headers)
+    connection.getresponse().read()
+    print("read", flush=True)
+"""
+
+
+@contextlib.asynccontextmanager
+async def scraping(app: ASGIApp, form: Format) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Serve an application, and yield a function that lets another process scrape it once."""
+    pipe = asyncio.subprocess.PIPE
+    with open_socket(Address("127.0.0.1", 0)) as opened:
+        async with serving(app, [opened]):
+            client = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", _CLIENT, str(bound_address(opened).port), form.value),
+                stdin=pipe,
+                stdout=pipe,
+            )
+            assert client.stdin is not None
+            assert client.stdout is not None
+
+            async def scrape() -> None:
+                client.stdin.write(b"\n")  # type: ignore[union-attr] # checked above
+                assert await client.stdout.readline() == b"read\n"  # type: ignore[union-attr]
+
+            try:
+                await scrape()
+                yield scrape
+            finally:
+                client.stdin.close()
+                await client.wait()
+
+
+async def bench_scrape(size: Size, **settings: Any) -> list[Row]:
+    """Compare scrapes, compressed, of a page of which nothing changed: with the same bytes from
+    memory, and with what the library does for each scrape.
+    """
+    write: dict[Format, Callable[[Any], bytes]] = {
+        Format.TEXT: generate_latest,
+        Format.OPENMETRICS: openmetrics.generate_latest,
+    }
+    world = World(start=time.time(), size=size)
+    slower, faster = {}, {}
+    async with Simulator(world) as api:
+        keys = (world.miners[0].key,)
+        settings |= {"api_url": api.url, "api_timeout": 600, "keys": keys}
+        async with Exporter(make_settings(**settings)) as running:
+            await running.warm_up()
+            made = families_of(running)
+            families = SimpleNamespace(collect=lambda: made)
+            series = series_of(await running.metrics(Format.TEXT, timeout=60))
+            for form in Format:
+                page = await running.metrics(form, timeout=60, gzipped=True)
+
+                async def from_memory(_: Request, page: bytes = page) -> Response:
+                    return Response(page, headers={"Content-Encoding": "gzip"})
+
+                async def library(form: Format = form) -> None:
+                    gzip.compress(write[form](families))
+
+                memory = Starlette(routes=[Route("/metrics", from_memory)])
+                async with (
+                    scraping(memory, form) as scrape_memory,
+                    scraping(make_app(running), form) as scrape_page,
+                ):
+                    # In turn, so that a busy machine slows both down.
+                    times = [
+                        (await cpu_time(scrape_memory), await cpu_time(scrape_page))
+                        for _ in range(100)
+                    ]
+                still, warm = map(min, zip(*times, strict=True))
+                slower[form.name] = warm / still
+                faster[form.name] = await least(library, times=3) / warm
+    return [
+        (
+            f"scrape of {series:,} series of which nothing changed, against its bytes from memory",
+            "8 x",
+            _by_format(slower),
+            max(slower.values()) <= 8,
+        ),
+        (
+            "the same, against `generate_latest` and `gzip`",
+            "25 x faster",
+            _by_format(faster),
+            min(faster.values()) >= 25,
+        ),
+    ]
+
+
+def _by_format(ratios: dict[str, float]) -> str:
+    return " / ".join(f"{ratio:.1f} x {name.lower()}" for name, ratio in ratios.items())
 
 
 async def bench_memory(size: Size, limit: int, *flags: str) -> Row:
@@ -187,6 +311,8 @@ async def main() -> None:
     print("| what | bound | measured | holds |\n|---|---|---|---|")
     rows = [
         *await bench_page(),
+        *await bench_scrape(SMALL),
+        *await bench_scrape(LARGE, **THE_SAME_SETTINGS),
         await bench_memory(SMALL, 100),
         await bench_memory(LARGE, 450, *MANY_SERIES),
     ]

@@ -35,9 +35,14 @@ EXCHANGE_METRICS = (REQUESTS, DURATION, BYTES, REJECTED)
 
 
 class ExchangeCounters:
-    """Counts the exchanges of a client. Its registry shows the counters."""
+    """Counts the exchanges of a client. Its registry shows the counters.
+
+    Attributes:
+        total: Number of all exchanges. While it is the same, so are the counters.
+    """
 
     def __init__(self) -> None:
+        self.total = 0
         self.registry = registry = CollectorRegistry()
         self._requests, self._bytes, self._rejected = (
             metric.register(Counter, registry) for metric in (REQUESTS, BYTES, REJECTED)
@@ -54,3 +59,5 @@ class ExchangeCounters:
         self._bytes.labels(endpoint).inc(size)
         self._rejected.labels(endpoint).inc(rejected)
         self._durations.labels(endpoint).observe(seconds)
+        # The last, so that a page made meanwhile does not count as one of the new total.
+        self.total += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,8 @@ from chutes_exporter.chain.node import Node
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.feeds.cache import FeedCache, FeedState, steady
 from chutes_exporter.feeds.requests import Requests
-from chutes_exporter.page import exposition, rendering, telemetry
-from chutes_exporter.page.exposition import Format
+from chutes_exporter.page import rendering, telemetry
+from chutes_exporter.page.maker import PageMaker
 from chutes_exporter.page.plan import Entry, Plan, make_plan
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from chutes_exporter.config import Settings
+    from chutes_exporter.page.exposition import Format
     from chutes_exporter.page.rendering import States
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class Exporter:
         self._requests.use(settings.keys)
         self.plan = make_plan(settings)
         self._reading: asyncio.Task[None] | None = None
-        self._renderer = rendering.Renderer(self.plan, settings.max_series)
+        self._maker = PageMaker(self.plan, settings, self.telemetry, self.client)
 
     async def __aenter__(self) -> Self:
         return self
@@ -156,9 +156,7 @@ class Exporter:
         async with self._rendering:
             del self._pages[form, gzipped]
             states = self._states(self.plan)
-            return await self._in_thread(
-                partial(self._page, self._renderer, states, form, gzipped=gzipped)
-            )
+            return await self._in_thread(partial(self._maker.make, states, form, gzipped=gzipped))
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
@@ -169,20 +167,6 @@ class Exporter:
         """
         states = self.feeds.states()
         return states | {feed: FeedState(feed) for feed in plan.feeds if feed not in states}
-
-    def _page(
-        self, renderer: rendering.Renderer, states: States, form: Format, *, gzipped: bool
-    ) -> bytes:
-        """Make the bytes of a page: the lines of collectors, then the exporter's own metrics."""
-        made = renderer.render(states, form)
-        own = self.telemetry.families(made, states, self.settings, self.client)
-        parts = [rendered.body for rendered in made.values() if rendered.body is not None]
-        parts.append(exposition.lines(own, form))
-        page = b"".join(parts) + (
-            exposition.END_OF_OPENMETRICS if form is Format.OPENMETRICS else b""
-        )
-        # Level 1 takes a ninth of the time of the default level, for a fifth more bytes.
-        return gzip.compress(page, compresslevel=1, mtime=0) if gzipped else page
 
 
 def _collected(entries: Sequence[Entry], states: States) -> Collected:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import platform
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -22,6 +23,7 @@ from chutes_exporter.api.exchanges import EXCHANGE_METRICS, ExchangeCounters
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.table import Info, Row, add_rows
 from chutes_exporter.metric import Metric
+from chutes_exporter.page import exposition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
     from prometheus_client import Metric as Family
 
     from chutes_exporter.api.client import ChutesClient
+    from chutes_exporter.api.fields import FieldCheck
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.page.exposition import Format
     from chutes_exporter.page.plan import Entry
     from chutes_exporter.page.rendering import Lines, States
 
@@ -207,37 +211,82 @@ class Telemetry:
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
 
-    def families(
-        self, made: Mapping[Entry, Lines], states: States, settings: Settings, client: ChutesClient
-    ) -> Iterator[Family]:
-        """Return what a page has about the exporter: collectors, feeds, settings, requests and the
-        process.
-        """
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What the lines about collectors, feeds and requests are made of.
+
+    While it is equal, so are they. The states have no snapshots, whose answers may leave memory:
+    the lines of collectors have their versions.
+    """
+
+    made: Mapping[Entry, Lines]
+    states: list[FeedState]
+    checks: Mapping[str, FieldCheck]
+    clock_offset: float | None
+    exchanges: int
+
+
+class OwnLines:
+    """Writes the lines about the exporter, and keeps those that stay the same until something
+    happens.
+    """
+
+    def __init__(self, telemetry: Telemetry, settings: Settings, client: ChutesClient) -> None:
+        self._telemetry = telemetry
+        self._settings = settings
+        self._client = client
+        self._kept: dict[Format, tuple[_Origin, bytes]] = {}
+
+    def lines(self, made: Mapping[Entry, Lines], states: States, form: Format) -> bytes:
+        """Return the lines about collectors, feeds, settings and requests."""
+        origin = _Origin(
+            made,
+            [replace(state, snapshot=None) for state in states.values()],
+            dict(self._client.changes),
+            _clock_offset(self._client),
+            self._telemetry.exchanges.total,
+        )
+        kept = self._kept.get(form)
+        if kept is not None and kept[0] == origin:
+            return kept[1]
+        lines = exposition.lines(self._families(origin, states), form)
+        self._kept[form] = origin, lines
+        return lines
+
+    def lines_of_process(self, form: Format) -> bytes:
+        """Return the lines about the process, its tasks and reloads."""
+        return exposition.lines(self._telemetry.registry.collect(), form)
+
+    def _families(self, origin: _Origin, states: States) -> Iterator[Family]:
         out = Samples()
-        _add_collectors(out, made, states)
-        out.add(SERIES, sum(lines.series for lines in made.values()))
-        out.add(SERIES_LIMIT, settings.max_series)
+        _add_collectors(out, origin.made, states)
+        out.add(SERIES, sum(lines.series for lines in origin.made.values()))
+        out.add(SERIES_LIMIT, self._settings.max_series)
         for feed, state in states.items():
             # A feed whose endpoint is missing has no state.
             if not state.missing:
                 add_rows(_OF_FEED, state, (feed.name, feed.hotkey), out)
-        _add_settings(out, settings, client)
+        _add_settings(out, self._settings, origin)
         yield from out.collect()
-        yield from self.exchanges.registry.collect()
-        yield from self.registry.collect()
+        yield from self._telemetry.exchanges.registry.collect()
 
 
-def _add_settings(out: Samples, settings: Settings, client: ChutesClient) -> None:
+def _clock_offset(client: ChutesClient) -> float | None:
+    """Return the difference of the clocks, which is unknown without a recent answer."""
+    is_recent = time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE
+    return client.clock_offset if is_recent else None
+
+
+def _add_settings(out: Samples, settings: Settings, origin: _Origin) -> None:
     """Add what the exporter is and watches, and how it differs from the API: in the clock, and in
     known fields.
     """
     out.add(BUILD_INFO, 1, __version__, platform.python_version())
     for hotkey in sorted(settings.watched):
         out.add(WATCHED, 1, hotkey)
-    # Without a recent answer, the offset is unknown.
-    if time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE:
-        out.add(CLOCK_OFFSET, client.clock_offset)
-    for endpoint, check in sorted(client.changes.items()):
+    out.add(CLOCK_OFFSET, origin.clock_offset)
+    for endpoint, check in sorted(origin.checks.items()):
         add_rows(_OF_ENDPOINT, check, (endpoint,), out)
 
 

@@ -1,0 +1,53 @@
+"""Compression: pages as gzip members (RFC 1952), made of parts that are compressed only once."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
+"""Deflate, without a name and a time, at the fastest level, on an unknown system."""
+_LEVEL = 1
+"""It takes a ninth of the time of the default level, for a fifth more bytes."""
+
+
+class Compressor:
+    """Compresses pages, and keeps what it made of the parts that the next page can have again."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._deflated: dict[bytes, bytes] = {}
+        self._checksum = 0
+
+    def compress(self, parts: list[bytes], end: bytes) -> bytes:
+        """Return a page as one gzip member.
+
+        Only the end, which is kept for no other page, and parts that the last page did not have
+        are compressed.
+        """
+        if parts != self._parts:
+            last = self._deflated
+            self._deflated = {part: last.get(part) or deflate(part) for part in parts}
+            self._parts = parts
+            self._checksum = 0
+            for part in parts:
+                self._checksum = zlib.crc32(part, self._checksum)
+        checksum = zlib.crc32(end, self._checksum)
+        size = sum(map(len, parts)) + len(end)
+        return b"".join(
+            [
+                _HEADER,
+                *[self._deflated[part] for part in parts],
+                deflate(end, zlib.Z_FINISH),
+                struct.pack("<LL", checksum, size & 0xFFFFFFFF),
+            ]
+        )
+
+
+def deflate(data: bytes, flush: int = zlib.Z_FULL_FLUSH) -> bytes:
+    """Return a piece of a deflate stream, after which any other piece can follow.
+
+    With Z_FINISH, the stream ends.
+    """
+    compressor = zlib.compressobj(_LEVEL, wbits=-zlib.MAX_WBITS)
+    return compressor.compress(data) + compressor.flush(flush)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.feeds.table import CHUTE_METRICS
+from chutes_exporter.page import compression
+from chutes_exporter.page.compression import Compressor
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
+from tests.recorded import NAMES
+from tests.support import PATIENCE, RECORDINGS, Clock, recording, replay, served, watching
+
+if TYPE_CHECKING:
+    import pytest
+
+PAGES = st.lists(st.tuples(st.lists(st.binary(max_size=200), max_size=5), st.binary(max_size=200)))
+
+
+def decompressed(page: bytes) -> bytes:
+    """Return what zlib reads in the only gzip member of a page, whose checksum and size it
+    checks.
+    """
+    reader = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    found = reader.decompress(page)
+    assert reader.eof
+    assert not reader.unused_data
+    return found
+
+
+@given(PAGES)
+def test_any_pages_in_a_row_are_valid_members(pages: list[tuple[list[bytes], bytes]]) -> None:
+    compressor = Compressor()
+    for parts, end in pages:
+        assert decompressed(compressor.compress(parts, end)) == b"".join([*parts, end])
+
+
+async def test_only_what_changed_is_compressed_again(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compressed: list[bytes] = []
+    deflate = compression.deflate
+
+    def watched(data: bytes, *flush: int) -> bytes:
+        compressed.append(data)
+        return deflate(data, *flush)
+
+    async def compressed_for_a_page(form: Format) -> bytes:
+        compressed.clear()
+        await exporter.metrics(form, timeout=PATIENCE, gzipped=True)
+        return b"".join(compressed)
+
+    monkeypatch.setattr(compression, "deflate", watched)
+    of_others = [
+        f"\n{metric.name}{{".encode()
+        for collector in COLLECTORS
+        if CHUTE_METRICS not in collector.feeds
+        for metric in collector.metrics
+    ]
+    bodies = {name: recording(RECORDINGS, name) for name in NAMES}
+    whole = bodies["metrics"]
+    async with (
+        served(replay(bodies)) as api,
+        # The chutes' metrics are due at each scrape, and everything else stays fresh.
+        Exporter(watching(api, ttl={"metrics": 1}), clock=clock, monotonic=clock) as exporter,
+    ):
+        for form in Format:
+            bodies["metrics"] = whole
+            clock.now += 2
+            page = await compressed_for_a_page(form)
+            assert [name for name in of_others if name in page]
+            page = await compressed_for_a_page(form)
+            assert b"\nprocess_cpu_seconds_total" in page
+            assert b"\nchutes_api_" not in page
+            bodies["metrics"] += b'data: {"chute_id": "another", "utilization": 0.25}\n\n'
+            clock.now += 2
+            page = await compressed_for_a_page(form)
+            assert b'\nchutes_chute_utilization_ratio{chute_id="another"} 0.25' in page
+            assert b"\nchutes_api_requests_total" in page
+            assert not [name for name in of_others if name in page]
