@@ -284,11 +284,8 @@ class Collector:
         """The default in words, for help texts and docs."""
         if self.watched_only:
             return "on for configured hotkeys; the flag adds the other exported miners"
-        needs = (
-            ", with a hotkey's key"
-            if self.needs_key
-            else ", with --chain.url"
-            if self.needs_chain
-            else ""
-        )
-        return _DEFAULTS[self.default] + needs
+        needs = [
+            *(["a hotkey's key"] if self.needs_key else []),
+            *(["--chain.url"] if self.needs_chain else []),
+        ]
+        return _DEFAULTS[self.default] + (f", with {' and '.join(needs)}" if needs else "")

@@ -113,12 +113,19 @@ COSTS = Collector(
         Part((SERVERS, NODES), (MINER_COST,), _miner_cost),
     ),
 )
+# Commands that need one of the next ones do not ask for what the others need.
 EARNINGS = Collector(
     "earnings",
-    "estimates of pay and profit in US dollars",
-    (
-        Part((CHAIN, FMV), (ALPHA_PRICE, EARNED), _earnings),
-        Part((CHAIN, FMV, STATS), (UNIT,), _unit),
-        Part((CHAIN, FMV, SERVERS, NODES), (PROFIT,), _profit),
-    ),
+    "estimates of pay in US dollars, and the price of alpha",
+    (Part((CHAIN, FMV), (ALPHA_PRICE, EARNED), _earnings),),
+)
+COMPUTE_UNIT = Collector(
+    "compute_unit",
+    "an estimate of what a compute unit is worth",
+    (Part((CHAIN, FMV, STATS), (UNIT,), _unit),),
+)
+PROFIT_OF_DAY = Collector(
+    "profit",
+    "an estimate of what is left of the miner's pay after the price of its GPUs",
+    (Part((CHAIN, FMV, SERVERS, NODES), (PROFIT,), _profit),),
 )

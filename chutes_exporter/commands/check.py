@@ -19,7 +19,7 @@ from chutes_exporter.commands.options import (
     serving_options,
     settings_of,
 )
-from chutes_exporter.commands.report import PATIENCE
+from chutes_exporter.commands.report import PATIENCE, servers_not_found
 from chutes_exporter.commands.result import Result, print_remarks
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
@@ -102,6 +102,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         states, client = exporter.feeds.states(), exporter.client
     lines = [
         *_setting_lines(settings, credentials),
+        *_server_cost_line(servers_not_found(settings, states)),
         *map(_feed_line, states.values()),
         *(_seat_line(hotkey, states[METAGRAPH].snapshot) for hotkey in sorted(settings.watched)),
         *(
@@ -150,6 +151,14 @@ def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Lin
         except ConfigError as error:
             advice = "Correct the file, or run check as the user of the service."
             yield Line("web configuration", "", name_sources(str(error)), advice, "failed")
+
+
+def _server_cost_line(names: list[str]) -> Iterator[Line]:
+    """Yield a line about the names of --server.cost that no server has."""
+    if names:
+        reason = name_sources(f"--server.cost has the name of no server: {', '.join(names)}")
+        advice = "Compare it with the names that chutes-exporter query servers lists."
+        yield Line("settings", "", reason, advice, "ok")
 
 
 def _feed_line(state: FeedState) -> Line:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from chutes_exporter.feeds.table import SERVERS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import find_gaps
 from chutes_exporter.rules.sums import product
@@ -73,3 +74,16 @@ async def collect_report(settings: Settings, metrics: frozenset[str]) -> Report:
         now = time.time() - (exporter.client.clock_offset or 0.0)
     gaps, counted = find_gaps(collected, settings)
     return Report(collected.samples, now, gaps, collected.states, counted)
+
+
+def servers_not_found(settings: Settings, states: States) -> list[str]:
+    """Return the names of --server.cost that no server of the watched miners has, none while a
+    server may be unknown.
+    """
+    names: set[str | None] = set()
+    for key in settings.keys:
+        snapshot = states[SERVERS.of(key.address)].snapshot
+        if snapshot is None or not snapshot.answer.whole:
+            return []
+        names.update(server.name for server in snapshot.answer.value)
+    return sorted(settings.server_costs.keys() - names) if settings.keys else []

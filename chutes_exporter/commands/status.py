@@ -13,7 +13,11 @@ from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.collectors.fleet import STATES
 from chutes_exporter.commands.options import Command, asks, cost_options, json_option, miner_options
-from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
+from chutes_exporter.commands.report import (
+    DOLLARS_ADVICE,
+    collect_report,
+    servers_not_found,
+)
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_table, say
 from chutes_exporter.feeds.table import MAINTENANCE
@@ -82,7 +86,7 @@ async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
             _miner(settings, hotkey, report) | {"maintenance": slots.get(hotkey, [])}
             for hotkey in hotkeys
         ],
-        "servers_not_found": _servers_not_found(settings, report),
+        "servers_not_found": servers_not_found(settings, report.states),
         "findings": list(map(asdict, findings)),
     }
     show = partial(_print_screen, summary, findings, report, settings)
@@ -129,15 +133,6 @@ def _costs(report: Report, hotkey: str, model: str = "") -> dict[str, float | No
         chosen = {place: count for place, count in gpus.items() if model in ("", place[1])}
         found[name] = cost(chosen, prices)
     return found
-
-
-def _servers_not_found(settings: Settings, report: Report) -> list[str]:
-    """Return the names of --server.cost that no server has, none while a server may be unknown."""
-    names = {labels["name"] for labels, _ in report.of("chutes_server_info")}
-    known = {labels["hotkey"] for labels, _ in report.of("chutes_fleet_servers")}
-    if not settings.keys or any(key.address not in known for key in settings.keys):
-        return []
-    return sorted(settings.server_costs.keys() - names)
 
 
 async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list[dict[str, Any]]]:

@@ -95,7 +95,7 @@ def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
         return of_all(f"sum({found}) unless on () ({missing})", ALL_GPUS, with_gpus=True)
 
     rent = of_servers(IDLE_USD)
-    state = recorded("hotkey_gpu_id:chutes_gpu_state:max", **where)
+    state = recorded("hotkey_gpu_id:chutes_gpu_state:max")
     # GPUs that are not idle need no pay.
     units = of_servers(IDLE_UNITS, f" unless on (hotkey, gpu_id) {state} != 1")
     return stat(

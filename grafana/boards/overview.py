@@ -152,10 +152,13 @@ OVERVIEW.show(
         Query(EARNED, "estimate", PAID),
         Query(PROFIT, "after rent", PRICED),
         Query(
-            f"{EARNED_ALPHA} unless on () {EARNED}", "alpha; dollars: docs/money.md", HEALTHY, COUNT
+            f"{EARNED_ALPHA} unless on () {of_exporters('chutes_alpha_price_usd')}",
+            "alpha; dollars: docs/money.md",
+            HEALTHY,
+            COUNT,
         ),
         Query(
-            f"{total(INCENTIVE)} unless on () {EARNED_ALPHA}",
+            f"{total(INCENTIVE)} unless on () {of_exporters('chutes_chain_block')}",
             "of emission; dollars: docs/money.md",
             UNCHAINED,
             SHARE,

@@ -26,7 +26,8 @@ COSTS = {
 }
 PRICE = EXPECTED["subnet"]["price_rao_per_alpha"] / 1e9
 ME = key().address
-NAMES = {metric.name for one in (money.COSTS, money.EARNINGS) for metric in one.metrics}
+COLLECTORS = (money.COSTS, money.EARNINGS, money.COMPUTE_UNIT, money.PROFIT_OF_DAY)
+NAMES = {metric.name for one in COLLECTORS for metric in one.metrics}
 
 
 async def page(bodies: dict[str, bytes], chain: FakeNode | None = None, **more: Any) -> Page:

@@ -68,6 +68,19 @@ async def test_with_a_key_everything_is_asked_and_the_flags_of_serve_are_taken(
     assert lines["nodes"]["hotkey"] == lines["unique_chute_history"]["hotkey"] == HOTKEY
 
 
+async def test_a_price_of_a_server_that_there_is_not_is_noted(simulator: Simulator) -> None:
+    (name, *_) = (server.name for server in simulator.world.miners[0].servers)
+    prices = {"CHUTES_EXPORTER_SERVER_COST": f"{name}=1 gone=2"}
+    status, lines = await check_json(simulator, **MINE, **prices)
+    assert status == 0
+    assert lines["settings"]["reason"] == (
+        "CHUTES_EXPORTER_SERVER_COST has the name of no server: gone"
+    )
+    simulator.faults["servers"] = Fault(status=503)
+    _, lines = await check_json(simulator, **MINE, **prices)
+    assert "settings" not in lines
+
+
 async def test_the_table_is_one_that_a_person_can_read(simulator: Simulator) -> None:
     status, output, _ = await run(simulator, "check")
     assert status == 0
