@@ -28,7 +28,8 @@ stack: $(RUNTIME) ## Run the demo with Prometheus and Alertmanager, from Debian'
 
 test: $(DEV) ## Run all tests, with formatting, lint, types and coverage
 	@scripts/system-packages
-	@scripts/node-packages grafana/display
+	@scripts/node-packages grafana/display/oldest
+	@scripts/node-packages grafana/display/newest
 	@scripts/test $(ARGS)
 
 soak: $(DEV) ## Run the tests that take minutes: bad answers, attacks, and alerts of a day
@@ -43,7 +44,8 @@ test-release: $(DEV) ## Build the files of a release, and run the demo from them
 
 test-newest: $(DEV) ## Run the integration tests with Prometheus 3 and VictoriaMetrics of Debian's next release
 	@scripts/system-packages
-	@scripts/node-packages grafana/display
+	@scripts/node-packages grafana/display/oldest
+	@scripts/node-packages grafana/display/newest
 	@scripts/newest-programs
 	@PATH="$(CURDIR)/.cache/newest/usr/bin:$$PATH" scripts/test --numprocesses auto --maxprocesses 4 --dist loadfile \
 		-m "newest or not (soak or containers)" tests/newest tests/integration tests/prometheus tests/alertmanager \
@@ -98,7 +100,7 @@ release: $(DEV) ## Write the files of a release to dist/: make release TAG=v1.2.
 	@$(BIN)/python -m deploy.release "$(TAG)" $(ARGS)
 
 clean: ## Remove environments, caches and built packages
-	rm -rf .venv .venv-* grafana/display/node_modules grafana/render/node_modules .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .venv .venv-* grafana/display/*/node_modules grafana/render/node_modules .cache .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 
 $(RUNTIME): requirements.lock requirements-build.lock pyproject.toml scripts/venv
 	@scripts/venv "$(PYTHON)" requirements.lock

@@ -34,6 +34,8 @@ PRIVATE_KEY: str = WALLET["privateKey"]
 PUBLIC = {name: WALLET[name] for name in ("accountId", "publicKey", "ss58Address", "cryptoType")}
 SUMMER = PUBLIC | {"privateKey": PRIVATE_KEY}
 """What the wallets of summer 2026 wrote."""
+NEWER = {"publicKey": "0x" + "ab" * 1952, "ss58Address": HOTKEY}
+"""The start of a file with a key of a type that Bittensor announces, with a longer public key."""
 OLD = {"ss58Address": HOTKEY, "secretSeed": TEST_SEED}
 
 
@@ -91,6 +93,17 @@ def assert_signs(found: Credentials, address: str) -> None:
             written(CRYPTO_ED25519),
             "has a key of the type ed25519: Chutes accepts only those of the type sr25519",
         ),
+        *(
+            (
+                file,
+                "has a key of a type that the exporter does not know: Chutes accepts only those",
+            )
+            for file in (
+                WALLET | {"cryptoType": 2},
+                NEWER | {"cryptoType": 2},
+                NEWER | {"cryptoType": "ml-dsa-65"},
+            )
+        ),
         (b"$NACL\x0e6", "is encrypted"),
         (b"$ANSIBLE_VAULT;1.1;AES256", "is encrypted"),
         (b"gAAAAABh", "is encrypted"),
@@ -125,7 +138,7 @@ def assert_signs(found: Credentials, address: str) -> None:
             )
         ),
     ],
-    ids=range(23),
+    ids=range(26),
 )
 def test_a_wrong_key_file_is_refused_with_the_reason(
     file: dict[str, Any] | str | bytes, words: str, tmp_path: Path

@@ -22,8 +22,8 @@ from chutes_exporter.api.endpoints import BOUNTIES, ENDPOINTS, IMAGES, SERVERS
 from chutes_exporter.api.errors import UndecodableError
 from chutes_exporter.api.fields import CHECKED_EVERY, FieldCheck, known, objects, records_in
 from chutes_exporter.simulator import Fault, Simulator
-from tests.recorded import DIRECTORIES, TAKEN_BACK, Miner, raw_json, stream
-from tests.support import NOON, RECORDINGS, Clock, scrape, series, watching
+from tests.recorded import DIRECTORIES, TAKEN_BACK, WORLD_C, Miner, raw_json, stream
+from tests.support import NOON, Clock, scrape, series, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +85,7 @@ def test_every_field_of_a_recorded_world_is_known(directory: Path, role: str) ->
 
 def test_a_field_that_comes_or_goes_is_found_in_every_answer_and_at_every_depth() -> None:
     tried = set()
-    for name, endpoint, answer in answers_of(RECORDINGS, "test_miner"):
+    for name, endpoint, answer in answers_of(WORLD_C, "test_miner"):
         assert endpoint.shape is not None
         by_path: dict[str, list[Any]] = {}
         for row in answer if isinstance(endpoint.shape, StreamShape) else [answer]:
@@ -106,7 +106,7 @@ def test_a_field_that_comes_or_goes_is_found_in_every_answer_and_at_every_depth(
 
 
 def test_a_field_that_one_record_has_is_not_missing_and_neither_is_one_of_an_empty_list() -> None:
-    images = raw_json(Miner(RECORDINGS, "test_miner").bodies())["images"]
+    images = raw_json(Miner(WORLD_C, "test_miner").bodies())["images"]
     for image in images[1:]:
         del image["tag"]
     assert checked(IMAGES, images).found == []
@@ -203,7 +203,7 @@ async def test_changes_are_counted_on_the_page(simulator: Simulator) -> None:
     }
     assert len(counts) > 50
     assert set(counts.values()) == {0}
-    images = raw_json(Miner(RECORDINGS, "test_miner").bodies())["images"]
+    images = raw_json(Miner(WORLD_C, "test_miner").bodies())["images"]
     for image in images:
         image |= {"invented": "x", "status": "vanished"}
         del image["tag"]

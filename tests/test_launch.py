@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.recorded import DIRECTORIES, META, Miner, Row, answers, rows
-from tests.support import RECORDINGS, Page, recording, replay, scrape, served, watching
+from tests.recorded import DIRECTORIES, META, WORLD_C, Miner, Row, answers, rows
+from tests.support import Page, recording, replay, scrape, served, watching
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def refused(page: Page) -> dict[str, Counter[str]]:
     return counts
 
 
-async def page_of(role: str, api: dict[str, bytes], directory: Path = RECORDINGS) -> Page:
+async def page_of(role: str, api: dict[str, bytes], directory: Path = WORLD_C) -> Page:
     async with served(replay(api)) as url:
         return await scrape(watching(url, Miner(directory, role).key))
 

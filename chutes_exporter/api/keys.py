@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 from bittensor_core import (
+    CRYPTO_ED25519,
     CRYPTO_SR25519,
     KeyfileError,
     Keypair,
@@ -140,16 +142,18 @@ class Hotkey:
         except (KeyfileError, ValueError):
             # Omit the library's message: it may quote the file.
             pair = None
+        crypto_type = _crypto_type(content) if pair is None else pair.crypto_type
+        if crypto_type not in (CRYPTO_SR25519, None):
+            is_known = crypto_type == CRYPTO_ED25519
+            kind = "the type ed25519" if is_known else "a type that the exporter does not know"
+            raise HotkeyError(
+                f"{source} has a key of {kind}: Chutes accepts only those of the type sr25519"
+            )
         # Without an address, half a private key looks like the seed of another key.
         if pair is None or pair.ss58_address.encode() not in content:
             raise HotkeyError(
                 f"{source} has no key that belongs to its ss58Address: use the file of a "
                 "hotkey as the wallet wrote it"
-            )
-        if pair.crypto_type != CRYPTO_SR25519:
-            raise HotkeyError(
-                f"{source} has a key of the type ed25519: Chutes accepts only those of the "
-                "type sr25519"
             )
         return cls(pair)
 
@@ -164,6 +168,21 @@ class Hotkey:
             "X-Chutes-Nonce": str(nonce),
             "X-Chutes-Signature": self._pair.sign(message).hex(),
         }
+
+
+class _KeyFile(msgspec.Struct, rename="camel"):
+    crypto_type: Any = None
+
+
+def _crypto_type(content: bytes) -> Any:
+    """Return the type that a key file names, which may be newer than the library.
+
+    Without a type, the key is of the type sr25519.
+    """
+    try:
+        return msgspec.json.decode(content, type=_KeyFile).crypto_type
+    except (ValueError, RecursionError):
+        return None
 
 
 def verify_headers(address: str, nonce: str, signature: str, purpose: Purpose = "miner") -> bool:

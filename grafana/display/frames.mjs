@@ -37,10 +37,12 @@ export function setUp(grafana) {
     const rest = { editor: () => null, settings: { expandTemplates: true }, shouldApply: () => true };
     return { id, path, name: id, isCustom: path !== id, process, override: process, ...rest };
   };
+  // Grafana 13 calls what is registered, and waits for the transformer. Grafana 11 reads it.
+  const asBoth = (one) => Object.defineProperties(async () => one, Object.getOwnPropertyDescriptors(one));
   // Some transformers have a second name.
   const transformers = new Map(Object.values(grafana.standardTransformers).map((one) => [one.id, one]));
   grafana.standardTransformersRegistry.setInit(() =>
-    [...transformers.values()].map((one) => ({ id: one.id, name: one.name, transformation: one, editor: () => null }))
+    [...transformers.values()].map((one) => ({ id: one.id, name: one.name, transformation: asBoth(one), editor: () => null }))
   );
   // Grafana asks for no more points than the query's least step allows. The step tells where samples are missing.
   function spacing({ interval }, step) {

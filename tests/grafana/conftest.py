@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from grafana.worlds import World
-from tests.grafana.display import Seen, see
+from tests.grafana.display import GRAFANAS, Seen, see
 from tests.support import ROOT, unmeasured
 
 if TYPE_CHECKING:
@@ -41,7 +41,13 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[World, Answers]:
         return dict(zip(World, found, strict=True))
 
 
+@pytest.fixture(scope="session", params=GRAFANAS)
+def grafana(request: pytest.FixtureRequest) -> str:
+    """The Grafana whose code is run."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def seen(answers: dict[World, Answers]) -> dict[World, Seen]:
+def seen(answers: dict[World, Answers], grafana: str) -> dict[World, Seen]:
     """The contents of every panel in every world."""
-    return {kind: see(found) for kind, found in answers.items()}
+    return {kind: see(grafana, found) for kind, found in answers.items()}

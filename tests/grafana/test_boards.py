@@ -18,6 +18,7 @@ from grafana.parts import BOARD_ORDER, dashboard_json
 from tests.grafana.display import PANELS, committed, run_script
 from tests.grafana.promql import calls, implicit_joins, metrics, selectors
 from tests.grafana.scenes import RULES
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,15 +103,21 @@ chooses.
 """
 
 
-def test_no_two_ticks_of_an_axis_have_the_same_text() -> None:
+def test_no_two_ticks_of_an_axis_have_the_same_text(grafana: str) -> None:
     graphs = [
         panel["fieldConfig"]["defaults"] for _, panel in PANELS if panel["type"] == "timeseries"
     ]
     axes = {(graph["unit"], graph.get("decimals")) for graph in graphs}
-    shown = zip(axes, run_script(TICKS, [*axes]), strict=True)
+    shown = zip(axes, run_script(grafana, TICKS, [*axes]), strict=True)
     assert {
         axis: ticks for axis, found in shown for ticks in found if len({*ticks}) < len(ticks)
     } == {}
+
+
+def test_the_document_names_the_grafana_whose_code_the_tests_run(grafana: str) -> None:
+    package = json.loads((ROOT / "grafana/display" / grafana / "package.json").read_text())
+    version = package["dependencies"]["@grafana/data"]
+    assert version in (ROOT / "docs" / "dashboards.md").read_text()
 
 
 def test_variables_are_used_and_all_miners_are_those_that_are_watched() -> None:

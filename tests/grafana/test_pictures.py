@@ -74,10 +74,12 @@ def luminance(color: str, eyes: str = "all colours") -> float:
     return sum(map(math.prod, zip((0.2126, 0.7152, 0.0722), seen, strict=True))) + 0.05
 
 
-def test_text_has_enough_contrast_and_states_beside_each_other_differ_in_lightness() -> None:
+def test_text_has_enough_contrast_and_states_beside_each_other_differ_in_lightness(
+    grafana: str,
+) -> None:
     tables = [value for value in vars(states).values() if isinstance(value, tuple)]
     names = sorted({state.color for table in tables for state in table} - {states.PLAIN})
-    background, *colors = run_script(COLORS, names)
+    background, *colors = run_script(grafana, COLORS, names)
     shown = dict(zip(names, colors, strict=True))
     texts = {state.color for table in tables if table is not states.REASONS for state in table} - {
         states.PLAIN

@@ -9,10 +9,9 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from chutes_exporter.page.exposition import Format
-from tests.recorded import NAMES
+from tests.recorded import NAMES, WORLD_C
 from tests.support import (
     PATIENCE,
-    RECORDINGS,
     Prometheus,
     count_openmetrics,
     get,
@@ -35,7 +34,7 @@ NASTY = (
 
 
 async def test_prometheus_takes_every_sample_of_a_page_and_any_text(tmp_path: Path) -> None:
-    bodies = {name: recording(RECORDINGS, name) for name in NAMES}
+    bodies = {name: recording(WORLD_C, name) for name in NAMES}
     metagraph = json.loads(bodies["metagraph"])
     for node in metagraph:
         node["blacklist_reason"] = NASTY
@@ -60,7 +59,7 @@ async def test_prometheus_takes_every_sample_of_a_page_and_any_text(tmp_path: Pa
 async def test_programs_read_a_compressed_page_in_both_formats_while_a_part_of_it_changes(
     clock: Clock, tmp_path: Path
 ) -> None:
-    bodies = {name: recording(RECORDINGS, name) for name in NAMES}
+    bodies = {name: recording(WORLD_C, name) for name in NAMES}
     whole = bodies["metrics"]
     # The chutes' metrics are due at each scrape, and everything else stays fresh.
     fresh = {"ttl": {"metrics": 1}}

@@ -12,8 +12,8 @@ from chutes_exporter.page import compression
 from chutes_exporter.page.compression import Compressor
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
-from tests.recorded import NAMES
-from tests.support import PATIENCE, RECORDINGS, Clock, recording, replay, served, watching
+from tests.recorded import NAMES, WORLD_C
+from tests.support import PATIENCE, Clock, recording, replay, served, watching
 
 if TYPE_CHECKING:
     import pytest
@@ -61,7 +61,7 @@ async def test_only_what_changed_is_compressed_again(
         if CHUTE_METRICS not in collector.feeds
         for metric in collector.metrics
     ]
-    bodies = {name: recording(RECORDINGS, name) for name in NAMES}
+    bodies = {name: recording(WORLD_C, name) for name in NAMES}
     whole = bodies["metrics"]
     async with (
         served(replay(bodies)) as api,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.readme
 
+README = (ROOT / "README.md").read_text()
 START = (ROOT / "docs" / "start.md").read_text()
 DEBIAN = Path(os.environ.get("CHUTES_EXPORTER_TEST_ROOT", "/"))
 """The root of the new Debian, with the project in /root/chutes-exporter."""
@@ -41,9 +42,9 @@ def section(title: str) -> str:
     return START.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
-def commands(title: str) -> list[str]:
-    """Return the commands of a section."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", section(title), re.DOTALL | re.MULTILINE)
+def commands(text: str) -> list[str]:
+    """Return the commands of a text."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     return [
         re.sub(r" +#.*", "", line)
         for block in blocks
@@ -108,13 +109,23 @@ def serving(command: str, api: str, log: Path) -> Iterator[subprocess.Popen[byte
     assert [port for port in PORTS if is_open(port)] == []
 
 
-def follow_the_readme(api: str, log: Path) -> None:
-    """Run the demo and the stack."""
-    demo, stack = commands("Try it")
-    assert f"```sh\n{demo} " in (ROOT / "README.md").read_text()
-    with serving(demo, api, log) as process:
+def serve_the_demo(command: str, api: str, log: Path) -> None:
+    with serving(command, api, log) as process:
         wait_for(lambda: fetch("http://127.0.0.1:10064/-/ready"), process, log.read_text)
         assert parse_page(fetch(PAGE))[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
+
+
+def follow_the_readme(api: str, log: Path) -> None:
+    """Run the demo, by make and by pip, and the stack."""
+    *by_pip, demo_by_pip, demo, test = commands(README)
+    assert test == "make test"
+    first, stack = commands(section("Try it"))
+    assert first == demo
+    serve_the_demo(demo, api, log)
+    # make has installed python3-venv, which the README names.
+    for command in ("rm -r .venv", *by_pip):
+        run(command, api, log)
+    serve_the_demo(demo_by_pip, api, log)
     # The second start installs nothing.
     for installs in (1, 0):
         with serving(stack, api, log) as process:
@@ -130,7 +141,7 @@ def follow_by_hand(api: str, log: Path) -> None:
     wallet.mkdir(parents=True)
     (wallet / "HOTKEY").write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
     (wallet / "HOTKEY").chmod(0o600)
-    install, check, serve = commands("By hand")
+    install, check, serve = commands(section("By hand"))
     run(install, api, log)
     assert "All checks passed." in run(check, api, log)
     with serving(serve, api, log) as process:
@@ -144,7 +155,7 @@ def follow_by_hand(api: str, log: Path) -> None:
     (DEBIAN / "etc/prometheus/prometheus.yml").write_text(config)
     said = [
         run(command, api, log)
-        for command in commands("Prometheus and Grafana")
+        for command in commands(section("Prometheus and Grafana"))
         if "systemctl" not in command
     ]
     assert len(re.findall("SUCCESS: [1-9][0-9]* rules found", "".join(said))) == len(
@@ -159,7 +170,7 @@ def follow_systemd(api: str, log: Path) -> None:
         f'#!/bin/sh\nprintf "MINER_SS58={HOTKEY}\\nMINER_SEED={TEST_SEED}\\n" >>"$1"\n'
     )
     editor.chmod(0o755)
-    for command in commands("systemd"):
+    for command in commands(section("systemd")):
         if "systemd-run" not in command:
             run(command.replace(" --now", ""), api, log)
     units = DEBIAN / "etc/systemd/system"

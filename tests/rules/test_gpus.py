@@ -6,11 +6,12 @@ import pytest
 
 from chutes_exporter.api.records import Chute, NodeSelector
 from chutes_exporter.rules.gpus import GPU_MODELS, nvidia_uuid, units_per_gpu_second
-from tests.support import RECORDINGS, recording
+from tests.recorded import WORLD_C
+from tests.support import recording
 
 
 def test_the_known_gpu_models_are_those_of_the_service() -> None:
-    assert {*GPU_MODELS} == json.loads(recording(RECORDINGS / "extra", "nodes_supported")).keys()
+    assert {*GPU_MODELS} == json.loads(recording(WORLD_C / "extra", "nodes_supported")).keys()
 
 
 def test_gpu_ids_get_the_format_of_nvidia() -> None:
