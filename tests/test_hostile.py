@@ -58,11 +58,12 @@ _TIMES = st.sampled_from(
     ["2026-11-24T12:00:00", "2026-11-17 13:00:00+00", "0001-01-01T00:00:00", "never"]
 )
 _NUMBERS = st.floats() | st.integers(-(10**30), 10**30) | st.sampled_from([0, 1, -1, 1e308, 5e-324])
+_TOO_LARGE = "a number that is too large"
 _PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     r.UnixTime: _TIMES,
-    str: _IDS,
-    bool: st.booleans(),
-    int: _NUMBERS | st.just(10**400),
+    str: _IDS | st.just(_TOO_LARGE),
+    bool: st.booleans() | st.just(_TOO_LARGE),
+    int: _NUMBERS | st.just(10**400) | st.just(_TOO_LARGE),
     float: _NUMBERS,
     type(None): st.none(),
 }
@@ -109,7 +110,7 @@ _anything = st.recursive(
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value).encode()
+    return json.dumps(value).replace(f'"{_TOO_LARGE}"', "1e999").encode()
 
 
 _SHAPED: dict[str, st.SearchStrategy[bytes]] = {

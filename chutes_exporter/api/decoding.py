@@ -11,6 +11,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from functools import cache
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
 import msgspec
@@ -133,7 +134,8 @@ def _read(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> Any:
 
     An item of a list or an object that cannot be read is counted and left out.
 
-    Each field of a Body is decoded by itself, so that this applies to its lists, too.
+    Each field of a Body is decoded by itself, so that this applies to its lists, too. Null is a
+    missing field, unless the field's type has it.
     """
     if get_origin(kind) is list:
         rows = dict(enumerate(_decoder(list[msgspec.Raw]).decode(text)))
@@ -141,16 +143,17 @@ def _read(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> Any:
     if get_origin(kind) is dict:
         return _readable(get_args(kind)[1], _decoder(dict[str, msgspec.Raw]).decode(text), tally)
     if isinstance(kind, type) and issubclass(kind, r.Body):
-        kinds = {field.encode_name: not_none(field.type) for field in msgspec.structs.fields(kind)}
         texts = _decoder(dict[str, msgspec.Raw]).decode(text)
-        sent = {
-            name
-            for name in kinds.keys() & texts.keys()
-            if memoryview(texts[name]) != memoryview(b"null")
-        }
-        return msgspec.convert(
-            {name: _read(kinds[name], texts[name], tally) for name in sent}, kind
-        )
+        values: dict[str, Any] = {}
+        for field in msgspec.structs.fields(kind):
+            name = field.encode_name
+            if name not in texts:
+                continue
+            if memoryview(texts[name]) != memoryview(b"null"):
+                values[name] = _read(not_none(field.type), texts[name], tally)
+            elif NoneType in get_args(field.type):
+                values[name] = None
+        return msgspec.convert(values, kind)
     return _decoder(kind).decode(text)
 
 
