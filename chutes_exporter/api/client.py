@@ -10,6 +10,7 @@ import logging
 import math
 import ssl
 import time
+import urllib.request
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ NONCE_TOLERANCE = 600.0
 # A separate limit for each endpoint: an endpoint that hangs must not take the connections of
 # others.
 _MAX_CONNECTIONS_PER_ENDPOINT = 4
+_MAX_PORT = 65535
 _TOTAL_TIMEOUT = 120.0
 _MAX_ERROR_BYTES = 64 * 1024
 _DETAIL_CHARACTERS = 200
@@ -87,6 +89,21 @@ class Answer(Generic[T]):
     def listed(self) -> int:
         """Number of records, including the rejected ones."""
         return self.count + self.rejected
+
+
+def problem_of_address(address: str) -> str | None:
+    """Return why no request can go to an address, or None if one can."""
+    try:
+        url = httpx.URL(address)
+        # Reading the host decodes it.
+        host, port = url.host, url.port
+    except (httpx.InvalidURL, UnicodeError) as error:
+        return str(error).rstrip(".")
+    if not host:
+        return "it has no host"
+    if port is not None and not 0 < port <= _MAX_PORT:
+        return f"port {port} is not between 1 and {_MAX_PORT}"
+    return None
 
 
 class ClientSetupError(ValueError):
@@ -135,6 +152,8 @@ class ChutesClient:
         )
         encrypted = base_url.startswith("https:")
         try:
+            if encrypted:
+                _check_proxies()
             self._http = httpx.AsyncClient(
                 base_url=base_url,
                 headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
@@ -149,6 +168,8 @@ class ChutesClient:
                 # environment's proxies.
                 trust_env=encrypted,
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+                # Otherwise, httpx reads the address in every redirect, and may fail.
+                event_hooks={"response": [_refuse_redirect]},
             )
         except (ValueError, ImportError, OSError) as error:
             raise ClientSetupError(
@@ -315,6 +336,25 @@ def _note(level: int, event: str, endpoint: Endpoint[Any], **fields: object) -> 
         _log.log(level, event, endpoint=endpoint.name, **fields)
 
 
+def _check_proxies() -> None:
+    """Raise ValueError if the address of one of the environment's proxies cannot be used."""
+    proxies = urllib.request.getproxies()
+    for scheme in ("https", "all"):
+        address = proxies.get(scheme)
+        if address is None:
+            continue
+        # The error does not show the address, because it may have a password.
+        if problem_of_address(address if "://" in address else f"http://{address}") is not None:
+            raise ValueError("the address of the proxy is invalid")
+
+
+async def _refuse_redirect(response: httpx.Response) -> None:
+    """Raise RedirectedError if a response is a redirect."""
+    if response.has_redirect_location:
+        status = response.status_code
+        raise errors.RedirectedError(f"{status} redirect, not followed", status=status)
+
+
 async def _refusal(response: httpx.Response) -> ApiError:
     """Return the error that an unsuccessful response means."""
     status = response.status_code
@@ -324,8 +364,6 @@ async def _refusal(response: httpx.Response) -> ApiError:
     kind = _ERRORS.get(status, errors.UnexpectedStatusError)
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
         kind = errors.UnavailableError
-    elif response.has_redirect_location:
-        kind, detail = errors.RedirectedError, "redirect, not followed"
     elif kind is errors.SignatureRefusedError and "not registered" in detail.lower():
         kind = errors.NotRegisteredError
     retry_after = float(wait[:9]) if wait.isascii() and wait.isdigit() else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from chutes_exporter.api import endpoints as e
@@ -148,11 +148,18 @@ async def test_a_request_that_waits_too_long_for_a_connection_times_out(
     assert {type(result) for result in results} == {errors.TimedOutError}
 
 
-async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_configured_host() -> (
-    None
-):
-    async with asking(e.INSTANCES, lambda _request: RedirectResponse("/elsewhere")) as client:
-        with pytest.raises(errors.RedirectedError, match="307 redirect, not followed"):
+# The last three are no addresses at all.
+@pytest.mark.parametrize(
+    "location", ["/elsewhere", "javascript:alert(1)", "http://xn--a", "http://[::::]"]
+)
+async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_configured_host(
+    location: str,
+) -> None:
+    def redirect(_request: Request) -> Response:
+        return Response(status_code=307, headers={"location": location})
+
+    async with asking(e.INSTANCES, redirect) as client:
+        with pytest.raises(errors.RedirectedError, match=r"^307 redirect, not followed$"):
             await client.fetch(e.INSTANCES, key=KEY)
 
 
@@ -190,10 +197,13 @@ async def test_without_encryption_no_proxy_sees_a_signature(
         assert (await client.fetch(e.NODES, key=KEY)).count > 0
 
 
+@pytest.mark.parametrize(
+    "proxy", ["garbage://x", "http://256.1.1.1", "127.0.0.1:99999", "http://xn--a:9", "http://"]
+)
 def test_proxies_and_certificates_that_cannot_be_used_are_named(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "garbage://x")
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
     with pytest.raises(ClientSetupError, match="HTTPS_PROXY"):
         ChutesClient("https://api.example")
 
