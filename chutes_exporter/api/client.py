@@ -12,7 +12,7 @@ import ssl
 import time
 import urllib.request
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -28,6 +28,7 @@ from chutes_exporter.api.decoding import StreamShape, Tally, encode, inflated, m
 from chutes_exporter.api.errors import ApiError, scrub
 from chutes_exporter.api.exchanges import ExchangeCounters
 from chutes_exporter.api.fields import CHECKED_EVERY, FieldCheck
+from chutes_exporter.api.worker import Bounded, Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -49,7 +50,10 @@ NONCE_TOLERANCE = 600.0
 _MAX_CONNECTIONS_PER_ENDPOINT = 4
 _MAX_PORT = 65535
 _TOTAL_TIMEOUT = 120.0
+# Computing time until the body of an answer. Usually it takes a few milliseconds.
+_HEAD_SECONDS = 1.0
 _MAX_ERROR_BYTES = 64 * 1024
+_PIECES_AT_ONCE = 16
 _DETAIL_CHARACTERS = 200
 _ERRORS: dict[int, type[ApiError]] = {
     400: errors.BadRequestError,
@@ -146,6 +150,8 @@ class ChutesClient:
         self.changes: dict[str, FieldCheck] = {}
         self._clock = clock
         self._counters = counters or ExchangeCounters()
+        self._worker = Worker("upstream")
+        # These belong to the event loop of the worker.
         self._decoding = asyncio.Lock()
         self._slots = defaultdict[str, asyncio.Semaphore](
             lambda: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT)
@@ -185,7 +191,7 @@ class ChutesClient:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        await self._worker.aclose(self._http.aclose())
 
     async def fetch(
         self,
@@ -218,8 +224,8 @@ class ChutesClient:
         code = "abandoned"  # It remains if the caller cancels the request.
         started = time.monotonic()
         try:
-            value = await self._exchange(
-                endpoint, tally, key, url or self._base_url, params=query, json=body
+            value = await self._worker.run(
+                self._exchange(endpoint, tally, key, url or self._base_url, params=query, json=body)
             )
             code = str(httpx.codes.OK.value)
         except ApiError as error:
@@ -257,7 +263,7 @@ class ChutesClient:
     ) -> Any:
         """Send a request and return the decoded answer, or raise ApiError.
 
-        The answer's date sets clock_offset.
+        It runs in the worker. The answer's date sets clock_offset.
         """
         try:
             async with asyncio.timeout(_TOTAL_TIMEOUT), self._slots[endpoint.name]:
@@ -266,9 +272,11 @@ class ChutesClient:
                     if key and endpoint.signed
                     else {}
                 )
-                async with self._http.stream(
-                    endpoint.method, url, headers=headers, **request
-                ) as response:
+                sent = self._http.build_request(endpoint.method, url, headers=headers, **request)
+                # Any number of interim responses (100 Continue) may come before the response.
+                endless = errors.TooLargeError("the beginning of the answer is too much work")
+                response = await Bounded(self._http.send(sent, stream=True), _HEAD_SECONDS, endless)
+                async with aclosing(response):
                     # The response may have no valid date.
                     with suppress(ValueError, TypeError, OverflowError):
                         date = email.utils.parsedate_to_datetime(
@@ -395,10 +403,13 @@ def _shortened(text: str) -> str:
 
 
 async def _received(response: httpx.Response, tally: Tally) -> AsyncIterator[bytes]:
-    """Yield the body, decompressed, and count its bytes."""
-    async for chunk in inflated(response.aiter_raw(), response.headers.get("content-encoding", "")):
-        tally.size += len(chunk)
-        yield chunk
+    """Yield the body, decompressed, and count its bytes and pieces."""
+    async for piece in inflated(response.aiter_raw(), response.headers.get("content-encoding", "")):
+        tally.add_piece(len(piece))
+        # What was received at once can have thousands of pieces. Let other tasks run in between.
+        if not tally.pieces % _PIECES_AT_ONCE:
+            await asyncio.sleep(0)
+        yield piece
 
 
 def _decode(endpoint: Endpoint[Any], shape: Shape[T], body: bytearray, tally: Tally) -> T:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from chutes_exporter.api import endpoints as e
@@ -260,17 +260,20 @@ async def test_an_error_that_is_kept_does_not_keep_the_answer() -> None:
             tracemalloc.stop()
 
 
-BODY = gzip.compress(
-    json.dumps({"final_scores": {str(number): number / 7 for number in range(10_000)}}).encode()
-)
+TEXT = json.dumps({"final_scores": {str(number): number / 7 for number in range(10_000)}}).encode()
+BODY = gzip.compress(TEXT)
+MEMBERS = b"".join(map(gzip.compress, (TEXT[:1000], b"", TEXT[1000:])))
 
 
 @pytest.mark.parametrize(
     ("body", "coding", "kind"),
     [
         (BODY, "gzip", None),
-        (BODY + BODY, "gzip", None),
-        (BODY[:-20], "gzip", errors.CutOffError),
+        (MEMBERS, "gzip", None),
+        (MEMBERS[:-20], "gzip", errors.CutOffError),
+        (BODY + BODY[:10], "gzip", errors.CutOffError),
+        (BODY + b"garbage", "gzip", errors.UndecodableError),
+        (BODY + bytes(8), "gzip", errors.UndecodableError),
         (b"{}", "gzip", errors.UndecodableError),
         (b"{}", "br", errors.UndecodableError),
     ],
@@ -288,6 +291,29 @@ async def test_only_whole_bodies_that_are_compressed_with_gzip_are_read(
         else:
             with pytest.raises(kind):
                 await client.fetch(e.SCORES)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "coding"),
+    [([b" "] * 1000, ""), ([gzip.compress(b"")] * 1000, "gzip"), ([b"\n"] * 1000, "")],
+    ids=["bytes", "members", "lines"],
+)
+@pytest.mark.parametrize("endpoint", [e.METAGRAPH, e.CHUTE_METRICS], ids=lambda one: one.name)
+async def test_a_body_of_many_small_pieces_is_refused(
+    monkeypatch: pytest.MonkeyPatch, endpoint: e.Endpoint[Any], pieces: list[bytes], coding: str
+) -> None:
+    monkeypatch.setattr("chutes_exporter.api.decoding.MAX_PIECES", 100)
+
+    async def sent() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    def answer(_request: Request) -> Response:
+        return StreamingResponse(sent(), headers={"content-encoding": coding})
+
+    async with asking(endpoint, answer) as client:
+        with pytest.raises(errors.TooLargeError, match=r"bytes came in 10\d pieces"):
+            await client.fetch(endpoint)
 
 
 @pytest.mark.parametrize("value", ["", ".", "..", "../metagraph?x=1#y"])

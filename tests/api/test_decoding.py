@@ -69,6 +69,9 @@ async def test_a_stream_of_endless_garbage_is_given_up(monkeypatch: pytest.Monke
     monkeypatch.setattr(decoding, "MAX_REJECTED", 3)
     with pytest.raises(UndecodableError, match="5 of 6"):
         await read(e.CHUTE_METRICS, b'data: {"chute_id":"a"}\n' + b"x\n" * 100)
+    for line in (b"\n", b"data: NO_ITEMS\n"):
+        with pytest.raises(UndecodableError, match="5 lines are empty"):
+            await read(e.CHUTE_METRICS, b'data: {"chute_id":"a"}\n' + line * 100)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,8 @@ async def test_an_empty_answer_is_a_failure_where_there_is_always_something(
 async def test_no_records_are_a_valid_answer_where_the_service_says_so(
     endpoint: Endpoint[Any], body: bytes
 ) -> None:
-    assert await read(endpoint, body) == ([], Tally())
+    records, tally = await read(endpoint, body)
+    assert (records, tally.accepted, tally.rejected) == ([], 0, 0)
 
 
 async def test_limits_hold_for_lines_and_streams(monkeypatch: pytest.MonkeyPatch) -> None:
