@@ -9,6 +9,7 @@ import shlex
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from chutes_exporter.api.client import problem_of_address
 from chutes_exporter.api.errors import scrub
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
 from chutes_exporter.collectors import COLLECTORS
@@ -321,11 +322,12 @@ def parse_url(text: str) -> str:
     The result has a scheme in lower case and no slash at the end.
     """
     # The error does not show the text, because it may have a password.
+    what_to_write = "write https://HOST without a user, a query or a fragment"
     if not _URL.fullmatch(text):
-        raise ConfigError(
-            "it is not an address of an API: write https://HOST without a user, a query or a "
-            "fragment"
-        )
+        raise ConfigError(f"it is not an address of an API: {what_to_write}")
+    problem = problem_of_address(text)
+    if problem is not None:
+        raise ConfigError(f"it is not an address of an API ({problem}): {what_to_write}")
     scheme, _, rest = text.partition(":")
     return f"{scheme.lower()}:{rest.rstrip('/')}"
 

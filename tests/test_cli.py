@@ -243,6 +243,18 @@ REFUSED = (
         "Error: Invalid value for 'VALIDATOR_API': it is not an address of an API",
     ),
     *(
+        (f"{flag}='{text}'", f"'{flag}': it is not an address of an API ({reason}")
+        for flag in ("--api.url", "--chain.url")
+        for text, reason in {
+            "http://256.1.1.1": "Invalid IPv4 address",
+            "http://[::::]": "Invalid IPv6 address",
+            "http://xn--a:9": "Codepoint",
+            "http://127.0.0.1:99999": "port 99999 is not between 1 and 65535): write",
+            "http://127.0.0.1:0/x": "port 0 is not",
+            "http://127.0.0.1/\x7f": "Invalid non-printable",
+        }.items()
+    ),
+    *(
         (f"--api.url='{text}'", "'--api.url': it is not an address of an API: write https://HOST")
         for text in (
             *(

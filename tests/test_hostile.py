@@ -7,8 +7,10 @@ import gc
 import json
 import subprocess
 import sys
+import time
 import tracemalloc
 import typing
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +28,7 @@ from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
+from tests.simulator.hostile import ENDLESS
 from tests.support import (
     HOTKEY,
     PATIENCE,
@@ -36,6 +39,7 @@ from tests.support import (
     fetch,
     page_of,
     parse_page,
+    patient,
     promtool_complaints,
     series,
     served,
@@ -45,7 +49,7 @@ from tests.support import (
 from tests.test_cli import LISTEN, hotkey_file, running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from starlette.requests import Request
@@ -58,11 +62,12 @@ _TIMES = st.sampled_from(
     ["2026-11-24T12:00:00", "2026-11-17 13:00:00+00", "0001-01-01T00:00:00", "never"]
 )
 _NUMBERS = st.floats() | st.integers(-(10**30), 10**30) | st.sampled_from([0, 1, -1, 1e308, 5e-324])
+_TOO_LARGE = "a number that is too large"
 _PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     r.UnixTime: _TIMES,
-    str: _IDS,
-    bool: st.booleans(),
-    int: _NUMBERS | st.just(10**400),
+    str: _IDS | st.just(_TOO_LARGE),
+    bool: st.booleans() | st.just(_TOO_LARGE),
+    int: _NUMBERS | st.just(10**400) | st.just(_TOO_LARGE),
     float: _NUMBERS,
     type(None): st.none(),
 }
@@ -109,7 +114,7 @@ _anything = st.recursive(
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value).encode()
+    return json.dumps(value).replace(f'"{_TOO_LARGE}"', "1e999").encode()
 
 
 _SHAPED: dict[str, st.SearchStrategy[bytes]] = {
@@ -204,39 +209,48 @@ async def test_an_endless_answer_is_refused_at_a_limit(endpoint: str, body: byte
     assert peak < 110e6
 
 
+@contextmanager
+def hostile_api(kind: str) -> Iterator[str]:
+    """Run a hostile API in a separate process; yields its address."""
+    command = [sys.executable, "-m", "tests.simulator.hostile", kind]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as api:
+        try:
+            assert api.stdout is not None
+            yield api.stdout.readline().strip()
+        finally:
+            api.kill()
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+async def test_an_answer_of_endless_small_parts_ends_and_does_not_delay_scrapes(kind: str) -> None:
+    names = {"metagraph", "metrics", "scores", "stats"}
+    collectors = {collector.name: collector.name in names for collector in COLLECTORS}
+    with hostile_api(kind) as url:
+        async with Exporter(patient(url, collectors=collectors), clock=Clock()) as exporter:
+            of_thread, of_process = time.thread_time(), time.process_time()
+            page = await page_of(exporter)
+            of_thread, of_process = time.thread_time() - of_thread, time.process_time() - of_process
+    for name in names:
+        assert page[series("chutes_api_requests_total", endpoint=name, code="too_large")] == 1
+    # Another thread than that of the scrapes did most of the work.
+    assert of_thread < of_process / 2
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", ["full", "gzip endless line", "numbers", "records 20000 300"])
 def test_bad_answers_on_all_endpoints_at_once_fit_into_512_megabytes(
     kind: str, tmp_path: Path
 ) -> None:
-    hostile = [sys.executable, "-m", "tests.simulator.hostile", kind]
-    with subprocess.Popen(hostile, stdout=subprocess.PIPE, cwd=ROOT, text=True) as api:
-        try:
-            assert api.stdout is not None
-            flags = (
-                "--api.url",
-                api.stdout.readline().strip(),
-                "--hotkey-file",
-                hotkey_file(tmp_path / "hotkey"),
-            )
-            with running(*LISTEN, *flags) as service:
+    with hostile_api(kind) as url:
+        flags = ("--api.url", url, "--hotkey-file", hotkey_file(tmp_path / "hotkey"))
+        with running(*LISTEN, *flags) as service:
 
-                def has_all_feeds() -> bool:
-                    page = parse_page(fetch(f"{service.url}/metrics"))
-                    # All feeds but one are a miner's default page. Each must have got its answer,
-                    # or given up.
-                    return (
-                        len(
-                            {
-                                dict(labels)["feed"]
-                                for name, labels in page
-                                if name == "chutes_feed_up"
-                            }
-                        )
-                        >= 15
-                    )
+            def has_all_feeds() -> bool:
+                page = parse_page(fetch(f"{service.url}/metrics"))
+                feeds = {dict(labels)["feed"] for name, labels in page if name == "chutes_feed_up"}
+                # All feeds but one are a miner's default page. Each must have got its answer, or
+                # given up.
+                return len(feeds) >= 15
 
-                wait_for(has_all_feeds)
-                assert service.peak_megabytes() < 512
-        finally:
-            api.kill()
+            wait_for(has_all_feeds)
+            assert service.peak_megabytes() < 512

@@ -10,8 +10,9 @@ import logging
 import math
 import ssl
 import time
+import urllib.request
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -27,6 +28,7 @@ from chutes_exporter.api.decoding import StreamShape, Tally, encode, inflated, m
 from chutes_exporter.api.errors import ApiError, scrub
 from chutes_exporter.api.exchanges import ExchangeCounters
 from chutes_exporter.api.fields import CHECKED_EVERY, FieldCheck
+from chutes_exporter.api.worker import Bounded, Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -46,8 +48,12 @@ NONCE_TOLERANCE = 600.0
 # A separate limit for each endpoint: an endpoint that hangs must not take the connections of
 # others.
 _MAX_CONNECTIONS_PER_ENDPOINT = 4
+_MAX_PORT = 65535
 _TOTAL_TIMEOUT = 120.0
+# Computing time until the body of an answer. Usually it takes a few milliseconds.
+_HEAD_SECONDS = 1.0
 _MAX_ERROR_BYTES = 64 * 1024
+_PIECES_AT_ONCE = 16
 _DETAIL_CHARACTERS = 200
 _ERRORS: dict[int, type[ApiError]] = {
     400: errors.BadRequestError,
@@ -87,6 +93,21 @@ class Answer(Generic[T]):
     def listed(self) -> int:
         """Number of records, including the rejected ones."""
         return self.count + self.rejected
+
+
+def problem_of_address(address: str) -> str | None:
+    """Return why no request can go to an address, or None if one can."""
+    try:
+        url = httpx.URL(address)
+        # Reading the host decodes it.
+        host, port = url.host, url.port
+    except (httpx.InvalidURL, UnicodeError) as error:
+        return str(error).rstrip(".")
+    if not host:
+        return "it has no host"
+    if port is not None and not 0 < port <= _MAX_PORT:
+        return f"port {port} is not between 1 and {_MAX_PORT}"
+    return None
 
 
 class ClientSetupError(ValueError):
@@ -132,12 +153,16 @@ class ChutesClient:
         self.changes: dict[str, FieldCheck] = {}
         self._clock = clock
         self._counters = counters or ExchangeCounters()
+        self._worker = Worker("upstream")
+        # These belong to the event loop of the worker.
         self._decoding = asyncio.Lock()
         self._slots = defaultdict[str, asyncio.Semaphore](
             lambda: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT)
         )
         encrypted = base_url.startswith("https:")
         try:
+            if encrypted:
+                _check_proxies()
             self._http = httpx.AsyncClient(
                 base_url=base_url,
                 headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
@@ -152,6 +177,8 @@ class ChutesClient:
                 # environment's proxies.
                 trust_env=encrypted,
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+                # Otherwise, httpx reads the address in every redirect, and may fail.
+                event_hooks={"response": [_refuse_redirect]},
             )
         except (ValueError, ImportError, OSError) as error:
             raise ClientSetupError(
@@ -167,7 +194,7 @@ class ChutesClient:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        await self._worker.aclose(self._http.aclose())
 
     async def fetch(
         self,
@@ -201,8 +228,8 @@ class ChutesClient:
         code = "abandoned"  # It remains if the caller cancels the request.
         started = time.monotonic()
         try:
-            value = await self._exchange(
-                endpoint, tally, key, url or self._base_url, params=query, json=body
+            value = await self._worker.run(
+                self._exchange(endpoint, tally, key, url or self._base_url, params=query, json=body)
             )
             code = str(httpx.codes.OK.value)
         except ApiError as error:
@@ -240,7 +267,7 @@ class ChutesClient:
     ) -> Any:
         """Send a request and return the decoded answer, or raise ApiError.
 
-        The answer's date sets clock_offset.
+        It runs in the worker. The answer's date sets clock_offset.
         """
         try:
             async with asyncio.timeout(_TOTAL_TIMEOUT), self._slots[endpoint.name]:
@@ -249,9 +276,11 @@ class ChutesClient:
                     if key and endpoint.signed
                     else {}
                 )
-                async with self._http.stream(
-                    endpoint.method, url, headers=headers, **request
-                ) as response:
+                sent = self._http.build_request(endpoint.method, url, headers=headers, **request)
+                # Any number of interim responses (100 Continue) may come before the response.
+                endless = errors.TooLargeError("the beginning of the answer is too much work")
+                response = await Bounded(self._http.send(sent, stream=True), _HEAD_SECONDS, endless)
+                async with aclosing(response):
                     # The response may have no valid date.
                     with suppress(ValueError, TypeError, OverflowError):
                         date = email.utils.parsedate_to_datetime(
@@ -319,6 +348,25 @@ def _note(level: int, event: str, endpoint: Endpoint[Any], **fields: object) -> 
         _log.log(level, event, endpoint=endpoint.name, **fields)
 
 
+def _check_proxies() -> None:
+    """Raise ValueError if the address of one of the environment's proxies cannot be used."""
+    proxies = urllib.request.getproxies()
+    for scheme in ("https", "all"):
+        address = proxies.get(scheme)
+        if address is None:
+            continue
+        # The error does not show the address, because it may have a password.
+        if problem_of_address(address if "://" in address else f"http://{address}") is not None:
+            raise ValueError("the address of the proxy is invalid")
+
+
+async def _refuse_redirect(response: httpx.Response) -> None:
+    """Raise RedirectedError if a response is a redirect."""
+    if response.has_redirect_location:
+        status = response.status_code
+        raise errors.RedirectedError(f"{status} redirect, not followed", status=status)
+
+
 async def _refusal(response: httpx.Response, scrub: Callable[[str], str]) -> ApiError:
     """Return the error that an unsuccessful response means."""
     status = response.status_code
@@ -328,8 +376,6 @@ async def _refusal(response: httpx.Response, scrub: Callable[[str], str]) -> Api
     kind = _ERRORS.get(status, errors.UnexpectedStatusError)
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
         kind = errors.UnavailableError
-    elif response.has_redirect_location:
-        kind, detail = errors.RedirectedError, "redirect, not followed"
     elif kind is errors.SignatureRefusedError and "not registered" in detail.lower():
         kind = errors.NotRegisteredError
     retry_after = float(wait[:9]) if wait.isascii() and wait.isdigit() else None
@@ -361,10 +407,13 @@ def _shortened(text: str, scrub: Callable[[str], str]) -> str:
 
 
 async def _received(response: httpx.Response, tally: Tally) -> AsyncIterator[bytes]:
-    """Yield the body, decompressed, and count its bytes."""
-    async for chunk in inflated(response.aiter_raw(), response.headers.get("content-encoding", "")):
-        tally.size += len(chunk)
-        yield chunk
+    """Yield the body, decompressed, and count its bytes and pieces."""
+    async for piece in inflated(response.aiter_raw(), response.headers.get("content-encoding", "")):
+        tally.add_piece(len(piece))
+        # What was received at once can have thousands of pieces. Let other tasks run in between.
+        if not tally.pieces % _PIECES_AT_ONCE:
+            await asyncio.sleep(0)
+        yield piece
 
 
 def _decode(endpoint: Endpoint[Any], shape: Shape[T], body: bytearray, tally: Tally) -> T:

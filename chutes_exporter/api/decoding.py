@@ -6,11 +6,11 @@ an answer of which most records cannot be read.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import zlib
 from dataclasses import dataclass
 from functools import cache
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
 import msgspec
@@ -33,7 +33,17 @@ MAX_STREAM_BYTES = 512 * 1024 * 1024
 """Longest stream, with the parts of its records that are not kept. 2,000 chutes are about 100 MB.
 """
 MAX_REJECTED = 10_000
-"""More unreadable than readable records of an answer of which the end may never come."""
+"""More unreadable than readable records of an answer of which the end may never come.
+
+It is also the limit of more empty lines than records.
+"""
+MAX_PIECES = 20_000
+"""Pieces of a body, each of which takes some time, however small it is.
+
+The service sends each record of a stream as a piece, and networks cut bodies into pieces of 1.4 KB.
+"""
+BYTES_PER_MORE_PIECE = 500
+"""Bytes of a body for which one more piece is allowed."""
 
 _PIECE_BYTES = 64 * 1024
 _ZLIB_GZIP_FORMAT = 31
@@ -73,38 +83,54 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
     harm.
 
     The coding is its ``Content-Encoding``. Without one, the chunks are yielded as they are. Any
-    other body must be complete gzip, or ApiError is raised.
+    other body must be complete gzip, of one or more members and nothing else, or ApiError is
+    raised. Each yielded piece takes about the same time, but some are empty.
     """
     if coding.strip().lower() in ("", "identity"):
         async for chunk in chunks:
             yield chunk
         return
-    stream = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
+    member = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
     async for chunk in chunks:
         left = chunk
-        while left and not stream.eof:
+        while left:
+            if member.eof:
+                member = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
             try:
-                yield stream.decompress(left, _PIECE_BYTES)
+                yield member.decompress(left, _PIECE_BYTES)
             except zlib.error:
                 raise UndecodableError("the compressed body cannot be read") from None
-            left = stream.unconsumed_tail
-            # A chunk may expand to a thousand pieces. Let other tasks run in between.
-            await asyncio.sleep(0)
-    if not stream.eof:
+            left = member.unused_data if member.eof else member.unconsumed_tail
+    if not member.eof:
         raise CutOffError("the compressed body ends too early")
 
 
 @dataclass
 class Tally:
-    """Counts of the records of an answer, the bytes of its body, decompressed, and the check of its
-    fields.
+    """Counts of the records of an answer, the bytes and pieces of its body, decompressed, and the
+    check of its fields.
     """
 
     accepted: int = 0
     rejected: int = 0
+    empty_lines: int = 0
     size: int = 0
+    pieces: int = 0
     first_error: str = ""
     check: FieldCheck | None = None
+
+    def add_piece(self, size: int) -> None:
+        """Count a piece of the body, or raise TooLargeError if too many pieces are too small."""
+        self.size += size
+        self.pieces += 1
+        if self.pieces > MAX_PIECES + self.size // BYTES_PER_MORE_PIECE:
+            raise TooLargeError(f"{self.size} bytes came in {self.pieces} pieces")
+
+    def add_empty_line(self) -> None:
+        """Count a line without a record, or raise UndecodableError if there are too many."""
+        self.empty_lines += 1
+        if self.empty_lines > self.accepted + self.rejected + MAX_REJECTED:
+            raise UndecodableError(f"{self.empty_lines} lines are empty", status=200)
 
     def reject(self, error: Exception) -> None:
         """Count a record that cannot be read."""
@@ -133,7 +159,8 @@ def _read(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> Any:
 
     An item of a list or an object that cannot be read is counted and left out.
 
-    Each field of a Body is decoded by itself, so that this applies to its lists, too.
+    Each field of a Body is decoded by itself, so that this applies to its lists, too. Null is a
+    missing field, unless the field's type has it.
     """
     if get_origin(kind) is list:
         rows = dict(enumerate(_decoder(list[msgspec.Raw]).decode(text)))
@@ -141,16 +168,17 @@ def _read(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> Any:
     if get_origin(kind) is dict:
         return _readable(get_args(kind)[1], _decoder(dict[str, msgspec.Raw]).decode(text), tally)
     if isinstance(kind, type) and issubclass(kind, r.Body):
-        kinds = {field.encode_name: not_none(field.type) for field in msgspec.structs.fields(kind)}
         texts = _decoder(dict[str, msgspec.Raw]).decode(text)
-        sent = {
-            name
-            for name in kinds.keys() & texts.keys()
-            if memoryview(texts[name]) != memoryview(b"null")
-        }
-        return msgspec.convert(
-            {name: _read(kinds[name], texts[name], tally) for name in sent}, kind
-        )
+        values: dict[str, Any] = {}
+        for field in msgspec.structs.fields(kind):
+            name = field.encode_name
+            if name not in texts:
+                continue
+            if memoryview(texts[name]) != memoryview(b"null"):
+                values[name] = _read(not_none(field.type), texts[name], tally)
+            elif NoneType in get_args(field.type):
+                values[name] = None
+        return msgspec.convert(values, kind)
     return _decoder(kind).decode(text)
 
 
@@ -277,11 +305,10 @@ class StreamShape(Generic[R]):
         """
         has_lines = False
         async for line in _lines(chunks):
-            if not line:
-                continue
-            has_lines = True
+            has_lines = has_lines or bool(line)
             payload = line.removeprefix(b"data:").strip()
-            if payload == b"NO_ITEMS":
+            if not line or payload == b"NO_ITEMS":
+                tally.add_empty_line()
                 continue
             if tally.check is not None:
                 tally.check.add(self.kind, payload)

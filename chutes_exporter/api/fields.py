@@ -122,11 +122,8 @@ class FieldCheck:
             _keep(self.unknown, (f"{path}{name}" for name in fields.keys() - about.fields))
             for name, allowed in record.VALUES.items():
                 unknown = self.values.setdefault(f"{path}{name}", set())
-                value = msgspec.json.decode(fields.get(name, b"null"))
-                if value is not None:
-                    # The closed set may be of the keys of an object.
-                    texts = value if isinstance(value, dict) else [str(value)]
-                    _keep(unknown, (text for text in texts if not allowed.fullmatch(text)))
+                texts = _texts(fields.get(name, b"null"))
+                _keep(unknown, (text for text in texts if not allowed.fullmatch(text)))
 
     @property
     def missing(self) -> list[str]:
@@ -145,6 +142,20 @@ class FieldCheck:
                 for text in sorted(texts)
             ),
         ]
+
+
+def _texts(value: bytes | msgspec.Raw) -> Iterable[str]:
+    """Return the text of a value, or the keys of an object.
+
+    Null has none, and neither has a value that cannot be read, because decoding reports it.
+    """
+    try:
+        found = msgspec.json.decode(value)
+        if found is None or isinstance(found, dict):
+            return found or ()
+        return [str(found)]
+    except UNREADABLE:
+        return ()
 
 
 def _keep(names: set[str], more: Iterable[str]) -> None:

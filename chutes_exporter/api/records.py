@@ -118,10 +118,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class Body(Record, frozen=True):
-    """An object around records.
-
-    Each of its records that can be read counts, and null is a missing field.
-    """
+    """An object around records, of which each that can be read counts."""
 
 
 class NodeSelector(Record, frozen=True):
@@ -806,7 +803,7 @@ class ServerMaintenance(Record, frozen=True):
     pending_deadline: UnixTime | None = None
 
 
-class MaintenancePolicy(Record, frozen=True):
+class MaintenancePolicy(Body, frozen=True):
     """The newest maintenance window and the signing miner's TEE servers.
 
     Source: ``/servers/maintenance/policy``.

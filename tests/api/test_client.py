@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from chutes_exporter.api import endpoints as e
@@ -148,11 +148,18 @@ async def test_a_request_that_waits_too_long_for_a_connection_times_out(
     assert {type(result) for result in results} == {errors.TimedOutError}
 
 
-async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_configured_host() -> (
-    None
-):
-    async with asking(e.INSTANCES, lambda _request: RedirectResponse("/elsewhere")) as client:
-        with pytest.raises(errors.RedirectedError, match="307 redirect, not followed"):
+# The last three are no addresses at all.
+@pytest.mark.parametrize(
+    "location", ["/elsewhere", "javascript:alert(1)", "http://xn--a", "http://[::::]"]
+)
+async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_configured_host(
+    location: str,
+) -> None:
+    def redirect(_request: Request) -> Response:
+        return Response(status_code=307, headers={"location": location})
+
+    async with asking(e.INSTANCES, redirect) as client:
+        with pytest.raises(errors.RedirectedError, match=r"^307 redirect, not followed$"):
             await client.fetch(e.INSTANCES, key=KEY)
 
 
@@ -190,10 +197,13 @@ async def test_without_encryption_no_proxy_sees_a_signature(
         assert (await client.fetch(e.NODES, key=KEY)).count > 0
 
 
+@pytest.mark.parametrize(
+    "proxy", ["garbage://x", "http://256.1.1.1", "127.0.0.1:99999", "http://xn--a:9", "http://"]
+)
 def test_proxies_and_certificates_that_cannot_be_used_are_named(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "garbage://x")
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
     with pytest.raises(ClientSetupError, match="HTTPS_PROXY"):
         ChutesClient("https://api.example")
 
@@ -250,17 +260,20 @@ async def test_an_error_that_is_kept_does_not_keep_the_answer() -> None:
             tracemalloc.stop()
 
 
-BODY = gzip.compress(
-    json.dumps({"final_scores": {str(number): number / 7 for number in range(10_000)}}).encode()
-)
+TEXT = json.dumps({"final_scores": {str(number): number / 7 for number in range(10_000)}}).encode()
+BODY = gzip.compress(TEXT)
+MEMBERS = b"".join(map(gzip.compress, (TEXT[:1000], b"", TEXT[1000:])))
 
 
 @pytest.mark.parametrize(
     ("body", "coding", "kind"),
     [
         (BODY, "gzip", None),
-        (BODY + BODY, "gzip", None),
-        (BODY[:-20], "gzip", errors.CutOffError),
+        (MEMBERS, "gzip", None),
+        (MEMBERS[:-20], "gzip", errors.CutOffError),
+        (BODY + BODY[:10], "gzip", errors.CutOffError),
+        (BODY + b"garbage", "gzip", errors.UndecodableError),
+        (BODY + bytes(8), "gzip", errors.UndecodableError),
         (b"{}", "gzip", errors.UndecodableError),
         (b"{}", "br", errors.UndecodableError),
     ],
@@ -278,6 +291,29 @@ async def test_only_whole_bodies_that_are_compressed_with_gzip_are_read(
         else:
             with pytest.raises(kind):
                 await client.fetch(e.SCORES)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "coding"),
+    [([b" "] * 1000, ""), ([gzip.compress(b"")] * 1000, "gzip"), ([b"\n"] * 1000, "")],
+    ids=["bytes", "members", "lines"],
+)
+@pytest.mark.parametrize("endpoint", [e.METAGRAPH, e.CHUTE_METRICS], ids=lambda one: one.name)
+async def test_a_body_of_many_small_pieces_is_refused(
+    monkeypatch: pytest.MonkeyPatch, endpoint: e.Endpoint[Any], pieces: list[bytes], coding: str
+) -> None:
+    monkeypatch.setattr("chutes_exporter.api.decoding.MAX_PIECES", 100)
+
+    async def sent() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    def answer(_request: Request) -> Response:
+        return StreamingResponse(sent(), headers={"content-encoding": coding})
+
+    async with asking(endpoint, answer) as client:
+        with pytest.raises(errors.TooLargeError, match=r"bytes came in 10\d pieces"):
+            await client.fetch(endpoint)
 
 
 @pytest.mark.parametrize("value", ["", ".", "..", "../metagraph?x=1#y"])

@@ -11,10 +11,11 @@ from chutes_exporter.api import decoding
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally, memory_of
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError
+from chutes_exporter.api.fields import FieldCheck
 from tests.api.reports import INSTANCE, RECORD, body
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from chutes_exporter.api.endpoints import Endpoint
 
@@ -24,10 +25,12 @@ async def chunks(body: bytes, size: int) -> AsyncIterator[bytes]:
         yield body[start : start + size]
 
 
-async def read(endpoint: Endpoint[Any], body: object, size: int = 7) -> tuple[Any, Tally]:
+async def read(
+    endpoint: Endpoint[Any], body: object, size: int = 7, check: FieldCheck | None = None
+) -> tuple[Any, Tally]:
     """Decode a body that arrives in chunks of a size, or a value as JSON."""
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
-    tally = Tally()
+    tally = Tally(check=check)
     if isinstance(endpoint.shape, StreamShape):
         return [record async for record in endpoint.shape.decode(chunks(text, size), tally)], tally
     assert isinstance(endpoint.shape, Shape)
@@ -66,6 +69,9 @@ async def test_a_stream_of_endless_garbage_is_given_up(monkeypatch: pytest.Monke
     monkeypatch.setattr(decoding, "MAX_REJECTED", 3)
     with pytest.raises(UndecodableError, match="5 of 6"):
         await read(e.CHUTE_METRICS, b'data: {"chute_id":"a"}\n' + b"x\n" * 100)
+    for line in (b"\n", b"data: NO_ITEMS\n"):
+        with pytest.raises(UndecodableError, match="5 lines are empty"):
+            await read(e.CHUTE_METRICS, b'data: {"chute_id":"a"}\n' + line * 100)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +97,8 @@ async def test_an_empty_answer_is_a_failure_where_there_is_always_something(
 async def test_no_records_are_a_valid_answer_where_the_service_says_so(
     endpoint: Endpoint[Any], body: bytes
 ) -> None:
-    assert await read(endpoint, body) == ([], Tally())
+    records, tally = await read(endpoint, body)
+    assert (records, tally.accepted, tally.rejected) == ([], 0, 0)
 
 
 async def test_limits_hold_for_lines_and_streams(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +141,58 @@ async def test_what_cannot_be_read_costs_only_itself() -> None:
         broken = {name: value for name, value in INSTANCE.items() if name != field}
         report, tally = await read(e.AUDIT_REPORT, body([INSTANCE, broken]))
         assert (len(report.instances), tally.accepted, tally.rejected) == (1, 2, 1), field
+
+
+WITH_A_NUMBER: dict[Endpoint[Any], Callable[[str], object]] = {
+    e.IMAGES: lambda number: [
+        *({"image_id": "a"}, {"image_id": "b"}, {"image_id": "c", "status": number})
+    ],
+    e.CHUTES: lambda number: [
+        *({"chute_id": "a"}, {"chute_id": "b"}),
+        {"chute_id": "c", "compute_multiplier_factors": {"base": number}},
+    ],
+    e.JOBS: lambda number: [
+        *({"job_id": "a"}, {"job_id": "b"}, {"job_id": "c", "miner_history": [number]})
+    ],
+    e.SERVERS: lambda number: {
+        "servers": [
+            *({"server_id": "a"}, {"server_id": "b"}),
+            {"server_id": "c", "gpus": [{"uuid": "g", "verified_at": number}]},
+        ]
+    },
+    e.MAINTENANCE: lambda number: {
+        "active_window": None,
+        "servers": [{"server_id": "a"}, {"server_id": "c", "maintenance_status": number}],
+    },
+    e.STATS: lambda number: {
+        "past_hour": {"instance_stats": [{"miner_hotkey": "a"}, {"miner_hotkey": "b"}]},
+        "all": {"instance_stats": [{"miner_hotkey": "c", "compute_units": number}]},
+    },
+    e.SCORES: lambda number: {"final_scores": {"a": 1, "b": 1, "c": number}},
+    e.METAGRAPH: lambda number: [
+        *({"hotkey": "a"}, {"hotkey": "b"}, {"hotkey": "c", "node_id": number})
+    ],
+    e.SUPPORTED_GPUS: lambda number: {"a": {}, "b": {}, "c": {"hourly_rate": number}},
+    e.AUDIT_REPORT: lambda number: {
+        "instance_audit": [INSTANCE, INSTANCE | {"deletion_reason": number}],
+        "compute_history": [RECORD],
+    },
+}
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "7" * 5000], ids=lambda text: text[:6])
+@pytest.mark.parametrize("endpoint", WITH_A_NUMBER, ids=lambda endpoint: endpoint.name)
+async def test_a_number_that_is_too_large_costs_one_record(
+    endpoint: Endpoint[Any], number: str
+) -> None:
+    value = WITH_A_NUMBER[endpoint]("NUMBER")
+    rows = value if isinstance(endpoint.shape, StreamShape) else [value]
+    assert isinstance(rows, list)
+    start = "data: " if isinstance(endpoint.shape, StreamShape) else ""
+    text = "".join(f"{start}{json.dumps(row)}\n\n" for row in rows).replace('"NUMBER"', number)
+    # The check of the fields reads the answer, too.
+    tally = (await read(endpoint, text.encode(), check=FieldCheck(0)))[1]
+    assert (tally.accepted, tally.rejected) == (2, 1)
 
 
 async def test_records_of_stats_have_their_window() -> None:

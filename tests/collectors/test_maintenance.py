@@ -32,3 +32,16 @@ def test_the_service_says_whether_the_window_is_open(
     assert made.get("chutes_maintenance_window_open{hotkey=me}") == is_open
     ends = {NOON + HOUR + 0.5} if policy["active_window"] else set()
     assert {value for key, value in made.items() if "_end_" in key} == ends
+
+
+def test_slots_of_older_windows_are_not_counted_while_a_server_is_left_out() -> None:
+    servers: list[dict[str, Any]] = [
+        {"server_id": name, "maintenance_status": "pending"} for name in "ab"
+    ]
+    policy = {"active_window": WINDOW, "current_slots": 0, "servers": servers}
+    slots = "chutes_maintenance_older_slots_in_use{hotkey=me}"
+    assert collected(COLLECTOR, {MAINTENANCE: policy})[slots] == 2
+    servers[1] = {"server_id": 5}
+    made = collected(COLLECTOR, {MAINTENANCE: policy})
+    assert slots not in made
+    assert made["chutes_server_maintenance_status{hotkey=me,server_id=a,status=pending}"] == 1

@@ -2,12 +2,13 @@
 
 It prints its address and serves bad answers until it is killed.
 
-Argument: one of :data:`KINDS`.
+Argument: one of :data:`KINDS` or :data:`ENDLESS`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import sys
@@ -135,6 +136,13 @@ KINDS = (
 ``full`` as many as the limit of the endpoint allows. The prefix ``gzip`` compresses the answer."""
 
 
+ENDLESS = {
+    "chunks": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "interim responses": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+"""Answers without end that are little data and much work: the beginning, and what is repeated."""
+
+
 def _body(endpoint: Endpoint[Any], kind: str) -> Iterator[bytes]:
     match kind.split():
         case ["records", count, length]:
@@ -168,8 +176,26 @@ def _answer(endpoint: Endpoint[Any], kind: str) -> Callable[[Request], Any]:
     return answer
 
 
+async def _serve_endless(beginning: bytes, part: bytes) -> None:
+    """Answer each request with a beginning and a part that is repeated."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(beginning)
+            while True:
+                writer.write(part * 10_000)
+                await writer.drain()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    print(f"http://{bound_address(server.sockets[0])}", flush=True)
+    await server.serve_forever()
+
+
 async def main() -> None:
     """Serve."""
+    if sys.argv[1] in ENDLESS:
+        await _serve_endless(*ENDLESS[sys.argv[1]])
     app = Starlette(
         routes=[Route(endpoint.path, _answer(endpoint, sys.argv[1])) for endpoint in ENDPOINTS]
     )

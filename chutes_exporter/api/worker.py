@@ -1,0 +1,89 @@
+"""A thread for the work that an upstream causes, and a limit of that work."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+T = TypeVar("T")
+
+
+class Worker:
+    """Runs coroutines in the event loop of a thread, which starts with the first of them.
+
+    However much work an upstream causes there, the caller's event loop goes on.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and return its result. Cancelling the caller cancels the coroutine."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            # A daemon, so that a program ends even if it did not close the worker.
+            self._thread = threading.Thread(
+                target=self._loop.run_forever, name=self._name, daemon=True
+            )
+            self._thread.start()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
+
+    async def aclose(self, last: Coroutine[Any, Any, None]) -> None:
+        """Cancel all coroutines, run a last one, and end the thread."""
+        await self.run(_cancel_others())
+        await self.run(last)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            # It has nothing left to do, so that this takes no time.
+            self._thread.join()
+            self._loop.close()
+            self._loop = None
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+class Bounded(Generic[T]):
+    """Awaits a coroutine that may compute for some seconds. Then it raises an error there.
+
+    Time in which it waits for something does not count.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], seconds: float, error: Exception) -> None:
+        self._coroutine = coroutine
+        self._seconds = seconds
+        self._error = error
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        """Run the coroutine from one wait to the next, and take the time in between."""
+        proceed: Callable[[], Any] = partial(self._coroutine.send, None)
+        computed = 0.0
+        while True:
+            started = time.thread_time()
+            try:
+                waits_for = proceed()
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            computed += time.thread_time() - started
+            try:
+                yield waits_for
+            except BaseException as error:  # noqa: BLE001 - also a cancellation
+                proceed = partial(self._coroutine.throw, error)
+            else:
+                proceed = partial(self._coroutine.send, None)
+                if computed > self._seconds:
+                    proceed = partial(self._coroutine.throw, self._error)
+                    # What the coroutine does about the error may take as long again.
+                    computed = 0.0

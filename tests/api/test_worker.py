@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from chutes_exporter.api.worker import Bounded, Worker
+from tests.support import until
+
+
+async def nothing() -> None:
+    pass
+
+
+def compute(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+async def test_a_worker_does_not_keep_the_loop_of_its_caller_busy() -> None:
+    worker = Worker("test")
+
+    async def busy() -> str:
+        compute(0.3)
+        return threading.current_thread().name
+
+    before = time.thread_time()
+    assert await worker.run(busy()) == "test"
+    assert time.thread_time() - before < 0.2
+    await worker.aclose(nothing())
+    assert "test" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_coroutine_ends_with_its_caller_or_with_the_worker(*, closes: bool) -> None:
+    worker, states = Worker("test"), list[str]()
+
+    async def endless() -> None:
+        states.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            states.append("ended")
+
+    caller = asyncio.create_task(worker.run(endless()))
+    await until(lambda: states == ["begun"])
+    if not closes:
+        caller.cancel()
+        await until(lambda: states == ["begun", "ended"])
+    await worker.aclose(nothing())
+    assert states == ["begun", "ended"]
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+
+
+class TooMuchError(Exception):
+    """The error of a bounded coroutine."""
+
+
+async def test_a_coroutine_may_wait_but_not_compute_for_long() -> None:
+    states = list[str]()
+
+    async def waiting() -> str:
+        for _ in range(5):
+            await asyncio.sleep(0.05)
+        return "result"
+
+    async def computing() -> None:
+        try:
+            while True:
+                compute(0.02)
+                await asyncio.sleep(0)
+        finally:
+            await asyncio.sleep(0)
+            states.append("cleaned up")
+
+    assert await Bounded(waiting(), 0.2, TooMuchError()) == "result"
+    with pytest.raises(TooMuchError):
+        await Bounded(computing(), 0.1, TooMuchError())
+    assert states == ["cleaned up"]
+
+
+async def test_a_bounded_coroutine_can_be_cancelled() -> None:
+    async def bounded() -> None:
+        await Bounded(asyncio.sleep(1000), 1, TooMuchError())
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await bounded()
