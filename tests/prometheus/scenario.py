@@ -232,6 +232,7 @@ class Scenario:
 
     def maintain(self, at: int, server: str, status: str) -> Self:
         """Let a TEE server have a status of maintenance."""
+        self.set("chutes_feed_records", 1, feed="maintenance", hotkey=HOTKEY)
         for one in ("none", "pending", "maintenance"):
             labels = {"server_id": f"id-{server}", "status": one}
             self.set("chutes_server_maintenance_status", int(one == status), at, **labels)
