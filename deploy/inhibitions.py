@@ -93,6 +93,7 @@ INHIBITIONS: Final = (
         (
             (
                 'alertname=~"ChutesMinerSeatAtRisk|ChutesMinerLowestIncentive|ChutesMinerEarnsNothing|'
+                "ChutesMinerImmunityEnds|"
                 "ChutesScoreHeadingDown|ChutesIncentiveLags|ChutesMinerLoss|ChutesGpusIdle|ChutesGpusNeverEarn|"
                 'ChutesGpuHoursLost|ChutesComputeUnitsLost|ChutesInstancesLostEarly|ChutesSignatureRefused"'
             ),
