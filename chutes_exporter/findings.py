@@ -351,19 +351,21 @@ KINDS = {
     ),
     "maintenance": _loss(
         lambda miner: miner.of("chutes_server_maintenance_status", status="maintenance"),
-        "COUNT TEE {server is|servers are} in maintenance. Nothing runs on {it|them}.",
-        "Reboot {it|them} now with the target version: chutes-exporter query maintenance",
+        "COUNT TEE {server is|servers are} in maintenance, which has ended {its|their} instances.",
+        "When no instance is listed on {it|them}, boot the target version: "
+        "chutes-exporter query maintenance",
     ),
     "versions_refused": _action(
         lambda miner: miner.of("chutes_server_version_accepted", not_),
-        "COUNT TEE {server|servers} cannot boot with {its|their} version any more.",
-        "Reboot only with an accepted version: chutes-exporter query tee_measurements",
+        "The service refuses the version that COUNT TEE {server has|servers have}. Do not reboot "
+        "{it|them} before maintenance has ended {its|their} instances.",
+        "See when a slot is free: chutes-exporter query maintenance",
     ),
     "upgrades": _action(
         lambda miner: miner.older_servers("open"),
         "COUNT TEE {server needs|servers need} the upgrade of the maintenance window, which "
         "ends WHEN.",
-        "See the target version, and upgrade: chutes-exporter query maintenance",
+        "See when a slot is free, and request the maintenance: chutes-exporter query maintenance",
     ),
     "servers_without_tee": _loss(
         lambda miner: miner.of("chutes_server_info", tee="false"),
@@ -409,8 +411,7 @@ KINDS = {
     "maintenance_pending": _note(
         lambda miner: miner.of("chutes_server_maintenance_status", status="pending"),
         "COUNT TEE {server waits|servers wait} for maintenance. Do not reboot {it|them}: the last "
-        "instances of their "
-        "chutes still serve, for up to 3 hours.",
+        "instances of their chutes still serve, for at most 3 hours after the request.",
     ),
     "idle_gpus_in_maintenance": _note(
         lambda miner: miner.idle_gpus(in_maintenance=True),

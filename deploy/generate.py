@@ -44,12 +44,13 @@ ALERTS_HEAD: Final = """\
 
 `make deploy` generates this page from [prometheus/rules/alerts.yml](../prometheus/rules/alerts.yml). Do not edit it.
 
-- **critical**: earnings stop or the seat is lost. Act now.
-- **warning**: a part of the earnings is lost. Act today.
-- **info**: for a daily message. A lost seat, a blacklisted miner and a miner without earnings become info after a day.
+- **critical**: money is lost now, or would be lost unseen, and you can stop it. Act now.
+- **warning**: something to know or to do today. [Three](dashboards.md#routing) come at once.
+- **info**: can wait for a daily message. A lost seat, a blacklisted miner and a miner without earnings become info after a day.
 
 Each name links to its runbook. The routing example and the Overview dashboard hide an alert that another one explains
-([rules](../deploy/inhibitions.py)). Idle and unverified GPUs cause no warning in the first hour of a seat.
+([rules](../deploy/inhibitions.py)). Idle and unverified GPUs cause no warning in the first hour of a seat. Planned maintenance is one of at most
+6 hours, and an hour after it to get instances again.
 
 | alert | severity | threshold | what it costs |
 |---|---|---|---|

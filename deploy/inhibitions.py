@@ -79,6 +79,13 @@ INHIBITIONS: Final = (
         "job",
     ),
     Inhibition(
+        "api_down_here",
+        "An exporter without the API lacks what the others have.",
+        ('alertname="ChutesApiDown"',),
+        ('alertname="ChutesExporterBlind"',),
+        "job, instance",
+    ),
+    Inhibition(
         "no_score",
         "A miner without a seat, or on the blacklist, has no score and cannot launch, so its "
         "GPUs become idle.",
@@ -86,6 +93,7 @@ INHIBITIONS: Final = (
         (
             (
                 'alertname=~"ChutesMinerSeatAtRisk|ChutesMinerLowestIncentive|ChutesMinerEarnsNothing|'
+                "ChutesMinerImmunityEnds|"
                 "ChutesScoreHeadingDown|ChutesIncentiveLags|ChutesMinerLoss|ChutesGpusIdle|ChutesGpusNeverEarn|"
                 'ChutesGpuHoursLost|ChutesComputeUnitsLost|ChutesInstancesLostEarly|ChutesSignatureRefused"'
             ),

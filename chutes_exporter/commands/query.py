@@ -50,6 +50,9 @@ _COLUMNS = {
     "utilization": (
         "chute_id name scale_allowance utilization_1h rate_limit_ratio_1h active_instance_count"
     ),
+    "maintenance": "name version maintenance_status needs_upgrade current_slots "
+    "max_concurrent_per_miner window_open in_maintenance target_measurement_version "
+    "upgrade_window_end server_id",
     "metagraph": "hotkey node_id blacklist_reason incentive_ratio alpha_stake registered_at",
 }
 """The most useful columns of tables whose records do not begin with them. JSON has all fields."""

@@ -190,10 +190,9 @@ OVERVIEW.show(
     ),
     stat(
         "Alerts",
-        "Critical alerts mean lost money or a lost seat, and that somebody can act on now. Alerts "
-        "that follow from "
-        "another one do not count, as in the example of routing. There are none without a watched "
-        "miner.",
+        "Critical alerts mean that money is lost now, or would be lost unseen, and that somebody "
+        "can stop it. Alerts that follow from another one do not count, as in the example of "
+        "routing. There are none without a watched miner.",
         *(
             Query(
                 counted(f"{SEVERITIES} == {severity}", ALERTS_KNOWN),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -40,16 +41,57 @@ from tests.support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from starlette.requests import Request
 
 ROUTING = Path(__file__).parents[2] / "alertmanager" / "alertmanager.yml"
 RECEIVERS = {"critical": "phone", "warning": "chat", "info": "digest", "none": "dead-mans-switch"}
-SEVERITIES = {(rule["alert"], rule["labels"]["severity"]) for rule in ALERTS}
+SEVERITIES: set[tuple[str, str]] = {(rule["alert"], rule["labels"]["severity"]) for rule in ALERTS}
 """Alerts with each of their severities."""
 
+RINGING = {
+    "ChutesInstancePurgeNear",
+    "ChutesMinerBlacklisted",
+    "ChutesMinerDeregistered",
+    "ChutesMinerEarnsNothing",
+    "ChutesMinerLowestIncentive",
+    "ChutesMinerSeatAtRisk",
+    "ChutesMinerUnwatched",
+    "ChutesGpusUnverified",
+    "ChutesSignatureRefused",
+}
+"""Alerts that may wake somebody. All but the first are critical."""
+AT_ONCE = (
+    "ChutesInstancePurgeNear",
+    "ChutesServerMaintenancePending",
+    "ChutesServerInMaintenance",
+)
+"""Alerts that wait for no others, because the time to act is short."""
+
 Labels = frozenset[tuple[str, str]]
+
+
+def alert(name: str, severity: str, **labels: str) -> dict[str, dict[str, str]]:
+    """Return an alert for Alertmanager that is about a miner and a job of its own."""
+    own = {"hotkey": f"{name}-{severity}", "job": f"{name}-{severity}", "instance_id": name}
+    return {
+        "labels": {"alertname": name, "severity": severity} | own | labels,
+        "annotations": {"summary": f"({name} {severity} {labels.get('server', '')})"},
+    }
+
+
+def severity_of(name: str) -> str:
+    """Return the severity of an alert that has one."""
+    (severity,) = (severity for found, severity in SEVERITIES if found == name)
+    return severity
+
+
+async def post(address: str, *alerts: dict[str, Any]) -> None:
+    """Give alerts to an Alertmanager."""
+    async with patient_client() as client:
+        answer = await client.post(f"http://{address}/api/v2/alerts", json=alerts)
+    assert answer.status_code == httpx.codes.OK
 
 
 def run(*command: str) -> None:
@@ -65,9 +107,10 @@ def test_the_routing_is_accepted_and_has_none_of_the_known_mistakes() -> None:
     run(amlint, "check", *options, str(ROUTING))
 
 
-def test_each_alert_reaches_the_receiver_of_its_severity() -> None:
+def test_each_alert_reaches_the_receiver_of_its_severity_and_a_purge_the_phone() -> None:
     for name, severity in SEVERITIES:
-        options = (f"--config.file={ROUTING}", f"--verify.receivers={RECEIVERS[severity]}")
+        receiver = "phone" if name == "ChutesInstancePurgeNear" else RECEIVERS[severity]
+        options = (f"--config.file={ROUTING}", f"--verify.receivers={receiver}")
         run(
             "amtool",
             "config",
@@ -104,6 +147,9 @@ class Receivers:
             }
         )
 
+    def got(self, text: str) -> bool:
+        return any(text in message["text"] for message in self.messages)
+
     def rang(self, text: str) -> bool:
         return any(
             text in message["text"] and not message.get("disable_notification")
@@ -111,18 +157,32 @@ class Receivers:
         )
 
 
+def shortened(match: re.Match[str]) -> str:
+    """Return a time of the routing without the waiting."""
+    return f"{match[1]}: 1s"
+
+
+def stretched(match: re.Match[str]) -> str:
+    """Return a time of the routing so that what takes longer than 5 minutes never happens in a
+    test, and no alert is sent but those that wait for no others.
+    """
+    if match[1] == "group_wait":
+        return f"{match[1]}: {'0s' if match[2] == '0s' else '1h'}"
+    return f"{match[1]}: {'1s' if match[2] in ('1m', '5m') else '1h'}"
+
+
 @contextlib.contextmanager
-def alertmanager(directory: Path, receivers: str) -> Iterator[str]:
-    """Run Debian's Alertmanager with the example, its times shortened, and these receivers; yields
+def alertmanager(
+    directory: Path, receivers: str, change: Callable[[re.Match[str]], str] = shortened
+) -> Iterator[str]:
+    """Run Debian's Alertmanager with the example, its times changed, and these receivers; yields
     its address.
     """
     directory.mkdir()
     config = yaml.safe_load(ROUTING.read_text())
     config["global"]["telegram_api_url"] = receivers
-    # The same tree, without the waiting.
-    text = re.sub(
-        r"(group_wait|group_interval|repeat_interval): \w+", r"\1: 1s", yaml.safe_dump(config)
-    )
+    times = r"(group_wait|group_interval|repeat_interval): (\w+)"
+    text = re.sub(times, change, yaml.safe_dump(config))
     (directory / "alertmanager.yml").write_text(text.replace("http://localhost:8080", receivers))
     address = f"127.0.0.1:{free_port()}"
     with (directory / "log").open("wb") as log:
@@ -190,6 +250,73 @@ async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver
             assert not any("Alertmanager work" in message["text"] for message in receivers.messages)
 
 
+async def test_what_is_urgent_waits_for_no_other_alert(tmp_path: Path) -> None:
+    receivers = Receivers()
+    urgent = [(name, severity_of(name)) for name in AT_ONCE]
+    async with served(receivers.app) as url:
+        with alertmanager(tmp_path / "alertmanager", url, stretched) as address:
+            others = SEVERITIES - {*urgent, ("Watchdog", "none")}
+            await post(address, *(alert(*one) for one in sorted(others)))
+            # A second server does not wait for the next message of a group either.
+            for server in ("a", "b"):
+                await post(address, *(alert(*one, server=server) for one in urgent))
+                for name, severity in urgent:
+                    text = f"({name} {severity} {server})"
+                    await until(lambda text=text: receivers.got(text))  # type: ignore[misc]
+    assert {name for name in AT_ONCE if receivers.rang(f"({name} ")} == RINGING & {*AT_ONCE}
+    assert not [one for one in others if receivers.got(f"({one[0]} {one[1]} ")]
+
+
+async def test_only_what_costs_money_now_and_can_be_stopped_rings(tmp_path: Path) -> None:
+    receivers = Receivers()
+    heard = SEVERITIES - {("Watchdog", "none")}
+    async with served(receivers.app) as url:
+        with alertmanager(tmp_path / "alertmanager", url) as address:
+            await post(address, *(alert(*one) for one in sorted(heard)))
+            for name, severity in heard:
+                text = f"({name} {severity} )"
+                await until(lambda text=text: receivers.got(text))  # type: ignore[misc]
+    rang = {one for one in heard if receivers.rang(f"({one[0]} {one[1]} )")}
+    assert {name for name, _ in rang} == RINGING
+    assert {one for one in heard if one[1] == "critical"} == {
+        one for one in rang if one[0] not in AT_ONCE
+    }
+
+
+async def test_every_info_is_in_the_next_digest_if_it_lasts_so_long(tmp_path: Path) -> None:
+    receivers = Receivers()
+    first, *others = sorted(one for one in SEVERITIES if one[1] == "info")
+    async with served(receivers.app) as url:
+        with alertmanager(tmp_path / "alertmanager", url) as address:
+            await post(address, alert(*first))
+            await until(lambda: receivers.got(f"({first[0]} info )"))
+            # These begin just after a digest.
+            await post(address, *(alert(*one) for one in others))
+            await until(lambda: receivers.got(f"({others[-1][0]} info )"))
+    digest = receivers.messages[-1]
+    assert digest["disable_notification"]
+    assert all(f"({name} info )" in digest["text"] for name, _ in (first, *others))
+
+
+async def test_the_silence_of_the_runbook_is_for_the_gpus_of_one_server(tmp_path: Path) -> None:
+    runbook = Path(__file__).parents[2] / "docs" / "runbooks" / "fleet.md"
+    (command,) = re.findall(r"^amtool silence add .*$", runbook.read_text(), re.MULTILINE)
+    gone = [alert("ChutesGpusGone", "warning", server=server) for server in ("alpha", "beta")]
+    idle = alert("ChutesGpusIdle", "warning", server="alpha")
+    with alertmanager(tmp_path / "alertmanager", "http://127.0.0.1:9") as address:
+        await post(address, *gone, idle)
+        local = command.replace("http://localhost:9093", f"http://{address}")
+        run(*shlex.split(local.replace("SERVER", "alpha")))
+        async with patient_client() as client:
+
+            async def silenced() -> list[dict[str, Any]]:
+                found = (await client.get(f"http://{address}/api/v2/alerts")).json()
+                return [one["labels"] for one in found if one["status"]["silencedBy"]]
+
+            await until(silenced)
+            assert await silenced() == [gone[0]["labels"]]
+
+
 DESCRIPTION = (
     f"These GPUs of {HOTKEY} <idle>. First, on the exporter's host: `chutes-exporter advise`."
 )
@@ -240,14 +367,17 @@ CASES = """
 ChutesMinerUnwatched critical hotkey=5Me
   mutes ChutesGpusIdle warning hotkey=5Me server=a; ChutesMinerDeregistered critical hotkey=5Me
   keeps ChutesExporterDown warning job=chutes; ChutesGpusIdle warning hotkey=5Other; Watchdog none
-ChutesApiDown critical job=chutes
-  mutes ChutesApiDown warning job=chutes; ChutesFeedFailing warning job=chutes hotkey=5Me feed=nodes
+ChutesApiDown warning job=chutes instance=one
+  mutes ChutesFeedFailing warning job=chutes hotkey=5Me feed=nodes
   mutes ChutesDataIncomplete warning job=chutes feed=chutes
+  mutes ChutesExporterBlind warning job=chutes instance=one
   keeps ChutesGpusIdle warning hotkey=5Me server=a; ChutesApiDown warning job=other
+  keeps ChutesExporterBlind warning job=chutes instance=two
 ChutesMinerDeregistered critical hotkey=5Me
   mutes ChutesScoreHeadingDown warning hotkey=5Me; ChutesMinerEarnsNothing critical hotkey=5Me
   mutes ChutesGpusIdle warning hotkey=5Me server=a; ChutesGpusIdle warning hotkey=5Me server=b
   mutes ChutesSignatureRefused critical hotkey=5Me; ChutesMinerSeatAtRisk warning hotkey=5Me
+  mutes ChutesMinerImmunityEnds warning hotkey=5Me
   keeps ChutesScoreHeadingDown warning hotkey=5Other; ChutesGpusGone warning hotkey=5Me server=a
 ChutesMinerBlacklisted critical hotkey=5Me
   mutes ChutesGpusIdle warning hotkey=5Me server=a; ChutesMinerLowestIncentive critical hotkey=5Me
@@ -346,7 +476,7 @@ def test_dashboards_list_the_alerts_that_are_not_muted(tmp_path: Path) -> None:
     # Each rule of inhibition has muted an alert of the cases.
     expected = {
         (
-            "ALERTS unless on (alertname, severity, job, hotkey, feed, instance_id) "
+            "ALERTS unless on (alertname, severity, job, instance, hotkey, feed, instance_id) "
             "alert:chutes_alerts:inhibited"
         ): {series("ALERTS", [*one, *fired]) for one in HEARD},
         f"group by ({', '.join(shown)}) (alert:chutes_alerts:severity)": {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,15 @@ async def test_a_table_fits_the_terminal_with_whole_ids(simulator: Simulator) ->
     assert max(map(len, lines)) <= 80
     assert [line.split()[0] for line in lines[-len(rows) :]] == [row["chute_id"] for row in rows]
     assert "Columns that do not fit: state, instance_id, created_at, " in errors
+
+
+async def test_a_narrow_table_shows_whether_an_upgrade_slot_is_free(simulator: Simulator) -> None:
+    (row, *_) = await rows_of(simulator, "maintenance")
+    _, _, errors = await run(simulator, "query", "maintenance", variables={**MINE, "COLUMNS": "80"})
+    left_out = re.search("do not fit: (.*?)\\.", errors)
+    assert left_out is not None
+    slots = {"current_slots", "max_concurrent_per_miner", "window_open", "maintenance_status"}
+    assert slots <= row.keys() - {*left_out[1].split(", ")}
 
 
 async def test_an_instance_has_its_chute_its_server_and_its_age(simulator: Simulator) -> None:

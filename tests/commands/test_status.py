@@ -207,8 +207,8 @@ async def test_a_pending_server_says_what_it_waits_for_and_until_when(
     _, output, _ = await status(quiet, **MINE)
     screen = " ".join(output.split())
     assert (
-        "Do not reboot it: the last instances of their chutes still serve, for up to 3 hours. "
-        "h200-1 (" in screen
+        "Do not reboot it: the last instances of their chutes still serve, for at most 3 hours "
+        "after the request. h200-1 (" in screen
     )
     assert "h200-1: pending, until 4 instances have a replacement (chutes " in screen
     assert ", at the latest in 2 hours (" in screen

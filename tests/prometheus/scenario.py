@@ -106,7 +106,10 @@ class Scenario:
                 self.gpu(f"{server}-{number}", server)
 
     def set(self, name: str, value: float | str, at: int = 0, /, **labels: str) -> Self:
-        """Let a series have a value from a minute on. Those of the miner get its hotkey."""
+        """Let a series have a value from a minute on. Those of the miner get its hotkey.
+
+        With the label instance, this is so at one exporter only.
+        """
         if name.startswith(OF_MINER):
             labels = {"hotkey": HOTKEY} | labels
         self._series.setdefault((name, tuple(labels.items())), {})[at] = value
@@ -147,6 +150,12 @@ class Scenario:
             self.set("chutes_gpu_state_info", 1, at, **labels, state=state)
             self.set("chutes_gpu_in_use", int(state in STATES[:3]), at, **labels)
             self.set("chutes_gpu_verified", int(state != "unverified"), at, **labels)
+        return self
+
+    def back(self, at: int, gpu_ids: Iterable[str], server: str) -> Self:
+        """Let GPUs that had disappeared be there again."""
+        for gpu_id in gpu_ids:
+            self.gpu(gpu_id, server, at=at)
         return self
 
     def starts(
@@ -214,6 +223,30 @@ class Scenario:
             self.drop(at, name, instance_id=number)
         return self
 
+    def earns(self, server: str, instances: int) -> Self:
+        """Let instances of one GPU earn on a server from the start."""
+        for number in range(instances):
+            name = f"i-{server}-{number}"
+            self.instance(name, -5 * HOUR, server=server).activate(name, 0)
+            self.set("chutes_instance_compute_multiplier", 2, instance_id=name)
+        return self
+
+    def maintain(self, at: int, server: str, status: str) -> Self:
+        """Let a TEE server have a status of maintenance."""
+        self.set("chutes_feed_records", 1, feed="maintenance", hotkey=HOTKEY)
+        for one in ("none", "pending", "maintenance"):
+            labels = {"server_id": f"id-{server}", "status": one}
+            self.set("chutes_server_maintenance_status", int(one == status), at, **labels)
+        return self
+
+    def window(self, end: int, slots: int = 1, in_use: int = 0) -> Self:
+        """Let an upgrade window be open that ends at a minute."""
+        self.set("chutes_maintenance_window_open", 1)
+        self.set("chutes_maintenance_window_end_timestamp_seconds", 60 * end)
+        self.set("chutes_maintenance_window_info", 1, target_version="0.3.0")
+        self.set("chutes_maintenance_slots_limit", slots)
+        return self.set("chutes_maintenance_slots_in_use", in_use)
+
     def prices(self) -> Self:
         """Let a GPU cost 1.5 dollars an hour, an alpha 10 dollars and a compute unit 1, and the
         miner earn 20 alpha a day.
@@ -241,9 +274,13 @@ class Scenario:
         self.set("chutes_miner_window_lost_compute_units", lost, at, window="1h")
         return self.set("chutes_miner_window_ended_instances", uncounted, at, **ended)
 
-    def feed(self, at: int, feed: str, hotkey: str, reason: str = "unavailable") -> Self:
-        """Let the requests of a feed fail."""
+    def feed(
+        self, at: int, feed: str, hotkey: str, reason: str = "unavailable", exporter: str = ""
+    ) -> Self:
+        """Let the requests of a feed fail, at all exporters or at one."""
         labels = {"feed": feed, "hotkey": hotkey}
+        if exporter:
+            labels["instance"] = exporter
         self.set("chutes_feed_up", 0, at, **labels)
         self.set("chutes_feed_last_success_timestamp_seconds", 60 * at, at, **labels)
         return self.set("chutes_feed_failure_info", 1, at, **labels, reason=reason)
@@ -266,15 +303,20 @@ class Scenario:
     def says(
         self, alert: Alert, minute: int, summary: str, description: str = "", **labels: str
     ) -> Self:
-        """Let :meth:`check` expect texts: the summary without the miner, and the description if
-        more than ids vary.
+        """Let :meth:`check` expect the texts that a reader gets: the summary without the miner, and
+        the description if more than ids vary.
+
+        The whole summary of an alert about an exporter is given.
         """
         name, severity = alert.split()
         (rule,) = (
             rule for rule in ALERTS if [rule["alert"], rule["labels"]["severity"]] == alert.split()
         )
         # The addresses of Grafana and of the documents are not set.
-        notes = dict(rule["annotations"], dashboard="", summary=f"{HOTKEY}…: {summary}")
+        about_exporter = summary.startswith("Chutes exporter")
+        about: dict[str, str] = {} if about_exporter else {"hotkey": HOTKEY}
+        whole = summary if about_exporter else f"{HOTKEY}…: {summary}"
+        notes = dict(rule["annotations"], dashboard="", summary=whole)
         if description:
             first = (
                 ""
@@ -288,15 +330,24 @@ class Scenario:
         ):
             notes = {key: note.replace(template, value) for key, note in notes.items()}
         expected = {
-            "exp_labels": {"severity": severity, "hotkey": HOTKEY, **labels},
+            "exp_labels": {"severity": severity, **about, **labels},
             "exp_annotations": notes,
         }
         self._texts.append({"alertname": name, "eval_time": f"{minute}m", "exp_alerts": [expected]})
         return self
 
-    def _columns(self) -> dict[str, list[str]]:
-        """Return the values of each series, whose labels lack those of a target and the end; `_`
-        for none.
+    def _of(self, exporter: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], dict[int, Any]]:
+        """Return the changes of each series of an exporter."""
+        found: dict[tuple[str, tuple[tuple[str, str], ...]], dict[int, Any]] = {}
+        for (name, labels), changes in self._series.items():
+            if dict(labels).get("instance", exporter) == exporter:
+                series = name, tuple(label for label in labels if label[0] != "instance")
+                found[series] = found.get(series, {}) | changes
+        return found
+
+    def _columns(self, exporter: str) -> dict[str, list[str]]:
+        """Return the values of each series of an exporter, whose labels lack those of a target and
+        the end; `_` for none.
         """
         columns: dict[str, list[str]] = {}
         now = [
@@ -306,7 +357,7 @@ class Scenario:
         for state in STATES if self._states else ():
             name = f'chutes_fleet_gpus{{hotkey="{HOTKEY}",gpu="pro_6000",state="{state}",'
             columns[name] = [str(count[state]) for count in now]
-        for (name, labels), changes in self._series.items():
+        for (name, labels), changes in self._of(exporter).items():
             values = [(60 * minute, _at(changes, minute)) for minute in self._minutes]
             written = [
                 "_" if value is None else str(at if value == NOW else value) for at, value in values
@@ -317,7 +368,7 @@ class Scenario:
         return columns
 
     def _written(self) -> list[dict[str, str]]:
-        written, columns = [], self._columns()
+        written = []
         for exporter, down in self._down.items():
             target, there = f'job="chutes",instance="{exporter}"}}', self._there[exporter]
             up = [
@@ -325,7 +376,7 @@ class Scenario:
             ]
             written.append({"series": f"up{{{target}", "values": _sequence(up)})
             scrapes = [minute in there and minute not in down for minute in self._minutes]
-            for series, values in columns.items():
+            for series, values in self._columns(exporter).items():
                 kept = [
                     value if scraped else "_"
                     for value, scraped in zip(values, scrapes, strict=True)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, scenarios
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, run_promtool, scenarios
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PAIR = ("one:1", "two:2")
 DOWN, UNWATCHED, REMOVED = (
@@ -10,7 +20,7 @@ DOWN, UNWATCHED, REMOVED = (
     "ChutesMinerUnwatched critical",
     "ChutesMinerUnwatched info",
 )
-API, API_CRITICAL = "ChutesApiDown warning", "ChutesApiDown critical"
+API, BLIND = "ChutesApiDown warning", "ChutesExporterBlind warning"
 FAILING, INCOMPLETE, REFUSED = (
     "ChutesFeedFailing warning",
     "ChutesDataIncomplete warning",
@@ -18,6 +28,11 @@ FAILING, INCOMPLETE, REFUSED = (
 )
 CHANGED = "ChutesApiChanged info"
 NODES = {"job": "chutes", "feed": "nodes"}
+
+
+def pair(hours: int = 3) -> Scenario:
+    """Two exporters of a miner."""
+    return Scenario(hours * HOUR, {"alpha": 8}, exporters=PAIR)
 
 
 def firing(alert: str, label: str) -> dict[str, float]:
@@ -60,13 +75,67 @@ test_alerts_about_exporters = scenarios(
         .drop(20, "chutes_miner_registered")
         .drop(20, "chutes_miner_score_heading_ratio")
         .fires({50: [], 70: [REMOVED]}),
-        "an API without an answer is a warning, and critical when all data has expired": Scenario(
-            80
-        )
+        # Nobody can do anything about it at night.
+        "an API without an answer is a warning, also when all data has expired": Scenario(80)
         .feed(20, "metagraph", "")
         .feed(20, "scores", "")
         .feed(20, "instances", HOTKEY)
-        .fires({30: [], 40: [API], 60: [API, API_CRITICAL, FAILING]}),
+        .fires({30: [], 40: [API], 60: [API, FAILING]}),
+        "one exporter of a pair whose feed fails is a warning that names it": pair()
+        .feed(20, "instances", HOTKEY, "signature_refused", exporter="two:2")
+        .fires({20: [], HOUR: [BLIND], 3 * HOUR: [BLIND]})
+        .says(
+            BLIND,
+            HOUR,
+            "Chutes exporter two:2: feeds that only another exporter still has: 1 (job chutes)",
+            "These feeds fail only at two:2, so its API access, its key or its clock is at fault. "
+            "Alerts depend on the other exporter. First, on the exporter's host: "
+            "`chutes-exporter check`, which explains each reason.",
+            job="chutes",
+            instance="two:2",
+        ),
+        "one exporter of a pair without the API is one warning in the end": pair()
+        .feed(20, "metagraph", "", exporter="two:2")
+        .feed(20, "scores", "", exporter="two:2")
+        .feed(20, "instances", HOTKEY, exporter="two:2")
+        .fires(
+            {20: [], 3 * HOUR: [API, BLIND]},
+            values={
+                'alert:chutes_alerts:severity{alertname!=""}': (
+                    3 * HOUR,
+                    {
+                        'alert:chutes_alerts:severity{alertname="ChutesApiDown",'
+                        'severity="warning"}': 1
+                    },
+                )
+            },
+        ),
+        "a feed of one exporter that never succeeded is a warning": pair()
+        .set("chutes_feed_up", 1, feed="jobs", hotkey=HOTKEY)
+        .set("chutes_feed_up", 0, feed="jobs", hotkey=HOTKEY, instance="two:2")
+        .set("chutes_feed_max_age_seconds", 600, feed="jobs", hotkey=HOTKEY)
+        .set(
+            "chutes_feed_last_success_timestamp_seconds",
+            "now",
+            feed="jobs",
+            hotkey=HOTKEY,
+            instance="one:1",
+        )
+        .fires({HOUR: [BLIND]}),
+        "a feed that fails at both exporters is no fault of one": pair(1)
+        .feed(20, "instances", HOTKEY)
+        .fires({HOUR: [FAILING]}),
+        "a feed that only one exporter is to have is silent": pair(1)
+        .set("chutes_feed_up", 1, feed="nodes", hotkey="5Other", instance="one:1")
+        .set("chutes_feed_max_age_seconds", 900, feed="nodes", hotkey="5Other", instance="one:1")
+        .set(
+            "chutes_feed_last_success_timestamp_seconds",
+            "now",
+            feed="nodes",
+            hotkey="5Other",
+            instance="one:1",
+        )
+        .fires({HOUR: []}),
         "a feed that fails alone is named with its reason": Scenario(HOUR)
         .feed(20, "instances", HOTKEY, "timed_out")
         .fires({30: [], 45: [FAILING]})
@@ -135,3 +204,62 @@ test_alerts_about_exporters = scenarios(
         },
     }
 )
+
+
+def documented_targets() -> dict[str, dict[str, str]]:
+    """Return the labels of the exporter's target in each documented installation."""
+    prometheus = yaml.safe_load((ROOT / "prometheus" / "prometheus.yml").read_text())
+    chart = ROOT / "deploy" / "helm" / "chutes-exporter"
+    values = yaml.safe_load((ROOT / "deploy" / "chutes-monitoring-values.yaml").read_text())
+    (job,) = yaml.safe_load(values["prometheus"]["extraScrapeConfigs"])
+    (own,) = re.findall(r"  - job_name: (\w+)", (ROOT / "docs" / "start.md").read_text())
+    # The chart's objects have its name in this label.
+    name = yaml.safe_load((chart / "Chart.yaml").read_text())["name"]
+    labels = (chart / "templates" / "_helpers.tpl").read_text()
+    assert "app.kubernetes.io/name: {{ .Chart.Name | quote }}" in labels
+    monitor = (chart / "templates" / "servicemonitor.yaml").read_text()
+    assert "jobLabel: app.kubernetes.io/name" in monitor
+    return {
+        "prometheus.yml, also of compose": {"job": prometheus["scrape_configs"][0]["job_name"]},
+        "start.md": {"job": own},
+        "a job in the miners' Prometheus": {"job": job["job_name"]},
+        "ServiceMonitor": {"job": name},
+        # The miners' Prometheus copies the labels of annotated pods.
+        "annotations": {"job": "kubernetes-pods", "app_kubernetes_io_name": name},
+    }
+
+
+@pytest.mark.parametrize("target", documented_targets().values(), ids=documented_targets())
+def test_an_exporter_that_was_never_reachable_is_a_warning(
+    tmp_path: Path, target: dict[str, str]
+) -> None:
+    others = {"job": target["job"] if "app_kubernetes_io_name" in target else "others"}
+    series = [
+        "up{" + "".join(f'{label}="{value}",' for label, value in labels.items()) + end
+        for labels, end in ((target, 'instance="two:2"}'), (others, 'instance="three:3"}'))
+    ]
+    notes = {
+        "description": (
+            "More than 40 % of the scrapes of two:2 have failed in the past 15 minutes. It has not "
+            "answered in 7 days: without another exporter, no alert about its miners can fire. "
+            "First: see whether it runs, and read its log, as the runbook shows."
+        ),
+        "summary": f"Chutes exporter two:2: scrapes fail (job {target['job']})",
+        "threshold": "more than 40 % of the scrapes fail in 15 minutes, also of an exporter that "
+        "has never answered",
+        "cost": "alerts are late; another failure makes them silent",
+        "runbook_url": "docs/runbooks/exporter.md#chutesexporterdown",
+        "dashboard": "",
+    }
+    labels = {"severity": "warning", "job": target["job"], "instance": "two:2"}
+    expected = {
+        "alertname": DOWN.partition(" ")[0],
+        "eval_time": "25m",
+        "exp_alerts": [{"exp_labels": labels, "exp_annotations": notes}],
+    }
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": one, "values": "0+0x30"} for one in series],
+        "alert_rule_test": [expected],
+    }
+    run_promtool(tmp_path / "never.yml", tests=[test])

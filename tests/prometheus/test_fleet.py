@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, scenarios
 
 if TYPE_CHECKING:
@@ -18,21 +16,34 @@ ALPHA = [f"alpha-{number}" for number in range(8)]
 ALL = [f"{server}-{number}" for server, count in FLEET.items() for number in range(count)]
 ALPHA_LABELS = {"server": "alpha", "server_id": "id-alpha", "gpu": "pro_6000"}
 IDLE, IDLE_INFO = "ChutesGpusIdle warning", "ChutesGpusIdle info"
+MAINTENANCE = "ChutesServerInMaintenance warning"
+PAIR = ("one:1", "two:2")
 UNVERIFIED, ALL_UNVERIFIED = "ChutesGpusUnverified warning", "ChutesGpusUnverified critical"
 GONE, NEVER, LOST_HOURS = (
     "ChutesGpusGone warning",
     "ChutesGpusNeverEarn warning",
     "ChutesGpuHoursLost info",
 )
-MAINTENANCE, PENDING = "ChutesServerInMaintenance warning", "ChutesServerMaintenancePending info"
-CLOSING, REFUSED = "ChutesUpgradeWindowClosing warning", "ChutesServerVersionRefused warning"
-STATUS = f"First, on the exporter's host: `chutes-exporter status --hotkey {HOTKEY}`."
 
 
 def paid(miner: Scenario, gpus: int) -> Scenario:
     """Let each GPU earn a compute unit a second, and an idle one too if it ran the best chute."""
     miner.set("chutes_miner_window_compute_units", gpus * 86400, window="1d")
     return miner.set("chutes_launch_units_per_gpu_second", 1, gpu="pro_6000", chute_id="chute-1")
+
+
+def refused(miner: Scenario, unknown: int = 0) -> Scenario:
+    """Let the service refuse all chutes on the idle model, or let it not be known of some."""
+    for reason, chutes in (("no_room", 9), ("disabled", 0), ("unknown", unknown)):
+        miner.set("chutes_launch_refused_chutes", chutes, gpu="pro_6000", reason=reason)
+    return miner
+
+
+def unverified(miner: Scenario) -> Scenario:
+    """Let all GPUs become unverified at 0:20, while they earn."""
+    for gpu_id in ALL:
+        miner.set("chutes_gpu_verified", 0, 20, hotkey=HOTKEY, gpu_id=gpu_id)
+    return miner
 
 
 def short_pauses(miner: Scenario) -> Scenario:
@@ -71,6 +82,23 @@ test_alerts_about_the_fleet = scenarios(
         .drop(20, "chutes_server_info", server_id="id-alpha")
         .fires({20: [], 35: [GONE]})
         .says(GONE, 40, "server alpha lost 8 pro_6000", **ALPHA_LABELS),
+        # Also while the list is not known for 2 hours. The server comes back with another id.
+        "GPUs that are gone are named until they are back": Scenario(
+            14 * HOUR, {"alpha": 8, "beta": 8}, PAIR, step=2
+        )
+        .state(20, ALPHA, None)
+        .drop(9 * HOUR, "chutes_feed_records", feed="nodes")
+        .set("chutes_feed_records", 1, 11 * HOUR, feed="nodes", hotkey=HOTKEY)
+        .back(13 * HOUR, ALPHA, "new-alpha")
+        .fires({20: [], 30: [GONE], 8 * HOUR: [GONE], 10 * HOUR + 58: [GONE], 13 * HOUR + 20: []}),
+        "GPUs that are gone are named for 3 days": Scenario(
+            4 * DAY, {"alpha": 8, "beta": 8}, PAIR, step=HOUR
+        )
+        .state(2 * HOUR, ALPHA, None)
+        .fires(
+            {3 * DAY: [GONE], 3 * DAY + 6 * HOUR: []},
+            ever=[GONE, LOST_HOURS],
+        ),
         # In a fleet that is so large that a server of 2 GPUs is less than 5 % of it.
         "a dead server whose GPUs stay listed is named within 35 minutes": paid(
             Scenario(70, {**FLEET, "epsilon": 8, "zeta": 8, "eta": 8}), 50
@@ -91,6 +119,20 @@ test_alerts_about_the_fleet = scenarios(
         ),
         "a tenth of the fleet that is idle is named within 35 minutes": Scenario(60, FLEET)
         .state(20, ALPHA[:3], "idle")
+        .fires({44: [], 55: [IDLE]}),
+        "idle GPUs on which nothing can be launched are silent": refused(Scenario(4 * HOUR, FLEET))
+        .state(20, ALPHA, "idle")
+        .fires({4 * HOUR: []}),
+        "idle GPUs are a warning when something can be launched on them again": refused(
+            Scenario(4 * HOUR, FLEET)
+        )
+        .state(20, ALPHA, "idle")
+        .set("chutes_launch_units_per_gpu_second", 1, 3 * HOUR, gpu="pro_6000", chute_id="chute-1")
+        .fires({3 * HOUR: [], 3 * HOUR + 20: [IDLE]}),
+        "idle GPUs are a warning while it is not known what can be launched": refused(
+            Scenario(HOUR, FLEET), unknown=1
+        )
+        .state(20, ALPHA, "idle")
         .fires({44: [], 55: [IDLE]}),
         "idle GPUs of a server that the API does not list are named by its id": Scenario(60, FLEET)
         .drop(10, "chutes_server_info", server_id="id-alpha")
@@ -129,15 +171,29 @@ test_alerts_about_the_fleet = scenarios(
             )
             .state(20, ALPHA, "idle")
             .set(metric, 1, 20, server_id="id-alpha", **labels)
-            .fires({3 * HOUR: []})
-            for metric, labels in (
-                ("chutes_server_maintenance_pending", {}),
-                ("chutes_server_maintenance_status", {"status": "maintenance"}),
+            .fires({3 * HOUR: found})
+            for metric, labels, found in (
+                ("chutes_server_maintenance_pending", {}, []),
+                ("chutes_server_maintenance_status", {"status": "maintenance"}, [MAINTENANCE]),
             )
         },
-        "all GPUs that become unverified are critical within 20 minutes": Scenario(40, FLEET)
+        "all GPUs that become unverified in no instance are critical within 20 minutes": Scenario(
+            40, FLEET, PAIR
+        )
         .state(20, ALL, "unverified")
-        .fires({20: [], 40: [ALL_UNVERIFIED]}),
+        .fires({20: [], 40: [ALL_UNVERIFIED, UNVERIFIED]}),
+        "all GPUs that become unverified while they earn are a warning": unverified(
+            Scenario(HOUR, FLEET, PAIR)
+        )
+        .fires({20: [], 40: [UNVERIFIED], HOUR: [UNVERIFIED]})
+        .says(
+            UNVERIFIED,
+            40,
+            "only 0% of the GPUs are verified",
+            "Launches on the others are refused. They earn while their instances last, but no "
+            "instance that ends can be replaced. First, on the exporter's host: `chutes-exporter "
+            f"query nodes --hotkey {HOTKEY}`, which shows the errors.",
+        ),
         "3 GPUs in a crash loop are a warning within an hour": Scenario(2 * HOUR, FLEET, step=1)
         .starts(ALPHA[:3], 20, 2 * HOUR, idle=5, starting=20)
         .fires({HOUR: [], 20 + HOUR: [NEVER]})
@@ -158,69 +214,8 @@ test_alerts_about_the_fleet = scenarios(
         .state(3 * HOUR, ["alpha-0"], "starting")
         .state(3 * HOUR + 35, ["alpha-0"], "earning")
         .fires({4 * HOUR: []}),
-        # Missed scrapes do not restart the time.
-        "a server in maintenance for 3 hours is a warning": Scenario(4 * HOUR, FLEET)
-        .set("chutes_server_maintenance_status", 1, 20, server_id="id-alpha", status="maintenance")
-        .fail("one:1", range(100, 104))
-        .fires({20 + 3 * HOUR - 1: [], 20 + 3 * HOUR + 15: [MAINTENANCE]}),
-        "a pending server is not to be rebooted": Scenario(HOUR, FLEET)
-        .set("chutes_server_maintenance_status", 1, 20, server_id="id-alpha", status="pending")
-        .fires({19: [], 30: [PENDING]}),
         "lost GPU-hours of a day are info": short_pauses(Scenario(DAY + 2 * HOUR, FLEET)).fires(
             {DAY: [], DAY + 90: [LOST_HOURS]}
         ),
-        **{
-            f"a version that is refused says what to do while window_open is {is_open}": Scenario(
-                50, FLEET
-            )
-            .set("chutes_server_version_accepted", 1, server_id="id-alpha")
-            .set("chutes_server_version_accepted", 0, 20, server_id="id-alpha")
-            .set("chutes_maintenance_window_open", is_open)
-            .fires({20: [], 50: [REFUSED]})
-            .says(
-                REFUSED,
-                50,
-                f"{short} server alpha: the service refuses its version 0.2.5",
-                "The service no longer accepts the version of this server. It earns now, but "
-                "cannot "
-                "boot this version "
-                f"again. {todo}",
-                server="alpha",
-                server_id="id-alpha",
-                version="0.2.5",
-            )
-            for is_open, short, todo in (
-                (
-                    1,
-                    "upgrade",
-                    (
-                        f"{STATUS} Then reboot into the target version, because an upgrade window "
-                        "is open."
-                    ),
-                ),
-                (
-                    0,
-                    "do not reboot",
-                    f"No upgrade window is known to be open: do not reboot. {STATUS}",
-                ),
-            )
-        },
     }
 )
-
-
-@pytest.mark.parametrize(
-    ("is_open", "hours", "fires"), [(1, 11, True), (1, 13, False), (0, 11, False), (0, -20, False)]
-)
-def test_an_open_window_that_ends_within_12_hours_is_a_warning(
-    tmp_path: Path, *, is_open: int, hours: int, fires: bool
-) -> None:
-    miner = Scenario(20, FLEET)
-    miner.set("chutes_maintenance_window_open", is_open)
-    miner.set("chutes_maintenance_window_end_timestamp_seconds", hours * 3600)
-    miner.set("chutes_server_upgrade_needed", 1, server_id="id-alpha")
-    miner.set("chutes_server_upgrade_needed", 0, server_id="id-beta")
-    # A server that holds its slot is being upgraded.
-    miner.set("chutes_server_upgrade_needed", 1, server_id="id-gamma")
-    miner.set("chutes_server_maintenance_status", 1, server_id="id-gamma", status="maintenance")
-    miner.check(tmp_path, {10: [CLOSING] if fires else []})

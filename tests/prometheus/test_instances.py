@@ -59,10 +59,24 @@ test_alerts_about_instances = scenarios(
         .says(
             SLOW,
             2 * HOUR,
-            "glm-5 on server alpha has been starting for an hour",
-            "An instance of glm-5 (1 pro_6000 on server alpha) was created an hour ago and is not "
-            "active yet. Each hour "
+            "glm-5 on server alpha has been starting for 1h 40m 0s",
+            "An instance of glm-5 (1 pro_6000 on server alpha) was created more than an hour ago "
+            "and is not active yet. Each hour "
             f"costs 7200 compute units. Starts usually take 10 to 35 minutes. {KUBECTL}",
+            **PLACE,
+            billed_to="user",
+        ),
+        "an instance that has been starting for 2.9 hours is said to be so old": Scenario(
+            3 * HOUR, {"alpha": 8}, ("one:1", "two:2"), step=2
+        )
+        .instance("i-1", 0, server="alpha", purge=4 * HOUR)
+        .fires({174: [SLOW]})
+        .says(
+            SLOW,
+            174,
+            "glm-5 on server alpha has been starting for 2h 54m 0s",
+            "An instance of glm-5 (1 pro_6000 on server alpha) was created more than an hour ago "
+            f"and is not active yet. Starts usually take 10 to 35 minutes. {KUBECTL}",
             **PLACE,
             billed_to="user",
         ),
@@ -90,10 +104,8 @@ test_alerts_about_instances = scenarios(
         .says(
             PURGE,
             3 * HOUR,
-            "glm-5 on server alpha will be purged within 45 minutes",
-            "The service purges an instance of glm-5 (1 pro_6000 on server alpha) within 45 "
-            "minutes, "
-            "unless it "
+            "glm-5 on server alpha is purged from 03:30 UTC on, unless it becomes active",
+            "The service purges an instance of glm-5 (1 pro_6000 on server alpha) soon, unless it "
             f"becomes active. A purge loses its start-up time (21600 compute units). {KUBECTL}",
             **PLACE,
             billed_to="user",

@@ -13,9 +13,8 @@ LOWEST, LAGS, LOSS, SPLIT = (
     "ChutesMinerLoss info",
     "ChutesSubnetSplitChanged warning",
 )
-LOST_SEAT, SEAT, IMMUNE = (
-    f"ChutesMinerSeatAtRisk {severity}" for severity in ("critical", "warning", "info")
-)
+LOST_SEAT, SEAT = (f"ChutesMinerSeatAtRisk {severity}" for severity in ("critical", "warning"))
+IMMUNE = "ChutesMinerImmunityEnds warning"
 
 
 def with_chain(end: int, away: float, in_a_day: int = 12, *, immune_for: int = -DAY) -> Scenario:
@@ -95,7 +94,7 @@ test_alerts_about_the_standing = scenarios(
         .drop(20, "chutes_miner_registrations_before_loss")
         .fires({HOUR: []}),
         "an immune seat is silent": with_chain(HOUR, 0, immune_for=2 * DAY).fires({HOUR: []}),
-        "an immunity that ends within a day is info for a miner without score": with_chain(
+        "an immunity that ends within a day is a warning for a miner without score": with_chain(
             HOUR, 200, immune_for=DAY + 20
         )
         .drop(0, "chutes_miner_score_ratio")
