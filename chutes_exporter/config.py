@@ -321,27 +321,30 @@ def parse_url(text: str) -> str:
 
     The result has a scheme in lower case and no slash at the end.
     """
-    # The error does not show the text, because it may have a password.
-    what_to_write = "write https://HOST without a user, a query or a fragment"
-    if not _URL.fullmatch(text):
-        raise ConfigError(f"it is not an address of an API: {what_to_write}")
-    problem = problem_of_address(text)
-    if problem is not None:
-        raise ConfigError(f"it is not an address of an API ({problem}): {what_to_write}")
-    scheme, _, rest = text.partition(":")
-    return f"{scheme.lower()}:{rest.rstrip('/')}"
+    return _parse_address(
+        text, "an address of an API", "write https://HOST without a user, a query or a fragment"
+    )
 
 
 def parse_node_url(text: str) -> str:
     """Parse the address of a node of the chain, which may have a key in its path or query."""
+    kind = "an address of a node"
+    what_to_write = (
+        "write https://HOST, and a path or a query if the node needs them, without a user or a "
+        "fragment"
+    )
     address, mark, query = text.partition("?")
-    try:
-        url = parse_url(address)
-    except ConfigError:
-        url = ""
-    if not url or not _QUERY.fullmatch(query):
-        raise ConfigError(
-            "it is not an address of a node: write https://HOST, and a path or a query if the "
-            "node needs them, without a user or a fragment"
-        )
-    return url + mark + query
+    if not _QUERY.fullmatch(query):
+        raise ConfigError(f"it is not {kind}: {what_to_write}")
+    return _parse_address(address, kind, what_to_write) + mark + query
+
+
+def _parse_address(text: str, kind: str, what_to_write: str) -> str:
+    # The errors do not show the text, because it may have a password or a key.
+    if not _URL.fullmatch(text):
+        raise ConfigError(f"it is not {kind}: {what_to_write}")
+    problem = problem_of_address(text)
+    if problem is not None:
+        raise ConfigError(f"it is not {kind} ({problem}): {what_to_write}")
+    scheme, _, rest = text.partition(":")
+    return f"{scheme.lower()}:{rest.rstrip('/')}"

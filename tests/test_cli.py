@@ -243,8 +243,8 @@ REFUSED = (
         "Error: Invalid value for 'VALIDATOR_API': it is not an address of an API",
     ),
     *(
-        (f"{flag}='{text}'", f"'{flag}': it is not an address of an API ({reason}")
-        for flag in ("--api.url", "--chain.url")
+        (f"{flag}='{text}'", f"'{flag}': it is not an address of {kind} ({reason}")
+        for flag, kind in {"--api.url": "an API", "--chain.url": "a node"}.items()
         for text, reason in {
             "http://256.1.1.1": "Invalid IPv4 address",
             "http://[::::]": "Invalid IPv6 address",
