@@ -38,7 +38,7 @@ def resolved(profile: str, folder: Path | None = None) -> dict[str, Any]:
     "command",
     [
         ("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "deploy/compose.yaml"),
-        ("hadolint", "Dockerfile"),
+        ("hadolint", "Dockerfile", "tests/Dockerfile"),
     ],
 )
 def test_the_linters_find_nothing(command: tuple[str, ...]) -> None:
