@@ -26,6 +26,21 @@ class Worker:
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and return its result. Cancelling the caller cancels the coroutine."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._start()))
+
+    async def aclose(self, last: Coroutine[Any, Any, None]) -> None:
+        """Cancel all coroutines, run a last one, and end the thread."""
+        await self.run(_cancel_others())
+        await self.run(last)
+        loop = self._start()
+        loop.call_soon_threadsafe(loop.stop)
+        # It has nothing left to do, so that this takes no time.
+        self._thread.join()
+        loop.close()
+        self._loop = None
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        """Return the loop of the thread, which starts if it does not run."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             # A daemon, so that a program ends even if it did not close the worker.
@@ -33,18 +48,7 @@ class Worker:
                 target=self._loop.run_forever, name=self._name, daemon=True
             )
             self._thread.start()
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._loop))
-
-    async def aclose(self, last: Coroutine[Any, Any, None]) -> None:
-        """Cancel all coroutines, run a last one, and end the thread."""
-        await self.run(_cancel_others())
-        await self.run(last)
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            # It has nothing left to do, so that this takes no time.
-            self._thread.join()
-            self._loop.close()
-            self._loop = None
+        return self._loop
 
 
 async def _cancel_others() -> None:
