@@ -32,6 +32,7 @@ class Worker:
         """Cancel all coroutines, run a last one, and end the thread."""
         await self.run(_cancel_others())
         await self.run(last)
+        await self.run(_close_generators())
         loop = self._start()
         loop.call_soon_threadsafe(loop.stop)
         # It has nothing left to do, so that this takes no time.
@@ -56,6 +57,17 @@ async def _cancel_others() -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+
+
+async def _close_generators() -> None:
+    """Wait until the generators of bodies that nobody reads to their end are closed.
+
+    The loop closes each that was dropped in a task, which starts in one of its next rounds.
+    """
+    await asyncio.sleep(0)
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 class Bounded(Generic[T]):
