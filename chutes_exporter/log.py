@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
+import select
 import sys
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import structlog
 
@@ -18,9 +20,12 @@ if TYPE_CHECKING:
 Level = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["logfmt", "json"]
 
-_LIMITED = ("asyncio", "uvicorn.error")
+_LIMITED = ("asyncio", "connections", "uvicorn.error")
 """Loggers whose lines clients can cause."""
 _LIMIT_SECONDS = 60.0
+_PIECE = select.PIPE_BUF // 10
+"""Characters that a pipe takes at once if it takes any. One has at most ten bytes, as an escape."""
+_TWO_BYTES = 0xFFFF
 
 
 class RateLimit(logging.Filter):
@@ -44,6 +49,60 @@ class RateLimit(logging.Filter):
         return True
 
 
+class UnblockedHandler(logging.StreamHandler[TextIO]):
+    """Writes lines to a stream, and never waits until somebody reads it.
+
+    Lines for which a pipe has no room are dropped. The next line says how many.
+    """
+
+    _dropped = 0
+    _is_cut = False  # the stream has only the beginning of the last line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or drop it."""
+        try:
+            line = self.format(record)
+            if self._dropped and self._has_room():
+                dropped, self._dropped = self._dropped, 0
+                logging.getLogger(__name__).warning("log lines were dropped: %d", dropped)
+            self._write(("\n" if self._is_cut else "") + line + "\n")
+        except OSError:
+            # The disk is full, or the reader has gone.
+            self._dropped += 1
+        except Exception:  # noqa: BLE001 - as in the base class
+            self.handleError(record)
+
+    def _write(self, line: str) -> None:
+        for start in range(0, len(line), _PIECE):
+            if not self._has_room():
+                self._dropped += 1
+                self._is_cut = self._is_cut or start > 0
+                return
+            self.stream.write(line[start : start + _PIECE])
+            self.stream.flush()
+        self._is_cut = False
+
+    def _has_room(self) -> bool:
+        """Return whether the stream takes a piece at once."""
+        try:
+            poll = select.poll()
+            poll.register(self.stream.fileno(), select.POLLOUT)
+        except io.UnsupportedOperation:
+            return True
+        return bool(poll.poll(0))
+
+
+def _escaped(_logger: object, _name: str, line: Any) -> str:
+    """Escape what a terminal would obey or not show: control characters and marks of direction."""
+    return "".join(
+        character if character.isprintable() else _escape(ord(character)) for character in str(line)
+    )
+
+
+def _escape(code: int) -> str:
+    return f"\\u{code:04x}" if code <= _TWO_BYTES else f"\\U{code:08x}"
+
+
 def configure(level: Level, form: LogFormat) -> None:
     """Write lines of this package and of all libraries in the same form, from a minimum level
     on.
@@ -57,7 +116,8 @@ def configure(level: Level, form: LogFormat) -> None:
         render = structlog.processors.LogfmtRenderer(
             key_order=("ts", "level", "msg"), bool_as_flag=False
         )
-    handler = logging.StreamHandler(sys.stderr)
+    # Without standard error, its stream is None.
+    handler = UnblockedHandler(sys.stderr) if sys.stderr else logging.NullHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -66,6 +126,7 @@ def configure(level: Level, form: LogFormat) -> None:
                 structlog.processors.format_exc_info,
                 structlog.processors.EventRenamer("msg"),
                 render,
+                _escaped,
             ],
         )
     )

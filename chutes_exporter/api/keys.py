@@ -19,6 +19,7 @@ from bittensor_core import (
 )
 
 from chutes_exporter.api.errors import scrub
+from chutes_exporter.files import read_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,7 +126,7 @@ class Hotkey:
                     f"{source} is a cold key, which the exporter never needs: use the file of "
                     "the hotkey"
                 )
-            content = path.read_bytes()
+            content = read_file(path)
         except (OSError, RuntimeError) as error:
             # RuntimeError: the home directory of an unknown user.
             reason = getattr(error, "strerror", None) or error

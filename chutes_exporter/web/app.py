@@ -16,6 +16,8 @@ from chutes_exporter.page.exposition import negotiate, quality
 from chutes_exporter.web.landing import landing_page
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
@@ -25,7 +27,10 @@ _DEFAULT_SCRAPE_TIMEOUT = 10.0
 _MIN_WAIT = 0.05
 _SEND_SECONDS = 60.0
 """Maximum seconds for sending a page."""
-_PORTION_BYTES = 64 * 1024
+_PORTION_BYTES = 16 * 1024
+_SENDING_BYTES = 32_000_000
+"""Bytes of all pages that are being sent. Each scrape may bring another page."""
+_MIN_PAGES = 3
 _LANDING_SECONDS = 1.0
 """Seconds for which all readers get the same landing page."""
 
@@ -51,15 +56,15 @@ def make_app(exporter: Exporter) -> Starlette:
     """Make the application that serves an exporter."""
     pages: cachetools.TTLCache[str, str] = cachetools.TTLCache(1, ttl=_LANDING_SECONDS)
     landing_lock = asyncio.Lock()
+    sending = _Sending()
 
     async def metrics(request: Request) -> Response:
         header = request.headers.get("x-prometheus-scrape-timeout-seconds")
         wait = scrape_timeout(header, exporter.settings.timeout_offset)
         form = negotiate(request.headers.get("accept", ""))
         gzipped = quality(request.headers.get("accept-encoding", ""), "gzip") > 0
-        return _PageResponse(
-            await exporter.metrics(form, timeout=wait, gzipped=gzipped), form.value, gzipped=gzipped
-        )
+        page = await exporter.metrics(form, timeout=wait, gzipped=gzipped)
+        return _PageResponse(page, form.value, sending, gzipped=gzipped)
 
     async def landing(_request: Request) -> Response:
         # The verdict on the page runs collectors, so all readers of a second share one page, under
@@ -90,22 +95,57 @@ def make_app(exporter: Exporter) -> Starlette:
     return app
 
 
+class _Sending:
+    """The pages that are being sent.
+
+    Otherwise, clients that read slowly would keep any number of old pages in memory.
+    """
+
+    def __init__(self) -> None:
+        # Pages and the deadlines of their readers, by identity, the oldest page first.
+        self._pages: dict[int, tuple[bytes, set[asyncio.Timeout]]] = {}
+
+    @contextlib.asynccontextmanager
+    async def deadline(self, page: bytes) -> AsyncIterator[None]:
+        """Raise TimeoutError if a page takes too long, or has to make room for newer ones."""
+        async with asyncio.timeout(_SEND_SECONDS) as deadline:
+            _, readers = self._pages.setdefault(id(page), (page, set()))
+            readers.add(deadline)
+            self._make_room()
+            try:
+                yield
+            finally:
+                readers.discard(deadline)
+                if not readers:
+                    self._pages.pop(id(page), None)
+
+    def _make_room(self) -> None:
+        while len(self._pages) > _MIN_PAGES and self._bytes() > _SENDING_BYTES:
+            _, readers = self._pages.pop(next(iter(self._pages)))
+            for deadline in readers:
+                deadline.reschedule(0)
+
+    def _bytes(self) -> int:
+        return sum(len(page) for page, _ in self._pages.values())
+
+
 class _PageResponse(Response):
     """Sends a page in portions, so that a slow reader holds only a portion in memory, and shares
     the rest.
     """
 
-    def __init__(self, page: bytes, media_type: str, *, gzipped: bool) -> None:
+    def __init__(self, page: bytes, media_type: str, sending: _Sending, *, gzipped: bool) -> None:
         headers = {"Vary": "Accept, Accept-Encoding"} | (
             {"Content-Encoding": "gzip"} if gzipped else {}
         )
         super().__init__(page, headers=headers, media_type=media_type)
+        self._page = page
+        self._sending = sending
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        # After this time, the answer stays incomplete, so uvicorn closes the connection. Otherwise,
-        # slow readers would keep old pages in memory.
+        # After the deadline, the answer stays incomplete, so uvicorn closes the connection.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SEND_SECONDS):
+            async with self._sending.deadline(self._page):
                 await send(
                     {
                         "type": "http.response.start",
@@ -113,8 +153,8 @@ class _PageResponse(Response):
                         "headers": self.raw_headers,
                     }
                 )
-                for start in range(0, len(self.body), _PORTION_BYTES):
-                    portion = self.body[start : start + _PORTION_BYTES]
+                for start in range(0, len(self._page), _PORTION_BYTES):
+                    portion = self._page[start : start + _PORTION_BYTES]
                     await send({"type": "http.response.body", "body": portion, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -1,7 +1,4 @@
-"""Checks passwords in a thread, in a time that reveals nothing.
-
-Right ones are remembered briefly.
-"""
+"""Checks passwords in a thread, in a time that reveals nothing."""
 
 from __future__ import annotations
 
@@ -16,15 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import bcrypt
-import cachetools
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_REMEMBERED_SECONDS = 120
-_REMEMBERED = 256
-_MAX_WAITING = 64
-_MAX_WAITING_PER_CLIENT = 4
+_MAX_WAITING = 128
+_MAX_WAITING_PER_CLIENT = 2
 _BCRYPT_BYTES = 72
 """Bcrypt ignores all bytes after these."""
 
@@ -34,66 +28,74 @@ class BusyError(Exception):
 
 
 class PasswordCheck:
-    """Checks passwords. It knows the bcrypt hashes by user name."""
+    """Checks passwords. It knows the bcrypt hashes by user name.
 
-    def __init__(self, users: Mapping[str, str]) -> None:
-        self._users = {name: hashed.encode() for name, hashed in users.items()}
-        # Hashes for unknown users, with the same costs as real ones, so that their check takes as
-        # long. The first 7 characters of a bcrypt hash are the version and the cost, and the other
-        # 53 are the salt and the digest.
-        self._decoys = sorted({hashed[:7] + b"." * 53 for hashed in self._users.values()})
+    A right password is checked once. Then guesses cannot delay its user, also after a reload.
+    """
+
+    def __init__(self) -> None:
+        self._users: dict[str, bytes] = {}
+        self._decoys: list[bytes] = []
         self._key = os.urandom(32)
-        self._good: cachetools.TTLCache[bytes, bool] = cachetools.TTLCache(
-            _REMEMBERED, _REMEMBERED_SECONDS
-        )
+        # Of each user, a digest of the hash and its right password. It is worth nothing after the
+        # hash has changed.
+        self._right: dict[str, bytes] = {}
         # One thread: guesses must not take the time that pages need.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
         self._waiting: Counter[str] = Counter()
 
+    def adopt(self, users: Mapping[str, str]) -> None:
+        """Use these users, with their bcrypt hashes, from now on."""
+        self._users = {name: hashed.encode() for name, hashed in users.items()}
+        self._right = {name: digest for name, digest in self._right.items() if name in users}
+        # Hashes for unknown users, with the same costs as real ones, so that their check takes as
+        # long. The first 7 characters of a bcrypt hash are the version and the cost, and the other
+        # 53 are the salt and the digest.
+        self._decoys = sorted({hashed[:7] + b"." * 53 for hashed in self._users.values()})
+
     async def admits(self, authorization: str, client: str = "") -> bool:
         """Return whether an Authorization header has a user's right password, or raise BusyError.
 
-        A recently verified password is not checked again. The guesses of one client do not delay
-        others.
+        The guesses of one client do not delay others.
         """
+        if not self._users:
+            return True
         credentials = _credentials(authorization)
         if credentials is None:
             return False
         name, password = credentials
+        password = password[:_BCRYPT_BYTES]
+        hashed = self._users.get(name) or self._decoy(name)
         # Only remember a keyed digest, so that neither memory nor timing reveals the password.
-        digest = hmac.digest(self._key, name.encode() + b"\0" + password, hashlib.sha256)
-        if digest not in self._good:
-            if (
-                self._waiting[client] >= _MAX_WAITING_PER_CLIENT
-                or self._waiting.total() >= _MAX_WAITING
-            ):
-                raise BusyError
-            self._waiting[client] += 1
-            try:
-                good = await asyncio.get_running_loop().run_in_executor(
-                    self._thread, self._check, name, password
-                )
-            finally:
-                self._waiting[client] -= 1
-                self._waiting += Counter()  # removes clients with a count of 0
-            if not good:
-                return False
-        # Renew the entry each time, so that a regular scraper never waits behind guesses.
-        self._good[digest] = True
-        return True
+        digest = hmac.digest(self._key, hashed + password, hashlib.sha256)
+        if hmac.compare_digest(self._right.get(name, b""), digest):
+            return True
+        is_right = await self._check(password, hashed, client) and hashed == self._users.get(name)
+        if is_right:
+            self._right[name] = digest
+        return is_right
 
-    def _check(self, name: str, password: bytes) -> bool:
-        """Return whether a password is right.
+    def _decoy(self, name: str) -> bytes:
+        """Return the hash for an unknown user.
 
-        For an unknown user, it checks a decoy and returns False.
+        It is the same for the same name, because a real user's check always takes the same time.
         """
-        hashed = self._users.get(name)
-        if hashed is None:
-            # Choose the same hash for the same name, because a real user's check always takes the
-            # same time.
-            pick = hmac.digest(self._key, name.encode(), hashlib.sha256)[0] % len(self._decoys)
-            hashed = self._decoys[pick]
-        return bcrypt.checkpw(password[:_BCRYPT_BYTES], hashed) and name in self._users
+        pick = hmac.digest(self._key, name.encode(), hashlib.sha256)[0] % len(self._decoys)
+        return self._decoys[pick]
+
+    async def _check(self, password: bytes, hashed: bytes, client: str) -> bool:
+        """Return whether a password has a hash, or raise BusyError."""
+        is_full = self._waiting.total() >= _MAX_WAITING
+        if is_full or self._waiting[client] >= _MAX_WAITING_PER_CLIENT:
+            raise BusyError
+        self._waiting[client] += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._thread, bcrypt.checkpw, password, hashed
+            )
+        finally:
+            self._waiting[client] -= 1
+            self._waiting += Counter()  # removes clients with a count of 0
 
 
 def _credentials(authorization: str) -> tuple[str, bytes] | None:

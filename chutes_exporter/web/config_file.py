@@ -15,6 +15,7 @@ import msgspec
 import yaml
 
 from chutes_exporter.config import ConfigError
+from chutes_exporter.files import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +76,7 @@ class WebConfig:
     def changed(self) -> bool:
         """Return whether a file has changed since it was read."""
         try:
-            return any(_read(path) != content for path, content in self.contents.items())
+            return any(read_file(path) != content for path, content in self.contents.items())
         except OSError:
             return True
 
@@ -85,14 +86,14 @@ def load_web_config(path: Path) -> WebConfig:
     and reason.
     """
     try:
-        contents = {path: _read(path)}
+        contents = {path: read_file(path)}
         document = yaml.safe_load(contents[path])
         file = msgspec.convert({} if document is None else document, _File)
         tls, context = file.tls_server_config, None
         if tls is not None:
             # Read before OpenSSL does, so that a change in between is noticed.
             names = filter(None, (tls.cert_file, tls.key_file, tls.client_ca_file))
-            contents |= {path.parent / name: _read(path.parent / name) for name in names}
+            contents |= {path.parent / name: read_file(path.parent / name) for name in names}
             context = _context(tls, path.parent)
         return WebConfig(
             context,
@@ -114,13 +115,6 @@ def load_web_config(path: Path) -> WebConfig:
     except (yaml.YAMLError, ValueError, RecursionError, AttributeError) as error:
         # PyYAML raises the last one for a strange time.
         raise ConfigError(f"{path}: {error}") from None
-
-
-def _read(path: Path) -> bytes:
-    # A pipe would block, and a second read of it would return nothing.
-    if path.exists() and not path.is_file():
-        raise OSError(0, "it is not a regular file", str(path))
-    return path.read_bytes()
 
 
 def _context(tls: _Tls, folder: Path) -> ssl.SSLContext:

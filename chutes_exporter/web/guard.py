@@ -1,4 +1,4 @@
-"""The checks before every page: headers and passwords."""
+"""The checks before every page: bodies and passwords, and the headers of every answer."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ _HEADERS = Headers(
     }
 ).raw
 
+_BODY_REFUSED = PlainTextResponse(
+    "Send no request body: nothing here reads one.\n", 413, {"Connection": "close"}
+)
+
 
 class Guard:
-    """Passes on the requests with a right password, or all of them without users."""
+    """Passes on requests that have no body, and a right password if there are users."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._passwords: PasswordCheck | None = None
+        self._passwords = PasswordCheck()
 
     def adopt(self, users: Mapping[str, str]) -> None:
         """Use these users, with their bcrypt hashes, from now on."""
-        self._passwords = PasswordCheck(users) if users else None
+        self._passwords.adopt(users)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it with the reason."""
@@ -46,8 +50,14 @@ class Guard:
                 message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
-        refusal = None if self._passwords is None else await _refusal(self._passwords, scope)
+        refusal = _BODY_REFUSED if _has_body(scope) else await _refusal(self._passwords, scope)
         await (self._app if refusal is None else refusal)(scope, receive, send_with_headers)
+
+
+def _has_body(scope: Scope) -> bool:
+    """Return whether a body follows a request. To parse one in small chunks takes much time."""
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers or headers.get("content-length", "0").strip("0") != ""
 
 
 async def _refusal(passwords: PasswordCheck, scope: Scope) -> Response | None:

@@ -119,15 +119,13 @@ async def _actions(exporter: Exporter, now: float) -> str:
     settings = exporter.settings
     if not settings.watched:
         return ""
-    collected = await exporter.samples(findings.NEEDED_METRICS)
-    if not collected.samples:
+    collected = await exporter.samples(())
+    if not any(state.snapshot for state in collected.states.values()):
         return ""
     api_time = now - (exporter.client.clock_offset or 0.0)
-    found = [
-        item
-        for hotkey in sorted(settings.watched)
-        for item in findings.find(collected.samples, hotkey, api_time)
-    ]
+    found: list[Finding] = []
+    for fleet in collected.fleets.values():
+        found += findings.find(fleet, api_time, settings.costs)
     gaps, _ = find_gaps(collected, settings)
     tone: Tone = "bad" if any(item.needs_action for item in found) else "wait" if gaps else "good"
     actions = "".join(_action(item) for item in found if item.needs_action)

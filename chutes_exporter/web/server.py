@@ -7,11 +7,13 @@ import contextlib
 import resource
 import signal
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
 
 from chutes_exporter.config import Address, ConfigError
+from chutes_exporter.web.connections import Connections, tracked
 
 if TYPE_CHECKING:
     import ssl
@@ -25,6 +27,8 @@ _GRACE_SECONDS = 8
 _IDLE_SECONDS = 300
 """As long as Prometheus' own limit, so that scrapers keep their connections from scrape to scrape.
 """
+_MAX_OPEN = 2048
+_MAX_SERVED = 128
 _OPEN_FILES = 4096
 
 
@@ -54,15 +58,19 @@ def bound_address(opened: socket.socket) -> Address:
 
 
 def allow_many_files() -> None:
-    """Raise the soft limit of open files, which is often 1024, so that idle connections do not
-    block others.
-    """
+    """Raise a low soft limit of open files, so that connections leave some for the API."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _OPEN_FILES:
         limit = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
         # A sandbox may forbid it. Then the old limit applies.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def _max_open() -> int:
+    """Return how many connections may be open, so that requests to the API find open files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MAX_OPEN if soft == resource.RLIM_INFINITY else min(_MAX_OPEN, soft // 2)
 
 
 @contextlib.asynccontextmanager
@@ -84,36 +92,48 @@ async def serving(
         # Accepted connections inherit this. Otherwise the end of a small answer waits 40 ms for an
         # ACK.
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connections = Connections(_max_open(), _MAX_SERVED)
     server = uvicorn.Server(
         uvicorn.Config(
-            app,
-            http="h11",
+            partial(tracked, app),
             ws="none",
+            interface="asgi3",
             lifespan="off",
             log_config=None,
             access_log=False,
             proxy_headers=False,
             server_header=False,
             date_header=date_header,
-            backlog=_BACKLOG,
             timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=grace,
-            ssl_context_factory=None if context is None else lambda _config, _default: context,
         )
     )
-    running = asyncio.create_task(server.serve(list(sockets)))
+    running = asyncio.create_task(server.serve([]))
+    accepting = [
+        asyncio.create_task(connections.accept(opened, server, context)) for opened in sockets
+    ]
     caller = asyncio.current_task()
-    # A failure cancels what the caller awaits, and `await running` below then raises the server's
-    # error.
-    running.add_done_callback(
-        lambda task: caller.cancel() if caller is not None and task.exception() else None
-    )
+
+    def end_caller(task: asyncio.Task[None]) -> None:
+        """Cancel what the caller awaits after a failure, which is then raised below."""
+        if caller is not None and not task.cancelled() and task.exception():
+            caller.cancel()
+
+    for task in (running, *accepting):
+        task.add_done_callback(end_caller)
     try:
-        # The sockets listen already. Connections wait in the backlog until the server has started.
+        # The sockets listen already. Connections wait in the backlog until they are accepted.
         yield
     finally:
+        for task in accepting:
+            task.cancel()
+        for opened in sockets:
+            opened.close()
+        await connections.end()
         server.should_exit = True
-        await running
+        for ended in await asyncio.gather(running, *accepting, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
 
 
 @contextlib.contextmanager

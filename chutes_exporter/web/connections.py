@@ -1,0 +1,241 @@
+"""Open connections: how many there are, and which one makes room for a new one.
+
+They are accepted here and not by uvicorn, so that the limit holds before a TLS handshake, for which
+asyncio keeps 256 KB. A connection without a byte needs 10 KB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+import time
+import traceback
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator
+
+    import uvicorn
+    from _typeshed import WriteableBuffer
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+_log = logging.getLogger("connections")
+
+_READ_BYTES = 1024
+"""Bytes that one turn of the event loop reads of a connection.
+
+Bytes that take long to parse, such as a body in chunks of one byte, then delay others by
+milliseconds.
+"""
+_WRITE_BYTES = 16 * 1024
+"""Bytes that wait for a client. With TLS, asyncio would keep 512 KB."""
+_KERNEL_BYTES = 64 * 1024
+"""Bytes that the kernel keeps for a client. It doubles this number, instead of growing to 4 MB."""
+_FRESH_SECONDS = 0.5
+"""Seconds for which a connection is kept after it was accepted, and after each request."""
+_DISCARD = struct.pack("ii", 1, 0)
+"""Lingering for 0 seconds: the kernel forgets bytes that the client has not read."""
+_PAUSE_SECONDS = 0.05
+_NO_DESCRIPTORS_SECONDS = 1.0
+_TLS_TIMEOUTS: dict[str, Any] = {"ssl_handshake_timeout": 10, "ssl_shutdown_timeout": 5}
+
+
+class Connection(socket.socket):
+    """An accepted connection.
+
+    Attributes:
+        client: Address of the client, without its port.
+        is_busy: Whether a request waits for the end of its answer.
+        since: Monotonic time at which it was accepted, or its last request began or ended.
+        beginning: Waits for the first byte, and shakes hands.
+        transport: What the requests use after that.
+    """
+
+    def __init__(self, accepted: socket.socket, client: str, connections: Connections) -> None:
+        # With the protocol, asyncio sends small answers without waiting for an acknowledgement.
+        family, kind = accepted.family, accepted.type
+        super().__init__(family, kind, socket.IPPROTO_TCP, accepted.detach())
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
+        self.client = client
+        self.is_busy = False
+        self.since = connections.monotonic()
+        self.beginning: asyncio.Task[None] | None = None
+        self.transport: asyncio.Transport | None = None
+        self._connections = connections
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Receive few bytes at a time."""
+        return super().recv(min(size, _READ_BYTES), flags)
+
+    def recv_into(self, buffer: WriteableBuffer, size: int = 0, flags: int = 0) -> int:
+        """Receive few bytes at a time."""
+        return super().recv_into(buffer, min(size or len(memoryview(buffer)), _READ_BYTES), flags)
+
+    def abort(self) -> None:
+        """Close the connection in the next turns of the event loop."""
+        with contextlib.suppress(OSError):
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD)
+        if self.transport is not None:
+            self.transport.abort()
+        elif self.beginning is not None:
+            self.beginning.cancel()
+
+    def close(self) -> None:
+        """Close the connection. asyncio calls this method at its end."""
+        self._connections.remove(self)
+        self.transport = self.beginning = None
+        super().close()
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """Be busy while the context lasts."""
+        self.is_busy, self.since = True, self._connections.monotonic()
+        try:
+            yield
+        finally:
+            self.is_busy, self.since = False, self._connections.monotonic()
+
+
+class _Protocol(H11Protocol):
+    """Serves the requests of a connection."""
+
+    def __init__(self, server: uvicorn.Server, connection: Connection) -> None:
+        # Each request finds its connection in its state.
+        state = {"connection": connection}
+        super().__init__(server.config, server.server_state, state)
+        self._connection = connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # likewise uvicorn
+        """Begin to serve requests, after a TLS handshake if there is one."""
+        transport.set_write_buffer_limits(high=_WRITE_BYTES)
+        self._connection.transport = transport
+        super().connection_made(transport)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Forget the connection."""
+        # With an error, uvicorn would keep the connection until the end of the keep-alive timeout.
+        super().connection_lost(None)
+
+
+async def tracked(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Pass on a request, and note that its connection is busy."""
+    with scope["state"]["connection"].busy():
+        await app(scope, receive, send)
+
+
+class Connections:
+    """The open connections of a server.
+
+    Above a limit, a connection is closed for each new one. Idle ones go first. Among equals, those
+    of the client with the most connections go first, and of these the one that is longest in its
+    state. So a client with many connections closes its own.
+
+    Args:
+        max_open: Maximum of all connections. Before its first byte, a connection needs 10 KB.
+        max_served: Maximum of connections that have sent a byte.
+    """
+
+    def __init__(
+        self, max_open: int, max_served: int, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.monotonic = monotonic
+        self._max_open = max_open
+        self._max_served = max_served
+        self._open: set[Connection] = set()
+        self._served: set[Connection] = set()
+        self._entrance = asyncio.Lock()
+        self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def accept(
+        self, listening: socket.socket, server: uvicorn.Server, context: ssl.SSLContext | None
+    ) -> None:
+        """Accept connections for ever, and let a server serve their requests."""
+        loop = asyncio.get_running_loop()
+        listening.settimeout(0)
+        while True:
+            await self._make_room(self._open, self._max_open)
+            try:
+                accepted, address = await loop.sock_accept(listening)
+            except OSError as error:
+                _log.warning("cannot accept connections: %s", error.strerror)
+                await asyncio.sleep(_NO_DESCRIPTORS_SECONDS)
+                continue
+            connection = Connection(accepted, str(address[0]), self)
+            self._open.add(connection)
+            connection.beginning = loop.create_task(self._begin(connection, server, context))
+
+    async def _begin(
+        self, connection: Connection, server: uvicorn.Server, context: ssl.SSLContext | None
+    ) -> None:
+        """Begin to serve requests as soon as there is a byte, and room."""
+        try:
+            await _first_byte(connection)
+            # One connection of each client waits at the entrance, the others behind it.
+            queue = self._queues.setdefault(connection.client, asyncio.Lock())
+            async with queue, self._entrance:
+                await self._make_room(self._served, self._max_served)
+                self._served.add(connection)
+        except (OSError, asyncio.CancelledError):
+            connection.close()
+            return
+        connection.since = self.monotonic()
+        timeouts = {} if context is None else _TLS_TIMEOUTS
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: _Protocol(server, connection), connection, ssl=context, **timeouts
+            )
+        except (OSError, asyncio.CancelledError) as error:
+            # The error and the frames refer to each other. Without this, they and their 256 KB stay
+            # until the garbage collector looks at its oldest objects.
+            traceback.clear_frames(error.__traceback__)
+
+    async def _make_room(self, connections: set[Connection], limit: int) -> None:
+        """Wait until there is room for a connection. Close the ones that are needed least."""
+        while len(connections) >= limit:
+            now = self.monotonic()
+            old = [one for one in connections if now - one.since >= _FRESH_SECONDS]
+            if old:
+                _log.warning("too many open connections: those that are needed least are closed")
+                _least_needed(old, now).abort()
+            await asyncio.sleep(0 if old else _PAUSE_SECONDS)
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection that is being closed."""
+        self._open.discard(connection)
+        self._served.discard(connection)
+
+    async def end(self) -> None:
+        """Close the connections that do not serve requests yet."""
+        beginning = [one.beginning for one in self._open if one.beginning is not None]
+        for task in beginning:
+            task.cancel()
+        await asyncio.gather(*beginning)
+
+
+async def _first_byte(connection: Connection) -> None:
+    """Wait until a client has sent a byte, or raise ConnectionResetError if it has left."""
+    loop, is_readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(connection, is_readable.set)
+    try:
+        await is_readable.wait()
+    finally:
+        loop.remove_reader(connection)
+    if not connection.recv(1, socket.MSG_PEEK):
+        raise ConnectionResetError
+
+
+def _least_needed(connections: list[Connection], now: float) -> Connection:
+    numbers = Counter(connection.client for connection in connections)
+
+    def rank(connection: Connection) -> tuple[bool, int, float]:
+        return not connection.is_busy, numbers[connection.client], now - connection.since
+
+    return max(connections, key=rank)
