@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.recorded import DIRECTORIES, META, WORLD_C, Miner, Row, answers, rows
+from tests.recorded import DIRECTORIES, META, MINERS, WORLD_C, Miner, Row, answers, raw_json, rows
 from tests.support import Page, recording, replay, scrape, served, watching
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def launchable(page: Page) -> set[tuple[str, str]]:
     return {
         (dict(labels)["gpu"], dict(labels)["chute_id"])
         for name, labels in page
-        if name == "chutes_launch_units_per_gpu_second"
+        if name == "chutes_launch_gpus"
     }
 
 
@@ -79,24 +79,64 @@ async def test_the_page_has_exactly_the_launches_that_the_service_lets_become_ac
         if not in_vain(expected["launch"][chute])
     }
     assert launchable(page) == wanted
-    rooms = {
-        (dict(labels)["gpu"], dict(labels)["chute_id"]): room
-        for (name, labels), room in page.items()
-        if name == "chutes_launch_room_instances"
+    assert offers(page, "chutes_launch_room_instances") == {
+        (gpu, chute): room_of(expected["launch"][chute]) for gpu, chute in wanted
     }
-    assert rooms == {(gpu, chute): room_of(expected["launch"][chute]) for gpu, chute in wanted}
 
 
 def room_of(launch: Row) -> int:
-    """Work out how many more instances of a chute that can be launched may become active."""
-    active, target = launch["active"], target_of(launch)
+    """Work out how many launches from now on may become active, of a chute that can be launched.
+
+    Where the service checks the room again at the activation, instances that start may take it.
+    """
+    active: int = launch["active"]
+    starting: int = launch["starting"]
+    target = target_of(launch)
     if launch["rules"] == "private":
-        return (target or 0) - active if active else 1
+        room = (target or 0) - active if active else 1
+        return max(0, room - starting)
     # The general rules use the newest log, and without one the present number of instances.
-    present = active + launch["starting"] + launch["disabled"]
+    present = active + starting + launch["disabled"]
     log = launch["target_log"] if target is None else target
-    room: int = (present if log is None else log) - active
-    return min(room, room + 1 - launch["starting"]) if launch["tee"] else room
+    room = (present if log is None else log) - active
+    return min(room, room + 1 - starting) if launch["tee"] else max(0, room - starting)
+
+
+def offers(page: Page, metric: str) -> dict[tuple[str, str], float]:
+    """Return the values of a metric by GPU model and chute."""
+    return {
+        (dict(labels)["gpu"], dict(labels)["chute_id"]): value
+        for (name, labels), value in page.items()
+        if name == metric
+    }
+
+
+@ALL_WORLDS
+async def test_an_offer_has_the_pay_of_its_first_day_and_what_it_approaches(
+    directory: Path,
+) -> None:
+    bodies = Miner(directory, "test_miner").bodies()
+    page = await page_of("test_miner", bodies, directory)
+    raw = raw_json(bodies)
+    rates = {gpu: model["hourly_rate"] for gpu, model in raw["supported_gpus"].items()}
+    chutes = {row["chute_id"]: row for row in raw["chutes"]}
+    expected = json.loads(recording(directory, "expected"))
+    days, laters = {}, {}
+    for gpu, chute_id in launchable(page):
+        chute = chutes[chute_id]
+        selector, factors = chute["node_selector"], chute["compute_multiplier_factors"]
+        cheapest = chute["effective_compute_multiplier"] / selector["gpu_count"]
+        first = cheapest * rates[gpu] / min(rates[name] for name in selector["supported_gpus"])
+        # A public instance is paid like one on the cheapest GPU later. A bounty is gone then.
+        later = (cheapest if chute["public"] else first) / factors.get("bounty_boost", 1)
+        laters[gpu, chute_id] = later
+        # The first pay counts for 4.6 hours of the day.
+        days[gpu, chute_id] = (first * 4.6 + later * 19.4) / 24
+    assert offers(page, "chutes_launch_first_day_units_per_gpu_second") == pytest.approx(days)
+    assert offers(page, "chutes_launch_later_units_per_gpu_second") == pytest.approx(laters)
+    assert any(days[pair] > laters[pair] for pair in days)
+    for (_, chute_id), starting in offers(page, "chutes_launch_starting_instances").items():
+        assert starting == expected["launch"][chute_id]["starting"]
 
 
 @ALL_WORLDS
@@ -131,13 +171,36 @@ async def test_refused_chutes_are_counted_by_the_services_reason(directory: Path
         assert counts == wanted
 
 
-@ALL_WORLDS
+@pytest.mark.parametrize(
+    "directory",
+    [miner.directory for miner in MINERS if miner.role == "second_miner"],
+    ids=lambda path: path.name,
+)
 async def test_another_miner_gets_only_launches_that_the_service_accepted(directory: Path) -> None:
     page = await page_of("second_miner", Miner(directory, "second_miner").bodies(), directory)
     asked = json.loads(recording(directory, "expected"))["launch_others"]["second_miner"]
     # The newer world has only some chutes.
     found = {asked[chute]["status"] for _, chute in launchable(page) if chute in asked}
     assert found == {200}
+
+
+@ALL_WORLDS
+async def test_the_page_has_the_chutes_that_the_miner_runs_ran_in_a_day_or_could_launch(
+    directory: Path,
+) -> None:
+    miner = Miner(directory, "test_miner")
+    bodies = miner.bodies()
+    page = await page_of("test_miner", bodies, directory)
+    shown = {dict(labels)["chute_id"] for name, labels in page if name == "chutes_chute_info"}
+    raw = raw_json(bodies)
+    runs = [row["chute_id"] for row in raw["instances"]]
+    ran = [row["chute_id"] for row in raw["stats_per_chute_one"]["past_day"]["instance_stats"]]
+    # Its GPUs do not matter, only whether the service accepts the launch and the activation.
+    launches = json.loads(recording(directory, "expected"))["launch"]
+    could = [chute for chute, one in launches.items() if one["accepted"] and not in_vain(one)]
+    existing = {row["chute_id"] for row in raw["chutes"]}
+    assert shown == {*runs, *ran, *could} & existing
+    assert len(shown) < len(existing)
 
 
 async def test_a_miner_without_gpus_without_a_seat_or_blacklisted_can_launch_nothing() -> None:

@@ -278,13 +278,21 @@ def _stats(body: r.StatsBody) -> list[r.MinerStats]:
     ]
 
 
+def _audit_report(report: r.AuditReport) -> r.AuditReport:
+    if not report.instances:
+        raise msgspec.ValidationError("the report has no instances")
+    return report
+
+
 SERVERS: Shape[list[r.Server]] = Shape(r.ServersBody, lambda body: body.servers)
 HELD_GPUS: Shape[list[r.HeldGpu]] = Shape(dict[str, r.MinerGpus], _held_gpus)
 MAINTENANCE = object_of(r.MaintenancePolicy, lambda policy: 1 + len(policy.servers or ()))
 STATS: Shape[list[r.MinerStats]] = Shape(r.StatsBody, _stats)
 SCORES = object_of(r.Scores, lambda scores: len(scores.shares))
-AUDIT_REPORT = object_of(
-    r.AuditReport, lambda report: len(report.instances) + len(report.multipliers)
+AUDIT_REPORT: Shape[r.AuditReport] = Shape(
+    r.AuditReport,
+    _audit_report,
+    lambda report: len(report.instances) + len(report.multipliers),
 )
 
 

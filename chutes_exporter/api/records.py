@@ -144,9 +144,8 @@ class Chute(Record, frozen=True):
     Source: ``/miner/chutes/`` and ``/miner/chutes/{chute_id}/{version}``.
 
     ``effective_compute_multiplier`` and its factors apply to the cheapest GPU that the chute
-    allows. ``bounty`` is a number that grows with the bounty's age
-    (:func:`~chutes_exporter.rules.bounties.bounty_age`), null without a bounty. ``disabled`` and
-    ``chutes_version`` are null in old rows.
+    allows. ``bounty`` is 100 plus 3 for each second of the bounty's age, and null without a bounty.
+    ``disabled`` and ``chutes_version`` are null in old rows.
     """
 
     UNUSED: ClassVar = {
@@ -503,14 +502,15 @@ class AuditInstance(Record, frozen=True):
     Source: ``instance_audit`` of an audit report.
 
     Null means "not yet" in times, a public instance in ``billed_to``, and no in
-    ``valid_termination``, which marks ends that do not cost the score. ``compute_multiplier`` is
-    the last one. Without one of the fields, nothing follows from a record, so it cannot be read.
+    ``valid_termination``, which marks ends that do not cost the score. Without one of the fields,
+    nothing follows from a record, so it cannot be read.
     """
 
     UNUSED: ClassVar = {
         "no use: only ends and multipliers are exported": (
             "version miner_uid region verified_at hourly_rate bounty"
         ),
+        "no use: the multiplier at the claim, without later changes": "compute_multiplier",
     }
     VALUES: ClassVar = {
         "deletion_reason": re.compile(
@@ -529,31 +529,26 @@ class AuditInstance(Record, frozen=True):
     billed_to: str | None
     deletion_reason: str | None
     valid_termination: bool | None
-    compute_multiplier: float | None
     chute_id: str | None = None
 
 
 class AuditReport(
     Body, frozen=True, rename={"instances": "instance_audit", "multipliers": "compute_history"}
 ):
-    """The validator's report of an hour, whose ``end`` is in the list of reports.
+    """The validator's report of an hour.
 
     Source: ``/audit/download``.
 
-    ``earlier_multipliers`` are from the report before.
+    ``end`` is the end of the hour, from the list of reports. ``whole`` says whether each record
+    could be read.
     """
 
-    SOMETIMES: ClassVar = ("end", "earlier_multipliers")  # not in the answer
+    SOMETIMES: ClassVar = ("end", "whole")  # not in the answer
 
     instances: list[AuditInstance]
     multipliers: list[ComputeRecord]
     end: float = 0.0
-    earlier_multipliers: list[ComputeRecord] = []
-
-    def __post_init__(self) -> None:
-        """Refuse a report without instances, which cannot be right."""
-        if not self.instances:
-            raise ValueError("the report has no instances")
+    whole: bool = True
 
 
 class ThrashCooldown(Record, frozen=True):

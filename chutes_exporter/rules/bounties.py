@@ -4,23 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET
-
 from chutes_exporter.duration import HOUR
 
 if TYPE_CHECKING:
-    from chutes_exporter.api.records import Bounty, Chute
-
-
-def bounty_age(chute: Chute) -> float | None:
-    """Return the age of a chute's bounty in seconds, None without one.
-
-    The service sends 100 plus 3 per second, up to 86400. So ages above 8 hours are returned as 8
-    hours.
-    """
-    if chute.bounty is UNSET or chute.bounty is None:
-        return None
-    return max(0.0, (chute.bounty - 100) / 3)
+    from chutes_exporter.api.records import Bounty
 
 
 def bounty_boost(bounty: Bounty) -> float | None:

@@ -8,7 +8,7 @@ from uuid import UUID
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.api.records import Chute, Node
+    from chutes_exporter.api.records import Chute
 
 _MODELS = (
     "3090 4090 5090 a4000 a4000_ada a5000 a6000 a6000_ada pro_6000 l4 a10 a40 l40 l40s "
@@ -16,11 +16,6 @@ _MODELS = (
 )
 GPU_MODELS: Final = tuple(_MODELS.split())
 """GPU models by the short names that the API uses: /nodes/supported in November 2026."""
-
-
-def clock_rate_hertz(node: Node) -> float | None:
-    """Return a GPU's clock rate in hertz."""
-    return None if node.clock_rate is None else node.clock_rate * 1000
 
 
 def nvidia_uuid(gpu_id: str) -> str | None:
@@ -53,3 +48,25 @@ def units_per_gpu_second(chute: Chute, model: str, rates: Mapping[str, float]) -
     if model not in models or not models <= rates.keys():
         return None
     return per_gpu * rates[model] / min(rates[name] for name in models)
+
+
+def later_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:
+    """Return the compute units per second that an instance of a chute on a model approaches within
+    8 hours after its activation.
+
+    A public instance moves to the pay of the cheapest GPU that its chute allows, whatever it runs
+    on. A private one keeps its first pay. The part of a bounty fades. ``rates`` are those of
+    :func:`units_per_gpu_second`. None is unknown.
+    """
+    selector = chute.node_selector
+    multiplier: float | None = chute.effective_compute_multiplier
+    if chute.public is None or chute.compute_multiplier_factors is None:
+        return None
+    if not chute.public:
+        per_gpu = units_per_gpu_second(chute, model, rates)
+        gpus = None if selector is None else selector.gpu_count
+        multiplier = None if per_gpu is None or gpus is None else per_gpu * gpus
+    bounty = chute.compute_multiplier_factors.get("bounty_boost", 1.0)
+    if multiplier is None or bounty is None or bounty <= 0:
+        return None
+    return multiplier / bounty

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from msgspec import UNSET
@@ -10,9 +9,9 @@ from msgspec import UNSET
 from chutes_exporter.duration import HOUR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from chutes_exporter.api.records import Instance, InventoryItem, RollingUpdate
+    from chutes_exporter.api.records import Instance, RollingUpdate
 
 SECURED_AFTER: Final = HOUR
 """Seconds after its activation from which a public instance keeps its score when it is deleted."""
@@ -35,6 +34,16 @@ def instance_state(instance: Instance) -> InstanceState | None:
     if instance.activated_at is UNSET:
         return None
     return "starting" if instance.activated_at is None else "disabled"
+
+
+def disabled_rate(instance: Instance) -> float | None:
+    """Return the compute units per second that an instance earns although it is disabled, 0 in
+    another state.
+    """
+    state = instance_state(instance)
+    if state is None:
+        return None
+    return instance.compute_multiplier if state == "disabled" else 0.0
 
 
 def is_public(instance: Instance) -> bool | None:
@@ -103,45 +112,3 @@ def is_outdated(instance: Instance, updates: Mapping[str, RollingUpdate]) -> boo
     if None in (instance.version, update.new_version, instance.active, instance.verified):
         return None
     return instance.version != update.new_version
-
-
-def inventory_states(
-    inventory: Iterable[InventoryItem], instances: Iterable[Instance]
-) -> dict[str, InstanceState | None]:
-    """Return the state of the instance that holds each GPU, by GPU id. None if it is unknown.
-
-    The inventory does not name the instance, but repeats its chute, ``active`` and
-    ``last_verified_at``. For example, a chute has a starting instance without a verification, and a
-    disabled one that was verified at 12:00. The disabled one holds the GPUs with 12:00.
-    """
-    by_chute: dict[str | None, list[Instance]] = defaultdict(list)
-    for instance in instances:
-        by_chute[instance.chute_id].append(instance)
-    states: dict[str, InstanceState | None] = {}
-    for item in inventory:
-        # If several instances hold a GPU, an active one decides, and without one the last one.
-        if states.get(item.gpu_id) != "active":
-            # An instance of an unknown chute may belong to any chute.
-            chutes = dict.fromkeys([item.chute_id, None])
-            states[item.gpu_id] = _holder_state(
-                item, [one for chute in chutes for one in by_chute[chute]]
-            )
-    return states
-
-
-def _holder_state(item: InventoryItem, of_chute: Sequence[Instance]) -> InstanceState | None:
-    """Return the state of the instance behind an item of the inventory, None if several states are
-    possible.
-    """
-    if item.active:
-        return "active"
-    possible = [instance for instance in of_chute if item.active is None or not instance.active]
-    same_time = [
-        instance for instance in possible if instance.last_verified_at == item.last_verified_at
-    ]
-    # The times matter only if the instances of the chute have different states.
-    for holders in (possible, same_time):
-        states = {instance_state(instance) for instance in holders}
-        if len(states) == 1:
-            return states.pop()
-    return None

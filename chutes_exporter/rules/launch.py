@@ -206,3 +206,39 @@ def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
     if private or chute.tee is False or room <= 0:
         return room
     return None if chute.tee is None or starting is None else min(room, room + 1 - starting)
+
+
+def room_left(chute: Chute, instances: ChuteInstances) -> float | None:
+    """Return how many launches from now on can still become active.
+
+    Public chutes with TEE are not checked again at the activation. In others, the instances that
+    already start take the room, if they become active first.
+    """
+    room = launch_room(chute, instances)
+    private = follows_private_rules(chute)
+    if room is None or private is None or chute.tee is None:
+        return None
+    if not private and chute.tee:
+        return room
+    return None if instances.starting is None else room - instances.starting
+
+
+def activation_is_refused(chute: Chute, instances: ChuteInstances) -> bool | None:
+    """Return whether the service would refuse the activation of an instance that starts.
+
+    It checks the room of private chutes, and of public ones without TEE, again. It then deletes
+    nothing: the instance holds its GPUs until it is purged. None while that is unknown.
+    """
+    private = follows_private_rules(chute)
+    active, target = instances.active, instances.target
+    if private is None or chute.tee is None:
+        return None
+    if not private and chute.tee:
+        return False
+    if active is None or target is None:
+        return None
+    if private and not active and instances.bounty:
+        return False
+    if active >= target:
+        return True
+    return instances.target_expired if private else False

@@ -2,150 +2,236 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Final
-
-from msgspec.structs import replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from chutes_exporter.api.records import END_TEXTS, OLD_VERSION
-from chutes_exporter.duration import DAY
+from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.rules.instances import SECURED_AFTER
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Sequence
 
-    from chutes_exporter.api.records import AuditInstance, ComputeRecord
+    from chutes_exporter.api.records import AuditInstance, Chute, ComputeRecord
 
-_CUT_BELOW: Final = 0.2
-"""A multiplier below this part of the one before was cut: multiplied by 0 or 0.1."""
-END_REASONS: Final = (*END_TEXTS, "none", "other")
-"""All reasons for the end of an instance: also no text, and an unknown one."""
+NO_REASON: Final = "none"
+REDEPLOYED: Final = "redeployed"
+END_REASONS: Final = (*END_TEXTS, REDEPLOYED, NO_REASON, "other")
+"""All reasons for the end of an instance: also a redeployment, no text, and an unknown text."""
+Outcome = Literal["counts", "lost", "never_active"]
+"""Whether an ended instance keeps its score, lost it, or was never active and had none."""
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
+
+_INTEGRATED_SUBNETS: Final = (
+    *("affine", "babelbit", "chronoseek", "glyph"),
+    *("leoma", "prometheon", "turbovision", "vocence"),
+)
+"""Each is a part of the names of the chutes that another subnet uses."""
+_PUBLIC_PENALTY: Final = 0.1
+"""Multiplies the pay of a public instance that its miner deletes as the last active one."""
+_CUT_BELOW: Final = 2 * _PUBLIC_PENALTY
+"""A multiplier below this part of the one before was cut. Others change in small steps."""
+_MAX_GAP: Final = 1.0
+"""Seconds without a multiplier that rounding explains."""
 
 
 def end_reason(text: str | None) -> str:
     """Return why an instance ended, from its ``deletion_reason``."""
     if not text:
-        return "none"
+        return NO_REASON
     if OLD_VERSION in text:
         return "update"
-    return next(
-        (reason for reason, starts in END_TEXTS.items() if text.startswith(starts)), "other"
-    )
+    for reason, beginnings in END_TEXTS.items():
+        if text.startswith(beginnings):
+            return reason
+    return "other"
 
 
-def ended_counts(instance: AuditInstance) -> bool:
-    """Return whether an ended instance keeps its score.
-
-    One that was never active has none to keep.
+def may_be_redeployed(instance: AuditInstance) -> bool:
+    """Return whether an instance ended like those of a redeployed private chute: without a reason,
+    and without the mark of a valid end.
     """
-    activated, deleted, text = (
-        instance.activated_at,
-        instance.deleted_at,
-        instance.deletion_reason or "",
-    )
-    if activated is None or deleted is None:
-        return False
-    secured = instance.billed_to is None and deleted - activated >= SECURED_AFTER
-    kept = end_reason(text) in ("idle", "no_balance") or OLD_VERSION in text
-    return secured or kept or bool(instance.valid_termination)
+    is_private = instance.billed_to is not None
+    return is_private and not instance.deletion_reason and not instance.valid_termination
 
 
-def records_before_end(
-    instance: AuditInstance, records: Iterable[ComputeRecord], earlier: Mapping[float, float | None]
-) -> list[ComputeRecord] | None:
-    """Return the multipliers of an instance before it was deleted, None if the last one is unknown.
-
-    If a miner deletes the last active instance of a chute on the platform, the service first cuts
-    the multiplier of the open record: it multiplies it by 0 (private) or 0.1. Reports made before
-    that still have the uncut one. For a record that is in none of them, the uncut one is about that
-    of the record before.
-
-    ``records`` are those of the instance in the newest reports. ``earlier`` are its multipliers in
-    older reports, by the start of their record.
+def ends_all_at_once(chute: Chute) -> bool | None:
+    """Return whether a new version of a chute ends all its instances at once, as with private
+    chutes of integrated subnets.
     """
-    ordered = sorted(records, key=lambda record: record.started_at)
-    if instance.activated_at is None or end_reason(instance.deletion_reason) != "miner":
-        return ordered
-    if not ordered or (multiplier := ordered[-1].compute_multiplier) is None:
+    if "integrated_subnet" in (chute.compute_multiplier_factors or {}):
+        return True
+    if chute.public is None or chute.name is None:
         return None
-    *older, last = ordered
-    uncut = earlier.get(last.started_at) or (older[-1].compute_multiplier if older else None)
-    if uncut is None:
-        # Only an instance that lost its score anyway needs no comparison, unless 0 shows a cut.
-        return None if ended_counts(instance) or multiplier == 0 else ordered
-    return (
-        [*older, replace(last, compute_multiplier=uncut)]
-        if multiplier < _CUT_BELOW * uncut
-        else ordered
-    )
+    name = chute.name.lower()
+    return not chute.public and any(part in name for part in _INTEGRATED_SUBNETS)
 
 
-def is_last_of_chute(
-    instance: AuditInstance,
-    records: Collection[ComputeRecord],
-    earlier: Mapping[float, float | None],
-) -> bool | None:
-    """Return whether a miner deleted its instance as the last active one of its chute, None if it
-    is unknown.
+def ended_within_hour(instance: AuditInstance, end: float) -> bool:
+    """Return whether an instance ended in the hour with this end."""
+    return instance.deleted_at is not None and end - HOUR <= instance.deleted_at <= end
 
-    The service does not say so, but cuts a multiplier. The arguments are those of
-    :func:`records_before_end`.
+
+def outcome_of(instance: AuditInstance) -> Outcome:
+    """Return what became of the score of an ended instance."""
+    if instance.activated_at is None:
+        return "never_active"
+    text = instance.deletion_reason or ""
+    active_seconds = (instance.deleted_at or instance.activated_at) - instance.activated_at
+    is_secured = instance.billed_to is None and active_seconds >= SECURED_AFTER
+    is_kept = end_reason(text) in ("idle", "no_balance") or OLD_VERSION in text
+    return "counts" if is_secured or is_kept or instance.valid_termination else "lost"
+
+
+@dataclass(frozen=True)
+class History:
+    """The multipliers of an instance, from several reports.
+
+    Attributes:
+        records: Its records, in the order of their starts. Two with the same start are both paid.
+        open_multiplier: The multiplier of the last record in a report that was made before the
+            instance ended. None without such a report.
     """
-    before = records_before_end(instance, records, earlier)
-    return None if before is None else not set(before) <= set(records)
+
+    records: Sequence[ComputeRecord]
+    open_multiplier: float | None
 
 
-def lost_compute_units(
-    instance: AuditInstance,
-    records: Collection[ComputeRecord],
-    earlier: Mapping[float, float | None],
-    now: float,
-) -> float | None:
-    """Return the compute units that an ended instance had scored in the 24 hours before now, and
-    lost by its end.
+def join_records(by_report: Iterable[Iterable[ComputeRecord]]) -> History:
+    """Join the records of an instance in each report, the newest report first.
 
-    Unless there is exactly one multiplier for each second, the units are unknown. The arguments are
-    those of :func:`records_before_end`.
+    A newer report knows when a record ended.
+    """
+    newest: dict[float, list[ComputeRecord]] = {}
+    while_open: dict[float, float | None] = {}
+    for records in by_report:
+        of_report: dict[float, list[ComputeRecord]] = {}
+        for record in records:
+            of_report.setdefault(record.started_at, []).append(record)
+            if record.ended_at is None:
+                while_open[record.started_at] = _multiplier(record)
+        for start, found in of_report.items():
+            newest.setdefault(start, found)
+    joined = [record for start in sorted(newest) for record in newest[start]]
+    return History(joined, while_open.get(joined[-1].started_at) if joined else None)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What the score lost by the end of an instance.
+
+    Attributes:
+        units: Compute units of the past day.
+        is_last_of_chute: Whether its miner deleted it as the last active one of its chute.
+    """
+
+    units: float | None
+    is_last_of_chute: bool | None
+
+
+def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
+    """Return the compute units of the 24 hours before now that an instance lost by its end.
+
+    If a miner deletes the last active instance of a chute on the platform, the service first
+    multiplies the multiplier of the open record by 0 (private) or 0.1. So a public one loses nine
+    tenths of the units of that record, even if it counts.
     """
     if instance.activated_at is None:
-        return 0.0
-    before, counts = records_before_end(instance, records, earlier), ended_counts(instance)
-    if before is None:
+        return Loss(0.0, is_last_of_chute=False)
+    counts = outcome_of(instance) == "counts"
+    scored = 0.0 if counts else _compute_units(instance, history.records, now)
+    if not _deleted_by_miner(instance):
+        return Loss(scored, is_last_of_chute=False)
+    last = _multiplier(history.records[-1]) if history.records else None
+    uncut = _uncut_multiplier(history)
+    if last is None or uncut is None:
+        return Loss(None, is_last_of_chute=None)
+    cut = max(0.0, uncut - last)
+    cut_units = cut * _paid_seconds(instance, history.records[-1], now)
+    return Loss(total([scored, cut_units]), is_last_of_chute=cut > 0)
+
+
+def needs_report(instance: AuditInstance, history: History, now: float, end: float) -> bool:
+    """Return whether the report of the hour with this end may have a multiplier of an ended
+    instance that is needed and not known yet.
+    """
+    if instance.activated_at is None:
+        return False
+    if _deleted_by_miner(instance) and history.open_multiplier is None:
+        starts = [record.started_at for record in history.records]
+        if not starts or starts[-1] < end:
+            return True
+    if outcome_of(instance) == "counts":
+        return False
+    gap = _first_gap(instance, history.records, now)
+    return gap is not None and gap < end
+
+
+def _deleted_by_miner(instance: AuditInstance) -> bool:
+    return end_reason(instance.deletion_reason) == "miner"
+
+
+def _multiplier(record: ComputeRecord) -> float | None:
+    multiplier = record.compute_multiplier
+    return None if multiplier is None or multiplier < 0 else multiplier
+
+
+def _uncut_multiplier(history: History) -> float | None:
+    """Return the last multiplier of an instance, before the service may have cut it.
+
+    If no report shows it, one that is far below the one before was cut. A private one was cut to 0.
+    Then the one before is the best estimate.
+    """
+    if history.open_multiplier is not None:
+        return history.open_multiplier
+    # With a single record, it is not known whether it was cut.
+    before, last = [None, None, *map(_multiplier, history.records)][-2:]
+    if before is None or last is None:
         return None
-    if counts and set(before) == set(records):
-        return 0.0
-    scored = _compute_units(instance, before, now)
-    # One that still counts keeps the units with the cut multiplier.
-    kept = _compute_units(instance, records, now) if counts else 0.0
-    return None if scored is None or kept is None else scored - kept
+    if last >= _CUT_BELOW * before:
+        return last
+    return last / _PUBLIC_PENALTY if last else before
 
 
 def _compute_units(
-    instance: AuditInstance, records: Iterable[ComputeRecord], now: float
+    instance: AuditInstance, records: Sequence[ComputeRecord], now: float
 ) -> float | None:
-    parts, uncovered = scored_seconds(instance, records, now)
-    if abs(uncovered) > 1:
+    """Return the compute units of an instance in the 24 hours before now."""
+    if _first_gap(instance, records, now) is not None:
         return None
-    return total(
-        None if multiplier is None or multiplier < 0 else seconds * multiplier
-        for seconds, multiplier in parts
-    )
+    units: list[float | None] = []
+    for record in records:
+        seconds, multiplier = _paid_seconds(instance, record, now), _multiplier(record)
+        if seconds > 0:
+            units.append(None if multiplier is None else seconds * multiplier)
+    return total(units)
 
 
-def scored_seconds(
-    instance: AuditInstance, records: Iterable[ComputeRecord], now: float
-) -> tuple[list[tuple[float, float | None]], float]:
-    """Return the seconds of the past day with each multiplier, and how many are in no record
-    (negative: in two).
+def _first_gap(
+    instance: AuditInstance, records: Sequence[ComputeRecord], now: float
+) -> float | None:
+    """Return the first time without a multiplier, None if there is one for each second."""
+    covered, end = _paid_time(instance, now)
+    for record in records:
+        if record.started_at > covered + _MAX_GAP:
+            return covered
+        # Only the last record has no end. That of another one is in a report that is missing.
+        if record.ended_at is None and record.started_at != records[-1].started_at:
+            return record.started_at
+        covered = max(covered, record.ended_at or end)
+    return covered if covered < end - _MAX_GAP else None
 
-    Seconds count from the creation, until the end or until billing stops.
+
+def _paid_time(instance: AuditInstance, now: float) -> tuple[float, float]:
+    """Return the start and the end of the time that the score of the past day counts: from the
+    creation, until the end or until billing stops.
     """
     start = max(instance.created_at, now - DAY)
-    end = max(start, min(instance.deleted_at or now, instance.stop_billing_at or now, now))
-    parts = [
-        (seconds, record.compute_multiplier)
-        for record in records
-        if (seconds := min(end, record.ended_at or end) - max(start, record.started_at)) > 0
-    ]
-    return parts, end - start - math.fsum(seconds for seconds, _ in parts)
+    end = min(instance.deleted_at or now, instance.stop_billing_at or now, now)
+    return start, max(start, end)
+
+
+def _paid_seconds(instance: AuditInstance, record: ComputeRecord, now: float) -> float:
+    start, end = _paid_time(instance, now)
+    return max(0.0, min(end, record.ended_at or end) - max(start, record.started_at))

@@ -47,6 +47,12 @@ def holds_slot(server: MaintenanceServer) -> bool | None:
     return None if status is None else status != "none"
 
 
+def window_is_open(policy: MaintenancePolicy) -> bool | None:
+    """Return whether the newest window is open."""
+    # A deployment without the field lists a window only while it is open.
+    return policy.active_window is not None if policy.window_open is UNSET else policy.window_open
+
+
 def slots_of_older_windows(policy: MaintenancePolicy) -> float | None:
     """Return how many servers hold the slot of an older window, which they never finished.
 

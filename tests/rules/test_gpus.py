@@ -5,7 +5,12 @@ import json
 import pytest
 
 from chutes_exporter.api.records import Chute, NodeSelector
-from chutes_exporter.rules.gpus import GPU_MODELS, nvidia_uuid, units_per_gpu_second
+from chutes_exporter.rules.gpus import (
+    GPU_MODELS,
+    later_multiplier,
+    nvidia_uuid,
+    units_per_gpu_second,
+)
 from tests.recorded import WORLD_C
 from tests.support import recording
 
@@ -54,3 +59,38 @@ def test_the_pay_of_an_h200_follows_from_the_chute_and_the_rates(
         units_per_gpu_second(Chute("c", effective_compute_multiplier=multiplier), "h200", rates)
         is None
     )
+
+
+@pytest.mark.parametrize(
+    ("public", "factors", "gpus", "later"),
+    [
+        # Whatever it runs on, a public instance approaches the pay of the cheapest GPU.
+        (True, {}, 4, 2.0),
+        (True, {"bounty_boost": 1.25, "tee": 2.25}, 4, 1.6),
+        (False, {"private_tee": 1.3}, 4, 2.0 * 2.75 / 0.85),
+        (False, {"bounty_boost": 1.25}, 4, 1.6 * 2.75 / 0.85),
+        (True, {}, None, 2.0),
+        (False, {}, None, None),
+        (True, None, 4, None),
+        (None, {}, 4, None),
+        (True, {"bounty_boost": None}, 4, None),
+        (True, {"bounty_boost": 0}, 4, None),
+    ],
+)
+def test_what_an_instance_approaches_has_no_bounty_and_depends_on_who_may_use_the_chute(
+    public: bool | None,  # noqa: FBT001 - a parameter
+    factors: dict[str, float | None] | None,
+    gpus: int | None,
+    later: float | None,
+) -> None:
+    selector = NodeSelector(gpu_count=gpus, supported_gpus=["l40s", "h200"])
+    chute = Chute(
+        "c",
+        public=public,
+        node_selector=selector,
+        effective_compute_multiplier=2.0,
+        compute_multiplier_factors=factors,
+    )
+    assert later_multiplier(chute, "h200", RATES) == pytest.approx(later)
+    without = Chute("c", public=public, compute_multiplier_factors=factors)
+    assert later_multiplier(without, "h200", RATES) is None

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import itertools
 from datetime import datetime
 from typing import Any
 
 import pytest
 
-from chutes_exporter.api.records import Instance, InventoryItem
-from chutes_exporter.rules.instances import instance_state, inventory_states, purged_at
+from chutes_exporter.api.records import Instance
+from chutes_exporter.rules.instances import instance_state, purged_at
 from tests.rules.support import NOON, read
 
 LATER = "2026-11-24T12:30:00+00:00"
@@ -44,58 +43,6 @@ STARTING = {"active": False, "activated_at": None, "last_verified_at": None}
 VERIFIED = {"active": False, "activated_at": None, "last_verified_at": LATER}
 DISABLED = {"active": False, "activated_at": NOON, "last_verified_at": NOON}
 ACTIVE = {"active": True, "activated_at": NOON, "last_verified_at": LATER}
-OF_UNKNOWN_CHUTE = DISABLED | {"chute_id": None}
-
-
-def held(gpu_id: str, of: dict[str, Any], **more: Any) -> InventoryItem:
-    """Return a GPU that an instance holds."""
-    fields = {"active": of["active"], "last_verified_at": of["last_verified_at"], "chute_id": "c"}
-    item: InventoryItem = read(InventoryItem, gpu_id=gpu_id, **fields | more)
-    return item
-
-
-@pytest.mark.parametrize("order", list(itertools.permutations([STARTING, DISABLED, ACTIVE])))
-def test_the_verification_tells_instances_of_a_chute_apart(
-    order: tuple[dict[str, Any], ...],
-) -> None:
-    instances = [instance(**fields) for fields in order]
-    inventory = [held("a", ACTIVE), held("s", STARTING), held("d", DISABLED)]
-    assert inventory_states(inventory, instances) == {
-        "a": "active",
-        "s": "starting",
-        "d": "disabled",
-    }
-
-
-@pytest.mark.parametrize(
-    ("item", "instances", "state"),
-    [
-        # No instance has the time of the GPU.
-        (held("g", VERIFIED), [STARTING, DISABLED], None),
-        (read(InventoryItem, gpu_id="g", active=False, chute_id="c"), [STARTING, DISABLED], None),
-        # Two that were verified at one time are told apart by nothing, but need not be if they have
-        # one state.
-        (held("g", VERIFIED), [VERIFIED, DISABLED | {"last_verified_at": LATER}], None),
-        (held("g", DISABLED), [STARTING, VERIFIED], "starting"),
-        (held("g", STARTING, active=None), [STARTING, VERIFIED], "starting"),
-        # An instance of an unknown chute may hold any GPU.
-        (held("g", VERIFIED), [STARTING, OF_UNKNOWN_CHUTE], None),
-        (held("g", DISABLED), [STARTING, OF_UNKNOWN_CHUTE], "disabled"),
-        (held("g", DISABLED), [OF_UNKNOWN_CHUTE], "disabled"),
-        (held("g", DISABLED, chute_id=None), [OF_UNKNOWN_CHUTE], "disabled"),
-        (held("g", STARTING), [], None),
-    ],
-)
-def test_a_gpu_has_the_state_of_the_only_instance_that_may_hold_it(
-    item: InventoryItem, instances: list[dict[str, Any]], state: str | None
-) -> None:
-    assert inventory_states([item], [instance(**fields) for fields in instances]) == {"g": state}
-
-
-def test_the_active_holder_of_a_gpu_counts() -> None:
-    instances = [instance(**STARTING), instance(**ACTIVE, chute_id="d")]
-    for inventory in itertools.permutations([held("g", STARTING), held("g", ACTIVE, chute_id="d")]):
-        assert inventory_states(inventory, instances) == {"g": "active"}
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,11 @@ from chutes_exporter.api.records import (
 from chutes_exporter.rules.launch import (
     ChuteInstances,
     LaunchServer,
+    activation_is_refused,
     chute_instances,
     launch_refusal,
     launch_room,
+    room_left,
     service_time,
 )
 
@@ -101,6 +103,59 @@ def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
     chute: Chute, instances: dict[str, Any], room: float | None
 ) -> None:
     assert launch_room(chute, replace(ROOM, **instances)) == room
+
+
+NO_TEE = structs.replace(PUBLIC, tee=False)
+
+
+@pytest.mark.parametrize(
+    ("chute", "instances", "left"),
+    [
+        # Active and starting instances of a public chute with TEE were counted at the launch.
+        (PUBLIC, {"target": 4, "starting": 2}, 2),
+        # The room of others is checked again at the activation.
+        (PRIVATE, {"target": 4, "starting": 2}, 1),
+        (NO_TEE, {"target": 4, "starting": 2}, 1),
+        (PRIVATE, {"active": 0, "bounty": True, "starting": 1}, 0),
+        (PRIVATE, {"starting": 3}, -2),
+        (PRIVATE, {"starting": None}, None),
+        (NO_TEE, {"target": None}, None),
+        (structs.replace(PRIVATE, tee=None), {}, None),
+        (structs.replace(PUBLIC, compute_multiplier_factors=None), {}, None),
+    ],
+)
+def test_instances_that_start_take_the_room_that_is_checked_again(
+    chute: Chute, instances: dict[str, Any], left: float | None
+) -> None:
+    assert room_left(chute, replace(ROOM, **instances)) == left
+
+
+@pytest.mark.parametrize(
+    ("chute", "instances", "is_refused"),
+    [
+        (PRIVATE, {}, False),
+        (PRIVATE, {"active": 2}, True),
+        (PRIVATE, {"target": 0}, True),
+        (PRIVATE, {"target_expired": True}, True),
+        (PRIVATE, {"target_expired": None}, None),
+        # A bounty lets the first instance become active, and not the second one.
+        (PRIVATE, {"active": 0, "target": 0, "bounty": True}, False),
+        (PRIVATE, {"active": 1, "target": 1, "bounty": True}, True),
+        (PRIVATE, {"active": None}, None),
+        (PRIVATE, {"target": None}, None),
+        (NO_TEE, {"active": 2}, True),
+        (NO_TEE, {"target_expired": True}, False),
+        (PUBLIC, {"active": 2}, False),
+        (structs.replace(PUBLIC, tee=None), {"active": 2}, None),
+        (structs.replace(PUBLIC, compute_multiplier_factors=None), {"active": 2}, None),
+    ],
+)
+def test_the_activation_of_a_private_chute_and_of_one_without_tee_is_checked_again(
+    chute: Chute,
+    instances: dict[str, Any],
+    is_refused: bool | None,  # noqa: FBT001 - a parameter
+) -> None:
+    assert activation_is_refused(chute, replace(ROOM, **instances)) is is_refused
 
 
 def test_a_target_expires_after_3700_seconds_by_the_time_that_the_answers_show() -> None:

@@ -1,0 +1,1 @@
+"""A miner's fleet, joined once from the answers of the API."""

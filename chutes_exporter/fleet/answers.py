@@ -1,0 +1,84 @@
+"""The answers that a fleet is joined from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chutes_exporter.api import records as r
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Listed(Generic[T]):
+    """The records of an answer, and whether none can be missing."""
+
+    records: Sequence[T]
+    whole: bool
+
+
+@dataclass(frozen=True)
+class FleetAnswers:
+    """The answers about a miner and the platform. None is one that is missing.
+
+    ``at`` is the Unix time of the answer about its instances.
+    """
+
+    hotkey: str
+    at: float = 0.0
+    servers: Listed[r.Server] | None = None
+    nodes: Listed[r.Node] | None = None
+    inventory: Listed[r.InventoryItem] | None = None
+    instances: Listed[r.Instance] | None = None
+    miner_gpus: Listed[r.HeldGpu] | None = None
+    maintenance: Listed[r.MaintenancePolicy] | None = None
+    measurements: Listed[r.TeeMeasurement] | None = None
+    jobs: Listed[r.Job] | None = None
+    metagraph: Listed[r.MetagraphNode] | None = None
+    chutes: Listed[r.Chute] | None = None
+    active_instances: Listed[r.ActiveInstance] | None = None
+    utilization: Listed[r.ChuteUtilization] | None = None
+    bounties: Listed[r.Bounty] | None = None
+    held_gpus: Listed[r.HeldGpu] | None = None
+    supported_gpus: Listed[r.SupportedGpu] | None = None
+
+    @property
+    def policy(self) -> r.MaintenancePolicy | None:
+        """The maintenance policy."""
+        return self.maintenance.records[0] if self.maintenance else None
+
+    @cached_property
+    def chutes_by_id(self) -> dict[str, r.Chute]:
+        """The known chutes."""
+        found: dict[str, r.Chute] = {}
+        for chute in self.chutes.records if self.chutes else ():
+            found.setdefault(chute.chute_id, chute)
+        return found
+
+    @cached_property
+    def active_by_chute(self) -> dict[str | None, set[str]]:
+        """The ids of the active instances of all miners, by chute. That of some may be unknown."""
+        found: dict[str | None, set[str]] = defaultdict(set)
+        for instance in self.active_instances.records if self.active_instances else ():
+            found[instance.chute_id].add(instance.instance_id)
+        return found
+
+    @cached_property
+    def rates(self) -> dict[str, float]:
+        """The hourly rates of GPU models in US dollars."""
+        rates: dict[str, float] = {}
+        for model in self.supported_gpus.records if self.supported_gpus else ():
+            if model.hourly_rate is not None and model.hourly_rate > 0:
+                rates[model.gpu] = model.hourly_rate
+        return rates
+
+
+def are_whole(*answers: Listed[Any] | None) -> bool:
+    """Return whether all of these answers are known, and no record of them can be missing."""
+    return all(answer is not None and answer.whole for answer in answers)

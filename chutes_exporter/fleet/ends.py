@@ -1,0 +1,150 @@
+"""The ended instances of miners, from the validator's hourly reports."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chutes_exporter.duration import HOUR
+from chutes_exporter.rules.losses import (
+    REDEPLOYED,
+    end_reason,
+    ended_within_hour,
+    ends_all_at_once,
+    join_records,
+    loss_of,
+    may_be_redeployed,
+    needs_report,
+    outcome_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from chutes_exporter.api.records import AuditInstance, AuditReport, Chute, ComputeRecord
+    from chutes_exporter.rules.losses import History, Outcome
+
+
+@dataclass(frozen=True)
+class End:
+    """An instance that ended.
+
+    Attributes:
+        private: Whether a user was billed for it, or its job.
+        reason: Why it ended, None if only the name of its chute would say whether it was
+            redeployed.
+        text: The service's text about the reason.
+        outcome: What became of its score.
+        lost_units: Compute units of the past day that the score lost, None if they are unknown.
+        is_last_of_chute: Whether its miner deleted it as the last active one of its chute, None if
+            that is unknown.
+    """
+
+    instance_id: str
+    hotkey: str
+    chute_id: str | None
+    private: bool
+    created_at: float
+    activated_at: float | None
+    ended_at: float
+    reason: str | None
+    text: str | None
+    outcome: Outcome
+    lost_units: float | None
+    is_last_of_chute: bool | None
+
+
+class Ledger:
+    """The ended instances of all miners in some hourly reports.
+
+    Args:
+        reports: The reports.
+        chutes: The chutes, as far as they are known.
+
+    Attributes:
+        end: The end of the newest hour, 0 without a report. Lost units are those of the 24 hours
+            before.
+    """
+
+    def __init__(self, reports: Iterable[AuditReport], chutes: Iterable[Chute] = ()) -> None:
+        self._reports = sorted(reports, key=lambda report: report.end, reverse=True)
+        self._chutes = {chute.chute_id: chute for chute in chutes}
+        self.end = self._reports[0].end if self._reports else 0.0
+        self._ended = _ended_instances(self._reports)
+        self._histories = _histories(self._reports, self._ended)
+
+    def missing_hours(self, hours: int) -> list[float]:
+        """Return the ends of those of the newest hours whose report is missing, or lacks a
+        record.
+        """
+        whole = {report.end for report in self._reports if report.whole}
+        newest = [self.end - HOUR * hour for hour in range(hours)]
+        return [end for end in newest if end not in whole]
+
+    def needs_report(self, hours: int, end: float) -> bool:
+        """Return whether the report of an hour may have a multiplier that an end of the newest
+        hours needs.
+        """
+        return any(
+            needs_report(instance, self._histories[instance.instance_id], self.end, end)
+            for instance in self._of(hours)
+        )
+
+    def ends(self, hours: int) -> list[End]:
+        """Return the known ends of the newest hours."""
+        return [self._end_of(instance) for instance in self._of(hours)]
+
+    def _of(self, hours: int) -> list[AuditInstance]:
+        start = self.end - HOUR * hours
+        return [one for one in self._ended.values() if (one.deleted_at or 0.0) >= start]
+
+    def _end_of(self, instance: AuditInstance) -> End:
+        loss = loss_of(instance, self._histories[instance.instance_id], self.end)
+        return End(
+            instance_id=instance.instance_id,
+            hotkey=instance.miner_hotkey,
+            chute_id=instance.chute_id,
+            private=instance.billed_to is not None,
+            created_at=instance.created_at,
+            activated_at=instance.activated_at,
+            ended_at=instance.deleted_at or 0.0,
+            reason=self._reason(instance),
+            text=instance.deletion_reason,
+            outcome=outcome_of(instance),
+            lost_units=loss.units,
+            is_last_of_chute=loss.is_last_of_chute,
+        )
+
+    def _reason(self, instance: AuditInstance) -> str | None:
+        reason = end_reason(instance.deletion_reason)
+        if not may_be_redeployed(instance):
+            return reason
+        chute = self._chutes.get(instance.chute_id or "")
+        is_redeployed = None if chute is None else ends_all_at_once(chute)
+        if is_redeployed is None:
+            return None
+        return REDEPLOYED if is_redeployed else reason
+
+
+def _ended_instances(reports: Sequence[AuditReport]) -> dict[str, AuditInstance]:
+    """Return the instances that ended in the hour of a report, by id."""
+    ended: dict[str, AuditInstance] = {}
+    for report in reports:
+        for instance in report.instances:
+            if ended_within_hour(instance, report.end):
+                ended.setdefault(instance.instance_id, instance)
+    return ended
+
+
+def _histories(reports: Sequence[AuditReport], ended: Iterable[str]) -> dict[str, History]:
+    """Return the multipliers of the ended instances, by id. The newest report is the first."""
+    by_report: dict[str, list[list[ComputeRecord]]] = {instance_id: [] for instance_id in ended}
+    for report in reports:
+        of_report: dict[str, list[ComputeRecord]] = defaultdict(list)
+        for record in report.multipliers:
+            if record.instance_id in by_report:
+                of_report[record.instance_id].append(record)
+        for instance_id, records in of_report.items():
+            by_report[instance_id].append(records)
+    return {instance_id: join_records(found) for instance_id, found in by_report.items()}

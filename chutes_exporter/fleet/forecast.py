@@ -1,0 +1,101 @@
+"""What a miner would earn with more GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from chutes_exporter.duration import DAY
+from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.model import Gpu, Server
+from chutes_exporter.fleet.offers import find_demand, find_markets, find_uses
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chutes_exporter.fleet.answers import FleetAnswers
+    from chutes_exporter.fleet.model import Use
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A TEE server that the miner does not have, with idle GPUs.
+
+    Attributes:
+        price_usd: What it costs to buy, None if nobody said.
+    """
+
+    count: int
+    model: str
+    price_usd: float | None = None
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the additions earn, beside the best use of the GPUs that are idle now.
+
+    Attributes:
+        uses: Their best use.
+        first_day_units: Compute units of the first day.
+        later_units_per_second: Compute units per second from 8 hours after the activations on.
+    """
+
+    uses: tuple[Use, ...]
+    first_day_units: float
+    later_units_per_second: float
+
+    @property
+    def idle_gpus(self) -> int:
+        """GPUs for which no chute has room."""
+        return sum(use.free - use.used for use in self.uses)
+
+    @property
+    def first_units_per_second(self) -> float:
+        """Compute units per second, on average of the first day."""
+        return self.first_day_units / DAY
+
+
+def find_gain(answers: FleetAnswers, additions: Sequence[Addition]) -> Gain | None:
+    """Return what additions would earn, None while it is unknown what can be launched."""
+    fleet = join_fleet(answers)
+    demand = find_demand(answers)
+    if fleet.markets is None or demand is None:
+        return None
+    new = [_server(number, addition) for number, addition in enumerate(additions)]
+    servers = [*fleet.servers, *new]
+    uses = find_uses(servers, find_markets(answers, demand, servers, fleet.instances))
+    if any(use.is_least for use in uses):
+        return None
+    before = [use.first_day_units or 0.0 for use in fleet.uses]
+    after = [use.first_day_units or 0.0 for use in uses]
+    later_before = [use.later_units_per_second for use in fleet.uses]
+    later_after = [use.later_units_per_second for use in uses]
+    ids = {server.server_id for server in new}
+    return Gain(
+        uses=tuple(use for use in uses if use.server_id in ids),
+        first_day_units=sum(after) - sum(before),
+        later_units_per_second=sum(later_after) - sum(later_before),
+    )
+
+
+def _server(number: int, addition: Addition) -> Server:
+    server_id = f"with-{number}"
+    gpus = tuple(
+        Gpu(f"{server_id}-{index}", server_id, addition.model, index, "idle", "", "", "")
+        for index in range(addition.count)
+    )
+    return Server(
+        server_id=server_id,
+        name=f"{addition.count}x{addition.model}",
+        version="",
+        tee=True,
+        maintenance="none",
+        holds_slot=False,
+        boots=None,
+        may_be_refused=False,
+        needs_upgrade=False,
+        runs_chutes=None,
+        gpus=gpus,
+        instances=(),
+        is_whole=True,
+    )

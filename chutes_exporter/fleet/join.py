@@ -1,0 +1,496 @@
+"""Joins the answers about a miner into its fleet."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
+from chutes_exporter.fleet.answers import are_whole
+from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Window
+from chutes_exporter.fleet.offers import find_demand, find_markets, find_uses
+from chutes_exporter.fleet.places import find_holders
+from chutes_exporter.rules.gpus import later_multiplier
+from chutes_exporter.rules.instances import (
+    instance_state,
+    is_public,
+    purged_at,
+    secured_at,
+)
+from chutes_exporter.rules.jobs import is_stuck
+from chutes_exporter.rules.launch import activation_is_refused
+from chutes_exporter.rules.maintenance import maintenance_status, version_accepted, window_is_open
+from chutes_exporter.rules.score import is_blacklisted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from chutes_exporter.api import records as r
+    from chutes_exporter.fleet.answers import FleetAnswers
+    from chutes_exporter.fleet.model import DeadlineKind, GpuState, Topic
+    from chutes_exporter.fleet.offers import Demand
+    from chutes_exporter.fleet.places import Holder
+    from chutes_exporter.rules.maintenance import MaintenanceStatus
+
+
+def join_fleet(answers: FleetAnswers) -> Fleet:
+    """Return the fleet of a miner, with everything that the answers tell."""
+    holders: dict[str, Holder] = {}
+    if answers.inventory is not None and answers.instances is not None:
+        holders = find_holders(answers.inventory.records, answers.instances.records)
+    gpus = _gpus(answers, holders)
+    demand = find_demand(answers)
+    instances = _instances(answers, gpus, demand)
+    servers = _servers(answers, gpus, instances)
+    markets = None
+    if demand is not None and _launches_are_known(answers):
+        markets = find_markets(answers, demand, servers, instances)
+    seat = None
+    if answers.metagraph is not None:
+        seat = next(
+            (one for one in answers.metagraph.records if one.hotkey == answers.hotkey), None
+        )
+    return Fleet(
+        hotkey=answers.hotkey,
+        registered=True if seat else (False if are_whole(answers.metagraph) else None),
+        blacklisted=None if seat is None else is_blacklisted(seat),
+        servers=servers,
+        gpus=gpus,
+        instances=instances,
+        markets=markets,
+        uses=() if markets is None else find_uses(servers, markets),
+        stuck_jobs=_stuck_jobs(answers),
+        window=_window(answers.policy),
+        known=_known(answers, gpus, instances, servers),
+    )
+
+
+# GPUs
+
+
+@dataclass
+class _Records:
+    """What the answers say about a GPU: its record among the GPUs, and in its server's list.
+
+    Two servers in ``server_ids`` contradict each other.
+    """
+
+    node: r.Node | None = None
+    listed: r.ServerGpu | None = None
+    server_ids: set[str] = field(default_factory=set)
+
+
+def _records(answers: FleetAnswers) -> dict[str, _Records]:
+    """Return the records of each GPU by its id. Of several in one answer, the first counts."""
+    found: dict[str, _Records] = defaultdict(_Records)
+    for node in answers.nodes.records if answers.nodes else ():
+        records = found[node.uuid]
+        records.node = records.node or node
+        if node.server_id:
+            records.server_ids.add(node.server_id)
+    for server in answers.servers.records if answers.servers else ():
+        for gpu in server.gpus or ():
+            records = found[gpu.uuid]
+            records.listed = records.listed or gpu
+            records.server_ids.add(server.server_id)
+    return found
+
+
+def _gpus(answers: FleetAnswers, holders: Mapping[str, Holder]) -> tuple[Gpu, ...]:
+    found = _records(answers)
+    for gpu_id in holders:
+        found.setdefault(gpu_id, _Records())
+    lists_are_known = are_whole(answers.servers, answers.nodes)
+    holders_are_known = are_whole(answers.inventory, answers.instances)
+    return tuple(
+        _gpu(
+            gpu_id,
+            records,
+            holders.get(gpu_id),
+            lists_are_known=lists_are_known,
+            holders_are_known=holders_are_known,
+        )
+        for gpu_id, records in found.items()
+    )
+
+
+def _gpu(
+    gpu_id: str,
+    records: _Records,
+    holder: Holder | None,
+    *,
+    lists_are_known: bool,
+    holders_are_known: bool,
+) -> Gpu:
+    node, listed = records.node, records.listed
+    model = (node and node.gpu_identifier) or (listed and listed.gpu_identifier) or None
+    are_known = lists_are_known and holders_are_known
+    state = _gpu_state(records, holder) if are_known else None
+    server_id: str | None = ""
+    if records.server_ids:
+        server_id = next(iter(records.server_ids)) if len(records.server_ids) == 1 else None
+    elif not lists_are_known:
+        server_id = None
+    free = "" if holders_are_known else None
+    return Gpu(
+        gpu_id=gpu_id,
+        server_id=server_id,
+        model=model,
+        index=node.device_index if node else None,
+        state=state,
+        chute_id=holder.chute_id if holder else free,
+        chute=holder.chute if holder else free,
+        instance_id=holder.instance_id if holder else free,
+    )
+
+
+def _gpu_state(records: _Records, holder: Holder | None) -> GpuState | None:
+    """Return the state of a GPU, if the inventory has all GPUs that an instance holds."""
+    if holder is not None:
+        return "earning" if holder.state == "active" else holder.state
+    for record in (records.node, records.listed):
+        if record is not None and record.verified_at is not UNSET:
+            return "unverified" if record.verified_at is None else "idle"
+    return None
+
+
+# Instances
+
+
+def _instances(
+    answers: FleetAnswers, gpus: Sequence[Gpu], demand: Sequence[Demand] | None
+) -> tuple[Instance, ...]:
+    if answers.instances is None:
+        return ()
+    on_gpus: dict[str, list[Gpu]] = defaultdict(list)
+    names: dict[str, str] = {}
+    for gpu in gpus:
+        if gpu.instance_id:
+            on_gpus[gpu.instance_id].append(gpu)
+        if gpu.chute_id and gpu.chute:
+            names[gpu.chute_id] = gpu.chute
+    for chute in answers.chutes_by_id.values():
+        if chute.name:
+            names.setdefault(chute.chute_id, chute.name)
+    uncertain = [gpu for gpu in gpus if gpu.instance_id is None]
+    held: dict[str, list[r.HeldGpu]] = defaultdict(list)
+    for item in answers.miner_gpus.records if answers.miner_gpus else ():
+        held[item.instance_id].append(item)
+    demand_by_chute = {one.chute.chute_id: one for one in demand or ()}
+    found: dict[str, Instance] = {}
+    for record in answers.instances.records:
+        place = _place(record, on_gpus, held, uncertain, answers)
+        found.setdefault(
+            record.instance_id, _instance(record, place, names, demand_by_chute, answers)
+        )
+    return tuple(found.values())
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an instance is. All of it is None if that is unknown."""
+
+    server_id: str | None = None
+    model: str | None = None
+    gpus: int | None = None
+
+
+def _place(
+    record: r.Instance,
+    on_gpus: Mapping[str, Sequence[Gpu]],
+    held: Mapping[str, Sequence[r.HeldGpu]],
+    uncertain: Iterable[Gpu],
+    answers: FleetAnswers,
+) -> _Place:
+    """Return where an instance is: by the inventory, or else by the list of held GPUs.
+
+    Of the uncertain GPUs, it is not known which instance holds them.
+    """
+    is_known = are_whole(answers.inventory, answers.instances)
+    if is_known and not any(_may_hold(record, gpu) for gpu in uncertain):
+        of_instance = on_gpus.get(record.instance_id, ())
+        if not of_instance:
+            return _Place("", "", 0)
+        place = _common_place([(gpu.server_id, gpu.model) for gpu in of_instance])
+        if place.gpus is not None:
+            return place
+    if not are_whole(answers.miner_gpus):
+        return _Place()
+    return _common_place([(gpu.server_id, gpu.gpu) for gpu in held.get(record.instance_id, ())])
+
+
+def _may_hold(record: r.Instance, gpu: Gpu) -> bool:
+    """Return whether a GPU may be one of an instance, by its chute."""
+    return gpu.chute_id == record.chute_id or None in (gpu.chute_id, record.chute_id)
+
+
+def _common_place(places: Sequence[tuple[str | None, str | None]]) -> _Place:
+    """Return the place that all GPUs of an instance have."""
+    found = set(places)
+    if len(found) != 1:
+        return _Place()
+    server_id, model = found.pop()
+    return _Place(server_id, model, len(places)) if server_id and model else _Place()
+
+
+def _instance(
+    record: r.Instance,
+    place: _Place,
+    names: Mapping[str, str],
+    demand: Mapping[str, Demand],
+    answers: FleetAnswers,
+) -> Instance:
+    public = is_public(record)
+    state = instance_state(record)
+    chute = answers.chutes_by_id.get(record.chute_id or "")
+    later = None
+    if chute is not None and place.model:
+        later = later_multiplier(chute, place.model, answers.rates)
+    return Instance(
+        instance_id=record.instance_id,
+        chute_id=record.chute_id,
+        chute=names.get(record.chute_id or ""),
+        private=None if public is None else not public,
+        state=state,
+        created_at=record.created_at,
+        units_per_second=record.compute_multiplier,
+        later_units_per_second=later,
+        deadlines=_deadlines(record),
+        server_id=place.server_id,
+        model=place.model,
+        gpus=place.gpus,
+        is_last_active=_is_last_active(record, answers),
+        is_in_vain=_is_in_vain(record, demand.get(record.chute_id or "")),
+    )
+
+
+def _deadlines(record: r.Instance) -> dict[DeadlineKind, float]:
+    times: dict[DeadlineKind, float | None] = {
+        "purge": purged_at(record),
+        "secured": secured_at(record),
+        "end_of_billing": record.stop_billing_at,
+    }
+    return {kind: time for kind, time in times.items() if time is not None}
+
+
+def _is_last_active(record: r.Instance, answers: FleetAnswers) -> bool | None:
+    if record.active is False:
+        return False
+    if record.active is None or record.chute_id is None or not are_whole(answers.active_instances):
+        return None
+    if answers.active_by_chute.get(record.chute_id, set()) - {record.instance_id}:
+        return False
+    # One of an unknown chute may be of this one.
+    return None if answers.active_by_chute.get(None, set()) - {record.instance_id} else True
+
+
+def _is_in_vain(record: r.Instance, demand: Demand | None) -> bool | None:
+    state = instance_state(record)
+    if state in ("active", "disabled"):
+        return False
+    if state is None or demand is None:
+        return None
+    return activation_is_refused(demand.chute, demand.instances)
+
+
+# Servers
+
+
+def _servers(
+    answers: FleetAnswers, gpus: Iterable[Gpu], instances: Iterable[Instance]
+) -> tuple[Server, ...]:
+    gpus_of: dict[str, list[Gpu]] = defaultdict(list)
+    for gpu in gpus:
+        if gpu.server_id:
+            gpus_of[gpu.server_id].append(gpu)
+    instances_of: dict[str, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        if instance.server_id:
+            instances_of[instance.server_id].append(instance)
+    steps: dict[str, r.MaintenanceServer] = {}
+    for one in (answers.policy.servers if answers.policy else None) or ():
+        steps.setdefault(one.server_id, one)
+    contradicted = _contradicted_servers(answers)
+    found: dict[str, Server] = {}
+    for record in answers.servers.records if answers.servers else ():
+        key = record.server_id
+        step = steps.get(key)
+        version = "" if record.version is None else record.version
+        boot = _boot(record, answers)
+        maintenance = _maintenance(record, step, answers)
+        is_whole = are_whole(answers.servers, answers.nodes) and record.gpus is not None
+        is_whole = is_whole and key not in contradicted
+        server = Server(
+            server_id=key,
+            name=record.name or None,
+            version=None if version is UNSET else version,
+            tee=record.is_tee,
+            maintenance=maintenance.status,
+            holds_slot=maintenance.holds_slot,
+            boots=boot.is_accepted,
+            may_be_refused=boot.is_uncertain,
+            needs_upgrade=_needs_upgrade(record, step, answers),
+            runs_chutes=_runs_chutes(record, gpus_of[key], answers, is_whole=is_whole),
+            gpus=tuple(gpus_of[key]),
+            instances=tuple(instances_of[key]),
+            is_whole=is_whole,
+        )
+        found.setdefault(key, server)
+    return tuple(found.values())
+
+
+def _contradicted_servers(answers: FleetAnswers) -> set[str]:
+    """Return the ids of servers that share a GPU, which is on one of them only."""
+    found: set[str] = set()
+    for records in _records(answers).values():
+        if len(records.server_ids) > 1:
+            found |= records.server_ids
+    return found
+
+
+@dataclass(frozen=True)
+class _Boot:
+    """Whether the service accepts the version of a server, and whether no answer tells."""
+
+    is_accepted: bool | None
+    is_uncertain: bool
+
+
+def _boot(record: r.Server, answers: FleetAnswers) -> _Boot:
+    """Return what is known of the next boot of a server: nothing without TEE or a version."""
+    is_asked = record.is_tee and record.version is not UNSET and record.version
+    if not is_asked or answers.measurements is None or not answers.measurements.whole:
+        return _Boot(None, is_uncertain=False)
+    listed = {measurement.version for measurement in answers.measurements.records}
+    accepted = version_accepted(str(record.version), listed)
+    return _Boot(accepted, is_uncertain=accepted is None)
+
+
+@dataclass(frozen=True)
+class _Maintenance:
+    status: MaintenanceStatus | None
+    holds_slot: bool | None
+
+
+def _maintenance(
+    record: r.Server, step: r.MaintenanceServer | None, answers: FleetAnswers
+) -> _Maintenance:
+    """Return the step of a server, and whether it holds an upgrade slot.
+
+    A slot in either answer counts. The list of servers may not show the slots of pending servers.
+    """
+    status = None if step is None else maintenance_status(step)
+    if step is None and (record.is_tee is False or _has_all_steps(answers)):
+        # The policy has all servers with TEE, from the first window on.
+        status = "none"
+    if record.maintenance_pending and status in ("none", None):
+        return _Maintenance(None, holds_slot=True)
+    if status is None:
+        return _Maintenance(None, holds_slot=None)
+    holds_slot = status != "none"
+    if record.maintenance_pending is None and not holds_slot:
+        return _Maintenance(status, holds_slot=None)
+    return _Maintenance(status, holds_slot)
+
+
+def _needs_upgrade(
+    record: r.Server, step: r.MaintenanceServer | None, answers: FleetAnswers
+) -> bool | None:
+    if step is not None:
+        return step.needs_upgrade
+    return False if record.is_tee is False or _has_all_steps(answers) else None
+
+
+def _has_all_steps(answers: FleetAnswers) -> bool:
+    """Return whether the maintenance policy is known with all servers that it is about."""
+    if answers.policy is None or answers.policy.servers is None:
+        return False
+    return are_whole(answers.maintenance)
+
+
+def _runs_chutes(
+    record: r.Server, gpus: Iterable[Gpu], answers: FleetAnswers, *, is_whole: bool
+) -> bool | None:
+    """Return whether a chute exists that runs on a server, whose GPUs may not all be known."""
+    models = {gpu.model for gpu in gpus}
+    if record.is_tee is None or None in models:
+        return None
+    is_known = is_whole and are_whole(answers.chutes)
+    for chute in answers.chutes_by_id.values():
+        supported = None if chute.node_selector is None else chute.node_selector.supported_gpus
+        if chute.tee is None or supported is None:
+            is_known = False
+        elif chute.tee == record.is_tee and not models.isdisjoint(supported):
+            return True
+    return False if is_known else None
+
+
+# The miner
+
+
+def _stuck_jobs(answers: FleetAnswers) -> int | None:
+    if answers.jobs is None or not answers.jobs.whole:
+        return None
+    stuck: Counter[bool | None] = Counter(
+        is_stuck(job)
+        for job in answers.jobs.records
+        if job.miner_hotkey == answers.hotkey or job.miner_hotkey is UNSET
+    )
+    return None if stuck[None] else stuck[True]
+
+
+def _window(policy: r.MaintenancePolicy | None) -> Window | None:
+    if policy is None or policy.active_window is None:
+        return None
+    window = policy.active_window
+    return Window(
+        is_open=window_is_open(policy),
+        starts_at=window.upgrade_window_start,
+        ends_at=window.upgrade_window_end,
+    )
+
+
+def _launches_are_known(answers: FleetAnswers) -> bool:
+    """Return whether the answers are whole that say which launches of the miner are refused."""
+    return (
+        are_whole(answers.servers, answers.nodes)
+        and are_whole(answers.inventory, answers.instances, answers.maintenance)
+        and are_whole(answers.metagraph, answers.supported_gpus)
+    )
+
+
+def _known(
+    answers: FleetAnswers,
+    gpus: Sequence[Gpu],
+    instances: Sequence[Instance],
+    servers: Sequence[Server],
+) -> dict[Topic, bool]:
+    """Return of which topics all is known."""
+    servers_are_known = are_whole(answers.servers) and all(
+        server.name and server.holds_slot is not None for server in servers
+    )
+    gpus_are_known = (
+        are_whole(answers.servers, answers.nodes, answers.inventory, answers.instances)
+        and all(server.is_whole for server in servers)
+        and all(gpu.model and gpu.state and gpu.server_id is not None for gpu in gpus)
+    )
+    instances_are_known = are_whole(answers.instances) and all(
+        one.state and one.private is not None and one.chute for one in instances
+    )
+    pay_is_known = (
+        gpus_are_known
+        and instances_are_known
+        and all(
+            server.name and server.units_per_second(model) is not None
+            for server in servers
+            for model in server.models or ()
+        )
+    )
+    return {
+        "servers": servers_are_known,
+        "gpus": gpus_are_known,
+        "instances": instances_are_known,
+        "pay": pay_is_known,
+    }

@@ -1,0 +1,383 @@
+"""The model of a miner's fleet: servers, GPUs, instances, offers and what they earn.
+
+In all classes, None is unknown, and a known absence is 0 or the empty text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from chutes_exporter.duration import DAY
+from chutes_exporter.rules.sums import total
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chutes_exporter.rules.instances import InstanceState
+    from chutes_exporter.rules.launch import LaunchRefusal
+    from chutes_exporter.rules.maintenance import MaintenanceStatus
+
+GpuState = Literal["unverified", "idle", "starting", "disabled", "earning"]
+"""State of a GPU: not verified and in no instance, verified and in no instance, or in an instance
+that was never active, that its miner disabled, or that is active."""
+GPU_STATES: Final[tuple[GpuState, ...]] = get_args(GpuState)
+
+ServerState = Literal[
+    "in_maintenance",  # Nothing runs, and launches are refused.
+    "maintenance_pending",  # It must not be rebooted yet.
+    "without_gpus",
+    "unverified",  # A GPU is not verified.
+    "idle",  # A GPU is in no instance.
+    "starting",
+    "disabled",
+    "earning",  # All GPUs are in active instances.
+]
+"""State of a server: the first of these that applies."""
+SERVER_STATES: Final[tuple[ServerState, ...]] = get_args(ServerState)
+
+DeadlineKind = Literal["purge", "secured", "end_of_billing"]
+"""What happens to an instance at a time: the service deletes it unless it becomes active, it keeps
+its score from then on, or the service deletes it unless it gets requests."""
+DEADLINES: Final[tuple[DeadlineKind, ...]] = get_args(DeadlineKind)
+
+Topic = Literal["servers", "gpus", "instances", "pay"]
+"""What a sum over the fleet needs to know."""
+TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU of the miner.
+
+    Attributes:
+        server_id: Empty for one that the service registered without a server.
+        index: Its number on the server.
+        chute_id, chute, instance_id: What runs on it, empty while it is in no instance.
+    """
+
+    gpu_id: str
+    server_id: str | None
+    model: str | None
+    index: int | None
+    state: GpuState | None
+    chute_id: str | None
+    chute: str | None
+    instance_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An instance of the miner, in any state.
+
+    Attributes:
+        chute: The name of its chute.
+        private: Whether a user is billed for it. Then it loses its score at any age if it ends.
+        units_per_second: Compute units that it earns, if it is active or disabled.
+        later_units_per_second: Those that it approaches within 8 hours after its activation.
+        deadlines: Unix times by kind, of those that it has.
+        server_id, model, gpus: Its place. Empty and 0 for one that holds no GPU.
+        is_last_active: Whether it is the only active one of its chute on the platform.
+        is_in_vain: Whether it starts, but the service would refuse its activation now.
+    """
+
+    instance_id: str
+    chute_id: str | None
+    chute: str | None
+    private: bool | None
+    state: InstanceState | None
+    created_at: float | None
+    units_per_second: float | None
+    later_units_per_second: float | None
+    deadlines: Mapping[DeadlineKind, float]
+    server_id: str | None
+    model: str | None
+    gpus: int | None
+    is_last_active: bool | None
+    is_in_vain: bool | None
+
+    @property
+    def earns(self) -> bool | None:
+        """Whether it earns now: it is active or disabled."""
+        return None if self.state is None else self.state != "starting"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server of the miner.
+
+    Attributes:
+        version: That of its TEE image at the last boot.
+        maintenance: Its step, if that is known.
+        holds_slot: Whether it holds an upgrade slot, so that launches are refused.
+        boots: Whether the service accepts its version at the next boot. None also for a version of
+            which no answer tells.
+        needs_upgrade: Whether it is older than the target of the newest maintenance window.
+        may_be_refused: Whether no answer tells if its version boots.
+        runs_chutes: Whether a chute exists that runs on its GPUs, with TEE or without like it.
+        gpus: Its GPUs. Whether these are all is ``is_whole``.
+    """
+
+    server_id: str
+    name: str | None
+    version: str | None
+    tee: bool | None
+    maintenance: MaintenanceStatus | None
+    holds_slot: bool | None
+    boots: bool | None
+    may_be_refused: bool
+    needs_upgrade: bool | None
+    runs_chutes: bool | None
+    gpus: tuple[Gpu, ...]
+    instances: tuple[Instance, ...]
+    is_whole: bool
+
+    @property
+    def models(self) -> list[str] | None:
+        """The models of its GPUs, None while one may be missing or of an unknown model."""
+        models = {gpu.model for gpu in self.gpus}
+        if not self.is_whole or None in models:
+            return None
+        return sorted(model for model in models if model is not None)
+
+    def count(self, model: str, state: GpuState) -> int | None:
+        """Return the number of its GPUs of a model in a state.
+
+        None while the state of one of its GPUs of the model is unknown.
+        """
+        states = [gpu.state for gpu in self.gpus if gpu.model == model]
+        return None if None in states else states.count(state)
+
+    @property
+    def state(self) -> ServerState | None:
+        """The first state that applies, None while that is unknown."""
+        if self.holds_slot is None or self.models is None:
+            return None
+        if self.holds_slot:
+            # A server whose step is unknown may still be pending.
+            return "in_maintenance" if self.maintenance == "maintenance" else "maintenance_pending"
+        if not self.gpus:
+            return "without_gpus"
+        states = {gpu.state for gpu in self.gpus}
+        if None in states:
+            return None
+        return next(state for state in GPU_STATES if state in states)
+
+    def units_per_second(self, model: str) -> float | None:
+        """Return the compute units per second that its GPUs of a model earn.
+
+        None while the instance of a GPU that earns is unknown.
+        """
+        earning = [
+            gpu for gpu in self.gpus if gpu.model == model and gpu.state in ("earning", "disabled")
+        ]
+        placed = [one for one in self.instances if one.model == model and one.earns]
+        if None in (gpu.state for gpu in self.gpus if gpu.model == model):
+            return None
+        if len(earning) != sum(one.gpus or 0 for one in placed):
+            return None
+        return total(one.units_per_second for one in placed)
+
+    def idle_units_per_second(self, model: str, use: Use | None) -> float | None:
+        """Return the compute units per second, on average of the first day, that its idle GPUs of a
+        model would earn in their best use.
+
+        It is 0 if none is idle, or if the server is in or before a maintenance. None is unknown, as
+        the pay of unverified GPUs is.
+        """
+        idle = self.count(model, "idle")
+        if idle is None or self.holds_slot is None:
+            return None
+        if not idle and self.count(model, "unverified"):
+            return None
+        if not idle or self.holds_slot:
+            return 0.0
+        units = None if use is None else use.first_day_units
+        return None if units is None else units / DAY
+
+    @property
+    def earning_instances(self) -> int | None:
+        """The number of its instances that earn, None while that of a GPU is unknown."""
+        models = self.models
+        if models is None or None in (self.units_per_second(model) for model in models):
+            return None
+        return sum(one.earns is True for one in self.instances)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A chute that the service lets the miner launch now on a GPU model.
+
+    Attributes:
+        chute: Its name.
+        size: GPUs of an instance.
+        room: Instances that may still become active.
+        left: The room less the launches of all miners that are under way and would take it.
+        starting: Starting instances of all miners.
+        units_per_second: What an instance earns at first.
+        later_units_per_second: What it earns from 8 hours after its activation on.
+        hanging: Instances of it that have been starting on the miner's servers for over an hour.
+        bounty_boost: The factor of an open bounty in the first pay, None without one.
+        bounty_expires_at: Unix time.
+        load, rate_limited: Its utilization and its share of refused requests in 15 minutes.
+    """
+
+    model: str
+    tee: bool
+    chute_id: str
+    chute: str | None
+    private: bool
+    size: int
+    room: float
+    left: int
+    starting: float | None
+    units_per_second: float
+    later_units_per_second: float
+    hanging: int
+    bounty_boost: float | None
+    bounty_expires_at: float | None
+    load: float | None
+    rate_limited: float | None
+
+    @property
+    def first_day_units(self) -> float:
+        """Compute units of an instance in its first day."""
+        return first_day(self.units_per_second, self.later_units_per_second)
+
+    @property
+    def first_day_units_per_gpu_second(self) -> float:
+        """What one of its GPUs earns per second, on average of the first day."""
+        return self.first_day_units / DAY / self.size
+
+
+_FIRST_HOURS: Final = 4.6
+"""Hours for which the first pay would have to last to bring what it brings in the first day.
+
+It stays for 2 hours. Then each run of the autoscaler, every 15 minutes, takes away a part of the
+difference that is left: the square of a sixth of the hours since then.
+"""
+
+
+def first_day(first: float, later: float) -> float:
+    """Return the compute units of a day whose pay per second moves from the first to the later."""
+    return later * DAY + (first - later) * _FIRST_HOURS * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A number of instances of an offer."""
+
+    offer: Offer
+    instances: int
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """The best use of the idle GPUs of a model on a server that can be used.
+
+    Attributes:
+        free: The idle GPUs.
+        launches: What to launch on them, so that the units of the first day are the most. Each room
+            of a chute is given to one server only.
+        is_least: Whether more is possible, because it is unknown of a chute whether it can be
+            launched.
+    """
+
+    server_id: str
+    model: str
+    free: int
+    launches: tuple[Launch, ...]
+    is_least: bool
+
+    @property
+    def used(self) -> int:
+        """GPUs that the launches take."""
+        return sum(launch.instances * launch.offer.size for launch in self.launches)
+
+    @property
+    def first_day_units(self) -> float | None:
+        """Compute units of the first day, None if all that is known is that they may be more."""
+        units = sum(launch.instances * launch.offer.first_day_units for launch in self.launches)
+        return None if self.is_least and not units else units
+
+    @property
+    def later_units_per_second(self) -> float:
+        """Compute units per second from 8 hours after the activations on."""
+        return sum(
+            launch.instances * launch.offer.later_units_per_second for launch in self.launches
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """What a miner can launch on the idle GPUs of a model.
+
+    Attributes:
+        offers: The best paid in the first day first. Those without room left come last, and so do
+            those that hang on the miner's servers.
+        refused: The number of other chutes that run on the model, by reason.
+    """
+
+    model: str
+    offers: tuple[Offer, ...]
+    refused: Mapping[LaunchRefusal, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The newest maintenance window.
+
+    Attributes:
+        is_open: Whether servers can be upgraded now.
+    """
+
+    is_open: bool | None
+    starts_at: float | None
+    ends_at: float | None
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A miner's fleet at one moment.
+
+    Attributes:
+        registered, blacklisted: Its seat.
+        gpus: All GPUs, also those without a server.
+        markets: What it can launch, for each model of its idle GPUs. None while it is unknown.
+        uses: The best use of its idle GPUs, by server and model.
+        stuck_jobs: Jobs that it holds without an instance.
+        window: None if it is unknown, or if there was none.
+        known: Whether all of a topic is known, so that a sum over the fleet means all of it.
+    """
+
+    hotkey: str
+    registered: bool | None = None
+    blacklisted: bool | None = None
+    servers: tuple[Server, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
+    instances: tuple[Instance, ...] = ()
+    markets: tuple[Market, ...] | None = None
+    uses: tuple[Use, ...] = ()
+    stuck_jobs: int | None = None
+    window: Window | None = None
+    known: Mapping[Topic, bool] = field(default_factory=dict)
+
+    @cached_property
+    def servers_by_id(self) -> dict[str, Server]:
+        """Its servers by their ids."""
+        return {server.server_id: server for server in self.servers}
+
+    def server_name(self, gpu: Gpu) -> str | None:
+        """Return the name of the server of a GPU, None if it has none or that is unknown."""
+        server = self.servers_by_id.get(gpu.server_id or "")
+        return None if server is None else server.name
+
+    @cached_property
+    def gpus_by_instance(self) -> dict[str, list[Gpu]]:
+        """The GPUs of each instance, of which it is known."""
+        found: dict[str, list[Gpu]] = {}
+        for gpu in self.gpus:
+            if gpu.instance_id:
+                found.setdefault(gpu.instance_id, []).append(gpu)
+        return found

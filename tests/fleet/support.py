@@ -1,0 +1,142 @@
+"""Fleets of recorded worlds, and fleets that a test builds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from chutes_exporter.collectors.fleet import FEEDS, fleet_answers
+from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Offer, Server
+from tests.collectors.support import ME, answer, decoded
+from tests.recorded import DIRECTORIES, Miner
+from tests.support import NOON
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from chutes_exporter.fleet.answers import FleetAnswers
+    from chutes_exporter.fleet.model import GpuState
+
+WORLDS = [Miner(directory, "test_miner") for directory in DIRECTORIES]
+"""The test miner of each recorded world."""
+
+
+def world_answers(miner: Miner) -> FleetAnswers:
+    """Return the recorded answers that a fleet is joined from."""
+    bodies = miner.bodies()
+    known = {
+        feed.name: asyncio.run(decoded(feed, bodies[feed.name]))
+        for feed in FEEDS.values()
+        if feed.name in bodies
+    }
+    meta = json.loads((miner.directory / "meta.json").read_bytes())
+    return replace(fleet_answers(known, miner.hotkey), at=meta["recorded_at"])
+
+
+def truth(miner: Miner) -> dict[str, Any]:
+    """Return what is true of a world by the service's database."""
+    found: dict[str, Any] = json.loads((miner.directory / "expected.json").read_bytes())
+    return found
+
+
+def sent(bodies: Mapping[str, Any], *, doubted: Collection[str] = ()) -> FleetAnswers:
+    """Return what the API sends to the miner ``ME`` at noon, as JSON by the answers' names."""
+    known = {
+        feed.name: answer(feed, bodies[name], doubted=name in doubted)
+        for name, feed in FEEDS.items()
+        if name in bodies
+    }
+    return replace(fleet_answers(known, ME), at=NOON)
+
+
+def make_gpus(
+    state: GpuState | None, count: int, *, server: str = "s1", model: str = "pro_6000", **more: Any
+) -> tuple[Gpu, ...]:
+    """Return GPUs in a state."""
+    fields: dict[str, Any] = {"chute_id": "", "chute": "", "instance_id": ""} | more
+    return tuple(
+        Gpu(f"{server}-{state}-{number}", server, model, number, state, **fields)
+        for number in range(count)
+    )
+
+
+def make_instance(instance_id: str = "i1", **fields: Any) -> Instance:
+    """Return an active public instance on two GPUs of the server s1."""
+    given: dict[str, Any] = {
+        "instance_id": instance_id,
+        "chute_id": "c1",
+        "chute": "llama",
+        "private": False,
+        "state": "active",
+        "created_at": NOON - 7200,
+        "units_per_second": 2.0,
+        "later_units_per_second": 2.0,
+        "deadlines": {},
+        "server_id": "s1",
+        "model": "pro_6000",
+        "gpus": 2,
+        "is_last_active": False,
+        "is_in_vain": False,
+    }
+    return Instance(**given | fields)
+
+
+def make_server(server_id: str = "s1", *gpus: Gpu, **fields: Any) -> Server:
+    """Return a server with TEE outside of any maintenance."""
+    given: dict[str, Any] = {
+        "server_id": server_id,
+        "name": f"tee {server_id}",
+        "version": "1.6.2",
+        "tee": True,
+        "maintenance": "none",
+        "holds_slot": False,
+        "boots": True,
+        "may_be_refused": False,
+        "needs_upgrade": False,
+        "runs_chutes": True,
+        "gpus": gpus,
+        "instances": (),
+        "is_whole": True,
+    }
+    return Server(**given | fields)
+
+
+def make_fleet(*servers: Server, **fields: Any) -> Fleet:
+    """Return the fleet of a miner that is registered, with the GPUs and instances of servers."""
+    given: dict[str, Any] = {
+        "hotkey": "me",
+        "registered": True,
+        "blacklisted": False,
+        "servers": servers,
+        "gpus": tuple(gpu for server in servers for gpu in server.gpus),
+        "instances": tuple(one for server in servers for one in server.instances),
+        "markets": (),
+        "stuck_jobs": 0,
+        "known": {"servers": True, "gpus": True, "instances": True, "pay": True},
+    }
+    return Fleet(**given | fields)
+
+
+def make_offer(chute_id: str, pay: float, size: int = 1, left: int = 1, **fields: Any) -> Offer:
+    """Return an offer whose instance earns the same at first and later."""
+    given: dict[str, Any] = {
+        "model": "pro_6000",
+        "tee": True,
+        "chute_id": chute_id,
+        "chute": chute_id,
+        "private": True,
+        "size": size,
+        "room": left,
+        "left": left,
+        "starting": 0,
+        "units_per_second": pay,
+        "later_units_per_second": pay,
+        "hanging": 0,
+        "bounty_boost": None,
+        "bounty_expires_at": None,
+        "load": None,
+        "rate_limited": None,
+    }
+    return Offer(**given | fields)

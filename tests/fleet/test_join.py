@@ -1,0 +1,766 @@
+"""What is unknown of a fleet, and what is not, when an answer or a field is missing."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import fields
+from fnmatch import fnmatch
+from typing import Any
+
+import pytest
+
+from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.model import GPU_STATES, Fleet
+from tests.collectors.support import NOON_TEXT
+from tests.fleet.support import sent
+from tests.support import NOON
+
+Row = dict[str, Any]
+Bodies = dict[str, Any]
+
+EARLIER = "2026-11-24T11:00:00+00:00"
+
+
+def gpu(number: int, **more: Any) -> Row:
+    """Return a verified GPU."""
+    return {"uuid": f"g{number}", "gpu_identifier": "h200", "verified_at": NOON_TEXT} | more
+
+
+def chute(chute_id: str, name: str, **more: Any) -> Row:
+    """Return a public chute with TEE for one h200 or b200."""
+    return {
+        "chute_id": chute_id,
+        "name": name,
+        "public": True,
+        "tee": True,
+        "disabled": False,
+        "node_selector": {"gpu_count": 1, "supported_gpus": ["h200", "b200"]},
+        "effective_compute_multiplier": 3.0,
+        "compute_multiplier_factors": {"tee": 1.2},
+    } | more
+
+
+def held(number: int, instance: Row) -> Row:
+    """Return a GPU in the inventory."""
+    names = {"c1": "llama", "c2": "flux"}
+    return {
+        "gpu_id": f"g{number}",
+        "chute_id": instance["chute_id"],
+        "chute_name": names[instance["chute_id"]],
+        "active": instance["active"],
+        "last_verified_at": instance["last_verified_at"],
+    }
+
+
+def provisioned(*instances: Row) -> Row:
+    """Return a GPU of each instance in the public list."""
+    return {
+        "me": {
+            "provisioned": [
+                {
+                    "gpu": "h200",
+                    "server_id": "s1",
+                    "chute": {key: one[key] for key in ("chute_id", "instance_id", "activated_at")},
+                }
+                for one in instances
+            ]
+        }
+    }
+
+
+ACTIVE = {
+    "instance_id": "i1",
+    "chute_id": "c1",
+    "active": True,
+    "verified": True,
+    "created_at": EARLIER,
+    "activated_at": EARLIER,
+    "last_verified_at": EARLIER,
+    "billed_to": None,
+    "compute_multiplier": 5.0,
+    "version": "v1",
+}
+STARTING = {
+    "instance_id": "i2",
+    "chute_id": "c2",
+    "active": False,
+    "verified": False,
+    "created_at": NOON_TEXT,
+    "activated_at": None,
+    "last_verified_at": None,
+    "billed_to": None,
+    "compute_multiplier": 3.0,
+    "version": "v1",
+}
+RECORD = {"timestamp": NOON_TEXT, "active_instance_count": 1, "scale_allowance": 1}
+ANSWERS: Bodies = {
+    "servers": {
+        "servers": [
+            {
+                "server_id": "s1",
+                "name": "box",
+                "is_tee": True,
+                "version": "1.6.2",
+                "maintenance_pending": False,
+                "gpus": [gpu(number) for number in range(1, 5)],
+            }
+        ]
+    },
+    "nodes": [gpu(number, server_id="s1", device_index=number) for number in range(1, 5)],
+    "inventory": [held(1, ACTIVE), held(2, ACTIVE), held(3, STARTING)],
+    "instances": [ACTIVE, STARTING],
+    "miner_gpus": provisioned(ACTIVE, ACTIVE, STARTING),
+    "maintenance": {
+        "active_window": {
+            "target_measurement_version": "1.6.2",
+            "upgrade_window_start": EARLIER,
+            "upgrade_window_end": NOON_TEXT,
+            "max_concurrent_per_miner": 1,
+        },
+        "window_open": False,
+        "current_slots": 0,
+        "servers": [{"server_id": "s1", "maintenance_status": "none", "needs_upgrade": False}],
+    },
+    "measurements": [{"version": "1.6.2"}],
+    "jobs": [{"job_id": "j1", "miner_hotkey": "me", "finished_at": None}],
+    "metagraph": [{"hotkey": "me", "blacklist_reason": None}],
+    "chutes": [chute("c1", "llama"), chute("c2", "flux")],
+    "active_instances": [{"instance_id": "i1", "miner_hotkey": "me", "chute_id": "c1"}],
+    "utilization": [
+        {"chute_id": "c1", "total_instance_count": 1, "target_count": 2} | RECORD,
+        {"chute_id": "c2", "total_instance_count": 2, "target_count": 2} | RECORD,
+    ],
+    "bounties": [],
+    "held_gpus": provisioned(ACTIVE, ACTIVE, STARTING),
+    "supported_gpus": {"h200": {"hourly_rate": 2.0}, "b200": {"hourly_rate": 4.0}},
+}
+"""A server with an active instance on two GPUs, a starting one on one GPU, and an idle GPU."""
+
+
+def uses(fleet: Fleet) -> str:
+    """Return what to launch on which server."""
+    texts = []
+    for use in fleet.uses:
+        names = " ".join(str(launch.offer.chute) for launch in use.launches)
+        texts.append(f"{use.server_id}: {names}")
+    return ", ".join(texts)
+
+
+def facts(fleet: Fleet) -> dict[str, Any]:
+    """Return everything that is said of a fleet, by names such as ``g1.state``.
+
+    Whether all of something is known is None where it is not.
+    """
+    found: dict[str, Any] = {
+        f"known.{topic}": known or None for topic, known in fleet.known.items()
+    }
+    for name in ("registered", "blacklisted", "stuck_jobs"):
+        found[name] = getattr(fleet, name)
+    found["window"] = fleet.window
+    if fleet.markets is not None:
+        found["uses"] = uses(fleet)
+        found["uses.are_best"] = not any(use.is_least for use in fleet.uses) or None
+    things = [(one.gpu_id, one) for one in fleet.gpus]
+    things += [(one.instance_id, one) for one in fleet.instances]  # type: ignore[misc]
+    things += [(one.server_id, one) for one in fleet.servers]  # type: ignore[misc]
+    for key, thing in things:
+        for field in fields(thing):
+            value = getattr(thing, field.name)
+            if field.name == "deadlines":
+                found |= {f"{key}.{kind}": time for kind, time in value.items()}
+            elif field.name not in ("gpus", "instances") or key.startswith("i"):
+                found[f"{key}.{field.name}"] = value
+    for server in fleet.servers:
+        found[f"{server.server_id}.is_whole"] = server.is_whole or None
+        found[f"{server.server_id}.state"] = server.state
+        found[f"{server.server_id}.models"] = server.models
+        use = next(iter(fleet.uses), None)
+        for model in server.models or ():
+            key = f"{server.server_id}.{model}"
+            found[f"{key}.units"] = server.units_per_second(model)
+            found[f"{key}.idle_units"] = server.idle_units_per_second(model, use)
+            for state in GPU_STATES:
+                found[f"{key}.{state}"] = server.count(model, state)
+    return found
+
+
+KNOWN = facts(join_fleet(sent(ANSWERS)))
+
+
+def changed(change: Any) -> Bodies:
+    """Return the answers after a function has changed them."""
+    bodies = deepcopy(ANSWERS)
+    change(bodies)
+    return bodies
+
+
+def lost(found: dict[str, Any]) -> set[str]:
+    """Return the names of what is not known any more. Everything else must be as before."""
+    gone = {name for name in KNOWN if found.get(name) is None and KNOWN[name] is not None}
+    for name, value in found.items():
+        if name not in gone:
+            assert value == KNOWN[name], name
+    return gone
+
+
+def named(patterns: str) -> set[str]:
+    """Return the names that patterns such as ``g?.state`` stand for, each of which must exist."""
+    found = set()
+    for pattern in patterns.split():
+        names = {name for name in KNOWN if fnmatch(name, pattern)}
+        assert names, pattern
+        found |= {name for name in names if KNOWN[name] is not None}
+    return found
+
+
+def test_a_fleet_of_which_everything_is_known() -> None:
+    for name, value in {
+        "registered": True,
+        "blacklisted": False,
+        "stuck_jobs": 1,
+        "uses": "s1: llama",
+        "s1.name": "box",
+        "s1.state": "idle",
+        "s1.maintenance": "none",
+        "s1.holds_slot": False,
+        "s1.boots": True,
+        "s1.may_be_refused": False,
+        "s1.needs_upgrade": False,
+        "s1.runs_chutes": True,
+        "s1.models": ["h200"],
+        "s1.h200.earning": 2,
+        "s1.h200.starting": 1,
+        "s1.h200.idle": 1,
+        "s1.h200.disabled": 0,
+        "s1.h200.units": 5.0,
+        "s1.h200.idle_units": 3.0,
+        "g2.instance_id": "i1",
+        "g2.chute": "llama",
+        "g3.state": "starting",
+        "g4.state": "idle",
+        "g4.instance_id": "",
+        "g4.index": 4,
+        "i1.chute": "llama",
+        "i1.private": False,
+        "i1.state": "active",
+        "i1.units_per_second": 5.0,
+        "i1.later_units_per_second": 3.0,
+        # Secured an hour after its activation at 11:00.
+        "i1.secured": NOON,
+        "i1.server_id": "s1",
+        "i1.model": "h200",
+        "i1.gpus": 2,
+        "i1.is_last_active": True,
+        "i1.is_in_vain": False,
+        "i2.state": "starting",
+        # Not verified 3.5 hours after its creation at 12:00.
+        "i2.purge": NOON + 3.5 * 3600,
+        "i2.is_last_active": False,
+        "i2.is_in_vain": False,
+        "i2.gpus": 1,
+        **{f"known.{topic}": True for topic in ("servers", "gpus", "instances", "pay")},
+    }.items():
+        assert KNOWN[name] == value, name
+    window = KNOWN["window"]
+    assert (window.is_open, window.starts_at, window.ends_at) == (False, NOON - 3600, NOON)
+
+
+STATES = "g?.state s1.h200.* s1.state known.gpus known.pay"
+"""What needs the states of all GPUs."""
+LAUNCHES = "uses* s1.h200.idle_units"
+"""What needs to know which launches the service accepts."""
+
+
+@pytest.mark.parametrize(
+    ("name", "unknown", "unknown_while_doubted"),
+    [
+        (
+            "servers",
+            f"{STATES} {LAUNCHES} s1.* known.servers",
+            f"{STATES} {LAUNCHES} s1.models s1.is_whole known.servers",
+        ),
+        (
+            "nodes",
+            f"{STATES} {LAUNCHES} s1.models s1.is_whole g?.index",
+            f"{STATES} {LAUNCHES} s1.models s1.is_whole",
+        ),
+        (
+            "inventory",
+            f"{STATES} {LAUNCHES} g?.chute* g?.instance_id",
+            f"{STATES} {LAUNCHES} g4.chute* g4.instance_id",
+        ),
+        (
+            "instances",
+            f"{STATES} {LAUNCHES} g?.chute* g?.instance_id i?.* known.instances",
+            f"{STATES} {LAUNCHES} g4.chute* g4.instance_id known.instances",
+        ),
+        # A fallback, which is not needed while the inventory is whole.
+        ("miner_gpus", "", ""),
+        (
+            "maintenance",
+            f"{LAUNCHES} s1.maint* s1.holds_slot s1.needs_upgrade s1.state known.servers window",
+            LAUNCHES,
+        ),
+        ("measurements", "s1.boots", "s1.boots"),
+        ("jobs", "stuck_jobs", "stuck_jobs"),
+        ("metagraph", f"{LAUNCHES} registered blacklisted", LAUNCHES),
+        (
+            "chutes",
+            f"{LAUNCHES} i2.is_in_vain i?.later_units_per_second s1.runs_chutes",
+            f"{LAUNCHES} i2.is_in_vain",
+        ),
+        (
+            "active_instances",
+            f"{LAUNCHES} i2.is_in_vain i1.is_last_active",
+            f"{LAUNCHES} i2.is_in_vain i1.is_last_active",
+        ),
+        ("utilization", f"{LAUNCHES} i2.is_in_vain", f"{LAUNCHES} i2.is_in_vain"),
+        ("bounties", f"{LAUNCHES} i2.is_in_vain", f"{LAUNCHES} i2.is_in_vain"),
+        ("held_gpus", f"{LAUNCHES} i2.is_in_vain", f"{LAUNCHES} i2.is_in_vain"),
+        ("supported_gpus", LAUNCHES, LAUNCHES),
+    ],
+)
+def test_an_answer_that_is_missing_or_not_whole_removes_what_depends_on_it_and_nothing_else(
+    name: str, unknown: str, unknown_while_doubted: str
+) -> None:
+    without = {key: body for key, body in ANSWERS.items() if key != name}
+    assert lost(facts(join_fleet(sent(without)))) == named(unknown)
+    doubted = facts(join_fleet(sent(ANSWERS, doubted=[name])))
+    assert lost(doubted) == named(unknown_while_doubted)
+
+
+def test_without_any_answer_nothing_is_known() -> None:
+    assert lost(facts(join_fleet(sent({})))) == named("*")
+
+
+MISSING = object()
+"""A field that a record does not have."""
+
+
+def with_field(path: str, value: Any = MISSING) -> dict[str, Any]:
+    """Return what is said of a fleet whose answers have another value, or none, at a path."""
+    bodies = deepcopy(ANSWERS)
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    place: Any = bodies
+    for part in parents:
+        place = place[part]
+    if value is MISSING:
+        del place[last]
+    else:
+        place[last] = value
+    return facts(join_fleet(sent(bodies)))
+
+
+@pytest.mark.parametrize(
+    ("path", "unknown"),
+    [
+        # A name would be a label that changes.
+        ("servers.servers.0.name", "s1.name known.servers known.pay"),
+        ("servers.servers.0.version", "s1.version s1.boots"),
+        (
+            "servers.servers.0.gpus",
+            "s1.h200.* s1.state s1.models s1.is_whole known.gpus known.pay",
+        ),
+        # The other list of GPUs has it too.
+        ("servers.servers.0.gpus.0.gpu_identifier", ""),
+        ("servers.servers.0.gpus.3.verified_at", ""),
+        ("nodes.0.gpu_identifier", ""),
+        ("nodes.3.verified_at", ""),
+        ("nodes.0.server_id", ""),
+        ("nodes.0.device_index", "g1.index"),
+        # The GPU of an unknown chute has the only instance that fits.
+        ("inventory.2.chute_id", "g3.chute_id"),
+        ("inventory.0.chute_name", "g1.chute"),
+        ("inventory.0.active", ""),
+        ("inventory.0.last_verified_at", ""),
+        (
+            "instances.0.chute_id",
+            "i1.chute i1.chute_id i1.is_last_active i1.later* known.instances known.pay",
+        ),
+        (
+            "instances.0.active",
+            "i1.state i1.is_last_active i1.is_in_vain s1.h200.units known.instances known.pay",
+        ),
+        (
+            "instances.1.activated_at",
+            "i2.state i2.is_in_vain i2.purge g3.state s1.state s1.h200.* known.[gip]*",
+        ),
+        ("instances.0.compute_multiplier", "i1.units_per_second s1.h200.units known.pay"),
+        ("instances.1.compute_multiplier", "i2.units_per_second"),
+        ("instances.1.billed_to", "i2.private known.instances known.pay"),
+        ("maintenance.servers.0.needs_upgrade", "s1.needs_upgrade"),
+        ("jobs.0.finished_at", "stuck_jobs"),
+        ("jobs.0.miner_hotkey", "stuck_jobs"),
+        ("instances.0.activated_at", "i1.secured"),
+        ("instances.1.verified", "i2.purge"),
+        # Another chute can be launched, so the idle GPU could earn that at least.
+        ("chutes.1.compute_multiplier_factors", "i2.is_in_vain i2.later* uses.are_best"),
+        ("chutes.1.tee", "i2.is_in_vain uses.are_best"),
+        ("active_instances.0.chute_id", ""),
+    ],
+)
+def test_a_field_that_is_missing_removes_what_depends_on_it_and_nothing_else(
+    path: str, unknown: str
+) -> None:
+    assert lost(with_field(path)) == named(unknown)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fact", "value"),
+    [
+        # The list of servers may not show the slot of a pending server, and the policy that of a
+        # server which has just got it.
+        ({"status": "pending"}, "maintenance", "pending"),
+        ({"status": "pending"}, "holds_slot", True),
+        ({"status": "pending"}, "state", "maintenance_pending"),
+        ({"status": "maintenance", "pending": True}, "state", "in_maintenance"),
+        ({"status": "maintenance", "pending": None}, "holds_slot", True),
+        ({"pending": True}, "maintenance", None),
+        ({"pending": True}, "holds_slot", True),
+        # It must not be rebooted, because its step is not known.
+        ({"pending": True}, "state", "maintenance_pending"),
+        ({"pending": None}, "maintenance", "none"),
+        ({"pending": None}, "holds_slot", None),
+        ({"pending": None}, "state", None),
+        ({"status": "draining"}, "maintenance", None),
+        ({"status": "draining"}, "holds_slot", None),
+        ({"status": "draining", "pending": True}, "holds_slot", True),
+        # The policy has all servers with TEE.
+        ({"steps": []}, "maintenance", "none"),
+        ({"steps": []}, "needs_upgrade", False),
+        ({"steps": None}, "maintenance", None),
+        ({"steps": None}, "needs_upgrade", None),
+        ({"steps": None, "tee": False}, "maintenance", "none"),
+        ({"steps": None, "tee": False}, "holds_slot", False),
+        ({"steps": None, "tee": False}, "needs_upgrade", False),
+        ({"steps": None, "tee": None}, "maintenance", None),
+    ],
+)
+def test_a_server_holds_a_slot_if_one_answer_says_so_and_none_only_if_both_do(
+    changes: Row, fact: str, value: object
+) -> None:
+    bodies = deepcopy(ANSWERS)
+    server = bodies["servers"]["servers"][0]
+    server["maintenance_pending"] = changes.get("pending", False)
+    server["is_tee"] = changes.get("tee", True)
+    policy = bodies["maintenance"]
+    policy["servers"][0]["maintenance_status"] = changes.get("status", "none")
+    policy["servers"] = changes.get("steps", policy["servers"])
+    assert facts(join_fleet(sent(bodies)))[f"s1.{fact}"] == value
+
+
+def test_a_server_that_holds_a_slot_could_earn_nothing_and_one_whose_slot_is_unknown_may() -> None:
+    for pending, units in ((True, 0), (None, None)):
+        found = with_field("servers.servers.0.maintenance_pending", pending)
+        assert found["s1.h200.idle_units"] == units
+
+
+@pytest.mark.parametrize(
+    ("version", "tee", "boots", "is_uncertain"),
+    [
+        ("1.6.2", True, True, False),
+        ("1.5.0", True, False, False),
+        ("1.6.1", True, None, True),
+        ("1.7.0-rc1", True, None, True),
+        (None, True, None, False),
+        ("1.5.0", False, None, False),
+    ],
+)
+def test_a_version_boots_is_refused_or_is_uncertain(
+    version: str | None,
+    tee: bool,  # noqa: FBT001 - a parameter
+    boots: bool | None,  # noqa: FBT001 - a parameter
+    is_uncertain: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    servers = deepcopy(ANSWERS["servers"])
+    servers["servers"][0] |= {"version": version, "is_tee": tee}
+    listed = [{"version": "1.6.1"}, {"version": "1.6.2"}]
+    found = facts(join_fleet(sent(ANSWERS | {"servers": servers, "measurements": listed})))
+    assert (found["s1.boots"], found["s1.may_be_refused"]) == (boots, is_uncertain)
+
+
+# Places
+
+
+def with_instances(*instances: Row, **bodies: Any) -> dict[str, Any]:
+    """Return what is said of a fleet whose other instances are those of ``ANSWERS``."""
+    return facts(join_fleet(sent(ANSWERS | {"instances": [*instances]} | bodies)))
+
+
+OTHER = ACTIVE | {"instance_id": "i3"}
+
+
+def test_the_time_of_the_verification_tells_instances_of_a_chute_apart() -> None:
+    other = OTHER | {"last_verified_at": NOON_TEXT}
+    inventory = [held(1, ACTIVE), held(2, ACTIVE), held(3, other)]
+    found = with_instances(ACTIVE, other, inventory=inventory)
+    assert (found["g1.instance_id"], found["g3.instance_id"]) == ("i1", "i3")
+    assert (found["i1.gpus"], found["i3.gpus"]) == (2, 1)
+    assert found["s1.h200.units"] == 10
+
+
+def test_of_two_instances_that_are_not_active_the_time_tells_the_state_of_their_gpus() -> None:
+    disabled = ACTIVE | {"instance_id": "i4", "chute_id": "c2", "active": False}
+    inventory = [held(1, STARTING), held(2, disabled)]
+    found = with_instances(STARTING, disabled, inventory=inventory)
+    assert (found["g1.state"], found["g2.state"]) == ("starting", "disabled")
+    assert (found["g1.instance_id"], found["g2.instance_id"]) == ("i2", "i4")
+    # A disabled instance earns until it is deleted.
+    assert found["s1.h200.units"] == 5
+    # Two that were verified at the same time may hold either GPU.
+    again = disabled | {"instance_id": "i5"}
+    found = with_instances(STARTING, disabled, again, inventory=inventory)
+    assert (found["g2.state"], found["g2.instance_id"]) == ("disabled", None)
+    verified = STARTING | {"last_verified_at": EARLIER}
+    found = with_instances(verified, disabled, inventory=inventory)
+    assert (found["g2.state"], found["g2.instance_id"]) == (None, None)
+
+
+def test_if_several_instances_may_hold_a_gpu_the_public_list_tells_their_places() -> None:
+    inventory = [held(1, ACTIVE), held(2, ACTIVE), held(3, OTHER)]
+    held_gpus = provisioned(ACTIVE, ACTIVE, OTHER)
+    found = with_instances(ACTIVE, OTHER, inventory=inventory, miner_gpus=held_gpus)
+    assert {found[f"g{number}.instance_id"] for number in (1, 2, 3)} == {None}
+    # They are all active, so the states and the pay are known.
+    assert {found[f"g{number}.state"] for number in (1, 2, 3)} == {"earning"}
+    assert (found["i1.gpus"], found["i3.gpus"], found["i3.server_id"]) == (2, 1, "s1")
+    assert found["s1.h200.units"] == 10
+    assert found["known.pay"]
+
+
+@pytest.mark.parametrize("doubted", [["miner_gpus"], []])
+def test_without_the_public_list_the_place_of_an_ambiguous_instance_is_unknown(
+    doubted: list[str],
+) -> None:
+    bodies = ANSWERS | {
+        "inventory": [held(1, ACTIVE), held(2, ACTIVE)],
+        "instances": [ACTIVE, OTHER, STARTING],
+    }
+    if not doubted:
+        bodies["miner_gpus"] = provisioned(STARTING)
+    found = facts(join_fleet(sent(bodies, doubted=doubted)))
+    for instance in ("i1", "i3"):
+        place = [found[f"{instance}.{name}"] for name in ("server_id", "model", "gpus")]
+        assert place == [None, None, None]
+    assert found["s1.h200.units"] is found["known.pay"] is None
+    # Another chute is not ambiguous: it holds no GPU of the inventory.
+    assert (found["i2.server_id"], found["i2.model"], found["i2.gpus"]) == ("", "", 0)
+
+
+def test_an_instance_has_all_its_gpus_or_an_unknown_number() -> None:
+    inventory = deepcopy(ANSWERS["inventory"])
+    del inventory[0]["gpu_id"]
+    without = {"inventory": inventory, "miner_gpus": {}}
+    assert with_instances(ACTIVE, STARTING, **without)["i1.gpus"] is None
+    # The public list has both.
+    assert with_instances(ACTIVE, STARTING, inventory=inventory)["i1.gpus"] == 2
+
+
+def test_a_gpu_of_an_unknown_chute_may_be_one_of_any_instance() -> None:
+    unknown = held(3, STARTING) | {"chute_id": None, "last_verified_at": EARLIER}
+    inventory = [held(1, ACTIVE), held(2, ACTIVE), unknown]
+    other = STARTING | {"instance_id": "i3", "last_verified_at": EARLIER}
+    found = with_instances(ACTIVE, STARTING, other, inventory=inventory, miner_gpus={})
+    assert (found["g3.instance_id"], found["g3.state"]) == ("i3", "starting")
+    last = other | {"instance_id": "i4"}
+    found = with_instances(ACTIVE, STARTING, other, last, inventory=inventory, miner_gpus={})
+    assert found["g3.instance_id"] is None
+    assert {found[f"i{number}.gpus"] for number in (1, 2, 3, 4)} == {None}
+
+
+@pytest.mark.parametrize(
+    ("others", "state"),
+    [
+        ([held(1, STARTING)], "earning"),
+        ([held(1, STARTING), held(1, ACTIVE)], "earning"),
+        ([held(1, ACTIVE)], "earning"),
+    ],
+)
+def test_a_gpu_that_the_inventory_has_twice_is_in_no_certain_instance_unless_both_agree(
+    others: list[Row], state: str
+) -> None:
+    inventory = [held(1, ACTIVE), *others, held(3, STARTING)]
+    found = with_instances(ACTIVE, STARTING, inventory=inventory)
+    assert found["g1.state"] == state
+    agree = others == [held(1, ACTIVE)]
+    assert found["g1.instance_id"] == ("i1" if agree else None)
+    assert found["i1.gpus"] == (1 if agree else 2)
+
+
+def test_two_instances_on_a_gpu_that_are_not_active_leave_its_state_unknown() -> None:
+    disabled = ACTIVE | {"active": False}
+    inventory = [held(1, disabled), held(1, STARTING)]
+    found = with_instances(disabled, STARTING, inventory=inventory)
+    assert found["g1.state"] is found["known.gpus"] is None
+    assert found["g4.state"] == "idle"
+
+
+def test_a_gpu_that_only_the_inventory_has_is_of_an_unknown_model() -> None:
+    inventory = [*ANSWERS["inventory"], held(9, ACTIVE)]
+    found = with_instances(ACTIVE, STARTING, inventory=inventory, miner_gpus={})
+    assert (found["g9.server_id"], found["g9.model"], found["g9.state"]) == ("", None, "earning")
+    assert found["i1.gpus"] is found["known.gpus"] is None
+    without_servers = {key: body for key, body in ANSWERS.items() if key != "servers"}
+    found = facts(join_fleet(sent(without_servers | {"inventory": inventory})))
+    assert found["g9.server_id"] is None
+
+
+def test_a_gpu_in_no_list_that_says_verified_has_no_state() -> None:
+    bodies = deepcopy(ANSWERS)
+    del bodies["nodes"][3]["verified_at"]
+    del bodies["servers"]["servers"][0]["gpus"][3]["verified_at"]
+    found = facts(join_fleet(sent(bodies)))
+    assert found["g4.state"] is found["s1.state"] is found["s1.h200.idle"] is None
+    assert found["g1.state"] == "earning"
+
+
+def test_a_gpu_on_two_servers_is_counted_on_neither() -> None:
+    bodies = deepcopy(ANSWERS)
+    box, *_ = bodies["servers"]["servers"]
+    bodies["servers"]["servers"] += [
+        box | {"server_id": "s2", "name": "two", "gpus": [gpu(5)]},
+        box | {"server_id": "s3", "name": "three", "gpus": [gpu(6)]},
+    ]
+    bodies["nodes"] += [gpu(6, server_id="s3")]
+    bodies["nodes"][3]["server_id"] = "s2"
+    found = facts(join_fleet(sent(bodies)))
+    assert found["g4.server_id"] is None
+    assert found["s1.models"] is found["s2.models"] is found["known.gpus"] is None
+    assert (found["s3.models"], found["s3.h200.idle"]) == (["h200"], 1)
+
+
+def test_of_two_records_of_a_gpu_a_server_or_an_instance_the_first_counts() -> None:
+    bodies = deepcopy(ANSWERS)
+    box, *_ = bodies["servers"]["servers"]
+    other = {"name": "other", "gpus": [gpu(4, gpu_identifier="b200")]}
+    bodies["servers"]["servers"].append(box | other)
+    bodies["nodes"].append(gpu(4, server_id="s1", gpu_identifier="b200", verified_at=None))
+    bodies["instances"].append(ACTIVE | {"compute_multiplier": 9})
+    bodies["maintenance"]["servers"].append({"server_id": "s1", "maintenance_status": "pending"})
+    bodies["chutes"].append(chute("c1", "other", effective_compute_multiplier=9))
+    assert lost(facts(join_fleet(sent(bodies)))) == set()
+
+
+def test_a_gpu_whose_only_record_is_in_a_server_is_idle_there() -> None:
+    bodies = deepcopy(ANSWERS)
+    del bodies["nodes"][3]
+    found = facts(join_fleet(sent(bodies)))
+    assert lost(found) == {"g4.index"}
+
+
+def test_a_server_without_gpus_says_so_and_one_whose_gpus_are_unknown_does_not() -> None:
+    bodies = deepcopy(ANSWERS)
+    box, *_ = bodies["servers"]["servers"]
+    bodies["servers"]["servers"].append(box | {"server_id": "s2", "name": "two", "gpus": []})
+    found = facts(join_fleet(sent(bodies)))
+    assert (found["s2.state"], found["s2.models"]) == ("without_gpus", [])
+    bodies["servers"]["servers"][1]["gpus"] = None
+    assert facts(join_fleet(sent(bodies)))["s2.state"] is None
+
+
+# Chutes
+
+
+def test_an_instance_has_the_name_of_its_chute_from_the_inventory_or_the_list_of_chutes() -> None:
+    bodies = deepcopy(ANSWERS)
+    for item in bodies["inventory"]:
+        del item["chute_name"]
+    found = facts(join_fleet(sent(bodies)))
+    assert (found["i1.chute"], found["i2.chute"]) == ("llama", "flux")
+    del bodies["chutes"][0]["name"]
+    found = facts(join_fleet(sent(bodies)))
+    assert (found["i1.chute"], found["i2.chute"]) == (None, "flux")
+    assert found["known.instances"] is None
+
+
+@pytest.mark.parametrize(
+    ("others", "is_last"),
+    [
+        ([], True),
+        ([{"instance_id": "i1", "chute_id": "c1"}], True),
+        ([{"instance_id": "i9", "chute_id": "c1"}], False),
+        ([{"instance_id": "i9", "chute_id": "c2"}], True),
+        # It may be one of the same chute.
+        ([{"instance_id": "i9"}], None),
+        ([{"instance_id": "i9"}, {"instance_id": "i8", "chute_id": "c1"}], False),
+    ],
+)
+def test_an_instance_is_the_last_active_one_if_no_other_can_be_one_of_its_chute(
+    others: list[Row],
+    is_last: bool | None,  # noqa: FBT001 - a parameter
+) -> None:
+    found = facts(join_fleet(sent(ANSWERS | {"active_instances": others})))
+    assert found["i1.is_last_active"] is is_last
+
+
+@pytest.mark.parametrize(
+    ("changes", "runs"),
+    [
+        ({"tee": True}, True),
+        ({"tee": False}, False),
+        ({"tee": None}, None),
+        ({"node_selector": {"gpu_count": 1, "supported_gpus": ["b200"]}}, False),
+        ({"node_selector": None}, None),
+        ({"node_selector": {"gpu_count": 1}}, None),
+    ],
+)
+def test_a_server_runs_chutes_that_allow_its_gpus_and_have_tee_like_it(
+    changes: Row,
+    runs: bool | None,  # noqa: FBT001 - a parameter
+) -> None:
+    chutes = [chute("c1", "llama", **changes)]
+    bodies = ANSWERS | {"chutes": chutes}
+    assert facts(join_fleet(sent(bodies)))["s1.runs_chutes"] is runs
+    # Another chute, or another GPU, may run.
+    doubted = facts(join_fleet(sent(bodies, doubted=["chutes"])))
+    assert doubted["s1.runs_chutes"] is (True if runs else None)
+    servers = deepcopy(ANSWERS["servers"])
+    servers["servers"][0]["gpus"] = None
+    found = facts(join_fleet(sent(bodies | {"servers": servers})))
+    assert found["s1.runs_chutes"] is (True if runs else None)
+
+
+def test_a_gpu_of_an_unknown_model_may_run_any_chute() -> None:
+    bodies = deepcopy(ANSWERS)
+    bodies["nodes"][3]["gpu_identifier"] = None
+    bodies["servers"]["servers"][0]["gpus"][3]["gpu_identifier"] = None
+    found = facts(join_fleet(sent(bodies)))
+    assert found["s1.runs_chutes"] is found["s1.models"] is found["known.gpus"] is None
+
+
+# The miner
+
+
+@pytest.mark.parametrize(
+    ("seats", "registered", "blacklisted"),
+    [
+        ([{"hotkey": "me", "blacklist_reason": "spoofed"}], True, True),
+        ([{"hotkey": "other", "blacklist_reason": "spoofed"}], False, None),
+    ],
+)
+def test_a_miner_is_registered_and_blacklisted_by_its_own_seat(
+    seats: list[Row],
+    registered: bool,  # noqa: FBT001 - a parameter
+    blacklisted: bool | None,  # noqa: FBT001 - a parameter
+) -> None:
+    fleet = join_fleet(sent(ANSWERS | {"metagraph": seats}))
+    assert (fleet.registered, fleet.blacklisted) == (registered, blacklisted)
+    # Nothing can be launched, and that is known.
+    assert [use.first_day_units for use in fleet.uses] == [0]
+
+
+def test_jobs_of_others_are_not_stuck_with_the_miner_whatever_they_lack() -> None:
+    jobs = [*ANSWERS["jobs"], {"job_id": "j2", "miner_hotkey": "other"}]
+    assert join_fleet(sent(ANSWERS | {"jobs": jobs})).stuck_jobs == 1
+
+
+def test_a_window_is_open_over_or_of_an_unknown_state() -> None:
+    for value, is_open in ((True, True), (None, None), (MISSING, True)):
+        assert with_field("maintenance.window_open", value)["window"].is_open is is_open
+    assert with_field("maintenance.active_window", None)["window"] is None
+
+
+def test_the_gpus_of_an_instance_are_found_by_its_id() -> None:
+    fleet = join_fleet(sent(ANSWERS))
+    found = {key: [one.gpu_id for one in gpus] for key, gpus in fleet.gpus_by_instance.items()}
+    assert found == {"i1": ["g1", "g2"], "i2": ["g3"]}

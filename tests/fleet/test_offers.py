@@ -1,0 +1,382 @@
+"""What can be launched, from a few answers. tests/fleet/test_worlds.py compares worlds."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chutes_exporter.fleet.forecast import Addition, find_gain
+from chutes_exporter.fleet.join import join_fleet
+from tests.collectors.support import NOON_TEXT
+from tests.fleet.support import sent
+
+if TYPE_CHECKING:
+    from chutes_exporter.fleet.forecast import Gain
+    from chutes_exporter.fleet.model import Fleet, Market, Offer
+
+Row = dict[str, Any]
+
+HOUR_AGO = "2026-11-24T10:59:00+00:00"
+CHUTE = {
+    "chute_id": "c",
+    "name": "llama",
+    "public": True,
+    "tee": True,
+    "disabled": False,
+    "node_selector": {"gpu_count": 2, "supported_gpus": ["h200"]},
+    "effective_compute_multiplier": 3.0,
+    "compute_multiplier_factors": {"tee": 1.2},
+}
+RECORD = {
+    "chute_id": "c",
+    "timestamp": NOON_TEXT,
+    "active_instance_count": 1,
+    "total_instance_count": 1,
+    "scale_allowance": 1,
+    "target_count": 2,
+    "instance_count": 1,
+    "utilization_15m": 0.5,
+    "rate_limit_ratio_15m": 0.25,
+}
+GPUS = [
+    {"uuid": f"g{number}", "gpu_identifier": "h200", "verified_at": NOON_TEXT}
+    for number in range(3)
+]
+SERVER = {
+    "server_id": "s",
+    "name": "box",
+    "is_tee": True,
+    "version": "1.4.0",
+    "maintenance_pending": False,
+    "gpus": GPUS,
+}
+STARTING = {
+    "instance_id": "i",
+    "chute_id": "c",
+    "active": False,
+    "verified": False,
+    "activated_at": None,
+    "created_at": HOUR_AGO,
+    "billed_to": None,
+}
+ANSWERS: dict[str, Any] = {
+    "servers": {"servers": [SERVER]},
+    "nodes": [],
+    "inventory": [],
+    "instances": [],
+    "maintenance": {"active_window": None, "servers": []},
+    "metagraph": [{"hotkey": "me", "blacklist_reason": None}],
+    "chutes": [CHUTE],
+    "active_instances": [],
+    "utilization": [RECORD],
+    "bounties": [],
+    "held_gpus": {"me": {"provisioned": []}},
+    "supported_gpus": {"h200": {"hourly_rate": 2.0}},
+}
+"""A server with three idle GPUs, and a chute that has room for another instance."""
+
+
+def fleet_of(**changes: Any) -> Fleet:
+    return join_fleet(sent(ANSWERS | changes))
+
+
+def market_of(**changes: Any) -> Market:
+    """Return what can be launched on the idle GPUs, which are of one model."""
+    (market,) = fleet_of(**changes).markets or ()
+    return market
+
+
+def offer_of(**fields: Any) -> Offer:
+    """Return the offer of a chute with other fields."""
+    (offer,) = market_of(chutes=[CHUTE | fields]).offers
+    return offer
+
+
+def refused(**changes: Any) -> dict[str, int]:
+    market = market_of(**changes)
+    assert market.offers == ()
+    return {str(reason): count for reason, count in market.refused.items()}
+
+
+def servers(*changes: Row) -> Row:
+    """Return the answer with a server for each of these changes."""
+    rows = []
+    for number, change in enumerate(changes):
+        row: Row = SERVER | {"server_id": f"s{number}"} | change
+        gpus = [gpu | {"uuid": f"{number}{gpu['uuid']}"} for gpu in row["gpus"]]
+        rows.append(row | {"gpus": gpus})
+    return {"servers": rows}
+
+
+def test_an_offer_has_what_the_answers_say_of_its_chute() -> None:
+    offer = offer_of()
+    assert (offer.chute_id, offer.chute, offer.private, offer.tee) == ("c", "llama", False, True)
+    assert (offer.model, offer.size, offer.room, offer.left, offer.starting) == ("h200", 2, 1, 1, 0)
+    assert (offer.units_per_second, offer.later_units_per_second) == (3, 3)
+    assert (offer.load, offer.rate_limited) == (0.5, 0.25)
+    assert (offer.bounty_boost, offer.bounty_expires_at, offer.hanging) == (None, None, 0)
+    (use,) = fleet_of().uses
+    assert [(one.offer.chute_id, one.instances) for one in use.launches] == [("c", 1)]
+    assert (use.free, use.used, use.first_day_units) == (3, 2, 3 * 86400)
+
+
+def test_a_bounty_raises_the_first_pay_and_is_gone_after_8_hours() -> None:
+    bounty = {"chute_id": "c", "created_at": 1000.0, "seconds_elapsed": 0, "time_remaining": 500}
+    factors = {"tee": 1.2, "bounty_boost": 1.5}
+    chute = CHUTE | {"compute_multiplier_factors": factors}
+    (offer,) = market_of(chutes=[chute], bounties=[bounty]).offers
+    assert offer.bounty_boost == pytest.approx(1.1)
+    assert offer.bounty_expires_at == 1500
+    assert (offer.units_per_second, offer.later_units_per_second) == (3, 2)
+    # For 2 hours it is 1 unit more. Then each run, every 15 minutes, takes away more of the rest.
+    more, hours = 1.0, 2.25
+    for quarter in range(1, 24):
+        more -= more * (quarter / 4 / 6) ** 2
+        hours += more / 4
+    assert offer.first_day_units == pytest.approx(2 * 86400 + hours * 3600, rel=1e-3)
+    assert offer.first_day_units_per_gpu_second == offer.first_day_units / 86400 / 2
+
+
+def test_free_gpus_of_two_servers_are_not_added_up() -> None:
+    one_gpu = {"gpus": GPUS[:1]}
+    assert refused(servers=servers(one_gpu, one_gpu)) == {"too_many_gpus": 1}
+
+
+def test_the_reason_is_that_of_the_server_that_is_nearest_to_holding_the_chute() -> None:
+    both = servers({"is_tee": False}, {"maintenance_pending": True})
+    assert refused(servers=both) == {"in_maintenance": 1}
+
+
+@pytest.mark.parametrize("status", ["pending", "maintenance"])
+def test_a_server_that_only_the_maintenance_policy_knows_to_hold_a_slot_takes_no_instance(
+    status: str,
+) -> None:
+    step = {"server_id": "s", "maintenance_status": status}
+    policy = {"active_window": None, "servers": [step]}
+    assert refused(maintenance=policy) == {"in_maintenance": 1}
+    assert fleet_of(maintenance=policy).uses == ()
+    step["maintenance_status"] = "a word of tomorrow"
+    assert refused(maintenance=policy) == {"unknown": 1}
+
+
+def test_a_server_of_which_tee_is_unknown_takes_no_instance() -> None:
+    changes = {"servers": servers({"is_tee": None})}
+    assert refused(**changes) == {"unknown": 1}
+    assert fleet_of(**changes).uses == ()
+
+
+def test_unverified_gpus_and_those_in_instances_are_not_free() -> None:
+    gpus = [GPUS[0] | {"verified_at": None}, GPUS[1], GPUS[2] | {"gpu_identifier": None}]
+    held = {"gpu_id": "g1", "chute_id": "c", "active": False}
+    changes = {"servers": {"servers": [SERVER | {"gpus": gpus}]}, "inventory": [held]}
+    assert fleet_of(**changes, instances=[STARTING]).markets == ()
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        None,
+        {"gpu_count": 1, "supported_gpus": ["b200"]},
+        {"gpu_count": 1, "supported_gpus": None},
+    ],
+)
+def test_a_chute_for_other_models_is_not_counted(selector: Row | None) -> None:
+    assert refused(chutes=[CHUTE | {"node_selector": selector}]) == {}
+
+
+@pytest.mark.parametrize(("other", "is_known"), [("b200", True), ("free", False), ("new", False)])
+def test_without_the_rate_of_a_model_the_pay_of_a_chute_for_several_is_unknown(
+    other: str,
+    is_known: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    rates = {
+        "h200": {"hourly_rate": 2.0},
+        "b200": {"hourly_rate": 4.0},
+        "free": {"hourly_rate": 0},
+        "new": {},
+    }
+    selector = {"gpu_count": 2, "supported_gpus": ["h200", other]}
+    changes = {"chutes": [CHUTE | {"node_selector": selector}], "supported_gpus": rates}
+    assert bool(market_of(**changes).offers) == is_known
+    assert is_known or refused(**changes) == {"unknown": 1}
+
+
+def test_a_public_instance_approaches_the_pay_of_the_cheapest_gpu_and_a_private_one_keeps_its() -> (
+    None
+):
+    rates = {"h200": {"hourly_rate": 2.0}, "l40s": {"hourly_rate": 0.5}}
+    chute = CHUTE | {"node_selector": {"gpu_count": 2, "supported_gpus": ["h200", "l40s"]}}
+    for public, later in ((True, 3), (False, 12)):
+        changes = {"chutes": [chute | {"public": public}], "supported_gpus": rates}
+        (offer,) = market_of(**changes).offers
+        assert (offer.units_per_second, offer.later_units_per_second) == (12, later)
+
+
+@pytest.mark.parametrize("field", ["public", "tee", "disabled", "effective_compute_multiplier"])
+def test_a_chute_that_lacks_what_decides_may_be_launched_or_not(field: str) -> None:
+    lacking = {key: value for key, value in CHUTE.items() if key != field}
+    assert refused(chutes=[lacking]) == {"unknown": 1}
+    (use,) = fleet_of(chutes=[lacking]).uses
+    # Its pay is not known to be 0.
+    assert (use.is_least, use.first_day_units) == (True, None)
+    known = CHUTE | {"chute_id": "known"}
+    records = [RECORD, RECORD | {"chute_id": "known"}]
+    (use,) = fleet_of(chutes=[lacking, known], utilization=records).uses
+    assert (use.is_least, use.first_day_units) == (True, 3 * 86400)
+
+
+def test_a_chute_without_a_factor_of_its_bounty_has_an_unknown_pay() -> None:
+    for boost in (None, 0):
+        factors = {"compute_multiplier_factors": {"bounty_boost": boost}}
+        assert refused(chutes=[CHUTE | factors]) == {"unknown": 1}
+
+
+@pytest.mark.parametrize("pay", [1e300, 1e308])
+def test_a_pay_whose_sums_would_not_be_finite_is_unknown(pay: float) -> None:
+    assert refused(chutes=[CHUTE | {"effective_compute_multiplier": pay}]) == {"unknown": 1}
+    factors = {"compute_multiplier_factors": {"bounty_boost": 1e-300}}
+    high = CHUTE | {"effective_compute_multiplier": 1e10} | factors
+    assert refused(chutes=[high]) == {"unknown": 1}
+
+
+def test_a_private_chute_without_tee_is_certain_only_for_a_miner_that_runs_tee() -> None:
+    private = CHUTE | {"tee": False, "public": False, "compute_multiplier_factors": {"private": 1}}
+    tee = CHUTE | {"chute_id": "t", "node_selector": None}
+    changes = {"chutes": [private, tee], "servers": servers({"is_tee": False})}
+    assert refused(**changes) == {"unknown": 1}
+    active = [{"instance_id": "j", "miner_hotkey": "me", "chute_id": "t"}]
+    (offer,) = market_of(**changes, active_instances=active).offers
+    assert (offer.private, offer.tee) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("created", "hanging"), [(HOUR_AGO, 1), (None, 1), ("2026-11-24T11:01:00+00:00", 0)]
+)
+def test_a_chute_that_has_been_starting_here_for_over_an_hour_is_avoided(
+    created: str | None, hanging: int
+) -> None:
+    instance = STARTING | {"created_at": created}
+    active = STARTING | {"instance_id": "a", "active": True, "activated_at": NOON_TEXT}
+    other = CHUTE | {"chute_id": "o", "effective_compute_multiplier": 1.0}
+    changes = {
+        "chutes": [CHUTE, other],
+        "instances": [instance, active],
+        "utilization": [RECORD, RECORD | {"chute_id": "o"}],
+    }
+    offers = market_of(**changes).offers
+    assert [(offer.chute_id, offer.hanging) for offer in offers] == (
+        [("o", 0), ("c", 1)] if hanging else [("c", 0), ("o", 0)]
+    )
+    (use,) = fleet_of(**changes).uses
+    assert [one.offer.chute_id for one in use.launches] == ["o" if hanging else "c"]
+
+
+def test_launches_that_are_under_way_take_the_room_of_a_chute_that_checks_it_again() -> None:
+    provisioned = [
+        {
+            "gpu": "h200",
+            "server_id": "elsewhere",
+            "chute": {"chute_id": "c", "instance_id": f"i{number}", "activated_at": None},
+        }
+        for number in range(2)
+    ]
+    record = RECORD | {"total_instance_count": 3, "scale_allowance": 2}
+    for tee, left in ((True, 1), (False, 0)):
+        fleet = fleet_of(
+            chutes=[CHUTE | {"tee": tee}],
+            servers=servers({"is_tee": tee}),
+            held_gpus={"other": {"provisioned": provisioned}},
+            utilization=[record],
+        )
+        ((offer,),) = (market.offers for market in fleet.markets or ())
+        assert (offer.starting, offer.left) == (2, left)
+        # What has no room left is shown, but launched nowhere.
+        (use,) = fleet.uses
+        assert sum(launch.instances for launch in use.launches) == left
+
+
+def test_what_is_left_of_a_room_is_unknown_while_a_start_is() -> None:
+    # It is not said whether the instance was ever active.
+    chute = {"chute_id": "c", "instance_id": "i"}
+    place = {"gpu": "h200", "server_id": "elsewhere", "chute": chute}
+    changes = {
+        "chutes": [CHUTE | {"tee": False}],
+        "servers": servers({"is_tee": False}),
+        "held_gpus": {"other": {"provisioned": [place]}},
+        "utilization": [RECORD | {"total_instance_count": None}],
+    }
+    assert refused(**changes) == {"unknown": 1}
+
+
+def test_servers_are_filled_with_each_room_once() -> None:
+    fleet = fleet_of(servers=servers({}, {}))
+    used = sorted(use.used for use in fleet.uses)
+    assert used == [0, 2]
+    units = [
+        server.idle_units_per_second("h200", use)
+        for server, use in zip(fleet.servers, fleet.uses, strict=True)
+    ]
+    assert sorted(unit or 0 for unit in units) == [0, 3]
+
+
+def test_what_idle_gpus_could_earn_is_unknown_of_unverified_ones_and_0_without_any() -> None:
+    unverified = [GPUS[0] | {"verified_at": None}]
+    (server,) = fleet_of(servers=servers({"gpus": unverified})).servers
+    assert server.idle_units_per_second("h200", None) is None
+    held = [{"gpu_id": "0g0", "chute_id": "c", "active": False}]
+    fleet = fleet_of(servers=servers({"gpus": GPUS[:1]}), inventory=held, instances=[STARTING])
+    (server,) = fleet.servers
+    assert server.idle_units_per_second("h200", None) == 0
+    (server,) = fleet_of(servers=servers({})).servers
+    assert server.idle_units_per_second("h200", None) is None
+
+
+# More GPUs
+
+
+def gain_of(*additions: Addition, **changes: Any) -> Gain | None:
+    return find_gain(sent(ANSWERS | changes), additions)
+
+
+def test_more_gpus_earn_what_the_best_use_of_all_earns_more() -> None:
+    more = CHUTE | {"chute_id": "m", "effective_compute_multiplier": 1.0}
+    changes = {
+        "chutes": [CHUTE, more],
+        "utilization": [RECORD, RECORD | {"chute_id": "m"}],
+    }
+    # The idle GPUs take the better chute, whose room is given once.
+    found = gain_of(Addition(2, "h200"), **changes)
+    assert found is not None
+    assert found.first_units_per_second == pytest.approx(1)
+    assert (found.later_units_per_second, found.idle_gpus) == (1, 0)
+    (use,) = found.uses
+    assert (use.model, use.free, use.used) == ("h200", 2, 2)
+    # Without room, they stay idle.
+    found = gain_of(Addition(2, "h200"))
+    assert found is not None
+    assert (found.first_day_units, found.idle_gpus) == (0, 2)
+
+
+def test_several_additions_are_servers_of_one_future() -> None:
+    changes: Row = deepcopy({"utilization": [RECORD | {"scale_allowance": 3}]})
+    both = gain_of(Addition(2, "h200"), Addition(4, "h200", 9000.0), **changes)
+    alone = gain_of(Addition(4, "h200"), **changes)
+    assert alone is not None
+    assert both is not None
+    assert alone.first_units_per_second == both.first_units_per_second == 6
+    assert (alone.idle_gpus, both.idle_gpus) == (0, 2)
+
+
+def test_what_more_gpus_earn_is_unknown_while_a_launch_is() -> None:
+    answers = {name: body for name, body in ANSWERS.items() if name != "bounties"}
+    assert find_gain(sent(answers), [Addition(1, "h200")]) is None
+    lacking = CHUTE | {"chute_id": "other", "public": None}
+    records = [RECORD, RECORD | {"chute_id": "other"}]
+    changes = {"chutes": [CHUTE, lacking], "utilization": records}
+    assert gain_of(Addition(2, "h200"), **changes) is None
+    # A model that no chute runs on earns nothing.
+    nothing = gain_of(Addition(2, "b200"))
+    assert nothing is not None
+    assert (nothing.idle_gpus, nothing.first_day_units) == (2, 0)

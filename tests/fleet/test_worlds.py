@@ -1,0 +1,135 @@
+"""The fleets of recorded worlds, compared with the truth of the service's database."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.placement import Space
+from tests.fleet.support import WORLDS, truth, world_answers
+from tests.fleet.test_placement import best_of_all
+from tests.recorded import raw_json
+
+if TYPE_CHECKING:
+    from chutes_exporter.fleet.model import Fleet
+    from tests.recorded import Miner
+
+STATES = {"launching": "starting", "verified": "starting"}
+"""States of instances by their names in the truth, if they have others."""
+
+
+@pytest.fixture(scope="module", params=WORLDS, ids=str)
+def world(request: pytest.FixtureRequest) -> tuple[Miner, Fleet]:
+    return request.param, join_fleet(world_answers(request.param))
+
+
+def test_each_gpu_and_instance_is_in_its_true_state(world: tuple[Miner, Fleet]) -> None:
+    miner, fleet = world
+    expected = truth(miner)
+    assert {gpu.gpu_id: gpu.state for gpu in fleet.gpus} == expected["gpu_state"]
+    states = {key: STATES.get(state, state) for key, state in expected["instance_state"].items()}
+    assert {one.instance_id: one.state for one in fleet.instances} == states
+    assert set(fleet.known.values()) == {True}
+
+
+def test_the_pay_of_a_server_is_that_of_the_instances_on_its_gpus(
+    world: tuple[Miner, Fleet],
+) -> None:
+    miner, fleet = world
+    raw = raw_json(miner.bodies())
+    held = defaultdict(set)
+    # The public list names the instance of each held GPU.
+    for gpu in raw["held_gpus"][miner.hotkey]["provisioned"]:
+        held[gpu["server_id"], gpu["gpu"]].add(gpu["chute"]["instance_id"])
+    states = truth(miner)["instance_state"]
+    units = {
+        one["instance_id"]: one["compute_multiplier"]
+        for one in raw["instances"]
+        if states[one["instance_id"]] in ("active", "disabled")
+    }
+    for server in fleet.servers:
+        for model in server.models or ():
+            expected = sum(units.get(one, 0) for one in held[server.server_id, model])
+            assert server.units_per_second(model) == pytest.approx(expected)
+
+
+def test_what_can_be_launched_is_what_the_service_accepts(world: tuple[Miner, Fleet]) -> None:
+    miner, fleet = world
+    launch = truth(miner)["launch"]
+    assert fleet.markets
+    for market in fleet.markets:
+        for offer in market.offers:
+            assert launch[offer.chute_id]["accepted"]
+            assert launch[offer.chute_id]["can_run_now"]
+
+
+def test_the_best_uses_of_all_servers_are_the_best_of_all_placements(
+    world: tuple[Miner, Fleet],
+) -> None:
+    _, fleet = world
+    spaces = [
+        Space(
+            use.server_id,
+            use.model,
+            tee=bool(fleet.servers_by_id[use.server_id].tee),
+            free=use.free,
+        )
+        for use in fleet.uses
+    ]
+    offers = [offer for market in fleet.markets or () for offer in market.offers]
+    # What hangs on the miner's servers is not launched again.
+    offers = [offer for offer in offers if not offer.hanging]
+    assert sum(use.first_day_units or 0 for use in fleet.uses) > 0
+    for tee in (True, False):
+        of_tee = [space for space in spaces if space.tee == tee]
+        models = {space.model for space in of_tee}
+        found = sum(
+            use.first_day_units or 0
+            for use in fleet.uses
+            if fleet.servers_by_id[use.server_id].tee == tee
+        )
+        fitting = [offer for offer in offers if offer.tee == tee and offer.model in models]
+        assert found == pytest.approx(best_of_all(of_tee, _contenders(fitting, of_tee)))
+
+
+def _contenders(offers: list[Any], spaces: list[Space]) -> list[Any]:
+    """Return the offers that can be in the best placement.
+
+    Of each size and model, these are the best paid ones until all GPUs of the model have room in
+    chutes that run on no other model.
+    """
+    chutes = set()
+    models = Counter(offer.chute_id for offer in offers)
+    for model in {space.model for space in spaces}:
+        free = sum(space.free for space in spaces if space.model == model)
+        for size in {offer.size for offer in offers}:
+            room = 0
+            of_size = [one for one in offers if (one.model, one.size) == (model, size) and one.left]
+            for offer in sorted(of_size, key=lambda one: -one.first_day_units):
+                if room * size < free:
+                    chutes.add(offer.chute_id)
+                    room += offer.left if models[offer.chute_id] == 1 else 0
+    return [offer for offer in offers if offer.chute_id in chutes and offer.left]
+
+
+def test_starts_that_the_service_would_refuse_are_in_vain(world: tuple[Miner, Fleet]) -> None:
+    miner, fleet = world
+    expected = truth(miner)
+    in_vain = {one.instance_id for one in fleet.instances if one.is_in_vain}
+    assert expected.get("starts_in_vain", {}).keys() <= in_vain
+    for one in fleet.instances:
+        if one.is_in_vain:
+            # The service refuses another launch for the same reason.
+            assert one.state == "starting"
+            assert expected["launch"][one.chute_id]["status"] == 423
+
+
+def test_all_gpus_of_an_instance_are_on_one_server(world: tuple[Miner, Fleet]) -> None:
+    _, fleet = world
+    counts = Counter(gpu.instance_id for gpu in fleet.gpus if gpu.instance_id)
+    for one in fleet.instances:
+        # A GPU that is not listed any more may still hold an instance.
+        assert one.gpus == counts[one.instance_id] or one.instance_id not in counts
