@@ -23,7 +23,7 @@ from tests.support import RECORDINGS, patient, recording
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.collectors import MinersChoice
+    from chutes_exporter.collectors import ChutesChoice, MinersChoice
     from chutes_exporter.config import Settings
 
 Row = dict[str, Any]
@@ -38,6 +38,8 @@ WORLD_C = Path(_UNPACKED.name) / "world-c"
 """A world in which the service of May 2026 answers. Tests take it if any world will do."""
 WORLD_F = Path(_UNPACKED.name) / "world-f"
 """A world with what the service changed in August and September 2026."""
+WORLD_H = Path(_UNPACKED.name) / "world-h"
+"""A world with what the service changed until November 2026."""
 NAMES = (
     *(
         "metagraph",
@@ -140,6 +142,11 @@ class Miner:
     def key(self) -> Hotkey:
         return Hotkey.from_seed(self._meta["invented_seeds"][self.hotkey])
 
+    @property
+    def has_key(self) -> bool:
+        """Whether its key was invented. Otherwise, nobody can sign for it."""
+        return self.hotkey in self._meta["invented_seeds"]
+
     def bodies(self) -> dict[str, bytes]:
         """Return the recorded bodies by name; where the service answers 404, there is none."""
         found = {name: recording(self.directory, name) for name in NAMES}
@@ -175,9 +182,20 @@ class Miner:
             name: recording(other, f"newcomer_{name}_none") for name in OWN if name in found
         }
 
-    def settings(self, url: str, miners: MinersChoice = "watched") -> Settings:
+    def settings(
+        self, url: str, miners: MinersChoice = "watched", chutes: ChutesChoice | None = None
+    ) -> Settings:
         """Return the settings of an exporter that has the miner's key and all collectors."""
-        return patient(url, keys=(self.key,), collectors=ALL_ON, miners=miners)
+        return patient(url, keys=(self.key,), collectors=ALL_ON, miners=miners, chutes=chutes)
+
+
+MINERS = [
+    miner
+    for directory in DIRECTORIES
+    for role in ("test_miner", "second_miner", "newcomer")
+    if (miner := Miner(directory, role)).has_key
+]
+"""The miners of all worlds with a key."""
 
 
 def key(role: str = "test_miner") -> Hotkey:

@@ -1,107 +1,130 @@
-"""Why instances ended, and what that cost: the newest hourly audit report of the validator."""
+"""Why instances ended, and what that cost: the validator's audit reports of the past day."""
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.api.records import ComputeRecord
-from chutes_exporter.collectors.base import (
-    Answers,
-    Collector,
-    Miners,
-    Part,
-    Samples,
-    distinct,
-    metric_of,
-)
-from chutes_exporter.duration import HOUR
-from chutes_exporter.feeds.table import AUDIT_REPORT
-from chutes_exporter.rules.losses import (
-    END_REASONS,
-    end_reason,
-    ended_counts,
-    lost_compute_units,
-    records_before_end,
-)
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
+from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.feeds.table import AUDIT_REPORT, CHUTES
+from chutes_exporter.fleet.ends import Ledger
+from chutes_exporter.rules.losses import END_REASONS, NO_REASON, OUTCOMES, REDEPLOYED
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from chutes_exporter.api.records import AuditInstance, AuditReport
+    from collections.abc import Sequence
 
-_metric = metric_of(AUDIT_REPORT)
-REPORT_END = metric_of(AUDIT_REPORT, whole=False)(
+    from chutes_exporter.api.records import Chute
+    from chutes_exporter.fleet.ends import End
+
+_DAY_HOURS: Final = int(DAY / HOUR)
+_WINDOWS: Final = {"1h": 1, "6h": 6, "1d": _DAY_HOURS}
+"""Hours of each window."""
+# What is unknown because of a missing record, the ledger decides.
+_metric = metric_of(AUDIT_REPORT, whole=False)
+
+REPORT_END = _metric(
     "chutes_audit_report_end_timestamp_seconds",
-    "End of the hour that the newest audit report of the validator covers. The metrics with "
-    "this window describe it.",
+    "End of the hour that the newest audit report of the validator covers. The windows of ended "
+    "instances end then.",
+)
+KNOWN_HOURS = _metric(
+    "chutes_audit_report_known_hours",
+    "Number of the 24 hours before that end whose report is known. After a start, the exporter "
+    "reads the older reports within some minutes.",
+)
+LOSSES_KNOWN = _metric(
+    "chutes_miner_losses_known",
+    "Whether the reason and the loss of every ended instance of the window are known (1). "
+    "Otherwise, sums over reasons or chutes are too low.",
+    ("hotkey", "window"),
 )
 ENDED = _metric(
-    "chutes_miner_window_ended_instances",
-    "Instances of the miner that ended in the report's hour, by reason, and whether they still "
-    "count for the score. "
-    "docs/earnings.md explains the reasons. An instance that was never active does not count.",
-    ("hotkey", "reason", "counts", "window"),
-)
-FAILED = _metric(
-    "chutes_miner_window_failed_starts",
-    "Instances of the miner that ended in the report's hour and were never active.",
-    ("hotkey", "window"),
+    "chutes_miner_ended_instances",
+    "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by reason and "
+    "outcome: counts (it keeps its score), lost, never_active. docs/earnings.md explains the "
+    "reasons. Absent if the report of an hour is not known.",
+    ("hotkey", "window", "reason", "outcome"),
 )
 LOST = _metric(
-    "chutes_miner_window_lost_compute_units",
-    "Estimate of the compute units of the past day that the score lost because of instances that "
-    "ended in the report's "
-    "hour, also because they were the last active ones of their chutes. It uses the last "
-    "multiplier of each instance; "
-    "`chutes-exporter incidents` uses all of them. Absent if a multiplier is unknown.",
-    ("hotkey", "window"),
-    stability="experimental",
+    "chutes_miner_lost_compute_units",
+    "Compute units that the score of the past day lacks because of instances that ended in the "
+    "newest audited hour, or in 24 hours, by reason, also if they were the last active ones of "
+    "their chutes. Absent if one is unknown. If no report shows the last multiplier of such a "
+    "private instance, the one before counts, which can be lower.",
+    ("hotkey", "window", "reason"),
+)
+CHUTE_ENDED = _metric(
+    "chutes_miner_chute_ended_instances",
+    "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by chute and "
+    "outcome. Chutes without one are left out.",
+    ("hotkey", "window", "chute_id", "outcome"),
+)
+CHUTE_LOST = _metric(
+    "chutes_miner_chute_lost_compute_units",
+    "Compute units that the score of the past day lacks because of instances that ended in the "
+    "newest audited hour, or in 24 hours, by chute. Chutes without an ended instance are left out.",
+    ("hotkey", "window", "chute_id"),
+)
+_METRICS: Final = (
+    *(REPORT_END, KNOWN_HOURS, LOSSES_KNOWN),
+    *(ENDED, LOST, CHUTE_ENDED, CHUTE_LOST),
 )
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
-    """Add the ends of each exported miner: zeros if it is watched or in the report, but nothing of
-    it ended.
-    """
-    report = answers[AUDIT_REPORT]
-    out.add(REPORT_END, report.end)
-    ended: dict[str, list[AuditInstance]] = {hotkey: [] for hotkey in sorted(miners.watched)}
-    for instance in distinct(report.instances, lambda instance: instance.instance_id):
-        if miners.exports(instance.miner_hotkey):
-            ended_of_miner = ended.setdefault(instance.miner_hotkey, [])
-            if instance.deleted_at and report.end - HOUR <= instance.deleted_at <= report.end:
-                ended_of_miner.append(instance)
-    for hotkey, of_miner in ended.items():
-        ends = Counter(
-            (end_reason(instance.deletion_reason), ended_counts(instance)) for instance in of_miner
-        )
-        for reason in END_REASONS:
-            for counts in (True, False):
-                out.add(ENDED, ends[reason, counts], hotkey, reason, counts, "1h")
-        out.add(FAILED, sum(instance.activated_at is None for instance in of_miner), hotkey, "1h")
-        out.add(LOST, total(_lost(instance, report) for instance in of_miner), hotkey, "1h")
+    reports = answers[AUDIT_REPORT]
+    # Names tell a redeployment from other ends. Those of private chutes need a key.
+    chutes: list[Chute] = answers[CHUTES] if CHUTES in answers else []  # noqa: SIM401 - it has no get
+    ledger = Ledger(reports.hours, chutes)
+    out.add(REPORT_END, ledger.end)
+    out.add(KNOWN_HOURS, _DAY_HOURS - len(ledger.missing_hours(_DAY_HOURS)))
+    for window, hours in _WINDOWS.items():
+        is_known = not ledger.missing_hours(hours)
+        ends_of: dict[str, list[End]] = {hotkey: [] for hotkey in sorted(miners.watched)}
+        for end in ledger.ends(hours):
+            if miners.exports(end.hotkey):
+                ends_of.setdefault(end.hotkey, []).append(end)
+        for hotkey, ends in ends_of.items():
+            # After a reload, the reports may be those of other miners.
+            if reports.hotkeys is None or hotkey in reports.hotkeys:
+                clear = all(end.reason and end.lost_units is not None for end in ends)
+                out.add(LOSSES_KNOWN, is_known and clear, hotkey, window)
+                if is_known:
+                    _add_reasons(ends, (hotkey, window), out)
+                    _add_chutes(ends, (hotkey, window), out)
 
 
-def _lost(instance: AuditInstance, report: AuditReport) -> float | None:
-    """Return the compute units that an instance lost by its end, as if it always had its last
-    multiplier.
-    """
-    key = instance.instance_id
-    records = [record for record in report.multipliers if record.instance_id == key]
-    earlier = [record for record in report.earlier_multipliers if record.instance_id == key]
-    before = records_before_end(
-        instance, records, {one.started_at: one.compute_multiplier for one in earlier}
-    )
-    whole_life = ComputeRecord(key, instance.created_at, instance.compute_multiplier)
-    last_multiplier = before[-1].compute_multiplier if before else None
-    return lost_compute_units(
-        instance, [whole_life], {instance.created_at: last_multiplier}, report.end
-    )
+def _add_reasons(ends: Sequence[End], key: tuple[str, str], out: Samples) -> None:
+    """Add the ends and losses by reason, with zeros."""
+    unclear = {NO_REASON, REDEPLOYED} if any(end.reason is None for end in ends) else set[str]()
+    for reason in END_REASONS:
+        if reason not in unclear:
+            of_reason = [end for end in ends if end.reason == reason]
+            for outcome in OUTCOMES:
+                count = sum(end.outcome == outcome for end in of_reason)
+                out.add(ENDED, count, *key, reason, outcome)
+            out.add(LOST, total(end.lost_units for end in of_reason), *key, reason)
+
+
+def _add_chutes(ends: Sequence[End], key: tuple[str, str], out: Samples) -> None:
+    """Add the ends and losses by chute, unless the chute of one is not known."""
+    by_chute: dict[str, list[End]] = defaultdict(list)
+    for end in ends:
+        if end.chute_id is None:
+            return
+        by_chute[end.chute_id].append(end)
+    for chute_id, of_chute in by_chute.items():
+        for outcome in OUTCOMES:
+            count = sum(end.outcome == outcome for end in of_chute)
+            out.add(CHUTE_ENDED, count, *key, chute_id, outcome)
+        out.add(CHUTE_LOST, total(end.lost_units for end in of_chute), *key, chute_id)
 
 
 COLLECTOR = Collector(
     "ended_instances",
-    "why instances ended in the past hour, and the compute units that they lost",
-    (Part((AUDIT_REPORT,), (REPORT_END, ENDED, FAILED, LOST), _collect),),
+    "why instances ended in the past hour and day, and the compute units that they lost",
+    (Part((AUDIT_REPORT,), _METRICS, _collect, also=(CHUTES,)),),
     watched_only=True,
 )

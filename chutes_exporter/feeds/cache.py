@@ -199,7 +199,7 @@ class FeedCache:
             drop_at = monotonic_at + feed.max_age + min(due_in, 0.0)
             self._snapshots[feed] = Snapshot(answer, self._version, at, drop_at)
             state.last_success, state.failures = at, 0
-            state.fresh_until = monotonic_at + max(feed.ttl, due_in)
+            state.fresh_until = monotonic_at + (due_in if due_in > 0 else feed.ttl)
         except Exception as error:  # noqa: BLE001 - the feed reports every failure
             self._fail(state, error)
         # A cancelled request does not get here. Its feed was forgotten.

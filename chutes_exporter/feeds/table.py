@@ -15,6 +15,7 @@ from chutes_exporter.rules.demand import demand_is_unknown, load_is_unknown
 if TYPE_CHECKING:
     from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.feeds.doubt import Check
+    from chutes_exporter.feeds.reports import Reports
 
 T = TypeVar("T")
 
@@ -128,15 +129,17 @@ TEE_MEASUREMENTS = _feed(e.TEE_MEASUREMENTS, HOUR, DAY, changes="by hand", optio
 FMV = _feed(e.FMV, HOUR, 6 * HOUR, changes="hourly", optional=True, checks={})
 PLATFORM_GPUS = _feed(e.PLATFORM_GPUS, 300.0, 1800.0, optional=True, checks={})
 # The report of an hour is made a minute after its end. While it is late, the list of reports is
-# requested every minute.
-AUDIT_REPORT = _feed(
-    e.AUDIT_REPORT,
+# requested every minute. An answer has the reports of the past day.
+_ONE_REPORT: Endpoint[Any] = e.AUDIT_REPORT
+AUDIT_REPORT: Feed[Reports] = _feed(
+    _ONE_REPORT,
     55.0,
     3 * HOUR,
     changes="hourly",
-    due=lambda report: report.end + 3690.0,
+    due=lambda reports: reports.due,
     optional=True,
     checks={},
+    in_background=True,
 )
 CHAIN = _feed(
     NODE,

@@ -1,4 +1,4 @@
-"""Metrics of the newest audit report. tests/test_ended.py has recorded ones."""
+"""Metrics of the newest audit report. tests/test_ended.py has those of recorded days."""
 
 from __future__ import annotations
 
@@ -6,30 +6,47 @@ from typing import Any
 
 import pytest
 
+from chutes_exporter.api.client import Answer
+from chutes_exporter.api.records import AuditReport
+from chutes_exporter.collectors import Answers, Miners
+from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.ended_instances import COLLECTOR
-from chutes_exporter.feeds.table import AUDIT_REPORT
-from tests.api.reports import INSTANCE
+from chutes_exporter.feeds.reports import Reports
+from chutes_exporter.feeds.table import AUDIT_REPORT, CHUTES
+from tests.api.reports import INSTANCE, RECORD
 from tests.collectors.support import collected
+from tests.support import NOON
 
 ENDED = INSTANCE | {
     "created_at": "2026-11-24T11:00:00",
     "activated_at": "2026-11-24T11:10:00",
     "deleted_at": "2026-11-24T11:30:00",
-    "deletion_reason": "miner initialized",
-    "compute_multiplier": 2.0,
+    "deletion_reason": "watchtower - hard probe failure",
+    "chute_id": "c",
 }
-LOST = "chutes_miner_window_lost_compute_units"
+OPEN = RECORD | {"started_at": "2026-11-24T11:00:00", "compute_multiplier": 2.0}
+LOST = "chutes_miner_lost_compute_units"
+CHUTE_LOST = "chutes_miner_chute_lost_compute_units"
+KNOWN = "chutes_miner_losses_known{hotkey=me,window=1h}"
 
 
-def run(*instances: dict[str, Any], **options: Any) -> dict[str, float]:
+def run(*instances: dict[str, Any], multiplier: float | None = 2.0, **options: Any) -> Any:
+    """Return the samples of the newest hour. Each instance has one multiplier."""
     rows = [
-        row | {"instance_id": row.get("instance_id", "i") + str(number)}
+        row | {"instance_id": row["instance_id"] + str(number)}
         for number, row in enumerate(instances)
     ]
-    report = {"instance_audit": rows, "compute_history": []}
-    found = collected(COLLECTOR, {AUDIT_REPORT: report}, **options)
+    records = [
+        OPEN | {"instance_id": row["instance_id"], "compute_multiplier": multiplier} for row in rows
+    ]
+    report = {"instance_audit": rows, "compute_history": records}
+    chutes = options.pop("chutes", None)
+    answers = {AUDIT_REPORT: report} | ({} if chutes is None else {CHUTES: chutes})
+    found = collected(COLLECTOR, answers, **options)
     return {
-        key: value for key, value in found.items() if value and not key.startswith("chutes_audit_")
+        key: value
+        for key, value in found.items()
+        if "window=1h" in key and (value or key.startswith("chutes_miner_losses_known"))
     }
 
 
@@ -37,16 +54,108 @@ def run(*instances: dict[str, Any], **options: Any) -> dict[str, float]:
     "at", [None, "2026-11-24T10:59:59", "2026-11-24T12:00:01", "2099-01-01T00:00:00"]
 )
 def test_an_end_outside_the_hour_does_not_count(at: str | None) -> None:
-    assert run(ENDED | {"deleted_at": at}) == {}
+    assert run(ENDED | {"deleted_at": at}) == {KNOWN: 1}
+
+
+def test_an_end_counts_by_reason_and_by_chute() -> None:
+    assert run(ENDED) == {
+        KNOWN: 1,
+        "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 1,
+        "chutes_miner_chute_ended_instances{hotkey=me,window=1h,chute_id=c,outcome=lost}": 1,
+        f"{LOST}{{hotkey=me,window=1h,reason=probes}}": 3600,
+        f"{CHUTE_LOST}{{hotkey=me,window=1h,chute_id=c}}": 3600,
+    }
 
 
 def test_a_miner_that_nobody_watches_is_exported_only_if_chosen() -> None:
     theirs = ENDED | {"miner_hotkey": "other"}
-    assert run(theirs) == {}
-    assert run(theirs, miners="all")[f"{LOST}{{hotkey=other,window=1h}}"] == 3600
+    assert run(theirs) == {KNOWN: 1}
+    found = run(theirs, miners="all")
+    assert found[f"{LOST}{{hotkey=other,window=1h,reason=probes}}"] == 3600
 
 
-def test_a_multiplier_that_is_unknown_or_without_end_hides_only_the_lost_units() -> None:
-    for multiplier in (None, 1e308):
-        found = run(ENDED, ENDED | {"compute_multiplier": multiplier})
-        assert list(found.values()) == [2]
+@pytest.mark.parametrize("multiplier", [None, 1e308, -1.0])
+def test_a_multiplier_that_is_unknown_hides_only_the_losses_that_need_it(
+    multiplier: float | None,
+) -> None:
+    found = run(ENDED, ENDED, multiplier=multiplier)
+    assert found == {
+        KNOWN: 0,
+        "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 2,
+        "chutes_miner_chute_ended_instances{hotkey=me,window=1h,chute_id=c,outcome=lost}": 2,
+    }
+
+
+def test_an_end_of_an_unknown_chute_hides_the_numbers_by_chute() -> None:
+    found = run(ENDED, ENDED | {"chute_id": None})
+    assert found == {
+        KNOWN: 1,
+        "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 2,
+        f"{LOST}{{hotkey=me,window=1h,reason=probes}}": 7200,
+    }
+
+
+@pytest.mark.parametrize(
+    ("chute", "reason"),
+    [
+        ({"name": "lena/x-Affine-321", "public": False}, "redeployed"),
+        ({"name": "n/turbovision-42", "public": False}, "redeployed"),
+        ({"name": "amber/app", "public": False}, "none"),
+        ({"name": "affine/model", "public": True}, "none"),
+    ],
+)
+def test_without_a_reason_and_a_mark_the_name_of_the_chute_tells_a_redeployment(
+    chute: dict[str, Any], reason: str
+) -> None:
+    private = ENDED | {"deletion_reason": None, "billed_to": "user"}
+    chute = {"chute_id": "c", **chute}
+    found = run(private, chutes=[chute])
+    assert found[KNOWN] == 1
+    assert found[f"{LOST}{{hotkey=me,window=1h,reason={reason}}}"] == 3600
+    marked = run(private | {"valid_termination": True}, chutes=[chute])
+    assert any("reason=none,outcome=counts" in key for key in marked)
+    factors = {"compute_multiplier_factors": {"integrated_subnet": 1.3}}
+    found = run(private, chutes=[chute | factors])
+    assert found[f"{LOST}{{hotkey=me,window=1h,reason=redeployed}}"] == 3600
+
+
+@pytest.mark.parametrize(
+    "chutes", [None, [{"chute_id": "other", "name": "a", "public": False}], [{"chute_id": "c"}]]
+)
+def test_an_unknown_chute_hides_only_the_reasons_that_its_name_decides(chutes: Any) -> None:
+    private = ENDED | {"deletion_reason": None, "billed_to": "user"}
+    found = run(private, ENDED, chutes=chutes)
+    assert found[KNOWN] == 0
+    assert found[f"{CHUTE_LOST}{{hotkey=me,window=1h,chute_id=c}}"] == 7200
+    assert {key for key in found if "reason=" in key} == {
+        "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}",
+        f"{LOST}{{hotkey=me,window=1h,reason=probes}}",
+    }
+
+
+def test_a_record_that_cannot_be_read_or_a_missing_report_hides_the_windows_that_need_it() -> None:
+    report = {"instance_audit": [ENDED, INSTANCE, {}], "compute_history": [OPEN]}
+    found = collected(COLLECTOR, {AUDIT_REPORT: report})
+    assert found == {
+        "chutes_audit_report_end_timestamp_seconds": 1_795_521_600,
+        "chutes_audit_report_known_hours": 0,
+        KNOWN: 0,
+        "chutes_miner_losses_known{hotkey=me,window=6h}": 0,
+        "chutes_miner_losses_known{hotkey=me,window=1d}": 0,
+    }
+    whole = {"instance_audit": [ENDED, INSTANCE], "compute_history": [OPEN]}
+    found = collected(COLLECTOR, {AUDIT_REPORT: whole})
+    assert found["chutes_audit_report_known_hours"] == 1
+    assert {key for key in found if "window=1d" in key} == {
+        "chutes_miner_losses_known{hotkey=me,window=1d}"
+    }
+
+
+def test_reports_of_other_miners_say_nothing_about_a_miner() -> None:
+    report = AuditReport([], [], end=NOON)
+    reports = Reports((report,), hotkeys=frozenset({"other"}), unread=0, due=NOON)
+    out = Samples()
+    miners = Miners(frozenset({"me", "other"}), "watched")
+    assert COLLECTOR.run(Answers({AUDIT_REPORT.name: Answer(reports)}), miners, out)
+    samples = [sample for family in out.collect() for sample in family.samples]
+    assert {sample.labels.get("hotkey", "other") for sample in samples} == {"other"}

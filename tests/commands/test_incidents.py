@@ -71,7 +71,9 @@ async def lost(found: Reports, *flags: str) -> tuple[int, list[float | None], li
 
 
 OPEN = record("11:00", None)
-LONG = MINE | {"created_at": "2026-11-24T08:00:00", "activated_at": "2026-11-24T08:00:00"}
+LIVE = MINE | {"deleted_at": None}
+DELETED = MINE | {"deletion_reason": "miner initialized"}
+LONG = DELETED | {"created_at": "2026-11-24T08:00:00", "activated_at": "2026-11-24T08:00:00"}
 """It ends with its score, 3.5 hours after its activation."""
 PENALTY = {
     12: body([LONG], [record("10:00", "11:30", 0.3)]),
@@ -85,7 +87,7 @@ LOSSES: dict[str, tuple[Reports, float | None, int]] = {
     "older reports have the multipliers that the newest lacks": (
         {
             12: body([MINE | {"created_at": "2026-11-24T10:00:00"}], [OPEN]),
-            11: body([INSTANCE], [record("10:00", "11:00", 3.0), record("11:00", "11:00", 9.0)]),
+            11: body([LIVE], [record("10:00", "11:00", 3.0), record("11:00", "11:00", 9.0)]),
         },
         *(3600 * 3.0 + 1800 * 2.0, 0),
     ),
@@ -114,9 +116,67 @@ LOSSES: dict[str, tuple[Reports, float | None, int]] = {
     "never active": ({12: body([MINE | {"activated_at": None}], [])}, 0, 0),
     "ten minutes without a multiplier": (
         {12: body([MINE], [record("11:00", "11:10"), record("11:20", None)])},
-        *(None, 23),
+        *(None, 0),
     ),
-    "maybe a penalty of all": ({12: body([MINE], [record("11:00", "11:30", 0.0)])}, None, 0),
+    "maybe a penalty of all": ({12: body([DELETED], [record("11:00", "11:30", 0.0)])}, None, 0),
+    "maybe a penalty in the first hour": (
+        {12: body([DELETED], [record("11:00", "11:30", 0.5)])},
+        *(None, 0),
+    ),
+    "deleted between an hour and its report": (
+        {
+            12: body(
+                [LONG | {"deleted_at": "2026-11-24T11:00:02"}], [record("10:50", "11:00", 0.2)]
+            ),
+            11: body([LIVE], [record("08:00", "10:50", 1.9), record("10:50", "11:00", 0.2)]),
+        },
+        *(600 * (2.0 - 0.2), 0),
+    ),
+    "a private one without a report that shows the last multiplier": (
+        {
+            12: body(
+                [LONG | {"billed_to": "user"}],
+                [record("08:00", "11:15", 2.0), record("11:15", "11:30", 0.0)],
+            ),
+        },
+        *(11700 * 2.0 + 900 * 2.0, 0),
+    ),
+    "an unknown multiplier after the end of the billing": (
+        {
+            12: body(
+                [MINE | {"stop_billing_at": "2026-11-24T11:20:00"}],
+                [record("11:00", "11:20", 2.0), record("11:20", "11:30", None)],
+            )
+        },
+        *(1200 * 2.0, 0),
+    ),
+    "two multipliers with one start": (
+        {
+            12: body(
+                [MINE],
+                [record("11:00", "11:10"), record("11:00", "11:10", 3.0), record("11:10", "11:30")],
+            )
+        },
+        *(600 * 5.0 + 1200 * 2.0, 0),
+    ),
+    "a multiplier that changed after the claim": (
+        {
+            12: body(
+                [MINE | {"compute_multiplier": 1.0}],
+                [record("11:00", "11:10", 2.0), record("11:10", "11:30", 3.0)],
+            )
+        },
+        *(600 * 2.0 + 1200 * 3.0, 0),
+    ),
+    "an end of a multiplier in a report that is missing": (
+        {
+            12: body(
+                [MINE | {"created_at": "2026-11-24T09:00:00"}], [record("11:00", "11:30", 2.0)]
+            ),
+            10: body([LIVE], [record("09:00", None, 3.0)]),
+        },
+        *(None, 1),
+    ),
 }
 """Reports, the lost units that follow from them, and how many older reports are missed."""
 
@@ -137,7 +197,7 @@ async def test_an_end_before_the_activation_has_no_active_time_and_huge_units_ar
         "2026-11-24T11:30Z",
         "30",
         "0",
-        "miner",
+        "probes",
         "no",
         "1.8e+303",
     ]
@@ -162,7 +222,7 @@ async def test_an_ended_instance_has_the_name_of_its_chute_and_its_age() -> None
     assert output.splitlines()[2].split()[1:] == [
         "30",
         "30",
-        "miner",
+        "probes",
         "no",
         "3600",
         "vendor/model",

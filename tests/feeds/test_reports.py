@@ -1,8 +1,10 @@
-"""Which audit report is the newest one of the validator, and how it is asked for."""
+"""Which audit reports of the validator are requested, when, and what is kept of them."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,18 +14,32 @@ from starlette.routing import Route
 
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.api.errors import UnavailableError, UndecodableError
-from chutes_exporter.feeds.requests import newest_report
+from chutes_exporter.feeds.reports import PAUSE, ReportReader
 from chutes_exporter.feeds.table import AUDIT_REPORT
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.answers import Call, audit
 from tests.api.reports import INSTANCE, RECORD, body
-from tests.support import HOTKEY, NOON, PATIENCE, Clock, served, watching
+from tests.support import (
+    HOTKEY,
+    NOON,
+    PATIENCE,
+    Clock,
+    asked_by,
+    page_of,
+    read_reports,
+    series,
+    served,
+    until,
+    watching,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
     from starlette.requests import Request
 
-    from chutes_exporter.api.records import AuditReport
+    from chutes_exporter.feeds.reports import Reports
 
 HOUR = 3600
 
@@ -32,34 +48,62 @@ def entry(number: int, hour: int, **more: str) -> dict[str, Any]:
     """Return an entry of the list: a report of the hour that ends at a full hour."""
     return {
         "path": f"audit/validator/{HOTKEY}/{number}.json",
-        "created_at": f"2026-11-24T{hour}:01:04",
+        "created_at": f"2026-11-24T{hour:02}:01:04",
         "start_time": f"2026-11-24T{hour - 1:02}:00:00",
-        "end_time": f"2026-11-24T{hour}:00:00",
+        "end_time": f"2026-11-24T{hour:02}:00:00",
         **more,
     }
 
 
-async def newest(
-    *entries: dict[str, Any], status: int = 200, text: bytes = body([INSTANCE]), older: int = 200
-) -> tuple[list[str], AuditReport]:
-    """Return the paths that are asked for, and the newest report."""
-    asked: list[str] = []
+class Api:
+    """An API with some reports.
 
-    async def listed(_request: Request) -> Response:
-        return Response(json.dumps(entries))
+    Attributes:
+        entries: The list.
+        texts: The body of each report by its path, that of another one is ``text``.
+        failing: The status of requests for a report by its path.
+        asked: The requested paths.
+    """
 
-    async def download(request: Request) -> Response:
-        asked.append(request.query_params["path"])
-        return Response(text, status if len(asked) == 1 else older)
+    def __init__(self, *entries: dict[str, Any], text: bytes = body([INSTANCE])) -> None:
+        self.entries = [*entries]
+        self.text = text
+        self.texts: Mapping[str, bytes] = {}
+        self.failing: dict[str, int] = {}
+        self.asked: list[str] = []
+        routes = [Route("/audit/", self._list), Route("/audit/download", self._download)]
+        self.app = Starlette(routes=routes)
 
-    app = Starlette(routes=[Route("/audit/", listed), Route("/audit/download", download)])
-    async with served(app) as url, ChutesClient(url) as client:
-        last = await newest_report(client)
-        downloads = len(asked)
-        # It is downloaded once.
-        assert await newest_report(client, last) is last
-        assert len(asked) == downloads
-    return asked, last.value
+    async def _list(self, _request: Request) -> Response:
+        return Response(json.dumps(self.entries))
+
+    async def _download(self, request: Request) -> Response:
+        path = request.query_params["path"]
+        self.asked.append(path)
+        return Response(self.texts.get(path, self.text), self.failing.get(path, 200))
+
+
+@contextlib.asynccontextmanager
+async def reading(
+    api: Api, hotkeys: frozenset[str] | None = None
+) -> AsyncIterator[tuple[ReportReader, Clock]]:
+    """Yield a reader of some reports, and its clock, which is at noon."""
+    clock = Clock()
+    async with (
+        served(api.app, date_header=False) as url,
+        ChutesClient(url, clock=clock) as client,
+    ):
+        reader = ReportReader(client, clock)
+        reader.watch(hotkeys)
+        yield reader, clock
+
+
+async def read(api: Api, times: int = 1, hotkeys: frozenset[str] | None = None) -> Reports:
+    """Return what is known after some readings."""
+    async with reading(api, hotkeys) as (reader, _):
+        for _ in range(times - 1):
+            await reader.read()
+        return (await reader.read()).value
 
 
 OLD = entry(1, 11)
@@ -79,40 +123,123 @@ FUTURE = entry(2, 12, end_time="2099-11-24T12:00:00", start_time="2099-11-24T11:
 async def test_only_a_report_of_the_validator_for_a_past_hour_is_asked_for(
     worse: dict[str, Any],
 ) -> None:
-    asked, report = await newest(worse, OLD, entry(3, 10))
-    assert (asked, report.end) == ([OLD["path"]], NOON - HOUR)
-    assert (len(report.instances), report.multipliers, report.earlier_multipliers) == (1, [], [])
+    api = Api(worse, OLD, entry(3, 10))
+    reports = await read(api)
+    assert (api.asked, reports.hours[0].end) == ([OLD["path"]], NOON - HOUR)
 
 
 async def test_of_two_reports_of_an_hour_the_later_one_is_asked_for() -> None:
     later = entry(4, 11, created_at="2026-11-24T11:09:04")
-    assert (await newest(later, OLD))[0] == [later["path"]]
+    api = Api(later, OLD)
+    await read(api)
+    assert api.asked == [later["path"]]
 
 
 async def test_a_list_without_a_report_and_a_report_that_is_gone_are_failures() -> None:
     with pytest.raises(UndecodableError):
-        await newest(FUTURE)
+        await read(Api(FUTURE))
     # The endpoint is not missing, because the list names it.
+    gone = Api(OLD)
+    gone.failing[OLD["path"]] = 404
     with pytest.raises(UnavailableError):
-        await newest(OLD, status=404)
+        await read(gone)
 
 
-@pytest.mark.parametrize(("status", "earlier"), [(200, 1), (503, 0)])
-async def test_the_report_before_has_the_multipliers_of_instances_that_their_miners_deleted(
-    status: int, earlier: int
-) -> None:
-    deleted = INSTANCE | {
-        "deletion_reason": "miner initialized",
-        "deleted_at": "2026-11-24T10:30:00",
-    }
-    text = body(
-        [INSTANCE | {"instance_id": "other"}, deleted], [RECORD, RECORD | {"instance_id": "other"}]
+async def test_each_reading_adds_one_older_report_of_the_day_and_none_is_read_twice() -> None:
+    days = [entry(hour, hour, created_at="2026-11-24T12:00:00") for hour in range(12, 0, -1)]
+    yesterday = entry(
+        0,
+        1,
+        start_time="2026-11-23T11:00:00",
+        end_time="2026-11-23T12:00:00",
+        path="audit/validator/x",
     )
-    asked, report = await newest(OLD, entry(3, 10), text=text, older=status)
-    assert asked == [OLD["path"], entry(3, 10)["path"]]
-    assert [record.instance_id for record in report.multipliers] == ["i"]
-    assert [record.instance_id for record in report.earlier_multipliers] == ["i"] * earlier
-    assert (await newest(OLD, text=text))[0] == [OLD["path"]]
+    api = Api(*days, yesterday)
+    reports = await read(api, times=13)
+    assert api.asked == [one["path"] for one in days]
+    assert [report.end for report in reports.hours] == [NOON - HOUR * hour for hour in range(12)]
+    assert (reports.unread, reports.due) == (0, NOON + HOUR + 90)
+
+
+async def test_of_a_report_the_ends_and_multipliers_of_the_watched_miners_are_kept() -> None:
+    ended = {"deleted_at": "2026-11-24T10:30:00"}
+    instances = [
+        INSTANCE,
+        INSTANCE | ended | {"instance_id": "ended"},
+        INSTANCE | ended | {"instance_id": "theirs", "miner_hotkey": "other"},
+    ]
+    # An instance that was deleted after the hour, but before the report was made, is not listed.
+    ids = ("i", "ended", "theirs", "deleted since")
+    text = body(instances, [RECORD | {"instance_id": one} for one in ids])
+    (report,) = (await read(Api(OLD, text=text), hotkeys=frozenset({"me"}))).hours
+    assert [one.instance_id for one in report.instances] == ["ended"]
+    assert [one.instance_id for one in report.multipliers] == ["i", "ended", "deleted since"]
+    (report,) = (await read(Api(OLD, text=text))).hours
+    assert [one.instance_id for one in report.instances] == ["ended", "theirs"]
+    assert len(report.multipliers) == len(ids)
+
+
+async def test_an_older_report_that_is_gone_or_broken_leaves_the_others() -> None:
+    gone, broken, good = (entry(hour, hour) for hour in (10, 9, 8))
+    api = Api(OLD, gone, broken, good)
+    api.failing[gone["path"]] = 404
+    api.texts = {broken["path"]: b"{}"}
+    reports = await read(api, times=5)
+    assert [report.end for report in reports.hours] == [NOON - HOUR, NOON - 4 * HOUR]
+    # It does not ask for them again in this hour.
+    assert Counter(api.asked) == Counter({one["path"]: 1 for one in api.entries})
+    assert reports.unread == 0
+
+
+async def test_an_older_report_that_fails_is_tried_three_times_after_the_others() -> None:
+    failing, good = entry(10, 10), entry(9, 9)
+    api = Api(OLD, failing, good)
+    api.failing[failing["path"]] = 503
+    async with reading(api) as (reader, clock):
+        results = [await unread_after(reader) for _ in range(5)]
+        assert api.asked == [
+            *(OLD["path"], failing["path"], good["path"], failing["path"], failing["path"])
+        ]
+        assert results == [2, None, 1, None, None]
+        assert await unread_after(reader) == 0
+        # A new hour, a new chance.
+        clock.now += 120
+        api.entries.append(entry(12, 12))
+        api.failing.clear()
+        assert [await unread_after(reader) for _ in range(2)] == [1, 0]
+    assert api.asked[5:] == [entry(12, 12)["path"], failing["path"]]
+
+
+async def unread_after(reader: ReportReader) -> int | None:
+    """Read the next report. Return how many are left, None after a failure."""
+    try:
+        return (await reader.read()).value.unread
+    except UnavailableError:
+        return None
+
+
+async def test_while_the_newest_report_is_late_the_older_ones_are_read_with_the_list() -> None:
+    api = Api(OLD, entry(10, 10), entry(9, 9))
+    async with reading(api) as (reader, clock):
+        await reader.read()
+        clock.now += 120
+        reports = (await reader.read()).value
+        assert (reports.unread, reports.due) == (1, NOON + 90)
+        api.entries.append(entry(12, 12))
+        reports = (await reader.read()).value
+        assert [report.end for report in reports.hours] == [NOON, NOON - HOUR, NOON - 2 * HOUR]
+
+
+async def test_a_record_that_cannot_be_read_leaves_its_hour_not_whole() -> None:
+    older = entry(10, 10)
+    api = Api(OLD, older)
+    api.texts = {older["path"]: body([INSTANCE, {}])}
+    async with reading(api) as (reader, _):
+        await reader.read()
+        answer = await reader.read()
+    assert [report.whole for report in answer.value.hours] == [True, False]
+    assert (answer.rejected, answer.whole) == (1, False)
+    assert "missing required field" in answer.first_error
 
 
 async def test_a_report_is_requested_90_seconds_after_the_hour_and_a_late_one_each_minute(
@@ -120,23 +247,58 @@ async def test_a_report_is_requested_90_seconds_after_the_hour_and_a_late_one_ea
 ) -> None:
     asked: dict[int, list[str]] = {}
     later = Call(simulator.world, NOON + HOUR, simulator.world.miners[0], {}, {})
+    clock.now = NOON + 120
     async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
-        for minute in range(70):
+        await read_reports(exporter)
+        first = [one.endpoint for one in simulator.requests]
+        assert Counter(first) == {"audit": 1, "audit_report": 24}
+        for minute in range(5, 70):
             clock.now = NOON + 60 * minute + 5
             # The report of 13:00 is out five minutes late.
             late = {"audit": Fault(body=json.dumps(audit(later)).encode())}
             simulator.faults = late if HOUR <= 60 * minute < HOUR + 300 else {}
             before = len(simulator.requests)
-            await exporter.feeds.read(AUDIT_REPORT, PATIENCE)
-            # Where a miner deleted an instance, the report before is requested, too.
-            asked[minute] = list(
-                dict.fromkeys(one.endpoint for one in list(simulator.requests)[before:])
-            )
+            await exporter.feeds.read_all([AUDIT_REPORT], PATIENCE)
+            await until(lambda: not asked_by(exporter))
+            asked[minute] = [one.endpoint for one in list(simulator.requests)[before:]]
     assert {minute: found for minute, found in asked.items() if found} == {
-        0: ["audit", "audit_report"],
-        2: ["audit", "audit_report"],
         62: ["audit"],
         63: ["audit"],
         64: ["audit"],
         65: ["audit", "audit_report"],
     }
+
+
+async def test_after_a_start_an_older_report_is_read_every_five_seconds(
+    simulator: Simulator, clock: Clock
+) -> None:
+    async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+        counts = []
+        for _ in range(4):
+            for _ in range(3):
+                await exporter.feeds.read_all([AUDIT_REPORT], PATIENCE)
+                await until(lambda: not asked_by(exporter))
+            counts.append(len(simulator.requests))
+            clock.now += PAUSE
+        assert counts == [2, 3, 4, 5]
+
+
+async def test_after_a_reload_the_reports_are_read_again_for_a_miner_that_is_new(
+    simulator: Simulator, clock: Clock
+) -> None:
+    first, second = simulator.world.miners[:2]
+    known = series("chutes_miner_losses_known", hotkey=second.hotkey, window="1d")
+    async with Exporter(
+        watching(simulator.url, first.key), clock=clock, monotonic=clock
+    ) as exporter:
+        await read_reports(exporter)
+        exporter.reconfigure(watching(simulator.url, first.key, second.key))
+        page = await page_of(exporter)
+        assert page[known] == 0
+        await read_reports(exporter)
+        page = await page_of(exporter)
+        assert page[known] == 1
+        before = len(simulator.requests)
+        exporter.reconfigure(watching(simulator.url, second.key))
+        assert (await page_of(exporter))[known] == 1
+        assert "audit_report" not in {one.endpoint for one in list(simulator.requests)[before:]}

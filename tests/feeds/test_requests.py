@@ -30,11 +30,11 @@ async def test_a_refused_key_hides_nothing_from_the_others_and_is_not_tried_firs
 
 async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Simulator) -> None:
     simulator.faults["metrics"] = Fault(
-        body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a", "utilization": 2}\n\n'
+        body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a", "instance_count": 2}\n\n'
     )
     with structlog.testing.capture_logs() as logs:
         page = await scrape(patient(simulator.url))
-    assert page[series("chutes_chute_utilization_ratio", chute_id="a")] == 2
+    assert page[series("chutes_chute_instances", chute_id="a")] == 2
     assert page[series("chutes_api_rejected_records_total", endpoint="metrics")] == 1
     assert page[series("chutes_feed_rejected_records", feed="metrics")] == 1
     assert page[series("chutes_feed_rejected_records", feed="scores")] == 0

@@ -1,0 +1,198 @@
+"""Requests the validator's hourly audit reports, and keeps those of the past day."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from msgspec import structs
+
+from chutes_exporter.api.client import Answer
+from chutes_exporter.api.endpoints import AUDIT, AUDIT_REPORT
+from chutes_exporter.api.errors import (
+    ApiError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+    UndecodableError,
+)
+from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.rules.losses import ended_within_hour
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chutes_exporter.api.client import ChutesClient
+    from chutes_exporter.api.records import AuditEntry, AuditReport
+
+_log = structlog.get_logger("feeds")
+
+PAUSE: Final = 5.0
+"""Seconds between the requests for two older reports."""
+_NEXT_AFTER: Final = HOUR + 90.0
+"""Seconds from the end of a report until the next one is out, half a minute ago."""
+_TRIES: Final = 3
+"""Requests for an older report that fails. The next ones come after the next hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """The reports of the past day, as far as they were read.
+
+    Attributes:
+        hours: The reports, the newest first. The one before the past day shows how it began.
+        hotkeys: The miners whose ends and multipliers the reports have. None means all.
+        unread: Number of reports that are still to be read.
+        due: Unix time of the next request.
+    """
+
+    hours: tuple[AuditReport, ...]
+    hotkeys: frozenset[str] | None
+    unread: int
+    due: float
+
+
+class ReportReader:
+    """Reads the newest report, and then the older ones, one with each call.
+
+    A report has up to 13 MB. What some miners need of it is kept.
+    """
+
+    def __init__(self, client: ChutesClient, clock: Callable[[], float] = time.time) -> None:
+        self._client = client
+        self._clock = clock
+        self._hotkeys: frozenset[str] | None = frozenset()
+        self._kept: dict[float, Answer[AuditReport]] = {}
+        self._unread: list[AuditEntry] = []
+        self._failures: Counter[str] = Counter()
+
+    def watch(self, hotkeys: frozenset[str] | None) -> bool:
+        """Keep what these miners need, None for all miners. Return whether all reports must be read
+        again.
+        """
+        known = self._hotkeys
+        if known is None or (hotkeys is not None and hotkeys <= known):
+            return False
+        self._hotkeys = hotkeys
+        self._kept.clear()
+        self._unread.clear()
+        self._failures.clear()
+        return True
+
+    async def read(self) -> Answer[Reports]:
+        """Read the next report, and return what is known of the past day, or raise ApiError."""
+        if not self._unread or self._clock() >= self._newest_due:
+            received_at = await self._read_newest()
+        else:
+            received_at = await self._read_older()
+        answers = [self._kept[end] for end in sorted(self._kept, reverse=True)]
+        due = self._newest_due
+        if self._unread:
+            due = min(due, received_at + PAUSE)
+        return Answer(
+            Reports(
+                tuple(answer.value for answer in answers), self._hotkeys, len(self._unread), due
+            ),
+            count=answers[0].count,
+            rejected=sum(answer.rejected for answer in answers),
+            first_error=next((one.first_error for one in answers if one.first_error), ""),
+            received_at=received_at,
+            seconds=answers[0].seconds,
+        )
+
+    @property
+    def _newest_due(self) -> float:
+        """Unix time at which the report after the newest one is out."""
+        return max(self._kept) + _NEXT_AFTER
+
+    async def _read_newest(self) -> float:
+        """Read the list of reports, and the newest one if it is new, or else an older one. Return
+        when.
+        """
+        listed = await list_reports(self._client)
+        newest, *older = listed.value
+        received_at, is_new = listed.received_at, newest.end_time not in self._kept
+        if is_new:
+            try:
+                received_at = await self._read_report(newest)
+            except NotFoundError as error:
+                # The endpoint exists, because the list names this report.
+                raise UnavailableError(str(error), status=error.status) from None
+            self._failures.clear()
+        # Of a report that is a day older, the multipliers show how the day began.
+        start = max(self._kept) - DAY
+        self._kept = {end: answer for end, answer in self._kept.items() if end >= start}
+        self._unread = [entry for entry in older if self._is_needed(entry, start)]
+        return received_at if is_new or not self._unread else await self._read_older()
+
+    def _is_needed(self, entry: AuditEntry, start: float) -> bool:
+        end = entry.end_time or 0.0
+        return end > start and end not in self._kept and self._failures[entry.path] < _TRIES
+
+    async def _read_older(self) -> float:
+        """Read an older report. Return when, or when the newest was read if it cannot be read."""
+        entry = self._unread.pop(0)
+        try:
+            return await self._read_report(entry)
+        except (NotFoundError, UndecodableError, TooLargeError) as error:
+            _log.warning("audit report left out", path=entry.path, reason=str(error))
+            self._failures[entry.path] = _TRIES
+            return self._kept[max(self._kept)].received_at
+        except ApiError:
+            self._failures[entry.path] += 1
+            if self._failures[entry.path] < _TRIES:
+                self._unread.append(entry)
+            raise
+
+    async def _read_report(self, entry: AuditEntry) -> float:
+        answer = await self._client.fetch(AUDIT_REPORT, params={"path": entry.path})
+        end = entry.end_time or 0.0
+        whole = structs.replace(answer.value, end=end, whole=answer.whole)
+        self._kept[end] = replace(answer, value=reduced(whole, self._hotkeys))
+        return answer.received_at
+
+
+def reduced(report: AuditReport, hotkeys: frozenset[str] | None) -> AuditReport:
+    """Return a report with the ends of its hour and the multipliers of some miners, None for all.
+
+    It keeps multipliers without an instance, because the report does not list an instance that was
+    deleted between its hour and its making.
+    """
+    if hotkeys is None:
+        others = set[str]()
+    else:
+        others = {one.instance_id for one in report.instances if one.miner_hotkey not in hotkeys}
+    return structs.replace(
+        report,
+        instances=[
+            one
+            for one in report.instances
+            if one.instance_id not in others and ended_within_hour(one, report.end)
+        ],
+        multipliers=[one for one in report.multipliers if one.instance_id not in others],
+    )
+
+
+async def list_reports(client: ChutesClient) -> Answer[list[AuditEntry]]:
+    """Return the validator's last report of each full hour, the newest hour first.
+
+    Without any, it raises ApiError.
+    """
+    answer = await client.fetch(AUDIT)
+    now = answer.received_at - (client.clock_offset or 0.0)
+    by_hour: dict[float, AuditEntry] = {}
+    # The list also has miners' own reports, in no order. A report that ends in the future cannot be
+    # right.
+    of_validator = (entry for entry in answer.value if entry.path.startswith("audit/validator/"))
+    for entry in sorted(of_validator, key=lambda entry: entry.created_at or 0.0):
+        start, end = entry.start_time, entry.end_time
+        if start is not None and end is not None and end - start == HOUR and end <= now:
+            by_hour[end] = entry
+    if not by_hour:
+        raise UndecodableError(
+            "the list has no report of the validator", status=200, advice="Try again in an hour."
+        )
+    return replace(answer, value=[by_hour[end] for end in sorted(by_hour, reverse=True)])
