@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from chutes_exporter.collectors import MinersChoice
+    from chutes_exporter.collectors import ChutesChoice, MinersChoice
 
 _ADDRESS = re.compile(r"(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
 _URL = re.compile(
@@ -113,6 +113,7 @@ class Settings:
     web_config: Path | None = None
     timeout_offset: float = 0.5
     miners: MinersChoice = "all"
+    chutes: ChutesChoice = "all"
     max_series: int = 100_000
     ttl: Mapping[str, float] = field(default_factory=dict)
     max_age: Mapping[str, float] = field(default_factory=dict)
@@ -133,26 +134,34 @@ def make_settings(
     hotkeys: Iterable[str] = (),
     keys: Iterable[Hotkey] = (),
     miners: MinersChoice | None = None,
+    chutes: ChutesChoice | None = None,
     warnings: Iterable[str] = (),
     **others: Any,
 ) -> Settings:
     """Return settings, or raise ConfigError if one of them needs another that is missing.
 
     The miners of the keys are watched like ``hotkeys``. If ``miners`` is None, it becomes
-    ``watched`` if a miner is watched, otherwise ``all``. The settings have these warnings and those
+    ``neighbours`` if a miner is watched, otherwise ``all``. If ``chutes`` is None, it becomes
+    ``all`` if ``miners`` is, otherwise ``relevant``. The settings have these warnings and those
     about risky or unknown values.
     """
     keys = tuple(keys)
     watched = frozenset(hotkeys) | {key.address for key in keys}
+    chosen: MinersChoice = miners or ("neighbours" if watched else "all")
     settings = Settings(
         chain_url=None if chain_url is None else NodeUrl(chain_url),
         watched=watched,
         keys=keys,
-        miners=miners or ("watched" if watched else "all"),
+        miners=chosen,
+        chutes=chutes or ("all" if chosen == "all" else "relevant"),
         **others,
     )
-    if settings.miners == "watched" and not watched:
-        raise ConfigError("--miners watched needs a watched miner: add --hotkey or --hotkey-file")
+    if settings.miners != "all" and not watched:
+        raise ConfigError(
+            f"--miners {settings.miners} needs a watched miner: add --hotkey or --hotkey-file"
+        )
+    if settings.chutes == "relevant" and not watched:
+        raise ConfigError("--chutes relevant needs a watched miner: add --hotkey or --hotkey-file")
     # A collector that the user did not switch on is off, without an error, if it lacks something.
     for collector in (one for one in COLLECTORS if settings.collectors.get(one.name)):
         if collector.needs_key and not keys:

@@ -16,7 +16,7 @@ from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Simulator, Size
 from tests.simulator.odd import OddWorld
-from tests.support import KEY, NOON, PATIENCE, Clock
+from tests.support import KEY, NOON, PATIENCE, Clock, read_reports
 
 DIRECTORY = Path(__file__).parent / "golden_pages"
 FILES = {Format.TEXT: DIRECTORY / "page.txt", Format.OPENMETRICS: DIRECTORY / "page.openmetrics"}
@@ -71,6 +71,7 @@ async def pages() -> dict[Format, str]:
         )
         async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
             await exporter.warm_up()
+            await read_reports(exporter)
             return {
                 form: steady((await exporter.metrics(form, timeout=PATIENCE)).decode())
                 for form in Format

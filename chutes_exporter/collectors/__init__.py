@@ -8,7 +8,6 @@ from chutes_exporter.collectors import (
     ended_instances,
     fleet,
     images,
-    instance_gpus,
     instances,
     jobs,
     launch,
@@ -27,7 +26,7 @@ from chutes_exporter.collectors import (
     unique_chute_history,
     utilization,
 )
-from chutes_exporter.collectors.base import Answers, Collector, Miners, MinersChoice
+from chutes_exporter.collectors.base import Answers, ChutesChoice, Collector, Miners, MinersChoice
 
 COLLECTORS: tuple[Collector, ...] = (
     metagraph.COLLECTOR,
@@ -39,13 +38,11 @@ COLLECTORS: tuple[Collector, ...] = (
     stats.COLLECTOR,
     fleet.COLLECTOR,
     servers.COLLECTOR,
-    servers.VERSIONS,
     money.COSTS,
     money.PROFIT_OF_DAY,
     maintenance.COLLECTOR,
     nodes.COLLECTOR,
     instances.COLLECTOR,
-    instance_gpus.COLLECTOR,
     launch.COLLECTOR,
     ended_instances.COLLECTOR,
     rolling_updates.COLLECTOR,
@@ -68,4 +65,4 @@ COLLECTORS: tuple[Collector, ...] = (
 A page that would be too large keeps those that fit, in this order.
 """
 
-__all__ = ["COLLECTORS", "Answers", "Collector", "Miners", "MinersChoice"]
+__all__ = ["COLLECTORS", "Answers", "ChutesChoice", "Collector", "Miners", "MinersChoice"]

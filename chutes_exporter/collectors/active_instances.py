@@ -21,11 +21,6 @@ INSTANCE = Table[ActiveInstance](
         total,
         of="compute_multiplier",
     ),
-    chutes_chute_active_instances=Total(
-        "Active and verified instances of the chute on all miners. Absent without any.",
-        len,
-        by="chute_id",
-    ),
     chutes_miner_active_instances=Total(
         "Active and verified instances of the miner. 0 is only exported for watched miners.",
         len,

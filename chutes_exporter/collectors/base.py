@@ -32,24 +32,35 @@ _SCRUBBED_LENGTH = 64
 """Only texts of at least this length can contain a signature."""
 
 LabelValue = str | int | bool | None
-MinersChoice = Literal["watched", "all"]
-"""Miners whose public data is exported."""
+MinersChoice = Literal["neighbours", "watched", "all"]
+"""Miners whose public data is exported: the watched ones and their neighbours in rank and in line
+for the seat, only the watched ones, or all."""
+ChutesChoice = Literal["relevant", "all"]
+"""Chutes that are exported: those that a watched miner runs, ran in the past day, or could launch
+now if it had the GPUs; or all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Miners:
     """The miners whose data a collector exports, the miner of the answers, or the platform, and
     what the watched miners pay for GPUs.
+
+    Attributes:
+        neighbours: The present neighbours of the watched miners.
     """
 
     watched: frozenset[str]
     choice: MinersChoice
     hotkey: str = THE_PLATFORM
+    neighbours: frozenset[str] = frozenset()
+    chutes: ChutesChoice = "all"
     costs: Costs = field(default_factory=Costs)
 
     def exports(self, hotkey: str) -> bool:
         """Return whether a miner's public data is exported."""
-        return self.choice == "all" or hotkey in self.watched
+        if self.choice == "all" or hotkey in self.watched:
+            return True
+        return self.choice == "neighbours" and hotkey in self.neighbours
 
 
 class Answers:
@@ -64,6 +75,11 @@ class Answers:
 
     def __contains__(self, feed: Feed[Any]) -> bool:
         return feed.name in self._answers
+
+    @property
+    def by_name(self) -> Mapping[str, Answer[Any]]:
+        """The known answers, by the name of their feed."""
+        return self._answers
 
     def whole(self, names: Iterable[str]) -> bool:
         """Return whether no record of these feeds can be missing."""
@@ -179,7 +195,10 @@ class Part:
     """Metrics of a collector that need the same feeds.
 
     Attributes:
-        feeds: The part has samples when all of them have an answer.
+        feeds: The part has samples when all of them have an answer. Without feeds, it has samples
+            when one of ``also`` has an answer.
+        also: Feeds without which it still has a part of its samples.
+        chooses_chutes: Whether ``also`` serves only to choose the exported chutes.
         metrics: Those that need a whole answer are left out without it, whatever the function adds.
         collect: Makes samples from the answers about one miner, or about the platform. It is a pure
             function.
@@ -188,18 +207,31 @@ class Part:
     feeds: tuple[Feed[Any], ...]
     metrics: Sequence[Metric]
     collect: Callable[[Answers, Miners, Samples], None]
+    also: tuple[Feed[Any], ...] = ()
+    chooses_chutes: bool = False
+
+    @property
+    def all_feeds(self) -> tuple[Feed[Any], ...]:
+        """The feeds that it needs, and those that it uses if they have an answer."""
+        return (*self.feeds, *self.also)
+
+    def can_collect(self, answers: Answers) -> bool:
+        """Return whether the answers are enough for a sample."""
+        if not self.feeds:
+            return any(feed in answers for feed in self.also)
+        return all(feed in answers for feed in self.feeds)
 
     @property
     def needs_key(self) -> bool:
-        """Whether it needs a hotkey's key."""
-        return any(feed.endpoint.signed for feed in self.feeds)
+        """Whether it has no sample without a hotkey's key."""
+        return any(feed.endpoint.signed for feed in self.feeds or self.also)
 
     @property
     def scope(self) -> Scope:
         """Whether it is about the platform, about each hotkey with a key, or about each watched
         hotkey.
         """
-        scopes = {feed.endpoint.scope for feed in self.feeds}
+        scopes = {feed.endpoint.scope for feed in self.all_feeds}
         return "signer" if "signer" in scopes else "miner" if "miner" in scopes else "platform"
 
 
@@ -213,9 +245,8 @@ class Collector:
         default: ``on``, ``off``, ``few`` (on for up to 16 named hotkeys, because it sends a request
             for each) or
             ``key`` (on with a hotkey's key, because it shows less without one).
-        watched_only: Whether it exports no miner but the configured hotkeys unless it is switched
-            on explicitly,
-            because it is large for all miners.
+        watched_only: Whether it exports no miner but the configured hotkeys, because it is large
+            for others. With ``--miners all``, it exports all if it is switched on explicitly.
     """
 
     name: str
@@ -234,7 +265,7 @@ class Collector:
         for part in self.parts:
             if (part.scope == "platform") != (miners.hotkey == THE_PLATFORM):
                 continue
-            if not all(feed in answers for feed in part.feeds):
+            if not part.can_collect(answers):
                 continue
             out.unknown = frozenset(
                 metric for metric in part.metrics if not answers.whole(metric.whole)
@@ -252,7 +283,12 @@ class Collector:
     @property
     def feeds(self) -> tuple[Feed[Any], ...]:
         """The feeds of its parts, each once."""
-        return tuple(dict.fromkeys(feed for part in self.parts for feed in part.feeds))
+        return tuple(dict.fromkeys(feed for part in self.parts for feed in part.all_feeds))
+
+    @property
+    def needed_feeds(self) -> frozenset[str]:
+        """Names of the feeds without which one of its parts has no samples."""
+        return frozenset(feed.name for part in self.parts for feed in part.feeds)
 
     @property
     def metrics(self) -> list[Metric]:
@@ -283,7 +319,7 @@ class Collector:
     def default_in_words(self) -> str:
         """The default in words, for help texts and docs."""
         if self.watched_only:
-            return "on for configured hotkeys; the flag adds the other exported miners"
+            return "on for configured hotkeys; with --miners all, the flag adds all miners"
         needs = [
             *(["a hotkey's key"] if self.needs_key else []),
             *(["--chain.url"] if self.needs_chain else []),

@@ -11,9 +11,7 @@ from chutes_exporter.rules.bounties import bounty_boost, bounty_expires_at
 BOUNTY = Table[Bounty](
     BOUNTIES,
     key="chute_id",
-    chutes_bounty_created_timestamp_seconds=Row(
-        "When the open bounty of the chute was created. The chute may be gone.", "created_at"
-    ),
+    of_chutes=True,
     chutes_bounty_expires_timestamp_seconds=Row(
         "When the open bounty of the chute expires, accurate to 2 seconds. It ends earlier if an "
         "instance becomes "

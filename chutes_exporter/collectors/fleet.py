@@ -1,134 +1,271 @@
-"""The fleet: the state of each of the signing miner's GPUs."""
+"""The signing miner's fleet: the states, places and pay of its servers, GPUs and instances."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import UNSET
-
-from chutes_exporter.collectors.base import (
-    Answers,
-    Collector,
-    Miners,
-    Part,
-    Samples,
-    distinct,
-    metric_of,
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
+from chutes_exporter.feeds import table as f
+from chutes_exporter.fleet.answers import FleetAnswers, Listed
+from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.model import (
+    DEADLINES,
+    GPU_STATES,
+    SERVER_STATES,
+    TOPICS,
 )
-from chutes_exporter.feeds.table import INSTANCES, INVENTORY, NODES, SERVERS
-from chutes_exporter.rules.instances import inventory_states
+from chutes_exporter.rules.gpus import nvidia_uuid
+from chutes_exporter.rules.instances import INSTANCE_STATES
+from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES
 
 if TYPE_CHECKING:
-    from chutes_exporter.api.records import Node, ServerGpu
-    from chutes_exporter.rules.instances import InstanceState
+    from collections.abc import Mapping
 
-_FEEDS = (SERVERS, NODES, INVENTORY, INSTANCES)
+    from chutes_exporter.api.client import Answer
+    from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.fleet.model import Fleet, Instance, Server
 
-State = Literal["earning", "starting", "disabled", "idle", "unverified"]
-"""State of a GPU. The help of ``chutes_fleet_gpus`` explains the states."""
-STATES: tuple[State, ...] = get_args(State)
+FEEDS: Final[dict[str, Feed[Any]]] = {
+    "servers": f.SERVERS,
+    "nodes": f.NODES,
+    "inventory": f.INVENTORY,
+    "instances": f.INSTANCES,
+    "miner_gpus": f.MINER_GPUS,
+    "maintenance": f.MAINTENANCE,
+    "measurements": f.TEE_MEASUREMENTS,
+    "jobs": f.JOBS,
+    "metagraph": f.METAGRAPH,
+    "chutes": f.CHUTES,
+    "active_instances": f.ACTIVE_INSTANCES,
+    "utilization": f.UTILIZATION,
+    "bounties": f.BOUNTIES,
+    "held_gpus": f.HELD_GPUS,
+    "supported_gpus": f.SUPPORTED_GPUS,
+}
+"""The feeds of a fleet, by the name of the answer."""
 
-_metric = metric_of(*_FEEDS)
-GPUS = _metric(
+_OWN = tuple(
+    FEEDS[name]
+    for name in (
+        *("servers", "nodes", "inventory", "instances", "miner_gpus"),
+        *("maintenance", "measurements", "chutes", "supported_gpus"),
+    )
+)
+_metric = metric_of(*_OWN, whole=False)
+OF_SERVER: Final = ("hotkey", "server_id", "server")
+OF_INSTANCE: Final = ("hotkey", "instance_id", "chute_id", "chute", "private")
+
+FLEET_GPUS = _metric(
     "chutes_fleet_gpus",
-    "GPUs of the miner by model and state. Each GPU is in exactly one state: earning (in an "
-    "active instance), starting "
-    "(in an instance that was never active), disabled (in an instance that the miner disabled "
-    "after it was active, "
-    "which keeps earning until it is deleted), idle (verified and in no instance), unverified "
-    "(not verified and in no "
-    "instance).",
+    "GPUs of the miner by model and state. Each GPU is in exactly one state: unverified (not "
+    "verified and in no instance), idle (verified and in no instance), starting (in an instance "
+    "that was never active), disabled (in an instance that the miner disabled, which keeps earning "
+    "until it is deleted), earning (in an active instance). Absent while the state of a GPU of the "
+    "model is unknown.",
     ("hotkey", "gpu", "state"),
 )
+KNOWN = _metric(
+    "chutes_fleet_known",
+    "Whether all of a topic is known (1), so that a sum over the miner's series means all of it: "
+    "servers, gpus (states and places), instances, pay (of all servers).",
+    ("hotkey", "topic"),
+)
+SERVER_GPUS = _metric(
+    "chutes_server_gpus",
+    "GPUs of the server by model and state, as chutes_fleet_gpus counts them. Absent while the "
+    "state of one of them is unknown.",
+    (*OF_SERVER, "gpu", "state"),
+)
+SERVER_STATE = _metric(
+    "chutes_server_state",
+    "Whether the server is in this state (1). It is in the first of these that applies: "
+    "in_maintenance (nothing runs), maintenance_pending (do not reboot), without_gpus, unverified "
+    "(a GPU is not verified), idle (a GPU is in no instance), starting, disabled, earning (all "
+    "GPUs are in active instances).",
+    (*OF_SERVER, "state"),
+)
+SERVER_UNITS = _metric(
+    "chutes_server_compute_units_per_second",
+    "Compute units that the instances on the server's GPUs of the model earn per second. Disabled "
+    "instances earn too. Absent while the instance of a GPU that earns is unknown.",
+    (*OF_SERVER, "gpu"),
+)
+SERVER_INSTANCES = _metric(
+    "chutes_server_earning_instances",
+    "Instances on the server that earn now: active and disabled ones. Absent while the instance of "
+    "a GPU that earns is unknown.",
+    OF_SERVER,
+)
+SERVER_MAINTENANCE = _metric(
+    "chutes_server_maintenance_status",
+    "Whether the TEE server has this status (1): none, pending (do not reboot: the last instances "
+    "of their chutes still serve, for up to 3 hours) or maintenance (nothing runs: reboot now). "
+    "With the last two, it holds an upgrade slot, of this window or of an earlier one that it did "
+    "not finish.",
+    (*OF_SERVER, "status"),
+)
+SERVER_UPGRADE = _metric(
+    "chutes_server_upgrade_needed",
+    "Whether the TEE server is older than the target of the newest window (1). The upgrade is "
+    "possible only while chutes_maintenance_window_open is 1.",
+    OF_SERVER,
+)
+SERVER_BOOTS = _metric(
+    "chutes_server_version_accepted",
+    "Whether the service accepts the boot of a TEE server with this server's version. It is 1 for "
+    "the highest listed version. It is 0 for a version that is not listed and is no release "
+    "candidate: the server does not come back after a reboot until it is upgraded. Absent for "
+    "others, because no answer shows the least version.",
+    OF_SERVER,
+)
 GPU_STATE = _metric(
-    "chutes_gpu_state_info",
-    "The GPU's state, as chutes_fleet_gpus counts it.",
-    ("hotkey", "gpu_id", "state"),
+    "chutes_gpu_state",
+    "State of the GPU as a number: 0 unverified, 1 idle, 2 starting, 3 disabled, 4 earning. The "
+    "uuid is the id in NVIDIA's format, for joins with DCGM's metrics.",
+    ("hotkey", "gpu_id", "uuid", "server_id", "server", "gpu", "device_index"),
+)
+INSTANCE_STATE = _metric(
+    "chutes_instance_state",
+    "Whether the instance is in this state (1): active, starting (never active so far), disabled "
+    "(the miner disabled it after it was active, and it keeps earning until it is deleted).",
+    (*OF_INSTANCE, "state"),
+)
+INSTANCE_GPUS = _metric(
+    "chutes_instance_gpus",
+    "GPUs that the instance holds on the server, in any state. Absent while its place is unknown. "
+    "An instance without a GPU, because it was deleted, has 0 and no server.",
+    (*OF_INSTANCE, "server_id", "server", "gpu"),
+)
+INSTANCE_UNITS = _metric(
+    "chutes_instance_compute_units_per_second",
+    "Compute units that the instance earns per second (its compute multiplier). A starting "
+    "instance gets them for its start, too, if it becomes active in time.",
+    OF_INSTANCE,
+)
+INSTANCE_LATER_UNITS = _metric(
+    "chutes_instance_later_compute_units_per_second",
+    "Compute units per second that the instance approaches from 2 to 8 hours after its activation: "
+    "without the bounty, and for a public one those of the cheapest GPU that its chute allows.",
+    OF_INSTANCE,
+)
+DEADLINE = _metric(
+    "chutes_instance_deadline_timestamp_seconds",
+    "When something happens to the instance. purge: the service deletes it, because it did not "
+    "become active within 3.5 hours of its creation and 3 hours of its verification, or because it "
+    "was disabled and was verified 3 hours ago. secured: the public instance keeps its score from "
+    "then on if it is deleted. end_of_billing: the service deletes the private instance unless it "
+    "gets requests.",
+    (*OF_INSTANCE, "deadline"),
+)
+FLEET_INSTANCES = _metric(
+    "chutes_fleet_instances",
+    "Instances of the miner by state. Absent while one is unknown.",
+    ("hotkey", "state"),
 )
 
-_metric_of_gpu = metric_of(INVENTORY, whole=False)
-IN_USE = _metric_of_gpu(
-    "chutes_gpu_in_use",
-    "Whether an instance holds the GPU (1), active or not.",
-    ("hotkey", "gpu_id"),
-)
-ACTIVE = _metric_of_gpu(
-    "chutes_gpu_active",
-    "Whether an active instance runs on the GPU (1). Absent if the state of its instance is "
-    "unknown.",
-    ("hotkey", "gpu_id"),
-)
-ALLOCATION = _metric_of_gpu(
-    "chutes_gpu_allocation_info",
-    "The chute that holds the GPU. Only for GPUs in use.",
-    ("hotkey", "gpu_id", "chute_id", "chute_name"),
-)
+
+def fleet_answers(answers: Mapping[str, Answer[Any]], hotkey: str) -> FleetAnswers:
+    """Return the answers of a fleet, of those that are known by the feed's name."""
+    found: dict[str, Listed[Any]] = {}
+    at = 0.0
+    for name, feed in FEEDS.items():
+        answer = answers.get(feed.name)
+        if answer is None:
+            continue
+        # The policy is one record.
+        records = answer.value if isinstance(answer.value, list) else [answer.value]
+        found[name] = Listed(records, answer.whole)
+        if feed is f.INSTANCES:
+            at = answer.received_at
+    return FleetAnswers(hotkey, at, **found)
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
-    """Add the chute and the state of each GPU that a server or an instance has."""
-    hotkey = miners.hotkey
-    # Both endpoints list the GPUs. The record of /miner/nodes/ comes first.
-    gpus: dict[str, list[Node | ServerGpu]] = {gpu.uuid: [gpu] for gpu in answers[NODES]}
-    for server in answers[SERVERS]:
-        for gpu in server.gpus or ():
-            gpus.setdefault(gpu.uuid, []).append(gpu)
-    inventory = distinct(answers[INVENTORY], lambda item: (item.gpu_id, item.chute_id))
-    active: dict[str, bool | None] = {}
-    for item in inventory:
-        # If several instances hold a GPU, an active one decides, and without one an unknown one.
-        found = {active.get(item.gpu_id, item.active), item.active}
-        active[item.gpu_id] = next(state for state in (True, None, False) if state in found)
-        out.add(ALLOCATION, 1, hotkey, item.gpu_id, item.chute_id, item.chute_name)
-    # While the inventory may miss a record, no GPU is certain to be free.
-    certainly_free = set(answers.unlisted(INVENTORY, gpus, active))
-    for key in dict.fromkeys([*gpus, *active]):
-        if key in active or key in certainly_free:
-            out.add(IN_USE, key in active, hotkey, key)
-            out.add(ACTIVE, active.get(key, False), hotkey, key)
-    instances = answers[INSTANCES]
-    _add_states(gpus, inventory_states(inventory, instances), hotkey, out)
+    fleet = join_fleet(fleet_answers(answers.by_name, miners.hotkey))
+    for topic in TOPICS:
+        out.add(KNOWN, fleet.known[topic], fleet.hotkey, topic)
+    _add_counts(fleet, out)
+    # The service registers a GPU also without a server.
+    names: dict[str, str | None] = {"": ""}
+    names |= {server.server_id: server.name for server in fleet.servers}
+    for server in fleet.servers:
+        # A name that is unknown would make other series when it becomes known.
+        if server.name is not None:
+            _add_server(server, fleet.hotkey, out)
+    for gpu in fleet.gpus:
+        name = None if gpu.server_id is None else names.get(gpu.server_id)
+        if gpu.state is not None and gpu.model is not None and name is not None:
+            number = GPU_STATES.index(gpu.state)
+            labels = (gpu.gpu_id, nvidia_uuid(gpu.gpu_id), gpu.server_id, name)
+            out.add(GPU_STATE, number, fleet.hotkey, *labels, gpu.model, gpu.index)
+    for instance in fleet.instances:
+        if instance.chute is not None and instance.private is not None:
+            _add_instance(instance, names, fleet.hotkey, out)
 
 
-def _add_states(
-    gpus: dict[str, list[Node | ServerGpu]],
-    holders: dict[str, InstanceState | None],
-    hotkey: str,
-    out: Samples,
+def _add_counts(fleet: Fleet, out: Samples) -> None:
+    """Add the GPUs of each model whose states are all known, and the instances."""
+    models = {gpu.model for gpu in fleet.gpus}
+    for model in sorted(model for model in models if model is not None):
+        states = [gpu.state for gpu in fleet.gpus if gpu.model == model]
+        # A GPU of an unknown model may be one of this model.
+        if None in states or None in models:
+            continue
+        for state in GPU_STATES:
+            out.add(FLEET_GPUS, states.count(state), fleet.hotkey, model, state)
+    if fleet.known["instances"]:
+        found = [instance.state for instance in fleet.instances]
+        for instance_state in INSTANCE_STATES:
+            out.add(FLEET_INSTANCES, found.count(instance_state), fleet.hotkey, instance_state)
+
+
+def _add_server(server: Server, hotkey: str, out: Samples) -> None:
+    labels = (hotkey, server.server_id, server.name)
+    for model in server.models or ():
+        out.add(SERVER_UNITS, server.units_per_second(model), *labels, model)
+        for state in GPU_STATES:
+            out.add(SERVER_GPUS, server.count(model, state), *labels, model, state)
+    out.add(SERVER_INSTANCES, server.earning_instances, *labels)
+    if server.tee:
+        out.add(SERVER_UPGRADE, server.needs_upgrade, *labels)
+        out.add(SERVER_BOOTS, server.boots, *labels)
+        for status in MAINTENANCE_STATUSES if server.maintenance is not None else ():
+            out.add(SERVER_MAINTENANCE, server.maintenance == status, *labels, status)
+    if server.state is not None:
+        for server_state in SERVER_STATES:
+            out.add(SERVER_STATE, server.state == server_state, *labels, server_state)
+
+
+def _add_instance(
+    instance: Instance, servers: Mapping[str, str | None], hotkey: str, out: Samples
 ) -> None:
-    """Add each GPU's state, and the counts.
-
-    ``holders`` are the states of the instances, by the GPU that they hold.
-    """
-    if holders.keys() - gpus.keys():
-        # An instance holds a GPU of unknown model, so no count is certain.
-        return
-    states: dict[str, list[State | None]] = {}
-    for key, records in gpus.items():
-        found = holders[key] if key in holders else _free_state(records)
-        state: State | None = "earning" if found == "active" else found
-        if state is not None:
-            out.add(GPU_STATE, 1, hotkey, key, state)
-        model = next((gpu.gpu_identifier for gpu in records if gpu.gpu_identifier), "")
-        states.setdefault(model, []).append(state)
-    for model, of_model in sorted(states.items()):
-        # A GPU of an unknown model makes all counts uncertain, and one in an unknown state those of
-        # its model.
-        if "" not in states and None not in of_model:
-            for state in STATES:
-                out.add(GPUS, of_model.count(state), hotkey, model, state)
-
-
-def _free_state(records: list[Node | ServerGpu]) -> State | None:
-    for gpu in records:
-        if gpu.verified_at is not UNSET:
-            return "unverified" if gpu.verified_at is None else "idle"
-    return None
+    labels = (hotkey, instance.instance_id, instance.chute_id, instance.chute, instance.private)
+    if instance.state is not None:
+        for state in INSTANCE_STATES:
+            out.add(INSTANCE_STATE, instance.state == state, *labels, state)
+    out.add(INSTANCE_UNITS, instance.units_per_second, *labels)
+    out.add(INSTANCE_LATER_UNITS, instance.later_units_per_second, *labels)
+    for kind in DEADLINES:
+        out.add(DEADLINE, instance.deadlines.get(kind), *labels, kind)
+    server = None if instance.server_id is None else servers.get(instance.server_id)
+    if server is not None:
+        out.add(INSTANCE_GPUS, instance.gpus, *labels, instance.server_id, server, instance.model)
 
 
 COLLECTOR = Collector(
     "fleet",
-    "states of the miner's GPUs (earning, starting, disabled, idle, unverified), and the "
-    "instances on them",
-    (Part(_FEEDS, (GPUS, GPU_STATE, IN_USE, ACTIVE, ALLOCATION), _collect),),
+    "the miner's servers, GPUs and instances: states, places, pay and deadlines",
+    (
+        Part(
+            (),
+            (
+                *(FLEET_GPUS, KNOWN, SERVER_GPUS, SERVER_STATE, SERVER_UNITS, GPU_STATE),
+                *(SERVER_INSTANCES, SERVER_MAINTENANCE, SERVER_UPGRADE, SERVER_BOOTS),
+                *(INSTANCE_STATE, INSTANCE_GPUS, INSTANCE_UNITS, INSTANCE_LATER_UNITS),
+                *(DEADLINE, FLEET_INSTANCES),
+            ),
+            _collect,
+            _OWN,
+        ),
+    ),
 )

@@ -1,168 +1,182 @@
-"""Which chutes the signing miner can launch on its idle GPUs now, and what they pay."""
+"""What the signing miner can launch on its idle GPUs now, and what that pays."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.collectors.base import (
-    Answers,
-    Collector,
-    Miners,
-    Part,
-    Samples,
-    distinct,
-    metric_of,
-)
-from chutes_exporter.feeds import table as f
-from chutes_exporter.rules.gpus import units_per_gpu_second
-from chutes_exporter.rules.launch import (
-    LAUNCH_REFUSALS,
-    LaunchRefusal,
-    LaunchServer,
-    chute_instances,
-    launch_refusal,
-    launch_room,
-    service_time,
-)
-from chutes_exporter.rules.maintenance import holds_slot
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
+from chutes_exporter.collectors.fleet import FEEDS, OF_INSTANCE, OF_SERVER, fleet_answers
+from chutes_exporter.duration import DAY
+from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 
 if TYPE_CHECKING:
-    from chutes_exporter.api.records import Chute, Server
-    from chutes_exporter.rules.launch import ChuteInstances
+    from chutes_exporter.fleet.model import Fleet, Market
 
-_FEEDS = (
-    *(f.CHUTES, f.UTILIZATION, f.BOUNTIES, f.ACTIVE_INSTANCES, f.METAGRAPH),
-    *(f.SERVERS, f.INVENTORY, f.HELD_GPUS, f.MAINTENANCE, f.SUPPORTED_GPUS),
+_FEEDS = tuple(
+    FEEDS[name]
+    for name in (
+        *("servers", "nodes", "inventory", "instances", "maintenance", "metagraph"),
+        *("chutes", "active_instances", "utilization", "bounties", "held_gpus", "supported_gpus"),
+    )
+)
+_metric = metric_of(*_FEEDS, whole=False)
+_OF_OFFER: Final = ("hotkey", "gpu", "chute_id", "chute")
+_OFFERED: Final = (
+    "Only for chutes that the service lets the miner launch now and that one of its servers can "
+    "hold."
 )
 
-_metric = metric_of(*_FEEDS)
-UNITS = _metric(
-    "chutes_launch_units_per_gpu_second",
-    "Compute units that an idle GPU of this model would earn per second in an instance of the "
-    "chute that starts now. "
-    "Only for chutes that the service lets the miner launch now and that one of its servers can "
-    "hold. Absent if the "
-    "pay on a more expensive GPU is unknown. Within 8 hours, the value falls by the share of the "
-    "bounty, and that of a "
-    "public instance to the value of the cheapest GPU that the chute allows.",
-    ("hotkey", "gpu", "chute_id"),
+SERVER_IDLE_UNITS = _metric(
+    "chutes_server_idle_compute_units_per_second",
+    "Compute units per second, on average of the first day, that the server's idle GPUs of the "
+    "model would earn in their best use. Each server is filled with the chutes that the service "
+    "lets the miner launch now, and the room of a chute is given to one server only, less the "
+    "launches that are under way. 0 if no GPU is idle, the server is in or before a maintenance, "
+    "or nothing can be launched. Absent if that is unknown, as the pay of unverified GPUs is.",
+    (*OF_SERVER, "gpu"),
+)
+SERVER_IDLE_LATER_UNITS = _metric(
+    "chutes_server_idle_later_compute_units_per_second",
+    "Compute units per second that the same instances would earn from 8 hours after their "
+    "activation on: without bounties, and public ones as on the cheapest GPU of their chute.",
+    (*OF_SERVER, "gpu"),
+)
+SERVER_LAUNCH = _metric(
+    "chutes_server_launch_instances",
+    "Instances of the chute in the best use of the server's idle GPUs of the model.",
+    (*OF_SERVER, "gpu", "chute_id", "chute"),
+)
+SERVER_LAUNCH_UNITS = _metric(
+    "chutes_server_launch_compute_units_per_second",
+    "Compute units per second of these instances, by pay: first_day (the average of that day), "
+    "later (from 8 hours after the activation on).",
+    (*OF_SERVER, "gpu", "chute_id", "chute", "pay"),
+)
+FIRST_DAY_UNITS = _metric(
+    "chutes_launch_first_day_units_per_gpu_second",
+    "Compute units that a GPU of the model would earn per second, on average of the first day, in "
+    f"an instance of the chute that starts now. {_OFFERED}",
+    _OF_OFFER,
+)
+LATER_UNITS = _metric(
+    "chutes_launch_later_units_per_gpu_second",
+    "Compute units that this GPU would earn per second from 8 hours after the activation on: "
+    "without the bounty, and in a public instance as on the cheapest GPU that the chute allows.",
+    _OF_OFFER,
+)
+GPUS = _metric(
+    "chutes_launch_gpus", f"GPUs that an instance of the chute needs. {_OFFERED}", _OF_OFFER
 )
 ROOM = _metric(
     "chutes_launch_room_instances",
-    "Instances of a chute of chutes_launch_units_per_gpu_second that may still become active.",
-    ("hotkey", "gpu", "chute_id"),
+    "Launches of the chute from now on that can still become active: its room, less the starting "
+    f"instances of all miners that would take it. {_OFFERED}",
+    _OF_OFFER,
+)
+STARTING = _metric(
+    "chutes_launch_starting_instances",
+    f"Starting instances of the chute on all miners. {_OFFERED}",
+    _OF_OFFER,
 )
 REFUSED = _metric(
     "chutes_launch_refused_chutes",
     "Chutes that run on the idle model, but that the miner cannot launch now, by the first reason: "
     "not_registered, blacklisted, disabled (the chute is disabled), no_bounty (private, without "
-    "an active instance and "
-    "without a bounty), target_expired (private, and the service has no target any more, so that "
-    "it would refuse the "
-    "activation), no_room (as many active instances as the service wants), enough_starting "
-    "(public TEE chutes), "
-    "tee_mismatch (the servers with idle GPUs have no TEE and the chute needs it, or the other "
-    "way round), "
-    "in_maintenance (the servers with idle GPUs hold upgrade slots), too_many_gpus (no server has "
-    "as many idle GPUs), "
+    "an active instance and without a bounty), target_expired (private, and the service has no "
+    "target any more, so that it would refuse the activation), no_room (as many active instances "
+    "as the service wants), enough_starting (public TEE chutes), tee_mismatch (the servers with "
+    "idle GPUs have no TEE and the chute needs it, or the other way round), in_maintenance (the "
+    "servers with idle GPUs hold upgrade slots), too_many_gpus (no server has as many idle GPUs), "
     "unknown (an answer lacks what decides, or what determines the pay).",
     ("hotkey", "gpu", "reason"),
+)
+IN_VAIN = _metric(
+    "chutes_instance_start_in_vain",
+    "Whether the starting instance cannot become active (1): its chute has as many active "
+    "instances as the service wants, or lost its target, so the service would refuse the "
+    "activation. It holds its GPUs until it is purged. Absent if that is unknown.",
+    OF_INSTANCE,
+)
+LAST_ACTIVE = _metric(
+    "chutes_instance_last_active",
+    "Whether the instance is the only active one of its chute on the platform (1). If its miner "
+    "deletes it, the score that it earned since its last change of the multiplier falls to a "
+    "tenth, or to nothing if it is private.",
+    OF_INSTANCE,
 )
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
-    """Add the pay and room of each chute that the miner can launch on an idle model, and count the
-    others by reason.
-    """
-    servers = distinct(answers[f.SERVERS], lambda server: server.server_id)
-    held = {item.gpu_id for item in answers[f.INVENTORY]}
-    idle = {server.server_id: _free_gpus(server, held) for server in servers}
-    models = sorted({model for free in idle.values() for model in free})
-    if not models:
+    fleet = join_fleet(fleet_answers(answers.by_name, miners.hotkey))
+    _add_instances(fleet, out)
+    if fleet.markets is None:
         return
-    chutes = chutes_with_instances(answers)
-    seat = next((seat for seat in answers[f.METAGRAPH] if seat.hotkey == miners.hotkey), None)
-    running = {
-        one.chute_id for one in answers[f.ACTIVE_INSTANCES] if one.miner_hotkey == miners.hotkey
-    }
-    runs_tee = any(chute.tee and chute.chute_id in running for chute, _, _ in chutes)
-    rates = {
-        model.gpu: rate
-        for model in answers[f.SUPPORTED_GPUS]
-        if (rate := model.hourly_rate) is not None and rate > 0
-    }
-    slots = {one.server_id: holds_slot(one) for one in answers[f.MAINTENANCE].servers or ()}
-    # A slot in either answer counts. The list of servers may not show the slots of pending servers.
-    in_maintenance = {
-        server.server_id: server.maintenance_pending
-        or slots.get(server.server_id, server.maintenance_pending)
-        for server in servers
-    }
-    for model in models:
-        places = [
-            LaunchServer(server.is_tee, in_maintenance[server.server_id], free)
-            for server in servers
-            if (free := idle[server.server_id][model])
-        ]
-        refused: Counter[LaunchRefusal | None] = Counter()
-        for chute, instances, room in chutes:
-            if chute.node_selector is None or model not in (
-                chute.node_selector.supported_gpus or ()
-            ):
-                continue
-            refusals = [
-                launch_refusal(seat, chute, instances, place, runs_tee=runs_tee) for place in places
-            ]
-            if None not in refusals:
-                # No server can hold the chute. The one that is refused by the last check is nearest
-                # to it.
-                refused[max(refusals, key=LAUNCH_REFUSALS.index)] += 1
-            elif (units := units_per_gpu_second(chute, model, rates)) is None:
-                refused["unknown"] += 1
-            else:
-                out.add(UNITS, units, miners.hotkey, model, chute.chute_id)
-                out.add(ROOM, room, miners.hotkey, model, chute.chute_id)
-        for reason in LAUNCH_REFUSALS:
-            out.add(REFUSED, refused[reason], miners.hotkey, model, reason)
+    _add_uses(fleet, out)
+    for market in fleet.markets:
+        _add_market(market, fleet.hotkey, out)
 
 
-def _free_gpus(server: Server, held: set[str]) -> Counter[str]:
-    """Count the verified GPUs of a server in no instance, by model."""
-    return Counter(
-        gpu.gpu_identifier
-        for gpu in server.gpus or ()
-        if gpu.gpu_identifier and gpu.verified_at and gpu.uuid not in held
-    )
+def _add_instances(fleet: Fleet, out: Samples) -> None:
+    for one in fleet.instances:
+        if one.chute is not None and one.private is not None:
+            labels = (fleet.hotkey, one.instance_id, one.chute_id, one.chute, one.private)
+            if one.state == "starting":
+                out.add(IN_VAIN, one.is_in_vain, *labels)
+            if one.state == "active":
+                out.add(LAST_ACTIVE, one.is_last_active, *labels)
 
 
-def chutes_with_instances(answers: Answers) -> list[tuple[Chute, ChuteInstances, float | None]]:
-    """Return each chute with its instances, and with its room for more of them
-    (:func:`launch_room`).
-    """
-    utilization = {record.chute_id: record for record in answers[f.UTILIZATION]}
-    bounties = {bounty.chute_id for bounty in answers[f.BOUNTIES]}
-    active: defaultdict[str | None, set[str]] = defaultdict(set)
-    for instance in answers[f.ACTIVE_INSTANCES]:
-        active[instance.chute_id].add(instance.instance_id)
-    now = service_time(answers[f.UTILIZATION], answers[f.BOUNTIES])
-    held = defaultdict(list)
-    for gpu in answers[f.HELD_GPUS]:
-        held[gpu.chute_id].append(gpu)
-    found = []
-    for chute in distinct(answers[f.CHUTES], lambda chute: chute.chute_id):
-        key = chute.chute_id
-        instances = chute_instances(
-            chute, utilization.get(key), active[key], held[key], now, bounty=key in bounties
-        )
-        found.append((chute, instances, launch_room(chute, instances)))
-    return found
+def _add_uses(fleet: Fleet, out: Samples) -> None:
+    uses = {(use.server_id, use.model): use for use in fleet.uses}
+    for server in fleet.servers:
+        if server.name is None:
+            continue
+        for model in server.models or ():
+            labels = (fleet.hotkey, server.server_id, server.name, model)
+            use = uses.get((server.server_id, model))
+            units = server.idle_units_per_second(model, use)
+            out.add(SERVER_IDLE_UNITS, units, *labels)
+            if units is not None:
+                out.add(SERVER_IDLE_LATER_UNITS, use.later_units_per_second if use else 0, *labels)
+            for launch in use.launches if use else ():
+                offer = launch.offer
+                if offer.chute is not None:
+                    of_chute = (*labels, offer.chute_id, offer.chute)
+                    out.add(SERVER_LAUNCH, launch.instances, *of_chute)
+                    first_day = launch.instances * offer.first_day_units
+                    out.add(SERVER_LAUNCH_UNITS, first_day / DAY, *of_chute, "first_day")
+                    later = launch.instances * offer.later_units_per_second
+                    out.add(SERVER_LAUNCH_UNITS, later, *of_chute, "later")
 
 
-LAUNCH = Part(_FEEDS, (UNITS, ROOM, REFUSED), _collect)
+def _add_market(market: Market, hotkey: str, out: Samples) -> None:
+    for offer in market.offers:
+        if offer.chute is not None:
+            labels = (hotkey, market.model, offer.chute_id, offer.chute)
+            out.add(FIRST_DAY_UNITS, offer.first_day_units_per_gpu_second, *labels)
+            out.add(LATER_UNITS, offer.later_units_per_second / offer.size, *labels)
+            out.add(GPUS, offer.size, *labels)
+            out.add(ROOM, offer.left, *labels)
+            out.add(STARTING, offer.starting, *labels)
+    for reason in LAUNCH_REFUSALS:
+        out.add(REFUSED, market.refused.get(reason, 0), hotkey, market.model, reason)
+
 
 COLLECTOR = Collector(
     "launch",
-    "the chutes that the miner can launch on its idle GPUs now, and what they pay",
-    (LAUNCH,),
+    "what the miner can launch on its idle GPUs now, and what that pays",
+    (
+        Part(
+            (),
+            (
+                *(SERVER_IDLE_UNITS, SERVER_IDLE_LATER_UNITS),
+                *(SERVER_LAUNCH, SERVER_LAUNCH_UNITS),
+                *(FIRST_DAY_UNITS, LATER_UNITS, GPUS, ROOM, STARTING, REFUSED),
+                *(IN_VAIN, LAST_ACTIVE),
+            ),
+            _collect,
+            _FEEDS,
+        ),
+    ),
 )

@@ -28,39 +28,11 @@ INVOCATIONS = Row(
 CHUTE = Table[ChuteMetrics](
     CHUTE_METRICS,
     key="chute_id",
+    of_chutes=True,
     records=_measured,
     chutes_chute_window_invocations=INVOCATIONS,
-    chutes_chute_window_compute_seconds=Row(
-        "Total duration of the requests completed in the window on all miners.",
-        {"1h": "total_compute_time"},
-        by="window",
-    ),
-    chutes_chute_window_rate_limits=Row(
-        "Requests to the chute that were refused in the window because its instances were busy.",
-        {"1h": "rate_limit_count"},
-        by="window",
-    ),
-    chutes_chute_window_usage_usd=Row(
-        "Price of the chute's requests in the window, in US dollars, with what subscribers would "
-        "have paid per "
-        "request. Miners do not receive it.",
-        {"1h": "total_usage_usd"},
-        by="window",
-    ),
-    chutes_chute_utilization_ratio=Row(
-        "Average utilization of the chute's capacity over the past hour. Above 1, demand "
-        "exceeds capacity.",
-        "utilization",
-    ),
     chutes_chute_instances=Row(
         "Active and verified instances of the chute on all miners.", "instance_count"
-    ),
-    chutes_chute_compute_multiplier=Row(
-        "The chute's base compute multiplier, without boosts.", "compute_multiplier"
-    ),
-    chutes_chute_price_usd_per_second=Row(
-        "Price that users pay for a second of the chute, in US dollars. Miners do not receive it.",
-        "per_second_price_usd",
     ),
 )
 
@@ -68,6 +40,7 @@ CHUTE = Table[ChuteMetrics](
 DAY = Table[Chute](
     CHUTES,
     key="chute_id",
+    of_chutes=True,
     chutes_chute_window_invocations=replace(INVOCATIONS, value={"1d": "invocation_count"}),
 )
 

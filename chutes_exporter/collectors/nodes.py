@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-from msgspec import UNSET
-
 from chutes_exporter.api.records import Node
 from chutes_exporter.collectors.base import Collector
-from chutes_exporter.collectors.table import Info, Row, Table
+from chutes_exporter.collectors.table import Info, Table
 from chutes_exporter.feeds.table import NODES
-from chutes_exporter.rules.gpus import clock_rate_hertz, nvidia_uuid
 
 GPU = Table[Node](
     NODES,
     key="uuid",
     label="gpu_id",
-    chutes_gpu_info=Info(
-        "The GPU's model and server. The uuid is the id in NVIDIA's format, for joins with "
-        "DCGM's metrics.",
-        {
-            "server_id": "server_id",
-            "gpu": "gpu_identifier",
-            "name": "name",
-            "device_index": "device_index",
-            "verification_host": "verification_host",
-            "uuid": lambda gpu: nvidia_uuid(gpu.uuid),
-        },
-    ),
-    chutes_gpu_verified=Row(
-        "Whether the GPU is verified (1). Launches on an unverified GPU are refused. A verified "
-        "GPU is usable, even "
-        "if it has an error text from a later check.",
-        lambda gpu: None if gpu.verified_at is UNSET else gpu.verified_at is not None,
-    ),
-    chutes_gpu_verified_timestamp_seconds=Row("When the GPU was verified.", "verified_at"),
     chutes_gpu_verification_error_info=Info(
         "Why the GPU's last verification failed. Only for GPUs with an error. The next "
         "success clears it.",
         {"error": "verification_error"},
         only="verification_error",
     ),
-    chutes_gpu_memory_bytes=Row("The GPU's memory.", "memory"),
-    chutes_gpu_clock_rate_hertz=Row("The GPU's clock rate.", clock_rate_hertz),
-    chutes_gpu_processors=Row("The GPU's streaming multiprocessors.", "processors"),
-    chutes_gpu_created_timestamp_seconds=Row("When the GPU was added.", "created_at"),
 )
 
 COLLECTOR = Collector("nodes", "the miner's GPUs: model, memory, verification", (GPU,))

@@ -16,21 +16,18 @@ from chutes_exporter.collectors.base import (
     distinct,
     metric_of,
 )
-from chutes_exporter.feeds.table import ACTIVE_INSTANCES, AUDIT_REPORT, HELD_GPUS, METAGRAPH
+from chutes_exporter.feeds.table import ACTIVE_INSTANCES, METAGRAPH
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-    from chutes_exporter.api.records import ActiveInstance, AuditInstance
-
-_FEEDS = (ACTIVE_INSTANCES, METAGRAPH, AUDIT_REPORT, HELD_GPUS)
+_FEEDS = (ACTIVE_INSTANCES, METAGRAPH)
 HEADING = metric_of(*_FEEDS)(
     "chutes_miner_score_heading_ratio",
     "Estimate of the miner's score share in a day if all active instances continue unchanged: its "
-    "compute units per "
-    "second, divided by those of all miners. Disabled instances count too. docs/earnings.md "
-    "describes how far the "
+    "compute units per second, divided by those of all miners. Disabled instances do not count, "
+    "because the service deletes them within 3 hours. docs/earnings.md describes how far the "
     "estimate can be wrong.",
     ("hotkey",),
     stability="experimental",
@@ -46,19 +43,15 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 def earned_rates(answers: Answers, watched: AbstractSet[str]) -> dict[str, float] | None:
-    """Return the compute units per second of all miners that can have a score, None if one is
-    unknown.
+    """Return the compute units per second that the active instances of each miner earn, of all
+    miners that can have a score. None if one is unknown.
 
     Watched miners are returned even if they earn nothing.
     """
     seats = answers[METAGRAPH]
     scored = {node.hotkey for node in seats if not node.blacklist_reason}
     multipliers: dict[str | None, list[float | None]] = defaultdict(list)
-    earning: list[ActiveInstance | AuditInstance] = [
-        *answers[ACTIVE_INSTANCES],
-        *_disabled_instances(answers),
-    ]
-    for instance in distinct(earning, lambda instance: instance.instance_id):
+    for instance in distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id):
         multipliers[instance.miner_hotkey].append(instance.compute_multiplier)
     rates = {hotkey: total(of_miner) for hotkey, of_miner in multipliers.items()}
     if (
@@ -68,24 +61,6 @@ def earned_rates(answers: Answers, watched: AbstractSet[str]) -> dict[str, float
     ):
         return None
     return {hotkey: rates.get(hotkey) or 0.0 for hotkey in scored & (rates.keys() | watched)}
-
-
-def _disabled_instances(answers: Answers) -> list[AuditInstance]:
-    """Return the instances of the newest audit report that are disabled, and maybe some that are
-    active.
-
-    A disabled instance was activated. The report may be hours old, so an instance that holds no GPU
-    now has ended.
-    """
-    held, instances = answers[HELD_GPUS], answers[AUDIT_REPORT].instances
-    activated = {gpu.instance_id for gpu in held if gpu.activated_at}
-    activated |= {instance.instance_id for instance in instances if instance.activated_at}
-    kept = activated & {gpu.instance_id for gpu in held}
-    return [
-        instance
-        for instance in instances
-        if instance.instance_id in kept and not instance.deleted_at
-    ]
 
 
 COLLECTOR = Collector(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import UNSET
 
+from chutes_exporter.collectors import relevance
 from chutes_exporter.collectors.base import Answers, LabelValue, Miners, Part, Samples, distinct
 from chutes_exporter.metric import Metric
 
@@ -181,6 +182,8 @@ class Table(Part, Generic[R]):
             all metrics.
         miner: The field with the miner of a record, if the feed is about all miners. Only exported
             miners have samples.
+        of_chutes: Whether a record is about its ``chute_id``. Then only exported chutes have
+            samples.
         metrics: The metrics by name.
     """
 
@@ -192,6 +195,7 @@ class Table(Part, Generic[R]):
         label: str = "",
         records: Callable[..., list[R] | None] = list,
         miner: str = "",
+        of_chutes: bool = False,
         **metrics: Row | Total,
     ) -> None:
         self.feed = feed
@@ -199,6 +203,7 @@ class Table(Part, Generic[R]):
         self._joined = joined
         self._records = records
         self._miner = miner
+        self._of_chutes = of_chutes
         self._miner_label = ("hotkey",) if feed.endpoint.scope != "platform" else ()
         declared = {
             self._declare(name, of, (label or key).split()): of for name, of in metrics.items()
@@ -207,7 +212,8 @@ class Table(Part, Generic[R]):
         self._totals = {
             metric: total for metric, total in declared.items() if isinstance(total, Total)
         }
-        super().__init__((feed, *joined), [*declared], self._collect)
+        also = relevance.FEEDS if of_chutes else ()
+        super().__init__((feed, *joined), [*declared], self._collect, also, of_chutes)
 
     def _declare(self, name: str, of: Row | Total, of_key: list[str]) -> Metric:
         """Return a metric of this table. A total has no label of the key."""
@@ -239,7 +245,10 @@ class Table(Part, Generic[R]):
         if self.key:
             records = distinct(records, self._key_of)
         hotkey = (miners.hotkey,) if self._miner_label else ()
+        chutes = relevance.relevant_chutes(answers, miners) if self._of_chutes else None
         for record in records:
+            if chutes is not None and getattr(record, "chute_id", None) not in chutes:
+                continue
             if not self._miner or miners.exports(getattr(record, self._miner)):
                 add_rows(self.rows, record, (*hotkey, *self._key_of(record)), out)
         watched = sorted(miners.watched)

@@ -19,7 +19,7 @@ from chutes_exporter.rules.demand import (
     target_instances,
 )
 
-_WINDOWS = ("5m", "15m", "1h")
+_WINDOWS = ("15m", "1h")
 
 
 def _measured(chutes: list[ChuteUtilization]) -> list[ChuteUtilization]:
@@ -41,6 +41,7 @@ def _ratios(chute: ChuteUtilization, *, field: str) -> dict[str, float | None]:
 CHUTE = Table[ChuteUtilization](
     UTILIZATION,
     key="chute_id",
+    of_chutes=True,
     records=_measured,
     chutes_chute_scale_allowance=Row(
         "Instances by which the chute is below its target. At 0 the service refuses launches with "
@@ -49,9 +50,6 @@ CHUTE = Table[ChuteUtilization](
         "chutes_launch_units_per_gpu_second "
         "has what the miner can launch.",
         "scale_allowance",
-    ),
-    chutes_chute_scalable=Row(
-        "Whether the chute has fewer active instances than the autoscaler wants (1).", "scalable"
     ),
     chutes_chute_target_instances=Row(
         "Number of active instances that the autoscaler wants for the chute. Absent if its last "

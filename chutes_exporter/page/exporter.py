@@ -14,32 +14,43 @@ from typing import TYPE_CHECKING, TypeVar
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.chain.node import Node
 from chutes_exporter.collectors.base import Samples
+from chutes_exporter.collectors.fleet import FEEDS as FLEET_FEEDS
+from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.feeds.cache import FeedCache, FeedState, steady
+from chutes_exporter.feeds.feed import THE_PLATFORM
+from chutes_exporter.feeds.reports import PAUSE
 from chutes_exporter.feeds.requests import Requests
+from chutes_exporter.feeds.table import AUDIT_REPORT, METAGRAPH
+from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.page import rendering, telemetry
 from chutes_exporter.page.maker import PageMaker
 from chutes_exporter.page.plan import Entry, Plan, make_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-    from typing import Self
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from typing import Any, Self
 
     from chutes_exporter.config import Settings
+    from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.page.exposition import Format
     from chutes_exporter.page.rendering import States
 
 T = TypeVar("T")
 
+_OF_FLEETS = frozenset(feed.name for feed in FLEET_FEEDS.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """Samples by the metric's name, name and hotkey of the collectors that failed, and the states
-    of all feeds.
+    """Samples by the metric's name, name and hotkey of the collectors that failed, the states of
+    all feeds, and the fleets of watched miners.
     """
 
     samples: Mapping[str, list[tuple[dict[str, str], float]]]
     failed: list[tuple[str, str]]
     states: States
+    fleets: Mapping[str, Fleet]
 
 
 class Exporter:
@@ -66,7 +77,7 @@ class Exporter:
                 counters=counters,
                 clock=clock,
             )
-        self._requests = Requests(self.client, self._node)
+        self._requests = Requests(self.client, self._node, clock=clock)
         self.feeds = FeedCache(self._requests.fetch, clock=clock, monotonic=monotonic)
         self._rendering = asyncio.Lock()
         # asyncio's own threads may all wait for a name server that does not answer.
@@ -83,6 +94,8 @@ class Exporter:
         self.settings = settings
         self._requests.use(settings.keys)
         self.plan = make_plan(settings)
+        if self._requests.reports.watch(self.plan.audited_miners):
+            self.feeds.forget([AUDIT_REPORT])
         self._reading: asyncio.Task[None] | None = None
         self._maker = PageMaker(self.plan, settings, self.telemetry, self.client)
 
@@ -116,22 +129,47 @@ class Exporter:
         """Request each feed once, before the first scrape."""
         await self.feeds.read_all(self.plan.feeds, self.settings.api_timeout)
 
-    async def samples(self, metrics: Collection[str], *, timeout: float | None = None) -> Collected:
-        """Return the samples of all collectors that have one of the metrics and are on.
+    async def read_older_reports(self) -> None:
+        """Read the audit reports of the past day, one after another, without waiting for scrapes.
 
-        Without a timeout, it takes the cached answers, and sends no request.
+        It never ends, because other miners can be watched later.
+        """
+        while True:
+            await asyncio.sleep(PAUSE)
+            snapshot = self.feeds.peek(AUDIT_REPORT)
+            if snapshot is not None and snapshot.answer.value.unread:
+                feeds = [feed for feed in self.plan.feeds if feed == AUDIT_REPORT]
+                await self.feeds.read_all(feeds, self.settings.api_timeout)
+
+    async def samples(
+        self,
+        metrics: Collection[str],
+        *,
+        timeout: float | None = None,
+        with_fleets: bool = True,
+    ) -> Collected:
+        """Return the fleets, and the samples of all collectors that have one of the metrics and are
+        on.
+
+        Without a timeout, it takes the cached answers, and sends no request. Without fleets, it
+        requests nothing for them, and they are unknown.
         """
         plan = Plan(
             entry
             for entry in self.plan.entries
             if any(metric.name in metrics for metric in entry.collector.metrics)
         )
+        # Without a key, only its seat is known of a miner.
+        names = _OF_FLEETS if self.settings.keys else {METAGRAPH.name}
+        of_fleets = [feed for feed in self.plan.feeds if with_fleets and feed.name in names]
+        feeds = list(dict.fromkeys([*plan.feeds, *of_fleets]))
         if timeout is not None:
-            await self.feeds.read_all(plan.feeds, timeout)
+            await self.feeds.read_all(feeds, timeout)
         async with self._rendering:
-            states = self._states(plan)
-            needed = {feed: states[feed] for feed in plan.feeds}
-            return await self._in_thread(partial(_collected, plan.entries, needed))
+            states = self._states(feeds)
+            needed = {feed: states[feed] for feed in feeds}
+            watched = sorted(self.settings.watched)
+            return await self._in_thread(partial(_collected, plan.entries, needed, watched))
 
     async def metrics(self, form: Format, *, timeout: float, gzipped: bool = False) -> bytes:
         """Answer a scrape. Data that has not arrived at the timeout is older, or left out."""
@@ -155,22 +193,22 @@ class Exporter:
         """Make a page in a thread, so that requests are answered meanwhile."""
         async with self._rendering:
             del self._pages[form, gzipped]
-            states = self._states(self.plan)
+            states = self._states(self.plan.feeds)
             return await self._in_thread(partial(self._maker.make, states, form, gzipped=gzipped))
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
-    def _states(self, plan: Plan) -> States:
-        """Return the state of each feed at this moment, also of those of a plan that a reload has
-        added or removed.
+    def _states(self, feeds: Iterable[Feed[Any]]) -> States:
+        """Return the state of each feed at this moment, also of these if a reload has added or
+        removed them.
         """
         states = self.feeds.states()
-        return states | {feed: FeedState(feed) for feed in plan.feeds if feed not in states}
+        return states | {feed: FeedState(feed) for feed in feeds if feed not in states}
 
 
-def _collected(entries: Sequence[Entry], states: States) -> Collected:
-    """Run collectors on the answers that are known.
+def _collected(entries: Sequence[Entry], states: States, watched: Sequence[str]) -> Collected:
+    """Run collectors on the answers that are known, and join the fleets of watched miners.
 
     A collector that fails for one miner is listed with that hotkey.
     """
@@ -186,4 +224,14 @@ def _collected(entries: Sequence[Entry], states: States) -> Collected:
             samples[family.samples[0].name] += [
                 (sample.labels, sample.value) for sample in family.samples
             ]
-    return Collected(samples, failed, states)
+    fleets = {hotkey: _fleet(states, hotkey) for hotkey in watched}
+    return Collected(samples, failed, states, fleets)
+
+
+def _fleet(states: States, hotkey: str) -> Fleet:
+    known = {
+        feed.name: state.snapshot.answer
+        for feed, state in states.items()
+        if state.snapshot is not None and feed.hotkey in (hotkey, THE_PLATFORM)
+    }
+    return join_fleet(fleet_answers(known, hotkey))

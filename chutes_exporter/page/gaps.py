@@ -7,9 +7,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from chutes_exporter.collectors.fleet import COLLECTOR as FLEET
 from chutes_exporter.feeds.doubt import WORDS
-from chutes_exporter.feeds.table import INSTANCES, JOBS, MAINTENANCE, METAGRAPH, NODES, SERVERS
+from chutes_exporter.feeds.table import (
+    INSTANCES,
+    INVENTORY,
+    JOBS,
+    MAINTENANCE,
+    METAGRAPH,
+    NODES,
+    SERVERS,
+)
 from chutes_exporter.rules import instances, maintenance
 from chutes_exporter.rules.jobs import is_stuck
 from chutes_exporter.rules.score import is_blacklisted
@@ -31,6 +38,8 @@ TRY_AGAIN = "Try again. If the problem remains, report it."
 _MISSING = "Ask the operators of Chutes for a newer service."
 """Advice about an endpoint that the deployment does not have."""
 _BUG = ("the collector failed, which is a bug", "Report it with the log.")
+_FLEET_FEEDS = (SERVERS, NODES, INVENTORY, INSTANCES)
+"""The feeds that give the states of GPUs."""
 _UNCOUNTED = ("the answers do not give the states of all GPUs", "Try again in a minute.")
 UPDATE = "Update the exporter. If that does not help, report a bug."
 _UNKNOWN_MAINTENANCE = (
@@ -78,8 +87,8 @@ def find_gaps(collected: Collected, settings: Settings) -> tuple[list[NotKnown],
         if hotkey not in keys:
             gaps.append(NotKnown("servers, GPUs, instances, jobs", hotkey, *NO_KEY))
         # Otherwise, a gap already names the feed without which the GPUs are not known.
-        elif not incomplete & {(feed.name, hotkey) for feed in FLEET.feeds}:
-            if _is_counted(collected, hotkey):
+        elif not incomplete & {(feed.name, hotkey) for feed in _FLEET_FEEDS}:
+            if collected.fleets[hotkey].known["gpus"]:
                 counted.add(hotkey)
             else:
                 gaps.append(NotKnown("fleet", hotkey, *_UNCOUNTED))
@@ -134,18 +143,3 @@ _UNKNOWN_IN: Final[dict[str, Callable[[Any, Container[str]], Iterable[str]]]] = 
     MAINTENANCE.name: lambda policy, _: maintenance.unknown_in(policy),
 }
 """What an answer does not say about the watched hotkeys, by feed."""
-
-
-def _is_counted(collected: Collected, hotkey: str) -> bool:
-    def of(metric: str) -> set[str | None]:
-        return {
-            has.get("gpu")
-            for has, _ in collected.samples.get(metric, ())
-            if has["hotkey"] == hotkey
-        }
-
-    counted, described = of("chutes_fleet_gpus"), of("chutes_gpu_info")
-    has_no_gpu = not described and not of("chutes_gpu_in_use")
-    # A GPU in an unknown state removes the counts of its model, and one of an unknown model all
-    # counts.
-    return has_no_gpu or (bool(counted) and described <= counted)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.collectors import COLLECTORS, Collector, Miners
 from chutes_exporter.feeds.feed import THE_PLATFORM
+from chutes_exporter.feeds.table import AUDIT_REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from chutes_exporter.collectors import MinersChoice
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
 
@@ -42,6 +44,20 @@ class Plan:
                 for feed in feeds
             }
         )
+
+    @property
+    def audited_miners(self) -> frozenset[str] | None:
+        """The miners whose data in audit reports is exported. None means all."""
+        readers = [entry.miners for entry in self.entries if AUDIT_REPORT in entry.collector.feeds]
+        if any(miners.choice == "all" for miners in readers):
+            return None
+        return frozenset[str]().union(*(miners.watched for miners in readers))
+
+    @property
+    def miners_with_neighbours(self) -> frozenset[str]:
+        """The watched miners whose neighbours are exported."""
+        readers = [entry.miners for entry in self.entries if entry.miners.choice == "neighbours"]
+        return frozenset[str]().union(*(miners.watched for miners in readers))
 
 
 OffReason = Literal["without_key", "without_hotkey", "without_chain", "by_flag", "by_default"]
@@ -90,14 +106,16 @@ def make_plan(settings: Settings) -> Plan:
 
 def _entry(collector: Collector, settings: Settings) -> Entry:
     """Return a collector with its feeds, and with the miners that it has samples of."""
-    only_watched = collector.watched_only and not settings.collectors.get(collector.name)
-    choice = "watched" if only_watched else settings.miners
-    miners = Miners(settings.watched, choice, costs=settings.costs)
+    choice: MinersChoice = settings.miners
+    is_switched_on = settings.collectors.get(collector.name)
+    if collector.watched_only and not (choice == "all" and is_switched_on):
+        choice = "watched"
+    miners = Miners(settings.watched, choice, chutes=settings.chutes, costs=settings.costs)
     # Stats per chute of a single miner are a small answer. For more miners, one large answer needs
     # fewer requests.
     single = (
         next(iter(settings.watched))
-        if miners.choice == "watched" and len(settings.watched) == 1
+        if miners.choice != "all" and len(settings.watched) == 1
         else THE_PLATFORM
     )
     keys = [key.address for key in settings.keys]
@@ -106,7 +124,10 @@ def _entry(collector: Collector, settings: Settings) -> Entry:
     for part in collector.parts:
         # Without a key, a part that needs one is left out.
         for hotkey in hotkeys[part.scope] if keys or not part.needs_key else ():
-            for feed in part.feeds:
+            is_needless = part.chooses_chutes and settings.chutes == "all"
+            for feed in part.feeds if is_needless else part.all_feeds:
+                if feed.endpoint.signed and not keys:
+                    continue
                 about = THE_PLATFORM if feed.endpoint.scope == "platform" else hotkey
                 wanted = feed.of(single if feed.per_chute else about).with_lifetimes(
                     settings.ttl, settings.max_age

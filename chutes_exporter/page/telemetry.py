@@ -298,10 +298,13 @@ def _add_collectors(out: Samples, made: Mapping[Entry, Lines], states: States) -
     for entry, lines in made.items():
         name, is_off = entry.collector.name, False
         for hotkey, feeds in entry.feeds.items():
-            if any(states[feed].missing for feed in feeds):
+            needed = [feed for feed in feeds if feed.name in entry.collector.needed_feeds]
+            if any(states[feed].missing for feed in needed):
                 is_off = True
                 continue
-            complete = lines.succeeded[hotkey] and all(_complete(states[feed]) for feed in feeds)
+            # It does without the endpoints that a deployment lacks.
+            existing = [states[feed] for feed in feeds if not states[feed].missing]
+            complete = lines.succeeded[hotkey] and all(map(_complete, existing))
             out.add(COLLECTOR_SUCCESS, complete, name, hotkey)
         out.add(COLLECTOR_CUT, lines.body is None, name)
         out.add(COLLECTOR_OFF, is_off, name)

@@ -12,13 +12,14 @@ from msgspec import structs
 from chutes_exporter.api.client import Answer
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
 from chutes_exporter.collectors import Answers, Miners, base
+from chutes_exporter.feeds.reports import Reports
 from chutes_exporter.feeds.table import AUDIT_REPORT
 from tests.support import NOON
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 
-    from chutes_exporter.collectors import Collector, MinersChoice
+    from chutes_exporter.collectors import ChutesChoice, Collector, MinersChoice
     from chutes_exporter.feeds.feed import Feed
 
 ME = "me"
@@ -39,6 +40,7 @@ def collected(
     *,
     watched: Iterable[str] = (ME,),
     miners: MinersChoice = "watched",
+    chutes: ChutesChoice = "all",
     doubted: Collection[Feed[Any]] = (),
 ) -> Samples:
     """Return what a collector makes of answers.
@@ -49,6 +51,7 @@ def collected(
         watched: The hotkeys that the user named. The answers of feeds that need a hotkey are about
             ``ME``.
         miners: Which other miners are exported.
+        chutes: Which chutes are exported.
         doubted: The feeds whose answers are doubted.
     """
     known = {
@@ -56,7 +59,8 @@ def collected(
     }
     out = base.Samples()
     for hotkey in ("", ME):
-        assert collector.run(Answers(known), Miners(frozenset(watched), miners, hotkey), out)
+        exported = Miners(frozenset(watched), miners, hotkey, chutes=chutes)
+        assert collector.run(Answers(known), exported, out)
     samples = {}
     declared = {metric.name for metric in collector.metrics}
     for sample in (sample for family in out.collect() for sample in family.samples):
@@ -75,8 +79,8 @@ def answer(feed: Feed[Any], body: Any, *, doubted: bool = False) -> Answer[Any]:
     return replace(found, doubt="shrunk") if doubted else found
 
 
-async def decoded(feed: Feed[Any], body: bytes) -> Answer[Any]:
-    """Decode a body.
+async def decoded(feed: Feed[Any], body: bytes, *, report_end: float = NOON) -> Answer[Any]:
+    """Decode a body. Of an audit report, the list of reports has the end of the hour.
 
     Raises:
         ApiError: It cannot be read.
@@ -92,8 +96,8 @@ async def decoded(feed: Feed[Any], body: bytes) -> Answer[Any]:
         assert isinstance(shape, Shape)
         value = shape.decode(body, tally)
     if feed is AUDIT_REPORT:
-        # The list of reports has the end of the hour.
-        value = structs.replace(value, end=NOON)
+        report = structs.replace(value, end=report_end, whole=not tally.rejected)
+        value = Reports((report,), hotkeys=None, unread=0, due=report_end)
     return Answer(
         value, tally.accepted, tally.rejected, tally.first_error, received_at=0, seconds=0
     )

@@ -1,146 +1,249 @@
+"""The series of a fleet. tests/fleet/ has what is known of it, and in which worlds."""
+
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
 
-from chutes_exporter.collectors.fleet import COLLECTOR
-from chutes_exporter.feeds.table import INSTANCES, INVENTORY, NODES, SERVERS
+from chutes_exporter.collectors.fleet import COLLECTOR, FEEDS
+from chutes_exporter.feeds.table import INSTANCES
 from tests.collectors.support import NOON_TEXT, Samples, collected, of
+from tests.fleet.test_join import ANSWERS, gpu
+from tests.support import NOON
 
-ACTIVE = {
-    "instance_id": "i1",
-    "chute_id": "active chute",
-    "active": True,
-    "activated_at": NOON_TEXT,
-}
-STARTING = {
-    "instance_id": "i2",
-    "chute_id": "starting chute",
-    "active": False,
-    "activated_at": None,
-}
-DISABLED = {
-    "instance_id": "i3",
-    "chute_id": "disabled chute",
-    "active": False,
-    "activated_at": NOON_TEXT,
-}
+SERVER = "hotkey=me,server_id=s1,server=box"
+ACTIVE = "hotkey=me,instance_id=i1,chute_id=c1,chute=llama,private=false"
+STARTING = "hotkey=me,instance_id=i2,chute_id=c2,chute=flux,private=false"
+STATES = {"unverified": 0, "idle": 1, "starting": 1, "disabled": 0, "earning": 2}
 
 
-def gpu(uuid: str, **fields: Any) -> dict[str, Any]:
-    """Return a verified GPU, unless its fields say something else."""
-    return {"uuid": uuid, "gpu_identifier": "h100", "verified_at": NOON_TEXT} | fields
+def run(changes: dict[str, Any] | None = None, **options: Any) -> Samples:
+    """Return the samples of a fleet with an active, a starting instance and an idle GPU."""
+    bodies = ANSWERS | (changes or {})
+    return collected(
+        COLLECTOR,
+        {FEEDS[name]: body for name, body in bodies.items() if body is not None},
+        **options,
+    )
 
 
-def held(gpu_id: str, instance: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """Return a GPU that an instance holds."""
-    return {
-        "gpu_id": gpu_id,
-        "chute_id": instance["chute_id"],
-        "active": instance["active"],
-    } | fields
+def with_gpus(*gpus: dict[str, Any], **server: Any) -> dict[str, Any]:
+    """Return the answers of a miner whose server has only these GPUs, which are in no instance."""
+    bodies = deepcopy(ANSWERS)
+    bodies["servers"]["servers"][0] |= {"gpus": [*gpus]} | server
+    return bodies | {"nodes": [], "inventory": [], "instances": []}
 
 
-def fleet(**lists: list[dict[str, Any]]) -> dict[Any, Any]:
-    """Return the answers of a miner that has these records and nothing else."""
-    return {
-        NODES: lists.get("nodes", []),
-        SERVERS: {"servers": [{"server_id": "s", "gpus": lists.get("server_gpus", [])}]},
-        INVENTORY: lists.get("inventory", []),
-        INSTANCES: lists.get("instances", []),
+def test_a_fleet_has_the_states_of_its_gpus_by_model_and_by_server() -> None:
+    made = run()
+    assert of(made, "chutes_fleet_gpus") == {
+        f"chutes_fleet_gpus{{hotkey=me,gpu=h200,state={state}}}": count
+        for state, count in STATES.items()
+    }
+    assert of(made, "chutes_server_gpus") == {
+        f"chutes_server_gpus{{{SERVER},gpu=h200,state={state}}}": count
+        for state, count in STATES.items()
+    }
+    assert of(made, "chutes_server_compute_units_per_second") == {
+        f"chutes_server_compute_units_per_second{{{SERVER},gpu=h200}}": 5
+    }
+    states = of(made, "chutes_server_state")
+    assert [key for key, value in states.items() if value] == [
+        f"chutes_server_state{{{SERVER},state=idle}}"
+    ]
+    assert len(states) == 8
+    assert set(of(made, "chutes_fleet_known").values()) == {1}
+
+
+def test_the_state_of_a_gpu_is_a_number_and_its_id_is_also_there_in_nvidias_format() -> None:
+    numbers = {"unverified": 0, "idle": 1, "starting": 2, "disabled": 3, "earning": 4}
+    for number, state in ((1, "earning"), (3, "starting"), (4, "idle")):
+        labels = f"hotkey=me,gpu_id=g{number},{SERVER[10:]},gpu=h200,device_index={number}"
+        assert run()[f"chutes_gpu_state{{{labels}}}"] == numbers[state]
+    digits = "0123456789abcdef0123456789abcdef"
+    (key,) = of(run(with_gpus(gpu(0, uuid=digits))), "chutes_gpu_state")
+    assert f"gpu_id={digits},uuid=GPU-01234567-89ab-cdef-0123-456789abcdef," in key
+
+
+def test_an_instance_has_its_state_place_pay_and_deadlines() -> None:
+    made = run()
+    found = {key: value for key, value in made.items() if "instance_id=" in key and value}
+    assert found == {
+        f"chutes_instance_state{{{ACTIVE},state=active}}": 1,
+        f"chutes_instance_state{{{STARTING},state=starting}}": 1,
+        f"chutes_instance_gpus{{{ACTIVE},{SERVER[10:]},gpu=h200}}": 2,
+        f"chutes_instance_gpus{{{STARTING},{SERVER[10:]},gpu=h200}}": 1,
+        f"chutes_instance_compute_units_per_second{{{ACTIVE}}}": 5,
+        f"chutes_instance_compute_units_per_second{{{STARTING}}}": 3,
+        f"chutes_instance_later_compute_units_per_second{{{ACTIVE}}}": 3,
+        f"chutes_instance_later_compute_units_per_second{{{STARTING}}}": 3,
+        f"chutes_instance_deadline_timestamp_seconds{{{ACTIVE},deadline=secured}}": NOON,
+        # 3.5 hours after its creation.
+        f"chutes_instance_deadline_timestamp_seconds{{{STARTING},deadline=purge}}": NOON + 12600,
+    }
+    assert of(made, "chutes_fleet_instances") == {
+        "chutes_fleet_instances{hotkey=me,state=active}": 1,
+        "chutes_fleet_instances{hotkey=me,state=starting}": 1,
+        "chutes_fleet_instances{hotkey=me,state=disabled}": 0,
     }
 
 
-def counts(made: Samples, model: str = "h100") -> dict[str, float]:
-    """Return how many GPUs of a model are in each state."""
+def test_a_private_instance_says_when_its_billing_ends() -> None:
+    billed = ANSWERS["instances"][0] | {"billed_to": "user", "stop_billing_at": NOON_TEXT}
+    made = run({"instances": [billed]})
+    labels = ACTIVE.replace("false", "true")
+    assert of(made, "chutes_instance_deadline_timestamp_seconds") == {
+        f"chutes_instance_deadline_timestamp_seconds{{{labels},deadline=end_of_billing}}": NOON
+    }
+
+
+def test_an_instance_that_holds_no_gpu_has_0_and_no_server() -> None:
+    made = run({"inventory": [], "miner_gpus": {}})
+    assert of(made, "chutes_instance_gpus") == {
+        f"chutes_instance_gpus{{{ACTIVE}}}": 0,
+        f"chutes_instance_gpus{{{STARTING}}}": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [("servers.servers", "name"), ("nodes", "uuid")], ids=["server", "gpu"]
+)
+def test_a_name_that_is_unknown_makes_no_series_that_would_be_renamed(
+    name: str, field: str
+) -> None:
+    bodies = deepcopy(ANSWERS)
+    rows: Any = bodies
+    for part in name.split("."):
+        rows = rows[part]
+    del rows[0][field]
+    made = run(bodies)
+    assert "server_id=s1" in str(run())
+    assert of(made, "chutes_gpu_state", "chutes_server_gpus", "chutes_server_state") == {}
+    assert set(made) < set(run())
+
+
+def test_an_instance_without_the_name_of_its_chute_or_its_user_has_no_series() -> None:
+    bodies = deepcopy(ANSWERS)
+    for row in (*bodies["chutes"], *bodies["inventory"]):
+        row.pop("name", None)
+        row.pop("chute_name", None)
+    assert "instance_id=" not in str(run(bodies))
+    bodies = deepcopy(ANSWERS)
+    del bodies["instances"][0]["billed_to"]
+    made = run(bodies)
+    assert "instance_id=i1" not in str(made)
+    assert "instance_id=i2" in str(made)
+    # The GPUs and the pay of its server are known.
+    assert of(made, "chutes_fleet_gpus") == of(run(), "chutes_fleet_gpus")
+    assert made["chutes_fleet_known{hotkey=me,topic=instances}"] == 0
+
+
+def test_an_instance_in_an_unknown_state_hides_the_counts_and_nothing_of_others() -> None:
+    bodies = deepcopy(ANSWERS)
+    del bodies["instances"][1]["activated_at"]
+    made = run(bodies)
+    assert of(made, "chutes_fleet_instances", "chutes_fleet_gpus", "chutes_server_gpus") == {}
+    assert f"chutes_instance_state{{{STARTING},state=starting}}" not in made
+    assert made[f"chutes_instance_state{{{ACTIVE},state=active}}"] == 1
+    assert made[f"chutes_instance_gpus{{{STARTING},{SERVER[10:]},gpu=h200}}"] == 1
+
+
+def counts(made: Samples, model: str = "h200") -> dict[str, float]:
+    """Return how many GPUs of a model are in each state, without zeros."""
     start = f"chutes_fleet_gpus{{hotkey=me,gpu={model},state="
     return {
         key.removeprefix(start).rstrip("}"): value
         for key, value in made.items()
-        if key.startswith(start)
+        if key.startswith(start) and value
     }
-
-
-def test_a_verified_gpu_is_idle_even_with_an_error_or_if_only_a_server_lists_it() -> None:
-    made = collected(
-        COLLECTOR,
-        fleet(
-            nodes=[gpu("g1", verification_error="timeout")],
-            server_gpus=[gpu("g1"), gpu("g2", gpu_identifier="a100")],
-        ),
-    )
-    assert counts(made) == {"earning": 0, "starting": 0, "disabled": 0, "idle": 1, "unverified": 0}
-    assert counts(made, "a100")["idle"] == 1
 
 
 def test_where_both_lists_know_a_gpu_the_nodes_decide_and_the_servers_fill_the_gaps() -> None:
-    other = gpu("g1", gpu_identifier="a100", verified_at=None)
-    made = collected(COLLECTOR, fleet(nodes=[gpu("g1")], server_gpus=[other]))
-    assert (counts(made)["idle"], counts(made, "a100")) == (1, {})
-    made = collected(COLLECTOR, fleet(nodes=[{"uuid": "g1"}], server_gpus=[other]))
-    assert counts(made, "a100")["unverified"] == 1
+    other = gpu(1, gpu_identifier="a100", verified_at=None)
+    node = gpu(1, server_id="s1")
+    made = run(with_gpus(other) | {"nodes": [node]})
+    assert (counts(made), counts(made, "a100")) == ({"idle": 1}, {})
+    made = run(with_gpus(other) | {"nodes": [{"uuid": "g1"}]})
+    assert counts(made, "a100") == {"unverified": 1}
 
 
-HELD = {
-    "chutes_gpu_allocation_info{hotkey=me,gpu_id=g1,chute_id=active chute}": 1,
-    "chutes_gpu_in_use{hotkey=me,gpu_id=g1}": 1,
-    "chutes_gpu_active{hotkey=me,gpu_id=g1}": 1,
-}
+def test_a_verified_gpu_is_idle_even_with_an_error() -> None:
+    node = gpu(1, server_id="s1", verification_error="timeout")
+    assert counts(run(with_gpus() | {"nodes": [node]})) == {"idle": 1}
 
 
-def test_a_gpu_that_only_the_inventory_lists_is_in_use_and_in_no_count() -> None:
-    assert collected(COLLECTOR, fleet(inventory=[held("g1", ACTIVE)], instances=[ACTIVE])) == HELD
+def test_a_gpu_without_a_server_counts_in_the_fleet() -> None:
+    made = run(with_gpus() | {"nodes": [gpu(1)]})
+    assert counts(made) == {"idle": 1}
+    assert of(made, "chutes_gpu_state") == {"chutes_gpu_state{hotkey=me,gpu_id=g1,gpu=h200}": 1}
+    assert of(made, "chutes_server_gpus") == {}
+    assert made[f"chutes_server_state{{{SERVER},state=without_gpus}}"] == 1
 
 
-@pytest.mark.parametrize(
-    ("both", "active", "earning"),
-    [
-        ([held("g1", ACTIVE), held("g1", STARTING)], 1, 1),
-        ([held("g1", DISABLED), held("g1", STARTING, active=None)], None, 0),
-    ],
-)
-def test_of_two_instances_on_a_gpu_an_active_one_decides_and_otherwise_an_unknown_one(
-    both: list[dict[str, Any]], active: float | None, earning: float
-) -> None:
-    for inventory in (both, both[::-1]):
-        instances = [ACTIVE, STARTING, DISABLED]
-        made = collected(
-            COLLECTOR, fleet(nodes=[gpu("g1")], inventory=inventory, instances=instances)
-        )
-        assert made.get("chutes_gpu_active{hotkey=me,gpu_id=g1}") == active
-        assert counts(made)["earning"] == earning
-        assert len(of(made, "chutes_gpu_allocation_info")) == 2
-
-
-def test_where_the_inventory_does_not_say_active_the_instance_decides() -> None:
-    answers = fleet(
-        nodes=[gpu("g1")], inventory=[held("g1", DISABLED, active=None)], instances=[DISABLED]
-    )
-    made = collected(COLLECTOR, answers)
-    assert of(made, "chutes_gpu_in_use", "chutes_gpu_active") == {
-        "chutes_gpu_in_use{hotkey=me,gpu_id=g1}": 1
-    }
-    assert counts(made)["disabled"] == 1
-
-
-@pytest.mark.parametrize(
-    "unknown",
-    [
-        {"nodes": [{"uuid": "g2", "gpu_identifier": "h100"}]},
-        {"nodes": [gpu("g2")], "inventory": [held("g2", STARTING)], "instances": []},
-    ],
-)
-def test_a_gpu_in_an_unknown_state_hides_the_counts_of_its_model_alone(
-    unknown: dict[str, list[dict[str, Any]]],
-) -> None:
-    nodes = [gpu("g1"), gpu("g3", gpu_identifier="a100"), *unknown["nodes"]]
-    made = collected(COLLECTOR, fleet(**unknown | {"nodes": nodes}))
-    assert counts(made) == {}
-    assert counts(made, "a100")["idle"] == 1
+def test_a_gpu_in_an_unknown_state_hides_the_counts_of_its_model_alone() -> None:
+    unknown = gpu(2)
+    del unknown["verified_at"]
+    made = run(with_gpus(gpu(1), unknown, gpu(3, gpu_identifier="a100")))
+    assert (counts(made), counts(made, "a100")) == ({}, {"idle": 1})
+    assert of(made, "chutes_server_state") == {}
+    assert "gpu=a100,state=idle" in str(of(made, "chutes_server_gpus"))
+    assert "gpu=h200" not in str(of(made, "chutes_server_gpus"))
 
 
 def test_a_gpu_of_an_unknown_model_hides_the_counts_of_all_models() -> None:
-    made = collected(COLLECTOR, fleet(nodes=[gpu("g1"), gpu("g2", gpu_identifier=None)]))
-    assert of(made, "chutes_fleet_gpus") == {}
-    assert made["chutes_gpu_in_use{hotkey=me,gpu_id=g2}"] == 0
+    made = run(with_gpus(gpu(1), gpu(2, gpu_identifier=None)))
+    assert of(made, "chutes_fleet_gpus", "chutes_server_gpus") == {}
+    assert "gpu_id=g1" in str(of(made, "chutes_gpu_state"))
+    assert "gpu_id=g2" not in str(made)
+
+
+@pytest.mark.parametrize("tee", [True, False, None])
+def test_only_a_server_with_tee_has_a_maintenance_and_a_version_that_boots(
+    tee: bool | None,  # noqa: FBT001 - a parameter
+) -> None:
+    made = run(with_gpus(gpu(1), is_tee=tee))
+    found = of(
+        made,
+        "chutes_server_maintenance_status",
+        "chutes_server_upgrade_needed",
+        "chutes_server_version_accepted",
+    )
+    expected = {
+        f"chutes_server_maintenance_status{{{SERVER},status=none}}": 1,
+        f"chutes_server_maintenance_status{{{SERVER},status=pending}}": 0,
+        f"chutes_server_maintenance_status{{{SERVER},status=maintenance}}": 0,
+        f"chutes_server_upgrade_needed{{{SERVER}}}": 0,
+        f"chutes_server_version_accepted{{{SERVER}}}": 1,
+    }
+    assert found == (expected if tee else {})
+    assert f"chutes_server_gpus{{{SERVER},gpu=h200,state=idle}}" in made
+
+
+def test_a_server_whose_step_is_unknown_has_no_status_and_keeps_the_rest() -> None:
+    bodies = deepcopy(ANSWERS)
+    bodies["maintenance"]["servers"][0]["maintenance_status"] = "draining"
+    made = run(bodies)
+    gone = run().keys() - made.keys()
+    assert {key.partition("{")[0] for key in gone} == {
+        "chutes_server_maintenance_status",
+        "chutes_server_state",
+    }
+    assert made["chutes_fleet_known{hotkey=me,topic=servers}"] == 0
+
+
+def test_an_answer_that_is_off_or_missing_takes_only_what_needs_it_away() -> None:
+    made = run(dict.fromkeys(ANSWERS) | {"instances": ANSWERS["instances"]})
+    # An instance needs the name of its chute, and its state and pay nothing else.
+    assert {key.partition("{")[0] for key in made} == {"chutes_fleet_known"}
+    made = run(dict.fromkeys(ANSWERS) | {name: ANSWERS[name] for name in ("instances", "chutes")})
+    assert f"chutes_instance_state{{{ACTIVE},state=active}}" in made
+    assert of(made, "chutes_instance_gpus") == {}
+    assert collected(COLLECTOR, {}) == {}
+
+
+def test_while_the_instances_are_doubted_no_count_of_them_is_certain() -> None:
+    made = run(doubted=[INSTANCES])
+    assert of(made, "chutes_fleet_instances", "chutes_fleet_gpus") == {}
+    assert made[f"chutes_instance_state{{{ACTIVE},state=active}}"] == 1

@@ -1,159 +1,146 @@
-"""The collector ``launch`` with incomplete answers. tests/test_launch.py has its decisions in a
-recorded world.
+"""The series of what can be launched. tests/fleet/test_offers.py has what decides, and
+tests/test_launch.py compares it with recorded worlds.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
+import pytest
+
+from chutes_exporter.collectors.fleet import FEEDS
 from chutes_exporter.collectors.launch import COLLECTOR
-from chutes_exporter.feeds.table import (
-    ACTIVE_INSTANCES,
-    BOUNTIES,
-    CHUTES,
-    HELD_GPUS,
-    INVENTORY,
-    MAINTENANCE,
-    METAGRAPH,
-    SERVERS,
-    SUPPORTED_GPUS,
-    UTILIZATION,
-)
-from tests.collectors.support import NOON_TEXT, collected
+from chutes_exporter.rules.launch import LAUNCH_REFUSALS
+from tests.collectors.support import Samples, collected, of
+from tests.fleet import test_join, test_offers
 
-CHUTE = {
-    "chute_id": "c",
-    "tee": True,
-    "disabled": False,
-    "node_selector": {"gpu_count": 2, "supported_gpus": ["h200"]},
-    "effective_compute_multiplier": 3.0,
-    "compute_multiplier_factors": {"private_tee": 1.3},
-}
-ROOM = {
-    "chute_id": "c",
-    "timestamp": NOON_TEXT,
-    "active_instance_count": 1,
-    "total_instance_count": 1,
-    "scale_allowance": 1,
-    "target_count": 2,
-}
-GPUS = [
-    {"uuid": f"g{number}", "gpu_identifier": "h200", "verified_at": NOON_TEXT}
-    for number in range(3)
-]
-SERVER = {
-    "server_id": "s",
-    "is_tee": True,
-    "version": "1.4.0",
-    "maintenance_pending": False,
-    "gpus": GPUS,
-}
-OFFER = {
-    "chutes_launch_units_per_gpu_second{hotkey=me,gpu=h200,chute_id=c}": 1.5,
-    "chutes_launch_room_instances{hotkey=me,gpu=h200,chute_id=c}": 1,
-}
-ANSWERS: dict[Any, Any] = {
-    CHUTES: [CHUTE],
-    UTILIZATION: [ROOM],
-    BOUNTIES: [],
-    ACTIVE_INSTANCES: [{"instance_id": "i", "miner_hotkey": "me", "chute_id": "c"}],
-    METAGRAPH: [{"hotkey": "me", "blacklist_reason": None}],
-    SERVERS: {"servers": [SERVER]},
-    INVENTORY: [{"gpu_id": "g0"}],
-    HELD_GPUS: {"me": {"provisioned": []}},
-    MAINTENANCE: {"active_window": None, "servers": []},
-    SUPPORTED_GPUS: {"h200": {"hourly_rate": 2.0}},
-}
+SERVER = "hotkey=me,server_id=s,server=box,gpu=h200"
+OFFER = "hotkey=me,gpu=h200,chute_id=c,chute=llama"
+ACTIVE = "hotkey=me,instance_id=i1,chute_id=c1,chute=llama,private=false"
+STARTING = "hotkey=me,instance_id=i2,chute_id=c2,chute=flux,private=false"
 
 
-def run(changes: dict[Any, Any], **options: Any) -> dict[str, float]:
-    """Return the samples that are not zero."""
-    return {
-        key: value
-        for key, value in collected(COLLECTOR, ANSWERS | changes, **options).items()
-        if value
+def run(changes: dict[str, Any] | None = None, **options: Any) -> Samples:
+    """Return the samples of three idle GPUs, and of a chute for two that has room for one."""
+    bodies = test_offers.ANSWERS | (changes or {})
+    return collected(
+        COLLECTOR,
+        {FEEDS[name]: body for name, body in bodies.items() if body is not None},
+        **options,
+    )
+
+
+def refused(made: Samples) -> dict[str, float]:
+    """Return the refused chutes by reason, of those that are not 0."""
+    found = of(made, "chutes_launch_refused_chutes")
+    assert len(found) in (0, len(LAUNCH_REFUSALS))
+    return {key.rpartition("=")[2].rstrip("}"): value for key, value in found.items() if value}
+
+
+def test_an_offer_has_its_pay_per_gpu_and_its_room_and_a_server_its_best_use() -> None:
+    made = run()
+    assert {key: value for key, value in made.items() if value} == {
+        f"chutes_launch_first_day_units_per_gpu_second{{{OFFER}}}": 1.5,
+        f"chutes_launch_later_units_per_gpu_second{{{OFFER}}}": 1.5,
+        f"chutes_launch_gpus{{{OFFER}}}": 2,
+        f"chutes_launch_room_instances{{{OFFER}}}": 1,
+        f"chutes_server_idle_compute_units_per_second{{{SERVER}}}": 3,
+        f"chutes_server_idle_later_compute_units_per_second{{{SERVER}}}": 3,
+        f"chutes_server_launch_instances{{{SERVER},chute_id=c,chute=llama}}": 1,
+        **{
+            "chutes_server_launch_compute_units_per_second"
+            f"{{{SERVER},chute_id=c,chute=llama,pay={pay}}}": 3
+            for pay in ("first_day", "later")
+        },
     }
+    assert made[f"chutes_launch_starting_instances{{{OFFER}}}"] == 0
+    assert refused(made) == {}
 
 
-def refused(reason: str) -> dict[str, float]:
-    return {f"chutes_launch_refused_chutes{{hotkey=me,gpu=h200,reason={reason}}}": 1}
+def test_where_nothing_can_be_launched_idle_gpus_could_earn_0_and_the_reason_is_counted() -> None:
+    made = run({"metagraph": [{"hotkey": "other"}]})
+    assert refused(made) == {"not_registered": 1}
+    assert of(made, "chutes_server_idle_compute_units_per_second") == {
+        f"chutes_server_idle_compute_units_per_second{{{SERVER}}}": 0
+    }
+    assert of(made, "chutes_server_launch_instances", "chutes_launch_room_instances") == {}
 
 
-def test_a_chute_that_fits_on_the_free_gpus_of_a_server_has_its_pay_per_gpu() -> None:
-    assert run({}) == OFFER
+def test_what_idle_gpus_could_earn_is_absent_while_a_chute_may_be_launched_or_not() -> None:
+    made = run({"chutes": [test_offers.CHUTE | {"disabled": None, "public": None}]})
+    assert refused(made) == {"unknown": 1}
+    assert {key.partition("{")[0] for key in made} == {"chutes_launch_refused_chutes"}
 
 
-def test_a_private_chute_without_tee_is_certain_only_for_a_miner_that_runs_tee() -> None:
-    chute = CHUTE | {"tee": False, "compute_multiplier_factors": {"private": 1.3}}
-    servers = {SERVERS: {"servers": [SERVER | {"is_tee": False}]}}
-    with_tee = CHUTE | {"chute_id": "t", "node_selector": None}
-    assert run({CHUTES: [chute, with_tee], **servers}) == refused("unknown")
-    running = [
-        *ANSWERS[ACTIVE_INSTANCES],
-        {"instance_id": "j", "miner_hotkey": "me", "chute_id": "t"},
+def test_the_pay_of_unverified_gpus_is_unknown_and_that_of_a_server_in_a_slot_is_0() -> None:
+    idle = "chutes_server_idle_compute_units_per_second"
+    unverified = [gpu | {"verified_at": None} for gpu in test_offers.GPUS]
+    assert of(run({"servers": test_offers.servers({"gpus": unverified})}), idle) == {}
+    made = run({"servers": test_offers.servers({"maintenance_pending": True})})
+    assert [*of(made, idle).values()] == [0]
+    assert of(made, "chutes_server_idle_later_compute_units_per_second") != {}
+
+
+@pytest.mark.parametrize("name", ["server", "chute"])
+def test_a_name_that_is_unknown_makes_no_series_that_would_be_renamed(name: str) -> None:
+    if name == "server":
+        made = run({"servers": test_offers.servers({"name": None})})
+        assert "server_id=" not in str(made)
+        assert f"chutes_launch_gpus{{{OFFER}}}" in made
+    else:
+        made = run({"chutes": [test_offers.CHUTE | {"name": None}]})
+        assert "chute_id=" not in str(made)
+        # The pay of the server needs no name of a chute.
+        assert made[f"chutes_server_idle_compute_units_per_second{{{SERVER}}}"] == 3
+
+
+@pytest.mark.parametrize("name", sorted(test_offers.ANSWERS))
+def test_without_an_answer_that_decides_nothing_can_be_said(name: str) -> None:
+    assert run({name: None}) == {}
+    assert run(doubted=[FEEDS[name]]) == {}
+
+
+def of_instances(changes: dict[str, Any] | None = None) -> Samples:
+    """Return the samples about an active and a starting instance."""
+    bodies = test_join.ANSWERS | (changes or {})
+    made = collected(COLLECTOR, {FEEDS[name]: body for name, body in bodies.items()})
+    return of(made, "chutes_instance_start_in_vain", "chutes_instance_last_active")
+
+
+def test_an_active_instance_may_be_the_last_one_and_a_starting_one_may_start_in_vain() -> None:
+    assert of_instances() == {
+        f"chutes_instance_last_active{{{ACTIVE}}}": 1,
+        f"chutes_instance_start_in_vain{{{STARTING}}}": 0,
+    }
+    full = [row | {"scale_allowance": 0, "target_count": 1} for row in bodies_of("utilization")]
+    # The service checks the room of a public chute with TEE only at the launch.
+    assert of_instances({"utilization": full}) == of_instances()
+    private = [
+        row | {"public": False, "compute_multiplier_factors": {"private": 1}}
+        for row in bodies_of("chutes")
     ]
-    assert run({CHUTES: [chute, with_tee], ACTIVE_INSTANCES: running, **servers}) == OFFER
+    made = of_instances({"utilization": full, "chutes": private})
+    assert made[f"chutes_instance_start_in_vain{{{STARTING}}}"] == 1
 
 
-def test_free_gpus_of_two_servers_are_not_added_up() -> None:
-    servers = [SERVER | {"server_id": f"s{number}", "gpus": [GPUS[number]]} for number in (1, 2)]
-    assert run({SERVERS: {"servers": servers}}) == refused("too_many_gpus")
+def bodies_of(name: str) -> list[dict[str, Any]]:
+    """Return an answer that a test may change."""
+    found: list[dict[str, Any]] = deepcopy(test_join.ANSWERS[name])
+    return found
 
 
-def test_the_reason_is_that_of_the_server_that_is_nearest_to_holding_the_chute() -> None:
-    other = SERVER | {"server_id": "other", "is_tee": False}
-    assert run({SERVERS: {"servers": [other, SERVER | {"maintenance_pending": True}]}}) == refused(
-        "in_maintenance"
-    )
+def test_an_instance_of_which_a_label_is_unknown_has_no_series() -> None:
+    instances = bodies_of("instances")
+    for row in instances:
+        del row["billed_to"]
+    assert of_instances({"instances": instances}) == {}
+    for row in instances:
+        row |= {"billed_to": None, "chute_id": None}
+    assert of_instances({"instances": instances}) == {}
 
 
-def test_a_server_that_only_the_maintenance_policy_knows_as_pending_takes_no_instance() -> None:
-    for status, found in {
-        "none": OFFER,
-        "pending": refused("in_maintenance"),
-        "a word of tomorrow": refused("unknown"),
-    }.items():
-        policy = {
-            "active_window": None,
-            "servers": [{"server_id": "s", "maintenance_status": status}],
-        }
-        assert run({MAINTENANCE: policy}) == found
-
-
-def test_unverified_gpus_and_those_in_instances_are_not_free() -> None:
-    gpus = [GPUS[0], GPUS[1] | {"verified_at": None}, GPUS[2] | {"gpu_identifier": None}]
-    assert (
-        run(
-            {
-                SERVERS: {
-                    "servers": [SERVER | {"gpus": gpus}, SERVER | {"server_id": "t", "gpus": None}]
-                }
-            }
-        )
-        == {}
-    )
-
-
-def test_a_chute_for_other_models_is_not_counted() -> None:
-    for selector in (
-        None,
-        {"gpu_count": 1, "supported_gpus": ["b200"]},
-        {"gpu_count": 1, "supported_gpus": None},
-    ):
-        assert run({CHUTES: [CHUTE | {"node_selector": selector}]}) == {}
-
-
-def test_without_the_rate_of_a_model_the_pay_of_a_chute_for_several_is_unknown() -> None:
-    rates = {
-        "h200": {"hourly_rate": 2.0},
-        "b200": {"hourly_rate": 4.0},
-        "free": {"hourly_rate": 0},
-        "new": {},
-    }
-    for other, found in (
-        ("b200", OFFER),
-        ("free", refused("unknown")),
-        ("new", refused("unknown")),
-    ):
-        selector = {"gpu_count": 2, "supported_gpus": ["h200", other]}
-        assert run({CHUTES: [CHUTE | {"node_selector": selector}], SUPPORTED_GPUS: rates}) == found
+def test_whether_a_start_is_in_vain_is_absent_while_the_demand_is_unknown() -> None:
+    chutes = bodies_of("chutes")
+    del chutes[1]["compute_multiplier_factors"]
+    assert of_instances({"chutes": chutes}) == {f"chutes_instance_last_active{{{ACTIVE}}}": 1}

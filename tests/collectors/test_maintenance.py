@@ -42,6 +42,4 @@ def test_slots_of_older_windows_are_not_counted_while_a_server_is_left_out() -> 
     slots = "chutes_maintenance_older_slots_in_use{hotkey=me}"
     assert collected(COLLECTOR, {MAINTENANCE: policy})[slots] == 2
     servers[1] = {"server_id": 5}
-    made = collected(COLLECTOR, {MAINTENANCE: policy})
-    assert slots not in made
-    assert made["chutes_server_maintenance_status{hotkey=me,server_id=a,status=pending}"] == 1
+    assert slots not in collected(COLLECTOR, {MAINTENANCE: policy})

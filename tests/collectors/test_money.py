@@ -33,7 +33,12 @@ NAMES = {metric.name for one in COLLECTORS for metric in one.metrics}
 async def page(bodies: dict[str, bytes], chain: FakeNode | None = None, **more: Any) -> Page:
     """Return the metrics of money on a page about the recorded miner."""
     async with served(replay(bodies)) as url, (chain or FakeNode()).serve() as node:
-        settings: dict[str, Any] = {"api_url": url, "chain_url": node, "keys": [key()]}
+        settings: dict[str, Any] = {
+            "api_url": url,
+            "chain_url": node,
+            "keys": [key()],
+            "miners": "watched",
+        }
         found = data_of(
             await scrape(make_settings(api_timeout=PATIENCE, **settings | COSTS | more))
         )

@@ -6,6 +6,7 @@ import pytest
 from bittensor_core import encode_ss58
 
 from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import NodeUrl, Settings, make_settings
 from chutes_exporter.page.plan import Plan, make_plan, off_reason
 from tests.support import HOTKEY, KEY, find_collector, watching
@@ -27,6 +28,7 @@ MANY = make_settings(hotkeys=[encode_ss58(bytes([number] * 32)) for number in ra
         ("stats_per_chute", EVERYBODY, "without_hotkey"),
         ("stats_per_chute", replace(EVERYBODY, collectors={"stats_per_chute": True}), None),
         ("stats_per_chute", ONE, None),
+        ("utilization", ONE, None),
         ("servers", replace(ONE, collectors={"servers": True}), "without_key"),
         ("servers", MINE, None),
         ("job_details", MINE, "by_default"),
@@ -63,6 +65,11 @@ def test_private_collectors_run_once_for_each_key_and_platform_wide_ones_once() 
     assert hotkeys(plan, "chutes") == [""]
 
 
+def test_without_a_key_nothing_that_must_be_signed_is_asked() -> None:
+    assert make_plan(ONE).feeds
+    assert not [feed.name for feed in make_plan(ONE).feeds if feed.endpoint.signed]
+
+
 def test_collectors_of_one_plan_share_their_feeds() -> None:
     plan = make_plan(watching("http://x"))
     users = [
@@ -79,3 +86,49 @@ def test_stats_per_chute_of_a_single_watched_miner_are_requested_for_that_miner_
     assert ("stats_per_chute", "") in feeds(
         make_plan(make_settings(hotkeys=[HOTKEY, OTHER_KEY.address]))
     )
+
+
+def test_collectors_about_chutes_ask_what_chooses_them_as_far_as_they_may() -> None:
+    def asked(settings: Settings) -> set[str]:
+        plan = make_plan(replace(settings, collectors=ONLY_UTILIZATION))
+        return {feed.name for feed in plan.feeds}
+
+    public = {"utilization", "bounties", "held_gpus", "stats_per_chute"}
+    assert asked(MINE) == {*public, "chutes", "active_instances"}
+    assert asked(ONE) == public
+    assert asked(replace(MINE, chutes="all")) == asked(EVERYBODY) == {"utilization"}
+
+
+ONLY_UTILIZATION = {collector.name: collector.name == "utilization" for collector in COLLECTORS}
+
+
+def test_collectors_that_are_large_for_others_export_no_neighbours() -> None:
+    switched_on = {"stats_per_chute": True}
+    for settings, choice in (
+        (make_settings(hotkeys=[HOTKEY]), "watched"),
+        (make_settings(hotkeys=[HOTKEY], collectors=switched_on), "watched"),
+        (make_settings(hotkeys=[HOTKEY], miners="all"), "watched"),
+        (make_settings(hotkeys=[HOTKEY], miners="all", collectors=switched_on), "all"),
+    ):
+        plan = make_plan(settings)
+        found = {entry.collector.name: entry.miners.choice for entry in plan.entries}
+        assert found["stats_per_chute"] == choice
+        assert found["scores"] == settings.miners
+    assert make_plan(make_settings(hotkeys=[HOTKEY])).miners_with_neighbours == {HOTKEY}
+    assert make_plan(make_settings(hotkeys=[HOTKEY], miners="all")).miners_with_neighbours == set()
+
+
+@pytest.mark.parametrize(
+    ("settings", "miners"),
+    [
+        (EVERYBODY, frozenset()),
+        (ONE, {HOTKEY}),
+        (replace(ONE, miners="all"), {HOTKEY}),
+        (replace(ONE, miners="all", collectors={"ended_instances": True}), None),
+        (replace(ONE, collectors={"ended_instances": False}), frozenset()),
+    ],
+)
+def test_of_audit_reports_a_plan_needs_the_miners_whose_ends_are_exported(
+    settings: Settings, miners: set[str] | None
+) -> None:
+    assert make_plan(settings).audited_miners == miners

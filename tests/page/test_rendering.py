@@ -11,7 +11,15 @@ from chutes_exporter.feeds.table import METAGRAPH
 from chutes_exporter.page import rendering
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
-from tests.support import PATIENCE, Clock, data_of, page_of, series, watching
+from tests.support import (
+    PATIENCE,
+    Clock,
+    data_of,
+    page_of,
+    read_reports,
+    series,
+    watching,
+)
 
 if TYPE_CHECKING:
     import pytest
@@ -40,6 +48,7 @@ async def test_a_collector_runs_once_in_each_format_until_its_answers_change(
     )
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         await exporter.warm_up()
+        await read_reports(exporter)
         unchanged = data_of(await page_of(exporter))
         for _ in range(2):
             await page_of(exporter)
@@ -72,7 +81,12 @@ async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(
             page[series("chutes_scrape_collector_success", collector="servers", hotkey=hotkey)]
             == success
         )
-        assert (series("chutes_fleet_servers", hotkey=hotkey) in page) is bool(success)
+        of_miner = [
+            labels
+            for name, labels in page
+            if name == "chutes_server_info" and ("hotkey", hotkey) in labels
+        ]
+        assert bool(of_miner) is bool(success)
     assert [(log["event"], log["hotkey"]) for log in logs] == [
         ("collector failed", keys[0].address)
     ]

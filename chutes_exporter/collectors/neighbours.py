@@ -1,0 +1,78 @@
+"""Which other miners are exported with the watched ones: their neighbours in rank, and in line for
+the seat.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from chutes_exporter.feeds.table import CHAIN, SCORES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
+
+    from chutes_exporter.chain.subnet import Subnet
+    from chutes_exporter.collectors.base import Answers
+    from chutes_exporter.feeds.feed import Feed
+
+FEEDS: Final[tuple[Feed[Any], ...]] = (SCORES, CHAIN)
+"""The feeds of which the answers say who is a neighbour."""
+NEAR: Final = 4
+"""Places on either side at which a miner becomes a neighbour."""
+FAR: Final = 8
+"""Places on either side up to which it stays one, so that its series do not come and go with each
+change of places.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Miners that are near a watched one by score, and in line for the seat."""
+
+    by_score: frozenset[str] = frozenset()
+    by_seat: frozenset[str] = frozenset()
+
+    @property
+    def hotkeys(self) -> frozenset[str]:
+        """All of them."""
+        return self.by_score | self.by_seat
+
+
+def find_neighbours(answers: Answers, watched: AbstractSet[str], before: Neighbours) -> Neighbours:
+    """Return the neighbours of the watched miners.
+
+    Args:
+        answers: Those of FEEDS that are known. Without a whole one, its neighbours stay.
+        watched: The hotkeys of the watched miners.
+        before: The neighbours until now.
+    """
+    by_score, by_seat = before.by_score, before.by_seat
+    if SCORES in answers and answers.whole([SCORES.name]):
+        scores = answers[SCORES].shares
+        shares = {hotkey: share for hotkey, share in scores.items() if share is not None}
+        ranked = sorted(shares, key=lambda hotkey: (-shares[hotkey], hotkey))
+        by_score = _around(ranked, watched, before.by_score)
+    if CHAIN in answers:
+        # The node makes it of several replies. The type of its endpoint is that of one.
+        subnet = cast("Subnet", answers[CHAIN])
+        places: dict[str, int] = {}
+        for seat in subnet.seats:
+            if seat.registrations_before_loss is not None:
+                places[seat.hotkey] = seat.registrations_before_loss
+        by_seat = _around(sorted(places, key=places.__getitem__), watched, before.by_seat)
+    return Neighbours(by_score, by_seat)
+
+
+def _around(
+    line: Sequence[str], watched: AbstractSet[str], before: AbstractSet[str]
+) -> frozenset[str]:
+    """Return the miners in a line that are near a watched one, or still are not far from it."""
+    found: set[str] = set()
+    for place, hotkey in enumerate(line):
+        if hotkey not in watched:
+            continue
+        found.update(line[max(0, place - NEAR) : place + NEAR + 1])
+        found |= before & {*line[max(0, place - FAR) : place + FAR + 1]}
+    return frozenset(found - watched)

@@ -1,0 +1,116 @@
+"""Which other miners are exported with the watched ones."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from chutes_exporter.collectors import Answers
+from chutes_exporter.collectors.neighbours import Neighbours, find_neighbours
+from chutes_exporter.feeds.table import SCORES
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.simulator import Fault, Simulator, Size, World
+from tests.chain.support import EXPECTED, FakeNode
+from tests.collectors.support import answer
+from tests.support import NOON, Clock, get, page_of, scrape, watching
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.support import Page
+
+REGISTERED = "chutes_miner_registered"
+LINE = [f"miner-{place:02}" for place in range(30)]
+MIDDLE = LINE[15]
+
+
+def scores(line: Iterable[str], **others: float | None) -> Answers:
+    """Return the answer in which miners have scores in this order, the best first."""
+    shares = {hotkey: 1 / place for place, hotkey in enumerate(line, 1)}
+    body = {"final_scores": {**shares, **others}, "raw_values": {}}
+    return Answers({SCORES.name: answer(SCORES, body)})
+
+
+def by_score(found: Answers, before: Iterable[str] = (), watched: str = MIDDLE) -> list[str]:
+    known = Neighbours(by_score=frozenset(before))
+    return sorted(find_neighbours(found, {watched}, known).by_score)
+
+
+def moved(places: int) -> list[str]:
+    """Return the line in which the miner in the middle has lost some places."""
+    line = [hotkey for hotkey in LINE if hotkey != MIDDLE]
+    line.insert(15 + places, MIDDLE)
+    return line
+
+
+def test_neighbours_are_the_four_miners_on_either_side_in_rank() -> None:
+    assert by_score(scores(LINE)) == [*LINE[11:15], *LINE[16:20]]
+    assert by_score(scores(LINE), watched=LINE[1]) == [LINE[0], *LINE[2:6]]
+    assert by_score(scores(LINE), watched=LINE[-1]) == LINE[25:29]
+    # Equal scores have an order as well, and miners without a score have no rank.
+    assert by_score(scores(LINE, zero=0.0, none=None), watched=LINE[-1]) == [*LINE[25:29], "zero"]
+    assert by_score(scores(LINE), watched="without-score") == []
+
+
+def test_a_neighbour_stays_until_it_is_more_than_eight_places_away() -> None:
+    before = by_score(scores(LINE))
+    after = moved(4)
+    found = by_score(scores(after), before)
+    # All of those before are at most eight places away, and the next ones came.
+    assert found == sorted({*before, *after[15:19], *after[20:24]})
+    assert by_score(scores(after), found) == found
+    farther = moved(5)
+    assert LINE[11] in found
+    assert LINE[11] not in by_score(scores(farther), found)
+    # A change of places and back changes nothing.
+    assert by_score(scores(LINE), by_score(scores(moved(1)), before)) == sorted({*before, LINE[20]})
+
+
+def test_neighbours_stay_while_the_scores_are_not_known_or_not_whole() -> None:
+    before = by_score(scores(LINE))
+    assert by_score(Answers({}), before) == before
+    body = {"final_scores": {MIDDLE: 1.0}, "raw_values": {}}
+    doubted = Answers({SCORES.name: answer(SCORES, body, doubted=True)})
+    assert by_score(doubted, before) == before
+
+
+def hotkeys(page: Page, metric: str) -> set[str]:
+    """Return the miners of which a page has a metric."""
+    return {dict(labels)["hotkey"] for name, labels in page if name == metric}
+
+
+async def test_the_neighbours_in_line_for_the_seat_are_exported_with_the_watched_miner() -> None:
+    places = {
+        hotkey: seat["registrations_before"]
+        for hotkey, seat in EXPECTED["seats"].items()
+        if seat["registrations_before"] is not None
+    }
+    line = sorted(places, key=places.__getitem__)
+    me = line[20]
+    page = await FakeNode().page(hotkeys=[me])
+    assert hotkeys(page, "chutes_miner_registrations_before_loss") == {*line[16:25]}
+
+
+async def test_by_default_a_page_has_the_watched_miner_and_its_neighbours(clock: Clock) -> None:
+    world = World(start=NOON, size=Size(miners=24, active_miners=16, chutes=30))
+    me = world.miners[3]
+    async with Simulator(world, clock=clock) as simulator:
+        found = (await get(f"{simulator.url}/miner/scores")).json()
+        shares: dict[str, float] = found["final_scores"]
+        ranked = sorted(shares, key=shares.__getitem__, reverse=True)
+        place = ranked.index(me.hotkey)
+        neighbours = {*ranked[max(0, place - 4) : place + 5]}
+        # The metagraph and all other answers stay the same.
+        settings = watching(simulator.url, me.key, ttl={"scores": 10})
+        async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+            await exporter.warm_up()
+            page = await page_of(exporter)
+            for metric in ("chutes_miner_score_rank", REGISTERED, "chutes_miner_active_instances"):
+                assert hotkeys(page, metric) == neighbours, metric
+            newcomer = world.miners[-1].hotkey
+            scored = {**found, "final_scores": {**shares, newcomer: shares[me.hotkey] + 1e-6}}
+            simulator.faults["scores"] = Fault(body=json.dumps(scored).encode())
+            clock.now += 11
+            assert newcomer in hotkeys(await page_of(exporter), REGISTERED)
+        alone = await scrape(watching(simulator.url, me.key, miners="watched"))
+    assert hotkeys(alone, REGISTERED) == {me.hotkey}

@@ -1,0 +1,147 @@
+"""Which chutes are exported with ``--chutes relevant``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chutes_exporter.collectors.chutes import COLLECTOR
+from chutes_exporter.collectors.relevance import FEEDS
+from chutes_exporter.collectors.utilization import COLLECTOR as UTILIZATION_COLLECTOR
+from chutes_exporter.feeds.table import (
+    ACTIVE_INSTANCES,
+    BOUNTIES,
+    CHUTES,
+    HELD_GPUS,
+    STATS_PER_CHUTE,
+    UTILIZATION,
+)
+from tests.collectors.support import NOON_TEXT, collected
+
+Row = dict[str, Any]
+
+
+def chute(chute_id: str, **fields: Any) -> Row:
+    """Return a public chute."""
+    return {
+        "chute_id": chute_id,
+        "name": chute_id,
+        "public": True,
+        "tee": True,
+        "disabled": False,
+        "node_selector": {"gpu_count": 8, "supported_gpus": ["b200"]},
+        "effective_compute_multiplier": 1.0,
+        "compute_multiplier_factors": {},
+    } | fields
+
+
+def record(chute_id: str, allowance: int) -> Row:
+    """Return the autoscaler's record of a chute with an active instance."""
+    return {
+        "chute_id": chute_id,
+        "timestamp": NOON_TEXT,
+        "active_instance_count": 1,
+        "total_instance_count": 1,
+        "instance_count": 1,
+        "scale_allowance": allowance,
+        "target_count": 1 + allowance,
+    }
+
+
+def stats(miner: str, chute_id: str) -> Row:
+    """Return the record of a miner's instances of a chute."""
+    return {"miner_hotkey": miner, "chute_id": chute_id, "total_instances": 1}
+
+
+def provisioned(chute_id: str) -> Row:
+    """Return a GPU on which an instance of a chute starts."""
+    place = {"chute_id": chute_id, "instance_id": f"i-{chute_id}", "activated_at": None}
+    return {"provisioned": [{"gpu": "h200", "server_id": "s", "chute": place}]}
+
+
+NAMES = (
+    *("runs", "starts", "ran", "ran a week ago", "has room", "is full", "is disabled"),
+    *("runs elsewhere", "starts elsewhere", "ran elsewhere"),
+)
+ANSWERS: dict[Any, Any] = {
+    CHUTES: [chute(name, disabled=name == "is disabled") for name in NAMES],
+    UTILIZATION: [record(name, 1 if name in ("has room", "is disabled") else 0) for name in NAMES],
+    BOUNTIES: [],
+    ACTIVE_INSTANCES: [
+        {"instance_id": "i1", "miner_hotkey": "me", "chute_id": "runs"},
+        {"instance_id": "i2", "miner_hotkey": "other", "chute_id": "runs elsewhere"},
+        {"instance_id": "i3", "miner_hotkey": "me"},
+    ],
+    HELD_GPUS: {"me": provisioned("starts"), "other": provisioned("starts elsewhere")},
+    STATS_PER_CHUTE: {
+        "past_hour": {"instance_stats": []},
+        "past_day": {"instance_stats": [stats("me", "ran"), stats("other", "ran elsewhere")]},
+        "all": {"instance_stats": [stats("me", "ran a week ago")]},
+    },
+}
+"""What a watched miner runs and could launch. It has no key and no GPU of any of these chutes."""
+
+
+def exported(without: Any = None, **options: Any) -> set[str]:
+    """Return the chutes that are exported."""
+    given = {feed: body for feed, body in ANSWERS.items() if feed is not without}
+    made = collected(COLLECTOR, given, **{"chutes": "relevant"} | options)
+    return {name for name in NAMES if f"chute_id={name}," in str(made)}
+
+
+def test_chutes_are_exported_that_a_watched_miner_runs_ran_in_the_past_day_or_could_launch() -> (
+    None
+):
+    assert exported() == {"runs", "starts", "ran", "has room"}
+    assert exported(watched=["me", "other"]) == exported() | {
+        *("runs elsewhere", "starts elsewhere", "ran elsewhere")
+    }
+    # Whether other miners are exported does not matter.
+    assert exported(miners="all") == exported()
+
+
+def test_with_all_chutes_no_other_answer_is_needed() -> None:
+    assert exported(chutes="all") == {*NAMES}
+    made = collected(COLLECTOR, {CHUTES: ANSWERS[CHUTES]})
+    assert all(f"chute_id={name}," in str(made) for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("feed", "gone"),
+    [
+        (ACTIVE_INSTANCES, {"runs", "has room"}),
+        (HELD_GPUS, {"starts", "has room"}),
+        (STATS_PER_CHUTE, {"ran"}),
+        (UTILIZATION, {"has room"}),
+        (BOUNTIES, {"has room"}),
+    ],
+)
+def test_without_an_answer_the_others_still_choose(feed: Any, gone: set[str]) -> None:
+    assert exported(feed) == exported() - gone
+
+
+def test_a_chute_whose_room_is_unknown_could_not_be_launched() -> None:
+    chutes = [one | {"compute_multiplier_factors": None} for one in ANSWERS[CHUTES]]
+    made = collected(COLLECTOR, ANSWERS | {CHUTES: chutes}, chutes="relevant")
+    assert "chute_id=has room" not in str(made)
+    assert "chute_id=runs" in str(made)
+
+
+def test_sums_over_all_chutes_stay_those_of_all_chutes() -> None:
+    few, every = (
+        collected(UTILIZATION_COLLECTOR, ANSWERS, chutes=choice) for choice in ("relevant", "all")
+    )
+    assert len(few) < len(every)
+    assert {key: value for key, value in few.items() if "chute_id=" not in key} == {
+        key: value for key, value in every.items() if "chute_id=" not in key
+    }
+
+
+def test_without_a_key_the_public_answers_choose() -> None:
+    signed = {feed for feed in FEEDS if feed.endpoint.signed}
+    assert signed == {CHUTES, ACTIVE_INSTANCES}
+    assert not any(part.needs_key for part in UTILIZATION_COLLECTOR.parts)
+    given = {feed: body for feed, body in ANSWERS.items() if feed not in signed}
+    made = collected(UTILIZATION_COLLECTOR, given, chutes="relevant")
+    assert {name for name in NAMES if f"chute_id={name}}}" in str(made)} == {"starts", "ran"}
