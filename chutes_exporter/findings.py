@@ -1,6 +1,7 @@
 """What needs action at a miner, and what is worth knowing.
 
-A finding is a row of the table :data:`KINDS`.
+A finding is a row of the table :data:`KINDS`. A server, an instance or a GPU stands in one finding
+that needs action at most: in the first one of the table.
 """
 
 from __future__ import annotations
@@ -12,41 +13,40 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from operator import itemgetter, not_
 from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.duration import HOUR, human_duration
+from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    Labelled = list[tuple[dict[str, str], float]]
-    """Labels and value of some samples."""
-    Place = tuple[str, str]
-    """The id of a server, and a GPU model."""
-
-NEEDED_METRICS = frozenset(
-    {
-        "chutes_chute_active_instances",
-        "chutes_fleet_gpus",
-        "chutes_gpu_info",
-        "chutes_instance_gpus",
-        "chutes_gpu_state_info",
-        "chutes_instance_info",
-        "chutes_jobs_stuck",
-        "chutes_maintenance_window_open",
-        "chutes_miner_registered",
-        "chutes_server_cost_usd_per_gpu_hour",
-        "chutes_server_info",
-        "chutes_server_version_accepted",
-    }
-)
-"""Metrics of all collectors whose samples :func:`find` needs."""
+    from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server
+    from chutes_exporter.rules.money import Costs
 
 _PURGE_SOON = 0.75 * HOUR
 """Seconds before its purge from which an instance needs action, as for the alert
 ChutesInstancePurgeNear.
 """
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a finding is about: the miner, a server, an instance, or GPUs.
+
+    Attributes:
+        gpus: The GPUs that earn nothing because of it. None if they are not all known.
+        are_gpus: Whether it is the GPUs themselves.
+        count: How many things it is.
+        when: Unix time of what happens next.
+    """
+
+    server: Server | None = None
+    instance: Instance | None = None
+    gpus: tuple[Gpu, ...] | None = ()
+    are_gpus: bool = False
+    count: int = 1
+    when: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,14 @@ class Finding:
     Attributes:
         kind: A word for scripts.
         count: How many things it is about.
+        things: Their names.
+        servers: The ids and names of the servers that it is about.
+        instances: The instances that it is about, each with its chute, server and age.
         advice: What to do, before the command.
         command: A command that helps. A note has none.
         when: Unix time of what happens next, if known.
         gpus: GPUs by model that earn nothing because of it, if all of them are known.
-        cost_usd_per_hour: What these GPUs cost. None if they, or the price of one, are unknown.
-        instances: The instances that it is about, each with its chute, server and age.
+        cost_usd_per_hour: What these GPUs cost. None if they, or the price of a model, are unknown.
     """
 
     kind: str
@@ -69,240 +71,14 @@ class Finding:
     count: int
     problem: str
     things: list[str]
+    servers: list[dict[str, str | None]]
+    instances: list[dict[str, Any]]
     needs_action: bool
     advice: str
     command: str
     when: float | None
     gpus: dict[str, int]
     cost_usd_per_hour: float | None
-    instances: list[dict[str, Any]]
-
-
-class _Miner:
-    """The samples about a miner."""
-
-    def __init__(self, samples: Mapping[str, Labelled], hotkey: str, now: float) -> None:
-        self._samples, self.hotkey, self.now = samples, hotkey, now
-        self._chutes = {
-            labels["chute_id"]: labels["chute_name"]
-            for labels, _ in self.of("chutes_gpu_allocation_info")
-        }
-        self._instances = {
-            labels["instance_id"]: labels for labels, _ in self.of("chutes_instance_info")
-        }
-        self._created = {
-            labels["instance_id"]: time for labels, time in self.times("created", bool)
-        }
-        self.servers = {
-            labels["instance_id"]: labels["server_id"]
-            for labels, _ in self.of("chutes_instance_gpus")
-        }
-        self._info = {labels["server_id"]: labels for labels, _ in self.of("chutes_server_info")}
-
-    def of(
-        self, metric: str, applies: Callable[[float], bool] = bool, /, **labels: str
-    ) -> Labelled:
-        """Return the samples about the miner with these labels and with a value that applies."""
-        wanted = labels | {"hotkey": self.hotkey}
-        return [
-            (has, v)
-            for has, v in self._samples.get(metric, ())
-            if wanted.items() <= has.items() and applies(v)
-        ]
-
-    def times(self, event: str, applies: Callable[[float], bool]) -> Labelled:
-        """Return the instances with an event at a time that applies, the soonest first."""
-        return sorted(
-            self.of(f"chutes_instance_{event}_timestamp_seconds", applies), key=itemgetter(1)
-        )
-
-    def purges(self, state: Literal["starting", "disabled"]) -> Labelled:
-        """Return the instances in a state with the time of their purge, the soonest first."""
-        activated = {labels["instance_id"] for labels, _ in self.times("activated", bool)}
-        purged = self.times("purge", bool)
-        return [
-            item
-            for item in purged
-            if (item[0]["instance_id"] in activated) == (state == "disabled")
-        ]
-
-    def in_slot(self) -> set[str]:
-        """Return the ids of the servers that hold an upgrade slot."""
-        statuses = self.of("chutes_server_maintenance_status")
-        return {labels["server_id"] for labels, _ in statuses if labels["status"] != "none"}
-
-    def waiting(self) -> set[str]:
-        """Return the ids of the servers that are in maintenance or wait for it."""
-        pending = self.of("chutes_server_maintenance_pending")
-        return {labels["server_id"] for labels, _ in pending} | self.in_slot()
-
-    def idle_gpus(self, *, in_maintenance: bool) -> Labelled:
-        """Return the number of idle GPUs by model, on servers that are in maintenance or wait for
-        it, or on others.
-        """
-        idle = {labels["gpu_id"] for labels, _ in self.of("chutes_gpu_state_info", state="idle")}
-        waiting = self.waiting()
-        info = [labels for labels, _ in self.of("chutes_gpu_info") if labels["gpu_id"] in idle]
-        counts = Counter(
-            {
-                labels["gpu"]: int(count)
-                for labels, count in self.of("chutes_fleet_gpus", state="idle")
-            }
-        )
-        wait = Counter(labels["gpu"] for labels in info if labels["server_id"] in waiting) & counts
-        return [
-            ({"gpu": gpu}, count)
-            for gpu, count in sorted((wait if in_maintenance else counts - wait).items())
-        ]
-
-    def uncertain_versions(self) -> Labelled:
-        """Return the servers of which nobody knows whether their version still boots."""
-        known = {
-            labels["server_id"]
-            for labels, _ in self.of("chutes_server_version_accepted", lambda _: True)
-        }
-        listed = self.of("chutes_server_version_listed", lambda _: True)
-        return [item for item in listed if item[0]["server_id"] not in known]
-
-    def older_servers(self, window: Literal["open", "next", "last"]) -> Labelled:
-        """Return the servers below the target of the newest maintenance window, none if it is not
-        of this kind.
-
-        Each has the end of an open window, or the start of another. Those that hold an upgrade slot
-        need no other one.
-        """
-        start, end = (
-            max(
-                (
-                    value
-                    for _, value in self.of(f"chutes_maintenance_window_{bound}_timestamp_seconds")
-                ),
-                default=0.0,
-            )
-            for bound in ("start", "end")
-        )
-        is_open = max(
-            (value for _, value in self.of("chutes_maintenance_window_open", lambda _: True)),
-            default=None,
-        )
-        if_closed = "next" if start > self.now else "last"
-        if is_open is None or window != ("open" if is_open else if_closed):
-            return []
-        older = [labels for labels, _ in self.of("chutes_server_upgrade_needed")]
-        return [
-            (labels, end if is_open else start)
-            for labels in older
-            if labels["server_id"] not in self.in_slot()
-        ]
-
-    def last_active(self) -> Labelled:
-        """Return the active instances that are the only active one of their chute."""
-        chutes = {
-            has["chute_id"]
-            for has, n in self._samples.get("chutes_chute_active_instances", ())
-            if n == 1
-        }
-        active = self.of("chutes_instance_active")
-        return [
-            item for item in active if self.instance(item[0]["instance_id"])["chute_id"] in chutes
-        ]
-
-    def without_gpus(self) -> Labelled:
-        """Return the active instances that hold no GPU.
-
-        Without any GPU in an instance, the answer is missing or contradicts another one.
-        """
-        active = self.of("chutes_instance_active") if self.servers else []
-        return [item for item in active if item[0]["instance_id"] not in self.servers]
-
-    def name(self, labels: Mapping[str, str], value: float) -> str:
-        """Return the name of what a sample is about, an empty one for the miner.
-
-        For a model, the value is a number.
-        """
-        if "gpu" in labels:
-            return f"{value:.0f} {labels['gpu']}"
-        if "instance_id" in labels:
-            instance = self.instance(labels["instance_id"])
-            private = " (private)" if instance["private"] else ""
-            return f"{instance['chute_name'] or labels['instance_id']}{private}"
-        server = self._info.get(labels.get("server_id", ""), {})
-        name = server.get("name") or labels.get("server_id", "")
-        return f"{name} ({server['version']})" if server.get("version") else name
-
-    def instance(self, instance_id: str) -> dict[str, Any]:
-        """Return an instance with its chute, its server and the Unix time of its creation.
-
-        What is unknown is None.
-        """
-        info = self._instances.get(instance_id)
-        return {
-            "instance_id": instance_id,
-            "chute_id": info and info["chute_id"],
-            "chute_name": (info and self._chutes.get(info["chute_id"])) or None,
-            "private": info and bool(info["billed_to"]),
-            "server_name": self._info.get(self.servers.get(instance_id, ""), {}).get("name")
-            or None,
-            "created_at": self._created.get(instance_id),
-        }
-
-    def gpus(self, about: Labelled) -> dict[str, int] | None:
-        """Count the GPUs of samples by model: those of an instance, of a server, or all of the
-        miner.
-
-        None if some are not known, because a part of them would look like all.
-        """
-        counts: Counter[str] = Counter()
-        for labels, value in about:
-            found = self.of("chutes_fleet_gpus")
-            if "gpu" in labels:
-                found = [(labels, value)]
-            elif "instance_id" in labels:
-                found = self.of("chutes_instance_gpus", instance_id=labels["instance_id"])
-            elif "server_id" in labels and found:
-                # While answers are not whole, a server may have other GPUs, too, and
-                # chutes_fleet_gpus is absent.
-                found = self.of("chutes_gpu_info", server_id=labels["server_id"])
-            if not found:
-                return None
-            for sample, count in found:
-                counts[sample["gpu"]] += int(count)
-        return dict(counts)
-
-    def cost(self, about: Labelled) -> float | None:
-        """Return what the GPUs of samples cost in US dollars per hour, None if one of them, or its
-        price, is unknown.
-        """
-        gpus = self.gpus(about)
-        places: Counter[Place] = Counter()
-        for labels, _ in about:
-            places.update(self._places(labels))
-        found: Counter[str] = Counter()
-        for (_, model), count in places.items():
-            found[model] += count
-        is_whole = gpus is not None and found == Counter(gpus)
-        return cost(places, prices_of(self._samples, self.hotkey)) if is_whole else None
-
-    def _places(self, labels: Mapping[str, str]) -> Counter[Place]:
-        """Count the GPUs of a sample by server and model, as far as they are known."""
-        if "instance_id" in labels:
-            found = self.of("chutes_instance_gpus", instance_id=labels["instance_id"])
-            return Counter({_place(has): int(count) for has, count in found})
-        if "gpu" in labels:
-            state = labels.get("state", "idle")
-            places = placed_gpus(self._samples, self.hotkey, state)
-            waiting = self.waiting() if state == "idle" else set()
-            return Counter(
-                {
-                    place: count
-                    for place, count in places.items()
-                    if place[1] == labels["gpu"] and place[0] not in waiting
-                }
-            )
-        info = self.of("chutes_gpu_info")
-        if "server_id" in labels:
-            info = self.of("chutes_gpu_info", server_id=labels["server_id"])
-        return Counter(_place(has) for has, _ in info)
 
 
 @dataclass(frozen=True)
@@ -311,126 +87,340 @@ class Kind:
 
     Attributes:
         severity: A loss means that GPUs earn nothing. A note needs no action.
-        test: Returns the samples that the finding is about. If something happens next, the first
-            value is its time.
+        test: Returns what the finding is about at a Unix time, the most urgent first.
         sentence: What is wrong. ``{is|are}`` becomes what fits COUNT.
         advice: What to do, and after the colon a command that helps. A note has none.
     """
 
     severity: Literal["loss", "action", "note"]
-    test: Callable[[_Miner], Labelled]
+    test: Callable[[Fleet, float], list[Subject]]
     sentence: str
     advice: str = ""
+
+
+# What the findings are about
+
+
+def _not_registered(fleet: Fleet, _now: float) -> list[Subject]:
+    return [Subject(gpus=_all_gpus(fleet))] if fleet.registered is False else []
+
+
+def _blacklisted(fleet: Fleet, _now: float) -> list[Subject]:
+    return [Subject(gpus=_all_gpus(fleet))] if fleet.blacklisted else []
+
+
+def _all_gpus(fleet: Fleet) -> tuple[Gpu, ...] | None:
+    return fleet.gpus if fleet.known.get("gpus") else None
+
+
+def _stuck_jobs(fleet: Fleet, _now: float) -> list[Subject]:
+    return [Subject(count=fleet.stuck_jobs)] if fleet.stuck_jobs else []
+
+
+def _starts_in_vain(fleet: Fleet, _now: float) -> list[Subject]:
+    return [_of_instance(fleet, one) for one in fleet.instances if one.is_in_vain]
+
+
+def _purges(fleet: Fleet, now: float) -> list[Subject]:
+    found = _with_deadline(fleet, "starting", "purge")
+    return [one for one in found if one.when is not None and one.when - now < _PURGE_SOON]
+
+
+def _disabled(fleet: Fleet, _now: float) -> list[Subject]:
+    return _with_deadline(fleet, "disabled", "purge")
+
+
+def _with_deadline(
+    fleet: Fleet, state: Literal["starting", "disabled"], kind: Literal["purge"]
+) -> list[Subject]:
+    """Return the instances in a state that have a deadline, the soonest first."""
+    found = [
+        _of_instance(fleet, one, one.deadlines[kind])
+        for one in fleet.instances
+        if one.state == state and kind in one.deadlines
+    ]
+    return sorted(found, key=lambda one: one.when or 0.0)
+
+
+def _unsecured(fleet: Fleet, now: float) -> list[Subject]:
+    """Return the public instances in their first hour, that which ends it last first."""
+    found = [
+        _of_instance(fleet, one, one.deadlines["secured"])
+        for one in fleet.instances
+        if one.deadlines.get("secured", now) > now
+    ]
+    return sorted(found, key=lambda one: -(one.when or 0.0))
+
+
+def _last_active(fleet: Fleet, _now: float) -> list[Subject]:
+    return [_of_instance(fleet, one) for one in fleet.instances if one.is_last_active]
+
+
+def _without_gpus(fleet: Fleet, _now: float) -> list[Subject]:
+    """Return the active instances that hold no GPU.
+
+    If no instance holds one, the answer contradicts another one.
+    """
+    if not any(one.gpus for one in fleet.instances):
+        return []
+    return [
+        _of_instance(fleet, one)
+        for one in fleet.instances
+        if one.state == "active" and one.gpus == 0
+    ]
+
+
+def _of_instance(fleet: Fleet, instance: Instance, when: float | None = None) -> Subject:
+    server = fleet.servers_by_id.get(instance.server_id or "")
+    gpus = tuple(fleet.gpus_by_instance.get(instance.instance_id, ()))
+    is_known = instance.gpus is not None and len(gpus) == instance.gpus
+    return Subject(server, instance, gpus if is_known else None, when=when)
+
+
+def _in_maintenance(fleet: Fleet, _now: float) -> list[Subject]:
+    """Return the servers in maintenance on which nothing runs any more."""
+    return [
+        _of_server(server)
+        for server in fleet.servers
+        if server.maintenance == "maintenance" and not server.instances
+    ]
+
+
+def _maintenance_pending(fleet: Fleet, _now: float) -> list[Subject]:
+    return [
+        _of_server(server)
+        for server in fleet.servers
+        if server.maintenance == "pending"
+        or (server.maintenance == "maintenance" and server.instances)
+    ]
+
+
+def _versions_refused(fleet: Fleet, _now: float) -> list[Subject]:
+    # Chutes can be launched on the idle GPUs of these servers, so they are in another finding.
+    return [
+        Subject(server)
+        for server in fleet.servers
+        if server.boots is False and server.holds_slot is not True
+    ]
+
+
+def _upgrades(fleet: Fleet, _now: float) -> list[Subject]:
+    window = fleet.window
+    return _older(fleet, window.ends_at) if window and window.is_open else []
+
+
+def _next_upgrades(fleet: Fleet, now: float) -> list[Subject]:
+    window = fleet.window
+    if window is None or window.is_open is not False or not _begins_later(fleet, now):
+        return []
+    return _older(fleet, window.starts_at)
+
+
+def _older_servers(fleet: Fleet, now: float) -> list[Subject]:
+    window = fleet.window
+    if window is None or window.is_open is not False or _begins_later(fleet, now):
+        return []
+    return _older(fleet, None)
+
+
+def _begins_later(fleet: Fleet, now: float) -> bool:
+    starts_at = None if fleet.window is None else fleet.window.starts_at
+    return starts_at is not None and starts_at > now
+
+
+def _older(fleet: Fleet, when: float | None) -> list[Subject]:
+    """Return the servers below the target that neither hold a slot nor have a refused version."""
+    return [
+        Subject(server, when=when)
+        for server in fleet.servers
+        if server.needs_upgrade and server.holds_slot is not True and server.boots is not False
+    ]
+
+
+def _uncertain_versions(fleet: Fleet, _now: float) -> list[Subject]:
+    return [Subject(server) for server in fleet.servers if server.may_be_refused]
+
+
+def _without_tee(fleet: Fleet, _now: float) -> list[Subject]:
+    return [
+        _of_server(server)
+        for server in fleet.servers
+        if server.tee is False and server.runs_chutes is False and server.gpus
+    ]
+
+
+def _of_server(server: Server) -> Subject:
+    idle = tuple(gpu for gpu in server.gpus if gpu.state in ("idle", "unverified"))
+    return Subject(server, gpus=idle if server.is_whole else None)
+
+
+def _unverified(fleet: Fleet, _now: float) -> list[Subject]:
+    return _gpus_on_servers(
+        fleet, "unverified", lambda server: server is None or server.runs_chutes is not False
+    )
+
+
+def _idle(fleet: Fleet, _now: float) -> list[Subject]:
+    """Return the idle GPUs that could earn, or of which that is not known.
+
+    The service refuses all launches of a blacklisted miner.
+    """
+    if fleet.blacklisted:
+        return []
+    return _gpus_on_servers(
+        fleet, "idle", lambda server: server is None or _could_earn(fleet, server) is not False
+    )
+
+
+def _idle_without_offer(fleet: Fleet, _now: float) -> list[Subject]:
+    if fleet.blacklisted:
+        return []
+    return _gpus_on_servers(
+        fleet,
+        "idle",
+        lambda server: (
+            server is not None
+            and _could_earn(fleet, server) is False
+            and server.holds_slot is False
+            and server.runs_chutes is not False
+        ),
+    )
+
+
+def _could_earn(fleet: Fleet, server: Server) -> bool | None:
+    """Return whether idle GPUs of a server could earn something now, None if that is unknown."""
+    if server.holds_slot is not False or server.runs_chutes is False:
+        return False
+    uses = [use for use in fleet.uses if use.server_id == server.server_id]
+    units = [use.first_day_units for use in uses]
+    if any(units):
+        return True
+    return None if fleet.markets is None or None in units or not uses else False
+
+
+def _gpus_on_servers(
+    fleet: Fleet, state: Literal["idle", "unverified"], wanted: Callable[[Server | None], bool]
+) -> list[Subject]:
+    """Return the GPUs in a state, by model and server, those without a server last."""
+    found: dict[tuple[str, str | None], list[Gpu]] = {}
+    for gpu in fleet.gpus:
+        if gpu.state == state and gpu.model is not None:
+            found.setdefault((gpu.model, gpu.server_id), []).append(gpu)
+    subjects = []
+    for (_, server_id), gpus in sorted(found.items(), key=lambda item: str(item[0])):
+        server = fleet.servers_by_id.get(server_id or "")
+        if wanted(server):
+            subjects.append(Subject(server, gpus=tuple(gpus), are_gpus=True, count=len(gpus)))
+    return subjects
 
 
 _loss, _action, _note = (partial(Kind, severity) for severity in ("loss", "action", "note"))
 
 KINDS = {
     "not_registered": _loss(
-        lambda miner: miner.of("chutes_miner_registered", not_),
+        _not_registered,
         "The hotkey has no seat on the subnet. It earns nothing.",
         "Register it: btcli subnet register --netuid 64",
     ),
     "blacklisted": _loss(
-        lambda miner: miner.of("chutes_miner_blacklisted"),
+        _blacklisted,
         "The miner is blacklisted. It gets no score, and its launches are refused, so idle "
         "GPUs cannot be used.",
         "First ask the operators of Chutes to end it. Reason: chutes-exporter query metagraph",
     ),
     "stuck_jobs": _action(
-        lambda miner: miner.of("chutes_jobs_stuck"),
+        _stuck_jobs,
         "COUNT {job is|jobs are} stuck with the miner.",
         "List and release them: chutes-exporter release-job",
     ),
+    "starts_in_vain": _loss(
+        _starts_in_vain,
+        "COUNT {instance starts|instances start} in vain: {its chute has|their chutes have} enough "
+        "active instances or no target any more, so {it|they} cannot become active.",
+        "Stop {it|them} and launch another chute: chutes-exporter advise",
+    ),
     "purges": _loss(
-        lambda miner: [
-            item for item in miner.purges("starting") if item[1] - miner.now < _PURGE_SOON
-        ],
+        _purges,
         "COUNT {instance has|instances have} not started. The service deletes {it|the first} WHEN.",
         "Look at {its pod|their pods}: kubectl --context SERVER -n chutes get pods",
     ),
     "maintenance": _loss(
-        lambda miner: miner.of("chutes_server_maintenance_status", status="maintenance"),
-        "COUNT TEE {server is|servers are} in maintenance, which has ended {its|their} instances.",
-        "When no instance is listed on {it|them}, boot the target version: "
-        "chutes-exporter query maintenance",
+        _in_maintenance,
+        "COUNT TEE {server is|servers are} in maintenance. No instance is left on {it|them}.",
+        "Boot {it|them} with the target version: chutes-exporter query maintenance",
+    ),
+    "maintenance_pending": _action(
+        _maintenance_pending,
+        "COUNT TEE {server waits|servers wait} for maintenance: the last instances of their chutes "
+        "still serve, for up to 3 hours.",
+        "Do not reboot {it|them} before the status is maintenance: chutes-exporter query "
+        "maintenance",
     ),
     "versions_refused": _action(
-        lambda miner: miner.of("chutes_server_version_accepted", not_),
+        _versions_refused,
         "The service refuses the version that COUNT TEE {server has|servers have}. Do not reboot "
-        "{it|them} before maintenance has ended {its|their} instances.",
+        "{it|them} before maintenance has ended {its|their} instances, of which EARNING earn.",
         "See when a slot is free: chutes-exporter query maintenance",
     ),
     "upgrades": _action(
-        lambda miner: miner.older_servers("open"),
+        _upgrades,
         "COUNT TEE {server needs|servers need} the upgrade of the maintenance window, which "
         "ends WHEN.",
         "See when a slot is free, and request the maintenance: chutes-exporter query maintenance",
     ),
     "servers_without_tee": _loss(
-        lambda miner: miner.of("chutes_server_info", tee="false"),
-        "COUNT {server has|servers have} no TEE. Today, all chutes need TEE.",
+        _without_tee,
+        "COUNT {server has|servers have} no TEE, and no chute runs on {its|their} GPUs without it.",
         "Set {it|them} up with TEE, or remove {it|them}: chutes-exporter query servers",
     ),
     "unverified_gpus": _loss(
-        lambda miner: miner.of("chutes_fleet_gpus", state="unverified"),
+        _unverified,
         "COUNT {GPU is|GPUs are} not verified and in no instance.",
         "See the errors: chutes-exporter query nodes",
     ),
     "idle_gpus": _loss(
-        # The service refuses all launches of a blacklisted miner.
-        lambda miner: (
-            [] if miner.of("chutes_miner_blacklisted") else miner.idle_gpus(in_maintenance=False)
-        ),
-        "COUNT {GPU is|GPUs are} idle and can be used now.",
+        _idle,
+        "COUNT {GPU is|GPUs are} idle.",
         "Deploy chutes on {it|them}: chutes-exporter advise",
     ),
     "unsecured_instances": _note(
-        lambda miner: miner.times("secured", lambda time: time > miner.now)[::-1],
+        _unsecured,
         "Do not stop {this instance|these COUNT instances} before CLOCK: {it|they} would lose "
         "{its|their} score.",
     ),
     "last_active_instances": _note(
-        _Miner.last_active,
+        _last_active,
         "COUNT {instance is the last active one of its chute|instances are the last active ones "
-        "of their chutes} on "
-        "the platform. Deleting {it|one} costs up to nine tenths of its score, or all of it if it "
-        "is private.",
+        "of their chutes} on the platform. Deleting {it|one} costs up to nine tenths of its score, "
+        "or up to all of it if it is private.",
     ),
     "instances_without_gpus": _note(
-        _Miner.without_gpus,
+        _without_gpus,
         "COUNT active {instance holds|instances hold} no GPU, because it was deleted. The service "
         "may delete {the instance|the instances}, too.",
     ),
     "disabled_instances": _note(
-        lambda miner: miner.purges("disabled"),
+        _disabled,
         "COUNT {instance is|instances are} disabled. The service deletes {it|the first} WHEN. A "
-        "private one then loses "
-        "its score.",
+        "private one then loses its score.",
     ),
-    "maintenance_pending": _note(
-        lambda miner: miner.of("chutes_server_maintenance_status", status="pending"),
-        "COUNT TEE {server waits|servers wait} for maintenance. Do not reboot {it|them}: the last "
-        "instances of their chutes still serve, for at most 3 hours after the request.",
-    ),
-    "idle_gpus_in_maintenance": _note(
-        lambda miner: miner.idle_gpus(in_maintenance=True),
-        "COUNT idle {GPU waits|GPUs wait} for the end of maintenance.",
+    "idle_gpus_without_offer": _note(
+        _idle_without_offer,
+        "COUNT {GPU is|GPUs are} idle, and nothing can be launched on {it|them} now.",
     ),
     "uncertain_versions": _note(
-        _Miner.uncertain_versions,
+        _uncertain_versions,
         "The service may refuse the version of COUNT TEE {server|servers} at the next boot. Only "
-        "the highest listed "
-        "version boots for certain: no answer shows the least one, nor who may boot a release "
-        "candidate.",
+        "the highest listed version boots for certain: no answer shows the least one, nor who may "
+        "boot a release candidate.",
     ),
     "next_upgrades": _note(
-        lambda miner: miner.older_servers("next"),
+        _next_upgrades,
         "COUNT TEE {server is|servers are} older than the target of the next maintenance "
         "window, which begins WHEN.",
     ),
     "older_servers": _note(
-        lambda miner: miner.older_servers("last"),
+        _older_servers,
         "COUNT TEE {server is|servers are} older than the target of the last maintenance window. "
         "No window is open now.",
     ),
@@ -438,115 +428,135 @@ KINDS = {
 """All findings, the most urgent first."""
 
 
-def find(samples: Mapping[str, Labelled], hotkey: str, now: float) -> list[Finding]:
+def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
     """Return what needs action at a miner, the most expensive first, and then the notes.
 
-    A metric without samples gives no finding.
+    What is unknown gives no finding.
     """
-    miner = _Miner(samples, hotkey, now)
-    findings = [
-        _finding(name, miner, about) for name, kind in KINDS.items() if (about := kind.test(miner))
-    ]
+    found: list[Finding] = []
+    seen: set[str] = set()
+    for name, kind in KINDS.items():
+        subjects = kind.test(fleet, now)
+        if kind.severity != "note":
+            # GPUs in a finding that is more urgent are in no other one.
+            subjects = [one for one in subjects if not _is_seen(one, seen)]
+            if name not in ("not_registered", "blacklisted"):
+                seen.update(gpu.gpu_id for one in subjects for gpu in one.gpus or ())
+        if subjects:
+            found.append(_finding(name, fleet, subjects, now, costs))
     return sorted(
-        findings,
+        found,
         key=lambda it: (not it.needs_action, -(it.cost_usd_per_hour or 0), -sum(it.gpus.values())),
     )
 
 
-def _finding(name: str, miner: _Miner, about: Labelled) -> Finding:
-    """Return a finding about some samples.
+def _is_seen(subject: Subject, seen: set[str]) -> bool:
+    gpus = subject.gpus or ()
+    return bool(gpus) and all(gpu.gpu_id in seen for gpu in gpus)
 
-    A time in its sentence is the value of the first sample.
-    """
-    kind, (_, first) = KINDS[name], about[0]
-    instances = [
-        miner.instance(labels["instance_id"]) for labels, _ in about if "instance_id" in labels
-    ]
-    # The values of jobs and GPUs are numbers of things.
-    count = int(
-        sum(value if name == "stuck_jobs" or "gpu" in labels else 1 for labels, value in about)
-    )
+
+def _finding(
+    name: str, fleet: Fleet, subjects: Sequence[Subject], now: float, costs: Costs
+) -> Finding:
+    """Return a finding about some subjects. A time in its sentence is that of the first."""
+    kind, first = KINDS[name], subjects[0]
+    count = sum(one.count for one in subjects)
+    servers = {one.server.server_id: one.server for one in subjects if one.server is not None}
+    earning = [one for server in servers.values() for one in server.instances if one.earns]
     words = {
-        "SERVER": shlex.quote(str(instances[0]["server_name"] or "SERVER") if instances else ""),
-        "WHEN": time_until(first, miner.now) if first else "at an unknown time",
-        "CLOCK": f"{datetime.fromtimestamp(first, UTC):%H:%M} UTC",
+        "SERVER": shlex.quote((first.server and first.server.name) or "SERVER"),
+        "EARNING": str(len(earning)),
+        "WHEN": "at an unknown time" if first.when is None else time_until(first.when, now),
+        "CLOCK": f"{datetime.fromtimestamp(first.when or 0, UTC):%H:%M} UTC",
     }
     advice, _, command = kind.advice.partition(": ")
     problem, advice, command = (
         filled(text, count, **words) for text in (kind.sentence, advice, command)
     )
-    is_loss = kind.severity == "loss"
+    gpus: list[Gpu] | None = _gpus_of(subjects) if kind.severity == "loss" else []
+    models = None if gpus is None else Counter(gpu.model or "" for gpu in gpus)
     return Finding(
         kind=name,
-        hotkey=miner.hotkey,
+        hotkey=fleet.hotkey,
         count=count,
         problem=problem,
-        things=[thing for labels, value in about if (thing := miner.name(labels, value))],
+        things=[name for one in subjects if (name := _name(one))],
+        servers=[{"server_id": key, "name": server.name} for key, server in servers.items()],
+        instances=[_instance(one, one.instance) for one in subjects if one.instance is not None],
         needs_action=kind.severity != "note",
         advice=advice,
         command=command,
-        when=(first or None) if re.search("WHEN|CLOCK", kind.sentence) else None,
-        gpus=(miner.gpus(about) if is_loss else None) or {},
-        cost_usd_per_hour=miner.cost(about) if is_loss else 0.0,
-        instances=instances,
+        when=first.when if re.search("WHEN|CLOCK", kind.sentence) else None,
+        gpus=dict(models or {}),
+        cost_usd_per_hour=None if gpus is None else cost(gpus, fleet, costs),
     )
+
+
+def _gpus_of(subjects: Sequence[Subject]) -> list[Gpu] | None:
+    """Return the GPUs of subjects, None if some, or the model of one, are not known."""
+    found: list[Gpu] = []
+    for subject in subjects:
+        if subject.gpus is None:
+            return None
+        found += subject.gpus
+    return None if any(gpu.model is None for gpu in found) else found
+
+
+def _name(subject: Subject) -> str:
+    """Return the name of what a subject is, an empty one for the miner."""
+    instance, server = subject.instance, subject.server
+    if instance is not None:
+        private = " (private)" if instance.private else ""
+        return f"{instance.chute or instance.instance_id}{private}"
+    place = "" if server is None else server.name or server.server_id
+    if subject.are_gpus:
+        models = Counter(gpu.model for gpu in subject.gpus or ())
+        text = ", ".join(f"{count} {model}" for model, count in models.items())
+        return f"{text} on {place}" if place else text
+    return f"{place} ({server.version})" if server is not None and server.version else place
+
+
+def _instance(subject: Subject, instance: Instance) -> dict[str, Any]:
+    return {
+        "instance_id": instance.instance_id,
+        "chute_id": instance.chute_id,
+        "chute_name": instance.chute,
+        "private": instance.private,
+        "server_name": subject.server.name if subject.server is not None else None,
+        "created_at": instance.created_at,
+    }
 
 
 def verdict(findings: Sequence[Finding], *, has_prices: bool, all_known: bool) -> str:
     """Return the state of all miners in one line: ``3 things need action, 14.40 USD per hour
     idle``.
 
-    ``has_prices`` is whether the user said what some GPUs cost, and ``all_known`` whether
-    everything is known that could need action.
+    ``all_known`` is whether everything is known that could need action.
     """
     count = sum(finding.needs_action for finding in findings)
-    text = (
-        filled("COUNT {thing needs|things need} action", count) if count else "Nothing needs action"
-    )
+    if not count and not all_known:
+        return "Not everything is known. Nothing that is known needs action."
+    if not count:
+        return "Nothing needs action."
+    text = filled("COUNT {thing needs|things need} action", count)
     idle = [finding for finding in findings if finding.kind == "idle_gpus"]
-    costs = [one.cost_usd_per_hour for one in idle if one.cost_usd_per_hour is not None]
-    if costs:
-        text += f", {math.fsum(costs):,.2f} USD per hour idle"
+    known = [one.cost_usd_per_hour for one in idle if one.cost_usd_per_hour is not None]
+    if known:
+        text += f", {math.fsum(known):,.2f} USD per hour idle"
     others = sum(sum(one.gpus.values()) for one in idle if one.cost_usd_per_hour is None)
     if others:
-        text += filled(", COUNT {GPU|GPUs} idle", others)
-        text += " at an unknown cost" if has_prices else ""
-    return (
-        f"{text}."
-        if count or all_known
-        else "Not everything is known. Nothing that is known needs action."
-    )
+        unknown = " at an unknown cost" if has_prices else ""
+        text += filled(", COUNT {GPU|GPUs} idle", others) + unknown
+    return f"{text}."
 
 
-def _place(labels: Mapping[str, str]) -> Place:
-    return labels["server_id"], labels["gpu"]
-
-
-def placed_gpus(samples: Mapping[str, Labelled], hotkey: str, state: str = "") -> Counter[Place]:
-    """Count the GPUs of a miner by server and model: those in a state, or all."""
-    of_state = {
-        labels["gpu_id"]
-        for labels, _ in samples.get("chutes_gpu_state_info", ())
-        if labels["state"] == state
-    }
-    return Counter(
-        _place(labels)
-        for labels, _ in samples.get("chutes_gpu_info", ())
-        if labels["hotkey"] == hotkey and (not state or labels["gpu_id"] in of_state)
-    )
-
-
-def prices_of(samples: Mapping[str, Labelled], hotkey: str) -> dict[Place, float]:
-    """Return the known prices of a miner's GPUs in US dollars per hour."""
-    prices = samples.get("chutes_server_cost_usd_per_gpu_hour", ())
-    return {_place(labels): price for labels, price in prices if labels["hotkey"] == hotkey}
-
-
-def cost(gpus: Mapping[Place, int], prices: Mapping[Place, float]) -> float | None:
-    """Return what GPUs cost in US dollars per hour, None if the price of one of them is unknown."""
-    if not prices or not gpus.keys() <= prices.keys():
+def cost(gpus: Iterable[Gpu], fleet: Fleet, costs: Costs) -> float | None:
+    """Return what GPUs of a fleet cost in US dollars per hour, None if the price of one of them is
+    unknown.
+    """
+    if not costs:
         return None
-    return math.fsum(count * prices[place] for place, count in gpus.items())
+    return total(costs.of_gpu(fleet.server_name(gpu), gpu.model) for gpu in gpus)
 
 
 def filled(text: str, count: int, **words: str) -> str:
@@ -560,10 +570,10 @@ def filled(text: str, count: int, **words: str) -> str:
 
 def time_until(moment: float, now: float) -> str:
     """Return a time as ``in 39 minutes (19:56 UTC)``, with the date if it is more than half a day
-    away.
+    away. A time that is over is ``now, overdue since 19:56 UTC``.
     """
-    form = "%H:%M" if moment - now < 12 * HOUR else "%Y-%m-%d %H:%M"
-    return (
-        f"in {human_duration(max(moment - now, 60))} "
-        f"({datetime.fromtimestamp(moment, UTC):{form}} UTC)"
-    )
+    form = "%H:%M" if abs(moment - now) < 12 * HOUR else "%Y-%m-%d %H:%M"
+    clock = f"{datetime.fromtimestamp(moment, UTC):{form}} UTC"
+    if moment <= now:
+        return f"at any time, overdue since {clock}"
+    return f"in {human_duration(max(moment - now, 60))} ({clock})"

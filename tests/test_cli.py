@@ -226,6 +226,14 @@ REFUSED = (
         "Error: --miners watched needs a watched miner: add --hotkey or --hotkey-file",
     ),
     (
+        "--chutes relevant",
+        "Error: --chutes relevant needs a watched miner: add --hotkey or --hotkey-file",
+    ),
+    (
+        "--chutes mine",
+        "Error: Invalid value for '--chutes': 'mine' is not one of 'relevant', 'all'",
+    ),
+    (
         "CHUTES_EXPORTER_MINERS=watched",
         "Error: CHUTES_EXPORTER_MINERS watched needs a watched miner",
     ),
@@ -437,7 +445,10 @@ REFUSED = (
             f"advise --with '{gpus}'",
             f"'{gpus}' is not 1 to 64, x and a GPU model: write for example 8xpro_6000",
         )
-        for gpus in ("pro_6000", "0xpro_6000", "65xpro_6000", "8 pro_6000", "8x")
+        for gpus in (
+            *("pro_6000", "0xpro_6000", "65xpro_6000", "8 pro_6000", "8x"),
+            *("8xpro_6000=", "8xpro_6000=1.234", "8xpro_6000=-1", "8xpro_6000=1e3"),
+        )
     ),
     ("demo --simulator.fault nonsense", "'nonsense' is invalid: write for example"),
     ("demo --simulator.listen-address nonsense", "'nonsense' is not an address to listen on"),
@@ -478,10 +489,7 @@ def test_the_start_is_logged_with_the_miners_and_the_collectors_that_are_off() -
         "whole subnet",
         "scores",
     )
-    assert (
-        line["off_without_hotkey"]
-        == "instance_gpus ended_instances unique_chute_history stats_per_chute"
-    )
+    assert line["off_without_hotkey"] == "ended_instances unique_chute_history stats_per_chute"
     assert "servers" in line["off_without_key"].split()
     assert "metagraph" in line["collectors"].split()
 

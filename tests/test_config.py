@@ -7,6 +7,7 @@ import pytest
 
 from chutes_exporter.config import (
     Address,
+    ConfigError,
     find_credentials,
     make_settings,
     parse_gpu_cost,
@@ -124,8 +125,19 @@ def test_all_configured_hotkeys_are_watched() -> None:
     settings = make_settings(hotkeys=[OTHER], keys=[KEY])
     assert settings.watched == {HOTKEY, OTHER}
     assert settings.keys == (KEY,)
-    assert settings.miners == "watched"
+    assert settings.miners == "neighbours"
     assert make_settings(hotkeys=[OTHER], miners="all").miners == "all"
+
+
+def test_a_page_about_watched_miners_has_the_chutes_that_they_need() -> None:
+    assert make_settings(hotkeys=[OTHER]).chutes == "relevant"
+    assert make_settings(hotkeys=[OTHER], miners="all").chutes == "all"
+    assert make_settings().chutes == "all"
+    assert make_settings(hotkeys=[OTHER], chutes="all").chutes == "all"
+    assert make_settings(hotkeys=[OTHER], miners="all", chutes="relevant").chutes == "relevant"
+    # Nobody's chutes would be none.
+    with pytest.raises(ConfigError, match="--chutes relevant needs a watched miner: add --hotkey"):
+        make_settings(chutes="relevant")
 
 
 @pytest.mark.parametrize(

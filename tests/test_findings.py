@@ -1,308 +1,338 @@
-"""What needs action, from samples. tests/commands/test_status.py compares it with a simulated
-world.
-"""
+"""What needs action, from a fleet. tests/commands/test_status.py compares it with a world."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.findings import KINDS, NEEDED_METRICS, Finding, find, verdict
+from chutes_exporter.findings import KINDS, Finding, find, verdict
+from chutes_exporter.fleet.model import Fleet, Launch, Use, Window
+from chutes_exporter.rules.money import Costs
+from tests.fleet.support import make_fleet, make_gpus, make_instance, make_offer, make_server
+
+if TYPE_CHECKING:
+    from chutes_exporter.fleet.model import Server
 
 NOW = datetime(2026, 11, 27, 19, 17, tzinfo=UTC).timestamp()
-
-Sample = tuple[str, float, dict[str, str]]
-
-
-def samples(*entries: Sample, hotkey: str = "me") -> dict[str, list[tuple[dict[str, str], float]]]:
-    """Return samples about a miner, with two instances on two servers and nothing to do."""
-    made: dict[str, list[tuple[dict[str, str], float]]] = {}
-    common: tuple[Sample, ...] = (
-        (
-            "chutes_server_info",
-            1.0,
-            {"server_id": "s1", "name": "tee 1", "tee": "true", "version": "1.6.2"},
-        ),
-        ("chutes_server_info", 1.0, {"server_id": "s2", "name": "", "tee": "true"}),
-        ("chutes_instance_info", 1.0, {"instance_id": "i1", "chute_id": "c1", "billed_to": ""}),
-        ("chutes_instance_info", 1.0, {"instance_id": "i2", "chute_id": "c2", "billed_to": "user"}),
-        ("chutes_instance_gpus", 2.0, {"instance_id": "i1", "server_id": "s1", "gpu": "h200"}),
-        ("chutes_instance_gpus", 1.0, {"instance_id": "i2", "server_id": "s2", "gpu": "4090"}),
-        ("chutes_gpu_info", 1.0, {"gpu_id": "1", "server_id": "s1", "gpu": "h200"}),
-        ("chutes_gpu_info", 1.0, {"gpu_id": "3", "server_id": "s3", "gpu": "pro_6000"}),
-        price("h200", "s1", 2.5),
-        price("pro_6000", "s3", 1.1),
-        ("chutes_gpu_allocation_info", 1.0, {"chute_id": "c1", "chute_name": "llama"}),
-        fleet("h200", "earning", 8),
-        ("chutes_miner_registered", 1.0, {}),
-        ("chutes_jobs_stuck", 0.0, {}),
-        (PURGE, NOW + 2700, I1),
-        (SECURED, NOW - 1, I2),
-        (ACTIVE, 1.0, I1),
-        (EVERY, 2.0, {"chute_id": "c1"}),
-        (EVERY, 1.0, {"chute_id": "c2"}),
-        (OPEN, 0.0, {}),
-        (BEGIN, NOW - 60, {}),
-        (END, NOW + 3 * 86400, {}),
-        (NEEDED, 0.0, S2),
-        (NONE, 1.0, S1 | slot("none")),
-    )
-    for metric, value, labels in (*common, *entries):
-        made.setdefault(metric, []).append(({"hotkey": hotkey, **labels}, value))
-    return made
-
-
-def found(*entries: Sample) -> list[Finding]:
-    return find(samples(*entries), "me", NOW)
-
-
-def price(model: str, server: str, usd: float) -> Sample:
-    place = {"server_id": server, "server": server, "gpu": model}
-    return "chutes_server_cost_usd_per_gpu_hour", usd, place
-
-
-def slot(status: str) -> dict[str, str]:
-    return {"status": status}
-
-
-def gpus(model: str, server: str, count: int) -> list[Sample]:
-    """Return idle GPUs on a server."""
-    ids = [{"gpu_id": f"{server}-{number}"} for number in range(count)]
-    info: list[Sample] = [
-        ("chutes_gpu_info", 1.0, one | {"gpu": model, "server_id": server}) for one in ids
-    ]
-    return [*info, *(("chutes_gpu_state_info", 1.0, one | {"state": "idle"}) for one in ids)]
-
-
-def fleet(gpu: str, state: str, count: float) -> Sample:
-    return "chutes_fleet_gpus", count, {"gpu": gpu, "state": state}
-
-
-PURGE, SECURED = (f"chutes_instance_{name}_timestamp_seconds" for name in ("purge", "secured"))
-NEEDED, OPEN = "chutes_server_upgrade_needed", "chutes_maintenance_window_open"
-BEGIN, END = (f"chutes_maintenance_window_{name}_timestamp_seconds" for name in ("start", "end"))
-ACTIVE, EVERY, ACCEPTED = (
-    "chutes_instance_active",
-    "chutes_chute_active_instances",
-    "chutes_server_version_accepted",
+COSTS = Costs(by_model={"h200": 2.5, "pro_6000": 1.1})
+EARNING = make_gpus("earning", 6)
+IDLE = make_gpus("idle", 2)
+OPEN = Window(
+    is_open=True,
+    starts_at=NOW - 60,
+    ends_at=NOW + 3 * 86400,
 )
-PENDING = "chutes_server_maintenance_pending"
-I1, I2, I3 = ({"instance_id": f"i{number}"} for number in (1, 2, 3))
-NONE, LISTED = "chutes_server_maintenance_status", "chutes_server_version_listed"
-ACTIVATED = "chutes_instance_activated_timestamp_seconds"
-S1, S2, S3 = (
-    {"server_id": "s1"},
-    {"server_id": "s2"},
-    {"server_id": "s3", "name": "old", "tee": "false"},
-)
-IDLE = [fleet("4090", "idle", 1), fleet("a10", "idle", 0), fleet("h200", "idle", 8)]
+OVER = replace(OPEN, is_open=False, ends_at=NOW - 1)
+NEXT = replace(OPEN, is_open=False, starts_at=NOW + 7200)
+TWO_GPUS = make_gpus("starting", 2, instance_id="i1")
+STARTING = make_instance(state="starting", deadlines={"purge": NOW + 2340})
 
-# A kind, samples that cause only it, the names of its things, the GPUs that earn nothing, and words
+
+def with_instance(**fields: Any) -> Fleet:
+    """Return a fleet with one instance on two of a server's GPUs."""
+    gpus = make_gpus("earning", 2, instance_id="i1")
+    return make_fleet(make_server("s1", *gpus, instances=(make_instance(**fields),)))
+
+
+def with_idle(*launches: Launch, is_least: bool = False, **fields: Any) -> Fleet:
+    """Return a fleet with two idle GPUs, and the best use of them."""
+    use = Use("s1", "pro_6000", 2, launches, is_least)
+    return make_fleet(make_server("s1", *EARNING, *IDLE, **fields), uses=(use,))
+
+
+LAUNCH = Launch(make_offer("c2", 1.5), 2)
+
+# A kind, a fleet that has only it, the names of its things, the GPUs that earn nothing, and words
 # of its sentence.
-CASES: list[tuple[str, list[Sample], str, str, str]] = [
-    ("not_registered", [("chutes_miner_registered", 0, {})], "", "8 h200", ""),
-    ("blacklisted", [("chutes_miner_blacklisted", 1, {})], "", "8 h200", ""),
-    ("stuck_jobs", [("chutes_jobs_stuck", 2, {})], "", "", "2 jobs are"),
+CASES: list[tuple[str, Fleet, str, str, str]] = [
+    (
+        "not_registered",
+        make_fleet(make_server("s1", *EARNING), registered=False),
+        "",
+        "6 pro_6000",
+        "no seat",
+    ),
+    (
+        "blacklisted",
+        make_fleet(make_server("s1", *EARNING, *IDLE), blacklisted=True),
+        "",
+        "8 pro_6000",
+        "launches refused,",
+    ),
+    ("stuck_jobs", make_fleet(stuck_jobs=2), "", "", "2 jobs are"),
     (
         "purges",
-        [(PURGE, NOW + 2340, I1)],
+        make_fleet(make_server("s1", *TWO_GPUS, instances=(STARTING,))),
         "llama",
-        "2 h200",
+        "2 pro_6000",
         "1 instance in 39 minutes (19:56 UTC).",
     ),
     (
         "purges",
-        [(PURGE, NOW, I3), (PURGE, NOW - 5, I1)],
-        "llama, i3",
-        "",
-        "2 instances in 1 minute (19:16",
+        with_instance(state="starting", deadlines={"purge": NOW - 7200}),
+        "llama",
+        "2 pro_6000",
+        "at any time, overdue since 17:17 UTC.",
+    ),
+    (
+        "starts_in_vain",
+        with_instance(state="starting", is_in_vain=True, deadlines={"purge": NOW + 60}),
+        "llama",
+        "2 pro_6000",
+        "1 instance starts in vain: cannot become active.",
     ),
     (
         "maintenance",
-        [(NONE, 1, S2 | slot("maintenance")), (NONE, 0, S2 | slot("pending"))],
-        "s2",
+        make_fleet(make_server("s1", *IDLE, holds_slot=True, maintenance="maintenance")),
+        "tee s1 (1.6.2)",
+        "2 pro_6000",
+        "1 server is in maintenance.",
+    ),
+    (
+        "maintenance_pending",
+        make_fleet(make_server("s1", *EARNING, *IDLE, holds_slot=True, maintenance="pending")),
+        "tee s1 (1.6.2)",
         "",
-        "1 server is",
+        "1 server waits",
+    ),
+    (
+        "maintenance_pending",
+        make_fleet(
+            make_server(
+                "s1",
+                *EARNING,
+                holds_slot=True,
+                maintenance="maintenance",
+                instances=(make_instance(),),
+            )
+        ),
+        "tee s1 (1.6.2)",
+        "",
+        "1 server waits",
     ),
     (
         "versions_refused",
-        [(ACCEPTED, 0, S1), (ACCEPTED, 0, S2)],
-        "tee 1 (1.6.2), s2",
+        make_fleet(
+            make_server("s1", boots=False, instances=(make_instance(), make_instance("i2"))),
+            make_server("s2", boots=False, name="other", needs_upgrade=True),
+            window=OPEN,
+        ),
+        "tee s1 (1.6.2), other (1.6.2)",
         "",
-        "2 servers their",
+        "2 servers 2 of their instances earn.",
     ),
     (
         "upgrades",
-        [(OPEN, 1, {}), (NEEDED, 1, S1)],
-        "tee 1 (1.6.2)",
+        make_fleet(make_server("s1", needs_upgrade=True), window=OPEN),
+        "tee s1 (1.6.2)",
         "",
         "1 in 3 days (2026-11-30 19:17 UTC).",
     ),
     (
         "next_upgrades",
-        [(BEGIN, NOW + 7200, {}), (NEEDED, 1, S2)],
-        "s2",
+        make_fleet(make_server("s1", needs_upgrade=True), window=NEXT),
+        "tee s1 (1.6.2)",
         "",
         "1 in 2 hours (21:17 UTC).",
     ),
-    ("older_servers", [(NEEDED, 1, S1)], "tee 1 (1.6.2)", "", "1 server"),
-    ("servers_without_tee", [("chutes_server_info", 1, S3)], "old", "1 pro_6000", "1 server has"),
-    ("unverified_gpus", [fleet("4090", "unverified", 1)], "1 4090", "1 4090", "1 GPU is"),
-    ("idle_gpus", IDLE, "1 4090, 8 h200", "1 4090, 8 h200", "9 GPUs are"),
-    ("idle_gpus", [fleet("h200", "idle", 3), *gpus("h200", "s1", 2)], "3 h200", "3 h200", "3"),
     (
-        "idle_gpus_in_maintenance",
-        [fleet("h200", "idle", 2), *gpus("h200", "s1", 2), (PENDING, 1, S1)],
-        "2 h200",
+        "older_servers",
+        make_fleet(make_server("s1", needs_upgrade=True), window=OVER),
+        "tee s1 (1.6.2)",
         "",
-        "2 idle GPUs wait",
+        "1 server",
     ),
     (
-        "maintenance_pending",
-        [(NONE, 1, S1 | slot("pending"))],
-        "tee 1 (1.6.2)",
-        "",
-        "1 server waits reboot it:",
+        "servers_without_tee",
+        make_fleet(make_server("s1", *IDLE, tee=False, runs_chutes=False, version="")),
+        "tee s1",
+        "2 pro_6000",
+        "1 server has",
     ),
+    (
+        "unverified_gpus",
+        make_fleet(make_server("s1", *EARNING, *make_gpus("unverified", 1))),
+        "1 pro_6000 on tee s1",
+        "1 pro_6000",
+        "1 GPU is",
+    ),
+    ("idle_gpus", with_idle(LAUNCH), "2 pro_6000 on tee s1", "2 pro_6000", "2 GPUs are idle."),
+    # What could be launched is not known.
+    ("idle_gpus", with_idle(is_least=True), "2 pro_6000 on tee s1", "2 pro_6000", "2 GPUs are"),
+    (
+        "idle_gpus",
+        make_fleet(gpus=make_gpus("idle", 1, server="")),
+        "1 pro_6000",
+        "1 pro_6000",
+        "1 GPU is idle.",
+    ),
+    ("idle_gpus_without_offer", with_idle(), "2 pro_6000 on tee s1", "", "2 GPUs launched now."),
     (
         "uncertain_versions",
-        [(LISTED, 1, S1), (LISTED, 1, S2), (ACCEPTED, 1, S2)],
-        "tee 1 (1.6.2)",
+        make_fleet(make_server("s1", boots=None, may_be_refused=True)),
+        "tee s1 (1.6.2)",
         "",
         "1 server",
     ),
     (
         "disabled_instances",
-        [(PURGE, NOW + 3600, I2), (ACTIVATED, NOW - 9, I2)],
-        "i2 (private)",
+        with_instance(state="disabled", private=True, deadlines={"purge": NOW + 3600}),
+        "llama (private)",
         "",
         "1 it in hour (20:17",
     ),
     (
-        "blacklisted",
-        [("chutes_miner_blacklisted", 1, {}), *IDLE],
-        "",
-        "16 h200, 1 4090",
-        "launches refused,",
-    ),
-    ("unsecured_instances", [(SECURED, NOW + 1800, I1)], "llama", "", "this 19:47 UTC: its"),
-    (
         "unsecured_instances",
-        [(SECURED, NOW + 1, I1), (SECURED, NOW + 9, I2)],
-        "i2 (private), llama",
+        with_instance(deadlines={"secured": NOW + 1800}),
+        "llama",
         "",
-        "2 their",
+        "this 19:47 UTC: its",
     ),
-    ("last_active_instances", [(ACTIVE, 1, I2)], "i2 (private)", "", "1 is up nine tenths"),
-    ("instances_without_gpus", [(ACTIVE, 1, I3)], "i3", "", "1 instance may delete"),
+    ("last_active_instances", with_instance(is_last_active=True), "llama", "", "1 is up to"),
+    (
+        "instances_without_gpus",
+        make_fleet(
+            make_server("s1", instances=(make_instance("i2"),)),
+            instances=(make_instance("i2"), make_instance(gpus=0, server_id="", model="")),
+        ),
+        "llama",
+        "",
+        "1 instance may",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("kind", "entries", "things", "gpus", "words"), CASES)
-def test_a_finding_follows_from_the_samples_of_its_miner(
-    kind: str, entries: list[Sample], things: str, gpus: str, words: str
+@pytest.mark.parametrize(
+    ("kind", "fleet", "things", "gpus", "words"), CASES, ids=[case[0] for case in CASES]
+)
+def test_a_finding_follows_from_the_fleet_of_its_miner(
+    kind: str, fleet: Fleet, things: str, gpus: str, words: str
 ) -> None:
-    by_kind = {one.kind: one for one in found(*entries)}
-    one = by_kind.pop(kind)
-    assert not by_kind
+    (one,) = find(fleet, NOW, COSTS)
+    assert one.kind == kind
     assert ", ".join(one.things) == things
     assert ", ".join(f"{count} {gpu}" for gpu, count in one.gpus.items()) == gpus
     assert {*words.split()} <= {*one.problem.split()}
-    assert not re.search(
-        "[{|}]|COUNT|WHEN|CLOCK|SERVER", f"{one.problem} {one.advice} {one.command}"
-    )
-    assert (
-        one.needs_action
-        == (KINDS[kind].severity != "note")
-        == bool(one.advice)
-        == bool(one.command)
-    )
+    texts = f"{one.problem} {one.advice} {one.command}"
+    assert not re.search("[{|}]|COUNT|WHEN|CLOCK|SERVER|EARNING", texts)
+    assert one.needs_action == (KINDS[kind].severity != "note") == bool(one.command)
     assert (one.when is not None) == (" UTC" in one.problem)
-    assert find(samples(*entries, hotkey="other"), "me", NOW) == []
 
 
 def test_each_kind_has_a_case_and_a_quiet_miner_has_no_finding() -> None:
     assert {kind for kind, *_ in CASES} == KINDS.keys()
-    assert found() == []
-    # Without the fleet's count, the GPUs that wait may be a part.
-    assert found(*gpus("h200", "s1", 2), (PENDING, 1, S1)) == []
-    # That no instance at all has GPUs cannot be right.
-    assert find({ACTIVE: [(I3 | {"hotkey": "me"}, 1.0)]}, "me", NOW) == []
+    assert find(with_instance(), NOW, COSTS) == []
 
 
-def test_the_gpus_of_a_server_are_not_known_without_those_of_the_fleet() -> None:
-    known = samples(("chutes_server_info", 1, S3))
-    del known["chutes_fleet_gpus"]
-    (one,) = find(known, "me", NOW)
-    assert (one.kind, one.gpus, one.cost_usd_per_hour) == ("servers_without_tee", {}, None)
+def of_kind(found: list[Finding]) -> dict[str, list[str]]:
+    return {one.kind: [str(server["name"]) for server in one.servers] for one in found}
 
 
-def test_the_needed_metrics_are_of_all_collectors_whose_samples_are_read() -> None:
-    read = samples(*(sample for _, entries, *_ in CASES for sample in entries)).keys()
-    for collector in COLLECTORS:
-        names = {metric.name for metric in collector.metrics}
-        assert bool(names & read) == bool(names & NEEDED_METRICS)
+def servers_in_trouble() -> tuple[Server, ...]:
+    """Return servers to each of which several findings could apply."""
+    return (
+        make_server("s1", *make_gpus("idle", 2), holds_slot=True, maintenance="maintenance"),
+        make_server("s2", *make_gpus("idle", 2, server="s2"), tee=False, runs_chutes=False),
+        make_server("s3", boots=False, needs_upgrade=True, may_be_refused=False),
+    )
 
 
-def test_the_most_expensive_finding_comes_first_and_notes_come_last() -> None:
-    entries: list[Sample] = [
-        ("chutes_jobs_stuck", 1, {}),
-        (SECURED, NOW + 60, I1),
-        (PURGE, NOW, I1),
-        fleet("4090", "unverified", 9),
-        fleet("h200", "idle", 4),
-        *gpus("h200", "s1", 3),
-        # The same model has another price on another server.
-        *gpus("h200", "s9", 1),
-        price("h200", "s9", 1.5),
-    ]
-    assert [(one.kind, one.count, one.cost_usd_per_hour) for one in found(*entries)] == [
-        ("idle_gpus", 4, 9.0),
-        ("purges", 1, 5.0),
-        ("unverified_gpus", 9, None),
-        ("stuck_jobs", 1, 0.0),
-        ("unsecured_instances", 1, 0.0),
-    ]
-    # Without prices, the number of GPUs decides.
-    without = samples(*entries)
-    del without["chutes_server_cost_usd_per_gpu_hour"]
-    found_without = find(without, "me", NOW)
-    kinds = [one.kind for one in found_without]
-    assert kinds[:3] == ["unverified_gpus", "idle_gpus", "purges"]
-    assert {one.cost_usd_per_hour for one in found_without[:3]} == {None}
+def test_a_gpu_or_server_stands_in_one_finding_that_needs_action_and_is_named_there() -> None:
+    found = find(make_fleet(*servers_in_trouble(), window=OPEN), NOW, COSTS)
+    assert of_kind(found) == {
+        "maintenance": ["tee s1"],
+        "servers_without_tee": ["tee s2"],
+        "versions_refused": ["tee s3"],
+    }
 
 
-def test_the_command_has_the_name_of_the_server() -> None:
-    for instance, server in ((I1, "'tee 1'"), (I3, "SERVER")):
-        (finding,) = found((PURGE, NOW, instance))
-        assert finding.command == f"kubectl --context {server} -n chutes get pods"
+def test_idle_gpus_of_a_server_that_cannot_boot_again_can_be_used_and_are_found() -> None:
+    found = find(with_idle(LAUNCH, boots=False), NOW, COSTS)
+    assert of_kind(found) == {"versions_refused": ["tee s1"], "idle_gpus": ["tee s1"]}
+    assert {one.kind: one.gpus for one in found}["idle_gpus"] == {"pro_6000": 2}
+
+
+def test_no_finding_tells_to_reboot_a_server_on_which_something_may_earn() -> None:
+    for kind, fleet, *_ in CASES:
+        for one in find(fleet, NOW, COSTS):
+            if re.search("(?<!not )[Rr]eboot", one.advice) and "not reboot" not in one.advice:
+                assert kind == "maintenance"
+                assert not any(server.instances for server in fleet.servers)
+
+
+def test_what_is_unknown_gives_no_finding() -> None:
+    unknown = make_server(
+        "s1",
+        *make_gpus(None, 2),
+        name=None,
+        version=None,
+        tee=None,
+        maintenance=None,
+        holds_slot=None,
+        boots=None,
+        needs_upgrade=None,
+        runs_chutes=None,
+        is_whole=False,
+    )
+    fleet = make_fleet(unknown, registered=None, blacklisted=None, stuck_jobs=None, markets=None)
+    assert find(fleet, NOW, COSTS) == []
+
+
+def test_an_instance_whose_gpus_are_not_all_known_has_no_cost() -> None:
+    fleet = with_instance(state="starting", gpus=4, deadlines={"purge": NOW})
+    (one,) = find(fleet, NOW, COSTS)
+    assert (one.gpus, one.cost_usd_per_hour) == ({}, None)
+
+
+def test_gpus_of_an_unknown_model_have_no_cost() -> None:
+    gpus = replace(IDLE[0], model=None), IDLE[1]
+    server = make_server("s1", *gpus, holds_slot=True, maintenance="maintenance")
+    (one,) = find(make_fleet(server), NOW, COSTS)
+    assert (one.gpus, one.cost_usd_per_hour) == ({}, None)
+
+
+def test_the_most_expensive_action_comes_first_and_notes_last() -> None:
+    cheap = make_gpus("unverified", 3)
+    dear = make_gpus("unverified", 4, server="s2", model="h200")
+    fleet = make_fleet(
+        make_server("s1", *cheap),
+        make_server("s2", *dear, boots=None, may_be_refused=True),
+        stuck_jobs=1,
+    )
+    found = find(fleet, NOW, COSTS)
+    assert [one.kind for one in found] == ["unverified_gpus", "stuck_jobs", "uncertain_versions"]
+    assert found[0].cost_usd_per_hour == pytest.approx(3 * 1.1 + 4 * 2.5)
+    assert find(fleet, NOW, Costs(by_model={"h200": 2.5}))[0].cost_usd_per_hour is None
+
+
+def test_the_command_about_a_pod_names_its_server_for_a_shell() -> None:
+    server = make_server(
+        "s1", *TWO_GPUS, name="my server", instances=(replace(STARTING, server_id="s1"),)
+    )
+    (one,) = find(make_fleet(server), NOW, COSTS)
+    assert one.command == "kubectl --context 'my server' -n chutes get pods"
+    assert one.instances[0]["server_name"] == "my server"
 
 
 @pytest.mark.parametrize(
-    ("idle", "has_prices", "all_known", "line"),
+    ("costs", "text"),
     [
-        ({}, True, True, "Nothing needs action."),
-        ({}, True, False, "Not everything is known. Nothing that is known needs action."),
-        ({"h200": 4}, True, True, "1 thing needs action, 10.00 USD per hour idle."),
-        ({"4090": 4}, False, True, "1 thing needs action, 4 GPUs idle."),
-        (
-            {"h200": 4, "4090": 1},
-            True,
-            False,
-            "1 thing needs action, 5 GPUs idle at an unknown cost.",
-        ),
+        (COSTS, "1 thing needs action, 2.20 USD per hour idle."),
+        (Costs(by_server={"tee s1": 0.9}), "1 thing needs action, 1.80 USD per hour idle."),
+        (Costs(), "1 thing needs action, 2 GPUs idle."),
+        (Costs(by_model={"h200": 1}), "1 thing needs action, 2 GPUs idle at an unknown cost."),
     ],
 )
-def test_the_verdict_counts_the_things_and_the_cost_of_idle_gpus(
-    idle: dict[str, int],
-    has_prices: bool,  # noqa: FBT001 - a parameter of the test
-    all_known: bool,  # noqa: FBT001 - a parameter of the test
-    line: str,
-) -> None:
-    entries: list[Sample] = []
-    for model, count in idle.items():
-        entries += [fleet(model, "idle", count), *gpus(model, "s1", count)]
-    assert verdict(found(*entries), has_prices=has_prices, all_known=all_known) == line
+def test_the_verdict_says_what_idle_gpus_cost(costs: Costs, text: str) -> None:
+    found = find(with_idle(LAUNCH), NOW, costs)
+    for all_known in (True, False):
+        assert verdict(found, has_prices=bool(costs), all_known=all_known) == text
+
+
+def test_the_verdict_is_never_fine_while_something_is_unknown() -> None:
+    assert verdict([], has_prices=True, all_known=True) == "Nothing needs action."
+    assert verdict([], has_prices=True, all_known=False).startswith("Not everything is known.")

@@ -1,173 +1,160 @@
-"""What GPUs would earn that a miner does not have: the chutes with room for them, and its score
-share with them.
-"""
+"""The forecast of ``advise --with``: what GPUs would earn that a miner does not have."""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
-from chutes_exporter.api.records import Server, ServerGpu, UnixTime
-from chutes_exporter.collectors import launch, score_heading
-from chutes_exporter.collectors.base import Answers, Miners, Samples
+from chutes_exporter.collectors import score_heading
+from chutes_exporter.collectors.base import Answers
+from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.feeds.table import INVENTORY, SERVERS, SUPPORTED_GPUS
+from chutes_exporter.fleet.forecast import Addition, Gain, find_gain
 from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
-    from chutes_exporter.api.client import Answer
-    from chutes_exporter.api.records import Chute
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
 
 _MAX_GPUS = 64
 
 
-def parse_gpus(text: str) -> tuple[int, str]:
-    """Parse a number of GPUs and their model, such as ``8xpro_6000``, or raise ValueError."""
-    match = re.fullmatch(r"([0-9]{1,2})x([a-z0-9_]{1,40})", text)
+def parse_addition(text: str) -> Addition:
+    """Parse GPUs and their price, such as ``8xpro_6000`` or ``8xpro_6000=64000``.
+
+    Raises:
+        ValueError: It has another form.
+    """
+    match = re.fullmatch(r"([0-9]{1,2})x([a-z0-9_]{1,40})(?:=([0-9]{1,9}(?:\.[0-9]{1,2})?))?", text)
     if match is None or not 1 <= int(match[1]) <= _MAX_GPUS:
         raise ValueError(
-            f"{text!r} is not 1 to {_MAX_GPUS}, x and a GPU model: write for example 8xpro_6000"
+            f"{text[:60]!r} is not 1 to {_MAX_GPUS}, x and a GPU model: write for example "
+            "8xpro_6000, or 8xpro_6000=64000 with the price of all of them in US dollars"
         )
-    return int(match[1]), match[2]
+    return Addition(int(match[1]), match[2], float(match[3]) if match[3] else None)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What additions would earn.
+
+    The shares are those that the score approaches: without them, in the first day and later. They
+    contain that the miner's own units make each unit worth less. Money is for all of them together,
+    and None without its price.
+
+    Attributes:
+        pay_back_days: Days after which the later pay, less the cost of the GPUs, has paid the
+            price. None if it never does.
+    """
+
+    additions: Sequence[Addition]
+    gain: Gain
+    share_without: float
+    share_first_day: float
+    share_later: float
+    usd_first_day: float | None
+    usd_per_day_later: float | None
+    cost_usd_per_day: float | None
+    price_usd: float | None
+    pay_back_days: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for scripts."""
+        return {
+            "gpus": [{"gpu": one.model, "count": one.count} for one in self.additions],
+            "launches": [
+                {
+                    "gpu": use.model,
+                    "chute_id": launch.offer.chute_id,
+                    "name": None if launch.offer.private else launch.offer.chute,
+                    "gpus": launch.offer.size,
+                    "instances": launch.instances,
+                    "first_day_units_per_gpu_second": launch.offer.first_day_units_per_gpu_second,
+                    "later_units_per_gpu_second": launch.offer.later_units_per_second
+                    / launch.offer.size,
+                }
+                for use in self.gain.uses
+                for launch in use.launches
+            ],
+            "idle_gpus": self.gain.idle_gpus,
+            "score_share_without": self.share_without,
+            "score_share_first_day": self.share_first_day,
+            "score_share_later": self.share_later,
+            "usd_first_day": self.usd_first_day,
+            "usd_per_day_later": self.usd_per_day_later,
+            "cost_usd_per_day": self.cost_usd_per_day,
+            "price_usd": self.price_usd,
+            "pay_back_days": self.pay_back_days,
+        }
 
 
 def forecast(
-    report: Report, hotkey: str, count: int, model: str, settings: Settings
-) -> dict[str, Any] | None:
-    """Predict what GPUs would earn if the miner had them idle on one more TEE server.
+    report: Report, hotkey: str, additions: Sequence[Addition], settings: Settings
+) -> Forecast | None:
+    """Predict what additions would earn.
 
-    It returns the score share that the miner approaches without and with the GPUs, the chutes that
-    they can run, each with its instances and the share with these alone, and the idle rest. Money
-    without its price is None. The result is None if an answer of the collectors ``launch`` and
-    ``score_heading`` is missing or incomplete, or a number is too large. An unknown model is a
-    UsageError.
+    None if an answer is missing or incomplete, or a number is too large.
+
+    Raises:
+        UsageError: No answer and no list knows a model.
     """
-    whole = {
+    answers = {
         feed.name: state.snapshot.answer
         for feed, state in report.states.items()
-        if feed.hotkey in (hotkey, THE_PLATFORM)
-        and state.snapshot is not None
-        and state.snapshot.answer.whole
+        if state.snapshot is not None and feed.hotkey in (hotkey, THE_PLATFORM)
     }
-    supported = whole.get(SUPPORTED_GPUS.name)
-    models = {*GPU_MODELS, *(gpu.gpu for gpu in (supported.value if supported else ()))}
-    if model not in models:
-        raise click.UsageError(
-            f"--with has an unknown GPU model: {model}. Known are {', '.join(sorted(models))}"
-        )
-    answers, needed = Answers(whole), {*launch.COLLECTOR.feeds, *score_heading.COLLECTOR.feeds}
-    is_known = all(feed in answers for feed in needed)
-    earned = score_heading.earned_rates(answers, frozenset({hotkey})) if is_known else None
+    of_fleet = fleet_answers(answers, hotkey)
+    known = {*GPU_MODELS, *of_fleet.rates}
+    for addition in additions:
+        if addition.model not in known:
+            raise click.UsageError(
+                f"--with has an unknown GPU model: {addition.model}. Known are "
+                f"{', '.join(sorted(known))}"
+            )
+    gain = find_gain(of_fleet, additions)
+    whole = Answers({name: answer for name, answer in answers.items() if answer.whole})
+    if gain is None or any(feed not in whole for feed in score_heading.COLLECTOR.feeds):
+        return None
+    earned = score_heading.earned_rates(whole, frozenset({hotkey}))
     everybody = total((earned or {}).values())
-    if earned is None or everybody is None:
+    more = (0.0, gain.first_units_per_second, gain.later_units_per_second)
+    if earned is None or everybody is None or not math.isfinite(everybody + sum(more)):
         return None
     own = earned.get(hotkey, 0.0)
+    without, first, later = (_share(own, everybody, units) for units in more)
+    emission = report.value("chutes_subnet_emission_alpha_per_day")
+    usd_first = report.usd(product(first - without, emission))
+    usd_later = report.usd(product(later - without, emission))
+    costs = [product(one.count, settings.gpu_costs.get(one.model), 24) for one in additions]
+    cost, price = total(costs), total(one.price_usd for one in additions)
+    return Forecast(
+        additions=additions,
+        gain=gain,
+        share_without=without,
+        share_first_day=first,
+        share_later=later,
+        usd_first_day=usd_first,
+        usd_per_day_later=usd_later,
+        cost_usd_per_day=cost,
+        price_usd=price,
+        pay_back_days=_pay_back_days(price, usd_later, cost),
+    )
 
-    def share(more: float) -> float:
-        """Return the miner's score share with so many more compute units per second."""
-        return (own + more) / (everybody + more) if everybody + more > 0 else 0.0
 
-    first_pays = _first_pays(whole, hotkey, count, model)
-    runs: list[dict[str, Any]] = []
-    for chute, _, chute_room in launch.chutes_with_instances(answers):
-        # Only chutes that these GPUs can run have a first pay.
-        if chute.chute_id in first_pays and chute.node_selector and chute.node_selector.gpu_count:
-            size = chute.node_selector.gpu_count
-            pay = _lasting_pay(chute, size, first_pays[chute.chute_id])
-            room = max(0, int(min(count // size, chute_room or 0)))
-            if room and pay > 0 and math.isfinite(share(room * size * pay)):
-                run: dict[str, Any] = {
-                    "chute_id": chute.chute_id,
-                    "name": chute.name if chute.public else None,
-                    "gpus": size,
-                    "instances": room,
-                    "units_per_gpu_second": pay,
-                    "score_share": share(room * size * pay),
-                }
-                runs.append(run)
-    runs.sort(key=lambda run: (-run["units_per_gpu_second"], run["chute_id"]))
-    rate, idle = _best_use(runs, count)
-    if not math.isfinite(share(rate)):
+def _share(own: float, everybody: float, more: float) -> float:
+    return (own + more) / (everybody + more) if everybody + more > 0 else 0.0
+
+
+def _pay_back_days(
+    price: float | None, usd_per_day: float | None, cost_per_day: float | None
+) -> float | None:
+    if price is None or usd_per_day is None or usd_per_day <= (cost_per_day or 0.0):
         return None
-    alpha = product(share(rate) - share(0.0), report.value("chutes_subnet_emission_alpha_per_day"))
-    usd = report.usd(alpha)
-    cost = settings.gpu_costs.get(model)
-    return {
-        "gpu": model,
-        "gpus": count,
-        "runs": runs,
-        "idle_gpus": idle,
-        "score_share_without": share(0.0),
-        "score_share": share(rate),
-        "usd_per_day": usd,
-        "usd_per_gpu_day": None if usd is None else usd / count,
-        "break_even_alpha_price_usd": None
-        if not alpha or cost is None
-        else total([24 * cost * count / alpha]),
-    }
-
-
-def _lasting_pay(chute: Chute, size: int, first_pay: float) -> float:
-    """Return the compute units per GPU-second that an instance on ``size`` GPUs earns after its
-    first time.
-
-    A public instance moves to the pay of the cheapest GPU that its chute allows, whatever it runs
-    on. A private one keeps its first pay. A bounty fades, so its factor is taken out.
-    """
-    pay = (chute.effective_compute_multiplier or 0.0) / size if chute.public else first_pay
-    return pay / ((chute.compute_multiplier_factors or {}).get("bounty_boost") or 1.0)
-
-
-def _best_use(runs: list[dict[str, Any]], count: int) -> tuple[float, int]:
-    """Return the compute units per second of the GPUs in their best use, and how many stay idle.
-
-    ``runs`` begins with the best paid chute. It gets as many GPUs as it has room for, and the next
-    ones get the rest.
-    """
-    rate, idle = 0.0, count
-    for run in runs:
-        used = min(run["instances"], idle // run["gpus"]) * run["gpus"]
-        idle -= used
-        rate += used * run["units_per_gpu_second"]
-    return rate, idle
-
-
-def _first_pays(
-    whole: Mapping[str, Answer[Any]], hotkey: str, count: int, model: str
-) -> dict[str, float]:
-    """Return the compute units per GPU-second that idle GPUs on one more server would earn at
-    first, by chute id.
-    """
-    gpus = [
-        ServerGpu(f"{number}", gpu_identifier=model, verified_at=UnixTime(1))
-        for number in range(count)
-    ]
-    # Without its other GPUs, the collector shows only these.
-    servers = [msgspec.structs.replace(server, gpus=[]) for server in whole[SERVERS.name].value]
-    servers.append(
-        Server("with", is_tee=True, version="1.0.0", maintenance_pending=False, gpus=gpus)
-    )
-    simulated = {
-        SERVERS.name: replace(whole[SERVERS.name], value=servers),
-        INVENTORY.name: replace(whole[INVENTORY.name], value=[]),
-    }
-    out = Samples()
-    launch.LAUNCH.collect(
-        Answers({**whole, **simulated}), Miners(frozenset({hotkey}), "watched", hotkey), out
-    )
-    return {
-        sample.labels["chute_id"]: sample.value
-        for family in out.collect()
-        if family.name == launch.UNITS.name
-        for sample in family.samples
-    }
+    return price / (usd_per_day - (cost_per_day or 0.0))

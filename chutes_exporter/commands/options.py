@@ -267,10 +267,20 @@ def serving_options(listen: str) -> Decorator:
         ),
         _data(
             "--miners",
-            type=click.Choice(["watched", "all"], case_sensitive=False),
+            type=click.Choice(["neighbours", "watched", "all"], case_sensitive=False),
             default=None,
-            help="Miners whose public data is exported: watched (the configured hotkeys), or all. "
-            "[default: watched if hotkeys are configured, otherwise all]",
+            help="Miners whose public data is exported: neighbours (the configured hotkeys, and "
+            "the four miners on either side in rank and in line for the seat), watched (the "
+            "configured hotkeys), or all. "
+            "[default: neighbours if hotkeys are configured, otherwise all]",
+        ),
+        _data(
+            "--chutes",
+            type=click.Choice(["relevant", "all"], case_sensitive=False),
+            default=None,
+            help="Chutes that are exported: relevant (a watched miner runs them, ran them in the "
+            "past day, or could launch them now if it had the GPUs), or all. "
+            "[default: all with --miners all, otherwise relevant]",
         ),
         _data(
             "--max-series",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chutes_exporter.config import Settings
+    from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.page.gaps import NotKnown
     from chutes_exporter.page.rendering import States
 
@@ -35,6 +36,7 @@ class Report:
         samples: Labels and value of each sample, by the metric's name.
         now: Unix time by the API's clock, to which the times in answers belong.
         counted: Hotkeys of the miners for which the state of every GPU is known.
+        fleets: The fleets of the watched miners, by hotkey.
     """
 
     samples: Mapping[str, list[tuple[dict[str, str], float]]]
@@ -42,6 +44,7 @@ class Report:
     gaps: list[NotKnown]
     states: States
     counted: set[str]
+    fleets: Mapping[str, Fleet]
 
     def of(self, metric: str, **labels: str) -> list[tuple[dict[str, str], float]]:
         """Return the samples of a metric that have these labels."""
@@ -67,13 +70,19 @@ class Report:
         return self.usd(product(emission, 1 / parts)) if parts else None
 
 
-async def collect_report(settings: Settings, metrics: frozenset[str]) -> Report:
-    """Request what the metrics and dollars need, once, and note in the gaps what is not known."""
+async def collect_report(
+    settings: Settings, metrics: frozenset[str], *, with_fleets: bool = True
+) -> Report:
+    """Request what the metrics, the fleets and dollars need, once, and note in the gaps what is not
+    known.
+    """
     async with Exporter(settings) as exporter:
-        collected = await exporter.samples(metrics | _MONEY, timeout=PATIENCE)
+        collected = await exporter.samples(
+            metrics | _MONEY, timeout=PATIENCE, with_fleets=with_fleets
+        )
         now = time.time() - (exporter.client.clock_offset or 0.0)
     gaps, counted = find_gaps(collected, settings)
-    return Report(collected.samples, now, gaps, collected.states, counted)
+    return Report(collected.samples, now, gaps, collected.states, counted, collected.fleets)
 
 
 def servers_not_found(settings: Settings, states: States) -> list[str]:

@@ -93,7 +93,12 @@ class Service:
             self.addresses = [bound_address(listening) for listening in sockets]
             await stack.enter_async_context(serving(self._guard, sockets, context=self._tls))
             group = await stack.enter_async_context(asyncio.TaskGroup())
-            for name, task in {"warm_up": exporter.warm_up, "reload": self._follow_files}.items():
+            tasks = {
+                "warm_up": exporter.warm_up,
+                "reports": exporter.read_older_reports,
+                "reload": self._follow_files,
+            }
+            for name, task in tasks.items():
                 stack.callback(group.create_task(self._supervise(name, task)).cancel)
             self._warn()
             self._announce()
@@ -114,11 +119,13 @@ class Service:
                 failures.inc()
             await asyncio.sleep(_RESTART_SECONDS)
 
-    def _reload(self) -> None:
+    async def _reload(self, *, is_asked: bool) -> None:
         """Read hotkey files and the web configuration again. If one fails, use neither."""
         problem = "unforeseen error"  # _supervise logs it
         try:
-            settings, web = self._read_settings(), self._read_web_config()
+            settings = self._read_settings()
+            # It takes seconds to parse 1 MB.
+            web = await asyncio.to_thread(self._read_web_config)
             self._adopt_web(web)
             self._exporter.reconfigure(settings)
             _log.info(
@@ -128,7 +135,7 @@ class Service:
             problem = ""
         except ConfigError as error:
             problem = name_sources(str(error))
-            if problem != self._problem or self.hang_up.is_set():
+            if problem != self._problem or is_asked:
                 _log.error("configuration reload failed", reason=problem)
         finally:
             self._problem = problem
@@ -171,9 +178,10 @@ class Service:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_INTERVAL):
                     await self.hang_up.wait()
-            if self.hang_up.is_set() or self._problem or self._web.changed():
-                self._reload()
-                self.hang_up.clear()
+            is_asked = self.hang_up.is_set()
+            self.hang_up.clear()
+            if is_asked or self._problem or self._web.changed():
+                await self._reload(is_asked=is_asked)
 
     def _warn(self) -> None:
         """Log the warnings about the configuration in use."""

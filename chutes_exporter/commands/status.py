@@ -11,7 +11,6 @@ from msgspec import structs
 
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.collectors.fleet import STATES
 from chutes_exporter.commands.options import Command, asks, cost_options, json_option, miner_options
 from chutes_exporter.commands.report import (
     DOLLARS_ADVICE,
@@ -21,16 +20,8 @@ from chutes_exporter.commands.report import (
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_table, say
 from chutes_exporter.feeds.table import MAINTENANCE
-from chutes_exporter.findings import (
-    NEEDED_METRICS,
-    cost,
-    filled,
-    find,
-    placed_gpus,
-    prices_of,
-    time_until,
-    verdict,
-)
+from chutes_exporter.findings import cost, filled, find, time_until, verdict
+from chutes_exporter.fleet.model import GPU_STATES
 from chutes_exporter.page.gaps import NotKnown
 from chutes_exporter.rules.maintenance import holds_slot, maintenance_status
 
@@ -42,20 +33,23 @@ if TYPE_CHECKING:
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
+    from chutes_exporter.fleet.model import Fleet
 
 _SHOWN = 5
 """Most names of a finding on the screen."""
 
-_METRICS = NEEDED_METRICS | {
-    "chutes_miner_cost_usd_per_hour",
-    "chutes_miner_emission_alpha_per_day",
-    "chutes_miner_estimated_usd_per_day",
-    "chutes_miner_incentive_ratio",
-    "chutes_miner_score_heading_ratio",
-    "chutes_miner_score_rank",
-    "chutes_miner_score_ratio",
-    "chutes_scored_miners",
-}
+_METRICS = frozenset(
+    {
+        "chutes_miner_cost_usd_per_hour",
+        "chutes_miner_emission_alpha_per_day",
+        "chutes_miner_estimated_usd_per_day",
+        "chutes_miner_incentive_ratio",
+        "chutes_miner_score_heading_ratio",
+        "chutes_miner_score_rank",
+        "chutes_miner_score_ratio",
+        "chutes_scored_miners",
+    }
+)
 
 
 @click.command(cls=Command)
@@ -73,7 +67,9 @@ async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
     report = await collect_report(settings, _METRICS)
     slots = await _servers_in_slot(settings, report)
     hotkeys = sorted(settings.watched)
-    findings = [item for hotkey in hotkeys for item in find(report.samples, hotkey, report.now)]
+    findings: list[Finding] = []
+    for hotkey in hotkeys:
+        findings += find(report.fleets[hotkey], report.now, settings.costs)
     needs_action = any(finding.needs_action for finding in findings)
     has_answers = any(state.snapshot for state in report.states.values())
     summary = {
@@ -99,11 +95,18 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
     """
     value = partial(report.value, hotkey=hotkey)
     gpus: dict[str, dict[str, int]] = {}
-    for labels, count in report.of("chutes_fleet_gpus", hotkey=hotkey):
-        gpus.setdefault(labels["gpu"], {})[labels["state"]] = int(count)
+    fleet = report.fleets[hotkey]
+    for gpu in fleet.gpus:
+        if gpu.model and gpu.state:
+            counts = gpus.setdefault(gpu.model, dict.fromkeys(GPU_STATES, 0))
+            counts[gpu.state] += 1
     is_counted = hotkey in report.counted
-    every = _costs(report, hotkey)
-    without = placed_gpus(report.samples, hotkey).keys() - prices_of(report.samples, hotkey).keys()
+    every = _costs(fleet, settings)
+    without = {
+        gpu.model
+        for gpu in fleet.gpus
+        if gpu.model and settings.costs.of_gpu(fleet.server_name(gpu), gpu.model) is None
+    }
     rank, scored = value("chutes_miner_score_rank"), report.value("chutes_scored_miners")
     return {
         "hotkey": hotkey,
@@ -116,23 +119,22 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
         "gpus": gpus if is_counted else None,
         "cost_usd_per_hour": value("chutes_miner_cost_usd_per_hour"),
         "idle_cost_usd_per_hour": every["idle USD/hour"] if is_counted else None,
-        "models_without_cost": sorted({model for _, model in without}) if settings.costs else [],
+        "models_without_cost": sorted(without) if settings.costs else [],
         "estimated_alpha_per_day": value("chutes_miner_emission_alpha_per_day"),
         "estimated_usd_per_day": value("chutes_miner_estimated_usd_per_day"),
     }
 
 
-def _costs(report: Report, hotkey: str, model: str = "") -> dict[str, float | None]:
+def _costs(fleet: Fleet, settings: Settings, model: str = "") -> dict[str, float | None]:
     """Return what the GPUs of a miner cost per hour, and the idle ones of them: those of a model,
     or all.
     """
-    prices = prices_of(report.samples, hotkey)
-    found: dict[str, float | None] = {}
-    for name, state in (("USD/hour", ""), ("idle USD/hour", "idle")):
-        gpus = placed_gpus(report.samples, hotkey, state)
-        chosen = {place: count for place, count in gpus.items() if model in ("", place[1])}
-        found[name] = cost(chosen, prices)
-    return found
+    gpus = [gpu for gpu in fleet.gpus if model in ("", gpu.model)]
+    idle = [gpu for gpu in gpus if gpu.state == "idle"]
+    return {
+        "USD/hour": cost(gpus, fleet, settings.costs),
+        "idle USD/hour": cost(idle, fleet, settings.costs),
+    }
 
 
 async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list[dict[str, Any]]]:
@@ -195,7 +197,7 @@ def _print_screen(
             has_prices=has_prices,
         )
         click.echo()
-        _print_standing(miner, report, has_prices=has_prices)
+        _print_standing(miner, report.fleets[miner["hotkey"]], settings)
         _print_maintenance(miner["maintenance"], report.now)
     for name in summary["servers_not_found"]:
         say(f"No server has the name {name} of --server.cost.")
@@ -235,7 +237,7 @@ def _print_findings(findings: list[Finding], now: float, *, has_prices: bool) ->
             say(f"→ {finding.advice}: {finding.command}", indent="     ", start="   ")
 
 
-def _print_standing(miner: Mapping[str, Any], report: Report, *, has_prices: bool) -> None:
+def _print_standing(miner: Mapping[str, Any], fleet: Fleet, settings: Settings) -> None:
     """Print score, estimate and, for a miner with a key, GPUs. What is not known has a dash."""
     rank = "-" if miner["rank"] is None else f"{miner['rank']} of {miner['scored_miners']}"
     share, heading, incentive = (
@@ -256,13 +258,13 @@ def _print_standing(miner: Mapping[str, Any], report: Report, *, has_prices: boo
         return
     rows = []
     for model, counts in miner["gpus"].items():
-        costs = _costs(report, miner["hotkey"], model) if has_prices else {}
+        costs = _costs(fleet, settings, model) if settings.costs else {}
         rows.append(_row(model, {model: counts}) | costs)
     if len(rows) > 1:
-        costs = _costs(report, miner["hotkey"]) if has_prices else {}
+        costs = _costs(fleet, settings) if settings.costs else {}
         rows.append(_row("all", miner["gpus"]) | costs)
     print_table(rows)
-    if not has_prices:
+    if not settings.costs:
         say("For costs, add --gpu.cost MODEL=USD_PER_HOUR.")
     for model in miner["models_without_cost"]:
         say(f"The cost of {model} is unknown: add --gpu.cost {model}=USD_PER_HOUR.")
@@ -291,6 +293,6 @@ def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
 def _row(name: str, gpus: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """Return a row of the GPUs of some models, by state."""
     counts: dict[str, int] = {
-        state: sum(of_model[state] for of_model in gpus.values()) for state in STATES
+        state: sum(of_model[state] for of_model in gpus.values()) for state in GPU_STATES
     }
     return {"GPUs": name, **counts, "all": sum(counts.values())}

@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,7 +16,7 @@ import pytest
 from msgspec import UNSET
 
 from tests.commands.support import ALPHA_USD, EMISSION, Target, chain_flag, run
-from tests.recorded import EXPECTED, META, answers, rows
+from tests.recorded import EXPECTED, META, answers, rows, stream
 from tests.support import replay, served
 
 if TYPE_CHECKING:
@@ -57,15 +59,25 @@ async def test_an_offer_has_what_the_answers_say_about_its_chute(
     chutes = {row["chute_id"]: row for row in rows(api["chutes"])}
     utilization = {row["chute_id"]: row for row in json.loads(api["utilization"])}
     bounties = {row["chute_id"]: row for row in json.loads(api["bounties"])}
+    starting = {chute: one["starting"] for chute, one in EXPECTED["launch"].items()}
     for offer in offers:
         chute, room = chutes[offer["chute_id"]], utilization.get(offer["chute_id"])
         assert (offer["public"], offer["tee"]) == (chute["public"], chute["tee"])
         assert offer["name"] == (chute["name"] if chute["public"] else None)
         assert offer["gpus"] == chute["node_selector"]["gpu_count"]
-        per_gpu = chute["effective_compute_multiplier"] / offer["gpus"]
-        assert offer["cheapest_gpu_units_per_gpu_second"] == pytest.approx(per_gpu)
+        cheapest = chute["effective_compute_multiplier"] / offer["gpus"]
+        assert offer["units_per_gpu_second"] >= cheapest * 0.999
+        boost = chute["compute_multiplier_factors"].get("bounty_boost", 1)
+        if offer["public"]:
+            assert offer["later_units_per_gpu_second"] == pytest.approx(cheapest / boost)
+        first_day = (
+            4.6 * offer["units_per_gpu_second"] + 19.4 * offer["later_units_per_gpu_second"]
+        ) / 24
+        assert offer["first_day_units_per_gpu_second"] == pytest.approx(first_day)
         if offer["public"] and room is not None:
             assert 1 <= offer["room"] <= room["scale_allowance"]
+        assert 0 <= offer["room_left"] <= offer["room"]
+        assert offer["starting_instances"] == starting[offer["chute_id"]]
         bounty = bounties.get(offer["chute_id"])
         assert (offer["bounty_boost"] is None) == (bounty is None)
         if bounty is not None:
@@ -103,13 +115,10 @@ async def test_the_screen_ranks_the_chutes_of_each_idle_model(
     code, output, errors = await advise(target)
     assert (code, errors) == (1, "")
     assert output.startswith(f"{META['test_miner']}  20")
-    assert (
-        "\npro_6000: 13 idle GPUs, 8 in maintenance (reboot now), at most 3 on one server\n"
-        in output
-    )
+    assert "\npro_6000: 13 idle GPUs, 8 in maintenance, at most 3 on one server\n" in output
     assert "\nh200: 11 idle GPUs, at most 8 on one server\n" in output
     table = cells(output, "pro_6000")
-    pays = [row["pay"] for row in table]
+    pays = [row["day 1"] for row in table]
     assert pays == sorted(pays, key=float, reverse=True)
     assert {len(pay.partition(".")[2]) for pay in pays} == {2}
     assert len(table) == 10
@@ -122,7 +131,8 @@ async def test_the_screen_ranks_the_chutes_of_each_idle_model(
     assert "need more idle GPUs than one server has" in " ".join(output.split())
     assert "private, without an active instance and without a bounty" in " ".join(output.split())
     assert output.count("\nFor earnings in US dollars, add --chain.url URL.\n") == 1
-    assert "USD/day" not in table[0]
+    assert "USD" not in " ".join(table[0])
+    assert "Day 1, later: compute units a second of one GPU" in output
 
 
 async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_is_named(
@@ -132,10 +142,9 @@ async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_
         _, output, _ = await advise(target, "--gpu.cost=h200=2", chain)
     active = json.loads(api["active_instances"])
     (row, *_) = cells(output, "h200")
-    expected = (
-        EMISSION * ALPHA_USD * float(row["pay"]) / sum(one["compute_multiplier"] for one in active)
-    )
-    assert float(row["USD/day"]) == pytest.approx(expected, rel=0.01)
+    usd = EMISSION * ALPHA_USD / sum(one["compute_multiplier"] for one in active)
+    for units, dollars in (("day 1", "USD day 1"), ("later", "USD later")):
+        assert float(row[dollars]) == pytest.approx(usd * float(row[units]), rel=0.01)
     assert "\nh200: 11 idle GPUs for 22.00 USD per hour, at most" in output
     unknown = "pro_6000: 13 idle GPUs at an unknown cost (add --gpu.cost pro_6000=USD_PER_HOUR)"
     assert unknown in " ".join(output.split())
@@ -146,7 +155,8 @@ async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_
     async with chain_flag() as chain:
         _, found = await report(target, chain)
     offers = [offer for model in found["miners"][0]["idle"] for offer in model["runnable"]]
-    assert {offer["estimated_usd_per_gpu_day"] for offer in offers} == {None}
+    assert {offer["estimated_usd_per_gpu_first_day"] for offer in offers} == {None}
+    assert {offer["estimated_usd_per_gpu_day_later"] for offer in offers} == {None}
 
 
 async def test_an_unknown_value_of_an_offer_is_a_dash(
@@ -177,14 +187,120 @@ async def test_a_load_that_is_too_large_for_percent_is_a_dash(
     assert {row[head] for row in shown for head in ("use %", "refused %")} == {"-"}
 
 
-async def test_a_cheaper_gpu_that_can_run_a_public_chute_is_marked(
+async def test_the_plan_says_what_to_launch_on_which_server_and_what_stays_idle(
     target: Target, api: dict[str, bytes]
 ) -> None:
+    code, output, errors = await advise(target, "--plan")
+    assert (code, errors) == (1, "")
+    _, found = await report(target)
+    (miner,) = found["miners"]
+    names = {one["server_id"]: one["name"] for one in json.loads(api["servers"])["servers"]}
+    chutes = {row["chute_id"]: row for row in rows(api["chutes"])}
+    rooms = {
+        (model["gpu"], offer["chute_id"]): offer["room_left"]
+        for model in miner["idle"]
+        for offer in model["runnable"]
+    }
+    launched: Counter[tuple[str, str]] = Counter()
+    for use in miner["plan"]:
+        assert use["server_name"] == names[use["server_id"]]
+        used = sum(launch["gpus"] for launch in use["launches"])
+        assert use["idle_gpus"] - used == use["stay_idle"] >= 0
+        assert use["first_day_units"] == sum(one["first_day_units"] for one in use["launches"])
+        for launch in use["launches"]:
+            chute = chutes[launch["chute_id"]]
+            assert launch["name"] == (chute["name"] if chute["public"] else None)
+            size = chute["node_selector"]["gpu_count"]
+            assert launch["gpus"] == launch["instances"] * size
+            launched[use["gpu"], launch["chute_id"]] += launch["instances"]
+            name = launch["name"] or r"\(private\)"
+            gpus = f"{launch['gpus']} {use['gpu']}"
+            row = rf"^{use['server_name']} +{name} +{launch['chute_id']} +"
+            row += rf"{launch['instances']} +{gpus} +{launch['first_day_units']:.0f} +[0-9]+$"
+            assert re.search(row, output, re.MULTILINE)
+    # Each room is given once.
+    assert launched <= Counter(rooms)
+    text = " ".join(output.split())
+    total = sum(use["first_day_units"] for use in miner["plan"])
+    assert f"Together {total:,.0f} compute units in the first day." in text
+    assert "2 h200 on tee-h200-1 stay idle: no chute that can be launched now has room" in text
+    assert "8 pro_6000 on tee-pro-2 stay idle: the server holds an upgrade slot." in text
+    assert "Left out" not in text
+
+
+async def test_the_plan_has_dollars_where_there_are_prices(
+    target: Target, api: dict[str, bytes]
+) -> None:
+    async with chain_flag() as chain:
+        _, output, _ = await advise(target, "--plan", chain)
+        _, found = await report(target, chain)
+    active = sum(one["compute_multiplier"] for one in json.loads(api["active_instances"]))
+    usd = EMISSION * ALPHA_USD / active
+    (miner,) = found["miners"]
+    for use in miner["plan"]:
+        for launch in use["launches"]:
+            dollars = usd * launch["first_day_units"] / 86400
+            assert launch["estimated_usd_first_day"] == pytest.approx(dollars, rel=1e-6)
+        later = sum(launch["estimated_usd_per_day_later"] for launch in use["launches"])
+        assert later == pytest.approx(usd * use["later_units_per_second"], rel=1e-6)
+    total = sum(use["first_day_units"] for use in miner["plan"])
+    assert f"in the first day, about {total * usd / 86400:,.0f} USD." in output
+
+
+async def test_the_plan_says_where_more_may_be_possible(
+    target: Target, api: dict[str, bytes]
+) -> None:
+    seats = json.loads(api["metagraph"])
+    for seat in seats:
+        del seat["blacklist_reason"]
+    api["metagraph"] = json.dumps(seats).encode()
+    code, output, _ = await advise(target, "--plan")
+    text = " ".join(output.split())
+    assert code == 3
+    reason = "of some chutes it is not known whether they can be launched"
+    assert f"8 h200 on tee-h200-2 stay idle: {reason}." in text
+    assert "Together" not in text
+
+
+async def test_a_chute_that_does_not_start_here_is_marked_and_not_launched_again(
+    target: Target, api: dict[str, bytes]
+) -> None:
+    _, found = await report(target)
+    best = found["miners"][0]["idle"][1]["runnable"][0]
+    hangs = {
+        "instance_id": "hangs",
+        "chute_id": best["chute_id"],
+        "active": False,
+        "verified": False,
+        "activated_at": None,
+        "billed_to": None,
+        "created_at": datetime.fromtimestamp(time.time() - 2 * 3600, UTC).isoformat(),
+    }
+    api["instances"] += b"data: %b\n\n" % json.dumps(hangs).encode()
     _, output, _ = await advise(target)
-    chutes = {row["name"]: row["node_selector"]["supported_gpus"] for row in rows(api["chutes"])}
-    (marked,) = re.findall(r"  \* (\S+) ", output)
-    assert {"h200", "pro_6000"} <= set(chutes[marked])
-    assert "* A cheaper GPU can run the chute too." in output
+    assert re.search(rf"^{best['chute_id']}  .*\(hangs here\)", output, re.MULTILINE)
+    _, found = await report(target)
+    (offer,) = (
+        one
+        for one in found["miners"][0]["idle"][1]["runnable"]
+        if one["chute_id"] == best["chute_id"]
+    )
+    assert offer["hanging_here"] == 1
+    assert best["chute_id"] not in str(found["miners"][0]["plan"])
+
+
+async def test_without_an_answer_that_decides_it_is_not_known_what_idle_gpus_can_run(
+    target: Target, api: dict[str, bytes]
+) -> None:
+    del api["utilization"]
+    code, output, _ = await advise(target)
+    assert code == 3
+    assert "h200: 11 idle GPUs, at most 8 on one server\nWhat they can run is not known." in output
+    assert "? chutes for idle GPUs" in output
+    assert "Left out" not in output
+    _, found = await report(target)
+    assert {model["left_out"] for model in found["miners"][0]["idle"]} == {None}
+    assert found["miners"][0]["plan"] == []
 
 
 @pytest.mark.parametrize(
@@ -249,6 +365,24 @@ async def test_a_watched_miner_without_a_key_is_not_known(target: Target) -> Non
         META["test_miner"]: False,
         other: True,
     }
+    _, output, _ = await advise(target, "--hotkey", other)
+    assert re.search(rf"^{other}  .* UTC\nThe idle GPUs are not known\.\n", output, re.MULTILINE)
+
+
+async def test_what_there_is_none_of_is_not_mentioned(
+    target: Target, api: dict[str, bytes]
+) -> None:
+    _, found = await report(target)
+    offered = {
+        offer["chute_id"] for model in found["miners"][0]["idle"] for offer in model["runnable"]
+    }
+    _, before, _ = await advise(target)
+    del api["platform_gpus"]
+    api["chutes"] = stream([row for row in rows(api["chutes"]) if row["chute_id"] in offered])
+    _, output, _ = await advise(target)
+    for words in ("The platform has", "Left out: 1 private"):
+        assert words in before
+        assert words not in output
 
 
 async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api(

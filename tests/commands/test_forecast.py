@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from tests.commands.support import ALPHA_USD, EMISSION, Target, chain_flag, run
-from tests.recorded import EXPECTED, META, RECORDED_AT, Row, answers, rows, seconds, stream
+from tests.recorded import META, RECORDED_AT, Row, answers, rows, seconds, stream
 from tests.support import replay, served
 
 ME = META["test_miner"]
@@ -23,11 +25,26 @@ async def advise(api: dict[str, bytes], *arguments: str) -> tuple[int, str, str]
         return await run(Target(url), "advise", *arguments, variables=MINE)
 
 
-async def forecast(api: dict[str, bytes], gpus: str, *arguments: str) -> Any:
-    """Return the forecast of the test miner."""
-    _, output, _ = await advise(api, "--json", "--with", gpus, *arguments)
-    ((found,),) = (miner["with"] for miner in json.loads(output)["miners"])
+async def forecast(api: dict[str, bytes], *arguments: str) -> Any:
+    """Return the forecast of the test miner. The arguments are those of ``--with``, or others."""
+    flags = [
+        part
+        for argument in arguments
+        for part in ([argument] if argument.startswith("-") else ["--with", argument])
+    ]
+    _, output, _ = await advise(api, "--json", *flags)
+    (found,) = (miner["with"] for miner in json.loads(output)["miners"])
     return found
+
+
+def without_idle_gpus(api: dict[str, bytes]) -> dict[str, bytes]:
+    """Return the answers of a miner that has no GPUs but those in instances."""
+    held = {row["gpu_id"] for row in json.loads(api["inventory"])}
+    servers = json.loads(api["servers"])
+    for server in servers["servers"]:
+        server["gpus"] = [gpu for gpu in server["gpus"] if gpu["uuid"] in held]
+    nodes = [row for row in rows(api["nodes"]) if row["uuid"] in held]
+    return api | {"servers": json.dumps(servers).encode(), "nodes": stream(nodes)}
 
 
 def settled() -> list[Row]:
@@ -42,11 +59,31 @@ def settled() -> list[Row]:
     ]
 
 
+def heading() -> float:
+    """Return the miner's share of what all active instances earn."""
+    scored = {
+        row["hotkey"] for row in json.loads(answers()["metagraph"]) if not row["blacklist_reason"]
+    }
+    rates: Counter[str] = Counter()
+    for row in json.loads(answers()["active_instances"]):
+        if row["miner_hotkey"] in scored:
+            rates[row["miner_hotkey"]] += row["compute_multiplier"]
+    return rates[ME] / rates.total()
+
+
 def without(instance: Row, gpus: int) -> dict[str, bytes]:
-    """Return the answers of a world in which an instance does not exist, and its chute wants it."""
+    """Return the answers of a world in which an instance and its GPUs do not exist.
+
+    Its chute wants it, and no other chute wants any instance.
+    """
     api = answers(now=time.time())
+    others = [
+        row for row in rows(api["instances"]) if row["instance_id"] != instance["instance_id"]
+    ]
+    # A start that takes long would keep the chute from being launched again.
+    now = datetime.now(UTC).isoformat()
     api["instances"] = stream(
-        [row for row in rows(api["instances"]) if row["instance_id"] != instance["instance_id"]]
+        [row if row["activated_at"] else row | {"created_at": now} for row in others]
     )
     values = {
         name: json.loads(api[name])
@@ -63,14 +100,17 @@ def without(instance: Row, gpus: int) -> dict[str, bytes]:
     held = [row for row in values["inventory"] if row["chute_id"] == instance["chute_id"]][:gpus]
     values["inventory"] = [row for row in values["inventory"] if row not in held]
     for row in values["utilization"]:
+        row |= {"scale_allowance": 0, "target_count": row["active_instance_count"]}
         if row["chute_id"] == instance["chute_id"]:
-            for name, change in {
-                "active_instance_count": -1,
-                "total_instance_count": -1,
-                "scale_allowance": 1,
-            }.items():
-                row[name] += change
-    return api | {name: json.dumps(value).encode() for name, value in values.items()}
+            # Instances that start take room, too.
+            starting = row["total_instance_count"] - row["active_instance_count"]
+            row |= {"scale_allowance": 1 + starting}
+            for name in ("active_instance_count", "total_instance_count"):
+                row[name] -= 1
+    api |= {name: json.dumps(value).encode() for name, value in values.items()}
+    # No bounty lets another chute start.
+    gone = [row | {"chute_id": f"gone-{n}"} for n, row in enumerate(json.loads(api["bounties"]))]
+    return without_idle_gpus(api | {"bounties": json.dumps(gone).encode()})
 
 
 @pytest.mark.parametrize("instance", settled(), ids=lambda row: row["chute_id"][:8])
@@ -78,87 +118,142 @@ async def test_the_share_with_gpus_is_the_share_of_the_world_that_has_them(insta
     held = json.loads(answers()["held_gpus"])[ME]["provisioned"]
     models = [gpu["gpu"] for gpu in held if gpu["chute"]["instance_id"] == instance["instance_id"]]
     found = await forecast(without(instance, len(models)), f"{len(models)}x{models[0]}")
-    true = EXPECTED["heading_share"][ME]
+    true = heading()
     assert found["score_share_without"] < true * 0.999
-    (share,) = [
-        one["score_share"] for one in found["runs"] if one["chute_id"] == instance["chute_id"]
-    ]
-    assert share == pytest.approx(true, rel=0.02)
-    assert found["score_share"] >= share
+    assert [one["chute_id"] for one in found["launches"]] == [instance["chute_id"]]
+    assert found["idle_gpus"] == 0
+    assert found["score_share_later"] == pytest.approx(true, rel=0.02)
 
 
-async def test_the_best_paid_chutes_with_room_come_first_and_room_limits_the_rest() -> None:
-    api = answers(now=time.time())
+def with_more(share: float, units: float, api: dict[str, bytes]) -> float:
+    """Return the score share of a miner with so many more compute units per second."""
+    everybody: float = sum(row["compute_multiplier"] for row in json.loads(api["active_instances"]))
+    return (share * everybody + units) / (everybody + units)
+
+
+async def test_gpus_get_the_chutes_with_room_and_the_score_share_of_what_these_pay() -> None:
+    api = without_idle_gpus(answers(now=time.time()))
     async with chain_flag() as chain:
         found = await forecast(api, "64xpro_6000", COST, chain)
-    assert (found["gpu"], found["gpus"]) == ("pro_6000", 64)
-    pays = [one["units_per_gpu_second"] for one in found["runs"]]
-    assert pays == sorted(pays, reverse=True)
+    assert found["gpus"] == [{"gpu": "pro_6000", "count": 64}]
     allowances = {row["chute_id"]: row["scale_allowance"] for row in json.loads(api["utilization"])}
-    assert all(one["instances"] in (1, allowances.get(one["chute_id"])) for one in found["runs"])
-    assert found["idle_gpus"] == 64 - sum(one["instances"] * one["gpus"] for one in found["runs"])
-    gain = found["score_share"] - found["score_share_without"]
-    assert found["score_share_without"] == pytest.approx(EXPECTED["heading_share"][ME])
-    assert found["usd_per_day"] == pytest.approx(gain * EMISSION * ALPHA_USD)
-    assert found["usd_per_gpu_day"] == pytest.approx(gain * EMISSION * ALPHA_USD / 64)
-    assert found["break_even_alpha_price_usd"] == pytest.approx(64 * 24 * 2 / (gain * EMISSION))
+    chutes = {row["chute_id"]: row for row in rows(api["chutes"])}
+    first_day = later = 0.0
+    for one in found["launches"]:
+        chute = chutes[one["chute_id"]]
+        # A private chute without an active instance has room for one.
+        assert 1 <= one["instances"] <= max(1, allowances.get(one["chute_id"], 1))
+        assert one["gpus"] == chute["node_selector"]["gpu_count"]
+        assert one["name"] == (chute["name"] if chute["public"] else None)
+        gpus = one["instances"] * one["gpus"]
+        first_day += gpus * one["first_day_units_per_gpu_second"]
+        later += gpus * one["later_units_per_gpu_second"]
+    assert found["idle_gpus"] == 64 - sum(
+        one["instances"] * one["gpus"] for one in found["launches"]
+    )
+    without, first, last = (
+        found[f"score_share_{name}"] for name in ("without", "first_day", "later")
+    )
+    assert without == pytest.approx(heading())
+    assert first > last > without
+    assert first == pytest.approx(with_more(without, first_day, api), rel=1e-6)
+    assert last == pytest.approx(with_more(without, later, api), rel=1e-6)
+    usd = EMISSION * ALPHA_USD
+    assert found["usd_first_day"] == pytest.approx((first - without) * usd)
+    assert found["usd_per_day_later"] == pytest.approx((last - without) * usd)
+    assert found["cost_usd_per_day"] == 64 * 24 * 2
+    assert found["price_usd"] is found["pay_back_days"] is None
+
+
+async def test_a_price_is_paid_back_by_the_later_pay_less_the_cost() -> None:
+    api = answers(now=time.time())
+    async with chain_flag() as chain:
+        two = await forecast(api, "8xpro_6000=64000", "2xh200=50000.5", COST, chain)
+        dear = await forecast(api, "8xpro_6000=64000", "--gpu.cost=pro_6000=9999", chain)
+        free = await forecast(api, "8xpro_6000=64000", chain)
+        unpriced = await forecast(api, "8xpro_6000=64000", "2xh200", chain)
+    assert two["price_usd"] == 114000.5
+    # The cost of an h200 is not known.
+    assert two["cost_usd_per_day"] is None
+    assert two["pay_back_days"] == pytest.approx(114000.5 / two["usd_per_day_later"])
+    assert free["pay_back_days"] == pytest.approx(64000 / free["usd_per_day_later"])
+    assert dear["cost_usd_per_day"] == 8 * 24 * 9999
+    assert dear["pay_back_days"] is None
+    assert unpriced["price_usd"] is unpriced["pay_back_days"] is None
+    assert [gpu["gpu"] for gpu in two["gpus"]] == ["pro_6000", "h200"]
 
 
 @pytest.mark.parametrize("allowance", [0, -3])
-async def test_a_bounty_does_not_count_and_a_chute_that_wants_no_other_instance_does_not_either(
+async def test_a_bounty_does_not_last_and_a_chute_that_wants_no_other_instance_is_not_launched(
     allowance: int,
 ) -> None:
-    api = answers(now=time.time())
+    api = without_idle_gpus(answers(now=time.time()))
     chutes, utilization = rows(api["chutes"]), json.loads(api["utilization"])
-    before = await forecast(api, "1xpro_6000")
+    before = await forecast(api, "8xpro_6000")
     boosted = {
         one["chute_id"] for one in chutes if "bounty_boost" in one["compute_multiplier_factors"]
     }
-    best = next(one for one in before["runs"] if one["chute_id"] in boosted)
+    best = next(one for one in before["launches"] if one["chute_id"] in boosted)
     (chute,) = (one for one in chutes if one["chute_id"] == best["chute_id"])
-    factors = chute["compute_multiplier_factors"]
-    pay = chute["effective_compute_multiplier"] / factors["bounty_boost"]
-    assert best["units_per_gpu_second"] == pytest.approx(pay)
+    boost = chute["compute_multiplier_factors"]["bounty_boost"]
+    pay = chute["effective_compute_multiplier"] / best["gpus"] / boost
+    assert best["later_units_per_gpu_second"] == pytest.approx(pay)
+    assert best["first_day_units_per_gpu_second"] > pay
     for row in utilization:
         # A private chute that runs with the target 0 accepts a launch, but refuses its activation.
         row |= {"active_instance_count": 1, "scale_allowance": allowance, "target_count": 0}
     api["utilization"] = json.dumps(utilization).encode()
-    after = await forecast(api, "1xpro_6000")
+    after = await forecast(api, "8xpro_6000")
     listed = {row["chute_id"] for row in utilization}
-    assert not listed & {one["chute_id"] for one in after["runs"]}
+    assert not listed & {one["chute_id"] for one in after["launches"]}
 
 
 async def test_the_screen_shows_the_share_the_money_and_the_gpus_that_stay_idle() -> None:
+    api = answers(now=time.time())
     async with chain_flag() as chain:
         code, output, _ = await advise(
-            answers(now=time.time()), "--with", "64xpro_6000", "--with", "2xh200", COST, chain
+            api, "--with", "64xpro_6000=64000", "--with", "2xh200=1", COST, chain
+        )
+        _, dear, _ = await advise(
+            api, "--with", "8xpro_6000=64000", "--gpu.cost=pro_6000=9999", chain
         )
     text = " ".join(output.split())
     assert code == 1
     assert re.search(
-        r"With 64 more pro_6000: score share [^,]+ %, [\d,]+\.\d\d USD a day, [\d,]+\.\d\d "
-        r"for each GPU\.",
+        r"With 64 more pro_6000 and 2 more h200: score share [\d.]+ % in the first day and "
+        r"[\d.]+ % later, instead of 14\.\d %\. They earn [\d,]+\.\d\d USD in the first day and "
+        r"[\d,]+\.\d\d USD a day later\.",
         text,
     )
-    assert " USD for one alpha" in text
-    assert "No chute has room for " in text
-    assert "With 2 more h200: score share " in text
-    assert "The platform has 400 pro_6000, 299 of them idle." in text
-    _, output, _ = await advise(answers(now=time.time()), "--with", "8xpro_6000")
+    assert re.search(r"have paid their price of 64,001 USD after \d+ days\.", text)
+    assert re.search(r"No chute has room for \d+ of them\.", text)
+    assert "(private)" in output
+    text = " ".join(dear.split())
+    assert f"They cost {8 * 24 * 9999:,.2f} USD a day (--gpu.cost)." in text
+    assert "they never earn their price of 64,000 USD." in text
+    _, output, _ = await advise(api, "--with", "8xpro_6000")
     assert re.search(
-        r"^With 8 more pro_6000: score share \d+\.\d % instead of 10\.4 %$", output, re.MULTILINE
+        r"With 8 more pro_6000: score share \d+\.\d % in the first day and \d+\.\d % later, "
+        r"instead of 14\.\d %\. ",
+        " ".join(output.split()),
     )
+    assert "They cost" not in output
+    assert "\nFor earnings in US dollars, add --chain.url URL.\n" in output
 
 
 async def test_without_an_answer_the_forecast_is_unknown() -> None:
     api = answers(now=time.time())
     nothing = await forecast(api, "1xmi300x")
-    assert (nothing["runs"], nothing["usd_per_day"]) == ([], None)
-    assert nothing["score_share"] == nothing["score_share_without"]
-    del api["utilization"]
-    assert await forecast(api, "1xpro_6000") is None
-    _, output, _ = await advise(api, "--with", "1xpro_6000")
-    assert "What other GPUs would earn is not known." in output
+    assert (nothing["launches"], nothing["idle_gpus"]) == ([], 1)
+    assert nothing["usd_first_day"] is nothing["usd_per_day_later"] is None
+    shares = {value for name, value in nothing.items() if name.startswith("score_share")}
+    assert len(shares) == 1
+    for name in ("utilization", "active_instances"):
+        less = {key: body for key, body in api.items() if key != name}
+        assert await forecast(less, "1xpro_6000") is None
+    less = {key: body for key, body in api.items() if key != "utilization"}
+    _, output, _ = await advise(less, "--with", "1xpro_6000")
+    assert "? what other GPUs would earn" in output
 
 
 async def test_a_model_that_nobody_knows_is_refused_with_the_known_ones() -> None:
@@ -175,13 +270,13 @@ async def test_a_model_that_nobody_knows_is_refused_with_the_known_ones() -> Non
                 "effective_compute_multiplier": 1e300,
                 "compute_multiplier_factors": {"bounty_boost": 1e-10},
             },
-            True,
+            False,
         ),
         ({"effective_compute_multiplier": 1e308}, False),
         ({"compute_multiplier": 1e307}, False),
     ],
 )
-async def test_a_chute_without_a_positive_finite_pay_is_left_out_and_too_large_a_sum_is_unknown(
+async def test_a_chute_without_a_positive_pay_is_left_out_and_too_large_a_sum_is_unknown(
     fields: Row,
     is_known: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
@@ -194,4 +289,4 @@ async def test_a_chute_without_a_positive_finite_pay_is_left_out_and_too_large_a
     )
     assert (found is not None) == is_known
     if is_known:
-        assert (found["runs"], found["score_share"]) == ([], found["score_share_without"])
+        assert (found["launches"], found["score_share_later"]) == ([], found["score_share_without"])

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 METRICS = frozenset(
     {
         "chutes_fleet_gpus",
-        "chutes_gpu_in_use",
-        "chutes_gpu_info",
         "chutes_jobs_waiting",
         "chutes_miner_score_rank",
         "chutes_server_upgrade_needed",

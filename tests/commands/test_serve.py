@@ -17,6 +17,8 @@ import structlog
 
 from chutes_exporter.commands.serve import Service, run_serve
 from chutes_exporter.config import Address, ConfigError, find_credentials, make_settings
+from chutes_exporter.feeds import reports
+from chutes_exporter.page import exporter
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.web.server import bound_address, open_socket
@@ -132,16 +134,17 @@ async def test_sighup_follows_the_hotkey_file_unless_it_is_broken_and_sigterm_en
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, PATIENCE)
     assert [page[GOOD] for page in (before, after, kept)] == [1, 1, 0]
-    assert series("chutes_fleet_servers", hotkey=HOTKEY) in before
-    assert series("chutes_fleet_servers", hotkey=other) in after
+    known = {"topic": "servers"}
+    assert series("chutes_fleet_known", hotkey=HOTKEY, **known) in before
+    assert series("chutes_fleet_known", hotkey=other, **known) in after
     # The first miner is still watched, but its key is gone.
     feeds = {
         dict(labels)["feed"]
         for name, labels in after
         if name == "chutes_feed_up" and ("hotkey", HOTKEY) in labels
     }
-    assert feeds == {"miner_gpus", "unique_chute_history"}
-    assert series("chutes_fleet_servers", hotkey=other) in kept
+    assert feeds == {"unique_chute_history"}
+    assert series("chutes_fleet_known", hotkey=other, **known) in kept
     # The warnings of a reload are logged as those of a start.
     assert (
         len(
@@ -156,11 +159,11 @@ async def test_a_task_that_fails_is_logged_and_counted_and_starts_again(
 ) -> None:
     warm_up, broken = Exporter.warm_up, {"warm_up", "reload"}
 
-    async def failing_once(exporter: Exporter) -> None:
+    async def failing_once(starting: Exporter) -> None:
         if "warm_up" in broken:
             broken.remove("warm_up")
             raise ZeroDivisionError
-        await warm_up(exporter)
+        await warm_up(starting)
 
     def read() -> Settings:
         if "reload" in broken:
@@ -193,6 +196,22 @@ async def test_a_task_that_fails_is_logged_and_counted_and_starts_again(
             == failures.count(task)
             >= 1
         )
+
+
+async def test_the_audit_reports_of_the_past_day_are_read_without_scrapes(
+    make: Callable[..., Settings], simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (exporter, reports):
+        monkeypatch.setattr(module, "PAUSE", 0.01)
+
+    def read() -> int:
+        return [asked.endpoint for asked in simulator.requests].count("audit_report")
+
+    async with Service(make()) as service:
+        await until(lambda: read() == 24)
+        page = parse_page((await get(f"http://{service.addresses[0]}/metrics")).text)
+        assert page[series("chutes_audit_report_known_hours")] == 24
+        assert read() == 24
 
 
 async def test_the_web_configuration_is_followed_as_it_changes(

@@ -10,7 +10,7 @@ from chutes_exporter.simulator.service import MODELS, Chute, End, Gpu, Instance,
 from chutes_exporter.simulator.world import Job, Miner, Server, Size, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 L40S = list(MODELS).index("l40s")
 PRIVATE = len(MODELS)
@@ -32,11 +32,17 @@ class Farm(World):
     """Miners whose instances are all older than a day, and earn the same at any time.
 
     The fleets are the machines of each watched miner, by UID. One more miner earns nearly
-    everything. A job is stuck with each of the hotkeys in ``stuck``.
+    everything. A job is stuck with each of the hotkeys in ``stuck``. ``room`` are the instances
+    that the autoscaler wants more of the public chute of a model.
     """
 
-    def __init__(self, start: float, fleets: Iterable[Sequence[Machine]]) -> None:
-        self._fleets = tuple(fleets)
+    def __init__(
+        self,
+        start: float,
+        fleets: Iterable[Sequence[Machine]],
+        room: Mapping[str, int] | None = None,
+    ) -> None:
+        self._fleets, self._room = tuple(fleets), room or {}
         super().__init__(start=start, size=Size(20, len(self._fleets) + 1, chutes=len(MODELS) + 2))
         self._count = 0
         self.stuck: list[str] = []
@@ -62,13 +68,19 @@ class Farm(World):
             public=index != PRIVATE,
             tee=True,
             manual_boost=20 if index == ELSEWHERE else None,
-            scaled=False,
+            scaled=index < PRIVATE and model in self._room,
             disabled=False,
             phase=0.5,
             popularity=0.5,
             deploy_period=100_000 * DAY,
             bounty_period=100_000 * DAY,
         )
+
+    def target(self, chute: Chute, now: float) -> int:
+        """Return how many active instances the autoscaler wants of a chute."""
+        if not chute.scaled:
+            return super().target(chute, now)
+        return self.counts(now)[1][chute] + self._room[chute.models[0]]
 
     def blacklist_reason(self, uid: int) -> str | None:  # noqa: ARG002 - nobody is
         """Return nothing."""

@@ -4,11 +4,12 @@ import asyncio
 import json
 import re
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chutes_exporter import findings
 from chutes_exporter.api.endpoints import ENDPOINTS
-from chutes_exporter.page import rendering
+from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.rules.money import Costs
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.answers import Call, maintenance
 from chutes_exporter.simulator.world import TEST_SEED
@@ -18,6 +19,9 @@ from tests.support import HOTKEY, Clock, asked_by, get, patient, served_exporter
 
 if TYPE_CHECKING:
     import pytest
+
+    from chutes_exporter.fleet.answers import FleetAnswers
+    from chutes_exporter.fleet.model import Fleet
 
 
 def feeds(page: str) -> dict[str, dict[str, str]]:
@@ -124,23 +128,23 @@ async def test_the_landing_page_says_when_there_is_no_data(
 async def test_the_landing_page_lists_first_what_needs_action(
     simulator: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collect, threads = rendering.collect, set[int]()
+    threads = set[int]()
 
-    def watched(*arguments: Any) -> Any:
+    def watched(answers: FleetAnswers) -> Fleet:
         threads.add(threading.get_ident())
-        return collect(*arguments)
+        return join_fleet(answers)
 
-    monkeypatch.setattr(rendering, "collect", watched)
+    monkeypatch.setattr("chutes_exporter.page.exporter.join_fleet", watched)
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         assert "<ol>" not in await landing_page(exporter, clock.now)
         await get(f"{url}/metrics")
         asked = len(simulator.requests)
         page = await landing_page(exporter, clock.now)
-        found = findings.find(
-            (await exporter.samples(findings.NEEDED_METRICS)).samples, HOTKEY, clock.now
-        )
+        fleet = (await exporter.samples([])).fleets[HOTKEY]
+        found = findings.find(fleet, clock.now, Costs())
     assert len(simulator.requests) == asked
-    # Collectors must not keep the event loop from answering.
+    # The join must not keep the event loop from answering.
+    assert threads
     assert threading.get_ident() not in threads
     head, _, rest = page.partition("<ol>")
     assert re.search(r'</h1><p><span class="state bad">[0-9]+ things? needs? action', head)
