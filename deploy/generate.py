@@ -48,7 +48,7 @@ ALERTS_HEAD: Final = """\
 - **warning**: something to know or to do today. [Three](dashboards.md#routing) come at once.
 - **info**: can wait for a daily message. A lost seat, a blacklisted miner and a miner without earnings become info after a day.
 
-Each name links to its runbook. The routing example and the Overview dashboard hide an alert that another one explains
+Each name links to its runbook. The routing example hides an alert that another one explains
 ([rules](../deploy/inhibitions.py)). Idle and unverified GPUs cause no warning in the first hour of a seat. Planned maintenance is one of at most
 6 hours, and an hour after it to get instances again.
 
@@ -67,14 +67,6 @@ def routing() -> str:
         (ROOT / "alertmanager" / "alertmanager.yml").read_text().partition("\ninhibit_rules:\n")
     )
     return head + begin + "".join(inhibition.routing() for inhibition in INHIBITIONS)
-
-
-def recordings() -> str:
-    """Write the inhibited alerts into the recordings, before the alerts that are not."""
-    text = (ROOT / "prometheus" / "rules" / "recordings.yml").read_text()
-    head, begin, rest = text.partition("  - name: chutes-alerts-recordings\n    rules:\n")
-    written = "".join(inhibition.recording() for inhibition in INHIBITIONS)
-    return head + begin + written + rest[rest.index("      # Alerts that fire") :]
 
 
 def alertmanager_values() -> str:
@@ -134,7 +126,6 @@ def alerts_table() -> str:
 FILES: Final[dict[str, Callable[[], str]]] = {
     "helm/chutes-exporter/README.md": chart_readme,
     "../alertmanager/alertmanager.yml": routing,
-    "../prometheus/rules/recordings.yml": recordings,
     "chutes-monitoring-alertmanager-values.yaml": alertmanager_values,
     "../docs/alerts.md": alerts_table,
     "../docs/metrics.md": reference,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shlex
 import subprocess
@@ -22,8 +21,7 @@ from starlette.routing import Route
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address
 from chutes_exporter.simulator import Fault, Simulator, Size
-from deploy.inhibitions import INHIBITIONS
-from tests.prometheus.scenario import ALERTS, run_promtool
+from tests.prometheus.scenario import ALERTS
 from tests.simulator.odd import OddWorld
 from tests.support import (
     HOTKEY,
@@ -41,7 +39,7 @@ from tests.support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from starlette.requests import Request
 
@@ -52,6 +50,7 @@ SEVERITIES: set[tuple[str, str]] = {(rule["alert"], rule["labels"]["severity"]) 
 
 RINGING = {
     "ChutesInstancePurgeNear",
+    "ChutesDayLoss",
     "ChutesMinerBlacklisted",
     "ChutesMinerDeregistered",
     "ChutesMinerEarnsNothing",
@@ -455,46 +454,3 @@ def test_alertmanager_mutes_what_another_alert_explains_and_no_more(tmp_path: Pa
         # Inhibition is worked out for all alerts when they are grouped for sending.
         wait_for(lambda: silenced() >= QUIET)
         assert silenced() == QUIET
-
-
-def test_dashboards_list_the_alerts_that_are_not_muted(tmp_path: Path) -> None:
-    def series(name: str, labels: Iterable[tuple[str, str]]) -> str:
-        pairs = ",".join(f"{label}={json.dumps(value)}" for label, value in labels if value)
-        return f"{name}{{{pairs}}}"
-
-    fired = [("alertstate", "firing")]
-    given = [
-        {"series": series("ALERTS", [*alert, *fired]), "values": "1x2"}
-        for alert in (*QUIET, *HEARD)
-    ]
-    shown = ("alertname", "severity", "hotkey")
-    kept = {
-        tuple((name, dict(alert).get(name, "")) for name in shown)
-        for alert in HEARD
-        if ("severity", "none") not in alert
-    }
-    # Each rule of inhibition has muted an alert of the cases.
-    expected = {
-        (
-            "ALERTS unless on (alertname, severity, job, instance, hotkey, feed, instance_id) "
-            "alert:chutes_alerts:inhibited"
-        ): {series("ALERTS", [*one, *fired]) for one in HEARD},
-        f"group by ({', '.join(shown)}) (alert:chutes_alerts:severity)": {
-            series("", labels) for labels in kept
-        },
-        "group by (cause) (alert:chutes_alerts:inhibited)": {
-            f'{{cause="{one.cause}"}}' for one in INHIBITIONS
-        },
-    }
-    queries = [
-        {
-            "expr": expression,
-            "eval_time": "1m",
-            "exp_samples": [{"labels": one, "value": 1} for one in found],
-        }
-        for expression, found in expected.items()
-    ]
-    # An alert of the rules would end the given one of the same name.
-    recordings = [str(RULES / "recordings.yml")]
-    tests = [{"interval": "1m", "input_series": given, "promql_expr_test": queries}]
-    run_promtool(tmp_path / "inhibited.yml", rule_files=recordings, tests=tests)

@@ -30,9 +30,13 @@ HOTKEY: Final = "5Me"
 HOUR: Final = 60
 DAY: Final = 24 * HOUR
 """Minutes."""
+UNKNOWN: Final = "unknown"
+"""A state of a GPU that is not known."""
+DEADLINE: Final = "chutes_instance_deadline_timestamp_seconds"
 NOW: Final = "now"
 """The value of a time that each scrape moves on."""
-STATES: Final = ("earning", "starting", "disabled", "idle", "unverified")
+STATES: Final = ("unverified", "idle", "starting", "disabled", "earning")
+CHUTE: Final = {"chute_id": "chute-1", "chute": "glm-5"}
 OF_MINER: Final = tuple(
     f"chutes_{of}_"
     for of in ("fleet", "instance", "jobs", "launch", "maintenance", "miner", "server")
@@ -72,10 +76,13 @@ class Scenario:
             tuple[str, tuple[tuple[str, str], ...]], dict[int, float | str | None]
         ] = {}
         self._states: dict[str, dict[int, str | None]] = {}
+        self._places: dict[str, str] = {}
+        self._pay: float | None = None
         self._down: dict[str, set[int]] = {exporter: set() for exporter in exporters}
         self._there = dict.fromkeys(exporters, range(end + 1))
         self._public: set[str] = set()
         self._servers = dict(servers or {})
+        self._lost_of_day, self._ended_of_day = 0.0, 0
         self.expected: dict[str, Any] = {}
         self._texts: list[dict[str, Any]] = []
         self.set("chutes_miner_watched", 1).set("chutes_miner_registered", 1).set(
@@ -98,10 +105,10 @@ class Scenario:
             self.set("chutes_feed_max_age_seconds", max_age, **labels)
         for feed in ("instances", "nodes"):
             self.set("chutes_feed_records", 1, feed=feed, hotkey=HOTKEY)
+        for topic in ("servers", "gpus", "instances", "pay"):
+            self.set("chutes_fleet_known", 1, topic=topic)
         for server, count in (servers or {}).items():
-            self.set(
-                "chutes_server_info", 1, server_id=f"id-{server}", name=server, version="0.2.5"
-            )
+            self.set("chutes_server_info", 1, **_server(server)[0], version="0.2.5")
             for number in range(count):
                 self.gpu(f"{server}-{number}", server)
 
@@ -122,34 +129,22 @@ class Scenario:
                 changes[at] = None
         return self
 
-    def gpu(
-        self, gpu_id: str, server: str, model: str = "pro_6000", state: str = "earning", at: int = 0
-    ) -> Self:
+    def gpu(self, gpu_id: str, server: str, state: str = "earning", at: int = 0) -> Self:
         """Add a GPU."""
-        self.set(
-            "chutes_gpu_info",
-            1,
-            at,
-            hotkey=HOTKEY,
-            gpu_id=gpu_id,
-            server_id=f"id-{server}",
-            gpu=model,
-        )
+        self._places[gpu_id] = server
         return self.state(at, [gpu_id], state)
 
     def state(self, at: int, gpu_ids: Iterable[str], state: str | None) -> Self:
         """Change the state of GPUs; with None, they disappear."""
         for gpu_id in gpu_ids:
-            labels = {"hotkey": HOTKEY, "gpu_id": gpu_id}
-            self.drop(at, "chutes_gpu_state_info", **labels)
             self._states.setdefault(gpu_id, {})[at] = state
-            if state is None:
-                for name in ("chutes_gpu_info", "chutes_gpu_in_use", "chutes_gpu_verified"):
-                    self.drop(at, name, **labels)
-                continue
-            self.set("chutes_gpu_state_info", 1, at, **labels, state=state)
-            self.set("chutes_gpu_in_use", int(state in STATES[:3]), at, **labels)
-            self.set("chutes_gpu_verified", int(state != "unverified"), at, **labels)
+        return self
+
+    def pays(self, units: float) -> Self:
+        """Let an idle GPU be worth so many compute units a second, in a chute that can be launched
+        now. Otherwise, it is not known what can be launched.
+        """
+        self._pay = units
         return self
 
     def back(self, at: int, gpu_ids: Iterable[str], server: str) -> Self:
@@ -184,37 +179,45 @@ class Scenario:
 
         By default, it is purged 3.5 hours after its creation.
         """
-        labels = {"instance_id": number}
         if not private:
             self._public.add(number)
+        labels = self._of_instance(number)
         self.set("chutes_chute_info", 1, chute_id="chute-1", name="glm-5")
-        self.set(
-            "chutes_instance_info",
-            1,
-            at,
-            **labels,
-            chute_id="chute-1",
-            billed_to="user" if private else "",
-        )
-        self.set("chutes_instance_created_timestamp_seconds", 60 * created, at, **labels)
-        self.set("chutes_instance_active", 0, at, **labels)
-        self.set(
-            "chutes_instance_purge_timestamp_seconds", 60 * (purge or created + 210), at, **labels
-        )
+        self.set("chutes_instance_created_timestamp_seconds", 60 * created, at, instance_id=number)
+        self._instance_state(number, "starting", at)
+        self.set(DEADLINE, 60 * (purge or created + 210), at, **labels, deadline="purge")
         if server:
-            self.set(
-                "chutes_instance_gpus", 1, at, **labels, server_id=f"id-{server}", gpu="pro_6000"
-            )
+            _, place = _server(server)
+            self.set("chutes_instance_gpus", 1, at, **labels, **place, gpu="pro_6000")
         return self
+
+    def _of_instance(self, number: str) -> dict[str, str]:
+        private = "false" if number in self._public else "true"
+        return {"instance_id": number, **CHUTE, "private": private}
+
+    def _instance_state(self, number: str, state: str, at: int) -> None:
+        for one in ("active", "starting", "disabled"):
+            labels = self._of_instance(number)
+            self.set("chutes_instance_state", int(one == state), at, **labels, state=one)
+
+    def disable(self, number: str, at: int) -> Self:
+        """Let the miner disable an active instance."""
+        self._instance_state(number, "disabled", at)
+        return self
+
+    def units(self, number: str, units: float, at: int = 0) -> Self:
+        """Let an instance earn compute units per second."""
+        name = "chutes_instance_compute_units_per_second"
+        return self.set(name, units, at, **self._of_instance(number))
 
     def activate(self, number: str, at: int) -> Self:
         """Let an instance become active."""
-        labels = {"instance_id": number}
-        self.set("chutes_instance_active", 1, at, **labels)
-        self.set("chutes_instance_activated_timestamp_seconds", 60 * at, at, **labels)
-        self.drop(at, "chutes_instance_purge_timestamp_seconds", **labels)
+        self._instance_state(number, "active", at)
+        self.set("chutes_instance_activated_timestamp_seconds", 60 * at, at, instance_id=number)
+        self.drop(at, DEADLINE, instance_id=number, deadline="purge")
         if number in self._public:
-            self.set("chutes_instance_secured_timestamp_seconds", 60 * at + 3600, at, **labels)
+            labels = self._of_instance(number)
+            self.set(DEADLINE, 60 * at + 3600, at, **labels, deadline="secured")
         return self
 
     def remove(self, number: str, at: int) -> Self:
@@ -228,16 +231,24 @@ class Scenario:
         for number in range(instances):
             name = f"i-{server}-{number}"
             self.instance(name, -5 * HOUR, server=server).activate(name, 0)
-            self.set("chutes_instance_compute_multiplier", 2, instance_id=name)
-        return self
+        _, place = _server(server)
+        return self.set("chutes_server_earning_instances", instances, **place)
 
     def maintain(self, at: int, server: str, status: str) -> Self:
         """Let a TEE server have a status of maintenance."""
         self.set("chutes_feed_records", 1, feed="maintenance", hotkey=HOTKEY)
         for one in ("none", "pending", "maintenance"):
-            labels = {"server_id": f"id-{server}", "status": one}
+            labels = {**_server(server)[1], "status": one}
             self.set("chutes_server_maintenance_status", int(one == status), at, **labels)
         return self
+
+    def needs_upgrade(self, server: str, needs: int = 1) -> Self:
+        """Let a server be older than the target of the newest window, or not."""
+        return self.set("chutes_server_upgrade_needed", needs, **_server(server)[1])
+
+    def boots(self, server: str, accepted: int, at: int = 0) -> Self:
+        """Let the service accept or refuse the version of a server."""
+        return self.set("chutes_server_version_accepted", accepted, at, **_server(server)[1])
 
     def window(self, end: int, slots: int = 1, in_use: int = 0) -> Self:
         """Let an upgrade window be open that ends at a minute."""
@@ -265,14 +276,23 @@ class Scenario:
         place = {"server_id": f"id-{server}", "server": server, "gpu": "pro_6000"}
         return self.set("chutes_server_cost_usd_per_gpu_hour", 1.5, **place)
 
-    def report(self, at: int, end: int, *, lost: float = 0, uncounted: int = 0) -> Self:
-        """Let the audit report of the hour before a minute come, with the ends of the miner's
-        instances.
+    def report(self, at: int, end: int, *, lost: float = 0, ended: int = 0) -> Self:
+        """Let the audit report of the hour before a minute come, with the instances of the chute
+        that ended and lost their score. Those before it were in the past day.
         """
-        ended = {"reason": "probes", "counts": "false", "window": "1h"}
         self.set("chutes_audit_report_end_timestamp_seconds", 60 * end, at)
-        self.set("chutes_miner_window_lost_compute_units", lost, at, window="1h")
-        return self.set("chutes_miner_window_ended_instances", uncounted, at, **ended)
+        self._lost_of_day += lost
+        self._ended_of_day += ended
+        of_day = (self._lost_of_day, self._ended_of_day)
+        of_windows = {"1h": (lost, ended), "6h": of_day, "1d": of_day}
+        for window, (units, count) in of_windows.items():
+            reason = {"window": window, "reason": "probes"}
+            chute = {"window": window, "chute_id": "chute-1"}
+            self.set("chutes_miner_lost_compute_units", units, at, **reason)
+            self.set("chutes_miner_chute_lost_compute_units", units, at, **chute)
+            self.set("chutes_miner_ended_instances", count, at, **reason, outcome="lost")
+            self.set("chutes_miner_chute_ended_instances", count, at, **chute, outcome="lost")
+        return self
 
     def feed(
         self, at: int, feed: str, hotkey: str, reason: str = "unavailable", exporter: str = ""
@@ -357,6 +377,8 @@ class Scenario:
         for state in STATES if self._states else ():
             name = f'chutes_fleet_gpus{{hotkey="{HOTKEY}",gpu="pro_6000",state="{state}",'
             columns[name] = [str(count[state]) for count in now]
+        for server in dict.fromkeys(self._places.values()):
+            columns |= self._columns_of_server(server)
         for (name, labels), changes in self._of(exporter).items():
             values = [(60 * minute, _at(changes, minute)) for minute in self._minutes]
             written = [
@@ -365,6 +387,32 @@ class Scenario:
             columns[
                 f"{name}{{{''.join(f'{key}={json.dumps(value)},' for key, value in labels)}"
             ] = written
+        return columns
+
+    def _columns_of_server(self, server: str) -> dict[str, list[str]]:
+        """Return the values of the series that follow from the states of a server's GPUs.
+
+        Without GPUs, it has no series, and neither while the state of one is unknown.
+        """
+        gpus = [gpu_id for gpu_id, place in self._places.items() if place == server]
+        columns: dict[str, list[str]] = {}
+        labels = f'hotkey="{HOTKEY}",server_id="id-{server}",server="{server}",gpu="pro_6000",'
+        for minute in self._minutes:
+            states = [_at(self._states[gpu_id], minute) for gpu_id in gpus]
+            counts = Counter(state for state in states if state is not None)
+            known = bool(counts) and UNKNOWN not in counts
+            values: dict[str, float | None] = {
+                f'chutes_server_gpus{{{labels}state="{state}",': counts[state] for state in STATES
+            }
+            earning = counts["earning"] + counts["disabled"]
+            values[f"chutes_server_compute_units_per_second{{{labels}"] = earning
+            idle = None if self._pay is None else counts["idle"] * self._pay
+            if not counts["idle"]:
+                idle = None if counts["unverified"] else 0
+            values[f"chutes_server_idle_compute_units_per_second{{{labels}"] = idle
+            for name, value in values.items():
+                text = "_" if value is None or not known else str(value)
+                columns.setdefault(name, []).append(text)
         return columns
 
     def _written(self) -> list[dict[str, str]]:
@@ -422,6 +470,14 @@ class Scenario:
         run_promtool(
             path, tests=[test], group_eval_order=order, evaluation_interval=test["interval"]
         )
+
+
+def _server(name: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the labels of a server in its info, and in all other series."""
+    return (
+        {"server_id": f"id-{name}", "name": name},
+        {"server_id": f"id-{name}", "server": name},
+    )
 
 
 def run_promtool(path: Path, **tests: Any) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
-from grafana.states import KEYLESS, NOTHING, UNWATCHED
+from grafana.states import UNWATCHED
 from tests.grafana.scenes import filled_in
 from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, run_promtool
 
@@ -28,59 +28,22 @@ def asked(uid: str, title: str, number: int, *hotkeys: str) -> str:
     return filled_in(queries(uid, title)[number].expr, hotkeys or [HOTKEY], HOTKEY)
 
 
-def test_without_a_watched_miner_there_is_no_number_of_alerts_and_the_table_says_why(
-    tmp_path: Path,
-) -> None:
+def test_without_a_watched_miner_the_tables_say_so(tmp_path: Path) -> None:
     miner = Scenario(30)
     miner.drop(0, "chutes_miner_watched")
     # Grafana has no hotkey to choose.
-    critical = asked("chutes-overview", "Alerts", 0, "")
-    nothing, unwatched = (
-        asked("chutes-overview", "What is wrong", number, "") for number in (1, 2)
-    )
-    row = f'{{alertname="{UNWATCHED.value}"}}'
     servers, instances = (
-        asked("chutes-fleet", SERVERS, 0, ""),
-        asked("chutes-instances", "Instances", 4, ""),
+        asked("chutes-fleet", SERVERS, 1, ""),
+        asked("chutes-instances", "Instances that need a decision", 2, ""),
     )
-    rows = (f'{{{label}="{UNWATCHED.text}"}}' for label in ("server", "name"))
+    rows = (f'{{{label}="{UNWATCHED.text}"}}' for label in ("server", "chute"))
     miner.check(
         tmp_path,
         {},
         values={
-            critical: (20, {}),
-            nothing: (20, {}),
-            unwatched: (20, {row: 1}),
-            **{
-                query: (20, {row: 1}) for query, row in zip((servers, instances), rows, strict=True)
-            },
+            query: (20, {row: 1}) for query, row in zip((servers, instances), rows, strict=True)
         },
     )
-
-
-def test_with_a_watched_miner_there_are_no_alerts_also_while_scrapes_are_missed(
-    tmp_path: Path,
-) -> None:
-    for has_key in (True, False):
-        miner = Scenario(30)
-        miner.fail("one:1", range(18, 22))
-        if has_key:
-            miner.set("chutes_feed_ttl_seconds", 55, feed="nodes", hotkey=HOTKEY)
-        critical = asked("chutes-overview", "Alerts", 0)
-        nothing, unwatched, keyless = (
-            asked("chutes-overview", "What is wrong", number) for number in (1, 2, 3)
-        )
-        rows = [{f'{{alertname="{state.value}"}}': 1} for state in (NOTHING, KEYLESS)]
-        miner.check(
-            tmp_path,
-            {},
-            values={
-                critical: (20, {"{}": 0}),
-                unwatched: (20, {}),
-                nothing: (20, rows[0] if has_key else {}),
-                keyless: (20, {} if has_key else rows[1]),
-            },
-        )
 
 
 def test_without_the_rules_no_part_of_several_miners_is_shown_as_the_whole(tmp_path: Path) -> None:
@@ -97,31 +60,41 @@ def test_without_the_rules_no_part_of_several_miners_is_shown_as_the_whole(tmp_p
     run_promtool(tmp_path / "test.yml", rule_files=[], tests=[test])
 
 
-def test_ends_are_known_since_the_end_of_the_last_gap(tmp_path: Path) -> None:
-    # The report of 3:00 is missing.
-    miner = Scenario(6 * HOUR, step=4)
-    miner.set("chutes_miner_window_lost_compute_units", 1, window="1h")
-    for hour in (1, 2, 4, 5):
-        miner.set("chutes_audit_report_end_timestamp_seconds", 3600 * hour, HOUR * hour + 4)
-    since = asked("chutes-instances", "Lost units", 3)
+def test_while_a_loss_is_unknown_the_board_says_how_many_hours_are_known(tmp_path: Path) -> None:
+    miner = Scenario(30, exporters=("one:1", "two:2"))
+    miner.set("chutes_audit_report_known_hours", 23).set("chutes_audit_report_known_hours", 24, 10)
+    for reason in ("probes", "miner"):
+        miner.set("chutes_miner_lost_compute_units", 10, 10, window="1d", reason=reason)
+    miner.set("chutes_miner_losses_known", 0, window="1d")
+    miner.set("chutes_miner_losses_known", 1, 10, window="1d")
+    miner.set("chutes_miner_losses_known", 0, 20, window="1d")
+    lost, hours = (asked("chutes-instances", "Lost units", number) for number in (0, 3))
     miner.check(
         tmp_path,
         {},
         values={
-            since: (2 * HOUR + 8, {"{}": 0}),
-            f"({since})": (5 * HOUR + 8, {"{}": 3 * 3600 * 1000}),
+            lost: (5, {}),
+            hours: (5, {"{}": 23}),
+            f"({lost})": (15, {"{}": 20}),
+            f"({hours})": (15, {}),
+            f"(({lost}))": (25, {}),
+            f"(({hours}))": (25, {"{}": 24}),
         },
     )
 
 
 def test_a_bar_counts_the_ends_of_the_hour_before_it(tmp_path: Path) -> None:
     miner = Scenario(4 * HOUR, step=4)
+    ended = {"reason": "probes", "outcome": "never_active"}
     for hour in (1, 2):
         miner.set("chutes_audit_report_end_timestamp_seconds", 3600 * hour, HOUR * hour + 4)
-        miner.set("chutes_miner_window_failed_starts", hour, HOUR * hour + 4, window="1h")
+        for window, count in (("1h", hour), ("1d", 9)):
+            at = HOUR * hour + 4
+            miner.set("chutes_miner_ended_instances", count, at, window=window, **ended)
     failed = asked("chutes-instances", "Ended per hour by reason", 1)
+    row = '{outcome="never_active"}'
     # The report of 3:00 does not come.
-    miner.check(tmp_path, {}, values={failed: (2 * HOUR, {"{}": 2}), f"({failed})": (3 * HOUR, {})})
+    miner.check(tmp_path, {}, values={failed: (2 * HOUR, {row: 2}), f"({failed})": (3 * HOUR, {})})
 
 
 def test_the_fleet_is_not_counted_while_the_state_of_a_gpu_is_unknown(tmp_path: Path) -> None:

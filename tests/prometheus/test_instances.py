@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.prometheus.scenario import HOUR, Scenario, scenarios
+from tests.prometheus.scenario import CHUTE, DEADLINE, HOUR, Scenario, scenarios
 
 SLOW, PURGE, RISK, EARLY, UNITS = (
     f"Chutes{name} warning"
@@ -15,13 +15,10 @@ SLOW, PURGE, RISK, EARLY, UNITS = (
     )
 )
 STUCK = "ChutesJobStuck info"
-PLACE = {
-    "chute_id": "chute-1",
-    "name": "glm-5",
-    "server": "alpha",
-    "gpu": "pro_6000",
-    "instance_id": "i-1",
-}
+DAY_LOSS, DAY_LOSS_NOW = "ChutesDayLoss warning", "ChutesDayLoss critical"
+IN_VAIN, FAILS = "ChutesStartInVain warning", "ChutesChuteFails warning"
+PAIR = ("one:1", "two:2")
+PLACE = {**CHUTE, "instance_id": "i-1", "private": "true"}
 KUBECTL = "First: `kubectl --context alpha -n chutes get pods -l chutes/chute-id=chute-1`."
 
 
@@ -35,8 +32,8 @@ def early(*, counts: bool) -> Scenario:
         miner.instance(number, 0, private=False, server="alpha").activate(number, activated)
         miner.remove(number, ended)
     uncounted = 0 if counts else 1
-    miner.report(0, 0).report(HOUR + 2, HOUR, lost=300 * uncounted, uncounted=uncounted)
-    return miner.report(2 * HOUR + 2, 2 * HOUR, lost=200 * uncounted, uncounted=uncounted)
+    miner.report(0, 0).report(HOUR + 2, HOUR, lost=300 * uncounted, ended=uncounted)
+    return miner.report(2 * HOUR + 2, 2 * HOUR, lost=200 * uncounted, ended=uncounted)
 
 
 def disabled() -> Scenario:
@@ -44,8 +41,42 @@ def disabled() -> Scenario:
     miner = Scenario(50, {"alpha": 8})
     for number, private in (("i-1", True), ("i-2", False)):
         miner.instance(number, -5 * HOUR, server="alpha", private=private).activate(number, 0)
-        miner.set("chutes_instance_active", 0, 20, instance_id=number)
+        miner.disable(number, 20)
     return miner
+
+
+def bleeding(miner: Scenario, hours: int) -> Scenario:
+    """Let the ends of each hour lose 19 of the 1000 compute units of a day."""
+    miner.set("chutes_miner_window_compute_units", 1000, window="1d").prices()
+    miner.set("chutes_chute_info", 1, chute_id="chute-1", name="glm-5")
+    miner.set("chutes_miner_losses_known", 1, window="1d")
+    for hour in range(1, hours):
+        miner.report(hour * HOUR + 2, hour * HOUR, lost=19, ended=1)
+    return miner
+
+
+def replaced(miner: Scenario) -> Scenario:
+    """Let all instances be replaced, and end in ways that count."""
+    miner.set("chutes_miner_window_compute_units", 1000, window="1d")
+    for number in range(4):
+        old, new = f"old-{number}", f"new-{number}"
+        miner.instance(old, -5 * HOUR, server="alpha", private=False).activate(old, 0)
+        miner.remove(old, 30 + 20 * number)
+        miner.instance(new, 40, 40, server="alpha", private=False).activate(new, 60)
+    miner.report(0, 0).report(HOUR + 2, HOUR)
+    for reason in ("update", "scale_down", "maintenance"):
+        labels = {"window": "1d", "reason": reason, "outcome": "counts"}
+        miner.set("chutes_miner_ended_instances", 4, HOUR + 2, **labels)
+    labels = {"window": "6h", "chute_id": "chute-1", "outcome": "counts"}
+    return miner.set("chutes_miner_chute_ended_instances", 4, HOUR + 2, **labels)
+
+
+def failures(miner: Scenario, count: int) -> Scenario:
+    """Let starts of a chute fail, by the report at 0:22."""
+    miner.set("chutes_chute_info", 1, chute_id="chute-1", name="glm-5")
+    labels = {"window": "6h", "chute_id": "chute-1", "outcome": "never_active"}
+    miner.set("chutes_miner_chute_ended_instances", 0, **labels)
+    return miner.set("chutes_miner_chute_ended_instances", count, 22, **labels)
 
 
 test_alerts_about_instances = scenarios(
@@ -54,7 +85,7 @@ test_alerts_about_instances = scenarios(
             2 * HOUR, {"alpha": 8}
         )
         .instance("i-1", 20, 20, server="alpha")
-        .set("chutes_instance_compute_multiplier", 2, 20, instance_id="i-1")
+        .units("i-1", 2, 20)
         .fires({20 + HOUR: [], 20 + 75: [SLOW]})
         .says(
             SLOW,
@@ -64,7 +95,6 @@ test_alerts_about_instances = scenarios(
             "and is not active yet. Each hour "
             f"costs 7200 compute units. Starts usually take 10 to 35 minutes. {KUBECTL}",
             **PLACE,
-            billed_to="user",
         ),
         "an instance that has been starting for 2.9 hours is said to be so old": Scenario(
             3 * HOUR, {"alpha": 8}, ("one:1", "two:2"), step=2
@@ -78,7 +108,6 @@ test_alerts_about_instances = scenarios(
             "An instance of glm-5 (1 pro_6000 on server alpha) was created more than an hour ago "
             f"and is not active yet. Starts usually take 10 to 35 minutes. {KUBECTL}",
             **PLACE,
-            billed_to="user",
         ),
         # Every third scrape fails.
         "it is named without its server and in spite of missed scrapes": Scenario(
@@ -99,7 +128,7 @@ test_alerts_about_instances = scenarios(
             3 * HOUR, {"alpha": 8}, step=2
         )
         .instance("i-1", 0, purge=3.5 * HOUR, server="alpha")
-        .set("chutes_instance_compute_multiplier", 2, instance_id="i-1")
+        .units("i-1", 2)
         .fires({2 * HOUR + 30: [SLOW], 2 * HOUR + 45: [SLOW, PURGE]})
         .says(
             PURGE,
@@ -108,19 +137,12 @@ test_alerts_about_instances = scenarios(
             "The service purges an instance of glm-5 (1 pro_6000 on server alpha) soon, unless it "
             f"becomes active. A purge loses its start-up time (21600 compute units). {KUBECTL}",
             **PLACE,
-            billed_to="user",
         ),
         "the purge of a disabled instance is not one of a start": Scenario(HOUR)
         .instance("i-1", -3 * HOUR, private=False)
         .activate("i-1", 0)
-        .set("chutes_instance_active", 0, 20, instance_id="i-1")
-        .set("chutes_instance_purge_timestamp_seconds", 50 * 60, 20, instance_id="i-1")
-        .fires({HOUR: []}),
-        # The service does not check TEE instances after their verification, which was 20 hours ago.
-        "a healthy private instance that nobody checks is silent": Scenario(HOUR)
-        .instance("i-1", -20 * HOUR)
-        .activate("i-1", 0)
-        .set("chutes_instance_last_verified_timestamp_seconds", -20 * 3600, instance_id="i-1")
+        .disable("i-1", 20)
+        .set(DEADLINE, 50 * 60, 20, **CHUTE, instance_id="i-1", private="false", deadline="purge")
         .fires({HOUR: []}),
         "a disabled private instance is at risk": disabled()
         .fires({25: [], 40: [RISK]})
@@ -132,7 +154,6 @@ test_alerts_about_instances = scenarios(
             "will delete it. Then its "
             f"score of the past day is lost. Do not delete it yourself. {KUBECTL}",
             **PLACE,
-            billed_to="user",
         ),
         "two public instances whose first hour does not count are a warning": early(counts=False)
         .fires({2 * HOUR: [], 2 * HOUR + 12: [EARLY]})
@@ -140,12 +161,9 @@ test_alerts_about_instances = scenarios(
             EARLY,
             2 * HOUR + 30,
             "2 instances of glm-5 ended in their first hour",
-            "In the past 6 hours, 2 instances of glm-5 ended in their first hour, on alpha. All "
-            "ends "
-            "in these 6 "
-            "hours together lost at least 500 compute units.",
-            chute_id="chute-1",
-            name="glm-5",
+            "In the past 6 hours, 2 instances of glm-5 ended in their first hour, on alpha. The "
+            "ends of this chute in the past day lost 500 compute units.",
+            **CHUTE,
         ),
         "two instances that end validly within their first hour are silent": early(
             counts=True
@@ -163,15 +181,64 @@ test_alerts_about_instances = scenarios(
         .instance("i-1", 0, server="alpha")
         .remove("i-1", 30)
         .report(0, 0, lost=20)
-        .report(HOUR + 2, HOUR, lost=21, uncounted=1)
+        .report(HOUR + 2, HOUR, lost=21, ended=1)
         .fires({HOUR + 1: [], HOUR + 11: [UNITS]})
         .says(
             UNITS,
             HOUR + 11,
             "in an hour, ended instances lost 21 compute units (21.00 US dollars)",
-            "In the newest audited hour, ended instances lost 21 compute units, 2.1% of a day's "
-            "units. Reasons: probes "
-            "(1). Candidates, ended in the past 2 hours: 1 glm-5 on alpha.",
+            "That is 2.1% of a day's units. Most by the reason probes: 21. Most with the chute "
+            "glm-5: 21. Candidates, ended in the past 2 hours: 1 glm-5 on alpha.",
         ),
+        "a loss of 1.9 % of a day's units in each hour is seen as that of the day": bleeding(
+            Scenario(9 * HOUR, {"alpha": 8}, PAIR), hours=9
+        )
+        .fires(
+            {
+                2 * HOUR + 30: [],
+                3 * HOUR + 30: [DAY_LOSS, FAILS],
+                9 * HOUR: [DAY_LOSS, DAY_LOSS_NOW, FAILS],
+            }
+        )
+        .says(
+            DAY_LOSS,
+            3 * HOUR + 30,
+            "in a day, ended instances lost 57 compute units (57.00 US dollars)",
+            "That is 5.7% of the day's units. Most by the reason probes: 57. Most with the chute "
+            "glm-5: 57. First, on the exporter's host: `chutes-exporter incidents --hotkey 5Me`.",
+        ),
+        "a rolling update of all instances, a scale-down and maintenance are no loss": replaced(
+            Scenario(4 * HOUR, {"alpha": 8}, PAIR)
+        ).fires({4 * HOUR: []}),
+        "a start in vain is a warning": Scenario(HOUR, {"alpha": 8}, PAIR)
+        .instance("i-1", 0, server="alpha")
+        .set("chutes_instance_start_in_vain", 0, **PLACE)
+        .set("chutes_instance_start_in_vain", 1, 20, **PLACE)
+        .fires({25: [], 40: [IN_VAIN]})
+        .says(
+            IN_VAIN,
+            40,
+            "glm-5 on server alpha starts in vain",
+            "This starting instance cannot become active: its chute has as many active instances "
+            "as the service wants. It holds 1 pro_6000 until it is purged. Stop it, and launch "
+            "another chute.",
+            **PLACE,
+        ),
+        "a chute that fails 3 times and runs nowhere is suspect": failures(
+            Scenario(2 * HOUR, {"alpha": 8}, PAIR), 3
+        )
+        .fires({20: [], HOUR: [FAILS]})
+        .says(
+            FAILS,
+            HOUR,
+            "glm-5 failed 3 times",
+            "In the 6 hours before the newest audit report, 3 instances of this chute failed to "
+            "start or lost their score. No instance of it is known to run on the platform: suspect "
+            "the chute, and launch another one.",
+            chute_id="chute-1",
+        ),
+        "a chute that fails twice is silent": failures(
+            Scenario(2 * HOUR, {"alpha": 8}, PAIR), 2
+        ).fires({2 * HOUR: []}),
     }
 )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
+from chutes_exporter.fleet.model import SERVER_STATES
 from grafana import states
-from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario
+from tests.prometheus.scenario import CHUTE, DAY, HOTKEY, Scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 ME = {"hotkey": HOTKEY}
@@ -24,31 +26,36 @@ def labels(name: str, /, **more: str) -> str:
 
 def test_a_pair_of_exporters_counts_nothing_twice(tmp_path: Path) -> None:
     miner = Scenario(10, {"alpha": 8}, exporters=PAIR)
-    miner.state(0, ["alpha-0"], "idle")
-    place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
-    count = "hotkey_server_id_gpu_state:chutes_gpus:count"
+    miner.state(0, ["alpha-0"], "idle").pays(3)
+    place = {"server_id": "id-alpha", "server": "alpha"}
+    count = "hotkey_server_id_gpu_state:chutes_server_gpus:max"
+    counts = {"earning": 7, "idle": 1, "starting": 0, "disabled": 0, "unverified": 0}
+    units = "hotkey_server_id:chutes_compute_units_per_second:sum"
+    idle = "hotkey_server_id:chutes_idle_compute_units_per_second:sum"
     values = {
         count: (
             5,
-            {labels(count, **place, state="earning"): 7, labels(count, **place, state="idle"): 1},
+            {labels(count, **place, gpu="pro_6000", state=one): n for one, n in counts.items()},
         ),
         "hotkey:chutes_fleet_gpus:sum": (5, {labels("hotkey:chutes_fleet_gpus:sum"): 8}),
         "hotkey:chutes_fleet_gpus:lost": (5, {labels("hotkey:chutes_fleet_gpus:lost"): 1}),
+        units: (5, {labels(units, **place): 7}),
+        idle: (5, {labels(idle, **place): 3}),
     }
     miner.check(tmp_path, {}, values=values)
 
 
-def test_the_state_of_a_gpu_is_the_number_that_boards_map(tmp_path: Path) -> None:
-    miner = Scenario(10, {"alpha": 0})
-    for state in states.GPU:
-        miner.gpu(state.text, "alpha", state=state.text)
-    name = "hotkey_gpu_id:chutes_gpu_state:max"
-    place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
-    expected = {
-        labels(name, **place, gpu_id=one.text, state=one.text): float(one.value)
-        for one in states.GPU
-    }
+def test_the_state_of_a_server_is_the_number_that_boards_map(tmp_path: Path) -> None:
+    miner = Scenario(10)
+    name = "hotkey_server_id:chutes_server_state:max"
+    expected = {}
+    for number, state in enumerate(SERVER_STATES):
+        place = {"server_id": f"id-{state}", "server": state}
+        for one in SERVER_STATES:
+            miner.set("chutes_server_state", int(one == state), **place, state=one)
+        expected[labels(name, **place)] = float(number)
     miner.check(tmp_path, {}, values={name: (5, expected)})
+    assert [one.value for one in states.SERVER] == list(range(len(SERVER_STATES)))
 
 
 def test_the_state_of_an_instance_is_the_number_that_boards_map(tmp_path: Path) -> None:
@@ -58,99 +65,25 @@ def test_the_state_of_an_instance_is_the_number_that_boards_map(tmp_path: Path) 
         miner.instance(state.text, -10)
         if state.text != "starting":
             miner.activate(state.text, 0)
-    miner.set("chutes_instance_active", 0, 0, instance_id="disabled")
-    # It has no purge time, so that it is unknown whether it was active.
-    miner.set("chutes_instance_active", 0, 0, instance_id="unknown")
+    miner.disable("disabled", 0)
     name = "hotkey_instance_id:chutes_instance_state:max"
-    expected = {labels(name, instance_id=one.text): float(one.value) for one in recorded}
+    chute = {**CHUTE, "private": "true"}
+    expected = {labels(name, instance_id=one.text, **chute): float(one.value) for one in recorded}
     miner.check(tmp_path, {}, values={name: (5, expected)})
 
 
-def test_an_instance_has_its_place_and_a_name_as_far_as_they_are_known(tmp_path: Path) -> None:
-    miner = Scenario(10, {"alpha": 1})
-    miner.instance("i-1", 0, server="alpha")
-    miner.instance("i-2", 0, private=False)
-    miner.set("chutes_instance_info", 1, instance_id="i-3", chute_id="12345678-abc", billed_to="")
-    name = "hotkey_instance_id:chutes_instance_info:max"
-    known = {"chute_id": "chute-1", "name": "glm-5"}
-    expected = {
-        labels(
-            name, instance_id="i-1", billed_to="user", **known, server="alpha", gpu="pro_6000"
-        ): 1,
-        labels(name, instance_id="i-2", **known): 0,
-        labels(name, instance_id="i-3", chute_id="12345678-abc", name="12345678…"): 0,
-    }
-    miner.check(tmp_path, {}, values={name: (5, expected)})
-
-
-def test_a_server_without_a_name_is_named_by_its_id_and_two_names_are_no_error(
+def test_the_loss_of_a_day_is_worth_dollars_if_all_of_it_is_known_and_two_exporters_double_nothing(
     tmp_path: Path,
 ) -> None:
-    miner = Scenario(10, exporters=PAIR)
-    miner.set("chutes_server_info", 1, server_id="id-1", name="", version="")
-    for name in ("old", "new"):
-        miner.set("chutes_server_info", 1, server_id="id-2", name=name, version="")
-    recorded = "hotkey_server_id:chutes_server_info:max"
-    miner.check(
-        tmp_path,
-        {},
-        values={
-            f'{recorded}{{server_id="id-1"}}': (
-                5,
-                {labels(recorded, server_id="id-1", server="id-1"): 1},
-            ),
-            f'count({recorded}{{server_id="id-2"}})': (5, {"{}": 1}),
-        },
-    )
-
-
-def report(miner: Scenario, hours: Iterable[int], lost: float = 10) -> None:
-    """Let the reports of hours come, four minutes after the end of the hour."""
-    miner.set("chutes_miner_window_lost_compute_units", lost, window="1h")
-    for hour in hours:
-        miner.set("chutes_audit_report_end_timestamp_seconds", 3600 * hour, HOUR * hour + 4)
-
-
-def test_lost_units_are_known_once_24_reports_are_and_count_the_newest_at_once(
-    tmp_path: Path,
-) -> None:
-    miner = Scenario(27 * HOUR, step=4)
-    report(miner, range(1, 27))
-    miner.set("chutes_miner_window_lost_compute_units", 15, 25 * HOUR + 4, window="1h")
-    miner.set("chutes_miner_window_lost_compute_units", 10, 26 * HOUR + 4, window="1h")
-    name, none = "hotkey:chutes_miner_lost_compute_units:sum1d", dict[str, float]()
-    miner.check(
-        tmp_path,
-        {},
-        values={
-            name: (24 * HOUR, none),
-            f"({name})": (24 * HOUR + 8, {labels(name): 240}),
-            f"(({name}))": (25 * HOUR, {labels(name): 240}),
-            f"((({name})))": (25 * HOUR + 8, {labels(name): 245}),
-            f"(((({name}))))": (27 * HOUR, {labels(name): 245}),
-        },
-    )
-
-
-def test_a_server_has_no_counts_while_the_state_of_one_of_its_gpus_is_unknown(
-    tmp_path: Path,
-) -> None:
-    miner = Scenario(10, {"alpha": 2, "beta": 1}).cost("alpha").cost("beta")
-    miner.drop(0, "chutes_gpu_state_info", gpu_id="alpha-0")
-    count, cost = (
-        "hotkey_server_id_gpu_state:chutes_gpus:count",
-        "hotkey_server_id_gpu:chutes_idle_usd_per_day:sum",
-    )
-    beta = {"server_id": "id-beta", "server": "beta", "gpu": "pro_6000"}
-    miner.check(
-        tmp_path,
-        {},
-        values={
-            count: (5, {labels(count, **beta, state="earning"): 1}),
-            cost: (5, {labels(cost, **beta): 0}),
-            "hotkey:chutes_idle_usd_per_day:sum": (5, {}),
-        },
-    )
+    miner = Scenario(30, exporters=PAIR).prices()
+    for reason, lost in (("probes", 10), ("miner", 20)):
+        miner.set("chutes_miner_lost_compute_units", lost, window="1d", reason=reason)
+        miner.set("chutes_miner_lost_compute_units", 5, window="1h", reason=reason)
+    miner.set("chutes_miner_losses_known", 1, window="1d")
+    miner.set("chutes_miner_losses_known", 0, 20, window="1d")
+    name, none = "hotkey:chutes_ended_usd:sum1d", dict[str, float]()
+    # All miners earn 10,000 dollars a day for 10,000 units.
+    miner.check(tmp_path, {}, values={name: (10, {labels(name): 30}), f"({name})": (25, none)})
 
 
 def test_the_work_of_the_past_hour_replaces_the_heading_of_an_exporter_without_a_key_only(
@@ -173,12 +106,13 @@ def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
     miner.state(0, ["alpha-0", "alpha-1"], "idle")
     miner.prices()
     miner.set("chutes_compute_unit_usd", 10)
-    report(miner, range(1, 25))
+    miner.set("chutes_miner_lost_compute_units", 240, window="1d", reason="probes")
+    miner.set("chutes_miner_losses_known", 1, window="1d")
     numbers = {
         "24 * avg_over_time(hotkey:chutes_fleet_gpus:lost[1d])": 48,
-        # 2 idle GPUs cost 72 dollars a day. 10 compute units an hour are 240, and 2400 dollars at
+        # 2 idle GPUs cost 72 dollars a day. 240 lost compute units are 2400 dollars at
         # 10 each.
-        "hotkey:chutes_idle_usd_per_day:sum": 72,
+        "sum by (hotkey) (hotkey_server_id:chutes_idle_usd_per_day:sum)": 72,
         "hotkey:chutes_ended_usd:sum1d": 2400,
         "hotkey:chutes_miner_estimated_usd_per_day:per_gpu": 33.333,
     }
@@ -201,46 +135,24 @@ def test_the_cost_of_the_idle_gpus_of_a_server_is_known_although_another_one_has
     miner = Scenario(10, {"alpha": 2}).cost("alpha")
     miner.state(0, ["alpha-0"], "idle")
     miner.gpu("beta-0", "beta", state="unverified")
-    name = "hotkey_server_id_gpu:chutes_idle_usd_per_day:sum"
-    place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
-    total = "hotkey:chutes_idle_usd_per_day:sum"
-    miner.check(tmp_path, {}, values={name: (5, {labels(name, **place): 36}), total: (5, {})})
+    name = "hotkey_server_id:chutes_idle_usd_per_day:sum"
+    place = {"server_id": "id-alpha", "server": "alpha"}
+    miner.check(tmp_path, {}, values={name: (5, {labels(name, **place): 36})})
 
 
-def test_compute_units_have_a_place_and_idle_gpus_the_pay_of_the_market(tmp_path: Path) -> None:
-    miner = Scenario(10, {"alpha": 4, "beta": 2})
-    miner.state(0, ["alpha-0"], "idle").gpu("gamma-0", "gamma", state="unverified")
-    for number in ("i-1", "i-2"):
-        miner.instance(number, -10, server="alpha").set(
-            "chutes_instance_compute_multiplier", 2, instance_id=number
-        )
-    miner.activate("i-1", 0)
-    # The instances of four GPUs that earn are unknown. Later, these are idle, and can launch a
-    # chute.
-    miner.state(7, ["alpha-2", "alpha-3", "beta-0", "beta-1"], "idle")
-    miner.set("chutes_launch_units_per_gpu_second", 3, 6, gpu="pro_6000", chute_id="chute-1")
-    units, model = (
-        f"hotkey_{place}:chutes_compute_units_per_second:sum" for place in ("server_id", "gpu")
-    )
-    idle, servers = (
-        "hotkey_server_id_gpu:chutes_idle_units_per_day:sum",
-        ("id-alpha", "id-beta", "id-gamma"),
-    )
-    alpha, beta = (
-        {"server_id": f"id-{server}", "server": server, "gpu": "pro_6000"}
-        for server in ("alpha", "beta")
-    )
-    miner.check(
-        tmp_path,
-        {},
-        values={
-            f'{units}{{server_id!="id-gamma"}}': (5, {}),
-            f"({units})": (
-                9,
-                {labels(units, server_id=one): 2 * (one == "id-alpha") for one in servers},
-            ),
-            model: (9, {labels(model, gpu="pro_6000"): 2}),
-            idle: (5, {labels(idle, **beta): 0}),
-            f"({idle})": (9, {labels(idle, **alpha): 86400 * 9, labels(idle, **beta): 86400 * 6}),
-        },
-    )
+@pytest.mark.parametrize(
+    ("pay", "units", "ratio"),
+    [(3.0, 200.0, 3 / 200), (0.0, 200.0, 0.0), (3.0, None, 0.25), (None, 200.0, 0.25)],
+    ids=["pay known", "nothing to launch", "earnings unknown", "pay unknown"],
+)
+def test_idle_gpus_are_a_part_of_the_earnings_or_of_the_gpus_if_their_pay_is_unknown(
+    tmp_path: Path, pay: float | None, units: float | None, ratio: float
+) -> None:
+    miner = Scenario(10, {"alpha": 4}, exporters=PAIR).state(0, ["alpha-0"], "idle")
+    if pay is not None:
+        miner.pays(pay)
+    if units is not None:
+        miner.set("chutes_miner_window_compute_units", 86400 * units, window="1d")
+    name = "hotkey_server_id:chutes_idle_gpus:ratio"
+    place = {"server_id": "id-alpha", "server": "alpha"}
+    miner.check(tmp_path, {}, values={name: (5, {labels(name, **place): ratio})})

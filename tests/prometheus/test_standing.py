@@ -26,6 +26,8 @@ def with_chain(end: int, away: float, in_a_day: int = 12, *, immune_for: int = -
     return miner.set("chutes_miner_registrations_before_loss", away, 20)
 
 
+IDLE = ("ChutesGpusIdle warning", "ChutesGpusIdle info")
+
 test_alerts_about_the_standing = scenarios(
     {
         "a lost seat is critical alone": Scenario(HOUR)
@@ -69,8 +71,8 @@ test_alerts_about_the_standing = scenarios(
         .set("chutes_miner_registered", 1, 80)
         .set("chutes_miner_registered_timestamp_seconds", 80 * 60, 80)
         .fires(
-            {110: [], 80 + HOUR: [], 80 + HOUR + 10: [NOTHING, "ChutesGpusIdle warning"]},
-            ever=[DEREGISTERED, NOTHING, "ChutesGpusIdle warning"],
+            {110: [], 80 + HOUR: [], 80 + HOUR + 10: [NOTHING, *IDLE]},
+            ever=[DEREGISTERED, NOTHING, *IDLE],
         ),
         "a seat is critical below one day of registrations": with_chain(HOUR, 11).fires(
             {20: [], 40: [LOST_SEAT, SEAT]}
@@ -162,6 +164,12 @@ test_alerts_about_the_standing = scenarios(
         .set("chutes_miner_score_heading_ratio", 0, 30)
         .set("chutes_fleet_instances", 1, state="starting")
         .fires({HOUR: [], 80: [NOTHING]}),
+        # They earn until the service deletes them.
+        "a miner whose instances are all disabled still earns": Scenario(2 * HOUR)
+        .set("chutes_miner_score_heading_ratio", 0, 30)
+        .set("chutes_miner_disabled_compute_units_per_second", 3)
+        .set("chutes_miner_disabled_compute_units_per_second", 0, HOUR)
+        .fires({HOUR: [DOWN], HOUR + 40: [NOTHING]}, ever=[DOWN, NOTHING]),
         "a miner without earnings in the known part of a day is silent": Scenario(3 * HOUR)
         .set("chutes_miner_score_heading_ratio", 0)
         .fires({3 * HOUR: []}),

@@ -1,0 +1,173 @@
+"""What the boards say first: the verdict, what is lost in a day, whether the seat is safe, and
+whether the boards can be trusted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from grafana.alerts import NEEDED
+from grafana.boards.exporter import TRUSTED
+from grafana.boards.overview import SAID
+from grafana.parts import NO_RULES, total
+from tests.grafana.scenes import filled_in
+from tests.prometheus.scenario import HOTKEY, Scenario, run_promtool
+from tests.prometheus.test_boards import ME, asked
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOST = "alert:chutes_alerts:compute_units_per_day"
+BLIND = "hotkey_feed:chutes_feed:blind"
+FEEDS = ("metagraph", "scores", "instances")
+SAFE, IN_DANGER, NOBODY_COMES, IMMUNE = "Safe now", "In danger", "registrations", "Immune until"
+
+
+def verdict(miner: str = HOTKEY) -> str:
+    return filled_in(SAID, [miner])
+
+
+def with_key(miner: Scenario) -> Scenario:
+    return miner.set("chutes_feed_ttl_seconds", 55, feed="nodes", hotkey=HOTKEY)
+
+
+def test_all_is_well_only_where_everything_that_alerts_need_is_known(tmp_path: Path) -> None:
+    calm = with_key(Scenario(30))
+    calm.check(tmp_path, {}, values={verdict(): (20, {"{}": 1003})})
+    keyless = Scenario(30)
+    keyless.check(tmp_path, {}, values={verdict(): (20, {"{}": 1004})})
+    # Without an exporter, nothing is known, until an alert fires.
+    gone = with_key(Scenario(30)).fail("one:1", range(10, 31))
+    gone.check(
+        tmp_path,
+        {30: ["ChutesMinerUnwatched critical", "ChutesExporterDown warning"]},
+        values={verdict(): (12, {}), f"({verdict()})": (30, {"{}": 1000})},
+    )
+    # Without the rules, the panel says that they are not loaded.
+    series = {"series": f'chutes_miner_watched{{job="chutes",instance="one:1",{ME}}}'}
+    test = {
+        "interval": "1m",
+        "input_series": [{**series, "values": "1x10"}],
+        "promql_expr_test": [
+            {"expr": verdict(), "eval_time": "5m", "exp_samples": []},
+            {
+                "expr": f"count({NO_RULES})",
+                "eval_time": "5m",
+                "exp_samples": [{"labels": "{}", "value": 1}],
+            },
+        ],
+    }
+    run_promtool(tmp_path / "test.yml", rule_files=[], tests=[test])
+
+
+def test_a_sum_over_miners_is_absent_while_one_lacks_its_part(tmp_path: Path) -> None:
+    part = 'max by (hotkey) (chutes_miner_estimated_usd_per_day{job=~".+"})'
+    dollars = filled_in(total(part), [HOTKEY, "other"])
+    pair = with_key(Scenario(30)).set("chutes_miner_estimated_usd_per_day", 3)
+    pair.set("chutes_feed_ttl_seconds", 55, feed="nodes", hotkey="other")
+    pair.set("chutes_miner_estimated_usd_per_day", 4, 10, hotkey="other")
+    values = {dollars: (5, dict[str, float]()), f"({dollars})": (15, {"{}": 7.0})}
+    pair.check(tmp_path, {}, values=values)
+
+
+def test_what_an_idle_server_goes_on_losing_stands_beside_its_alert(tmp_path: Path) -> None:
+    miner = Scenario(80, {"alpha": 8, "beta": 8}).pays(0.5)
+    miner.set("chutes_miner_window_compute_units", 86400, window="1d")
+    miner.state(10, [f"beta-{number}" for number in range(4)], "idle")
+    row = f'{LOST}{{alertname="ChutesGpusIdle",{ME},place="beta"}}'
+    miner.check(
+        tmp_path,
+        {70: ["ChutesGpusIdle warning"]},
+        values={LOST: (20, {}), f"({LOST})": (70, {row: 4 * 0.5 * 86400})},
+    )
+
+
+def test_without_a_seat_all_units_of_the_day_go_on_being_lost(tmp_path: Path) -> None:
+    miner = Scenario(30).set("chutes_miner_window_compute_units", 1000, window="1d")
+    miner.set("chutes_miner_registered", 0, 5)
+    row = f'{LOST}{{alertname="ChutesMinerDeregistered",{ME}}}'
+    miner.check(
+        tmp_path,
+        {20: ["ChutesMinerDeregistered critical"]},
+        values={LOST: (20, {row: 1000})},
+    )
+
+
+def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> None:
+    row = f'{BLIND}{{feed="instances",{ME}}}'
+    pair = Scenario(30, exporters=("one:1", "two:2"))
+    for feed in FEEDS:
+        for exporter in ("one:1", "two:2"):
+            hotkey = HOTKEY if feed == "instances" else ""
+            pair.drop(0, "chutes_feed_records", feed=feed)
+            pair.set("chutes_feed_records", 1, feed=feed, hotkey=hotkey, instance=exporter)
+    pair.drop(10, "chutes_feed_records", feed="instances", instance="one:1")
+    pair.drop(20, "chutes_feed_records", feed="instances", instance="two:2")
+    values = {BLIND: (15, dict[str, float]()), f"({BLIND})": (25, {row: 600.0})}
+    pair.check(tmp_path, {}, values=values)
+
+
+def test_the_boards_are_trusted_until_an_alert_is_blind(tmp_path: Path) -> None:
+    trusted = filled_in(TRUSTED, [HOTKEY])
+    number = asked("chutes-exporter", "Blind alerts", 0)
+    miner = Scenario(30)
+    for feed in ("metagraph", "scores", "images"):
+        miner.set("chutes_feed_records", 1, feed=feed, hotkey="")
+    miner.set("chutes_feed_max_age_seconds", 3600, feed="images", hotkey="")
+    # No alert needs the images.
+    miner.drop(10, "chutes_feed_records", feed="images")
+    miner.drop(20, "chutes_feed_records", feed="instances")
+    need_instances = sum("instances" in feeds for feeds in NEEDED.values())
+    values = {
+        trusted: (5, {"{}": 2.0}),
+        f"({trusted})": (15, {"{}": 1.0}),
+        f"(({trusted}))": (25, {"{}": 0.0}),
+        number: (15, {"{}": 0.0}),
+        f"({number})": (25, {"{}": float(need_instances)}),
+    }
+    miner.check(tmp_path, {}, values=values)
+
+
+def test_without_an_exporter_all_alerts_about_miners_are_blind(tmp_path: Path) -> None:
+    miner = Scenario(30)
+    for feed in {feed for feeds in NEEDED.values() for feed in feeds}:
+        miner.set("chutes_feed_max_age_seconds", 600, feed=feed, hotkey=HOTKEY)
+    miner.fail("one:1", range(10, 31))
+    number = asked("chutes-exporter", "Blind alerts", 0)
+    miner.check(
+        tmp_path,
+        {30: ["ChutesMinerUnwatched critical", "ChutesExporterDown warning"]},
+        values={
+            filled_in(TRUSTED, [HOTKEY]): (20, {"{}": 0}),
+            number: (20, {"{}": len(NEEDED)}),
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "per_day", "shown"),
+    [
+        (10, 20, {IN_DANGER: 43200}),
+        (100, 20, {SAFE: 5 * 86400}),
+        (10, 0, {NOBODY_COMES: 10}),
+        (None, 20, {"Safe": 10**10}),
+    ],
+)
+def test_the_seat_is_safe_or_not_and_for_how_long(
+    tmp_path: Path, before: int | None, per_day: int, shown: dict[str, int]
+) -> None:
+    miner = Scenario(10).set("chutes_chain_block", 5)
+    if before is not None:
+        miner.set("chutes_miner_registrations_before_loss", before)
+    miner.set("chutes_subnet_window_registrations", per_day, window="1d")
+    names = [IN_DANGER, SAFE, NOBODY_COMES, IMMUNE, "Safe"]
+    values = {
+        asked("chutes-overview", "Is the seat safe?", number): (
+            5,
+            {"{}": float(shown[name])} if name in shown else {},
+        )
+        for number, name in enumerate(names)
+    }
+    miner.check(tmp_path, {}, values=values)
