@@ -151,8 +151,13 @@ def of_all(query: str, found: str, *, with_gpus: bool = False) -> str:
 
 
 def total(found: str, *, with_gpus: bool = False) -> str:
-    """Return the sum over all chosen miners. See `of_all`."""
-    return of_all(f"sum({found})", found, with_gpus=with_gpus)
+    """Return the sum over all chosen miners, which is absent as `of_all` is.
+
+    A miner without its part adds infinity, which is shorter than to ask for the part twice.
+    """
+    miners = recorded(f"hotkey:chutes_miner_watched:{'with_gpus' if with_gpus else 'with_key'}")
+    loaded = "" if ":chutes_" in found else " and on () prometheus:chutes_rules:loaded"
+    return f"(sum({found} or on (hotkey) {miners} / 0) < Inf{loaded})"
 
 
 def counted(found: str, known: str) -> str:
@@ -211,6 +216,7 @@ class Query:
         unit: If it differs from the panel's.
         color: Grafana's name of the colour, likewise.
         thresholds: Likewise.
+        width: Of its lines in a graph, in pixels, likewise.
         step: The least time between two points of a graph.
         sometimes: Whether it returns something in these worlds only at some times.
     """
@@ -221,6 +227,7 @@ class Query:
     unit: Unit | None = None
     color: str = ""
     thresholds: Sequence[tuple[float, str]] = ()
+    width: int = 0
     step: str = MINIMUM_STEP
     sometimes: bool = False
 
@@ -290,7 +297,7 @@ class Panel:
     """A panel.
 
     Attributes:
-        kind: A stat is a large number beside the legend of its query, or the state that it means.
+        kind: A stat is a large number below the legend of its query, or the state that it means.
             Graphs have at most
             ten lines; those of a stacked one are parts of a whole, and bars count what happened in
             a step. A timeline has a line for each series, whose colour shows its state. A table
@@ -427,7 +434,8 @@ def _stat(panel: Panel) -> Json:
         "text": {"titleSize": 14},
         # With a name, the number is above the sparkline. Without one, it would be on it.
         "textMode": "value_and_name",
-        "wideLayout": True,
+        # Each number is below its name, also if there is room beside it.
+        "wideLayout": False,
     }
     # Without 0, each change looks like a fall to nothing.
     return {
@@ -539,7 +547,7 @@ def _made(panel: Panel, number: int, place: Json) -> Json:
         defaults["decimals"] = panel.unit.decimals
     overrides = made["fieldConfig"].setdefault("overrides", [])
     for letter, query in zip(_LETTERS, panel.queries, strict=False):
-        if query.unit or query.color or query.thresholds:
+        if query.unit or query.color or query.thresholds or query.width:
             unit, decimals = query.unit or ("", None)
             scale = _scale(query.thresholds) if query.thresholds else None
             own = {
@@ -547,6 +555,7 @@ def _made(panel: Panel, number: int, place: Json) -> Json:
                 "decimals": decimals,
                 "color": _fixed(query.color),
                 "thresholds": scale,
+                "custom__lineWidth": query.width or None,
             }
             overrides.append(_override("byFrameRefID", letter, **own))
     texts = {"title": panel.title, "description": panel.description}
@@ -558,6 +567,12 @@ def _made(panel: Panel, number: int, place: Json) -> Json:
         "datasource": _DATASOURCE,
         "targets": _targets(panel),
     }
+
+
+RUNBOOK: Final = (
+    "https://github.com/chutes-exporter/chutes-exporter/blob/main/docs/alerts.md#${__value.raw}"
+)
+"""The row of the alert in a cell, in the table of alerts, which links to its runbook."""
 
 
 def board_link(uid: str, **variables: str) -> str:
@@ -737,8 +752,7 @@ VARIABLES: Final = {
     "miner": Variable(
         "Miner",
         "Any miner that the exporters export, the watched ones first. With --miners all, that is "
-        "every miner of the "
-        "subnet.",
+        "every miner of the subnet.",
         f"query_result(sort_desc({short(_CANDIDATES)}))",
         regex='/hotkey="(?<value>[^"]+)|miner="(?<text>[^"]+)/g',
         ordered=True,
@@ -746,7 +760,7 @@ VARIABLES: Final = {
     "server": Variable(
         "Server",
         "Servers of the chosen miners.",
-        f"label_values(hotkey_server_id:chutes_server_info:max{{{MINERS}}}, server)",
+        f"label_values(chutes_server_info{{{EXPORTERS}, {MINERS}}}, name)",
         ANYTHING,
     ),
     "chute": Variable(

@@ -15,6 +15,8 @@ ORANGE: Final = "#FFA03C"
 GREEN: Final = "#DEF7DA"
 BLUE: Final = "light-blue"
 PURPLE: Final = "#AE64D2"
+GREY: Final = "#8e8e99"
+"""What is there to compare with."""
 PLAIN: Final = "text"
 """Grafana's own colour of text: nothing is wrong."""
 
@@ -38,24 +40,55 @@ NOTHING: Final = State("nothing", "No alert fires")
 """Stands in a table of problems if there is none."""
 UNWATCHED: Final = State("unwatched", "No miner is watched: set --hotkey", ORANGE)
 """Likewise if no alert can fire."""
-KEYLESS: Final = State("keyless", "GPUs are not known: no key", ORANGE)
-"""Likewise if no alert about GPUs and instances can fire."""
+VERDICT: Final = (
+    State(1000, "act now", RED),
+    State(1001, "act today", ORANGE),
+    State(1002, "nothing urgent"),
+    State(1003, "all is well", GREEN),
+    State(1004, "no key: GPUs unknown", ORANGE),
+)
+"""What the alerts that fire say: the gravest severity, or why there is none.
+
+The values are no numbers of alerts, which stand beside them.
+"""
 CHUTES: Final = (State("nothing", "No GPU is idle", GREEN),)
 """Likewise in a table of chutes for idle GPUs."""
 NONE_STARTING: Final = State(10**10, "none")
 """Stands for the seconds until a purge if no instance is starting."""
+NO_DECISION: Final = (State("nothing", "None needs a decision", GREEN),)
+IN_VAIN_STATE: Final = State(1, "in vain", ORANGE)
 NONE_ENDED: Final = (State("nothing", "None ended"),)
-COUNTS: Final = (State("true", "counts"), State("false", "lost", RED))
-"""Whether the score of an ended instance counts; the texts are the values of the label `counts`."""
+OUTCOMES: Final = (
+    State("counts", "counts"),
+    State("lost", "lost", RED),
+    State("never_active", "never active", ORANGE),
+)
+"""What became of the score of an ended instance: the values of the label `outcome`."""
 SAFE: Final = State(10**10, "cannot be lost now")
 """Stands for the registrations before the loss of a seat that no registration can take."""
+NOT_IN_LINE: Final = State("none", "not in line: no registration takes it now")
+"""Stands for the neighbours of a seat that no registration can take."""
 YES: Final = (State(0, "no"), State(1, "yes"))
 REGISTERED: Final = (State(0, "no seat", RED), State(1, "registered"))
 BLACKLISTED: Final = (State(0, "no"), State(1, "blacklisted", RED))
-UP: Final = (State(0, "down", RED), State(1, "up"))
+UP: Final = (State(0, "down", ORANGE), State(1, "up"))
 FEED_STATE: Final = (State(0, "failing", ORANGE), State(1, "good"))
+FEED: Final = (
+    State(0, "no data", "semi-dark-orange"),
+    State(1, "failing, old data", "yellow"),
+    State(2, "good", GREEN),
+)
+"""States of a feed over all exporters."""
+TRUST: Final = (
+    State(0, "no", ORANGE),
+    State(1, "except the feeds below", ORANGE),
+    State(2, "yes", GREEN),
+)
+"""Whether the boards and alerts show what there is."""
+ALL_GOOD: Final = State("nothing", "All feeds have good answers")
+"""Stands in the table of bad feeds if there is none."""
 LOADED: Final = (State(0, "not loaded", ORANGE), State(1, "loaded"))
-MAINTENANCE: Final = (State(1, "pending: do not reboot", ORANGE), State(2, "reboot now", RED))
+MAINTENANCE: Final = (State(1, "pending: do not reboot", ORANGE), State(2, "maintenance", RED))
 NEEDED: Final = (State(1, "needed", ORANGE),)
 OUTDATED: Final = (State(0, "current"), State(1, "outdated", ORANGE))
 
@@ -69,6 +102,18 @@ GPU: Final = (
 """States of a GPU, the ones that cost most first; the texts are the values of `chutes_fleet_gpus`'
 label `state`.
 """
+
+SERVER: Final = (
+    State(0, "in maintenance", "dark-red"),
+    State(1, "pending: do not reboot", "yellow"),
+    State(2, "no GPUs", "#8e8e99"),
+    State(3, "unverified", RED),
+    State(4, "idle", ORANGE),
+    State(5, "starting", PURPLE),
+    State(6, "disabled", BLUE),
+    State(7, "earning", GREEN),
+)
+"""States of a server, the first that applies first, as `chutes_server_state` has them."""
 
 INSTANCE: Final = (
     State(0, "starting over 1 h", ORANGE),
@@ -93,25 +138,18 @@ REASONS: Final = tuple(
         ("gpu_missing", "dark-red"),
         ("verification", RED),
         ("requests", ORANGE),
+        ("redeployed", "dark-purple"),
         ("none", "#8e8e99"),
         ("other", PLAIN),
         ("failed starts", "super-light-red"),
     )
 )
 """Why instances ended: the values of the label `reason`, and starts that failed."""
-DEADLINE_KINDS: Final = (
-    State(1, "purge", ORANGE),
-    State(2, "secured", BLUE),
-    State(3, "end of billing"),
-    State(4, "none"),
-)
-"""What happens to an instance next; the texts are the values of the recorded label `deadline`."""
 DIRECTION: Final = (
-    State(0, "you pass it", GREEN),
-    State(1, "-"),
-    State(2, "-"),
-    State(3, "passes you", ORANGE),
-    State(4, "this miner", BLUE),
+    State(-4, "you pass it", GREEN),
+    State(4, "passes you", ORANGE),
+    State(0, "this miner", BLUE),
+    *(State(value, "stays") for value in (-3, -2, -1, 1, 2, 3)),
 )
 """What happens between a miner and the chosen one within a day."""
 

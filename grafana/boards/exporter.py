@@ -1,16 +1,19 @@
-"""Can I trust the numbers: which exporter is down, which feed is old, and how much is asked of the
-API?
-"""
+"""Can the boards be trusted? If not, which alerts are blind, why, and what is to be done?"""
 
 from __future__ import annotations
 
 from typing import Final
 
+from chutes_exporter.api.errors import ApiError
+from chutes_exporter.feeds.doubt import DoubtedError
+from chutes_exporter.feeds.table import FEEDS as ALL_FEEDS
+from grafana.alerts import NEEDED, blind_alerts, blinded
 from grafana.parts import (
     BYTES,
     COUNT,
     EXPORTERS,
     PERCENT,
+    RUNBOOK,
     TIME,
     Board,
     Column,
@@ -20,37 +23,54 @@ from grafana.parts import (
     counted,
     graph,
     miner_columns,
+    nothing_wrong,
     of_exporters,
     select,
     short,
     stat,
     table,
+    timeline,
     top_ten_at_end,
 )
-from grafana.states import FEED_STATE, LOADED, ORANGE, RED, UP
-from grafana.worlds import ALL, FADING, SICK
+from grafana.states import ALL_GOOD, FEED, FEED_STATE, LOADED, ORANGE, TRUST, UP, State
+from grafana.worlds import ALARMED, ALL, FADING, LIVE, SICK
 
 FEEDS: Final = {"hotkey": "~$hotkey|"}
-FEED: Final = ("job", "instance", "feed", "hotkey")
+EACH_FEED: Final = ("job", "instance", "feed", "hotkey")
 """Each exporter has its own answers: of a pair, one can fail alone."""
-FEED_LABELS: Final = ", ".join(FEED)
+FEED_LABELS: Final = ", ".join(EACH_FEED)
 EACH: Final = ("job", "instance")
 _SUCCESS: Final = select("chutes_feed_last_success_timestamp_seconds", EXPORTERS, **FEEDS)
 SUCCESS: Final = f"max by ({FEED_LABELS}) ({_SUCCESS})"
-LIMITS: Final = select("chutes_feed_max_age_seconds", EXPORTERS, **FEEDS)
-MAX_AGE: Final = of_exporters("chutes_feed_max_age_seconds", *FEED, **FEEDS)
+MAX_AGE: Final = of_exporters("chutes_feed_max_age_seconds", *EACH_FEED, **FEEDS)
 FEED_AGE: Final = (
     f"max by (feed) (time() - {select('chutes_feed_last_success_timestamp_seconds', EXPORTERS)})"
 )
-FEED_UP: Final = of_exporters("chutes_feed_up", *FEED, **FEEDS)
-DOUBTED: Final = f"{of_exporters('chutes_feed_doubted', *FEED, 'reason', **FEEDS)} == 1"
-OLD: Final = (
-    f"{LIMITS} unless on ({FEED_LABELS}) (time() - {_SUCCESS} <= on ({FEED_LABELS}) {LIMITS})"
-)
+FEED_UP: Final = of_exporters("chutes_feed_up", *EACH_FEED, **FEEDS)
+DOUBTED: Final = f"{of_exporters('chutes_feed_doubted', *EACH_FEED, 'reason', **FEEDS)} == 1"
+BLIND: Final = "hotkey_feed:chutes_feed:blind"
+OF_BLIND: Final = select(BLIND, **FEEDS)
+"""The feeds of which no exporter has a full answer, so that alerts that need them cannot fire."""
+OF_ALERTS: Final = "|".join(sorted(frozenset[str]().union(*NEEDED.values())))
+"""The feeds that alerts need."""
+ANSWERED: Final = select("chutes_feed_up", EXPORTERS, **FEEDS)
+FAILING: Final = f"(min by (feed, hotkey) ({ANSWERED}) == 0)"
 SEEN: Final = (
     f"and on (job, instance) last_over_time({select('chutes_exporter_build_info', EXPORTERS)}[7d])"
 )
 """Keeps the targets that were exporters within a week."""
+SCRAPED: Final = f"({select('up', EXPORTERS)} {SEEN})"
+TRUSTED: Final = (
+    f"0 * group({select(BLIND, **FEEDS, feed=f'~{OF_ALERTS}')} "
+    "or absent(prometheus:chutes_rules:loaded)) "
+    f"or on () group({OF_BLIND}) or on () 2 * group({ANSWERED}) or on () 0 * group({SCRAPED})"
+)
+"""The number of the verdict. It is long, because it names the feeds that alerts need."""
+ADVICE: Final = [
+    *(State(one.reason, one.advice) for one in ApiError.__subclasses__()),
+    State(DoubtedError.reason, DoubtedError.advice),
+]
+"""What to do about each reason of a failure."""
 BUDGET: Final = (
     "One key causes up to 440 requests an hour to the API, and 72 to the node of --chain.url."
 )
@@ -68,6 +88,16 @@ RESPONSES: Final = (
 THIS_EXPORTER: Final = board_link("chutes-exporter", instance="${__value.raw}")
 
 
+def _names_of_blind() -> list[State]:
+    """Return what each feed blinds while it has no full answer."""
+    alerts = blinded()
+    found = []
+    for name in sorted({feed.name for feed in ALL_FEEDS}):
+        names = [alert.removeprefix("Chutes") for alert in alerts.get(name, ())]
+        found.append(State(name, f"{len(names)}: {', '.join(names)}" if names else "none"))
+    return found
+
+
 def _top(metric: str, by: str) -> list[Query]:
     """Count an hour's events for the ten values of a label that have the most at the end of the
     time range.
@@ -81,22 +111,42 @@ def _top(metric: str, by: str) -> list[Query]:
 EXPORTER: Final = Board(
     "chutes-exporter",
     "Chutes exporter",
-    "Can the numbers be trusted: which exporter is down, which feed is old or doubted, and how "
-    "much is asked of the "
-    "API?",
+    "Can the boards be trusted? If not, which alerts are blind, why, and what is to be done?",
     stat_empty="no exporter",
 )
 
 EXPORTER.show(
     stat(
-        "Exporters",
-        "Share of the exporters of the past week that Prometheus can scrape. Below 100 %, look "
-        "for the one that is "
-        "down in the table below, and check its process and network.",
-        Query(f"avg({select('up', EXPORTERS)} {SEEN})", "up", ALL),
-        unit=PERCENT,
-        thresholds=[(float("-inf"), RED), (1, "text")],
+        "Trust the boards",
+        "No: an alert is blind, because a feed that it needs has no full answer, no exporter runs, "
+        "or the rules are not loaded. Panels about such a feed say that they do not know.",
+        Query(TRUSTED, "verdict", ALL),
+        states=TRUST,
+        size=(6, 3),
+    ),
+    stat(
+        "Blind alerts",
+        "Alerts that cannot fire now, whatever happens, because a feed that they need has no full "
+        "answer. The table below names them.",
+        Query(f"{blind_alerts(BLIND)} and on () group({BLIND} or {ANSWERED})", "cannot fire", ALL),
+        thresholds=[(1, ORANGE)],
+        size=(4, 3),
+    ),
+    stat(
+        "Feeds without a full answer",
+        "Feeds of which no exporter has an answer that is young enough and has all records.",
+        Query(counted(OF_BLIND, f"group({ANSWERED})"), "feeds", ALL),
+        thresholds=[(1, ORANGE)],
+        size=(5, 3),
+    ),
+    stat(
+        "Exporters down",
+        "Exporters of the past week that Prometheus cannot scrape. Look for them in the folded "
+        "table of exporters, and check their processes and the network.",
+        Query(counted(f"({SCRAPED} == 0)", f"group({SCRAPED})"), "exporters", ALL),
+        thresholds=[(1, ORANGE)],
         empty="none in a week",
+        size=(5, 3),
     ),
     stat(
         "Rules",
@@ -104,33 +154,78 @@ EXPORTER.show(
         "and no alert can fire.",
         Query("prometheus:chutes_rules:loaded or on () vector(0)", "status", ALL),
         states=LOADED,
+        size=(4, 3),
     ),
-    stat(
-        "Feeds with problems",
-        "Failing: the last request failed, and metrics stay until the maximum age. No data: no "
-        "good answer, or one at "
-        "its maximum age. Metrics are missing, and alerts on them are silent. Doubted: the newest "
-        "answer is valid but "
-        "probably wrong. The table of feeds has the reasons.",
-        Query(counted(f"{FEED_UP} == 0", f"count({FEED_UP})"), "failing"),
-        Query(counted(OLD, f"count({LIMITS})"), "of these no data"),
-        Query(counted(DOUBTED, f"count({FEED_UP})"), "of these doubted"),
-        thresholds=[(1, ORANGE)],
-        size=(8, 3),
+    table(
+        "Bad feeds",
+        "Feeds that fail or have no full answer, those without one first, with the alerts that "
+        "are blind because of them. While a feed fails, its last answer stays until the maximum "
+        "age. A click on a feed opens the runbook, and chutes-exporter check explains the reason.",
+        Column(
+            "State",
+            short(f"0 * {OF_BLIND} or on (feed, hotkey) {FAILING} + 1"),
+            width=120,
+            states=FEED,
+            data=ALARMED,
+        ),
+        Column(
+            "",
+            nothing_wrong(f"{ANSWERED} unless on () ({OF_BLIND} or {FAILING})", "feed"),
+            data=LIVE - SICK,
+        ),
+        Column(
+            "Feed",
+            "feed",
+            width=165,
+            states=[ALL_GOOD],
+            link=RUNBOOK.replace("${__value.raw}", "ChutesFeedFailing"),
+            tooltip="Open the runbook",
+        ),
+        *miner_columns(missing=" "),
+        Column(
+            "Age",
+            f"time() - max by (feed, hotkey) ({_SUCCESS}) and on (feed, hotkey) {FAILING}",
+            TIME,
+            80,
+            missing=" ",
+            data=SICK,
+        ),
+        Column(
+            "",
+            "topk by (feed, hotkey) (1, label_replace("
+            f"{select('chutes_feed_failure_info', EXPORTERS, **FEEDS)}"
+            ', "advice", "$1", "reason", "(.+)"))',
+            data=SICK,
+        ),
+        Column("Reason", "reason", width=130, missing=" "),
+        Column("", f'label_replace({OF_BLIND}, "blinds", "$1", "feed", "(.+)")', data=ALARMED),
+        Column("Blind alerts", "blinds", width=330, states=_names_of_blind(), missing=" "),
+        Column("What to do", "advice", width=420, states=ADVICE, missing=" "),
+        empty="Unknown: no data. The exporter is down, or has sent no request yet.",
+        sort=["State", "Feed"],
+        size=(24, 6),
     ),
-    stat(
-        "Requests",
-        f"Requests of the busiest exporter in the past hour. {BUDGET} "
-        "More keys or a shorter --feed.ttl cause more.",
-        Query(f"max(sum by (job, instance) (increase({REQUESTS}[1h])))", "per hour", FADING),
-        empty="no requests",
-        trend=True,
+    timeline(
+        "Feeds over time",
+        "The worst state of each feed, over all miners, of the exporter that knows most. A feed "
+        "that was bad for a while explains gaps in other panels.",
+        Query(
+            f"min by (feed) (0 * {OF_BLIND} or on (feed, hotkey) "
+            f"1 + max by (feed, hotkey) ({ANSWERED}))",
+            "{{feed}}",
+            ALL,
+            step="5m",
+        ),
+        states=FEED,
+        size=(24, 12),
     ),
+)
+
+EXPORTER.show(
     table(
         "Exporters",
         "The exporters of the past week, with the cost of their work. An exporter that is down "
-        "keeps its row for a "
-        "week.",
+        "keeps its row for a week.",
         Column(
             "State",
             f"max by (job, instance) ({select('up', EXPORTERS)} {SEEN})",
@@ -163,7 +258,7 @@ EXPORTER.show(
             f"{of_exporters('chutes_scrape_series', *EACH)}"
             f" / on (job, instance) {of_exporters('chutes_scrape_series_limit', *EACH)}",
             PERCENT,
-            thresholds=[(0.8, ORANGE), (1, RED)],
+            thresholds=[(0.8, ORANGE)],
         ),
         Column(
             "Configuration",
@@ -175,23 +270,27 @@ EXPORTER.show(
             "Clock offset",
             f"max by (job, instance) (abs({select('chutes_api_clock_offset_seconds', EXPORTERS)}))",
             TIME,
-            thresholds=[(120, ORANGE), (600, RED)],
+            thresholds=[(120, ORANGE)],
         ),
         empty="Unknown: no data. No exporter was scraped within a week.",
         sort=["State", "Exporter"],
         size=(24, 4),
     ),
+    title="All exporters",
+)
+
+EXPORTER.show(
     table(
-        "Feeds",
+        "All feeds",
         "Each feed of each exporter, failing feeds first, by miner. The age is the time since the "
-        "request. Stats, "
-        "scores and history can be 10 minutes older. At the maximum age, the answer is dropped. "
-        "The runbook of "
-        "ChutesFeedFailing explains the reasons.",
+        "request. Stats, scores and history can be 10 minutes older. At the maximum age, the "
+        "answer is dropped. The runbook of ChutesFeedFailing explains the reasons.",
         Column("State", short(FEED_UP), width=80, states=FEED_STATE),
         *miner_columns(missing=" "),
         Column("Feed", "feed", width=160),
-        Column("", of_exporters("chutes_feed_failure_info", *FEED, "reason", **FEEDS), data=SICK),
+        Column(
+            "", of_exporters("chutes_feed_failure_info", *EACH_FEED, "reason", **FEEDS), data=SICK
+        ),
         Column("Reason", "reason", width=100, missing=" "),
         Column(
             "",
@@ -206,12 +305,12 @@ EXPORTER.show(
             "Share of maximum",
             f"(time() - {SUCCESS}) / on ({FEED_LABELS}) {MAX_AGE}",
             PERCENT,
-            thresholds=[(0.5, ORANGE), (1, RED)],
+            thresholds=[(0.5, ORANGE)],
         ),
-        Column("Records", of_exporters("chutes_feed_records", *FEED, **FEEDS), COUNT),
+        Column("Records", of_exporters("chutes_feed_records", *EACH_FEED, **FEEDS), COUNT),
         Column(
             "Rejected",
-            of_exporters("chutes_feed_rejected_records", *FEED, **FEEDS),
+            of_exporters("chutes_feed_rejected_records", *EACH_FEED, **FEEDS),
             COUNT,
             thresholds=[(1, ORANGE)],
         ),
@@ -221,6 +320,10 @@ EXPORTER.show(
         sort=["State", "Miner", "Feed"],
         size=(24, 10),
     ),
+    title="All feeds",
+)
+
+EXPORTER.show(
     graph(
         "Requests per hour by endpoint",
         f"The ten endpoints with the most requests. {BUDGET} More scrapes do not cause more "
@@ -232,27 +335,22 @@ EXPORTER.show(
     graph(
         "Requests per hour by result",
         "Requests by HTTP status, or by the reason if the answer was incomplete. Anything except "
-        "200 is a problem of "
-        "the API, the key or the network.",
+        "200 is a problem of the API, the key or the network.",
         *_top("chutes_api_requests_total", "code"),
         size=(12, 7),
     ),
-)
-
-EXPORTER.show(
     graph(
         "Age of answers",
         "Age of the newest good answer, for the ten oldest feeds. A saw-tooth is normal. A line "
-        "that keeps rising is a "
-        "feed that fails. The table above shows each age as a share of the maximum age.",
+        "that keeps rising is a feed that fails. The table of all feeds shows each age as a share "
+        "of the maximum age.",
         Query(top_ten_at_end(FEED_AGE, FEED_AGE, "feed"), "{{feed}}"),
         unit=TIME,
     ),
     graph(
         "Response time, 90th percentile",
         "Nine of ten requests took at most this time, over all endpoints. If it is near "
-        "--api.timeout, feeds begin to "
-        "fail.",
+        "--api.timeout, feeds begin to fail.",
         Query(f"histogram_quantile(0.9, {RESPONSES})", "all endpoints", FADING),
         unit=TIME,
     ),
@@ -294,8 +392,7 @@ EXPORTER.show(
     graph(
         "Scrape time",
         "Time that Prometheus waited for the page, by job. If a scrape requests feeds, it takes "
-        "as long as the slowest "
-        "endpoint.",
+        "as long as the slowest endpoint.",
         Query(
             f"max by (job) ({select('scrape_duration_seconds', EXPORTERS)} {SEEN})", "{{job}}", ALL
         ),

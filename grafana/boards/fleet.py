@@ -15,6 +15,7 @@ from grafana.parts import (
     NO_GPUS,
     NO_KEY,
     PERCENT,
+    RUNBOOK,
     TIME,
     UNIT_USD,
     Board,
@@ -34,51 +35,39 @@ from grafana.parts import (
     table,
     timeline,
     total,
-    whole,
 )
-from grafana.states import GPU, MAINTENANCE, NEEDED, ORANGE, PLAIN, RED
-from grafana.worlds import COVERED, KEYED, PRICED, SICK, STOCKED
+from grafana.states import GPU, MAINTENANCE, NEEDED, ORANGE, PLAIN, RED, SERVER
+from grafana.worlds import KEYED, PRICED, SICK, STOCKED
 
 if TYPE_CHECKING:
     from grafana.parts import Panel
 
 ON_SERVERS: Final = {"server": "~$server"}
-INFO: Final = recorded("hotkey_gpu_id:chutes_gpu_info:max", **ON_SERVERS)
-STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:max", **ON_SERVERS)
+KNOWN: Final = f"{of_miners('chutes_fleet_known', topic='gpus')} == 1"
+"""The miners of which the state and the place of each GPU is known."""
+BY_SERVER: Final = "hotkey, server_id, server"
+GPUS: Final = "hotkey_server_id_gpu_state:chutes_server_gpus:max"
+ALL_GPUS: Final = "hotkey_server_id_gpu:chutes_server_gpus:sum"
+IDLE_UNITS: Final = "hotkey_server_id:chutes_idle_compute_units_per_second:sum"
+RENT: Final = "hotkey_server_id:chutes_idle_usd_per_day:sum"
+EARNING: Final = "hotkey_server_id:chutes_earning_gpus:ratio"
+STATE: Final = "hotkey_server_id:chutes_server_state:max"
+FAILED: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
+UNITS: Final = recorded("hotkey_server_id:chutes_compute_units_per_second:sum", **ON_SERVERS)
+GPU_STATE: Final = of_miners(
+    "chutes_gpu_state", "gpu_id", "server_id", "server", "gpu", "device_index", **ON_SERVERS
+)
 ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "gpu_id", "error")
-ALLOCATION: Final = of_miners("chutes_gpu_allocation_info", "gpu_id", "chute_id", "chute_name")
-IN_USE: Final = select("chutes_gpu_in_use", EXPORTERS, MINERS)
 THIS_SERVER: Final = board_link(
     "chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"
 )
-THIS_CHUTE: Final = board_link("chutes-instances", chute="${__data.fields.chute_id}")
-COUNTED: Final = recorded("hotkey_server_id_gpu_state:chutes_gpus:count", **ON_SERVERS)
-SERVERS: Final = "Servers, and what they lose in the next 24 h"
-BY_SERVER: Final = "hotkey, server_id, server, gpu"
-ALL_GPUS: Final = recorded("hotkey_gpu_id:chutes_gpu_info:max")
-ALL: Final = of_all(f"count({INFO}) == on () count({STATE})", ALL_GPUS, with_gpus=True)
-"""The number of GPUs, where the state of each is known."""
-LOST: Final = f"{STATE} <= bool 1"
-"""1 for each GPU that is idle or unverified, and 0 for each other one."""
-IDLE_UNITS: Final = "hotkey_server_id_gpu:chutes_idle_units_per_day:sum"
-IDLE_USD: Final = "hotkey_server_id_gpu:chutes_idle_usd_per_day:sum"
-RENT: Final = recorded(IDLE_USD, **ON_SERVERS)
-UNITS: Final = recorded(IDLE_UNITS, **ON_SERVERS)
-# The pay of GPUs that only start instances is not known.
-_STARTING: Final = recorded(
-    "hotkey_server_id_gpu_state:chutes_gpus:count", **ON_SERVERS, state="starting"
+SERVERS: Final = "Servers, the worst first"
+CAUSES: Final = (
+    "topk by (hotkey, server_id) (1, max by (hotkey, server_id, alertname) (ALERTS{"
+    f'alertname=~"Chutes.+", alertstate="firing", server=~"$server", {MINERS}}}))'
 )
-IDLE: Final = f"{UNITS} > 0 or {UNITS} unless on (hotkey, server_id, gpu) {_STARTING}"
-_SERVER_UNITS: Final = recorded("hotkey_server_id:chutes_compute_units_per_second:sum")
-EARNED: Final = f"avg_over_time({_SERVER_UNITS}[30d])"
-EARNED_BY_MODEL: Final = (
-    f"avg_over_time({recorded('hotkey_gpu:chutes_compute_units_per_second:sum')}[30d])"
-)
-_HOURLY: Final = f"last_over_time({_SERVER_UNITS}[1h])[30d:1h]"
-SUMMED: Final = f"3600 * sum_over_time({_HOURLY})"
-KNOWN: Final = f"count_over_time({_HOURLY})"
-GPUS: Final = f"count by ({BY_SERVER}) ({INFO})"
-PER_GPU: Final = f"86400 / {GPUS} * on (hotkey, server_id) group_left () {EARNED}"
+"""The alert about each server, with its name."""
+TO_UPGRADE: Final = recorded("hotkey:chutes_servers_to_upgrade:count")
 DCGM_NEEDED: Final = (
     "Unknown: no DCGM metrics. Apply deploy/chutes-monitoring-values.yaml, or scrape NVIDIA's "
     "dcgm-exporter."
@@ -87,64 +76,50 @@ DCGM_NEEDED: Final = (
 
 def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
     """Return the stat of what idle GPUs lose, on the servers of which labels have these values."""
-    gpus = recorded("hotkey_gpu_id:chutes_gpu_info:max", **where)
-
-    def of_servers(recording: str, needless: str = "") -> str:
-        found = recorded(recording, **where)
-        missing = f"{gpus} unless on (hotkey, server_id, gpu) {found}{needless}"
-        return of_all(f"sum({found}) unless on () ({missing})", ALL_GPUS, with_gpus=True)
-
-    rent = of_servers(IDLE_USD)
-    state = recorded("hotkey_gpu_id:chutes_gpu_state:max")
-    # GPUs that are not idle need no pay.
-    units = of_servers(IDLE_UNITS, f" unless on (hotkey, gpu_id) {state} != 1")
+    units, rent = recorded(IDLE_UNITS, **where), recorded(RENT, **where)
+    idle = recorded(GPUS, state="idle", **where)
+    unknown = f"({idle} > 0 unless on (hotkey, server_id) {units})"
+    day = of_all(f"86400 * sum({units}) unless on () {unknown}", KNOWN, with_gpus=True)
+    no_rent = f"({recorded(ALL_GPUS, **where)} unless on (hotkey, server_id) {rent})"
     return stat(
-        "Idle GPUs, next 24 h",
-        "What the idle GPUs would earn in 24 hours at the market's present pay, if the best paid "
-        "chute that they can "
-        "launch now had room for all, and the rent of the idle and unverified ones. US dollars "
-        "need --chain.url, and the rent a price of all GPUs (--gpu.cost, --server.cost). The "
-        "Fleet board shows which they are.",
-        Query(f"{units} * on () {UNIT_USD}", "at most", PRICED),
-        Query(rent, "rent", PRICED),
+        "Not earned, next 24 h",
+        "What the idle GPUs that can be used would earn in their first day, in the best use that "
+        "chutes-exporter advise --plan shows, and the rent of the idle and unverified ones. US "
+        "dollars need --chain.url, and the rent a price for all GPUs.",
+        Query(f"{day} * on () {UNIT_USD}", "idle GPUs", PRICED),
+        Query(of_all(f"sum({rent}) unless on () {no_rent}", KNOWN, with_gpus=True), "rent", PRICED),
         Query(
-            f"{units} unless on () {UNIT_USD}",
-            "units at most; dollars: docs/money.md",
+            f"{day} unless on () {UNIT_USD}",
+            "units; dollars: docs/money.md",
             STOCKED - PRICED,
             AMOUNT,
         ),
         unit=DOLLARS,
-        thresholds=[(0.5, ORANGE)],
+        thresholds=[(0.5, RED)],
         empty=NO_GPUS,
         trend=bool(where),
         size=size,
     )
 
 
-def _by_server(gpus: str) -> str:
-    """Sum a number of each GPU by server and model, where the state of each GPU is known."""
-    return f"sum by ({BY_SERVER}) ({gpus}) and on (hotkey, server_id, gpu) {COUNTED}"
+def _gpus(state: str) -> str:
+    """Return the number of GPUs in a state on each of the chosen servers."""
+    return f"sum by ({BY_SERVER}) ({recorded(GPUS, state=state, **ON_SERVERS)})"
 
 
-def _of_gpus(query: str) -> str:
-    """Keep the GPUs of the chosen servers."""
-    return f"{query} and on (hotkey, gpu_id) {STATE}"
+def _step(status: str) -> str:
+    return of_miners("chutes_server_maintenance_status", "server_id", "server", status=status)
 
 
-def _of_servers(query: str) -> str:
-    """Keep the chosen servers."""
-    return f"{query} and on (hotkey, server_id) {COUNTED}"
-
-
-def _in_maintenance(statuses: str) -> str:
-    """Return whether each server has one of these statuses of maintenance."""
-    return of_miners("chutes_server_maintenance_status", "server_id", status=statuses)
+def _all(query: str) -> str:
+    return of_all(query, KNOWN, with_gpus=True)
 
 
 def _dcgm(metric: str) -> str:
     """Return a metric of NVIDIA's exporter, with the names of GPUs."""
     labelled = f'max by (uuid) (label_replace({metric}, "uuid", "$1", "UUID", "(.+)"))'
-    return f"{labelled} * on (uuid) group_left (GPU, server) topk by (uuid) (1, {_named(INFO)})"
+    of_gpus = of_miners("chutes_gpu_state", "uuid", "server", "device_index", **ON_SERVERS)
+    return f"{labelled} * on (uuid) group_left (GPU, server) topk by (uuid) (1, {_named(of_gpus)})"
 
 
 def _named(query: str) -> str:
@@ -159,8 +134,7 @@ FLEET: Final = Board(
     "chutes-fleet",
     "Chutes fleet",
     "Which servers and GPUs earn nothing, since when, and why? The API does not tell whether a "
-    "machine is alive: a "
-    "dead one looks as before until its instances are deleted.",
+    "machine is alive: a dead one looks as before until its instances are deleted.",
     variables=("cluster", "job", "instance", "hotkey", "server"),
     data=STOCKED,
     empty=NO_KEY,
@@ -176,7 +150,7 @@ FLEET.show(
                 "All",
                 "GPUs",
                 COUNT,
-                ALL,
+                _all(f"sum({recorded(ALL_GPUS, **ON_SERVERS)})"),
                 (),
                 "GPUs of the chosen servers. If some are missing, look at the machine.",
             ),
@@ -184,91 +158,136 @@ FLEET.show(
                 "Earning",
                 "of all GPUs",
                 PERCENT,
-                f"avg({STATE} >= bool 3) and on () {ALL}",
-                ((float("-inf"), RED), (0.5, ORANGE), (0.9, PLAIN)),
-                (
-                    "Share of the GPUs in an active instance, or in a disabled one, which keeps "
-                    "earning."
+                _all(
+                    f"sum({recorded(GPUS, state='~earning|disabled', **ON_SERVERS)}) / on () "
+                    f"sum({recorded(GPUS, **ON_SERVERS)})"
                 ),
+                ((float("-inf"), RED), (0.5, ORANGE), (0.9, PLAIN)),
+                "Share of the GPUs in an active instance, or in a disabled one, which keeps "
+                "earning until it is deleted.",
             ),
             (
                 "Idle",
                 "GPUs",
                 COUNT,
-                f"sum({STATE} == bool 1) and on () {ALL}",
-                ((1, ORANGE),),
-                (
-                    "Verified GPUs in no instance. The Market board ranks the chutes that can run "
-                    "on them now."
-                ),
+                _all(f"sum({recorded(GPUS, state='idle', **ON_SERVERS)})"),
+                ((1, RED),),
+                "Verified GPUs in no instance. The Market board says what to launch on them.",
             ),
             (
                 "Unverified",
                 "GPUs",
                 COUNT,
-                f"sum({STATE} == bool 0) and on () {ALL}",
+                _all(f"sum({recorded(GPUS, state='unverified', **ON_SERVERS)})"),
                 ((1, RED),),
-                (
-                    "GPUs in no instance and not verified. Launches on them are refused. The "
-                    "table below shows why."
-                ),
+                "GPUs in no instance and not verified. Launches on them are refused. The table "
+                "below shows why.",
             ),
         )
     ),
     table(
         SERVERS,
-        "Each server and model, with its GPUs by state. Those first that lose most GPU-hours in "
-        "the next 24 hours, if "
-        "nothing changes, with what these would earn. A click on a server shows its GPUs alone. "
-        "An error is the newest "
-        "of a failed verification. All GPUs idle can mean that the machine is dead. While "
-        "maintenance is pending, the "
-        "last instances of their chutes still serve, for up to 3 hours.",
+        "Each server with its state: the first that applies of in maintenance, pending, no GPUs, "
+        "unverified, idle, starting, disabled and earning. Dollars are what its idle GPUs would "
+        "earn in the first day. The cause is an alert about it, and a click on it opens its "
+        "runbook. A failed start never became active.",
+        Column("State", short(recorded(STATE, **ON_SERVERS)), width=165, states=SERVER),
         Column("", "server_id"),
         Column("", no_miner("server"), data=frozenset()),
-        Column("Server", "server", width=115, link=THIS_SERVER),
+        Column("Server", "server", width=125, link=THIS_SERVER),
         *MINER_COLUMNS,
-        Column("GPU-hours", f"24 * {_by_server(LOST)}", COUNT, 115, thresholds=[(1, RED)]),
         Column(
-            "Not earned",
-            f"({IDLE}) * on () group_left () {UNIT_USD}",
+            "Not all earning for",
+            f"time() - max_over_time(timestamp({recorded(EARNING, **ON_SERVERS)} == 1)[1d:5m]) "
+            "> 600",
+            TIME,
+            150,
+            missing=" ",
+            data=SICK,
+            sometimes=True,
+        ),
+        Column("", CAUSES, data=SICK),
+        Column(
+            "Cause", "alertname", width=215, link=RUNBOOK, tooltip="Open the runbook", missing=" "
+        ),
+        Column(
+            "USD a day",
+            f"86400 * {recorded(IDLE_UNITS, **ON_SERVERS)} * on () group_left () {UNIT_USD} > 0",
             CENTS,
-            130,
-            missing="unknown",
+            105,
+            thresholds=[(0.01, RED)],
+            missing=" ",
             data=PRICED,
         ),
-        Column("Units", IDLE, AMOUNT, 90, missing="unknown"),
-        Column("Rent", RENT, CENTS, 80, data=PRICED),
-        *(
-            Column(
-                title,
-                _by_server(f"{STATE} == bool {value}"),
-                COUNT,
-                100 * (title == "Starting"),
-                thresholds=thresholds,
-            )
-            for title, value, thresholds in (
-                ("Earning", 4, ()),
-                ("Starting", 2, ()),
-                ("Disabled", 3, ()),
-                ("Idle", 1, [(1, ORANGE)]),
-                ("Unverified", 0, [(1, RED)]),
-            )
-        ),
-        Column("All", short(f"count by ({BY_SERVER}) {whole(INFO, 'nodes')}"), COUNT),
-        Column("Model", "gpu", width=90),
         Column(
-            "",
-            f"topk by (hotkey, server_id) (1, max by (hotkey, server_id, error) ({ERRORS}"
-            f" * on (hotkey, gpu_id) group_left (server_id) ({STATE} == bool 0)))",
+            "Units a day",
+            f"86400 * {recorded(IDLE_UNITS, **ON_SERVERS)} > 0",
+            AMOUNT,
+            missing=" ",
             data=SICK,
         ),
-        Column("Error", "error", width=220, missing=" "),
         Column(
-            "Maintenance",
-            _of_servers(
-                f"({_in_maintenance('pending')} == 1 or 2 * {_in_maintenance('maintenance')} == 2)"
-            ),
+            "Failed starts, 6 h",
+            f"sum by ({BY_SERVER}) ({recorded(FAILED, **ON_SERVERS)})",
+            COUNT,
+            thresholds=[(3, RED)],
+            missing=" ",
+            data=SICK,
+            sometimes=True,
+        ),
+        *(
+            Column(title, _gpus(state), COUNT, thresholds=thresholds)
+            for title, state, thresholds in (
+                ("Earning", "~earning|disabled", ()),
+                ("Starting", "starting", ()),
+                ("Idle", "idle", [(1, RED)]),
+                ("Unverified", "unverified", [(1, RED)]),
+            )
+        ),
+        Column("Rent", f"{recorded(RENT, **ON_SERVERS)} > 0", CENTS, missing=" ", data=PRICED),
+        sort=["State", "-USD a day", "-Units a day"],
+        size=(24, 10),
+    ),
+    timeline(
+        "Servers over time",
+        "State of each server. A step from earning to idle is an instance that ended.",
+        Query(f"max by (server) ({recorded(STATE, **ON_SERVERS)})", "{{server}}", step="5m"),
+        states=SERVER,
+    ),
+    stat(
+        "Upgrade window",
+        "The newest maintenance window for TEE servers: when it ends, how many servers wait for "
+        "their upgrade, and how many of them will not make it at 4 hours each in the slots. The "
+        "next server is the one on which the fewest instances earn.",
+        Query(
+            f"max({of_miners('chutes_maintenance_window_end_timestamp_seconds')}) - time() > 0 and "
+            f"on () max({of_miners('chutes_maintenance_window_open')}) == 1",
+            "left",
+            SICK,
+            TIME,
+        ),
+        Query(f"sum({of_miners('chutes_maintenance_slots_in_use')})", "slots used", KEYED),
+        Query(f"sum({of_miners('chutes_maintenance_slots_limit')})", "slots", KEYED),
+        Query(f"sum({TO_UPGRADE})", "servers wait", SICK, thresholds=[(1, ORANGE)]),
+        Query(
+            f"sum({recorded('hotkey:chutes_servers_to_upgrade:late')}) > 0",
+            "will not make it",
+            SICK,
+            thresholds=[(1, RED)],
+            sometimes=True,
+        ),
+        empty="no window is known",
+        size=(14, 3),
+    ),
+    table(
+        "Maintenance",
+        "Servers that hold an upgrade slot, or are older than the target of the newest window. "
+        "Upgrade those first on which the fewest instances earn.",
+        Column("", "server_id"),
+        Column("Server", "server", width=125, link=THIS_SERVER),
+        Column(
+            "Step",
+            f"({_step('pending')} == 1 or 2 * {_step('maintenance')} == 2)",
             width=165,
             states=MAINTENANCE,
             missing=" ",
@@ -276,70 +295,42 @@ FLEET.show(
         ),
         Column(
             "Upgrade",
-            _of_servers(
-                f"({of_miners('chutes_server_upgrade_needed', 'server_id')} == 1 unless on "
-                "(hotkey, server_id)"
-                f" {_in_maintenance('~pending|maintenance')} == 1)"
-            ),
+            f"{of_miners('chutes_server_upgrade_needed', 'server_id', 'server')} == 1",
             states=NEEDED,
             missing=" ",
             data=SICK,
         ),
-        sort=["-GPU-hours", "-Starting", "-Not earned"],
-    ),
-    timeline(
-        "GPU states, worst 20",
-        "State of each GPU over time, for the 20 GPUs that are in the worst state at the end of "
-        "the time range. Choose "
-        "a server above to see its GPUs alone.",
-        Query(
-            "max by (GPU, gpu_id) "
-            f"({_named(f'{STATE} and on (hotkey, gpu_id) bottomk(20, {STATE} @ end())')})",
-            "{{GPU}}",
-            step="5m",
+        Column(
+            "Earning instances",
+            f"{of_miners('chutes_server_earning_instances', 'server_id', 'server')} and on "
+            f"(hotkey, server_id) {select('chutes_server_upgrade_needed', EXPORTERS, MINERS)} == 1",
+            COUNT,
+            missing=" ",
+            data=SICK,
         ),
-        states=GPU,
+        sort=["Step", "Earning instances"],
+        size=(10, 5),
     ),
 )
 
 FLEET.show(
     table(
         "Compute units by server, 30 days",
-        "What the instances of each server earned per GPU and day on average, the worst first, "
-        "beside the average of "
-        "its model, and the share of the fleet. Compare servers of a model that are known for "
-        "about as many days. "
-        "Units of instances that ended too early are included. Without them, a day differs from "
-        "/miner/stats by less "
-        "than 2 %.",
+        "What the instances of each server earned per GPU and day on average, the worst first. "
+        "Units of instances that ended too early are included.",
         Column("", "server_id"),
         Column("Server", "server", width=150, link=THIS_SERVER),
-        Column("Model", "gpu", width=90),
-        Column("GPUs", short(GPUS), COUNT),
-        Column("Units per GPU and day", PER_GPU, AMOUNT, 200),
         Column(
-            "Of the model's average",
-            f"{PER_GPU} / on (hotkey, gpu) group_left ()"
-            f" ((86400 * {EARNED_BY_MODEL} > 0) / on (hotkey, gpu) count by (hotkey, gpu) "
-            f"({ALL_GPUS}))",
-            PERCENT,
-            thresholds=[(float("-inf"), RED), (0.5, ORANGE), (0.8, PLAIN)],
+            "Units per GPU and day",
+            f"86400 * avg_over_time({UNITS}[30d]) / on (hotkey, server_id) "
+            f"sum by (hotkey, server_id) ({recorded(ALL_GPUS, **ON_SERVERS)})",
+            AMOUNT,
+            200,
         ),
-        Column("Units", f"0 * {GPUS} + on (hotkey, server_id) group_left () {SUMMED}", AMOUNT),
-        Column(
-            "Share",
-            f"0 * {GPUS} + on (hotkey, server_id) group_left () {SUMMED} / on (hotkey) group_left "
-            "()"
-            f" sum by (hotkey) ({SUMMED})",
-            PERCENT,
-        ),
-        Column(
-            "Days known",
-            f"0 * {GPUS} + on (hotkey, server_id) group_left () {KNOWN} / 24",
-            Unit("none", 1),
-        ),
+        Column("Units per day", short(f"86400 * avg_over_time({UNITS}[30d])"), AMOUNT),
+        Column("Days known", f"count_over_time({UNITS}[30d:1h]) / 24", Unit("none", 1)),
         *MINER_COLUMNS,
-        sort=["Of the model's average", "Units per GPU and day"],
+        sort=["Units per GPU and day"],
         size=(24, 9),
     ),
     title="Compute units by server",
@@ -348,34 +339,13 @@ FLEET.show(
 FLEET.show(
     table(
         "GPUs",
-        "Each GPU with its state, the chute that it runs and the error of its last failed "
-        "verification. A timeout "
-        "points at load and network, a failed attestation at driver and firmware. The share of a "
-        "day is unknown until "
-        "a day is known.",
-        Column("State", short(_named(STATE)), width=100, states=GPU),
+        "Each GPU with its state, and the error of its last failed verification. A timeout points "
+        "at load and network, a failed attestation at driver and firmware.",
+        Column("State", short(_named(GPU_STATE)), width=100, states=GPU),
         Column("GPU", "GPU", width=150),
         Column("Model", "gpu", width=90),
-        Column("", "chute_id"),
-        Column("", _of_gpus(f"topk by (gpu_id) (1, {ALLOCATION})")),
-        Column("Chute", "chute_name", width=250, link=THIS_CHUTE, missing=" "),
-        Column(
-            "In instances, 1 day",
-            _of_gpus(
-                f"max by (hotkey, gpu_id) (avg_over_time({IN_USE}[1d]) and on (job, instance, "
-                "hotkey, gpu_id)"
-                f" count_over_time(last_over_time({IN_USE}[1h])[1d:1h]) >= 24)"
-            ),
-            PERCENT,
-            data=COVERED,
-        ),
-        Column(
-            "Verified since",
-            _of_gpus(f"time() - {of_miners('chutes_gpu_verified_timestamp_seconds', 'gpu_id')}"),
-            TIME,
-        ),
-        Column("", _of_gpus(ERRORS), data=SICK),
-        Column("Error", "error", width=220, missing=" "),
+        Column("", f"{ERRORS} and on (hotkey, gpu_id) {GPU_STATE}", data=SICK),
+        Column("Error", "error", width=420, missing=" "),
         Column("Id", "gpu_id", width=290),
         *MINER_COLUMNS,
         sort=["State", "GPU"],
@@ -389,17 +359,17 @@ FLEET.show(
         "GPUs by state",
         "Each GPU of the chosen servers in exactly one state. A step from earning to idle is "
         "an instance that ended.",
-        Query(of_all(f"sum by (state) ({COUNTED})", ALL_GPUS, with_gpus=True), "{{state}}"),
+        Query(
+            _all(f"sum by (state) ({recorded(GPUS, **ON_SERVERS)})"),
+            "{{state}}",
+        ),
         states=GPU,
     ),
     graph(
         "Servers",
-        "Servers, those that list no GPU, and those whose maintenance is pending or that are "
-        "in maintenance.",
-        Query(total(of_miners("chutes_fleet_servers")), "servers", KEYED),
-        Query(total(of_miners("chutes_fleet_servers_without_gpus")), "without GPUs", KEYED),
-        Query(total(_in_maintenance("pending"), with_gpus=True), "maintenance pending"),
-        Query(total(_in_maintenance("maintenance"), with_gpus=True), "in maintenance"),
+        "Servers, and those that hold an upgrade slot.",
+        Query(f"count(count by (hotkey, server_id) ({recorded(STATE, **ON_SERVERS)}))", "servers"),
+        Query(total(of_miners("chutes_maintenance_slots_in_use"), with_gpus=True), "in a slot"),
     ),
     title="Fleet over time",
 )
@@ -411,31 +381,25 @@ FLEET.show(
         )
         for title, unit, query, text in (
             (
-                "GPU utilisation",
+                "GPU utilization",
                 "percent",
                 f"bottomk(10, {_dcgm('DCGM_FI_DEV_GPU_UTIL')})",
-                (
-                    "The ten GPUs with the lowest utilisation. One that is earning and does "
-                    "nothing has a stuck instance."
-                ),
+                "The ten GPUs with the lowest utilization. One that is earning and does nothing "
+                "has a stuck instance.",
             ),
             (
                 "GPU temperature",
                 "celsius",
                 f"topk(10, {_dcgm('DCGM_FI_DEV_GPU_TEMP')})",
-                (
-                    "The ten hottest GPUs. Above 85 degrees most models slow down: look at fans "
-                    "and air flow."
-                ),
+                "The ten hottest GPUs. Above 85 degrees most models slow down: look at fans and "
+                "air flow.",
             ),
             (
                 "XID errors",
                 "none",
                 f"topk(10, {_dcgm('DCGM_FI_DEV_XID_ERRORS')})",
-                (
-                    "Number of each GPU's last XID error. 0 is none. 79 means that it has fallen "
-                    "off the bus: restart it."
-                ),
+                "Number of each GPU's last XID error. 0 is none. 79 means that it has fallen off "
+                "the bus: restart it.",
             ),
         )
     ),

@@ -1,32 +1,29 @@
-"""What do the miners earn and lose, is something wrong, and what is it?"""
+"""Is something wrong, what does it cost, and what is to be done first?"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import yaml
-
-from grafana.boards.fleet import IDLE_UNITS, idle_gpus
-from grafana.boards.instances import ACTIVATED, ENDS_KNOWN_SINCE, LOST_UNITS, NO_REPORT, of_hour
-from grafana.boards.subnet import before_loss, score_share
+from grafana.alerts import BOARDS, FIRST
+from grafana.boards.fleet import idle_gpus
+from grafana.boards.instances import ACTIVATED, ENDED_IN_A_DAY, KNOWN_HOURS, LOST_UNITS, NO_REPORT
+from grafana.boards.subnet import before_loss
 from grafana.parts import (
     ALERTS,
     AMOUNT,
     CENTS,
-    CLOCK,
     COUNT,
     DOLLARS,
     EXPORTERS,
     MINER_COLUMNS,
     MINERS,
+    RUNBOOK,
     SHARE,
     TIME,
-    WATCHED,
+    UNIT_USD,
     Board,
     Column,
     Query,
-    Unit,
     board_link,
     counted,
     graph,
@@ -46,241 +43,253 @@ from grafana.parts import (
     with_chute_name,
     yesterday,
 )
-from grafana.states import (
-    GPU,
-    KEYLESS,
-    NOTHING,
-    ORANGE,
-    PLAIN,
-    RED,
-    REGISTERED,
-    SEVERITY,
-    UNWATCHED,
-    State,
-)
+from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, VERDICT, State
 from grafana.worlds import (
     ALARMED,
     ALL,
     BUSY,
     CALM,
     CHAINED,
-    COVERED,
-    HEALTHY,
     KEYED,
     LIVE,
     PAID,
     PRICED,
     SICK,
     STOCKED,
-    UNCHAINED,
 )
 
-ALERT_RULES: Final = Path(__file__).parents[2] / "prometheus" / "rules" / "alerts.yml"
+if TYPE_CHECKING:
+    from grafana.parts import Panel
 
 SCORE: Final = of_miners("chutes_miner_score_ratio")
 HEADING: Final = recorded("hotkey:chutes_miner_score_heading_ratio:max")
 RANK: Final = of_miners("chutes_miner_score_rank")
-BEFORE_LOSS: Final = of_miners("chutes_miner_registrations_before_loss")
-REGISTRATION: Final = of_miners("chutes_miner_registered")
 EARNED: Final = total(of_miners("chutes_miner_estimated_usd_per_day"))
-EARNED_ALPHA: Final = total(of_miners("chutes_miner_emission_alpha_per_day"))
 INCENTIVE: Final = of_miners("chutes_miner_incentive_ratio")
 PROFIT: Final = total(of_miners("chutes_miner_estimated_profit_usd_per_day"), with_gpus=True)
-LOSS: Final = (
-    f'sum by (hotkey, place) (label_replace({recorded(IDLE_UNITS)}, "place", "$1", "server", '
-    '"(.+)"))'
-)
 ENDED: Final = total(recorded("hotkey:chutes_ended_usd:sum1d"))
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
 EARNING: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="~earning|disabled")
-ALL_EARNING: Final = total(EARNING, with_gpus=True)
 ACTIVE: Final = of_miners("chutes_fleet_instances", state="active")
-ENDED_INSTANCES: Final = (
-    f"sum(sum_over_time(({of_hour('chutes_miner_window_ended_instances', 'reason')})[1d:1h])) and "
-    f"on () {LOST_UNITS}"
-)
 PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
-SEVERITIES: Final = select("alert:chutes_alerts:severity", hotkey="~$hotkey|")
-OF_IDLE: Final = select(
-    "alert:chutes_alerts:severity", alertname="ChutesGpusIdle", hotkey="~$hotkey|"
+
+OF_ALERTS: Final = "alert:chutes_alerts:"
+SEVERITIES: Final = select(f"{OF_ALERTS}severity", hotkey="~$hotkey|")
+LOADED: Final = "prometheus:chutes_rules:loaded"
+WATCHED: Final = select("chutes_miner_watched", EXPORTERS, MINERS)
+KEYED_MINERS: Final = recorded("hotkey:chutes_miner_watched:with_key")
+KNOWN: Final = f"max(1003 + 0 * {KEYED_MINERS} or on (hotkey) 1004 * {WATCHED})"
+"""1004 if a key is missing, otherwise 1003."""
+SAID: Final = f"(1000 + min({SEVERITIES}) or on () {KNOWN}) and on () {LOADED}"
+"""The number of the verdict. All is well only where everything is known."""
+LOST_PER_DAY: Final = select(f"{OF_ALERTS}compute_units_per_day", hotkey="~$hotkey")
+IS_FIRING: Final = "alertname, hotkey, place"
+SINCE: Final = (
+    f"min by ({IS_FIRING}, server) (label_join(ALERTS_FOR_STATE{{{ALERTS}}}, "
+    '"place", "", "server", "chute", "feed"))'
 )
-NO_KEY: Final = (
-    f"({WATCHED} unless on (hotkey) "
-    f"last_over_time({select('chutes_feed_ttl_seconds', EXPORTERS, MINERS, feed='nodes')}[15m]))"
-)
-ALERTS_KNOWN: Final = f"(prometheus:chutes_rules:loaded and on () group({WATCHED}))"
-QUIET: Final = f"prometheus:chutes_rules:loaded unless on () {SEVERITIES}"
-PROBLEM: Final = "alertname, severity, hotkey, place"
-FIRING_FOR: Final = (
-    f"time() - min by ({PROBLEM}) (label_replace(label_join(ALERTS_FOR_STATE{{{ALERTS}}},"
-    ' "place", " ", "server", "name", "feed"), "place", "$1", "place", " *(.*?) *"))'
-)
-COSTS: Final = tuple(
-    State(f"{rule['alert']} {rule['labels']['severity']}", rule["annotations"]["cost"])
-    for group in yaml.safe_load(ALERT_RULES.read_text())["groups"]
-    for rule in group["rules"]
-)
-"""The cost of each alert, as its rule has it."""
+
+
+def _copied(query: str, label: str) -> str:
+    """Add a label with the name of the alert, which a column shows as another text."""
+    return f'label_replace({query}, "{label}", "$1", "alertname", "(.+)")'
 
 
 def _gpus(states: str) -> str:
     return f"sum by (hotkey) ({recorded('hotkey_state:chutes_fleet_gpus:sum', state=states)})"
 
 
-def _by_chute(metric: str, window: str) -> str:
-    found = of_miners(f"chutes_miner_chute_window_{metric}", "chute_id", window=window)
+def _by_chute(window: str) -> str:
+    found = of_miners("chutes_miner_chute_window_compute_units", "chute_id", window=window)
     return (
         f"sum by (chute_id) ({found}) and on () "
         f"{select('chutes_feed_records', EXPORTERS, feed='stats_per_chute')}"
     )
 
 
+def _since_yesterday() -> list[Panel]:
+    """Return the stats of what changed in a day."""
+    earning = f"({EARNING} - on (hotkey, state) {yesterday(EARNING)})"
+    activated = f"time() - {ACTIVATED} < bool 86400 or on (hotkey) {ACTIVE} == 0"
+    share = f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))"
+    return [
+        stat(title, text, *queries, unit=COUNT, empty="no day is known", size=(width, 3))
+        for title, width, queries, text in (
+            (
+                "Score since yesterday",
+                5,
+                signed(share, "points", BUSY, 2),
+                "Change of the share of all scores within 24 hours, in percentage points.",
+            ),
+            (
+                "Rank since yesterday",
+                5,
+                signed(f"min({yesterday(RANK)}) - on () min({RANK})", "places", BUSY),
+                "Places that the best of the chosen miners gained or lost within 24 hours.",
+            ),
+            (
+                "GPUs since yesterday",
+                5,
+                signed(total(earning, with_gpus=True), "earning", STOCKED),
+                "Change of the number of GPUs that earn, compared with 24 hours ago.",
+            ),
+            (
+                "New instances, 24 h",
+                5,
+                [Query(total(activated), "became active", KEYED)],
+                "Instances that became active in the past 24 hours and still exist.",
+            ),
+            (
+                "Ended instances, 24 h",
+                4,
+                [Query(total(ENDED_IN_A_DAY), "ended", KEYED)],
+                "Instances that ended in the 24 hours before the newest audit report. The "
+                "Instances board shows why.",
+            ),
+        )
+    ]
+
+
 OVERVIEW: Final = Board(
     "chutes-overview",
     "Chutes miner overview",
-    "What do the watched miners earn and lose, is something wrong, and what is it?",
+    "Is something wrong, what does it cost, and what is to be done first?",
 )
 
 OVERVIEW.show(
     stat(
-        "Earned per day",
-        "Estimate of the earnings of a day, and what is left of it after the rent of all GPUs. "
-        "Below 0 it is a loss. "
-        "US dollars need --chain.url, and the rent a price for each GPU. Without "
-        "--chain.url, it is the share of "
-        "the emission to all miners. docs/money.md explains the error.",
-        Query(EARNED, "estimate", PAID),
-        Query(PROFIT, "after rent", PRICED),
-        Query(
-            f"{EARNED_ALPHA} unless on () {of_exporters('chutes_alpha_price_usd')}",
-            "alpha; dollars: docs/money.md",
-            HEALTHY,
-            COUNT,
-        ),
-        Query(
-            f"{total(INCENTIVE)} unless on () {of_exporters('chutes_chain_block')}",
-            "of emission; dollars: docs/money.md",
-            UNCHAINED,
-            SHARE,
-        ),
-        unit=DOLLARS,
-        thresholds=[(float("-inf"), RED), (0, PLAIN)],
-        empty="no seat is known",
-        size=(6, 3),
-    ),
-    idle_gpus((6, 3)),
-    stat(
-        "Ended in 24 h",
-        "Estimate of what the score lost with the instances that ended in 24 hours. US dollars "
-        "need "
-        "--chain.url. Without it, it is a share of the score. The Instances board shows what "
-        "ended.",
-        Query(ENDED, "lost", PRICED),
-        Query(
-            f"{LOST_UNITS} / on () sum({of_miners('chutes_miner_score_compute_units')}) "
-            f"unless on () {ENDED}",
-            "of score; dollars: docs/money.md",
-            COVERED - PRICED,
-            Unit("percentunit", 1),
-        ),
-        Query(ENDS_KNOWN_SINCE, "known since", LIVE - COVERED, CLOCK),
-        unit=DOLLARS,
-        empty=NO_REPORT,
-        size=(3, 3),
-    ),
-    stat(
-        "Alerts",
-        "Critical alerts mean that money is lost now, or would be lost unseen, and that somebody "
-        "can stop it. Alerts that follow from another one do not count, as in the example of "
-        "routing. There are none without a watched miner.",
+        "Verdict",
+        "Critical alerts mean that money or a seat is lost now, and that somebody can act. "
+        "Warnings are for today. All is well if no alert fires, and all that alerts need is "
+        "known: watched miners, their keys and the rules.",
+        Query(SAID, "now", ALL),
         *(
             Query(
-                counted(f"{SEVERITIES} == {severity}", ALERTS_KNOWN),
+                counted(f"{SEVERITIES} == {severity}", f"({LOADED} and on () group({WATCHED}))"),
                 legend,
                 ALL,
                 thresholds=[(1, color)],
             )
-            for severity, legend, color in ((0, "critical", RED), (1, "warning", ORANGE))
+            for severity, legend, color in ((0, "critical", RED), (1, "warnings", ORANGE))
         ),
+        states=VERDICT,
         empty="no miner is watched",
-        size=(3, 3),
-    ),
-    before_loss((6, 3), of_miners),
-    score_share(f"sum({SCORE})", HEADING, BUSY, (7, 3)),
-    stat(
-        "Since yesterday",
-        "Changes within 24 hours: the score share in percentage points, places in the ranking, "
-        "GPUs that earn, and "
-        "instances. New ones still exist. Ended ones are those of the newest 24 audit reports.",
-        *signed(f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))", "score, points", BUSY, 2),
-        *signed(f"min({yesterday(RANK)}) - on () min({RANK})", "places", BUSY),
-        *signed(f"{ALL_EARNING} - on () {yesterday(ALL_EARNING)}", "earning GPUs", STOCKED),
-        Query(
-            of_all(counted(f"time() - {ACTIVATED} < 86400", f"sum({ACTIVE})"), ACTIVE),
-            "new instances",
-            KEYED,
-        ),
-        Query(ENDED_INSTANCES, "ended", COVERED, sometimes=True),
-        unit=Unit("none", None),
-        empty="no day is known",
-        size=(17, 3),
+        size=(4, 7),
     ),
     table(
         "What is wrong",
-        "Alerts about the chosen miners and the exporter, the gravest first, without those that "
-        "follow from another "
-        "one. docs/runbooks/ has a section for each, which says what to check and what to do. The "
-        "units are what the "
-        "idle GPUs of the server would earn in 24 hours, beside its alert.",
+        "Alerts about the chosen miners and the exporter, the gravest and the most expensive "
+        "first. A click on an alert opens its runbook, and one on a place the board that shows "
+        "more. Dollars and compute units are what goes on being lost in a day, where it is known.",
         Column(
-            "Severity", short(SEVERITIES), width=105, states=SEVERITY, missing=" ", data=ALARMED
-        ),
-        Column(
-            "",
-            nothing_wrong(f"{QUIET} and on () {WATCHED} unless on () {NO_KEY}", "alertname"),
-            data=CALM & KEYED,
-        ),
-        Column(
-            "",
-            nothing_wrong(f"{QUIET} unless on () {WATCHED}", "alertname", UNWATCHED.value),
-            data=frozenset(),
-        ),
-        Column(
-            "",
-            nothing_wrong(f"{QUIET} and on () {NO_KEY}", "alertname", KEYLESS.value),
-            data=CALM - KEYED,
-        ),
-        Column("Alert", "alertname", width=235, states=[NOTHING, UNWATCHED, KEYLESS]),
-        Column("Server, chute or feed", "place", width=200, missing=" "),
-        Column(
-            "Firing for",
-            f'label_join({FIRING_FOR} and on ({PROBLEM}) {SEVERITIES}, "cost", " ", '
-            '"alertname", "severity")',
-            TIME,
-            90,
+            "Severity",
+            _copied(_copied(short(SEVERITIES), "board"), "first"),
+            width=80,
+            states=SEVERITY,
             missing=" ",
             data=ALARMED,
         ),
         Column(
-            "Units, 24 h",
-            f"0 * bottomk by (hotkey, place) (1, {OF_IDLE}) + on (hotkey, place) group_left "
-            f"() {LOSS}",
-            AMOUNT,
-            thresholds=[(1, RED)],
-            missing=" ",
-            data=SICK,
+            "",
+            nothing_wrong(f"{LOADED} unless on () {SEVERITIES}", "alertname"),
+            data=CALM,
         ),
-        Column("Cost", "cost", width=430, states=COSTS, missing=" "),
+        Column("", "board", states=[State(name, uid) for name, uid in BOARDS.items()]),
+        Column(
+            "Alert",
+            "alertname",
+            width=215,
+            states=[NOTHING],
+            link=RUNBOOK,
+            tooltip="Open the runbook",
+        ),
+        Column("", "server"),
+        Column(
+            "Where",
+            "place",
+            width=155,
+            link=board_link(
+                "${__data.fields.board}",
+                hotkey="${__data.fields.hotkey}",
+                server="${__data.fields.server}",
+            ),
+            tooltip="Show more",
+            missing=" ",
+        ),
+        Column(
+            "For",
+            f"time() - {SINCE} and on ({IS_FIRING}) {SEVERITIES}",
+            TIME,
+            80,
+            missing=" ",
+            data=ALARMED,
+        ),
+        Column(
+            "USD a day",
+            f"{LOST_PER_DAY} * on () group_left () {UNIT_USD} > 0",
+            DOLLARS,
+            90,
+            thresholds=[(0.5, RED)],
+            missing=" ",
+            data=PRICED,
+        ),
+        Column("Units a day", f"{LOST_PER_DAY} > 0", AMOUNT, 90, missing=" ", data=SICK),
+        Column(
+            "What to do first",
+            "first",
+            width=420,
+            states=[State(name, text) for name, text in FIRST.items()],
+            missing=" ",
+        ),
         *MINER_COLUMNS,
         empty="Unknown: the rules are not loaded",
-        sort=["Severity", "-Units, 24 h", "-Firing for"],
-        size=(24, 7),
+        sort=["Severity", "-USD a day", "-Units a day", "-For"],
+        size=(20, 7),
     ),
+    stat(
+        "Earned per day",
+        "Estimate of the earnings of a day. US dollars need --chain.url. Without it, it is the "
+        "share of the emission to all miners. docs/money.md explains the error.",
+        Query(EARNED, "dollars", PAID),
+        Query(
+            f"{total(INCENTIVE)} unless on () {UNIT_USD}",
+            "of emission; dollars: docs/money.md",
+            LIVE - PAID,
+            SHARE,
+        ),
+        unit=DOLLARS,
+        empty="no seat is known",
+        size=(4, 3),
+    ),
+    stat(
+        "After rent",
+        "Estimate of what is left of the earnings of a day after the rent of all GPUs. Below 0 it "
+        "is a loss. It needs --chain.url, and a price for each GPU.",
+        Query(PROFIT, "dollars", PRICED),
+        unit=DOLLARS,
+        thresholds=[(float("-inf"), RED), (0, PLAIN)],
+        empty="set --gpu.cost, --chain.url",
+        size=(4, 3),
+    ),
+    stat(
+        "Lost in 24 h",
+        "What the score of the past day lacks because of the instances that ended in it. US "
+        "dollars need --chain.url. Without it, it is in compute units. The Instances board shows "
+        "what ended.",
+        Query(ENDED, "dollars", PRICED, thresholds=[(0.5, RED)]),
+        Query(f"{LOST_UNITS} unless on () {UNIT_USD}", "units", KEYED - PRICED, AMOUNT),
+        Query(KNOWN_HOURS, "hours known of 24", LIVE - KEYED, COUNT),
+        unit=DOLLARS,
+        empty=NO_REPORT,
+        size=(4, 3),
+    ),
+    idle_gpus((6, 3)),
+    before_loss((6, 3), of_miners),
+    *_since_yesterday(),
     stacked(
         "GPUs by state",
         "Each GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep "
-        "earning. The Fleet "
-        "board lists them.",
+        "earning. The Fleet board lists them.",
         Query(of_all(f"sum by (state) ({FLEET})", FLEET, with_gpus=True), "{{state}}", STOCKED),
         states=GPU,
         empty="Unknown: no data. It needs the miner's key and the rules.",
@@ -289,8 +298,7 @@ OVERVIEW.show(
     graph(
         "Score share and heading",
         "Share of all scores of the chosen miners, and where it is heading. The share averages "
-        "over a day, the heading "
-        "reacts within minutes.",
+        "over a day, the heading reacts within minutes.",
         Query(f"sum({SCORE})", "score share", BUSY),
         Query(f"sum({HEADING})", "heading"),
         unit=SHARE,
@@ -302,14 +310,20 @@ OVERVIEW.show(
     table(
         "Miners",
         "The watched miners. A click on a miner selects it. A click on its idle or unverified "
-        "GPUs opens the Fleet "
-        "board. The heading is the score share within a day if all instances continue.",
+        "GPUs opens the Fleet board. The heading is the score share within a day if all instances "
+        "continue.",
         *MINER_COLUMNS,
-        Column("Seat", short(REGISTRATION), width=90, states=REGISTERED),
+        Column("Seat", short(of_miners("chutes_miner_registered")), width=90, states=REGISTERED),
         Column("Score share", SCORE, SHARE, 125, data=BUSY),
         Column("Heading", HEADING, SHARE),
         Column("Rank", RANK, COUNT, data=BUSY),
-        Column("Before seat loss", BEFORE_LOSS, COUNT, data=CHAINED, sometimes=True),
+        Column(
+            "Registrations before seat loss",
+            of_miners("chutes_miner_registrations_before_loss"),
+            COUNT,
+            data=CHAINED,
+            sometimes=True,
+        ),
         Column("Earning", _gpus("~earning|disabled"), COUNT, data=STOCKED),
         Column("Starting", _gpus("starting"), COUNT, data=STOCKED),
         *(
@@ -318,11 +332,11 @@ OVERVIEW.show(
                 _gpus(state),
                 COUNT,
                 95,
-                thresholds=[(1, color)],
+                thresholds=[(1, RED)],
                 link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}"),
                 data=STOCKED,
             )
-            for state, color in (("idle", ORANGE), ("unverified", RED))
+            for state in ("idle", "unverified")
         ),
         sort=["-Score share"],
         size=(24, 4),
@@ -330,16 +344,15 @@ OVERVIEW.show(
     graph(
         "Rank by score and by incentive",
         "Ranks of the best of the chosen miners; lower is better. The incentive follows the score "
-        "by 1 to 3 hours, "
-        "because weights are set once an hour and the chain applies them at its next epoch.",
+        "by 1 to 3 hours, because weights are set once an hour and the chain applies them at its "
+        "next epoch.",
         Query(f"min({RANK})", "by score", BUSY),
         Query(f"min({of_miners('chutes_miner_incentive_rank')})", "by incentive"),
     ),
     graph(
         "Share of compute by window",
         "Share of all miners' compute units in the past hour, day and week. If the hour is below "
-        "the day, it means "
-        "that the score is about to fall.",
+        "the day, it means that the score is about to fall.",
         *(
             Query(
                 f"sum({of_miners('chutes_miner_window_compute_units', window=window)}) / on () "
@@ -349,15 +362,6 @@ OVERVIEW.show(
             for window, name in (("1h", "past hour"), ("1d", "past day"), ("7d", "past week"))
         ),
         unit=SHARE,
-    ),
-    graph(
-        "Counting instances",
-        "Instances that count for the score of the past day, and those of the past hour. Many "
-        "instances with little "
-        "work mean that instances do not stay up.",
-        Query(f"sum({of_miners('chutes_miner_window_instances', window='1h')})", "past hour"),
-        Query(f"sum({of_miners('chutes_miner_score_instances')})", "past day", BUSY),
-        Query(f"sum({of_miners('chutes_miner_score_bounties')})", "with a bounty, past day", BUSY),
     ),
     title="Miners and scores",
 )
@@ -392,26 +396,18 @@ OVERVIEW.show(
     table(
         "Earnings by chute",
         "Compute units of the chosen miners by chute. A chute near the end of the list earns less "
-        "with its GPUs than "
-        "others: see the Market board.",
+        "with its GPUs than others: see the Market board.",
         Column("", "chute_id"),
-        Column("", with_chute_name(_by_chute("compute_units", "1d")), data=BUSY),
+        Column("", with_chute_name(_by_chute("1d")), data=STOCKED),
         Column(
             "Chute",
             "name",
             width=250,
+            missing="names need a key",
             link=board_link("chutes-market", chute="${__data.fields.chute_id}"),
         ),
-        *(
-            Column(title, _by_chute(metric, window), unit, data=BUSY)
-            for title, metric, window, unit in (
-                ("Units, 1 h", "compute_units", "1h", AMOUNT),
-                ("Units, 1 day", "compute_units", "1d", AMOUNT),
-                ("Time, 1 day", "compute_seconds", "1d", TIME),
-                ("Instances, 1 day", "instances", "1d", COUNT),
-                ("With bounty", "bounties", "1d", COUNT),
-            )
-        ),
+        Column("Units, 1 h", _by_chute("1h"), AMOUNT, data=BUSY),
+        Column("Units, 1 day", _by_chute("1d"), AMOUNT, data=BUSY),
         empty="Unknown: no data. It needs --collector.stats_per_chute, which is on with a hotkey.",
         sort=["-Units, 1 day"],
     ),

@@ -1,4 +1,4 @@
-"""Am I safe, and who passes me?"""
+"""Is the seat safe, and for how long? Who passes the miner, and whom does it pass?"""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Final
 from grafana.parts import (
     AMOUNT,
     COUNT,
+    DOLLARS,
     EXPORTERS,
-    FACTOR,
     NO_DATA,
     SHARE,
-    TEXT,
     TIME,
     Board,
     Column,
@@ -19,236 +18,264 @@ from grafana.parts import (
     Unit,
     graph,
     miner_columns,
+    nothing_wrong,
     of_exporters,
     select,
     short,
-    signed,
     stat,
     table,
     top_ten_at_end,
-    yesterday,
 )
-from grafana.states import BLACKLISTED, DIRECTION, ORANGE, PLAIN, RED, SAFE, YES
-from grafana.worlds import CHAINED, KEYED, LIVE
+from grafana.states import BLACKLISTED, DIRECTION, GREY, NOT_IN_LINE, ORANGE, PLAIN, RED, SAFE, YES
+from grafana.worlds import BUSY, CHAINED, KEYED, LIVE, PAID
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from grafana.parts import Panel
-    from grafana.worlds import World
 
 CHOSEN: Final = {"hotkey": "$miner"}
-RATIO: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
-RANK: Final = of_exporters("chutes_miner_score_rank", "hotkey")
-MY_RATIO: Final = of_exporters("chutes_miner_score_ratio", **CHOSEN)
+SHARES: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
+RANKS: Final = of_exporters("chutes_miner_score_rank", "hotkey")
+MY_SHARE: Final = of_exporters("chutes_miner_score_ratio", **CHOSEN)
 MY_RANK: Final = of_exporters("chutes_miner_score_rank", **CHOSEN)
-FIRST: Final = f"bottomk(20, {of_exporters('chutes_miner_registrations_before_loss', 'hotkey')})"
-"""The seats that registrations take first."""
-HEADING: Final = "hotkey:chutes_miner_score_heading_ratio:all"
-MY_HEADING: Final = select(HEADING, **CHOSEN)
-NEAR: Final = f"(abs({RANK} - scalar({MY_RANK})) <= 4)"
-TAKEN: Final = of_exporters("chutes_metagraph_miners")
+NEAR: Final = f"abs({RANKS} - scalar({MY_RANK})) <= 4"
+"""The chosen miner, and four miners before and after it in rank."""
+PLACES: Final = of_exporters("chutes_miner_registrations_before_loss", "hotkey")
+MY_PLACE: Final = of_exporters("chutes_miner_registrations_before_loss", **CHOSEN)
+IN_LINE: Final = f"{PLACES} > scalar({MY_PLACE}) - 5 < scalar({MY_PLACE}) + 5"
+"""The chosen miner, and four seats before and after its own in the order of their loss."""
+HEADINGS: Final = "hotkey:chutes_miner_score_heading_ratio:all"
+MY_HEADING: Final = select(HEADINGS, **CHOSEN)
 SEAT_AGE: Final = f"time() - {of_exporters('chutes_miner_registered_timestamp_seconds', 'hotkey')}"
+PER_DAY: Final = of_exporters("chutes_subnet_window_registrations", window="1d")
+ALPHA_USD: Final = of_exporters("chutes_alpha_price_usd")
+PAY: Final = f"{of_exporters('chutes_subnet_emission_alpha_per_day')} * on () {ALPHA_USD}"
+"""What all miners are paid in a day."""
+TO_BETTER: Final = (
+    f"{of_exporters('chutes_miner_score_next_better_ratio', **CHOSEN)} - on () {MY_SHARE}"
+)
+TO_WORSE: Final = f"{MY_SHARE} - on () max({SHARES} < scalar({MY_SHARE}))"
 MINER: Final = miner_columns("chutes-subnet", "miner")
-EVERYBODY: Final = "Unknown: no data. It needs an exporter with --miners all."
+NO_NEIGHBOURS: Final = (
+    "Unknown: no data. It needs a miner with a score, and --miners neighbours or all."
+)
 
 
 def before_loss(size: tuple[int, int], of: Callable[..., str], **where: str) -> Panel:
-    """Return a stat that says when the first seat is lost, or since when it can be."""
+    """Return a stat that says whether the first seat is safe, and for how long."""
     before = f"min({of('chutes_miner_registrations_before_loss', **where)})"
+    seconds = f"86400 * {before} / on () ({PER_DAY} > 0)"
     immune = f"max({of('chutes_miner_immunity_end_timestamp_seconds', **where)})"
-    per_day = of_exporters("chutes_subnet_window_registrations", window="1d")
-    safe = f"{SAFE.value} + 0 * {of_exporters('chutes_chain_block')} unless on () {before}"
+    cannot = f"{SAFE.value} + 0 * {of_exporters('chutes_chain_block')} unless on () {before}"
     return stat(
-        "Before seat loss",
-        "Registrations before the one that takes the miner's seat, and the days that they take at "
-        "most, at the pace of "
-        "the past day. With several miners, the first seat. The service does not protect a seat, "
-        "the chain does: a new "
-        "one for some days. Below 3 days, put idle GPUs to work. The Subnet board shows the order "
-        "of seats.",
-        Query(before, "registrations", CHAINED, color=PLAIN, sometimes=True),
+        "Is the seat safe?",
+        "The time in which registrations take the miner's seat at most, at the pace of the past "
+        "day and at today's pay. With several miners, it is the first seat. The service does not "
+        "protect a seat, the chain does: a new one for some days. Below 3 days, put idle GPUs to "
+        "work. The Subnet board shows the order of seats.",
+        Query(f"{seconds} < {3 * 86400}", "In danger: lost within", CHAINED, TIME, sometimes=True),
+        Query(f"{seconds} >= {3 * 86400}", "Safe now: lost within", CHAINED, TIME, sometimes=True),
         Query(
-            f"{before} / on () ({per_day} > 0)",
-            "days at most",
+            f"{before} and on () {PER_DAY} == 0",
+            "Safe now: registrations before the loss",
             CHAINED,
-            Unit("none", 1),
+            color=PLAIN,
             sometimes=True,
         ),
         Query(
             f"1000 * {immune}",
-            "immune until",
+            "Immune until",
             CHAINED,
             Unit("time:MMM D, HH:mm", None),
             PLAIN,
             sometimes=True,
         ),
-        Query(safe, "by the chain", CHAINED, sometimes=True),
+        Query(cannot, "Safe", CHAINED, sometimes=True),
+        Query(
+            f"count({of('chutes_miner_registered', **where)} == 0) > 0",
+            "Miners without a seat",
+            CHAINED,
+            color=RED,
+            sometimes=True,
+        ),
         states=[SAFE],
-        thresholds=[(0, RED), (1, ORANGE), (3, PLAIN)],
+        thresholds=[(0, RED), (86400, ORANGE), (3 * 86400, PLAIN)],
         empty="needs --chain.url",
         size=size,
     )
 
 
-def score_share(
-    share: str, heading: str, data: frozenset[World] = LIVE, size: tuple[int, int] = (0, 0)
-) -> Panel:
-    """Return a stat of a score share and where it is heading."""
+def _gap(title: str, gap: str, text: str) -> Panel:
+    """Return a stat of what a difference in score is worth in a day."""
     return stat(
-        "Score share",
-        "Share of all scores: the compute units of the past day. The second number is where it is "
-        "heading within a day "
-        "if all instances continue, in percentage points. Below zero, look for idle GPUs.",
-        Query(share, "share", data),
-        *signed(f"100 * (sum({heading}) - on () {share})", "heading, points", data, 1),
-        unit=Unit("percentunit", 1),
-        empty="no score",
-        size=size,
+        title,
+        f"{text} In US dollars a day, as soon as the pay follows the score. They need --chain.url; "
+        "without it, it is a part of all scores.",
+        Query(f"({gap}) * on () {PAY}", "dollars a day", PAID, DOLLARS, sometimes=True),
+        Query(f"{gap} unless on () {ALPHA_USD}", "of all scores", BUSY, SHARE, sometimes=True),
+        empty="no score beyond",
     )
-
-
-def _near(query: str) -> str:
-    """Keep the chosen miner and its neighbours in the ranking."""
-    return f"{query} and on (hotkey) {NEAR}"
 
 
 def _all(metric: str, **where: str) -> str:
     return of_exporters(metric, "hotkey", **where)
 
 
+def _near(query: str) -> str:
+    return f"{query} and on (hotkey) {NEAR}"
+
+
 SUBNET: Final = Board(
     "chutes-subnet",
     "Chutes subnet",
-    "Is the chosen miner's seat safe, and who passes it? An exporter exports every miner with "
-    "--miners all, and needs "
-    "no key for it.",
+    "Is the seat safe, and for how long? Who passes the miner, and whom does it pass? Neighbours "
+    "are exported by default, and every miner with --miners all. It needs no key.",
     variables=("cluster", "job", "instance", "miner"),
-    empty=EVERYBODY,
+    data=BUSY,
+    empty=NO_NEIGHBOURS,
 )
 
 SUBNET.show(
-    before_loss((6, 3), of_exporters, **CHOSEN),
-    stat(
-        "Seats",
-        "Free seats of the subnet, registrations of the past day, and what one costs. If no seat "
-        "is free, each takes "
-        "the seat in the greatest danger.",
-        Query(f"256 - {TAKEN}", "free"),
-        Query(
-            of_exporters("chutes_subnet_window_registrations", window="1d"),
-            "taken, at least",
-            CHAINED,
-        ),
-        Query(
-            of_exporters("chutes_subnet_registration_cost_tao"),
-            "TAO each",
-            CHAINED,
-            Unit("none", 2),
-        ),
-        size=(8, 3),
+    before_loss((8, 3), of_exporters, **CHOSEN),
+    _gap(
+        "To the next better",
+        TO_BETTER,
+        "How much more the miner must score to gain a rank, which is what one of its GPUs more "
+        "can decide.",
+    ),
+    _gap(
+        "To the next worse",
+        TO_WORSE,
+        "How much score the miner can lose before it loses a rank to its next neighbour.",
     ),
     stat(
-        "Rank",
-        "Rank of the chosen miner by score a day ago and now; 1 is the best.",
-        Query(f"{yesterday(MY_RANK)} and on () {MY_RANK}", "yesterday"),
-        Query(MY_RANK, "now"),
-        empty="no score",
+        "Registrations, past day",
+        "Seats that were registered in the past day, at least. If no seat is free, each takes the "
+        "seat in the greatest danger.",
+        Query(PER_DAY, "taken", CHAINED),
+        empty="needs --chain.url",
     ),
-    score_share(MY_RATIO, MY_HEADING),
+    stat(
+        "Price of a seat",
+        "What a registration costs now. It rises with each registration, and falls in between.",
+        Query(of_exporters("chutes_subnet_registration_cost_tao"), "TAO", CHAINED, Unit("none", 2)),
+        empty="needs --chain.url",
+    ),
     table(
-        "The miner and its neighbours",
+        "Neighbours in rank",
         "The chosen miner, four miners before and four after it, with what happens within a day "
-        "if all instances "
-        "continue. A click on a miner chooses it.",
-        Column("Rank", short(_near(RANK)), COUNT, 85),
+        "if all instances continue. Dollars are what the chain pays in a day. A click on a miner "
+        "chooses it.",
+        Column("Rank", short(f"{RANKS} and on (hotkey) {NEAR}"), COUNT, 65),
         *MINER,
+        Column("", _near(of_exporters("chutes_miner_info", "hotkey", "uid", "coldkey"))),
+        Column("UID", "uid", width=55),
+        Column("Coldkey", "coldkey", width=105),
         Column(
             "Within a day",
-            f"2 * (({RANK} - scalar({MY_RANK}) >= -4 <= 4) > bool 0)"
-            f" + on (hotkey) ({HEADING} >= bool scalar({MY_HEADING}))"
-            f" + on (hotkey) 3 * ({HEADING} == bool scalar({MY_HEADING}))",
-            width=130,
+            f"sgn({RANKS} - scalar({MY_RANK}) >= -4 <= 4) + on (hotkey) "
+            f"3 * sgn({HEADINGS} - scalar({MY_HEADING}))",
+            width=115,
             states=DIRECTION,
-            missing=" ",
+            missing="unknown",
         ),
-        Column("Score share", _near(RATIO), SHARE),
-        Column("Heading", _near(HEADING), SHARE),
+        Column("Score share", _near(SHARES), SHARE),
+        Column("Heading", _near(HEADINGS), SHARE),
         Column(
-            "Change, points", _near(f"100 * ({HEADING} - on (hotkey) {RATIO})"), Unit("none", 2)
+            "USD a day",
+            _near(_all("chutes_miner_estimated_usd_per_day")),
+            DOLLARS,
+            data=PAID,
+            missing="unknown",
         ),
-        Column("Incentive", _near(_all("chutes_miner_incentive_ratio")), SHARE),
-        Column("Instances", _near(_all("chutes_miner_active_instances")), COUNT, data=KEYED),
         sort=["Rank"],
+        size=(14, 10),
     ),
     table(
-        "Seats by danger",
-        "The 20 seats that registrations take first: those with the lowest pay, and of equal ones "
-        "the oldest. Immune "
-        "seats are new, and are lost last. A click on a miner chooses it.",
-        Column("Registrations", short(FIRST), COUNT, 135, data=CHAINED),
-        *MINER,
+        "Neighbours in line for the seat",
+        "Registrations before each seat is lost: the chosen one, the four before and the four "
+        "after it. Seats with the lowest pay go first, and of equal ones the oldest. Immune seats "
+        "are new, and go last.",
+        Column("Registrations", short(IN_LINE), COUNT, 110, data=CHAINED, sometimes=True),
+        Column(
+            "",
+            nothing_wrong(
+                f"{of_exporters('chutes_chain_block')} unless on () {MY_PLACE}",
+                "miner",
+                NOT_IN_LINE.value,
+            ),
+            data=CHAINED,
+            sometimes=True,
+        ),
+        *miner_columns("chutes-subnet", "miner", states=[NOT_IN_LINE]),
         *(
             Column(
                 title,
-                f"{query} and on (hotkey) {FIRST}",
+                f"{query} and on (hotkey) ({IN_LINE})",
                 unit,
                 states=states,
                 width=width,
-                data=CHAINED,
+                missing=" ",
+                data=data,
+                sometimes=True,
             )
-            for title, query, unit, states, width in (
-                ("Immune", _all("chutes_miner_seat_immune"), TEXT, YES, 80),
-                ("Alpha/day", _all("chutes_miner_emission_alpha_per_day"), FACTOR, (), 0),
-                ("Incentive", _all("chutes_miner_incentive_ratio"), SHARE, (), 0),
-                ("Seat age", SEAT_AGE, TIME, (), 0),
+            for title, query, unit, states, width, data in (
+                ("Immune", _all("chutes_miner_seat_immune"), COUNT, YES, 75, CHAINED),
+                ("USD a day", _all("chutes_miner_estimated_usd_per_day"), DOLLARS, (), 0, PAID),
+                ("Seat age", SEAT_AGE, TIME, (), 0, CHAINED),
             )
         ),
-        empty="Unknown: no data. It needs --chain.url and --miners all.",
+        empty="Unknown: no data. It needs --chain.url, and --miners neighbours or all.",
         sort=["Registrations"],
-        size=(10, 8),
+        size=(10, 10),
     ),
     graph(
-        "Score share of the neighbours",
-        "The chosen miner, and four miners before and after it. Lines that come closer are miners "
-        "that pass it, or "
-        "that it passes.",
+        "Score share of the neighbours in rank",
+        "The thick line is the chosen miner, the grey ones are four miners before and after it. "
+        "Lines that come closer are miners that pass it, or that it passes.",
         Query(
             short(
-                f"{RATIO} and on (hotkey) abs({RANK[:-1]} @ end()) - scalar({MY_RANK[:-1]} @ "
+                f"{SHARES} and on (hotkey) abs({RANKS[:-1]} @ end()) - scalar({MY_RANK[:-1]} @ "
                 "end()))) <= 4 != 0"
             ),
             "{{miner}}",
+            color=GREY,
         ),
         Query(
             short(f"max by (hotkey) ({select('chutes_miner_score_ratio', EXPORTERS, **CHOSEN)})"),
             "{{miner}}",
-            color=PLAIN,
+            color="blue",
+            width=3,
         ),
         unit=SHARE,
-        size=(14, 8),
+        size=(24, 8),
     ),
 )
 
 SUBNET.show(
     graph(
         "Score share, top 10",
-        "The ten largest shares. A line that jumps is a miner that added or lost many GPUs.",
-        Query(short(top_ten_at_end(RATIO, RATIO)), "{{miner}}"),
+        "The ten largest exported shares. A line that jumps is a miner that added or lost many "
+        "GPUs.",
+        Query(short(top_ten_at_end(SHARES, SHARES)), "{{miner}}"),
         unit=SHARE,
     ),
     table(
         "Leaderboard",
         "All exported miners, the best first. A click on a miner chooses it. Only the operators "
-        "of the platform can "
-        "remove a miner from the blacklist.",
-        Column("Rank", RANK, COUNT, 85),
+        "of the platform can remove a miner from the blacklist.",
+        Column("Rank", RANKS, COUNT, 65),
         *MINER,
-        Column("Score share", RATIO, SHARE),
-        Column("Incentive", _all("chutes_miner_incentive_ratio"), SHARE),
-        Column("By incentive", short(_all("chutes_miner_incentive_rank")), COUNT),
+        Column("Score share", SHARES, SHARE),
+        Column("Incentive", short(_all("chutes_miner_incentive_ratio")), SHARE, data=LIVE),
         *(
-            Column(title, _all("chutes_miner_window_compute_units", window=window), AMOUNT)
+            Column(
+                title,
+                _all("chutes_miner_window_compute_units", window=window),
+                AMOUNT,
+                data=LIVE,
+            )
             for title, window in (
                 ("Units, 1 h", "1h"),
                 ("Units, 1 day", "1d"),
@@ -256,75 +283,40 @@ SUBNET.show(
             )
         ),
         Column("Instances", _all("chutes_miner_active_instances"), COUNT, data=KEYED),
+        Column("Stake", _all("chutes_miner_stake"), AMOUNT, data=LIVE),
+        Column("Seat age", SEAT_AGE, TIME, data=LIVE),
         Column(
-            "Last start",
-            f"time() - {_all('chutes_miner_last_activation_timestamp_seconds')}",
-            TIME,
-            data=KEYED,
+            "Blacklist",
+            _all("chutes_miner_blacklisted"),
+            width=100,
+            states=BLACKLISTED,
+            data=LIVE,
         ),
-        Column("With bounty, 1 day", _all("chutes_miner_window_bounties", window="1d"), COUNT),
-        Column("", of_exporters("chutes_miner_blacklist_info", "hotkey", "reason")),
-        Column("Blacklisted", "reason", width=130, missing=" "),
-        sort=["-Score share", "-Incentive"],
-        size=(24, 14),
+        sort=["Rank", "-Incentive"],
+        size=(24, 12),
     ),
-    table(
-        "Stake and age of seats",
-        "Stake on each hotkey as stored on the chain, and the time since the service first "
-        "saw the seat.",
-        *MINER,
-        Column("", of_exporters("chutes_miner_info", "hotkey", "uid")),
-        Column("UID", "uid"),
-        Column("Stake", short(_all("chutes_miner_stake")), AMOUNT),
-        Column("TAO", _all("chutes_miner_stake_tao"), AMOUNT),
-        Column("Alpha", _all("chutes_miner_stake_alpha"), AMOUNT),
-        Column("Seat age", SEAT_AGE, TIME),
-        Column("Consensus", _all("chutes_miner_consensus_ratio"), SHARE),
-        Column("Blacklist", _all("chutes_miner_blacklisted"), states=BLACKLISTED, width=100),
-        sort=["-Stake"],
-    ),
-    title="All miners",
+    title="All exported miners",
 )
 
 SUBNET.show(
     graph(
         "Miners",
         "Miners with a score, with compute units in the past hour, and on the blacklist.",
-        Query(of_exporters("chutes_scored_miners"), "with a score"),
-        Query(of_exporters("chutes_platform_window_miners", window="1h"), "with compute units"),
-        Query(of_exporters("chutes_metagraph_blacklisted_miners"), "blacklisted"),
+        Query(of_exporters("chutes_scored_miners"), "with a score", LIVE),
+        Query(
+            of_exporters("chutes_platform_window_miners", window="1h"), "with compute units", LIVE
+        ),
+        Query(of_exporters("chutes_metagraph_blacklisted_miners"), "blacklisted", LIVE),
         empty=NO_DATA,
     ),
     graph(
         "Compute units per hour of all miners",
         "Compute units of all counting instances in the past hour. A miner's share falls if the "
-        "total grows and the "
-        "miner does not.",
-        Query(of_exporters("chutes_platform_window_compute_units", window="1h"), "all miners"),
+        "total grows and the miner does not.",
+        Query(
+            of_exporters("chutes_platform_window_compute_units", window="1h"), "all miners", LIVE
+        ),
         unit=AMOUNT,
-        empty=NO_DATA,
-    ),
-    graph(
-        "Instances of all miners",
-        "Counting instances of the past hour, those that were activated with a bounty, and "
-        "active ones now.",
-        Query(of_exporters("chutes_platform_window_instances", window="1h"), "past hour"),
-        Query(
-            of_exporters("chutes_platform_window_bounties", window="1h"), "with a bounty, past hour"
-        ),
-        Query(of_exporters("chutes_platform_active_instances"), "active now", KEYED),
-        empty=NO_DATA,
-    ),
-    graph(
-        "Compute units per second",
-        "Compute units that all miners and the chosen one earn per second, which is the sum of "
-        "the multipliers of "
-        "active instances.",
-        Query(of_exporters("chutes_platform_active_compute_multiplier"), "all miners", KEYED),
-        Query(
-            of_exporters("chutes_miner_active_compute_multiplier", **CHOSEN), "chosen miner", KEYED
-        ),
-        unit=Unit("none", 1),
         empty=NO_DATA,
     ),
     title="Platform over time",

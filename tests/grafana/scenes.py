@@ -31,6 +31,7 @@ from tests.support import (
     Prometheus,
     get,
     patient_client,
+    read_reports,
     served_exporter,
     until,
 )
@@ -175,6 +176,12 @@ def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:
         # Of the seats without a score, that of the blacklisted miner is the oldest.
         sick.miners[-1].registered_at = END - 30 * 86400
         return sick, sick.miners[0]
+    if kind is World.KEYLESS and not readme:
+        # A miner whose seat is in line, and that has others before and after it.
+        world = DemoWorld(start=END, size=replace(size, active_miners=14), troubles=())
+        shares = world.shares(END)
+        worst = min(shares, key=shares.__getitem__)
+        return world, next(miner for miner in world.miners if miner.hotkey == worst)
     world = DemoWorld(start=END, size=size, troubles=())
     return world, world.miners[active if kind is World.EMPTY else 0]
 
@@ -192,7 +199,6 @@ def _settings(
         api_timeout=PATIENCE,
         keys=keys,
         hotkeys=others,
-        miners="all",
         collectors=WATCHED if kind is World.KEYLESS else OPTIONAL,
         gpu_costs=COSTS if kind is World.SICK and not readme else {},
     )
@@ -266,6 +272,8 @@ async def scene(
                 body = b'{"detail": "Not found in the cache"}'
                 simulator.faults["unique_chute_history"] = Fault(status=404, body=body)
             down = kind is World.DOWN and before < DOWN_SINCE
+            if kind is not World.KEYLESS:
+                await read_reports(exporter)
             page = "" if down else (await get(f"{url}/metrics")).text
             if page and not before:
                 # The chain is read in the background of a page, which has the answer before.
@@ -283,11 +291,9 @@ async def scene(
         prometheus.at = END
         # A set has no order: the miner with the GPUs comes first.
         watched = sorted(settings.watched, key=lambda hotkey: (hotkey != miner.hotkey, hotkey))
-        shares = world.shares(END)
-        scored = miner.hotkey if shares.get(miner.hotkey) else max(shares, key=shares.__getitem__)
         yield Scene(
             prometheus,
-            Answers(watched, len(miner.gpus), scored, api=await ask_api(simulator, miner)),
+            Answers(watched, len(miner.gpus), watched[0], api=await ask_api(simulator, miner)),
         )
 
 

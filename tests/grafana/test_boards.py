@@ -13,8 +13,9 @@ from chutes_exporter.rules.instances import INSTANCE_STATES
 from deploy.reference import ALL_METRICS
 from grafana import states
 from grafana.__main__ import DASHBOARDS
+from grafana.alerts import BOARDS as BOARD_OF_ALERT
 from grafana.boards import BOARDS
-from grafana.parts import BOARD_ORDER, dashboard_json
+from grafana.parts import BOARD_ORDER, RUNBOOK, dashboard_json
 from tests.grafana.display import PANELS, committed, run_script
 from tests.grafana.promql import calls, implicit_joins, metrics, selectors
 from tests.grafana.scenes import RULES
@@ -34,6 +35,7 @@ GIVEN_BY_OTHERS = {
 }
 """Metrics of Prometheus, of its client library and of NVIDIA's exporter."""
 RECORDED = {name for name, rule in RULES.items() if "record" in rule}
+FIELD = "${__data.fields."
 
 
 def each_query() -> Iterator[tuple[str, str]]:
@@ -63,15 +65,21 @@ def test_a_board_opens_with_few_panels_in_few_grid_rows() -> None:
     for uid, dashboard in ALL.items():
         opened = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
         bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in opened)
-        assert len(opened) <= 12, uid
+        # Each number of the overview has a panel, so that it stands under its own title.
+        assert len(opened) <= (14 if uid == "chutes-overview" else 12), uid
         assert bottom <= (22 if uid == "chutes-overview" else 29), uid
         assert all(panel["collapsed"] for panel in dashboard["panels"] if panel["type"] == "row"), (
             uid
         )
 
 
+LONG = {"chutes-exporter: Blind alerts A": "a term for each set of feeds that alerts need"}
+"""The queries that may be long, and why."""
+
+
 def test_no_query_is_longer_than_675_characters() -> None:
-    assert {where: len(query) for where, query in each_query() if len(query) > 675} == {}
+    long = {where: len(query) for where, query in each_query() if len(query) > 675}
+    assert {where: length for where, length in long.items() if where not in LONG} == {}
 
 
 def test_every_panel_says_what_it_is_what_to_do_and_why_it_is_empty() -> None:
@@ -144,7 +152,8 @@ def test_every_selector_is_of_the_chosen_exporters_and_of_the_chosen_miners() ->
                 # Recorded series have no label of an exporter.
                 assert not {"job", "instance"} & chosen.keys(), place
             elif name in ("ALERTS", "ALERTS_FOR_STATE"):
-                assert chosen["job"] == ".+|", place
+                # Those about a server have no job.
+                assert chosen.get("job", ".+|") == ".+|", place
             else:
                 assert (chosen["job"], chosen["instance"]) == (".+", ".+"), place
             of_miner = name.startswith("chutes_miner") and "hotkey" in CATALOGUE[name].labels
@@ -200,13 +209,20 @@ def test_links_lead_to_boards_and_carry_what_is_chosen() -> None:
         urls = set(re.findall(r'"url": "([^"]+)"', json.dumps(dashboard["panels"])))
         assert urls
         for url in urls:
+            if url.startswith("https://"):
+                assert url in (RUNBOOK, RUNBOOK.replace("${__value.raw}", "ChutesFeedFailing"))
+                continue
             path, _, query = url.partition("?")
+            target = path.removeprefix("/d/")
+            # An alert leads to its own board, which ignores variables that it does not have.
+            targets = set(BOARD_OF_ALERT.values()) if target == f"{FIELD}board}}" else {target}
             theirs = {
-                variable["name"] for variable in ALL[path.removeprefix("/d/")]["templating"]["list"]
+                variable["name"] for one in targets for variable in ALL[one]["templating"]["list"]
             }
             assert set(re.findall(r"var-(\w+)=", query)) <= theirs
             assert set(re.findall(r"\$\{(\w+)\}", query)) <= own | {"__url_time_range"}
-            assert set(re.findall(r"\$\{__data\.fields\.(\w+)\}", query)) <= {"hotkey", "chute_id"}
+            fields = set(re.findall(r"\$\{__data\.fields\.(\w+)\}", query))
+            assert fields <= {"hotkey", "chute_id", "server"}
             assert {
                 "${__url_time_range}",
                 "var-datasource=${datasource}",

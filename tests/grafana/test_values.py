@@ -4,6 +4,7 @@ package.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -103,7 +104,7 @@ class Truth:
         self.kind = kind
         self.watched = answers.hotkeys
         self.miner = answers.hotkeys[0]
-        self.scored = answers.scored
+        self.answers = answers
         self.seats: dict[str, Row] = {row["hotkey"]: row for row in self.api["metagraph"]}
         self.shares: dict[str, float] = {
             hotkey: share
@@ -124,8 +125,12 @@ class Truth:
     def heading(self) -> dict[str, float]:
         """Return each miner's share of the multipliers that earn now.
 
-        Only own disabled instances are known.
+        Only own disabled instances are known. Without a key, it is the share of the past hour.
         """
+        if self.kind is World.KEYLESS:
+            rows = self.api["stats"]["past_hour"]["instance_stats"]
+            units = {row["miner_hotkey"]: row["compute_units"] for row in rows}
+            return {hotkey: value / sum(units.values()) for hotkey, value in units.items()}
         earning: Counter[str] = Counter()
         for one in self.api["active_instances"]:
             earning[one["miner_hotkey"]] += one["compute_multiplier"]
@@ -155,9 +160,16 @@ class Truth:
         incentives = {
             hotkey: row["incentive"] / self.incentive for hotkey, row in self.seats.items()
         }
+        activated = [one["activated_at"] for one in self.owned if one["activated_at"]]
         found: Expected = {
-            at("Score share"): self.of_watched(self.shares),
+            at("Verdict", "now"): number_of(
+                "act now" if self.kind is World.SICK else "all is well", states.VERDICT
+            ),
+            at("Score share and heading", "score share"): self.of_watched(self.shares),
             at("Score share and heading", "heading"): self.of_watched(heading),
+            at("New instances, 24 h", "became active"): sum(
+                END - seconds(one) < DAY for one in activated
+            ),
         }
         for window, name in (
             ("past_hour", "past hour"),
@@ -177,9 +189,8 @@ class Truth:
                 found[at("Miners", "Score share", hotkey=hotkey)] = self.shares[hotkey]
                 found[at("Miners", "Rank", hotkey=hotkey)] = self.rank(hotkey)
             if seat is not None:
-                found[at("Miners", "Before seat loss", hotkey=hotkey)] = self.before_loss().get(
-                    hotkey
-                )
+                column = "Registrations before seat loss"
+                found[at("Miners", column, hotkey=hotkey)] = self.before_loss().get(hotkey)
                 if not seat["blacklist_reason"]:
                     found[at("Miners", "Heading", hotkey=hotkey)] = heading[hotkey]
         found[at("Miners", "Earning", hotkey=self.miner)] = count["earning"] + count["disabled"]
@@ -192,13 +203,16 @@ class Truth:
                 at("Earnings by chute", column, chute_id=chute_id): units
                 for chute_id, units in chutes.items()
             }
-        # All miners are paid 2952 alpha a day, which cost 0.071 TAO each.
-        usd = 0.071027253 * 431.17 if self.kind in PAID else 1
-        found[at("Earned per day")] = self.of_watched(incentives) * 2952 * usd
+        found[at("Earned per day")] = self.of_watched(incentives) * self.pay()
         if self.kind is World.SICK:
             cost = 24 * sum(COSTS[gpu["gpu_identifier"]] for gpu in self.gpus)
             found[at("Estimated earnings and costs", "cost of GPUs")] = cost
         return found
+
+    def pay(self) -> float:
+        """Return the dollars that all miners are paid in a day, or 1 if these are unknown."""
+        # 2952 alpha, which cost 0.071 TAO each.
+        return 2952 * 0.071027253 * 431.17 if self.kind in PAID else 1
 
     def before_loss(self) -> dict[str, int]:
         """Return the registrations before the loss of each seat that is not new, if the exporter
@@ -346,43 +360,79 @@ class Truth:
                 )
         return found
 
+    def in_line(self, places: Mapping[str, int]) -> Expected:
+        """Return the seats that are lost before and after that of the miner."""
+        found: Expected = {}
+        mine = places.get(self.miner, math.inf)
+        for hotkey, place in places.items():
+            if abs(place - mine) <= 4:
+                panel, row = "Neighbours in line for the seat", {"hotkey": hotkey}
+                age = END - seconds(self.seats[hotkey]["synced_at"])
+                found[at(panel, "Registrations", **row)] = place
+                found[at(panel, "Seat age", **row)] = age
+        return found
+
     def subnet(self) -> Expected:
-        heading, mine = self.heading(), self.rank(self.scored)
+        me = self.miner
+        heading, mine = self.heading(), self.rank(me)
+        gaps = [(share - self.shares[me]) * self.pay() for share in self.shares.values()]
+        better, worse = [gap for gap in gaps if gap > 0], [-gap for gap in gaps if gap < 0]
+        places = self.before_loss()
+        stays = None if me in places else states.SAFE.value
         found: Expected = {
-            at("Before seat loss"): self.before_loss().get(self.scored, states.SAFE.value),
-            at("Seats", "free"): 256 - len(self.seats),
-            at("Score share"): self.shares[self.scored],
+            at("Is the seat safe?", "Safe"): stays,
+            # Nobody registered in the past day.
+            at("Is the seat safe?", "Safe now: registrations before the loss"): places.get(me),
+            at("To the next better"): min(better, default=None),
+            at("To the next worse"): min(worse, default=None),
+            at("Score share of the neighbours in rank", f"{me[:5]}…{me[-4:]}"): self.shares[me],
         }
+        found |= self.in_line(places)
         for hotkey, share in self.shares.items():
             rank = self.rank(hotkey)
-            found[at("Leaderboard", "Rank", hotkey=hotkey)] = rank
-            found[at("Leaderboard", "Score share", hotkey=hotkey)] = share
-            if abs(rank - mine) <= 4 and hotkey in heading:
-                # 0: the chosen miner passes it. 3: it passes the chosen miner. 4: the chosen miner
-                # itself.
-                code = (
-                    2 * (rank > mine)
-                    + (heading[hotkey] >= heading[self.scored])
-                    + 3 * (hotkey == self.scored)
-                )
-                found[at("The miner and its neighbours", "Within a day", hotkey=hotkey)] = code
-                found[at("The miner and its neighbours", "Heading", hotkey=hotkey)] = heading[
-                    hotkey
-                ]
-        line = f"{self.scored[:5]}…{self.scored[-4:]}"
-        found[at("Score share of the neighbours", line)] = self.shares[self.scored]
-        for hotkey, row in self.seats.items():
-            found[at("Leaderboard", "Incentive", hotkey=hotkey)] = row["incentive"] / self.incentive
-            found[at("Stake and age of seats", "Seat age", hotkey=hotkey)] = END - seconds(
-                row["synced_at"]
+            if abs(rank - mine) > 4:
+                continue
+            seat, row = self.seats[hotkey], {"hotkey": hotkey}
+            incentive = seat["incentive"] / self.incentive
+            found[at("Leaderboard", "Rank", **row)] = rank
+            found[at("Leaderboard", "Incentive", **row)] = incentive
+            found[at("Leaderboard", "Seat age", **row)] = END - seconds(seat["synced_at"])
+            found[at("Neighbours in rank", "Rank", **row)] = rank
+            found[at("Neighbours in rank", "UID", **row)] = str(seat["node_id"])
+            found[at("Neighbours in rank", "Coldkey", **row)] = seat["coldkey"]
+            found[at("Neighbours in rank", "Score share", **row)] = share
+            found[at("Neighbours in rank", "Heading", **row)] = heading[hotkey]
+            change = "stays"
+            if hotkey == me:
+                change = "this miner"
+            elif rank < mine and heading[hotkey] < heading[me]:
+                change = "you pass it"
+            elif rank > mine and heading[hotkey] > heading[me]:
+                change = "passes you"
+            code = value(
+                "chutes-subnet", self.answers, at("Neighbours in rank", "Within a day", **row)
             )
-            if row["blacklist_reason"]:
-                found[at("Leaderboard", "Blacklisted", hotkey=hotkey)] = row["blacklist_reason"]
+            found[at("Neighbours in rank", "Within a day", **row)] = code
+            assert [one.text for one in states.DIRECTION if one.value == code] == [change]
+            if self.kind in PAID:
+                column = at("Neighbours in rank", "USD a day", **row)
+                found[column] = incentive * self.pay()
+        for hotkey in self.watched:
+            if hotkey in self.seats:
+                is_blacklisted = bool(self.seats[hotkey]["blacklist_reason"])
+                found[at("Leaderboard", "Blacklist", hotkey=hotkey)] = float(is_blacklisted)
         return found
 
 
-@pytest.mark.parametrize("board", ["overview", "fleet", "instances", "market", "subnet"])
-@pytest.mark.parametrize("kind", [World.HEALTHY, World.SICK])
+@pytest.mark.parametrize(
+    ("kind", "board"),
+    [
+        *itertools.product(
+            (World.HEALTHY, World.SICK), ("overview", "fleet", "instances", "market", "subnet")
+        ),
+        (World.KEYLESS, "subnet"),
+    ],
+)
 def test_a_board_shows_what_the_api_answered(
     answers: dict[World, Answers], kind: World, board: str
 ) -> None:

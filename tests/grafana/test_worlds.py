@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from grafana import states
+from grafana.alerts import FIRST
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
-from grafana.parts import ANNOTATION, NO_INSTANCES
+from grafana.parts import ANNOTATION, BOARD_ORDER, NO_INSTANCES
 from grafana.worlds import ALARMED, World
 from tests.grafana.scenes import JOB
 
@@ -38,7 +39,10 @@ FIRING = {
 }
 """The alerts of the worlds that have any. tests/prometheus/ fires those that none has."""
 SEVERITIES = [state.text for state in states.SEVERITY]
-LASTING = {"Alerts", "Exporters", "Rules"}
+LASTING = {
+    *("Verdict", "Rules", "Trust the boards", "Blind alerts", "Exporters down"),
+    "Feeds without a full answer",
+}
 """Stats that have a number without an exporter."""
 
 
@@ -135,37 +139,49 @@ def test_what_is_known_to_be_none_is_a_number_and_what_is_unknown_is_a_text(
 ) -> None:
     for kind, expected in {World.KEYLESS: NO_INSTANCES, World.EMPTY: "0"}.items():
         assert texts(seen[kind], "chutes-instances", "Active")[0]["text"] == expected
-    for kind, expected in {World.SICK: "2", World.DOWN: "1", World.HEALTHY: "0"}.items():
-        assert texts(seen[kind], "chutes-overview", "Alerts")[0]["text"] == expected
+    for kind, expected in {
+        World.SICK: ["act now", "3", "15"],
+        World.DOWN: ["act now", "1", "1"],
+        World.HEALTHY: ["all is well", "0", "0"],
+        World.KEYLESS: ["no key: GPUs unknown", "0", "0"],
+    }.items():
+        shown = texts(seen[kind], "chutes-overview", "Verdict")
+        assert [one["text"] for one in shown] == expected
+    for kind, expected in {
+        World.SICK: ["no"],
+        World.DOWN: ["no"],
+        World.HEALTHY: ["yes"],
+        World.KEYLESS: ["yes"],
+    }.items():
+        shown = texts(seen[kind], "chutes-exporter", "Trust the boards")
+        assert [one["text"] for one in shown] == expected
 
 
-def test_ends_are_shown_with_their_hour_and_those_of_a_day_with_their_beginning(
+def test_ends_are_shown_with_their_hour_and_lost_units_only_if_each_hour_is_known(
     answers: dict[World, Answers], seen: dict[World, Seen]
 ) -> None:
     # At 12:00, the newest report ends at 11:00.
     for kind in World:
         assert answers[kind].variables["report"] == ["?" if kind is World.DOWN else "11"]
-    for kind in (World.HEALTHY, World.SICK):
+    for kind in (World.HEALTHY, World.SICK, World.EMPTY):
         *_, until = texts(seen[kind], "chutes-instances", "Lost units")
         assert (until["title"], until["text"]) == ("counted to", "11:00")
-    for kind in (World.EMPTY, World.KEYLESS):
-        (since,) = texts(seen[kind], "chutes-instances", "Lost units")
-        assert (since["title"], since["text"]) == ("known since", "10:00")
+    # Its exporter has read a report with each scrape.
+    (hours,) = texts(seen[World.KEYLESS], "chutes-instances", "Lost units")
+    assert (hours["title"], hours["text"]) == ("hours known of 24", "8")
 
 
 def test_a_table_of_problems_says_that_there_are_none(seen: dict[World, Seen]) -> None:
-    for kind, state in (
-        (World.HEALTHY, states.NOTHING),
-        (World.KEYLESS, states.KEYLESS),
-        (World.EMPTY, states.NOTHING),
-    ):
+    for kind in (World.HEALTHY, World.KEYLESS, World.EMPTY):
         (row,) = table(seen[kind], "chutes-overview", "What is wrong")
-        assert row["Alert"] == state.text
+        assert row["Alert"] == states.NOTHING.text
+        (row,) = table(seen[kind], "chutes-exporter", "Bad feeds")
+        assert row["Feed"] == states.ALL_GOOD.text
     # Without an idle GPU, the board says what others would earn.
     assert len(table(seen[World.HEALTHY], "chutes-market", "What to run next, pay per GPU")) == 10
 
 
-def test_the_first_problem_is_the_gravest_and_follows_from_no_other(
+def test_the_first_problem_is_the_gravest_and_says_what_it_costs_and_what_to_do(
     seen: dict[World, Seen],
 ) -> None:
     rows = table(seen[World.SICK], "chutes-overview", "What is wrong")
@@ -173,13 +189,18 @@ def test_the_first_problem_is_the_gravest_and_follows_from_no_other(
         (row["Severity"] for row in rows), key=SEVERITIES.index
     )
     critical = {row["Alert"] for row in rows if row["Severity"] == "critical"}
-    assert critical == {"ChutesMinerDeregistered", "ChutesMinerBlacklisted"}
-    # It follows from the blacklist.
-    assert "ChutesMinerSeatAtRisk" not in {row["Alert"] for row in rows}
-    # All GPUs of a server are idle at once.
-    assert ("ChutesGpusIdle", "pro-6000-4") in {
-        (row["Alert"], row["Server, chute or feed"]) for row in rows
+    assert critical == {
+        *("ChutesMinerDeregistered", "ChutesMinerBlacklisted", "ChutesMinerSeatAtRisk")
     }
+    (idle,) = (
+        row for row in rows if (row["Alert"], row["Where"]) == ("ChutesGpusIdle", "pro-6000-4")
+    )
+    assert idle["What to do first"] == FIRST["ChutesGpusIdle"]
+    # Of alerts that are equally grave, the most expensive comes first.
+    warnings = [row for row in rows if row["Severity"] == "warning"]
+    assert warnings[0]["USD a day"].startswith("$")
+    # A place leads to its board.
+    assert {row["board"] for row in rows} <= set(BOARD_ORDER)
 
 
 def test_no_graph_has_more_than_ten_lines(seen: dict[World, Seen]) -> None:
@@ -199,15 +220,16 @@ def alarming(seen: Seen) -> set[tuple[str, str]]:
 
 
 def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen]) -> None:
-    # Somebody else is blacklisted in every world.
-    always = {("chutes-subnet", "Stake and age of seats")}
-    assert alarming(seen[World.HEALTHY]) == alarming(seen[World.EMPTY]) == always
+    assert alarming(seen[World.HEALTHY]) == alarming(seen[World.EMPTY]) == set()
     # Alerts about GPUs cannot fire.
-    assert alarming(seen[World.KEYLESS]) == always | {("chutes-overview", "What is wrong")}
+    assert alarming(seen[World.KEYLESS]) == {("chutes-overview", "Verdict")}
     assert alarming(seen[World.SICK]) >= {
         *(
             ("chutes-overview", title)
-            for title in ("Idle GPUs, next 24 h", "Alerts", "What is wrong")
+            for title in (
+                *("Verdict", "What is wrong", "Lost in 24 h", "Not earned, next 24 h"),
+                *("Is the seat safe?", "Miners"),
+            )
         ),
         *(
             ("chutes-fleet", title)
@@ -215,7 +237,10 @@ def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen
         ),
         *(("chutes-instances", title) for title in ("Next purge", "Instances")),
         ("chutes-market", "Supply"),
-        *(("chutes-exporter", title) for title in ("Feeds with problems", "Feeds")),
+        *(
+            ("chutes-exporter", title)
+            for title in ("Trust the boards", "Blind alerts", "Bad feeds", "All feeds")
+        ),
     }
 
 

@@ -30,7 +30,7 @@ RULES: Final[list[dict[str, Any]]] = [
 ]
 ALERTS: Final = [rule for rule in RULES if "alert" in rule]
 RECORDINGS: Final = [rule for rule in RULES if "record" in rule]
-ABOUT_ALERTS: Final = [rule for rule in RECORDINGS if "ALERTS" in rule["expr"]]
+ABOUT_ALERTS: Final = [rule for rule in RECORDINGS if rule["record"].startswith("alert:")]
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 STALE: Final = struct.pack("<Q", 0x7FF0000000000002)
 """Prometheus' marker for the end of a series."""

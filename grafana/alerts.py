@@ -1,0 +1,197 @@
+"""What the boards say about an alert: what to do first, which board shows more, and which feeds it
+needs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import promql_parser
+import yaml
+
+from chutes_exporter.collectors import COLLECTORS
+
+if TYPE_CHECKING:
+    from promql_parser import Expr
+
+_DIRECTORY: Final = Path(__file__).parents[1] / "prometheus" / "rules"
+_RULES: Final[list[dict[str, Any]]] = [
+    rule
+    for path in sorted(_DIRECTORY.glob("*.yml"))
+    for group in yaml.safe_load(path.read_text())["groups"]
+    for rule in group["rules"]
+]
+FIRST: Final = {
+    "ChutesMinerUnwatched": "See whether the exporter runs, and read its log",
+    "ChutesExporterDown": "See whether it runs, and read its log",
+    "ChutesApiDown": "Run chutes-exporter check",
+    "ChutesFeedFailing": "Run chutes-exporter check, which explains the reason",
+    "ChutesExporterBlind": "Run chutes-exporter check on the host of this exporter",
+    "ChutesDataIncomplete": "Run chutes-exporter check",
+    "ChutesSignatureRefused": "Run chutes-exporter check: is it the key or the clock?",
+    "ChutesClockOff": "Run timedatectl on the exporter's machine",
+    "ChutesApiChanged": "Run chutes-exporter check, then update the exporter",
+    "ChutesCollectorCut": "Raise --max-series, or switch a collector off",
+    "ChutesReloadFailed": "Read the exporter's log, and correct the file that it names",
+    "ChutesMinerDeregistered": "Run chutes-exporter check, then register again",
+    "ChutesMinerBlacklisted": "Ask the operators of the subnet",
+    "ChutesMinerSeatAtRisk": "Earn more: chutes-exporter status names idle GPUs",
+    "ChutesMinerImmunityEnds": "Earn before then: chutes-exporter status shows what is missing",
+    "ChutesMinerLowestIncentive": "Earn more: chutes-exporter status names idle GPUs",
+    "ChutesMinerEarnsNothing": "Run chutes-exporter status, and see whether the servers answer",
+    "ChutesScoreHeadingDown": "Run chutes-exporter status, which shows what stopped earning",
+    "ChutesIncentiveLags": "Run chutes-exporter query metagraph, and compare the weights",
+    "ChutesMinerLoss": "Run chutes-exporter status, which names GPUs that earn nothing",
+    "ChutesSubnetSplitChanged": "Run chutes-exporter status, which shows the new pay",
+    "ChutesGpusGone": "See whether the server answers, and still has its GPUs",
+    "ChutesGpusIdle": "Run chutes-exporter advise --plan, and launch what it says",
+    "ChutesGpusUnverified": "Run chutes-exporter query nodes, which shows the errors",
+    "ChutesStartsFail": "Read the logs of its pods: does the chute run elsewhere?",
+    "ChutesGpusThrash": "Run chutes-exporter incidents --hours 6, which shows why",
+    "ChutesServerInMaintenance": "Once nothing runs on it, boot it with the target version",
+    "ChutesServerMaintenancePending": "Do not reboot it: wait until it is in maintenance",
+    "ChutesUpgradeWindowClosing": "Upgrade more: chutes-exporter query maintenance shows slots",
+    "ChutesServerVersionRefused": "Do not reboot it: upgrade it in a maintenance window",
+    "ChutesGpuHoursLost": "Find the servers on the Fleet board",
+    "ChutesInstanceStartSlow": "Read the log of its pod",
+    "ChutesStartInVain": "Stop it, and launch what chutes-exporter advise --plan says",
+    "ChutesChuteFails": "Run chutes-exporter incidents --hours 6: chute or server?",
+    "ChutesInstancePurgeNear": "Read the log of its pod",
+    "ChutesPrivateInstanceAtRisk": "Do not delete it: read the log of its pod",
+    "ChutesInstancesLostEarly": "Run chutes-exporter incidents --hours 6",
+    "ChutesComputeUnitsLost": "Run chutes-exporter incidents, which shows the loss of each",
+    "ChutesDayLoss": "Run chutes-exporter incidents, which shows the loss of each",
+    "ChutesJobStuck": "Run chutes-exporter release-job, which lists them",
+}
+"""What to do first about each alert. Its runbook says the rest."""
+
+
+def _boards() -> dict[str, str]:
+    """Return the board that each alert names."""
+    found = {}
+    for rule in _RULES:
+        link = re.search(r"/d/([\w-]+)", rule.get("annotations", {}).get("dashboard", ""))
+        if link is not None:
+            found[rule["alert"]] = link[1]
+    return found
+
+
+BOARDS: Final = _boards()
+
+_PLACED: Final = ("servers", "nodes", "inventory", "instances")
+FEEDS_OF_FLEET: Final = {
+    **dict.fromkeys(("chutes_fleet_gpus", "chutes_server_gpus", "chutes_gpu_state"), _PLACED),
+    "chutes_server_compute_units_per_second": _PLACED,
+    "chutes_server_earning_instances": _PLACED,
+    "chutes_server_state": ("servers", "nodes"),
+    "chutes_server_maintenance_status": ("servers", "maintenance"),
+    "chutes_server_upgrade_needed": ("servers", "maintenance"),
+    "chutes_server_version_accepted": ("servers", "tee_measurements"),
+    "chutes_instance_state": ("instances",),
+    "chutes_instance_gpus": ("servers", "instances"),
+    "chutes_instance_compute_units_per_second": ("instances",),
+    "chutes_instance_deadline_timestamp_seconds": ("instances",),
+    "chutes_fleet_instances": ("instances",),
+    "chutes_server_idle_compute_units_per_second": (
+        *(*_PLACED, "maintenance", "metagraph", "chutes", "active_instances", "utilization"),
+        *("bounties", "held_gpus", "supported_gpus"),
+    ),
+    "chutes_instance_start_in_vain": (
+        *("instances", "chutes", "active_instances", "utilization", "bounties", "held_gpus"),
+    ),
+}
+"""The feeds without which a metric of the joined fleet has no series, of the metrics that rules
+read.
+"""
+
+
+def _feeds_of_metrics() -> dict[str, frozenset[str]]:
+    """Return the feeds without which a metric has no series."""
+    found: dict[str, frozenset[str]] = {}
+    for part in (part for collector in COLLECTORS for part in collector.parts):
+        feeds = frozenset(feed.name for feed in part.feeds)
+        for metric in part.metrics:
+            # A part without one of its feeds leaves a metric to another part.
+            found[metric.name] = found.get(metric.name, feeds) & feeds
+    return found | {name: frozenset(feeds) for name, feeds in FEEDS_OF_FLEET.items()}
+
+
+_FEEDS: Final = _feeds_of_metrics()
+
+
+@cache
+def _feeds_of_series(name: str) -> frozenset[str]:
+    """Return the feeds without which a metric, or what is recorded under a name, has no series."""
+    found = [_feeds_of(rule["expr"]) for rule in _RULES if rule.get("record") == name]
+    return frozenset.intersection(*found) if found else _FEEDS.get(name, frozenset())
+
+
+def _feeds_of(expression: str) -> frozenset[str]:
+    return _needed(promql_parser.parse(expression))
+
+
+def _needed(part: Expr) -> frozenset[str]:
+    """Return the feeds without which a part of an expression has no result."""
+    if isinstance(part, promql_parser.VectorSelector):
+        return _needed_by_selector(part)
+    if isinstance(part, promql_parser.BinaryExpr):
+        left, right = _needed(part.lhs), _needed(part.rhs)
+        if str(part.op) == "or":
+            return left & right
+        return left | right
+    if isinstance(part, promql_parser.Call):
+        return frozenset[str]().union(*map(_needed, part.args))
+    inner = getattr(part, "vector_selector", None) or getattr(part, "expr", None)
+    return frozenset() if inner is None else _needed(inner)
+
+
+def _needed_by_selector(selector: promql_parser.VectorSelector) -> frozenset[str]:
+    name = selector.name or ""
+    if not name.startswith("chutes_feed_"):
+        return _feeds_of_series(name)
+    named = (one for one in selector.matchers.matchers if one.name == "feed")
+    return frozenset(one.value for one in named if one.op == promql_parser.MatchOp.Equal)
+
+
+def _feeds_of_alerts() -> dict[str, frozenset[str]]:
+    """Return the feeds without which an alert cannot fire, with any severity."""
+    found: dict[str, frozenset[str]] = {}
+    for rule in _RULES:
+        if "alert" in rule:
+            feeds = _feeds_of(rule["expr"])
+            found[rule["alert"]] = found.get(rule["alert"], feeds) & feeds
+    return found
+
+
+NEEDED: Final = {name: feeds for name, feeds in _feeds_of_alerts().items() if feeds}
+"""The feeds that each alert needs, of the alerts that need one."""
+
+
+def blinded() -> dict[str, list[str]]:
+    """Return the alerts that each feed blinds while it has no data."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for alert, feeds in sorted(NEEDED.items()):
+        for feed in sorted(feeds):
+            found[feed].append(alert)
+    return dict(found)
+
+
+def blind_alerts(blind: str) -> str:
+    """Return a query for the number of alerts that cannot fire.
+
+    It is long, because each set of feeds that alerts need has a term: an alert that needs two of
+    the feeds counts once.
+
+    Args:
+        blind: The name of the series of feeds without data.
+    """
+    alerts = Counter(NEEDED.values())
+    terms = [
+        f'({number} * group({blind}{{feed=~"{"|".join(sorted(feeds))}"}}) or vector(0))'
+        for feeds, number in sorted(alerts.items(), key=lambda one: sorted(one[0]))
+    ]
+    return " + on () ".join(terms)
