@@ -33,6 +33,7 @@ from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.collectors import COLLECTORS, Collector
 from chutes_exporter.config import Address, Settings, make_settings
+from chutes_exporter.feeds.table import AUDIT_REPORT
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator.world import TEST_SEED
@@ -141,6 +142,17 @@ def hold(exporter: Exporter, endpoint: str) -> asyncio.Event:
 async def page_of(exporter: Exporter, timeout: float = PATIENCE) -> Page:
     """Return an exporter's metrics page."""
     return parse_page((await exporter.metrics(Format.TEXT, timeout=timeout)).decode())
+
+
+async def read_reports(exporter: Exporter) -> None:
+    """Let an exporter read all audit reports of the day, without the pauses."""
+    while True:
+        await exporter.feeds.read_all([AUDIT_REPORT], PATIENCE)
+        await until(lambda: AUDIT_REPORT.name not in asked_by(exporter))
+        snapshot = exporter.feeds.peek(AUDIT_REPORT)
+        if snapshot is None or not snapshot.answer.value.unread:
+            return
+        exporter.feeds.expire(AUDIT_REPORT)
 
 
 def find_collector(name: str) -> Collector:

@@ -14,24 +14,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PACKAGE = ROOT / "chutes_exporter"
-BASE = {"__init__", "__version__", "duration", "metric"}
+BASE = {"__init__", "__version__", "duration", "files", "metric"}
 """Modules that every other module may import, and that import nothing of the package."""
 MAY_IMPORT: dict[str, set[str]] = {
     "api": set(),
     "rules": {"api"},
     "chain": {"api"},
-    "feeds": {"api", "chain", "rules"},
-    "collectors": {"api", "chain", "rules", "feeds"},
+    "fleet": {"api", "rules"},
+    "feeds": {"api", "chain", "rules", "fleet"},
+    "collectors": {"api", "chain", "rules", "fleet", "feeds"},
     "config": {"api", "rules", "feeds", "collectors"},
-    "findings": set(),
+    "findings": {"rules", "fleet"},
     "log": set(),
-    "page": {"api", "chain", "rules", "feeds", "collectors", "config"},
-    "web": {"api", "feeds", "collectors", "config", "page", "findings"},
+    "page": {"api", "chain", "rules", "fleet", "feeds", "collectors", "config"},
+    "web": {"api", "fleet", "feeds", "collectors", "config", "page", "findings"},
     "simulator": {"api", "chain", "config", "web"},
     "commands": {
         "api",
         "chain",
         "rules",
+        "fleet",
         "feeds",
         "collectors",
         "config",
@@ -44,8 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"api", "collectors", "config", "log", "commands", "web"},
     "__main__": {"cli"},
 }
-"""The direction of the data: api, chain, rules, feeds, collectors, page, web; and the simulator and
-commands beside.
+"""The direction of the data: api, chain, rules, fleet, feeds, collectors, page, web; and the
+simulator and commands beside.
 """
 
 

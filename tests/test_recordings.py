@@ -8,6 +8,7 @@ are worked out from the JSON without any code of the package: other parsing, oth
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from fractions import Fraction
 from inspect import ismodule
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from chutes_exporter import collectors
 from chutes_exporter.collectors import table as tables
 from tests.commands.support import Target, run
-from tests.recorded import DIRECTORIES, Miner, Row, raw_json, rows, seconds, stream
+from tests.recorded import MINERS, Miner, Row, raw_json, rows, seconds, stream
 from tests.support import (
     HOTKEY,
     Page,
@@ -42,26 +43,15 @@ SECRETS: dict[str, Row] = {
 ELSEWHERE = (
     *(metric for metric, _ in (*VALUES.values(), MARKED["blacklisted"])),
     *NUMBERS.values(),
-    *(
-        "chutes_fleet_",
-        "chutes_gpu_state_info",
-        "chutes_gpu_in_use",
-        "chutes_gpu_active",
-        "chutes_images",
-    ),
-    *("chutes_instance_outdated", "chutes_server_version_", "chutes_server_maintenance_status"),
-    *(
-        "chutes_maintenance_window_open",
-        "chutes_maintenance_older_slots_in_use",
-        "chutes_platform_",
-    ),
-    *(
-        "chutes_miner_score_heading_ratio",
-        "chutes_chute_bounty_age_seconds",
-        "chutes_launch_",
-        "chutes_audit_",
-    ),
-    *("chutes_miner_window_ended_", "chutes_miner_window_failed_", "chutes_miner_window_lost_"),
+    *("chutes_fleet_", "chutes_gpu_state", "chutes_images"),
+    *("chutes_server_gpus", "chutes_server_state", "chutes_server_maintenance_status"),
+    *("chutes_server_upgrade_needed", "chutes_server_version_accepted"),
+    *("chutes_server_idle_", "chutes_server_launch_"),
+    *("chutes_instance_outdated", "chutes_instance_start_in_vain"),
+    *("chutes_maintenance_window_open", "chutes_maintenance_older_slots_in_use"),
+    *("chutes_platform_", "chutes_miner_score_heading_ratio", "chutes_launch_", "chutes_audit_"),
+    *("chutes_miner_ended_", "chutes_miner_lost_", "chutes_miner_losses_"),
+    *("chutes_miner_chute_ended_", "chutes_miner_chute_lost_", "chutes_miner_disabled_"),
 )
 """Metrics that other tests compare with the service's own answers and its database."""
 
@@ -73,12 +63,6 @@ TABLES = [
 ]
 WINDOWS = {"past_hour": "1h", "past_day": "1d", "all": "7d"}
 TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:")
-
-MINERS = [
-    Miner(directory, role)
-    for directory in DIRECTORIES
-    for role in ("test_miner", "second_miner", "newcomer")
-]
 
 
 def text(value: object) -> str:
@@ -211,72 +195,95 @@ def expect_stats(want: Expected, raw: dict[str, Any]) -> None:
                 want.mine(f"chutes_miner_window_{metric}", 0, window=window)
 
 
-def expect_chutes(want: Expected, raw: dict[str, Any]) -> None:
-    for row in raw["chutes"]:
-        chute, selector = row["chute_id"], row["node_selector"]
-        if selector.get("min_vram_gb_per_gpu") is not None:
-            want.put(
-                "chutes_chute_min_vram_bytes",
-                selector["min_vram_gb_per_gpu"] * 10**9,
-                chute_id=chute,
-            )
-
-
-def dashed(gpu_id: str) -> str:
-    digits = iter(gpu_id)
-    return "GPU-" + "-".join(
-        "".join(next(digits) for _ in range(length)) for length in (8, 4, 4, 4, 12)
-    )
-
-
-def expect_nodes(want: Expected, raw: dict[str, Any]) -> None:
-    for row in raw["nodes"]:
-        key = row["uuid"]
-        named = ("server_id", "name", "device_index", "verification_host")
-        labels = {name: row[name] for name in named} | {
-            "gpu": row["gpu_identifier"],
-            "uuid": dashed(key),
-        }
-        want.mine("chutes_gpu_info", 1, gpu_id=key, **labels)
-        want.mine("chutes_gpu_verified", row["verified_at"] is not None, gpu_id=key)
-        if row["clock_rate"] is not None:
-            want.mine("chutes_gpu_clock_rate_hertz", row["clock_rate"] * 1000, gpu_id=key)
-
-
-def expect_inventory(want: Expected, raw: dict[str, Any]) -> None:
-    for item in raw["inventory"]:
-        labels = {name: item[name] for name in ("gpu_id", "chute_id", "chute_name")}
-        want.mine("chutes_gpu_allocation_info", 1, **labels)
-
-
 def expect_instances(want: Expected, raw: dict[str, Any]) -> None:
+    places = places_of(want.hotkey, raw)
+    active = [row["chute_id"] for row in raw["active_instances"]]
     for row in raw["instances"]:
-        names = ("chute_id", "version", "chutes_version", "config_id", "billed_to")
-        labels = {"instance_id": row["instance_id"]}
-        want.mine("chutes_instance_info", 1, **labels, **{name: row[name] for name in names})
-        created, activated, verified = (
-            seconds(row[f"{event}_at"]) for event in ("created", "activated", "last_verified")
-        )
-        if activated is not None and row["billed_to"] is None:
-            want.mine("chutes_instance_secured_timestamp_seconds", activated + 60 * 60, **labels)
-        starting = activated is None
-        limits = (
-            [] if verified is None or (starting and not row["verified"]) else [verified + 180 * 60]
-        )
-        if starting and row["verified"] is not None:
-            limits.append((created or 0) + 210 * 60)
-        if not row["active"]:
-            want.mine(
-                "chutes_instance_purge_timestamp_seconds", min(limits, default=None), **labels
+        instance = row["instance_id"]
+        labels = labels_of(row, raw)
+        state = "active" if row["active"] else "disabled" if row["activated_at"] else "starting"
+        for one in ("active", "starting", "disabled"):
+            want.mine("chutes_instance_state", one == state, **labels, state=one)
+        units = row["compute_multiplier"]
+        want.mine("chutes_instance_compute_units_per_second", units, **labels)
+        for deadline, at in deadlines_of(row).items():
+            name = "chutes_instance_deadline_timestamp_seconds"
+            want.mine(name, at, **labels, deadline=deadline)
+        place = {"server_id": "", "server": "", "gpu": ""}
+        if places[instance]:
+            # All GPUs of an instance are on one server.
+            ((server, model),) = set(places[instance])
+            names = {one["server_id"]: one["name"] for one in raw["servers"]["servers"]}
+            place = {"server_id": server, "server": names[server], "gpu": model}
+            later = later_of(row["chute_id"], model, raw)
+            want.mine("chutes_instance_later_compute_units_per_second", later, **labels)
+        want.mine("chutes_instance_gpus", len(places[instance]), **labels, **place)
+        if state == "active":
+            is_last = active.count(row["chute_id"]) == 1
+            want.mine("chutes_instance_last_active", is_last, **labels)
+
+
+def labels_of(row: Row, raw: dict[str, Any]) -> Row:
+    """Return the labels of an instance."""
+    names = {chute["chute_id"]: chute["name"] for chute in raw["chutes"]}
+    return {
+        "instance_id": row["instance_id"],
+        "chute_id": row["chute_id"],
+        "chute": names[row["chute_id"]],
+        "private": row["billed_to"] is not None,
+    }
+
+
+def places_of(hotkey: str, raw: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Return the server and model of each GPU by its instance, from the public list."""
+    places: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for gpu in raw["miner_gpus"].get(hotkey, {"provisioned": []})["provisioned"]:
+        places[gpu["chute"]["instance_id"]].append((gpu["server_id"], gpu["gpu"]))
+    return places
+
+
+def deadlines_of(row: Row) -> dict[str, float | None]:
+    """Return what happens to an instance, and when."""
+    created, activated, verified = (
+        seconds(row[f"{event}_at"]) for event in ("created", "activated", "last_verified")
+    )
+    found = {"end_of_billing": seconds(row["stop_billing_at"])}
+    if activated is not None and row["billed_to"] is None:
+        found["secured"] = activated + 60 * 60
+    starting = activated is None
+    limits = [] if verified is None or (starting and not row["verified"]) else [verified + 180 * 60]
+    if starting and row["verified"] is not None:
+        limits.append((created or 0) + 210 * 60)
+    if not row["active"]:
+        found["purge"] = min(limits, default=None)
+    return found
+
+
+def later_of(chute_id: str, model: str, raw: dict[str, Any]) -> Fraction:
+    """Return what an instance earns 8 hours after its activation."""
+    (chute,) = (one for one in raw["chutes"] if one["chute_id"] == chute_id)
+    pay = Fraction(chute["effective_compute_multiplier"])
+    if not chute["public"]:
+        # It is paid for its own GPUs, not for the cheapest ones that its chute allows.
+        models = chute["node_selector"]["supported_gpus"]
+        rates = {gpu: Fraction(raw["supported_gpus"][gpu]["hourly_rate"]) for gpu in models}
+        pay *= rates[model] / min(rates.values())
+    return pay / Fraction(chute["compute_multiplier_factors"].get("bounty_boost", 1))
+
+
+def expect_servers(want: Expected, raw: dict[str, Any]) -> None:
+    places = places_of(want.hotkey, raw)
+    for server in raw["servers"]["servers"]:
+        for model in {gpu["gpu_identifier"] for gpu in server["gpus"]}:
+            # A disabled instance earns until it is deleted.
+            place = (server["server_id"], model)
+            units = sum(
+                row["compute_multiplier"]
+                for row in raw["instances"]
+                if row["activated_at"] and place in places[row["instance_id"]]
             )
-
-
-def expect_instance_gpus(want: Expected, raw: dict[str, Any]) -> None:
-    held = raw["miner_gpus"].get(want.hotkey, {"provisioned": []})["provisioned"]
-    places = [(gpu["chute"]["instance_id"], gpu["server_id"], gpu["gpu"]) for gpu in held]
-    for instance, server, model in set(places):
-        labels = {"instance_id": instance, "server_id": server, "gpu": model}
-        want.mine("chutes_instance_gpus", places.count((instance, server, model)), **labels)
+            labels = {"server_id": server["server_id"], "server": server["name"], "gpu": model}
+            want.mine("chutes_server_compute_units_per_second", units, **labels)
 
 
 def expect_active_instances(want: Expected, raw: dict[str, Any]) -> None:
@@ -369,7 +376,7 @@ def expect_utilization(want: Expected, raw: dict[str, Any]) -> None:
         target = active + allowance if allowance else row["target_count"]
         if allowance or target <= active:
             want.put("chutes_chute_target_instances", target, chute_id=chute)
-        for window in ("5m", "15m", "1h"):
+        for window in ("15m", "1h"):
             labels = {"chute_id": chute, "window": window}
             for metric, field in {
                 "recent_utilization": "utilization",
@@ -401,11 +408,8 @@ EXPECTATIONS = {
     expect_metagraph: ("metagraph",),
     expect_scores: ("scores",),
     expect_stats: ("stats",),
-    expect_chutes: ("chutes",),
-    expect_nodes: ("nodes",),
-    expect_inventory: ("inventory",),
-    expect_instances: ("instances",),
-    expect_instance_gpus: ("miner_gpus",),
+    expect_instances: ("instances", "chutes", "miner_gpus", "servers"),
+    expect_servers: ("instances", "miner_gpus", "servers"),
     expect_active_instances: ("active_instances",),
     expect_images: ("images",),
     expect_jobs: ("jobs", "chutes"),
@@ -437,7 +441,7 @@ async def test_recorded_answers_are_not_doubted_and_give_exactly_the_metrics_tha
 ) -> None:
     bodies = miner.bodies()
     async with served(replay(bodies)) as url:
-        page = await scrape(miner.settings(url))
+        page = await scrape(miner.settings(url, chutes="all"))
     assert set(successes(page).values()) == {1.0}
     doubts = {key[1]: value for key, value in page.items() if key[0] == "chutes_feed_doubted"}
     assert len(doubts) > 10

@@ -137,7 +137,7 @@ async def test_what_cannot_be_read_costs_only_itself() -> None:
         ("a", "h200", "i", UNSET)
     }
     assert (tally.accepted, tally.rejected) == (3, 2)
-    for field in list(INSTANCE)[1:]:
+    for field in [name for name in INSTANCE if name not in ("instance_id", "compute_multiplier")]:
         broken = {name: value for name, value in INSTANCE.items() if name != field}
         report, tally = await read(e.AUDIT_REPORT, body([INSTANCE, broken]))
         assert (len(report.instances), tally.accepted, tally.rejected) == (1, 2, 1), field

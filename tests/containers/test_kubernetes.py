@@ -57,7 +57,7 @@ async def test_the_rendered_deployment_serves_the_private_data_of_the_key_in_the
             ]
         finally:
             await asyncio.to_thread(podman, "kube", "down", "--force", str(path))
-    assert {dict(labels)["hotkey"] for series, labels in page if series == "chutes_gpu_in_use"} == {
+    assert {dict(labels)["hotkey"] for series, labels in page if series == "chutes_gpu_state"} == {
         HOTKEY
     }
     assert "All checks passed." in check.stdout

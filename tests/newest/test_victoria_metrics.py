@@ -158,7 +158,7 @@ async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path
         }
         assert series == {HOTKEY}
         # A recording rule reads it, and its result is in the store.
-        await asyncio.to_thread(store.wait_for, "hotkey:chutes_miner_lost_compute_units:newest")
+        await asyncio.to_thread(store.wait_for, "hotkey:chutes_miner_lost_compute_units:sum")
         # An alert fires and reaches Alertmanager, with the link to its board.
         alerts: list[dict[str, Any]] = []
 

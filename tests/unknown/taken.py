@@ -21,7 +21,7 @@ from chutes_exporter.api.fields import records_in
 from chutes_exporter.feeds.doubt import DoubtedError
 from chutes_exporter.feeds.table import AUDIT_REPORT, CHAIN, FEEDS
 from tests.recorded import rows, stream
-from tests.support import PATIENCE, page_of
+from tests.support import PATIENCE, page_of, read_reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,9 +52,12 @@ class Case:
 def _losses(feed: Feed[Any]) -> list[str]:
     # The chain has one answer and no list that could be shorter.
     doubted = ["doubted"] if feed.checks and feed is not CHAIN else []
-    return ["missing", "expired", "record", *doubted, *(["404"] if feed.optional else [])]
+    older = [OLDER] if feed is AUDIT_REPORT else []
+    return ["missing", "expired", "record", *doubted, *older, *(["404"] if feed.optional else [])]
 
 
+OLDER: Final = "older"
+"""A loss of the report of an hour in the past day."""
 FIELD: Final = "field "
 """Begins a loss of a field."""
 CASES: Final = [Case(feed, loss) for feed in FEEDS for loss in _losses(feed)]
@@ -129,6 +132,12 @@ def shorter_each_time() -> Callable[[list[Any]], list[Any]]:
     return lambda records: records[: len(records) >> next(parts)]
 
 
+def one_gone() -> Callable[[bytes], bytes | Response]:
+    """Return a change that takes the third answer away."""
+    numbers = itertools.count(1)
+    return lambda body: Response(status_code=404) if next(numbers) == 3 else body
+
+
 class Api:
     """A simulated API whose answers are remembered, except those to a feed from which something is
     taken away.
@@ -192,13 +201,14 @@ class Api:
     def without(self, case: Case) -> Iterator[None]:
         """Take something away from whoever has no answer of the feed yet."""
         # Without the list of reports, the newest one is not known.
-        is_listed = case.feed is AUDIT_REPORT and case.loss != "record"
+        is_listed = case.feed is AUDIT_REPORT and case.loss not in ("record", OLDER)
         self._taken = ("audit", False) if is_listed else asks(case.feed)
         changes: dict[str, Callable[[bytes], bytes | Response]] = {
             "missing": lambda _: Response(status_code=503),
             "404": lambda _: Response(status_code=404),
             "record": partial(changed, feed=case.feed, change=self._unreadable),
             "doubted": partial(changed, feed=case.feed, change=shorter_each_time()),
+            OLDER: one_gone(),
         }
         lacking = partial(without_field, case.loss.removeprefix(FIELD))
         self.change = lacking if case.loss.startswith(FIELD) else changes.get(case.loss, bytes)
@@ -246,6 +256,8 @@ async def page_without(
             await feeds.read(short, PATIENCE)
         if case.loss == "doubted":
             await _doubt(feed, api, exporter)
+        if case.feed is AUDIT_REPORT and case.loss != "expired":
+            await read_reports(exporter)
         page = await page_of(exporter)
     feeds.forget([feed])
     return page
