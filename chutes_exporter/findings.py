@@ -250,8 +250,12 @@ def _without_tee(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _of_server(server: Server) -> Subject:
-    idle = tuple(gpu for gpu in server.gpus if gpu.state in ("idle", "unverified"))
-    return Subject(server, gpus=idle if server.is_whole else None)
+    """Return a server with its GPUs that earn nothing, if the states of all are known."""
+    if not server.is_whole or any(gpu.state is None for gpu in server.gpus):
+        return Subject(server, gpus=None)
+    return Subject(
+        server, gpus=tuple(gpu for gpu in server.gpus if gpu.state in ("idle", "unverified"))
+    )
 
 
 def _unverified(fleet: Fleet, _now: float) -> list[Subject]:
@@ -268,7 +272,12 @@ def _idle(fleet: Fleet, _now: float) -> list[Subject]:
     if fleet.blacklisted:
         return []
     return _gpus_on_servers(
-        fleet, "idle", lambda server: server is None or _could_earn(fleet, server) is not False
+        fleet,
+        "idle",
+        lambda server: (
+            server is None
+            or (server.holds_slot is False and fleet.idle_can_earn(server) is not False)
+        ),
     )
 
 
@@ -280,22 +289,11 @@ def _idle_without_offer(fleet: Fleet, _now: float) -> list[Subject]:
         "idle",
         lambda server: (
             server is not None
-            and _could_earn(fleet, server) is False
             and server.holds_slot is False
+            and fleet.idle_can_earn(server) is False
             and server.runs_chutes is not False
         ),
     )
-
-
-def _could_earn(fleet: Fleet, server: Server) -> bool | None:
-    """Return whether idle GPUs of a server could earn something now, None if that is unknown."""
-    if server.holds_slot is not False or server.runs_chutes is False:
-        return False
-    uses = [use for use in fleet.uses if use.server_id == server.server_id]
-    units = [use.first_day_units for use in uses]
-    if any(units):
-        return True
-    return None if fleet.markets is None or None in units or not uses else False
 
 
 def _gpus_on_servers(
@@ -359,7 +357,8 @@ KINDS = {
     "versions_refused": _action(
         _versions_refused,
         "The service refuses the version that COUNT TEE {server has|servers have}. Do not reboot "
-        "{it|them} before maintenance has ended {its|their} instances, of which EARNING earn.",
+        "{it|them} before maintenance has ended {its|their} instances. Instances that earn there "
+        "now: EARNING.",
         "See when a slot is free: chutes-exporter query maintenance",
     ),
     "upgrades": _action(
@@ -438,10 +437,11 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
     for name, kind in KINDS.items():
         subjects = kind.test(fleet, now)
         if kind.severity != "note":
-            # GPUs in a finding that is more urgent are in no other one.
+            # What is in a finding that is more urgent is in no other one.
             subjects = [one for one in subjects if not _is_seen(one, seen)]
             if name not in ("not_registered", "blacklisted"):
-                seen.update(gpu.gpu_id for one in subjects for gpu in one.gpus or ())
+                for one in subjects:
+                    seen.update(_ids(one))
         if subjects:
             found.append(_finding(name, fleet, subjects, now, costs))
     return sorted(
@@ -451,8 +451,14 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
 
 
 def _is_seen(subject: Subject, seen: set[str]) -> bool:
-    gpus = subject.gpus or ()
-    return bool(gpus) and all(gpu.gpu_id in seen for gpu in gpus)
+    return seen.issuperset(_ids(subject)) and bool(_ids(subject))
+
+
+def _ids(subject: Subject) -> list[str]:
+    """Return the ids of what a subject is about: its instance, or else its GPUs."""
+    if subject.instance is not None:
+        return [subject.instance.instance_id]
+    return [gpu.gpu_id for gpu in subject.gpus or ()]
 
 
 def _finding(
@@ -462,10 +468,10 @@ def _finding(
     kind, first = KINDS[name], subjects[0]
     count = sum(one.count for one in subjects)
     servers = {one.server.server_id: one.server for one in subjects if one.server is not None}
-    earning = [one for server in servers.values() for one in server.instances if one.earns]
+    earning = total(server.earning_instances for server in servers.values())
     words = {
         "SERVER": shlex.quote((first.server and first.server.name) or "SERVER"),
-        "EARNING": str(len(earning)),
+        "EARNING": "not known" if earning is None else f"{earning:g}",
         "WHEN": "at an unknown time" if first.when is None else time_until(first.when, now),
         "CLOCK": f"{datetime.fromtimestamp(first.when or 0, UTC):%H:%M} UTC",
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import pytest
 import yaml
 
 from chutes_exporter.rules.losses import END_REASONS
@@ -71,16 +70,3 @@ def test_every_reason_for_an_end_is_explained() -> None:
     (table,) = re.findall(r"\| reason \|.*?\n\n", (DOCS / "earnings.md").read_text(), re.DOTALL)
     first = re.findall(r"(?m)^\| (`.*?) \|", table)
     assert sorted(re.findall(r"`(\w+)`", " ".join(first))) == sorted(END_REASONS)
-
-
-@pytest.mark.parametrize(
-    "sentence",
-    [
-        "so it keeps a tenth of its score at worst",
-        "because its chute gets a new version: all instances end at once, without a reason | no",
-        "The service may purge it",
-        "**Jobs on private chutes**: the service refuses their activation",
-    ],
-)
-def test_earnings_say_what_ran_in_the_service(sentence: str) -> None:
-    assert sentence in text_of("earnings.md")

@@ -123,7 +123,7 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
         ),
         "tee s1 (1.6.2), other (1.6.2)",
         "",
-        "2 servers 2 of their instances earn.",
+        "2 servers Instances that earn there now: 2.",
     ),
     (
         "upgrades",

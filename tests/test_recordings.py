@@ -274,16 +274,19 @@ def later_of(chute_id: str, model: str, raw: dict[str, Any]) -> Fraction:
 def expect_servers(want: Expected, raw: dict[str, Any]) -> None:
     places = places_of(want.hotkey, raw)
     for server in raw["servers"]["servers"]:
+        labels = {"server_id": server["server_id"], "server": server["name"]}
+        earning = 0
         for model in {gpu["gpu_identifier"] for gpu in server["gpus"]}:
             # A disabled instance earns until it is deleted.
             place = (server["server_id"], model)
-            units = sum(
+            units = [
                 row["compute_multiplier"]
                 for row in raw["instances"]
                 if row["activated_at"] and place in places[row["instance_id"]]
-            )
-            labels = {"server_id": server["server_id"], "server": server["name"], "gpu": model}
-            want.mine("chutes_server_compute_units_per_second", units, **labels)
+            ]
+            want.mine("chutes_server_compute_units_per_second", sum(units), **labels, gpu=model)
+            earning += len(units)
+        want.mine("chutes_server_earning_instances", earning, **labels)
 
 
 def expect_active_instances(want: Expected, raw: dict[str, Any]) -> None:

@@ -58,7 +58,8 @@ def metrics_of(endpoint: Endpoint[Any]) -> set[str]:
     names = set()
     for collector in collectors_of(endpoint):
         for part in collector.parts:
-            if any(feed.endpoint is endpoint for feed in part.feeds):
+            feeds = part.feeds if part.chooses_chutes else part.all_feeds
+            if any(feed.endpoint is endpoint for feed in feeds):
                 names |= {metric.name for metric in part.metrics}
     return names
 

@@ -291,6 +291,15 @@ class Collector:
         return frozenset(feed.name for part in self.parts for feed in part.feeds)
 
     @property
+    def source_feeds(self) -> frozenset[str]:
+        """Names of the feeds of which its samples are made, without those that only choose them."""
+        found: set[str] = set()
+        for part in self.parts:
+            feeds = part.feeds if part.chooses_chutes else part.all_feeds
+            found.update(feed.name for feed in feeds)
+        return frozenset(found)
+
+    @property
     def metrics(self) -> list[Metric]:
         """The metrics of its parts. If two parts have the same one, that of the first."""
         metrics = [metric for part in self.parts for metric in part.metrics]

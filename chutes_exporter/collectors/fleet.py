@@ -194,7 +194,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
             _add_server(server, fleet.hotkey, out)
     for gpu in fleet.gpus:
         name = None if gpu.server_id is None else names.get(gpu.server_id)
-        if gpu.state is not None and gpu.model is not None and name is not None:
+        if None not in (gpu.state, gpu.model, gpu.index, name):
             number = GPU_STATES.index(gpu.state)
             labels = (gpu.gpu_id, nvidia_uuid(gpu.gpu_id), gpu.server_id, name)
             out.add(GPU_STATE, number, fleet.hotkey, *labels, gpu.model, gpu.index)

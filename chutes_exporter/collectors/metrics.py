@@ -46,6 +46,6 @@ DAY = Table[Chute](
 
 COLLECTOR = Collector(
     "metrics",
-    "demand for each chute over the past hour: invocations, utilization, rate limits, usage, price",
+    "demand for each chute: requests of the past hour and day, and its active instances",
     (CHUTE, DAY),
 )

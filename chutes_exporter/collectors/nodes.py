@@ -19,4 +19,4 @@ GPU = Table[Node](
     ),
 )
 
-COLLECTOR = Collector("nodes", "the miner's GPUs: model, memory, verification", (GPU,))
+COLLECTOR = Collector("nodes", "errors of the verification of the miner's GPUs", (GPU,))

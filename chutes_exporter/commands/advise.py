@@ -325,6 +325,8 @@ class _Screen:
             text += f", {idle.in_maintenance} in maintenance"
         if idle.maintenance_pending:
             text += f", {idle.maintenance_pending} with pending maintenance (do not reboot)"
+        if idle.on_one_server is None:
+            return f"{text}, of which some may be in maintenance"
         return f"{text}, at most {idle.on_one_server} on one server"
 
     @staticmethod
@@ -415,27 +417,32 @@ def _market(fleet: Fleet, model: str) -> Market | None:
 class _IdleGpus:
     """The idle GPUs of a model.
 
-    ``on_one_server`` is the most that one server has that can be used.
+    ``on_one_server`` is the most that one server has that can be used. While the maintenance of one
+    of their servers is unknown, only their count is known.
     """
 
     count: int
-    in_maintenance: int
-    maintenance_pending: int
-    on_one_server: int
+    in_maintenance: int | None = None
+    maintenance_pending: int | None = None
+    on_one_server: int | None = None
 
     @classmethod
     def of(cls, fleet: Fleet, model: str) -> _IdleGpus:
         """Count them in a fleet."""
         count = len(_idle_of(fleet, model))
         by_step: Counter[str] = Counter()
-        usable = [0]
+        usable = 0
         for server in fleet.servers:
             idle = sum(gpu.model == model and gpu.state == "idle" for gpu in server.gpus)
+            if not idle:
+                continue
+            if server.holds_slot is None or server.maintenance is None:
+                return cls(count)
             if server.holds_slot:
-                by_step[server.maintenance or "pending"] += idle
+                by_step[server.maintenance] += idle
             else:
-                usable.append(idle)
-        return cls(count, by_step["maintenance"], by_step["pending"], max(usable))
+                usable = max(usable, idle)
+        return cls(count, by_step["maintenance"], by_step["pending"], usable)
 
 
 def _idle_rests(miner: _Advice) -> list[str]:

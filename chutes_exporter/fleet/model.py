@@ -154,8 +154,9 @@ class Server:
         """The first state that applies, None while that is unknown."""
         if self.holds_slot is None or self.models is None:
             return None
+        if self.holds_slot and self.maintenance is None:
+            return None
         if self.holds_slot:
-            # A server whose step is unknown may still be pending.
             return "in_maintenance" if self.maintenance == "maintenance" else "maintenance_pending"
         if not self.gpus:
             return "without_gpus"
@@ -367,6 +368,17 @@ class Fleet:
     def servers_by_id(self) -> dict[str, Server]:
         """Its servers by their ids."""
         return {server.server_id: server for server in self.servers}
+
+    def idle_can_earn(self, server: Server) -> bool | None:
+        """Return whether idle GPUs of a server could earn something now."""
+        if server.holds_slot or server.runs_chutes is False:
+            return False
+        units = [use.first_day_units for use in self.uses if use.server_id == server.server_id]
+        if server.holds_slot is None or self.markets is None or not units:
+            return None
+        if any(units):
+            return True
+        return None if None in units else False
 
     def server_name(self, gpu: Gpu) -> str | None:
         """Return the name of the server of a GPU, None if it has none or that is unknown."""

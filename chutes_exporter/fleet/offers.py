@@ -131,10 +131,15 @@ def _market(
     offers = []
     for one in demand:
         selector = one.chute.node_selector
-        if selector is None or model not in (selector.supported_gpus or ()):
+        supported = None if selector is None else selector.supported_gpus
+        if supported is not None and model not in supported:
             continue
         found = _offer(one, model, places, miner)
-        if isinstance(found, Offer):
+        if supported is None:
+            # It may run on the model. If it is refused anyway, that does not matter.
+            if isinstance(found, Offer) or found == "unknown":
+                refused["unknown"] += 1
+        elif isinstance(found, Offer):
             offers.append(found)
         else:
             refused[found] += 1

@@ -7,10 +7,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from chutes_exporter.collectors.fleet import FEEDS
 from chutes_exporter.feeds.doubt import WORDS
 from chutes_exporter.feeds.table import (
     INSTANCES,
-    INVENTORY,
     JOBS,
     MAINTENANCE,
     METAGRAPH,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.page.exporter import Collected
     from chutes_exporter.page.rendering import States
 
@@ -38,9 +39,9 @@ TRY_AGAIN = "Try again. If the problem remains, report it."
 _MISSING = "Ask the operators of Chutes for a newer service."
 """Advice about an endpoint that the deployment does not have."""
 _BUG = ("the collector failed, which is a bug", "Report it with the log.")
-_FLEET_FEEDS = (SERVERS, NODES, INVENTORY, INSTANCES)
-"""The feeds that give the states of GPUs."""
-_UNCOUNTED = ("the answers do not give the states of all GPUs", "Try again in a minute.")
+_FLEET_FEEDS: Final = frozenset(feed.name for feed in FEEDS.values())
+"""The names of the feeds that a fleet is joined from."""
+_UNCOUNTED = "the answers do not give the states of all GPUs"
 UPDATE = "Update the exporter. If that does not help, report a bug."
 _UNKNOWN_MAINTENANCE = (
     "Reboot no such server. See chutes-exporter query maintenance, and update the exporter."
@@ -86,13 +87,30 @@ def find_gaps(collected: Collected, settings: Settings) -> tuple[list[NotKnown],
     for hotkey in sorted(settings.watched):
         if hotkey not in keys:
             gaps.append(NotKnown("servers, GPUs, instances, jobs", hotkey, *NO_KEY))
-        # Otherwise, a gap already names the feed without which the GPUs are not known.
-        elif not incomplete & {(feed.name, hotkey) for feed in _FLEET_FEEDS}:
-            if collected.fleets[hotkey].known["gpus"]:
-                counted.add(hotkey)
-            else:
-                gaps.append(NotKnown("fleet", hotkey, *_UNCOUNTED))
+            continue
+        fleet = collected.fleets[hotkey]
+        if fleet.known["gpus"]:
+            counted.add(hotkey)
+        # Otherwise, a gap already names the feed without which it is not known.
+        if not incomplete & {(feed, of) for feed in _FLEET_FEEDS for of in ("", hotkey)}:
+            gaps += (
+                NotKnown("fleet", hotkey, reason, "Try again in a minute.")
+                for reason in _unknown_in(fleet)
+            )
     return gaps, counted
+
+
+def _unknown_in(fleet: Fleet) -> Iterator[str]:
+    """Yield what the answers together do not say, of all that decides what needs action."""
+    if not fleet.known["gpus"]:
+        yield _UNCOUNTED
+    if any(one.state == "starting" and one.is_in_vain is None for one in fleet.instances):
+        yield "the answers do not say whether a starting instance can become active"
+    for server in fleet.servers:
+        has_idle = any(gpu.state == "idle" for gpu in server.gpus)
+        if has_idle and not fleet.blacklisted and fleet.idle_can_earn(server) is None:
+            name = server.name or server.server_id
+            yield f"the answers do not say whether something can be launched on {name}"
 
 
 def gap_of(state: FeedState) -> NotKnown | None:

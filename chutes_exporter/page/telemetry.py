@@ -67,10 +67,9 @@ COLLECTOR_CUT = Metric(
 )
 COLLECTOR_OFF = Metric(
     "chutes_scrape_collector_off",
-    "Whether the collector is off because the API answers 404 for an endpoint that the collector "
-    "needs (1). This "
-    "deployment of the API does not have the endpoint. The exporter asks again every hour, and "
-    "after a reload.",
+    "Whether the collector is off, or lacks some of its metrics, because the API answers 404 for "
+    "an endpoint (1): this deployment of the API does not have it. The exporter asks again every "
+    "hour.",
     ("collector",),
 )
 COLLECTOR_SUCCESS = Metric(
@@ -298,14 +297,12 @@ def _add_collectors(out: Samples, made: Mapping[Entry, Lines], states: States) -
     for entry, lines in made.items():
         name, is_off = entry.collector.name, False
         for hotkey, feeds in entry.feeds.items():
-            needed = [feed for feed in feeds if feed.name in entry.collector.needed_feeds]
-            if any(states[feed].missing for feed in needed):
-                is_off = True
-                continue
-            # It does without the endpoints that a deployment lacks.
-            existing = [states[feed] for feed in feeds if not states[feed].missing]
-            complete = lines.succeeded[hotkey] and all(map(_complete, existing))
-            out.add(COLLECTOR_SUCCESS, complete, name, hotkey)
+            missing = {feed.name for feed in feeds if states[feed].missing}
+            is_off = is_off or not missing.isdisjoint(entry.collector.source_feeds)
+            if missing.isdisjoint(entry.collector.needed_feeds):
+                existing = [states[feed] for feed in feeds if feed.name not in missing]
+                complete = lines.succeeded[hotkey] and all(map(_complete, existing))
+                out.add(COLLECTOR_SUCCESS, complete, name, hotkey)
         out.add(COLLECTOR_CUT, lines.body is None, name)
         out.add(COLLECTOR_OFF, is_off, name)
 

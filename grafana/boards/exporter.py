@@ -72,7 +72,7 @@ ADVICE: Final = [
 ]
 """What to do about each reason of a failure."""
 BUDGET: Final = (
-    "One key causes up to 440 requests an hour to the API, and 72 to the node of --chain.url."
+    "One key causes up to 439 requests an hour to the API, and 72 to the node of --chain.url."
 )
 REQUESTS: Final = select("chutes_api_requests_total", EXPORTERS)
 PAGE: Final = of_exporters("chutes_scrape_series")

@@ -82,7 +82,7 @@ async def test_the_page_has_every_number_of_a_recorded_block() -> None:
 
 
 async def test_only_watched_miners_have_seats_unless_all_are_wanted() -> None:
-    page = await FakeNode().page(hotkeys=[HOTKEY])
+    page = await FakeNode().page(hotkeys=[HOTKEY], miners="watched")
     assert {
         value for _, labels in data_of(page) for label, value in labels if label == "hotkey"
     } == {HOTKEY}

@@ -205,10 +205,8 @@ async def test_a_pending_server_says_what_it_waits_for_and_until_when(
     }
     _, output, _ = await status(quiet, **MINE)
     screen = " ".join(output.split())
-    assert (
-        "Do not reboot it: the last instances of their chutes still serve, for at most 3 hours "
-        "after the request. h200-1 (" in screen
-    )
+    assert "the last instances of their chutes still serve, for up to 3 hours. h200-1 (" in screen
+    assert "→ Do not reboot it before the status is maintenance: " in screen
     assert "h200-1: pending, until 4 instances have a replacement (chutes " in screen
     assert ", at the latest in 2 hours (" in screen
     assert [one.endpoint for one in quiet.requests].count("server_maintenance") == 2
@@ -267,7 +265,8 @@ async def test_a_miner_without_a_seat_is_said_beside_what_is_refused(
 
 
 async def test_the_price_of_a_server_comes_before_that_of_its_model() -> None:
-    farm = Farm(time.time(), [(Machine("h200", 4), Machine("h200", 4, idle=4))])
+    machines = (Machine("h200", 4), Machine("h200", 4, idle=4))
+    farm = Farm(time.time(), [machines], {"h200": 4})
     earning, idle = (server.name for server in farm.miners[0].servers)
     prices = (f"--server.cost={earning}=1", f"--server.cost={idle}=2", "--gpu.cost=h200=7")
     async with Simulator(farm, clock=time.time) as simulator:

@@ -39,8 +39,13 @@ async def test_prometheus_takes_every_sample_of_a_page_and_any_text(tmp_path: Pa
     for node in metagraph:
         node["blacklist_reason"] = NASTY
     bodies["metagraph"] = json.dumps(metagraph).encode()
-    bodies["metrics"] += f"data: {json.dumps({'chute_id': NASTY, 'utilization': 1})}\n\n".encode()
-    async with served(replay(bodies)) as api, served_exporter(watching(api)) as (url, _):
+    bodies["metrics"] += (
+        f"data: {json.dumps({'chute_id': NASTY, 'instance_count': 1})}\n\n".encode()
+    )
+    async with (
+        served(replay(bodies)) as api,
+        served_exporter(watching(api, chutes="all")) as (url, _),
+    ):
         with Prometheus(tmp_path, [url.removeprefix("http://")]) as prometheus:
             await asyncio.to_thread(prometheus.wait_for, "count_over_time(up[1m]) >= 2 and up == 1")
             page = (await get(f"{url}/metrics", Accept="application/openmetrics-text")).text
@@ -50,7 +55,7 @@ async def test_prometheus_takes_every_sample_of_a_page_and_any_text(tmp_path: Pa
             )
             reasons = await asyncio.to_thread(prometheus.query, "chutes_miner_blacklist_info")
             assert {dict(labels)["reason"] for labels in reasons} == {NASTY}
-            ids = await asyncio.to_thread(prometheus.query, "chutes_chute_utilization_ratio")
+            ids = await asyncio.to_thread(prometheus.query, "chutes_chute_instances")
             assert NASTY in {dict(labels)["chute_id"] for labels in ids}
             refused = r"level=(warn|error)|duplicate sample|out of order|out-of-order"
             assert re.findall(refused, prometheus.log, re.IGNORECASE) == []
@@ -65,7 +70,10 @@ async def test_programs_read_a_compressed_page_in_both_formats_while_a_part_of_i
     fresh = {"ttl": {"metrics": 1}}
     async with (
         served(replay(bodies)) as api,
-        served_exporter(watching(api, **fresh), clock, monotonic=clock) as (url, exporter),
+        served_exporter(watching(api, chutes="all", **fresh), clock, monotonic=clock) as (
+            url,
+            exporter,
+        ),
     ):
         configs = [
             {
@@ -76,13 +84,11 @@ async def test_programs_read_a_compressed_page_in_both_formats_while_a_part_of_i
             for protocol in ("PrometheusText0.0.4", "OpenMetricsText1.0.0")
         ]
         with Prometheus(tmp_path, scrape_configs=configs) as prometheus:
-            for number in (0.25, 0.5, 0.75):
-                line = json.dumps({"chute_id": "another", "utilization": number})
+            for number in (25, 50, 75):
+                line = json.dumps({"chute_id": "another", "instance_count": number})
                 bodies["metrics"] = whole + f"data: {line}\n\n".encode()
                 clock.now += 2
-                have = (
-                    f"count(chutes_chute_utilization_ratio{{chute_id='another'}} == {number}) == 2"
-                )
+                have = f"count(chutes_chute_instances{{chute_id='another'}} == {number}) == 2"
                 await asyncio.to_thread(prometheus.wait_for, have)
                 for form in Format:
                     page = await exporter.metrics(form, timeout=PATIENCE, gzipped=True)

@@ -48,6 +48,7 @@ NOTHING_TO_SHOW = {
     for name in (
         "not-earning-since",
         "units-by-server",
+        "idle-dollars",
         "registrations-before-loss",
         "blacklisted",
         "deregistered",

@@ -63,10 +63,11 @@ async def test_only_what_changed_is_compressed_again(
     ]
     bodies = {name: recording(WORLD_C, name) for name in NAMES}
     whole = bodies["metrics"]
+    # The chutes' metrics are due at each scrape, and everything else stays fresh.
+    fresh = {"ttl": {"metrics": 1}}
     async with (
         served(replay(bodies)) as api,
-        # The chutes' metrics are due at each scrape, and everything else stays fresh.
-        Exporter(watching(api, ttl={"metrics": 1}), clock=clock, monotonic=clock) as exporter,
+        Exporter(watching(api, chutes="all", **fresh), clock=clock, monotonic=clock) as exporter,
     ):
         for form in Format:
             bodies["metrics"] = whole
@@ -76,9 +77,9 @@ async def test_only_what_changed_is_compressed_again(
             page = await compressed_for_a_page(form)
             assert b"\nprocess_cpu_seconds_total" in page
             assert b"\nchutes_api_" not in page
-            bodies["metrics"] += b'data: {"chute_id": "another", "utilization": 0.25}\n\n'
+            bodies["metrics"] += b'data: {"chute_id": "another", "instance_count": 25}\n\n'
             clock.now += 2
             page = await compressed_for_a_page(form)
-            assert b'\nchutes_chute_utilization_ratio{chute_id="another"} 0.25' in page
+            assert b'\nchutes_chute_instances{chute_id="another"} 25.0' in page
             assert b"\nchutes_api_requests_total" in page
             assert not [name for name in of_others if name in page]

@@ -110,7 +110,11 @@ ABSENCE_MEANS["maintenance.servers.maintenance_status"] = {
     "chutes_server_maintenance_status",
     "chutes_maintenance_older_slots_in_use",
 }
-SAYS_WHAT_IS_KNOWN = {"chutes_audit_report_known_hours", "chutes_miner_losses_known"}
+SAYS_WHAT_IS_KNOWN = {
+    "chutes_audit_report_known_hours",
+    "chutes_fleet_known",
+    "chutes_miner_losses_known",
+}
 """Metrics that must change when a record cannot be read."""
 BY_REASON = {"chutes_launch_refused_chutes"}
 """Counts by the first reason that is known.
