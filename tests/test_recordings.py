@@ -394,6 +394,7 @@ def expect_utilization(want: Expected, raw: dict[str, Any]) -> None:
 
 
 def expect_bounties(want: Expected, raw: dict[str, Any]) -> None:
+    want.put("chutes_open_bounties", len(raw["bounties"]))
     for row in raw["bounties"]:
         chute, created, age = row["chute_id"], row["created_at"], row["seconds_elapsed"]
         expires = Fraction(created) + age + row["time_remaining"]

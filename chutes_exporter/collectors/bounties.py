@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chutes_exporter.api.records import Bounty
 from chutes_exporter.collectors.base import Collector
-from chutes_exporter.collectors.table import Row, Table
+from chutes_exporter.collectors.table import Row, Table, Total
 from chutes_exporter.feeds.table import BOUNTIES
 from chutes_exporter.rules.bounties import bounty_boost, bounty_expires_at
 
@@ -26,4 +26,13 @@ BOUNTY = Table[Bounty](
     ),
 )
 
-COLLECTOR = Collector("bounties", "open bounties: their age, their end and their boost", (BOUNTY,))
+# A table of its own, because it counts all chutes.
+BOUNTIES_OF_ALL = Table[Bounty](
+    BOUNTIES, chutes_open_bounties=Total("Chutes of the platform that have an open bounty.", len)
+)
+
+COLLECTOR = Collector(
+    "bounties",
+    "open bounties: their number, their ends and their boosts",
+    (BOUNTY, BOUNTIES_OF_ALL),
+)

@@ -35,6 +35,7 @@ from grafana.parts import (
     table,
     timeline,
     total,
+    whole,
 )
 from grafana.states import GPU, MAINTENANCE, NEEDED, ORANGE, PLAIN, RED, SERVER
 from grafana.worlds import KEYED, PRICED, SICK, STOCKED
@@ -64,7 +65,7 @@ THIS_SERVER: Final = board_link(
 SERVERS: Final = "Servers, the worst first"
 CAUSES: Final = (
     "topk by (hotkey, server_id) (1, max by (hotkey, server_id, alertname) (ALERTS{"
-    f'alertname=~"Chutes.+", alertstate="firing", server=~"$server", {MINERS}}}))'
+    f'alertname=~"Chutes.+", alertstate="firing", server=~"$server", server_id!="", {MINERS}}}))'
 )
 """The alert about each server, with its name."""
 TO_UPGRADE: Final = recorded("hotkey:chutes_servers_to_upgrade:count")
@@ -74,12 +75,19 @@ DCGM_NEEDED: Final = (
 )
 
 
+def whole_use(query: str, **where: str) -> str:
+    """Return a query over what idle GPUs could earn, which is absent while that is not known of all
+    of them, on the servers of which labels have these values.
+    """
+    idle, units = recorded(GPUS, state="idle", **where), recorded(IDLE_UNITS, **where)
+    unknown = f"({idle} > 0 unless on (hotkey, server_id) {units})"
+    return of_all(f"{query} unless on () {unknown}", KNOWN, with_gpus=True)
+
+
 def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
     """Return the stat of what idle GPUs lose, on the servers of which labels have these values."""
     units, rent = recorded(IDLE_UNITS, **where), recorded(RENT, **where)
-    idle = recorded(GPUS, state="idle", **where)
-    unknown = f"({idle} > 0 unless on (hotkey, server_id) {units})"
-    day = of_all(f"86400 * sum({units}) unless on () {unknown}", KNOWN, with_gpus=True)
+    day = whole_use(f"86400 * sum({units})", **where)
     no_rent = f"({recorded(ALL_GPUS, **where)} unless on (hotkey, server_id) {rent})"
     return stat(
         "Not earned, next 24 h",
@@ -119,7 +127,8 @@ def _dcgm(metric: str) -> str:
     """Return a metric of NVIDIA's exporter, with the names of GPUs."""
     labelled = f'max by (uuid) (label_replace({metric}, "uuid", "$1", "UUID", "(.+)"))'
     of_gpus = of_miners("chutes_gpu_state", "uuid", "server", "device_index", **ON_SERVERS)
-    return f"{labelled} * on (uuid) group_left (GPU, server) topk by (uuid) (1, {_named(of_gpus)})"
+    names = f"topk by (uuid) (1, {_named(of_gpus)})"
+    return f"{labelled} * on (uuid) group_left (GPU, server) {names} ^ 0"
 
 
 def _named(query: str) -> str:
@@ -197,9 +206,9 @@ FLEET.show(
         Column("Server", "server", width=125, link=THIS_SERVER),
         *MINER_COLUMNS,
         Column(
-            "Not all earning for",
+            "Last all earning",
             f"time() - max_over_time(timestamp({recorded(EARNING, **ON_SERVERS)} == 1)[1d:5m]) "
-            "> 600",
+            f"> 600 and on (hotkey, server_id) {recorded(EARNING)} < 1",
             TIME,
             150,
             missing=" ",
@@ -266,8 +275,10 @@ FLEET.show(
             SICK,
             TIME,
         ),
-        Query(f"sum({of_miners('chutes_maintenance_slots_in_use')})", "slots used", KEYED),
-        Query(f"sum({of_miners('chutes_maintenance_slots_limit')})", "slots", KEYED),
+        Query(
+            total(of_miners("chutes_maintenance_slots_in_use"), with_gpus=True), "slots used", KEYED
+        ),
+        Query(total(of_miners("chutes_maintenance_slots_limit"), with_gpus=True), "slots", KEYED),
         Query(f"sum({TO_UPGRADE})", "servers wait", SICK, thresholds=[(1, ORANGE)]),
         Query(
             f"sum({recorded('hotkey:chutes_servers_to_upgrade:late')}) > 0",
@@ -368,7 +379,9 @@ FLEET.show(
     graph(
         "Servers",
         "Servers, and those that hold an upgrade slot.",
-        Query(f"count(count by (hotkey, server_id) ({recorded(STATE, **ON_SERVERS)}))", "servers"),
+        Query(
+            whole(f"count({of_miners('chutes_server_info', 'server_id')})", "servers"), "servers"
+        ),
         Query(total(of_miners("chutes_maintenance_slots_in_use"), with_gpus=True), "in a slot"),
     ),
     title="Fleet over time",

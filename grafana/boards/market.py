@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.boards.fleet import IDLE_UNITS, KNOWN, THIS_SERVER
+from grafana.boards.fleet import IDLE_UNITS, THIS_SERVER, whole_use
 from grafana.parts import (
     AMOUNT,
     CENTS,
@@ -22,7 +22,6 @@ from grafana.parts import (
     Column,
     Query,
     board_link,
-    counted,
     graph,
     nothing_wrong,
     of_all,
@@ -65,6 +64,8 @@ PAYS: Final = select("chutes_launch_first_day_units_per_gpu_second", EXPORTERS, 
 IDLE_LATER: Final = of_miners(
     "chutes_server_idle_later_compute_units_per_second", "server_id", "gpu"
 )
+BEST_USE: Final = whole_use(f"86400 * sum({recorded(IDLE_UNITS)})")
+"""Compute units of the first day in the best use of all idle GPUs."""
 
 
 def _of_move(pay: str) -> str:
@@ -103,24 +104,14 @@ MARKET.show(
         "Best use of idle GPUs",
         "What the idle GPUs that can be used would earn in their first day in the launches below, "
         "and later, when bounties are gone.",
+        Query(f"{BEST_USE} * on () {UNIT_USD}", "dollars, first day", PRICED, CENTS),
         Query(
-            of_all(f"86400 * sum({recorded(IDLE_UNITS)})", KNOWN, with_gpus=True)
-            + f" * on () {UNIT_USD}",
-            "dollars, first day",
-            PRICED,
-            CENTS,
-        ),
-        Query(
-            f"86400 * sum({IDLE_LATER}) * on () {UNIT_USD}",
+            whole_use(f"86400 * sum({IDLE_LATER}) * on () {UNIT_USD}"),
             "dollars a day, later",
             PRICED,
             CENTS,
         ),
-        Query(
-            of_all(f"86400 * sum({recorded(IDLE_UNITS)})", KNOWN, with_gpus=True),
-            "units, first day",
-            STOCKED,
-        ),
+        Query(BEST_USE, "units, first day", STOCKED),
         unit=AMOUNT,
         empty=NO_GPUS,
         size=(12, 3),
@@ -136,11 +127,7 @@ MARKET.show(
         "Bounties",
         "Chutes with an open bounty. It multiplies what the first instance that becomes active "
         "earns, by 1.1 when new and up to 1.5 after 3 hours, and is gone after about 6 hours.",
-        Query(
-            counted(f"{BOUNTY_LEFT} > 0", of_exporters("chutes_feed_records", feed="bounties")),
-            "open",
-            LIVE,
-        ),
+        Query(of_exporters("chutes_open_bounties"), "open", LIVE),
         trend=True,
     ),
     table(

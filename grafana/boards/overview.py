@@ -40,6 +40,7 @@ from grafana.parts import (
     table,
     top_ten_at_end,
     total,
+    whole,
     with_chute_name,
     yesterday,
 )
@@ -110,7 +111,9 @@ def _by_chute(window: str) -> str:
 def _since_yesterday() -> list[Panel]:
     """Return the stats of what changed in a day."""
     earning = f"({EARNING} - on (hotkey, state) {yesterday(EARNING)})"
-    activated = f"time() - {ACTIVATED} < bool 86400 or on (hotkey) {ACTIVE} == 0"
+    activated = whole(
+        f"(time() - {ACTIVATED} < bool 86400 or on (hotkey) {ACTIVE} == 0)", "instances"
+    )
     share = f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))"
     return [
         stat(title, text, *queries, unit=COUNT, empty="no day is known", size=(width, 3))
@@ -277,7 +280,12 @@ OVERVIEW.show(
         "dollars need --chain.url. Without it, it is in compute units. The Instances board shows "
         "what ended.",
         Query(ENDED, "dollars", PRICED, thresholds=[(0.5, RED)]),
-        Query(f"{LOST_UNITS} unless on () {UNIT_USD}", "units", KEYED - PRICED, AMOUNT),
+        Query(
+            f"{LOST_UNITS} unless on () {UNIT_USD}",
+            "units; dollars: docs/money.md",
+            KEYED - PRICED,
+            AMOUNT,
+        ),
         Query(KNOWN_HOURS, "hours known of 24", LIVE - KEYED, COUNT),
         unit=DOLLARS,
         empty=NO_REPORT,

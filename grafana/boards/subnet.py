@@ -113,7 +113,13 @@ def _gap(title: str, gap: str, text: str) -> Panel:
         f"{text} In US dollars a day, as soon as the pay follows the score. They need --chain.url; "
         "without it, it is a part of all scores.",
         Query(f"({gap}) * on () {PAY}", "dollars a day", PAID, DOLLARS, sometimes=True),
-        Query(f"{gap} unless on () {ALPHA_USD}", "of all scores", BUSY, SHARE, sometimes=True),
+        Query(
+            f"{gap} unless on () {ALPHA_USD}",
+            "of all scores; dollars: docs/money.md",
+            BUSY,
+            SHARE,
+            sometimes=True,
+        ),
         empty="no score beyond",
     )
 

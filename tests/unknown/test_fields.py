@@ -35,10 +35,20 @@ Answered = dict["Feed[Any]", "Answer[Any] | None"]
 Families = dict[str, "Family"]
 """Families of samples by name."""
 
-_INSTANCES = {
-    "chutes_fleet_instances",
-    "chutes_fleet_gpus",
-    "chutes_miner_disabled_compute_units_per_second",
+_OF_INSTANCES = {
+    "chutes_instance_compute_units_per_second",
+    "chutes_instance_deadline_timestamp_seconds",
+    "chutes_instance_gpus",
+    "chutes_instance_last_active",
+    "chutes_instance_later_compute_units_per_second",
+    "chutes_instance_start_in_vain",
+    "chutes_instance_state",
+}
+_BEST_USE = {
+    "chutes_server_idle_compute_units_per_second",
+    "chutes_server_idle_later_compute_units_per_second",
+    "chutes_server_launch_compute_units_per_second",
+    "chutes_server_launch_instances",
 }
 NULL_MEANS = {
     # Not blacklisted, so scored.
@@ -48,19 +58,25 @@ NULL_MEANS = {
         "chutes_miner_score_heading_ratio",
     },
     # Not disabled, so it may be launched.
-    "chutes.disabled": {"chutes_launch_units_per_gpu_second"},
+    "chutes.disabled": {"chutes_launch_first_day_units_per_gpu_second"},
     # No window. A deployment of May 2026 sends nothing else about it.
     "maintenance.active_window": {"chutes_maintenance_window_open"},
     # Not verified.
-    "nodes.verified_at": {"chutes_gpu_verified", "chutes_gpu_state_info", "chutes_fleet_gpus"},
+    "nodes.verified_at": {"chutes_gpu_state", "chutes_fleet_gpus", "chutes_server_gpus"},
     # Never active.
     "instances.activated_at": {
-        *_INSTANCES,
-        "chutes_gpu_state_info",
-        "chutes_instance_purge_timestamp_seconds",
+        *_OF_INSTANCES,
+        "chutes_fleet_gpus",
+        "chutes_fleet_instances",
+        "chutes_gpu_state",
+        "chutes_miner_disabled_compute_units_per_second",
+        "chutes_server_compute_units_per_second",
+        "chutes_server_earning_instances",
+        "chutes_server_gpus",
     },
-    # Nobody is billed, so the instance is public.
-    "instances.billed_to": {"chutes_instance_secured_timestamp_seconds"},
+    "held_gpus.provisioned.chute.activated_at": {"chutes_launch_starting_instances"},
+    # Nobody is billed, so the instance is public, which is a label.
+    "instances.billed_to": _OF_INSTANCES,
     # Not yet, a public instance, no reason, and an end that is not valid.
     **{
         f"audit_report.instance_audit.{field}": {
@@ -96,18 +112,21 @@ NULL_MEANS = {
 """Samples that null in a field may change, because null has a meaning there."""
 ABSENCE_MEANS = {
     f"chutes.compute_multiplier_factors.{factor}": {
-        "chutes_launch_units_per_gpu_second",
+        *_BEST_USE,
+        "chutes_launch_first_day_units_per_gpu_second",
+        "chutes_launch_later_units_per_gpu_second",
         "chutes_launch_room_instances",
     }
-    for factor in ("private", "private_tee", "integrated_subnet")
+    for factor in ("private", "private_tee", "integrated_subnet", "bounty_boost")
 }
 """A factor is present only if it applies.
 
-Without these, a chute follows the rules of public chutes.
+Without these, a chute follows the rules of public chutes and has no bounty.
 """
 # A deployment before October 2026 does not send it, and has no pending maintenance.
 ABSENCE_MEANS["maintenance.servers.maintenance_status"] = {
     "chutes_server_maintenance_status",
+    "chutes_server_state",
     "chutes_maintenance_older_slots_in_use",
 }
 SAYS_WHAT_IS_KNOWN = {
@@ -120,6 +139,11 @@ BY_REASON = {"chutes_launch_refused_chutes"}
 """Counts by the first reason that is known.
 
 A missing field moves a chute to another reason, or to ``unknown``.
+"""
+SHARE_ROOM = {"servers", "nodes", "maintenance"}
+"""Answers without which a server is not known to have room.
+
+What it would launch is then given to other servers.
 """
 # Claimed by nobody.
 NULL_MEANS["jobs.miner_hotkey"] = NULL_MEANS["jobs.finished_at"]
@@ -265,9 +289,12 @@ async def test_a_missing_field_changes_no_number_and_adds_none(
         differing = [
             name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
         ]
-        place = ".".join([feed.name, *(step for step in path if isinstance(step, str))])
+        # Hotkeys are no names of fields.
+        steps = [step for step in path if isinstance(step, str) and len(step) != len(HOTKEY)]
+        place = ".".join([feed.name, *steps])
         allowed = (NULL_MEANS if kind == "null" else ABSENCE_MEANS).get(place, set())
         allowed = allowed | BY_REASON | SAYS_WHAT_IS_KNOWN
+        allowed |= _BEST_USE if feed.name in SHARE_ROOM else set()
         if false := false_values(numbers(before, differing), numbers(after, differing)) - allowed:
             wrong.setdefault(place, set()).update(false)
     assert places or raw == []
