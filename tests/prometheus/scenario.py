@@ -77,6 +77,7 @@ class Scenario:
         ] = {}
         self._states: dict[str, dict[int, str | None]] = {}
         self._places: dict[str, str] = {}
+        self._steps: dict[str, dict[int, str]] = {}
         self._pay: float | None = None
         self._down: dict[str, set[int]] = {exporter: set() for exporter in exporters}
         self._there = dict.fromkeys(exporters, range(end + 1))
@@ -236,6 +237,7 @@ class Scenario:
 
     def maintain(self, at: int, server: str, status: str) -> Self:
         """Let a TEE server have a status of maintenance."""
+        self._steps.setdefault(server, {})[at] = status
         self.set("chutes_feed_records", 1, feed="maintenance", hotkey=HOTKEY)
         for one in ("none", "pending", "maintenance"):
             labels = {**_server(server)[1], "status": one}
@@ -413,7 +415,28 @@ class Scenario:
             for name, value in values.items():
                 text = "_" if value is None or not known else str(value)
                 columns.setdefault(name, []).append(text)
-        return columns
+        return columns | self._state_of_server(server, gpus)
+
+    def _state_of_server(self, server: str, gpus: Sequence[str]) -> dict[str, list[str]]:
+        """Return the values of the states that a server has at some time."""
+        found: list[str | None] = []
+        for minute in self._minutes:
+            states = {_at(self._states[gpu_id], minute) for gpu_id in gpus} - {None}
+            step = _at(self._steps.get(server, {}), minute)
+            if not states or UNKNOWN in states:
+                found.append(None)
+            elif step in ("pending", "maintenance"):
+                found.append("maintenance_pending" if step == "pending" else "in_maintenance")
+            else:
+                found.append(next(state for state in STATES if state in states))
+        labels = f'hotkey="{HOTKEY}",server_id="id-{server}",server="{server}",'
+        return {
+            f'chutes_server_state{{{labels}state="{state}",': [
+                "_" if one is None else str(int(one == state)) for one in found
+            ]
+            for state in dict.fromkeys(found)
+            if state is not None
+        }
 
     def _written(self) -> list[dict[str, str]]:
         written = []
