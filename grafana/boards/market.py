@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.boards.fleet import IDLE_UNITS, KNOWN, THIS_SERVER
+from grafana.boards.fleet import GPUS_UNKNOWN, IDLE_UNITS, THIS_SERVER, of_idle
 from grafana.parts import (
     AMOUNT,
     CENTS,
@@ -25,7 +25,6 @@ from grafana.parts import (
     counted,
     graph,
     nothing_wrong,
-    of_all,
     of_exporters,
     of_miners,
     recorded,
@@ -35,7 +34,6 @@ from grafana.parts import (
     table,
     top_ten_at_end,
     total,
-    with_chute_name,
 )
 from grafana.states import CHUTES, ORANGE, RED
 from grafana.worlds import HEALTHY, KEYED, LIVE, PRICED, SICK, STOCKED
@@ -74,6 +72,12 @@ def _of_move(pay: str) -> str:
     return f"86400 * {found} * on () group_left () {UNIT_USD}"
 
 
+def _all(query: str) -> str:
+    """Return a query over the GPUs of all chosen miners, which is absent while one is unknown."""
+    loaded = "and on () prometheus:chutes_rules:loaded"
+    return f"({query} {loaded} unless on () {GPUS_UNKNOWN})"
+
+
 def _chute(metric: str, **where: str) -> str:
     return of_exporters(metric, "chute_id", **where, **ON_CHUTES)
 
@@ -104,41 +108,37 @@ MARKET.show(
         "What the idle GPUs that can be used would earn in their first day in the launches below, "
         "and later, when bounties are gone.",
         Query(
-            of_all(f"86400 * sum({recorded(IDLE_UNITS)})", KNOWN, with_gpus=True)
-            + f" * on () {UNIT_USD}",
+            of_idle(f"86400 * sum({recorded(IDLE_UNITS)})") + f" * on () {UNIT_USD}",
             "dollars, first day",
             PRICED,
             CENTS,
         ),
         Query(
-            f"86400 * sum({IDLE_LATER}) * on () {UNIT_USD}",
+            of_idle(f"86400 * sum({IDLE_LATER})") + f" * on () {UNIT_USD}",
             "dollars a day, later",
             PRICED,
             CENTS,
         ),
-        Query(
-            of_all(f"86400 * sum({recorded(IDLE_UNITS)})", KNOWN, with_gpus=True),
-            "units, first day",
-            STOCKED,
-        ),
+        Query(of_idle(f"86400 * sum({recorded(IDLE_UNITS)})"), "units, first day", STOCKED),
         unit=AMOUNT,
         empty=NO_GPUS,
         size=(12, 3),
     ),
     stat(
         "Idle GPUs",
-        "Verified GPUs in no instance.",
+        "Verified GPUs in no instance. The tables below say what to launch on them.",
         Query(total(IDLE, with_gpus=True), "idle", STOCKED, thresholds=[(1, RED)]),
         empty=NO_GPUS,
         trend=True,
     ),
     stat(
         "Bounties",
-        "Chutes with an open bounty. It multiplies what the first instance that becomes active "
-        "earns, by 1.1 when new and up to 1.5 after 3 hours, and is gone after about 6 hours.",
+        "Exported chutes with an open bounty. It multiplies what the first instance that becomes "
+        "active earns, by 1.1 when new and up to 1.5 after 3 hours, and is gone after about 6 "
+        "hours.",
         Query(
             counted(f"{BOUNTY_LEFT} > 0", of_exporters("chutes_feed_records", feed="bounties")),
-            "open",
+            "of the exported chutes",
             LIVE,
         ),
         trend=True,
@@ -232,7 +232,7 @@ MARKET.show(
             SICK,
         ),
         unit=FACTOR,
-        empty="Nothing can be launched: no GPU is idle, or it is not known.",
+        empty="Unknown: no launch is known. Without an idle GPU, there is none.",
         size=(15, 6),
     ),
     table(
@@ -240,12 +240,10 @@ MARKET.show(
         "GPUs of your models: yours, your idle ones, and those of all miners. If many are unused "
         "everywhere, the platform has more of the model than it can use.",
         Column("Model", "gpu", width=90),
-        Column(
-            "Yours", of_all(f"sum by (gpu) ({YOURS})", YOURS, with_gpus=True), COUNT, data=STOCKED
-        ),
+        Column("Yours", _all(f"sum by (gpu) ({YOURS})"), COUNT, data=STOCKED),
         Column(
             "Idle",
-            of_all(f"sum by (gpu) ({YOUR_IDLE})", YOUR_IDLE, with_gpus=True),
+            _all(f"sum by (gpu) ({YOUR_IDLE})"),
             COUNT,
             thresholds=[(1, RED)],
             data=STOCKED,
@@ -280,9 +278,9 @@ MARKET.show(
         "those that the miner neither runs nor could launch.",
         Column("", "chute_id"),
         Column("Chute", "name", width=290, link=INSTANCES_OF_CHUTE),
-        Column("", with_chute_name(UTILIZATION), data=LIVE),
+        Column("", select("chute_id:chutes_chute_info:max", **ON_CHUTES), data=KEYED),
         *(
-            Column(title, query, unit, data=LIVE)
+            Column(title, query, unit, data=LIVE, sometimes=query == BOUNTY_LEFT)
             for title, unit, query in (
                 ("Utilization, 15 m", PERCENT, UTILIZATION),
                 ("Rate limited", PERCENT, _chute("chutes_chute_rate_limited_ratio", window="15m")),
