@@ -52,7 +52,7 @@ FIRST: Final = {
     "ChutesGpusUnverified": "Run chutes-exporter query nodes, which shows the errors",
     "ChutesStartsFail": "Read the logs of its pods: does the chute run elsewhere?",
     "ChutesGpusThrash": "Run chutes-exporter incidents --hours 6, which shows why",
-    "ChutesServerInMaintenance": "Once nothing runs on it, boot it with the target version",
+    "ChutesServerInMaintenance": "Once nothing earns on it, boot it with the target version",
     "ChutesServerMaintenancePending": "Do not reboot it: wait until it is in maintenance",
     "ChutesUpgradeWindowClosing": "Upgrade more: chutes-exporter query maintenance shows slots",
     "ChutesServerVersionRefused": "Do not reboot it: upgrade it in a maintenance window",
@@ -142,7 +142,8 @@ def _needed(part: Expr) -> frozenset[str]:
         left, right = _needed(part.lhs), _needed(part.rhs)
         if str(part.op) == "or":
             return left & right
-        return left | right
+        # What is subtracted may be absent.
+        return left if str(part.op) == "unless" else left | right
     if isinstance(part, promql_parser.Call):
         return frozenset[str]().union(*map(_needed, part.args))
     inner = getattr(part, "vector_selector", None) or getattr(part, "expr", None)

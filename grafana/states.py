@@ -58,6 +58,7 @@ NONE_STARTING: Final = State(10**10, "none")
 NO_DECISION: Final = (State("nothing", "None needs a decision", GREEN),)
 IN_VAIN_STATE: Final = State(1, "in vain", ORANGE)
 NONE_ENDED: Final = (State("nothing", "None ended"),)
+NONE_FAILED: Final = (State("nothing", "None failed"),)
 OUTCOMES: Final = (
     State("counts", "counts"),
     State("lost", "lost", RED),
@@ -88,7 +89,12 @@ TRUST: Final = (
 ALL_GOOD: Final = State("nothing", "All feeds have good answers")
 """Stands in the table of bad feeds if there is none."""
 LOADED: Final = (State(0, "not loaded", ORANGE), State(1, "loaded"))
-MAINTENANCE: Final = (State(1, "pending: do not reboot", ORANGE), State(2, "maintenance", RED))
+MAINTENANCE: Final = (
+    State(1, "pending: do not reboot", ORANGE),
+    State(2, "in maintenance: do not reboot while something earns", ORANGE),
+    State(3, "in maintenance, nothing earns: boot the target version", RED),
+)
+"""What an upgrade slot of a server means for it now."""
 NEEDED: Final = (State(1, "needed", ORANGE),)
 OUTDATED: Final = (State(0, "current"), State(1, "outdated", ORANGE))
 
@@ -104,7 +110,7 @@ label `state`.
 """
 
 SERVER: Final = (
-    State(0, "in maintenance", "dark-red"),
+    State(0, "in maintenance", "light-red"),
     State(1, "pending: do not reboot", "yellow"),
     State(2, "no GPUs", "#8e8e99"),
     State(3, "unverified", RED),
@@ -137,6 +143,7 @@ REASONS: Final = tuple(
         ("not_active_in_time", "semi-dark-orange"),
         ("gpu_missing", "dark-red"),
         ("verification", RED),
+        ("probes", "light-orange"),
         ("requests", ORANGE),
         ("redeployed", "dark-purple"),
         ("none", "#8e8e99"),

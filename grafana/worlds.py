@@ -23,6 +23,8 @@ LIVE: Final = ALL - {World.DOWN}
 KEYED: Final = LIVE - {World.KEYLESS}
 STOCKED: Final = KEYED - {World.EMPTY}
 """The miner has a key, servers, GPUs and instances."""
+KEPT: Final = STOCKED | {World.DOWN}
+"""What its servers earned before is known."""
 BUSY: Final = LIVE - {World.EMPTY}
 """The miner has computed something."""
 SICK: Final = frozenset({World.SICK})

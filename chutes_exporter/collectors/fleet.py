@@ -99,7 +99,8 @@ SERVER_INSTANCES = _metric(
 SERVER_MAINTENANCE = _metric(
     "chutes_server_maintenance_status",
     "Whether the TEE server has this status (1): none, pending (do not reboot: the last instances "
-    "of their chutes still serve, for up to 3 hours) or maintenance (nothing runs: reboot now). "
+    "of their chutes still serve, for up to 3 hours) or maintenance (do not reboot while something "
+    "earns on it, and then boot it with the target version). "
     "With the last two, it holds an upgrade slot, of this window or of an earlier one that it did "
     "not finish.",
     (*OF_SERVER, "status"),

@@ -25,7 +25,6 @@ from grafana.parts import (
     board_link,
     graph,
     no_miner,
-    of_all,
     of_miners,
     recorded,
     select,
@@ -38,14 +37,14 @@ from grafana.parts import (
     whole,
 )
 from grafana.states import GPU, MAINTENANCE, NEEDED, ORANGE, PLAIN, RED, SERVER
-from grafana.worlds import KEYED, PRICED, SICK, STOCKED
+from grafana.worlds import KEPT, KEYED, PRICED, SICK, STOCKED
 
 if TYPE_CHECKING:
     from grafana.parts import Panel
 
 ON_SERVERS: Final = {"server": "~$server"}
-KNOWN: Final = f"{of_miners('chutes_fleet_known', topic='gpus')} == 1"
-"""The miners of which the state and the place of each GPU is known."""
+GPUS_UNKNOWN: Final = recorded("hotkey:chutes_miner_watched:gpus_unknown")
+"""The miners of which the state or the place of a GPU is unknown."""
 BY_SERVER: Final = "hotkey, server_id, server"
 GPUS: Final = "hotkey_server_id_gpu_state:chutes_server_gpus:max"
 ALL_GPUS: Final = "hotkey_server_id_gpu:chutes_server_gpus:sum"
@@ -65,29 +64,34 @@ THIS_SERVER: Final = board_link(
 SERVERS: Final = "Servers, the worst first"
 CAUSES: Final = (
     "topk by (hotkey, server_id) (1, max by (hotkey, server_id, alertname) (ALERTS{"
-    f'alertname=~"Chutes.+", alertstate="firing", server=~"$server", server_id!="", {MINERS}}}))'
+    f'alertname=~"Chutes.+", alertstate="firing", server_id!="", server=~"$server", {MINERS}}}))'
 )
 """The alert about each server, with its name."""
+_EARNING: Final = recorded(EARNING, **ON_SERVERS)
+NOT_ALL_EARNING: Final = (
+    f"time() - (max_over_time(timestamp({_EARNING} == 1)[1d:5m]) or on (hotkey, server_id) "
+    f"min_over_time(timestamp({_EARNING})[1d:5m])) > 600 and on (hotkey, server_id) {_EARNING} < 1"
+)
+"""Seconds since all GPUs of a server earned, or since it was seen first, within a day."""
 TO_UPGRADE: Final = recorded("hotkey:chutes_servers_to_upgrade:count")
+EARNING_INSTANCES: Final = of_miners("chutes_server_earning_instances", "server_id", "server")
 DCGM_NEEDED: Final = (
     "Unknown: no DCGM metrics. Apply deploy/chutes-monitoring-values.yaml, or scrape NVIDIA's "
     "dcgm-exporter."
 )
 
 
-def whole_use(query: str, **where: str) -> str:
-    """Return a query over what idle GPUs could earn, which is absent while that is not known of all
-    of them, on the servers of which labels have these values.
-    """
-    idle, units = recorded(GPUS, state="idle", **where), recorded(IDLE_UNITS, **where)
-    unknown = f"({idle} > 0 unless on (hotkey, server_id) {units})"
-    return of_all(f"{query} unless on () {unknown}", KNOWN, with_gpus=True)
+def of_idle(query: str, **where: str) -> str:
+    """Return a query about the pay of idle GPUs, which is absent while that of one is unknown."""
+    idle = recorded(GPUS, state="idle", **where)
+    unknown = f"({idle} > 0 unless on (hotkey, server_id) {recorded(IDLE_UNITS, **where)})"
+    return _all(f"{query} unless on () {unknown}")
 
 
 def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
     """Return the stat of what idle GPUs lose, on the servers of which labels have these values."""
-    units, rent = recorded(IDLE_UNITS, **where), recorded(RENT, **where)
-    day = whole_use(f"86400 * sum({units})", **where)
+    rent = recorded(RENT, **where)
+    day = of_idle(f"86400 * sum({recorded(IDLE_UNITS, **where)})", **where)
     no_rent = f"({recorded(ALL_GPUS, **where)} unless on (hotkey, server_id) {rent})"
     return stat(
         "Not earned, next 24 h",
@@ -95,7 +99,7 @@ def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
         "chutes-exporter advise --plan shows, and the rent of the idle and unverified ones. US "
         "dollars need --chain.url, and the rent a price for all GPUs.",
         Query(f"{day} * on () {UNIT_USD}", "idle GPUs", PRICED),
-        Query(of_all(f"sum({rent}) unless on () {no_rent}", KNOWN, with_gpus=True), "rent", PRICED),
+        Query(_all(f"sum({rent}) unless on () {no_rent}"), "rent", PRICED),
         Query(
             f"{day} unless on () {UNIT_USD}",
             "units; dollars: docs/money.md",
@@ -119,8 +123,12 @@ def _step(status: str) -> str:
     return of_miners("chutes_server_maintenance_status", "server_id", "server", status=status)
 
 
+IN_MAINTENANCE: Final = f"({_step('maintenance')} == 1)"
+
+
 def _all(query: str) -> str:
-    return of_all(query, KNOWN, with_gpus=True)
+    """Return a query over the GPUs of all chosen miners, which is absent while one is unknown."""
+    return f"({query} unless on () {GPUS_UNKNOWN})"
 
 
 def _dcgm(metric: str) -> str:
@@ -197,7 +205,8 @@ FLEET.show(
     table(
         SERVERS,
         "Each server with its state: the first that applies of in maintenance, pending, no GPUs, "
-        "unverified, idle, starting, disabled and earning. Dollars are what its idle GPUs would "
+        "unverified, idle, starting, disabled and earning. The time looks back a day at most. "
+        "Dollars are what its idle GPUs would "
         "earn in the first day. The cause is an alert about it, and a click on it opens its "
         "runbook. A failed start never became active.",
         Column("State", short(recorded(STATE, **ON_SERVERS)), width=165, states=SERVER),
@@ -206,9 +215,8 @@ FLEET.show(
         Column("Server", "server", width=125, link=THIS_SERVER),
         *MINER_COLUMNS,
         Column(
-            "Last all earning",
-            f"time() - max_over_time(timestamp({recorded(EARNING, **ON_SERVERS)} == 1)[1d:5m]) "
-            f"> 600 and on (hotkey, server_id) {recorded(EARNING)} < 1",
+            "Not all earning for",
+            NOT_ALL_EARNING,
             TIME,
             150,
             missing=" ",
@@ -272,7 +280,7 @@ FLEET.show(
             f"max({of_miners('chutes_maintenance_window_end_timestamp_seconds')}) - time() > 0 and "
             f"on () max({of_miners('chutes_maintenance_window_open')}) == 1",
             "left",
-            SICK,
+            KEYED,
             TIME,
         ),
         Query(
@@ -298,8 +306,9 @@ FLEET.show(
         Column("Server", "server", width=125, link=THIS_SERVER),
         Column(
             "Step",
-            f"({_step('pending')} == 1 or 2 * {_step('maintenance')} == 2)",
-            width=165,
+            f"{_step('pending')} == 1 or 2 * {IN_MAINTENANCE} + on ({BY_SERVER}) "
+            f"({EARNING_INSTANCES} == bool 0) or 2 * {IN_MAINTENANCE}",
+            width=330,
             states=MAINTENANCE,
             missing=" ",
             data=SICK,
@@ -313,7 +322,7 @@ FLEET.show(
         ),
         Column(
             "Earning instances",
-            f"{of_miners('chutes_server_earning_instances', 'server_id', 'server')} and on "
+            f"{EARNING_INSTANCES} and on "
             f"(hotkey, server_id) {select('chutes_server_upgrade_needed', EXPORTERS, MINERS)} == 1",
             COUNT,
             missing=" ",
@@ -338,8 +347,13 @@ FLEET.show(
             AMOUNT,
             200,
         ),
-        Column("Units per day", short(f"86400 * avg_over_time({UNITS}[30d])"), AMOUNT),
-        Column("Days known", f"count_over_time({UNITS}[30d:1h]) / 24", Unit("none", 1)),
+        Column("Units per day", short(f"86400 * avg_over_time({UNITS}[30d])"), AMOUNT, data=KEPT),
+        Column(
+            "Days known",
+            f"count_over_time(last_over_time({UNITS}[1h])[30d:1h]) / 24",
+            Unit("none", 1),
+            data=KEPT,
+        ),
         *MINER_COLUMNS,
         sort=["Units per GPU and day"],
         size=(24, 9),
@@ -378,11 +392,13 @@ FLEET.show(
     ),
     graph(
         "Servers",
-        "Servers, and those that hold an upgrade slot.",
+        "Servers, and those of them that hold an upgrade slot, on which nothing can be launched.",
         Query(
             whole(f"count({of_miners('chutes_server_info', 'server_id')})", "servers"), "servers"
         ),
-        Query(total(of_miners("chutes_maintenance_slots_in_use"), with_gpus=True), "in a slot"),
+        Query(
+            total(of_miners("chutes_maintenance_slots_in_use"), with_gpus=True), "in a slot", KEYED
+        ),
     ),
     title="Fleet over time",
 )

@@ -45,6 +45,7 @@ from grafana.states import (
     INSTANCE,
     NO_DECISION,
     NONE_ENDED,
+    NONE_FAILED,
     NONE_STARTING,
     ORANGE,
     OUTCOMES,
@@ -55,7 +56,7 @@ from grafana.states import (
 )
 from grafana.worlds import BUSY, KEYED, LIVE, PRICED, SICK, STOCKED
 
-STATES: Final = of_miners("chutes_fleet_instances", "state")
+STATES: Final = recorded("hotkey_state:chutes_fleet_instances:max")
 STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:max", chute_id="~$chute")
 """1 starting, 2 disabled, 3 active."""
 PLACE: Final = recorded("hotkey_instance_id:chutes_instance_gpus:max", chute_id="~$chute")
@@ -64,8 +65,9 @@ ACTIVATED: Final = of_miners("chutes_instance_activated_timestamp_seconds", "ins
 TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:max")
 UNITS: Final = of_miners("chutes_instance_compute_units_per_second", "instance_id")
 LATER: Final = of_miners("chutes_instance_later_compute_units_per_second", "instance_id")
-LATE: Final = f"({STATE} == 1 and on (hotkey, instance_id) time() - {CREATED} > 3600)"
-"""Instances that have been starting for more than an hour."""
+DECISION: Final = recorded("hotkey_instance_id:chutes_instance_decision:max", chute_id="~$chute")
+"""Instances that need a decision: 0 starting for over an hour, 1 starting in vain, 2 disabled."""
+LATE: Final = f"{DECISION} == 0"
 START: Final = (
     f"({ACTIVATED} - on (hotkey, instance_id) {CREATED} and on (hotkey, instance_id) {STATE} == 3)"
 )
@@ -76,10 +78,16 @@ def _deadline(kind: str) -> str:
 
 
 PURGE: Final = f"({_deadline('purge')} - time())"
-NEXT_PURGE: Final = of_all(f"min({PURGE})", STATES)
-IN_VAIN: Final = f"({of_miners('chutes_instance_start_in_vain', 'instance_id')} == 1)"
-DECISION: Final = f"({STATE} == 2 or {LATE} or {STATE} and on (hotkey, instance_id) {IN_VAIN})"
-"""Disabled instances, and those that start slowly or in vain."""
+NEXT_PURGE: Final = of_all(
+    f"min({PURGE} and on (hotkey, instance_id) "
+    f"{recorded('hotkey_instance_id:chutes_instance_state:max')} == 1)",
+    STATES,
+)
+"""Of the instances that start. Disabled ones are deleted too, which frees what earns."""
+_VAIN: Final = of_miners("chutes_instance_start_in_vain", "instance_id")
+IN_VAIN: Final = f"({_VAIN} == 1)"
+UNDECIDED: Final = f"({STATE} == 1 unless on (hotkey, instance_id) {_VAIN})"
+"""Instances that start, while it is unknown whether they start in vain."""
 
 
 def _ended(metric: str, *labels: str, window: str = "1d", **where: str) -> str:
@@ -87,8 +95,17 @@ def _ended(metric: str, *labels: str, window: str = "1d", **where: str) -> str:
 
 
 ENDED: Final = _ended("ended_instances", "reason", "outcome", window="1h")
+CHUTE_ENDED: Final = _ended("chute_ended_instances", "chute_id", window="1h")
+"""Also ends whose reason is unknown."""
 LOST_UNITS: Final = total(recorded("hotkey:chutes_miner_lost_compute_units:sum"))
-ENDED_IN_A_DAY: Final = _ended("ended_instances", "reason", "outcome")
+ENDED_IN_A_DAY: Final = (
+    f"sum by (hotkey) ({_ended('ended_instances', 'reason', 'outcome')}) "
+    f"and on (hotkey) {_ended('ended_instances', reason='none')}"
+)
+"""Absent while the reason of an end is unknown, which is then in no series."""
+_FAILED: Final = {"outcome": "~lost|never_active"}
+FAILED_IN_A_DAY: Final = f"sum({_ended('ended_instances', 'reason', 'outcome', **_FAILED)})"
+CHUTE_FAILED: Final = _ended("chute_ended_instances", "chute_id", **_FAILED)
 NO_REPORT: Final = "no report is known"
 KNOWN_HOURS: Final = f"{of_exporters('chutes_audit_report_known_hours')} unless on () {LOST_UNITS}"
 """The number of hours whose report is known, while the losses of a day are not."""
@@ -118,7 +135,7 @@ def _of_hour(metric: str, label: str, **where: str) -> str:
 
 
 def _in(state: str) -> str:
-    return total(of_miners("chutes_fleet_instances", state=state))
+    return total(recorded("hotkey_state:chutes_fleet_instances:max", state=state))
 
 
 def _named(query: str) -> str:
@@ -142,7 +159,13 @@ INSTANCES.show(
         "What the score of the past day lacks because of the instances that ended in it, and its "
         "share of the score. It is unknown without the report of an hour or the loss of an "
         "instance.",
-        Query(f"{LOST_UNITS} * on () {UNIT_USD}", "dollars", PRICED, DOLLARS),
+        Query(
+            f"{LOST_UNITS} * on () {UNIT_USD}",
+            "dollars",
+            PRICED,
+            DOLLARS,
+            thresholds=[(0.5, RED)],
+        ),
         Query(LOST_UNITS, "units", KEYED),
         Query(
             f"{LOST_UNITS} / on () sum({of_miners('chutes_miner_score_compute_units')})",
@@ -154,7 +177,6 @@ INSTANCES.show(
         Query(f"1000 * {REPORT_END} and on () {LOST_UNITS}", "counted to", KEYED, CLOCK),
         Query(KNOWN_HOURS, "hours known of 24", LIVE - KEYED, COUNT),
         unit=Unit("short", 0),
-        thresholds=[(0.5, RED)],
         empty=NO_REPORT,
         size=(10, 3),
     ),
@@ -203,12 +225,13 @@ INSTANCES.show(
         "Disabled instances, those that have been starting for more than an hour, and those that "
         "start in vain, because the service would refuse their activation. The purge is when the "
         "service deletes it.",
-        Column(
-            "State", f"0 * {LATE} or {DECISION}", width=130, states=INSTANCE, missing=" ", data=SICK
-        ),
+        Column("State", short(DECISION), width=130, states=INSTANCE, missing=" ", data=SICK),
         Column(
             "",
-            nothing_wrong(f"sum({STATES}) unless on () {DECISION}", "chute"),
+            nothing_wrong(
+                f"sum({STATES}) unless on () ({DECISION} or on (hotkey, instance_id) {UNDECIDED})",
+                "chute",
+            ),
             data=KEYED - SICK,
         ),
         Column("", "chute_id"),
@@ -249,15 +272,20 @@ INSTANCES.show(
         "Chutes whose instances failed to start, or lost their score, in the 24 hours before the "
         "newest report, with what that lost.",
         Column("", "chute_id"),
-        Column("", nothing_wrong(f"sum({ENDED_IN_A_DAY}) == 0", "name"), data=LIVE, sometimes=True),
-        Column("Chute", "name", width=200, link=THIS_CHUTE, states=NONE_ENDED, missing="private"),
+        Column(
+            "",
+            nothing_wrong(f"{FAILED_IN_A_DAY} == 0 unless on () {CHUTE_FAILED} > 0", "name"),
+            data=LIVE,
+            sometimes=True,
+        ),
+        # A chute whose name is unknown keeps its row, by the other columns.
+        Column("", _named(f"({CHUTE_FAILED} > 0)"), data=STOCKED, sometimes=True),
+        Column(
+            "Chute", "name", width=200, link=THIS_CHUTE, states=NONE_FAILED, missing="not known"
+        ),
         Column(
             "Failed starts",
-            short(
-                _named(
-                    f"({_ended('chute_ended_instances', 'chute_id', outcome='never_active')} > 0)"
-                )
-            ),
+            f"{_ended('chute_ended_instances', 'chute_id', outcome='never_active')} > 0",
             COUNT,
             missing=" ",
             data=BUSY,
@@ -267,7 +295,8 @@ INSTANCES.show(
             "Lost",
             f"{_ended('chute_ended_instances', 'chute_id', outcome='lost')} > 0",
             COUNT,
-            thresholds=[(1, RED)],
+            # As many as make the alert ChutesChuteFails fire.
+            thresholds=[(3, RED)],
             missing=" ",
             data=BUSY,
             sometimes=True,
@@ -289,7 +318,12 @@ INSTANCES.show(
         "Instances that ended in the hour of the newest audit report, by reason, and whether "
         "their score counts. chutes-exporter incidents names each of them and what it cost; "
         "docs/earnings.md explains the reasons.",
-        Column("", nothing_wrong(f"max({ENDED}) == 0", "reason"), data=LIVE, sometimes=True),
+        Column(
+            "",
+            nothing_wrong(f"max({ENDED}) == 0 unless on () {CHUTE_ENDED} > 0", "reason"),
+            data=LIVE,
+            sometimes=True,
+        ),
         Column("Reason", "reason", width=110, states=NONE_ENDED),
         Column("Score", "outcome", width=110, states=OUTCOMES, missing=" "),
         Column(
@@ -334,7 +368,7 @@ INSTANCES.show(
         "its activation, the compute units approach those in the column Later.",
         Column(
             "State",
-            f"0 * {LATE} or on (hotkey, instance_id) {STATE}",
+            f"{LATE} or on (hotkey, instance_id) {STATE}",
             width=130,
             states=INSTANCE,
         ),

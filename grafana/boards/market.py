@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.boards.fleet import IDLE_UNITS, THIS_SERVER, whole_use
+from grafana.boards.fleet import GPUS_UNKNOWN, IDLE_UNITS, THIS_SERVER, of_idle
 from grafana.parts import (
     AMOUNT,
     CENTS,
@@ -24,7 +24,6 @@ from grafana.parts import (
     board_link,
     graph,
     nothing_wrong,
-    of_all,
     of_exporters,
     of_miners,
     recorded,
@@ -34,7 +33,6 @@ from grafana.parts import (
     table,
     top_ten_at_end,
     total,
-    with_chute_name,
 )
 from grafana.states import CHUTES, ORANGE, RED
 from grafana.worlds import HEALTHY, KEYED, LIVE, PRICED, SICK, STOCKED
@@ -64,7 +62,7 @@ PAYS: Final = select("chutes_launch_first_day_units_per_gpu_second", EXPORTERS, 
 IDLE_LATER: Final = of_miners(
     "chutes_server_idle_later_compute_units_per_second", "server_id", "gpu"
 )
-BEST_USE: Final = whole_use(f"86400 * sum({recorded(IDLE_UNITS)})")
+BEST_USE: Final = of_idle(f"86400 * sum({recorded(IDLE_UNITS)})")
 """Compute units of the first day in the best use of all idle GPUs."""
 
 
@@ -73,6 +71,12 @@ def _of_move(pay: str) -> str:
     labels = ("server_id", "server", "gpu", "chute_id", "chute")
     found = of_miners("chutes_server_launch_compute_units_per_second", *labels, pay=pay)
     return f"86400 * {found} * on () group_left () {UNIT_USD}"
+
+
+def _all(query: str) -> str:
+    """Return a query over the GPUs of all chosen miners, which is absent while one is unknown."""
+    loaded = "and on () prometheus:chutes_rules:loaded"
+    return f"({query} {loaded} unless on () {GPUS_UNKNOWN})"
 
 
 def _chute(metric: str, **where: str) -> str:
@@ -106,7 +110,7 @@ MARKET.show(
         "and later, when bounties are gone.",
         Query(f"{BEST_USE} * on () {UNIT_USD}", "dollars, first day", PRICED, CENTS),
         Query(
-            whole_use(f"86400 * sum({IDLE_LATER}) * on () {UNIT_USD}"),
+            of_idle(f"86400 * sum({IDLE_LATER})") + f" * on () {UNIT_USD}",
             "dollars a day, later",
             PRICED,
             CENTS,
@@ -118,7 +122,7 @@ MARKET.show(
     ),
     stat(
         "Idle GPUs",
-        "Verified GPUs in no instance.",
+        "Verified GPUs in no instance. The tables below say what to launch on them.",
         Query(total(IDLE, with_gpus=True), "idle", STOCKED, thresholds=[(1, RED)]),
         empty=NO_GPUS,
         trend=True,
@@ -219,7 +223,7 @@ MARKET.show(
             SICK,
         ),
         unit=FACTOR,
-        empty="Nothing can be launched: no GPU is idle, or it is not known.",
+        empty="Unknown: no launch is known. Without an idle GPU, there is none.",
         size=(15, 6),
     ),
     table(
@@ -227,12 +231,10 @@ MARKET.show(
         "GPUs of your models: yours, your idle ones, and those of all miners. If many are unused "
         "everywhere, the platform has more of the model than it can use.",
         Column("Model", "gpu", width=90),
-        Column(
-            "Yours", of_all(f"sum by (gpu) ({YOURS})", YOURS, with_gpus=True), COUNT, data=STOCKED
-        ),
+        Column("Yours", _all(f"sum by (gpu) ({YOURS})"), COUNT, data=STOCKED),
         Column(
             "Idle",
-            of_all(f"sum by (gpu) ({YOUR_IDLE})", YOUR_IDLE, with_gpus=True),
+            _all(f"sum by (gpu) ({YOUR_IDLE})"),
             COUNT,
             thresholds=[(1, RED)],
             data=STOCKED,
@@ -267,9 +269,9 @@ MARKET.show(
         "those that the miner neither runs nor could launch.",
         Column("", "chute_id"),
         Column("Chute", "name", width=290, link=INSTANCES_OF_CHUTE),
-        Column("", with_chute_name(UTILIZATION), data=LIVE),
+        Column("", select("chute_id:chutes_chute_info:max", **ON_CHUTES), data=KEYED),
         *(
-            Column(title, query, unit, data=LIVE)
+            Column(title, query, unit, data=LIVE, sometimes=query == BOUNTY_LEFT)
             for title, unit, query in (
                 ("Utilization, 15 m", PERCENT, UTILIZATION),
                 ("Rate limited", PERCENT, _chute("chutes_chute_rate_limited_ratio", window="15m")),

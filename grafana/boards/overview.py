@@ -71,7 +71,7 @@ PROFIT: Final = total(of_miners("chutes_miner_estimated_profit_usd_per_day"), wi
 ENDED: Final = total(recorded("hotkey:chutes_ended_usd:sum1d"))
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
 EARNING: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="~earning|disabled")
-ACTIVE: Final = of_miners("chutes_fleet_instances", state="active")
+ACTIVE: Final = recorded("hotkey_state:chutes_fleet_instances:max", state="active")
 PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
 
 OF_ALERTS: Final = "alert:chutes_alerts:"

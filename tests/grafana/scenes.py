@@ -9,17 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import pickle
 import re
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.config import make_settings
 from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Size
+from chutes_exporter.simulator.service import End
+from chutes_exporter.simulator.world import Slot
 from grafana.parts import ANNOTATION, VARIABLES
-from grafana.worlds import CHAINED, World
+from grafana.worlds import CHAINED, COVERED, World
 from tests.grafana.display import PANELS
 from tests.grafana.timeline import RULES as ALL_RULES
 from tests.grafana.timeline import Timeline, seconds
@@ -37,10 +41,10 @@ from tests.support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
     from chutes_exporter.config import Settings
-    from chutes_exporter.simulator.world import Job, Miner
+    from chutes_exporter.simulator.world import Job, Miner, Server
 
 JOB: Final = "chutes"
 END: Final = NOON
@@ -95,8 +99,15 @@ QUESTIONS: Final = {
     "nodes": "/miner/nodes/",
     "inventory": "/miner/inventory",
     "instances": "/miner/instances/?explicit_null=true",
+    "maintenance": "/servers/maintenance/policy",
+    "tee_measurements": "/servers/tee/measurements",
+    "held_gpus": "/nodes/?detailed=true",
+    "platform_gpus": "/nodes/",
+    "supported_gpus": "/nodes/supported",
+    "fmv": "/fmv",
 }
 """The request of each feed that the values of boards are recomputed from."""
+PAST: Final = ("nodes", "inventory", "instances", "scores")
 
 
 @dataclass
@@ -114,6 +125,9 @@ class Answers:
         ranks: The number that orders each value of a variable whose answer has an order.
         firing: The names of alerts.
         api: The JSON of the API at the end by feed: about the platform and the first miner.
+        past: The same at each scrape, of the feeds in `PAST`, where an exporter ran for a day.
+        reports: The hourly audit reports that were there at the end, by the Unix time at which
+            their hour ends.
     """
 
     hotkeys: list[str]
@@ -126,6 +140,8 @@ class Answers:
     ranks: dict[str, dict[str, float]] = field(default_factory=dict)
     firing: set[str] = field(default_factory=set)
     api: dict[str, Any] = field(default_factory=dict)
+    past: dict[float, dict[str, Any]] = field(default_factory=dict)
+    reports: dict[float, Any] = field(default_factory=dict)
 
     def of_panel(self, panel: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answers to the queries of a panel, by their letters."""
@@ -166,13 +182,33 @@ class Tried(DemoWorld):
         ]
 
 
+class Troubled(Tried):
+    """A world whose first miner has also tried to use its idle server: one start failed, and a
+    public instance is in its first hour.
+    """
+
+    def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
+        yield from super()._lives(miner, server)
+        if miner.uid == 0 and server.name == "pro-6000-6":
+            now, private, public = self.start, self.chutes[131], self.chutes[132]
+            slots = [
+                Slot(f"try/{gpu.uuid}", miner.hotkey, (gpu,), (), now, ()) for gpu in server.gpus
+            ]
+            failed, runs = (now - minutes * 60 for minutes in (100, 40))
+            ends = failed + 20 * 60, End.FAILURES
+            yield self._staged(slots[0].launch(1, private, failed, math.inf, math.inf, *ends))
+            times = runs, runs + 120, runs + 540, math.inf, End.SCALED_DOWN
+            yield self._staged(slots[1].launch(1, public, *times))
+
+
 def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:
     """Make a world, and choose whom to watch in it."""
     active = 40 if readme else 10
     size = Size(miners=64 if readme else 24, active_miners=active, chutes=150, other_servers=3)
     if kind is World.SICK:
         # All seats of the subnet are taken.
-        sick = Tried(start=END, size=replace(size, miners=256), troubles=SICK_TROUBLES)
+        made = Tried if readme else Troubled
+        sick = made(start=END, size=replace(size, miners=256), troubles=SICK_TROUBLES)
         # Of the seats without a score, that of the blacklisted miner is the oldest.
         sick.miners[-1].registered_at = END - 30 * 86400
         return sick, sick.miners[0]
@@ -204,14 +240,28 @@ def _settings(
     )
 
 
-async def ask_api(simulator: Simulator, miner: Miner) -> dict[str, Any]:
+async def ask_api(
+    simulator: Simulator, miner: Miner, feeds: Iterable[str] = QUESTIONS
+) -> dict[str, Any]:
     """Return the JSON of the API by feed, as a miner gets it."""
-    async with patient_client(miner.key.headers(int(simulator.clock()))) as client:
-        bodies = {
-            feed: (await client.get(f"{simulator.url}{path}")).content
-            for feed, path in QUESTIONS.items()
-        }
+    bodies = {}
+    for feed in feeds:
+        purpose: Literal["tee", "miner"] = "tee" if feed == "maintenance" else "miner"
+        headers = miner.key.headers(int(simulator.clock()), purpose)
+        async with patient_client(headers) as client:
+            bodies[feed] = (await client.get(f"{simulator.url}{QUESTIONS[feed]}")).content
     return raw_json(bodies)
+
+
+async def ask_reports(simulator: Simulator) -> dict[float, Any]:
+    """Return the audit reports by the Unix time at which their hour ends."""
+    async with patient_client({}) as client:
+        reports = {}
+        for entry in (await client.get(f"{simulator.url}/audit/")).json():
+            path = f"{simulator.url}/audit/download?path={entry['path']}"
+            end = datetime.fromisoformat(entry["end_time"])
+            reports[end.timestamp()] = (await client.get(path)).json()
+        return reports
 
 
 @dataclass
@@ -261,8 +311,11 @@ async def scene(
         timeline = stack.enter_context(
             contextlib.closing(Timeline(f"{prometheus.url}/api/v1/write", *stores))
         )
+        past: dict[float, dict[str, Any]] = {}
         for before, after in itertools.pairwise((*hours, hours[-1])):
             clock.now = END - before * 3600
+            if kind in COVERED and not readme:
+                past[clock()] = await ask_api(simulator, miner, PAST)
             simulator.faults.clear()
             if kind is World.HEALTHY and not readme:
                 simulator.faults["fmv"] = Fault(status=404)
@@ -293,7 +346,14 @@ async def scene(
         watched = sorted(settings.watched, key=lambda hotkey: (hotkey != miner.hotkey, hotkey))
         yield Scene(
             prometheus,
-            Answers(watched, len(miner.gpus), watched[0], api=await ask_api(simulator, miner)),
+            Answers(
+                watched,
+                len(miner.gpus),
+                watched[0],
+                api=await ask_api(simulator, miner),
+                past=past,
+                reports=await ask_reports(simulator),
+            ),
         )
 
 

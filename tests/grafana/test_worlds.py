@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 FIRING = {
     World.DOWN: {"ChutesExporterDown", "ChutesMinerUnwatched"},
     World.SICK: {
+        "ChutesChuteFails",
         "ChutesFeedFailing",
         "ChutesGpuHoursLost",
         "ChutesGpusIdle",
+        "ChutesGpusThrash",
         "ChutesGpusUnverified",
         "ChutesInstanceStartSlow",
         "ChutesMinerBlacklisted",
@@ -34,6 +36,9 @@ FIRING = {
         "ChutesMinerSeatAtRisk",
         "ChutesServerInMaintenance",
         "ChutesServerVersionRefused",
+        "ChutesStartInVain",
+        # Between two scrapes, instances of the crash loop begin and end. None is seen active.
+        "ChutesStartsFail",
         "ChutesUpgradeWindowClosing",
     },
 }
@@ -137,24 +142,24 @@ def test_with_a_dead_exporter_no_stat_shows_an_old_number_as_new(seen: dict[Worl
 def test_what_is_known_to_be_none_is_a_number_and_what_is_unknown_is_a_text(
     seen: dict[World, Seen],
 ) -> None:
-    for kind, expected in {World.KEYLESS: NO_INSTANCES, World.EMPTY: "0"}.items():
-        assert texts(seen[kind], "chutes-instances", "Active")[0]["text"] == expected
-    for kind, expected in {
-        World.SICK: ["act now", "3", "15"],
+    for kind, number in {World.KEYLESS: NO_INSTANCES, World.EMPTY: "0"}.items():
+        assert texts(seen[kind], "chutes-instances", "Starting")[0]["text"] == number
+    for kind, verdict in {
+        World.SICK: ["act now", "3", "18"],
         World.DOWN: ["act now", "1", "1"],
         World.HEALTHY: ["all is well", "0", "0"],
         World.KEYLESS: ["no key: GPUs unknown", "0", "0"],
     }.items():
         shown = texts(seen[kind], "chutes-overview", "Verdict")
-        assert [one["text"] for one in shown] == expected
-    for kind, expected in {
+        assert [one["text"] for one in shown] == verdict
+    for kind, trust in {
         World.SICK: ["no"],
         World.DOWN: ["no"],
         World.HEALTHY: ["yes"],
         World.KEYLESS: ["yes"],
     }.items():
         shown = texts(seen[kind], "chutes-exporter", "Trust the boards")
-        assert [one["text"] for one in shown] == expected
+        assert [one["text"] for one in shown] == trust
 
 
 def test_ends_are_shown_with_their_hour_and_lost_units_only_if_each_hour_is_known(
@@ -164,10 +169,10 @@ def test_ends_are_shown_with_their_hour_and_lost_units_only_if_each_hour_is_know
     for kind in World:
         assert answers[kind].variables["report"] == ["?" if kind is World.DOWN else "11"]
     for kind in (World.HEALTHY, World.SICK, World.EMPTY):
-        *_, until = texts(seen[kind], "chutes-instances", "Lost units")
+        *_, until = texts(seen[kind], "chutes-instances", "Lost in 24 h")
         assert (until["title"], until["text"]) == ("counted to", "11:00")
     # Its exporter has read a report with each scrape.
-    (hours,) = texts(seen[World.KEYLESS], "chutes-instances", "Lost units")
+    (hours,) = texts(seen[World.KEYLESS], "chutes-instances", "Lost in 24 h")
     assert (hours["title"], hours["text"]) == ("hours known of 24", "8")
 
 
@@ -177,8 +182,15 @@ def test_a_table_of_problems_says_that_there_are_none(seen: dict[World, Seen]) -
         assert row["Alert"] == states.NOTHING.text
         (row,) = table(seen[kind], "chutes-exporter", "Bad feeds")
         assert row["Feed"] == states.ALL_GOOD.text
-    # Without an idle GPU, the board says what others would earn.
-    assert len(table(seen[World.HEALTHY], "chutes-market", "What to run next, pay per GPU")) == 10
+        (row,) = table(seen[kind], "chutes-instances", "Ended in the hour to $report:00 UTC")
+        assert row["Reason"] == "None ended"
+    (row,) = table(seen[World.EMPTY], "chutes-instances", "Failed by chute, 24 h")
+    assert row["Chute"] == "None failed"
+    (row,) = table(seen[World.HEALTHY], "chutes-instances", "Instances that need a decision")
+    assert row["Chute"] == "None needs a decision"
+    for title, column in (("Best move", "Server"), ("Launch now, pay per GPU", "Chute")):
+        (row,) = table(seen[World.HEALTHY], "chutes-market", title)
+        assert row[column] == "No GPU is idle"
 
 
 def test_the_first_problem_is_the_gravest_and_says_what_it_costs_and_what_to_do(
@@ -209,12 +221,16 @@ def test_no_graph_has_more_than_ten_lines(seen: dict[World, Seen]) -> None:
         assert max(lines) <= 10, kind
 
 
+ALARMING = {"#F2495C", states.ORANGE, "#FF780A"}
+"""Red, and the two kinds of orange."""
+
+
 def alarming(seen: Seen) -> set[tuple[str, str]]:
     """Return where something is drawn in red or orange."""
     found = set()
     for uid, panel, shown in seen:
         cells = [*shown.get("texts", ()), *(cell for row in shown.get("rows", ()) for cell in row)]
-        if {cell["color"] for cell in cells} & {"#F2495C", states.ORANGE}:
+        if {cell["color"] for cell in cells} & ALARMING:
             found.add((uid, panel["title"]))
     return found
 
@@ -233,10 +249,19 @@ def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen
         ),
         *(
             ("chutes-fleet", title)
-            for title in ("Idle GPUs, next 24 h", "Earning", "Idle", "Unverified", SERVERS, "GPUs")
+            for title in (
+                *("Not earned, next 24 h", "Earning", "Idle", "Unverified", SERVERS, "GPUs"),
+                *("Upgrade window", "Maintenance"),
+            )
         ),
-        *(("chutes-instances", title) for title in ("Next purge", "Instances")),
-        ("chutes-market", "Supply"),
+        *(
+            ("chutes-instances", title)
+            for title in (
+                *("Lost in 24 h", "Starting", "Instances that need a decision"),
+                *("Failed by chute, 24 h", "Ended in the hour to $report:00 UTC"),
+            )
+        ),
+        *(("chutes-market", title) for title in ("Idle GPUs", "Supply")),
         *(
             ("chutes-exporter", title)
             for title in ("Trust the boards", "Blind alerts", "Bad feeds", "All feeds")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
-from grafana.states import UNWATCHED
+from grafana.states import MAINTENANCE, UNWATCHED
 from tests.grafana.scenes import filled_in
 from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, run_promtool
 
@@ -47,10 +47,10 @@ def test_without_a_watched_miner_the_tables_say_so(tmp_path: Path) -> None:
 
 
 def test_without_the_rules_no_part_of_several_miners_is_shown_as_the_whole(tmp_path: Path) -> None:
-    # The other miner, whose instances are unknown, cannot be missed.
-    known = f'chutes_fleet_instances{{job="chutes",instance="one:1",{ME},state="active"}}'
-    active = asked("chutes-instances", "Active", 0, HOTKEY, "other")
-    shown = {f"count({active})": [{"labels": "{}", "value": 1}], f"{active} >= 0": []}
+    # The other miner, whose pay is unknown, cannot be missed.
+    known = f'chutes_miner_estimated_usd_per_day{{job="chutes",instance="one:1",{ME}}}'
+    earned = asked("chutes-overview", "Earned per day", 0, HOTKEY, "other")
+    shown = {f"count({earned})": [{"labels": "{}", "value": 1}], f"{earned} >= 0": []}
     tests = [
         {"expr": f"({query})", "eval_time": "5m", "exp_samples": expected}
         for query, expected in shown.items()
@@ -68,7 +68,7 @@ def test_while_a_loss_is_unknown_the_board_says_how_many_hours_are_known(tmp_pat
     miner.set("chutes_miner_losses_known", 0, window="1d")
     miner.set("chutes_miner_losses_known", 1, 10, window="1d")
     miner.set("chutes_miner_losses_known", 0, 20, window="1d")
-    lost, hours = (asked("chutes-instances", "Lost units", number) for number in (0, 3))
+    lost, hours = (asked("chutes-instances", "Lost in 24 h", number) for number in (1, 4))
     miner.check(
         tmp_path,
         {},
@@ -97,20 +97,162 @@ def test_a_bar_counts_the_ends_of_the_hour_before_it(tmp_path: Path) -> None:
     miner.check(tmp_path, {}, values={failed: (2 * HOUR, {row: 2}), f"({failed})": (3 * HOUR, {})})
 
 
+def shows(
+    tmp_path: Path, series: dict[str, str], shown: dict[str, tuple[int, dict[str, float]]]
+) -> None:
+    """Check what queries show at a minute, with the values of series in each minute."""
+    tests = [
+        {
+            "expr": query,
+            "eval_time": f"{minute}m",
+            "exp_samples": [{"labels": row, "value": number} for row, number in rows.items()],
+        }
+        for query, (minute, rows) in shown.items()
+    ]
+    inputs = [
+        {"series": name.replace("{", f'{{job="chutes",instance="one:1",{ME},'), "values": values}
+        for name, values in series.items()
+    ]
+    test = {"interval": "1m", "input_series": inputs, "promql_expr_test": tests}
+    run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
+
+
+def place(server: str) -> str:
+    return f'server_id="id-{server}",server="{server}"'
+
+
+def gpus(server: str, **states: str) -> dict[str, str]:
+    """Return the series of the GPUs of a server by state."""
+    return {
+        f'chutes_server_gpus{{{place(server)},gpu="pro_6000",state="{state}"}}': values
+        for state, values in states.items()
+    }
+
+
+KNOWN = {
+    'chutes_feed_ttl_seconds{feed="nodes"}': "300x60",
+    'chutes_fleet_known{topic="gpus"}': "1x60",
+}
+
+
 def test_the_fleet_is_not_counted_while_the_state_of_a_gpu_is_unknown(tmp_path: Path) -> None:
-    titles = ("All", "Earning", "Idle", "Unverified")
-    miner = Scenario(10, {"alpha": 6, "beta": 2})
-    miner.state(0, ["alpha-0", "beta-0"], "idle")
-    numbers = (8, 0.75, 2, 0)
-    miner.check(
-        tmp_path,
-        {},
-        values={
-            asked("chutes-fleet", title, 0): (5, {"{}": number})
-            for title, number in zip(titles, numbers, strict=True)
-        },
-    )
-    miner.drop(0, "chutes_gpu_state_info", gpu_id="alpha-0")
-    rows = {f'{{{ME},server_id="id-beta",server="beta",gpu="pro_6000"}}': 1.0}
-    values = {asked("chutes-fleet", title, 0): (5, dict[str, float]()) for title in titles}
-    miner.check(tmp_path, {}, values={**values, asked("chutes-fleet", SERVERS, 8): (5, rows)})
+    # Of one server, it becomes unknown.
+    series = {
+        **KNOWN,
+        **gpus("alpha", earning="5x20 _x40", idle="1x20 _x40", unverified="0x20 _x40"),
+        **gpus("beta", earning="1x60", idle="1x60", unverified="0x60"),
+        'chutes_fleet_known{topic="gpus"}': "1x20 0x40",
+    }
+    shown: dict[str, tuple[int, dict[str, float]]] = {}
+    for title, number in {"All": 8, "Earning": 0.75, "Idle": 2, "Unverified": 0}.items():
+        query = asked("chutes-fleet", title, 0)
+        shown |= {query: (10, {"{}": number}), f"({query})": (40, {})}
+    # The other server keeps its row.
+    idle = asked("chutes-fleet", SERVERS, 9)
+    shown[idle] = (40, {f"{{{ME},{place('beta')}}}": 1})
+    shows(tmp_path, series, shown)
+
+
+def test_the_time_without_earnings_is_that_of_a_server_that_is_still_seen(tmp_path: Path) -> None:
+    series = {
+        **gpus("alpha", earning="2x20 1x60 _x60", idle="0x20 1x60 _x60"),
+        **gpus("beta", earning="2x20 _x120", idle="0x20 _x120"),
+        **gpus("gamma", earning="0x120", idle="2x120"),
+    }
+    since = asked("chutes-fleet", SERVERS, 2)
+    alpha, gamma = (f"{{{ME},{place(server)}}}" for server in ("alpha", "gamma"))
+    shown: dict[str, tuple[int, dict[str, float]]] = {
+        # Each 5 minutes of the past are looked at.
+        since: (80, {alpha: 60 * 60, gamma: 80 * 60}),
+        f"({since})": (110, {gamma: 110 * 60}),
+    }
+    shows(tmp_path, series, shown)
+
+
+def test_an_alert_about_no_server_is_no_cause_on_a_server(tmp_path: Path) -> None:
+    fires = 'alertstate="firing"'
+    series = {
+        f'ALERTS{{alertname="ChutesDayLoss",{fires}}}': "1x10",
+        f'ALERTS{{alertname="ChutesGpusIdle",{fires},{place("alpha")}}}': "1x10",
+    }
+    cause = asked("chutes-fleet", SERVERS, 3)
+    row = f'{{{ME},server_id="id-alpha",alertname="ChutesGpusIdle"}}'
+    shows(tmp_path, series, {cause: (5, {row: 1})})
+
+
+def test_in_maintenance_the_step_depends_on_what_earns_there(tmp_path: Path) -> None:
+    series = {
+        f'chutes_server_maintenance_status{{{place("alpha")},status="{status}"}}': values
+        for status, values in (("none", "0x60"), ("pending", "0x60"), ("maintenance", "1x60"))
+    }
+    series[f"chutes_server_earning_instances{{{place('alpha')}}}"] = "1x10 0x10 _x40"
+    step, row = asked("chutes-fleet", "Maintenance", 0), f"{{{ME},{place('alpha')}}}"
+    texts = {state.value: state.text for state in MAINTENANCE}
+    assert "do not reboot" in texts[2]
+    assert "nothing earns" in texts[3]
+    # While it is unknown whether something earns, it must not be booted.
+    shown = {step: (5, {row: 2.0}), f"({step})": (15, {row: 3.0}), f"(({step}))": (40, {row: 2.0})}
+    shows(tmp_path, series, shown)
+
+
+def test_none_needs_a_decision_only_if_it_is_known_which_start_in_vain(tmp_path: Path) -> None:
+    labels = 'instance_id="i-1",chute_id="c-1",chute="glm",private="false"'
+    series = {
+        'chutes_fleet_instances{state="starting"}': "1x60",
+        f'chutes_instance_state{{{labels},state="starting"}}': "1x60",
+        f"chutes_instance_start_in_vain{{{labels}}}": "0x20 _x40",
+    }
+    none = asked("chutes-instances", "Instances that need a decision", 1)
+    shows(tmp_path, series, {none: (10, {'{chute="nothing"}': 1}), f"({none})": (40, {})})
+
+
+def test_of_idle_gpus_no_part_of_the_pay_is_shown_as_all_of_it(tmp_path: Path) -> None:
+    pay = "chutes_server_idle_compute_units_per_second"
+    series = {
+        **KNOWN,
+        **gpus("alpha", idle="1x60"),
+        **gpus("beta", idle="1x60"),
+        f'{pay}{{{place("alpha")},gpu="pro_6000"}}': "2x60",
+        f'{pay}{{{place("beta")},gpu="pro_6000"}}': "2x20 _x40",
+    }
+    units = asked("chutes-market", "Best use of idle GPUs", 2)
+    shows(tmp_path, series, {units: (10, {"{}": 4 * 86400}), f"({units})": (40, {})})
+
+
+def test_the_next_purge_is_that_of_an_instance_that_starts(tmp_path: Path) -> None:
+    def of(number: int, state: str, purge: int) -> dict[str, str]:
+        labels = f'instance_id="i-{number}",chute_id="c-1",chute="glm",private="false"'
+        deadline = f'chutes_instance_deadline_timestamp_seconds{{{labels},deadline="purge"}}'
+        return {
+            f'chutes_instance_state{{{labels},state="{state}"}}': "1x60",
+            deadline: f"{60 * purge}x60",
+        }
+
+    series = {'chutes_fleet_instances{state="starting"}': "1x60"}
+    series |= of(1, "disabled", 20) | of(2, "starting", 50)
+    purge = asked("chutes-instances", "Next purge", 0)
+    shows(tmp_path, series, {purge: (10, {"{}": 40 * 60})})
+
+
+def test_of_ends_no_part_is_shown_as_all_while_a_reason_is_unknown(tmp_path: Path) -> None:
+    def ended(reason: str, values: str, window: str) -> dict[str, str]:
+        labels = f'window="{window}",reason="{reason}",outcome="counts"'
+        return {f"chutes_miner_ended_instances{{{labels}}}": values}
+
+    series = {
+        'chutes_feed_ttl_seconds{feed="nodes"}': "300x60",
+    }
+    # Two end without a known reason.
+    chute = 'window="1h",chute_id="c-1",outcome="counts"'
+    series[f"chutes_miner_chute_ended_instances{{{chute}}}"] = "_x20 2x40"
+    for window in ("1h", "1d"):
+        series |= ended("miner", "0x60", window) | ended("none", "0x20 _x40", window)
+    ends = asked("chutes-overview", "Ended instances, 24 h", 0)
+    none = asked("chutes-instances", "Ended in the hour to $report:00 UTC", 0)
+    shown: dict[str, tuple[int, dict[str, float]]] = {
+        ends: (10, {"{}": 0}),
+        f"({ends})": (40, {}),
+        none: (10, {'{reason="nothing"}': 1}),
+        f"({none})": (40, {}),
+    }
+    shows(tmp_path, series, shown)

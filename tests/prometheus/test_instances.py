@@ -235,6 +235,20 @@ test_alerts_about_instances = scenarios(
             "In the 6 hours before the newest audit report, 3 instances of this chute failed to "
             "start or lost their score. No instance of it is known to run on the platform: suspect "
             "the chute, and launch another one.",
+            **CHUTE,
+        ),
+        "without a key, the chute that fails has no name": failures(
+            Scenario(2 * HOUR, {"alpha": 8}), 3
+        )
+        .drop(0, "chutes_chute_info")
+        .fires({20: [], HOUR: [FAILS]})
+        .says(
+            FAILS,
+            HOUR,
+            "a chute failed 3 times",
+            "In the 6 hours before the newest audit report, 3 instances of this chute failed to "
+            "start or lost their score. No instance of it is known to run on the platform: suspect "
+            "the chute, and launch another one.",
             chute_id="chute-1",
         ),
         "a chute that fails twice is silent": failures(
