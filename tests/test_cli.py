@@ -177,6 +177,7 @@ REFUSED = (
     ),
     ("HOTKEY=/nowhere status", "Error: HOTKEY: cannot read the hotkey file /nowhere"),
     ("--hotkey-file ''", "Error: --hotkey-file: cannot read the hotkey file"),
+    ("--hotkey-file /dev/zero", "Error: --hotkey-file: cannot read the hotkey file"),
     # Keys in variables. The Secret of the first four has neither entry.
     (f"MINER_SS58={HOTKEY}", "Error: MINER_SS58 needs a key: set MINER_SEED or MINER_PRIVATE_KEY"),
     ("MINER_SEED=''", "Error: MINER_SS58 needs a key"),
@@ -364,6 +365,10 @@ REFUSED = (
     (
         "--web.config.file /nowhere/web.yml",
         "Error: --web.config.file: cannot read /nowhere/web.yml",
+    ),
+    (
+        "--web.config.file /dev/zero",
+        "Error: --web.config.file: cannot read /dev/zero: it is not a regular file",
     ),
     (
         "CHUTES_EXPORTER_WEB_CONFIG_FILE=/nowhere",

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
+import json
 import logging
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
 
 import pytest
 import structlog
 
 from chutes_exporter import log
-from chutes_exporter.log import RateLimit
+from chutes_exporter.log import RateLimit, UnblockedHandler
 from tests.support import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def record(name: str, message: object) -> logging.LogRecord:
@@ -74,3 +84,105 @@ def test_lines_of_this_package_and_of_libraries_have_one_form(
         '"configuration warning" number=1',
     ]
     assert [line.partition("msg=")[2] for line in others] == messages
+
+
+@contextlib.contextmanager
+def configured(form: log.LogFormat) -> Iterator[None]:
+    """Log in a form while the context lasts."""
+    before = logging.getLogger().handlers, logging.getLogger().level
+    try:
+        log.configure("debug", form)
+        yield
+    finally:
+        logging.getLogger().handlers, logging.getLogger().level = before
+
+
+EVIL = "\x1b[2J\x00\u202e\u2066\x7f\x9b1m\u2028\ue000\U000e0001\udcff\r\n"
+
+
+@pytest.mark.parametrize("form", ["logfmt", "json"])
+def test_what_a_terminal_obeys_or_does_not_show_is_escaped(
+    form: log.LogFormat, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with configured(form):
+        structlog.get_logger("feed").error("feeds failed", detail=f"a {EVIL} ünï 😀")
+        logging.getLogger("library").error("b %s", EVIL)
+        logging.getLogger("library").error("c", exc_info=ValueError(EVIL))
+    text = capsys.readouterr().err
+    assert not [
+        character for character in text if not character.isprintable() and character != "\n"
+    ]
+    lines = text.splitlines()
+    assert len(lines) == 3
+    for code in ("001b", "0000", "202e", "2066", "007f", "2028", "dcff"):
+        assert all(f"\\u{code}" in line for line in lines)
+    if form == "json":
+        assert json.loads(lines[0])["detail"] == f"a {EVIL} ünï 😀"
+    else:
+        assert "ünï 😀" in lines[0]
+        assert "\\U000e0001" in lines[0]
+
+
+def test_without_standard_error_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with configured("logfmt"):
+        structlog.get_logger("serve").error("nobody sees this")
+
+
+@contextlib.contextmanager
+def handler(stream: TextIO) -> Iterator[logging.Logger]:
+    """Log to a stream, also the handler's own lines."""
+    own = UnblockedHandler(stream)
+    own.setFormatter(logging.Formatter("%(message)s"))
+    before, logging.getLogger().handlers = logging.getLogger().handlers, [own]
+    try:
+        yield logging.getLogger("test")
+    finally:
+        logging.getLogger().handlers = before
+
+
+def test_a_pipe_that_nobody_reads_delays_nobody_and_a_later_line_says_what_was_dropped() -> None:
+    reading, writing = os.pipe()
+    with (
+        os.fdopen(writing, "w", encoding="ascii", errors="backslashreplace") as stream,
+        handler(stream) as logger,
+    ):
+        for number in range(200):
+            # Ten bytes are the longest that a character can become.
+            logger.warning("%d %s", number, "\N{GRINNING FACE}" * 1000)
+        read = os.read(reading, 1_000_000)
+        logger.warning("after")
+        read += os.read(reading, 1_000_000)
+    os.close(reading)
+    *whole, cut, told, after = read.decode().splitlines()
+    for number, line in enumerate(whole):
+        assert line == f"{number} " + "\\U0001f600" * 1000
+    assert 0 < len(cut) < 10_000
+    assert told == f"log lines were dropped: {200 - len(whole)}"
+    assert after == "after"
+
+
+def test_a_full_disk_or_a_reader_that_has_gone_stops_nothing() -> None:
+    class Full(io.StringIO):
+        is_full = True
+
+        def write(self, text: str) -> int:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(text)
+
+    stream = Full()
+    with handler(stream) as logger:
+        logger.warning("one")
+        logger.warning("two")
+        stream.is_full = False
+        logger.warning("three")
+    assert stream.getvalue() == "log lines were dropped: 2\nthree\n"
+
+
+def test_a_line_that_cannot_be_made_is_reported_as_by_every_handler(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with handler(io.StringIO()) as logger:
+        logger.warning("%d", "text")
+    assert "--- Logging error ---" in capsys.readouterr().err

@@ -73,7 +73,8 @@ def make_app(exporter: Exporter) -> Starlette:
             page = pages.get("")
             if page is None:
                 page = pages[""] = await landing_page(exporter, time.time())
-            return HTMLResponse(page)
+            # A path in the settings may not be UTF-8.
+            return HTMLResponse(page.encode(errors="backslashreplace"))
 
     async def healthy(_request: Request) -> Response:
         return _sentence("chutes-exporter is healthy")
@@ -116,14 +117,15 @@ class _Sending:
                 yield
             finally:
                 readers.discard(deadline)
-                if not readers:
-                    self._pages.pop(id(page), None)
+                self._pages = {key: entry for key, entry in self._pages.items() if entry[1]}
 
     def _make_room(self) -> None:
         while len(self._pages) > _MIN_PAGES and self._bytes() > _SENDING_BYTES:
             _, readers = self._pages.pop(next(iter(self._pages)))
             for deadline in readers:
-                deadline.reschedule(0)
+                # It raises an error for a reader whose time has just passed.
+                with contextlib.suppress(RuntimeError):
+                    deadline.reschedule(0)
 
     def _bytes(self) -> int:
         return sum(len(page) for page, _ in self._pages.values())

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     import uvicorn
     from _typeshed import WriteableBuffer
@@ -40,7 +40,10 @@ _WRITE_BYTES = 16 * 1024
 _KERNEL_BYTES = 64 * 1024
 """Bytes that the kernel keeps for a client. It doubles this number, instead of growing to 4 MB."""
 _FRESH_SECONDS = 0.5
-"""Seconds for which a connection is kept after it was accepted, and after each request."""
+"""Seconds for which a connection is kept after it was accepted, and after its first byte.
+
+Requests do not renew them. Otherwise, clients with many short requests would keep others out.
+"""
 _DISCARD = struct.pack("ii", 1, 0)
 """Lingering for 0 seconds: the kernel forgets bytes that the client has not read."""
 _PAUSE_SECONDS = 0.05
@@ -55,6 +58,7 @@ class Connection(socket.socket):
         client: Address of the client, without its port.
         is_busy: Whether a request waits for the end of its answer.
         since: Monotonic time at which it was accepted, or its last request began or ended.
+        fresh_until: Monotonic time until which it is kept.
         beginning: Waits for the first byte, and shakes hands.
         transport: What the requests use after that.
     """
@@ -67,6 +71,7 @@ class Connection(socket.socket):
         self.client = client
         self.is_busy = False
         self.since = connections.monotonic()
+        self.fresh_until = self.since + _FRESH_SECONDS
         self.beginning: asyncio.Task[None] | None = None
         self.transport: asyncio.Transport | None = None
         self._connections = connections
@@ -87,6 +92,11 @@ class Connection(socket.socket):
             self.transport.abort()
         elif self.beginning is not None:
             self.beginning.cancel()
+
+    def close_if_cancelled(self, beginning: asyncio.Task[None]) -> None:
+        """Close the connection if its first task was cancelled, maybe before it ran at all."""
+        if beginning.cancelled():
+            self.close()
 
     def close(self) -> None:
         """Close the connection. asyncio calls this method at its end."""
@@ -119,6 +129,12 @@ class _Protocol(H11Protocol):
         self._connection.transport = transport
         super().connection_made(transport)
 
+    def data_received(self, data: bytes) -> None:
+        """Parse what a client sends, until its connection is being closed."""
+        # With TLS, the rest of a refused body arrives until the client agrees to the end.
+        if not self.transport.is_closing():
+            super().data_received(data)
+
     def connection_lost(self, _exc: Exception | None) -> None:
         """Forget the connection."""
         # With an error, uvicorn would keep the connection until the end of the keep-alive timeout.
@@ -134,9 +150,9 @@ async def tracked(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> N
 class Connections:
     """The open connections of a server.
 
-    Above a limit, a connection is closed for each new one. Idle ones go first. Among equals, those
-    of the client with the most connections go first, and of these the one that is longest in its
-    state. So a client with many connections closes its own.
+    Above a limit, a connection is closed for each new one: an idle one if there is any. Among
+    equals, those of the client with the most connections go first, and of these the one that is
+    longest in its state. So a client with many connections closes its own.
 
     Args:
         max_open: Maximum of all connections. Before its first byte, a connection needs 10 KB.
@@ -171,6 +187,7 @@ class Connections:
             connection = Connection(accepted, str(address[0]), self)
             self._open.add(connection)
             connection.beginning = loop.create_task(self._begin(connection, server, context))
+            connection.beginning.add_done_callback(connection.close_if_cancelled)
 
     async def _begin(
         self, connection: Connection, server: uvicorn.Server, context: ssl.SSLContext | None
@@ -183,10 +200,10 @@ class Connections:
             async with queue, self._entrance:
                 await self._make_room(self._served, self._max_served)
                 self._served.add(connection)
-        except (OSError, asyncio.CancelledError):
+        except OSError:
             connection.close()
             return
-        connection.since = self.monotonic()
+        connection.fresh_until = self.monotonic() + _FRESH_SECONDS
         timeouts = {} if context is None else _TLS_TIMEOUTS
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
@@ -200,12 +217,14 @@ class Connections:
     async def _make_room(self, connections: set[Connection], limit: int) -> None:
         """Wait until there is room for a connection. Close the ones that are needed least."""
         while len(connections) >= limit:
-            now = self.monotonic()
-            old = [one for one in connections if now - one.since >= _FRESH_SECONDS]
-            if old:
-                _log.warning("too many open connections: those that are needed least are closed")
-                _least_needed(old, now).abort()
-            await asyncio.sleep(0 if old else _PAUSE_SECONDS)
+            unneeded = _least_needed(connections, self.monotonic())
+            if unneeded is None:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            _log.warning("too many open connections: those that are needed least are closed")
+            unneeded.abort()
+            # Its end takes a turn of the event loop or two.
+            await asyncio.sleep(0)
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection that is being closed."""
@@ -217,7 +236,7 @@ class Connections:
         beginning = [one.beginning for one in self._open if one.beginning is not None]
         for task in beginning:
             task.cancel()
-        await asyncio.gather(*beginning)
+        await asyncio.gather(*beginning, return_exceptions=True)
 
 
 async def _first_byte(connection: Connection) -> None:
@@ -232,10 +251,10 @@ async def _first_byte(connection: Connection) -> None:
         raise ConnectionResetError
 
 
-def _least_needed(connections: list[Connection], now: float) -> Connection:
-    numbers = Counter(connection.client for connection in connections)
-
-    def rank(connection: Connection) -> tuple[bool, int, float]:
-        return not connection.is_busy, numbers[connection.client], now - connection.since
-
-    return max(connections, key=rank)
+def _least_needed(connections: Collection[Connection], now: float) -> Connection | None:
+    """Return the connection to close, None while those that may be closed are still fresh."""
+    # A request is cut only if all connections have one.
+    idle = [one for one in connections if not one.is_busy]
+    old = [one for one in idle or connections if one.fresh_until <= now]
+    numbers = Counter(one.client for one in connections)
+    return max(old, key=lambda one: (numbers[one.client], now - one.since), default=None)

@@ -4,6 +4,7 @@ configuration.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING, Literal
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.findings import Finding
-    from chutes_exporter.page.exporter import Exporter
+    from chutes_exporter.page.exporter import Collected, Exporter
 
     Tone = Literal["good", "wait", "bad", "off"]
 
@@ -61,13 +62,31 @@ _COLUMNS = ("Feed", "Miner", "State", "Data from", "Next request", "Last error")
 
 
 async def landing_page(exporter: Exporter, now: float) -> str:
-    """Return the page as HTML at a Unix time."""
-    settings = exporter.settings
+    """Return the page as HTML at a Unix time.
+
+    A thread makes it, because for many hotkeys that takes longer than a scrape may wait.
+    """
+    collected = await exporter.samples(()) if exporter.settings.watched else None
     # Failing feeds come first, and then those that were never answered.
     states = sorted(
         exporter.feeds.states().values(),
         key=lambda state: (state.up is not False, state.up is not None),
     )
+    return await asyncio.to_thread(_page, exporter, states, collected, _summary(exporter), now)
+
+
+def _page(
+    exporter: Exporter,
+    states: list[FeedState],
+    collected: Collected | None,
+    summary: str,
+    now: float,
+) -> str:
+    settings = exporter.settings
+    actions = ""
+    if collected is not None and any(state.snapshot for state in collected.states.values()):
+        api_time = now - (exporter.client.clock_offset or 0.0)
+        actions = _actions(collected, settings, api_time)
     rows = "".join(_row(exporter, state, now) for state in states)
     head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
     feeds = "<p>No requests yet. The first scrape sends them.</p>"
@@ -78,7 +97,7 @@ async def landing_page(exporter: Exporter, now: float) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>chutes-exporter</title><style>{_STYLE}</style></head><body>"
         "<h1>chutes-exporter "
-        f"{escape(__version__)}</h1>{await _actions(exporter, now)}<p>{_summary(exporter)}</p>"
+        f"{escape(__version__)}</h1>{actions}<p>{summary}</p>"
         f"<p>Watched: {_watched(settings)}</p>"
         '<nav><a href="/metrics">Metrics</a><a href="/-/ready">Readiness</a><a '
         'href="/-/healthy">Health</a></nav>'
@@ -112,17 +131,10 @@ def _summary(exporter: Exporter) -> str:
     return _state(tone if ready else "bad", f"{reason[:1].upper()}{reason[1:]}.")
 
 
-async def _actions(exporter: Exporter, now: float) -> str:
+def _actions(collected: Collected, settings: Settings, api_time: float) -> str:
     """Return what ``status`` says needs action or is not known, from the answers of the last
     scrape.
     """
-    settings = exporter.settings
-    if not settings.watched:
-        return ""
-    collected = await exporter.samples(())
-    if not any(state.snapshot for state in collected.states.values()):
-        return ""
-    api_time = now - (exporter.client.clock_offset or 0.0)
     found: list[Finding] = []
     for fleet in collected.fleets.values():
         found += findings.find(fleet, api_time, settings.costs)

@@ -1,8 +1,10 @@
-"""Clients that never pause: ``python -m tests.web.flood HOST PORT CLIENTS SECONDS [REQUESTS]``.
+"""Clients that never pause.
 
-Each connection sends the requests, by default one for each form of each page in turn. It reads what
-it gets, or leaves after so many seconds. With 0 seconds it never reads, and stays until the server
-closes it.
+``python -m tests.web.flood HOST PORT ADDRESSES CLIENTS SECONDS [REQUESTS]``
+
+Clients have that many addresses. Each connection sends a request, by default one for each form of
+each page in turn. If it announces chunks, they follow for ever. The client reads what it gets, or
+leaves after so many seconds. With 0 seconds it never reads, and stays until the server closes it.
 """
 
 from __future__ import annotations
@@ -11,6 +13,10 @@ import asyncio
 import contextlib
 import sys
 from itertools import cycle, islice, product
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PATHS = ("/metrics", "/", "/-/ready", "/unknown")
 ACCEPTS = ("text/plain", "application/openmetrics-text;version=1.0.0")
@@ -25,26 +31,53 @@ REQUESTS = [
 
 
 async def client(
-    address: tuple[str, int], patience: float, requests: list[str], number: int
+    server: tuple[str, int], own: str, patience: float, requests: Iterable[str]
 ) -> None:
-    """Ask for ever, beginning with another request than the next client."""
-    for request in islice(cycle(requests), number % len(requests), None):
-        # A connection whose buffer is full of one byte reads no more.
-        reader, writer = await asyncio.open_connection(*address, limit=2**16 if patience else 1)
+    """Send requests for ever."""
+    for request in requests:
+        writer = None
         with contextlib.suppress(TimeoutError, ConnectionError):
+            # A connection whose buffer is full of one byte reads no more.
+            reader, writer = await asyncio.open_connection(
+                *server, limit=2**16 if patience else 1, local_addr=(own, 0)
+            )
             writer.write(request.encode())
+            if "chunked" in request:
+                await send_chunks(writer)
             await (
                 asyncio.wait_for(reader.read(-1), patience) if patience else writer.wait_closed()
             )
-        writer.close()
+        if writer is not None:
+            writer.close()
 
 
-async def flood(host: str, port: int, clients: int, patience: float, requests: list[str]) -> None:
+async def send_chunks(writer: asyncio.StreamWriter) -> None:
+    """Send chunks of one byte until the server closes the connection."""
+    while True:
+        writer.write(b"1\r\na\r\n" * 1000)
+        await writer.drain()
+
+
+async def flood(
+    server: tuple[str, int], addresses: int, clients: int, patience: float, requests: list[str]
+) -> None:
+    """Let clients send requests for ever."""
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
-            group.create_task(client((host, port), patience, requests, number))
+            own = f"127.0.0.{1 + number % addresses}"
+            # Each begins with another request than the next one.
+            sent = islice(cycle(requests), number % len(requests), None)
+            group.create_task(client(server, own, patience, sent))
 
 
 if __name__ == "__main__":
-    _, host, port, clients, patience, *requests = sys.argv
-    asyncio.run(flood(host, int(port), int(clients), float(patience), requests or REQUESTS))
+    _, host, port, addresses, clients, patience, *requests = sys.argv
+    asyncio.run(
+        flood(
+            (host, int(port)),
+            int(addresses),
+            int(clients),
+            float(patience),
+            requests or REQUESTS,
+        )
+    )

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import bcrypt
 import httpx
 import pytest
 
-from tests.test_cli import LISTEN, Running, running
+from tests.support import PATIENCE, wait_for
+from tests.test_cli import COMMAND, LISTEN, Running, environment, running
+from tests.web.test_config_file import TLS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.support import Pki
 
 DEMO = ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", "--miners", "all")
 SCRAPE = "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n"
@@ -77,7 +86,7 @@ def test_honest_requests_succeed_within_bounded_memory_during_an_attack(
         # The attack meets pages that are as large as the subnet's.
         assert len(httpx.get(f"{service.url}/metrics", timeout=120).text) > 500_000
         before = service.peak_megabytes()
-        with flooded(service, size, 0, request_text):
+        with flooded(service, 1, size, 0, request_text):
             for path in ("/-/healthy", "/metrics") * 3:
                 # A new connection each time, as after a restart of the scraper.
                 assert httpx.get(service.url + path, timeout=60).status_code == 200
@@ -100,11 +109,123 @@ def test_clients_that_ask_for_every_page_and_never_pause_delay_honest_scrapes_by
             return time.monotonic() - started
 
         scrape()
-        with flooded(service, 100, patience):
+        with flooded(service, 1, 100, patience):
             during = [scrape() for _ in range(20)]
         after = scrape()
     assert max(during) < 3
     assert after < 1
+
+
+NO_API = (*LISTEN, "--api.url", "http://127.0.0.1:9")
+
+
+def longest(request: Callable[[], httpx.Response], times: int = 20) -> float:
+    """Send requests, each with a new connection and answered by 200, and return the most seconds
+    that one took.
+    """
+    seconds = []
+    for _ in range(times):
+        started = time.monotonic()
+        answer = request()
+        assert answer.status_code == 200, answer.text
+        seconds.append(time.monotonic() - started)
+    return max(seconds)
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/unknown"])
+def test_endless_bodies_in_tiny_chunks_delay_honest_scrapes_by_less_than_a_second(
+    path: str,
+) -> None:
+    body = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with running(*NO_API) as service, flooded(service, 1, 4, 60, body):
+        assert longest(lambda: httpx.get(f"{service.url}/metrics", timeout=60)) < 1
+
+
+def test_silent_connections_need_little_memory_and_delay_nobody_before_a_handshake(
+    pki: Pki, write: Callable[[str], Path]
+) -> None:
+    flags = ("--web.config.file", str(write(TLS)))
+    with running(*NO_API, *flags) as service, contextlib.ExitStack() as stack:
+        address = httpx.URL(service.url)
+        url, context = f"https://{address.host}:{address.port}/metrics", pki.client()
+
+        def scrape() -> httpx.Response:
+            return httpx.get(url, timeout=60, verify=context)
+
+        longest(scrape, 1)
+        before = service.peak_megabytes()
+        # Half of them are silent, and half of them begin a handshake.
+        for beginning in (b"", b"\x16\x03\x01\x02\x00\x01") * 500:
+            opened = socket.create_connection(
+                (address.host, address.port or 0), source_address=("127.0.0.2", 0)
+            )
+            stack.enter_context(opened).sendall(beginning)
+        assert longest(scrape) < 2
+        assert service.peak_megabytes() < before + 100
+
+
+@pytest.mark.parametrize("addresses", [1, 25])
+def test_guesses_of_passwords_never_delay_a_user_who_was_right_before_also_after_a_reload(
+    write: Callable[[str], Path], addresses: int
+) -> None:
+    hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
+    path = write(f"basic_auth_users: {{alice: {hashed}}}")
+    guesses = [
+        f"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Basic {encoded}\r\n\r\n"
+        for number in range(100)
+        if (encoded := base64.b64encode(f"alice:guess {number}".encode()).decode())
+    ]
+    with running(*NO_API, "--web.config.file", str(path)) as service:
+
+        def scrape() -> httpx.Response:
+            return httpx.get(f"{service.url}/metrics", timeout=60, auth=("alice", "secret"))
+
+        longest(scrape, 1)
+        with flooded(service, addresses, 100, 60, *guesses):
+            assert longest(scrape, 5) < 3
+            service.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: service.has_logged("configuration reloaded"))
+            assert longest(scrape, 5) < 3
+            # Another user, as a rotated certificate would, has the file read again.
+            path.write_text(f"{path.read_text()[:-1]}, bob: {hashed}}}")
+            wait_for(lambda: service.has_logged("configuration reloaded", 2))
+            assert longest(scrape, 5) < 3
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        return int(opened.getsockname()[1])
+
+
+def test_a_log_that_nobody_reads_stops_neither_scrapes_nor_the_end() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, bytes(4096))
+    # The command has the same pipe.
+    os.set_blocking(writing, True)
+    port = free_port()
+    flags = ("--api.url", "http://127.0.0.1:9", "--web.listen-address", f"127.0.0.1:{port}")
+    with subprocess.Popen([COMMAND, *flags], stderr=writing, env=environment()) as process:
+        try:
+
+            def answers() -> Any:
+                with contextlib.suppress(httpx.TransportError):
+                    return httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 200
+                return False
+
+            wait_for(answers)
+            for _ in range(50):
+                process.send_signal(signal.SIGHUP)
+                assert longest(lambda: httpx.get(f"http://127.0.0.1:{port}/metrics"), 1) < 1
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+    os.close(writing)
+    assert set(os.read(reading, 1_000_000)) == {0}
+    os.close(reading)
 
 
 def test_clients_cause_few_lines_in_the_log() -> None:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import bcrypt
 import httpx
+import pytest
 from starlette.responses import PlainTextResponse
 
 from chutes_exporter.web.guard import Guard
-from tests.support import patient_client, served
+from tests.support import PATIENCE, patient_client, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -64,3 +65,42 @@ async def test_too_many_concurrent_password_checks_get_503() -> None:
     assert {answer.headers["retry-after"] for answer in answers if answer.status_code == 503} == {
         "5"
     }
+
+
+async def send_for_ever(writer: asyncio.StreamWriter, chunk: bytes) -> None:
+    while True:
+        writer.write(chunk)
+        await writer.drain()
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"PUT /x HTTP/1.1\r\nHost: x\r\nContent-Length: 00900000000\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("users", [{}, {"alice": hashed()}])
+async def test_an_endless_body_is_refused_and_its_connection_closed(
+    head: bytes, users: Mapping[str, str]
+) -> None:
+    async with guarded(users) as (client, _):
+        address = client.base_url
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(head)
+        answer = await asyncio.wait_for(reader.readuntil(b"one.\n"), PATIENCE)
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(send_for_ever(writer, b"1\r\na\r\n"), PATIENCE)
+        writer.transport.abort()
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"\r\nconnection: close\r\n" in answer
+
+
+async def test_a_request_that_says_that_it_has_no_body_is_answered() -> None:
+    async with guarded({}) as (client, _):
+        answers = [
+            await client.get("/", headers={"content-length": length}) for length in ("0", "000")
+        ]
+    assert [answer.text for answer in answers] == ["hello"] * 2

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chutes_exporter import findings
@@ -20,6 +22,7 @@ from tests.support import HOTKEY, Clock, asked_by, get, patient, served_exporter
 if TYPE_CHECKING:
     import pytest
 
+    from chutes_exporter.findings import Finding
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import Fleet
 
@@ -128,24 +131,30 @@ async def test_the_landing_page_says_when_there_is_no_data(
 async def test_the_landing_page_lists_first_what_needs_action(
     simulator: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads = set[int]()
+    threads = dict[str, int]()
+    find = findings.find
 
     def watched(answers: FleetAnswers) -> Fleet:
-        threads.add(threading.get_ident())
+        threads["join"] = threading.get_ident()
         return join_fleet(answers)
 
+    def watched_find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
+        threads["find"] = threading.get_ident()
+        return find(fleet, now, costs)
+
     monkeypatch.setattr("chutes_exporter.page.exporter.join_fleet", watched)
+    monkeypatch.setattr(findings, "find", watched_find)
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         assert "<ol>" not in await landing_page(exporter, clock.now)
         await get(f"{url}/metrics")
         asked = len(simulator.requests)
         page = await landing_page(exporter, clock.now)
         fleet = (await exporter.samples([])).fleets[HOTKEY]
-        found = findings.find(fleet, clock.now, Costs())
     assert len(simulator.requests) == asked
-    # The join must not keep the event loop from answering.
-    assert threads
-    assert threading.get_ident() not in threads
+    # Neither must keep the event loop from answering.
+    assert set(threads) == {"join", "find"}
+    assert threading.get_ident() not in threads.values()
+    found = find(fleet, clock.now, Costs())
     head, _, rest = page.partition("<ol>")
     assert re.search(r'</h1><p><span class="state bad">[0-9]+ things? needs? action', head)
     actions = re.findall("<li>(.*?)</li>", rest, re.DOTALL)
@@ -184,6 +193,8 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
         gpu_costs={"h100": 1.95},
         server_costs={"gpu-7": 1.5, "gpu-8": 2},
         collectors={"jobs": False, "job_details": True},
+        # A path need not be UTF-8.
+        web_config=Path(os.fsdecode(b"/etc/\xff/web.yml")),
     )
     async with served_exporter(settings) as (url, _):
         page = (await get(f"{url}/")).text
@@ -202,6 +213,7 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
     assert shown["ttl"] == "scores=60"
     assert shown["gpu_costs"] == "h100=1.95"
     assert shown["server_costs"] == "gpu-7=1.5 gpu-8=2"
+    assert shown["web_config"] == "/etc/\\udcff/web.yml"
     assert shown["chain_url"] == "none"
     assert shown["off by flag"] == "jobs"
     assert "job_details" in shown["on"].split(", ")

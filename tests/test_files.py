@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from chutes_exporter.files import MAX_BYTES, read_file
+
+
+def test_a_regular_file_of_at_most_1_mb_is_read_through_links(tmp_path: Path) -> None:
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.write_bytes(b"x" * MAX_BYTES)
+    # Kubernetes' secrets are links.
+    link.symlink_to(path)
+    assert len(read_file(link)) == 1_000_000
+
+
+def test_a_larger_file_is_refused_without_reading_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(OSError, match="larger than 1 MB") as error:
+        read_file(path)
+    assert error.value.filename == str(path)
+
+
+def test_what_may_have_no_end_is_refused_at_once(tmp_path: Path) -> None:
+    pipe, folder, listening = (tmp_path / name for name in ("pipe", "folder", "socket"))
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(OSError, match="it is not a regular file"):
+            read_file(path)
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(str(listening))
+        for path in (folder, listening):
+            with pytest.raises(OSError, match=r"directory|No such device"):
+                read_file(path)

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import resource
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+
+from chutes_exporter.config import Address
+from chutes_exporter.web import connections, server
+from chutes_exporter.web.server import bound_address, open_socket, serving
+from tests.support import PATIENCE, get, patient_client, served, until
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator
+
+    from starlette.types import Receive, Scope, Send
+
+    from tests.support import Pki
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+HELLO = PlainTextResponse("hello")
+OTHER = "127.0.0.2"
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_FRESH_SECONDS", 0.1)
+
+
+async def connect(url: str, sent: bytes = b"", client: str = "127.0.0.1") -> Stream:
+    address = httpx.URL(url)
+    stream = await asyncio.open_connection(address.host, address.port, local_addr=(client, 0))
+    stream[1].write(sent)
+    return stream
+
+
+async def answer(stream: Stream) -> bytes:
+    """Return the next answer of a connection, empty if it is closed."""
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        return await asyncio.wait_for(stream[0].readuntil(b"hello"), PATIENCE)
+    return b""
+
+
+async def is_open(stream: Stream) -> bool:
+    """Return whether a connection answers a request."""
+    with contextlib.suppress(ConnectionError):
+        stream[1].write(REQUEST)
+        return await answer(stream) != b""
+    return False
+
+
+async def ended(stream: Stream) -> bool:
+    """Wait until the server closes a connection, and return whether it said nothing before."""
+    with contextlib.suppress(ConnectionResetError):
+        return await asyncio.wait_for(stream[0].read(), PATIENCE) == b""
+    return True
+
+
+def close(*streams: Stream) -> None:
+    for _, writer in streams:
+        writer.transport.abort()
+
+
+async def test_the_client_with_the_most_connections_loses_its_oldest_for_a_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "_MAX_SERVED", 4)
+    async with served(HELLO) as url:
+        scraper = await connect(url, REQUEST, OTHER)
+        assert await answer(scraper)
+        others = []
+        for _ in range(3):
+            others.append(await connect(url, REQUEST))
+            assert await answer(others[-1])
+            await asyncio.sleep(0.01)
+        new = await connect(url, REQUEST, "127.0.0.3")
+        assert await answer(new)
+        kept = [await is_open(stream) for stream in (scraper, *others, new)]
+        close(scraper, *others, new)
+    assert kept == [True, False, True, True, True]
+
+
+async def test_a_connection_whose_request_is_being_answered_is_kept_while_idle_ones_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends = asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await ends.wait()
+        await HELLO(scope, receive, send)
+
+    monkeypatch.setattr(server, "_MAX_SERVED", 3)
+    async with served(slow) as url:
+        busy = await connect(url, REQUEST.replace(b"/ ", b"/slow "))
+        halves = [await connect(url, b"GET") for _ in range(5)]
+        assert (await get(url)).text == "hello"
+        ends.set()
+        assert await answer(busy)
+        assert await is_open(busy)
+        close(busy, *halves)
+
+
+async def test_many_short_requests_do_not_keep_a_new_connection_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def busy() -> None:
+        stream = await connect(url, REQUEST)
+        try:
+            while await answer(stream):
+                stream[1].write(REQUEST)
+        finally:
+            close(stream)
+
+    # Each of them has ended a request less than this time ago.
+    monkeypatch.setattr(connections, "_FRESH_SECONDS", 0.5)
+    monkeypatch.setattr(server, "_MAX_SERVED", 4)
+    async with served(HELLO) as url:
+        clients = [asyncio.create_task(busy()) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(PATIENCE):
+            stream = await connect(url, REQUEST, OTHER)
+            assert await answer(stream)
+        close(stream)
+        # The connection of one of them was closed.
+        await asyncio.wait(clients, return_when=asyncio.FIRST_COMPLETED)
+        for client in clients:
+            client.cancel()
+        await asyncio.wait(clients)
+
+
+async def test_silent_connections_are_limited_and_the_next_one_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "_MAX_OPEN", 5)
+    async with served(HELLO) as url:
+        silent = [await connect(url) for _ in range(20)]
+        assert (await get(url)).text == "hello"
+        # The oldest were closed.
+        assert await ended(silent[0])
+        close(*silent)
+
+
+async def test_a_client_that_leaves_before_its_first_byte_is_forgotten() -> None:
+    async with served(HELLO) as url:
+        close(await connect(url))
+        _, writer = await connect(url)
+        writer.close()
+        await writer.wait_closed()
+        await until(lambda: not connections_left())
+
+
+def connections_left() -> list[connections.Connection]:
+    return [
+        found
+        for found in gc.get_objects()
+        if isinstance(found, connections.Connection) and found.fileno() >= 0
+    ]
+
+
+@contextlib.asynccontextmanager
+async def encrypted(pki: Pki) -> AsyncIterator[tuple[str, httpx.AsyncClient]]:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pki.folder / "server.crt", pki.folder / "server.key")
+    opened = open_socket(Address("127.0.0.1", 0))
+    async with serving(HELLO, [opened], context=context):
+        url = f"https://{bound_address(opened)}"
+        async with patient_client(verify=pki.client()) as client:
+            yield url, client
+
+
+async def test_a_handshake_that_does_not_end_makes_room_for_another(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_MAX_SERVED", 2)
+    async with encrypted(pki) as (url, client):
+        # The beginning of a handshake's first message.
+        halves = [await connect(url, b"\x16\x03\x01\x02\x00\x01") for _ in range(6)]
+        assert (await client.get(url)).text == "hello"
+        assert await ended(halves[0])
+        close(*halves)
+    gc.collect()
+    assert not connections_left()
+
+
+async def test_connections_that_have_not_begun_end_with_the_server(pki: Pki) -> None:
+    async with encrypted(pki) as (url, client):
+        streams = [await connect(url) for _ in range(3)]
+        streams += [await connect(url, b"\x16\x03\x01\x02\x00\x01") for _ in range(3)]
+        assert (await client.get(url)).text == "hello"
+    assert all([await ended(stream) for stream in streams])
+    close(*streams)
+
+
+async def test_without_a_free_descriptor_the_server_goes_on_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    accept, failures = loop.sock_accept, [errno.EMFILE, errno.ENFILE]
+
+    async def sock_accept(listening: socket.socket) -> Any:
+        if failures:
+            raise OSError(failures.pop(), "Too many open files")
+        return await accept(listening)
+
+    monkeypatch.setattr(loop, "sock_accept", sock_accept)
+    monkeypatch.setattr(connections, "_NO_DESCRIPTORS_SECONDS", 0.01)
+    async with served(HELLO) as url:
+        assert (await get(url)).text == "hello"
+    assert not failures
+
+
+@pytest.mark.parametrize(("files", "most"), [(1024, 512), (4096, 2048), (-1, 2048), (65_536, 2048)])
+def test_connections_leave_half_of_the_open_files_to_the_api(
+    monkeypatch: pytest.MonkeyPatch, files: int, most: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (files, files))
+    assert server._max_open() == most  # noqa: SLF001 - what it leaves is seen nowhere else
