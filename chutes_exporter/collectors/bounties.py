@@ -27,12 +27,16 @@ BOUNTY = Table[Bounty](
 )
 
 # A table of its own, because it counts all chutes.
-BOUNTIES_OF_ALL = Table[Bounty](
-    BOUNTIES, chutes_open_bounties=Total("Chutes of the platform that have an open bounty.", len)
+OPEN = Table[Bounty](
+    BOUNTIES,
+    chutes_open_bounties=Total(
+        "Chutes of the platform that have an open bounty.",
+        lambda bounties: len({bounty.chute_id for bounty in bounties}),
+    ),
 )
 
 COLLECTOR = Collector(
     "bounties",
     "open bounties: their number, their ends and their boosts",
-    (BOUNTY, BOUNTIES_OF_ALL),
+    (BOUNTY, OPEN),
 )
