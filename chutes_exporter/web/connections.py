@@ -72,7 +72,7 @@ class Connection(socket.socket):
         self.is_busy = False
         self.since = connections.monotonic()
         self.fresh_until = self.since + _FRESH_SECONDS
-        self.beginning: asyncio.Task[None] | None = None
+        self.beginning: asyncio.Task[None]
         self.transport: asyncio.Transport | None = None
         self._connections = connections
 
@@ -90,7 +90,7 @@ class Connection(socket.socket):
             self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD)
         if self.transport is not None:
             self.transport.abort()
-        elif self.beginning is not None:
+        else:
             self.beginning.cancel()
 
     def close_if_cancelled(self, beginning: asyncio.Task[None]) -> None:
@@ -101,7 +101,7 @@ class Connection(socket.socket):
     def close(self) -> None:
         """Close the connection. asyncio calls this method at its end."""
         self._connections.remove(self)
-        self.transport = self.beginning = None
+        self.transport = None
         super().close()
 
     @contextlib.contextmanager
@@ -128,12 +128,6 @@ class _Protocol(H11Protocol):
         transport.set_write_buffer_limits(high=_WRITE_BYTES)
         self._connection.transport = transport
         super().connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Parse what a client sends, until its connection is being closed."""
-        # With TLS, the rest of a refused body arrives until the client agrees to the end.
-        if not self.transport.is_closing():
-            super().data_received(data)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Forget the connection."""
@@ -233,7 +227,7 @@ class Connections:
 
     async def end(self) -> None:
         """Close the connections that do not serve requests yet."""
-        beginning = [one.beginning for one in self._open if one.beginning is not None]
+        beginning = [one.beginning for one in self._open]
         for task in beginning:
             task.cancel()
         await asyncio.gather(*beginning, return_exceptions=True)
@@ -252,9 +246,13 @@ async def _first_byte(connection: Connection) -> None:
 
 
 def _least_needed(connections: Collection[Connection], now: float) -> Connection | None:
-    """Return the connection to close, None while those that may be closed are still fresh."""
+    """Return the connection to close, None while it is still fresh."""
     # A request is cut only if all connections have one.
     idle = [one for one in connections if not one.is_busy]
-    old = [one for one in idle or connections if one.fresh_until <= now]
     numbers = Counter(one.client for one in connections)
-    return max(old, key=lambda one: (numbers[one.client], now - one.since), default=None)
+
+    def rank(one: Connection) -> tuple[int, bool, float]:
+        return numbers[one.client], one.fresh_until <= now, now - one.since
+
+    unneeded = max(idle or connections, key=rank)
+    return unneeded if unneeded.fresh_until <= now else None

@@ -157,3 +157,29 @@ async def test_a_page_leaves_memory_though_its_client_does_not_read_it(
         assert len(await asyncio.wait_for(reader.read(), PATIENCE)) < 30_000_000
         writer.close()
         await writer.wait_closed()
+
+
+async def test_the_oldest_pages_leave_memory_for_newer_ones_while_their_clients_do_not_read(
+    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    async def metrics(*_: object, **__: object) -> bytes:
+        made.append(1)
+        return bytes(20_000_000)
+
+    monkeypatch.setattr(app, "_SENDING_BYTES", 50_000_000)
+    monkeypatch.setattr(app, "_MIN_PAGES", 1)
+    monkeypatch.setattr(Exporter, "metrics", metrics)
+    async with served_exporter(watching(simulator.url)) as (url, _):
+        address = httpx.URL(url)
+        slow = []
+        for number in range(3):
+            slow.append(await asyncio.open_connection(address.host, address.port))
+            slow[-1][1].write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            await until(lambda: len(made) > number)  # noqa: B023 - in this turn
+        sizes = [len(await asyncio.wait_for(reader.read(), PATIENCE)) for reader, _ in slow]
+        for _, writer in slow:
+            writer.close()
+            await writer.wait_closed()
+    assert [size > 20_000_000 for size in sizes] == [False, True, True]

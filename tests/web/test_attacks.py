@@ -92,7 +92,11 @@ def test_honest_requests_succeed_within_bounded_memory_during_an_attack(
                 assert httpx.get(service.url + path, timeout=60).status_code == 200
         assert service.peak_megabytes() < before + 100
     # asyncio may say that a client went away during a send.
-    assert messages(service) - Counter({'"socket.send() raised exception."': 1}) == {"stopping": 1}
+    allowed = (
+        '"socket.send() raised exception."',
+        '"too many open connections: those that are needed least are closed"',
+    )
+    assert messages(service) - Counter(allowed) == {"stopping": 1}
 
 
 @pytest.mark.soak
