@@ -1,4 +1,4 @@
-"""The chutes: names, requirements, compute multipliers, bounties."""
+"""The chutes: names, kinds and compute multipliers."""
 
 from __future__ import annotations
 
@@ -25,9 +25,6 @@ CHUTE = Table[Chute](
             "preemptible": "preemptible",
         },
     ),
-    chutes_chute_gpus=Row(
-        "Number of GPUs that an instance of the chute needs.", "node_selector.gpu_count"
-    ),
     chutes_chute_effective_compute_multiplier=Row(
         "Compute units per second of an instance started now on the cheapest GPU that the chute "
         "allows. More "
@@ -37,5 +34,5 @@ CHUTE = Table[Chute](
 )
 
 COLLECTOR = Collector(
-    "chutes", "every chute's name, requirements, compute multiplier and bounty", (CHUTE,)
+    "chutes", "each chute's name, kind and compute multiplier", (CHUTE,)
 )

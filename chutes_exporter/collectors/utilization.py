@@ -1,6 +1,4 @@
-"""The autoscaler's view of each chute: how many more instances it allows, and how much demand there
-is.
-"""
+"""The autoscaler's view of each chute: how many instances it wants, and how much demand there is."""
 
 from __future__ import annotations
 
@@ -43,14 +41,6 @@ CHUTE = Table[ChuteUtilization](
     key="chute_id",
     of_chutes=True,
     records=_measured,
-    chutes_chute_scale_allowance=Row(
-        "Instances by which the chute is below its target. At 0 the service refuses launches with "
-        "423, except of a "
-        "private chute without a target that has an active instance or a bounty. "
-        "chutes_launch_units_per_gpu_second "
-        "has what the miner can launch.",
-        "scale_allowance",
-    ),
     chutes_chute_target_instances=Row(
         "Number of active instances that the autoscaler wants for the chute. Absent if its last "
         "run wanted more than "

@@ -65,4 +65,4 @@ def test_where_no_chute_has_any_load_it_is_unknown_and_the_room_is_known() -> No
     silent = BUSY | dict.fromkeys((*LOAD, "rate_limit_ratio_5m"), 0.0)
     made = run(silent, silent | {"chute_id": "other"})
     assert of(made, *RATIOS) == {}
-    assert made["chutes_chute_scale_allowance{chute_id=other}"] == 4
+    assert made["chutes_chute_target_instances{chute_id=other}"] == 6
