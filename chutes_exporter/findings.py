@@ -178,11 +178,11 @@ def _of_instance(fleet: Fleet, instance: Instance, when: float | None = None) ->
 
 
 def _in_maintenance(fleet: Fleet, _now: float) -> list[Subject]:
-    """Return the servers in maintenance on which nothing runs any more."""
+    """Return the servers in maintenance on which nothing runs for certain."""
     return [
         _of_server(server)
         for server in fleet.servers
-        if server.maintenance == "maintenance" and not server.instances
+        if server.maintenance == "maintenance" and _is_empty(server)
     ]
 
 
@@ -191,8 +191,12 @@ def _maintenance_pending(fleet: Fleet, _now: float) -> list[Subject]:
         _of_server(server)
         for server in fleet.servers
         if server.maintenance == "pending"
-        or (server.maintenance == "maintenance" and server.instances)
+        or (server.maintenance == "maintenance" and not _is_empty(server))
     ]
+
+
+def _is_empty(server: Server) -> bool:
+    return server.earning_instances == 0 and not server.instances
 
 
 def _versions_refused(fleet: Fleet, _now: float) -> list[Subject]:
@@ -350,9 +354,9 @@ KINDS = {
     "maintenance_pending": _action(
         _maintenance_pending,
         "COUNT TEE {server waits|servers wait} for maintenance: the last instances of their chutes "
-        "still serve, for up to 3 hours.",
-        "Do not reboot {it|them} before the status is maintenance: chutes-exporter query "
-        "maintenance",
+        "may still serve, for up to 3 hours.",
+        "Do not reboot {it|them} before the status is maintenance and nothing runs there: "
+        "chutes-exporter query maintenance",
     ),
     "versions_refused": _action(
         _versions_refused,

@@ -114,6 +114,16 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
         "",
         "1 server waits",
     ),
+    # It is not known whether something runs there.
+    (
+        "maintenance_pending",
+        make_fleet(
+            make_server("s1", *make_gpus(None, 2), holds_slot=True, maintenance="maintenance")
+        ),
+        "tee s1 (1.6.2)",
+        "",
+        "1 server waits",
+    ),
     (
         "versions_refused",
         make_fleet(
@@ -290,7 +300,7 @@ def test_an_instance_whose_gpus_are_not_all_known_has_no_cost() -> None:
 
 def test_gpus_of_an_unknown_model_have_no_cost() -> None:
     gpus = replace(IDLE[0], model=None), IDLE[1]
-    server = make_server("s1", *gpus, holds_slot=True, maintenance="maintenance")
+    server = make_server("s1", *gpus, tee=False, runs_chutes=False)
     (one,) = find(make_fleet(server), NOW, COSTS)
     assert (one.gpus, one.cost_usd_per_hour) == ({}, None)
 
