@@ -383,8 +383,8 @@ KINDS = {
     ),
     "idle_gpus": _loss(
         _idle,
-        "COUNT {GPU is|GPUs are} idle.",
-        "Deploy chutes on {it|them}: chutes-exporter advise",
+        "COUNT {GPU is|GPUs are} idle. WORTH",
+        "Deploy chutes on {it|them}: chutes-exporter advise --plan",
     ),
     "unsecured_instances": _note(
         _unsecured,
@@ -480,6 +480,8 @@ def _finding(
         "CLOCK": f"{datetime.fromtimestamp(first.when or 0, UTC):%H:%M} UTC",
     }
     advice, _, command = kind.advice.partition(": ")
+    if "WORTH" in kind.sentence:
+        words["WORTH"] = _worth(fleet, subjects)
     problem, advice, command = (
         filled(text, count, **words) for text in (kind.sentence, advice, command)
     )
@@ -500,6 +502,16 @@ def _finding(
         gpus=dict(models or {}),
         cost_usd_per_hour=None if gpus is None else cost(gpus, fleet, costs),
     )
+
+
+def _worth(fleet: Fleet, subjects: Sequence[Subject]) -> str:
+    """Return a sentence about what idle GPUs could earn in the first day."""
+    uses = {(use.server_id, use.model): use.first_day_units for use in fleet.uses}
+    places = {(gpu.server_id or "", gpu.model or "") for gpu in _gpus_of(subjects) or ()}
+    units = total(uses.get(place) for place in places)
+    if units is None or not places:
+        return "What {it|they} could earn is not known."
+    return f"In the first day, {{it|they}} could earn {units:,.0f} compute units."
 
 
 def _gpus_of(subjects: Sequence[Subject]) -> list[Gpu] | None:

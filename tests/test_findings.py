@@ -170,9 +170,21 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
         "1 pro_6000",
         "1 GPU is",
     ),
-    ("idle_gpus", with_idle(LAUNCH), "2 pro_6000 on tee s1", "2 pro_6000", "2 GPUs are idle."),
+    (
+        "idle_gpus",
+        with_idle(LAUNCH),
+        "2 pro_6000 on tee s1",
+        "2 pro_6000",
+        "2 GPUs are idle. 259,200 compute units.",
+    ),
     # What could be launched is not known.
-    ("idle_gpus", with_idle(is_least=True), "2 pro_6000 on tee s1", "2 pro_6000", "2 GPUs are"),
+    (
+        "idle_gpus",
+        with_idle(is_least=True),
+        "2 pro_6000 on tee s1",
+        "2 pro_6000",
+        "2 GPUs not known.",
+    ),
     (
         "idle_gpus",
         make_fleet(gpus=make_gpus("idle", 1, server="")),
@@ -228,7 +240,7 @@ def test_a_finding_follows_from_the_fleet_of_its_miner(
     assert ", ".join(f"{count} {gpu}" for gpu, count in one.gpus.items()) == gpus
     assert {*words.split()} <= {*one.problem.split()}
     texts = f"{one.problem} {one.advice} {one.command}"
-    assert not re.search("[{|}]|COUNT|WHEN|CLOCK|SERVER|EARNING", texts)
+    assert not re.search("[{|}]|COUNT|WHEN|CLOCK|SERVER|EARNING|WORTH", texts)
     assert one.needs_action == (KINDS[kind].severity != "note") == bool(one.command)
     assert (one.when is not None) == (" UTC" in one.problem)
 
