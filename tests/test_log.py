@@ -134,11 +134,16 @@ def handler(stream: TextIO) -> Iterator[logging.Logger]:
     """Log to a stream, also the handler's own lines."""
     own = UnblockedHandler(stream)
     own.setFormatter(logging.Formatter("%(message)s"))
-    before, logging.getLogger().handlers = logging.getLogger().handlers, [own]
+    root = logging.getLogger()
+    before = root.handlers, root.level
+    root.handlers = [own]
+    # Another test may have left a higher one.
+    root.setLevel(logging.WARNING)
     try:
         yield logging.getLogger("test")
     finally:
-        logging.getLogger().handlers = before
+        root.handlers = before[0]
+        root.setLevel(before[1])
 
 
 def test_a_pipe_that_nobody_reads_delays_nobody_and_a_later_line_says_what_was_dropped() -> None:
