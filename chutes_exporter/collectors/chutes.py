@@ -33,6 +33,4 @@ CHUTE = Table[Chute](
     ),
 )
 
-COLLECTOR = Collector(
-    "chutes", "each chute's name, kind and compute multiplier", (CHUTE,)
-)
+COLLECTOR = Collector("chutes", "each chute's name, kind and compute multiplier", (CHUTE,))
