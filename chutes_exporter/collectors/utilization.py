@@ -1,4 +1,4 @@
-"""The autoscaler's view of each chute: how many instances it wants, and how much demand there is."""
+"""The autoscaler's view of each chute: how many instances it wants, and how much it is used."""
 
 from __future__ import annotations
 
