@@ -178,11 +178,11 @@ def _of_instance(fleet: Fleet, instance: Instance, when: float | None = None) ->
 
 
 def _in_maintenance(fleet: Fleet, _now: float) -> list[Subject]:
-    """Return the servers in maintenance on which nothing runs any more."""
+    """Return the servers in maintenance on which nothing runs for certain."""
     return [
         _of_server(server)
         for server in fleet.servers
-        if server.maintenance == "maintenance" and not server.instances
+        if server.maintenance == "maintenance" and _is_empty(server)
     ]
 
 
@@ -191,8 +191,12 @@ def _maintenance_pending(fleet: Fleet, _now: float) -> list[Subject]:
         _of_server(server)
         for server in fleet.servers
         if server.maintenance == "pending"
-        or (server.maintenance == "maintenance" and server.instances)
+        or (server.maintenance == "maintenance" and not _is_empty(server))
     ]
+
+
+def _is_empty(server: Server) -> bool:
+    return server.earning_instances == 0 and not server.instances
 
 
 def _versions_refused(fleet: Fleet, _now: float) -> list[Subject]:
@@ -350,9 +354,9 @@ KINDS = {
     "maintenance_pending": _action(
         _maintenance_pending,
         "COUNT TEE {server waits|servers wait} for maintenance: the last instances of their chutes "
-        "still serve, for up to 3 hours.",
-        "Do not reboot {it|them} before the status is maintenance: chutes-exporter query "
-        "maintenance",
+        "may still serve, for up to 3 hours.",
+        "Do not reboot {it|them} before the status is maintenance and nothing runs there: "
+        "chutes-exporter query maintenance",
     ),
     "versions_refused": _action(
         _versions_refused,
@@ -379,8 +383,8 @@ KINDS = {
     ),
     "idle_gpus": _loss(
         _idle,
-        "COUNT {GPU is|GPUs are} idle.",
-        "Deploy chutes on {it|them}: chutes-exporter advise",
+        "COUNT {GPU is|GPUs are} idle. WORTH",
+        "Deploy chutes on {it|them}: chutes-exporter advise --plan",
     ),
     "unsecured_instances": _note(
         _unsecured,
@@ -476,6 +480,8 @@ def _finding(
         "CLOCK": f"{datetime.fromtimestamp(first.when or 0, UTC):%H:%M} UTC",
     }
     advice, _, command = kind.advice.partition(": ")
+    if "WORTH" in kind.sentence:
+        words["WORTH"] = _worth(fleet, subjects)
     problem, advice, command = (
         filled(text, count, **words) for text in (kind.sentence, advice, command)
     )
@@ -496,6 +502,16 @@ def _finding(
         gpus=dict(models or {}),
         cost_usd_per_hour=None if gpus is None else cost(gpus, fleet, costs),
     )
+
+
+def _worth(fleet: Fleet, subjects: Sequence[Subject]) -> str:
+    """Return a sentence about what idle GPUs could earn in the first day."""
+    uses = {(use.server_id, use.model): use.first_day_units for use in fleet.uses}
+    places = {(gpu.server_id or "", gpu.model or "") for gpu in _gpus_of(subjects) or ()}
+    units = total(uses.get(place) for place in places)
+    if units is None or not places:
+        return "What {it|they} could earn is not known."
+    return f"In the first day, {{it|they}} could earn {units:,.0f} compute units."
 
 
 def _gpus_of(subjects: Sequence[Subject]) -> list[Gpu] | None:

@@ -326,7 +326,7 @@ async def test_with_a_key_incidents_tells_redeployments_from_other_ends() -> Non
         assert (status, redeployed, gaps) == (0, set(REDEPLOYED), [])
         del bodies["chutes"]
         status, rows, gaps = await reasons()
-        assert (status, gaps[0]) == (3, "names of private chutes")
+        assert (status, gaps[0]) == (3, "names of chutes")
         assert {key for key, reason in rows.items() if reason is None} > set(REDEPLOYED)
 
 

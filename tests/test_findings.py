@@ -114,6 +114,16 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
         "",
         "1 server waits",
     ),
+    # It is not known whether something runs there.
+    (
+        "maintenance_pending",
+        make_fleet(
+            make_server("s1", *make_gpus(None, 2), holds_slot=True, maintenance="maintenance")
+        ),
+        "tee s1 (1.6.2)",
+        "",
+        "1 server waits",
+    ),
     (
         "versions_refused",
         make_fleet(
@@ -160,9 +170,21 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
         "1 pro_6000",
         "1 GPU is",
     ),
-    ("idle_gpus", with_idle(LAUNCH), "2 pro_6000 on tee s1", "2 pro_6000", "2 GPUs are idle."),
+    (
+        "idle_gpus",
+        with_idle(LAUNCH),
+        "2 pro_6000 on tee s1",
+        "2 pro_6000",
+        "2 GPUs are idle. 259,200 compute units.",
+    ),
     # What could be launched is not known.
-    ("idle_gpus", with_idle(is_least=True), "2 pro_6000 on tee s1", "2 pro_6000", "2 GPUs are"),
+    (
+        "idle_gpus",
+        with_idle(is_least=True),
+        "2 pro_6000 on tee s1",
+        "2 pro_6000",
+        "2 GPUs not known.",
+    ),
     (
         "idle_gpus",
         make_fleet(gpus=make_gpus("idle", 1, server="")),
@@ -218,7 +240,7 @@ def test_a_finding_follows_from_the_fleet_of_its_miner(
     assert ", ".join(f"{count} {gpu}" for gpu, count in one.gpus.items()) == gpus
     assert {*words.split()} <= {*one.problem.split()}
     texts = f"{one.problem} {one.advice} {one.command}"
-    assert not re.search("[{|}]|COUNT|WHEN|CLOCK|SERVER|EARNING", texts)
+    assert not re.search("[{|}]|COUNT|WHEN|CLOCK|SERVER|EARNING|WORTH", texts)
     assert one.needs_action == (KINDS[kind].severity != "note") == bool(one.command)
     assert (one.when is not None) == (" UTC" in one.problem)
 
@@ -290,7 +312,7 @@ def test_an_instance_whose_gpus_are_not_all_known_has_no_cost() -> None:
 
 def test_gpus_of_an_unknown_model_have_no_cost() -> None:
     gpus = replace(IDLE[0], model=None), IDLE[1]
-    server = make_server("s1", *gpus, holds_slot=True, maintenance="maintenance")
+    server = make_server("s1", *gpus, tee=False, runs_chutes=False)
     (one,) = find(make_fleet(server), NOW, COSTS)
     assert (one.gpus, one.cost_usd_per_hour) == ({}, None)
 

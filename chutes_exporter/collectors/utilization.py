@@ -1,4 +1,4 @@
-"""The autoscaler's view of each chute: how many instances it wants, and how much it is used."""
+"""The autoscaler's view of each chute: how many instances it wants, and its demand."""
 
 from __future__ import annotations
 

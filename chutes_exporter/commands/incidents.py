@@ -5,8 +5,9 @@ hourly reports.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,7 +18,7 @@ from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.options import Command, asks, json_option, miner_options
 from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.terminal import cell_text, moment, print_first, say
+from chutes_exporter.commands.terminal import cell_text, moment, percent, print_first, say
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.feeds.reports import list_reports, reduced
 from chutes_exporter.fleet.ends import Ledger
@@ -26,7 +27,7 @@ from chutes_exporter.rules.losses import NO_REASON, REDEPLOYED
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from chutes_exporter.api.records import AuditReport
     from chutes_exporter.config import Settings
@@ -73,14 +74,23 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
         report = await collect_report(settings, frozenset({_UNIT_USD}), with_fleets=False)
         reading.gaps.extend(gap for gap in report.gaps if not gap.hotkey)
         usd_per_unit = report.value(_UNIT_USD)
-    miners: list[dict[str, Any]] = [
-        {"hotkey": hotkey, "ended": _rows(ends, hotkey, reading.chute_names, usd_per_unit)}
-        for hotkey in sorted(settings.watched)
-    ]
+    miners: list[dict[str, Any]] = []
+    for hotkey in sorted(settings.watched):
+        rows = _rows(ends, hotkey, reading.chute_names, usd_per_unit)
+        day_units = reading.day_units.get(hotkey)
+        lost = total(row["lost_compute_units"] for row in rows)
+        miners.append(
+            {
+                "hotkey": hotkey,
+                "lost_compute_units": lost,
+                "lost_ratio_of_day": product(lost, 1 / day_units if day_units else None),
+                "ended": rows,
+            }
+        )
 
     def show() -> None:
         for miner in miners:
-            _print_miner(miner["hotkey"], miner["ended"], ledger.end, has_gaps=bool(reading.gaps))
+            _print_miner(miner, ledger.end, flags["hours"], has_gaps=bool(reading.gaps))
         if settings.chain_url is None and ends:
             say(DOLLARS_ADVICE)
 
@@ -92,13 +102,17 @@ class Reading:
 
     Attributes:
         ledger: The ended instances.
-        chute_names: The names of public chutes by id, if an instance of a watched miner ended.
+        chute_names: The names of chutes by id, if an instance of a watched miner ended: those of
+            public chutes, and with a key also those of private ones.
+        day_units: The compute units of each miner in the past day, if an instance of a watched
+            miner ended.
         gaps: What could not be read.
     """
 
     def __init__(self, client: ChutesClient, settings: Settings) -> None:
         self.ledger = Ledger([])
         self.chute_names: dict[str, str | None] = {}
+        self.day_units: dict[str, float | None] = {}
         self.gaps: list[NotKnown] = []
         self._client = client
         self._settings = settings
@@ -109,14 +123,12 @@ class Reading:
         what describes the chutes.
         """
         await self._read_reports(hours)
-        ends = self._watched_ends(hours)
-        if ends:
-            utilization = await self._fetch("names of chutes", e.UTILIZATION)
-            self.chute_names = {chute.chute_id: chute.name for chute in utilization or ()}
-        if self._settings.keys and any(end.reason is None for end in ends):
-            key = self._settings.keys[0]
-            chutes = await self._fetch("names of private chutes", e.CHUTES, key=key)
-            self.ledger = Ledger(self._reports, chutes or ())
+        if self._watched_ends(hours):
+            await self._read_names()
+            stats = await self._fetch("the compute units of the day", e.STATS)
+            self.day_units = {
+                one.miner_hotkey: one.compute_units for one in stats or () if one.window == "1d"
+            }
         for end in self._watched_ends(hours):
             if end.lost_units is None:
                 self._miss(
@@ -126,6 +138,22 @@ class Reading:
                 self.gaps.append(
                     NotKnown(f"why {end.instance_id} ended", end.hotkey, *self._unnamed())
                 )
+
+    async def _read_names(self) -> None:
+        """Read the names of chutes. That of a private one tells whether it was redeployed."""
+        if not self._settings.keys:
+            utilization = await self._fetch("names of chutes", e.UTILIZATION)
+            # It names private chutes by a placeholder.
+            private = {end.chute_id for end in self.ledger.ends(_DAY_HOURS) if end.private}
+            self.chute_names = {
+                chute.chute_id: chute.name
+                for chute in utilization or ()
+                if chute.chute_id not in private
+            }
+            return
+        chutes = await self._fetch("names of chutes", e.CHUTES, key=self._settings.keys[0])
+        self.chute_names = {chute.chute_id: chute.name for chute in chutes or ()}
+        self.ledger = Ledger(self._reports, chutes or ())
 
     def _unnamed(self) -> tuple[str, str]:
         """Return why the name of a private chute is not known, and advice."""
@@ -195,8 +223,8 @@ def _rows(
         {
             "instance_id": end.instance_id,
             "chute_id": end.chute_id,
-            # The API names private chutes by a placeholder.
-            "chute_name": None if end.private else chute_names.get(end.chute_id or ""),
+            "chute_name": chute_names.get(end.chute_id or ""),
+            "private": end.private,
             "ended_at": datetime.fromtimestamp(end.ended_at, UTC).isoformat(),
             "age_seconds": max(0.0, end.ended_at - end.created_at),
             "active_seconds": max(0.0, end.ended_at - (end.activated_at or end.ended_at)),
@@ -217,11 +245,13 @@ def _rows(
 # The screen
 
 
-def _print_miner(hotkey: str, ended: list[dict[str, Any]], until: float, *, has_gaps: bool) -> None:
+def _print_miner(miner: Mapping[str, Any], until: float, hours: int, *, has_gaps: bool) -> None:
+    hotkey, ended = miner["hotkey"], miner["ended"]
     say(f"{hotkey}  until {moment(until)}" if until else hotkey, bold=True)
     if not ended:
         say("No ended instance is known." if has_gaps else "No instance ended.")
         return
+    say(_summary(miner, hours), indent="  ")
     rows = [
         {
             "ended": row["ended_at"],
@@ -232,24 +262,68 @@ def _print_miner(hotkey: str, ended: list[dict[str, Any]], until: float, *, has_
             "lost units": row["lost_compute_units"],
         }
         | ({} if row["lost_usd"] is None else {"lost USD": row["lost_usd"]})
-        | {"chute": row["chute_name"] or row["chute_id"], "chute id": row["chute_id"]}
+        | {"chute": _chute_text(row), "chute id": row["chute_id"]}
         for row in ended
     ]
     print_first(rows, _SHOWN, "instances", cut=("chute", "reason"))
-    lost: defaultdict[str, list[float | None]] = defaultdict(list)
+    by_reason = defaultdict[str, list[dict[str, Any]]](list)
     for row in ended:
-        lost[row["reason"] or _UNCLEAR].append(row["lost_compute_units"])
+        by_reason[row["reason"] or _UNCLEAR].append(row)
     sums = [
-        f"{len(units)} {reason} ({_rounded(total(units))} units)" for reason, units in lost.items()
+        f"{len(rows)} {reason} ({_rounded(_lost(rows))} units)"
+        for reason, rows in by_reason.items()
     ]
-    say(f"{len(ended)} ended: {', '.join(sums)}.", indent="  ")
-    say(f"Never active: {sum(row['failed_start'] for row in ended)}.")
+    say(f"By reason: {', '.join(sums)}.", indent="  ")
+
+
+def _summary(miner: Mapping[str, Any], hours: int) -> str:
+    """Return how many instances ended and failed, what they lost, and where most of it was lost."""
+    ended = miner["ended"]
+    failed = sum(row["failed_start"] for row in ended)
+    text = f"{hours} h: {len(ended)} ended, {failed} of them never became active."
+    losses = [row for row in ended if row["lost_compute_units"] != 0]
+    if not losses:
+        return f"{text} None lost its score."
+    text += f" {len(losses)} lost {_rounded(miner['lost_compute_units'])} units"
+    if miner["lost_ratio_of_day"] is not None:
+        text += f" ({percent(miner['lost_ratio_of_day'])} of the units of the day)"
+    if miner["lost_compute_units"] is None:
+        return f"{text}, because a loss is not known."
+    reason, _ = _most(losses, _reason_of)
+    chute, units = _most(losses, _chute_text)
+    return f"{text}, most by {reason}, and most with {chute} ({_rounded(units)})."
+
+
+def _most(
+    rows: Iterable[dict[str, Any]], group_of: Callable[[dict[str, Any]], str]
+) -> tuple[str, float]:
+    """Return the group of rows that lost most, and its units. All losses are known."""
+    lost: Counter[str] = Counter()
+    for row in rows:
+        lost[group_of(row)] += row["lost_compute_units"]
+    return max(lost.items(), key=itemgetter(1))
+
+
+def _lost(rows: Iterable[dict[str, Any]]) -> float | None:
+    return total(row["lost_compute_units"] for row in rows)
+
+
+def _reason_of(row: dict[str, Any]) -> str:
+    return row["reason"] or _UNCLEAR
 
 
 def _reason_text(row: dict[str, Any]) -> str:
-    reason = row["reason"] or _UNCLEAR
+    reason = _reason_of(row)
     return f"{reason}, last of its chute" if row["last_of_chute"] else reason
 
 
+def _chute_text(row: dict[str, Any]) -> str:
+    """Return the name of a chute. Without a key, those of private ones are not known."""
+    name = row["chute_name"]
+    if name is None:
+        return "(private)" if row["private"] else "-"
+    return f"{name} (private)" if row["private"] else str(name)
+
+
 def _rounded(units: float | None) -> str:
-    return cell_text(units and round(units, 0))
+    return "an unknown number of" if units is None else cell_text(round(units, 0))

@@ -103,7 +103,11 @@ class DemoWorld(World):
         if trouble == "idle":
             return
         draw = make_random(self._seed, "steady", server.server_id)
-        for number, slot in enumerate(self._slots(miner, server)):
+        slots = self._slots(miner, server)
+        if trouble == "crash-loop":
+            # The service refuses the activation on a private chute that has enough instances.
+            slots = map(_of_public_chutes, slots)
+        for number, slot in enumerate(slots):
             if trouble == "crash-loop" and not number:
                 # It is never verified, and purged after the start.
                 purged = now + 40 * MINUTE
@@ -131,3 +135,7 @@ class DemoWorld(World):
     def _steady(self, slot: Slot, created: float, *times: Any) -> Iterator[float]:
         chute = make_random(slot.seed).choice(slot.chutes)
         return self._staged(slot.launch(created, chute, created, *times))
+
+
+def _of_public_chutes(slot: Slot) -> Slot:
+    return slot._replace(chutes=[chute for chute in slot.chutes if chute.public])

@@ -33,7 +33,8 @@ def with_gpus(*gpus: dict[str, Any], **server: Any) -> dict[str, Any]:
     """Return the answers of a miner whose server has only these GPUs, which are in no instance."""
     bodies = deepcopy(ANSWERS)
     bodies["servers"]["servers"][0] |= {"gpus": [*gpus]} | server
-    return bodies | {"nodes": [], "inventory": [], "instances": []}
+    nodes = [one | {"device_index": 0} for one in gpus]
+    return bodies | {"nodes": nodes, "inventory": [], "instances": []}
 
 
 def test_a_fleet_has_the_states_of_its_gpus_by_model_and_by_server() -> None:
@@ -175,9 +176,10 @@ def test_a_verified_gpu_is_idle_even_with_an_error() -> None:
 
 
 def test_a_gpu_without_a_server_counts_in_the_fleet() -> None:
-    made = run(with_gpus() | {"nodes": [gpu(1)]})
+    made = run(with_gpus() | {"nodes": [gpu(1, device_index=7)]})
     assert counts(made) == {"idle": 1}
-    assert of(made, "chutes_gpu_state") == {"chutes_gpu_state{hotkey=me,gpu_id=g1,gpu=h200}": 1}
+    labels = "hotkey=me,gpu_id=g1,gpu=h200,device_index=7"
+    assert of(made, "chutes_gpu_state") == {f"chutes_gpu_state{{{labels}}}": 1}
     assert of(made, "chutes_server_gpus") == {}
     assert made[f"chutes_server_state{{{SERVER},state=without_gpus}}"] == 1
 

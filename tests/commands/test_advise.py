@@ -138,8 +138,8 @@ async def test_the_screen_ranks_the_chutes_of_each_idle_model(
 def usd_of_a_unit(api: dict[str, bytes]) -> float:
     """Return what all miners receive for a compute unit of the past day."""
     day = json.loads(api["stats"])["past_day"]["instance_stats"]
-    units: float = sum(row["compute_units"] for row in day)
-    return EMISSION * ALPHA_USD / units
+    usd: float = EMISSION * ALPHA_USD / sum(row["compute_units"] for row in day)
+    return usd
 
 
 async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_is_named(

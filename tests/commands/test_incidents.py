@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 Reports = dict[int, bytes]
 """The body of each report by the hour of its end."""
 NAMES = b'[{"chute_id": "c", "name": "vendor/model"}]'
+STATS = {
+    "past_day": {"instance_stats": [{"miner_hotkey": HOTKEY, "compute_units": 36000.0}]},
+}
+"""What the miner computed in the past day."""
 MINE = ENDED | {"miner_hotkey": HOTKEY, "chute_id": "c", "activated_at": "2026-11-24T11:00:01"}
 
 
@@ -53,7 +57,12 @@ async def incidents(
     now = datetime(2026, 11, 24, tzinfo=UTC) + timedelta(
         hours=max(found, default=0), minutes=minutes
     )
-    bodies = {"audit": json.dumps(listed).encode(), "utilization": NAMES, **more}
+    bodies = {
+        "audit": json.dumps(listed).encode(),
+        "utilization": NAMES,
+        "stats": json.dumps(STATS).encode(),
+        **more,
+    }
     api = replay(bodies, {paths[hour]: text for hour, text in found.items()}, now.timestamp())
     async with served(api, date_header=False) as url:
         status, output, _ = await run(
@@ -181,6 +190,11 @@ LOSSES: dict[str, tuple[Reports, float | None, int]] = {
 """Reports, the lost units that follow from them, and how many older reports are missed."""
 
 
+def _row(output: str) -> list[str]:
+    """Return the cells of the first ended instance on the screen."""
+    return next(line for line in output.splitlines() if line.startswith("2026-")).split()
+
+
 @pytest.mark.parametrize("case", LOSSES)
 async def test_the_loss_follows_from_the_multipliers_in_all_reports(case: str) -> None:
     found, units, missed = LOSSES[case]
@@ -193,7 +207,7 @@ async def test_the_loss_follows_from_the_multipliers_in_all_reports(case: str) -
 async def test_an_end_before_the_activation_has_no_active_time_and_huge_units_are_short() -> None:
     newest = body([MINE | {"activated_at": "2026-11-24T11:40:00"}], [record("11:00", None, 1e300)])
     _, output = await incidents({12: newest}, "--hours", "1")
-    assert output.splitlines()[2].split()[:6] == [
+    assert _row(output)[:6] == [
         "2026-11-24T11:30Z",
         "30",
         "0",
@@ -219,7 +233,11 @@ async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> No
 async def test_an_ended_instance_has_the_name_of_its_chute_and_its_age() -> None:
     found = {12: body([MINE], [OPEN])}
     _, output = await incidents(found, "--hours", "1")
-    assert output.splitlines()[2].split()[1:] == [
+    assert (
+        "1 h: 1 ended, 0 of them never became active. 1 lost 3600 units (10 % of the units of the "
+        "day), most by probes, and most with vendor/model (3600)."
+    ) in " ".join(output.split())
+    assert _row(output)[1:] == [
         "30",
         "30",
         "probes",
@@ -267,21 +285,21 @@ async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> Non
         )
     day = json.loads(miner.bodies()["stats"])["past_day"]["instance_stats"]
     usd = 146803 * EMISSION * ALPHA_USD / sum(row["compute_units"] for row in day)
-    lines = output.splitlines()
-    assert lines[2].split() == [
+    assert _row(output) == [
         *("2026-11-26T14:28Z", "523", "497", "gpu_missing", "no", "146803", f"{usd:.1f}"),
-        *2 * ["56fda629-0f64-4d1a-8f1d-d34779ffba08"],
+        *("(private)", "56fda629-0f64-4d1a-8f1d-d34779ffba08"),
     ]
-    assert "Not shown: 31 more instances. --json has everything." in lines
-    assert "51 ended: 2 gpu_missing (146803 units), " in output
-    assert "Never active: 15." in lines
+    assert "\nNot shown: 31 more instances. --json has everything.\n" in output
+    assert "\nBy reason: 2 gpu_missing (146803 units), " in output
+    assert "24 h: 51 ended, 15 of them never became active." in output
 
 
 @pytest.mark.parametrize(
     "stats", [None, {"past_day": {"instance_stats": []}}], ids=["no answer", "nothing computed"]
 )
 async def test_money_is_unknown_without_the_compute_units_of_all_miners(stats: Any) -> None:
-    answer: dict[str, Any] = {} if stats is None else {"stats": json.dumps(stats).encode()}
+    # An answer that is no JSON is none.
+    answer: dict[str, Any] = {"stats": b"" if stats is None else json.dumps(stats).encode()}
     async with chain_flag() as chain:
         flags = ("--hours", "1", "--json", chain)
         _, output = await incidents(
@@ -291,5 +309,8 @@ async def test_money_is_unknown_without_the_compute_units_of_all_miners(stats: A
         status, nothing = await incidents({12: body([INSTANCE], [])}, *flags)
     assert (status, json.loads(nothing)["miners"][0]["ended"]) == (0, [])
     summary = json.loads(output)
-    assert [gap["feed"] for gap in summary["not_known"]] == (["stats"] if stats is None else [])
-    assert summary["miners"][0]["ended"][0]["lost_usd"] is None
+    missing = ["the compute units of the day", "stats"] if stats is None else []
+    assert [gap["feed"] for gap in summary["not_known"]] == missing
+    (miner,) = summary["miners"]
+    assert (miner["lost_compute_units"], miner["lost_ratio_of_day"]) == (3600, None)
+    assert miner["ended"][0]["lost_usd"] is None

@@ -205,8 +205,8 @@ async def test_a_pending_server_says_what_it_waits_for_and_until_when(
     }
     _, output, _ = await status(quiet, **MINE)
     screen = " ".join(output.split())
-    assert "the last instances of their chutes still serve, for up to 3 hours. h200-1 (" in screen
-    assert "→ Do not reboot it before the status is maintenance: " in screen
+    assert "of their chutes may still serve, for up to 3 hours. h200-1 (" in screen
+    assert "→ Do not reboot it before the status is maintenance and nothing runs there: " in screen
     assert "h200-1: pending, until 4 instances have a replacement (chutes " in screen
     assert ", at the latest in 2 hours (" in screen
     assert [one.endpoint for one in quiet.requests].count("server_maintenance") == 2

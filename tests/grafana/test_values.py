@@ -622,10 +622,8 @@ class Truth:
             row = {"chute_id": chute_id}
             of_chute = [one for one in failed if one.chute_id == chute_id]
             outcomes = Counter(one.outcome for one in of_chute)
-            # The instances of a chute that has never earned may be gone.
-            name = self.chutes[chute_id]["name"] if chute_id in self.exported_chutes() else None
             found |= {
-                at(title, "Chute", **row): name,
+                at(title, "Chute", **row): self.chutes[chute_id]["name"],
                 at(title, "Lost", **row): outcomes["lost"] or None,
                 at(title, "Failed starts", **row): outcomes["never_active"] or None,
                 at(title, "Units", **row): sum(one.lost for one in of_chute) or None,
@@ -651,7 +649,10 @@ class Truth:
         return found
 
     def exported_chutes(self) -> set[str]:
-        """Return the chutes that the watched miners run, ran in a day or could launch."""
+        """Return the chutes that the watched miners run, ran in a day or could launch.
+
+        Without a key, not each hour of the day is known.
+        """
         found = {
             one["chute_id"]
             for one in self.api["active_instances"]
@@ -671,6 +672,7 @@ class Truth:
                 for key, chute in self.chutes.items()
                 if not chute["disabled"] and self.launches.room(chute)[0] > 0
             }
+            found |= {one.chute_id for one in self.reports.ends(24)}
         return found
 
     def demand(self) -> Expected:
