@@ -401,6 +401,10 @@ class Truth:
         state = server_state(server_id, slot, self.api)
         waits, exact_to = self.not_all_earning(server_id)
         rent = self.rent(gpus) if self.is_sick else None
+        now = server_units(self.api)
+        units_now = sum(units for place, units in now.items() if place[0] == server_id)
+        price = 24 * sum(COSTS[gpu["gpu_identifier"]] for gpu in gpus)
+        profit = DAY * units_now * self.unit_usd() - price if self.is_sick else None
         found: Expected = {
             at(SERVERS, "Server", **row): name,
             at(SERVERS, "State", **row): state,
@@ -410,6 +414,7 @@ class Truth:
             ),
             at(SERVERS, "Earning", **row): count["earning"] + count["disabled"],
             at(SERVERS, "Rent", **row): rent or None,
+            at(SERVERS, "Profit", **row): profit,
             at(SERVERS, "Failed starts, 6 h", **row): self.failed_starts()[server_id] or None,
         }
         for one in ("starting", "idle", "unverified"):
