@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from chutes_exporter.duration import HOUR, human_duration
+from chutes_exporter.duration import DAY, HOUR, human_duration
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
@@ -505,13 +505,16 @@ def _finding(
 
 
 def _worth(fleet: Fleet, subjects: Sequence[Subject]) -> str:
-    """Return a sentence about what idle GPUs could earn in the first day."""
-    uses = {(use.server_id, use.model): use.first_day_units for use in fleet.uses}
+    """Return a sentence about what idle GPUs could earn in the first day, and later."""
+    uses = {(use.server_id, use.model): use for use in fleet.uses}
     places = {(gpu.server_id or "", gpu.model or "") for gpu in _gpus_of(subjects) or ()}
-    units = total(uses.get(place) for place in places)
-    if units is None or not places:
+    found = [uses.get(place) for place in places]
+    first = total(None if use is None else use.first_day_units for use in found)
+    later = total(None if use is None else use.later_units_per_second for use in found)
+    if first is None or later is None or not places:
         return "What {it|they} could earn is not known."
-    return f"In the first day, {{it|they}} could earn {units:,.0f} compute units."
+    text = f"In the first day, {{it|they}} could earn {first:,.0f} compute units"
+    return f"{text}, and {DAY * later:,.0f} a day later."
 
 
 def _gpus_of(subjects: Sequence[Subject]) -> list[Gpu] | None:

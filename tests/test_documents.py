@@ -34,6 +34,21 @@ def test_every_series_of_money_is_recorded_and_read() -> None:
     assert [series for series in named if series not in readers] == []
 
 
+def test_every_metric_that_a_document_names_exists() -> None:
+    known = {metric.name for metric in ALL_METRICS}
+    documents = {ROOT / "README.md", *DOCS.rglob("*.md")} - {
+        DOCS / "metrics.md",
+        DOCS / "queries.md",
+    }
+    named = {
+        (path.name, name)
+        for path in documents
+        for name in re.findall(r"`(chutes_[a-z_0-9]+)[`{]", path.read_text())
+    }
+    assert ("earnings.md", "chutes_miner_score_ratio") in named
+    assert [one for one in sorted(named) if one[1] not in known] == []
+
+
 def test_the_only_panel_whose_colours_tell_reasons_apart_is_named() -> None:
     titles = {panel["title"] for panel in PANELS if "'verification'" in str(panel)}
     assert titles == {"Ended per hour by reason"}

@@ -175,7 +175,7 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
         with_idle(LAUNCH),
         "2 pro_6000 on tee s1",
         "2 pro_6000",
-        "2 GPUs are idle. 259,200 compute units.",
+        "2 GPUs are idle. 259,200 compute units, and 259,200 a day later.",
     ),
     # What could be launched is not known.
     (

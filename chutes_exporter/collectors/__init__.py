@@ -40,6 +40,7 @@ COLLECTORS: tuple[Collector, ...] = (
     servers.COLLECTOR,
     money.COSTS,
     money.PROFIT_OF_DAY,
+    money.PROFIT_BY_SERVER,
     maintenance.COLLECTOR,
     nodes.COLLECTOR,
     instances.COLLECTOR,

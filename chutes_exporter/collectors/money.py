@@ -13,7 +13,18 @@ from chutes_exporter.collectors.base import (
     distinct,
     metric_of,
 )
-from chutes_exporter.feeds.table import CHAIN, FMV, NODES, SERVERS, STATS
+from chutes_exporter.collectors.fleet import OF_SERVER, fleet_answers
+from chutes_exporter.duration import DAY
+from chutes_exporter.feeds.table import (
+    CHAIN,
+    FMV,
+    INSTANCES,
+    INVENTORY,
+    NODES,
+    SERVERS,
+    STATS,
+)
+from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.rules.money import (
     compute_unit_usd,
     fleet_cost,
@@ -21,7 +32,7 @@ from chutes_exporter.rules.money import (
     profit_per_day_usd,
     server_costs,
 )
-from chutes_exporter.rules.sums import total
+from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
     from chutes_exporter.chain.subnet import Subnet
@@ -38,6 +49,7 @@ MINER_COST = metric_of(SERVERS, NODES)(
     "because a part would look like all.",
     ("hotkey",),
 )
+_FLEET = (SERVERS, NODES, INVENTORY, INSTANCES)
 _metric = metric_of(CHAIN, FMV)
 ALPHA_PRICE = _metric(
     "chutes_alpha_price_usd", "Price of one alpha, the subnet's token, in US dollars."
@@ -58,6 +70,15 @@ PROFIT = metric_of(CHAIN, FMV, SERVERS, NODES)(
     "Estimate of what is left of the miner's earnings of a day after the price of all its GPUs. "
     "Below 0 it is a loss.",
     ("hotkey",),
+)
+SERVER_PROFIT = metric_of(*_FLEET, CHAIN, FMV, STATS)(
+    "chutes_server_estimated_profit_usd_per_day",
+    "Estimate of what is left of a day's earnings of the server's instances, at their present "
+    "compute units per second, after the price of its GPUs. Below 0 it is a loss. Absent unless "
+    "pay and price of all its GPUs are known.",
+    OF_SERVER,
+    # Of the others, the fleet says what is known.
+    whole=UNIT.whole,
 )
 
 
@@ -81,10 +102,7 @@ def _earnings(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 def _unit(answers: Answers, _: Miners, out: Samples) -> None:
-    pay = in_usd(_subnet(answers).alpha_per_day, _alpha_price_usd(answers))
-    records = distinct(answers[STATS], lambda one: (one.miner_hotkey, one.window))
-    units = total(one.compute_units for one in records if one.window == "1d")
-    out.add(UNIT, compute_unit_usd(pay, units))
+    out.add(UNIT, _unit_usd(answers))
 
 
 def _profit(answers: Answers, miners: Miners, out: Samples) -> None:
@@ -94,6 +112,25 @@ def _profit(answers: Answers, miners: Miners, out: Samples) -> None:
         if seat.hotkey == miners.hotkey:
             pay = in_usd(seat.alpha_per_day, alpha)
             out.add(PROFIT, profit_per_day_usd(pay, cost), seat.hotkey)
+
+
+def _server_profits(answers: Answers, miners: Miners, out: Samples) -> None:
+    unit = _unit_usd(answers)
+    for server in join_fleet(fleet_answers(answers.by_name, miners.hotkey)).servers:
+        # The price of a server without GPUs is not known.
+        if not server.name or not server.models:
+            continue
+        units = total(server.units_per_second(model) for model in server.models)
+        cost = total(miners.costs.of_gpu(server.name, gpu.model) for gpu in server.gpus)
+        profit = profit_per_day_usd(product(units, DAY, unit), cost)
+        out.add(SERVER_PROFIT, profit, miners.hotkey, server.server_id, server.name)
+
+
+def _unit_usd(answers: Answers) -> float | None:
+    pay = in_usd(_subnet(answers).alpha_per_day, _alpha_price_usd(answers))
+    records = distinct(answers[STATS], lambda one: (one.miner_hotkey, one.window))
+    units = total(one.compute_units for one in records if one.window == "1d")
+    return compute_unit_usd(pay, units)
 
 
 def _alpha_price_usd(answers: Answers) -> float | None:
@@ -128,4 +165,9 @@ PROFIT_OF_DAY = Collector(
     "profit",
     "an estimate of what is left of the miner's pay after the price of its GPUs",
     (Part((CHAIN, FMV, SERVERS, NODES), (PROFIT,), _profit),),
+)
+PROFIT_BY_SERVER = Collector(
+    "server_profit",
+    "an estimate of what is left of each server's pay after the price of its GPUs",
+    (Part((*_FLEET, CHAIN, FMV, STATS), (SERVER_PROFIT,), _server_profits),),
 )

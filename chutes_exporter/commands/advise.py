@@ -61,11 +61,7 @@ _REASONS: dict[LaunchRefusal, str] = {
 """Why chutes that run on a model are left out."""
 
 _METRICS = frozenset(
-    {
-        "chutes_launch_refused_chutes",
-        "chutes_platform_active_compute_multiplier",
-        "chutes_platform_gpus",
-    }
+    {"chutes_launch_refused_chutes", "chutes_compute_unit_usd", "chutes_platform_gpus"}
 )
 
 
@@ -174,13 +170,11 @@ class _Screen:
 
     def __init__(self, report: Report, settings: Settings) -> None:
         self._report, self._settings = report, settings
-        self._usd_per_unit = report.usd_per_part(
-            report.value("chutes_platform_active_compute_multiplier")
-        )
+        self._usd_per_unit = report.value("chutes_compute_unit_usd")
 
     def _usd(self, units_per_second: float | None) -> float | None:
         """Return what a day with these compute units per second is worth."""
-        return product(units_per_second, self._usd_per_unit)
+        return product(units_per_second, DAY, self._usd_per_unit)
 
     # JSON
 

@@ -38,7 +38,7 @@ T = TypeVar("T")
 _DAY_HOURS = int(DAY / HOUR)
 _MADE_WITHIN = 10 * MINUTE
 """Seconds after the hour within which the service has always published its report."""
-_UNITS = "chutes_platform_window_compute_units"
+_UNIT_USD = "chutes_compute_unit_usd"
 _UNCLEAR = f"{REDEPLOYED} or {NO_REASON}"
 """The reason if only the name of a private chute would tell."""
 _SHOWN = 20
@@ -71,9 +71,9 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     ends = [end for end in ledger.ends(flags["hours"]) if end.hotkey in settings.watched]
     usd_per_unit = None
     if settings.chain_url is not None and ends:
-        report = await collect_report(settings, frozenset({_UNITS}), with_fleets=False)
+        report = await collect_report(settings, frozenset({_UNIT_USD}), with_fleets=False)
         reading.gaps.extend(gap for gap in report.gaps if not gap.hotkey)
-        usd_per_unit = report.usd_per_part(report.value(_UNITS, window="1d"))
+        usd_per_unit = report.value(_UNIT_USD)
     miners: list[dict[str, Any]] = []
     for hotkey in sorted(settings.watched):
         rows = _rows(ends, hotkey, reading.chute_names, usd_per_unit)

@@ -62,13 +62,6 @@ class Report:
         """Return the value of alpha in US dollars, None if it is unknown."""
         return product(alpha, self.value("chutes_alpha_price_usd"))
 
-    def usd_per_part(self, parts: float | None) -> float | None:
-        """Return the US dollars that one of these parts of a day's pay of all miners is, None if it
-        is unknown.
-        """
-        emission = self.value("chutes_subnet_emission_alpha_per_day")
-        return self.usd(product(emission, 1 / parts)) if parts else None
-
 
 async def collect_report(
     settings: Settings, metrics: frozenset[str], *, with_fleets: bool = True

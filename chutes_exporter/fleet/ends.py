@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from chutes_exporter.duration import HOUR
@@ -72,7 +73,10 @@ class Ledger:
         self._chutes = {chute.chute_id: chute for chute in chutes}
         self.end = self._reports[0].end if self._reports else 0.0
         self._ended = _ended_instances(self._reports)
-        self._histories = _histories(self._reports, self._ended)
+
+    @cached_property
+    def _histories(self) -> dict[str, History]:
+        return _histories(self._reports, self._ended)
 
     def missing_hours(self, hours: int) -> list[float]:
         """Return the ends of those of the newest hours whose report is missing, or lacks a
@@ -88,14 +92,15 @@ class Ledger:
         """
         return any(
             needs_report(instance, self._histories[instance.instance_id], self.end, end)
-            for instance in self._of(hours)
+            for instance in self.ended(hours)
         )
 
     def ends(self, hours: int) -> list[End]:
         """Return the known ends of the newest hours."""
-        return [self._end_of(instance) for instance in self._of(hours)]
+        return [self._end_of(instance) for instance in self.ended(hours)]
 
-    def _of(self, hours: int) -> list[AuditInstance]:
+    def ended(self, hours: int) -> list[AuditInstance]:
+        """Return the known instances that ended in the newest hours."""
         start = self.end - HOUR * hours
         return [one for one in self._ended.values() if (one.deleted_at or 0.0) >= start]
 

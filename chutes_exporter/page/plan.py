@@ -11,6 +11,7 @@ from chutes_exporter.feeds.table import AUDIT_REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from chutes_exporter.collectors import MinersChoice
     from chutes_exporter.config import Settings
@@ -48,7 +49,11 @@ class Plan:
     @property
     def audited_miners(self) -> frozenset[str] | None:
         """The miners whose data in audit reports is exported. None means all."""
-        readers = [entry.miners for entry in self.entries if AUDIT_REPORT in entry.collector.feeds]
+        readers = [
+            entry.miners
+            for entry in self.entries
+            if AUDIT_REPORT.name in entry.collector.source_feeds
+        ]
         if any(miners.choice == "all" for miners in readers):
             return None
         return frozenset[str]().union(*(miners.watched for miners in readers))
@@ -97,15 +102,17 @@ def collectors_by_state(settings: Settings) -> dict[str, list[str]]:
 
 def make_plan(settings: Settings) -> Plan:
     """Return the plan of the page: all collectors that are on."""
-    return Plan(
-        _entry(collector, settings)
-        for collector in COLLECTORS
-        if off_reason(collector, settings) is None
-    )
+    collectors = [one for one in COLLECTORS if off_reason(one, settings) is None]
+    # Reports are too large to be read only because they name chutes.
+    reads_reports = any(AUDIT_REPORT.name in one.source_feeds for one in collectors)
+    needless = frozenset[str]() if reads_reports else frozenset({AUDIT_REPORT.name})
+    return Plan(_entry(collector, settings, needless) for collector in collectors)
 
 
-def _entry(collector: Collector, settings: Settings) -> Entry:
-    """Return a collector with its feeds, and with the miners that it has samples of."""
+def _entry(collector: Collector, settings: Settings, needless: AbstractSet[str]) -> Entry:
+    """Return a collector with its feeds but the needless ones, and with the miners that it has
+    samples of.
+    """
     choice: MinersChoice = settings.miners
     is_switched_on = settings.collectors.get(collector.name)
     if collector.watched_only and not (choice == "all" and is_switched_on):
@@ -124,9 +131,9 @@ def _entry(collector: Collector, settings: Settings) -> Entry:
     for part in collector.parts:
         # Without a key, a part that needs one is left out.
         for hotkey in hotkeys[part.scope] if keys or not part.needs_key else ():
-            is_needless = part.chooses_chutes and settings.chutes == "all"
-            for feed in part.feeds if is_needless else part.all_feeds:
-                if feed.endpoint.signed and not keys:
+            chooses_none = part.chooses_chutes and settings.chutes == "all"
+            for feed in part.feeds if chooses_none else part.all_feeds:
+                if feed.name in needless or (feed.endpoint.signed and not keys):
                     continue
                 about = THE_PLATFORM if feed.endpoint.scope == "platform" else hotkey
                 wanted = feed.of(single if feed.per_chute else about).with_lifetimes(

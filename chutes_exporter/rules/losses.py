@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -113,7 +114,9 @@ def join_records(by_report: Iterable[Iterable[ComputeRecord]]) -> History:
                 while_open[record.started_at] = _multiplier(record)
         for start, found in of_report.items():
             newest.setdefault(start, found)
-    joined = [record for start in sorted(newest) for record in newest[start]]
+    joined = [record for records in newest.values() for record in records]
+    # A report has no order. Of two with the same start, the one that is open is the last.
+    joined.sort(key=lambda record: (record.started_at, record.ended_at or math.inf))
     return History(joined, while_open.get(joined[-1].started_at) if joined else None)
 
 

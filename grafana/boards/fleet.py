@@ -208,7 +208,8 @@ FLEET.show(
         "unverified, idle, starting, disabled and earning. The time looks back a day at most. "
         "Dollars are what its idle GPUs would "
         "earn in the first day. The cause is an alert about it, and a click on it opens its "
-        "runbook. A failed start never became active.",
+        "runbook. A failed start never became active. The profit is the pay of a day less the "
+        "price of all GPUs.",
         Column("State", short(recorded(STATE, **ON_SERVERS)), width=165, states=SERVER),
         Column("", "server_id"),
         Column("", no_miner("server"), data=frozenset()),
@@ -262,6 +263,15 @@ FLEET.show(
             )
         ),
         Column("Rent", f"{recorded(RENT, **ON_SERVERS)} > 0", CENTS, missing=" ", data=PRICED),
+        Column(
+            "Profit",
+            of_miners(
+                "chutes_server_estimated_profit_usd_per_day", "server_id", "server", **ON_SERVERS
+            ),
+            CENTS,
+            missing=" ",
+            data=PRICED,
+        ),
         sort=["State", "-USD a day", "-Units a day"],
         size=(24, 10),
     ),

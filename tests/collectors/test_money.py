@@ -26,7 +26,10 @@ COSTS = {
 }
 PRICE = EXPECTED["subnet"]["price_rao_per_alpha"] / 1e9
 ME = key().address
-COLLECTORS = (money.COSTS, money.EARNINGS, money.COMPUTE_UNIT, money.PROFIT_OF_DAY)
+COLLECTORS = (
+    *(money.COSTS, money.EARNINGS, money.COMPUTE_UNIT),
+    *(money.PROFIT_OF_DAY, money.PROFIT_BY_SERVER),
+)
 NAMES = {metric.name for one in COLLECTORS for metric in one.metrics}
 
 
@@ -64,15 +67,43 @@ def expected(bodies: dict[str, bytes]) -> Page:
     alpha = PRICE * json.loads(bodies["fmv"])["tao"]
     pay = {name: seat["alpha_per_day_rao"] / 1e9 for name, seat in EXPECTED["seats"].items()}
     units = json.loads(bodies["stats"])["past_day"]["instance_stats"]
+    unit = sum(pay.values()) * alpha / sum(row["compute_units"] for row in units)
+    for (server_id, name), profit in profits_of_servers(bodies, unit).items():
+        found[series(SERVER_PROFIT, hotkey=ME, server_id=server_id, server=name)] = profit
     return found | {
         series("chutes_miner_cost_usd_per_hour", hotkey=ME): bill,
         series("chutes_alpha_price_usd"): alpha,
         series("chutes_miner_estimated_usd_per_day", hotkey=ME): pay[ME] * alpha,
         series("chutes_miner_estimated_profit_usd_per_day", hotkey=ME): pay[ME] * alpha - 24 * bill,
-        series("chutes_compute_unit_usd"): sum(pay.values())
-        * alpha
-        / sum(row["compute_units"] for row in units),
+        series("chutes_compute_unit_usd"): unit,
     }
+
+
+def profits_of_servers(
+    bodies: dict[str, bytes], unit: float, costs: dict[str, Any] = COSTS
+) -> dict[tuple[str, str], float]:
+    """Return the profit of each server by plain arithmetic. The public list of held GPUs names the
+    instance of each GPU.
+    """
+    lines = bodies["instances"].decode().split("\n")
+    instances = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    multipliers = {
+        one["instance_id"]: one["compute_multiplier"] for one in instances if one["activated_at"]
+    }
+    held: dict[str, set[str]] = {}
+    for gpu in json.loads(bodies["held_gpus"])[ME]["provisioned"]:
+        held.setdefault(gpu["server_id"], set()).add(gpu["chute"]["instance_id"])
+    found = {}
+    for server in servers_of(bodies):
+        key, models = server["server_id"], [gpu["gpu_identifier"] for gpu in server["gpus"]]
+        prices = [
+            costs["server_costs"].get(server["name"], costs["gpu_costs"].get(model))
+            for model in models
+        ]
+        if models and None not in prices:
+            earned = 86400 * unit * sum(multipliers.get(one, 0) for one in held.get(key, ()))
+            found[key, server["name"]] = earned - 24 * sum(prices)
+    return found
 
 
 def without(found: Page, *names: str) -> Page:
@@ -81,6 +112,7 @@ def without(found: Page, *names: str) -> Page:
 
 SERVER_COST, MINER_COST = "chutes_server_cost_usd_per_gpu_hour", "chutes_miner_cost_usd_per_hour"
 PROFIT, UNIT = "chutes_miner_estimated_profit_usd_per_day", "chutes_compute_unit_usd"
+SERVER_PROFIT = "chutes_server_estimated_profit_usd_per_day"
 ALPHA, EARNED = "chutes_alpha_price_usd", "chutes_miner_estimated_usd_per_day"
 
 
@@ -95,14 +127,19 @@ async def test_costs_and_earnings_of_a_recorded_miner_follow_from_the_raw_answer
 @pytest.mark.parametrize(
     ("change", "absent"),
     [
-        ({"stats": None}, {UNIT}),
-        ({"fmv": None}, {ALPHA, EARNED, PROFIT, UNIT}),
-        ({"nodes": None}, {MINER_COST, PROFIT}),
-        ({"servers": None}, {SERVER_COST, MINER_COST, PROFIT}),
-        ({"fmv": b'{"tao": null}'}, {ALPHA, EARNED, PROFIT, UNIT}),
-        ({"stats": b'{"past_day": {"instance_stats": []}}'}, {UNIT}),
+        ({"stats": None}, {UNIT, SERVER_PROFIT}),
+        ({"fmv": None}, {ALPHA, EARNED, PROFIT, UNIT, SERVER_PROFIT}),
+        ({"nodes": None}, {MINER_COST, PROFIT, SERVER_PROFIT}),
+        ({"servers": None}, {SERVER_COST, MINER_COST, PROFIT, SERVER_PROFIT}),
+        ({"inventory": None}, {SERVER_PROFIT}),
+        ({"instances": None}, {SERVER_PROFIT}),
+        ({"fmv": b'{"tao": null}'}, {ALPHA, EARNED, PROFIT, UNIT, SERVER_PROFIT}),
+        ({"stats": b'{"past_day": {"instance_stats": []}}'}, {UNIT, SERVER_PROFIT}),
     ],
-    ids=["no stats", "no TAO", "no GPUs", "no servers", "price unknown", "no units"],
+    ids=[
+        *("no stats", "no TAO", "no GPUs", "no servers", "no places", "no instances"),
+        *("price unknown", "no units"),
+    ],
 )
 async def test_what_is_missing_takes_away_only_what_needs_it(
     change: dict[str, bytes | None], absent: set[str]
@@ -115,7 +152,9 @@ async def test_what_is_missing_takes_away_only_what_needs_it(
 async def test_without_an_answer_of_the_node_only_the_costs_are_known() -> None:
     node = FakeNode(change=lambda _, __: {"error": "no"})
     found = await page(answers(), node)
-    assert found == pytest.approx(without(expected(answers()), ALPHA, EARNED, PROFIT, UNIT))
+    assert found == pytest.approx(
+        without(expected(answers()), ALPHA, EARNED, PROFIT, UNIT, SERVER_PROFIT)
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,9 +169,12 @@ async def test_the_cost_of_a_fleet_is_absent_if_the_price_of_one_gpu_is_unknown(
     costs: dict[str, Any],
 ) -> None:
     found = await page(answers(), **costs)
-    assert {name[0] for name in found} == {SERVER_COST, ALPHA, EARNED, UNIT}
+    assert {name[0] for name in found} == {SERVER_COST, SERVER_PROFIT, ALPHA, EARNED, UNIT}
     known = expected(answers())
     assert found == pytest.approx({name: known[name] for name in found})
+    unit = known[series(UNIT)]
+    profits = profits_of_servers(answers(), unit, {"server_costs": {}} | costs)
+    assert 0 < len(profits) == sum(name[0] == SERVER_PROFIT for name in found)
     assert len(found) < len(without(known, MINER_COST, PROFIT))
 
 
@@ -187,6 +229,21 @@ def test_a_server_or_a_gpu_without_a_name_has_no_series() -> None:
     assert without_servers.of_gpu(None, "h200") == 2
     assert fleet_cost(nameless, [], without_servers) == 4
     assert [one.server for one in server_costs(nameless, without_servers)] == []
+
+
+async def test_a_server_whose_name_or_gpus_are_unknown_has_no_profit() -> None:
+    bodies = answers()
+    listed = json.loads(bodies["servers"])
+    first, second, *others = sorted(listed["servers"], key=lambda one: one["server_id"])
+    first["name"] = None
+    second["gpus"] = []
+    nodes = [
+        line for line in bodies["nodes"].decode().split("\n") if second["server_id"] not in line
+    ]
+    changed = {"servers": json.dumps(listed).encode(), "nodes": "\n".join(nodes).encode()}
+    found = await page(bodies | changed)
+    servers = {dict(labels)["server"] for name, labels in found if name == SERVER_PROFIT}
+    assert servers == {one["name"] for one in others}
 
 
 async def test_one_part_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

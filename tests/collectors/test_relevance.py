@@ -11,12 +11,14 @@ from chutes_exporter.collectors.relevance import FEEDS
 from chutes_exporter.collectors.utilization import COLLECTOR as UTILIZATION_COLLECTOR
 from chutes_exporter.feeds.table import (
     ACTIVE_INSTANCES,
+    AUDIT_REPORT,
     BOUNTIES,
     CHUTES,
     HELD_GPUS,
     STATS_PER_CHUTE,
     UTILIZATION,
 )
+from tests.api.reports import INSTANCE
 from tests.collectors.support import NOON_TEXT, collected
 
 Row = dict[str, Any]
@@ -60,9 +62,21 @@ def provisioned(chute_id: str) -> Row:
     return {"provisioned": [{"gpu": "h200", "server_id": "s", "chute": place}]}
 
 
+def ended(miner: str, chute_id: str, hours_ago: int = 0) -> Row:
+    """Return an instance in the report that ends at noon."""
+    at = f"2026-11-24T{11 - hours_ago}:30:00"
+    return INSTANCE | {
+        "instance_id": chute_id,
+        "miner_hotkey": miner,
+        "chute_id": chute_id,
+        "deleted_at": at,
+    }
+
+
 NAMES = (
     *("runs", "starts", "ran", "ran a week ago", "has room", "is full", "is disabled"),
-    *("runs elsewhere", "starts elsewhere", "ran elsewhere"),
+    *("ended", "still runs", "runs elsewhere", "starts elsewhere", "ran elsewhere"),
+    "ended elsewhere",
 )
 ANSWERS: dict[Any, Any] = {
     CHUTES: [chute(name, disabled=name == "is disabled") for name in NAMES],
@@ -79,6 +93,16 @@ ANSWERS: dict[Any, Any] = {
         "past_day": {"instance_stats": [stats("me", "ran"), stats("other", "ran elsewhere")]},
         "all": {"instance_stats": [stats("me", "ran a week ago")]},
     },
+    AUDIT_REPORT: {
+        "instance_audit": [
+            ended("me", "ended"),
+            ended("other", "ended elsewhere"),
+            ended("me", "is full", hours_ago=1),
+            ended("me", "still runs") | {"deleted_at": None},
+            ended("me", "unknown") | {"chute_id": None},
+        ],
+        "compute_history": [],
+    },
 }
 """What a watched miner runs and could launch. It has no key and no GPU of any of these chutes."""
 
@@ -93,9 +117,9 @@ def exported(without: Any = None, **options: Any) -> set[str]:
 def test_chutes_are_exported_that_a_watched_miner_runs_ran_in_the_past_day_or_could_launch() -> (
     None
 ):
-    assert exported() == {"runs", "starts", "ran", "has room"}
+    assert exported() == {"runs", "starts", "ran", "has room", "ended"}
     assert exported(watched=["me", "other"]) == exported() | {
-        *("runs elsewhere", "starts elsewhere", "ran elsewhere")
+        *("runs elsewhere", "starts elsewhere", "ran elsewhere", "ended elsewhere")
     }
     # Whether other miners are exported does not matter.
     assert exported(miners="all") == exported()
@@ -113,6 +137,7 @@ def test_with_all_chutes_no_other_answer_is_needed() -> None:
         (ACTIVE_INSTANCES, {"runs", "has room"}),
         (HELD_GPUS, {"starts", "has room"}),
         (STATS_PER_CHUTE, {"ran"}),
+        (AUDIT_REPORT, {"ended"}),
         (UTILIZATION, {"has room"}),
         (BOUNTIES, {"has room"}),
     ],
@@ -144,4 +169,6 @@ def test_without_a_key_the_public_answers_choose() -> None:
     assert not any(part.needs_key for part in UTILIZATION_COLLECTOR.parts)
     given = {feed: body for feed, body in ANSWERS.items() if feed not in signed}
     made = collected(UTILIZATION_COLLECTOR, given, chutes="relevant")
-    assert {name for name in NAMES if f"chute_id={name}}}" in str(made)} == {"starts", "ran"}
+    assert {name for name in NAMES if f"chute_id={name}}}" in str(made)} == {
+        *("starts", "ran", "ended")
+    }

@@ -135,14 +135,20 @@ async def test_the_screen_ranks_the_chutes_of_each_idle_model(
     assert "Day 1, later: compute units a second of one GPU" in output
 
 
+def usd_of_a_unit(api: dict[str, bytes]) -> float:
+    """Return what all miners receive for a compute unit of the past day."""
+    day = json.loads(api["stats"])["past_day"]["instance_stats"]
+    usd: float = EMISSION * ALPHA_USD / sum(row["compute_units"] for row in day)
+    return usd
+
+
 async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_is_named(
     target: Target, api: dict[str, bytes]
 ) -> None:
     async with chain_flag() as chain:
         _, output, _ = await advise(target, "--gpu.cost=h200=2", chain)
-    active = json.loads(api["active_instances"])
     (row, *_) = cells(output, "h200")
-    usd = EMISSION * ALPHA_USD / sum(one["compute_multiplier"] for one in active)
+    usd = usd_of_a_unit(api) * 86400
     for units, dollars in (("day 1", "USD day 1"), ("later", "USD later")):
         assert float(row[dollars]) == pytest.approx(usd * float(row[units]), rel=0.01)
     assert "\nh200: 11 idle GPUs for 22.00 USD per hour, at most" in output
@@ -150,8 +156,9 @@ async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_
     assert unknown in " ".join(output.split())
     assert "--chain.url" not in output
     # Without the sum over all miners, the pay has no price.
-    active[0]["compute_multiplier"] = None
-    api["active_instances"] = json.dumps(active).encode()
+    stats = json.loads(api["stats"])
+    stats["past_day"]["instance_stats"][0]["compute_units"] = None
+    api["stats"] = json.dumps(stats).encode()
     async with chain_flag() as chain:
         _, found = await report(target, chain)
     offers = [offer for model in found["miners"][0]["idle"] for offer in model["runnable"]]
@@ -234,8 +241,7 @@ async def test_the_plan_has_dollars_where_there_are_prices(
     async with chain_flag() as chain:
         _, output, _ = await advise(target, "--plan", chain)
         _, found = await report(target, chain)
-    active = sum(one["compute_multiplier"] for one in json.loads(api["active_instances"]))
-    usd = EMISSION * ALPHA_USD / active
+    usd = usd_of_a_unit(api) * 86400
     (miner,) = found["miners"]
     for use in miner["plan"]:
         for launch in use["launches"]:

@@ -401,6 +401,10 @@ class Truth:
         state = server_state(server_id, slot, self.api)
         waits, exact_to = self.not_all_earning(server_id)
         rent = self.rent(gpus) if self.is_sick else None
+        now = server_units(self.api)
+        units_now = sum(units for place, units in now.items() if place[0] == server_id)
+        price = 24 * sum(COSTS[gpu["gpu_identifier"]] for gpu in gpus)
+        profit = DAY * units_now * self.unit_usd() - price if self.is_sick else None
         found: Expected = {
             at(SERVERS, "Server", **row): name,
             at(SERVERS, "State", **row): state,
@@ -410,6 +414,7 @@ class Truth:
             ),
             at(SERVERS, "Earning", **row): count["earning"] + count["disabled"],
             at(SERVERS, "Rent", **row): rent or None,
+            at(SERVERS, "Profit", **row): profit,
             at(SERVERS, "Failed starts, 6 h", **row): self.failed_starts()[server_id] or None,
         }
         for one in ("starting", "idle", "unverified"):
@@ -622,10 +627,8 @@ class Truth:
             row = {"chute_id": chute_id}
             of_chute = [one for one in failed if one.chute_id == chute_id]
             outcomes = Counter(one.outcome for one in of_chute)
-            # The instances of a chute that has never earned may be gone.
-            name = self.chutes[chute_id]["name"] if chute_id in self.exported_chutes() else None
             found |= {
-                at(title, "Chute", **row): name,
+                at(title, "Chute", **row): self.chutes[chute_id]["name"],
                 at(title, "Lost", **row): outcomes["lost"] or None,
                 at(title, "Failed starts", **row): outcomes["never_active"] or None,
                 at(title, "Units", **row): sum(one.lost for one in of_chute) or None,
@@ -651,7 +654,10 @@ class Truth:
         return found
 
     def exported_chutes(self) -> set[str]:
-        """Return the chutes that the watched miners run, ran in a day or could launch."""
+        """Return the chutes that the watched miners run, ran in a day or could launch.
+
+        Without a key, not each hour of the day is known.
+        """
         found = {
             one["chute_id"]
             for one in self.api["active_instances"]
@@ -671,6 +677,7 @@ class Truth:
                 for key, chute in self.chutes.items()
                 if not chute["disabled"] and self.launches.room(chute)[0] > 0
             }
+            found |= {one.chute_id for one in self.reports.ends(24)}
         return found
 
     def demand(self) -> Expected:

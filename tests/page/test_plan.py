@@ -99,6 +99,16 @@ def test_collectors_about_chutes_ask_what_chooses_them_as_far_as_they_may() -> N
     assert asked(replace(MINE, chutes="all")) == asked(EVERYBODY) == {"utilization"}
 
 
+def test_audit_reports_choose_chutes_only_if_another_collector_reads_them() -> None:
+    def asked(settings: Settings) -> bool:
+        return "audit_report" in {feed.name for feed in make_plan(settings).feeds}
+
+    assert asked(ONE)
+    assert not asked(replace(ONE, collectors={"ended_instances": False}))
+    of_chutes = {collector.name: collector.name == "utilization" for collector in COLLECTORS}
+    assert not asked(replace(ONE, collectors=of_chutes))
+
+
 ONLY_UTILIZATION = {collector.name: collector.name == "utilization" for collector in COLLECTORS}
 
 

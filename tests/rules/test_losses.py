@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from chutes_exporter.rules.losses import end_reason
+from chutes_exporter.api.records import AuditInstance, ComputeRecord, UnixTime
+from chutes_exporter.rules.losses import end_reason, join_records, loss_of
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,25 @@ from chutes_exporter.rules.losses import end_reason
 )
 def test_a_text_of_the_service_has_a_reason(text: str | None, reason: str) -> None:
     assert end_reason(text) == reason
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_of_two_records_with_one_start_the_open_one_is_cut_in_any_order(step: int) -> None:
+    instance = AuditInstance(
+        "i",
+        "me",
+        created_at=UnixTime(0),
+        activated_at=UnixTime(100),
+        deleted_at=UnixTime(2000),
+        stop_billing_at=None,
+        billed_to="user",
+        deletion_reason="miner initialized",
+        valid_termination=False,
+    )
+    start_up = ComputeRecord("i", UnixTime(0), 3.5, UnixTime(100))
+    before = [start_up, ComputeRecord("i", UnixTime(0), 3.5)]
+    after = [start_up, ComputeRecord("i", UnixTime(0), 0.0, UnixTime(2000))]
+    history = join_records([after[::step], before[::step]])
+    loss = loss_of(instance, history, now=2000)
+    assert loss.is_last_of_chute
+    assert loss.units == 3.5 * 100 + 3.5 * 2000
