@@ -313,6 +313,15 @@ async def test_disabled_instances_are_not_starting(world: World) -> None:
         assert (activated is not None) == (state in ("active", "disabled"))
 
 
+async def test_starts_are_in_vain_where_the_service_refuses_the_activation(world: World) -> None:
+    values = world.by("instance_id", "chutes_instance_start_in_vain", hotkey=world.hotkey)
+    found = {instance for instance, value in values.items() if value}
+    chutes = {row["instance_id"]: row["chute_id"] for row in world.raw["instances"]}
+    assert [one for one in found if not in_vain(world.true["launch"][chutes[one]])] == []
+    # Only the newest world lists those whose chute was filled by others.
+    assert found >= world.true.get("starts_in_vain", {}).keys()
+
+
 async def test_instances_say_whether_somebody_is_billed_and_their_version(world: World) -> None:
     instances = {one["instance_id"]: one["chute_id"] for one in world.labels(STATE)}
     private = {one["instance_id"] for one in world.labels(STATE) if one["private"] == "true"}

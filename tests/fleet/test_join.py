@@ -417,8 +417,7 @@ def test_a_field_that_is_missing_removes_what_depends_on_it_and_nothing_else(
         ({"status": "maintenance", "pending": None}, "holds_slot", True),
         ({"pending": True}, "maintenance", None),
         ({"pending": True}, "holds_slot", True),
-        # It must not be rebooted, because its step is not known.
-        ({"pending": True}, "state", "maintenance_pending"),
+        ({"pending": True}, "state", None),
         ({"pending": None}, "maintenance", "none"),
         ({"pending": None}, "holds_slot", None),
         ({"pending": None}, "state", None),

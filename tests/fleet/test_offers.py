@@ -174,16 +174,16 @@ def test_unverified_gpus_and_those_in_instances_are_not_free() -> None:
     assert fleet_of(**changes, instances=[STARTING]).markets == ()
 
 
-@pytest.mark.parametrize(
-    "selector",
-    [
-        None,
-        {"gpu_count": 1, "supported_gpus": ["b200"]},
-        {"gpu_count": 1, "supported_gpus": None},
-    ],
-)
-def test_a_chute_for_other_models_is_not_counted(selector: Row | None) -> None:
+def test_a_chute_for_other_models_is_not_counted() -> None:
+    selector = {"gpu_count": 1, "supported_gpus": ["b200"]}
     assert refused(chutes=[CHUTE | {"node_selector": selector}]) == {}
+
+
+@pytest.mark.parametrize("selector", [None, {"gpu_count": 1}])
+def test_a_chute_whose_models_are_unknown_may_run_on_each(selector: Row | None) -> None:
+    assert refused(chutes=[CHUTE | {"node_selector": selector}]) == {"unknown": 1}
+    # It would be refused anyway.
+    assert refused(chutes=[CHUTE | {"node_selector": selector, "disabled": True}]) == {}
 
 
 @pytest.mark.parametrize(("other", "is_known"), [("b200", True), ("free", False), ("new", False)])

@@ -114,10 +114,11 @@ async def test_a_connection_whose_request_is_being_answered_is_kept_while_idle_o
 async def test_many_short_requests_do_not_keep_a_new_connection_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def busy() -> None:
+    async def busy(is_answered: asyncio.Event) -> None:
         stream = await connect(url, REQUEST)
         try:
             while await answer(stream):
+                is_answered.set()
                 stream[1].write(REQUEST)
         finally:
             close(stream)
@@ -126,14 +127,16 @@ async def test_many_short_requests_do_not_keep_a_new_connection_out(
     monkeypatch.setattr(connections, "_FRESH_SECONDS", 0.5)
     monkeypatch.setattr(server, "_MAX_SERVED", 4)
     async with served(HELLO) as url:
-        clients = [asyncio.create_task(busy()) for _ in range(4)]
-        await asyncio.sleep(0.1)
+        answered = [asyncio.Event() for _ in range(4)]
+        clients = [asyncio.create_task(busy(one)) for one in answered]
         async with asyncio.timeout(PATIENCE):
+            for one in answered:
+                await one.wait()
             stream = await connect(url, REQUEST, OTHER)
             assert await answer(stream)
+            # The connection of one of them was closed.
+            await asyncio.wait(clients, return_when=asyncio.FIRST_COMPLETED)
         close(stream)
-        # The connection of one of them was closed.
-        await asyncio.wait(clients, return_when=asyncio.FIRST_COMPLETED)
         for client in clients:
             client.cancel()
         await asyncio.wait(clients)
