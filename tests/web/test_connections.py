@@ -47,7 +47,9 @@ async def connect(url: str, sent: bytes = b"", client: str = "127.0.0.1") -> Str
 async def answer(stream: Stream) -> bytes:
     """Return the next answer of a connection, empty if it is closed."""
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-        return await asyncio.wait_for(stream[0].readuntil(b"hello"), PATIENCE)
+        # With Python 3.11, asyncio.wait_for can lose a cancellation.
+        async with asyncio.timeout(PATIENCE):
+            return await stream[0].readuntil(b"hello")
     return b""
 
 
