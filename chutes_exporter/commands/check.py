@@ -195,8 +195,8 @@ def _clock_line(offset: float | None) -> Iterator[Line]:
         side = "ahead of" if offset > 0 else "behind"
         reason = f"the local clock is {human_duration(offset)} {side} the API's"
         advice = (
-            "Set the local clock (NTP). The API refuses signatures that differ by more than 10 "
-            "minutes."
+            "Set the local clock (NTP). Requests before the first answer are signed with its time. "
+            "The API refuses signatures that differ by more than 10 minutes."
         )
         yield Line("clock", "", reason, advice, "failed" if abs(offset) > NONCE_TOLERANCE else "ok")
 
