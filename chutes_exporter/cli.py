@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import click
 
 from chutes_exporter import __version__
 from chutes_exporter.api import ClientSetupError
-from chutes_exporter.api.errors import scrub
+from chutes_exporter.api.errors import scrub_input
 from chutes_exporter.commands.advise import advise
 from chutes_exporter.commands.check import check
 from chutes_exporter.commands.demo import demo
@@ -78,11 +79,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
         context = getattr(error, "ctx", None)
         click.echo(
-            f"Error: {scrub(text)}" + (f" (see {context.command_path} --help)" if context else ""),
+            f"Error: {scrub_input(text)}"
+            + (f" (see {context.command_path} --help)" if context else ""),
             err=True,
         )
         # A setting that cannot be used counts as a wrong command line.
         exit_status = getattr(error, "exit_code", click.UsageError.exit_code)
+    except OSError as error:
+        # Other errors of the system are bugs, and need their traceback.
+        if error.errno not in (errno.ENOSPC, errno.EIO):
+            raise
+        # At the end, Python would try to write the rest of the output again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(f"Error: cannot write the output: {error.strerror}", err=True)
+        exit_status = 1
     except click.Abort:
         click.echo("Aborted.", err=True)
         exit_status = 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api.client import problem_of_address
-from chutes_exporter.api.errors import scrub
+from chutes_exporter.api.errors import scrub_input
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.table import FEEDS
@@ -37,7 +37,7 @@ class ConfigError(ValueError):
     """A setting that cannot be used. The message says why, and has no secret."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(scrub(message))
+        super().__init__(scrub_input(message))
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def make_settings(
             raise ConfigError(
                 f"--collector.{collector.name} needs a watched miner: add --hotkey or --hotkey-file"
             )
-    return replace(settings, warnings=(*warnings, *_warnings(settings)))
+    return replace(settings, warnings=(*warnings, *map(scrub_input, _warnings(settings))))
 
 
 def _stays_here(url: str) -> bool:
@@ -242,7 +242,9 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
             keys.setdefault(found.address, found)
     except HotkeyError as error:
         errors.append(str(error))
-    return Credentials(tuple(keys.values()), tuple(map(scrub, errors)), tuple(map(scrub, warnings)))
+    return Credentials(
+        tuple(keys.values()), tuple(map(scrub_input, errors)), tuple(map(scrub_input, warnings))
+    )
 
 
 def _environment_key(environment: Mapping[str, str], *, is_only_source: bool) -> Hotkey | None:

@@ -18,6 +18,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -193,10 +194,14 @@ def successes(page: Page) -> dict[str, float]:
 
 
 @contextlib.asynccontextmanager
-async def served(app: ASGIApp, *, date_header: bool = True) -> AsyncIterator[str]:
-    """Serve an application on a free port; yields its base address."""
+async def served(app: ASGIApp) -> AsyncIterator[str]:
+    """Serve an application on a free port; yields its base address.
+
+    Answers have no date but the application's. The date of this machine would not fit the clocks of
+    tests.
+    """
     with open_socket(Address("127.0.0.1", 0)) as socket:
-        async with serving(app, [socket], date_header=date_header):
+        async with serving(app, [socket], date_header=False):
             yield f"http://{bound_address(socket)}"
 
 
@@ -330,8 +335,7 @@ def replay(
 
     The answers are bodies by name: an endpoint's, ``stats_per_chute``, or ``stats_per_chute_one``
     for one miner's. An endpoint without a body answers 404. The reports are by path, if there is
-    more than the newest. ``now`` is the API's time, if it is to be served without the Date header
-    of the server.
+    more than the newest. ``now`` is the API's time, if it says one.
     """
     headers = {} if now is None else {"date": email.utils.formatdate(now, usegmt=True)}
 
@@ -365,6 +369,12 @@ def replay(
         return answer
 
     return Starlette(routes=[Route(endpoint.path, route(endpoint.name)) for endpoint in ENDPOINTS])
+
+
+def reported_at(answers: Mapping[str, bytes]) -> float:
+    """Return a time at which the newest audit report of some answers has just been made."""
+    ends = [datetime.fromisoformat(entry["end_time"]) for entry in json.loads(answers["audit"])]
+    return max(ends).replace(tzinfo=UTC).timestamp() + 100
 
 
 def promtool_complaints(page: bytes) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import itertools
 import json
@@ -13,11 +14,13 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 
 from chutes_exporter.cli import cli, main
 from chutes_exporter.commands.serve import Service
+from chutes_exporter.config import make_settings
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, PATIENCE
 from tests.test_credentials import OTHER, PRIVATE_KEY
@@ -523,3 +526,74 @@ def test_a_terminal_gets_no_styles_where_they_are_not_wanted() -> None:
     assert "\x1b[" in on_a_terminal("check", NO_COLOR="")
     assert "\x1b" not in on_a_terminal("check", NO_COLOR="1")
     assert "\x1b" not in on_a_terminal("check", TERM="dumb", NO_COLOR="")
+
+
+MNEMONIC = "legal winner thank year wave sausage worth useful legal winner thank yellow"
+WRONG_PLACES = (
+    *(("serve", flag) for flag in ("--hotkey-file", "--feed.ttl", "--api.timeout", "--log.level")),
+    *(("serve", flag) for flag in ("--gpu.cost", "--server.cost", "--web.listen-address")),
+    *(("serve", flag) for flag in ("--hotkey", "--api.url", "--chain.url")),
+    ("query",),
+)
+
+
+@pytest.mark.parametrize("place", WRONG_PLACES, ids=" ".join)
+@pytest.mark.parametrize(
+    ("value", "secret"),
+    [
+        (MNEMONIC, "sausage"),
+        (f"{MNEMONIC} {MNEMONIC}", "sausage"),
+        ("https://user:pass/word@host/x", "word"),
+        ("x" * 100_000, "x" * 300),
+    ],
+    ids=["12 words", "24 words", "password", "long"],
+)
+def test_a_value_in_a_wrong_place_shows_no_secret_and_not_all_of_a_long_text(
+    place: tuple[str, ...], value: str, secret: str
+) -> None:
+    ended = run(*place, value)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert secret not in ended.stderr.replace("without a password", "")
+
+
+@pytest.mark.parametrize("model", ["x" * 100_000, MNEMONIC])
+def test_an_unknown_gpu_model_is_not_shown_as_a_whole(model: str) -> None:
+    settings = make_settings(gpu_costs={model: 1.5})
+    (warning,) = settings.warnings
+    assert "--gpu.cost has an unknown GPU model" in warning
+    assert model not in warning
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--version",),
+        ("--help",),
+        *((name, "--help") for name in cli.commands),
+        ("help",),
+        ("check", "--api.url", "http://127.0.0.1:9"),
+        ("status", "--api.url", "http://127.0.0.1:9", "--hotkey", HOTKEY),
+    ],
+    ids=" ".join,
+)
+def test_output_that_cannot_be_written_is_said_in_a_sentence(arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [COMMAND, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("Error: cannot write the output: No space left on device\n")
+    assert "Traceback" not in ended.stderr
+
+
+def test_another_error_of_the_system_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "main", Mock(side_effect=PermissionError(errno.EACCES, "no")))
+    with pytest.raises(PermissionError):
+        main([])

@@ -135,7 +135,7 @@ async def page_of_all(directory: Path, hotkeys: Iterable[str], **more: Any) -> P
     assert now is not None
     api = replay(miner.bodies(), reports(directory), now)
     clock = Clock(now)
-    async with served(api, date_header=False) as url:
+    async with served(api) as url:
         settings = patient(url, hotkeys=hotkeys, **more)
         async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
             await read_reports(exporter)
@@ -221,7 +221,7 @@ async def test_incidents_lists_every_end_with_exactly_what_it_cost(
     listed = sorted({row["miner"] for row in ended(directory)})
     bodies = Miner(directory, "test_miner").bodies()
     now = seconds(report_index(directory)[0]["end"])
-    async with served(replay(bodies, reports(directory), now), date_header=False) as url:
+    async with served(replay(bodies, reports(directory), now)) as url:
         flags = [flag for hotkey in listed for flag in ("--hotkey", hotkey)]
         status, output, _ = await run(
             Target(url), "incidents", *flags, "--hours", str(hours), "--json", variables={}
@@ -320,7 +320,7 @@ async def test_with_a_key_incidents_tells_redeployments_from_other_ends() -> Non
         rows = {row["instance_id"]: row["reason"] for row in found["miners"][0]["ended"]}
         return status, rows, [gap["feed"] for gap in found["not_known"]]
 
-    async with served(api, date_header=False) as url:
+    async with served(api) as url:
         status, rows, gaps = await reasons()
         redeployed = {key for key, reason in rows.items() if reason == "redeployed"}
         assert (status, redeployed, gaps) == (0, set(REDEPLOYED), [])

@@ -19,7 +19,7 @@ import pytest
 
 from tests.commands.support import Target, run
 from tests.recorded import DIRECTORIES, WORLD_F, WORLD_H, Miner, raw_json, shifted
-from tests.support import Page, recording, replay, scrape, series, served
+from tests.support import Page, recording, replay, reported_at, scrape, series, served
 from tests.test_launch import in_vain
 
 WINDOWS = {"past_hour": "1h", "past_day": "1d", "all": "7d"}
@@ -81,7 +81,7 @@ async def world(request: pytest.FixtureRequest) -> World:
     if directory not in _worlds:
         miner = Miner(directory, "test_miner")
         bodies = miner.bodies()
-        async with served(replay(bodies)) as url:
+        async with served(replay(bodies, now=reported_at(bodies))) as url:
             page = await scrape(miner.settings(url))
             wide = await scrape(miner.settings(url, miners="all"))
         meta, true = (json.loads(recording(directory, name)) for name in ("meta", "expected"))

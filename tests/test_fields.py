@@ -162,7 +162,7 @@ async def test_one_answer_an_hour_is_checked_and_each_change_is_logged_once(
     new = ["unknown field new"]
     gone = [f"missing field {name}" for name in sorted(good)]
     with structlog.testing.capture_logs() as logs:
-        async with ChutesClient(simulator.url, clock=clock) as client:
+        async with ChutesClient(simulator.url, clock=clock, monotonic=clock) as client:
             assert await changes(0, good) == []
             assert await changes(CHECKED_EVERY - 1, good | {"new": 1}) == []
             assert await changes(1, good | {"new": 1}) == new

@@ -24,6 +24,7 @@ from tests.support import (
     Page,
     data_of,
     replay,
+    reported_at,
     scrape,
     series,
     served,
@@ -444,7 +445,7 @@ async def test_recorded_answers_are_not_doubted_and_give_exactly_the_metrics_tha
     miner: Miner,
 ) -> None:
     bodies = miner.bodies()
-    async with served(replay(bodies)) as url:
+    async with served(replay(bodies, now=reported_at(bodies))) as url:
         page = await scrape(miner.settings(url, chutes="all"))
     assert set(successes(page).values()) == {1.0}
     doubts = {key[1]: value for key, value in page.items() if key[0] == "chutes_feed_doubted"}

@@ -24,6 +24,7 @@ import structlog
 
 from chutes_exporter import __version__
 from chutes_exporter.api import errors
+from chutes_exporter.api.clock import ApiClock, steady
 from chutes_exporter.api.decoding import StreamShape, Tally, encode, inflated, memory_of
 from chutes_exporter.api.errors import ApiError, scrub
 from chutes_exporter.api.exchanges import ExchangeCounters
@@ -72,7 +73,7 @@ class Answer(Generic[T]):
     Attributes:
         rejected: Number of records that could not be read and were left out.
         doubt: Reason to think that the answer is incomplete, or None. The client never sets it.
-        received_at: Unix time at which the answer was complete.
+        received_at: Unix time of the API at which the answer was complete.
         seconds: Duration of the request.
     """
 
@@ -123,14 +124,14 @@ class ChutesClient:
     Args:
         base_url: The API's address. Signatures go nowhere else.
         timeout: Abort a request after this many seconds without data.
-        clock: Returns the Unix time in seconds.
+        clock: Returns the Unix time in seconds, by the local clock.
+        monotonic: Returns the seconds of a clock that no correction changes.
         counters: Counts the exchanges with the API.
         scrub: Removes secrets from texts of the server.
 
     Attributes:
-        clock_offset: Seconds by which the local clock is ahead of the API's. None before the first
-            answer with a date.
-        clock_checked_at: Monotonic time of that answer.
+        api_clock: Returns the Unix time of the API, for all that is compared with its answers.
+        clock_checked_at: Monotonic time of the newest answer with a date.
         changes: The newest check of the fields of an answer, by the name of the endpoint.
 
     Use it as an asynchronous context manager, or call :meth:`aclose`. Its constructor may raise
@@ -143,15 +144,16 @@ class ChutesClient:
         *,
         timeout: float = 20.0,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = steady,
         counters: ExchangeCounters | None = None,
         scrub: Callable[[str], str] = scrub,
     ) -> None:
         self._base_url = base_url
         self._scrub = scrub
-        self.clock_offset: float | None = None
+        self.api_clock = ApiClock(clock, monotonic)
         self.clock_checked_at = -math.inf
         self.changes: dict[str, FieldCheck] = {}
-        self._clock = clock
+        self._monotonic = monotonic
         self._counters = counters or ExchangeCounters()
         self._worker = Worker("upstream")
         # These belong to the event loop of the worker.
@@ -185,6 +187,11 @@ class ChutesClient:
                 f"cannot set up connections: {error}. Check HTTPS_PROXY, ALL_PROXY, "
                 "SSL_CERT_FILE and SSL_CERT_DIR"
             ) from None
+
+    @property
+    def clock_offset(self) -> float | None:
+        """Seconds by which the local clock is ahead of the API's. None before the first date."""
+        return self.api_clock.offset
 
     async def __aenter__(self) -> Self:
         return self
@@ -222,7 +229,7 @@ class ChutesClient:
         )
         # An empty query would replace the one of the base address.
         query = {**(endpoint.query or {}), **(params or {})} or None
-        last_check, now = self.changes.get(endpoint.name), self._clock()
+        last_check, now = self.changes.get(endpoint.name), self._monotonic()
         is_due = last_check is None or now >= last_check.at + CHECKED_EVERY
         tally = Tally(check=FieldCheck(now) if is_due else None)
         code = "abandoned"  # It remains if the caller cancels the request.
@@ -259,7 +266,7 @@ class ChutesClient:
             ):
                 self._note_changes(endpoint, tally.check)
         return Answer(
-            value, tally.accepted, tally.rejected, tally.first_error, self._clock(), seconds
+            value, tally.accepted, tally.rejected, tally.first_error, self.api_clock(), seconds
         )
 
     async def _exchange(
@@ -267,12 +274,12 @@ class ChutesClient:
     ) -> Any:
         """Send a request and return the decoded answer, or raise ApiError.
 
-        It runs in the worker. The answer's date sets clock_offset.
+        It runs in the worker. The answer's date sets the API's clock.
         """
         try:
             async with asyncio.timeout(_TOTAL_TIMEOUT), self._slots[endpoint.name]:
                 headers = (
-                    key.headers(int(self._clock()), endpoint.purpose)
+                    key.headers(int(self.api_clock()), endpoint.purpose)
                     if key and endpoint.signed
                     else {}
                 )
@@ -281,15 +288,7 @@ class ChutesClient:
                 endless = errors.TooLargeError("the beginning of the answer is too much work")
                 response = await Bounded(self._http.send(sent, stream=True), _HEAD_SECONDS, endless)
                 async with aclosing(response):
-                    # The response may have no valid date.
-                    with suppress(ValueError, TypeError, OverflowError):
-                        date = email.utils.parsedate_to_datetime(
-                            response.headers.get("date", "")
-                        ).timestamp()
-                        # The header is rounded down to whole seconds, which is half a second on
-                        # average.
-                        self.clock_offset = self._clock() - (date + 0.5)
-                        self.clock_checked_at = time.monotonic()
+                    self._set_api_clock(response)
                     if response.status_code != httpx.codes.OK:
                         raise await _refusal(response, self._scrub)
                     return await self._read(endpoint, _received(response, tally), tally)
@@ -302,6 +301,17 @@ class ChutesClient:
             raise errors.UnavailableError(
                 f"cannot connect to {server}: {_shortened(str(error), self._scrub)}"
             ) from None
+
+    def _set_api_clock(self, response: httpx.Response) -> None:
+        """Set the API's clock to the date of a response, which may have no valid one."""
+        # A cache gives an answer with an age the date at which it was made.
+        if "age" in response.headers:
+            return
+        with suppress(ValueError, TypeError, OverflowError):
+            date = email.utils.parsedate_to_datetime(response.headers.get("date", ""))
+            # The header is rounded down to whole seconds, which is half a second on average.
+            self.api_clock.set(date.timestamp() + 0.5)
+            self.clock_checked_at = time.monotonic()
 
     def _note_changes(self, endpoint: Endpoint[Any], check: FieldCheck) -> None:
         """Keep a check, and log what the last one had not found.

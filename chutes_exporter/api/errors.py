@@ -15,6 +15,19 @@ def scrub(text: str) -> str:
     return _LONG_HEX.sub("[hex]", text)
 
 
+_URL_USER = re.compile(r"(:/+)\S*@")
+_WORDS = re.compile(r"\b(?:[a-z]{3,8}\s+){11,}[a-z]{3,8}\b", re.IGNORECASE)
+_LONG_VALUE = re.compile(r"(\S{200})\S+")
+
+
+def scrub_input(text: str) -> str:
+    """Remove what a user may have put into the wrong place from an error: also mnemonics, the user
+    and the password of an address, and the rest of very long values.
+    """
+    text = _WORDS.sub("[words]", _URL_USER.sub(r"\1[user]@", scrub(text)))
+    return _LONG_VALUE.sub(r"\1…", text)
+
+
 class ApiError(Exception):
     """A request to the Chutes API without a usable answer.
 

@@ -55,7 +55,10 @@ class Worker:
 async def _cancel_others() -> None:
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
-        task.cancel()
+        # A task that ends already may be closing connections. A second cancellation would
+        # interrupt that, and leave the rest of them open.
+        if not task.cancelling():
+            task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
 
 

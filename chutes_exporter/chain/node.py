@@ -9,7 +9,7 @@ import asyncio
 import re
 import time
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -22,6 +22,9 @@ from chutes_exporter.api.endpoints import MB, Endpoint
 from chutes_exporter.api.records import Record
 from chutes_exporter.chain import subnet as s
 from chutes_exporter.duration import MINUTE, human_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _log = structlog.get_logger("chain")
 
@@ -57,14 +60,19 @@ CHAIN: Final = Endpoint("chain", "", object_of(_Reply), method="POST", max_bytes
 class Node(ChutesClient):
     """A node of the chain.
 
+    The ``clock`` decides how old a block is.
+
     Attributes:
         pause: Minimum seconds from one request to the next. Public nodes refuse more than one a
             second.
     """
 
-    def __init__(self, url: str, **more: Any) -> None:
+    def __init__(self, url: str, *, clock: Callable[[], float] = time.time, **more: Any) -> None:
         self._without_keys = partial(_remove, _keys_in(url))
-        super().__init__(url, scrub=lambda text: e.scrub(self._without_keys(text)), **more)
+        super().__init__(
+            url, clock=clock, scrub=lambda text: e.scrub(self._without_keys(text)), **more
+        )
+        self._clock = clock
         self.pause = 0.0 if urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1") else 1.0
         self._free_at = 0.0
         # The hash of the block that is asked for, and what errors name: the newest request, and the

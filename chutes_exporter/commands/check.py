@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from chutes_exporter.api.client import NONCE_TOLERANCE
+from chutes_exporter.api.errors import scrub_input
 from chutes_exporter.commands.options import (
     Command,
     json_option,
@@ -156,7 +157,9 @@ def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Lin
 def _server_cost_line(names: list[str]) -> Iterator[Line]:
     """Yield a line about the names of --server.cost that no server has."""
     if names:
-        reason = name_sources(f"--server.cost has the name of no server: {', '.join(names)}")
+        reason = scrub_input(
+            name_sources(f"--server.cost has the name of no server: {', '.join(names)}")
+        )
         advice = "Compare it with the names that chutes-exporter query servers lists."
         yield Line("settings", "", reason, advice, "ok")
 
@@ -195,8 +198,8 @@ def _clock_line(offset: float | None) -> Iterator[Line]:
         side = "ahead of" if offset > 0 else "behind"
         reason = f"the local clock is {human_duration(offset)} {side} the API's"
         advice = (
-            "Set the local clock (NTP). The API refuses signatures that differ by more than 10 "
-            "minutes."
+            "Set the local clock (NTP). Requests before the first answer are signed with its time. "
+            "The API refuses signatures that differ by more than 10 minutes."
         )
         yield Line("clock", "", reason, advice, "failed" if abs(offset) > NONCE_TOLERANCE else "ok")
 

@@ -4,7 +4,6 @@ hourly reports.
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -170,8 +169,7 @@ class Reading:
             return
         paths = {entry.end_time or 0.0: entry.path for entry in listed.value}
         newest = max(paths)
-        api_time = time.time() - (self._client.clock_offset or 0.0)
-        if api_time - newest > HOUR + _MADE_WITHIN:
+        if self._client.api_clock() - newest > HOUR + _MADE_WITHIN:
             self._miss(
                 f"the ends since {moment(newest)}",
                 "the service has not published the report of the last hour",

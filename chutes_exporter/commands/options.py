@@ -18,7 +18,7 @@ from click.core import ParameterSource
 
 from chutes_exporter import config, log
 from chutes_exporter.api import ApiError, ChutesClient
-from chutes_exporter.api.errors import scrub
+from chutes_exporter.api.errors import scrub_input
 from chutes_exporter.api.keys import HotkeyError
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.commands.terminal import printable
@@ -384,7 +384,7 @@ def _unknown_variables() -> Iterator[str]:
     for name in sorted(os.environ.keys() - known):
         if name.startswith("CHUTES_EXPORTER_") and not _KUBERNETES_OR_TEST.fullmatch(name):
             (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
-            yield scrub(f"{name} is unknown and has no effect: the nearest name is {nearest}")
+            yield scrub_input(f"{name} is unknown and has no effect: the nearest name is {nearest}")
 
 
 def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:

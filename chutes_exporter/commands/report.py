@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,7 +72,7 @@ async def collect_report(
         collected = await exporter.samples(
             metrics | _MONEY, timeout=PATIENCE, with_fleets=with_fleets
         )
-        now = time.time() - (exporter.client.clock_offset or 0.0)
+        now = exporter.client.api_clock()
     gaps, counted = find_gaps(collected, settings)
     return Report(collected.samples, now, gaps, collected.states, counted, collected.fleets)
 

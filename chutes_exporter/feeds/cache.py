@@ -8,6 +8,7 @@ doubtful answer is requested again, and does not replace a good one.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from dataclasses import dataclass, replace
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import cachetools
 import structlog
 
-from chutes_exporter.api.errors import ApiError, NotFoundError, UnavailableError
+from chutes_exporter.api.clock import steady
+from chutes_exporter.api.errors import ApiError, NotFoundError, TimedOutError, UnavailableError
 from chutes_exporter.feeds.doubt import REPEAT_REQUEST, DoubtedError, reason_to_doubt
 from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Result, Snapshot
 
@@ -62,6 +64,8 @@ class FeedState:
     # Monotonic times. The cache backs off until closed_until.
     fresh_until: float = 0.0
     closed_until: float = 0.0
+    # Unix time of the API at which the next answer is due, if the answer is fresh until then.
+    due_at: float = math.inf
 
     @property
     def last_error(self) -> BaseException | None:
@@ -75,12 +79,13 @@ class FeedState:
 
     @property
     def up(self) -> bool | None:
-        """Whether the last request succeeded.
+        """Whether the last request succeeded. Only copies with a snapshot know it.
 
-        None until the first request ends, and while the endpoint is missing.
+        None while the endpoint is missing, and without an answer that may still be used.
         """
-        is_unknown = self.missing or (self.last_success is None and not self.failures)
-        return None if is_unknown else not self.failures
+        if self.failures:
+            return None if self.missing else False
+        return None if self.snapshot is None else True
 
     @property
     def fresh(self) -> bool:
@@ -91,18 +96,12 @@ class FeedState:
         return self.snapshot is not None and not self.failures and not readers_wait
 
 
-def steady() -> float:
-    """Return the time in seconds of a monotonic clock that also runs while the machine sleeps."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()  # pragma: no cover - not on Linux
-
-
 class FeedCache:
     """All feeds of the process, whose answers ``fetch`` requests.
 
-    ``retry_after`` of its exception delays the next request, in seconds. The jitter from 0 to 1
-    spreads retries.
+    ``retry_after`` of its exception delays the next request, in seconds. The clock of the API
+    decides when an answer is due; without one, ``clock`` does. The jitter from 0 to 1 spreads
+    retries.
     """
 
     def __init__(
@@ -111,13 +110,16 @@ class FeedCache:
         *,
         monotonic: Callable[[], float] = steady,
         clock: Callable[[], float] = time.time,
+        api_clock: Callable[[], float] | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._fetch = fetch
         self._monotonic = monotonic
         self._clock = clock
+        self._api_clock = api_clock or clock
         self._jitter = jitter
         self._version = 0
+        self._wanted: set[Feed[Any]] | None = None  # all
         self._states: dict[Feed[Any], FeedState] = {}
         self._snapshots: cachetools.TLRUCache[Feed[Any], Snapshot[Any]] = cachetools.TLRUCache(
             _MAX_FEEDS, ttu=lambda _feed, snapshot, _now: snapshot.drop_at, timer=monotonic
@@ -130,9 +132,17 @@ class FeedCache:
         Answers beyond their maximum age leave memory.
         """
         self._snapshots.expire()
-        return {
-            feed: replace(state, snapshot=self.peek(feed)) for feed, state in self._states.items()
-        }
+        return {feed: self._copy(state) for feed, state in self._states.items()}
+
+    def _copy(self, state: FeedState) -> FeedState:
+        """Return the state of a feed as it is now."""
+        copy = replace(state, snapshot=self.peek(state.feed))
+        was_dropped = state.last_success is not None and copy.snapshot is None
+        if was_dropped and state.flight is not None and not state.failures:
+            # The request takes longer than an answer is kept, which already is a failure.
+            copy.failures = 1
+            copy.last_failure = self._clock(), _too_slow(state.feed)
+        return copy
 
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
         """Return a feed's newest good answer within its maximum age, without a request."""
@@ -140,11 +150,35 @@ class FeedCache:
 
     def expire(self, feed: Feed[Any]) -> None:
         """Make the next reading of a feed send a request, even if its answer is fresh."""
-        self._states[feed].fresh_until = 0.0
+        # A reload may have removed the feed.
+        if (state := self._states.get(feed)) is not None:
+            state.fresh_until = 0.0
 
     def seconds_to_next_request(self, state: FeedState) -> float:
         """Return the seconds until a reading would send a request. 0 or less means now."""
-        return max(state.fresh_until, state.closed_until) - self._monotonic()
+        return max(self._seconds_fresh(state), state.closed_until - self._monotonic())
+
+    def _seconds_fresh(self, state: FeedState) -> float:
+        """Return the seconds until an answer is no longer fresh. 0 or less means now."""
+        by_age = state.fresh_until - self._monotonic()
+        # A clock that was corrected since may show that the next answer is due earlier.
+        return min(by_age, state.due_at - self._api_clock())
+
+    def keep_only(self, feeds: Iterable[Feed[Any]]) -> None:
+        """Forget all other feeds, and let nobody read them any more.
+
+        A miner's feeds that are only compared with these stay, too.
+        """
+        wanted = set(feeds)
+        for feed in list(wanted):
+            wanted.update(other for other in feed.evidence if other.hotkey)
+        self._wanted = wanted
+        self.forget(self._states.keys() - wanted)
+
+    def end_backoffs(self) -> None:
+        """Let the next readings request feeds that failed, or whose endpoint is missing."""
+        for state in self._states.values():
+            state.closed_until = 0.0
 
     def forget(self, feeds: Iterable[Feed[Any]]) -> None:
         """Forget feeds, and cancel their requests in flight."""
@@ -161,10 +195,13 @@ class FeedCache:
         It waits at most for the timeout in seconds. Cancelling the caller does not cancel the
         request, because other readers may need its answer.
         """
+        # A reload may have removed the feed since the reader began.
+        if self._wanted is not None and feed not in self._wanted:
+            return "failed"
         state = self._states.setdefault(feed, FeedState(feed))
         # After a reload, an equal feed can have other lifetimes.
         state.feed = feed
-        if self.peek(feed) is not None and self._monotonic() < state.fresh_until:
+        if self.peek(feed) is not None and self._seconds_fresh(state) > 0:
             return "hit"
         result: Result = "miss" if state.flight is None else "coalesced"
         if state.flight is None and self._monotonic() >= state.closed_until:
@@ -185,31 +222,45 @@ class FeedCache:
 
     async def _fly(self, feed: Feed[Any], state: FeedState) -> None:
         """Request a feed, and keep the answer, or the error in the feed's state."""
-        before = state.up, state.missing
+        before = bool(state.failures), state.missing
         at, monotonic_at = self._clock(), self._monotonic()
         try:
             answer = await self._believable_answer(feed)
-            # Until a newer answer is due, this one is fresh. Then it begins to age.
-            due_in = 0.0 if feed.due is None else feed.due(answer.value) - at
-            if -due_in > feed.max_age:
-                raise UnavailableError(  # noqa: TRY301
-                    f"a new answer has been due for {-due_in:.0f} s", advice=_OVERDUE
-                )
-            self._version += 1
-            drop_at = monotonic_at + feed.max_age + min(due_in, 0.0)
-            self._snapshots[feed] = Snapshot(answer, self._version, at, drop_at)
-            state.last_success, state.failures = at, 0
-            state.fresh_until = monotonic_at + (due_in if due_in > 0 else feed.ttl)
+            self._keep(state, answer, at, monotonic_at)
         except Exception as error:  # noqa: BLE001 - the feed reports every failure
             self._fail(state, error)
         # A cancelled request does not get here. Its feed was forgotten.
         state.flight = None
-        first_success = before == (None, False) and state.up
-        if (state.up, state.missing) != before and not first_success:
+        if (bool(state.failures), state.missing) != before:
             self._changed.append(state)
         # Log when all requests are over, so that feeds with one reason share a line.
         if not any(other.flight for other in self._states.values()):
             self._log_changes()
+
+    def _keep(self, state: FeedState, answer: Answer[Any], at: float, monotonic_at: float) -> None:
+        """Keep an answer that was requested at a time, or raise ApiError if it is too old."""
+        feed, now = state.feed, self._monotonic()
+        fresh_until, drop_at = monotonic_at + feed.ttl, monotonic_at + feed.max_age
+        due_at = math.inf
+        if feed.due is not None:
+            due_at = feed.due(answer.value)
+            due_in = due_at - self._api_clock()
+            if -due_in > feed.max_age:
+                raise UnavailableError(
+                    f"a new answer has been due for {-due_in:.0f} s", advice=_OVERDUE
+                )
+            # Until a newer answer is due, this one is fresh. Then it begins to age.
+            drop_at = min(drop_at, now + due_in + feed.max_age)
+            if due_in > 0:
+                fresh_until = now + due_in
+            else:
+                due_at = math.inf
+        if drop_at <= now:
+            raise _too_slow(feed)
+        self._version += 1
+        self._snapshots[feed] = Snapshot(answer, self._version, at, drop_at)
+        state.last_success, state.failures = at, 0
+        state.fresh_until, state.due_at = fresh_until, due_at
 
     async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
         """Request a feed, and again if a second answer can settle a doubt.
@@ -288,8 +339,14 @@ class FeedCache:
             else:
                 # Not an error of the API but a bug, which needs its traceback.
                 log.error("feeds failed", reason=type(error).__name__, exc_info=error)
+        # A bug that was logged needs its traceback no longer.
+        for state in self._states.values():
+            if state.last_failure is not None:
+                _release_frames(state.last_failure[1])
 
     def _fail(self, state: FeedState, error: Exception) -> None:
+        if isinstance(error, ApiError | DoubtedError | MissingEndpointError):
+            _release_frames(error)
         state.last_failure = self._clock(), error
         backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF) * (
             0.5 + self._jitter() / 2
@@ -303,3 +360,15 @@ class FeedCache:
         flights = [state.flight for state in self._states.values() if state.flight is not None]
         self.forget(list(self._states))
         await asyncio.gather(*flights, return_exceptions=True)
+
+
+def _release_frames(error: BaseException) -> None:
+    """Drop the traceback of an error that is kept, because its frames hold whole answers."""
+    error.__traceback__ = error.__context__ = None
+
+
+def _too_slow(feed: Feed[Any]) -> TimedOutError:
+    return TimedOutError(
+        f"the request takes longer than an answer is kept, {feed.max_age:g} s",
+        advice=f"The API or the network is slow. Try again, or raise --feed.max-age {feed.name}=.",
+    )

@@ -36,7 +36,7 @@ class MissingEndpointError(Exception):
     """
 
     reason = "missing"
-    advice = "This is no failure. The exporter asks again every hour."
+    advice = "This is no failure. The exporter asks again every hour, and after a reload."
     retry_after = 3600.0
 
 

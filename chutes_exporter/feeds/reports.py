@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -23,8 +22,6 @@ from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.rules.losses import ended_within_hour
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.api.records import AuditEntry, AuditReport
 
@@ -61,9 +58,8 @@ class ReportReader:
     A report has up to 13 MB. What some miners need of it is kept.
     """
 
-    def __init__(self, client: ChutesClient, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, client: ChutesClient) -> None:
         self._client = client
-        self._clock = clock
         self._hotkeys: frozenset[str] | None = frozenset()
         self._kept: dict[float, Answer[AuditReport]] = {}
         self._unread: list[AuditEntry] = []
@@ -84,7 +80,7 @@ class ReportReader:
 
     async def read(self) -> Answer[Reports]:
         """Read the next report, and return what is known of the past day, or raise ApiError."""
-        if not self._unread or self._clock() >= self._newest_due:
+        if not self._unread or self._client.api_clock() >= self._newest_due:
             received_at = await self._read_newest()
         else:
             received_at = await self._read_older()
@@ -182,14 +178,18 @@ async def list_reports(client: ChutesClient) -> Answer[list[AuditEntry]]:
     Without any, it raises ApiError.
     """
     answer = await client.fetch(AUDIT)
-    now = answer.received_at - (client.clock_offset or 0.0)
     by_hour: dict[float, AuditEntry] = {}
     # The list also has miners' own reports, in no order. A report that ends in the future cannot be
     # right.
     of_validator = (entry for entry in answer.value if entry.path.startswith("audit/validator/"))
     for entry in sorted(of_validator, key=lambda entry: entry.created_at or 0.0):
         start, end = entry.start_time, entry.end_time
-        if start is not None and end is not None and end - start == HOUR and end <= now:
+        if (
+            start is not None
+            and end is not None
+            and end - start == HOUR
+            and end <= answer.received_at
+        ):
             by_hour[end] = entry
     if not by_hour:
         raise UndecodableError(

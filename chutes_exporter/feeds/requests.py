@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.api.client import Answer
@@ -12,7 +11,7 @@ from chutes_exporter.chain.node import CHAIN
 from chutes_exporter.feeds.reports import ReportReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from chutes_exporter.api.client import ChutesClient
     from chutes_exporter.api.endpoints import Endpoint
@@ -32,14 +31,12 @@ class Requests:
         self,
         client: ChutesClient,
         node: Node | None = None,
-        *,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._node = node
         self._keys: dict[str, Hotkey] = {}
         self._platform_keys: list[Hotkey] = []
-        self.reports = ReportReader(client, clock)
+        self.reports = ReportReader(client)
 
     def use(self, keys: Iterable[Hotkey]) -> None:
         """Set the keys that sign requests."""

@@ -12,11 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.api.clock import steady
 from chutes_exporter.chain.node import Node
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.fleet import FEEDS as FLEET_FEEDS
 from chutes_exporter.collectors.fleet import fleet_answers
-from chutes_exporter.feeds.cache import FeedCache, FeedState, steady
+from chutes_exporter.feeds.cache import FeedCache, FeedState
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.reports import PAUSE
 from chutes_exporter.feeds.requests import Requests
@@ -67,7 +68,11 @@ class Exporter:
         self.telemetry = telemetry.Telemetry()
         counters = self.telemetry.exchanges
         self.client = ChutesClient(
-            settings.api_url, timeout=settings.api_timeout, counters=counters, clock=clock
+            settings.api_url,
+            timeout=settings.api_timeout,
+            counters=counters,
+            clock=clock,
+            monotonic=monotonic,
         )
         self._node = None
         if settings.chain_url is not None:
@@ -75,10 +80,17 @@ class Exporter:
                 settings.chain_url.secret,
                 timeout=settings.api_timeout,
                 counters=counters,
-                clock=clock,
+                # The local clock may be wrong.
+                clock=self.client.api_clock,
+                monotonic=monotonic,
             )
-        self._requests = Requests(self.client, self._node, clock=clock)
-        self.feeds = FeedCache(self._requests.fetch, clock=clock, monotonic=monotonic)
+        self._requests = Requests(self.client, self._node)
+        self.feeds = FeedCache(
+            self._requests.fetch,
+            clock=clock,
+            monotonic=monotonic,
+            api_clock=self.client.api_clock,
+        )
         self._rendering = asyncio.Lock()
         # asyncio's own threads may all wait for a name server that does not answer.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="page")
@@ -86,9 +98,13 @@ class Exporter:
         self._adopt(settings)
 
     def reconfigure(self, settings: Settings) -> None:
-        """Watch other miners, or use other keys. The addresses and the timeouts stay the same."""
+        """Watch other miners, or use other keys. The addresses and the timeouts stay the same.
+
+        What fails or is missing is requested again.
+        """
         self._adopt(settings)
-        self.feeds.forget(set(self.feeds.states()) - set(self.plan.feeds))
+        self.feeds.keep_only(self.plan.feeds)
+        self.feeds.end_backoffs()
 
     def _adopt(self, settings: Settings) -> None:
         self.settings = settings
@@ -116,10 +132,10 @@ class Exporter:
         api = self.settings.api_url
         if not self.plan.feeds:
             return True, "ready, with no collector on"
-        answered = [state for state in self.feeds.states().values() if state.up is not None]
-        if not answered:
+        states = [state for state in self.feeds.states().values() if not state.missing]
+        if not any(state.failures or state.last_success is not None for state in states):
             return False, f"not ready: waiting for the first answer from {api}"
-        down = [state.feed.name for state in answered if not state.up]
+        down = [state.feed.name for state in states if state.up is False]
         return (
             True,
             f"ready, but {api} fails for {', '.join(dict.fromkeys(down))}" if down else "ready",

@@ -69,7 +69,7 @@ COLLECTOR_OFF = Metric(
     "chutes_scrape_collector_off",
     "Whether the collector is off, or lacks some of its metrics, because the API answers 404 for "
     "an endpoint (1): this deployment of the API does not have it. The exporter asks again every "
-    "hour.",
+    "hour, and after a reload.",
     ("collector",),
 )
 COLLECTOR_SUCCESS = Metric(
@@ -88,8 +88,8 @@ SERIES_LIMIT = Metric(
 CLOCK_OFFSET = Metric(
     "chutes_api_clock_offset_seconds",
     "Seconds by which the local clock is ahead of the Chutes API's, accurate to half a second. "
-    "The API refuses "
-    "signatures if the difference exceeds 600 seconds.",
+    "Requests before the first answer are signed with the local time, and the others with the "
+    "API's. The API refuses signatures if the difference exceeds 600 seconds.",
     source="exporter: the answers' Date",
 )
 _CLOCK_MAX_AGE = 600.0
@@ -139,10 +139,10 @@ _OF_FEED = _declare(
         by="reason",
     ),
     chutes_feed_up=Row(
-        "Whether the feed's last request succeeded (1). Absent until the first request ends. Like "
-        "all metrics of the "
-        "feed, it is absent while the API does not have the endpoint. The hotkey is empty for "
-        "platform-wide feeds.",
+        "Whether the feed's last request succeeded (1). It is also 0 while a request takes so long "
+        "that the last answer reached its maximum age. Absent until the first request ends. Like "
+        "all metrics of the feed, it is absent while the API does not have the endpoint. The "
+        "hotkey is empty for platform-wide feeds.",
         "up",
     ),
     chutes_feed_failure_info=Info(
@@ -273,8 +273,12 @@ class OwnLines:
 
 def _clock_offset(client: ChutesClient) -> float | None:
     """Return the difference of the clocks, which is unknown without a recent answer."""
+    offset = client.clock_offset
     is_recent = time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE
-    return client.clock_offset if is_recent else None
+    if offset is None or not is_recent:
+        return None
+    # Two clocks are never read at once. More digits would change with each page.
+    return round(offset, 1)
 
 
 def _add_settings(out: Samples, settings: Settings, origin: _Origin) -> None:

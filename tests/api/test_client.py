@@ -331,6 +331,39 @@ async def test_a_failed_connection_names_host_and_port() -> None:
             await client.fetch(e.SCORES)
 
 
+async def test_a_correction_of_the_own_clock_shows_at_once(
+    simulator: Simulator, clock: Clock
+) -> None:
+    own = Clock(NOON - 86400)
+    async with ChutesClient(simulator.url, clock=own, monotonic=clock, timeout=PATIENCE) as client:
+        assert (client.api_clock(), client.clock_offset) == (own.now, None)
+        await client.fetch(e.METAGRAPH)
+        # Dates have whole seconds.
+        assert (client.api_clock(), client.clock_offset) == (NOON + 0.5, -86400.5)
+        own.now = clock.now = NOON + 3
+        assert (client.api_clock(), client.clock_offset) == (NOON + 3.5, -0.5)
+
+
+async def test_the_date_of_an_answer_from_a_cache_does_not_count() -> None:
+    headers = {"date": "Tue, 24 Nov 2026 12:00:00 GMT", "age": "900"}
+    async with asking(e.SCORES, lambda _request: Response(TEXT, headers=headers)) as client:
+        await client.fetch(e.SCORES)
+        assert client.clock_offset is None
+
+
+async def test_requests_are_signed_with_the_time_of_the_api(
+    simulator: Simulator, clock: Clock
+) -> None:
+    wrong = Clock(NOON - 86400)
+    async with ChutesClient(
+        simulator.url, clock=wrong, monotonic=clock, timeout=PATIENCE
+    ) as client:
+        # No answer has the time yet.
+        with pytest.raises(errors.SignatureRefusedError):
+            await client.fetch(e.NODES, key=KEY)
+        assert (await client.fetch(e.NODES, key=KEY)).count > 0
+
+
 async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(latency=30)
     counters = ExchangeCounters()

@@ -56,6 +56,28 @@ async def test_a_coroutine_ends_with_its_caller_or_with_the_worker(*, closes: bo
         await caller
 
 
+async def test_the_end_of_a_worker_does_not_interrupt_a_coroutine_that_cleans_up() -> None:
+    worker, states = Worker("test"), list[str]()
+
+    async def slow_to_end() -> None:
+        states.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            states.append("cleans up")
+            await asyncio.sleep(0.05)
+            states.append("ended")
+
+    caller = asyncio.create_task(worker.run(slow_to_end()))
+    await until(lambda: states == ["begun"])
+    caller.cancel()
+    await until(lambda: "cleans up" in states)
+    await worker.aclose(nothing())
+    assert states == ["begun", "cleans up", "ended"]
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+
+
 class TooMuchError(Exception):
     """The error of a bounded coroutine."""
 

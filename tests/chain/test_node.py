@@ -11,12 +11,17 @@ from starlette.responses import Response
 from chutes_exporter.api.records import MetagraphNode
 from chutes_exporter.chain.node import Node
 from chutes_exporter.chain.subnet import HOTKEY as HOTKEYS
+from chutes_exporter.duration import DAY
 from chutes_exporter.feeds.doubt import seats_are_others
+from chutes_exporter.feeds.table import CHAIN, METAGRAPH
+from chutes_exporter.page.exporter import Exporter
 from tests.chain.support import EXPECTED, FakeNode, number, recorded_block
-from tests.support import HOTKEY, NOON, PATIENCE, Page, data_of, series
+from tests.support import HOTKEY, NOON, PATIENCE, Clock, Page, data_of, patient, series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from chutes_exporter.simulator import Simulator
 
 SUBNET = EXPECTED["subnet"]
 VERSION = series("chutes_chain_info", spec_version=str(EXPECTED["spec_version"]))
@@ -269,6 +274,20 @@ async def test_seats_that_are_not_those_of_the_api_are_doubted() -> None:
         unknown = MetagraphNode("unknown")
         assert seats_are_others(None, answer, [*moved, *nodes[others:], unknown]) is doubted
     assert not seats_are_others(None, answer, None)
+
+
+@pytest.mark.parametrize(
+    ("own", "of_api", "result"), [(NOON + DAY, NOON, "miss"), (NOON, NOON + DAY, "failed")]
+)
+async def test_the_age_of_a_block_counts_by_the_clock_of_the_api(
+    simulator: Simulator, clock: Clock, own: float, of_api: float, result: str
+) -> None:
+    clock.now = of_api
+    async with FakeNode().serve() as url:
+        settings = patient(simulator.url, chain_url=url)
+        async with Exporter(settings, clock=Clock(own)) as exporter:
+            await exporter.feeds.read(METAGRAPH, PATIENCE)
+            assert await exporter.feeds.read(CHAIN, PATIENCE) == result
 
 
 async def test_a_public_node_gets_one_request_a_second() -> None:

@@ -64,7 +64,7 @@ async def incidents(
         **more,
     }
     api = replay(bodies, {paths[hour]: text for hour, text in found.items()}, now.timestamp())
-    async with served(api, date_header=False) as url:
+    async with served(api) as url:
         status, output, _ = await run(
             Target(url), "incidents", "--hotkey", HOTKEY, *flags, variables={}
         )

@@ -5,13 +5,15 @@ import gc
 import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 import structlog
 
 from chutes_exporter.api.client import Answer
 from chutes_exporter.api.endpoints import METAGRAPH
-from chutes_exporter.api.errors import NotFoundError, UnavailableError
+from chutes_exporter.api.errors import NotFoundError, TimedOutError, UnavailableError
+from chutes_exporter.feeds import cache
 from chutes_exporter.feeds.cache import FeedCache, FeedState
 from chutes_exporter.feeds.feed import Feed, Result
 from tests.support import Clock
@@ -32,12 +34,16 @@ class Cache(FeedCache):
 
     def __init__(self) -> None:
         self.time = Clock(1000.0)
+        self.unix = UNIX
         self.asked = 0
         self.open = asyncio.Event()
         self.open.set()
         self.error: Exception | None = None
         super().__init__(
-            self._answer, monotonic=self.time, clock=lambda: self.time() + UNIX, jitter=lambda: 1.0
+            self._answer,
+            monotonic=self.time,
+            clock=lambda: self.time() + self.unix,
+            jitter=lambda: 1.0,
         )
 
     async def _answer(self, _feed: Feed[Any]) -> Answer[int]:
@@ -114,6 +120,19 @@ async def test_an_answer_that_is_due_is_dropped_once_it_is_overdue_for_its_maxim
         1560: (6, "failed"),
     }
     assert isinstance(feeds.state.last_error, UnavailableError)
+
+
+@pytest.mark.parametrize("behind", [1800.0, -1800.0])
+async def test_a_correction_of_the_clock_takes_effect_at_once(feeds: Cache, behind: float) -> None:
+    feeds.unix -= behind
+    due = {1: feeds.unix + 1200.0, 2: UNIX + 3600.0}
+    feed = replace(FEED, due=due.__getitem__)
+    await feeds.ask(feed=feed)
+    assert await feeds.ask(100, feed=feed) == "hit"
+    assert feeds.seconds_to_next_request(feeds.state) == 100
+    feeds.unix += behind
+    # A clock that was ahead delays no request, because seconds have passed by the steady clock.
+    assert await feeds.ask(0 if behind > 0 else 100, feed=feed) == "miss"
 
 
 async def test_a_feed_in_the_background_serves_its_last_answer_while_it_is_requested(
@@ -244,6 +263,22 @@ async def test_the_age_of_an_answer_counts_from_its_request(feeds: Cache) -> Non
     feeds.time.now += 301
     feeds.open.set()
     assert (await slow, feeds.answer) == ("failed", None)
+    assert (feeds.state.up, type(feeds.state.last_error)) == (False, TimedOutError)
+
+
+async def test_a_feed_is_down_once_a_request_takes_longer_than_its_last_answer_is_kept(
+    feeds: Cache,
+) -> None:
+    await feeds.ask()
+    slow = await feeds.begin(250)
+    assert (feeds.state.up, feeds.state.last_error) == (True, None)
+    feeds.time.now += 50
+    assert (feeds.state.up, type(feeds.state.last_error)) == (False, TimedOutError)
+    feeds.open.set()
+    assert (await slow, feeds.state.up, feeds.state.last_failure) == ("miss", True, None)
+    # Without a request, nobody knows whether it would succeed.
+    feeds.time.now += 300
+    assert (feeds.state.up, feeds.state.failures) == (None, 0)
 
 
 async def test_the_wait_that_the_upstream_asks_for_is_kept(feeds: Cache) -> None:
@@ -252,6 +287,32 @@ async def test_the_wait_that_the_upstream_asks_for_is_kept(feeds: Cache) -> None
     assert (await feeds.ask(59), feeds.asked) == ("failed", 1)
     await feeds.ask(1)
     assert feeds.asked == 2
+
+
+async def test_an_error_that_is_kept_holds_no_frames_once_it_is_logged(
+    feeds: Cache, logs: list[MutableMapping[str, Any]]
+) -> None:
+    for feeds.error in (UnavailableError("down"), ZeroDivisionError(), ZeroDivisionError()):
+        feeds.error.__context__ = OSError("the reason")
+        await feeds.ask(200)
+        assert feeds.state.last_error is feeds.error
+        assert feeds.error.__traceback__ is None
+        assert feeds.error.__context__ is None
+    assert [log["event"] for log in logs] == ["feeds failed"]
+
+
+async def test_a_bug_is_logged_with_its_traceback(
+    feeds: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def note(_event: str, *, exc_info: BaseException, **_more: Any) -> None:
+        found.append(exc_info.__traceback__ is not None)
+
+    monkeypatch.setattr(cache, "_log", Mock(bind=Mock(return_value=Mock(error=note))))
+    feeds.error = ZeroDivisionError()
+    await feeds.ask()
+    assert found == [True]
 
 
 async def test_a_forgotten_feed_does_not_return_with_a_late_answer(feeds: Cache) -> None:
@@ -266,6 +327,16 @@ async def test_a_forgotten_feed_does_not_return_with_a_late_answer(feeds: Cache)
     assert (await again, feeds.answer, feeds.asked) == ("miss", 2, 2)
     feeds.forget([FEED])
     assert (feeds.states(), feeds.peek(FEED)) == ({}, None)
+    feeds.expire(FEED)
+    assert feeds.states() == {}
+
+
+async def test_of_the_feeds_that_nobody_wants_only_evidence_is_read(feeds: Cache) -> None:
+    evidence, other = FEED.of("evidence"), FEED.of("other")
+    feeds.keep_only([replace(FEED, evidence=(evidence,))])
+    results = [await feeds.ask(feed=feed) for feed in (FEED, evidence, other)]
+    assert results == ["miss", "miss", "failed"]
+    assert feeds.states().keys() == {FEED, evidence}
 
 
 async def test_an_answer_that_nobody_reads_any_more_leaves_memory_at_its_maximum_age(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -193,19 +196,27 @@ def test_records_that_cannot_be_read_are_no_reason_to_doubt_a_list() -> None:
     )
 
 
+class Records(list[Any]):
+    """Records that a weak reference can point to."""
+
+
 class Api:
     """Answers that a test changes.
 
     Attributes:
         records: The records of each feed by name.
         once: Answers that come before, each one time.
+        held: Names of feeds whose answers never come.
         asked: How often each feed was requested.
+        made: The records of each answer.
     """
 
     def __init__(self, **records: Sequence[r.Record]) -> None:
         self.records = records
         self.once: dict[str, list[Sequence[r.Record]]] = {}
+        self.held = set[str]()
         self.asked: Counter[str] = Counter()
+        self.made: list[weakref.ref[Records]] = []
         self.clock = Clock(0.0)
         self.cache = FeedCache(self.fetch, monotonic=self.clock, clock=self.clock)
 
@@ -213,8 +224,12 @@ class Api:
         self.asked[feed.name] += 1
         for _ in range(9 if feed is ACTIVE_INSTANCES else 0):
             await asyncio.sleep(0)  # Its answer comes last.
+        if feed.name in self.held:
+            await asyncio.Event().wait()
         first = self.once.get(feed.name)
-        return answer(first.pop(0) if first else self.records[feed.name])
+        records = Records(first.pop(0) if first else self.records[feed.name])
+        self.made.append(weakref.ref(records))
+        return replace(answer(records), value=records)
 
     async def read(self, feed: Feed[Any], *, at: float = 0.0) -> tuple[int, str | None]:
         """Return how many records a feed has at a time in seconds, and the reason to doubt its
@@ -240,6 +255,20 @@ async def test_the_last_good_answer_stays_until_its_maximum_age() -> None:
     assert await api.read(CHUTE_METRICS, at=1300) == (7, "no_demand")
     api.records["metrics"] = demand(6)
     assert await api.read(CHUTE_METRICS, at=1500) == (6, None)
+
+
+async def test_a_doubted_answer_that_is_not_used_leaves_memory() -> None:
+    api = Api(metagraph=SEATS)
+    await api.read(METAGRAPH)
+    api.once["metagraph"] = [SEATS[:5]]
+    api.records["metagraph"] = SEATS[:3]
+    # It does not stay until another request is over.
+    api.held = {ACTIVE_INSTANCES.name}
+    await api.cache.read(ACTIVE_INSTANCES, 0)
+    assert await api.read(METAGRAPH, at=175) == (10, "shrunk")
+    gc.collect()
+    assert [made() is None for made in api.made] == [False, True, True]
+    await api.cache.aclose()
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 EVERY = {endpoint.name for endpoint in ENDPOINTS}
 PUBLIC = {"metagraph", "scores", "stats", "metrics", "utilization", "bounties", "platform_gpus"}
 """The collectors that are on without a key and without a hotkey."""
+UP = "chutes_feed_up"
 
 
 async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signature(
@@ -146,6 +147,41 @@ async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Si
         assert [log for log in logs if log["event"] == "feeds failed"] == []
         assert exporter.readiness() == (True, "ready")
         assert {state.feed.hotkey for state in exporter.feeds.states().values()} == {""}
+
+
+async def test_a_reload_between_two_steps_of_a_scrape_brings_no_removed_hotkey_back(
+    simulator: Simulator,
+) -> None:
+    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+        with structlog.testing.capture_logs() as logs:
+            for steps in range(4):
+                exporter.reconfigure(watching(simulator.url))
+                scraped = asyncio.create_task(page_of(exporter))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                exporter.reconfigure(patient(simulator.url))
+                page = await scraped
+                assert {state.feed.hotkey for state in exporter.feeds.states().values()} == {""}
+                ups = {dict(key[1]).get("hotkey"): up for key, up in page.items() if key[0] == UP}
+                assert ups[None] == 1
+                assert 0 not in ups.values()
+    assert logs == []
+
+
+async def test_a_reload_asks_again_for_what_fails_and_what_is_missing(
+    simulator: Simulator,
+) -> None:
+    simulator.faults["scores"] = Fault(status=429, headers={"retry-after": "86400"})
+    simulator.faults["bounties"] = Fault(status=404)
+    settings = patient(simulator.url)
+    async with Exporter(settings, clock=Clock()) as exporter:
+        await page_of(exporter)
+        simulator.faults.clear()
+        pages = [await page_of(exporter)]
+        exporter.reconfigure(settings)
+        pages.append(await page_of(exporter))
+    for feed, before in (("scores", 0), ("bounties", None)):
+        assert [page.get(series(UP, feed=feed)) for page in pages] == [before, 1]
 
 
 async def test_the_end_cancels_the_requests_in_flight(simulator: Simulator) -> None:

@@ -35,7 +35,8 @@ CLOCK_OFFSET = series("chutes_api_clock_offset_seconds")
 async def test_the_clock_offset_is_absent_without_a_recent_answer(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Exporter(watching(simulator.url), clock=Clock(NOON + 30)) as exporter:
+    clock = Clock(NOON + 30)
+    async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
         assert CLOCK_OFFSET not in parse_page(
             (await exporter.metrics(Format.TEXT, timeout=0)).decode()
         )

@@ -17,7 +17,17 @@ from chutes_exporter.simulator.answers import Call, maintenance
 from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
 from tests.simulator.farm import Farm, Machine
-from tests.support import HOTKEY, Clock, asked_by, get, patient, served_exporter, until, watching
+from tests.support import (
+    HOTKEY,
+    Clock,
+    asked_by,
+    get,
+    hold,
+    patient,
+    served_exporter,
+    until,
+    watching,
+)
 
 if TYPE_CHECKING:
     import pytest
@@ -56,12 +66,13 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
         simulator.faults["scores"] = Fault(
             status=500, body=b'{"detail": "<script>alert(1)</script>"}'
         )
-        simulator.faults["stats"] = Fault(latency=600)
+        release = hold(exporter, "stats")
         scrape = asyncio.create_task(get(f"{url}/metrics"))
         await until(lambda: asked_by(exporter) == {"stats", "stats_per_chute"})
         clock.now += 30
         page = await landing_page(exporter, clock.now)
-        scrape.cancel()
+        release.set()
+        await scrape
     assert "<script>" not in page
     rows = feeds(page)
     assert next(iter(rows)) == "scores"

@@ -1,0 +1,42 @@
+"""Clocks: a steady one, and that of the API."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def steady() -> float:
+    """Return the time in seconds of a monotonic clock that also runs while the machine sleeps."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()  # pragma: no cover - not on Linux
+
+
+class ApiClock:
+    """The Unix time of an API, by the date of its newest answer.
+
+    Until the first date, the local clock counts. After that, neither a wrong local clock nor its
+    correction changes the time.
+    """
+
+    def __init__(self, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._clock = clock
+        self._monotonic = monotonic
+        self._lead: float | None = None  # over the monotonic clock
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self._clock() if self._lead is None else self._monotonic() + self._lead
+
+    def set(self, now: float) -> None:
+        """Set the clock to a date that has just arrived."""
+        self._lead = now - self._monotonic()
+
+    @property
+    def offset(self) -> float | None:
+        """Seconds by which the local clock is ahead now. None before the first date."""
+        return None if self._lead is None else self._clock() - self()
