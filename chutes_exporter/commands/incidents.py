@@ -77,7 +77,8 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     for hotkey in sorted(settings.watched):
         rows = _rows(ends, hotkey, reading.chute_names, usd_per_unit)
         day_units = reading.day_units.get(hotkey)
-        lost = total(row["lost_compute_units"] for row in rows)
+        is_known = not ledger.missing_hours(flags["hours"])
+        lost = total(row["lost_compute_units"] for row in rows) if is_known else None
         miners.append(
             {
                 "hotkey": hotkey,
@@ -286,7 +287,7 @@ def _summary(miner: Mapping[str, Any], hours: int) -> str:
     if miner["lost_ratio_of_day"] is not None:
         text += f" ({percent(miner['lost_ratio_of_day'])} of the units of the day)"
     if miner["lost_compute_units"] is None:
-        return f"{text}, because a loss is not known."
+        return f"{text}: not all losses are known."
     reason, _ = _most(losses, _reason_of)
     chute, units = _most(losses, _chute_text)
     return f"{text}, most by {reason}, and most with {chute} ({_rounded(units)})."

@@ -404,7 +404,13 @@ FLEET.show(
         "Servers",
         "Servers, and those of them that hold an upgrade slot, on which nothing can be launched.",
         Query(
-            whole(f"count({of_miners('chutes_server_info', 'server_id')})", "servers"), "servers"
+            total(
+                whole(
+                    f"count by (hotkey) ({of_miners('chutes_server_info', 'server_id')})", "servers"
+                ),
+                with_gpus=True,
+            ),
+            "servers",
         ),
         Query(
             total(of_miners("chutes_maintenance_slots_in_use"), with_gpus=True), "in a slot", KEYED

@@ -183,8 +183,8 @@ class Tried(DemoWorld):
 
 
 class Troubled(Tried):
-    """A world whose first miner has also tried to use its idle server: one start failed, and a
-    public instance is in its first hour.
+    """A world whose first miner has also tried to use its idle server: one start failed, one is in
+    vain, and a public instance is in its first hour.
     """
 
     def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
@@ -199,6 +199,10 @@ class Troubled(Tried):
             yield self._staged(slots[0].launch(1, private, failed, math.inf, math.inf, *ends))
             times = runs, runs + 120, runs + 540, math.inf, End.SCALED_DOWN
             yield self._staged(slots[1].launch(1, public, *times))
+            # A private chute with little load wants no more instances than it has.
+            idle = next(one for one in self.chutes if not one.public and one.utilization(now) < 0.3)
+            times = runs, runs + 120, math.inf, runs + 3.5 * 3600, End.PURGED
+            yield self._staged(slots[2].launch(1, idle, *times))
 
 
 def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:

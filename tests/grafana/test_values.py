@@ -245,7 +245,7 @@ class Truth:
             ),
         }
         found |= self.lost() | self.not_earned() | self.is_seat_safe(self.watched)
-        found[at("Lost in 24 h", "units")] = (
+        found[at("Lost in 24 h", "units; dollars: docs/money.md")] = (
             sum(one.lost for one in self.reports.ends(24))
             if self.has_key and not self.is_sick
             else None
@@ -688,7 +688,7 @@ class Truth:
             for row in self.api["bounties"]
             if row["chute_id"] in exported
         }
-        found: Expected = {at("Bounties"): sum(ends > END for ends in bounties.values())}
+        found: Expected = {at("Bounties"): len({row["chute_id"] for row in self.api["bounties"]})}
         for chute_id in exported:
             name = named[chute_id]["name"] if named else None
             found[at("Demand", "Chute", chute_id=chute_id)] = name
@@ -851,7 +851,7 @@ class Truth:
         heading, mine = self.heading(), self.rank(me)
         gaps = [(share - self.shares[me]) * self.pay() for share in self.shares.values()]
         better, worse = [gap for gap in gaps if gap > 0], [-gap for gap in gaps if gap < 0]
-        unit = "dollars a day" if self.kind in PAID else "of all scores"
+        unit = "dollars a day" if self.kind in PAID else "of all scores; dollars: docs/money.md"
         units = self.units("past_hour")
         found: Expected = {
             at("To the next better", unit): min(better, default=None),
@@ -1099,7 +1099,9 @@ NOT_COMPARED = {
     "chutes-subnet: Is the seat safe?: Safe now: lost within": SEAT,
     "chutes-subnet: Is the seat safe?: In danger": SEAT,
     "chutes-subnet: Is the seat safe?: Miners without a seat": SEAT,
-    "chutes-subnet: To the next better: of all scores": "without dollars, the miner is the best",
+    "chutes-subnet: To the next better: of all scores; dollars: docs/money.md": (
+        "without dollars, the miner is the best"
+    ),
     "chutes-exporter: Bad feeds: Age": OWN,
     "chutes-exporter: All feeds: Maximum age": OWN,
     "chutes-exporter: All feeds: Share of maximum": OWN,

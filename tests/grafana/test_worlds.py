@@ -37,6 +37,7 @@ FIRING = {
         "ChutesServerInMaintenance",
         "ChutesServerVersionRefused",
         "ChutesStartInVain",
+        "ChutesInstancesLostEarly",
         # Between two scrapes, instances of the crash loop begin and end. None is seen active.
         "ChutesStartsFail",
         "ChutesUpgradeWindowClosing",
