@@ -37,7 +37,8 @@ def refused(page: Page) -> dict[str, Counter[str]]:
 
 
 async def page_of(role: str, api: dict[str, bytes], directory: Path = WORLD_C) -> Page:
-    async with served(replay(api)) as url:
+    recorded_at = json.loads(recording(directory, "meta"))["recorded_at"]
+    async with served(replay(api, now=recorded_at)) as url:
         return await scrape(watching(url, Miner(directory, role).key))
 
 

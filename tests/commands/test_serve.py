@@ -208,9 +208,13 @@ async def test_the_audit_reports_of_the_past_day_are_read_without_scrapes(
         return [asked.endpoint for asked in simulator.requests].count("audit_report")
 
     async with Service(make()) as service:
+
+        async def all_are_known() -> bool:
+            page = parse_page((await get(f"http://{service.addresses[0]}/metrics")).text)
+            return page[series("chutes_audit_report_known_hours")] == 24
+
         await until(lambda: read() == 24)
-        page = parse_page((await get(f"http://{service.addresses[0]}/metrics")).text)
-        assert page[series("chutes_audit_report_known_hours")] == 24
+        await until(all_are_known)
         assert read() == 24
 
 

@@ -96,6 +96,7 @@ LONG = {
     "chutes-fleet: GPUs": _SELECTORS,
     "chutes-fleet: GPU utilization": "it joins NVIDIA's metric with names",
     "chutes-fleet: GPU temperature": "it joins NVIDIA's metric with names",
+    "chutes-fleet: Servers": _OF_ALL,
     "chutes-fleet: XID errors": "it joins NVIDIA's metric with names",
     "chutes-instances: Next purge": _OF_ALL,
     "chutes-instances: Starting": _OF_ALL,

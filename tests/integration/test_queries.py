@@ -189,7 +189,7 @@ async def test_prometheus_answers_every_query_and_joins_pods_and_hardware(tmp_pa
     shown = min(10, len(GPUS))
     hottest = range(29 + len(GPUS), 29 + len(GPUS) - shown, -1)
     assert {title: sorted(found[title].values(), reverse=True) for title in hardware} == {
-        "GPU utilisation": [0] * shown,
+        "GPU utilization": [0] * shown,
         "GPU temperature": list(hottest),
         "XID errors": [0] * shown,
     }
