@@ -330,8 +330,7 @@ class _Screen:
             for reason, text in _REASONS.items()
             if market.refused.get(reason)
         ]
-        if refused:
-            say(f"Left out: {', '.join(refused)}.", indent="  ")
+        say(f"Left out: {', '.join(refused) or 'none'}.", indent="  ")
 
     def _row(self, offer: Offer) -> dict[str, Any]:
         """Return the cells of a chute."""

@@ -189,10 +189,9 @@ class Reading:
         report = await self._fetch(
             f"the report of {moment(end)}", e.AUDIT_REPORT, params={"path": path}
         )
-        if report is not None:
-            needed = reduced(structs.replace(report, end=end), self._settings.watched)
-            self._reports.append(needed)
-            self.ledger = Ledger(self._reports)
+        found = [] if report is None else [structs.replace(report, end=end)]
+        self._reports += [reduced(one, self._settings.watched) for one in found]
+        self.ledger = Ledger(self._reports)
 
     async def _fetch(self, what: str, endpoint: e.Endpoint[T], **request: Any) -> T | None:
         """Return the value of an answer, None after an error. What cannot be read becomes a gap."""

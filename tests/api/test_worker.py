@@ -3,11 +3,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from chutes_exporter.api.worker import Bounded, Worker
 from tests.support import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 async def nothing() -> None:
@@ -112,3 +116,21 @@ async def test_a_bounded_coroutine_can_be_cancelled() -> None:
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await bounded()
+
+
+async def test_a_generator_that_was_dropped_is_closed_before_the_worker_ends() -> None:
+    worker, closed = Worker("test"), list[bool]()
+
+    async def pieces() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0.01)
+            closed.append(True)
+
+    async def read_one() -> None:
+        async for _ in pieces():
+            break
+
+    await worker.aclose(read_one())
+    assert closed == [True]

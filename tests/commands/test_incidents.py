@@ -224,10 +224,12 @@ async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> No
         12: good,
         10: b"{}",
         9: body([MINE | {"instance_id": 5}, MINE | {"deleted_at": "2026-11-24T08:30:00"}], []),
+        8: b"",
     }
-    status, units, gaps = await lost(bad, "--hours", "4")
+    status, units, gaps = await lost(bad, "--hours", "5")
     assert (status, units) == (3, [3600.0])
-    assert gaps == [f"the report of 2026-11-24 {hour} UTC" for hour in ("11:00", "10:00", "09:00")]
+    hours = ("11:00", "10:00", "09:00", "08:00")
+    assert gaps == [f"the report of 2026-11-24 {hour} UTC" for hour in hours]
 
 
 async def test_an_ended_instance_has_the_name_of_its_chute_and_its_age() -> None:
@@ -252,6 +254,20 @@ async def test_an_ended_instance_has_the_name_of_its_chute_and_its_age() -> None
         status, output = await incidents(found, "--hours", "1", utilization=broken)
         assert status == 3
         assert "? names of chutes: " in output
+
+
+@pytest.mark.parametrize(
+    ("case", "text"),
+    [
+        ("never active", "1 h: 1 ended, 1 of them never became active. None lost its score."),
+        ("no multiplier", "1 lost an unknown number of units: not all losses are known."),
+    ],
+)
+async def test_the_summary_says_what_was_lost_and_whether_that_is_known(
+    case: str, text: str
+) -> None:
+    _, output = await incidents(LOSSES[case][0], "--hours", "1")
+    assert text in " ".join(output.split())
 
 
 async def test_hours_that_no_report_covers_yet_are_named() -> None:
