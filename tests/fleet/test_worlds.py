@@ -11,7 +11,7 @@ from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.placement import Space
 from tests.fleet.support import WORLDS, truth, world_answers
 from tests.fleet.test_placement import best_of_all
-from tests.recorded import raw_json
+from tests.recorded import WORLD_H, raw_json
 
 if TYPE_CHECKING:
     from chutes_exporter.fleet.model import Fleet
@@ -66,6 +66,15 @@ def test_what_can_be_launched_is_what_the_service_accepts(world: tuple[Miner, Fl
             assert launch[offer.chute_id]["can_run_now"]
 
 
+@pytest.mark.parametrize(
+    "world",
+    [
+        # Of the newest world, the search takes more than a minute.
+        pytest.param(one, marks=pytest.mark.soak if one.directory == WORLD_H else (), id=str(one))
+        for one in WORLDS
+    ],
+    indirect=True,
+)
 def test_the_best_uses_of_all_servers_are_the_best_of_all_placements(
     world: tuple[Miner, Fleet],
 ) -> None:
