@@ -45,7 +45,7 @@ async def test_every_gpu_is_in_one_state_at_every_point(tmp_path: Path) -> None:
     ) as found:
         for name in (
             "hotkey_state:chutes_fleet_gpus:sum",
-            "hotkey_server_id_gpu_state:chutes_gpus:count",
+            "hotkey_server_id_gpu_state:chutes_server_gpus:max",
         ):
             answer = found.prometheus.api(
                 "query_range", query=f"sum({name})", start=END - 900, end=END, step=300
