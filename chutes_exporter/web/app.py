@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 import cachetools
@@ -146,7 +147,7 @@ class _PageResponse(Response):
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         # After the deadline, the answer stays incomplete, so uvicorn closes the connection.
-        with contextlib.suppress(TimeoutError):
+        try:
             async with self._sending.deadline(self._page):
                 await send(
                     {
@@ -159,6 +160,12 @@ class _PageResponse(Response):
                     portion = self._page[start : start + _PORTION_BYTES]
                     await send({"type": "http.response.body", "body": portion, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError as error:
+            # Errors and frames refer to each other, and would keep the page until the garbage
+            # collector looks at its oldest objects.
+            traceback.clear_frames(error.__traceback__)
+            traceback.clear_frames((error.__cause__ or error).__traceback__)
+        self._page = self.body = b""
 
 
 def _sentence(text: str, status: int = 200) -> Response:

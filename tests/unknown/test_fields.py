@@ -62,7 +62,12 @@ NULL_MEANS = {
     # No window. A deployment of May 2026 sends nothing else about it.
     "maintenance.active_window": {"chutes_maintenance_window_open"},
     # Not verified.
-    "nodes.verified_at": {"chutes_gpu_state", "chutes_fleet_gpus", "chutes_server_gpus"},
+    "nodes.verified_at": {
+        "chutes_fleet_gpus",
+        "chutes_gpu_state",
+        "chutes_server_gpus",
+        "chutes_server_state",
+    },
     # Never active.
     "instances.activated_at": {
         *_OF_INSTANCES,
@@ -73,6 +78,7 @@ NULL_MEANS = {
         "chutes_server_compute_units_per_second",
         "chutes_server_earning_instances",
         "chutes_server_gpus",
+        "chutes_server_state",
     },
     "held_gpus.provisioned.chute.activated_at": {"chutes_launch_starting_instances"},
     # Nobody is billed, so the instance is public, which is a label.
@@ -140,10 +146,11 @@ BY_REASON = {"chutes_launch_refused_chutes"}
 
 A missing field moves a chute to another reason, or to ``unknown``.
 """
-SHARE_ROOM = {"servers", "nodes", "maintenance"}
-"""Answers without which a server is not known to have room.
+SHARE_ROOM = {"servers", "nodes", "maintenance", "chutes"}
+"""Answers of which a missing part takes a server or a chute out of the choice.
 
-What it would launch is then given to other servers.
+What a server would launch is then given to others, and the best use is that of the chutes of which
+all is known: at least so much is possible.
 """
 # Claimed by nobody.
 NULL_MEANS["jobs.miner_hotkey"] = NULL_MEANS["jobs.finished_at"]
