@@ -165,7 +165,6 @@ class _PageResponse(Response):
             # collector looks at its oldest objects.
             traceback.clear_frames(error.__traceback__)
             traceback.clear_frames((error.__cause__ or error).__traceback__)
-        self._page = self.body = b""
 
 
 def _sentence(text: str, status: int = 200) -> Response:
