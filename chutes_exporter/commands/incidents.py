@@ -181,17 +181,18 @@ class Reading:
             if hour >= hours and not self.ledger.needs_report(hours, end):
                 break
             if end in paths:
-                await self._read_report(end, paths[end])
+                what, params = f"the report of {moment(end)}", {"path": paths[end]}
+                report = await self._fetch(what, e.AUDIT_REPORT, params=params)
+                self._add(report, end)
             elif hour < _DAY_HOURS:
                 self._miss(f"the report of {moment(end)}", "it is not listed")
 
-    async def _read_report(self, end: float, path: str) -> None:
-        report = await self._fetch(
-            f"the report of {moment(end)}", e.AUDIT_REPORT, params={"path": path}
-        )
-        found = [] if report is None else [structs.replace(report, end=end)]
-        self._reports += [reduced(one, self._settings.watched) for one in found]
-        self.ledger = Ledger(self._reports)
+    def _add(self, report: AuditReport | None, end: float) -> None:
+        """Add the report of an hour to the ledger, if it could be read."""
+        if report is not None:
+            needed = reduced(structs.replace(report, end=end), self._settings.watched)
+            self._reports.append(needed)
+            self.ledger = Ledger(self._reports)
 
     async def _fetch(self, what: str, endpoint: e.Endpoint[T], **request: Any) -> T | None:
         """Return the value of an answer, None after an error. What cannot be read becomes a gap."""
@@ -278,15 +279,16 @@ def _summary(miner: Mapping[str, Any], hours: int) -> str:
     """Return how many instances ended and failed, what they lost, and where most of it was lost."""
     ended = miner["ended"]
     failed = sum(row["failed_start"] for row in ended)
-    text = f"{hours} h: {len(ended)} ended, {failed} of them never became active."
-    losses = [row for row in ended if row["lost_compute_units"] != 0]
+    text = f"{len(ended)} ended, {failed} of them never became active."
+    if miner["lost_compute_units"] is None:
+        return f"{hours} h: at least {text} Not all losses are known."
+    text = f"{hours} h: {text}"
+    losses = [row for row in ended if row["lost_compute_units"]]
     if not losses:
         return f"{text} None lost its score."
     text += f" {len(losses)} lost {_rounded(miner['lost_compute_units'])} units"
     if miner["lost_ratio_of_day"] is not None:
         text += f" ({percent(miner['lost_ratio_of_day'])} of the units of the day)"
-    if miner["lost_compute_units"] is None:
-        return f"{text}: not all losses are known."
     reason, _ = _most(losses, _reason_of)
     chute, units = _most(losses, _chute_text)
     return f"{text}, most by {reason}, and most with {chute} ({_rounded(units)})."

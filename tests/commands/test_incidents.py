@@ -260,13 +260,17 @@ async def test_an_ended_instance_has_the_name_of_its_chute_and_its_age() -> None
     ("case", "text"),
     [
         ("never active", "1 h: 1 ended, 1 of them never became active. None lost its score."),
-        ("no multiplier", "1 lost an unknown number of units: not all losses are known."),
+        ("no multiplier", "1 h: at least 1 ended, 0 of them never became active. Not all losses"),
+        # The report of an hour between is missing, and the end that is known lost nothing.
+        ("a report is missing", "5 h: at least 1 ended, 1 of them never became active. Not all"),
     ],
 )
 async def test_the_summary_says_what_was_lost_and_whether_that_is_known(
     case: str, text: str
 ) -> None:
-    _, output = await incidents(LOSSES[case][0], "--hours", "1")
+    found = {12: LOSSES["never active"][0][12], 10: body([LIVE], [])}
+    hours = "5" if case == "a report is missing" else "1"
+    _, output = await incidents(LOSSES.get(case, (found,))[0], "--hours", hours)
     assert text in " ".join(output.split())
 
 
