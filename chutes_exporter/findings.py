@@ -269,35 +269,28 @@ def _unverified(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _idle(fleet: Fleet, _now: float) -> list[Subject]:
-    """Return the idle GPUs that could earn, or of which that is not known.
+    """Return the idle GPUs that could earn, or of which that is not known."""
 
-    The service refuses all launches of a blacklisted miner.
-    """
-    if fleet.blacklisted:
-        return []
-    return _gpus_on_servers(
-        fleet,
-        "idle",
-        lambda server: (
-            server is None
-            or (server.holds_slot is False and fleet.idle_can_earn(server) is not False)
-        ),
-    )
+    def could_earn(server: Server | None) -> bool:
+        if server is None:
+            return True
+        return server.holds_slot is False and fleet.idle_can_earn(server) is not False
+
+    return _idle_where(could_earn, fleet)
 
 
 def _idle_without_offer(fleet: Fleet, _now: float) -> list[Subject]:
-    if fleet.blacklisted:
-        return []
-    return _gpus_on_servers(
-        fleet,
-        "idle",
-        lambda server: (
-            server is not None
-            and server.holds_slot is False
-            and fleet.idle_can_earn(server) is False
-            and server.runs_chutes is not False
-        ),
-    )
+    def has_no_offer(server: Server | None) -> bool:
+        if server is None or server.runs_chutes is False:
+            return False
+        return server.holds_slot is False and fleet.idle_can_earn(server) is False
+
+    return _idle_where(has_no_offer, fleet)
+
+
+def _idle_where(wanted: Callable[[Server | None], bool], fleet: Fleet) -> list[Subject]:
+    """Return idle GPUs. The service refuses all launches of a blacklisted miner."""
+    return [] if fleet.blacklisted else _gpus_on_servers(fleet, "idle", wanted)
 
 
 def _gpus_on_servers(
@@ -338,7 +331,8 @@ KINDS = {
     "starts_in_vain": _loss(
         _starts_in_vain,
         "COUNT {instance starts|instances start} in vain: {its chute has|their chutes have} enough "
-        "active instances or no target any more, so {it|they} cannot become active.",
+        "active instances or no target any more. {It|They} cannot become active unless that "
+        "changes.",
         "Stop {it|them} and launch another chute: chutes-exporter advise",
     ),
     "purges": _loss(
@@ -374,7 +368,8 @@ KINDS = {
     "servers_without_tee": _loss(
         _without_tee,
         "COUNT {server has|servers have} no TEE, and no chute runs on {its|their} GPUs without it.",
-        "Set {it|them} up with TEE, or remove {it|them}: chutes-exporter query servers",
+        "Set {it|them} up with TEE, or remove {it|them}, once nothing earns there: chutes-exporter "
+        "query servers",
     ),
     "unverified_gpus": _loss(
         _unverified,
@@ -455,7 +450,8 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
 
 
 def _is_seen(subject: Subject, seen: set[str]) -> bool:
-    return seen.issuperset(_ids(subject)) and bool(_ids(subject))
+    ids = _ids(subject)
+    return bool(ids) and seen.issuperset(ids)
 
 
 def _ids(subject: Subject) -> list[str]:
@@ -472,16 +468,8 @@ def _finding(
     kind, first = KINDS[name], subjects[0]
     count = sum(one.count for one in subjects)
     servers = {one.server.server_id: one.server for one in subjects if one.server is not None}
-    earning = total(server.earning_instances for server in servers.values())
-    words = {
-        "SERVER": shlex.quote((first.server and first.server.name) or "SERVER"),
-        "EARNING": "not known" if earning is None else f"{earning:g}",
-        "WHEN": "at an unknown time" if first.when is None else time_until(first.when, now),
-        "CLOCK": f"{datetime.fromtimestamp(first.when or 0, UTC):%H:%M} UTC",
-    }
+    words = _words(fleet, subjects, servers.values(), now)
     advice, _, command = kind.advice.partition(": ")
-    if "WORTH" in kind.sentence:
-        words["WORTH"] = _worth(fleet, subjects)
     problem, advice, command = (
         filled(text, count, **words) for text in (kind.sentence, advice, command)
     )
@@ -504,6 +492,21 @@ def _finding(
     )
 
 
+def _words(
+    fleet: Fleet, subjects: Sequence[Subject], servers: Iterable[Server], now: float
+) -> dict[str, str]:
+    """Return what stands for the names in the texts of a kind."""
+    first = subjects[0]
+    earning = total(server.earning_instances for server in servers)
+    return {
+        "SERVER": shlex.quote((first.server and first.server.name) or "SERVER"),
+        "EARNING": "not known" if earning is None else f"{earning:g}",
+        "WHEN": "at an unknown time" if first.when is None else time_until(first.when, now),
+        "CLOCK": f"{datetime.fromtimestamp(first.when or 0, UTC):%H:%M} UTC",
+        "WORTH": _worth(fleet, subjects),
+    }
+
+
 def _worth(fleet: Fleet, subjects: Sequence[Subject]) -> str:
     """Return a sentence about what idle GPUs could earn in the first day, and later."""
     uses = {(use.server_id, use.model): use for use in fleet.uses}
@@ -513,7 +516,8 @@ def _worth(fleet: Fleet, subjects: Sequence[Subject]) -> str:
     later = total(None if use is None else use.later_units_per_second for use in found)
     if first is None or later is None or not places:
         return "What {it|they} could earn is not known."
-    text = f"In the first day, {{it|they}} could earn {first:,.0f} compute units"
+    least = "at least " if any(use is not None and use.is_least for use in found) else ""
+    text = f"In the first day, {{it|they}} could earn {least}{first:,.0f} compute units"
     return f"{text}, and {DAY * later:,.0f} a day later."
 
 

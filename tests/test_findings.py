@@ -83,7 +83,7 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
         with_instance(state="starting", is_in_vain=True, deadlines={"purge": NOW + 60}),
         "llama",
         "2 pro_6000",
-        "1 instance starts in vain: cannot become active.",
+        "1 instance starts in vain: cannot become active unless",
     ),
     (
         "maintenance",

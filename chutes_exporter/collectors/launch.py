@@ -33,7 +33,9 @@ SERVER_IDLE_UNITS = _metric(
     "model would earn in their best use. Each server is filled with the chutes that the service "
     "lets the miner launch now, and the room of a chute is given to one server only, less the "
     "launches that are under way. 0 if no GPU is idle, the server is in or before a maintenance, "
-    "or nothing can be launched. Absent if that is unknown, as the pay of unverified GPUs is.",
+    "or nothing can be launched. At least so much if it is unknown of a chute whether it can be "
+    "launched, which chutes_launch_refused_chutes counts. Absent if nothing more is known, as the "
+    "pay of unverified GPUs is.",
     (*OF_SERVER, "gpu"),
 )
 SERVER_IDLE_LATER_UNITS = _metric(
@@ -93,9 +95,10 @@ REFUSED = _metric(
 )
 IN_VAIN = _metric(
     "chutes_instance_start_in_vain",
-    "Whether the starting instance cannot become active (1): its chute has as many active "
+    "Whether the starting instance cannot become active now (1): its chute has as many active "
     "instances as the service wants, or lost its target, so the service would refuse the "
-    "activation. It holds its GPUs until it is purged. Absent if that is unknown.",
+    "activation. Unless that changes, it holds its GPUs until it is purged. Absent if that is "
+    "unknown.",
     OF_INSTANCE,
 )
 LAST_ACTIVE = _metric(

@@ -32,6 +32,15 @@ def relevant_chutes(answers: Answers, miners: Miners) -> set[str] | None:
     """
     if miners.chutes == "all":
         return None
+    found = _own_chutes(answers, miners)
+    for demand in find_demand(fleet_answers(answers.by_name, miners.hotkey)) or ():
+        if demand.room is not None and demand.room > 0 and not demand.chute.disabled:
+            found.add(demand.chute.chute_id)
+    return {chute for chute in found if chute is not None}
+
+
+def _own_chutes(answers: Answers, miners: Miners) -> set[str | None]:
+    """Return the ids of the chutes that watched miners run, or ran in the past day."""
     found: set[str | None] = set()
     if f.ACTIVE_INSTANCES in answers:
         found.update(
@@ -51,7 +60,4 @@ def relevant_chutes(answers: Answers, miners: Miners) -> set[str] | None:
         # Statistics leave out instances that lost their score.
         ended = Ledger(answers[f.AUDIT_REPORT].hours).ended(_DAY_HOURS)
         found.update(one.chute_id for one in ended if one.miner_hotkey in miners.watched)
-    for demand in find_demand(fleet_answers(answers.by_name, miners.hotkey)) or ():
-        if demand.room is not None and demand.room > 0 and not demand.chute.disabled:
-            found.add(demand.chute.chute_id)
-    return {chute for chute in found if chute is not None}
+    return found
