@@ -220,8 +220,8 @@ test_alerts_about_instances = scenarios(
             40,
             "glm-5 on server alpha starts in vain",
             "This starting instance cannot become active unless the service wants more instances "
-            "of its chute: it has as many active ones as that, or no target any more. It holds 1 "
-            "pro_6000 until it is purged. Stop it, and launch another chute.",
+            "of its chute. It holds 1 pro_6000 until it is purged. Stop it, and launch another "
+            "chute.",
             **PLACE,
         ),
         "a chute that fails 3 times and runs nowhere is suspect": failures(
