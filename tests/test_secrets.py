@@ -45,7 +45,7 @@ async def everything_shown(settings: Settings, capsys: pytest.CaptureFixture[str
     try:
         async with Exporter(settings, clock=time.time) as exporter:
             shown = [(await exporter.metrics(form, timeout=PATIENCE)).decode() for form in Format]
-            shown.append(await landing_page(exporter, time.time()))
+            shown.append(await landing_page(exporter))
             shown.extend(
                 repr(value)
                 for value in (exporter, exporter.settings, exporter.client, *exporter.settings.keys)

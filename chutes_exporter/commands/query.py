@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +155,7 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     params |= given
     async with client_of(settings, endpoint.name) as client:
         answer = await client.fetch(endpoint, key=key, params=params, path=path)
-        rows = _selected(endpoint, list(rows_of(answer.value)), hotkeys)
+        rows = _selected(endpoint, list(rows_of(answer.value, answer.received_at)), hotkeys)
         for addition in _ADDITIONS.get(endpoint.name, ()):
             await _add_column(client, key, rows, addition)
     if answer.rejected:
@@ -275,9 +274,9 @@ def _selected(endpoint: e.Endpoint[Any], rows: list[Cells], hotkeys: set[str]) -
     return [row for row in rows if row[column] in hotkeys]
 
 
-def rows_of(value: Any) -> Iterator[Cells]:
-    """Return an answer as flat rows, with times as ISO 8601 text, and with what the service's rules
-    make of it.
+def rows_of(value: Any, now: float) -> Iterator[Cells]:
+    """Return an answer of a time as flat rows, with times as ISO 8601 text, and with what the
+    service's rules make of it.
     """
     match value:
         case r.Scores():
@@ -295,7 +294,7 @@ def rows_of(value: Any) -> Iterator[Cells]:
             unknown = dict.fromkeys(unknown_metrics(value))
             yield from (_plain(record, **unknown) for record in value)
         case [r.Instance(), *_]:
-            yield from map(_instance_row, value)
+            yield from (_instance_row(instance, now) for instance in value)
         case list():
             yield from map(_plain, value)
         case _:
@@ -311,12 +310,12 @@ def _score_rows(scores: r.Scores) -> Iterator[Cells]:
         yield {"hotkey": hotkey, "share": share} | ({} if raw is None else _plain(raw))
 
 
-def _instance_row(instance: r.Instance) -> Cells:
+def _instance_row(instance: r.Instance, now: float) -> Cells:
     return _plain(
         instance,
         age_minutes=None
         if instance.created_at is None
-        else round((time.time() - instance.created_at) / 60),
+        else round((now - instance.created_at) / 60),
         state=instance_state(instance),
         secured_at=_time_text(secured_at(instance)),
         purged_at=_time_text(purged_at(instance)),

@@ -49,8 +49,9 @@ class FeedState:
     Attributes:
         snapshot: The newest good answer within its maximum age, in the copies that
             :meth:`FeedCache.states` returns.
-        last_success: Unix time at which the newest good answer was requested, or None.
-        last_failure: Unix time and error of the newest failure, even if a request succeeded since.
+        last_success: Unix time of the API at which the newest good answer was requested, or None.
+        last_failure: Unix time of the API and error of the newest failure, even if a request
+            succeeded since.
         failures: Number of failed requests in a row.
         flight: The request in flight.
     """
@@ -99,8 +100,8 @@ class FeedState:
 class FeedCache:
     """All feeds of the process, whose answers ``fetch`` requests.
 
-    ``retry_after`` of its exception delays the next request, in seconds. The clock of the API
-    decides when an answer is due; without one, ``clock`` does. The jitter from 0 to 1 spreads
+    ``retry_after`` of its exception delays the next request, in seconds. ``clock``
+    is that of the API, because it decides when an answer is due. The jitter from 0 to 1 spreads
     retries.
     """
 
@@ -110,13 +111,11 @@ class FeedCache:
         *,
         monotonic: Callable[[], float] = steady,
         clock: Callable[[], float] = time.time,
-        api_clock: Callable[[], float] | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._fetch = fetch
         self._monotonic = monotonic
         self._clock = clock
-        self._api_clock = api_clock or clock
         self._jitter = jitter
         self._version = 0
         self._wanted: set[Feed[Any]] | None = None  # all
@@ -162,7 +161,7 @@ class FeedCache:
         """Return the seconds until an answer is no longer fresh. 0 or less means now."""
         by_age = state.fresh_until - self._monotonic()
         # A clock that was corrected since may show that the next answer is due earlier.
-        return min(by_age, state.due_at - self._api_clock())
+        return min(by_age, state.due_at - self._clock())
 
     def keep_only(self, feeds: Iterable[Feed[Any]]) -> None:
         """Forget all other feeds, and let nobody read them any more.
@@ -223,10 +222,10 @@ class FeedCache:
     async def _fly(self, feed: Feed[Any], state: FeedState) -> None:
         """Request a feed, and keep the answer, or the error in the feed's state."""
         before = bool(state.failures), state.missing
-        at, monotonic_at = self._clock(), self._monotonic()
+        requested_at = self._monotonic()
         try:
             answer = await self._believable_answer(feed)
-            self._keep(state, answer, at, monotonic_at)
+            self._keep(state, answer, requested_at)
         except Exception as error:  # noqa: BLE001 - the feed reports every failure
             self._fail(state, error)
         # A cancelled request does not get here. Its feed was forgotten.
@@ -237,14 +236,14 @@ class FeedCache:
         if not any(other.flight for other in self._states.values()):
             self._log_changes()
 
-    def _keep(self, state: FeedState, answer: Answer[Any], at: float, monotonic_at: float) -> None:
-        """Keep an answer that was requested at a time, or raise ApiError if it is too old."""
+    def _keep(self, state: FeedState, answer: Answer[Any], requested_at: float) -> None:
+        """Keep an answer by the monotonic time of its request. Raise ApiError if it is too old."""
         feed, now = state.feed, self._monotonic()
-        fresh_until, drop_at = monotonic_at + feed.ttl, monotonic_at + feed.max_age
+        fresh_until, drop_at = requested_at + feed.ttl, requested_at + feed.max_age
         due_at = math.inf
         if feed.due is not None:
             due_at = feed.due(answer.value)
-            due_in = due_at - self._api_clock()
+            due_in = due_at - self._clock()
             if -due_in > feed.max_age:
                 raise UnavailableError(
                     f"a new answer has been due for {-due_in:.0f} s", advice=_OVERDUE
@@ -258,7 +257,9 @@ class FeedCache:
         if drop_at <= now:
             raise _too_slow(feed)
         self._version += 1
-        self._snapshots[feed] = Snapshot(answer, self._version, at, drop_at)
+        # Before the first answer, the clock of the API was not known.
+        at = self._clock() - (now - requested_at)
+        self._snapshots[feed] = Snapshot(answer, self._version, drop_at)
         state.last_success, state.failures = at, 0
         state.fresh_until, state.due_at = fresh_until, due_at
 

@@ -103,11 +103,9 @@ class Snapshot(Generic[T]):
 
     Attributes:
         version: A unique number, as a cache key for derived data.
-        at: Unix time of the request.
         drop_at: Time of the cache's monotonic clock at which the answer is dropped.
     """
 
     answer: Answer[T]
     version: int
-    at: float
     drop_at: float

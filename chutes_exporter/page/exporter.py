@@ -87,9 +87,8 @@ class Exporter:
         self._requests = Requests(self.client, self._node)
         self.feeds = FeedCache(
             self._requests.fetch,
-            clock=clock,
+            clock=self.client.api_clock,
             monotonic=monotonic,
-            api_clock=self.client.api_clock,
         )
         self._rendering = asyncio.Lock()
         # asyncio's own threads may all wait for a name server that does not answer.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 import traceback
 from typing import TYPE_CHECKING
 
@@ -73,7 +72,7 @@ def make_app(exporter: Exporter) -> Starlette:
         async with landing_lock:
             page = pages.get("")
             if page is None:
-                page = pages[""] = await landing_page(exporter, time.time())
+                page = pages[""] = await landing_page(exporter)
             # A path in the settings may not be UTF-8.
             return HTMLResponse(page.encode(errors="backslashreplace"))
 

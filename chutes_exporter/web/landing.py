@@ -61,8 +61,8 @@ _SHOWN = 5
 _COLUMNS = ("Feed", "Miner", "State", "Data from", "Next request", "Last error")
 
 
-async def landing_page(exporter: Exporter, now: float) -> str:
-    """Return the page as HTML at a Unix time.
+async def landing_page(exporter: Exporter) -> str:
+    """Return the page as HTML.
 
     A thread makes it, because for many hotkeys that takes longer than a scrape may wait.
     """
@@ -72,7 +72,7 @@ async def landing_page(exporter: Exporter, now: float) -> str:
         exporter.feeds.states().values(),
         key=lambda state: (state.up is not False, state.up is not None),
     )
-    return await asyncio.to_thread(_page, exporter, states, collected, _summary(exporter), now)
+    return await asyncio.to_thread(_page, exporter, states, collected, _summary(exporter))
 
 
 def _page(
@@ -80,13 +80,11 @@ def _page(
     states: list[FeedState],
     collected: Collected | None,
     summary: str,
-    now: float,
 ) -> str:
-    settings = exporter.settings
+    settings, now = exporter.settings, exporter.client.api_clock()
     actions = ""
     if collected is not None and any(state.snapshot for state in collected.states.values()):
-        api_time = now - (exporter.client.clock_offset or 0.0)
-        actions = _actions(collected, settings, api_time)
+        actions = _actions(collected, settings, now)
     rows = "".join(_row(exporter, state, now) for state in states)
     head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
     feeds = "<p>No requests yet. The first scrape sends them.</p>"

@@ -282,8 +282,18 @@ async def test_a_page_never_dates_its_data_later_than_it_is(
             "chutes_feed_last_success_timestamp_seconds", feed="unique_chute_history", hotkey=HOTKEY
         )
     ]
-    assert asked_at == NOON + 4000
+    assert asked_at == pytest.approx(NOON + 4000, abs=1)
     assert page[series("chutes_miner_history_timestamp_seconds", hotkey=HOTKEY)] == NOON + 3600
+
+
+async def test_the_time_of_the_newest_answer_is_right_although_the_local_clock_is_wrong(
+    simulator: Simulator, clock: Clock
+) -> None:
+    a_day_slow = Clock(NOON - 86400)
+    async with Exporter(watching(simulator.url), clock=a_day_slow, monotonic=clock) as exporter:
+        page = await page_of(exporter)
+    last_success = page[series("chutes_feed_last_success_timestamp_seconds", feed="scores")]
+    assert last_success == pytest.approx(NOON, abs=1)
 
 
 async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_page(

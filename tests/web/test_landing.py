@@ -70,7 +70,7 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
         scrape = asyncio.create_task(get(f"{url}/metrics"))
         await until(lambda: asked_by(exporter) == {"stats", "stats_per_chute"})
         clock.now += 30
-        page = await landing_page(exporter, clock.now)
+        page = await landing_page(exporter)
         release.set()
         await scrape
     assert "<script>" not in page
@@ -98,17 +98,17 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(
     simulator.faults["bounties"] = Fault(status=404)
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
-        assert f"<p>{state('good', 'Ready.')}</p>" in await landing_page(exporter, clock.now)
+        assert f"<p>{state('good', 'Ready.')}</p>" in await landing_page(exporter)
         simulator.faults["scores"] = simulator.faults["nodes"] = Fault(status=500)
         clock.now += 700
         await get(f"{url}/metrics")
-        stale = await landing_page(exporter, clock.now)
+        stale = await landing_page(exporter)
         clock.now += 1300
         simulator.faults["nodes"] = Fault(status=503, once=True)
         for _ in range(2):
             await get(f"{url}/metrics")
             clock.now += 60
-        later = feeds(await landing_page(exporter, clock.now))
+        later = feeds(await landing_page(exporter))
     assert '<p><span class="state wait">Ready, but ' in stale
     for tone, word in (("good", "up"), ("wait", "stale"), ("off", "off")):
         assert f'<td data-name="State">{state(tone, word)}</td>' in stale
@@ -133,7 +133,7 @@ async def test_the_landing_page_says_when_there_is_no_data(
     simulator.faults.update(dict.fromkeys((one.name for one in ENDPOINTS), Fault(status=500)))
     async with served_exporter(patient(simulator.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
-        page = await landing_page(exporter, clock.now)
+        page = await landing_page(exporter)
     assert f'<p><span class="state bad">There is no data: {simulator.url} fails for ' in page
     assert "The table below has the errors." in page
     assert "Watched: the whole subnet" in page
@@ -156,10 +156,10 @@ async def test_the_landing_page_lists_first_what_needs_action(
     monkeypatch.setattr("chutes_exporter.page.exporter.join_fleet", watched)
     monkeypatch.setattr(findings, "find", watched_find)
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
-        assert "<ol>" not in await landing_page(exporter, clock.now)
+        assert "<ol>" not in await landing_page(exporter)
         await get(f"{url}/metrics")
         asked = len(simulator.requests)
-        page = await landing_page(exporter, clock.now)
+        page = await landing_page(exporter)
         fleet = (await exporter.samples([])).fleets[HOTKEY]
     assert len(simulator.requests) == asked
     # Neither must keep the event loop from answering.
@@ -182,7 +182,7 @@ async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
         served_exporter(watching(quiet.url), clock, monotonic=clock) as (url, exporter),
     ):
         await get(f"{url}/metrics")
-        assert state("good", "Nothing needs action.") in await landing_page(exporter, clock.now)
+        assert state("good", "Nothing needs action.") in await landing_page(exporter)
         policy = maintenance(Call(farm, clock.now, farm.miners[0], {}, {}))
         policy["servers"][0]["maintenance_status"] = "a word of tomorrow"
         quiet.faults["maintenance"] = Fault(body=json.dumps(policy).encode())
@@ -190,7 +190,7 @@ async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
         await get(f"{url}/metrics")
         assert state(
             "wait", "Not everything is known. Nothing that is known needs action."
-        ) in await landing_page(exporter, clock.now)
+        ) in await landing_page(exporter)
 
 
 async def test_the_landing_page_shows_the_effective_configuration_without_secrets(
