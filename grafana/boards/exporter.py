@@ -299,7 +299,8 @@ EXPORTER.show(
             data=SICK,
         ),
         Column("Doubt", "doubt", width=100, missing=" "),
-        Column("Age", f"time() - {SUCCESS}", TIME, 80),
+        # The API sends whole seconds, so a new answer can seem to come from the future.
+        Column("Age", f"clamp_min(time() - {SUCCESS}, 0)", TIME, 80),
         Column("Maximum age", MAX_AGE, TIME),
         Column(
             "Share of maximum",

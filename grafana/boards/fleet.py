@@ -88,17 +88,25 @@ def of_idle(query: str, **where: str) -> str:
     return _all(f"{query} unless on () {unknown}")
 
 
+def idle_later(**where: str) -> str:
+    """Return what usable idle GPUs would earn per second once the bounties are gone, by server."""
+    name = "chutes_server_idle_later_compute_units_per_second"
+    return of_miners(name, "server_id", "gpu", **where)
+
+
 def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
     """Return the stat of what idle GPUs lose, on the servers of which labels have these values."""
     rent = recorded(RENT, **where)
     day = of_idle(f"86400 * sum({recorded(IDLE_UNITS, **where)})", **where)
+    later = of_idle(f"86400 * sum({idle_later(**where)})", **where)
     no_rent = f"({recorded(ALL_GPUS, **where)} unless on (hotkey, server_id) {rent})"
     return stat(
         "Not earned, next 24 h",
-        "What the idle GPUs that can be used would earn in their first day, in the best use that "
-        "chutes-exporter advise --plan shows, and the rent of the idle and unverified ones. US "
-        "dollars need --chain.url, and the rent a price for all GPUs.",
+        "What the idle GPUs that can be used would earn in their first day and on a later one, in "
+        "the best use that chutes-exporter advise --plan shows, and the rent of the idle and "
+        "unverified ones. US dollars need --chain.url, and the rent a price for all GPUs.",
         Query(f"{day} * on () {UNIT_USD}", "idle GPUs", PRICED),
+        Query(f"{later} * on () {UNIT_USD}", "a day, later", PRICED),
         Query(_all(f"sum({rent}) unless on () {no_rent}"), "rent", PRICED),
         Query(
             f"{day} unless on () {UNIT_USD}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.boards.fleet import GPUS_UNKNOWN, IDLE_UNITS, THIS_SERVER, of_idle
+from grafana.boards.fleet import GPUS_UNKNOWN, IDLE_UNITS, THIS_SERVER, idle_later, of_idle
 from grafana.parts import (
     AMOUNT,
     CENTS,
@@ -59,9 +59,6 @@ _ENDED: Final = select(
 )
 FAILED: Final = f"max by (hotkey, chute_id) (sum by (job, instance, hotkey, chute_id) ({_ENDED}))"
 PAYS: Final = select("chutes_launch_first_day_units_per_gpu_second", EXPORTERS, MINERS)
-IDLE_LATER: Final = of_miners(
-    "chutes_server_idle_later_compute_units_per_second", "server_id", "gpu"
-)
 BEST_USE: Final = of_idle(f"86400 * sum({recorded(IDLE_UNITS)})")
 """Compute units of the first day in the best use of all idle GPUs."""
 
@@ -110,7 +107,7 @@ MARKET.show(
         "and later, when bounties are gone.",
         Query(f"{BEST_USE} * on () {UNIT_USD}", "dollars, first day", PRICED, CENTS),
         Query(
-            of_idle(f"86400 * sum({IDLE_LATER})") + f" * on () {UNIT_USD}",
+            of_idle(f"86400 * sum({idle_later()})") + f" * on () {UNIT_USD}",
             "dollars a day, later",
             PRICED,
             CENTS,

@@ -211,6 +211,12 @@ class Truth:
             at(title, "idle GPUs"): day * self.unit_usd()
             if day is not None and self.is_sick
             else None,
+            # `best_moves` compares what Market shows.
+            at(title, "a day, later"): value(
+                "chutes-market",
+                self.answers,
+                at("Best use of idle GPUs", "dollars a day, later"),
+            ),
             at(title, "rent"): self.rent(self.gpus) if self.is_sick else None,
             at(title, "units; dollars: docs/money.md"): None if self.is_sick else day,
         }
