@@ -55,18 +55,23 @@ def test_the_rules_are_well_formed() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_recordings_are_read_well_named_and_at_most_15_lines_long() -> None:
+def test_recordings_are_read_well_named_and_at_most_10_lines_long() -> None:
     names = {rule["record"] for rule in RECORDINGS}
     texts = [json.dumps(rule) for rule in (*ALERTS, *RECORDINGS)]
     texts += [query.expr for board in BOARDS for one in board.panels for query in one.queries]
     for name in names:
         assert any(name in text.replace(f'"record": "{name}"', "") for text in texts), name
     assert all(re.fullmatch(r"[a-z_]+:chutes_[a-z_]+:[a-z0-9_]+", name) for name in names)
-    lengths = {
-        rule.get("record", rule.get("alert")): rule["expr"].strip().count("\n") + 1
-        for rule in (*RECORDINGS, *ALERTS)
-    }
-    assert {name: length for name, length in lengths.items() if length > 15} == {}
+    assert [rule["record"] for rule in RECORDINGS if lines(rule) > 10] == []
+
+
+def test_conditions_of_alerts_are_at_most_15_lines_long() -> None:
+    assert [rule["alert"] for rule in ALERTS if lines(rule) > 15] == []
+
+
+def lines(rule: dict[str, Any]) -> int:
+    """Return the number of lines of a rule's expression, without comments."""
+    return sum(not line.lstrip().startswith("#") for line in rule["expr"].strip().splitlines())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
