@@ -55,8 +55,9 @@ THE_SAME_SETTINGS: dict[str, Any] = {
     "collectors": {"stats_per_chute": True},
 }
 WORLDS = {
-    "60 GPUs, 300 chutes": Size(),
-    "1,000 GPUs, 2,000 chutes": Size(
+    "42 GPUs, 490 chutes": Size(),
+    "126 GPUs, 490 chutes": Size(servers=22),
+    "1,290 GPUs, 2,000 chutes": Size(
         chutes=2000, servers=215, other_servers=107, source_bytes=40_000
     ),
 }
@@ -283,6 +284,7 @@ async def page_sizes(size: Size) -> dict[str, str]:
             "nothing configured": {},
             "one miner with `--hotkey`": {"hotkeys": [key.address]},
             "one miner with its key": {"keys": (key,)},
+            "the same, `--chutes all`": {"keys": (key,), "chutes": "all"},
             "every collector, `--miners all`": {
                 "keys": (key,),
                 "miners": "all",
@@ -319,7 +321,7 @@ async def main() -> None:
     for what, bound, measured, holds in rows:
         print(f"| {what} | {bound} | {measured} | {'yes' if holds else '**no**'} |")
     columns = [await page_sizes(size) for size in WORLDS.values()]
-    print(f"\n| watched | {' | '.join(WORLDS)} |\n|---|---:|---:|")
+    print(f"\n| watched | {' | '.join(WORLDS)} |\n|---|{'---:|' * len(WORLDS)}")
     for mode in columns[0]:
         print(f"| {mode} | {' | '.join(column[mode] for column in columns)} |")
     sys.exit(not all(holds for *_, holds in rows))
