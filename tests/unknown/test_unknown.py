@@ -314,7 +314,7 @@ async def _landing(simulator: Simulator) -> Output:
     """
     async with Exporter(watching(simulator.url)) as exporter:
         await exporter.samples((), timeout=PATIENCE)
-        page = await landing_page(exporter, time.time())
+        page = await landing_page(exporter)
     text = page.partition("<h2>")[0]
     (tone,) = re.findall(r'</h1><p><span class="state (\w+)">', text)
     return Output({"good": 0, "bad": 1, "wait": 3}[tone], text, {})
