@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.config import make_settings
-from chutes_exporter.simulator import TROUBLES, DemoWorld, Fault, Simulator, Size
+from chutes_exporter.simulator import DemoWorld, Fault, Simulator, Size
 from chutes_exporter.simulator.service import End
 from chutes_exporter.simulator.world import Slot
 from grafana.parts import ANNOTATION, VARIABLES
@@ -70,7 +70,7 @@ SICK_HOURS: Final = (
 """The same, with alerts that fire after two hours."""
 DOWN_SINCE: Final = 25 / 60
 """Hours before the end at which an exporter goes down."""
-SICK_TROUBLES: Final = tuple(name for name in TROUBLES if name != "blacklisted")
+SICK_TROUBLES: Final = ("crash-loop", "dead-server", "upgrade", "idle")
 """Another miner is blacklisted, whose score does not matter."""
 RULES: Final[dict[str, dict[str, Any]]] = {
     rule.get("record") or f"{rule['alert']} ({rule['labels']['severity']})": rule

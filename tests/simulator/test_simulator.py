@@ -5,7 +5,6 @@ import pytest
 from chutes_exporter.chain.node import Node
 from chutes_exporter.duration import HOUR
 from chutes_exporter.simulator import (
-    TROUBLES,
     DemoWorld,
     Fault,
     Simulator,
@@ -49,7 +48,7 @@ def test_an_invalid_fault_is_refused_with_examples(text: str) -> None:
         (["dead-server"], 1),
         (["upgrade"], 1),
         (["idle"], 2),
-        (list(TROUBLES), 5),
+        (["crash-loop", "dead-server", "blacklisted", "upgrade", "idle"], 5),
     ],
 )
 def test_all_gpus_of_the_demos_miner_earn_except_on_the_servers_in_trouble(
