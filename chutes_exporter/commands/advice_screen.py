@@ -14,7 +14,6 @@ from chutes_exporter.commands.terminal import (
     moment,
     percent,
     print_first,
-    print_table,
     say,
     whole_percent,
 )
@@ -73,9 +72,10 @@ _LEGEND: Final = (
     "hours until it expires. Use %, refused %: load and refused requests in 15 minutes."
 )
 _SWITCH_LEGEND: Final = (
-    "More: compute units that the switch earns more, in the first day and in a day later. Deletion "
-    "costs: compute units that the score loses now, at most. Paid after: hours until the gain has "
-    "paid that. A private or new instance may not become active, if other miners are faster."
+    "Costs now: compute units that the score loses at most if the instance is deleted now. Free "
+    "from: when that costs nothing (-: no known time). Paid after: hours until the gain has paid "
+    "that. More: compute units that the switch earns more, in the first day and in a day later. If "
+    "other miners are faster, a private instance may not become active."
 )
 
 
@@ -203,7 +203,7 @@ class AdviceScreen:
                         **self._plan_pay(launch),
                     }
                 )
-        print_table(rows, cut=("server", "chute"))
+        print_first(rows, len(rows), "launches", cut=("server", "chute"))
         units = total(use.first_day_units for use in advice.uses)
         if rows and units is not None:
             usd = self._pricing.usd(units)
@@ -231,7 +231,7 @@ class AdviceScreen:
             say("What to run instead of active instances is not known.")
             return
         rows = [self._switch_row(advice.fleet, one) for one in found.proposed]
-        print_table(rows, cut=("server", "runs", "could run"))
+        print_first(rows, len(rows), "instances", cut=("server", "runs", "could run"))
         self._show_sum(found)
         _show_waiting(advice.fleet, found.proposed)
         for one in found.too_dear:
@@ -257,26 +257,24 @@ class AdviceScreen:
         row: dict[str, Any] = {
             "server": _server_text(fleet, instance.server_id or ""),
             "instance": instance.instance_id,
-            "GPUs": f"{instance.gpus} {instance.model}",
             "runs": _instance_name(instance),
             "could run": _launches_text(switch.launches),
+            "costs now": round(switch.cost.units),
+            "free from": _free_text(switch, self._report.now),
+            "paid after h": None if payback is None else round(payback / HOUR, 1),
             "more day 1": round(switch.first_day_gain),
             "more later": round(switch.later_gain * DAY),
         }
         if self._pricing.usd_per_unit is not None:
             row["USD day 1"] = self._pricing.usd(switch.first_day_gain)
             row["USD later"] = self._pricing.usd_a_day(switch.later_gain)
-        return row | {
-            "deletion costs": round(switch.cost.units),
-            "free from": _free_text(switch, self._report.now),
-            "paid after h": None if payback is None else round(payback / HOUR, 1),
-        }
+        return row | {"GPUs": f"{instance.gpus} {instance.model}"}
 
 
 def _free_text(switch: Switch, now: float) -> str:
     free_at = switch.cost.free_at
     if free_at is None:
-        return "no known time"
+        return "-"
     return "now" if free_at <= now else f"{datetime.fromtimestamp(free_at, UTC):%H:%M} UTC"
 
 

@@ -16,7 +16,7 @@ from chutes_exporter.api.records import (
     UnixTime,
 )
 from chutes_exporter.duration import DAY, HOUR
-from chutes_exporter.rules.instances import SECURED_AFTER
+from chutes_exporter.rules.instances import LONGEST_START, SECURED_AFTER
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
@@ -187,9 +187,18 @@ def score_of_running(
 ) -> float | None:
     """Return the compute units that a running instance has in the score of the past day.
 
-    Its history is known until a time, and since then its multiplier is the present one. None if the
-    history has a gap.
+    Its history is known until a time, and since then its multiplier is the present one. An instance
+    without a history was activated after that time, because records come with the activation. None
+    if the history has a gap.
     """
+    records = list(history.records)
+    since = max(created_at, known_until)
+    if not records and known_until - created_at < LONGEST_START:
+        since = created_at
+    elif records and records[-1].ended_at is None:
+        last = records.pop()
+        since = max(since, last.started_at)
+        records.append(structs.replace(last, ended_at=UnixTime(since)))
     running = AuditInstance(
         instance_id="",
         miner_hotkey="",
@@ -201,12 +210,6 @@ def score_of_running(
         deletion_reason=None,
         valid_termination=None,
     )
-    records = list(history.records)
-    since = max(created_at, known_until)
-    if records and records[-1].ended_at is None:
-        last = records.pop()
-        since = max(since, last.started_at)
-        records.append(structs.replace(last, ended_at=UnixTime(since)))
     present = ComputeRecord("", started_at=UnixTime(since), compute_multiplier=multiplier)
     return _compute_units(running, [*records, present], now)
 
