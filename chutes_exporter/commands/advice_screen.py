@@ -188,6 +188,9 @@ class AdviceScreen:
 
     def _show_plan(self, advice: Advice) -> None:
         """Print what to launch on which server, and what stays idle."""
+        if advice.markets is None:
+            say("What the idle GPUs can run is not known.")
+            return
         rows = []
         for use in advice.uses:
             server = advice.fleet.servers_by_id[use.server_id]
