@@ -74,8 +74,8 @@ _LEGEND: Final = (
 _SWITCH_LEGEND: Final = (
     "Costs now: compute units that the score loses at most if the instance is deleted now. Free "
     "from: when that costs nothing (-: no known time). Paid after: hours until the gain has paid "
-    "that. More: compute units that the switch earns more, in the first day and in a day later. If "
-    "other miners are faster, a private instance may not become active."
+    "that. More: compute units that the switch earns more, in the first day and in a day later. A "
+    "private chute may get enough instances of other miners before the new one is active."
 )
 
 
@@ -234,7 +234,7 @@ class AdviceScreen:
             say("What to run instead of active instances is not known.")
             return
         rows = [self._switch_row(advice.fleet, one) for one in found.proposed]
-        print_first(rows, len(rows), "instances", cut=("server", "runs", "could run"))
+        print_first(rows, len(rows), "instances", cut=("server", "could run", "runs"))
         self._show_sum(found)
         _show_waiting(advice.fleet, found.proposed)
         for one in found.too_dear:
@@ -243,7 +243,7 @@ class AdviceScreen:
     def _show_sum(self, found: Switches) -> None:
         count = len(found.proposed)
         if not count:
-            say(f"No switch pays 10 % more, of {found.compared} active instances.")
+            say(f"Of {found.compared} active instances, none is worth a switch.")
             return
         units = sum(one.first_day_gain - one.least_cost for one in found.proposed)
         usd = self._pricing.usd(units)
@@ -260,7 +260,6 @@ class AdviceScreen:
         row: dict[str, Any] = {
             "server": _server_text(fleet, instance.server_id or ""),
             "instance": instance.instance_id,
-            "runs": _instance_name(instance),
             "could run": _launches_text(switch.launches),
             "costs now": round(switch.cost.units),
             "free from": _free_text(switch, self._report.now),
@@ -271,6 +270,7 @@ class AdviceScreen:
         if self._pricing.usd_per_unit is not None:
             row["USD day 1"] = self._pricing.usd(switch.first_day_gain)
             row["USD later"] = self._pricing.usd_a_day(switch.later_gain)
+        row["runs"] = _instance_name(instance)
         return row | {"GPUs": f"{instance.gpus} {instance.model}"}
 
 

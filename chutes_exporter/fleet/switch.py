@@ -222,9 +222,8 @@ def _choose(
     taken: Counter[str],
 ) -> tuple[tuple[Switch, ...], tuple[Switch, ...]]:
     """Return the switches to make, and those that cost too much."""
-    every = [offer for market in markets for offer in market.offers if not offer.hanging]
-    # Something that earns is given up only for what is known not to fail.
-    offers = [offer for offer in every if failures.fails(offer.chute_id) is False]
+    every = [offer for market in markets for offer in market.offers]
+    offers = [offer for offer in every if _is_safe(offer, failures)]
     proposed: list[Switch] = []
     too_dear: list[Switch] = []
     for candidate in sorted(candidates, key=attrgetter("worth", "instance.instance_id")):
@@ -239,6 +238,16 @@ def _choose(
             taken[launch.offer.chute_id] += launch.instances
     proposed.sort(key=lambda one: one.least_cost - one.first_day_gain)
     return tuple(proposed), tuple(too_dear)
+
+
+def _is_safe(offer: Offer, failures: Failures) -> bool:
+    """Return whether something that earns can be given up for an offer.
+
+    It is known not to fail here, and no race: of a private chute with a bounty, the first instance
+    of all miners that becomes active wins.
+    """
+    is_race = offer.private and offer.bounty_boost is not None
+    return not offer.hanging and not is_race and failures.fails(offer.chute_id) is False
 
 
 def _best(

@@ -126,21 +126,27 @@ def test_several_chutes_can_share_the_gpus_of_an_instance() -> None:
 
 
 def test_what_the_service_refuses_is_not_proposed() -> None:
-    private: dict[str, Any] = {"public": False, "compute_multiplier_factors": {"private_tee": 1.3}}
     for one in (
         chute("full", HIGH, room=0),
         chute("off", HIGH, disabled=True),
         chute("plain", HIGH, tee=False),
     ):
         assert pairs(switches(one)) == []
-    # Without an active instance, a private chute needs a bounty.
-    wanted = chute("private", HIGH, **private)
-    wanted["utilization"] |= {"active_instance_count": 0, "total_instance_count": 0}
-    assert pairs(switches(wanted)) == []
-    bounty = {"chute_id": "private", "created_at": NOON - 60, "seconds_elapsed": 60}
-    assert pairs(switches(wanted, bounties=[bounty | {"time_remaining": 500}])) == [
-        ("i1", ["private"])
-    ]
+
+
+def test_a_race_for_a_bounty_is_no_reason_to_give_up_an_instance() -> None:
+    private: dict[str, Any] = {
+        "public": False,
+        "compute_multiplier_factors": {"private_tee": 1.3},
+    }
+    bounty = {"chute_id": "b", "created_at": NOON - 60, "seconds_elapsed": 60}
+    bounties = [bounty | {"time_remaining": 500}]
+    race = chute("b", HIGH, **private)
+    race["utilization"] |= {"active_instance_count": 0, "total_instance_count": 0}
+    assert pairs(switches(race, bounties=bounties)) == []
+    # A private chute that wants more instances, and a public one with a bounty, are none.
+    assert pairs(switches(chute("b", HIGH, **private))) == [("i1", ["b"])]
+    assert pairs(switches(chute("b", HIGH), bounties=bounties)) == [("i1", ["b"])]
 
 
 @pytest.mark.parametrize("server", [{"holds_slot": True}, {"tee": False}])
