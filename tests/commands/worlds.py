@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tests.commands.support import Target, run
-from tests.recorded import Miner, recording, rows, shifted, stream
-from tests.support import replay, served
+from tests.recorded import Miner, rows, shifted, stream
+from tests.support import recording, replay, served
 from tests.test_ended import reports
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class PresentWorld:
         """Return the advice to the miner as JSON, with what is not known."""
         _, output = await self.run("--json", *arguments)
         summary = json.loads(output)
-        (miner,) = summary["miners"]
+        miner: dict[str, Any] = summary["miners"][0]
         return miner | {"gaps": [gap["feed"] for gap in summary["not_known"]]}
 
     def want(self, chute_id: str, room: int, **fields: Any) -> None:
