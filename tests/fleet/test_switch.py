@@ -7,7 +7,9 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from msgspec import structs
 
+from chutes_exporter.api.records import ComputeRecord, UnixTime
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.fleet.failures import Failures
 from chutes_exporter.fleet.join import join_fleet
@@ -154,12 +156,25 @@ def test_a_server_that_can_launch_nothing_keeps_its_instances(server: dict[str, 
     assert pairs(switches(chute("b", HIGH), server=server)) == []
 
 
+def test_a_server_that_holds_a_slot_gets_none_of_the_chutes_of_another_one() -> None:
+    pending = make_server(
+        "s2", instances=(instance("i2", server_id="s2"),), holds_slot=True, maintenance="pending"
+    )
+    fleet = make_fleet(make_server("s1", instances=(instance(),)), pending)
+    one = chute("b", HIGH, room=2)
+    answers = ANSWERS | {"chutes": [one["chutes"]], "utilization": [one["utilization"]]}
+    scores = {"i1": 0.0, "i2": 0.0}
+    assert pairs(find_switches(sent(answers), fleet, (), NO_FAILURES, scores, NOON)) == [
+        ("i1", ["b"])
+    ]
+
+
 def test_each_room_is_given_once_and_first_to_what_earns_least() -> None:
-    instances = (instance("rich", later_units_per_second=2.5, units_per_second=2.5), instance())
+    instances = (instance("a", later_units_per_second=2.5, units_per_second=2.5), instance("z"))
     found = switches(chute("b", HIGH), instances=instances)
-    assert pairs(found) == [("i1", ["b"])]
+    assert pairs(found) == [("z", ["b"])]
     both = switches(chute("b", HIGH, room=2), instances=instances)
-    assert pairs(both) == [("i1", ["b"]), ("rich", ["b"])]
+    assert pairs(both) == [("z", ["b"]), ("a", ["b"])]
 
 
 def test_idle_gpus_take_the_room_first() -> None:
@@ -289,6 +304,12 @@ def test_a_bounty_does_not_lead_to_a_chute_that_pays_less_when_it_is_over() -> N
             bounties=[bounty | {"time_remaining": 500}],
         )
         assert bool(pairs(found)) == is_proposed
+    found = switches(
+        chute("b", 5.7, compute_multiplier_factors=boosted | {"bounty_boost": 3.0}),
+        chute("c", 2.25),
+        bounties=[bounty | {"time_remaining": 500}],
+    )
+    assert pairs(found) == [("i1", ["c"])]
 
 
 def test_what_an_instance_would_earn_itself_fades_with_its_age() -> None:
@@ -344,6 +365,16 @@ def test_what_runs_and_what_ended_and_counts_is_the_score_of_the_service(miner: 
     assert running + kept + gap == pytest.approx(score, rel=1e-4)
 
 
+def replace_start(record: ComputeRecord, start: float) -> ComputeRecord:
+    return structs.replace(record, started_at=UnixTime(start))
+
+
 def test_without_a_report_or_with_a_gap_the_score_is_not_known() -> None:
     assert score_of_running(NOON - 7200, History([], None), NOON - 1800, 2.0, NOON) == 14400
     assert score_of_running(NOON - 6 * HOUR, History([], None), NOON - 1800, 2.0, NOON) is None
+    record = ComputeRecord("i", UnixTime(NOON - 7200), compute_multiplier=1.0)
+    history = History([record], 1.0)
+    # The report ended half an hour ago. Since then, the present multiplier counts.
+    assert score_of_running(NOON - 7200, history, NOON - 1800, 3.0, NOON) == 5400 + 1800 * 3
+    late = History([replace_start(record, NOON - 3600)], 1.0)
+    assert score_of_running(NOON - 7200, late, NOON - 1800, 3.0, NOON) is None
