@@ -12,7 +12,6 @@ import click
 from chutes_exporter.collectors import score_heading
 from chutes_exporter.collectors.base import Answers
 from chutes_exporter.collectors.fleet import fleet_answers
-from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.fleet.forecast import Addition, Gain, find_gain
 from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.sums import product, total
@@ -50,8 +49,10 @@ class Forecast:
     and None without its price.
 
     Attributes:
+        without_cost: Models without a cost, if costs are given. Then the cost is not known.
+        without_price: Models without a price.
         pay_back_days: Days after which the later pay, less the cost of the GPUs, has paid the
-            price. None if it never does.
+            price. None if it never does, or if the cost is not known.
     """
 
     additions: Sequence[Addition]
@@ -63,6 +64,8 @@ class Forecast:
     usd_per_day_later: float | None
     cost_usd_per_day: float | None
     price_usd: float | None
+    without_cost: Sequence[str]
+    without_price: Sequence[str]
     pay_back_days: float | None
 
     def as_json(self) -> dict[str, Any]:
@@ -105,11 +108,7 @@ def forecast(
     Raises:
         UsageError: No answer and no list knows a model.
     """
-    answers = {
-        feed.name: state.snapshot.answer
-        for feed, state in report.states.items()
-        if state.snapshot is not None and feed.hotkey in (hotkey, THE_PLATFORM)
-    }
+    answers = report.answers(hotkey)
     of_fleet = fleet_answers(answers, hotkey)
     known = {*GPU_MODELS, *of_fleet.rates}
     for addition in additions:
@@ -134,6 +133,9 @@ def forecast(
     usd_later = report.usd(product(later - without, emission))
     costs = [product(one.count, settings.gpu_costs.get(one.model), 24) for one in additions]
     cost, price = total(costs), total(one.price_usd for one in additions)
+    # Without any --gpu.cost, costs are no part of the question.
+    without_cost = _models(additions, costs) if settings.gpu_costs else []
+    pay_back_days = None if without_cost else _pay_back_days(price, usd_later, cost)
     return Forecast(
         additions=additions,
         gain=gain,
@@ -144,8 +146,16 @@ def forecast(
         usd_per_day_later=usd_later,
         cost_usd_per_day=cost,
         price_usd=price,
-        pay_back_days=_pay_back_days(price, usd_later, cost),
+        without_cost=without_cost,
+        without_price=_models(additions, [one.price_usd for one in additions]),
+        pay_back_days=pay_back_days,
     )
+
+
+def _models(additions: Sequence[Addition], values: Sequence[float | None]) -> list[str]:
+    """Return the models whose value is not known."""
+    pairs = zip(additions, values, strict=True)
+    return [one.model for one, value in pairs if value is None]
 
 
 def _share(own: float, everybody: float, more: float) -> float:

@@ -7,19 +7,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
-from msgspec import structs
 
-from chutes_exporter.api import ApiError, ChutesClient
+from chutes_exporter.api import ChutesClient
 from chutes_exporter.api import endpoints as e
+from chutes_exporter.commands.audit import DAY_HOURS, AuditReading
 from chutes_exporter.commands.options import Command, asks, json_option, miner_options
 from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import cell_text, moment, percent, print_first, say
-from chutes_exporter.duration import DAY, HOUR, MINUTE
-from chutes_exporter.feeds.reports import list_reports, reduced
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.page.gaps import NO_KEY, TRY_AGAIN, NotKnown
 from chutes_exporter.rules.losses import NO_REASON, REDEPLOYED
@@ -28,15 +26,9 @@ from chutes_exporter.rules.sums import product, total
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from chutes_exporter.api.records import AuditReport
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.ends import End
 
-T = TypeVar("T")
-
-_DAY_HOURS = int(DAY / HOUR)
-_MADE_WITHIN = 10 * MINUTE
-"""Seconds after the hour within which the service has always published its report."""
 _UNIT_USD = "chutes_compute_unit_usd"
 _UNCLEAR = f"{REDEPLOYED} or {NO_REASON}"
 """The reason if only the name of a private chute would tell."""
@@ -47,8 +39,8 @@ _SHOWN = 20
 @click.command(cls=Command)
 @click.option(
     "--hours",
-    type=click.IntRange(1, _DAY_HOURS),
-    default=_DAY_HOURS,
+    type=click.IntRange(1, DAY_HOURS),
+    default=DAY_HOURS,
     show_default=True,
     help="Number of hourly reports, the newest first.",
 )
@@ -101,37 +93,43 @@ class Reading:
     """What the command reads.
 
     Attributes:
-        ledger: The ended instances.
+        audit: The reports of ended instances, and what could not be read of anything.
         chute_names: The names of chutes by id, if an instance of a watched miner ended: those of
             public chutes, and with a key also those of private ones.
         day_units: The compute units of each miner in the past day, if an instance of a watched
             miner ended.
-        gaps: What could not be read.
     """
 
     def __init__(self, client: ChutesClient, settings: Settings) -> None:
-        self.ledger = Ledger([])
+        self.audit = AuditReading(client, settings.watched)
         self.chute_names: dict[str, str | None] = {}
         self.day_units: dict[str, float | None] = {}
-        self.gaps: list[NotKnown] = []
-        self._client = client
         self._settings = settings
-        self._reports: list[AuditReport] = []
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ended instances."""
+        return self.audit.ledger
+
+    @property
+    def gaps(self) -> list[NotKnown]:
+        """What could not be read."""
+        return self.audit.gaps
 
     async def read(self, hours: int) -> None:
         """Read the newest reports, older ones while they may have a multiplier that is needed, and
         what describes the chutes.
         """
-        await self._read_reports(hours)
+        await self.audit.read(hours)
         if self._watched_ends(hours):
             await self._read_names()
-            stats = await self._fetch("the compute units of the day", e.STATS)
+            stats = await self.audit.fetch("the compute units of the day", e.STATS)
             self.day_units = {
                 one.miner_hotkey: one.compute_units for one in stats or () if one.window == "1d"
             }
         for end in self._watched_ends(hours):
             if end.lost_units is None:
-                self._miss(
+                self.audit.miss(
                     f"the loss of {end.instance_id}", "its multipliers are not known", end.hotkey
                 )
             if end.reason is None:
@@ -142,18 +140,18 @@ class Reading:
     async def _read_names(self) -> None:
         """Read the names of chutes. That of a private one tells whether it was redeployed."""
         if not self._settings.keys:
-            utilization = await self._fetch("names of chutes", e.UTILIZATION)
+            utilization = await self.audit.fetch("names of chutes", e.UTILIZATION)
             # It names private chutes by a placeholder.
-            private = {end.chute_id for end in self.ledger.ends(_DAY_HOURS) if end.private}
+            private = {end.chute_id for end in self.ledger.ends(DAY_HOURS) if end.private}
             self.chute_names = {
                 chute.chute_id: chute.name
                 for chute in utilization or ()
                 if chute.chute_id not in private
             }
             return
-        chutes = await self._fetch("names of chutes", e.CHUTES, key=self._settings.keys[0])
+        chutes = await self.audit.fetch("names of chutes", e.CHUTES, key=self._settings.keys[0])
         self.chute_names = {chute.chute_id: chute.name for chute in chutes or ()}
-        self.ledger = Ledger(self._reports, chutes or ())
+        self.audit.ledger = Ledger(self.audit.reports, chutes or ())
 
     def _unnamed(self) -> tuple[str, str]:
         """Return why the name of a private chute is not known, and advice."""
@@ -161,52 +159,6 @@ class Reading:
 
     def _watched_ends(self, hours: int) -> list[End]:
         return [end for end in self.ledger.ends(hours) if end.hotkey in self._settings.watched]
-
-    async def _read_reports(self, hours: int) -> None:
-        try:
-            listed = await list_reports(self._client)
-        except ApiError as error:
-            self.gaps.append(NotKnown.after(error, "the list of reports", ""))
-            return
-        paths = {entry.end_time or 0.0: entry.path for entry in listed.value}
-        newest = max(paths)
-        if self._client.api_clock() - newest > HOUR + _MADE_WITHIN:
-            self._miss(
-                f"the ends since {moment(newest)}",
-                "the service has not published the report of the last hour",
-            )
-        # For about a minute, the service lists the report of a 25th hour.
-        for hour in range(_DAY_HOURS + 1):
-            end = newest - hour * HOUR
-            if hour >= hours and not self.ledger.needs_report(hours, end):
-                break
-            if end in paths:
-                what, params = f"the report of {moment(end)}", {"path": paths[end]}
-                report = await self._fetch(what, e.AUDIT_REPORT, params=params)
-                self._add(report, end)
-            elif hour < _DAY_HOURS:
-                self._miss(f"the report of {moment(end)}", "it is not listed")
-
-    def _add(self, report: AuditReport | None, end: float) -> None:
-        """Add the report of an hour to the ledger, if it could be read."""
-        if report is not None:
-            needed = reduced(structs.replace(report, end=end), self._settings.watched)
-            self._reports.append(needed)
-            self.ledger = Ledger(self._reports)
-
-    async def _fetch(self, what: str, endpoint: e.Endpoint[T], **request: Any) -> T | None:
-        """Return the value of an answer, None after an error. What cannot be read becomes a gap."""
-        try:
-            answer = await self._client.fetch(endpoint, **request)
-        except ApiError as error:
-            self.gaps.append(NotKnown.after(error, what, ""))
-            return None
-        if answer.rejected:
-            self._miss(what, f"{answer.rejected} records cannot be read")
-        return answer.value
-
-    def _miss(self, what: str, reason: str, hotkey: str = "") -> None:
-        self.gaps.append(NotKnown(what, hotkey, reason, TRY_AGAIN))
 
 
 def _rows(

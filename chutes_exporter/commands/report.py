@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.table import SERVERS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import find_gaps
@@ -13,6 +14,7 @@ from chutes_exporter.rules.sums import product
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from chutes_exporter.api.client import Answer
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.page.gaps import NotKnown
@@ -56,6 +58,14 @@ class Report:
     def value(self, metric: str, **labels: str) -> float | None:
         """Return the first value of a metric with these labels, None if it is unknown."""
         return next((value for _, value in self.of(metric, **labels)), None)
+
+    def answers(self, hotkey: str) -> dict[str, Answer[Any]]:
+        """Return the known answers about a miner and the platform, by the feed's name."""
+        return {
+            feed.name: state.snapshot.answer
+            for feed, state in self.states.items()
+            if state.snapshot is not None and feed.hotkey in (hotkey, THE_PLATFORM)
+        }
 
     def usd(self, alpha: float | None) -> float | None:
         """Return the value of alpha in US dollars, None if it is unknown."""

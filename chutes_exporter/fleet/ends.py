@@ -13,17 +13,20 @@ from chutes_exporter.rules.losses import (
     end_reason,
     ended_within_hour,
     ends_all_at_once,
+    is_failure,
     join_records,
     loss_of,
     may_be_redeployed,
     needs_report,
     outcome_of,
+    score_of_running,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from chutes_exporter.api.records import AuditInstance, AuditReport, Chute, ComputeRecord
+    from chutes_exporter.fleet.model import Instance
     from chutes_exporter.rules.losses import History, Outcome
 
 
@@ -54,6 +57,11 @@ class End:
     outcome: Outcome
     lost_units: float | None
     is_last_of_chute: bool | None
+
+    @property
+    def is_failure(self) -> bool | None:
+        """Whether it failed, and was not ended by an update, a scale-down or the like."""
+        return is_failure(self.outcome, self.reason)
 
 
 class Ledger:
@@ -103,6 +111,23 @@ class Ledger:
         """Return the known instances that ended in the newest hours."""
         start = self.end - HOUR * hours
         return [one for one in self._ended.values() if (one.deleted_at or 0.0) >= start]
+
+    def scores(self, instances: Iterable[Instance], now: float) -> dict[str, float | None]:
+        """Return the compute units that running instances have in the score of the past day, by
+        id. Those of some may be unknown.
+        """
+        running = list(instances)
+        histories = _histories(self._reports, [one.instance_id for one in running])
+        scores: dict[str, float | None] = {}
+        for one in running:
+            if one.created_at is None or one.units_per_second is None or not self._reports:
+                scores[one.instance_id] = None
+                continue
+            history = histories[one.instance_id]
+            scores[one.instance_id] = score_of_running(
+                one.created_at, history, self.end, one.units_per_second, now
+            )
+        return scores
 
     def _end_of(self, instance: AuditInstance) -> End:
         loss = loss_of(instance, self._histories[instance.instance_id], self.end)

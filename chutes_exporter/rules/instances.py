@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SECURED_AFTER: Final = HOUR
 """Seconds after its activation from which a public instance keeps its score when it is deleted."""
+LONGEST_START: Final = 3.5 * HOUR
+"""Seconds after its creation within which an instance must become active."""
 InstanceState = Literal["active", "starting", "disabled"]
 """State of an instance.
 
@@ -75,7 +77,7 @@ def purged_at(instance: Instance) -> float | None:
         return None if instance.last_verified_at is None else instance.last_verified_at + 3 * HOUR
     if state != "starting" or instance.verified is None or instance.created_at is None:
         return None
-    deadline = instance.created_at + 3.5 * HOUR
+    deadline = instance.created_at + LONGEST_START
     if not instance.verified:
         return deadline
     verified_at = instance.last_verified_at

@@ -6,15 +6,23 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from chutes_exporter.api.records import END_TEXTS, OLD_VERSION
+from msgspec import structs
+
+from chutes_exporter.api.records import (
+    END_TEXTS,
+    OLD_VERSION,
+    AuditInstance,
+    ComputeRecord,
+    UnixTime,
+)
 from chutes_exporter.duration import DAY, HOUR
-from chutes_exporter.rules.instances import SECURED_AFTER
+from chutes_exporter.rules.instances import LONGEST_START, SECURED_AFTER
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from chutes_exporter.api.records import AuditInstance, Chute, ComputeRecord
+    from chutes_exporter.api.records import Chute
 
 NO_REASON: Final = "none"
 REDEPLOYED: Final = "redeployed"
@@ -24,6 +32,10 @@ Outcome = Literal["counts", "lost", "never_active"]
 """Whether an ended instance keeps its score, lost it, or was never active and had none."""
 OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 
+_PLANNED: Final = frozenset(
+    ("scale_down", "update", "maintenance", "idle", "no_balance", "chute_removed", REDEPLOYED)
+)
+"""Reasons that say nothing about whether a chute runs well."""
 _INTEGRATED_SUBNETS: Final = (
     *("affine", "babelbit", "chronoseek", "glyph"),
     *("leoma", "prometheon", "turbovision", "vocence"),
@@ -83,6 +95,21 @@ def outcome_of(instance: AuditInstance) -> Outcome:
     is_secured = instance.billed_to is None and active_seconds >= SECURED_AFTER
     is_kept = end_reason(text) in ("idle", "no_balance") or OLD_VERSION in text
     return "counts" if is_secured or is_kept or instance.valid_termination else "lost"
+
+
+def is_failure(outcome: Outcome, reason: str | None) -> bool | None:
+    """Return whether an instance failed: it was never active or lost its score, and nobody planned
+    its end.
+
+    None if only the name of its chute would say whether it was redeployed.
+    """
+    if outcome == "counts":
+        return False
+    return None if reason is None else reason not in _PLANNED
+
+
+DeletionReason = Literal["free", "first_hour", "private", "last_active"]
+"""Why the deletion of an active instance costs score, or that it is free."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +180,73 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
     cut = max(0.0, uncut - last)
     cut_units = cut * _paid_seconds(instance, history.records[-1], now)
     return Loss(total([scored, cut_units]), is_last_of_chute=cut > 0)
+
+
+def score_of_running(
+    created_at: float, history: History, known_until: float, multiplier: float, now: float
+) -> float | None:
+    """Return the compute units that a running instance has in the score of the past day.
+
+    Its history is known until a time, and since then its multiplier is the present one. An instance
+    without a history was activated after that time, because records come with the activation. None
+    if the history has a gap.
+    """
+    records = list(history.records)
+    since = max(created_at, known_until)
+    if not records and known_until - created_at < LONGEST_START:
+        since = created_at
+    elif records and records[-1].ended_at is None:
+        last = records.pop()
+        since = max(since, last.started_at)
+        records.append(structs.replace(last, ended_at=UnixTime(since)))
+    running = AuditInstance(
+        instance_id="",
+        miner_hotkey="",
+        created_at=UnixTime(created_at),
+        activated_at=UnixTime(created_at),
+        deleted_at=None,
+        stop_billing_at=None,
+        billed_to=None,
+        deletion_reason=None,
+        valid_termination=None,
+    )
+    present = ComputeRecord("", started_at=UnixTime(since), compute_multiplier=multiplier)
+    return _compute_units(running, [*records, present], now)
+
+
+@dataclass(frozen=True)
+class DeletionCost:
+    """What the score loses if the miner deletes an active instance.
+
+    Attributes:
+        units: Compute units of the past day, at most.
+        free_at: Unix time from which it costs nothing, None if no time is known.
+    """
+
+    why: DeletionReason
+    units: float
+    free_at: float | None
+
+
+def deletion_cost(
+    *, private: bool, is_last_active: bool, secured_at: float, score: float, now: float
+) -> DeletionCost:
+    """Return what the deletion of an active instance costs.
+
+    A private one loses its score at any age. A public one loses it in its first hour, and nine
+    tenths of it if it is the only active one of its chute on the platform. The service cuts only
+    the time since the last change of its multiplier, so it may lose less.
+
+    ``secured_at`` is when the first hour of a public one is over, and ``score`` its compute units
+    in the score of the past day.
+    """
+    if private:
+        return DeletionCost("private", score, None)
+    if now < secured_at:
+        return DeletionCost("first_hour", score, None if is_last_active else secured_at)
+    if is_last_active:
+        return DeletionCost("last_active", (1 - _PUBLIC_PENALTY) * score, None)
+    return DeletionCost("free", 0.0, now)
 
 
 def needs_report(instance: AuditInstance, history: History, now: float, end: float) -> bool:

@@ -134,7 +134,8 @@ MARKET.show(
     table(
         "Best move",
         "What to launch on which server, so that the units of the first day are the most, as "
-        "chutes-exporter advise --plan prints it. Each room of a chute is given once.",
+        "chutes-exporter advise --plan prints it, which leaves out what failed here. Each room "
+        "of a chute is given once.",
         Column("", nothing_wrong(NONE_IDLE, "server"), data=HEALTHY),
         Column("", "server_id"),
         Column("Server", "server", width=130, link=THIS_SERVER, states=CHUTES),

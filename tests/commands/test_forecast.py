@@ -169,13 +169,20 @@ async def test_a_price_is_paid_back_by_the_later_pay_less_the_cost() -> None:
     api = answers(now=time.time())
     async with chain_flag() as chain:
         two = await forecast(api, "8xpro_6000=64000", "2xh200=50000.5", COST, chain)
+        costed = await forecast(
+            api, "8xpro_6000=64000", "2xh200=50000.5", COST, "--gpu.cost=h200=3", chain
+        )
         dear = await forecast(api, "8xpro_6000=64000", "--gpu.cost=pro_6000=9999", chain)
         free = await forecast(api, "8xpro_6000=64000", chain)
         unpriced = await forecast(api, "8xpro_6000=64000", "2xh200", chain)
     assert two["price_usd"] == 114000.5
     # The cost of an h200 is not known.
-    assert two["cost_usd_per_day"] is None
-    assert two["pay_back_days"] == pytest.approx(114000.5 / two["usd_per_day_later"])
+    assert two["cost_usd_per_day"] is two["pay_back_days"] is None
+    both_costs = 24 * (8 * 2 + 2 * 3)
+    assert costed["cost_usd_per_day"] == both_costs
+    assert costed["pay_back_days"] == pytest.approx(
+        114000.5 / (costed["usd_per_day_later"] - both_costs)
+    )
     assert free["pay_back_days"] == pytest.approx(64000 / free["usd_per_day_later"])
     assert dear["cost_usd_per_day"] == 8 * 24 * 9999
     assert dear["pay_back_days"] is None
@@ -212,8 +219,12 @@ async def test_the_screen_shows_the_share_the_money_and_the_gpus_that_stay_idle(
     api = answers(now=time.time())
     async with chain_flag() as chain:
         code, output, _ = await advise(
-            api, "--with", "64xpro_6000=64000", "--with", "2xh200=1", COST, chain
+            api, "--with", "64xpro_6000=64000", "--with", "2xh200=1", chain
         )
+        _, half, _ = await advise(
+            api, "--with", "8xpro_6000=64000", "--with", "2xh200=1", COST, chain
+        )
+        _, unpriced, _ = await advise(api, "--with", "8xpro_6000=64000", "--with", "2xh200", chain)
         _, dear, _ = await advise(
             api, "--with", "8xpro_6000=64000", "--gpu.cost=pro_6000=9999", chain
         )
@@ -225,7 +236,14 @@ async def test_the_screen_shows_the_share_the_money_and_the_gpus_that_stay_idle(
         r"[\d,]+\.\d\d USD a day later\.",
         text,
     )
-    assert re.search(r"have paid their price of 64,001 USD after \d+ days\.", text)
+    assert re.search(
+        r"At the later pay, without running costs, they have paid their price of 64,001 USD after "
+        r"\d+ days\.",
+        text,
+    )
+    unknown = "When they have paid their price is not known: add"
+    assert f"{unknown} --gpu.cost h200=USD_PER_HOUR." in " ".join(half.split())
+    assert f"{unknown} the price of h200." in " ".join(unpriced.split())
     assert re.search(r"No chute has room for \d+ of them\.", text)
     assert "(private)" in output
     text = " ".join(dear.split())

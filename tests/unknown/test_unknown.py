@@ -274,7 +274,7 @@ SMALL: Final = Size(miners=24, active_miners=6, chutes=40, other_servers=3)
 COMMANDS: Final = {
     LANDING: (),
     "status": MONEY,
-    "advise": ("--with", "8xpro_6000", *MONEY),
+    "advise": ("--with", "8xpro_6000", "--switch", *MONEY),
     "incidents": (),
     "check": (),
 }

@@ -1,0 +1,250 @@
+"""The advice for scripts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from chutes_exporter.commands.advice import idle_rests, market_of
+from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.findings import cost
+from chutes_exporter.rules.sums import product
+
+if TYPE_CHECKING:
+    from chutes_exporter.commands.advice import Advice
+    from chutes_exporter.commands.report import Report
+    from chutes_exporter.config import Settings
+    from chutes_exporter.fleet.model import Fleet, Gpu, Launch, Offer, Use
+    from chutes_exporter.fleet.switch import Switch
+
+
+class Pricing:
+    """What compute units are worth, and the time to which advice belongs."""
+
+    def __init__(self, report: Report) -> None:
+        self.now = report.now
+        self.usd_per_unit = report.value("chutes_compute_unit_usd")
+
+    def usd(self, units: float | None) -> float | None:
+        """Return what compute units are worth."""
+        return product(units, self.usd_per_unit)
+
+    def usd_a_day(self, units_per_second: float | None) -> float | None:
+        """Return what a day with these compute units per second is worth."""
+        return product(units_per_second, DAY, self.usd_per_unit)
+
+    def seconds_left(self, offer: Offer) -> float | None:
+        """Return the seconds until the bounty of an offer expires."""
+        if offer.bounty_expires_at is None:
+            return None
+        return max(0.0, offer.bounty_expires_at - self.now)
+
+
+class AdviceJson:
+    """Makes JSON of advice."""
+
+    def __init__(self, report: Report, settings: Settings) -> None:
+        self._report, self._settings = report, settings
+        self._pricing = Pricing(report)
+
+    def miner(self, advice: Advice) -> dict[str, Any]:
+        """Return the advice to a miner."""
+        idle = None
+        if advice.is_known:
+            idle = [self._model(advice, model) for model in idle_models(advice.fleet)]
+        return {
+            "hotkey": advice.fleet.hotkey,
+            "idle": idle,
+            "plan": [self._use(advice.fleet, use) for use in advice.uses],
+            "plan_left_out": _left_out(advice),
+            "stay_idle": _stay_idle(advice),
+            "switch": self._switches(advice),
+            "with": advice.forecast and advice.forecast.as_json(),
+        }
+
+    def _model(self, advice: Advice, model: str) -> dict[str, Any]:
+        fleet, market = advice.fleet, market_of(advice, model)
+        idle = IdleGpus.of(fleet, model)
+        return {
+            "gpu": model,
+            "idle": idle.count,
+            "maintenance_pending": idle.maintenance_pending,
+            "in_maintenance": idle.in_maintenance,
+            "on_one_server": idle.on_one_server,
+            "platform": supply_of(self._report, model),
+            "cost_usd_per_hour": cost(idle_of(fleet, model), fleet, self._settings.costs),
+            "runnable": [self._offer(advice, one) for one in market.offers] if market else [],
+            # Without these counts, it is not known whether other chutes run on the model.
+            "left_out": dict(market.refused) if market else None,
+        }
+
+    def _offer(self, advice: Advice, offer: Offer) -> dict[str, Any]:
+        pricing, first = self._pricing, offer.first_day_units_per_gpu_second
+        later = offer.later_units_per_second / offer.size
+        return {
+            "chute_id": offer.chute_id,
+            "name": None if offer.private else offer.chute,
+            "public": not offer.private,
+            "tee": offer.tee,
+            "gpus": offer.size,
+            "units_per_gpu_second": offer.units_per_second / offer.size,
+            "first_day_units_per_gpu_second": first,
+            "later_units_per_gpu_second": later,
+            "estimated_usd_per_gpu_first_day": pricing.usd_a_day(first),
+            "estimated_usd_per_gpu_day_later": pricing.usd_a_day(later),
+            "room": offer.room,
+            "room_left": offer.left,
+            "starting_instances": offer.starting,
+            "hanging_here": offer.hanging,
+            "failed_24h": advice.failures.count(offer.chute_id),
+            "fails_here": advice.failures.fails(offer.chute_id),
+            "utilization_ratio": offer.load,
+            "rate_limited_ratio": offer.rate_limited,
+            "bounty_boost": offer.bounty_boost,
+            "bounty_seconds_left": pricing.seconds_left(offer),
+        }
+
+    def _use(self, fleet: Fleet, use: Use) -> dict[str, Any]:
+        return {
+            "server_id": use.server_id,
+            "server_name": fleet.servers_by_id[use.server_id].name,
+            "gpu": use.model,
+            "idle_gpus": use.free,
+            "stay_idle": use.free - use.used,
+            "first_day_units": use.first_day_units,
+            "later_units_per_second": use.later_units_per_second,
+            "launches": [self._launch(launch) for launch in use.launches],
+        }
+
+    def _launch(self, launch: Launch) -> dict[str, Any]:
+        offer = launch.offer
+        first = launch.instances * offer.first_day_units
+        later = launch.instances * offer.later_units_per_second
+        return {
+            "chute_id": offer.chute_id,
+            "name": None if offer.private else offer.chute,
+            "instances": launch.instances,
+            "gpus": launch.instances * offer.size,
+            "first_day_units": first,
+            "estimated_usd_first_day": self._pricing.usd(first),
+            "estimated_usd_per_day_later": self._pricing.usd_a_day(later),
+        }
+
+    def _switches(self, advice: Advice) -> dict[str, Any] | None:
+        found = advice.switches
+        if found is None:
+            return None
+        return {
+            "compared": found.compared,
+            "proposed": [self._switch(advice.fleet, one) for one in found.proposed],
+            "cost_too_much": [self._switch(advice.fleet, one) for one in found.too_dear],
+        }
+
+    def _switch(self, fleet: Fleet, switch: Switch) -> dict[str, Any]:
+        instance, cost_now = switch.instance, switch.cost
+        payback = switch.payback_seconds
+        return {
+            "instance_id": instance.instance_id,
+            "server_id": instance.server_id,
+            "server_name": fleet.servers_by_id[instance.server_id or ""].name,
+            "gpu": instance.model,
+            "gpus": instance.gpus,
+            "chute_id": instance.chute_id,
+            "name": None if instance.private else instance.chute,
+            "launches": [self._launch(launch) for launch in switch.launches],
+            "more_units_first_day": switch.first_day_gain,
+            "more_units_per_day_later": switch.later_gain * DAY,
+            "estimated_usd_more_first_day": self._pricing.usd(switch.first_day_gain),
+            "estimated_usd_more_per_day_later": self._pricing.usd_a_day(switch.later_gain),
+            "deletion": {
+                "why": cost_now.why,
+                "costs_units_now": cost_now.units,
+                "estimated_usd_now": self._pricing.usd(cost_now.units),
+                "free_from": _time(cost_now.free_at),
+            },
+            "payback_hours": None if payback is None else payback / HOUR,
+        }
+
+
+def _time(moment: float | None) -> str | None:
+    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat()
+
+
+def _left_out(advice: Advice) -> list[dict[str, Any]] | None:
+    """Return what the plan leaves out because it failed, None while not all failures are known."""
+    if advice.offers and not advice.failures.are_all:
+        return None
+    return [
+        {
+            "chute_id": offer.chute_id,
+            "name": None if offer.private else offer.chute,
+            "failed_24h": advice.failures.count(offer.chute_id),
+        }
+        for offer in advice.failing
+    ]
+
+
+def _stay_idle(advice: Advice) -> list[dict[str, Any]]:
+    rests = []
+    for rest in idle_rests(advice):
+        server = advice.fleet.servers_by_id.get(rest.server_id)
+        rests.append(
+            {
+                "server_id": rest.server_id,
+                "server_name": server and server.name,
+                "gpu": rest.model,
+                "gpus": rest.count,
+                "why": rest.why,
+            }
+        )
+    return rests
+
+
+def supply_of(report: Report, model: str) -> dict[str, int]:
+    """Return the GPUs of a model on the platform, by state."""
+    found = report.of("chutes_platform_gpus", gpu=model)
+    return {labels["state"]: int(value) for labels, value in found}
+
+
+def idle_models(fleet: Fleet) -> list[str]:
+    """Return the models of the idle GPUs of a fleet."""
+    return sorted({gpu.model for gpu in fleet.gpus if gpu.state == "idle" and gpu.model})
+
+
+def idle_of(fleet: Fleet, model: str) -> list[Gpu]:
+    """Return the idle GPUs of a model."""
+    return [gpu for gpu in fleet.gpus if gpu.model == model and gpu.state == "idle"]
+
+
+@dataclass(frozen=True)
+class IdleGpus:
+    """The idle GPUs of a model.
+
+    ``on_one_server`` is the most that one server has that can be used. While the maintenance of one
+    of their servers is unknown, only their count is known.
+    """
+
+    count: int
+    in_maintenance: int | None = None
+    maintenance_pending: int | None = None
+    on_one_server: int | None = None
+
+    @classmethod
+    def of(cls, fleet: Fleet, model: str) -> IdleGpus:
+        """Count them in a fleet."""
+        count = len(idle_of(fleet, model))
+        by_step: Counter[str] = Counter()
+        usable = 0
+        for server in fleet.servers:
+            idle = sum(gpu.model == model and gpu.state == "idle" for gpu in server.gpus)
+            if not idle:
+                continue
+            if server.holds_slot is None or server.maintenance is None:
+                return cls(count)
+            if server.holds_slot:
+                by_step[server.maintenance] += idle
+            else:
+                usable = max(usable, idle)
+        return cls(count, by_step["maintenance"], by_step["pending"], usable)

@@ -1,0 +1,94 @@
+"""Reads the validator's hourly reports for a command: all that it needs, one after another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from msgspec import structs
+
+from chutes_exporter.api import ApiError
+from chutes_exporter.api import endpoints as e
+from chutes_exporter.commands.terminal import moment
+from chutes_exporter.duration import DAY, HOUR, MINUTE
+from chutes_exporter.feeds.reports import list_reports, reduced
+from chutes_exporter.fleet.ends import Ledger
+from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from chutes_exporter.api import ChutesClient
+    from chutes_exporter.api.records import AuditReport
+
+T = TypeVar("T")
+
+DAY_HOURS: Final = int(DAY / HOUR)
+_MADE_WITHIN: Final = 10 * MINUTE
+"""Seconds after the hour within which the service has always published its report."""
+
+
+class AuditReading:
+    """What a command reads of the reports.
+
+    Attributes:
+        reports: Those that could be read, with what the watched miners need.
+        ledger: The ended instances.
+        gaps: What could not be read.
+    """
+
+    def __init__(self, client: ChutesClient, watched: Iterable[str]) -> None:
+        self.reports: list[AuditReport] = []
+        self.ledger = Ledger([])
+        self.gaps: list[NotKnown] = []
+        self._client = client
+        self._watched = frozenset(watched)
+
+    async def read(self, hours: int) -> None:
+        """Read the newest reports, and older ones while they may have a multiplier that is
+        needed.
+        """
+        try:
+            listed = await list_reports(self._client)
+        except ApiError as error:
+            self.gaps.append(NotKnown.after(error, "the list of reports", ""))
+            return
+        paths = {entry.end_time or 0.0: entry.path for entry in listed.value}
+        newest = max(paths)
+        if self._client.api_clock() - newest > HOUR + _MADE_WITHIN:
+            self.miss(
+                f"the ends since {moment(newest)}",
+                "the service has not published the report of the last hour",
+            )
+        # For about a minute, the service lists the report of a 25th hour.
+        for hour in range(DAY_HOURS + 1):
+            end = newest - hour * HOUR
+            if hour >= hours and not self.ledger.needs_report(hours, end):
+                break
+            if end in paths:
+                what, params = f"the report of {moment(end)}", {"path": paths[end]}
+                report = await self.fetch(what, e.AUDIT_REPORT, params=params)
+                self._add(report, end)
+            elif hour < DAY_HOURS:
+                self.miss(f"the report of {moment(end)}", "it is not listed")
+
+    def _add(self, report: AuditReport | None, end: float) -> None:
+        """Add the report of an hour to the ledger, if it could be read."""
+        if report is not None:
+            needed = reduced(structs.replace(report, end=end), self._watched)
+            self.reports.append(needed)
+            self.ledger = Ledger(self.reports)
+
+    async def fetch(self, what: str, endpoint: e.Endpoint[T], **request: Any) -> T | None:
+        """Return the value of an answer, None after an error. What cannot be read becomes a gap."""
+        try:
+            answer = await self._client.fetch(endpoint, **request)
+        except ApiError as error:
+            self.gaps.append(NotKnown.after(error, what, ""))
+            return None
+        if answer.rejected:
+            self.miss(what, f"{answer.rejected} records cannot be read")
+        return answer.value
+
+    def miss(self, what: str, reason: str, hotkey: str = "") -> None:
+        """Note that something is not known."""
+        self.gaps.append(NotKnown(what, hotkey, reason, TRY_AGAIN))

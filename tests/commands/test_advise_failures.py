@@ -1,0 +1,187 @@
+"""What ``advise`` makes of chutes that failed on the miner's servers, in the newest recorded world.
+
+It has a crash loop, starts in vain, redeployments and updates.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from chutes_exporter.fleet.failures import FAILS_FROM
+from tests.commands.worlds import PresentWorld
+from tests.recorded import WORLD_H
+from tests.test_documents import text_of
+from tests.test_ended import ended
+
+FAILING = "ab4bb34d-d7bd-5e77-8cb8-37bfee6be0c7"
+"""A chute of which four instances failed: one start, and three that lost their score."""
+NEARLY = "40299f28-ea43-56b8-a9f6-3774dee32f92"
+"""One that failed twice."""
+REDEPLOYED = "5aeafed4-8fd8-5f43-8e7b-524979a4e48a"
+PLANNED = ("autoscaler - downscale", "Rolling update", "maintenance - ", "chute deleted")
+RICH = {"effective_compute_multiplier": 40.0}
+"""It pays more than all others."""
+
+
+@pytest.fixture
+def world() -> PresentWorld:
+    return PresentWorld(WORLD_H)
+
+
+def true_failures(world: PresentWorld, chute_id: str) -> int:
+    """Return how often a chute failed on the miner's servers in 24 reports, by the database."""
+    redeployed = ("affine", "babelbit", "turbovision", "vocence", "leoma")
+    names = {
+        key: one["name"]
+        for key, one in json.loads((WORLD_H / "expected.json").read_bytes())["launch"].items()
+    }
+    count = 0
+    for row in ended(WORLD_H):
+        if (row["miner"], row["chute_id"]) != (world.miner.hotkey, chute_id):
+            continue
+        if row["counts"] or row["report"] >= 24:
+            continue
+        reason = row["reason"] or ""
+        is_replaced = not reason and any(part in names[chute_id] for part in redeployed)
+        if not reason.startswith(PLANNED) and not is_replaced:
+            count += 1
+    return count
+
+
+def offers_of(found: dict[str, Any], gpu: str = "pro_6000") -> list[dict[str, Any]]:
+    (model,) = (one for one in found["idle"] if one["gpu"] == gpu)
+    offers: list[dict[str, Any]] = model["runnable"]
+    return offers
+
+
+async def test_each_chute_has_its_true_number_of_failures(world: PresentWorld) -> None:
+    for chute_id in (FAILING, NEARLY, REDEPLOYED):
+        world.want(chute_id, 2)
+    found = await world.found()
+    offers = {one["chute_id"]: one for model in found["idle"] for one in model["runnable"]}
+    assert found["gaps"] == []
+    counts = {key: one["failed_24h"] for key, one in offers.items()}
+    assert counts == {key: true_failures(world, key) for key in offers}
+    assert (counts[FAILING], counts[NEARLY], counts[REDEPLOYED]) == (4, 2, 0)
+    assert {key for key, one in offers.items() if one["fails_here"]} == {FAILING}
+    assert {one["fails_here"] for key, one in offers.items() if key != FAILING} == {False}
+
+
+async def test_a_chute_that_failed_here_comes_last_however_much_it_pays(
+    world: PresentWorld,
+) -> None:
+    world.want(FAILING, 5, **RICH)
+    offers = offers_of(await world.found())
+    assert offers[-1]["chute_id"] == FAILING
+    pays = [one["first_day_units_per_gpu_second"] for one in offers]
+    assert pays[-1] > 10 * pays[0]
+    text = await world.text()
+    assert "name day 1 later GPUs failed 24 h room" in text
+    assert (
+        f"These come last, because {FAILS_FROM} or more of their instances failed on this miner's "
+        "servers in the 24 hours before "
+    ) in text
+    assert f": {FAILING} (4). The API does not tell on which server. Reasons: " in text
+
+
+async def test_a_chute_that_failed_twice_keeps_its_place_and_its_number_is_shown(
+    world: PresentWorld,
+) -> None:
+    world.want(NEARLY, 5, **RICH)
+    found = await world.found()
+    assert offers_of(found)[0]["chute_id"] == NEARLY
+    assert NEARLY in str(found["plan"])
+    _, output = await world.run()
+    assert re.search(rf"^{NEARLY}  +\S.*  +[\d.]+  +[\d.]+  +1  +2  +", output, re.MULTILINE)
+    assert "These come last" not in output
+
+
+async def test_the_plan_leaves_out_what_failed_here_and_says_so(world: PresentWorld) -> None:
+    before = await world.found("--plan")
+    world.want(FAILING, 5, **RICH)
+    found = await world.found("--plan")
+    assert FAILING not in str(found["plan"])
+    assert found["plan"] == before["plan"]
+    assert found["plan_left_out"] == [{"chute_id": FAILING, "name": None, "failed_24h": 4}]
+    assert before["plan_left_out"] == []
+    text = await world.text("--plan")
+    assert f"These are left out, because {FAILS_FROM} or more" in text
+    assert f"{FAILING} (4)" in text
+
+
+async def test_gpus_for_which_only_a_failing_chute_has_room_stay_idle_and_the_plan_says_why(
+    world: PresentWorld,
+) -> None:
+    utilization = json.loads(world.bodies["utilization"])
+    for row in utilization:
+        row |= {"scale_allowance": 0, "target_count": row["active_instance_count"]}
+    world.bodies["utilization"] = json.dumps(utilization).encode()
+    bounties = json.loads(world.bodies["bounties"])
+    for number, bounty in enumerate(bounties):
+        bounty["chute_id"] = f"gone-{number}"
+    world.bodies["bounties"] = json.dumps(bounties).encode()
+    world.want(FAILING, 50)
+    found = await world.found("--plan")
+    whys = {(one["server_name"], one["gpu"], one["gpus"]): one["why"] for one in found["stay_idle"]}
+    assert whys["iris", "pro_6000", 5] == "failed_here"
+    assert whys["ginkgo", "pro_6000", 8] == "upgrade_slot"
+    assert whys["elm no tee", "4090", 4] == "no_room"
+    text = await world.text("--plan")
+    assert "5 pro_6000 on iris stay idle: only chutes that failed here have room for them." in text
+    assert "4 4090 on elm no tee stay idle: no chute that can be launched now has room" in text
+
+
+async def test_without_the_reports_the_order_stays_and_the_failures_are_not_known(
+    world: PresentWorld,
+) -> None:
+    world.want(FAILING, 5, **RICH)
+    del world.bodies["audit"]
+    found = await world.found()
+    offers = offers_of(found)
+    assert offers[0]["chute_id"] == FAILING
+    assert {(one["failed_24h"], one["fails_here"]) for one in offers} == {(None, None)}
+    # An idle GPU has nothing to lose, so the plan is made, and says what it does not know.
+    assert FAILING in str(found["plan"])
+    assert found["plan_left_out"] is None
+    assert "the failures of the past day (audit_report)" in found["gaps"]
+    for flags in ((), ("--plan",)):
+        text = await world.text(*flags)
+        assert "Not all failures of the past day are known." in text
+        assert "failed 24 h" not in text
+        assert "? the failures of the past day (audit_report): not all hourly reports" in text
+
+
+@pytest.mark.parametrize("number", [0, 7, 23])
+async def test_known_failures_are_enough_when_a_report_is_missing(
+    world: PresentWorld, number: int
+) -> None:
+    world.want(FAILING, 5, **RICH)
+    world.want(NEARLY, 5)
+    world.forget_report(number)
+    found = await world.found("--plan")
+    offers = {one["chute_id"]: one for one in offers_of(found)}
+    assert {one["failed_24h"] for one in offers.values()} == {None}
+    assert offers[FAILING]["fails_here"]
+    assert offers_of(found)[-1]["chute_id"] == FAILING
+    assert offers[NEARLY]["fails_here"] is None
+    assert FAILING not in str(found["plan"])
+    assert found["plan_left_out"] is None
+    text = await world.text()
+    assert re.search(r"\(fails here\) [\d.]+ [\d.]+ 1 ≥[34] ", text)
+    assert "Not all failures of the past day are known." in text
+
+
+async def test_reports_are_read_only_if_something_can_be_launched(world: PresentWorld) -> None:
+    seats = [row | {"blacklist_reason": "spoofed"} for row in json.loads(world.bodies["metagraph"])]
+    world.bodies["metagraph"] = json.dumps(seats).encode()
+    del world.bodies["audit"]
+    code, output = await world.run("--plan")
+    assert (code, "failures" in output) == (0, False)
+
+
+def test_the_document_names_the_number_of_failures() -> None:
+    assert f"{FAILS_FROM} or more" in text_of("plan.md")

@@ -1,0 +1,174 @@
+"""``advise --switch``, in the newest recorded world."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+
+import pytest
+
+from tests.commands.support import ALPHA_USD, EMISSION, chain_flag
+from tests.commands.test_advise_failures import FAILING, NEARLY, RICH
+from tests.commands.worlds import PresentWorld
+from tests.recorded import WORLD_C, WORLD_H, rows, seconds
+
+RICHER = "ac8ca8e9-5184-422f-993f-ca19f9f9d88f"
+"""A public chute of the oldest world, for one GPU."""
+
+
+@pytest.fixture
+def world() -> PresentWorld:
+    """The world in which a chute for one pro_6000 pays most and has room for all."""
+    found = PresentWorld(WORLD_H)
+    found.want(NEARLY, 60, **RICH)
+    return found
+
+
+async def test_a_switch_says_what_it_gains_and_what_the_deletion_costs(
+    world: PresentWorld,
+) -> None:
+    found = (await world.found("--switch"))["switch"]
+    _, output = await world.run("--switch", COLUMNS="250")
+    instances = {row["instance_id"]: row for row in rows(world.bodies["instances"])}
+    held = json.loads(world.bodies["inventory"])
+    names = {
+        one["server_id"]: one["name"] for one in json.loads(world.bodies["servers"])["servers"]
+    }
+    assert found["compared"] == sum(row["active"] is True for row in instances.values())
+    assert len(found["proposed"]) >= 5
+    for one in found["proposed"]:
+        row = instances[one["instance_id"]]
+        assert one["chute_id"] == row["chute_id"] != NEARLY
+        assert one["server_name"] == names[one["server_id"]]
+        assert one["gpu"] == "pro_6000"
+        assert {launch["chute_id"] for launch in one["launches"]} == {NEARLY}
+        assert sum(launch["gpus"] for launch in one["launches"]) == one["gpus"]
+        assert any(gpu["chute_id"] == row["chute_id"] for gpu in held)
+        more = sum(launch["first_day_units"] for launch in one["launches"])
+        assert one["more_units_first_day"] == pytest.approx(
+            more - row["compute_multiplier"] * 86400, rel=0.01
+        )
+        cells = rf"^{re.escape(one['server_name'])} +{one['instance_id']} +\S.*{NEARLY} +\d+ +"
+        assert re.search(cells, output, re.MULTILINE)
+    whys = {one["deletion"]["why"] for one in found["proposed"]}
+    assert whys == {"free", "first_hour", "private"}
+
+
+async def test_a_young_public_instance_waits_and_a_private_one_has_no_free_time(
+    world: PresentWorld,
+) -> None:
+    found = (await world.found("--switch"))["switch"]
+    text = await world.text("--switch")
+    instances = {row["instance_id"]: row for row in rows(world.bodies["instances"])}
+    waiting = 0
+    for one in found["proposed"]:
+        row, deletion = instances[one["instance_id"]], one["deletion"]
+        activated_at = seconds(row["activated_at"])
+        assert activated_at is not None
+        is_private = row["billed_to"] is not None
+        assert (deletion["why"] == "private") == is_private
+        assert (deletion["free_from"] is None) == is_private
+        if deletion["why"] == "first_hour":
+            free_from = datetime.fromisoformat(deletion["free_from"])
+            assert free_from.timestamp() == pytest.approx(activated_at + 3600, abs=1)
+            waiting += 1
+            words = f"Do not delete {one['instance_id']} on {one['server_name']} before "
+            assert f"{words}{free_from:%Y-%m-%d %H:%M} UTC: in its first hour" in text
+        else:
+            assert f"Do not delete {one['instance_id']}" not in text
+    assert waiting >= 2
+
+
+async def test_an_instance_whose_score_is_worth_more_is_kept_with_the_reason() -> None:
+    world = PresentWorld(WORLD_C)
+    found = (await world.found("--switch"))["switch"]
+    assert found["proposed"] == []
+    (one,) = found["cost_too_much"]
+    assert one["deletion"]["why"] == "last_active"
+    assert one["deletion"]["costs_units_now"] > one["more_units_first_day"]
+    assert one["payback_hours"] == pytest.approx(72)
+    text = await world.text("--switch")
+    assert "Of 6 active instances, none is worth a switch." in text
+    assert f"Keep chutes/model-28Eu-TEE ({one['instance_id']}) on tee-pro-3: (private) " in text
+    assert "(most, while no other miner runs the chute), earned back after 72 hours." in text
+
+
+async def test_with_prices_a_switch_has_dollars() -> None:
+    world = PresentWorld(WORLD_C)
+    unpriced = (await world.found("--switch"))["switch"]["cost_too_much"][0]
+    assert unpriced["estimated_usd_more_first_day"] is None
+    assert unpriced["deletion"]["estimated_usd_now"] is None
+    world.want(RICHER, 60, **RICH)
+    day = json.loads(world.bodies["stats"])["past_day"]["instance_stats"]
+    usd = EMISSION * ALPHA_USD / sum(row["compute_units"] for row in day)
+    async with chain_flag() as chain:
+        found = (await world.found("--switch", chain))["switch"]
+        _, output = await world.run("--switch", chain, COLUMNS="250")
+    assert len(found["proposed"]) >= 2
+    for one in found["proposed"]:
+        dollars = one["more_units_first_day"] * usd
+        assert one["estimated_usd_more_first_day"] == pytest.approx(dollars)
+        later = one["more_units_per_day_later"] * usd
+        assert one["estimated_usd_more_per_day_later"] == pytest.approx(later)
+        cost = one["deletion"]["costs_units_now"] * usd
+        assert one["deletion"]["estimated_usd_now"] == pytest.approx(cost)
+    assert "more later  USD day 1  USD later" in output
+    net = sum(one["estimated_usd_more_first_day"] for one in found["proposed"])
+    for one in found["proposed"]:
+        if one["deletion"]["free_from"] is None:
+            net -= one["deletion"]["estimated_usd_now"]
+    said = re.search(r"in the first day, about ([\d,.]+) USD, less what", output)
+    assert said is not None
+    # Time goes on between the two outputs.
+    assert float(said[1].replace(",", "")) == pytest.approx(net, rel=1e-3)
+
+
+async def test_a_proposed_switch_needs_action_and_the_plan_can_be_asked_for_too(
+    world: PresentWorld,
+) -> None:
+    code, output = await world.run("--switch")
+    assert code == 1
+    assert "units day 1" not in output
+    assert "idle GPU" not in output
+    text = await world.text("--switch", "--plan")
+    assert "Together" in text
+    assert "Other chutes pay over 10 % more than" in text
+    assert (await world.found())["switch"] is None
+
+
+async def test_nothing_is_switched_to_what_failed_here(world: PresentWorld) -> None:
+    world.want(FAILING, 60, **(RICH | {"effective_compute_multiplier": 80.0}))
+    found = await world.found("--switch")
+    assert FAILING not in str(found["switch"])
+    assert NEARLY in str(found["switch"])
+
+
+@pytest.mark.parametrize("lost", ["reports", "one report", "utilization", "inventory"])
+async def test_without_an_answer_that_decides_no_switch_is_known(
+    world: PresentWorld, lost: str
+) -> None:
+    if lost == "one report":
+        world.forget_report(5)
+    else:
+        del world.bodies["audit" if lost == "reports" else lost]
+    found = await world.found("--switch")
+    assert found["switch"] is None
+    assert "what to run instead" in found["gaps"]
+    text = await world.text("--switch")
+    assert "What to run instead of active instances is not known." in text
+    assert "? what to run instead: it needs" in text
+    assert "worth a switch" not in text
+
+
+async def test_an_instance_of_which_something_is_not_known_is_named(world: PresentWorld) -> None:
+    found = (await world.found("--switch"))["switch"]
+    chosen = found["proposed"][0]
+    for row in (changed := rows(world.bodies["instances"])):
+        if row["instance_id"] == chosen["instance_id"]:
+            row["compute_multiplier"] = None
+    world.bodies["instances"] = b"".join(b"data: %b\n\n" % json.dumps(r).encode() for r in changed)
+    after = await world.found("--switch")
+    assert after["switch"]["compared"] == found["compared"] - 1
+    assert f"what to run instead of {chosen['instance_id']}" in after["gaps"]
+    assert chosen["instance_id"] not in str(after["switch"])

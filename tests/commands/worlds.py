@@ -1,0 +1,79 @@
+"""Recorded worlds with all their audit reports, moved to the present."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from tests.commands.support import Target, run
+from tests.recorded import Miner, rows, shifted, stream
+from tests.support import recording, replay, served
+from tests.test_ended import reports
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class PresentWorld:
+    """A recorded world as if it was recorded now. A test may change its answers.
+
+    Attributes:
+        bodies: The answers by name.
+        reports: The audit reports by path, the newest first.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        meta = json.loads(recording(directory, "meta"))
+        self.miner = Miner(directory, "test_miner")
+        moved = time.time() - meta["recorded_at"]
+        self.bodies = shifted(self.miner.bodies(), moved)
+        self.reports = shifted(reports(directory), moved)
+        self._seed = meta["invented_seeds"][self.miner.hotkey]
+
+    async def run(self, *arguments: str, **variables: str) -> tuple[int, str]:
+        """Run ``advise``; returns its exit status and what it wrote."""
+        own = {"MINER_SS58": self.miner.hotkey, "MINER_SEED": self._seed}
+        async with served(replay(self.bodies, self.reports)) as url:
+            code, output, errors = await run(
+                Target(url), "advise", *arguments, variables=own | variables
+            )
+        assert not errors
+        return code, output
+
+    async def text(self, *arguments: str) -> str:
+        """Return what the command writes, with single blanks."""
+        _, output = await self.run(*arguments)
+        return " ".join(output.split())
+
+    async def found(self, *arguments: str) -> dict[str, Any]:
+        """Return the advice to the miner as JSON, with what is not known."""
+        _, output = await self.run("--json", *arguments)
+        summary = json.loads(output)
+        miner: dict[str, Any] = summary["miners"][0]
+        return miner | {"gaps": [gap["feed"] for gap in summary["not_known"]]}
+
+    def want(self, chute_id: str, room: int, **fields: Any) -> None:
+        """Let the service want more instances of a chute, none of which starts yet."""
+        utilization = json.loads(self.bodies["utilization"])
+        for row in utilization:
+            if row["chute_id"] == chute_id:
+                active = max(1, row["active_instance_count"])
+                row |= {"active_instance_count": active, "total_instance_count": active}
+                row |= {"scale_allowance": room, "target_count": active + room}
+        self.bodies["utilization"] = json.dumps(utilization).encode()
+        self.change("chutes", chute_id, **fields)
+
+    def change(self, name: str, chute_id: str, **fields: Any) -> None:
+        """Change the records of a chute in a stream."""
+        found = [
+            row | fields if row["chute_id"] == chute_id else row for row in rows(self.bodies[name])
+        ]
+        self.bodies[name] = stream(found)
+
+    def forget_report(self, number: int) -> None:
+        """Take away the report of an hour, 0 for the newest."""
+        path = list(self.reports)[number]
+        self.bodies["audit"] = json.dumps(
+            [entry for entry in json.loads(self.bodies["audit"]) if entry["path"] != path]
+        ).encode()

@@ -1,0 +1,380 @@
+"""Switches of active instances, and what their deletion costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from msgspec import structs
+
+from chutes_exporter.api.records import ComputeRecord, UnixTime
+from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.fleet.failures import Failures
+from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.model import Launch, Use
+from chutes_exporter.fleet.switch import Switches, fading_seconds, find_switches
+from chutes_exporter.rules.losses import History, deletion_cost, score_of_running
+from tests.fleet.support import (
+    WORLDS,
+    make_fleet,
+    make_instance,
+    make_offer,
+    make_server,
+    sent,
+    truth,
+    world_answers,
+)
+from tests.fleet.test_failures import ledger_of
+from tests.fleet.test_offers import ANSWERS, CHUTE, RECORD
+from tests.support import NOON
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chutes_exporter.fleet.model import Instance, Server
+    from tests.recorded import Miner
+
+NO_FAILURES = Failures({}, frozenset(), are_all=True, until=NOON)
+HIGH: Final = 3.0
+"""Compute units per second of a chute that pays much more than the instances."""
+
+
+def instance(instance_id: str = "i1", **fields: Any) -> Instance:
+    """Return a public instance on one h200 that earns 2 units a second since yesterday."""
+    given: dict[str, Any] = {
+        "model": "h200",
+        "gpus": 1,
+        "created_at": NOON - DAY,
+        "chute_id": "own",
+        "deadlines": {"secured": NOON - 20 * HOUR},
+    }
+    return make_instance(instance_id, **given | fields)
+
+
+def chute(chute_id: str, pay: float, room: int = 1, size: int = 1, **fields: Any) -> dict[str, Any]:
+    """Return a public chute with its room, by the name of the answer."""
+    selector = {"gpu_count": size, "supported_gpus": ["h200"]}
+    pays = {"effective_compute_multiplier": pay, "node_selector": selector}
+    logged = {"chute_id": chute_id, "scale_allowance": room, "target_count": 1 + room}
+    if not room:
+        logged |= {"target_count": 1}
+    return {
+        "chutes": CHUTE | {"chute_id": chute_id, "name": chute_id} | pays | fields,
+        "utilization": RECORD | logged,
+    }
+
+
+def switches(
+    *chutes: dict[str, Any],
+    instances: tuple[Instance, ...] = (),
+    uses: tuple[Use, ...] = (),
+    failures: Failures = NO_FAILURES,
+    scores: Mapping[str, float | None] | None = None,
+    server: dict[str, Any] | None = None,
+    **answers: Any,
+) -> Switches | None:
+    """Return the switches of instances, with a score of 1000 units each."""
+    running = instances or (instance(),)
+    held: Server = make_server("s1", instances=running, **server or {})
+    listed = {
+        "chutes": [one["chutes"] for one in (chute("own", 9.0, room=9), *chutes)],
+        "utilization": [one["utilization"] for one in (chute("own", 9.0, room=9), *chutes)],
+    }
+    found = {one.instance_id: 1000.0 for one in running} if scores is None else scores
+    fleet = make_fleet(held)
+    return find_switches(sent(ANSWERS | listed | answers), fleet, uses, failures, found, NOON)
+
+
+def pairs(found: Switches | None) -> list[tuple[str, list[str]]]:
+    """Return the proposed switches: each instance with the chutes to run instead."""
+    assert found is not None
+    result = []
+    for one in found.proposed:
+        names = [launch.offer.chute_id for launch in one.launches for _ in range(launch.instances)]
+        result.append((one.instance.instance_id, names))
+    return result
+
+
+def test_an_instance_is_switched_to_the_best_other_chute_that_fits() -> None:
+    found = switches(chute("b", 4.0), chute("c", HIGH), chute("d", 99.0, size=2))
+    assert pairs(found) == [("i1", ["b"])]
+    assert found is not None
+    (one,) = found.proposed
+    assert one.first_day_gain == (4.0 - 2.0) * DAY
+    assert one.later_gain == 2.0
+    assert (one.cost.why, one.cost.units, one.cost.free_at) == ("free", 0, NOON)
+    assert (one.payback_seconds, one.waits_until) == (0, None)
+
+
+def test_the_chute_that_runs_there_is_never_proposed() -> None:
+    found = switches()
+    assert pairs(found) == []
+    assert found is not None
+    assert (found.compared, found.too_dear, found.not_compared) == (1, (), ())
+
+
+@pytest.mark.parametrize(("pay", "is_proposed"), [(1.9, False), (2.19, False), (2.21, True)])
+def test_only_more_than_10_percent_counts(pay: float, is_proposed: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    assert bool(pairs(switches(chute("b", pay)))) == is_proposed
+
+
+def test_several_chutes_can_share_the_gpus_of_an_instance() -> None:
+    found = switches(
+        chute("b", 1.0, room=2), chute("c", 1.5, size=2), instances=(instance(gpus=4),)
+    )
+    assert pairs(found) == [("i1", ["b", "b", "c"])]
+
+
+def test_what_the_service_refuses_is_not_proposed() -> None:
+    for one in (
+        chute("full", HIGH, room=0),
+        chute("off", HIGH, disabled=True),
+        chute("plain", HIGH, tee=False),
+    ):
+        assert pairs(switches(one)) == []
+
+
+def test_a_race_for_a_bounty_is_no_reason_to_give_up_an_instance() -> None:
+    private: dict[str, Any] = {
+        "public": False,
+        "compute_multiplier_factors": {"private_tee": 1.3},
+    }
+    bounty = {"chute_id": "b", "created_at": NOON - 60, "seconds_elapsed": 60}
+    bounties = [bounty | {"time_remaining": 500}]
+    race = chute("b", HIGH, **private)
+    race["utilization"] |= {"active_instance_count": 0, "total_instance_count": 0}
+    assert pairs(switches(race, bounties=bounties)) == []
+    # A private chute that wants more instances, and a public one with a bounty, are none.
+    assert pairs(switches(chute("b", HIGH, **private))) == [("i1", ["b"])]
+    assert pairs(switches(chute("b", HIGH), bounties=bounties)) == [("i1", ["b"])]
+
+
+@pytest.mark.parametrize("server", [{"holds_slot": True}, {"tee": False}])
+def test_a_server_that_can_launch_nothing_keeps_its_instances(server: dict[str, Any]) -> None:
+    assert pairs(switches(chute("b", HIGH), server=server)) == []
+
+
+def test_a_server_that_holds_a_slot_gets_none_of_the_chutes_of_another_one() -> None:
+    pending = make_server(
+        "s2", instances=(instance("i2", server_id="s2"),), holds_slot=True, maintenance="pending"
+    )
+    fleet = make_fleet(make_server("s1", instances=(instance(),)), pending)
+    one = chute("b", HIGH, room=2)
+    answers = ANSWERS | {"chutes": [one["chutes"]], "utilization": [one["utilization"]]}
+    scores = {"i1": 0.0, "i2": 0.0}
+    assert pairs(find_switches(sent(answers), fleet, (), NO_FAILURES, scores, NOON)) == [
+        ("i1", ["b"])
+    ]
+
+
+def test_each_room_is_given_once_and_first_to_what_earns_least() -> None:
+    instances = (instance("a", later_units_per_second=2.5, units_per_second=2.5), instance("z"))
+    found = switches(chute("b", HIGH), instances=instances)
+    assert pairs(found) == [("z", ["b"])]
+    both = switches(chute("b", HIGH, room=2), instances=instances)
+    assert pairs(both) == [("z", ["b"]), ("a", ["b"])]
+
+
+def test_idle_gpus_take_the_room_first() -> None:
+    launches = (Launch(make_offer("b", 3.0), 1),)
+    use = Use("s2", "h200", free=1, launches=launches, is_least=False)
+    assert pairs(switches(chute("b", HIGH, room=1), uses=(use,))) == []
+    assert pairs(switches(chute("b", HIGH, room=2), uses=(use,))) == [("i1", ["b"])]
+
+
+def test_the_gains_are_the_most_of_all_assignments_of_instances_of_one_size() -> None:
+    pays = [1.0, 2.0, 2.5, 3.0]
+    instances = tuple(
+        instance(f"i{number}", units_per_second=pay, later_units_per_second=pay)
+        for number, pay in enumerate(pays)
+    )
+    offers = {"b": (4.0, 1), "c": (3.2, 2), "d": (2.6, 3)}
+    found = switches(
+        *(chute(key, pay, room=room) for key, (pay, room) in offers.items()), instances=instances
+    )
+    assert found is not None
+    best = 0.0
+    for choice in product([None, *offers], repeat=len(pays)):
+        gain = 0.0
+        for pay, key in zip(pays, choice, strict=True):
+            new = offers[key][0] if key else pay
+            gain += new - pay if new > 1.1 * pay else 0.0
+        if all(choice.count(key) <= room for key, (_, room) in offers.items()):
+            best = max(best, gain)
+    assert sum(one.first_day_gain for one in found.proposed) == pytest.approx(best * DAY)
+
+
+def test_a_chute_that_failed_or_may_have_failed_here_is_not_proposed() -> None:
+    failed = Failures({"b": 3}, frozenset(), are_all=True, until=NOON)
+    assert pairs(switches(chute("b", 9.0), chute("c", HIGH), failures=failed)) == [("i1", ["c"])]
+    unclear = Failures({}, frozenset({"b"}), are_all=True, until=NOON)
+    assert pairs(switches(chute("b", 9.0), failures=unclear)) == []
+
+
+def test_a_chute_that_hangs_on_the_miners_servers_is_not_proposed() -> None:
+    hanging = instance("h", chute_id="b", state="starting", created_at=NOON - 2 * HOUR)
+    assert pairs(switches(chute("b", HIGH, room=5), instances=(instance(), hanging))) == []
+    starting = replace(hanging, created_at=NOON - 600)
+    assert pairs(switches(chute("b", HIGH, room=5), instances=(instance(), starting)))
+
+
+def test_without_all_failures_or_what_can_be_launched_nothing_is_known() -> None:
+    unknown = Failures({}, frozenset(), are_all=False, until=NOON)
+    assert switches(chute("b", HIGH), failures=unknown) is None
+    running = make_fleet(make_server("s1", instances=(instance(),)))
+    for name in ("chutes", "active_instances", "utilization", "bounties", "held_gpus"):
+        less = sent({key: body for key, body in ANSWERS.items() if key != name})
+        assert find_switches(less, running, (), NO_FAILURES, {"i1": 0.0}, NOON) is None
+    known = find_switches(sent(ANSWERS), running, (), NO_FAILURES, {"i1": 0.0}, NOON)
+    assert known is not None
+    unknown_markets = replace(running, markets=None)
+    assert find_switches(sent(ANSWERS), unknown_markets, (), NO_FAILURES, {"i1": 0.0}, NOON) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "score", "words"),
+    [
+        ({"state": None}, 1.0, "whether it is active"),
+        ({"server_id": None}, 1.0, "its GPUs"),
+        ({"gpus": None}, 1.0, "its GPUs"),
+        ({"units_per_second": None}, 1.0, "what it earns"),
+        ({"later_units_per_second": None}, 1.0, "what it earns"),
+        ({"created_at": None}, 1.0, "what it earns"),
+        ({"private": None}, 1.0, "what its deletion costs"),
+        ({"is_last_active": None}, 1.0, "what its deletion costs"),
+        ({"deadlines": {}}, 1.0, "what its deletion costs"),
+        ({}, None, "what its deletion costs"),
+    ],
+)
+def test_an_instance_of_which_something_is_not_known_is_named(
+    fields: dict[str, Any], score: float | None, words: str
+) -> None:
+    running = (instance(**fields), instance("i2"))
+    found = switches(
+        chute("b", HIGH, room=2), instances=running, scores={"i1": score, "i2": 1000.0}
+    )
+    assert pairs(found) == [("i2", ["b"])]
+    assert found is not None
+    assert [(one.instance.instance_id, words in one.reason) for one in found.not_compared] == [
+        ("i1", True)
+    ]
+
+
+def test_a_private_instance_is_given_up_only_if_the_first_day_pays_its_score() -> None:
+    private = instance(private=True, deadlines={})
+    gain = (HIGH - 2.0) * DAY
+    cheap = switches(chute("b", HIGH), instances=(private,), scores={"i1": gain / 2})
+    assert cheap is not None
+    (one,) = cheap.proposed
+    assert (one.cost.why, one.cost.units, one.cost.free_at) == ("private", gain / 2, None)
+    assert one.payback_seconds == DAY / 2
+    dear = switches(chute("b", HIGH), instances=(private,), scores={"i1": 2 * gain})
+    assert dear is not None
+    assert dear.proposed == ()
+    (one,) = dear.too_dear
+    # The second day earns 1 unit a second more, too.
+    assert one.payback_seconds == 2 * DAY
+
+
+def test_an_instance_that_costs_too_much_takes_no_room() -> None:
+    private = instance("p", private=True, deadlines={}, units_per_second=1.0)
+    private = replace(private, later_units_per_second=1.0)
+    found = switches(
+        chute("b", HIGH), instances=(private, instance()), scores={"p": 1e9, "i1": 0.0}
+    )
+    assert pairs(found) == [("i1", ["b"])]
+
+
+def test_a_public_instance_waits_for_the_end_of_its_first_hour() -> None:
+    young = instance(created_at=NOON - 600, deadlines={"secured": NOON + 3000})
+    found = switches(chute("b", HIGH), instances=(young,), scores={"i1": 1e9})
+    assert found is not None
+    (one,) = found.proposed
+    assert (one.cost.units, one.waits_until, one.payback_seconds) == (1e9, NOON + 3000, 0)
+
+
+def test_a_bounty_does_not_lead_to_a_chute_that_pays_less_when_it_is_over() -> None:
+    boosted = {"tee": 1.2, "bounty_boost": 1.5}
+    bounty = {"chute_id": "b", "created_at": NOON - 60, "seconds_elapsed": 60}
+    for pay, is_proposed in ((2.9, False), (3.3, True)):
+        found = switches(
+            chute("b", pay, compute_multiplier_factors=boosted),
+            bounties=[bounty | {"time_remaining": 500}],
+        )
+        assert bool(pairs(found)) == is_proposed
+    found = switches(
+        chute("b", 5.7, compute_multiplier_factors=boosted | {"bounty_boost": 3.0}),
+        chute("c", 2.25),
+        bounties=[bounty | {"time_remaining": 500}],
+    )
+    assert pairs(found) == [("i1", ["c"])]
+
+
+def test_what_an_instance_would_earn_itself_fades_with_its_age() -> None:
+    assert fading_seconds(0) == pytest.approx(4.6 * HOUR, rel=1e-2)
+    assert fading_seconds(HOUR) == pytest.approx(3.6 * HOUR, rel=1e-2)
+    assert fading_seconds(9 * HOUR) == 0
+    boosted = instance(units_per_second=3.0, created_at=NOON - 60)
+    found = switches(chute("b", HIGH), instances=(boosted,))
+    assert found is not None
+    (one,) = found.proposed
+    assert one.kept_units == pytest.approx(2.0 * DAY + 4.6 * HOUR, rel=1e-2)
+
+
+# What a deletion costs
+
+
+def test_the_cost_of_a_deletion_follows_the_rules_of_the_score() -> None:
+    def cost(*, private: bool, last: bool, secured: float) -> tuple[str, float, float | None]:
+        found = deletion_cost(
+            private=private, is_last_active=last, secured_at=secured, score=1000.0, now=NOON
+        )
+        return found.why, found.units, found.free_at
+
+    old, young = NOON - 1, NOON + 1
+    assert cost(private=False, last=False, secured=old) == ("free", 0, NOON)
+    assert cost(private=False, last=True, secured=old) == ("last_active", 900, None)
+    assert cost(private=False, last=False, secured=young) == ("first_hour", 1000, young)
+    # After its first hour, it is still the last one.
+    assert cost(private=False, last=True, secured=young) == ("first_hour", 1000, None)
+    for last in (False, True):
+        assert cost(private=True, last=last, secured=old) == ("private", 1000, None)
+
+
+GAPS = {"world-f": 622047.0}
+"""Units of an instance whose multipliers are in a report that is missing, by the database."""
+
+
+@pytest.mark.parametrize("miner", WORLDS, ids=str)
+def test_what_runs_and_what_ended_and_counts_is_the_score_of_the_service(miner: Miner) -> None:
+    true = truth(miner)
+    earning = [one for one in join_fleet(world_answers(miner)).instances if one.earns]
+    scores = ledger_of(miner).scores(earning, true["sql_now"])
+    running = sum(score for score in scores.values() if score is not None)
+    kept = 0.0
+    for row in true["ended"]["instances"]:
+        if row["miner"] == miner.hotkey and row["counts"]:
+            kept += row["units_in_24h"]
+    gap = GAPS.get(miner.directory.name, 0.0)
+    assert list(scores.values()).count(None) == bool(gap)
+    assert running > 0.1 * kept
+    score = true["score_raw"][miner.hotkey]["units"]
+    # Since the newest report, a multiplier may have changed a little.
+    assert running + kept + gap == pytest.approx(score, rel=1e-4)
+
+
+def replace_start(record: ComputeRecord, start: float) -> ComputeRecord:
+    return structs.replace(record, started_at=UnixTime(start))
+
+
+def test_without_a_report_or_with_a_gap_the_score_is_not_known() -> None:
+    assert score_of_running(NOON - 7200, History([], None), NOON - 1800, 2.0, NOON) == 14400
+    assert score_of_running(NOON - 6 * HOUR, History([], None), NOON - 1800, 2.0, NOON) is None
+    record = ComputeRecord("i", UnixTime(NOON - 7200), compute_multiplier=1.0)
+    history = History([record], 1.0)
+    # The report ended half an hour ago. Since then, the present multiplier counts.
+    assert score_of_running(NOON - 7200, history, NOON - 1800, 3.0, NOON) == 5400 + 1800 * 3
+    late = History([replace_start(record, NOON - 3600)], 1.0)
+    assert score_of_running(NOON - 7200, late, NOON - 1800, 3.0, NOON) is None
