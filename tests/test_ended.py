@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -195,12 +196,21 @@ def by_chute(found: Page, metric: str) -> dict[tuple[str, ...], float]:
     }
 
 
+REPLACED = ("autoscaler - downscale", "maintenance - ", "SGLang/image upgrade", "chute deleted")
+"""The reasons in the worlds of ends that do not count, and are no failures."""
+
+
 def counted(rows: Iterable[Row]) -> dict[tuple[str, ...], float]:
-    counts: dict[tuple[str, ...], float] = {}
+    """Return the ends by chute and outcome, without chutes that have an unclear reason."""
+    rows = list(rows)
+    unclear = {row["chute_id"] for row in rows if unclear_reason(row) and not row["counts"]}
+    counts: Counter[tuple[str, ...]] = Counter()
     for row in rows:
-        key = row["chute_id"], outcome(row)
-        counts[key] = counts.get(key, 0) + 1
-    return counts
+        if row["chute_id"] in unclear:
+            continue
+        is_replaced = not row["counts"] and (row["reason"] or "").startswith(REPLACED)
+        counts[row["chute_id"], "replaced" if is_replaced else outcome(row)] += 1
+    return dict(counts)
 
 
 def lost_by_chute(directory: Path, rows: Iterable[Row]) -> dict[tuple[str, ...], float]:

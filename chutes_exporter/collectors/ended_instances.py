@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _DAY_HOURS: Final = int(DAY / HOUR)
 _WINDOWS: Final = {"1h": 1, "6h": 6, "1d": _DAY_HOURS}
 """Hours of each window."""
+_REPLACED: Final = "replaced"
+_OUTCOMES_BY_CHUTE: Final = (*OUTCOMES, _REPLACED)
 # What is unknown because of a missing record, the ledger decides.
 _metric = metric_of(AUDIT_REPORT, whole=False)
 
@@ -58,7 +60,9 @@ LOST = _metric(
 CHUTE_ENDED = _metric(
     "chutes_miner_chute_ended_instances",
     "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by chute and "
-    "outcome. Chutes without one are left out.",
+    "outcome: counts, lost, never_active, or replaced (lost or never active by an update, a "
+    "scale-down, maintenance or the like, which is no failure). Chutes without one are left out, "
+    "and those with an end whose reason is not known.",
     ("hotkey", "window", "chute_id", "outcome"),
 )
 CHUTE_LOST = _metric(
@@ -116,10 +120,18 @@ def _add_chutes(ends: Sequence[End], key: tuple[str, str], out: Samples) -> None
             return
         by_chute[end.chute_id].append(end)
     for chute_id, of_chute in by_chute.items():
-        for outcome in OUTCOMES:
-            count = sum(end.outcome == outcome for end in of_chute)
-            out.add(CHUTE_ENDED, count, *key, chute_id, outcome)
+        outcomes = Counter(_outcome_by_chute(end) for end in of_chute)
+        if not outcomes[None]:
+            for outcome in _OUTCOMES_BY_CHUTE:
+                out.add(CHUTE_ENDED, outcomes[outcome], *key, chute_id, outcome)
         out.add(CHUTE_LOST, total(end.lost_units for end in of_chute), *key, chute_id)
+
+
+def _outcome_by_chute(end: End) -> str | None:
+    """Return the outcome of an end, None if it may be a failure or not."""
+    if end.is_failure is None:
+        return None
+    return end.outcome if end.is_failure or end.outcome == "counts" else _REPLACED
 
 
 COLLECTOR = Collector(

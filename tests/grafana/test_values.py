@@ -627,7 +627,7 @@ class Truth:
         if not self.has_key:
             # Not each hour of the day is known.
             return {rows(title, "chute_id"): [], rows(title, "name"): []}
-        failed = [one for one in self.reports.ends(24) if one.outcome != "counts"]
+        failed = [one for one in self.reports.ends(24) if one.is_failure]
         found: Expected = {rows(title, "chute_id"): sorted({one.chute_id for one in failed})}
         for chute_id in {one.chute_id for one in failed}:
             row = {"chute_id": chute_id}
@@ -752,7 +752,7 @@ class Truth:
                 row = {"gpu": gpu, "reason": reason}
                 found[at("Refused chutes", "Chutes", **row)] = launches.refused[gpu, reason]
         assert {reason for _, reason in launches.refused} <= set(states_of_refusals(self.answers))
-        failed = Counter(one.chute_id for one in self.reports.ends(24) if one.outcome != "counts")
+        failed = Counter(one.chute_id for one in self.reports.ends(24) if one.is_failure)
         bounties = {
             row["chute_id"]: row["created_at"] + row["seconds_elapsed"] + row["time_remaining"]
             for row in self.api["bounties"]
@@ -1077,7 +1077,7 @@ def test_an_alert_about_a_chute_shows_its_name(answers: dict[World, Answers]) ->
     found = answers[World.SICK]
     names = {row["chute_id"]: row["name"] for row in found.api["chutes"]}
     ends = Reports(found.reports, found.hotkeys[0]).ends(6)
-    failed = Counter(one.chute_id for one in ends if one.outcome != "counts")
+    failed = Counter(one.chute_id for one in ends if one.is_failure)
     expected = sorted(names[chute_id] for chute_id, count in failed.items() if count >= 3)
     (board,) = (board for board in BOARDS if board.uid == "chutes-overview")
     (panel,) = (panel for panel in board.panels if panel.title == "What is wrong")

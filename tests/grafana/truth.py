@@ -32,6 +32,8 @@ REASONS = {
     "maintenance - ": "maintenance",
 }
 """The reason by the beginning of the service's text."""
+FAILURES = {"miner", "requests", "not_active_in_time"}
+"""The others are no failures."""
 PRIVATE = {"private", "private_tee", "integrated_subnet"}
 """Factors of the pay of a chute that follows the rules of private ones."""
 
@@ -100,6 +102,10 @@ class Ended:
     reason: str
     outcome: str
     lost: float
+
+    @property
+    def is_failure(self) -> bool:
+        return self.outcome != "counts" and self.reason in FAILURES
 
 
 class Reports:
