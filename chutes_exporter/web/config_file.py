@@ -112,11 +112,11 @@ def load_web_config(path: Path) -> WebConfig:
                 contents[path.parent / name] = read_file(path.parent / name)
             context = make_context(tls, path.parent)
         return WebConfig(
-            context,
-            {} if file.basic_auth_users is None else _users(file.basic_auth_users),
-            {} if file.http_server_config is None else _headers(file.http_server_config),
-            None if file.rate_limit is None else _rate_limit(file.rate_limit),
-            contents,
+            context=context,
+            users=_users(file.basic_auth_users),
+            headers=_headers(file.http_server_config),
+            rate_limit=_rate_limit(file.rate_limit),
+            contents=contents,
         )
     except OSError as error:
         raise ConfigError(
@@ -135,10 +135,12 @@ def load_web_config(path: Path) -> WebConfig:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _users(users: dict[str, str]) -> dict[str, str]:
+def _users(users: dict[str, str] | None) -> dict[str, str]:
     """Return the users unchanged, or raise ValueError if there is none, or a password is no bcrypt
     hash.
     """
+    if users is None:
+        return {}
     if not users:
         raise ValueError(
             "basic_auth_users has no user, so no request needs a password: add one, or remove "
@@ -154,14 +156,18 @@ def _users(users: dict[str, str]) -> dict[str, str]:
     return users
 
 
-def _headers(http: _Http) -> dict[str, str]:
+def _headers(http: _Http | None) -> dict[str, str]:
     """Return the headers of answers by name. A blank one is left out of the answers."""
-    chosen = msgspec.to_builtins(http.headers or _Headers())
+    if http is None or http.headers is None:
+        return {}
+    chosen = msgspec.to_builtins(http.headers)
     return {name: str(value) for name, value in chosen.items()}
 
 
-def _rate_limit(limit: _RateLimit) -> RateLimit | None:
+def _rate_limit(limit: _RateLimit | None) -> RateLimit | None:
     """Return the rate limit, None if it is off, or raise ValueError with the reason."""
+    if limit is None:
+        return None
     seconds = _seconds(limit.interval)
     if not seconds:
         return None
