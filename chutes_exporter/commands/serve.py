@@ -23,7 +23,7 @@ from chutes_exporter.config import ConfigError
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.plan import collectors_by_state
 from chutes_exporter.web.app import make_app
-from chutes_exporter.web.config_file import CurrentContext, WebConfig, load_web_config
+from chutes_exporter.web.config_file import WebConfig, load_web_config
 from chutes_exporter.web.guard import Guard
 from chutes_exporter.web.server import (
     allow_many_files,
@@ -32,6 +32,7 @@ from chutes_exporter.web.server import (
     serving,
     signals,
 )
+from chutes_exporter.web.tls import CurrentContext
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -143,7 +144,7 @@ class Service:
 
     def _adopt_web(self, web: WebConfig) -> None:
         self._web = web
-        self._guard.adopt(web.users)
+        self._guard.adopt(web)
         if web.context is not None:
             self._tls = self._tls or CurrentContext(ssl.PROTOCOL_TLS_SERVER)
             self._tls.current = web.context

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import traceback
 from typing import TYPE_CHECKING
 
 import cachetools
@@ -13,6 +12,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from chutes_exporter.page.exposition import negotiate, quality
+from chutes_exporter.web.connections import free_frames
 from chutes_exporter.web.landing import landing_page
 
 if TYPE_CHECKING:
@@ -160,10 +160,7 @@ class _PageResponse(Response):
                     await send({"type": "http.response.body", "body": portion, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError as error:
-            # Errors and frames refer to each other, and would keep the page until the garbage
-            # collector looks at its oldest objects.
-            traceback.clear_frames(error.__traceback__)
-            traceback.clear_frames((error.__cause__ or error).__traceback__)
+            free_frames(error)
 
 
 def _sentence(text: str, status: int = 200) -> Response:

@@ -1,23 +1,24 @@
-"""``--web.config.file``: TLS and passwords.
+"""``--web.config.file``: TLS, passwords, headers and the rate limit.
 
 The format is that of exporter-toolkit, which Prometheus' exporters share. ``docs/http.md`` lists
-the supported fields.
+what each field does here.
 """
 
 from __future__ import annotations
 
 import re
-import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import yaml
 
 from chutes_exporter.config import ConfigError
 from chutes_exporter.files import read_file
+from chutes_exporter.web.tls import TlsSettings, make_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -25,52 +26,67 @@ if TYPE_CHECKING:
 _BCRYPT = re.compile(
     r"\$2[abxy]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}"
 )
-_VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
-_CLIENT_AUTH = {
-    "NoClientCert": ssl.CERT_NONE,
-    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
-    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
-}
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_PART = re.compile(rf"([0-9]{{1,18}}(?:\.[0-9]{{1,18}})?)({'|'.join(_SECONDS)})")
+
+# HTTP allows no line breaks, and no spaces around a value.
+_Header = Annotated[str, msgspec.Meta(pattern=r"\A([!-~]([ -~]*[!-~])?)?\Z")] | int | None
 
 
-class _Tls(msgspec.Struct, forbid_unknown_fields=True):
-    """The section ``tls_server_config``.
-
-    Paths are relative to the configuration, not to the working directory.
-    """
-
-    cert_file: Annotated[str, msgspec.Meta(min_length=1)]
-    key_file: Annotated[str, msgspec.Meta(min_length=1)]
-    client_auth_type: Literal[
-        "NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"
-    ] = "NoClientCert"
-    client_ca_file: str = ""
-    min_version: Literal["TLS12", "TLS13"] = "TLS12"
+class _Section(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A part of the file."""
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    tls_server_config: _Tls | None = None
+class _Headers(_Section):
+    content_security_policy: _Header = msgspec.field(default=None, name="Content-Security-Policy")
+    frame_options: Literal["deny", "sameorigin"] | None = msgspec.field(
+        default=None, name="X-Frame-Options"
+    )
+    content_type_options: Literal["nosniff"] | None = msgspec.field(
+        default=None, name="X-Content-Type-Options"
+    )
+    xss_protection: _Header = msgspec.field(default=None, name="X-XSS-Protection")
+    transport_security: _Header = msgspec.field(default=None, name="Strict-Transport-Security")
+
+
+class _Http(_Section):
+    http2: bool = True
+    """It has no effect, because the server has only HTTP/1.1."""
+    headers: _Headers | None = None
+
+
+class _RateLimit(_Section):
+    interval: str | int = 0
+    burst: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+
+
+class WebFile(_Section):
+    """A web configuration as it is written."""
+
+    tls_server_config: TlsSettings | None = None
+    http_server_config: _Http | None = None
     basic_auth_users: dict[str, str] | None = None
+    rate_limit: _RateLimit | None = None
 
 
-class CurrentContext(ssl.SSLContext):
-    """Uses the current context for each new connection. Existing connections keep theirs."""
+@dataclass(frozen=True)
+class RateLimit:
+    """A client may send a burst of requests at once, and then one for each interval in seconds."""
 
-    current: ssl.SSLContext
-
-    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
-        """Begin a connection. asyncio calls this method."""
-        return self.current.wrap_bio(*arguments, **options)
+    interval: float
+    burst: int
 
 
 @dataclass(frozen=True)
 class WebConfig:
-    """A web configuration, with bcrypt hashes by user name, and the contents of all its files by
-    path.
+    """A web configuration, with bcrypt hashes by user name, headers of all answers, and the
+    contents of all its files by path.
     """
 
     context: ssl.SSLContext | None = None
     users: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    rate_limit: RateLimit | None = None
     contents: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
 
     def changed(self) -> bool:
@@ -88,17 +104,19 @@ def load_web_config(path: Path) -> WebConfig:
     try:
         contents = {path: read_file(path)}
         document = yaml.safe_load(contents[path])
-        file = msgspec.convert({} if document is None else document, _File)
+        file = msgspec.convert({} if document is None else document, WebFile)
         tls, context = file.tls_server_config, None
         if tls is not None:
             # Read before OpenSSL does, so that a change in between is noticed.
-            names = filter(None, (tls.cert_file, tls.key_file, tls.client_ca_file))
-            contents |= {path.parent / name: read_file(path.parent / name) for name in names}
-            context = _context(tls, path.parent)
+            for name in tls.files:
+                contents[path.parent / name] = read_file(path.parent / name)
+            context = make_context(tls, path.parent)
         return WebConfig(
-            context,
-            {} if file.basic_auth_users is None else _users(file.basic_auth_users),
-            contents,
+            context=context,
+            users=_users(file.basic_auth_users),
+            headers=_headers(file.http_server_config),
+            rate_limit=_rate_limit(file.rate_limit),
+            contents=contents,
         )
     except OSError as error:
         raise ConfigError(
@@ -117,35 +135,12 @@ def load_web_config(path: Path) -> WebConfig:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _context(tls: _Tls, folder: Path) -> ssl.SSLContext:
-    """Make a server's TLS context, or raise ValueError with the fields and the reason."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _VERSIONS[tls.min_version]
-    context.verify_mode = _CLIENT_AUTH[tls.client_auth_type]
-    # As in Go, a CA in the file is trusted even if its issuer is unknown.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    if bool(tls.client_ca_file) is (context.verify_mode is ssl.CERT_NONE):
-        raise ValueError(
-            "client_ca_file has no effect without client_auth_type, and the other way round: "
-            "set both"
-        )
-    try:
-        # Without this password, OpenSSL would ask for the key's password at the terminal.
-        context.load_cert_chain(folder / tls.cert_file, folder / tls.key_file, password="")
-        if tls.client_ca_file:
-            context.load_verify_locations(folder / tls.client_ca_file)
-    except ssl.SSLError as error:
-        raise ValueError(
-            f"cert_file, key_file, client_ca_file: OpenSSL refuses one: {error}: use PEM files, "
-            "a key that belongs to the certificate, and no password"
-        ) from None
-    return context
-
-
-def _users(users: dict[str, str]) -> dict[str, str]:
+def _users(users: dict[str, str] | None) -> dict[str, str]:
     """Return the users unchanged, or raise ValueError if there is none, or a password is no bcrypt
     hash.
     """
+    if users is None:
+        return {}
     if not users:
         raise ValueError(
             "basic_auth_users has no user, so no request needs a password: add one, or remove "
@@ -159,3 +154,38 @@ def _users(users: dict[str, str]) -> dict[str, str]:
                 "make one with htpasswd -nBC 10 '' | tr -d ':'"
             )
     return users
+
+
+def _headers(http: _Http | None) -> dict[str, str]:
+    """Return the headers of answers by name. A blank one is left out of the answers."""
+    if http is None or http.headers is None:
+        return {}
+    chosen = msgspec.to_builtins(http.headers)
+    return {name: str(value) for name, value in chosen.items()}
+
+
+def _rate_limit(limit: _RateLimit | None) -> RateLimit | None:
+    """Return the rate limit, None if it is off, or raise ValueError with the reason."""
+    if limit is None:
+        return None
+    seconds = _seconds(limit.interval)
+    if not seconds:
+        return None
+    if not limit.burst:
+        raise ValueError(
+            "rate_limit: with a burst of 0, every request is refused: allow at least 1"
+        )
+    return RateLimit(seconds, limit.burst)
+
+
+def _seconds(duration: str | int) -> float:
+    """Return the seconds of a duration in Go's form. A number without a unit is nanoseconds."""
+    text = str(duration)
+    if text.isdecimal():
+        text += "ns"
+    parts = _DURATION_PART.findall(text)
+    if not parts or "".join(map("".join, parts)) != text:
+        raise ValueError(
+            f"rate_limit: the interval {text[:40]!r} is not a duration: write one like 1s or 100ms"
+        )
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)

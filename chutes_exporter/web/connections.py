@@ -204,9 +204,7 @@ class Connections:
                 lambda: _Protocol(server, connection), connection, ssl=context, **timeouts
             )
         except (OSError, asyncio.CancelledError) as error:
-            # The error and the frames refer to each other. Without this, they and their 256 KB stay
-            # until the garbage collector looks at its oldest objects.
-            traceback.clear_frames(error.__traceback__)
+            free_frames(error)
 
     async def _make_room(self, connections: set[Connection], limit: int) -> None:
         """Wait until there is room for a connection. Close the ones that are needed least."""
@@ -231,6 +229,16 @@ class Connections:
         for task in beginning:
             task.cancel()
         await asyncio.gather(*beginning, return_exceptions=True)
+
+
+def free_frames(error: BaseException) -> None:
+    """Let what the frames of an error hold leave memory now.
+
+    The error and its frames refer to each other. Without this, a page, or the 256 KB of a TLS
+    handshake, would stay until the garbage collector looks at its oldest objects.
+    """
+    traceback.clear_frames(error.__traceback__)
+    traceback.clear_frames((error.__cause__ or error).__traceback__)
 
 
 async def _first_byte(connection: Connection) -> None:

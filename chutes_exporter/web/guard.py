@@ -1,30 +1,34 @@
-"""The checks before every page: bodies and passwords, and the headers of every answer."""
+"""The checks before every page: bodies, rate and passwords, and the headers of every answer."""
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING
 
+import cachetools
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
 
 from chutes_exporter.web.auth import BusyError, PasswordCheck
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_HEADERS = Headers(
-    {
-        "X-Content-Type-Options": "nosniff",
-        "X-Frame-Options": "DENY",
-        "Referrer-Policy": "no-referrer",
-        # The landing page has inline styles, and loads nothing.
-        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action "
-        "'none'; "
-        "base-uri 'none'; frame-ancestors 'none'",
-    }
-).raw
+    from chutes_exporter.web.config_file import RateLimit, WebConfig
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    # The landing page has inline styles, and loads nothing.
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; "
+    "base-uri 'none'; frame-ancestors 'none'",
+}
+_MAX_CLIENTS = 4096
+"""Clients whose requests are counted. Above that, those that are quiet longest are forgotten."""
 
 _BODY_REFUSED = PlainTextResponse(
     "Send no request body: nothing here reads one.\n", 413, {"Connection": "close"}
@@ -32,26 +36,80 @@ _BODY_REFUSED = PlainTextResponse(
 
 
 class Guard:
-    """Passes on requests that have no body, and a right password if there are users."""
+    """Passes on requests that have no body, are within the rate limit, and have a right password.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Without users, no password is needed.
+    """
+
+    def __init__(self, app: ASGIApp, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._app = app
+        self._monotonic = monotonic
         self._passwords = PasswordCheck()
+        self._headers = Headers(_HEADERS).raw
+        self._limit: RateLimit | None = None
+        self._rate = _Rate(monotonic)
 
-    def adopt(self, users: Mapping[str, str]) -> None:
-        """Use these users, with their bcrypt hashes, from now on."""
-        self._passwords.adopt(users)
+    def adopt(self, web: WebConfig) -> None:
+        """Use this configuration from now on."""
+        self._passwords.adopt(web.users)
+        chosen = {**_HEADERS, **web.headers}
+        self._headers = Headers({name: value for name, value in chosen.items() if value}).raw
+        if web.rate_limit != self._limit:
+            self._limit = web.rate_limit
+            self._rate = _Rate(self._monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it with the reason."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS]
+                message["headers"] = [*message["headers"], *self._headers]
             await send(message)
 
-        refusal = _BODY_REFUSED if _has_body(scope) else await _refusal(self._passwords, scope)
-        await (self._app if refusal is None else refusal)(scope, receive, send_with_headers)
+        answer = await self._refusal(scope) or self._app
+        await answer(scope, receive, send_with_headers)
+
+    async def _refusal(self, scope: Scope) -> Response | None:
+        """Return the answer to a request that must not be passed on, None for any other."""
+        if _has_body(scope):
+            return _BODY_REFUSED
+        # A client that has gone has no address.
+        client, *_ = scope["client"] or ("",)
+        if self._limit is not None:
+            seconds = self._rate.seconds_to_wait(client, self._limit)
+            if seconds:
+                return _too_many(seconds)
+        return await _check_password(self._passwords, scope, client)
+
+
+class _Rate:
+    """Counts the requests of each client with a bucket of tokens, of which each request takes one.
+
+    One client cannot use up the tokens of another.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        # By client: its tokens, and the time at which it had them.
+        self._buckets: cachetools.LRUCache[str, tuple[float, float]]
+        self._buckets = cachetools.LRUCache(_MAX_CLIENTS)
+
+    def seconds_to_wait(self, client: str, limit: RateLimit) -> float:
+        """Count a request, and return 0, or the seconds until the client may send another."""
+        now = self._monotonic()
+        tokens, since = self._buckets.get(client, (limit.burst, now))
+        tokens = min(tokens + (now - since) / limit.interval, limit.burst)
+        is_allowed = tokens >= 1
+        self._buckets[client] = tokens - is_allowed, now
+        return 0.0 if is_allowed else (1 - tokens) * limit.interval
+
+
+def _too_many(seconds: float) -> Response:
+    return PlainTextResponse(
+        "Too many requests: rate_limit in --web.config.file is exceeded. Try again later.\n",
+        429,
+        {"Retry-After": str(math.ceil(seconds))},
+    )
 
 
 def _has_body(scope: Scope) -> bool:
@@ -60,10 +118,8 @@ def _has_body(scope: Scope) -> bool:
     return "transfer-encoding" in headers or headers.get("content-length", "0").strip("0") != ""
 
 
-async def _refusal(passwords: PasswordCheck, scope: Scope) -> Response | None:
+async def _check_password(passwords: PasswordCheck, scope: Scope, client: str) -> Response | None:
     """Return the answer to a request without a right password, None if it has one."""
-    # A client that has gone has no address.
-    client, *_ = scope["client"] or ("",)
     try:
         if await passwords.admits(Headers(scope=scope).get("authorization", ""), client):
             return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bcrypt
+import httpx
 import pytest
 import structlog
 
@@ -39,8 +40,6 @@ from tests.test_cli import LISTEN, hotkey_file, listening, start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-
-    import httpx
 
     from chutes_exporter.config import Settings
 
@@ -263,6 +262,38 @@ async def test_the_web_configuration_is_followed_as_it_changes(
             # Put back as it was: what is in force is what stands there.
             path.write_text(second)
             await until(is_good)
+
+
+async def test_a_file_of_node_exporter_protects_scrapes_over_tls(
+    make: Callable[..., Settings], pki: Pki, tmp_path: Path
+) -> None:
+    pki.issue("prometheus", "prometheus.example")
+    pki.issue("guest", "guest.example")
+    path = tmp_path / "web.yml"
+    path.write_text(
+        TLS + "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n"
+        "  client_allowed_sans: [prometheus.example]\n"
+        "http_server_config:\n  http2: true\n  headers:\n"
+        "    Strict-Transport-Security: max-age=60\n"
+        "rate_limit:\n  interval: 1h\n  burst: 3\n"
+    )
+    context = pki.client("prometheus")
+    scraper_address = httpx.AsyncHTTPTransport(local_address="127.0.0.2", verify=context)
+    async with (
+        Service(make(web_config=path)) as service,
+        patient_client(verify=pki.client("guest")) as guest,
+        patient_client(verify=context) as flood,
+        patient_client(transport=scraper_address) as scraper,
+    ):
+        url = f"{service.scheme}://{service.addresses[0]}/metrics"
+        with pytest.raises(httpx.TransportError):
+            await guest.get(url)
+        answers = [await flood.get(url) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+        for _ in range(3):
+            answer = await scraper.get(url)
+            assert parse_page(answer.text)[GOOD] == 1
+            assert answer.headers["strict-transport-security"] == "max-age=60"
 
 
 async def test_certificates_are_followed_without_losing_a_connection_and_tls_is_not_switched(

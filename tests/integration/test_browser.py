@@ -12,6 +12,7 @@ from playwright.async_api import async_playwright, expect
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.web.app import make_app
+from chutes_exporter.web.config_file import WebConfig
 from chutes_exporter.web.guard import Guard
 from tests.support import HOTKEY, PATIENCE, get, served, watching
 
@@ -38,7 +39,7 @@ async def browsing(simulator: Simulator, **options: Any) -> AsyncIterator[tuple[
     """
     async with Exporter(watching(simulator.url)) as exporter, async_playwright() as playwright:
         guard = Guard(make_app(exporter))
-        guard.adopt({})
+        guard.adopt(WebConfig())
         async with served(guard) as url:
             browser = await playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=_QUIET, timeout=_PATIENCE

@@ -9,8 +9,9 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
+from chutes_exporter.web.config_file import RateLimit, WebConfig
 from chutes_exporter.web.guard import Guard
-from tests.support import PATIENCE, patient_client, served
+from tests.support import PATIENCE, Clock, patient_client, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -21,9 +22,11 @@ def hashed(cost: int = 4) -> str:
 
 
 @contextlib.asynccontextmanager
-async def guarded(users: Mapping[str, str]) -> AsyncIterator[tuple[httpx.AsyncClient, Guard]]:
-    guard = Guard(PlainTextResponse("hello"))
-    guard.adopt(users)
+async def guarded(
+    web: WebConfig, clock: Clock | None = None
+) -> AsyncIterator[tuple[httpx.AsyncClient, Guard]]:
+    guard = Guard(PlainTextResponse("hello"), clock or Clock())
+    guard.adopt(web)
     async with served(guard) as url, patient_client(base_url=url) as client:
         yield client, guard
 
@@ -31,7 +34,7 @@ async def guarded(users: Mapping[str, str]) -> AsyncIterator[tuple[httpx.AsyncCl
 async def test_passwords_are_asked_for_everywhere_and_every_answer_keeps_browsers_from_harm() -> (
     None
 ):
-    async with guarded({"alice": hashed()}) as (client, guard):
+    async with guarded(WebConfig(users={"alice": hashed()})) as (client, guard):
         refused = [await client.get(path) for path in ("/", "/nothing")]
         for answer in refused:
             assert answer.status_code == 401
@@ -44,15 +47,82 @@ async def test_passwords_are_asked_for_everywhere_and_every_answer_keeps_browser
             assert headers["x-frame-options"] == "DENY"
             assert headers["content-security-policy"].startswith("default-src 'none'; ")
             assert headers["referrer-policy"] == "no-referrer"
-        guard.adopt({"bob": hashed()})
+        guard.adopt(WebConfig(users={"bob": hashed()}))
         assert (await client.get("/", auth=("alice", "secret"))).status_code == 401
         assert (await client.get("/", auth=("bob", "secret"))).status_code == 200
-        guard.adopt({})
+        guard.adopt(WebConfig())
         assert (await client.get("/")).status_code == 200
 
 
+async def test_configured_headers_replace_ours_and_blank_ones_are_left_out() -> None:
+    headers = {
+        "X-Frame-Options": "sameorigin",
+        "Content-Security-Policy": "",
+        "Strict-Transport-Security": "max-age=60",
+    }
+    async with guarded(WebConfig(headers=headers)) as (client, guard):
+        sent = (await client.get("/")).headers
+        assert sent.get_list("x-frame-options") == ["sameorigin"]
+        assert sent["strict-transport-security"] == "max-age=60"
+        assert sent["x-content-type-options"] == "nosniff"
+        assert "content-security-policy" not in sent
+        guard.adopt(WebConfig())
+        assert (await client.get("/")).headers["x-frame-options"] == "DENY"
+
+
+async def statuses(client: httpx.AsyncClient, requests: int) -> list[int]:
+    return [(await client.get("/")).status_code for _ in range(requests)]
+
+
+async def test_the_rate_limit_lets_a_burst_through_and_then_one_request_each_interval(
+    clock: Clock,
+) -> None:
+    async with guarded(WebConfig(rate_limit=RateLimit(10.0, 3)), clock) as (client, _):
+        assert await statuses(client, 4) == [200, 200, 200, 429]
+        clock.now += 4
+        refused = await client.get("/")
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "6"
+        assert refused.headers["x-frame-options"] == "DENY"
+        clock.now += 6
+        assert await statuses(client, 2) == [200, 429]
+        clock.now += 10_000
+        assert await statuses(client, 4) == [200, 200, 200, 429]
+
+
+async def test_a_client_above_the_rate_limit_does_not_take_the_scrapes_of_another(
+    clock: Clock,
+) -> None:
+    async with guarded(WebConfig(rate_limit=RateLimit(60.0, 2)), clock) as (client, _):
+        transport = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
+        async with patient_client(transport=transport, base_url=client.base_url) as scraper:
+            assert set((await statuses(client, 50))[2:]) == {429}
+            assert await statuses(scraper, 2) == [200, 200]
+            clock.now += 60
+            assert await statuses(scraper, 1) == [200]
+
+
+async def test_a_new_rate_limit_holds_at_once_and_any_other_reload_changes_nothing(
+    clock: Clock,
+) -> None:
+    async with guarded(WebConfig(rate_limit=RateLimit(60.0, 1)), clock) as (client, guard):
+        assert await statuses(client, 2) == [200, 429]
+        guard.adopt(WebConfig(rate_limit=RateLimit(60.0, 1), headers={"X-XSS-Protection": "1"}))
+        assert await statuses(client, 1) == [429]
+        guard.adopt(WebConfig(rate_limit=RateLimit(60.0, 2)))
+        assert await statuses(client, 3) == [200, 200, 429]
+        guard.adopt(WebConfig())
+        assert await statuses(client, 1) == [200]
+
+
+async def test_guesses_of_a_password_count_for_the_rate_limit(clock: Clock) -> None:
+    web = WebConfig(users={"alice": hashed()}, rate_limit=RateLimit(60.0, 2))
+    async with guarded(web, clock) as (client, _):
+        assert await statuses(client, 3) == [401, 401, 429]
+
+
 async def test_too_many_concurrent_password_checks_get_503() -> None:
-    async with guarded({"alice": hashed(10)}) as (client, _):
+    async with guarded(WebConfig(users={"alice": hashed(10)})) as (client, _):
         guesses = [client.get("/", auth=("alice", str(number))) for number in range(90)]
         # Guesses of one client do not keep another client out.
         transport = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
@@ -86,7 +156,7 @@ async def send_for_ever(writer: asyncio.StreamWriter, chunk: bytes) -> None:
 async def test_an_endless_body_is_refused_and_its_connection_closed(
     head: bytes, users: Mapping[str, str]
 ) -> None:
-    async with guarded(users) as (client, _):
+    async with guarded(WebConfig(users=users)) as (client, _):
         address = client.base_url
         reader, writer = await asyncio.open_connection(address.host, address.port)
         writer.write(head)
@@ -99,7 +169,7 @@ async def test_an_endless_body_is_refused_and_its_connection_closed(
 
 
 async def test_a_request_that_says_that_it_has_no_body_is_answered() -> None:
-    async with guarded({}) as (client, _):
+    async with guarded(WebConfig()) as (client, _):
         answers = [
             await client.get("/", headers={"content-length": length}) for length in ("0", "000")
         ]
