@@ -96,7 +96,9 @@ def in_usd(rao: float | None, *prices: float | None) -> float | None:
 
 def compute_unit_usd(pay_per_day: float | None, units_of_day: float | None) -> float | None:
     """Return what all miners together receive for one compute unit, None if it is unknown."""
-    return product(pay_per_day, 1 / units_of_day) if units_of_day else None
+    if not units_of_day:
+        return None
+    return product(pay_per_day, 1 / units_of_day)
 
 
 def profit_per_day_usd(pay_per_day: float | None, cost_per_hour: float | None) -> float | None:
