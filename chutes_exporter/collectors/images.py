@@ -18,7 +18,9 @@ def _status(image: Image) -> str | None:
     if image.status is UNSET:
         return None
     text = image.status or ""
-    return "error" if text.startswith("error") else _STATUS_OF_TEXT.get(text, "other")
+    if text.startswith("error"):
+        return "error"
+    return _STATUS_OF_TEXT.get(text, "other")
 
 
 IMAGE_COUNT = Table[Image](

@@ -16,7 +16,9 @@ from chutes_exporter.rules.demand import unknown_metrics
 def _measured(chutes: list[ChuteMetrics]) -> list[ChuteMetrics]:
     """Return the records without the fields that the service did not measure."""
     unknown = dict.fromkeys(unknown_metrics(chutes))
-    return [structs.replace(chute, **unknown) for chute in chutes] if unknown else chutes
+    if not unknown:
+        return chutes
+    return [structs.replace(chute, **unknown) for chute in chutes]
 
 
 INVOCATIONS = Row(

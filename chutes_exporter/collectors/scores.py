@@ -43,7 +43,9 @@ def _shares(scores: list[Score]) -> dict[str, float]:
     shares = {
         score.hotkey: score.final_scores for score in scores if score.final_scores is not None
     }
-    return dict(sorted(shares.items())) if len(shares) == len(scores) else {}
+    if len(shares) < len(scores):
+        return {}
+    return dict(sorted(shares.items()))
 
 
 def _next_better(scores: list[Score]) -> dict[str, float | None]:

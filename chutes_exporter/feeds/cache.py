@@ -89,6 +89,11 @@ class FeedState:
         return None if self.snapshot is None else True
 
     @property
+    def was_requested(self) -> bool:
+        """Whether a request has ended, even if it failed."""
+        return bool(self.failures) or self.last_success is not None
+
+    @property
     def fresh(self) -> bool:
         """Whether the snapshot needs no newer answer: the last request succeeded, and no reader
         waits for another.

@@ -14,6 +14,7 @@ from chutes_exporter.rules.demand import demand_is_unknown, load_is_unknown
 
 if TYPE_CHECKING:
     from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.chain.subnet import Subnet
     from chutes_exporter.feeds.doubt import Check
     from chutes_exporter.feeds.reports import Reports
 
@@ -141,8 +142,9 @@ AUDIT_REPORT: Feed[Reports] = _feed(
     checks={},
     in_background=True,
 )
-CHAIN = _feed(
-    NODE,
+_SEVERAL_REPLIES: Endpoint[Any] = NODE
+CHAIN: Feed[Subnet] = _feed(
+    _SEVERAL_REPLIES,
     300.0,
     1800.0,
     changes="every 12 seconds, pay about every 72 minutes",
