@@ -102,20 +102,22 @@ class Node(ChutesClient):
         )
 
     async def _subnet(self) -> s.Subnet:
-        if (genesis := await self._call(str, "chain_getBlockHash", 0)) != GENESIS:
+        genesis = await self._call(str, "chain_getBlockHash", 0)
+        if genesis != GENESIS:
             raise e.WrongChainError(f"it begins with {self._start(genesis)}, not {GENESIS[:14]}…")
         self._head = await self._call(str, "chain_getFinalizedHead")
         self._block = f"block {self._start(self._head)}"
         version = await self._call(_Version, "state_getRuntimeVersion", self._head)
         state = s.State(*await self._values([*s.ITEMS.values()]))
         self._block = f"block {state.block}"
-        if (age := self._clock() - state.time) > _MAX_AGE:
+        age = self._clock() - state.time
+        if age > _MAX_AGE:
             raise e.UnavailableError(f"it is {human_duration(age)} old, the node is behind")
         state.check()
-        items = [
-            item.of_uid(uid) for item in (s.HOTKEY, s.REGISTERED) for uid in range(state.seats)
-        ]
-        owned, *found = await self._values([s.OWNED_HOTKEYS.of_account(state.owner), *items])
+        items = [s.OWNED_HOTKEYS.of_account(state.owner)]
+        items += [s.HOTKEY.of_uid(uid) for uid in range(state.seats)]
+        items += [s.REGISTERED.of_uid(uid) for uid in range(state.seats)]
+        owned, *found = await self._values(items)
         hotkeys, registered = found[: state.seats], found[state.seats :]
         if len(set(hotkeys)) < state.seats:
             raise e.UndecodableError(f"{s.HOTKEY.name}: a hotkey has two seats")
