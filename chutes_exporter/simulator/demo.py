@@ -11,6 +11,7 @@ from chutes_exporter.simulator.service import End, make_random
 from chutes_exporter.simulator.world import Size, World
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator, Sequence
 
     from chutes_exporter.simulator.world import Miner, Server, Slot
@@ -75,20 +76,19 @@ class DemoWorld(World):
             return super().make_server(uid, index)
         model, count, trouble = self._fleet[index]
         is_tee = model != "4090"
-        created = self.start - (
-            3 * HOUR if is_tee and trouble in ("crash-loop", "idle") else (30 - index) * DAY
-        )
+        age = (30 - index) * DAY
+        if is_tee and trouble in ("crash-loop", "idle"):
+            age = 3 * HOUR
+        created = self.start - age
         errors = [None if is_tee else self.gpu_errors[0]] * count
         version = self.target_version if is_tee else None
         if trouble == "upgrade":
             # The second has not come back.
             version = "1.3.1" if index == 3 else "1.3.0"
         server = self.build_server(uid, index, model, errors, created, version)
-        return (
-            replace(server, upgrade=(self.start - 4 * HOUR, math.inf))
-            if version == "1.3.1"
-            else server
-        )
+        if version == "1.3.1":
+            return replace(server, upgrade=(self.start - 4 * HOUR, math.inf))
+        return server
 
     def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
         """Yield lives like World.
@@ -115,22 +115,32 @@ class DemoWorld(World):
                     slot, purged - 3.5 * HOUR, math.inf, math.inf, purged, End.PURGED
                 )
             elif trouble == "crash-loop":
-                # For three days, one fails 20 minutes after its creation, and the next comes 5
-                # minutes later.
-                for minute in range(5, 3 * 24 * 60, 25):
-                    made = server.created_at + minute * MINUTE
-                    times = (made, made + 3 * MINUTE, made + 7 * MINUTE, made + 20 * MINUTE)
-                    yield self._steady(slot, *times, End.FAILURES)
+                yield from self._failing(slot, server)
             else:
-                # One instance stays, between those that come and go.
-                made, stays = now - draw.uniform(5, 30) * HOUR, now + draw.uniform(2, 20) * HOUR
-                is_dead = trouble == "dead-server"
-                outage = made, (math.inf if is_dead else stays), End.SCALED_DOWN
-                yield self._life(slot._replace(outages=(*slot.outages, outage)))
-                ended, end = (
-                    (now - 40 * MINUTE, End.FAILURES) if is_dead else (stays, End.SCALED_DOWN)
-                )
-                yield self._steady(slot, made, made + 2 * MINUTE, made + 9 * MINUTE, ended, end)
+                yield from self._earning(slot, draw, is_dead=trouble == "dead-server")
+
+    def _failing(self, slot: Slot, server: Server) -> Iterator[Iterator[float]]:
+        """Yield instances for three days.
+
+        One fails 20 minutes after its creation, and the next comes 5 minutes later.
+        """
+        for minute in range(5, 3 * 24 * 60, 25):
+            made = server.created_at + minute * MINUTE
+            times = (made, made + 3 * MINUTE, made + 7 * MINUTE, made + 20 * MINUTE)
+            yield self._steady(slot, *times, End.FAILURES)
+
+    def _earning(
+        self, slot: Slot, draw: random.Random, *, is_dead: bool
+    ) -> Iterator[Iterator[float]]:
+        """Yield one instance that stays, between those that come and go."""
+        now = self.start
+        made, stays = now - draw.uniform(5, 30) * HOUR, now + draw.uniform(2, 20) * HOUR
+        ended, end, next_at = stays, End.SCALED_DOWN, stays
+        if is_dead:
+            ended, end, next_at = now - 40 * MINUTE, End.FAILURES, math.inf
+        outage = made, next_at, End.SCALED_DOWN
+        yield self._life(slot._replace(outages=(*slot.outages, outage)))
+        yield self._steady(slot, made, made + 2 * MINUTE, made + 9 * MINUTE, ended, end)
 
     def _steady(self, slot: Slot, created: float, *times: Any) -> Iterator[float]:
         chute = make_random(slot.seed).choice(slot.chutes)
