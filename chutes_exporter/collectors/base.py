@@ -18,7 +18,7 @@ from chutes_exporter.rules.money import Costs
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
-    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.feeds.feed import Feed
 
 _log = structlog.get_logger("exporter")

@@ -21,7 +21,7 @@ from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.model import Fleet, Instance, Server
 

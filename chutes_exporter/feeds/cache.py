@@ -25,7 +25,7 @@ from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Result, Snaps
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.answer import Answer
 
 T = TypeVar("T")
 

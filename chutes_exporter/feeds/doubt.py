@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 
-from chutes_exporter.api.client import Answer
+from chutes_exporter.api.answer import Answer
 
 if TYPE_CHECKING:
     from chutes_exporter.api import records as r

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from msgspec import structs
 
-from chutes_exporter.api.client import Answer
+from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.endpoints import AUDIT, AUDIT_REPORT
 from chutes_exporter.api.errors import (
     ApiError,

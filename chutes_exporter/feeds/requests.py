@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.api.client import Answer
+from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.endpoints import AUDIT_REPORT
 from chutes_exporter.api.errors import NotFoundError, NotRegisteredError, SignatureRefusedError
 from chutes_exporter.chain.node import CHAIN

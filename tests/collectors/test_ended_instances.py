@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.api.client import Answer
+from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.records import AuditReport
 from chutes_exporter.collectors import Answers, Miners
 from chutes_exporter.collectors.base import Samples

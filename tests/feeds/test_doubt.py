@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.api import records as r
-from chutes_exporter.api.client import Answer
+from chutes_exporter.api.answer import Answer
 from chutes_exporter.feeds.cache import FeedCache
 from chutes_exporter.feeds.doubt import DoubtedError, reason_to_doubt
 from chutes_exporter.feeds.table import (

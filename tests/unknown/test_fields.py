@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric as Family
 
-    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.feeds.feed import Feed
 
 Path = tuple[str | int, ...]
