@@ -13,7 +13,7 @@ from chutes_exporter.api.errors import scrub_input
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
 from chutes_exporter.api.transport import problem_of_address
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.feeds.table import FEEDS
+from chutes_exporter.feeds.definitions import FEEDS
 from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.money import Costs
 

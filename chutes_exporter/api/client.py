@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.clock import ApiClock
     from chutes_exporter.api.endpoints import Endpoint
-    from chutes_exporter.api.exchanges import ExchangeCounters
-    from chutes_exporter.api.fields import FieldCheck
     from chutes_exporter.api.keys import Hotkey
+    from chutes_exporter.api.request_metrics import RequestCounters
+    from chutes_exporter.api.schema_drift import FieldCheck
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class ChutesClient:
         timeout: Abort a request after this many seconds without data.
         clock: Returns the Unix time in seconds, by the local clock.
         monotonic: Returns the seconds of a clock that no correction changes.
-        counters: Counts the exchanges with the API.
+        counters: Counts the requests.
 
     Use it as an asynchronous context manager, or call :meth:`aclose`. Its constructor may raise
     ClientSetupError.
@@ -48,7 +48,7 @@ class ChutesClient:
         timeout: float = 20.0,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = steady,
-        counters: ExchangeCounters | None = None,
+        counters: RequestCounters | None = None,
     ) -> None:
         self._transport = Transport(
             base_url, timeout=timeout, clock=clock, monotonic=monotonic, counters=counters

@@ -18,7 +18,7 @@ import msgspec
 
 from chutes_exporter.api import records as r
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
-from chutes_exporter.api.fields import UNREADABLE, FieldCheck, not_none
+from chutes_exporter.api.schema_drift import UNREADABLE, FieldCheck, not_none
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable

@@ -26,8 +26,8 @@ from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.clock import ApiClock
 from chutes_exporter.api.decoding import StreamShape, Tally, encode, inflated, memory_of
 from chutes_exporter.api.errors import ApiError, scrub
-from chutes_exporter.api.exchanges import ExchangeCounters
-from chutes_exporter.api.fields import CHECKED_EVERY, FieldCheck
+from chutes_exporter.api.request_metrics import RequestCounters
+from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck
 from chutes_exporter.api.worker import Bounded, Worker
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Transport:
         timeout: float,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
-        counters: ExchangeCounters | None = None,
+        counters: RequestCounters | None = None,
         scrub: Callable[[str], str] = scrub,
     ) -> None:
         self._base_url = base_url
@@ -119,7 +119,7 @@ class Transport:
         self.clock_checked_at = -math.inf
         self.changes: dict[str, FieldCheck] = {}
         self._monotonic = monotonic
-        self._counters = counters or ExchangeCounters()
+        self._counters = counters or RequestCounters()
         self._worker = Worker("upstream")
         # These belong to the event loop of the worker.
         self._decoding = asyncio.Lock()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-    from chutes_exporter.api.exchanges import ExchangeCounters
+    from chutes_exporter.api.request_metrics import RequestCounters
 
 _log = structlog.get_logger("chain")
 
@@ -79,7 +79,7 @@ class Node:
         timeout: float = 20.0,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = steady,
-        counters: ExchangeCounters | None = None,
+        counters: RequestCounters | None = None,
     ) -> None:
         self._without_keys = partial(_remove, _keys_in(url))
         self._transport = Transport(

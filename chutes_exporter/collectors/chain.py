@@ -8,7 +8,7 @@ from chutes_exporter.api.records import MarketValue
 from chutes_exporter.chain.subnet import Seat, Subnet
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table
-from chutes_exporter.feeds.table import CHAIN, FMV
+from chutes_exporter.feeds.definitions import CHAIN, FMV
 
 
 def _tokens(rao: float) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
 from chutes_exporter.duration import DAY, HOUR
-from chutes_exporter.feeds.table import AUDIT_REPORT, CHUTES
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.rules.losses import END_REASONS, NO_REASON, OUTCOMES, REDEPLOYED
 from chutes_exporter.rules.sums import total

@@ -7,7 +7,7 @@ from msgspec import UNSET
 from chutes_exporter.api.records import Image
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table, Total
-from chutes_exporter.feeds.table import IMAGES
+from chutes_exporter.feeds.definitions import IMAGES
 
 _STATUS_OF_TEXT = {"pending build": "pending", "building": "building", "built and pushed": "built"}
 """Statuses by the API's texts. All errors become ``error``, and unknown texts become ``other``."""

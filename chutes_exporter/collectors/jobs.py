@@ -7,7 +7,7 @@ from functools import partial
 from chutes_exporter.api.records import Chute, Job
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table, Total
-from chutes_exporter.feeds.table import CHUTES, JOBS
+from chutes_exporter.feeds.definitions import CHUTES, JOBS
 from chutes_exporter.rules.jobs import JobState, is_stuck, job_state
 
 

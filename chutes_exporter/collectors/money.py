@@ -13,7 +13,7 @@ from chutes_exporter.collectors.base import (
 )
 from chutes_exporter.collectors.fleet import OF_SERVER, fleet_answers
 from chutes_exporter.duration import DAY
-from chutes_exporter.feeds.table import (
+from chutes_exporter.feeds.definitions import (
     CHAIN,
     FMV,
     INSTANCES,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from chutes_exporter.feeds.table import CHAIN, SCORES
+from chutes_exporter.feeds.definitions import CHAIN, SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

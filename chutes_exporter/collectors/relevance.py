@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.duration import DAY, HOUR
-from chutes_exporter.feeds import table as f
+from chutes_exporter.feeds import definitions as f
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.offers import find_demand
 

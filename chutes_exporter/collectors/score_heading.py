@@ -16,7 +16,7 @@ from chutes_exporter.collectors.base import (
     distinct,
     metric_of,
 )
-from chutes_exporter.feeds.table import ACTIVE_INSTANCES, METAGRAPH
+from chutes_exporter.feeds.definitions import ACTIVE_INSTANCES, METAGRAPH
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table, Total
-from chutes_exporter.feeds.table import SCORES
+from chutes_exporter.feeds.definitions import SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from chutes_exporter.api.records import HistoryPoint
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Table, Total
-from chutes_exporter.feeds.table import UNIQUE_CHUTE_HISTORY
+from chutes_exporter.feeds.definitions import UNIQUE_CHUTE_HISTORY
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from msgspec import structs
 from chutes_exporter.api.records import ChuteUtilization
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table, Total
-from chutes_exporter.feeds.table import UTILIZATION
+from chutes_exporter.feeds.definitions import UTILIZATION
 from chutes_exporter.rules.demand import (
     load_is_unknown,
     recent_ratio,

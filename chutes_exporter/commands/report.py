@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chutes_exporter.feeds.table import SERVERS
+from chutes_exporter.feeds.definitions import SERVERS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import find_gaps
 from chutes_exporter.rules.sums import product

@@ -19,8 +19,8 @@ import structlog
 
 from chutes_exporter.api.clock import steady
 from chutes_exporter.api.errors import ApiError, NotFoundError, TimedOutError, UnavailableError
-from chutes_exporter.feeds.doubt import REPEAT_REQUEST, DoubtedError, reason_to_doubt
 from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Result, Snapshot
+from chutes_exporter.feeds.sanity_checks import REPEAT_REQUEST, DoubtedError, reason_to_doubt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

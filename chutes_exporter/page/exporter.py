@@ -18,10 +18,10 @@ from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.fleet import FEEDS as FLEET_FEEDS
 from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.feeds.cache import FeedCache, FeedState
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, METAGRAPH
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.reports import PAUSE
 from chutes_exporter.feeds.requests import Requests
-from chutes_exporter.feeds.table import AUDIT_REPORT, METAGRAPH
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.page import rendering, telemetry
 from chutes_exporter.page.maker import PageMaker
@@ -66,7 +66,7 @@ class Exporter:
     ) -> None:
         self.settings = settings
         self.telemetry = telemetry.Telemetry()
-        counters = self.telemetry.exchanges
+        counters = self.telemetry.requests
         self.client = ChutesClient(
             settings.api_url,
             timeout=settings.api_timeout,

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.collectors.fleet import FEEDS
-from chutes_exporter.feeds.doubt import WORDS
-from chutes_exporter.feeds.table import (
+from chutes_exporter.feeds.definitions import (
     INSTANCES,
     JOBS,
     MAINTENANCE,
@@ -17,6 +16,7 @@ from chutes_exporter.feeds.table import (
     NODES,
     SERVERS,
 )
+from chutes_exporter.feeds.sanity_checks import WORDS
 from chutes_exporter.rules import instances, maintenance
 from chutes_exporter.rules.jobs import is_stuck
 from chutes_exporter.rules.score import is_blacklisted

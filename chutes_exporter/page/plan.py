@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.collectors import COLLECTORS, Collector, Miners
+from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.feeds.table import AUDIT_REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -19,7 +19,7 @@ from prometheus_client import (
 )
 
 from chutes_exporter import __version__
-from chutes_exporter.api.exchanges import EXCHANGE_METRICS, ExchangeCounters
+from chutes_exporter.api.request_metrics import REQUEST_METRICS, RequestCounters
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.table import Info, Row, add_rows
 from chutes_exporter.metric import Metric
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric as Family
 
     from chutes_exporter.api.client import ChutesClient
-    from chutes_exporter.api.fields import FieldCheck
+    from chutes_exporter.api.schema_drift import FieldCheck
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.page.exposition import Format
@@ -206,7 +206,7 @@ _OF_ENDPOINT = _declare(
 OWN_METRICS = (
     *(BUILD_INFO, WATCHED, RELOAD_GOOD, TASK_FAILURES, SERIES, SERIES_LIMIT),
     *(COLLECTOR_CUT, COLLECTOR_OFF, COLLECTOR_SUCCESS, *_OF_FEED),
-    *(*_OF_ENDPOINT, CLOCK_OFFSET, *EXCHANGE_METRICS),
+    *(*_OF_ENDPOINT, CLOCK_OFFSET, *REQUEST_METRICS),
 )
 """The exporter's own metrics on a page."""
 
@@ -216,7 +216,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.exchanges = ExchangeCounters()
+        self.requests = RequestCounters()
         self.reload_good = RELOAD_GOOD.register(Gauge, self.registry)
         self.reload_good.set(1)
         self.task_failures = TASK_FAILURES.register(Counter, self.registry)
@@ -236,7 +236,7 @@ class _Origin:
     states: list[FeedState]
     checks: Mapping[str, FieldCheck]
     clock_offset: float | None
-    exchanges: int
+    requests: int
 
 
 class OwnLines:
@@ -257,7 +257,7 @@ class OwnLines:
             [replace(state, snapshot=None) for state in states.values()],
             dict(self._client.changes),
             _clock_offset(self._client),
-            self._telemetry.exchanges.total,
+            self._telemetry.requests.total,
         )
         kept = self._kept.get(form)
         if kept is not None and kept[0] == origin:
@@ -284,7 +284,7 @@ class OwnLines:
         for endpoint, check in sorted(origin.checks.items()):
             add_rows(_OF_ENDPOINT, check, (endpoint,), out)
         yield from out.collect()
-        yield from self._telemetry.exchanges.registry.collect()
+        yield from self._telemetry.requests.registry.collect()
 
 
 def _clock_offset(client: ChutesClient) -> float | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bittensor_core import encode_ss58
 from starlette.exceptions import HTTPException
 
-from chutes_exporter.api.fields import known, objects
+from chutes_exporter.api.schema_drift import known, objects
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator import service
 from chutes_exporter.simulator.service import MODELS, last_run, make_random, make_uuid

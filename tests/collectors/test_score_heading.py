@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from chutes_exporter.collectors.score_heading import COLLECTOR
-from chutes_exporter.feeds.table import ACTIVE_INSTANCES, METAGRAPH
+from chutes_exporter.feeds.definitions import ACTIVE_INSTANCES, METAGRAPH
 from tests.collectors.support import ME, Samples, collected
 
 

@@ -16,10 +16,10 @@ import pytest
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import Response
 
-from chutes_exporter.api.fields import records_in
+from chutes_exporter.api.schema_drift import records_in
 from chutes_exporter.api.transport import Transport
-from chutes_exporter.feeds.doubt import DoubtedError
-from chutes_exporter.feeds.table import AUDIT_REPORT, CHAIN, FEEDS
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHAIN, FEEDS
+from chutes_exporter.feeds.sanity_checks import DoubtedError
 from tests.recorded import rows, stream
 from tests.support import PATIENCE, page_of, read_reports
 

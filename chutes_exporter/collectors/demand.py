@@ -9,7 +9,7 @@ from msgspec import structs
 from chutes_exporter.api.records import Chute, ChuteMetrics
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table
-from chutes_exporter.feeds.table import CHUTE_METRICS, CHUTES
+from chutes_exporter.feeds.definitions import CHUTE_METRICS, CHUTES
 from chutes_exporter.rules.demand import unknown_metrics
 
 
