@@ -465,29 +465,27 @@ def _finding(
     name: str, fleet: Fleet, subjects: Sequence[Subject], now: float, costs: Costs
 ) -> Finding:
     """Return a finding about some subjects. A time in its sentence is that of the first."""
-    kind, first = KINDS[name], subjects[0]
+    kind = KINDS[name]
     count = sum(one.count for one in subjects)
     servers = {one.server.server_id: one.server for one in subjects if one.server is not None}
     words = _words(fleet, subjects, servers.values(), now)
     advice, _, command = kind.advice.partition(": ")
-    problem, advice, command = (
-        filled(text, count, **words) for text in (kind.sentence, advice, command)
-    )
-    gpus: list[Gpu] | None = _gpus_of(subjects) if kind.severity == "loss" else []
-    models = None if gpus is None else Counter(gpu.model or "" for gpu in gpus)
+    gpus: list[Gpu] | None = []
+    if kind.severity == "loss":
+        gpus = _gpus_of(subjects)
     return Finding(
         kind=name,
         hotkey=fleet.hotkey,
         count=count,
-        problem=problem,
+        problem=filled(kind.sentence, count, **words),
         things=[thing for thing in map(_name, subjects) if thing],
         servers=[{"server_id": key, "name": server.name} for key, server in servers.items()],
         instances=[_instance(one, one.instance) for one in subjects if one.instance is not None],
         needs_action=kind.severity != "note",
-        advice=advice,
-        command=command,
-        when=first.when if re.search("WHEN|CLOCK", kind.sentence) else None,
-        gpus=dict(models or {}),
+        advice=filled(advice, count, **words),
+        command=filled(command, count, **words),
+        when=subjects[0].when if re.search("WHEN|CLOCK", kind.sentence) else None,
+        gpus=dict(Counter(gpu.model or "" for gpu in gpus or ())),
         cost_usd_per_hour=None if gpus is None else cost(gpus, fleet, costs),
     )
 

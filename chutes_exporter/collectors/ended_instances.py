@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from chutes_exporter.fleet.ends import End
+    from chutes_exporter.metric import Metric
 
 _DAY_HOURS: Final = int(DAY / HOUR)
 _WINDOWS: Final = {"1h": 1, "6h": 6, "1d": _DAY_HOURS}
@@ -107,9 +108,7 @@ def _add_reasons(ends: Sequence[End], key: tuple[str, str], out: Samples) -> Non
         if is_unclear and reason in (NO_REASON, REDEPLOYED):
             continue
         of_reason = [end for end in ends if end.reason == reason]
-        for outcome in OUTCOMES:
-            count = sum(end.outcome == outcome for end in of_reason)
-            out.add(ENDED, count, *key, reason, outcome)
+        _add_outcomes(ENDED, of_reason, (*key, reason), out)
         out.add(LOST, total(end.lost_units for end in of_reason), *key, reason)
 
 
@@ -121,10 +120,17 @@ def _add_chutes(ends: Sequence[End], key: tuple[str, str], out: Samples) -> None
             return
         by_chute[end.chute_id].append(end)
     for chute_id, of_chute in by_chute.items():
-        for outcome in OUTCOMES:
-            count = sum(end.outcome == outcome for end in of_chute)
-            out.add(CHUTE_ENDED, count, *key, chute_id, outcome)
+        _add_outcomes(CHUTE_ENDED, of_chute, (*key, chute_id), out)
         out.add(CHUTE_LOST, total(end.lost_units for end in of_chute), *key, chute_id)
+
+
+def _add_outcomes(
+    metric: Metric, ends: Sequence[End], labels: tuple[str, ...], out: Samples
+) -> None:
+    """Add how many instances ended with each outcome, with zeros."""
+    counts = Counter(end.outcome for end in ends)
+    for outcome in OUTCOMES:
+        out.add(metric, counts[outcome], *labels, outcome)
 
 
 COLLECTOR = Collector(

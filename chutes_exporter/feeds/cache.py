@@ -212,11 +212,8 @@ class FeedCache:
         if self.peek(feed) is not None and self._seconds_fresh(state) > 0:
             return "hit"
         result: Result = "miss" if state.flight is None else "coalesced"
-        if state.flight is None and self._monotonic() >= state.closed_until:
-            state.flight = asyncio.create_task(self._fly(feed, state))
-        flight = state.flight
+        flight = state.flight or self._begin_flight(state)
         if flight is None:
-            # The cache backs off after a failure.
             return self._older_result(feed)
         if feed.in_background and self._has_succeeded(state):
             return "hit"
@@ -226,6 +223,13 @@ class FeedCache:
             return result
         # The request failed or takes too long.
         return self._older_result(feed)
+
+    def _begin_flight(self, state: FeedState) -> asyncio.Task[None] | None:
+        """Request a feed, unless the cache backs off after a failure."""
+        if self._monotonic() < state.closed_until:
+            return None
+        state.flight = asyncio.create_task(self._fly(state.feed, state))
+        return state.flight
 
     def _has_succeeded(self, state: FeedState) -> bool:
         """Return whether the last request succeeded, and its answer may still be used."""

@@ -1,4 +1,4 @@
-"""Finds answers that look valid but are wrong.
+"""Sanity checks find answers that look valid but are wrong.
 
 A service whose query fails sends an empty stream with status 200. A service that lost its cache or
 its monitoring sends empty lists and zeros. To find such answers, they are compared with the last
