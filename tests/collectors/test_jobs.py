@@ -43,3 +43,8 @@ def test_an_unknown_field_of_a_job_that_is_over_hides_nothing() -> None:
 
 def test_a_job_that_may_be_stuck_hides_the_number_of_stuck_jobs() -> None:
     assert collected(COLLECTOR, {JOBS: [{"job_id": "j", "finished_at": None}]}) == {}
+
+
+def test_a_job_of_an_unknown_chute_hides_how_many_wait_and_how_many_are_abandoned() -> None:
+    found = run({}, {"chute_id": None})
+    assert of(found, "chutes_jobs_waiting", "chutes_jobs_abandoned") == {}

@@ -54,3 +54,7 @@ def test_a_watched_miner_without_instances_approaches_zero_and_one_without_a_sea
 
 def test_where_nobody_earns_nobody_has_a_share() -> None:
     assert run([], SEATS) == {}
+
+
+def test_where_the_multiplier_of_an_instance_is_unknown_nobody_has_a_share() -> None:
+    assert run([*MINE, active(3, "other", None)], SEATS) == {}
