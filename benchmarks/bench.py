@@ -102,7 +102,7 @@ def families_of(running: Exporter) -> list[Any]:
     return [
         *found,
         *running.telemetry.registry.collect(),
-        *running.telemetry.exchanges.registry.collect(),
+        *running.telemetry.requests.registry.collect(),
     ]
 
 

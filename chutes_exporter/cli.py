@@ -77,12 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         exit_status = cli.main(arguments, prog_name="chutes-exporter", standalone_mode=False)
     except (click.ClickException, ConfigError, ClientSetupError) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        line = f"Error: {scrub_input(text)}"
         context = getattr(error, "ctx", None)
-        click.echo(
-            f"Error: {scrub_input(text)}"
-            + (f" (see {context.command_path} --help)" if context else ""),
-            err=True,
-        )
+        if context:
+            line += f" (see {context.command_path} --help)"
+        click.echo(line, err=True)
         # A setting that cannot be used counts as a wrong command line.
         exit_status = getattr(error, "exit_code", click.UsageError.exit_code)
     except OSError as error:

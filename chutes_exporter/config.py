@@ -9,11 +9,11 @@ import shlex
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.api.client import problem_of_address
 from chutes_exporter.api.errors import scrub_input
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
+from chutes_exporter.api.transport import problem_of_address
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.feeds.table import FEEDS
+from chutes_exporter.feeds.definitions import FEEDS
 from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.money import Costs
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from chutes_exporter.collectors import ChutesChoice, MinersChoice
+    from chutes_exporter.collectors import ChutesChoice, Collector, MinersChoice
 
 _ADDRESS = re.compile(r"(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
 _URL = re.compile(
@@ -147,36 +147,41 @@ def make_settings(
     """
     keys = tuple(keys)
     watched = frozenset(hotkeys) | {key.address for key in keys}
-    chosen: MinersChoice = miners or ("neighbours" if watched else "all")
+    if miners is None:
+        miners = "neighbours" if watched else "all"
+    if chutes is None:
+        chutes = "all" if miners == "all" else "relevant"
     settings = Settings(
         chain_url=None if chain_url is None else NodeUrl(chain_url),
         watched=watched,
         keys=keys,
-        miners=chosen,
-        chutes=chutes or ("all" if chosen == "all" else "relevant"),
+        miners=miners,
+        chutes=chutes,
         **others,
     )
-    if settings.miners != "all" and not watched:
-        raise ConfigError(
-            f"--miners {settings.miners} needs a watched miner: add --hotkey or --hotkey-file"
-        )
-    if settings.chutes == "relevant" and not watched:
-        raise ConfigError("--chutes relevant needs a watched miner: add --hotkey or --hotkey-file")
+    if miners != "all" and not watched:
+        raise ConfigError(f"--miners {miners} {_NEEDS_MINER}")
+    if chutes == "relevant" and not watched:
+        raise ConfigError(f"--chutes relevant {_NEEDS_MINER}")
     # A collector that the user did not switch on is off, without an error, if it lacks something.
-    for collector in (one for one in COLLECTORS if settings.collectors.get(one.name)):
-        if collector.needs_key and not keys:
-            raise ConfigError(
-                f"--collector.{collector.name} needs a hotkey's key: add --hotkey-file"
-            )
-        if collector.needs_chain and not settings.chain_url:
-            raise ConfigError(
-                f"--collector.{collector.name} needs a node of the chain: add --chain.url"
-            )
-        if collector.scope == "miner" and not watched:
-            raise ConfigError(
-                f"--collector.{collector.name} needs a watched miner: add --hotkey or --hotkey-file"
-            )
+    for collector in COLLECTORS:
+        if settings.collectors.get(collector.name):
+            _require_all_that_it_needs(collector, settings)
     return replace(settings, warnings=(*warnings, *map(scrub_input, _warnings(settings))))
+
+
+_NEEDS_MINER = "needs a watched miner: add --hotkey or --hotkey-file"
+
+
+def _require_all_that_it_needs(collector: Collector, settings: Settings) -> None:
+    """Raise ConfigError if a collector lacks something that its samples need."""
+    flag = f"--collector.{collector.name}"
+    if collector.needs_key and not settings.keys:
+        raise ConfigError(f"{flag} needs a hotkey's key: add --hotkey-file")
+    if collector.needs_chain and not settings.chain_url:
+        raise ConfigError(f"{flag} needs a node of the chain: add --chain.url")
+    if collector.scope == "miner" and not settings.watched:
+        raise ConfigError(f"{flag} {_NEEDS_MINER}")
 
 
 def _stays_here(url: str) -> bool:
@@ -236,9 +241,8 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
             command = f"chmod 600 {shlex.quote(str(path.expanduser()))}"
             warnings.append(f"other users of this machine can read {path}: run {command}")
     try:
-        if (
-            found := _environment_key(environment, is_only_source=not keys and not errors)
-        ) is not None:
+        found = _environment_key(environment, is_only_source=not keys and not errors)
+        if found is not None:
             keys.setdefault(found.address, found)
     except HotkeyError as error:
         errors.append(str(error))
@@ -277,7 +281,8 @@ def parse_hotkey(text: str) -> str:
 
 def parse_number(text: str) -> float:
     """Parse a finite number above 0, or raise ConfigError."""
-    if not 0 < (number := _number(text)) < math.inf:
+    number = _number(text)
+    if not 0 < number < math.inf:
         raise ConfigError(f"{text!r} is not a number above 0")
     return number
 

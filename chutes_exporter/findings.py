@@ -21,7 +21,7 @@ from chutes_exporter.rules.sums import total
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server
+    from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Use
     from chutes_exporter.rules.money import Costs
 
 _PURGE_SOON = 0.75 * HOUR
@@ -465,29 +465,27 @@ def _finding(
     name: str, fleet: Fleet, subjects: Sequence[Subject], now: float, costs: Costs
 ) -> Finding:
     """Return a finding about some subjects. A time in its sentence is that of the first."""
-    kind, first = KINDS[name], subjects[0]
+    kind = KINDS[name]
     count = sum(one.count for one in subjects)
     servers = {one.server.server_id: one.server for one in subjects if one.server is not None}
     words = _words(fleet, subjects, servers.values(), now)
     advice, _, command = kind.advice.partition(": ")
-    problem, advice, command = (
-        filled(text, count, **words) for text in (kind.sentence, advice, command)
-    )
-    gpus: list[Gpu] | None = _gpus_of(subjects) if kind.severity == "loss" else []
-    models = None if gpus is None else Counter(gpu.model or "" for gpu in gpus)
+    gpus: list[Gpu] | None = []
+    if kind.severity == "loss":
+        gpus = _gpus_of(subjects)
     return Finding(
         kind=name,
         hotkey=fleet.hotkey,
         count=count,
-        problem=problem,
-        things=[name for one in subjects if (name := _name(one))],
+        problem=filled(kind.sentence, count, **words),
+        things=[thing for thing in map(_name, subjects) if thing],
         servers=[{"server_id": key, "name": server.name} for key, server in servers.items()],
         instances=[_instance(one, one.instance) for one in subjects if one.instance is not None],
         needs_action=kind.severity != "note",
-        advice=advice,
-        command=command,
-        when=first.when if re.search("WHEN|CLOCK", kind.sentence) else None,
-        gpus=dict(models or {}),
+        advice=filled(advice, count, **words),
+        command=filled(command, count, **words),
+        when=subjects[0].when if re.search("WHEN|CLOCK", kind.sentence) else None,
+        gpus=dict(Counter(gpu.model or "" for gpu in gpus or ())),
         cost_usd_per_hour=None if gpus is None else cost(gpus, fleet, costs),
     )
 
@@ -509,16 +507,23 @@ def _words(
 
 def _worth(fleet: Fleet, subjects: Sequence[Subject]) -> str:
     """Return a sentence about what idle GPUs could earn in the first day, and later."""
-    uses = {(use.server_id, use.model): use for use in fleet.uses}
-    places = {(gpu.server_id or "", gpu.model or "") for gpu in _gpus_of(subjects) or ()}
-    found = [uses.get(place) for place in places]
-    first = total(None if use is None else use.first_day_units for use in found)
-    later = total(None if use is None else use.later_units_per_second for use in found)
-    if first is None or later is None or not places:
+    uses = _uses_of(_gpus_of(subjects) or (), fleet)
+    first = total(use.first_day_units for use in uses)
+    later = total(use.later_units_per_second for use in uses)
+    if first is None or later is None or not uses:
         return "What {it|they} could earn is not known."
-    least = "at least " if any(use is not None and use.is_least for use in found) else ""
+    least = "at least " if any(use.is_least for use in uses) else ""
     text = f"In the first day, {{it|they}} could earn {least}{first:,.0f} compute units"
     return f"{text}, and {DAY * later:,.0f} a day later."
+
+
+def _uses_of(gpus: Iterable[Gpu], fleet: Fleet) -> list[Use]:
+    """Return the best uses of idle GPUs, none if one of them is not known."""
+    uses = {(use.server_id, use.model): use for use in fleet.uses}
+    places = {(gpu.server_id or "", gpu.model or "") for gpu in gpus}
+    if not places <= uses.keys():
+        return []
+    return [uses[place] for place in places]
 
 
 def _gpus_of(subjects: Sequence[Subject]) -> list[Gpu] | None:
@@ -539,10 +544,16 @@ def _name(subject: Subject) -> str:
         return f"{instance.chute or instance.instance_id}{private}"
     place = "" if server is None else server.name or server.server_id
     if subject.are_gpus:
-        models = Counter(gpu.model for gpu in subject.gpus or ())
-        text = ", ".join(f"{count} {model}" for model, count in models.items())
-        return f"{text} on {place}" if place else text
-    return f"{place} ({server.version})" if server is not None and server.version else place
+        gpus = _models(subject.gpus or ())
+        return f"{gpus} on {place}" if place else gpus
+    if server is not None and server.version:
+        return f"{place} ({server.version})"
+    return place
+
+
+def _models(gpus: Iterable[Gpu]) -> str:
+    counts = Counter(gpu.model for gpu in gpus)
+    return ", ".join(f"{count} {model}" for model, count in counts.items())
 
 
 def _instance(subject: Subject, instance: Instance) -> dict[str, Any]:
@@ -569,14 +580,25 @@ def verdict(findings: Sequence[Finding], *, has_prices: bool, all_known: bool) -
         return "Nothing needs action."
     text = filled("COUNT {thing needs|things need} action", count)
     idle = [finding for finding in findings if finding.kind == "idle_gpus"]
-    known = [one.cost_usd_per_hour for one in idle if one.cost_usd_per_hour is not None]
-    if known:
-        text += f", {math.fsum(known):,.2f} USD per hour idle"
-    others = sum(sum(one.gpus.values()) for one in idle if one.cost_usd_per_hour is None)
+    return f"{text}{_cost_of_idle(idle, has_prices=has_prices)}."
+
+
+def _cost_of_idle(idle: Iterable[Finding], *, has_prices: bool) -> str:
+    """Return what idle GPUs cost, and how many have an unknown cost, as the end of a sentence."""
+    costs = []
+    others = 0
+    for finding in idle:
+        if finding.cost_usd_per_hour is None:
+            others += sum(finding.gpus.values())
+        else:
+            costs.append(finding.cost_usd_per_hour)
+    text = ""
+    if costs:
+        text += f", {math.fsum(costs):,.2f} USD per hour idle"
     if others:
-        unknown = " at an unknown cost" if has_prices else ""
-        text += filled(", COUNT {GPU|GPUs} idle", others) + unknown
-    return f"{text}."
+        text += filled(", COUNT {GPU|GPUs} idle", others)
+        text += " at an unknown cost" if has_prices else ""
+    return text
 
 
 def cost(gpus: Iterable[Gpu], fleet: Fleet, costs: Costs) -> float | None:

@@ -43,13 +43,9 @@ class Metric:
         """Its type."""
         if self.histogram:
             return "histogram"
-        return (
-            "info"
-            if self.name.endswith("_info")
-            else "counter"
-            if self.name.endswith("_total")
-            else "gauge"
-        )
+        if self.name.endswith("_info"):
+            return "info"
+        return "counter" if self.name.endswith("_total") else "gauge"
 
     @property
     def unit(self) -> str:

@@ -34,7 +34,7 @@ from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.collectors import COLLECTORS, Collector
 from chutes_exporter.config import Address, Settings, make_settings
-from chutes_exporter.feeds.table import AUDIT_REPORT
+from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator.world import TEST_SEED
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
-    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.endpoints import Endpoint
 
 HOTKEY = "5GNocjnmB7uTa4jURRRvji6CsUZnEyomrLhpodHdhsLF1Wti"

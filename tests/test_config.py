@@ -17,7 +17,7 @@ from chutes_exporter.config import (
     parse_server_cost,
     parse_url,
 )
-from chutes_exporter.feeds.table import CHUTES, SCORES, STATS
+from chutes_exporter.feeds.definitions import CHUTES, SCORES, STATS
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, KEY
 from tests.test_credentials import OTHER

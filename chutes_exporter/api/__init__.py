@@ -4,10 +4,12 @@ async with ChutesClient() as client:
     answer = await client.fetch(METAGRAPH)
 """
 
-from chutes_exporter.api.client import Answer, ChutesClient, ClientSetupError
+from chutes_exporter.api.answer import Answer
+from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.endpoints import ENDPOINTS, Endpoint
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.api.keys import Hotkey, HotkeyError
+from chutes_exporter.api.transport import ClientSetupError
 
 __all__ = [
     "ENDPOINTS",

@@ -30,7 +30,9 @@ class ApiClock:
 
     def __call__(self) -> float:
         """Return the time."""
-        return self._clock() if self._lead is None else self._monotonic() + self._lead
+        if self._lead is None:
+            return self._clock()
+        return self._monotonic() + self._lead
 
     def set(self, now: float) -> None:
         """Set the clock to a date that has just arrived."""
@@ -39,4 +41,6 @@ class ApiClock:
     @property
     def offset(self) -> float | None:
         """Seconds by which the local clock is ahead now. None before the first date."""
-        return None if self._lead is None else self._clock() - self()
+        if self._lead is None:
+            return None
+        return self._clock() - self()

@@ -18,7 +18,7 @@ import msgspec
 
 from chutes_exporter.api import records as r
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError, scrub
-from chutes_exporter.api.fields import UNREADABLE, FieldCheck, not_none
+from chutes_exporter.api.schema_drift import UNREADABLE, FieldCheck, not_none
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable
@@ -172,18 +172,23 @@ def _read(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> Any:
     if get_origin(kind) is dict:
         return _readable(get_args(kind)[1], _decoder(dict[str, msgspec.Raw]).decode(text), tally)
     if isinstance(kind, type) and issubclass(kind, r.Body):
-        texts = _decoder(dict[str, msgspec.Raw]).decode(text)
-        values: dict[str, Any] = {}
-        for field in msgspec.structs.fields(kind):
-            name = field.encode_name
-            if name not in texts:
-                continue
-            if memoryview(texts[name]) != memoryview(b"null"):
-                values[name] = _read(not_none(field.type), texts[name], tally)
-            elif NoneType in get_args(field.type):
-                values[name] = None
-        return msgspec.convert(values, kind)
+        return _read_body(kind, text, tally)
     return _decoder(kind).decode(text)
+
+
+def _read_body(kind: type[r.Body], text: Body | msgspec.Raw, tally: Tally) -> r.Body:
+    """Decode each field of a Body by itself."""
+    texts = _decoder(dict[str, msgspec.Raw]).decode(text)
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        name = field.encode_name
+        if name not in texts:
+            continue
+        if memoryview(texts[name]) != memoryview(b"null"):
+            values[name] = _read(not_none(field.type), texts[name], tally)
+        elif NoneType in get_args(field.type):
+            values[name] = None
+    return msgspec.convert(values, kind)
 
 
 def _readable(kind: Any, texts: dict[K, msgspec.Raw], tally: Tally) -> dict[K, Any]:
@@ -256,18 +261,19 @@ def by_model(record: type[R]) -> Shape[list[R]]:
 
 
 def _held_gpus(miners: dict[str, r.MinerGpus]) -> list[r.HeldGpu]:
-    return [
-        r.HeldGpu(
-            hotkey,
-            gpu.gpu,
-            gpu.server_id,
-            gpu.chute.chute_id,
-            gpu.chute.instance_id,
-            gpu.chute.activated_at,
-        )
-        for hotkey, miner in miners.items()
-        for gpu in miner.provisioned
-    ]
+    found = []
+    for hotkey, miner in miners.items():
+        for gpu in miner.provisioned:
+            held = r.HeldGpu(
+                hotkey,
+                gpu.gpu,
+                gpu.server_id,
+                gpu.chute.chute_id,
+                gpu.chute.instance_id,
+                gpu.chute.activated_at,
+            )
+            found.append(held)
+    return found
 
 
 def _stats(body: r.StatsBody) -> list[r.MinerStats]:
@@ -275,11 +281,10 @@ def _stats(body: r.StatsBody) -> list[r.MinerStats]:
     known = {name: window.instance_stats for name, window in windows.items() if window}
     if all(records is None for records in known.values()):
         raise msgspec.ValidationError("the answer has no window of stats")
-    return [
-        msgspec.structs.replace(record, window=name)
-        for name, records in known.items()
-        for record in records or ()
-    ]
+    stats: list[r.MinerStats] = []
+    for name, records in known.items():
+        stats += (msgspec.structs.replace(record, window=name) for record in records or ())
+    return stats
 
 
 def _audit_report(report: r.AuditReport) -> r.AuditReport:

@@ -136,13 +136,7 @@ class Hotkey:
             ) from None
         if keyfile_data_is_encrypted(content):
             raise HotkeyError(f"{source} is encrypted: use a hotkey file without a password")
-        try:
-            pair = deserialize_keypair_from_keyfile_data(content)
-            # The library accepts a file with only public parts. Its key cannot sign.
-            pair.sign(b"")
-        except (KeyfileError, ValueError):
-            # Omit the library's message: it may quote the file.
-            pair = None
+        pair = _signing_pair(content)
         crypto_type = _crypto_type(content) if pair is None else pair.crypto_type
         if crypto_type not in (CRYPTO_SR25519, None):
             is_known = crypto_type == CRYPTO_ED25519
@@ -169,6 +163,18 @@ class Hotkey:
             "X-Chutes-Nonce": str(nonce),
             "X-Chutes-Signature": self._pair.sign(message).hex(),
         }
+
+
+def _signing_pair(content: bytes) -> Keypair | None:
+    """Return the key pair of a key file, None if it has none that can sign."""
+    try:
+        pair = deserialize_keypair_from_keyfile_data(content)
+        # The library accepts a file with only public parts. Its key cannot sign.
+        pair.sign(b"")
+    except (KeyfileError, ValueError):
+        # Omit the library's message: it may quote the file.
+        return None
+    return pair
 
 
 class _KeyFile(msgspec.Struct, rename="camel"):

@@ -102,7 +102,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """Base class of all records.
 
     A class also declares what else is known about its objects in answers, which
-    :mod:`~chutes_exporter.api.fields` checks:
+    :mod:`~chutes_exporter.api.schema_drift` checks:
 
     Attributes:
         UNUSED: Names of fields that the service sends and the exporter does not use, by the reason.

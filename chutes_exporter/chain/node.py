@@ -16,15 +16,20 @@ import msgspec
 import structlog
 
 from chutes_exporter.api import errors as e
-from chutes_exporter.api.client import Answer, ChutesClient
+from chutes_exporter.api.answer import Answer
+from chutes_exporter.api.clock import steady
 from chutes_exporter.api.decoding import object_of
 from chutes_exporter.api.endpoints import MB, Endpoint
 from chutes_exporter.api.records import Record
+from chutes_exporter.api.transport import Transport
 from chutes_exporter.chain import subnet as s
 from chutes_exporter.duration import MINUTE, human_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
+
+    from chutes_exporter.api.request_metrics import RequestCounters
 
 _log = structlog.get_logger("chain")
 
@@ -57,7 +62,7 @@ CHAIN: Final = Endpoint("chain", "", object_of(_Reply), method="POST", max_bytes
 """The address of the node."""
 
 
-class Node(ChutesClient):
+class Node:
     """A node of the chain.
 
     The ``clock`` decides how old a block is.
@@ -67,10 +72,23 @@ class Node(ChutesClient):
             second.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.time, **more: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 20.0,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = steady,
+        counters: RequestCounters | None = None,
+    ) -> None:
         self._without_keys = partial(_remove, _keys_in(url))
-        super().__init__(
-            url, clock=clock, scrub=lambda text: e.scrub(self._without_keys(text)), **more
+        self._transport = Transport(
+            url,
+            timeout=timeout,
+            clock=clock,
+            monotonic=monotonic,
+            counters=counters,
+            scrub=self._scrub,
         )
         self._clock = clock
         self.pause = 0.0 if urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1") else 1.0
@@ -80,6 +98,16 @@ class Node(ChutesClient):
         self._head = self._method = self._block = ""
         # The pay in the newest block, for the block of an epoch.
         self._miners_per_block: float | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
 
     async def read(self) -> Answer[s.Subnet]:
         """Return the subnet in the newest finalized block, or raise ApiError.
@@ -102,20 +130,22 @@ class Node(ChutesClient):
         )
 
     async def _subnet(self) -> s.Subnet:
-        if (genesis := await self._call(str, "chain_getBlockHash", 0)) != GENESIS:
+        genesis = await self._call(str, "chain_getBlockHash", 0)
+        if genesis != GENESIS:
             raise e.WrongChainError(f"it begins with {self._start(genesis)}, not {GENESIS[:14]}…")
         self._head = await self._call(str, "chain_getFinalizedHead")
         self._block = f"block {self._start(self._head)}"
         version = await self._call(_Version, "state_getRuntimeVersion", self._head)
         state = s.State(*await self._values([*s.ITEMS.values()]))
         self._block = f"block {state.block}"
-        if (age := self._clock() - state.time) > _MAX_AGE:
+        age = self._clock() - state.time
+        if age > _MAX_AGE:
             raise e.UnavailableError(f"it is {human_duration(age)} old, the node is behind")
         state.check()
-        items = [
-            item.of_uid(uid) for item in (s.HOTKEY, s.REGISTERED) for uid in range(state.seats)
-        ]
-        owned, *found = await self._values([s.OWNED_HOTKEYS.of_account(state.owner), *items])
+        items = [s.OWNED_HOTKEYS.of_account(state.owner)]
+        items += [s.HOTKEY.of_uid(uid) for uid in range(state.seats)]
+        items += [s.REGISTERED.of_uid(uid) for uid in range(state.seats)]
+        owned, *found = await self._values(items)
         hotkeys, registered = found[: state.seats], found[state.seats :]
         if len(set(hotkeys)) < state.seats:
             raise e.UndecodableError(f"{s.HOTKEY.name}: a hotkey has two seats")
@@ -166,7 +196,7 @@ class Node(ChutesClient):
         await asyncio.sleep(self._free_at - time.monotonic())
         self._free_at = time.monotonic() + self.pause
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        reply = (await self.fetch(CHAIN, body=body)).value
+        reply = (await self._transport.send(CHAIN, body=body)).value
         if reply.error is None:
             try:
                 return msgspec.convert(reply.result, kind)
@@ -176,6 +206,9 @@ class Node(ChutesClient):
         # Nodes use different codes if the runtime does not export a function.
         is_missing = "-32601" in text or "Exported method" in text
         raise (e.NotFoundError if is_missing else e.UnavailableError)(text)
+
+    def _scrub(self, text: str) -> str:
+        return e.scrub(self._without_keys(text))
 
     def _start(self, text: str) -> str:
         """Return the start of a hash, or of what the node sent as one."""

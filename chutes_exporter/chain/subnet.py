@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import zip_longest
 from typing import Annotated, Any, Final, get_type_hints
 
@@ -57,25 +57,28 @@ class Item:
         if text is None and self.default is not None:
             return self.default
         try:
-            data, start, count = bytes.fromhex((text or "").removeprefix("0x")), 0, 1
+            data = bytes.fromhex((text or "").removeprefix("0x"))
         except ValueError as error:
             raise UndecodableError(f"{self.name}: {error}") from None
+        start, count = 0, 1
         if self.is_list:
             # It begins with its length in 1, 2 or 4 bytes, as its lowest two bits tell. No seats
             # need a longer form.
             start = (1, 2, 4, 0)[int.from_bytes(data[:1]) & 3]
             count = int.from_bytes(data[:start], "little") >> 2
-        if len(data) != (expected := start + count * self.size):
+        expected = start + count * self.size
+        if len(data) != expected:
             raise UndecodableError(
                 f"{self.name}: it has {len(data) or 'no'} bytes instead of {expected}"
             )
-        decoded = (
-            encode_ss58 if self.size == _ACCOUNT else partial(int.from_bytes, byteorder="little")
-        )
-        values = tuple(
-            decoded(data[at : at + self.size]) for at in range(start, len(data), self.size)
-        )
+        places = range(start, len(data), self.size)
+        values = tuple(self._decoded(data[at : at + self.size]) for at in places)
         return values if self.is_list else values[0]
+
+    def _decoded(self, data: bytes) -> str | int:
+        if self.size == _ACCOUNT:
+            return encode_ss58(data)
+        return int.from_bytes(data, "little")
 
     def of_uid(self, uid: int) -> Item:
         """Return the item of a seat."""
@@ -165,15 +168,15 @@ class State:
         blocks = self.block - self.last_paid_epoch
         if not blocks:
             return last
-        return self.pending_miners / blocks if self.pending_miners else None
+        if not self.pending_miners:
+            return None
+        return self.pending_miners / blocks
 
     def check(self) -> None:
         """Raise UndecodableError if a value cannot be meant as this version understands it."""
-        for name in ("emission", "incentive"):
-            if len(getattr(self, name)) > self.seats:
-                raise UndecodableError(
-                    f"{ITEMS[name].name}: it has more values than the {self.seats} seats"
-                )
+        for name, values in (("Emission", self.emission), ("Incentive", self.incentive)):
+            if len(values) > self.seats:
+                raise UndecodableError(f"{name}: it has more values than the {self.seats} seats")
         if self.registration_open > 1:
             raise UndecodableError("NetworkRegistrationAllowed: it is neither true nor false")
         if not self.min_cost <= self.registration_cost <= self.max_cost:
@@ -220,7 +223,9 @@ class Seat:
         block.
         """
         blocks = self.registered + self.state.immunity_period - self.state.block
-        return self.state.time + blocks * _SECONDS_PER_BLOCK if blocks > 1 else None
+        if blocks <= 1:
+            return None
+        return self.state.time + blocks * _SECONDS_PER_BLOCK
 
 
 @dataclass(frozen=True)
@@ -292,25 +297,46 @@ def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]
     """
     if not state.registration_open:
         return {}
-    # The owner's hotkey and the owner's oldest seats are never replaced.
-    owned = [seat for seat in seats if seat.is_owned]
-    owned.sort(key=lambda seat: (seat.hotkey != state.owner_hotkey, seat.registered))
-    safe = {seat.hotkey for seat in owned[: state.max_safe]}
-    # The chain replaces the seat with the least emission, then the older registration, then the
-    # lower UID.
+    lost = _order_of_loss(state, seats)
+    return {seat.hotkey: state.free_seats + place for place, seat in enumerate(lost)}
+
+
+def _order_of_loss(state: State, seats: list[Seat]) -> list[Seat]:
+    """Return the seats that registrations can take, the next one first.
+
+    The chain replaces the seat with the least emission, then the older registration, then the lower
+    UID.
+    """
+    safe = _safe_hotkeys(state, seats)
     ranked = sorted(seats, key=lambda seat: (seat.emission, seat.registered))
-    immune = [seat for seat in ranked if seat.hotkey not in safe and seat.immune_until is not None]
-    others = [seat for seat in ranked if seat.hotkey not in safe and seat.immune_until is None]
+    ranked = [seat for seat in ranked if seat.hotkey not in safe]
+    immune = [seat for seat in ranked if seat.immune_until is not None]
+    others = [seat for seat in ranked if seat.immune_until is None]
     if state.immunity_period:
         # Some seats without immunity always remain. Then immune ones are lost.
-        lost, then_lost = others[: max(0, len(others) - state.min_not_immune)], immune
-    else:
-        # Newcomers are not immune either, and take the seats of each other.
-        can_be_lost = len(others) + state.free_seats > state.min_not_immune
-        lost, then_lost = [], others if can_be_lost else []
-    for seat in then_lost:
-        # A newcomer has no emission, so it goes before a seat that has some.
+        lost = others[: max(0, len(others) - state.min_not_immune)]
+        return _lost_among_newcomers(state, lost, immune)
+    # Newcomers are not immune either, and take the seats of each other.
+    if len(others) + state.free_seats <= state.min_not_immune:
+        return []
+    return _lost_among_newcomers(state, [], others)
+
+
+def _safe_hotkeys(state: State, seats: list[Seat]) -> set[str]:
+    """Return the owner's hotkey and the owner's oldest seats, which are never replaced."""
+    owned = [seat for seat in seats if seat.is_owned]
+    owned.sort(key=lambda seat: (seat.hotkey != state.owner_hotkey, seat.registered))
+    return {seat.hotkey for seat in owned[: state.max_safe]}
+
+
+def _lost_among_newcomers(state: State, before: list[Seat], seats: list[Seat]) -> list[Seat]:
+    """Return lost seats, and then those that newcomers do not replace each other before.
+
+    A newcomer has no emission, so it goes before a seat that has some.
+    """
+    lost = [*before]
+    for seat in seats:
         newcomers_exist = state.free_seats or lost
         if not seat.emission or not newcomers_exist:
             lost.append(seat)
-    return {seat.hotkey: state.free_seats + place for place, seat in enumerate(lost)}
+    return lost

@@ -7,7 +7,7 @@ from functools import partial
 from chutes_exporter.api.records import ActiveInstance
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Table, Total
-from chutes_exporter.feeds.table import ACTIVE_INSTANCES
+from chutes_exporter.feeds.definitions import ACTIVE_INSTANCES
 from chutes_exporter.rules.sums import total
 
 INSTANCE = Table[ActiveInstance](

@@ -18,7 +18,7 @@ from chutes_exporter.rules.money import Costs
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
-    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.feeds.feed import Feed
 
 _log = structlog.get_logger("exporter")
@@ -73,6 +73,12 @@ class Answers:
         value: T = self._answers[feed.name].value
         return value
 
+    def get(self, feed: Feed[T], default: T) -> T:
+        """Return the value of an answer, or the default if it is not known."""
+        if feed not in self:
+            return default
+        return self[feed]
+
     def __contains__(self, feed: Feed[Any]) -> bool:
         return feed.name in self._answers
 
@@ -87,7 +93,9 @@ class Answers:
 
     def unlisted(self, feed: Feed[Any], wanted: Iterable[K], listed: Container[K]) -> list[K]:
         """Return what an answer does not list: nothing while a record may be missing."""
-        return [one for one in wanted if one not in listed] if self.whole([feed.name]) else []
+        if not self.whole([feed.name]):
+            return []
+        return [one for one in wanted if one not in listed]
 
 
 class Samples:
@@ -232,7 +240,9 @@ class Part:
         hotkey.
         """
         scopes = {feed.endpoint.scope for feed in self.all_feeds}
-        return "signer" if "signer" in scopes else "miner" if "miner" in scopes else "platform"
+        if "signer" in scopes:
+            return "signer"
+        return "miner" if "miner" in scopes else "platform"
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,12 +293,18 @@ class Collector:
     @property
     def feeds(self) -> tuple[Feed[Any], ...]:
         """The feeds of its parts, each once."""
-        return tuple(dict.fromkeys(feed for part in self.parts for feed in part.all_feeds))
+        found: dict[Feed[Any], None] = {}
+        for part in self.parts:
+            found.update(dict.fromkeys(part.all_feeds))
+        return tuple(found)
 
     @property
     def needed_feeds(self) -> frozenset[str]:
         """Names of the feeds without which one of its parts has no samples."""
-        return frozenset(feed.name for part in self.parts for feed in part.feeds)
+        found: set[str] = set()
+        for part in self.parts:
+            found.update(feed.name for feed in part.feeds)
+        return frozenset(found)
 
     @property
     def source_feeds(self) -> frozenset[str]:
@@ -302,12 +318,11 @@ class Collector:
     @property
     def metrics(self) -> list[Metric]:
         """The metrics of its parts. If two parts have the same one, that of the first."""
-        metrics = [metric for part in self.parts for metric in part.metrics]
-        return [
-            metric
-            for metric in metrics
-            if metric is next(one for one in metrics if one.name == metric.name)
-        ]
+        by_name: dict[str, Metric] = {}
+        for part in self.parts:
+            for metric in part.metrics:
+                by_name.setdefault(metric.name, metric)
+        return list(by_name.values())
 
     @property
     def needs_key(self) -> bool:
@@ -329,8 +344,11 @@ class Collector:
         """The default in words, for help texts and docs."""
         if self.watched_only:
             return "on for configured hotkeys; with --miners all, the flag adds all miners"
-        needs = [
-            *(["a hotkey's key"] if self.needs_key else []),
-            *(["--chain.url"] if self.needs_chain else []),
-        ]
-        return _DEFAULTS[self.default] + (f", with {' and '.join(needs)}" if needs else "")
+        needs = []
+        if self.needs_key:
+            needs.append("a hotkey's key")
+        if self.needs_chain:
+            needs.append("--chain.url")
+        if not needs:
+            return _DEFAULTS[self.default]
+        return f"{_DEFAULTS[self.default]}, with {' and '.join(needs)}"

@@ -8,10 +8,10 @@ from chutes_exporter.api.records import MarketValue
 from chutes_exporter.chain.subnet import Seat, Subnet
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table
-from chutes_exporter.feeds.table import CHAIN, FMV
+from chutes_exporter.feeds.definitions import CHAIN, FMV
 
 
-def _whole(rao: float) -> float:
+def _tokens(rao: float) -> float:
     """Return an amount in TAO or alpha."""
     return rao / 1e9
 
@@ -44,7 +44,7 @@ SEAT = Table[Seat](
         "sets aside for miners at the present pace. It is without what is withheld. Absent while "
         "the subnet's consensus or mechanisms follow other rules.",
         "alpha_per_day",
-        convert=_whole,
+        convert=_tokens,
     ),
 )
 
@@ -56,7 +56,7 @@ SUBNET = Table[Subnet](
     ),
     chutes_chain_info=Info("The version of the chain's runtime.", {"spec_version": "spec_version"}),
     chutes_subnet_emission_alpha_per_day=Row(
-        "Alpha paid to all miners per day.", "alpha_per_day", convert=_whole
+        "Alpha paid to all miners per day.", "alpha_per_day", convert=_tokens
     ),
     chutes_subnet_miners_emission_ratio=Row(
         "The miners' part of the alpha that the subnet emits, on average since the last epoch. "
@@ -64,10 +64,10 @@ SUBNET = Table[Subnet](
         "miners_emission_ratio",
     ),
     chutes_subnet_alpha_price_tao=Row(
-        "Price of one alpha, the subnet's token, in TAO.", "price", convert=_whole
+        "Price of one alpha, the subnet's token, in TAO.", "price", convert=_tokens
     ),
     chutes_subnet_registration_cost_tao=Row(
-        "Price of a registration in TAO.", "state.registration_cost", convert=_whole
+        "Price of a registration in TAO.", "state.registration_cost", convert=_tokens
     ),
     chutes_subnet_registration_open=Row(
         "Whether somebody can register on the subnet (1).", "state.registration_open"

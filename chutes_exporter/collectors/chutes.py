@@ -5,7 +5,7 @@ from __future__ import annotations
 from chutes_exporter.api.records import Chute
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table
-from chutes_exporter.feeds.table import CHUTES
+from chutes_exporter.feeds.definitions import CHUTES
 
 CHUTE = Table[Chute](
     CHUTES,

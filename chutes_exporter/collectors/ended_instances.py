@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
 from chutes_exporter.duration import DAY, HOUR
-from chutes_exporter.feeds.table import AUDIT_REPORT, CHUTES
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.rules.losses import END_REASONS, NO_REASON, OUTCOMES, REDEPLOYED
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from chutes_exporter.api.records import Chute
     from chutes_exporter.fleet.ends import End
+    from chutes_exporter.metric import Metric
 
 _DAY_HOURS: Final = int(DAY / HOUR)
 _WINDOWS: Final = {"1h": 1, "6h": 6, "1d": _DAY_HOURS}
@@ -80,36 +80,41 @@ _METRICS: Final = (
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     reports = answers[AUDIT_REPORT]
     # Names tell a redeployment from other ends. Those of private chutes need a key.
-    chutes: list[Chute] = answers[CHUTES] if CHUTES in answers else []  # noqa: SIM401 - it has no get
+    chutes = answers.get(CHUTES, [])
     ledger = Ledger(reports.hours, chutes)
     out.add(REPORT_END, ledger.end)
     out.add(KNOWN_HOURS, _DAY_HOURS - len(ledger.missing_hours(_DAY_HOURS)))
     for window, hours in _WINDOWS.items():
         is_known = not ledger.missing_hours(hours)
-        ends_of: dict[str, list[End]] = {hotkey: [] for hotkey in sorted(miners.watched)}
-        for end in ledger.ends(hours):
-            if miners.exports(end.hotkey):
-                ends_of.setdefault(end.hotkey, []).append(end)
-        for hotkey, ends in ends_of.items():
+        for hotkey, ends in _ends_by_miner(ledger.ends(hours), miners).items():
             # After a reload, the reports may be those of other miners.
             if reports.hotkeys is None or hotkey in reports.hotkeys:
-                clear = all(end.reason and end.lost_units is not None for end in ends)
-                out.add(LOSSES_KNOWN, is_known and clear, hotkey, window)
+                is_clear = all(end.reason and end.lost_units is not None for end in ends)
+                out.add(LOSSES_KNOWN, is_known and is_clear, hotkey, window)
                 if is_known:
                     _add_reasons(ends, (hotkey, window), out)
                     _add_chutes(ends, (hotkey, window), out)
 
 
+def _ends_by_miner(ends: Iterable[End], miners: Miners) -> dict[str, list[End]]:
+    """Return the ends of exported miners, and an empty list for watched ones without any."""
+    by_miner: dict[str, list[End]] = {hotkey: [] for hotkey in sorted(miners.watched)}
+    for end in ends:
+        if miners.exports(end.hotkey):
+            by_miner.setdefault(end.hotkey, []).append(end)
+    return by_miner
+
+
 def _add_reasons(ends: Sequence[End], key: tuple[str, str], out: Samples) -> None:
     """Add the ends and losses by reason, with zeros."""
-    unclear = {NO_REASON, REDEPLOYED} if any(end.reason is None for end in ends) else set[str]()
+    is_unclear = any(end.reason is None for end in ends)
     for reason in END_REASONS:
-        if reason not in unclear:
-            of_reason = [end for end in ends if end.reason == reason]
-            for outcome in OUTCOMES:
-                count = sum(end.outcome == outcome for end in of_reason)
-                out.add(ENDED, count, *key, reason, outcome)
-            out.add(LOST, total(end.lost_units for end in of_reason), *key, reason)
+        if is_unclear and reason in (NO_REASON, REDEPLOYED):
+            continue
+        of_reason = [end for end in ends if end.reason == reason]
+        found = [end.outcome for end in of_reason]
+        _add_outcomes(ENDED, found, OUTCOMES, (*key, reason), out)
+        out.add(LOST, total(end.lost_units for end in of_reason), *key, reason)
 
 
 def _add_chutes(ends: Sequence[End], key: tuple[str, str], out: Samples) -> None:
@@ -120,10 +125,9 @@ def _add_chutes(ends: Sequence[End], key: tuple[str, str], out: Samples) -> None
             return
         by_chute[end.chute_id].append(end)
     for chute_id, of_chute in by_chute.items():
-        outcomes = Counter(_outcome_by_chute(end) for end in of_chute)
-        if not outcomes[None]:
-            for outcome in _OUTCOMES_BY_CHUTE:
-                out.add(CHUTE_ENDED, outcomes[outcome], *key, chute_id, outcome)
+        outcomes = [_outcome_by_chute(end) for end in of_chute]
+        if None not in outcomes:
+            _add_outcomes(CHUTE_ENDED, outcomes, _OUTCOMES_BY_CHUTE, (*key, chute_id), out)
         out.add(CHUTE_LOST, total(end.lost_units for end in of_chute), *key, chute_id)
 
 
@@ -132,6 +136,19 @@ def _outcome_by_chute(end: End) -> str | None:
     if end.is_failure is None:
         return None
     return end.outcome if end.is_failure or end.outcome == "counts" else _REPLACED
+
+
+def _add_outcomes(
+    metric: Metric,
+    found: Iterable[str | None],
+    outcomes: Iterable[str],
+    labels: tuple[str, ...],
+    out: Samples,
+) -> None:
+    """Add how many instances ended with each of the outcomes, with zeros."""
+    counts = Counter(found)
+    for outcome in outcomes:
+        out.add(metric, counts[outcome], *labels, outcome)
 
 
 COLLECTOR = Collector(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
-from chutes_exporter.feeds import table as f
+from chutes_exporter.feeds import definitions as f
 from chutes_exporter.fleet.answers import FleetAnswers, Listed
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.model import (
@@ -21,7 +21,7 @@ from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.fleet.model import Fleet, Instance, Server
 

@@ -7,7 +7,7 @@ from msgspec import UNSET
 from chutes_exporter.api.records import Image
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table, Total
-from chutes_exporter.feeds.table import IMAGES
+from chutes_exporter.feeds.definitions import IMAGES
 
 _STATUS_OF_TEXT = {"pending build": "pending", "building": "building", "built and pushed": "built"}
 """Statuses by the API's texts. All errors become ``error``, and unknown texts become ``other``."""
@@ -18,7 +18,9 @@ def _status(image: Image) -> str | None:
     if image.status is UNSET:
         return None
     text = image.status or ""
-    return "error" if text.startswith("error") else _STATUS_OF_TEXT.get(text, "other")
+    if text.startswith("error"):
+        return "error"
+    return _STATUS_OF_TEXT.get(text, "other")
 
 
 IMAGE_COUNT = Table[Image](

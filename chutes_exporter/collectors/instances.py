@@ -5,7 +5,7 @@ from __future__ import annotations
 from chutes_exporter.api.records import Instance
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table, Total
-from chutes_exporter.feeds.table import INSTANCES
+from chutes_exporter.feeds.definitions import INSTANCES
 from chutes_exporter.rules.instances import disabled_rate
 from chutes_exporter.rules.sums import total
 

@@ -7,24 +7,24 @@ from functools import partial
 from chutes_exporter.api.records import Chute, Job
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table, Total
-from chutes_exporter.feeds.table import CHUTES, JOBS
+from chutes_exporter.feeds.definitions import CHUTES, JOBS
 from chutes_exporter.rules.jobs import JobState, is_stuck, job_state
 
 
 def _stuck_jobs(jobs: list[Job]) -> list[Job] | None:
     """Return the jobs that are stuck, None if that of one is unknown."""
-    return None if None in map(is_stuck, jobs) else list(filter(is_stuck, jobs))
+    if None in map(is_stuck, jobs):
+        return None
+    return list(filter(is_stuck, jobs))
 
 
 def _jobs_in(state: JobState, jobs: list[Job], chutes: list[Chute]) -> list[Job] | None:
     """Return the jobs in a state, None if the state of one is unknown."""
     listed = {chute.chute_id for chute in chutes}
     states = [job_state(job, listed) for job in jobs]
-    return (
-        None
-        if None in states
-        else [job for job, found in zip(jobs, states, strict=True) if found == state]
-    )
+    if None in states:
+        return None
+    return [job for job, found in zip(jobs, states, strict=True) if found == state]
 
 
 def _known_to_wait(jobs: list[Job], chutes: list[Chute]) -> list[Job]:

@@ -11,7 +11,7 @@ from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Fleet, Market
+    from chutes_exporter.fleet.model import Fleet, Market, Use
 
 _FEEDS = tuple(
     FEEDS[name]
@@ -142,15 +142,21 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
             out.add(SERVER_IDLE_UNITS, units, *labels)
             if units is not None:
                 out.add(SERVER_IDLE_LATER_UNITS, use.later_units_per_second if use else 0, *labels)
-            for launch in use.launches if use else ():
-                offer = launch.offer
-                if offer.chute is not None:
-                    of_chute = (*labels, offer.chute_id, offer.chute)
-                    out.add(SERVER_LAUNCH, launch.instances, *of_chute)
-                    first_day = launch.instances * offer.first_day_units
-                    out.add(SERVER_LAUNCH_UNITS, first_day / DAY, *of_chute, "first_day")
-                    later = launch.instances * offer.later_units_per_second
-                    out.add(SERVER_LAUNCH_UNITS, later, *of_chute, "later")
+            if use is not None:
+                _add_launches(use, labels, out)
+
+
+def _add_launches(use: Use, of_server: tuple[str, ...], out: Samples) -> None:
+    """Add the instances that make the best use of the idle GPUs of a server."""
+    for launch in use.launches:
+        offer = launch.offer
+        if offer.chute is not None:
+            labels = (*of_server, offer.chute_id, offer.chute)
+            first_day = launch.instances * offer.first_day_units
+            later = launch.instances * offer.later_units_per_second
+            out.add(SERVER_LAUNCH, launch.instances, *labels)
+            out.add(SERVER_LAUNCH_UNITS, first_day / DAY, *labels, "first_day")
+            out.add(SERVER_LAUNCH_UNITS, later, *labels, "later")
 
 
 def _add_market(market: Market, hotkey: str, out: Samples) -> None:

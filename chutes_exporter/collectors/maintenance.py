@@ -5,7 +5,7 @@ from __future__ import annotations
 from chutes_exporter.api.records import MaintenancePolicy
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Row, Table
-from chutes_exporter.feeds.table import MAINTENANCE
+from chutes_exporter.feeds.definitions import MAINTENANCE
 from chutes_exporter.rules.maintenance import (
     slots_of_older_windows,
     window_is_open,

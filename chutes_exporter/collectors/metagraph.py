@@ -6,7 +6,7 @@ from chutes_exporter.api.records import MetagraphNode
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.scores import ranks
 from chutes_exporter.collectors.table import Info, Row, Table, Total
-from chutes_exporter.feeds.table import METAGRAPH
+from chutes_exporter.feeds.definitions import METAGRAPH
 from chutes_exporter.rules.score import consensus_ratio, incentive_shares, is_blacklisted
 
 SEAT = Table[MetagraphNode](

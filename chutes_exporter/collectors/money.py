@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
 from chutes_exporter.collectors.base import (
     Answers,
     Collector,
@@ -15,7 +13,7 @@ from chutes_exporter.collectors.base import (
 )
 from chutes_exporter.collectors.fleet import OF_SERVER, fleet_answers
 from chutes_exporter.duration import DAY
-from chutes_exporter.feeds.table import (
+from chutes_exporter.feeds.definitions import (
     CHAIN,
     FMV,
     INSTANCES,
@@ -33,9 +31,6 @@ from chutes_exporter.rules.money import (
     server_costs,
 )
 from chutes_exporter.rules.sums import product, total
-
-if TYPE_CHECKING:
-    from chutes_exporter.chain.subnet import Subnet
 
 SERVER_COST = metric_of(SERVERS, whole=False)(
     "chutes_server_cost_usd_per_gpu_hour",
@@ -96,7 +91,7 @@ def _miner_cost(answers: Answers, miners: Miners, out: Samples) -> None:
 def _earnings(answers: Answers, miners: Miners, out: Samples) -> None:
     alpha = _alpha_price_usd(answers)
     out.add(ALPHA_PRICE, alpha)
-    for seat in _subnet(answers).seats:
+    for seat in answers[CHAIN].seats:
         if miners.exports(seat.hotkey):
             out.add(EARNED, in_usd(seat.alpha_per_day, alpha), seat.hotkey)
 
@@ -108,7 +103,7 @@ def _unit(answers: Answers, _: Miners, out: Samples) -> None:
 def _profit(answers: Answers, miners: Miners, out: Samples) -> None:
     alpha = _alpha_price_usd(answers)
     cost = fleet_cost(answers[SERVERS], answers[NODES], miners.costs)
-    for seat in _subnet(answers).seats:
+    for seat in answers[CHAIN].seats:
         if seat.hotkey == miners.hotkey:
             pay = in_usd(seat.alpha_per_day, alpha)
             out.add(PROFIT, profit_per_day_usd(pay, cost), seat.hotkey)
@@ -127,19 +122,14 @@ def _server_profits(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 def _unit_usd(answers: Answers) -> float | None:
-    pay = in_usd(_subnet(answers).alpha_per_day, _alpha_price_usd(answers))
+    pay = in_usd(answers[CHAIN].alpha_per_day, _alpha_price_usd(answers))
     records = distinct(answers[STATS], lambda one: (one.miner_hotkey, one.window))
     units = total(one.compute_units for one in records if one.window == "1d")
     return compute_unit_usd(pay, units)
 
 
 def _alpha_price_usd(answers: Answers) -> float | None:
-    return in_usd(_subnet(answers).price, answers[FMV].tao)
-
-
-def _subnet(answers: Answers) -> Subnet:
-    # The node makes it of several replies. The type of its endpoint is that of one.
-    return cast("Subnet", answers[CHAIN])
+    return in_usd(answers[CHAIN].price, answers[FMV].tao)
 
 
 COSTS = Collector(

@@ -5,14 +5,15 @@ the seat.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from chutes_exporter.feeds.table import CHAIN, SCORES
+from chutes_exporter.feeds.definitions import CHAIN, SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
+    from chutes_exporter.api.records import Scores
     from chutes_exporter.chain.subnet import Subnet
     from chutes_exporter.collectors.base import Answers
     from chutes_exporter.feeds.feed import Feed
@@ -50,19 +51,25 @@ def find_neighbours(answers: Answers, watched: AbstractSet[str], before: Neighbo
     """
     by_score, by_seat = before.by_score, before.by_seat
     if SCORES in answers and answers.whole([SCORES.name]):
-        scores = answers[SCORES].shares
-        shares = {hotkey: share for hotkey, share in scores.items() if share is not None}
-        ranked = sorted(shares, key=lambda hotkey: (-shares[hotkey], hotkey))
-        by_score = _around(ranked, watched, before.by_score)
+        by_score = _around(_ranking(answers[SCORES]), watched, before.by_score)
     if CHAIN in answers:
-        # The node makes it of several replies. The type of its endpoint is that of one.
-        subnet = cast("Subnet", answers[CHAIN])
-        places: dict[str, int] = {}
-        for seat in subnet.seats:
-            if seat.registrations_before_loss is not None:
-                places[seat.hotkey] = seat.registrations_before_loss
-        by_seat = _around(sorted(places, key=places.__getitem__), watched, before.by_seat)
+        by_seat = _around(_line_for_the_seat(answers[CHAIN]), watched, before.by_seat)
     return Neighbours(by_score, by_seat)
+
+
+def _ranking(scores: Scores) -> list[str]:
+    """Return the miners with a known score, the best first."""
+    shares = {hotkey: share for hotkey, share in scores.shares.items() if share is not None}
+    return sorted(shares, key=lambda hotkey: (-shares[hotkey], hotkey))
+
+
+def _line_for_the_seat(subnet: Subnet) -> list[str]:
+    """Return the miners that can lose their seat, the next one first."""
+    places: dict[str, int] = {}
+    for seat in subnet.seats:
+        if seat.registrations_before_loss is not None:
+            places[seat.hotkey] = seat.registrations_before_loss
+    return sorted(places, key=places.__getitem__)
 
 
 def _around(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chutes_exporter.api.records import Node
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Table
-from chutes_exporter.feeds.table import NODES
+from chutes_exporter.feeds.definitions import NODES
 
 GPU = Table[Node](
     NODES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chutes_exporter.api.records import ModelSupply
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table
-from chutes_exporter.feeds.table import PLATFORM_GPUS
+from chutes_exporter.feeds.definitions import PLATFORM_GPUS
 
 MODEL = Table[ModelSupply](
     PLATFORM_GPUS,

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.duration import DAY, HOUR
-from chutes_exporter.feeds import table as f
+from chutes_exporter.feeds import definitions as f
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.offers import find_demand
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from chutes_exporter.collectors.base import Answers, Miners
     from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.fleet.offers import Demand
 
 FEEDS: Final[tuple[Feed[Any], ...]] = (
     *(f.CHUTES, f.UTILIZATION, f.BOUNTIES, f.ACTIVE_INSTANCES, f.HELD_GPUS, f.STATS_PER_CHUTE),
@@ -32,32 +35,30 @@ def relevant_chutes(answers: Answers, miners: Miners) -> set[str] | None:
     """
     if miners.chutes == "all":
         return None
-    found = _own_chutes(answers, miners)
-    for demand in find_demand(fleet_answers(answers.by_name, miners.hotkey)) or ():
-        if demand.room is not None and demand.room > 0 and not demand.chute.disabled:
-            found.add(demand.chute.chute_id)
-    return {chute for chute in found if chute is not None}
-
-
-def _own_chutes(answers: Answers, miners: Miners) -> set[str | None]:
-    """Return the ids of the chutes that watched miners run, or ran in the past day."""
     found: set[str | None] = set()
-    if f.ACTIVE_INSTANCES in answers:
-        found.update(
-            one.chute_id
-            for one in answers[f.ACTIVE_INSTANCES]
-            if one.miner_hotkey in miners.watched
-        )
-    if f.HELD_GPUS in answers:
-        found.update(gpu.chute_id for gpu in answers[f.HELD_GPUS] if gpu.hotkey in miners.watched)
-    if f.STATS_PER_CHUTE in answers:
-        found.update(
-            one.chute_id
-            for one in answers[f.STATS_PER_CHUTE]
-            if one.miner_hotkey in miners.watched and one.window == "1d"
-        )
+    for hotkey, chute_id in _miners_and_chutes(answers):
+        if hotkey in miners.watched:
+            found.add(chute_id)
+    for demand in find_demand(fleet_answers(answers.by_name, miners.hotkey)) or ():
+        if _can_be_launched(demand):
+            found.add(demand.chute.chute_id)
+    return {chute_id for chute_id in found if chute_id is not None}
+
+
+def _can_be_launched(demand: Demand) -> bool:
+    return demand.room is not None and demand.room > 0 and not demand.chute.disabled
+
+
+def _miners_and_chutes(answers: Answers) -> Iterator[tuple[str | None, str | None]]:
+    """Yield each miner with each chute that it runs, or ran in the past day."""
+    for instance in answers.get(f.ACTIVE_INSTANCES, []):
+        yield instance.miner_hotkey, instance.chute_id
+    for gpu in answers.get(f.HELD_GPUS, []):
+        yield gpu.hotkey, gpu.chute_id
+    for stats in answers.get(f.STATS_PER_CHUTE, []):
+        if stats.window == "1d":
+            yield stats.miner_hotkey, stats.chute_id
     if f.AUDIT_REPORT in answers:
         # Statistics leave out instances that lost their score.
-        ended = Ledger(answers[f.AUDIT_REPORT].hours).ended(_DAY_HOURS)
-        found.update(one.chute_id for one in ended if one.miner_hotkey in miners.watched)
-    return found
+        for ended in Ledger(answers[f.AUDIT_REPORT].hours).ended(_DAY_HOURS):
+            yield ended.miner_hotkey, ended.chute_id

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from chutes_exporter.api.records import Instance, RollingUpdate
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table
-from chutes_exporter.feeds.table import INSTANCES, ROLLING_UPDATES
+from chutes_exporter.feeds.definitions import INSTANCES, ROLLING_UPDATES
 from chutes_exporter.rules.instances import is_outdated
 
 UPDATE = Table[RollingUpdate](

@@ -16,11 +16,13 @@ from chutes_exporter.collectors.base import (
     distinct,
     metric_of,
 )
-from chutes_exporter.feeds.table import ACTIVE_INSTANCES, METAGRAPH
+from chutes_exporter.feeds.definitions import ACTIVE_INSTANCES, METAGRAPH
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
+
+    from chutes_exporter.api.records import ActiveInstance
 
 _FEEDS = (ACTIVE_INSTANCES, METAGRAPH)
 HEADING = metric_of(*_FEEDS)(
@@ -49,18 +51,25 @@ def earned_rates(answers: Answers, watched: AbstractSet[str]) -> dict[str, float
     Watched miners are returned even if they earn nothing.
     """
     seats = answers[METAGRAPH]
-    scored = {node.hotkey for node in seats if not node.blacklist_reason}
-    multipliers: dict[str | None, list[float | None]] = defaultdict(list)
-    for instance in distinct(answers[ACTIVE_INSTANCES], lambda instance: instance.instance_id):
-        multipliers[instance.miner_hotkey].append(instance.compute_multiplier)
-    rates = {hotkey: total(of_miner) for hotkey, of_miner in multipliers.items()}
-    if (
-        None in rates
-        or None in rates.values()
-        or any(node.blacklist_reason is UNSET for node in seats)
-    ):
+    rates = _rates(answers[ACTIVE_INSTANCES])
+    if rates is None or any(seat.blacklist_reason is UNSET for seat in seats):
         return None
-    return {hotkey: rates.get(hotkey) or 0.0 for hotkey in scored & (rates.keys() | watched)}
+    scored = {seat.hotkey for seat in seats if not seat.blacklist_reason}
+    return {hotkey: rates.get(hotkey, 0.0) for hotkey in scored & (rates.keys() | watched)}
+
+
+def _rates(instances: list[ActiveInstance]) -> dict[str, float] | None:
+    """Return the sum of the multipliers of each miner's instances, None if one is unknown."""
+    multipliers: dict[str | None, list[float | None]] = defaultdict(list)
+    for instance in distinct(instances, lambda instance: instance.instance_id):
+        multipliers[instance.miner_hotkey].append(instance.compute_multiplier)
+    rates = {}
+    for hotkey, of_miner in multipliers.items():
+        rate = total(of_miner)
+        if hotkey is None or rate is None:
+            return None
+        rates[hotkey] = rate
+    return rates
 
 
 COLLECTOR = Collector(

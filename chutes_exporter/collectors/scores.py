@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table, Total
-from chutes_exporter.feeds.table import SCORES
+from chutes_exporter.feeds.definitions import SCORES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,9 @@ def _shares(scores: list[Score]) -> dict[str, float]:
     shares = {
         score.hotkey: score.final_scores for score in scores if score.final_scores is not None
     }
-    return dict(sorted(shares.items())) if len(shares) == len(scores) else {}
+    if len(shares) < len(scores):
+        return {}
+    return dict(sorted(shares.items()))
 
 
 def _next_better(scores: list[Score]) -> dict[str, float | None]:

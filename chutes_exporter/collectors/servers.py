@@ -5,7 +5,7 @@ from __future__ import annotations
 from chutes_exporter.api.records import Server
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Info, Table
-from chutes_exporter.feeds.table import SERVERS
+from chutes_exporter.feeds.definitions import SERVERS
 
 SERVER = Table[Server](
     SERVERS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chutes_exporter.api.records import MinerStats
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table, Total
-from chutes_exporter.feeds.table import STATS, STATS_PER_CHUTE
+from chutes_exporter.feeds.definitions import STATS, STATS_PER_CHUTE
 from chutes_exporter.rules.sums import total
 
 MINER = Table[MinerStats](

@@ -66,11 +66,9 @@ class Row:
         value = self._get(record)
         if self.convert is not None and value is not None:
             value = self.convert(value)
-        return (
-            [((label,), number) for label, number in (value or {}).items()]
-            if self.by
-            else [((), value)]
-        )
+        if not self.by:
+            return [((), value)]
+        return _by_label(value or {})
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,9 @@ class Info(Row):
 
     def samples(self, record: Any) -> Iterable[Sample]:
         """Return the texts of a record, as labels after the key."""
-        return [(tuple(self._get(record).values()), 1)] if self._has_texts(record) else []
+        if not self._has_texts(record):
+            return []
+        return [(tuple(self._get(record).values()), 1)]
 
 
 @dataclass(frozen=True)
@@ -130,16 +130,17 @@ class Total:
     @property
     def labels(self) -> tuple[str, ...]:
         """Its labels after that of the miner."""
-        return (self.label or str(self.by),) if self.label or self.by else ()
+        label = self.label or str(self.by)
+        return (label,) if label else ()
 
     def samples(self, records: list[Any], watched: list[str]) -> Iterable[Sample]:
         """Return the values of the records, with labels."""
         if self.by:
             return self._of_groups(records, watched if self.label == "hotkey" else self.among)
         value = self._value(records)
-        return (
-            [((label,), number) for label, number in value.items()] if self.label else [((), value)]
-        )
+        if not self.label:
+            return [((), value)]
+        return _by_label(value)
 
     def _of_groups(self, records: list[Any], among: Sequence[str]) -> Iterable[Sample]:
         """Return the value of each group, also of those in ``among``: nothing if the group of a
@@ -156,7 +157,13 @@ class Total:
 
     def _value(self, records: list[Any]) -> Any:
         values = list(map(_getter(self.of), records))
-        return None if any(value is None for value in values) else self.function(values)
+        if any(value is None for value in values):
+            return None
+        return self.function(values)
+
+
+def _by_label(values: Mapping[str, float | None]) -> list[Sample]:
+    return [((label,), value) for label, value in values.items()]
 
 
 def add_rows(
@@ -205,19 +212,22 @@ class Table(Part, Generic[R]):
         self._miner = miner
         self._of_chutes = of_chutes
         self._miner_label = ("hotkey",) if feed.endpoint.scope != "platform" else ()
-        declared = {
-            self._declare(name, of, (label or key).split()): of for name, of in metrics.items()
-        }
-        self.rows = {metric: row for metric, row in declared.items() if not isinstance(row, Total)}
-        self._totals = {
-            metric: total for metric, total in declared.items() if isinstance(total, Total)
-        }
+        self.rows: dict[Metric, Row] = {}
+        self._totals: dict[Metric, Total] = {}
+        declared = []
+        for name, of in metrics.items():
+            if isinstance(of, Total):
+                metric = self._declare(name, of, of.labels)
+                self._totals[metric] = of
+            else:
+                metric = self._declare(name, of, (*(label or key).split(), *of.labels))
+                self.rows[metric] = of
+            declared.append(metric)
         also = relevance.FEEDS if of_chutes else ()
-        super().__init__((feed, *joined), [*declared], self._collect, also, of_chutes)
+        super().__init__((feed, *joined), declared, self._collect, also, of_chutes)
 
-    def _declare(self, name: str, of: Row | Total, of_key: list[str]) -> Metric:
-        """Return a metric of this table. A total has no label of the key."""
-        labels = (*self._miner_label, *(() if isinstance(of, Total) else of_key), *of.labels)
+    def _declare(self, name: str, of: Row | Total, labels: tuple[str, ...]) -> Metric:
+        """Return a metric of this table, with labels after that of the miner."""
         source = ", ".join(feed.endpoint.source for feed in (self.feed, *self._joined))
         if fields := _fields(of):
             source += f": {fields}"
@@ -225,7 +235,7 @@ class Table(Part, Generic[R]):
         return Metric(
             name,
             of.text,
-            labels,
+            (*self._miner_label, *labels),
             source,
             of.stability,
             whole=frozenset(feed.name for feed in needed),
@@ -235,9 +245,8 @@ class Table(Part, Generic[R]):
         return tuple([getattr(record, field) for field in self.key])
 
     def _collect(self, answers: Answers, miners: Miners, out: Samples) -> None:
-        """Add the samples of records and totals.
-
-        If they are about miners, those of exported miners are added.
+        """Add the samples of records and totals, if they are about miners only those of exported
+        miners.
         """
         records = self._records(*(answers[feed] for feed in self.feeds))
         if records is None:
@@ -247,17 +256,15 @@ class Table(Part, Generic[R]):
         hotkey = (miners.hotkey,) if self._miner_label else ()
         chutes = relevance.relevant_chutes(answers, miners) if self._of_chutes else None
         for record in records:
-            if chutes is not None and getattr(record, "chute_id", None) not in chutes:
-                continue
-            if not self._miner or miners.exports(getattr(record, self._miner)):
+            if self._is_exported(record, miners, chutes):
                 add_rows(self.rows, record, (*hotkey, *self._key_of(record)), out)
-        watched = sorted(miners.watched)
-        exports = miners.exports if self._miner else miners.watched.__contains__
-        self._add_missing(answers, records, watched, out)
-        for metric, total in self._totals.items():
-            for labels, value in total.samples(records, watched):
-                if total.label != "hotkey" or exports(str(labels[0])):
-                    out.add(metric, value, *hotkey, *labels)
+        self._add_missing(answers, records, sorted(miners.watched), out)
+        self._add_totals(records, miners, hotkey, out)
+
+    def _is_exported(self, record: R, miners: Miners, chutes: set[str] | None) -> bool:
+        if chutes is not None and getattr(record, "chute_id", None) not in chutes:
+            return False
+        return not self._miner or miners.exports(getattr(record, self._miner))
 
     def _add_missing(
         self, answers: Answers, records: list[R], watched: list[str], out: Samples
@@ -268,21 +275,42 @@ class Table(Part, Generic[R]):
         missing = {
             metric: row.missing for metric, row in self.rows.items() if row.missing is not None
         }
-        keys = {self._key_of(record): None for record in records if missing}
-        wanted = [
-            (miner, *rest) for rest in dict.fromkeys(key[1:] for key in keys) for miner in watched
-        ]
-        for key in answers.unlisted(self.feed, wanted, keys):
-            for metric, value in missing.items():
-                out.add(metric, value, *key)
+        if not missing:
+            return
+        keys = dict.fromkeys(map(self._key_of, records))
+        for rest in dict.fromkeys(key[1:] for key in keys):
+            wanted = [(miner, *rest) for miner in watched]
+            for key in answers.unlisted(self.feed, wanted, keys):
+                for metric, value in missing.items():
+                    out.add(metric, value, *key)
+
+    def _add_totals(
+        self, records: list[R], miners: Miners, hotkey: tuple[str, ...], out: Samples
+    ) -> None:
+        watched = sorted(miners.watched)
+        exports = miners.exports if self._miner else miners.watched.__contains__
+        for metric, total in self._totals.items():
+            for labels, value in total.samples(records, watched):
+                if total.label != "hotkey" or exports(str(labels[0])):
+                    out.add(metric, value, *hotkey, *labels)
 
 
-def _getter(value: Any) -> Callable[[Any], Any]:
+def _getter(value: Value | Mapping[str, Value]) -> Callable[[Any], Any]:
     """Return the function of a record that returns a declared value, or values by label."""
     if isinstance(value, Mapping):
-        getters = {label: _getter(one) for label, one in value.items()}
-        return lambda record: {label: get(record) for label, get in getters.items()}
-    return _field(value.split(".")) if isinstance(value, str) else value
+        return _values_by_label(value)
+    if isinstance(value, str):
+        return _field(value.split("."))
+    return value
+
+
+def _values_by_label(values: Mapping[str, Value]) -> Callable[[Any], dict[str, Any]]:
+    getters = {label: _getter(value) for label, value in values.items()}
+
+    def get(record: Any) -> dict[str, Any]:
+        return {label: get_one(record) for label, get_one in getters.items()}
+
+    return get
 
 
 def _field(path: list[str]) -> Callable[[Any], Any]:
@@ -298,10 +326,12 @@ def _field(path: list[str]) -> Callable[[Any], Any]:
 
 def _fields(of: Row | Total) -> str:
     """Return the fields that a metric declares."""
-    values = [of.of, of.by] if isinstance(of, Total) else [of.value]
-    fields = [
-        one
-        for value in values
-        for one in (value.values() if isinstance(value, Mapping) else [value])
-    ]
-    return ", ".join(dict.fromkeys(field for field in fields if isinstance(field, str) and field))
+    values: list[Value] = []
+    if isinstance(of, Total):
+        values += [of.of, of.by]
+    elif isinstance(of.value, Mapping):
+        values += of.value.values()
+    else:
+        values.append(of.value)
+    fields = [value for value in values if isinstance(value, str) and value]
+    return ", ".join(dict.fromkeys(fields))

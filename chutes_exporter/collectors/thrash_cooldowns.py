@@ -8,7 +8,7 @@ from __future__ import annotations
 from chutes_exporter.api.records import ThrashCooldown
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table
-from chutes_exporter.feeds.table import THRASH_COOLDOWNS
+from chutes_exporter.feeds.definitions import THRASH_COOLDOWNS
 
 COOLDOWN = Table[ThrashCooldown](
     THRASH_COOLDOWNS,

@@ -7,23 +7,31 @@ from typing import TYPE_CHECKING
 from chutes_exporter.api.records import HistoryPoint
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Table, Total
-from chutes_exporter.feeds.table import UNIQUE_CHUTE_HISTORY
+from chutes_exporter.feeds.definitions import UNIQUE_CHUTE_HISTORY
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def _newest(field: str) -> Callable[[list[HistoryPoint]], float | None]:
-    """Return a function that returns a field of the newest point."""
-    return lambda points: (
-        getattr(max(points, key=lambda point: point.time), field) if points else None
-    )
+def _newest(
+    field: Callable[[HistoryPoint], float | None],
+) -> Callable[[list[HistoryPoint]], float | None]:
+    """Return a function of a history that returns a field of the newest point."""
+
+    def get(points: list[HistoryPoint]) -> float | None:
+        if not points:
+            return None
+        return field(max(points, key=lambda point: point.time))
+
+    return get
 
 
 def _average(counts: list[float]) -> float | None:
     gpus = total(counts)
-    return None if gpus is None or not counts else gpus / len(counts)
+    if gpus is None or not counts:
+        return None
+    return gpus / len(counts)
 
 
 POINT = Table[HistoryPoint](
@@ -35,18 +43,18 @@ POINT = Table[HistoryPoint](
         "GPUs that it needs now. Public instances count from the age of one hour, so the numbers "
         "of the newest hours "
         "still rise.",
-        _newest("count"),
+        _newest(lambda point: point.count),
     ),
     chutes_miner_active_gpus=Total(
         "GPUs of all the miner's instances that were active at the newest full hour. Public "
         "instances count from the "
         "age of one hour.",
-        _newest("total_count"),
+        _newest(lambda point: point.total_count),
     ),
     chutes_miner_history_timestamp_seconds=Total(
         "The newest full hour of the miner's history. It stops when the miner has had no "
         "activity for 7 days.",
-        _newest("time"),
+        _newest(lambda point: point.time),
     ),
     chutes_miner_average_active_gpus=Total(
         "Average of the GPUs that were active at each full hour of the past 7 days.",

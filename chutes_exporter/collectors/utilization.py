@@ -9,7 +9,7 @@ from msgspec import structs
 from chutes_exporter.api.records import ChuteUtilization
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table, Total
-from chutes_exporter.feeds.table import UTILIZATION
+from chutes_exporter.feeds.definitions import UTILIZATION
 from chutes_exporter.rules.demand import (
     load_is_unknown,
     recent_ratio,
@@ -17,23 +17,34 @@ from chutes_exporter.rules.demand import (
     target_instances,
 )
 
-_WINDOWS = ("15m", "1h")
-
 
 def _measured(chutes: list[ChuteUtilization]) -> list[ChuteUtilization]:
     """Return the records without the ratios if the autoscaler's monitoring failed."""
     if not load_is_unknown(chutes):
         return chutes
     unknown = {
-        f"{field}_{window}": None
-        for field in ("utilization", "rate_limit_ratio")
-        for window in _WINDOWS
+        "utilization_15m": None,
+        "utilization_1h": None,
+        "rate_limit_ratio_15m": None,
+        "rate_limit_ratio_1h": None,
     }
     return [structs.replace(chute, **unknown) for chute in chutes]
 
 
-def _ratios(chute: ChuteUtilization, *, field: str) -> dict[str, float | None]:
-    return {window: recent_ratio(chute, getattr(chute, f"{field}_{window}")) for window in _WINDOWS}
+def _utilization(chute: ChuteUtilization) -> dict[str, float | None]:
+    """Return the use of a chute's capacity by window."""
+    return {
+        "15m": recent_ratio(chute, chute.utilization_15m),
+        "1h": recent_ratio(chute, chute.utilization_1h),
+    }
+
+
+def _rate_limited(chute: ChuteUtilization) -> dict[str, float | None]:
+    """Return the share of a chute's requests that were refused, by window."""
+    return {
+        "15m": recent_ratio(chute, chute.rate_limit_ratio_15m),
+        "1h": recent_ratio(chute, chute.rate_limit_ratio_1h),
+    }
 
 
 CHUTE = Table[ChuteUtilization](
@@ -56,14 +67,14 @@ CHUTE = Table[ChuteUtilization](
         "Average use of the chute's capacity in the window before the autoscaler's last run. "
         "Above 1, demand exceeds "
         "capacity. Absent for a chute that had no instance.",
-        partial(_ratios, field="utilization"),
+        _utilization,
         by="window",
     ),
     chutes_chute_rate_limited_ratio=Row(
         "Share of the chute's requests that were refused in the window before the autoscaler's "
         "last run, because all "
         "instances were busy. 0 without requests. Absent for a chute that had no instance.",
-        partial(_ratios, field="rate_limit_ratio"),
+        _rate_limited,
         by="window",
     ),
     chutes_autoscaler_timestamp_seconds=Total(

@@ -11,7 +11,7 @@ from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.commands.audit import DAY_HOURS, AuditReading
 from chutes_exporter.commands.forecast import forecast
 from chutes_exporter.commands.terminal import moment
-from chutes_exporter.feeds.table import AUDIT_REPORT, CHUTES
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.failures import count_failures, markets_in_order, markets_without
 from chutes_exporter.fleet.offers import find_uses

@@ -25,8 +25,8 @@ from chutes_exporter.commands.result import Result, print_remarks
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
 from chutes_exporter.duration import human_duration
+from chutes_exporter.feeds.definitions import CHAIN, FEEDS, METAGRAPH
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.feeds.table import CHAIN, FEEDS, METAGRAPH
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import NO_KEY, UPDATE, NotKnown, gap_of
 from chutes_exporter.rules.score import is_blacklisted
@@ -35,8 +35,8 @@ from chutes_exporter.web.config_file import load_web_config
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from chutes_exporter.api.fields import FieldCheck
     from chutes_exporter.api.records import MetagraphNode
+    from chutes_exporter.api.schema_drift import FieldCheck
     from chutes_exporter.config import Credentials, Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed, Snapshot

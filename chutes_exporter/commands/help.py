@@ -7,7 +7,7 @@ import click
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.commands.options import write_entries
 from chutes_exporter.duration import human_duration
-from chutes_exporter.feeds.table import FEEDS
+from chutes_exporter.feeds.definitions import FEEDS
 
 
 @click.command("help")

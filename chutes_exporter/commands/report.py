@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from chutes_exporter.feeds.definitions import SERVERS
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.feeds.table import SERVERS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import find_gaps
 from chutes_exporter.rules.sums import product
@@ -14,7 +14,7 @@ from chutes_exporter.rules.sums import product
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.model import Fleet
     from chutes_exporter.page.gaps import NotKnown

@@ -19,7 +19,7 @@ from chutes_exporter.commands.report import (
 )
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_table, say
-from chutes_exporter.feeds.table import MAINTENANCE
+from chutes_exporter.feeds.definitions import MAINTENANCE
 from chutes_exporter.findings import cost, filled, find, time_until, verdict
 from chutes_exporter.fleet.model import GPU_STATES
 from chutes_exporter.page.gaps import NotKnown

@@ -19,13 +19,13 @@ import structlog
 
 from chutes_exporter.api.clock import steady
 from chutes_exporter.api.errors import ApiError, NotFoundError, TimedOutError, UnavailableError
-from chutes_exporter.feeds.doubt import REPEAT_REQUEST, DoubtedError, reason_to_doubt
 from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Result, Snapshot
+from chutes_exporter.feeds.sanity_checks import REPEAT_REQUEST, DoubtedError, reason_to_doubt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.answer import Answer
 
 T = TypeVar("T")
 
@@ -71,7 +71,9 @@ class FeedState:
     @property
     def last_error(self) -> BaseException | None:
         """Error of the last request, or None if it succeeded."""
-        return self.last_failure[1] if self.last_failure is not None and self.failures else None
+        if self.last_failure is None or not self.failures:
+            return None
+        return self.last_failure[1]
 
     @property
     def missing(self) -> bool:
@@ -84,9 +86,16 @@ class FeedState:
 
         None while the endpoint is missing, and without an answer that may still be used.
         """
+        if self.missing:
+            return None
         if self.failures:
-            return None if self.missing else False
-        return None if self.snapshot is None else True
+            return False
+        return True if self.snapshot is not None else None
+
+    @property
+    def was_requested(self) -> bool:
+        """Whether a request has ended, even if it failed."""
+        return bool(self.failures) or self.last_success is not None
 
     @property
     def fresh(self) -> bool:
@@ -203,16 +212,30 @@ class FeedCache:
         if self.peek(feed) is not None and self._seconds_fresh(state) > 0:
             return "hit"
         result: Result = "miss" if state.flight is None else "coalesced"
-        if state.flight is None and self._monotonic() >= state.closed_until:
-            state.flight = asyncio.create_task(self._fly(feed, state))
-        if (flight := state.flight) is not None:
-            if feed.in_background and self.peek(feed) is not None and not state.failures:
-                return "hit"
-            # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
-            await asyncio.wait({flight}, timeout=timeout)
-            if flight.done() and not state.failures and self.peek(feed) is not None:
-                return result
-        # The request failed or takes too long, or the cache backs off after a failure.
+        flight = state.flight or self._begin_flight(state)
+        if flight is None:
+            return self._older_result(feed)
+        if feed.in_background and self._has_succeeded(state):
+            return "hit"
+        # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
+        await asyncio.wait({flight}, timeout=timeout)
+        if flight.done() and self._has_succeeded(state):
+            return result
+        # The request failed or takes too long.
+        return self._older_result(feed)
+
+    def _begin_flight(self, state: FeedState) -> asyncio.Task[None] | None:
+        """Request a feed, unless the cache backs off after a failure."""
+        if self._monotonic() < state.closed_until:
+            return None
+        state.flight = asyncio.create_task(self._fly(state.feed, state))
+        return state.flight
+
+    def _has_succeeded(self, state: FeedState) -> bool:
+        """Return whether the last request succeeded, and its answer may still be used."""
+        return not state.failures and self.peek(state.feed) is not None
+
+    def _older_result(self, feed: Feed[Any]) -> Result:
         return "failed" if self.peek(feed) is None else "stale"
 
     async def read_all(self, feeds: Iterable[Feed[Any]], timeout: float) -> None:
@@ -264,25 +287,13 @@ class FeedCache:
         state.fresh_until, state.due_at = fresh_until, due_at
 
     async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed, and again if a second answer can settle a doubt.
+        """Request a feed.
 
-        A doubt that remains marks the answer. If there is an older good answer, it raises
-        DoubtedError instead.
+        A doubt marks the answer. If there is an older good answer, it raises DoubtedError instead.
         """
-        snapshot = self.peek(feed)
-        old = None if snapshot is None or snapshot.answer.doubt is not None else snapshot.answer
+        old = self._good_answer(feed)
         try:
-            answer = await self._fetch(feed)
-            reason = reason_to_doubt(feed.checks, old, answer, await self._evidence(feed))
-            if reason in REPEAT_REQUEST:
-                # The miner's evidence may be older than the answer. Request it again, too.
-                for other in feed.evidence:
-                    if other.hotkey:
-                        self.expire(other)
-                first, answer = answer, await self._fetch(feed)
-                reason = reason_to_doubt(
-                    feed.checks, old, answer, await self._evidence(feed), first=first
-                )
+            answer = await self._checked_answer(feed, old)
         except NotFoundError:
             # An endpoint that has answered lately exists. Then the proxy in front of it fails.
             if feed.optional and self.peek(feed) is None:
@@ -293,9 +304,33 @@ class FeedCache:
             _log.warning(
                 "records left out", feed=feed.name, **counts, first_error=answer.first_error
             )
-        if reason is not None and old is not None:
-            raise DoubtedError(reason, feed.ttl)
-        return replace(answer, doubt=reason)
+        if answer.doubt is not None and old is not None:
+            raise DoubtedError(answer.doubt, feed.ttl)
+        return answer
+
+    def _good_answer(self, feed: Feed[T]) -> Answer[T] | None:
+        """Return the newest answer, unless it is doubted."""
+        snapshot = self.peek(feed)
+        if snapshot is None or snapshot.answer.doubt is not None:
+            return None
+        return snapshot.answer
+
+    async def _checked_answer(self, feed: Feed[Any], old: Answer[Any] | None) -> Answer[Any]:
+        """Request a feed, and again if a second answer can settle a doubt.
+
+        A doubt that remains marks the answer.
+        """
+        first = await self._fetch(feed)
+        doubt = reason_to_doubt(feed.checks, old, first, await self._evidence(feed))
+        if doubt not in REPEAT_REQUEST:
+            return replace(first, doubt=doubt)
+        # The miner's evidence may be older than the answer. Request it again, too.
+        for other in feed.evidence:
+            if other.hotkey:
+                self.expire(other)
+        second = await self._fetch(feed)
+        doubt = reason_to_doubt(feed.checks, old, second, await self._evidence(feed), first=first)
+        return replace(second, doubt=doubt)
 
     async def _evidence(self, feed: Feed[Any]) -> list[Any]:
         """Return the records of the feeds to compare with, None for unknown ones.
@@ -306,7 +341,8 @@ class FeedCache:
         """
         records: list[Any] = []
         for other in feed.evidence:
-            state, is_known = self._states.get(other), True
+            state = self._states.get(other)
+            is_known = True
             if other.hotkey or (state is not None and state.flight is not None):
                 is_known = await self.read(other, _EVIDENCE_WAIT) not in ("stale", "failed")
             snapshot = self.peek(other) if is_known else None
@@ -323,23 +359,7 @@ class FeedCache:
             groups.setdefault(repr(state.last_error), []).append(state)
         self._changed.clear()
         for states in groups.values():
-            error = states[0].last_error
-            log = _log.bind(feeds=" ".join(dict.fromkeys(state.feed.name for state in states)))
-            if hotkeys := " ".join(
-                dict.fromkeys(state.feed.hotkey for state in states if state.feed.hotkey)
-            ):
-                log = log.bind(hotkeys=hotkeys)
-            if error is None:
-                log.info("feeds are back")
-            elif isinstance(error, MissingEndpointError):
-                log.info("feeds off", reason=str(error), advice=error.advice)
-            elif isinstance(error, ApiError | DoubtedError):
-                log.warning(
-                    "feeds failed", reason=error.reason, detail=str(error), advice=error.advice
-                )
-            else:
-                # Not an error of the API but a bug, which needs its traceback.
-                log.error("feeds failed", reason=type(error).__name__, exc_info=error)
+            _log_change([state.feed for state in states], states[0].last_error)
         # A bug that was logged needs its traceback no longer.
         for state in self._states.values():
             if state.last_failure is not None:
@@ -361,6 +381,23 @@ class FeedCache:
         flights = [state.flight for state in self._states.values() if state.flight is not None]
         self.forget(list(self._states))
         await asyncio.gather(*flights, return_exceptions=True)
+
+
+def _log_change(feeds: Iterable[Feed[Any]], error: BaseException | None) -> None:
+    """Log one state of some feeds."""
+    log = _log.bind(feeds=" ".join(dict.fromkeys(feed.name for feed in feeds)))
+    hotkeys = dict.fromkeys(feed.hotkey for feed in feeds if feed.hotkey)
+    if hotkeys:
+        log = log.bind(hotkeys=" ".join(hotkeys))
+    if error is None:
+        log.info("feeds are back")
+    elif isinstance(error, MissingEndpointError):
+        log.info("feeds off", reason=str(error), advice=error.advice)
+    elif isinstance(error, ApiError | DoubtedError):
+        log.warning("feeds failed", reason=error.reason, detail=str(error), advice=error.advice)
+    else:
+        # Not an error of the API but a bug, which needs its traceback.
+        log.error("feeds failed", reason=type(error).__name__, exc_info=error)
 
 
 def _release_frames(error: BaseException) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
-from chutes_exporter.feeds.doubt import Checks, shrunk
+from chutes_exporter.feeds.sanity_checks import Checks, shrunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Self
 
-    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.endpoints import Endpoint
 
 T = TypeVar("T")

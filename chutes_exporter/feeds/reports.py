@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from msgspec import structs
 
-from chutes_exporter.api.client import Answer
+from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.endpoints import AUDIT, AUDIT_REPORT
 from chutes_exporter.api.errors import (
     ApiError,
@@ -157,17 +157,13 @@ def reduced(report: AuditReport, hotkeys: frozenset[str] | None) -> AuditReport:
     It keeps multipliers without an instance, because the report does not list an instance that was
     deleted between its hour and its making.
     """
-    if hotkeys is None:
-        others = set[str]()
-    else:
+    others = set[str]()
+    if hotkeys is not None:
         others = {one.instance_id for one in report.instances if one.miner_hotkey not in hotkeys}
+    kept = [one for one in report.instances if one.instance_id not in others]
     return structs.replace(
         report,
-        instances=[
-            one
-            for one in report.instances
-            if one.instance_id not in others and ended_within_hour(one, report.end)
-        ],
+        instances=[one for one in kept if ended_within_hour(one, report.end)],
         multipliers=[one for one in report.multipliers if one.instance_id not in others],
     )
 
@@ -184,12 +180,9 @@ async def list_reports(client: ChutesClient) -> Answer[list[AuditEntry]]:
     of_validator = (entry for entry in answer.value if entry.path.startswith("audit/validator/"))
     for entry in sorted(of_validator, key=lambda entry: entry.created_at or 0.0):
         start, end = entry.start_time, entry.end_time
-        if (
-            start is not None
-            and end is not None
-            and end - start == HOUR
-            and end <= answer.received_at
-        ):
+        if start is None or end is None:
+            continue
+        if end - start == HOUR and end <= answer.received_at:
             by_hour[end] = entry
     if not by_hour:
         raise UndecodableError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.api.client import Answer
+from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.endpoints import AUDIT_REPORT
 from chutes_exporter.api.errors import NotFoundError, NotRegisteredError, SignatureRefusedError
 from chutes_exporter.chain.node import CHAIN
@@ -48,25 +48,23 @@ class Requests:
 
         A 404 is an answer for a feed that has a value for it.
         """
-        endpoint, hotkey = feed.endpoint, feed.hotkey
         try:
-            if endpoint is CHAIN and self._node is not None:
-                return await self._node.read()
-            if endpoint is AUDIT_REPORT:
-                return await self.reports.read()
-            if endpoint.signed:
-                return await self._fetch_signed(
-                    endpoint, [self._keys[hotkey]] if hotkey else self._platform_keys
-                )
-            of_miner = {"hotkey": hotkey} if endpoint.scope == "miner" else {}
-            params = {} if "{hotkey}" in endpoint.path else of_miner
-            if feed.per_chute:
-                params = {"per_chute": "true"} | ({"miner_hotkey": hotkey} if hotkey else {})
-            return await self._client.fetch(endpoint, params=params, path=of_miner)
+            return await self._fetch(feed)
         except NotFoundError:
             if feed.value_if_404 is None:
                 raise
             return Answer(feed.value_if_404)
+
+    async def _fetch(self, feed: Feed[Any]) -> Answer[Any]:
+        endpoint = feed.endpoint
+        if endpoint is CHAIN and self._node is not None:
+            return await self._node.read()
+        if endpoint is AUDIT_REPORT:
+            return await self.reports.read()
+        if endpoint.signed:
+            keys = [self._keys[feed.hotkey]] if feed.hotkey else self._platform_keys
+            return await self._fetch_signed(endpoint, keys)
+        return await self._client.fetch(endpoint, params=_query(feed), path=_hotkey(feed))
 
     async def _fetch_signed(self, endpoint: Endpoint[Any], keys: list[Hotkey]) -> Answer[Any]:
         """Sign with the first key. If the API refuses it, try the next one."""
@@ -79,3 +77,18 @@ class Requests:
                 # was removed meanwhile.
                 self._platform_keys.sort(key=lambda other: other is key)
         return await self._client.fetch(endpoint, key=last)
+
+
+def _hotkey(feed: Feed[Any]) -> dict[str, str]:
+    """Return the parameter of a feed about one miner."""
+    return {"hotkey": feed.hotkey} if feed.endpoint.scope == "miner" else {}
+
+
+def _query(feed: Feed[Any]) -> dict[str, str]:
+    if feed.per_chute and feed.hotkey:
+        return {"per_chute": "true", "miner_hotkey": feed.hotkey}
+    if feed.per_chute:
+        return {"per_chute": "true"}
+    if "{hotkey}" in feed.endpoint.path:
+        return {}
+    return _hotkey(feed)

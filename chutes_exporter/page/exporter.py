@@ -18,10 +18,10 @@ from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.fleet import FEEDS as FLEET_FEEDS
 from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.feeds.cache import FeedCache, FeedState
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, METAGRAPH
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.reports import PAUSE
 from chutes_exporter.feeds.requests import Requests
-from chutes_exporter.feeds.table import AUDIT_REPORT, METAGRAPH
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.page import rendering, telemetry
 from chutes_exporter.page.maker import PageMaker
@@ -66,7 +66,7 @@ class Exporter:
     ) -> None:
         self.settings = settings
         self.telemetry = telemetry.Telemetry()
-        counters = self.telemetry.exchanges
+        counters = self.telemetry.requests
         self.client = ChutesClient(
             settings.api_url,
             timeout=settings.api_timeout,
@@ -132,13 +132,12 @@ class Exporter:
         if not self.plan.feeds:
             return True, "ready, with no collector on"
         states = [state for state in self.feeds.states().values() if not state.missing]
-        if not any(state.failures or state.last_success is not None for state in states):
+        if not any(state.was_requested for state in states):
             return False, f"not ready: waiting for the first answer from {api}"
-        down = [state.feed.name for state in states if state.up is False]
-        return (
-            True,
-            f"ready, but {api} fails for {', '.join(dict.fromkeys(down))}" if down else "ready",
-        )
+        down = dict.fromkeys(state.feed.name for state in states if state.up is False)
+        if down:
+            return True, f"ready, but {api} fails for {', '.join(down)}"
+        return True, "ready"
 
     async def warm_up(self) -> None:
         """Request each feed once, before the first scrape."""
@@ -169,11 +168,7 @@ class Exporter:
         Without a timeout, it takes the cached answers, and sends no request. Without fleets, it
         requests nothing for them, and they are unknown.
         """
-        plan = Plan(
-            entry
-            for entry in self.plan.entries
-            if any(metric.name in metrics for metric in entry.collector.metrics)
-        )
+        plan = Plan(entry for entry in self.plan.entries if _has_one_of(metrics, entry))
         # Without a key, only its seat is known of a miner.
         names = _OF_FLEETS if self.settings.keys else {METAGRAPH.name}
         of_fleets = [feed for feed in self.plan.feeds if with_fleets and feed.name in names]
@@ -220,6 +215,10 @@ class Exporter:
         """
         states = self.feeds.states()
         return states | {feed: FeedState(feed) for feed in feeds if feed not in states}
+
+
+def _has_one_of(metrics: Collection[str], entry: Entry) -> bool:
+    return any(metric.name in metrics for metric in entry.collector.metrics)
 
 
 def _collected(entries: Sequence[Entry], states: States, watched: Sequence[str]) -> Collected:

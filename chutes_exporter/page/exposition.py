@@ -33,11 +33,9 @@ class Format(Enum):
 def negotiate(accept: str) -> Format:
     """Choose OpenMetrics if an Accept header names it, and does not prefer text."""
     wanted = quality(accept, "application/openmetrics-text", "1.0.0")
-    return (
-        Format.OPENMETRICS
-        if wanted and wanted >= quality(accept, "text/plain", "0.0.4")
-        else Format.TEXT
-    )
+    if wanted and wanted >= quality(accept, "text/plain", "0.0.4"):
+        return Format.OPENMETRICS
+    return Format.TEXT
 
 
 def quality(header: str, name: str, version: str = "") -> float:

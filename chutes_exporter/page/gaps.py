@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.collectors.fleet import FEEDS
-from chutes_exporter.feeds.doubt import WORDS
-from chutes_exporter.feeds.table import (
+from chutes_exporter.feeds.definitions import (
     INSTANCES,
     JOBS,
     MAINTENANCE,
@@ -17,6 +16,7 @@ from chutes_exporter.feeds.table import (
     NODES,
     SERVERS,
 )
+from chutes_exporter.feeds.sanity_checks import WORDS
 from chutes_exporter.rules import instances, maintenance
 from chutes_exporter.rules.jobs import is_stuck
 from chutes_exporter.rules.score import is_blacklisted
@@ -24,9 +24,10 @@ from chutes_exporter.rules.score import is_blacklisted
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator
 
+    from chutes_exporter.api.records import Job, MetagraphNode, Node
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
-    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.model import Fleet, Server
     from chutes_exporter.page.exporter import Collected
     from chutes_exporter.page.rendering import States
 
@@ -79,11 +80,11 @@ def grouped(gaps: Iterable[NotKnown]) -> list[tuple[str, str, str]]:
 
 def find_gaps(collected: Collected, settings: Settings) -> tuple[list[NotKnown], set[str]]:
     """Return what is not known, and the miners for which the state of every GPU is known."""
-    gaps = [gap for state in collected.states.values() if (gap := gap_of(state))]
-    gaps += (NotKnown(name, hotkey, *_BUG) for name, hotkey in collected.failed)
-    incomplete = {(gap.feed, gap.hotkey) for gap in gaps}
-    gaps += _fields(collected.states, settings)
-    keys, counted = {key.address for key in settings.keys}, set()
+    incomplete = [*_incomplete_feeds(collected.states)]
+    incomplete += (NotKnown(name, hotkey, *_BUG) for name, hotkey in collected.failed)
+    gaps = [*incomplete, *_unknown_fields(collected.states, settings)]
+    keys = {key.address for key in settings.keys}
+    counted: set[str] = set()
     for hotkey in sorted(settings.watched):
         if hotkey not in keys:
             gaps.append(NotKnown("servers, GPUs, instances, jobs", hotkey, *NO_KEY))
@@ -91,26 +92,40 @@ def find_gaps(collected: Collected, settings: Settings) -> tuple[list[NotKnown],
         fleet = collected.fleets[hotkey]
         if fleet.known["gpus"]:
             counted.add(hotkey)
-        # Otherwise, a gap already names the feed without which it is not known.
-        if not incomplete & {(feed, of) for feed in _FLEET_FEEDS for of in ("", hotkey)}:
-            gaps += (
-                NotKnown("fleet", hotkey, reason, "Try again in a minute.")
-                for reason in _unknown_in(fleet)
-            )
+        if not _lacks_feed(hotkey, incomplete):
+            reasons = _unknown_in_fleet(fleet)
+            gaps += (NotKnown("fleet", hotkey, one, "Try again in a minute.") for one in reasons)
     return gaps, counted
 
 
-def _unknown_in(fleet: Fleet) -> Iterator[str]:
+def _incomplete_feeds(states: States) -> Iterator[NotKnown]:
+    for state in states.values():
+        gap = gap_of(state)
+        if gap is not None:
+            yield gap
+
+
+def _lacks_feed(hotkey: str, gaps: Iterable[NotKnown]) -> bool:
+    """Return whether a gap already names a feed that the fleet of a miner is joined from."""
+    return any(gap.feed in _FLEET_FEEDS and gap.hotkey in ("", hotkey) for gap in gaps)
+
+
+def _unknown_in_fleet(fleet: Fleet) -> Iterator[str]:
     """Yield what the answers together do not say, of all that decides what needs action."""
     if not fleet.known["gpus"]:
         yield _UNCOUNTED
     if any(one.state == "starting" and one.is_in_vain is None for one in fleet.instances):
         yield "the answers do not say whether a starting instance can become active"
     for server in fleet.servers:
-        has_idle = any(gpu.state == "idle" for gpu in server.gpus)
-        if has_idle and not fleet.blacklisted and fleet.idle_can_earn(server) is None:
+        if _launches_are_unknown(fleet, server):
             name = server.name or server.server_id
             yield f"the answers do not say whether something can be launched on {name}"
+
+
+def _launches_are_unknown(fleet: Fleet, server: Server) -> bool:
+    """Return whether it is unknown if idle GPUs of a server can earn."""
+    has_idle = any(gpu.state == "idle" for gpu in server.gpus)
+    return has_idle and not fleet.blacklisted and fleet.idle_can_earn(server) is None
 
 
 def gap_of(state: FeedState) -> NotKnown | None:
@@ -128,36 +143,45 @@ def gap_of(state: FeedState) -> NotKnown | None:
             f"{answer.rejected} records could not be read and are left out ({answer.first_error})"
         )
         return NotKnown(feed.name, feed.hotkey, reason, UPDATE)
-    return (
-        NotKnown(feed.name, feed.hotkey, WORDS[answer.doubt], TRY_AGAIN) if answer.doubt else None
-    )
+    if answer.doubt:
+        return NotKnown(feed.name, feed.hotkey, WORDS[answer.doubt], TRY_AGAIN)
+    return None
 
 
-def _fields(states: States, settings: Settings) -> Iterator[NotKnown]:
+def _unknown_fields(states: States, settings: Settings) -> Iterator[NotKnown]:
     """Yield what the answers do not say, of all that decides whether something needs action."""
     for feed, state in states.items():
         if state.snapshot is not None and feed.name in _UNKNOWN_IN:
             advice = _UNKNOWN_MAINTENANCE if feed.name == MAINTENANCE.name else UPDATE
-            for reason in dict.fromkeys(
-                _UNKNOWN_IN[feed.name](state.snapshot.answer.value, settings.watched)
-            ):
+            reasons = _UNKNOWN_IN[feed.name](state.snapshot.answer.value, settings.watched)
+            for reason in dict.fromkeys(reasons):
                 yield NotKnown(feed.name, feed.hotkey, reason, advice)
 
 
+def _unknown_in_seats(seats: Iterable[MetagraphNode], watched: Container[str]) -> Iterator[str]:
+    for seat in seats:
+        if seat.hotkey in watched and is_blacklisted(seat) is None:
+            yield f"the answer does not say whether {seat.hotkey} is blacklisted"
+
+
+def _unknown_in_gpus(gpus: Iterable[Node]) -> Iterator[str]:
+    for gpu in gpus:
+        if gpu.server_id is None:
+            yield "the answer does not say on which server a GPU is"
+
+
+def _unknown_in_jobs(jobs: Iterable[Job]) -> Iterator[str]:
+    for job in jobs:
+        if is_stuck(job) is None:
+            yield "the answer does not say whether a job is stuck"
+
+
 _UNKNOWN_IN: Final[dict[str, Callable[[Any, Container[str]], Iterable[str]]]] = {
-    METAGRAPH.name: lambda nodes, watched: (
-        f"the answer does not say whether {node.hotkey} is blacklisted"
-        for node in nodes
-        if node.hotkey in watched and is_blacklisted(node) is None
-    ),
+    METAGRAPH.name: _unknown_in_seats,
     SERVERS.name: lambda servers, _: maintenance.unknown_in_servers(servers),
-    NODES.name: lambda gpus, _: (
-        "the answer does not say on which server a GPU is" for gpu in gpus if gpu.server_id is None
-    ),
+    NODES.name: lambda gpus, _: _unknown_in_gpus(gpus),
     INSTANCES.name: lambda found, _: instances.unknown_in(found),
-    JOBS.name: lambda jobs, _: (
-        "the answer does not say whether a job is stuck" for job in jobs if is_stuck(job) is None
-    ),
+    JOBS.name: lambda jobs, _: _unknown_in_jobs(jobs),
     MAINTENANCE.name: lambda policy, _: maintenance.unknown_in(policy),
 }
 """What an answer does not say about the watched hotkeys, by feed."""

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.collectors import COLLECTORS, Collector, Miners
+from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.feed import THE_PLATFORM
-from chutes_exporter.feeds.table import AUDIT_REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
     from chutes_exporter.collectors import MinersChoice
+    from chutes_exporter.collectors.base import Part
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.feed import Feed
 
@@ -37,14 +38,12 @@ class Plan:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.entries = tuple(entries)
-        self.feeds = tuple(
-            {
-                feed: None
-                for entry in self.entries
-                for feeds in entry.feeds.values()
-                for feed in feeds
-            }
-        )
+        # A dictionary keeps the order, and each feed once.
+        found: dict[Feed[Any], None] = {}
+        for entry in self.entries:
+            for feeds in entry.feeds.values():
+                found.update(dict.fromkeys(feeds))
+        self.feeds = tuple(found)
 
     @property
     def audited_miners(self) -> frozenset[str] | None:
@@ -75,20 +74,28 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
     A flag that switches it on overrides its default, but not its need for a key, a hotkey or the
     chain.
     """
-    choice = settings.collectors.get(collector.name)
-    by_default = choice is None
-    too_many_miners = collector.default == "few" and len(settings.watched) > _FEW
-    if choice is False:
+    is_switched_on = settings.collectors.get(collector.name)
+    if is_switched_on is False:
         return "by_flag"
+    wants_key, wants_hotkey = collector.needs_key, collector.scope == "miner"
+    if not is_switched_on:
+        wants_key = wants_key or collector.default == "key"
+        wants_hotkey = wants_hotkey or collector.watched_only
     if collector.needs_chain and not settings.chain_url:
         return "without_chain"
-    if not settings.keys and (collector.needs_key or (by_default and collector.default == "key")):
+    if wants_key and not settings.keys:
         return "without_key"
-    if not settings.watched and (
-        collector.scope == "miner" or (by_default and collector.watched_only)
-    ):
+    if wants_hotkey and not settings.watched:
         return "without_hotkey"
-    return "by_default" if by_default and (collector.default == "off" or too_many_miners) else None
+    if not is_switched_on and _is_off_by_default(collector, settings):
+        return "by_default"
+    return None
+
+
+def _is_off_by_default(collector: Collector, settings: Settings) -> bool:
+    if collector.default == "few":
+        return len(settings.watched) > _FEW
+    return collector.default == "off"
 
 
 def collectors_by_state(settings: Settings) -> dict[str, list[str]]:
@@ -113,31 +120,50 @@ def _entry(collector: Collector, settings: Settings, needless: AbstractSet[str])
     """Return a collector with its feeds but the needless ones, and with the miners that it has
     samples of.
     """
+    miners = _miners(collector, settings)
+    found: dict[str, dict[Feed[Any], None]] = {}
+    for part in collector.parts:
+        for hotkey in _hotkeys(part, settings):
+            for feed in _readable_feeds(part, settings):
+                if feed.name not in needless:
+                    of_miner = feed.of(_subject(feed, hotkey, miners))
+                    wanted = of_miner.with_lifetimes(settings.ttl, settings.max_age)
+                    found.setdefault(hotkey, {})[wanted] = None
+    return Entry(collector, miners, {hotkey: tuple(feeds) for hotkey, feeds in found.items()})
+
+
+def _miners(collector: Collector, settings: Settings) -> Miners:
+    """Return the miners that a collector has samples of."""
     choice: MinersChoice = settings.miners
     is_switched_on = settings.collectors.get(collector.name)
     if collector.watched_only and not (choice == "all" and is_switched_on):
         choice = "watched"
-    miners = Miners(settings.watched, choice, chutes=settings.chutes, costs=settings.costs)
-    # Stats per chute of a single miner are a small answer. For more miners, one large answer needs
-    # fewer requests.
-    single = (
-        next(iter(settings.watched))
-        if miners.choice != "all" and len(settings.watched) == 1
-        else THE_PLATFORM
-    )
+    return Miners(settings.watched, choice, chutes=settings.chutes, costs=settings.costs)
+
+
+def _hotkeys(part: Part, settings: Settings) -> list[str]:
+    """Return the hotkeys that a part is collected for, none if it needs a key and there is none."""
     keys = [key.address for key in settings.keys]
+    if part.needs_key and not keys:
+        return []
     hotkeys = {"platform": [THE_PLATFORM], "signer": keys, "miner": sorted(settings.watched)}
-    feeds: dict[str, dict[Feed[Any], None]] = {}
-    for part in collector.parts:
-        # Without a key, a part that needs one is left out.
-        for hotkey in hotkeys[part.scope] if keys or not part.needs_key else ():
-            chooses_none = part.chooses_chutes and settings.chutes == "all"
-            for feed in part.feeds if chooses_none else part.all_feeds:
-                if feed.name in needless or (feed.endpoint.signed and not keys):
-                    continue
-                about = THE_PLATFORM if feed.endpoint.scope == "platform" else hotkey
-                wanted = feed.of(single if feed.per_chute else about).with_lifetimes(
-                    settings.ttl, settings.max_age
-                )
-                feeds.setdefault(hotkey, {})[wanted] = None
-    return Entry(collector, miners, {hotkey: tuple(needed) for hotkey, needed in feeds.items()})
+    return hotkeys[part.scope]
+
+
+def _readable_feeds(part: Part, settings: Settings) -> list[Feed[Any]]:
+    """Return the feeds of a part that there is a key for, if they need one."""
+    feeds = part.all_feeds
+    if part.chooses_chutes and settings.chutes == "all":
+        # There is nothing to choose.
+        feeds = part.feeds
+    return [feed for feed in feeds if settings.keys or not feed.endpoint.signed]
+
+
+def _subject(feed: Feed[Any], hotkey: str, miners: Miners) -> str:
+    """Return what a feed is about, where a part is collected for a hotkey: it, or the platform."""
+    if feed.per_chute:
+        # Stats per chute of a single miner are a small answer. For more miners, one large answer
+        # needs fewer requests.
+        is_single = miners.choice != "all" and len(miners.watched) == 1
+        return next(iter(miners.watched)) if is_single else THE_PLATFORM
+    return THE_PLATFORM if feed.endpoint.scope == "platform" else hotkey

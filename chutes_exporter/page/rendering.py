@@ -37,6 +37,15 @@ class Lines:
     series: int
     succeeded: Mapping[str, bool]
 
+    def serve(self, versions: tuple[int, ...], neighbours: frozenset[str], room: int) -> bool:
+        """Return whether they are what the collector would make now.
+
+        Lines without a body are made again if there is room for them.
+        """
+        if self.versions != versions or self.neighbours != neighbours:
+            return False
+        return self.body is not None or self.series > room
+
 
 class Renderer:
     """Renders the samples of a plan's collectors, and keeps the lines in each format."""
@@ -58,7 +67,7 @@ class Renderer:
         made: dict[Entry, Lines] = {}
         room = self._max_series
         for entry in self._plan.entries:
-            rendered = self._kept_or_made(entry, states, form, room)
+            rendered = self._lines_of(entry, states, form, room)
             if rendered.series > room:
                 rendered = replace(rendered, body=None)
             else:
@@ -72,28 +81,31 @@ class Renderer:
             answers = _known_answers(neighbours.FEEDS, states)
             self._neighbours = neighbours.find_neighbours(answers, watched, self._neighbours)
 
-    def _kept_or_made(self, entry: Entry, states: States, form: Format, room: int) -> Lines:
-        """Return the kept lines if no answer and no exported neighbour has changed.
-
-        Lines without a body are made again if they fit now.
+    def _lines_of(self, entry: Entry, states: States, form: Format, room: int) -> Lines:
+        """Return the kept lines if no answer and no exported neighbour has changed, or make
+        them.
         """
-        known = [states[feed].snapshot for feeds in entry.feeds.values() for feed in feeds]
-        versions = tuple([0 if snapshot is None else snapshot.version for snapshot in known])
+        versions = _versions(entry, states)
         near = frozenset[str]()
         if entry.miners.choice == "neighbours":
             near = self._neighbours.hotkeys
         kept = self._kept.get((entry, form))
-        if (
-            kept is not None
-            and kept.versions == versions
-            and kept.neighbours == near
-            and (kept.body is not None or kept.series > room)
-        ):
+        if kept is not None and kept.serve(versions, near, room):
             return kept
         samples = Samples(room)
         succeeded = collect(entry, states, samples, near)
         body = None if samples.overflowed else lines(samples.collect(), form)
         return Lines(versions, near, body, samples.count, succeeded)
+
+
+def _versions(entry: Entry, states: States) -> tuple[int, ...]:
+    """Return the version of each answer that a collector reads, 0 for a missing one."""
+    versions = []
+    for feeds in entry.feeds.values():
+        for feed in feeds:
+            snapshot = states[feed].snapshot
+            versions.append(0 if snapshot is None else snapshot.version)
+    return tuple(versions)
 
 
 def collect(

@@ -19,7 +19,7 @@ from prometheus_client import (
 )
 
 from chutes_exporter import __version__
-from chutes_exporter.api.exchanges import EXCHANGE_METRICS, ExchangeCounters
+from chutes_exporter.api.request_metrics import REQUEST_METRICS, RequestCounters
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.table import Info, Row, add_rows
 from chutes_exporter.metric import Metric
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric as Family
 
     from chutes_exporter.api.client import ChutesClient
-    from chutes_exporter.api.fields import FieldCheck
+    from chutes_exporter.api.schema_drift import FieldCheck
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.page.exposition import Format
@@ -103,6 +103,19 @@ def _declare(labels: tuple[str, ...], **rows: Row) -> dict[Metric, Row]:
     }
 
 
+def _rejected_records(state: FeedState) -> int | None:
+    if state.snapshot is None:
+        return None
+    return state.snapshot.answer.rejected
+
+
+def _records(state: FeedState) -> int | None:
+    """Return the number of records of the newest good answer, None if some may be missing."""
+    if state.snapshot is None or not state.snapshot.answer.whole:
+        return None
+    return state.snapshot.answer.count
+
+
 def _doubts(state: FeedState) -> dict[str, bool]:
     """Return whether the newest answer of a feed is doubted, by each possible reason."""
     # A doubted answer was refused with an error, or is in use because there is no older one.
@@ -118,12 +131,11 @@ _OF_FEED = _declare(
         "Records of the newest answer that could not be read and are missing from the metrics. If "
         "there are any, "
         "counts, ranks and zeros that could be wrong are absent.",
-        "snapshot.answer.rejected",
+        _rejected_records,
     ),
     chutes_feed_records=Row(
         "Records of the newest good answer. Absent if some of its records may be missing.",
-        "snapshot.answer",
-        convert=lambda answer: answer.count if answer.whole else None,
+        _records,
     ),
     chutes_feed_doubted=Row(
         "Whether the newest answer is probably wrong (1), by reason: shrunk (the list lost more "
@@ -159,10 +171,11 @@ _OF_FEED = _declare(
         "last_success",
     ),
     chutes_feed_ttl_seconds=Row(
-        "Seconds for which an answer of the feed is at least fresh.", "feed.ttl"
+        "Seconds for which an answer of the feed is at least fresh.", lambda state: state.feed.ttl
     ),
     chutes_feed_max_age_seconds=Row(
-        "Age in seconds at which an answer of the feed is dropped.", "feed.max_age"
+        "Age in seconds at which an answer of the feed is dropped.",
+        lambda state: state.feed.max_age,
     ),
 )
 _OF_ENDPOINT = _declare(
@@ -193,7 +206,7 @@ _OF_ENDPOINT = _declare(
 OWN_METRICS = (
     *(BUILD_INFO, WATCHED, RELOAD_GOOD, TASK_FAILURES, SERIES, SERIES_LIMIT),
     *(COLLECTOR_CUT, COLLECTOR_OFF, COLLECTOR_SUCCESS, *_OF_FEED),
-    *(*_OF_ENDPOINT, CLOCK_OFFSET, *EXCHANGE_METRICS),
+    *(*_OF_ENDPOINT, CLOCK_OFFSET, *REQUEST_METRICS),
 )
 """The exporter's own metrics on a page."""
 
@@ -203,7 +216,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.exchanges = ExchangeCounters()
+        self.requests = RequestCounters()
         self.reload_good = RELOAD_GOOD.register(Gauge, self.registry)
         self.reload_good.set(1)
         self.task_failures = TASK_FAILURES.register(Counter, self.registry)
@@ -223,7 +236,7 @@ class _Origin:
     states: list[FeedState]
     checks: Mapping[str, FieldCheck]
     clock_offset: float | None
-    exchanges: int
+    requests: int
 
 
 class OwnLines:
@@ -244,7 +257,7 @@ class OwnLines:
             [replace(state, snapshot=None) for state in states.values()],
             dict(self._client.changes),
             _clock_offset(self._client),
-            self._telemetry.exchanges.total,
+            self._telemetry.requests.total,
         )
         kept = self._kept.get(form)
         if kept is not None and kept[0] == origin:
@@ -266,9 +279,12 @@ class OwnLines:
             # A feed whose endpoint is missing has no state.
             if not state.missing:
                 add_rows(_OF_FEED, state, (feed.name, feed.hotkey), out)
-        _add_settings(out, self._settings, origin)
+        _add_build(out, self._settings)
+        out.add(CLOCK_OFFSET, origin.clock_offset)
+        for endpoint, check in sorted(origin.checks.items()):
+            add_rows(_OF_ENDPOINT, check, (endpoint,), out)
         yield from out.collect()
-        yield from self._telemetry.exchanges.registry.collect()
+        yield from self._telemetry.requests.registry.collect()
 
 
 def _clock_offset(client: ChutesClient) -> float | None:
@@ -281,16 +297,11 @@ def _clock_offset(client: ChutesClient) -> float | None:
     return round(offset, 1)
 
 
-def _add_settings(out: Samples, settings: Settings, origin: _Origin) -> None:
-    """Add what the exporter is and watches, and how it differs from the API: in the clock, and in
-    known fields.
-    """
+def _add_build(out: Samples, settings: Settings) -> None:
+    """Add the version of the exporter, and the miners that it watches."""
     out.add(BUILD_INFO, 1, __version__, platform.python_version())
     for hotkey in sorted(settings.watched):
         out.add(WATCHED, 1, hotkey)
-    out.add(CLOCK_OFFSET, origin.clock_offset)
-    for endpoint, check in sorted(origin.checks.items()):
-        add_rows(_OF_ENDPOINT, check, (endpoint,), out)
 
 
 def _add_collectors(out: Samples, made: Mapping[Entry, Lines], states: States) -> None:
@@ -304,13 +315,13 @@ def _add_collectors(out: Samples, made: Mapping[Entry, Lines], states: States) -
             missing = {feed.name for feed in feeds if states[feed].missing}
             is_off = is_off or not missing.isdisjoint(entry.collector.source_feeds)
             if missing.isdisjoint(entry.collector.needed_feeds):
-                existing = [states[feed] for feed in feeds if feed.name not in missing]
-                complete = lines.succeeded[hotkey] and all(map(_complete, existing))
-                out.add(COLLECTOR_SUCCESS, complete, name, hotkey)
+                existing = [states[feed] for feed in feeds if not states[feed].missing]
+                is_complete = lines.succeeded[hotkey] and all(map(_is_complete, existing))
+                out.add(COLLECTOR_SUCCESS, is_complete, name, hotkey)
         out.add(COLLECTOR_CUT, lines.body is None, name)
         out.add(COLLECTOR_OFF, is_off, name)
 
 
-def _complete(state: FeedState) -> bool:
+def _is_complete(state: FeedState) -> bool:
     """Return whether a feed has a fresh answer of which no record can be missing."""
     return state.fresh and state.snapshot is not None and state.snapshot.answer.whole

@@ -25,4 +25,6 @@ def bounty_boost(bounty: Bounty) -> float | None:
 def bounty_expires_at(bounty: Bounty) -> float | None:
     """Return when a bounty expires, None where the service does not know. Correct to 2 seconds."""
     created, age, left = bounty.created_at, bounty.seconds_elapsed, bounty.time_remaining
-    return None if created is None or age is None or not left else created + age + left
+    if created is None or age is None or not left:
+        return None
+    return created + age + left

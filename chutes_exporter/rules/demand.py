@@ -26,7 +26,9 @@ def target_instances(chute: ChuteUtilization) -> float | None:
     if allowance > 0:
         return active + allowance
     sent = chute.target_count
-    return None if sent is None or sent > active else sent
+    if sent is not None and sent > active:
+        return None
+    return sent
 
 
 def starting_instances(chute: ChuteUtilization) -> float | None:
@@ -34,7 +36,9 @@ def starting_instances(chute: ChuteUtilization) -> float | None:
     them.
     """
     total, active = chute.total_instance_count, chute.active_instance_count
-    return None if total is None or active is None else total - active
+    if total is None or active is None:
+        return None
+    return total - active
 
 
 def recent_ratio(chute: ChuteUtilization, ratio: float | None) -> float | None:
@@ -43,7 +47,9 @@ def recent_ratio(chute: ChuteUtilization, ratio: float | None) -> float | None:
     The service sends 0 for a chute that its monitoring does not know, for example a chute without
     an instance.
     """
-    return None if ratio == 0 and not chute.instance_count else ratio
+    if ratio == 0 and not chute.instance_count:
+        return None
+    return ratio
 
 
 def load_is_unknown(chutes: Sequence[ChuteUtilization]) -> bool:
@@ -51,13 +57,13 @@ def load_is_unknown(chutes: Sequence[ChuteUtilization]) -> bool:
 
     In that case, no chute of the platform has any load.
     """
-    fields = [
-        load
-        for chute in chutes
-        for load in (chute.utilization_5m, chute.utilization_15m, chute.utilization_1h)
-    ]
-    loads = [load for load in fields if load is not None]
-    return bool(loads) and not any(loads)
+    is_measured = False
+    for chute in chutes:
+        for load in (chute.utilization_5m, chute.utilization_15m, chute.utilization_1h):
+            if load:
+                return False
+            is_measured = is_measured or load is not None
+    return is_measured
 
 
 _DEMAND_FIELDS: Final = (
@@ -85,10 +91,11 @@ def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:
     The service measures each field of the demand separately. If that fails, it sends 0 for every
     chute. Only ``rate_limit_count`` may really be 0 for all chutes.
     """
-    is_down = demand_is_unknown(chutes)
-    return [
-        field
-        for field in _DEMAND_FIELDS
-        if is_down
-        or (field != "rate_limit_count" and not any(getattr(chute, field) for chute in chutes))
-    ]
+    if demand_is_unknown(chutes):
+        return list(_DEMAND_FIELDS)
+    measured_alone = [field for field in _DEMAND_FIELDS if field != "rate_limit_count"]
+    return [field for field in measured_alone if _is_zero_everywhere(chutes, field)]
+
+
+def _is_zero_everywhere(chutes: Sequence[ChuteMetrics], field: str) -> bool:
+    return not any(getattr(chute, field) for chute in chutes)

@@ -58,15 +58,21 @@ def later_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> fl
     on. A private one keeps its first pay. The part of a bounty fades. ``rates`` are those of
     :func:`units_per_gpu_second`. None is unknown.
     """
-    selector = chute.node_selector
-    multiplier: float | None = chute.effective_compute_multiplier
     if chute.public is None or chute.compute_multiplier_factors is None:
         return None
+    multiplier: float | None = chute.effective_compute_multiplier
     if not chute.public:
-        per_gpu = units_per_gpu_second(chute, model, rates)
-        gpus = None if selector is None else selector.gpu_count
-        multiplier = None if per_gpu is None or gpus is None else per_gpu * gpus
+        multiplier = _first_multiplier(chute, model, rates)
     bounty = chute.compute_multiplier_factors.get("bounty_boost", 1.0)
     if multiplier is None or bounty is None or bounty <= 0:
         return None
     return multiplier / bounty
+
+
+def _first_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:
+    """Return the compute units per second of an instance of a chute that starts on a model now."""
+    per_gpu = units_per_gpu_second(chute, model, rates)
+    selector = chute.node_selector
+    if per_gpu is None or selector is None or selector.gpu_count is None:
+        return None
+    return per_gpu * selector.gpu_count

@@ -45,12 +45,16 @@ def disabled_rate(instance: Instance) -> float | None:
     state = instance_state(instance)
     if state is None:
         return None
-    return instance.compute_multiplier if state == "disabled" else 0.0
+    if state != "disabled":
+        return 0.0
+    return instance.compute_multiplier
 
 
 def is_public(instance: Instance) -> bool | None:
     """Return whether an instance is public, which means that nobody is billed for it."""
-    return None if instance.billed_to is UNSET else instance.billed_to is None
+    if instance.billed_to is UNSET:
+        return None
+    return instance.billed_to is None
 
 
 def secured_at(instance: Instance) -> float | None:
@@ -74,14 +78,29 @@ def purged_at(instance: Instance) -> float | None:
     """
     state = instance_state(instance)
     if state == "disabled":
-        return None if instance.last_verified_at is None else instance.last_verified_at + 3 * HOUR
-    if state != "starting" or instance.verified is None or instance.created_at is None:
+        return _deadline_after_verification(instance)
+    if state == "starting":
+        return _start_deadline(instance)
+    return None
+
+
+def _start_deadline(instance: Instance) -> float | None:
+    """Return the time until which a starting instance must become active."""
+    if instance.verified is None or instance.created_at is None:
         return None
-    deadline = instance.created_at + LONGEST_START
+    after_creation = instance.created_at + LONGEST_START
     if not instance.verified:
-        return deadline
-    verified_at = instance.last_verified_at
-    return None if verified_at is None else min(deadline, verified_at + 3 * HOUR)
+        return after_creation
+    after_verification = _deadline_after_verification(instance)
+    if after_verification is None:
+        return None
+    return min(after_creation, after_verification)
+
+
+def _deadline_after_verification(instance: Instance) -> float | None:
+    if instance.last_verified_at is None:
+        return None
+    return instance.last_verified_at + 3 * HOUR
 
 
 def unknown_in(instances: Iterable[Instance]) -> Iterator[str]:

@@ -38,6 +38,6 @@ def job_state(job: Job, chutes: AbstractSet[str | None] | None) -> JobState | No
         return "finished"
     if job.miner_history is not None and len(job.miner_history) >= MAX_TRIES:
         return "abandoned"
-    if None in (job.chute_id, job.miner_history, chutes):
+    if job.chute_id is None or job.miner_history is None or chutes is None:
         return None
-    return "waiting" if job.chute_id in (chutes or ()) else "abandoned"
+    return "waiting" if job.chute_id in chutes else "abandoned"

@@ -98,29 +98,50 @@ def chute_instances(
     None if it is unknown.
     """
     others = {gpu.instance_id: gpu.activated_at for gpu in held if gpu.instance_id not in active}
-    starting: float | None = (
-        None if UNSET in others.values() else sum(time is None for time in others.values())
-    )
+    starting: float | None = None
+    if UNSET not in others.values():
+        starting = sum(activated_at is None for activated_at in others.values())
     if utilization is not None:
-        # Those that are not active start or are disabled. The GPUs may be from an older answer and
-        # show more.
-        not_active = starting_instances(utilization)
-        if not_active is not None and starting is not None:
-            starting = min(starting, not_active)
-        elif not_active is not None and not_active <= 0:
-            starting = not_active
-        target = target_instances(utilization)
-        if target is None and None not in (utilization.scale_allowance, utilization.target_count):
-            # The sent target is too high. The service measures a launch against at most the active
-            # instances.
-            target = utilization.active_instance_count
-        logged_at = utilization.timestamp
-        expired = None if logged_at is None or now is None else now - logged_at > _TARGET_LIFETIME
-        return ChuteInstances(utilization.active_instance_count, starting, target, expired, bounty)
+        return ChuteInstances(
+            active=utilization.active_instance_count,
+            starting=_fewer_starting(starting, utilization),
+            target=_target_at_launch(utilization),
+            target_expired=_target_is_expired(utilization, now),
+            bounty=bounty,
+        )
     # Without a target, the service takes the present number of instances of a public chute,
     # disabled ones included.
     target = 0 if follows_private_rules(chute) else len(active) + len(others)
     return ChuteInstances(len(active), starting, target, target_expired=True, bounty=bounty)
+
+
+def _fewer_starting(starting: float | None, utilization: ChuteUtilization) -> float | None:
+    """Return how many instances start, by the GPUs that they hold and by the autoscaler.
+
+    The autoscaler counts disabled ones, too. The GPUs may be from an older answer and show more.
+    """
+    not_active = starting_instances(utilization)
+    if not_active is None:
+        return starting
+    if starting is not None:
+        return min(starting, not_active)
+    return not_active if not_active <= 0 else None
+
+
+def _target_at_launch(utilization: ChuteUtilization) -> float | None:
+    """Return the number of active instances that the service measures a launch against."""
+    target = target_instances(utilization)
+    is_sent = utilization.scale_allowance is not None and utilization.target_count is not None
+    if target is None and is_sent:
+        # The sent target is too high. The service takes at most the active instances.
+        return utilization.active_instance_count
+    return target
+
+
+def _target_is_expired(utilization: ChuteUtilization, now: float | None) -> bool | None:
+    if utilization.timestamp is None or now is None:
+        return None
+    return now - utilization.timestamp > _TARGET_LIFETIME
 
 
 def follows_private_rules(chute: Chute) -> bool | None:
@@ -130,7 +151,9 @@ def follows_private_rules(chute: Chute) -> bool | None:
     factors tell.
     """
     factors = chute.compute_multiplier_factors
-    return None if factors is None else not _PRIVATE_FACTORS.isdisjoint(factors)
+    if factors is None:
+        return None
+    return not _PRIVATE_FACTORS.isdisjoint(factors)
 
 
 def launch_refusal(
@@ -149,39 +172,59 @@ def launch_refusal(
 
     ``seat`` is the miner's, and ``runs_tee`` whether it has an active instance of a TEE chute.
     """
-    gpus = None if chute.node_selector is None else chute.node_selector.gpu_count
-    room_reason, no_room = _refused_by_room(chute, instances)
     checks: dict[LaunchRefusal, bool | None] = {
         "not_registered": seat is None,
         "blacklisted": seat is not None and is_blacklisted(seat),
-        "disabled": None if chute.disabled is UNSET else bool(chute.disabled),
-        room_reason: no_room,
-        "tee_mismatch": None if None in (chute.tee, server.tee) else chute.tee != server.tee,
+        "disabled": _is_disabled(chute),
+        _refusal_without_room(chute, instances): _has_no_room(chute, instances),
+        "tee_mismatch": _tee_differs(chute, server),
         "in_maintenance": server.in_maintenance,
-        "too_many_gpus": None if gpus is None else gpus > server.free_gpus,
-        # Without TEE, the service looks at the miner's past too, which no endpoint shows.
-        "unknown": None if follows_private_rules(chute) and not (chute.tee or runs_tee) else False,
+        "too_many_gpus": _needs_more_gpus(chute, server),
     }
     for reason, refused in checks.items():
         if refused:
             return reason
-    return "unknown" if None in checks.values() else None
+    # Without TEE, the service looks at the miner's past too, which no endpoint shows.
+    past_decides = follows_private_rules(chute) and not (chute.tee or runs_tee)
+    if past_decides or None in checks.values():
+        return "unknown"
+    return None
 
 
-def _refused_by_room(chute: Chute, instances: ChuteInstances) -> tuple[LaunchRefusal, bool | None]:
-    """Return why the number of instances can refuse one more, and whether it does.
+def _is_disabled(chute: Chute) -> bool | None:
+    if chute.disabled is UNSET:
+        return None
+    return bool(chute.disabled)
 
-    None is unknown.
-    """
-    active, target = instances.active or 0, instances.target or 0
+
+def _tee_differs(chute: Chute, server: LaunchServer) -> bool | None:
+    if chute.tee is None or server.tee is None:
+        return None
+    return chute.tee != server.tee
+
+
+def _needs_more_gpus(chute: Chute, server: LaunchServer) -> bool | None:
+    if chute.node_selector is None or chute.node_selector.gpu_count is None:
+        return None
+    return chute.node_selector.gpu_count > server.free_gpus
+
+
+def _has_no_room(chute: Chute, instances: ChuteInstances) -> bool | None:
     room = launch_room(chute, instances)
-    refused = None if room is None else room <= 0
+    if room is None:
+        return None
+    return room <= 0
+
+
+def _refusal_without_room(chute: Chute, instances: ChuteInstances) -> LaunchRefusal:
+    """Return why the service would refuse an instance for which there is no room."""
+    active, target = instances.active or 0, instances.target or 0
     if not follows_private_rules(chute):
-        return "no_room" if active >= target else "enough_starting", refused
+        return "no_room" if active >= target else "enough_starting"
     if not active:
-        return "no_bounty", refused
+        return "no_bounty"
     # With a target of 0, the service accepts the launch and refuses the activation.
-    return "target_expired" if instances.target_expired else "no_room", refused
+    return "target_expired" if instances.target_expired else "no_room"
 
 
 def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
@@ -192,20 +235,32 @@ def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
     The first instance of a private chute needs a bounty, whatever the target says, and others a
     target that has not expired.
     """
-    active, starting, target = instances.active, instances.starting, instances.target
+    active, target = instances.active, instances.target
     private = follows_private_rules(chute)
     if private is None or active is None or target is None:
         return None
     if private and not active:
         return 1 if instances.bounty else 0
-    if private and instances.target_expired is None and target > active:
-        return None
-    if private and instances.target_expired:
-        return 0
     room = target - active
-    if private or chute.tee is False or room <= 0:
+    if private:
+        return _private_room(room, target_expired=instances.target_expired)
+    return _public_room(room, instances.starting, tee=chute.tee)
+
+
+def _private_room(room: float, *, target_expired: bool | None) -> float | None:
+    if target_expired:
+        return 0
+    if target_expired is None and room > 0:
+        return None
+    return room
+
+
+def _public_room(room: float, starting: float | None, *, tee: bool | None) -> float | None:
+    if tee is False or room <= 0:
         return room
-    return None if chute.tee is None or starting is None else min(room, room + 1 - starting)
+    if tee is None or starting is None:
+        return None
+    return min(room, room + 1 - starting)
 
 
 def room_left(chute: Chute, instances: ChuteInstances) -> float | None:
@@ -215,12 +270,14 @@ def room_left(chute: Chute, instances: ChuteInstances) -> float | None:
     already start take the room, if they become active first.
     """
     room = launch_room(chute, instances)
-    private = follows_private_rules(chute)
-    if room is None or private is None or chute.tee is None:
+    is_checked = _activation_is_checked(chute)
+    if room is None or is_checked is None:
         return None
-    if not private and chute.tee:
+    if not is_checked:
         return room
-    return None if instances.starting is None else room - instances.starting
+    if instances.starting is None:
+        return None
+    return room - instances.starting
 
 
 def activation_is_refused(chute: Chute, instances: ChuteInstances) -> bool | None:
@@ -229,16 +286,22 @@ def activation_is_refused(chute: Chute, instances: ChuteInstances) -> bool | Non
     It checks the room of private chutes, and of public ones without TEE, again. It then deletes
     nothing: the instance holds its GPUs until it is purged. None while that is unknown.
     """
-    private = follows_private_rules(chute)
+    is_checked = _activation_is_checked(chute)
+    if not is_checked:
+        return is_checked
     active, target = instances.active, instances.target
-    if private is None or chute.tee is None:
-        return None
-    if not private and chute.tee:
-        return False
     if active is None or target is None:
         return None
-    if private and not active and instances.bounty:
+    if not follows_private_rules(chute):
+        return active >= target
+    if not active and instances.bounty:
         return False
-    if active >= target:
-        return True
-    return instances.target_expired if private else False
+    return active >= target or instances.target_expired
+
+
+def _activation_is_checked(chute: Chute) -> bool | None:
+    """Return whether the service checks the room of a chute again when an instance is activated."""
+    private = follows_private_rules(chute)
+    if private is None or chute.tee is None:
+        return None
+    return private or not chute.tee

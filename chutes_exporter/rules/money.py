@@ -72,19 +72,14 @@ def fleet_cost(servers: list[Server], nodes: list[Node], costs: Costs) -> float 
     """
     if not costs:
         return None
-    names = {server.server_id: server.name for server in servers}
-    models: dict[str, str | None] = {}
-    places: dict[str, str | None] = {}
-    for node in nodes:
-        models[node.uuid] = node.gpu_identifier
-        places[node.uuid] = node.server_id
+    models = {node.uuid: node.gpu_identifier for node in nodes}
+    servers_by_id = {server.server_id: server.name for server in servers}
+    names = {node.uuid: servers_by_id.get(node.server_id or "") for node in nodes}
     for server in servers:
         for gpu in server.gpus or ():
             models[gpu.uuid] = models.get(gpu.uuid) or gpu.gpu_identifier
-            places[gpu.uuid] = server.server_id
-    return total(
-        costs.of_gpu(names.get(places[uuid] or ""), model) for uuid, model in models.items()
-    )
+            names[gpu.uuid] = servers_by_id[server.server_id]
+    return total(costs.of_gpu(names[uuid], model) for uuid, model in models.items())
 
 
 def in_usd(rao: float | None, *prices: float | None) -> float | None:
@@ -96,7 +91,9 @@ def in_usd(rao: float | None, *prices: float | None) -> float | None:
 
 def compute_unit_usd(pay_per_day: float | None, units_of_day: float | None) -> float | None:
     """Return what all miners together receive for one compute unit, None if it is unknown."""
-    return product(pay_per_day, 1 / units_of_day) if units_of_day else None
+    if not units_of_day:
+        return None
+    return product(pay_per_day, 1 / units_of_day)
 
 
 def profit_per_day_usd(pay_per_day: float | None, cost_per_hour: float | None) -> float | None:

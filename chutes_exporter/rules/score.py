@@ -32,9 +32,13 @@ def incentive_shares(nodes: Iterable[MetagraphNode]) -> dict[str, float]:
 
 def is_blacklisted(node: MetagraphNode) -> bool | None:
     """Return whether a seat is blacklisted."""
-    return None if node.blacklist_reason is UNSET else bool(node.blacklist_reason)
+    if node.blacklist_reason is UNSET:
+        return None
+    return bool(node.blacklist_reason)
 
 
 def consensus_ratio(node: MetagraphNode) -> float | None:
     """Return a seat's consensus, 0 to 1."""
-    return None if node.consensus is None else node.consensus / _U16
+    if node.consensus is None:
+        return None
+    return node.consensus / _U16

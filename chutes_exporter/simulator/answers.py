@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bittensor_core import encode_ss58
 from starlette.exceptions import HTTPException
 
-from chutes_exporter.api.fields import known, objects
+from chutes_exporter.api.schema_drift import known, objects
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator import service
 from chutes_exporter.simulator.service import MODELS, last_run, make_random, make_uuid
@@ -22,7 +22,7 @@ from chutes_exporter.simulator.service import MODELS, last_run, make_random, mak
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from chutes_exporter.simulator.service import Chute, Instance
+    from chutes_exporter.simulator.service import Chute, Gpu, Instance
     from chutes_exporter.simulator.world import Miner, World
 
 Json = dict[str, Any]
@@ -73,7 +73,9 @@ def _fields(record: object, names: str, now: float = math.inf) -> Json:
 
 
 def _library(chute: Chute) -> str:
-    return "0.3.60" if not chute.tee else "0.6.1" if chute.phase < 0.8 else "0.5.11"
+    if not chute.tee:
+        return "0.3.60"
+    return "0.6.1" if chute.phase < 0.8 else "0.5.11"
 
 
 def _refused(load: float) -> float:
@@ -151,7 +153,9 @@ def metrics(call: Call) -> Iterator[Json]:
     """Yield the demand for each chute that has an instance in any state, as last calculated."""
     at = last_run(call.now, service.SOFT_PERIOD)
     existing, active = call.world.counts(at)
-    for one in (chute for chute in call.world.chutes if existing[chute]):
+    for one in call.world.chutes:
+        if not existing[one]:
+            continue
         load = one.utilization(at)
         invocations = int(2000 * load)
         price = one.base_multiplier * service.DEAREST_RATE / HOUR
@@ -173,7 +177,9 @@ def utilization(call: Call) -> list[Json]:
     world, now, run = call.world, call.now, last_run(call.now, service.SOFT_PERIOD)
     (_, at_run), (totals, current) = world.counts(run), world.counts(now)
     rows = []
-    for one in (one for one in world.chutes if one.scaled):
+    for one in world.chutes:
+        if not one.scaled:
+            continue
         active, target = current[one], world.target(one, now)
         row: Json = {
             "chute_id": one.chute_id,
@@ -198,16 +204,18 @@ def utilization(call: Call) -> list[Json]:
 
 
 def bounties(call: Call) -> list[Json]:
-    return [
-        {
-            "chute_id": one.chute_id,
-            "seconds_elapsed": int(age),
-            "time_remaining": round(one.bounty_lifetime - age),
-            "created_at": call.now - age,
-        }
-        for one in call.world.chutes
-        if (age := call.world.bounty_age(one, call.now)) is not None
-    ]
+    rows = []
+    for one in call.world.chutes:
+        age = call.world.bounty_age(one, call.now)
+        if age is not None:
+            row = {
+                "chute_id": one.chute_id,
+                "seconds_elapsed": int(age),
+                "time_remaining": round(one.bounty_lifetime - age),
+                "created_at": call.now - age,
+            }
+            rows.append(row)
+    return rows
 
 
 def rolling_updates(call: Call) -> list[Json]:
@@ -239,15 +247,15 @@ def nodes(call: Call) -> Iterator[Json]:
 
 
 def servers(call: Call) -> Json:
-    rows = [
-        _fields(server, "server_id name ip is_tee created_at updated_at")
-        | {
+    rows = []
+    for server in call.signer.servers:
+        gpus = [_fields(gpu, "uuid gpu_identifier verified_at") for gpu in server.gpus]
+        row = _fields(server, "server_id name ip is_tee created_at updated_at") | {
             "version": server.version_at(call.now),
             "maintenance_pending": server.status(call.now) != "none",
-            "gpus": [_fields(gpu, "uuid gpu_identifier verified_at") for gpu in server.gpus],
+            "gpus": gpus,
         }
-        for server in call.signer.servers
-    ]
+        rows.append(row)
     return {"servers": rows}
 
 
@@ -285,13 +293,13 @@ def server_maintenance(call: Call) -> Json:
     when it waits.
     """
     server = {server.server_id: server for server in call.signer.servers}[call.path["server_id"]]
-    waiting = [
-        _fields(one, "chute_id instance_id")
-        for one in call.world.instances(call.now, call.signer.hotkey)
-        if server.status(call.now) == "pending"
-        and one.active(call.now)
-        and one.gpus[0] in server.gpus
-    ]
+    waiting = []
+    if server.status(call.now) == "pending":
+        waiting = [
+            _fields(one, "chute_id instance_id")
+            for one in call.world.instances(call.now, call.signer.hotkey)
+            if one.active(call.now) and one.gpus[0] in server.gpus
+        ]
     return {"awaiting_replacement": waiting, "pending_deadline": _iso(server.upgrade[0] + 3 * HOUR)}
 
 
@@ -299,7 +307,10 @@ def tee_measurements(call: Call) -> list[Json]:
     """Return the images that TEE servers can boot: of each version, one for each of three
     models.
     """
-    return [{"version": version} for version in call.world.accepted_versions for _ in range(3)]
+    rows: list[Json] = []
+    for version in call.world.accepted_versions:
+        rows += 3 * [{"version": version}]
+    return rows
 
 
 def supported_gpus(_: Call) -> Json:
@@ -311,11 +322,14 @@ def fmv(_: Call) -> Json:
 
 
 def platform_gpus(call: Call) -> Json:
+    held: set[Gpu] = set()
+    for instance in call.world.instances(call.now):
+        held.update(instance.gpus)
     counts: Json = {}
-    held = {gpu for one in call.world.instances(call.now) for gpu in one.gpus}
-    for gpu in (gpu for miner in call.world.miners for gpu in miner.gpus):
-        count = counts.setdefault(gpu.gpu_identifier, {"provisioned": 0, "idle": 0})
-        count["provisioned" if gpu in held else "idle"] += 1
+    for miner in call.world.miners:
+        for gpu in miner.gpus:
+            count = counts.setdefault(gpu.gpu_identifier, {"provisioned": 0, "idle": 0})
+            count["provisioned" if gpu in held else "idle"] += 1
     return counts
 
 
@@ -364,21 +378,19 @@ def _billing(instance: Instance, now: float) -> Json:
     """
     if instance.chute.public:
         return {}
-    until = (
-        last_run(min(now, instance.ended_at), MINUTE) + 15 * MINUTE
-        if instance.activated_at <= now
-        else None
-    )
+    until = None
+    if instance.activated_at <= now:
+        until = last_run(min(now, instance.ended_at), MINUTE) + 15 * MINUTE
     return {"stop_billing_at": _iso(until), "billed_to": make_uuid("user", instance.chute_id)}
 
 
 def inventory(call: Call) -> list[Json]:
-    return [
-        _fields(one, "chute_id active last_verified_at=verified_at", call.now)
-        | {"gpu_id": gpu.uuid, "chute_name": one.chute.name}
-        for one in call.world.instances(call.now, call.signer.hotkey)
-        for gpu in one.gpus
-    ]
+    rows = []
+    for one in call.world.instances(call.now, call.signer.hotkey):
+        for gpu in one.gpus:
+            row = _fields(one, "chute_id active last_verified_at=verified_at", call.now)
+            rows.append(row | {"gpu_id": gpu.uuid, "chute_name": one.chute.name})
+    return rows
 
 
 def active_instances(call: Call) -> list[Json]:
@@ -411,29 +423,37 @@ def audit_report(call: Call) -> Json:
     """Return all instances that existed in the hour of a report, and their multipliers in it."""
     end = HOUR * int(call.query["path"].rpartition("/")[2].removesuffix(".json"))
     found = [one for one in call.world.all_instances(end) if one.ended_at > end - HOUR]
-    names = "instance_id chute_id created_at activated_at deleted_at=ended_at miner_hotkey=hotkey"
+    multipliers: list[Json] = []
+    for one in found:
+        multipliers += _multipliers(one, end)
     return {
-        "instance_audit": [
-            {
-                **_fields(one, f"{names} compute_multiplier=multiplier", end),
-                "deletion_reason": one.end.value if one.ended_at <= end else None,
-                "valid_termination": one.ended_at <= end and one.end in service.VALID_ENDS,
-                **_billing(one, end),
-            }
-            for one in found
-        ],
-        "compute_history": [
-            {
-                "instance_id": one.instance_id,
+        "instance_audit": [_audited(one, end) for one in found],
+        "compute_history": multipliers,
+    }
+
+
+def _audited(instance: Instance, end: float) -> Json:
+    """Return what a report of the hour to a time has about an instance."""
+    names = "instance_id chute_id created_at activated_at deleted_at=ended_at miner_hotkey=hotkey"
+    has_ended = instance.ended_at <= end
+    return {
+        **_fields(instance, f"{names} compute_multiplier=multiplier", end),
+        "deletion_reason": instance.end.value if has_ended else None,
+        "valid_termination": has_ended and instance.end in service.VALID_ENDS,
+        **_billing(instance, end),
+    }
+
+
+def _multipliers(instance: Instance, end: float) -> Iterator[Json]:
+    """Yield the multipliers that an instance had in the hour to a time."""
+    for start, until, multiplier in instance.history(end):
+        if until > end - HOUR:
+            yield {
+                "instance_id": instance.instance_id,
                 "compute_multiplier": multiplier,
                 "started_at": _iso(start),
                 "ended_at": _iso(until, end),
             }
-            for one in found
-            for start, until, multiplier in one.history(end)
-            if until > end - HOUR
-        ],
-    }
 
 
 def jobs(call: Call) -> Iterator[Json]:
@@ -448,9 +468,9 @@ def jobs(call: Call) -> Iterator[Json]:
 
 def release_job(call: Call) -> None:
     job_id = call.path["job_id"]
-    if job_id not in {
-        job.job_id for job in call.world.jobs(call.now) if job.stuck and job.miner is call.signer
-    }:
+    jobs_of_world = call.world.jobs(call.now)
+    stuck = {job.job_id for job in jobs_of_world if job.stuck and job.miner is call.signer}
+    if job_id not in stuck:
         raise HTTPException(404, f"{job_id=} not found or is not associated with your miner")
     call.world.released_jobs.add(job_id)
 
@@ -486,29 +506,30 @@ def stats(call: Call) -> Json:
 
     Miners without compute units have no record.
     """
+    return {
+        "past_hour": {"instance_stats": _stats_of_window(call, HOUR)},
+        "past_day": {"instance_stats": _stats_of_window(call, DAY)},
+        "all": {"instance_stats": _stats_of_window(call, 7 * DAY)},
+    }
+
+
+def _stats_of_window(call: Call, seconds: float) -> list[Json]:
     hotkey, per_chute = call.query.get("miner_hotkey"), call.query.get("per_chute") == "true"
     at = last_run(call.now, service.CACHE_PERIOD)
-    return {
-        window: {
-            "instance_stats": [
-                {"miner_hotkey": miner, **({"chute_id": chute_id} if per_chute else {}), **entry}
-                for (miner, chute_id), entry in call.world.work(
-                    at, seconds, per_chute=per_chute
-                ).items()
-                if entry["compute_units"] > 0 and hotkey in (None, miner)
-            ]
-        }
-        for window, seconds in (("past_hour", HOUR), ("past_day", DAY), ("all", 7 * DAY))
-    }
+    rows: list[Json] = []
+    for (miner, chute_id), entry in call.world.work(at, seconds, per_chute=per_chute).items():
+        if entry["compute_units"] <= 0 or hotkey not in (None, miner):
+            continue
+        of_chute = {"chute_id": chute_id} if per_chute else {}
+        rows.append({"miner_hotkey": miner, **of_chute, **entry})
+    return rows
 
 
 def scores(call: Call) -> Json:
     """Return the scores of all miners, or of one, which are null if it has none."""
     names = ("total_instances", "bounty_score", "instance_seconds", "instance_compute_units")
-    shares, work = (
-        call.world.shares(call.now),
-        call.world.work(last_run(call.now, service.CACHE_PERIOD), DAY),
-    )
+    shares = call.world.shares(call.now)
+    work = call.world.work(last_run(call.now, service.CACHE_PERIOD), DAY)
     raw = {hotkey: dict(zip(names, work[hotkey, ""].values(), strict=True)) for hotkey in shares}
     if hotkey := call.query.get("hotkey"):
         return {
@@ -528,14 +549,13 @@ def unique_chute_history(call: Call) -> list[Json]:
     for age in range(168, -1, -1):
         hour = last_run(at, HOUR) - age * HOUR
         running = [one for one in ran if one.activated_at <= hour < one.ended_at]
-        count = sum(chute.gpu_count for chute in {one.chute for one in running})
-        rows.append(
-            {
-                "time": _iso(hour),
-                "count": count,
-                "total_count": sum(len(one.gpus) for one in running),
-            }
-        )
+        running_chutes = {one.chute for one in running}
+        row = {
+            "time": _iso(hour),
+            "count": sum(chute.gpu_count for chute in running_chutes),
+            "total_count": sum(len(one.gpus) for one in running),
+        }
+        rows.append(row)
     return rows
 
 

@@ -153,14 +153,7 @@ class Simulator(AsyncExitStack):
         """Answer and note a request to an endpoint, and apply its fault."""
         query, headers = request.query_params, request.headers
         if endpoint is HELD_GPUS:
-            # Three endpoints have this path.
-            endpoint = (
-                MINER_GPUS
-                if "hotkey" in query
-                else HELD_GPUS
-                if "detailed" in query
-                else PLATFORM_GPUS
-            )
+            endpoint = _endpoint_of_gpus(query)
         self.in_flight[endpoint.name] += 1
         fault = self.faults.get(endpoint.name, Fault())
         if fault.once:
@@ -197,21 +190,23 @@ class Simulator(AsyncExitStack):
         signer: Any = self._authenticate(request, endpoint, now) if endpoint.signed else None
         self.world.grow(now)
         if endpoint is CHAIN:
-            block = chain.make_block(self.world.start, self.world.seats(now), now)
-            self._blocks[block.hash] = block
-            return JSONResponse(chain.respond(await request.json(), block, self._blocks))
+            return JSONResponse(self._reply_of_node(await request.json(), now))
         call = answers.Call(self.world, now, signer, request.path_params, request.query_params)
         # The function of an endpoint has its name.
         answer = getattr(answers, endpoint.name)(call)
-        shape = endpoint.shape
-        if not isinstance(shape, StreamShape):
-            return JSONResponse(answers.completed(shape.kind if shape else None, answer))
-        rows = (answers.completed(shape.kind, row) for row in islice(answer, fault.records))
-        lines = [f"data: {json.dumps(row)}\n\n" for row in rows]
-        explicit_null = request.query_params.get("explicit_null") == "true"
-        if not lines and explicit_null and fault.records is None:
-            lines = ["data: NO_ITEMS\n\n"]
-        return Response("".join(lines))
+        if isinstance(endpoint.shape, StreamShape):
+            rows = [
+                answers.completed(endpoint.shape.kind, row) for row in islice(answer, fault.records)
+            ]
+            explicit_null = request.query_params.get("explicit_null") == "true"
+            return _stream(rows, explicit_null=explicit_null and fault.records is None)
+        kind = endpoint.shape.kind if endpoint.shape else None
+        return JSONResponse(answers.completed(kind, answer))
+
+    def _reply_of_node(self, call: Mapping[str, Any], now: float) -> dict[str, Any]:
+        block = chain.make_block(self.world.start, self.world.seats(now), now)
+        self._blocks[block.hash] = block
+        return chain.respond(call, block, self._blocks)
 
     def _authenticate(self, request: Request, endpoint: Endpoint[Any], now: float) -> Miner:
         """Return the miner that signed, or raise HTTPException.
@@ -230,6 +225,21 @@ class Simulator(AsyncExitStack):
         if hotkey not in self.world.by_hotkey:
             raise HTTPException(401, "Hotkey is not registered on netuid 64")
         return self.world.by_hotkey[hotkey]
+
+
+def _endpoint_of_gpus(query: Mapping[str, str]) -> Endpoint[Any]:
+    """Return the endpoint that a query means, of the three with the path of HELD_GPUS."""
+    if "hotkey" in query:
+        return MINER_GPUS
+    return HELD_GPUS if "detailed" in query else PLATFORM_GPUS
+
+
+def _stream(rows: list[answers.Json], *, explicit_null: bool) -> Response:
+    """Return a stream of rows. An empty one can say that it is complete."""
+    lines = [f"data: {json.dumps(row)}\n\n" for row in rows]
+    if not lines and explicit_null:
+        lines = ["data: NO_ITEMS\n\n"]
+    return Response("".join(lines))
 
 
 class _CutResponse(Response):

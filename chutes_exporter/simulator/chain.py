@@ -66,8 +66,10 @@ def make_block(start: float, seats: Seats, now: float) -> Block:
     """
     subnet = _subnet(start, seats, now)
     values = {item: getattr(subnet.state, name) for name, item in s.ITEMS.items()}
-    for uid, (hotkey, registered) in enumerate(zip(subnet.hotkeys, subnet.registered, strict=True)):
-        values |= {s.HOTKEY.of_uid(uid): hotkey, s.REGISTERED.of_uid(uid): registered}
+    for uid, hotkey in enumerate(subnet.hotkeys):
+        values[s.HOTKEY.of_uid(uid)] = hotkey
+    for uid, registered in enumerate(subnet.registered):
+        values[s.REGISTERED.of_uid(uid)] = registered
     storage = {
         item.key: _text(item, value) for item, value in values.items() if value != item.default
     }
@@ -124,10 +126,13 @@ def _subnet(start: float, seats: Seats, now: float) -> s.Subnet:
 
 def _text(item: s.Item, value: Any) -> str:
     """Return a value as a node sends it."""
-    parts = value if item.is_list else [value]
-    length = (len(parts) << 2 | 1).to_bytes(2, "little").hex() if item.is_list else ""
-    numbers = (
-        decode_ss58(part) if isinstance(part, str) else part.to_bytes(item.size, "little")
-        for part in parts
-    )
-    return "0x" + length + "".join(number.hex() for number in numbers)
+    if not item.is_list:
+        return "0x" + _bytes(item, value).hex()
+    length = (len(value) << 2 | 1).to_bytes(2, "little")
+    return "0x" + length.hex() + "".join(_bytes(item, part).hex() for part in value)
+
+
+def _bytes(item: s.Item, value: str | int) -> bytes:
+    if isinstance(value, str):
+        return bytes(decode_ss58(value))
+    return value.to_bytes(item.size, "little")

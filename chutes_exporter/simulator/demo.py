@@ -110,20 +110,19 @@ class DemoWorld(World):
             return super().make_server(uid, index)
         model, count, trouble = self._fleet[index]
         is_tee = model != "4090"
-        created = self.start - (
-            3 * HOUR if is_tee and trouble in ("crash-loop", "idle") else (30 - index) * DAY
-        )
+        age = (30 - index) * DAY
+        if is_tee and trouble in ("crash-loop", "idle"):
+            age = 3 * HOUR
+        created = self.start - age
         errors = [None if is_tee else self.gpu_errors[0]] * count
         version = self.target_version if is_tee else None
         if trouble == "upgrade":
             # The second has not come back.
             version = "1.3.1" if index == 3 else "1.3.0"
         server = self.build_server(uid, index, model, errors, created, version)
-        return (
-            replace(server, upgrade=(self.start - 4 * HOUR, math.inf))
-            if version == "1.3.1"
-            else server
-        )
+        if version == "1.3.1":
+            return replace(server, upgrade=(self.start - 4 * HOUR, math.inf))
+        return server
 
     def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
         """Yield lives like World.

@@ -104,9 +104,8 @@ class Chute:
     @cached_property
     def base_multiplier(self) -> float:
         """The base multiplier on the cheapest GPUs that it may run on."""
-        return (
-            self.gpu_count * min(MODELS[model].hourly_rate for model in self.models) / DEAREST_RATE
-        )
+        cheapest = min(MODELS[model].hourly_rate for model in self.models)
+        return self.gpu_count * cheapest / DEAREST_RATE
 
     def factors(self, now: float, bounty_age: float | None = None) -> dict[str, float]:
         """Return the factors, by name, whose product is the multiplier of an instance that starts
@@ -259,10 +258,10 @@ class Instance:
         """Return whether it counts for the score: it was activated, and did not lose its score by
         its end.
         """
+        if self.activated_at > now:
+            return False
         is_secured = self.chute.public and self.ended_at - self.activated_at >= SECURED_AFTER
-        return self.activated_at <= now and (
-            now < self.ended_at or self.end in VALID_ENDS or is_secured
-        )
+        return now < self.ended_at or self.end in VALID_ENDS or is_secured
 
     def seconds_within(self, start: float, now: float) -> float:
         """Return its billed seconds between a time and now, including its start-up."""

@@ -40,6 +40,8 @@ TEST_SEED: Final = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808
 """The invented seed of the first miner. It has no value."""
 _OLD_MODELS: Final = ("4090", "a100")
 """Models of the servers and chutes without TEE."""
+_JOB_PERIOD: Final = 20 * MINUTE
+"""Seconds from the creation of one job to that of the next."""
 Work = dict[tuple[str, str], dict[str, float]]
 """The values of the API's stats, by hotkey and chute id (empty unless per chute)."""
 
@@ -107,7 +109,10 @@ class Miner:
 
     @property
     def gpus(self) -> list[Gpu]:
-        return [gpu for server in self.servers for gpu in server.gpus]
+        found: list[Gpu] = []
+        for server in self.servers:
+            found += server.gpus
+        return found
 
 
 @dataclass(frozen=True)
@@ -259,11 +264,12 @@ class World:
         Three miners share a coldkey. Only active ones have servers.
         """
         draw = make_random(self._seed, "miner", uid)
-        seed = (
-            hashlib.sha256(f"{self._seed}/hotkey/{uid}".encode()).hexdigest() if uid else TEST_SEED
-        )
+        seed, count = TEST_SEED, self.size.servers
+        if uid:
+            seed = hashlib.sha256(f"{self._seed}/hotkey/{uid}".encode()).hexdigest()
+            count = draw.randint(1, max(1, self.size.other_servers))
         active = uid < self.size.active_miners
-        count = self.size.servers if uid == 0 else draw.randint(1, max(1, self.size.other_servers))
+        age = draw.uniform(61, 300) if active else draw.uniform(0.1, 19)
         return Miner(
             uid=uid,
             key=Hotkey.from_seed(seed, source="simulator"),
@@ -271,9 +277,7 @@ class World:
                 hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest()
             ),
             blacklist_reason=self.blacklist_reason(uid),
-            registered_at=round(
-                self.start - (draw.uniform(61, 300) if active else draw.uniform(0.1, 19)) * DAY, 6
-            ),
+            registered_at=round(self.start - age * DAY, 6),
             stake=draw.uniform(1, 500) * active,
             servers=self._servers(uid, count) if active else (),
         )
@@ -305,11 +309,7 @@ class World:
         """
         draw = make_random(self._seed, "server", uid, index)
         is_tee = index % 7 != 4
-        model = (
-            draw.choice(("pro_6000",) * 18 + ("h200", "b200"))
-            if is_tee
-            else draw.choice(_OLD_MODELS)
-        )
+        model = draw.choice((*18 * ("pro_6000",), "h200", "b200") if is_tee else _OLD_MODELS)
         created = self.start - draw.uniform(9, 60) * DAY
         error = draw.choice(self.gpu_errors)
         # The servers of a miner are upgraded one after another. Some miss the window.
@@ -319,11 +319,9 @@ class World:
         version = draw.choice(("1.3.1",) * 5 + ("1.3.0",)) if is_tee else None
         gpus = range(draw.choice((4, 8, 8)) if is_tee else 2)
         errors = [error if not is_tee and draw.random() < 0.4 else None for _ in gpus]
-        upgrade = (
-            (upgraded, upgraded + draw.uniform(0.05, 0.2) * turn)
-            if is_upgraded
-            else (math.inf, math.inf)
-        )
+        upgrade = (math.inf, math.inf)
+        if is_upgraded:
+            upgrade = (upgraded, upgraded + draw.uniform(0.05, 0.2) * turn)
         server = self.build_server(uid, index, model, errors, created, version)
         return replace(server, updated_at=created + DAY if is_tee else None, upgrade=upgrade)
 
@@ -365,14 +363,7 @@ class World:
         """
         draw = make_random(self._seed, "slots", server.server_id)
         gpus = [gpu for gpu in server.gpus if gpu.verified_at is not None]
-        models = {gpu.gpu_identifier for gpu in gpus}
-        chutes = [
-            chute
-            for chute in self.chutes
-            if bool(chute.tee) == server.is_tee
-            and not chute.disabled
-            and models.intersection(chute.models)
-        ]
+        chutes = self._chutes_for(gpus, is_tee=server.is_tee)
         while fitting := [chute for chute in chutes if chute.gpu_count <= len(gpus)]:
             width = draw.choice(fitting).gpu_count
             yield Slot(
@@ -384,6 +375,13 @@ class World:
                 ((*server.upgrade, End.MAINTENANCE),),
             )
             del gpus[:width]
+
+    def _chutes_for(self, gpus: Sequence[Gpu], *, is_tee: bool) -> list[Chute]:
+        """Return the chutes that run on the models of some GPUs of a server."""
+        models = {gpu.gpu_identifier for gpu in gpus}
+        enabled = [chute for chute in self.chutes if not chute.disabled]
+        of_kind = [chute for chute in enabled if bool(chute.tee) == is_tee]
+        return [chute for chute in of_kind if models.intersection(chute.models)]
 
     def add(self, instance: Instance) -> None:
         self._instances[instance.hotkey].append(instance)
@@ -423,9 +421,8 @@ class World:
 
         An active instance ends a bounty.
         """
-        made = (
-            math.floor(now / chute.bounty_period - chute.phase) + chute.phase
-        ) * chute.bounty_period
+        period = math.floor(now / chute.bounty_period - chute.phase)
+        made = (period + chute.phase) * chute.bounty_period
         if chute.disabled or now >= made + chute.bounty_lifetime:
             return None
         served = any(one.activated_at <= now and made < one.ended_at for one in self._recent[chute])
@@ -437,17 +434,16 @@ class World:
         A private chute gets its first instance for a bounty, and then one more at a time. A public
         one gets at least two, and at most five more at a time.
         """
-        run = last_run(now, service.SOFT_PERIOD)
-        active, load = sum(one.active(run) for one in self._recent[chute]), chute.utilization(run)
         if chute.disabled:
             return 0
+        run = last_run(now, service.SOFT_PERIOD)
+        active = sum(one.active(run) for one in self._recent[chute])
+        load = chute.utilization(run)
         if not chute.public:
-            wants_more = (
-                load >= service.SCALING_THRESHOLD
-                if active
-                else self.bounty_age(chute, run) is not None
-            )
-            return min(chute.max_instances, active + 1 if wants_more else active)
+            wants_more = load >= service.SCALING_THRESHOLD
+            if not active:
+                wants_more = self.bounty_age(chute, run) is not None
+            return min(chute.max_instances, active + wants_more)
         step = -1 if load < 0.3 else 0
         if active and load > service.SCALING_THRESHOLD:
             # One more for each tenth of load above the threshold, also for a part of one.
@@ -503,10 +499,10 @@ class World:
                 instance.bounty_boost = factors.get("bounty_boost", 1.0)
                 instance.activated_at = activation
             pause = draw.uniform(1, 10) * MINUTE
-            # One pause in five takes hours.
-            now = instance.ended_at + (
-                draw.expovariate(1 / (5 * HOUR)) if draw.random() < 0.2 else pause
-            )
+            if draw.random() < 0.2:
+                # One pause in five takes hours.
+                pause = draw.expovariate(1 / (5 * HOUR))
+            now = instance.ended_at + pause
 
     def _work(self, until: float, seconds: float, *, per_chute: bool = False) -> Work:
         """Return what the instances that count at the end of a window did in it."""
@@ -515,15 +511,7 @@ class World:
         for one in self.all_instances(until):
             if one.counts(until) and one.seconds_within(begins, until):
                 groups[one.hotkey, one.chute_id if per_chute else ""].append(one)
-        return {
-            name: {
-                "total_instances": len(group),
-                "bounty_count": sum(one.has_bounty(until) for one in group),
-                "compute_seconds": math.fsum(one.seconds_within(begins, until) for one in group),
-                "compute_units": math.fsum(one.units_within(begins, until) for one in group),
-            }
-            for name, group in groups.items()
-        }
+        return {name: _work_of(group, begins, until) for name, group in groups.items()}
 
     def shares(self, now: float) -> dict[str, float]:
         """Return the share of the past day's compute of each miner that has a seat and is not
@@ -549,33 +537,48 @@ class World:
         """Return the jobs that the API lists: waiting, stuck and finished ones, but not running
         ones.
         """
-        miners = [miner for miner in self.miners if miner.servers][
-            self.first_job_miner :
-        ] or self.miners
-        jobs, period = [], 20 * MINUTE
-        for number in range(math.ceil((self.start - 3 * DAY) / period), int(now // period) + 1):
-            draw, job_id = (
-                make_random(self._seed, "job", number),
-                make_uuid(self._seed, "job", number),
-            )
-            created = number * period
-            claimed = created + draw.uniform(2 * MINUTE, 3 * HOUR)
-            over = claimed + draw.uniform(5 * MINUTE, 6 * HOUR)
-            tried = draw.sample(miners, min(draw.randint(1, 4), len(miners)))
-            hotkeys = [miner.hotkey for miner in tried]
-            job = Job(job_id, draw.choice(self.chutes), created, hotkeys)
-            is_stuck = draw.random() < 0.06
-            (status,) = draw.choices(
-                ("complete", "partial_failure", "error", "billing_termination"), (75, 8, 14, 3)
-            )
-            if now < claimed:
-                jobs.append(replace(job, tried_by=hotkeys[1:]))
-            elif now >= over and is_stuck:
-                # Its miner has not finished it, and can release it.
-                jobs.append(job if job_id in self.released_jobs else replace(job, miner=tried[0]))
-            elif now >= over:
-                jobs.append(replace(job, miner=tried[0], finished_at=over, status=status))
+        with_servers = [miner for miner in self.miners if miner.servers]
+        miners = with_servers[self.first_job_miner :] or self.miners
+        jobs = []
+        first = math.ceil((self.start - 3 * DAY) / _JOB_PERIOD)
+        for number in range(first, int(now // _JOB_PERIOD) + 1):
+            job = self._job(number, miners, now)
+            if job is not None:
+                jobs.append(job)
         return jobs
+
+    def _job(self, number: int, miners: Sequence[Miner], now: float) -> Job | None:
+        """Return a job as the API lists it, None while it runs."""
+        draw = make_random(self._seed, "job", number)
+        job_id = make_uuid(self._seed, "job", number)
+        created = number * _JOB_PERIOD
+        claimed = created + draw.uniform(2 * MINUTE, 3 * HOUR)
+        over = claimed + draw.uniform(5 * MINUTE, 6 * HOUR)
+        tried = draw.sample(miners, min(draw.randint(1, 4), len(miners)))
+        hotkeys = [miner.hotkey for miner in tried]
+        job = Job(job_id, draw.choice(self.chutes), created, hotkeys)
+        is_stuck = draw.random() < 0.06
+        (status,) = draw.choices(
+            ("complete", "partial_failure", "error", "billing_termination"), (75, 8, 14, 3)
+        )
+        if now < claimed:
+            return replace(job, tried_by=hotkeys[1:])
+        if now < over:
+            return None
+        if not is_stuck:
+            return replace(job, miner=tried[0], finished_at=over, status=status)
+        # Its miner has not finished it, and can release it.
+        return job if job_id in self.released_jobs else replace(job, miner=tried[0])
+
+
+def _work_of(group: Sequence[Instance], begins: float, until: float) -> dict[str, float]:
+    """Return the API's stats of some instances in a window."""
+    return {
+        "total_instances": len(group),
+        "bounty_count": sum(one.has_bounty(until) for one in group),
+        "compute_seconds": math.fsum(one.seconds_within(begins, until) for one in group),
+        "compute_units": math.fsum(one.units_within(begins, until) for one in group),
+    }
 
 
 def _choose_times(instance: Instance, draw: random.Random) -> float:

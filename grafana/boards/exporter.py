@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from chutes_exporter.api.errors import ApiError
-from chutes_exporter.feeds.doubt import DoubtedError
-from chutes_exporter.feeds.table import FEEDS as ALL_FEEDS
+from chutes_exporter.feeds.definitions import FEEDS as ALL_FEEDS
+from chutes_exporter.feeds.sanity_checks import DoubtedError
 from grafana.alerts import NEEDED, blind_alerts, blinded
 from grafana.parts import (
     BYTES,

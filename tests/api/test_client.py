@@ -14,8 +14,9 @@ from starlette.routing import Route
 
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api import errors
-from chutes_exporter.api.client import ChutesClient, ClientSetupError
-from chutes_exporter.api.exchanges import ExchangeCounters
+from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.api.request_metrics import RequestCounters
+from chutes_exporter.api.transport import ClientSetupError
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.answers import Call, audit
 from tests.support import HOTKEY, KEY, NOON, PATIENCE, Clock, served, until
@@ -109,7 +110,7 @@ async def test_each_error_has_its_class_and_its_count(
     kind: type[errors.ApiError],
 ) -> None:
     simulator.faults[endpoint.name] = fault
-    counters = ExchangeCounters()
+    counters = RequestCounters()
     timeout = 0.5 if fault.latency else PATIENCE
     async with ChutesClient(
         simulator.url, clock=clock, timeout=timeout, counters=counters
@@ -139,7 +140,7 @@ async def test_a_request_that_waits_too_long_for_a_connection_times_out(
         # Other endpoints have connections of their own.
         assert (await patient.fetch(e.METAGRAPH)).count > 0
         assert simulator.in_flight["scores"] == 4
-        monkeypatch.setattr("chutes_exporter.api.client._TOTAL_TIMEOUT", 0.3)
+        monkeypatch.setattr("chutes_exporter.api.transport._TOTAL_TIMEOUT", 0.3)
         results = await asyncio.gather(
             *(patient.fetch(e.SCORES) for _ in range(12)), return_exceptions=True
         )
@@ -366,7 +367,7 @@ async def test_requests_are_signed_with_the_time_of_the_api(
 
 async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(latency=30)
-    counters = ExchangeCounters()
+    counters = RequestCounters()
     async with ChutesClient(simulator.url, counters=counters) as client:
         task = asyncio.create_task(client.fetch(e.SCORES))
         await until(lambda: simulator.in_flight["scores"])

@@ -11,7 +11,7 @@ from chutes_exporter.api import decoding
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally, memory_of
 from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableError
-from chutes_exporter.api.fields import FieldCheck
+from chutes_exporter.api.schema_drift import FieldCheck
 from tests.api.reports import INSTANCE, RECORD, body
 
 if TYPE_CHECKING:

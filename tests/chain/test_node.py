@@ -12,8 +12,8 @@ from chutes_exporter.api.records import MetagraphNode
 from chutes_exporter.chain.node import Node
 from chutes_exporter.chain.subnet import HOTKEY as HOTKEYS
 from chutes_exporter.duration import DAY
-from chutes_exporter.feeds.doubt import seats_are_others
-from chutes_exporter.feeds.table import CHAIN, METAGRAPH
+from chutes_exporter.feeds.definitions import CHAIN, METAGRAPH
+from chutes_exporter.feeds.sanity_checks import seats_are_others
 from chutes_exporter.page.exporter import Exporter
 from tests.chain.support import EXPECTED, FakeNode, number, recorded_block
 from tests.support import HOTKEY, NOON, PATIENCE, Clock, Page, data_of, patient, series

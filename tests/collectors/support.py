@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from chutes_exporter.api.client import Answer
+from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.decoding import Shape, StreamShape, Tally
 from chutes_exporter.collectors import Answers, Miners, base
+from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.reports import Reports
-from chutes_exporter.feeds.table import AUDIT_REPORT
 from tests.support import NOON
 
 if TYPE_CHECKING:

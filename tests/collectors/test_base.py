@@ -12,7 +12,7 @@ from chutes_exporter.collectors.base import (
     Samples,
     metric_of,
 )
-from chutes_exporter.feeds.table import INVENTORY, NODES
+from chutes_exporter.feeds.definitions import INVENTORY, NODES
 from chutes_exporter.metric import Metric
 from tests.collectors.support import collected
 

@@ -4,7 +4,7 @@ import pytest
 
 from chutes_exporter.collectors.bounties import COLLECTOR
 from chutes_exporter.duration import HOUR
-from chutes_exporter.feeds.table import BOUNTIES
+from chutes_exporter.feeds.definitions import BOUNTIES
 from tests.collectors.support import collected
 from tests.support import NOON
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.api.client import Answer
+from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.records import AuditReport
 from chutes_exporter.collectors import Answers, Miners
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.ended_instances import COLLECTOR
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
 from chutes_exporter.feeds.reports import Reports
-from chutes_exporter.feeds.table import AUDIT_REPORT, CHUTES
 from tests.api.reports import INSTANCE, RECORD
 from tests.collectors.support import collected
 from tests.support import NOON

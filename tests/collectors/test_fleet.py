@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chutes_exporter.collectors.fleet import COLLECTOR, FEEDS
-from chutes_exporter.feeds.table import INSTANCES
+from chutes_exporter.feeds.definitions import INSTANCES
 from tests.collectors.support import NOON_TEXT, Samples, collected, of
 from tests.fleet.test_join import ANSWERS, gpu
 from tests.support import NOON

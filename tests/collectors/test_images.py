@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from chutes_exporter.collectors.images import COLLECTOR, DETAILS
-from chutes_exporter.feeds.table import IMAGES
+from chutes_exporter.feeds.definitions import IMAGES
 from tests.collectors.support import collected
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from chutes_exporter.collectors.jobs import COLLECTOR
-from chutes_exporter.feeds.table import CHUTES, JOBS
+from chutes_exporter.feeds.definitions import CHUTES, JOBS
 from tests.collectors.support import NOON_TEXT, Samples, collected, of
 
 WAITING: dict[str, Any] = {
@@ -43,3 +43,8 @@ def test_an_unknown_field_of_a_job_that_is_over_hides_nothing() -> None:
 
 def test_a_job_that_may_be_stuck_hides_the_number_of_stuck_jobs() -> None:
     assert collected(COLLECTOR, {JOBS: [{"job_id": "j", "finished_at": None}]}) == {}
+
+
+def test_a_job_of_an_unknown_chute_hides_how_many_wait_and_how_many_are_abandoned() -> None:
+    found = run({}, {"chute_id": None})
+    assert of(found, "chutes_jobs_waiting", "chutes_jobs_abandoned") == {}

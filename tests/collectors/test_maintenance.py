@@ -6,7 +6,7 @@ import pytest
 
 from chutes_exporter.collectors.maintenance import COLLECTOR
 from chutes_exporter.duration import HOUR
-from chutes_exporter.feeds.table import MAINTENANCE
+from chutes_exporter.feeds.definitions import MAINTENANCE
 from tests.collectors.support import collected
 from tests.support import NOON
 

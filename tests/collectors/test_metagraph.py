@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from chutes_exporter.collectors.metagraph import COLLECTOR
-from chutes_exporter.feeds.table import METAGRAPH
+from chutes_exporter.feeds.definitions import METAGRAPH
 from tests.collectors.support import ME, collected, of
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors import Answers
 from chutes_exporter.collectors.neighbours import Neighbours, find_neighbours
-from chutes_exporter.feeds.table import SCORES
+from chutes_exporter.feeds.definitions import SCORES
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.chain.support import EXPECTED, FakeNode

@@ -4,7 +4,7 @@ import pytest
 
 from chutes_exporter.api.errors import CutOffError
 from chutes_exporter.collectors.platform_gpus import COLLECTOR
-from chutes_exporter.feeds.table import PLATFORM_GPUS
+from chutes_exporter.feeds.definitions import PLATFORM_GPUS
 from tests.collectors.support import answer, collected
 
 

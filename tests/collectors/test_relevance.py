@@ -9,7 +9,7 @@ import pytest
 from chutes_exporter.collectors.chutes import COLLECTOR
 from chutes_exporter.collectors.relevance import FEEDS
 from chutes_exporter.collectors.utilization import COLLECTOR as UTILIZATION_COLLECTOR
-from chutes_exporter.feeds.table import (
+from chutes_exporter.feeds.definitions import (
     ACTIVE_INSTANCES,
     AUDIT_REPORT,
     BOUNTIES,

@@ -6,7 +6,7 @@ import pytest
 
 from chutes_exporter.collectors.rolling_updates import COLLECTOR
 from chutes_exporter.duration import HOUR
-from chutes_exporter.feeds.table import INSTANCES, ROLLING_UPDATES
+from chutes_exporter.feeds.definitions import INSTANCES, ROLLING_UPDATES
 from tests.collectors.support import collected
 from tests.support import NOON
 

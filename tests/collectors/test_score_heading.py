@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from chutes_exporter.collectors.score_heading import COLLECTOR
-from chutes_exporter.feeds.table import ACTIVE_INSTANCES, METAGRAPH
+from chutes_exporter.feeds.definitions import ACTIVE_INSTANCES, METAGRAPH
 from tests.collectors.support import ME, Samples, collected
 
 
@@ -54,3 +54,7 @@ def test_a_watched_miner_without_instances_approaches_zero_and_one_without_a_sea
 
 def test_where_nobody_earns_nobody_has_a_share() -> None:
     assert run([], SEATS) == {}
+
+
+def test_where_the_multiplier_of_an_instance_is_unknown_nobody_has_a_share() -> None:
+    assert run([*MINE, active(3, "other", None)], SEATS) == {}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from chutes_exporter.collectors.scores import COLLECTOR
-from chutes_exporter.feeds.table import SCORES
+from chutes_exporter.feeds.definitions import SCORES
 from tests.collectors.support import ME, Samples, collected, of
 
 RAW = {

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from chutes_exporter.collectors.stats import COLLECTOR
-from chutes_exporter.feeds.table import STATS
+from chutes_exporter.feeds.definitions import STATS
 from tests.collectors.support import collected
 
 

@@ -13,8 +13,8 @@ from chutes_exporter.api.endpoints import Endpoint
 from chutes_exporter.api.records import Chute, Record
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table, Total
+from chutes_exporter.feeds.definitions import CHUTES
 from chutes_exporter.feeds.feed import Feed
-from chutes_exporter.feeds.table import CHUTES
 from tests.collectors.support import Samples, collected
 
 

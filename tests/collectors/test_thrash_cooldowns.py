@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from chutes_exporter.collectors.thrash_cooldowns import COLLECTOR
-from chutes_exporter.feeds.table import THRASH_COOLDOWNS
+from chutes_exporter.feeds.definitions import THRASH_COOLDOWNS
 from tests.collectors.support import ME, collected
 
 EXPIRES = "chutes_thrash_cooldown_expires_timestamp_seconds"

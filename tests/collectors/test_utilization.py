@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from chutes_exporter.collectors.utilization import COLLECTOR
-from chutes_exporter.feeds.table import UTILIZATION
+from chutes_exporter.feeds.definitions import UTILIZATION
 from tests.collectors.support import Samples, collected, of
 
 BUSY = {

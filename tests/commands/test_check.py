@@ -9,7 +9,7 @@ import pytest
 
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
-from chutes_exporter.feeds.table import CHAIN, FEEDS
+from chutes_exporter.feeds.definitions import CHAIN, FEEDS
 from chutes_exporter.simulator import Fault, Simulator, World
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.commands.support import MINE, Target, run, world_of_today

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 import structlog
 
-from chutes_exporter.api.client import Answer
+from chutes_exporter.api.answer import Answer
 from chutes_exporter.api.endpoints import METAGRAPH
 from chutes_exporter.api.errors import NotFoundError, TimedOutError, UnavailableError
 from chutes_exporter.feeds import cache

@@ -14,8 +14,8 @@ from starlette.routing import Route
 
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.api.errors import UnavailableError, UndecodableError
+from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.reports import PAUSE, ReportReader
-from chutes_exporter.feeds.table import AUDIT_REPORT
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.simulator.answers import Call, audit

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.feeds.table import CHUTE_METRICS
+from chutes_exporter.feeds.definitions import CHUTE_METRICS
 from chutes_exporter.page import compression
 from chutes_exporter.page.compression import Compressor
 from chutes_exporter.page.exporter import Exporter

@@ -13,7 +13,7 @@ import structlog
 
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.feeds.table import BOUNTIES, METAGRAPH, UNIQUE_CHUTE_HISTORY
+from chutes_exporter.feeds.definitions import BOUNTIES, METAGRAPH, UNIQUE_CHUTE_HISTORY
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import Renderer

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from chutes_exporter.collectors import COLLECTORS, servers
-from chutes_exporter.feeds.table import METAGRAPH
+from chutes_exporter.feeds.definitions import METAGRAPH
 from chutes_exporter.page import rendering
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format

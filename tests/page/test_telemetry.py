@@ -6,7 +6,7 @@ import pytest
 
 from chutes_exporter.config import make_settings
 from chutes_exporter.feeds.cache import FeedState
-from chutes_exporter.feeds.table import CHUTE_METRICS, SCORES
+from chutes_exporter.feeds.definitions import CHUTE_METRICS, SCORES
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import Renderer
@@ -106,7 +106,7 @@ async def test_the_exporters_own_lines_are_kept_until_something_happens(
         await page_of(exporter)
         assert has_changed()
         assert not has_changed()
-        exporter.telemetry.exchanges.add("scores", "200")
+        exporter.telemetry.requests.add("scores", "200")
         assert has_changed()
         # A request is in flight, and then fails.
         release = hold(exporter, "scores")

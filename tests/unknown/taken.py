@@ -16,10 +16,10 @@ import pytest
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import Response
 
-from chutes_exporter.api.client import ChutesClient
-from chutes_exporter.api.fields import records_in
-from chutes_exporter.feeds.doubt import DoubtedError
-from chutes_exporter.feeds.table import AUDIT_REPORT, CHAIN, FEEDS
+from chutes_exporter.api.schema_drift import records_in
+from chutes_exporter.api.transport import Transport
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHAIN, FEEDS
+from chutes_exporter.feeds.sanity_checks import DoubtedError
 from tests.recorded import rows, stream
 from tests.support import PATIENCE, page_of, read_reports
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.middleware.base import RequestResponseEndpoint
     from starlette.requests import Request
 
-    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.api.keys import Hotkey
     from chutes_exporter.feeds.feed import Feed
@@ -166,27 +166,27 @@ class Api:
     @contextlib.contextmanager
     def remembered(self) -> Iterator[None]:
         """Ask each question once, whoever asks it."""
-        fetch = ChutesClient.fetch
+        send = Transport.send
 
         async def remember(
-            client: ChutesClient,
+            transport: Transport,
             endpoint: Endpoint[Any],
+            url: str = "",
             *,
             key: Hotkey | None = None,
             params: dict[str, str] | None = None,
-            path: dict[str, str] | None = None,
             body: dict[str, Any] | None = None,
         ) -> Answer[Any]:
-            ask = partial(fetch, client, endpoint, key=key, params=params, path=path, body=body)
+            ask = partial(send, transport, endpoint, url, key=key, params=params, body=body)
             asked = endpoint.name, "per_chute" in (params or {})
             self.asked.add(asked)
             if asked == self._taken:
                 return await ask()
             question = (
                 endpoint,
+                url,
                 key and key.address,
                 *(params or {}).items(),
-                *(path or {}).items(),
                 json.dumps(body),
             )
             if question not in self._known:
@@ -194,7 +194,7 @@ class Api:
             return self._known[question]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ChutesClient, "fetch", remember)
+            patch.setattr(Transport, "send", remember)
             yield
 
     @contextlib.contextmanager

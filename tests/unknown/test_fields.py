@@ -16,7 +16,7 @@ import pytest
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.collectors import COLLECTORS, Answers, Miners
 from chutes_exporter.collectors.base import Samples
-from chutes_exporter.feeds.table import FEEDS
+from chutes_exporter.feeds.definitions import FEEDS
 from tests.collectors.support import decoded
 from tests.recorded import DIRECTORIES, EXTRA, NAMES, Miner, raw_json, seconds, stream
 from tests.support import HOTKEY, examples
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric as Family
 
-    from chutes_exporter.api.client import Answer
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.feeds.feed import Feed
 
 Path = tuple[str | int, ...]

@@ -20,7 +20,7 @@ import pytest
 import structlog
 
 from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.feeds.table import AUDIT_REPORT, FEEDS
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, FEEDS
 from chutes_exporter.findings import find
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.gaps import find_gaps

@@ -9,14 +9,16 @@ from msgspec import structs
 from chutes_exporter.api.records import Chute, ChuteMetrics
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table
-from chutes_exporter.feeds.table import CHUTE_METRICS, CHUTES
+from chutes_exporter.feeds.definitions import CHUTE_METRICS, CHUTES
 from chutes_exporter.rules.demand import unknown_metrics
 
 
 def _measured(chutes: list[ChuteMetrics]) -> list[ChuteMetrics]:
     """Return the records without the fields that the service did not measure."""
     unknown = dict.fromkeys(unknown_metrics(chutes))
-    return [structs.replace(chute, **unknown) for chute in chutes] if unknown else chutes
+    if not unknown:
+        return chutes
+    return [structs.replace(chute, **unknown) for chute in chutes]
 
 
 INVOCATIONS = Row(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from chutes_exporter.collectors.metrics import COLLECTOR
-from chutes_exporter.feeds.table import CHUTE_METRICS, CHUTES
+from chutes_exporter.collectors.demand import COLLECTOR
+from chutes_exporter.feeds.definitions import CHUTE_METRICS, CHUTES
 from tests.collectors.support import collected
 from tests.rules.test_demand import BUSY, QUIET
 

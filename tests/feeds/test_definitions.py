@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from chutes_exporter.api.endpoints import ENDPOINTS
-from chutes_exporter.feeds.table import (
+from chutes_exporter.feeds.definitions import (
     ACTIVE_INSTANCES,
     CHAIN,
     CHUTES,

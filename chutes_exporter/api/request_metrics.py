@@ -1,4 +1,4 @@
-"""Exchanges with the API, and the metrics about them."""
+"""The metrics about requests to the API."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ REJECTED = Metric(
     "Records of answers that could not be read and were left out.",
     ("endpoint",),
 )
-EXCHANGE_METRICS = (REQUESTS, DURATION, BYTES, REJECTED)
+REQUEST_METRICS = (REQUESTS, DURATION, BYTES, REJECTED)
 
 
-class ExchangeCounters:
-    """Counts the exchanges of a client. Its registry shows the counters.
+class RequestCounters:
+    """Counts the requests of a client. Its registry shows the counters.
 
     Attributes:
-        total: Number of all exchanges. While it is the same, so are the counters.
+        total: Number of all requests. While it is the same, so are the counters.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class ExchangeCounters:
     def add(
         self, endpoint: str, code: str, *, seconds: float = 0.0, size: int = 0, rejected: int = 0
     ) -> None:
-        """Count a finished exchange, with the HTTP status or the error's reason, and the
+        """Count a finished request, with the HTTP status or the error's reason, and the
         decompressed bytes.
         """
         self._requests.labels(endpoint, code).inc()

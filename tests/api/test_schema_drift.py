@@ -20,7 +20,7 @@ from chutes_exporter.api import records as r
 from chutes_exporter.api.decoding import StreamShape
 from chutes_exporter.api.endpoints import BOUNTIES, ENDPOINTS, IMAGES, SERVERS
 from chutes_exporter.api.errors import UndecodableError
-from chutes_exporter.api.fields import CHECKED_EVERY, FieldCheck, known, objects, records_in
+from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck, known, objects, records_in
 from chutes_exporter.simulator import Fault, Simulator
 from tests.recorded import DIRECTORIES, TAKEN_BACK, WORLD_C, Miner, raw_json, stream
 from tests.support import NOON, Clock, scrape, series, watching

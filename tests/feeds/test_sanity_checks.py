@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.api import records as r
-from chutes_exporter.api.client import Answer
+from chutes_exporter.api.answer import Answer
 from chutes_exporter.feeds.cache import FeedCache
-from chutes_exporter.feeds.doubt import DoubtedError, reason_to_doubt
-from chutes_exporter.feeds.table import (
+from chutes_exporter.feeds.definitions import (
     ACTIVE_INSTANCES,
     BOUNTIES,
     CHUTE_METRICS,
@@ -29,6 +28,7 @@ from chutes_exporter.feeds.table import (
     UNIQUE_CHUTE_HISTORY,
     UTILIZATION,
 )
+from chutes_exporter.feeds.sanity_checks import DoubtedError, reason_to_doubt
 from tests.support import Clock
 
 if TYPE_CHECKING:

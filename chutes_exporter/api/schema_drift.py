@@ -57,7 +57,9 @@ def known(record: type[Record]) -> Known:
 def not_none(kind: Any) -> Any:
     """Return a type without None."""
     parts = get_args(kind)
-    return next(part for part in parts if part is not NoneType) if NoneType in parts else kind
+    if NoneType not in parts:
+        return kind
+    return next(part for part in parts if part is not NoneType)
 
 
 def records_in(kind: Any, path: str = "") -> Iterator[tuple[str, type[Record]]]:
@@ -81,10 +83,7 @@ def objects(
     """
     kind = not_none(kind)
     if isinstance(value, bytes | bytearray | msgspec.Raw):
-        try:
-            value = (_ROWS if get_origin(kind) is list else _OBJECT).decode(value)
-        except UNREADABLE:
-            return
+        value = _decoded(kind, value)
     if value is None:
         return
     if get_origin(kind) in (list, dict):
@@ -95,6 +94,16 @@ def objects(
     yield path, kind, value
     for name, inner in known(kind).inner.items():
         yield from objects(inner, value.get(name), f"{path}{name}.")
+
+
+def _decoded(kind: Any, text: bytes | bytearray | msgspec.Raw) -> Any:
+    """Return the rows or the fields of JSON text of a type, None if it cannot be read."""
+    try:
+        if get_origin(kind) is list:
+            return _ROWS.decode(text)
+        return _OBJECT.decode(text)
+    except UNREADABLE:
+        return None
 
 
 @dataclass
@@ -121,27 +130,27 @@ class FieldCheck:
             self.lacks[path] = self.lacks.get(path, about.always).difference(fields)
             _keep(self.unknown, (f"{path}{name}" for name in fields.keys() - about.fields))
             for name, allowed in record.VALUES.items():
-                unknown = self.values.setdefault(f"{path}{name}", set())
-                texts = _texts(fields.get(name, b"null"))
-                _keep(unknown, (text for text in texts if not allowed.fullmatch(text)))
+                outside = [
+                    one for one in _texts(fields.get(name, b"null")) if not allowed.fullmatch(one)
+                ]
+                _keep(self.values.setdefault(f"{path}{name}", set()), outside)
 
     @property
     def missing(self) -> list[str]:
         """Fields that every answer of the service has, and no record of this one."""
-        return [f"{path}{name}" for path, names in self.lacks.items() for name in sorted(names)]
+        found: list[str] = []
+        for path, names in self.lacks.items():
+            found += (f"{path}{name}" for name in sorted(names))
+        return found
 
     @property
     def found(self) -> list[str]:
         """All that was found, in words."""
-        return [
-            *(f"unknown field {name}" for name in sorted(self.unknown)),
-            *(f"missing field {name}" for name in self.missing),
-            *(
-                f"unknown value {text!r} of {name}"
-                for name, texts in self.values.items()
-                for text in sorted(texts)
-            ),
-        ]
+        found = [f"unknown field {name}" for name in sorted(self.unknown)]
+        found += (f"missing field {name}" for name in self.missing)
+        for name, texts in self.values.items():
+            found += (f"unknown value {text!r} of {name}" for text in sorted(texts))
+        return found
 
 
 def _texts(value: bytes | msgspec.Raw) -> Iterable[str]:

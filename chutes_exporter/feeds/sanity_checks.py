@@ -1,4 +1,4 @@
-"""Finds answers that look valid but are wrong.
+"""Sanity checks find answers that look valid but are wrong.
 
 A service whose query fails sends an empty stream with status 200. A service that lost its cache or
 its monitoring sends empty lists and zeros. To find such answers, they are compared with the last
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 
-from chutes_exporter.api.client import Answer
+from chutes_exporter.api.answer import Answer
 
 if TYPE_CHECKING:
     from chutes_exporter.api import records as r
@@ -75,9 +75,13 @@ def reason_to_doubt(
     ``others`` are the records of the feed's evidence. ``first`` is the answer to an earlier request
     of this moment. If it is about as long, a list has really shrunk.
     """
-    confirmed = first is not None and not (shrunk(first, new) or shrunk(new, first))
-    found = (reason for reason, applies in checks.items() if applies(old, new, *others))
-    return next((reason for reason in found if not (reason == "shrunk" and confirmed)), None)
+    is_confirmed = first is not None and not (shrunk(first, new) or shrunk(new, first))
+    for reason, applies in checks.items():
+        if reason == "shrunk" and is_confirmed:
+            continue
+        if applies(old, new, *others):
+            return reason
+    return None
 
 
 def shrunk(old: Old, new: Answer[Any], *_others: Any) -> bool:
@@ -94,7 +98,10 @@ def gpus_are_missing(
     """
     if servers is None:
         return not new.listed
-    return _lacks(new, "uuid", {gpu.uuid for server in servers for gpu in server.gpus or ()})
+    named: set[str | None] = set()
+    for server in servers:
+        named.update(gpu.uuid for gpu in server.gpus or ())
+    return _lacks(new, "uuid", named)
 
 
 def instances_are_missing(
@@ -111,9 +118,8 @@ def chutes_are_missing(
     metrics: Sequence[r.ChuteMetrics] | None,
 ) -> bool:
     """Compare chutes with those that run. Some may be deleted between two answers."""
-    running = {instance.chute_id for instance in active or ()} | {
-        chute.chute_id for chute in metrics or ()
-    }
+    running = {instance.chute_id for instance in active or ()}
+    running.update(chute.chute_id for chute in metrics or ())
     return _lacks(new, "chute_id", running, allowed=_MAX_DELETED_CHUTES)
 
 
@@ -151,8 +157,9 @@ def seats_are_others(
 
 def bounties_of_chutes_are_gone(old: Old, new: Answer[list[r.Chute]], *_others: Any) -> bool:
     """Look for bounties that disappeared all at once."""
-    before = _bounties(old.value) if old is not None else 0
-    return before >= _MIN_LOST_BOUNTIES and not new.rejected and not _bounties(new.value)
+    if old is None or new.rejected:
+        return False
+    return _bounties(old.value) >= _MIN_LOST_BOUNTIES and not _bounties(new.value)
 
 
 def bounties_are_gone(

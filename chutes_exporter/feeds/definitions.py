@@ -1,4 +1,4 @@
-"""The table of feeds with their lifetimes."""
+"""The definitions of all feeds, with their lifetimes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.chain.node import CHAIN as NODE
 from chutes_exporter.duration import DAY, HOUR
-from chutes_exporter.feeds import doubt
+from chutes_exporter.feeds import sanity_checks
 from chutes_exporter.feeds.feed import Feed
 from chutes_exporter.rules.demand import demand_is_unknown, load_is_unknown
 
 if TYPE_CHECKING:
     from chutes_exporter.api.endpoints import Endpoint
-    from chutes_exporter.feeds.doubt import Check
+    from chutes_exporter.chain.subnet import Subnet
     from chutes_exporter.feeds.reports import Reports
+    from chutes_exporter.feeds.sanity_checks import Check
 
 T = TypeVar("T")
 
-_SHRUNK: Final[dict[str, Check]] = {"shrunk": doubt.shrunk}
+_SHRUNK: Final[dict[str, Check]] = {"shrunk": sanity_checks.shrunk}
 
 
 def _feed(endpoint: Endpoint[T], ttl: float, max_age: float, **more: Any) -> Feed[T]:
@@ -56,7 +57,10 @@ CHUTES = _feed(
     900.0,
     HOUR,
     checks=_SHRUNK
-    | {"disagrees": doubt.chutes_are_missing, "no_bounties": doubt.bounties_of_chutes_are_gone},
+    | {
+        "disagrees": sanity_checks.chutes_are_missing,
+        "no_bounties": sanity_checks.bounties_of_chutes_are_gone,
+    },
     evidence=(ACTIVE_INSTANCES, CHUTE_METRICS),
 )
 SERVERS = _feed(e.SERVERS, 115.0, 900.0)
@@ -64,7 +68,7 @@ NODES = _feed(
     e.NODES,
     115.0,
     900.0,
-    checks=_SHRUNK | {"disagrees": doubt.gpus_are_missing},
+    checks=_SHRUNK | {"disagrees": sanity_checks.gpus_are_missing},
     evidence=(SERVERS,),
 )
 INVENTORY = _feed(e.INVENTORY, 55.0, 600.0)
@@ -72,7 +76,7 @@ INSTANCES = _feed(
     e.INSTANCES,
     55.0,
     600.0,
-    checks=_SHRUNK | {"disagrees": doubt.instances_are_missing},
+    checks=_SHRUNK | {"disagrees": sanity_checks.instances_are_missing},
     evidence=(INVENTORY,),
 )
 IMAGES = _feed(e.IMAGES, 900.0, HOUR)
@@ -86,7 +90,7 @@ UNIQUE_CHUTE_HISTORY = _feed(
     7200.0,
     changes="hourly",
     value_if_404=[],
-    checks={"no_history": doubt.history_is_gone},
+    checks={"no_history": sanity_checks.history_is_gone},
 )
 # The service dropped the rule, so that its next version may lack the endpoint.
 THRASH_COOLDOWNS = _feed(
@@ -110,7 +114,7 @@ BOUNTIES = _feed(
     115.0,
     900.0,
     optional=True,
-    checks={"no_bounties": doubt.bounties_are_gone},
+    checks={"no_bounties": sanity_checks.bounties_are_gone},
     evidence=(CHUTES,),
 )
 ROLLING_UPDATES = _feed(e.ROLLING_UPDATES, 300.0, 1800.0, optional=True, checks={})
@@ -120,7 +124,7 @@ HELD_GPUS = _feed(
     900.0,
     HOUR,
     optional=True,
-    checks=_SHRUNK | {"disagrees": doubt.held_gpus_are_missing},
+    checks=_SHRUNK | {"disagrees": sanity_checks.held_gpus_are_missing},
     evidence=(ACTIVE_INSTANCES,),
 )
 MINER_GPUS = _feed(e.MINER_GPUS, 300.0, 1800.0, optional=True, checks={})
@@ -141,12 +145,13 @@ AUDIT_REPORT: Feed[Reports] = _feed(
     checks={},
     in_background=True,
 )
-CHAIN = _feed(
-    NODE,
+_SEVERAL_REPLIES: Endpoint[Any] = NODE
+CHAIN: Feed[Subnet] = _feed(
+    _SEVERAL_REPLIES,
     300.0,
     1800.0,
     changes="every 12 seconds, pay about every 72 minutes",
-    checks=_SHRUNK | {"disagrees": doubt.seats_are_others},
+    checks=_SHRUNK | {"disagrees": sanity_checks.seats_are_others},
     evidence=(METAGRAPH,),
     in_background=True,
 )

@@ -1,0 +1,38 @@
+"""Answers of the API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """A decoded answer of an endpoint.
+
+    Attributes:
+        rejected: Number of records that could not be read and were left out.
+        doubt: Reason to think that the answer is incomplete, or None. The client never sets it.
+        received_at: Unix time of the API at which the answer was complete.
+        seconds: Duration of the request.
+    """
+
+    value: T
+    count: int = 0
+    rejected: int = 0
+    first_error: str = ""
+    received_at: float = 0.0
+    seconds: float = 0.0
+    doubt: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every record could be read and nothing suggests that some are missing."""
+        return not self.rejected and self.doubt is None
+
+    @property
+    def listed(self) -> int:
+        """Number of records, including the rejected ones."""
+        return self.count + self.rejected

@@ -1,0 +1,397 @@
+"""The transport sends a request over HTTP, and returns an answer or raises an error that says what
+to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import logging
+import math
+import ssl
+import time
+import urllib.request
+from collections import defaultdict
+from contextlib import aclosing, suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+import msgspec
+import structlog
+
+from chutes_exporter import __version__
+from chutes_exporter.api import errors
+from chutes_exporter.api.answer import Answer
+from chutes_exporter.api.clock import ApiClock
+from chutes_exporter.api.decoding import StreamShape, Tally, encode, inflated, memory_of
+from chutes_exporter.api.errors import ApiError, scrub
+from chutes_exporter.api.request_metrics import RequestCounters
+from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck
+from chutes_exporter.api.worker import Bounded, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from chutes_exporter.api.decoding import Shape
+    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.api.keys import Hotkey
+
+_log = structlog.get_logger("exporter")
+
+T = TypeVar("T")
+
+# A separate limit for each endpoint: an endpoint that hangs must not take the connections of
+# others.
+_MAX_CONNECTIONS_PER_ENDPOINT = 4
+_MAX_PORT = 65535
+_OK = str(httpx.codes.OK.value)
+_TOTAL_TIMEOUT = 120.0
+# Computing time until the body of an answer. Usually it takes a few milliseconds.
+_HEAD_SECONDS = 1.0
+_MAX_ERROR_BYTES = 64 * 1024
+_PIECES_AT_ONCE = 16
+_DETAIL_CHARACTERS = 200
+_ERRORS: dict[int, type[ApiError]] = {
+    400: errors.BadRequestError,
+    401: errors.SignatureRefusedError,
+    403: errors.ForbiddenError,
+    404: errors.NotFoundError,
+    422: errors.BadRequestError,
+    429: errors.RateLimitedError,
+}
+
+
+def problem_of_address(address: str) -> str | None:
+    """Return why no request can go to an address, or None if one can."""
+    try:
+        url = httpx.URL(address)
+        # Reading the host decodes it.
+        host, port = url.host, url.port
+    except (httpx.InvalidURL, UnicodeError) as error:
+        return str(error).rstrip(".")
+    if not host:
+        return "it has no host"
+    if port is not None and not 0 < port <= _MAX_PORT:
+        return f"port {port} is not between 1 and {_MAX_PORT}"
+    return None
+
+
+class ClientSetupError(ValueError):
+    """The environment's proxies or certificates cannot be used.
+
+    The message names the variables to check.
+    """
+
+
+class Transport:
+    """Connections to one server, with limits for all that it can send.
+
+    Args:
+        base_url: The server's address. Signatures go nowhere else.
+        timeout: Abort a request after this many seconds without data.
+        clock: Returns the Unix time in seconds, by the local clock.
+        monotonic: Returns the seconds of a clock that no correction changes.
+        counters: Counts the requests.
+        scrub: Removes secrets from texts of the server.
+
+    Attributes:
+        api_clock: Returns the Unix time of the server, for all that is compared with its answers.
+        clock_checked_at: Monotonic time of the newest answer with a date.
+        changes: The newest check of the fields of an answer, by the name of the endpoint.
+
+    Its constructor may raise ClientSetupError.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout: float,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        counters: RequestCounters | None = None,
+        scrub: Callable[[str], str] = scrub,
+    ) -> None:
+        self._base_url = base_url
+        self._scrub = scrub
+        self.api_clock = ApiClock(clock, monotonic)
+        self.clock_checked_at = -math.inf
+        self.changes: dict[str, FieldCheck] = {}
+        self._monotonic = monotonic
+        self._counters = counters or RequestCounters()
+        self._worker = Worker("upstream")
+        # These belong to the event loop of the worker.
+        self._decoding = asyncio.Lock()
+        self._slots = defaultdict[str, asyncio.Semaphore](
+            lambda: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT)
+        )
+        encrypted = base_url.startswith("https:")
+        try:
+            if encrypted:
+                _check_proxies()
+            self._http = httpx.AsyncClient(
+                base_url=base_url,
+                headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
+                timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=_TOTAL_TIMEOUT),
+                # Servers close idle connections after 5 seconds or more. A request must not meet
+                # one that closes.
+                limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),
+                # Loading the certificates of all authorities takes time. Without https, no
+                # connection needs them, and this context trusts nobody.
+                verify=encrypted or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+                # A proxy could read the signatures of unencrypted requests, so those ignore the
+                # environment's proxies.
+                trust_env=encrypted,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+                # Otherwise, httpx reads the address in every redirect, and may fail.
+                event_hooks={"response": [_refuse_redirect]},
+            )
+        except (ValueError, ImportError, OSError) as error:
+            raise ClientSetupError(
+                f"cannot set up connections: {error}. Check HTTPS_PROXY, ALL_PROXY, "
+                "SSL_CERT_FILE and SSL_CERT_DIR"
+            ) from None
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._worker.aclose(self._http.aclose())
+
+    async def send(
+        self,
+        endpoint: Endpoint[T],
+        url: str = "",
+        *,
+        key: Hotkey | None = None,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Answer[T]:
+        """Request an endpoint and wait for the whole answer, or raise ApiError.
+
+        Without a URL, it requests the base address itself. The key is used only if the endpoint
+        needs a signature. The body is sent as JSON.
+        """
+        tally = Tally(check=self._due_check(endpoint))
+        code = "abandoned"  # It remains if the caller cancels the request.
+        started = time.monotonic()
+        try:
+            value = await self._worker.run(
+                self._exchange(
+                    endpoint, tally, key, url or self._base_url, params=params, json=body
+                )
+            )
+            code = _OK
+        except ApiError as error:
+            code = _code_of(error)
+            # Drop the traceback: its frames hold the whole answer, and the error may be kept for
+            # long.
+            error.__context__ = None
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+        finally:
+            seconds = time.monotonic() - started
+            self._note_request(endpoint, code, seconds, tally)
+        return Answer(
+            value, tally.accepted, tally.rejected, tally.first_error, self.api_clock(), seconds
+        )
+
+    def _due_check(self, endpoint: Endpoint[Any]) -> FieldCheck | None:
+        """Return a new check of the fields of an endpoint's answer, None if the last is recent."""
+        last, now = self.changes.get(endpoint.name), self._monotonic()
+        if last is not None and now < last.at + CHECKED_EVERY:
+            return None
+        return FieldCheck(now)
+
+    def _note_request(
+        self, endpoint: Endpoint[Any], code: str, seconds: float, tally: Tally
+    ) -> None:
+        """Count and log a request that is over, and keep what the API changed."""
+        self._counters.add(
+            endpoint.name, code, seconds=seconds, size=tally.size, rejected=tally.rejected
+        )
+        # Paths and headers can be private.
+        _note(
+            logging.DEBUG,
+            "requested",
+            endpoint,
+            status=code,
+            seconds=round(seconds, 3),
+            bytes=tally.size,
+        )
+        # An answer that cannot be decoded is complete, too, and its changes may be the reason.
+        if tally.check is not None and code in (_OK, errors.UndecodableError.reason):
+            self._note_changes(endpoint, tally.check)
+
+    async def _exchange(
+        self, endpoint: Endpoint[Any], tally: Tally, key: Hotkey | None, url: str, **request: Any
+    ) -> Any:
+        """Send a request and return the decoded answer, or raise ApiError.
+
+        It runs in the worker. The answer's date sets the API's clock.
+        """
+        try:
+            async with asyncio.timeout(_TOTAL_TIMEOUT), self._slots[endpoint.name]:
+                headers = {}
+                if key and endpoint.signed:
+                    headers = key.headers(int(self.api_clock()), endpoint.purpose)
+                sent = self._http.build_request(endpoint.method, url, headers=headers, **request)
+                # Any number of interim responses (100 Continue) may come before the response.
+                endless = errors.TooLargeError("the beginning of the answer is too much work")
+                response = await Bounded(self._http.send(sent, stream=True), _HEAD_SECONDS, endless)
+                async with aclosing(response):
+                    self._set_api_clock(response)
+                    if response.status_code != httpx.codes.OK:
+                        raise await _refusal(response, self._scrub)
+                    return await self._read(endpoint, _received(response, tally), tally)
+        except (TimeoutError, httpx.TimeoutException):
+            raise errors.TimedOutError("no complete answer in time") from None
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            raise errors.CutOffError("the connection was cut") from None
+        except httpx.TransportError as error:
+            server = self._http.base_url.netloc.decode()
+            raise errors.UnavailableError(
+                f"cannot connect to {server}: {_shortened(str(error), self._scrub)}"
+            ) from None
+
+    def _set_api_clock(self, response: httpx.Response) -> None:
+        """Set the API's clock to the date of a response, which may have no valid one."""
+        # A cache gives an answer with an age the date at which it was made.
+        if "age" in response.headers:
+            return
+        with suppress(ValueError, TypeError, OverflowError):
+            date = email.utils.parsedate_to_datetime(response.headers.get("date", ""))
+            # The header is rounded down to whole seconds, which is half a second on average.
+            self.api_clock.set(date.timestamp() + 0.5)
+            self.clock_checked_at = time.monotonic()
+
+    def _note_changes(self, endpoint: Endpoint[Any], check: FieldCheck) -> None:
+        """Keep a check, and log what the last one had not found.
+
+        An answer without records is no check.
+        """
+        last = self.changes.get(endpoint.name)
+        if last is not None and not check.lacks:
+            return
+        self.changes[endpoint.name] = check
+        known = last.found if last is not None else []
+        for found in check.found:
+            if found not in known:
+                _note(logging.INFO, "the API changed", endpoint, found=self._scrub(found))
+
+    async def _read(
+        self, endpoint: Endpoint[Any], chunks: AsyncIterator[bytes], tally: Tally
+    ) -> Any:
+        """Read and decode a body, or raise TooLargeError.
+
+        Of a stream, only the records count towards the limit.
+        """
+        if isinstance(endpoint.shape, StreamShape):
+            records = []
+            taken = 0
+            async for record in endpoint.shape.decode(chunks, tally):
+                records.append(record)
+                taken += memory_of(encode(record))
+                _require_room(endpoint, taken)
+            return records
+        body = bytearray()
+        async for chunk in chunks:
+            body += chunk
+            _require_room(endpoint, len(body))
+        if endpoint.shape is None:
+            return None
+        # In a thread, so that other requests do not wait. One body at a time, because decoding
+        # takes more memory than its result.
+        async with self._decoding:
+            return await asyncio.to_thread(_decode, endpoint, endpoint.shape, body, tally)
+
+
+def _note(level: int, event: str, endpoint: Endpoint[Any], **fields: object) -> None:
+    # Without a configuration, structlog would print all levels.
+    if logging.getLogger("exporter").isEnabledFor(level):
+        _log.log(level, event, endpoint=endpoint.name, **fields)
+
+
+def _check_proxies() -> None:
+    """Raise ValueError if the address of one of the environment's proxies cannot be used."""
+    proxies = urllib.request.getproxies()
+    for scheme in ("https", "all"):
+        address = proxies.get(scheme)
+        if address is None:
+            continue
+        # The error does not show the address, because it may have a password.
+        if problem_of_address(address if "://" in address else f"http://{address}") is not None:
+            raise ValueError("the address of the proxy is invalid")
+
+
+def _code_of(error: ApiError) -> str:
+    """Return the status of a response that is an error, or else the error's reason."""
+    if error.status in (None, httpx.codes.OK):
+        return error.reason
+    return str(error.status)
+
+
+async def _refuse_redirect(response: httpx.Response) -> None:
+    """Raise RedirectedError if a response is a redirect."""
+    if response.has_redirect_location:
+        status = response.status_code
+        raise errors.RedirectedError(f"{status} redirect, not followed", status=status)
+
+
+async def _refusal(response: httpx.Response, scrub: Callable[[str], str]) -> ApiError:
+    """Return the error that an unsuccessful response means."""
+    status = response.status_code
+    detail = await _error_detail(response, scrub)
+    # Some servers send a date instead of seconds, which is ignored. Nine digits are enough.
+    wait = response.headers.get("retry-after", "")
+    kind = _ERRORS.get(status, errors.UnexpectedStatusError)
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        kind = errors.UnavailableError
+    elif kind is errors.SignatureRefusedError and "not registered" in detail.lower():
+        kind = errors.NotRegisteredError
+    retry_after = float(wait[:9]) if wait.isascii() and wait.isdigit() else None
+    return kind(f"{status} {detail}".strip(), status=status, retry_after=retry_after)
+
+
+async def _error_detail(response: httpx.Response, scrub: Callable[[str], str]) -> str:
+    """Return the start of an error's text on one line.
+
+    It is the field ``detail`` if the body is JSON.
+    """
+    body = b""
+    async for chunk in _received(response, Tally()):
+        body += chunk
+        if len(body) > _MAX_ERROR_BYTES:
+            break
+    text = body[:_MAX_ERROR_BYTES].decode(errors="replace")
+    try:
+        text = str(msgspec.json.decode(text, type=dict[str, Any])["detail"])
+    except (msgspec.DecodeError, KeyError, RecursionError):
+        if text.lstrip().startswith("<"):
+            return "(an HTML page)"
+    return _shortened(text, scrub)
+
+
+def _shortened(text: str, scrub: Callable[[str], str]) -> str:
+    # Scrub before cutting: half a secret is not recognized.
+    return scrub(" ".join(text.split()))[:_DETAIL_CHARACTERS]
+
+
+async def _received(response: httpx.Response, tally: Tally) -> AsyncIterator[bytes]:
+    """Yield the body, decompressed, and count its bytes and pieces."""
+    async for piece in inflated(response.aiter_raw(), response.headers.get("content-encoding", "")):
+        tally.add_piece(len(piece))
+        # What was received at once can have thousands of pieces. Let other tasks run in between.
+        if not tally.pieces % _PIECES_AT_ONCE:
+            await asyncio.sleep(0)
+        yield piece
+
+
+def _decode(endpoint: Endpoint[Any], shape: Shape[T], body: bytearray, tally: Tally) -> T:
+    _require_room(endpoint, memory_of(body))
+    return shape.decode(body, tally)
+
+
+def _require_room(endpoint: Endpoint[Any], size: int) -> None:
+    if size > endpoint.max_bytes:
+        raise errors.TooLargeError(
+            f"the answer takes more than {endpoint.max_bytes / 1e6:g} MB", status=httpx.codes.OK
+        )
