@@ -111,6 +111,10 @@ def _unknown_in(fleet: Fleet) -> Iterator[str]:
         if has_idle and not fleet.blacklisted and fleet.idle_can_earn(server) is None:
             name = server.name or server.server_id
             yield f"the answers do not say whether something can be launched on {name}"
+        is_open = fleet.window is not None and fleet.window.is_open
+        if is_open and server.waits_for_upgrade and server.measured is None:
+            name = server.name or server.server_id
+            yield f"the answers do not say whether {name} can come back from the upgrade"
 
 
 def gap_of(state: FeedState) -> NotKnown | None:
