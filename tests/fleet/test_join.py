@@ -147,6 +147,17 @@ def uses(fleet: Fleet) -> str:
     return ", ".join(texts)
 
 
+def _upgrade_facts(fleet: Fleet) -> dict[str, Any]:
+    """Return what is said of the newest window, and of the servers that wait for their upgrade."""
+    found = {
+        f"window.{field.name}": getattr(fleet.window, field.name, None) for field in fields(Window)
+    }
+    waiting = find_waiting(fleet)
+    for name in ("servers", "unmeasured", "ordered"):
+        found[f"waiting.{name}"] = getattr(waiting, name, None)
+    return found
+
+
 def facts(fleet: Fleet) -> dict[str, Any]:
     """Return everything that is said of a fleet, by names such as ``g1.state``.
 
@@ -157,13 +168,7 @@ def facts(fleet: Fleet) -> dict[str, Any]:
     }
     for name in ("registered", "blacklisted", "stuck_jobs"):
         found[name] = getattr(fleet, name)
-    window = fleet.window
-    for field in fields(Window):
-        found[f"window.{field.name}"] = None if window is None else getattr(window, field.name)
-    waiting = find_waiting(fleet)
-    found["waiting"] = None if waiting is None else waiting.servers
-    found["waiting.unmeasured"] = None if waiting is None else waiting.unmeasured
-    found["waiting.ordered"] = None if waiting is None else waiting.ordered
+    found |= _upgrade_facts(fleet)
     if fleet.markets is not None:
         found["uses"] = uses(fleet)
         found["uses.are_best"] = not any(use.is_least for use in fleet.uses) or None
@@ -306,8 +311,10 @@ LAUNCHES = "uses* s1.h200.idle_units"
         ("miner_gpus", "", ""),
         (
             "maintenance",
-            f"{LAUNCHES} s1.maint* s1.holds_slot s1.needs_upgrade s1.waits s1.measured s1.state "
-            "known.servers window* waiting*",
+            (
+                f"{LAUNCHES} s1.maint* s1.holds_slot s1.needs_upgrade s1.waits s1.measured "
+                "s1.state known.servers window* waiting*"
+            ),
             LAUNCHES,
         ),
         ("measurements", "s1.boots s1.measured", "s1.boots s1.measured"),
@@ -368,8 +375,10 @@ def with_field(path: str, value: Any = MISSING) -> dict[str, Any]:
         ("servers.servers.0.version", "s1.version s1.boots"),
         (
             "servers.servers.0.gpus",
-            "s1.h200.* s1.state s1.models s1.is_whole s1.measured s1.last_instances s1.idle_gpus "
-            "known.gpus known.pay",
+            (
+                "s1.h200.* s1.state s1.models s1.is_whole s1.measured s1.last_instances "
+                "s1.idle_gpus known.gpus known.pay"
+            ),
         ),
         # The other list of GPUs has it too.
         ("servers.servers.0.gpus.0.gpu_identifier", ""),
@@ -385,8 +394,10 @@ def with_field(path: str, value: Any = MISSING) -> dict[str, Any]:
         ("inventory.0.last_verified_at", ""),
         (
             "instances.0.chute_id",
-            "i1.chute i1.chute_id i1.is_last_active i1.has_replacement i1.later* "
-            "s1.last_instances known.instances known.pay",
+            (
+                "i1.chute i1.chute_id i1.is_last_active i1.has_replacement i1.later* "
+                "s1.last_instances known.instances known.pay"
+            ),
         ),
         (
             "instances.0.active",
@@ -394,8 +405,10 @@ def with_field(path: str, value: Any = MISSING) -> dict[str, Any]:
         ),
         (
             "instances.1.activated_at",
-            "i2.state i2.is_in_vain i2.purge g3.state s1.state s1.h200.* s1.last_instances "
-            "s1.idle_gpus known.[gip]*",
+            (
+                "i2.state i2.is_in_vain i2.purge g3.state s1.state s1.h200.* s1.last_instances "
+                "s1.idle_gpus known.[gip]*"
+            ),
         ),
         ("instances.0.compute_multiplier", "i1.units_per_second s1.h200.units known.pay"),
         ("instances.1.compute_multiplier", "i2.units_per_second"),

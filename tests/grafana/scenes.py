@@ -173,7 +173,16 @@ def filled_in(expression: str, hotkeys: Iterable[str], miner: str = "") -> str:
 
 
 class Tried(DemoWorld):
-    """A world whose first miner has tried every job."""
+    """A world whose first miner has tried every job, and has a server that cannot come back from
+    its upgrade.
+    """
+
+    unmeasured_hosts = frozenset({(DemoWorld.target_version, "h200", 4)})
+
+    def make_server(self, uid: int, index: int) -> Server:
+        """Make a server. The first one of the first miner is older than the target."""
+        server = super().make_server(uid, index)
+        return server if uid or index else replace(server, version="1.3.1")
 
     def jobs(self, now: float) -> list[Job]:
         return [
