@@ -169,7 +169,7 @@ def print_plan(plan: UpgradePlan, now: float) -> None:
     if not plan.is_needed:
         return
     if plan.waiting is None:
-        say("Which servers wait for their upgrade is not known. Reboot none of them.")
+        say("Which servers wait for their upgrade is not known. Do not reboot any of them.")
         return
     if not plan.waiting.servers:
         say("No server waits for its upgrade.")
@@ -177,7 +177,7 @@ def print_plan(plan: UpgradePlan, now: float) -> None:
     _print_unmeasured(plan)
     if plan.upgrades is None:
         names = ", ".join(_name(server) for server in plan.waiting.servers)
-        say(f"In which order to upgrade these is not known: {names}. Reboot none of them.")
+        say(f"In which order to upgrade these is not known: {names}. Do not reboot any of them.")
     elif plan.upgrades:
         _print_upgrades(plan, plan.upgrades)
 

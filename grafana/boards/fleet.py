@@ -76,7 +76,6 @@ NOT_ALL_EARNING: Final = (
 TO_UPGRADE: Final = recorded("hotkey:chutes_servers_to_upgrade:count")
 ORDER: Final = of_miners("chutes_server_upgrade_order", "server_id", "server")
 EARNING_INSTANCES: Final = of_miners("chutes_server_earning_instances", "server_id", "server")
-EARN: Final = Unit("suffix: earn", 0)
 DCGM_NEEDED: Final = (
     "Unknown: no DCGM metrics. Apply deploy/chutes-monitoring-values.yaml, or scrape NVIDIA's "
     "dcgm-exporter."
@@ -324,12 +323,11 @@ FLEET.show(
         Query(
             f"{EARNING_INSTANCES} and on (hotkey, server_id) "
             f"{select('chutes_server_upgrade_order', EXPORTERS)} == 1 and on (hotkey) {TO_UPGRADE}",
-            "next: {{server}}",
+            "earning on {{server}}, next",
             SICK,
-            EARN,
         ),
         empty="no window is known",
-        size=(24, 3),
+        size=(10, 5),
     ),
     table(
         "Maintenance",
@@ -372,7 +370,7 @@ FLEET.show(
             data=SICK,
         ),
         sort=["Step", "Order"],
-        size=(24, 6),
+        size=(14, 5),
     ),
 )
 
