@@ -54,7 +54,7 @@ def test_without_a_watched_miner_the_tables_say_so(tmp_path: Path) -> None:
 def test_an_announced_window_says_when_it_begins_and_names_no_next_server(tmp_path: Path) -> None:
     server = {"server_id": "id-alpha", "server": "alpha"}
     miner = Scenario(30, {"alpha": 8}).waits(2, 1).maintain(0, "alpha", "none").earns("alpha", 8)
-    miner.set("chutes_server_upgrade_order", 1, **server).window(10 * HOUR)
+    miner.set("chutes_server_upgrade_order", 1, **server).window(20 * HOUR)
     miner.set("chutes_maintenance_window_start_timestamp_seconds", 60 * 40)
     miner.set("chutes_maintenance_window_open", 0).set("chutes_maintenance_window_open", 1, 25)
     shown = {query.legend: number for number, query in enumerate(queries(FLEET, "Upgrade window"))}
