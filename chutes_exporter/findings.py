@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Use
+    from chutes_exporter.rules.maintenance import Measured
     from chutes_exporter.rules.money import Costs
 
 _PURGE_SOON = 0.75 * HOUR
@@ -182,7 +183,7 @@ def _in_maintenance(fleet: Fleet, _now: float) -> list[Subject]:
     return [
         _of_server(server)
         for server in fleet.servers
-        if server.maintenance == "maintenance" and _is_empty(server)
+        if server.maintenance == "maintenance" and _is_empty(server) and not server.cannot_come_back
     ]
 
 
@@ -190,9 +191,15 @@ def _maintenance_pending(fleet: Fleet, _now: float) -> list[Subject]:
     return [
         _of_server(server)
         for server in fleet.servers
-        if server.maintenance == "pending"
-        or (server.maintenance == "maintenance" and not _is_empty(server))
+        if _runs_in_slot(server) and not server.cannot_come_back
     ]
+
+
+def _runs_in_slot(server: Server) -> bool:
+    """Return whether something may still run on a server that is pending or in maintenance."""
+    if server.maintenance == "maintenance":
+        return not _is_empty(server)
+    return server.maintenance == "pending"
 
 
 def _is_empty(server: Server) -> bool:
@@ -204,20 +211,48 @@ def _versions_refused(fleet: Fleet, _now: float) -> list[Subject]:
     return [
         Subject(server)
         for server in fleet.servers
-        if server.boots is False and server.holds_slot is not True
+        if server.boots is False and server.holds_slot is not True and not server.cannot_come_back
     ]
 
 
+def _unmeasured(fleet: Fleet, now: float) -> list[Subject]:
+    """Return the servers that cannot come back from an upgrade that may come soon."""
+    is_near = fleet.window is not None and bool(fleet.window.is_open or _begins_later(fleet, now))
+    found = []
+    for server in fleet.servers:
+        is_asked = is_near or server.holds_slot or server.boots is False
+        if server.cannot_come_back and is_asked:
+            is_down = server.maintenance == "maintenance" and _is_empty(server)
+            found.append(_of_server(server) if is_down else Subject(server))
+    return found
+
+
 def _upgrades(fleet: Fleet, _now: float) -> list[Subject]:
+    return _in_window(fleet, "measured")
+
+
+def _undecided_upgrades(fleet: Fleet, _now: float) -> list[Subject]:
+    return _in_window(fleet, "undecided")
+
+
+def _in_window(fleet: Fleet, measured: Measured) -> list[Subject]:
+    """Return the servers to upgrade in the open window, by whether they can come back.
+
+    While that is not known, nobody is told to upgrade them.
+    """
     window = fleet.window
-    return _older(fleet, window.ends_at) if window and window.is_open else []
+    if window is None or not window.is_open:
+        return []
+    found = _older(fleet, window.ends_at)
+    return [one for one in found if one.server is not None and one.server.measured == measured]
 
 
 def _next_upgrades(fleet: Fleet, now: float) -> list[Subject]:
     window = fleet.window
     if window is None or window.is_open is not False or not _begins_later(fleet, now):
         return []
-    return _older(fleet, window.starts_at)
+    found = _older(fleet, window.starts_at)
+    return [one for one in found if one.server is not None and not one.server.cannot_come_back]
 
 
 def _older_servers(fleet: Fleet, now: float) -> list[Subject]:
@@ -311,6 +346,21 @@ def _gpus_on_servers(
 
 _loss, _action, _note = (partial(Kind, severity) for severity in ("loss", "action", "note"))
 
+ABOUT_MAINTENANCE = frozenset(
+    {
+        "maintenance",
+        "maintenance_pending",
+        "next_upgrades",
+        "older_servers",
+        "uncertain_versions",
+        "undecided_upgrades",
+        "unmeasured_servers",
+        "upgrades",
+        "versions_refused",
+    }
+)
+"""The kinds of findings about the maintenance of servers and their versions."""
+
 KINDS = {
     "not_registered": _loss(
         _not_registered,
@@ -343,27 +393,43 @@ KINDS = {
     "maintenance": _loss(
         _in_maintenance,
         "COUNT TEE {server is|servers are} in maintenance. No instance is left on {it|them}.",
-        "Boot {it|them} with the target version: chutes-exporter query maintenance",
+        "Boot {it|them} with the target version: chutes-exporter status --maintenance",
+    ),
+    "unmeasured_servers": _loss(
+        _unmeasured,
+        "COUNT TEE {server|servers} cannot come back from the upgrade: the service lists version "
+        "TARGET for no host with {its|their} GPUs. Instances that earn there now: EARNING.",
+        "Do not reboot {it|them}, do not request {its|their} maintenance, and ask the operators of "
+        "Chutes: chutes-exporter status --maintenance",
     ),
     "maintenance_pending": _action(
         _maintenance_pending,
         "COUNT TEE {server waits|servers wait} for maintenance: the last instances of their chutes "
         "may still serve, for up to 3 hours.",
         "Do not reboot {it|them} before the status is maintenance and nothing runs there: "
-        "chutes-exporter query maintenance",
+        "chutes-exporter status --maintenance",
     ),
     "versions_refused": _action(
         _versions_refused,
         "The service refuses the version that COUNT TEE {server has|servers have}. Do not reboot "
         "{it|them} before maintenance has ended {its|their} instances. Instances that earn there "
         "now: EARNING.",
-        "See when a slot is free: chutes-exporter query maintenance",
+        "See when a slot is free: chutes-exporter status --maintenance",
     ),
     "upgrades": _action(
         _upgrades,
         "COUNT TEE {server needs|servers need} the upgrade of the maintenance window, which "
         "ends WHEN.",
-        "See when a slot is free, and request the maintenance: chutes-exporter query maintenance",
+        "See when a slot is free, and request the maintenance in this order: chutes-exporter "
+        "status --maintenance",
+    ),
+    "undecided_upgrades": _action(
+        _undecided_upgrades,
+        "COUNT TEE {server needs|servers need} the upgrade of the maintenance window, which "
+        "ends WHEN. Whether {it|they} can come back is not known: the service lists version TARGET "
+        "for no host, or the API has no GPUs of {it|them}.",
+        "Do not request {its|their} maintenance before the version is listed, unless the operators "
+        "of Chutes say so: chutes-exporter status --maintenance",
     ),
     "servers_without_tee": _loss(
         _without_tee,
@@ -498,6 +564,7 @@ def _words(
     earning = total(server.earning_instances for server in servers)
     return {
         "SERVER": shlex.quote((first.server and first.server.name) or "SERVER"),
+        "TARGET": (fleet.window and fleet.window.target) or "of the window",
         "EARNING": "not known" if earning is None else f"{earning:g}",
         "WHEN": "at an unknown time" if first.when is None else time_until(first.when, now),
         "CLOCK": f"{datetime.fromtimestamp(first.when or 0, UTC):%H:%M} UTC",

@@ -92,9 +92,11 @@ LOADED: Final = (State(0, "not loaded", ORANGE), State(1, "loaded"))
 MAINTENANCE: Final = (
     State(1, "pending: do not reboot", ORANGE),
     State(2, "in maintenance: do not reboot while something earns", ORANGE),
-    State(3, "in maintenance, nothing earns: boot the target version", RED),
+    State(3, "in maintenance, nothing earns: boot it if it can come back", RED),
 )
 """What an upgrade slot of a server means for it now."""
+MEASURED: Final = (State(0, "no: do not upgrade it", RED), State(1, "not excluded"))
+"""Whether a server can come back from its upgrade. That its GPUs are listed proves nothing."""
 NEEDED: Final = (State(1, "needed", ORANGE),)
 OUTDATED: Final = (State(0, "current"), State(1, "outdated", ORANGE))
 

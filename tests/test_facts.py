@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.commands.support import Target, run
+from tests.grafana.truth import is_measured, upgrade_order
 from tests.recorded import DIRECTORIES, WORLD_F, WORLD_H, Miner, raw_json, shifted
 from tests.support import Page, recording, replay, reported_at, scrape, series, served
 from tests.test_launch import in_vain, target_of
@@ -440,6 +441,33 @@ async def test_versions_of_tee_servers_are_compared_with_what_boots(world: World
         assert maybe | refused == {row["server_id"] for row in strict}
 
 
+async def test_servers_that_cannot_come_back_and_the_order_of_the_others_follow_from_the_answers(
+    world: World,
+) -> None:
+    policy = world.raw["maintenance"]
+    older = {row["server_id"] for row in policy["servers"] if row["needs_upgrade"]}
+    measured = world.by("server_id", "chutes_server_upgrade_measured", hotkey=world.hotkey)
+    with_gpus = {gpu["server_id"] for gpu in world.raw["nodes"]}
+    listed = {one["version"] for one in world.raw["tee_measurements"]}
+    is_listed = policy["active_window"]["target_measurement_version"] in listed
+    assert measured == {
+        server: is_measured(server, world.raw) for server in older & with_gpus if is_listed
+    }
+    status = world.raw["servers"]["servers"]
+    held = {row["server_id"] for row in status if row["maintenance_pending"]}
+    held |= {
+        row["server_id"]
+        for row in policy["servers"]
+        if row["in_maintenance"] or row.get("maintenance_status", "none") != "none"
+    }
+    waiting = older - held
+    assert world.mine("chutes_fleet_servers_to_upgrade") == len(waiting)
+    cannot = {server for server in waiting if measured.get(server) == 0}
+    assert world.mine("chutes_fleet_unmeasured_servers_to_upgrade") == len(cannot)
+    order = world.by("server_id", "chutes_server_upgrade_order", hotkey=world.hotkey)
+    assert order == upgrade_order(waiting - cannot, world.raw)
+
+
 def numbers(version: str) -> list[int]:
     return [*map(int, version.split("."))]
 
@@ -516,8 +544,10 @@ async def test_status_says_which_idle_gpus_can_be_used_now() -> None:
         for gpu, count in server["free_gpus"].items()
         if not server["in_maintenance"]
     )
-    # Those of servers in maintenance earn nothing because of it.
-    assert findings["maintenance"]["gpus"] == waiting
+    # Those of servers in maintenance earn nothing because of it. The target is listed for hosts
+    # with 8 GPUs only, and these have 4.
+    assert findings["unmeasured_servers"]["gpus"] == waiting
+    assert "maintenance" not in findings
     assert waiting.total() == 8
     things = {
         kind: {thing.partition(" (")[0] for thing in one["things"]}
@@ -525,7 +555,7 @@ async def test_status_says_which_idle_gpus_can_be_used_now() -> None:
     }
     servers = {row["server_id"]: row["name"] for row in true["launch_servers"]}
     in_slot = {servers[server] for server in true["servers_in_maintenance"]}
-    assert things["maintenance"] == in_slot
+    assert things["unmeasured_servers"] == in_slot
     # The recorded report is long overdue.
     assert {gap["feed"] for gap in found["not_known"]} <= {"audit_report"}
     needed = {

@@ -25,9 +25,11 @@ OPEN = Window(
     is_open=True,
     starts_at=NOW - 60,
     ends_at=NOW + 3 * 86400,
+    target="1.7.0",
 )
 OVER = replace(OPEN, is_open=False, ends_at=NOW - 1)
 NEXT = replace(OPEN, is_open=False, starts_at=NOW + 7200)
+SIX = make_instance(gpus=6)
 TWO_GPUS = make_gpus("starting", 2, instance_id="i1")
 STARTING = make_instance(state="starting", deadlines={"purge": NOW + 2340})
 
@@ -141,6 +143,65 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
         "tee s1 (1.6.2)",
         "",
         "1 in 3 days (2026-11-30 19:17 UTC).",
+    ),
+    # Nobody is told to upgrade a server that does not come back, nor to boot it with the target.
+    (
+        "unmeasured_servers",
+        make_fleet(
+            make_server(
+                "s1", *EARNING, instances=(SIX,), needs_upgrade=True, measured="not_measured"
+            ),
+            window=OPEN,
+        ),
+        "tee s1 (1.6.2)",
+        "",
+        "1 server cannot come back version 1.7.0 for no host with its GPUs. earn there now: 1.",
+    ),
+    (
+        "unmeasured_servers",
+        make_fleet(
+            make_server("s1", needs_upgrade=True, measured="not_measured", boots=False),
+            make_server(
+                "s2",
+                *make_gpus("idle", 2, server="s2"),
+                needs_upgrade=True,
+                measured="not_measured",
+                holds_slot=True,
+                maintenance="maintenance",
+            ),
+            make_server(
+                "s3",
+                needs_upgrade=True,
+                measured="not_measured",
+                holds_slot=True,
+                maintenance="pending",
+            ),
+            window=OVER,
+        ),
+        "tee s1 (1.6.2), tee s2 (1.6.2), tee s3 (1.6.2)",
+        "2 pro_6000",
+        "3 servers cannot come back",
+    ),
+    (
+        "unmeasured_servers",
+        make_fleet(make_server("s1", needs_upgrade=True, measured="not_measured"), window=NEXT),
+        "tee s1 (1.6.2)",
+        "",
+        "1 server",
+    ),
+    (
+        "older_servers",
+        make_fleet(make_server("s1", needs_upgrade=True, measured="not_measured"), window=OVER),
+        "tee s1 (1.6.2)",
+        "",
+        "1 server",
+    ),
+    (
+        "undecided_upgrades",
+        make_fleet(make_server("s1", needs_upgrade=True, measured="undecided"), window=OPEN),
+        "tee s1 (1.6.2)",
+        "",
+        "1 server needs in 3 days Whether it can come back is not known: version 1.7.0",
     ),
     (
         "next_upgrades",

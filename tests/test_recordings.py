@@ -46,7 +46,7 @@ ELSEWHERE = (
     *NUMBERS.values(),
     *("chutes_fleet_", "chutes_gpu_state", "chutes_images"),
     *("chutes_server_gpus", "chutes_server_state", "chutes_server_maintenance_status"),
-    *("chutes_server_upgrade_needed", "chutes_server_version_accepted"),
+    *("chutes_server_upgrade_", "chutes_server_version_accepted"),
     *("chutes_server_idle_", "chutes_server_launch_"),
     *("chutes_instance_outdated", "chutes_instance_start_in_vain"),
     *("chutes_maintenance_window_open", "chutes_maintenance_older_slots_in_use"),

@@ -727,18 +727,22 @@ class MarketValue(Record, frozen=True):
 
 
 class TeeMeasurement(Record, frozen=True):
-    """A version of the TEE image that may boot, on one kind of server.
+    """A version of the TEE image that may boot, on one class of hosts.
 
-    Source: ``/servers/tee/measurements``.
+    Source: ``/servers/tee/measurements``. A host has only models of ``expected_gpus``, and
+    ``gpu_count`` GPUs, or any number if that is null or 0. Its class also depends on hardware that
+    no answer shows.
     """
 
     UNUSED: ClassVar = {
-        "no use: only the version is compared": (
-            "name mrtd boot_rtmrs runtime_rtmrs expected_gpus gpu_count fingerprint"
+        "no use: no answer has the hashes of a server": (
+            "name mrtd boot_rtmrs runtime_rtmrs fingerprint"
         ),
     }
 
     version: str
+    expected_gpus: list[str] | None = None
+    gpu_count: Nullable[float] = UNSET
 
 
 class MaintenanceWindow(Record, frozen=True):

@@ -14,6 +14,7 @@ from chutes_exporter.fleet.model import (
     SERVER_STATES,
     TOPICS,
 )
+from chutes_exporter.fleet.upgrades import find_waiting
 from chutes_exporter.rules.gpus import nvidia_uuid
 from chutes_exporter.rules.instances import INSTANCE_STATES
 from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES
@@ -48,7 +49,7 @@ _OWN = tuple(
     FEEDS[name]
     for name in (
         *("servers", "nodes", "inventory", "instances", "miner_gpus"),
-        *("maintenance", "measurements", "chutes", "supported_gpus"),
+        *("maintenance", "measurements", "chutes", "supported_gpus", "active_instances"),
     )
 )
 _metric = metric_of(*_OWN, whole=False)
@@ -110,6 +111,34 @@ SERVER_UPGRADE = _metric(
     "Whether the TEE server is older than the target of the newest window (1). The upgrade is "
     "possible only while chutes_maintenance_window_open is 1.",
     OF_SERVER,
+)
+SERVER_MEASURED = _metric(
+    "chutes_server_upgrade_measured",
+    "Whether the service lists the target of the newest window for hosts with the models and the "
+    "number of the GPUs of a TEE server that is older (1). 0 is a certain no: the server does not "
+    "come back from the upgrade. 1 proves nothing, because the class of a host also depends on "
+    "other hardware. Absent while it is unknown, and if the version is listed for no host.",
+    OF_SERVER,
+)
+SERVER_ORDER = _metric(
+    "chutes_server_upgrade_order",
+    "Place of the TEE server in the order in which to upgrade those that are older than the target "
+    "of the newest window and hold no slot, from 1: the fewest last instances of their chutes "
+    "first, and then the most idle GPUs. Those that cannot come back have none. Absent for all "
+    "while it is unknown of one.",
+    OF_SERVER,
+)
+TO_UPGRADE = _metric(
+    "chutes_fleet_servers_to_upgrade",
+    "TEE servers that are older than the target of the newest window and hold no upgrade slot. "
+    "Absent while one is unknown.",
+    ("hotkey",),
+)
+UNMEASURED = _metric(
+    "chutes_fleet_unmeasured_servers_to_upgrade",
+    "Those of chutes_fleet_servers_to_upgrade that cannot come back from the upgrade. Absent while "
+    "that is unknown of one.",
+    ("hotkey",),
 )
 SERVER_BOOTS = _metric(
     "chutes_server_version_accepted",
@@ -202,6 +231,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     for instance in fleet.instances:
         if instance.chute is not None and instance.private is not None:
             _add_instance(instance, names, fleet.hotkey, out)
+    _add_upgrades(fleet, out)
 
 
 def _add_counts(fleet: Fleet, out: Samples) -> None:
@@ -230,11 +260,25 @@ def _add_server(server: Server, hotkey: str, out: Samples) -> None:
     if server.tee:
         out.add(SERVER_UPGRADE, server.needs_upgrade, *labels)
         out.add(SERVER_BOOTS, server.boots, *labels)
+        if server.needs_upgrade and server.measured in ("measured", "not_measured"):
+            out.add(SERVER_MEASURED, server.measured == "measured", *labels)
         for status in MAINTENANCE_STATUSES if server.maintenance is not None else ():
             out.add(SERVER_MAINTENANCE, server.maintenance == status, *labels, status)
     if server.state is not None:
         for server_state in SERVER_STATES:
             out.add(SERVER_STATE, server.state == server_state, *labels, server_state)
+
+
+def _add_upgrades(fleet: Fleet, out: Samples) -> None:
+    """Add which servers wait for their upgrade, and in which order."""
+    waiting = find_waiting(fleet)
+    if waiting is None:
+        return
+    out.add(TO_UPGRADE, len(waiting.servers), fleet.hotkey)
+    if waiting.unmeasured is not None:
+        out.add(UNMEASURED, len(waiting.unmeasured), fleet.hotkey)
+    for place, server in enumerate(waiting.ordered or (), 1):
+        out.add(SERVER_ORDER, place, fleet.hotkey, server.server_id, server.name)
 
 
 def _add_instance(
@@ -263,6 +307,7 @@ COLLECTOR = Collector(
                 *(FLEET_GPUS, KNOWN, SERVER_GPUS, SERVER_STATE, SERVER_UNITS, GPU_STATE),
                 *(SERVER_INSTANCES, SERVER_MAINTENANCE, SERVER_UPGRADE, SERVER_BOOTS),
                 *(INSTANCE_STATE, INSTANCE_GPUS, INSTANCE_UNITS, INSTANCE_LATER_UNITS),
+                *(SERVER_MEASURED, SERVER_ORDER, TO_UPGRADE, UNMEASURED),
                 *(DEADLINE, FLEET_INSTANCES),
             ),
             _collect,

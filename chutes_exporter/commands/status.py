@@ -7,10 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
-from msgspec import structs
 
-from chutes_exporter.api import ApiError, ChutesClient
-from chutes_exporter.api import endpoints as e
+from chutes_exporter.commands.maintenance import (
+    plan_summary,
+    print_plan,
+    print_servers_in_slot,
+    servers_in_slot,
+    unknown_upgrades,
+)
 from chutes_exporter.commands.options import Command, asks, cost_options, json_option, miner_options
 from chutes_exporter.commands.report import (
     DOLLARS_ADVICE,
@@ -19,22 +23,20 @@ from chutes_exporter.commands.report import (
 )
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_table, say
-from chutes_exporter.feeds.definitions import MAINTENANCE
-from chutes_exporter.findings import cost, filled, find, time_until, verdict
+from chutes_exporter.findings import ABOUT_MAINTENANCE, cost, find, verdict
 from chutes_exporter.fleet.model import GPU_STATES
-from chutes_exporter.page.gaps import NotKnown
-from chutes_exporter.rules.maintenance import holds_slot, maintenance_status
+from chutes_exporter.fleet.upgrades import plan_upgrades
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.api import Hotkey
-    from chutes_exporter.api.records import MaintenanceServer
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
     from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.upgrades import UpgradePlan
 
+NOTHING_KNOWN = "Nothing is known, because no request succeeded."
 _SHOWN = 5
 """Most names of a finding on the screen."""
 
@@ -55,17 +57,25 @@ _METRICS = frozenset(
 @click.command(cls=Command)
 @miner_options("At least one hotkey is required.")
 @cost_options
+@click.option(
+    "--maintenance",
+    is_flag=True,
+    help="Show only the maintenance of TEE servers: the window, the slots, and the order in which "
+    "to upgrade.",
+)
 @json_option
 @asks(needs_miner=True)
-async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
+async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:
     """Show what needs action, and how a miner stands.
 
     The exit status is 0 if nothing needs action, 1 if something does, 2 if the command line is
     wrong, and 3 if nothing that is known needs action, but a key is missing, requests failed or
     answers are incomplete.
     """
+    if flags["maintenance"]:
+        return await _maintenance(settings)
     report = await collect_report(settings, _METRICS)
-    slots = await _servers_in_slot(settings, report)
+    slots = await servers_in_slot(settings, report)
     hotkeys = sorted(settings.watched)
     findings: list[Finding] = []
     for hotkey in hotkeys:
@@ -76,7 +86,7 @@ async def status(settings: Settings, _: Mapping[str, Any]) -> Result:
         "api": settings.api_url,
         "verdict": verdict(findings, has_prices=bool(settings.costs), all_known=not report.gaps)
         if has_answers
-        else "Nothing is known, because no request succeeded.",
+        else NOTHING_KNOWN,
         "action_needed": needs_action,
         "miners": [
             _miner(settings, hotkey, report) | {"maintenance": slots.get(hotkey, [])}
@@ -137,47 +147,47 @@ def _costs(fleet: Fleet, settings: Settings, model: str = "") -> dict[str, float
     }
 
 
-async def _servers_in_slot(settings: Settings, report: Report) -> dict[str, list[dict[str, Any]]]:
-    """Return the servers in an upgrade slot, by hotkey."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
-        for key in settings.keys:
-            snapshot = report.states[MAINTENANCE.of(key.address)].snapshot
-            servers = (snapshot and snapshot.answer.value.servers) or ()
-            found[key.address] = [
-                await _in_slot(client, key, server, report.gaps)
-                for server in servers
-                if holds_slot(server)
-            ]
-    return found
-
-
-async def _in_slot(
-    client: ChutesClient, key: Hotkey, server: MaintenanceServer, gaps: list[NotKnown]
-) -> dict[str, Any]:
-    """Return a server in an upgrade slot. Only the answer about a single server says what a pending
-    one waits for.
-    """
-    status, pending = maintenance_status(server), None
-    if status == "pending":
-        try:
-            answer = await client.fetch(
-                e.SERVER_MAINTENANCE, key=key, path={"server_id": server.server_id}
-            )
-            pending = answer.value
-        except ApiError as error:
-            gaps.append(
-                NotKnown.after(
-                    error, f"server_maintenance of {server.name or server.server_id}", key.address
-                )
-            )
-    return {
-        "server_id": server.server_id,
-        "name": server.name,
-        "status": status,
-        "waits_for": pending and [structs.asdict(one) for one in pending.awaiting_replacement],
-        "until": pending and pending.pending_deadline,
+async def _maintenance(settings: Settings) -> Result:
+    """Return the maintenance of all miners, with what needs action about it."""
+    report = await collect_report(settings, frozenset())
+    slots = await servers_in_slot(settings, report)
+    hotkeys = sorted(settings.watched)
+    plans = {hotkey: plan_upgrades(report.fleets[hotkey], report.now) for hotkey in hotkeys}
+    findings = [
+        finding
+        for hotkey in hotkeys
+        for finding in find(report.fleets[hotkey], report.now, settings.costs)
+        if finding.kind in ABOUT_MAINTENANCE
+    ]
+    for key in settings.keys:
+        report.gaps.extend(unknown_upgrades(key.address, plans[key.address]))
+    needs_action = any(finding.needs_action for finding in findings)
+    summary = {
+        "api": settings.api_url,
+        "verdict": _maintenance_verdict(findings, report),
+        "action_needed": needs_action,
+        "miners": [
+            {
+                "hotkey": hotkey,
+                "maintenance": slots.get(hotkey, []),
+                "upgrades": plan_summary(plans[hotkey]),
+            }
+            for hotkey in hotkeys
+        ],
+        "findings": list(map(asdict, findings)),
     }
+    show = partial(_print_maintenance, summary, findings, plans, report)
+    return Result(summary, show, report.gaps, needs_action)
+
+
+def _maintenance_verdict(findings: list[Finding], report: Report) -> str:
+    if not any(state.snapshot for state in report.states.values()):
+        return NOTHING_KNOWN
+    if any(finding.needs_action for finding in findings):
+        return verdict(findings, has_prices=False, all_known=not report.gaps)
+    if report.gaps:
+        return "Not everything is known. No maintenance that is known needs action."
+    return "No maintenance needs action."
 
 
 # The screen
@@ -198,11 +208,30 @@ def _print_screen(
         )
         click.echo()
         _print_standing(miner, report.fleets[miner["hotkey"]], settings)
-        _print_maintenance(miner["maintenance"], report.now)
+        print_servers_in_slot(miner["maintenance"], report.now)
     for name in summary["servers_not_found"]:
         say(f"No server has the name {name} of --server.cost.")
     if settings.chain_url is None:
         say(DOLLARS_ADVICE)
+
+
+def _print_maintenance(
+    summary: Mapping[str, Any],
+    findings: list[Finding],
+    plans: Mapping[str, UpgradePlan],
+    report: Report,
+) -> None:
+    color = "yellow" if report.gaps else "green"
+    say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
+    for miner in summary["miners"]:
+        hotkey = miner["hotkey"]
+        click.echo()
+        say(f"{hotkey}  {moment(report.now)}", bold=True)
+        of_miner = [item for item in findings if item.hotkey == hotkey]
+        _print_findings(of_miner, report.now, has_prices=False)
+        click.echo()
+        print_plan(plans[hotkey], report.now)
+        print_servers_in_slot(miner["maintenance"], report.now)
 
 
 def _print_findings(findings: list[Finding], now: float, *, has_prices: bool) -> None:
@@ -268,26 +297,6 @@ def _print_standing(miner: Mapping[str, Any], fleet: Fleet, settings: Settings) 
         say("For costs, add --gpu.cost MODEL=USD_PER_HOUR.")
     for model in miner["models_without_cost"]:
         say(f"The cost of {model} is unknown: add --gpu.cost {model}=USD_PER_HOUR.")
-
-
-def _print_maintenance(servers: list[dict[str, Any]], now: float) -> None:
-    """Print the servers that hold an upgrade slot, and what pending ones wait for. It may be
-    unknown, or nothing.
-    """
-    for server in servers:
-        text = f"{server['name'] or server['server_id']}: {server['status']}"
-        if server["waits_for"] == []:
-            text += ", and waits for no instance any more"
-        elif server["waits_for"]:
-            chutes = ", ".join(dict.fromkeys(one["chute_id"] for one in server["waits_for"]))
-            waiting = filled(
-                ", until COUNT {instance has|instances have} a replacement",
-                len(server["waits_for"]),
-            )
-            text += f"{waiting} (chutes {chutes})"
-        if server["until"] is not None and server["waits_for"] != []:
-            text += f", at the latest {time_until(server['until'], now)}"
-        say(f"{text}.", indent="  ")
 
 
 def _row(name: str, gpus: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:

@@ -94,6 +94,7 @@ def _server(number: int, addition: Addition) -> Server:
         boots=None,
         may_be_refused=False,
         needs_upgrade=False,
+        measured=None,
         runs_chutes=None,
         gpus=gpus,
         instances=(),

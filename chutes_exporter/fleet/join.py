@@ -21,7 +21,12 @@ from chutes_exporter.rules.instances import (
 )
 from chutes_exporter.rules.jobs import is_stuck
 from chutes_exporter.rules.launch import activation_is_refused
-from chutes_exporter.rules.maintenance import maintenance_status, version_accepted, window_is_open
+from chutes_exporter.rules.maintenance import (
+    maintenance_status,
+    measured,
+    version_accepted,
+    window_is_open,
+)
 from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
@@ -32,7 +37,7 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.model import DeadlineKind, GpuState, Topic
     from chutes_exporter.fleet.offers import Demand
     from chutes_exporter.fleet.places import Holder
-    from chutes_exporter.rules.maintenance import MaintenanceStatus
+    from chutes_exporter.rules.maintenance import MaintenanceStatus, Measured
 
 
 def join_fleet(answers: FleetAnswers) -> Fleet:
@@ -262,6 +267,7 @@ def _instance(
         model=place.model,
         gpus=place.gpus,
         is_last_active=_is_last_active(record, answers),
+        has_replacement=_has_replacement(record, answers),
         is_in_vain=_is_in_vain(record, demand.get(record.chute_id or "")),
     )
 
@@ -278,12 +284,20 @@ def _deadlines(record: r.Instance) -> dict[DeadlineKind, float]:
 def _is_last_active(record: r.Instance, answers: FleetAnswers) -> bool | None:
     if record.active is False:
         return False
-    if record.active is None or record.chute_id is None or not are_whole(answers.active_instances):
+    has_replacement = _has_replacement(record, answers)
+    if record.active is None or has_replacement is None:
+        return None
+    return not has_replacement
+
+
+def _has_replacement(record: r.Instance, answers: FleetAnswers) -> bool | None:
+    """Return whether another instance of its chute is active."""
+    if record.chute_id is None or not are_whole(answers.active_instances):
         return None
     if answers.active_by_chute.get(record.chute_id, set()) - {record.instance_id}:
-        return False
+        return True
     # One of an unknown chute may be of this one.
-    return None if answers.active_by_chute.get(None, set()) - {record.instance_id} else True
+    return None if answers.active_by_chute.get(None, set()) - {record.instance_id} else False
 
 
 def _is_in_vain(record: r.Instance, demand: Demand | None) -> bool | None:
@@ -332,6 +346,7 @@ def _servers(
             boots=boot.is_accepted,
             may_be_refused=boot.is_uncertain,
             needs_upgrade=_needs_upgrade(record, step, answers),
+            measured=_measured(gpus_of[key], answers, is_whole=is_whole),
             runs_chutes=_runs_chutes(record, gpus_of[key], answers, is_whole=is_whole),
             gpus=tuple(gpus_of[key]),
             instances=tuple(instances_of[key]),
@@ -403,6 +418,18 @@ def _needs_upgrade(
     return False if record.is_tee is False or _has_all_steps(answers) else None
 
 
+def _measured(gpus: Iterable[Gpu], answers: FleetAnswers, *, is_whole: bool) -> Measured | None:
+    """Return whether the service lists the target of the newest window for a server's GPUs."""
+    window = None if answers.policy is None else answers.policy.active_window
+    target = None if window is None else window.target_measurement_version
+    if target is None or answers.measurements is None or not answers.measurements.whole:
+        return None
+    models = [gpu.model for gpu in gpus if gpu.model is not None]
+    if not is_whole or any(gpu.model is None for gpu in gpus):
+        return None
+    return measured(target, models, answers.measurements.records)
+
+
 def _has_all_steps(answers: FleetAnswers) -> bool:
     """Return whether the maintenance policy is known with all servers that it is about."""
     if answers.policy is None or answers.policy.servers is None:
@@ -442,13 +469,18 @@ def _stuck_jobs(answers: FleetAnswers) -> int | None:
 
 
 def _window(policy: r.MaintenancePolicy | None) -> Window | None:
-    if policy is None or policy.active_window is None:
+    if policy is None:
         return None
     window = policy.active_window
+    if window is None:
+        return Window(is_open=False, exists=False)
     return Window(
         is_open=window_is_open(policy),
         starts_at=window.upgrade_window_start,
         ends_at=window.upgrade_window_end,
+        target=window.target_measurement_version,
+        slots=window.max_concurrent_per_miner,
+        used_slots=policy.current_slots,
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.rules.instances import InstanceState
     from chutes_exporter.rules.launch import LaunchRefusal
-    from chutes_exporter.rules.maintenance import MaintenanceStatus
+    from chutes_exporter.rules.maintenance import MaintenanceStatus, Measured
 
 GpuState = Literal["unverified", "idle", "starting", "disabled", "earning"]
 """State of a GPU: not verified and in no instance, verified and in no instance, or in an instance
@@ -79,6 +79,8 @@ class Instance:
         deadlines: Unix times by kind, of those that it has.
         server_id, model, gpus: Its place. Empty and 0 for one that holds no GPU.
         is_last_active: Whether it is the only active one of its chute on the platform.
+        has_replacement: Whether another one of its chute is active. Otherwise, maintenance waits
+            for one.
         is_in_vain: Whether it starts, but the service would refuse its activation now.
     """
 
@@ -95,6 +97,7 @@ class Instance:
     model: str | None
     gpus: int | None
     is_last_active: bool | None
+    has_replacement: bool | None
     is_in_vain: bool | None
 
     @property
@@ -114,6 +117,7 @@ class Server:
         boots: Whether the service accepts its version at the next boot. None also for a version of
             which no answer tells.
         needs_upgrade: Whether it is older than the target of the newest maintenance window.
+        measured: Whether the service lists that target for hosts with its GPUs.
         may_be_refused: Whether no answer tells if its version boots.
         runs_chutes: Whether a chute exists that runs on its GPUs, with TEE or without like it.
         gpus: Its GPUs. Whether these are all is ``is_whole``.
@@ -128,6 +132,7 @@ class Server:
     boots: bool | None
     may_be_refused: bool
     needs_upgrade: bool | None
+    measured: Measured | None
     runs_chutes: bool | None
     gpus: tuple[Gpu, ...]
     instances: tuple[Instance, ...]
@@ -204,6 +209,51 @@ class Server:
         if models is None or None in (self.units_per_second(model) for model in models):
             return None
         return sum(one.earns is True for one in self.instances)
+
+    @property
+    def waits_for_upgrade(self) -> bool | None:
+        """Whether it is older than the target of the newest window, and holds no slot."""
+        if self.needs_upgrade is False or self.holds_slot is True:
+            return False
+        if self.needs_upgrade is None or self.holds_slot is None:
+            return None
+        return True
+
+    @property
+    def cannot_come_back(self) -> bool:
+        """Whether it certainly does not boot with the target of the newest window."""
+        return self.needs_upgrade is True and self.measured == "not_measured"
+
+    @property
+    def idle_gpus(self) -> int | None:
+        """The number of its GPUs in no instance, verified or not, None while that is unknown."""
+        if not self._gpus_are_known:
+            return None
+        return sum(gpu.state in ("idle", "unverified") for gpu in self.gpus)
+
+    @property
+    def last_instances(self) -> int | None:
+        """The number of its instances that its maintenance waits for.
+
+        None while one of them, or whether another one of its chute is active, is unknown.
+        """
+        found = self.known_instances
+        if found is None or any(one.has_replacement is None for one in found):
+            return None
+        return sum(one.has_replacement is False for one in found)
+
+    @property
+    def known_instances(self) -> tuple[Instance, ...] | None:
+        """Its instances in any state, None while that of one of its GPUs is unknown."""
+        if not self._gpus_are_known:
+            return None
+        held = sum(gpu.state in ("starting", "disabled", "earning") for gpu in self.gpus)
+        placed = sum(one.gpus or 0 for one in self.instances)
+        return self.instances if held == placed else None
+
+    @property
+    def _gpus_are_known(self) -> bool:
+        return self.models is not None and all(gpu.state is not None for gpu in self.gpus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,11 +381,19 @@ class Window:
 
     Attributes:
         is_open: Whether servers can be upgraded now.
+        target: The version to which they are upgraded.
+        slots: Servers of the miner that may hold a slot at once.
+        used_slots: Those that hold one.
+        exists: Whether the service has a window. Otherwise, the rest is not known or false.
     """
 
     is_open: bool | None
-    starts_at: float | None
-    ends_at: float | None
+    starts_at: float | None = None
+    ends_at: float | None = None
+    target: str | None = None
+    slots: float | None = None
+    used_slots: float | None = None
+    exists: bool = True
 
 
 @dataclass(frozen=True)
@@ -348,7 +406,7 @@ class Fleet:
         markets: What it can launch, for each model of its idle GPUs. None while it is unknown.
         uses: The best use of its idle GPUs, by server and model.
         stuck_jobs: Jobs that it holds without an instance.
-        window: None if it is unknown, or if there was none.
+        window: None if it is unknown.
         known: Whether all of a topic is known, so that a sum over the fleet means all of it.
     """
 

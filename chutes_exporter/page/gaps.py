@@ -120,6 +120,10 @@ def _unknown_in_fleet(fleet: Fleet) -> Iterator[str]:
         if _launches_are_unknown(fleet, server):
             name = server.name or server.server_id
             yield f"the answers do not say whether something can be launched on {name}"
+        is_open = fleet.window is not None and fleet.window.is_open
+        if is_open and server.waits_for_upgrade and server.measured is None:
+            name = server.name or server.server_id
+            yield f"the answers do not say whether {name} can come back from the upgrade"
 
 
 def _launches_are_unknown(fleet: Fleet, server: Server) -> bool:

@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from msgspec import UNSET
 
+from chutes_exporter.duration import HOUR
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
-    from chutes_exporter.api.records import MaintenancePolicy, MaintenanceServer, Server
+    from chutes_exporter.api.records import (
+        MaintenancePolicy,
+        MaintenanceServer,
+        Server,
+        TeeMeasurement,
+    )
 
 MaintenanceStatus = Literal["none", "pending", "maintenance"]
 """Where a TEE server is in its maintenance.
@@ -21,6 +27,19 @@ MaintenanceStatus = Literal["none", "pending", "maintenance"]
 While it is pending, the last instances of their chutes still serve, for up to 3 hours. In
 maintenance, nothing runs."""
 MAINTENANCE_STATUSES: Final[tuple[MaintenanceStatus, ...]] = get_args(MaintenanceStatus)
+Measured = Literal["measured", "not_measured", "undecided"]
+"""Whether the service lists a version for hosts with given GPUs.
+
+The first proves nothing, because the class of a host also depends on other hardware. The second is
+a certain no: the host does not boot with the version. No answer decides it for a host without GPUs,
+nor for a version that is listed for no host: it may be listed later, and a release candidate never
+is."""
+PENDING_SECONDS: Final = 3 * HOUR
+"""Longest time that a server is pending."""
+BOOT_SECONDS: Final = HOUR
+"""Usual time from then until the server has booted with the target version."""
+UPGRADE_SECONDS: Final = PENDING_SECONDS + BOOT_SECONDS
+"""Time of an upgrade, also for those that hold a slot now."""
 
 
 def maintenance_status(server: MaintenanceServer) -> MaintenanceStatus | None:
@@ -103,6 +122,34 @@ def version_accepted(version: str, listed: AbstractSet[str]) -> bool | None:
     numbers = {other: _numbers(other) for other in listed}
     is_highest = all(numbers.values()) and numbers[version] == max(numbers.values())
     return True if is_highest else None
+
+
+def measured(
+    version: str, models: Sequence[str], measurements: Iterable[TeeMeasurement]
+) -> Measured | None:
+    """Return whether the service lists a version for a host with GPUs of these models.
+
+    None is unknown.
+    """
+    of_version = [one for one in measurements if one.version == version]
+    if not of_version or not models:
+        return "undecided"
+    fits = [_fits(one, models) for one in of_version]
+    if True in fits:
+        return "measured"
+    return None if None in fits else "not_measured"
+
+
+def _fits(measurement: TeeMeasurement, models: Sequence[str]) -> bool | None:
+    """Return whether hosts of a measurement have such GPUs, None if it does not say that."""
+    if measurement.expected_gpus is None:
+        return None
+    expected = {model.lower() for model in measurement.expected_gpus}
+    if not expected.issuperset(model.lower() for model in models):
+        return False
+    if measurement.gpu_count is UNSET:
+        return None
+    return not measurement.gpu_count or measurement.gpu_count == len(models)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -304,13 +304,26 @@ def server_maintenance(call: Call) -> Json:
 
 
 def tee_measurements(call: Call) -> list[Json]:
-    """Return the images that TEE servers can boot: of each version, one for each of three
-    models.
+    """Return the images that TEE servers can boot: of each version, one for each class of hosts
+    that miners have.
     """
-    rows: list[Json] = []
-    for version in call.world.accepted_versions:
-        rows += 3 * [{"version": version}]
-    return rows
+    hosts = {
+        (server.gpus[0].gpu_identifier, len(server.gpus))
+        for miner in call.world.miners
+        for server in miner.servers
+        if server.is_tee and server.gpus
+    }
+    return [
+        {
+            "version": version,
+            "name": f"{count}x{model}",
+            "expected_gpus": [model],
+            "gpu_count": count,
+        }
+        for version in call.world.accepted_versions
+        for model, count in sorted(hosts)
+        if (version, model, count) not in call.world.unmeasured_hosts
+    ]
 
 
 def supported_gpus(_: Call) -> Json:

@@ -186,6 +186,8 @@ class World:
     In the maintenance window, they are upgraded to the last.
     """
     target_version: ClassVar[str] = accepted_versions[-1]
+    unmeasured_hosts: ClassVar[frozenset[tuple[str, str, int]]] = frozenset()
+    """Version, model and number of GPUs of hosts that cannot boot with an accepted version."""
     first_job_miner: ClassVar[int] = 0
     """The first miner that tries jobs."""
     window_age: ClassVar[float] = 15 * HOUR

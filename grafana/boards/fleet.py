@@ -36,7 +36,7 @@ from grafana.parts import (
     total,
     whole,
 )
-from grafana.states import GPU, MAINTENANCE, NEEDED, ORANGE, PLAIN, RED, SERVER
+from grafana.states import GPU, MAINTENANCE, MEASURED, NEEDED, ORANGE, PLAIN, RED, SERVER
 from grafana.worlds import KEPT, KEYED, PRICED, SICK, STOCKED
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ NOT_ALL_EARNING: Final = (
 )
 """Seconds since all GPUs of a server earned, or since it was seen first, within a day."""
 TO_UPGRADE: Final = recorded("hotkey:chutes_servers_to_upgrade:count")
+ORDER: Final = of_miners("chutes_server_upgrade_order", "server_id", "server")
 EARNING_INSTANCES: Final = of_miners("chutes_server_earning_instances", "server_id", "server")
 DCGM_NEEDED: Final = (
     "Unknown: no DCGM metrics. Apply deploy/chutes-monitoring-values.yaml, or scrape NVIDIA's "
@@ -291,9 +292,16 @@ FLEET.show(
     ),
     stat(
         "Upgrade window",
-        "The newest maintenance window for TEE servers: when it ends, how many servers wait for "
-        "their upgrade, and how many of them will not make it at 4 hours each in the slots. The "
-        "next server is the one on which the fewest instances earn.",
+        "The newest maintenance window for TEE servers: when it begins or ends, how many servers "
+        "wait for their upgrade, how many of them will not make it at 4 hours each in the slots, "
+        "and how many cannot come back from it. Upgrade next the server that is named, on which so "
+        "many instances earn: chutes-exporter status --maintenance.",
+        Query(
+            f"max({of_miners('chutes_maintenance_window_start_timestamp_seconds')}) - time() > 0",
+            "begins in",
+            frozenset(),
+            TIME,
+        ),
         Query(
             f"max({of_miners('chutes_maintenance_window_end_timestamp_seconds')}) - time() > 0 and "
             f"on () max({of_miners('chutes_maintenance_window_open')}) == 1",
@@ -313,13 +321,27 @@ FLEET.show(
             thresholds=[(1, RED)],
             sometimes=True,
         ),
+        Query(
+            f"sum({of_miners('chutes_fleet_unmeasured_servers_to_upgrade')} and on (hotkey) "
+            f"{TO_UPGRADE}) > 0",
+            "cannot come back",
+            SICK,
+            thresholds=[(1, RED)],
+        ),
+        Query(
+            f"{EARNING_INSTANCES} and on (hotkey, server_id) "
+            f"{select('chutes_server_upgrade_order', EXPORTERS)} == 1 and on (hotkey) {TO_UPGRADE}",
+            "earning on {{server}}, next",
+            SICK,
+        ),
         empty="no window is known",
-        size=(14, 3),
+        size=(10, 5),
     ),
     table(
         "Maintenance",
-        "Servers that hold an upgrade slot, or are older than the target of the newest window. "
-        "Upgrade those first on which the fewest instances earn.",
+        "Servers that hold an upgrade slot, or are older than the target of the newest window, in "
+        "the order in which to upgrade them. One whose GPUs the service lists for no host with the "
+        "target does not come back. That one is not excluded proves nothing.",
         Column("", "server_id"),
         Column("Server", "server", width=125, link=THIS_SERVER),
         Column(
@@ -338,6 +360,15 @@ FLEET.show(
             missing=" ",
             data=SICK,
         ),
+        Column("Order", ORDER, COUNT, missing=" ", data=SICK),
+        Column(
+            "Can come back",
+            of_miners("chutes_server_upgrade_measured", "server_id", "server"),
+            width=165,
+            states=MEASURED,
+            missing=" ",
+            data=SICK,
+        ),
         Column(
             "Earning instances",
             f"{EARNING_INSTANCES} and on "
@@ -346,8 +377,8 @@ FLEET.show(
             missing=" ",
             data=SICK,
         ),
-        sort=["Step", "Earning instances"],
-        size=(10, 5),
+        sort=["Step", "Order"],
+        size=(14, 5),
     ),
 )
 

@@ -229,10 +229,56 @@ def test_a_server_whose_step_is_unknown_has_no_status_and_keeps_the_rest() -> No
     made = run(bodies)
     gone = run().keys() - made.keys()
     assert {key.partition("{")[0] for key in gone} == {
+        "chutes_fleet_servers_to_upgrade",
+        "chutes_fleet_unmeasured_servers_to_upgrade",
         "chutes_server_maintenance_status",
         "chutes_server_state",
     }
     assert made["chutes_fleet_known{hotkey=me,topic=servers}"] == 0
+
+
+@pytest.mark.parametrize(
+    ("measurement", "measured", "waiting"),
+    [
+        ({"expected_gpus": ["h200", "b200"], "gpu_count": 4}, 1, (1, 0, 1)),
+        # Any number, and names in capital letters.
+        ({"expected_gpus": ["H200"], "gpu_count": None}, 1, (1, 0, 1)),
+        ({"expected_gpus": ["h200"], "gpu_count": 0}, 1, (1, 0, 1)),
+        ({"expected_gpus": ["b200"], "gpu_count": 4}, 0, (1, 1, None)),
+        ({"expected_gpus": ["h200"], "gpu_count": 8}, 0, (1, 1, None)),
+        ({"expected_gpus": [], "gpu_count": 4}, 0, (1, 1, None)),
+        # No answer decides it for a version that is listed for no host.
+        ({"version": "1.5.0", "expected_gpus": ["h200"], "gpu_count": 4}, None, (1, 0, 1)),
+        # What the list does not say is unknown.
+        ({"expected_gpus": None, "gpu_count": 4}, None, (1, None, None)),
+        ({"expected_gpus": ["h200"]}, None, (1, None, None)),
+        ({"expected_gpus": ["b200"]}, 0, (1, 1, None)),
+        ({"version": 5, "expected_gpus": ["h200"], "gpu_count": 4}, None, (1, None, None)),
+    ],
+)
+def test_a_server_cannot_come_back_if_the_target_is_listed_for_no_host_with_its_gpus(
+    measurement: dict[str, Any],
+    measured: float | None,
+    waiting: tuple[float | None, ...],
+) -> None:
+    bodies = deepcopy(ANSWERS)
+    bodies["maintenance"]["servers"][0]["needs_upgrade"] = True
+    other = {"version": "1.4.0", "expected_gpus": ["h200"], "gpu_count": 4}
+    bodies["measurements"] = [other, {"version": "1.6.2"} | measurement]
+    made = run(bodies)
+    assert made.get(f"chutes_server_upgrade_measured{{{SERVER}}}") == measured
+    found = (
+        made.get("chutes_fleet_servers_to_upgrade{hotkey=me}"),
+        made.get("chutes_fleet_unmeasured_servers_to_upgrade{hotkey=me}"),
+        made.get(f"chutes_server_upgrade_order{{{SERVER}}}"),
+    )
+    assert found == waiting
+
+
+def test_a_server_that_needs_no_upgrade_has_no_place_and_need_not_be_listed() -> None:
+    made = run()
+    assert of(made, "chutes_server_upgrade_measured", "chutes_server_upgrade_order") == {}
+    assert made["chutes_fleet_servers_to_upgrade{hotkey=me}"] == 0
 
 
 def test_an_answer_that_is_off_or_missing_takes_only_what_needs_it_away() -> None:

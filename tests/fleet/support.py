@@ -78,6 +78,7 @@ def make_instance(instance_id: str = "i1", **fields: Any) -> Instance:
         "model": "pro_6000",
         "gpus": 2,
         "is_last_active": False,
+        "has_replacement": True,
         "is_in_vain": False,
     }
     return Instance(**given | fields)
@@ -95,6 +96,7 @@ def make_server(server_id: str = "s1", *gpus: Gpu, **fields: Any) -> Server:
         "boots": True,
         "may_be_refused": False,
         "needs_upgrade": False,
+        "measured": "measured",
         "runs_chutes": True,
         "gpus": gpus,
         "instances": (),

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from chutes_exporter.fleet.join import join_fleet
-from chutes_exporter.fleet.model import GPU_STATES, Fleet
+from chutes_exporter.fleet.model import GPU_STATES, Fleet, Window
+from chutes_exporter.fleet.upgrades import find_waiting
 from tests.collectors.support import NOON_TEXT
 from tests.fleet.support import sent
 from tests.support import NOON
@@ -121,7 +122,7 @@ ANSWERS: Bodies = {
         "current_slots": 0,
         "servers": [{"server_id": "s1", "maintenance_status": "none", "needs_upgrade": False}],
     },
-    "measurements": [{"version": "1.6.2"}],
+    "measurements": [{"version": "1.6.2", "expected_gpus": ["h200"], "gpu_count": 4}],
     "jobs": [{"job_id": "j1", "miner_hotkey": "me", "finished_at": None}],
     "metagraph": [{"hotkey": "me", "blacklist_reason": None}],
     "chutes": [chute("c1", "llama"), chute("c2", "flux")],
@@ -146,6 +147,17 @@ def uses(fleet: Fleet) -> str:
     return ", ".join(texts)
 
 
+def _upgrade_facts(fleet: Fleet) -> dict[str, Any]:
+    """Return what is said of the newest window, and of the servers that wait for their upgrade."""
+    found = {
+        f"window.{field.name}": getattr(fleet.window, field.name, None) for field in fields(Window)
+    }
+    waiting = find_waiting(fleet)
+    for name in ("servers", "unmeasured", "ordered"):
+        found[f"waiting.{name}"] = getattr(waiting, name, None)
+    return found
+
+
 def facts(fleet: Fleet) -> dict[str, Any]:
     """Return everything that is said of a fleet, by names such as ``g1.state``.
 
@@ -156,7 +168,7 @@ def facts(fleet: Fleet) -> dict[str, Any]:
     }
     for name in ("registered", "blacklisted", "stuck_jobs"):
         found[name] = getattr(fleet, name)
-    found["window"] = fleet.window
+    found |= _upgrade_facts(fleet)
     if fleet.markets is not None:
         found["uses"] = uses(fleet)
         found["uses.are_best"] = not any(use.is_least for use in fleet.uses) or None
@@ -174,6 +186,9 @@ def facts(fleet: Fleet) -> dict[str, Any]:
         found[f"{server.server_id}.is_whole"] = server.is_whole or None
         found[f"{server.server_id}.state"] = server.state
         found[f"{server.server_id}.models"] = server.models
+        found[f"{server.server_id}.waits"] = server.waits_for_upgrade
+        found[f"{server.server_id}.last_instances"] = server.last_instances
+        found[f"{server.server_id}.idle_gpus"] = server.idle_gpus
         use = next(iter(fleet.uses), None)
         for model in server.models or ():
             key = f"{server.server_id}.{model}"
@@ -261,11 +276,9 @@ def test_a_fleet_of_which_everything_is_known() -> None:
         **{f"known.{topic}": True for topic in ("servers", "gpus", "instances", "pay")},
     }.items():
         assert KNOWN[name] == value, name
-    window = KNOWN["window"]
-    assert (window.is_open, window.starts_at, window.ends_at) == (False, NOON - 3600, NOON)
 
 
-STATES = "g?.state s1.h200.* s1.state known.gpus known.pay"
+STATES = "g?.state s1.h200.* s1.state known.gpus known.pay s1.last_instances s1.idle_gpus"
 """What needs the states of all GPUs."""
 LAUNCHES = "uses* s1.h200.idle_units"
 """What needs to know which launches the service accepts."""
@@ -276,13 +289,13 @@ LAUNCHES = "uses* s1.h200.idle_units"
     [
         (
             "servers",
-            f"{STATES} {LAUNCHES} s1.* known.servers",
-            f"{STATES} {LAUNCHES} s1.models s1.is_whole known.servers",
+            f"{STATES} {LAUNCHES} s1.* known.servers waiting*",
+            f"{STATES} {LAUNCHES} s1.models s1.is_whole s1.measured known.servers waiting*",
         ),
         (
             "nodes",
-            f"{STATES} {LAUNCHES} s1.models s1.is_whole g?.index",
-            f"{STATES} {LAUNCHES} s1.models s1.is_whole",
+            f"{STATES} {LAUNCHES} s1.models s1.is_whole s1.measured g?.index",
+            f"{STATES} {LAUNCHES} s1.models s1.is_whole s1.measured",
         ),
         (
             "inventory",
@@ -298,10 +311,13 @@ LAUNCHES = "uses* s1.h200.idle_units"
         ("miner_gpus", "", ""),
         (
             "maintenance",
-            f"{LAUNCHES} s1.maint* s1.holds_slot s1.needs_upgrade s1.state known.servers window",
+            (
+                f"{LAUNCHES} s1.maint* s1.holds_slot s1.needs_upgrade s1.waits s1.measured "
+                "s1.state known.servers window* waiting*"
+            ),
             LAUNCHES,
         ),
-        ("measurements", "s1.boots", "s1.boots"),
+        ("measurements", "s1.boots s1.measured", "s1.boots s1.measured"),
         ("jobs", "stuck_jobs", "stuck_jobs"),
         ("metagraph", f"{LAUNCHES} registered blacklisted", LAUNCHES),
         (
@@ -311,8 +327,8 @@ LAUNCHES = "uses* s1.h200.idle_units"
         ),
         (
             "active_instances",
-            f"{LAUNCHES} i2.is_in_vain i1.is_last_active",
-            f"{LAUNCHES} i2.is_in_vain i1.is_last_active",
+            f"{LAUNCHES} i2.is_in_vain i1.is_last_active i?.has_replacement s1.last_instances",
+            f"{LAUNCHES} i2.is_in_vain i1.is_last_active i?.has_replacement s1.last_instances",
         ),
         ("utilization", f"{LAUNCHES} i2.is_in_vain", f"{LAUNCHES} i2.is_in_vain"),
         ("bounties", f"{LAUNCHES} i2.is_in_vain", f"{LAUNCHES} i2.is_in_vain"),
@@ -355,11 +371,14 @@ def with_field(path: str, value: Any = MISSING) -> dict[str, Any]:
     ("path", "unknown"),
     [
         # A name would be a label that changes.
-        ("servers.servers.0.name", "s1.name known.servers known.pay"),
+        ("servers.servers.0.name", "s1.name known.servers known.pay waiting*"),
         ("servers.servers.0.version", "s1.version s1.boots"),
         (
             "servers.servers.0.gpus",
-            "s1.h200.* s1.state s1.models s1.is_whole known.gpus known.pay",
+            (
+                "s1.h200.* s1.state s1.models s1.is_whole s1.measured s1.last_instances "
+                "s1.idle_gpus known.gpus known.pay"
+            ),
         ),
         # The other list of GPUs has it too.
         ("servers.servers.0.gpus.0.gpu_identifier", ""),
@@ -375,7 +394,10 @@ def with_field(path: str, value: Any = MISSING) -> dict[str, Any]:
         ("inventory.0.last_verified_at", ""),
         (
             "instances.0.chute_id",
-            "i1.chute i1.chute_id i1.is_last_active i1.later* known.instances known.pay",
+            (
+                "i1.chute i1.chute_id i1.is_last_active i1.has_replacement i1.later* "
+                "s1.last_instances known.instances known.pay"
+            ),
         ),
         (
             "instances.0.active",
@@ -383,12 +405,20 @@ def with_field(path: str, value: Any = MISSING) -> dict[str, Any]:
         ),
         (
             "instances.1.activated_at",
-            "i2.state i2.is_in_vain i2.purge g3.state s1.state s1.h200.* known.[gip]*",
+            (
+                "i2.state i2.is_in_vain i2.purge g3.state s1.state s1.h200.* s1.last_instances "
+                "s1.idle_gpus known.[gip]*"
+            ),
         ),
         ("instances.0.compute_multiplier", "i1.units_per_second s1.h200.units known.pay"),
         ("instances.1.compute_multiplier", "i2.units_per_second"),
         ("instances.1.billed_to", "i2.private known.instances known.pay"),
-        ("maintenance.servers.0.needs_upgrade", "s1.needs_upgrade"),
+        ("maintenance.servers.0.needs_upgrade", "s1.needs_upgrade s1.waits waiting*"),
+        ("maintenance.active_window.target_measurement_version", "window.target s1.measured"),
+        ("maintenance.active_window.max_concurrent_per_miner", "window.slots"),
+        ("maintenance.current_slots", "window.used_slots"),
+        ("measurements.0.expected_gpus", "s1.measured"),
+        ("measurements.0.gpu_count", "s1.measured"),
         ("jobs.0.finished_at", "stuck_jobs"),
         ("jobs.0.miner_hotkey", "stuck_jobs"),
         ("instances.0.activated_at", "i1.secured"),
@@ -396,7 +426,7 @@ def with_field(path: str, value: Any = MISSING) -> dict[str, Any]:
         # Another chute can be launched, so the idle GPU could earn that at least.
         ("chutes.1.compute_multiplier_factors", "i2.is_in_vain i2.later* uses.are_best"),
         ("chutes.1.tee", "i2.is_in_vain uses.are_best"),
-        ("active_instances.0.chute_id", ""),
+        ("active_instances.0.chute_id", "i2.has_replacement s1.last_instances"),
     ],
 )
 def test_a_field_that_is_missing_removes_what_depends_on_it_and_nothing_else(
@@ -755,8 +785,9 @@ def test_jobs_of_others_are_not_stuck_with_the_miner_whatever_they_lack() -> Non
 
 def test_a_window_is_open_over_or_of_an_unknown_state() -> None:
     for value, is_open in ((True, True), (None, None), (MISSING, True)):
-        assert with_field("maintenance.window_open", value)["window"].is_open is is_open
-    assert with_field("maintenance.active_window", None)["window"] is None
+        assert with_field("maintenance.window_open", value)["window.is_open"] is is_open
+    found = with_field("maintenance.active_window", None)
+    assert (found["window.exists"], found["window.is_open"]) == (False, False)
 
 
 def test_the_gpus_of_an_instance_are_found_by_its_id() -> None:

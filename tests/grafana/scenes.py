@@ -173,7 +173,18 @@ def filled_in(expression: str, hotkeys: Iterable[str], miner: str = "") -> str:
 
 
 class Tried(DemoWorld):
-    """A world whose first miner has tried every job."""
+    """A world whose first miner has tried every job, and if it has servers to upgrade, another one
+    that cannot come back from that.
+    """
+
+    unmeasured_hosts = frozenset({(DemoWorld.target_version, "h200", 4)})
+
+    def make_server(self, uid: int, index: int) -> Server:
+        """Make a server. The first one of the first miner may be older than the target."""
+        server = super().make_server(uid, index)
+        upgrades = any(trouble == "upgrade" for *_, trouble in self._fleet)
+        is_old = upgrades and not uid and not index
+        return replace(server, version="1.3.1") if is_old else server
 
     def jobs(self, now: float) -> list[Job]:
         return [

@@ -94,6 +94,42 @@ def server_units(api: Mapping[str, Any]) -> Counter[tuple[str, str]]:
     return units
 
 
+def is_measured(server_id: str, api: Mapping[str, Any]) -> bool:
+    """Return whether the target of the window is listed for hosts with the GPUs of a server."""
+    target = api["maintenance"]["active_window"]["target_measurement_version"]
+    gpus = [gpu["gpu_identifier"] for gpu in api["nodes"] if gpu["server_id"] == server_id]
+    for row in api["tee_measurements"]:
+        allows_count = row["gpu_count"] in (None, 0, len(gpus))
+        allows_models = set(gpus) <= set(row["expected_gpus"])
+        if row["version"] == target and allows_models and allows_count:
+            return True
+    return False
+
+
+def upgrade_order(server_ids: Iterable[str], api: Mapping[str, Any]) -> dict[str, int]:
+    """Return the place of servers in the order in which to upgrade them."""
+    place = places(api)
+    keys = []
+    for server_id in server_ids:
+        last = 0
+        for one in api["instances"]:
+            others = [
+                other
+                for other in api["active_instances"]
+                if other["chute_id"] == one["chute_id"]
+                and other["instance_id"] != one["instance_id"]
+            ]
+            is_there = place.get(one["instance_id"], ("", ""))[0] == server_id
+            last += is_there and not others
+        states = [gpu_state(gpu, api) for gpu in api["nodes"] if gpu["server_id"] == server_id]
+        idle = states.count("idle") + states.count("unverified")
+        (name,) = (
+            row["name"] for row in api["servers"]["servers"] if row["server_id"] == server_id
+        )
+        keys.append((last, -idle, name, server_id))
+    return {server_id: number for number, (*_, server_id) in enumerate(sorted(keys), 1)}
+
+
 @dataclass(frozen=True)
 class Ended:
     """An instance of a miner that ended, with the compute units that the score lost."""

@@ -244,9 +244,14 @@ class Scenario:
             self.set("chutes_server_maintenance_status", int(one == status), at, **labels)
         return self
 
-    def needs_upgrade(self, server: str, needs: int = 1) -> Self:
-        """Let a server be older than the target of the newest window, or not."""
-        return self.set("chutes_server_upgrade_needed", needs, **_server(server)[1])
+    def waits(self, servers: int, unmeasured: int = 0, at: int = 0) -> Self:
+        """Let so many servers wait for their upgrade, some of which cannot come back."""
+        self.set("chutes_fleet_servers_to_upgrade", servers, at)
+        return self.set("chutes_fleet_unmeasured_servers_to_upgrade", unmeasured, at)
+
+    def measured(self, server: str, measured: int) -> Self:
+        """Let the service list the target for hosts with the GPUs of a server, or not."""
+        return self.set("chutes_server_upgrade_measured", measured, **_server(server)[1])
 
     def boots(self, server: str, accepted: int, at: int = 0) -> Self:
         """Let the service accept or refuse the version of a server."""

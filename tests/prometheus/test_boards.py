@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
+from chutes_exporter.fleet.model import Window
+from chutes_exporter.fleet.upgrades import plan_upgrades
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
 from grafana.states import MAINTENANCE, UNWATCHED
+from tests.fleet.support import make_fleet, make_server
 from tests.grafana.scenes import filled_in
 from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, run_promtool
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
 
     from grafana.parts import Query
 
+FLEET = "chutes-fleet"
 ME = f'hotkey="{HOTKEY}"'
 
 
@@ -44,6 +49,69 @@ def test_without_a_watched_miner_the_tables_say_so(tmp_path: Path) -> None:
             query: (20, {row: 1}) for query, row in zip((servers, instances), rows, strict=True)
         },
     )
+
+
+def test_an_announced_window_says_when_it_begins_and_names_no_next_server(tmp_path: Path) -> None:
+    server = {"server_id": "id-alpha", "server": "alpha"}
+    miner = Scenario(30, {"alpha": 8}).waits(2, 1).maintain(0, "alpha", "none").earns("alpha", 8)
+    miner.set("chutes_server_upgrade_order", 1, **server).window(20 * HOUR)
+    miner.set("chutes_maintenance_window_start_timestamp_seconds", 60 * 40)
+    miner.set("chutes_maintenance_window_open", 0).set("chutes_maintenance_window_open", 1, 25)
+    shown = {query.legend: number for number, query in enumerate(queries(FLEET, "Upgrade window"))}
+    begins, cannot, after = (
+        asked(FLEET, "Upgrade window", shown[legend])
+        for legend in ("begins in", "cannot come back", "earning on {{server}}, next")
+    )
+    row = f'{{{ME},server="alpha",server_id="id-alpha"}}'
+    miner.check(
+        tmp_path,
+        {},
+        values={
+            begins: (20, {"{}": 1200}),
+            cannot: (20, {}),
+            after: (20, {}),
+            f"{cannot} + 0": (28, {"{}": 1}),
+            f"{after} + 0": (28, {row: 8}),
+        },
+    )
+
+
+def test_the_plan_of_status_and_the_recording_agree_which_servers_are_late(tmp_path: Path) -> None:
+    cases = list(itertools.product((0, 1, 3, 13), (0, 1), (1, 2), (0, 1, 2), (-1, 3.9, 4, 9, 30)))
+    series, expected = [], []
+    for number, (waiting, unmeasured, slots, used, hours) in enumerate(cases):
+        ends_at = 300 + HOUR * 60 * hours
+        for name, value in {
+            "fleet_servers_to_upgrade": waiting,
+            "fleet_unmeasured_servers_to_upgrade": min(waiting, unmeasured),
+            "maintenance_window_open": 1,
+            "maintenance_window_end_timestamp_seconds": ends_at,
+            "maintenance_slots_limit": slots,
+            "maintenance_slots_in_use": used,
+        }.items():
+            labels = f'{{job="chutes",instance="one:1",hotkey="{number}"}}'
+            series.append({"series": f"chutes_{name}{labels}", "values": f"{value}x10"})
+        servers = [
+            make_server(
+                str(index),
+                needs_upgrade=True,
+                measured="not_measured" if index < unmeasured else "measured",
+            )
+            for index in range(waiting)
+        ]
+        window = Window(is_open=True, ends_at=ends_at, slots=slots, used_slots=used)
+        late = plan_upgrades(make_fleet(*servers, window=window), 300).late
+        # The recording is absent where none waits.
+        if waiting:
+            name = "hotkey:chutes_servers_to_upgrade:late"
+            expected.append({"labels": f'{name}{{hotkey="{number}"}}', "value": late})
+    test = {
+        "expr": "hotkey:chutes_servers_to_upgrade:late",
+        "eval_time": "5m",
+        "exp_samples": expected,
+    }
+    tests = [{"interval": "1m", "input_series": series, "promql_expr_test": [test]}]
+    run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=tests)
 
 
 def test_without_the_rules_no_part_of_several_miners_is_shown_as_the_whole(tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ def test_a_healthy_day_is_silent(tmp_path: Path) -> None:
         miner.activate(f"i-{hour}", hour * HOUR + 45)
         miner.remove(f"i-{hour}", hour * HOUR + 4 * HOUR)
     for server in FLEET:
-        miner.needs_upgrade(server, 0).boots(server, 1).maintain(0, server, "none")
-    miner.set("chutes_maintenance_window_open", 0)
+        miner.boots(server, 1).maintain(0, server, "none")
+    miner.waits(0).set("chutes_maintenance_window_open", 0)
     miner.set("chutes_maintenance_window_end_timestamp_seconds", -86400)
     miner.check(tmp_path, {DAY: []})
 

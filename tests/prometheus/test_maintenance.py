@@ -19,11 +19,8 @@ MAINTENANCE, PENDING, CLOSING, REFUSED = (
 NOTHING, HEADING = "ChutesMinerEarnsNothing critical", "ChutesScoreHeadingDown warning"
 BLIND = ["ChutesExporterDown warning", "ChutesMinerUnwatched critical"]
 ALPHA = {"server": "alpha", "server_id": "id-alpha"}
-STATUS = f"First, on the exporter's host: `chutes-exporter status --hotkey {HOTKEY}`"
-SLOT = (
-    f"First, on the exporter's host: `chutes-exporter query maintenance --hotkey {HOTKEY}`, which "
-    "shows when a slot is free."
-)
+STATUS = f"First, on the exporter's host: `chutes-exporter status --maintenance --hotkey {HOTKEY}`"
+SLOT = f"{STATUS}, which shows when a slot is free."
 
 
 def refused(exporters: tuple[str, ...] = PAIR) -> Scenario:
@@ -53,12 +50,11 @@ SOME, NONE = "Instances that earn there now: 8.", "Instances that earn there now
 UNKNOWN = "How many instances earn there is not known now."
 
 
-def about_refused(earning: str) -> str:
+def about_refused(
+    earning: str, do: str = "Do not reboot it before maintenance has ended its instances."
+) -> str:
     """The description of a server whose version is refused."""
-    return (
-        f"A server that boots with this version does not come back. {earning} Do not reboot it "
-        f"before maintenance has ended its instances. {SLOT}"
-    )
+    return f"A server that boots with this version does not come back. {earning} {do} {SLOT}"
 
 
 def about_pending(earning: str) -> str:
@@ -70,29 +66,29 @@ def about_pending(earning: str) -> str:
     )
 
 
-def about_maintenance(earning: str) -> str:
+def about_maintenance(
+    earning: str, do: str = "When there is none, shut it down and boot it with the target version."
+) -> str:
     """The description of a server in maintenance."""
-    return (
-        f"{earning} When there is none, shut it down and boot it with the target version. Until "
-        f"then, other servers wait for its slot. {STATUS}, which shows its status."
-    )
+    return f"{earning} {do} Until then, other servers wait for its slot. {STATUS}."
 
 
-def about_window(left: str) -> str:
+def about_window(left: str, unmeasured: str = "") -> str:
     """The description of a window that ends."""
     return (
-        f"The upgrade window ends in {left}. An upgrade takes up to 4 hours, and 1 can run at "
-        f"once. After the window, older servers may not boot. {SLOT}"
+        f"The window ends in {left}. An upgrade takes up to 4 hours, 1 at once. Later, "
+        f"older servers may not boot.{unmeasured} {STATUS}, which has the order."
     )
 
 
-def old_servers(hours: float, slots: int = 1, number: int = 13, *, in_slot: int = 0) -> Scenario:
+def old_servers(
+    hours: float, slots: int = 1, number: int = 13, *, in_slot: int = 0, unmeasured: int = 0
+) -> Scenario:
     """So many servers are older than the target of a window that ends in some hours."""
     miner = Scenario(20, dict.fromkeys(OLD[:number], 1), PAIR, step=1)
     miner.window(int(60 * hours), slots, in_use=in_slot).set("chutes_server_info", 1, name="new")
-    miner.needs_upgrade("new", 0)
+    miner.waits(number - in_slot, unmeasured)
     for index, server in enumerate(OLD[:number]):
-        miner.needs_upgrade(server)
         miner.maintain(0, server, "pending" if index < in_slot else "none")
     return miner
 
@@ -132,6 +128,37 @@ test_alerts_about_maintenance = scenarios(
         .maintain(30, "beta", "none")
         .maintain(38, "alpha", "maintenance")
         .fires({36: [REFUSED], 50: [MAINTENANCE]}, ever=[MAINTENANCE, REFUSED]),
+        "maintenance is not the way for a refused server that cannot come back": refused()
+        .earns("alpha", 8)
+        .measured("alpha", 0)
+        .fires({50: [MAINTENANCE, REFUSED]})
+        .says(
+            REFUSED,
+            50,
+            "do not reboot server alpha: the service refuses its version 0.2.5",
+            about_refused(
+                SOME,
+                "Do not reboot or upgrade it: it cannot come back with the target either.",
+            ),
+            **ALPHA,
+        ),
+        "a server in maintenance that cannot come back is not to be booted": ended(
+            Scenario(30, {"alpha": 8, "beta": 8}, PAIR).earns("alpha", 8), 0, "alpha"
+        )
+        .window(DAY)
+        .measured("alpha", 0)
+        .maintain(0, "alpha", "maintenance")
+        .fires({20: [MAINTENANCE]})
+        .says(
+            MAINTENANCE,
+            20,
+            "server alpha is in maintenance, and cannot come back",
+            about_maintenance(
+                NONE,
+                "Do not boot the target: it is listed for no host with these GPUs.",
+            ),
+            **ALPHA,
+        ),
         # A gap does not move the deadline.
         "a pending server is not to be rebooted, with the deadline": Scenario(
             HOUR, {"alpha": 8}, PAIR, step=1
@@ -242,7 +269,7 @@ test_alerts_about_maintenance = scenarios(
         .says(
             CLOSING,
             10,
-            "servers that wait for their upgrade: 13, and 10 will not make it",
+            "servers that wait for their upgrade: 13, 10 will not make it",
             about_window("12h 10m 0s"),
         ),
         "13 old servers and a slot have enough time in 53 hours": old_servers(53).fires({20: []}),
@@ -255,7 +282,7 @@ test_alerts_about_maintenance = scenarios(
         .says(
             CLOSING,
             10,
-            "servers that wait for their upgrade: 12, and 1 will not make it",
+            "servers that wait for their upgrade: 12, 1 will not make it",
             about_window("2d 0h 50m 0s"),
         ),
         "an old server is a warning 12 hours before the end, although it can make it": old_servers(
@@ -266,6 +293,40 @@ test_alerts_about_maintenance = scenarios(
         "an old server is a warning also while the slots are not known": old_servers(11, number=1)
         .drop(0, "chutes_maintenance_slots_limit")
         .fires({10: [CLOSING]}),
+        "servers that cannot come back need no slot, and nobody is told to upgrade them": (
+            old_servers(12 + 20 / 60, number=4, unmeasured=1).fires({20: []})
+        ),
+        "those that cannot come back are named apart from those that will not make it": (
+            old_servers(8 + 20 / 60, number=4, unmeasured=1)
+            .fires({10: [CLOSING]})
+            .says(
+                CLOSING,
+                10,
+                "servers that wait for their upgrade: 4, 1 will not make it, 1 cannot come back",
+                about_window("8h 10m 0s", " Do not upgrade those that cannot come back."),
+            )
+        ),
+        "before the end, servers that cannot come back are a warning, too": (
+            old_servers(11, number=1, unmeasured=1)
+            .fires({10: [CLOSING]})
+            .says(
+                CLOSING,
+                10,
+                "servers that wait for their upgrade: 1, 1 cannot come back",
+                about_window("10h 50m 0s", " Do not upgrade those that cannot come back."),
+            )
+        ),
+        "while it is not known which can come back, nobody says how many will not make it": (
+            old_servers(11)
+            .drop(0, "chutes_fleet_unmeasured_servers_to_upgrade")
+            .fires({10: [CLOSING]})
+            .says(
+                CLOSING,
+                10,
+                "servers that wait for their upgrade: 13",
+                about_window("10h 50m 0s", " Whether they can come back is not known now."),
+            )
+        ),
         "an old server is silent 13 hours before the end": old_servers(13, number=1).fires(
             {20: []}
         ),

@@ -156,7 +156,7 @@ def test_the_advice_about_a_refused_version_is_the_same_everywhere() -> None:
         assert re.search(
             r"do not reboot (it|\S+\|them\}|the server) before maintenance has ", words
         )
-        assert "chutes-exporter query maintenance" in words, place
+        assert "chutes-exporter status --maintenance" in words, place
         assert "slot is free" in words, place
         assert "earn" in words or place == "status and landing page", place
 

@@ -274,6 +274,7 @@ SMALL: Final = Size(miners=24, active_miners=6, chutes=40, other_servers=3)
 COMMANDS: Final = {
     LANDING: (),
     "status": MONEY,
+    "status --maintenance": MONEY,
     "advise": ("--with", "8xpro_6000", "--switch", *MONEY),
     "incidents": (),
     "check": (),
@@ -287,13 +288,17 @@ OTHERS: Final = {
     "seconds",
     "bounty_seconds_left",
     "age_minutes",
+    "lost_compute_units_now",
 }
 """Keys of numbers that may differ: a finding may name fewer things, and time goes on."""
 TAKE_OVER: Final = {("findings", kind) for kind in ("purges", "upgrades", "maintenance_pending")}
 """Findings that take over from others, if it is not known what makes those more urgent: that an
 instance starts in vain, that a version is refused, or that nothing runs on a server in maintenance.
 """
-FINE: Final = ("Nothing needs action.", "All checks passed.", "No instance ended.", "$0")
+FINE: Final = (
+    *("Nothing needs action.", "No maintenance needs action.", "All will make it."),
+    *("All checks passed.", "No instance ended.", "$0"),
+)
 """Texts that say that all is fine."""
 GROUPS: Final = ("kind", "instance_id", "server_id", "chute_id", "gpu", "feed", "hotkey")
 """Keys that tell the objects of a list apart."""
@@ -324,7 +329,13 @@ async def _run(name: str, simulator: Simulator) -> Output:
     if name == LANDING:
         return await _landing(simulator)
     (status, text, _), (_, found, _) = [
-        await run(simulator, name, "--chain.url", simulator.chain_url, *COMMANDS[name], *form)
+        await run(
+            simulator,
+            *name.split(),
+            *("--chain.url", simulator.chain_url),
+            *COMMANDS[name],
+            *form,
+        )
         for form in ((), ("--json",))
     ]
     return Output(status, text, json.loads(found))

@@ -1,0 +1,298 @@
+"""The maintenance of TEE servers, as the command ``status`` shows it: slots, and the order of the
+upgrades.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
+
+from chutes_exporter.api import ApiError, ChutesClient
+from chutes_exporter.api import endpoints as e
+from chutes_exporter.commands.terminal import moment, print_table, say
+from chutes_exporter.duration import HOUR
+from chutes_exporter.feeds.definitions import MAINTENANCE
+from chutes_exporter.findings import filled, time_until
+from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
+from chutes_exporter.rules.maintenance import (
+    BOOT_SECONDS,
+    PENDING_SECONDS,
+    UPGRADE_SECONDS,
+    holds_slot,
+    maintenance_status,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from chutes_exporter.api import Hotkey
+    from chutes_exporter.api.records import MaintenanceServer, ServerMaintenance
+    from chutes_exporter.commands.report import Report
+    from chutes_exporter.config import Settings
+    from chutes_exporter.fleet.model import Fleet, Server
+    from chutes_exporter.fleet.upgrades import Upgrade, UpgradePlan
+
+
+# Servers in a slot
+
+
+async def servers_in_slot(settings: Settings, report: Report) -> dict[str, list[dict[str, Any]]]:
+    """Return the servers in an upgrade slot, by hotkey."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
+        for key in settings.keys:
+            snapshot = report.states[MAINTENANCE.of(key.address)].snapshot
+            servers = (snapshot and snapshot.answer.value.servers) or ()
+            found[key.address] = [
+                await _in_slot(client, key, server, report)
+                for server in servers
+                if holds_slot(server)
+            ]
+    return found
+
+
+async def _in_slot(
+    client: ChutesClient, key: Hotkey, server: MaintenanceServer, report: Report
+) -> dict[str, Any]:
+    """Return a server in an upgrade slot. Only the answer about a single server says what a pending
+    one waits for.
+    """
+    status, pending = maintenance_status(server), None
+    if status == "pending":
+        try:
+            answer = await client.fetch(
+                e.SERVER_MAINTENANCE, key=key, path={"server_id": server.server_id}
+            )
+            pending = answer.value
+        except ApiError as error:
+            name = server.name or server.server_id
+            gap = NotKnown.after(error, f"server_maintenance of {name}", key.address)
+            report.gaps.append(gap)
+    return {
+        "server_id": server.server_id,
+        "name": server.name,
+        "status": status,
+        "waits_for": pending and _waits_for(pending, report.fleets[key.address]),
+        "until": pending and pending.pending_deadline,
+    }
+
+
+def _waits_for(pending: ServerMaintenance, fleet: Fleet) -> list[dict[str, Any]]:
+    """Return the instances that a pending server waits for, with the names of their chutes."""
+    names = {one.chute_id: one.chute for one in fleet.instances}
+    return [
+        structs.asdict(one) | {"chute_name": names.get(one.chute_id)}
+        for one in pending.awaiting_replacement
+    ]
+
+
+def print_servers_in_slot(servers: Iterable[Mapping[str, Any]], now: float) -> None:
+    """Print the servers that hold an upgrade slot, and what pending ones wait for. It may be
+    unknown, or nothing.
+    """
+    for server in servers:
+        text = f"{server['name'] or server['server_id']}: {server['status']}"
+        if server["waits_for"] == []:
+            text += ", and waits for no instance any more"
+        elif server["waits_for"]:
+            names = [one["chute_name"] or one["chute_id"] for one in server["waits_for"]]
+            waiting = filled(
+                ", until COUNT {instance has|instances have} a replacement", len(names)
+            )
+            text += f"{waiting} (chutes {', '.join(dict.fromkeys(names))})"
+        if server["until"] is not None and server["waits_for"] != []:
+            text += f", at the latest {time_until(server['until'], now)}"
+        say(f"{text}.", indent="  ")
+
+
+# The order of the upgrades
+
+
+def unknown_upgrades(hotkey: str, plan: UpgradePlan) -> list[NotKnown]:
+    """Return what is not known of the upgrades of a miner."""
+    return [
+        NotKnown("upgrades", hotkey, f"the answers do not say {text}", TRY_AGAIN)
+        for text in plan.unknown
+    ]
+
+
+def plan_summary(plan: UpgradePlan) -> dict[str, Any]:
+    """Return the upgrades of a miner for scripts. What is not known is None."""
+    window, waiting = plan.window, plan.waiting
+    unmeasured = None if waiting is None else waiting.unmeasured
+    return {
+        "window": plan.phase,
+        "starts_at": window and window.starts_at,
+        "ends_at": window and window.ends_at,
+        "target_version": window and window.target,
+        "slots": window and window.slots,
+        "used_slots": window and window.used_slots,
+        "free_slots": plan.free_slots,
+        "upgrade_seconds": UPGRADE_SECONDS,
+        "waiting": waiting and [_server_summary(server) for server in waiting.servers],
+        "order": None if plan.upgrades is None else list(map(_upgrade_summary, plan.upgrades)),
+        "cannot_come_back": None if unmeasured is None else list(map(_server_summary, unmeasured)),
+        "late": plan.late,
+        "last_done_at": plan.last_done_at,
+    }
+
+
+def _server_summary(server: Server) -> dict[str, Any]:
+    return {
+        "server_id": server.server_id,
+        "name": server.name,
+        "version": server.version,
+        "measured": server.measured,
+        "earning_instances": server.earning_instances,
+        "last_instances": server.last_instances,
+        "idle_gpus": server.idle_gpus,
+    }
+
+
+def _upgrade_summary(upgrade: Upgrade) -> dict[str, Any]:
+    return {
+        "place": upgrade.place,
+        **_server_summary(upgrade.server),
+        "compute_units_per_second": upgrade.units_per_second,
+        "lost_compute_units_now": upgrade.lost_units,
+        "lost_compute_units_after_maintenance": 0,
+        "done_at": upgrade.done_at,
+        "is_late": upgrade.is_late,
+    }
+
+
+def print_plan(plan: UpgradePlan, now: float) -> None:
+    """Print the newest window, and the servers that wait for their upgrade in it."""
+    say(_window_text(plan, now))
+    if not plan.is_needed:
+        return
+    if plan.waiting is None:
+        say("Which servers wait for their upgrade is not known. Do not reboot any of them.")
+        return
+    if not plan.waiting.servers:
+        say("No server waits for its upgrade.")
+        return
+    _print_unmeasured(plan)
+    if plan.upgrades is None:
+        names = ", ".join(_name(server) for server in plan.waiting.servers)
+        say(f"In which order to upgrade these is not known: {names}. Do not reboot any of them.")
+    elif plan.upgrades:
+        _print_upgrades(plan, plan.upgrades)
+
+
+def _window_text(plan: UpgradePlan, now: float) -> str:
+    window = plan.window
+    if plan.phase is None or window is None:
+        return "Whether a maintenance window is open or announced is not known."
+    if not plan.is_needed:
+        text = "No maintenance window is open or announced."
+        if plan.phase == "over" and window.ends_at is not None:
+            text += f" The last one ended {moment(window.ends_at)}."
+        return text
+    ends = "at an unknown time" if window.ends_at is None else time_until(window.ends_at, now)
+    target = window.target or "not known"
+    begin = "A maintenance window is open"
+    if plan.phase == "announced" and window.starts_at is not None:
+        begin = f"A maintenance window opens {time_until(window.starts_at, now)}"
+    return f"{begin}, and ends {ends}. Target version: {target}. {_slots_text(plan)}"
+
+
+def _slots_text(plan: UpgradePlan) -> str:
+    window = plan.window
+    if window is None or plan.free_slots is None or window.used_slots is None:
+        return "How many slots are free is not known."
+    return f"Upgrade slots: {window.used_slots:g} used, {plan.free_slots} free."
+
+
+def _print_unmeasured(plan: UpgradePlan) -> None:
+    unmeasured = None if plan.waiting is None else plan.waiting.unmeasured
+    if unmeasured is None:
+        say("Which of them can come back with the target version is not known.")
+    elif unmeasured:
+        names = ", ".join(f"{_name(server)} ({_gpus(server)})" for server in unmeasured)
+        say(
+            filled(
+                "{This server|These COUNT servers} cannot come back from the upgrade, because the "
+                f"service lists the version for no host with {{its|their}} GPUs: {names}. Do not "
+                "reboot {it|them}, and do not request {its|their} maintenance. Ask the operators "
+                "of Chutes.",
+                len(unmeasured),
+            )
+        )
+
+
+def _name(server: Server) -> str:
+    return server.name or server.server_id
+
+
+def _gpus(server: Server) -> str:
+    models = Counter(gpu.model for gpu in server.gpus)
+    return ", ".join(f"{count} {model}" for model, count in models.items())
+
+
+def _print_upgrades(plan: UpgradePlan, upgrades: Sequence[Upgrade]) -> None:
+    say("Upgrade in this order, one server for each free slot:")
+    hidden = print_table(list(map(_row, upgrades)), cut=("server",), indent="  ")
+    if hidden:
+        say(f"Not shown: {', '.join(hidden)}. --json has everything.")
+    say(_next_text(plan, upgrades[0]))
+    say(
+        "Do not reboot a server before its status is maintenance and nothing runs there. A reboot "
+        "now would lose the units in the table. After maintenance has ended its instances, no "
+        "score is lost, but the server earns nothing until it is back."
+    )
+    say(_time_text(plan))
+
+
+def _row(upgrade: Upgrade) -> dict[str, Any]:
+    server, units, lost = upgrade.server, upgrade.units_per_second, upgrade.lost_units
+    return {
+        "#": upgrade.place,
+        "server": _name(server),
+        "last instances": server.last_instances,
+        "idle GPUs": server.idle_gpus,
+        "done by": None if upgrade.done_at is None else moment(upgrade.done_at),
+        "in time": None if upgrade.is_late is None else not upgrade.is_late,
+        "units lost by reboot now": None if lost is None else round(lost),
+        "lost after maintenance": 0,
+        "units per hour": None if units is None else round(HOUR * units),
+    }
+
+
+def _next_text(plan: UpgradePlan, first: Upgrade) -> str:
+    name = _name(first.server)
+    if first.server.measured != "measured":
+        return (
+            f"Whether {name} can come back is not known. Do not request its maintenance before the "
+            "service lists the version for its GPUs, unless the operators of Chutes say so."
+        )
+    if plan.phase == "announced":
+        return f"When the window opens, request the maintenance of {name} first."
+    if plan.free_slots is None:
+        return f"When a slot is free, request the maintenance of {name}."
+    if not plan.free_slots:
+        return (
+            f"No slot is free. When a server in a slot is done, request the maintenance of {name}."
+        )
+    return f"Next: request the maintenance of {name}."
+
+
+def _time_text(plan: UpgradePlan) -> str:
+    hours, pending, boot = (
+        f"{seconds / HOUR:g}" for seconds in (UPGRADE_SECONDS, PENDING_SECONDS, BOOT_SECONDS)
+    )
+    text = f"An upgrade takes up to {hours} hours: {pending} pending, {boot} to boot."
+    if plan.last_done_at is None:
+        text += " When the last one is done is not known."
+    else:
+        text += f" The last one is done by {moment(plan.last_done_at)}."
+    if plan.late is None:
+        return f"{text} Whether all will make it is not known."
+    if not plan.late:
+        return f"{text} All will make it."
+    return text + filled(
+        " COUNT {server|servers} will not make it: ask the operators of Chutes for more time.",
+        plan.late,
+    )
