@@ -47,6 +47,8 @@ IN_LINE: Final = f"{PLACES} > scalar({MY_PLACE}) - 5 < scalar({MY_PLACE}) + 5"
 """The chosen miner, and four seats before and after its own in the order of their loss."""
 HEADINGS: Final = "hotkey:chutes_miner_score_heading_ratio:all"
 MY_HEADING: Final = select(HEADINGS, **CHOSEN)
+IN_A_DAY: Final = "hotkey:chutes_miner_score_ratio:in24h"
+BOUNDS: Final = "hotkey_bound:chutes_miner_score_ratio:in24h"
 SEAT_AGE: Final = f"time() - {of_exporters('chutes_miner_registered_timestamp_seconds', 'hotkey')}"
 PER_DAY: Final = of_exporters("chutes_subnet_window_registrations", window="1d")
 ALPHA_USD: Final = of_exporters("chutes_alpha_price_usd")
@@ -124,6 +126,25 @@ def _gap(title: str, gap: str, text: str) -> Panel:
     )
 
 
+def _in_a_day() -> Panel:
+    """Return the stat of the chosen miner's score share in 24 hours, with its bounds."""
+    about = Query(select(IN_A_DAY, **CHOSEN), "about")
+    least = Query(select(BOUNDS, **CHOSEN, bound="lower"), "at least", sometimes=True)
+    most = Query(select(BOUNDS, **CHOSEN, bound="upper"), "at most", sometimes=True)
+    return stat(
+        "Score in 24 h",
+        "Experimental estimate of the score share in 24 hours: 43 % of the way from the score to "
+        "its heading. From 15 days of a watched miner's history on, it has bounds that hold about "
+        "5 times out of 6. A lost seat, a collapse and a lasting change are not predicted.",
+        about,
+        least,
+        most,
+        unit=SHARE,
+        empty="not known: no score or heading",
+        size=(5, 3),
+    )
+
+
 def _all(metric: str, **where: str) -> str:
     return of_exporters(metric, "hotkey", **where)
 
@@ -143,7 +164,8 @@ SUBNET: Final = Board(
 )
 
 SUBNET.show(
-    before_loss((8, 3), of_exporters, **CHOSEN),
+    before_loss((5, 3), of_exporters, **CHOSEN),
+    _in_a_day(),
     _gap(
         "To the next better",
         TO_BETTER,
@@ -187,6 +209,7 @@ SUBNET.show(
             missing="unknown",
         ),
         Column("Score share", _near(SHARES), SHARE),
+        Column("In 24 h", _near(IN_A_DAY), SHARE, missing="not known"),
         Column("Heading", _near(HEADINGS), SHARE),
         Column(
             "USD a day",
@@ -196,7 +219,7 @@ SUBNET.show(
             missing="unknown",
         ),
         sort=["Rank"],
-        size=(14, 10),
+        size=(15, 10),
     ),
     table(
         "Neighbours in line for the seat",
@@ -234,7 +257,7 @@ SUBNET.show(
         ),
         empty="Unknown: no data. It needs --chain.url, and --miners neighbours or all.",
         sort=["Registrations"],
-        size=(10, 10),
+        size=(9, 10),
     ),
     graph(
         "Score share of the neighbours in rank",
