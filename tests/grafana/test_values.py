@@ -899,16 +899,19 @@ class Truth:
                 at("Score share of the neighbours in rank", _short(hotkey)): self.shares[hotkey],
             }
             change = "stays"
+            margin = heading[hotkey] / heading[me] - 1
             if hotkey == me:
                 change = "this miner"
-            elif rank < mine and heading[hotkey] < heading[me]:
-                change = "you pass it"
-            elif rank > mine and heading[hotkey] > heading[me]:
-                change = "passes you"
-            code = value("chutes-subnet", self.answers, at(title, "Within a day", **row))
+            elif abs(margin) < 0.05:
+                change = "too close to say"
+            elif rank < mine and margin < 0:
+                change = "you may overtake"
+            elif rank > mine and margin > 0:
+                change = "may overtake you"
+            code = value("chutes-subnet", self.answers, at(title, "Overtaking", **row))
             # Several numbers stand for a miner that stays.
-            found[at(title, "Within a day", **row)] = code
-            assert [one.text for one in states.DIRECTION if one.value == code] == [change]
+            found[at(title, "Overtaking", **row)] = code
+            assert [one.text for one in states.OVERTAKING if one.value == code] == [change]
         return found
 
     def neighbours(self, far: int) -> set[str]:
