@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support import Labels
 
 LOG: Final = logging.getLogger(__name__)
-"""Gets the figures: `pytest -m soak -n 0 --log-cli-level info` prints them."""
+"""Gets the figures: `pytest -m soak -p no:xdist -o log_cli=true` prints them."""
 SEEDS: Final = (1, 2, 64)
 DAYS: Final = 20
 """Bounds need 15 days of history, and a day to become true."""
@@ -176,13 +176,13 @@ async def test_forecasts_are_better_than_the_score_and_than_the_heading(
     for name in ("score in 24 h", "pay of 24 h"):
         days = [errors_of_day(history, day, name) for day in range(DAYS - 1)]
         for day, errors in enumerate(days):
-            LOG.info("seed %d, day %d, %s: %s", seed, day, name, errors)
+            LOG.warning("seed %d, day %d, %s: %s", seed, day, name, errors)
         errors = mean_of(days)
-        LOG.info("seed %d, all days, %s: %s", seed, name, errors)
+        LOG.warning("seed %d, all days, %s: %s", seed, name, errors)
         assert errors.forecast < errors.as_now, name
         assert errors.forecast < errors.heading, name
     held = held_bounds(history)
-    LOG.info("seed %d: %.3f of %d scores are within bounds", seed, fmean(held), len(held))
+    LOG.warning("seed %d: %.3f of %d scores are within bounds", seed, fmean(held), len(held))
     # Each miner has bounds from 15 days on, and they are compared a day later.
     assert len(held) > 24 * (DAYS - 17) * SIZE.active_miners
     # About 5 times out of 6.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from grafana.boards import BOARDS
 from tests.prometheus.scenario import GROUPS, HOTKEY, Scenario, run_promtool
 from tests.prometheus.test_boards import asked
 
@@ -67,6 +68,12 @@ def test_a_forecast_is_absent_while_a_part_of_it_is_unknown(tmp_path: Path) -> N
             NEXT_DAY: (5, {}),
         }
         miner.check(tmp_path, {}, values=values)
+
+
+def test_a_board_says_of_an_absent_forecast_that_it_is_not_known() -> None:
+    texts = {panel.title: panel.empty for board in BOARDS for panel in board.panels}
+    assert texts["Next 24 h"].startswith("not known")
+    assert texts["Score in 24 h"].startswith("not known")
 
 
 def test_the_pay_of_a_seat_that_cannot_score_is_unknown(tmp_path: Path) -> None:
