@@ -224,7 +224,7 @@ SUBNET.show(
             missing="unknown",
         ),
         sort=["Rank"],
-        size=(15, 10),
+        size=(14, 10),
     ),
     table(
         "Neighbours in line for the seat",
@@ -262,7 +262,7 @@ SUBNET.show(
         ),
         empty="Unknown: no data. It needs --chain.url, and --miners neighbours or all.",
         sort=["Registrations"],
-        size=(9, 10),
+        size=(10, 10),
     ),
     graph(
         "Score share of the neighbours in rank",
