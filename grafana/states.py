@@ -154,13 +154,17 @@ REASONS: Final = tuple(
     )
 )
 """Why instances ended: the values of the label `reason`, and starts that failed."""
-DIRECTION: Final = (
-    State(-4, "you pass it", GREEN),
-    State(4, "passes you", ORANGE),
+OVERTAKING: Final = (
+    State(-4, "you may overtake", GREEN),
+    State(4, "may overtake you", ORANGE),
     State(0, "this miner", BLUE),
-    *(State(value, "stays") for value in (-3, -2, -1, 1, 2, 3)),
+    State(-1, "too close to say"),
+    State(1, "too close to say"),
+    *(State(value, "stays") for value in (-3, -2, 2, 3)),
 )
-"""What happens between a miner and the chosen one within a day."""
+"""Whether a miner and the chosen one may change places: 1 for a lower rank and -1 for a higher one,
+plus 3 for a heading above the chosen one's, and minus 3 for one below.
+"""
 
 
 SEVERITY: Final = (State(0, "critical", RED), State(1, "warning", ORANGE), State(2, "info"))

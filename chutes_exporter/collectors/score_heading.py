@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 _FEEDS = (ACTIVE_INSTANCES, METAGRAPH)
 HEADING = metric_of(*_FEEDS)(
     "chutes_miner_score_heading_ratio",
-    "Estimate of the miner's score share in a day if all active instances continue unchanged: its "
+    "The score share that the miner approaches if all active instances continue unchanged: its "
     "compute units per second, divided by those of all miners. Disabled instances do not count, "
-    "because the service deletes them within 3 hours. docs/earnings.md describes how far the "
-    "estimate can be wrong.",
+    "because the service deletes them within 3 hours. It is a direction, not tomorrow's score: see "
+    "docs/earnings.md.",
     ("hotkey",),
     stability="experimental",
 )

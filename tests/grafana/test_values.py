@@ -153,6 +153,14 @@ class Truth:
         }
         return {hotkey: value / sum(scored.values()) for hotkey, value in scored.items()}
 
+    def part_of_the_way(self, part: float) -> dict[str, float]:
+        """Return a share between the score share and the heading of each miner with both."""
+        return {
+            hotkey: self.shares[hotkey] + part * (heading - self.shares[hotkey])
+            for hotkey, heading in self.heading().items()
+            if hotkey in self.shares
+        }
+
     def of_watched(self, numbers: Mapping[str, float]) -> float:
         return sum(numbers.get(hotkey, 0) for hotkey in self.watched)
 
@@ -252,6 +260,9 @@ class Truth:
                 {hotkey: heading.get(hotkey, 0) for hotkey in self.watched}
             ),
         }
+        # A watched miner on the blacklist has no score.
+        next_day = self.pay() * self.of_watched(self.part_of_the_way(0.26))
+        found[at("Next 24 h")] = next_day if self.kind in PAID else None
         found |= self.lost() | self.not_earned() | self.is_seat_safe(self.watched)
         found[at("Lost in 24 h", "units; dollars: docs/money.md")] = (
             sum(one.lost for one in self.reports.ends(24))
@@ -879,6 +890,9 @@ class Truth:
         found: Expected = {
             at("To the next better", unit): min(better, default=None),
             at("To the next worse", unit): min(worse, default=None),
+            at("Score in 24 h", "about"): self.part_of_the_way(0.43)[me],
+            at("Score in 24 h", "at least"): None,
+            at("Score in 24 h", "at most"): None,
             at("Registrations, past day"): self.registrations(),
             # In rao, the price is 412,907,331.
             at("Price of a seat"): 0.412907331,
@@ -902,21 +916,25 @@ class Truth:
                 at(title, "UID", **row): str(seat["node_id"]),
                 at(title, "Coldkey", **row): seat["coldkey"],
                 at(title, "Score share", **row): self.shares[hotkey],
+                at(title, "In 24 h", **row): self.part_of_the_way(0.43)[hotkey],
                 at(title, "Heading", **row): heading[hotkey],
                 at(title, "USD a day", **row): usd,
                 at("Score share of the neighbours in rank", _short(hotkey)): self.shares[hotkey],
             }
             change = "stays"
+            margin = heading[hotkey] / heading[me] - 1
             if hotkey == me:
                 change = "this miner"
-            elif rank < mine and heading[hotkey] < heading[me]:
-                change = "you pass it"
-            elif rank > mine and heading[hotkey] > heading[me]:
-                change = "passes you"
-            code = value("chutes-subnet", self.answers, at(title, "Within a day", **row))
+            elif abs(margin) < 0.05:
+                change = "too close to say"
+            elif rank < mine and margin < 0:
+                change = "you may overtake"
+            elif rank > mine and margin > 0:
+                change = "may overtake you"
+            code = value("chutes-subnet", self.answers, at(title, "Overtaking", **row))
             # Several numbers stand for a miner that stays.
-            found[at(title, "Within a day", **row)] = code
-            assert [one.text for one in states.DIRECTION if one.value == code] == [change]
+            found[at(title, "Overtaking", **row)] = code
+            assert [one.text for one in states.OVERTAKING if one.value == code] == [change]
         return found
 
     def neighbours(self, far: int) -> set[str]:
@@ -1123,6 +1141,7 @@ NOT_COMPARED = {
     "chutes-subnet: Is the seat safe?: Safe now: lost within": SEAT,
     "chutes-subnet: Is the seat safe?: In danger": SEAT,
     "chutes-subnet: Is the seat safe?: Miners without a seat": SEAT,
+    "chutes-subnet: Score in 24 h: at": "no world has 15 days; tests/prometheus compares them",
     "chutes-subnet: To the next better: of all scores; dollars: docs/money.md": (
         "without dollars, the miner is the best"
     ),

@@ -154,14 +154,14 @@ class Timeline:
 
     def evaluate(self, at: float) -> None:
         """Evaluate all rules, each after those that it reads."""
-        self._record([rule for rule in RECORDINGS if rule not in ABOUT_ALERTS], at)
+        self.record([rule for rule in RECORDINGS if rule not in ABOUT_ALERTS], at)
         samples: dict[bytes, float] = {}
         for rule, alerts in zip(ALERTS, self._alerts, strict=True):
             samples |= alert_samples(rule, alerts, self._query(rule["expr"], at).keys(), at)
         self.write(at, "alerts", samples)
-        self._record(ABOUT_ALERTS, at)
+        self.record(ABOUT_ALERTS, at)
 
-    def _record(self, rules: Iterable[Mapping[str, Any]], at: float) -> None:
+    def record(self, rules: Iterable[Mapping[str, Any]], at: float) -> None:
         """Write the results of recordings, those of the same name together."""
         for name, named in groupby(rules, key=lambda rule: rule["record"]):
             found: dict[Labels, float] = {}
