@@ -37,7 +37,8 @@ _simulated = partial(option, "Simulated API")
     multiple=True,
     type=click.Choice(tuple(TROUBLES)),
     default=DEFAULT_TROUBLES,
-    help="Trouble of the simulated miner (repeatable).",
+    metavar="TROUBLE",
+    help=f"Trouble of the simulated miner (repeatable): {', '.join(TROUBLES)}.",
 )
 @_simulated(
     "--simulator.listen-address",
