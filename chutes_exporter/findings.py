@@ -21,6 +21,7 @@ from chutes_exporter.rules.sums import total
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from chutes_exporter.fleet.failures import Failures
     from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Use
     from chutes_exporter.rules.maintenance import Measured
     from chutes_exporter.rules.money import Costs
@@ -40,6 +41,7 @@ class Subject:
         are_gpus: Whether it is the GPUs themselves.
         count: How many things it is.
         when: Unix time of what happens next.
+        text: Its name, if it is none of these.
     """
 
     server: Server | None = None
@@ -48,6 +50,7 @@ class Subject:
     are_gpus: bool = False
     count: int = 1
     when: float | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,27 @@ def _stuck_jobs(fleet: Fleet, _now: float) -> list[Subject]:
 
 def _starts_in_vain(fleet: Fleet, _now: float) -> list[Subject]:
     return [_of_instance(fleet, one) for one in fleet.instances if one.is_in_vain]
+
+
+def _failing_chutes(fleet: Fleet, _now: float) -> list[Subject]:
+    """Return the chutes that failed again and again, the worst first."""
+    failures = fleet.failures
+    if failures is None:
+        return []
+    return [_of_chute(fleet, failures, chute_id) for chute_id in failures.failing]
+
+
+def _of_chute(fleet: Fleet, failures: Failures, chute_id: str) -> Subject:
+    """Return a chute that fails, with the server on which an instance of it starts now."""
+    (reason, _), *others = failures.reasons[chute_id].most_common(2)
+    part = "most" if others else "all"
+    text = f"{failures.names[chute_id]} ({failures.known[chute_id]} times, {part} by {reason})"
+    for instance in fleet.instances:
+        if instance.chute_id == chute_id and instance.state == "starting":
+            server = fleet.servers_by_id.get(instance.server_id or "")
+            if server is not None:
+                return Subject(server, text=f"{text}, which starts on {server.name} now")
+    return Subject(text=text)
 
 
 def _purges(fleet: Fleet, now: float) -> list[Subject]:
@@ -390,6 +414,12 @@ KINDS = {
         "COUNT {instance has|instances have} not started. The service deletes {it|the first} WHEN.",
         "Look at {its pod|their pods}: kubectl --context SERVER -n chutes get pods",
     ),
+    "failing_chutes": _action(
+        _failing_chutes,
+        "COUNT {chute fails|chutes fail} again and again: 3 times or more in the 6 hours before "
+        "the newest audit report.",
+        "Find out why before {it is|they are} launched again: chutes-exporter incidents --hours 6",
+    ),
     "maintenance": _loss(
         _in_maintenance,
         "COUNT TEE {server is|servers are} in maintenance. No instance is left on {it|them}.",
@@ -606,6 +636,8 @@ def _gpus_of(subjects: Sequence[Subject]) -> list[Gpu] | None:
 def _name(subject: Subject) -> str:
     """Return the name of what a subject is, an empty one for the miner."""
     instance, server = subject.instance, subject.server
+    if subject.text:
+        return subject.text
     if instance is not None:
         private = " (private)" if instance.private else ""
         return f"{instance.chute or instance.instance_id}{private}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chutes_exporter.findings import KINDS, Finding, find, verdict
+from chutes_exporter.fleet.failures import Failures
 from chutes_exporter.fleet.model import Fleet, Launch, Use, Window
 from chutes_exporter.rules.money import Costs
 from tests.fleet.support import make_fleet, make_gpus, make_instance, make_offer, make_server
@@ -33,6 +35,15 @@ SIX = make_instance(gpus=6)
 TWO_GPUS = make_gpus("starting", 2, instance_id="i1")
 STARTING = make_instance(state="starting", deadlines={"purge": NOW + 2340})
 
+FAILED = Failures(
+    known={"c1": 4, "c2": 2},
+    unclear=frozenset(),
+    are_all=True,
+    until=NOW,
+    names={"c1": "llama", "c2": "glm"},
+    reasons={"c1": Counter(requests=3, probes=1), "c2": Counter(requests=2)},
+)
+
 
 def with_instance(**fields: Any) -> Fleet:
     """Return a fleet with one instance on two of a server's GPUs."""
@@ -51,6 +62,13 @@ LAUNCH = Launch(make_offer("c2", 1.5), 2)
 # A kind, a fleet that has only it, the names of its things, the GPUs that earn nothing, and words
 # of its sentence.
 CASES: list[tuple[str, Fleet, str, str, str]] = [
+    (
+        "failing_chutes",
+        replace(with_instance(state="starting"), failures=FAILED),
+        "llama (4 times, most by requests), which starts on tee s1 now",
+        "",
+        "1 chute fails 3 times or more",
+    ),
     (
         "not_registered",
         make_fleet(make_server("s1", *EARNING), registered=False),

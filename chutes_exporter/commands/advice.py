@@ -13,7 +13,7 @@ from chutes_exporter.commands.forecast import forecast
 from chutes_exporter.commands.terminal import moment
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
 from chutes_exporter.fleet.ends import Ledger
-from chutes_exporter.fleet.failures import count_failures, markets_in_order, markets_without
+from chutes_exporter.fleet.failures import find_failures, markets_in_order, markets_without
 from chutes_exporter.fleet.offers import find_uses
 from chutes_exporter.fleet.switch import find_switches
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
@@ -130,11 +130,7 @@ def _advice_to(
     chutes = answers[CHUTES.name].value if CHUTES.name in answers else ()
     ledger = Ledger(audit.reports, chutes)
     is_known = hotkey in report.counted
-    failures = count_failures(
-        [end for end in ledger.ends(DAY_HOURS) if end.hotkey == hotkey],
-        ledger.end,
-        are_all=bool(audit.reports) and not audit.gaps,
-    )
+    failures = find_failures(ledger, hotkey, DAY_HOURS, are_all=not audit.gaps)
     markets, uses = None, fleet.uses
     if fleet.markets is not None:
         markets = markets_in_order(fleet.markets, failures)

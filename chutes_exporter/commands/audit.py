@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import structs
 
-from chutes_exporter.api import ApiError
+from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.terminal import moment
 from chutes_exporter.duration import DAY, HOUR, MINUTE
+from chutes_exporter.feeds.definitions import CHUTES
 from chutes_exporter.feeds.reports import list_reports, reduced
 from chutes_exporter.fleet.ends import Ledger
+from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from chutes_exporter.api import ChutesClient
     from chutes_exporter.api.records import AuditReport
+    from chutes_exporter.commands.report import Report
+    from chutes_exporter.config import Settings
+    from chutes_exporter.fleet.model import Fleet
 
 T = TypeVar("T")
 
 DAY_HOURS: Final = int(DAY / HOUR)
 _MADE_WITHIN: Final = 10 * MINUTE
 """Seconds after the hour within which the service has always published its report."""
+
+
+async def with_failures(report: Report, settings: Settings) -> dict[str, Fleet]:
+    """Return the fleets of a report with what failed in the newest hours, and note in the report
+    what is not known.
+    """
+    async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
+        audit = AuditReading(client, settings.watched)
+        await audit.read(FAILURE_HOURS, with_losses=False)
+    report.gaps.extend(audit.gaps)
+    fleets = {}
+    for hotkey, fleet in report.fleets.items():
+        answers = report.answers(hotkey)
+        chutes = answers[CHUTES.name].value if CHUTES.name in answers else ()
+        ledger = Ledger(audit.reports, chutes)
+        failures = find_failures(ledger, hotkey, FAILURE_HOURS, are_all=not audit.gaps)
+        fleets[hotkey] = replace(fleet, failures=failures)
+    return fleets
 
 
 class AuditReading:
@@ -43,9 +66,9 @@ class AuditReading:
         self._client = client
         self._watched = frozenset(watched)
 
-    async def read(self, hours: int) -> None:
-        """Read the newest reports, and older ones while they may have a multiplier that is
-        needed.
+    async def read(self, hours: int, *, with_losses: bool = True) -> None:
+        """Read the newest reports. For losses, read older ones while they may have a multiplier
+        that is needed.
         """
         try:
             listed = await list_reports(self._client)
@@ -62,7 +85,8 @@ class AuditReading:
         # For about a minute, the service lists the report of a 25th hour.
         for hour in range(DAY_HOURS + 1):
             end = newest - hour * HOUR
-            if hour >= hours and not self.ledger.needs_report(hours, end):
+            is_needed = with_losses and self.ledger.needs_report(hours, end)
+            if hour >= hours and not is_needed:
                 break
             if end in paths:
                 what, params = f"the report of {moment(end)}", {"path": paths[end]}

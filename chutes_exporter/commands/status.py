@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chutes_exporter.commands.audit import with_failures
 from chutes_exporter.commands.maintenance import (
     plan_summary,
     print_plan,
@@ -75,11 +76,12 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:
     if flags["maintenance"]:
         return await _maintenance(settings)
     report = await collect_report(settings, _METRICS)
+    fleets = await with_failures(report, settings)
     slots = await servers_in_slot(settings, report)
     hotkeys = sorted(settings.watched)
     findings: list[Finding] = []
     for hotkey in hotkeys:
-        findings += find(report.fleets[hotkey], report.now, settings.costs)
+        findings += find(fleets[hotkey], report.now, settings.costs)
     needs_action = any(finding.needs_action for finding in findings)
     has_answers = any(state.snapshot for state in report.states.values())
     summary = {

@@ -112,6 +112,11 @@ class Ledger:
         start = self.end - HOUR * hours
         return [one for one in self._ended.values() if (one.deleted_at or 0.0) >= start]
 
+    def chute_name(self, chute_id: str) -> str | None:
+        """Return the name of a chute, None if it is not known."""
+        chute = self._chutes.get(chute_id)
+        return None if chute is None else chute.name
+
     def scores(self, instances: Iterable[Instance], now: float) -> dict[str, float | None]:
         """Return the compute units that running instances have in the score of the past day, by
         id. Those of some may be unknown.

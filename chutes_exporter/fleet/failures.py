@@ -1,40 +1,54 @@
-"""Chutes that failed on a miner's servers in the past day.
+"""Chutes that failed on a miner's servers.
 
 The reports do not tell on which of its servers an instance ran.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from chutes_exporter.fleet.ends import End
+    from chutes_exporter.fleet.ends import End, Ledger
     from chutes_exporter.fleet.model import Market
 
 FAILS_FROM: Final = 3
-"""Failures in a day from which a chute is not launched again. One or two can happen to every chute,
+"""Failures from which a chute is not launched again. One or two can happen to every chute,
 by a reboot or a short outage. The alert about a chute needs as many."""
+
+
+FAILURE_HOURS: Final = 6
+"""Hours in which a chute that fails so often needs action, as in the alert about it."""
 
 
 @dataclass(frozen=True)
 class Failures:
-    """The failed instances of a miner in the 24 hours before the newest report.
+    """The failed instances of a miner in some hours before the newest report.
 
     Attributes:
         known: The failures of each chute that are known.
         unclear: Chutes of which it is not known whether some ends were failures.
         are_all: Whether all reports are known.
         until: The end of the newest report, 0 without one.
+        names: The names of the chutes that failed, or the ids of those without a known name.
+        reasons: How often each chute failed for which reason.
     """
 
     known: Mapping[str, int]
     unclear: frozenset[str]
     are_all: bool
     until: float
+    names: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, Counter[str]] = field(default_factory=dict)
+
+    @property
+    def failing(self) -> list[str]:
+        """The chutes that are known to fail again and again, the worst first."""
+        found = [chute_id for chute_id in self.known if self.fails(chute_id)]
+        return sorted(found, key=lambda chute_id: (-self.known[chute_id], chute_id))
 
     def count(self, chute_id: str) -> int | None:
         """Return how often a chute failed, None if there may be more failures."""
@@ -51,9 +65,22 @@ class Failures:
         return None if self.count(chute_id) is None else False
 
 
+def find_failures(ledger: Ledger, hotkey: str, hours: int, *, are_all: bool = True) -> Failures:
+    """Return what failed of a miner in the newest hours.
+
+    ``are_all`` is whether everything is known, if no report of these hours is missing.
+    """
+    ends = [end for end in ledger.ends(hours) if end.hotkey == hotkey]
+    is_whole = are_all and ledger.end > 0 and not ledger.missing_hours(hours)
+    failures = count_failures(ends, ledger.end, are_all=is_whole)
+    names = {chute_id: ledger.chute_name(chute_id) or chute_id for chute_id in failures.known}
+    return replace(failures, names=names)
+
+
 def count_failures(ends: Iterable[End], until: float, *, are_all: bool) -> Failures:
-    """Return the failures among a miner's ends of a day."""
+    """Return the failures among a miner's ends of some hours."""
     known: Counter[str] = Counter()
+    reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
     unclear = set[str]()
     for end in ends:
         is_failure = end.is_failure
@@ -64,9 +91,10 @@ def count_failures(ends: Iterable[End], until: float, *, are_all: bool) -> Failu
             are_all = False
         elif is_failure:
             known[end.chute_id] += 1
+            reasons[end.chute_id][end.reason or ""] += 1
         else:
             unclear.add(end.chute_id)
-    return Failures(known, frozenset(unclear), are_all, until)
+    return Failures(known, frozenset(unclear), are_all, until, reasons=reasons)
 
 
 def markets_in_order(markets: Iterable[Market], failures: Failures) -> tuple[Market, ...]:

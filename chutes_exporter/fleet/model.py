@@ -15,6 +15,7 @@ from chutes_exporter.rules.sums import total
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from chutes_exporter.fleet.failures import Failures
     from chutes_exporter.rules.instances import InstanceState
     from chutes_exporter.rules.launch import LaunchRefusal
     from chutes_exporter.rules.maintenance import MaintenanceStatus, Measured
@@ -407,6 +408,7 @@ class Fleet:
         uses: The best use of its idle GPUs, by server and model.
         stuck_jobs: Jobs that it holds without an instance.
         window: None if it is unknown.
+        failures: What failed in the 6 hours before the newest audit report. None if nobody asked.
         known: Whether all of a topic is known, so that a sum over the fleet means all of it.
     """
 
@@ -420,6 +422,7 @@ class Fleet:
     uses: tuple[Use, ...] = ()
     stuck_jobs: int | None = None
     window: Window | None = None
+    failures: Failures | None = None
     known: Mapping[Topic, bool] = field(default_factory=dict)
 
     @cached_property

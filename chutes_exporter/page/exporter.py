@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,10 +18,12 @@ from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.fleet import FEEDS as FLEET_FEEDS
 from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.feeds.cache import FeedCache, FeedState
-from chutes_exporter.feeds.definitions import AUDIT_REPORT, METAGRAPH
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES, METAGRAPH
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.feeds.reports import PAUSE
 from chutes_exporter.feeds.requests import Requests
+from chutes_exporter.fleet.ends import Ledger
+from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.page import rendering, telemetry
 from chutes_exporter.page.maker import PageMaker
@@ -173,7 +175,10 @@ class Exporter:
         names = _OF_FLEETS if self.settings.keys else {METAGRAPH.name}
         of_fleets = [feed for feed in self.plan.feeds if with_fleets and feed.name in names]
         feeds = list(dict.fromkeys([*plan.feeds, *of_fleets]))
-        if timeout is not None:
+        if timeout is None:
+            # A command reads the reports itself: the pauses between them would take minutes.
+            feeds += [feed for feed in self.plan.feeds if feed == AUDIT_REPORT]
+        else:
             await self.feeds.read_all(feeds, timeout)
         async with self._rendering:
             states = self._states(feeds)
@@ -238,8 +243,27 @@ def _collected(entries: Sequence[Entry], states: States, watched: Sequence[str])
             samples[family.samples[0].name] += [
                 (sample.labels, sample.value) for sample in family.samples
             ]
-    fleets = {hotkey: _fleet(states, hotkey) for hotkey in watched}
+    ledger = _ledger(states)
+    fleets = {}
+    for hotkey in watched:
+        failures = None if ledger is None else find_failures(ledger, hotkey, FAILURE_HOURS)
+        fleets[hotkey] = replace(_fleet(states, hotkey), failures=failures)
     return Collected(samples, failed, states, fleets)
+
+
+def _ledger(states: States) -> Ledger | None:
+    """Return the ended instances, None without a report."""
+    reports = _snapshot(states, AUDIT_REPORT)
+    if reports is None:
+        return None
+    chutes = _snapshot(states, CHUTES)
+    return Ledger(reports.hours, () if chutes is None else chutes)
+
+
+def _snapshot(states: States, feed: Feed[T]) -> T | None:
+    """Return what a feed has answered, None if that is not known."""
+    state = states.get(feed)
+    return None if state is None or state.snapshot is None else state.snapshot.answer.value
 
 
 def _fleet(states: States, hotkey: str) -> Fleet:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from chutes_exporter import __version__, findings
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.duration import human_duration
-from chutes_exporter.page.gaps import find_gaps, grouped
+from chutes_exporter.fleet.failures import FAILURE_HOURS
+from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown, find_gaps, grouped
 from chutes_exporter.page.plan import collectors_by_state
 
 if TYPE_CHECKING:
@@ -137,6 +138,9 @@ def _actions(collected: Collected, settings: Settings, api_time: float) -> str:
     for fleet in collected.fleets.values():
         found += findings.find(fleet, api_time, settings.costs)
     gaps, _ = find_gaps(collected, settings)
+    if not all(fleet.failures and fleet.failures.are_all for fleet in collected.fleets.values()):
+        reason = f"not all of the newest {FAILURE_HOURS} hourly reports are known"
+        gaps.append(NotKnown("the chutes that fail", "", reason, TRY_AGAIN))
     tone: Tone = "bad" if any(item.needs_action for item in found) else "wait" if gaps else "good"
     actions = "".join(_action(item) for item in found if item.needs_action)
     has_prices = bool(settings.costs)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.simulator import Fault, Simulator
+from chutes_exporter.simulator import DemoWorld, Fault, Simulator, Size
 from chutes_exporter.simulator.answers import Call, maintenance
 from tests.commands.support import MINE, another_key, run
 from tests.simulator.farm import L40S, Farm, Machine
@@ -126,10 +126,10 @@ async def test_each_endpoint_is_asked_once_and_only_those_that_the_screen_needs(
     await status(quiet, **MINE)
     asked = sorted(one.endpoint for one in quiet.requests)
     needed = (
-        "active_instances bounties chutes held_gpus instances inventory jobs maintenance metagraph "
-        "miner_gpus nodes scores servers supported_gpus tee_measurements utilization"
+        "active_instances audit bounties chutes held_gpus instances inventory jobs maintenance "
+        "metagraph miner_gpus nodes scores servers supported_gpus tee_measurements utilization"
     )
-    assert asked == needed.split()
+    assert asked == sorted([*needed.split(), *["audit_report"] * 6])
 
 
 def _stick(farm: Farm, _now: float) -> None:
@@ -310,6 +310,24 @@ async def test_without_any_answer_the_screen_says_that_nothing_is_known(farm: Fa
     assert "Nothing needs action" not in output
 
 
+async def test_a_chute_that_fails_again_and_again_needs_action_and_is_named_with_its_server() -> (
+    None
+):
+    size = Size(miners=8, active_miners=4, chutes=60, other_servers=2)
+    world = DemoWorld(start=time.time(), troubles=["failing-chute"], size=size)
+    async with Simulator(world) as simulator:
+        code, output, _ = await status(simulator, **MINE)
+        assert code == 1
+        text = " ".join(output.split())
+        assert "1 chute fails again and again: 3 times or more in the 6 hours before the " in text
+        assert re.search(r"\(\d+ times, all by requests\), which starts on pro-6000-7 now", text)
+        # A report is gone: what is known still needs action, and what is missing is named.
+        simulator.faults["audit_report"] = Fault(status=503)
+        code, output, _ = await status(simulator, **MINE)
+        assert (code, "again and again" in output) == (3, False)
+        assert "the report of " in output
+
+
 async def test_without_a_key_only_public_data_is_shown(quiet: Simulator, farm: Farm) -> None:
     farm.end(farm.on(farm.miners[0], 0, time.time()), time.time())
     code, output, _ = await status(quiet, "--hotkey", HOTKEY)
@@ -318,7 +336,8 @@ async def test_without_a_key_only_public_data_is_shown(quiet: Simulator, farm: F
     assert (
         "? servers, GPUs, instances, jobs: not known without a key\n  → Add --hotkey-file" in output
     )
-    assert {one.endpoint for one in quiet.requests} == {"metagraph", "scores"}
+    asked = {one.endpoint for one in quiet.requests}
+    assert asked == {"metagraph", "scores", "audit", "audit_report"}
     assert not any(one.signed for one in quiet.requests)
 
 

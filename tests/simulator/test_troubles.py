@@ -102,6 +102,10 @@ def instances_of(finding: Finding | None) -> list[dict[str, Any]]:
     return [] if finding is None else finding.instances
 
 
+def things_of(finding: Finding | None) -> list[str]:
+    return [] if finding is None else finding.things
+
+
 def places(firing: list[dict[str, str]], names: set[str], label: str) -> set[str]:
     return {one[label] for one in firing if one["alertname"] in names}
 
@@ -154,6 +158,9 @@ async def test_alerts_status_and_landing_page_agree_about_a_trouble(
     for kind, alert in SAME_INSTANCES.items():
         found = {one["instance_id"] for one in instances_of(findings.get(kind))}
         assert found == places(firing, {alert}, "instance_id")
+    chutes = places(firing, {"ChutesChuteFails"}, "chute")
+    failing = findings.get("failing_chutes")
+    assert {text.split(" ")[0] for text in things_of(failing)} == chutes
     assert ("blacklisted" in findings) == bool(places(firing, {"ChutesMinerBlacklisted"}, "hotkey"))
     for finding in findings.values():
         assert finding.problem in landing

@@ -319,6 +319,7 @@ async def _landing(simulator: Simulator) -> Output:
     """
     async with Exporter(watching(simulator.url)) as exporter:
         await exporter.samples((), timeout=PATIENCE)
+        await read_reports(exporter)
         page = await landing_page(exporter)
     text = page.partition("<h2>")[0]
     (tone,) = re.findall(r'</h1><p><span class="state (\w+)">', text)

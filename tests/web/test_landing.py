@@ -24,6 +24,7 @@ from tests.support import (
     get,
     hold,
     patient,
+    read_reports,
     served_exporter,
     until,
     watching,
@@ -158,6 +159,7 @@ async def test_the_landing_page_lists_first_what_needs_action(
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         assert "<ol>" not in await landing_page(exporter)
         await get(f"{url}/metrics")
+        await read_reports(exporter)
         asked = len(simulator.requests)
         page = await landing_page(exporter)
         fleet = (await exporter.samples([])).fleets[HOTKEY]
@@ -182,6 +184,9 @@ async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
         served_exporter(watching(quiet.url), clock, monotonic=clock) as (url, exporter),
     ):
         await get(f"{url}/metrics")
+        reason = "not all of the newest 6 hourly reports are known"
+        assert reason in await landing_page(exporter)
+        await read_reports(exporter)
         assert state("good", "Nothing needs action.") in await landing_page(exporter)
         policy = maintenance(Call(farm, clock.now, farm.miners[0], {}, {}))
         policy["servers"][0]["maintenance_status"] = "a word of tomorrow"
