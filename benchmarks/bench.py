@@ -28,6 +28,7 @@ from starlette.routing import Route
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.config import Address, make_settings
+from chutes_exporter.feeds.table import FEEDS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import collect
@@ -197,7 +198,9 @@ async def bench_scrape(size: Size, **settings: Any) -> list[Row]:
     slower, faster = {}, {}
     async with Simulator(world) as api:
         keys = (world.miners[0].key,)
-        settings |= {"api_url": api.url, "api_timeout": 600, "keys": keys}
+        # On a slow machine, answers would become stale between two scrapes.
+        fresh = {feed.name: 86_400.0 for feed in FEEDS}
+        settings |= {"api_url": api.url, "api_timeout": 600, "keys": keys, "ttl": fresh}
         async with Exporter(make_settings(**settings)) as running:
             await running.warm_up()
             made = families_of(running)
@@ -250,12 +253,14 @@ async def bench_memory(size: Size, limit: int, *flags: str) -> Row:
     world = World(start=time.time(), size=size)
     world.grow(time.time())
     environment = {**os.environ, "MINER_SEED": TEST_SEED, "MINER_SS58": world.miners[0].key.address}
-    async with Simulator(world) as api, httpx.AsyncClient(timeout=60) as client:
+    async with Simulator(world) as api, httpx.AsyncClient(timeout=600) as client:
         command = (Path(sys.executable).parent / "chutes-exporter", "--api.url", api.url)
         process = await asyncio.create_subprocess_exec(
             *command,
             "--web.listen-address",
             "127.0.0.1:0",
+            "--api.timeout",
+            "300",
             *flags,
             stderr=asyncio.subprocess.PIPE,
             env=environment,
@@ -265,7 +270,7 @@ async def bench_memory(size: Size, limit: int, *flags: str) -> Row:
             while b"msg=listening" not in (line := await process.stderr.readline()):
                 assert line
             url = f"http://{line.decode().partition('addresses=')[2].split()[0]}/metrics"
-            headers = {"X-Prometheus-Scrape-Timeout-Seconds": "60"}
+            headers = {"X-Prometheus-Scrape-Timeout-Seconds": "600"}
             page = [(await client.get(url, headers=headers)).content for _ in range(3)][-1]
             status = Path(f"/proc/{process.pid}/status").read_text()  # noqa: ASYNC240 - in memory
         finally:
