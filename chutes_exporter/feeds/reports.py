@@ -175,17 +175,25 @@ async def list_reports(client: ChutesClient) -> Answer[list[AuditEntry]]:
     """
     answer = await client.fetch(AUDIT)
     by_hour: dict[float, AuditEntry] = {}
-    # The list also has miners' own reports, in no order. A report that ends in the future cannot be
-    # right.
-    of_validator = (entry for entry in answer.value if entry.path.startswith("audit/validator/"))
-    for entry in sorted(of_validator, key=lambda entry: entry.created_at or 0.0):
-        start, end = entry.start_time, entry.end_time
-        if start is None or end is None:
-            continue
-        if end - start == HOUR and end <= answer.received_at:
+    # The list also has miners' own reports, in no order.
+    of_validator = [entry for entry in answer.value if entry.path.startswith("audit/validator/")]
+    of_validator.sort(key=lambda entry: entry.created_at or 0.0)
+    for entry in of_validator:
+        end = _end_of_full_hour(entry)
+        # A report that ends in the future cannot be right.
+        if end is not None and end <= answer.received_at:
             by_hour[end] = entry
     if not by_hour:
         raise UndecodableError(
             "the list has no report of the validator", status=200, advice="Try again in an hour."
         )
     return replace(answer, value=[by_hour[end] for end in sorted(by_hour, reverse=True)])
+
+
+def _end_of_full_hour(entry: AuditEntry) -> float | None:
+    """Return when the hour of a report ended, None for a report of another time."""
+    if entry.start_time is None or entry.end_time is None:
+        return None
+    if entry.end_time - entry.start_time != HOUR:
+        return None
+    return entry.end_time
