@@ -28,7 +28,7 @@ from starlette.routing import Route
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.config import Address, make_settings
-from chutes_exporter.feeds.table import FEEDS
+from chutes_exporter.feeds.definitions import FEEDS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import collect
