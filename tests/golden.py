@@ -12,6 +12,7 @@ from pathlib import Path
 
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import make_settings
+from chutes_exporter.feeds.definitions import METAGRAPH
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.simulator import Simulator, Size
@@ -70,6 +71,8 @@ async def pages() -> dict[Format, str]:
             server_costs={"pro-6000-0": 2.4},
         )
         async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+            # The chain's answer is dated by the clock of the API, so that must be known before.
+            await exporter.feeds.read(METAGRAPH, PATIENCE)
             await exporter.warm_up()
             await read_reports(exporter)
             return {
