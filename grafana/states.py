@@ -116,12 +116,15 @@ SERVER: Final = (
     State(1, "pending: do not reboot", "yellow"),
     State(2, "no GPUs", "#8e8e99"),
     State(3, "unverified", RED),
-    State(4, "idle", ORANGE),
-    State(5, "starting", PURPLE),
-    State(6, "disabled", BLUE),
-    State(7, "earning", GREEN),
+    State(4, "failing", RED),
+    State(5, "idle", ORANGE),
+    State(6, "starting", PURPLE),
+    State(7, "disabled", BLUE),
+    State(8, "earning", GREEN),
 )
-"""States of a server, the first that applies first, as `chutes_server_state` has them."""
+"""States of a server, the first that applies first, as `chutes_server_state` has them, with one
+more.
+"""
 
 INSTANCE: Final = (
     State(0, "starting over 1 h", ORANGE),

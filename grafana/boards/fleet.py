@@ -51,7 +51,7 @@ ALL_GPUS: Final = "hotkey_server_id_gpu:chutes_server_gpus:sum"
 IDLE_UNITS: Final = "hotkey_server_id:chutes_idle_compute_units_per_second:sum"
 RENT: Final = "hotkey_server_id:chutes_idle_usd_per_day:sum"
 EARNING: Final = "hotkey_server_id:chutes_earning_gpus:ratio"
-STATE: Final = "hotkey_server_id:chutes_server_state:max"
+STATE: Final = "hotkey_server_id:chutes_server_state:with_failing"
 FAILED: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
 UNITS: Final = recorded("hotkey_server_id:chutes_compute_units_per_second:sum", **ON_SERVERS)
 GPU_STATE: Final = of_miners(
@@ -214,8 +214,8 @@ FLEET.show(
     table(
         SERVERS,
         "Each server with its state: the first that applies of in maintenance, pending, no GPUs, "
-        "unverified, idle, starting, disabled and earning. The time looks back a day at most. "
-        "Dollars are what its idle GPUs would "
+        "unverified, failing (3 failed starts in 6 hours), idle, starting, disabled and earning. "
+        "The time looks back a day at most. Dollars are what its idle GPUs would "
         "earn in the first day. The cause is an alert about it, and a click on it opens its "
         "runbook. A failed start never became active. The profit is the pay of a day less the "
         "price of all GPUs.",

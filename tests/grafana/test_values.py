@@ -417,7 +417,10 @@ class Truth:
         gpus = [gpu for gpu in self.gpus if gpu["server_id"] == server_id]
         count = self.states(gpus)
         slot = self.launches.slots.get(server_id, "none")
-        state = server_state(server_id, slot, self.api)
+        state, failed = server_state(server_id, slot, self.api), self.failed_starts()[server_id]
+        failing = number_of("failing", states.SERVER)
+        if state > failing and failed >= 3:
+            state = failing
         waits, exact_to = self.not_all_earning(server_id)
         rent = self.rent(gpus) if self.is_sick else None
         now = server_units(self.api)
@@ -434,7 +437,7 @@ class Truth:
             at(SERVERS, "Earning", **row): count["earning"] + count["disabled"],
             at(SERVERS, "Rent", **row): rent or None,
             at(SERVERS, "Profit", **row): profit,
-            at(SERVERS, "Failed starts, 6 h", **row): self.failed_starts()[server_id] or None,
+            at(SERVERS, "Failed starts, 6 h", **row): failed or None,
         }
         for one in ("starting", "idle", "unverified"):
             found[at(SERVERS, one.capitalize(), **row)] = count[one]

@@ -77,11 +77,12 @@ def places(api: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def server_state(server_id: str, status: str, api: Mapping[str, Any]) -> int:
-    """Return the number of the state of a server, the first that applies."""
+    """Return the number of the state of a server without failed starts, the first that applies."""
     if status != "none":
         return 0 if status == "maintenance" else 1
-    states = [gpu_state(gpu, api) for gpu in api["nodes"] if gpu["server_id"] == server_id]
-    return 3 + min(map(GPU_STATES.index, states)) if states else 2
+    states = {gpu_state(gpu, api) for gpu in api["nodes"] if gpu["server_id"] == server_id}
+    numbers = {"unverified": 3, "idle": 5, "starting": 6, "disabled": 7, "earning": 8}
+    return min((numbers[state] for state in states), default=2)
 
 
 def server_units(api: Mapping[str, Any]) -> Counter[tuple[str, str]]:

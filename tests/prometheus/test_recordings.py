@@ -49,13 +49,38 @@ def test_the_state_of_a_server_is_the_number_that_boards_map(tmp_path: Path) -> 
     miner = Scenario(10)
     name = "hotkey_server_id:chutes_server_state:max"
     expected = {}
-    for number, state in enumerate(SERVER_STATES):
+    shown = [state for state in states.SERVER if state.text != "failing"]
+    for number, state in zip(shown, SERVER_STATES, strict=True):
         place = {"server_id": f"id-{state}", "server": state}
         for one in SERVER_STATES:
             miner.set("chutes_server_state", int(one == state), **place, state=one)
-        expected[labels(name, **place)] = float(number)
+        expected[labels(name, **place)] = float(number.value)
     miner.check(tmp_path, {}, values={name: (5, expected)})
-    assert [one.value for one in states.SERVER] == list(range(len(SERVER_STATES)))
+
+
+def test_a_server_on_which_3_starts_failed_in_6_hours_is_failing(tmp_path: Path) -> None:
+    miner = Scenario(60)
+    name = "hotkey_server_id:chutes_server_state:with_failing"
+    found = {}
+    for server, state, starts in (
+        ("loop", "idle", 3),
+        ("twice", "idle", 2),
+        ("old", "in_maintenance", 3),
+    ):
+        place = {"server_id": f"id-{server}", "server": server}
+        for one in SERVER_STATES:
+            miner.set("chutes_server_state", int(one == state), **place, state=one)
+        for number in range(starts):
+            instance = f"{server}-{number}"
+            miner.instance(instance, 0, server=server).remove(instance, 20)
+        found[server] = labels(name, **place)
+    numbers = {state.text: float(state.value) for state in states.SERVER}
+    expected = {
+        found["loop"]: numbers["failing"],
+        found["twice"]: numbers["idle"],
+        found["old"]: numbers["in maintenance"],
+    }
+    miner.check(tmp_path, {40: ["ChutesStartsFail warning"]}, values={name: (40, expected)})
 
 
 def test_the_state_of_an_instance_is_the_number_that_boards_map(tmp_path: Path) -> None:
