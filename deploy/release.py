@@ -126,10 +126,11 @@ def dashboards(directory: Path, version: str) -> None:
             "version": major * 10_000 + minor * 100 + patch,
         }
         (directory / path.name).write_text(json.dumps(board, indent=2) + "\n")
-        shutil.copy(ROOT / "grafana" / "pictures" / f"{path.stem}.png", directory / "pictures")
+        picture = f"{path.stem}-sick.png"
+        shutil.copy(ROOT / "grafana" / "pictures" / picture, directory / "pictures" / picture)
         descriptions += (
             "\n## "
-            f"{board['title']}\n\n{board['description']}\n\n![{board['title']}](pictures/{path.stem}.png)\n"
+            f"{board['title']}\n\n{board['description']}\n\n![{board['title']}](pictures/{picture})\n"
         )
     (directory / "README.md").write_text(descriptions)
 

@@ -35,8 +35,13 @@ RENDER: Final = ROOT / "grafana" / "render"
 CACHE: Final = ROOT / ".cache" / "pictures"
 SCRIPT: Final = CACHE / "page.js"
 WIDTH: Final = 1600
-WORLDS: Final = {World.HEALTHY: "", World.SICK: "-sick", World.KEYLESS: "-keyless"}
-"""The worlds of the README's pictures, and how their files' names end."""
+README: Final = {
+    World.SICK: ("-sick", [*BOARD_ORDER]),
+    World.HEALTHY: ("", ["chutes-overview"]),
+}
+"""The README's pictures: how the files' names of a world end, and its boards. All others are drawn
+on demand, with --output.
+"""
 HOURS: Final = [number * STEP / 3600 for number in range(25 * 3600 // STEP, -1, -1)]
 """When the scrapes of a day were, in hours before the end.
 
@@ -160,7 +165,8 @@ def write_for_readme(drawn: Drawn) -> None:
     if cut := {uid: cut for (_, uid), (_, cut) in drawn.items() if cut}:
         raise ValueError(f"these titles and headings are cut: {cut}")
     for (kind, uid), (png, _) in drawn.items():
-        (PICTURES / f"{uid}{WORLDS[kind]}.png").write_bytes(compressed(png))
+        suffix, _ = README[kind]
+        (PICTURES / f"{uid}{suffix}.png").write_bytes(compressed(png))
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -187,7 +193,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if parsed.output is None and (parsed.world or parsed.width or parsed.open):
         parser.error("--world, --width and --open need --output")
     parsed.board = parsed.board or [*BOARD_ORDER]
-    parsed.world = [kinds[name] for name in parsed.world or ()] or list(WORLDS)
+    parsed.world = [kinds[name] for name in parsed.world or ()] or list(README)
     parsed.width = parsed.width or WIDTH
     return parsed
 
@@ -197,12 +203,15 @@ def main() -> None:
     chosen = parse_arguments()
     requests = {}
     for kind in chosen.world:
+        boards = chosen.board
+        if chosen.output is None:
+            boards = [uid for uid in boards if uid in README[kind][1]]
         directory = CACHE / kind.name.lower()
         if not (chosen.reuse and (directory / "chosen.json").exists()):
             began = time.monotonic()
             make_day(kind, directory)
             print(f"simulated a day, {kind.name.lower()}: {time.monotonic() - began:.0f} s")
-        requests[kind] = make_requests(directory, chosen.board)
+        requests[kind] = make_requests(directory, boards)
     subprocess.run(["node", str(RENDER / "build.mjs"), str(SCRIPT)], check=True)
     drawn = asyncio.run(draw_all(requests, chosen.width, opened=chosen.open))
     if chosen.output is None:

@@ -137,7 +137,7 @@ def test_a_dashboard_for_grafana_com_asks_for_its_data_source(uid: str, built: P
     }
     assert used == {one["id"] for one in board["__requires"] if one["type"] == "panel"}
     assert board["id"] is None
-    assert (built / "grafana" / "pictures" / f"{uid}.png").exists()
+    assert (built / "grafana" / "pictures" / f"{uid}-sick.png").exists()
 
 
 def test_the_bill_of_materials_lists_the_locked_packages_and_is_the_same_everywhere(
