@@ -19,6 +19,7 @@ from bittensor_core import (
 )
 
 from chutes_exporter.api.errors import scrub
+from chutes_exporter.api.fields import UNREADABLE
 from chutes_exporter.files import read_file
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _crypto_type(content: bytes) -> Any:
     """
     try:
         return msgspec.json.decode(content, type=_KeyFile).crypto_type
-    except (ValueError, RecursionError):
+    except UNREADABLE:
         return None
 
 
