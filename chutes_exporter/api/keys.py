@@ -19,7 +19,7 @@ from bittensor_core import (
 )
 
 from chutes_exporter.api.errors import scrub
-from chutes_exporter.api.fields import UNREADABLE
+from chutes_exporter.api.schema_drift import UNREADABLE
 from chutes_exporter.files import read_file
 
 if TYPE_CHECKING:
