@@ -131,6 +131,8 @@ Without these, a chute follows the rules of public chutes and has no bounty.
 """
 # A deployment before October 2026 does not send it, and has no pending maintenance.
 ABSENCE_MEANS["maintenance.servers.maintenance_status"] = {
+    "chutes_fleet_servers_to_upgrade",
+    "chutes_server_upgrade_order",
     "chutes_server_maintenance_status",
     "chutes_server_state",
     "chutes_maintenance_older_slots_in_use",
