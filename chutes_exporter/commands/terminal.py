@@ -8,8 +8,8 @@ import re
 import shutil
 import statistics
 import textwrap
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,6 +53,38 @@ def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
         click.echo(click.style(line, **style))
 
 
+@dataclass
+class _Column:
+    """A column of a table.
+
+    Attributes:
+        lines: The lines of its heading.
+        cells: The texts below it.
+        width: The width that it gets.
+    """
+
+    heading: str
+    lines: list[str]
+    cells: list[str]
+    has_numbers: bool
+    width: int = 0
+
+    @property
+    def full_width(self) -> int:
+        """The width that shows every text whole."""
+        return max(len(text) for text in (*self.lines, *self.cells))
+
+    def texts(self, height: int) -> list[str]:
+        """Return all its lines, with a heading of this height. A lower heading begins lower."""
+        missing = height - len(self.lines)
+        return [*[""] * missing, *self.lines, *self.cells]
+
+    def aligned(self, text: str) -> str:
+        """Return a text in the width of the column."""
+        text = _shortened(text, self.width)
+        return text.rjust(self.width) if self.has_numbers else text.ljust(self.width)
+
+
 def print_table(
     rows: Sequence[Mapping[str, Any]],
     *,
@@ -67,35 +99,51 @@ def print_table(
     width, it shortens the texts of the columns in ``cut``, and leaves out the last columns, whose
     headings it returns.
     """
-    width = (shutil.get_terminal_size((_UNLIMITED, 0)).columns if fit else _UNLIMITED) - len(indent)
-    shown = list(dict.fromkeys(head for row in rows for head in row))
-    cells = {head: _cells([row.get(head) for row in rows]) for head in shown}
-    heads = {head: [head] for head in shown}
-    if _line_width([max(map(len, (head, *cells[head]))) for head in shown]) > width:
-        # Headings are folded after each word.
-        heads = {head: re.split("(?<=_)| ", head) for head in shown}
-    full = {head: max(map(len, (*heads[head], *cells[head]))) for head in shown}
-    least = {
-        head: max(len(head), width // _CUT_PART) if head in cut else full[head] for head in shown
-    }
-    widths = {head: min(full[head], least[head]) for head in shown}
+    limit = shutil.get_terminal_size((_UNLIMITED, 0)).columns if fit else _UNLIMITED
+    limit -= len(indent)
+    columns = _columns_of(rows)
+    if _line_width([column.full_width for column in columns]) > limit:
+        for column in columns:
+            # A heading is folded after each word.
+            column.lines = re.split("(?<=_)| ", column.heading)
+    left_out = _set_widths(columns, limit, cut)
+    height = max((len(column.lines) for column in columns), default=0)
+    lines = zip(*(column.texts(height) for column in columns), strict=True)
+    for number, texts in enumerate(lines):
+        cells = [column.aligned(text) for column, text in zip(columns, texts, strict=True)]
+        click.echo(click.style(indent + _GAP.join(cells).rstrip(), bold=number < height))
+    return left_out
+
+
+def _columns_of(rows: Sequence[Mapping[str, Any]]) -> list[_Column]:
+    headings = dict.fromkeys(heading for row in rows for heading in row)
+    columns = []
+    for heading in headings:
+        values = [row.get(heading) for row in rows]
+        has_numbers = any(type(value) in (int, float) for value in values)
+        columns.append(_Column(heading, [heading], _cells(values), has_numbers))
+    return columns
+
+
+def _set_widths(columns: list[_Column], limit: int, cut: Collection[str]) -> list[str]:
+    """Set the widths of columns so that a line fits, and remove the last columns that do not fit.
+    Return their headings.
+    """
+    for column in columns:
+        column.width = column.full_width
+        if column.heading in cut:
+            least = max(len(column.heading), limit // _CUT_PART)
+            column.width = min(column.width, least)
     left_out: list[str] = []
-    while (spare := width - _line_width([widths[head] for head in shown])) < 0 and len(shown) > 1:
-        left_out.insert(0, shown.pop())
+    spare = limit - _line_width([column.width for column in columns])
+    while spare < 0 and len(columns) > 1:
+        left_out.insert(0, columns.pop().heading)
+        spare = limit - _line_width([column.width for column in columns])
     # The first of the cut columns get the spare width. The others have theirs.
-    for head in shown:
-        more = min(full[head] - widths[head], max(0, spare))
-        widths[head] += more
+    for column in columns:
+        more = min(column.full_width - column.width, max(0, spare))
+        column.width += more
         spare -= more
-    # Headings with fewer lines begin lower.
-    headings = [*zip_longest(*(reversed(heads[head]) for head in shown), fillvalue="")][::-1]
-    numbers = {head for head in shown if any(type(row.get(head)) in (int, float) for row in rows)}
-    for index, line in enumerate((*headings, *zip(*(cells[head] for head in shown), strict=True))):
-        texts = [
-            f"{_shortened(text, widths[head]):{'>' if head in numbers else '<'}{widths[head]}}"
-            for head, text in zip(shown, line, strict=True)
-        ]
-        click.echo(click.style(indent + _GAP.join(texts).rstrip(), bold=index < len(headings)))
     return left_out
 
 
