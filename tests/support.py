@@ -417,6 +417,9 @@ class Prometheus:
         remote_write: URL of a store that gets every sample too.
         more: More of its configuration.
         flags: More flags of the program.
+        environment: More variables of its environment.
+        resend_delay: Time after which it sends an alert again. Alertmanager takes an alert for
+            resolved that does not come for four times as long.
     """
 
     directory: Path
@@ -427,6 +430,8 @@ class Prometheus:
     remote_write: str = ""
     more: Mapping[str, Any] = field(default_factory=dict)
     flags: Iterable[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    resend_delay: str = "1s"
     url: str = ""
     at: float | None = field(default=None, init=False)
     """The moment that queries see: now, when it is None."""
@@ -468,11 +473,12 @@ class Prometheus:
                     # Otherwise it takes 5 seconds until the first scrape.
                     "--scrape.discovery-reload-interval=100ms",
                     # It drops what fires before it has found the Alertmanager.
-                    "--rules.alert.resend-delay=1s",
+                    f"--rules.alert.resend-delay={self.resend_delay}",
                     "--log.level=debug",
                     "--web.enable-remote-write-receiver",
                     *self.flags,
                 ],
+                env={**os.environ, **self.environment},
                 stderr=log,
                 stdout=log,
             )
@@ -490,6 +496,11 @@ class Prometheus:
             self._process.wait(timeout=PATIENCE)
         finally:
             self._process.kill()
+
+    def kill(self) -> None:
+        """End the process at once, like a crash."""
+        assert self._process is not None
+        self._process.kill()
 
     def api(self, path: str, **parameters: str | float) -> Any:
         """Return an answer of the HTTP API, also if it refuses a query."""

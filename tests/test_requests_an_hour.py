@@ -24,6 +24,8 @@ async def test_a_miner_with_a_key_costs_the_documented_requests_an_hour(
     text = (ROOT / "docs" / "operations.md").read_text()
     ((most, to_node),) = re.findall(r"up to (\d+) an hour to the API .*, and (\d+) to", text)
     assert f"up to {most} requests an hour to the API, and {to_node} to the node" in BUDGET
+    twice = f"{2 * int(most)} an hour to the API, and {2 * int(to_node)} to the node"
+    assert f"Two send twice the requests: {twice}." in text
     world = World(start=clock.now, size=Size(miners=12, active_miners=6, chutes=30))
     async with Simulator(world, clock=clock) as simulator:
         chain = {"chain_url": simulator.chain_url} if with_chain else {}

@@ -1,15 +1,18 @@
-"""The Helm chart: linted and rendered by Helm's own library, and valid by Kubernetes' own
-schemas.
+"""The Helm chart: linted and rendered by Helm's own library, and valid by the schemas of Kubernetes
+and Prometheus Operator.
 """
 
 from __future__ import annotations
 
 import json
+import lzma
 import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import helm_python
+import jsonschema
 import pytest
 import yaml
 
@@ -20,6 +23,13 @@ from tests.grafana.display import committed
 from tests.support import HOTKEY, ROOT, RULES
 
 Object = dict[str, Any]
+OPERATOR: Object = json.loads(
+    lzma.decompress((Path(__file__).parent / "prometheus-operator.json.xz").read_bytes())
+)
+"""Schemas by kind, from the definitions of Prometheus Operator 0.93 (Apache License 2.0).
+
+They lack the descriptions, and refuse unknown fields, which Kubernetes would drop in silence.
+"""
 VALUES: Object = yaml.safe_load((CHART / "values.yaml").read_text())
 EVERYTHING: Object = yaml.safe_load(f"""
 existingSecret: "123"
@@ -106,13 +116,14 @@ def test_helm_lint_finds_nothing(setup: str) -> None:
 
 
 @pytest.mark.parametrize("setup", SETUPS)
-def test_every_object_is_valid_by_kubernetes_own_schemas(setup: str) -> None:
+def test_every_object_is_valid_by_the_schemas_of_its_kind(setup: str) -> None:
     import kubernetes_validate  # noqa: PLC0415 - it takes seconds, in each process that collects the tests
 
     for found in built(setup):
         assert found["metadata"]["namespace"] == "chutes"
-        # The Prometheus Operator defines the other kinds.
-        if found["kind"] not in ("ServiceMonitor", "PrometheusRule"):
+        if found["kind"] in OPERATOR:
+            jsonschema.validate(found, OPERATOR[found["kind"]])
+        else:
             kubernetes_validate.validate(found, "1.33", strict=True)
 
 
@@ -314,3 +325,25 @@ def test_objects_have_the_name_of_the_release(release: str, name: str) -> None:
     texts = render(release=release)
     assert yaml.safe_load(texts["deployment.yaml"])["metadata"]["name"] == name
     assert f"exec deployment/{name} -- chutes-exporter check" in texts["NOTES.txt"]
+
+
+def test_the_values_for_two_prometheus_are_valid_and_tell_them_apart() -> None:
+    path = ROOT / "deploy" / "replicas" / "kube-prometheus-stack-values.yaml"
+    spec = yaml.safe_load(path.read_text())["prometheus"]["prometheusSpec"]
+    # The chart copies these fields.
+    prometheus = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "Prometheus",
+        "metadata": {"name": "kube-prometheus-stack-prometheus"},
+        "spec": spec,
+    }
+    jsonschema.validate(prometheus, OPERATOR["Prometheus"])
+    wrong = {**prometheus, "spec": {**spec, "replicaLabel": "replica"}}
+    with pytest.raises(jsonschema.ValidationError, match="replicaLabel"):
+        jsonschema.validate(wrong, OPERATOR["Prometheus"])
+    assert spec["replicas"] == 2
+    compose = yaml.safe_load((path.parent / "prometheus.yml").read_text())
+    (dropped,) = compose["alerting"]["alert_relabel_configs"]
+    assert spec["replicaExternalLabelName"] == dropped["regex"]
+    labels = compose["global"]["external_labels"]
+    assert spec["externalLabels"] | {"replica": labels["replica"]} == labels

@@ -340,7 +340,7 @@ class Scenario:
             rule for rule in ALERTS if [rule["alert"], rule["labels"]["severity"]] == alert.split()
         )
         # The addresses of Grafana and of the documents are not set.
-        about_exporter = summary.startswith("Chutes exporter")
+        about_exporter = summary.startswith(("Chutes exporter", "Chutes API"))
         about: dict[str, str] = {} if about_exporter else {"hotkey": HOTKEY}
         whole = summary if about_exporter else f"{HOTKEY}…: {summary}"
         notes = dict(rule["annotations"], dashboard="", summary=whole)

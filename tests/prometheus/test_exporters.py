@@ -80,7 +80,17 @@ test_alerts_about_exporters = scenarios(
         .feed(20, "metagraph", "")
         .feed(20, "scores", "")
         .feed(20, "instances", HOTKEY)
-        .fires({30: [], 40: [API], 60: [API, FAILING]}),
+        .fires({30: [], 40: [API], 60: [API, FAILING]})
+        .says(
+            API,
+            40,
+            "Chutes API: no answer for 15 minutes (exporter one:1)",
+            "Every request of the exporter one:1 to the Chutes API has failed for 15 minutes. The "
+            "metrics become stale, and disappear at their maximum age. Then all alerts about its "
+            "miners are silent. First, on the exporter's host: `chutes-exporter check`.",
+            job="chutes",
+            instance="one:1",
+        ),
         "one exporter of a pair whose feed fails is a warning that names it": pair()
         .feed(20, "instances", HOTKEY, "signature_refused", exporter="two:2")
         .fires({20: [], HOUR: [BLIND], 3 * HOUR: [BLIND]})
@@ -98,7 +108,18 @@ test_alerts_about_exporters = scenarios(
         .feed(20, "metagraph", "", exporter="two:2")
         .feed(20, "scores", "", exporter="two:2")
         .feed(20, "instances", HOTKEY, exporter="two:2")
-        .fires({20: [], 3 * HOUR: [API, BLIND]}),
+        .fires({20: [], 3 * HOUR: [API, BLIND]})
+        .says(
+            API,
+            HOUR,
+            "Chutes API: no answer for 15 minutes (exporter two:2)",
+            "Every request of the exporter two:2 to the Chutes API has failed for 15 minutes. "
+            "Another exporter has every answer, so this one's access to the API is at fault. "
+            "Alerts depend on the other exporter. First, on the exporter's host: "
+            "`chutes-exporter check`.",
+            job="chutes",
+            instance="two:2",
+        ),
         "a feed of one exporter that never succeeded is a warning": pair()
         .set("chutes_feed_up", 1, feed="jobs", hotkey=HOTKEY)
         .set("chutes_feed_up", 0, feed="jobs", hotkey=HOTKEY, instance="two:2")

@@ -1,0 +1,233 @@
+"""Two exporters of a miner, two Prometheus and one Alertmanager, with the files of deploy/replicas.
+
+tests/deploy/test_replicas.py proves that compose runs the same files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from starlette.responses import PlainTextResponse
+
+from chutes_exporter.simulator import DemoWorld, Simulator, Size
+from chutes_exporter.simulator.world import TEST_SEED
+from tests.alertmanager.test_routing import Receivers, alertmanager
+from tests.support import (
+    HOTKEY,
+    PATIENCE,
+    ROOT,
+    Prometheus,
+    fast_rules,
+    free_port,
+    get,
+    parse_page,
+    served,
+    until,
+)
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import AsyncIterator, Iterator
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+EXAMPLE = ROOT / "deploy" / "replicas" / "prometheus.yml"
+COMMAND = Path(sys.executable).parent / "chutes-exporter"
+FAST = ("metagraph", "scores", "instances", "nodes", "servers")
+"""Feeds that are requested every second."""
+BLACKLISTED = f"firing: {HOTKEY[:5]}…: the miner is blacklisted"
+GPUS = "hotkey:chutes_fleet_gpus:sum"
+
+
+def once(match: re.Match[str]) -> str:
+    """Return a time of the routing so that an alert is sent once, and the Watchdog each second."""
+    repeated = {"5m": "1s"}.get(match[2], "1h")
+    return f"{match[1]}: {repeated if match[1] == 'repeat_interval' else '1s'}"
+
+
+@dataclass
+class Door:
+    """The way of one exporter to the API, which answers 503 while it is shut."""
+
+    api: ASGIApp
+    is_shut: bool = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = PlainTextResponse("shut", 503) if self.is_shut else self.api
+        await app(scope, receive, send)
+
+
+@contextlib.contextmanager
+def exporter(api: str, *flags: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run an exporter of the miner; yields its address and its process."""
+    address = f"127.0.0.1:{free_port()}"
+    intervals = [f"--feed.ttl={feed}=1" for feed in FAST]
+    process = subprocess.Popen(
+        [COMMAND, f"--api.url={api}", f"--web.listen-address={address}", *intervals, *flags],
+        env={**os.environ, "MINER_SS58": HOTKEY, "MINER_SEED": TEST_SEED},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield address, process
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+
+
+def rules_without_info(directory: Path) -> None:
+    """Write the rules with short times, but without those of severity info.
+
+    Some of these replace a critical alert after a day, which would be 2 seconds here.
+    """
+    directory.mkdir(parents=True)
+    for path in fast_rules(directory):
+        rules = json.loads(path.read_text())
+        for group in rules["groups"]:
+            group["rules"] = [
+                rule for rule in group["rules"] if rule.get("labels", {}).get("severity") != "info"
+            ]
+        path.with_suffix(".yml").write_text(json.dumps(rules))
+
+
+def prometheus(directory: Path, replica: str, exporters: list[str], alerts_to: str) -> Prometheus:
+    """Return a Prometheus with the example's configuration, which scrapes every second."""
+    rules_without_info(directory / "rules")
+    (directory / "targets").mkdir()
+    for name, targets in (("exporter", exporters), ("alertmanager", [alerts_to])):
+        path = directory / "targets" / f"{name}.yml"
+        path.write_text(json.dumps([{"targets": targets}]))
+    config = yaml.safe_load(EXAMPLE.read_text())
+    config["global"] |= {"scrape_interval": "1s", "scrape_timeout": "1s"}
+    return Prometheus(
+        directory,
+        more=config,
+        flags=["--enable-feature=expand-external-labels"],
+        environment={"REPLICA": replica},
+        # A machine that stands still for some seconds resolves no alert.
+        resend_delay="5s",
+    )
+
+
+@dataclass
+class Pair:
+    """Everything that runs, twice where the example has it twice."""
+
+    simulator: Simulator
+    door: Door
+    exporters: list[str]
+    processes: list[subprocess.Popen[bytes]]
+    prometheus: list[Prometheus]
+    alertmanager: str
+    receivers: Receivers
+
+    def times_sent(self, line: str) -> int:
+        """Return how many messages have a line."""
+        return sum(line in message["text"] for message in self.receivers.messages)
+
+    def times_rung(self) -> int:
+        """Return how many messages rang."""
+        return sum(not message.get("disable_notification") for message in self.receivers.messages)
+
+    async def holds(self, expression: str) -> None:
+        """Wait until a query has a result in each Prometheus."""
+        for one in self.prometheus:
+            await asyncio.to_thread(one.wait_for, expression)
+
+    async def is_sent(self, line: str, name: str) -> None:
+        """Wait for a message about an alert, and until each Prometheus has the alert."""
+        await until(lambda: self.times_sent(line) > 0)
+        await self.holds(f'ALERTS{{alertname="{name}",alertstate="firing"}}')
+
+    async def settles(self) -> None:
+        """Wait for as long as Alertmanager needs to send what it has to send."""
+        beats = len(self.receivers.beats)
+        await until(lambda: len(self.receivers.beats) >= beats + 3)
+
+    async def alerts(self, name: str) -> list[dict[str, Any]]:
+        """Return the alerts of a name that Alertmanager has."""
+        found = (await get(f"http://{self.alertmanager}/api/v2/alerts")).json()
+        return [alert for alert in found if alert["labels"]["alertname"] == name]
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+    """A healthy miner with everything twice."""
+    size = Size(miners=6, active_miners=3, chutes=10)
+    receivers = Receivers()
+    async with contextlib.AsyncExitStack() as running:
+        simulator = await running.enter_async_context(
+            Simulator(DemoWorld(start=time.time(), troubles=(), size=size))
+        )
+        door = Door(simulator.app)
+        second_api = await running.enter_async_context(served(door))
+        receiver_url = await running.enter_async_context(served(receivers.app))
+        # The second one drops data soon that it cannot renew.
+        ages = [f"--feed.max-age={feed}=5" for feed in FAST]
+        first = running.enter_context(exporter(simulator.url))
+        second = running.enter_context(exporter(second_api, *ages))
+        addresses = [first[0], second[0]]
+        alerts_to = running.enter_context(
+            alertmanager(tmp_path / "alertmanager", receiver_url, once)
+        )
+        both = [
+            running.enter_context(prometheus(tmp_path / name, name, addresses, alerts_to))
+            for name in ("first", "second")
+        ]
+        found = Pair(simulator, door, addresses, [first[1], second[1]], both, alerts_to, receivers)
+        await found.holds("count(chutes_fleet_known{topic='gpus'} == 1) == 2")
+        await until(lambda: receivers.beats)
+        yield found
+
+
+async def test_nothing_is_doubled_and_nobody_is_paged_twice(pair: Pair) -> None:
+    first, second = pair.exporters
+    page = parse_page((await get(f"http://{first}/metrics")).text)
+    gpus = sum(value for (name, _), value in page.items() if name == "chutes_fleet_gpus")
+    assert gpus > 0
+    await pair.holds(f"{GPUS} == {gpus}")
+
+    # Both exporters have the same problem, and both Prometheus see it.
+    pair.simulator.world.miners[0].blacklist_reason = "Spoofed GPUs"
+    await pair.holds(f"count(chutes_miner_blacklisted{{hotkey='{HOTKEY}'}} == 1) == 2")
+    await pair.is_sent(BLACKLISTED, "ChutesMinerBlacklisted")
+
+    # One exporter has no API, and drops what it knows.
+    pair.door.is_shut = True
+    await pair.holds(f"absent(chutes_fleet_gpus{{instance='{second}'}}) and on () {GPUS} == {gpus}")
+    no_api = f"firing: Chutes API: no answer for 15 minutes (exporter {second})"
+    await pair.is_sent(no_api, "ChutesApiDown")
+    assert pair.times_sent("Alerts depend on the other exporter.") == 1
+    await pair.holds(f"ALERTS{{alertname='ChutesExporterBlind',instance='{second}'}}")
+
+    # One exporter is down.
+    pair.processes[1].kill()
+    down = f"firing: Chutes exporter {second}: scrapes fail (job chutes)"
+    await pair.is_sent(down, "ChutesExporterDown")
+    await pair.holds(f"up{{instance='{second}'}} == 0 and on () {GPUS} == {gpus}")
+    await pair.settles()
+    assert pair.times_rung() == pair.times_sent(BLACKLISTED) == 1
+    assert pair.times_sent(no_api) == pair.times_sent(down) == 1
+    (alert,) = await pair.alerts("ChutesMinerBlacklisted")
+    assert "replica" not in alert["labels"]
+
+    # One Prometheus is down, and then the other exporter.
+    pair.prometheus.pop().kill()
+    pair.processes[0].kill()
+    unwatched = f"firing: {HOTKEY[:5]}…: no exporter watches it"
+    await pair.is_sent(unwatched, "ChutesMinerUnwatched")
+    await pair.settles()
+    assert pair.times_sent(unwatched) == 1
+    assert pair.times_rung() == 2
+    recorded = f"{GPUS}[10m]"
+    await pair.holds(f"min_over_time({recorded}) == {gpus} and max_over_time({recorded}) == {gpus}")
