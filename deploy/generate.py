@@ -52,6 +52,16 @@ Each name links to its runbook. The routing example hides an alert that another 
 ([rules](../deploy/inhibitions.py)). Idle and unverified GPUs cause no warning in the first hour of a seat. Planned maintenance is one of at most
 6 hours, and an hour after it to get instances again.
 
+"""
+HARDWARE_HEAD: Final = """\
+
+## Hardware
+
+These alerts need the metrics of NVIDIA's dcgm-exporter, and are [loaded apart](dashboards.md#alerts-about-the-hardware). They come from
+[prometheus/examples/dcgm.yml](../prometheus/examples/dcgm.yml).
+
+"""
+TABLE_HEAD: Final = """\
 | alert | severity | threshold | what it costs |
 |---|---|---|---|
 """
@@ -102,9 +112,18 @@ def chart_readme() -> str:
 
 def alerts_table() -> str:
     """Make the table of all alerts, those of one name together."""
-    rules = [
-        rule for group in _read("prometheus/rules/alerts.yml")["groups"] for rule in group["rules"]
-    ]
+    rules = _alerts("prometheus/rules/alerts.yml")
+    hardware = _alerts("prometheus/examples/dcgm.yml")
+    return ALERTS_HEAD + TABLE_HEAD + _rows(rules) + HARDWARE_HEAD + TABLE_HEAD + _rows(hardware)
+
+
+def _alerts(path: str) -> list[dict[str, Any]]:
+    """Return the alerts of a file of rules."""
+    return [rule for group in _read(path)["groups"] for rule in group["rules"] if "alert" in rule]
+
+
+def _rows(rules: list[dict[str, Any]]) -> str:
+    """Make a row for each alert."""
     rows = []
     named: set[str] = set()
     for rule in rules:
@@ -120,7 +139,7 @@ def alerts_table() -> str:
             notes["cost"],
         )
         rows.append(f"| {' | '.join(cells)} |\n")
-    return ALERTS_HEAD + "".join(rows)
+    return "".join(rows)
 
 
 FILES: Final[dict[str, Callable[[], str]]] = {

@@ -18,13 +18,20 @@ from chutes_exporter.collectors import COLLECTORS
 if TYPE_CHECKING:
     from promql_parser import Expr
 
-_DIRECTORY: Final = Path(__file__).parents[1] / "prometheus" / "rules"
-_RULES: Final[list[dict[str, Any]]] = [
-    rule
-    for path in sorted(_DIRECTORY.glob("*.yml"))
-    for group in yaml.safe_load(path.read_text())["groups"]
-    for rule in group["rules"]
-]
+_DIRECTORY: Final = Path(__file__).parents[1] / "prometheus"
+
+
+def _rules(folder: str) -> list[dict[str, Any]]:
+    """Return the rules of all files in a folder."""
+    return [
+        rule
+        for path in sorted((_DIRECTORY / folder).glob("*.yml"))
+        for group in yaml.safe_load(path.read_text())["groups"]
+        for rule in group["rules"]
+    ]
+
+
+_RULES: Final = _rules("rules")
 FIRST: Final = {
     "ChutesMinerUnwatched": "See whether the exporter runs, and read its log",
     "ChutesExporterDown": "See whether it runs, and read its log",
@@ -66,6 +73,12 @@ FIRST: Final = {
     "ChutesComputeUnitsLost": "Run chutes-exporter incidents, which shows the loss of each",
     "ChutesDayLoss": "Run chutes-exporter incidents, which shows the loss of each",
     "ChutesJobStuck": "Run chutes-exporter release-job, which lists them",
+    "ChutesGpuXidError": "Run chutes-miner tee gpu, and look the error up in the runbook",
+    "ChutesGpuOffBus": "Run chutes-miner tee gpu: does the server still see it?",
+    "ChutesGpuHot": "Run chutes-miner tee gpu: is it alone, or the whole server?",
+    "ChutesGpuEccErrors": "Reset it only when no instance on the server earns",
+    "ChutesGpuMemoryFailed": "Plan its exchange, and let its instances go on",
+    "ChutesGpuWithoutLoad": "Run chutes-exporter query instances, and read its pod's log",
 }
 """What to do first about each alert. Its runbook says the rest."""
 
@@ -73,7 +86,7 @@ FIRST: Final = {
 def _boards() -> dict[str, str]:
     """Return the board that each alert names."""
     found = {}
-    for rule in _RULES:
+    for rule in (*_RULES, *_rules("examples")):
         link = re.search(r"/d/([\w-]+)", rule.get("annotations", {}).get("dashboard", ""))
         if link is not None:
             found[rule["alert"]] = link[1]

@@ -12,7 +12,7 @@ from typing import Final
 
 RED: Final = "red"
 ORANGE: Final = "#FFA03C"
-GREEN: Final = "#DEF7DA"
+GREEN: Final = "#4F9E46"
 BLUE: Final = "light-blue"
 PURPLE: Final = "#AE64D2"
 GREY: Final = "#8e8e99"

@@ -241,7 +241,7 @@ FLEET.show(
             "USD a day",
             f"86400 * {recorded(IDLE_UNITS, **ON_SERVERS)} * on () group_left () {UNIT_USD} > 0",
             CENTS,
-            105,
+            125,
             thresholds=[(0.01, RED)],
             missing=" ",
             data=PRICED,
@@ -250,6 +250,7 @@ FLEET.show(
             "Units a day",
             f"86400 * {recorded(IDLE_UNITS, **ON_SERVERS)} > 0",
             AMOUNT,
+            125,
             missing=" ",
             data=SICK,
         ),
@@ -331,11 +332,11 @@ FLEET.show(
         Query(
             f"{EARNING_INSTANCES} and on (hotkey, server_id) "
             f"{select('chutes_server_upgrade_order', EXPORTERS)} == 1 and on (hotkey) {TO_UPGRADE}",
-            "earning on {{server}}, next",
+            "next: {{server}}, earning there",
             SICK,
         ),
         empty="no window is known",
-        size=(10, 5),
+        size=(24, 3),
     ),
     table(
         "Maintenance",
@@ -360,7 +361,7 @@ FLEET.show(
             missing=" ",
             data=SICK,
         ),
-        Column("Order", ORDER, COUNT, missing=" ", data=SICK),
+        Column("Order", ORDER, COUNT, 90, missing=" ", data=SICK),
         Column(
             "Can come back",
             of_miners("chutes_server_upgrade_measured", "server_id", "server"),
@@ -378,7 +379,7 @@ FLEET.show(
             data=SICK,
         ),
         sort=["Step", "Order"],
-        size=(14, 5),
+        size=(24, 4),
     ),
 )
 

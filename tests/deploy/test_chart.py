@@ -20,6 +20,7 @@ from deploy.chart import CHART, render
 from deploy.generate import FILES
 from grafana.boards import BOARDS
 from tests.grafana.display import committed
+from tests.prometheus.scenario import EXAMPLE
 from tests.support import HOTKEY, ROOT, RULES
 
 Object = dict[str, Any]
@@ -60,7 +61,7 @@ namespaceOverride: chutes
 replicas: 7
 scrape: serviceMonitor
 serviceMonitor: {{labels: {{release: mine}}, endpoint: {{scheme: https}}}}
-prometheusRule: {{enabled: true}}
+prometheusRule: {{enabled: true, hardware: true}}
 """)
 """Values that use everything that is empty or off in values.yaml.
 
@@ -272,9 +273,10 @@ def test_it_is_scraped_once() -> None:
 
 def test_the_prometheus_rule_has_every_rule() -> None:
     sources = [yaml.safe_load(path.read_text())["groups"] for path in sorted(RULES.glob("*.yml"))]
-    assert only("operator", "PrometheusRule")["spec"]["groups"] == [
-        group for source in sources for group in source
-    ]
+    groups = [group for source in sources for group in source]
+    assert only("operator", "PrometheusRule")["spec"]["groups"] == groups
+    hardware = yaml.safe_load(EXAMPLE.read_text())["groups"]
+    assert only("everything", "PrometheusRule")["spec"]["groups"] == [*groups, *hardware]
 
 
 def test_every_dashboard_is_a_config_map_that_the_sidecar_loads() -> None:

@@ -117,7 +117,8 @@ def test_the_packaged_chart_has_the_rules_and_dashboards_and_takes_its_image_fro
         }
     assert contents == {
         f"{path.parent.name}/{path.name}": path.read_bytes()
-        for path in (*RULES.iterdir(), *(ROOT / "grafana" / "dashboards").iterdir())
+        for folder in (RULES, ROOT / "prometheus" / "examples", ROOT / "grafana" / "dashboards")
+        for path in folder.iterdir()
     }
     with helm_python.Chart.load(package) as chart:
         rendered = chart.render({}, name="chutes-exporter", namespace="chutes")

@@ -10,17 +10,16 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from deploy.stack import main
-from tests.prometheus.scenario import GROUPS
-from tests.support import PATIENCE, ROOT, fetch, free_port, wait_for
+from tests.support import PATIENCE, ROOT, RULES, fetch, free_port, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 def ask(address: str, path: str) -> Any:
@@ -72,7 +71,9 @@ def test_the_stack_works_together_and_ends_together(tmp_path: Path) -> None:
             :2
         ] == ["15s", "15s"]
         groups = ask(prometheus, "/api/v1/rules")["data"]["groups"]
-        assert {group["name"] for group in groups} == {group["name"] for group in GROUPS}
+        assert {Path(group["file"]).name for group in groups} == {
+            path.name for path in RULES.iterdir()
+        }
         assert "grafana_url" not in config
         config = ask(alertmanager, "/api/v2/status")["config"]["original"]
         assert "telegram_api_url: http://127.0.0.1:9" in config

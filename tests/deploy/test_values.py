@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from tests.prometheus.scenario import EXAMPLE
 from tests.support import ROOT, RULES
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def test_prometheus_accepts_the_scrape_jobs(tmp_path: Path) -> None:
 
 def test_prometheus_loads_every_rule_file_that_the_command_passes(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
-    passed = dict(re.findall(r"--set-file prometheus\.ruleFiles\.([\w-]+)=(\S+)", text))
-    assert {ROOT / source for source in passed.values()} == set(RULES.iterdir())
+    text += (ROOT / "docs" / "dashboards.md").read_text()
+    passed = dict(re.findall(r"--set-file prometheus\.ruleFiles\.([\w-]+)=([\w./-]+)", text))
+    assert {ROOT / source for source in passed.values()} == {*RULES.iterdir(), EXAMPLE}
     for name, source in passed.items():
         shutil.copy(ROOT / source, tmp_path / name)
     # The chart puts each of them into the folder of its own configuration, beside these empty

@@ -1,5 +1,5 @@
 """docs/queries.md: a real Prometheus answers each query about the recorded world and a worker's
-invented series.
+invented series, which it federates with the selectors of the miners' values.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from tests.grafana.display import committed, panels
 from tests.grafana.scenes import filled_in
+from tests.prometheus.scenario import EXAMPLE
 from tests.recorded import RECORDED_AT, answers, key, raw_json
 from tests.support import (
     HOTKEY,
@@ -84,13 +85,15 @@ def pods() -> str:
 
 
 def dcgm() -> str:
-    """Write what NVIDIA's dcgm-exporter says of GPUs that have nothing to do."""
+    """Write what NVIDIA's dcgm-exporter says of GPUs that have nothing to do. The first one has
+    fallen off the bus.
+    """
     page = ""
     for number, gpu in enumerate(GPUS):
-        labels = {"UUID": f"GPU-{UUID(hex=gpu['uuid'].removeprefix('GPU-'))}", "gpu": str(number)}
+        labels = {"UUID": nvidia_id(gpu), "gpu": str(number)}
         values = {
             "GPU_UTIL": 0,
-            "XID_ERRORS": 0,
+            "XID_ERRORS": 0 if number else 79,
             "POWER_USAGE": 100 + number,
             "GPU_TEMP": 30 + number,
         }
@@ -98,6 +101,11 @@ def dcgm() -> str:
             sample(f"DCGM_FI_DEV_{name}", value, **labels) for name, value in values.items()
         )
     return page
+
+
+def nvidia_id(gpu: dict[str, str]) -> str:
+    """Return the id of a GPU as NVIDIA's tools write it."""
+    return f"GPU-{UUID(hex=gpu['uuid'].removeprefix('GPU-'))}"
 
 
 def sample(name: str, value: float, **labels: str) -> str:
@@ -150,7 +158,8 @@ async def monitoring(
                 job("chutes", url),
                 job("federate", worker.url, "/federate", honor_labels=True, params=selectors),
             ]
-            with Prometheus(directory, scrape_configs=jobs, rule_files=RULES.iterdir()) as control:
+            rules = [*RULES.iterdir(), EXAMPLE]
+            with Prometheus(directory, scrape_configs=jobs, rule_files=rules) as control:
                 await asyncio.to_thread(
                     control.wait_for, "min(chutes_scrape_collector_success) == 1"
                 )
@@ -176,6 +185,7 @@ async def test_prometheus_answers_every_query_and_joins_pods_and_hardware(tmp_pa
     }
     async with monitoring(tmp_path) as ask:
         found = {name: await ask(query) for name, query in {**QUERIES, **hardware}.items()}
+        alerts = await ask('ALERTS{alertname="ChutesGpuXidError"}')
     labels = ("instance_id", "chutes_version", "chute_version", "pod", "node")
     assert by(found["last-request"], *labels) == {
         (one["instance_id"], one["chutes_version"], one["version"], f"chute-{age}", "server-1"): age
@@ -191,5 +201,10 @@ async def test_prometheus_answers_every_query_and_joins_pods_and_hardware(tmp_pa
     assert {title: sorted(found[title].values(), reverse=True) for title in hardware} == {
         "GPU utilization": [0] * shown,
         "GPU temperature": list(hottest),
-        "XID errors": [0] * shown,
+        "XID errors": [79, *[0] * (shown - 1)],
+    }
+    # So do the alerts about the hardware, from the federated series.
+    fallen = GPUS[0]
+    assert by(alerts, "hotkey", "server_id", "UUID") == {
+        (HOTKEY, fallen["server_id"], nvidia_id(fallen)): 1
     }

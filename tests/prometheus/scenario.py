@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import pytest
 import yaml
 
-from tests.support import RULES
+from tests.support import ROOT, RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-FILES: Final = sorted(RULES.glob("*.yml"))
+EXAMPLE: Final = ROOT / "prometheus" / "examples" / "dcgm.yml"
+"""Alerts about hardware, which Prometheus does not load by default."""
+FILES: Final = [*sorted(RULES.glob("*.yml")), EXAMPLE]
 GROUPS: Final[list[dict[str, Any]]] = [
     g for path in FILES for g in yaml.safe_load(path.read_text())["groups"]
 ]
