@@ -379,7 +379,7 @@ FLEET.show(
             data=SICK,
         ),
         sort=["Step", "Order"],
-        size=(24, 4),
+        size=(24, 5),
     ),
 )
 

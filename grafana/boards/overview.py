@@ -197,7 +197,7 @@ OVERVIEW.show(
         Column(
             "Severity",
             _copied(_copied(short(SEVERITIES), "board"), "first"),
-            width=80,
+            width=95,
             states=SEVERITY,
             missing=" ",
             data=ALARMED,
@@ -250,7 +250,7 @@ OVERVIEW.show(
         Column(
             "What to do first",
             "first",
-            width=440,
+            width=430,
             states=[State(name, text) for name, text in FIRST.items()],
             missing=" ",
         ),
