@@ -290,6 +290,7 @@ FLEET.show(
         "State of each server. A step from earning to idle is an instance that ended.",
         Query(f"max by (server) ({recorded(STATE, **ON_SERVERS)})", "{{server}}", step="5m"),
         states=SERVER,
+        size=(24, 8),
     ),
     stat(
         "Upgrade window",
