@@ -59,6 +59,7 @@ NO_DECISION: Final = (State("nothing", "None needs a decision", GREEN),)
 IN_VAIN_STATE: Final = State(1, "in vain", ORANGE)
 NONE_ENDED: Final = (State("nothing", "None ended"),)
 NONE_FAILED: Final = (State("nothing", "None failed"),)
+NO_UPGRADE: Final = State("nothing", "No server needs an upgrade")
 OUTCOMES: Final = (
     State("counts", "counts"),
     State("lost", "lost", RED),

@@ -25,6 +25,7 @@ from grafana.parts import (
     board_link,
     graph,
     no_miner,
+    nothing_wrong,
     of_miners,
     recorded,
     select,
@@ -36,8 +37,18 @@ from grafana.parts import (
     total,
     whole,
 )
-from grafana.states import GPU, MAINTENANCE, MEASURED, NEEDED, ORANGE, PLAIN, RED, SERVER
-from grafana.worlds import KEPT, KEYED, PRICED, SICK, STOCKED
+from grafana.states import (
+    GPU,
+    MAINTENANCE,
+    MEASURED,
+    NEEDED,
+    NO_UPGRADE,
+    ORANGE,
+    PLAIN,
+    RED,
+    SERVER,
+)
+from grafana.worlds import HEALTHY, KEPT, KEYED, PRICED, SICK, STOCKED, World
 
 if TYPE_CHECKING:
     from grafana.parts import Panel
@@ -75,6 +86,10 @@ NOT_ALL_EARNING: Final = (
 """Seconds since all GPUs of a server earned, or since it was seen first, within a day."""
 TO_UPGRADE: Final = recorded("hotkey:chutes_servers_to_upgrade:count")
 ORDER: Final = of_miners("chutes_server_upgrade_order", "server_id", "server")
+NO_UPGRADES: Final = (
+    f"{total(of_miners('chutes_fleet_servers_to_upgrade'), with_gpus=True)} == 0 and on () "
+    f"{total(of_miners('chutes_maintenance_slots_in_use'), with_gpus=True)} == 0"
+)
 EARNING_INSTANCES: Final = of_miners("chutes_server_earning_instances", "server_id", "server")
 DCGM_NEEDED: Final = (
     "Unknown: no DCGM metrics. Apply deploy/chutes-monitoring-values.yaml, or scrape NVIDIA's "
@@ -344,8 +359,9 @@ FLEET.show(
         "Servers that hold an upgrade slot, or are older than the target of the newest window, in "
         "the order in which to upgrade them. One whose GPUs the service lists for no host with the "
         "target does not come back. That one is not excluded proves nothing.",
+        Column("", nothing_wrong(NO_UPGRADES, "server"), data=HEALTHY | {World.EMPTY}),
         Column("", "server_id"),
-        Column("Server", "server", width=125, link=THIS_SERVER),
+        Column("Server", "server", width=230, link=THIS_SERVER, states=[NO_UPGRADE]),
         Column(
             "Step",
             f"{_step('pending')} == 1 or 2 * {IN_MAINTENANCE} + on ({BY_SERVER}) "

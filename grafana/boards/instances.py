@@ -236,7 +236,7 @@ INSTANCES.show(
         ),
         Column("", "chute_id"),
         Column("", no_miner("chute"), data=frozenset()),
-        Column("Chute", "chute", width=240, link=THIS_CHUTE, states=NO_DECISION),
+        Column("Chute", "chute", width=310, link=THIS_CHUTE, states=NO_DECISION),
         Column("", f"{PLACE} and on (hotkey, instance_id) {DECISION}", data=SICK),
         Column("Server", "server", width=115, link=THIS_SERVER, missing=" "),
         Column(
@@ -281,7 +281,7 @@ INSTANCES.show(
         # A chute whose name is unknown keeps its row, by the other columns.
         Column("", _named(f"({CHUTE_FAILED} > 0)"), data=STOCKED, sometimes=True),
         Column(
-            "Chute", "name", width=200, link=THIS_CHUTE, states=NONE_FAILED, missing="not known"
+            "Chute", "name", width=300, link=THIS_CHUTE, states=NONE_FAILED, missing="not known"
         ),
         Column(
             "Failed starts",
@@ -373,7 +373,7 @@ INSTANCES.show(
             states=INSTANCE,
         ),
         Column("", "chute_id"),
-        Column("Chute", "chute", width=240, link=THIS_CHUTE),
+        Column("Chute", "chute", width=310, link=THIS_CHUTE),
         Column("", short(PLACE)),
         Column("Server", "server", width=115, link=THIS_SERVER),
         Column("Model", "gpu", width=80),

@@ -140,7 +140,7 @@ MARKET.show(
         Column("", "server_id"),
         Column("Server", "server", width=130, link=THIS_SERVER, states=CHUTES),
         Column("", "chute_id"),
-        Column("Launch", "chute", width=260, link=INSTANCES_OF_CHUTE, missing=" "),
+        Column("Launch", "chute", width=330, link=INSTANCES_OF_CHUTE, missing=" "),
         Column("Instances", short(MOVE), COUNT, missing=" ", data=SICK),
         Column("GPU", "gpu", width=90, missing=" "),
         Column(
@@ -170,7 +170,7 @@ MARKET.show(
         "elsewhere. Failed here counts the failures of the past day on this miner's servers.",
         Column("", nothing_wrong(NONE_IDLE, "chute"), data=HEALTHY),
         Column("", "chute_id"),
-        Column("Chute", "chute", width=260, link=INSTANCES_OF_CHUTE, states=CHUTES),
+        Column("Chute", "chute", width=310, link=INSTANCES_OF_CHUTE, states=CHUTES),
         Column("GPU", "gpu", width=90, missing=" "),
         Column("Units/s, first day", short(FIRST_DAY), FACTOR, missing=" ", data=SICK),
         Column("Later", LATER, FACTOR, missing=" ", data=SICK),
@@ -266,7 +266,7 @@ MARKET.show(
         "Each exported chute with its demand and supply, the busiest first. --chutes all exports "
         "those that the miner neither runs nor could launch.",
         Column("", "chute_id"),
-        Column("Chute", "name", width=290, link=INSTANCES_OF_CHUTE),
+        Column("Chute", "name", width=310, link=INSTANCES_OF_CHUTE),
         Column("", select("chute_id:chutes_chute_info:max", **ON_CHUTES), data=KEYED),
         *(
             Column(title, query, unit, data=LIVE, sometimes=query == BOUNTY_LEFT)

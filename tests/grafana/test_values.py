@@ -530,7 +530,7 @@ class Truth:
         )
         for server_id, place in order.items():
             if place == 1:
-                name = f"earning on {self.servers[server_id]['name']}, next"
+                name = f"next: {self.servers[server_id]['name']}, earning there"
                 found[at("Upgrade window", name)] = earning[server_id]
         for server_id in {*needed, *held}:
             row = {"server_id": server_id}
