@@ -163,4 +163,4 @@ async def test_alerts_status_and_landing_page_agree_about_a_trouble(
     assert {text.split(" ")[0] for text in things_of(failing)} == chutes
     assert ("blacklisted" in findings) == bool(places(firing, {"ChutesMinerBlacklisted"}, "hotkey"))
     for finding in findings.values():
-        assert finding.problem in landing
+        assert (finding.problem in landing) == finding.needs_action
