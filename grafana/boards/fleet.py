@@ -359,7 +359,6 @@ FLEET.show(
         "Servers that hold an upgrade slot, or are older than the target of the newest window, in "
         "the order in which to upgrade them. One whose GPUs the service lists for no host with the "
         "target does not come back. That one is not excluded proves nothing.",
-        Column("", nothing_wrong(NO_UPGRADES, "server"), data=HEALTHY | {World.EMPTY}),
         Column("", "server_id"),
         Column("Server", "server", width=230, link=THIS_SERVER, states=[NO_UPGRADE]),
         Column(
@@ -395,6 +394,7 @@ FLEET.show(
             missing=" ",
             data=SICK,
         ),
+        Column("", nothing_wrong(NO_UPGRADES, "server"), data=HEALTHY | {World.EMPTY}),
         sort=["Step", "Order"],
         size=(24, 5),
     ),

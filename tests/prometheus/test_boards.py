@@ -60,7 +60,7 @@ def test_an_announced_window_says_when_it_begins_and_names_no_next_server(tmp_pa
     shown = {query.legend: number for number, query in enumerate(queries(FLEET, "Upgrade window"))}
     begins, cannot, after = (
         asked(FLEET, "Upgrade window", shown[legend])
-        for legend in ("begins in", "cannot come back", "earning on {{server}}, next")
+        for legend in ("begins in", "cannot come back", "next: {{server}}, earning there")
     )
     row = f'{{{ME},server="alpha",server_id="id-alpha"}}'
     miner.check(

@@ -275,7 +275,7 @@ COMMANDS: Final = {
     LANDING: (),
     "status": MONEY,
     "status --maintenance": MONEY,
-    "advise": ("--with", "8xpro_6000", "--switch", *MONEY),
+    "advise": ("--with", "8xpro_6000", *MONEY),
     "incidents": (),
     "check": (),
 }
