@@ -80,6 +80,13 @@ class Advice:
         return [offer for market in self.markets or () for offer in market.offers]
 
     @property
+    def plan(self) -> tuple[Use, ...] | None:
+        """The best use of its idle GPUs. None while it may contain a chute that failed here."""
+        if self.offers and not self.failures.are_all:
+            return None
+        return self.uses
+
+    @property
     def failing(self) -> list[Offer]:
         """The offers that the plan leaves out because they failed, one for each chute."""
         found: dict[str, Offer] = {}
@@ -199,12 +206,12 @@ class IdleRest:
 
 def idle_rests(advice: Advice) -> list[IdleRest]:
     """Return the idle GPUs that stay idle in the plan, and why."""
-    if not advice.is_known or advice.markets is None:
+    if not advice.is_known or advice.markets is None or advice.plan is None:
         return []
     with_failing = {(use.server_id, use.model): use.used for use in advice.fleet.uses}
     rests = []
     planned = set()
-    for use in advice.uses:
+    for use in advice.plan or ():
         planned.add(use.server_id)
         if use.used == use.free:
             continue

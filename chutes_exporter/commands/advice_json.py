@@ -51,15 +51,18 @@ class AdviceJson:
 
     def miner(self, advice: Advice) -> dict[str, Any]:
         """Return the advice to a miner."""
-        idle = None
+        idle = plan = stay_idle = None
         if advice.is_known:
             idle = [self._model(advice, model) for model in idle_models(advice.fleet)]
+        if advice.plan is not None:
+            plan = [self._use(advice.fleet, use) for use in advice.plan]
+            stay_idle = _stay_idle(advice)
         return {
             "hotkey": advice.fleet.hotkey,
             "idle": idle,
-            "plan": [self._use(advice.fleet, use) for use in advice.uses],
+            "plan": plan,
             "plan_left_out": _left_out(advice),
-            "stay_idle": _stay_idle(advice),
+            "stay_idle": stay_idle,
             "switch": self._switches(advice),
             "with": advice.forecast and advice.forecast.as_json(),
         }

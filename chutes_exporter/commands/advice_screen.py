@@ -191,8 +191,15 @@ class AdviceScreen:
         if advice.markets is None:
             say("What the idle GPUs can run is not known.")
             return
+        if advice.plan is None:
+            say(
+                "There is no plan, because it could launch chutes that failed here. Without "
+                "--plan, advise shows all chutes."
+            )
+            _show_failing(advice, "would be left out")
+            return
         rows = []
-        for use in advice.uses:
+        for use in advice.plan:
             server = advice.fleet.servers_by_id[use.server_id]
             for launch in use.launches:
                 offer = launch.offer
@@ -207,7 +214,7 @@ class AdviceScreen:
                     }
                 )
         print_first(rows, len(rows), "launches", cut=("server", "chute"))
-        units = total(use.first_day_units for use in advice.uses)
+        units = total(use.first_day_units for use in advice.plan)
         if rows and units is not None:
             usd = self._pricing.usd(units)
             dollars = "" if usd is None else f", about {usd:,.0f} USD"
