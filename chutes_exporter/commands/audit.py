@@ -20,6 +20,7 @@ from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.records import AuditReport
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
@@ -90,20 +91,23 @@ class AuditReading:
                 break
             if end in paths:
                 what, params = f"the report of {moment(end)}", {"path": paths[end]}
-                report = await self.fetch(what, e.AUDIT_REPORT, params=params)
-                self._add(report, end)
+                self._add(await self._ask(what, e.AUDIT_REPORT, params=params), end)
             elif hour < DAY_HOURS:
                 self.miss(f"the report of {moment(end)}", "it is not listed")
 
-    def _add(self, report: AuditReport | None, end: float) -> None:
+    def _add(self, answer: Answer[AuditReport] | None, end: float) -> None:
         """Add the report of an hour to the ledger, if it could be read."""
-        if report is not None:
-            needed = reduced(structs.replace(report, end=end), self._watched)
-            self.reports.append(needed)
+        if answer is not None:
+            report = structs.replace(answer.value, end=end, whole=answer.whole)
+            self.reports.append(reduced(report, self._watched))
             self.ledger = Ledger(self.reports)
 
     async def fetch(self, what: str, endpoint: e.Endpoint[T], **request: Any) -> T | None:
         """Return the value of an answer, None after an error. What cannot be read becomes a gap."""
+        answer = await self._ask(what, endpoint, **request)
+        return None if answer is None else answer.value
+
+    async def _ask(self, what: str, endpoint: e.Endpoint[T], **request: Any) -> Answer[T] | None:
         try:
             answer = await self._client.fetch(endpoint, **request)
         except ApiError as error:
@@ -111,7 +115,7 @@ class AuditReading:
             return None
         if answer.rejected:
             self.miss(what, f"{answer.rejected} records cannot be read")
-        return answer.value
+        return answer
 
     def miss(self, what: str, reason: str, hotkey: str = "") -> None:
         """Note that something is not known."""

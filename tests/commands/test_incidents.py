@@ -232,6 +232,15 @@ async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> No
     assert gaps == [f"the report of 2026-11-24 {hour} UTC" for hour in hours]
 
 
+async def test_a_report_with_a_record_that_cannot_be_read_makes_the_sum_of_losses_unknown() -> None:
+    found = {12: body([MINE, MINE | {"instance_id": 5}], [OPEN])}
+    status, output = await incidents(found, "--json", "--hours", "1")
+    (miner,) = json.loads(output)["miners"]
+    assert status == 3
+    assert [row["lost_compute_units"] for row in miner["ended"]] == [3600.0]
+    assert (miner["lost_compute_units"], miner["lost_ratio_of_day"]) == (None, None)
+
+
 async def test_an_ended_instance_has_the_name_of_its_chute_and_its_age() -> None:
     found = {12: body([MINE], [OPEN])}
     _, output = await incidents(found, "--hours", "1")
