@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.failures import Failures
     from chutes_exporter.fleet.forecast import Addition
-    from chutes_exporter.fleet.model import Fleet, Market, Offer, Use
+    from chutes_exporter.fleet.model import Fleet, Market, Offer, Server, Use
     from chutes_exporter.fleet.switch import Switches
 
 IdleReason = Literal[
@@ -81,10 +81,10 @@ class Advice:
 
     @property
     def plan(self) -> tuple[Use, ...] | None:
-        """The best use of its idle GPUs. None while it may contain a chute that failed here."""
-        if self.offers and not self.failures.are_all:
-            return None
-        return self.uses
+        """The best use of its idle GPUs. None while that, or what failed here, is not known."""
+        is_known = self.is_known and self.markets is not None
+        may_fail = bool(self.offers) and not self.failures.are_all
+        return self.uses if is_known and not may_fail else None
 
     @property
     def failing(self) -> list[Offer]:
@@ -204,14 +204,19 @@ class IdleRest:
     why: IdleReason
 
 
-def idle_rests(advice: Advice) -> list[IdleRest]:
+def _why_not_planned(server: Server | None) -> IdleReason:
+    """Return why idle GPUs of a server are in no use."""
+    if server is None:
+        return "server_not_known"
+    return "upgrade_slot" if server.holds_slot else "maintenance_not_known"
+
+
+def idle_rests(advice: Advice, plan: Sequence[Use]) -> list[IdleRest]:
     """Return the idle GPUs that stay idle in the plan, and why."""
-    if not advice.is_known or advice.markets is None or advice.plan is None:
-        return []
     with_failing = {(use.server_id, use.model): use.used for use in advice.fleet.uses}
     rests = []
     planned = set()
-    for use in advice.plan or ():
+    for use in plan:
         planned.add(use.server_id)
         if use.used == use.free:
             continue
@@ -227,8 +232,5 @@ def idle_rests(advice: Advice) -> list[IdleRest]:
             idle[gpu.server_id or "", gpu.model] += 1
     for (server_id, model), count in idle.items():
         server = advice.fleet.servers_by_id.get(server_id)
-        why = "server_not_known"
-        if server is not None:
-            why = "upgrade_slot" if server.holds_slot else "maintenance_not_known"
-        rests.append(IdleRest(server_id, model, count, why))
+        rests.append(IdleRest(server_id, model, count, _why_not_planned(server)))
     return rests

@@ -13,6 +13,8 @@ from chutes_exporter.findings import cost
 from chutes_exporter.rules.sums import product
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from chutes_exporter.commands.advice import Advice
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
@@ -56,7 +58,7 @@ class AdviceJson:
             idle = [self._model(advice, model) for model in idle_models(advice.fleet)]
         if advice.plan is not None:
             plan = [self._use(advice.fleet, use) for use in advice.plan]
-            stay_idle = _stay_idle(advice)
+            stay_idle = _stay_idle(advice, advice.plan)
         return {
             "hotkey": advice.fleet.hotkey,
             "idle": idle,
@@ -189,9 +191,9 @@ def _left_out(advice: Advice) -> list[dict[str, Any]] | None:
     ]
 
 
-def _stay_idle(advice: Advice) -> list[dict[str, Any]]:
+def _stay_idle(advice: Advice, plan: Sequence[Use]) -> list[dict[str, Any]]:
     rests = []
-    for rest in idle_rests(advice):
+    for rest in idle_rests(advice, plan):
         server = advice.fleet.servers_by_id.get(rest.server_id)
         rests.append(
             {

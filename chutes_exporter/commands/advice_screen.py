@@ -188,13 +188,10 @@ class AdviceScreen:
 
     def _show_plan(self, advice: Advice) -> None:
         """Print what to launch on which server, and what stays idle."""
-        if advice.markets is None:
-            say("What the idle GPUs can run is not known.")
-            return
         if advice.plan is None:
             say(
-                "There is no plan, because it could launch chutes that failed here. Without "
-                "--plan, advise shows all chutes."
+                "There is no plan, because it is not known which chutes the idle GPUs can run, or "
+                "which ones failed here. Without --plan, advise shows what is known."
             )
             _show_failing(advice, "would be left out")
             return
@@ -219,7 +216,7 @@ class AdviceScreen:
             usd = self._pricing.usd(units)
             dollars = "" if usd is None else f", about {usd:,.0f} USD"
             say(f"Together {units:,.0f} compute units in the first day{dollars}.", bold=True)
-        for rest in idle_rests(advice):
+        for rest in idle_rests(advice, advice.plan):
             where = _server_text(advice.fleet, rest.server_id)
             say(f"{rest.count} {rest.model} on {where} stay idle: {_IDLE_REASONS[rest.why]}.")
         _show_failing(advice, "are left out")
@@ -307,9 +304,9 @@ def _too_dear_text(fleet: Fleet, switch: Switch) -> str:
         f"more in the first day, but the deletion costs {switch.cost.units:,.0f} "
         f"({_DELETION_REASONS[switch.cost.why]})"
     )
-    if switch.payback_seconds is None:
-        return f"{text}, which it never earns back."
-    return f"{text}, earned back after {switch.payback_seconds / HOUR:,.0f} hours."
+    payback = switch.payback_seconds
+    when = "never" if payback is None else f"after {payback / HOUR:,.0f} hours"
+    return f"{text}, which is earned back {when}."
 
 
 def _launches_text(launches: Iterable[Launch]) -> str:

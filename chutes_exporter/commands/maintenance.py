@@ -187,10 +187,9 @@ def _window_text(plan: UpgradePlan, now: float) -> str:
     if plan.phase is None or window is None:
         return "Whether a maintenance window is open or announced is not known."
     if not plan.is_needed:
-        text = "No maintenance window is open or announced."
-        if plan.phase == "over" and window.ends_at is not None:
-            text += f" The last one ended {moment(window.ends_at)}."
-        return text
+        ended = window.ends_at if plan.phase == "over" else None
+        last = "" if ended is None else f" The last one ended {moment(ended)}."
+        return f"No maintenance window is open or announced.{last}"
     ends = "at an unknown time" if window.ends_at is None else time_until(window.ends_at, now)
     target = window.target or "not known"
     begin = "A maintenance window is open"

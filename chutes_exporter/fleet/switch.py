@@ -67,9 +67,8 @@ class Switch:
         """Seconds until the gain has paid the cost, None if it never does."""
         if self.least_cost <= self.first_day_gain:
             return DAY * self.least_cost / self.first_day_gain
-        if self.later_gain <= 0:
-            return None
-        return DAY + (self.least_cost - self.first_day_gain) / self.later_gain
+        left = self.least_cost - self.first_day_gain
+        return DAY + left / self.later_gain if self.later_gain > 0 else None
 
     @property
     def pays_within_a_day(self) -> bool:

@@ -201,11 +201,11 @@ class DemoWorld(World):
         while True:
             yield now
             full = [chute for chute in slot.chutes if self._is_full(chute, now)]
-            if full:
-                chute = min(full, key=lambda one: one.utilization(now))
-                verified = now + 2 * MINUTE
-                times = verified, math.inf, verified + 3 * HOUR, End.PURGED
-                self.add(slot.launch(now, chute, now, *times))
+            # Without any, the least used chute is the likeliest to be full soon.
+            chute = min(full or slot.chutes, key=lambda one: one.utilization(now))
+            verified = now + 2 * MINUTE
+            times = verified, math.inf, verified + 3 * HOUR, End.PURGED
+            self.add(slot.launch(now, chute, now, *times))
             now += 3 * HOUR + 5 * MINUTE
 
     def _is_full(self, chute: Chute, now: float) -> bool:

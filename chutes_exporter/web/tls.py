@@ -240,10 +240,9 @@ def _checking(allowed: frozenset[str]) -> type[ssl.SSLObject]:
 
 def _names(certificate: dict[str, Any]) -> Iterator[str]:
     """Yield the alternative names of a certificate, written as Go writes them."""
-    for kind, name in certificate.get("subjectAltName", ()):
-        if kind in ("DNS", "email", "URI"):
-            yield name
-        elif kind == "IP Address":
-            # An address of a wrong length is no address.
-            with contextlib.suppress(ValueError):
-                yield str(ipaddress.ip_address(name))
+    names = certificate.get("subjectAltName", ())
+    yield from (name for kind, name in names if kind in ("DNS", "email", "URI"))
+    for address in (name for kind, name in names if kind == "IP Address"):
+        # An address of a wrong length is no address.
+        with contextlib.suppress(ValueError):
+            yield str(ipaddress.ip_address(address))

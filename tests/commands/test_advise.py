@@ -306,7 +306,7 @@ async def test_without_an_answer_that_decides_it_is_not_known_what_idle_gpus_can
     assert "Left out" not in output
     _, found = await report(target)
     assert {model["left_out"] for model in found["miners"][0]["idle"]} == {None}
-    assert found["miners"][0]["plan"] == []
+    assert found["miners"][0]["plan"] is None
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.fleet.failures import FAILS_FROM
+from chutes_exporter.commands.advice import Advice, IdleRest, idle_rests
+from chutes_exporter.fleet.failures import FAILS_FROM, Failures
 from tests.commands.worlds import PresentWorld
+from tests.fleet.support import make_fleet, make_gpus
 from tests.recorded import WORLD_H
 from tests.test_documents import text_of
 from tests.test_ended import ended
@@ -167,7 +169,7 @@ async def test_known_failures_are_enough_when_a_report_is_missing(
     assert offers_of(found)[-1]["chute_id"] == FAILING
     assert offers[NEARLY]["fails_here"] is None
     assert (found["plan"], found["plan_left_out"]) == (None, None)
-    assert "There is no plan, because it could" in await world.text("--plan")
+    assert "There is no plan, because it is" in await world.text("--plan")
     text = await world.text()
     assert re.search(r"\(fails here\) [\d.]+ [\d.]+ 1 ≥[34] ", text)
     assert "Not all failures of the past day are known." in text
@@ -183,3 +185,18 @@ async def test_reports_are_read_only_if_something_can_be_launched(world: Present
 
 def test_the_document_names_the_number_of_failures() -> None:
     assert f"{FAILS_FROM} or more" in text_of("plan.md")
+
+
+def test_an_idle_gpu_whose_server_is_not_known_is_in_no_plan() -> None:
+    fleet = make_fleet(gpus=make_gpus("idle", 2, server="gone"))
+    failures = Failures({}, frozenset(), are_all=True, until=1.0)
+    advice = Advice(
+        fleet,
+        is_known=True,
+        failures=failures,
+        markets=(),
+        uses=(),
+        switches=None,
+        forecast=None,
+    )
+    assert idle_rests(advice, ()) == [IdleRest("gone", "pro_6000", 2, "server_not_known")]

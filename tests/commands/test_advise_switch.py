@@ -91,7 +91,9 @@ async def test_an_instance_whose_score_is_worth_more_is_kept_with_the_reason() -
     text = await world.text("--switch")
     assert "Of 6 active instances, none is worth a switch." in text
     assert f"Keep chutes/model-28Eu-TEE ({one['instance_id']}) on tee-pro-3: (private) " in text
-    assert "(most, while no other miner runs the chute), earned back after 72 hours." in text
+    assert (
+        "(most, while no other miner runs the chute), which is earned back after 72 hours." in text
+    )
 
 
 async def test_with_prices_a_switch_has_dollars() -> None:

@@ -158,6 +158,16 @@ async def test_a_pending_server_shows_its_deadline_and_what_it_waits_for(
     assert "→ Do not reboot it before the status is maintenance and nothing runs there: " in text
 
 
+async def test_where_no_server_can_come_back_there_is_no_order() -> None:
+    fleet = Unmeasured()
+    for name in ("h200-1", "pro-6000-2"):
+        fleet.change(name, version=Fleet.target_version)
+    async with Simulator(fleet, clock=time.time) as api:
+        _, text = await texts(api)
+    assert "l40s-0" in text
+    assert "Upgrade in this order" not in text
+
+
 async def test_a_server_that_cannot_come_back_is_not_to_be_upgraded() -> None:
     fleet = Unmeasured()
     async with Simulator(fleet, clock=time.time) as api:
