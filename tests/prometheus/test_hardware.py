@@ -131,7 +131,8 @@ ALL = [XID, HOT, ECC, MEMORY, NO_LOAD]
         ),
         pytest.param(
             [dcgm("GPU_TEMP", 0, "60x29 stale"), dcgm("GPU_TEMP", 1, FINE)],
-            {35: [], 44: [], 47: [OFF_BUS], 300: [OFF_BUS], 400: []},
+            # Prometheus 3 leaves out the left end of a range, so there it fires at 44.
+            {35: [], 43: [], 47: [OFF_BUS], 300: [OFF_BUS], 400: []},
             id="a GPU that DCGM no longer sees is named within 20 minutes, for 6 hours",
         ),
         pytest.param(
