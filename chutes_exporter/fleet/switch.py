@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LEAST_GAIN: Final = 0.1
 """Part of the pay of an instance's next day by which other chutes must pay more."""
+_ROUNDING: Final = 1e-9
+"""Part of a sum of compute units that rounding may change."""
 _RUN: Final = 15 * MINUTE
 """Seconds between two runs of the autoscaler, which move a multiplier to the later one."""
 
@@ -72,8 +74,9 @@ class Switch:
 
     @property
     def pays_within_a_day(self) -> bool:
-        """Whether the first day pays the cost."""
-        return self.least_cost <= self.first_day_gain
+        """Whether the first day pays more than the cost."""
+        # Sums are rounded. Without a margin, a tie would be decided anew each time.
+        return self.least_cost < self.first_day_gain * (1 - _ROUNDING)
 
 
 @dataclass(frozen=True)

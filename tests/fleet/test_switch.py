@@ -278,6 +278,15 @@ def test_a_private_instance_is_given_up_only_if_the_first_day_pays_its_score() -
     assert one.payback_seconds == 2 * DAY
 
 
+@pytest.mark.parametrize("rounding", [1 - 1e-15, 1, 1 + 1e-15])
+def test_rounding_does_not_decide_whether_a_day_pays_the_score(rounding: float) -> None:
+    private = instance(private=True, deadlines={})
+    score = (HIGH - 2.0) * DAY * rounding
+    found = switches(chute("b", HIGH), instances=(private,), scores={"i1": score})
+    assert found is not None
+    assert (len(found.proposed), len(found.too_dear)) == (0, 1)
+
+
 def test_an_instance_that_costs_too_much_takes_no_room() -> None:
     private = instance("p", private=True, deadlines={}, units_per_second=1.0)
     private = replace(private, later_units_per_second=1.0)

@@ -123,10 +123,6 @@ def test_clients_that_ask_for_every_page_and_never_pause_delay_honest_scrapes_by
 NO_API = (*LISTEN, "--api.url", "http://127.0.0.1:9")
 
 
-SCRAPE_TIMEOUT = 10
-"""Seconds that Prometheus waits by default."""
-
-
 def longest(request: Callable[[], httpx.Response], times: int = 20) -> float:
     """Send requests, each with a new connection and answered by 200, and return the most seconds
     that one took.
@@ -141,12 +137,12 @@ def longest(request: Callable[[], httpx.Response], times: int = 20) -> float:
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/unknown"])
-def test_endless_bodies_in_tiny_chunks_leave_honest_scrapes_half_of_their_time(
+def test_endless_bodies_in_tiny_chunks_delay_honest_scrapes_by_less_than_a_second(
     path: str,
 ) -> None:
     body = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     with running(*NO_API) as service, flooded(service, 1, 4, 60, body):
-        assert longest(lambda: httpx.get(f"{service.url}/metrics", timeout=60)) < SCRAPE_TIMEOUT / 2
+        assert longest(lambda: httpx.get(f"{service.url}/metrics", timeout=60)) < 1
 
 
 def test_silent_connections_need_little_memory_and_delay_nobody_before_a_handshake(
@@ -168,7 +164,7 @@ def test_silent_connections_need_little_memory_and_delay_nobody_before_a_handsha
                 (address.host, address.port or 0), source_address=("127.0.0.2", 0)
             )
             stack.enter_context(opened).sendall(beginning)
-        assert longest(scrape) < SCRAPE_TIMEOUT / 2
+        assert longest(scrape) < 2
         assert service.peak_megabytes() < before + 100
 
 
@@ -190,14 +186,14 @@ def test_guesses_of_passwords_never_delay_a_user_who_was_right_before_also_after
 
         longest(scrape, 1)
         with flooded(service, addresses, 100, 60, *guesses):
-            assert longest(scrape, 5) < SCRAPE_TIMEOUT
+            assert longest(scrape, 5) < 3
             service.process.send_signal(signal.SIGHUP)
             wait_for(lambda: service.has_logged("configuration reloaded"))
-            assert longest(scrape, 5) < SCRAPE_TIMEOUT
+            assert longest(scrape, 5) < 3
             # Another user, as a rotated certificate would, has the file read again.
             path.write_text(f"{path.read_text()[:-1]}, bob: {hashed}}}")
             wait_for(lambda: service.has_logged("configuration reloaded", 2))
-            assert longest(scrape, 5) < SCRAPE_TIMEOUT
+            assert longest(scrape, 5) < 3
 
 
 def free_port() -> int:
@@ -226,10 +222,7 @@ def test_a_log_that_nobody_reads_stops_neither_scrapes_nor_the_end() -> None:
             wait_for(answers)
             for _ in range(50):
                 process.send_signal(signal.SIGHUP)
-                assert (
-                    longest(lambda: httpx.get(f"http://127.0.0.1:{port}/metrics"), 1)
-                    < SCRAPE_TIMEOUT / 2
-                )
+                assert longest(lambda: httpx.get(f"http://127.0.0.1:{port}/metrics"), 1) < 1
             process.terminate()
             assert process.wait(PATIENCE) == 0
         finally:
