@@ -11,8 +11,7 @@ from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.commands.audit import DAY_HOURS, AuditReading
 from chutes_exporter.commands.forecast import forecast
 from chutes_exporter.commands.terminal import moment
-from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
-from chutes_exporter.fleet.ends import Ledger
+from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.fleet.failures import find_failures, markets_in_order, markets_without
 from chutes_exporter.fleet.offers import find_uses
 from chutes_exporter.fleet.switch import find_switches
@@ -134,8 +133,7 @@ def _advice_to(
 ) -> Advice:
     fleet = report.fleets[hotkey]
     answers = report.answers(hotkey)
-    chutes = answers[CHUTES.name].value if CHUTES.name in answers else ()
-    ledger = Ledger(audit.reports, chutes)
+    ledger = audit.ledger_with_names(report, hotkey)
     is_known = hotkey in report.counted
     failures = find_failures(ledger, hotkey, DAY_HOURS, are_all=not audit.gaps)
     markets, uses = None, fleet.uses

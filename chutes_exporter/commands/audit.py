@@ -43,9 +43,7 @@ async def with_failures(report: Report, settings: Settings) -> dict[str, Fleet]:
     report.gaps.extend(audit.gaps)
     fleets = {}
     for hotkey, fleet in report.fleets.items():
-        answers = report.answers(hotkey)
-        chutes = answers[CHUTES.name].value if CHUTES.name in answers else ()
-        ledger = Ledger(audit.reports, chutes)
+        ledger = audit.ledger_with_names(report, hotkey)
         failures = find_failures(ledger, hotkey, FAILURE_HOURS, are_all=not audit.gaps)
         fleets[hotkey] = replace(fleet, failures=failures)
     return fleets
@@ -94,6 +92,12 @@ class AuditReading:
                 self._add(await self._ask(what, e.AUDIT_REPORT, params=params), end)
             elif hour < DAY_HOURS:
                 self.miss(f"the report of {moment(end)}", "it is not listed")
+
+    def ledger_with_names(self, report: Report, hotkey: str) -> Ledger:
+        """Return the ended instances, with the names of the chutes that a miner sees."""
+        answers = report.answers(hotkey)
+        chutes = answers[CHUTES.name].value if CHUTES.name in answers else ()
+        return Ledger(self.reports, chutes)
 
     def _add(self, answer: Answer[AuditReport] | None, end: float) -> None:
         """Add the report of an hour to the ledger, if it could be read."""

@@ -252,12 +252,10 @@ def _collected(entries: Sequence[Entry], states: States, watched: Sequence[str])
 
 
 def _ledger(states: States) -> Ledger | None:
-    """Return the ended instances, None without a report."""
+    """Return the ended instances, None without a report. A reload forgets those of other miners."""
     reports = _snapshot(states, AUDIT_REPORT)
-    if reports is None:
-        return None
     chutes = _snapshot(states, CHUTES)
-    return Ledger(reports.hours, () if chutes is None else chutes)
+    return None if reports is None else Ledger(reports.hours, chutes or ())
 
 
 def _snapshot(states: States, feed: Feed[T]) -> T | None:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import Fleet
 
+NO_REPORTS = "not all of the newest 6 hourly reports are known"
+
 
 def feeds(page: str) -> dict[str, dict[str, str]]:
     """Return the text of the cells of the page's feeds, by feed and column.
@@ -184,8 +186,7 @@ async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
         served_exporter(watching(quiet.url), clock, monotonic=clock) as (url, exporter),
     ):
         await get(f"{url}/metrics")
-        reason = "not all of the newest 6 hourly reports are known"
-        assert reason in await landing_page(exporter)
+        assert NO_REPORTS in await landing_page(exporter)
         await read_reports(exporter)
         assert state("good", "Nothing needs action.") in await landing_page(exporter)
         policy = maintenance(Call(farm, clock.now, farm.miners[0], {}, {}))
@@ -196,6 +197,19 @@ async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
         assert state(
             "wait", "Not everything is known. Nothing that is known needs action."
         ) in await landing_page(exporter)
+
+
+async def test_after_a_reload_it_is_not_known_what_fails_of_a_new_miner(
+    simulator: Simulator, clock: Clock
+) -> None:
+    first, second = simulator.world.miners[:2]
+    settings = watching(simulator.url, first.key)
+    async with served_exporter(settings, clock, monotonic=clock) as (url, exporter):
+        await get(f"{url}/metrics")
+        await read_reports(exporter)
+        assert NO_REPORTS not in await landing_page(exporter)
+        exporter.reconfigure(watching(simulator.url, first.key, second.key))
+        assert NO_REPORTS in await landing_page(exporter)
 
 
 async def test_the_landing_page_shows_the_effective_configuration_without_secrets(
