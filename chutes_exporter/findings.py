@@ -142,7 +142,8 @@ def _of_chute(fleet: Fleet, failures: Failures, chute_id: str) -> Subject:
         if instance.chute_id == chute_id and instance.state == "starting":
             server = fleet.servers_by_id.get(instance.server_id or "")
             if server is not None:
-                return Subject(server, text=f"{text}, which starts on {server.name} now")
+                place = server.name or server.server_id
+                return Subject(server, text=f"{text}, which starts on {place} now")
     return Subject(text=text)
 
 

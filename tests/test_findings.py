@@ -324,6 +324,14 @@ def test_a_finding_follows_from_the_fleet_of_its_miner(
     assert (one.when is not None) == (" UTC" in one.problem)
 
 
+def test_a_chute_that_fails_on_a_server_without_a_name_has_its_id() -> None:
+    starting = make_instance(state="starting")
+    server = make_server("s1", *make_gpus("starting", 2, instance_id="i1"), name=None)
+    fleet = make_fleet(replace(server, instances=(starting,)), failures=FAILED)
+    (one,) = find(fleet, NOW, COSTS)
+    assert one.things == ["llama (4 times, most by requests), which starts on s1 now"]
+
+
 def test_each_kind_has_a_case_and_a_quiet_miner_has_no_finding() -> None:
     assert {kind for kind, *_ in CASES} == KINDS.keys()
     assert find(with_instance(), NOW, COSTS) == []
