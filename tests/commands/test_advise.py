@@ -328,6 +328,17 @@ async def test_idle_gpus_of_a_pending_server_wait_and_it_is_not_to_be_rebooted(
     assert output.count("No chute can run on them now.") == (2 if pending else 0)
 
 
+async def test_idle_gpus_of_a_server_whose_maintenance_is_not_known_are_only_counted(
+    target: Target, api: dict[str, bytes]
+) -> None:
+    policy = json.loads(api["maintenance"])
+    for server in policy["servers"]:
+        del server["in_maintenance"]
+    api["maintenance"] = json.dumps(policy).encode()
+    _, output, _ = await advise(target)
+    assert "pro_6000: 13 idle GPUs, of which some may be in maintenance\n" in output
+
+
 async def test_if_no_gpu_is_idle_the_exit_status_is_0(
     target: Target, api: dict[str, bytes]
 ) -> None:
