@@ -1,4 +1,4 @@
-"""Validated settings."""
+"""Validated settings. They know no feed and no collector: those read the settings."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ import math
 import re
 import shlex
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.api.errors import scrub_input
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
 from chutes_exporter.api.transport import problem_of_address
-from chutes_exporter.collectors import COLLECTORS
-from chutes_exporter.feeds.definitions import FEEDS
 from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.money import Costs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from chutes_exporter.collectors import ChutesChoice, Collector, MinersChoice
+MinersChoice = Literal["neighbours", "watched", "all"]
+"""Miners whose public data is exported: the watched ones and their neighbours in rank and in line
+for the seat, only the watched ones, or all."""
+ChutesChoice = Literal["relevant", "all"]
+"""Chutes that are exported: those that a watched miner runs, ran in the past day, or could launch
+now if it had the GPUs; or all."""
+NEEDS_MINER = "needs a watched miner: add --hotkey or --hotkey-file"
 
 _ADDRESS = re.compile(r"(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
 _URL = re.compile(
@@ -64,7 +68,8 @@ class Address:
         return _is_loopback(self.host)
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
 
 def _is_loopback(host: str) -> bool:
@@ -85,7 +90,8 @@ class NodeUrl:
     def __str__(self) -> str:
         scheme, _, rest = self.secret.partition("://")
         host = re.split(r"[/?]", rest, maxsplit=1)[0]
-        return f"{scheme}://{host}{'' if host == rest else '/…'}"
+        hidden = "" if host == rest else "/…"
+        return f"{scheme}://{host}{hidden}"
 
     __repr__ = __str__
 
@@ -160,45 +166,28 @@ def make_settings(
         **others,
     )
     if miners != "all" and not watched:
-        raise ConfigError(f"--miners {miners} {_NEEDS_MINER}")
+        raise ConfigError(f"--miners {miners} {NEEDS_MINER}")
     if chutes == "relevant" and not watched:
-        raise ConfigError(f"--chutes relevant {_NEEDS_MINER}")
-    # A collector that the user did not switch on is off, without an error, if it lacks something.
-    for collector in COLLECTORS:
-        if settings.collectors.get(collector.name):
-            _require_all_that_it_needs(collector, settings)
+        raise ConfigError(f"--chutes relevant {NEEDS_MINER}")
     return replace(settings, warnings=(*warnings, *map(scrub_input, _warnings(settings))))
 
 
-_NEEDS_MINER = "needs a watched miner: add --hotkey or --hotkey-file"
-
-
-def _require_all_that_it_needs(collector: Collector, settings: Settings) -> None:
-    """Raise ConfigError if a collector lacks something that its samples need."""
-    flag = f"--collector.{collector.name}"
-    if collector.needs_key and not settings.keys:
-        raise ConfigError(f"{flag} needs a hotkey's key: add --hotkey-file")
-    if collector.needs_chain and not settings.chain_url:
-        raise ConfigError(f"{flag} needs a node of the chain: add --chain.url")
-    if collector.scope == "miner" and not settings.watched:
-        raise ConfigError(f"{flag} {_NEEDS_MINER}")
-
-
-def _stays_here(url: str) -> bool:
-    """Return whether requests to an address do not leave this machine."""
+def _sends_plain_text(url: str) -> bool:
+    """Return whether requests to an address leave this machine without encryption."""
+    if not url.startswith("http:"):
+        return False
     match = _URL.match(url)
-    return match is not None and _is_loopback(match["host"].strip("[]"))
+    return match is None or not _is_loopback(match["host"].strip("[]"))
 
 
 def _warnings(settings: Settings) -> Iterator[str]:
-    url = settings.api_url
-    if settings.keys and url.startswith("http:") and not _stays_here(url):
+    url, node = settings.api_url, settings.chain_url
+    if settings.keys and _sends_plain_text(url):
         yield (
             f"--api.url: signatures go to {url} without encryption, "
             "and anybody who reads one can use it for 10 minutes. Use https://"
         )
-    node = "" if settings.chain_url is None else settings.chain_url.secret
-    if node.startswith("http:") and "?" in node and not _stays_here(node):
+    if node is not None and "?" in node.secret and _sends_plain_text(node.secret):
         yield "--chain.url: a key goes to the node without encryption. Use https://"
     if unknown := sorted(settings.gpu_costs.keys() - GPU_MODELS):
         yield (
@@ -308,13 +297,13 @@ def parse_server_cost(text: str) -> tuple[str, float]:
     return name.strip(), float(cost)
 
 
-def parse_lifetime(text: str) -> tuple[str, float]:
-    """Parse ``FEED=SECONDS`` with 1 second to 7 days, or raise ConfigError."""
+def parse_lifetime(text: str, feeds: Collection[str]) -> tuple[str, float]:
+    """Parse ``FEED=SECONDS`` with one of the feeds and 1 second to 7 days, or raise ConfigError."""
     name, _, seconds = text.partition("=")
-    name, names = name.strip().lower(), [feed.name for feed in FEEDS]
-    if name not in names:
+    name = name.strip().lower()
+    if name not in feeds:
         raise ConfigError(
-            f"{text!r} does not start with a feed: use one of {', '.join(names)}, for example "
+            f"{text!r} does not start with a feed: use one of {', '.join(feeds)}, for example "
             "scores=60"
         )
     if not 1 <= _number(seconds) <= _MAX_LIFETIME:

@@ -23,8 +23,7 @@ from tests.support import RECORDINGS, patient, recording
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.collectors import ChutesChoice, MinersChoice
-    from chutes_exporter.config import Settings
+    from chutes_exporter.config import ChutesChoice, MinersChoice, Settings
 
 Row = dict[str, Any]
 

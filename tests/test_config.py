@@ -72,8 +72,8 @@ def test_a_key_for_a_node_that_goes_without_encryption_causes_a_warning() -> Non
 def test_a_name_is_read_in_lower_case_and_spaces_are_ignored() -> None:
     assert parse_gpu_cost(" L40S =0.5") == ("l40s", 0.5)
     assert parse_server_cost(" GPU=7 =0.5") == ("GPU=7", 0.5)
-    assert parse_lifetime(" Scores =1") == ("scores", 1)
-    assert parse_lifetime("scores=604800") == ("scores", 7 * 86400)
+    assert parse_lifetime(" Scores =1", ["chutes", "scores"]) == ("scores", 1)
+    assert parse_lifetime("scores=604800", ["scores"]) == ("scores", 7 * 86400)
     assert parse_hotkey(f" {HOTKEY}\n") == HOTKEY
 
 

@@ -21,9 +21,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rules": {"api"},
     "chain": {"api"},
     "fleet": {"api", "rules"},
+    "config": {"api", "rules"},
     "feeds": {"api", "chain", "rules", "fleet"},
-    "collectors": {"api", "chain", "rules", "fleet", "feeds"},
-    "config": {"api", "rules", "feeds", "collectors"},
+    "collectors": {"api", "chain", "rules", "fleet", "feeds", "config"},
     "findings": {"rules", "fleet"},
     "log": set(),
     "page": {"api", "chain", "rules", "fleet", "feeds", "collectors", "config"},
@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 """The direction of the data: api, chain, rules, fleet, feeds, collectors, page, web; and the
-simulator and commands beside.
+simulator and commands beside. Settings know no feed and no collector.
 """
 
 

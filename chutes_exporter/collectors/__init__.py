@@ -26,7 +26,7 @@ from chutes_exporter.collectors import (
     unique_chute_history,
     utilization,
 )
-from chutes_exporter.collectors.base import Answers, ChutesChoice, Collector, Miners, MinersChoice
+from chutes_exporter.collectors.base import Answers, Collector, Miners
 
 COLLECTORS: tuple[Collector, ...] = (
     metagraph.COLLECTOR,
@@ -66,4 +66,4 @@ COLLECTORS: tuple[Collector, ...] = (
 A page that would be too large keeps those that fit, in this order.
 """
 
-__all__ = ["COLLECTORS", "Answers", "ChutesChoice", "Collector", "Miners", "MinersChoice"]
+__all__ = ["COLLECTORS", "Answers", "Collector", "Miners"]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from chutes_exporter.api.answer import Answer
+    from chutes_exporter.config import ChutesChoice, MinersChoice
     from chutes_exporter.feeds.feed import Feed
 
 _log = structlog.get_logger("exporter")
@@ -32,12 +33,6 @@ _SCRUBBED_LENGTH = 64
 """Only texts of at least this length can contain a signature."""
 
 LabelValue = str | int | bool | None
-MinersChoice = Literal["neighbours", "watched", "all"]
-"""Miners whose public data is exported: the watched ones and their neighbours in rank and in line
-for the seat, only the watched ones, or all."""
-ChutesChoice = Literal["relevant", "all"]
-"""Chutes that are exported: those that a watched miner runs, ran in the past day, or could launch
-now if it had the GPUs; or all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +323,16 @@ class Collector:
     def needs_key(self) -> bool:
         """Whether none of its parts works without a hotkey's key."""
         return all(part.needs_key for part in self.parts)
+
+    @property
+    def wants_key(self) -> bool:
+        """Whether it is off by default without a hotkey's key."""
+        return self.needs_key or self.default == "key"
+
+    @property
+    def wants_hotkey(self) -> bool:
+        """Whether it is off by default without a watched hotkey."""
+        return self.scope == "miner" or self.watched_only
 
     @property
     def needs_chain(self) -> bool:

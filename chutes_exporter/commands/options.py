@@ -23,6 +23,8 @@ from chutes_exporter.api.keys import HotkeyError
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.commands.terminal import printable
 from chutes_exporter.config import ConfigError, Credentials, Settings
+from chutes_exporter.feeds.definitions import FEEDS
+from chutes_exporter.page.plan import require_what_collectors_need
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
@@ -242,6 +244,11 @@ cost_options = options(
 )
 
 
+_lifetime = Parsed(
+    "FEED=SECONDS", partial(config.parse_lifetime, feeds=[feed.name for feed in FEEDS])
+)
+
+
 def serving_options(listen: str) -> Decorator:
     """Add the flags of a command that serves metrics, by default on the address ``listen``."""
     return options(
@@ -293,7 +300,7 @@ def serving_options(listen: str) -> Decorator:
             "--feed.ttl",
             "ttl",
             multiple=True,
-            type=Parsed("FEED=SECONDS", config.parse_lifetime),
+            type=_lifetime,
             help="Seconds for which an answer is fresh (repeatable), 1 to 604800. chutes-exporter "
             "help "
             "feeds lists the "
@@ -303,7 +310,7 @@ def serving_options(listen: str) -> Decorator:
             "--feed.max-age",
             "max_age",
             multiple=True,
-            type=Parsed("FEED=SECONDS", config.parse_lifetime),
+            type=_lifetime,
             help="Age at which an old answer is dropped, at least --feed.ttl (repeatable).",
         ),
         *(
@@ -355,6 +362,7 @@ def settings_of(
         keys=credentials.keys,
         warnings=(*credentials.warnings, *_unknown_variables()),
     )
+    require_what_collectors_need(settings)
     return replace(settings, warnings=tuple(map(name_sources, settings.warnings)))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.collectors import COLLECTORS, Collector, Miners
+from chutes_exporter.config import NEEDS_MINER, ConfigError
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.feed import THE_PLATFORM
 
@@ -13,9 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
-    from chutes_exporter.collectors import MinersChoice
     from chutes_exporter.collectors.base import Part
-    from chutes_exporter.config import Settings
+    from chutes_exporter.config import MinersChoice, Settings
     from chutes_exporter.feeds.feed import Feed
 
 _FEW = 16
@@ -64,6 +64,26 @@ class Plan:
         return frozenset[str]().union(*(miners.watched for miners in readers))
 
 
+def require_what_collectors_need(settings: Settings) -> None:
+    """Raise ConfigError if a collector that the user switched on lacks a setting.
+
+    Any other collector that lacks something is off, without an error.
+    """
+    for collector in COLLECTORS:
+        if settings.collectors.get(collector.name):
+            _require_what_it_needs(collector, settings)
+
+
+def _require_what_it_needs(collector: Collector, settings: Settings) -> None:
+    flag = f"--collector.{collector.name}"
+    if collector.needs_key and not settings.keys:
+        raise ConfigError(f"{flag} needs a hotkey's key: add --hotkey-file")
+    if collector.needs_chain and not settings.chain_url:
+        raise ConfigError(f"{flag} needs a node of the chain: add --chain.url")
+    if collector.scope == "miner" and not settings.watched:
+        raise ConfigError(f"{flag} {NEEDS_MINER}")
+
+
 OffReason = Literal["without_key", "without_hotkey", "without_chain", "by_flag", "by_default"]
 """The reason for which a collector is off."""
 
@@ -77,10 +97,10 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
     is_switched_on = settings.collectors.get(collector.name)
     if is_switched_on is False:
         return "by_flag"
-    wants_key, wants_hotkey = collector.needs_key, collector.scope == "miner"
-    if not is_switched_on:
-        wants_key = wants_key or collector.default == "key"
-        wants_hotkey = wants_hotkey or collector.watched_only
+    if is_switched_on:
+        wants_key, wants_hotkey = collector.needs_key, collector.scope == "miner"
+    else:
+        wants_key, wants_hotkey = collector.wants_key, collector.wants_hotkey
     if collector.needs_chain and not settings.chain_url:
         return "without_chain"
     if wants_key and not settings.keys:

@@ -19,7 +19,8 @@ from tests.support import NOON
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 
-    from chutes_exporter.collectors import ChutesChoice, Collector, MinersChoice
+    from chutes_exporter.collectors import Collector
+    from chutes_exporter.config import ChutesChoice, MinersChoice
     from chutes_exporter.feeds.feed import Feed
 
 ME = "me"
