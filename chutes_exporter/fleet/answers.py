@@ -23,6 +23,11 @@ class Listed(Generic[T]):
     whole: bool
 
 
+def records_of(answer: Listed[T] | None) -> Sequence[T]:
+    """Return the records of an answer, none if it is missing."""
+    return () if answer is None else answer.records
+
+
 @dataclass(frozen=True)
 class FleetAnswers:
     """The answers about a miner and the platform. None is one that is missing.
@@ -54,10 +59,25 @@ class FleetAnswers:
         return self.maintenance.records[0] if self.maintenance else None
 
     @cached_property
+    def steps(self) -> dict[str, r.MaintenanceServer]:
+        """What the maintenance policy says about each server, by its id."""
+        found: dict[str, r.MaintenanceServer] = {}
+        if self.policy is not None:
+            for step in self.policy.servers or ():
+                found.setdefault(step.server_id, step)
+        return found
+
+    @cached_property
+    def seat(self) -> r.MetagraphNode | None:
+        """The miner's seat, None if it has none or that is unknown."""
+        seats = records_of(self.metagraph)
+        return next((seat for seat in seats if seat.hotkey == self.hotkey), None)
+
+    @cached_property
     def chutes_by_id(self) -> dict[str, r.Chute]:
         """The known chutes."""
         found: dict[str, r.Chute] = {}
-        for chute in self.chutes.records if self.chutes else ():
+        for chute in records_of(self.chutes):
             found.setdefault(chute.chute_id, chute)
         return found
 
@@ -65,7 +85,7 @@ class FleetAnswers:
     def active_by_chute(self) -> dict[str | None, set[str]]:
         """The ids of the active instances of all miners, by chute. That of some may be unknown."""
         found: dict[str | None, set[str]] = defaultdict(set)
-        for instance in self.active_instances.records if self.active_instances else ():
+        for instance in records_of(self.active_instances):
             found[instance.chute_id].add(instance.instance_id)
         return found
 
@@ -73,7 +93,7 @@ class FleetAnswers:
     def rates(self) -> dict[str, float]:
         """The hourly rates of GPU models in US dollars."""
         rates: dict[str, float] = {}
-        for model in self.supported_gpus.records if self.supported_gpus else ():
+        for model in records_of(self.supported_gpus):
             if model.hourly_rate is not None and model.hourly_rate > 0:
                 rates[model.gpu] = model.hourly_rate
         return rates

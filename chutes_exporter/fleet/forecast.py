@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from chutes_exporter.fleet.model import Gpu, Server
 from chutes_exporter.fleet.offers import find_demand, find_markets, find_uses
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import Use
@@ -61,25 +62,27 @@ def find_gain(answers: FleetAnswers, additions: Sequence[Addition]) -> Gain | No
     demand = find_demand(answers)
     if fleet.markets is None or demand is None:
         return None
-    new = [_server(number, addition) for number, addition in enumerate(additions)]
-    servers = [*fleet.servers, *new]
+    new = {f"with-{number}": addition for number, addition in enumerate(additions)}
+    servers = [*fleet.servers, *itertools.starmap(_server, new.items())]
     uses = find_uses(servers, find_markets(answers, demand, servers, fleet.instances))
     if any(use.is_least for use in uses):
         return None
-    before = [use.first_day_units or 0.0 for use in fleet.uses]
-    after = [use.first_day_units or 0.0 for use in uses]
-    later_before = [use.later_units_per_second for use in fleet.uses]
-    later_after = [use.later_units_per_second for use in uses]
-    ids = {server.server_id for server in new}
     return Gain(
-        uses=tuple(use for use in uses if use.server_id in ids),
-        first_day_units=sum(after) - sum(before),
-        later_units_per_second=sum(later_after) - sum(later_before),
+        uses=tuple(use for use in uses if use.server_id in new),
+        first_day_units=_first_day_units(uses) - _first_day_units(fleet.uses),
+        later_units_per_second=_later_units(uses) - _later_units(fleet.uses),
     )
 
 
-def _server(number: int, addition: Addition) -> Server:
-    server_id = f"with-{number}"
+def _first_day_units(uses: Iterable[Use]) -> float:
+    return sum(use.first_day_units or 0.0 for use in uses)
+
+
+def _later_units(uses: Iterable[Use]) -> float:
+    return sum(use.later_units_per_second for use in uses)
+
+
+def _server(server_id: str, addition: Addition) -> Server:
     gpus = tuple(
         Gpu(f"{server_id}-{index}", server_id, addition.model, index, "idle", "", "", "")
         for index in range(addition.count)

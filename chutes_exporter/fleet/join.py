@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from chutes_exporter.fleet.answers import are_whole
+from chutes_exporter.fleet.answers import are_whole, records_of
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Window
 from chutes_exporter.fleet.offers import find_demand, find_markets, find_uses
-from chutes_exporter.fleet.places import find_holders
+from chutes_exporter.fleet.places import Holder, find_holders
 from chutes_exporter.rules.gpus import later_multiplier
 from chutes_exporter.rules.instances import (
     instance_state,
@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api import records as r
     from chutes_exporter.fleet.answers import FleetAnswers
-    from chutes_exporter.fleet.model import DeadlineKind, GpuState, Topic
+    from chutes_exporter.fleet.model import DeadlineKind, GpuState, Market, Topic, Use
     from chutes_exporter.fleet.offers import Demand
-    from chutes_exporter.fleet.places import Holder
     from chutes_exporter.rules.maintenance import MaintenanceStatus, Measured
 
 
@@ -49,23 +48,21 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     demand = find_demand(answers)
     instances = _instances(answers, gpus, demand)
     servers = _servers(answers, gpus, instances)
-    markets = None
+    markets: tuple[Market, ...] | None = None
+    uses: tuple[Use, ...] = ()
     if demand is not None and _launches_are_known(answers):
         markets = find_markets(answers, demand, servers, instances)
-    seat = None
-    if answers.metagraph is not None:
-        seat = next(
-            (one for one in answers.metagraph.records if one.hotkey == answers.hotkey), None
-        )
+        uses = find_uses(servers, markets)
+    seat = answers.seat
     return Fleet(
         hotkey=answers.hotkey,
-        registered=True if seat else (False if are_whole(answers.metagraph) else None),
+        registered=_is_registered(answers),
         blacklisted=None if seat is None else is_blacklisted(seat),
         servers=servers,
         gpus=gpus,
         instances=instances,
         markets=markets,
-        uses=() if markets is None else find_uses(servers, markets),
+        uses=uses,
         stuck_jobs=_stuck_jobs(answers),
         window=_window(answers.policy),
         known=_known(answers, gpus, instances, servers),
@@ -86,16 +83,32 @@ class _Records:
     listed: r.ServerGpu | None = None
     server_ids: set[str] = field(default_factory=set)
 
+    @property
+    def model(self) -> str | None:
+        """Its model, None if that is unknown."""
+        for record in (self.node, self.listed):
+            if record is not None and record.gpu_identifier:
+                return record.gpu_identifier
+        return None
+
+    def server_id(self, *, lists_are_known: bool) -> str | None:
+        """Return its server, an empty text if it has none, None if that is unknown."""
+        if len(self.server_ids) == 1:
+            return next(iter(self.server_ids))
+        if self.server_ids or not lists_are_known:
+            return None
+        return ""
+
 
 def _records(answers: FleetAnswers) -> dict[str, _Records]:
     """Return the records of each GPU by its id. Of several in one answer, the first counts."""
     found: dict[str, _Records] = defaultdict(_Records)
-    for node in answers.nodes.records if answers.nodes else ():
+    for node in records_of(answers.nodes):
         records = found[node.uuid]
         records.node = records.node or node
         if node.server_id:
             records.server_ids.add(node.server_id)
-    for server in answers.servers.records if answers.servers else ():
+    for server in records_of(answers.servers):
         for gpu in server.gpus or ():
             records = found[gpu.uuid]
             records.listed = records.listed or gpu
@@ -129,25 +142,19 @@ def _gpu(
     lists_are_known: bool,
     holders_are_known: bool,
 ) -> Gpu:
-    node, listed = records.node, records.listed
-    model = (node and node.gpu_identifier) or (listed and listed.gpu_identifier) or None
-    are_known = lists_are_known and holders_are_known
-    state = _gpu_state(records, holder) if are_known else None
-    server_id: str | None = ""
-    if records.server_ids:
-        server_id = next(iter(records.server_ids)) if len(records.server_ids) == 1 else None
-    elif not lists_are_known:
-        server_id = None
+    # In no instance, a GPU has empty texts.
     free = "" if holders_are_known else None
+    held = holder or Holder(free, free, None, free)
+    are_known = lists_are_known and holders_are_known
     return Gpu(
         gpu_id=gpu_id,
-        server_id=server_id,
-        model=model,
-        index=node.device_index if node else None,
-        state=state,
-        chute_id=holder.chute_id if holder else free,
-        chute=holder.chute if holder else free,
-        instance_id=holder.instance_id if holder else free,
+        server_id=records.server_id(lists_are_known=lists_are_known),
+        model=records.model,
+        index=records.node.device_index if records.node else None,
+        state=_gpu_state(records, holder) if are_known else None,
+        chute_id=held.chute_id,
+        chute=held.chute,
+        instance_id=held.instance_id,
     )
 
 
@@ -167,30 +174,26 @@ def _gpu_state(records: _Records, holder: Holder | None) -> GpuState | None:
 def _instances(
     answers: FleetAnswers, gpus: Sequence[Gpu], demand: Sequence[Demand] | None
 ) -> tuple[Instance, ...]:
-    if answers.instances is None:
-        return ()
-    on_gpus: dict[str, list[Gpu]] = defaultdict(list)
+    names = _chute_names(answers, gpus)
+    places = _Places(answers, gpus)
+    demand_by_chute = {one.chute.chute_id: one for one in demand or ()}
+    found: dict[str, Instance] = {}
+    for record in records_of(answers.instances):
+        instance = _instance(record, places.of(record), names, demand_by_chute, answers)
+        found.setdefault(record.instance_id, instance)
+    return tuple(found.values())
+
+
+def _chute_names(answers: FleetAnswers, gpus: Iterable[Gpu]) -> dict[str, str]:
+    """Return the names of chutes by id. The inventory also has those of private ones."""
     names: dict[str, str] = {}
     for gpu in gpus:
-        if gpu.instance_id:
-            on_gpus[gpu.instance_id].append(gpu)
         if gpu.chute_id and gpu.chute:
             names[gpu.chute_id] = gpu.chute
     for chute in answers.chutes_by_id.values():
         if chute.name:
             names.setdefault(chute.chute_id, chute.name)
-    uncertain = [gpu for gpu in gpus if gpu.instance_id is None]
-    held: dict[str, list[r.HeldGpu]] = defaultdict(list)
-    for item in answers.miner_gpus.records if answers.miner_gpus else ():
-        held[item.instance_id].append(item)
-    demand_by_chute = {one.chute.chute_id: one for one in demand or ()}
-    found: dict[str, Instance] = {}
-    for record in answers.instances.records:
-        place = _place(record, on_gpus, held, uncertain, answers)
-        found.setdefault(
-            record.instance_id, _instance(record, place, names, demand_by_chute, answers)
-        )
-    return tuple(found.values())
+    return names
 
 
 @dataclass(frozen=True)
@@ -202,28 +205,42 @@ class _Place:
     gpus: int | None = None
 
 
-def _place(
-    record: r.Instance,
-    on_gpus: Mapping[str, Sequence[Gpu]],
-    held: Mapping[str, Sequence[r.HeldGpu]],
-    uncertain: Iterable[Gpu],
-    answers: FleetAnswers,
-) -> _Place:
-    """Return where an instance is: by the inventory, or else by the list of held GPUs.
+class _Places:
+    """Where instances are: by the inventory, or else by the list of held GPUs."""
 
-    Of the uncertain GPUs, it is not known which instance holds them.
-    """
-    is_known = are_whole(answers.inventory, answers.instances)
-    if is_known and not any(_may_hold(record, gpu) for gpu in uncertain):
-        of_instance = on_gpus.get(record.instance_id, ())
-        if not of_instance:
-            return _Place("", "", 0)
-        place = _common_place([(gpu.server_id, gpu.model) for gpu in of_instance])
-        if place.gpus is not None:
-            return place
-    if not are_whole(answers.miner_gpus):
-        return _Place()
-    return _common_place([(gpu.server_id, gpu.gpu) for gpu in held.get(record.instance_id, ())])
+    def __init__(self, answers: FleetAnswers, gpus: Iterable[Gpu]) -> None:
+        self._holders_are_known = are_whole(answers.inventory, answers.instances)
+        self._held_are_known = are_whole(answers.miner_gpus)
+        self._on_gpus: dict[str, list[Gpu]] = defaultdict(list)
+        # Of these GPUs, it is not known which instance holds them.
+        self._uncertain: list[Gpu] = []
+        for gpu in gpus:
+            if gpu.instance_id is None:
+                self._uncertain.append(gpu)
+            elif gpu.instance_id:
+                self._on_gpus[gpu.instance_id].append(gpu)
+        self._held: dict[str, list[r.HeldGpu]] = defaultdict(list)
+        for item in records_of(answers.miner_gpus):
+            self._held[item.instance_id].append(item)
+
+    def of(self, record: r.Instance) -> _Place:
+        """Return where an instance is."""
+        if self._inventory_tells(record):
+            gpus = self._on_gpus.get(record.instance_id, ())
+            if not gpus:
+                return _Place("", "", 0)
+            place = _common_place([(gpu.server_id, gpu.model) for gpu in gpus])
+            if place.gpus is not None:
+                return place
+        if not self._held_are_known:
+            return _Place()
+        held = self._held.get(record.instance_id, ())
+        return _common_place([(gpu.server_id, gpu.gpu) for gpu in held])
+
+    def _inventory_tells(self, record: r.Instance) -> bool:
+        if not self._holders_are_known:
+            return False
+        return not any(_may_hold(record, gpu) for gpu in self._uncertain)
 
 
 def _may_hold(record: r.Instance, gpu: Gpu) -> bool:
@@ -323,37 +340,44 @@ def _servers(
     for instance in instances:
         if instance.server_id:
             instances_of[instance.server_id].append(instance)
-    steps: dict[str, r.MaintenanceServer] = {}
-    for one in (answers.policy.servers if answers.policy else None) or ():
-        steps.setdefault(one.server_id, one)
+    lists_are_known = are_whole(answers.servers, answers.nodes)
     contradicted = _contradicted_servers(answers)
     found: dict[str, Server] = {}
-    for record in answers.servers.records if answers.servers else ():
+    for record in records_of(answers.servers):
         key = record.server_id
-        step = steps.get(key)
-        version = "" if record.version is None else record.version
-        boot = _boot(record, answers)
-        maintenance = _maintenance(record, step, answers)
-        is_whole = are_whole(answers.servers, answers.nodes) and record.gpus is not None
-        is_whole = is_whole and key not in contradicted
-        server = Server(
-            server_id=key,
-            name=record.name or None,
-            version=None if version is UNSET else version,
-            tee=record.is_tee,
-            maintenance=maintenance.status,
-            holds_slot=maintenance.holds_slot,
-            boots=boot.is_accepted,
-            may_be_refused=boot.is_uncertain,
-            needs_upgrade=_needs_upgrade(record, step, answers),
-            measured=_measured(gpus_of[key], answers, is_whole=is_whole),
-            runs_chutes=_runs_chutes(record, gpus_of[key], answers, is_whole=is_whole),
-            gpus=tuple(gpus_of[key]),
-            instances=tuple(instances_of[key]),
-            is_whole=is_whole,
-        )
+        is_whole = lists_are_known and record.gpus is not None and key not in contradicted
+        server = _server(record, gpus_of[key], instances_of[key], answers, is_whole=is_whole)
         found.setdefault(key, server)
     return tuple(found.values())
+
+
+def _server(
+    record: r.Server,
+    gpus: Sequence[Gpu],
+    instances: Sequence[Instance],
+    answers: FleetAnswers,
+    *,
+    is_whole: bool,
+) -> Server:
+    step = answers.steps.get(record.server_id)
+    boot = _boot(record, answers)
+    maintenance = _maintenance(record, step, answers)
+    return Server(
+        server_id=record.server_id,
+        name=record.name or None,
+        version=None if record.version is UNSET else record.version or "",
+        tee=record.is_tee,
+        maintenance=maintenance.status,
+        holds_slot=maintenance.holds_slot,
+        boots=boot.is_accepted,
+        may_be_refused=boot.is_uncertain,
+        needs_upgrade=_needs_upgrade(record, step, answers),
+        measured=_measured(gpus, answers, is_whole=is_whole),
+        runs_chutes=_runs_chutes(record, gpus, answers, is_whole=is_whole),
+        gpus=tuple(gpus),
+        instances=tuple(instances),
+        is_whole=is_whole,
+    )
 
 
 def _contradicted_servers(answers: FleetAnswers) -> set[str]:
@@ -396,10 +420,7 @@ def _maintenance(
 
     A slot in either answer counts. The list of servers may not show the slots of pending servers.
     """
-    status = None if step is None else maintenance_status(step)
-    if step is None and (record.is_tee is False or _has_all_steps(answers)):
-        # The policy has all servers with TEE, from the first window on.
-        status = "none"
+    status = _maintenance_status(record, step, answers)
     if record.maintenance_pending and status in ("none", None):
         return _Maintenance(None, holds_slot=True)
     if status is None:
@@ -410,31 +431,46 @@ def _maintenance(
     return _Maintenance(status, holds_slot)
 
 
+def _maintenance_status(
+    record: r.Server, step: r.MaintenanceServer | None, answers: FleetAnswers
+) -> MaintenanceStatus | None:
+    if step is not None:
+        return maintenance_status(step)
+    return "none" if _has_no_step(record, answers) else None
+
+
 def _needs_upgrade(
     record: r.Server, step: r.MaintenanceServer | None, answers: FleetAnswers
 ) -> bool | None:
     if step is not None:
         return step.needs_upgrade
-    return False if record.is_tee is False or _has_all_steps(answers) else None
+    return False if _has_no_step(record, answers) else None
+
+
+def _has_no_step(record: r.Server, answers: FleetAnswers) -> bool:
+    """Return whether a server that the policy does not list is known to be in no maintenance.
+
+    The policy has all servers with TEE, from the first window on.
+    """
+    if record.is_tee is False:
+        return True
+    if answers.policy is None or answers.policy.servers is None:
+        return False
+    return are_whole(answers.maintenance)
 
 
 def _measured(gpus: Iterable[Gpu], answers: FleetAnswers, *, is_whole: bool) -> Measured | None:
     """Return whether the service lists the target of the newest window for a server's GPUs."""
     window = None if answers.policy is None else answers.policy.active_window
     target = None if window is None else window.target_measurement_version
-    if target is None or answers.measurements is None or not answers.measurements.whole:
+    if target is None or not is_whole or not are_whole(answers.measurements):
         return None
-    models = [gpu.model for gpu in gpus if gpu.model is not None]
-    if not is_whole or any(gpu.model is None for gpu in gpus):
-        return None
-    return measured(target, models, answers.measurements.records)
-
-
-def _has_all_steps(answers: FleetAnswers) -> bool:
-    """Return whether the maintenance policy is known with all servers that it is about."""
-    if answers.policy is None or answers.policy.servers is None:
-        return False
-    return are_whole(answers.maintenance)
+    models = []
+    for gpu in gpus:
+        if gpu.model is None:
+            return None
+        models.append(gpu.model)
+    return measured(target, models, records_of(answers.measurements))
 
 
 def _runs_chutes(
@@ -446,10 +482,10 @@ def _runs_chutes(
         return None
     is_known = is_whole and are_whole(answers.chutes)
     for chute in answers.chutes_by_id.values():
-        supported = None if chute.node_selector is None else chute.node_selector.supported_gpus
-        if chute.tee is None or supported is None:
+        selector = chute.node_selector
+        if chute.tee is None or selector is None or selector.supported_gpus is None:
             is_known = False
-        elif chute.tee == record.is_tee and not models.isdisjoint(supported):
+        elif chute.tee == record.is_tee and not models.isdisjoint(selector.supported_gpus):
             return True
     return False if is_known else None
 
@@ -457,12 +493,18 @@ def _runs_chutes(
 # The miner
 
 
+def _is_registered(answers: FleetAnswers) -> bool | None:
+    if answers.seat is not None:
+        return True
+    return False if are_whole(answers.metagraph) else None
+
+
 def _stuck_jobs(answers: FleetAnswers) -> int | None:
-    if answers.jobs is None or not answers.jobs.whole:
+    if not are_whole(answers.jobs):
         return None
     stuck: Counter[bool | None] = Counter(
         is_stuck(job)
-        for job in answers.jobs.records
+        for job in records_of(answers.jobs)
         if job.miner_hotkey == answers.hotkey or job.miner_hotkey is UNSET
     )
     return None if stuck[None] else stuck[True]
@@ -500,29 +542,37 @@ def _known(
     servers: Sequence[Server],
 ) -> dict[Topic, bool]:
     """Return of which topics all is known."""
-    servers_are_known = are_whole(answers.servers) and all(
+    gpus_are_known = _gpus_are_known(answers, gpus, servers)
+    instances_are_known = _instances_are_known(answers, instances)
+    return {
+        "servers": _servers_are_known(answers, servers),
+        "gpus": gpus_are_known,
+        "instances": instances_are_known,
+        "pay": gpus_are_known and instances_are_known and all(map(_pay_is_known, servers)),
+    }
+
+
+def _servers_are_known(answers: FleetAnswers, servers: Iterable[Server]) -> bool:
+    return are_whole(answers.servers) and all(
         server.name and server.holds_slot is not None for server in servers
     )
-    gpus_are_known = (
+
+
+def _gpus_are_known(answers: FleetAnswers, gpus: Iterable[Gpu], servers: Iterable[Server]) -> bool:
+    return (
         are_whole(answers.servers, answers.nodes, answers.inventory, answers.instances)
         and all(server.is_whole for server in servers)
         and all(gpu.model and gpu.state and gpu.server_id is not None for gpu in gpus)
     )
-    instances_are_known = are_whole(answers.instances) and all(
+
+
+def _instances_are_known(answers: FleetAnswers, instances: Iterable[Instance]) -> bool:
+    return are_whole(answers.instances) and all(
         one.state and one.private is not None and one.chute for one in instances
     )
-    pay_is_known = (
-        gpus_are_known
-        and instances_are_known
-        and all(
-            server.name and server.units_per_second(model) is not None
-            for server in servers
-            for model in server.models or ()
-        )
-    )
-    return {
-        "servers": servers_are_known,
-        "gpus": gpus_are_known,
-        "instances": instances_are_known,
-        "pay": pay_is_known,
-    }
+
+
+def _pay_is_known(server: Server) -> bool:
+    if not server.name:
+        return False
+    return all(server.units_per_second(model) is not None for model in server.models or ())

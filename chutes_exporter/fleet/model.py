@@ -13,7 +13,7 @@ from chutes_exporter.duration import DAY
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from chutes_exporter.fleet.failures import Failures
     from chutes_exporter.rules.instances import InstanceState
@@ -160,29 +160,31 @@ class Server:
         """The first state that applies, None while that is unknown."""
         if self.holds_slot is None or self.models is None:
             return None
-        if self.holds_slot and self.maintenance is None:
-            return None
         if self.holds_slot:
-            return "in_maintenance" if self.maintenance == "maintenance" else "maintenance_pending"
+            return self._state_in_slot
         if not self.gpus:
             return "without_gpus"
         states = {gpu.state for gpu in self.gpus}
         if None in states:
             return None
-        return next(state for state in GPU_STATES if state in states)
+        return min(states, key=GPU_STATES.index)
+
+    @property
+    def _state_in_slot(self) -> ServerState | None:
+        if self.maintenance is None:
+            return None
+        return "in_maintenance" if self.maintenance == "maintenance" else "maintenance_pending"
 
     def units_per_second(self, model: str) -> float | None:
         """Return the compute units per second that its GPUs of a model earn.
 
         None while the instance of a GPU that earns is unknown.
         """
-        earning = [
-            gpu for gpu in self.gpus if gpu.model == model and gpu.state in ("earning", "disabled")
-        ]
-        placed = [one for one in self.instances if one.model == model and one.earns]
-        if None in (gpu.state for gpu in self.gpus if gpu.model == model):
+        earning, disabled = self.count(model, "earning"), self.count(model, "disabled")
+        if earning is None or disabled is None:
             return None
-        if len(earning) != sum(one.gpus or 0 for one in placed):
+        placed = [one for one in self.instances if one.model == model and one.earns]
+        if earning + disabled != _gpus_of(placed):
             return None
         return total(one.units_per_second for one in placed)
 
@@ -196,12 +198,13 @@ class Server:
         idle = self.count(model, "idle")
         if idle is None or self.holds_slot is None:
             return None
-        if not idle and self.count(model, "unverified"):
-            return None
-        if not idle or self.holds_slot:
+        if not idle:
+            return None if self.count(model, "unverified") else 0.0
+        if self.holds_slot:
             return 0.0
-        units = None if use is None else use.first_day_units
-        return None if units is None else units / DAY
+        if use is None or use.first_day_units is None:
+            return None
+        return use.first_day_units / DAY
 
     @property
     def earning_instances(self) -> int | None:
@@ -249,12 +252,16 @@ class Server:
         if not self._gpus_are_known:
             return None
         held = sum(gpu.state in ("starting", "disabled", "earning") for gpu in self.gpus)
-        placed = sum(one.gpus or 0 for one in self.instances)
-        return self.instances if held == placed else None
+        return self.instances if held == _gpus_of(self.instances) else None
 
     @property
     def _gpus_are_known(self) -> bool:
         return self.models is not None and all(gpu.state is not None for gpu in self.gpus)
+
+
+def _gpus_of(instances: Iterable[Instance]) -> int:
+    """Return the number of GPUs that instances are known to hold."""
+    return sum(one.gpus or 0 for one in instances)
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,12 +441,16 @@ class Fleet:
         """Return whether idle GPUs of a server could earn something now."""
         if server.holds_slot or server.runs_chutes is False:
             return False
-        units = [use.first_day_units for use in self.uses if use.server_id == server.server_id]
+        units = self._first_day_units(server)
         if server.holds_slot is None or self.markets is None or not units:
             return None
         if any(units):
             return True
         return None if None in units else False
+
+    def _first_day_units(self, server: Server) -> list[float | None]:
+        """Return what the idle GPUs of a server earn in the first day, by model."""
+        return [use.first_day_units for use in self.uses if use.server_id == server.server_id]
 
     def server_name(self, gpu: Gpu) -> str | None:
         """Return the name of the server of a GPU, None if it has none or that is unknown."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import HOUR
-from chutes_exporter.fleet.answers import are_whole
+from chutes_exporter.fleet.answers import are_whole, records_of
 from chutes_exporter.fleet.model import Launch, Market, Offer, Use, first_day
 from chutes_exporter.fleet.placement import Space, best_placement
 from chutes_exporter.rules.bounties import bounty_boost, bounty_expires_at
@@ -26,9 +26,9 @@ from chutes_exporter.rules.launch import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from chutes_exporter.api.records import Chute, ChuteUtilization, HeldGpu, MetagraphNode
+    from chutes_exporter.api.records import Chute, ChuteUtilization, HeldGpu
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import Instance, Server
     from chutes_exporter.rules.launch import LaunchRefusal
@@ -48,20 +48,36 @@ class Demand:
     room: float | None
     utilization: ChuteUtilization | None
 
+    @property
+    def load(self) -> float | None:
+        """Its utilization in 15 minutes, if it was logged lately."""
+        logged = self.utilization
+        return None if logged is None else recent_ratio(logged, logged.utilization_15m)
+
+    @property
+    def rate_limited(self) -> float | None:
+        """Its share of refused requests in 15 minutes, likewise."""
+        logged = self.utilization
+        return None if logged is None else recent_ratio(logged, logged.rate_limit_ratio_15m)
+
 
 def find_demand(answers: FleetAnswers) -> list[Demand] | None:
     """Return all chutes with their instances, None while an answer is not whole."""
-    chutes, active, held = answers.chutes, answers.active_instances, answers.held_gpus
-    utilization, bounties = answers.utilization, answers.bounties
-    if chutes is None or active is None or held is None or utilization is None or bounties is None:
+    if not are_whole(
+        answers.chutes,
+        answers.active_instances,
+        answers.held_gpus,
+        answers.utilization,
+        answers.bounties,
+    ):
         return None
-    if not are_whole(chutes, active, held, utilization, bounties):
-        return None
-    now = service_time(list(utilization.records), list(bounties.records))
-    logged = {record.chute_id: record for record in utilization.records}
-    with_bounty = {bounty.chute_id for bounty in bounties.records}
+    utilization = list(records_of(answers.utilization))
+    bounties = list(records_of(answers.bounties))
+    now = service_time(utilization, bounties)
+    logged = {record.chute_id: record for record in utilization}
+    with_bounty = {bounty.chute_id for bounty in bounties}
     held_by_chute: dict[str, list[HeldGpu]] = defaultdict(list)
-    for gpu in held.records:
+    for gpu in records_of(answers.held_gpus):
         held_by_chute[gpu.chute_id].append(gpu)
     found = []
     for key, chute in answers.chutes_by_id.items():
@@ -83,30 +99,23 @@ class _Miner:
 
     def __init__(self, answers: FleetAnswers, instances: Iterable[Instance]) -> None:
         self.answers = answers
-        self.seat = _seat(answers)
-        self.hanging = Counter(
-            one.chute_id
-            for one in instances
-            if one.state == "starting"
-            and (one.created_at is None or answers.at - one.created_at > HANGS_AFTER)
-        )
+        self.hanging = Counter(one.chute_id for one in instances if _hangs(one, answers.at))
         own = {
             one.chute_id
-            for one in (answers.active_instances.records if answers.active_instances else ())
+            for one in records_of(answers.active_instances)
             if one.miner_hotkey == answers.hotkey
         }
         self.runs_tee = any(
             chute.tee and chute.chute_id in own for chute in answers.chutes_by_id.values()
         )
-        self.bounties = {
-            bounty.chute_id: bounty
-            for bounty in (answers.bounties.records if answers.bounties else ())
-        }
+        self.bounties = {bounty.chute_id: bounty for bounty in records_of(answers.bounties)}
 
 
-def _seat(answers: FleetAnswers) -> MetagraphNode | None:
-    seats = answers.metagraph.records if answers.metagraph else ()
-    return next((seat for seat in seats if seat.hotkey == answers.hotkey), None)
+def _hangs(instance: Instance, at: float) -> bool:
+    """Return whether an instance may have been starting for longer than is usual."""
+    if instance.state != "starting":
+        return False
+    return instance.created_at is None or at - instance.created_at > HANGS_AFTER
 
 
 def find_markets(
@@ -130,12 +139,11 @@ def _market(
     refused: Counter[LaunchRefusal] = Counter()
     offers = []
     for one in demand:
-        selector = one.chute.node_selector
-        supported = None if selector is None else selector.supported_gpus
-        if supported is not None and model not in supported:
+        is_supported = _is_supported(model, one.chute)
+        if is_supported is False:
             continue
         found = _offer(one, model, places, miner)
-        if supported is None:
+        if is_supported is None:
             # It may run on the model. If it is refused anyway, that does not matter.
             if isinstance(found, Offer) or found == "unknown":
                 refused["unknown"] += 1
@@ -145,6 +153,14 @@ def _market(
             refused[found] += 1
     offers.sort(key=_rank)
     return Market(model, tuple(offers), refused)
+
+
+def _is_supported(model: str, chute: Chute) -> bool | None:
+    """Return whether a chute runs on a GPU model, None if that is unknown."""
+    selector = chute.node_selector
+    if selector is None or selector.supported_gpus is None:
+        return None
+    return model in selector.supported_gpus
 
 
 def _rank(offer: Offer) -> tuple[bool, float, str]:
@@ -158,44 +174,72 @@ def _offer(
 ) -> Offer | LaunchRefusal:
     """Return the offer of a chute for a model, or why no server of the miner can launch it."""
     chute = demand.chute
-    refusals = [
-        launch_refusal(miner.seat, chute, demand.instances, place, runs_tee=miner.runs_tee)
-        for place in places
-    ]
-    if None not in refusals:
-        # No server can hold the chute. The one that is refused by the last check is nearest to it.
-        known = [refusal for refusal in refusals if refusal is not None]
-        return max(known, key=LAUNCH_REFUSALS.index)
-    size = chute.node_selector.gpu_count if chute.node_selector else None
-    first = units_per_gpu_second(chute, model, miner.answers.rates)
-    later = later_multiplier(chute, model, miner.answers.rates)
+    refusal = _refusal(demand, places, miner)
+    if refusal is not None:
+        return refusal
+    pay = _pay(chute, model, miner.answers.rates)
     left = room_left(chute, demand.instances)
-    if size is None or first is None or later is None:
+    if pay is None or left is None or demand.room is None:
         return "unknown"
-    if left is None or chute.tee is None or chute.public is None or demand.room is None:
+    if chute.tee is None or chute.public is None:
         return "unknown"
-    if not math.isfinite(_MOST_INSTANCES * first_day(first * size, later)):
-        return "unknown"
+    boost = expires_at = None
     bounty = miner.bounties.get(chute.chute_id)
-    logged = demand.utilization
+    if bounty is not None:
+        boost, expires_at = bounty_boost(bounty), bounty_expires_at(bounty)
     return Offer(
         model=model,
         tee=chute.tee,
         chute_id=chute.chute_id,
         chute=chute.name,
         private=not chute.public,
-        size=size,
+        size=pay.size,
         room=demand.room,
         left=max(0, int(left)),
         starting=demand.instances.starting,
-        units_per_second=first * size,
-        later_units_per_second=later,
+        units_per_second=pay.units_per_second,
+        later_units_per_second=pay.later_units_per_second,
         hanging=miner.hanging[chute.chute_id],
-        bounty_boost=None if bounty is None else bounty_boost(bounty),
-        bounty_expires_at=None if bounty is None else bounty_expires_at(bounty),
-        load=None if logged is None else recent_ratio(logged, logged.utilization_15m),
-        rate_limited=None if logged is None else recent_ratio(logged, logged.rate_limit_ratio_15m),
+        bounty_boost=boost,
+        bounty_expires_at=expires_at,
+        load=demand.load,
+        rate_limited=demand.rate_limited,
     )
+
+
+def _refusal(demand: Demand, places: Iterable[LaunchServer], miner: _Miner) -> LaunchRefusal | None:
+    """Return why no server of the miner can launch a chute, None if one can."""
+    refusals: list[LaunchRefusal] = []
+    for place in places:
+        refusal = launch_refusal(
+            miner.answers.seat, demand.chute, demand.instances, place, runs_tee=miner.runs_tee
+        )
+        if refusal is None:
+            return None
+        refusals.append(refusal)
+    # The server that is refused by the last check is nearest to a launch.
+    return max(refusals, key=LAUNCH_REFUSALS.index)
+
+
+@dataclass(frozen=True)
+class _Pay:
+    """What an instance of a chute earns on a model, and how many GPUs it takes."""
+
+    size: int
+    units_per_second: float
+    later_units_per_second: float
+
+
+def _pay(chute: Chute, model: str, rates: Mapping[str, float]) -> _Pay | None:
+    """Return what an instance earns, None if that is unknown, or too much for a sum."""
+    size = chute.node_selector.gpu_count if chute.node_selector else None
+    first = units_per_gpu_second(chute, model, rates)
+    later = later_multiplier(chute, model, rates)
+    if size is None or first is None or later is None:
+        return None
+    if not math.isfinite(_MOST_INSTANCES * first_day(first * size, later)):
+        return None
+    return _Pay(size, first * size, later)
 
 
 def idle_gpus(server: Server) -> Counter[str]:
@@ -205,15 +249,12 @@ def idle_gpus(server: Server) -> Counter[str]:
 
 def find_uses(servers: Iterable[Server], markets: Iterable[Market]) -> tuple[Use, ...]:
     """Return the best use of the idle GPUs of each server that can be used, by model."""
-    spaces = [
-        Space(server.server_id, model, server.tee, free)
-        for server in servers
-        if server.holds_slot is False and server.tee is not None
-        for model, free in sorted(idle_gpus(server).items())
-    ]
+    spaces = _spaces(servers)
     by_model = {market.model: market for market in markets}
-    offers = [offer for market in by_model.values() for offer in market.offers]
-    placement = best_placement(spaces, [offer for offer in offers if not offer.hanging])
+    offers: list[Offer] = []
+    for market in by_model.values():
+        offers += (offer for offer in market.offers if not offer.hanging)
+    placement = best_placement(spaces, offers)
     uses = []
     for space in spaces:
         launched = placement.get(space, Counter())
@@ -227,6 +268,16 @@ def find_uses(servers: Iterable[Server], markets: Iterable[Market]) -> tuple[Use
             )
         )
     return tuple(uses)
+
+
+def _spaces(servers: Iterable[Server]) -> list[Space]:
+    """Return the idle GPUs of each server that can be used, by model."""
+    found = []
+    for server in servers:
+        if server.holds_slot is False and server.tee is not None:
+            for model, free in sorted(idle_gpus(server).items()):
+                found.append(Space(server.server_id, model, server.tee, free))
+    return found
 
 
 def sorted_offers(launched: Counter[Offer]) -> list[tuple[Offer, int]]:

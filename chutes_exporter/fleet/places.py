@@ -76,15 +76,17 @@ def _holder(item: InventoryItem, candidates: Sequence[Instance]) -> Holder:
     same_time = [one for one in possible if one.last_verified_at == item.last_verified_at]
     # The times matter only if several instances are possible.
     found = possible if len(possible) == 1 else same_time
-    state: InstanceState | None = "active" if item.active else _common_state(possible, same_time)
     instance_id = found[0].instance_id if len(found) == 1 else None
+    state = _state(item, possible, same_time)
     return Holder(item.chute_id, item.chute_name, state, instance_id)
 
 
-def _common_state(
-    possible: Sequence[Instance], same_time: Sequence[Instance]
+def _state(
+    item: InventoryItem, possible: Sequence[Instance], same_time: Sequence[Instance]
 ) -> InstanceState | None:
     """Return the state that all possible instances have, or all that were verified at the time."""
+    if item.active:
+        return "active"
     for instances in (possible, same_time):
         states = {instance_state(one) for one in instances}
         if len(states) == 1:

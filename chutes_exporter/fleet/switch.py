@@ -57,12 +57,12 @@ class Switch:
     @property
     def waits_until(self) -> float | None:
         """Unix time until which it should wait: the end of the instance's first hour."""
-        return self.cost.free_at if self.cost.why == "first_hour" else None
+        return _waits_until(self.cost)
 
     @property
     def least_cost(self) -> float:
         """Compute units that it costs if it waits as long as it should."""
-        return self.cost.units if self.waits_until is None else 0.0
+        return _least_cost(self.cost)
 
     @property
     def payback_seconds(self) -> float | None:
@@ -159,28 +159,51 @@ def _candidate(
     instance: Instance, fleet: Fleet, score: float | None, now: float
 ) -> _Candidate | str:
     """Return an instance that can be compared, or what is not known of it."""
-    server = fleet.servers_by_id.get(instance.server_id or "")
-    first, later = instance.units_per_second, instance.later_units_per_second
     if instance.state is None:
         return "it is not known whether it is active"
+    server = fleet.servers_by_id.get(instance.server_id or "")
     if server is None or not instance.gpus or server.tee is None or server.holds_slot is None:
         return "its GPUs, or whether its server is in maintenance, are not known"
-    if first is None or later is None or instance.created_at is None:
+    kept = _kept_units(instance, now)
+    if kept is None:
         return "what it earns is not known"
+    cost = _deletion_cost(instance, score, now)
+    if cost is None:
+        return "what its deletion costs is not known"
+    worth = (kept + _least_cost(cost)) / instance.gpus
+    return _Candidate(instance, server, instance.gpus, kept, cost, worth)
+
+
+def _kept_units(instance: Instance, now: float) -> float | None:
+    """Return the compute units that an instance would earn in the next day."""
+    first, later = instance.units_per_second, instance.later_units_per_second
+    if first is None or later is None or instance.created_at is None:
+        return None
+    return later * DAY + (first - later) * fading_seconds(now - instance.created_at)
+
+
+def _deletion_cost(instance: Instance, score: float | None, now: float) -> DeletionCost | None:
     secured_at = instance.deadlines.get("secured", 0.0 if instance.private else None)
     is_last = instance.is_last_active
     if instance.private is None or is_last is None or secured_at is None or score is None:
-        return "what its deletion costs is not known"
-    cost = deletion_cost(
+        return None
+    return deletion_cost(
         private=instance.private,
         is_last_active=is_last,
         secured_at=secured_at,
         score=score,
         now=now,
     )
-    kept = later * DAY + (first - later) * fading_seconds(now - instance.created_at)
-    paid = 0.0 if cost.why == "first_hour" and cost.free_at is not None else cost.units
-    return _Candidate(instance, server, instance.gpus, kept, cost, (kept + paid) / instance.gpus)
+
+
+def _waits_until(cost: DeletionCost) -> float | None:
+    """Return when a deletion becomes free, if it does so at the end of the first hour."""
+    return cost.free_at if cost.why == "first_hour" else None
+
+
+def _least_cost(cost: DeletionCost) -> float:
+    """Return the compute units of a deletion that waits as long as it should."""
+    return cost.units if _waits_until(cost) is None else 0.0
 
 
 def fading_seconds(age: float) -> float:
@@ -224,8 +247,9 @@ def _choose(
     taken: Counter[str],
 ) -> tuple[tuple[Switch, ...], tuple[Switch, ...]]:
     """Return the switches to make, and those that cost too much."""
-    every = [offer for market in markets for offer in market.offers]
-    offers = [offer for offer in every if _is_safe(offer, failures)]
+    offers: list[Offer] = []
+    for market in markets:
+        offers += (offer for offer in market.offers if _is_safe(offer, failures))
     proposed: list[Switch] = []
     too_dear: list[Switch] = []
     for candidate in sorted(candidates, key=attrgetter("worth", "instance.instance_id")):
@@ -259,6 +283,20 @@ def _best(
     instance, server = candidate.instance, candidate.server
     if server.holds_slot or instance.model is None:
         return None
+    wanted = _wanted(candidate, offers, taken)
+    space = Space(instance.instance_id, instance.model, bool(server.tee), candidate.gpus)
+    launched = best_placement([space], wanted).get(space, Counter())
+    launches = tuple(Launch(offer, count) for offer, count in sorted_offers(launched))
+    found = Switch(instance, launches, candidate.kept_units, candidate.cost)
+    is_better = found.first_day_gain > LEAST_GAIN * candidate.kept_units
+    return found if launches and is_better and found.later_gain >= 0 else None
+
+
+def _wanted(
+    candidate: _Candidate, offers: Iterable[Offer], taken: Mapping[str, int]
+) -> list[Offer]:
+    """Return the offers for the GPUs of an instance, with the room that is left for them."""
+    instance, server = candidate.instance, candidate.server
     later = (instance.later_units_per_second or 0.0) / candidate.gpus
     wanted = []
     for offer in offers:
@@ -267,12 +305,7 @@ def _best(
         # A bounty must not lead to a chute that pays less when it is over.
         if fits and is_other and offer.later_units_per_second / offer.size >= later:
             wanted.append(replace(offer, left=offer.left - taken.get(offer.chute_id, 0)))
-    space = Space(instance.instance_id, instance.model, bool(server.tee), candidate.gpus)
-    launched = best_placement([space], wanted).get(space, Counter())
-    launches = tuple(Launch(offer, count) for offer, count in sorted_offers(launched))
-    found = Switch(instance, launches, candidate.kept_units, candidate.cost)
-    is_better = found.first_day_gain > LEAST_GAIN * candidate.kept_units
-    return found if launches and is_better and found.later_gain >= 0 else None
+    return wanted
 
 
 def _first_day_units(launches: Iterable[Launch]) -> float:

@@ -15,7 +15,7 @@ from chutes_exporter.rules.maintenance import UPGRADE_SECONDS
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from chutes_exporter.fleet.model import Fleet, Instance, Server, Window
 
@@ -59,6 +59,11 @@ class Waiting:
     unmeasured: tuple[Server, ...] | None
     ordered: tuple[Server, ...] | None
 
+    @property
+    def others(self) -> int | None:
+        """The number of the others, None while it is unknown which of them boot."""
+        return None if self.unmeasured is None else len(self.servers) - len(self.unmeasured)
+
 
 @dataclass(frozen=True, slots=True)
 class UpgradePlan:
@@ -93,18 +98,29 @@ class UpgradePlan:
 
 def find_waiting(fleet: Fleet) -> Waiting | None:
     """Return the servers that wait for their upgrade, None while that is unknown of one."""
-    if not fleet.known.get("servers"):
+    servers = _waiting_servers(fleet)
+    if servers is None:
         return None
-    if any(server.waits_for_upgrade is None for server in fleet.servers):
-        return None
-    servers = tuple(server for server in fleet.servers if server.waits_for_upgrade)
     if any(server.measured is None for server in servers):
         return Waiting(servers, None, None)
     unmeasured = tuple(server for server in servers if server.cannot_come_back)
     others = [server for server in servers if not server.cannot_come_back]
-    if any(None in (server.last_instances, server.idle_gpus) for server in others):
-        return Waiting(servers, unmeasured, None)
-    return Waiting(servers, unmeasured, tuple(sorted(others, key=_order)))
+    return Waiting(servers, unmeasured, _ordered(others))
+
+
+def _waiting_servers(fleet: Fleet) -> tuple[Server, ...] | None:
+    if not fleet.known.get("servers"):
+        return None
+    if any(server.waits_for_upgrade is None for server in fleet.servers):
+        return None
+    return tuple(server for server in fleet.servers if server.waits_for_upgrade)
+
+
+def _ordered(servers: Sequence[Server]) -> tuple[Server, ...] | None:
+    """Return servers in the order in which to upgrade them, None while that is unknown."""
+    if any(None in (server.last_instances, server.idle_gpus) for server in servers):
+        return None
+    return tuple(sorted(servers, key=_order))
 
 
 def _order(server: Server) -> tuple[int, int, str, str]:
@@ -121,9 +137,7 @@ def plan_upgrades(fleet: Fleet, now: float) -> UpgradePlan:
         unknown = () if phase else ("whether a maintenance window is open or announced",)
         return UpgradePlan(phase, window, unknown=unknown)
     waiting = find_waiting(fleet)
-    count = None
-    if waiting is not None and waiting.unmeasured is not None:
-        count = len(waiting.servers) - len(waiting.unmeasured)
+    count = None if waiting is None else waiting.others
     begins_at = now if phase == "open" else window.starts_at
     times = _Times(window, begins_at)
     return UpgradePlan(
@@ -222,18 +236,21 @@ def _lost_units(instance: Instance, now: float) -> float | None:
     """Return what an instance scored in the past day, if an end without maintenance loses it."""
     if instance.earns is None or instance.private is None:
         return None
-    if not instance.earns:
+    is_secured = _is_secured(instance, now)
+    if not instance.earns or is_secured:
         return 0.0
-    if not instance.private:
-        secured_at = instance.deadlines.get("secured")
-        if secured_at is None:
-            return None
-        if secured_at <= now:
-            return 0.0
-    if instance.created_at is None or instance.units_per_second is None:
+    if is_secured is None or instance.created_at is None or instance.units_per_second is None:
         return None
     age = min(max(0.0, now - instance.created_at), DAY)
     return instance.units_per_second * age
+
+
+def _is_secured(instance: Instance, now: float) -> bool | None:
+    """Return whether an instance keeps its score at any end. A private one never does."""
+    if instance.private:
+        return False
+    secured_at = instance.deadlines.get("secured")
+    return None if secured_at is None else secured_at <= now
 
 
 def _unknown(window: Window, waiting: Waiting | None) -> Iterator[str]:
