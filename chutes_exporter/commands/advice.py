@@ -18,7 +18,7 @@ from chutes_exporter.fleet.switch import find_switches
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from chutes_exporter.commands.forecast import Forecast
     from chutes_exporter.commands.report import Report
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.failures import Failures
     from chutes_exporter.fleet.forecast import Addition
     from chutes_exporter.fleet.model import Fleet, Market, Offer, Server, Use
-    from chutes_exporter.fleet.switch import Switches
+    from chutes_exporter.fleet.switch import Switch, Switches
 
 IdleReason = Literal[
     "failed_here",  # Only chutes that failed here have room for them.
@@ -47,6 +47,11 @@ class Wanted:
     plan: bool
     switch: bool
     additions: Sequence[Addition]
+
+    @property
+    def lists_chutes(self) -> bool:
+        """Whether it asks for the chutes themselves: neither for a plan nor for switches."""
+        return not self.plan and not self.switch
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,14 @@ class Advice:
         return list(found.values())
 
     @property
+    def proposed(self) -> tuple[Switch, ...]:
+        """The switches to make."""
+        return () if self.switches is None else self.switches.proposed
+
+    @property
     def needs_action(self) -> bool:
         """Whether there is something to launch."""
-        return bool(self.offers) or bool(self.switches and self.switches.proposed)
+        return bool(self.offers or self.proposed)
 
 
 def market_of(advice: Advice, model: str) -> Market | None:
@@ -132,7 +142,6 @@ def _advice_to(
     hotkey: str, report: Report, audit: AuditReading, settings: Settings, wanted: Wanted
 ) -> Advice:
     fleet = report.fleets[hotkey]
-    answers = report.answers(hotkey)
     ledger = audit.ledger_with_names(report, hotkey)
     is_known = hotkey in report.counted
     failures = find_failures(ledger, hotkey, DAY_HOURS, are_all=not audit.gaps)
@@ -142,24 +151,26 @@ def _advice_to(
         uses = find_uses(fleet.servers, markets_without(fleet.markets, failures))
     switches = None
     if wanted.switch and is_known:
+        answers = fleet_answers(report.answers(hotkey), hotkey)
         active = [one for one in fleet.instances if one.state == "active"]
-        switches = find_switches(
-            fleet_answers(answers, hotkey),
-            fleet,
-            uses,
-            failures,
-            ledger.scores(active, report.now),
-            report.now,
-        )
+        scores = ledger.scores(active, report.now)
+        switches = find_switches(answers, fleet, uses, failures, scores, report.now)
+    more = None
+    if wanted.additions:
+        more = forecast(report, hotkey, wanted.additions, settings)
     return Advice(
         fleet=fleet,
         is_known=is_known,
         failures=failures,
         markets=markets,
-        uses=tuple(sorted(uses, key=lambda use: -(use.first_day_units or 0.0))) if is_known else (),
+        uses=_best_first(uses) if is_known else (),
         switches=switches,
-        forecast=forecast(report, hotkey, wanted.additions, settings) if wanted.additions else None,
+        forecast=more,
     )
+
+
+def _best_first(uses: Iterable[Use]) -> tuple[Use, ...]:
+    return tuple(sorted(uses, key=lambda use: -(use.first_day_units or 0.0)))
 
 
 def _failures_gap(audit: AuditReading) -> NotKnown:
@@ -171,15 +182,7 @@ def _failures_gap(audit: AuditReading) -> NotKnown:
 def _gaps(advice: Advice, wanted: Wanted) -> list[NotKnown]:
     """Return what is not known about what a miner can launch."""
     hotkey = advice.fleet.hotkey
-    gaps: list[NotKnown] = []
-    idle = {gpu.model for gpu in advice.fleet.gpus if gpu.state == "idle"}
-    if advice.is_known and advice.markets is None and idle:
-        gaps.append(NotKnown("chutes for idle GPUs", hotkey, _NO_LAUNCHES, TRY_AGAIN))
-    gaps += [
-        NotKnown(f"chutes for {market.model}", hotkey, _NO_LAUNCHES, TRY_AGAIN)
-        for market in advice.markets or ()
-        if market.refused.get("unknown")
-    ]
+    gaps = _launch_gaps(advice)
     if wanted.additions and advice.forecast is None:
         reason = "an answer is missing or incomplete, or a sum is too large"
         gaps.append(NotKnown("what other GPUs would earn", hotkey, reason, TRY_AGAIN))
@@ -190,6 +193,21 @@ def _gaps(advice: Advice, wanted: Wanted) -> list[NotKnown]:
         what = f"what to run instead of {one.instance.instance_id}"
         gaps.append(NotKnown(what, hotkey, one.reason, TRY_AGAIN))
     return gaps
+
+
+def _launch_gaps(advice: Advice) -> list[NotKnown]:
+    """Return what is not known about the chutes for idle GPUs."""
+    hotkey = advice.fleet.hotkey
+    if advice.markets is None:
+        has_idle = any(gpu.state == "idle" for gpu in advice.fleet.gpus)
+        if advice.is_known and has_idle:
+            return [NotKnown("chutes for idle GPUs", hotkey, _NO_LAUNCHES, TRY_AGAIN)]
+        return []
+    return [
+        NotKnown(f"chutes for {market.model}", hotkey, _NO_LAUNCHES, TRY_AGAIN)
+        for market in advice.markets
+        if market.refused.get("unknown")
+    ]
 
 
 @dataclass(frozen=True)
@@ -211,24 +229,30 @@ def _why_not_planned(server: Server | None) -> IdleReason:
 
 def idle_rests(advice: Advice, plan: Sequence[Use]) -> list[IdleRest]:
     """Return the idle GPUs that stay idle in the plan, and why."""
-    with_failing = {(use.server_id, use.model): use.used for use in advice.fleet.uses}
-    rests = []
-    planned = set()
-    for use in plan:
-        planned.add(use.server_id)
-        if use.used == use.free:
-            continue
-        why: IdleReason = "no_room"
-        if with_failing[use.server_id, use.model] > use.used:
-            why = "failed_here"
-        elif use.is_least:
-            why = "not_known"
-        rests.append(IdleRest(use.server_id, use.model, use.free - use.used, why))
+    rests = [
+        IdleRest(use.server_id, use.model, use.free - use.used, _why_not_all(advice.fleet, use))
+        for use in plan
+        if use.used < use.free
+    ]
+    return rests + _rests_elsewhere(advice.fleet, {use.server_id for use in plan})
+
+
+def _rests_elsewhere(fleet: Fleet, planned: set[str]) -> list[IdleRest]:
+    """Return the idle GPUs that are on none of the planned servers."""
     idle: Counter[tuple[str, str]] = Counter()
-    for gpu in advice.fleet.gpus:
+    for gpu in fleet.gpus:
         if gpu.state == "idle" and gpu.model and gpu.server_id not in planned:
             idle[gpu.server_id or "", gpu.model] += 1
+    rests = []
     for (server_id, model), count in idle.items():
-        server = advice.fleet.servers_by_id.get(server_id)
-        rests.append(IdleRest(server_id, model, count, _why_not_planned(server)))
+        why = _why_not_planned(fleet.servers_by_id.get(server_id))
+        rests.append(IdleRest(server_id, model, count, why))
     return rests
+
+
+def _why_not_all(fleet: Fleet, planned: Use) -> IdleReason:
+    """Return why the plan does not use all GPUs of a model on a server."""
+    with_failing = {(use.server_id, use.model): use.used for use in fleet.uses}
+    if with_failing[planned.server_id, planned.model] > planned.used:
+        return "failed_here"
+    return "not_known" if planned.is_least else "no_room"

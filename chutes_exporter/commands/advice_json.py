@@ -90,7 +90,7 @@ class AdviceJson:
         later = offer.later_units_per_second / offer.size
         return {
             "chute_id": offer.chute_id,
-            "name": None if offer.private else offer.chute,
+            "name": offer.public_name,
             "public": not offer.private,
             "tee": offer.tee,
             "gpus": offer.size,
@@ -129,7 +129,7 @@ class AdviceJson:
         later = launch.instances * offer.later_units_per_second
         return {
             "chute_id": offer.chute_id,
-            "name": None if offer.private else offer.chute,
+            "name": offer.public_name,
             "instances": launch.instances,
             "gpus": launch.instances * offer.size,
             "first_day_units": first,
@@ -157,7 +157,7 @@ class AdviceJson:
             "gpu": instance.model,
             "gpus": instance.gpus,
             "chute_id": instance.chute_id,
-            "name": None if instance.private else instance.chute,
+            "name": instance.public_name,
             "launches": [self._launch(launch) for launch in switch.launches],
             "more_units_first_day": switch.first_day_gain,
             "more_units_per_day_later": switch.later_gain * DAY,
@@ -184,7 +184,7 @@ def _left_out(advice: Advice) -> list[dict[str, Any]] | None:
     return [
         {
             "chute_id": offer.chute_id,
-            "name": None if offer.private else offer.chute,
+            "name": offer.public_name,
             "failed_24h": advice.failures.count(offer.chute_id),
         }
         for offer in advice.failing

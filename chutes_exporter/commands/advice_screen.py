@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from chutes_exporter.commands.forecast import Forecast
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
-    from chutes_exporter.fleet.model import Fleet, Instance, Launch, Market, Offer
+    from chutes_exporter.fleet.model import Fleet, Instance, Launch, Market, Offer, Use
     from chutes_exporter.fleet.switch import Switch, Switches
     from chutes_exporter.rules.launch import LaunchRefusal
     from chutes_exporter.rules.losses import DeletionReason
@@ -89,22 +89,25 @@ class AdviceScreen:
     def show(self, miners: Sequence[Advice], wanted: Wanted) -> None:
         """Print the advice to each miner."""
         for advice in miners:
-            say(f"{advice.fleet.hotkey}  {moment(self._report.now)}", bold=True)
-            if wanted.plan or not wanted.switch:
-                self._show_idle(advice, wanted)
-            if wanted.switch:
-                self._show_switches(advice)
-            if advice.forecast is not None:
-                _show_forecast(advice.forecast)
-            click.echo()
+            self._show_advice(advice, wanted)
         has_offers = any(advice.offers for advice in miners)
-        if has_offers and not wanted.plan and not wanted.switch:
+        if has_offers and wanted.lists_chutes:
             say(_LEGEND)
-        if any(advice.switches and advice.switches.proposed for advice in miners):
+        if any(advice.proposed for advice in miners):
             say(_SWITCH_LEGEND)
-        has_pay = has_offers or wanted.switch or miners[0].forecast is not None
-        if self._settings.chain_url is None and has_pay:
+        shows_pay = has_offers or wanted.switch or miners[0].forecast is not None
+        if self._settings.chain_url is None and shows_pay:
             say(DOLLARS_ADVICE)
+
+    def _show_advice(self, advice: Advice, wanted: Wanted) -> None:
+        say(f"{advice.fleet.hotkey}  {moment(self._report.now)}", bold=True)
+        if wanted.plan or not wanted.switch:
+            self._show_idle(advice, wanted)
+        if wanted.switch:
+            self._show_switches(advice)
+        if advice.forecast is not None:
+            _show_forecast(advice.forecast)
+        click.echo()
 
     def _show_idle(self, advice: Advice, wanted: Wanted) -> None:
         models = idle_models(advice.fleet)
@@ -175,13 +178,11 @@ class AdviceScreen:
         row["GPUs"] = offer.size
         if has_failures:
             row["failed 24 h"] = _failed(advice, offer)
-        left = self._pricing.seconds_left(offer)
-        clock = None if left is None else f"{left // HOUR:.0f}:{left % HOUR // 60:02.0f}"
         return row | {
             "room": offer.left,
             "starting": None if offer.starting is None else int(offer.starting),
             "bounty": offer.bounty_boost,
-            "left": clock,
+            "left": _clock(self._pricing.seconds_left(offer)),
             "use %": whole_percent(offer.load),
             "refused %": whole_percent(offer.rate_limited),
         }
@@ -195,9 +196,22 @@ class AdviceScreen:
             )
             _show_failing(advice, "would be left out")
             return
+        rows = self._plan_rows(advice.fleet, advice.plan)
+        print_first(rows, len(rows), "launches", cut=("server", "chute"))
+        units = total(use.first_day_units for use in advice.plan)
+        if rows and units is not None:
+            usd = self._pricing.usd(units)
+            dollars = "" if usd is None else f", about {usd:,.0f} USD"
+            say(f"Together {units:,.0f} compute units in the first day{dollars}.", bold=True)
+        for rest in idle_rests(advice, advice.plan):
+            where = _server_text(advice.fleet, rest.server_id)
+            say(f"{rest.count} {rest.model} on {where} stay idle: {_IDLE_REASONS[rest.why]}.")
+        _show_failing(advice, "are left out")
+
+    def _plan_rows(self, fleet: Fleet, plan: Iterable[Use]) -> list[dict[str, Any]]:
         rows = []
-        for use in advice.plan:
-            server = advice.fleet.servers_by_id[use.server_id]
+        for use in plan:
+            server = fleet.servers_by_id[use.server_id]
             for launch in use.launches:
                 offer = launch.offer
                 rows.append(
@@ -210,16 +224,7 @@ class AdviceScreen:
                         **self._plan_pay(launch),
                     }
                 )
-        print_first(rows, len(rows), "launches", cut=("server", "chute"))
-        units = total(use.first_day_units for use in advice.plan)
-        if rows and units is not None:
-            usd = self._pricing.usd(units)
-            dollars = "" if usd is None else f", about {usd:,.0f} USD"
-            say(f"Together {units:,.0f} compute units in the first day{dollars}.", bold=True)
-        for rest in idle_rests(advice, advice.plan):
-            where = _server_text(advice.fleet, rest.server_id)
-            say(f"{rest.count} {rest.model} on {where} stay idle: {_IDLE_REASONS[rest.why]}.")
-        _show_failing(advice, "are left out")
+        return rows
 
     def _plan_pay(self, launch: Launch) -> dict[str, Any]:
         first = launch.instances * launch.offer.first_day_units
@@ -282,7 +287,15 @@ def _free_text(switch: Switch, now: float) -> str:
     free_at = switch.cost.free_at
     if free_at is None:
         return "-"
-    return "now" if free_at <= now else f"{datetime.fromtimestamp(free_at, UTC):%H:%M} UTC"
+    if free_at <= now:
+        return "now"
+    return f"{datetime.fromtimestamp(free_at, UTC):%H:%M} UTC"
+
+
+def _clock(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return f"{seconds // HOUR:.0f}:{seconds % HOUR // 60:02.0f}"
 
 
 def _show_waiting(fleet: Fleet, switches: Iterable[Switch]) -> None:

@@ -87,11 +87,15 @@ class AuditReading:
             is_needed = with_losses and self.ledger.needs_report(hours, end)
             if hour >= hours and not is_needed:
                 break
-            if end in paths:
-                what, params = f"the report of {moment(end)}", {"path": paths[end]}
-                self._add(await self._ask(what, e.AUDIT_REPORT, params=params), end)
-            elif hour < DAY_HOURS:
-                self.miss(f"the report of {moment(end)}", "it is not listed")
+            if hour < DAY_HOURS or end in paths:
+                await self._read_hour(end, paths.get(end))
+
+    async def _read_hour(self, end: float, path: str | None) -> None:
+        what = f"the report of {moment(end)}"
+        if path is None:
+            self.miss(what, "it is not listed")
+        else:
+            self._add(await self._ask(what, e.AUDIT_REPORT, params={"path": path}), end)
 
     def ledger_with_names(self, report: Report, hotkey: str) -> Ledger:
         """Return the ended instances, with the names of the chutes that a miner sees."""

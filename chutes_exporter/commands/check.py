@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from chutes_exporter.api.records import MetagraphNode
     from chutes_exporter.api.schema_drift import FieldCheck
     from chutes_exporter.config import Credentials, Settings
-    from chutes_exporter.feeds.cache import FeedState
+    from chutes_exporter.feeds.cache import FeedCache, FeedState
     from chutes_exporter.feeds.feed import Feed, Snapshot
 
 Verdict = Literal["ok", "failed", "not known"]
@@ -86,34 +86,33 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     """Request each feed, and return the results with those about the settings, seats, clock and
     API.
     """
-    hotkeys = {
-        feed: _hotkeys(feed, settings)
-        for feed in FEEDS
-        if feed is not CHAIN or settings.chain_url is not None
-    }
+    hotkeys = _hotkeys_by_feed(settings)
     asked = [feed.of(hotkey) for feed, of_feed in hotkeys.items() for hotkey in of_feed]
-
-    async def read(feed: Feed[Any]) -> None:
-        # A contradiction shows only if the answers to compare with have arrived.
-        await asyncio.gather(*(read(other) for other in feed.evidence if other in asked))
-        await exporter.feeds.read(feed, PATIENCE)
-
     async with Exporter(settings) as exporter:
-        await asyncio.gather(*map(read, asked))
+        await _read_all(exporter.feeds, asked)
         states, client = exporter.feeds.states(), exporter.client
     lines = [
         *_setting_lines(settings, credentials),
         *_server_cost_line(servers_not_found(settings, states)),
         *map(_feed_line, states.values()),
         *(_seat_line(hotkey, states[METAGRAPH].snapshot) for hotkey in sorted(settings.watched)),
-        *(
-            Line(feed.name, "", *(NO_KEY if feed.endpoint.signed else _NO_HOTKEY), "not known")
-            for feed, of_feed in hotkeys.items()
-            if not of_feed
-        ),
+        *(_line_without_hotkey(feed) for feed, of_feed in hotkeys.items() if not of_feed),
         *_clock_line(client.clock_offset),
         *_change_lines(client.changes),
     ]
+    return _result(settings, lines)
+
+
+async def _read_all(feeds: FeedCache, asked: list[Feed[Any]]) -> None:
+    async def read(feed: Feed[Any]) -> None:
+        # A contradiction shows only if the answers to compare with have arrived.
+        await asyncio.gather(*(read(other) for other in feed.evidence if other in asked))
+        await feeds.read(feed, PATIENCE)
+
+    await asyncio.gather(*map(read, asked))
+
+
+def _result(settings: Settings, lines: list[Line]) -> Result:
     gaps = [line for line in lines if line.verdict == "not known"]
     failed = [line for line in lines if line.verdict == "failed"]
     summary = {
@@ -122,6 +121,14 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         "checks": list(map(asdict, lines)),
     }
     return Result(summary, partial(_print_report, settings, lines), gaps, bool(failed))
+
+
+def _hotkeys_by_feed(settings: Settings) -> dict[Feed[Any], list[str]]:
+    """Return the hotkeys to ask each feed for."""
+    found = {feed: _hotkeys(feed, settings) for feed in FEEDS}
+    if settings.chain_url is None:
+        del found[CHAIN]
+    return found
 
 
 def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
@@ -169,22 +176,32 @@ def _feed_line(state: FeedState) -> Line:
     answer.
     """
     feed, gap, snapshot = state.feed, gap_of(state), state.snapshot
-    verdict: Verdict = "ok" if gap is None else "failed" if state.up is False else "not known"
-    reason, advice = (gap.reason, gap.advice) if gap else ("", "")
+    verdict, reason, advice = _verdict(state, gap), "", ""
+    if gap is not None:
+        reason, advice = gap.reason, gap.advice
     if snapshot is None:
         status = getattr(state.last_error, "status", None)
         return Line(feed.name, feed.hotkey, reason, advice, verdict, status)
     answer = snapshot.answer
     if gap is None and feed == CHAIN:
-        block, age = (
-            answer.value.state,
-            human_duration(answer.received_at - answer.value.state.time),
-        )
+        block = answer.value.state
+        age = human_duration(answer.received_at - block.time)
         reason = (
             f"block {block.block} of the main network, {age} old, runtime version "
             f"{answer.value.spec_version}"
         )
     return Line(feed.name, feed.hotkey, reason, advice, verdict, 200, answer.count, answer.seconds)
+
+
+def _verdict(state: FeedState, gap: NotKnown | None) -> Verdict:
+    if gap is None:
+        return "ok"
+    return "failed" if state.up is False else "not known"
+
+
+def _line_without_hotkey(feed: Feed[Any]) -> Line:
+    reason, advice = NO_KEY if feed.endpoint.signed else _NO_HOTKEY
+    return Line(feed.name, "", reason, advice, "not known")
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:
@@ -217,22 +234,26 @@ def _change_lines(checks: Mapping[str, FieldCheck]) -> Iterator[Line]:
 
 
 def _seat_line(hotkey: str, metagraph: Snapshot[list[MetagraphNode]] | None) -> Line:
+    line = partial(Line, "registration", hotkey)
     nodes = metagraph.answer.value if metagraph else []
     node = next((one for one in nodes if one.hotkey == hotkey), None)
-    blacklisted = None if node is None else is_blacklisted(node)
-    line = partial(Line, "registration", hotkey)
     if node is None and metagraph is not None and metagraph.answer.whole:
-        reason = f"hotkey not registered: {hotkey} has no seat on the subnet."
-        if hotkey in {node.coldkey for node in nodes}:
-            reason += " It is the cold key of a miner: use the hotkey."
-        return line(reason, "Register it on subnet 64, or watch another hotkey.", "failed")
-    if node is None or blacklisted is None:
+        advice = "Register it on subnet 64, or watch another hotkey."
+        return line(_no_seat_text(hotkey, nodes), advice, "failed")
+    if node is None or is_blacklisted(node) is None:
         reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
         return line(reason, UPDATE, "not known")
-    if blacklisted:
+    if is_blacklisted(node):
         advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
         return line(f"blacklisted: {node.blacklist_reason}", advice, "failed")
     return line(f"registered as UID {node.node_id}", "", "ok")
+
+
+def _no_seat_text(hotkey: str, nodes: list[MetagraphNode]) -> str:
+    text = f"hotkey not registered: {hotkey} has no seat on the subnet."
+    if hotkey in {node.coldkey for node in nodes}:
+        text += " It is the cold key of a miner: use the hotkey."
+    return text
 
 
 def _print_report(settings: Settings, lines: list[Line]) -> None:
@@ -240,22 +261,10 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
     known.
     """
     say(f"Chutes API at {settings.api_url}")
-    print_table(
-        [
-            {
-                "feed": line.feed,
-                "about": line.hotkey and f"{line.hotkey[:4]}…{line.hotkey[-4:]}",
-                "status": f"{line.verdict} {line.status or ''}".rstrip(),
-                "records": line.records,
-                "seconds": line.seconds,
-            }
-            for line in lines
-        ]
-    )
+    print_table(list(map(_row, lines)))
+    remarks = [line for line in lines if line.reason]
     for verdict, color in (("ok", "green"), ("failed", "red")):
-        print_remarks(
-            verdict, [line for line in lines if line.reason and line.verdict == verdict], color
-        )
+        print_remarks(verdict, [line for line in remarks if line.verdict == verdict], color)
     verdicts = [line.verdict for line in lines]
     if count := verdicts.count("failed"):
         say(f"{count} failed.", fg="red")
@@ -263,3 +272,13 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
         say("Not everything is known. Nothing that is known failed.", fg="yellow")
     else:
         say("All checks passed.", fg="green")
+
+
+def _row(line: Line) -> dict[str, Any]:
+    return {
+        "feed": line.feed,
+        "about": line.hotkey and f"{line.hotkey[:4]}…{line.hotkey[-4:]}",
+        "status": f"{line.verdict} {line.status or ''}".rstrip(),
+        "records": line.records,
+        "seconds": line.seconds,
+    }

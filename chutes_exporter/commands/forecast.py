@@ -17,8 +17,9 @@ from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
 
@@ -76,7 +77,7 @@ class Forecast:
                 {
                     "gpu": use.model,
                     "chute_id": launch.offer.chute_id,
-                    "name": None if launch.offer.private else launch.offer.chute,
+                    "name": launch.offer.public_name,
                     "gpus": launch.offer.size,
                     "instances": launch.instances,
                     "first_day_units_per_gpu_second": launch.offer.first_day_units_per_gpu_second,
@@ -110,27 +111,14 @@ def forecast(
     """
     answers = report.answers(hotkey)
     of_fleet = fleet_answers(answers, hotkey)
-    known = {*GPU_MODELS, *of_fleet.rates}
-    for addition in additions:
-        if addition.model not in known:
-            raise click.UsageError(
-                f"--with has an unknown GPU model: {addition.model}. Known are "
-                f"{', '.join(sorted(known))}"
-            )
+    _refuse_unknown_models(additions, {*GPU_MODELS, *of_fleet.rates})
     gain = find_gain(of_fleet, additions)
-    whole = Answers({name: answer for name, answer in answers.items() if answer.whole})
-    if gain is None or any(feed not in whole for feed in score_heading.COLLECTOR.feeds):
+    shares = None if gain is None else _shares(answers, hotkey, gain)
+    if gain is None or shares is None:
         return None
-    earned = score_heading.earned_rates(whole, frozenset({hotkey}))
-    everybody = total((earned or {}).values())
-    more = (0.0, gain.first_units_per_second, gain.later_units_per_second)
-    if earned is None or everybody is None or not math.isfinite(everybody + sum(more)):
-        return None
-    own = earned.get(hotkey, 0.0)
-    without, first, later = (_share(own, everybody, units) for units in more)
     emission = report.value("chutes_subnet_emission_alpha_per_day")
-    usd_first = report.usd(product(first - without, emission))
-    usd_later = report.usd(product(later - without, emission))
+    usd_first = report.usd(product(shares.first_day - shares.without, emission))
+    usd_later = report.usd(product(shares.later - shares.without, emission))
     costs = [product(one.count, settings.gpu_costs.get(one.model), 24) for one in additions]
     cost, price = total(costs), total(one.price_usd for one in additions)
     # Without any --gpu.cost, costs are no part of the question.
@@ -139,9 +127,9 @@ def forecast(
     return Forecast(
         additions=additions,
         gain=gain,
-        share_without=without,
-        share_first_day=first,
-        share_later=later,
+        share_without=shares.without,
+        share_first_day=shares.first_day,
+        share_later=shares.later,
         usd_first_day=usd_first,
         usd_per_day_later=usd_later,
         cost_usd_per_day=cost,
@@ -152,14 +140,50 @@ def forecast(
     )
 
 
+def _refuse_unknown_models(additions: Iterable[Addition], known: set[str]) -> None:
+    for addition in additions:
+        if addition.model not in known:
+            raise click.UsageError(
+                f"--with has an unknown GPU model: {addition.model}. Known are "
+                f"{', '.join(sorted(known))}"
+            )
+
+
 def _models(additions: Sequence[Addition], values: Sequence[float | None]) -> list[str]:
     """Return the models whose value is not known."""
     pairs = zip(additions, values, strict=True)
     return [one.model for one, value in pairs if value is None]
 
 
-def _share(own: float, everybody: float, more: float) -> float:
-    return (own + more) / (everybody + more) if everybody + more > 0 else 0.0
+@dataclass(frozen=True)
+class _Shares:
+    """The shares that the score approaches without additions, in their first day, and later."""
+
+    without: float
+    first_day: float
+    later: float
+
+
+def _shares(answers: Mapping[str, Answer[Any]], hotkey: str, gain: Gain) -> _Shares | None:
+    """Return the shares of a miner, None if an answer is missing or a number is too large."""
+    whole = Answers({name: answer for name, answer in answers.items() if answer.whole})
+    if any(feed not in whole for feed in score_heading.COLLECTOR.feeds):
+        return None
+    earned = score_heading.earned_rates(whole, frozenset({hotkey}))
+    everybody = total((earned or {}).values())
+    first, later = gain.first_units_per_second, gain.later_units_per_second
+    if earned is None or everybody is None or not math.isfinite(everybody + first + later):
+        return None
+    own = earned.get(hotkey, 0.0)
+    return _Shares(
+        without=_share(own, everybody),
+        first_day=_share(own + first, everybody + first),
+        later=_share(own + later, everybody + later),
+    )
+
+
+def _share(own: float, everybody: float) -> float:
+    return own / everybody if everybody > 0 else 0.0
 
 
 def _pay_back_days(

@@ -62,23 +62,11 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     ends = [end for end in ledger.ends(flags["hours"]) if end.hotkey in settings.watched]
     usd_per_unit = None
     if settings.chain_url is not None and ends:
-        report = await collect_report(settings, frozenset({_UNIT_USD}), with_fleets=False)
-        reading.gaps.extend(gap for gap in report.gaps if not gap.hotkey)
-        usd_per_unit = report.value(_UNIT_USD)
-    miners: list[dict[str, Any]] = []
+        usd_per_unit = await _usd_per_unit(settings, reading)
+    miners = []
     for hotkey in sorted(settings.watched):
         rows = _rows(ends, hotkey, reading.chute_names, usd_per_unit)
-        day_units = reading.day_units.get(hotkey)
-        is_known = not ledger.missing_hours(flags["hours"])
-        lost = total(row["lost_compute_units"] for row in rows) if is_known else None
-        miners.append(
-            {
-                "hotkey": hotkey,
-                "lost_compute_units": lost,
-                "lost_ratio_of_day": product(lost, 1 / day_units if day_units else None),
-                "ended": rows,
-            }
-        )
+        miners.append(_miner(hotkey, rows, reading, flags["hours"]))
 
     def show() -> None:
         for miner in miners:
@@ -87,6 +75,28 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
             say(DOLLARS_ADVICE)
 
     return Result({"miners": miners}, show, reading.gaps)
+
+
+async def _usd_per_unit(settings: Settings, reading: Reading) -> float | None:
+    report = await collect_report(settings, frozenset({_UNIT_USD}), with_fleets=False)
+    reading.gaps.extend(gap for gap in report.gaps if not gap.hotkey)
+    return report.value(_UNIT_USD)
+
+
+def _miner(hotkey: str, rows: list[dict[str, Any]], reading: Reading, hours: int) -> dict[str, Any]:
+    """Return what a miner lost, with its ended instances. What is not known is None."""
+    lost, ratio = None, None
+    if not reading.ledger.missing_hours(hours):
+        lost = _lost(rows)
+    day_units = reading.day_units.get(hotkey)
+    if day_units:
+        ratio = product(lost, 1 / day_units)
+    return {
+        "hotkey": hotkey,
+        "lost_compute_units": lost,
+        "lost_ratio_of_day": ratio,
+        "ended": rows,
+    }
 
 
 class Reading:
@@ -140,22 +150,24 @@ class Reading:
     async def _read_names(self) -> None:
         """Read the names of chutes. That of a private one tells whether it was redeployed."""
         if not self._settings.keys:
-            utilization = await self.audit.fetch("names of chutes", e.UTILIZATION)
-            # It names private chutes by a placeholder.
-            private = {end.chute_id for end in self.ledger.ends(DAY_HOURS) if end.private}
-            self.chute_names = {
-                chute.chute_id: chute.name
-                for chute in utilization or ()
-                if chute.chute_id not in private
-            }
+            self.chute_names = await self._public_names()
             return
-        chutes = await self.audit.fetch("names of chutes", e.CHUTES, key=self._settings.keys[0])
-        self.chute_names = {chute.chute_id: chute.name for chute in chutes or ()}
-        self.audit.ledger = Ledger(self.audit.reports, chutes or ())
+        key = self._settings.keys[0]
+        chutes = await self.audit.fetch("names of chutes", e.CHUTES, key=key) or ()
+        self.chute_names = {chute.chute_id: chute.name for chute in chutes}
+        self.audit.ledger = Ledger(self.audit.reports, chutes)
+
+    async def _public_names(self) -> dict[str, str | None]:
+        utilization = await self.audit.fetch("names of chutes", e.UTILIZATION) or ()
+        # It names private chutes by a placeholder.
+        private = {end.chute_id for end in self.ledger.ends(DAY_HOURS) if end.private}
+        return {one.chute_id: one.name for one in utilization if one.chute_id not in private}
 
     def _unnamed(self) -> tuple[str, str]:
         """Return why the name of a private chute is not known, and advice."""
-        return ("the name of its chute is not known", TRY_AGAIN) if self._settings.keys else NO_KEY
+        if not self._settings.keys:
+            return NO_KEY
+        return "the name of its chute is not known", TRY_AGAIN
 
     def _watched_ends(self, hours: int) -> list[End]:
         return [end for end in self.ledger.ends(hours) if end.hotkey in self._settings.watched]
@@ -203,28 +215,29 @@ def _print_miner(miner: Mapping[str, Any], until: float, hours: int, *, has_gaps
         say("No ended instance is known." if has_gaps else "No instance ended.")
         return
     say(_summary(miner, hours), indent="  ")
-    rows = [
-        {
-            "ended": row["ended_at"],
-            "age min": round(row["age_seconds"] / 60),
-            "active min": None if row["failed_start"] else round(row["active_seconds"] / 60),
-            "reason": _reason_text(row),
-            "counts": row["counts"],
-            "lost units": row["lost_compute_units"],
-        }
-        | ({} if row["lost_usd"] is None else {"lost USD": row["lost_usd"]})
-        | {"chute": _chute_text(row), "chute id": row["chute_id"]}
-        for row in ended
-    ]
-    print_first(rows, _SHOWN, "instances", cut=("chute", "reason"))
-    by_reason = defaultdict[str, list[dict[str, Any]]](list)
+    print_first(list(map(_screen_row, ended)), _SHOWN, "instances", cut=("chute", "reason"))
+    by_reason: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in ended:
-        by_reason[row["reason"] or _UNCLEAR].append(row)
+        by_reason[_reason_of(row)].append(row)
     sums = [
         f"{len(rows)} {reason} ({_rounded(_lost(rows))} units)"
         for reason, rows in by_reason.items()
     ]
     say(f"By reason: {', '.join(sums)}.", indent="  ")
+
+
+def _screen_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    cells = {
+        "ended": row["ended_at"],
+        "age min": round(row["age_seconds"] / 60),
+        "active min": None if row["failed_start"] else round(row["active_seconds"] / 60),
+        "reason": _reason_text(row),
+        "counts": row["counts"],
+        "lost units": row["lost_compute_units"],
+    }
+    if row["lost_usd"] is not None:
+        cells["lost USD"] = row["lost_usd"]
+    return cells | {"chute": _chute_text(row), "chute id": row["chute_id"]}
 
 
 def _summary(miner: Mapping[str, Any], hours: int) -> str:
@@ -260,16 +273,16 @@ def _lost(rows: Iterable[dict[str, Any]]) -> float | None:
     return total(row["lost_compute_units"] for row in rows)
 
 
-def _reason_of(row: dict[str, Any]) -> str:
+def _reason_of(row: Mapping[str, Any]) -> str:
     return row["reason"] or _UNCLEAR
 
 
-def _reason_text(row: dict[str, Any]) -> str:
+def _reason_text(row: Mapping[str, Any]) -> str:
     reason = _reason_of(row)
     return f"{reason}, last of its chute" if row["last_of_chute"] else reason
 
 
-def _chute_text(row: dict[str, Any]) -> str:
+def _chute_text(row: Mapping[str, Any]) -> str:
     """Return the name of a chute. Without a key, those of private ones are not known."""
     name = row["chute_name"]
     if name is None:

@@ -15,6 +15,7 @@ from chutes_exporter.commands.terminal import moment, print_table, say
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.definitions import MAINTENANCE
 from chutes_exporter.findings import filled, time_until
+from chutes_exporter.fleet.model import Window
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 from chutes_exporter.rules.maintenance import (
     BOOT_SECONDS,
@@ -93,18 +94,20 @@ def print_servers_in_slot(servers: Iterable[Mapping[str, Any]], now: float) -> N
     unknown, or nothing.
     """
     for server in servers:
-        text = f"{server['name'] or server['server_id']}: {server['status']}"
-        if server["waits_for"] == []:
-            text += ", and waits for no instance any more"
-        elif server["waits_for"]:
-            names = [one["chute_name"] or one["chute_id"] for one in server["waits_for"]]
-            waiting = filled(
-                ", until COUNT {instance has|instances have} a replacement", len(names)
-            )
-            text += f"{waiting} (chutes {', '.join(dict.fromkeys(names))})"
-        if server["until"] is not None and server["waits_for"] != []:
-            text += f", at the latest {time_until(server['until'], now)}"
-        say(f"{text}.", indent="  ")
+        say(_slot_text(server, now), indent="  ")
+
+
+def _slot_text(server: Mapping[str, Any], now: float) -> str:
+    text = f"{server['name'] or server['server_id']}: {server['status']}"
+    if server["waits_for"] == []:
+        return f"{text}, and waits for no instance any more."
+    if server["waits_for"]:
+        names = [one["chute_name"] or one["chute_id"] for one in server["waits_for"]]
+        text += filled(", until COUNT {instance has|instances have} a replacement", len(names))
+        text += f" (chutes {', '.join(dict.fromkeys(names))})"
+    if server["until"] is not None:
+        text += f", at the latest {time_until(server['until'], now)}"
+    return f"{text}."
 
 
 # The order of the upgrades
@@ -120,18 +123,20 @@ def unknown_upgrades(hotkey: str, plan: UpgradePlan) -> list[NotKnown]:
 
 def plan_summary(plan: UpgradePlan) -> dict[str, Any]:
     """Return the upgrades of a miner for scripts. What is not known is None."""
-    window, waiting = plan.window, plan.waiting
+    # Without a window, nothing is known of it.
+    window, waiting = plan.window or Window(is_open=None), plan.waiting
+    servers = None if waiting is None else waiting.servers
     unmeasured = None if waiting is None else waiting.unmeasured
     return {
         "window": plan.phase,
-        "starts_at": window and window.starts_at,
-        "ends_at": window and window.ends_at,
-        "target_version": window and window.target,
-        "slots": window and window.slots,
-        "used_slots": window and window.used_slots,
+        "starts_at": window.starts_at,
+        "ends_at": window.ends_at,
+        "target_version": window.target,
+        "slots": window.slots,
+        "used_slots": window.used_slots,
         "free_slots": plan.free_slots,
         "upgrade_seconds": UPGRADE_SECONDS,
-        "waiting": waiting and [_server_summary(server) for server in waiting.servers],
+        "waiting": None if servers is None else list(map(_server_summary, servers)),
         "order": None if plan.upgrades is None else list(map(_upgrade_summary, plan.upgrades)),
         "cannot_come_back": None if unmeasured is None else list(map(_server_summary, unmeasured)),
         "late": plan.late,
@@ -187,14 +192,15 @@ def _window_text(plan: UpgradePlan, now: float) -> str:
     if plan.phase is None or window is None:
         return "Whether a maintenance window is open or announced is not known."
     if not plan.is_needed:
-        ended = window.ends_at if plan.phase == "over" else None
-        last = "" if ended is None else f" The last one ended {moment(ended)}."
-        return f"No maintenance window is open or announced.{last}"
+        text = "No maintenance window is open or announced."
+        if plan.phase == "over" and window.ends_at is not None:
+            text += f" The last one ended {moment(window.ends_at)}."
+        return text
     ends = "at an unknown time" if window.ends_at is None else time_until(window.ends_at, now)
-    target = window.target or "not known"
     begin = "A maintenance window is open"
     if plan.phase == "announced" and window.starts_at is not None:
         begin = f"A maintenance window opens {time_until(window.starts_at, now)}"
+    target = window.target or "not known"
     return f"{begin}, and ends {ends}. Target version: {target}. {_slots_text(plan)}"
 
 

@@ -355,10 +355,9 @@ def settings_of(
     names = {"hotkeys", *(field.name for field in fields(Settings))}
     given = {name: value for name, value in flags.items() if name in names}
     given |= {name: dict(given[name]) for name in _PAIRS if name in given}
-    choices = {collector.name: flags.get(f"collector_{collector.name}") for collector in COLLECTORS}
     settings = config.make_settings(
         **given | others,
-        collectors={name: choice for name, choice in choices.items() if choice is not None},
+        collectors=_collector_choices(flags),
         keys=credentials.keys,
         warnings=(*credentials.warnings, *_unknown_variables()),
     )
@@ -366,15 +365,30 @@ def settings_of(
     return replace(settings, warnings=tuple(map(name_sources, settings.warnings)))
 
 
+def _collector_choices(flags: Mapping[str, Any]) -> dict[str, bool]:
+    """Return which collectors the user switches on or off."""
+    choices = {}
+    for collector in COLLECTORS:
+        choice = flags.get(f"collector_{collector.name}")
+        if choice is not None:
+            choices[collector.name] = choice
+    return choices
+
+
 def _refuse_empty_variables() -> None:
     """Raise ConfigError if a variable of _GUARDS is set but empty, unless a flag sets its value."""
     context = click.get_current_context()
-    for parameter in (one for one in context.command.params if one.name in _GUARDS):
-        by_flag = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name not in _GUARDS or source is ParameterSource.COMMANDLINE:
+            continue
         for variable in parameter.envvar or ():
-            is_empty = variable in os.environ and not os.environ[variable].strip()
-            if is_empty and not by_flag:
+            if _is_set_but_empty(variable):
                 raise ConfigError(f"{variable} is empty: set it or unset it")
+
+
+def _is_set_but_empty(variable: str) -> bool:
+    return variable in os.environ and not os.environ[variable].strip()
 
 
 def _unknown_variables() -> Iterator[str]:

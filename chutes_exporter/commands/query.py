@@ -89,9 +89,9 @@ _MINERS = {
 """The column of the miner in answers about all miners."""
 
 # An audit report needs a path of the list, and `incidents` shows it.
-_ENDPOINTS = [
-    item.name for item in e.ENDPOINTS if item.method == "GET" and item is not e.AUDIT_REPORT
-]
+_ENDPOINTS = {
+    item.name: item for item in e.ENDPOINTS if item.method == "GET" and item is not e.AUDIT_REPORT
+}
 _MINER_PARAMETERS = ("hotkey", "miner_hotkey")
 """The parameters that select a miner in answers about all miners."""
 
@@ -123,7 +123,7 @@ def _parameters_in_words() -> str:
     terminal. --json has all fields that the exporter reads.
     """,
 )
-@click.argument("endpoint", type=click.Choice(_ENDPOINTS), metavar="ENDPOINT")
+@click.argument("endpoint", type=click.Choice([*_ENDPOINTS]), metavar="ENDPOINT")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @miner_options("Without a hotkey, stats, scores, metagraph and active_instances have all miners.")
 @click.option(
@@ -141,15 +141,9 @@ def _parameters_in_words() -> str:
 @asks(needs_miner=False)
 async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     """Request an endpoint and print its answer."""
-    # --hotkey selects some of the watched miners. Without the flag, all are selected, also those of
-    # its variable.
-    by_flag = (
-        click.get_current_context().get_parameter_source("hotkeys") is ParameterSource.COMMANDLINE
-    )
-    hotkeys = set(flags["hotkeys"] if by_flag else settings.watched)
-    endpoint = next(one for one in e.ENDPOINTS if one.name == flags["endpoint"])
+    endpoint = _ENDPOINTS[flags["endpoint"]]
     given = _known_parameters(endpoint, dict(flags["parameters"]))
-    hotkeys = {given[name] for name in _MINER_PARAMETERS if name in given} or hotkeys
+    hotkeys = _selected_hotkeys(settings, flags["hotkeys"], given)
     key = _signing_key(endpoint, settings, hotkeys)
     params, path = _request_arguments(endpoint, hotkeys, flags["ids"])
     params |= given
@@ -164,19 +158,43 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
             f"{answer.rejected} records could not be read and are left out ({reason}).", err=True
         )
     columns = [column.strip() for column in flags["columns"].split(",") if column]
-    existing = _columns(rows)
-    # Without rows, no column is known, so none is wrong.
-    for column in columns if existing else ():
-        if column not in existing:
-            raise click.UsageError(
-                f"there is no column {column!r}: the columns are {', '.join(existing)}"
-            )
     if columns:
-        rows = [{column: row.get(column) for column in columns} for row in rows]
+        rows = _with_columns(rows, columns)
     if flags["as_json"]:
         click.echo(json.dumps(rows, indent=2))
     else:
         _print_table(endpoint.name, rows, chosen=bool(columns))
+
+
+def _selected_hotkeys(
+    settings: Settings, hotkeys: Sequence[str], parameters: Mapping[str, str]
+) -> set[str]:
+    """Return the miners that a parameter, or else --hotkey, selects of the watched ones.
+
+    Without that flag, all are selected, also those of its variable.
+    """
+    by_parameter = {parameters[name] for name in _MINER_PARAMETERS if name in parameters}
+    if by_parameter:
+        return by_parameter
+    source = click.get_current_context().get_parameter_source("hotkeys")
+    by_flag = source is ParameterSource.COMMANDLINE
+    return set(hotkeys if by_flag else settings.watched)
+
+
+def _with_columns(rows: list[Cells], columns: Sequence[str]) -> list[Cells]:
+    """Return rows with these columns only, or raise UsageError if there is no such column."""
+    existing = _columns(rows)
+    for column in columns:
+        # Without rows, no column is known, so none is wrong.
+        if existing and column not in existing:
+            raise click.UsageError(
+                f"there is no column {column!r}: the columns are {', '.join(existing)}"
+            )
+    return [_chosen(row, columns) for row in rows]
+
+
+def _chosen(row: Cells, columns: Sequence[str]) -> Cells:
+    return {column: row.get(column) for column in columns}
 
 
 async def _add_column(
@@ -186,7 +204,9 @@ async def _add_column(
     no row.
     """
     source, id_column, value_column, added = addition
-    params = {"hotkey": key.address} if key is not None and source.scope == "miner" else {}
+    params = {}
+    if key is not None and source.scope == "miner":
+        params["hotkey"] = key.address
     try:
         answer = await client.fetch(source, key=key, params=params)
     except ApiError as error:
@@ -252,14 +272,22 @@ def _request_arguments(
             f"after {endpoint.name}, write {' '.join(needed).upper() or 'no ID'}"
         )
     if endpoint.scope != "miner":
-        selecting = [name for name in endpoint.parameters if name in _MINER_PARAMETERS]
-        # Of several miners, one request asks for everybody, and the rows are selected here.
-        params = dict.fromkeys(selecting, *hotkeys) if len(hotkeys) == 1 else {}
-        return params, dict(zip(needed, ids, strict=True))
+        return _selecting_parameters(endpoint, hotkeys), dict(zip(needed, ids, strict=True))
     if len(hotkeys) != 1:
         raise click.UsageError(f"{endpoint.name} needs exactly one miner: use one --hotkey")
     miner = dict.fromkeys(["hotkey"], *hotkeys)
     return ({}, miner) if names else (miner, {})
+
+
+def _selecting_parameters(endpoint: e.Endpoint[Any], hotkeys: set[str]) -> dict[str, str]:
+    """Return the parameters that select a single miner.
+
+    Of several miners, one request asks for everybody, and _selected chooses the rows.
+    """
+    if len(hotkeys) != 1:
+        return {}
+    names = [name for name in endpoint.parameters if name in _MINER_PARAMETERS]
+    return dict.fromkeys(names, *hotkeys)
 
 
 def _selected(endpoint: e.Endpoint[Any], rows: list[Cells], hotkeys: set[str]) -> list[Cells]:
@@ -284,12 +312,7 @@ def rows_of(value: Any, now: float) -> Iterator[Cells]:
         case r.MaintenancePolicy():
             yield from _maintenance_rows(value)
         case [r.MetagraphNode(), *_]:
-            shares = incentive_shares(value)
-            # The chain's number means something only beside those of all others.
-            yield from (
-                _plain(node, incentive=UNSET, incentive_ratio=shares.get(node.hotkey))
-                for node in value
-            )
+            yield from _metagraph_rows(value)
         case [r.ChuteMetrics(), *_]:
             unknown = dict.fromkeys(unknown_metrics(value))
             yield from (_plain(record, **unknown) for record in value)
@@ -301,21 +324,29 @@ def rows_of(value: Any, now: float) -> Iterator[Cells]:
             yield _plain(value)
 
 
+def _metagraph_rows(nodes: list[r.MetagraphNode]) -> Iterator[Cells]:
+    shares = incentive_shares(nodes)
+    for node in nodes:
+        # The chain's number means something only beside those of all others.
+        yield _plain(node, incentive=UNSET, incentive_ratio=shares.get(node.hotkey))
+
+
 def _score_rows(scores: r.Scores) -> Iterator[Cells]:
     for hotkey, share in scores.shares.items():
+        row = {"hotkey": hotkey, "share": share}
         raw = scores.raw.get(hotkey)
-        if share is None and raw is None:
-            # So says an answer about one miner that this miner has no score.
-            continue
-        yield {"hotkey": hotkey, "share": share} | ({} if raw is None else _plain(raw))
+        if raw is not None:
+            yield row | _plain(raw)
+        elif share is not None:
+            yield row
+        # An answer about one miner has neither if this miner has no score.
 
 
 def _instance_row(instance: r.Instance, now: float) -> Cells:
+    age = None if instance.created_at is None else now - instance.created_at
     return _plain(
         instance,
-        age_minutes=None
-        if instance.created_at is None
-        else round((now - instance.created_at) / 60),
+        age_minutes=None if age is None else round(age / 60),
         state=instance_state(instance),
         secured_at=_time_text(secured_at(instance)),
         purged_at=_time_text(purged_at(instance)),
@@ -349,26 +380,32 @@ def _print_table(name: str, rows: list[Cells], *, chosen: bool) -> None:
     """Print the columns that the user chose, or those that matter and fit. A single row becomes a
     list of fields.
     """
-    columns = _columns(rows)
-    cells: list[Cells]
     if not chosen and len(rows) == 1:
         cells = [{"field": column, "value": cell_text(value)} for column, value in rows[0].items()]
-    else:
-        if not chosen and name in _COLUMNS:
-            columns = [column for column in _COLUMNS[name].split() if column in columns]
-        elif not chosen:
-            columns = [
-                column for column in columns if any(row.get(column) is not None for row in rows)
-            ]
-        # Of a list, such as a server's GPUs, show only the length.
-        cells = [
-            {c: len(row[c]) if isinstance(row.get(c), list) else row.get(c) for c in columns}
-            for row in rows
-        ]
-    left_out = print_table(cells, cut=_CUT, fit=not chosen and len(rows) > 1)
-    hint = (
-        f". Columns that do not fit: {', '.join(left_out)}. --columns chooses others."
-        if left_out
-        else ""
-    )
-    click.echo(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}{hint}", err=True)
+        print_table(cells, fit=False)
+        click.echo("1 row", err=True)
+        return
+    columns = _columns(rows) if chosen else _useful_columns(name, rows)
+    cells = [_short(row, columns) for row in rows]
+    left_out = print_table(cells, cut=_CUT, fit=not chosen)
+    text = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
+    if left_out:
+        text += f". Columns that do not fit: {', '.join(left_out)}. --columns chooses others."
+    click.echo(text, err=True)
+
+
+def _useful_columns(name: str, rows: list[Cells]) -> list[str]:
+    """Return the columns of an endpoint's table that matter, or else those with a value."""
+    columns = _columns(rows)
+    if name in _COLUMNS:
+        return [column for column in _COLUMNS[name].split() if column in columns]
+    return [column for column in columns if any(row.get(column) is not None for row in rows)]
+
+
+def _short(row: Cells, columns: Sequence[str]) -> Cells:
+    """Return some columns of a row. Of a list, such as a server's GPUs, it has only the length."""
+    cells = _chosen(row, columns)
+    for column, value in cells.items():
+        if isinstance(value, list):
+            cells[column] = len(value)
+    return cells

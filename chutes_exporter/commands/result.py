@@ -44,7 +44,9 @@ class Result:
             if self.gaps:
                 say("Not known", bold=True)
             print_remarks("?", self.gaps, "yellow")
-        return 1 if self.needs_action else 3 if self.gaps else 0
+        if self.needs_action:
+            return 1
+        return 3 if self.gaps else 0
 
 
 def print_remarks(mark: str, remarks: Iterable[NotKnown], color: str) -> None:

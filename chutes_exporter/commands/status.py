@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from chutes_exporter.fleet.model import GPU_STATES
 from chutes_exporter.fleet.upgrades import plan_upgrades
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
@@ -83,12 +84,12 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:
     for hotkey in hotkeys:
         findings += find(fleets[hotkey], report.now, settings.costs)
     needs_action = any(finding.needs_action for finding in findings)
-    has_answers = any(state.snapshot for state in report.states.values())
+    text = NOTHING_KNOWN
+    if any(state.snapshot for state in report.states.values()):
+        text = verdict(findings, has_prices=bool(settings.costs), all_known=not report.gaps)
     summary = {
         "api": settings.api_url,
-        "verdict": verdict(findings, has_prices=bool(settings.costs), all_known=not report.gaps)
-        if has_answers
-        else NOTHING_KNOWN,
+        "verdict": text,
         "action_needed": needs_action,
         "miners": [
             _miner(settings, hotkey, report) | {"maintenance": slots.get(hotkey, [])}
@@ -106,19 +107,10 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
     are not known.
     """
     value = partial(report.value, hotkey=hotkey)
-    gpus: dict[str, dict[str, int]] = {}
     fleet = report.fleets[hotkey]
-    for gpu in fleet.gpus:
-        if gpu.model and gpu.state:
-            counts = gpus.setdefault(gpu.model, dict.fromkeys(GPU_STATES, 0))
-            counts[gpu.state] += 1
-    is_counted = hotkey in report.counted
-    every = _costs(fleet, settings)
-    without = {
-        gpu.model
-        for gpu in fleet.gpus
-        if gpu.model and settings.costs.of_gpu(fleet.server_name(gpu), gpu.model) is None
-    }
+    gpus, idle_cost = None, None
+    if hotkey in report.counted:
+        gpus, idle_cost = _gpus_by_state(fleet), _costs(fleet, settings)["idle USD/hour"]
     rank, scored = value("chutes_miner_score_rank"), report.value("chutes_scored_miners")
     return {
         "hotkey": hotkey,
@@ -128,13 +120,34 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
         "share": value("chutes_miner_score_ratio"),
         "heading_share": value("chutes_miner_score_heading_ratio"),
         "incentive_share": value("chutes_miner_incentive_ratio"),
-        "gpus": gpus if is_counted else None,
+        "gpus": gpus,
         "cost_usd_per_hour": value("chutes_miner_cost_usd_per_hour"),
-        "idle_cost_usd_per_hour": every["idle USD/hour"] if is_counted else None,
-        "models_without_cost": sorted(without) if settings.costs else [],
+        "idle_cost_usd_per_hour": idle_cost,
+        "models_without_cost": _models_without_cost(fleet, settings),
         "estimated_alpha_per_day": value("chutes_miner_emission_alpha_per_day"),
         "estimated_usd_per_day": value("chutes_miner_estimated_usd_per_day"),
     }
+
+
+def _gpus_by_state(fleet: Fleet) -> dict[str, dict[str, int]]:
+    """Return the number of GPUs by model and state."""
+    gpus: dict[str, dict[str, int]] = {}
+    for gpu in fleet.gpus:
+        if gpu.model and gpu.state:
+            counts = gpus.setdefault(gpu.model, dict.fromkeys(GPU_STATES, 0))
+            counts[gpu.state] += 1
+    return gpus
+
+
+def _models_without_cost(fleet: Fleet, settings: Settings) -> list[str]:
+    """Return the models of which a GPU has no cost, if costs are given at all."""
+    if not settings.costs:
+        return []
+    found = set()
+    for gpu in fleet.gpus:
+        if gpu.model and settings.costs.of_gpu(fleet.server_name(gpu), gpu.model) is None:
+            found.add(gpu.model)
+    return sorted(found)
 
 
 def _costs(fleet: Fleet, settings: Settings, model: str = "") -> dict[str, float | None]:
@@ -241,31 +254,41 @@ def _print_findings(findings: list[Finding], now: float, *, has_prices: bool) ->
     this order.
     """
     for number, finding in enumerate(findings, 1):
-        usd = finding.cost_usd_per_hour
-        price = "Cost unknown." if usd is None else f"{usd:,.2f} USD per hour."
-        text = f"{finding.problem} {price}" if finding.gpus and has_prices else finding.problem
+        text = finding.problem
+        if finding.gpus and has_prices:
+            usd = finding.cost_usd_per_hour
+            text += " Cost unknown." if usd is None else f" {usd:,.2f} USD per hour."
         if finding.needs_action:
             say(f"{number}. {text}", indent="   ", fg="red")
         else:
             say(f"-  {text}", indent="   ")
-        more = f" and {len(finding.things) - _SHOWN} more" if len(finding.things) > _SHOWN else ""
-        if finding.instances:
-            rows = [
-                {
-                    "chute": name,
-                    "chute id": instance["chute_id"],
-                    "server": instance["server_name"],
-                    "age min": instance["created_at"]
-                    and round((now - instance["created_at"]) / 60),
-                }
-                for name, instance in zip(finding.things[:_SHOWN], finding.instances, strict=False)
-            ]
-            print_table(rows, cut=("chute", "server"), indent="   ")
-            say(more.strip(), start="   ")
-        elif finding.things:
-            say(f"{', '.join(finding.things[:_SHOWN])}{more}", indent="   ", start="   ")
+        _print_things(finding, now)
         if finding.command:
             say(f"→ {finding.advice}: {finding.command}", indent="     ", start="   ")
+
+
+def _print_things(finding: Finding, now: float) -> None:
+    """Print the first names of a finding, instances as a table."""
+    names = finding.things[:_SHOWN]
+    hidden = len(finding.things) - len(names)
+    more = f" and {hidden} more" if hidden else ""
+    if finding.instances:
+        pairs = zip(names, finding.instances, strict=False)
+        rows = [_instance_row(name, instance, now) for name, instance in pairs]
+        print_table(rows, cut=("chute", "server"), indent="   ")
+        say(more.strip(), start="   ")
+    elif names:
+        say(f"{', '.join(names)}{more}", indent="   ", start="   ")
+
+
+def _instance_row(name: str, instance: Mapping[str, Any], now: float) -> dict[str, Any]:
+    created_at = instance["created_at"]
+    return {
+        "chute": name,
+        "chute id": instance["chute_id"],
+        "server": instance["server_name"],
+        "age min": created_at and round((now - created_at) / 60),
+    }
 
 
 def _print_standing(miner: Mapping[str, Any], fleet: Fleet, settings: Settings) -> None:
@@ -276,34 +299,40 @@ def _print_standing(miner: Mapping[str, Any], fleet: Fleet, settings: Settings) 
     )
     say(f"Score share {share}, heading for {heading}. Rank {rank}. Incentive share {incentive}.")
     if miner["estimated_alpha_per_day"] is not None:
-        dollars = (
-            ""
-            if miner["estimated_usd_per_day"] is None
-            else f", {miner['estimated_usd_per_day']:,.2f} USD"
-        )
-        say(f"Estimated earnings per day: {miner['estimated_alpha_per_day']:,.2f} alpha{dollars}.")
+        text = f"Estimated earnings per day: {miner['estimated_alpha_per_day']:,.2f} alpha"
+        if miner["estimated_usd_per_day"] is not None:
+            text += f", {miner['estimated_usd_per_day']:,.2f} USD"
+        say(f"{text}.")
     if not miner["private"]:
         return
     if miner["gpus"] is None:
         say("GPUs: -")
         return
-    rows = []
-    for model, counts in miner["gpus"].items():
-        costs = _costs(fleet, settings, model) if settings.costs else {}
-        rows.append(_row(model, {model: counts}) | costs)
-    if len(rows) > 1:
-        costs = _costs(fleet, settings) if settings.costs else {}
-        rows.append(_row("all", miner["gpus"]) | costs)
-    print_table(rows)
-    if not settings.costs:
-        say("For costs, add --gpu.cost MODEL=USD_PER_HOUR.")
+    _print_gpus(miner["gpus"], fleet, settings)
     for model in miner["models_without_cost"]:
         say(f"The cost of {model} is unknown: add --gpu.cost {model}=USD_PER_HOUR.")
 
 
-def _row(name: str, gpus: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+def _print_gpus(gpus: Mapping[str, Mapping[str, int]], fleet: Fleet, settings: Settings) -> None:
+    """Print the GPUs by model and state, with their sum and, if they are given, their costs."""
+    rows = [
+        _row(model, [counts]) | _cost_cells(fleet, settings, model)
+        for model, counts in gpus.items()
+    ]
+    if len(rows) > 1:
+        rows.append(_row("all", gpus.values()) | _cost_cells(fleet, settings))
+    print_table(rows)
+    if not settings.costs:
+        say("For costs, add --gpu.cost MODEL=USD_PER_HOUR.")
+
+
+def _cost_cells(fleet: Fleet, settings: Settings, model: str = "") -> dict[str, float | None]:
+    return _costs(fleet, settings, model) if settings.costs else {}
+
+
+def _row(name: str, models: Iterable[Mapping[str, int]]) -> dict[str, Any]:
     """Return a row of the GPUs of some models, by state."""
-    counts: dict[str, int] = {
-        state: sum(of_model[state] for of_model in gpus.values()) for state in GPU_STATES
-    }
-    return {"GPUs": name, **counts, "all": sum(counts.values())}
+    counts: Counter[str] = Counter()
+    for of_model in models:
+        counts.update(of_model)
+    return {"GPUs": name, **counts, "all": counts.total()}

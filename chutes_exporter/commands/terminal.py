@@ -99,8 +99,9 @@ def print_table(
     width, it shortens the texts of the columns in ``cut``, and leaves out the last columns, whose
     headings it returns.
     """
-    limit = shutil.get_terminal_size((_UNLIMITED, 0)).columns if fit else _UNLIMITED
-    limit -= len(indent)
+    limit = _UNLIMITED
+    if fit:
+        limit = shutil.get_terminal_size((_UNLIMITED, 0)).columns - len(indent)
     columns = _columns_of(rows)
     if _line_width([column.full_width for column in columns]) > limit:
         for column in columns:
@@ -205,18 +206,23 @@ def _cells(values: Sequence[Any]) -> list[str]:
     fractions = [
         abs(value) for value in values if isinstance(value, float) and not value.is_integer()
     ]
-    magnitude = math.floor(math.log10(statistics.median(fractions))) if fractions else 2
-    digits = min(max(2 - magnitude, 0), _MAX_DECIMALS)
-    return [
-        f"{value:.{digits}f}"
-        if isinstance(value, float) and abs(value) < _LONG
-        else cell_text(value)
-        for value in values
-    ]
+    digits = 0
+    if fractions:
+        magnitude = math.floor(math.log10(statistics.median(fractions)))
+        digits = min(max(2 - magnitude, 0), _MAX_DECIMALS)
+    texts = []
+    for value in values:
+        if isinstance(value, float) and abs(value) < _LONG:
+            texts.append(f"{value:.{digits}f}")
+        else:
+            texts.append(cell_text(value))
+    return texts
 
 
 def _shortened(text: str, width: int) -> str:
     """Return a text with … for its middle if it is too long, because names often differ at the
     end.
     """
-    return text if len(text) <= width else f"{text[: width // 2]}…{text[width // 2 + 1 - width :]}"
+    if len(text) <= width:
+        return text
+    return f"{text[: width // 2]}…{text[width // 2 + 1 - width :]}"

@@ -102,6 +102,11 @@ class Instance:
     is_in_vain: bool | None
 
     @property
+    def public_name(self) -> str | None:
+        """The name of its chute. Outputs have no names of private ones."""
+        return None if self.private else self.chute
+
+    @property
     def earns(self) -> bool | None:
         """Whether it earns now: it is active or disabled."""
         return None if self.state is None else self.state != "starting"
@@ -298,6 +303,11 @@ class Offer:
     bounty_expires_at: float | None
     load: float | None
     rate_limited: float | None
+
+    @property
+    def public_name(self) -> str | None:
+        """The name of its chute. Outputs have no names of private ones."""
+        return None if self.private else self.chute
 
     @property
     def first_day_units(self) -> float:
