@@ -106,11 +106,15 @@ class Kind:
 
 
 def _not_registered(fleet: Fleet, _now: float) -> list[Subject]:
-    return [Subject(gpus=_all_gpus(fleet))] if fleet.registered is False else []
+    if fleet.registered is not False:
+        return []
+    return [Subject(gpus=_all_gpus(fleet))]
 
 
 def _blacklisted(fleet: Fleet, _now: float) -> list[Subject]:
-    return [Subject(gpus=_all_gpus(fleet))] if fleet.blacklisted else []
+    if not fleet.blacklisted:
+        return []
+    return [Subject(gpus=_all_gpus(fleet))]
 
 
 def _all_gpus(fleet: Fleet) -> tuple[Gpu, ...] | None:
@@ -118,7 +122,9 @@ def _all_gpus(fleet: Fleet) -> tuple[Gpu, ...] | None:
 
 
 def _stuck_jobs(fleet: Fleet, _now: float) -> list[Subject]:
-    return [Subject(count=fleet.stuck_jobs)] if fleet.stuck_jobs else []
+    if not fleet.stuck_jobs:
+        return []
+    return [Subject(count=fleet.stuck_jobs)]
 
 
 def _starts_in_vain(fleet: Fleet, _now: float) -> list[Subject]:
@@ -142,7 +148,7 @@ def _of_chute(fleet: Fleet, failures: Failures, chute_id: str) -> Subject:
         if instance.chute_id == chute_id and instance.state == "starting":
             server = fleet.servers_by_id.get(instance.server_id or "")
             if server is not None:
-                place = server.name or server.server_id
+                place = _server_name(server)
                 return Subject(server, text=f"{text}, which starts on {place} now")
     return Subject(text=text)
 
@@ -208,7 +214,7 @@ def _in_maintenance(fleet: Fleet, _now: float) -> list[Subject]:
     return [
         _of_server(server)
         for server in fleet.servers
-        if server.maintenance == "maintenance" and _is_empty(server) and not server.cannot_come_back
+        if _is_down(server) and not server.cannot_come_back
     ]
 
 
@@ -222,12 +228,13 @@ def _maintenance_pending(fleet: Fleet, _now: float) -> list[Subject]:
 
 def _runs_in_slot(server: Server) -> bool:
     """Return whether something may still run on a server that is pending or in maintenance."""
-    if server.maintenance == "maintenance":
-        return not _is_empty(server)
-    return server.maintenance == "pending"
+    return server.maintenance in ("pending", "maintenance") and not _is_down(server)
 
 
-def _is_empty(server: Server) -> bool:
+def _is_down(server: Server) -> bool:
+    """Return whether a server is in maintenance, and nothing runs there for certain."""
+    if server.maintenance != "maintenance":
+        return False
     return server.earning_instances == 0 and not server.instances
 
 
@@ -242,13 +249,15 @@ def _versions_refused(fleet: Fleet, _now: float) -> list[Subject]:
 
 def _unmeasured(fleet: Fleet, now: float) -> list[Subject]:
     """Return the servers that cannot come back from an upgrade that may come soon."""
-    is_near = fleet.window is not None and bool(fleet.window.is_open or _begins_later(fleet, now))
+    window = fleet.window
+    is_near = window is not None and (window.is_open or _begins_later(fleet, now))
     found = []
     for server in fleet.servers:
         is_asked = is_near or server.holds_slot or server.boots is False
-        if server.cannot_come_back and is_asked:
-            is_down = server.maintenance == "maintenance" and _is_empty(server)
-            found.append(_of_server(server) if is_down else Subject(server))
+        if not server.cannot_come_back or not is_asked:
+            continue
+        # What runs there earns until a reboot.
+        found.append(_of_server(server) if _is_down(server) else Subject(server))
     return found
 
 
@@ -350,7 +359,9 @@ def _idle_without_offer(fleet: Fleet, _now: float) -> list[Subject]:
 
 def _idle_where(wanted: Callable[[Server | None], bool], fleet: Fleet) -> list[Subject]:
     """Return idle GPUs. The service refuses all launches of a blacklisted miner."""
-    return [] if fleet.blacklisted else _gpus_on_servers(fleet, "idle", wanted)
+    if fleet.blacklisted:
+        return []
+    return _gpus_on_servers(fleet, "idle", wanted)
 
 
 def _gpus_on_servers(
@@ -540,10 +551,13 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
                     seen.update(_ids(one))
         if subjects:
             found.append(_finding(name, fleet, subjects, now, costs))
-    return sorted(
-        found,
-        key=lambda it: (not it.needs_action, -(it.cost_usd_per_hour or 0), -sum(it.gpus.values())),
-    )
+    return sorted(found, key=_urgency)
+
+
+def _urgency(finding: Finding) -> tuple[bool, float, int]:
+    """Return what sorts findings: actions before notes, the most expensive first."""
+    cost_usd = finding.cost_usd_per_hour or 0.0
+    return not finding.needs_action, -cost_usd, -sum(finding.gpus.values())
 
 
 def _is_seen(subject: Subject, seen: set[str]) -> bool:
@@ -564,48 +578,53 @@ def _finding(
     """Return a finding about some subjects. A time in its sentence is that of the first."""
     kind = KINDS[name]
     count = sum(one.count for one in subjects)
-    servers = {one.server.server_id: one.server for one in subjects if one.server is not None}
-    words = _words(fleet, subjects, servers.values(), now)
+    servers = _servers_of(subjects)
+    words = _words(fleet, subjects, servers, now)
     advice, _, command = kind.advice.partition(": ")
-    gpus: list[Gpu] | None = []
-    if kind.severity == "loss":
-        gpus = _gpus_of(subjects)
+    gpus = _gpus_of(subjects) if kind.severity == "loss" else []
     return Finding(
         kind=name,
         hotkey=fleet.hotkey,
         count=count,
         problem=filled(kind.sentence, count, **words),
-        things=[thing for thing in map(_name, subjects) if thing],
-        servers=[{"server_id": key, "name": server.name} for key, server in servers.items()],
+        things=list(filter(None, map(_name, subjects))),
+        servers=[{"server_id": one.server_id, "name": one.name} for one in servers],
         instances=[_instance(one, one.instance) for one in subjects if one.instance is not None],
         needs_action=kind.severity != "note",
         advice=filled(advice, count, **words),
         command=filled(command, count, **words),
         when=subjects[0].when if re.search("WHEN|CLOCK", kind.sentence) else None,
-        gpus=dict(Counter(gpu.model or "" for gpu in gpus or ())),
+        gpus=dict(_models(gpus or ())),
         cost_usd_per_hour=None if gpus is None else cost(gpus, fleet, costs),
     )
+
+
+def _servers_of(subjects: Iterable[Subject]) -> list[Server]:
+    """Return the servers of subjects, each once."""
+    servers = {one.server.server_id: one.server for one in subjects if one.server is not None}
+    return list(servers.values())
 
 
 def _words(
     fleet: Fleet, subjects: Sequence[Subject], servers: Iterable[Server], now: float
 ) -> dict[str, str]:
     """Return what stands for the names in the texts of a kind."""
-    first = subjects[0]
+    server, when = subjects[0].server, subjects[0].when
+    window = fleet.window
     earning = total(server.earning_instances for server in servers)
     return {
-        "SERVER": shlex.quote((first.server and first.server.name) or "SERVER"),
-        "TARGET": (fleet.window and fleet.window.target) or "of the window",
+        "SERVER": shlex.quote((server and server.name) or "SERVER"),
+        "TARGET": (window and window.target) or "of the window",
         "EARNING": "not known" if earning is None else f"{earning:g}",
-        "WHEN": "at an unknown time" if first.when is None else time_until(first.when, now),
-        "CLOCK": f"{datetime.fromtimestamp(first.when or 0, UTC):%H:%M} UTC",
+        "WHEN": "at an unknown time" if when is None else time_until(when, now),
+        "CLOCK": f"{datetime.fromtimestamp(when or 0, UTC):%H:%M} UTC",
         "WORTH": _worth(fleet, subjects),
     }
 
 
 def _worth(fleet: Fleet, subjects: Sequence[Subject]) -> str:
     """Return a sentence about what idle GPUs could earn in the first day, and later."""
-    uses = _uses_of(_gpus_of(subjects) or (), fleet)
+    uses = _uses_of(_gpus_of(subjects), fleet)
     first = total(use.first_day_units for use in uses)
     later = total(use.later_units_per_second for use in uses)
     if first is None or later is None or not uses:
@@ -615,10 +634,10 @@ def _worth(fleet: Fleet, subjects: Sequence[Subject]) -> str:
     return f"{text}, and {DAY * later:,.0f} a day later."
 
 
-def _uses_of(gpus: Iterable[Gpu], fleet: Fleet) -> list[Use]:
+def _uses_of(gpus: Iterable[Gpu] | None, fleet: Fleet) -> list[Use]:
     """Return the best uses of idle GPUs, none if one of them is not known."""
     uses = {(use.server_id, use.model): use for use in fleet.uses}
-    places = {(gpu.server_id or "", gpu.model or "") for gpu in gpus}
+    places = {(gpu.server_id or "", gpu.model or "") for gpu in gpus or ()}
     if not places <= uses.keys():
         return []
     return [uses[place] for place in places]
@@ -636,24 +655,36 @@ def _gpus_of(subjects: Sequence[Subject]) -> list[Gpu] | None:
 
 def _name(subject: Subject) -> str:
     """Return the name of what a subject is, an empty one for the miner."""
-    instance, server = subject.instance, subject.server
     if subject.text:
         return subject.text
-    if instance is not None:
-        private = " (private)" if instance.private else ""
-        return f"{instance.chute or instance.instance_id}{private}"
-    place = "" if server is None else server.name or server.server_id
+    if subject.instance is not None:
+        return _instance_name(subject.instance)
+    server = subject.server
     if subject.are_gpus:
-        gpus = _models(subject.gpus or ())
-        return f"{gpus} on {place}" if place else gpus
-    if server is not None and server.version:
-        return f"{place} ({server.version})"
-    return place
+        gpus = _models_text(subject.gpus or ())
+        return gpus if server is None else f"{gpus} on {_server_name(server)}"
+    if server is None:
+        return ""
+    version = f" ({server.version})" if server.version else ""
+    return f"{_server_name(server)}{version}"
 
 
-def _models(gpus: Iterable[Gpu]) -> str:
-    counts = Counter(gpu.model for gpu in gpus)
-    return ", ".join(f"{count} {model}" for model, count in counts.items())
+def _instance_name(instance: Instance) -> str:
+    private = " (private)" if instance.private else ""
+    return f"{instance.chute or instance.instance_id}{private}"
+
+
+def _server_name(server: Server) -> str:
+    return server.name or server.server_id
+
+
+def _models(gpus: Iterable[Gpu]) -> Counter[str]:
+    """Return the number of GPUs by model."""
+    return Counter(gpu.model or "" for gpu in gpus)
+
+
+def _models_text(gpus: Iterable[Gpu]) -> str:
+    return ", ".join(f"{count} {model}" for model, count in _models(gpus).items())
 
 
 def _instance(subject: Subject, instance: Instance) -> dict[str, Any]:
