@@ -125,7 +125,7 @@ class Simulator(AsyncExitStack):
         self.in_flight: Counter[str] = Counter()
         self._socket = open_socket(listen or Address("127.0.0.1", 0), "--simulator.listen-address")
         address = bound_address(self._socket)
-        self.url = f"http://{address if address.host else f'127.0.0.1:{address.port}'}"
+        self.url = f"http://{Address(address.host or '127.0.0.1', address.port)}"
         self.chain_url = f"{self.url}/chain"
         self._blocks: LRUCache[str, chain.Block] = LRUCache(16)
         self.app = Starlette(
@@ -175,7 +175,9 @@ class Simulator(AsyncExitStack):
         response.headers.update(
             {**fault.headers, "date": email.utils.formatdate(self.clock(), usegmt=True)}
         )
-        return response if fault.cut_after is None else _CutResponse(response, fault.cut_after)
+        if fault.cut_after is None:
+            return response
+        return _CutResponse(response, fault.cut_after)
 
     async def _respond(self, request: Request, endpoint: Endpoint[Any], fault: Fault) -> Response:
         """Return the answer of the world, or of the fault.

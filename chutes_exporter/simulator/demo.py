@@ -222,9 +222,11 @@ class DemoWorld(World):
         now, draw = self.start, make_random(self._seed, "steady", server.server_id)
         for slot in slots:
             made, stays = now - draw.uniform(5, 30) * HOUR, now + draw.uniform(2, 20) * HOUR
-            outage = made, (math.inf if is_dead else stays), End.SCALED_DOWN
+            until, ended, end = stays, stays, End.SCALED_DOWN
+            if is_dead:
+                until, ended, end = math.inf, now - 40 * MINUTE, End.FAILURES
+            outage = made, until, End.SCALED_DOWN
             yield self._life(slot._replace(outages=(*slot.outages, outage)))
-            ended, end = (now - 40 * MINUTE, End.FAILURES) if is_dead else (stays, End.SCALED_DOWN)
             yield self._steady(slot, made, made + 2 * MINUTE, made + 9 * MINUTE, ended, end)
 
     def _steady(self, slot: Slot, created: float, *times: Any) -> Iterator[float]:

@@ -233,8 +233,10 @@ class World:
         if index % 30 == 2:
             # Few servers can hold it, so there is nearly always a bounty.
             models, gpu_count = ("h200",), 8
+        elif index % 40 == 4:
+            models = ("h200",)
         elif index % 20 == 4:
-            models = ("h200",) if index % 40 == 4 else ("b200", "h200")
+            models = ("b200", "h200")
         elif not has_tee:
             models = _OLD_MODELS
         return Chute(
@@ -317,15 +319,19 @@ class World:
         # The servers of a miner are upgraded one after another. Some miss the window.
         turn = min(12 * HOUR, 4 * DAY / (self.size.other_servers if uid else self.size.servers))
         upgraded = self.window[0] + (index + draw.uniform(0, 0.2)) * turn
-        is_upgraded = is_tee and draw.random() < 0.9
-        version = draw.choice(("1.3.1",) * 5 + ("1.3.0",)) if is_tee else None
-        gpus = range(draw.choice((4, 8, 8)) if is_tee else 2)
-        errors = [error if not is_tee and draw.random() < 0.4 else None for _ in gpus]
+        errors: list[str | None]
+        is_upgraded, updated_at, version = False, None, None
+        if is_tee:
+            is_upgraded, updated_at = draw.random() < 0.9, created + DAY
+            version = draw.choice(("1.3.1",) * 5 + ("1.3.0",))
+            errors = [None] * draw.choice((4, 8, 8))
+        else:
+            errors = [error if draw.random() < 0.4 else None for _ in range(2)]
         upgrade = (math.inf, math.inf)
         if is_upgraded:
             upgrade = (upgraded, upgraded + draw.uniform(0.05, 0.2) * turn)
         server = self.build_server(uid, index, model, errors, created, version)
-        return replace(server, updated_at=created + DAY if is_tee else None, upgrade=upgrade)
+        return replace(server, updated_at=updated_at, upgrade=upgrade)
 
     def build_server(
         self,
