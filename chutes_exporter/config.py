@@ -165,11 +165,17 @@ def make_settings(
         chutes=chutes,
         **others,
     )
-    if miners != "all" and not watched:
-        raise ConfigError(f"--miners {miners} {NEEDS_MINER}")
-    if chutes == "relevant" and not watched:
-        raise ConfigError(f"--chutes relevant {NEEDS_MINER}")
+    if not watched:
+        _require_choices_without_miner(settings)
     return replace(settings, warnings=(*warnings, *map(scrub_input, _warnings(settings))))
+
+
+def _require_choices_without_miner(settings: Settings) -> None:
+    """Raise ConfigError if a choice would export nothing, because no miner is watched."""
+    if settings.miners != "all":
+        raise ConfigError(f"--miners {settings.miners} {NEEDS_MINER}")
+    if settings.chutes == "relevant":
+        raise ConfigError(f"--chutes relevant {NEEDS_MINER}")
 
 
 def _sends_plain_text(url: str) -> bool:

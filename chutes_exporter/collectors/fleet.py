@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.feeds.feed import Feed
-    from chutes_exporter.fleet.model import Fleet, Instance, Server
+    from chutes_exporter.fleet.model import Fleet, Gpu, GpuState, Instance, Server
 
 FEEDS: Final[dict[str, Feed[Any]]] = {
     "servers": f.SERVERS,
@@ -214,40 +215,43 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     fleet = join_fleet(fleet_answers(answers.by_name, miners.hotkey))
     for topic in TOPICS:
         out.add(KNOWN, fleet.known[topic], fleet.hotkey, topic)
-    _add_counts(fleet, out)
+    _add_gpu_counts(fleet, out)
+    _add_instance_counts(fleet, out)
     # The service registers a GPU also without a server.
-    names: dict[str, str | None] = {"": ""}
-    names |= {server.server_id: server.name for server in fleet.servers}
+    names: dict[str | None, str | None] = {"": ""}
     for server in fleet.servers:
+        names[server.server_id] = server.name
         # A name that is unknown would make other series when it becomes known.
         if server.name is not None:
             _add_server(server, fleet.hotkey, out)
     for gpu in fleet.gpus:
-        name = None if gpu.server_id is None else names.get(gpu.server_id)
-        if None not in (gpu.state, gpu.model, gpu.index, name):
-            number = GPU_STATES.index(gpu.state)
-            labels = (gpu.gpu_id, nvidia_uuid(gpu.gpu_id), gpu.server_id, name)
-            out.add(GPU_STATE, number, fleet.hotkey, *labels, gpu.model, gpu.index)
+        _add_gpu(gpu, names.get(gpu.server_id), fleet.hotkey, out)
     for instance in fleet.instances:
         if instance.chute is not None and instance.private is not None:
-            _add_instance(instance, names, fleet.hotkey, out)
+            _add_instance(instance, names.get(instance.server_id), fleet.hotkey, out)
     _add_upgrades(fleet, out)
 
 
-def _add_counts(fleet: Fleet, out: Samples) -> None:
-    """Add the GPUs of each model whose states are all known, and the instances."""
-    models = {gpu.model for gpu in fleet.gpus}
-    for model in sorted(model for model in models if model is not None):
-        states = [gpu.state for gpu in fleet.gpus if gpu.model == model]
-        # A GPU of an unknown model may be one of this model.
-        if None in states or None in models:
-            continue
-        for state in GPU_STATES:
-            out.add(FLEET_GPUS, states.count(state), fleet.hotkey, model, state)
+def _add_gpu_counts(fleet: Fleet, out: Samples) -> None:
+    """Add the GPUs of each model whose states are all known."""
+    states: dict[str | None, list[GpuState | None]] = defaultdict(list)
+    for gpu in fleet.gpus:
+        states[gpu.model].append(gpu.state)
+    if None in states:
+        # A GPU of an unknown model may be one of any model.
+        return
+    for model in sorted(filter(None, states)):
+        found = states[model]
+        if None not in found:
+            for state in GPU_STATES:
+                out.add(FLEET_GPUS, found.count(state), fleet.hotkey, model, state)
+
+
+def _add_instance_counts(fleet: Fleet, out: Samples) -> None:
     if fleet.known["instances"]:
         found = [instance.state for instance in fleet.instances]
-        for instance_state in INSTANCE_STATES:
-            out.add(FLEET_INSTANCES, found.count(instance_state), fleet.hotkey, instance_state)
+        for state in INSTANCE_STATES:
+            out.add(FLEET_INSTANCES, found.count(state), fleet.hotkey, state)
 
 
 def _add_server(server: Server, hotkey: str, out: Samples) -> None:
@@ -258,15 +262,28 @@ def _add_server(server: Server, hotkey: str, out: Samples) -> None:
             out.add(SERVER_GPUS, server.count(model, state), *labels, model, state)
     out.add(SERVER_INSTANCES, server.earning_instances, *labels)
     if server.tee:
-        out.add(SERVER_UPGRADE, server.needs_upgrade, *labels)
-        out.add(SERVER_BOOTS, server.boots, *labels)
-        if server.needs_upgrade and server.measured in ("measured", "not_measured"):
-            out.add(SERVER_MEASURED, server.measured == "measured", *labels)
-        for status in MAINTENANCE_STATUSES if server.maintenance is not None else ():
-            out.add(SERVER_MAINTENANCE, server.maintenance == status, *labels, status)
+        _add_maintenance(server, labels, out)
     if server.state is not None:
         for server_state in SERVER_STATES:
             out.add(SERVER_STATE, server.state == server_state, *labels, server_state)
+
+
+def _add_maintenance(server: Server, labels: tuple[str | None, ...], out: Samples) -> None:
+    """Add the upgrade and the maintenance of a TEE server."""
+    out.add(SERVER_UPGRADE, server.needs_upgrade, *labels)
+    out.add(SERVER_BOOTS, server.boots, *labels)
+    if server.needs_upgrade and server.measured in ("measured", "not_measured"):
+        out.add(SERVER_MEASURED, server.measured == "measured", *labels)
+    if server.maintenance is not None:
+        for status in MAINTENANCE_STATUSES:
+            out.add(SERVER_MAINTENANCE, server.maintenance == status, *labels, status)
+
+
+def _add_gpu(gpu: Gpu, server: str | None, hotkey: str, out: Samples) -> None:
+    if gpu.state is None or None in (gpu.model, gpu.index, server):
+        return
+    labels = (gpu.gpu_id, nvidia_uuid(gpu.gpu_id), gpu.server_id, server)
+    out.add(GPU_STATE, GPU_STATES.index(gpu.state), hotkey, *labels, gpu.model, gpu.index)
 
 
 def _add_upgrades(fleet: Fleet, out: Samples) -> None:
@@ -281,9 +298,7 @@ def _add_upgrades(fleet: Fleet, out: Samples) -> None:
         out.add(SERVER_ORDER, place, fleet.hotkey, server.server_id, server.name)
 
 
-def _add_instance(
-    instance: Instance, servers: Mapping[str, str | None], hotkey: str, out: Samples
-) -> None:
+def _add_instance(instance: Instance, server: str | None, hotkey: str, out: Samples) -> None:
     labels = (hotkey, instance.instance_id, instance.chute_id, instance.chute, instance.private)
     if instance.state is not None:
         for state in INSTANCE_STATES:
@@ -292,7 +307,6 @@ def _add_instance(
     out.add(INSTANCE_LATER_UNITS, instance.later_units_per_second, *labels)
     for kind in DEADLINES:
         out.add(DEADLINE, instance.deadlines.get(kind), *labels, kind)
-    server = None if instance.server_id is None else servers.get(instance.server_id)
     if server is not None:
         out.add(INSTANCE_GPUS, instance.gpus, *labels, instance.server_id, server, instance.model)
 

@@ -122,7 +122,9 @@ class ReportReader:
         start = max(self._kept) - DAY
         self._kept = {end: answer for end, answer in self._kept.items() if end >= start}
         self._unread = [entry for entry in older if self._is_needed(entry, start)]
-        return received_at if is_new or not self._unread else await self._read_older()
+        if is_new or not self._unread:
+            return received_at
+        return await self._read_older()
 
     def _is_needed(self, entry: AuditEntry, start: float) -> bool:
         end = entry.end_time or 0.0

@@ -254,7 +254,9 @@ def _common_place(places: Sequence[tuple[str | None, str | None]]) -> _Place:
     if len(found) != 1:
         return _Place()
     server_id, model = found.pop()
-    return _Place(server_id, model, len(places)) if server_id and model else _Place()
+    if not server_id or not model:
+        return _Place()
+    return _Place(server_id, model, len(places))
 
 
 def _instance(
@@ -314,7 +316,8 @@ def _has_replacement(record: r.Instance, answers: FleetAnswers) -> bool | None:
     if answers.active_by_chute.get(record.chute_id, set()) - {record.instance_id}:
         return True
     # One of an unknown chute may be of this one.
-    return None if answers.active_by_chute.get(None, set()) - {record.instance_id} else False
+    may_exist = answers.active_by_chute.get(None, set()) - {record.instance_id}
+    return None if may_exist else False
 
 
 def _is_in_vain(record: r.Instance, demand: Demand | None) -> bool | None:

@@ -171,9 +171,7 @@ class Exporter:
         requests nothing for them, and they are unknown.
         """
         plan = Plan(entry for entry in self.plan.entries if _has_one_of(metrics, entry))
-        # Without a key, only its seat is known of a miner.
-        names = _OF_FLEETS if self.settings.keys else {METAGRAPH.name}
-        of_fleets = [feed for feed in self.plan.feeds if with_fleets and feed.name in names]
+        of_fleets = self._feeds_of_fleets() if with_fleets else []
         feeds = list(dict.fromkeys([*plan.feeds, *of_fleets]))
         if timeout is None:
             # A command reads the reports itself: the pauses between them would take minutes.
@@ -185,6 +183,11 @@ class Exporter:
             needed = {feed: states[feed] for feed in feeds}
             watched = sorted(self.settings.watched)
             return await self._in_thread(partial(_collected, plan.entries, needed, watched))
+
+    def _feeds_of_fleets(self) -> list[Feed[Any]]:
+        # Without a key, only its seat is known of a miner.
+        names = _OF_FLEETS if self.settings.keys else {METAGRAPH.name}
+        return [feed for feed in self.plan.feeds if feed.name in names]
 
     async def metrics(self, form: Format, *, timeout: float, gzipped: bool = False) -> bytes:
         """Answer a scrape. Data that has not arrived at the timeout is older, or left out."""
@@ -261,7 +264,10 @@ def _ledger(states: States) -> Ledger | None:
 def _snapshot(states: States, feed: Feed[T]) -> T | None:
     """Return what a feed has answered, None if that is not known."""
     state = states.get(feed)
-    return None if state is None or state.snapshot is None else state.snapshot.answer.value
+    if state is None or state.snapshot is None:
+        return None
+    value: T = state.snapshot.answer.value
+    return value
 
 
 def _fleet(states: States, hotkey: str) -> Fleet:

@@ -117,13 +117,16 @@ def _unknown_in_fleet(fleet: Fleet) -> Iterator[str]:
     if any(one.state == "starting" and one.is_in_vain is None for one in fleet.instances):
         yield "the answers do not say whether a starting instance can become active"
     for server in fleet.servers:
-        if _launches_are_unknown(fleet, server):
-            name = server.name or server.server_id
-            yield f"the answers do not say whether something can be launched on {name}"
-        is_open = fleet.window is not None and fleet.window.is_open
-        if is_open and server.waits_for_upgrade and server.measured is None:
-            name = server.name or server.server_id
-            yield f"the answers do not say whether {name} can come back from the upgrade"
+        yield from _unknown_of_server(fleet, server)
+
+
+def _unknown_of_server(fleet: Fleet, server: Server) -> Iterator[str]:
+    name = server.name or server.server_id
+    if _launches_are_unknown(fleet, server):
+        yield f"the answers do not say whether something can be launched on {name}"
+    is_open = fleet.window is not None and fleet.window.is_open
+    if is_open and server.waits_for_upgrade and server.measured is None:
+        yield f"the answers do not say whether {name} can come back from the upgrade"
 
 
 def _launches_are_unknown(fleet: Fleet, server: Server) -> bool:

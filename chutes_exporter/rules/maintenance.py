@@ -43,21 +43,20 @@ UPGRADE_SECONDS: Final = PENDING_SECONDS + BOOT_SECONDS
 
 
 def maintenance_status(server: MaintenanceServer) -> MaintenanceStatus | None:
-    """Return the status of a server.
-
-    Services before October 2026 send only whether it is in maintenance.
-    """
+    """Return the status of a server."""
     if server.maintenance_status is UNSET:
-        return (
-            None
-            if server.in_maintenance is None
-            else "maintenance"
-            if server.in_maintenance
-            else "none"
-        )
+        # Services before October 2026 send only whether it is in maintenance.
+        return _STATUSES_BEFORE[server.in_maintenance]
     return next(
         (status for status in MAINTENANCE_STATUSES if status == server.maintenance_status), None
     )
+
+
+_STATUSES_BEFORE: Final[dict[bool | None, MaintenanceStatus | None]] = {
+    True: "maintenance",
+    False: "none",
+    None: None,
+}
 
 
 def holds_slot(server: MaintenanceServer) -> bool | None:
@@ -68,8 +67,10 @@ def holds_slot(server: MaintenanceServer) -> bool | None:
 
 def window_is_open(policy: MaintenancePolicy) -> bool | None:
     """Return whether the newest window is open."""
-    # A deployment without the field lists a window only while it is open.
-    return policy.active_window is not None if policy.window_open is UNSET else policy.window_open
+    if policy.window_open is UNSET:
+        # A deployment without the field lists a window only while it is open.
+        return policy.active_window is not None
+    return policy.window_open
 
 
 def slots_of_older_windows(policy: MaintenancePolicy) -> float | None:

@@ -66,20 +66,33 @@ def server_costs(servers: list[Server], costs: Costs) -> list[ServerCost]:
 
 
 def fleet_cost(servers: list[Server], nodes: list[Node], costs: Costs) -> float | None:
-    """Return what all GPUs of a miner cost per hour, None if the price of one is unknown.
-
-    Both answers list the GPUs. A GPU counts once.
-    """
+    """Return what all GPUs of a miner cost per hour, None if the price of one is unknown."""
     if not costs:
         return None
-    models = {node.uuid: node.gpu_identifier for node in nodes}
-    servers_by_id = {server.server_id: server.name for server in servers}
-    names = {node.uuid: servers_by_id.get(node.server_id or "") for node in nodes}
+    gpus = _listed_gpus(servers, nodes).values()
+    return total(costs.of_gpu(gpu.server, gpu.model) for gpu in gpus)
+
+
+@dataclass(frozen=True)
+class _ListedGpu:
+    """The name of a GPU's server and its model, as far as they are known."""
+
+    server: str | None
+    model: str | None
+
+
+def _listed_gpus(servers: list[Server], nodes: list[Node]) -> dict[str, _ListedGpu]:
+    """Return the GPUs of a miner by id. Both answers list them, and each one counts once."""
+    names = {server.server_id: server.name for server in servers}
+    found = {}
+    for node in nodes:
+        found[node.uuid] = _ListedGpu(names.get(node.server_id or ""), node.gpu_identifier)
     for server in servers:
         for gpu in server.gpus or ():
-            models[gpu.uuid] = models.get(gpu.uuid) or gpu.gpu_identifier
-            names[gpu.uuid] = servers_by_id[server.server_id]
-    return total(costs.of_gpu(names[uuid], model) for uuid, model in models.items())
+            known = found.get(gpu.uuid, _ListedGpu(None, None))
+            model = known.model or gpu.gpu_identifier
+            found[gpu.uuid] = _ListedGpu(names[server.server_id], model)
+    return found
 
 
 def in_usd(rao: float | None, *prices: float | None) -> float | None:

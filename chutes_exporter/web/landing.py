@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import fields
 from html import escape
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter import __version__, findings
 from chutes_exporter.api.errors import ApiError
@@ -17,6 +17,8 @@ from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown, find_gaps, grouped
 from chutes_exporter.page.plan import collectors_by_state
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from chutes_exporter.config import Settings
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.findings import Finding
@@ -126,8 +128,10 @@ def _summary(exporter: Exporter) -> str:
             f"There is no data: {reason.removeprefix('ready, but ')}. The table below has the "
             "errors.",
         )
-    tone: Tone = "wait" if failing else "good"
-    return _state(tone if ready else "bad", f"{reason[:1].upper()}{reason[1:]}.")
+    text = f"{reason[:1].upper()}{reason[1:]}."
+    if not ready:
+        return _state("bad", text)
+    return _state("wait" if failing else "good", text)
 
 
 def _actions(collected: Collected, settings: Settings, api_time: float) -> str:
@@ -137,29 +141,45 @@ def _actions(collected: Collected, settings: Settings, api_time: float) -> str:
     found: list[Finding] = []
     for fleet in collected.fleets.values():
         found += findings.find(fleet, api_time, settings.costs)
+    gaps = _gaps(collected, settings)
+    has_prices = bool(settings.costs)
+    verdict = findings.verdict(found, has_prices=has_prices, all_known=not gaps)
+    html = f"<p>{_state(_tone(found, gaps), verdict)}</p>"
+    actions = [_action(item) for item in found if item.needs_action]
+    if actions:
+        html += f"<ol>{''.join(actions)}</ol>"
+    if gaps:
+        html += f"<p>Not known:</p><ul>{_not_known(gaps)}</ul>"
+    return html
+
+
+def _gaps(collected: Collected, settings: Settings) -> list[NotKnown]:
     gaps, _ = find_gaps(collected, settings)
     if not all(fleet.failures and fleet.failures.are_all for fleet in collected.fleets.values()):
         reason = f"not all of the newest {FAILURE_HOURS} hourly reports are known"
         gaps.append(NotKnown("the chutes that fail", "", reason, TRY_AGAIN))
-    tone: Tone = "bad" if any(item.needs_action for item in found) else "wait" if gaps else "good"
-    actions = "".join(_action(item) for item in found if item.needs_action)
-    has_prices = bool(settings.costs)
-    verdict = findings.verdict(found, has_prices=has_prices, all_known=not gaps)
-    unknown = "".join(
+    return gaps
+
+
+def _tone(found: Iterable[Finding], gaps: Sequence[NotKnown]) -> Tone:
+    if any(item.needs_action for item in found):
+        return "bad"
+    return "wait" if gaps else "good"
+
+
+def _not_known(gaps: Iterable[NotKnown]) -> str:
+    return "".join(
         f"<li>{escape(f'{feeds}: {reason}')}<br>{escape(advice)}</li>"
         for feeds, reason, advice in grouped(gaps)
-    )
-    return (
-        f"<p>{_state(tone, verdict)}</p>"
-        f"{f'<ol>{actions}</ol>' if actions else ''}"
-        f"{f'<p>Not known:</p><ul>{unknown}</ul>' if unknown else ''}"
     )
 
 
 def _action(item: Finding) -> str:
-    things = ", ".join([*item.things[:_SHOWN], *(["…"] if item.things[_SHOWN:] else [])])
+    names = item.things[:_SHOWN]
+    if len(item.things) > _SHOWN:
+        names.append("…")
     command = f"{escape(item.advice)}: <code>{escape(item.command)}</code>"
-    return f"<li>{escape(item.problem)} {escape(things)}<br>{command}</li>"
+    return f"<li>{escape(item.problem)} {escape(', '.join(names))}<br>{command}</li>"
 
 
 def _short(hotkey: str) -> str:
@@ -169,27 +189,30 @@ def _short(hotkey: str) -> str:
 
 def _watched(settings: Settings) -> str:
     keys = {key.address for key in settings.keys}
-    miners = [
-        f"{_short(hotkey)} ({'public and private data' if hotkey in keys else 'public data'})"
-        for hotkey in sorted(settings.watched)
-    ]
+    miners = []
+    for hotkey in sorted(settings.watched):
+        data = "public and private data" if hotkey in keys else "public data"
+        miners.append(f"{_short(hotkey)} ({data})")
     return ", ".join(miners) or "the whole subnet"
 
 
 def _row(exporter: Exporter, state: FeedState, now: float) -> str:
+    hotkey = state.feed.hotkey
     cells = (
         escape(state.feed.name),
-        _short(state.feed.hotkey) if state.feed.hotkey else "all miners",
+        _short(hotkey) if hotkey else "all miners",
         _feed_state(state),
         _age(state, now),
         _next(exporter, state),
         _last_error(state, now),
     )
+    return f"<tr>{''.join(map(_cell, _COLUMNS, cells))}</tr>"
+
+
+def _cell(name: str, text: str) -> str:
     # On a narrow screen, the style hides cells without a value.
-    return "<tr>" + "".join(
-        f'<td data-name="{name}"{" class=none" if text == "none" else ""}>{text}</td>'
-        for name, text in zip(_COLUMNS, cells, strict=True)
-    )
+    style = " class=none" if text == "none" else ""
+    return f'<td data-name="{name}"{style}>{text}</td>'
 
 
 def _feed_state(state: FeedState) -> str:
@@ -197,8 +220,10 @@ def _feed_state(state: FeedState) -> str:
         return _state("off", "off" if state.missing else "waiting")
     if state.up:
         return _state("good", "up")
+    if state.snapshot is None:
+        return _state("bad", "down")
     # An old answer is served until its maximum age.
-    return _state("bad", "down") if state.snapshot is None else _state("wait", "stale")
+    return _state("wait", "stale")
 
 
 def _age(state: FeedState, now: float) -> str:
@@ -222,7 +247,9 @@ def _next(exporter: Exporter, state: FeedState) -> str:
     if state.flight:
         return "in progress"
     wait = exporter.feeds.seconds_to_next_request(state)
-    return f"in {human_duration(wait)}" if wait > 0 else "with the next scrape"
+    if wait <= 0:
+        return "with the next scrape"
+    return f"in {human_duration(wait)}"
 
 
 def _collectors(settings: Settings) -> str:
@@ -238,17 +265,18 @@ def _collectors(settings: Settings) -> str:
 
 def _settings(settings: Settings) -> str:
     """Return the settings as rows. There are no secrets among them."""
-    rows = []
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if isinstance(value, dict):
-            value = [f"{name}={number:g}" for name, number in sorted(value.items())]
-        if isinstance(value, tuple | list | frozenset):
-            value = " ".join(map(str, value))
-        rows.append(
-            _setting(f"<code>{field.name}</code>", "none" if value in (None, "") else str(value))
-        )
-    return "".join(rows)
+    return "".join(
+        _setting(f"<code>{field.name}</code>", _value_text(getattr(settings, field.name)))
+        for field in fields(settings)
+    )
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, dict):
+        value = [f"{name}={number:g}" for name, number in sorted(value.items())]
+    if isinstance(value, tuple | list | frozenset):
+        value = " ".join(map(str, value))
+    return "none" if value in (None, "") else str(value)
 
 
 def _setting(name: str, value: str) -> str:

@@ -127,15 +127,20 @@ def _choose_ciphers(context: ssl.SSLContext, tls: TlsSettings) -> None:
             )
     wanted = {suite: CIPHERS[suite] for suite in tls.cipher_suites if suite in CIPHERS}
     if wanted:
-        # It skips what it does not have, and fails only if it has none.
-        with contextlib.suppress(ssl.SSLError):
-            context.set_ciphers(":".join(wanted.values()))
-        offered = {cipher["name"] for cipher in context.get_ciphers()}
-        for suite, name in wanted.items():
-            if name not in offered:
-                raise ValueError(f"cipher_suites: this OpenSSL does not have {suite}: remove it")
+        _set_ciphers(context, wanted)
     elif tls.cipher_suites:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
+
+
+def _set_ciphers(context: ssl.SSLContext, wanted: dict[str, str]) -> None:
+    """Choose ciphers by OpenSSL's names. Raise ValueError with Go's name if one is missing."""
+    # OpenSSL skips what it does not have, and fails only if it has none.
+    with contextlib.suppress(ssl.SSLError):
+        context.set_ciphers(":".join(wanted.values()))
+    offered = {cipher["name"] for cipher in context.get_ciphers()}
+    for suite, name in wanted.items():
+        if name not in offered:
+            raise ValueError(f"cipher_suites: this OpenSSL does not have {suite}: remove it")
 
 
 def _choose_curve(context: ssl.SSLContext, tls: TlsSettings) -> None:
