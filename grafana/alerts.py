@@ -23,12 +23,11 @@ _DIRECTORY: Final = Path(__file__).parents[1] / "prometheus"
 
 def _rules(folder: str) -> list[dict[str, Any]]:
     """Return the rules of all files in a folder."""
-    return [
-        rule
-        for path in sorted((_DIRECTORY / folder).glob("*.yml"))
-        for group in yaml.safe_load(path.read_text())["groups"]
-        for rule in group["rules"]
-    ]
+    rules = []
+    for path in sorted((_DIRECTORY / folder).glob("*.yml")):
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            rules += group["rules"]
+    return rules
 
 
 _RULES: Final = _rules("rules")
@@ -133,12 +132,15 @@ read.
 def _feeds_of_metrics() -> dict[str, frozenset[str]]:
     """Return the feeds without which a metric has no series."""
     found: dict[str, frozenset[str]] = {}
-    for part in (part for collector in COLLECTORS for part in collector.parts):
-        feeds = frozenset(feed.name for feed in part.feeds)
-        for metric in part.metrics:
-            # A part without one of its feeds leaves a metric to another part.
-            found[metric.name] = found.get(metric.name, feeds) & feeds
-    return found | {name: frozenset(feeds) for name, feeds in FEEDS_OF_FLEET.items()}
+    for collector in COLLECTORS:
+        for part in collector.parts:
+            feeds = frozenset(feed.name for feed in part.feeds)
+            for metric in part.metrics:
+                # A part without one of its feeds leaves a metric to another part.
+                found[metric.name] = found.get(metric.name, feeds) & feeds
+    for name, of_fleet in FEEDS_OF_FLEET.items():
+        found[name] = frozenset(of_fleet)
+    return found
 
 
 _FEEDS: Final = _feeds_of_metrics()
@@ -147,8 +149,10 @@ _FEEDS: Final = _feeds_of_metrics()
 @cache
 def _feeds_of_series(name: str) -> frozenset[str]:
     """Return the feeds without which a metric, or what is recorded under a name, has no series."""
-    found = [_feeds_of(rule["expr"]) for rule in _RULES if rule.get("record") == name]
-    return frozenset.intersection(*found) if found else _FEEDS.get(name, frozenset())
+    recorded = [_feeds_of(rule["expr"]) for rule in _RULES if rule.get("record") == name]
+    if not recorded:
+        return _FEEDS.get(name, frozenset())
+    return frozenset.intersection(*recorded)
 
 
 def _feeds_of(expression: str) -> frozenset[str]:
@@ -160,15 +164,23 @@ def _needed(part: Expr) -> frozenset[str]:
     if isinstance(part, promql_parser.VectorSelector):
         return _needed_by_selector(part)
     if isinstance(part, promql_parser.BinaryExpr):
-        left, right = _needed(part.lhs), _needed(part.rhs)
-        if str(part.op) == "or":
-            return left & right
-        # What is subtracted may be absent.
-        return left if str(part.op) == "unless" else left | right
+        return _needed_by_operator(part)
     if isinstance(part, promql_parser.Call):
         return frozenset[str]().union(*map(_needed, part.args))
     inner = getattr(part, "vector_selector", None) or getattr(part, "expr", None)
     return frozenset() if inner is None else _needed(inner)
+
+
+def _needed_by_operator(part: promql_parser.BinaryExpr) -> frozenset[str]:
+    left, right = _needed(part.lhs), _needed(part.rhs)
+    match str(part.op):
+        case "or":
+            return left & right
+        case "unless":
+            # What is subtracted may be absent.
+            return left
+        case _:
+            return left | right
 
 
 def _needed_by_selector(selector: promql_parser.VectorSelector) -> frozenset[str]:
@@ -212,8 +224,8 @@ def blind_alerts(blind: str) -> str:
         blind: The name of the series of feeds without data.
     """
     alerts = Counter(NEEDED.values())
-    terms = [
-        f'({number} * group({blind}{{feed=~"{"|".join(sorted(feeds))}"}}) or vector(0))'
-        for feeds, number in sorted(alerts.items(), key=lambda one: sorted(one[0]))
-    ]
+    terms = []
+    for feeds, number in sorted(alerts.items(), key=lambda one: sorted(one[0])):
+        names = "|".join(sorted(feeds))
+        terms.append(f'({number} * group({blind}{{feed=~"{names}"}}) or vector(0))')
     return " + on () ".join(terms)

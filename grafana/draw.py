@@ -77,16 +77,18 @@ def make_requests(directory: Path, uids: Iterable[str]) -> dict[str, dict[str, A
         answers = asyncio.run(ask_everything(prometheus, empty))
     if answers.errors:
         raise ValueError(f"Prometheus refuses queries: {answers.errors}")
-    dashboards = {uid: committed(uid) for uid in uids}
+    return {uid: _request(committed(uid), answers) for uid in uids}
+
+
+def _request(dashboard: dict[str, Any], answers: Answers) -> dict[str, Any]:
+    """Return what page.jsx needs to draw a dashboard."""
+    variables = {name: values[0] for name, values in answers.variables.items() if values}
     return {
-        uid: {
-            "dashboard": dashboard,
-            "answers": {panel["id"]: answers.of_panel(panel) for panel in panels(dashboard)},
-            "step": STEP,
-            "variables": {name: values[0] for name, values in answers.variables.items() if values},
-            "range": {"from": (END - 86400) * 1000, "to": END * 1000},
-        }
-        for uid, dashboard in dashboards.items()
+        "dashboard": dashboard,
+        "answers": {panel["id"]: answers.of_panel(panel) for panel in panels(dashboard)},
+        "step": STEP,
+        "variables": variables,
+        "range": {"from": (END - 86400) * 1000, "to": END * 1000},
     }
 
 
@@ -198,6 +200,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parsed
 
 
+def _simulated_day(kind: World, *, reuse: bool) -> Path:
+    """Return the directory of a world's day. Simulate it, unless the last one is reused."""
+    directory = CACHE / kind.name.lower()
+    if not reuse or not (directory / "chosen.json").exists():
+        began = time.monotonic()
+        make_day(kind, directory)
+        print(f"simulated a day, {kind.name.lower()}: {time.monotonic() - began:.0f} s")
+    return directory
+
+
 def main() -> None:
     """Make the worlds, ask everything, and draw the boards."""
     chosen = parse_arguments()
@@ -206,11 +218,7 @@ def main() -> None:
         boards = chosen.board
         if chosen.output is None:
             boards = [uid for uid in boards if uid in README[kind][1]]
-        directory = CACHE / kind.name.lower()
-        if not (chosen.reuse and (directory / "chosen.json").exists()):
-            began = time.monotonic()
-            make_day(kind, directory)
-            print(f"simulated a day, {kind.name.lower()}: {time.monotonic() - began:.0f} s")
+        directory = _simulated_day(kind, reuse=chosen.reuse)
         requests[kind] = make_requests(directory, boards)
     subprocess.run(["node", str(RENDER / "build.mjs"), str(SCRIPT)], check=True)
     drawn = asyncio.run(draw_all(requests, chosen.width, opened=chosen.open))

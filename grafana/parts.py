@@ -333,11 +333,13 @@ class Panel:
     @property
     def queries(self) -> list[Query]:
         """All queries, in the order of their letters."""
-        return [
-            query
-            for one in self.content
-            for query in (one.queries if isinstance(one, Column) else [one])
-        ]
+        queries = []
+        for one in self.content:
+            if isinstance(one, Column):
+                queries += one.queries
+            else:
+                queries.append(one)
+        return queries
 
     @property
     def columns(self) -> list[Column]:
@@ -535,29 +537,12 @@ _MAKERS: Final = {"stat": _stat, "timeline": _timeline, "table": _table}
 def _made(panel: Panel, number: int, place: Json) -> Json:
     """Make a panel's JSON, as its editor in Grafana 11.6 would save it."""
     made = _MAKERS.get(panel.kind, _graph)(panel)
-    defaults = made["fieldConfig"]["defaults"]
-    defaults |= {"noValue": panel.empty, "unit": panel.unit.name}
-    if made["type"] == "timeseries":
-        defaults["color"] = {"mode": "palette-classic"}
-    else:
-        defaults |= {"color": {"mode": "thresholds"}, "thresholds": _scale(panel.thresholds)}
-        defaults["mappings"] = _mappings(panel.states, panel.thresholds, rules=panel.kind == "stat")
-    # Grafana chooses those of an axis by its step, so that two ticks are never the same text.
-    if panel.unit == COUNT or (panel.kind == "stat" and panel.unit.decimals is not None):
-        defaults["decimals"] = panel.unit.decimals
-    overrides = made["fieldConfig"].setdefault("overrides", [])
+    fields = made["fieldConfig"]
+    fields["defaults"] |= _defaults(panel, made["type"])
+    overrides = fields.setdefault("overrides", [])
     for letter, query in zip(_LETTERS, panel.queries, strict=False):
         if query.unit or query.color or query.thresholds or query.width:
-            unit, decimals = query.unit or ("", None)
-            scale = _scale(query.thresholds) if query.thresholds else None
-            own = {
-                "unit": unit,
-                "decimals": decimals,
-                "color": _fixed(query.color),
-                "thresholds": scale,
-                "custom__lineWidth": query.width or None,
-            }
-            overrides.append(_override("byFrameRefID", letter, **own))
+            overrides.append(_override_of_query(letter, query))
     texts = {"title": panel.title, "description": panel.description}
     return {
         **made,
@@ -567,6 +552,34 @@ def _made(panel: Panel, number: int, place: Json) -> Json:
         "datasource": _DATASOURCE,
         "targets": _targets(panel),
     }
+
+
+def _defaults(panel: Panel, visualization: str) -> Json:
+    """Make what holds for all fields of a panel."""
+    defaults: Json = {"noValue": panel.empty, "unit": panel.unit.name}
+    if visualization == "timeseries":
+        defaults["color"] = {"mode": "palette-classic"}
+    else:
+        defaults |= {"color": {"mode": "thresholds"}, "thresholds": _scale(panel.thresholds)}
+        defaults["mappings"] = _mappings(panel.states, panel.thresholds, rules=panel.kind == "stat")
+    # Grafana chooses those of an axis by its step, so that two ticks are never the same text.
+    if panel.unit == COUNT or (panel.kind == "stat" and panel.unit.decimals is not None):
+        defaults["decimals"] = panel.unit.decimals
+    return defaults
+
+
+def _override_of_query(letter: str, query: Query) -> Json:
+    """Make the override of the options that a query has for itself."""
+    unit, decimals = query.unit or ("", None)
+    return _override(
+        "byFrameRefID",
+        letter,
+        unit=unit,
+        decimals=decimals,
+        color=_fixed(query.color),
+        thresholds=_scale(query.thresholds) if query.thresholds else None,
+        custom__lineWidth=query.width or None,
+    )
 
 
 RUNBOOK: Final = (
@@ -600,6 +613,18 @@ def miner_columns(
 
 
 MINER_COLUMNS: Final = miner_columns()
+
+
+_NEEDS_RULES: Final = re.compile(":chutes_(?!rules)")
+"""Finds what rules record in a query."""
+
+
+def _width_of_tile(panel: Panel, row: Sequence[Panel]) -> int:
+    """Return the width of a tile without one: those at the start of a row share what is left."""
+    tiles = list(itertools.takewhile(lambda one: one.kind == "stat", row))
+    sharing = [one for one in tiles if not one.size[0]]
+    share, rest = divmod(_COLUMNS - sum(one.size[0] for one in tiles), len(sharing))
+    return share + (sharing.index(panel) < rest)
 
 
 @dataclass
@@ -636,26 +661,29 @@ class Board:
         self.rows.append((title, [self._complete(panel, panels) for panel in panels]))
 
     def _complete(self, panel: Panel, row: Sequence[Panel]) -> Panel:
+        """Return a panel with the size, the empty text and the worlds that it does not name."""
         width, height = panel.size
         usual_width, usual_height = _SIZES[panel.kind]
-        if not (width or usual_width):
-            tiles = list(itertools.takewhile(lambda one: one.kind == "stat", row))
-            sharing = [one for one in tiles if not one.size[0]]
-            share, rest = divmod(_COLUMNS - sum(one.size[0] for one in tiles), len(sharing))
-            usual_width = share + (sharing.index(panel) < rest)
-        empty = self.stat_empty if panel.kind == "stat" else self.empty
+        if panel.kind == "stat":
+            empty, width = self.stat_empty, width or _width_of_tile(panel, row)
+        else:
+            empty = self.empty
+        return replace(
+            panel,
+            content=self._content(panel),
+            size=(width or usual_width, height or usual_height),
+            empty=panel.empty or empty,
+        )
+
+    def _content(self, panel: Panel) -> list[Query | Column]:
+        """Return its queries and columns with the worlds that they do not name."""
         content = [
             one if one.data is not None else replace(one, data=self.data) for one in panel.content
         ]
         first = content[0]
-        if (
-            panel.kind == "stat"
-            and isinstance(first, Query)
-            and re.search(":chutes_(?!rules)", first.expr)
-        ):
+        if isinstance(first, Query) and panel.kind == "stat" and _NEEDS_RULES.search(first.expr):
             content[0] = replace(first, expr=f"{first.expr} or on () {NO_RULES}")
-        size = (width or usual_width, height or usual_height)
-        return replace(panel, content=content, size=size, empty=panel.empty or empty)
+        return content
 
 
 BOARD_ORDER: Final = {
