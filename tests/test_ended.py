@@ -76,13 +76,13 @@ It is worked out from the reports before and after the service cut their multipl
 @functools.cache
 def penalties(directory: Path) -> dict[str, float]:
     """Return what each last instance of a chute lost that its miner deleted."""
-    found = {
-        row["instance_id"]: row.get(
-            "lost_units_with_penalty_at_newest_report", PENALTIES.get(row["instance_id"])
-        )
-        for row in ended(directory)
-    }
-    return {instance: lost for instance, lost in found.items() if lost is not None}
+    found = {}
+    for row in ended(directory):
+        key = row["instance_id"]
+        lost = row.get("lost_units_with_penalty_at_newest_report", PENALTIES.get(key))
+        if lost is not None:
+            found[key] = lost
+    return found
 
 
 ESTIMATES = {
@@ -118,6 +118,10 @@ def unclear_reason(row: Row) -> bool:
     return bool(row["private"] and not row["reason"] and not row["valid_termination"])
 
 
+def is_unclear(row: Row) -> bool:
+    return unclear_reason(row) or unclear_loss(row)
+
+
 def outcome(row: Row) -> str:
     if row["failed_start"]:
         return "never_active"
@@ -126,7 +130,9 @@ def outcome(row: Row) -> str:
 
 def lost_units(directory: Path, row: Row) -> float:
     penalty = penalties(directory).get(row["instance_id"])
-    return float(row["lost_units_at_newest_report"] if penalty is None else penalty)
+    if penalty is not None:
+        return penalty
+    return float(row["lost_units_at_newest_report"])
 
 
 async def page_of_all(directory: Path, hotkeys: Iterable[str], **more: Any) -> Page:
@@ -151,40 +157,50 @@ async def test_the_page_knows_every_end_and_exactly_what_it_cost(
     rows = ended(directory)
     hotkeys = sorted({row["miner"] for row in rows})
     page = await page_of_all(directory, hotkeys)
-    assert page[series("chutes_audit_report_end_timestamp_seconds")] == seconds(
-        report_index(directory)[0]["end"]
-    )
-    missing = missing_hours(directory, hours)
+    newest = report_index(directory)[0]
+    assert page[series("chutes_audit_report_end_timestamp_seconds")] == seconds(newest["end"])
     assert page[series("chutes_audit_report_known_hours")] == 24 - len(missing_hours(directory, 24))
+    missing = missing_hours(directory, hours)
     for hotkey in hotkeys:
-        mine = [row for row in rows if row["miner"] == hotkey and row["report"] < hours]
-        found = {
-            key: value
-            for key, value in page.items()
-            if {("hotkey", hotkey), ("window", window)} <= key[1]
-            and key[0] in (ENDED, LOST, CHUTE_ENDED, CHUTE_LOST)
-        }
-        unclear = [row for row in mine if unclear_reason(row) or unclear_loss(row)]
+        wanted = [row for row in rows if row["miner"] == hotkey and row["report"] < hours]
+        is_known = not missing and not any(map(is_unclear, wanted))
         known = page[series("chutes_miner_losses_known", hotkey=hotkey, window=window)]
-        assert known == (not missing and not unclear)
+        assert known == is_known
+        found = samples_of_ends(page, hotkey, window)
         if missing:
             assert found == {}
             continue
-        assert by_chute(found, CHUTE_ENDED) == counted(mine)
-        losses, wanted = by_chute(found, CHUTE_LOST), lost_by_chute(directory, mine)
-        assert losses.keys() == wanted.keys()
-        for chute, units in losses.items():
-            estimates = [
-                ESTIMATES.get(row["instance_id"], 0) for row in mine if row["chute_id"] == chute[0]
-            ]
-            assert units == pytest.approx(wanted[chute], rel=max(1e-6, *estimates))
-        if known:
-            units = sum(v for (name, _), v in found.items() if name == LOST)
-            assert units == pytest.approx(sum(losses.values()))
-            count = sum(
-                v for (name, _), v in found.items() if name.startswith("chutes_miner_ended")
-            )
-            assert count == len(mine)
+        assert by_chute(found, CHUTE_ENDED) == counted(wanted)
+        assert_losses(by_chute(found, CHUTE_LOST), directory, wanted)
+        if is_known:
+            assert sum_of(found, ENDED) == len(wanted)
+            assert sum_of(found, LOST) == pytest.approx(sum_of(found, CHUTE_LOST))
+
+
+def samples_of_ends(page: Page, hotkey: str, window: str) -> Page:
+    """Return the samples about the ended instances of a miner in a window."""
+    labels = {("hotkey", hotkey), ("window", window)}
+    names = (ENDED, LOST, CHUTE_ENDED, CHUTE_LOST)
+    return {key: value for key, value in page.items() if key[0] in names and labels <= key[1]}
+
+
+def sum_of(found: Page, metric: str) -> float:
+    return sum(value for (name, _), value in found.items() if name == metric)
+
+
+def assert_losses(
+    found: dict[tuple[str, ...], float], directory: Path, rows: Iterable[Row]
+) -> None:
+    """Assert that chutes lost what the ends of their instances cost."""
+    rows = list(rows)
+    wanted = lost_by_chute(directory, rows)
+    assert found.keys() == wanted.keys()
+    for chute, units in found.items():
+        error = 1e-6
+        for row in rows:
+            if row["chute_id"] == chute[0]:
+                error = max(error, ESTIMATES.get(row["instance_id"], 0))
+        assert units == pytest.approx(wanted[chute], rel=error)
 
 
 def by_chute(found: Page, metric: str) -> dict[tuple[str, ...], float]:
@@ -206,11 +222,14 @@ def counted(rows: Iterable[Row]) -> dict[tuple[str, ...], float]:
     unclear = {row["chute_id"] for row in rows if unclear_reason(row) and not row["counts"]}
     counts: Counter[tuple[str, ...]] = Counter()
     for row in rows:
-        if row["chute_id"] in unclear:
-            continue
-        is_replaced = not row["counts"] and (row["reason"] or "").startswith(REPLACED)
-        counts[row["chute_id"], "replaced" if is_replaced else outcome(row)] += 1
+        if row["chute_id"] not in unclear:
+            counts[row["chute_id"], outcome_by_chute(row)] += 1
     return dict(counts)
+
+
+def outcome_by_chute(row: Row) -> str:
+    is_replaced = not row["counts"] and (row["reason"] or "").startswith(REPLACED)
+    return "replaced" if is_replaced else outcome(row)
 
 
 def lost_by_chute(directory: Path, rows: Iterable[Row]) -> dict[tuple[str, ...], float]:
@@ -229,15 +248,8 @@ async def test_incidents_lists_every_end_with_exactly_what_it_cost(
     directory: Path, hours: int
 ) -> None:
     listed = sorted({row["miner"] for row in ended(directory)})
-    bodies = Miner(directory, "test_miner").bodies()
-    now = seconds(report_index(directory)[0]["end"])
-    async with served(replay(bodies, reports(directory), now)) as url:
-        flags = [flag for hotkey in listed for flag in ("--hotkey", hotkey)]
-        status, output, _ = await run(
-            Target(url), "incidents", *flags, "--hours", str(hours), "--json", variables={}
-        )
-    summary = json.loads(output)
     wanted = {row["instance_id"]: row for row in ended(directory) if row["report"] < hours}
+    status, summary = await incidents(directory, listed, hours)
     gaps = {gap["feed"] for gap in summary["not_known"]}
     unclear = {f"the loss of {key}" for key, row in wanted.items() if unclear_loss(row)}
     unclear |= {f"why {key} ended" for key, row in wanted.items() if unclear_reason(row)}
@@ -245,42 +257,54 @@ async def test_incidents_lists_every_end_with_exactly_what_it_cost(
     assert len(gaps - unclear) == len(missing_hours(directory, hours))
     assert status == (3 if gaps else 0)
     assert [miner["hotkey"] for miner in summary["miners"]] == listed
-    found = {
-        row["instance_id"]: (miner["hotkey"], row)
-        for miner in summary["miners"]
-        for row in miner["ended"]
-    }
-    assert found.keys() == wanted.keys()
-    penalized = penalties(directory)
-    for key, (hotkey, row) in found.items():
-        want = wanted[key]
-        assert (
-            hotkey,
-            row["chute_id"],
-            row["counts"],
-            row["failed_start"],
-            row["reason_text"],
-        ) == (
-            *(
-                want["miner"],
-                want["chute_id"],
-                want["counts"],
-                want["failed_start"],
-                want["reason"],
-            ),
-        )
-        assert seconds(row["ended_at"]) == pytest.approx(want["deleted_at"], abs=1e-3)
-        assert row["active_seconds"] == pytest.approx(want["active_seconds"], abs=1e-3)
-        assert (row["reason"] is None) == unclear_reason(want)
-        if unclear_loss(want):
-            assert (row["lost_compute_units"], row["last_of_chute"]) == (None, None)
-            continue
-        assert row["last_of_chute"] == (key in penalized)
-        lost = pytest.approx(lost_units(directory, want), rel=ESTIMATES.get(key, 1e-6))
-        assert row["lost_compute_units"] == lost
+    found = set()
     for miner in summary["miners"]:
+        for row in miner["ended"]:
+            found.add(row["instance_id"])
+            want = wanted[row["instance_id"]]
+            assert miner["hotkey"] == want["miner"]
+            assert_is_end(row, want)
+            assert_has_loss(row, want, directory)
         units = [row["lost_compute_units"] or 0 for row in miner["ended"]]
         assert units == sorted(units, reverse=True)
+    assert found == wanted.keys()
+
+
+async def incidents(
+    directory: Path, hotkeys: Iterable[str], hours: int
+) -> tuple[int, dict[str, Any]]:
+    """Run the command about some miners without a key; return its status and JSON."""
+    bodies = Miner(directory, "test_miner").bodies()
+    now = seconds(report_index(directory)[0]["end"])
+    flags = [f"--hotkey={hotkey}" for hotkey in hotkeys]
+    async with served(replay(bodies, reports(directory), now)) as url:
+        status, output, _ = await run(
+            Target(url), "incidents", *flags, "--hours", str(hours), "--json", variables={}
+        )
+    return status, json.loads(output)
+
+
+def assert_is_end(row: Row, want: Row) -> None:
+    """Assert that a row of the command tells how an instance ended."""
+    assert row["chute_id"] == want["chute_id"]
+    assert row["counts"] == want["counts"]
+    assert row["failed_start"] == want["failed_start"]
+    assert row["reason_text"] == want["reason"]
+    assert (row["reason"] is None) == unclear_reason(want)
+    assert seconds(row["ended_at"]) == pytest.approx(want["deleted_at"], abs=1e-3)
+    assert row["active_seconds"] == pytest.approx(want["active_seconds"], abs=1e-3)
+
+
+def assert_has_loss(row: Row, want: Row, directory: Path) -> None:
+    """Assert that a row of the command tells what the end cost, if the reports tell it."""
+    key = row["instance_id"]
+    if unclear_loss(want):
+        assert row["lost_compute_units"] is None
+        assert row["last_of_chute"] is None
+        return
+    assert row["last_of_chute"] == (key in penalties(directory))
+    lost = pytest.approx(lost_units(directory, want), rel=ESTIMATES.get(key, 1e-6))
+    assert row["lost_compute_units"] == lost
 
 
 REDEPLOYED = {
@@ -306,12 +330,8 @@ async def test_with_a_key_redeployments_have_their_own_reason_and_loss() -> None
     assert of(ENDED, "1d", reason="none", outcome="never_active") == 1
     rows = [row for row in ended(WORLD_H) if row["miner"] == miner.hotkey]
     for window, hours, units in (("1h", 1, 208432.8), ("1d", 24, 599267.8)):
-        lost = [
-            value
-            for (name, labels), value in page.items()
-            if name == LOST and ("window", window) in labels
-        ]
-        assert sum(lost) == pytest.approx(units, abs=10)
+        lost = sum_of(samples_of_ends(page, miner.hotkey, window), LOST)
+        assert lost == pytest.approx(units, abs=10)
         wanted = sum(lost_units(WORLD_H, row) for row in rows if row["report"] < hours)
         assert wanted == pytest.approx(units, abs=0.1)
 

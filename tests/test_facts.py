@@ -8,6 +8,7 @@ those differ by as much.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections import Counter
@@ -61,6 +62,20 @@ class World:
     def labels(self, name: str) -> list[dict[str, str]]:
         """Return the labels of a metric's samples."""
         return [dict(labels) for metric, labels in self.page if metric == name]
+
+    def true_ones(self, label: str, name: str) -> set[str]:
+        """Return the things of the miner with the key for which a metric is not 0, by a label."""
+        return {one for one, value in self.by(label, name, hotkey=self.hotkey).items() if value}
+
+    def states(self, label: str, name: str) -> dict[str, str]:
+        """Return the state of each thing, from a metric that is 1 in one state and 0 in others."""
+        found = {}
+        for (metric, pairs), value in self.page.items():
+            if metric == name and value:
+                labels = dict(pairs)
+                assert labels[label] not in found, f"{labels[label]} is in two states"
+                found[labels[label]] = labels["state"]
+        return found
 
     def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
         """Return a metric's samples by one of their labels; other labels are given."""
@@ -259,43 +274,49 @@ async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
     assert world.by("gpu_id", "chutes_gpu_state", hotkey=world.hotkey) == numbers
 
 
-async def test_each_server_has_its_gpus_by_state_and_is_in_one_state(world: World) -> None:
+def gpus_on_servers(world: World) -> dict[str, Counter[str]]:
+    """Return the number of GPUs in each true state, by server."""
     states = world.true["gpu_state"]
-    on_server: dict[str, Counter[str]] = {}
+    found = {}
     for server in world.raw["servers"]["servers"]:
-        on_server[server["server_id"]] = Counter(states[gpu["uuid"]] for gpu in server["gpus"])
+        found[server["server_id"]] = Counter(states[gpu["uuid"]] for gpu in server["gpus"])
+    return found
+
+
+async def test_each_server_has_its_gpus_by_state(world: World) -> None:
+    on_server = gpus_on_servers(world)
     found: dict[str, Counter[str]] = {server: Counter() for server in on_server}
-    for (name, labels), value in world.page.items():
+    for (name, pairs), value in world.page.items():
         if name == "chutes_server_gpus":
-            found[dict(labels)["server_id"]][dict(labels)["state"]] += int(value)
+            labels = dict(pairs)
+            found[labels["server_id"]][labels["state"]] += int(value)
     assert {server: +counts for server, counts in found.items()} == on_server
     # The older worlds do not have this table.
     by_server = world.true.get("gpus_by_server_and_state", on_server)
     assert by_server.items() <= on_server.items()
     per_server = {server: counts.total() for server, counts in found.items()}
     assert per_server == dict.fromkeys(per_server, 0) | world.true["gpus_per_server"]
-    state_of = {
-        dict(labels)["server_id"]: dict(labels)["state"]
-        for (name, labels), value in world.page.items()
-        if name == "chutes_server_state" and value
-    }
-    assert len(state_of) == world.true["servers"]
-    in_slot = {
-        server
-        for server, state in state_of.items()
-        if state in ("in_maintenance", "maintenance_pending")
-    }
+
+
+async def test_each_server_is_in_the_state_of_its_maintenance_or_of_its_worst_gpu(
+    world: World,
+) -> None:
+    states = world.states("server_id", "chutes_server_state")
+    assert len(states) == world.true["servers"]
+    maintenance = ("in_maintenance", "maintenance_pending")
+    in_slot = {server for server, state in states.items() if state in maintenance}
     pending = world.true.get("servers_pending", [])
     assert in_slot == {*world.true["servers_in_maintenance"], *pending}
-    without = {server for server, state in state_of.items() if state == "without_gpus"}
+    without = {server for server, state in states.items() if state == "without_gpus"}
     assert without == set(world.true["servers_without_gpus"])
-    for server in state_of.keys() - in_slot - without:
-        worst = next(
-            state
-            for state in ("unverified", "idle", "starting", "disabled", "earning")
-            if on_server[server][state]
-        )
-        assert state_of[server] == worst
+    on_server = gpus_on_servers(world)
+    for server in states.keys() - in_slot - without:
+        assert states[server] == worst_of(on_server[server])
+
+
+def worst_of(gpus: Counter[str]) -> str:
+    states = ("unverified", "idle", "starting", "disabled", "earning")
+    return next(state for state in states if gpus[state])
 
 
 async def test_disabled_instances_are_not_starting(world: World) -> None:
@@ -304,11 +325,10 @@ async def test_disabled_instances_are_not_starting(world: World) -> None:
     states = world.by("state", "chutes_fleet_instances", hotkey=world.hotkey)
     assert states == {"active": true["active"], "disabled": true["disabled"], "starting": starting}
     shown = {"launching": "starting", "verified": "starting"}
-    assert {
-        dict(labels)["instance_id"]: dict(labels)["state"]
-        for (name, labels), value in world.page.items()
-        if name == "chutes_instance_state" and value
-    } == {one: shown.get(state, state) for one, state in world.true["instance_state"].items()}
+    assert world.states("instance_id", "chutes_instance_state") == {
+        instance: shown.get(state, state)
+        for instance, state in world.true["instance_state"].items()
+    }
     for instance, state in world.true["instance_state"].items():
         activated = world.mine("chutes_instance_activated_timestamp_seconds", instance_id=instance)
         assert (activated is not None) == (state in ("active", "disabled"))
@@ -387,27 +407,36 @@ async def test_the_newest_maintenance_window_tells_which_servers_are_older_than_
     assert world.mine("chutes_maintenance_window_info", target_version=true["target"]) == 1
     assert world.mine("chutes_maintenance_window_open") == true.get("window_open", True)
     needed = world.by("server_id", "chutes_server_upgrade_needed", hotkey=world.hotkey)
-    assert {server for server, value in needed.items() if value} == set(
-        true["servers_needing_upgrade"]
-    )
-    status = {
-        (dict(labels)["server_id"], dict(labels)["status"]): value
-        for (name, labels), value in world.page.items()
-        if name == "chutes_server_maintenance_status"
-    }
+    assert needed.keys() == tee_servers(world).keys()
+    older = world.true_ones("server_id", "chutes_server_upgrade_needed")
+    assert older == set(true["servers_needing_upgrade"])
+
+
+def tee_servers(world: World) -> dict[str, str]:
+    """Return the versions of the servers with TEE, by id."""
+    servers = world.raw["servers"]["servers"]
+    return {row["server_id"]: row["version"] for row in servers if row["is_tee"]}
+
+
+async def test_each_tee_server_has_one_maintenance_status_and_slots_are_counted(
+    world: World,
+) -> None:
+    status = {}
+    for (name, pairs), value in world.page.items():
+        if name == "chutes_server_maintenance_status":
+            labels = dict(pairs)
+            status[labels["server_id"], labels["status"]] = value
+    tee = tee_servers(world).keys()
+    assert status.keys() == set(itertools.product(tee, ("none", "pending", "maintenance")))
+    assert sum(status.values()) == len(tee)
     held = {server for (server, word), value in status.items() if value and word != "none"}
     pending = world.true.get("servers_pending", [])
     assert held == {*world.true["servers_in_maintenance"], *pending}
-    tee = {row["server_id"] for row in world.raw["servers"]["servers"] if row["is_tee"]}
-    assert set(status) == {
-        (server, word) for server in tee for word in ("none", "pending", "maintenance")
-    }
-    assert sum(status.values()) == len(tee) == len(needed)
     # A server in a slot of the newest window needs nothing more. The older world does not leave it
     # out.
-    finished = (
-        set(true["servers_needing_upgrade"]) - set(true["servers_needing_upgrade_now"]) or held
-    )
+    true = world.true["in_maintenance_window"]
+    needing, needing_now = true["servers_needing_upgrade"], true["servers_needing_upgrade_now"]
+    finished = set(needing) - set(needing_now) or held
     assert finished <= held
     # It is not known whether a server whose maintenance is pending takes a slot.
     if not pending:
@@ -417,28 +446,33 @@ async def test_the_newest_maintenance_window_tells_which_servers_are_older_than_
 
 async def test_versions_of_tee_servers_are_compared_with_what_boots(world: World) -> None:
     accepted = world.by("server_id", "chutes_server_version_accepted", hotkey=world.hotkey)
-    versions = {
-        row["server_id"]: row["version"] for row in world.raw["servers"]["servers"] if row["is_tee"]
-    }
-    true = world.true["servers_that_cannot_boot"]
+    boots = world.true_ones("server_id", "chutes_server_version_accepted")
+    refused = accepted.keys() - boots
     # Both worlds have servers without a version, or of a release candidate: these are not known.
-    assert {server for server, value in accepted.items() if not value} == {
-        row["server_id"] for row in true if row["version"] and "rc" not in row["version"]
-    }
+    versions = {server: one for server, one in tee_servers(world).items() if is_release(one)}
     highest = max(map(numbers, world.true["versions_that_can_boot"]))
-    assert {server for server, value in accepted.items() if value} == {
-        server
-        for server, version in versions.items()
-        if version and "rc" not in version and numbers(version) == highest
-    }
-    # Others are refused if the operators set no least version.
-    listed = {one["version"] for one in world.raw["tee_measurements"]}
-    maybe = {server for server, version in versions.items() if version in listed}
-    maybe -= accepted.keys()
+    assert boots == {server for server, one in versions.items() if numbers(one) == highest}
+    true = world.true["servers_that_cannot_boot"]
+    assert refused == {row["server_id"] for row in true if is_release(row["version"])}
+
+
+async def test_servers_with_a_listed_version_may_be_refused_by_a_least_version(
+    world: World,
+) -> None:
     strict = world.true.get("servers_that_cannot_boot_with_the_default_least_version")
-    if strict is not None:
-        refused = {server for server, value in accepted.items() if not value}
-        assert maybe | refused == {row["server_id"] for row in strict}
+    if strict is None:
+        return
+    accepted = world.by("server_id", "chutes_server_version_accepted", hotkey=world.hotkey)
+    boots = world.true_ones("server_id", "chutes_server_version_accepted")
+    listed = {one["version"] for one in world.raw["tee_measurements"]}
+    maybe = {server for server, version in tee_servers(world).items() if version in listed}
+    assert (maybe - accepted.keys()) | (accepted.keys() - boots) == {
+        row["server_id"] for row in strict
+    }
+
+
+def is_release(version: str | None) -> bool:
+    return bool(version) and "rc" not in str(version)
 
 
 async def test_servers_that_cannot_come_back_and_the_order_of_the_others_follow_from_the_answers(
@@ -447,25 +481,28 @@ async def test_servers_that_cannot_come_back_and_the_order_of_the_others_follow_
     policy = world.raw["maintenance"]
     older = {row["server_id"] for row in policy["servers"] if row["needs_upgrade"]}
     measured = world.by("server_id", "chutes_server_upgrade_measured", hotkey=world.hotkey)
-    with_gpus = {gpu["server_id"] for gpu in world.raw["nodes"]}
     listed = {one["version"] for one in world.raw["tee_measurements"]}
-    is_listed = policy["active_window"]["target_measurement_version"] in listed
-    assert measured == {
-        server: is_measured(server, world.raw) for server in older & with_gpus if is_listed
-    }
-    status = world.raw["servers"]["servers"]
-    held = {row["server_id"] for row in status if row["maintenance_pending"]}
-    held |= {
-        row["server_id"]
-        for row in policy["servers"]
-        if row["in_maintenance"] or row.get("maintenance_status", "none") != "none"
-    }
-    waiting = older - held
+    if policy["active_window"]["target_measurement_version"] in listed:
+        with_gpus = {gpu["server_id"] for gpu in world.raw["nodes"]}
+        assert measured == {server: is_measured(server, world.raw) for server in older & with_gpus}
+    else:
+        assert measured == {}
+    waiting = older - in_slots(world)
     assert world.mine("chutes_fleet_servers_to_upgrade") == len(waiting)
     cannot = {server for server in waiting if measured.get(server) == 0}
     assert world.mine("chutes_fleet_unmeasured_servers_to_upgrade") == len(cannot)
     order = world.by("server_id", "chutes_server_upgrade_order", hotkey=world.hotkey)
     assert order == upgrade_order(waiting - cannot, world.raw)
+
+
+def in_slots(world: World) -> set[str]:
+    """Return the servers that hold an upgrade slot by any answer."""
+    servers = world.raw["servers"]["servers"]
+    held = {row["server_id"] for row in servers if row["maintenance_pending"]}
+    for row in world.raw["maintenance"]["servers"]:
+        if row["in_maintenance"] or row.get("maintenance_status", "none") != "none":
+            held.add(row["server_id"])
+    return held
 
 
 def numbers(version: str) -> list[int]:
@@ -509,23 +546,15 @@ async def test_advise_offers_what_the_service_lets_become_active(directory: Path
     true = json.loads(recording(directory, "expected"))
     found = await run_json("advise", directory=directory)
     (miner,) = found["miners"]
-    assert {
-        model["gpu"]: (
-            {offer["chute_id"] for offer in model["runnable"]},
-            model["idle"],
-            model["in_maintenance"],
-            model["on_one_server"],
-        )
-        for model in miner["idle"]
-    } == {
-        gpu: (
-            {chute for chute in model["runnable_chutes"] if not in_vain(true["launch"][chute])},
-            model["idle"],
-            model["idle_in_maintenance"],
-            max(server["free"] for server in model["servers"] if not server["in_maintenance"]),
-        )
-        for gpu, model in true["launch_models"].items()
-    }
+    assert {model["gpu"] for model in miner["idle"]} == true["launch_models"].keys()
+    for model in miner["idle"]:
+        of_model = true["launch_models"][model["gpu"]]
+        assert model["idle"] == of_model["idle"]
+        assert model["in_maintenance"] == of_model["idle_in_maintenance"]
+        usable = [one["free"] for one in of_model["servers"] if not one["in_maintenance"]]
+        assert model["on_one_server"] == max(usable)
+        wanted = {one for one in of_model["runnable_chutes"] if not in_vain(true["launch"][one])}
+        assert {offer["chute_id"] for offer in model["runnable"]} == wanted
 
 
 async def test_status_says_which_idle_gpus_can_be_used_now() -> None:
@@ -534,41 +563,48 @@ async def test_status_says_which_idle_gpus_can_be_used_now() -> None:
     findings = {one["kind"]: one for one in found["findings"]}
     now: Counter[str] = Counter()
     waiting: Counter[str] = Counter()
+    usable: list[str] = []
     for server in true["launch_servers"]:
-        (waiting if server["in_maintenance"] else now).update(server["free_gpus"])
-    assert (findings["idle_gpus"]["count"], now.total()) == (17, 17)
-    assert findings["idle_gpus"]["gpus"] == now
-    assert sorted(findings["idle_gpus"]["things"]) == sorted(
-        f"{count} {gpu} on {server['name']}"
-        for server in true["launch_servers"]
-        for gpu, count in server["free_gpus"].items()
-        if not server["in_maintenance"]
-    )
+        if server["in_maintenance"]:
+            waiting.update(server["free_gpus"])
+            continue
+        now.update(server["free_gpus"])
+        usable += [
+            f"{count} {gpu} on {server['name']}" for gpu, count in server["free_gpus"].items()
+        ]
+    idle = findings["idle_gpus"]
+    assert (idle["count"], now.total()) == (17, 17)
+    assert idle["gpus"] == now
+    assert sorted(idle["things"]) == sorted(usable)
     # Those of servers in maintenance earn nothing because of it. The target is listed for hosts
     # with 8 GPUs only, and these have 4.
     assert findings["unmeasured_servers"]["gpus"] == waiting
     assert "maintenance" not in findings
     assert waiting.total() == 8
-    things = {
-        kind: {thing.partition(" (")[0] for thing in one["things"]}
-        for kind, one in findings.items()
-    }
-    servers = {row["server_id"]: row["name"] for row in true["launch_servers"]}
-    in_slot = {servers[server] for server in true["servers_in_maintenance"]}
-    assert things["unmeasured_servers"] == in_slot
     # The recorded report is long overdue.
     assert {gap["feed"] for gap in found["not_known"]} <= {"audit_report"}
-    needed = {
-        servers[server] for server in true["in_maintenance_window"]["servers_needing_upgrade"]
-    }
-    candidate = {row["name"] for row in true["servers_that_cannot_boot"] if "rc" in row["version"]}
-    refused = {row["name"] for row in true["servers_that_cannot_boot"]} - candidate
+
+
+async def test_status_says_which_servers_cannot_boot_and_which_to_upgrade() -> None:
+    true = json.loads(recording(WORLD_F, "expected"))
+    found = await run_json("status")
+    things = {}
+    for finding in found["findings"]:
+        # The version follows in brackets.
+        things[finding["kind"]] = {thing.partition(" (")[0] for thing in finding["things"]}
+    names = {row["server_id"]: row["name"] for row in true["launch_servers"]}
+    in_slot = {names[server] for server in true["servers_in_maintenance"]}
+    assert things["unmeasured_servers"] == in_slot
+    cannot_boot = true["servers_that_cannot_boot"]
+    candidate = {row["name"] for row in cannot_boot if "rc" in row["version"]}
+    refused = {row["name"] for row in cannot_boot} - candidate
     assert things["versions_refused"] == refused - in_slot
+    window = true["in_maintenance_window"]
+    needed = {names[server] for server in window["servers_needing_upgrade"]}
     assert things["upgrades"] == needed - in_slot - refused
-    strict = {
-        row["name"] for row in true["servers_that_cannot_boot_with_the_default_least_version"]
-    }
-    assert things["uncertain_versions"] == candidate | (strict - refused)
+    strict = true["servers_that_cannot_boot_with_the_default_least_version"]
+    maybe = {row["name"] for row in strict} - refused
+    assert things["uncertain_versions"] == candidate | maybe
 
 
 async def test_status_tells_a_blacklisted_miner_what_comes_first() -> None:

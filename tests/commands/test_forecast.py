@@ -27,11 +27,7 @@ async def advise(api: dict[str, bytes], *arguments: str) -> tuple[int, str, str]
 
 async def forecast(api: dict[str, bytes], *arguments: str) -> Any:
     """Return the forecast of the test miner. The arguments are those of ``--with``, or others."""
-    flags = [
-        part
-        for argument in arguments
-        for part in ([argument] if argument.startswith("-") else ["--with", argument])
-    ]
+    flags = [one if one.startswith("-") else f"--with={one}" for one in arguments]
     _, output, _ = await advise(api, "--json", *flags)
     (found,) = (miner["with"] for miner in json.loads(output)["miners"])
     return found
@@ -77,40 +73,58 @@ def without(instance: Row, gpus: int) -> dict[str, bytes]:
     Its chute wants it, and no other chute wants any instance.
     """
     api = answers(now=time.time())
-    others = [
-        row for row in rows(api["instances"]) if row["instance_id"] != instance["instance_id"]
-    ]
-    # A start that takes long would keep the chute from being launched again.
-    now = datetime.now(UTC).isoformat()
-    api["instances"] = stream(
-        [row if row["activated_at"] else row | {"created_at": now} for row in others]
-    )
-    values = {
-        name: json.loads(api[name])
-        for name in ("active_instances", "held_gpus", "inventory", "utilization")
+    # Of its chute, the inventory does not say which GPUs are those of the instance.
+    inventory = json.loads(api["inventory"])
+    held = [row for row in inventory if row["chute_id"] == instance["chute_id"]][:gpus]
+    changed = {
+        "inventory": [row for row in inventory if row not in held],
+        "active_instances": without_instance(json.loads(api["active_instances"]), instance),
+        "held_gpus": held_gpus_without(instance, json.loads(api["held_gpus"])),
+        "utilization": wanted_only(instance["chute_id"], json.loads(api["utilization"])),
+        # No bounty lets another chute start.
+        "bounties": bounties_of_no_chute(json.loads(api["bounties"])),
     }
-    key = "instance_id"
-    values["active_instances"] = [
-        row for row in values["active_instances"] if row[key] != instance[key]
-    ]
-    for miner in values["held_gpus"].values():
+    api |= {name: json.dumps(value).encode() for name, value in changed.items()}
+    api["instances"] = stream(just_started(without_instance(rows(api["instances"]), instance)))
+    return without_idle_gpus(api)
+
+
+def without_instance(found: list[Row], instance: Row) -> list[Row]:
+    return [row for row in found if row["instance_id"] != instance["instance_id"]]
+
+
+def just_started(instances: list[Row]) -> list[Row]:
+    """Let starts begin now. One that takes long would keep the chute from being launched again."""
+    now = datetime.now(UTC).isoformat()
+    return [row if row["activated_at"] else row | {"created_at": now} for row in instances]
+
+
+def held_gpus_without(instance: Row, miners: dict[str, Row]) -> dict[str, Row]:
+    """Remove the GPUs that an instance holds."""
+    for miner in miners.values():
         miner["provisioned"] = [
-            gpu for gpu in miner["provisioned"] if gpu["chute"][key] != instance[key]
+            gpu
+            for gpu in miner["provisioned"]
+            if gpu["chute"]["instance_id"] != instance["instance_id"]
         ]
-    held = [row for row in values["inventory"] if row["chute_id"] == instance["chute_id"]][:gpus]
-    values["inventory"] = [row for row in values["inventory"] if row not in held]
-    for row in values["utilization"]:
+    return miners
+
+
+def wanted_only(chute_id: str, utilization: list[Row]) -> list[Row]:
+    """Take an instance from a chute, which wants it back. No other chute wants any."""
+    for row in utilization:
         row |= {"scale_allowance": 0, "target_count": row["active_instance_count"]}
-        if row["chute_id"] == instance["chute_id"]:
+        if row["chute_id"] == chute_id:
             # Instances that start take room, too.
             starting = row["total_instance_count"] - row["active_instance_count"]
-            row |= {"scale_allowance": 1 + starting}
-            for name in ("active_instance_count", "total_instance_count"):
-                row[name] -= 1
-    api |= {name: json.dumps(value).encode() for name, value in values.items()}
-    # No bounty lets another chute start.
-    gone = [row | {"chute_id": f"gone-{n}"} for n, row in enumerate(json.loads(api["bounties"]))]
-    return without_idle_gpus(api | {"bounties": json.dumps(gone).encode()})
+            row["scale_allowance"] = 1 + starting
+            row["active_instance_count"] -= 1
+            row["total_instance_count"] -= 1
+    return utilization
+
+
+def bounties_of_no_chute(bounties: list[Row]) -> list[Row]:
+    return [row | {"chute_id": f"gone-{number}"} for number, row in enumerate(bounties)]
 
 
 @pytest.mark.parametrize("instance", settled(), ids=lambda row: row["chute_id"][:8])

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from chutes_exporter.fleet.join import join_fleet
-from chutes_exporter.fleet.model import GPU_STATES, Fleet, Window
+from chutes_exporter.fleet.model import (
+    GPU_STATES,
+    Fleet,
+    Gpu,
+    Instance,
+    Server,
+    Use,
+    Window,
+)
 from chutes_exporter.fleet.upgrades import find_waiting
 from tests.collectors.support import NOON_TEXT
 from tests.fleet.support import sent
@@ -55,18 +63,11 @@ def held(number: int, instance: Row) -> Row:
 
 def provisioned(*instances: Row) -> Row:
     """Return a GPU of each instance in the public list."""
-    return {
-        "me": {
-            "provisioned": [
-                {
-                    "gpu": "h200",
-                    "server_id": "s1",
-                    "chute": {key: one[key] for key in ("chute_id", "instance_id", "activated_at")},
-                }
-                for one in instances
-            ]
-        }
-    }
+    gpus = []
+    for one in instances:
+        held = {key: one[key] for key in ("chute_id", "instance_id", "activated_at")}
+        gpus.append({"gpu": "h200", "server_id": "s1", "chute": held})
+    return {"me": {"provisioned": gpus}}
 
 
 ACTIVE = {
@@ -163,39 +164,48 @@ def facts(fleet: Fleet) -> dict[str, Any]:
 
     Whether all of something is known is None where it is not.
     """
-    found: dict[str, Any] = {
-        f"known.{topic}": known or None for topic, known in fleet.known.items()
-    }
+    found: dict[str, Any] = {}
+    for topic, known in fleet.known.items():
+        found[f"known.{topic}"] = known or None
     for name in ("registered", "blacklisted", "stuck_jobs"):
         found[name] = getattr(fleet, name)
     found |= _upgrade_facts(fleet)
     if fleet.markets is not None:
         found["uses"] = uses(fleet)
         found["uses.are_best"] = not any(use.is_least for use in fleet.uses) or None
-    things = [(one.gpu_id, one) for one in fleet.gpus]
-    things += [(one.instance_id, one) for one in fleet.instances]  # type: ignore[misc]
-    things += [(one.server_id, one) for one in fleet.servers]  # type: ignore[misc]
-    for key, thing in things:
-        for field in fields(thing):
-            value = getattr(thing, field.name)
-            if field.name == "deadlines":
-                found |= {f"{key}.{kind}": time for kind, time in value.items()}
-            elif field.name not in ("gpus", "instances") or key.startswith("i"):
-                found[f"{key}.{field.name}"] = value
+    for gpu in fleet.gpus:
+        found |= _fields_of(gpu, gpu.gpu_id)
+    for instance in fleet.instances:
+        found |= _fields_of(instance, instance.instance_id)
+        del found[f"{instance.instance_id}.deadlines"]
+        for kind, time in instance.deadlines.items():
+            found[f"{instance.instance_id}.{kind}"] = time
     for server in fleet.servers:
-        found[f"{server.server_id}.is_whole"] = server.is_whole or None
-        found[f"{server.server_id}.state"] = server.state
-        found[f"{server.server_id}.models"] = server.models
-        found[f"{server.server_id}.waits"] = server.waits_for_upgrade
-        found[f"{server.server_id}.last_instances"] = server.last_instances
-        found[f"{server.server_id}.idle_gpus"] = server.idle_gpus
-        use = next(iter(fleet.uses), None)
-        for model in server.models or ():
-            key = f"{server.server_id}.{model}"
-            found[f"{key}.units"] = server.units_per_second(model)
-            found[f"{key}.idle_units"] = server.idle_units_per_second(model, use)
-            for state in GPU_STATES:
-                found[f"{key}.{state}"] = server.count(model, state)
+        found |= _server_facts(server, next(iter(fleet.uses), None))
+    return found
+
+
+def _fields_of(thing: Gpu | Instance | Server, key: str) -> dict[str, Any]:
+    """Return the fields of a thing by names that begin with its key."""
+    return {f"{key}.{field.name}": getattr(thing, field.name) for field in fields(thing)}
+
+
+def _server_facts(server: Server, use: Use | None) -> dict[str, Any]:
+    """Return what is said of a server, without its GPUs and instances themselves."""
+    key = server.server_id
+    found = _fields_of(server, key)
+    del found[f"{key}.gpus"], found[f"{key}.instances"]
+    found[f"{key}.is_whole"] = server.is_whole or None
+    found[f"{key}.state"] = server.state
+    found[f"{key}.models"] = server.models
+    found[f"{key}.waits"] = server.waits_for_upgrade
+    found[f"{key}.last_instances"] = server.last_instances
+    found[f"{key}.idle_gpus"] = server.idle_gpus
+    for model in server.models or ():
+        found[f"{key}.{model}.units"] = server.units_per_second(model)
+        found[f"{key}.{model}.idle_units"] = server.idle_units_per_second(model, use)
+        for state in GPU_STATES:
+            found[f"{key}.{model}.{state}"] = server.count(model, state)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,7 +14,7 @@ from tests.fleet.test_placement import best_of_all
 from tests.recorded import WORLD_H, raw_json
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.model import Fleet, Offer
     from tests.recorded import Miner
 
 STATES = {"launching": "starting", "verified": "starting"}
@@ -79,48 +79,43 @@ def test_the_best_uses_of_all_servers_are_the_best_of_all_placements(
     world: tuple[Miner, Fleet],
 ) -> None:
     _, fleet = world
-    spaces = [
-        Space(
-            use.server_id,
-            use.model,
-            tee=bool(fleet.servers_by_id[use.server_id].tee),
-            free=use.free,
-        )
-        for use in fleet.uses
-    ]
-    offers = [offer for market in fleet.markets or () for offer in market.offers]
-    # What hangs on the miner's servers is not launched again.
-    offers = [offer for offer in offers if not offer.hanging]
     assert sum(use.first_day_units or 0 for use in fleet.uses) > 0
     for tee in (True, False):
-        of_tee = [space for space in spaces if space.tee == tee]
-        models = {space.model for space in of_tee}
-        found = sum(
-            use.first_day_units or 0
-            for use in fleet.uses
-            if fleet.servers_by_id[use.server_id].tee == tee
-        )
-        fitting = [offer for offer in offers if offer.tee == tee and offer.model in models]
-        assert found == pytest.approx(best_of_all(of_tee, _contenders(fitting, of_tee)))
+        uses = [use for use in fleet.uses if fleet.servers_by_id[use.server_id].tee == tee]
+        spaces = [Space(use.server_id, use.model, tee=tee, free=use.free) for use in uses]
+        contenders = _contenders(_offers_for(spaces, fleet), spaces)
+        found = sum(use.first_day_units or 0 for use in uses)
+        assert found == pytest.approx(best_of_all(spaces, contenders))
 
 
-def _contenders(offers: list[Any], spaces: list[Space]) -> list[Any]:
+def _offers_for(spaces: list[Space], fleet: Fleet) -> list[Offer]:
+    """Return the offers that fit some of the spaces, which are on servers of one kind."""
+    fitting = {(space.model, space.tee) for space in spaces}
+    offers: list[Offer] = []
+    for market in fleet.markets or ():
+        # What hangs on the miner's servers is not launched again.
+        offers += (one for one in market.offers if not one.hanging)
+    return [one for one in offers if (one.model, one.tee) in fitting]
+
+
+def _contenders(offers: list[Offer], spaces: list[Space]) -> list[Offer]:
     """Return the offers that can be in the best placement.
 
     Of each size and model, these are the best paid ones until all GPUs of the model have room in
     chutes that run on no other model.
     """
-    chutes = set()
     models = Counter(offer.chute_id for offer in offers)
-    for model in {space.model for space in spaces}:
-        free = sum(space.free for space in spaces if space.model == model)
-        for size in {offer.size for offer in offers}:
-            room = 0
-            of_size = [one for one in offers if (one.model, one.size) == (model, size) and one.left]
-            for offer in sorted(of_size, key=lambda one: -one.first_day_units):
-                if room * size < free:
-                    chutes.add(offer.chute_id)
-                    room += offer.left if models[offer.chute_id] == 1 else 0
+    free: Counter[str] = Counter()
+    for space in spaces:
+        free[space.model] += space.free
+    chutes = set()
+    room: Counter[tuple[str, int]] = Counter()
+    for offer in sorted(offers, key=lambda one: -one.first_day_units):
+        key = offer.model, offer.size
+        if offer.left and room[key] * offer.size < free[offer.model]:
+            chutes.add(offer.chute_id)
+            if models[offer.chute_id] == 1:
+                room[key] += offer.left
     return [offer for offer in offers if offer.chute_id in chutes and offer.left]
 
 
