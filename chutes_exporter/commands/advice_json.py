@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.commands.advice import idle_rests, market_of
+from chutes_exporter.commands.terminal import iso_time
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.findings import cost
 from chutes_exporter.rules.sums import product
@@ -167,14 +167,10 @@ class AdviceJson:
                 "why": cost_now.why,
                 "costs_units_now": cost_now.units,
                 "estimated_usd_now": self._pricing.usd(cost_now.units),
-                "free_from": _time(cost_now.free_at),
+                "free_from": iso_time(cost_now.free_at),
             },
             "payback_hours": None if payback is None else payback / HOUR,
         }
-
-
-def _time(moment: float | None) -> str | None:
-    return None if moment is None else datetime.fromtimestamp(moment, UTC).isoformat()
 
 
 def _left_out(advice: Advice) -> list[dict[str, Any]] | None:

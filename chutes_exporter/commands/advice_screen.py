@@ -279,7 +279,7 @@ class AdviceScreen:
         if self._pricing.usd_per_unit is not None:
             row["USD day 1"] = self._pricing.usd(switch.first_day_gain)
             row["USD later"] = self._pricing.usd_a_day(switch.later_gain)
-        row["runs"] = _instance_name(instance)
+        row["runs"] = _name(instance)
         return row | {"GPUs": f"{instance.gpus} {instance.model}"}
 
 
@@ -312,7 +312,7 @@ def _too_dear_text(fleet: Fleet, switch: Switch) -> str:
     instance = switch.instance
     where = _server_text(fleet, instance.server_id or "")
     text = (
-        f"Keep {_instance_name(instance)} ({instance.instance_id}) on {where}: "
+        f"Keep {_name(instance)} ({instance.instance_id}) on {where}: "
         f"{_launches_text(switch.launches)} would earn {switch.first_day_gain:,.0f} compute units "
         f"more in the first day, but the deletion costs {switch.cost.units:,.0f} "
         f"({_DELETION_REASONS[switch.cost.why]})"
@@ -332,12 +332,9 @@ def _launches_text(launches: Iterable[Launch]) -> str:
     return ", ".join(texts)
 
 
-def _name(offer: Offer) -> str:
-    return "(private)" if offer.private else offer.chute or "-"
-
-
-def _instance_name(instance: Instance) -> str:
-    return "(private)" if instance.private else instance.chute or "-"
+def _name(one: Offer | Instance) -> str:
+    """Return the name of a chute, without those of private ones."""
+    return "(private)" if one.private else one.chute or "-"
 
 
 def _server_text(fleet: Fleet, server_id: str) -> str:

@@ -5,7 +5,6 @@ hourly reports.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from datetime import UTC, datetime
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from chutes_exporter.commands.audit import DAY_HOURS, AuditReading
 from chutes_exporter.commands.options import Command, asks, json_option, miner_options
 from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.terminal import cell_text, moment, percent, print_first, say
+from chutes_exporter.commands.terminal import cell_text, iso_time, moment, percent, print_first, say
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.page.gaps import NO_KEY, TRY_AGAIN, NotKnown
 from chutes_exporter.rules.losses import NO_REASON, REDEPLOYED
@@ -188,7 +187,7 @@ def _rows(
             "chute_id": end.chute_id,
             "chute_name": chute_names.get(end.chute_id or ""),
             "private": end.private,
-            "ended_at": datetime.fromtimestamp(end.ended_at, UTC).isoformat(),
+            "ended_at": iso_time(end.ended_at),
             "age_seconds": max(0.0, end.ended_at - end.created_at),
             "active_seconds": max(0.0, end.ended_at - (end.activated_at or end.ended_at)),
             "reason": end.reason,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +22,7 @@ from chutes_exporter.commands.options import (
     json_option,
     miner_options,
 )
-from chutes_exporter.commands.terminal import cell_text, print_table, printable
+from chutes_exporter.commands.terminal import cell_text, iso_time, print_table, printable
 from chutes_exporter.config import parse_hotkey
 from chutes_exporter.rules.demand import unknown_metrics
 from chutes_exporter.rules.instances import instance_state, purged_at, secured_at
@@ -348,8 +347,8 @@ def _instance_row(instance: r.Instance, now: float) -> Cells:
         instance,
         age_minutes=None if age is None else round(age / 60),
         state=instance_state(instance),
-        secured_at=_time_text(secured_at(instance)),
-        purged_at=_time_text(purged_at(instance)),
+        secured_at=iso_time(secured_at(instance)),
+        purged_at=iso_time(purged_at(instance)),
     )
 
 
@@ -363,13 +362,9 @@ def _maintenance_rows(policy: r.MaintenancePolicy) -> list[Cells]:
 def _plain(record: msgspec.Struct, **more: Any) -> Cells:
     fields = msgspec.structs.asdict(record) | more
     plain: Cells = msgspec.to_builtins(
-        {k: v for k, v in fields.items() if v is not UNSET}, enc_hook=_time_text
+        {k: v for k, v in fields.items() if v is not UNSET}, enc_hook=iso_time
     )
     return plain
-
-
-def _time_text(time: float | None) -> str | None:
-    return None if time is None else datetime.fromtimestamp(time, UTC).isoformat()
 
 
 def _columns(rows: list[Cells]) -> list[str]:

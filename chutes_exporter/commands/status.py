@@ -211,8 +211,8 @@ def _maintenance_verdict(findings: list[Finding], report: Report) -> str:
 def _print_screen(
     summary: Mapping[str, Any], findings: list[Finding], report: Report, settings: Settings
 ) -> None:
-    has_prices, color = bool(settings.costs), "yellow" if report.gaps else "green"
-    say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
+    has_prices = bool(settings.costs)
+    _print_verdict(summary, report)
     for miner in summary["miners"]:
         click.echo()
         say(f"{miner['hotkey']}  {moment(report.now)}", bold=True)
@@ -236,8 +236,7 @@ def _print_maintenance(
     plans: Mapping[str, UpgradePlan],
     report: Report,
 ) -> None:
-    color = "yellow" if report.gaps else "green"
-    say(summary["verdict"], bold=True, fg="red" if summary["action_needed"] else color)
+    _print_verdict(summary, report)
     for miner in summary["miners"]:
         hotkey = miner["hotkey"]
         click.echo()
@@ -247,6 +246,15 @@ def _print_maintenance(
         click.echo()
         print_plan(plans[hotkey], report.now)
         print_servers_in_slot(miner["maintenance"], report.now)
+
+
+def _print_verdict(summary: Mapping[str, Any], report: Report) -> None:
+    color = "green"
+    if summary["action_needed"]:
+        color = "red"
+    elif report.gaps:
+        color = "yellow"
+    say(summary["verdict"], bold=True, fg=color)
 
 
 def _print_findings(findings: list[Finding], now: float, *, has_prices: bool) -> None:

@@ -170,6 +170,11 @@ def moment(time: float) -> str:
     return f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M} UTC"
 
 
+def iso_time(time: float | None) -> str | None:
+    """Return a Unix time as text for scripts, None if it is unknown."""
+    return None if time is None else datetime.fromtimestamp(time, UTC).isoformat()
+
+
 def percent(ratio: float | None) -> str:
     """Return a ratio with three digits, or a dash if it is unknown or too large for a number."""
     value = product(100, ratio)
