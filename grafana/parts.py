@@ -481,35 +481,36 @@ def _timeline(_: Panel) -> Json:
 
 
 def _table(panel: Panel) -> Json:
-    letters = {query.expr: letter for letter, query in zip(_LETTERS, panel.queries, strict=False)}
-    columns = {
-        f"Value #{letters[one.source]}" if one.queries else one.source: one for one in panel.columns
-    }
-    shown = {
-        "includeByName": dict.fromkeys(columns, True),
-        "indexByName": {source: index for index, source in enumerate(columns)},
-        "renameByName": {
-            source: column.title for source, column in columns.items() if column.title
-        },
-    }
+    columns = _columns_by_source(panel)
+    titles = {source: column.title for source, column in columns.items() if column.title}
     steps = {
         # Rows that differ in the name of their metric would not become one.
         "filterFieldsByName": {"exclude": {"names": ["__name__"]}},
         "merge": {},
-        "organize": shown,
+        "organize": {
+            "includeByName": dict.fromkeys(columns, True),
+            "indexByName": {source: index for index, source in enumerate(columns)},
+            "renameByName": titles,
+        },
     }
     sort = [{"displayName": name.lstrip("-"), "desc": name.startswith("-")} for name in panel.sort]
+    overrides = [_column(column, titles.get(source, source)) for source, column in columns.items()]
     return {
         "type": "table",
         "options": {"sortBy": sort},
         "transformations": [{"id": name, "options": options} for name, options in steps.items()],
-        "fieldConfig": {
-            "defaults": {},
-            "overrides": [
-                _column(column, column.title or source) for source, column in columns.items()
-            ],
-        },
+        "fieldConfig": {"defaults": {}, "overrides": overrides},
     }
+
+
+def _columns_by_source(panel: Panel) -> dict[str, Column]:
+    """Return the columns by the name that their values have in the merged answers."""
+    letters = {query.expr: letter for letter, query in zip(_LETTERS, panel.queries, strict=False)}
+    found = {}
+    for column in panel.columns:
+        source = f"Value #{letters[column.source]}" if column.queries else column.source
+        found[source] = column
+    return found
 
 
 def _column(column: Column, name: str) -> Json:

@@ -251,8 +251,7 @@ async def test_incidents_lists_every_end_with_exactly_what_it_cost(
     wanted = {row["instance_id"]: row for row in ended(directory) if row["report"] < hours}
     status, summary = await incidents(directory, listed, hours)
     gaps = {gap["feed"] for gap in summary["not_known"]}
-    unclear = {f"the loss of {key}" for key, row in wanted.items() if unclear_loss(row)}
-    unclear |= {f"why {key} ended" for key, row in wanted.items() if unclear_reason(row)}
+    unclear = unclear_gaps(wanted)
     assert unclear <= gaps
     assert len(gaps - unclear) == len(missing_hours(directory, hours))
     assert status == (3 if gaps else 0)
@@ -282,6 +281,12 @@ async def incidents(
             Target(url), "incidents", *flags, "--hours", str(hours), "--json", variables={}
         )
     return status, json.loads(output)
+
+
+def unclear_gaps(rows: dict[str, Row]) -> set[str]:
+    """Return what the command says is not known of some ends."""
+    losses = {f"the loss of {key}" for key, row in rows.items() if unclear_loss(row)}
+    return losses | {f"why {key} ended" for key, row in rows.items() if unclear_reason(row)}
 
 
 def assert_is_end(row: Row, want: Row) -> None:
