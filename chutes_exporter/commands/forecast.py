@@ -165,11 +165,11 @@ class _Shares:
 
 
 def _shares(answers: Mapping[str, Answer[Any]], hotkey: str, gain: Gain) -> _Shares | None:
-    """Return the shares of a miner, None if an answer is missing or a number is too large."""
-    whole = Answers({name: answer for name, answer in answers.items() if answer.whole})
-    if any(feed not in whole for feed in score_heading.COLLECTOR.feeds):
-        return None
-    earned = score_heading.earned_rates(whole, frozenset({hotkey}))
+    """Return the shares of a miner, None if a number is unknown or too large.
+
+    The answers are whole, because a gain is known only then.
+    """
+    earned = score_heading.earned_rates(Answers(answers), frozenset({hotkey}))
     everybody = total((earned or {}).values())
     first, later = gain.first_units_per_second, gain.later_units_per_second
     if earned is None or everybody is None or not math.isfinite(everybody + first + later):

@@ -332,12 +332,12 @@ def _metagraph_rows(nodes: list[r.MetagraphNode]) -> Iterator[Cells]:
 
 def _score_rows(scores: r.Scores) -> Iterator[Cells]:
     for hotkey, share in scores.shares.items():
-        row = {"hotkey": hotkey, "share": share}
         raw = scores.raw.get(hotkey)
-        if raw is not None:
-            yield row | _plain(raw)
-        elif share is not None:
-            yield row
+        if share is None and raw is None:
+            # So says an answer about one miner that this miner has no score.
+            continue
+        row = {"hotkey": hotkey, "share": share}
+        yield row | ({} if raw is None else _plain(raw))
         # An answer about one miner has neither if this miner has no score.
 
 

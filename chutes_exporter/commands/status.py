@@ -130,12 +130,12 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
 
 
 def _gpus_by_state(fleet: Fleet) -> dict[str, dict[str, int]]:
-    """Return the number of GPUs by model and state."""
+    """Return the number of GPUs by model and state, of which both are known."""
     gpus: dict[str, dict[str, int]] = {}
-    for gpu in fleet.gpus:
-        if gpu.model and gpu.state:
-            counts = gpus.setdefault(gpu.model, dict.fromkeys(GPU_STATES, 0))
-            counts[gpu.state] += 1
+    known = [(gpu.model, gpu.state) for gpu in fleet.gpus if gpu.model and gpu.state]
+    for model, state in known:
+        counts = gpus.setdefault(model, dict.fromkeys(GPU_STATES, 0))
+        counts[state] += 1
     return gpus
 
 

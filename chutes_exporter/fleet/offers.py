@@ -179,9 +179,13 @@ def _offer(
         return refusal
     pay = _pay(chute, model, miner.answers.rates)
     left = room_left(chute, demand.instances)
-    if pay is None or left is None or demand.room is None:
-        return "unknown"
-    if chute.tee is None or chute.public is None:
+    if (
+        pay is None
+        or left is None
+        or demand.room is None
+        or chute.tee is None
+        or chute.public is None
+    ):
         return "unknown"
     boost = expires_at = None
     bounty = miner.bounties.get(chute.chute_id)

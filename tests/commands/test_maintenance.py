@@ -220,6 +220,8 @@ async def test_without_a_window_there_is_nothing_to_plan(fleet: Fleet) -> None:
         api.faults["maintenance"] = Fault(body=body)
         code, upgrades, _ = await summary(api)
         assert (code, upgrades["window"]) == (0, "none")
+        _, text = await texts(api)
+    assert text.endswith("No maintenance window is open or announced.")
 
 
 async def test_if_all_servers_have_the_target_version_none_waits(fleet: Fleet) -> None:
