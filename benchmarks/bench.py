@@ -27,8 +27,11 @@ from starlette.routing import Route
 
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.base import Samples
+from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.config import Address, make_settings
 from chutes_exporter.feeds.definitions import FEEDS
+from chutes_exporter.feeds.feed import THE_PLATFORM
+from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import collect
@@ -52,6 +55,8 @@ MIDDLE = Size(chutes=1700, servers=76, other_servers=38)
 LARGE = Size(chutes=7350, servers=300, other_servers=150)
 MANY_SERIES = ("--miners", "all", "--max-series", "400000", "--collector.stats_per_chute")
 """With :data:`LARGE`, the page has about 190,000 series."""
+BIG_FLEET = Size(chutes=2000, servers=167, other_servers=83)
+"""The miner has about 1,000 GPUs, and the platform four times the chutes of 2026."""
 THE_SAME_SETTINGS: dict[str, Any] = {
     "miners": "all",
     "max_series": 400_000,
@@ -248,6 +253,29 @@ def _by_format(ratios: dict[str, float]) -> str:
     return " / ".join(f"{ratio:.1f} x {name.lower()}" for name, ratio in ratios.items())
 
 
+async def bench_fleet(size: Size, limit: int) -> Row:
+    """Measure how long it takes to join the answers about a miner into its fleet."""
+    world = World(start=time.time(), size=size)
+    key = world.miners[0].key
+    async with Simulator(world) as api:
+        settings = make_settings(api_url=api.url, api_timeout=600, keys=(key,))
+        async with Exporter(settings) as running:
+            await running.warm_up()
+            known = {
+                feed.name: state.snapshot.answer
+                for feed, state in running.feeds.states().items()
+                if state.snapshot is not None and feed.hotkey in (key.address, THE_PLATFORM)
+            }
+    gpus = len(join_fleet(fleet_answers(known, key.address)).gpus)
+
+    async def join() -> None:
+        join_fleet(fleet_answers(known, key.address))
+
+    taken = 1000 * await least(join, times=30)
+    what = f"time to join a fleet of {gpus:,} GPUs, with {size.chutes:,} chutes"
+    return what, f"{limit} ms", f"{taken:.0f} ms", taken <= limit
+
+
 async def bench_memory(size: Size, limit: int, *flags: str) -> Row:
     """Measure the resident memory of the exporter's process after some scrapes."""
     world = World(start=time.time(), size=size)
@@ -323,6 +351,7 @@ async def main() -> None:
         *await bench_page(),
         *await bench_scrape(MIDDLE),
         *await bench_scrape(LARGE, **THE_SAME_SETTINGS),
+        await bench_fleet(BIG_FLEET, 50),
         await bench_memory(SMALL, 100),
         await bench_memory(LARGE, 450, *MANY_SERIES),
     ]

@@ -30,12 +30,15 @@ from chutes_exporter.rules.maintenance import (
 from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from msgspec import UnsetType
 
     from chutes_exporter.api import records as r
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import DeadlineKind, GpuState, Market, Topic, Use
     from chutes_exporter.fleet.offers import Demand
+    from chutes_exporter.rules.instances import InstanceState
     from chutes_exporter.rules.maintenance import MaintenanceStatus, Measured
 
 
@@ -44,10 +47,11 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     holders: dict[str, Holder] = {}
     if answers.inventory is not None and answers.instances is not None:
         holders = find_holders(answers.inventory.records, answers.instances.records)
-    gpus = _gpus(answers, holders)
+    records = _records(answers)
+    gpus = _gpus(answers, records, holders)
     demand = find_demand(answers)
     instances = _instances(answers, gpus, demand)
-    servers = _servers(answers, gpus, instances)
+    servers = _servers(answers, gpus, instances, _contradicted_servers(records.values()))
     markets: tuple[Market, ...] | None = None
     uses: tuple[Use, ...] = ()
     if demand is not None and _launches_are_known(answers):
@@ -116,8 +120,10 @@ def _records(answers: FleetAnswers) -> dict[str, _Records]:
     return found
 
 
-def _gpus(answers: FleetAnswers, holders: Mapping[str, Holder]) -> tuple[Gpu, ...]:
-    found = _records(answers)
+def _gpus(
+    answers: FleetAnswers, listed: Mapping[str, _Records], holders: Mapping[str, Holder]
+) -> tuple[Gpu, ...]:
+    found = {**listed}
     for gpu_id in holders:
         found.setdefault(gpu_id, _Records())
     lists_are_known = are_whole(answers.servers, answers.nodes)
@@ -196,7 +202,8 @@ def _chute_names(answers: FleetAnswers, gpus: Iterable[Gpu]) -> dict[str, str]:
     return names
 
 
-@dataclass(frozen=True)
+# Not frozen, because it takes less time to make a thousand.
+@dataclass(slots=True)
 class _Place:
     """Where an instance is. All of it is None if that is unknown."""
 
@@ -268,6 +275,7 @@ def _instance(
 ) -> Instance:
     public = is_public(record)
     state = instance_state(record)
+    has_replacement = _has_replacement(record, answers)
     chute = answers.chutes_by_id.get(record.chute_id or "")
     later = None
     if chute is not None and place.model:
@@ -285,9 +293,9 @@ def _instance(
         server_id=place.server_id,
         model=place.model,
         gpus=place.gpus,
-        is_last_active=_is_last_active(record, answers),
-        has_replacement=_has_replacement(record, answers),
-        is_in_vain=_is_in_vain(record, demand.get(record.chute_id or "")),
+        is_last_active=_is_last_active(record, has_replacement=has_replacement),
+        has_replacement=has_replacement,
+        is_in_vain=_is_in_vain(state, demand.get(record.chute_id or "")),
     )
 
 
@@ -300,10 +308,9 @@ def _deadlines(record: r.Instance) -> dict[DeadlineKind, float]:
     return {kind: time for kind, time in times.items() if time is not None}
 
 
-def _is_last_active(record: r.Instance, answers: FleetAnswers) -> bool | None:
+def _is_last_active(record: r.Instance, *, has_replacement: bool | None) -> bool | None:
     if record.active is False:
         return False
-    has_replacement = _has_replacement(record, answers)
     if record.active is None or has_replacement is None:
         return None
     return not has_replacement
@@ -320,8 +327,7 @@ def _has_replacement(record: r.Instance, answers: FleetAnswers) -> bool | None:
     return None if may_exist else False
 
 
-def _is_in_vain(record: r.Instance, demand: Demand | None) -> bool | None:
-    state = instance_state(record)
+def _is_in_vain(state: InstanceState | None, demand: Demand | None) -> bool | None:
     if state in ("active", "disabled"):
         return False
     if state is None or demand is None:
@@ -333,7 +339,10 @@ def _is_in_vain(record: r.Instance, demand: Demand | None) -> bool | None:
 
 
 def _servers(
-    answers: FleetAnswers, gpus: Iterable[Gpu], instances: Iterable[Instance]
+    answers: FleetAnswers,
+    gpus: Iterable[Gpu],
+    instances: Iterable[Instance],
+    contradicted: Collection[str],
 ) -> tuple[Server, ...]:
     gpus_of: dict[str, list[Gpu]] = defaultdict(list)
     for gpu in gpus:
@@ -344,26 +353,28 @@ def _servers(
         if instance.server_id:
             instances_of[instance.server_id].append(instance)
     lists_are_known = are_whole(answers.servers, answers.nodes)
-    contradicted = _contradicted_servers(answers)
+    kinds: dict[_Hardware, _Kind] = {}
     found: dict[str, Server] = {}
     for record in records_of(answers.servers):
         key = record.server_id
         is_whole = lists_are_known and record.gpus is not None and key not in contradicted
-        server = _server(record, gpus_of[key], instances_of[key], answers, is_whole=is_whole)
+        models = tuple(gpu.model for gpu in gpus_of[key])
+        hardware = _Hardware(record.is_tee, record.version, models, is_whole)
+        if hardware not in kinds:
+            kinds[hardware] = _kind(hardware, answers)
+        server = _server(record, kinds[hardware], gpus_of[key], instances_of[key], answers)
         found.setdefault(key, server)
     return tuple(found.values())
 
 
 def _server(
     record: r.Server,
+    kind: _Kind,
     gpus: Sequence[Gpu],
     instances: Sequence[Instance],
     answers: FleetAnswers,
-    *,
-    is_whole: bool,
 ) -> Server:
     step = answers.steps.get(record.server_id)
-    boot = _boot(record, answers)
     maintenance = _maintenance(record, step, answers)
     return Server(
         server_id=record.server_id,
@@ -372,42 +383,62 @@ def _server(
         tee=record.is_tee,
         maintenance=maintenance.status,
         holds_slot=maintenance.holds_slot,
-        boots=boot.is_accepted,
-        may_be_refused=boot.is_uncertain,
+        boots=kind.boots,
+        may_be_refused=kind.may_be_refused,
         needs_upgrade=_needs_upgrade(record, step, answers),
-        measured=_measured(gpus, answers, is_whole=is_whole),
-        runs_chutes=_runs_chutes(record, gpus, answers, is_whole=is_whole),
+        measured=kind.measured,
+        runs_chutes=kind.runs_chutes,
         gpus=tuple(gpus),
         instances=tuple(instances),
-        is_whole=is_whole,
+        is_whole=kind.is_whole,
     )
 
 
-def _contradicted_servers(answers: FleetAnswers) -> set[str]:
+def _contradicted_servers(listed: Iterable[_Records]) -> set[str]:
     """Return the ids of servers that share a GPU, which is on one of them only."""
     found: set[str] = set()
-    for records in _records(answers).values():
+    for records in listed:
         if len(records.server_ids) > 1:
             found |= records.server_ids
     return found
 
 
 @dataclass(frozen=True)
-class _Boot:
-    """Whether the service accepts the version of a server, and whether no answer tells."""
+class _Hardware:
+    """What decides about a server in the same way as about others that have it, too."""
 
-    is_accepted: bool | None
-    is_uncertain: bool
+    tee: bool | None
+    version: str | UnsetType | None
+    models: tuple[str | None, ...]
+    is_whole: bool
 
 
-def _boot(record: r.Server, answers: FleetAnswers) -> _Boot:
-    """Return what is known of the next boot of a server: nothing without TEE or a version."""
-    is_asked = record.is_tee and record.version is not UNSET and record.version
-    if not is_asked or answers.measurements is None or not answers.measurements.whole:
-        return _Boot(None, is_uncertain=False)
-    listed = {measurement.version for measurement in answers.measurements.records}
-    accepted = version_accepted(str(record.version), listed)
-    return _Boot(accepted, is_uncertain=accepted is None)
+@dataclass(frozen=True)
+class _Kind:
+    """What is the same for all servers with the same hardware and version."""
+
+    is_whole: bool
+    boots: bool | None
+    may_be_refused: bool
+    measured: Measured | None
+    runs_chutes: bool | None
+
+
+def _kind(hardware: _Hardware, answers: FleetAnswers) -> _Kind:
+    is_asked = hardware.tee and hardware.version is not UNSET and hardware.version
+    boots, may_be_refused = None, False
+    # Nothing is known of the next boot without TEE or a version.
+    if is_asked and are_whole(answers.measurements):
+        listed = {measurement.version for measurement in records_of(answers.measurements)}
+        boots = version_accepted(str(hardware.version), listed)
+        may_be_refused = boots is None
+    return _Kind(
+        hardware.is_whole,
+        boots,
+        may_be_refused,
+        _measured(hardware, answers),
+        _runs_chutes(hardware, answers),
+    )
 
 
 @dataclass(frozen=True)
@@ -462,33 +493,29 @@ def _has_no_step(record: r.Server, answers: FleetAnswers) -> bool:
     return are_whole(answers.maintenance)
 
 
-def _measured(gpus: Iterable[Gpu], answers: FleetAnswers, *, is_whole: bool) -> Measured | None:
+def _measured(hardware: _Hardware, answers: FleetAnswers) -> Measured | None:
     """Return whether the service lists the target of the newest window for a server's GPUs."""
     window = None if answers.policy is None else answers.policy.active_window
     target = None if window is None else window.target_measurement_version
-    if target is None or not is_whole or not are_whole(answers.measurements):
+    if target is None or not hardware.is_whole or not are_whole(answers.measurements):
         return None
-    models = []
-    for gpu in gpus:
-        if gpu.model is None:
-            return None
-        models.append(gpu.model)
+    models = [model for model in hardware.models if model is not None]
+    if len(models) < len(hardware.models):
+        return None
     return measured(target, models, records_of(answers.measurements))
 
 
-def _runs_chutes(
-    record: r.Server, gpus: Iterable[Gpu], answers: FleetAnswers, *, is_whole: bool
-) -> bool | None:
+def _runs_chutes(hardware: _Hardware, answers: FleetAnswers) -> bool | None:
     """Return whether a chute exists that runs on a server, whose GPUs may not all be known."""
-    models = {gpu.model for gpu in gpus}
-    if record.is_tee is None or None in models:
+    models = set(hardware.models)
+    if hardware.tee is None or None in models:
         return None
-    is_known = is_whole and are_whole(answers.chutes)
+    is_known = hardware.is_whole and are_whole(answers.chutes)
     for chute in answers.chutes_by_id.values():
         selector = chute.node_selector
         if chute.tee is None or selector is None or selector.supported_gpus is None:
             is_known = False
-        elif chute.tee == record.is_tee and not models.isdisjoint(selector.supported_gpus):
+        elif chute.tee == hardware.tee and not models.isdisjoint(selector.supported_gpus):
             return True
     return False if is_known else None
 

@@ -51,7 +51,8 @@ class LaunchServer:
     free_gpus: int
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, because it takes less time to make thousands.
+@dataclass(slots=True)
 class ChuteInstances:
     """The instances of a chute on all miners. An unknown value is None.
 
@@ -98,9 +99,8 @@ def chute_instances(
     None if it is unknown.
     """
     others = {gpu.instance_id: gpu.activated_at for gpu in held if gpu.instance_id not in active}
-    starting: float | None = None
-    if UNSET not in others.values():
-        starting = sum(activated_at is None for activated_at in others.values())
+    activations = [*others.values()]
+    starting = None if UNSET in activations else activations.count(None)
     if utilization is not None:
         return ChuteInstances(
             active=utilization.active_instance_count,
@@ -160,35 +160,59 @@ def launch_refusal(
     seat: MetagraphNode | None,
     chute: Chute,
     instances: ChuteInstances,
-    server: LaunchServer,
+    servers: Iterable[LaunchServer],
     *,
     runs_tee: bool,
 ) -> LaunchRefusal | None:
-    """Return why a miner cannot launch an instance of a chute on a server now, or None if it can.
+    """Return why a miner can launch an instance of a chute on none of some servers now, or None if
+    it can.
 
     This follows the service's answer to ``GET /instances/launch_config``, and the checks when the
     instance is claimed and becomes active. The first certain refusal is returned. Without one, an
-    unknown check gives ``unknown``.
+    unknown check gives ``unknown``. Of several servers, the one that is refused by the last check
+    is nearest to a launch.
 
     ``seat`` is the miner's, and ``runs_tee`` whether it has an active instance of a TEE chute.
     """
-    checks: dict[LaunchRefusal, bool | None] = {
-        "not_registered": seat is None,
-        "blacklisted": seat is not None and is_blacklisted(seat),
-        "disabled": _is_disabled(chute),
-        _refusal_without_room(chute, instances): _has_no_room(chute, instances),
-        "tee_mismatch": _tee_differs(chute, server),
-        "in_maintenance": server.in_maintenance,
-        "too_many_gpus": _needs_more_gpus(chute, server),
-    }
-    for reason, refused in checks.items():
-        if refused:
-            return reason
+    on_any = _refusal_on_any_server(seat, chute, instances, runs_tee=runs_tee)
+    if on_any not in (None, "unknown"):
+        return on_any
+    nearest: LaunchRefusal | None = None
+    for server in servers:
+        refusal = _refusal_on_server(chute, server) or on_any
+        if refusal is None:
+            return None
+        nearest = max(nearest or refusal, refusal, key=LAUNCH_REFUSALS.index)
+    return nearest
+
+
+def _refusal_on_any_server(
+    seat: MetagraphNode | None, chute: Chute, instances: ChuteInstances, *, runs_tee: bool
+) -> LaunchRefusal | None:
+    if seat is None:
+        return "not_registered"
+    blacklisted, disabled = is_blacklisted(seat), _is_disabled(chute)
+    if blacklisted:
+        return "blacklisted"
+    if disabled:
+        return "disabled"
+    room = launch_room(chute, instances)
+    if room is not None and room <= 0:
+        return _refusal_without_room(chute, instances)
     # Without TEE, the service looks at the miner's past too, which no endpoint shows.
     past_decides = follows_private_rules(chute) and not (chute.tee or runs_tee)
-    if past_decides or None in checks.values():
-        return "unknown"
-    return None
+    return "unknown" if past_decides or None in (blacklisted, disabled, room) else None
+
+
+def _refusal_on_server(chute: Chute, server: LaunchServer) -> LaunchRefusal | None:
+    tee_differs, needs_more = _tee_differs(chute, server), _needs_more_gpus(chute, server)
+    if tee_differs:
+        return "tee_mismatch"
+    if server.in_maintenance:
+        return "in_maintenance"
+    if needs_more:
+        return "too_many_gpus"
+    return "unknown" if None in (tee_differs, server.in_maintenance, needs_more) else None
 
 
 def _is_disabled(chute: Chute) -> bool | None:
@@ -207,13 +231,6 @@ def _needs_more_gpus(chute: Chute, server: LaunchServer) -> bool | None:
     if chute.node_selector is None or chute.node_selector.gpu_count is None:
         return None
     return chute.node_selector.gpu_count > server.free_gpus
-
-
-def _has_no_room(chute: Chute, instances: ChuteInstances) -> bool | None:
-    room = launch_room(chute, instances)
-    if room is None:
-        return None
-    return room <= 0
 
 
 def _refusal_without_room(chute: Chute, instances: ChuteInstances) -> LaunchRefusal:

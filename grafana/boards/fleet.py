@@ -84,7 +84,7 @@ NOT_ALL_EARNING: Final = (
     f"min_over_time(timestamp({_EARNING})[1d:5m])) > 600 and on (hotkey, server_id) {_EARNING} < 1"
 )
 """Seconds since all GPUs of a server earned, or since it was seen first, within a day."""
-TO_UPGRADE: Final = recorded("hotkey:chutes_servers_to_upgrade:count")
+IN_WINDOW: Final = f"and on (hotkey) {select('chutes_maintenance_window_open', EXPORTERS)} == 1"
 ORDER: Final = of_miners("chutes_server_upgrade_order", "server_id", "server")
 NO_UPGRADES: Final = (
     f"{total(of_miners('chutes_fleet_servers_to_upgrade'), with_gpus=True)} == 0 and on () "
@@ -330,7 +330,12 @@ FLEET.show(
             total(of_miners("chutes_maintenance_slots_in_use"), with_gpus=True), "slots used", KEYED
         ),
         Query(total(of_miners("chutes_maintenance_slots_limit"), with_gpus=True), "slots", KEYED),
-        Query(f"sum({TO_UPGRADE})", "servers wait", SICK, thresholds=[(1, ORANGE)]),
+        Query(
+            f"sum({of_miners('chutes_fleet_servers_to_upgrade')} {IN_WINDOW}) > 0",
+            "servers wait",
+            SICK,
+            thresholds=[(1, ORANGE)],
+        ),
         Query(
             f"sum({recorded('hotkey:chutes_servers_to_upgrade:late')}) > 0",
             "will not make it",
@@ -339,15 +344,14 @@ FLEET.show(
             sometimes=True,
         ),
         Query(
-            f"sum({of_miners('chutes_fleet_unmeasured_servers_to_upgrade')} and on (hotkey) "
-            f"{TO_UPGRADE}) > 0",
+            f"sum({of_miners('chutes_fleet_unmeasured_servers_to_upgrade')} {IN_WINDOW}) > 0",
             "cannot come back",
             SICK,
             thresholds=[(1, RED)],
         ),
         Query(
-            f"{EARNING_INSTANCES} and on (hotkey, server_id) "
-            f"{select('chutes_server_upgrade_order', EXPORTERS)} == 1 and on (hotkey) {TO_UPGRADE}",
+            f"{EARNING_INSTANCES} and on (server_id) "
+            f"{select('chutes_server_upgrade_order', EXPORTERS)} == 1 {IN_WINDOW}",
             "next: {{server}}, earning there",
             SICK,
         ),

@@ -69,7 +69,6 @@ EARNED: Final = total(of_miners("chutes_miner_estimated_usd_per_day"))
 NEXT_DAY: Final = total(recorded("hotkey:chutes_miner_estimated_usd:next24h"))
 INCENTIVE: Final = of_miners("chutes_miner_incentive_ratio")
 PROFIT: Final = total(of_miners("chutes_miner_estimated_profit_usd_per_day"), with_gpus=True)
-ENDED: Final = total(recorded("hotkey:chutes_ended_usd:sum1d"))
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
 EARNING: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="~earning|disabled")
 ACTIVE: Final = recorded("hotkey_state:chutes_fleet_instances:max", state="active")
@@ -289,7 +288,7 @@ OVERVIEW.show(
         "What the score of the past day lacks because of the instances that ended in it. US "
         "dollars need --chain.url. Without it, it is in compute units. The Instances board shows "
         "what ended.",
-        Query(ENDED, "dollars", PRICED, thresholds=[(0.5, RED)]),
+        Query(f"{LOST_UNITS} * on () {UNIT_USD}", "dollars", PRICED, thresholds=[(0.5, RED)]),
         Query(
             f"{LOST_UNITS} unless on () {UNIT_USD}",
             "units; dollars: docs/money.md",

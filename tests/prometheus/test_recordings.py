@@ -106,9 +106,12 @@ def test_the_loss_of_a_day_is_worth_dollars_if_all_of_it_is_known_and_two_export
         miner.set("chutes_miner_lost_compute_units", 5, window="1h", reason=reason)
     miner.set("chutes_miner_losses_known", 1, window="1d")
     miner.set("chutes_miner_losses_known", 0, 20, window="1d")
-    name, none = "hotkey:chutes_ended_usd:sum1d", dict[str, float]()
+    units, none = "hotkey:chutes_miner_lost_compute_units:sum", dict[str, float]()
+    dollars = f"{units} * on () group_left () max(chutes_compute_unit_usd)"
     # All miners earn 10,000 dollars a day for 10,000 units.
-    miner.check(tmp_path, {}, values={name: (10, {labels(name): 30}), f"({name})": (25, none)})
+    miner.check(
+        tmp_path, {}, values={dollars: (10, {f'{{hotkey="{HOTKEY}"}}': 30}), units: (25, none)}
+    )
 
 
 def test_the_work_of_the_past_hour_replaces_the_heading_of_an_exporter_without_a_key_only(
@@ -138,7 +141,8 @@ def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
         # 2 idle GPUs cost 72 dollars a day. 240 lost compute units are 2400 dollars at
         # 10 each.
         "sum by (hotkey) (hotkey_server_id:chutes_idle_usd_per_day:sum)": 72,
-        "hotkey:chutes_ended_usd:sum1d": 2400,
+        "hotkey:chutes_miner_lost_compute_units:sum * on () group_left () "
+        "max(chutes_compute_unit_usd)": 2400,
         "hotkey:chutes_miner_estimated_usd_per_day:per_gpu": 33.333,
     }
     values = {

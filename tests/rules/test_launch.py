@@ -77,7 +77,7 @@ def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it
 ) -> None:
     seat, runs_tee = miner.get("seat", SEAT), miner.get("runs_tee", True)
     place, others = replace(SERVER, **server), replace(ROOM, **instances)
-    assert launch_refusal(seat, chute, others, place, runs_tee=runs_tee) == reason
+    assert launch_refusal(seat, chute, others, [place], runs_tee=runs_tee) == reason
 
 
 @pytest.mark.parametrize(

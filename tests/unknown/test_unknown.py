@@ -220,8 +220,6 @@ def test_no_recording_is_new_or_another(eras: dict[str, Era], name: str) -> None
     del differing["hotkey_server_id:chutes_idle_gpus:ratio"]
     # It says that the GPUs are not known.
     del differing["hotkey:chutes_miner_watched:gpus_unknown"]
-    # What is usual at a miner: the average of the time that is known.
-    del differing["hotkey:chutes_miner_score_heading_ratio:avg1d"]
     assert {key: found for key, found in differing.items() if found} == {}
 
 
