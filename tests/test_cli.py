@@ -81,6 +81,11 @@ class Running:
         )
         return int(status["VmHWM"].removesuffix(" kB")) / 1024
 
+    def starved_seconds(self) -> float:
+        """Return for how long its event loop has waited for a processor."""
+        _, waited, _ = Path(f"/proc/{self.process.pid}/schedstat").read_text().split()
+        return int(waited) / 1e9
+
 
 def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
     """Start the command."""
