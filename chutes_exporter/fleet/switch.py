@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
@@ -247,13 +247,12 @@ def _choose(
     taken: Counter[str],
 ) -> tuple[tuple[Switch, ...], tuple[Switch, ...]]:
     """Return the switches to make, and those that cost too much."""
-    offers: list[Offer] = []
-    for market in markets:
-        offers += (offer for offer in market.offers if _is_safe(offer, failures))
+    offers = _by_kind(markets, failures)
     proposed: list[Switch] = []
     too_dear: list[Switch] = []
     for candidate in sorted(candidates, key=attrgetter("worth", "instance.instance_id")):
-        found = _best(candidate, offers, taken)
+        kind = candidate.instance.model, candidate.server.tee
+        found = _best(candidate, offers[kind], taken)
         if found is None:
             continue
         if not found.pays_within_a_day:
@@ -264,6 +263,18 @@ def _choose(
             taken[launch.offer.chute_id] += launch.instances
     proposed.sort(key=lambda one: one.least_cost - one.first_day_gain)
     return tuple(proposed), tuple(too_dear)
+
+
+def _by_kind(
+    markets: Iterable[Market], failures: Failures
+) -> dict[tuple[str | None, bool | None], list[Offer]]:
+    """Return the offers that something can be given up for, by model and whether they need TEE."""
+    found: dict[tuple[str | None, bool | None], list[Offer]] = defaultdict(list)
+    for market in markets:
+        for offer in market.offers:
+            if _is_safe(offer, failures):
+                found[offer.model, offer.tee].append(offer)
+    return found
 
 
 def _is_safe(offer: Offer, failures: Failures) -> bool:
@@ -277,13 +288,19 @@ def _is_safe(offer: Offer, failures: Failures) -> bool:
 
 
 def _best(
-    candidate: _Candidate, offers: Iterable[Offer], taken: Mapping[str, int]
+    candidate: _Candidate, offers: Sequence[Offer], taken: Mapping[str, int]
 ) -> Switch | None:
-    """Return the best that an instance's GPUs could run instead, None if it pays too little."""
+    """Return the best that an instance's GPUs could run instead, None if it pays too little.
+
+    The offers are those for its model and its server.
+    """
     instance, server = candidate.instance, candidate.server
     if server.holds_slot or instance.model is None:
         return None
     wanted = _wanted(candidate, offers, taken)
+    # The search takes time, and few instances are worth it.
+    if _most_units(candidate, wanted) <= (1 + LEAST_GAIN) * candidate.kept_units:
+        return None
     space = Space(instance.instance_id, instance.model, bool(server.tee), candidate.gpus)
     launched = best_placement([space], wanted).get(space, Counter())
     launches = tuple(Launch(offer, count) for offer, count in sorted_offers(launched))
@@ -292,19 +309,28 @@ def _best(
     return found if launches and is_better and found.later_gain >= 0 else None
 
 
+def _most_units(candidate: _Candidate, offers: Iterable[Offer]) -> float:
+    """Return what an instance's GPUs would earn in the first day if all of them took the best paid
+    offer, which is at least what they can earn.
+    """
+    best = max((offer.first_day_units / offer.size for offer in offers), default=0.0)
+    return candidate.gpus * best
+
+
 def _wanted(
     candidate: _Candidate, offers: Iterable[Offer], taken: Mapping[str, int]
 ) -> list[Offer]:
     """Return the offers for the GPUs of an instance, with the room that is left for them."""
-    instance, server = candidate.instance, candidate.server
-    later = (instance.later_units_per_second or 0.0) / candidate.gpus
+    later = (candidate.instance.later_units_per_second or 0.0) / candidate.gpus
     wanted = []
     for offer in offers:
-        fits = offer.model == instance.model and offer.tee == server.tee
-        is_other = offer.chute_id != instance.chute_id
+        launched = taken.get(offer.chute_id, 0)
+        has_room = offer.left > launched and offer.size <= candidate.gpus
+        is_other = offer.chute_id != candidate.instance.chute_id
         # A bounty must not lead to a chute that pays less when it is over.
-        if fits and is_other and offer.later_units_per_second / offer.size >= later:
-            wanted.append(replace(offer, left=offer.left - taken.get(offer.chute_id, 0)))
+        if has_room and is_other and offer.later_units_per_second / offer.size >= later:
+            # Copies of all offers would take most of the time.
+            wanted.append(replace(offer, left=offer.left - launched) if launched else offer)
     return wanted
 
 

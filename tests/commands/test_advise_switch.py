@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,9 @@ from tests.commands.support import ALPHA_USD, EMISSION, chain_flag
 from tests.commands.test_advise_failures import FAILING, NEARLY, RICH
 from tests.commands.worlds import PresentWorld
 from tests.recorded import WORLD_C, WORLD_H, rows, seconds
+
+if TYPE_CHECKING:
+    from tests.support import Page
 
 RICHER = "ac8ca8e9-5184-422f-993f-ca19f9f9d88f"
 """A public chute of the oldest world, for one GPU."""
@@ -53,6 +57,56 @@ async def test_a_switch_says_what_it_gains_and_what_the_deletion_costs(
         assert re.search(cells, output, re.MULTILINE)
     whys = {one["deletion"]["why"] for one in found["proposed"]}
     assert whys == {"free", "first_hour", "private"}
+
+
+def of_switches(page: Page, name: str) -> dict[str, float]:
+    """Return the values of a metric about switches, by the id of the instance."""
+    return {
+        dict(labels)["instance_id"]: value
+        for (metric, labels), value in page.items()
+        if metric == f"chutes_instance_switch_{name}"
+    }
+
+
+async def test_the_page_has_the_switches_that_the_command_lists(world: PresentWorld) -> None:
+    found = (await world.found("--switch"))["switch"]["proposed"]
+    page = await world.page()
+    assert len(found) >= 5
+    launches = of_switches(page, "launch_instances")
+    costs = of_switches(page, "cost_compute_units")
+    gains = {
+        dict(labels)["instance_id"]: value
+        for (name, labels), value in page.items()
+        if name == "chutes_instance_switch_gain_compute_units_per_day"
+        and ("pay", "first_day") in labels
+    }
+    # One instance has no known place, so that nobody knows how many there are.
+    assert "chutes_fleet_switches" not in {name for name, _ in page}
+    for one in found:
+        key, deletion = one["instance_id"], one["deletion"]
+        (launch,) = one["launches"]
+        assert launches[key] == launch["instances"]
+        # Time goes on between the two.
+        assert gains[key] == pytest.approx(one["more_units_first_day"], rel=1e-3)
+        assert costs[key] == pytest.approx(deletion["costs_units_now"], rel=1e-2, abs=60)
+
+
+async def test_where_no_switch_pays_the_page_says_that_there_is_none() -> None:
+    page = await PresentWorld(WORLD_C).page()
+    found = {name: value for (name, _), value in page.items() if "switch" in name}
+    assert found == {"chutes_fleet_switches": 0}
+
+
+@pytest.mark.parametrize("lost", ["one report", "utilization"])
+async def test_without_an_answer_that_decides_the_page_has_no_switch(
+    world: PresentWorld, lost: str
+) -> None:
+    if lost == "one report":
+        world.forget_report(5)
+    else:
+        del world.bodies[lost]
+    page = await world.page()
+    assert not [name for name, _ in page if "switch" in name]
 
 
 async def test_a_young_public_instance_waits_and_a_private_one_has_no_free_time(

@@ -6,13 +6,19 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.config import make_settings
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
 from tests.commands.support import Target, run
 from tests.recorded import Miner, rows, shifted, stream
-from tests.support import recording, replay, served
+from tests.support import PATIENCE, parse_page, read_reports, recording, replay, served
 from tests.test_ended import reports
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.support import Page
 
 
 class PresentWorld:
@@ -40,6 +46,16 @@ class PresentWorld:
             )
         assert not errors
         return code, output
+
+    async def page(self) -> Page:
+        """Return the samples of an exporter's page once it has read all reports."""
+        key = Hotkey.from_seed(self._seed, source="test")
+        async with (
+            served(replay(self.bodies, self.reports)) as url,
+            Exporter(make_settings(api_url=url, keys=(key,), api_timeout=PATIENCE)) as exporter,
+        ):
+            await read_reports(exporter)
+            return parse_page((await exporter.metrics(Format.TEXT, timeout=PATIENCE)).decode())
 
     async def text(self, *arguments: str) -> str:
         """Return what the command writes, with single blanks."""

@@ -1,0 +1,105 @@
+"""What the signing miner could run instead of its active instances, and what that would gain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
+from chutes_exporter.collectors.fleet import FEEDS, fleet_answers
+from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.feeds import definitions as f
+from chutes_exporter.fleet.ends import Ledger
+from chutes_exporter.fleet.failures import find_failures, markets_without
+from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.offers import find_uses
+from chutes_exporter.fleet.switch import find_switches
+
+if TYPE_CHECKING:
+    from chutes_exporter.fleet.switch import Switch, Switches
+
+_FEEDS = (
+    f.AUDIT_REPORT,
+    *(
+        FEEDS[name]
+        for name in (
+            *("servers", "nodes", "inventory", "instances", "maintenance", "metagraph", "chutes"),
+            *("active_instances", "utilization", "bounties", "held_gpus", "supported_gpus"),
+        )
+    ),
+)
+_metric = metric_of(*_FEEDS, whole=False)
+_DAY_HOURS: Final = int(DAY / HOUR)
+_OF_INSTANCE: Final = ("hotkey", "instance_id")
+
+SWITCHES = _metric(
+    "chutes_fleet_switches",
+    "Active instances for which other chutes on the same GPUs would earn over 10 % more in the "
+    "first day, cover the score that the deletion costs, and not earn less later, as "
+    "chutes-exporter advise --switch lists them. Absent while an answer, the report of an hour of "
+    "the past day, or what one of the instances earns or would lose is unknown.",
+    ("hotkey",),
+)
+LAUNCH = _metric(
+    "chutes_instance_switch_launch_instances",
+    "Instances of the new chute to launch instead of the instance. Each room of a chute is given "
+    "once, and to idle GPUs first.",
+    (*_OF_INSTANCE, "new_chute_id", "new_chute"),
+)
+GAIN = _metric(
+    "chutes_instance_switch_gain_compute_units_per_day",
+    "Compute units that the new instances would earn more than the instance, without what its "
+    "deletion costs, by pay: first_day, later (a day from 8 hours after their activation on).",
+    (*_OF_INSTANCE, "pay"),
+)
+COST = _metric(
+    "chutes_instance_switch_cost_compute_units",
+    "Compute units that the score of the past day loses, at most, if the miner deletes the "
+    "instance now. A public one in its first hour costs nothing later: chutes-exporter advise "
+    "--switch says from when.",
+    _OF_INSTANCE,
+)
+
+
+def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+    switches = _find_switches(answers, miners.hotkey)
+    if switches is None:
+        return
+    # With an instance that cannot be compared, nobody knows how many there are.
+    if not switches.not_compared:
+        out.add(SWITCHES, len(switches.proposed), miners.hotkey)
+    for switch in switches.proposed:
+        _add_switch(switch, (miners.hotkey, switch.instance.instance_id), out)
+
+
+def _find_switches(answers: Answers, hotkey: str) -> Switches | None:
+    """Return the switches of a miner, None while something that decides them is unknown."""
+    reports = answers[f.AUDIT_REPORT]
+    # After a reload, the reports may be those of other miners.
+    if reports.hotkeys is not None and hotkey not in reports.hotkeys:
+        return None
+    of_fleet = fleet_answers(answers.by_name, hotkey)
+    fleet = join_fleet(of_fleet)
+    if fleet.markets is None:
+        return None
+    chutes = answers[f.CHUTES]
+    ledger = Ledger(reports.hours, chutes)
+    failures = find_failures(ledger, hotkey, _DAY_HOURS)
+    uses = find_uses(fleet.servers, markets_without(fleet.markets, failures))
+    active = [one for one in fleet.instances if one.state == "active"]
+    scores = ledger.scores(active, of_fleet.at)
+    return find_switches(of_fleet, fleet, uses, failures, scores, of_fleet.at)
+
+
+def _add_switch(switch: Switch, labels: tuple[str, str], out: Samples) -> None:
+    for launch in switch.launches:
+        out.add(LAUNCH, launch.instances, *labels, launch.offer.chute_id, launch.offer.chute)
+    out.add(GAIN, switch.first_day_gain, *labels, "first_day")
+    out.add(GAIN, switch.later_gain * DAY, *labels, "later")
+    out.add(COST, switch.cost.units, *labels)
+
+
+COLLECTOR = Collector(
+    "switches",
+    "what the miner could run instead of its active instances, and what that would gain",
+    (Part(_FEEDS, (SWITCHES, LAUNCH, GAIN, COST), _collect),),
+)
