@@ -60,7 +60,7 @@ FIRST: Final = {
     "ChutesGpusThrash": "Run chutes-exporter incidents --hours 6, which shows why",
     "ChutesServerInMaintenance": "Once nothing earns on it, boot the target, if it can come back",
     "ChutesServerMaintenancePending": "Do not reboot it: wait until it is in maintenance",
-    "ChutesUpgradeWindowClosing": "Run chutes-exporter status --maintenance, which has the order",
+    "ChutesUpgradeWindowClosing": "Run chutes-exporter status --maintenance for the order",
     "ChutesServerVersionRefused": "Do not reboot it: upgrade it in a maintenance window",
     "ChutesGpuHoursLost": "Find the servers on the Fleet board",
     "ChutesInstanceStartSlow": "Read the log of its pod",

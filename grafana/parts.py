@@ -124,6 +124,11 @@ def nothing_wrong(known: str, label: str, text: float | str = NOTHING.value) -> 
     return f'label_replace(group({known}), "{label}", "{text}", "", "")'
 
 
+def copied(query: str, label: str) -> str:
+    """Add a label with the name of the alert, which a column shows as another text."""
+    return f'label_replace({query}, "{label}", "$1", "alertname", "(.+)")'
+
+
 def whole(query: str, feed: str) -> str:
     """Return a query for numbers of all records of a feed, which are absent while one of them may
     be missing.
@@ -527,7 +532,7 @@ def _column(column: Column, name: str) -> Json:
         thresholds=_scale(column.thresholds) if column.thresholds else None,
         custom__cellOptions={"type": "color-text"} if column.states or column.thresholds else None,
         custom__minWidth=column.width or len(column.title) * 8 + 24,
-        custom__align="left" if column.states else None,
+        custom__align="left" if column.states and column.unit == TEXT else None,
         links=[link] if column.link else None,
     )
 
@@ -609,7 +614,7 @@ def miner_columns(
     hotkey = "${__data.fields.hotkey}"
     link = board_link(uid, **{variable: hotkey})
     return Column("", "hotkey"), Column(
-        "Miner", "miner", width=130, link=link, tooltip=hotkey, **options
+        "Miner", "miner", **{"width": 130, "link": link, "tooltip": hotkey, **options}
     )
 
 

@@ -53,10 +53,16 @@ The values are no numbers of alerts, which stand beside them.
 """
 CHUTES: Final = (State("nothing", "No GPU is idle", GREEN),)
 """Likewise in a table of chutes for idle GPUs."""
+NO_SWITCHES: Final = (State("nothing", "No switch pays", GREEN),)
 NONE_STARTING: Final = State(10**10, "none")
 """Stands for the seconds until a purge if no instance is starting."""
 NO_DECISION: Final = (State("nothing", "None needs a decision", GREEN),)
-IN_VAIN_STATE: Final = State(1, "in vain", ORANGE)
+DECISIONS: Final = (
+    State(0, "Read the log of its pod, or stop it"),
+    State(1, "Stop it: it cannot become active"),
+    State(2, "Let it earn until it is deleted"),
+)
+"""What to do about an instance that needs a decision."""
 NONE_ENDED: Final = (State("nothing", "None ended"),)
 NONE_FAILED: Final = (State("nothing", "None failed"),)
 NO_UPGRADE: Final = State("nothing", "No server needs an upgrade")
@@ -66,9 +72,11 @@ OUTCOMES: Final = (
     State("never_active", "never active", ORANGE),
 )
 """What became of the score of an ended instance: the values of the label `outcome`."""
-SAFE: Final = State(10**10, "cannot be lost now")
+SAFE: Final = State(10**10, "cannot be lost now", GREEN)
 """Stands for the registrations before the loss of a seat that no registration can take."""
-NOT_IN_LINE: Final = State("none", "not in line: no registration takes it now")
+NONE_BEYOND: Final = State(10**10, "no neighbour")
+"""Stands for the difference in score between the best or the last miner and its next neighbour."""
+NOT_IN_LINE: Final = State("none", "safe: not in line", GREEN)
 """Stands for the neighbours of a seat that no registration can take."""
 YES: Final = (State(0, "no"), State(1, "yes"))
 REGISTERED: Final = (State(0, "no seat", RED), State(1, "registered"))
@@ -92,13 +100,15 @@ ALL_GOOD: Final = State("nothing", "All feeds have good answers")
 LOADED: Final = (State(0, "not loaded", ORANGE), State(1, "loaded"))
 MAINTENANCE: Final = (
     State(1, "pending: do not reboot", ORANGE),
-    State(2, "in maintenance: do not reboot while something earns", ORANGE),
-    State(3, "in maintenance, nothing earns: boot it if it can come back", RED),
+    State(2, "in maintenance: do not reboot it yet", ORANGE),
+    State(3, "nothing earns: boot it if it can come back", RED),
 )
 """What an upgrade slot of a server means for it now."""
-MEASURED: Final = (State(0, "no: do not upgrade it", RED), State(1, "not excluded"))
-"""Whether a server can come back from its upgrade. That its GPUs are listed proves nothing."""
-NEEDED: Final = (State(1, "needed", ORANGE),)
+MEASURED: Final = (
+    State(0, "it cannot come back: do not upgrade it", RED),
+    State(1, "needed, and perhaps it comes back", ORANGE),
+)
+"""What is known of a server's upgrade."""
 OUTDATED: Final = (State(0, "current"), State(1, "outdated", ORANGE))
 
 GPU: Final = (
@@ -158,6 +168,24 @@ REASONS: Final = tuple(
     )
 )
 """Why instances ended: the values of the label `reason`, and starts that failed."""
+WHY: Final = (
+    State("miner", "its miner deleted it"),
+    State("scale_down", "the platform needed fewer"),
+    State("update", "its chute has a new version"),
+    State("maintenance", "its server went into maintenance"),
+    State("idle", "nobody used it"),
+    State("no_balance", "its user has no balance"),
+    State("chute_removed", "its chute was deleted"),
+    State("not_active_in_time", "it did not start in time"),
+    State("gpu_missing", "its GPU was deleted at the API"),
+    State("verification", "a check of its start failed"),
+    State("probes", "it failed probes"),
+    State("requests", "it failed too many requests"),
+    State("redeployed", "its chute was deployed again"),
+    State("none", "no reason is given"),
+    State("other", "the reason is not known"),
+)
+"""What the values of the label `reason` mean."""
 OVERTAKING: Final = (
     State(-4, "you may overtake", GREEN),
     State(4, "may overtake you", ORANGE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from grafana.alerts import FIRST
 from grafana.parts import (
     AMOUNT,
     CENTS,
@@ -23,6 +24,7 @@ from grafana.parts import (
     Query,
     Unit,
     board_link,
+    copied,
     graph,
     no_miner,
     nothing_wrong,
@@ -41,12 +43,12 @@ from grafana.states import (
     GPU,
     MAINTENANCE,
     MEASURED,
-    NEEDED,
     NO_UPGRADE,
     ORANGE,
     PLAIN,
     RED,
     SERVER,
+    State,
 )
 from grafana.worlds import HEALTHY, KEPT, KEYED, PRICED, SICK, STOCKED, World
 
@@ -91,6 +93,19 @@ NO_UPGRADES: Final = (
     f"{total(of_miners('chutes_maintenance_slots_in_use'), with_gpus=True)} == 0"
 )
 EARNING_INSTANCES: Final = of_miners("chutes_server_earning_instances", "server_id", "server")
+IDLE_IN_SLOT: Final = (
+    f"sum({recorded(GPUS, state='idle', **ON_SERVERS)} and on (hotkey, server_id) "
+    f"{recorded(STATE)} < 2) > 0"
+)
+"""Idle GPUs of servers that hold an upgrade slot."""
+_IDLE_USD: Final = f"86400 * {recorded(IDLE_UNITS, **ON_SERVERS)} * on () group_left () {UNIT_USD}"
+NOT_EARNED: Final = (
+    f"{_IDLE_USD} and on (hotkey, server_id) "
+    f"({recorded(IDLE_UNITS)} > 0 or {recorded(STATE)} == 5 or {recorded(STATE)} > 6)"
+)
+"""Dollars that the idle GPUs of a server do not earn in a day. What GPUs that start, that are
+unverified or in maintenance would earn is not known.
+"""
 DCGM_NEEDED: Final = (
     "Unknown: no DCGM metrics. Apply deploy/chutes-monitoring-values.yaml, or scrape NVIDIA's "
     "dcgm-exporter."
@@ -185,13 +200,22 @@ FLEET: Final = Board(
 FLEET.show(
     idle_gpus((8, 3), **ON_SERVERS),
     *(
-        stat(title, text, Query(query, legend), unit=unit, thresholds=thresholds, trend=True)
-        for title, legend, unit, query, thresholds, text in (
+        stat(
+            title,
+            text,
+            Query(query, legend),
+            *more,
+            unit=unit,
+            thresholds=thresholds,
+            trend=True,
+        )
+        for title, legend, unit, query, more, thresholds, text in (
             (
                 "All",
                 "GPUs",
                 COUNT,
                 _all(f"sum({recorded(ALL_GPUS, **ON_SERVERS)})"),
+                (),
                 (),
                 "GPUs of the chosen servers. If some are missing, look at the machine.",
             ),
@@ -203,6 +227,7 @@ FLEET.show(
                     f"sum({recorded(GPUS, state='~earning|disabled', **ON_SERVERS)}) / on () "
                     f"sum({recorded(GPUS, **ON_SERVERS)})"
                 ),
+                (),
                 ((float("-inf"), RED), (0.5, ORANGE), (0.9, PLAIN)),
                 "Share of the GPUs in an active instance, or in a disabled one, which keeps "
                 "earning until it is deleted.",
@@ -212,14 +237,17 @@ FLEET.show(
                 "GPUs",
                 COUNT,
                 _all(f"sum({recorded(GPUS, state='idle', **ON_SERVERS)})"),
+                (Query(IDLE_IN_SLOT, "in maintenance", SICK, color=PLAIN, sometimes=True),),
                 ((1, RED),),
-                "Verified GPUs in no instance. The Market board says what to launch on them.",
+                "Verified GPUs in no instance. The Market board says what to launch on them. "
+                "Nothing can be launched on those in maintenance.",
             ),
             (
                 "Unverified",
                 "GPUs",
                 COUNT,
                 _all(f"sum({recorded(GPUS, state='unverified', **ON_SERVERS)})"),
+                (),
                 ((1, RED),),
                 "GPUs in no instance and not verified. Launches on them are refused. The table "
                 "below shows why.",
@@ -231,14 +259,13 @@ FLEET.show(
         "Each server with its state: the first that applies of in maintenance, pending, no GPUs, "
         "unverified, failing (3 failed starts in 6 hours), idle, starting, disabled and earning. "
         "The time looks back a day at most. Dollars are what its idle GPUs would "
-        "earn in the first day. The cause is an alert about it, and a click on it opens its "
-        "runbook. A failed start never became active. The profit is the pay of a day less the "
-        "price of all GPUs.",
+        "earn in the first day; what the others would earn is not known. The cause is an alert "
+        "about it, and a click on it opens its runbook. A failed start never became active. The "
+        "profit is the pay of a day less the price of all GPUs.",
         Column("State", short(recorded(STATE, **ON_SERVERS)), width=165, states=SERVER),
         Column("", "server_id"),
         Column("", no_miner("server"), data=frozenset()),
         Column("Server", "server", width=125, link=THIS_SERVER),
-        *MINER_COLUMNS,
         Column(
             "Not all earning for",
             NOT_ALL_EARNING,
@@ -248,35 +275,25 @@ FLEET.show(
             data=SICK,
             sometimes=True,
         ),
-        Column("", CAUSES, data=SICK),
-        Column(
-            "Cause", "alertname", width=215, link=RUNBOOK, tooltip="Open the runbook", missing=" "
-        ),
+        Column("", copied(CAUSES, "first"), data=SICK),
         Column(
             "USD a day",
-            f"86400 * {recorded(IDLE_UNITS, **ON_SERVERS)} * on () group_left () {UNIT_USD} > 0",
+            NOT_EARNED,
             CENTS,
-            125,
+            115,
             thresholds=[(0.01, RED)],
-            missing=" ",
+            missing="not known",
             data=PRICED,
         ),
         Column(
-            "Units a day",
-            f"86400 * {recorded(IDLE_UNITS, **ON_SERVERS)} > 0",
-            AMOUNT,
-            125,
-            missing=" ",
-            data=SICK,
+            "Cause", "alertname", width=225, link=RUNBOOK, tooltip="Open the runbook", missing=" "
         ),
         Column(
-            "Failed starts, 6 h",
-            f"sum by ({BY_SERVER}) ({recorded(FAILED, **ON_SERVERS)})",
-            COUNT,
-            thresholds=[(3, RED)],
+            "What to do first",
+            "first",
+            width=425,
+            states=[State(name, text) for name, text in FIRST.items()],
             missing=" ",
-            data=SICK,
-            sometimes=True,
         ),
         *(
             Column(title, _gpus(state), COUNT, thresholds=thresholds)
@@ -287,6 +304,24 @@ FLEET.show(
                 ("Unverified", "unverified", [(1, RED)]),
             )
         ),
+        Column(
+            "Failed starts, 6 h",
+            f"sum by ({BY_SERVER}) ({recorded(FAILED, **ON_SERVERS)})",
+            COUNT,
+            thresholds=[(3, RED)],
+            missing=" ",
+            data=SICK,
+            sometimes=True,
+        ),
+        Column(
+            "Units a day",
+            f"86400 * {recorded(IDLE_UNITS, **ON_SERVERS)} > 0",
+            AMOUNT,
+            125,
+            missing=" ",
+            data=SICK,
+        ),
+        *MINER_COLUMNS,
         Column("Rent", f"{recorded(RENT, **ON_SERVERS)} > 0", CENTS, missing=" ", data=PRICED),
         Column(
             "Profit",
@@ -322,14 +357,18 @@ FLEET.show(
         Query(
             f"max({of_miners('chutes_maintenance_window_end_timestamp_seconds')}) - time() > 0 and "
             f"on () max({of_miners('chutes_maintenance_window_open')}) == 1",
-            "left",
+            "ends in",
             KEYED,
             TIME,
         ),
         Query(
             total(of_miners("chutes_maintenance_slots_in_use"), with_gpus=True), "slots used", KEYED
         ),
-        Query(total(of_miners("chutes_maintenance_slots_limit"), with_gpus=True), "slots", KEYED),
+        Query(
+            total(of_miners("chutes_maintenance_slots_limit"), with_gpus=True),
+            "slots in all",
+            KEYED,
+        ),
         Query(
             f"sum({of_miners('chutes_fleet_servers_to_upgrade')} {IN_WINDOW}) > 0",
             "servers wait",
@@ -352,7 +391,7 @@ FLEET.show(
         Query(
             f"{EARNING_INSTANCES} and on (server_id) "
             f"{select('chutes_server_upgrade_order', EXPORTERS)} == 1 {IN_WINDOW}",
-            "next: {{server}}, earning there",
+            "earn on the next, {{server}}",
             SICK,
         ),
         empty="no window is known",
@@ -362,32 +401,25 @@ FLEET.show(
         "Maintenance",
         "Servers that hold an upgrade slot, or are older than the target of the newest window, in "
         "the order in which to upgrade them. One whose GPUs the service lists for no host with the "
-        "target does not come back. That one is not excluded proves nothing.",
+        "target does not come back from its upgrade. That they are listed proves nothing.",
         Column("", "server_id"),
         Column("Server", "server", width=230, link=THIS_SERVER, states=[NO_UPGRADE]),
         Column(
-            "Step",
+            "Now",
             f"{_step('pending')} == 1 or 2 * {IN_MAINTENANCE} + on ({BY_SERVER}) "
             f"({EARNING_INSTANCES} == bool 0) or 2 * {IN_MAINTENANCE}",
-            width=330,
+            width=400,
             states=MAINTENANCE,
-            missing=" ",
-            data=SICK,
-        ),
-        Column(
-            "Upgrade",
-            f"{of_miners('chutes_server_upgrade_needed', 'server_id', 'server')} == 1",
-            states=NEEDED,
             missing=" ",
             data=SICK,
         ),
         Column("Order", ORDER, COUNT, 90, missing=" ", data=SICK),
         Column(
-            "Can come back",
+            "Upgrade",
             of_miners("chutes_server_upgrade_measured", "server_id", "server"),
-            width=165,
+            width=300,
             states=MEASURED,
-            missing=" ",
+            missing="not known",
             data=SICK,
         ),
         Column(
@@ -399,7 +431,7 @@ FLEET.show(
             data=SICK,
         ),
         Column("", nothing_wrong(NO_UPGRADES, "server"), data=HEALTHY | {World.EMPTY}),
-        sort=["Step", "Order"],
+        sort=["Now", "Order"],
         size=(24, 5),
     ),
 )

@@ -41,7 +41,7 @@ from grafana.parts import (
     total,
 )
 from grafana.states import (
-    IN_VAIN_STATE,
+    DECISIONS,
     INSTANCE,
     NO_DECISION,
     NONE_ENDED,
@@ -53,6 +53,7 @@ from grafana.states import (
     PLAIN,
     REASONS,
     RED,
+    WHY,
 )
 from grafana.worlds import BUSY, KEYED, LIVE, PRICED, SICK, STOCKED
 
@@ -106,6 +107,7 @@ ENDED_IN_A_DAY: Final = (
 _FAILED: Final = {"outcome": "~lost|never_active"}
 FAILED_IN_A_DAY: Final = f"sum({_ended('ended_instances', 'reason', 'outcome', **_FAILED)})"
 CHUTE_FAILED: Final = _ended("chute_ended_instances", "chute_id", **_FAILED)
+CHUTE_LOST: Final = _ended("chute_lost_compute_units", "chute_id")
 NO_REPORT: Final = "no report is known"
 KNOWN_HOURS: Final = f"{of_exporters('chutes_audit_report_known_hours')} unless on () {LOST_UNITS}"
 """The number of hours whose report is known, while the losses of a day are not."""
@@ -240,12 +242,13 @@ INSTANCES.show(
         Column("", f"{PLACE} and on (hotkey, instance_id) {DECISION}", data=SICK),
         Column("Server", "server", width=115, link=THIS_SERVER, missing=" "),
         Column(
-            "In vain",
-            _shown(IN_VAIN),
-            width=80,
-            states=[IN_VAIN_STATE],
+            "What to do first",
+            f"{_shown(IN_VAIN)} or on (hotkey, instance_id) "
+            f"max by (hotkey, instance_id) ({DECISION})",
+            width=275,
+            states=DECISIONS,
             missing=" ",
-            sometimes=True,
+            data=SICK,
         ),
         Column(
             "Purge in",
@@ -265,7 +268,7 @@ INSTANCES.show(
         ),
         *MINER_COLUMNS,
         sort=["Purge in"],
-        size=(14, 7),
+        size=(24, 6),
     ),
     table(
         "Failed by chute, 24 h",
@@ -292,48 +295,60 @@ INSTANCES.show(
             sometimes=True,
         ),
         Column(
-            "Lost",
+            "Lost their score",
             f"{_ended('chute_ended_instances', 'chute_id', outcome='lost')} > 0",
             COUNT,
-            # As many as make the alert ChutesChuteFails fire.
-            thresholds=[(3, RED)],
             missing=" ",
             data=BUSY,
             sometimes=True,
         ),
         Column(
             "Units",
-            f"{_ended('chute_lost_compute_units', 'chute_id')} > 0",
+            f"{CHUTE_LOST} > 0",
             Unit("short", 0),
             missing=" ",
             data=BUSY,
             sometimes=True,
         ),
+        Column(
+            "USD",
+            f"{CHUTE_LOST} * on () group_left () {UNIT_USD} > 0",
+            DOLLARS,
+            thresholds=[(0.5, RED)],
+            missing=" ",
+            data=PRICED,
+        ),
         empty=NO_DATA,
         sort=["-Units", "-Failed starts"],
-        size=(10, 7),
+        size=(12, 7),
     ),
     table(
         "Ended in the hour to $report:00 UTC",
         "Instances that ended in the hour of the newest audit report, by reason, and whether "
         "their score counts. chutes-exporter incidents names each of them and what it cost; "
-        "docs/earnings.md explains the reasons.",
+        "docs/earnings.md says more about the reasons.",
         Column(
             "",
             nothing_wrong(f"max({ENDED}) == 0 unless on () {CHUTE_ENDED} > 0", "reason"),
             data=LIVE,
             sometimes=True,
         ),
-        Column("Reason", "reason", width=110, states=NONE_ENDED),
-        Column("Score", "outcome", width=110, states=OUTCOMES, missing=" "),
+        Column("Reason", "reason", width=135, states=NONE_ENDED),
+        Column("Why", "why", width=250, states=WHY, missing=" "),
+        Column("Score", "outcome", width=105, states=OUTCOMES, missing=" "),
         Column(
-            "Instances", short(f"{ENDED} > 0"), COUNT, 115, missing=" ", data=BUSY, sometimes=True
+            "Instances",
+            f'label_replace({short(f"{ENDED} > 0")}, "why", "$1", "reason", "(.+)")',
+            COUNT,
+            missing=" ",
+            data=BUSY,
+            sometimes=True,
         ),
         *MINER_COLUMNS,
         empty="Unknown: no data. It needs a watched miner. The Exporter board shows whether the "
         "feed of reports fails.",
         sort=["-Instances"],
-        size=(8, 7),
+        size=(12, 7),
     ),
     bars(
         "Ended per hour by reason",
@@ -356,7 +371,7 @@ INSTANCES.show(
         empty=NO_DATA,
         states=REASONS,
         calcs=("sum",),
-        size=(16, 7),
+        size=(24, 6),
     ),
 )
 

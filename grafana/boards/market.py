@@ -34,7 +34,7 @@ from grafana.parts import (
     top_ten_at_end,
     total,
 )
-from grafana.states import CHUTES, ORANGE, RED
+from grafana.states import CHUTES, NO_SWITCHES, ORANGE, RED
 from grafana.worlds import HEALTHY, KEYED, LIVE, PRICED, SICK, STOCKED
 
 ON_CHUTES: Final = {"chute_id": "~$chute"}
@@ -90,6 +90,25 @@ YOUR_IDLE: Final = of_miners("chutes_fleet_gpus", "gpu", "state", state="idle")
 PLATFORM: Final = of_exporters("chutes_platform_gpus", "gpu", "state")
 PLATFORM_IDLE: Final = of_exporters("chutes_platform_gpus", "gpu", state="idle")
 BOUNTY_LEFT: Final = f"({_chute('chutes_bounty_expires_timestamp_seconds')} - time())"
+
+SWITCH: Final = of_miners(
+    "chutes_instance_switch_launch_instances", "instance_id", "new_chute_id", "new_chute"
+)
+"""Instances of each chute to launch instead of an instance."""
+GAIN: Final = "gain_compute_units_per_day"
+NO_SWITCH: Final = f"{total(of_miners('chutes_fleet_switches'), with_gpus=True)} == 0"
+PLACE: Final = recorded("hotkey_instance_id:chutes_instance_gpus:max")
+
+
+def _of_switch(metric: str, **where: str) -> str:
+    """Return a metric of the instance of each switch, with the labels of what to launch instead."""
+    of_instance = of_miners(f"chutes_instance_switch_{metric}", "instance_id", **where)
+    return f"0 * {SWITCH} + on (hotkey, instance_id) group_left () {of_instance}"
+
+
+def _in_usd(units: str) -> str:
+    return f"({units}) * on () group_left () {UNIT_USD}"
+
 
 MARKET: Final = Board(
     "chutes-market",
@@ -208,9 +227,51 @@ MARKET.show(
         sort=["-Units/s, first day"],
         size=(24, 9),
     ),
+    table(
+        "Switch",
+        "Active instances for which another chute on the same GPUs would earn over 10 % more, as "
+        "chutes-exporter advise --switch lists them, with what that earns more in the first day "
+        "and later, and what the score loses if the instance is deleted now. In the first hour of "
+        "an instance, the command says until when to wait.",
+        Column("", nothing_wrong(NO_SWITCH, "server"), data=KEYED, sometimes=True),
+        Column("", "server_id"),
+        Column("Server", "server", width=130, link=THIS_SERVER, states=NO_SWITCHES),
+        Column("Runs now", "chute", width=280, missing=" "),
+        Column("", "new_chute_id"),
+        Column("Launch instead", "new_chute", width=280, missing=" "),
+        Column(
+            "Instances",
+            short(
+                f"{SWITCH} * on (hotkey, instance_id) group_left (chute, server, server_id) "
+                f"({PLACE} ^ 0)"
+            ),
+            COUNT,
+            missing=" ",
+            data=STOCKED,
+            sometimes=True,
+        ),
+        *(
+            Column(title, query, unit, missing=" ", data=data, sometimes=True)
+            for title, query, unit, data in (
+                (
+                    "USD more, first day",
+                    _in_usd(_of_switch(GAIN, pay="first_day")),
+                    CENTS,
+                    PRICED,
+                ),
+                ("USD more a day, later", _in_usd(_of_switch(GAIN, pay="later")), CENTS, PRICED),
+                ("Costs USD now", _in_usd(_of_switch("cost_compute_units")), CENTS, PRICED),
+                ("Units more, first day", _of_switch(GAIN, pay="first_day"), AMOUNT, STOCKED),
+            )
+        ),
+        *MINER_COLUMNS,
+        empty="Unknown: it needs all reports of the past day, and what each instance earns.",
+        sort=["-Units more, first day"],
+        size=(24, 5),
+    ),
     graph(
-        "Pay of the best five chutes",
-        "Compute units per GPU-second of the first day, of the five chutes that pay most now.",
+        "Units/s per GPU of the best five chutes",
+        "Compute units per second of a GPU in the first day, of the five chutes that pay most now.",
         Query(
             top_ten_at_end(
                 f"max by (chute_id, chute) ({PAYS})",

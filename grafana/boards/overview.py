@@ -25,6 +25,7 @@ from grafana.parts import (
     Column,
     Query,
     board_link,
+    copied,
     counted,
     graph,
     nothing_wrong,
@@ -89,11 +90,6 @@ SINCE: Final = (
     f"min by ({IS_FIRING}, server) (label_join(ALERTS_FOR_STATE{{{ALERTS}}}, "
     '"place", "", "server", "chute", "feed"))'
 )
-
-
-def _copied(query: str, label: str) -> str:
-    """Add a label with the name of the alert, which a column shows as another text."""
-    return f'label_replace({query}, "{label}", "$1", "alertname", "(.+)")'
 
 
 def _gpus(states: str) -> str:
@@ -186,7 +182,7 @@ OVERVIEW.show(
         ),
         states=VERDICT,
         empty="no miner is watched",
-        size=(4, 7),
+        size=(4, 9),
     ),
     table(
         "What is wrong",
@@ -195,7 +191,7 @@ OVERVIEW.show(
         "more. Dollars and compute units are what goes on being lost in a day, where it is known.",
         Column(
             "Severity",
-            _copied(_copied(short(SEVERITIES), "board"), "first"),
+            copied(copied(short(SEVERITIES), "board"), "first"),
             width=95,
             states=SEVERITY,
             missing=" ",
@@ -210,7 +206,7 @@ OVERVIEW.show(
         Column(
             "Alert",
             "alertname",
-            width=215,
+            width=235,
             states=[NOTHING],
             link=RUNBOOK,
             tooltip="Open the runbook",
@@ -219,7 +215,7 @@ OVERVIEW.show(
         Column(
             "Where",
             "place",
-            width=155,
+            width=150,
             link=board_link(
                 "${__data.fields.board}",
                 hotkey="${__data.fields.hotkey}",
@@ -256,7 +252,7 @@ OVERVIEW.show(
         *MINER_COLUMNS,
         empty="Unknown: the rules are not loaded",
         sort=["Severity", "-USD a day", "-Units a day", "-For"],
-        size=(20, 7),
+        size=(20, 9),
     ),
     stat(
         "Earned per day",

@@ -391,7 +391,15 @@ class Truth:
         found: Expected = {
             at("All"): total,
             at("Earning"): (count["earning"] + count["disabled"]) / total,
-            at("Idle"): count["idle"],
+            at("Idle", "GPUs"): count["idle"],
+            at("Idle", "in maintenance"): (
+                sum(
+                    gpu_state(gpu, self.api) == "idle"
+                    for gpu in self.gpus
+                    if self.launches.slots.get(gpu["server_id"], "none") != "none"
+                )
+                or None
+            ),
             at("Unverified"): count["unverified"],
             at("Servers", "servers"): len(self.servers),
             at("Servers", "in a slot"): self.api["maintenance"]["current_slots"],
@@ -459,7 +467,10 @@ class Truth:
         # That the pay is the best of all is compared elsewhere.
         moves = self.moves(server_id)
         found[at(SERVERS, "Units a day", **row)] = moves or None
-        found[at(SERVERS, "USD a day", **row)] = moves * self.unit_usd() or None
+        # What the GPUs of other servers would earn is not known.
+        is_known = moves or state in (5, 7, 8)
+        not_earned = moves * self.unit_usd() if is_known and self.is_sick else None
+        found[at(SERVERS, "USD a day", **row)] = not_earned
         return found
 
     def moves(self, server_id: str) -> float:
@@ -516,9 +527,9 @@ class Truth:
         order = upgrade_order([one for one in waiting if one not in unmeasured], self.api)
         held = {server_id for server_id, slot in slots.items() if slot != "none"}
         found: Expected = {
-            at("Upgrade window", "left"): left,
+            at("Upgrade window", "ends in"): left,
             at("Upgrade window", "slots used"): policy["current_slots"],
-            at("Upgrade window", "slots"): limit,
+            at("Upgrade window", "slots in all"): limit,
             at("Upgrade window", "servers wait"): wait or None,
             at("Upgrade window", "will not make it"): late or None,
             at("Upgrade window", "cannot come back"): cannot or None,
@@ -530,7 +541,7 @@ class Truth:
         )
         for server_id, place in order.items():
             if place == 1:
-                name = f"next: {self.servers[server_id]['name']}, earning there"
+                name = f"earn on the next, {self.servers[server_id]['name']}"
                 found[at("Upgrade window", name)] = earning[server_id]
         for server_id in {*needed, *held}:
             row = {"server_id": server_id}
@@ -538,10 +549,9 @@ class Truth:
             step = {"none": None, "pending": 1, "maintenance": in_maintenance}[slots[server_id]]
             found |= {
                 at("Maintenance", "Server", **row): self.servers[server_id]["name"],
-                at("Maintenance", "Step", **row): step,
-                at("Maintenance", "Upgrade", **row): 1 if server_id in needed else None,
+                at("Maintenance", "Now", **row): step,
                 at("Maintenance", "Order", **row): order.get(server_id),
-                at("Maintenance", "Can come back", **row): (
+                at("Maintenance", "Upgrade", **row): (
                     int(server_id not in unmeasured) if server_id in needed else None
                 ),
                 at("Maintenance", "Earning instances", **row): earning[server_id],
@@ -611,8 +621,8 @@ class Truth:
             if key in undecided:
                 row = {"instance_id": key}
                 found[at(title, "State", **row)] = undecided[key]
-                vain = 1 if self.launches.in_vain[key] else None
-                found[at(title, "In vain", **row)] = vain
+                vain = self.launches.in_vain[key]
+                found[at(title, "What to do first", **row)] = 1 if vain else undecided[key]
                 for column in ("Chute", "Server", "Age", "Purge in"):
                     found[at(title, column, **row)] = found[at("All instances", column, **row)]
         return found
@@ -650,6 +660,7 @@ class Truth:
         reasons = {reason for reason, _ in counts}
         found[rows(title, "reason")] = sorted(reasons) or ["nothing"]
         found[rows(title, "outcome")] = sorted({outcome for _, outcome in counts})
+        found[rows(title, "why")] = sorted(reasons)
         return found
 
     def failed(self) -> Expected:
@@ -664,11 +675,13 @@ class Truth:
             row = {"chute_id": chute_id}
             of_chute = [one for one in failed if one.chute_id == chute_id]
             outcomes = Counter(one.outcome for one in of_chute)
+            lost = sum(one.lost for one in of_chute)
             found |= {
                 at(title, "Chute", **row): self.chutes[chute_id]["name"],
-                at(title, "Lost", **row): outcomes["lost"] or None,
+                at(title, "Lost their score", **row): outcomes["lost"] or None,
                 at(title, "Failed starts", **row): outcomes["never_active"] or None,
-                at(title, "Units", **row): sum(one.lost for one in of_chute) or None,
+                at(title, "Units", **row): lost or None,
+                at(title, "USD", **row): lost * self.unit_usd() or None if self.is_sick else None,
             }
         return found
 
@@ -805,7 +818,7 @@ class Truth:
             }
         pays = {offer.chute_id: offer.first_day for offer in launches.offers}
         for chute_id in sorted(pays, key=pays.__getitem__)[-5:]:
-            line = at("Pay of the best five chutes", self.chutes[chute_id]["name"])
+            line = at("Units/s per GPU of the best five chutes", self.chutes[chute_id]["name"])
             found[line] = pays[chute_id]
         return found | self.supply() | self.best_moves()
 
@@ -886,6 +899,7 @@ class Truth:
     def subnet(self) -> Expected:
         me = self.miner
         heading, mine = self.heading(), self.rank(me)
+        end = states.NONE_BEYOND.value
         gaps = [(share - self.shares[me]) * self.pay() for share in self.shares.values()]
         better, worse = [gap for gap in gaps if gap > 0], [-gap for gap in gaps if gap < 0]
         unit = "dollars a day" if self.kind in PAID else "of all scores; dollars: docs/money.md"
@@ -896,9 +910,11 @@ class Truth:
             at("Score in 24 h", "about"): self.part_of_the_way(0.43)[me],
             at("Score in 24 h", "at least"): None,
             at("Score in 24 h", "at most"): None,
-            at("Registrations, past day"): self.registrations(),
+            at("To the next better", "this miner is"): end if mine == 1 else None,
+            at("To the next worse", "this miner is"): end if mine == len(self.shares) else None,
+            at("Seats, past day", "taken"): self.registrations(),
             # In rao, the price is 412,907,331.
-            at("Price of a seat"): 0.412907331,
+            at("Seats, past day", "TAO"): 0.412907331,
             at("Score share of the neighbours in rank", _short(me)): self.shares[me],
             at("Miners", "with a score"): len(self.shares),
             at("Miners", "with compute units"): len(units),
@@ -911,13 +927,13 @@ class Truth:
         near = [hotkey for hotkey in self.shares if abs(self.rank(hotkey) - mine) <= 4]
         title = "Neighbours in rank"
         found[rows(title, "hotkey")] = sorted(near)
+        overtaking = 0
         for hotkey in near:
             rank, seat, row = self.rank(hotkey), self.seats[hotkey], {"hotkey": hotkey}
             usd = self.incentives()[hotkey] * self.pay() if self.kind in PAID else None
             found |= {
                 at(title, "Rank", **row): rank,
                 at(title, "UID", **row): str(seat["node_id"]),
-                at(title, "Coldkey", **row): seat["coldkey"],
                 at(title, "Score share", **row): self.shares[hotkey],
                 at(title, "In 24 h", **row): self.part_of_the_way(0.43)[hotkey],
                 at(title, "Heading", **row): heading[hotkey],
@@ -934,10 +950,12 @@ class Truth:
                 change = "you may overtake"
             elif rank > mine and margin > 0:
                 change = "may overtake you"
+                overtaking += 1
             code = value("chutes-subnet", self.answers, at(title, "Overtaking", **row))
             # Several numbers stand for a miner that stays.
             found[at(title, "Overtaking", **row)] = code
             assert [one.text for one in states.OVERTAKING if one.value == code] == [change]
+        found[at("May overtake this miner")] = overtaking
         return found
 
     def neighbours(self, far: int) -> set[str]:
@@ -1135,6 +1153,8 @@ NOT_COMPARED = {
     "chutes-overview: Is the seat safe?: Immune until": SEAT,
     "chutes-overview: Is the seat safe?: Safe now: lost within": SEAT,
     f"chutes-fleet: {SERVERS}: Cause": "tests/grafana/test_worlds.py compares the alerts",
+    f"chutes-fleet: {SERVERS}: What to do first": "it is a text for the cause",
+    "chutes-market: Switch": "tests/commands/test_advise_switch.py compares the page",
     "chutes-fleet: Upgrade window: begins in": "tests/prometheus/test_boards.py announces a window",
     "chutes-fleet: GPU utilization": "no simulated world has NVIDIA's exporter",
     "chutes-fleet: GPU temperature": "no simulated world has NVIDIA's exporter",

@@ -60,7 +60,7 @@ def test_an_announced_window_says_when_it_begins_and_names_no_next_server(tmp_pa
     shown = {query.legend: number for number, query in enumerate(queries(FLEET, "Upgrade window"))}
     begins, cannot, after = (
         asked(FLEET, "Upgrade window", shown[legend])
-        for legend in ("begins in", "cannot come back", "next: {{server}}, earning there")
+        for legend in ("begins in", "cannot come back", "earn on the next, {{server}}")
     )
     row = f'{{{ME},server="alpha",server_id="id-alpha"}}'
     miner.check(
@@ -216,7 +216,7 @@ def test_the_fleet_is_not_counted_while_the_state_of_a_gpu_is_unknown(tmp_path: 
         query = asked("chutes-fleet", title, 0)
         shown |= {query: (10, {"{}": number}), f"({query})": (40, {})}
     # The other server keeps its row.
-    idle = asked("chutes-fleet", SERVERS, 9)
+    idle = asked("chutes-fleet", SERVERS, 7)
     shown[idle] = (40, {f"{{{ME},{place('beta')}}}": 1})
     shows(tmp_path, series, shown)
 
@@ -244,7 +244,7 @@ def test_an_alert_about_no_server_is_no_cause_on_a_server(tmp_path: Path) -> Non
         f'ALERTS{{alertname="ChutesGpusIdle",{fires},{place("alpha")}}}': "1x10",
     }
     cause = asked("chutes-fleet", SERVERS, 3)
-    row = f'{{{ME},server_id="id-alpha",alertname="ChutesGpusIdle"}}'
+    row = f'{{{ME},server_id="id-alpha",alertname="ChutesGpusIdle",first="ChutesGpusIdle"}}'
     shows(tmp_path, series, {cause: (5, {row: 1})})
 
 
