@@ -1,7 +1,7 @@
-"""The golden pages: the whole exposition of a fixed world at a fixed time, so that every change
+"""The golden page: the whole exposition of a fixed world at a fixed time, so that every change
 shows in review.
 
-``make golden`` writes them anew.
+``make golden`` writes it anew.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from chutes_exporter.simulator import Simulator, Size
 from tests.simulator.odd import OddWorld
 from tests.support import KEY, NOON, PATIENCE, Clock, read_reports
 
-DIRECTORY = Path(__file__).parent / "golden_pages"
-FILES = {Format.TEXT: DIRECTORY / "page.txt", Format.OPENMETRICS: DIRECTORY / "page.openmetrics"}
+PAGE = Path(__file__).parent / "golden_page.txt"
 
 # Values that differ between runs: durations, the process, its Python.
 _VARYING = re.compile(
@@ -76,11 +75,9 @@ async def pages() -> dict[Format, str]:
             await exporter.warm_up()
             await read_reports(exporter)
             return {
-                form: steady((await exporter.metrics(form, timeout=PATIENCE)).decode())
-                for form in Format
+                form: (await exporter.metrics(form, timeout=PATIENCE)).decode() for form in Format
             }
 
 
 if __name__ == "__main__":
-    for form, text in asyncio.run(pages()).items():
-        FILES[form].write_text(text)
+    PAGE.write_text(steady(asyncio.run(pages())[Format.TEXT]))

@@ -338,7 +338,6 @@ def _score_rows(scores: r.Scores) -> Iterator[Cells]:
             continue
         row = {"hotkey": hotkey, "share": share}
         yield row | ({} if raw is None else _plain(raw))
-        # An answer about one miner has neither if this miner has no score.
 
 
 def _instance_row(instance: r.Instance, now: float) -> Cells:
@@ -394,7 +393,8 @@ def _useful_columns(name: str, rows: list[Cells]) -> list[str]:
     columns = _columns(rows)
     if name in _COLUMNS:
         return [column for column in _COLUMNS[name].split() if column in columns]
-    return [column for column in columns if any(row.get(column) is not None for row in rows)]
+    filled = {column for row in rows for column, value in row.items() if value is not None}
+    return [column for column in columns if column in filled]
 
 
 def _short(row: Cells, columns: Sequence[str]) -> Cells:
