@@ -34,9 +34,10 @@ _OF_INSTANCE: Final = ("hotkey", "instance_id")
 SWITCHES = _metric(
     "chutes_fleet_switches",
     "Active instances for which other chutes on the same GPUs would earn over 10 % more in the "
-    "first day, cover the score that the deletion costs, and not earn less later, as "
-    "chutes-exporter advise --switch lists them. Absent while an answer, the report of an hour of "
-    "the past day, or what one of the instances earns or would lose is unknown.",
+    "first day, cover the score that the deletion costs, and not earn less later. chutes-exporter "
+    "advise --switch lists them, and also those that should wait until the end of their first "
+    "hour, which are left out here. Absent while an answer, the report of an hour of the past day, "
+    "or what one of the instances earns or would lose is unknown.",
     ("hotkey",),
 )
 LAUNCH = _metric(
@@ -54,8 +55,7 @@ GAIN = _metric(
 COST = _metric(
     "chutes_instance_switch_cost_compute_units",
     "Compute units that the score of the past day loses, at most, if the miner deletes the "
-    "instance now. A public one in its first hour costs nothing later: chutes-exporter advise "
-    "--switch says from when.",
+    "instance now. The first day covers them.",
     _OF_INSTANCE,
 )
 
@@ -64,10 +64,12 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     switches = _find_switches(answers, miners.hotkey)
     if switches is None:
         return
+    # Those that should wait would lose their score now.
+    ready = [one for one in switches.proposed if one.waits_until is None]
     # With an instance that cannot be compared, nobody knows how many there are.
     if not switches.not_compared:
-        out.add(SWITCHES, len(switches.proposed), miners.hotkey)
-    for switch in switches.proposed:
+        out.add(SWITCHES, len(ready), miners.hotkey)
+    for switch in ready:
         _add_switch(switch, (miners.hotkey, switch.instance.instance_id), out)
 
 
@@ -92,7 +94,9 @@ def _find_switches(answers: Answers, hotkey: str) -> Switches | None:
 
 def _add_switch(switch: Switch, labels: tuple[str, str], out: Samples) -> None:
     for launch in switch.launches:
-        out.add(LAUNCH, launch.instances, *labels, launch.offer.chute_id, launch.offer.chute)
+        # A name that is unknown would make another series when it becomes known.
+        if launch.offer.chute is not None:
+            out.add(LAUNCH, launch.instances, *labels, launch.offer.chute_id, launch.offer.chute)
     out.add(GAIN, switch.first_day_gain, *labels, "first_day")
     out.add(GAIN, switch.later_gain * DAY, *labels, "later")
     out.add(COST, switch.cost.units, *labels)
@@ -101,5 +105,5 @@ def _add_switch(switch: Switch, labels: tuple[str, str], out: Samples) -> None:
 COLLECTOR = Collector(
     "switches",
     "what the miner could run instead of its active instances, and what that would gain",
-    (Part(_FEEDS, (SWITCHES, LAUNCH, GAIN, COST), _collect),),
+    (Part(_FEEDS, (SWITCHES, LAUNCH, GAIN, COST), _collect, also=(f.MINER_GPUS,)),),
 )

@@ -48,14 +48,15 @@ class Plan:
     @property
     def audited_miners(self) -> frozenset[str] | None:
         """The miners whose data in audit reports is exported. None means all."""
-        readers = [
-            entry.miners
-            for entry in self.entries
-            if AUDIT_REPORT.name in entry.collector.source_feeds
-        ]
-        if any(miners.choice == "all" for miners in readers):
-            return None
-        return frozenset[str]().union(*(miners.watched for miners in readers))
+        watched = set[str]()
+        for entry in self.entries:
+            if AUDIT_REPORT.name not in entry.collector.source_feeds:
+                continue
+            # What is about the miner of a key needs no other.
+            if entry.miners.choice == "all" and entry.collector.scope != "signer":
+                return None
+            watched |= entry.miners.watched
+        return frozenset(watched)
 
     @property
     def miners_with_neighbours(self) -> frozenset[str]:

@@ -134,6 +134,7 @@ def test_collectors_that_are_large_for_others_export_no_neighbours() -> None:
         (EVERYBODY, frozenset()),
         (ONE, {HOTKEY}),
         (replace(ONE, miners="all"), {HOTKEY}),
+        (replace(ONE, miners="all", keys=(KEY,)), {HOTKEY}),
         (replace(ONE, miners="all", collectors={"ended_instances": True}), None),
         (replace(ONE, collectors={"ended_instances": False}), frozenset()),
     ],
