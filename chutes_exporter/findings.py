@@ -684,7 +684,8 @@ def _models(gpus: Iterable[Gpu]) -> Counter[str]:
 
 
 def _models_text(gpus: Iterable[Gpu]) -> str:
-    return ", ".join(f"{count} {model}" for model, count in _models(gpus).items())
+    counts = _models(gpus).items()
+    return ", ".join(f"{count} {model or 'of an unknown model'}" for model, count in counts)
 
 
 def _instance(subject: Subject, instance: Instance) -> dict[str, Any]:

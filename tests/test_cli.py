@@ -82,9 +82,15 @@ class Running:
         return int(status["VmHWM"].removesuffix(" kB")) / 1024
 
     def starved_seconds(self) -> float:
-        """Return for how long its event loop has waited for a processor."""
-        _, waited, _ = Path(f"/proc/{self.process.pid}/schedstat").read_text().split()
-        return int(waited) / 1e9
+        """Return for how long its event loop has waited while others had the processors: at least
+        the wait that its own threads cannot explain.
+        """
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
+        worked = sum(int(thread.read_text().split()[0]) for thread in threads)
+        loop_worked, waited, _ = map(
+            int, Path(f"/proc/{self.process.pid}/schedstat").read_text().split()
+        )
+        return (waited - (worked - loop_worked)) / 1e9
 
 
 def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:

@@ -603,6 +603,6 @@ def _instances_are_known(answers: FleetAnswers, instances: Iterable[Instance]) -
 
 
 def _pay_is_known(server: Server) -> bool:
-    if not server.name:
-        return False
-    return all(server.units_per_second(model) is not None for model in server.models or ())
+    return all(
+        server.name and server.units_per_second(model) is not None for model in server.models or ()
+    )
