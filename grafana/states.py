@@ -59,7 +59,7 @@ NONE_STARTING: Final = State(10**10, "none")
 NO_DECISION: Final = (State("nothing", "None needs a decision", GREEN),)
 DECISIONS: Final = (
     State(0, "Read the log of its pod, or stop it"),
-    State(1, "Stop it: it cannot become active"),
+    State(1, "Stop it: it cannot become active now"),
     State(2, "Let it earn until it is deleted"),
 )
 """What to do about an instance that needs a decision."""
@@ -107,6 +107,7 @@ MAINTENANCE: Final = (
 MEASURED: Final = (
     State(0, "it cannot come back: do not upgrade it", RED),
     State(1, "needed, and perhaps it comes back", ORANGE),
+    State(3, "not needed"),
 )
 """What is known of a server's upgrade."""
 OUTDATED: Final = (State(0, "current"), State(1, "outdated", ORANGE))

@@ -75,11 +75,13 @@ THIS_SERVER: Final = board_link(
     "chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"
 )
 SERVERS: Final = "Servers, the worst first"
+_ABOUT_SERVERS: Final = 'alertstate="firing", server_id!="", server=~"$server"'
 CAUSES: Final = (
-    "topk by (hotkey, server_id) (1, max by (hotkey, server_id, alertname) (ALERTS{"
-    f'alertname=~"Chutes.+", alertstate="firing", server_id!="", server=~"$server", {MINERS}}}))'
+    "topk by (hotkey, server_id) (1, max by (hotkey, server_id, alertname) ("
+    f'2 * ALERTS{{alertname=~"ChutesServer.+", {_ABOUT_SERVERS}, {MINERS}}} or '
+    f'ALERTS{{alertname=~"Chutes.+", {_ABOUT_SERVERS}, {MINERS}}}))'
 )
-"""The alert about each server, with its name."""
+"""The alert about each server. One that says not to reboot it comes before the others."""
 _EARNING: Final = recorded(EARNING, **ON_SERVERS)
 NOT_ALL_EARNING: Final = (
     f"time() - (max_over_time(timestamp({_EARNING} == 1)[1d:5m]) or on (hotkey, server_id) "
@@ -389,7 +391,7 @@ FLEET.show(
             thresholds=[(1, RED)],
         ),
         Query(
-            f"{EARNING_INSTANCES} and on (server_id) "
+            f"{EARNING_INSTANCES} and on (hotkey, server_id) "
             f"{select('chutes_server_upgrade_order', EXPORTERS)} == 1 {IN_WINDOW}",
             "earn on the next, {{server}}",
             SICK,
@@ -416,7 +418,8 @@ FLEET.show(
         Column("Order", ORDER, COUNT, 90, missing=" ", data=SICK),
         Column(
             "Upgrade",
-            of_miners("chutes_server_upgrade_measured", "server_id", "server"),
+            f"{of_miners('chutes_server_upgrade_measured', 'server_id', 'server')} or 3 + 0 * "
+            f"({of_miners('chutes_server_upgrade_needed', 'server_id', 'server')} == 0)",
             width=300,
             states=MEASURED,
             missing="not known",

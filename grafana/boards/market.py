@@ -231,8 +231,9 @@ MARKET.show(
         "Switch",
         "Active instances for which another chute on the same GPUs would earn over 10 % more, as "
         "chutes-exporter advise --switch lists them, with what that earns more in the first day "
-        "and later, and what the score loses if the instance is deleted now. In the first hour of "
-        "an instance, the command says until when to wait.",
+        "and later, and what the score loses if the instance is deleted now, which the first day "
+        "covers. An instance with two rows is replaced by both, and each row has the gain and the "
+        "cost of both together. Another miner may fill a chute first.",
         Column("", nothing_wrong(NO_SWITCH, "server"), data=KEYED, sometimes=True),
         Column("", "server_id"),
         Column("Server", "server", width=130, link=THIS_SERVER, states=NO_SWITCHES),
@@ -243,7 +244,7 @@ MARKET.show(
             "Instances",
             short(
                 f"{SWITCH} * on (hotkey, instance_id) group_left (chute, server, server_id) "
-                f"({PLACE} ^ 0)"
+                f"topk by (hotkey, instance_id) (1, {PLACE} ^ 0)"
             ),
             COUNT,
             missing=" ",
@@ -262,6 +263,7 @@ MARKET.show(
                 ("USD more a day, later", _in_usd(_of_switch(GAIN, pay="later")), CENTS, PRICED),
                 ("Costs USD now", _in_usd(_of_switch("cost_compute_units")), CENTS, PRICED),
                 ("Units more, first day", _of_switch(GAIN, pay="first_day"), AMOUNT, STOCKED),
+                ("Costs units now", _of_switch("cost_compute_units"), AMOUNT, STOCKED),
             )
         ),
         *MINER_COLUMNS,

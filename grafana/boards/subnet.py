@@ -18,7 +18,6 @@ from grafana.parts import (
     Column,
     Query,
     Unit,
-    counted,
     graph,
     miner_columns,
     nothing_wrong,
@@ -69,9 +68,11 @@ AHEAD: Final = (
 )
 """2 for a heading that is at least 5 % above that of the chosen miner, -2 for one below."""
 OVERTAKERS: Final = (
-    f"{RANKS} - scalar({MY_RANK}) > 0 <= 4 and on (hotkey) {HEADINGS} > 1.05 * scalar({MY_HEADING})"
+    f"sum(({HEADINGS} - 1.05 * scalar({MY_HEADING}) and on (hotkey) "
+    f"{RANKS} - scalar({MY_RANK}) > 0 <= 4) > bool 0)"
 )
-"""Neighbours with a lower rank that may overtake the chosen miner."""
+"""How many neighbours with a lower rank may overtake the chosen miner, of those that are known."""
+IS_LAST: Final = f"{MY_RANK} == on () {of_exporters('chutes_scored_miners')}"
 SEAT_AGE: Final = f"time() - {of_exporters('chutes_miner_registered_timestamp_seconds', 'hotkey')}"
 PER_DAY: Final = of_exporters("chutes_subnet_window_registrations", window="1d")
 ALPHA_USD: Final = of_exporters("chutes_alpha_price_usd")
@@ -92,7 +93,9 @@ def before_loss(size: tuple[int, int], of: Callable[..., str], **where: str) -> 
     before = f"min({of('chutes_miner_registrations_before_loss', **where)})"
     seconds = f"86400 * {before} / on () ({PER_DAY} > 0)"
     immune = f"max({of('chutes_miner_immunity_end_timestamp_seconds', **where)})"
-    cannot = f"{SAFE.value} + 0 * {of_exporters('chutes_chain_block')} unless on () {before}"
+    # Each seat has this, a miner without a seat has not.
+    seat = f"group({of('chutes_miner_seat_immune', **where)})"
+    cannot = f"{SAFE.value} + 0 * {seat} unless on () {before}"
     return stat(
         "Is the seat safe?",
         "The time in which registrations take the miner's seat at most, at the pace of the past "
@@ -150,7 +153,7 @@ def _gap(title: str, gap: str, end: str, at_end: str, text: str) -> Panel:
         ),
         Query(f"{NONE_BEYOND.value} + 0 * ({at_end})", "this miner is", BUSY, sometimes=True),
         states=[replace(NONE_BEYOND, text=end)],
-        empty="not known: no score",
+        empty="not known: no neighbour",
     )
 
 
@@ -206,7 +209,7 @@ SUBNET.show(
         "To the next worse",
         TO_WORSE,
         "the last",
-        f"{MY_RANK} == on () {of_exporters('chutes_scored_miners')}",
+        IS_LAST,
         "How much score the miner can lose before it loses a rank to its next neighbour.",
     ),
     stat(
@@ -215,12 +218,12 @@ SUBNET.show(
         "orange ones of the table below. If the headings differ by more than 20 %, it came true in "
         "60 to 77 % of cases.",
         Query(
-            counted(OVERTAKERS, f"group({MY_RANK} and on () {MY_HEADING})"),
+            f"{OVERTAKERS} or on () 0 * ({IS_LAST})",
             "miners",
             BUSY,
             thresholds=[(1, ORANGE)],
         ),
-        empty="not known: no heading",
+        empty="not known: no neighbour",
     ),
     stat(
         "Seats, past day",
@@ -270,7 +273,7 @@ SUBNET.show(
         Column(
             "",
             nothing_wrong(
-                f"{of_exporters('chutes_chain_block')} unless on () {MY_PLACE}",
+                f"{of_exporters('chutes_miner_seat_immune', **CHOSEN)} unless on () {MY_PLACE}",
                 "miner",
                 NOT_IN_LINE.value,
             ),

@@ -92,6 +92,7 @@ LONG = {
     "chutes-fleet: Not earned, next 24 h": _IDLE_PAY,
     "chutes-fleet: Earning": "it is absent while a GPU is unknown",
     f"chutes-fleet: {SERVERS}": "it looks back to when all GPUs earned, or to the first sample",
+    "chutes-fleet: Upgrade window": "the next server is one of the same miner",
     "chutes-fleet: Maintenance": "what to do depends on whether something earns there",
     "chutes-fleet: GPUs": _SELECTORS,
     "chutes-fleet: GPU utilization": "it joins NVIDIA's metric with names",

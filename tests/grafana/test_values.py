@@ -552,7 +552,7 @@ class Truth:
                 at("Maintenance", "Now", **row): step,
                 at("Maintenance", "Order", **row): order.get(server_id),
                 at("Maintenance", "Upgrade", **row): (
-                    int(server_id not in unmeasured) if server_id in needed else None
+                    int(server_id not in unmeasured) if server_id in needed else 3
                 ),
                 at("Maintenance", "Earning instances", **row): earning[server_id],
             }
