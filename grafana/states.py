@@ -104,12 +104,9 @@ MAINTENANCE: Final = (
     State(3, "nothing earns: boot it if it can come back", RED),
 )
 """What an upgrade slot of a server means for it now."""
-MEASURED: Final = (
-    State(0, "it cannot come back: do not upgrade it", RED),
-    State(1, "needed, and perhaps it comes back", ORANGE),
-    State(3, "not needed"),
-)
-"""What is known of a server's upgrade."""
+OLDER: Final = (State(1, "older than the target", ORANGE),)
+MEASURED: Final = (State(0, "no: do not upgrade it", RED), State(1, "perhaps"))
+"""Whether a server can come back from its upgrade. That its GPUs are listed proves nothing."""
 OUTDATED: Final = (State(0, "current"), State(1, "outdated", ORANGE))
 
 GPU: Final = (

@@ -551,8 +551,9 @@ class Truth:
                 at("Maintenance", "Server", **row): self.servers[server_id]["name"],
                 at("Maintenance", "Now", **row): step,
                 at("Maintenance", "Order", **row): order.get(server_id),
-                at("Maintenance", "Upgrade", **row): (
-                    int(server_id not in unmeasured) if server_id in needed else 3
+                at("Maintenance", "Version", **row): 1 if server_id in needed else None,
+                at("Maintenance", "Can come back", **row): (
+                    int(server_id not in unmeasured) if server_id in needed else None
                 ),
                 at("Maintenance", "Earning instances", **row): earning[server_id],
             }
