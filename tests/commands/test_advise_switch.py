@@ -12,7 +12,7 @@ import pytest
 from tests.commands.support import ALPHA_USD, EMISSION, chain_flag
 from tests.commands.test_advise_failures import FAILING, NEARLY, RICH
 from tests.commands.worlds import PresentWorld
-from tests.recorded import WORLD_C, WORLD_H, rows, seconds
+from tests.recorded import WORLD_C, WORLD_H, rows, seconds, stream
 
 if TYPE_CHECKING:
     from tests.support import Page
@@ -82,8 +82,8 @@ async def test_the_page_has_the_switches_that_the_command_lists(world: PresentWo
         if name == "chutes_instance_switch_gain_compute_units_per_day"
         and ("pay", "first_day") in labels
     }
-    # One instance has no known place, so that nobody knows how many there are.
-    assert "chutes_fleet_switches" not in {name for name, _ in page}
+    (number,) = (value for (name, _), value in page.items() if name == "chutes_fleet_switches")
+    assert number == len(found)
     assert launches.keys() == costs.keys() == gains.keys()
     assert launches.keys() == {one["instance_id"] for one in found}
     for one in found:
@@ -95,10 +95,31 @@ async def test_the_page_has_the_switches_that_the_command_lists(world: PresentWo
         assert costs[key] == pytest.approx(deletion["costs_units_now"], rel=1e-2, abs=60)
 
 
+async def test_new_chutes_whose_names_are_unknown_have_no_series(world: PresentWorld) -> None:
+    changed = rows(world.bodies["chutes"])
+    for row in changed:
+        row["name"] = None
+    world.bodies["chutes"] = stream(changed)
+    page = await world.page()
+    assert of_switches(page, "cost_compute_units")
+    assert of_switches(page, "launch_instances") == {}
+
+
 async def test_where_no_switch_pays_the_page_says_that_there_is_none() -> None:
     page = await PresentWorld(WORLD_C).page()
     found = {name: value for (name, _), value in page.items() if "switch" in name}
     assert found == {"chutes_fleet_switches": 0}
+
+
+async def test_with_an_instance_that_cannot_be_compared_nobody_knows_how_many_there_are(
+    world: PresentWorld,
+) -> None:
+    changed = rows(world.bodies["instances"])
+    next(row for row in changed if row["active"])["compute_multiplier"] = None
+    world.bodies["instances"] = stream(changed)
+    page = await world.page()
+    assert of_switches(page, "cost_compute_units")
+    assert "chutes_fleet_switches" not in {name for name, _ in page}
 
 
 @pytest.mark.parametrize("lost", ["one report", "utilization"])
