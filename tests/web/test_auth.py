@@ -49,6 +49,7 @@ def checking(users: Mapping[str, str]) -> PasswordCheck:
         ("", False),
         ("Basic", False),
         ("Basic !!!", False),
+        ("Basic é", False),
         ("Basic " + base64.b64encode(b"alice").decode(), False),
         ("Basic " + base64.b64encode(b"\xff\xfe:x").decode(), False),
         ("Bearer " + base64.b64encode(b"alice:secret").decode(), False),
