@@ -181,9 +181,12 @@ def print_plan(plan: UpgradePlan, now: float) -> None:
         return
     _print_unmeasured(plan)
     if plan.upgrades is None:
-        names = ", ".join(_name(server) for server in plan.waiting.servers)
+        left_out = plan.waiting.unmeasured or ()
+        others = [server for server in plan.waiting.servers if server not in left_out]
+        names = ", ".join(_name(server) for server in others)
         say(f"In which order to upgrade these is not known: {names}. Do not reboot any of them.")
     elif plan.upgrades:
+        # Without any, none of them can come back, which is said above.
         _print_upgrades(plan, plan.upgrades)
 
 

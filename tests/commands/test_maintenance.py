@@ -247,6 +247,14 @@ UNKNOWN = {
 """What the screen says without each answer."""
 
 
+async def test_a_server_that_cannot_come_back_has_no_place_in_an_order_that_is_not_known() -> None:
+    world = Unmeasured()
+    async with Simulator(world, clock=time.time) as simulator:
+        simulator.faults["active_instances"] = Fault(status=503)
+        _, text = await texts(simulator)
+    assert "In which order to upgrade these is not known: h200-1, pro-6000-2." in text
+
+
 @pytest.mark.parametrize(("feed", "words"), UNKNOWN.items())
 @pytest.mark.parametrize("announced", [True, False])
 async def test_what_is_not_known_is_said_and_is_never_fine(
