@@ -172,9 +172,11 @@ def _needed(part: Expr) -> frozenset[str]:
 
 
 def _needed_by_operator(part: promql_parser.BinaryExpr) -> frozenset[str]:
+    """Return the feeds without which an operation has no result."""
     left, right = _needed(part.lhs), _needed(part.rhs)
     match str(part.op):
         case "or":
+            # One side is enough, so only what both need is needed.
             return left & right
         case "unless":
             # What is subtracted may be absent.

@@ -509,7 +509,10 @@ def _table(panel: Panel) -> Json:
 
 
 def _columns_by_source(panel: Panel) -> dict[str, Column]:
-    """Return the columns by the name that their values have in the merged answers."""
+    """Return the columns by the name that their values have in the merged answers.
+
+    Grafana calls those of query A "Value #A". A column without a query shows a label.
+    """
     letters = {query.expr: letter for letter, query in zip(_LETTERS, panel.queries, strict=False)}
     found = {}
     for column in panel.columns:

@@ -70,7 +70,7 @@ LATER_UNITS = _metric(
 GPUS = _metric(
     "chutes_launch_gpus", f"GPUs that an instance of the chute needs. {_OFFERED}", _OF_OFFER
 )
-ROOM = _metric(
+ROOM_LEFT = _metric(
     "chutes_launch_room_instances",
     "Launches of the chute from now on that can still become active: its room, less the starting "
     f"instances of all miners that would take it. {_OFFERED}",
@@ -131,6 +131,7 @@ def _add_instances(fleet: Fleet, out: Samples) -> None:
 
 
 def _add_uses(fleet: Fleet, out: Samples) -> None:
+    """Add what the idle GPUs of each server would earn in their best use, and what that is."""
     uses = {(use.server_id, use.model): use for use in fleet.uses}
     for server in fleet.servers:
         if server.name is None:
@@ -141,6 +142,7 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
             units = server.idle_units_per_second(model, use)
             out.add(SERVER_IDLE_UNITS, units, *labels)
             if units is not None:
+                # Known units without a use are 0: no GPU is idle, or nothing can be launched.
                 out.add(SERVER_IDLE_LATER_UNITS, use.later_units_per_second if use else 0, *labels)
             if use is not None:
                 _add_launches(use, labels, out)
@@ -160,13 +162,14 @@ def _add_launches(use: Use, of_server: tuple[str, ...], out: Samples) -> None:
 
 
 def _add_market(market: Market, hotkey: str, out: Samples) -> None:
+    """Add the offers of a GPU model whose chutes have known names, and the number of refusals."""
     for offer in market.offers:
         if offer.chute is not None:
             labels = (hotkey, market.model, offer.chute_id, offer.chute)
             out.add(FIRST_DAY_UNITS, offer.first_day_units_per_gpu_second, *labels)
             out.add(LATER_UNITS, offer.later_units_per_second / offer.size, *labels)
             out.add(GPUS, offer.size, *labels)
-            out.add(ROOM, offer.left, *labels)
+            out.add(ROOM_LEFT, offer.left, *labels)
             out.add(STARTING, offer.starting, *labels)
     for reason in LAUNCH_REFUSALS:
         out.add(REFUSED, market.refused.get(reason, 0), hotkey, market.model, reason)
@@ -181,7 +184,7 @@ COLLECTOR = Collector(
             (
                 *(SERVER_IDLE_UNITS, SERVER_IDLE_LATER_UNITS),
                 *(SERVER_LAUNCH, SERVER_LAUNCH_UNITS),
-                *(FIRST_DAY_UNITS, LATER_UNITS, GPUS, ROOM, STARTING, REFUSED),
+                *(FIRST_DAY_UNITS, LATER_UNITS, GPUS, ROOM_LEFT, STARTING, REFUSED),
                 *(IN_VAIN, LAST_ACTIVE),
             ),
             _collect,

@@ -226,6 +226,10 @@ def _print_miner(miner: Mapping[str, Any], until: float, hours: int, *, has_gaps
 
 
 def _screen_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cells of an ended instance, in the order of the columns.
+
+    ``counts`` is whether its score counts.
+    """
     cells = {
         "ended": row["ended_at"],
         "age min": round(row["age_seconds"] / 60),

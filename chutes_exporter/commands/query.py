@@ -334,7 +334,7 @@ def _score_rows(scores: r.Scores) -> Iterator[Cells]:
     for hotkey, share in scores.shares.items():
         raw = scores.raw.get(hotkey)
         if share is None and raw is None:
-            # So says an answer about one miner that this miner has no score.
+            # In an answer about one miner, this means that the miner has no score.
             continue
         row = {"hotkey": hotkey, "share": share}
         yield row | ({} if raw is None else _plain(raw))

@@ -366,12 +366,13 @@ class FeedCache:
                 _release_frames(state.last_failure[1])
 
     def _fail(self, state: FeedState, error: Exception) -> None:
+        """Note a failure, and let the feed send no request until its back-off is over."""
+        # These are no bugs, whose traceback the log needs, and a traceback holds the whole answer.
         if isinstance(error, ApiError | DoubtedError | MissingEndpointError):
             _release_frames(error)
         state.last_failure = self._clock(), error
-        backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF) * (
-            0.5 + self._jitter() / 2
-        )
+        backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF)
+        backoff *= 0.5 + self._jitter() / 2
         state.failures += 1
         wait = min(getattr(error, "retry_after", None) or 0.0, _MAX_RETRY_AFTER)
         state.closed_until = self._monotonic() + max(backoff, wait)

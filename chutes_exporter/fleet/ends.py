@@ -87,8 +87,8 @@ class Ledger:
         return _histories(self._reports, self._ended)
 
     def missing_hours(self, hours: int) -> list[float]:
-        """Return the ends of those of the newest hours whose report is missing, or lacks a
-        record.
+        """Return the Unix times at which those of the newest hours were over that have no report,
+        or one that lacks a record.
         """
         whole = {report.end for report in self._reports if report.whole}
         newest = [self.end - HOUR * hour for hour in range(hours)]

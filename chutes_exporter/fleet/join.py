@@ -69,7 +69,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
         uses=uses,
         stuck_jobs=_stuck_jobs(answers),
         window=_window(answers.policy),
-        known=_known(answers, gpus, instances, servers),
+        known=_known_topics(answers, gpus, instances, servers),
     )
 
 
@@ -344,6 +344,10 @@ def _servers(
     instances: Iterable[Instance],
     contradicted: Collection[str],
 ) -> tuple[Server, ...]:
+    """Return the listed servers, each once.
+
+    ``contradicted`` are the ids of those whose GPUs the answers place differently.
+    """
     gpus_of: dict[str, list[Gpu]] = defaultdict(list)
     for gpu in gpus:
         if gpu.server_id:
@@ -353,6 +357,7 @@ def _servers(
         if instance.server_id:
             instances_of[instance.server_id].append(instance)
     lists_are_known = are_whole(answers.servers, answers.nodes)
+    # What all chutes and measurements say is looked up once for servers that are alike.
     kinds: dict[_Hardware, _Kind] = {}
     found: dict[str, Server] = {}
     for record in records_of(answers.servers):
@@ -565,13 +570,13 @@ def _launches_are_known(answers: FleetAnswers) -> bool:
     )
 
 
-def _known(
+def _known_topics(
     answers: FleetAnswers,
     gpus: Sequence[Gpu],
     instances: Sequence[Instance],
     servers: Sequence[Server],
 ) -> dict[Topic, bool]:
-    """Return of which topics all is known."""
+    """Return for each topic whether everything about it is known, so that no sum is too low."""
     gpus_are_known = _gpus_are_known(answers, gpus, servers)
     instances_are_known = _instances_are_known(answers, instances)
     return {

@@ -246,10 +246,14 @@ def _choose(
     failures: Failures,
     taken: Counter[str],
 ) -> tuple[tuple[Switch, ...], tuple[Switch, ...]]:
-    """Return the switches to make, and those that cost too much."""
+    """Return the switches to make, and those that cost too much.
+
+    It adds the launches of the former to ``taken``, the launches of each chute so far.
+    """
     offers = _by_kind(markets, failures)
     proposed: list[Switch] = []
     too_dear: list[Switch] = []
+    # The instance that is worth least chooses first, because it gains most by the best chute.
     for candidate in sorted(candidates, key=attrgetter("worth", "instance.instance_id")):
         kind = candidate.instance.model, candidate.server.tee
         found = _best(candidate, offers[kind], taken)
@@ -261,7 +265,7 @@ def _choose(
         proposed.append(found)
         for launch in found.launches:
             taken[launch.offer.chute_id] += launch.instances
-    proposed.sort(key=lambda one: one.least_cost - one.first_day_gain)
+    proposed.sort(key=lambda one: one.first_day_gain - one.least_cost, reverse=True)
     return tuple(proposed), tuple(too_dear)
 
 

@@ -68,6 +68,7 @@ class Renderer:
         room = self._max_series
         for entry in self._plan.entries:
             rendered = self._lines_of(entry, states, form, room)
+            # What does not fit stays without its body, and is made again once there is room.
             if rendered.series > room:
                 rendered = replace(rendered, body=None)
             else:

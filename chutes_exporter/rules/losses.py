@@ -308,12 +308,15 @@ def _compute_units(
 def _first_gap(
     instance: AuditInstance, records: Sequence[ComputeRecord], now: float
 ) -> float | None:
-    """Return the first time without a multiplier, None if there is one for each second."""
+    """Return the first time without a multiplier, None if each second has one.
+
+    The records are in the order of their starts.
+    """
     covered, end = _paid_time(instance, now)
     for record in records:
         if record.started_at > covered + _MAX_GAP:
             return covered
-        # Only the last record has no end. That of another one is in a report that is missing.
+        # Only the last records have no end. That of an earlier one is in a missing report.
         if record.ended_at is None and record.started_at != records[-1].started_at:
             return record.started_at
         covered = max(covered, record.ended_at or end)

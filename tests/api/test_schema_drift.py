@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import re
+from collections import defaultdict
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -87,15 +88,19 @@ def test_a_field_that_comes_or_goes_is_found_in_every_answer_and_at_every_depth(
     tried = set()
     for name, endpoint, answer in answers_of(WORLD_C, "test_miner"):
         assert endpoint.shape is not None
-        by_path: dict[str, list[Any]] = {}
+        # The rows are parts of the answer: what is changed in them is changed there.
+        rows_by_path: dict[str, list[Any]] = defaultdict(list)
+        records = {}
         for row in answer if isinstance(endpoint.shape, StreamShape) else [answer]:
             for path, record, fields in objects(endpoint.shape.kind, row):
-                by_path.setdefault(path, [record]).append(fields)
-        for path, (record, *rows) in by_path.items():
+                records[path] = record
+                rows_by_path[path].append(fields)
+        for path, rows in rows_by_path.items():
+            # A field is new if one row has it, and missing if none has it.
             rows[-1]["invented"] = None
             assert checked(endpoint, answer).found == [f"unknown field {path}invented"], name
             del rows[-1]["invented"]
-            for field in known(record).always:
+            for field in known(records[path]).always:
                 removed = [fields.pop(field, None) for fields in rows]
                 assert f"missing field {path}{field}" in checked(endpoint, answer).found, name
                 for fields, value in zip(rows, removed, strict=True):
