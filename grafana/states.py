@@ -95,7 +95,7 @@ TRUST: Final = (
     State(2, "yes", GREEN),
 )
 """Whether the boards and alerts show what there is."""
-ALL_GOOD: Final = State("nothing", "All feeds have good answers")
+ALL_GOOD: Final = State("nothing", "All feeds have good answers", GREEN)
 """Stands in the table of bad feeds if there is none."""
 LOADED: Final = (State(0, "not loaded", ORANGE), State(1, "loaded"))
 MAINTENANCE: Final = (

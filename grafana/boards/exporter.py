@@ -134,8 +134,14 @@ EXPORTER.show(
     ),
     stat(
         "Feeds without a full answer",
-        "Feeds of which no exporter has an answer that is young enough and has all records.",
-        Query(counted(OF_BLIND, f"group({ANSWERED})"), "feeds", ALL),
+        "Feeds of which no exporter has an answer that is young enough and has all records, and "
+        "feeds that fail, whose last answer is still in use.",
+        Query(counted(OF_BLIND, f"group({ANSWERED})"), "no data", ALL),
+        Query(
+            counted(f"({FAILING} unless on (feed, hotkey) {OF_BLIND})", f"group({ANSWERED})"),
+            "old data",
+            LIVE,
+        ),
         thresholds=[(1, ORANGE)],
         size=(5, 3),
     ),

@@ -240,7 +240,7 @@ FLEET.show(
                 "GPUs",
                 COUNT,
                 _all(f"sum({recorded(GPUS, state='idle', **ON_SERVERS)})"),
-                (Query(IDLE_IN_SLOT, "in maintenance", SICK, color=PLAIN, sometimes=True),),
+                (Query(IDLE_IN_SLOT, "of them in maintenance", SICK, color=PLAIN, sometimes=True),),
                 ((1, RED),),
                 "Verified GPUs in no instance. The Market board says what to launch on them. "
                 "Nothing can be launched on those in maintenance.",

@@ -306,7 +306,6 @@ INSTANCES.show(
             "Units",
             f"{CHUTE_LOST} > 0",
             Unit("short", 0),
-            thresholds=[(0.5, RED)],
             missing=" ",
             data=BUSY,
             sometimes=True,

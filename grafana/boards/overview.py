@@ -225,10 +225,10 @@ OVERVIEW.show(
             missing=" ",
         ),
         Column(
-            "For",
+            "Firing for",
             f"time() - {SINCE} and on ({IS_FIRING}) {SEVERITIES}",
             TIME,
-            80,
+            105,
             missing=" ",
             data=ALARMED,
         ),
@@ -251,7 +251,7 @@ OVERVIEW.show(
         ),
         *MINER_COLUMNS,
         empty="Unknown: the rules are not loaded",
-        sort=["Severity", "-USD a day", "-Units a day", "-For"],
+        sort=["Severity", "-USD a day", "-Units a day", "-Firing for"],
         size=(20, 9),
     ),
     stat(

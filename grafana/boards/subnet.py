@@ -196,6 +196,19 @@ SUBNET: Final = Board(
 
 SUBNET.show(
     before_loss((5, 3), of_exporters, **CHOSEN),
+    stat(
+        "May overtake this miner",
+        "Neighbours with a lower rank whose heading is at least 5 % above that of this miner: the "
+        "orange ones of the table below. If the headings differ by more than 20 %, it came true in "
+        "60 to 77 % of cases.",
+        Query(
+            f"{OVERTAKERS} or on () 0 * ({IS_LAST})",
+            "miners",
+            BUSY,
+            thresholds=[(1, ORANGE)],
+        ),
+        empty="not known: no neighbour",
+    ),
     _in_a_day(),
     _gap(
         "To the next better",
@@ -211,19 +224,6 @@ SUBNET.show(
         "the last",
         IS_LAST,
         "How much score the miner can lose before it loses a rank to its next neighbour.",
-    ),
-    stat(
-        "May overtake this miner",
-        "Neighbours with a lower rank whose heading is at least 5 % above that of this miner: the "
-        "orange ones of the table below. If the headings differ by more than 20 %, it came true in "
-        "60 to 77 % of cases.",
-        Query(
-            f"{OVERTAKERS} or on () 0 * ({IS_LAST})",
-            "miners",
-            BUSY,
-            thresholds=[(1, ORANGE)],
-        ),
-        empty="not known: no neighbour",
     ),
     stat(
         "Seats, past day",

@@ -392,7 +392,7 @@ class Truth:
             at("All"): total,
             at("Earning"): (count["earning"] + count["disabled"]) / total,
             at("Idle", "GPUs"): count["idle"],
-            at("Idle", "in maintenance"): (
+            at("Idle", "of them in maintenance"): (
                 sum(
                     gpu_state(gpu, self.api) == "idle"
                     for gpu in self.gpus
@@ -1038,7 +1038,8 @@ class Truth:
         if not self.is_sick:
             bad = {}
         blind = {feed for feed, (_, state) in bad.items() if not state}
-        found[at("Feeds without a full answer")] = len(blind)
+        found[at("Feeds without a full answer", "no data")] = len(blind)
+        found[at("Feeds without a full answer", "old data")] = len(bad) - len(blind)
         found[at("Blind alerts")] = sum(not feeds.isdisjoint(blind) for feeds in NEEDED.values())
         found[rows("Bad feeds", "feed")] = sorted(bad) or ["nothing"]
         for feed, (reason, state) in bad.items():

@@ -153,15 +153,19 @@ def test_without_an_exporter_all_alerts_about_miners_are_blind(tmp_path: Path) -
         (100, 20, {SAFE: 5 * 86400}),
         (10, 0, {NOBODY_COMES: 10}),
         (None, 20, {"Safe": 10**10}),
+        # Without a seat, nothing is safe.
+        (None, None, {}),
     ],
 )
 def test_the_seat_is_safe_or_not_and_for_how_long(
-    tmp_path: Path, before: int | None, per_day: int, shown: dict[str, int]
+    tmp_path: Path, before: int | None, per_day: int | None, shown: dict[str, int]
 ) -> None:
     miner = Scenario(10).set("chutes_chain_block", 5)
     if before is not None:
         miner.set("chutes_miner_registrations_before_loss", before)
-    miner.set("chutes_subnet_window_registrations", per_day, window="1d")
+    if per_day is not None:
+        miner.set("chutes_miner_seat_immune", 0)
+        miner.set("chutes_subnet_window_registrations", per_day, window="1d")
     names = [IN_DANGER, SAFE, NOBODY_COMES, IMMUNE, "Safe"]
     values = {
         asked("chutes-overview", "Is the seat safe?", number): (
