@@ -88,7 +88,8 @@ def exporter(api: str, *flags: str) -> Iterator[tuple[str, subprocess.Popen[byte
 def rules_without_info(directory: Path) -> None:
     """Write the rules with short times, but without those of severity info.
 
-    Some of these replace a critical alert after a day, which would be 2 seconds here.
+    Some of these replace a critical alert after a day, which would be 2 seconds here. On a busy
+    machine, scrapes are late for longer than the short times, which must not send an alert again.
     """
     directory.mkdir(parents=True)
     for path in fast_rules(directory):
@@ -97,6 +98,9 @@ def rules_without_info(directory: Path) -> None:
             group["rules"] = [
                 rule for rule in group["rules"] if rule.get("labels", {}).get("severity") != "info"
             ]
+            for rule in group["rules"]:
+                if "alert" in rule:
+                    rule["keep_firing_for"] = "1m"
         path.with_suffix(".yml").write_text(json.dumps(rules))
 
 
