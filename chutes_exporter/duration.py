@@ -7,6 +7,7 @@ from typing import Final
 MINUTE: Final = 60.0
 HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
+DAY_HOURS: Final = 24
 
 _UNITS = ((DAY, "day"), (HOUR, "hour"), (MINUTE, "minute"))
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
-from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.rules.losses import END_REASONS, NO_REASON, OUTCOMES, REDEPLOYED
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.ends import End
     from chutes_exporter.metric import Metric
 
-_DAY_HOURS: Final = int(DAY / HOUR)
-_WINDOWS: Final = {"1h": 1, "6h": 6, "1d": _DAY_HOURS}
+_WINDOWS: Final = {"1h": 1, "6h": 6, "1d": DAY_HOURS}
 """Hours of each window."""
 _REPLACED: Final = "replaced"
 _OUTCOMES_BY_CHUTE: Final = (*OUTCOMES, _REPLACED)
@@ -83,7 +82,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     chutes = answers.get(CHUTES, [])
     ledger = Ledger(reports.hours, chutes)
     out.add(REPORT_END, ledger.end)
-    out.add(KNOWN_HOURS, _DAY_HOURS - len(ledger.missing_hours(_DAY_HOURS)))
+    out.add(KNOWN_HOURS, DAY_HOURS - len(ledger.missing_hours(DAY_HOURS)))
     for window, hours in _WINDOWS.items():
         is_known = not ledger.missing_hours(hours)
         for hotkey, ends in _ends_by_miner(ledger.ends(hours), miners).items():

@@ -13,14 +13,15 @@ from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 if TYPE_CHECKING:
     from chutes_exporter.fleet.model import Fleet, Market, Use
 
-_FEEDS = tuple(
+LAUNCH_FEEDS: Final = tuple(
     FEEDS[name]
     for name in (
         *("servers", "nodes", "inventory", "instances", "maintenance", "metagraph"),
         *("chutes", "active_instances", "utilization", "bounties", "held_gpus", "supported_gpus"),
     )
 )
-_metric = metric_of(*_FEEDS, whole=False)
+"""The feeds that decide what can be launched, and what it pays."""
+_metric = metric_of(*LAUNCH_FEEDS, whole=False)
 _OF_OFFER: Final = ("hotkey", "gpu", "chute_id", "chute")
 _OFFERED: Final = (
     "Only for chutes that the service lets the miner launch now and that one of its servers can "
@@ -188,7 +189,7 @@ COLLECTOR = Collector(
                 *(IN_VAIN, LAST_ACTIVE),
             ),
             _collect,
-            _FEEDS,
+            LAUNCH_FEEDS,
         ),
     ),
 )

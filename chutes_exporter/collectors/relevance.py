@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from chutes_exporter.collectors.fleet import fleet_answers
-from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds import definitions as f
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.offers import find_demand
@@ -23,8 +23,6 @@ FEEDS: Final[tuple[Feed[Any], ...]] = (
     *(f.CHUTES, f.UTILIZATION, f.BOUNTIES, f.ACTIVE_INSTANCES, f.HELD_GPUS, f.STATS_PER_CHUTE),
     f.AUDIT_REPORT,
 )
-
-_DAY_HOURS: Final = int(DAY / HOUR)
 
 
 def relevant_chutes(answers: Answers, miners: Miners) -> set[str] | None:
@@ -60,5 +58,5 @@ def _miners_and_chutes(answers: Answers) -> Iterator[tuple[str | None, str | Non
             yield stats.miner_hotkey, stats.chute_id
     if f.AUDIT_REPORT in answers:
         # Statistics leave out instances that lost their score.
-        for ended in Ledger(answers[f.AUDIT_REPORT].hours).ended(_DAY_HOURS):
+        for ended in Ledger(answers[f.AUDIT_REPORT].hours).ended(DAY_HOURS):
             yield ended.miner_hotkey, ended.chute_id

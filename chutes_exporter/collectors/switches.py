@@ -5,30 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
-from chutes_exporter.collectors.fleet import FEEDS, fleet_answers
-from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.collectors.fleet import fleet_answers
+from chutes_exporter.collectors.launch import LAUNCH_FEEDS
+from chutes_exporter.duration import DAY, DAY_HOURS
 from chutes_exporter.feeds import definitions as f
 from chutes_exporter.fleet.ends import Ledger
-from chutes_exporter.fleet.failures import find_failures, markets_without
+from chutes_exporter.fleet.failures import find_failures
 from chutes_exporter.fleet.join import join_fleet
-from chutes_exporter.fleet.offers import find_uses
-from chutes_exporter.fleet.switch import find_switches
+from chutes_exporter.fleet.switch import switches_by_reports
 
 if TYPE_CHECKING:
     from chutes_exporter.fleet.switch import Switch, Switches
 
-_FEEDS = (
-    f.AUDIT_REPORT,
-    *(
-        FEEDS[name]
-        for name in (
-            *("servers", "nodes", "inventory", "instances", "maintenance", "metagraph", "chutes"),
-            *("active_instances", "utilization", "bounties", "held_gpus", "supported_gpus"),
-        )
-    ),
-)
+_FEEDS: Final = (f.AUDIT_REPORT, *LAUNCH_FEEDS)
 _metric = metric_of(*_FEEDS, whole=False)
-_DAY_HOURS: Final = int(DAY / HOUR)
 _OF_INSTANCE: Final = ("hotkey", "instance_id")
 
 SWITCHES = _metric(
@@ -81,15 +71,10 @@ def _find_switches(answers: Answers, hotkey: str) -> Switches | None:
         return None
     of_fleet = fleet_answers(answers.by_name, hotkey)
     fleet = join_fleet(of_fleet)
-    if fleet.markets is None:
-        return None
     chutes = answers[f.CHUTES]
     ledger = Ledger(reports.hours, chutes)
-    failures = find_failures(ledger, hotkey, _DAY_HOURS)
-    uses = find_uses(fleet.servers, markets_without(fleet.markets, failures))
-    active = [one for one in fleet.instances if one.state == "active"]
-    scores = ledger.scores(active, of_fleet.at)
-    return find_switches(of_fleet, fleet, uses, failures, scores, of_fleet.at)
+    failures = find_failures(ledger, hotkey, DAY_HOURS)
+    return switches_by_reports(of_fleet, fleet, ledger, failures, of_fleet.at)
 
 
 def _add_switch(switch: Switch, labels: tuple[str, str], out: Samples) -> None:

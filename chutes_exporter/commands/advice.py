@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.collectors.fleet import fleet_answers
-from chutes_exporter.commands.audit import DAY_HOURS, AuditReading
+from chutes_exporter.commands.audit import AuditReading
 from chutes_exporter.commands.forecast import forecast
 from chutes_exporter.commands.terminal import moment
+from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.fleet.failures import find_failures, markets_in_order, markets_without
 from chutes_exporter.fleet.offers import find_uses
-from chutes_exporter.fleet.switch import find_switches
+from chutes_exporter.fleet.switch import switches_by_reports
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 
 if TYPE_CHECKING:
@@ -152,9 +153,7 @@ def _advice_to(
     switches = None
     if wanted.switch and is_known:
         answers = fleet_answers(report.answers(hotkey), hotkey)
-        active = [one for one in fleet.instances if one.state == "active"]
-        scores = ledger.scores(active, report.now)
-        switches = find_switches(answers, fleet, uses, failures, scores, report.now)
+        switches = switches_by_reports(answers, fleet, ledger, failures, report.now)
     more = None
     if wanted.additions:
         more = forecast(report, hotkey, wanted.additions, settings)

@@ -10,7 +10,7 @@ from msgspec import structs
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.terminal import moment
-from chutes_exporter.duration import DAY, HOUR, MINUTE
+from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE
 from chutes_exporter.feeds.definitions import CHUTES
 from chutes_exporter.feeds.reports import list_reports, reduced
 from chutes_exporter.fleet.ends import Ledger
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DAY_HOURS: Final = int(DAY / HOUR)
 _MADE_WITHIN: Final = 10 * MINUTE
 """Seconds after the hour within which the service has always published its report."""
 

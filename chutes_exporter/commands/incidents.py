@@ -12,11 +12,12 @@ import click
 
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.api import endpoints as e
-from chutes_exporter.commands.audit import DAY_HOURS, AuditReading
+from chutes_exporter.commands.audit import AuditReading
 from chutes_exporter.commands.options import Command, asks, json_option, miner_options
 from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import cell_text, iso_time, moment, percent, print_first, say
+from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.page.gaps import NO_KEY, TRY_AGAIN, NotKnown
 from chutes_exporter.rules.losses import NO_REASON, REDEPLOYED

@@ -8,8 +8,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import DAY, HOUR, MINUTE
+from chutes_exporter.fleet.failures import markets_without
 from chutes_exporter.fleet.model import Gpu, Launch
-from chutes_exporter.fleet.offers import find_demand, find_markets, sorted_offers
+from chutes_exporter.fleet.offers import find_demand, find_markets, find_uses, sorted_offers
 from chutes_exporter.fleet.placement import Space, best_placement
 from chutes_exporter.rules.losses import deletion_cost
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from chutes_exporter.fleet.answers import FleetAnswers
+    from chutes_exporter.fleet.ends import Ledger
     from chutes_exporter.fleet.failures import Failures
     from chutes_exporter.fleet.model import Fleet, Instance, Market, Offer, Server, Use
     from chutes_exporter.rules.losses import DeletionCost
@@ -118,6 +120,21 @@ class _Candidate:
     kept_units: float
     cost: DeletionCost
     worth: float
+
+
+def switches_by_reports(
+    answers: FleetAnswers, fleet: Fleet, ledger: Ledger, failures: Failures, now: float
+) -> Switches | None:
+    """Return what to run instead of active instances, with the scores that reports show, None
+    while it is unknown.
+
+    Idle GPUs have the room of chutes first. ``now`` is the Unix time.
+    """
+    if fleet.markets is None:
+        return None
+    uses = find_uses(fleet.servers, markets_without(fleet.markets, failures))
+    active = [one for one in fleet.instances if one.state == "active"]
+    return find_switches(answers, fleet, uses, failures, ledger.scores(active, now), now)
 
 
 def find_switches(
