@@ -14,6 +14,7 @@ import promql_parser
 import yaml
 
 from chutes_exporter.collectors import COLLECTORS
+from grafana.states import State
 
 if TYPE_CHECKING:
     from promql_parser import Expr
@@ -80,6 +81,8 @@ FIRST: Final = {
     "ChutesGpuWithoutLoad": "Run chutes-exporter query instances, and read its pod's log",
 }
 """What to do first about each alert. Its runbook says the rest."""
+FIRST_STEPS: Final = [State(name, text) for name, text in FIRST.items()]
+"""The same, for a column that has the name of an alert."""
 
 
 def _boards() -> dict[str, str]:

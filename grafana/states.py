@@ -57,12 +57,6 @@ NO_SWITCHES: Final = (State("nothing", "No switch pays", GREEN),)
 NONE_STARTING: Final = State(10**10, "none")
 """Stands for the seconds until a purge if no instance is starting."""
 NO_DECISION: Final = (State("nothing", "None needs a decision", GREEN),)
-DECISIONS: Final = (
-    State(0, "Read the log of its pod, or stop it"),
-    State(1, "Stop it: it cannot become active now"),
-    State(2, "Let it earn until it is deleted"),
-)
-"""What to do about an instance that needs a decision."""
 NONE_ENDED: Final = (State("nothing", "None ended"),)
 NONE_FAILED: Final = (State("nothing", "None failed"),)
 NO_UPGRADE: Final = State("nothing", "No server needs an upgrade")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from grafana.alerts import FIRST
+from grafana.alerts import FIRST_STEPS
 from grafana.parts import (
     AMOUNT,
     CENTS,
@@ -49,7 +49,6 @@ from grafana.states import (
     PLAIN,
     RED,
     SERVER,
-    State,
 )
 from grafana.worlds import HEALTHY, KEPT, KEYED, PRICED, SICK, STOCKED, World
 
@@ -96,18 +95,22 @@ NO_UPGRADES: Final = (
     f"{total(of_miners('chutes_maintenance_slots_in_use'), with_gpus=True)} == 0"
 )
 EARNING_INSTANCES: Final = of_miners("chutes_server_earning_instances", "server_id", "server")
+_IDLE: Final = recorded(GPUS, state="idle", **ON_SERVERS)
 IDLE_IN_SLOT: Final = (
-    f"sum({recorded(GPUS, state='idle', **ON_SERVERS)} and on (hotkey, server_id) "
-    f"{recorded(STATE)} < 2) > 0"
+    f"sum({_IDLE} and on (hotkey, server_id) {recorded(STATE)} < 2) > 0 "
+    f"unless on () ({_IDLE} > 0 unless on (hotkey, server_id) {recorded(STATE)})"
 )
-"""Idle GPUs of servers that hold an upgrade slot."""
+"""Idle GPUs of servers that hold an upgrade slot, whose states are 0 and 1. Absent while the state
+of a server with idle GPUs is unknown.
+"""
 _IDLE_USD: Final = f"86400 * {recorded(IDLE_UNITS, **ON_SERVERS)} * on () group_left () {UNIT_USD}"
 NOT_EARNED: Final = (
     f"{_IDLE_USD} and on (hotkey, server_id) "
     f"({recorded(IDLE_UNITS)} > 0 or {recorded(STATE)} == 5 or {recorded(STATE)} > 6)"
 )
-"""Dollars that the idle GPUs of a server do not earn in a day. What GPUs that start, that are
-unverified or in maintenance would earn is not known.
+"""Dollars that the idle GPUs of a server do not earn in a day, 0 if it is idle (5) and nothing can
+be launched, or disabled or earning (above 6). What GPUs that start, that are unverified or in
+maintenance would earn is not known.
 """
 DCGM_NEEDED: Final = (
     "Unknown: no DCGM metrics. Apply deploy/chutes-monitoring-values.yaml, or scrape NVIDIA's "
@@ -295,7 +298,7 @@ FLEET.show(
             "What to do first",
             "first",
             width=425,
-            states=[State(name, text) for name, text in FIRST.items()],
+            states=FIRST_STEPS,
             missing=" ",
         ),
         *(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from grafana.alerts import FIRST
 from grafana.boards.fleet import THIS_SERVER
 from grafana.parts import (
     CLOCK,
@@ -41,7 +42,6 @@ from grafana.parts import (
     total,
 )
 from grafana.states import (
-    DECISIONS,
     INSTANCE,
     NO_DECISION,
     NONE_ENDED,
@@ -54,6 +54,7 @@ from grafana.states import (
     REASONS,
     RED,
     WHY,
+    State,
 )
 from grafana.worlds import BUSY, KEYED, LIVE, PRICED, SICK, STOCKED
 
@@ -68,6 +69,12 @@ UNITS: Final = of_miners("chutes_instance_compute_units_per_second", "instance_i
 LATER: Final = of_miners("chutes_instance_later_compute_units_per_second", "instance_id")
 DECISION: Final = recorded("hotkey_instance_id:chutes_instance_decision:max", chute_id="~$chute")
 """Instances that need a decision: 0 starting for over an hour, 1 starting in vain, 2 disabled."""
+FIRST_DECISIONS: Final = (
+    State(0, FIRST["ChutesInstanceStartSlow"]),
+    State(1, FIRST["ChutesStartInVain"]),
+    State(2, FIRST["ChutesPrivateInstanceAtRisk"]),
+)
+"""What to do first about each, as the alert says."""
 LATE: Final = f"{DECISION} == 0"
 START: Final = (
     f"({ACTIVATED} - on (hotkey, instance_id) {CREATED} and on (hotkey, instance_id) {STATE} == 3)"
@@ -184,8 +191,8 @@ INSTANCES.show(
     ),
     stat(
         "Next purge",
-        "Time until the service purges an instance that is still starting. Read its log, or delete "
-        "it to free its GPUs.",
+        "Time until the service purges an instance that is still starting. Read its log. If it "
+        "makes no progress, purge it to free its GPUs.",
         Query(NEXT_PURGE, "in", sometimes=True),
         Query(
             f"({_in('starting')} == 0) + {NONE_STARTING.value}", "starting", KEYED, sometimes=True
@@ -245,8 +252,8 @@ INSTANCES.show(
             "What to do first",
             f"{_shown(IN_VAIN)} or on (hotkey, instance_id) "
             f"max by (hotkey, instance_id) ({DECISION})",
-            width=275,
-            states=DECISIONS,
+            width=400,
+            states=FIRST_DECISIONS,
             missing=" ",
             data=SICK,
         ),

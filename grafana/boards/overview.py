@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from grafana.alerts import BOARDS, FIRST
+from grafana.alerts import BOARDS, FIRST_STEPS
 from grafana.boards.fleet import idle_gpus
 from grafana.boards.instances import ACTIVATED, ENDED_IN_A_DAY, KNOWN_HOURS, LOST_UNITS, NO_REPORT
 from grafana.boards.subnet import before_loss
@@ -246,7 +246,7 @@ OVERVIEW.show(
             "What to do first",
             "first",
             width=430,
-            states=[State(name, text) for name, text in FIRST.items()],
+            states=FIRST_STEPS,
             missing=" ",
         ),
         *MINER_COLUMNS,

@@ -68,10 +68,12 @@ AHEAD: Final = (
 )
 """2 for a heading that is at least 5 % above that of the chosen miner, -2 for one below."""
 OVERTAKERS: Final = (
-    f"sum(({HEADINGS} - 1.05 * scalar({MY_HEADING}) and on (hotkey) "
-    f"{RANKS} - scalar({MY_RANK}) > 0 <= 4) > bool 0)"
+    f"sum(({HEADINGS} - 1.05 * scalar({MY_HEADING}) > bool 0 or on (hotkey) {RANKS} / 0) "
+    f"and on (hotkey) {RANKS} - scalar({MY_RANK}) > 0 <= 4) < Inf"
 )
-"""How many neighbours with a lower rank may overtake the chosen miner, of those that are known."""
+"""How many of the neighbours with a lower rank may overtake the chosen miner. One whose heading is
+unknown adds infinity, so that the number is absent.
+"""
 IS_LAST: Final = f"{MY_RANK} == on () {of_exporters('chutes_scored_miners')}"
 SEAT_AGE: Final = f"time() - {of_exporters('chutes_miner_registered_timestamp_seconds', 'hotkey')}"
 PER_DAY: Final = of_exporters("chutes_subnet_window_registrations", window="1d")
@@ -202,12 +204,13 @@ SUBNET.show(
         "orange ones of the table below. If the headings differ by more than 20 %, it came true in "
         "60 to 77 % of cases.",
         Query(
-            f"{OVERTAKERS} or on () 0 * ({IS_LAST})",
+            OVERTAKERS,
             "miners",
             BUSY,
             thresholds=[(1, ORANGE)],
+            sometimes=True,
         ),
-        empty="not known: no neighbour",
+        empty="unknown: no neighbour behind",
     ),
     _in_a_day(),
     _gap(

@@ -90,6 +90,7 @@ LONG = {
     "chutes-overview: Ended instances, 24 h": _OF_ALL,
     "chutes-overview: Earnings by chute": "it is absent while the feed is unknown",
     "chutes-fleet: Not earned, next 24 h": _IDLE_PAY,
+    "chutes-fleet: Idle": "it is absent while the maintenance of a server is unknown",
     "chutes-fleet: Earning": "it is absent while a GPU is unknown",
     f"chutes-fleet: {SERVERS}": "it looks back to when all GPUs earned, or to the first sample",
     "chutes-fleet: Upgrade window": "the next server is one of the same miner",

@@ -468,7 +468,8 @@ class Truth:
         moves = self.moves(server_id)
         found[at(SERVERS, "Units a day", **row)] = moves or None
         # What the GPUs of other servers would earn is not known.
-        is_known = moves or state in (5, 7, 8)
+        known_states = [number_of(text, states.SERVER) for text in ("idle", "disabled", "earning")]
+        is_known = moves or state in known_states
         not_earned = moves * self.unit_usd() if is_known and self.is_sick else None
         found[at(SERVERS, "USD a day", **row)] = not_earned
         return found
@@ -956,7 +957,8 @@ class Truth:
             # Several numbers stand for a miner that stays.
             found[at(title, "Overtaking", **row)] = code
             assert [one.text for one in states.OVERTAKING if one.value == code] == [change]
-        found[at("May overtake this miner")] = overtaking
+        # Nobody is behind the last one.
+        found[at("May overtake this miner")] = overtaking if mine < len(self.shares) else None
         return found
 
     def neighbours(self, far: int) -> set[str]:

@@ -353,3 +353,43 @@ def test_a_switch_to_two_chutes_has_a_row_for_each_also_with_two_exporters(tmp_p
             units: (10, dict.fromkeys(rows, 500)),
         },
     )
+
+
+def test_no_part_of_the_idle_gpus_in_maintenance_is_shown_as_all_of_them(tmp_path: Path) -> None:
+    state = "chutes_server_state"
+    series = {
+        **KNOWN,
+        **gpus("alpha", idle="4x60"),
+        **gpus("beta", idle="2x60"),
+        f'{state}{{{place("alpha")},state="in_maintenance"}}': "1x60",
+        f'{state}{{{place("beta")},state="in_maintenance"}}': "1x20 _x40",
+    }
+    number = asked("chutes-fleet", "Idle", 1)
+    shows(tmp_path, series, {number: (10, {"{}": 6}), f"({number})": (40, {})})
+
+
+def test_how_many_may_overtake_is_absent_while_the_heading_of_one_is_unknown(
+    tmp_path: Path,
+) -> None:
+    heading = "chutes_miner_score_heading_ratio"
+    other = 'hotkey="5Other",'
+    inputs = {
+        f"chutes_miner_score_rank{{{ME}}}": "3x60",
+        f"{heading}{{{ME}}}": "0.1x60",
+        f'chutes_miner_score_rank{{{other}uid="1"}}': "4x60",
+        f'{heading}{{{other}uid="1"}}': "0.2x20 _x40",
+        'chutes_miner_score_rank{hotkey="5Last"}': "5x60",
+        f'{heading}{{hotkey="5Last"}}': "0.05x60",
+    }
+    number = asked("chutes-subnet", "May overtake this miner", 0)
+    tests = [
+        {"expr": number, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": 1}]},
+        {"expr": number, "eval_time": "40m", "exp_samples": []},
+    ]
+    own = 'job="chutes",instance="one:1",'
+    rows = [
+        {"series": name.replace("{", f"{{{own}"), "values": values}
+        for name, values in inputs.items()
+    ]
+    test = {"interval": "1m", "input_series": rows, "promql_expr_test": tests}
+    run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
