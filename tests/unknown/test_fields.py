@@ -68,6 +68,8 @@ NULL_MEANS = {
         "chutes_server_gpus",
         "chutes_server_state",
     },
+    # Any number of GPUs.
+    "tee_measurements.gpu_count": {"chutes_server_upgrade_measured"},
     # Never active.
     "instances.activated_at": {
         *_OF_INSTANCES,
@@ -148,7 +150,7 @@ BY_REASON = {"chutes_launch_refused_chutes"}
 
 A missing field moves a chute to another reason, or to ``unknown``.
 """
-SHARE_ROOM = {"servers", "nodes", "maintenance", "chutes"}
+SHARE_ROOM = {"servers", "nodes", "maintenance", "chutes", "instances", "utilization"}
 """Answers of which a missing part takes a server or a chute out of the choice.
 
 What a server would launch is then given to others, and the best use is that of the chutes of which
