@@ -159,7 +159,7 @@ async def test_the_page_knows_every_end_and_exactly_what_it_cost(
     page = await page_of_all(directory, hotkeys)
     newest = report_index(directory)[0]
     assert page[series("chutes_audit_report_end_timestamp_seconds")] == seconds(newest["end"])
-    assert page[series("chutes_audit_report_known_hours")] == 24 - len(missing_hours(directory, 24))
+    assert page[series("chutes_audit_reports_known")] == 24 - len(missing_hours(directory, 24))
     missing = missing_hours(directory, hours)
     for hotkey in hotkeys:
         wanted = [row for row in rows if row["miner"] == hotkey and row["report"] < hours]

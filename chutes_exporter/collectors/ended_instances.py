@@ -31,7 +31,7 @@ REPORT_END = _metric(
     "instances end then.",
 )
 KNOWN_HOURS = _metric(
-    "chutes_audit_report_known_hours",
+    "chutes_audit_reports_known",
     "Number of the 24 hours before that end whose report is known. After a start, the exporter "
     "reads the older reports within some minutes.",
 )

@@ -116,7 +116,7 @@ FAILED_IN_A_DAY: Final = f"sum({_ended('ended_instances', 'reason', 'outcome', *
 CHUTE_FAILED: Final = _ended("chute_ended_instances", "chute_id", **_FAILED)
 CHUTE_LOST: Final = _ended("chute_lost_compute_units", "chute_id")
 NO_REPORT: Final = "no report is known"
-KNOWN_HOURS: Final = f"{of_exporters('chutes_audit_report_known_hours')} unless on () {LOST_UNITS}"
+KNOWN_HOURS: Final = f"{of_exporters('chutes_audit_reports_known')} unless on () {LOST_UNITS}"
 """The number of hours whose report is known, while the losses of a day are not."""
 FAILED: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
 THIS_CHUTE: Final = board_link("chutes-market", chute="${__data.fields.chute_id}")

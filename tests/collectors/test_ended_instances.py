@@ -138,14 +138,14 @@ def test_a_record_that_cannot_be_read_or_a_missing_report_hides_the_windows_that
     found = collected(COLLECTOR, {AUDIT_REPORT: report})
     assert found == {
         "chutes_audit_report_end_timestamp_seconds": 1_795_521_600,
-        "chutes_audit_report_known_hours": 0,
+        "chutes_audit_reports_known": 0,
         KNOWN: 0,
         "chutes_miner_losses_known{hotkey=me,window=6h}": 0,
         "chutes_miner_losses_known{hotkey=me,window=1d}": 0,
     }
     whole = {"instance_audit": [ENDED, INSTANCE], "compute_history": [OPEN]}
     found = collected(COLLECTOR, {AUDIT_REPORT: whole})
-    assert found["chutes_audit_report_known_hours"] == 1
+    assert found["chutes_audit_reports_known"] == 1
     assert {key for key in found if "window=1d" in key} == {
         "chutes_miner_losses_known{hotkey=me,window=1d}"
     }

@@ -210,7 +210,7 @@ async def test_the_audit_reports_of_the_past_day_are_read_without_scrapes(
 
         async def all_are_known() -> bool:
             page = parse_page((await get(f"http://{service.addresses[0]}/metrics")).text)
-            return page[series("chutes_audit_report_known_hours")] == 24
+            return page[series("chutes_audit_reports_known")] == 24
 
         await until(lambda: read() == 24)
         await until(all_are_known)

@@ -130,7 +130,7 @@ def test_without_the_rules_no_part_of_several_miners_is_shown_as_the_whole(tmp_p
 
 def test_while_a_loss_is_unknown_the_board_says_how_many_hours_are_known(tmp_path: Path) -> None:
     miner = Scenario(30, exporters=("one:1", "two:2"))
-    miner.set("chutes_audit_report_known_hours", 23).set("chutes_audit_report_known_hours", 24, 10)
+    miner.set("chutes_audit_reports_known", 23).set("chutes_audit_reports_known", 24, 10)
     for reason in ("probes", "miner"):
         miner.set("chutes_miner_lost_compute_units", 10, 10, window="1d", reason=reason)
     miner.set("chutes_miner_losses_known", 0, window="1d")

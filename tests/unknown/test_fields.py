@@ -140,7 +140,7 @@ ABSENCE_MEANS["maintenance.servers.maintenance_status"] = {
     "chutes_maintenance_older_slots_in_use",
 }
 SAYS_WHAT_IS_KNOWN = {
-    "chutes_audit_report_known_hours",
+    "chutes_audit_reports_known",
     "chutes_fleet_known",
     "chutes_miner_losses_known",
 }

@@ -193,7 +193,7 @@ def test_a_collector_that_lacks_a_metric_is_not_successful(eras: dict[str, Era],
     whole, page = eras[WHOLE].page, eras[name].page
     for collector in COLLECTORS:
         metrics = {metric.name for metric in collector.metrics}
-        # A missing hour is no failure of the feed: chutes_audit_report_known_hours says it.
+        # A missing hour is no failure of the feed: chutes_audit_reports_known says it.
         is_told = name == f"{AUDIT_REPORT.name}-{OLDER}"
         # Neither is an endpoint that a deployment lacks, which may only choose the chutes.
         is_off = page.get(series("chutes_scrape_collector_off", collector=collector.name))
