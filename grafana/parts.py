@@ -34,8 +34,8 @@ NO_KEY: Final = (
 NO_GPUS: Final = "no watched miner, key or GPUs"
 NO_INSTANCES: Final = "no watched miner, key or instances"
 
-EXPORTERS: Final = 'job=~"$job", instance=~"$instance"'
-"""Matches the chosen exporters."""
+EXPORTERS: Final = 'job=~"$job"'
+"""Matches the chosen exporters. Those of one miner are merged, so nobody chooses one of them."""
 MINERS: Final = 'hotkey=~"$hotkey"'
 """Matches the chosen miners. It selects recorded series, which have no label of an exporter."""
 WATCHED: Final = (
@@ -603,8 +603,7 @@ def board_link(uid: str, **variables: str) -> str:
         f"var-{name}={value}"
         for name, value in {"datasource": "${datasource}", **variables}.items()
     ]
-    kept = [f"${{{name}:queryparam}}" for name in ("job", "instance") if name not in variables]
-    return f"/d/{uid}?{'&'.join([*chosen, *kept, '${__url_time_range}'])}"
+    return f"/d/{uid}?{'&'.join([*chosen, '${job:queryparam}', '${__url_time_range}'])}"
 
 
 def miner_columns(
@@ -654,7 +653,7 @@ class Board:
     uid: str
     title: str
     description: str
-    variables: Sequence[str] = ("cluster", "job", "instance", "hotkey")
+    variables: Sequence[str] = ("cluster", "job", "hotkey")
     data: frozenset[World] = LIVE
     empty: str = NO_DATA
     stat_empty: str = "see the Exporter board"
@@ -774,7 +773,7 @@ VARIABLES: Final = {
     ),
     "instance": Variable(
         "Exporter",
-        "Exporters whose answers are shown. Where several watch a miner, nothing counts twice.",
+        "Exporters that are shown.",
         'label_values(chutes_exporter_build_info{cluster=~"$cluster", job=~"$job"}, instance)',
         ".+",
     ),
@@ -783,8 +782,7 @@ VARIABLES: Final = {
     "hotkey": Variable(
         "Miner",
         "Hotkeys of the miners that the exporter watches.",
-        'label_values(chutes_miner_watched{cluster=~"$cluster", job=~"$job", '
-        'instance=~"$instance"}, hotkey)',
+        'label_values(chutes_miner_watched{cluster=~"$cluster", job=~"$job"}, hotkey)',
     ),
     "miner": Variable(
         "Miner",

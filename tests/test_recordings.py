@@ -276,18 +276,17 @@ def expect_servers(want: Expected, raw: dict[str, Any]) -> None:
     places = places_of(want.hotkey, raw)
     for server in raw["servers"]["servers"]:
         labels = {"server_id": server["server_id"], "server": server["name"]}
-        earning = 0
+        units = []
         for model in {gpu["gpu_identifier"] for gpu in server["gpus"]}:
             # A disabled instance earns until it is deleted.
             place = (server["server_id"], model)
-            units = [
+            units += [
                 row["compute_multiplier"]
                 for row in raw["instances"]
                 if row["activated_at"] and place in places[row["instance_id"]]
             ]
-            want.mine("chutes_server_compute_units_per_second", sum(units), **labels, gpu=model)
-            earning += len(units)
-        want.mine("chutes_server_earning_instances", earning, **labels)
+        want.mine("chutes_server_compute_units_per_second", sum(units), **labels)
+        want.mine("chutes_server_earning_instances", len(units), **labels)
 
 
 def expect_active_instances(want: Expected, raw: dict[str, Any]) -> None:

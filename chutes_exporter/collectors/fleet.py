@@ -88,9 +88,9 @@ SERVER_STATE = _metric(
 )
 SERVER_UNITS = _metric(
     "chutes_server_compute_units_per_second",
-    "Compute units that the instances on the server's GPUs of the model earn per second. Disabled "
-    "instances earn too. Absent while the instance of a GPU that earns is unknown.",
-    (*OF_SERVER, "gpu"),
+    "Compute units that the instances on the server earn per second. Disabled instances earn too. "
+    "Absent while the instance of a GPU that earns is unknown.",
+    OF_SERVER,
 )
 SERVER_INSTANCES = _metric(
     "chutes_server_earning_instances",
@@ -257,9 +257,9 @@ def _add_instance_counts(fleet: Fleet, out: Samples) -> None:
 def _add_server(server: Server, hotkey: str, out: Samples) -> None:
     labels = (hotkey, server.server_id, server.name)
     for model in server.models or ():
-        out.add(SERVER_UNITS, server.units_per_second(model), *labels, model)
         for state in GPU_STATES:
             out.add(SERVER_GPUS, server.count(model, state), *labels, model, state)
+    out.add(SERVER_UNITS, server.earned_units_per_second, *labels)
     out.add(SERVER_INSTANCES, server.earning_instances, *labels)
     if server.tee:
         _add_maintenance(server, labels, out)

@@ -30,20 +30,31 @@ _OFFERED: Final = (
 
 SERVER_IDLE_UNITS = _metric(
     "chutes_server_idle_compute_units_per_second",
-    "Compute units per second, on average of the first day, that the server's idle GPUs of the "
-    "model would earn in their best use. Each server is filled with the chutes that the service "
+    "Compute units per second, on average of the first day, that the server's idle GPUs would earn "
+    "in their best use. Each server is filled with the chutes that the service "
     "lets the miner launch now, and the room of a chute is given to one server only, less the "
     "launches that are under way. 0 if no GPU is idle, the server is in or before a maintenance, "
     "or nothing can be launched. At least so much if it is unknown of a chute whether it can be "
     "launched, which chutes_launch_refused_chutes counts. Absent if nothing more is known, as the "
     "pay of unverified GPUs is.",
-    (*OF_SERVER, "gpu"),
+    OF_SERVER,
 )
 SERVER_IDLE_LATER_UNITS = _metric(
     "chutes_server_idle_later_compute_units_per_second",
     "Compute units per second that the same instances would earn from 8 hours after their "
     "activation on: without bounties, and public ones as on the cheapest GPU of their chute.",
-    (*OF_SERVER, "gpu"),
+    OF_SERVER,
+)
+FLEET_IDLE_UNITS = _metric(
+    "chutes_fleet_idle_compute_units_per_second",
+    "The sum of chutes_server_idle_compute_units_per_second over all servers with an idle GPU. "
+    "Absent while it is unknown of one.",
+    ("hotkey",),
+)
+FLEET_IDLE_LATER_UNITS = _metric(
+    "chutes_fleet_idle_later_compute_units_per_second",
+    "The sum of chutes_server_idle_later_compute_units_per_second over the same servers.",
+    ("hotkey",),
 )
 SERVER_LAUNCH = _metric(
     "chutes_server_launch_instances",
@@ -133,20 +144,20 @@ def _add_instances(fleet: Fleet, out: Samples) -> None:
 
 def _add_uses(fleet: Fleet, out: Samples) -> None:
     """Add what the idle GPUs of each server would earn in their best use, and what that is."""
-    uses = {(use.server_id, use.model): use for use in fleet.uses}
     for server in fleet.servers:
-        if server.name is None:
-            continue
-        for model in server.models or ():
-            labels = (fleet.hotkey, server.server_id, server.name, model)
-            use = uses.get((server.server_id, model))
-            units = server.idle_units_per_second(model, use)
-            out.add(SERVER_IDLE_UNITS, units, *labels)
-            if units is not None:
-                # Known units without a use are 0: no GPU is idle, or nothing can be launched.
-                out.add(SERVER_IDLE_LATER_UNITS, use.later_units_per_second if use else 0, *labels)
-            if use is not None:
-                _add_launches(use, labels, out)
+        pay = fleet.idle_pay(server)
+        if pay is not None and server.name is not None:
+            labels = (fleet.hotkey, server.server_id, server.name)
+            out.add(SERVER_IDLE_UNITS, pay.first_day, *labels)
+            out.add(SERVER_IDLE_LATER_UNITS, pay.later, *labels)
+    for use in fleet.uses:
+        server_name = fleet.servers_by_id[use.server_id].name
+        if server_name is not None:
+            _add_launches(use, (fleet.hotkey, use.server_id, server_name, use.model), out)
+    pay_of_all = fleet.idle_pay_of_all
+    if pay_of_all is not None:
+        out.add(FLEET_IDLE_UNITS, pay_of_all.first_day, fleet.hotkey)
+        out.add(FLEET_IDLE_LATER_UNITS, pay_of_all.later, fleet.hotkey)
 
 
 def _add_launches(use: Use, of_server: tuple[str, ...], out: Samples) -> None:
@@ -183,7 +194,12 @@ COLLECTOR = Collector(
         Part(
             (),
             (
-                *(SERVER_IDLE_UNITS, SERVER_IDLE_LATER_UNITS),
+                *(
+                    SERVER_IDLE_UNITS,
+                    SERVER_IDLE_LATER_UNITS,
+                    FLEET_IDLE_UNITS,
+                    FLEET_IDLE_LATER_UNITS,
+                ),
                 *(SERVER_LAUNCH, SERVER_LAUNCH_UNITS),
                 *(FIRST_DAY_UNITS, LATER_UNITS, GPUS, ROOM_LEFT, STARTING, REFUSED),
                 *(IN_VAIN, LAST_ACTIVE),

@@ -115,7 +115,7 @@ def _server_profits(answers: Answers, miners: Miners, out: Samples) -> None:
         # The price of a server without GPUs is not known.
         if not server.name or not server.models:
             continue
-        units = total(server.units_per_second(model) for model in server.models)
+        units = server.earned_units_per_second
         cost = total(miners.costs.of_gpu(server.name, gpu.model) for gpu in server.gpus)
         profit = profit_per_day_usd(product(units, DAY, unit), cost)
         out.add(SERVER_PROFIT, profit, miners.hotkey, server.server_id, server.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
-from chutes_exporter.collectors.fleet import fleet_answers
+from chutes_exporter.collectors.fleet import OF_SERVER, fleet_answers
 from chutes_exporter.collectors.launch import LAUNCH_FEEDS
 from chutes_exporter.duration import DAY, DAY_HOURS
 from chutes_exporter.feeds import definitions as f
@@ -15,11 +15,12 @@ from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.switch import switches_by_reports
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.switch import Switch, Switches
+    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.switch import Switch
 
 _FEEDS: Final = (f.AUDIT_REPORT, *LAUNCH_FEEDS)
 _metric = metric_of(*_FEEDS, whole=False)
-_OF_INSTANCE: Final = ("hotkey", "instance_id")
+_OF_LAUNCH: Final = (*OF_SERVER, "instance_id", "chute", "new_chute_id", "new_chute")
 
 SWITCHES = _metric(
     "chutes_fleet_switches",
@@ -34,24 +35,33 @@ LAUNCH = _metric(
     "chutes_instance_switch_launch_instances",
     "Instances of the new chute to launch instead of the instance. Each room of a chute is given "
     "once, and to idle GPUs first.",
-    (*_OF_INSTANCE, "new_chute_id", "new_chute"),
+    _OF_LAUNCH,
 )
 GAIN = _metric(
     "chutes_instance_switch_gain_compute_units_per_day",
-    "Compute units that the new instances would earn more than the instance, without what its "
-    "deletion costs, by pay: first_day, later (a day from 8 hours after their activation on).",
-    (*_OF_INSTANCE, "pay"),
+    "Compute units that all new instances together would earn more than the instance, without what "
+    "its deletion costs, by pay: first_day, later (a day from 8 hours after their activation on). "
+    "Two new chutes have the same value.",
+    (*_OF_LAUNCH, "pay"),
 )
 COST = _metric(
     "chutes_instance_switch_cost_compute_units",
     "Compute units that the score of the past day loses, at most, if the miner deletes the "
-    "instance now. The first day covers them.",
-    _OF_INSTANCE,
+    "instance now. The first day covers them. Two new chutes have the same value.",
+    _OF_LAUNCH,
 )
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
-    switches = _find_switches(answers, miners.hotkey)
+    reports = answers[f.AUDIT_REPORT]
+    # After a reload, the reports may be those of other miners.
+    if reports.hotkeys is not None and miners.hotkey not in reports.hotkeys:
+        return
+    of_fleet = fleet_answers(answers.by_name, miners.hotkey)
+    fleet = join_fleet(of_fleet)
+    ledger = Ledger(reports.hours, answers[f.CHUTES])
+    failures = find_failures(ledger, miners.hotkey, DAY_HOURS)
+    switches = switches_by_reports(of_fleet, fleet, ledger, failures, of_fleet.at)
     if switches is None:
         return
     # Those that should wait would lose their score now.
@@ -60,31 +70,23 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     if not switches.not_compared:
         out.add(SWITCHES, len(ready), miners.hotkey)
     for switch in ready:
-        _add_switch(switch, (miners.hotkey, switch.instance.instance_id), out)
+        _add_switch(switch, fleet, out)
 
 
-def _find_switches(answers: Answers, hotkey: str) -> Switches | None:
-    """Return the switches of a miner, None while something that decides them is unknown."""
-    reports = answers[f.AUDIT_REPORT]
-    # After a reload, the reports may be those of other miners.
-    if reports.hotkeys is not None and hotkey not in reports.hotkeys:
-        return None
-    of_fleet = fleet_answers(answers.by_name, hotkey)
-    fleet = join_fleet(of_fleet)
-    chutes = answers[f.CHUTES]
-    ledger = Ledger(reports.hours, chutes)
-    failures = find_failures(ledger, hotkey, DAY_HOURS)
-    return switches_by_reports(of_fleet, fleet, ledger, failures, of_fleet.at)
-
-
-def _add_switch(switch: Switch, labels: tuple[str, str], out: Samples) -> None:
+def _add_switch(switch: Switch, fleet: Fleet, out: Samples) -> None:
+    instance = switch.instance
+    server = fleet.servers_by_id.get(instance.server_id or "")
     for launch in switch.launches:
+        names = (instance.chute, launch.offer.chute)
         # A name that is unknown would make another series when it becomes known.
-        if launch.offer.chute is not None:
-            out.add(LAUNCH, launch.instances, *labels, launch.offer.chute_id, launch.offer.chute)
-    out.add(GAIN, switch.first_day_gain, *labels, "first_day")
-    out.add(GAIN, switch.later_gain * DAY, *labels, "later")
-    out.add(COST, switch.cost.units, *labels)
+        if server is None or None in (server.name, *names):
+            continue
+        place = (fleet.hotkey, server.server_id, server.name, instance.instance_id)
+        labels = (*place, instance.chute, launch.offer.chute_id, launch.offer.chute)
+        out.add(LAUNCH, launch.instances, *labels)
+        out.add(GAIN, switch.first_day_gain, *labels, "first_day")
+        out.add(GAIN, switch.later_gain * DAY, *labels, "later")
+        out.add(COST, switch.cost.units, *labels)
 
 
 COLLECTOR = Collector(

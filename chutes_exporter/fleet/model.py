@@ -14,6 +14,7 @@ from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from chutes_exporter.fleet.failures import Failures
     from chutes_exporter.rules.instances import InstanceState
@@ -193,29 +194,18 @@ class Server:
             return None
         return total(one.units_per_second for one in placed)
 
-    def idle_units_per_second(self, model: str, use: Use | None) -> float | None:
-        """Return the compute units per second, on average of the first day, that its idle GPUs of a
-        model would earn in their best use.
-
-        It is 0 if none is idle, or if the server is in or before a maintenance. None is unknown, as
-        the pay of unverified GPUs is.
+    @property
+    def earned_units_per_second(self) -> float | None:
+        """The compute units per second that all its GPUs earn, None while that is unknown of one
+        model.
         """
-        idle = self.count(model, "idle")
-        if idle is None or self.holds_slot is None:
-            return None
-        if not idle:
-            return None if self.count(model, "unverified") else 0.0
-        if self.holds_slot:
-            return 0.0
-        if use is None or use.first_day_units is None:
-            return None
-        return use.first_day_units / DAY
+        models = self.models
+        return None if models is None else total(map(self.units_per_second, models))
 
     @property
     def earning_instances(self) -> int | None:
         """The number of its instances that earn, None while that of a GPU is unknown."""
-        models = self.models
-        if models is None or None in (self.units_per_second(model) for model in models):
+        if self.earned_units_per_second is None:
             return None
         return sum(one.earns is True for one in self.instances)
 
@@ -232,6 +222,13 @@ class Server:
     def cannot_come_back(self) -> bool:
         """Whether it certainly does not boot with the target of the newest window."""
         return self.needs_upgrade is True and self.measured == "not_measured"
+
+    @property
+    def idle_models(self) -> frozenset[str] | None:
+        """The models of which a GPU is idle, None while the state of a GPU is unknown."""
+        if not self._gpus_are_known:
+            return None
+        return frozenset(gpu.model for gpu in self.gpus if gpu.state == "idle" and gpu.model)
 
     @property
     def idle_gpus(self) -> int | None:
@@ -379,6 +376,22 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class IdlePay:
+    """What idle GPUs would earn in their best use.
+
+    Attributes:
+        first_day: Compute units per second, on average of the first day.
+        later: Those from 8 hours after the activations on.
+    """
+
+    first_day: float
+    later: float
+
+
+NO_PAY: Final = IdlePay(0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Market:
     """What a miner can launch on the idle GPUs of a model.
 
@@ -446,6 +459,47 @@ class Fleet:
     def servers_by_id(self) -> dict[str, Server]:
         """Its servers by their ids."""
         return {server.server_id: server for server in self.servers}
+
+    def idle_pay(self, server: Server) -> IdlePay | None:
+        """Return what the idle GPUs of a server would earn.
+
+        It is 0 if none is idle, or if the server is in or before a maintenance. None is unknown, as
+        the pay of unverified GPUs is.
+        """
+        idle = server.idle_models
+        if idle is None or server.holds_slot is None:
+            return None
+        if not idle:
+            is_unknown = any(gpu.state == "unverified" for gpu in server.gpus)
+            return None if is_unknown else NO_PAY
+        return NO_PAY if server.holds_slot else self._pay_of_uses(server, idle)
+
+    def _pay_of_uses(self, server: Server, models: AbstractSet[str]) -> IdlePay | None:
+        """Return what the uses of idle GPUs of some models earn, None while one is unknown."""
+        uses = [use for use in self.uses if use.server_id == server.server_id]
+        first_day = total(use.first_day_units for use in uses)
+        if first_day is None or {use.model for use in uses} != models:
+            return None
+        return IdlePay(first_day / DAY, sum(use.later_units_per_second for use in uses))
+
+    @property
+    def idle_pay_of_all(self) -> IdlePay | None:
+        """What all idle GPUs would earn, None while that of one is unknown.
+
+        Nobody can use a GPU that is in no server.
+        """
+        if not self.known.get("gpus"):
+            return None
+        first_day = later = 0.0
+        for server in self.servers:
+            if not any(gpu.state == "idle" for gpu in server.gpus):
+                continue
+            pay = self.idle_pay(server)
+            if pay is None:
+                return None
+            first_day += pay.first_day
+            later += pay.later
+        return IdlePay(first_day, later)
 
     def idle_can_earn(self, server: Server) -> bool | None:
         """Return whether idle GPUs of a server could earn something now."""

@@ -211,17 +211,12 @@ def _upgrades(waiting: Waiting | None, times: _Times, now: float) -> tuple[Upgra
             server=server,
             place=place,
             lost_units=lost_by_reboot(server, now),
-            units_per_second=_units_per_second(server),
+            units_per_second=server.earned_units_per_second,
             done_at=times.done_at(place),
             is_late=times.is_late(place),
         )
         for place, server in enumerate(waiting.ordered, 1)
     )
-
-
-def _units_per_second(server: Server) -> float | None:
-    models = server.models
-    return None if models is None else total(map(server.units_per_second, models))
 
 
 def lost_by_reboot(server: Server, now: float) -> float | None:

@@ -35,31 +35,40 @@ from grafana.parts import (
 from grafana.states import ALL_GOOD, FEED, FEED_STATE, LOADED, ORANGE, TRUST, UP, State
 from grafana.worlds import ALARMED, ALL, FADING, LIVE, SICK
 
+
+def _chosen(metric: str, **where: str) -> str:
+    """Select a metric of the chosen exporters. Only this board shows those of one miner apart."""
+    return select(metric, EXPORTERS, instance="~$instance", **where)
+
+
+def _of_chosen(metric: str, *labels: str, function: str = "max", **where: str) -> str:
+    """Aggregate a metric of the chosen exporters, which labels tell apart."""
+    return of_exporters(metric, *labels, function=function, instance="~$instance", **where)
+
+
 FEEDS: Final = {"hotkey": "~$hotkey|"}
 EACH_FEED: Final = ("job", "instance", "feed", "hotkey")
 """Each exporter has its own answers: of a pair, one can fail alone."""
 FEED_LABELS: Final = ", ".join(EACH_FEED)
 EACH: Final = ("job", "instance")
-_SUCCESS: Final = select("chutes_feed_last_success_timestamp_seconds", EXPORTERS, **FEEDS)
+_SUCCESS: Final = _chosen("chutes_feed_last_success_timestamp_seconds", **FEEDS)
 SUCCESS: Final = f"max by ({FEED_LABELS}) ({_SUCCESS})"
-MAX_AGE: Final = of_exporters("chutes_feed_max_age_seconds", *EACH_FEED, **FEEDS)
+MAX_AGE: Final = _of_chosen("chutes_feed_max_age_seconds", *EACH_FEED, **FEEDS)
 FEED_AGE: Final = (
-    f"max by (feed) (time() - {select('chutes_feed_last_success_timestamp_seconds', EXPORTERS)})"
+    f"max by (feed) (time() - {_chosen('chutes_feed_last_success_timestamp_seconds')})"
 )
-FEED_UP: Final = of_exporters("chutes_feed_up", *EACH_FEED, **FEEDS)
-DOUBTED: Final = f"{of_exporters('chutes_feed_doubted', *EACH_FEED, 'reason', **FEEDS)} == 1"
+FEED_UP: Final = _of_chosen("chutes_feed_up", *EACH_FEED, **FEEDS)
+DOUBTED: Final = f"{_of_chosen('chutes_feed_doubted', *EACH_FEED, 'reason', **FEEDS)} == 1"
 BLIND: Final = "hotkey_feed:chutes_feed:blind"
 OF_BLIND: Final = select(BLIND, **FEEDS)
 """The feeds of which no exporter has a full answer, so that alerts that need them cannot fire."""
 OF_ALERTS: Final = "|".join(sorted(frozenset[str]().union(*NEEDED.values())))
 """The feeds that alerts need."""
-ANSWERED: Final = select("chutes_feed_up", EXPORTERS, **FEEDS)
+ANSWERED: Final = _chosen("chutes_feed_up", **FEEDS)
 FAILING: Final = f"(min by (feed, hotkey) ({ANSWERED}) == 0)"
-SEEN: Final = (
-    f"and on (job, instance) last_over_time({select('chutes_exporter_build_info', EXPORTERS)}[7d])"
-)
+SEEN: Final = f"and on (job, instance) last_over_time({_chosen('chutes_exporter_build_info')}[7d])"
 """Keeps the targets that were exporters within a week."""
-SCRAPED: Final = f"({select('up', EXPORTERS)} {SEEN})"
+SCRAPED: Final = f"({_chosen('up')} {SEEN})"
 TRUSTED: Final = (
     f"0 * group({select(BLIND, **FEEDS, feed=f'~{OF_ALERTS}')} "
     "or absent(prometheus:chutes_rules:loaded)) "
@@ -74,16 +83,15 @@ ADVICE: Final = [
 BUDGET: Final = (
     "One key causes up to 439 requests an hour to the API, and 72 to the node of --chain.url."
 )
-REQUESTS: Final = select("chutes_api_requests_total", EXPORTERS)
-PAGE: Final = of_exporters("chutes_scrape_series")
+REQUESTS: Final = _chosen("chutes_api_requests_total")
+PAGE: Final = _of_chosen("chutes_scrape_series")
 STALE: Final = (
-    f"1 - {of_exporters('chutes_scrape_collector_success', 'collector', function='min')} > 0"
+    f"1 - {_of_chosen('chutes_scrape_collector_success', 'collector', function='min')} > 0"
 )
 TOP_STALE: Final = top_ten_at_end(STALE, STALE, "collector")
-CPU: Final = f"rate({select('process_cpu_seconds_total', EXPORTERS)}[$__rate_interval])"
+CPU: Final = f"rate({_chosen('process_cpu_seconds_total')}[$__rate_interval])"
 RESPONSES: Final = (
-    "sum by (le) "
-    f"(rate({select('chutes_api_request_duration_seconds_bucket', EXPORTERS)}[$__rate_interval]))"
+    f"sum by (le) (rate({_chosen('chutes_api_request_duration_seconds_bucket')}[$__rate_interval]))"
 )
 THIS_EXPORTER: Final = board_link("chutes-exporter", instance="${__value.raw}")
 
@@ -102,7 +110,7 @@ def _top(metric: str, by: str) -> list[Query]:
     """Count an hour's events for the ten values of a label that have the most at the end of the
     time range.
     """
-    selected = select(metric, EXPORTERS)
+    selected = _chosen(metric)
     hour = f"sum by ({by}) (increase({selected}[1h]))"
     at_end = f"topk(10, sum by ({by}) (increase({selected}[1h] @ end())))"
     return [Query(f"{hour} and on ({by}) {at_end}", f"{{{{{by}}}}}", FADING)]
@@ -112,6 +120,7 @@ EXPORTER: Final = Board(
     "chutes-exporter",
     "Chutes exporter",
     "Can the boards be trusted? If not, which alerts are blind, why, and what is to be done?",
+    variables=("cluster", "job", "instance", "hotkey"),
     stat_empty="no exporter",
 )
 
@@ -199,7 +208,7 @@ EXPORTER.show(
         Column(
             "",
             "topk by (feed, hotkey) (1, label_replace("
-            f"{select('chutes_feed_failure_info', EXPORTERS, **FEEDS)}"
+            f"{_chosen('chutes_feed_failure_info', **FEEDS)}"
             ', "advice", "$1", "reason", "(.+)"))',
             data=SICK,
         ),
@@ -234,19 +243,19 @@ EXPORTER.show(
         "keeps its row for a week.",
         Column(
             "State",
-            f"max by (job, instance) ({select('up', EXPORTERS)} {SEEN})",
+            f"max by (job, instance) ({_chosen('up')} {SEEN})",
             width=80,
             states=UP,
             data=ALL,
         ),
         Column("Exporter", "instance", width=160, link=THIS_EXPORTER),
         Column("Job", "job", width=80),
-        Column("", of_exporters("chutes_exporter_build_info", *EACH, "version", "python")),
+        Column("", _of_chosen("chutes_exporter_build_info", *EACH, "version", "python")),
         Column("Version", "version", width=80),
         Column("Python", "python", width=70),
         Column(
             "Scrape time",
-            f"max by (job, instance) ({select('scrape_duration_seconds', EXPORTERS)} {SEEN})",
+            f"max by (job, instance) ({_chosen('scrape_duration_seconds')} {SEEN})",
             TIME,
             data=ALL,
         ),
@@ -257,24 +266,27 @@ EXPORTER.show(
             data=FADING,
         ),
         Column(
-            "Memory", of_exporters("process_resident_memory_bytes", *EACH) + f" {SEEN}", BYTES, 100
+            "Memory",
+            _of_chosen("process_resident_memory_bytes", *EACH) + f" {SEEN}",
+            BYTES,
+            100,
         ),
         Column(
             "Series of limit",
-            f"{of_exporters('chutes_scrape_series', *EACH)}"
-            f" / on (job, instance) {of_exporters('chutes_scrape_series_limit', *EACH)}",
+            f"{_of_chosen('chutes_scrape_series', *EACH)}"
+            f" / on (job, instance) {_of_chosen('chutes_scrape_series_limit', *EACH)}",
             PERCENT,
             thresholds=[(0.8, ORANGE)],
         ),
         Column(
             "Configuration",
-            of_exporters("chutes_exporter_config_last_reload_successful", *EACH),
+            _of_chosen("chutes_exporter_config_last_reload_successful", *EACH),
             width=120,
             states=LOADED,
         ),
         Column(
             "Clock offset",
-            f"max by (job, instance) (abs({select('chutes_api_clock_offset_seconds', EXPORTERS)}))",
+            f"max by (job, instance) (abs({_chosen('chutes_api_clock_offset_seconds')}))",
             TIME,
             thresholds=[(120, ORANGE)],
         ),
@@ -295,7 +307,7 @@ EXPORTER.show(
         *miner_columns(missing=" "),
         Column("Feed", "feed", width=160),
         Column(
-            "", of_exporters("chutes_feed_failure_info", *EACH_FEED, "reason", **FEEDS), data=SICK
+            "", _of_chosen("chutes_feed_failure_info", *EACH_FEED, "reason", **FEEDS), data=SICK
         ),
         Column("Reason", "reason", width=100, missing=" "),
         Column(
@@ -314,10 +326,10 @@ EXPORTER.show(
             PERCENT,
             thresholds=[(0.5, ORANGE)],
         ),
-        Column("Records", of_exporters("chutes_feed_records", *EACH_FEED, **FEEDS), COUNT),
+        Column("Records", _of_chosen("chutes_feed_records", *EACH_FEED, **FEEDS), COUNT),
         Column(
             "Rejected",
-            of_exporters("chutes_feed_rejected_records", *EACH_FEED, **FEEDS),
+            _of_chosen("chutes_feed_rejected_records", *EACH_FEED, **FEEDS),
             COUNT,
             thresholds=[(1, ORANGE)],
         ),
@@ -394,14 +406,16 @@ EXPORTER.show(
         "Series of all collectors, and their limit (--max-series). Above it, whole collectors "
         "are left out.",
         Query(PAGE, "series"),
-        Query(of_exporters("chutes_scrape_series_limit"), "limit"),
+        Query(_of_chosen("chutes_scrape_series_limit"), "limit"),
     ),
     graph(
         "Scrape time",
         "Time that Prometheus waited for the page, by job. If a scrape requests feeds, it takes "
         "as long as the slowest endpoint.",
         Query(
-            f"max by (job) ({select('scrape_duration_seconds', EXPORTERS)} {SEEN})", "{{job}}", ALL
+            f"max by (job) ({_chosen('scrape_duration_seconds')} {SEEN})",
+            "{{job}}",
+            ALL,
         ),
         unit=TIME,
     ),
@@ -416,7 +430,8 @@ EXPORTER.show(
         "Memory",
         "Resident memory of the largest exporter process of each job.",
         Query(
-            f"max by (job) ({select('process_resident_memory_bytes', EXPORTERS)} {SEEN})", "{{job}}"
+            f"max by (job) ({_chosen('process_resident_memory_bytes')} {SEEN})",
+            "{{job}}",
         ),
         unit=BYTES,
     ),

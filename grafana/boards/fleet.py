@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from grafana.alerts import FIRST_STEPS
 from grafana.parts import (
@@ -53,6 +53,8 @@ from grafana.states import (
 from grafana.worlds import HEALTHY, KEPT, KEYED, PRICED, SICK, STOCKED, World
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from grafana.parts import Panel
 
 ON_SERVERS: Final = {"server": "~$server"}
@@ -61,12 +63,13 @@ GPUS_UNKNOWN: Final = recorded("hotkey:chutes_miner_watched:gpus_unknown")
 BY_SERVER: Final = "hotkey, server_id, server"
 GPUS: Final = "hotkey_server_id_gpu_state:chutes_server_gpus:max"
 ALL_GPUS: Final = "hotkey_server_id_gpu:chutes_server_gpus:sum"
-IDLE_UNITS: Final = "hotkey_server_id:chutes_idle_compute_units_per_second:sum"
+_IDLE_UNITS: Final = "chutes_server_idle_compute_units_per_second"
+IDLE_UNITS: Final = of_miners(_IDLE_UNITS, "server_id", "server", **ON_SERVERS)
 RENT: Final = "hotkey_server_id:chutes_idle_usd_per_day:sum"
 EARNING: Final = "hotkey_server_id:chutes_earning_gpus:ratio"
 STATE: Final = "hotkey_server_id:chutes_server_state:with_failing"
 FAILED: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
-UNITS: Final = recorded("hotkey_server_id:chutes_compute_units_per_second:sum", **ON_SERVERS)
+UNITS: Final = recorded("hotkey_server_id:chutes_server_compute_units_per_second:max", **ON_SERVERS)
 GPU_STATE: Final = of_miners(
     "chutes_gpu_state", "gpu_id", "server_id", "server", "gpu", "device_index", **ON_SERVERS
 )
@@ -90,10 +93,9 @@ NOT_ALL_EARNING: Final = (
 """Seconds since all GPUs of a server earned, or since it was seen first, within a day."""
 IN_WINDOW: Final = f"and on (hotkey) {select('chutes_maintenance_window_open', EXPORTERS)} == 1"
 ORDER: Final = of_miners("chutes_server_upgrade_order", "server_id", "server")
-NO_UPGRADES: Final = (
-    f"{total(of_miners('chutes_fleet_servers_to_upgrade'), with_gpus=True)} == 0 and on () "
-    f"{total(of_miners('chutes_maintenance_slots_in_use'), with_gpus=True)} == 0"
-)
+_SLOTS: Final = of_miners("chutes_maintenance_slots_in_use")
+_UPGRADES: Final = f"({of_miners('chutes_fleet_servers_to_upgrade')} + on (hotkey) {_SLOTS})"
+NO_UPGRADES: Final = f"{total(_UPGRADES, with_gpus=True)} == 0"
 EARNING_INSTANCES: Final = of_miners("chutes_server_earning_instances", "server_id", "server")
 _IDLE: Final = recorded(GPUS, state="idle", **ON_SERVERS)
 IDLE_IN_SLOT: Final = (
@@ -103,10 +105,11 @@ IDLE_IN_SLOT: Final = (
 """Idle GPUs of servers that hold an upgrade slot, whose states are 0 and 1. Absent while the state
 of a server with idle GPUs is unknown.
 """
-_IDLE_USD: Final = f"86400 * {recorded(IDLE_UNITS, **ON_SERVERS)} * on () group_left () {UNIT_USD}"
+_IDLE_USD: Final = f"86400 * {IDLE_UNITS} * on () group_left () {UNIT_USD}"
+_CAN_EARN: Final = f"{select(_IDLE_UNITS, EXPORTERS, MINERS)} > 0"
 NOT_EARNED: Final = (
     f"{_IDLE_USD} and on (hotkey, server_id) "
-    f"({recorded(IDLE_UNITS)} > 0 or {recorded(STATE)} == 5 or {recorded(STATE)} > 6)"
+    f"({_CAN_EARN} or {recorded(STATE)} == 5 or {recorded(STATE)} > 6)"
 )
 """Dollars that the idle GPUs of a server do not earn in a day, 0 if it is idle (5) and nothing can
 be launched, or disabled or earning (above 6). What GPUs that start, that are unverified or in
@@ -118,24 +121,25 @@ DCGM_NEEDED: Final = (
 )
 
 
-def of_idle(query: str, **where: str) -> str:
-    """Return a query about the pay of idle GPUs, which is absent while that of one is unknown."""
-    idle = recorded(GPUS, state="idle", **where)
-    unknown = f"({idle} > 0 unless on (hotkey, server_id) {recorded(IDLE_UNITS, **where)})"
-    return _all(f"{query} unless on () {unknown}")
+def idle_pay(when: Literal["", "later_"] = "") -> str:
+    """Return the compute units a day of the best use of all idle GPUs, absent while unknown."""
+    name = f"chutes_fleet_idle_{when}compute_units_per_second"
+    return f"86400 * {total(of_miners(name), with_gpus=True)}"
 
 
-def idle_later(**where: str) -> str:
-    """Return what usable idle GPUs would earn per second once the bounties are gone, by server."""
-    name = "chutes_server_idle_later_compute_units_per_second"
-    return of_miners(name, "server_id", "gpu", **where)
+def _idle_pay_on(servers: Mapping[str, str], when: Literal["", "later_"] = "") -> str:
+    """Return the same on some servers, while it is known of all."""
+    name = f"chutes_server_idle_{when}compute_units_per_second"
+    found = f"86400 * sum({of_miners(name, 'server_id', **servers)})"
+    return f"({found} and on () {idle_pay()})"
 
 
 def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
     """Return the stat of what idle GPUs lose, on the servers of which labels have these values."""
     rent = recorded(RENT, **where)
-    day = of_idle(f"86400 * sum({recorded(IDLE_UNITS, **where)})", **where)
-    later = of_idle(f"86400 * sum({idle_later(**where)})", **where)
+    day, later = idle_pay(), idle_pay("later_")
+    if where:
+        day, later = _idle_pay_on(where), _idle_pay_on(where, "later_")
     no_rent = f"({recorded(ALL_GPUS, **where)} unless on (hotkey, server_id) {rent})"
     return stat(
         "Not earned, next 24 h",
@@ -197,7 +201,7 @@ FLEET: Final = Board(
     "Chutes fleet",
     "Which servers and GPUs earn nothing, since when, and why? The API does not tell whether a "
     "machine is alive: a dead one looks as before until its instances are deleted.",
-    variables=("cluster", "job", "instance", "hotkey", "server"),
+    variables=("cluster", "job", "hotkey", "server"),
     data=STOCKED,
     empty=NO_KEY,
     stat_empty=NO_GPUS,
@@ -321,7 +325,7 @@ FLEET.show(
         ),
         Column(
             "Units a day",
-            f"86400 * {recorded(IDLE_UNITS, **ON_SERVERS)} > 0",
+            f"86400 * {IDLE_UNITS} > 0",
             AMOUNT,
             125,
             missing=" ",

@@ -85,11 +85,15 @@ def _deadline(kind: str) -> str:
     return of_miners("chutes_instance_deadline_timestamp_seconds", "instance_id", deadline=kind)
 
 
+def _known(query: str) -> str:
+    """Return a query over all instances of all chosen miners, absent while one is unknown."""
+    return f"({query} unless on () {recorded('hotkey:chutes_miner_watched:instances_unknown')})"
+
+
 PURGE: Final = f"({_deadline('purge')} - time())"
-NEXT_PURGE: Final = of_all(
+NEXT_PURGE: Final = _known(
     f"min({PURGE} and on (hotkey, instance_id) "
-    f"{recorded('hotkey_instance_id:chutes_instance_state:max')} == 1)",
-    STATES,
+    f"{recorded('hotkey_instance_id:chutes_instance_state:max')} == 1)"
 )
 """Of the instances that start. Disabled ones are deleted too, which frees what earns."""
 _VAIN: Final = of_miners("chutes_instance_start_in_vain", "instance_id")
@@ -156,7 +160,7 @@ INSTANCES: Final = Board(
     "chutes-instances",
     "Chutes instances",
     "What is lost, which instances need a decision, and what ended?",
-    variables=("cluster", "job", "instance", "hotkey", "chute", "report"),
+    variables=("cluster", "job", "hotkey", "chute", "report"),
     data=STOCKED,
     empty=NO_KEY,
     stat_empty=NO_INSTANCES,
@@ -216,14 +220,14 @@ INSTANCES.show(
                 "Starting",
                 (
                     (_in("starting"), "all", ()),
-                    (of_all(counted(LATE, f"sum({STATES})"), STATES), "over 1 h", [(1, ORANGE)]),
+                    (_known(counted(LATE, f"sum({STATES})")), "over 1 h", [(1, ORANGE)]),
                 ),
                 "Instances that hold GPUs and were never active. An ordinary start takes 10 to 35 "
                 "minutes.",
             ),
             (
                 "Not secured",
-                ((of_all(counted(TO_SECURED, f"sum({STATES})"), STATES), "instances", ()),),
+                ((_known(counted(TO_SECURED, f"sum({STATES})")), "instances", ()),),
                 "Active public instances in their first hour. If one ends now, it loses "
                 "everything that it has scored.",
             ),
@@ -422,7 +426,7 @@ INSTANCES.show(
         "Instances by state",
         "Each instance in exactly one state. If the number of starting instances grows, a "
         "chute does not start.",
-        Query(of_all(f"sum by (state) ({STATES})", STATES), "{{state}}", KEYED),
+        Query(_known(f"sum by (state) ({STATES})"), "{{state}}", KEYED),
         states=INSTANCE,
     ),
     graph(
@@ -443,8 +447,8 @@ INSTANCES.show(
         "Time to become active",
         "Time that the present instances took to become active. If it grows, look at image pulls, "
         "disks and the network.",
-        Query(of_all(f"avg({START})", STATES), "mean"),
-        Query(of_all(f"max({START})", STATES), "longest"),
+        Query(_known(f"avg({START})"), "mean"),
+        Query(_known(f"max({START})"), "longest"),
         unit=TIME,
     ),
     graph(

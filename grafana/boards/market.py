@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.boards.fleet import GPUS_UNKNOWN, IDLE_UNITS, THIS_SERVER, idle_later, of_idle
+from grafana.boards.fleet import GPUS_UNKNOWN, THIS_SERVER, idle_pay
 from grafana.parts import (
     AMOUNT,
     CENTS,
@@ -59,8 +59,7 @@ _ENDED: Final = select(
 )
 FAILED: Final = f"max by (hotkey, chute_id) (sum by (job, instance, hotkey, chute_id) ({_ENDED}))"
 PAYS: Final = select("chutes_launch_first_day_units_per_gpu_second", EXPORTERS, MINERS)
-BEST_USE: Final = of_idle(f"86400 * sum({recorded(IDLE_UNITS)})")
-"""Compute units of the first day in the best use of all idle GPUs."""
+BEST_USE: Final = idle_pay()
 
 
 def _of_move(pay: str) -> str:
@@ -91,30 +90,24 @@ PLATFORM: Final = of_exporters("chutes_platform_gpus", "gpu", "state")
 PLATFORM_IDLE: Final = of_exporters("chutes_platform_gpus", "gpu", state="idle")
 BOUNTY_LEFT: Final = f"({_chute('chutes_bounty_expires_timestamp_seconds')} - time())"
 
-SWITCH: Final = of_miners(
-    "chutes_instance_switch_launch_instances", "instance_id", "new_chute_id", "new_chute"
-)
-"""Instances of each chute to launch instead of an instance."""
 GAIN: Final = "gain_compute_units_per_day"
 NO_SWITCH: Final = f"{total(of_miners('chutes_fleet_switches'), with_gpus=True)} == 0"
-PLACE: Final = recorded("hotkey_instance_id:chutes_instance_gpus:max")
 
 
 def _of_switch(metric: str, **where: str) -> str:
-    """Return a metric of the instance of each switch, with the labels of what to launch instead."""
-    of_instance = of_miners(f"chutes_instance_switch_{metric}", "instance_id", **where)
-    return f"0 * {SWITCH} + on (hotkey, instance_id) group_left () {of_instance}"
+    labels = ("instance_id", "server_id", "server", "chute", "new_chute_id", "new_chute")
+    return of_miners(f"chutes_instance_switch_{metric}", *labels, **where)
 
 
 def _in_usd(units: str) -> str:
-    return f"({units}) * on () group_left () {UNIT_USD}"
+    return f"{units} * on () group_left () {UNIT_USD}"
 
 
 MARKET: Final = Board(
     "chutes-market",
     "Chutes market",
     "What to launch next, on which server, and what does it pay?",
-    variables=("cluster", "job", "instance", "hotkey", "chute"),
+    variables=("cluster", "job", "hotkey", "chute"),
     data=KEYED,
     empty=NO_KEY,
 )
@@ -125,12 +118,7 @@ MARKET.show(
         "What the idle GPUs that can be used would earn in their first day in the launches below, "
         "and later, when bounties are gone.",
         Query(f"{BEST_USE} * on () {UNIT_USD}", "dollars, first day", PRICED, CENTS),
-        Query(
-            of_idle(f"86400 * sum({idle_later()})") + f" * on () {UNIT_USD}",
-            "dollars a day, later",
-            PRICED,
-            CENTS,
-        ),
+        Query(f"{idle_pay('later_')} * on () {UNIT_USD}", "dollars a day, later", PRICED, CENTS),
         Query(BEST_USE, "units, first day", STOCKED),
         unit=AMOUNT,
         empty=NO_GPUS,
@@ -242,10 +230,7 @@ MARKET.show(
         Column("Launch instead", "new_chute", width=280, missing=" "),
         Column(
             "Instances",
-            short(
-                f"{SWITCH} * on (hotkey, instance_id) group_left (chute, server, server_id) "
-                f"topk by (hotkey, instance_id) (1, {PLACE} ^ 0)"
-            ),
+            short(_of_switch("launch_instances")),
             COUNT,
             missing=" ",
             data=STOCKED,

@@ -56,7 +56,7 @@ NEAR: Final = f"abs({RANKS} - scalar({MY_RANK})) <= 4"
 """The chosen miner, and four miners before and after it in rank."""
 PLACES: Final = of_exporters("chutes_miner_registrations_before_loss", "hotkey")
 MY_PLACE: Final = of_exporters("chutes_miner_registrations_before_loss", **CHOSEN)
-IN_LINE: Final = f"{PLACES} > scalar({MY_PLACE}) - 5 < scalar({MY_PLACE}) + 5"
+IN_LINE: Final = f"abs({PLACES} - scalar({MY_PLACE})) <= 4"
 """The chosen miner, and four seats before and after its own in the order of their loss."""
 HEADINGS: Final = "hotkey:chutes_miner_score_heading_ratio:all"
 MY_HEADING: Final = select(HEADINGS, **CHOSEN)
@@ -191,7 +191,7 @@ SUBNET: Final = Board(
     "Chutes subnet",
     "Is the seat safe, and for how long? Who may overtake the miner, and whom may it overtake? "
     "Neighbours are exported by default, and every miner with --miners all. It needs no key.",
-    variables=("cluster", "job", "instance", "miner"),
+    variables=("cluster", "job", "miner"),
     data=BUSY,
     empty=NO_NEIGHBOURS,
 )
@@ -272,7 +272,14 @@ SUBNET.show(
         "Registrations before each seat is lost: the chosen one, the four before and the four "
         "after it. Seats with the lowest pay go first, and of equal ones the oldest. Immune seats "
         "are new, and go last.",
-        Column("Registrations", short(IN_LINE), COUNT, 150, data=CHAINED, sometimes=True),
+        Column(
+            "Registrations",
+            short(f"{PLACES} and on (hotkey) {IN_LINE}"),
+            COUNT,
+            150,
+            data=CHAINED,
+            sometimes=True,
+        ),
         Column(
             "",
             nothing_wrong(
@@ -287,7 +294,7 @@ SUBNET.show(
         *(
             Column(
                 title,
-                f"{query} and on (hotkey) ({IN_LINE})",
+                f"{query} and on (hotkey) {IN_LINE}",
                 unit,
                 states=states,
                 width=width,

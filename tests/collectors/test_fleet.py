@@ -48,7 +48,7 @@ def test_a_fleet_has_the_states_of_its_gpus_by_model_and_by_server() -> None:
         for state, count in STATES.items()
     }
     assert of(made, "chutes_server_compute_units_per_second") == {
-        f"chutes_server_compute_units_per_second{{{SERVER},gpu=h200}}": 5
+        f"chutes_server_compute_units_per_second{{{SERVER}}}": 5
     }
     states = of(made, "chutes_server_state")
     assert [key for key, value in states.items() if value] == [

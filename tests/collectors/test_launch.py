@@ -15,7 +15,7 @@ from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 from tests.collectors.support import Samples, collected, of
 from tests.fleet import test_join, test_offers
 
-SERVER = "hotkey=me,server_id=s,server=box,gpu=h200"
+SERVER = "hotkey=me,server_id=s,server=box"
 OFFER = "hotkey=me,gpu=h200,chute_id=c,chute=llama"
 ACTIVE = "hotkey=me,instance_id=i1,chute_id=c1,chute=llama,private=false"
 STARTING = "hotkey=me,instance_id=i2,chute_id=c2,chute=flux,private=false"
@@ -47,10 +47,12 @@ def test_an_offer_has_its_pay_per_gpu_and_its_room_and_a_server_its_best_use() -
         f"chutes_launch_room_instances{{{OFFER}}}": 1,
         f"chutes_server_idle_compute_units_per_second{{{SERVER}}}": 3,
         f"chutes_server_idle_later_compute_units_per_second{{{SERVER}}}": 3,
-        f"chutes_server_launch_instances{{{SERVER},chute_id=c,chute=llama}}": 1,
+        "chutes_fleet_idle_compute_units_per_second{hotkey=me}": 3,
+        "chutes_fleet_idle_later_compute_units_per_second{hotkey=me}": 3,
+        f"chutes_server_launch_instances{{{SERVER},gpu=h200,chute_id=c,chute=llama}}": 1,
         **{
             "chutes_server_launch_compute_units_per_second"
-            f"{{{SERVER},chute_id=c,chute=llama,pay={pay}}}": 3
+            f"{{{SERVER},gpu=h200,chute_id=c,chute=llama,pay={pay}}}": 3
             for pay in ("first_day", "later")
         },
     }

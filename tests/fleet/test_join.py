@@ -12,11 +12,12 @@ import pytest
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.model import (
     GPU_STATES,
+    NO_PAY,
     Fleet,
     Gpu,
+    IdlePay,
     Instance,
     Server,
-    Use,
     Window,
 )
 from chutes_exporter.fleet.upgrades import find_waiting
@@ -181,7 +182,9 @@ def facts(fleet: Fleet) -> dict[str, Any]:
         for kind, time in instance.deadlines.items():
             found[f"{instance.instance_id}.{kind}"] = time
     for server in fleet.servers:
-        found |= _server_facts(server, next(iter(fleet.uses), None))
+        found |= _server_facts(server)
+        found[f"{server.server_id}.idle_pay"] = fleet.idle_pay(server)
+    found["idle_pay"] = fleet.idle_pay_of_all
     return found
 
 
@@ -190,7 +193,7 @@ def _fields_of(thing: Gpu | Instance | Server, key: str) -> dict[str, Any]:
     return {f"{key}.{field.name}": getattr(thing, field.name) for field in fields(thing)}
 
 
-def _server_facts(server: Server, use: Use | None) -> dict[str, Any]:
+def _server_facts(server: Server) -> dict[str, Any]:
     """Return what is said of a server, without its GPUs and instances themselves."""
     key = server.server_id
     found = _fields_of(server, key)
@@ -201,9 +204,10 @@ def _server_facts(server: Server, use: Use | None) -> dict[str, Any]:
     found[f"{key}.waits"] = server.waits_for_upgrade
     found[f"{key}.last_instances"] = server.last_instances
     found[f"{key}.idle_gpus"] = server.idle_gpus
+    found[f"{key}.idle_models"] = server.idle_models
+    found[f"{key}.units"] = server.earned_units_per_second
     for model in server.models or ():
         found[f"{key}.{model}.units"] = server.units_per_second(model)
-        found[f"{key}.{model}.idle_units"] = server.idle_units_per_second(model, use)
         for state in GPU_STATES:
             found[f"{key}.{model}.{state}"] = server.count(model, state)
     return found
@@ -258,7 +262,8 @@ def test_a_fleet_of_which_everything_is_known() -> None:
         "s1.h200.idle": 1,
         "s1.h200.disabled": 0,
         "s1.h200.units": 5.0,
-        "s1.h200.idle_units": 3.0,
+        "s1.idle_pay": IdlePay(3, 3),
+        "idle_pay": IdlePay(3, 3),
         "g2.instance_id": "i1",
         "g2.chute": "llama",
         "g3.state": "starting",
@@ -288,9 +293,12 @@ def test_a_fleet_of_which_everything_is_known() -> None:
         assert KNOWN[name] == value, name
 
 
-STATES = "g?.state s1.h200.* s1.state known.gpus known.pay s1.last_instances s1.idle_gpus"
+STATES = (
+    "g?.state s1.h200.* s1.units s1.state known.gpus known.pay s1.last_instances s1.idle_gpus "
+    "s1.idle_models"
+)
 """What needs the states of all GPUs."""
-LAUNCHES = "uses* s1.h200.idle_units"
+LAUNCHES = "uses* s1.idle_pay idle_pay"
 """What needs to know which launches the service accepts."""
 
 
@@ -386,8 +394,8 @@ def with_field(path: str, value: Any = MISSING) -> dict[str, Any]:
         (
             "servers.servers.0.gpus",
             (
-                "s1.h200.* s1.state s1.models s1.is_whole s1.measured s1.last_instances "
-                "s1.idle_gpus known.gpus known.pay"
+                "s1.h200.* s1.units s1.state s1.models s1.is_whole s1.measured s1.last_instances "
+                "s1.idle_gpus s1.idle_models known.gpus known.pay s1.idle_pay idle_pay"
             ),
         ),
         # The other list of GPUs has it too.
@@ -411,16 +419,19 @@ def with_field(path: str, value: Any = MISSING) -> dict[str, Any]:
         ),
         (
             "instances.0.active",
-            "i1.state i1.is_last_active i1.is_in_vain s1.h200.units known.instances known.pay",
+            (
+                "i1.state i1.is_last_active i1.is_in_vain s1.h200.units s1.units known.instances "
+                "known.pay"
+            ),
         ),
         (
             "instances.1.activated_at",
             (
-                "i2.state i2.is_in_vain i2.purge g3.state s1.state s1.h200.* s1.last_instances "
-                "s1.idle_gpus known.[gip]*"
+                "i2.state i2.is_in_vain i2.purge g3.state s1.state s1.h200.* s1.units "
+                "s1.last_instances s1.idle_gpus s1.idle_models s1.idle_pay idle_pay known.[gip]*"
             ),
         ),
-        ("instances.0.compute_multiplier", "i1.units_per_second s1.h200.units known.pay"),
+        ("instances.0.compute_multiplier", "i1.units_per_second s1.h200.units s1.units known.pay"),
         ("instances.1.compute_multiplier", "i2.units_per_second"),
         ("instances.1.billed_to", "i2.private known.instances known.pay"),
         ("maintenance.servers.0.needs_upgrade", "s1.needs_upgrade s1.waits waiting*"),
@@ -489,9 +500,9 @@ def test_a_server_holds_a_slot_if_one_answer_says_so_and_none_only_if_both_do(
 
 
 def test_a_server_that_holds_a_slot_could_earn_nothing_and_one_whose_slot_is_unknown_may() -> None:
-    for pending, units in ((True, 0), (None, None)):
+    for pending, pay in ((True, NO_PAY), (None, None)):
         found = with_field("servers.servers.0.maintenance_pending", pending)
-        assert found["s1.h200.idle_units"] == units
+        assert found["s1.idle_pay"] == pay
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from chutes_exporter.fleet.forecast import Addition, find_gain
 from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.model import NO_PAY, IdlePay
 from tests.collectors.support import NOON_TEXT
 from tests.fleet.support import sent
 
@@ -314,23 +315,29 @@ def test_servers_are_filled_with_each_room_once() -> None:
     fleet = fleet_of(servers=servers({}, {}))
     used = sorted(use.used for use in fleet.uses)
     assert used == [0, 2]
-    units = [
-        server.idle_units_per_second("h200", use)
-        for server, use in zip(fleet.servers, fleet.uses, strict=True)
-    ]
-    assert sorted(unit or 0 for unit in units) == [0, 3]
+    pays = [fleet.idle_pay(server) for server in fleet.servers]
+    assert pays == [IdlePay(3, 3), NO_PAY]
+    assert fleet.idle_pay_of_all == IdlePay(3, 3)
 
 
 def test_what_idle_gpus_could_earn_is_unknown_of_unverified_ones_and_0_without_any() -> None:
     unverified = [GPUS[0] | {"verified_at": None}]
-    (server,) = fleet_of(servers=servers({"gpus": unverified})).servers
-    assert server.idle_units_per_second("h200", None) is None
+    fleet = fleet_of(servers=servers({"gpus": unverified}))
+    assert fleet.idle_pay(fleet.servers[0]) is None
+    # It is not idle, so the pay of all idle GPUs is known.
+    assert fleet.idle_pay_of_all == NO_PAY
     held = [{"gpu_id": "0g0", "chute_id": "c", "active": False}]
     fleet = fleet_of(servers=servers({"gpus": GPUS[:1]}), inventory=held, instances=[STARTING])
-    (server,) = fleet.servers
-    assert server.idle_units_per_second("h200", None) == 0
-    (server,) = fleet_of(servers=servers({})).servers
-    assert server.idle_units_per_second("h200", None) is None
+    assert fleet.idle_pay(fleet.servers[0]) == NO_PAY
+    assert fleet.idle_pay_of_all == NO_PAY
+
+
+def test_the_pay_of_all_idle_gpus_is_unknown_while_that_of_a_server_is() -> None:
+    fleet = fleet_of(servers=servers({}, {"maintenance_pending": None}))
+    first, second = fleet.servers
+    assert fleet.idle_pay(first) == IdlePay(3, 3)
+    assert fleet.idle_pay(second) is None
+    assert fleet.idle_pay_of_all is None
 
 
 # More GPUs

@@ -405,20 +405,21 @@ class Scenario:
         """
         gpus = [gpu_id for gpu_id, place in self._places.items() if place == server]
         columns: dict[str, list[str]] = {}
-        labels = f'hotkey="{HOTKEY}",server_id="id-{server}",server="{server}",gpu="pro_6000",'
+        place = f'hotkey="{HOTKEY}",server_id="id-{server}",server="{server}",'
         for minute in self._minutes:
             states = [_at(self._states[gpu_id], minute) for gpu_id in gpus]
             counts = Counter(state for state in states if state is not None)
             known = bool(counts) and UNKNOWN not in counts
             values: dict[str, float | None] = {
-                f'chutes_server_gpus{{{labels}state="{state}",': counts[state] for state in STATES
+                f'chutes_server_gpus{{{place}gpu="pro_6000",state="{state}",': counts[state]
+                for state in STATES
             }
             earning = counts["earning"] + counts["disabled"]
-            values[f"chutes_server_compute_units_per_second{{{labels}"] = earning
+            values[f"chutes_server_compute_units_per_second{{{place}"] = earning
             idle = None if self._pay is None else counts["idle"] * self._pay
             if not counts["idle"]:
                 idle = None if counts["unverified"] else 0
-            values[f"chutes_server_idle_compute_units_per_second{{{labels}"] = idle
+            values[f"chutes_server_idle_compute_units_per_second{{{place}"] = idle
             for name, value in values.items():
                 text = "_" if value is None or not known else str(value)
                 columns.setdefault(name, []).append(text)

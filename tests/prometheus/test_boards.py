@@ -278,13 +278,15 @@ def test_of_idle_gpus_no_part_of_the_pay_is_shown_as_all_of_it(tmp_path: Path) -
     pay = "chutes_server_idle_compute_units_per_second"
     series = {
         **KNOWN,
-        **gpus("alpha", idle="1x60"),
-        **gpus("beta", idle="1x60"),
-        f'{pay}{{{place("alpha")},gpu="pro_6000"}}': "2x60",
-        f'{pay}{{{place("beta")},gpu="pro_6000"}}': "2x20 _x40",
+        f"{pay}{{{place('alpha')}}}": "2x60",
+        f"{pay}{{{place('beta')}}}": "2x20 _x40",
+        "chutes_fleet_idle_compute_units_per_second{}": "4x20 _x40",
     }
-    units = asked("chutes-market", "Best use of idle GPUs", 2)
-    shows(tmp_path, series, {units: (10, {"{}": 4 * 86400}), f"({units})": (40, {})})
+    for units in (
+        asked("chutes-market", "Best use of idle GPUs", 2),
+        asked("chutes-fleet", "Not earned, next 24 h", 3),
+    ):
+        shows(tmp_path, series, {units: (10, {"{}": 4 * 86400}), f"({units})": (40, {})})
 
 
 def test_the_next_purge_is_that_of_an_instance_that_starts(tmp_path: Path) -> None:

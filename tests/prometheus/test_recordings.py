@@ -30,8 +30,6 @@ def test_a_pair_of_exporters_counts_nothing_twice(tmp_path: Path) -> None:
     place = {"server_id": "id-alpha", "server": "alpha"}
     count = "hotkey_server_id_gpu_state:chutes_server_gpus:max"
     counts = {"earning": 7, "idle": 1, "starting": 0, "disabled": 0, "unverified": 0}
-    units = "hotkey_server_id:chutes_compute_units_per_second:sum"
-    idle = "hotkey_server_id:chutes_idle_compute_units_per_second:sum"
     values = {
         count: (
             5,
@@ -39,8 +37,6 @@ def test_a_pair_of_exporters_counts_nothing_twice(tmp_path: Path) -> None:
         ),
         "hotkey:chutes_fleet_gpus:sum": (5, {labels("hotkey:chutes_fleet_gpus:sum"): 8}),
         "hotkey:chutes_fleet_gpus:lost": (5, {labels("hotkey:chutes_fleet_gpus:lost"): 1}),
-        units: (5, {labels(units, **place): 7}),
-        idle: (5, {labels(idle, **place): 3}),
     }
     miner.check(tmp_path, {}, values=values)
 
