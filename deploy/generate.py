@@ -46,9 +46,9 @@ ALERTS_HEAD: Final = """\
 
 - **critical**: money is lost now, or would be lost unseen, and you can stop it. Act now.
 - **warning**: something to know or to do today. [Three](dashboards.md#routing) come at once.
-- **info**: can wait for a daily message. A lost seat, a blacklisted miner and a miner without earnings become info after a day.
+- **info**: can wait for a daily message.
 
-Each name links to its runbook. The routing example hides an alert that another one explains
+Each name links to its runbook, and each alert says what it costs. The routing example hides an alert that another one explains
 ([rules](../deploy/inhibitions.py)). Idle and unverified GPUs cause no warning in the first hour of a seat. Planned maintenance is one of at most
 6 hours, and an hour after it to get instances again.
 
@@ -57,13 +57,13 @@ HARDWARE_HEAD: Final = """\
 
 ## Hardware
 
-These alerts need the metrics of NVIDIA's dcgm-exporter, and are [loaded apart](dashboards.md#alerts-about-the-hardware). They come from
-[prometheus/examples/dcgm.yml](../prometheus/examples/dcgm.yml).
+These alerts from [prometheus/examples/dcgm.yml](../prometheus/examples/dcgm.yml) need the metrics of NVIDIA's dcgm-exporter, and are
+[loaded apart](dashboards.md#alerts-about-the-hardware).
 
 """
 TABLE_HEAD: Final = """\
-| alert | severity | threshold | what it costs |
-|---|---|---|---|
+| alert | severity | threshold |
+|---|---|---|
 """
 
 
@@ -136,7 +136,6 @@ def _rows(rules: list[dict[str, Any]]) -> str:
             f"{anchor}[{name}](runbooks/{runbook})",
             rule["labels"]["severity"],
             notes["threshold"],
-            notes["cost"],
         )
         rows.append(f"| {' | '.join(cells)} |\n")
     return "".join(rows)
