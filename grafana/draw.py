@@ -95,7 +95,8 @@ def _request(dashboard: dict[str, Any], answers: Answers) -> dict[str, Any]:
 async def _answer(route: Route) -> None:
     """Answer a request of the browser at `ORIGIN` from files.
 
-    Nothing is fetched from anywhere else.
+    Nothing is fetched from anywhere else. A missing file fails, because the page would wait for an
+    answer.
     """
     path = urlsplit(route.request.url).path
     modules, name = RENDER / "node_modules", path.rpartition("/")[2]
@@ -104,8 +105,9 @@ async def _answer(route: Route) -> None:
         file = (
             modules / "@fontsource" / "inter" / "files" / f"inter-latin-{FONTS[name]}-normal.woff2"
         )
-    elif path.startswith("/public/img/"):
-        file = modules / "@grafana" / "ui" / "dist" / path.removeprefix("/")
+    elif path.startswith("/public/build/img/"):
+        public = modules / "@grafana" / "ui" / "dist" / "public"
+        file = public / path.removeprefix("/public/build/")
     if path == "/":
         head = (
             '<meta charset="utf-8"><link rel="stylesheet" href="/page.css"><script src="/page.js" '
@@ -114,7 +116,7 @@ async def _answer(route: Route) -> None:
         await route.fulfill(
             body=f"<!doctype html><title>Dashboard</title>{head}<body>", content_type="text/html"
         )
-    elif not route.request.url.startswith(ORIGIN):
+    elif not route.request.url.startswith(ORIGIN) or not file.is_file():
         await route.abort()
     else:
         await route.fulfill(path=file)

@@ -9,6 +9,7 @@ import { createRoot } from 'react-dom/client';
 import 'uplot/dist/uPlot.min.css';
 
 import { setUp } from '../display/frames.mjs';
+import { dependencies } from './package.json';
 import { Content } from './panels.jsx';
 
 const PADDING = 16;
@@ -16,8 +17,8 @@ const COLUMNS = 24;
 const CELL = 30;
 const GAP = 8;
 const NOTE =
-  "Drawn with Grafana's components (@grafana/ui 11.6) from the dashboard's JSON and the answers of a real Prometheus that scraped a" +
-  ' simulated subnet. State timelines are drawn by this project, because Grafana does not publish that component.';
+  `Drawn with Grafana's components (@grafana/ui ${dependencies['@grafana/ui']}) from the dashboard's JSON and the answers of a real` +
+  ' Prometheus that scraped a simulated subnet. State timelines are drawn by this project, because Grafana does not publish that component.';
 const timeZone = 'utc';
 const theme = grafana.createTheme({ colors: { mode: 'dark' } });
 const prepare = setUp(grafana);

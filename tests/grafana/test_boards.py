@@ -162,10 +162,23 @@ def test_no_two_ticks_of_an_axis_have_the_same_text(grafana: str) -> None:
     } == {}
 
 
+def dependencies(folder: str) -> dict[str, str]:
+    package = json.loads((ROOT / "grafana" / folder / "package.json").read_text())
+    versions: dict[str, str] = package["dependencies"]
+    return versions
+
+
 def test_the_document_names_the_grafana_whose_code_the_tests_run(grafana: str) -> None:
-    package = json.loads((ROOT / "grafana/display" / grafana / "package.json").read_text())
-    version = package["dependencies"]["@grafana/data"]
+    version = dependencies(f"display/{grafana}")["@grafana/data"]
     assert version in (ROOT / "docs" / "dashboards.md").read_text()
+
+
+def test_the_pictures_are_drawn_with_the_newest_grafana_and_the_document_says_so() -> None:
+    newest = dependencies("display/newest")["@grafana/data"]
+    render = dependencies("render")
+    assert render["@grafana/ui"] == render["@grafana/data"] == newest
+    sentence = f"The pictures are drawn with the components of {newest}"
+    assert sentence in (ROOT / "docs" / "dashboards.md").read_text()
 
 
 def test_variables_are_used_and_all_miners_are_those_that_are_watched() -> None:
