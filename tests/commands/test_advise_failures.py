@@ -17,7 +17,7 @@ from tests.commands.worlds import PresentWorld
 from tests.fleet.support import make_fleet, make_gpus
 from tests.recorded import WORLD_H
 from tests.test_documents import text_of
-from tests.test_ended import ended
+from tests.test_ended import reported_ends
 
 FAILING = "ab4bb34d-d7bd-5e77-8cb8-37bfee6be0c7"
 """A chute of which four instances failed: one start, and three that lost their score."""
@@ -42,7 +42,7 @@ def true_failures(world: PresentWorld, chute_id: str) -> int:
         for key, one in json.loads((WORLD_H / "expected.json").read_bytes())["launch"].items()
     }
     count = 0
-    for row in ended(WORLD_H):
+    for row in reported_ends(WORLD_H):
         if (row["miner"], row["chute_id"]) != (world.miner.hotkey, chute_id):
             continue
         if row["counts"] or row["report"] >= 24:

@@ -18,7 +18,7 @@ from chutes_exporter.rules.losses import END_REASONS
 from tests.fleet.support import WORLDS, world_answers
 from tests.recorded import seconds
 from tests.support import PATIENCE, replay, served
-from tests.test_ended import ended, outcome, report_index, reports
+from tests.test_ended import outcome, report_bodies, report_index, reported_ends
 
 if TYPE_CHECKING:
     from chutes_exporter.api.records import AuditReport
@@ -35,7 +35,7 @@ async def reports_of(miner: Miner) -> list[AuditReport]:
     """Return all reports of a miner's world, with what the miner needs."""
     found = []
     async with (
-        served(replay({}, reports(miner.directory))) as url,
+        served(replay({}, report_bodies(miner.directory))) as url,
         ChutesClient(url, timeout=PATIENCE) as client,
     ):
         for entry in report_index(miner.directory):
@@ -78,7 +78,7 @@ def test_failures_are_the_true_ends_that_do_not_count_without_the_planned_ones(
     found = count_failures(ends, ledger.end, are_all=True)
     planned = {one.instance_id for one in ends if one.reason in NO_FAILURES}
     true: Counter[str] = Counter()
-    for row in ended(miner.directory):
+    for row in reported_ends(miner.directory):
         if row["miner"] == miner.hotkey and row["report"] < 24 and outcome(row) != "counts":
             true[row["chute_id"]] += row["instance_id"] not in planned
     assert dict(found.known) == {chute: count for chute, count in true.items() if count}
