@@ -20,8 +20,8 @@ RUN sed -n '/^uv==/,/[^\\]$/p' requirements-dev.lock >uv.lock && \
     python -m venv --without-pip /opt/sbom && \
     python -m pip --python /opt/sbom/bin/python install \
         --no-cache-dir --disable-pip-version-check --only-binary :all: --require-hashes -r uv.lock && \
-    /opt/sbom/bin/uv pip install --python /opt/sbom/bin/python --no-cache --only-binary :all: --require-hashes \
-        --constraint requirements-dev.lock -r sbom.lock && \
+    /opt/sbom/bin/uv pip install --python /opt/sbom/bin/python --system-certs \
+        --no-cache --only-binary :all: --require-hashes --constraint requirements-dev.lock -r sbom.lock && \
     /opt/sbom/bin/cyclonedx-py environment --output-reproducible \
         --output-file /opt/chutes-exporter/sbom.cdx.json /opt/chutes-exporter/bin/python
 
