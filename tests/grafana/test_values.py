@@ -66,7 +66,7 @@ def at(panel: str, name: str = "", **row: str) -> Place:
     return Place(panel, name, frozenset(row.items()))
 
 
-def rows(panel: str, label: str) -> Place:
+def label_of_rows(panel: str, label: str) -> Place:
     """Return the place of the values of a label, sorted: of all rows of a table."""
     return at(panel, f"#{label}")
 
@@ -169,29 +169,29 @@ class Truth:
         return Launches(self.api)
 
     @cached_property
-    def place(self) -> dict[str, tuple[str, str]]:
+    def place_of_instance(self) -> dict[str, tuple[str, str]]:
         return places(self.api)
 
     def rank(self, hotkey: str) -> int:
-        return 1 + sum(share > self.shares[hotkey] for share in self.shares.values())
+        return rank_in(self.shares, hotkey)
 
-    def states(self, gpus: Iterable[Row]) -> Counter[str]:
+    def count_states(self, gpus: Iterable[Row]) -> Counter[str]:
         return Counter(gpu_state(gpu, self.api) for gpu in gpus)
 
-    def units(self, window: str) -> Counter[str]:
+    def units_by_miner(self, window: str) -> Counter[str]:
         """Return the compute units of each miner in a window."""
         found: Counter[str] = Counter()
         for row in self.api["stats"][window]["instance_stats"]:
             found[row["miner_hotkey"]] += row["compute_units"]
         return found
 
-    def heading(self) -> dict[str, float]:
+    def headings(self) -> dict[str, float]:
         """Return each miner's share of the multipliers of active instances.
 
         Without a key, it is the share of the past hour.
         """
         if not self.has_key:
-            units = self.units("past_hour")
+            units = self.units_by_miner("past_hour")
             return {hotkey: value / sum(units.values()) for hotkey, value in units.items()}
         earning: Counter[str] = Counter()
         for one in self.api["active_instances"]:
@@ -207,14 +207,14 @@ class Truth:
         """Return a share between the score share and the heading of each miner with both."""
         return {
             hotkey: self.shares[hotkey] + part * (heading - self.shares[hotkey])
-            for hotkey, heading in self.heading().items()
+            for hotkey, heading in self.headings().items()
             if hotkey in self.shares
         }
 
     def of_watched(self, numbers: Mapping[str, float]) -> float:
         return sum(numbers.get(hotkey, 0) for hotkey in self.watched)
 
-    def by_chute(self, window: str) -> Counter[str]:
+    def units_by_chute(self, window: str) -> Counter[str]:
         """Return the compute units of the watched miners by chute."""
         units: Counter[str] = Counter()
         for row in self.api["stats_per_chute"][window]["instance_stats"]:
@@ -222,30 +222,30 @@ class Truth:
                 units[row["chute_id"]] += row["compute_units"]
         return +units
 
-    def pay(self) -> float:
+    def usd_of_all_miners(self) -> float:
         """Return the dollars that all miners are paid in a day, or 1 if these are unknown."""
         # 2952 alpha, which cost 0.071 TAO each.
         return 2952 * 0.071027253 * self.api["fmv"]["tao"] if self.kind in PAID else 1
 
     def unit_usd(self) -> float:
-        return self.pay() / sum(self.units("past_day").values())
+        return self.usd_of_all_miners() / sum(self.units_by_miner("past_day").values())
 
-    def before_loss(self) -> dict[str, int]:
+    def registrations_before_loss(self) -> dict[str, int]:
         """Return the registrations before the loss of each seat that is not new."""
         old = [row for row in self.seats.values() if END - seconds(row["synced_at"]) >= DAY]
         old.sort(key=lambda row: (row["incentive"], seconds(row["synced_at"])))
-        return {
-            row["hotkey"]: place for place, row in enumerate(old[: -min(10, len(self.seats) // 8)])
-        }
+        # The best ones are never lost.
+        in_line = old[: -min(10, len(self.seats) // 8)]
+        return {row["hotkey"]: place for place, row in enumerate(in_line)}
 
-    def registrations(self) -> int:
+    def registrations_of_a_day(self) -> int:
         return sum(END - seconds(row["synced_at"]) < DAY for row in self.seats.values())
 
     def is_seat_safe(self, hotkeys: Iterable[str]) -> Expected:
-        known = self.before_loss()
+        known = self.registrations_before_loss()
         in_line = [known[hotkey] for hotkey in hotkeys if hotkey in known]
         first = min(in_line, default=None)
-        pace = self.registrations()
+        pace = self.registrations_of_a_day()
         title = "Is the seat safe?"
         found: Expected = {
             at(title, "In danger: lost within"): None,
@@ -267,7 +267,7 @@ class Truth:
             found[at(title, "Miners without a seat")] = len(without_seat)
         return found
 
-    def rent(self, gpus: Iterable[Row]) -> float:
+    def rent_of_idle(self, gpus: Iterable[Row]) -> float:
         """Return the rent in a day of the GPUs that earn nothing."""
         lost = [gpu for gpu in gpus if gpu_state(gpu, self.api) in ("idle", "unverified")]
         return 24 * sum(COSTS[gpu["gpu_identifier"]] for gpu in lost)
@@ -279,7 +279,7 @@ class Truth:
         usd = rent = None
         if self.is_sick and units is not None:
             usd = units * self.unit_usd()
-            rent = self.rent(self.gpus)
+            rent = self.rent_of_idle(self.gpus)
         # `best_moves` compares what Market shows.
         later = at("Best use of idle GPUs", "dollars a day, later")
         return {
@@ -289,34 +289,29 @@ class Truth:
             at(title, "units; dollars: docs/money.md"): None if self.is_sick else units,
         }
 
-    def lost(self, *, in_dollars: str = "dollars") -> Expected:
+    def lost(self) -> Expected:
         """Return what ended instances lost in 24 hours."""
         title = "Lost in 24 h"
         units = sum(one.lost for one in self.reports.ends(24)) if self.has_key else None
         usd = None if units is None else units * self.unit_usd()
         return {
-            at(title, in_dollars): usd if self.is_sick else None,
+            at(title, "dollars"): usd if self.is_sick else None,
             # An exporter without a key has read a report with each scrape.
             at(title, "hours known of 24"): None if self.has_key else 8,
         }
 
     def past_counts(self, hours: float) -> list[Counter[str]]:
         """Return the GPUs by state at each scrape of the past hours."""
-        return [
-            Counter(
-                gpu_state(gpu, self.answers.past[time]) for gpu in self.answers.past[time]["nodes"]
-            )
-            for time in in_last(hours, self.answers.past)
-        ]
+        counts = []
+        for time in in_last(hours, self.answers.past):
+            past = self.answers.past[time]
+            counts.append(Counter(gpu_state(gpu, past) for gpu in past["nodes"]))
+        return counts
 
     def overview(self) -> Expected:
-        heading, incentives = self.heading(), self.incentives()
+        heading, incentives = self.headings(), self.incentives()
         best = min(self.rank(hotkey) for hotkey in self.watched if hotkey in self.shares)
-        ranks = [
-            1 + sum(other > incentives[hotkey] for other in incentives.values())
-            for hotkey in self.watched
-            if hotkey in incentives
-        ]
+        ranks = [rank_in(incentives, hotkey) for hotkey in self.watched if hotkey in incentives]
         found: Expected = {
             at("Verdict", "now"): number_of(self.verdict(), states.VERDICT),
             at("Score share and heading", "score share"): self.of_watched(self.shares),
@@ -327,10 +322,11 @@ class Truth:
         }
         if self.kind in PAID:
             # A watched miner on the blacklist has no score.
-            found[at("Next 24 h")] = self.pay() * self.of_watched(self.part_of_the_way(0.26))
+            share = self.of_watched(self.part_of_the_way(0.26))
+            found[at("Next 24 h")] = self.usd_of_all_miners() * share
         windows = {"past hour": "past_hour", "past day": "past_day", "past week": "all"}
         for name, window in windows.items():
-            units = self.units(window)
+            units = self.units_by_miner(window)
             share = self.of_watched(units) / sum(units.values())
             found[at("Share of compute by window", name)] = share
         found |= (
@@ -356,8 +352,8 @@ class Truth:
 
     def miners(self, heading: Mapping[str, float]) -> Expected:
         title = "Miners"
-        found: Expected = {rows(title, "hotkey"): sorted(self.watched)}
-        known = self.before_loss()
+        found: Expected = {label_of_rows(title, "hotkey"): sorted(self.watched)}
+        known = self.registrations_before_loss()
         for hotkey in self.watched:
             row = {"hotkey": hotkey}
             seat = self.seats.get(hotkey)
@@ -371,7 +367,7 @@ class Truth:
                 at(title, "Registrations before seat loss", **row): known.get(hotkey),
                 at(title, "Heading", **row): heading[hotkey] if may_score else None,
             }
-        count = self.states(self.gpus)
+        count = self.count_states(self.gpus)
         row = {"hotkey": self.miner}
         found |= {
             at(title, "Earning", **row): count["earning"] + count["disabled"],
@@ -385,7 +381,7 @@ class Truth:
         return found
 
     def gpus_by_state(self) -> Expected:
-        count = self.states(self.gpus)
+        count = self.count_states(self.gpus)
         return {
             at("GPUs by state", state): count[state] if self.has_key else None
             for state in GPU_STATES
@@ -393,10 +389,12 @@ class Truth:
 
     def earnings_by_chute(self) -> Expected:
         title = "Earnings by chute"
-        found: Expected = {rows(title, "chute_id"): sorted(self.by_chute("past_day"))}
-        for chute_id, units in self.by_chute("past_hour").items():
+        found: Expected = {
+            label_of_rows(title, "chute_id"): sorted(self.units_by_chute("past_day"))
+        }
+        for chute_id, units in self.units_by_chute("past_hour").items():
             found[at(title, "Units, 1 h", chute_id=chute_id)] = units
-        for chute_id, units in self.by_chute("past_day").items():
+        for chute_id, units in self.units_by_chute("past_day").items():
             name = self.chutes[chute_id]["name"] if self.has_key else None
             found[at(title, "Units, 1 day", chute_id=chute_id)] = units
             found[at(title, "Chute", chute_id=chute_id)] = name
@@ -409,11 +407,7 @@ class Truth:
         past = self.answers.past[END - DAY]
         shares = _shares(past)
         points = 100 * (self.of_watched(self.shares) - self.of_watched(shares))
-        ranks = [
-            1 + sum(share > shares[hotkey] for share in shares.values())
-            for hotkey in self.watched
-            if hotkey in shares
-        ]
+        ranks = [rank_in(shares, hotkey) for hotkey in self.watched if hotkey in shares]
         earned = sum(is_earning(gpu, past) for gpu in past["nodes"])
         earns = sum(is_earning(gpu, self.api) for gpu in self.gpus)
         activated = [seconds(one["activated_at"]) for one in self.owned if one["activated_at"]]
@@ -428,7 +422,7 @@ class Truth:
     def money(self, incentives: Mapping[str, float]) -> Expected:
         title = "Estimated earnings and costs"
         of_emission = at("Earned per day", "of emission; dollars: docs/money.md")
-        earned = self.of_watched(incentives) * self.pay()
+        earned = self.of_watched(incentives) * self.usd_of_all_miners()
         found: Expected = dict.fromkeys(
             [
                 at("Earned per day", "dollars"),
@@ -463,18 +457,21 @@ class Truth:
     def fleet(self) -> Expected:
         if not self.has_key:
             found: Expected = {at(one): None for one in ("All", "Earning", "Idle", "Unverified")}
-            return found | {rows(SERVERS, "server_id"): [], rows("GPUs", "gpu_id"): []}
-        count, total = self.states(self.gpus), len(self.gpus)
+            return found | {
+                label_of_rows(SERVERS, "server_id"): [],
+                label_of_rows("GPUs", "gpu_id"): [],
+            }
+        count, total = self.count_states(self.gpus), len(self.gpus)
         in_slot = [gpu for gpu in self.gpus if self.slot_of(gpu["server_id"]) != "none"]
         found = {
             at("All"): total,
             at("Earning"): (count["earning"] + count["disabled"]) / total,
             at("Idle", "GPUs"): count["idle"],
-            at("Idle", "of them in maintenance"): self.states(in_slot)["idle"] or None,
+            at("Idle", "of them in maintenance"): self.count_states(in_slot)["idle"] or None,
             at("Unverified"): count["unverified"],
             at("Servers", "servers"): len(self.servers),
             at("Servers", "in a slot"): self.api["maintenance"]["current_slots"],
-            rows(SERVERS, "server_id"): sorted(self.servers),
+            label_of_rows(SERVERS, "server_id"): sorted(self.servers),
         }
         found |= self.gpus_by_state() | self.each_gpu() | self.not_earned()
         found |= self.upgrade_window() | self.maintenance()
@@ -488,7 +485,9 @@ class Truth:
         return slot
 
     def each_gpu(self) -> Expected:
-        found: Expected = {rows("GPUs", "gpu_id"): sorted(gpu["uuid"] for gpu in self.gpus)}
+        found: Expected = {
+            label_of_rows("GPUs", "gpu_id"): sorted(gpu["uuid"] for gpu in self.gpus)
+        }
         for gpu in self.gpus:
             row = {"gpu_id": gpu["uuid"]}
             name = self.servers[gpu["server_id"]]["name"]
@@ -506,7 +505,7 @@ class Truth:
     def server(self, server_id: str) -> Expected:
         """Return the row of a server, and its line over time."""
         name, row = self.servers[server_id]["name"], {"server_id": server_id}
-        count = self.states(self.gpus_of(server_id))
+        count = self.count_states(self.gpus_of(server_id))
         state, failed = self.state_of(server_id), self.failed_starts()[server_id]
         waits, exact_to = self.not_all_earning(server_id)
         # That the pay is the best of all is compared elsewhere.
@@ -549,7 +548,7 @@ class Truth:
         gpus = self.gpus_of(server_id)
         earned = DAY * self.unit_usd() * units_of_server(server_id, self.api)
         cost = 24 * sum(COSTS[gpu["gpu_identifier"]] for gpu in gpus)
-        found[rent] = self.rent(gpus) or None
+        found[rent] = self.rent_of_idle(gpus) or None
         found[profit] = earned - cost
         # What the GPUs of other servers would earn is not known.
         known_states = [number_of(text, states.SERVER) for text in ("idle", "disabled", "earning")]
@@ -624,7 +623,7 @@ class Truth:
     def earning_instances(self) -> Counter[str]:
         """Return the number of active and disabled instances on each server."""
         activated = [one["instance_id"] for one in self.owned if one["activated_at"]]
-        return Counter(self.place[instance_id][0] for instance_id in activated)
+        return Counter(self.place_of_instance[instance_id][0] for instance_id in activated)
 
     def upgrade_window(self) -> Expected:
         title, policy = "Upgrade window", self.api["maintenance"]
@@ -656,7 +655,7 @@ class Truth:
         needed = {row["server_id"] for row in policy if row["needs_upgrade"]}
         held = {row["server_id"] for row in policy if row["maintenance_status"] != "none"}
         earning, order = self.earning_instances(), self.upgrade_order()
-        found: Expected = {rows(title, "server_id"): sorted(needed | held)}
+        found: Expected = {label_of_rows(title, "server_id"): sorted(needed | held)}
         for server_id in needed | held:
             row = {"server_id": server_id}
             in_maintenance = 2 if earning[server_id] else 3
@@ -681,13 +680,13 @@ class Truth:
                 at("Starting", "all"): None,
                 at("Next purge"): None,
                 at("Not secured"): None,
-                rows("All instances", "instance_id"): [],
-                rows("Instances that need a decision", "chute"): [],
+                label_of_rows("All instances", "instance_id"): [],
+                label_of_rows("Instances that need a decision", "chute"): [],
             }
         found |= self.lost_of_score() | self.starting() | self.ages() | self.starts()
         found |= self.instances_by_state() | self.undecided_instances()
         found[at("Not secured")] = sum(secured_at(one) > END for one in self.owned)
-        found[rows("All instances", "instance_id")] = sorted(
+        found[label_of_rows("All instances", "instance_id")] = sorted(
             one["instance_id"] for one in self.owned
         )
         for one in self.owned:
@@ -762,10 +761,10 @@ class Truth:
             if is_starting and (is_late(one) or self.launches.in_vain[one["instance_id"]]):
                 undecided.append(one)
         found: Expected = {
-            rows(title, "instance_id"): sorted(one["instance_id"] for one in undecided),
+            label_of_rows(title, "instance_id"): sorted(one["instance_id"] for one in undecided),
         }
         if not undecided:
-            found[rows(title, "chute")] = ["nothing"]
+            found[label_of_rows(title, "chute")] = ["nothing"]
         for one in undecided:
             row = {"instance_id": one["instance_id"]}
             state = 0 if is_late(one) else 1
@@ -780,7 +779,7 @@ class Truth:
     def instance(self, one: Row) -> Expected:
         title, row = "All instances", {"instance_id": one["instance_id"]}
         chute = self.chutes[one["chute_id"]]
-        server_id, model = self.place[one["instance_id"]]
+        server_id, model = self.place_of_instance[one["instance_id"]]
         purge, secured = deadlines_of(one).get("purge"), secured_at(one)
         state = "starting over 1 h" if is_late(one) else instance_state(one)
         is_old = one["active"] and one["version"] != chute["version"]
@@ -806,9 +805,9 @@ class Truth:
             for (reason, outcome), count in counts.items()
         }
         reasons = {reason for reason, _ in counts}
-        found[rows(title, "reason")] = sorted(reasons) or ["nothing"]
-        found[rows(title, "outcome")] = sorted({outcome for _, outcome in counts})
-        found[rows(title, "why")] = sorted(reasons)
+        found[label_of_rows(title, "reason")] = sorted(reasons) or ["nothing"]
+        found[label_of_rows(title, "outcome")] = sorted({outcome for _, outcome in counts})
+        found[label_of_rows(title, "why")] = sorted(reasons)
         return found
 
     def failed(self) -> Expected:
@@ -816,12 +815,12 @@ class Truth:
         title = "Failed by chute, 24 h"
         if not self.has_key:
             # Not each hour of the day is known.
-            return {rows(title, "chute_id"): [], rows(title, "name"): []}
+            return {label_of_rows(title, "chute_id"): [], label_of_rows(title, "name"): []}
         by_chute: dict[str, list[Ended]] = defaultdict(list)
         for one in self.reports.ends(24):
             if one.is_failure:
                 by_chute[one.chute_id].append(one)
-        found: Expected = {rows(title, "chute_id"): sorted(by_chute)}
+        found: Expected = {label_of_rows(title, "chute_id"): sorted(by_chute)}
         for chute_id, failed in by_chute.items():
             row = {"chute_id": chute_id}
             outcomes = Counter(one.outcome for one in failed)
@@ -842,7 +841,7 @@ class Truth:
     def jobs(self) -> Expected:
         title = "Jobs of the chosen miners"
         if not self.has_key:
-            return {rows(title, "hotkey"): []}
+            return {label_of_rows(title, "hotkey"): []}
         waiting = waiting_jobs(self.api)
         unfinished = [row for row in self.api["jobs"] if row["finished_at"] is None]
         found: Expected = {}
@@ -899,17 +898,17 @@ class Truth:
         for row in self.api["utilization"]:
             if row["chute_id"] in exported:
                 shown.add(row["chute_id"])
-                found |= self.load(row)
+                found |= self.load_of_chute(row)
         for row in self.api["metrics"]:
             if row["chute_id"] in exported:
                 shown.add(row["chute_id"])
                 chute = {"chute_id": row["chute_id"]}
                 found[at(title, "Active", **chute)] = row["instance_count"]
                 found[at(title, "Requests, 1 h", **chute)] = row["total_invocations"]
-        found[rows(title, "chute_id")] = sorted(shown)
+        found[label_of_rows(title, "chute_id")] = sorted(shown)
         return found
 
-    def load(self, row: Row) -> Expected:
+    def load_of_chute(self, row: Row) -> Expected:
         """Return what the table of demand shows of a row of the API's utilization."""
         title, chute = "Demand", {"chute_id": row["chute_id"]}
         active, allowance = row["active_instance_count"], row["scale_allowance"]
@@ -932,16 +931,16 @@ class Truth:
     def offers(self) -> Expected:
         """Return what can be launched, and what is refused."""
         title = "Launch now, pay per GPU"
-        offers, idle = self.launches.offers, self.states(self.gpus)["idle"]
+        offers, idle = self.launches.offers, self.count_states(self.gpus)["idle"]
         found: Expected = {
             at("Idle GPUs"): idle,
-            rows(title, "chute_id"): sorted({offer.chute_id for offer in offers}),
+            label_of_rows(title, "chute_id"): sorted({offer.chute_id for offer in offers}),
         }
         if not idle:
             found |= {
-                rows(title, "chute"): ["nothing"],
-                rows("Refused chutes", "reason"): ["nothing"],
-                rows("Best move", "server"): ["nothing"],
+                label_of_rows(title, "chute"): ["nothing"],
+                label_of_rows("Refused chutes", "reason"): ["nothing"],
+                label_of_rows("Best move", "server"): ["nothing"],
             }
         for offer in offers:
             found |= self.offer(offer)
@@ -991,8 +990,8 @@ class Truth:
         moves = self.shown_moves()
         self.assert_best(moves)
         found: Expected = {
-            rows(title, "server_id"): sorted({move.server_id for move in moves}),
-            rows(title, "chute_id"): sorted({move.offer.chute_id for move in moves}),
+            label_of_rows(title, "server_id"): sorted({move.server_id for move in moves}),
+            label_of_rows(title, "chute_id"): sorted({move.offer.chute_id for move in moves}),
         }
         unit = self.unit_usd()
         for move in moves:
@@ -1043,7 +1042,7 @@ class Truth:
     def supply(self) -> Expected:
         counts = Counter((gpu["gpu_identifier"], gpu_state(gpu, self.api)) for gpu in self.gpus)
         models = {gpu["gpu_identifier"] for gpu in self.gpus}
-        found: Expected = {rows("Supply", "gpu"): sorted(models)}
+        found: Expected = {label_of_rows("Supply", "gpu"): sorted(models)}
         for gpu in models:
             everywhere = self.api["platform_gpus"][gpu]
             found |= {
@@ -1058,9 +1057,12 @@ class Truth:
         """Return the seats that are lost before and after that of the miner."""
         title = "Neighbours in line for the seat"
         if self.miner not in places:
-            return {rows(title, "hotkey"): [], rows(title, "miner"): [states.NOT_IN_LINE.value]}
+            return {
+                label_of_rows(title, "hotkey"): [],
+                label_of_rows(title, "miner"): [states.NOT_IN_LINE.value],
+            }
         near = neighbours_in(places, self.miner, far=4)
-        found: Expected = {rows(title, "hotkey"): sorted(near)}
+        found: Expected = {label_of_rows(title, "hotkey"): sorted(near)}
         for hotkey in near:
             row = {"hotkey": hotkey}
             found |= {
@@ -1073,19 +1075,19 @@ class Truth:
 
     def usd_a_day(self, hotkey: str) -> float | None:
         """Return what a miner is paid in a day, None where dollars are not known."""
-        return self.incentives()[hotkey] * self.pay() if self.kind in PAID else None
+        return self.incentives()[hotkey] * self.usd_of_all_miners() if self.kind in PAID else None
 
     def ranks(self) -> dict[str, int]:
         return {hotkey: self.rank(hotkey) for hotkey in self.shares}
 
     def subnet(self) -> Expected:
-        units = self.units("past_hour")
+        units = self.units_by_miner("past_hour")
         blacklisted = [seat for seat in self.seats.values() if seat["blacklist_reason"]]
         found: Expected = {
             at("Score in 24 h", "about"): self.part_of_the_way(0.43)[self.miner],
             at("Score in 24 h", "at least"): None,
             at("Score in 24 h", "at most"): None,
-            at("Seats, past day", "taken"): self.registrations(),
+            at("Seats, past day", "taken"): self.registrations_of_a_day(),
             # In rao, the price is 412,907,331.
             at("Seats, past day", "TAO"): 0.412907331,
             at("Miners", "with a score"): len(self.shares),
@@ -1093,13 +1095,20 @@ class Truth:
             at("Miners", "blacklisted"): len(blacklisted),
             at("Compute units per hour of all miners"): sum(units.values()),
         }
-        found |= self.gaps() | self.is_seat_safe([self.miner]) | self.in_line(self.before_loss())
+        found |= (
+            self.gaps()
+            | self.is_seat_safe([self.miner])
+            | self.in_line(self.registrations_before_loss())
+        )
         return found | self.neighbours_in_rank() | self.leaders()
 
     def gaps(self) -> Expected:
         """Return the gaps to the next better and the next worse miner."""
         unit = "dollars a day" if self.kind in PAID else "of all scores; dollars: docs/money.md"
-        gaps = [(share - self.shares[self.miner]) * self.pay() for share in self.shares.values()]
+        gaps = [
+            (share - self.shares[self.miner]) * self.usd_of_all_miners()
+            for share in self.shares.values()
+        ]
         better = [gap for gap in gaps if gap > 0]
         worse = [-gap for gap in gaps if gap < 0]
         rank, end = self.rank(self.miner), states.NONE_BEYOND.value
@@ -1113,9 +1122,9 @@ class Truth:
 
     def neighbours_in_rank(self) -> Expected:
         title = "Neighbours in rank"
-        heading, later = self.heading(), self.part_of_the_way(0.43)
+        heading, later = self.headings(), self.part_of_the_way(0.43)
         near = neighbours_in(self.ranks(), self.miner, far=4)
-        found: Expected = {rows(title, "hotkey"): sorted(near)}
+        found: Expected = {label_of_rows(title, "hotkey"): sorted(near)}
         overtaking = 0
         for hotkey in near:
             row, share = {"hotkey": hotkey}, self.shares[hotkey]
@@ -1128,7 +1137,7 @@ class Truth:
                 at(title, "USD a day", **row): self.usd_a_day(hotkey),
                 at("Score share of the neighbours in rank", _short(hotkey)): share,
             }
-            change = self.change(hotkey, heading)
+            change = self.overtaking(hotkey, heading)
             overtaking += change == "may overtake you"
             code = value("chutes-subnet", self.answers, at(title, "Overtaking", **row))
             # Several numbers stand for a miner that stays.
@@ -1139,7 +1148,7 @@ class Truth:
         found[at("May overtake this miner")] = None if is_last else overtaking
         return found
 
-    def change(self, hotkey: str, heading: Mapping[str, float]) -> str:
+    def overtaking(self, hotkey: str, heading: Mapping[str, float]) -> str:
         """Return whether a neighbour in rank may overtake the miner, or be overtaken."""
         if hotkey == self.miner:
             return "this miner"
@@ -1156,14 +1165,14 @@ class Truth:
     def neighbours(self, far: int) -> set[str]:
         """Return the watched miners, and those at most some places away in rank or in line."""
         found = set(self.watched)
-        for line in (self.ranks(), self.before_loss()):
+        for line in (self.ranks(), self.registrations_before_loss()):
             for hotkey in line.keys() & self.watched:
                 found |= neighbours_in(line, hotkey, far)
         return found
 
     def leaders(self) -> Expected:
         """Return all exported miners: the watched ones and their neighbours."""
-        exported = set(value("chutes-subnet", self.answers, rows("Leaderboard", "hotkey")))
+        exported = set(value("chutes-subnet", self.answers, label_of_rows("Leaderboard", "hotkey")))
         # A neighbour stays one up to 8 places, so that its series do not come and go.
         assert self.neighbours(4) <= exported <= self.neighbours(8)
         found: Expected = {}
@@ -1181,9 +1190,9 @@ class Truth:
             at(title, "Score share", **row): self.shares.get(hotkey),
         }
         counts = {
-            "Units, 1 h": self.units("past_hour"),
-            "Units, 1 day": self.units("past_day"),
-            "Units, 7 days": self.units("all"),
+            "Units, 1 h": self.units_by_miner("past_hour"),
+            "Units, 1 day": self.units_by_miner("past_day"),
+            "Units, 7 days": self.units_by_miner("all"),
         }
         if self.has_key:
             active = self.api["active_instances"]
@@ -1211,7 +1220,7 @@ class Truth:
         targets = ["exporter-1:9109"]
         if self.kind is World.HEALTHY:
             targets.append("exporter-2:9109")
-        found[rows("Exporters", "instance")] = targets
+        found[label_of_rows("Exporters", "instance")] = targets
         for target in targets:
             found[at("Exporters", "State", instance=target)] = 1
             found[at("Exporters", "Configuration", instance=target)] = 1
@@ -1265,7 +1274,7 @@ class Truth:
             at("Feeds without a full answer", "no data"): len(blind),
             at("Feeds without a full answer", "old data"): len(old),
             at("Blind alerts"): len(blind_alerts),
-            rows("Bad feeds", "feed"): sorted(blind | old) or ["nothing"],
+            label_of_rows("Bad feeds", "feed"): sorted(blind | old) or ["nothing"],
         }
         for feed, reason in (blind | old).items():
             state = 0 if feed in blind else 1
@@ -1286,6 +1295,11 @@ def _shares(api: Mapping[str, Any]) -> dict[str, float]:
     """Return the score shares of the miners that have one."""
     shares = api["scores"]["final_scores"]
     return {hotkey: share for hotkey, share in shares.items() if share is not None}
+
+
+def rank_in(numbers: Mapping[str, float], hotkey: str) -> int:
+    """Return the rank of a miner by some number: 1 is the greatest."""
+    return 1 + sum(number > numbers[hotkey] for number in numbers.values())
 
 
 def _short(hotkey: str) -> str:
@@ -1315,7 +1329,7 @@ def secured_at(instance: Row) -> float:
 
 def states_of_refusals(answers: Answers) -> list[str]:
     """Return the reasons that the table of refused chutes lists."""
-    found = value("chutes-market", answers, rows("Refused chutes", "reason"))
+    found = value("chutes-market", answers, label_of_rows("Refused chutes", "reason"))
     return [reason for reason in found if reason != "nothing"]
 
 

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from tests.grafana.scenes import END
@@ -52,8 +53,8 @@ def instance_state(instance: Row) -> str:
 
 def holders(item: Row, api: Mapping[str, Any]) -> list[Row]:
     """Return the instances to which an item of the inventory may belong."""
-    shared = ("chute_id", "active", "last_verified_at")
-    return [one for one in api["instances"] if all(one[name] == item[name] for name in shared)]
+    shared = itemgetter("chute_id", "active", "last_verified_at")
+    return [one for one in api["instances"] if shared(one) == shared(item)]
 
 
 def gpu_state(gpu: Row, api: Mapping[str, Any]) -> str:
@@ -234,7 +235,6 @@ class Launches:
 
     def __init__(self, api: Mapping[str, Any]) -> None:
         self._api = api
-        # A server without TEE has no maintenance.
         self.slots = {
             row["server_id"]: row["maintenance_status"] for row in api["maintenance"]["servers"]
         }
@@ -247,15 +247,25 @@ class Launches:
         self._starting = self._starting_everywhere()
         self._logged = {row["chute_id"]: row for row in api["utilization"]}
         self._bounties = {row["chute_id"] for row in api["bounties"]}
-        starting = [one for one in api["instances"] if instance_state(one) == "starting"]
-        self.in_vain = {one["instance_id"]: self._is_in_vain(one["chute_id"]) for one in starting}
-        self.hanging = {
-            one["chute_id"] for one in starting if END - seconds(one["created_at"]) > HOUR
-        }
+        self.in_vain: dict[str, bool] = {}
+        self.hanging: set[str] = set()
         self.offers: list[Launchable] = []
         self.refused: Counter[tuple[str, str]] = Counter()
+        self._judge_starting()
+        self._judge_chutes()
+
+    def _judge_starting(self) -> None:
+        """Find starting instances that are in vain, and chutes whose start takes over an hour."""
+        for one in self._api["instances"]:
+            if instance_state(one) == "starting":
+                self.in_vain[one["instance_id"]] = self._is_in_vain(one["chute_id"])
+                if END - seconds(one["created_at"]) > HOUR:
+                    self.hanging.add(one["chute_id"])
+
+    def _judge_chutes(self) -> None:
+        """Offer or refuse each chute on each model of the idle GPUs."""
         for gpu in {model for _, model in self.free}:
-            for chute in api["chutes"]:
+            for chute in self._api["chutes"]:
                 if gpu in chute["node_selector"]["supported_gpus"]:
                     self._try(chute, gpu)
 
@@ -279,6 +289,7 @@ class Launches:
         return Counter(starting.values())
 
     def _is_in_slot(self, server_id: str) -> bool:
+        # A server without TEE has no maintenance.
         return bool(self.slots.get(server_id, "none") != "none")
 
     def _target(self, chute_id: str) -> int:
@@ -286,11 +297,9 @@ class Launches:
         row = self._logged.get(chute_id)
         if row is None:
             return self._active[chute_id] + self._starting[chute_id]
-        if row["scale_allowance"]:
-            wanted: int = self._active[chute_id] + row["scale_allowance"]
-        else:
-            wanted = row["target_count"]
-        return wanted
+        allowance: int = row["scale_allowance"]
+        target: int = row["target_count"]
+        return self._active[chute_id] + allowance if allowance else target
 
     def _is_private(self, chute: Row) -> bool:
         return not PRIVATE.isdisjoint(chute["compute_multiplier_factors"])
