@@ -193,7 +193,7 @@ def sum_of(found: Page, metric: str) -> float:
 
 
 def assert_losses(
-    found: dict[tuple[str, ...], float], directory: Path, rows: Iterable[Row]
+    found: dict[tuple[str, str], float], directory: Path, rows: Iterable[Row]
 ) -> None:
     """Assert that chutes lost what the ends of their instances cost."""
     rows = list(rows)
@@ -207,24 +207,25 @@ def assert_losses(
         assert units == pytest.approx(wanted[chute], rel=error)
 
 
-def values_by_chute(found: Page, metric: str) -> dict[tuple[str, ...], float]:
+def values_by_chute(found: Page, metric: str) -> dict[tuple[str, str], float]:
     """Return the values of a metric that are not 0, by chute and outcome."""
-    return {
-        tuple(dict(labels).get(label, "") for label in ("chute_id", "outcome")): value
-        for (name, labels), value in found.items()
-        if name == metric and value
-    }
+    values = {}
+    for (name, pairs), value in found.items():
+        if name == metric and value:
+            labels = dict(pairs)
+            values[labels.get("chute_id", ""), labels.get("outcome", "")] = value
+    return values
 
 
 REPLACED = ("autoscaler - downscale", "maintenance - ", "SGLang/image upgrade", "chute deleted")
 """The reasons in the worlds of ends that do not count, and are no failures."""
 
 
-def end_counts(rows: Iterable[Row]) -> dict[tuple[str, ...], float]:
+def end_counts(rows: Iterable[Row]) -> dict[tuple[str, str], float]:
     """Return the ends by chute and outcome, without chutes that have an unclear reason."""
     rows = list(rows)
     unclear = {row["chute_id"] for row in rows if has_unclear_reason(row) and not row["counts"]}
-    counts: Counter[tuple[str, ...]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for row in rows:
         if row["chute_id"] not in unclear:
             counts[row["chute_id"], outcome_by_chute(row)] += 1
@@ -236,9 +237,9 @@ def outcome_by_chute(row: Row) -> str:
     return "replaced" if is_replaced else outcome(row)
 
 
-def lost_by_chute(directory: Path, rows: Iterable[Row]) -> dict[tuple[str, ...], float]:
+def lost_by_chute(directory: Path, rows: Iterable[Row]) -> dict[tuple[str, str], float]:
     """Return what each chute lost, unless one of its losses is unclear."""
-    lost: dict[tuple[str, ...], float] = {}
+    lost: dict[tuple[str, str], float] = {}
     for row in rows:
         key = row["chute_id"], ""
         units = math.nan if has_unclear_loss(row) else lost_units(directory, row)

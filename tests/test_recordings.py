@@ -480,7 +480,9 @@ def with_secrets(bodies: dict[str, bytes], *, spoiled: bool = False) -> dict[str
 
     Spoiled answers also have unreadable records, and end within a marker.
     """
-    told = {name: [row | fields for row in rows(bodies[name])] for name, fields in SECRETS.items()}
+    told = {}
+    for name, fields in SECRETS.items():
+        told[name] = [row | fields for row in rows(bodies[name])]
     if spoiled:
         told["instances"] += [row | {"instance_id": 7} for row in told["instances"][:2]]
     found = bodies | {name: stream(records) for name, records in told.items()}

@@ -64,13 +64,17 @@ async def test_each_chute_has_its_true_number_of_failures(world: PresentWorld) -
     for chute_id in (FAILING, NEARLY, REDEPLOYED):
         world.want(chute_id, 2)
     found = await world.found()
-    offers = {one["chute_id"]: one for model in found["idle"] for one in model["runnable"]}
     assert found["gaps"] == []
-    counts = {key: one["failed_24h"] for key, one in offers.items()}
-    assert counts == {key: true_failures(world, key) for key in offers}
-    assert (counts[FAILING], counts[NEARLY], counts[REDEPLOYED]) == (4, 2, 0)
-    assert {key for key, one in offers.items() if one["fails_here"]} == {FAILING}
-    assert {one["fails_here"] for key, one in offers.items() if key != FAILING} == {False}
+    counts = {}
+    for model in found["idle"]:
+        for offer in model["runnable"]:
+            chute_id = offer["chute_id"]
+            counts[chute_id] = offer["failed_24h"]
+            assert offer["failed_24h"] == true_failures(world, chute_id)
+            assert offer["fails_here"] is (chute_id == FAILING)
+    assert counts[FAILING] == 4
+    assert counts[NEARLY] == 2
+    assert counts[REDEPLOYED] == 0
 
 
 async def test_a_chute_that_failed_here_comes_last_however_much_it_pays(
