@@ -13,6 +13,7 @@ import json
 import shutil
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -35,22 +36,38 @@ RENDER: Final = ROOT / "grafana" / "render"
 CACHE: Final = ROOT / ".cache" / "pictures"
 SCRIPT: Final = CACHE / "page.js"
 WIDTH: Final = 1600
+
+
+@dataclass(frozen=True)
+class OfReadme:
+    """The README's pictures of a world: how the names of their files end, and the boards."""
+
+    suffix: str
+    uids: Sequence[str]
+
+
 README: Final = {
-    World.SICK: ("-sick", [*BOARD_ORDER]),
-    World.HEALTHY: ("", ["chutes-overview"]),
+    World.SICK: OfReadme("-sick", [*BOARD_ORDER]),
+    World.HEALTHY: OfReadme("", ["chutes-overview"]),
 }
-"""The README's pictures: how the files' names of a world end, and its boards. All others are drawn
-on demand, with --output.
-"""
+"""All other pictures are drawn on demand, with --output."""
 HOURS: Final = [number * STEP / 3600 for number in range(25 * 3600 // STEP, -1, -1)]
 """When the scrapes of a day were, in hours before the end.
 
 Rules that look back a day have data at the end.
 """
 ORIGIN: Final = "http://grafana.invalid"
-Drawn = dict[tuple[World, str], tuple[bytes, list[str]]]
-"""Pictures by world and board, with the titles and headings that are not seen whole."""
 FONTS: Final = {"Inter-Regular.woff2": 400, "Inter-Medium.woff2": 500}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The picture of a board in a world, with the titles and headings that are not seen whole."""
+
+    kind: World
+    uid: str
+    png: bytes
+    cut: Sequence[str]
 
 
 def make_day(kind: World, directory: Path) -> None:
@@ -122,11 +139,12 @@ async def _answer(route: Route) -> None:
         await route.fulfill(path=file)
 
 
-async def draw_all(
+async def draw_boards(
     requests: dict[World, dict[str, dict[str, Any]]], width: int, *, opened: bool
-) -> Drawn:
-    """Draw boards in worlds."""
-    failures, drawn = list[str](), {}
+) -> list[Picture]:
+    """Draw the boards of each world."""
+    failures: list[str] = []
+    pictures: list[Picture] = []
     async with async_playwright() as playwright:
         arguments = [
             "--no-sandbox",
@@ -149,13 +167,13 @@ async def draw_all(
                 cut = await tab.evaluate(script_call, {**request, "width": width, "open": opened})
                 await tab.wait_for_load_state("networkidle")
                 png = await tab.locator("#dashboard").screenshot(type="png")
-                drawn[kind, uid] = png, cut
+                pictures.append(Picture(kind, uid, png, cut))
                 note = f"; cut titles: {', '.join(cut)}" if cut else ""
                 print(f"{uid}, {kind.name.lower()}: {len(png) / 1000:.0f} kB{note}")
         await browser.close()
     if failures:
         raise ValueError(f"the page failed: {failures}")
-    return drawn
+    return pictures
 
 
 def compressed(png: bytes) -> bytes:
@@ -164,13 +182,13 @@ def compressed(png: bytes) -> bytes:
     return subprocess.run(command, input=png, check=True, capture_output=True).stdout
 
 
-def write_for_readme(drawn: Drawn) -> None:
+def write_for_readme(pictures: Sequence[Picture]) -> None:
     """Write pictures for the README, which must show every title and heading whole."""
-    if cut := {uid: cut for (_, uid), (_, cut) in drawn.items() if cut}:
+    if cut := {one.uid: one.cut for one in pictures if one.cut}:
         raise ValueError(f"these titles and headings are cut: {cut}")
-    for (kind, uid), (png, _) in drawn.items():
-        suffix, _ = README[kind]
-        (PICTURES / f"{uid}{suffix}.png").write_bytes(compressed(png))
+    for one in pictures:
+        name = f"{one.uid}{README[one.kind].suffix}.png"
+        (PICTURES / name).write_bytes(compressed(one.png))
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -219,17 +237,18 @@ def main() -> None:
     for kind in chosen.world:
         boards = chosen.board
         if chosen.output is None:
-            boards = [uid for uid in boards if uid in README[kind][1]]
+            boards = [uid for uid in boards if uid in README[kind].uids]
         directory = _simulated_day(kind, reuse=chosen.reuse)
         requests[kind] = make_requests(directory, boards)
     subprocess.run(["node", str(RENDER / "build.mjs"), str(SCRIPT)], check=True)
-    drawn = asyncio.run(draw_all(requests, chosen.width, opened=chosen.open))
+    pictures = asyncio.run(draw_boards(requests, chosen.width, opened=chosen.open))
     if chosen.output is None:
-        write_for_readme(drawn)
+        write_for_readme(pictures)
         return
     chosen.output.mkdir(parents=True, exist_ok=True)
-    for (kind, uid), (png, _) in drawn.items():
-        (chosen.output / f"{uid}-{kind.name.lower()}-{chosen.width}.png").write_bytes(png)
+    for one in pictures:
+        name = f"{one.uid}-{one.kind.name.lower()}-{chosen.width}.png"
+        (chosen.output / name).write_bytes(one.png)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def short(expression: str) -> str:
     return f'label_replace({expression}, "miner", "$1…$2", "hotkey", "(.{{5}}).*(.{{4}})")'
 
 
-def nothing_wrong(known: str, label: str, text: float | str = NOTHING.value) -> str:
+def nothing_row(known: str, label: str, text: float | str = NOTHING.value) -> str:
     """Return a row for a table of problems that says that there is none.
 
     Args:
@@ -201,9 +201,9 @@ def yesterday(expression: str) -> str:
     return re.sub(r"(\{[^{}]*\})", r"\1 offset 1d", expression)
 
 
-def no_miner(label: str) -> str:
+def no_miner_row(label: str) -> str:
     """Return a row for a table that says that no miner is watched."""
-    return nothing_wrong(
+    return nothing_row(
         f"{of_exporters('chutes_exporter_build_info')} unless on () {WATCHED}",
         label,
         UNWATCHED.text,

@@ -148,38 +148,40 @@ class Miner:
 
     def bodies(self) -> dict[str, bytes]:
         """Return the recorded bodies by name; where the service answers 404, there is none."""
-        found = {name: recording(self.directory, name) for name in NAMES}
-        extra = self.directory / "extra"
-        found |= {
-            name: recording(extra, file)
-            for name, file in EXTRA.items()
-            if (extra / f"{file}.json").exists()
-        }
+        found = {name: recording(self.directory, name) for name in NAMES} | self._extra_bodies()
         held = json.loads(found["held_gpus"])
-        found["miner_gpus"] = json.dumps(
-            {self.hotkey: held[self.hotkey]} if self.hotkey in held else {}
-        ).encode()
-        upgrading = "" if self.role == "test_miner" else "_none"
-        found["maintenance"] = recording(extra, f"maintenance_policy{upgrading}")
+        own = {self.hotkey: held[self.hotkey]} if self.hotkey in held else {}
+        found["miner_gpus"] = json.dumps(own).encode()
         if self.role == "test_miner":
-            return found | {"stats_per_chute_one": recording(self.directory, "stats_per_chute_one")}
-        # The service filters the stats by itself.
-        everybody = json.loads(found["stats_per_chute"])
-        mine = {
-            window: {
-                name: [row for row in part if row["miner_hotkey"] == self.hotkey]
-                for name, part in parts.items()
-            }
-            for window, parts in everybody.items()
-        }
-        found["stats_per_chute_one"] = json.dumps(mine).encode()
+            found["stats_per_chute_one"] = recording(self.directory, "stats_per_chute_one")
+            return found
+        found["stats_per_chute_one"] = self._own_stats(json.loads(found["stats_per_chute"]))
         other = self.directory / "second"
         if self.role == "second_miner":
             return found | {name: recording(other, name) for name in OWN}
         del found["unique_chute_history"]
-        return found | {
-            name: recording(other, f"newcomer_{name}_none") for name in OWN if name in found
-        }
+        for name in OWN:
+            if name in found:
+                found[name] = recording(other, f"newcomer_{name}_none")
+        return found
+
+    def _extra_bodies(self) -> dict[str, bytes]:
+        """Return the bodies that not all worlds have, or not all miners alike."""
+        extra = self.directory / "extra"
+        existing = {name: file for name, file in EXTRA.items() if (extra / f"{file}.json").exists()}
+        found = {name: recording(extra, file) for name, file in existing.items()}
+        upgrading = "" if self.role == "test_miner" else "_none"
+        found["maintenance"] = recording(extra, f"maintenance_policy{upgrading}")
+        return found
+
+    def _own_stats(self, everybody: dict[str, dict[str, list[Row]]]) -> bytes:
+        """Return the rows about the miner. The service filters the stats by itself."""
+        own: dict[str, dict[str, list[Row]]] = {}
+        for window, parts in everybody.items():
+            own[window] = {}
+            for name, rows in parts.items():
+                own[window][name] = [row for row in rows if row["miner_hotkey"] == self.hotkey]
+        return json.dumps(own).encode()
 
     def settings(
         self, url: str, miners: MinersChoice = "watched", chutes: ChutesChoice | None = None

@@ -85,6 +85,12 @@ def series(name: str, /, **labels: str) -> tuple[str, Labels]:
     return name, frozenset((label, value) for label, value in labels.items() if value)
 
 
+def labels_without_name(metric: Mapping[str, str]) -> Labels:
+    """Return the labels of a series in an answer of Prometheus."""
+    labels = {label: value for label, value in metric.items() if label != "__name__"}
+    return series("", **labels)[1]
+
+
 _LABEL = r'([a-zA-Z_]\w*)="((?:[^"\\]|\\[\\"n])*)"'
 _SERIES = re.compile(rf"([a-zA-Z_:][\w:]*)(?:\{{({_LABEL}(?:,{_LABEL})*)\}})?", re.ASCII)
 
@@ -339,36 +345,36 @@ def replay(
     """
     headers = {} if now is None else {"date": email.utils.formatdate(now, usegmt=True)}
 
-    def name_of(endpoint: str, asked: Collection[str]) -> str:
-        if endpoint == "held_gpus":
-            return (
-                "miner_gpus"
-                if "hotkey" in asked
-                else endpoint
-                if "detailed" in asked
-                else "platform_gpus"
-            )
-        if endpoint == "stats" and "per_chute" in asked:
-            one = "miner_hotkey" in asked and "stats_per_chute_one" in answers
-            return "stats_per_chute_one" if one else "stats_per_chute"
-        return endpoint
+    def body_for(endpoint: str, request: Request) -> bytes | None:
+        path = request.query_params.get("path", "")
+        if path and reports is not None:
+            return reports.get(path)
+        name = _name_of_answer(endpoint, request.query_params)
+        if name == "stats_per_chute_one" and name not in answers:
+            name = "stats_per_chute"
+        return answers.get(name)
 
     def route(endpoint: str) -> Any:
         async def answer(request: Request) -> Response:
-            path = request.query_params.get("path", "")
-            body = (
-                answers.get(name_of(endpoint, request.query_params))
-                if reports is None or not path
-                else reports.get(path)
-            )
-            missing = body is None
-            return Response(
-                b'{"detail":"Not Found"}' if missing else body, 404 if missing else 200, headers
-            )
+            body = body_for(endpoint, request)
+            if body is None:
+                return Response(b'{"detail":"Not Found"}', 404, headers)
+            return Response(body, 200, headers)
 
         return answer
 
     return Starlette(routes=[Route(endpoint.path, route(endpoint.name)) for endpoint in ENDPOINTS])
+
+
+def _name_of_answer(endpoint: str, asked: Collection[str]) -> str:
+    """Return the name of an answer, which depends on the parameters of the request."""
+    if endpoint == "held_gpus" and "hotkey" in asked:
+        return "miner_gpus"
+    if endpoint == "held_gpus" and "detailed" not in asked:
+        return "platform_gpus"
+    if endpoint == "stats" and "per_chute" in asked:
+        return "stats_per_chute_one" if "miner_hotkey" in asked else "stats_per_chute"
+    return endpoint
 
 
 def reported_at(answers: Mapping[str, bytes]) -> float:
@@ -515,15 +521,10 @@ class Prometheus:
 
     def query(self, expression: str) -> dict[Labels, float]:
         """Return the result of an instant query, without metric names."""
-        answer = self.api(
-            "query", query=expression, **({} if self.at is None else {"time": self.at})
-        )
-        return {
-            series("", **{k: v for k, v in row["metric"].items() if k != "__name__"})[1]: float(
-                row["value"][1]
-            )
-            for row in answer["data"]["result"]
-        }
+        at = {} if self.at is None else {"time": self.at}
+        answer = self.api("query", query=expression, **at)
+        rows = answer["data"]["result"]
+        return {labels_without_name(row["metric"]): float(row["value"][1]) for row in rows}
 
     def stand_still(self, condition: str = "vector(1)") -> None:
         """Let all later queries see a moment at which all targets are up: on a busy machine a

@@ -143,12 +143,10 @@ def test_the_help_has_all_commands_and_examples_on_one_screen() -> None:
 
 
 def test_a_seed_is_never_a_flag() -> None:
-    flags = {
-        flag
-        for command in cli.commands.values()
-        for parameter in command.params
-        for flag in parameter.opts
-    }
+    flags: set[str] = set()
+    for command in cli.commands.values():
+        for parameter in command.params:
+            flags.update(parameter.opts)
     assert {flag for flag in flags if flag.endswith(("seed", "key"))} == {
         "--simulator.seed",
         "--hotkey",

@@ -30,22 +30,24 @@ CHUTE_LOST = "chutes_miner_chute_lost_compute_units"
 
 
 @functools.cache
-def truth(directory: Path) -> dict[str, Any]:
+def expected_of(directory: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((directory / "expected.json").read_bytes())
     return found
 
 
-def meta(directory: Path) -> dict[str, Any]:
+def meta_of(directory: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((directory / "meta.json").read_bytes())
     return found
 
 
-def ended(directory: Path) -> list[Row]:
+def reported_ends(directory: Path) -> list[Row]:
     """Return the ended instances that stand in a report. 0 is the newest."""
-    return [row for row in truth(directory)["ended"]["instances"] if row["report"] is not None]
+    return [
+        row for row in expected_of(directory)["ended"]["instances"] if row["report"] is not None
+    ]
 
 
-def reports(directory: Path) -> dict[str, bytes]:
+def report_bodies(directory: Path) -> dict[str, bytes]:
     """Return the body of each report by its path."""
     folder = directory / "extra" / "audit_reports"
     return {
@@ -77,7 +79,7 @@ It is worked out from the reports before and after the service cut their multipl
 def penalties(directory: Path) -> dict[str, float]:
     """Return what each last instance of a chute lost that its miner deleted."""
     found = {}
-    for row in ended(directory):
+    for row in reported_ends(directory):
         key = row["instance_id"]
         lost = row.get("lost_units_with_penalty_at_newest_report", PENALTIES.get(key))
         if lost is not None:
@@ -94,9 +96,9 @@ ESTIMATES = {
 multiplier is in no report before it was cut to 0; and the relative error of the estimate."""
 
 
-def missing_hours(directory: Path, hours: int) -> list[int]:
+def hours_without_report(directory: Path, hours: int) -> list[int]:
     """Return the hours that have no report."""
-    missing = truth(directory)["ended"].get("missing_report_hours", [])
+    missing = expected_of(directory)["ended"].get("missing_report_hours", [])
     return [hour for hour in missing if hour < hours]
 
 
@@ -109,17 +111,17 @@ UNCLEAR_LOSSES = {
 report before would show whether the service cut it."""
 
 
-def unclear_loss(row: Row) -> bool:
+def has_unclear_loss(row: Row) -> bool:
     return row["instance_id"] in UNCLEAR_LOSSES
 
 
-def unclear_reason(row: Row) -> bool:
+def has_unclear_reason(row: Row) -> bool:
     """Return whether only the name of its private chute says why an instance ended."""
     return bool(row["private"] and not row["reason"] and not row["valid_termination"])
 
 
 def is_unclear(row: Row) -> bool:
-    return unclear_reason(row) or unclear_loss(row)
+    return has_unclear_reason(row) or has_unclear_loss(row)
 
 
 def outcome(row: Row) -> str:
@@ -135,12 +137,12 @@ def lost_units(directory: Path, row: Row) -> float:
     return float(row["lost_units_at_newest_report"])
 
 
-async def page_of_all(directory: Path, hotkeys: Iterable[str], **more: Any) -> Page:
+async def page_with_all_reports(directory: Path, hotkeys: Iterable[str], **more: Any) -> Page:
     """Return a page that watches some miners, when all reports of the day are read."""
     miner = Miner(directory, "test_miner")
     now = seconds(report_index(directory)[0]["made"])
     assert now is not None
-    api = replay(miner.bodies(), reports(directory), now)
+    api = replay(miner.bodies(), report_bodies(directory), now)
     clock = Clock(now)
     async with served(api) as url:
         settings = patient(url, hotkeys=hotkeys, **more)
@@ -154,13 +156,15 @@ async def page_of_all(directory: Path, hotkeys: Iterable[str], **more: Any) -> P
 async def test_the_page_knows_every_end_and_exactly_what_it_cost(
     directory: Path, window: str, hours: int
 ) -> None:
-    rows = ended(directory)
+    rows = reported_ends(directory)
     hotkeys = sorted({row["miner"] for row in rows})
-    page = await page_of_all(directory, hotkeys)
+    page = await page_with_all_reports(directory, hotkeys)
     newest = report_index(directory)[0]
     assert page[series("chutes_audit_report_end_timestamp_seconds")] == seconds(newest["end"])
-    assert page[series("chutes_audit_reports_known")] == 24 - len(missing_hours(directory, 24))
-    missing = missing_hours(directory, hours)
+    assert page[series("chutes_audit_reports_known")] == 24 - len(
+        hours_without_report(directory, 24)
+    )
+    missing = hours_without_report(directory, hours)
     for hotkey in hotkeys:
         wanted = [row for row in rows if row["miner"] == hotkey and row["report"] < hours]
         is_known = not missing and not any(map(is_unclear, wanted))
@@ -170,8 +174,8 @@ async def test_the_page_knows_every_end_and_exactly_what_it_cost(
         if missing:
             assert found == {}
             continue
-        assert by_chute(found, CHUTE_ENDED) == counted(wanted)
-        assert_losses(by_chute(found, CHUTE_LOST), directory, wanted)
+        assert values_by_chute(found, CHUTE_ENDED) == end_counts(wanted)
+        assert_losses(values_by_chute(found, CHUTE_LOST), directory, wanted)
         if is_known:
             assert sum_of(found, ENDED) == len(wanted)
             assert sum_of(found, LOST) == pytest.approx(sum_of(found, CHUTE_LOST))
@@ -189,7 +193,7 @@ def sum_of(found: Page, metric: str) -> float:
 
 
 def assert_losses(
-    found: dict[tuple[str, ...], float], directory: Path, rows: Iterable[Row]
+    found: dict[tuple[str, str], float], directory: Path, rows: Iterable[Row]
 ) -> None:
     """Assert that chutes lost what the ends of their instances cost."""
     rows = list(rows)
@@ -203,24 +207,25 @@ def assert_losses(
         assert units == pytest.approx(wanted[chute], rel=error)
 
 
-def by_chute(found: Page, metric: str) -> dict[tuple[str, ...], float]:
+def values_by_chute(found: Page, metric: str) -> dict[tuple[str, str], float]:
     """Return the values of a metric that are not 0, by chute and outcome."""
-    return {
-        tuple(dict(labels).get(label, "") for label in ("chute_id", "outcome")): value
-        for (name, labels), value in found.items()
-        if name == metric and value
-    }
+    values = {}
+    for (name, pairs), value in found.items():
+        if name == metric and value:
+            labels = dict(pairs)
+            values[labels.get("chute_id", ""), labels.get("outcome", "")] = value
+    return values
 
 
 REPLACED = ("autoscaler - downscale", "maintenance - ", "SGLang/image upgrade", "chute deleted")
 """The reasons in the worlds of ends that do not count, and are no failures."""
 
 
-def counted(rows: Iterable[Row]) -> dict[tuple[str, ...], float]:
+def end_counts(rows: Iterable[Row]) -> dict[tuple[str, str], float]:
     """Return the ends by chute and outcome, without chutes that have an unclear reason."""
     rows = list(rows)
-    unclear = {row["chute_id"] for row in rows if unclear_reason(row) and not row["counts"]}
-    counts: Counter[tuple[str, ...]] = Counter()
+    unclear = {row["chute_id"] for row in rows if has_unclear_reason(row) and not row["counts"]}
+    counts: Counter[tuple[str, str]] = Counter()
     for row in rows:
         if row["chute_id"] not in unclear:
             counts[row["chute_id"], outcome_by_chute(row)] += 1
@@ -232,12 +237,12 @@ def outcome_by_chute(row: Row) -> str:
     return "replaced" if is_replaced else outcome(row)
 
 
-def lost_by_chute(directory: Path, rows: Iterable[Row]) -> dict[tuple[str, ...], float]:
+def lost_by_chute(directory: Path, rows: Iterable[Row]) -> dict[tuple[str, str], float]:
     """Return what each chute lost, unless one of its losses is unclear."""
-    lost: dict[tuple[str, ...], float] = {}
+    lost: dict[tuple[str, str], float] = {}
     for row in rows:
         key = row["chute_id"], ""
-        units = math.nan if unclear_loss(row) else lost_units(directory, row)
+        units = math.nan if has_unclear_loss(row) else lost_units(directory, row)
         lost[key] = lost.get(key, 0.0) + units
     return {key: units for key, units in lost.items() if units > 0}
 
@@ -247,13 +252,13 @@ def lost_by_chute(directory: Path, rows: Iterable[Row]) -> dict[tuple[str, ...],
 async def test_incidents_lists_every_end_with_exactly_what_it_cost(
     directory: Path, hours: int
 ) -> None:
-    listed = sorted({row["miner"] for row in ended(directory)})
-    wanted = {row["instance_id"]: row for row in ended(directory) if row["report"] < hours}
-    status, summary = await incidents(directory, listed, hours)
+    listed = sorted({row["miner"] for row in reported_ends(directory)})
+    wanted = {row["instance_id"]: row for row in reported_ends(directory) if row["report"] < hours}
+    status, summary = await run_incidents(directory, listed, hours)
     gaps = {gap["feed"] for gap in summary["not_known"]}
-    unclear = unclear_gaps(wanted)
+    unclear = gaps_of_unclear_ends(wanted)
     assert unclear <= gaps
-    assert len(gaps - unclear) == len(missing_hours(directory, hours))
+    assert len(gaps - unclear) == len(hours_without_report(directory, hours))
     assert status == (3 if gaps else 0)
     assert [miner["hotkey"] for miner in summary["miners"]] == listed
     found = set()
@@ -269,24 +274,24 @@ async def test_incidents_lists_every_end_with_exactly_what_it_cost(
     assert found == wanted.keys()
 
 
-async def incidents(
+async def run_incidents(
     directory: Path, hotkeys: Iterable[str], hours: int
 ) -> tuple[int, dict[str, Any]]:
     """Run the command about some miners without a key; return its status and JSON."""
     bodies = Miner(directory, "test_miner").bodies()
     now = seconds(report_index(directory)[0]["end"])
     flags = [f"--hotkey={hotkey}" for hotkey in hotkeys]
-    async with served(replay(bodies, reports(directory), now)) as url:
+    async with served(replay(bodies, report_bodies(directory), now)) as url:
         status, output, _ = await run(
             Target(url), "incidents", *flags, "--hours", str(hours), "--json", variables={}
         )
     return status, json.loads(output)
 
 
-def unclear_gaps(rows: dict[str, Row]) -> set[str]:
+def gaps_of_unclear_ends(rows: dict[str, Row]) -> set[str]:
     """Return what the command says is not known of some ends."""
-    losses = {f"the loss of {key}" for key, row in rows.items() if unclear_loss(row)}
-    return losses | {f"why {key} ended" for key, row in rows.items() if unclear_reason(row)}
+    losses = {f"the loss of {key}" for key, row in rows.items() if has_unclear_loss(row)}
+    return losses | {f"why {key} ended" for key, row in rows.items() if has_unclear_reason(row)}
 
 
 def assert_is_end(row: Row, want: Row) -> None:
@@ -295,7 +300,7 @@ def assert_is_end(row: Row, want: Row) -> None:
     assert row["counts"] == want["counts"]
     assert row["failed_start"] == want["failed_start"]
     assert row["reason_text"] == want["reason"]
-    assert (row["reason"] is None) == unclear_reason(want)
+    assert (row["reason"] is None) == has_unclear_reason(want)
     assert seconds(row["ended_at"]) == pytest.approx(want["deleted_at"], abs=1e-3)
     assert row["active_seconds"] == pytest.approx(want["active_seconds"], abs=1e-3)
 
@@ -303,7 +308,7 @@ def assert_is_end(row: Row, want: Row) -> None:
 def assert_has_loss(row: Row, want: Row, directory: Path) -> None:
     """Assert that a row of the command tells what the end cost, if the reports tell it."""
     key = row["instance_id"]
-    if unclear_loss(want):
+    if has_unclear_loss(want):
         assert row["lost_compute_units"] is None
         assert row["last_of_chute"] is None
         return
@@ -322,18 +327,20 @@ REDEPLOYED = {
 
 async def test_with_a_key_redeployments_have_their_own_reason_and_loss() -> None:
     miner = Miner(WORLD_H, "test_miner")
-    page = await page_of_all(WORLD_H, [], keys=[miner.key])
+    page = await page_with_all_reports(WORLD_H, [], keys=[miner.key])
 
-    def of(metric: str, window: str, **labels: str) -> float:
+    def value_of(metric: str, window: str, **labels: str) -> float:
         return page[series(metric, hotkey=miner.hotkey, window=window, **labels)]
 
-    assert of("chutes_miner_losses_known", "1d") == 1
-    assert of(LOST, "1d", reason="redeployed") == pytest.approx(sum(REDEPLOYED.values()), abs=0.1)
-    assert of(LOST, "1h", reason="redeployed") == pytest.approx(17615.35, abs=0.1)
-    assert of(ENDED, "1d", reason="redeployed", outcome="lost") == 3
+    assert value_of("chutes_miner_losses_known", "1d") == 1
+    assert value_of(LOST, "1d", reason="redeployed") == pytest.approx(
+        sum(REDEPLOYED.values()), abs=0.1
+    )
+    assert value_of(LOST, "1h", reason="redeployed") == pytest.approx(17615.35, abs=0.1)
+    assert value_of(ENDED, "1d", reason="redeployed", outcome="lost") == 3
     # A job that is over has no reason, either.
-    assert of(ENDED, "1d", reason="none", outcome="never_active") == 1
-    rows = [row for row in ended(WORLD_H) if row["miner"] == miner.hotkey]
+    assert value_of(ENDED, "1d", reason="none", outcome="never_active") == 1
+    rows = [row for row in reported_ends(WORLD_H) if row["miner"] == miner.hotkey]
     for window, hours, units in (("1h", 1, 208432.8), ("1d", 24, 599267.8)):
         lost = sum_of(samples_of_ends(page, miner.hotkey, window), LOST)
         assert lost == pytest.approx(units, abs=10)
@@ -345,8 +352,8 @@ async def test_with_a_key_incidents_tells_redeployments_from_other_ends() -> Non
     miner = Miner(WORLD_H, "test_miner")
     bodies = miner.bodies()
     now = seconds(report_index(WORLD_H)[0]["end"])
-    api = replay(bodies, reports(WORLD_H), now)
-    seeds = meta(WORLD_H)["invented_seeds"]
+    api = replay(bodies, report_bodies(WORLD_H), now)
+    seeds = meta_of(WORLD_H)["invented_seeds"]
     variables = {"MINER_SS58": miner.hotkey, "MINER_SEED": seeds[miner.hotkey]}
 
     async def reasons() -> tuple[int, dict[str, str | None], list[str]]:
@@ -367,7 +374,7 @@ async def test_with_a_key_incidents_tells_redeployments_from_other_ends() -> Non
 
 async def test_without_a_key_the_reasons_that_a_name_decides_are_absent_and_no_others() -> None:
     hotkey = Miner(WORLD_H, "test_miner").hotkey
-    page = await page_of_all(WORLD_H, [hotkey])
+    page = await page_with_all_reports(WORLD_H, [hotkey])
     reasons = {
         dict(labels)["reason"]
         for name, labels in page

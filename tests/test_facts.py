@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,6 +23,9 @@ from tests.grafana.truth import is_measured, upgrade_order
 from tests.recorded import DIRECTORIES, WORLD_F, WORLD_H, Miner, raw_json, shifted
 from tests.support import Page, recording, replay, reported_at, scrape, series, served
 from tests.test_launch import in_vain, target_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 WINDOWS = {"past_hour": "1h", "past_day": "1d", "all": "7d"}
 PARTS = {
@@ -254,21 +257,31 @@ async def test_jobs_that_are_over_or_claimed_do_not_wait(world: World) -> None:
 
 
 async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
-    found: Counter[str] = Counter()
+    by_state: Counter[str] = Counter()
     by_model: Counter[str] = Counter()
-    for (name, labels), value in world.page.items():
+    for (name, pairs), value in world.page.items():
         if name == "chutes_fleet_gpus":
-            found[dict(labels)["state"]] += int(value)
-            by_model["{gpu} {state}".format(**dict(labels))] += int(value)
-    assert +found == world.true["gpus_by_state"]
-    assert set(found) == {"earning", "starting", "disabled", "idle", "unverified"}
-    true = world.true["gpus_by_model_and_state"]
-    # The newer world has a table for each model.
-    nested = {key: value for key, value in true.items() if isinstance(value, dict)}
-    flat = {
-        f"{gpu} {state}": count for gpu, states in nested.items() for state, count in states.items()
-    }
-    assert +by_model == (flat or true)
+            labels = dict(pairs)
+            by_state[labels["state"]] += int(value)
+            by_model[f"{labels['gpu']} {labels['state']}"] += int(value)
+    assert +by_state == world.true["gpus_by_state"]
+    assert set(by_state) == {"earning", "starting", "disabled", "idle", "unverified"}
+    assert +by_model == gpus_by_model_and_state(world)
+
+
+def gpus_by_model_and_state(world: World) -> dict[str, int]:
+    """Return the true numbers of GPUs by texts such as ``h200 idle``."""
+    found: dict[str, int] = {}
+    for key, value in world.true["gpus_by_model_and_state"].items():
+        if isinstance(value, dict):
+            # The newer world has a table for each model.
+            found |= {f"{key} {state}": count for state, count in value.items()}
+        else:
+            found[key] = value
+    return found
+
+
+async def test_the_state_of_a_gpu_is_its_number(world: World) -> None:
     names = ("unverified", "idle", "starting", "disabled", "earning")
     numbers = {gpu: names.index(state) for gpu, state in world.true["gpu_state"].items()}
     assert world.by("gpu_id", "chutes_gpu_state", hotkey=world.hotkey) == numbers
@@ -362,11 +375,15 @@ async def test_every_miner_approaches_its_share_of_what_active_instances_earn(wo
     for instance in world.raw["active_instances"]:
         if instance["miner_hotkey"] in scored:
             rates[instance["miner_hotkey"]] += instance["compute_multiplier"]
-    found = world.by("hotkey", "chutes_miner_score_heading_ratio")
     shares = {hotkey: rate / rates.total() for hotkey, rate in rates.items()}
-    assert {hotkey: share for hotkey, share in found.items() if share} == pytest.approx(shares)
+    found = world.by("hotkey", "chutes_miner_score_heading_ratio")
+    assert without_zeros(found) == pytest.approx(shares)
     true = world.true.get("heading_share_without_disabled", shares)
-    assert shares == pytest.approx({hotkey: share for hotkey, share in true.items() if share})
+    assert without_zeros(true) == pytest.approx(shares)
+
+
+def without_zeros(numbers: dict[str, float]) -> dict[str, float]:
+    return {key: number for key, number in numbers.items() if number}
 
 
 async def test_what_disabled_instances_still_earn_is_a_number_of_its_own(world: World) -> None:
@@ -539,6 +556,7 @@ async def run_json(
 
 
 # In the newest world, the truth has no GPUs of a server whose maintenance is pending.
+# In the newest world, the truth has no GPUs of a server whose maintenance is pending.
 @pytest.mark.parametrize(
     "directory", [path for path in DIRECTORIES if path != WORLD_H], ids=lambda path: path.name
 )
@@ -553,8 +571,9 @@ async def test_advise_offers_what_the_service_lets_become_active(directory: Path
         assert model["in_maintenance"] == of_model["idle_in_maintenance"]
         usable = [one["free"] for one in of_model["servers"] if not one["in_maintenance"]]
         assert model["on_one_server"] == max(usable)
-        wanted = {one for one in of_model["runnable_chutes"] if not in_vain(true["launch"][one])}
-        assert {offer["chute_id"] for offer in model["runnable"]} == wanted
+        offered = {offer["chute_id"] for offer in model["runnable"]}
+        runnable = of_model["runnable_chutes"]
+        assert offered == {chute for chute in runnable if not in_vain(true["launch"][chute])}
 
 
 async def test_status_says_which_idle_gpus_can_be_used_now() -> None:
@@ -585,26 +604,49 @@ async def test_status_says_which_idle_gpus_can_be_used_now() -> None:
     assert {gap["feed"] for gap in found["not_known"]} <= {"audit_report"}
 
 
-async def test_status_says_which_servers_cannot_boot_and_which_to_upgrade() -> None:
+async def test_status_says_which_servers_cannot_boot() -> None:
     true = json.loads(recording(WORLD_F, "expected"))
-    found = await run_json("status")
-    things = {}
-    for finding in found["findings"]:
-        # The version follows in brackets.
-        things[finding["kind"]] = {thing.partition(" (")[0] for thing in finding["things"]}
-    names = {row["server_id"]: row["name"] for row in true["launch_servers"]}
-    in_slot = {names[server] for server in true["servers_in_maintenance"]}
+    things = await things_of_status()
+    in_slot = names_in_slot(true)
     assert things["unmeasured_servers"] == in_slot
-    cannot_boot = true["servers_that_cannot_boot"]
-    candidate = {row["name"] for row in cannot_boot if "rc" in row["version"]}
-    refused = {row["name"] for row in cannot_boot} - candidate
+    refused, candidates = refused_and_candidates(true)
     assert things["versions_refused"] == refused - in_slot
-    window = true["in_maintenance_window"]
-    needed = {names[server] for server in window["servers_needing_upgrade"]}
-    assert things["upgrades"] == needed - in_slot - refused
     strict = true["servers_that_cannot_boot_with_the_default_least_version"]
     maybe = {row["name"] for row in strict} - refused
-    assert things["uncertain_versions"] == candidate | maybe
+    assert things["uncertain_versions"] == candidates | maybe
+
+
+async def test_status_says_which_servers_to_upgrade() -> None:
+    true = json.loads(recording(WORLD_F, "expected"))
+    things = await things_of_status()
+    needed = names_of(true["in_maintenance_window"]["servers_needing_upgrade"], true)
+    refused, _ = refused_and_candidates(true)
+    assert things["upgrades"] == needed - names_in_slot(true) - refused
+
+
+async def things_of_status() -> dict[str, set[str]]:
+    """Return the names of the servers of each finding."""
+    things = {}
+    for finding in (await run_json("status"))["findings"]:
+        # The version follows in brackets.
+        things[finding["kind"]] = {thing.partition(" (")[0] for thing in finding["things"]}
+    return things
+
+
+def names_of(server_ids: Iterable[str], true: dict[str, Any]) -> set[str]:
+    names = {row["server_id"]: row["name"] for row in true["launch_servers"]}
+    return {names[server_id] for server_id in server_ids}
+
+
+def names_in_slot(true: dict[str, Any]) -> set[str]:
+    return names_of(true["servers_in_maintenance"], true)
+
+
+def refused_and_candidates(true: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """Return the servers whose version is refused, and those with a release candidate."""
+    cannot_boot = true["servers_that_cannot_boot"]
+    candidates = {row["name"] for row in cannot_boot if "rc" in row["version"]}
+    return {row["name"] for row in cannot_boot} - candidates, candidates
 
 
 async def test_status_tells_a_blacklisted_miner_what_comes_first() -> None:

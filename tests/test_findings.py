@@ -338,7 +338,10 @@ def test_each_kind_has_a_case_and_a_quiet_miner_has_no_finding() -> None:
 
 
 def of_kind(found: list[Finding]) -> dict[str, list[str]]:
-    return {one.kind: [str(server["name"]) for server in one.servers] for one in found}
+    names = {}
+    for one in found:
+        names[one.kind] = [str(server["name"]) for server in one.servers]
+    return names
 
 
 def servers_in_trouble() -> tuple[Server, ...]:

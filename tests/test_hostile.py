@@ -49,10 +49,12 @@ from tests.support import (
 from tests.test_cli import LISTEN, hotkey_file, running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
     from pathlib import Path
 
     from starlette.requests import Request
+
+    from chutes_exporter.api.decoding import Shape
 
 # Few and often the same, so that they collide.
 _IDS = st.sampled_from(["a", "b", HOTKEY, "", "\x00", '"', "\\", "\n", "x" * 300]) | st.text(
@@ -117,15 +119,18 @@ def _json(value: Any) -> bytes:
     return json.dumps(value).replace(f'"{_TOO_LARGE}"', "1e999").encode()
 
 
-_SHAPED: dict[str, st.SearchStrategy[bytes]] = {
-    endpoint.name: st.lists(_record(endpoint.shape.kind), max_size=5).map(
-        lambda rows: b"".join(b"data: %b\n\n" % _json(row) for row in rows)
-    )
-    if isinstance(endpoint.shape, StreamShape)
-    else _value(endpoint.shape.kind).map(_json)
-    for endpoint in ENDPOINTS
-    if endpoint.shape is not None
-}
+def _stream(rows: Iterable[Any]) -> bytes:
+    return b"".join(b"data: %b\n\n" % _json(row) for row in rows)
+
+
+def _bodies_of(shape: Shape[Any] | StreamShape[Any]) -> st.SearchStrategy[bytes]:
+    """Return bodies of a shape."""
+    if isinstance(shape, StreamShape):
+        return st.lists(_record(shape.kind), max_size=5).map(_stream)
+    return _value(shape.kind).map(_json)
+
+
+_SHAPED = {one.name: _bodies_of(one.shape) for one in ENDPOINTS if one.shape is not None}
 _HOUR = {"start_time": "2026-11-24T11:00:00", "end_time": "2026-11-24T12:00:00"}
 _SHAPED["audit"] = st.just(_json([{"path": f"audit/validator/{HOTKEY}/1.json"} | _HOUR]))
 _garbage = st.binary(max_size=60) | _anything.map(_json)

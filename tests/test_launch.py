@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -140,35 +140,43 @@ async def test_an_offer_has_the_pay_of_its_first_day_and_what_it_approaches(
         assert starting == expected["launch"][chute_id]["starting"]
 
 
+SERVICES_REASONS = {
+    "disabled": "disabled",
+    "private: no active instance and no bounty": "no_bounty",
+    "private: target reached": "room",
+    "active >= target": "room",
+    "TEE: live instances (active and starting) >= target + 1": "room",
+    "accepted": "server",
+}
+"""What the service's reasons have in common with ours."""
+OUR_REASONS = {
+    "no_room": "room",
+    "enough_starting": "room",
+    "too_many_gpus": "server",
+    "in_maintenance": "server",
+    "tee_mismatch": "server",
+}
+"""Likewise for ours that differ."""
+
+
 @ALL_WORLDS
 async def test_refused_chutes_are_counted_by_the_services_reason(directory: Path) -> None:
     page = await page_of("test_miner", Miner(directory, "test_miner").bodies(), directory)
     expected = json.loads(recording(directory, "expected"))
-    reasons = {
-        "disabled": "disabled",
-        "private: no active instance and no bounty": "no_bounty",
-        "private: target reached": "room",
-        "active >= target": "room",
-        "TEE: live instances (active and starting) >= target + 1": "room",
-        "accepted": "server",
-    }
-    ours = {"no_room": "room", "enough_starting": "room", "too_many_gpus": "server"}
-    ours |= {"in_maintenance": "server", "tee_mismatch": "server"}
-    models = {
-        row["chute_id"]: row["node_selector"]["supported_gpus"]
-        for row in rows(recording(directory, "chutes"))
-    }
+    chutes = rows(recording(directory, "chutes"))
     for gpu, model in expected["launch_models"].items():
         counts: Counter[str] = Counter()
         for reason, count in refused(page)[gpu].items():
-            counts[ours.get(reason, reason)] += count
+            counts[OUR_REASONS.get(reason, reason)] += count
         wanted: Counter[str] = Counter()
-        for chute_id, launch in expected["launch"].items():
-            if gpu in models[chute_id]:
-                if launch["accepted"] and in_vain(launch):
-                    wanted["target_expired" if target_of(launch) is None else "room"] += 1
-                elif chute_id not in model["runnable_chutes"]:
-                    wanted[reasons[launch["why"]]] += 1
+        for chute in chutes:
+            launch = expected["launch"].get(chute["chute_id"])
+            if launch is None or gpu not in chute["node_selector"]["supported_gpus"]:
+                continue
+            if launch["accepted"] and in_vain(launch):
+                wanted["target_expired" if target_of(launch) is None else "room"] += 1
+            elif chute["chute_id"] not in model["runnable_chutes"]:
+                wanted[SERVICES_REASONS[launch["why"]]] += 1
         assert counts == wanted
 
 
@@ -194,34 +202,45 @@ async def test_the_page_has_the_chutes_that_the_miner_runs_ran_in_a_day_or_could
     page = await page_of("test_miner", bodies, directory)
     shown = {dict(labels)["chute_id"] for name, labels in page if name == "chutes_chute_info"}
     raw = raw_json(bodies)
-    runs = [row["chute_id"] for row in raw["instances"]]
-    ran = [row["chute_id"] for row in raw["stats_per_chute_one"]["past_day"]["instance_stats"]]
-    # Its GPUs do not matter, only whether the service accepts the launch and the activation.
-    launches = json.loads(recording(directory, "expected"))["launch"]
-    could = [chute for chute, one in launches.items() if one["accepted"] and not in_vain(one)]
     existing = {row["chute_id"] for row in raw["chutes"]}
-    # Statistics leave out instances that lost their score. The newest audit report has them.
-    ended = [
-        row["chute_id"]
-        for row in raw["audit_report"]["instance_audit"]
-        if row["miner_hotkey"] == miner.hotkey and row["deleted_at"]
-    ]
-    assert shown == {*runs, *ran, *ended, *could} & existing
+    wanted = chutes_of(miner, raw) | launchable_chutes(directory)
+    assert shown == wanted & existing
     assert len(shown) < len(existing)
 
 
-async def test_a_miner_without_gpus_without_a_seat_or_blacklisted_can_launch_nothing() -> None:
-    without_gpus = await page_of("newcomer", answers("newcomer"))
-    assert (launchable(without_gpus), refused(without_gpus)) == (set(), {})
-    blacklisted = await page_of("blacklisted_miner", answers("test_miner"))
-    assert (launchable(blacklisted), set().union(*refused(blacklisted).values())) == (
-        set(),
-        {"blacklisted"},
-    )
+def chutes_of(miner: Miner, raw: dict[str, Any]) -> set[str]:
+    """Return the chutes that a miner runs or ran in a day."""
+    runs = {row["chute_id"] for row in raw["instances"]}
+    ran = {row["chute_id"] for row in raw["stats_per_chute_one"]["past_day"]["instance_stats"]}
+    # Statistics leave out instances that lost their score. The newest audit report has them.
+    audit = raw["audit_report"]["instance_audit"]
+    ended = [row for row in audit if row["miner_hotkey"] == miner.hotkey and row["deleted_at"]]
+    return runs | ran | {row["chute_id"] for row in ended}
+
+
+def launchable_chutes(directory: Path) -> set[str]:
+    """Return the chutes whose launch and activation the service accepts, on any GPUs."""
+    launches = json.loads(recording(directory, "expected"))["launch"]
+    return {
+        chute for chute, launch in launches.items() if launch["accepted"] and not in_vain(launch)
+    }
+
+
+async def test_a_miner_without_gpus_can_launch_nothing_and_is_refused_nothing() -> None:
+    page = await page_of("newcomer", answers("newcomer"))
+    assert launchable(page) == set()
+    assert refused(page) == {}
+
+
+async def test_a_blacklisted_miner_can_launch_nothing() -> None:
+    page = await page_of("blacklisted_miner", answers("test_miner"))
+    assert launchable(page) == set()
+    assert set().union(*refused(page).values()) == {"blacklisted"}
+
+
+async def test_a_miner_without_a_seat_can_launch_nothing() -> None:
     api = answers("test_miner")
     seats = [seat for seat in json.loads(api["metagraph"]) if seat["hotkey"] != META["test_miner"]]
-    unregistered = await page_of("test_miner", api | {"metagraph": json.dumps(seats).encode()})
-    assert (launchable(unregistered), set().union(*refused(unregistered).values())) == (
-        set(),
-        {"not_registered"},
-    )
+    page = await page_of("test_miner", api | {"metagraph": json.dumps(seats).encode()})
+    assert launchable(page) == set()
+    assert set().union(*refused(page).values()) == {"not_registered"}

@@ -10,7 +10,6 @@ import pytest
 from tests.support import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 PACKAGE = ROOT / "chutes_exporter"
@@ -60,15 +59,15 @@ def part_of(module: str) -> str:
     return [*module.split("."), "__init__"][1]
 
 
-def imports(path: Path) -> Iterator[str]:
+def imports(path: Path) -> list[str]:
     """Return the modules of the package that a file imports, also inside functions."""
+    found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (
-                alias.name for alias in node.names if alias.name.startswith("chutes_exporter")
-            )
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("chutes_exporter"):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in found if name.startswith("chutes_exporter")]
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

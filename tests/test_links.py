@@ -93,13 +93,13 @@ def test_the_invariants_for_contributors_name_tests_that_exist() -> None:
 
 
 def test_every_example_with_a_key_listens_on_this_machine_only() -> None:
-    examples = [
-        command
-        for path in DOCUMENTS
-        for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
-        for command in block.replace("\\\n", " ").splitlines()
-        if re.match(r"\S*chutes-exporter (serve )?-", command) and "--hotkey-file" in command
-    ]
+    commands: list[str] = []
+    for path in DOCUMENTS:
+        for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL):
+            commands += block.replace("\\\n", " ").splitlines()
+    with_key = [command for command in commands if "--hotkey-file" in command]
+    serving = re.compile(r"\S*chutes-exporter (serve )?-")
+    examples = [command for command in with_key if serving.match(command)]
     assert examples
     assert [
         example for example in examples if " --web.listen-address 127.0.0.1:10064 " not in example

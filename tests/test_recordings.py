@@ -8,10 +8,10 @@ are worked out from the JSON without any code of the package: other parsing, oth
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from fractions import Fraction
 from inspect import ismodule
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -33,6 +33,9 @@ from tests.support import (
 )
 from tests.test_facts import MARKED, NUMBERS, VALUES
 from tests.test_secrets import everything_shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MARKER = "zq7-secret"
 SECRETS: dict[str, Row] = {
@@ -68,11 +71,10 @@ TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:")
 
 def text(value: object) -> str:
     """Return a label's text."""
-    return (
-        ""
-        if value is None
-        else (str(value).lower() if isinstance(value, bool) else str(value))[:200]
-    )
+    if value is None:
+        return ""
+    found = str(value).lower() if isinstance(value, bool) else str(value)
+    return found[:200]
 
 
 class Expected:
@@ -97,12 +99,7 @@ def records_of(table: tables.Table[Any], raw: dict[str, Any], hotkey: str) -> li
         case "metagraph":
             found = [seat for seat in found if seat["hotkey"] == hotkey]
         case "scores":
-            shares, parts = found["final_scores"], found["raw_values"]
-            found = [
-                {"hotkey": one, "final_scores": shares[one], "raw_values": parts[one]}
-                for one in shares
-                if one == hotkey
-            ]
+            found = score_records(found, hotkey)
         case "servers":
             found = found["servers"]
         case "maintenance":
@@ -111,15 +108,26 @@ def records_of(table: tables.Table[Any], raw: dict[str, Any], hotkey: str) -> li
             found = [{"gpu": gpu} | counts for gpu, counts in found.items()]
         case "jobs":
             found = waiting_jobs(raw)
-        case "stats" | "stats_per_chute":
-            found = raw["stats" if table.feed.name == "stats" else "stats_per_chute_one"]
-            found = [
-                {"window": window} | row
-                for field, window in WINDOWS.items()
-                for row in found[field]["instance_stats"]
-                if row["miner_hotkey"] == hotkey
-            ]
+        case "stats":
+            found = stats_records(found, hotkey)
+        case "stats_per_chute":
+            found = stats_records(raw["stats_per_chute_one"], hotkey)
     return list(found)
+
+
+def score_records(scores: Row, hotkey: str) -> list[Row]:
+    if hotkey not in scores["final_scores"]:
+        return []
+    fields = ("final_scores", "raw_values")
+    return [{"hotkey": hotkey} | {field: scores[field][hotkey] for field in fields}]
+
+
+def stats_records(stats: Row, hotkey: str) -> list[Row]:
+    found = []
+    for field, window in WINDOWS.items():
+        rows = stats[field]["instance_stats"]
+        found += [{"window": window} | row for row in rows if row["miner_hotkey"] == hotkey]
+    return found
 
 
 def value_of(record: Row, field: str) -> Any:
@@ -135,37 +143,45 @@ def values_of(record: Row, declared: tables.Row | tables.Info) -> list[tuple[Row
     key.
     """
     match declared:
-        case tables.Info(value=texts, only=str(only)) if all(
-            isinstance(one, str) for one in texts.values()
-        ):
-            labels = {label: value_of(record, str(field)) for label, field in texts.items()}
-            return [(labels, 1)] if not only or value_of(record, only) else []
-        case tables.Info():
-            return []
+        case tables.Info(value=texts, only=only):
+            return texts_of(record, texts, only)
         case tables.Row(value={**fields}, by=by):
             return [({by: label}, value_of(record, str(field))) for label, field in fields.items()]
+        case tables.Row(value=str(field), by="", convert=None):
+            return [({}, value_of(record, field))]
         case tables.Row(value=str(field), by=by, convert=None):
-            value = value_of(record, field)
-            return (
-                [({by: label}, number) for label, number in value.items()] if by else [({}, value)]
-            )
+            return [({by: label}, number) for label, number in value_of(record, field).items()]
     return []
+
+
+def texts_of(record: Row, texts: Mapping[str, Any], only: Any) -> list[tuple[Row, Any]]:
+    """Return the texts of an Info, nothing if a function makes one of them or chooses records."""
+    if not all(isinstance(field, str) for field in (*texts.values(), only)):
+        return []
+    if only and not value_of(record, only):
+        return []
+    return [({label: value_of(record, field) for label, field in texts.items()}, 1)]
 
 
 def expect_fields(want: Expected, raw: dict[str, Any]) -> None:
     for table in TABLES:
-        for record in records_of(table, raw, want.hotkey) if table.feed.name in raw else ():
+        if table.feed.name not in raw:
+            continue
+        for record in records_of(table, raw, want.hotkey):
             for metric, declared in table.rows.items():
                 for labels, number in values_of(record, declared):
-                    names = [
-                        name for name in metric.labels if name not in ("hotkey", *declared.labels)
-                    ]
-                    fields = [
-                        field for field in table.key if field not in ("hotkey", "miner_hotkey")
-                    ]
-                    key = {name: record[field] for name, field in zip(names, fields, strict=True)}
-                    key |= {"hotkey": want.hotkey} if "hotkey" in metric.labels else {}
+                    others = {"hotkey", *declared.labels}
+                    names = [name for name in metric.labels if name not in others]
+                    key = key_of(record, table, names)
+                    if "hotkey" in metric.labels:
+                        key["hotkey"] = want.hotkey
                     want.put(metric.name, number, **key, **labels)
+
+
+def key_of(record: Row, table: tables.Table[Any], names: list[str]) -> Row:
+    """Return the labels that tell the records of a table apart, without the hotkey."""
+    fields = [field for field in table.key if field not in ("hotkey", "miner_hotkey")]
+    return {name: record[field] for name, field in zip(names, fields, strict=True)}
 
 
 def expect_metagraph(want: Expected, raw: dict[str, Any]) -> None:
@@ -179,18 +195,16 @@ def expect_metagraph(want: Expected, raw: dict[str, Any]) -> None:
 
 def expect_scores(want: Expected, raw: dict[str, Any]) -> None:
     final = raw["scores"]["final_scores"]
-    if (share := final.get(want.hotkey)) is not None:
-        want.mine(
-            "chutes_miner_score_next_better_ratio",
-            min((s for s in final.values() if s > share), default=None),
-        )
+    share = final.get(want.hotkey)
+    if share is not None:
+        better = [other for other in final.values() if other > share]
+        want.mine("chutes_miner_score_next_better_ratio", min(better, default=None))
 
 
 def expect_stats(want: Expected, raw: dict[str, Any]) -> None:
     for field, window in WINDOWS.items():
-        if want.hotkey not in [
-            record["miner_hotkey"] for record in raw["stats"][field]["instance_stats"]
-        ]:
+        listed = {record["miner_hotkey"] for record in raw["stats"][field]["instance_stats"]}
+        if want.hotkey not in listed:
             # A watched miner that is not listed did nothing in the window.
             for metric in ("instances", "bounties", "compute_seconds", "compute_units"):
                 want.mine(f"chutes_miner_window_{metric}", 0, window=window)
@@ -200,28 +214,35 @@ def expect_instances(want: Expected, raw: dict[str, Any]) -> None:
     places = places_of(want.hotkey, raw)
     active = [row["chute_id"] for row in raw["active_instances"]]
     for row in raw["instances"]:
-        instance = row["instance_id"]
         labels = labels_of(row, raw)
-        state = "active" if row["active"] else "disabled" if row["activated_at"] else "starting"
-        for one in ("active", "starting", "disabled"):
-            want.mine("chutes_instance_state", one == state, **labels, state=one)
+        expect_state(want, row, labels)
         units = row["compute_multiplier"]
         want.mine("chutes_instance_compute_units_per_second", units, **labels)
         for deadline, at in deadlines_of(row).items():
             name = "chutes_instance_deadline_timestamp_seconds"
             want.mine(name, at, **labels, deadline=deadline)
+        gpus = places[row["instance_id"]]
         place = {"server_id": "", "server": "", "gpu": ""}
-        if places[instance]:
+        if gpus:
             # All GPUs of an instance are on one server.
-            ((server, model),) = set(places[instance])
+            ((server, model),) = set(gpus)
             names = {one["server_id"]: one["name"] for one in raw["servers"]["servers"]}
             place = {"server_id": server, "server": names[server], "gpu": model}
             later = later_of(row["chute_id"], model, raw)
             want.mine("chutes_instance_later_compute_units_per_second", later, **labels)
-        want.mine("chutes_instance_gpus", len(places[instance]), **labels, **place)
-        if state == "active":
+        want.mine("chutes_instance_gpus", len(gpus), **labels, **place)
+        if row["active"]:
             is_last = active.count(row["chute_id"]) == 1
             want.mine("chutes_instance_last_active", is_last, **labels)
+
+
+def expect_state(want: Expected, row: Row, labels: Row) -> None:
+    is_disabled = not row["active"] and row["activated_at"]
+    is_starting = not row["active"] and not row["activated_at"]
+    metric = "chutes_instance_state"
+    want.mine(metric, bool(row["active"]), **labels, state="active")
+    want.mine(metric, bool(is_starting), **labels, state="starting")
+    want.mine(metric, bool(is_disabled), **labels, state="disabled")
 
 
 def labels_of(row: Row, raw: dict[str, Any]) -> Row:
@@ -245,18 +266,19 @@ def places_of(hotkey: str, raw: dict[str, Any]) -> dict[str, list[tuple[str, str
 
 def deadlines_of(row: Row) -> dict[str, float | None]:
     """Return what happens to an instance, and when."""
-    created, activated, verified = (
-        seconds(row[f"{event}_at"]) for event in ("created", "activated", "last_verified")
-    )
+    activated, is_starting = seconds(row["activated_at"]), row["activated_at"] is None
     found = {"end_of_billing": seconds(row["stop_billing_at"])}
     if activated is not None and row["billed_to"] is None:
         found["secured"] = activated + 60 * 60
-    starting = activated is None
-    limits = [] if verified is None or (starting and not row["verified"]) else [verified + 180 * 60]
-    if starting and row["verified"] is not None:
-        limits.append((created or 0) + 210 * 60)
-    if not row["active"]:
-        found["purge"] = min(limits, default=None)
+    if row["active"]:
+        return found
+    limits = []
+    verified = seconds(row["last_verified_at"])
+    if verified is not None and (row["verified"] or not is_starting):
+        limits.append(verified + 180 * 60)
+    if is_starting and row["verified"] is not None:
+        limits.append((seconds(row["created_at"]) or 0) + 210 * 60)
+    found["purge"] = min(limits, default=None)
     return found
 
 
@@ -323,33 +345,34 @@ def waiting_jobs(raw: dict[str, Any]) -> list[Row]:
     chutes = {row["chute_id"] for row in raw["chutes"]}
     return [
         row
-        for row in raw["jobs"]
-        if row["finished_at"] is None
-        and row["miner_hotkey"] is None
-        and len(row["miner_history"]) < 15
-        and row["chute_id"] in chutes
+        for row in unclaimed_jobs(raw)
+        if len(row["miner_history"]) < 15 and row["chute_id"] in chutes
     ]
 
 
+def unfinished_jobs(raw: dict[str, Any]) -> list[Row]:
+    return [row for row in raw["jobs"] if row["finished_at"] is None]
+
+
+def unclaimed_jobs(raw: dict[str, Any]) -> list[Row]:
+    return [row for row in unfinished_jobs(raw) if row["miner_hotkey"] is None]
+
+
 def expect_jobs(want: Expected, raw: dict[str, Any]) -> None:
-    unfinished = [row for row in raw["jobs"] if row["finished_at"] is None]
-    unclaimed = [row for row in unfinished if row["miner_hotkey"] is None]
     waiting = waiting_jobs(raw)
     want.put("chutes_jobs_waiting", len(waiting))
-    want.put("chutes_jobs_abandoned", len(unclaimed) - len(waiting))
-    methods = [row["method"] for row in waiting]
-    for method in set(methods):
-        want.put("chutes_jobs_available", methods.count(method), method=method)
+    want.put("chutes_jobs_abandoned", len(unclaimed_jobs(raw)) - len(waiting))
+    for method, count in Counter(row["method"] for row in waiting).items():
+        want.put("chutes_jobs_available", count, method=method)
     created = [seconds(row["created_at"]) for row in waiting]
     # One of unknown age may be the oldest.
-    oldest = None if None in created else min(created, key=lambda at: at or 0, default=None)
-    want.put("chutes_jobs_oldest_created_timestamp_seconds", oldest)
-    want.mine(
-        "chutes_jobs_tried", len([row for row in waiting if want.hotkey in row["miner_history"]])
-    )
-    want.mine(
-        "chutes_jobs_stuck", len([row for row in unfinished if row["miner_hotkey"] == want.hotkey])
-    )
+    if created and None not in created:
+        oldest = min(created, key=lambda at: at or 0)
+        want.put("chutes_jobs_oldest_created_timestamp_seconds", oldest)
+    tried = [row for row in waiting if want.hotkey in row["miner_history"]]
+    stuck = [row for row in unfinished_jobs(raw) if row["miner_hotkey"] == want.hotkey]
+    want.mine("chutes_jobs_tried", len(tried))
+    want.mine("chutes_jobs_stuck", len(stuck))
     for row in waiting:
         want.put("chutes_job_tries", len(row["miner_history"]), job_id=row["job_id"])
 
@@ -366,44 +389,41 @@ def expect_history(want: Expected, raw: dict[str, Any]) -> None:
 
 def expect_utilization(want: Expected, raw: dict[str, Any]) -> None:
     for row in raw["utilization"]:
-        chute, active, allowance = (
-            row["chute_id"],
-            row["active_instance_count"],
-            row["scale_allowance"],
-        )
-        want.put(
-            "chutes_chute_starting_instances", row["total_instance_count"] - active, chute_id=chute
-        )
+        chute, active = row["chute_id"], row["active_instance_count"]
+        starting = row["total_instance_count"] - active
+        want.put("chutes_chute_starting_instances", starting, chute_id=chute)
+        allowance, target = row["scale_allowance"], row["target_count"]
         # What the last run wanted cannot be what counts now where it is above the active ones, and
         # none is allowed.
-        target = active + allowance if allowance else row["target_count"]
-        if allowance or target <= active:
+        if allowance:
+            want.put("chutes_chute_target_instances", active + allowance, chute_id=chute)
+        elif target <= active:
             want.put("chutes_chute_target_instances", target, chute_id=chute)
-        for window in ("15m", "1h"):
-            labels = {"chute_id": chute, "window": window}
-            for metric, field in {
-                "recent_utilization": "utilization",
-                "rate_limited": "rate_limit_ratio",
-            }.items():
-                value = row[f"{field}_{window}"]
-                # A zero of a chute without instances was not measured.
-                if value or row["instance_count"]:
-                    want.put(f"chutes_chute_{metric}_ratio", value, **labels)
+        expect_load(want, row)
     newest = max(row["timestamp"] for row in raw["utilization"])
     want.put("chutes_autoscaler_timestamp_seconds", seconds(newest))
+
+
+def expect_load(want: Expected, row: Row) -> None:
+    for window in ("15m", "1h"):
+        labels = {"chute_id": row["chute_id"], "window": window}
+        utilization, limited = row[f"utilization_{window}"], row[f"rate_limit_ratio_{window}"]
+        # A zero of a chute without instances was not measured.
+        if utilization or row["instance_count"]:
+            want.put("chutes_chute_recent_utilization_ratio", utilization, **labels)
+        if limited or row["instance_count"]:
+            want.put("chutes_chute_rate_limited_ratio", limited, **labels)
 
 
 def expect_bounties(want: Expected, raw: dict[str, Any]) -> None:
     want.put("chutes_open_bounties", len(raw["bounties"]))
     for row in raw["bounties"]:
-        chute, created, age = row["chute_id"], row["created_at"], row["seconds_elapsed"]
-        expires = Fraction(created) + age + row["time_remaining"]
+        chute, age = row["chute_id"], row["seconds_elapsed"]
+        expires = Fraction(row["created_at"]) + age + row["time_remaining"]
         want.put("chutes_bounty_expires_timestamp_seconds", expires, chute_id=chute)
-        boost = (
-            Fraction(3, 2)
-            if age >= 180 * 60
-            else Fraction(11, 10) + Fraction(4, 10) * Fraction(age, 180 * 60)
-        )
+        # It grows from 1.1 to 1.5 in 3 hours.
+        grown = Fraction(min(age, 180 * 60), 180 * 60)
+        boost = Fraction(11, 10) + Fraction(4, 10) * grown
         want.put("chutes_bounty_boost_ratio", boost, chute_id=chute)
 
 
@@ -459,7 +479,9 @@ def with_secrets(bodies: dict[str, bytes], *, spoiled: bool = False) -> dict[str
 
     Spoiled answers also have unreadable records, and end within a marker.
     """
-    told = {name: [row | fields for row in rows(bodies[name])] for name, fields in SECRETS.items()}
+    told = {}
+    for name, fields in SECRETS.items():
+        told[name] = [row | fields for row in rows(bodies[name])]
     if spoiled:
         told["instances"] += [row | {"instance_id": 7} for row in told["instances"][:2]]
     found = bodies | {name: stream(records) for name, records in told.items()}

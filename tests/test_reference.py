@@ -94,9 +94,7 @@ def test_a_chute_alone_is_its_record_of_the_list_and_so_gives_its_metrics(direct
 
 
 def test_the_table_of_the_reference_says_what_is_sent_and_which_collectors_use_it() -> None:
-    text = (ROOT / "docs" / "dev" / "api.md").read_text()
-    lines = [line[2:-2].split(" | ") for line in text.split("\n") if line.startswith("| `")]
-    table = {source.strip("`"): cells for source, *cells in lines if "/" in source}
+    table = table_of_reference()
     assert table.keys() == KNOWN.keys()
     for source, endpoint in KNOWN.items():
         parameters, headers, sent, metrics = table[source]
@@ -109,3 +107,14 @@ def test_the_table_of_the_reference_says_what_is_sent_and_which_collectors_use_i
         named = set(re.findall(r"`(\w+)`", metrics))
         assert named <= {collector.name for collector in collectors_of(endpoint)}
         assert named or endpoint in (RELEASE_JOB, CHUTE)
+
+
+def table_of_reference() -> dict[str, list[str]]:
+    """Return the cells of each row of the table, without the first, by the endpoint in it."""
+    table = {}
+    for line in (ROOT / "docs" / "dev" / "api.md").read_text().split("\n"):
+        if line.startswith("| `"):
+            source, *cells = line[2:-2].split(" | ")
+            if "/" in source:
+                table[source.strip("`")] = cells
+    return table

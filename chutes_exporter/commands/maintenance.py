@@ -171,7 +171,7 @@ def _upgrade_summary(upgrade: Upgrade) -> dict[str, Any]:
 def print_plan(plan: UpgradePlan, now: float) -> None:
     """Print the newest window, and the servers that wait for their upgrade in it."""
     say(_window_text(plan, now))
-    if not plan.is_needed:
+    if not plan.has_window:
         return
     if plan.waiting is None:
         say("Which servers wait for their upgrade is not known. Do not reboot any of them.")
@@ -194,7 +194,7 @@ def _window_text(plan: UpgradePlan, now: float) -> str:
     window = plan.window
     if plan.phase is None or window is None:
         return "Whether a maintenance window is open or announced is not known."
-    if not plan.is_needed:
+    if not plan.has_window:
         text = "No maintenance window is open or announced."
         if plan.phase == "over" and window.ends_at is not None:
             text += f" The last one ended {moment(window.ends_at)}."

@@ -91,7 +91,7 @@ class UpgradePlan:
     unknown: tuple[str, ...] = ()
 
     @property
-    def is_needed(self) -> bool:
+    def has_window(self) -> bool:
         """Whether there is a window in which servers can still be upgraded."""
         return self.phase in ("announced", "open")
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+_INVOCATIONS_AT_FULL_LOAD = 2000
+_SECONDS_PER_INVOCATION = 1.5
+
 
 class Call(NamedTuple):
     """An accepted request at a time of the service's clock.
@@ -157,16 +160,17 @@ def metrics(call: Call) -> Iterator[Json]:
         if not existing[one]:
             continue
         load = one.utilization(at)
-        invocations = int(2000 * load)
+        invocations = int(_INVOCATIONS_AT_FULL_LOAD * load)
+        compute_seconds = _SECONDS_PER_INVOCATION * invocations
         price = one.base_multiplier * service.DEAREST_RATE / HOUR
         yield {
             **_fields(one, "chute_id utilization compute_multiplier=base_multiplier", at),
             "total_invocations": invocations,
-            "total_compute_time": 1.5 * invocations,
+            "total_compute_time": compute_seconds,
             "rate_limit_count": int(invocations * _refused(load)),
             "instance_count": active[one],
             "per_second_price_usd": price,
-            "total_usage_usd": 1.5 * invocations * price,
+            "total_usage_usd": compute_seconds * price,
         }
 
 

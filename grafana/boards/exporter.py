@@ -23,7 +23,7 @@ from grafana.parts import (
     counted,
     graph,
     miner_columns,
-    nothing_wrong,
+    nothing_row,
     of_exporters,
     select,
     short,
@@ -185,7 +185,7 @@ EXPORTER.show(
         ),
         Column(
             "",
-            nothing_wrong(f"{ANSWERED} unless on () ({OF_BLIND} or {FAILING})", "feed"),
+            nothing_row(f"{ANSWERED} unless on () ({OF_BLIND} or {FAILING})", "feed"),
             data=LIVE - SICK,
         ),
         Column(

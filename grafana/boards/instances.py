@@ -28,8 +28,8 @@ from grafana.parts import (
     board_link,
     counted,
     graph,
-    no_miner,
-    nothing_wrong,
+    no_miner_row,
+    nothing_row,
     of_all,
     of_exporters,
     of_miners,
@@ -241,14 +241,14 @@ INSTANCES.show(
         Column("State", short(DECISION), width=130, states=INSTANCE, missing=" ", data=SICK),
         Column(
             "",
-            nothing_wrong(
+            nothing_row(
                 f"sum({STATES}) unless on () ({DECISION} or on (hotkey, instance_id) {UNDECIDED})",
                 "chute",
             ),
             data=KEYED - SICK,
         ),
         Column("", "chute_id"),
-        Column("", no_miner("chute"), data=frozenset()),
+        Column("", no_miner_row("chute"), data=frozenset()),
         Column("Chute", "chute", width=310, link=THIS_CHUTE, states=NO_DECISION),
         Column("", f"{PLACE} and on (hotkey, instance_id) {DECISION}", data=SICK),
         Column("Server", "server", width=115, link=THIS_SERVER, missing=" "),
@@ -288,7 +288,7 @@ INSTANCES.show(
         Column("", "chute_id"),
         Column(
             "",
-            nothing_wrong(f"{FAILED_IN_A_DAY} == 0 unless on () {CHUTE_FAILED} > 0", "name"),
+            nothing_row(f"{FAILED_IN_A_DAY} == 0 unless on () {CHUTE_FAILED} > 0", "name"),
             data=LIVE,
             sometimes=True,
         ),
@@ -340,7 +340,7 @@ INSTANCES.show(
         "docs/earnings.md says more about the reasons.",
         Column(
             "",
-            nothing_wrong(f"max({ENDED}) == 0 unless on () {CHUTE_ENDED} > 0", "reason"),
+            nothing_row(f"max({ENDED}) == 0 unless on () {CHUTE_ENDED} > 0", "reason"),
             data=LIVE,
             sometimes=True,
         ),

@@ -23,7 +23,7 @@ from grafana.parts import (
     Query,
     board_link,
     graph,
-    nothing_wrong,
+    nothing_row,
     of_exporters,
     of_miners,
     recorded,
@@ -143,7 +143,7 @@ MARKET.show(
         "What to launch on which server, so that the units of the first day are the most, as "
         "chutes-exporter advise --plan prints it, which leaves out what failed here. Each room "
         "of a chute is given once.",
-        Column("", nothing_wrong(NONE_IDLE, "server"), data=HEALTHY),
+        Column("", nothing_row(NONE_IDLE, "server"), data=HEALTHY),
         Column("", "server_id"),
         Column("Server", "server", width=130, link=THIS_SERVER, states=CHUTES),
         Column("", "chute_id"),
@@ -175,7 +175,7 @@ MARKET.show(
         "Later is from 8 hours on: without the bounty, and in a public chute as on its cheapest "
         "GPU. Room is how many launches can still become active, less the instances that start "
         "elsewhere. Failed here counts the failures of the past day on this miner's servers.",
-        Column("", nothing_wrong(NONE_IDLE, "chute"), data=HEALTHY),
+        Column("", nothing_row(NONE_IDLE, "chute"), data=HEALTHY),
         Column("", "chute_id"),
         Column("Chute", "chute", width=310, link=INSTANCES_OF_CHUTE, states=CHUTES),
         Column("GPU", "gpu", width=90, missing=" "),
@@ -222,7 +222,7 @@ MARKET.show(
         "and later, and what the score loses if the instance is deleted now, which the first day "
         "covers. An instance with two rows is replaced by both, and each row has the gain and the "
         "cost of both together. Another miner may fill a chute first.",
-        Column("", nothing_wrong(NO_SWITCH, "server"), data=KEYED, sometimes=True),
+        Column("", nothing_row(NO_SWITCH, "server"), data=KEYED, sometimes=True),
         Column("", "server_id"),
         Column("Server", "server", width=130, link=THIS_SERVER, states=NO_SWITCHES),
         Column("Runs now", "chute", width=280, missing=" "),
@@ -297,7 +297,7 @@ MARKET.show(
         "Refused chutes",
         "Chutes of each idle model that the miner cannot launch now, by the first reason. "
         "docs/advise.md explains the reasons.",
-        Column("", nothing_wrong(NONE_IDLE, "reason"), data=HEALTHY),
+        Column("", nothing_row(NONE_IDLE, "reason"), data=HEALTHY),
         Column("Your GPU", "gpu", width=100, missing=" "),
         Column("Reason", "reason", width=250, states=CHUTES),
         Column("Chutes", short(REFUSED), COUNT, missing=" ", data=SICK),

@@ -28,7 +28,7 @@ from grafana.parts import (
     copied,
     counted,
     graph,
-    nothing_wrong,
+    nothing_row,
     of_all,
     of_exporters,
     of_miners,
@@ -199,7 +199,7 @@ OVERVIEW.show(
         ),
         Column(
             "",
-            nothing_wrong(f"{LOADED} unless on () {SEVERITIES}", "alertname"),
+            nothing_row(f"{LOADED} unless on () {SEVERITIES}", "alertname"),
             data=CALM,
         ),
         Column("", "board", states=[State(name, uid) for name, uid in BOARDS.items()]),

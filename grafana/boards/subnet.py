@@ -20,7 +20,7 @@ from grafana.parts import (
     Unit,
     graph,
     miner_columns,
-    nothing_wrong,
+    nothing_row,
     of_exporters,
     select,
     short,
@@ -282,7 +282,7 @@ SUBNET.show(
         ),
         Column(
             "",
-            nothing_wrong(
+            nothing_row(
                 f"{of_exporters('chutes_miner_seat_immune', **CHOSEN)} unless on () {MY_PLACE}",
                 "miner",
                 NOT_IN_LINE.value,

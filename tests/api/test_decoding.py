@@ -116,31 +116,39 @@ async def test_a_report_of_20_000_instances_fits() -> None:
     assert (await read(e.AUDIT_REPORT, text))[1].accepted == 100_000
 
 
-async def test_what_cannot_be_read_costs_only_itself() -> None:
+async def test_a_server_that_cannot_be_read_costs_only_itself() -> None:
     rows = [
         {"server_id": "s1", "gpus": [{"uuid": "g"}]},
         {"server_id": "s2"},
         {"server_id": "s3", "gpus": 5},
     ]
-    servers, tally = await read(e.SERVERS, {"servers": rows})
-    assert [(s.server_id, s.gpus and [g.uuid for g in s.gpus]) for s in servers] == [
-        ("s1", ["g"]),
-        ("s2", None),
-    ]
+    (first, second), tally = await read(e.SERVERS, {"servers": rows})
+    assert first.server_id == "s1"
+    assert [gpu.uuid for gpu in first.gpus] == ["g"]
+    assert second.server_id == "s2"
+    assert second.gpus is None
     assert (tally.accepted, tally.rejected) == (2, 1)
-    chute = {"chute_id": "c", "instance_id": "i"}
-    gpus, tally = await read(
-        e.HELD_GPUS,
-        {"a": {"provisioned": [{"gpu": "h200", "chute": chute}] * 3 + [{"gpu": "h200"}]}, "b": {}},
-    )
-    assert {(gpu.hotkey, gpu.gpu, gpu.instance_id, gpu.activated_at) for gpu in gpus} == {
-        ("a", "h200", "i", UNSET)
-    }
+
+
+async def test_a_held_gpu_and_a_miner_that_cannot_be_read_cost_only_themselves() -> None:
+    held = {"gpu": "h200", "chute": {"chute_id": "c", "instance_id": "i"}}
+    answer = {"a": {"provisioned": [held, held, held, {"gpu": "h200"}]}, "b": {}}
+    gpus, tally = await read(e.HELD_GPUS, answer)
+    assert gpus
+    for gpu in gpus:
+        assert (gpu.hotkey, gpu.gpu, gpu.instance_id) == ("a", "h200", "i")
+        assert gpu.activated_at is UNSET
     assert (tally.accepted, tally.rejected) == (3, 2)
-    for field in [name for name in INSTANCE if name not in ("instance_id", "compute_multiplier")]:
-        broken = {name: value for name, value in INSTANCE.items() if name != field}
-        report, tally = await read(e.AUDIT_REPORT, body([INSTANCE, broken]))
-        assert (len(report.instances), tally.accepted, tally.rejected) == (1, 2, 1), field
+
+
+@pytest.mark.parametrize(
+    "field", [name for name in INSTANCE if name not in ("instance_id", "compute_multiplier")]
+)
+async def test_an_ended_instance_without_a_field_costs_only_itself(field: str) -> None:
+    broken = {name: value for name, value in INSTANCE.items() if name != field}
+    report, tally = await read(e.AUDIT_REPORT, body([INSTANCE, broken]))
+    assert len(report.instances) == 1
+    assert (tally.accepted, tally.rejected) == (2, 1)
 
 
 WITH_A_NUMBER: dict[Endpoint[Any], Callable[[str], object]] = {

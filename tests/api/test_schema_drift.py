@@ -8,7 +8,6 @@ import contextlib
 import json
 import logging
 import re
-from collections import defaultdict
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chutes_exporter.api.endpoints import Endpoint
+
 
 BY_NAME = {endpoint.name: endpoint for endpoint in ENDPOINTS}
 BY_NAME |= dict.fromkeys(("stats_per_chute", "stats_per_chute_one"), BY_NAME["stats"])
@@ -87,20 +87,12 @@ def test_every_field_of_a_recorded_world_is_known(directory: Path, role: str) ->
 def test_a_field_that_comes_or_goes_is_found_in_every_answer_and_at_every_depth() -> None:
     tried = set()
     for name, endpoint, answer in answers_of(WORLD_C, "test_miner"):
-        assert endpoint.shape is not None
-        # The rows are parts of the answer: what is changed in them is changed there.
-        rows_by_path: dict[str, list[Any]] = defaultdict(list)
-        records = {}
-        for row in answer if isinstance(endpoint.shape, StreamShape) else [answer]:
-            for path, record, fields in objects(endpoint.shape.kind, row):
-                records[path] = record
-                rows_by_path[path].append(fields)
-        for path, rows in rows_by_path.items():
+        for path, (record, rows) in records_by_path(endpoint, answer).items():
             # A field is new if one row has it, and missing if none has it.
             rows[-1]["invented"] = None
             assert checked(endpoint, answer).found == [f"unknown field {path}invented"], name
             del rows[-1]["invented"]
-            for field in known(records[path]).always:
+            for field in known(record).always:
                 removed = [fields.pop(field, None) for fields in rows]
                 assert f"missing field {path}{field}" in checked(endpoint, answer).found, name
                 for fields, value in zip(rows, removed, strict=True):
@@ -108,6 +100,22 @@ def test_a_field_that_comes_or_goes_is_found_in_every_answer_and_at_every_depth(
         tried.add(endpoint.name)
     # No answer releases a job.
     assert tried == {endpoint.name for endpoint in ENDPOINTS} - {"release_job"}
+
+
+def records_by_path(
+    endpoint: Endpoint[Any], answer: Any
+) -> dict[str, tuple[type[r.Record], list[Any]]]:
+    """Return each type of record in an answer, and its rows, by where these are.
+
+    The rows are parts of the answer: what is changed in them is changed there.
+    """
+    assert endpoint.shape is not None
+    found: dict[str, tuple[type[r.Record], list[Any]]] = {}
+    for row in answer if isinstance(endpoint.shape, StreamShape) else [answer]:
+        for path, record, fields in objects(endpoint.shape.kind, row):
+            _, rows = found.setdefault(path, (record, []))
+            rows.append(fields)
+    return found
 
 
 def test_a_field_that_one_record_has_is_not_missing_and_neither_is_one_of_an_empty_list() -> None:
@@ -223,14 +231,17 @@ async def test_changes_are_counted_on_the_page(simulator: Simulator) -> None:
 
 
 def test_a_record_says_of_each_unused_field_why_and_uses_none_of_them() -> None:
-    shapes = [endpoint.shape for endpoint in ENDPOINTS if endpoint.shape]
-    records = {record for shape in shapes for _, record in records_in(shape.kind)}
+    records: set[type[r.Record]] = set()
+    for endpoint in ENDPOINTS:
+        if endpoint.shape:
+            records.update(record for _, record in records_in(endpoint.shape.kind))
     assert len(records) > 20
     for record in records:
         used = {field.encode_name for field in msgspec.structs.fields(record)}
         unused = " ".join(record.UNUSED.values()).split()
         assert len(set(unused)) == len(unused)
-        assert used & set(unused) == set(), record
-        assert [reason for reason in record.UNUSED if not reason.startswith(REASONS)] == []
-        assert {*record.SOMETIMES} <= used
-        assert {*record.VALUES} <= {*used, *unused}
+        assert used.isdisjoint(unused), record
+        for reason in record.UNUSED:
+            assert reason.startswith(REASONS)
+        assert used.issuperset(record.SOMETIMES)
+        assert used.union(unused).issuperset(record.VALUES)

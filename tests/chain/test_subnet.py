@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -83,39 +83,64 @@ def test_seats_are_lost_in_the_order_of_a_replay(
     )
 
 
+@dataclass(frozen=True)
+class Registration:
+    """A seat of the replay."""
+
+    hotkey: str
+    block: int
+    emission: int
+
+
 def replay(state: State, rows: list[tuple[int, int, int]], owned: set[str]) -> list[int | None]:
     """Register one newcomer after another in the next block, as the chain's code does, and note
     whom each replaces.
     """
-    now, lost = state.block + 1, dict[str, int]()
-    table = [(str(uid), registered, emission) for uid, (emission, registered, _) in enumerate(rows)]
+    lost: dict[str, int] = {}
+    seats = [
+        Registration(str(uid), registered, emission)
+        for uid, (emission, registered, _) in enumerate(rows)
+    ]
     for number in range(len(rows) + state.max_seats + 1):
-        newcomer = (f"new {number}", now, 0)
+        newcomer = Registration(f"new {number}", state.block + 1, 0)
         if not state.registration_open:
             break
-        if len(table) < state.max_seats:
-            table.append(newcomer)
+        if len(seats) < state.max_seats:
+            seats.append(newcomer)
             continue
-        oldest = sorted(
-            (registered, uid)
-            for uid, (hotkey, registered, _) in enumerate(table)
-            if hotkey in owned
-        )
-        safe = [uid for _, uid in oldest[: state.max_safe]]
-        for uid, (hotkey, _, _) in enumerate(table):
-            if hotkey == state.owner_hotkey and uid not in safe:
-                safe = [uid, *safe][: state.max_safe]
-        keys: dict[bool, list[tuple[int, int, int]]] = {True: [], False: []}
-        for uid, (_, registered, emission) in enumerate(table):
-            if uid not in safe:
-                keys[now - registered < state.immunity_period].append((emission, registered, uid))
-        among = keys[False] if len(keys[False]) > state.min_not_immune else keys[True]
-        if not among:
+        uid = next_to_lose(state, seats, owned)
+        if uid is None:
             break
-        *_, uid = min(among)
-        lost[table[uid][0]] = number
-        table[uid] = newcomer
+        lost[seats[uid].hotkey] = number
+        seats[uid] = newcomer
     return [lost.get(str(uid)) for uid in range(len(rows))]
+
+
+def next_to_lose(state: State, seats: list[Registration], owned: set[str]) -> int | None:
+    """Return the seat that a newcomer replaces in the next block, None if there is none."""
+    safe = owners_seats(state, seats, owned)
+    immune: list[tuple[int, int, int]] = []
+    others: list[tuple[int, int, int]] = []
+    for uid, seat in enumerate(seats):
+        if uid not in safe:
+            is_immune = state.block + 1 - seat.block < state.immunity_period
+            group = immune if is_immune else others
+            group.append((seat.emission, seat.block, uid))
+    among = others if len(others) > state.min_not_immune else immune
+    if not among:
+        return None
+    _, _, uid = min(among)
+    return uid
+
+
+def owners_seats(state: State, seats: list[Registration], owned: set[str]) -> list[int]:
+    """Return the seats of the subnet's owner that nobody replaces: his hotkey, and the oldest."""
+    oldest = sorted((seat.block, uid) for uid, seat in enumerate(seats) if seat.hotkey in owned)
+    safe = [uid for _, uid in oldest[: state.max_safe]]
+    for uid, seat in enumerate(seats):
+        if seat.hotkey == state.owner_hotkey and uid not in safe:
+            safe = [uid, *safe][: state.max_safe]
+    return safe
 
 
 def subnet_of(state: State, hotkeys: list[str], registered: list[int], owned: list[str]) -> Subnet:

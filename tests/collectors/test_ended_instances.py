@@ -30,7 +30,9 @@ CHUTE_LOST = "chutes_miner_chute_lost_compute_units"
 KNOWN = "chutes_miner_losses_known{hotkey=me,window=1h}"
 
 
-def run(*instances: dict[str, Any], multiplier: float | None = 2.0, **options: Any) -> Any:
+def samples_of_newest_hour(
+    *instances: dict[str, Any], multiplier: float | None = 2.0, **options: Any
+) -> Any:
     """Return the samples of the newest hour. Each instance has one multiplier."""
     rows = [
         row | {"instance_id": row["instance_id"] + str(number)}
@@ -54,11 +56,11 @@ def run(*instances: dict[str, Any], multiplier: float | None = 2.0, **options: A
     "at", [None, "2026-11-24T10:59:59", "2026-11-24T12:00:01", "2099-01-01T00:00:00"]
 )
 def test_an_end_outside_the_hour_does_not_count(at: str | None) -> None:
-    assert run(ENDED | {"deleted_at": at}) == {KNOWN: 1}
+    assert samples_of_newest_hour(ENDED | {"deleted_at": at}) == {KNOWN: 1}
 
 
 def test_an_end_counts_by_reason_and_by_chute() -> None:
-    assert run(ENDED) == {
+    assert samples_of_newest_hour(ENDED) == {
         KNOWN: 1,
         "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 1,
         "chutes_miner_chute_ended_instances{hotkey=me,window=1h,chute_id=c,outcome=lost}": 1,
@@ -69,8 +71,8 @@ def test_an_end_counts_by_reason_and_by_chute() -> None:
 
 def test_a_miner_that_nobody_watches_is_exported_only_if_chosen() -> None:
     theirs = ENDED | {"miner_hotkey": "other"}
-    assert run(theirs) == {KNOWN: 1}
-    found = run(theirs, miners="all")
+    assert samples_of_newest_hour(theirs) == {KNOWN: 1}
+    found = samples_of_newest_hour(theirs, miners="all")
     assert found[f"{LOST}{{hotkey=other,window=1h,reason=probes}}"] == 3600
 
 
@@ -78,7 +80,7 @@ def test_a_miner_that_nobody_watches_is_exported_only_if_chosen() -> None:
 def test_a_multiplier_that_is_unknown_hides_only_the_losses_that_need_it(
     multiplier: float | None,
 ) -> None:
-    found = run(ENDED, ENDED, multiplier=multiplier)
+    found = samples_of_newest_hour(ENDED, ENDED, multiplier=multiplier)
     assert found == {
         KNOWN: 0,
         "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 2,
@@ -87,7 +89,7 @@ def test_a_multiplier_that_is_unknown_hides_only_the_losses_that_need_it(
 
 
 def test_an_end_of_an_unknown_chute_hides_the_numbers_by_chute() -> None:
-    found = run(ENDED, ENDED | {"chute_id": None})
+    found = samples_of_newest_hour(ENDED, ENDED | {"chute_id": None})
     assert found == {
         KNOWN: 1,
         "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 2,
@@ -109,13 +111,13 @@ def test_without_a_reason_and_a_mark_the_name_of_the_chute_tells_a_redeployment(
 ) -> None:
     private = ENDED | {"deletion_reason": None, "billed_to": "user"}
     chute = {"chute_id": "c", **chute}
-    found = run(private, chutes=[chute])
+    found = samples_of_newest_hour(private, chutes=[chute])
     assert found[KNOWN] == 1
     assert found[f"{LOST}{{hotkey=me,window=1h,reason={reason}}}"] == 3600
-    marked = run(private | {"valid_termination": True}, chutes=[chute])
+    marked = samples_of_newest_hour(private | {"valid_termination": True}, chutes=[chute])
     assert any("reason=none,outcome=counts" in key for key in marked)
     factors = {"compute_multiplier_factors": {"integrated_subnet": 1.3}}
-    found = run(private, chutes=[chute | factors])
+    found = samples_of_newest_hour(private, chutes=[chute | factors])
     assert found[f"{LOST}{{hotkey=me,window=1h,reason=redeployed}}"] == 3600
 
 
@@ -124,7 +126,7 @@ def test_without_a_reason_and_a_mark_the_name_of_the_chute_tells_a_redeployment(
 )
 def test_an_unknown_chute_hides_only_the_reasons_that_its_name_decides(chutes: Any) -> None:
     private = ENDED | {"deletion_reason": None, "billed_to": "user"}
-    found = run(private, ENDED, chutes=chutes)
+    found = samples_of_newest_hour(private, ENDED, chutes=chutes)
     assert found[KNOWN] == 0
     assert found[f"{CHUTE_LOST}{{hotkey=me,window=1h,chute_id=c}}"] == 7200
     assert {key for key in found if "reason=" in key} == {

@@ -82,28 +82,41 @@ def expected(bodies: dict[str, bytes]) -> Page:
 def profits_of_servers(
     bodies: dict[str, bytes], unit: float, costs: dict[str, Any] = COSTS
 ) -> dict[tuple[str, str], float]:
-    """Return the profit of each server by plain arithmetic. The public list of held GPUs names the
-    instance of each GPU.
-    """
-    lines = bodies["instances"].decode().split("\n")
-    instances = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
-    multipliers = {
-        one["instance_id"]: one["compute_multiplier"] for one in instances if one["activated_at"]
-    }
-    held: dict[str, set[str]] = {}
-    for gpu in json.loads(bodies["held_gpus"])[ME]["provisioned"]:
-        held.setdefault(gpu["server_id"], set()).add(gpu["chute"]["instance_id"])
+    """Return the profit of each server by plain arithmetic."""
     found = {}
     for server in servers_of(bodies):
-        key, models = server["server_id"], [gpu["gpu_identifier"] for gpu in server["gpus"]]
-        prices = [
-            costs["server_costs"].get(server["name"], costs["gpu_costs"].get(model))
-            for model in models
-        ]
-        if models and None not in prices:
-            earned = 86400 * unit * sum(multipliers.get(one, 0) for one in held.get(key, ()))
-            found[key, server["name"]] = earned - 24 * sum(prices)
+        prices = prices_of(server, costs)
+        if prices and None not in prices:
+            earned = 86400 * unit * units_of(server["server_id"], bodies)
+            found[server["server_id"], server["name"]] = earned - 24 * sum(prices)
     return found
+
+
+def prices_of(server: dict[str, Any], costs: dict[str, Any]) -> list[Any]:
+    """Return the price of an hour of each GPU of a server, None for one without a price."""
+    found = []
+    for gpu in server["gpus"]:
+        of_model = costs["gpu_costs"].get(gpu["gpu_identifier"])
+        found.append(costs["server_costs"].get(server["name"], of_model))
+    return found
+
+
+def units_of(server_id: str, bodies: dict[str, bytes]) -> float:
+    """Return the compute units a second of a server. The public list of held GPUs names the
+    instance of each GPU.
+    """
+    held = {
+        gpu["chute"]["instance_id"]
+        for gpu in json.loads(bodies["held_gpus"])[ME]["provisioned"]
+        if gpu["server_id"] == server_id
+    }
+    units = 0.0
+    for line in bodies["instances"].decode().split("\n"):
+        if line.startswith("data: {"):
+            one = json.loads(line.removeprefix("data: "))
+            if one["activated_at"] and one["instance_id"] in held:
+                units += one["compute_multiplier"]
+    return units
 
 
 def without(found: Page, *names: str) -> Page:

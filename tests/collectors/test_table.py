@@ -39,7 +39,8 @@ public = partial(Table[Shop], PUBLIC, key="shop_id")
 
 def test_a_joined_feed_makes_all_metrics_absent_while_it_is_not_whole() -> None:
     def with_bounty(shops: list[Shop], chutes: list[Chute]) -> list[Shop]:
-        return [shop for shop in shops if shop.shop_id in {chute.chute_id for chute in chutes}]
+        listed = {chute.chute_id for chute in chutes}
+        return [shop for shop in shops if shop.shop_id in listed]
 
     table = Table[Shop](
         PUBLIC, CHUTES, key="shop_id", records=with_bounty, x_price=Row("Price.", "price")

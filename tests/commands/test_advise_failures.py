@@ -17,7 +17,7 @@ from tests.commands.worlds import PresentWorld
 from tests.fleet.support import make_fleet, make_gpus
 from tests.recorded import WORLD_H
 from tests.test_documents import text_of
-from tests.test_ended import ended
+from tests.test_ended import reported_ends
 
 FAILING = "ab4bb34d-d7bd-5e77-8cb8-37bfee6be0c7"
 """A chute of which four instances failed: one start, and three that lost their score."""
@@ -42,7 +42,7 @@ def true_failures(world: PresentWorld, chute_id: str) -> int:
         for key, one in json.loads((WORLD_H / "expected.json").read_bytes())["launch"].items()
     }
     count = 0
-    for row in ended(WORLD_H):
+    for row in reported_ends(WORLD_H):
         if (row["miner"], row["chute_id"]) != (world.miner.hotkey, chute_id):
             continue
         if row["counts"] or row["report"] >= 24:
@@ -64,13 +64,17 @@ async def test_each_chute_has_its_true_number_of_failures(world: PresentWorld) -
     for chute_id in (FAILING, NEARLY, REDEPLOYED):
         world.want(chute_id, 2)
     found = await world.found()
-    offers = {one["chute_id"]: one for model in found["idle"] for one in model["runnable"]}
     assert found["gaps"] == []
-    counts = {key: one["failed_24h"] for key, one in offers.items()}
-    assert counts == {key: true_failures(world, key) for key in offers}
-    assert (counts[FAILING], counts[NEARLY], counts[REDEPLOYED]) == (4, 2, 0)
-    assert {key for key, one in offers.items() if one["fails_here"]} == {FAILING}
-    assert {one["fails_here"] for key, one in offers.items() if key != FAILING} == {False}
+    counts = {}
+    for model in found["idle"]:
+        for offer in model["runnable"]:
+            chute_id = offer["chute_id"]
+            counts[chute_id] = offer["failed_24h"]
+            assert offer["failed_24h"] == true_failures(world, chute_id)
+            assert offer["fails_here"] is (chute_id == FAILING)
+    assert counts[FAILING] == 4
+    assert counts[NEARLY] == 2
+    assert counts[REDEPLOYED] == 0
 
 
 async def test_a_chute_that_failed_here_comes_last_however_much_it_pays(

@@ -35,64 +35,58 @@ async def test_a_switch_says_what_it_gains_and_what_the_deletion_costs(
     found = (await world.found("--switch"))["switch"]
     _, output = await world.run("--switch", COLUMNS="250")
     instances = {row["instance_id"]: row for row in rows(world.bodies["instances"])}
-    held = json.loads(world.bodies["inventory"])
-    names = {
-        one["server_id"]: one["name"] for one in json.loads(world.bodies["servers"])["servers"]
-    }
+    servers = json.loads(world.bodies["servers"])["servers"]
+    names = {one["server_id"]: one["name"] for one in servers}
+    running = {gpu["chute_id"] for gpu in json.loads(world.bodies["inventory"])}
     assert found["compared"] == sum(row["active"] is True for row in instances.values())
     assert len(found["proposed"]) >= 5
     for one in found["proposed"]:
-        row = instances[one["instance_id"]]
+        row, launches = instances[one["instance_id"]], one["launches"]
         assert one["chute_id"] == row["chute_id"] != NEARLY
+        assert one["chute_id"] in running
         assert one["server_name"] == names[one["server_id"]]
         assert one["gpu"] == "pro_6000"
-        assert {launch["chute_id"] for launch in one["launches"]} == {NEARLY}
-        assert sum(launch["gpus"] for launch in one["launches"]) == one["gpus"]
-        assert any(gpu["chute_id"] == row["chute_id"] for gpu in held)
-        more = sum(launch["first_day_units"] for launch in one["launches"])
-        assert one["more_units_first_day"] == pytest.approx(
-            more - row["compute_multiplier"] * 86400, rel=0.01
-        )
+        assert {launch["chute_id"] for launch in launches} == {NEARLY}
+        assert sum(launch["gpus"] for launch in launches) == one["gpus"]
+        then = sum(launch["first_day_units"] for launch in launches)
+        now = row["compute_multiplier"] * 86400
+        assert one["more_units_first_day"] == pytest.approx(then - now, rel=0.01)
         cells = rf"^{re.escape(one['server_name'])} +{one['instance_id']} +\S.*{NEARLY} +\d+ +"
         assert re.search(cells, output, re.MULTILINE)
     whys = {one["deletion"]["why"] for one in found["proposed"]}
     assert whys == {"free", "first_hour", "private"}
 
 
-def of_switches(page: Page, name: str) -> dict[str, float]:
-    """Return the values of a metric about switches, by the id of the instance."""
-    return {
-        dict(labels)["instance_id"]: value
-        for (metric, labels), value in page.items()
-        if metric == f"chutes_instance_switch_{name}"
-    }
+def of_switches(page: Page, name: str, *pairs: tuple[str, str]) -> dict[str, float]:
+    """Return the values of a metric about switches that have some labels, by the id of the
+    instance.
+    """
+    values = {}
+    for (metric, labels), value in page.items():
+        if metric == f"chutes_instance_switch_{name}" and labels.issuperset(pairs):
+            values[dict(labels)["instance_id"]] = value
+    return values
 
 
 async def test_the_page_has_the_switches_that_the_command_lists(world: PresentWorld) -> None:
     listed = (await world.found("--switch"))["switch"]["proposed"]
     page = await world.page()
     # Those that should wait would lose their score now.
-    found = [one for one in listed if one["deletion"]["why"] != "first_hour"]
+    found = {one["instance_id"]: one for one in listed if one["deletion"]["why"] != "first_hour"}
     assert len(listed) > len(found) >= 2
     launches = of_switches(page, "launch_instances")
     costs = of_switches(page, "cost_compute_units")
-    gains = {
-        dict(labels)["instance_id"]: value
-        for (name, labels), value in page.items()
-        if name == "chutes_instance_switch_gain_compute_units_per_day"
-        and ("pay", "first_day") in labels
-    }
+    gains = of_switches(page, "gain_compute_units_per_day", ("pay", "first_day"))
     (number,) = (value for (name, _), value in page.items() if name == "chutes_fleet_switches")
     assert number == len(found)
-    assert launches.keys() == costs.keys() == gains.keys()
-    assert launches.keys() == {one["instance_id"] for one in found}
-    for one in found:
-        key, deletion = one["instance_id"], one["deletion"]
+    assert launches.keys() == costs.keys() == gains.keys() == found.keys()
+    for key, one in found.items():
         (launch,) = one["launches"]
         assert launches[key] == launch["instances"]
         # Time goes on between the two.
         assert gains[key] == pytest.approx(one["more_units_first_day"], rel=1e-3)
-        assert costs[key] == pytest.approx(deletion["costs_units_now"], rel=1e-2, abs=60)
+        cost = one["deletion"]["costs_units_now"]
+        assert costs[key] == pytest.approx(cost, rel=1e-2, abs=60)
 
 
 async def test_new_chutes_whose_names_are_unknown_have_no_series(world: PresentWorld) -> None:

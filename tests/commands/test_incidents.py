@@ -15,7 +15,7 @@ from tests.collectors.test_ended_instances import ENDED
 from tests.commands.support import ALPHA_USD, EMISSION, Target, chain_flag, run
 from tests.recorded import WORLD_C, Miner
 from tests.support import HOTKEY, replay, served
-from tests.test_ended import reports
+from tests.test_ended import report_bodies
 
 if TYPE_CHECKING:
     from chutes_exporter.simulator import Simulator
@@ -308,7 +308,7 @@ async def test_an_api_without_reports_and_a_command_without_a_miner_say_so(
 
 async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> None:
     miner = Miner(WORLD_C, "test_miner")
-    async with served(replay(miner.bodies(), reports(WORLD_C))) as url, chain_flag() as chain:
+    async with served(replay(miner.bodies(), report_bodies(WORLD_C))) as url, chain_flag() as chain:
         _, output, _ = await run(
             Target(url), "incidents", "--hotkey", miner.hotkey, chain, variables={}
         )

@@ -71,9 +71,7 @@ async def test_private_data_is_that_of_the_selected_miner(
 ) -> None:
     path = tmp_path / "hotkey"
     other = another_key(path, simulator)
-    servers = [
-        {server.server_id for server in miner.servers} for miner in simulator.world.miners[:2]
-    ]
+    first, second = simulator.world.miners[:2]
 
     async def ids(*arguments: str, **variables: str) -> set[str]:
         return {
@@ -81,11 +79,13 @@ async def test_private_data_is_that_of_the_selected_miner(
         }
 
     both = ("--hotkey-file", str(path))
-    assert await ids() == await ids(*both, "--hotkey", HOTKEY) == servers[0]
-    assert await ids(*both, "--hotkey", other) == servers[1]
+    of_first = {server.server_id for server in first.servers}
+    assert await ids() == of_first
+    assert await ids(*both, "--hotkey", HOTKEY) == of_first
+    assert await ids(*both, "--hotkey", other) == {server.server_id for server in second.servers}
     # Without the flag, the variable adds miners to that of the key.
     variables = {"CHUTES_EXPORTER_HOTKEY": other}
-    assert await ids(**variables) == servers[0]
+    assert await ids(**variables) == of_first
     assert {row["hotkey"] for row in await rows_of(simulator, "metagraph", **variables)} == {
         HOTKEY,
         other,

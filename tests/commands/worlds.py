@@ -13,7 +13,7 @@ from chutes_exporter.page.exposition import Format
 from tests.commands.support import Target, run
 from tests.recorded import Miner, rows, shifted, stream
 from tests.support import PATIENCE, parse_page, read_reports, recording, replay, served
-from tests.test_ended import reports
+from tests.test_ended import report_bodies
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ class PresentWorld:
         self.miner = Miner(directory, "test_miner")
         moved = time.time() - meta["recorded_at"]
         self.bodies = shifted(self.miner.bodies(), moved)
-        self.reports = shifted(reports(directory), moved)
+        self.reports = shifted(report_bodies(directory), moved)
         self._seed = meta["invented_seeds"][self.miner.hotkey]
 
     async def run(self, *arguments: str, **variables: str) -> tuple[int, str]:

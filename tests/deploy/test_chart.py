@@ -291,21 +291,20 @@ def test_every_dashboard_is_a_config_map_that_the_sidecar_loads() -> None:
 
 
 def test_the_subnet_can_stand_beside_a_miner() -> None:
-    names = [
-        {(found["kind"], found["metadata"]["name"]) for found in built(one)}
-        for one in ("operator", "subnet")
-    ]
-    assert names[0] & names[1] == set()
+    def names(example: str) -> set[tuple[str, str]]:
+        return {(found["kind"], found["metadata"]["name"]) for found in built(example)}
+
+    assert names("operator").isdisjoint(names("subnet"))
 
 
 def test_everything_that_can_be_set_reaches_an_object() -> None:
     def leaves(value: Any) -> list[Any]:
-        inner = value.values() if isinstance(value, dict) else value
-        return (
-            [leaf for one in inner for leaf in leaves(one)]
-            if isinstance(value, dict | list)
-            else [value]
-        )
+        if not isinstance(value, dict | list):
+            return [value]
+        found = []
+        for inner in value.values() if isinstance(value, dict) else value:
+            found += leaves(inner)
+        return found
 
     # Kubernetes' schemas know where each belongs.
     found = set(leaves([*built("everything")]))

@@ -812,6 +812,7 @@ def test_a_window_is_open_over_or_of_an_unknown_state() -> None:
 
 
 def test_the_gpus_of_an_instance_are_found_by_its_id() -> None:
-    fleet = join_fleet(sent(ANSWERS))
-    found = {key: [one.gpu_id for one in gpus] for key, gpus in fleet.gpus_by_instance.items()}
-    assert found == {"i1": ["g1", "g2"], "i2": ["g3"]}
+    found = join_fleet(sent(ANSWERS)).gpus_by_instance
+    assert found.keys() == {"i1", "i2"}
+    assert [gpu.gpu_id for gpu in found["i1"]] == ["g1", "g2"]
+    assert [gpu.gpu_id for gpu in found["i2"]] == ["g3"]

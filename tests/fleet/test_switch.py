@@ -31,7 +31,7 @@ from tests.fleet.test_offers import ANSWERS, CHUTE, RECORD
 from tests.support import NOON
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from chutes_exporter.fleet.model import Instance, Server
     from tests.recorded import Miner
@@ -184,26 +184,39 @@ def test_idle_gpus_take_the_room_first() -> None:
     assert pairs(switches(chute("b", HIGH, room=2), uses=(use,))) == [("i1", ["b"])]
 
 
+PAYS = [1.0, 2.0, 2.5, 3.0]
+"""What some instances of one size earn a second."""
+OFFERED = {"b": 4.0, "c": 3.2, "d": 2.6}
+"""What other chutes would earn on the GPUs of any of them."""
+ROOMS = {"b": 1, "c": 2, "d": 3}
+
+
 def test_the_gains_are_the_most_of_all_assignments_of_instances_of_one_size() -> None:
-    pays = [1.0, 2.0, 2.5, 3.0]
     instances = tuple(
         instance(f"i{number}", units_per_second=pay, later_units_per_second=pay)
-        for number, pay in enumerate(pays)
+        for number, pay in enumerate(PAYS)
     )
-    offers = {"b": (4.0, 1), "c": (3.2, 2), "d": (2.6, 3)}
-    found = switches(
-        *(chute(key, pay, room=room) for key, (pay, room) in offers.items()), instances=instances
-    )
+    offers = [chute(key, OFFERED[key], room=room) for key, room in ROOMS.items()]
+    found = switches(*offers, instances=instances)
     assert found is not None
-    best = 0.0
-    for choice in product([None, *offers], repeat=len(pays)):
-        gain = 0.0
-        for pay, key in zip(pays, choice, strict=True):
-            new = offers[key][0] if key else pay
-            gain += new - pay if new > 1.1 * pay else 0.0
-        if all(choice.count(key) <= room for key, (_, room) in offers.items()):
-            best = max(best, gain)
+    choices = [choice for choice in product([None, *OFFERED], repeat=len(PAYS)) if has_room(choice)]
+    best = max(map(gain_of, choices))
     assert sum(one.first_day_gain for one in found.proposed) == pytest.approx(best * DAY)
+
+
+def has_room(choice: Sequence[str | None]) -> bool:
+    """Return whether chutes have room for the instances that a choice gives each of them."""
+    return all(choice.count(key) <= room for key, room in ROOMS.items())
+
+
+def gain_of(choice: Sequence[str | None]) -> float:
+    """Return what a choice of a chute, or None, gains for each of the instances together."""
+    gain = 0.0
+    for pay, key in zip(PAYS, choice, strict=True):
+        # A switch must gain 10 %.
+        if key is not None and OFFERED[key] > 1.1 * pay:
+            gain += OFFERED[key] - pay
+    return gain
 
 
 def test_a_chute_that_failed_or_may_have_failed_here_is_not_proposed() -> None:

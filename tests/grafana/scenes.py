@@ -44,9 +44,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
     from chutes_exporter.config import Settings
+    from chutes_exporter.page.exporter import Exporter
     from chutes_exporter.simulator.world import Job, Miner, Server
 
 JOB: Final = "chutes"
+TARGETS: Final = ("exporter-1:9109", "exporter-2:9109")
 END: Final = NOON
 """The moment at which somebody looks at the boards."""
 STEP: Final = 600
@@ -221,20 +223,23 @@ def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:
     active = 40 if readme else 10
     size = Size(miners=64 if readme else 24, active_miners=active, chutes=150, other_servers=3)
     if kind is World.SICK:
-        # All seats of the subnet are taken.
-        made = Tried if readme else Troubled
-        sick = made(start=END, size=replace(size, miners=256), troubles=SICK_TROUBLES)
-        # Of the seats without a score, that of the blacklisted miner is the oldest.
-        sick.miners[-1].registered_at = END - 30 * 86400
-        return sick, sick.miners[0]
+        return _make_sick(Tried if readme else Troubled, size)
     if kind is World.KEYLESS and not readme:
         # A miner whose seat is in line, and that has others before and after it.
         world = DemoWorld(start=END, size=replace(size, active_miners=14), troubles=())
         shares = world.shares(END)
         worst = min(shares, key=shares.__getitem__)
-        return world, next(miner for miner in world.miners if miner.hotkey == worst)
+        return world, world.by_hotkey[worst]
     world = DemoWorld(start=END, size=size, troubles=())
     return world, world.miners[active if kind is World.EMPTY else 0]
+
+
+def _make_sick(make: type[DemoWorld], size: Size) -> tuple[DemoWorld, Miner]:
+    # All seats of the subnet are taken.
+    world = make(start=END, size=replace(size, miners=256), troubles=SICK_TROUBLES)
+    # Of the seats without a score, that of the blacklisted miner is the oldest.
+    world.miners[-1].registered_at = END - 30 * 86400
+    return world, world.miners[0]
 
 
 def _settings(
@@ -287,6 +292,73 @@ class Scene:
     answers: Answers
 
 
+@dataclass
+class _Day:
+    """The scrapes of an exporter in a world.
+
+    Attributes:
+        kind: What the world is like.
+        readme: Whether it is for pictures.
+        miner: The one with the GPUs.
+        past: The answers of the API to each scrape, of the feeds in `PAST`.
+    """
+
+    kind: World
+    readme: bool
+    miner: Miner
+    simulator: Simulator
+    exporter: Exporter
+    url: str
+    clock: Clock
+    timeline: Timeline
+    past: dict[float, dict[str, Any]] = field(default_factory=dict)
+
+    async def scrape(self, before: float) -> None:
+        """Scrape some hours before the end, and evaluate the rules."""
+        self.clock.now = END - before * 3600
+        if self.kind in COVERED and not self.readme:
+            self.past[self.clock()] = await ask_api(self.simulator, self.miner, PAST)
+        self._set_faults(before)
+        if self.kind is not World.KEYLESS:
+            await read_reports(self.exporter)
+        is_down = self.kind is World.DOWN and before < DOWN_SINCE
+        page = "" if is_down else await self._page()
+        if page and not before:
+            # The chain is read in the background of a page, which has the answer before.
+            await until(self._is_idle)
+            page = await self._page()
+        # A pair watches the healthy miner: nothing may be counted twice. Two exporters would have
+        # the same page.
+        is_pair = self.kind is World.HEALTHY and not self.readme
+        for target in TARGETS if is_pair else TARGETS[:1]:
+            await asyncio.to_thread(self.timeline.scrape, self.clock(), JOB, target, page)
+        await asyncio.to_thread(self.timeline.evaluate, self.clock())
+
+    async def scrape_each_minute(self, before: float) -> None:
+        """Scrape in each minute from now on, until some hours before the end."""
+        while self.clock() + MINUTE < END - before * 3600:
+            self.clock.now += MINUTE
+            page = await self._page()
+            await asyncio.to_thread(self.timeline.scrape, self.clock(), JOB, TARGETS[0], page)
+
+    def _set_faults(self, before: float) -> None:
+        faults = self.simulator.faults
+        faults.clear()
+        if self.kind is World.HEALTHY and not self.readme:
+            faults["fmv"] = Fault(status=404)
+        if self.kind is World.SICK and before < 2:
+            faults["images"] = Fault(status=503)
+        if self.kind is World.SICK and before < 1:
+            body = b'{"detail": "Not found in the cache"}'
+            faults["unique_chute_history"] = Fault(status=404, body=body)
+
+    async def _page(self) -> str:
+        return (await get(f"{self.url}/metrics")).text
+
+    def _is_idle(self) -> bool:
+        return not any(state.flight for state in self.exporter.feeds.states().values())
+
+
 @contextlib.asynccontextmanager
 async def scene(
     kind: World,
@@ -306,7 +378,6 @@ async def scene(
         readme: Whether it is for pictures: one miner, without costs, and scrapes in each minute.
         stores: URLs of the remote write of other stores that get every sample.
     """
-    sick = kind is World.SICK
     hours = hours or {World.SICK: SICK_HOURS, World.HEALTHY: HEALTHY_HOURS}.get(kind, HOURS)
     world, miner = _make(kind, readme=readme)
     clock = Clock(END - hours[0] * 3600)
@@ -316,46 +387,15 @@ async def scene(
         url, exporter = await stack.enter_async_context(
             served_exporter(settings, clock, monotonic=clock)
         )
-        # A pair watches the healthy miner: nothing may be counted twice. Two exporters would have
-        # the same page.
-        targets = [
-            f"exporter-{number + 1}:9109"
-            for number in range(2 if kind is World.HEALTHY and not readme else 1)
-        ]
         prometheus = stack.enter_context(Prometheus(directory))
         timeline = stack.enter_context(
             contextlib.closing(Timeline(f"{prometheus.url}/api/v1/write", *stores))
         )
-        past: dict[float, dict[str, Any]] = {}
+        day = _Day(kind, readme, miner, simulator, exporter, url, clock, timeline)
         for before, after in itertools.pairwise((*hours, hours[-1])):
-            clock.now = END - before * 3600
-            if kind in COVERED and not readme:
-                past[clock()] = await ask_api(simulator, miner, PAST)
-            simulator.faults.clear()
-            if kind is World.HEALTHY and not readme:
-                simulator.faults["fmv"] = Fault(status=404)
-            if sick and before < 2:
-                simulator.faults["images"] = Fault(status=503)
-            if sick and before < 1:
-                body = b'{"detail": "Not found in the cache"}'
-                simulator.faults["unique_chute_history"] = Fault(status=404, body=body)
-            down = kind is World.DOWN and before < DOWN_SINCE
-            if kind is not World.KEYLESS:
-                await read_reports(exporter)
-            page = "" if down else (await get(f"{url}/metrics")).text
-            if page and not before:
-                # The chain is read in the background of a page, which has the answer before.
-                await until(
-                    lambda: not any(state.flight for state in exporter.feeds.states().values())
-                )
-                page = (await get(f"{url}/metrics")).text
-            for instance in targets:
-                await asyncio.to_thread(timeline.scrape, clock(), JOB, instance, page)
-            await asyncio.to_thread(timeline.evaluate, clock())
-            while readme and clock() + MINUTE < END - after * 3600:
-                clock.now += MINUTE
-                page = (await get(f"{url}/metrics")).text
-                await asyncio.to_thread(timeline.scrape, clock(), JOB, targets[0], page)
+            await day.scrape(before)
+            if readme:
+                await day.scrape_each_minute(after)
         prometheus.at = END
         # A set has no order: the miner with the GPUs comes first.
         watched = sorted(settings.watched, key=lambda hotkey: (hotkey != miner.hotkey, hotkey))
@@ -366,7 +406,7 @@ async def scene(
                 len(miner.gpus),
                 watched[0],
                 api=await ask_api(simulator, miner),
-                past=past,
+                past=day.past,
                 reports=await ask_reports(simulator),
             ),
         )
@@ -379,25 +419,22 @@ async def ask_everything(prometheus: Prometheus, answers: Answers) -> Answers:
     targets: list[dict[str, Any]] = [
         {"expr": ANNOTATION.expr, "interval": ANNOTATION.step, "range": True}
     ]
-    targets += [target for _, panel in PANELS for target in panel["targets"]]
-
-    async def ask(into: dict[str, Any], expression: str, path: str, **times: float) -> None:
-        query = filled_in(expression, answers.hotkeys, answers.scored)
-        answer = await asyncio.to_thread(prometheus.api, path, query=query, **times)
-        into[expression] = answer.get("data")
-        if answer["status"] != "success" or answer.get("warnings") or answer.get("infos"):
-            answers.errors[expression] = str({**answer, "data": None})
-
-    for expression in {one["expr"] for one in (*RULES.values(), *targets)}:
-        await ask(answers.now, expression, "query", time=END)
+    for _, panel in PANELS:
+        targets += panel["targets"]
+    expressions = {rule["expr"] for rule in RULES.values()}
+    for expression in expressions.union(target["expr"] for target in targets):
+        answers.now[expression] = await _ask(prometheus, answers, expression, "query", time=END)
     for target in targets:
         if target["range"]:
-            day = {
-                "start": END - 86400,
-                "end": END,
-                "step": float(max(STEP, seconds(target["interval"]))),
-            }
-            await ask(answers.over_time, target["expr"], "query_range", **day)
+            answers.over_time[target["expr"]] = await _ask(
+                prometheus,
+                answers,
+                target["expr"],
+                "query_range",
+                start=END - 86400,
+                end=END,
+                step=float(max(STEP, seconds(target["interval"]))),
+            )
     for name in VARIABLES:
         _offer(name, prometheus, answers)
     answers.firing = {
@@ -406,31 +443,33 @@ async def ask_everything(prometheus: Prometheus, answers: Answers) -> Answers:
     return answers
 
 
+async def _ask(
+    prometheus: Prometheus, answers: Answers, expression: str, path: str, **times: float
+) -> Any:
+    """Return the data of an answer, and note an error or a warning."""
+    query = filled_in(expression, answers.hotkeys, answers.scored)
+    answer = await asyncio.to_thread(prometheus.api, path, query=query, **times)
+    if answer["status"] != "success" or answer.get("warnings") or answer.get("infos"):
+        answers.errors[expression] = str({**answer, "data": None})
+    return answer.get("data")
+
+
 def _offer(name: str, prometheus: Prometheus, answers: Answers) -> None:
     """Add the values of a variable, as Grafana's data source finds them."""
     variable = VARIABLES[name]
     if match := re.fullmatch(r"label_values\((.+), (\w+)\)", variable.query):
-        path, selector = (
-            f"label/{match[2]}/values",
-            {"match[]": filled_in(match[1], answers.hotkeys)},
-        )
-        answers.variables[name] = prometheus.api(path, **selector, start=END - 86400, end=END)[
-            "data"
-        ]
+        selector = {"match[]": filled_in(match[1], answers.hotkeys)}
+        path = f"label/{match[2]}/values"
+        answer = prometheus.api(path, **selector, start=END - 86400, end=END)
+        answers.variables[name] = answer["data"]
         return
-    query, (label,) = (
-        variable.query[len("query_result(") : -1],
-        re.findall(r'(\w+)="\(\?<value>', variable.regex),
-    )
-    rows = prometheus.api("query", query=filled_in(query, answers.hotkeys), time=END)["data"][
-        "result"
-    ]
-    offered = [
-        (row["metric"][label], float(row["value"][1])) for row in rows if label in row["metric"]
-    ]
-    answers.variables[name] = [value for value, _ in offered]
+    query = variable.query.removeprefix("query_result(").removesuffix(")")
+    (label,) = re.findall(r'(\w+)="\(\?<value>', variable.regex)
+    answer = prometheus.api("query", query=filled_in(query, answers.hotkeys), time=END)
+    rows = [row for row in answer["data"]["result"] if label in row["metric"]]
+    answers.variables[name] = [row["metric"][label] for row in rows]
     if variable.ordered:
-        answers.ranks[name] = dict(offered)
+        answers.ranks[name] = {row["metric"][label]: float(row["value"][1]) for row in rows}
 
 
 def write_answers(kind: str, directory: str) -> None:

@@ -16,6 +16,7 @@ from tests.grafana.display import run_script
 from tests.grafana.scenes import END, scene
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 LARGEST = 250_000
@@ -26,6 +27,8 @@ COLORS = """(grafana, names) => {
 }"""
 """Returns the colours of Grafana's dark theme: the background of a panel, and those of the names.
 """
+STATES = [value for value in vars(states).values() if isinstance(value, tuple)]
+"""All tables of states."""
 
 
 def test_every_board_has_a_picture_of_a_miner_with_problems_and_overview_one_without() -> None:
@@ -74,23 +77,37 @@ def luminance(color: str, eyes: str = "all colours") -> float:
     return sum(map(math.prod, zip((0.2126, 0.7152, 0.0722), seen, strict=True))) + 0.05
 
 
-def test_text_has_enough_contrast_and_states_beside_each_other_differ_in_lightness(
-    grafana: str,
-) -> None:
-    tables = [value for value in vars(states).values() if isinstance(value, tuple)]
-    names = sorted({state.color for table in tables for state in table} - {states.PLAIN})
-    background, *colors = run_script(grafana, COLORS, names)
-    shown = dict(zip(names, colors, strict=True))
-    texts = {state.color for table in tables if table is not states.REASONS for state in table} - {
-        states.PLAIN
-    }
-    assert {name for name in texts if luminance(shown[name]) / luminance(background) < 4.5} == set()
+@pytest.fixture(scope="module")
+def colors(grafana: str) -> dict[str, str]:
+    """The background, and the colours of all states, by Grafana's name."""
+    names = sorted(colors_of(STATES))
+    background, *shown = run_script(grafana, COLORS, names)
+    return {"background": background} | dict(zip(names, shown, strict=True))
+
+
+def colors_of(tables: Iterable[tuple[states.State, ...]]) -> set[str]:
+    """Return the names of the colours of states, without that of plain text."""
+    return {state.color for table in tables for state in table} - {states.PLAIN}
+
+
+def test_text_has_enough_contrast(colors: dict[str, str]) -> None:
+    background = luminance(colors["background"])
+    for name in colors_of(table for table in STATES if table is not states.REASONS):
+        assert luminance(colors[name]) / background >= 4.5, name
+
+
+def test_states_beside_each_other_differ_in_lightness(colors: dict[str, str]) -> None:
     for eyes in EYES:
-        for first, second in [
+        for first, second in (
             *itertools.pairwise(states.GPU),
             *itertools.pairwise(states.INSTANCE),
-        ]:
-            low, high = sorted(luminance(shown[one.color], eyes) for one in (first, second))
-            assert high / low >= 1.6, (eyes, first, second)
-    low, high = sorted(luminance(shown[one.color]) for one in (states.GPU[4], states.GPU[1]))
-    assert high / low >= 1.6
+        ):
+            assert contrast(colors, first, second, eyes) >= 1.6, (eyes, first, second)
+    assert contrast(colors, states.GPU[4], states.GPU[1]) >= 1.6
+
+
+def contrast(
+    colors: dict[str, str], first: states.State, second: states.State, eyes: str = "all colours"
+) -> float:
+    low, high = sorted(luminance(colors[state.color], eyes) for state in (first, second))
+    return high / low

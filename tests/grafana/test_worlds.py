@@ -5,7 +5,7 @@ there.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +18,9 @@ from grafana.worlds import ALARMED, World
 from tests.grafana.scenes import JOB
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from grafana.parts import Query
     from tests.grafana.display import Seen
     from tests.grafana.scenes import Answers
 
@@ -71,10 +74,11 @@ def table(seen: Seen, uid: str, title: str) -> list[dict[str, str]]:
     (shown,) = (
         shown for found, panel, shown in tables(seen) if (found, panel["title"]) == (uid, title)
     )
-    return [
-        {column: cell["text"] for column, cell in zip(shown["columns"], row, strict=True)}
-        for row in shown["rows"]
-    ]
+    rows = []
+    for row in shown["rows"]:
+        texts = [cell["text"] for cell in row]
+        rows.append(dict(zip(shown["columns"], texts, strict=True)))
+    return rows
 
 
 @pytest.mark.parametrize("kind", World)
@@ -84,23 +88,27 @@ def test_every_query_has_data_where_its_panel_says_so_and_nowhere_else(
     found = answers[kind]
     assert found.errors == {}
     wrong = []
-    queries = [
-        (board.uid, one.title, query)
-        for board in BOARDS
-        for one in board.panels
-        for query in one.queries
-    ]
-    for uid, title, query in queries:
-        has_data, declared = bool(found.now[query.expr]["result"]), kind in (query.data or ())
-        if has_data != declared and not (query.sometimes and declared):
-            wrong.append((uid, title, query, "should have data" if declared else "has data"))
-        elif (
-            has_data
-            and not query.sometimes
-            and not found.over_time.get(query.expr, {"result": [0]})["result"]
-        ):
-            wrong.append((uid, title, query, "has no data over the day"))
-    assert wrong == [], "\n".join(map(str, wrong))
+    for board in BOARDS:
+        for panel in board.panels:
+            for query in panel.queries:
+                complaint = complaint_about(query, found, kind)
+                if complaint:
+                    wrong.append(f"{board.uid}, {panel.title}: {complaint}: {query}")
+    assert wrong == [], "\n".join(wrong)
+
+
+def complaint_about(query: Query, found: Answers, kind: World) -> str | None:
+    """Return what is wrong with the data of a query in a world, None if nothing is."""
+    has_data = bool(found.now[query.expr]["result"])
+    is_declared = kind in (query.data or ())
+    if has_data and not is_declared:
+        return "has data"
+    if is_declared and not has_data and not query.sometimes:
+        return "should have data"
+    if has_data and not query.sometimes and query.expr in found.over_time:
+        over_time = found.over_time[query.expr]["result"]
+        return None if over_time else "has no data over the day"
+    return None
 
 
 @pytest.mark.parametrize("kind", World)
@@ -198,20 +206,18 @@ def test_the_first_problem_is_the_gravest_and_says_what_it_costs_and_what_to_do(
     seen: dict[World, Seen],
 ) -> None:
     rows = table(seen[World.SICK], "chutes-overview", "What is wrong")
-    assert [row["Severity"] for row in rows] == sorted(
-        (row["Severity"] for row in rows), key=SEVERITIES.index
-    )
+    severities = [row["Severity"] for row in rows]
+    assert severities == sorted(severities, key=SEVERITIES.index)
     critical = {row["Alert"] for row in rows if row["Severity"] == "critical"}
     assert critical == {
         *("ChutesMinerDeregistered", "ChutesMinerBlacklisted", "ChutesMinerSeatAtRisk")
     }
-    (idle,) = (
-        row for row in rows if (row["Alert"], row["Where"]) == ("ChutesGpusIdle", "pro-6000-4")
-    )
+    of_server = [row for row in rows if row["Where"] == "pro-6000-4"]
+    (idle,) = (row for row in of_server if row["Alert"] == "ChutesGpusIdle")
     assert idle["What to do first"] == FIRST["ChutesGpusIdle"]
     # Of alerts that are equally grave, the most expensive comes first.
-    warnings = [row for row in rows if row["Severity"] == "warning"]
-    assert warnings[0]["USD a day"].startswith("$")
+    first_warning = rows[severities.index("warning")]
+    assert first_warning["USD a day"].startswith("$")
     # A place leads to its board.
     assert {row["board"] for row in rows} <= set(BOARD_ORDER)
 
@@ -270,38 +276,55 @@ def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen
     }
 
 
-def test_tables_have_a_row_for_each_thing_and_every_column_is_filled_somewhere(
+def test_tables_have_a_row_for_each_thing(
     answers: dict[World, Answers], seen: dict[World, Seen]
 ) -> None:
-    never_filled = {
-        (board.uid, panel.title, column.title)
-        for board in BOARDS
-        for panel in board.panels
-        for column in panel.columns
-        if column.title
-    }
     for kind, found in seen.items():
         for uid, panel, shown in tables(found):
             results = [answers[kind].now[target["expr"]]["result"] for target in panel["targets"]]
-            labels = [
-                {label for row in result for label in row["metric"]} for result in results if result
-            ]
-            shared = sorted(set.intersection(*labels) - {"__name__"}) if labels else []
-            things = {
-                tuple(row["metric"].get(label) for label in shared)
-                for result in results
-                for row in result
-            }
-            assert len(shown["rows"]) == len(things), (kind, uid, panel["title"])
-            for row in table(found, uid, panel["title"]):
-                # Not a hotkey that happens to contain these letters.
-                assert not any(re.search(r"\bNaN\b", text) for text in row.values()), (
-                    uid,
-                    panel["title"],
-                )
-                filled = {column for column, text in row.items() if text.strip() not in ("", "-")}
-                never_filled -= {(uid, panel["title"], column) for column in filled}
+            assert len(shown["rows"]) == count_things(results), (kind, uid, panel["title"])
+
+
+def count_things(results: Sequence[Sequence[dict[str, Any]]]) -> int:
+    """Return how many things the results of a table's queries are about.
+
+    The labels that all queries have tell the things apart.
+    """
+    of_results = []
+    things = set()
+    for result in results:
+        labels = {label for row in result for label in row["metric"]}
+        if labels:
+            of_results.append(labels)
+    shared = set.intersection(*of_results) - {"__name__"} if of_results else set()
+    for result in results:
+        for row in result:
+            things.add(tuple(row["metric"].get(label) for label in sorted(shared)))
+    return len(things)
+
+
+def test_every_column_of_a_table_is_filled_somewhere(seen: dict[World, Seen]) -> None:
+    never_filled = set()
+    for board in BOARDS:
+        for panel in board.panels:
+            titles = [column.title for column in panel.columns if column.title]
+            never_filled |= {(board.uid, panel.title, title) for title in titles}
+    for found in seen.values():
+        for uid, shown_panel, _ in tables(found):
+            title = shown_panel["title"]
+            for row in table(found, uid, title):
+                filled = [column for column, text in row.items() if text.strip() not in ("", "-")]
+                never_filled -= {(uid, title, column) for column in filled}
     assert never_filled == set()
+
+
+def test_no_table_shows_that_something_is_not_a_number(seen: dict[World, Seen]) -> None:
+    for found in seen.values():
+        for uid, panel, _ in tables(found):
+            for row in table(found, uid, panel["title"]):
+                for text in row.values():
+                    # Not a hotkey that happens to contain these letters.
+                    assert not re.search(r"\bNaN\b", text), (uid, panel["title"])
 
 
 def test_the_state_that_costs_most_comes_first_and_models_that_are_named_by_numbers_stay_names(

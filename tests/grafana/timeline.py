@@ -16,18 +16,22 @@ from urllib.parse import urlencode, urlsplit
 
 import yaml
 
-from tests.support import PATIENCE, Labels, identity, series
+from tests.support import PATIENCE, Labels, identity, labels_without_name
 from tests.support import RULES as DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-RULES: Final[list[dict[str, Any]]] = [
-    rule
-    for path in sorted(DIRECTORY.glob("*.yml"))
-    for group in yaml.safe_load(path.read_text())["groups"]
-    for rule in group["rules"]
-]
+
+def _rules() -> list[dict[str, Any]]:
+    rules: list[dict[str, Any]] = []
+    for path in sorted(DIRECTORY.glob("*.yml")):
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            rules += group["rules"]
+    return rules
+
+
+RULES: Final = _rules()
 ALERTS: Final = [rule for rule in RULES if "alert" in rule]
 RECORDINGS: Final = [rule for rule in RULES if "record" in rule]
 ABOUT_ALERTS: Final = [rule for rule in RECORDINGS if rule["record"].startswith("alert:")]
@@ -123,10 +127,10 @@ class Timeline:
 
     def send(self, series: Mapping[bytes, Iterable[tuple[float, bytes]]]) -> None:
         """Send samples: the time and the encoded value of each, in the order of time."""
-        message = b"".join(
-            _field(1, one + b"".join(_sample(at, value) for at, value in samples))
-            for one, samples in series.items()
-        )
+        message = b""
+        for one, samples in series.items():
+            written = b"".join(_sample(at, value) for at, value in samples)
+            message += _field(1, one + written)
         # Snappy allows data that is not compressed.
         body = _varint(len(message)) + b"\xfc" + struct.pack("<I", len(message) - 1) + message
         for store, connection in zip(self._stores, self._connections, strict=True):
@@ -173,16 +177,10 @@ class Timeline:
         connection = self._connections[0]
         connection.request("GET", f"/api/v1/query?{urlencode({'query': expression, 'time': at})}")
         data = json.load(connection.getresponse())["data"]
-        rows = (
-            data["result"]
-            if data["resultType"] == "vector"
-            else [{"metric": {}, "value": data["result"]}]
-        )
+        if data["resultType"] != "vector":
+            return {frozenset(): float(data["result"][1])}
         return {
-            series(
-                "", **{name: value for name, value in row["metric"].items() if name != "__name__"}
-            )[1]: float(row["value"][1])
-            for row in rows
+            labels_without_name(row["metric"]): float(row["value"][1]) for row in data["result"]
         }
 
 

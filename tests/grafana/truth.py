@@ -10,12 +10,13 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from tests.grafana.scenes import END
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 Row = dict[str, Any]
 HOUR = 3600
@@ -45,15 +46,15 @@ def seconds(text: str) -> float:
 
 
 def instance_state(instance: Row) -> str:
-    return (
-        "active" if instance["active"] else "disabled" if instance["activated_at"] else "starting"
-    )
+    if instance["active"]:
+        return "active"
+    return "disabled" if instance["activated_at"] else "starting"
 
 
 def holders(item: Row, api: Mapping[str, Any]) -> list[Row]:
     """Return the instances to which an item of the inventory may belong."""
-    shared = ("chute_id", "active", "last_verified_at")
-    return [one for one in api["instances"] if all(one[name] == item[name] for name in shared)]
+    shared = itemgetter("chute_id", "active", "last_verified_at")
+    return [one for one in api["instances"] if shared(one) == shared(item)]
 
 
 def gpu_state(gpu: Row, api: Mapping[str, Any]) -> str:
@@ -63,6 +64,11 @@ def gpu_state(gpu: Row, api: Mapping[str, Any]) -> str:
             (state,) = set(map(instance_state, holders(item, api)))
             return "earning" if state == "active" else state
     return "idle" if gpu["verified_at"] else "unverified"
+
+
+def is_earning(gpu: Row, api: Mapping[str, Any]) -> bool:
+    """Return whether a GPU earns. One of a disabled instance does, too."""
+    return gpu_state(gpu, api) in ("earning", "disabled")
 
 
 def places(api: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -85,13 +91,13 @@ def server_state(server_id: str, status: str, api: Mapping[str, Any]) -> int:
     return min((numbers[state] for state in states), default=2)
 
 
-def server_units(api: Mapping[str, Any]) -> Counter[tuple[str, str]]:
-    """Return what the instances on each server earn a second, by server and model."""
+def units_of_server(server_id: str, api: Mapping[str, Any]) -> float:
+    """Return what the instances on a server earn a second."""
     place = places(api)
-    units: Counter[tuple[str, str]] = Counter()
+    units = 0.0
     for one in api["instances"]:
-        if one["activated_at"]:
-            units[place[one["instance_id"]]] += one["compute_multiplier"]
+        if one["activated_at"] and place[one["instance_id"]][0] == server_id:
+            units += one["compute_multiplier"]
     return units
 
 
@@ -108,27 +114,34 @@ def is_measured(server_id: str, api: Mapping[str, Any]) -> bool:
 
 
 def upgrade_order(server_ids: Iterable[str], api: Mapping[str, Any]) -> dict[str, int]:
-    """Return the place of servers in the order in which to upgrade them."""
-    place = places(api)
-    keys = []
-    for server_id in server_ids:
-        last = 0
-        for one in api["instances"]:
-            others = [
-                other
-                for other in api["active_instances"]
-                if other["chute_id"] == one["chute_id"]
-                and other["instance_id"] != one["instance_id"]
-            ]
-            is_there = place.get(one["instance_id"], ("", ""))[0] == server_id
-            last += is_there and not others
+    """Return the place of servers in the order in which to upgrade them.
+
+    Servers with the fewest last instances of their chutes come first, then those with the most
+    GPUs that earn nothing.
+    """
+    names = {row["server_id"]: row["name"] for row in api["servers"]["servers"]}
+    last = last_instances(api)
+
+    def key(server_id: str) -> tuple[int, int, str, str]:
         states = [gpu_state(gpu, api) for gpu in api["nodes"] if gpu["server_id"] == server_id]
         idle = states.count("idle") + states.count("unverified")
-        (name,) = (
-            row["name"] for row in api["servers"]["servers"] if row["server_id"] == server_id
-        )
-        keys.append((last, -idle, name, server_id))
-    return {server_id: number for number, (*_, server_id) in enumerate(sorted(keys), 1)}
+        return last[server_id], -idle, names[server_id], server_id
+
+    return {server_id: number for number, server_id in enumerate(sorted(server_ids, key=key), 1)}
+
+
+def last_instances(api: Mapping[str, Any]) -> Counter[str]:
+    """Return how many instances on each server are the last ones of their chutes."""
+    place = places(api)
+    active: dict[str, set[str]] = defaultdict(set)
+    for one in api["active_instances"]:
+        active[one["chute_id"]].add(one["instance_id"])
+    found: Counter[str] = Counter()
+    for one in api["instances"]:
+        others = active[one["chute_id"]] - {one["instance_id"]}
+        if one["instance_id"] in place and not others:
+            found[place[one["instance_id"]][0]] += 1
+    return found
 
 
 @dataclass(frozen=True)
@@ -173,7 +186,9 @@ class Reports:
                 if row["miner_hotkey"] != self._hotkey or row["deleted_at"] is None:
                     continue
                 ended_at = seconds(row["deleted_at"])
-                if until - hours * HOUR <= ended_at <= until and end - HOUR <= ended_at <= end:
+                is_in_hours = until - hours * HOUR <= ended_at <= until
+                is_of_report = end - HOUR <= ended_at <= end
+                if is_in_hours and is_of_report:
                     found[row["instance_id"]] = row
         return [self._ended(row) for row in found.values()]
 
@@ -224,56 +239,67 @@ class Launches:
             row["server_id"]: row["maintenance_status"] for row in api["maintenance"]["servers"]
         }
         self._tee = {row["server_id"]: row["is_tee"] for row in api["servers"]["servers"]}
-        # A server without TEE has no maintenance.
-        self.free = Counter(
-            (gpu["server_id"], gpu["gpu_identifier"])
-            for gpu in api["nodes"]
-            if gpu_state(gpu, api) == "idle"
-        )
+        self.free = self._idle_gpus()
         self.usable = {
-            place: count
-            for place, count in self.free.items()
-            if self.slots.get(place[0], "none") == "none"
+            place: count for place, count in self.free.items() if not self._is_in_slot(place[0])
         }
         self._active = Counter(one["chute_id"] for one in api["active_instances"])
+        self._starting = self._starting_everywhere()
         self._logged = {row["chute_id"]: row for row in api["utilization"]}
         self._bounties = {row["chute_id"] for row in api["bounties"]}
-        self._starting = Counter(
-            chute_id
-            for chute_id, activated in {
-                gpu["chute"]["instance_id"]: (
-                    gpu["chute"]["chute_id"],
-                    gpu["chute"]["activated_at"],
-                )
-                for miner in api["held_gpus"].values()
-                for gpu in miner["provisioned"]
-            }.values()
-            if activated is None
-        )
-        self.in_vain = {
-            one["instance_id"]: self._is_in_vain(one["chute_id"])
-            for one in api["instances"]
-            if instance_state(one) == "starting"
-        }
-        self.hanging = {
-            one["chute_id"]
-            for one in api["instances"]
-            if instance_state(one) == "starting" and END - seconds(one["created_at"]) > HOUR
-        }
+        self.in_vain: dict[str, bool] = {}
+        self.hanging: set[str] = set()
         self.offers: list[Launchable] = []
         self.refused: Counter[tuple[str, str]] = Counter()
+        self._judge_starting()
+        self._judge_chutes()
+
+    def _judge_starting(self) -> None:
+        """Find starting instances that are in vain, and chutes whose start takes over an hour."""
+        for one in self._api["instances"]:
+            if instance_state(one) == "starting":
+                self.in_vain[one["instance_id"]] = self._is_in_vain(one["chute_id"])
+                if END - seconds(one["created_at"]) > HOUR:
+                    self.hanging.add(one["chute_id"])
+
+    def _judge_chutes(self) -> None:
+        """Offer or refuse each chute on each model of the idle GPUs."""
         for gpu in {model for _, model in self.free}:
-            for chute in api["chutes"]:
+            for chute in self._api["chutes"]:
                 if gpu in chute["node_selector"]["supported_gpus"]:
                     self._try(chute, gpu)
+
+    def _idle_gpus(self) -> Counter[tuple[str, str]]:
+        """Return the number of idle GPUs by server and model."""
+        found: Counter[tuple[str, str]] = Counter()
+        for gpu in self._api["nodes"]:
+            if gpu_state(gpu, self._api) == "idle":
+                found[gpu["server_id"], gpu["gpu_identifier"]] += 1
+        return found
+
+    def _starting_everywhere(self) -> Counter[str]:
+        """Return how many instances of each chute are starting, of all miners."""
+        # Several GPUs may belong to one instance.
+        starting: dict[str, str] = {}
+        for miner in self._api["held_gpus"].values():
+            for gpu in miner["provisioned"]:
+                chute = gpu["chute"]
+                if chute["activated_at"] is None:
+                    starting[chute["instance_id"]] = chute["chute_id"]
+        return Counter(starting.values())
+
+    def _is_in_slot(self, server_id: str) -> bool:
+        # A server without TEE has no maintenance.
+        return bool(self.slots.get(server_id, "none") != "none")
 
     def _target(self, chute_id: str) -> int:
         """Return how many active instances the service wants of a chute."""
         row = self._logged.get(chute_id)
         if row is None:
             return self._active[chute_id] + self._starting[chute_id]
-        sent: int = row["target_count"]
-        return self._active[chute_id] + row["scale_allowance"] if row["scale_allowance"] else sent
+        allowance: int = row["scale_allowance"]
+        target: int = row["target_count"]
+        return self._active[chute_id] + allowance if allowance else target
 
     def _is_private(self, chute: Row) -> bool:
         return not PRIVATE.isdisjoint(chute["compute_multiplier_factors"])
@@ -281,52 +307,60 @@ class Launches:
     def _is_in_vain(self, chute_id: str) -> bool:
         """Return whether the service would refuse the activation of an instance."""
         (chute,) = (one for one in self._api["chutes"] if one["chute_id"] == chute_id)
-        private = self._is_private(chute)
-        if chute["tee"] and not private:
+        is_full = self._active[chute_id] >= self._target(chute_id)
+        if not self._is_private(chute):
+            return is_full and not chute["tee"]
+        if chute_id in self._bounties and not self._active[chute_id]:
             return False
-        if private and not self._active[chute_id] and chute_id in self._bounties:
-            return False
-        full = self._active[chute_id] >= self._target(chute_id)
-        return full or (private and chute_id not in self._logged)
+        return is_full or chute_id not in self._logged
 
     def room(self, chute: Row) -> tuple[int, int, str]:
         """Return the room of a chute, what is left of it, and why there is none."""
         key = chute["chute_id"]
-        active, starting, target = self._active[key], self._starting[key], self._target(key)
+        starting, room = self._starting[key], self._target(key) - self._active[key]
         if self._is_private(chute):
-            if not active:
-                room = int(key in self._bounties)
-                return room, room - starting, "no_bounty"
+            if not self._active[key]:
+                bounties = int(key in self._bounties)
+                return bounties, bounties - starting, "no_bounty"
             if key not in self._logged:
                 return 0, 0, "target_expired"
-            return target - active, target - active - starting, "no_room"
-        room = target - active
-        if chute["tee"] and room > 0:
-            room = min(room, room + 1 - starting)
-            return room, room, "enough_starting"
-        return room, room - (0 if chute["tee"] else starting), "no_room"
+            return room, room - starting, "no_room"
+        if not chute["tee"]:
+            return room, room - starting, "no_room"
+        if room <= 0:
+            return room, room, "no_room"
+        room = min(room, room + 1 - starting)
+        return room, room, "enough_starting"
 
     def _try(self, chute: Row, gpu: str) -> None:
         """Add an offer, or count a refusal by its first reason."""
-        room, left, why = self.room(chute)
-        size = chute["node_selector"]["gpu_count"]
-        servers = [(server, count) for (server, model), count in self.free.items() if model == gpu]
-        of_tee = [one for one in servers if self._tee[one[0]] == chute["tee"]]
-        not_busy = [one for one in of_tee if self.slots.get(one[0], "none") == "none"]
-        if chute["disabled"]:
-            reason = "disabled"
-        elif room <= 0:
-            reason = why
-        elif not of_tee:
-            reason = "tee_mismatch"
-        elif not not_busy:
-            reason = "in_maintenance"
-        elif max(count for _, count in not_busy) < size:
-            reason = "too_many_gpus"
-        else:
+        reason = self._refusal(chute, gpu)
+        if reason is None:
+            _, left, _ = self.room(chute)
             self.offers.append(self._offer(chute, gpu, max(0, left)))
-            return
-        self.refused[gpu, reason] += 1
+        else:
+            self.refused[gpu, reason] += 1
+
+    def _refusal(self, chute: Row, gpu: str) -> str | None:
+        """Return the first reason why a chute cannot be launched on idle GPUs of a model."""
+        room, _, why_none = self.room(chute)
+        if chute["disabled"]:
+            return "disabled"
+        if room <= 0:
+            return why_none
+        of_tee = [
+            server_id
+            for server_id, model in self.free
+            if model == gpu and self._tee[server_id] == chute["tee"]
+        ]
+        if not of_tee:
+            return "tee_mismatch"
+        gpus = [
+            self.free[server_id, gpu] for server_id in of_tee if not self._is_in_slot(server_id)
+        ]
+        if not gpus:
+            return "in_maintenance"
+        return "too_many_gpus" if max(gpus) < chute["node_selector"]["gpu_count"] else None
 
     def _offer(self, chute: Row, gpu: str, left: int) -> Launchable:
         selector, factors = chute["node_selector"], chute["compute_multiplier_factors"]
@@ -350,46 +384,44 @@ class Launches:
         """Return what the usable idle GPUs earn a second in the best of all placements, on average
         of the first day.
         """
-        servers = sorted(self.usable)
         # The best pay by the number of GPUs that are taken of each server.
-        best: dict[tuple[int, ...], float] = {(0,) * len(servers): 0.0}
+        best: dict[tuple[int, ...], float] = {(0,) * len(self.usable): 0.0}
         for chute_id in {offer.chute_id for offer in self.offers} - self.hanging:
             offers = [offer for offer in self.offers if offer.chute_id == chute_id]
-            room = offers[0].room
             found = dict(best)
             for taken, pay in best.items():
-                for counts in itertools.product(range(room + 1), repeat=len(servers)):
-                    if not 0 < sum(counts) <= room:
-                        continue
-                    with_it = self._placed(taken, pay, counts, servers, offers)
+                for counts in self._counts(offers[0].room):
+                    with_it = self._placed(taken, pay, counts, offers)
                     if with_it is not None and with_it[1] > found.get(with_it[0], -math.inf):
                         found[with_it[0]] = with_it[1]
             best = found
         return max(best.values())
 
+    def _counts(self, room: int) -> Iterator[tuple[int, ...]]:
+        """Yield all numbers of instances by server that a room allows, without none at all."""
+        for counts in itertools.product(range(room + 1), repeat=len(self.usable)):
+            if 0 < sum(counts) <= room:
+                yield counts
+
     def _placed(
-        self,
-        taken: tuple[int, ...],
-        pay: float,
-        counts: tuple[int, ...],
-        servers: list[tuple[str, str]],
-        offers: list[Launchable],
+        self, taken: tuple[int, ...], pay: float, counts: tuple[int, ...], offers: list[Launchable]
     ) -> tuple[tuple[int, ...], float] | None:
         """Return the GPUs that are taken with more instances, and the pay, None if they do not
         fit.
         """
+        by_model = {offer.gpu: offer for offer in offers}
         now = []
-        for used, count, place in zip(taken, counts, servers, strict=True):
-            offer = next((one for one in offers if one.gpu == place[1]), None)
-            if not count:
-                now.append(used)
-                continue
-            if offer is None or self._tee_of(offer) != self._tee[place[0]]:
-                return None
-            now.append(used + count * offer.gpus)
-            pay += count * offer.gpus * offer.first_day
-            if now[-1] > self.usable[place]:
-                return None
+        for before, count, place in zip(taken, counts, sorted(self.usable), strict=True):
+            used = before
+            if count:
+                offer = by_model.get(place[1])
+                if offer is None or self._tee_of(offer) != self._tee[place[0]]:
+                    return None
+                used += count * offer.gpus
+                pay += count * offer.gpus * offer.first_day
+                if used > self.usable[place]:
+                    return None
+            now.append(used)
         return tuple(now), pay
 
     def _tee_of(self, offer: Launchable) -> bool:

@@ -125,7 +125,11 @@ def job(name: str, url: str, path: str = "/metrics", **options: object) -> dict[
 
 def by(found: dict[Labels, float], *names: str) -> dict[tuple[str, ...], float]:
     """Return the values of a result by some labels. Each series must have all of them."""
-    return {tuple(dict(labels)[name] for name in names): value for labels, value in found.items()}
+    values = {}
+    for labels, value in found.items():
+        texts = dict(labels)
+        values[tuple(texts[name] for name in names)] = value
+    return values
 
 
 @asynccontextmanager

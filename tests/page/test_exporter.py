@@ -119,21 +119,31 @@ async def test_endpoints_that_hang_for_all_keys_leave_the_others(
 
     async def only_those_hang() -> bool:
         page = await page_of(exporter, timeout=1)
-        failed = {
-            (dict(labels)["collector"], dict(labels).get("hotkey", ""))
-            for (name, labels), success in page.items()
-            if name == "chutes_scrape_collector_success" and not success
-        }
-        return failed == {
-            (entry.collector.name, hotkey)
-            for entry in exporter.plan.entries
-            for hotkey, feeds in entry.feeds.items()
-            if hanging & {feed.endpoint.name for feed in feeds}
-        }
+        return failed_collectors(page) == collectors_that_read(hanging, exporter)
 
     # The requests that hang do so for longer than the test waits.
     async with Exporter(watching(simulator.url, *keys, api_timeout=600), clock=Clock()) as exporter:
         await until(only_those_hang)
+
+
+def failed_collectors(page: Page) -> set[tuple[str, str]]:
+    """Return the name and hotkey of each collector that a page calls not successful."""
+    failed = set()
+    for (name, labels), success in page.items():
+        if name == "chutes_scrape_collector_success" and not success:
+            label = dict(labels)
+            failed.add((label["collector"], label.get("hotkey", "")))
+    return failed
+
+
+def collectors_that_read(endpoints: set[str], exporter: Exporter) -> set[tuple[str, str]]:
+    """Return the name and hotkey of each collector that reads one of the endpoints."""
+    found = set()
+    for entry in exporter.plan.entries:
+        for hotkey, feeds in entry.feeds.items():
+            if any(feed.endpoint.name in endpoints for feed in feeds):
+                found.add((entry.collector.name, hotkey))
+    return found
 
 
 async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Simulator) -> None:
@@ -200,12 +210,12 @@ async def test_a_reload_while_a_reader_waits_for_its_turn_leaves_it_without_the_
 ) -> None:
     render, begun, end = Renderer.render, threading.Event(), threading.Event()
 
-    def slow(*arguments: Any) -> dict[Entry, Lines]:
+    def render_at_the_end(*arguments: Any) -> dict[Entry, Lines]:
         begun.set()
         assert end.wait(PATIENCE)
         return render(*arguments)
 
-    monkeypatch.setattr(Renderer, "render", slow)
+    monkeypatch.setattr(Renderer, "render", render_at_the_end)
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
         await exporter.warm_up()
         scraped = asyncio.create_task(page_of(exporter))
@@ -242,7 +252,7 @@ async def test_pages_are_made_one_at_a_time_in_a_thread_and_shared_by_those_that
 ) -> None:
     render, working, threads = Renderer.render, threading.Lock(), list[int]()
 
-    def watched(*arguments: Any) -> dict[Entry, Lines]:
+    def render_alone(*arguments: Any) -> dict[Entry, Lines]:
         threads.append(threading.get_ident())
         assert working.acquire(blocking=False)
         try:
@@ -251,7 +261,7 @@ async def test_pages_are_made_one_at_a_time_in_a_thread_and_shared_by_those_that
         finally:
             working.release()
 
-    monkeypatch.setattr(Renderer, "render", watched)
+    monkeypatch.setattr(Renderer, "render", render_alone)
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
         await exporter.warm_up()
         leaving = asyncio.create_task(exporter.metrics(Format.TEXT, timeout=5))
@@ -332,23 +342,20 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
         replace(settings, max_series=int(size) - 1), clock=clock, monotonic=clock
     ) as exporter:
         page = await page_of(exporter)
-        assert marked(page, "_cut") == ["stats_per_chute"]
+        assert collectors_with(page, "_cut") == ["stats_per_chute"]
         gone = {key for key in whole.keys() - page.keys() if not key[0].startswith("chutes_api_")}
-        assert gone == {
-            key
-            for key in whole
-            if key[0] in {metric.name for metric in find_collector("stats_per_chute").metrics}
-        }
+        metrics = {metric.name for metric in find_collector("stats_per_chute").metrics}
+        assert gone == {key for key in whole if key[0] in metrics}
         assert page[series("chutes_scrape_series")] == size
         assert page[series("chutes_scrape_series_limit")] == size - 1
         # Without the bounties, there is room again.
         simulator.faults["bounties"] = Fault(status=500)
         clock.now += BOUNTIES.max_age
-        assert marked(await page_of(exporter), "_cut") == []
+        assert collectors_with(await page_of(exporter), "_cut") == []
 
 
-def marked(page: Page, end: str) -> list[str]:
-    """Return the collectors of a page for which the metric with an end is not 0."""
+def collectors_with(page: Page, end: str) -> list[str]:
+    """Return the collectors for which a metric with this end of its name is not 0."""
     return sorted(
         dict(labels)["collector"]
         for (name, labels), value in page.items()
@@ -371,7 +378,7 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(
             ready = exporter.readiness()
     # Others do without some of their metrics.
     lacking = [one.name for one in COLLECTORS if name in one.source_feeds and one.name != "launch"]
-    assert marked(page, "_off") == sorted(lacking)
+    assert collectors_with(page, "_off") == sorted(lacking)
     assert name in lacking
     assert not names(page) & {metric.name for metric in find_collector(name).metrics}
     # Nothing of it looks like a failure.
@@ -394,15 +401,13 @@ async def test_each_request_is_logged_at_the_level_debug(
     with structlog.testing.capture_logs() as logs:
         page = await scrape(watching(simulator.url))
     requests = [log for log in logs if log["event"] == "requested"]
-    assert {log["log_level"] for log in requests} == {"debug"}
-    assert {frozenset(log) for log in requests} == {
-        frozenset({"event", "log_level", "endpoint", "status", "seconds", "bytes"})
-    }
-    assert sorted(log["endpoint"] for log in requests) == sorted(
-        request.endpoint for request in simulator.requests
-    )
-    assert [log["status"] for log in requests if log["endpoint"] == "scores"] == ["500"]
+    for log in requests:
+        assert log["log_level"] == "debug"
+        assert log.keys() == {"event", "log_level", "endpoint", "status", "seconds", "bytes"}
+    asked = sorted(request.endpoint for request in simulator.requests)
+    assert sorted(log["endpoint"] for log in requests) == asked
+    (scores,) = [log for log in requests if log["endpoint"] == "scores"]
+    assert scores["status"] == "500"
     (metagraph,) = [log for log in requests if log["endpoint"] == "metagraph"]
-    assert (
-        metagraph["bytes"] == page[series("chutes_api_response_bytes_total", endpoint="metagraph")]
-    )
+    on_page = page[series("chutes_api_response_bytes_total", endpoint="metagraph")]
+    assert metagraph["bytes"] == on_page

@@ -8,7 +8,7 @@ import re
 import struct
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from grafana.boards import BOARDS
 from tests.grafana.display import committed, panels
@@ -23,7 +23,7 @@ from tests.grafana.timeline import (
     alert_samples,
     encoded,
 )
-from tests.support import Labels, Prometheus, series
+from tests.support import Labels, Prometheus, labels_without_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -41,14 +41,22 @@ A series that is gone is not seen at the next one.
 """
 PAST: Final = tuple(-hours * HOUR for hours in range(24, 2, -1))
 """When the pages of the day before are scraped."""
-QUERIES: Final[dict[tuple[str, str, str], str]] = {
-    (board.uid, panel["title"], f"{target['refId']} {target['legendFormat']}"): target["expr"]
-    for board in BOARDS
-    for panel in panels(committed(board.uid))
-    for target in panel["targets"]
-    # It shows the feeds themselves.
-    if board.uid != "chutes-exporter"
-}
+
+
+def _queries() -> dict[tuple[str, str, str], str]:
+    found = {}
+    for board in BOARDS:
+        # It shows the feeds themselves.
+        if board.uid == "chutes-exporter":
+            continue
+        for panel in panels(committed(board.uid)):
+            for target in panel["targets"]:
+                legend = f"{target['refId']} {target['legendFormat']}"
+                found[board.uid, panel["title"], legend] = target["expr"]
+    return found
+
+
+QUERIES: Final = _queries()
 """The queries of the boards, by board, panel and legend."""
 _TEXTS: Final = " ".join([*(rule["expr"] for rule in RULES), *QUERIES.values()])
 _READ: Final = set(re.findall(r"\w+", _TEXTS))
@@ -89,6 +97,17 @@ class Era:
     def knows(self, tick: int) -> bool:
         """Return whether there was a scrape, some seconds before the end."""
         return self.unknown is None or not self.unknown[1] < -tick / HOUR <= self.unknown[0]
+
+    def note(self, rule: Mapping[str, Any], found: Iterable[Labels]) -> None:
+        """Note for which labels the condition of an alert is true."""
+        alert, severity = rule["alert"], rule["labels"]["severity"]
+        self.conditions |= {(alert, severity, labels) for labels in found}
+
+    def fire(self, rule: Mapping[str, Any], firing: Iterable[Labels]) -> None:
+        """Note for which labels an alert fires now."""
+        alert, severity = rule["alert"], rule["labels"]["severity"]
+        others = {one for one in self.firing if one[:2] != (alert, severity)}
+        self.firing = others | {(alert, severity, labels) for labels in firing}
 
 
 class Eras:
@@ -134,49 +153,39 @@ class Eras:
             for rule in ABOUT_ALERTS:
                 self._record(rule["record"], rule["expr"], tick)
         for expression in set(QUERIES.values()):
-            # At each end, an instant query.
-            asked = filled_in(expression, self._hotkeys).replace(" @ end()", "")
-            for number, (era, found) in enumerate(
-                zip(self._eras, self._query(asked, 0), strict=True)
-            ):
-                era.shown[expression] = {
-                    labels: value - 1000 * number * LENGTH if value > _MILLISECONDS else value
-                    for labels, value in found.items()
-                }
+            self._show(expression)
         self._timeline.close()
+
+    def _show(self, expression: str) -> None:
+        """Evaluate a query of a board at the end of each era."""
+        # At each end, an instant query.
+        asked = filled_in(expression, self._hotkeys).replace(" @ end()", "")
+        for number, found in enumerate(self._query(asked, 0)):
+            shown = self._eras[number].shown[expression] = {}
+            for labels, value in found.items():
+                is_time = value > _MILLISECONDS
+                shown[labels] = value - 1000 * number * LENGTH if is_time else value
 
     def _at(self, number: int, tick: float) -> float:
         return self._end + number * LENGTH + tick
 
     def _write(self, samples: Mapping[bytes, Iterable[tuple[float, float]]]) -> None:
         if samples:
-            self._timeline.send(
-                {
-                    one: [(at, struct.pack("<d", value)) for at, value in values]
-                    for one, values in samples.items()
-                }
-            )
+            encoded_values = {}
+            for one, values in samples.items():
+                encoded_values[one] = [(at, struct.pack("<d", value)) for at, value in values]
+            self._timeline.send(encoded_values)
 
     def _write_pages(self, past: Sequence[Page]) -> None:
+        first, second = past
+        first_half = [tick for tick in PAST if tick < -12 * HOUR]
+        second_half = [tick for tick in PAST if tick >= -12 * HOUR]
         samples: dict[tuple[str, Labels], list[tuple[float, float]]] = defaultdict(list)
         for number, era in enumerate(self._eras):
             names = _READ if number <= self._whole else _READ_LATER
-            halves = [
-                [tick for tick in PAST if (tick >= -12 * HOUR) == later and era.knows(tick)]
-                for later in (False, True)
-            ]
-            pages = [(ticks, page, names) for ticks, page in zip(halves, past, strict=True)]
-            pages.append(([tick for tick in TICKS if era.knows(tick)], era.page, _READ))
-            for ticks, page, names in pages:
-                times = [self._at(number, tick) for tick in ticks]
-                samples["up", frozenset()] += [(at, 1) for at in times]
-                for key, value in page.items():
-                    if key[0] in names:
-                        # All times on a page are relative to its own.
-                        moves = key[0].endswith("_timestamp_seconds")
-                        samples[key] += [
-                            (at, value + at - self._end if moves else value) for at in times
-                        ]
+            self._add_scrapes(samples, number, first_half, first, names)
+            self._add_scrapes(samples, number, second_half, second, names)
+            self._add_scrapes(samples, number, TICKS, era.page, _READ)
         target = {"job": JOB, "instance": "exporter:9109"}.items()
         self._write(
             {
@@ -184,6 +193,25 @@ class Eras:
                 for (name, labels), values in samples.items()
             }
         )
+
+    def _add_scrapes(
+        self,
+        samples: dict[tuple[str, Labels], list[tuple[float, float]]],
+        number: int,
+        ticks: Sequence[int],
+        page: Page,
+        names: set[str],
+    ) -> None:
+        """Add the samples of some metrics of a page, for each time at which an era had a scrape."""
+        era = self._eras[number]
+        times = [self._at(number, tick) for tick in ticks if era.knows(tick)]
+        samples["up", frozenset()] += [(at, 1) for at in times]
+        for key, value in page.items():
+            if key[0] not in names:
+                continue
+            # All times on a page are relative to its own.
+            moves = key[0].endswith("_timestamp_seconds")
+            samples[key] += [(at, value + at - self._end if moves else value) for at in times]
 
     def _query(self, expression: str, tick: float) -> list[Found]:
         """Return the result of a query in each era, at some seconds before its end."""
@@ -204,12 +232,11 @@ class Eras:
             step=step,
         )
         assert answer["status"] == "success", answer
-        return {
-            series(
-                "", **{name: text for name, text in row["metric"].items() if name != "__name__"}
-            )[1]: {at: float(value) for at, value in row["values"]}
-            for row in answer["data"]["result"]
-        }
+        found = {}
+        for row in answer["data"]["result"]:
+            values = {at: float(value) for at, value in row["values"]}
+            found[labels_without_name(row["metric"])] = values
+        return found
 
     def _record_past(self, name: str, expression: str) -> None:
         """Evaluate a recording in the past of the eras that differ in it, and copy the first one to
@@ -241,14 +268,11 @@ class Eras:
     def _alert(self, tick: int) -> None:
         samples: dict[bytes, list[tuple[float, float]]] = defaultdict(list)
         for index, rule in enumerate(ALERTS):
-            name = rule["alert"], rule["labels"]["severity"]
-            for number, (era, found) in enumerate(
-                zip(self._eras, self._query(rule["expr"], tick), strict=True)
-            ):
-                at, alerts = self._at(number, tick), era.alerts[index]
-                era.conditions |= {(*name, labels) for labels in found}
+            for number, found in enumerate(self._query(rule["expr"], tick)):
+                at, era = self._at(number, tick), self._eras[number]
+                alerts = era.alerts[index]
+                era.note(rule, found)
                 for one, value in alert_samples(rule, alerts, found.keys(), at).items():
                     samples[one].append((at, value))
-                era.firing = {one for one in era.firing if one[:2] != name}
-                era.firing |= {(*name, labels) for labels, alert in alerts.items() if alert.fires}
+                era.fire(rule, [labels for labels, alert in alerts.items() if alert.fires])
         self._write(samples)

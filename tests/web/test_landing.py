@@ -45,14 +45,14 @@ def feeds(page: str) -> dict[str, dict[str, str]]:
 
     Of several hotkeys, the last one counts.
     """
-    rows = [
-        {
-            name: re.sub(r"<[^>]*>", "", cell)
-            for name, cell in re.findall(r'data-name="([^"]+)"[^>]*>(.*?)</td>', row)
-        }
-        for row in page.split("<tr>")
-    ]
-    return {row["Feed"]: row for row in rows if row}
+    found = {}
+    for row in page.split("<tr>"):
+        cells = {}
+        for name, cell in re.findall(r'data-name="([^"]+)"[^>]*>(.*?)</td>', row):
+            cells[name] = re.sub(r"<[^>]*>", "", cell)
+        if cells:
+            found[cells["Feed"]] = cells
+    return found
 
 
 def state(tone: str, word: str) -> str:
