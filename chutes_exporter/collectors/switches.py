@@ -59,7 +59,8 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
         return
     of_fleet = fleet_answers(answers.by_name, miners.hotkey)
     fleet = join_fleet(of_fleet)
-    ledger = Ledger(reports.hours, answers[f.CHUTES])
+    chutes = answers[f.CHUTES]
+    ledger = Ledger(reports.hours, chutes)
     failures = find_failures(ledger, miners.hotkey, DAY_HOURS)
     switches = switches_by_reports(of_fleet, fleet, ledger, failures, of_fleet.at)
     if switches is None:
