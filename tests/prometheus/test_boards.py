@@ -329,30 +329,24 @@ def test_of_ends_no_part_is_shown_as_all_while_a_reason_is_unknown(tmp_path: Pat
 
 
 def test_a_switch_to_two_chutes_has_a_row_for_each_also_with_two_exporters(tmp_path: Path) -> None:
-    instance = 'instance_id="i-1"'
-    running = f'{instance},chute_id="c-1",chute="glm",private="false"'
     launch = "chutes_instance_switch_launch_instances"
     gain = "chutes_instance_switch_gain_compute_units_per_day"
-    series = {}
-    for exporter, known in (("a", place("alpha")), ("b", 'server_id="",server=""')):
-        own = f'replica="{exporter}"'
-        # One of them does not know the place.
-        series[f'chutes_instance_gpus{{{own},{running},{known},gpu="pro_6000"}}'] = "2x20"
-        for chute in ("x", "y"):
-            new = f'new_chute_id="id-{chute}",new_chute="{chute}"'
-            series[f"{launch}{{{own},{instance},{new}}}"] = "1x20"
-        series[f'{gain}{{{own},{instance},pay="first_day"}}'] = "500x20"
-    instances, units = (asked("chutes-market", "Switch", number) for number in (1, 5))
     rows = [
-        f'{{{ME},{instance},new_chute_id="id-{chute}",new_chute="{chute}"}}' for chute in ("x", "y")
+        f'{place("alpha")},instance_id="i-1",chute="glm",new_chute_id="id-{new}",new_chute="{new}"'
+        for new in ("x", "y")
     ]
+    series = {}
+    for exporter, row in itertools.product(("a", "b"), rows):
+        series[f'{launch}{{replica="{exporter}",{row}}}'] = "1x20"
+        series[f'{gain}{{replica="{exporter}",{row},pay="first_day"}}'] = "500x20"
+    instances, units = (asked("chutes-market", "Switch", number) for number in (1, 5))
     found = f"count by (new_chute) ({instances})"
     shows(
         tmp_path,
         series,
         {
             found: (10, {f'{{new_chute="{chute}"}}': 1 for chute in ("x", "y")}),
-            units: (10, dict.fromkeys(rows, 500)),
+            units: (10, {f"{{{ME},{row}}}": 500 for row in rows}),
         },
     )
 
