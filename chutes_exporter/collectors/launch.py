@@ -48,7 +48,7 @@ SERVER_IDLE_LATER_UNITS = _metric(
 FLEET_IDLE_UNITS = _metric(
     "chutes_fleet_idle_compute_units_per_second",
     "The sum of chutes_server_idle_compute_units_per_second over all servers with an idle GPU. "
-    "Absent while it is unknown of one.",
+    "Absent while it is unknown of one, and without a GPU.",
     ("hotkey",),
 )
 FLEET_IDLE_LATER_UNITS = _metric(
@@ -155,7 +155,7 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
         if server_name is not None:
             _add_launches(use, (fleet.hotkey, use.server_id, server_name, use.model), out)
     pay_of_all = fleet.idle_pay_of_all
-    if pay_of_all is not None:
+    if pay_of_all is not None and fleet.gpus:
         out.add(FLEET_IDLE_UNITS, pay_of_all.first_day, fleet.hotkey)
         out.add(FLEET_IDLE_LATER_UNITS, pay_of_all.later, fleet.hotkey)
 

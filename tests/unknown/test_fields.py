@@ -45,6 +45,8 @@ _OF_INSTANCES = {
     "chutes_instance_state",
 }
 _BEST_USE = {
+    "chutes_fleet_idle_compute_units_per_second",
+    "chutes_fleet_idle_later_compute_units_per_second",
     "chutes_server_idle_compute_units_per_second",
     "chutes_server_idle_later_compute_units_per_second",
     "chutes_server_launch_compute_units_per_second",
