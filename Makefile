@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-release test-newest test-lowest test-highest test-readme test-python check format boards pictures deploy golden bench lock image release clean
+.PHONY: help install demo stack test soak test-containers test-release test-newest test-lowest test-highest test-readme test-python check format boards pictures deploy golden bench bench-scale lock image release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -89,6 +89,13 @@ golden: $(DEV) ## Write the golden page that tests compare with
 
 bench: $(DEV) ## Measure speed and memory against their bounds, and page sizes, for docs/dev/performance.md
 	@$(BIN)/python -m benchmarks.bench
+
+bench-scale: $(DEV) ## Measure Prometheus and VictoriaMetrics with 250 miners, for docs/dev/performance.md: about an hour
+	@scripts/system-packages
+	@scripts/newest-programs
+	@$(BIN)/python -m benchmarks.scale prometheus
+	@PATH="$(CURDIR)/.cache/newest/usr/bin:$$PATH" $(BIN)/python -m benchmarks.scale prometheus
+	@PATH="$(CURDIR)/.cache/newest/usr/bin:$$PATH" $(BIN)/python -m benchmarks.scale victoria-metrics
 
 lock: $(DEV) ## Renew the lock files
 	@scripts/lock

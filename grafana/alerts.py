@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 _DIRECTORY: Final = Path(__file__).parents[1] / "prometheus"
 
 
-def _rules(folder: str) -> list[dict[str, Any]]:
-    """Return the rules of all files in a folder."""
+def _rules(files: str) -> list[dict[str, Any]]:
+    """Return the rules of all files that match a pattern."""
     rules = []
-    for path in sorted((_DIRECTORY / folder).glob("*.yml")):
+    for path in sorted(_DIRECTORY.glob(files)):
         for group in yaml.safe_load(path.read_text())["groups"]:
             rules += group["rules"]
     return rules
 
 
-_RULES: Final = _rules("rules")
+_RULES: Final = _rules("rules/*.yml")
 FIRST: Final = {
     "ChutesMinerUnwatched": "See whether the exporter runs, and read its log",
     "ChutesExporterDown": "See whether it runs, and read its log",
@@ -88,7 +88,7 @@ FIRST_STEPS: Final = [State(name, text) for name, text in FIRST.items()]
 def _boards() -> dict[str, str]:
     """Return the board that each alert names."""
     found = {}
-    for rule in (*_RULES, *_rules("examples")):
+    for rule in (*_RULES, *_rules("examples/dcgm.yml")):
         link = re.search(r"/d/([\w-]+)", rule.get("annotations", {}).get("dashboard", ""))
         if link is not None:
             found[rule["alert"]] = link[1]

@@ -11,7 +11,8 @@ from chutes_exporter.rules.losses import END_REASONS
 from deploy.reference import ALL_METRICS
 from grafana.boards import BOARDS
 from tests.grafana.display import committed, panels
-from tests.support import ROOT, RULES
+from tests.grafana.scenes import filled_in
+from tests.support import HOTKEY, ROOT, RULES
 
 DOCS = ROOT / "docs"
 PANELS: list[dict[str, Any]] = [panel for board in BOARDS for panel in panels(committed(board.uid))]
@@ -85,3 +86,17 @@ def test_every_reason_for_an_end_is_explained() -> None:
     (table,) = re.findall(r"\| reason \|.*?\n\n", (DOCS / "earnings.md").read_text(), re.DOTALL)
     first = re.findall(r"(?m)^\| (`.*?) \|", table)
     assert sorted(re.findall(r"`(\w+)`", " ".join(first))) == sorted(END_REASONS)
+
+
+def test_victoria_metrics_takes_the_queries_for_all_miners_of_the_subnet() -> None:
+    text = text_of("operations.md")
+    limits = re.findall(r"-search\.maxQueryLen=(\d+)KiB", text)
+    expressions = [target["expr"] for panel in PANELS for target in panel.get("targets", [])]
+
+    def longest(miners: int) -> int:
+        return max(len(filled_in(expression, miners * [HOTKEY])) for expression in expressions)
+
+    assert limits == ["128", "128"]
+    assert 16 * 1024 < longest(256) < 128 * 1024
+    assert "For more than 60 miners" in text
+    assert longest(60) < 16 * 1024 < longest(80)
