@@ -98,5 +98,5 @@ def test_victoria_metrics_takes_the_queries_for_all_miners_of_the_subnet() -> No
 
     assert limits == ["128", "128"]
     assert 16 * 1024 < longest(256) < 128 * 1024
-    assert "For more than 60 miners" in text
-    assert longest(60) < 16 * 1024 < longest(80)
+    assert "For more than 75 miners" in text
+    assert longest(75) < 16 * 1024 < longest(90)
