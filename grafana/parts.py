@@ -392,10 +392,13 @@ def _scale(thresholds: Sequence[tuple[float, str]]) -> Json:
 
 
 def _mappings(
-    states: Sequence[State], thresholds: Sequence[tuple[float, str]], *, rules: bool = False
+    states: Sequence[State],
+    thresholds: Sequence[tuple[float, str]],
+    *,
+    nan_means_no_rules: bool = False,
 ) -> list[Json]:
-    """Make the mappings of states, of a colour that begins at the lowest value, and of rules that
-    are not loaded.
+    """Make the mappings of states, of a colour that begins at the lowest value, and of NaN, which
+    queries of stats return while the rules are not loaded.
 
     A threshold without a lower limit would colour missing values as well, so it becomes a range.
     """
@@ -411,7 +414,7 @@ def _mappings(
         mappings.append(
             {"type": "range", "options": {"from": -1e12, "to": limit - 1e-9, "result": result}}
         )
-    if rules:
+    if nan_means_no_rules:
         result = {"text": LOAD_RULES, "color": ORANGE, "index": len(states) + 1}
         mappings.append({"type": "special", "options": {"match": "nan", "result": result}})
     return mappings
@@ -570,8 +573,9 @@ def _defaults(panel: Panel, visualization: str) -> Json:
         defaults["color"] = {"mode": "palette-classic"}
     else:
         defaults |= {"color": {"mode": "thresholds"}, "thresholds": _scale(panel.thresholds)}
-        defaults["mappings"] = _mappings(panel.states, panel.thresholds, rules=panel.kind == "stat")
-    # Grafana chooses those of an axis by its step, so that two ticks are never the same text.
+        is_stat = panel.kind == "stat"
+        defaults["mappings"] = _mappings(panel.states, panel.thresholds, nan_means_no_rules=is_stat)
+    # Grafana chooses the decimals of an axis by its step, so that no two ticks have the same text.
     if panel.unit == COUNT or (panel.kind == "stat" and panel.unit.decimals is not None):
         defaults["decimals"] = panel.unit.decimals
     return defaults

@@ -52,12 +52,12 @@ class RequestCounters:
     def add(
         self, endpoint: str, code: str, *, seconds: float = 0.0, size: int = 0, rejected: int = 0
     ) -> None:
-        """Count a finished request, with the HTTP status or the error's reason, and the
-        decompressed bytes.
+        """Count a finished request, with the HTTP status or the error's reason, the decompressed
+        bytes, and the records that could not be read.
         """
         self._requests.labels(endpoint, code).inc()
         self._bytes.labels(endpoint).inc(size)
         self._rejected.labels(endpoint).inc(rejected)
         self._durations.labels(endpoint).observe(seconds)
-        # The last, so that a page made meanwhile does not count as one of the new total.
+        # The last: a page that is made before keeps the old total, so that it is made again.
         self.total += 1

@@ -53,6 +53,8 @@ class Item:
     def value(self, text: str | None) -> Any:
         """Return the value that a node answers with in hexadecimal digits, or raise
         UndecodableError.
+
+        None is the default, and is refused without one.
         """
         if text is None and self.default is not None:
             return self.default
@@ -63,7 +65,7 @@ class Item:
         start, count = 0, 1
         if self.is_list:
             # It begins with its length in 1, 2 or 4 bytes, as its lowest two bits tell. No seats
-            # need a longer form.
+            # need the longer form: with 0 bytes expected, it is refused below.
             start = (1, 2, 4, 0)[int.from_bytes(data[:1]) & 3]
             count = int.from_bytes(data[:start], "little") >> 2
         expected = start + count * self.size

@@ -413,9 +413,13 @@ def _show_forecast(found: Forecast) -> None:
 
 
 def _show_pay_back(found: Forecast) -> None:
-    """Print after how many days the GPUs have paid for themselves, or why that is not known."""
+    """Print after how many days the GPUs have paid for themselves, or why that is not known.
+
+    Without any price, nobody asked.
+    """
     if found.price_usd is None:
-        if len(found.without_price) < len(found.additions):
+        some_have_prices = len(found.without_price) < len(found.additions)
+        if some_have_prices:
             models = " and ".join(found.without_price)
             say(f"When they have paid their price is not known: add the price of {models}.")
         return

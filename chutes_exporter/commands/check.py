@@ -95,6 +95,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         *_setting_lines(settings, credentials),
         *_server_cost_line(servers_not_found(settings, states)),
         *map(_feed_line, states.values()),
+        # The metagraph belongs to no hotkey, and is always asked for.
         *(_seat_line(hotkey, states[METAGRAPH].snapshot) for hotkey in sorted(settings.watched)),
         *(_line_without_hotkey(feed) for feed, of_feed in hotkeys.items() if not of_feed),
         *_clock_line(client.clock_offset),

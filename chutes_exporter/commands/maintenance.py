@@ -90,14 +90,13 @@ def _waits_for(pending: ServerMaintenance, fleet: Fleet) -> list[dict[str, Any]]
 
 
 def print_servers_in_slot(servers: Iterable[Mapping[str, Any]], now: float) -> None:
-    """Print the servers that hold an upgrade slot, and what pending ones wait for. It may be
-    unknown, or nothing.
-    """
+    """Print the servers that hold an upgrade slot, and what pending ones wait for."""
     for server in servers:
         say(_slot_text(server, now), indent="  ")
 
 
 def _slot_text(server: Mapping[str, Any], now: float) -> str:
+    """Return what is said of a server. ``waits_for`` is None while it is unknown."""
     text = f"{server['name'] or server['server_id']}: {server['status']}"
     if server["waits_for"] == []:
         return f"{text}, and waits for no instance any more."

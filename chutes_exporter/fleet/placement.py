@@ -88,7 +88,10 @@ def _divide_rooms(
 
 
 def _first_excess(launched: Counter[Offer]) -> list[Offer]:
-    """Return the offers of a chute on several models that together exceed its room, if any."""
+    """Return the offers of a chute that together exceed what is left of its room, if any.
+
+    What is left is the same on each model, and one model alone never exceeds it.
+    """
     of_chute: dict[str, list[Offer]] = defaultdict(list)
     for offer in launched:
         of_chute[offer.chute_id].append(offer)

@@ -68,7 +68,10 @@ class Switch:
 
     @property
     def payback_seconds(self) -> float | None:
-        """Seconds until the gain has paid the cost, None if it never does."""
+        """Seconds until the gain has paid the cost, None if it never does.
+
+        Only what earns more in the first day is a switch.
+        """
         if self.least_cost <= self.first_day_gain:
             return DAY * self.least_cost / self.first_day_gain
         left = self.least_cost - self.first_day_gain

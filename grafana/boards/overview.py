@@ -235,7 +235,7 @@ OVERVIEW.show(
         Column(
             "USD a day",
             f"{LOST_PER_DAY} * on () group_left () {UNIT_USD} > 0",
-            DOLLARS,
+            CENTS,
             115,
             thresholds=[(0.5, RED)],
             missing=" ",

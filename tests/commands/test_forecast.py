@@ -56,7 +56,7 @@ def settled() -> list[Row]:
 
 
 def heading() -> float:
-    """Return the miner's share of what all active instances earn."""
+    """Return the miner's share of what the active instances of all scored miners earn."""
     scored = {
         row["hotkey"] for row in json.loads(answers()["metagraph"]) if not row["blacklist_reason"]
     }

@@ -119,7 +119,7 @@ class Farm(World):
         verified: float = 90,
         activated: float = 600,
     ) -> None:
-        """Launch an instance of the chute with a number, which stays.
+        """Launch an instance that does not end by itself, of the chute with a number.
 
         Its creation is a Unix time. It is verified and activated so many seconds later, or never if
         they are infinite.
