@@ -529,7 +529,7 @@ def past_series() -> list[Past]:
             f'hotkey="{hotkey(number % (EXPORTERS * MINERS))}",'
             f'server_id="6ba7b810-9dad-11d1-80b4-00c04f{number:06d}",server="pro-6000-{number}"'
         )
-        name = "hotkey_server_id:chutes_compute_units_per_second:sum"
+        name = "hotkey_server_id:chutes_server_compute_units_per_second:max"
         found.append(Past(f"{name}{{{labels}}}", 1 / 60, 8))
     for number in range(GPU_MINERS):
         miner = f'hotkey="{hotkey(number)}"'

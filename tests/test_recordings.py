@@ -307,7 +307,8 @@ def expect_servers(want: Expected, raw: dict[str, Any]) -> None:
                 for row in raw["instances"]
                 if row["activated_at"] and place in places[row["instance_id"]]
             ]
-        want.mine("chutes_server_compute_units_per_second", sum(units), **labels)
+        if server["gpus"]:
+            want.mine("chutes_server_compute_units_per_second", sum(units), **labels)
         want.mine("chutes_server_earning_instances", len(units), **labels)
 
 

@@ -259,7 +259,8 @@ def _add_server(server: Server, hotkey: str, out: Samples) -> None:
     for model in server.models or ():
         for state in GPU_STATES:
             out.add(SERVER_GPUS, server.count(model, state), *labels, model, state)
-    out.add(SERVER_UNITS, server.earned_units_per_second, *labels)
+    if server.gpus:
+        out.add(SERVER_UNITS, server.earned_units_per_second, *labels)
     out.add(SERVER_INSTANCES, server.earning_instances, *labels)
     if server.tee:
         _add_maintenance(server, labels, out)

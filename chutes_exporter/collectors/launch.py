@@ -48,7 +48,7 @@ SERVER_IDLE_LATER_UNITS = _metric(
 FLEET_IDLE_UNITS = _metric(
     "chutes_fleet_idle_compute_units_per_second",
     "The sum of chutes_server_idle_compute_units_per_second over all servers with an idle GPU. "
-    "Absent while it is unknown of one, and without a GPU.",
+    "Absent while it is unknown of one or of all, and without a GPU.",
     ("hotkey",),
 )
 FLEET_IDLE_LATER_UNITS = _metric(
@@ -146,7 +146,7 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
     """Add what the idle GPUs of each server would earn in their best use, and what that is."""
     for server in fleet.servers:
         pay = fleet.idle_pay(server)
-        if pay is not None and server.name is not None:
+        if pay is not None and server.name is not None and server.gpus:
             labels = (fleet.hotkey, server.server_id, server.name)
             out.add(SERVER_IDLE_UNITS, pay.first_day, *labels)
             out.add(SERVER_IDLE_LATER_UNITS, pay.later, *labels)
@@ -155,7 +155,7 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
         if server_name is not None:
             _add_launches(use, (fleet.hotkey, use.server_id, server_name, use.model), out)
     pay_of_all = fleet.idle_pay_of_all
-    if pay_of_all is not None and fleet.gpus:
+    if pay_of_all is not None:
         out.add(FLEET_IDLE_UNITS, pay_of_all.first_day, fleet.hotkey)
         out.add(FLEET_IDLE_LATER_UNITS, pay_of_all.later, fleet.hotkey)
 

@@ -484,22 +484,18 @@ class Fleet:
 
     @property
     def idle_pay_of_all(self) -> IdlePay | None:
-        """What all idle GPUs would earn, None while that of one is unknown.
+        """What all idle GPUs would earn, None while that of one, or of all servers, is unknown.
 
         Nobody can use a GPU that is in no server.
         """
-        if not self.known.get("gpus"):
+        pays = {server.server_id: self.idle_pay(server) for server in self.servers if server.gpus}
+        # The list of servers may lack the newest one.
+        idle = {gpu.server_id for gpu in self.gpus if gpu.state == "idle" and gpu.server_id != ""}
+        known = {server_id: pay for server_id, pay in pays.items() if pay is not None}
+        if not self.known.get("gpus") or not known or not idle <= known.keys():
             return None
-        first_day = later = 0.0
-        for server in self.servers:
-            if not any(gpu.state == "idle" for gpu in server.gpus):
-                continue
-            pay = self.idle_pay(server)
-            if pay is None:
-                return None
-            first_day += pay.first_day
-            later += pay.later
-        return IdlePay(first_day, later)
+        first_day = sum(pay.first_day for pay in known.values())
+        return IdlePay(first_day, sum(pay.later for pay in known.values()))
 
     def idle_can_earn(self, server: Server) -> bool | None:
         """Return whether idle GPUs of a server could earn something now."""

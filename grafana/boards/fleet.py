@@ -78,6 +78,7 @@ THIS_SERVER: Final = board_link(
     "chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"
 )
 SERVERS: Final = "Servers, the worst first"
+LOADED: Final = "prometheus:chutes_rules:loaded"
 _ABOUT_SERVERS: Final = 'alertstate="firing", server_id!="", server=~"$server"'
 CAUSES: Final = (
     "topk by (hotkey, server_id) (1, max by (hotkey, server_id, alertname) ("
@@ -109,7 +110,7 @@ _IDLE_USD: Final = f"86400 * {IDLE_UNITS} * on () group_left () {UNIT_USD}"
 _CAN_EARN: Final = f"{select(_IDLE_UNITS, EXPORTERS, MINERS)} > 0"
 NOT_EARNED: Final = (
     f"{_IDLE_USD} and on (hotkey, server_id) "
-    f"({_CAN_EARN} or {recorded(STATE)} == 5 or {recorded(STATE)} > 6)"
+    f"({_CAN_EARN} or {recorded(STATE)} == 5 or {recorded(STATE)} > 6) and on () {LOADED}"
 )
 """Dollars that the idle GPUs of a server do not earn in a day, 0 if it is idle (5) and nothing can
 be launched, or disabled or earning (above 6). What GPUs that start, that are unverified or in
@@ -128,10 +129,12 @@ def idle_pay(when: Literal["", "later_"] = "") -> str:
 
 
 def _idle_pay_on(servers: Mapping[str, str], when: Literal["", "later_"] = "") -> str:
-    """Return the same on some servers, while it is known of all."""
-    name = f"chutes_server_idle_{when}compute_units_per_second"
-    found = f"86400 * sum({of_miners(name, 'server_id', **servers)})"
-    return f"({found} and on () {idle_pay()})"
+    """Return the same of some servers, absent while it is unknown of one of these."""
+    pay = of_miners(f"chutes_server_idle_{when}compute_units_per_second", "server_id", **servers)
+    idle = f"sum by (hotkey, server_id) ({recorded(GPUS, state='idle', **servers)} > 0)"
+    # A server of unknown pay adds infinity, which is shorter than to ask twice.
+    known = f"86400 * sum({pay} or on (hotkey, server_id) {idle} / 0) < Inf"
+    return _all(f"{known} and on () {LOADED}")
 
 
 def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
@@ -325,7 +328,7 @@ FLEET.show(
         ),
         Column(
             "Units a day",
-            f"86400 * {IDLE_UNITS} > 0",
+            f"86400 * {IDLE_UNITS} > 0 and on () {LOADED}",
             AMOUNT,
             125,
             missing=" ",

@@ -94,9 +94,16 @@ GAIN: Final = "gain_compute_units_per_day"
 NO_SWITCH: Final = f"{total(of_miners('chutes_fleet_switches'), with_gpus=True)} == 0"
 
 
-def _of_switch(metric: str, **where: str) -> str:
-    labels = ("instance_id", "server_id", "server", "chute", "new_chute_id", "new_chute")
+def _of_switch(metric: str, *names: str, **where: str) -> str:
+    labels = ("instance_id", "new_chute_id", *names)
     return of_miners(f"chutes_instance_switch_{metric}", *labels, **where)
+
+
+# Two exporters may give an id different names for a moment.
+SWITCH: Final = (
+    "topk by (hotkey, instance_id, new_chute_id) "
+    f"(1, {_of_switch('launch_instances', 'server_id', 'server', 'chute', 'new_chute')})"
+)
 
 
 def _in_usd(units: str) -> str:
@@ -230,7 +237,7 @@ MARKET.show(
         Column("Launch instead", "new_chute", width=280, missing=" "),
         Column(
             "Instances",
-            short(_of_switch("launch_instances")),
+            short(SWITCH),
             COUNT,
             missing=" ",
             data=STOCKED,
@@ -252,7 +259,8 @@ MARKET.show(
             )
         ),
         *MINER_COLUMNS,
-        empty="Unknown: it needs all reports of the past day, and what each instance earns.",
+        empty="Unknown: it needs all reports of the past day, and the places, names and pay of all "
+        "instances.",
         sort=["-Units more, first day"],
         size=(24, 5),
     ),

@@ -324,8 +324,7 @@ def test_what_idle_gpus_could_earn_is_unknown_of_unverified_ones_and_0_without_a
     unverified = [GPUS[0] | {"verified_at": None}]
     fleet = fleet_of(servers=servers({"gpus": unverified}))
     assert fleet.idle_pay(fleet.servers[0]) is None
-    # It is not idle, so the pay of all idle GPUs is known.
-    assert fleet.idle_pay_of_all == NO_PAY
+    assert fleet.idle_pay_of_all is None
     held = [{"gpu_id": "0g0", "chute_id": "c", "active": False}]
     fleet = fleet_of(servers=servers({"gpus": GPUS[:1]}), inventory=held, instances=[STARTING])
     assert fleet.idle_pay(fleet.servers[0]) == NO_PAY
@@ -337,6 +336,19 @@ def test_the_pay_of_all_idle_gpus_is_unknown_while_that_of_a_server_is() -> None
     first, second = fleet.servers
     assert fleet.idle_pay(first) == IdlePay(3, 3)
     assert fleet.idle_pay(second) is None
+    assert fleet.idle_pay_of_all is None
+
+
+def test_unverified_gpus_do_not_hide_the_pay_of_those_that_are_idle() -> None:
+    unverified = [{**gpu, "verified_at": None} for gpu in GPUS]
+    fleet = fleet_of(servers=servers({}, {"gpus": unverified}))
+    assert fleet.idle_pay_of_all == IdlePay(3, 3)
+
+
+def test_the_pay_of_all_idle_gpus_is_unknown_while_their_server_is_not_listed() -> None:
+    new = GPUS[0] | {"uuid": "new", "server_id": "unlisted"}
+    fleet = fleet_of(servers=servers({}), nodes=[new])
+    assert fleet.idle_pay(fleet.servers[0]) == IdlePay(3, 3)
     assert fleet.idle_pay_of_all is None
 
 

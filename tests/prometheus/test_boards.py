@@ -278,6 +278,8 @@ def test_of_idle_gpus_no_part_of_the_pay_is_shown_as_all_of_it(tmp_path: Path) -
     pay = "chutes_server_idle_compute_units_per_second"
     series = {
         **KNOWN,
+        **gpus("alpha", idle="1x60"),
+        **gpus("beta", idle="1x60"),
         f"{pay}{{{place('alpha')}}}": "2x60",
         f"{pay}{{{place('beta')}}}": "2x20 _x40",
         "chutes_fleet_idle_compute_units_per_second{}": "4x20 _x40",
@@ -346,7 +348,10 @@ def test_a_switch_to_two_chutes_has_a_row_for_each_also_with_two_exporters(tmp_p
         series,
         {
             found: (10, {f'{{new_chute="{chute}"}}': 1 for chute in ("x", "y")}),
-            units: (10, {f"{{{ME},{row}}}": 500 for row in rows}),
+            units: (
+                10,
+                {f'{{{ME},instance_id="i-1",new_chute_id="id-{new}"}}': 500 for new in "xy"},
+            ),
         },
     )
 
