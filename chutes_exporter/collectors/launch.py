@@ -48,7 +48,7 @@ SERVER_IDLE_LATER_UNITS = _metric(
 FLEET_IDLE_UNITS = _metric(
     "chutes_fleet_idle_compute_units_per_second",
     "The sum of chutes_server_idle_compute_units_per_second over all servers with an idle GPU. "
-    "Absent while it is unknown of one or of all, and without a GPU.",
+    "Absent while it is unknown of one of them, or of every server of the miner.",
     ("hotkey",),
 )
 FLEET_IDLE_LATER_UNITS = _metric(

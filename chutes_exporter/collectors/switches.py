@@ -41,13 +41,14 @@ GAIN = _metric(
     "chutes_instance_switch_gain_compute_units_per_day",
     "Compute units that all new instances together would earn more than the instance, without what "
     "its deletion costs, by pay: first_day, later (a day from 8 hours after their activation on). "
-    "Two new chutes have the same value.",
+    "If several chutes replace the instance, each has the value of all together.",
     (*_OF_LAUNCH, "pay"),
 )
 COST = _metric(
     "chutes_instance_switch_cost_compute_units",
     "Compute units that the score of the past day loses, at most, if the miner deletes the "
-    "instance now. The first day covers them. Two new chutes have the same value.",
+    "instance now. The first day covers them. If several chutes replace the instance, each has the "
+    "value of all together.",
     _OF_LAUNCH,
 )
 

@@ -488,14 +488,24 @@ class Fleet:
 
         Nobody can use a GPU that is in no server.
         """
-        pays = {server.server_id: self.idle_pay(server) for server in self.servers if server.gpus}
-        # The list of servers may lack the newest one.
-        idle = {gpu.server_id for gpu in self.gpus if gpu.state == "idle" and gpu.server_id != ""}
-        known = {server_id: pay for server_id, pay in pays.items() if pay is not None}
-        if not self.known.get("gpus") or not known or not idle <= known.keys():
+        if not self.known.get("gpus"):
             return None
-        first_day = sum(pay.first_day for pay in known.values())
-        return IdlePay(first_day, sum(pay.later for pay in known.values()))
+        pays = self._known_idle_pays()
+        # The list of servers may lack the newest one.
+        idle = {gpu.server_id for gpu in self.gpus if gpu.state == "idle" and gpu.server_id}
+        if not pays or not idle <= pays.keys():
+            return None
+        first_day = sum(pay.first_day for pay in pays.values())
+        return IdlePay(first_day, sum(pay.later for pay in pays.values()))
+
+    def _known_idle_pays(self) -> dict[str, IdlePay]:
+        """Return what the idle GPUs of each server would earn, of those of which it is known."""
+        pays = {}
+        for server in self.servers:
+            pay = self.idle_pay(server)
+            if server.gpus and pay is not None:
+                pays[server.server_id] = pay
+        return pays
 
     def idle_can_earn(self, server: Server) -> bool | None:
         """Return whether idle GPUs of a server could earn something now."""

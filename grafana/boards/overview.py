@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from grafana.alerts import BOARDS, FIRST_STEPS
-from grafana.boards.fleet import idle_gpus
+from grafana.boards.fleet import LOADED, idle_gpus
 from grafana.boards.instances import ACTIVATED, ENDED_IN_A_DAY, KNOWN_HOURS, LOST_UNITS, NO_REPORT
 from grafana.boards.subnet import before_loss
 from grafana.parts import (
@@ -77,7 +77,6 @@ PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
 
 OF_ALERTS: Final = "alert:chutes_alerts:"
 SEVERITIES: Final = select(f"{OF_ALERTS}severity", hotkey="~$hotkey|")
-LOADED: Final = "prometheus:chutes_rules:loaded"
 WATCHED: Final = select("chutes_miner_watched", EXPORTERS, MINERS)
 KEYED_MINERS: Final = recorded("hotkey:chutes_miner_watched:with_key")
 KNOWN: Final = f"max(1003 + 0 * {KEYED_MINERS} or on (hotkey) 1004 * {WATCHED})"
