@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 MINIMUM_STEP: Final = "1m"
 """The usual scrape interval. Rates need a range that holds several scrapes."""
 LOAD_RULES: Final = "load the rules"
-NO_RULES: Final = "absent(prometheus:chutes_rules:loaded @ end()) * NaN"
+RULES: Final = "prometheus:chutes_rules:loaded"
+"""Present while the rules are loaded."""
+NO_RULES: Final = f"absent({RULES} @ end()) * NaN"
 """NaN while the rules are not loaded. A stat shows this as `LOAD_RULES`."""
 NO_DATA: Final = (
     "Unknown: no data. The Exporter board shows which feeds fail, and whether the rules are loaded."
@@ -34,13 +36,9 @@ NO_KEY: Final = (
 NO_GPUS: Final = "no watched miner, key or GPUs"
 NO_INSTANCES: Final = "no watched miner, key or instances"
 
-EXPORTERS: Final = 'job=~"$job"'
-"""Matches the chosen exporters. Those of one miner are merged, so nobody chooses one of them."""
 MINERS: Final = 'hotkey=~"$hotkey"'
-"""Matches the chosen miners. It selects recorded series, which have no label of an exporter."""
-WATCHED: Final = (
-    f"group by (hotkey) (last_over_time(chutes_miner_watched{{{EXPORTERS}, {MINERS}}}[15m]))"
-)
+"""Matches the chosen miners. Exporters of one miner are merged, so nobody chooses one of them."""
+WATCHED: Final = f"group by (hotkey) (last_over_time(chutes_miner_watched{{{MINERS}}}[15m]))"
 """Bridges the time until an alert fires because no exporter watches the miners any more."""
 
 Json = dict[str, Any]
@@ -48,6 +46,10 @@ _DATASOURCE: Final = {"type": "prometheus", "uid": "$datasource"}
 _COLUMNS = 24
 _LOWEST = float("-inf")
 _LETTERS = string.ascii_uppercase
+_IS_RECORDED = re.compile(":chutes_(?!rules)")
+"""Finds what rules record in a query."""
+_SELECTOR = re.compile(r"[\w:]*chutes_[\w:]+(\{[^{}]*\})?")
+"""Finds the selectors in a query."""
 
 
 class Unit(NamedTuple):
@@ -73,7 +75,7 @@ TEXT: Final = Unit("string", None)
 
 
 def select(metric: str, *matchers: str, **where: str) -> str:
-    """Select series.
+    """Select series. Without a matcher, it is all of the metric.
 
     Args:
         metric: The name.
@@ -87,20 +89,19 @@ def select(metric: str, *matchers: str, **where: str) -> str:
         else f'{label}="{value}"'
         for label, value in where.items()
     ]
-    return f"{metric}{{{', '.join((*matchers, *written))}}}"
+    chosen = ", ".join((*matchers, *written))
+    return f"{metric}{{{chosen}}}" if chosen else metric
 
 
 def of_miners(metric: str, *labels: str, **where: str) -> str:
     """Select a metric of the chosen miners. Labels, besides the hotkey, tell its series apart."""
-    return (
-        f"max by ({', '.join(('hotkey', *labels))}) ({select(metric, EXPORTERS, MINERS, **where)})"
-    )
+    return f"max by ({', '.join(('hotkey', *labels))}) ({select(metric, MINERS, **where)})"
 
 
-def of_exporters(metric: str, *labels: str, function: str = "max", **where: str) -> str:
-    """Select a metric about the platform, or about the chosen exporters themselves."""
-    by = f" by ({', '.join(labels)})" if labels else ""
-    return f"{function}{by} ({select(metric, EXPORTERS, **where)})"
+def of_platform(metric: str, *labels: str, **where: str) -> str:
+    """Select a metric about the platform, or about any miner."""
+    by = f" by ({', '.join(labels)}) " if labels else ""
+    return f"max{by}({select(metric, **where)})"
 
 
 def recorded(name: str, **where: str) -> str:
@@ -134,7 +135,7 @@ def whole(query: str, feed: str) -> str:
     be missing.
     """
     scope = "hotkey" if "hotkey" in query else ""
-    return f"({query} and on ({scope}) {select('chutes_feed_records', EXPORTERS, feed=feed)})"
+    return f"({query} and on ({scope}) {select('chutes_feed_records', feed=feed)})"
 
 
 def of_all(query: str, found: str, *, with_gpus: bool = False) -> str:
@@ -149,10 +150,8 @@ def of_all(query: str, found: str, *, with_gpus: bool = False) -> str:
         found: The parts of the miners.
         with_gpus: Whether a miner that has no GPUs has no part.
     """
-    miners = recorded(f"hotkey:chutes_miner_watched:{'with_gpus' if with_gpus else 'with_key'}")
-    # A recording needs no other sign of the rules.
-    loaded = "" if ":chutes_" in found else " and on () prometheus:chutes_rules:loaded"
-    return f"({query}{loaded} unless on () ({miners} unless on (hotkey) {found}))"
+    miners = _watched(with_gpus=with_gpus)
+    return f"({query}{_if_loaded(found)} unless on () ({miners} unless on (hotkey) {found}))"
 
 
 def total(found: str, *, with_gpus: bool = False) -> str:
@@ -160,9 +159,18 @@ def total(found: str, *, with_gpus: bool = False) -> str:
 
     A miner without its part adds infinity, which is shorter than to ask for the part twice.
     """
-    miners = recorded(f"hotkey:chutes_miner_watched:{'with_gpus' if with_gpus else 'with_key'}")
-    loaded = "" if ":chutes_" in found else " and on () prometheus:chutes_rules:loaded"
-    return f"(sum({found} or on (hotkey) {miners} / 0) < Inf{loaded})"
+    miners = _watched(with_gpus=with_gpus)
+    return f"(sum({found} or on (hotkey) {miners} / 0) < Inf{_if_loaded(found)})"
+
+
+def _watched(*, with_gpus: bool) -> str:
+    """Select the chosen miners that are watched with a key, or those of them that have GPUs."""
+    return recorded(f"hotkey:chutes_miner_watched:{'with_gpus' if with_gpus else 'with_key'}")
+
+
+def _if_loaded(found: str) -> str:
+    """Return what makes a query absent without the rules, which a recorded part is by itself."""
+    return "" if _IS_RECORDED.search(found) else f" and on () {RULES}"
 
 
 def counted(found: str, known: str) -> str:
@@ -192,19 +200,23 @@ def top_ten_at_end(expression: str, plain: str, label: str = "hotkey") -> str:
         plain: The same series without added labels, whose values order them.
         label: Tells the series apart.
     """
-    at_end = re.sub(r"(\{[^{}]*\})", r"\1 @ end()", plain)
-    return f"{expression} and on ({label}) topk(10, {at_end})"
+    return f"{expression} and on ({label}) topk(10, {at_end(plain)})"
+
+
+def at_end(expression: str) -> str:
+    """Return an expression for the end of the time range."""
+    return _SELECTOR.sub(r"\g<0> @ end()", expression)
 
 
 def yesterday(expression: str) -> str:
     """Return an expression for the time a day ago."""
-    return re.sub(r"(\{[^{}]*\})", r"\1 offset 1d", expression)
+    return _SELECTOR.sub(r"\g<0> offset 1d", expression)
 
 
 def no_miner_row(label: str) -> str:
     """Return a row for a table that says that no miner is watched."""
     return nothing_row(
-        f"{of_exporters('chutes_exporter_build_info')} unless on () {WATCHED}",
+        f"{of_platform('chutes_exporter_build_info')} unless on () {WATCHED}",
         label,
         UNWATCHED.text,
     )
@@ -607,7 +619,7 @@ def board_link(uid: str, **variables: str) -> str:
         f"var-{name}={value}"
         for name, value in {"datasource": "${datasource}", **variables}.items()
     ]
-    return f"/d/{uid}?{'&'.join([*chosen, '${job:queryparam}', '${__url_time_range}'])}"
+    return f"/d/{uid}?{'&'.join([*chosen, '${__url_time_range}'])}"
 
 
 def miner_columns(
@@ -625,10 +637,6 @@ def miner_columns(
 
 
 MINER_COLUMNS: Final = miner_columns()
-
-
-_NEEDS_RULES: Final = re.compile(":chutes_(?!rules)")
-"""Finds what rules record in a query."""
 
 
 def _width_of_tile(panel: Panel, row: Sequence[Panel]) -> int:
@@ -657,7 +665,7 @@ class Board:
     uid: str
     title: str
     description: str
-    variables: Sequence[str] = ("cluster", "job", "hotkey")
+    variables: Sequence[str] = ("cluster", "hotkey")
     data: frozenset[World] = LIVE
     empty: str = NO_DATA
     stat_empty: str = "see the Exporter board"
@@ -693,8 +701,8 @@ class Board:
             one if one.data is not None else replace(one, data=self.data) for one in panel.content
         ]
         first = content[0]
-        if isinstance(first, Query) and panel.kind == "stat" and _NEEDS_RULES.search(first.expr):
-            content[0] = replace(first, expr=f"{first.expr} or on () {NO_RULES}")
+        if isinstance(first, Query) and panel.kind == "stat" and _IS_RECORDED.search(first.expr):
+            content.append(Query(NO_RULES, first.legend, data=frozenset()))
         return content
 
 
@@ -704,7 +712,7 @@ BOARD_ORDER: Final = {
 }
 """The order of the links at the top of each board, which mark the present one."""
 
-ALERTS: Final = 'alertname=~"Chutes.+", job=~"$job|", hotkey=~"$hotkey|"'
+ALERTS: Final = 'alertname=~"Chutes.+", hotkey=~"$hotkey|"'
 """Matches the alerts about the chosen miners, and those about no miner."""
 ANNOTATION: Final = Query(
     f'max by (alertname, severity, hotkey) (ALERTS{{{ALERTS}, alertstate="firing", '
@@ -737,18 +745,16 @@ class Variable:
     hidden: bool = False
 
 
-UNIT_USD: Final = of_exporters("chutes_compute_unit_usd")
+UNIT_USD: Final = of_platform("chutes_compute_unit_usd")
 """The value of a compute unit."""
-REPORT_END: Final = of_exporters("chutes_audit_report_end_timestamp_seconds")
+REPORT_END: Final = of_platform("chutes_audit_report_end_timestamp_seconds")
 _HOUR: Final = (
     f'count_values("hour", hour({REPORT_END})) or on () label_replace(vector(0), "hour", "?", "", '
     '"")'
 )
-_WATCHED: Final = of_exporters("chutes_miner_watched", "hotkey")
-_SHARE: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
-_SEATS: Final = (
-    f"max by (hotkey) (last_over_time({select('chutes_miner_registered', EXPORTERS)}[1d]))"
-)
+_WATCHED: Final = of_platform("chutes_miner_watched", "hotkey")
+_SHARE: Final = of_platform("chutes_miner_score_ratio", "hotkey")
+_SEATS: Final = f"max by (hotkey) (last_over_time({select('chutes_miner_registered')}[1d]))"
 _CANDIDATES: Final = (
     f"{_WATCHED} + on (hotkey) {_SHARE} or on (hotkey) {_SHARE} or on (hotkey) 0 * {_SEATS}"
 )
@@ -786,7 +792,7 @@ VARIABLES: Final = {
     "hotkey": Variable(
         "Miner",
         "Hotkeys of the miners that the exporter watches.",
-        'label_values(chutes_miner_watched{cluster=~"$cluster", job=~"$job"}, hotkey)',
+        'label_values(chutes_miner_watched{cluster=~"$cluster"}, hotkey)',
     ),
     "miner": Variable(
         "Miner",
@@ -799,7 +805,7 @@ VARIABLES: Final = {
     "server": Variable(
         "Server",
         "Servers of the chosen miners.",
-        f"label_values(chutes_server_info{{{EXPORTERS}, {MINERS}}}, name)",
+        f"label_values(chutes_server_info{{{MINERS}}}, name)",
         ANYTHING,
     ),
     "chute": Variable(

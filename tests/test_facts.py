@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from chutes_exporter.collectors.fleet import SERVER_STATE_NUMBERS
 from tests.commands.support import Target, run
 from tests.grafana.truth import is_measured, upgrade_order
 from tests.recorded import DIRECTORIES, WORLD_F, WORLD_H, Miner, raw_json, shifted
@@ -314,7 +315,9 @@ async def test_each_server_has_its_gpus_by_state(world: World) -> None:
 async def test_each_server_is_in_the_state_of_its_maintenance_or_of_its_worst_gpu(
     world: World,
 ) -> None:
-    states = world.states("server_id", "chutes_server_state")
+    names = {number: state for state, number in SERVER_STATE_NUMBERS.items()}
+    numbers = world.by("server_id", "chutes_server_state", hotkey=world.hotkey)
+    states = {server: names[int(number)] for server, number in numbers.items()}
     assert len(states) == world.true["servers"]
     maintenance = ("in_maintenance", "maintenance_pending")
     in_slot = {server for server, state in states.items() if state in maintenance}

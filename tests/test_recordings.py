@@ -54,7 +54,7 @@ ELSEWHERE = (
     *("chutes_instance_outdated", "chutes_instance_start_in_vain"),
     *("chutes_maintenance_window_open", "chutes_maintenance_older_slots_in_use"),
     *("chutes_platform_", "chutes_miner_score_heading_ratio", "chutes_launch_", "chutes_audit_"),
-    *("chutes_miner_ended_", "chutes_miner_lost_", "chutes_miner_losses_"),
+    *("chutes_miner_ended_", "chutes_miner_lost_", "chutes_miner_total_lost_"),
     *("chutes_miner_chute_ended_", "chutes_miner_chute_lost_", "chutes_miner_disabled_"),
 )
 """Metrics that other tests compare with the service's own answers and its database."""

@@ -35,12 +35,6 @@ KNOWN_HOURS = _metric(
     "Number of the 24 hours before that end whose report is known. After a start, the exporter "
     "reads the older reports within some minutes.",
 )
-LOSSES_KNOWN = _metric(
-    "chutes_miner_losses_known",
-    "Whether the reason and the loss of every ended instance of the window are known (1). "
-    "Otherwise, sums over reasons or chutes are too low.",
-    ("hotkey", "window"),
-)
 ENDED = _metric(
     "chutes_miner_ended_instances",
     "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by reason and "
@@ -55,6 +49,12 @@ LOST = _metric(
     "their chutes. Absent if one is unknown. If no report shows the last multiplier of such a "
     "private instance, the one before counts, which can be lower.",
     ("hotkey", "window", "reason"),
+)
+TOTAL_LOST = _metric(
+    "chutes_miner_total_lost_compute_units",
+    "Sum of chutes_miner_lost_compute_units over all reasons. Absent while the reason or the loss "
+    "of an instance that ended is unknown, because a part would look like all.",
+    ("hotkey", "window"),
 )
 CHUTE_ENDED = _metric(
     "chutes_miner_chute_ended_instances",
@@ -71,7 +71,7 @@ CHUTE_LOST = _metric(
     ("hotkey", "window", "chute_id"),
 )
 _METRICS: Final = (
-    *(REPORT_END, KNOWN_HOURS, LOSSES_KNOWN),
+    *(REPORT_END, KNOWN_HOURS, TOTAL_LOST),
     *(ENDED, LOST, CHUTE_ENDED, CHUTE_LOST),
 )
 
@@ -84,15 +84,13 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     out.add(REPORT_END, ledger.end)
     out.add(KNOWN_HOURS, DAY_HOURS - len(ledger.missing_hours(DAY_HOURS)))
     for window, hours in _WINDOWS.items():
-        is_known = not ledger.missing_hours(hours)
+        if ledger.missing_hours(hours):
+            continue
         for hotkey, ends in _ends_by_miner(ledger.ends(hours), miners).items():
             # After a reload, the reports may be those of other miners.
             if reports.hotkeys is None or hotkey in reports.hotkeys:
-                is_clear = all(end.reason and end.lost_units is not None for end in ends)
-                out.add(LOSSES_KNOWN, is_known and is_clear, hotkey, window)
-                if is_known:
-                    _add_reasons(ends, (hotkey, window), out)
-                    _add_chutes(ends, (hotkey, window), out)
+                _add_reasons(ends, (hotkey, window), out)
+                _add_chutes(ends, (hotkey, window), out)
 
 
 def _ends_by_miner(ends: Iterable[End], miners: Miners) -> dict[str, list[End]]:
@@ -114,6 +112,8 @@ def _add_reasons(ends: Sequence[End], key: tuple[str, str], out: Samples) -> Non
         found = [end.outcome for end in of_reason]
         _add_outcomes(ENDED, found, OUTCOMES, (*key, reason), out)
         out.add(LOST, total(end.lost_units for end in of_reason), *key, reason)
+    if not is_unclear:
+        out.add(TOTAL_LOST, total(end.lost_units for end in ends), *key)
 
 
 def _add_chutes(ends: Sequence[End], key: tuple[str, str], out: Samples) -> None:

@@ -12,7 +12,6 @@ from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.model import (
     DEADLINES,
     GPU_STATES,
-    SERVER_STATES,
     TOPICS,
 )
 from chutes_exporter.fleet.upgrades import find_waiting
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.feeds.feed import Feed
-    from chutes_exporter.fleet.model import Fleet, Gpu, GpuState, Instance, Server
+    from chutes_exporter.fleet.model import Fleet, Gpu, GpuState, Instance, Server, ServerState
+    from chutes_exporter.rules.money import Costs
 
 FEEDS: Final[dict[str, Feed[Any]]] = {
     "servers": f.SERVERS,
@@ -80,11 +80,27 @@ SERVER_GPUS = _metric(
 )
 SERVER_STATE = _metric(
     "chutes_server_state",
-    "Whether the server is in this state (1). It is in the first of these that applies: "
-    "in_maintenance (nothing runs), maintenance_pending (do not reboot), without_gpus, unverified "
-    "(a GPU is not verified), idle (a GPU is in no instance), starting, disabled, earning (all "
-    "GPUs are in active instances).",
-    (*OF_SERVER, "state"),
+    "State of the server as a number, the first that applies: 0 in maintenance (nothing runs), "
+    "1 maintenance pending (do not reboot), 2 without GPUs, 3 unverified (a GPU is not verified), "
+    "5 idle (a GPU is in no instance), 6 starting, 7 disabled, 8 earning (all GPUs are in active "
+    "instances). The rules add 4, failing.",
+    OF_SERVER,
+)
+SERVER_STATE_NUMBERS: Final[Mapping[ServerState, int]] = {
+    "in_maintenance": 0,
+    "maintenance_pending": 1,
+    "without_gpus": 2,
+    "unverified": 3,
+    "idle": 5,
+    "starting": 6,
+    "disabled": 7,
+    "earning": 8,
+}
+IDLE_COST = _metric(
+    "chutes_server_idle_cost_usd_per_day",
+    "Price of the server's idle and unverified GPUs for a day, by --gpu.cost or --server.cost. "
+    "Absent while the price or the state of one of its GPUs is unknown.",
+    OF_SERVER,
 )
 SERVER_UNITS = _metric(
     "chutes_server_compute_units_per_second",
@@ -223,7 +239,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
         names[server.server_id] = server.name
         # A name that is unknown would make other series when it becomes known.
         if server.name is not None:
-            _add_server(server, fleet.hotkey, out)
+            _add_server(server, fleet.hotkey, miners.costs, out)
     for gpu in fleet.gpus:
         _add_gpu(gpu, names.get(gpu.server_id), fleet.hotkey, out)
     for instance in fleet.instances:
@@ -254,7 +270,7 @@ def _add_instance_counts(fleet: Fleet, out: Samples) -> None:
             out.add(FLEET_INSTANCES, found.count(state), fleet.hotkey, state)
 
 
-def _add_server(server: Server, hotkey: str, out: Samples) -> None:
+def _add_server(server: Server, hotkey: str, costs: Costs, out: Samples) -> None:
     labels = (hotkey, server.server_id, server.name)
     for model in server.models or ():
         for state in GPU_STATES:
@@ -265,8 +281,25 @@ def _add_server(server: Server, hotkey: str, out: Samples) -> None:
     if server.tee:
         _add_maintenance(server, labels, out)
     if server.state is not None:
-        for server_state in SERVER_STATES:
-            out.add(SERVER_STATE, server.state == server_state, *labels, server_state)
+        out.add(SERVER_STATE, SERVER_STATE_NUMBERS[server.state], *labels)
+    out.add(IDLE_COST, _idle_cost(server, costs), *labels)
+
+
+def _idle_cost(server: Server, costs: Costs) -> float | None:
+    """Return the price of a server's idle and unverified GPUs for a day.
+
+    None while the price or the state of one of its GPUs is unknown, and without GPUs.
+    """
+    if not server.models:
+        return None
+    idle = 0.0
+    for gpu in server.gpus:
+        price = costs.of_gpu(server.name, gpu.model)
+        if price is None or gpu.state is None:
+            return None
+        if gpu.state in ("idle", "unverified"):
+            idle += price
+    return 24 * idle
 
 
 def _add_maintenance(server: Server, labels: tuple[str | None, ...], out: Samples) -> None:
@@ -322,7 +355,7 @@ COLLECTOR = Collector(
                 *(FLEET_GPUS, KNOWN, SERVER_GPUS, SERVER_STATE, SERVER_UNITS, GPU_STATE),
                 *(SERVER_INSTANCES, SERVER_MAINTENANCE, SERVER_UPGRADE, SERVER_BOOTS),
                 *(INSTANCE_STATE, INSTANCE_GPUS, INSTANCE_UNITS, INSTANCE_LATER_UNITS),
-                *(SERVER_MEASURED, SERVER_ORDER, TO_UPGRADE, UNMEASURED),
+                *(SERVER_MEASURED, SERVER_ORDER, TO_UPGRADE, UNMEASURED, IDLE_COST),
                 *(DEADLINE, FLEET_INSTANCES),
             ),
             _collect,

@@ -11,8 +11,8 @@ from grafana.alerts import NEEDED, blind_alerts, blinded
 from grafana.parts import (
     BYTES,
     COUNT,
-    EXPORTERS,
     PERCENT,
+    RULES,
     RUNBOOK,
     TIME,
     Board,
@@ -24,7 +24,6 @@ from grafana.parts import (
     graph,
     miner_columns,
     nothing_row,
-    of_exporters,
     select,
     short,
     stat,
@@ -38,12 +37,13 @@ from grafana.worlds import ALARMED, ALL, FADING, LIVE, SICK
 
 def _chosen(metric: str, **where: str) -> str:
     """Select a metric of the chosen exporters. Only this board shows those of one miner apart."""
-    return select(metric, EXPORTERS, instance="~$instance", **where)
+    return select(metric, job="~$job", instance="~$instance", **where)
 
 
 def _of_chosen(metric: str, *labels: str, function: str = "max", **where: str) -> str:
     """Aggregate a metric of the chosen exporters, which labels tell apart."""
-    return of_exporters(metric, *labels, function=function, instance="~$instance", **where)
+    by = f" by ({', '.join(labels)})" if labels else ""
+    return f"{function}{by} ({_chosen(metric, **where)})"
 
 
 FEEDS: Final = {"hotkey": "~$hotkey|"}
@@ -71,7 +71,7 @@ SEEN: Final = f"and on (job, instance) last_over_time({_chosen('chutes_exporter_
 SCRAPED: Final = f"({_chosen('up')} {SEEN})"
 TRUSTED: Final = (
     f"0 * group({select(BLIND, **FEEDS, feed=f'~{OF_ALERTS}')} "
-    "or absent(prometheus:chutes_rules:loaded)) "
+    f"or absent({RULES})) "
     f"or on () group({OF_BLIND}) or on () 2 * group({ANSWERED}) or on () 0 * group({SCRAPED})"
 )
 """The number of the verdict. It is long, because it names the feeds that alerts need."""
@@ -137,7 +137,11 @@ EXPORTER.show(
         "Blind alerts",
         "Alerts that cannot fire now, whatever happens, because a feed that they need has no full "
         "answer. The table below names them.",
-        Query(f"{blind_alerts(BLIND)} and on () group({BLIND} or {ANSWERED})", "cannot fire", ALL),
+        Query(
+            f"{blind_alerts(BLIND)} and on () {RULES} and on () group({BLIND} or {ANSWERED})",
+            "cannot fire",
+            ALL,
+        ),
         thresholds=[(1, ORANGE)],
         size=(4, 3),
     ),
@@ -145,7 +149,7 @@ EXPORTER.show(
         "Feeds without a full answer",
         "Feeds of which no exporter has an answer that is young enough and has all records, and "
         "feeds that fail, whose last answer is still in use.",
-        Query(counted(OF_BLIND, f"group({ANSWERED})"), "no data", ALL),
+        Query(counted(OF_BLIND, f"({RULES} and on () group({ANSWERED}))"), "no data", ALL),
         Query(
             counted(f"({FAILING} unless on (feed, hotkey) {OF_BLIND})", f"group({ANSWERED})"),
             "old data",
@@ -158,7 +162,7 @@ EXPORTER.show(
         "Exporters down",
         "Exporters of the past week that Prometheus cannot scrape. Look for them in the folded "
         "table of exporters, and check their processes and the network.",
-        Query(counted(f"({SCRAPED} == 0)", f"group({SCRAPED})"), "exporters", ALL),
+        Query(f"sum(1 - {SCRAPED})", "exporters", ALL),
         thresholds=[(1, ORANGE)],
         empty="none in a week",
         size=(5, 3),
@@ -167,7 +171,7 @@ EXPORTER.show(
         "Rules",
         "Whether Prometheus has loaded prometheus/rules/. Without them most panels are empty, "
         "and no alert can fire.",
-        Query("prometheus:chutes_rules:loaded or on () vector(0)", "status", ALL),
+        Query(f"{RULES} or on () vector(0)", "status", ALL),
         states=LOADED,
         size=(4, 3),
     ),
@@ -322,7 +326,8 @@ EXPORTER.show(
         Column("Maximum age", MAX_AGE, TIME),
         Column(
             "Share of maximum",
-            f"(time() - {SUCCESS}) / on ({FEED_LABELS}) {MAX_AGE}",
+            f"(time() - {SUCCESS}) / on ({FEED_LABELS}) "
+            + _of_chosen("chutes_feed_max_age_seconds", *EACH_FEED),
             PERCENT,
             thresholds=[(0.5, ORANGE)],
         ),

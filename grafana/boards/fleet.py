@@ -10,12 +10,12 @@ from grafana.parts import (
     CENTS,
     COUNT,
     DOLLARS,
-    EXPORTERS,
     MINER_COLUMNS,
     MINERS,
     NO_GPUS,
     NO_KEY,
     PERCENT,
+    RULES,
     RUNBOOK,
     TIME,
     UNIT_USD,
@@ -65,7 +65,7 @@ GPUS: Final = "hotkey_server_id_gpu_state:chutes_server_gpus:max"
 ALL_GPUS: Final = "hotkey_server_id_gpu:chutes_server_gpus:sum"
 _IDLE_UNITS: Final = "chutes_server_idle_compute_units_per_second"
 IDLE_UNITS: Final = of_miners(_IDLE_UNITS, "server_id", "server", **ON_SERVERS)
-RENT: Final = "hotkey_server_id:chutes_idle_usd_per_day:sum"
+RENT: Final = "chutes_server_idle_cost_usd_per_day"
 EARNING: Final = "hotkey_server_id:chutes_earning_gpus:ratio"
 STATE: Final = "hotkey_server_id:chutes_server_state:with_failing"
 FAILED: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
@@ -78,7 +78,6 @@ THIS_SERVER: Final = board_link(
     "chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"
 )
 SERVERS: Final = "Servers, the worst first"
-LOADED: Final = "prometheus:chutes_rules:loaded"
 _ABOUT_SERVERS: Final = 'alertstate="firing", server_id!="", server=~"$server"'
 CAUSES: Final = (
     "topk by (hotkey, server_id) (1, max by (hotkey, server_id, alertname) ("
@@ -92,7 +91,7 @@ NOT_ALL_EARNING: Final = (
     f"min_over_time(timestamp({_EARNING})[1d:5m])) > 600 and on (hotkey, server_id) {_EARNING} < 1"
 )
 """Seconds since all GPUs of a server earned, or since it was seen first, within a day."""
-IN_WINDOW: Final = f"and on (hotkey) {select('chutes_maintenance_window_open', EXPORTERS)} == 1"
+IN_WINDOW: Final = f"and on (hotkey) {select('chutes_maintenance_window_open')} == 1"
 ORDER: Final = of_miners("chutes_server_upgrade_order", "server_id", "server")
 _SLOTS: Final = of_miners("chutes_maintenance_slots_in_use")
 _UPGRADES: Final = f"({of_miners('chutes_fleet_servers_to_upgrade')} + on (hotkey) {_SLOTS})"
@@ -107,10 +106,10 @@ IDLE_IN_SLOT: Final = (
 of a server with idle GPUs is unknown.
 """
 _IDLE_USD: Final = f"86400 * {IDLE_UNITS} * on () group_left () {UNIT_USD}"
-_CAN_EARN: Final = f"{select(_IDLE_UNITS, EXPORTERS, MINERS)} > 0"
+_CAN_EARN: Final = f"{select(_IDLE_UNITS, MINERS)} > 0"
 NOT_EARNED: Final = (
     f"{_IDLE_USD} and on (hotkey, server_id) "
-    f"({_CAN_EARN} or {recorded(STATE)} == 5 or {recorded(STATE)} > 6) and on () {LOADED}"
+    f"({_CAN_EARN} or {recorded(STATE)} == 5 or {recorded(STATE)} > 6) and on () {RULES}"
 )
 """Dollars that the idle GPUs of a server do not earn in a day, 0 if it is idle (5) and nothing can
 be launched, or disabled or earning (above 6). What GPUs that start, that are unverified or in
@@ -134,16 +133,16 @@ def _idle_pay_on(servers: Mapping[str, str], when: Literal["", "later_"] = "") -
     idle = f"sum by (hotkey, server_id) ({recorded(GPUS, state='idle', **servers)} > 0)"
     # A server of unknown pay adds infinity, which is shorter than to ask twice.
     known = f"86400 * sum({pay} or on (hotkey, server_id) {idle} / 0) < Inf"
-    return _all(f"{known} and on () {LOADED}")
+    return _all(f"{known} and on () {RULES}")
 
 
 def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
     """Return the stat of what idle GPUs lose, on the servers of which labels have these values."""
-    rent = recorded(RENT, **where)
+    rent = of_miners(RENT, "server_id", **where)
     day, later = idle_pay(), idle_pay("later_")
     if where:
         day, later = _idle_pay_on(where), _idle_pay_on(where, "later_")
-    no_rent = f"({recorded(ALL_GPUS, **where)} unless on (hotkey, server_id) {rent})"
+    no_rent = f"{recorded(ALL_GPUS, **where)} / 0"
     return stat(
         "Not earned, next 24 h",
         "What the idle GPUs that can be used would earn in their first day and on a later one, in "
@@ -151,7 +150,7 @@ def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
         "unverified ones. US dollars need --chain.url, and the rent a price for all GPUs.",
         Query(f"{day} * on () {UNIT_USD}", "idle GPUs", PRICED),
         Query(f"{later} * on () {UNIT_USD}", "a day, later", PRICED),
-        Query(_all(f"sum({rent}) unless on () {no_rent}"), "rent", PRICED),
+        Query(_all(f"sum({rent} or on (hotkey, server_id) {no_rent}) < Inf"), "rent", PRICED),
         Query(
             f"{day} unless on () {UNIT_USD}",
             "units; dollars: docs/money.md",
@@ -186,8 +185,9 @@ def _all(query: str) -> str:
 def _dcgm(metric: str) -> str:
     """Return a metric of NVIDIA's exporter, with the names of GPUs."""
     labelled = f'max by (uuid) (label_replace({metric}, "uuid", "$1", "UUID", "(.+)"))'
-    of_gpus = of_miners("chutes_gpu_state", "uuid", "server", "device_index", **ON_SERVERS)
-    names = f"topk by (uuid) (1, {_named(of_gpus)})"
+    of_gpus = select("chutes_gpu_state", MINERS, **ON_SERVERS)
+    names = _named(f"max by (uuid, server, device_index) ({of_gpus})")
+    names = f"topk by (uuid) (1, {names})"
     return f"{labelled} * on (uuid) group_left (GPU, server) {names} ^ 0"
 
 
@@ -204,7 +204,7 @@ FLEET: Final = Board(
     "Chutes fleet",
     "Which servers and GPUs earn nothing, since when, and why? The API does not tell whether a "
     "machine is alive: a dead one looks as before until its instances are deleted.",
-    variables=("cluster", "job", "hotkey", "server"),
+    variables=("cluster", "hotkey", "server"),
     data=STOCKED,
     empty=NO_KEY,
     stat_empty=NO_GPUS,
@@ -328,14 +328,20 @@ FLEET.show(
         ),
         Column(
             "Units a day",
-            f"86400 * {IDLE_UNITS} > 0 and on () {LOADED}",
+            f"86400 * {IDLE_UNITS} > 0 and on () {RULES}",
             AMOUNT,
             125,
             missing=" ",
             data=SICK,
         ),
         *MINER_COLUMNS,
-        Column("Rent", f"{recorded(RENT, **ON_SERVERS)} > 0", CENTS, missing=" ", data=PRICED),
+        Column(
+            "Rent",
+            f"{of_miners(RENT, 'server_id', 'server', **ON_SERVERS)} > 0",
+            CENTS,
+            missing=" ",
+            data=PRICED,
+        ),
         Column(
             "Profit",
             of_miners(
@@ -403,7 +409,7 @@ FLEET.show(
         ),
         Query(
             f"{EARNING_INSTANCES} and on (hotkey, server_id) "
-            f"{select('chutes_server_upgrade_order', EXPORTERS)} == 1 {IN_WINDOW}",
+            f"{select('chutes_server_upgrade_order')} == 1 {IN_WINDOW}",
             "earn on the next, {{server}}",
             SICK,
         ),
@@ -446,7 +452,7 @@ FLEET.show(
         Column(
             "Earning instances",
             f"{EARNING_INSTANCES} and on "
-            f"(hotkey, server_id) {select('chutes_server_upgrade_needed', EXPORTERS, MINERS)} == 1",
+            f"(hotkey, server_id) {select('chutes_server_upgrade_needed', MINERS)} == 1",
             COUNT,
             missing=" ",
             data=SICK,

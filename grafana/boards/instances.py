@@ -10,7 +10,6 @@ from grafana.parts import (
     CLOCK,
     COUNT,
     DOLLARS,
-    EXPORTERS,
     FACTOR,
     MINER_COLUMNS,
     MINERS,
@@ -31,8 +30,8 @@ from grafana.parts import (
     no_miner_row,
     nothing_row,
     of_all,
-    of_exporters,
     of_miners,
+    of_platform,
     recorded,
     select,
     short,
@@ -77,23 +76,26 @@ FIRST_DECISIONS: Final = (
 """What to do first about each, as the alert says."""
 LATE: Final = f"{DECISION} == 0"
 START: Final = (
-    f"({ACTIVATED} - on (hotkey, instance_id) {CREATED} and on (hotkey, instance_id) {STATE} == 3)"
+    "chutes_instance_activated_timestamp_seconds - on (job, instance, hotkey, instance_id) "
+    f"chutes_instance_created_timestamp_seconds and on (hotkey, instance_id) {STATE} == 3"
 )
+"""How long each active instance took to start, as each exporter says."""
 
 
 def _deadline(kind: str) -> str:
     return of_miners("chutes_instance_deadline_timestamp_seconds", "instance_id", deadline=kind)
 
 
-def _known(query: str) -> str:
+def known_instances(query: str) -> str:
     """Return a query over all instances of all chosen miners, absent while one is unknown."""
     return f"({query} unless on () {recorded('hotkey:chutes_miner_watched:instances_unknown')})"
 
 
 PURGE: Final = f"({_deadline('purge')} - time())"
-NEXT_PURGE: Final = _known(
-    f"min({PURGE} and on (hotkey, instance_id) "
-    f"{recorded('hotkey_instance_id:chutes_instance_state:max')} == 1)"
+NEXT_PURGE: Final = known_instances(
+    f"min({select('chutes_instance_deadline_timestamp_seconds', MINERS, deadline='purge')} "
+    "and on (hotkey, instance_id) "
+    f"{recorded('hotkey_instance_id:chutes_instance_state:max')} == 1) - time()"
 )
 """Of the instances that start. Disabled ones are deleted too, which frees what earns."""
 _VAIN: Final = of_miners("chutes_instance_start_in_vain", "instance_id")
@@ -109,10 +111,10 @@ def _ended(metric: str, *labels: str, window: str = "1d", **where: str) -> str:
 ENDED: Final = _ended("ended_instances", "reason", "outcome", window="1h")
 CHUTE_ENDED: Final = _ended("chute_ended_instances", "chute_id", window="1h")
 """Also ends whose reason is unknown."""
-LOST_UNITS: Final = total(recorded("hotkey:chutes_miner_lost_compute_units:sum"))
+LOST_UNITS: Final = total(_ended("total_lost_compute_units"))
 ENDED_IN_A_DAY: Final = (
-    f"sum by (hotkey) ({_ended('ended_instances', 'reason', 'outcome')}) "
-    f"and on (hotkey) {_ended('ended_instances', reason='none')}"
+    f"sum by (hotkey) ({_ended('ended_instances', 'reason', 'outcome')}) and on (hotkey) "
+    + select("chutes_miner_ended_instances", MINERS, window="1d", reason="none")
 )
 """Absent while the reason of an end is unknown, which is then in no series."""
 _FAILED: Final = {"outcome": "~lost|never_active"}
@@ -120,7 +122,7 @@ FAILED_IN_A_DAY: Final = f"sum({_ended('ended_instances', 'reason', 'outcome', *
 CHUTE_FAILED: Final = _ended("chute_ended_instances", "chute_id", **_FAILED)
 CHUTE_LOST: Final = _ended("chute_lost_compute_units", "chute_id")
 NO_REPORT: Final = "no report is known"
-KNOWN_HOURS: Final = f"{of_exporters('chutes_audit_reports_known')} unless on () {LOST_UNITS}"
+KNOWN_HOURS: Final = f"{of_platform('chutes_audit_reports_known')} unless on () {LOST_UNITS}"
 """The number of hours whose report is known, while the losses of a day are not."""
 FAILED: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
 THIS_CHUTE: Final = board_link("chutes-market", chute="${__data.fields.chute_id}")
@@ -139,11 +141,8 @@ def _of_hour(metric: str, label: str, **where: str) -> str:
     """
     where |= {"window": "1h"}
     by = "hotkey, reason, outcome"
-    later = f"max by ({by}) ({select(metric, EXPORTERS, MINERS, **where)} offset -10m)"
-    is_out = (
-        f"max({select('chutes_audit_report_end_timestamp_seconds', EXPORTERS)} offset -10m) >= "
-        "time()"
-    )
+    later = f"max by ({by}) ({select(metric, MINERS, **where)} offset -10m)"
+    is_out = f"max({select('chutes_audit_report_end_timestamp_seconds')} offset -10m) >= time()"
     return f"sum by ({label}) ({later} and on () {is_out})"
 
 
@@ -160,7 +159,7 @@ INSTANCES: Final = Board(
     "chutes-instances",
     "Chutes instances",
     "What is lost, which instances need a decision, and what ended?",
-    variables=("cluster", "job", "hotkey", "chute", "report"),
+    variables=("cluster", "hotkey", "chute", "report"),
     data=STOCKED,
     empty=NO_KEY,
     stat_empty=NO_INSTANCES,
@@ -220,14 +219,14 @@ INSTANCES.show(
                 "Starting",
                 (
                     (_in("starting"), "all", ()),
-                    (_known(counted(LATE, f"sum({STATES})")), "over 1 h", [(1, ORANGE)]),
+                    (known_instances(counted(LATE, f"sum({STATES})")), "over 1 h", [(1, ORANGE)]),
                 ),
                 "Instances that hold GPUs and were never active. An ordinary start takes 10 to 35 "
                 "minutes.",
             ),
             (
                 "Not secured",
-                ((_known(counted(TO_SECURED, f"sum({STATES})")), "instances", ()),),
+                ((known_instances(counted(TO_SECURED, f"sum({STATES})")), "instances", ()),),
                 "Active public instances in their first hour. If one ends now, it loses "
                 "everything that it has scored.",
             ),
@@ -426,7 +425,7 @@ INSTANCES.show(
         "Instances by state",
         "Each instance in exactly one state. If the number of starting instances grows, a "
         "chute does not start.",
-        Query(_known(f"sum by (state) ({STATES})"), "{{state}}", KEYED),
+        Query(known_instances(f"sum by (state) ({STATES})"), "{{state}}", KEYED),
         states=INSTANCE,
     ),
     graph(
@@ -447,8 +446,8 @@ INSTANCES.show(
         "Time to become active",
         "Time that the present instances took to become active. If it grows, look at image pulls, "
         "disks and the network.",
-        Query(_known(f"avg({START})"), "mean"),
-        Query(_known(f"max({START})"), "longest"),
+        Query(known_instances(f"avg({START})"), "mean"),
+        Query(known_instances(f"max({START})"), "longest"),
         unit=TIME,
     ),
     graph(

@@ -9,13 +9,13 @@ from grafana.parts import (
     AMOUNT,
     CENTS,
     COUNT,
-    EXPORTERS,
     FACTOR,
     MINER_COLUMNS,
     MINERS,
     NO_GPUS,
     NO_KEY,
     PERCENT,
+    RULES,
     TIME,
     UNIT_USD,
     Board,
@@ -24,8 +24,8 @@ from grafana.parts import (
     board_link,
     graph,
     nothing_row,
-    of_exporters,
     of_miners,
+    of_platform,
     recorded,
     select,
     short,
@@ -53,12 +53,12 @@ MOVE: Final = of_miners(
 REFUSED: Final = of_miners("chutes_launch_refused_chutes", "gpu", "reason")
 INSTANCES_OF_CHUTE: Final = board_link("chutes-instances", chute="${__data.fields.chute_id}")
 _ENDED: Final = select(
-    *("chutes_miner_chute_ended_instances", EXPORTERS, MINERS),
+    *("chutes_miner_chute_ended_instances", MINERS),
     window="1d",
     outcome="~lost|never_active",
 )
 FAILED: Final = f"max by (hotkey, chute_id) (sum by (job, instance, hotkey, chute_id) ({_ENDED}))"
-PAYS: Final = select("chutes_launch_first_day_units_per_gpu_second", EXPORTERS, MINERS)
+PAYS: Final = select("chutes_launch_first_day_units_per_gpu_second", MINERS)
 BEST_USE: Final = idle_pay()
 
 
@@ -71,12 +71,11 @@ def _of_move(pay: str) -> str:
 
 def _all(query: str) -> str:
     """Return a query over the GPUs of all chosen miners, which is absent while one is unknown."""
-    loaded = "and on () prometheus:chutes_rules:loaded"
-    return f"({query} {loaded} unless on () {GPUS_UNKNOWN})"
+    return f"({query} and on () {RULES} unless on () {GPUS_UNKNOWN})"
 
 
 def _chute(metric: str, **where: str) -> str:
-    return of_exporters(metric, "chute_id", **where, **ON_CHUTES)
+    return of_platform(metric, "chute_id", **where, **ON_CHUTES)
 
 
 def _offer(metric: str) -> str:
@@ -86,8 +85,8 @@ def _offer(metric: str) -> str:
 UTILIZATION: Final = _chute("chutes_chute_recent_utilization_ratio", window="15m")
 YOURS: Final = of_miners("chutes_fleet_gpus", "gpu", "state")
 YOUR_IDLE: Final = of_miners("chutes_fleet_gpus", "gpu", "state", state="idle")
-PLATFORM: Final = of_exporters("chutes_platform_gpus", "gpu", "state")
-PLATFORM_IDLE: Final = of_exporters("chutes_platform_gpus", "gpu", state="idle")
+PLATFORM: Final = of_platform("chutes_platform_gpus", "gpu", "state")
+PLATFORM_IDLE: Final = of_platform("chutes_platform_gpus", "gpu", state="idle")
 BOUNTY_LEFT: Final = f"({_chute('chutes_bounty_expires_timestamp_seconds')} - time())"
 
 GAIN: Final = "gain_compute_units_per_day"
@@ -114,7 +113,7 @@ MARKET: Final = Board(
     "chutes-market",
     "Chutes market",
     "What to launch next, on which server, and what does it pay?",
-    variables=("cluster", "job", "hotkey", "chute"),
+    variables=("cluster", "hotkey", "chute"),
     data=KEYED,
     empty=NO_KEY,
 )
@@ -142,7 +141,7 @@ MARKET.show(
         "Bounties",
         "Chutes with an open bounty. It multiplies what the first instance that becomes active "
         "earns, by 1.1 when new and up to 1.5 after 3 hours, and is gone after about 6 hours.",
-        Query(of_exporters("chutes_open_bounties"), "open", LIVE),
+        Query(of_platform("chutes_open_bounties"), "open", LIVE),
         trend=True,
     ),
     table(

@@ -5,8 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from grafana.alerts import BOARDS, FIRST_STEPS
-from grafana.boards.fleet import LOADED, idle_gpus
-from grafana.boards.instances import ACTIVATED, ENDED_IN_A_DAY, KNOWN_HOURS, LOST_UNITS, NO_REPORT
+from grafana.boards.fleet import idle_gpus
+from grafana.boards.instances import (
+    ACTIVATED,
+    ENDED_IN_A_DAY,
+    KNOWN_HOURS,
+    LOST_UNITS,
+    NO_REPORT,
+    known_instances,
+)
+from grafana.boards.instances import STATES as INSTANCES
 from grafana.boards.subnet import before_loss
 from grafana.parts import (
     ALERTS,
@@ -14,9 +22,9 @@ from grafana.parts import (
     CENTS,
     COUNT,
     DOLLARS,
-    EXPORTERS,
     MINER_COLUMNS,
     MINERS,
+    RULES,
     RUNBOOK,
     SHARE,
     TIME,
@@ -30,8 +38,8 @@ from grafana.parts import (
     graph,
     nothing_row,
     of_all,
-    of_exporters,
     of_miners,
+    of_platform,
     recorded,
     select,
     short,
@@ -41,7 +49,6 @@ from grafana.parts import (
     table,
     top_ten_at_end,
     total,
-    whole,
     with_chute_name,
     yesterday,
 )
@@ -72,16 +79,15 @@ INCENTIVE: Final = of_miners("chutes_miner_incentive_ratio")
 PROFIT: Final = total(of_miners("chutes_miner_estimated_profit_usd_per_day"), with_gpus=True)
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
 EARNING: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="~earning|disabled")
-ACTIVE: Final = recorded("hotkey_state:chutes_fleet_instances:max", state="active")
 PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
 
 OF_ALERTS: Final = "alert:chutes_alerts:"
 SEVERITIES: Final = select(f"{OF_ALERTS}severity", hotkey="~$hotkey|")
-WATCHED: Final = select("chutes_miner_watched", EXPORTERS, MINERS)
+WATCHED: Final = select("chutes_miner_watched", MINERS)
 KEYED_MINERS: Final = recorded("hotkey:chutes_miner_watched:with_key")
 KNOWN: Final = f"max(1003 + 0 * {KEYED_MINERS} or on (hotkey) 1004 * {WATCHED})"
 """1004 if a key is missing, otherwise 1003."""
-SAID: Final = f"(1000 + min({SEVERITIES}) or on () {KNOWN}) and on () {LOADED}"
+SAID: Final = f"(1000 + min({SEVERITIES}) or on () {KNOWN}) and on () {RULES}"
 """The number of the verdict. All is well only where everything is known."""
 LOST_PER_DAY: Final = select(f"{OF_ALERTS}compute_units_per_day", hotkey="~$hotkey")
 IS_FIRING: Final = "alertname, hotkey, place"
@@ -99,7 +105,7 @@ def _by_chute(window: str) -> str:
     found = of_miners("chutes_miner_chute_window_compute_units", "chute_id", window=window)
     return (
         f"sum by (chute_id) ({found}) and on () "
-        f"{select('chutes_feed_records', EXPORTERS, feed='stats_per_chute')}"
+        f"{select('chutes_feed_records', feed='stats_per_chute')}"
     )
 
 
@@ -120,9 +126,7 @@ def _next_day() -> Panel:
 def _since_yesterday() -> list[Panel]:
     """Return the stats of what changed in a day."""
     earning = f"({EARNING} - on (hotkey, state) {yesterday(EARNING)})"
-    activated = whole(
-        f"(time() - {ACTIVATED} < bool 86400 or on (hotkey) {ACTIVE} == 0)", "instances"
-    )
+    activated = counted(f"time() - {ACTIVATED} < 86400", f"sum({INSTANCES})")
     share = f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))"
     return [
         stat(title, text, *queries, unit=COUNT, empty="no day is known", size=(4, 3))
@@ -144,7 +148,7 @@ def _since_yesterday() -> list[Panel]:
             ),
             (
                 "New instances, 24 h",
-                [Query(total(activated), "became active", KEYED)],
+                [Query(known_instances(activated), "became active", KEYED)],
                 "Instances that became active in the past 24 hours and still exist.",
             ),
             (
@@ -172,7 +176,7 @@ OVERVIEW.show(
         Query(SAID, "now", ALL),
         *(
             Query(
-                counted(f"{SEVERITIES} == {severity}", f"({LOADED} and on () group({WATCHED}))"),
+                counted(f"{SEVERITIES} == {severity}", f"({RULES} and on () group({WATCHED}))"),
                 legend,
                 ALL,
                 thresholds=[(1, color)],
@@ -198,7 +202,7 @@ OVERVIEW.show(
         ),
         Column(
             "",
-            nothing_row(f"{LOADED} unless on () {SEVERITIES}", "alertname"),
+            nothing_row(f"{RULES} unless on () {SEVERITIES}", "alertname"),
             data=CALM,
         ),
         Column("", "board", states=[State(name, uid) for name, uid in BOARDS.items()]),
@@ -369,7 +373,7 @@ OVERVIEW.show(
         *(
             Query(
                 f"sum({of_miners('chutes_miner_window_compute_units', window=window)}) / on () "
-                + of_exporters("chutes_platform_window_compute_units", window=window),
+                + of_platform("chutes_platform_window_compute_units", window=window),
                 name,
             )
             for window, name in (("1h", "past hour"), ("1d", "past day"), ("7d", "past week"))

@@ -10,7 +10,6 @@ from grafana.parts import (
     CENTS,
     COUNT,
     DOLLARS,
-    EXPORTERS,
     NO_DATA,
     SHARE,
     TIME,
@@ -18,10 +17,11 @@ from grafana.parts import (
     Column,
     Query,
     Unit,
+    at_end,
     graph,
     miner_columns,
     nothing_row,
-    of_exporters,
+    of_platform,
     select,
     short,
     stat,
@@ -48,14 +48,15 @@ if TYPE_CHECKING:
     from grafana.parts import Panel
 
 CHOSEN: Final = {"hotkey": "$miner"}
-SHARES: Final = of_exporters("chutes_miner_score_ratio", "hotkey")
-RANKS: Final = of_exporters("chutes_miner_score_rank", "hotkey")
-MY_SHARE: Final = of_exporters("chutes_miner_score_ratio", **CHOSEN)
-MY_RANK: Final = of_exporters("chutes_miner_score_rank", **CHOSEN)
+SHARES: Final = of_platform("chutes_miner_score_ratio", "hotkey")
+_RANK: Final = "chutes_miner_score_rank"
+RANKS: Final = of_platform(_RANK, "hotkey")
+MY_SHARE: Final = of_platform("chutes_miner_score_ratio", **CHOSEN)
+MY_RANK: Final = of_platform(_RANK, **CHOSEN)
 NEAR: Final = f"abs({RANKS} - scalar({MY_RANK})) <= 4"
 """The chosen miner, and four miners before and after it in rank."""
-PLACES: Final = of_exporters("chutes_miner_registrations_before_loss", "hotkey")
-MY_PLACE: Final = of_exporters("chutes_miner_registrations_before_loss", **CHOSEN)
+PLACES: Final = of_platform("chutes_miner_registrations_before_loss", "hotkey")
+MY_PLACE: Final = of_platform("chutes_miner_registrations_before_loss", **CHOSEN)
 IN_LINE: Final = f"abs({PLACES} - scalar({MY_PLACE})) <= 4"
 """The chosen miner, and four seats before and after its own in the order of their loss."""
 HEADINGS: Final = "hotkey:chutes_miner_score_heading_ratio:all"
@@ -68,20 +69,20 @@ AHEAD: Final = (
 )
 """2 for a heading that is at least 5 % above that of the chosen miner, -2 for one below."""
 OVERTAKERS: Final = (
-    f"sum(({HEADINGS} - 1.05 * scalar({MY_HEADING}) > bool 0 or on (hotkey) {RANKS} / 0) "
-    f"and on (hotkey) {RANKS} - scalar({MY_RANK}) > 0 <= 4) < Inf"
+    f"sum(({HEADINGS} - 1.05 * scalar({MY_HEADING}) > bool 0 or on (hotkey) {_RANK} / 0) "
+    f"and on (hotkey) {_RANK} - scalar({MY_RANK}) > 0 <= 4) < Inf"
 )
 """How many of the neighbours with a lower rank may overtake the chosen miner. One whose heading is
 unknown adds infinity, so that the number is absent.
 """
-IS_LAST: Final = f"{MY_RANK} == on () {of_exporters('chutes_scored_miners')}"
-SEAT_AGE: Final = f"time() - {of_exporters('chutes_miner_registered_timestamp_seconds', 'hotkey')}"
-PER_DAY: Final = of_exporters("chutes_subnet_window_registrations", window="1d")
-ALPHA_USD: Final = of_exporters("chutes_alpha_price_usd")
-PAY: Final = f"{of_exporters('chutes_subnet_emission_alpha_per_day')} * on () {ALPHA_USD}"
+IS_LAST: Final = f"{MY_RANK} == on () {of_platform('chutes_scored_miners')}"
+SEAT_AGE: Final = f"time() - {of_platform('chutes_miner_registered_timestamp_seconds', 'hotkey')}"
+PER_DAY: Final = of_platform("chutes_subnet_window_registrations", window="1d")
+ALPHA_USD: Final = of_platform("chutes_alpha_price_usd")
+PAY: Final = f"{of_platform('chutes_subnet_emission_alpha_per_day')} * on () {ALPHA_USD}"
 """What all miners are paid in a day."""
 TO_BETTER: Final = (
-    f"{of_exporters('chutes_miner_score_next_better_ratio', **CHOSEN)} - on () {MY_SHARE}"
+    f"{of_platform('chutes_miner_score_next_better_ratio', **CHOSEN)} - on () {MY_SHARE}"
 )
 TO_WORSE: Final = f"{MY_SHARE} - on () max({SHARES} < scalar({MY_SHARE}))"
 MINER: Final = miner_columns("chutes-subnet", "miner")
@@ -179,7 +180,7 @@ def _in_a_day() -> Panel:
 
 
 def _all(metric: str, **where: str) -> str:
-    return of_exporters(metric, "hotkey", **where)
+    return of_platform(metric, "hotkey", **where)
 
 
 def _near(query: str) -> str:
@@ -191,13 +192,13 @@ SUBNET: Final = Board(
     "Chutes subnet",
     "Is the seat safe, and for how long? Who may overtake the miner, and whom may it overtake? "
     "Neighbours are exported by default, and every miner with --miners all. It needs no key.",
-    variables=("cluster", "job", "miner"),
+    variables=("miner",),
     data=BUSY,
     empty=NO_NEIGHBOURS,
 )
 
 SUBNET.show(
-    before_loss((5, 3), of_exporters, **CHOSEN),
+    before_loss((5, 3), of_platform, **CHOSEN),
     stat(
         "May overtake this miner",
         "Neighbours with a lower rank whose heading is at least 5 % above that of this miner: the "
@@ -234,7 +235,7 @@ SUBNET.show(
         "If no seat is free, each takes the seat in the greatest danger. The price rises with each "
         "registration, and falls in between.",
         Query(PER_DAY, "taken", CHAINED),
-        Query(of_exporters("chutes_subnet_registration_cost_tao"), "TAO", CHAINED, Unit("none", 2)),
+        Query(of_platform("chutes_subnet_registration_cost_tao"), "TAO", CHAINED, Unit("none", 2)),
         empty="needs --chain.url",
     ),
     table(
@@ -245,7 +246,7 @@ SUBNET.show(
         "pays in a day. A click on a miner chooses it.",
         Column("Rank", short(f"{RANKS} and on (hotkey) {NEAR}"), COUNT, 65),
         *MINER,
-        Column("", _near(of_exporters("chutes_miner_info", "hotkey", "uid", "coldkey"))),
+        Column("", _near(of_platform("chutes_miner_info", "hotkey", "uid", "coldkey"))),
         Column("UID", "uid", width=55),
         Column(
             "Overtaking",
@@ -283,7 +284,7 @@ SUBNET.show(
         Column(
             "",
             nothing_row(
-                f"{of_exporters('chutes_miner_seat_immune', **CHOSEN)} unless on () {MY_PLACE}",
+                f"{of_platform('chutes_miner_seat_immune', **CHOSEN)} unless on () {MY_PLACE}",
                 "miner",
                 NOT_IN_LINE.value,
             ),
@@ -318,14 +319,14 @@ SUBNET.show(
         "Lines that come closer are miners that may overtake it, or that it may overtake.",
         Query(
             short(
-                f"{SHARES} and on (hotkey) abs({RANKS[:-1]} @ end()) - scalar({MY_RANK[:-1]} @ "
-                "end()))) <= 4 != 0"
+                f"{SHARES} and on (hotkey) abs({at_end(RANKS)} - scalar({at_end(MY_RANK)})) <= 4 "
+                "!= 0"
             ),
             "{{miner}}",
             color=GREY,
         ),
         Query(
-            short(f"max by (hotkey) ({select('chutes_miner_score_ratio', EXPORTERS, **CHOSEN)})"),
+            short(f"max by (hotkey) ({select('chutes_miner_score_ratio', **CHOSEN)})"),
             "{{miner}}",
             color="blue",
             width=3,
@@ -384,20 +385,18 @@ SUBNET.show(
     graph(
         "Miners",
         "Miners with a score, with compute units in the past hour, and on the blacklist.",
-        Query(of_exporters("chutes_scored_miners"), "with a score", LIVE),
+        Query(of_platform("chutes_scored_miners"), "with a score", LIVE),
         Query(
-            of_exporters("chutes_platform_window_miners", window="1h"), "with compute units", LIVE
+            of_platform("chutes_platform_window_miners", window="1h"), "with compute units", LIVE
         ),
-        Query(of_exporters("chutes_metagraph_blacklisted_miners"), "blacklisted", LIVE),
+        Query(of_platform("chutes_metagraph_blacklisted_miners"), "blacklisted", LIVE),
         empty=NO_DATA,
     ),
     graph(
         "Compute units per hour of all miners",
         "Compute units of all counting instances in the past hour. A miner's share falls if the "
         "total grows and the miner does not.",
-        Query(
-            of_exporters("chutes_platform_window_compute_units", window="1h"), "all miners", LIVE
-        ),
+        Query(of_platform("chutes_platform_window_compute_units", window="1h"), "all miners", LIVE),
         unit=AMOUNT,
         empty=NO_DATA,
     ),

@@ -27,7 +27,7 @@ ENDED = INSTANCE | {
 OPEN = RECORD | {"started_at": "2026-11-24T11:00:00", "compute_multiplier": 2.0}
 LOST = "chutes_miner_lost_compute_units"
 CHUTE_LOST = "chutes_miner_chute_lost_compute_units"
-KNOWN = "chutes_miner_losses_known{hotkey=me,window=1h}"
+TOTAL = "chutes_miner_total_lost_compute_units{hotkey=me,window=1h}"
 
 
 def samples_of_newest_hour(
@@ -48,7 +48,7 @@ def samples_of_newest_hour(
     return {
         key: value
         for key, value in found.items()
-        if "window=1h" in key and (value or key.startswith("chutes_miner_losses_known"))
+        if "window=1h" in key and (value or key.startswith("chutes_miner_total"))
     }
 
 
@@ -56,12 +56,12 @@ def samples_of_newest_hour(
     "at", [None, "2026-11-24T10:59:59", "2026-11-24T12:00:01", "2099-01-01T00:00:00"]
 )
 def test_an_end_outside_the_hour_does_not_count(at: str | None) -> None:
-    assert samples_of_newest_hour(ENDED | {"deleted_at": at}) == {KNOWN: 1}
+    assert samples_of_newest_hour(ENDED | {"deleted_at": at}) == {TOTAL: 0}
 
 
 def test_an_end_counts_by_reason_and_by_chute() -> None:
     assert samples_of_newest_hour(ENDED) == {
-        KNOWN: 1,
+        TOTAL: 3600,
         "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 1,
         "chutes_miner_chute_ended_instances{hotkey=me,window=1h,chute_id=c,outcome=lost}": 1,
         f"{LOST}{{hotkey=me,window=1h,reason=probes}}": 3600,
@@ -71,7 +71,7 @@ def test_an_end_counts_by_reason_and_by_chute() -> None:
 
 def test_a_miner_that_nobody_watches_is_exported_only_if_chosen() -> None:
     theirs = ENDED | {"miner_hotkey": "other"}
-    assert samples_of_newest_hour(theirs) == {KNOWN: 1}
+    assert samples_of_newest_hour(theirs) == {TOTAL: 0}
     found = samples_of_newest_hour(theirs, miners="all")
     assert found[f"{LOST}{{hotkey=other,window=1h,reason=probes}}"] == 3600
 
@@ -82,7 +82,6 @@ def test_a_multiplier_that_is_unknown_hides_only_the_losses_that_need_it(
 ) -> None:
     found = samples_of_newest_hour(ENDED, ENDED, multiplier=multiplier)
     assert found == {
-        KNOWN: 0,
         "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 2,
         "chutes_miner_chute_ended_instances{hotkey=me,window=1h,chute_id=c,outcome=lost}": 2,
     }
@@ -91,7 +90,7 @@ def test_a_multiplier_that_is_unknown_hides_only_the_losses_that_need_it(
 def test_an_end_of_an_unknown_chute_hides_the_numbers_by_chute() -> None:
     found = samples_of_newest_hour(ENDED, ENDED | {"chute_id": None})
     assert found == {
-        KNOWN: 1,
+        TOTAL: 7200,
         "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 2,
         f"{LOST}{{hotkey=me,window=1h,reason=probes}}": 7200,
     }
@@ -112,7 +111,7 @@ def test_without_a_reason_and_a_mark_the_name_of_the_chute_tells_a_redeployment(
     private = ENDED | {"deletion_reason": None, "billed_to": "user"}
     chute = {"chute_id": "c", **chute}
     found = samples_of_newest_hour(private, chutes=[chute])
-    assert found[KNOWN] == 1
+    assert found[TOTAL] == 3600
     assert found[f"{LOST}{{hotkey=me,window=1h,reason={reason}}}"] == 3600
     marked = samples_of_newest_hour(private | {"valid_termination": True}, chutes=[chute])
     assert any("reason=none,outcome=counts" in key for key in marked)
@@ -127,7 +126,7 @@ def test_without_a_reason_and_a_mark_the_name_of_the_chute_tells_a_redeployment(
 def test_an_unknown_chute_hides_only_the_reasons_that_its_name_decides(chutes: Any) -> None:
     private = ENDED | {"deletion_reason": None, "billed_to": "user"}
     found = samples_of_newest_hour(private, ENDED, chutes=chutes)
-    assert found[KNOWN] == 0
+    assert TOTAL not in found
     assert found[f"{CHUTE_LOST}{{hotkey=me,window=1h,chute_id=c}}"] == 7200
     assert {key for key in found if "reason=" in key} == {
         "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}",
@@ -141,16 +140,11 @@ def test_a_record_that_cannot_be_read_or_a_missing_report_hides_the_windows_that
     assert found == {
         "chutes_audit_report_end_timestamp_seconds": 1_795_521_600,
         "chutes_audit_reports_known": 0,
-        KNOWN: 0,
-        "chutes_miner_losses_known{hotkey=me,window=6h}": 0,
-        "chutes_miner_losses_known{hotkey=me,window=1d}": 0,
     }
     whole = {"instance_audit": [ENDED, INSTANCE], "compute_history": [OPEN]}
     found = collected(COLLECTOR, {AUDIT_REPORT: whole})
     assert found["chutes_audit_reports_known"] == 1
-    assert {key for key in found if "window=1d" in key} == {
-        "chutes_miner_losses_known{hotkey=me,window=1d}"
-    }
+    assert {key for key in found if "window=1d" in key} == set()
 
 
 def test_reports_of_other_miners_say_nothing_about_a_miner() -> None:

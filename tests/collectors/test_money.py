@@ -30,7 +30,9 @@ COLLECTORS = (
     *(money.COSTS, money.EARNINGS, money.COMPUTE_UNIT),
     *(money.PROFIT_OF_DAY, money.PROFIT_BY_SERVER),
 )
-NAMES = {metric.name for one in COLLECTORS for metric in one.metrics}
+NAMES = {"chutes_server_idle_cost_usd_per_day"} | {
+    metric.name for one in COLLECTORS for metric in one.metrics
+}
 
 
 async def page(bodies: dict[str, bytes], chain: FakeNode | None = None, **more: Any) -> Page:
@@ -69,7 +71,9 @@ def expected(bodies: dict[str, bytes]) -> Page:
     units = json.loads(bodies["stats"])["past_day"]["instance_stats"]
     unit = sum(pay.values()) * alpha / sum(row["compute_units"] for row in units)
     for (server_id, name), profit in profits_of_servers(bodies, unit).items():
-        found[series(SERVER_PROFIT, hotkey=ME, server_id=server_id, server=name)] = profit
+        place = {"hotkey": ME, "server_id": server_id, "server": name}
+        found[series(SERVER_PROFIT, **place)] = profit
+        found[series(IDLE_COST, **place)] = 24 * idle_price(server_id, bodies)
     return found | {
         series("chutes_miner_cost_usd_per_hour", hotkey=ME): bill,
         series("chutes_alpha_price_usd"): alpha,
@@ -90,6 +94,17 @@ def profits_of_servers(
             earned = 86400 * unit * units_of(server["server_id"], bodies)
             found[server["server_id"], server["name"]] = earned - 24 * sum(prices)
     return found
+
+
+def idle_price(server_id: str, bodies: dict[str, bytes], costs: dict[str, Any] = COSTS) -> float:
+    """Return the price of an hour of a server's GPUs that the public list of held GPUs lacks. All
+    GPUs of a server have one price.
+    """
+    (server,) = (one for one in servers_of(bodies) if one["server_id"] == server_id)
+    (price,) = {*prices_of(server, costs)}
+    holders = json.loads(bodies["held_gpus"])[ME]["provisioned"]
+    held = sum(gpu["server_id"] == server_id for gpu in holders)
+    return float(price * (len(server["gpus"]) - held))
 
 
 def prices_of(server: dict[str, Any], costs: dict[str, Any]) -> list[Any]:
@@ -125,6 +140,7 @@ def without(found: Page, *names: str) -> Page:
 
 SERVER_COST, MINER_COST = "chutes_server_cost_usd_per_gpu_hour", "chutes_miner_cost_usd_per_hour"
 PROFIT, UNIT = "chutes_miner_estimated_profit_usd_per_day", "chutes_compute_unit_usd"
+IDLE_COST = "chutes_server_idle_cost_usd_per_day"
 SERVER_PROFIT = "chutes_server_estimated_profit_usd_per_day"
 ALPHA, EARNED = "chutes_alpha_price_usd", "chutes_miner_estimated_usd_per_day"
 
@@ -142,10 +158,10 @@ async def test_costs_and_earnings_of_a_recorded_miner_follow_from_the_raw_answer
     [
         ({"stats": None}, {UNIT, SERVER_PROFIT}),
         ({"fmv": None}, {ALPHA, EARNED, PROFIT, UNIT, SERVER_PROFIT}),
-        ({"nodes": None}, {MINER_COST, PROFIT, SERVER_PROFIT}),
-        ({"servers": None}, {SERVER_COST, MINER_COST, PROFIT, SERVER_PROFIT}),
-        ({"inventory": None}, {SERVER_PROFIT}),
-        ({"instances": None}, {SERVER_PROFIT}),
+        ({"nodes": None}, {MINER_COST, PROFIT, SERVER_PROFIT, IDLE_COST}),
+        ({"servers": None}, {SERVER_COST, MINER_COST, PROFIT, SERVER_PROFIT, IDLE_COST}),
+        ({"inventory": None}, {SERVER_PROFIT, IDLE_COST}),
+        ({"instances": None}, {SERVER_PROFIT, IDLE_COST}),
         ({"fmv": b'{"tao": null}'}, {ALPHA, EARNED, PROFIT, UNIT, SERVER_PROFIT}),
         ({"stats": b'{"past_day": {"instance_stats": []}}'}, {UNIT, SERVER_PROFIT}),
     ],
@@ -182,7 +198,10 @@ async def test_the_cost_of_a_fleet_is_absent_if_the_price_of_one_gpu_is_unknown(
     costs: dict[str, Any],
 ) -> None:
     found = await page(answers(), **costs)
-    assert {name[0] for name in found} == {SERVER_COST, SERVER_PROFIT, ALPHA, EARNED, UNIT}
+    assert {name[0] for name in found} == {
+        *(SERVER_COST, SERVER_PROFIT, IDLE_COST),
+        *(ALPHA, EARNED, UNIT),
+    }
     known = expected(answers())
     assert found == pytest.approx({name: known[name] for name in found})
     unit = known[series(UNIT)]

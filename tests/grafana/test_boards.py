@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from chutes_exporter.collectors.fleet import SERVER_STATE_NUMBERS
 from chutes_exporter.fleet.model import GPU_STATES, SERVER_STATES
 from chutes_exporter.rules.instances import INSTANCE_STATES
 from chutes_exporter.rules.losses import END_REASONS, OUTCOMES
@@ -18,7 +19,8 @@ from grafana.alerts import BOARDS as BOARD_OF_ALERT
 from grafana.alerts import FIRST
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
-from grafana.parts import BOARD_ORDER, RUNBOOK, dashboard_json
+from grafana.parts import BOARD_ORDER, NO_RULES, RUNBOOK, dashboard_json
+from grafana.parts import RULES as RULES_LOADED
 from tests.grafana.display import PANELS, committed, run_script
 from tests.grafana.promql import calls, implicit_joins, metrics, selectors
 from tests.grafana.scenes import RULES
@@ -76,39 +78,20 @@ def test_a_board_opens_with_few_panels_in_few_grid_rows() -> None:
         )
 
 
-_OF_ALL = "it is absent while one of the watched miners lacks its part"
-_IDLE_PAY = "it is absent while the pay of one idle GPU is unknown"
-_TO_CHOSEN = "it compares each miner with the chosen one"
 LONG = {
-    "chutes-overview: Verdict": "it joins alerts, keys, miners and rules to one state",
-    "chutes-overview: Not earned, next 24 h": _IDLE_PAY,
-    "chutes-overview: GPUs since yesterday": _OF_ALL,
-    "chutes-overview: New instances, 24 h": _OF_ALL,
-    "chutes-overview: Ended instances, 24 h": _OF_ALL,
-    "chutes-fleet: Not earned, next 24 h": _IDLE_PAY,
+    "chutes-overview: Ended instances, 24 h": "it is absent while one of the miners lacks its part",
+    "chutes-fleet: Not earned, next 24 h": "it is absent while the pay of one server is unknown",
     "chutes-fleet: Idle": "it is absent while the maintenance of a server is unknown",
-    "chutes-fleet: Earning": "it is absent while a GPU is unknown",
     f"chutes-fleet: {SERVERS}": "it looks back to when all GPUs earned, or to the first sample",
     "chutes-fleet: Maintenance": "what to do depends on whether something earns there",
-    "chutes-fleet: GPU utilization": "it joins NVIDIA's metric with names",
-    "chutes-fleet: GPU temperature": "it joins NVIDIA's metric with names",
-    "chutes-fleet: XID errors": "it joins NVIDIA's metric with names",
-    "chutes-instances: Next purge": _OF_ALL,
-    "chutes-instances: Not secured": _OF_ALL,
     "chutes-instances: Instances that need a decision": "that there is none must be known",
     "chutes-instances: Failed by chute, 24 h": "that there is none must be known",
-    "chutes-instances: Time to become active": _OF_ALL,
-    "chutes-market: Best use of idle GPUs": _IDLE_PAY,
+    "chutes-instances: Time to become active": "it is absent while an instance is unknown",
     "chutes-market: Launch now, pay per GPU": "it joins offers with ends and with bounties",
     "chutes-subnet: variable": "it orders the miners",
-    "chutes-subnet: To the next worse": _TO_CHOSEN,
-    "chutes-subnet: Neighbours in rank": _TO_CHOSEN,
-    "chutes-subnet: May overtake this miner": _TO_CHOSEN,
-    "chutes-subnet: Neighbours in line for the seat": _TO_CHOSEN,
+    "chutes-subnet: Neighbours in rank": "it compares each miner with the chosen one",
     "chutes-exporter: Trust the boards": "it names the feeds that alerts need",
     "chutes-exporter: Blind alerts": "a term for each set of feeds that alerts need",
-    "chutes-exporter: Exporters down": "no exporter down is 0 only if there is one",
-    "chutes-exporter: All feeds": "it compares two metrics of each feed",
     "chutes-exporter: Collectors without fresh answers": "none is 0 only where there is a page",
 }
 """The panels and variables with queries that may be longer than 300 characters, and why."""
@@ -119,7 +102,7 @@ def test_no_query_is_longer_than_300_characters_without_a_reason() -> None:
     assert long == LONG.keys()
     # Two stats of the Exporter board name all feeds.
     *_, longest, _, _ = sorted(len(query) for _, query in each_query())
-    assert longest <= 560
+    assert longest <= 500
 
 
 def test_every_panel_says_what_it_is_what_to_do_and_why_it_is_empty() -> None:
@@ -201,17 +184,12 @@ def test_every_selector_is_of_the_chosen_exporters_and_of_the_chosen_miners() ->
                 continue
             place = (where, selector.prettify())
             chosen = {one.name: one.value for one in selector.matchers.matchers}
-            if ":" in name:
-                # Recorded series have no label of an exporter.
-                assert not {"job", "instance"} & chosen.keys(), place
-            elif name in ("ALERTS", "ALERTS_FOR_STATE"):
-                # Those about a server have no job.
-                assert chosen.get("job", ".+|") == ".+|", place
-            else:
-                assert chosen["job"] == ".+", place
-                # The exporters of one miner are merged, except where they are the subject.
-                is_apart = where.startswith("chutes-exporter")
-                assert chosen.get("instance") == (".+" if is_apart else None), place
+            # The exporters of one miner are merged, except where they are the subject.
+            is_apart = where.startswith("chutes-exporter") and name not in {"ALERTS", *RECORDED}
+            apart = {"job": ".+", "instance": ".+"} if is_apart else {}
+            assert {one: chosen[one] for one in ("job", "instance") if one in chosen} == apart, (
+                place
+            )
             of_miner = name.startswith("chutes_miner") and "hotkey" in CATALOGUE[name].labels
             if about_miners and (of_miner or name.startswith("hotkey:")):
                 assert chosen["hotkey"] == "($hotkey)", place
@@ -226,6 +204,14 @@ def test_counters_are_read_as_rates_and_gauges_are_not() -> None:
             if name.endswith(("_total", "_bucket", "_sum", "_count"))
         }
         assert counters == {name for text in rates for name in metrics(text)}, where
+
+
+def test_a_stat_that_needs_the_rules_says_whether_they_are_loaded() -> None:
+    for uid, panel in PANELS:
+        if panel["type"] == "stat":
+            first, *others = [target["expr"] for target in panel["targets"]]
+            needs_rules = metrics(first) & RECORDED - {RULES_LOADED}
+            assert (others[-1:] == [NO_RULES]) == bool(needs_rules), (uid, panel["title"])
 
 
 def test_series_meet_on_labels_that_are_named() -> None:
@@ -279,11 +265,7 @@ def test_links_lead_to_boards_and_carry_what_is_chosen() -> None:
             assert set(re.findall(r"\$\{(\w+)\}", query)) <= own | {"__url_time_range"}
             fields = set(re.findall(r"\$\{__data\.fields\.(\w+)\}", query))
             assert fields <= {"hotkey", "chute_id", "server"}
-            assert {
-                "${__url_time_range}",
-                "var-datasource=${datasource}",
-                "${job:queryparam}",
-            } <= set(query.split("&"))
+            assert {"${__url_time_range}", "var-datasource=${datasource}"} <= set(query.split("&"))
 
 
 def test_the_states_of_the_table_are_those_of_the_exporter() -> None:
@@ -300,16 +282,11 @@ def test_the_states_of_the_table_are_those_of_the_exporter() -> None:
     assert {state.text for state in states.SEVERITY} == severities
 
 
-def test_the_numbers_of_server_states_are_those_that_the_rule_records() -> None:
-    rule = RULES["hotkey_server_id:chutes_server_state:max"]["expr"]
-    numbers = {
-        state: int(number)
-        for number, state in re.findall(r'(\d) \* \(chutes_server_state\{state="(\w+)"', rule)
-    }
-    assert [*numbers] == [*SERVER_STATES]
-    shown = [state for state in states.SERVER if state.text != "failing"]
-    assert [state.value for state in shown] == [*numbers.values()]
-    assert [state.text for state in shown[3:]] == [*GPU_STATES]
+def test_the_boards_know_the_number_of_each_state_of_a_server() -> None:
+    assert [*SERVER_STATE_NUMBERS] == [*SERVER_STATES]
+    shown = {state.value: state.text for state in states.SERVER}
+    assert shown.keys() - {4} == {*SERVER_STATE_NUMBERS.values()}
+    assert [text for value, text in shown.items() if value in (3, 5, 6, 7, 8)] == [*GPU_STATES]
 
 
 def test_no_state_of_a_server_or_alert_tells_to_reboot_it_now() -> None:

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import pytest
 import yaml
 
+from chutes_exporter.collectors.fleet import SERVER_STATE_NUMBERS
 from tests.support import ROOT, RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from chutes_exporter.fleet.model import GpuState, ServerState
 
 EXAMPLE: Final = ROOT / "prometheus" / "examples" / "dcgm.yml"
 """Alerts about hardware, which Prometheus does not load by default."""
@@ -37,7 +40,7 @@ UNKNOWN: Final = "unknown"
 DEADLINE: Final = "chutes_instance_deadline_timestamp_seconds"
 NOW: Final = "now"
 """The value of a time that each scrape moves on."""
-STATES: Final = ("unverified", "idle", "starting", "disabled", "earning")
+STATES: Final[tuple[GpuState, ...]] = ("unverified", "idle", "starting", "disabled", "earning")
 CHUTE: Final = {"chute_id": "chute-1", "chute": "glm-5"}
 OF_MINER: Final = tuple(
     f"chutes_{of}_"
@@ -81,6 +84,7 @@ class Scenario:
         self._places: dict[str, str] = {}
         self._steps: dict[str, dict[int, str]] = {}
         self._pay: float | None = None
+        self._with_cost: set[str] = set()
         self._down: dict[str, set[int]] = {exporter: set() for exporter in exporters}
         self._there = dict.fromkeys(exporters, range(end + 1))
         self._public: set[str] = set()
@@ -282,8 +286,8 @@ class Scenario:
 
     def cost(self, server: str) -> Self:
         """Let each GPU of a server cost 1.5 dollars an hour."""
-        place = {"server_id": f"id-{server}", "server": server, "gpu": "pro_6000"}
-        return self.set("chutes_server_cost_usd_per_gpu_hour", 1.5, **place)
+        self._with_cost.add(server)
+        return self
 
     def report(self, at: int, end: int, *, lost: float = 0, ended: int = 0) -> Self:
         """Let the audit report of the hour before a minute come, with the instances of the chute
@@ -420,14 +424,17 @@ class Scenario:
             if not counts["idle"]:
                 idle = None if counts["unverified"] else 0
             values[f"chutes_server_idle_compute_units_per_second{{{place}"] = idle
+            if server in self._with_cost:
+                cost = 24 * 1.5 * (counts["idle"] + counts["unverified"])
+                values[f"chutes_server_idle_cost_usd_per_day{{{place}"] = cost
             for name, value in values.items():
                 text = "_" if value is None or not known else str(value)
                 columns.setdefault(name, []).append(text)
         return columns | self._state_of_server(server, gpus)
 
     def _state_of_server(self, server: str, gpus: Sequence[str]) -> dict[str, list[str]]:
-        """Return the values of the states that a server has at some time."""
-        found: list[str | None] = []
+        """Return the values of the state of a server."""
+        found: list[ServerState | None] = []
         for minute in self._minutes:
             states = {_at(self._states[gpu_id], minute) for gpu_id in gpus} - {None}
             step = _at(self._steps.get(server, {}), minute)
@@ -438,13 +445,8 @@ class Scenario:
             else:
                 found.append(next(state for state in STATES if state in states))
         labels = f'hotkey="{HOTKEY}",server_id="id-{server}",server="{server}",'
-        return {
-            f'chutes_server_state{{{labels}state="{state}",': [
-                "_" if one is None else str(int(one == state)) for one in found
-            ]
-            for state in dict.fromkeys(found)
-            if state is not None
-        }
+        numbers = ["_" if one is None else str(SERVER_STATE_NUMBERS[one]) for one in found]
+        return {f"chutes_server_state{{{labels}": numbers}
 
     def _written(self) -> list[dict[str, str]]:
         written = []

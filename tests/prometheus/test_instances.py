@@ -49,7 +49,6 @@ def bleeding(miner: Scenario, hours: int) -> Scenario:
     """Let the ends of each hour lose 19 of the 1000 compute units of a day."""
     miner.set("chutes_miner_window_compute_units", 1000, window="1d").prices()
     miner.set("chutes_chute_info", 1, chute_id="chute-1", name="glm-5")
-    miner.set("chutes_miner_losses_known", 1, window="1d")
     for hour in range(1, hours):
         miner.report(hour * HOUR + 2, hour * HOUR, lost=19, ended=1)
     return miner

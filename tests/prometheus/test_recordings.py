@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.fleet.model import SERVER_STATES
+from chutes_exporter.collectors.fleet import SERVER_STATE_NUMBERS
 from grafana import states
 from tests.prometheus.scenario import CHUTE, DAY, HOTKEY, Scenario
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from chutes_exporter.fleet.model import ServerState
 
 ME = {"hotkey": HOTKEY}
 PAIR = ("one:1", "two:2")
@@ -41,31 +43,18 @@ def test_a_pair_of_exporters_counts_nothing_twice(tmp_path: Path) -> None:
     miner.check(tmp_path, {}, values=values)
 
 
-def test_the_state_of_a_server_is_the_number_that_boards_map(tmp_path: Path) -> None:
-    miner = Scenario(10)
-    name = "hotkey_server_id:chutes_server_state:max"
-    expected = {}
-    shown = [state for state in states.SERVER if state.text != "failing"]
-    for number, state in zip(shown, SERVER_STATES, strict=True):
-        place = {"server_id": f"id-{state}", "server": state}
-        for one in SERVER_STATES:
-            miner.set("chutes_server_state", int(one == state), **place, state=one)
-        expected[labels(name, **place)] = float(number.value)
-    miner.check(tmp_path, {}, values={name: (5, expected)})
-
-
 def test_a_server_on_which_3_starts_failed_in_6_hours_is_failing(tmp_path: Path) -> None:
     miner = Scenario(60)
     name = "hotkey_server_id:chutes_server_state:with_failing"
     found = {}
-    for server, state, starts in (
+    servers: tuple[tuple[str, ServerState, int], ...] = (
         ("loop", "idle", 3),
         ("twice", "idle", 2),
         ("old", "in_maintenance", 3),
-    ):
+    )
+    for server, state, starts in servers:
         place = {"server_id": f"id-{server}", "server": server}
-        for one in SERVER_STATES:
-            miner.set("chutes_server_state", int(one == state), **place, state=one)
+        miner.set("chutes_server_state", SERVER_STATE_NUMBERS[state], **place)
         for number in range(starts):
             instance = f"{server}-{number}"
             miner.instance(instance, 0, server=server).remove(instance, 20)
@@ -93,23 +82,6 @@ def test_the_state_of_an_instance_is_the_number_that_boards_map(tmp_path: Path) 
     miner.check(tmp_path, {}, values={name: (5, expected)})
 
 
-def test_the_loss_of_a_day_is_worth_dollars_if_all_of_it_is_known_and_two_exporters_double_nothing(
-    tmp_path: Path,
-) -> None:
-    miner = Scenario(30, exporters=PAIR).prices()
-    for reason, lost in (("probes", 10), ("miner", 20)):
-        miner.set("chutes_miner_lost_compute_units", lost, window="1d", reason=reason)
-        miner.set("chutes_miner_lost_compute_units", 5, window="1h", reason=reason)
-    miner.set("chutes_miner_losses_known", 1, window="1d")
-    miner.set("chutes_miner_losses_known", 0, 20, window="1d")
-    units, none = "hotkey:chutes_miner_lost_compute_units:sum", dict[str, float]()
-    dollars = f"{units} * on () group_left () max(chutes_compute_unit_usd)"
-    # All miners earn 10,000 dollars a day for 10,000 units.
-    miner.check(
-        tmp_path, {}, values={dollars: (10, {f'{{hotkey="{HOTKEY}"}}': 30}), units: (25, none)}
-    )
-
-
 def test_the_work_of_the_past_hour_replaces_the_heading_of_an_exporter_without_a_key_only(
     tmp_path: Path,
 ) -> None:
@@ -130,15 +102,8 @@ def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
     miner.state(0, ["alpha-0", "alpha-1"], "idle")
     miner.prices()
     miner.set("chutes_compute_unit_usd", 10)
-    miner.set("chutes_miner_lost_compute_units", 240, window="1d", reason="probes")
-    miner.set("chutes_miner_losses_known", 1, window="1d")
     numbers = {
         "24 * avg_over_time(hotkey:chutes_fleet_gpus:lost[1d])": 48,
-        # 2 idle GPUs cost 72 dollars a day. 240 lost compute units are 2400 dollars at
-        # 10 each.
-        "sum by (hotkey) (hotkey_server_id:chutes_idle_usd_per_day:sum)": 72,
-        "hotkey:chutes_miner_lost_compute_units:sum * on () group_left () "
-        "max(chutes_compute_unit_usd)": 2400,
         "hotkey:chutes_miner_estimated_usd_per_day:per_gpu": 33.333,
     }
     values = {
@@ -152,17 +117,6 @@ def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
         "ChutesMinerLoss info",
     ]
     miner.check(tmp_path, {}, ever=lost, values=values)
-
-
-def test_the_cost_of_the_idle_gpus_of_a_server_is_known_although_another_one_has_no_cost(
-    tmp_path: Path,
-) -> None:
-    miner = Scenario(10, {"alpha": 2}).cost("alpha")
-    miner.state(0, ["alpha-0"], "idle")
-    miner.gpu("beta-0", "beta", state="unverified")
-    name = "hotkey_server_id:chutes_idle_usd_per_day:sum"
-    place = {"server_id": "id-alpha", "server": "alpha"}
-    miner.check(tmp_path, {}, values={name: (5, {labels(name, **place): 36})})
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ whether the boards can be trusted.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -45,20 +45,29 @@ def test_all_is_well_only_where_everything_that_alerts_need_is_known(tmp_path: P
         {30: ["ChutesMinerUnwatched critical", "ChutesExporterDown warning"]},
         values={verdict(): (12, {}), f"({verdict()})": (30, {"{}": 1000})},
     )
-    # Without the rules, the panel says that they are not loaded.
-    series = {"series": f'chutes_miner_watched{{job="chutes",instance="one:1",{ME}}}'}
-    test = {
-        "interval": "1m",
-        "input_series": [{**series, "values": "1x10"}],
-        "promql_expr_test": [
-            {"expr": verdict(), "eval_time": "5m", "exp_samples": []},
-            {
-                "expr": f"count({NO_RULES})",
-                "eval_time": "5m",
-                "exp_samples": [{"labels": "{}", "value": 1}],
-            },
-        ],
+
+
+def test_without_the_rules_no_verdict_and_no_number_of_blind_alerts_is_shown(
+    tmp_path: Path,
+) -> None:
+    exporter = 'job="chutes",instance="one:1"'
+    series = [
+        {"series": f"chutes_miner_watched{{{exporter},{ME}}}", "values": "1x10"},
+        {"series": f'chutes_feed_up{{{exporter},{ME},feed="nodes"}}', "values": "1x10"},
+    ]
+    blind = asked("chutes-exporter", "Blind alerts", 0)
+    without_answer = asked("chutes-exporter", "Feeds without a full answer", 0)
+    expected: dict[str, list[dict[str, Any]]] = {
+        verdict(): [],
+        blind: [],
+        without_answer: [],
+        f"count({NO_RULES})": [{"labels": "{}", "value": 1}],
     }
+    tests = [
+        {"expr": query, "eval_time": "5m", "exp_samples": samples}
+        for query, samples in expected.items()
+    ]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": tests}
     run_promtool(tmp_path / "test.yml", rule_files=[], tests=[test])
 
 

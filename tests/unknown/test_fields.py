@@ -92,6 +92,7 @@ NULL_MEANS = {
         f"audit_report.instance_audit.{field}": {
             "chutes_miner_ended_instances",
             "chutes_miner_lost_compute_units",
+            "chutes_miner_total_lost_compute_units",
             "chutes_miner_chute_ended_instances",
             "chutes_miner_chute_lost_compute_units",
         }
@@ -144,7 +145,6 @@ ABSENCE_MEANS["maintenance.servers.maintenance_status"] = {
 SAYS_WHAT_IS_KNOWN = {
     "chutes_audit_reports_known",
     "chutes_fleet_known",
-    "chutes_miner_losses_known",
 }
 """Metrics that must change when a record cannot be read."""
 BY_REASON = {"chutes_launch_refused_chutes"}

@@ -77,6 +77,7 @@ FLAGS: Final = {
         "chutes_miner_cost_usd_per_hour",
         "chutes_miner_estimated_profit_usd_per_day",
         "chutes_server_cost_usd_per_gpu_hour",
+        "chutes_server_idle_cost_usd_per_day",
     }
 }
 """The metrics that need each flag."""
