@@ -1453,8 +1453,10 @@ def names_of(panel: Panel) -> dict[str, str]:
             if column.title not in ("", "Miner"):
                 found[column.title] = column.title if column.queries else f"#{column.source}"
         return found
-    several = "{{" in panel.queries[0].legend or len(panel.queries) == 1
-    return {query.legend: "" if several else query.legend for query in panel.queries}
+    legends = {query.legend for query in panel.queries}
+    # A single line, and the lines of a query that gives several, are compared without their names.
+    without_name = "{{" in panel.queries[0].legend or len(legends) == 1
+    return {legend: "" if without_name else legend for legend in legends}
 
 
 def _has_legend(name: str, template: str) -> bool:
