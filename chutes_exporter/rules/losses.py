@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from msgspec import structs
@@ -17,7 +18,7 @@ from chutes_exporter.api.records import (
 )
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.rules.instances import LONGEST_START, SECURED_AFTER
-from chutes_exporter.rules.sums import total
+from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,6 +55,7 @@ def end_reason(text: str | None) -> str:
     if not text:
         return NO_REASON
     if OLD_VERSION in text:
+        # Only a part of this text is known, and not its beginning.
         return "update"
     for reason, beginnings in END_TEXTS.items():
         if text.startswith(beginnings):
@@ -71,10 +73,12 @@ def may_be_redeployed(instance: AuditInstance) -> bool:
 
 def ends_all_at_once(chute: Chute) -> bool | None:
     """Return whether a new version of a chute ends all its instances at once, as with private
-    chutes of integrated subnets.
+    chutes of integrated subnets. None if it is unknown.
     """
-    if "integrated_subnet" in (chute.compute_multiplier_factors or {}):
+    factors = chute.compute_multiplier_factors or {}
+    if "integrated_subnet" in factors:
         return True
+    # A chute with TEE has the factor "private_tee" instead, so its name decides.
     if chute.public is None or chute.name is None:
         return None
     name = chute.name.lower()
@@ -90,22 +94,30 @@ def outcome_of(instance: AuditInstance) -> Outcome:
     """Return what became of the score of an ended instance."""
     if instance.activated_at is None:
         return "never_active"
+    deleted_at = instance.deleted_at or instance.activated_at
+    is_public = instance.billed_to is None
+    if is_public and deleted_at - instance.activated_at >= SECURED_AFTER:
+        return "counts"
+    # For these reasons, the score is kept even without the mark of a valid end.
     text = instance.deletion_reason or ""
-    active_seconds = (instance.deleted_at or instance.activated_at) - instance.activated_at
-    is_secured = instance.billed_to is None and active_seconds >= SECURED_AFTER
-    is_kept = end_reason(text) in ("idle", "no_balance") or OLD_VERSION in text
-    return "counts" if is_secured or is_kept or instance.valid_termination else "lost"
+    reason_counts = OLD_VERSION in text or end_reason(text) in ("idle", "no_balance")
+    if instance.valid_termination or reason_counts:
+        return "counts"
+    return "lost"
 
 
 def is_failure(outcome: Outcome, reason: str | None) -> bool | None:
     """Return whether an instance failed: it was never active or lost its score, and nobody planned
     its end.
 
-    None if only the name of its chute would say whether it was redeployed.
+    The reason is None if only the name of its chute would say whether it was redeployed. Then the
+    result is None, too.
     """
     if outcome == "counts":
         return False
-    return None if reason is None else reason not in _PLANNED
+    if reason is None:
+        return None
+    return reason not in _PLANNED
 
 
 DeletionReason = Literal["free", "first_hour", "private", "last_active"]
@@ -126,25 +138,33 @@ class History:
     open_multiplier: float | None
 
 
-def join_records(by_report: Iterable[Iterable[ComputeRecord]]) -> History:
+def join_records(reports: Iterable[Sequence[ComputeRecord]]) -> History:
     """Join the records of an instance in each report, the newest report first.
 
-    A newer report knows when a record ended.
+    Several reports have the same record, with the same start. The newest one knows when it ended.
+    An older one may show its multiplier from before the end.
     """
     newest: dict[float, list[ComputeRecord]] = {}
-    while_open: dict[float, float | None] = {}
-    for records in by_report:
-        of_report: dict[float, list[ComputeRecord]] = {}
+    open_multipliers: dict[float, float | None] = {}
+    for records in reports:
+        for start, records_of_start in _by_start(records).items():
+            newest.setdefault(start, records_of_start)
         for record in records:
-            of_report.setdefault(record.started_at, []).append(record)
             if record.ended_at is None:
-                while_open[record.started_at] = _multiplier(record)
-        for start, found in of_report.items():
-            newest.setdefault(start, found)
-    joined = [record for records in newest.values() for record in records]
+                open_multipliers[record.started_at] = _multiplier(record)
+    joined = list(chain.from_iterable(newest.values()))
+    if not joined:
+        return History([], None)
     # A report has no order. Of two with the same start, the one that is open is the last.
     joined.sort(key=lambda record: (record.started_at, record.ended_at or math.inf))
-    return History(joined, while_open.get(joined[-1].started_at) if joined else None)
+    return History(joined, open_multipliers.get(joined[-1].started_at))
+
+
+def _by_start(records: Iterable[ComputeRecord]) -> dict[float, list[ComputeRecord]]:
+    by_start: dict[float, list[ComputeRecord]] = {}
+    for record in records:
+        by_start.setdefault(record.started_at, []).append(record)
+    return by_start
 
 
 @dataclass(frozen=True)
@@ -169,17 +189,19 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
     """
     if instance.activated_at is None:
         return Loss(0.0, is_last_of_chute=False)
-    counts = outcome_of(instance) == "counts"
-    scored = 0.0 if counts else _compute_units(instance, history.records, now)
+    paid = _paid_time(instance, now)
+    lost_units: float | None = 0.0
+    if outcome_of(instance) == "lost":
+        lost_units = _compute_units(history.records, paid)
     if not _deleted_by_miner(instance):
-        return Loss(scored, is_last_of_chute=False)
-    last = _multiplier(history.records[-1]) if history.records else None
-    uncut = _uncut_multiplier(history)
-    if last is None or uncut is None:
+        return Loss(lost_units, is_last_of_chute=False)
+    before = _multiplier_before_cut(history)
+    after = _last_multiplier(history)
+    if before is None or after is None:
         return Loss(None, is_last_of_chute=None)
-    cut = max(0.0, uncut - last)
-    cut_units = cut * _paid_seconds(instance, history.records[-1], now)
-    return Loss(total([scored, cut_units]), is_last_of_chute=cut > 0)
+    cut = max(0.0, before - after)
+    cut_units = cut * paid.seconds_of(history.records[-1])
+    return Loss(total([lost_units, cut_units]), is_last_of_chute=cut > 0)
 
 
 def score_of_running(
@@ -187,31 +209,22 @@ def score_of_running(
 ) -> float | None:
     """Return the compute units that a running instance has in the score of the past day.
 
-    Its history is known until a time, and since then its multiplier is the present one. An instance
-    without a history was activated after that time, because records come with the activation. None
-    if the history has a gap.
+    Its history has the multipliers until ``known_until``. Since then, ``multiplier`` applies, which
+    is the present one. None if there is a time in between whose multiplier is unknown.
     """
     records = list(history.records)
-    since = max(created_at, known_until)
-    if not records and known_until - created_at < LONGEST_START:
-        since = created_at
-    elif records and records[-1].ended_at is None:
-        last = records.pop()
-        since = max(since, last.started_at)
-        records.append(structs.replace(last, ended_at=UnixTime(since)))
-    running = AuditInstance(
-        instance_id="",
-        miner_hotkey="",
-        created_at=UnixTime(created_at),
-        activated_at=UnixTime(created_at),
-        deleted_at=None,
-        stop_billing_at=None,
-        billed_to=None,
-        deletion_reason=None,
-        valid_termination=None,
-    )
-    present = ComputeRecord("", started_at=UnixTime(since), compute_multiplier=multiplier)
-    return _compute_units(running, [*records, present], now)
+    present_since = max(created_at, known_until)
+    if records and records[-1].ended_at is None:
+        # It may have ended since, so it counts only as far as the history is known.
+        open_record = records.pop()
+        present_since = max(present_since, open_record.started_at)
+        records.append(structs.replace(open_record, ended_at=UnixTime(present_since)))
+    elif not records and known_until - created_at < LONGEST_START:
+        # Records come with the activation, but begin at the creation. So this instance was
+        # activated later, and the present multiplier applies from the creation on.
+        present_since = created_at
+    present = ComputeRecord("", started_at=UnixTime(present_since), compute_multiplier=multiplier)
+    return _compute_units([*records, present], _past_day(created_at, now, now=now))
 
 
 @dataclass(frozen=True)
@@ -241,12 +254,15 @@ def deletion_cost(
     in the score of the past day.
     """
     if private:
-        return DeletionCost("private", score, None)
+        return DeletionCost("private", units=score, free_at=None)
     if now < secured_at:
-        return DeletionCost("first_hour", score, None if is_last_active else secured_at)
+        # The last active one still costs something after its first hour.
+        free_at = None if is_last_active else secured_at
+        return DeletionCost("first_hour", units=score, free_at=free_at)
     if is_last_active:
-        return DeletionCost("last_active", (1 - _PUBLIC_PENALTY) * score, None)
-    return DeletionCost("free", 0.0, now)
+        lost_units = (1 - _PUBLIC_PENALTY) * score
+        return DeletionCost("last_active", units=lost_units, free_at=None)
+    return DeletionCost("free", units=0.0, free_at=now)
 
 
 def needs_report(instance: AuditInstance, history: History, now: float, end: float) -> bool:
@@ -255,13 +271,13 @@ def needs_report(instance: AuditInstance, history: History, now: float, end: flo
     """
     if instance.activated_at is None:
         return False
-    if _deleted_by_miner(instance) and history.open_multiplier is None:
-        starts = [record.started_at for record in history.records]
-        if not starts or starts[-1] < end:
-            return True
+    may_be_cut = _deleted_by_miner(instance) and history.open_multiplier is None
+    if may_be_cut and (not history.records or history.records[-1].started_at < end):
+        # This report may show the last record while it was open, with its multiplier before a cut.
+        return True
     if outcome_of(instance) == "counts":
         return False
-    gap = _first_gap(instance, history.records, now)
+    gap = _first_gap(history.records, _paid_time(instance, now))
     return gap is not None and gap < end
 
 
@@ -270,68 +286,95 @@ def _deleted_by_miner(instance: AuditInstance) -> bool:
 
 
 def _multiplier(record: ComputeRecord) -> float | None:
+    """Return the multiplier of a record, None if it is unknown or makes no sense."""
     multiplier = record.compute_multiplier
-    return None if multiplier is None or multiplier < 0 else multiplier
+    if multiplier is None or multiplier < 0:
+        return None
+    return multiplier
 
 
-def _uncut_multiplier(history: History) -> float | None:
+def _last_multiplier(history: History) -> float | None:
+    """Return the last multiplier of an instance, after the service may have cut it."""
+    if not history.records:
+        return None
+    return _multiplier(history.records[-1])
+
+
+def _multiplier_before_cut(history: History) -> float | None:
     """Return the last multiplier of an instance, before the service may have cut it.
 
-    If no report shows it, one that is far below the one before was cut. A private one was cut to 0.
-    Then the one before is the best estimate.
+    If no report shows it, the last two records decide. A last multiplier that is far below the one
+    before was cut: that of a public instance to a tenth, that of a private one to 0. What was
+    before a cut to 0 is lost, and the multiplier of the record before is the best estimate.
     """
     if history.open_multiplier is not None:
         return history.open_multiplier
-    # With a single record, it is not known whether it was cut.
-    before, last = [None, None, *map(_multiplier, history.records)][-2:]
-    if before is None or last is None:
+    if len(history.records) <= 1:
+        # Without a record before the last one, it is not known whether it was cut.
         return None
-    if last >= _CUT_BELOW * before:
+    previous, last = map(_multiplier, history.records[-2:])
+    if previous is None or last is None:
+        return None
+    if last >= _CUT_BELOW * previous:
         return last
-    return last / _PUBLIC_PENALTY if last else before
+    return last / _PUBLIC_PENALTY if last else previous
 
 
-def _compute_units(
-    instance: AuditInstance, records: Sequence[ComputeRecord], now: float
-) -> float | None:
-    """Return the compute units of an instance in the 24 hours before now."""
-    if _first_gap(instance, records, now) is not None:
-        return None
-    units: list[float | None] = []
-    for record in records:
-        seconds, multiplier = _paid_seconds(instance, record, now), _multiplier(record)
-        if seconds > 0:
-            units.append(None if multiplier is None else seconds * multiplier)
-    return total(units)
+@dataclass(frozen=True)
+class _PaidTime:
+    """The part of the past day in which an instance is paid, in Unix time."""
+
+    start: float
+    end: float
+
+    def seconds_of(self, record: ComputeRecord) -> float:
+        """Return the seconds of this time in which a record applies."""
+        end = min(self.end, record.ended_at or self.end)
+        return max(0.0, end - max(self.start, record.started_at))
 
 
-def _first_gap(
-    instance: AuditInstance, records: Sequence[ComputeRecord], now: float
-) -> float | None:
-    """Return the first time without a multiplier, None if each second has one.
+def _paid_time(instance: AuditInstance, now: float) -> _PaidTime:
+    """Return the time that the score of the past day counts: from the creation, until the end or
+    until billing stops.
+    """
+    end = min(instance.deleted_at or now, instance.stop_billing_at or now, now)
+    return _past_day(instance.created_at, end, now=now)
+
+
+def _past_day(start: float, end: float, *, now: float) -> _PaidTime:
+    """Return the part of a time that is in the 24 hours before now."""
+    start = max(start, now - DAY)
+    return _PaidTime(start, max(start, end))
+
+
+def _compute_units(records: Sequence[ComputeRecord], paid: _PaidTime) -> float | None:
+    """Return the compute units of an instance in a time, None if a multiplier is unknown.
 
     The records are in the order of their starts.
     """
-    covered, end = _paid_time(instance, now)
+    if _first_gap(records, paid) is not None:
+        return None
+    units: list[float | None] = []
     for record in records:
-        if record.started_at > covered + _MAX_GAP:
-            return covered
+        seconds = paid.seconds_of(record)
+        if seconds > 0:
+            units.append(product(seconds, _multiplier(record)))
+    return total(units)
+
+
+def _first_gap(records: Sequence[ComputeRecord], paid: _PaidTime) -> float | None:
+    """Return the first Unix time in a time to which no record applies, None if there is none.
+
+    The records are in the order of their starts.
+    """
+    covered_until = paid.start
+    for record in records:
+        if record.started_at > covered_until + _MAX_GAP:
+            return covered_until
         # Only the last records have no end. That of an earlier one is in a missing report.
         if record.ended_at is None and record.started_at != records[-1].started_at:
             return record.started_at
-        covered = max(covered, record.ended_at or end)
-    return covered if covered < end - _MAX_GAP else None
-
-
-def _paid_time(instance: AuditInstance, now: float) -> tuple[float, float]:
-    """Return the start and the end of the time that the score of the past day counts: from the
-    creation, until the end or until billing stops.
-    """
-    start = max(instance.created_at, now - DAY)
-    end = min(instance.deleted_at or now, instance.stop_billing_at or now, now)
-    return start, max(start, end)
-
-
-def _paid_seconds(instance: AuditInstance, record: ComputeRecord, now: float) -> float:
-    start, end = _paid_time(instance, now)
-    return max(0.0, min(end, record.ended_at or end) - max(start, record.started_at))
+        covered_until = max(covered_until, record.ended_at or paid.end)
+    if covered_until < paid.end - _MAX_GAP:
+        return covered_until
+    return None

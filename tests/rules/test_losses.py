@@ -1,9 +1,23 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from chutes_exporter.api.records import AuditInstance, ComputeRecord, UnixTime
 from chutes_exporter.rules.losses import end_reason, join_records, loss_of
+
+DELETED = AuditInstance(
+    "i",
+    "me",
+    created_at=UnixTime(0),
+    activated_at=UnixTime(100),
+    deleted_at=UnixTime(2000),
+    stop_billing_at=None,
+    billed_to="user",
+    deletion_reason="miner initialized",
+    valid_termination=False,
+)
+"""A private instance that its miner deleted."""
 
 
 @pytest.mark.parametrize(
@@ -32,21 +46,31 @@ def test_a_text_of_the_service_has_a_reason(text: str | None, reason: str) -> No
 
 @pytest.mark.parametrize("step", [1, -1])
 def test_of_two_records_with_one_start_the_open_one_is_cut_in_any_order(step: int) -> None:
-    instance = AuditInstance(
-        "i",
-        "me",
-        created_at=UnixTime(0),
-        activated_at=UnixTime(100),
-        deleted_at=UnixTime(2000),
-        stop_billing_at=None,
-        billed_to="user",
-        deletion_reason="miner initialized",
-        valid_termination=False,
-    )
     start_up = ComputeRecord("i", UnixTime(0), 3.5, UnixTime(100))
     before = [start_up, ComputeRecord("i", UnixTime(0), 3.5)]
     after = [start_up, ComputeRecord("i", UnixTime(0), 0.0, UnixTime(2000))]
     history = join_records([after[::step], before[::step]])
-    loss = loss_of(instance, history, now=2000)
+    loss = loss_of(DELETED, history, now=2000)
     assert loss.is_last_of_chute
     assert loss.units == 3.5 * 100 + 3.5 * 2000
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        ComputeRecord("i", UnixTime(0), -1.0, UnixTime(2000)),
+        ComputeRecord("i", UnixTime(0), 3.5, UnixTime(1000)),
+    ],
+    ids=["negative multiplier", "no record until the end"],
+)
+def test_a_loss_is_unknown_if_a_multiplier_is(record: ComputeRecord) -> None:
+    failed = structs.replace(DELETED, deletion_reason="max failures reached")
+    loss = loss_of(failed, join_records([[record]]), now=2000)
+    assert loss.units is None
+    assert loss.is_last_of_chute is False
+
+
+def test_without_a_report_a_loss_by_the_miner_is_unknown() -> None:
+    loss = loss_of(DELETED, join_records([]), now=2000)
+    assert loss.units is None
+    assert loss.is_last_of_chute is None
