@@ -12,19 +12,25 @@ if TYPE_CHECKING:
 
 def bounty_boost(bounty: Bounty) -> float | None:
     """Return the factor by which a bounty raises the multiplier of the instance that is activated
-    first.
+    first, None if it is unknown.
 
-    It grows in a straight line from 1.1 for a new bounty to 1.5 for one of 3 hours.
+    It grows in a straight line from 1.1 for a new bounty to 1.5 for one of 3 hours, and stays
+    there.
     """
     age = bounty.seconds_elapsed
     if age is None:
         return None
-    return 1.1 + min(max(age / (3 * HOUR), 0.0), 1.0) * (1.5 - 1.1)
+    growth_ratio = min(max(age / (3 * HOUR), 0.0), 1.0)
+    return 1.1 + growth_ratio * (1.5 - 1.1)
 
 
 def bounty_expires_at(bounty: Bounty) -> float | None:
-    """Return when a bounty expires, None where the service does not know. Correct to 2 seconds."""
-    created, age, left = bounty.created_at, bounty.seconds_elapsed, bounty.time_remaining
-    if created is None or age is None or not left:
+    """Return the Unix time at which a bounty expires, correct to 2 seconds. None if it is unknown.
+
+    The service sends how long the bounty lasts from the time at which it measured its age.
+    """
+    created_at, age, left = bounty.created_at, bounty.seconds_elapsed, bounty.time_remaining
+    if created_at is None or age is None or not left:
         return None
-    return created + age + left
+    measured_at = created_at + age
+    return measured_at + left

@@ -55,15 +55,13 @@ def recent_ratio(chute: ChuteUtilization, ratio: float | None) -> float | None:
 def load_is_unknown(chutes: Sequence[ChuteUtilization]) -> bool:
     """Return whether the autoscaler's monitoring failed.
 
-    In that case, no chute of the platform has any load.
+    In that case, the service sends a load of 0 for every chute of the platform.
     """
-    is_measured = False
+    loads: list[float | None] = []
     for chute in chutes:
-        for load in (chute.utilization_5m, chute.utilization_15m, chute.utilization_1h):
-            if load:
-                return False
-            is_measured = is_measured or load is not None
-    return is_measured
+        loads += (chute.utilization_5m, chute.utilization_15m, chute.utilization_1h)
+    sent = [load for load in loads if load is not None]
+    return len(sent) > 0 and not any(sent)
 
 
 _DEMAND_FIELDS: Final = (
@@ -80,21 +78,21 @@ def demand_is_unknown(chutes: Sequence[ChuteMetrics]) -> bool:
     """Return whether the service's own monitoring is down: no chute of the platform has requests or
     use.
     """
-    return bool(chutes) and not any(
-        chute.total_invocations or chute.utilization for chute in chutes
-    )
+    if not chutes:
+        return False
+    return not any(chute.total_invocations or chute.utilization for chute in chutes)
 
 
 def unknown_metrics(chutes: Sequence[ChuteMetrics]) -> list[str]:
-    """Return the fields whose values are not measurements in this answer.
+    """Return the fields whose values in this answer are no measurements.
 
     The service measures each field of the demand separately. If that fails, it sends 0 for every
     chute. Only ``rate_limit_count`` may really be 0 for all chutes.
     """
     if demand_is_unknown(chutes):
         return list(_DEMAND_FIELDS)
-    measured_alone = [field for field in _DEMAND_FIELDS if field != "rate_limit_count"]
-    return [field for field in measured_alone if _is_zero_everywhere(chutes, field)]
+    never_zero = [field for field in _DEMAND_FIELDS if field != "rate_limit_count"]
+    return [field for field in never_zero if _is_zero_everywhere(chutes, field)]
 
 
 def _is_zero_everywhere(chutes: Sequence[ChuteMetrics], field: str) -> bool:

@@ -34,7 +34,7 @@ def units_per_gpu_second(chute: Chute, model: str, rates: Mapping[str, float]) -
 
     The service sends the value of the cheapest GPU that the chute allows. A more expensive GPU
     earns more, in proportion to its hourly rate. The result is None if the chute does not allow the
-    model.
+    model, or if it is unknown.
 
     ``rates`` are in USD per hour, by model. A chute that allows only one model needs none.
     """
@@ -42,35 +42,39 @@ def units_per_gpu_second(chute: Chute, model: str, rates: Mapping[str, float]) -
     if selector is None or not selector.gpu_count or selector.gpu_count < 0 or multiplier is None:
         return None
     models = set(selector.supported_gpus or ())
-    per_gpu = multiplier / selector.gpu_count
+    on_cheapest_gpu = multiplier / selector.gpu_count
     if models == {model}:
-        return per_gpu
+        return on_cheapest_gpu
     if model not in models or not models <= rates.keys():
         return None
-    return per_gpu * rates[model] / min(rates[name] for name in models)
+    cheapest_rate = min(rates[allowed_model] for allowed_model in models)
+    return on_cheapest_gpu * rates[model] / cheapest_rate
 
 
 def later_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:
     """Return the compute units per second that an instance of a chute on a model approaches within
     8 hours after its activation.
 
-    A public instance moves to the pay of the cheapest GPU that its chute allows, whatever it runs
-    on. A private one keeps its first pay. The part of a bounty fades. ``rates`` are those of
-    :func:`units_per_gpu_second`. None is unknown.
+    ``rates`` are in USD per hour, by model. None is unknown.
     """
     if chute.public is None or chute.compute_multiplier_factors is None:
         return None
-    multiplier: float | None = chute.effective_compute_multiplier
-    if not chute.public:
-        multiplier = _first_multiplier(chute, model, rates)
-    bounty = chute.compute_multiplier_factors.get("bounty_boost", 1.0)
-    if multiplier is None or bounty is None or bounty <= 0:
+    if chute.public:
+        # The service moves it to the pay of the cheapest GPU that its chute allows.
+        with_bounty = chute.effective_compute_multiplier
+    else:
+        # It keeps the pay of the GPU on which it runs.
+        with_bounty = _first_multiplier(chute, model, rates)
+    bounty_boost = chute.compute_multiplier_factors.get("bounty_boost", 1.0)
+    if with_bounty is None or bounty_boost is None or bounty_boost <= 0:
         return None
-    return multiplier / bounty
+    return with_bounty / bounty_boost
 
 
 def _first_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:
-    """Return the compute units per second of an instance of a chute that starts on a model now."""
+    """Return the compute units per second of an instance of a chute that starts on a model now,
+    None if they are unknown.
+    """
     per_gpu = units_per_gpu_second(chute, model, rates)
     selector = chute.node_selector
     if per_gpu is None or selector is None or selector.gpu_count is None:

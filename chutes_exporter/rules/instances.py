@@ -26,7 +26,7 @@ INSTANCE_STATES: Final[tuple[InstanceState, ...]] = get_args(InstanceState)
 
 
 def instance_state(instance: Instance) -> InstanceState | None:
-    """Return the state of an instance."""
+    """Return the state of an instance, None if it is unknown."""
     if instance.active:
         return "active"
     if instance.active is None and instance.activated_at is not None:
@@ -58,23 +58,24 @@ def is_public(instance: Instance) -> bool | None:
 
 
 def secured_at(instance: Instance) -> float | None:
-    """Return the time from which a public instance keeps its score when deleted.
+    """Return the Unix time from which a public instance keeps its score when it is deleted.
 
-    None for private instances.
+    None for a private instance and for one that was never active, or if that is unknown.
     """
-    if not is_public(instance) or instance.activated_at is UNSET or instance.activated_at is None:
+    if not is_public(instance):
+        return None
+    if instance.activated_at is UNSET or instance.activated_at is None:
         return None
     return instance.activated_at + SECURED_AFTER
 
 
 def purged_at(instance: Instance) -> float | None:
-    """Return the time at which the service purges a starting or disabled instance.
+    """Return the Unix time at which the service purges a starting or disabled instance.
 
-    None for active ones.
+    None for an active instance, or if that is unknown.
 
     A starting one must become active within 3.5 hours of its creation, and within 3 hours of its
-    verification. A disabled one is purged 3 hours after its verification. ``last_verified_at`` is
-    that time, and with TEE never moves.
+    verification. A disabled one is purged 3 hours after its verification.
     """
     state = instance_state(instance)
     if state == "disabled":
@@ -85,7 +86,7 @@ def purged_at(instance: Instance) -> float | None:
 
 
 def _start_deadline(instance: Instance) -> float | None:
-    """Return the time until which a starting instance must become active."""
+    """Return the Unix time until which a starting instance must become active."""
     if instance.verified is None or instance.created_at is None:
         return None
     after_creation = instance.created_at + LONGEST_START
@@ -98,32 +99,35 @@ def _start_deadline(instance: Instance) -> float | None:
 
 
 def _deadline_after_verification(instance: Instance) -> float | None:
+    """Return the Unix time 3 hours after the verification of an instance that is not active."""
     if instance.last_verified_at is None:
         return None
     return instance.last_verified_at + 3 * HOUR
 
 
 def unknown_in(instances: Iterable[Instance]) -> Iterator[str]:
-    """Yield a text for each time that decides what happens to an instance, and is unknown."""
+    """Yield a text for each deadline of an instance that is unknown.
+
+    If its state is unknown, the instance may have both deadlines.
+    """
     for instance in instances:
         state = instance_state(instance)
         if state != "active" and purged_at(instance) is None:
             yield "the answer does not say when the service deletes an instance that is not active"
-        if (
-            state != "starting"
-            and is_public(instance) is not False
-            and secured_at(instance) is None
-        ):
+        was_active = state != "starting"
+        may_be_public = is_public(instance) is not False
+        if was_active and may_be_public and secured_at(instance) is None:
             yield "the answer does not say until when an instance loses its score if it is deleted"
 
 
 def is_outdated(instance: Instance, updates: Mapping[str, RollingUpdate]) -> bool | None:
     """Return whether a rolling update will replace an instance, because it does not run the new
-    version.
+    version. None if it is unknown.
 
-    It replaces only active, verified instances. ``updates`` has all rolling updates, by chute.
+    ``updates`` has all rolling updates, by chute.
     """
-    if False in (instance.active, instance.verified):
+    if instance.active is False or instance.verified is False:
+        # An update replaces only active, verified instances.
         return False
     if instance.chute_id is None:
         return None

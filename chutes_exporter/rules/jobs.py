@@ -21,14 +21,25 @@ many have tried, or its chute is gone."""
 
 
 def is_stuck(job: Job) -> bool | None:
-    """Return whether a miner claimed an unfinished job and has no instance for it any more."""
-    if job.finished_at is UNSET or (job.finished_at is None and job.miner_hotkey is UNSET):
+    """Return whether a miner claimed an unfinished job and has no instance for it any more.
+
+    None is unknown.
+    """
+    if job.finished_at is UNSET:
         return None
-    return job.finished_at is None and job.miner_hotkey is not None
+    if job.finished_at is not None:
+        return False
+    if job.miner_hotkey is UNSET:
+        return None
+    # The service lists only jobs without an instance.
+    return job.miner_hotkey is not None
 
 
 def job_state(job: Job, chutes: AbstractSet[str | None] | None) -> JobState | None:
-    """Return the state of a job. ``chutes`` are the ids of all chutes, None if they are unknown."""
+    """Return the state of a job, None if it is unknown.
+
+    ``chutes`` are the ids of all chutes, None if they are unknown.
+    """
     stuck = is_stuck(job)
     if stuck is None:
         return None

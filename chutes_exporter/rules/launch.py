@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from msgspec import UNSET
 
-from chutes_exporter.rules.demand import starting_instances, target_instances
+from chutes_exporter.rules.demand import starting_instances
 from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
@@ -71,16 +71,16 @@ class ChuteInstances:
 def service_time(utilization: list[ChuteUtilization], bounties: list[Bounty]) -> float | None:
     """Return about when the service sent these answers, by its clock. None if they have no time.
 
-    It is the latest time of a bounty's age or of a run of the autoscaler, which runs about every 2
-    minutes.
+    It is the latest of the times at which the autoscaler ran, about every 2 minutes, and at which
+    the service measured the age of a bounty.
     """
-    logged = (record.timestamp for record in utilization)
-    sent = (
+    runs = [chute.timestamp for chute in utilization if chute.timestamp is not None]
+    measurements = [
         bounty.created_at + bounty.seconds_elapsed
         for bounty in bounties
         if bounty.created_at is not None and bounty.seconds_elapsed is not None
-    )
-    return max((time for time in (*logged, *sent) if time is not None), default=None)
+    ]
+    return max([*runs, *measurements], default=None)
 
 
 def chute_instances(
@@ -98,44 +98,55 @@ def chute_instances(
     its active instances, and ``held`` the GPUs of all its instances. ``now`` is the service's time,
     None if it is unknown.
     """
-    others = {gpu.instance_id: gpu.activated_at for gpu in held if gpu.instance_id not in active}
-    activations = [*others.values()]
+    not_active = {gpu.instance_id: gpu for gpu in held if gpu.instance_id not in active}
+    activations = [gpu.activated_at for gpu in not_active.values()]
+    # One without an activation starts. The others are disabled.
     starting = None if UNSET in activations else activations.count(None)
     if utilization is not None:
         return ChuteInstances(
             active=utilization.active_instance_count,
-            starting=_fewer_starting(starting, utilization),
+            starting=_starting_by_both(starting, utilization),
             target=_target_at_launch(utilization),
             target_expired=_target_is_expired(utilization, now),
             bounty=bounty,
         )
     # Without a target, the service takes the present number of instances of a public chute,
     # disabled ones included.
-    target = 0 if follows_private_rules(chute) else len(active) + len(others)
+    target = 0 if follows_private_rules(chute) else len(active) + len(not_active)
     return ChuteInstances(len(active), starting, target, target_expired=True, bounty=bounty)
 
 
-def _fewer_starting(starting: float | None, utilization: ChuteUtilization) -> float | None:
+def _starting_by_both(by_gpus: float | None, utilization: ChuteUtilization) -> float | None:
     """Return how many instances start, by the GPUs that they hold and by the autoscaler.
 
-    The autoscaler counts disabled ones, too. The GPUs may be from an older answer and show more.
+    Both numbers may be too high, so the lower one counts. The GPUs may be from an older answer, and
+    the autoscaler counts disabled instances, too.
     """
-    not_active = starting_instances(utilization)
-    if not_active is None:
-        return starting
-    if starting is not None:
-        return min(starting, not_active)
-    return not_active if not_active <= 0 else None
+    by_autoscaler = starting_instances(utilization)
+    if by_autoscaler is None:
+        return by_gpus
+    if by_gpus is not None:
+        return min(by_gpus, by_autoscaler)
+    # Each of them may be disabled. Only no instance means that none starts.
+    return by_autoscaler if by_autoscaler <= 0 else None
 
 
 def _target_at_launch(utilization: ChuteUtilization) -> float | None:
-    """Return the number of active instances that the service measures a launch against."""
-    target = target_instances(utilization)
-    is_sent = utilization.scale_allowance is not None and utilization.target_count is not None
-    if target is None and is_sent:
-        # The sent target is too high. The service takes at most the active instances.
-        return utilization.active_instance_count
-    return target
+    """Return the number of active instances from which the service refuses a launch.
+
+    None if it is unknown.
+    """
+    active, allowance = utilization.active_instance_count, utilization.scale_allowance
+    if active is None or allowance is None:
+        return None
+    if allowance > 0:
+        return active + allowance
+    sent_target = utilization.target_count
+    if sent_target is None:
+        return None
+    # Without an allowance, the present target is at most the active instances. A higher one was
+    # sent by the autoscaler's last run and is out of date.
+    return min(sent_target, active)
 
 
 def _target_is_expired(utilization: ChuteUtilization, now: float | None) -> bool | None:
@@ -145,10 +156,10 @@ def _target_is_expired(utilization: ChuteUtilization, now: float | None) -> bool
 
 
 def follows_private_rules(chute: Chute) -> bool | None:
-    """Return whether launches of a chute follow the rules of private chutes.
+    """Return whether launches of a chute follow the rules of private chutes. None is unknown.
 
-    Chutes of the user ``chutes`` and old private ones follow the rules of public chutes. Their
-    factors tell.
+    Private chutes of the user ``chutes`` and old ones follow the rules of public chutes. The
+    service gives none of these factors to them, and one of these to all others.
     """
     factors = chute.compute_multiplier_factors
     if factors is None:
@@ -169,50 +180,59 @@ def launch_refusal(
 
     This follows the service's answer to ``GET /instances/launch_config``, and the checks when the
     instance is claimed and becomes active. The first certain refusal is returned. Without one, an
-    unknown check gives ``unknown``. Of several servers, the one that is refused by the last check
-    is nearest to a launch.
+    unknown check gives ``unknown``. If several servers refuse, the refusal by the latest check
+    counts, because that server is nearest to a launch.
 
     ``seat`` is the miner's, and ``runs_tee`` whether it has an active instance of a TEE chute.
     """
-    on_any = _refusal_on_any_server(seat, chute, instances, runs_tee=runs_tee)
-    if on_any not in (None, "unknown"):
-        return on_any
-    nearest: LaunchRefusal | None = None
+    refusal_on_any = _refusal_on_any_server(seat, chute, instances, runs_tee=runs_tee)
+    if refusal_on_any not in (None, "unknown"):
+        return refusal_on_any
+    refusals: list[LaunchRefusal] = []
     for server in servers:
-        refusal = _refusal_on_server(chute, server) or on_any
+        refusal = _refusal_on_server(chute, server) or refusal_on_any
         if refusal is None:
             return None
-        nearest = max(nearest or refusal, refusal, key=LAUNCH_REFUSALS.index)
-    return nearest
+        refusals.append(refusal)
+    return max(refusals, key=LAUNCH_REFUSALS.index, default=None)
 
 
 def _refusal_on_any_server(
     seat: MetagraphNode | None, chute: Chute, instances: ChuteInstances, *, runs_tee: bool
 ) -> LaunchRefusal | None:
+    """Return the first check that refuses a launch whatever the server, None if none does."""
     if seat is None:
         return "not_registered"
-    blacklisted, disabled = is_blacklisted(seat), _is_disabled(chute)
+    blacklisted = is_blacklisted(seat)
     if blacklisted:
         return "blacklisted"
+    disabled = _is_disabled(chute)
     if disabled:
         return "disabled"
     room = launch_room(chute, instances)
     if room is not None and room <= 0:
         return _refusal_without_room(chute, instances)
-    # Without TEE, the service looks at the miner's past too, which no endpoint shows.
-    past_decides = follows_private_rules(chute) and not (chute.tee or runs_tee)
-    return "unknown" if past_decides or None in (blacklisted, disabled, room) else None
+    # For a private chute without TEE, the service looks at the miner's past, which no endpoint
+    # shows, unless the miner runs a TEE chute.
+    past_decides = follows_private_rules(chute) and not chute.tee and not runs_tee
+    if past_decides or None in (blacklisted, disabled, room):
+        return "unknown"
+    return None
 
 
 def _refusal_on_server(chute: Chute, server: LaunchServer) -> LaunchRefusal | None:
-    tee_differs, needs_more = _tee_differs(chute, server), _needs_more_gpus(chute, server)
+    """Return the first check that refuses a launch on a server, None if none does."""
+    tee_differs = _tee_differs(chute, server)
     if tee_differs:
         return "tee_mismatch"
     if server.in_maintenance:
         return "in_maintenance"
-    if needs_more:
+    needs_more_gpus = _needs_more_gpus(chute, server)
+    if needs_more_gpus:
         return "too_many_gpus"
-    return "unknown" if None in (tee_differs, server.in_maintenance, needs_more) else None
+    if None in (tee_differs, server.in_maintenance, needs_more_gpus):
+        return "unknown"
+    return None
 
 
 def _is_disabled(chute: Chute) -> bool | None:
@@ -234,23 +254,25 @@ def _needs_more_gpus(chute: Chute, server: LaunchServer) -> bool | None:
 
 
 def _refusal_without_room(chute: Chute, instances: ChuteInstances) -> LaunchRefusal:
-    """Return why the service would refuse an instance for which there is no room."""
+    """Return why the service would refuse an instance for which there is no room.
+
+    The numbers of active instances and of the target are known.
+    """
     active, target = instances.active or 0, instances.target or 0
     if not follows_private_rules(chute):
         return "no_room" if active >= target else "enough_starting"
-    if not active:
+    if active == 0:
         return "no_bounty"
-    # With a target of 0, the service accepts the launch and refuses the activation.
+    # The service takes an expired target as 0: it accepts the launch, but refuses the activation.
     return "target_expired" if instances.target_expired else "no_room"
 
 
 def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
-    """Return how many more instances of a chute the service wants and lets start, 0 or less if
-    none.
+    """Return how many more instances of a chute the service wants and lets start: 0 or less for
+    none, and None if it is unknown.
 
-    Of a public chute with TEE, active and starting instances must be fewer than the target plus 1.
-    The first instance of a private chute needs a bounty, whatever the target says, and others a
-    target that has not expired.
+    The first active instance of a private chute needs a bounty, whatever the target says. All
+    others need a target above the active instances.
     """
     active, target = instances.active, instances.target
     private = follows_private_rules(chute)
@@ -265,6 +287,10 @@ def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
 
 
 def _private_room(room: float, *, target_expired: bool | None) -> float | None:
+    """Return the room of a private chute, of the target less the active instances.
+
+    The service forgets a target that has expired, and then refuses activations.
+    """
     if target_expired:
         return 0
     if target_expired is None and room > 0:
@@ -273,6 +299,10 @@ def _private_room(room: float, *, target_expired: bool | None) -> float | None:
 
 
 def _public_room(room: float, starting: float | None, *, tee: bool | None) -> float | None:
+    """Return the room of a public chute, of the target less the active instances.
+
+    With TEE, active and starting instances together must also be fewer than the target plus 1.
+    """
     if tee is False or room <= 0:
         return room
     if tee is None or starting is None:
@@ -281,16 +311,16 @@ def _public_room(room: float, starting: float | None, *, tee: bool | None) -> fl
 
 
 def room_left(chute: Chute, instances: ChuteInstances) -> float | None:
-    """Return how many launches from now on can still become active.
+    """Return how many launches from now on can still become active, None if it is unknown.
 
-    Public chutes with TEE are not checked again at the activation. In others, the instances that
-    already start take the room, if they become active first.
+    If the service checks the room again at the activation, the instances that already start may
+    become active first, and take it.
     """
     room = launch_room(chute, instances)
-    is_checked = _activation_is_checked(chute)
-    if room is None or is_checked is None:
+    activation_is_checked = _activation_is_checked(chute)
+    if room is None or activation_is_checked is None:
         return None
-    if not is_checked:
+    if not activation_is_checked:
         return room
     if instances.starting is None:
         return None
@@ -298,26 +328,31 @@ def room_left(chute: Chute, instances: ChuteInstances) -> float | None:
 
 
 def activation_is_refused(chute: Chute, instances: ChuteInstances) -> bool | None:
-    """Return whether the service would refuse the activation of an instance that starts.
+    """Return whether the service would refuse the activation of an instance that starts, None
+    while that is unknown.
 
-    It checks the room of private chutes, and of public ones without TEE, again. It then deletes
-    nothing: the instance holds its GPUs until it is purged. None while that is unknown.
+    The service does not delete a refused instance. It holds its GPUs until it is purged.
     """
-    is_checked = _activation_is_checked(chute)
-    if not is_checked:
-        return is_checked
+    activation_is_checked = _activation_is_checked(chute)
+    if activation_is_checked is None:
+        return None
+    if not activation_is_checked:
+        return False
     active, target = instances.active, instances.target
     if active is None or target is None:
         return None
     if not follows_private_rules(chute):
         return active >= target
-    if not active and instances.bounty:
+    if active == 0 and instances.bounty:
         return False
     return active >= target or instances.target_expired
 
 
 def _activation_is_checked(chute: Chute) -> bool | None:
-    """Return whether the service checks the room of a chute again when an instance is activated."""
+    """Return whether the service checks the room of a chute again when an instance is activated.
+
+    It does so for private chutes, and for public ones without TEE. None is unknown.
+    """
     private = follows_private_rules(chute)
     if private is None or chute.tee is None:
         return None

@@ -42,21 +42,22 @@ UPGRADE_SECONDS: Final = PENDING_SECONDS + BOOT_SECONDS
 """Time of an upgrade, also for those that hold a slot now."""
 
 
-def maintenance_status(server: MaintenanceServer) -> MaintenanceStatus | None:
-    """Return the status of a server."""
-    if server.maintenance_status is UNSET:
-        # Services before October 2026 send only whether it is in maintenance.
-        return _STATUSES_BEFORE[server.in_maintenance]
-    return next(
-        (status for status in MAINTENANCE_STATUSES if status == server.maintenance_status), None
-    )
-
-
-_STATUSES_BEFORE: Final[dict[bool | None, MaintenanceStatus | None]] = {
+_STATUS_OF_IN_MAINTENANCE: Final[dict[bool | None, MaintenanceStatus | None]] = {
     True: "maintenance",
     False: "none",
     None: None,
 }
+
+
+def maintenance_status(server: MaintenanceServer) -> MaintenanceStatus | None:
+    """Return the status of a server, None if it is unknown."""
+    if server.maintenance_status is UNSET:
+        # Services before October 2026 send only whether it is in maintenance.
+        return _STATUS_OF_IN_MAINTENANCE[server.in_maintenance]
+    for status in MAINTENANCE_STATUSES:
+        if status == server.maintenance_status:
+            return status
+    return None
 
 
 def holds_slot(server: MaintenanceServer) -> bool | None:
@@ -76,12 +77,13 @@ def window_is_open(policy: MaintenancePolicy) -> bool | None:
 def slots_of_older_windows(policy: MaintenancePolicy) -> float | None:
     """Return how many servers hold the slot of an older window, which they never finished.
 
-    None if it is unknown.
+    The service counts only the slots of the newest window. None if it is unknown.
     """
-    slots = total(map(holds_slot, policy.servers or ()))
-    if slots is None or policy.servers is None or policy.current_slots is None:
+    slots_of_newest = policy.current_slots
+    slots_of_all = total(holds_slot(server) for server in policy.servers or ())
+    if policy.servers is None or slots_of_all is None or slots_of_newest is None:
         return None
-    return max(0.0, slots - policy.current_slots)
+    return max(0.0, slots_of_all - slots_of_newest)
 
 
 def unknown_in(policy: MaintenancePolicy) -> Iterator[str]:
@@ -113,36 +115,43 @@ def unknown_in_servers(servers: Iterable[Server]) -> Iterator[str]:
 def version_accepted(version: str, listed: AbstractSet[str]) -> bool | None:
     """Return whether the service accepts a boot with a version, None if it is unknown.
 
-    The highest listed version boots for certain. The service may have a least version that no
-    answer shows, so lower ones may be refused. Release candidates are never listed, and boot only
-    for some miners.
+    ``listed`` are the versions with measurements. The highest one boots for certain. The service
+    may have a least version that no answer shows, so lower ones may be refused. Release candidates
+    are never listed, and boot only for some miners.
     """
     if version not in listed:
         is_candidate = "rc" in version.lower()
         return None if is_candidate else False
-    numbers = {other: _numbers(other) for other in listed}
-    is_highest = all(numbers.values()) and numbers[version] == max(numbers.values())
-    return True if is_highest else None
+    numbers = [_numbers(listed_version) for listed_version in listed]
+    can_be_compared = all(numbers)
+    if can_be_compared and _numbers(version) == max(numbers):
+        return True
+    return None
 
 
 def measured(
     version: str, models: Sequence[str], measurements: Iterable[TeeMeasurement]
 ) -> Measured | None:
-    """Return whether the service lists a version for a host with GPUs of these models.
+    """Return what the service's measurements say about a version for a host.
 
-    None is unknown.
+    ``models`` has the model of each GPU of the host. None is unknown.
     """
-    of_version = [one for one in measurements if one.version == version]
+    of_version = [measurement for measurement in measurements if measurement.version == version]
     if not of_version or not models:
         return "undecided"
-    fits = [_fits(one, models) for one in of_version]
+    fits = [_fits(measurement, models) for measurement in of_version]
     if True in fits:
         return "measured"
-    return None if None in fits else "not_measured"
+    if None in fits:
+        return None
+    return "not_measured"
 
 
 def _fits(measurement: TeeMeasurement, models: Sequence[str]) -> bool | None:
-    """Return whether hosts of a measurement have such GPUs, None if it does not say that."""
+    """Return whether a measurement is for hosts with GPUs of these models, and with as many.
+
+    None if it does not say for which hosts it is.
+    """
     if measurement.expected_gpus is None:
         return None
     expected = {model.lower() for model in measurement.expected_gpus}
@@ -150,10 +159,15 @@ def _fits(measurement: TeeMeasurement, models: Sequence[str]) -> bool | None:
         return False
     if measurement.gpu_count is UNSET:
         return None
-    return not measurement.gpu_count or measurement.gpu_count == len(models)
+    if not measurement.gpu_count:
+        # Null and 0 mean any number.
+        return True
+    return measurement.gpu_count == len(models)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
     """Return the numbers of a version such as ``1.20.3``, and the empty tuple for another form."""
     match = re.fullmatch(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", version, re.ASCII)
-    return tuple(map(int, match.groups())) if match else ()
+    if match is None:
+        return ()
+    return tuple(map(int, match.groups()))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _HOURS_PER_DAY: Final = 24
 _RAO: Final = 1e9
-"""Of which a TAO or an alpha has so many."""
+"""Rao in one TAO or one alpha."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,23 @@ class ServerCost:
 
 
 def server_costs(servers: list[Server], costs: Costs) -> list[ServerCost]:
-    """Return the prices that are known, of the servers and models that have a name."""
-    found = []
+    """Return the known prices of the GPUs on each server with a name, one for each model."""
+    known_costs = []
     for server in servers:
+        if not server.name:
+            continue
         models = {gpu.gpu_identifier for gpu in server.gpus or () if gpu.gpu_identifier}
         for model in sorted(models):
-            cost = costs.of_gpu(server.name, model)
-            if cost is not None and server.name:
-                found.append(ServerCost(server.server_id, server.name, model, cost))
-    return found
+            usd_per_hour = costs.of_gpu(server.name, model)
+            if usd_per_hour is not None:
+                known_costs.append(ServerCost(server.server_id, server.name, model, usd_per_hour))
+    return known_costs
 
 
 def fleet_cost(servers: list[Server], nodes: list[Node], costs: Costs) -> float | None:
-    """Return what all GPUs of a miner cost per hour, None if the price of one is unknown."""
+    """Return what all GPUs of a miner cost in US dollars per hour, None if the price of one is
+    unknown.
+    """
     if not costs:
         return None
     gpus = _listed_gpus(servers, nodes).values()
@@ -83,34 +87,45 @@ class _ListedGpu:
 
 def _listed_gpus(servers: list[Server], nodes: list[Node]) -> dict[str, _ListedGpu]:
     """Return the GPUs of a miner by id. Both answers list them, and each one counts once."""
-    names = {server.server_id: server.name for server in servers}
-    found = {}
+    server_names = {server.server_id: server.name for server in servers}
+    gpus: dict[str, _ListedGpu] = {}
     for node in nodes:
-        found[node.uuid] = _ListedGpu(names.get(node.server_id or ""), node.gpu_identifier)
+        server_name = server_names.get(node.server_id or "")
+        gpus[node.uuid] = _ListedGpu(server_name, node.gpu_identifier)
     for server in servers:
         for gpu in server.gpus or ():
-            known = found.get(gpu.uuid, _ListedGpu(None, None))
-            model = known.model or gpu.gpu_identifier
-            found[gpu.uuid] = _ListedGpu(names[server.server_id], model)
-    return found
+            model = gpu.gpu_identifier
+            if gpu.uuid in gpus:
+                model = gpus[gpu.uuid].model or model
+            gpus[gpu.uuid] = _ListedGpu(server_names[server.server_id], model)
+    return gpus
 
 
 def in_usd(rao: float | None, *prices: float | None) -> float | None:
-    """Return the value of an amount in rao at some prices, which are multiplied. None if one is
-    unknown.
+    """Return the value of an amount in rao, in US dollars. None if it or a price is unknown.
+
+    The prices lead from TAO or alpha to US dollars, and are multiplied.
     """
-    return product(None if rao is None else rao / _RAO, *prices)
+    if rao is None:
+        return None
+    return product(rao / _RAO, *prices)
 
 
 def compute_unit_usd(pay_per_day: float | None, units_of_day: float | None) -> float | None:
-    """Return what all miners together receive for one compute unit, None if it is unknown."""
+    """Return what all miners together receive for one compute unit, in US dollars.
+
+    ``pay_per_day`` is in US dollars, too. None if it is unknown.
+    """
     if not units_of_day:
         return None
     return product(pay_per_day, 1 / units_of_day)
 
 
 def profit_per_day_usd(pay_per_day: float | None, cost_per_hour: float | None) -> float | None:
-    """Return what is left of a day's pay after the cost of all GPUs, None if it is unknown."""
+    """Return what is left of a day's pay after the cost of all GPUs, None if it is unknown.
+
+    All amounts are in US dollars.
+    """
     if cost_per_hour is None:
         return None
     return total([pay_per_day, -_HOURS_PER_DAY * cost_per_hour])

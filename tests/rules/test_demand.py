@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from chutes_exporter.api.records import ChuteMetrics
-from chutes_exporter.rules.demand import unknown_metrics
+from chutes_exporter.rules.demand import demand_is_unknown, unknown_metrics
 
 BUSY = {
     "chute_id": "busy",
@@ -46,3 +46,7 @@ def test_where_no_chute_has_any_demand_nothing_was_measured() -> None:
 
 def test_it_is_possible_that_nobody_was_refused() -> None:
     assert unknown(BUSY | {"rate_limit_count": 0}) == set()
+
+
+def test_without_a_chute_the_monitoring_may_be_well() -> None:
+    assert not demand_is_unknown([])
