@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from chutes_exporter.fleet.failures import Failures
-    from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Use
+    from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Use, Window
     from chutes_exporter.rules.maintenance import Measured
     from chutes_exporter.rules.money import Costs
 
@@ -128,7 +128,7 @@ def _stuck_jobs(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _starts_in_vain(fleet: Fleet, _now: float) -> list[Subject]:
-    return [_of_instance(fleet, one) for one in fleet.instances if one.is_in_vain]
+    return [_of_instance(fleet, instance) for instance in fleet.instances if instance.is_in_vain]
 
 
 def _failing_chutes(fleet: Fleet, _now: float) -> list[Subject]:
@@ -141,72 +141,79 @@ def _failing_chutes(fleet: Fleet, _now: float) -> list[Subject]:
 
 def _of_chute(fleet: Fleet, failures: Failures, chute_id: str) -> Subject:
     """Return a chute that fails, with the server on which an instance of it starts now."""
-    (reason, _), *others = failures.reasons[chute_id].most_common(2)
-    part = "most" if others else "all"
-    text = f"{failures.names[chute_id]} ({failures.known[chute_id]} times, {part} by {reason})"
+    reasons = failures.reasons[chute_id]
+    [(main_reason, _)] = reasons.most_common(1)
+    share = "all" if len(reasons) == 1 else "most"
+    times = failures.known[chute_id]
+    text = f"{failures.names[chute_id]} ({times} times, {share} by {main_reason})"
     for instance in fleet.instances:
-        if instance.chute_id == chute_id and instance.state == "starting":
-            server = fleet.servers_by_id.get(instance.server_id or "")
-            if server is not None:
-                place = _server_name(server)
-                return Subject(server, text=f"{text}, which starts on {place} now")
+        starts = instance.chute_id == chute_id and instance.state == "starting"
+        server = fleet.servers_by_id.get(instance.server_id or "")
+        if starts and server is not None:
+            return Subject(server, text=f"{text}, which starts on {_server_name(server)} now")
     return Subject(text=text)
 
 
 def _purges(fleet: Fleet, now: float) -> list[Subject]:
-    found = _with_deadline(fleet, "starting", "purge")
-    return [one for one in found if one.when is not None and one.when - now < _PURGE_SOON]
+    starting = _with_purge_time(fleet, "starting")
+    return [subject for subject in starting if _when(subject) - now < _PURGE_SOON]
 
 
 def _disabled(fleet: Fleet, _now: float) -> list[Subject]:
-    return _with_deadline(fleet, "disabled", "purge")
+    return _with_purge_time(fleet, "disabled")
 
 
-def _with_deadline(
-    fleet: Fleet, state: Literal["starting", "disabled"], kind: Literal["purge"]
-) -> list[Subject]:
-    """Return the instances in a state that have a deadline, the soonest first."""
-    found = [
-        _of_instance(fleet, one, one.deadlines[kind])
-        for one in fleet.instances
-        if one.state == state and kind in one.deadlines
+def _with_purge_time(fleet: Fleet, state: Literal["starting", "disabled"]) -> list[Subject]:
+    """Return the instances in a state whose purge has a known time, the soonest first."""
+    subjects = [
+        _of_instance(fleet, instance, instance.deadlines["purge"])
+        for instance in fleet.instances
+        if instance.state == state and "purge" in instance.deadlines
     ]
-    return sorted(found, key=lambda one: one.when or 0.0)
+    return sorted(subjects, key=_when)
 
 
 def _unsecured(fleet: Fleet, now: float) -> list[Subject]:
     """Return the public instances in their first hour, that which ends it last first."""
-    found = [
-        _of_instance(fleet, one, one.deadlines["secured"])
-        for one in fleet.instances
-        if one.deadlines.get("secured", now) > now
-    ]
-    return sorted(found, key=lambda one: -(one.when or 0.0))
+    subjects = []
+    for instance in fleet.instances:
+        secured_at = instance.deadlines.get("secured")
+        if secured_at is not None and secured_at > now:
+            subjects.append(_of_instance(fleet, instance, secured_at))
+    return sorted(subjects, key=_when, reverse=True)
+
+
+def _when(subject: Subject) -> float:
+    return subject.when or 0.0
 
 
 def _last_active(fleet: Fleet, _now: float) -> list[Subject]:
-    return [_of_instance(fleet, one) for one in fleet.instances if one.is_last_active]
+    return [
+        _of_instance(fleet, instance) for instance in fleet.instances if instance.is_last_active
+    ]
 
 
 def _without_gpus(fleet: Fleet, _now: float) -> list[Subject]:
     """Return the active instances that hold no GPU.
 
-    If no instance holds one, the answer contradicts another one.
+    If no instance at all holds one, the answer about GPUs is doubtful, and none is returned.
     """
-    if not any(one.gpus for one in fleet.instances):
+    if not any(instance.gpus for instance in fleet.instances):
         return []
     return [
-        _of_instance(fleet, one)
-        for one in fleet.instances
-        if one.state == "active" and one.gpus == 0
+        _of_instance(fleet, instance)
+        for instance in fleet.instances
+        if instance.state == "active" and instance.gpus == 0
     ]
 
 
 def _of_instance(fleet: Fleet, instance: Instance, when: float | None = None) -> Subject:
+    """Return an instance with its server, and with its GPUs if they are all known."""
     server = fleet.servers_by_id.get(instance.server_id or "")
     gpus = tuple(fleet.gpus_by_instance.get(instance.instance_id, ()))
-    is_known = instance.gpus is not None and len(gpus) == instance.gpus
-    return Subject(server, instance, gpus if is_known else None, when=when)
+    if len(gpus) != instance.gpus:
+        return Subject(server, instance, gpus=None, when=when)
+    return Subject(server, instance, gpus, when=when)
 
 
 def _in_maintenance(fleet: Fleet, _now: float) -> list[Subject]:
@@ -219,14 +226,15 @@ def _in_maintenance(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _maintenance_pending(fleet: Fleet, _now: float) -> list[Subject]:
+    """Return the servers that must not be rebooted yet, because something may still run there."""
     return [
         _of_server(server)
         for server in fleet.servers
-        if _runs_in_slot(server) and not server.cannot_come_back
+        if _may_run_in_slot(server) and not server.cannot_come_back
     ]
 
 
-def _runs_in_slot(server: Server) -> bool:
+def _may_run_in_slot(server: Server) -> bool:
     """Return whether something may still run on a server that is pending or in maintenance."""
     return server.maintenance in ("pending", "maintenance") and not _is_down(server)
 
@@ -239,7 +247,10 @@ def _is_down(server: Server) -> bool:
 
 
 def _versions_refused(fleet: Fleet, _now: float) -> list[Subject]:
-    # Chutes can be launched on the idle GPUs of these servers, so they are in another finding.
+    """Return the running servers whose version is refused at the next boot.
+
+    They are without their GPUs: these can still be used, so idle ones are in another finding.
+    """
     return [
         Subject(server)
         for server in fleet.servers
@@ -248,63 +259,77 @@ def _versions_refused(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _unmeasured(fleet: Fleet, now: float) -> list[Subject]:
-    """Return the servers that cannot come back from an upgrade that may come soon."""
+    """Return the servers that cannot come back from an upgrade that their miner may start soon."""
     window = fleet.window
-    is_near = window is not None and (window.is_open or _begins_later(fleet, now))
-    found = []
+    window_is_near = window is not None and (window.is_open or _begins_later(window, now))
+    subjects = []
     for server in fleet.servers:
-        is_asked = is_near or server.holds_slot or server.boots is False
-        if not server.cannot_come_back or not is_asked:
+        upgrade_is_near = window_is_near or server.holds_slot or server.boots is False
+        if not server.cannot_come_back or not upgrade_is_near:
             continue
-        # What runs there earns until a reboot.
-        found.append(_of_server(server) if _is_down(server) else Subject(server))
-    return found
+        if _is_down(server):
+            subjects.append(_of_server(server))
+        else:
+            # Without its GPUs, because what runs there earns until a reboot.
+            subjects.append(Subject(server))
+    return subjects
 
 
 def _upgrades(fleet: Fleet, _now: float) -> list[Subject]:
-    return _in_window(fleet, "measured")
+    return _in_open_window(fleet, "measured")
 
 
 def _undecided_upgrades(fleet: Fleet, _now: float) -> list[Subject]:
-    return _in_window(fleet, "undecided")
+    return _in_open_window(fleet, "undecided")
 
 
-def _in_window(fleet: Fleet, measured: Measured) -> list[Subject]:
-    """Return the servers to upgrade in the open window, by whether they can come back.
+def _in_open_window(fleet: Fleet, measured: Measured) -> list[Subject]:
+    """Return the servers to upgrade in the open window, of those for which the service's
+    measurements of the target have this result.
 
-    While that is not known, nobody is told to upgrade them.
+    While the result is unknown, nobody is told to upgrade a server.
     """
     window = fleet.window
     if window is None or not window.is_open:
         return []
-    found = _older(fleet, window.ends_at)
-    return [one for one in found if one.server is not None and one.server.measured == measured]
+    return [
+        Subject(server, when=window.ends_at)
+        for server in _servers_to_upgrade(fleet)
+        if server.measured == measured
+    ]
 
 
 def _next_upgrades(fleet: Fleet, now: float) -> list[Subject]:
+    """Return the servers to upgrade in a window that begins later."""
     window = fleet.window
-    if window is None or window.is_open is not False or not _begins_later(fleet, now):
+    if window is None or window.is_open is not False or not _begins_later(window, now):
         return []
-    found = _older(fleet, window.starts_at)
-    return [one for one in found if one.server is not None and not one.server.cannot_come_back]
+    return [
+        Subject(server, when=window.starts_at)
+        for server in _servers_to_upgrade(fleet)
+        if not server.cannot_come_back
+    ]
 
 
 def _older_servers(fleet: Fleet, now: float) -> list[Subject]:
+    """Return the servers that were not upgraded in the last window, if no other one is known."""
     window = fleet.window
-    if window is None or window.is_open is not False or _begins_later(fleet, now):
+    if window is None or window.is_open is not False or _begins_later(window, now):
         return []
-    return _older(fleet, None)
+    return [Subject(server) for server in _servers_to_upgrade(fleet)]
 
 
-def _begins_later(fleet: Fleet, now: float) -> bool:
-    starts_at = None if fleet.window is None else fleet.window.starts_at
-    return starts_at is not None and starts_at > now
+def _begins_later(window: Window, now: float) -> bool:
+    return window.starts_at is not None and window.starts_at > now
 
 
-def _older(fleet: Fleet, when: float | None) -> list[Subject]:
-    """Return the servers below the target that neither hold a slot nor have a refused version."""
+def _servers_to_upgrade(fleet: Fleet) -> list[Server]:
+    """Return the servers that are older than the target of the newest window.
+
+    Those that hold a slot, or have a refused version, are left out: they are in other findings.
+    """
     return [
-        Subject(server, when=when)
+        server
         for server in fleet.servers
         if server.needs_upgrade and server.holds_slot is not True and server.boots is not False
     ]
@@ -315,6 +340,7 @@ def _uncertain_versions(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _without_tee(fleet: Fleet, _now: float) -> list[Subject]:
+    """Return the servers with GPUs but without TEE on which no chute runs."""
     return [
         _of_server(server)
         for server in fleet.servers
@@ -326,57 +352,64 @@ def _of_server(server: Server) -> Subject:
     """Return a server with its GPUs that earn nothing, if the states of all are known."""
     if not server.is_whole or any(gpu.state is None for gpu in server.gpus):
         return Subject(server, gpus=None)
-    return Subject(
-        server, gpus=tuple(gpu for gpu in server.gpus if gpu.state in ("idle", "unverified"))
-    )
+    unused = tuple(gpu for gpu in server.gpus if gpu.state in ("idle", "unverified"))
+    return Subject(server, gpus=unused)
 
 
 def _unverified(fleet: Fleet, _now: float) -> list[Subject]:
-    return _gpus_on_servers(
-        fleet, "unverified", lambda server: server is None or server.runs_chutes is not False
-    )
+    """Return the unverified GPUs, without those on servers where no chute would run."""
+    return [
+        gpus
+        for gpus in _gpus_by_server(fleet, "unverified")
+        if gpus.server is None or gpus.server.runs_chutes is not False
+    ]
 
 
 def _idle(fleet: Fleet, _now: float) -> list[Subject]:
     """Return the idle GPUs that could earn, or of which that is not known."""
+    return [gpus for gpus in _idle_gpus(fleet) if _may_earn(fleet, gpus.server)]
 
-    def could_earn(server: Server | None) -> bool:
-        if server is None:
-            return True
-        return server.holds_slot is False and fleet.idle_can_earn(server) is not False
 
-    return _idle_where(could_earn, fleet)
+def _may_earn(fleet: Fleet, server: Server | None) -> bool:
+    if server is None:
+        return True
+    return server.holds_slot is False and fleet.idle_can_earn(server) is not False
 
 
 def _idle_without_offer(fleet: Fleet, _now: float) -> list[Subject]:
-    def has_no_offer(server: Server | None) -> bool:
-        if server is None or server.runs_chutes is False:
-            return False
-        return server.holds_slot is False and fleet.idle_can_earn(server) is False
-
-    return _idle_where(has_no_offer, fleet)
+    """Return the idle GPUs that cannot be used now, without those on which no chute ever runs."""
+    return [gpus for gpus in _idle_gpus(fleet) if _has_no_offer_now(fleet, gpus.server)]
 
 
-def _idle_where(wanted: Callable[[Server | None], bool], fleet: Fleet) -> list[Subject]:
-    """Return idle GPUs. The service refuses all launches of a blacklisted miner."""
+def _has_no_offer_now(fleet: Fleet, server: Server | None) -> bool:
+    if server is None or server.runs_chutes is False:
+        return False
+    return server.holds_slot is False and fleet.idle_can_earn(server) is False
+
+
+def _idle_gpus(fleet: Fleet) -> list[Subject]:
+    """Return the idle GPUs by model and server, none of a blacklisted miner.
+
+    The service refuses all its launches, and another finding says so.
+    """
     if fleet.blacklisted:
         return []
-    return _gpus_on_servers(fleet, "idle", wanted)
+    return _gpus_by_server(fleet, "idle")
 
 
-def _gpus_on_servers(
-    fleet: Fleet, state: Literal["idle", "unverified"], wanted: Callable[[Server | None], bool]
-) -> list[Subject]:
-    """Return the GPUs in a state, by model and server, those without a server last."""
-    found: dict[tuple[str, str | None], list[Gpu]] = {}
+def _gpus_by_server(fleet: Fleet, state: Literal["idle", "unverified"]) -> list[Subject]:
+    """Return the GPUs in a state: a subject for each model on each server."""
+    by_place: dict[tuple[str, str | None], list[Gpu]] = {}
     for gpu in fleet.gpus:
         if gpu.state == state and gpu.model is not None:
-            found.setdefault((gpu.model, gpu.server_id), []).append(gpu)
+            by_place.setdefault((gpu.model, gpu.server_id), []).append(gpu)
     subjects = []
-    for (_, server_id), gpus in sorted(found.items(), key=lambda item: str(item[0])):
+    # Sorted as text, because the id of a server may be None.
+    for place in sorted(by_place, key=str):
+        gpus = tuple(by_place[place])
+        _, server_id = place
         server = fleet.servers_by_id.get(server_id or "")
-        if wanted(server):
-            subjects.append(Subject(server, gpus=tuple(gpus), are_gpus=True, count=len(gpus)))
+        subjects.append(Subject(server, gpus=gpus, are_gpus=True, count=len(gpus)))
     return subjects
 
 
@@ -539,30 +572,36 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
 
     What is unknown gives no finding.
     """
-    found: list[Finding] = []
-    seen: set[str] = set()
+    findings: list[Finding] = []
+    reported_ids: set[str] = set()
     for name, kind in KINDS.items():
         subjects = kind.test(fleet, now)
         if kind.severity != "note":
             # What is in a finding that is more urgent is in no other one.
-            subjects = [one for one in subjects if not _is_seen(one, seen)]
+            subjects = [one for one in subjects if not _is_reported(one, reported_ids)]
+            # These are about all GPUs, and must not hide what else is wrong with some of them.
             if name not in ("not_registered", "blacklisted"):
-                for one in subjects:
-                    seen.update(_ids(one))
+                for subject in subjects:
+                    reported_ids.update(_ids(subject))
         if subjects:
-            found.append(_finding(name, fleet, subjects, now, costs))
-    return sorted(found, key=_urgency)
+            findings.append(_finding(name, fleet, subjects, now, costs))
+    return sorted(findings, key=_urgency)
 
 
 def _urgency(finding: Finding) -> tuple[bool, float, int]:
-    """Return what sorts findings: actions before notes, the most expensive first."""
+    """Return what sorts findings: actions before notes, the most expensive first.
+
+    Among those with the same or an unknown cost, that of the most GPUs is the first.
+    """
+    is_note = not finding.needs_action
     cost_usd = finding.cost_usd_per_hour or 0.0
-    return not finding.needs_action, -cost_usd, -sum(finding.gpus.values())
+    gpus = sum(finding.gpus.values())
+    return is_note, -cost_usd, -gpus
 
 
-def _is_seen(subject: Subject, seen: set[str]) -> bool:
+def _is_reported(subject: Subject, reported_ids: set[str]) -> bool:
     ids = _ids(subject)
-    return bool(ids) and seen.issuperset(ids)
+    return bool(ids) and reported_ids.issuperset(ids)
 
 
 def _ids(subject: Subject) -> list[str]:
@@ -577,44 +616,59 @@ def _finding(
 ) -> Finding:
     """Return a finding about some subjects. A time in its sentence is that of the first."""
     kind = KINDS[name]
-    count = sum(one.count for one in subjects)
+    count = sum(subject.count for subject in subjects)
     servers = _servers_of(subjects)
     words = _words(fleet, subjects, servers, now)
     advice, _, command = kind.advice.partition(": ")
-    gpus = _gpus_of(subjects) if kind.severity == "loss" else []
+    names = [_name(subject) for subject in subjects]
+    has_time = re.search("WHEN|CLOCK", kind.sentence) is not None
+    lost_gpus: list[Gpu] | None = []
+    if kind.severity == "loss":
+        lost_gpus = _gpus_of(subjects)
     return Finding(
         kind=name,
         hotkey=fleet.hotkey,
         count=count,
         problem=filled(kind.sentence, count, **words),
-        things=list(filter(None, map(_name, subjects))),
-        servers=[{"server_id": one.server_id, "name": one.name} for one in servers],
-        instances=[_instance(one, one.instance) for one in subjects if one.instance is not None],
+        things=[name for name in names if name],
+        servers=[{"server_id": server.server_id, "name": server.name} for server in servers],
+        instances=[
+            _instance_fields(subject.instance, subject.server)
+            for subject in subjects
+            if subject.instance is not None
+        ],
         needs_action=kind.severity != "note",
         advice=filled(advice, count, **words),
         command=filled(command, count, **words),
-        when=subjects[0].when if re.search("WHEN|CLOCK", kind.sentence) else None,
-        gpus=dict(_models(gpus or ())),
-        cost_usd_per_hour=None if gpus is None else cost(gpus, fleet, costs),
+        when=subjects[0].when if has_time else None,
+        gpus=dict(_models(lost_gpus or ())),
+        cost_usd_per_hour=None if lost_gpus is None else cost(lost_gpus, fleet, costs),
     )
 
 
 def _servers_of(subjects: Iterable[Subject]) -> list[Server]:
     """Return the servers of subjects, each once."""
-    servers = {one.server.server_id: one.server for one in subjects if one.server is not None}
-    return list(servers.values())
+    by_id = {}
+    for subject in subjects:
+        if subject.server is not None:
+            by_id[subject.server.server_id] = subject.server
+    return list(by_id.values())
 
 
 def _words(
     fleet: Fleet, subjects: Sequence[Subject], servers: Iterable[Server], now: float
 ) -> dict[str, str]:
-    """Return what stands for the names in the texts of a kind."""
+    """Return what replaces each word in capitals in the texts of a kind.
+
+    A server and a time are those of the first subject.
+    """
     server, when = subjects[0].server, subjects[0].when
-    window = fleet.window
+    server_name = None if server is None else server.name
+    target = None if fleet.window is None else fleet.window.target
     earning = total(server.earning_instances for server in servers)
     return {
-        "SERVER": shlex.quote((server and server.name) or "SERVER"),
-        "TARGET": (window and window.target) or "of the window",
+        "SERVER": shlex.quote(server_name or "SERVER"),
+        "TARGET": target or "of the window",
         "EARNING": "not known" if earning is None else f"{earning:g}",
         "WHEN": "at an unknown time" if when is None else time_until(when, now),
         "CLOCK": f"{datetime.fromtimestamp(when or 0, UTC):%H:%M} UTC",
@@ -623,34 +677,42 @@ def _words(
 
 
 def _worth(fleet: Fleet, subjects: Sequence[Subject]) -> str:
-    """Return a sentence about what idle GPUs could earn in the first day, and later."""
+    """Return a sentence about what idle GPUs could earn in the first day, and later.
+
+    ``{it|they}`` in it becomes what fits their number, as in the sentence of a kind.
+    """
     uses = _uses_of(_gpus_of(subjects), fleet)
-    first = total(use.first_day_units for use in uses)
-    later = total(use.later_units_per_second for use in uses)
-    if first is None or later is None or not uses:
+    first_day_units = total(use.first_day_units for use in uses)
+    later_units_per_second = total(use.later_units_per_second for use in uses)
+    if not uses or first_day_units is None or later_units_per_second is None:
         return "What {it|they} could earn is not known."
-    least = "at least " if any(use.is_least for use in uses) else ""
-    text = f"In the first day, {{it|they}} could earn {least}{first:,.0f} compute units"
-    return f"{text}, and {DAY * later:,.0f} a day later."
+    at_least = "at least " if any(use.is_least for use in uses) else ""
+    return (
+        f"In the first day, {{it|they}} could earn {at_least}{first_day_units:,.0f} compute units, "
+        f"and {DAY * later_units_per_second:,.0f} a day later."
+    )
 
 
 def _uses_of(gpus: Iterable[Gpu] | None, fleet: Fleet) -> list[Use]:
-    """Return the best uses of idle GPUs, none if one of them is not known."""
-    uses = {(use.server_id, use.model): use for use in fleet.uses}
+    """Return the best uses of idle GPUs, one for each model on a server.
+
+    The list is empty if the GPUs, or the best use of one of them, are unknown.
+    """
+    use_by_place = {(use.server_id, use.model): use for use in fleet.uses}
     places = {(gpu.server_id or "", gpu.model or "") for gpu in gpus or ()}
-    if not places <= uses.keys():
+    if not places <= use_by_place.keys():
         return []
-    return [uses[place] for place in places]
+    return [use_by_place[place] for place in places]
 
 
 def _gpus_of(subjects: Sequence[Subject]) -> list[Gpu] | None:
-    """Return the GPUs of subjects, None if some, or the model of one, are not known."""
-    found: list[Gpu] = []
+    """Return the GPUs of subjects, None if some of them, or the model of one, are unknown."""
+    gpus: list[Gpu] = []
     for subject in subjects:
-        if subject.gpus is None:
+        if subject.gpus is None or any(gpu.model is None for gpu in subject.gpus):
             return None
-        found += subject.gpus
-    return None if any(gpu.model is None for gpu in found) else found
+        gpus += subject.gpus
+    return gpus
 
 
 def _name(subject: Subject) -> str:
@@ -659,14 +721,21 @@ def _name(subject: Subject) -> str:
         return subject.text
     if subject.instance is not None:
         return _instance_name(subject.instance)
-    server = subject.server
     if subject.are_gpus:
-        gpus = _models_text(subject.gpus or ())
-        return gpus if server is None else f"{gpus} on {_server_name(server)}"
-    if server is None:
+        return _name_of_gpus(subject.gpus or (), subject.server)
+    if subject.server is None:
         return ""
-    version = f" ({server.version})" if server.version else ""
-    return f"{_server_name(server)}{version}"
+    version = f" ({subject.server.version})" if subject.server.version else ""
+    return f"{_server_name(subject.server)}{version}"
+
+
+def _name_of_gpus(gpus: Iterable[Gpu], server: Server | None) -> str:
+    """Return the numbers of GPUs by model, and their server: ``4 h200, 1 h100 on tee-1``."""
+    models = []
+    for model, count in _models(gpus).items():
+        models.append(f"{count} {model or 'of an unknown model'}")
+    text = ", ".join(models)
+    return text if server is None else f"{text} on {_server_name(server)}"
 
 
 def _instance_name(instance: Instance) -> str:
@@ -683,18 +752,14 @@ def _models(gpus: Iterable[Gpu]) -> Counter[str]:
     return Counter(gpu.model or "" for gpu in gpus)
 
 
-def _models_text(gpus: Iterable[Gpu]) -> str:
-    counts = _models(gpus).items()
-    return ", ".join(f"{count} {model or 'of an unknown model'}" for model, count in counts)
-
-
-def _instance(subject: Subject, instance: Instance) -> dict[str, Any]:
+def _instance_fields(instance: Instance, server: Server | None) -> dict[str, Any]:
+    """Return what a finding says about an instance on a server, for ``status --json``."""
     return {
         "instance_id": instance.instance_id,
         "chute_id": instance.chute_id,
         "chute_name": instance.chute,
         "private": instance.private,
-        "server_name": subject.server.name if subject.server is not None else None,
+        "server_name": None if server is None else server.name,
         "created_at": instance.created_at,
     }
 
@@ -717,18 +782,19 @@ def verdict(findings: Sequence[Finding], *, has_prices: bool, all_known: bool) -
 
 def _cost_of_idle(idle: Iterable[Finding], *, has_prices: bool) -> str:
     """Return what idle GPUs cost, and how many have an unknown cost, as the end of a sentence."""
-    costs = []
-    others = 0
+    known_costs = []
+    gpus_without_cost = 0
     for finding in idle:
         if finding.cost_usd_per_hour is None:
-            others += sum(finding.gpus.values())
+            gpus_without_cost += sum(finding.gpus.values())
         else:
-            costs.append(finding.cost_usd_per_hour)
+            known_costs.append(finding.cost_usd_per_hour)
     text = ""
-    if costs:
-        text += f", {math.fsum(costs):,.2f} USD per hour idle"
-    if others:
-        text += filled(", COUNT {GPU|GPUs} idle", others)
+    if known_costs:
+        text += f", {math.fsum(known_costs):,.2f} USD per hour idle"
+    if gpus_without_cost:
+        text += filled(", COUNT {GPU|GPUs} idle", gpus_without_cost)
+        # Without any price, every cost is unknown, which needs no words.
         text += " at an unknown cost" if has_prices else ""
     return text
 
@@ -743,8 +809,9 @@ def cost(gpus: Iterable[Gpu], fleet: Fleet, costs: Costs) -> float | None:
 
 
 def filled(text: str, count: int, **words: str) -> str:
-    """Return a text with its words in place of their names, and with the verbs that fit the
-    number.
+    """Return a text with each word in capitals replaced, and with what fits the count.
+
+    ``COUNT {GPU is|GPUs are} idle`` becomes ``1 GPU is idle`` or ``2 GPUs are idle``.
     """
     for name, word in {"COUNT": str(count), **words}.items():
         text = text.replace(name, word)
@@ -752,11 +819,12 @@ def filled(text: str, count: int, **words: str) -> str:
 
 
 def time_until(moment: float, now: float) -> str:
-    """Return a time as ``in 39 minutes (19:56 UTC)``, with the date if it is more than half a day
-    away. A time that is over is ``now, overdue since 19:56 UTC``.
+    """Return a time as ``in 39 minutes (19:56 UTC)``, with the date if it is half a day away or
+    more. A time that is over is ``at any time, overdue since 19:56 UTC``.
     """
     form = "%H:%M" if abs(moment - now) < 12 * HOUR else "%Y-%m-%d %H:%M"
     clock = f"{datetime.fromtimestamp(moment, UTC):{form}} UTC"
     if moment <= now:
         return f"at any time, overdue since {clock}"
+    # Less than a minute is shown as one minute.
     return f"in {human_duration(max(moment - now, 60))} ({clock})"
