@@ -580,6 +580,7 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
             # What is in a finding that is more urgent is in no other one.
             subjects = [one for one in subjects if not _is_reported(one, reported_ids)]
             # These are about all GPUs, and must not hide what else is wrong with some of them.
+            # These two are about all GPUs, and must not hide what else is wrong with some of them.
             if name not in ("not_registered", "blacklisted"):
                 for subject in subjects:
                     reported_ids.update(_ids(subject))

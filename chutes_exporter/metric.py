@@ -22,8 +22,7 @@ class Metric:
 
     Attributes:
         name: The full name of its samples. The end ``_info`` means text in labels with the value 1,
-            and ``_total`` a
-            counter.
+            and ``_total`` a counter.
         source: Its endpoint and field.
         stability: Whether the name, labels and meaning may change before a new major version.
         whole: Names of the feeds whose answers must be whole. The metric is absent while a record
@@ -40,7 +39,7 @@ class Metric:
 
     @property
     def kind(self) -> Literal["gauge", "counter", "info", "histogram"]:
-        """Its type."""
+        """Its type, which the end of the name tells, except for a histogram."""
         if self.histogram:
             return "histogram"
         if self.name.endswith("_info"):
@@ -49,9 +48,12 @@ class Metric:
 
     @property
     def unit(self) -> str:
-        """The base unit that ends the name, or the empty string."""
-        stem = self.name.removesuffix("_total")
-        return next((unit for unit in _UNITS if stem.endswith(f"_{unit}")), "")
+        """The base unit at the end of the name, before ``_total``. Empty without one."""
+        name = self.name.removesuffix("_total")
+        for unit in _UNITS:
+            if name.endswith(f"_{unit}"):
+                return unit
+        return ""
 
     def register(self, kind: Callable[..., T], registry: CollectorRegistry, **options: Any) -> T:
         """Return a Counter, Gauge or Histogram of the client library for this metric."""

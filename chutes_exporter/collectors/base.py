@@ -87,10 +87,12 @@ class Answers:
         return all(self._answers[name].whole for name in names)
 
     def unlisted(self, feed: Feed[Any], wanted: Iterable[K], listed: Container[K]) -> list[K]:
-        """Return what an answer does not list: nothing while a record may be missing."""
+        """Return the wanted keys that an answer does not list, and none while a record of it may be
+        missing.
+        """
         if not self.whole([feed.name]):
             return []
-        return [one for one in wanted if one not in listed]
+        return [key for key in wanted if key not in listed]
 
 
 class Samples:
@@ -121,8 +123,9 @@ class Samples:
         """
         if value is None or metric in self.unknown or not math.isfinite(value):
             return
-        values = tuple([_label(label) for label in labels])
-        if (metric.name, values) in self._series:
+        label_values = tuple([_label(label) for label in labels])
+        series = (metric.name, label_values)
+        if series in self._series:
             return
         self.count += 1
         if self.count > self._limit:
@@ -130,14 +133,19 @@ class Samples:
             self._families.clear()
             self._series.clear()
             return
-        self._series.add((metric.name, values))
+        self._series.add(series)
+        label_pairs = dict(zip(metric.labels, label_values, strict=True))
+        self._family(metric).add_sample(metric.name, label_pairs, float(value))
+
+    def _family(self, metric: Metric) -> Family:
+        """Return the family of a metric, a new one for its first sample."""
         family = self._families.get(metric.name)
         if family is None:
+            # The library appends the end of an info metric itself.
             name = metric.name.removesuffix("_info")
-            family = self._families[metric.name] = Family(
-                name, metric.help, metric.kind, metric.unit
-            )
-        family.add_sample(metric.name, dict(zip(metric.labels, values, strict=True)), float(value))
+            family = Family(name, metric.help, metric.kind, metric.unit)
+            self._families[metric.name] = family
+        return family
 
     def collect(self) -> list[Family]:
         """Return the family of each metric that has samples."""
@@ -150,8 +158,8 @@ class Samples:
 
 
 def _label(value: LabelValue) -> str:
-    """Return the text of a label, which is ``true`` or ``false`` for a boolean, and valid on a
-    page.
+    """Return the text of a label, valid on a page: ``true`` or ``false`` for a boolean, and empty
+    if it is unknown.
     """
     if value is None:
         return ""
@@ -175,8 +183,9 @@ def distinct(records: list[R], identity: Callable[[R], object]) -> list[R]:
 
 
 def metric_of(*feeds: Feed[Any], whole: bool = True) -> partial[Metric]:
-    """Return what declares a metric that a function makes of some feeds, absent while one of these
-    is not whole.
+    """Return a function that makes a :class:`Metric` whose source is some feeds.
+
+    With ``whole``, the metric is absent while a record of one of these feeds may be missing.
     """
     source = ", ".join(feed.endpoint.source for feed in feeds)
     return partial(Metric, source=source, whole=frozenset(feed.name for feed in feeds if whole))
@@ -227,12 +236,13 @@ class Part:
     @property
     def needs_key(self) -> bool:
         """Whether it has no sample without a hotkey's key."""
-        return any(feed.endpoint.signed for feed in self.feeds or self.also)
+        needed = self.feeds or self.also
+        return any(feed.endpoint.signed for feed in needed)
 
     @property
     def scope(self) -> Scope:
-        """Whether it is about the platform, about each hotkey with a key, or about each watched
-        hotkey.
+        """Whether it is about the platform, about each hotkey with a key (``signer``), or about
+        each watched hotkey (``miner``).
         """
         scopes = {feed.endpoint.scope for feed in self.all_feeds}
         if "signer" in scopes:
@@ -261,14 +271,15 @@ class Collector:
     watched_only: bool = False
 
     def run(self, answers: Answers, miners: Miners, out: Samples) -> bool:
-        """Add the samples of parts whose answers about a miner are known, and return whether that
-        succeeded.
+        """Add the samples of each part whose answers are known, and return whether that succeeded.
 
-        A failure is logged. The samples before it and of the other parts stay.
+        The answers are about a miner, or about the platform, and so are the parts that run. A
+        failure is logged. The samples before it and of the other parts stay.
         """
         succeeded = True
+        is_about_platform = miners.hotkey == THE_PLATFORM
         for part in self.parts:
-            if (part.scope == "platform") != (miners.hotkey == THE_PLATFORM):
+            if (part.scope == "platform") != is_about_platform:
                 continue
             if not part.can_collect(answers):
                 continue
@@ -288,27 +299,27 @@ class Collector:
     @property
     def feeds(self) -> tuple[Feed[Any], ...]:
         """The feeds of its parts, each once."""
-        found: dict[Feed[Any], None] = {}
+        feeds: list[Feed[Any]] = []
         for part in self.parts:
-            found.update(dict.fromkeys(part.all_feeds))
-        return tuple(found)
+            feeds += part.all_feeds
+        return tuple(dict.fromkeys(feeds))
 
     @property
     def needed_feeds(self) -> frozenset[str]:
         """Names of the feeds without which one of its parts has no samples."""
-        found: set[str] = set()
+        names: set[str] = set()
         for part in self.parts:
-            found.update(feed.name for feed in part.feeds)
-        return frozenset(found)
+            names.update(feed.name for feed in part.feeds)
+        return frozenset(names)
 
     @property
     def source_feeds(self) -> frozenset[str]:
         """Names of the feeds of which its samples are made, without those that only choose them."""
-        found: set[str] = set()
+        names: set[str] = set()
         for part in self.parts:
             feeds = part.feeds if part.chooses_chutes else part.all_feeds
-            found.update(feed.name for feed in feeds)
-        return frozenset(found)
+            names.update(feed.name for feed in feeds)
+        return frozenset(names)
 
     @property
     def metrics(self) -> list[Metric]:
@@ -346,7 +357,7 @@ class Collector:
 
     @property
     def default_in_words(self) -> str:
-        """The default in words, for help texts and docs."""
+        """Whether it is on by default, and what it needs for that, for help texts and docs."""
         if self.watched_only:
             return "on for configured hotkeys; with --miners all, the flag adds all miners"
         needs = []

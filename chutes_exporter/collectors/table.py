@@ -35,10 +35,10 @@ class Row:
     """A metric with a value of each record.
 
     Attributes:
-        value: The value. With ``by``, a value that has numbers by label value, or a field for each
-            label value.
+        value: The value. With ``by``, one that is a mapping from label values to numbers, or such a
+            mapping to fields and functions.
         convert: A function of the value, unless that is unknown.
-        by: One more label.
+        by: The name of one more label.
         whole: Whether the value is unknown while a record may be missing.
         missing: The value of a watched miner without a record.
     """
@@ -75,7 +75,7 @@ class Row:
 class Info(Row):
     """A metric with texts of each record, by label.
 
-    With ``only``, the records have them for which that is true.
+    With ``only``, a record without this value has no sample.
     """
 
     value: Mapping[str, Value]
@@ -105,14 +105,13 @@ class Total:
     It is absent while a record may be missing.
 
     Attributes:
-        function: Makes the value of a list. With a label and without ``by``, makes values by label
-            value.
+        function: Makes the value of a list. With a label and without ``by``, makes a mapping from
+            label values to values.
         of: The values in the list, of which all must be known. Without it, the list has the
             records.
         by: The group of a record, or a list of its groups, which must be known.
-        label: The label, if it is not the field. Of ``hotkey``, only watched miners have values, or
-            all exported
-            ones if the table declares the field with the miner.
+        label: The name of the label, if it is not the field. With ``hotkey``, only watched miners
+            have values, or all exported ones if the table declares the field with the miner.
         among: All possible groups. Without it, only a watched miner may have no record.
     """
 
@@ -136,26 +135,32 @@ class Total:
     def samples(self, records: list[Any], watched: list[str]) -> Iterable[Sample]:
         """Return the values of the records, with labels."""
         if self.by:
-            return self._of_groups(records, watched if self.label == "hotkey" else self.among)
+            groups = watched if self.label == "hotkey" else self.among
+            return self._of_groups(records, groups)
         value = self._value(records)
         if not self.label:
             return [((), value)]
         return _by_label(value)
 
-    def _of_groups(self, records: list[Any], among: Sequence[str]) -> Iterable[Sample]:
-        """Return the value of each group, also of those in ``among``: nothing if the group of a
-        record is unknown.
+    def _of_groups(self, records: list[Any], groups: Sequence[str]) -> Iterable[Sample]:
+        """Return the value of each group, also of the given ones that have no record.
+
+        Nothing is returned if the group of a record is unknown.
         """
-        groups: dict[str, list[Any]] = {group: [] for group in among}
+        get_groups = _getter(self.by)
+        by_group: dict[str, list[Any]] = {group: [] for group in groups}
         for record in records:
-            found = _getter(self.by)(record)
-            if found is None:
+            groups_of_record = get_groups(record)
+            if groups_of_record is None:
                 return []
-            for group in found if isinstance(found, list) else [found]:
-                groups.setdefault(group, []).append(record)
-        return [((group,), self._value(of_group)) for group, of_group in groups.items()]
+            if not isinstance(groups_of_record, list):
+                groups_of_record = [groups_of_record]
+            for group in groups_of_record:
+                by_group.setdefault(group, []).append(record)
+        return [((group,), self._value(members)) for group, members in by_group.items()]
 
     def _value(self, records: list[Any]) -> Any:
+        """Return what the function makes of records, None if a value in its list is unknown."""
         values = list(map(_getter(self.of), records))
         if any(value is None for value in values):
             return None
@@ -184,9 +189,9 @@ class Table(Part, Generic[R]):
         joined: Other feeds. While one of them is not whole, all metrics are absent.
         key: The fields that identify a record, separated by spaces. Of records with the same key,
             the first counts.
-        label: The labels of the key, if they have other names.
-        records: Makes the records of the answers, if the first is no list of them. None leaves out
-            all metrics.
+        label: The labels of the key, separated by spaces, if they have other names.
+        records: Makes the list of records from the answers of all these feeds. Without it, the
+            answer of the first is this list. If it makes None, all metrics are absent.
         miner: The field with the miner of a record, if the feed is about all miners. Only exported
             miners have samples.
         of_chutes: Whether a record is about its ``chute_id``. Then only exported chutes have
@@ -215,39 +220,45 @@ class Table(Part, Generic[R]):
         self.rows: dict[Metric, Row] = {}
         self._totals: dict[Metric, Total] = {}
         declared = []
-        for name, of in metrics.items():
-            if isinstance(of, Total):
-                metric = self._declare(name, of, of.labels)
-                self._totals[metric] = of
+        key_labels = (label or key).split()
+        for name, declaration in metrics.items():
+            if isinstance(declaration, Total):
+                metric = self._declare(name, declaration, declaration.labels)
+                self._totals[metric] = declaration
             else:
-                metric = self._declare(name, of, (*(label or key).split(), *of.labels))
-                self.rows[metric] = of
+                metric = self._declare(name, declaration, (*key_labels, *declaration.labels))
+                self.rows[metric] = declaration
             declared.append(metric)
-        also = relevance.FEEDS if of_chutes else ()
-        super().__init__((feed, *joined), declared, self._collect, also, of_chutes)
+        super().__init__(
+            feeds=(feed, *joined),
+            metrics=declared,
+            collect=self._collect,
+            also=relevance.FEEDS if of_chutes else (),
+            chooses_chutes=of_chutes,
+        )
 
-    def _declare(self, name: str, of: Row | Total, labels: tuple[str, ...]) -> Metric:
-        """Return a metric of this table, with labels after that of the miner."""
-        source = ", ".join(feed.endpoint.source for feed in (self.feed, *self._joined))
-        if fields := _fields(of):
+    def _declare(self, name: str, declaration: Row | Total, labels: tuple[str, ...]) -> Metric:
+        """Return a metric of this table, with its labels after that of the miner."""
+        feeds = (self.feed, *self._joined)
+        source = ", ".join(feed.endpoint.source for feed in feeds)
+        fields = _fields(declaration)
+        if fields:
             source += f": {fields}"
-        needed = (self.feed, *self._joined) if of.whole else self._joined
+        whole_feeds = feeds if declaration.whole else self._joined
         return Metric(
-            name,
-            of.text,
-            (*self._miner_label, *labels),
-            source,
-            of.stability,
-            whole=frozenset(feed.name for feed in needed),
+            name=name,
+            help=declaration.text,
+            labels=(*self._miner_label, *labels),
+            source=source,
+            stability=declaration.stability,
+            whole=frozenset(feed.name for feed in whole_feeds),
         )
 
     def _key_of(self, record: R) -> tuple[Any, ...]:
         return tuple([getattr(record, field) for field in self.key])
 
     def _collect(self, answers: Answers, miners: Miners, out: Samples) -> None:
-        """Add the samples of records and totals, if they are about miners only those of exported
-        miners.
-        """
+        """Add the samples of exported records, of watched miners without one, and of totals."""
         records = self._records(*(answers[feed] for feed in self.feeds))
         if records is None:
             return
@@ -262,41 +273,54 @@ class Table(Part, Generic[R]):
         self._add_totals(records, miners, hotkey, out)
 
     def _is_exported(self, record: R, miners: Miners, chutes: set[str] | None) -> bool:
+        """Return whether a record is about an exported chute and an exported miner.
+
+        ``chutes`` are the ids of the exported chutes, None for all.
+        """
         if chutes is not None and getattr(record, "chute_id", None) not in chutes:
             return False
-        return not self._miner or miners.exports(getattr(record, self._miner))
+        if not self._miner:
+            return True
+        return miners.exports(getattr(record, self._miner))
 
     def _add_missing(
         self, answers: Answers, records: list[R], watched: list[str], out: Samples
     ) -> None:
-        """Add the value of each watched miner without a record, for each rest of the key that other
-        miners have.
+        """Add the value ``missing`` of each watched miner without a record.
+
+        The miner is the first field of the key. If the key has others, such as the window, a miner
+        needs a record for each window that a record of any miner has.
         """
         missing = {
             metric: row.missing for metric, row in self.rows.items() if row.missing is not None
         }
         if not missing:
             return
-        keys = dict.fromkeys(map(self._key_of, records))
-        for rest in dict.fromkeys(key[1:] for key in keys):
-            wanted = [(miner, *rest) for miner in watched]
-            for key in answers.unlisted(self.feed, wanted, keys):
+        listed_keys = dict.fromkeys(self._key_of(record) for record in records)
+        for other_fields in dict.fromkeys(key[1:] for key in listed_keys):
+            wanted_keys = [(miner, *other_fields) for miner in watched]
+            for key in answers.unlisted(self.feed, wanted_keys, listed_keys):
                 for metric, value in missing.items():
                     out.add(metric, value, *key)
 
     def _add_totals(
         self, records: list[R], miners: Miners, hotkey: tuple[str, ...], out: Samples
     ) -> None:
+        """Add the totals of all records, and of totals by miner those of exported miners.
+
+        ``hotkey`` is the label of the miner that the feed is about, if there is one.
+        """
         watched = sorted(miners.watched)
-        exports = miners.exports if self._miner else miners.watched.__contains__
+        is_exported = miners.exports if self._miner else miners.watched.__contains__
         for metric, total in self._totals.items():
             for labels, value in total.samples(records, watched):
-                if total.label != "hotkey" or exports(str(labels[0])):
-                    out.add(metric, value, *hotkey, *labels)
+                if total.label == "hotkey" and not is_exported(str(labels[0])):
+                    continue
+                out.add(metric, value, *hotkey, *labels)
 
 
 def _getter(value: Value | Mapping[str, Value]) -> Callable[[Any], Any]:
-    """Return the function of a record that returns a declared value, or values by label."""
+    """Return the function that gets a declared value from a record, or values by label."""
     if isinstance(value, Mapping):
         return _values_by_label(value)
     if isinstance(value, str):
@@ -305,33 +329,41 @@ def _getter(value: Value | Mapping[str, Value]) -> Callable[[Any], Any]:
 
 
 def _values_by_label(values: Mapping[str, Value]) -> Callable[[Any], dict[str, Any]]:
+    """Return the function that gets several declared values from a record, by label."""
     getters = {label: _getter(value) for label, value in values.items()}
 
-    def get(record: Any) -> dict[str, Any]:
-        return {label: get_one(record) for label, get_one in getters.items()}
+    def get_values(record: Any) -> dict[str, Any]:
+        return {label: get_value(record) for label, get_value in getters.items()}
 
-    return get
+    return get_values
 
 
 def _field(path: list[str]) -> Callable[[Any], Any]:
-    def get(record: Any) -> Any:
+    """Return the function that follows a path of field names from a record to a value.
+
+    The value is None if a field on the path is null or was not sent.
+    """
+
+    def get_value(record: Any) -> Any:
+        value = record
         for name in path:
-            record = getattr(record, name)
-            if record is None or record is UNSET:
+            value = getattr(value, name)
+            if value is None or value is UNSET:
                 return None
-        return record
+        return value
 
-    return get
+    return get_value
 
 
-def _fields(of: Row | Total) -> str:
-    """Return the fields that a metric declares."""
+def _fields(declaration: Row | Total) -> str:
+    """Return the names of the fields that a metric declares, each once, with commas between."""
     values: list[Value] = []
-    if isinstance(of, Total):
-        values += [of.of, of.by]
-    elif isinstance(of.value, Mapping):
-        values += of.value.values()
+    if isinstance(declaration, Total):
+        values += [declaration.of, declaration.by]
+    elif isinstance(declaration.value, Mapping):
+        values += declaration.value.values()
     else:
-        values.append(of.value)
+        values.append(declaration.value)
+    # Other values are functions, and an empty text declares nothing.
     fields = [value for value in values if isinstance(value, str) and value]
     return ", ".join(dict.fromkeys(fields))
