@@ -78,7 +78,7 @@ _METRICS: Final = (
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     reports = answers[AUDIT_REPORT]
-    # Names tell a redeployment from other ends. Those of private chutes need a key.
+    # The names of chutes show which ends were redeployments. They need a key.
     chutes = answers.get(CHUTES, [])
     ledger = Ledger(reports.hours, chutes)
     out.add(REPORT_END, ledger.end)
@@ -102,51 +102,62 @@ def _ends_by_miner(ends: Iterable[End], miners: Miners) -> dict[str, list[End]]:
     return by_miner
 
 
-def _add_reasons(ends: Sequence[End], key: tuple[str, str], out: Samples) -> None:
-    """Add the ends and losses by reason, with zeros."""
-    is_unclear = any(end.reason is None for end in ends)
+def _add_reasons(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: Samples) -> None:
+    """Add the ends and losses of a miner in a window by reason, also 0 for a reason without one."""
+    one_is_unclear = any(end.reason is None for end in ends)
     for reason in END_REASONS:
-        if is_unclear and reason in (NO_REASON, REDEPLOYED):
+        if one_is_unclear and reason in (NO_REASON, REDEPLOYED):
+            # An unclear end has one of these two reasons.
             continue
+        labels = (*hotkey_and_window, reason)
         of_reason = [end for end in ends if end.reason == reason]
-        found = [end.outcome for end in of_reason]
-        _add_outcomes(ENDED, found, OUTCOMES, (*key, reason), out)
-        out.add(LOST, total(end.lost_units for end in of_reason), *key, reason)
-    if not is_unclear:
-        out.add(TOTAL_LOST, total(end.lost_units for end in ends), *key)
+        outcomes = [end.outcome for end in of_reason]
+        _add_outcomes(ENDED, outcomes, OUTCOMES, labels, out)
+        out.add(LOST, total(end.lost_units for end in of_reason), *labels)
+    if not one_is_unclear:
+        out.add(TOTAL_LOST, total(end.lost_units for end in ends), *hotkey_and_window)
 
 
-def _add_chutes(ends: Sequence[End], key: tuple[str, str], out: Samples) -> None:
-    """Add the ends and losses by chute, unless the chute of one is not known."""
+def _add_chutes(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: Samples) -> None:
+    """Add the ends and losses of a miner in a window by chute, unless the chute of one is unknown.
+
+    A chute that may have a failure or not has no ends, but its losses.
+    """
     by_chute: dict[str, list[End]] = defaultdict(list)
     for end in ends:
         if end.chute_id is None:
             return
         by_chute[end.chute_id].append(end)
     for chute_id, of_chute in by_chute.items():
+        labels = (*hotkey_and_window, chute_id)
         outcomes = [_outcome_by_chute(end) for end in of_chute]
         if None not in outcomes:
-            _add_outcomes(CHUTE_ENDED, outcomes, _OUTCOMES_BY_CHUTE, (*key, chute_id), out)
-        out.add(CHUTE_LOST, total(end.lost_units for end in of_chute), *key, chute_id)
+            _add_outcomes(CHUTE_ENDED, outcomes, _OUTCOMES_BY_CHUTE, labels, out)
+        out.add(CHUTE_LOST, total(end.lost_units for end in of_chute), *labels)
 
 
 def _outcome_by_chute(end: End) -> str | None:
-    """Return the outcome of an end, None if it may be a failure or not."""
+    """Return the outcome of an end, None if it is unknown whether it is a failure.
+
+    An end that lost its score, or was never active, and is no failure was only replaced.
+    """
     if end.is_failure is None:
         return None
-    return end.outcome if end.is_failure or end.outcome == "counts" else _REPLACED
+    if end.is_failure or end.outcome == "counts":
+        return end.outcome
+    return _REPLACED
 
 
 def _add_outcomes(
     metric: Metric,
-    found: Iterable[str | None],
-    outcomes: Iterable[str],
+    outcomes: Iterable[str | None],
+    possible_outcomes: Iterable[str],
     labels: tuple[str, ...],
     out: Samples,
 ) -> None:
-    """Add how many instances ended with each of the outcomes, with zeros."""
-    counts = Counter(found)
-    for outcome in outcomes:
+    """Add how many ends have each of the possible outcomes, also 0 for one that none has."""
+    counts = Counter(outcomes)
+    for outcome in possible_outcomes:
         out.add(metric, counts[outcome], *labels, outcome)
 
 

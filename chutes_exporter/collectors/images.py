@@ -15,6 +15,7 @@ _STATUSES = (*_STATUS_OF_TEXT.values(), "error", "other")
 
 
 def _status(image: Image) -> str | None:
+    """Return one of the statuses, ``other`` if the image has none, and None if that is unknown."""
     if image.status is UNSET:
         return None
     text = image.status or ""

@@ -12,24 +12,24 @@ from chutes_exporter.rules.jobs import JobState, is_stuck, job_state
 
 
 def _stuck_jobs(jobs: list[Job]) -> list[Job] | None:
-    """Return the jobs that are stuck, None if that of one is unknown."""
-    if None in map(is_stuck, jobs):
+    """Return the jobs that are stuck, None if it is unknown whether one job is."""
+    if any(is_stuck(job) is None for job in jobs):
         return None
-    return list(filter(is_stuck, jobs))
+    return [job for job in jobs if is_stuck(job)]
 
 
 def _jobs_in(state: JobState, jobs: list[Job], chutes: list[Chute]) -> list[Job] | None:
-    """Return the jobs in a state, None if the state of one is unknown."""
-    listed = {chute.chute_id for chute in chutes}
-    states = [job_state(job, listed) for job in jobs]
+    """Return the jobs in a state, None if the state of one job is unknown."""
+    chute_ids = {chute.chute_id for chute in chutes}
+    states = [job_state(job, chute_ids) for job in jobs]
     if None in states:
         return None
-    return [job for job, found in zip(jobs, states, strict=True) if found == state]
+    return [job for job, its_state in zip(jobs, states, strict=True) if its_state == state]
 
 
 def _known_to_wait(jobs: list[Job], chutes: list[Chute]) -> list[Job]:
-    listed = {chute.chute_id for chute in chutes}
-    return [job for job in jobs if job_state(job, listed) == "waiting"]
+    chute_ids = {chute.chute_id for chute in chutes}
+    return [job for job in jobs if job_state(job, chute_ids) == "waiting"]
 
 
 # The list also has all finished jobs.

@@ -133,23 +133,27 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 def _add_instances(fleet: Fleet, out: Samples) -> None:
+    """Add what is known only of starting instances, or only of active ones."""
     for one in fleet.instances:
-        if one.chute is not None and one.private is not None:
-            labels = (fleet.hotkey, one.instance_id, one.chute_id, one.chute, one.private)
-            if one.state == "starting":
-                out.add(IN_VAIN, one.is_in_vain, *labels)
-            if one.state == "active":
-                out.add(LAST_ACTIVE, one.is_last_active, *labels)
+        # A label that is unknown would make another series when it becomes known.
+        if one.chute is None or one.private is None:
+            continue
+        labels = (fleet.hotkey, one.instance_id, one.chute_id, one.chute, one.private)
+        if one.state == "starting":
+            out.add(IN_VAIN, one.is_in_vain, *labels)
+        if one.state == "active":
+            out.add(LAST_ACTIVE, one.is_last_active, *labels)
 
 
 def _add_uses(fleet: Fleet, out: Samples) -> None:
     """Add what the idle GPUs of each server would earn in their best use, and what that is."""
     for server in fleet.servers:
         pay = fleet.idle_pay(server)
-        if pay is not None and server.name is not None and server.gpus:
-            labels = (fleet.hotkey, server.server_id, server.name)
-            out.add(SERVER_IDLE_UNITS, pay.first_day, *labels)
-            out.add(SERVER_IDLE_LATER_UNITS, pay.later, *labels)
+        if pay is None or server.name is None or not server.gpus:
+            continue
+        labels = (fleet.hotkey, server.server_id, server.name)
+        out.add(SERVER_IDLE_UNITS, pay.first_day, *labels)
+        out.add(SERVER_IDLE_LATER_UNITS, pay.later, *labels)
     for use in fleet.uses:
         server_name = fleet.servers_by_id[use.server_id].name
         if server_name is not None:
@@ -160,29 +164,31 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
         out.add(FLEET_IDLE_LATER_UNITS, pay_of_all.later, fleet.hotkey)
 
 
-def _add_launches(use: Use, of_server: tuple[str, ...], out: Samples) -> None:
-    """Add the instances that make the best use of the idle GPUs of a server."""
+def _add_launches(use: Use, labels_of_use: tuple[str, ...], out: Samples) -> None:
+    """Add the instances that make the best use of the idle GPUs of a model on a server."""
     for launch in use.launches:
         offer = launch.offer
-        if offer.chute is not None:
-            labels = (*of_server, offer.chute_id, offer.chute)
-            first_day = launch.instances * offer.first_day_units
-            later = launch.instances * offer.later_units_per_second
-            out.add(SERVER_LAUNCH, launch.instances, *labels)
-            out.add(SERVER_LAUNCH_UNITS, first_day / DAY, *labels, "first_day")
-            out.add(SERVER_LAUNCH_UNITS, later, *labels, "later")
+        if offer.chute is None:
+            continue
+        labels = (*labels_of_use, offer.chute_id, offer.chute)
+        first_day_units = launch.instances * offer.first_day_units
+        later_units_per_second = launch.instances * offer.later_units_per_second
+        out.add(SERVER_LAUNCH, launch.instances, *labels)
+        out.add(SERVER_LAUNCH_UNITS, first_day_units / DAY, *labels, "first_day")
+        out.add(SERVER_LAUNCH_UNITS, later_units_per_second, *labels, "later")
 
 
 def _add_market(market: Market, hotkey: str, out: Samples) -> None:
     """Add the offers of a GPU model whose chutes have known names, and the number of refusals."""
     for offer in market.offers:
-        if offer.chute is not None:
-            labels = (hotkey, market.model, offer.chute_id, offer.chute)
-            out.add(FIRST_DAY_UNITS, offer.first_day_units_per_gpu_second, *labels)
-            out.add(LATER_UNITS, offer.later_units_per_second / offer.size, *labels)
-            out.add(GPUS, offer.size, *labels)
-            out.add(ROOM_LEFT, offer.left, *labels)
-            out.add(STARTING, offer.starting, *labels)
+        if offer.chute is None:
+            continue
+        labels = (hotkey, market.model, offer.chute_id, offer.chute)
+        out.add(FIRST_DAY_UNITS, offer.first_day_units_per_gpu_second, *labels)
+        out.add(LATER_UNITS, offer.later_units_per_second / offer.size, *labels)
+        out.add(GPUS, offer.size, *labels)
+        out.add(ROOM_LEFT, offer.left, *labels)
+        out.add(STARTING, offer.starting, *labels)
     for reason in LAUNCH_REFUSALS:
         out.add(REFUSED, market.refused.get(reason, 0), hotkey, market.model, reason)
 

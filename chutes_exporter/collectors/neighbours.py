@@ -45,7 +45,8 @@ def find_neighbours(answers: Answers, watched: AbstractSet[str], before: Neighbo
     """Return the neighbours of the watched miners.
 
     Args:
-        answers: Those of FEEDS that are known. Without a whole one, its neighbours stay.
+        answers: Those of FEEDS that are known. Without a whole answer, the neighbours by it stay
+            what they were before.
         watched: The hotkeys of the watched miners.
         before: The neighbours until now.
     """
@@ -75,11 +76,15 @@ def _line_for_the_seat(subnet: Subnet) -> list[str]:
 def _around(
     line: Sequence[str], watched: AbstractSet[str], before: AbstractSet[str]
 ) -> frozenset[str]:
-    """Return the miners in a line that are near a watched one, or still are not far from it."""
-    found: set[str] = set()
+    """Return the miners in a line that are near a watched one, and of those before also the ones
+    that are not far from it.
+    """
+    neighbours: set[str] = set()
     for place, hotkey in enumerate(line):
         if hotkey not in watched:
             continue
-        found.update(line[max(0, place - NEAR) : place + NEAR + 1])
-        found |= before & {*line[max(0, place - FAR) : place + FAR + 1]}
-    return frozenset(found - watched)
+        near = line[max(0, place - NEAR) : place + NEAR + 1]
+        not_far = line[max(0, place - FAR) : place + FAR + 1]
+        neighbours.update(near)
+        neighbours.update(before & set(not_far))
+    return frozenset(neighbours - watched)

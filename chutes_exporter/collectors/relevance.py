@@ -33,14 +33,15 @@ def relevant_chutes(answers: Answers, miners: Miners) -> set[str] | None:
     """
     if miners.chutes == "all":
         return None
-    found: set[str | None] = set()
+    chute_ids: set[str] = set()
     for hotkey, chute_id in _miners_and_chutes(answers):
-        if hotkey in miners.watched:
-            found.add(chute_id)
-    for demand in find_demand(fleet_answers(answers.by_name, miners.hotkey)) or ():
+        if hotkey in miners.watched and chute_id is not None:
+            chute_ids.add(chute_id)
+    demands = find_demand(fleet_answers(answers.by_name, miners.hotkey))
+    for demand in demands or ():
         if _can_be_launched(demand):
-            found.add(demand.chute.chute_id)
-    return {chute_id for chute_id in found if chute_id is not None}
+            chute_ids.add(demand.chute.chute_id)
+    return chute_ids
 
 
 def _can_be_launched(demand: Demand) -> bool:

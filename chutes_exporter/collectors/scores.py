@@ -32,27 +32,30 @@ def _of_miners(scores: Scores) -> list[Score]:
 def ranks(values: Mapping[str, float]) -> dict[str, int]:
     """Return the rank of each value, 1 for the highest. Equal values have equal ranks."""
     ascending = sorted(values.values())
-    return {
-        key: 1 + len(ascending) - bisect.bisect_right(ascending, value)
-        for key, value in values.items()
-    }
+    rank_by_key = {}
+    for key, value in values.items():
+        not_higher = bisect.bisect_right(ascending, value)
+        higher = len(ascending) - not_higher
+        rank_by_key[key] = higher + 1
+    return rank_by_key
 
 
 def _shares(scores: list[Score]) -> dict[str, float]:
-    """Return the share of each miner, of none if one is unknown."""
-    shares = {
-        score.hotkey: score.final_scores for score in scores if score.final_scores is not None
-    }
-    if len(shares) < len(scores):
-        return {}
-    return dict(sorted(shares.items()))
+    """Return the share of each miner in the order of hotkeys, of none if one is unknown."""
+    shares: dict[str, float] = {}
+    for score in sorted(scores, key=lambda score: score.hotkey):
+        if score.final_scores is None:
+            return {}
+        shares[score.hotkey] = score.final_scores
+    return shares
 
 
 def _next_better(scores: list[Score]) -> dict[str, float | None]:
-    """Return the next better share of each miner."""
+    """Return the next better share for each miner, None for the best one."""
     shares = _shares(scores)
-    better = dict(pairwise(sorted(set(shares.values()))))
-    return {hotkey: better.get(share) for hotkey, share in shares.items()}
+    ascending = sorted(set(shares.values()))
+    next_better = dict(pairwise(ascending))
+    return {hotkey: next_better.get(share) for hotkey, share in shares.items()}
 
 
 SCORE = Table[Score](

@@ -58,16 +58,17 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     # After a reload, the reports may be those of other miners.
     if reports.hotkeys is not None and miners.hotkey not in reports.hotkeys:
         return
-    of_fleet = fleet_answers(answers.by_name, miners.hotkey)
-    fleet = join_fleet(of_fleet)
+    answers_of_fleet = fleet_answers(answers.by_name, miners.hotkey)
+    fleet = join_fleet(answers_of_fleet)
     chutes = answers[f.CHUTES]
     ledger = Ledger(reports.hours, chutes)
     failures = find_failures(ledger, miners.hotkey, DAY_HOURS)
-    switches = switches_by_reports(of_fleet, fleet, ledger, failures, of_fleet.at)
+    now = answers_of_fleet.at
+    switches = switches_by_reports(answers_of_fleet, fleet, ledger, failures, now)
     if switches is None:
         return
-    # Those that should wait would lose their score now.
-    ready = [one for one in switches.proposed if one.waits_until is None]
+    # The others wait, because their instances would lose their score now.
+    ready = [switch for switch in switches.proposed if switch.waits_until is None]
     # With an instance that cannot be compared, nobody knows how many there are.
     if not switches.not_compared:
         out.add(SWITCHES, len(ready), miners.hotkey)
@@ -76,15 +77,19 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 def _add_switch(switch: Switch, fleet: Fleet, out: Samples) -> None:
+    """Add the launches that replace an instance, of those whose labels are all known.
+
+    A name that is unknown would make another series when it becomes known.
+    """
     instance = switch.instance
     server = fleet.servers_by_id.get(instance.server_id or "")
     for launch in switch.launches:
-        names = (instance.chute, launch.offer.chute)
-        # A name that is unknown would make another series when it becomes known.
-        if server is None or None in (server.name, *names):
+        new_chute = launch.offer.chute
+        if server is None or None in (server.name, instance.chute, new_chute):
             continue
-        place = (fleet.hotkey, server.server_id, server.name, instance.instance_id)
-        labels = (*place, instance.chute, launch.offer.chute_id, launch.offer.chute)
+        place = (fleet.hotkey, server.server_id, server.name)
+        old = (instance.instance_id, instance.chute)
+        labels = (*place, *old, launch.offer.chute_id, new_chute)
         out.add(LAUNCH, launch.instances, *labels)
         out.add(GAIN, switch.first_day_gain, *labels, "first_day")
         out.add(GAIN, switch.later_gain * DAY, *labels, "later")

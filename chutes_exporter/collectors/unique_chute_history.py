@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 def _newest(
     field: Callable[[HistoryPoint], float | None],
 ) -> Callable[[list[HistoryPoint]], float | None]:
-    """Return a function of a history that returns a field of the newest point."""
+    """Return a function that gets a field of the newest point in a history."""
 
-    def get(points: list[HistoryPoint]) -> float | None:
+    def get_field(points: list[HistoryPoint]) -> float | None:
         if not points:
             return None
-        return field(max(points, key=lambda point: point.time))
+        newest_point = max(points, key=lambda point: point.time)
+        return field(newest_point)
 
-    return get
+    return get_field
 
 
 def _average(counts: list[float]) -> float | None:
