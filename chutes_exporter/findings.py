@@ -247,9 +247,9 @@ def _is_down(server: Server) -> bool:
 
 
 def _versions_refused(fleet: Fleet, _now: float) -> list[Subject]:
-    """Return the running servers whose version is refused at the next boot.
+    """Return the servers that are not in maintenance, and whose version is refused at a boot.
 
-    They are without their GPUs: these can still be used, so idle ones are in another finding.
+    Their GPUs are left out: they can still be used, so idle ones are in another finding.
     """
     return [
         Subject(server)
@@ -264,13 +264,14 @@ def _unmeasured(fleet: Fleet, now: float) -> list[Subject]:
     window_is_near = window is not None and (window.is_open or _begins_later(window, now))
     subjects = []
     for server in fleet.servers:
+        # A server is upgraded while it holds a slot, and must be if its version is refused.
         upgrade_is_near = window_is_near or server.holds_slot or server.boots is False
         if not server.cannot_come_back or not upgrade_is_near:
             continue
         if _is_down(server):
             subjects.append(_of_server(server))
         else:
-            # Without its GPUs, because what runs there earns until a reboot.
+            # Its GPUs are left out, because what runs there earns until a reboot.
             subjects.append(Subject(server))
     return subjects
 
@@ -312,7 +313,7 @@ def _next_upgrades(fleet: Fleet, now: float) -> list[Subject]:
 
 
 def _older_servers(fleet: Fleet, now: float) -> list[Subject]:
-    """Return the servers that were not upgraded in the last window, if no other one is known."""
+    """Return the servers that were not upgraded in the last window, if no later one is known."""
     window = fleet.window
     if window is None or window.is_open is not False or _begins_later(window, now):
         return []
@@ -579,7 +580,6 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
         if kind.severity != "note":
             # What is in a finding that is more urgent is in no other one.
             subjects = [one for one in subjects if not _is_reported(one, reported_ids)]
-            # These are about all GPUs, and must not hide what else is wrong with some of them.
             # These two are about all GPUs, and must not hide what else is wrong with some of them.
             if name not in ("not_registered", "blacklisted"):
                 for subject in subjects:
@@ -615,14 +615,15 @@ def _ids(subject: Subject) -> list[str]:
 def _finding(
     name: str, fleet: Fleet, subjects: Sequence[Subject], now: float, costs: Costs
 ) -> Finding:
-    """Return a finding about some subjects. A time in its sentence is that of the first."""
+    """Return a finding about some subjects. A time in its sentence is that of the first one."""
     kind = KINDS[name]
     count = sum(subject.count for subject in subjects)
     servers = _servers_of(subjects)
     words = _words(fleet, subjects, servers, now)
     advice, _, command = kind.advice.partition(": ")
-    names = [_name(subject) for subject in subjects]
+    things = [_name(subject) for subject in subjects]
     has_time = re.search("WHEN|CLOCK", kind.sentence) is not None
+    # Only in a loss, the GPUs of subjects earn nothing. They may be unknown.
     lost_gpus: list[Gpu] | None = []
     if kind.severity == "loss":
         lost_gpus = _gpus_of(subjects)
@@ -631,7 +632,7 @@ def _finding(
         hotkey=fleet.hotkey,
         count=count,
         problem=filled(kind.sentence, count, **words),
-        things=[name for name in names if name],
+        things=[thing for thing in things if thing],
         servers=[{"server_id": server.server_id, "name": server.name} for server in servers],
         instances=[
             _instance_fields(subject.instance, subject.server)
@@ -672,6 +673,7 @@ def _words(
         "TARGET": target or "of the window",
         "EARNING": "not known" if earning is None else f"{earning:g}",
         "WHEN": "at an unknown time" if when is None else time_until(when, now),
+        # Only texts about subjects with a time have this word.
         "CLOCK": f"{datetime.fromtimestamp(when or 0, UTC):%H:%M} UTC",
         "WORTH": _worth(fleet, subjects),
     }
@@ -732,10 +734,10 @@ def _name(subject: Subject) -> str:
 
 def _name_of_gpus(gpus: Iterable[Gpu], server: Server | None) -> str:
     """Return the numbers of GPUs by model, and their server: ``4 h200, 1 h100 on tee-1``."""
-    models = []
+    parts = []
     for model, count in _models(gpus).items():
-        models.append(f"{count} {model or 'of an unknown model'}")
-    text = ", ".join(models)
+        parts.append(f"{count} {model or 'of an unknown model'}")
+    text = ", ".join(parts)
     return text if server is None else f"{text} on {_server_name(server)}"
 
 
@@ -816,7 +818,8 @@ def filled(text: str, count: int, **words: str) -> str:
     """
     for name, word in {"COUNT": str(count), **words}.items():
         text = text.replace(name, word)
-    return re.sub(r"\{(.*?)\|(.*?)\}", r"\1" if count == 1 else r"\2", text)
+    chosen_form = r"\1" if count == 1 else r"\2"
+    return re.sub(r"\{(.*?)\|(.*?)\}", chosen_form, text)
 
 
 def time_until(moment: float, now: float) -> str:

@@ -188,7 +188,8 @@ def metric_of(*feeds: Feed[Any], whole: bool = True) -> partial[Metric]:
     With ``whole``, the metric is absent while a record of one of these feeds may be missing.
     """
     source = ", ".join(feed.endpoint.source for feed in feeds)
-    return partial(Metric, source=source, whole=frozenset(feed.name for feed in feeds if whole))
+    names = frozenset(feed.name for feed in feeds)
+    return partial(Metric, source=source, whole=names if whole else frozenset())
 
 
 _DEFAULTS = {

@@ -35,8 +35,8 @@ class Row:
     """A metric with a value of each record.
 
     Attributes:
-        value: The value. With ``by``, one that is a mapping from label values to numbers, or such a
-            mapping to fields and functions.
+        value: The value. With ``by``, a field or function that has a number for each value of that
+            label, or a mapping that has a field or function for each.
         convert: A function of the value, unless that is unknown.
         by: The name of one more label.
         whole: Whether the value is unknown while a record may be missing.

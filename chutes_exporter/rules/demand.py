@@ -60,8 +60,9 @@ def load_is_unknown(chutes: Sequence[ChuteUtilization]) -> bool:
     loads: list[float | None] = []
     for chute in chutes:
         loads += (chute.utilization_5m, chute.utilization_15m, chute.utilization_1h)
-    sent = [load for load in loads if load is not None]
-    return len(sent) > 0 and not any(sent)
+    known_loads = [load for load in loads if load is not None]
+    all_are_zero = not any(known_loads)
+    return len(known_loads) > 0 and all_are_zero
 
 
 _DEMAND_FIELDS: Final = (

@@ -100,7 +100,7 @@ def chute_instances(
     """
     not_active = {gpu.instance_id: gpu for gpu in held if gpu.instance_id not in active}
     activations = [gpu.activated_at for gpu in not_active.values()]
-    # One without an activation starts. The others are disabled.
+    # One without an activation starts. The others are disabled. UNSET is unknown.
     starting = None if UNSET in activations else activations.count(None)
     if utilization is not None:
         return ChuteInstances(
@@ -110,8 +110,8 @@ def chute_instances(
             target_expired=_target_is_expired(utilization, now),
             bounty=bounty,
         )
-    # Without a target, the service takes the present number of instances of a public chute,
-    # disabled ones included.
+    # Without a record, a private chute has no target. For a public one, the service takes the
+    # present number of instances, disabled ones included.
     target = 0 if follows_private_rules(chute) else len(active) + len(not_active)
     return ChuteInstances(len(active), starting, target, target_expired=True, bounty=bounty)
 
@@ -158,9 +158,9 @@ def _target_is_expired(utilization: ChuteUtilization, now: float | None) -> bool
 def follows_private_rules(chute: Chute) -> bool | None:
     """Return whether launches of a chute follow the rules of private chutes. None is unknown.
 
-    Private chutes of the user ``chutes`` and old ones follow the rules of public chutes. The
-    service gives none of these factors to them, and one of these to all others.
+    Private chutes of the user ``chutes``, and old ones, follow the rules of public chutes.
     """
+    # The service gives one of these factors to exactly the chutes with the rules of private ones.
     factors = chute.compute_multiplier_factors
     if factors is None:
         return None
@@ -180,8 +180,8 @@ def launch_refusal(
 
     This follows the service's answer to ``GET /instances/launch_config``, and the checks when the
     instance is claimed and becomes active. The first certain refusal is returned. Without one, an
-    unknown check gives ``unknown``. If several servers refuse, the refusal by the latest check
-    counts, because that server is nearest to a launch.
+    unknown check gives ``unknown``. If all servers refuse, the refusal by the latest check, in the
+    order of ``LAUNCH_REFUSALS``, counts: its server is nearest to a launch.
 
     ``seat`` is the miner's, and ``runs_tee`` whether it has an active instance of a TEE chute.
     """
@@ -278,7 +278,7 @@ def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
     private = follows_private_rules(chute)
     if private is None or active is None or target is None:
         return None
-    if private and not active:
+    if private and active == 0:
         return 1 if instances.bounty else 0
     room = target - active
     if private:
@@ -287,9 +287,10 @@ def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
 
 
 def _private_room(room: float, *, target_expired: bool | None) -> float | None:
-    """Return the room of a private chute, of the target less the active instances.
+    """Return the room of a private chute with an active instance, None if it is unknown.
 
-    The service forgets a target that has expired, and then refuses activations.
+    ``room`` is its target less the active instances. The service forgets a target that has expired,
+    and then refuses activations.
     """
     if target_expired:
         return 0
@@ -299,9 +300,10 @@ def _private_room(room: float, *, target_expired: bool | None) -> float | None:
 
 
 def _public_room(room: float, starting: float | None, *, tee: bool | None) -> float | None:
-    """Return the room of a public chute, of the target less the active instances.
+    """Return the room of a public chute, None if it is unknown.
 
-    With TEE, active and starting instances together must also be fewer than the target plus 1.
+    ``room`` is its target less the active instances. With TEE, active and starting instances
+    together must also be fewer than the target plus 1.
     """
     if tee is False or room <= 0:
         return room

@@ -91,14 +91,18 @@ def ended_within_hour(instance: AuditInstance, end: float) -> bool:
 
 
 def outcome_of(instance: AuditInstance) -> Outcome:
-    """Return what became of the score of an ended instance."""
+    """Return what became of the score of an ended instance.
+
+    A public one keeps it from an hour after its activation on. Any keeps it at an end that the
+    service marks as valid, or for one of a few reasons.
+    """
     if instance.activated_at is None:
         return "never_active"
     deleted_at = instance.deleted_at or instance.activated_at
     is_public = instance.billed_to is None
     if is_public and deleted_at - instance.activated_at >= SECURED_AFTER:
         return "counts"
-    # For these reasons, the score is kept even without the mark of a valid end.
+    # Ends for these reasons count even without the mark.
     text = instance.deletion_reason or ""
     reason_counts = OLD_VERSION in text or end_reason(text) in ("idle", "no_balance")
     if instance.valid_termination or reason_counts:
@@ -141,18 +145,18 @@ class History:
 def join_records(reports: Iterable[Sequence[ComputeRecord]]) -> History:
     """Join the records of an instance in each report, the newest report first.
 
-    Several reports have the same record, with the same start. The newest one knows when it ended.
-    An older one may show its multiplier from before the end.
+    Several reports have the same records, which have the same start. The newest one knows when
+    they ended. An older one may show their multiplier from before the end.
     """
-    newest: dict[float, list[ComputeRecord]] = {}
+    newest_by_start: dict[float, list[ComputeRecord]] = {}
     open_multipliers: dict[float, float | None] = {}
     for records in reports:
         for start, records_of_start in _by_start(records).items():
-            newest.setdefault(start, records_of_start)
+            newest_by_start.setdefault(start, records_of_start)
         for record in records:
             if record.ended_at is None:
                 open_multipliers[record.started_at] = _multiplier(record)
-    joined = list(chain.from_iterable(newest.values()))
+    joined = list(chain.from_iterable(newest_by_start.values()))
     if not joined:
         return History([], None)
     # A report has no order. Of two with the same start, the one that is open is the last.
@@ -195,11 +199,12 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
         lost_units = _compute_units(history.records, paid)
     if not _deleted_by_miner(instance):
         return Loss(lost_units, is_last_of_chute=False)
-    before = _multiplier_before_cut(history)
-    after = _last_multiplier(history)
-    if before is None or after is None:
+    multiplier_before = _multiplier_before_cut(history)
+    multiplier_after = _last_multiplier(history)
+    if multiplier_before is None or multiplier_after is None:
         return Loss(None, is_last_of_chute=None)
-    cut = max(0.0, before - after)
+    # The last record has the multiplier after the cut, so its other units are lost as well.
+    cut = max(0.0, multiplier_before - multiplier_after)
     cut_units = cut * paid.seconds_of(history.records[-1])
     return Loss(total([lost_units, cut_units]), is_last_of_chute=cut > 0)
 

@@ -67,7 +67,7 @@ def holds_slot(server: MaintenanceServer) -> bool | None:
 
 
 def window_is_open(policy: MaintenancePolicy) -> bool | None:
-    """Return whether the newest window is open."""
+    """Return whether the newest window is open, None if it is unknown."""
     if policy.window_open is UNSET:
         # A deployment without the field lists a window only while it is open.
         return policy.active_window is not None
@@ -79,11 +79,12 @@ def slots_of_older_windows(policy: MaintenancePolicy) -> float | None:
 
     The service counts only the slots of the newest window. None if it is unknown.
     """
-    slots_of_newest = policy.current_slots
-    slots_of_all = total(holds_slot(server) for server in policy.servers or ())
-    if policy.servers is None or slots_of_all is None or slots_of_newest is None:
+    if policy.servers is None or policy.current_slots is None:
         return None
-    return max(0.0, slots_of_all - slots_of_newest)
+    held_slots = total(holds_slot(server) for server in policy.servers)
+    if held_slots is None:
+        return None
+    return max(0.0, held_slots - policy.current_slots)
 
 
 def unknown_in(policy: MaintenancePolicy) -> Iterator[str]:
