@@ -579,7 +579,7 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
         subjects = kind.test(fleet, now)
         if kind.severity != "note":
             # What is in a finding that is more urgent is in no other one.
-            subjects = [one for one in subjects if not _is_reported(one, reported_ids)]
+            subjects = [subject for subject in subjects if not _is_reported(subject, reported_ids)]
             # These two are about all GPUs, and must not hide what else is wrong with some of them.
             if name not in ("not_registered", "blacklisted"):
                 for subject in subjects:

@@ -121,7 +121,7 @@ def _add_reasons(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: S
 def _add_chutes(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: Samples) -> None:
     """Add the ends and losses of a miner in a window by chute, unless the chute of one is unknown.
 
-    A chute that may have a failure or not has no ends, but its losses.
+    If it is unknown whether an end was a failure, the ends on its chute are left out.
     """
     by_chute: dict[str, list[End]] = defaultdict(list)
     for end in ends:

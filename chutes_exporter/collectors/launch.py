@@ -133,7 +133,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 def _add_instances(fleet: Fleet, out: Samples) -> None:
-    """Add what is known only of starting instances, or only of active ones."""
+    """Add whether starting instances start in vain, and active ones are the last of their chute."""
     for one in fleet.instances:
         # A label that is unknown would make another series when it becomes known.
         if one.chute is None or one.private is None:

@@ -76,8 +76,9 @@ def _line_for_the_seat(subnet: Subnet) -> list[str]:
 def _around(
     line: Sequence[str], watched: AbstractSet[str], before: AbstractSet[str]
 ) -> frozenset[str]:
-    """Return the miners in a line that are near a watched one, and of those before also the ones
-    that are not far from it.
+    """Return the miners in a line that are at most NEAR places from a watched one.
+
+    Those that were neighbours before stay up to FAR places from it.
     """
     neighbours: set[str] = set()
     for place, hotkey in enumerate(line):

@@ -37,8 +37,9 @@ def relevant_chutes(answers: Answers, miners: Miners) -> set[str] | None:
     for hotkey, chute_id in _miners_and_chutes(answers):
         if hotkey in miners.watched and chute_id is not None:
             chute_ids.add(chute_id)
-    demands = find_demand(fleet_answers(answers.by_name, miners.hotkey))
-    for demand in demands or ():
+    # While an answer is not whole, it is unknown what could be launched.
+    demands = find_demand(fleet_answers(answers.by_name, miners.hotkey)) or []
+    for demand in demands:
         if _can_be_launched(demand):
             chute_ids.add(demand.chute.chute_id)
     return chute_ids

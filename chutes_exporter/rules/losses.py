@@ -271,8 +271,10 @@ def deletion_cost(
 
 
 def needs_report(instance: AuditInstance, history: History, now: float, end: float) -> bool:
-    """Return whether the report of the hour with this end may have a multiplier of an ended
-    instance that is needed and not known yet.
+    """Return whether the report of an hour may have a multiplier that is missing for the loss of
+    an ended instance.
+
+    ``end`` is the end of the hour. The loss is of the 24 hours before now.
     """
     if instance.activated_at is None:
         return False
@@ -322,7 +324,9 @@ def _multiplier_before_cut(history: History) -> float | None:
         return None
     if last >= _CUT_BELOW * previous:
         return last
-    return last / _PUBLIC_PENALTY if last else previous
+    if last == 0:
+        return previous
+    return last / _PUBLIC_PENALTY
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,22 @@ def test_a_loss_is_unknown_if_a_multiplier_is(record: ComputeRecord) -> None:
     assert loss.is_last_of_chute is False
 
 
-def test_without_a_report_a_loss_by_the_miner_is_unknown() -> None:
-    loss = loss_of(DELETED, join_records([]), now=2000)
+@pytest.mark.parametrize(
+    "reports",
+    [
+        [],
+        [
+            [
+                ComputeRecord("i", UnixTime(0), None, UnixTime(1000)),
+                ComputeRecord("i", UnixTime(1000), 3.5, UnixTime(2000)),
+            ]
+        ],
+    ],
+    ids=["no report", "no multiplier to compare with"],
+)
+def test_a_loss_is_unknown_if_the_end_may_have_cut_the_multiplier(
+    reports: list[list[ComputeRecord]],
+) -> None:
+    loss = loss_of(DELETED, join_records(reports), now=2000)
     assert loss.units is None
     assert loss.is_last_of_chute is None
