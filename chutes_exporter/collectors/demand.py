@@ -15,10 +15,11 @@ from chutes_exporter.rules.demand import unknown_metrics
 
 def _measured(chutes: list[ChuteMetrics]) -> list[ChuteMetrics]:
     """Return the records without the fields that the service did not measure."""
-    unknown = dict.fromkeys(unknown_metrics(chutes))
-    if not unknown:
+    unknown_fields = unknown_metrics(chutes)
+    if not unknown_fields:
         return chutes
-    return [structs.replace(chute, **unknown) for chute in chutes]
+    none_by_field = dict.fromkeys(unknown_fields)
+    return [structs.replace(chute, **none_by_field) for chute in chutes]
 
 
 INVOCATIONS = Row(

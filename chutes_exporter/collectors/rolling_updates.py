@@ -30,6 +30,7 @@ class _Instance(NamedTuple):
 
 
 def _instances(instances: list[Instance], updates: list[RollingUpdate]) -> list[_Instance]:
+    # Of two updates of a chute, the first counts.
     by_chute = {update.chute_id: update for update in reversed(updates)}
     return [
         _Instance(instance.instance_id, is_outdated(instance, by_chute)) for instance in instances

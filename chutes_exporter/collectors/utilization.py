@@ -22,13 +22,13 @@ def _measured(chutes: list[ChuteUtilization]) -> list[ChuteUtilization]:
     """Return the records without the ratios if the autoscaler's monitoring failed."""
     if not load_is_unknown(chutes):
         return chutes
-    unknown = {
+    none_by_field = {
         "utilization_15m": None,
         "utilization_1h": None,
         "rate_limit_ratio_15m": None,
         "rate_limit_ratio_1h": None,
     }
-    return [structs.replace(chute, **unknown) for chute in chutes]
+    return [structs.replace(chute, **none_by_field) for chute in chutes]
 
 
 def _utilization(chute: ChuteUtilization) -> dict[str, float | None]:
