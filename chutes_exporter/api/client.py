@@ -100,16 +100,22 @@ class ChutesClient:
         """
         if endpoint.signed and key is None:
             raise TypeError(f"{endpoint.name} must be signed: a key is needed")
-        # An empty query would replace the one of the base address.
-        query = {**(endpoint.query or {}), **(params or {})} or None
-        url = _url(endpoint, path or {})
-        return await self._transport.send(endpoint, url, key=key, params=query, body=body)
+        query = {**(endpoint.query or {}), **(params or {})}
+        return await self._transport.send(
+            endpoint,
+            _url(endpoint, path or {}),
+            key=key,
+            # An empty query would replace the one of the base address. None keeps it.
+            params=query or None,
+            body=body,
+        )
 
 
 def _url(endpoint: Endpoint[Any], path: Mapping[str, str]) -> str:
-    """Return the path of an endpoint with its arguments, or raise BadRequestError."""
+    """Return the path of an endpoint with the values for its braces, or raise BadRequestError."""
     # Each value is one segment of the path and must stay one. `quote` escapes slashes, but not "."
     # and "..".
     if any(value in ("", ".", "..") for value in path.values()):
         raise BadRequestError("the id is invalid", advice="Check the id.")
-    return endpoint.path.format_map({name: quote(value, safe="") for name, value in path.items()})
+    segments = {name: quote(value, safe="") for name, value in path.items()}
+    return endpoint.path.format_map(segments)

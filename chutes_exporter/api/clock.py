@@ -26,21 +26,22 @@ class ApiClock:
     def __init__(self, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self._clock = clock
         self._monotonic = monotonic
-        self._lead: float | None = None  # over the monotonic clock
+        # Seconds by which the API's time is ahead of the monotonic clock.
+        self._lead: float | None = None
 
     def __call__(self) -> float:
-        """Return the time."""
+        """Return the Unix time of the API."""
         if self._lead is None:
             return self._clock()
         return self._monotonic() + self._lead
 
     def set(self, now: float) -> None:
-        """Set the clock to a date that has just arrived."""
+        """Set the clock to a date of the API, in Unix seconds, that has just arrived."""
         self._lead = now - self._monotonic()
 
     @property
     def offset(self) -> float | None:
-        """Seconds by which the local clock is ahead now. None before the first date."""
+        """Seconds by which the local clock is ahead of the API now. None before the first date."""
         if self._lead is None:
             return None
         return self._clock() - self()

@@ -21,7 +21,7 @@ from chutes_exporter.api.errors import CutOffError, TooLargeError, UndecodableEr
 from chutes_exporter.api.schema_drift import UNREADABLE, FieldCheck, not_none
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Callable
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -34,9 +34,8 @@ MAX_STREAM_BYTES = 512 * 1024 * 1024
 """Longest stream, with the parts of its records that are not kept. 2,000 chutes are about 100 MB.
 """
 MAX_REJECTED = 10_000
-"""More unreadable than readable records of an answer of which the end may never come.
-
-It is also the limit of more empty lines than records.
+"""How many more unreadable than readable records an answer may have before its end, which may never
+come. A stream may have as many more empty lines than records.
 """
 MAX_PIECES = 20_000
 """Pieces of a body, each of which takes some time, however small it is.
@@ -50,6 +49,7 @@ _PIECE_BYTES = 64 * 1024
 _ZLIB_GZIP_FORMAT = 31
 
 _BYTES_PER_WIDE_CHARACTER = 4
+# A string of JSON, with its quotes and escapes. The last one may be cut off.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BYTES_PER_VALUE = 16
 _BYTES_PER_RECORD = 128
@@ -66,16 +66,20 @@ def memory_of(text: Body) -> int:
     (braces), or with wide characters, also escaped ones. Python stores each character of their
     strings in up to 4 bytes.
     """
-    strings = _STRING.finditer(text) if _is_wide(text) else ()
-    wide = sum(len(match[0]) for match in strings if _is_wide(match[0]))
-    return max(
-        len(text) + (_BYTES_PER_WIDE_CHARACTER - 1) * wide,
-        _BYTES_PER_VALUE * text.count(b","),
-        _BYTES_PER_RECORD * text.count(b"{"),
-    )
+    wide_length = 0
+    if _is_wide(text):
+        for match in _STRING.finditer(text):
+            string = match[0]
+            if _is_wide(string):
+                wide_length += len(string)
+    memory_of_text = len(text) + (_BYTES_PER_WIDE_CHARACTER - 1) * wide_length
+    memory_of_values = _BYTES_PER_VALUE * text.count(b",")
+    memory_of_records = _BYTES_PER_RECORD * text.count(b"{")
+    return max(memory_of_text, memory_of_values, memory_of_records)
 
 
 def _is_wide(text: Body) -> bool:
+    """Return whether JSON may have a character outside ASCII, written as it is or escaped."""
     return not text.isascii() or b"\\u" in text
 
 
@@ -93,15 +97,18 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
         return
     member = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
     async for chunk in chunks:
-        left = chunk
-        while left:
+        compressed = chunk
+        while compressed:
             if member.eof:
+                # More data after the end of a member is the next member.
                 member = zlib.decompressobj(wbits=_ZLIB_GZIP_FORMAT)
             try:
-                yield member.decompress(left, _PIECE_BYTES)
+                yield member.decompress(compressed, _PIECE_BYTES)
             except zlib.error:
                 raise UndecodableError("the compressed body cannot be read") from None
-            left = member.unused_data if member.eof else member.unconsumed_tail
+            # Go on with what this call left over: data after the member's end, or else data of the
+            # member for which the piece had no room.
+            compressed = member.unused_data if member.eof else member.unconsumed_tail
     if not member.eof:
         raise CutOffError("the compressed body ends too early")
 
@@ -134,16 +141,19 @@ class Tally:
             raise UndecodableError(f"{self.empty_lines} lines are empty", status=200)
 
     def reject(self, error: Exception) -> None:
-        """Count a record that cannot be read."""
+        """Count a record that cannot be read, or raise UndecodableError if there are too many."""
         self.rejected += 1
         self.first_error = self.first_error or scrub(str(error))[:200]
-        self.require_most(MAX_REJECTED)
+        # Readable records may follow until the answer ends.
+        self.require_most(tolerance=MAX_REJECTED)
 
-    def require_most(self, allowed: int = 0) -> None:
-        """Raise if most records could not be read, as in an error page or the answer of another
-        API.
+    def require_most(self, tolerance: int = 0) -> None:
+        """Raise UndecodableError if most records could not be read, as in an error page or the
+        answer of another API.
+
+        The tolerance is how many more records may be unreadable than readable.
         """
-        if self.rejected > self.accepted + allowed:
+        if self.rejected > self.accepted + tolerance:
             total = self.rejected + self.accepted
             raise UndecodableError(
                 f"{self.rejected} of {total} records cannot be read: {self.first_error}", status=200
@@ -156,34 +166,44 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _read(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> Any:
-    """Decode text of a type.
+    """Decode JSON text into a type.
 
-    An item of a list or an object that cannot be read is counted and left out.
-
-    Each field of a Body is decoded by itself, so that this applies to its lists, too. Null is a
-    missing field, unless the field's type has it.
+    An item of a list or an object that cannot be read is counted in the tally and left out.
     """
     if get_origin(kind) is list:
-        with suppress(*UNREADABLE):
-            # Usually all can be read. Then this is faster and takes less memory.
-            return _decoder(kind).decode(text)
-        rows = dict(enumerate(_decoder(list[msgspec.Raw]).decode(text)))
-        return list(_readable(get_args(kind)[0], rows, tally).values())
+        return _read_list(kind, text, tally)
     if get_origin(kind) is dict:
-        return _readable(get_args(kind)[1], _decoder(dict[str, msgspec.Raw]).decode(text), tally)
+        _, value_kind = get_args(kind)
+        texts = _decoder(dict[str, msgspec.Raw]).decode(text)
+        return _readable(value_kind, texts.items(), tally)
     if isinstance(kind, type) and issubclass(kind, r.Body):
         return _read_body(kind, text, tally)
     return _decoder(kind).decode(text)
 
 
+def _read_list(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> list[Any]:
+    """Decode the items of a JSON list that can be read, and count the others in the tally."""
+    with suppress(*UNREADABLE):
+        # Usually all can be read. Then this is faster and takes less memory.
+        all_items: list[Any] = _decoder(kind).decode(text)
+        return all_items
+    (item_kind,) = get_args(kind)
+    texts = _decoder(list[msgspec.Raw]).decode(text)
+    return list(_readable(item_kind, enumerate(texts), tally).values())
+
+
 def _read_body(kind: type[r.Body], text: Body | msgspec.Raw, tally: Tally) -> r.Body:
-    """Decode each field of a Body by itself."""
+    """Decode each field of a Body by itself, so that items of its lists can be left out, too.
+
+    Null is like a missing field, unless the field's type has null.
+    """
     texts = _decoder(dict[str, msgspec.Raw]).decode(text)
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(kind):
         name = field.encode_name
         if name not in texts:
             continue
+        # A memoryview compares the text, which may have megabytes, without a copy of it.
         if memoryview(texts[name]) != memoryview(b"null"):
             values[name] = _read(not_none(field.type), texts[name], tally)
         elif NoneType in get_args(field.type):
@@ -191,9 +211,12 @@ def _read_body(kind: type[r.Body], text: Body | msgspec.Raw, tally: Tally) -> r.
     return msgspec.convert(values, kind)
 
 
-def _readable(kind: Any, texts: dict[K, msgspec.Raw], tally: Tally) -> dict[K, Any]:
+def _readable(
+    kind: Any, texts_by_key: Iterable[tuple[K, msgspec.Raw]], tally: Tally
+) -> dict[K, Any]:
+    """Decode texts into values of a type by key, and count those that cannot be read."""
     values = {}
-    for key, text in texts.items():
+    for key, text in texts_by_key:
         try:
             values[key] = _read(kind, text, tally)
         except UNREADABLE as error:
@@ -206,8 +229,8 @@ class Shape(Generic[T]):
     """The shape of a JSON answer.
 
     Attributes:
-        kind: The type of the answer.
-        value: Makes the value of an answer.
+        kind: The type into which the JSON text is decoded.
+        value: Makes the value of the answer of what was decoded.
         count: Returns the number of records of a value. Without it, a value is a list.
         never_empty: Whether an answer without records is an error.
     """
@@ -218,7 +241,7 @@ class Shape(Generic[T]):
     never_empty: bool = False
 
     def decode(self, body: Body, tally: Tally) -> T:
-        """Decode a whole body and count its records.
+        """Decode a whole body, and count its records in the tally.
 
         An empty, strange or mostly unreadable one raises ApiError.
         """
@@ -245,8 +268,9 @@ def list_of(record: type[R], *, never_empty: bool = False) -> Shape[list[R]]:
 
 
 def object_of(record: type[R], count: Callable[[R], int] = lambda _: 1) -> Shape[R]:
-    """Make the shape of a JSON object that is one record, or has as many records as ``count``
-    returns.
+    """Make the shape of a JSON object that becomes one record.
+
+    ``count`` returns how many records of the API are in it.
     """
     return Shape(record, lambda value: value, count)
 
@@ -261,29 +285,37 @@ def by_model(record: type[R]) -> Shape[list[R]]:
 
 
 def _held_gpus(miners: dict[str, r.MinerGpus]) -> list[r.HeldGpu]:
-    found = []
+    """Return the GPUs of all miners as one list."""
+    held_gpus = []
     for hotkey, miner in miners.items():
         for gpu in miner.provisioned:
-            held = r.HeldGpu(
-                hotkey,
-                gpu.gpu,
-                gpu.server_id,
-                gpu.chute.chute_id,
-                gpu.chute.instance_id,
-                gpu.chute.activated_at,
+            held_gpu = r.HeldGpu(
+                hotkey=hotkey,
+                gpu=gpu.gpu,
+                server_id=gpu.server_id,
+                chute_id=gpu.chute.chute_id,
+                instance_id=gpu.chute.instance_id,
+                activated_at=gpu.chute.activated_at,
             )
-            found.append(held)
-    return found
+            held_gpus.append(held_gpu)
+    return held_gpus
 
 
 def _stats(body: r.StatsBody) -> list[r.MinerStats]:
+    """Return the records of all windows, each with the name of its window.
+
+    Raise ValidationError if the answer has no window with records, or with an empty list of them.
+    """
     windows = {"1h": body.past_hour, "1d": body.past_day, "7d": body.all}
-    known = {name: window.instance_stats for name, window in windows.items() if window}
-    if all(records is None for records in known.values()):
-        raise msgspec.ValidationError("the answer has no window of stats")
     stats: list[r.MinerStats] = []
-    for name, records in known.items():
-        stats += (msgspec.structs.replace(record, window=name) for record in records or ())
+    has_window = False
+    for name, window in windows.items():
+        if window is None or window.instance_stats is None:
+            continue
+        has_window = True
+        stats += [msgspec.structs.replace(one, window=name) for one in window.instance_stats]
+    if not has_window:
+        raise msgspec.ValidationError("the answer has no window of stats")
     return stats
 
 
@@ -316,15 +348,18 @@ class StreamShape(Generic[R]):
     may_be_empty: bool = False
 
     async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
-        """Yield the readable records of a body as lines arrive.
+        """Yield the readable records of a body as lines arrive, and count all in the tally.
 
         Raise ApiError, at the end if most are unreadable.
         """
-        has_lines = False
+        is_empty = True
         async for line in _lines(chunks):
-            has_lines = has_lines or bool(line)
+            if not line:
+                tally.add_empty_line()
+                continue
+            is_empty = False
             payload = line.removeprefix(b"data:").strip()
-            if not line or payload == b"NO_ITEMS":
+            if payload == b"NO_ITEMS":
                 tally.add_empty_line()
                 continue
             if tally.check is not None:
@@ -336,7 +371,7 @@ class StreamShape(Generic[R]):
                 continue
             tally.accepted += 1
             yield record
-        if not (has_lines or self.may_be_empty):
+        if is_empty and not self.may_be_empty:
             raise CutOffError("the answer is empty", status=200)
         tally.require_most()
 
@@ -352,8 +387,8 @@ async def _lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytearray]:
         if total > MAX_STREAM_BYTES:
             raise TooLargeError(f"the stream is longer than {MAX_STREAM_BYTES} bytes")
         if b"\n" in chunk:
-            *lines, pending = pending.split(b"\n")
-            for line in lines:
+            *complete_lines, pending = pending.split(b"\n")
+            for line in complete_lines:
                 yield line.strip()
         if len(pending) > MAX_LINE_BYTES:
             raise TooLargeError(f"a record is longer than {MAX_LINE_BYTES} bytes")

@@ -36,8 +36,7 @@ class Endpoint(Generic[T]):
         parameters: Names of the query parameters that the reference has.
         purpose: The word that ends the signed message.
         max_bytes: Limit of an answer: of the body, or of the records that are kept of a stream. All
-            answers together
-            must fit into 512 MB, with an older answer beside each.
+            answers together must fit into 512 MB, with an older answer beside each.
     """
 
     name: str
@@ -64,11 +63,22 @@ def _stream(
     *,
     signed: bool = True,
     may_be_empty: bool = False,
+    max_bytes: int = 4 * MB,
     **more: Any,
 ) -> Endpoint[list[R]]:
-    shape = d.StreamShape(record, may_be_empty=may_be_empty)
-    more = {"max_bytes": 4 * MB} | more
-    return Endpoint(name, f"/miner/{name}/", shape, scope, signed, **more)
+    """Return an endpoint under ``/miner/`` that answers with a stream of records.
+
+    All other arguments are those of :class:`Endpoint`.
+    """
+    return Endpoint(
+        name,
+        path=f"/miner/{name}/",
+        shape=d.StreamShape(record, may_be_empty=may_be_empty),
+        scope=scope,
+        signed=signed,
+        max_bytes=max_bytes,
+        **more,
+    )
 
 
 _DETAILED = {"detailed": "true"}

@@ -21,10 +21,14 @@ _LONG_VALUE = re.compile(r"(\S{200})\S+")
 
 
 def scrub_input(text: str) -> str:
-    """Remove what a user may have put into the wrong place from an error: also mnemonics, the user
-    and the password of an address, and the rest of very long values.
+    """Return the text of an error without secrets that a user may have put into a wrong place.
+
+    These are long hexadecimal numbers, the user and the password of an address, and the words of a
+    mnemonic. Values of more than 200 characters are cut.
     """
-    text = _WORDS.sub("[words]", _URL_USER.sub(r"\1[user]@", scrub(text)))
+    text = scrub(text)
+    text = _URL_USER.sub(r"\1[user]@", text)
+    text = _WORDS.sub("[words]", text)
     return _LONG_VALUE.sub(r"\1…", text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -46,23 +47,22 @@ def public_key(address: str) -> bytes:
     Raises:
         HotkeyError: The text is not such an address.
     """
-    try:
-        # The library takes minutes for a text of a million characters.
-        public = decode_ss58(address) if len(address) == _ADDRESS_LENGTH else None
-    except ValueError:
-        public = None
-    # The library accepts the addresses of other networks, too.
-    if public is None or encode_ss58(public) != address:
-        # Any other text may be a secret in the wrong place, which must not be shown.
-        looks_right = len(address) == _ADDRESS_LENGTH and address.isalnum()
-        shown = (
-            repr(address) if looks_right else f"the value (not shown, {len(address)} characters)"
-        )
-        raise HotkeyError(
-            f"{shown} is not an SS58 address of Bittensor: copy it again, 48 characters "
-            "without quotes"
-        )
-    return public
+    has_right_length = len(address) == _ADDRESS_LENGTH
+    public: bytes | None = None
+    # The library takes minutes for a text of a million characters.
+    if has_right_length:
+        with suppress(ValueError):
+            public = decode_ss58(address)
+    # The library accepts the addresses of other networks, too, but writes only Bittensor's.
+    if public is not None and encode_ss58(public) == address:
+        return public
+    # Any text that does not look like an address may be a secret in the wrong place.
+    shown = f"the value (not shown, {len(address)} characters)"
+    if has_right_length and address.isalnum():
+        shown = repr(address)
+    raise HotkeyError(
+        f"{shown} is not an SS58 address of Bittensor: copy it again, 48 characters without quotes"
+    )
 
 
 class Hotkey:
@@ -120,31 +120,12 @@ class Hotkey:
         """
         # A seed in the place of a path must not be shown.
         source = scrub(str(path))
-        try:
-            path = path.expanduser()
-            if {path.name, path.resolve().name} & _COLD_NAMES:
-                raise HotkeyError(
-                    f"{source} is a cold key, which the exporter never needs: use the file of "
-                    "the hotkey"
-                )
-            content = read_file(path)
-        except (OSError, RuntimeError) as error:
-            # RuntimeError: the home directory of an unknown user.
-            reason = getattr(error, "strerror", None) or error
-            raise HotkeyError(
-                f"cannot read the hotkey file {source}: {reason}. Check the path and its "
-                "permissions"
-            ) from None
+        content = _hotkey_file_content(path, source)
         if keyfile_data_is_encrypted(content):
             raise HotkeyError(f"{source} is encrypted: use a hotkey file without a password")
         pair = _signing_pair(content)
         crypto_type = _crypto_type(content) if pair is None else pair.crypto_type
-        if crypto_type not in (CRYPTO_SR25519, None):
-            is_known = crypto_type == CRYPTO_ED25519
-            kind = "the type ed25519" if is_known else "a type that the exporter does not know"
-            raise HotkeyError(
-                f"{source} has a key of {kind}: Chutes accepts only those of the type sr25519"
-            )
+        _require_sr25519(crypto_type, source)
         # Without an address, half a private key looks like the seed of another key.
         if pair is None or pair.ss58_address.encode() not in content:
             raise HotkeyError(
@@ -166,6 +147,38 @@ class Hotkey:
         }
 
 
+def _hotkey_file_content(path: Path, source: str) -> bytes:
+    """Return the content of a hotkey file, or raise HotkeyError, which names the source.
+
+    A cold key is not read at all.
+    """
+    try:
+        path = path.expanduser()
+        if {path.name, path.resolve().name} & _COLD_NAMES:
+            raise HotkeyError(
+                f"{source} is a cold key, which the exporter never needs: use the file of "
+                "the hotkey"
+            )
+        return read_file(path)
+    except (OSError, RuntimeError) as error:
+        # RuntimeError: the home directory of an unknown user.
+        reason = getattr(error, "strerror", None) or error
+        raise HotkeyError(
+            f"cannot read the hotkey file {source}: {reason}. Check the path and its permissions"
+        ) from None
+
+
+def _require_sr25519(crypto_type: Any, source: str) -> None:
+    """Raise HotkeyError if a key file names another type of key. Without a type, it is sr25519."""
+    if crypto_type in (CRYPTO_SR25519, None):
+        return
+    is_ed25519 = crypto_type == CRYPTO_ED25519
+    kind = "the type ed25519" if is_ed25519 else "a type that the exporter does not know"
+    raise HotkeyError(
+        f"{source} has a key of {kind}: Chutes accepts only those of the type sr25519"
+    )
+
+
 def _signing_pair(content: bytes) -> Keypair | None:
     """Return the key pair of a key file, None if it has none that can sign."""
     try:
@@ -183,9 +196,8 @@ class _KeyFile(msgspec.Struct, rename="camel"):
 
 
 def _crypto_type(content: bytes) -> Any:
-    """Return the type that a key file names, which may be newer than the library.
-
-    Without a type, the key is of the type sr25519.
+    """Return the type that a key file names, which may be newer than the library, None if it names
+    none.
     """
     try:
         return msgspec.json.decode(content, type=_KeyFile).crypto_type

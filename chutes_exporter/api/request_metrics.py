@@ -43,11 +43,11 @@ class RequestCounters:
 
     def __init__(self) -> None:
         self.total = 0
-        self.registry = registry = CollectorRegistry()
-        self._requests, self._bytes, self._rejected = (
-            metric.register(Counter, registry) for metric in (REQUESTS, BYTES, REJECTED)
-        )
-        self._durations = DURATION.register(Histogram, registry, buckets=_BUCKETS)
+        self.registry = CollectorRegistry()
+        self._requests = REQUESTS.register(Counter, self.registry)
+        self._bytes = BYTES.register(Counter, self.registry)
+        self._rejected = REJECTED.register(Counter, self.registry)
+        self._durations = DURATION.register(Histogram, self.registry, buckets=_BUCKETS)
 
     def add(
         self, endpoint: str, code: str, *, seconds: float = 0.0, size: int = 0, rejected: int = 0
@@ -59,5 +59,5 @@ class RequestCounters:
         self._bytes.labels(endpoint).inc(size)
         self._rejected.labels(endpoint).inc(rejected)
         self._durations.labels(endpoint).observe(seconds)
-        # The last: a page that is made before keeps the old total, so that it is made again.
+        # This comes last: a page that is made meanwhile has the old total, and is made again.
         self.total += 1

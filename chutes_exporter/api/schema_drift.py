@@ -27,13 +27,17 @@ _MAX_CHARACTERS = 100
 
 # msgspec raises RecursionError for deeply nested JSON.
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_ROWS = msgspec.json.Decoder(list[msgspec.Raw] | None)
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw] | None)
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
 class Known(NamedTuple):
-    """The fields of a record: all, those in use that are always sent, and the types of those with
-    records.
+    """What is known about the fields of a record, by their names in the API.
+
+    Attributes:
+        fields: All of them, those that the exporter does not use included.
+        always: Those in use that a good answer always has.
+        inner: The types of those with records inside.
     """
 
     fields: frozenset[str]
@@ -44,13 +48,19 @@ class Known(NamedTuple):
 @cache
 def known(record: type[Record]) -> Known:
     """Return what is known about the fields of a record."""
-    kinds = {one.encode_name: one.type for one in msgspec.structs.fields(record)}
-    used = frozenset(kinds)
-    inner = {name: kind for name, kind in kinds.items() if any(records_in(kind))}
+    used: set[str] = set()
+    inner: dict[str, Any] = {}
+    for declared in msgspec.structs.fields(record):
+        used.add(declared.encode_name)
+        if any(records_in(declared.type)):
+            inner[declared.encode_name] = declared.type
+    unused: set[str] = set()
+    for names in record.UNUSED.values():
+        unused.update(names.split())
     return Known(
-        used.union(*map(str.split, record.UNUSED.values())),
-        used.difference(record.SOMETIMES),
-        inner,
+        fields=frozenset(used | unused),
+        always=frozenset(used.difference(record.SOMETIMES)),
+        inner=inner,
     )
 
 
@@ -63,23 +73,38 @@ def not_none(kind: Any) -> Any:
 
 
 def records_in(kind: Any, path: str = "") -> Iterator[tuple[str, type[Record]]]:
-    """Yield the records of a type, each with its path, which ends with a dot unless it is empty."""
+    """Yield the record classes in a type, each with its path: empty, or such as ``servers.gpus.``.
+
+    The argument is the path of the type itself.
+    """
     if isinstance(kind, type) and issubclass(kind, Record):
         yield path, kind
-        for one in msgspec.structs.fields(kind):
-            yield from records_in(one.type, f"{path}{one.encode_name}.")
+        for declared in msgspec.structs.fields(kind):
+            yield from records_in(declared.type, f"{path}{declared.encode_name}.")
+    # The types inside a list, a dictionary or a union.
     for part in get_args(kind):
         yield from records_in(part, path)
 
 
-def objects(
-    kind: Any, value: Any, path: str = ""
-) -> Iterator[tuple[str, type[Record], dict[str, Any]]]:
-    """Yield each object in an answer of a type: its path (such as ``servers.gpus.``), record class
-    and fields.
+class Object(NamedTuple):
+    """An object in an answer.
+
+    Attributes:
+        path: Where it is: empty, or such as ``servers.gpus.``.
+        record: Its class.
+        fields: Its fields by their names in the API, as JSON text or plain values.
+    """
+
+    path: str
+    record: type[Record]
+    fields: dict[str, Any]
+
+
+def objects(kind: Any, value: Any, path: str = "") -> Iterator[Object]:
+    """Yield each object in an answer of a type.
 
     The answer is JSON text or plain values. Text that cannot be read is skipped, because decoding
-    reports it.
+    reports it. The path is that of the answer itself.
     """
     kind = not_none(kind)
     if isinstance(value, bytes | bytearray | msgspec.Raw):
@@ -87,20 +112,25 @@ def objects(
     if value is None:
         return
     if get_origin(kind) in (list, dict):
-        row_kind = get_args(kind)[-1]
-        for row in value.values() if isinstance(value, dict) else value:
-            yield from objects(row_kind, row, path)
+        # The items of a list, or the values of a dictionary.
+        item_kind = get_args(kind)[-1]
+        items = value.values() if isinstance(value, dict) else value
+        for item in items:
+            yield from objects(item_kind, item, path)
         return
-    yield path, kind, value
-    for name, inner in known(kind).inner.items():
-        yield from objects(inner, value.get(name), f"{path}{name}.")
+    yield Object(path, kind, value)
+    for name, inner_kind in known(kind).inner.items():
+        yield from objects(inner_kind, value.get(name), f"{path}{name}.")
 
 
 def _decoded(kind: Any, text: bytes | bytearray | msgspec.Raw) -> Any:
-    """Return the rows or the fields of JSON text of a type, None if it cannot be read."""
+    """Return the items of a JSON list, or else the fields of an object by name, all as JSON text.
+
+    None is null, or text that cannot be read.
+    """
     try:
         if get_origin(kind) is list:
-            return _ROWS.decode(text)
+            return _ITEMS.decode(text)
         return _OBJECT.decode(text)
     except UNREADABLE:
         return None
@@ -111,9 +141,9 @@ class FieldCheck:
     """What an answer has that this version does not know, and what it lacks.
 
     Attributes:
-        at: Unix time of the check.
+        at: Monotonic time of the check.
         unknown: Fields that this version does not know.
-        values: Values outside a closed set, by field, for each such field of the answer.
+        values: Values outside the closed set of a field, for each field that has such a set.
         lacks: For each path with at least one record, the fields that are always sent, and that no
             record has.
     """
@@ -124,49 +154,55 @@ class FieldCheck:
     lacks: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def add(self, kind: Any, text: bytes | bytearray) -> None:
-        """Add what is found in an answer of a type, or in one record of a stream."""
+        """Add what is found in the JSON text of an answer, or of one record of a stream."""
         for path, record, fields in objects(kind, text):
             about = known(record)
-            self.lacks[path] = self.lacks.get(path, about.always).difference(fields)
-            _keep(self.unknown, (f"{path}{name}" for name in fields.keys() - about.fields))
+            # Only what all records of a path lack is missing.
+            lacking_so_far = self.lacks.get(path, about.always)
+            self.lacks[path] = lacking_so_far.difference(fields)
+            unknown = fields.keys() - about.fields
+            _add_names(self.unknown, (f"{path}{name}" for name in unknown))
             for name, allowed in record.VALUES.items():
-                outside = [
-                    one for one in _texts(fields.get(name, b"null")) if not allowed.fullmatch(one)
-                ]
-                _keep(self.values.setdefault(f"{path}{name}", set()), outside)
+                texts = _texts(fields.get(name, b"null"))
+                outside = [text for text in texts if not allowed.fullmatch(text)]
+                _add_names(self.values.setdefault(f"{path}{name}", set()), outside)
 
     @property
     def missing(self) -> list[str]:
         """Fields that every answer of the service has, and no record of this one."""
-        found: list[str] = []
+        fields: list[str] = []
         for path, names in self.lacks.items():
-            found += (f"{path}{name}" for name in sorted(names))
-        return found
+            fields += [f"{path}{name}" for name in sorted(names)]
+        return fields
 
     @property
     def found(self) -> list[str]:
-        """All that was found, in words."""
-        found = [f"unknown field {name}" for name in sorted(self.unknown)]
-        found += (f"missing field {name}" for name in self.missing)
+        """A phrase about each change of the API that was found."""
+        phrases = [f"unknown field {name}" for name in sorted(self.unknown)]
+        phrases += [f"missing field {name}" for name in self.missing]
         for name, texts in self.values.items():
-            found += (f"unknown value {text!r} of {name}" for text in sorted(texts))
-        return found
+            phrases += [f"unknown value {text!r} of {name}" for text in sorted(texts)]
+        return phrases
 
 
-def _texts(value: bytes | msgspec.Raw) -> Iterable[str]:
-    """Return the text of a value, or the keys of an object.
+def _texts(value: bytes | msgspec.Raw) -> list[str]:
+    """Return the text of a JSON value, or the keys of an object.
 
     Null has none, and neither has a value that cannot be read, because decoding reports it.
     """
     try:
-        found = msgspec.json.decode(value)
-        if found is None or isinstance(found, dict):
-            return found or ()
-        return [str(found)]
+        decoded = msgspec.json.decode(value)
+        if decoded is None:
+            return []
+        if isinstance(decoded, dict):
+            return list(decoded)
+        return [str(decoded)]
     except UNREADABLE:
-        return ()
+        return []
 
 
-def _keep(names: set[str], more: Iterable[str]) -> None:
-    """Add names, but not more and none longer than a page and a log can take."""
-    names.update(islice((scrub(name)[:_MAX_CHARACTERS] for name in more), _MAX_NAMES - len(names)))
+def _add_names(names: set[str], more: Iterable[str]) -> None:
+    """Add more names to a set, up to the number and the length that a page and a log can take."""
+    room = _MAX_NAMES - len(names)
+    for name in islice(more, room):
+        names.add(scrub(name)[:_MAX_CHARACTERS])

@@ -126,32 +126,7 @@ class Transport:
         self._slots = defaultdict[str, asyncio.Semaphore](
             lambda: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT)
         )
-        encrypted = base_url.startswith("https:")
-        try:
-            if encrypted:
-                _check_proxies()
-            self._http = httpx.AsyncClient(
-                base_url=base_url,
-                headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
-                timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=_TOTAL_TIMEOUT),
-                # Servers close idle connections after 5 seconds or more. A request must not meet
-                # one that closes.
-                limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),
-                # Loading the certificates of all authorities takes time. Without https, no
-                # connection needs them, and this context trusts nobody.
-                verify=encrypted or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-                # A proxy could read the signatures of unencrypted requests, so those ignore the
-                # environment's proxies.
-                trust_env=encrypted,
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-                # Otherwise, httpx reads the address in every redirect, and may fail.
-                event_hooks={"response": [_refuse_redirect]},
-            )
-        except (ValueError, ImportError, OSError) as error:
-            raise ClientSetupError(
-                f"cannot set up connections: {error}. Check HTTPS_PROXY, ALL_PROXY, "
-                "SSL_CERT_FILE and SSL_CERT_DIR"
-            ) from None
+        self._http = _http_client(base_url, timeout)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -196,7 +171,8 @@ class Transport:
 
     def _due_check(self, endpoint: Endpoint[Any]) -> FieldCheck | None:
         """Return a new check of the fields of an endpoint's answer, None if the last is recent."""
-        last, now = self.changes.get(endpoint.name), self._monotonic()
+        now = self._monotonic()
+        last = self.changes.get(endpoint.name)
         if last is not None and now < last.at + CHECKED_EVERY:
             return None
         return FieldCheck(now)
@@ -226,17 +202,19 @@ class Transport:
     ) -> Any:
         """Send a request and return the decoded answer, or raise ApiError.
 
-        It runs in the worker. The answer's date sets the API's clock.
+        It runs in the worker. The answer's records and bytes are counted in the tally, and its date
+        sets the API's clock. ``request`` has the query and the body, in httpx's names.
         """
         try:
             async with asyncio.timeout(_TOTAL_TIMEOUT), self._slots[endpoint.name]:
                 headers = {}
                 if key and endpoint.signed:
                     headers = key.headers(int(self.api_clock()), endpoint.purpose)
-                sent = self._http.build_request(endpoint.method, url, headers=headers, **request)
+                built = self._http.build_request(endpoint.method, url, headers=headers, **request)
+                sending = self._http.send(built, stream=True)
                 # Any number of interim responses (100 Continue) may come before the response.
-                endless = errors.TooLargeError("the beginning of the answer is too much work")
-                response = await Bounded(self._http.send(sent, stream=True), _HEAD_SECONDS, endless)
+                too_much_work = errors.TooLargeError("the beginning of the answer is too much work")
+                response = await Bounded(sending, _HEAD_SECONDS, too_much_work)
                 async with aclosing(response):
                     self._set_api_clock(response)
                     if response.status_code != httpx.codes.OK:
@@ -254,7 +232,7 @@ class Transport:
 
     def _set_api_clock(self, response: httpx.Response) -> None:
         """Set the API's clock to the date of a response, which may have no valid one."""
-        # A cache gives an answer with an age the date at which it was made.
+        # An answer with an age comes from a cache, and its date is the time at which it was made.
         if "age" in response.headers:
             return
         with suppress(ValueError, TypeError, OverflowError):
@@ -264,33 +242,34 @@ class Transport:
             self.clock_checked_at = time.monotonic()
 
     def _note_changes(self, endpoint: Endpoint[Any], check: FieldCheck) -> None:
-        """Keep a check, and log what the last one had not found.
+        """Keep the check of an answer, and log the changes that the last check did not find.
 
-        An answer without records is no check.
+        A check of an answer without records does not replace an earlier one.
         """
         last = self.changes.get(endpoint.name)
-        if last is not None and not check.lacks:
+        has_records = bool(check.lacks)
+        if last is not None and not has_records:
             return
         self.changes[endpoint.name] = check
-        known = last.found if last is not None else []
-        for found in check.found:
-            if found not in known:
-                _note(logging.INFO, "the API changed", endpoint, found=self._scrub(found))
+        logged = last.found if last is not None else []
+        for change in check.found:
+            if change not in logged:
+                _note(logging.INFO, "the API changed", endpoint, found=self._scrub(change))
 
     async def _read(
         self, endpoint: Endpoint[Any], chunks: AsyncIterator[bytes], tally: Tally
     ) -> Any:
-        """Read and decode a body, or raise TooLargeError.
+        """Read and decode a body, or raise TooLargeError above the endpoint's limit of bytes.
 
-        Of a stream, only the records count towards the limit.
+        Of a stream, only what is kept of its records counts towards the limit.
         """
         if isinstance(endpoint.shape, StreamShape):
             records = []
-            taken = 0
+            kept_bytes = 0
             async for record in endpoint.shape.decode(chunks, tally):
                 records.append(record)
-                taken += memory_of(encode(record))
-                _require_room(endpoint, taken)
+                kept_bytes += memory_of(encode(record))
+                _require_room(endpoint, kept_bytes)
             return records
         body = bytearray()
         async for chunk in chunks:
@@ -302,6 +281,36 @@ class Transport:
         # takes more memory than its result.
         async with self._decoding:
             return await asyncio.to_thread(_decode, endpoint, endpoint.shape, body, tally)
+
+
+def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:
+    """Return a client for one server, or raise ClientSetupError."""
+    is_encrypted = base_url.startswith("https:")
+    try:
+        if is_encrypted:
+            _check_proxies()
+        return httpx.AsyncClient(
+            base_url=base_url,
+            headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=_TOTAL_TIMEOUT),
+            # Servers close idle connections after 5 seconds or more. A request must not meet one
+            # that closes.
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),
+            # Loading the certificates of all authorities takes time. Without https, no connection
+            # needs them, and this context trusts nobody.
+            verify=is_encrypted or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            # A proxy could read the signatures of unencrypted requests, so those ignore the
+            # environment's proxies.
+            trust_env=is_encrypted,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            # Otherwise, httpx reads the address in every redirect, and may fail.
+            event_hooks={"response": [_refuse_redirect]},
+        )
+    except (ValueError, ImportError, OSError) as error:
+        raise ClientSetupError(
+            f"cannot set up connections: {error}. Check HTTPS_PROXY, ALL_PROXY, "
+            "SSL_CERT_FILE and SSL_CERT_DIR"
+        ) from None
 
 
 def _note(level: int, event: str, endpoint: Endpoint[Any], **fields: object) -> None:
@@ -317,8 +326,9 @@ def _check_proxies() -> None:
         address = proxies.get(scheme)
         if address is None:
             continue
+        url = address if "://" in address else f"http://{address}"
         # The error does not show the address, because it may have a password.
-        if problem_of_address(address if "://" in address else f"http://{address}") is not None:
+        if problem_of_address(url) is not None:
             raise ValueError("the address of the proxy is invalid")
 
 
@@ -340,21 +350,22 @@ async def _refusal(response: httpx.Response, scrub: Callable[[str], str]) -> Api
     """Return the error that an unsuccessful response means."""
     status = response.status_code
     detail = await _error_detail(response, scrub)
-    # Some servers send a date instead of seconds, which is ignored. Nine digits are enough.
-    wait = response.headers.get("retry-after", "")
     kind = _ERRORS.get(status, errors.UnexpectedStatusError)
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
         kind = errors.UnavailableError
     elif kind is errors.SignatureRefusedError and "not registered" in detail.lower():
         kind = errors.NotRegisteredError
-    retry_after = float(wait[:9]) if wait.isascii() and wait.isdigit() else None
+    # Some servers send a date instead of seconds, which is ignored. Nine digits are enough.
+    wait = response.headers.get("retry-after", "")
+    is_number = wait.isascii() and wait.isdigit()
+    retry_after = float(wait[:9]) if is_number else None
     return kind(f"{status} {detail}".strip(), status=status, retry_after=retry_after)
 
 
 async def _error_detail(response: httpx.Response, scrub: Callable[[str], str]) -> str:
     """Return the start of an error's text on one line.
 
-    It is the field ``detail`` if the body is JSON.
+    It is the field ``detail`` of a JSON body, or else the body itself unless that is HTML.
     """
     body = b""
     async for chunk in _received(response, Tally()):
@@ -376,11 +387,12 @@ def _shortened(text: str, scrub: Callable[[str], str]) -> str:
 
 
 async def _received(response: httpx.Response, tally: Tally) -> AsyncIterator[bytes]:
-    """Yield the body, decompressed, and count its bytes and pieces."""
-    async for piece in inflated(response.aiter_raw(), response.headers.get("content-encoding", "")):
+    """Yield the body, decompressed, and count its bytes and pieces in the tally."""
+    coding = response.headers.get("content-encoding", "")
+    async for piece in inflated(response.aiter_raw(), coding):
         tally.add_piece(len(piece))
         # What was received at once can have thousands of pieces. Let other tasks run in between.
-        if not tally.pieces % _PIECES_AT_ONCE:
+        if tally.pieces % _PIECES_AT_ONCE == 0:
             await asyncio.sleep(0)
         yield piece
 

@@ -26,21 +26,22 @@ class Worker:
 
     async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine and return its result. Cancelling the caller cancels the coroutine."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self._start()))
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+        return await asyncio.wrap_future(future)
 
     async def aclose(self, last: Coroutine[Any, Any, None]) -> None:
         """Cancel all coroutines, run a last one, and end the thread."""
         await self.run(_cancel_others())
         await self.run(last)
         await self.run(_close_generators())
-        loop = self._start()
+        loop = self._running_loop()
         loop.call_soon_threadsafe(loop.stop)
-        # It has nothing left to do, so that this takes no time.
+        # The thread has nothing left to do, so that this takes no time.
         self._thread.join()
         loop.close()
         self._loop = None
 
-    def _start(self) -> asyncio.AbstractEventLoop:
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
         """Return the loop of the thread, which starts if it does not run."""
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
@@ -53,6 +54,7 @@ class Worker:
 
 
 async def _cancel_others() -> None:
+    """Cancel all other tasks of this loop, and wait until they have ended."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         # A task that ends already may be closing connections. A second cancellation would
@@ -74,9 +76,9 @@ async def _close_generators() -> None:
 
 
 class Bounded(Generic[T]):
-    """Awaits a coroutine that may compute for some seconds. Then it raises an error there.
+    """Awaits a coroutine, but raises an error inside it once it has computed for some seconds.
 
-    Time in which it waits for something does not count.
+    Time in which the coroutine waits for something does not count.
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], seconds: float, error: Exception) -> None:
@@ -85,24 +87,29 @@ class Bounded(Generic[T]):
         self._error = error
 
     def __await__(self) -> Generator[Any, Any, T]:
-        """Run the coroutine from one wait to the next, and take the time in between."""
-        proceed: Callable[[], Any] = partial(self._coroutine.send, None)
+        """Run the coroutine from one wait to the next, and take the time in between.
+
+        Except for the time, ``await`` does the same: it resumes the coroutine, which ends with
+        StopIteration, or returns what it waits for. This goes up to the event loop, and the
+        coroutine is resumed when the event loop comes back, or raises an error here.
+        """
+        resume: Callable[[], Any] = partial(self._coroutine.send, None)
         computed = 0.0
         while True:
             started = time.thread_time()
             try:
-                waits_for = proceed()
+                awaited = resume()
             except StopIteration as end:
                 result: T = end.value
                 return result
             computed += time.thread_time() - started
             try:
-                yield waits_for
+                yield awaited
             except BaseException as error:  # noqa: BLE001 - also a cancellation
-                proceed = partial(self._coroutine.throw, error)
-            else:
-                proceed = partial(self._coroutine.send, None)
-                if computed > self._seconds:
-                    proceed = partial(self._coroutine.throw, self._error)
-                    # What the coroutine does about the error may take as long again.
-                    computed = 0.0
+                resume = partial(self._coroutine.throw, error)
+                continue
+            resume = partial(self._coroutine.send, None)
+            if computed > self._seconds:
+                resume = partial(self._coroutine.throw, self._error)
+                # What the coroutine does about the error may take as long again.
+                computed = 0.0
