@@ -91,12 +91,16 @@ class Node:
             scrub=self._scrub,
         )
         self._clock = clock
-        self.pause = 0.0 if urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1") else 1.0
+        is_own_node = urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+        self.pause = 0.0 if is_own_node else 1.0
+        # Monotonic time at which the pause after the last request is over.
         self._free_at = 0.0
-        # The hash of the block that is asked for, and what errors name: the newest request, and the
-        # block.
-        self._head = self._method = self._block = ""
-        # The pay in the newest block, for the block of an epoch.
+        # The hash of the block that all requests of a reading are about.
+        self._block_hash = ""
+        # Errors name the method of the last request, and the block in words.
+        self._last_method = ""
+        self._block_name = ""
+        # The last known pay, because it cannot be computed in the block of an epoch.
         self._miners_per_block: float | None = None
 
     async def __aenter__(self) -> Self:
@@ -113,14 +117,14 @@ class Node:
         """Return the subnet in the newest finalized block, or raise ApiError.
 
         It sends six requests.
-
-        Errors name the block by the best that is known of it so far: its hash, later its number.
         """
-        started, self._block = time.monotonic(), "the newest block"
+        started = time.monotonic()
+        self._block_name = "the newest block"
         try:
             subnet = await self._subnet()
         except e.ApiError as error:
-            error.args, error.advice = (f"{self._method} of {self._block}: {error}",), _ADVICE
+            error.args = (f"{self._last_method} of {self._block_name}: {error}",)
+            error.advice = _ADVICE
             raise
         return Answer(
             subnet,
@@ -133,20 +137,18 @@ class Node:
         genesis = await self._call(str, "chain_getBlockHash", 0)
         if genesis != GENESIS:
             raise e.WrongChainError(f"it begins with {self._start(genesis)}, not {GENESIS[:14]}…")
-        self._head = await self._call(str, "chain_getFinalizedHead")
-        self._block = f"block {self._start(self._head)}"
-        version = await self._call(_Version, "state_getRuntimeVersion", self._head)
-        state = s.State(*await self._values([*s.ITEMS.values()]))
-        self._block = f"block {state.block}"
-        age = self._clock() - state.time
-        if age > _MAX_AGE:
-            raise e.UnavailableError(f"it is {human_duration(age)} old, the node is behind")
-        state.check()
+        self._block_hash = await self._call(str, "chain_getFinalizedHead")
+        self._block_name = f"block {self._start(self._block_hash)}"
+        version = await self._call(_Version, "state_getRuntimeVersion", self._block_hash)
+        state = await self._state()
+        # One request for all seats: first the owner's hotkeys, then the hotkey of each seat, then
+        # the block of its registration.
         items = [s.OWNED_HOTKEYS.of_account(state.owner)]
         items += [s.HOTKEY.of_uid(uid) for uid in range(state.seats)]
         items += [s.REGISTERED.of_uid(uid) for uid in range(state.seats)]
-        owned, *found = await self._values(items)
-        hotkeys, registered = found[: state.seats], found[state.seats :]
+        owned, *values_of_seats = await self._values(items)
+        hotkeys = values_of_seats[: state.seats]
+        registered = values_of_seats[state.seats :]
         if len(set(hotkeys)) < state.seats:
             raise e.UndecodableError(f"{s.HOTKEY.name}: a hotkey has two seats")
         self._miners_per_block = state.miners_per_block(self._miners_per_block)
@@ -161,38 +163,57 @@ class Node:
             miners_per_block=self._miners_per_block,
         )
 
-    async def _price(self) -> int | None:
-        """Return the price of one alpha in rao, None if the runtime has no such function any
-        more.
+    async def _state(self) -> s.State:
+        """Return what the storage says about the subnet, or raise ApiError if that is old or
+        strange.
+
+        From then on, errors name the block by its number.
         """
+        values = await self._values(list(s.ITEMS.values()))
+        state = s.State(**dict(zip(s.ITEMS, values, strict=True)))
+        self._block_name = f"block {state.block}"
+        age = self._clock() - state.time
+        if age > _MAX_AGE:
+            raise e.UnavailableError(f"it is {human_duration(age)} old, the node is behind")
+        state.check()
+        return state
+
+    async def _price(self) -> int | None:
+        """Return the price of one alpha in rao, None if it is 0 or the runtime no longer has it."""
         try:
             text = await self._call(
-                str, "state_call", "SwapRuntimeApi_current_alpha_price", "0x4000", self._head
+                str, "state_call", "SwapRuntimeApi_current_alpha_price", "0x4000", self._block_hash
             )
         except e.NotFoundError as error:
             _log.warning("no price of alpha", reason=str(error))
             return None
         price: int = s.PRICE.value(text)
-        if not price:
-            _log.warning("no price of alpha", reason=f"it is 0 in {self._block}")
-        return price or None
+        if price == 0:
+            _log.warning("no price of alpha", reason=f"it is 0 in {self._block_name}")
+            return None
+        return price
 
     async def _values(self, items: list[s.Item]) -> list[Any]:
-        """Return the values of items in the block."""
+        """Return the values of items in the block, in their order, or raise ApiError."""
+        keys = [item.key for item in items]
+        # The answer is a list with one entry for the block.
         (answer,) = await self._call(
-            tuple[_Changes], "state_queryStorageAt", [one.key for one in items], self._head
+            tuple[_Changes], "state_queryStorageAt", keys, self._block_hash
         )
-        if answer.block != self._head:
+        if answer.block != self._block_hash:
             raise e.UndecodableError(
                 f"the answer is about another block, {self._start(answer.block)}"
             )
-        texts = dict(answer.changes)
+        text_by_key = dict(answer.changes)
         # No item has an empty text, so that one that the answer lacks is an error.
-        return [item.value(texts.get(item.key, "")) for item in items]
+        return [item.value(text_by_key.get(item.key, "")) for item in items]
 
     async def _call(self, kind: Any, method: str, *params: Any) -> Any:
-        """Call a method of the node, as soon as the pause after the last request is over."""
-        self._method = method
+        """Call a method of the node, and convert its result to a type, or raise ApiError.
+
+        It waits until the pause after the last request is over.
+        """
+        self._last_method = method
         await asyncio.sleep(self._free_at - time.monotonic())
         self._free_at = time.monotonic() + self.pause
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
@@ -204,8 +225,9 @@ class Node:
                 raise e.UndecodableError(str(error)) from None
         text = self._scrub(" ".join(str(reply.error).split()))[:200]
         # Nodes use different codes if the runtime does not export a function.
-        is_missing = "-32601" in text or "Exported method" in text
-        raise (e.NotFoundError if is_missing else e.UnavailableError)(text)
+        if "-32601" in text or "Exported method" in text:
+            raise e.NotFoundError(text)
+        raise e.UnavailableError(text)
 
     def _scrub(self, text: str) -> str:
         return e.scrub(self._without_keys(text))
@@ -216,16 +238,18 @@ class Node:
 
 
 def _keys_in(url: str) -> list[str]:
-    """Return the parts of an address that may be keys, the longest first, as they stand there and
-    decoded.
+    """Return the parts of an address that may be keys, with and without their percent encoding.
+
+    The longest come first, because a shorter one may be a part of a longer one.
     """
     parts = urlsplit(url)
-    found = set(parts.path.split("/"))
+    candidates = set(parts.path.split("/"))
     for pair in parts.query.split("&"):
         name, _, value = pair.partition("=")
-        found.add(value or name)
-    found |= {unquote(part) for part in found}
-    return sorted((part for part in found if len(part) >= _SHORTEST_KEY), key=len, reverse=True)
+        candidates.add(value or name)
+    candidates |= {unquote(candidate) for candidate in candidates}
+    keys = [candidate for candidate in candidates if len(candidate) >= _SHORTEST_KEY]
+    return sorted(keys, key=len, reverse=True)
 
 
 def _remove(keys: list[str], text: str) -> str:

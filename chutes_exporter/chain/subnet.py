@@ -8,7 +8,6 @@ import hashlib
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import zip_longest
 from typing import Annotated, Any, Final, get_type_hints
 
 from bittensor_core import decode_ss58, encode_ss58
@@ -23,6 +22,9 @@ _SYSTEM: Final = "26aa394eea5630e07c48ae0c9558cef7"
 _TIMESTAMP: Final = "f0c365c3cf59d671eb72da0e7a4113c4"
 _SUBTENSOR: Final = "658faa385070e074c85bf6b568cf0555"
 _ACCOUNT: Final = 32
+# Bytes of the number before a list, by its two lowest bits.
+_PREFIX_SIZES: Final = {0: 1, 1: 2, 2: 4}
+_LONGEST_FORM: Final = 3
 _BLOCKS_PER_DAY: Final = 7200
 _SECONDS_PER_BLOCK: Final = 12
 
@@ -51,10 +53,10 @@ class Item:
         return f"0x{self.pallet}{self.name_hash}{self.argument}"
 
     def value(self, text: str | None) -> Any:
-        """Return the value that a node answers with in hexadecimal digits, or raise
-        UndecodableError.
+        """Return the value of a node's answer in hexadecimal digits, or raise UndecodableError.
 
-        None is the default, and is refused without one.
+        Without a value, the node answers None, which means the default. An item without a default
+        must have a value.
         """
         if text is None and self.default is not None:
             return self.default
@@ -62,22 +64,34 @@ class Item:
             data = bytes.fromhex((text or "").removeprefix("0x"))
         except ValueError as error:
             raise UndecodableError(f"{self.name}: {error}") from None
-        start, count = 0, 1
         if self.is_list:
-            # It begins with its length in 1, 2 or 4 bytes, as its lowest two bits tell. No seats
-            # need the longer form: with 0 bytes expected, it is refused below.
-            start = (1, 2, 4, 0)[int.from_bytes(data[:1]) & 3]
-            count = int.from_bytes(data[:start], "little") >> 2
-        expected = start + count * self.size
+            return self._elements(data)
+        self._require_size(data, self.size)
+        return self._number_or_address(data)
+
+    def _elements(self, data: bytes) -> tuple[str | int, ...]:
+        """Return the elements of a list, or raise UndecodableError.
+
+        The list begins with a number in 1, 2 or 4 bytes. Its two lowest bits say how many bytes,
+        and the bits above them are the count of elements.
+        """
+        form = int.from_bytes(data[:1]) & 3
+        if form == _LONGEST_FORM:
+            # It is for counts that no subnet can have.
+            raise UndecodableError(f"{self.name}: it has {len(data)} bytes instead of 0")
+        prefix_size = _PREFIX_SIZES[form]
+        count = int.from_bytes(data[:prefix_size], "little") >> 2
+        self._require_size(data, prefix_size + count * self.size)
+        starts = range(prefix_size, len(data), self.size)
+        return tuple(self._number_or_address(data[at : at + self.size]) for at in starts)
+
+    def _require_size(self, data: bytes, expected: int) -> None:
         if len(data) != expected:
             raise UndecodableError(
                 f"{self.name}: it has {len(data) or 'no'} bytes instead of {expected}"
             )
-        places = range(start, len(data), self.size)
-        values = tuple(self._decoded(data[at : at + self.size]) for at in places)
-        return values if self.is_list else values[0]
 
-    def _decoded(self, data: bytes) -> str | int:
+    def _number_or_address(self, data: bytes) -> str | int:
         if self.size == _ACCOUNT:
             return encode_ss58(data)
         return int.from_bytes(data, "little")
@@ -89,9 +103,8 @@ class Item:
     def of_account(self, address: str) -> Item:
         """Return the item of an account."""
         account = decode_ss58(address)
-        return replace(
-            self, argument=hashlib.blake2b(account, digest_size=16).hexdigest() + account.hex()
-        )
+        account_hash = hashlib.blake2b(account, digest_size=16)
+        return replace(self, argument=account_hash.hexdigest() + account.hex())
 
 
 @dataclass(frozen=True)
@@ -157,18 +170,19 @@ class State:
         return max(0, self.max_seats - self.seats)
 
     def miners_per_block(self, last: float | None) -> float | None:
-        """Return what miners are paid for a block on average since the last epoch, None if it is
-        unknown.
+        """Return the rao of alpha that all miners are paid for a block, on average since the last
+        epoch, None if it is unknown.
 
         Args:
-            last: The value of an earlier block. It is the result in the block of an epoch itself,
-                because nothing has gathered since.
+            last: The result for an earlier block. It is also the result in the block of an epoch,
+                because nothing has gathered for the next epoch yet.
         """
-        follows_other_rules = self.mechanisms != 1 or self.consensus or not self.incentive
-        if follows_other_rules or not self.last_paid_epoch:
+        # Several mechanisms, and another consensus than the usual one (0), pay by other rules.
+        follows_other_rules = self.mechanisms != 1 or self.consensus != 0
+        if follows_other_rules or not self.incentive or not self.last_paid_epoch:
             return None
         blocks = self.block - self.last_paid_epoch
-        if not blocks:
+        if blocks == 0:
             return last
         if not self.pending_miners:
             return None
@@ -204,11 +218,12 @@ class Seat:
 
     Attributes:
         registered: The block of its registration.
-        emission: What the last epoch gave it.
+        emission: Rao of alpha that the last epoch gave it.
         is_owned: Whether it is the subnet owner's, whose pay for mining is withheld.
-        alpha_per_day: What it is paid for mining in a day at the present pace, None if that is
-            unknown.
-        registrations_before_loss: None if no registration can take it now.
+        alpha_per_day: Rao of alpha that it is paid for mining in a day at the present pace, None if
+            that is unknown.
+        registrations_before_loss: How many registrations come before the one that takes it, None if
+            none can take it now.
     """
 
     state: State
@@ -238,8 +253,8 @@ class Subnet:
         hotkeys: The hotkeys by UID.
         registered: The blocks of registrations by UID.
         owned: The hotkeys of the owner.
-        price: The price of an alpha, None if it is unknown.
-        miners_per_block: What miners are paid for a block, None if it is unknown.
+        price: The price of an alpha in rao of TAO, None if it is unknown.
+        miners_per_block: Rao of alpha that all miners are paid for a block, None if it is unknown.
     """
 
     state: State
@@ -253,27 +268,44 @@ class Subnet:
     @cached_property
     def seats(self) -> list[Seat]:
         """The seats by UID."""
-        state, owned = self.state, {*self.owned, self.state.owner_hotkey}
-        # A new seat can be younger than the last epoch. Then these lists have no value for it.
-        amounts = zip_longest(state.emission, state.incentive, self.registered, fillvalue=0)
+        owned = {*self.owned, self.state.owner_hotkey}
+        emission = self._of_each_seat(self.state.emission)
+        incentive = self._of_each_seat(self.state.incentive)
         seats = []
-        for hotkey, (emission, incentive, registered) in zip(self.hotkeys, amounts, strict=True):
+        for uid, hotkey in enumerate(self.hotkeys):
             is_owned = hotkey in owned
-            pay = self._pay_per_day(0 if is_owned else incentive)
-            seats.append(Seat(state, hotkey, registered, emission, is_owned, pay))
-        before = registrations_before_loss(state, seats)
+            seat = Seat(
+                state=self.state,
+                hotkey=hotkey,
+                registered=self.registered[uid],
+                emission=emission[uid],
+                is_owned=is_owned,
+                # The pay of the owner's seats is withheld.
+                alpha_per_day=self._pay_per_day(0 if is_owned else incentive[uid]),
+            )
+            seats.append(seat)
+        before = registrations_before_loss(self.state, seats)
         return [replace(seat, registrations_before_loss=before.get(seat.hotkey)) for seat in seats]
 
+    def _of_each_seat(self, amounts: tuple[int, ...]) -> list[int]:
+        """Return what the last epoch gave each seat, by UID.
+
+        The amounts have none for seats that are younger than the epoch, which got 0.
+        """
+        missing = len(self.hotkeys) - len(amounts)
+        return [*amounts, *([0] * missing)]
+
     def _pay_per_day(self, incentive: int) -> float | None:
-        """Return the pay for a part of the incentive of all seats, None if it is unknown."""
+        """Return the rao of alpha a day for the incentive of a seat, None if it is unknown."""
         if self.miners_per_block is None:
             return None
+        # If no seat has an incentive, the sum is 0, and nobody is paid.
         share = incentive / (sum(self.state.incentive) or 1)
         return share * self.miners_per_block * _BLOCKS_PER_DAY
 
     @property
     def alpha_per_day(self) -> float | None:
-        """The pay of all miners, None if it is unknown."""
+        """Rao of alpha that all miners are paid a day, None if it is unknown."""
         pay = [seat.alpha_per_day for seat in self.seats if seat.alpha_per_day is not None]
         return math.fsum(pay) if pay else None
 
@@ -286,9 +318,13 @@ class Subnet:
 
     @property
     def registrations(self) -> dict[str, int]:
-        """Seats that were registered in a window. A seat that was registered twice counts once."""
-        since = self.state.block - _BLOCKS_PER_DAY
-        return {"1d": sum(block > since for block in self.registered)}
+        """How many seats were registered, by the name of the window: the past day.
+
+        A seat that was registered twice counts once.
+        """
+        a_day_ago = self.state.block - _BLOCKS_PER_DAY
+        past_day = [block for block in self.registered if block > a_day_ago]
+        return {"1d": len(past_day)}
 
 
 def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]:
@@ -299,46 +335,51 @@ def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]
     """
     if not state.registration_open:
         return {}
-    lost = _order_of_loss(state, seats)
-    return {seat.hotkey: state.free_seats + place for place, seat in enumerate(lost)}
+    # Registrations take the free seats first.
+    in_order = _order_of_loss(state, seats)
+    return {seat.hotkey: state.free_seats + place for place, seat in enumerate(in_order)}
 
 
 def _order_of_loss(state: State, seats: list[Seat]) -> list[Seat]:
     """Return the seats that registrations can take, the next one first.
 
     The chain replaces the seat with the least emission, then the older registration, then the lower
-    UID.
+    UID. Seats without immunity go first, until only ``min_not_immune`` of them are left.
     """
     safe = _safe_hotkeys(state, seats)
+    # Seats come by UID, and sorting keeps that order among equals.
     ranked = sorted(seats, key=lambda seat: (seat.emission, seat.registered))
     ranked = [seat for seat in ranked if seat.hotkey not in safe]
     immune = [seat for seat in ranked if seat.immune_until is not None]
-    others = [seat for seat in ranked if seat.immune_until is None]
+    not_immune = [seat for seat in ranked if seat.immune_until is None]
     if state.immunity_period:
-        # Some seats without immunity always remain. Then immune ones are lost.
-        lost = others[: max(0, len(others) - state.min_not_immune)]
-        return _lost_among_newcomers(state, lost, immune)
-    # Newcomers are not immune either, and take the seats of each other.
-    if len(others) + state.free_seats <= state.min_not_immune:
+        # Newcomers are immune, so only seats that are immune, too, are lost beside them.
+        lost_first = not_immune[: max(0, len(not_immune) - state.min_not_immune)]
+        has_newcomers = bool(state.free_seats or lost_first)
+        return lost_first + _lost_beside_newcomers(immune, has_newcomers=has_newcomers)
+    # Without the period, newcomers are not immune either, so those in free seats count, too.
+    if len(not_immune) + state.free_seats <= state.min_not_immune:
         return []
-    return _lost_among_newcomers(state, [], others)
+    return _lost_beside_newcomers(not_immune, has_newcomers=bool(state.free_seats))
 
 
 def _safe_hotkeys(state: State, seats: list[Seat]) -> set[str]:
     """Return the owner's hotkey and the owner's oldest seats, which are never replaced."""
     owned = [seat for seat in seats if seat.is_owned]
+    # The owner's hotkey comes first, because False sorts before True.
     owned.sort(key=lambda seat: (seat.hotkey != state.owner_hotkey, seat.registered))
     return {seat.hotkey for seat in owned[: state.max_safe]}
 
 
-def _lost_among_newcomers(state: State, before: list[Seat], seats: list[Seat]) -> list[Seat]:
-    """Return lost seats, and then those that newcomers do not replace each other before.
+def _lost_beside_newcomers(candidates: list[Seat], *, has_newcomers: bool) -> list[Seat]:
+    """Return which of the candidates for replacement, in this order, are lost.
 
-    A newcomer has no emission, so it goes before a seat that has some.
+    A newcomer has no emission. So once there is one, the next registrations replace newcomers, and
+    never a candidate with emission.
     """
-    lost = [*before]
-    for seat in seats:
-        newcomers_exist = state.free_seats or lost
-        if not seat.emission or not newcomers_exist:
+    lost: list[Seat] = []
+    for seat in candidates:
+        if not seat.emission or not has_newcomers:
             lost.append(seat)
+            has_newcomers = True
     return lost
