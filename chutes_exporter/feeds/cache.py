@@ -90,7 +90,9 @@ class FeedState:
             return None
         if self.failures:
             return False
-        return True if self.snapshot is not None else None
+        if self.snapshot is None:
+            return None
+        return True
 
     @property
     def was_requested(self) -> bool:
@@ -106,12 +108,31 @@ class FeedState:
         return self.snapshot is not None and not self.failures and not readers_wait
 
 
-class FeedCache:
-    """All feeds of the process, whose answers ``fetch`` requests.
+@dataclass(frozen=True, slots=True)
+class _Lifetime:
+    """How long an answer serves.
 
-    ``retry_after`` of its exception delays the next request, in seconds. ``clock``
-    is that of the API, because it decides when an answer is due. The jitter from 0 to 1 spreads
-    retries.
+    Attributes:
+        fresh_until: Monotonic time until which it is fresh.
+        drop_at: Monotonic time at which it is dropped.
+        due_at: Unix time of the API at which the next answer is due, if the answer is fresh until
+            then.
+    """
+
+    fresh_until: float
+    drop_at: float
+    due_at: float = math.inf
+
+
+class FeedCache:
+    """All feeds of the process, and their answers.
+
+    Args:
+        fetch: Requests a feed. If its exception has ``retry_after``, that many seconds pass before
+            the next request.
+        monotonic: Returns the seconds of a clock that no correction changes.
+        clock: Returns the Unix time of the API, which decides when an answer is due.
+        jitter: Returns a number from 0 to 1, which spreads retries.
     """
 
     def __init__(
@@ -143,11 +164,12 @@ class FeedCache:
         return {feed: self._copy(state) for feed, state in self._states.items()}
 
     def _copy(self, state: FeedState) -> FeedState:
-        """Return the state of a feed as it is now."""
+        """Return the state of a feed as it is now, with its snapshot."""
         copy = replace(state, snapshot=self.peek(state.feed))
         was_dropped = state.last_success is not None and copy.snapshot is None
         if was_dropped and state.flight is not None and not state.failures:
-            # The request takes longer than an answer is kept, which already is a failure.
+            # The request in flight takes longer than an answer is kept. That counts as a failure
+            # although the request has not ended.
             copy.failures = 1
             copy.last_failure = self._clock(), _too_slow(state.feed)
         return copy
@@ -175,10 +197,12 @@ class FeedCache:
     def keep_only(self, feeds: Iterable[Feed[Any]]) -> None:
         """Forget all other feeds, and let nobody read them any more.
 
-        A miner's feeds that are only compared with these stay, too.
+        A miner's feeds that are only compared with these stay, too, because they are requested for
+        that.
         """
-        wanted = set(feeds)
-        for feed in list(wanted):
+        wanted: set[Feed[Any]] = set()
+        for feed in feeds:
+            wanted.add(feed)
             wanted.update(other for other in feed.evidence if other.hotkey)
         self._wanted = wanted
         self.forget(self._states.keys() - wanted)
@@ -197,11 +221,11 @@ class FeedCache:
                 state.flight.cancel()
 
     async def read(self, feed: Feed[Any], timeout: float) -> Result:
-        """Request a feed unless its answer is fresh, and return the result. :meth:`states` has the
-        answer then.
+        """Request a feed unless its answer is fresh, and return where the answer comes from.
 
-        It waits at most for the timeout in seconds. Cancelling the caller does not cancel the
-        request, because other readers may need its answer.
+        :meth:`states` and :meth:`peek` have the answer then. It waits at most for the timeout in
+        seconds. Cancelling the caller does not cancel the request, because other readers may need
+        its answer.
         """
         # A reload may have removed the feed since the reader began.
         if self._wanted is not None and feed not in self._wanted:
@@ -211,12 +235,17 @@ class FeedCache:
         state.feed = feed
         if self.peek(feed) is not None and self._seconds_fresh(state) > 0:
             return "hit"
-        result: Result = "miss" if state.flight is None else "coalesced"
-        flight = state.flight or self._begin_flight(state)
-        if flight is None:
-            return self._older_result(feed)
+        result: Result = "coalesced"
+        if state.flight is None:
+            if self._monotonic() < state.closed_until:
+                # The cache backs off after a failure.
+                return self._older_result(feed)
+            state.flight = asyncio.create_task(self._fly(feed, state))
+            result = "miss"
         if feed.in_background and self._has_succeeded(state):
             return "hit"
+        # The state no longer has the request at its end.
+        flight = state.flight
         # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
         await asyncio.wait({flight}, timeout=timeout)
         if flight.done() and self._has_succeeded(state):
@@ -224,18 +253,12 @@ class FeedCache:
         # The request failed or takes too long.
         return self._older_result(feed)
 
-    def _begin_flight(self, state: FeedState) -> asyncio.Task[None] | None:
-        """Request a feed, unless the cache backs off after a failure."""
-        if self._monotonic() < state.closed_until:
-            return None
-        state.flight = asyncio.create_task(self._fly(state.feed, state))
-        return state.flight
-
     def _has_succeeded(self, state: FeedState) -> bool:
         """Return whether the last request succeeded, and its answer may still be used."""
         return not state.failures and self.peek(state.feed) is not None
 
     def _older_result(self, feed: Feed[Any]) -> Result:
+        """Return the result of a reading without a new answer."""
         return "failed" if self.peek(feed) is None else "stale"
 
     async def read_all(self, feeds: Iterable[Feed[Any]], timeout: float) -> None:
@@ -244,7 +267,7 @@ class FeedCache:
 
     async def _fly(self, feed: Feed[Any], state: FeedState) -> None:
         """Request a feed, and keep the answer, or the error in the feed's state."""
-        before = bool(state.failures), state.missing
+        had_failed, was_missing = bool(state.failures), state.missing
         requested_at = self._monotonic()
         try:
             answer = await self._believable_answer(feed)
@@ -253,7 +276,8 @@ class FeedCache:
             self._fail(state, error)
         # A cancelled request does not get here. Its feed was forgotten.
         state.flight = None
-        if (bool(state.failures), state.missing) != before:
+        has_failed = bool(state.failures)
+        if has_failed != had_failed or state.missing != was_missing:
             self._changed.append(state)
         # Log when all requests are over, so that feeds with one reason share a line.
         if not any(other.flight for other in self._states.values()):
@@ -261,48 +285,64 @@ class FeedCache:
 
     def _keep(self, state: FeedState, answer: Answer[Any], requested_at: float) -> None:
         """Keep an answer by the monotonic time of its request. Raise ApiError if it is too old."""
-        feed, now = state.feed, self._monotonic()
-        fresh_until, drop_at = requested_at + feed.ttl, requested_at + feed.max_age
-        due_at = math.inf
-        if feed.due is not None:
-            due_at = feed.due(answer.value)
-            due_in = due_at - self._clock()
-            if -due_in > feed.max_age:
-                raise UnavailableError(
-                    f"a new answer has been due for {-due_in:.0f} s", advice=_OVERDUE
-                )
-            # Until a newer answer is due, this one is fresh. Then it begins to age.
-            drop_at = min(drop_at, now + due_in + feed.max_age)
-            if due_in > 0:
-                fresh_until = now + due_in
-            else:
-                due_at = math.inf
-        if drop_at <= now:
+        feed = state.feed
+        now = self._monotonic()
+        lifetime = self._lifetime(feed, answer, requested_at)
+        if lifetime.drop_at <= now:
             raise _too_slow(feed)
         self._version += 1
-        # Before the first answer, the clock of the API was not known.
-        at = self._clock() - (now - requested_at)
-        self._snapshots[feed] = Snapshot(answer, self._version, drop_at)
-        state.last_success, state.failures = at, 0
-        state.fresh_until, state.due_at = fresh_until, due_at
+        self._snapshots[feed] = Snapshot(answer, self._version, lifetime.drop_at)
+        # This uses the clock of the API after the request, because it is not known before the first
+        # answer.
+        state.last_success = self._clock() - (now - requested_at)
+        state.failures = 0
+        state.fresh_until = lifetime.fresh_until
+        state.due_at = lifetime.due_at
+
+    def _lifetime(self, feed: Feed[Any], answer: Answer[Any], requested_at: float) -> _Lifetime:
+        """Return how long an answer is fresh and kept.
+
+        Raise UnavailableError if a newer one has been due for longer than the maximum age.
+        """
+        fresh_until = requested_at + feed.ttl
+        drop_at = requested_at + feed.max_age
+        if feed.due is None:
+            return _Lifetime(fresh_until, drop_at)
+        now = self._monotonic()
+        due_at = feed.due(answer.value)
+        due_in = due_at - self._clock()
+        if -due_in > feed.max_age:
+            raise UnavailableError(
+                f"a new answer has been due for {-due_in:.0f} s", advice=_OVERDUE
+            )
+        # An answer begins to age when a newer one is due.
+        drop_at = min(drop_at, now + due_in + feed.max_age)
+        if due_in > 0:
+            return _Lifetime(now + due_in, drop_at, due_at)
+        # While the newer answer is late, the time to live decides when to ask for it again.
+        return _Lifetime(fresh_until, drop_at)
 
     async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed.
+        """Request a feed, and return the answer, marked if there is a doubt about it.
 
-        A doubt marks the answer. If there is an older good answer, it raises DoubtedError instead.
+        If there is a doubt and an older good answer, it raises DoubtedError instead.
         """
         old = self._good_answer(feed)
         try:
             answer = await self._checked_answer(feed, old)
         except NotFoundError:
-            # An endpoint that has answered lately exists. Then the proxy in front of it fails.
+            # An endpoint that has answered lately exists. Then the 404 is a failure of the proxy in
+            # front of it.
             if feed.optional and self.peek(feed) is None:
                 raise MissingEndpointError(f"the API has no {feed.endpoint.path} (404)") from None
             raise
         if answer.rejected:
-            counts = {"rejected": answer.rejected, "kept": answer.count}
             _log.warning(
-                "records left out", feed=feed.name, **counts, first_error=answer.first_error
+                "records left out",
+                feed=feed.name,
+                rejected=answer.rejected,
+                kept=answer.count,
+                first_error=answer.first_error,
             )
         if answer.doubt is not None and old is not None:
             raise DoubtedError(answer.doubt, feed.ttl)
@@ -333,32 +373,37 @@ class FeedCache:
         return replace(second, doubt=doubt)
 
     async def _evidence(self, feed: Feed[Any]) -> list[Any]:
-        """Return the records of the feeds to compare with, None for unknown ones.
+        """Return the records of each feed to compare with, None for unknown ones.
 
-        Feeds of the same miner are requested. Those of the platform can have megabytes, so only a
-        request in flight is awaited. It waits briefly, and takes no older answer after an error.
-        Otherwise, the cached answer counts.
+        Feeds of the same miner are requested. Those of the platform can have megabytes, so their
+        cached answers count, and only a request in flight is awaited.
         """
-        records: list[Any] = []
+        evidence: list[Any] = []
         for other in feed.evidence:
             state = self._states.get(other)
+            is_in_flight = state is not None and state.flight is not None
             is_known = True
-            if other.hotkey or (state is not None and state.flight is not None):
-                is_known = await self.read(other, _EVIDENCE_WAIT) not in ("stale", "failed")
-            snapshot = self.peek(other) if is_known else None
-            records.append(None if snapshot is None else snapshot.answer.value)
-        return records
+            if other.hotkey or is_in_flight:
+                result = await self.read(other, _EVIDENCE_WAIT)
+                # An older answer may contradict the new one because something has changed since.
+                is_known = result not in ("stale", "failed")
+            snapshot = self.peek(other)
+            if is_known and snapshot is not None:
+                evidence.append(snapshot.answer.value)
+            else:
+                evidence.append(None)
+        return evidence
 
     def _log_changes(self) -> None:
         """Log the feeds that fail, are doubted, lack their endpoint or are back.
 
         Those with one reason share a line.
         """
-        groups: dict[str, list[FeedState]] = {}
+        by_error: dict[str, list[FeedState]] = {}
         for state in self._changed:
-            groups.setdefault(repr(state.last_error), []).append(state)
+            by_error.setdefault(repr(state.last_error), []).append(state)
         self._changed.clear()
-        for states in groups.values():
+        for states in by_error.values():
             _log_change([state.feed for state in states], states[0].last_error)
         # A bug that was logged needs its traceback no longer.
         for state in self._states.values():
@@ -371,11 +416,15 @@ class FeedCache:
         if isinstance(error, ApiError | DoubtedError | MissingEndpointError):
             _release_frames(error)
         state.last_failure = self._clock(), error
+        # The back-off doubles with each failure in a row. The exponent has a limit, because a float
+        # has one.
         backoff = min(_FIRST_BACKOFF * 2.0 ** min(state.failures, 10), _MAX_BACKOFF)
+        # From half of it to all of it, so that retries spread.
         backoff *= 0.5 + self._jitter() / 2
         state.failures += 1
-        wait = min(getattr(error, "retry_after", None) or 0.0, _MAX_RETRY_AFTER)
-        state.closed_until = self._monotonic() + max(backoff, wait)
+        retry_after = getattr(error, "retry_after", None) or 0.0
+        wait = max(backoff, min(retry_after, _MAX_RETRY_AFTER))
+        state.closed_until = self._monotonic() + wait
 
     async def aclose(self) -> None:
         """Cancel the requests in flight."""
@@ -385,9 +434,11 @@ class FeedCache:
 
 
 def _log_change(feeds: Iterable[Feed[Any]], error: BaseException | None) -> None:
-    """Log one state of some feeds."""
-    log = _log.bind(feeds=" ".join(dict.fromkeys(feed.name for feed in feeds)))
+    """Log that some feeds are back (without an error), or fail with an error."""
+    # Dictionaries keep the order, and each name once.
+    names = dict.fromkeys(feed.name for feed in feeds)
     hotkeys = dict.fromkeys(feed.hotkey for feed in feeds if feed.hotkey)
+    log = _log.bind(feeds=" ".join(names))
     if hotkeys:
         log = log.bind(hotkeys=" ".join(hotkeys))
     if error is None:

@@ -75,25 +75,28 @@ class Feed(Generic[T]):
     in_background: bool = field(default=False, compare=False)
 
     def of(self, hotkey: str) -> Self:
-        """Return the feed of one miner."""
-        evidence = tuple(
-            feed.of(hotkey) if feed.endpoint.scope == "signer" else feed for feed in self.evidence
-        )
-        return replace(self, hotkey=hotkey, evidence=evidence)
+        """Return the feed of one miner, which is compared with other feeds of the same miner."""
+        evidence: list[Feed[Any]] = []
+        for feed in self.evidence:
+            is_about_miner = feed.endpoint.scope == "signer"
+            evidence.append(feed.of(hotkey) if is_about_miner else feed)
+        return replace(self, hotkey=hotkey, evidence=tuple(evidence))
 
     def with_lifetimes(self, ttl: Mapping[str, float], max_age: Mapping[str, float]) -> Self:
-        """Return the feed with other times to live and maximum ages, by name, for itself and its
-        evidence.
+        """Return the feed with the times to live and the maximum ages that a user chose.
 
-        The maximum age is never less than the time to live.
+        Both are in seconds, by the name of a feed. A feed that is missing keeps its own. They also
+        apply to the feeds that this one is compared with. The maximum age is never less than the
+        time to live.
         """
-        fresh = ttl.get(self.name, self.ttl)
-        evidence = tuple(feed.with_lifetimes(ttl, max_age) for feed in self.evidence)
+        new_ttl = ttl.get(self.name, self.ttl)
+        new_max_age = max_age.get(self.name, self.max_age)
+        evidence = [feed.with_lifetimes(ttl, max_age) for feed in self.evidence]
         return replace(
             self,
-            ttl=fresh,
-            max_age=max(fresh, max_age.get(self.name, self.max_age)),
-            evidence=evidence,
+            ttl=new_ttl,
+            max_age=max(new_ttl, new_max_age),
+            evidence=tuple(evidence),
         )
 
 

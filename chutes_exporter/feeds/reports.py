@@ -66,11 +66,13 @@ class ReportReader:
         self._failures: Counter[str] = Counter()
 
     def watch(self, hotkeys: frozenset[str] | None) -> bool:
-        """Keep what these miners need, None for all miners. Return whether all reports must be read
-        again.
+        """Keep what these miners need, None for all miners.
+
+        Return whether all reports must be read again, because they were read without some of these
+        miners.
         """
-        known = self._hotkeys
-        if known is None or (hotkeys is not None and hotkeys <= known):
+        kept = self._hotkeys
+        if kept is None or (hotkeys is not None and hotkeys <= kept):
             return False
         self._hotkeys = hotkeys
         self._kept.clear()
@@ -84,19 +86,24 @@ class ReportReader:
             received_at = await self._read_newest()
         else:
             received_at = await self._read_older()
-        answers = [self._kept[end] for end in sorted(self._kept, reverse=True)]
+        newest_first = [self._kept[end] for end in sorted(self._kept, reverse=True)]
         due = self._newest_due
         if self._unread:
             due = min(due, received_at + PAUSE)
+        reports = Reports(
+            hours=tuple(answer.value for answer in newest_first),
+            hotkeys=self._hotkeys,
+            unread=len(self._unread),
+            due=due,
+        )
+        errors = [answer.first_error for answer in newest_first if answer.first_error]
         return Answer(
-            Reports(
-                tuple(answer.value for answer in answers), self._hotkeys, len(self._unread), due
-            ),
-            count=answers[0].count,
-            rejected=sum(answer.rejected for answer in answers),
-            first_error=next((one.first_error for one in answers if one.first_error), ""),
+            reports,
+            count=newest_first[0].count,
+            rejected=sum(answer.rejected for answer in newest_first),
+            first_error=errors[0] if errors else "",
             received_at=received_at,
-            seconds=answers[0].seconds,
+            seconds=newest_first[0].seconds,
         )
 
     @property
@@ -105,12 +112,14 @@ class ReportReader:
         return max(self._kept) + _NEXT_AFTER
 
     async def _read_newest(self) -> float:
-        """Read the list of reports, and the newest one if it is new, or else an older one. Return
-        when.
+        """Read the list of reports, and then the newest one if it is new, or else an older one.
+
+        Return the Unix time at which the last of these answers was received.
         """
         listed = await list_reports(self._client)
         newest, *older = listed.value
-        received_at, is_new = listed.received_at, newest.end_time not in self._kept
+        received_at = listed.received_at
+        is_new = newest.end_time not in self._kept
         if is_new:
             try:
                 received_at = await self._read_report(newest)
@@ -118,20 +127,26 @@ class ReportReader:
                 # The endpoint exists, because the list names this report.
                 raise UnavailableError(str(error), status=error.status) from None
             self._failures.clear()
-        # Of a report that is a day older, the multipliers show how the day began.
-        start = max(self._kept) - DAY
-        self._kept = {end: answer for end, answer in self._kept.items() if end >= start}
-        self._unread = [entry for entry in older if self._is_needed(entry, start)]
+        # A report that is a day older than the newest stays, because its multipliers show how the
+        # day began.
+        day_start = max(self._kept) - DAY
+        self._kept = {end: answer for end, answer in self._kept.items() if end >= day_start}
+        self._unread = [entry for entry in older if self._is_needed(entry, day_start)]
         if is_new or not self._unread:
             return received_at
         return await self._read_older()
 
-    def _is_needed(self, entry: AuditEntry, start: float) -> bool:
+    def _is_needed(self, entry: AuditEntry, day_start: float) -> bool:
+        """Return whether a report of the day is still to be read."""
         end = entry.end_time or 0.0
-        return end > start and end not in self._kept and self._failures[entry.path] < _TRIES
+        return end > day_start and end not in self._kept and self._failures[entry.path] < _TRIES
 
     async def _read_older(self) -> float:
-        """Read an older report. Return when, or when the newest was read if it cannot be read."""
+        """Read the next older report, and return the Unix time at which it was received.
+
+        If it will never be readable, it is left out, and the time is that of the newest report.
+        After another error, which it raises, the report is tried again later.
+        """
         entry = self._unread.pop(0)
         try:
             return await self._read_report(entry)
@@ -146,10 +161,11 @@ class ReportReader:
             raise
 
     async def _read_report(self, entry: AuditEntry) -> float:
+        """Read a report, keep what the miners need, and return when it was received."""
         answer = await self._client.fetch(AUDIT_REPORT, params={"path": entry.path})
         end = entry.end_time or 0.0
-        whole = structs.replace(answer.value, end=end, whole=answer.whole)
-        self._kept[end] = replace(answer, value=reduced(whole, self._hotkeys))
+        report = structs.replace(answer.value, end=end, whole=answer.whole)
+        self._kept[end] = replace(answer, value=reduced(report, self._hotkeys))
         return answer.received_at
 
 
@@ -159,15 +175,15 @@ def reduced(report: AuditReport, hotkeys: frozenset[str] | None) -> AuditReport:
     It keeps multipliers without an instance, because the report does not list an instance that was
     deleted between its hour and its making.
     """
-    others = set[str]()
-    if hotkeys is not None:
-        others = {one.instance_id for one in report.instances if one.miner_hotkey not in hotkeys}
-    kept = [one for one in report.instances if one.instance_id not in others]
-    return structs.replace(
-        report,
-        instances=[one for one in kept if ended_within_hour(one, report.end)],
-        multipliers=[one for one in report.multipliers if one.instance_id not in others],
-    )
+    other_ids = set[str]()
+    ended = []
+    for instance in report.instances:
+        if hotkeys is not None and instance.miner_hotkey not in hotkeys:
+            other_ids.add(instance.instance_id)
+        elif ended_within_hour(instance, report.end):
+            ended.append(instance)
+    multipliers = [record for record in report.multipliers if record.instance_id not in other_ids]
+    return structs.replace(report, instances=ended, multipliers=multipliers)
 
 
 async def list_reports(client: ChutesClient) -> Answer[list[AuditEntry]]:
@@ -184,6 +200,7 @@ async def list_reports(client: ChutesClient) -> Answer[list[AuditEntry]]:
         end = _end_of_full_hour(entry)
         # A report that ends in the future cannot be right.
         if end is not None and end <= answer.received_at:
+            # It replaces an older report of the same hour.
             by_hour[end] = entry
     if not by_hour:
         raise UndecodableError(

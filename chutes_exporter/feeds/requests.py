@@ -61,30 +61,32 @@ class Requests:
             return await self._node.read()
         if endpoint is AUDIT_REPORT:
             return await self.reports.read()
-        if endpoint.signed:
-            keys = [self._keys[feed.hotkey]] if feed.hotkey else self._platform_keys
-            return await self._fetch_signed(endpoint, keys)
-        return await self._client.fetch(endpoint, params=_query(feed), path=_hotkey(feed))
+        if not endpoint.signed:
+            return await self._client.fetch(endpoint, params=_query(feed), path=_hotkey(feed))
+        if feed.hotkey:
+            return await self._client.fetch(endpoint, key=self._keys[feed.hotkey])
+        return await self._fetch_with_any_key(endpoint)
 
-    async def _fetch_signed(self, endpoint: Endpoint[Any], keys: list[Hotkey]) -> Answer[Any]:
+    async def _fetch_with_any_key(self, endpoint: Endpoint[Any]) -> Answer[Any]:
         """Sign with the first key. If the API refuses it, try the next one."""
-        *others, last = keys
+        *others, last = self._platform_keys
         for key in others:
             try:
                 return await self._client.fetch(endpoint, key=key)
             except (NotRegisteredError, SignatureRefusedError):
-                # Move the key to the end, for the next requests. Sorting does not add a key that
-                # was removed meanwhile.
+                # Move this key to the end, for the next requests: True sorts after False. Unlike
+                # remove and append, sorting does not add a key that a reload removed meanwhile.
                 self._platform_keys.sort(key=lambda other: other is key)
         return await self._client.fetch(endpoint, key=last)
 
 
 def _hotkey(feed: Feed[Any]) -> dict[str, str]:
-    """Return the parameter of a feed about one miner."""
+    """Return the hotkey of a feed about one miner as a parameter, and none for other feeds."""
     return {"hotkey": feed.hotkey} if feed.endpoint.scope == "miner" else {}
 
 
 def _query(feed: Feed[Any]) -> dict[str, str]:
+    """Return the query parameters of an unsigned request for a feed."""
     if feed.per_chute and feed.hotkey:
         return {"per_chute": "true", "miner_hotkey": feed.hotkey}
     if feed.per_chute:

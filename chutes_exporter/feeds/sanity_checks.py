@@ -72,8 +72,13 @@ def reason_to_doubt(
 ) -> str | None:
     """Return the first reason to doubt an answer, or None.
 
-    ``others`` are the records of the feed's evidence. ``first`` is the answer to an earlier request
-    of this moment. If it is about as long, a list has really shrunk.
+    Args:
+        checks: The checks by the reason that each of them finds.
+        old: The last good answer, None if there is none.
+        new: The answer to check.
+        others: The records of the feeds that the answer is compared with.
+        first: The answer to another request a moment ago. If both are about equally long, they
+            confirm each other, and the list has really shrunk.
     """
     is_confirmed = first is not None and not (shrunk(first, new) or shrunk(new, first))
     for reason, applies in checks.items():
@@ -92,22 +97,22 @@ def shrunk(old: Old, new: Answer[Any], *_others: Any) -> bool:
 def gpus_are_missing(
     _old: Old, new: Answer[list[r.Node]], servers: Sequence[r.Server] | None
 ) -> bool:
-    """Compare GPUs with those of the servers.
+    """Return whether a list of GPUs lacks some that the servers have.
 
-    An empty list is doubted even if the servers are unknown.
+    While the servers are unknown, only an empty list is doubted.
     """
     if servers is None:
         return not new.listed
-    named: set[str | None] = set()
+    gpus_of_servers: set[str | None] = set()
     for server in servers:
-        named.update(gpu.uuid for gpu in server.gpus or ())
-    return _lacks(new, "uuid", named)
+        gpus_of_servers.update(gpu.uuid for gpu in server.gpus or ())
+    return _lacks(new, "uuid", gpus_of_servers)
 
 
 def instances_are_missing(
     _old: Old, new: Answer[list[r.Instance]], held: Sequence[r.InventoryItem] | None
 ) -> bool:
-    """Compare instances with the chutes that hold GPUs."""
+    """Return whether a list of instances has none of a chute that holds GPUs."""
     return _lacks(new, "chute_id", {item.chute_id for item in held or ()})
 
 
@@ -117,7 +122,9 @@ def chutes_are_missing(
     active: Sequence[r.ActiveInstance] | None,
     metrics: Sequence[r.ChuteMetrics] | None,
 ) -> bool:
-    """Compare chutes with those that run. Some may be deleted between two answers."""
+    """Return whether a list of chutes lacks more of those that run than may be deleted between two
+    answers.
+    """
     running = {instance.chute_id for instance in active or ()}
     running.update(chute.chute_id for chute in metrics or ())
     return _lacks(new, "chute_id", running, allowed=_MAX_DELETED_CHUTES)
@@ -126,7 +133,7 @@ def chutes_are_missing(
 def held_gpus_are_missing(
     _old: Old, new: Answer[list[r.HeldGpu]], instances: Sequence[r.ActiveInstance] | None
 ) -> bool:
-    """Compare the instances that hold GPUs with the active ones.
+    """Return whether a list of held GPUs lacks more than a fifth of the active instances.
 
     Some may have begun or ended between two answers.
     """
@@ -137,26 +144,36 @@ def held_gpus_are_missing(
 def _lacks(
     new: Answer[Any], id_field: str, named: AbstractSet[str | None], *, allowed: float = 0
 ) -> bool:
-    """Return whether more records are missing than allowed, of those that another answer names by
-    their ids.
+    """Return whether an answer lacks more of the named ids than allowed.
+
+    ``id_field`` is the field of its records that has the id.
     """
     listed = {getattr(record, id_field) for record in new.value}
-    # Rejected records are missing for a known reason, and one of an unknown id may be any of them.
-    return len(named - listed - {None}) > allowed and not new.rejected and None not in listed
+    # Any of the named ids may be that of a rejected record, or of a record with an unknown id.
+    if new.rejected or None in listed:
+        return False
+    missing = named - listed - {None}
+    return len(missing) > allowed
 
 
 def seats_are_others(
     _old: Old, new: Answer[Subnet], metagraph: Sequence[r.MetagraphNode] | None
 ) -> bool:
-    """Compare the chain's seats with those of the API. Some may be taken between two answers."""
-    hotkeys = dict(enumerate(new.value.hotkeys))
-    listed = {node.node_id: node.hotkey for node in metagraph or () if node.node_id is not None}
-    same = sum(hotkeys.get(uid) == hotkey for uid, hotkey in listed.items())
-    return same < len(listed) * _SHRUNK_RATIO
+    """Return whether more than a fifth of the API's seats have another hotkey on the chain.
+
+    Some may be taken between two answers.
+    """
+    hotkeys_of_chain = dict(enumerate(new.value.hotkeys))
+    hotkeys_of_api = {
+        seat.node_id: seat.hotkey for seat in metagraph or () if seat.node_id is not None
+    }
+    # A UID and its hotkey are one item, so that equal items are seats that both agree on.
+    agreed = hotkeys_of_chain.items() & hotkeys_of_api.items()
+    return len(agreed) < len(hotkeys_of_api) * _SHRUNK_RATIO
 
 
 def bounties_of_chutes_are_gone(old: Old, new: Answer[list[r.Chute]], *_others: Any) -> bool:
-    """Look for bounties that disappeared all at once."""
+    """Return whether all bounties of the chutes disappeared at once."""
     if old is None or new.rejected:
         return False
     return _bounties(old.value) >= _MIN_LOST_BOUNTIES and not _bounties(new.value)
@@ -165,17 +182,22 @@ def bounties_of_chutes_are_gone(old: Old, new: Answer[list[r.Chute]], *_others: 
 def bounties_are_gone(
     old: Old, new: Answer[list[r.Bounty]], chutes: Sequence[r.Chute] | None
 ) -> bool:
-    """Doubt an empty list if there were bounties before, or if the chutes have some: Redis may be
-    missing.
+    """Return whether an empty list contradicts the last answer, or the bounties of the chutes.
+
+    This happens if the service has lost its Redis.
     """
-    before = max(old.count if old is not None else 0, _bounties(chutes or ()))
-    return before >= _MIN_LOST_BOUNTIES and not new.listed
+    if new.listed:
+        return False
+    count_before = 0 if old is None else old.count
+    count_of_chutes = _bounties(chutes or ())
+    return max(count_before, count_of_chutes) >= _MIN_LOST_BOUNTIES
 
 
 def history_is_gone(old: Old, new: Answer[Any]) -> bool:
-    """Look for a miner that lost its history. The service lost its cache then."""
+    """Return whether a miner lost its history. The service lost its cache then."""
     return old is not None and old.count > 0 and not new.listed
 
 
 def _bounties(chutes: Iterable[r.Chute]) -> int:
+    """Return how many chutes have a bounty."""
     return sum(1 for chute in chutes if chute.bounty is not UNSET and chute.bounty is not None)
