@@ -15,6 +15,7 @@ class Compressor:
     """Compresses pages, and keeps what it made of the parts that the next page can have again."""
 
     def __init__(self) -> None:
+        # The parts of the last page without its end, each part compressed, and their checksum.
         self._parts: list[bytes] = []
         self._deflated: dict[bytes, bytes] = {}
         self._checksum = 0
@@ -26,22 +27,23 @@ class Compressor:
         are compressed.
         """
         if parts != self._parts:
-            last = self._deflated
-            self._deflated = {part: last.get(part) or deflate(part) for part in parts}
-            self._parts = parts
-            self._checksum = 0
-            for part in parts:
-                self._checksum = zlib.crc32(part, self._checksum)
+            self._keep(parts)
         checksum = zlib.crc32(end, self._checksum)
         size = sum(map(len, parts)) + len(end)
-        return b"".join(
-            [
-                _HEADER,
-                *[self._deflated[part] for part in parts],
-                deflate(end, zlib.Z_FINISH),
-                struct.pack("<LL", checksum, size & 0xFFFFFFFF),
-            ]
-        )
+        # A gzip member ends with the checksum and the size of the whole page, modulo 2**32.
+        trailer = struct.pack("<LL", checksum, size & 0xFFFFFFFF)
+        deflated = [self._deflated[part] for part in parts]
+        return b"".join([_HEADER, *deflated, deflate(end, zlib.Z_FINISH), trailer])
+
+    def _keep(self, parts: list[bytes]) -> None:
+        """Compress the parts that are not kept yet, and forget those that are no longer needed."""
+        last = self._deflated
+        self._deflated = {}
+        self._checksum = 0
+        for part in parts:
+            self._deflated[part] = last.get(part) or deflate(part)
+            self._checksum = zlib.crc32(part, self._checksum)
+        self._parts = parts
 
 
 def deflate(data: bytes, flush: int = zlib.Z_FULL_FLUSH) -> bytes:

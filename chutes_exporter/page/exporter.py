@@ -9,7 +9,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.clock import steady
@@ -46,14 +46,26 @@ _OF_FLEETS = frozenset(feed.name for feed in FLEET_FEEDS.values())
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """Samples by the metric's name, name and hotkey of the collectors that failed, the states of
-    all feeds, and the fleets of watched miners.
+    """What collectors made of the answers of one moment.
+
+    Attributes:
+        samples: Labels and value of each sample, by the name of the metric.
+        failed: Name and hotkey of each collector that failed.
+        states: The states of the feeds that were needed.
+        fleets: The fleets of the watched miners, by hotkey.
     """
 
     samples: Mapping[str, list[tuple[dict[str, str], float]]]
     failed: list[tuple[str, str]]
     states: States
     fleets: Mapping[str, Fleet]
+
+
+class _Variant(NamedTuple):
+    """A variant of the page. Scrapes for the same one share its bytes."""
+
+    form: Format
+    gzipped: bool
 
 
 class Exporter:
@@ -95,7 +107,8 @@ class Exporter:
         self._rendering = asyncio.Lock()
         # asyncio's own threads may all wait for a name server that does not answer.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="page")
-        self._pages: dict[tuple[Format, bool], asyncio.Task[bytes]] = {}
+        # The next page of each variant, until it begins to be made.
+        self._pages: dict[_Variant, asyncio.Task[bytes]] = {}
         self._adopt(settings)
 
     def reconfigure(self, settings: Settings) -> None:
@@ -108,11 +121,14 @@ class Exporter:
         self.feeds.end_backoffs()
 
     def _adopt(self, settings: Settings) -> None:
+        """Use these settings from now on."""
         self.settings = settings
         self._requests.use(settings.keys)
         self.plan = make_plan(settings)
-        if self._requests.reports.watch(self.plan.audited_miners):
+        must_read_again = self._requests.reports.watch(self.plan.audited_miners)
+        if must_read_again:
             self.feeds.forget([AUDIT_REPORT])
+        # A reading under way is about the feeds of the old plan.
         self._reading: asyncio.Task[None] | None = None
         self._maker = PageMaker(self.plan, settings, self.telemetry, self.client)
 
@@ -127,8 +143,9 @@ class Exporter:
         self._thread.shutdown(wait=False)
 
     def readiness(self) -> tuple[bool, str]:
-        """Return whether any first request has ended, even if it failed, and a sentence for the
-        user.
+        """Return whether the exporter is ready, and a sentence for the user.
+
+        It is ready as soon as a first request has ended, even if that failed.
         """
         api = self.settings.api_url
         if not self.plan.feeds:
@@ -136,9 +153,10 @@ class Exporter:
         states = [state for state in self.feeds.states().values() if not state.missing]
         if not any(state.was_requested for state in states):
             return False, f"not ready: waiting for the first answer from {api}"
-        down = dict.fromkeys(state.feed.name for state in states if state.up is False)
-        if down:
-            return True, f"ready, but {api} fails for {', '.join(down)}"
+        # Feeds of several miners have the same name, which is shown once.
+        failing = dict.fromkeys(state.feed.name for state in states if state.up is False)
+        if failing:
+            return True, f"ready, but {api} fails for {', '.join(failing)}"
         return True, "ready"
 
     async def warm_up(self) -> None:
@@ -154,8 +172,11 @@ class Exporter:
             await asyncio.sleep(PAUSE)
             snapshot = self.feeds.peek(AUDIT_REPORT)
             if snapshot is not None and snapshot.answer.value.unread:
-                feeds = [feed for feed in self.plan.feeds if feed == AUDIT_REPORT]
-                await self.feeds.read_all(feeds, self.settings.api_timeout)
+                await self.feeds.read_all(self._feed_of_reports(), self.settings.api_timeout)
+
+    def _feed_of_reports(self) -> list[Feed[Any]]:
+        """Return the feed of audit reports with the user's lifetimes, none if the plan lacks it."""
+        return [feed for feed in self.plan.feeds if feed == AUDIT_REPORT]
 
     async def samples(
         self,
@@ -171,22 +192,28 @@ class Exporter:
         requests nothing for them, and they are unknown.
         """
         plan = Plan(entry for entry in self.plan.entries if _has_one_of(metrics, entry))
-        of_fleets = self._feeds_of_fleets() if with_fleets else []
-        feeds = list(dict.fromkeys([*plan.feeds, *of_fleets]))
+        feeds = list(plan.feeds)
+        if with_fleets:
+            # A dictionary keeps the order, and each feed once.
+            feeds = list(dict.fromkeys([*plan.feeds, *self._feeds_of_fleets()]))
         if timeout is None:
-            # A command reads the reports itself: the pauses between them would take minutes.
-            feeds += [feed for feed in self.plan.feeds if feed == AUDIT_REPORT]
+            feeds += self._feed_of_reports()
         else:
+            # A command, which has a timeout, reads the reports itself: the pauses between them
+            # would take minutes.
             await self.feeds.read_all(feeds, timeout)
         async with self._rendering:
-            states = self._states(feeds)
-            needed = {feed: states[feed] for feed in feeds}
+            all_states = self._states(feeds)
+            states = {feed: all_states[feed] for feed in feeds}
             watched = sorted(self.settings.watched)
-            return await self._in_thread(partial(_collected, plan.entries, needed, watched))
+            return await self._in_thread(partial(_collected, plan.entries, states, watched))
 
     def _feeds_of_fleets(self) -> list[Feed[Any]]:
-        # Without a key, only its seat is known of a miner.
-        names = _OF_FLEETS if self.settings.keys else {METAGRAPH.name}
+        """Return the feeds of the plan that fleets are joined from."""
+        names = _OF_FLEETS
+        if not self.settings.keys:
+            # Without a key, nothing but the seat of a miner is known.
+            names = frozenset({METAGRAPH.name})
         return [feed for feed in self.plan.feeds if feed.name in names]
 
     async def metrics(self, form: Format, *, timeout: float, gzipped: bool = False) -> bytes:
@@ -199,30 +226,36 @@ class Exporter:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await asyncio.shield(self._reading)
-        page = self._pages.get((form, gzipped))
+        variant = _Variant(form, gzipped)
+        page = self._pages.get(variant)
         if page is None:
-            page = self._pages[form, gzipped] = asyncio.create_task(
-                self._make(form, gzipped=gzipped)
-            )
+            page = asyncio.create_task(self._make(variant))
+            self._pages[variant] = page
         # A scraper that disconnects must not cancel the page of others.
         return await asyncio.shield(page)
 
-    async def _make(self, form: Format, *, gzipped: bool) -> bytes:
+    async def _make(self, variant: _Variant) -> bytes:
         """Make a page in a thread, so that requests are answered meanwhile."""
         async with self._rendering:
-            del self._pages[form, gzipped]
+            # Later scrapes get a later page, because this one has the answers of this moment.
+            del self._pages[variant]
             states = self._states(self.plan.feeds)
-            return await self._in_thread(partial(self._maker.make, states, form, gzipped=gzipped))
+            make = partial(self._maker.make, states, variant.form, gzipped=variant.gzipped)
+            return await self._in_thread(make)
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def _states(self, feeds: Iterable[Feed[Any]]) -> States:
-        """Return the state of each feed at this moment, also of these if a reload has added or
-        removed them.
+        """Return the state of every feed at this moment.
+
+        The result has each of the given feeds, also those that the cache does not know, for example
+        because of a reload.
         """
         states = self.feeds.states()
-        return states | {feed: FeedState(feed) for feed in feeds if feed not in states}
+        for feed in feeds:
+            states.setdefault(feed, FeedState(feed))
+        return states
 
 
 def _has_one_of(metrics: Collection[str], entry: Entry) -> bool:
@@ -238,31 +271,37 @@ def _collected(entries: Sequence[Entry], states: States, watched: Sequence[str])
     failed: list[tuple[str, str]] = []
     for entry in entries:
         out = Samples()
-        succeeded = rendering.collect(entry, states, out)
-        failed += [
-            (entry.collector.name, hotkey) for hotkey, success in succeeded.items() if not success
-        ]
+        succeeded_by_hotkey = rendering.collect(entry, states, out)
+        for hotkey, succeeded in succeeded_by_hotkey.items():
+            if not succeeded:
+                failed.append((entry.collector.name, hotkey))
         for family in out.collect():
-            samples[family.samples[0].name] += [
-                (sample.labels, sample.value) for sample in family.samples
-            ]
+            for sample in family.samples:
+                samples[sample.name].append((sample.labels, sample.value))
+    return Collected(samples, failed, states, _fleets(states, watched))
+
+
+def _fleets(states: States, watched: Sequence[str]) -> dict[str, Fleet]:
+    """Return the fleets of the watched miners by hotkey, each with the chutes that failed."""
     ledger = _ledger(states)
     fleets = {}
     for hotkey in watched:
         failures = None if ledger is None else find_failures(ledger, hotkey, FAILURE_HOURS)
         fleets[hotkey] = replace(_fleet(states, hotkey), failures=failures)
-    return Collected(samples, failed, states, fleets)
+    return fleets
 
 
 def _ledger(states: States) -> Ledger | None:
     """Return the ended instances, None without a report. A reload forgets those of other miners."""
     reports = _snapshot(states, AUDIT_REPORT)
+    if reports is None:
+        return None
     chutes = _snapshot(states, CHUTES)
-    return None if reports is None else Ledger(reports.hours, chutes or ())
+    return Ledger(reports.hours, chutes or ())
 
 
 def _snapshot(states: States, feed: Feed[T]) -> T | None:
-    """Return what a feed has answered, None if that is not known."""
+    """Return the value of a feed's newest good answer, None if there is none."""
     state = states.get(feed)
     if state is None or state.snapshot is None:
         return None
@@ -271,9 +310,9 @@ def _snapshot(states: States, feed: Feed[T]) -> T | None:
 
 
 def _fleet(states: States, hotkey: str) -> Fleet:
-    known = {
-        feed.name: state.snapshot.answer
-        for feed, state in states.items()
-        if state.snapshot is not None and feed.hotkey in (hotkey, THE_PLATFORM)
-    }
-    return join_fleet(fleet_answers(known, hotkey))
+    """Return the fleet of a miner, joined from the known answers about it and the platform."""
+    answers = {}
+    for feed, state in states.items():
+        if state.snapshot is not None and feed.hotkey in (hotkey, THE_PLATFORM):
+            answers[feed.name] = state.snapshot.answer
+    return join_fleet(fleet_answers(answers, hotkey))

@@ -32,25 +32,32 @@ class Format(Enum):
 
 def negotiate(accept: str) -> Format:
     """Choose OpenMetrics if an Accept header names it, and does not prefer text."""
-    wanted = quality(accept, "application/openmetrics-text", "1.0.0")
-    if wanted and wanted >= quality(accept, "text/plain", "0.0.4"):
+    of_openmetrics = quality(accept, "application/openmetrics-text", "1.0.0")
+    of_text = quality(accept, "text/plain", "0.0.4")
+    if of_openmetrics and of_openmetrics >= of_text:
         return Format.OPENMETRICS
     return Format.TEXT
 
 
 def quality(header: str, name: str, version: str = "") -> float:
-    """Return the quality from 0 to 1 that an Accept header gives to a name.
+    """Return the quality from 0 to 1 that an Accept header gives to a name, 0 if it is not there.
 
-    In another version, it is another name.
+    An item of the header with another version does not count.
     """
-    found = [0.0]
+    highest = 0.0
     for item in header.lower().split(","):
-        item_name, *options = (part.strip() for part in item.split(";"))
-        values = dict(option.partition("=")[::2] for option in options)
-        if item_name == name and values.get("version", version).strip('"') == version:
-            number = values.get("q", "1")
-            found.append(float(number) if _QUALITY.fullmatch(number) else 0.0)
-    return max(found)
+        item_name, *options = [part.strip() for part in item.split(";")]
+        values: dict[str, str] = {}
+        for option in options:
+            key, _, value = option.partition("=")
+            values[key] = value
+        item_version = values.get("version", version).strip('"')
+        item_quality = values.get("q", "1")
+        if item_name != name or item_version != version:
+            continue
+        if _QUALITY.fullmatch(item_quality):
+            highest = max(highest, float(item_quality))
+    return highest
 
 
 def lines(families: Iterable[Family], form: Format) -> bytes:

@@ -5,7 +5,7 @@ something.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from chutes_exporter.collectors.fleet import FEEDS
 from chutes_exporter.feeds.definitions import (
@@ -67,42 +67,58 @@ class NotKnown:
         return cls(feed, hotkey, str(error), getattr(error, "advice", "Try again later."))
 
 
-def grouped(gaps: Iterable[NotKnown]) -> list[tuple[str, str, str]]:
-    """Return feeds, reason and advice of gaps, each reason once.
+class SharedReason(NamedTuple):
+    """A reason, with the names of all feeds for which it holds."""
 
-    An outage is not repeated for each feed.
-    """
-    found: dict[tuple[str, str], dict[str, None]] = {}
+    feeds: str
+    reason: str
+    advice: str
+
+
+def grouped(gaps: Iterable[NotKnown]) -> list[SharedReason]:
+    """Return each reason of gaps once, so that an outage is not repeated for each feed."""
+    # The inner dictionary keeps the order of feeds, and each of them once.
+    feeds_by_texts: dict[tuple[str, str], dict[str, None]] = {}
     for gap in gaps:
-        found.setdefault((gap.reason, gap.advice), {})[gap.feed] = None
-    return [(", ".join(feeds), *texts) for texts, feeds in found.items()]
+        feeds = feeds_by_texts.setdefault((gap.reason, gap.advice), {})
+        feeds[gap.feed] = None
+    groups = []
+    for (reason, advice), feeds in feeds_by_texts.items():
+        groups.append(SharedReason(", ".join(feeds), reason, advice))
+    return groups
 
 
 def find_gaps(collected: Collected, settings: Settings) -> tuple[list[NotKnown], set[str]]:
     """Return what is not known, and the miners for which the state of every GPU is known."""
-    incomplete = [*_incomplete_feeds(collected.states)]
-    incomplete += (NotKnown(name, hotkey, *_BUG) for name, hotkey in collected.failed)
+    incomplete = _incomplete_feeds(collected.states)
+    for name, hotkey in collected.failed:
+        incomplete.append(NotKnown(name, hotkey, *_BUG))
     gaps = [*incomplete, *_unknown_fields(collected.states, settings)]
-    keys = {key.address for key in settings.keys}
+    with_key = {key.address for key in settings.keys}
     counted: set[str] = set()
     for hotkey in sorted(settings.watched):
-        if hotkey not in keys:
+        if hotkey not in with_key:
             gaps.append(NotKnown("servers, GPUs, instances, jobs", hotkey, *NO_KEY))
             continue
         fleet = collected.fleets[hotkey]
         if fleet.known["gpus"]:
             counted.add(hotkey)
-        if not _lacks_feed(hotkey, incomplete):
-            reasons = _unknown_in_fleet(fleet)
-            gaps += (NotKnown("fleet", hotkey, one, "Try again in a minute.") for one in reasons)
+        # The missing feed explains what the fleet lacks.
+        if _lacks_feed(hotkey, incomplete):
+            continue
+        reasons = _unknown_in_fleet(fleet)
+        gaps += [NotKnown("fleet", hotkey, one, "Try again in a minute.") for one in reasons]
     return gaps, counted
 
 
-def _incomplete_feeds(states: States) -> Iterator[NotKnown]:
+def _incomplete_feeds(states: States) -> list[NotKnown]:
+    """Return a gap for each feed that is missing, old or not completely known."""
+    gaps = []
     for state in states.values():
         gap = gap_of(state)
         if gap is not None:
-            yield gap
+            gaps.append(gap)
+    return gaps
 
 
 def _lacks_feed(hotkey: str, gaps: Iterable[NotKnown]) -> bool:
@@ -114,18 +130,20 @@ def _unknown_in_fleet(fleet: Fleet) -> Iterator[str]:
     """Yield what the answers together do not say, of all that decides what needs action."""
     if not fleet.known["gpus"]:
         yield _UNCOUNTED
-    if any(one.state == "starting" and one.is_in_vain is None for one in fleet.instances):
+    starting = [instance for instance in fleet.instances if instance.state == "starting"]
+    if any(instance.is_in_vain is None for instance in starting):
         yield "the answers do not say whether a starting instance can become active"
     for server in fleet.servers:
         yield from _unknown_of_server(fleet, server)
 
 
 def _unknown_of_server(fleet: Fleet, server: Server) -> Iterator[str]:
+    """Yield what the answers do not say about a server."""
     name = server.name or server.server_id
     if _launches_are_unknown(fleet, server):
         yield f"the answers do not say whether something can be launched on {name}"
-    is_open = fleet.window is not None and fleet.window.is_open
-    if is_open and server.waits_for_upgrade and server.measured is None:
+    window_is_open = fleet.window is not None and fleet.window.is_open
+    if window_is_open and server.waits_for_upgrade and server.measured is None:
         yield f"the answers do not say whether {name} can come back from the upgrade"
 
 
@@ -158,11 +176,14 @@ def gap_of(state: FeedState) -> NotKnown | None:
 def _unknown_fields(states: States, settings: Settings) -> Iterator[NotKnown]:
     """Yield what the answers do not say, of all that decides whether something needs action."""
     for feed, state in states.items():
-        if state.snapshot is not None and feed.name in _UNKNOWN_IN:
-            advice = _UNKNOWN_MAINTENANCE if feed.name == MAINTENANCE.name else UPDATE
-            reasons = _UNKNOWN_IN[feed.name](state.snapshot.answer.value, settings.watched)
-            for reason in dict.fromkeys(reasons):
-                yield NotKnown(feed.name, feed.hotkey, reason, advice)
+        if state.snapshot is None or feed.name not in _UNKNOWN_IN:
+            continue
+        advice = _UNKNOWN_MAINTENANCE if feed.name == MAINTENANCE.name else UPDATE
+        find_unknown = _UNKNOWN_IN[feed.name]
+        reasons = find_unknown(state.snapshot.answer.value, settings.watched)
+        # Many records can have the same reason, which is yielded once.
+        for reason in dict.fromkeys(reasons):
+            yield NotKnown(feed.name, feed.hotkey, reason, advice)
 
 
 def _unknown_in_seats(seats: Iterable[MetagraphNode], watched: Container[str]) -> Iterator[str]:

@@ -29,9 +29,11 @@ class PageMaker:
 
     def make(self, states: States, form: Format, *, gzipped: bool) -> bytes:
         """Return a page: the lines of collectors, then the exporter's own metrics."""
-        made = self._renderer.render(states, form)
-        parts = [rendered.body for rendered in made.values() if rendered.body is not None]
-        parts.append(self._own.lines(made, states, form))
+        lines_by_entry = self._renderer.render(states, form)
+        # Collectors for which the page has no room have no body.
+        parts = [lines.body for lines in lines_by_entry.values() if lines.body is not None]
+        parts.append(self._own.lines(lines_by_entry, states, form))
+        # What changes with every page comes last, and is not kept.
         end = self._own.lines_of_process(form)
         if form is Format.OPENMETRICS:
             end += END_OF_OPENMETRICS

@@ -39,11 +39,11 @@ class Plan:
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.entries = tuple(entries)
         # A dictionary keeps the order, and each feed once.
-        found: dict[Feed[Any], None] = {}
+        feeds_in_order: dict[Feed[Any], None] = {}
         for entry in self.entries:
             for feeds in entry.feeds.values():
-                found.update(dict.fromkeys(feeds))
-        self.feeds = tuple(found)
+                feeds_in_order.update(dict.fromkeys(feeds))
+        self.feeds = tuple(feeds_in_order)
 
     @property
     def audited_miners(self) -> frozenset[str] | None:
@@ -52,7 +52,8 @@ class Plan:
         for entry in self.entries:
             if AUDIT_REPORT.name not in entry.collector.source_feeds:
                 continue
-            # What is about the miner of a key needs no other.
+            # A collector with the scope "signer" exports only miners with a key, whatever the
+            # choice.
             if entry.miners.choice == "all" and entry.collector.scope != "signer":
                 return None
             watched |= entry.miners.watched
@@ -61,8 +62,11 @@ class Plan:
     @property
     def miners_with_neighbours(self) -> frozenset[str]:
         """The watched miners whose neighbours are exported."""
-        readers = [entry.miners for entry in self.entries if entry.miners.choice == "neighbours"]
-        return frozenset[str]().union(*(miners.watched for miners in readers))
+        watched = set[str]()
+        for entry in self.entries:
+            if entry.miners.choice == "neighbours":
+                watched |= entry.miners.watched
+        return frozenset(watched)
 
 
 def require_what_collectors_need(settings: Settings) -> None:
@@ -76,6 +80,7 @@ def require_what_collectors_need(settings: Settings) -> None:
 
 
 def _require_what_it_needs(collector: Collector, settings: Settings) -> None:
+    """Raise ConfigError if a collector lacks a setting."""
     flag = f"--collector.{collector.name}"
     if collector.needs_key and not settings.keys:
         raise ConfigError(f"{flag} needs a hotkey's key: add --hotkey-file")
@@ -95,18 +100,21 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
     A flag that switches it on overrides its default, but not its need for a key, a hotkey or the
     chain.
     """
+    # None without a flag.
     is_switched_on = settings.collectors.get(collector.name)
     if is_switched_on is False:
         return "by_flag"
     if is_switched_on:
-        wants_key, wants_hotkey = collector.needs_key, collector.scope == "miner"
+        lacks_key = collector.needs_key and not settings.keys
+        lacks_hotkey = collector.scope == "miner" and not settings.watched
     else:
-        wants_key, wants_hotkey = collector.wants_key, collector.wants_hotkey
+        lacks_key = collector.wants_key and not settings.keys
+        lacks_hotkey = collector.wants_hotkey and not settings.watched
     if collector.needs_chain and not settings.chain_url:
         return "without_chain"
-    if wants_key and not settings.keys:
+    if lacks_key:
         return "without_key"
-    if wants_hotkey and not settings.watched:
+    if lacks_hotkey:
         return "without_hotkey"
     if not is_switched_on and _is_off_by_default(collector, settings):
         return "by_default"
@@ -121,70 +129,91 @@ def _is_off_by_default(collector: Collector, settings: Settings) -> bool:
 
 def collectors_by_state(settings: Settings) -> dict[str, list[str]]:
     """Return the names of all collectors: under ``on``, or under ``off_`` and the reason."""
-    names: dict[str, list[str]] = {"on": []}
+    names_by_state: dict[str, list[str]] = {"on": []}
     for collector in COLLECTORS:
         reason = off_reason(collector, settings)
-        names.setdefault("on" if reason is None else f"off_{reason}", []).append(collector.name)
-    return names
+        state = "on" if reason is None else f"off_{reason}"
+        names_by_state.setdefault(state, []).append(collector.name)
+    return names_by_state
 
 
 def make_plan(settings: Settings) -> Plan:
     """Return the plan of the page: all collectors that are on."""
     collectors = [one for one in COLLECTORS if off_reason(one, settings) is None]
-    # Reports are too large to be read only because they name chutes.
+    # Some collectors use reports only to choose chutes. Reports are too large to be read just for
+    # that.
     reads_reports = any(AUDIT_REPORT.name in one.source_feeds for one in collectors)
-    needless = frozenset[str]() if reads_reports else frozenset({AUDIT_REPORT.name})
-    return Plan(_entry(collector, settings, needless) for collector in collectors)
+    needless_feeds: set[str] = set()
+    if not reads_reports:
+        needless_feeds.add(AUDIT_REPORT.name)
+    return Plan(_entry(collector, settings, needless_feeds) for collector in collectors)
 
 
-def _entry(collector: Collector, settings: Settings, needless: AbstractSet[str]) -> Entry:
-    """Return a collector with its feeds but the needless ones, and with the miners that it has
-    samples of.
+def _entry(collector: Collector, settings: Settings, needless_feeds: AbstractSet[str]) -> Entry:
+    """Return a collector with the miners that it has samples of, and with its feeds but the
+    needless ones, which are names.
     """
     miners = _miners(collector, settings)
-    found: dict[str, dict[Feed[Any], None]] = {}
+    # Parts share feeds. The inner dictionary has each feed of a hotkey once, in order.
+    feeds_by_hotkey: dict[str, dict[Feed[Any], None]] = {}
     for part in collector.parts:
+        feeds = [one for one in _readable_feeds(part, settings) if one.name not in needless_feeds]
         for hotkey in _hotkeys(part, settings):
-            for feed in _readable_feeds(part, settings):
-                if feed.name not in needless:
-                    of_miner = feed.of(_subject(feed, hotkey, miners))
-                    wanted = of_miner.with_lifetimes(settings.ttl, settings.max_age)
-                    found.setdefault(hotkey, {})[wanted] = None
-    return Entry(collector, miners, {hotkey: tuple(feeds) for hotkey, feeds in found.items()})
+            for feed in feeds:
+                of_subject = feed.of(_subject(feed, hotkey, miners))
+                wanted = of_subject.with_lifetimes(settings.ttl, settings.max_age)
+                feeds_by_hotkey.setdefault(hotkey, {})[wanted] = None
+    return Entry(
+        collector, miners, {hotkey: tuple(feeds) for hotkey, feeds in feeds_by_hotkey.items()}
+    )
 
 
 def _miners(collector: Collector, settings: Settings) -> Miners:
     """Return the miners that a collector has samples of."""
     choice: MinersChoice = settings.miners
     is_switched_on = settings.collectors.get(collector.name)
+    # Such a collector is large for all miners, so both choices are needed to export all.
     if collector.watched_only and not (choice == "all" and is_switched_on):
         choice = "watched"
     return Miners(settings.watched, choice, chutes=settings.chutes, costs=settings.costs)
 
 
 def _hotkeys(part: Part, settings: Settings) -> list[str]:
-    """Return the hotkeys that a part is collected for, none if it needs a key and there is none."""
-    keys = [key.address for key in settings.keys]
-    if part.needs_key and not keys:
+    """Return the hotkeys that a part is collected for, none if it needs a key and there is none.
+
+    A part about the platform is collected once, for :data:`THE_PLATFORM`.
+    """
+    with_key = [key.address for key in settings.keys]
+    if part.needs_key and not with_key:
         return []
-    hotkeys = {"platform": [THE_PLATFORM], "signer": keys, "miner": sorted(settings.watched)}
-    return hotkeys[part.scope]
+    by_scope = {
+        "platform": [THE_PLATFORM],
+        "signer": with_key,
+        "miner": sorted(settings.watched),
+    }
+    return by_scope[part.scope]
 
 
 def _readable_feeds(part: Part, settings: Settings) -> list[Feed[Any]]:
-    """Return the feeds of a part that there is a key for, if they need one."""
+    """Return the feeds of a part, without a key only those that need none."""
     feeds = part.all_feeds
     if part.chooses_chutes and settings.chutes == "all":
-        # There is nothing to choose.
+        # The part uses its other feeds only to choose chutes, and all are exported.
         feeds = part.feeds
     return [feed for feed in feeds if settings.keys or not feed.endpoint.signed]
 
 
 def _subject(feed: Feed[Any], hotkey: str, miners: Miners) -> str:
-    """Return what a feed is about, where a part is collected for a hotkey: it, or the platform."""
+    """Return the hotkey of a feed's answer where a part is collected for a hotkey.
+
+    It is that hotkey, or :data:`THE_PLATFORM`. Only stats per chute of a single miner are about the
+    miner although the part is about the platform.
+    """
     if feed.per_chute:
         # Stats per chute of a single miner are a small answer. For more miners, one large answer
         # needs fewer requests.
-        is_single = miners.choice != "all" and len(miners.watched) == 1
-        return next(iter(miners.watched)) if is_single else THE_PLATFORM
+        if miners.choice != "all" and len(miners.watched) == 1:
+            (only_miner,) = miners.watched
+            return only_miner
+        return THE_PLATFORM
     return THE_PLATFORM if feed.endpoint.scope == "platform" else hotkey

@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The lines that a collector made of answers of certain versions, with certain neighbours of
-    the watched miners.
+    """The lines that a collector made.
 
-    Without room for it, there is no body.
+    Attributes:
+        versions: The versions of the answers of which they were made, 0 for a missing one.
+        neighbours: The neighbours of the watched miners at that time.
+        body: The lines as bytes, None if the page has no room for them.
+        series: Their number of series, also without a body.
+        succeeded: Whether the collector succeeded, by hotkey.
     """
 
     versions: tuple[int, ...]
@@ -37,10 +41,10 @@ class Lines:
     series: int
     succeeded: Mapping[str, bool]
 
-    def serve(self, versions: tuple[int, ...], neighbours: frozenset[str], room: int) -> bool:
-        """Return whether they are what the collector would make now.
+    def are_current(self, versions: tuple[int, ...], neighbours: frozenset[str], room: int) -> bool:
+        """Return whether the collector would make the same lines now.
 
-        Lines without a body are made again if there is room for them.
+        Lines without a body are made again if they fit into the room, which is a number of series.
         """
         if self.versions != versions or self.neighbours != neighbours:
             return False
@@ -64,7 +68,7 @@ class Renderer:
         remove the others.
         """
         self._find_neighbours(states)
-        made: dict[Entry, Lines] = {}
+        lines_by_entry: dict[Entry, Lines] = {}
         room = self._max_series
         for entry in self._plan.entries:
             rendered = self._lines_of(entry, states, form, room)
@@ -73,30 +77,37 @@ class Renderer:
                 rendered = replace(rendered, body=None)
             else:
                 room -= rendered.series
-            made[entry] = self._kept[entry, form] = rendered
-        return made
+            lines_by_entry[entry] = rendered
+            self._kept[entry, form] = rendered
+        return lines_by_entry
 
     def _find_neighbours(self, states: States) -> None:
+        """Find the neighbours anew, if the plan exports any."""
         watched = self._plan.miners_with_neighbours
         if watched:
             answers = _known_answers(neighbours.FEEDS, states)
             self._neighbours = neighbours.find_neighbours(answers, watched, self._neighbours)
 
     def _lines_of(self, entry: Entry, states: States, form: Format, room: int) -> Lines:
-        """Return the kept lines if no answer and no exported neighbour has changed, or make
-        them.
+        """Return the kept lines if no answer and no exported neighbour has changed, or make new
+        ones.
         """
         versions = _versions(entry, states)
         near = frozenset[str]()
         if entry.miners.choice == "neighbours":
             near = self._neighbours.hotkeys
         kept = self._kept.get((entry, form))
-        if kept is not None and kept.serve(versions, near, room):
+        if kept is not None and kept.are_current(versions, near, room):
             return kept
         samples = Samples(room)
         succeeded = collect(entry, states, samples, near)
-        body = None if samples.overflowed else lines(samples.collect(), form)
-        return Lines(versions, near, body, samples.count, succeeded)
+        return Lines(
+            versions=versions,
+            neighbours=near,
+            body=None if samples.overflowed else lines(samples.collect(), form),
+            series=samples.count,
+            succeeded=succeeded,
+        )
 
 
 def _versions(entry: Entry, states: States) -> tuple[int, ...]:
@@ -112,7 +123,8 @@ def _versions(entry: Entry, states: States) -> tuple[int, ...]:
 def collect(
     entry: Entry, states: States, out: Samples, near: frozenset[str] = frozenset()
 ) -> dict[str, bool]:
-    """Add the samples of all known answers, and return by hotkey whether that succeeded.
+    """Add what a collector makes of all known answers to the samples, and return by hotkey whether
+    that succeeded.
 
     ``near`` are the neighbours of watched miners that are exported with them.
     """
@@ -124,9 +136,10 @@ def collect(
 
 
 def _known_answers(feeds: Iterable[Feed[Any]], states: States) -> Answers:
-    known = {}
+    """Return the answers of these feeds, without those that are not known."""
+    answers_by_name = {}
     for feed in feeds:
         state = states.get(feed)
         if state is not None and state.snapshot is not None:
-            known[feed.name] = state.snapshot.answer
-    return Answers(known)
+            answers_by_name[feed.name] = state.snapshot.answer
+    return Answers(answers_by_name)

@@ -96,11 +96,15 @@ _CLOCK_MAX_AGE = 600.0
 
 
 def _declare(labels: tuple[str, ...], **rows: Row) -> dict[Metric, Row]:
-    """Return the metrics of things with these labels."""
-    return {
-        Metric(name, row.text, (*labels, *row.labels), stability=row.stability): row
-        for name, row in rows.items()
-    }
+    """Return the row of each metric, of which all have these labels first.
+
+    The names of the arguments are those of the metrics.
+    """
+    rows_by_metric = {}
+    for name, row in rows.items():
+        metric = Metric(name, row.text, (*labels, *row.labels), stability=row.stability)
+        rows_by_metric[metric] = row
+    return rows_by_metric
 
 
 def _rejected_records(state: FeedState) -> int | None:
@@ -117,11 +121,11 @@ def _records(state: FeedState) -> int | None:
 
 
 def _doubts(state: FeedState) -> dict[str, bool]:
-    """Return whether the newest answer of a feed is doubted, by each possible reason."""
+    """Return for each possible reason whether it is why the newest answer of a feed is doubted."""
     # A doubted answer was refused with an error, or is in use because there is no older one.
-    doubt = getattr(state.last_error, "doubt", None) or (
-        state.snapshot and state.snapshot.answer.doubt
-    )
+    doubt = getattr(state.last_error, "doubt", None)
+    if doubt is None and state.snapshot is not None:
+        doubt = state.snapshot.answer.doubt
     return {reason: reason == doubt for reason in state.feed.checks}
 
 
@@ -228,11 +232,17 @@ class Telemetry:
 class _Origin:
     """What the lines about collectors, feeds and requests are made of.
 
-    While it is equal, so are they. The states have no snapshots, whose answers may leave memory:
-    the lines of collectors have their versions.
+    While it is equal, so are they.
+
+    Attributes:
+        lines_by_entry: The lines of collectors, which also have the versions of the answers.
+        states: The states of feeds without their snapshots, so that old answers can leave memory.
+        checks: The newest check of an answer's fields, by endpoint.
+        clock_offset: Seconds by which the local clock is ahead of the API's, None if unknown.
+        requests: Number of all requests so far.
     """
 
-    made: Mapping[Entry, Lines]
+    lines_by_entry: Mapping[Entry, Lines]
     states: list[FeedState]
     checks: Mapping[str, FieldCheck]
     clock_offset: float | None
@@ -250,18 +260,19 @@ class OwnLines:
         self._client = client
         self._kept: dict[Format, tuple[_Origin, bytes]] = {}
 
-    def lines(self, made: Mapping[Entry, Lines], states: States, form: Format) -> bytes:
+    def lines(self, lines_by_entry: Mapping[Entry, Lines], states: States, form: Format) -> bytes:
         """Return the lines about collectors, feeds, settings and requests."""
         origin = _Origin(
-            made,
-            [replace(state, snapshot=None) for state in states.values()],
-            dict(self._client.changes),
-            _clock_offset(self._client),
-            self._telemetry.requests.total,
+            lines_by_entry=lines_by_entry,
+            states=[replace(state, snapshot=None) for state in states.values()],
+            checks=dict(self._client.changes),
+            clock_offset=_clock_offset(self._client),
+            requests=self._telemetry.requests.total,
         )
-        kept = self._kept.get(form)
-        if kept is not None and kept[0] == origin:
-            return kept[1]
+        if form in self._kept:
+            kept_origin, kept_lines = self._kept[form]
+            if kept_origin == origin:
+                return kept_lines
         lines = exposition.lines(self._families(origin, states), form)
         self._kept[form] = origin, lines
         return lines
@@ -272,8 +283,8 @@ class OwnLines:
 
     def _families(self, origin: _Origin, states: States) -> Iterator[Family]:
         out = Samples()
-        _add_collectors(out, origin.made, states)
-        out.add(SERIES, sum(lines.series for lines in origin.made.values()))
+        _add_collectors(out, origin.lines_by_entry, states)
+        out.add(SERIES, sum(lines.series for lines in origin.lines_by_entry.values()))
         out.add(SERIES_LIMIT, self._settings.max_series)
         for feed, state in states.items():
             # A feed whose endpoint is missing has no state.
@@ -288,7 +299,9 @@ class OwnLines:
 
 
 def _clock_offset(client: ChutesClient) -> float | None:
-    """Return the difference of the clocks, which is unknown without a recent answer."""
+    """Return the seconds by which the local clock is ahead of the API's, None without a recent
+    answer.
+    """
     offset = client.clock_offset
     is_recent = time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE
     if offset is None or not is_recent:
@@ -304,22 +317,26 @@ def _add_build(out: Samples, settings: Settings) -> None:
         out.add(WATCHED, 1, hotkey)
 
 
-def _add_collectors(out: Samples, made: Mapping[Entry, Lines], states: States) -> None:
-    """Add the state of each collector of a page.
+def _add_collectors(out: Samples, lines_by_entry: Mapping[Entry, Lines], states: States) -> None:
+    """Add the state of each collector of a page to the samples.
 
-    Where an endpoint is missing, that is only that it is off.
+    A collector that needs an endpoint which the API does not have is off, and neither succeeds nor
+    fails.
     """
-    for entry, lines in made.items():
-        name, is_off = entry.collector.name, False
+    for entry, lines in lines_by_entry.items():
+        collector = entry.collector
+        is_off = False
         for hotkey, feeds in entry.feeds.items():
             missing = {feed.name for feed in feeds if states[feed].missing}
-            is_off = is_off or not missing.isdisjoint(entry.collector.source_feeds)
-            if missing.isdisjoint(entry.collector.needed_feeds):
-                existing = [states[feed] for feed in feeds if not states[feed].missing]
-                is_complete = lines.succeeded[hotkey] and all(map(_is_complete, existing))
-                out.add(COLLECTOR_SUCCESS, is_complete, name, hotkey)
-        out.add(COLLECTOR_CUT, lines.body is None, name)
-        out.add(COLLECTOR_OFF, is_off, name)
+            if missing & collector.source_feeds:
+                is_off = True
+            if missing & collector.needed_feeds:
+                continue
+            existing = [states[feed] for feed in feeds if not states[feed].missing]
+            is_complete = lines.succeeded[hotkey] and all(map(_is_complete, existing))
+            out.add(COLLECTOR_SUCCESS, is_complete, collector.name, hotkey)
+        out.add(COLLECTOR_CUT, lines.body is None, collector.name)
+        out.add(COLLECTOR_OFF, is_off, collector.name)
 
 
 def _is_complete(state: FeedState) -> bool:
