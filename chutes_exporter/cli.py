@@ -39,15 +39,19 @@ class _DefaultToServe(click.Group):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h", "--version")):
+        # These flags belong to the whole command line, and all others to a command.
+        is_own_flag = bool(args) and args[0] in ("--help", "-h", "--version")
+        has_command = bool(args) and not args[0].startswith("-")
+        if not is_own_flag and not has_command:
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = []
+        for name, command in self.commands.items():
+            rows.append((name, command.get_short_help_str(200)))
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, command.get_short_help_str(200)) for name, command in self.commands.items()]
-            )
+            formatter.write_dl(rows)
         with formatter.section("Examples"):
             formatter.write_dl(_EXAMPLES, col_max=45)
 
@@ -78,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.ClickException, ConfigError, ClientSetupError) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
         line = f"Error: {scrub_input(text)}"
+        # Errors of click know the command whose help explains its flags.
         context = getattr(error, "ctx", None)
         if context:
             line += f" (see {context.command_path} --help)"
@@ -88,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Other errors of the system are bugs, and need their traceback.
         if error.errno not in (errno.ENOSPC, errno.EIO):
             raise
-        # At the end, Python would try to write the rest of the output again.
+        # At the end, Python would try to write the rest of the output again. Send it nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         click.echo(f"Error: cannot write the output: {error.strerror}", err=True)
         exit_status = 1

@@ -88,10 +88,11 @@ class NodeUrl:
     secret: str
 
     def __str__(self) -> str:
-        scheme, _, rest = self.secret.partition("://")
-        host = re.split(r"[/?]", rest, maxsplit=1)[0]
-        hidden = "" if host == rest else "/…"
-        return f"{scheme}://{host}{hidden}"
+        scheme, _, after_scheme = self.secret.partition("://")
+        host_and_port = re.split(r"[/?]", after_scheme, maxsplit=1)[0]
+        # A path or a query is not shown, but that there is one.
+        hidden = "" if host_and_port == after_scheme else "/…"
+        return f"{scheme}://{host_and_port}{hidden}"
 
     __repr__ = __str__
 
@@ -146,10 +147,14 @@ def make_settings(
 ) -> Settings:
     """Return settings, or raise ConfigError if one of them needs another that is missing.
 
-    The miners of the keys are watched like ``hotkeys``. If ``miners`` is None, it becomes
-    ``neighbours`` if a miner is watched, otherwise ``all``. If ``chutes`` is None, it becomes
-    ``all`` if ``miners`` is, otherwise ``relevant``. The settings have these warnings and those
-    about risky or unknown values.
+    Args:
+        chain_url: The address of a node of the chain. None without one.
+        hotkeys: Miners to watch.
+        keys: Keys, whose miners are watched, too.
+        miners: None becomes ``neighbours`` if a miner is watched, otherwise ``all``.
+        chutes: None becomes ``all`` if ``miners`` is ``all``, otherwise ``relevant``.
+        warnings: The settings have these warnings, and those about risky or unknown values.
+        others: The other attributes of :class:`Settings`.
     """
     keys = tuple(keys)
     watched = frozenset(hotkeys) | {key.address for key in keys}
@@ -167,7 +172,8 @@ def make_settings(
     )
     if not watched:
         _require_choices_without_miner(settings)
-    return replace(settings, warnings=(*warnings, *map(scrub_input, _warnings(settings))))
+    found_warnings = [scrub_input(warning) for warning in _warnings(settings)]
+    return replace(settings, warnings=(*warnings, *found_warnings))
 
 
 def _require_choices_without_miner(settings: Settings) -> None:
@@ -187,7 +193,9 @@ def _sends_plain_text(url: str) -> bool:
 
 
 def _warnings(settings: Settings) -> Iterator[str]:
-    url, node = settings.api_url, settings.chain_url
+    """Yield a warning about each risky or unknown value."""
+    url = settings.api_url
+    node = settings.chain_url
     if settings.keys and _sends_plain_text(url):
         yield (
             f"--api.url: signatures go to {url} without encryption, "
@@ -204,8 +212,12 @@ def _warnings(settings: Settings) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Credentials:
-    """The usable keys, one for each address, the errors of the others, and warnings about the
-    permissions of files.
+    """What the hotkey files and the environment contain.
+
+    Attributes:
+        keys: The usable keys, one for each address.
+        errors: Why other keys cannot be used.
+        warnings: About the permissions of files.
     """
 
     keys: tuple[Hotkey, ...]
@@ -222,7 +234,7 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
 
     Errors are returned, so that ``check`` can list them all.
     """
-    keys: dict[str, Hotkey] = {}
+    keys_by_address: dict[str, Hotkey] = {}
     errors: list[str] = []
     warnings: list[str] = []
     for path in files:
@@ -231,32 +243,35 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
         except HotkeyError as error:
             errors.append(f"--hotkey-file: {error}")
             continue
-        keys.setdefault(key.address, key)
+        keys_by_address.setdefault(key.address, key)
         if readable_by_others(path.expanduser()):
             command = f"chmod 600 {shlex.quote(str(path.expanduser()))}"
             warnings.append(f"other users of this machine can read {path}: run {command}")
     try:
-        found = _environment_key(environment, is_only_source=not keys and not errors)
-        if found is not None:
-            keys.setdefault(found.address, found)
+        has_no_file = not keys_by_address and not errors
+        environment_key = _environment_key(environment, is_only_source=has_no_file)
+        if environment_key is not None:
+            keys_by_address.setdefault(environment_key.address, environment_key)
     except HotkeyError as error:
         errors.append(str(error))
     return Credentials(
-        tuple(keys.values()), tuple(map(scrub_input, errors)), tuple(map(scrub_input, warnings))
+        keys=tuple(keys_by_address.values()),
+        errors=tuple(map(scrub_input, errors)),
+        warnings=tuple(map(scrub_input, warnings)),
     )
 
 
 def _environment_key(environment: Mapping[str, str], *, is_only_source: bool) -> Hotkey | None:
-    """Return the environment's key or None, or raise HotkeyError.
+    """Return the environment's key, None if it has none, or raise HotkeyError.
 
-    Without another source of a key, an address without a secret is an error, and so is an empty
+    If it is the only source of keys, an address without a secret is an error, and so is an empty
     secret.
     """
     secrets = [name for name in _SECRETS if environment.get(name, "").strip()]
     if len(secrets) > 1:
         raise HotkeyError(f"{' and '.join(secrets)} are both set: unset one of them")
     if secrets:
-        (name,) = secrets
+        name = secrets[0]
         address = environment.get("MINER_SS58", "").strip()
         return Hotkey.from_seed(environment[name], address=address, source=f"{name} and MINER_SS58")
     if is_only_source and environment.keys() & {"MINER_SS58", *_SECRETS}:
@@ -283,7 +298,10 @@ def parse_number(text: str) -> float:
 
 
 def parse_gpu_cost(text: str) -> tuple[str, float]:
-    """Parse ``MODEL=USD_PER_HOUR`` with a finite number above 0, or raise ConfigError."""
+    """Parse ``MODEL=USD_PER_HOUR`` with a finite number above 0, or raise ConfigError.
+
+    Return the model in lower case and the number.
+    """
     model, _, cost = text.partition("=")
     if not model.strip() or not 0 < _number(cost) < math.inf:
         raise ConfigError(
@@ -293,7 +311,11 @@ def parse_gpu_cost(text: str) -> tuple[str, float]:
 
 
 def parse_server_cost(text: str) -> tuple[str, float]:
-    """Parse ``NAME=USD_PER_GPU_HOUR`` with a finite number above 0, or raise ConfigError."""
+    """Parse ``NAME=USD_PER_GPU_HOUR`` with a finite number above 0, or raise ConfigError.
+
+    Return the server's name and the number.
+    """
+    # The name may have a "=", too.
     name, _, cost = text.rpartition("=")
     if not name.strip() or not 0 < _number(cost) < math.inf:
         raise ConfigError(
@@ -304,7 +326,10 @@ def parse_server_cost(text: str) -> tuple[str, float]:
 
 
 def parse_lifetime(text: str, feeds: Collection[str]) -> tuple[str, float]:
-    """Parse ``FEED=SECONDS`` with one of the feeds and 1 second to 7 days, or raise ConfigError."""
+    """Parse ``FEED=SECONDS`` with one of the feeds and 1 second to 7 days, or raise ConfigError.
+
+    Return the feed's name and the seconds.
+    """
     name, _, seconds = text.partition("=")
     name = name.strip().lower()
     if name not in feeds:
@@ -321,6 +346,7 @@ def parse_lifetime(text: str, feeds: Collection[str]) -> tuple[str, float]:
 
 
 def _number(text: str) -> float:
+    """Return a number, or NaN, which no comparison accepts, for another text."""
     try:
         return float(text)
     except ValueError:
@@ -328,7 +354,7 @@ def _number(text: str) -> float:
 
 
 def parse_url(text: str) -> str:
-    """Parse the address of an API.
+    """Parse the address of an API, or raise ConfigError.
 
     The result has a scheme in lower case and no slash at the end.
     """
@@ -338,7 +364,9 @@ def parse_url(text: str) -> str:
 
 
 def parse_node_url(text: str) -> str:
-    """Parse the address of a node of the chain, which may have a key in its path or query."""
+    """Parse the address of a node of the chain, which may have a key in its path or query, or raise
+    ConfigError.
+    """
     kind = "an address of a node"
     what_to_write = (
         "write https://HOST, and a path or a query if the node needs them, without a user or a "
@@ -351,11 +379,12 @@ def parse_node_url(text: str) -> str:
 
 
 def _parse_address(text: str, kind: str, what_to_write: str) -> str:
+    """Parse an address without a query. The kind and what to write are for the error."""
     # The errors do not show the text, because it may have a password or a key.
     if not _URL.fullmatch(text):
         raise ConfigError(f"it is not {kind}: {what_to_write}")
     problem = problem_of_address(text)
     if problem is not None:
         raise ConfigError(f"it is not {kind} ({problem}): {what_to_write}")
-    scheme, _, rest = text.partition(":")
-    return f"{scheme.lower()}:{rest.rstrip('/')}"
+    scheme, _, after_scheme = text.partition(":")
+    return f"{scheme.lower()}:{after_scheme.rstrip('/')}"

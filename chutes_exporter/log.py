@@ -63,9 +63,13 @@ class UnblockedHandler(logging.StreamHandler[TextIO]):
         try:
             line = self.format(record)
             if self._dropped and self._has_room():
-                dropped, self._dropped = self._dropped, 0
+                dropped = self._dropped
+                # Before the warning, which comes to this method, too.
+                self._dropped = 0
                 logging.getLogger(__name__).warning("log lines were dropped: %d", dropped)
-            self._write(("\n" if self._is_cut else "") + line + "\n")
+            # End a line of which only the beginning was written.
+            start = "\n" if self._is_cut else ""
+            self._write(f"{start}{line}\n")
         except OSError:
             # The disk is full, or the reader has gone.
             self._dropped += 1
@@ -73,9 +77,11 @@ class UnblockedHandler(logging.StreamHandler[TextIO]):
             self.handleError(record)
 
     def _write(self, line: str) -> None:
+        """Write a line in pieces. If there is no room for one, drop the rest of the line."""
         for start in range(0, len(line), _PIECE):
             if not self._has_room():
                 self._dropped += 1
+                # Without room for its first piece, the stream stays as it was.
                 self._is_cut = self._is_cut or start > 0
                 return
             self.stream.write(line[start : start + _PIECE])
@@ -93,13 +99,18 @@ class UnblockedHandler(logging.StreamHandler[TextIO]):
 
 
 def _escaped(_logger: object, _name: str, line: Any) -> str:
-    """Escape what a terminal would obey or not show: control characters and marks of direction."""
-    return "".join(
-        character if character.isprintable() else _escape(ord(character)) for character in str(line)
-    )
+    """Escape what a terminal would obey or not show: control characters and marks of direction.
+
+    The arguments are those of a processor of structlog.
+    """
+    return "".join(map(_escaped_character, str(line)))
 
 
-def _escape(code: int) -> str:
+def _escaped_character(character: str) -> str:
+    """Return a character as it is if a terminal shows it, or else its code as in Python."""
+    if character.isprintable():
+        return character
+    code = ord(character)
     return f"\\u{code:04x}" if code <= _TWO_BYTES else f"\\U{code:08x}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import cachetools
@@ -38,10 +39,9 @@ _LANDING_SECONDS = 1.0
 def scrape_timeout(header: str | None, offset: float) -> float:
     """Return the seconds that a scrape may wait for the API.
 
-    The offset is left for sending the answer.
-
-    The header is ``X-Prometheus-Scrape-Timeout-Seconds``. Without a positive number, Prometheus'
-    default counts.
+    The header ``X-Prometheus-Scrape-Timeout-Seconds`` has the time for the whole scrape, of which
+    the offset is left for sending the answer. Without a positive number, Prometheus' default
+    counts.
     """
     try:
         seconds = float(header or "")
@@ -72,7 +72,8 @@ def make_app(exporter: Exporter) -> Starlette:
         async with landing_lock:
             page = pages.get("")
             if page is None:
-                page = pages[""] = await landing_page(exporter)
+                page = await landing_page(exporter)
+                pages[""] = page
             # A path in the settings may not be UTF-8.
             return HTMLResponse(page.encode(errors="backslashreplace"))
 
@@ -96,39 +97,49 @@ def make_app(exporter: Exporter) -> Starlette:
     return app
 
 
+@dataclass(frozen=True)
+class _SentPage:
+    """A page that is being sent, and the deadlines of all its readers."""
+
+    page: bytes
+    deadlines: set[asyncio.Timeout] = field(default_factory=set)
+
+
 class _Sending:
-    """The pages that are being sent.
+    """The pages that are being sent, of which the oldest make room for newer ones.
 
     Otherwise, clients that read slowly would keep any number of old pages in memory.
     """
 
     def __init__(self) -> None:
-        # Pages and the deadlines of their readers, by identity, the oldest page first.
-        self._pages: dict[int, tuple[bytes, set[asyncio.Timeout]]] = {}
+        # By the identity of their bytes. The oldest page is first.
+        self._pages: dict[int, _SentPage] = {}
 
     @contextlib.asynccontextmanager
     async def deadline(self, page: bytes) -> AsyncIterator[None]:
         """Raise TimeoutError if a page takes too long, or has to make room for newer ones."""
         async with asyncio.timeout(_SEND_SECONDS) as deadline:
-            _, readers = self._pages.setdefault(id(page), (page, set()))
-            readers.add(deadline)
+            sent = self._pages.setdefault(id(page), _SentPage(page))
+            sent.deadlines.add(deadline)
             self._make_room()
             try:
                 yield
             finally:
-                readers.discard(deadline)
-                self._pages = {key: entry for key, entry in self._pages.items() if entry[1]}
+                sent.deadlines.discard(deadline)
+                self._pages = {key: one for key, one in self._pages.items() if one.deadlines}
 
     def _make_room(self) -> None:
+        """End the sending of the oldest pages while all of them take too many bytes."""
         while len(self._pages) > _MIN_PAGES and self._bytes() > _SENDING_BYTES:
-            _, readers = self._pages.pop(next(iter(self._pages)))
-            for deadline in readers:
+            oldest = self._pages.pop(next(iter(self._pages)))
+            for deadline in oldest.deadlines:
                 # It raises an error for a reader whose time has just passed.
                 with contextlib.suppress(RuntimeError):
+                    # A time in the past, so that the deadline passes at once.
                     deadline.reschedule(0)
 
     def _bytes(self) -> int:
-        return sum(len(page) for page, _ in self._pages.values())
+        return sum(len(sent.page) for sent in self._pages.values())
 
 
 class _PageResponse(Response):
@@ -137,9 +148,9 @@ class _PageResponse(Response):
     """
 
     def __init__(self, page: bytes, media_type: str, sending: _Sending, *, gzipped: bool) -> None:
-        headers = {"Vary": "Accept, Accept-Encoding"} | (
-            {"Content-Encoding": "gzip"} if gzipped else {}
-        )
+        headers = {"Vary": "Accept, Accept-Encoding"}
+        if gzipped:
+            headers["Content-Encoding"] = "gzip"
         super().__init__(page, headers=headers, media_type=media_type)
         self._page = page
         self._sending = sending
@@ -164,4 +175,5 @@ class _PageResponse(Response):
 
 
 def _sentence(text: str, status: int = 200) -> Response:
+    """Answer with a text as a sentence, with a capital letter and a full stop."""
     return PlainTextResponse(f"{text[:1].upper()}{text[1:]}.\n", status)

@@ -36,8 +36,8 @@ class PasswordCheck:
         self._users: dict[str, bytes] = {}
         self._decoys: list[bytes] = []
         self._key = os.urandom(32)
-        # Of each user, a digest of the hash and its right password. It is worth nothing after the
-        # hash has changed.
+        # By user, a digest of the hash and the right password. Once the hash has changed, no
+        # password has this digest.
         self._right: dict[str, bytes] = {}
         # One thread: guesses must not take the time that pages need.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
@@ -64,12 +64,15 @@ class PasswordCheck:
             return False
         name, password = credentials
         password = password[:_BCRYPT_BYTES]
+        # An unknown user gets a hash, too, so that the time does not reveal which users exist.
         hashed = self._users.get(name) or self._decoy(name)
         # Only remember a keyed digest, so that neither memory nor timing reveals the password.
         digest = hmac.digest(self._key, hashed + password, hashlib.sha256)
         if hmac.compare_digest(self._right.get(name, b""), digest):
             return True
-        is_right = await self._check(password, hashed, client) and hashed == self._users.get(name)
+        has_hash = await self._check(password, hashed, client)
+        # The hash may be a decoy, or a reload may have changed it during the check.
+        is_right = has_hash and hashed == self._users.get(name)
         if is_right:
             self._right[name] = digest
         return is_right
@@ -79,8 +82,8 @@ class PasswordCheck:
 
         It is the same for the same name, because a real user's check always takes the same time.
         """
-        pick = hmac.digest(self._key, name.encode(), hashlib.sha256)[0] % len(self._decoys)
-        return self._decoys[pick]
+        first_byte = hmac.digest(self._key, name.encode(), hashlib.sha256)[0]
+        return self._decoys[first_byte % len(self._decoys)]
 
     async def _check(self, password: bytes, hashed: bytes, client: str) -> bool:
         """Return whether a password has a hash, or raise BusyError."""
@@ -98,12 +101,16 @@ class PasswordCheck:
 
 
 def _credentials(authorization: str) -> tuple[str, bytes] | None:
+    """Return the user's name and the password of basic authentication, None if it is invalid."""
     scheme, _, encoded = authorization.partition(" ")
     if scheme.lower() != "basic":
         return None
     try:
-        name, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
-        return (name.decode(), password) if colon else None
+        decoded = base64.b64decode(encoded.strip(), validate=True)
+        name, colon, password = decoded.partition(b":")
+        if not colon:
+            return None
+        return name.decode(), password
     except ValueError:
         # It is no base64, or no UTF-8.
         return None

@@ -79,8 +79,14 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class WebConfig:
-    """A web configuration, with bcrypt hashes by user name, headers of all answers, and the
-    contents of all its files by path.
+    """A web configuration.
+
+    Attributes:
+        context: The TLS context, None without TLS.
+        users: Bcrypt hashes by user name. Without users, no password is needed.
+        headers: Headers of all answers.
+        rate_limit: None if it is off.
+        contents: The contents of the configuration and of all files that it names, by path.
     """
 
     context: ssl.SSLContext | None = None
@@ -102,22 +108,7 @@ def load_web_config(path: Path) -> WebConfig:
     and reason.
     """
     try:
-        contents = {path: read_file(path)}
-        document = yaml.safe_load(contents[path])
-        file = msgspec.convert({} if document is None else document, WebFile)
-        tls, context = file.tls_server_config, None
-        if tls is not None:
-            # Read before OpenSSL does, so that a change in between is noticed.
-            for name in tls.files:
-                contents[path.parent / name] = read_file(path.parent / name)
-            context = make_context(tls, path.parent)
-        return WebConfig(
-            context=context,
-            users=_users(file.basic_auth_users),
-            headers=_headers(file.http_server_config),
-            rate_limit=_rate_limit(file.rate_limit),
-            contents=contents,
-        )
+        return _read_web_config(path)
     except OSError as error:
         raise ConfigError(
             f"--web.config.file: cannot read {error.filename}: {error.strerror}. Check the "
@@ -133,6 +124,27 @@ def load_web_config(path: Path) -> WebConfig:
     except (yaml.YAMLError, ValueError, RecursionError, AttributeError) as error:
         # PyYAML raises the last one for a strange time.
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _read_web_config(path: Path) -> WebConfig:
+    """Read a web configuration and the files that it names, or raise an error of any library."""
+    contents = {path: read_file(path)}
+    document = yaml.safe_load(contents[path])
+    # An empty file is an empty configuration.
+    file = msgspec.convert({} if document is None else document, WebFile)
+    context = None
+    if file.tls_server_config is not None:
+        # Read before OpenSSL does, so that a change in between is noticed.
+        for name in file.tls_server_config.files:
+            contents[path.parent / name] = read_file(path.parent / name)
+        context = make_context(file.tls_server_config, path.parent)
+    return WebConfig(
+        context=context,
+        users=_users(file.basic_auth_users),
+        headers=_headers(file.http_server_config),
+        rate_limit=_rate_limit(file.rate_limit),
+        contents=contents,
+    )
 
 
 def _users(users: dict[str, str] | None) -> dict[str, str]:
@@ -183,8 +195,10 @@ def _seconds(duration: str | int) -> float:
     text = str(duration)
     if text.isdecimal():
         text += "ns"
-    parts = _DURATION_PART.findall(text)
-    if not parts or "".join(map("".join, parts)) != text:
+    # Pairs of a number and a unit. A text with anything else in it is not a duration.
+    parts: list[tuple[str, str]] = _DURATION_PART.findall(text)
+    text_of_parts = "".join(number + unit for number, unit in parts)
+    if not parts or text_of_parts != text:
         raise ValueError(
             f"rate_limit: the interval {text[:40]!r} is not a duration: write one like 1s or 100ms"
         )

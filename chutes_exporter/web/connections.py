@@ -82,10 +82,12 @@ class Connection(socket.socket):
 
     def recv_into(self, buffer: WriteableBuffer, size: int = 0, flags: int = 0) -> int:
         """Receive few bytes at a time."""
-        return super().recv_into(buffer, min(size or len(memoryview(buffer)), _READ_BYTES), flags)
+        # A size of 0 means the size of the buffer.
+        wanted = size or len(memoryview(buffer))
+        return super().recv_into(buffer, min(wanted, _READ_BYTES), flags)
 
     def abort(self) -> None:
-        """Close the connection in the next turns of the event loop."""
+        """Close the connection in the next turns of the event loop, and drop unsent bytes."""
         with contextlib.suppress(OSError):
             self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD)
         if self.transport is not None:
@@ -107,11 +109,13 @@ class Connection(socket.socket):
     @contextlib.contextmanager
     def busy(self) -> Iterator[None]:
         """Be busy while the context lasts."""
-        self.is_busy, self.since = True, self._connections.monotonic()
+        self.is_busy = True
+        self.since = self._connections.monotonic()
         try:
             yield
         finally:
-            self.is_busy, self.since = False, self._connections.monotonic()
+            self.is_busy = False
+            self.since = self._connections.monotonic()
 
 
 class _Protocol(H11Protocol):
@@ -238,17 +242,20 @@ def free_frames(error: BaseException) -> None:
     handshake, would stay until the garbage collector looks at its oldest objects.
     """
     traceback.clear_frames(error.__traceback__)
-    traceback.clear_frames((error.__cause__ or error).__traceback__)
+    if error.__cause__ is not None:
+        traceback.clear_frames(error.__cause__.__traceback__)
 
 
 async def _first_byte(connection: Connection) -> None:
     """Wait until a client has sent a byte, or raise ConnectionResetError if it has left."""
-    loop, is_readable = asyncio.get_running_loop(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    is_readable = asyncio.Event()
     loop.add_reader(connection, is_readable.set)
     try:
         await is_readable.wait()
     finally:
         loop.remove_reader(connection)
+    # Only look at the byte: it belongs to the first request.
     if not connection.recv(1, socket.MSG_PEEK):
         raise ConnectionResetError
 
@@ -256,11 +263,16 @@ async def _first_byte(connection: Connection) -> None:
 def _least_needed(connections: Collection[Connection], now: float) -> Connection | None:
     """Return the connection to close, None while it is still fresh."""
     # A request is cut only if all connections have one.
-    idle = [one for one in connections if not one.is_busy]
-    numbers = Counter(one.client for one in connections)
+    idle = [connection for connection in connections if not connection.is_busy]
+    candidates = idle or connections
+    number_by_client = Counter(connection.client for connection in connections)
 
-    def rank(one: Connection) -> tuple[int, bool, float]:
-        return numbers[one.client], one.fresh_until <= now, now - one.since
+    def rank(connection: Connection) -> tuple[int, bool, float]:
+        """The client with the most connections comes first, then what is not fresh, then what is
+        longest in its state.
+        """
+        is_no_longer_fresh = connection.fresh_until <= now
+        return number_by_client[connection.client], is_no_longer_fresh, now - connection.since
 
-    unneeded = max(idle or connections, key=rank)
+    unneeded = max(candidates, key=rank)
     return unneeded if unneeded.fresh_until <= now else None

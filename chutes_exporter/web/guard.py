@@ -52,8 +52,9 @@ class Guard:
     def adopt(self, web: WebConfig) -> None:
         """Use this configuration from now on."""
         self._passwords.adopt(web.users)
-        chosen = {**_HEADERS, **web.headers}
-        self._headers = Headers({name: value for name, value in chosen.items() if value}).raw
+        headers = {**_HEADERS, **web.headers}
+        # A blank value in the configuration removes a header.
+        self._headers = Headers({name: value for name, value in headers.items() if value}).raw
         if web.rate_limit != self._limit:
             self._limit = web.rate_limit
             self._rate = _Rate(self._monotonic)
@@ -66,15 +67,16 @@ class Guard:
                 message["headers"] = [*message["headers"], *self._headers]
             await send(message)
 
-        answer = await self._refusal(scope) or self._app
+        refusal = await self._refusal(scope)
+        answer = self._app if refusal is None else refusal
         await answer(scope, receive, send_with_headers)
 
     async def _refusal(self, scope: Scope) -> Response | None:
         """Return the answer to a request that must not be passed on, None for any other."""
         if _has_body(scope):
             return _BODY_REFUSED
-        # A client that has gone has no address.
-        client, *_ = scope["client"] or ("",)
+        # The address of a client is its host and port. A client that has gone has none.
+        client = scope["client"][0] if scope["client"] else ""
         if self._limit is not None:
             seconds = self._rate.seconds_to_wait(client, self._limit)
             if seconds:
@@ -95,13 +97,18 @@ class _Rate:
         self._buckets = cachetools.LRUCache(_MAX_CLIENTS)
 
     def seconds_to_wait(self, client: str, limit: RateLimit) -> float:
-        """Count a request, and return 0, or the seconds until the client may send another."""
+        """Count a request, and return 0 if it is within the limit, or else the seconds until the
+        client may send another.
+        """
         now = self._monotonic()
+        # A new client has a full bucket. Each interval adds a token, up to the full bucket.
         tokens, since = self._buckets.get(client, (limit.burst, now))
         tokens = min(tokens + (now - since) / limit.interval, limit.burst)
-        is_allowed = tokens >= 1
-        self._buckets[client] = tokens - is_allowed, now
-        return 0.0 if is_allowed else (1 - tokens) * limit.interval
+        if tokens < 1:
+            self._buckets[client] = tokens, now
+            return (1 - tokens) * limit.interval
+        self._buckets[client] = tokens - 1, now
+        return 0.0
 
 
 def _too_many(seconds: float) -> Response:
@@ -115,7 +122,10 @@ def _too_many(seconds: float) -> Response:
 def _has_body(scope: Scope) -> bool:
     """Return whether a body follows a request. To parse one in small chunks takes much time."""
     headers = Headers(scope=scope)
-    return "transfer-encoding" in headers or headers.get("content-length", "0").strip("0") != ""
+    if "transfer-encoding" in headers:
+        return True
+    # A length of any number of zeros means that there is no body.
+    return headers.get("content-length", "0").strip("0") != ""
 
 
 async def _check_password(passwords: PasswordCheck, scope: Scope, client: str) -> Response | None:

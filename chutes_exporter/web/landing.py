@@ -69,8 +69,12 @@ async def landing_page(exporter: Exporter) -> str:
 
     A thread makes it, because for many hotkeys that takes longer than a scrape may wait.
     """
-    collected = await exporter.samples(()) if exporter.settings.watched else None
-    # Failing feeds come first, and then those that were never answered.
+    collected = None
+    if exporter.settings.watched:
+        # No metric: only the fleets.
+        collected = await exporter.samples(())
+    # Failing feeds come first, and then those that were never answered, because False sorts before
+    # True.
     states = sorted(
         exporter.feeds.states().values(),
         key=lambda state: (state.up is not False, state.up is not None),
@@ -84,8 +88,14 @@ def _page(
     collected: Collected | None,
     summary: str,
 ) -> str:
-    settings, now = exporter.settings, exporter.client.api_clock()
+    """Return the page as HTML.
+
+    ``collected`` has the fleets of the watched miners, None without any, and the summary is HTML.
+    """
+    settings = exporter.settings
+    now = exporter.client.api_clock()
     actions = ""
+    # Without any answer, there is nothing to say about a fleet.
     if collected is not None and any(state.snapshot for state in collected.states.values()):
         actions = _actions(collected, settings, now)
     rows = "".join(_row(exporter, state, now) for state in states)
@@ -114,29 +124,28 @@ def _page(
 
 
 def _state(tone: Tone, text: str) -> str:
+    """Return a text as HTML in the color of a tone."""
     return f'<span class="state {tone}">{escape(text)}</span>'
 
 
 def _summary(exporter: Exporter) -> str:
-    """Return whether the exporter is ready and its feeds work, with the reason if not."""
-    ready, reason = exporter.readiness()
+    """Return whether the exporter is ready and its feeds work, with the reason if not, as HTML."""
+    is_ready, reason = exporter.readiness()
     states = exporter.feeds.states().values()
-    failing = any(state.up is False for state in states)
-    if failing and all(state.snapshot is None for state in states):
-        return _state(
-            "bad",
-            f"There is no data: {reason.removeprefix('ready, but ')}. The table below has the "
-            "errors.",
-        )
-    text = f"{reason[:1].upper()}{reason[1:]}."
-    if not ready:
-        return _state("bad", text)
-    return _state("wait" if failing else "good", text)
+    any_fails = any(state.up is False for state in states)
+    has_data = any(state.snapshot is not None for state in states)
+    if any_fails and not has_data:
+        problem = reason.removeprefix("ready, but ")
+        return _state("bad", f"There is no data: {problem}. The table below has the errors.")
+    sentence = f"{reason[:1].upper()}{reason[1:]}."
+    if not is_ready:
+        return _state("bad", sentence)
+    return _state("wait" if any_fails else "good", sentence)
 
 
 def _actions(collected: Collected, settings: Settings, api_time: float) -> str:
     """Return what ``status`` says needs action or is not known, from the answers of the last
-    scrape.
+    scrape, as HTML.
     """
     found: list[Finding] = []
     for fleet in collected.fleets.values():
@@ -154,6 +163,7 @@ def _actions(collected: Collected, settings: Settings, api_time: float) -> str:
 
 
 def _gaps(collected: Collected, settings: Settings) -> list[NotKnown]:
+    """Return what is not known about the watched miners."""
     gaps, _ = find_gaps(collected, settings)
     if not all(fleet.failures and fleet.failures.are_all for fleet in collected.fleets.values()):
         reason = f"not all of the newest {FAILURE_HOURS} hourly reports are known"
@@ -162,19 +172,23 @@ def _gaps(collected: Collected, settings: Settings) -> list[NotKnown]:
 
 
 def _tone(found: Iterable[Finding], gaps: Sequence[NotKnown]) -> Tone:
+    """Return how urgent findings and gaps are."""
     if any(item.needs_action for item in found):
         return "bad"
     return "wait" if gaps else "good"
 
 
 def _not_known(gaps: Iterable[NotKnown]) -> str:
-    return "".join(
-        f"<li>{escape(f'{feeds}: {reason}')}<br>{escape(advice)}</li>"
-        for feeds, reason, advice in grouped(gaps)
-    )
+    """Return gaps as items of an HTML list."""
+    items = []
+    for feeds, reason, advice in grouped(gaps):
+        text = escape(f"{feeds}: {reason}")
+        items.append(f"<li>{text}<br>{escape(advice)}</li>")
+    return "".join(items)
 
 
 def _action(item: Finding) -> str:
+    """Return a finding as an item of an HTML list."""
     names = item.things[:_SHOWN]
     if len(item.things) > _SHOWN:
         names.append("…")
@@ -188,6 +202,7 @@ def _short(hotkey: str) -> str:
 
 
 def _watched(settings: Settings) -> str:
+    """Return the watched miners as HTML, each with the kind of its data."""
     keys = {key.address for key in settings.keys}
     miners = []
     for hotkey in sorted(settings.watched):
@@ -197,6 +212,7 @@ def _watched(settings: Settings) -> str:
 
 
 def _row(exporter: Exporter, state: FeedState, now: float) -> str:
+    """Return the row of a feed in the table."""
     hotkey = state.feed.hotkey
     cells = (
         escape(state.feed.name),
@@ -227,6 +243,7 @@ def _feed_state(state: FeedState) -> str:
 
 
 def _age(state: FeedState, now: float) -> str:
+    """Return the age of the newest good answer, and when that is dropped."""
     if state.last_success is None:
         return "none"
     age = f"{human_duration(max(now - state.last_success, 0))} ago"
@@ -236,6 +253,7 @@ def _age(state: FeedState, now: float) -> str:
 
 
 def _last_error(state: FeedState, now: float) -> str:
+    """Return when the last request failed and why, even if one succeeded since, as HTML."""
     if state.last_failure is None:
         return "none"
     at, error = state.last_failure
@@ -254,24 +272,25 @@ def _next(exporter: Exporter, state: FeedState) -> str:
 
 def _collectors(settings: Settings) -> str:
     """Return which collectors are on, and which are off and why, as rows."""
-    return "".join(
-        _setting(
-            _state("good" if state == "on" else "off", state.replace("_", " ")),
-            ", ".join(names) or "none",
-        )
-        for state, names in collectors_by_state(settings).items()
-    )
+    rows = []
+    for state, names in collectors_by_state(settings).items():
+        tone: Tone = "good" if state == "on" else "off"
+        label = _state(tone, state.replace("_", " "))
+        rows.append(_setting(label, ", ".join(names) or "none"))
+    return "".join(rows)
 
 
 def _settings(settings: Settings) -> str:
     """Return the settings as rows. There are no secrets among them."""
-    return "".join(
-        _setting(f"<code>{field.name}</code>", _value_text(getattr(settings, field.name)))
-        for field in fields(settings)
-    )
+    rows = []
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        rows.append(_setting(f"<code>{field.name}</code>", _value_text(value)))
+    return "".join(rows)
 
 
 def _value_text(value: Any) -> str:
+    """Return the value of a setting as text, ``none`` for an empty one."""
     if isinstance(value, dict):
         value = [f"{name}={number:g}" for name, number in sorted(value.items())]
     if isinstance(value, tuple | list | frozenset):

@@ -60,11 +60,12 @@ def bound_address(opened: socket.socket) -> Address:
 def allow_many_files() -> None:
     """Raise a low soft limit of open files, so that connections leave some for the API."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < _OPEN_FILES:
-        limit = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-        # A sandbox may forbid it. Then the old limit applies.
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    if soft >= _OPEN_FILES:
+        return
+    limit = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    # A sandbox may forbid it. Then the old limit applies.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _max_open() -> int:
@@ -93,21 +94,8 @@ async def serving(
         # ACK.
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connections = Connections(_max_open(), _MAX_SERVED)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            partial(tracked, app),
-            ws="none",
-            interface="asgi3",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=date_header,
-            timeout_keep_alive=_IDLE_SECONDS,
-            timeout_graceful_shutdown=grace,
-        )
-    )
+    server = _uvicorn_server(app, date_header=date_header, grace=grace)
+    # It gets no sockets, because the connections are accepted here.
     running = asyncio.create_task(server.serve([]))
     accepting = [
         asyncio.create_task(connections.accept(opened, server, context)) for opened in sockets
@@ -115,7 +103,7 @@ async def serving(
     caller = asyncio.current_task()
 
     def end_caller(task: asyncio.Task[None]) -> None:
-        """Cancel what the caller awaits after a failure, which is then raised below."""
+        """After a failure, cancel what the caller awaits. The failure is then raised below."""
         if caller is not None and not task.cancelled() and task.exception():
             caller.cancel()
 
@@ -134,6 +122,27 @@ async def serving(
         for ended in await asyncio.gather(running, *accepting, return_exceptions=True):
             if isinstance(ended, Exception):
                 raise ended
+
+
+def _uvicorn_server(app: ASGIApp, *, date_header: bool, grace: int) -> uvicorn.Server:
+    """Return a server that notes which connections are busy, without features that nobody needs.
+
+    ``grace`` is the time in seconds that unfinished requests have at the end.
+    """
+    config = uvicorn.Config(
+        partial(tracked, app),
+        ws="none",
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=date_header,
+        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_graceful_shutdown=grace,
+    )
+    return uvicorn.Server(config)
 
 
 @contextlib.contextmanager

@@ -118,17 +118,22 @@ def _version(field: str, name: str) -> ssl.TLSVersion:
 
 
 def _choose_ciphers(context: ssl.SSLContext, tls: TlsSettings) -> None:
+    """Choose the suites that the context offers, or raise ValueError."""
     if not tls.prefer_server_cipher_suites:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    if not tls.cipher_suites:
+        return
     for suite in tls.cipher_suites:
         if suite not in CIPHERS and suite not in TLS13_SUITES:
             raise ValueError(
                 f"cipher_suites: {suite!r} is not a secure suite of Go: use {', '.join(CIPHERS)}"
             )
-    wanted = {suite: CIPHERS[suite] for suite in tls.cipher_suites if suite in CIPHERS}
-    if wanted:
-        _set_ciphers(context, wanted)
-    elif tls.cipher_suites:
+    # Those of TLS 1.3 need no choice, because all are offered.
+    up_to_tls12 = {suite: CIPHERS[suite] for suite in tls.cipher_suites if suite in CIPHERS}
+    if up_to_tls12:
+        _set_ciphers(context, up_to_tls12)
+    else:
+        # No suite of an older version is wanted.
         context.minimum_version = ssl.TLSVersion.TLSv1_3
 
 
@@ -144,6 +149,7 @@ def _set_ciphers(context: ssl.SSLContext, wanted: dict[str, str]) -> None:
 
 
 def _choose_curve(context: ssl.SSLContext, tls: TlsSettings) -> None:
+    """Choose the curve of the settings if they name one, or raise ValueError."""
     if len(tls.curve_preferences) > 1:
         raise ValueError(
             "curve_preferences: Python can choose only one curve: name one, or remove the field"
@@ -159,6 +165,7 @@ def _choose_curve(context: ssl.SSLContext, tls: TlsSettings) -> None:
 
 
 def _load_certificate(context: ssl.SSLContext, tls: TlsSettings, folder: Path) -> None:
+    """Load the server's certificate and its key into the context, or raise ValueError."""
     if not (tls.cert or tls.cert_file) or not (tls.key or tls.key_file):
         raise ValueError(
             "tls_server_config needs cert_file and key_file, or cert and key: add them, or remove "
@@ -194,6 +201,7 @@ def _path(text: str, file: str, folder: Path) -> Iterator[Path]:
 
 
 def _verify_clients(context: ssl.SSLContext, tls: TlsSettings, folder: Path) -> None:
+    """Let the context verify clients as the settings say, or raise ValueError."""
     if tls.client_auth_type not in _VERIFY_MODES:
         raise ValueError(
             f"client_auth_type: Python verifies each certificate that it asks for, so it cannot "
@@ -245,9 +253,10 @@ def _checking(allowed: frozenset[str]) -> type[ssl.SSLObject]:
 
 def _names(certificate: dict[str, Any]) -> Iterator[str]:
     """Yield the alternative names of a certificate, written as Go writes them."""
-    names = certificate.get("subjectAltName", ())
-    yield from (name for kind, name in names if kind in ("DNS", "email", "URI"))
-    for address in (name for kind, name in names if kind == "IP Address"):
+    kinds_and_names = certificate.get("subjectAltName", ())
+    yield from [name for kind, name in kinds_and_names if kind in ("DNS", "email", "URI")]
+    addresses = [name for kind, name in kinds_and_names if kind == "IP Address"]
+    for address in addresses:
         # An address of a wrong length is no address.
         with contextlib.suppress(ValueError):
             yield str(ipaddress.ip_address(address))
