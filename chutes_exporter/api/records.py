@@ -52,7 +52,9 @@ def decode_hook(_kind: type[UnixTime], value: Any) -> UnixTime:
     # calendar.
     if not MINYEAR < moment.year < MAXYEAR:
         raise ValueError("not a time")
-    return UnixTime((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return UnixTime(moment.timestamp())
 
 
 OLD_VERSION: Final = "has an old version"

@@ -147,14 +147,13 @@ class Transport:
         needs a signature. The body is sent as JSON.
         """
         tally = Tally(check=self._due_check(endpoint))
+        exchange = self._exchange(
+            endpoint, tally, key, url or self._base_url, params=params, json=body
+        )
         code = "abandoned"  # It remains if the caller cancels the request.
         started = time.monotonic()
         try:
-            value = await self._worker.run(
-                self._exchange(
-                    endpoint, tally, key, url or self._base_url, params=params, json=body
-                )
-            )
+            value = await self._worker.run(exchange)
             code = _OK
         except ApiError as error:
             code = _code_of(error)
@@ -166,7 +165,12 @@ class Transport:
             seconds = time.monotonic() - started
             self._note_request(endpoint, code, seconds, tally)
         return Answer(
-            value, tally.accepted, tally.rejected, tally.first_error, self.api_clock(), seconds
+            value,
+            count=tally.accepted,
+            rejected=tally.rejected,
+            first_error=tally.first_error,
+            received_at=self.api_clock(),
+            seconds=seconds,
         )
 
     def _due_check(self, endpoint: Endpoint[Any]) -> FieldCheck | None:
@@ -184,7 +188,7 @@ class Transport:
         self._counters.add(
             endpoint.name, code, seconds=seconds, size=tally.size, rejected=tally.rejected
         )
-        # Paths and headers can be private.
+        # Paths and headers can be private, so the log has only the endpoint's name.
         _note(
             logging.DEBUG,
             "requested",

@@ -299,7 +299,7 @@ class Subnet:
         """Return the rao of alpha a day for the incentive of a seat, None if it is unknown."""
         if self.miners_per_block is None:
             return None
-        # If no seat has an incentive, the sum is 0, and nobody is paid.
+        # Without any incentive, the sum is 0, and so is the share.
         share = incentive / (sum(self.state.incentive) or 1)
         return share * self.miners_per_block * _BLOCKS_PER_DAY
 

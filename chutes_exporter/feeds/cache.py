@@ -148,11 +148,13 @@ class FeedCache:
         self._clock = clock
         self._jitter = jitter
         self._version = 0
-        self._wanted: set[Feed[Any]] | None = None  # all
+        # The feeds that may be read. None means all.
+        self._wanted: set[Feed[Any]] | None = None
         self._states: dict[Feed[Any], FeedState] = {}
         self._snapshots: cachetools.TLRUCache[Feed[Any], Snapshot[Any]] = cachetools.TLRUCache(
             _MAX_FEEDS, ttu=lambda _feed, snapshot, _now: snapshot.drop_at, timer=monotonic
         )
+        # Feeds that began or ceased to fail, until that is logged.
         self._changed: list[FeedState] = []
 
     def states(self) -> dict[Feed[Any], FeedState]:
@@ -412,7 +414,7 @@ class FeedCache:
 
     def _fail(self, state: FeedState, error: Exception) -> None:
         """Note a failure, and let the feed send no request until its back-off is over."""
-        # These are no bugs, whose traceback the log needs, and a traceback holds the whole answer.
+        # A traceback holds the whole answer. Only that of any other error, a bug, is logged.
         if isinstance(error, ApiError | DoubtedError | MissingEndpointError):
             _release_frames(error)
         state.last_failure = self._clock(), error
@@ -454,10 +456,12 @@ def _log_change(feeds: Iterable[Feed[Any]], error: BaseException | None) -> None
 
 def _release_frames(error: BaseException) -> None:
     """Drop the traceback of an error that is kept, because its frames hold whole answers."""
-    error.__traceback__ = error.__context__ = None
+    error.__traceback__ = None
+    error.__context__ = None
 
 
 def _too_slow(feed: Feed[Any]) -> TimedOutError:
+    """Return the error of a request that takes longer than its answer would be kept."""
     return TimedOutError(
         f"the request takes longer than an answer is kept, {feed.max_age:g} s",
         advice=f"The API or the network is slow. Try again, or raise --feed.max-age {feed.name}=.",

@@ -171,7 +171,7 @@ class Exporter:
         while True:
             await asyncio.sleep(PAUSE)
             snapshot = self.feeds.peek(AUDIT_REPORT)
-            if snapshot is not None and snapshot.answer.value.unread:
+            if snapshot is not None and snapshot.answer.value.unread > 0:
                 await self.feeds.read_all(self._feed_of_reports(), self.settings.api_timeout)
 
     def _feed_of_reports(self) -> list[Feed[Any]]:

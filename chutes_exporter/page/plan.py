@@ -122,6 +122,7 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
 
 
 def _is_off_by_default(collector: Collector, settings: Settings) -> bool:
+    """Return whether a collector is off without a flag, although it lacks nothing."""
     if collector.default == "few":
         return len(settings.watched) > _FEW
     return collector.default == "off"
