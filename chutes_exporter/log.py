@@ -64,7 +64,7 @@ class UnblockedHandler(logging.StreamHandler[TextIO]):
             line = self.format(record)
             if self._dropped and self._has_room():
                 dropped = self._dropped
-                # Before the warning, which comes to this method, too.
+                # Reset it before the warning, which comes to this method, too.
                 self._dropped = 0
                 logging.getLogger(__name__).warning("log lines were dropped: %d", dropped)
             # End a line of which only the beginning was written.

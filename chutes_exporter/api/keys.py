@@ -124,6 +124,7 @@ class Hotkey:
         if keyfile_data_is_encrypted(content):
             raise HotkeyError(f"{source} is encrypted: use a hotkey file without a password")
         pair = _signing_pair(content)
+        # A file without a usable pair may name a type of key that the library does not know.
         crypto_type = _crypto_type(content) if pair is None else pair.crypto_type
         _require_sr25519(crypto_type, source)
         # Without an address, half a private key looks like the seed of another key.

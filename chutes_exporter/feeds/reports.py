@@ -60,9 +60,12 @@ class ReportReader:
 
     def __init__(self, client: ChutesClient) -> None:
         self._client = client
+        # The miners whose data is kept. None means all.
         self._hotkeys: frozenset[str] | None = frozenset()
+        # The reports by the Unix time at which their hour ended.
         self._kept: dict[float, Answer[AuditReport]] = {}
         self._unread: list[AuditEntry] = []
+        # Failed requests for a report, by its path.
         self._failures: Counter[str] = Counter()
 
     def watch(self, hotkeys: frozenset[str] | None) -> bool:
@@ -71,8 +74,8 @@ class ReportReader:
         Return whether all reports must be read again, because they were read without some of these
         miners.
         """
-        kept = self._hotkeys
-        if kept is None or (hotkeys is not None and hotkeys <= kept):
+        old_hotkeys = self._hotkeys
+        if old_hotkeys is None or (hotkeys is not None and hotkeys <= old_hotkeys):
             return False
         self._hotkeys = hotkeys
         self._kept.clear()
@@ -137,7 +140,7 @@ class ReportReader:
         return await self._read_older()
 
     def _is_needed(self, entry: AuditEntry, day_start: float) -> bool:
-        """Return whether a report of the day is still to be read."""
+        """Return whether a report is of the day, was not read yet, and may be requested again."""
         end = entry.end_time or 0.0
         return end > day_start and end not in self._kept and self._failures[entry.path] < _TRIES
 

@@ -219,7 +219,7 @@ def _row(exporter: Exporter, state: FeedState, now: float) -> str:
         _short(hotkey) if hotkey else "all miners",
         _feed_state(state),
         _age(state, now),
-        _next(exporter, state),
+        _next_request(exporter, state),
         _last_error(state, now),
     )
     return f"<tr>{''.join(map(_cell, _COLUMNS, cells))}</tr>"
@@ -232,6 +232,7 @@ def _cell(name: str, text: str) -> str:
 
 
 def _feed_state(state: FeedState) -> str:
+    """Return whether a feed works, and whether it has data, as HTML."""
     if state.up is None:
         return _state("off", "off" if state.missing else "waiting")
     if state.up:
@@ -261,7 +262,8 @@ def _last_error(state: FeedState, now: float) -> str:
     return escape(f"{human_duration(max(now - at, 0))} ago: {str(error).rstrip('.!')}.{advice}")
 
 
-def _next(exporter: Exporter, state: FeedState) -> str:
+def _next_request(exporter: Exporter, state: FeedState) -> str:
+    """Return when the feed will be requested again."""
     if state.flight:
         return "in progress"
     wait = exporter.feeds.seconds_to_next_request(state)
