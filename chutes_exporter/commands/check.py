@@ -16,11 +16,11 @@ from chutes_exporter.commands.options import (
     Command,
     json_option,
     miner_options,
-    name_sources,
+    replace_flags_by_variables,
     serving_options,
     settings_of,
 )
-from chutes_exporter.commands.report import PATIENCE, servers_not_found
+from chutes_exporter.commands.report import PATIENCE, unknown_server_names
 from chutes_exporter.commands.result import Result, print_remarks
 from chutes_exporter.commands.terminal import print_table, say
 from chutes_exporter.config import ConfigError, find_credentials
@@ -35,8 +35,10 @@ from chutes_exporter.web.config_file import load_web_config
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.records import MetagraphNode
     from chutes_exporter.api.schema_drift import FieldCheck
+    from chutes_exporter.chain.subnet import Subnet
     from chutes_exporter.config import Credentials, Settings
     from chutes_exporter.feeds.cache import FeedCache, FeedState
     from chutes_exporter.feeds.feed import Feed, Snapshot
@@ -54,6 +56,11 @@ _NO_HOTKEY = ("not known without a hotkey", "Add --hotkey or --hotkey-file.")
 class Line(NotKnown):
     """The result of one check, of a feed or another subject. Without a hotkey, it is about the
     platform.
+
+    Attributes:
+        status: Of the HTTP response.
+        records: Number of records in the answer.
+        seconds: Duration of the request.
     """
 
     verdict: Verdict
@@ -77,97 +84,116 @@ def check(**flags: Any) -> None:
     credentials = find_credentials(flags["hotkey_files"], os.environ)
     # Endpoints without a signature are checked even if a key cannot be used.
     settings = settings_of(flags, replace(credentials, errors=()))
-    click.get_current_context().exit(
-        asyncio.run(run_check(settings, credentials)).print(as_json=flags["as_json"])
-    )
+    result = asyncio.run(run_check(settings, credentials))
+    exit_status = result.print(as_json=flags["as_json"])
+    click.get_current_context().exit(exit_status)
 
 
 async def run_check(settings: Settings, credentials: Credentials) -> Result:
-    """Request each feed, and return the results with those about the settings, seats, clock and
-    API.
+    """Request each feed once. Return the results, with those about the settings, the seats, the
+    clock and changes of the API.
     """
-    hotkeys = _hotkeys_by_feed(settings)
-    asked = [feed.of(hotkey) for feed, of_feed in hotkeys.items() for hotkey in of_feed]
+    hotkeys_by_feed = _hotkeys_by_feed(settings)
+    requested: list[Feed[Any]] = []
+    for feed, hotkeys in hotkeys_by_feed.items():
+        requested += [feed.of(hotkey) for hotkey in hotkeys]
     async with Exporter(settings) as exporter:
-        await _read_all(exporter.feeds, asked)
+        await _read_all(exporter.feeds, requested)
         states, client = exporter.feeds.states(), exporter.client
-    lines = [
-        *_setting_lines(settings, credentials),
-        *_server_cost_line(servers_not_found(settings, states)),
-        *map(_feed_line, states.values()),
-        # The metagraph belongs to no hotkey, and is always asked for.
-        *(_seat_line(hotkey, states[METAGRAPH].snapshot) for hotkey in sorted(settings.watched)),
-        *(_line_without_hotkey(feed) for feed, of_feed in hotkeys.items() if not of_feed),
-        *_clock_line(client.clock_offset),
-        *_change_lines(client.changes),
-    ]
+
+    lines = [*_credential_lines(settings, credentials)]
+    lines += [Line("settings", "", warning, "", "ok") for warning in settings.warnings]
+    lines += _web_config_line(settings)
+    lines += _server_cost_line(unknown_server_names(settings, states))
+    lines += [_feed_line(state) for state in states.values()]
+    # The metagraph belongs to no hotkey, and is always requested.
+    metagraph = states[METAGRAPH].snapshot
+    lines += [_seat_line(hotkey, metagraph) for hotkey in sorted(settings.watched)]
+    for feed, hotkeys in hotkeys_by_feed.items():
+        if not hotkeys:
+            lines.append(_line_without_hotkey(feed))
+    lines += _clock_line(client.clock_offset)
+    lines += _change_lines(client.changes)
     return _result(settings, lines)
 
 
-async def _read_all(feeds: FeedCache, asked: list[Feed[Any]]) -> None:
+async def _read_all(feeds: FeedCache, requested: list[Feed[Any]]) -> None:
+    """Read feeds at the same time, but each one after its evidence.
+
+    The cache compares an answer with the evidence that has arrived. Only then can it see that one
+    contradicts the other. It requests no feed twice.
+    """
+
     async def read(feed: Feed[Any]) -> None:
-        # A contradiction shows only if the answers to compare with have arrived.
-        await asyncio.gather(*(read(other) for other in feed.evidence if other in asked))
+        evidence = [other for other in feed.evidence if other in requested]
+        await asyncio.gather(*map(read, evidence))
         await feeds.read(feed, PATIENCE)
 
-    await asyncio.gather(*map(read, asked))
+    await asyncio.gather(*map(read, requested))
 
 
 def _result(settings: Settings, lines: list[Line]) -> Result:
     gaps = [line for line in lines if line.verdict == "not known"]
-    failed = [line for line in lines if line.verdict == "failed"]
+    has_failed = any(line.verdict == "failed" for line in lines)
     summary = {
         "api": settings.api_url,
-        "ok": not gaps and not failed,
-        "checks": list(map(asdict, lines)),
+        "ok": not gaps and not has_failed,
+        "checks": [asdict(line) for line in lines],
     }
-    return Result(summary, partial(_print_report, settings, lines), gaps, bool(failed))
+    show = partial(_print_report, settings, lines)
+    return Result(summary, show, gaps, needs_action=has_failed)
 
 
 def _hotkeys_by_feed(settings: Settings) -> dict[Feed[Any], list[str]]:
-    """Return the hotkeys to ask each feed for."""
-    found = {feed: _hotkeys(feed, settings) for feed in FEEDS}
+    """Return the hotkeys for which to request each feed. Without an address of a node, the chain
+    is left out.
+    """
+    hotkeys_by_feed = {feed: _hotkeys(feed, settings) for feed in FEEDS}
     if settings.chain_url is None:
-        del found[CHAIN]
-    return found
+        del hotkeys_by_feed[CHAIN]
+    return hotkeys_by_feed
 
 
 def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
-    """Return the hotkeys to ask a feed for, one empty text for the platform, or none if a key or
-    miner is missing.
+    """Return the hotkeys for which to request a feed: THE_PLATFORM alone if its answer is about no
+    miner, and none if a key or a miner is missing.
     """
     if feed.endpoint.scope == "miner":
         return sorted(settings.watched)
     if feed.endpoint.scope == "signer":
         return [key.address for key in settings.keys]
-    return [THE_PLATFORM] if settings.keys or not feed.endpoint.signed else []
+    lacks_key = feed.endpoint.signed and not settings.keys
+    return [] if lacks_key else [THE_PLATFORM]
 
 
-def _setting_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:
-    """Yield a line for each unusable key, each warning, and an unusable web configuration."""
+def _credential_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:
+    """Yield a line for each key that cannot be used."""
     watched = ", ".join(sorted(settings.watched)) or "the whole subnet"
+    advice = (
+        f"Correct it. If you remove it, {watched} is watched, without the private data of this key."
+    )
     for error in credentials.errors:
-        advice = (
-            f"Correct it. If you remove it, {watched} is watched, without the private data of "
-            "this key."
-        )
-        yield Line("credentials", "", name_sources(error), advice, "failed")
-    for warning in settings.warnings:
-        yield Line("settings", "", warning, "", "ok")
-    if settings.web_config is not None:
-        try:
-            load_web_config(settings.web_config)
-        except ConfigError as error:
-            advice = "Correct the file, or run check as the user of the service."
-            yield Line("web configuration", "", name_sources(str(error)), advice, "failed")
+        reason = replace_flags_by_variables(error)
+        yield Line("credentials", "", reason, advice, "failed")
 
 
-def _server_cost_line(names: list[str]) -> Iterator[Line]:
-    """Yield a line about the names of --server.cost that no server has."""
-    if names:
-        reason = scrub_input(
-            name_sources(f"--server.cost has the name of no server: {', '.join(names)}")
-        )
+def _web_config_line(settings: Settings) -> Iterator[Line]:
+    """Yield a line if the file of --web.config.file cannot be used."""
+    if settings.web_config is None:
+        return
+    try:
+        load_web_config(settings.web_config)
+    except ConfigError as error:
+        reason = replace_flags_by_variables(str(error))
+        advice = "Correct the file, or run check as the user of the service."
+        yield Line("web configuration", "", reason, advice, "failed")
+
+
+def _server_cost_line(unknown_names: list[str]) -> Iterator[Line]:
+    """Yield a line if --server.cost has names that no server has."""
+    if unknown_names:
+        problem = f"--server.cost has the name of no server: {', '.join(unknown_names)}"
+        reason = scrub_input(replace_flags_by_variables(problem))
         advice = "Compare it with the names that chutes-exporter query servers lists."
         yield Line("settings", "", reason, advice, "ok")
 
@@ -181,16 +207,12 @@ def _feed_line(state: FeedState) -> Line:
     if gap is not None:
         reason, advice = gap.reason, gap.advice
     if snapshot is None:
+        # A request that got no response has no status.
         status = getattr(state.last_error, "status", None)
         return Line(feed.name, feed.hotkey, reason, advice, verdict, status)
     answer = snapshot.answer
     if gap is None and feed == CHAIN:
-        block = answer.value.state
-        age = human_duration(answer.received_at - block.time)
-        reason = (
-            f"block {block.block} of the main network, {age} old, runtime version "
-            f"{answer.value.spec_version}"
-        )
+        reason = _block_text(answer)
     return Line(feed.name, feed.hotkey, reason, advice, verdict, 200, answer.count, answer.seconds)
 
 
@@ -200,14 +222,25 @@ def _verdict(state: FeedState, gap: NotKnown | None) -> Verdict:
     return "failed" if state.up is False else "not known"
 
 
+def _block_text(answer: Answer[Subnet]) -> str:
+    block = answer.value.state
+    age = human_duration(answer.received_at - block.time)
+    return (
+        f"block {block.block} of the main network, {age} old, runtime version "
+        f"{answer.value.spec_version}"
+    )
+
+
 def _line_without_hotkey(feed: Feed[Any]) -> Line:
     reason, advice = NO_KEY if feed.endpoint.signed else _NO_HOTKEY
     return Line(feed.name, "", reason, advice, "not known")
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:
-    """Yield a line if the local clock could not be compared, or differs notably. A right clock has
-    none.
+    """Yield a line if the local clock could not be compared, or differs notably.
+
+    The offset is in seconds. It is positive if the local clock is ahead of the API's, and None if
+    it is unknown.
     """
     if offset is None:
         reason = "no answer has the time of the API, so that the local clock could not be compared"
@@ -219,67 +252,77 @@ def _clock_line(offset: float | None) -> Iterator[Line]:
             "Set the local clock (NTP). Requests before the first answer are signed with its time. "
             "The API refuses signatures that differ by more than 10 minutes."
         )
-        yield Line("clock", "", reason, advice, "failed" if abs(offset) > NONCE_TOLERANCE else "ok")
+        is_refused = abs(offset) > NONCE_TOLERANCE
+        yield Line("clock", "", reason, advice, "failed" if is_refused else "ok")
 
 
-def _change_lines(checks: Mapping[str, FieldCheck]) -> Iterator[Line]:
-    """Yield a line for each endpoint that the API changed. Nobody knows what depends on a missing
-    field.
+def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line]:
+    """Yield a line for each endpoint whose answer has unknown fields or values, or lacks fields.
+
+    It is not known what depends on a missing field.
     """
-    for endpoint, found in sorted(checks.items()):
-        if found.found:
-            reason = f"{endpoint}: {', '.join(found.found)}"
-            yield Line(
-                "changes of the API", "", reason, _CHANGED, "not known" if found.missing else "ok"
-            )
+    for endpoint, check in sorted(checks_by_endpoint.items()):
+        if check.found:
+            reason = f"{endpoint}: {', '.join(check.found)}"
+            verdict: Verdict = "not known" if check.missing else "ok"
+            yield Line("changes of the API", "", reason, _CHANGED, verdict)
 
 
 def _seat_line(hotkey: str, metagraph: Snapshot[list[MetagraphNode]] | None) -> Line:
-    line = partial(Line, "registration", hotkey)
-    nodes = metagraph.answer.value if metagraph else []
-    node = next((one for one in nodes if one.hotkey == hotkey), None)
-    if node is None and metagraph is not None and metagraph.answer.whole:
+    """Return the line of a watched hotkey: whether it has a seat and is not blacklisted.
+
+    Without a snapshot of the metagraph, neither is known.
+    """
+    subject = "registration"
+    seats = [] if metagraph is None else metagraph.answer.value
+    seat = next((seat for seat in seats if seat.hotkey == hotkey), None)
+    if seat is None and metagraph is not None and metagraph.answer.whole:
         advice = "Register it on subnet 64, or watch another hotkey."
-        return line(_no_seat_text(hotkey, nodes), advice, "failed")
-    if node is None or is_blacklisted(node) is None:
+        return Line(subject, hotkey, _no_seat_text(hotkey, seats), advice, "failed")
+    if seat is None or is_blacklisted(seat) is None:
         reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
-        return line(reason, UPDATE, "not known")
-    if is_blacklisted(node):
+        return Line(subject, hotkey, reason, UPDATE, "not known")
+    if is_blacklisted(seat):
+        reason = f"blacklisted: {seat.blacklist_reason}"
         advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
-        return line(f"blacklisted: {node.blacklist_reason}", advice, "failed")
-    return line(f"registered as UID {node.node_id}", "", "ok")
+        return Line(subject, hotkey, reason, advice, "failed")
+    return Line(subject, hotkey, f"registered as UID {seat.node_id}", "", "ok")
 
 
-def _no_seat_text(hotkey: str, nodes: list[MetagraphNode]) -> str:
+def _no_seat_text(hotkey: str, seats: list[MetagraphNode]) -> str:
     text = f"hotkey not registered: {hotkey} has no seat on the subnet."
-    if hotkey in {node.coldkey for node in nodes}:
+    if hotkey in {seat.coldkey for seat in seats}:
         text += " It is the cold key of a miner: use the hotkey."
     return text
 
 
 def _print_report(settings: Settings, lines: list[Line]) -> None:
-    """Print a table, and each remark once. Result.print adds the remarks about what is not
-    known.
+    """Print a table of all lines, the reasons of those that passed or failed, and a conclusion.
+
+    Result.print adds the reasons of what is not known.
     """
     say(f"Chutes API at {settings.api_url}")
-    print_table(list(map(_row, lines)))
-    remarks = [line for line in lines if line.reason]
-    for verdict, color in (("ok", "green"), ("failed", "red")):
-        print_remarks(verdict, [line for line in remarks if line.verdict == verdict], color)
-    verdicts = [line.verdict for line in lines]
-    if count := verdicts.count("failed"):
-        say(f"{count} failed.", fg="red")
-    elif "not known" in verdicts:
+    print_table([_row(line) for line in lines])
+    passed = [line for line in lines if line.verdict == "ok"]
+    failed = [line for line in lines if line.verdict == "failed"]
+    print_remarks("ok", [line for line in passed if line.reason], "green")
+    print_remarks("failed", [line for line in failed if line.reason], "red")
+    if failed:
+        say(f"{len(failed)} failed.", fg="red")
+    elif any(line.verdict == "not known" for line in lines):
         say("Not everything is known. Nothing that is known failed.", fg="yellow")
     else:
         say("All checks passed.", fg="green")
 
 
 def _row(line: Line) -> dict[str, Any]:
+    """Return the cells of a line. The hotkey is shortened, so that the table fits."""
+    about = f"{line.hotkey[:4]}…{line.hotkey[-4:]}" if line.hotkey else ""
+    status = line.verdict if line.status is None else f"{line.verdict} {line.status}"
     return {
         "feed": line.feed,
-        "about": line.hotkey and f"{line.hotkey[:4]}…{line.hotkey[-4:]}",
-        "status": f"{line.verdict} {line.status or ''}".rstrip(),
+        "about": about,
+        "status": status,
         "records": line.records,
         "seconds": line.seconds,
     }

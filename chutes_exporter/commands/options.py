@@ -7,9 +7,9 @@ import difflib
 import os
 import re
 import textwrap
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import fields, replace
-from functools import partial, reduce, wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +54,11 @@ class Parsed(click.ParamType):  # type: ignore[type-arg] # generic since click 8
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse a value, unless it is a default that needs no parsing."""
+        """Parse a text. Another value is a default that needs no parsing."""
+        if not isinstance(value, str):
+            return value
         try:
-            return self._parse(value) if isinstance(value, str) else value
+            return self._parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -71,26 +73,36 @@ class _Option(click.Option):
         self.topic = topic
 
     def source(self, ctx: click.Context | None) -> str:
-        """Return what an error about the value names: the variable that set it, or the flag."""
-        if (
-            ctx is None
-            or ctx.get_parameter_source(self.name or "") is not ParameterSource.ENVIRONMENT
-        ):
+        """Return the environment variable that set the value, otherwise the flag."""
+        source = None if ctx is None else ctx.get_parameter_source(self.name or "")
+        if source is not ParameterSource.ENVIRONMENT:
             return self.opts[0]
+        # Click takes the first variable that is not empty.
         return next(variable for variable in self.envvar or () if os.environ.get(variable))
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
-        """Return what an error about the value names."""
+        """Return the name of the value in Click's errors."""
         return f"'{self.source(ctx)}'"
 
 
-def name_sources(text: str) -> str:
-    """Replace each flag in an error or warning by the variable that set its value, if one did."""
+def replace_flags_by_variables(text: str) -> str:
+    """Return an error or warning that names the environment variable where it named a flag, if the
+    variable set the value.
+
+    A user who set the variable does not know the flag. Outside a command, the text stays as it is.
+    """
     context = click.get_current_context(silent=True)
     parameters = [] if context is None else context.command.params
-    options = [parameter for parameter in parameters if isinstance(parameter, _Option)]
-    sources = {option.opts[0]: option.source(context) for option in options}
-    return re.sub(r"--[a-z][\w.-]*\w", lambda flag: sources.get(flag[0], flag[0]), text)
+    source_by_flag: dict[str, str] = {}
+    for parameter in parameters:
+        if isinstance(parameter, _Option):
+            source_by_flag[parameter.opts[0]] = parameter.source(context)
+
+    def source_of(match: re.Match[str]) -> str:
+        flag = match[0]
+        return source_by_flag.get(flag, flag)
+
+    return re.sub(r"--[a-z][\w.-]*\w", source_of, text)
 
 
 class Command(click.Command):
@@ -104,30 +116,30 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except ConfigError as error:
-            raise ConfigError(name_sources(str(error))) from None
+            raise ConfigError(replace_flags_by_variables(str(error))) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the flags, topic by topic, each with its variables."""
         topics: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
+            flag, text = parameter.get_help_record(ctx) or ("", "")
             # A hidden flag has no record, and an argument has no text.
-            if (record := parameter.get_help_record(ctx)) and record[1]:
-                names = f"{record[0]}  {', '.join(parameter.envvar or ())}".rstrip()
-                topics.setdefault(getattr(parameter, "topic", "Options"), []).append(
-                    (names, record[1])
-                )
+            if text:
+                names = f"{flag}  {', '.join(parameter.envvar or ())}".rstrip()
+                topic = getattr(parameter, "topic", "Options")
+                topics.setdefault(topic, []).append((names, text))
         # Only the flags of collectors are hidden. One entry stands for all of them.
         if any(isinstance(parameter, _Option) and parameter.hidden for parameter in self.params):
             names = "--[no-]collector.NAME  CHUTES_EXPORTER_COLLECTOR_NAME"
             text = "Switch a collector on or off. chutes-exporter help collectors lists them."
             topics["Data"].append((names, text))
-        for topic, records in topics.items():
+        for topic, entries in topics.items():
             with formatter.section(topic):
-                write_entries(formatter, records)
+                write_entries(formatter, entries)
 
 
 def write_entries(formatter: click.HelpFormatter, entries: Iterable[tuple[str, str]]) -> None:
-    """Write a line with names for each entry, and its text below. No name is broken."""
+    """Write entries of names and a text: the names, and below them the text. No name is broken."""
     fill = partial(
         textwrap.fill, width=formatter.width, break_on_hyphens=False, break_long_words=False
     )
@@ -137,48 +149,61 @@ def write_entries(formatter: click.HelpFormatter, entries: Iterable[tuple[str, s
 
 
 def option(topic: str, flag: str, name: str = "", *aliases: str, **settings: Any) -> Decorator:
-    """Declare a flag with its environment variable, and with the default of the setting of the same
-    name.
+    """Declare a flag under a topic, with its environment variables.
 
-    The parameter of ``--api.url`` is ``api_url`` if it has no other name. Aliases are variables of
-    the miners' other tools.
+    Its value becomes the argument ``name`` of the command, by default ``api_url`` for
+    ``--api.url``. If Settings has a field of this name, its default is also that of the flag.
+    Aliases are variables of the miners' other tools. ``settings`` are arguments of click.option.
     """
-    words = re.sub(r"[.-]", "_", flag.partition("/")[0].removeprefix("--"))
+    # The first of two flags, such as --collector.chutes/--no-collector.chutes, names the variable.
+    first_flag = flag.partition("/")[0]
+    words = re.sub(r"[.-]", "_", first_flag.removeprefix("--"))
     name = name or words
     if hasattr(Settings, name):
         settings.setdefault("default", getattr(Settings, name))
-    variables = [f"CHUTES_EXPORTER_{words.upper()}", *aliases]
-    settings |= {"envvar": variables, "show_default": True}
+    settings["envvar"] = [f"CHUTES_EXPORTER_{words.upper()}", *aliases]
+    settings["show_default"] = True
     return click.option(flag, name, cls=_Option, topic=topic, **settings)
 
 
 def options(*decorators: Decorator) -> Decorator:
-    """Put several flags into one decorator."""
-    return lambda function: reduce(
-        lambda done, decorate: decorate(done), reversed(decorators), function
-    )
+    """Put several flags into one decorator. The first flag comes first in ``--help``."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        # As with decorators above a function, the last one is applied first.
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
 
 
-_miners, _api, _web, _data, _log = (
-    partial(option, it) for it in ("Miners", "Chutes API", "Web server", "Data", "Log")
-)
+_miners = partial(option, "Miners")
+_api = partial(option, "Chutes API")
+_web = partial(option, "Web server")
+_data = partial(option, "Data")
+_log = partial(option, "Log")
 
 
 def _hotkey_file(text: str) -> Path:
-    """Parse a path, but refuse an address: ``HOTKEY`` sounds like one."""
-    with suppress(HotkeyError):
+    """Parse the path of a hotkey file.
+
+    Refuse the address of a hotkey, because the variable ``HOTKEY`` sounds as if it took one.
+    """
+    try:
         address = config.parse_hotkey(text)
-        reason = (
-            "is an address, but this needs the path of a hotkey file. To watch an address without "
-            "its key, use"
-        )
-        raise ConfigError(f"{address} {reason} --hotkey")
-    return Path(text)
+    except HotkeyError:
+        return Path(text)
+    raise ConfigError(
+        f"{address} is an address, but this needs the path of a hotkey file. To watch an address "
+        "without its key, use --hotkey"
+    )
 
 
 def miner_options(without: str) -> Decorator:
-    """Add the flags that choose hotkeys and the API. The sentence says what the command does
-    without a hotkey.
+    """Add the flags that choose hotkeys, the API and a node of the chain.
+
+    ``without`` is a sentence for the help: what the command does without a hotkey.
     """
     return options(
         _miners(
@@ -345,28 +370,37 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def settings_of(
     flags: Mapping[str, Any], credentials: Credentials | None = None, **others: Any
 ) -> Settings:
-    """Return the settings of the running command, or raise ConfigError. ``others`` replace those of
-    flags.
+    """Return the settings of the running command, or raise ConfigError.
+
+    Credentials are looked for if none are given. ``others`` replace settings of flags.
     """
     _refuse_empty_variables()
     credentials = credentials or config.find_credentials(flags["hotkey_files"], os.environ)
     if credentials.errors:
         raise ConfigError("; ".join(credentials.errors))
-    names = {"hotkeys", *(field.name for field in fields(Settings))}
-    given = {name: value for name, value in flags.items() if name in names}
-    given |= {name: dict(given[name]) for name in _PAIRS if name in given}
+    # Other flags, such as --json, are no settings.
+    setting_names = {"hotkeys", *(field.name for field in fields(Settings))}
+    arguments: dict[str, Any] = {}
+    for name, value in flags.items():
+        if name in setting_names:
+            arguments[name] = dict(value) if name in _PAIRS else value
+    arguments.update(others)
     settings = config.make_settings(
-        **given | others,
+        **arguments,
         collectors=_collector_choices(flags),
         keys=credentials.keys,
         warnings=(*credentials.warnings, *_unknown_variables()),
     )
     require_what_collectors_need(settings)
-    return replace(settings, warnings=tuple(map(name_sources, settings.warnings)))
+    warnings = [replace_flags_by_variables(warning) for warning in settings.warnings]
+    return replace(settings, warnings=tuple(warnings))
 
 
 def _collector_choices(flags: Mapping[str, Any]) -> dict[str, bool]:
-    """Return which collectors the user switches on or off."""
+    """Return the collectors that the user switches on (True) or off, by name.
+
+    Others are missing: they run by default, or not.
+    """
     choices = {}
     for collector in COLLECTORS:
         choice = flags.get(f"collector_{collector.name}")
@@ -376,7 +410,10 @@ def _collector_choices(flags: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def _refuse_empty_variables() -> None:
-    """Raise ConfigError if a variable of _GUARDS is set but empty, unless a flag sets its value."""
+    """Raise ConfigError if the variable of a parameter in _GUARDS is set but empty.
+
+    A flag on the command line comes before the variable, which does not matter then.
+    """
     context = click.get_current_context()
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
@@ -392,20 +429,17 @@ def _is_set_but_empty(variable: str) -> bool:
 
 
 def _unknown_variables() -> Iterator[str]:
-    """Return a warning about each variable of the exporter that no command knows."""
-    group = click.get_current_context().find_root().command
-    commands = group.commands.values() if isinstance(group, click.Group) else [group]
-    known = sorted(
-        {
-            name
-            for command in commands
-            for parameter in command.params
-            for name in parameter.envvar or ()
-        }
-    )
-    for name in sorted(os.environ.keys() - known):
+    """Yield a warning about each variable of the exporter that no command knows."""
+    root = click.get_current_context().find_root().command
+    commands = root.commands.values() if isinstance(root, click.Group) else [root]
+    known_names: set[str] = set()
+    for command in commands:
+        for parameter in command.params:
+            known_names.update(parameter.envvar or ())
+    for name in sorted(os.environ.keys() - known_names):
         if name.startswith("CHUTES_EXPORTER_") and not _KUBERNETES_OR_TEST.fullmatch(name):
-            (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            # Without a cutoff, there is always a nearest name.
+            (nearest,) = difflib.get_close_matches(name, sorted(known_names), n=1, cutoff=0)
             yield scrub_input(f"{name} is unknown and has no effect: the nearest name is {nearest}")
 
 
@@ -420,8 +454,9 @@ def settings_with_warnings(flags: Mapping[str, Any]) -> Settings:
 def asks(
     *, needs_miner: bool
 ) -> Callable[[Callable[[Settings, Any], Coroutine[Any, Any, Result | None]]], Any]:
-    """Run a coroutine function of the settings and flags as a command, print its result, and exit
-    with its status.
+    """Make a command of a coroutine function that takes the settings and the flags.
+
+    The command prints the result and exits with its status, which is 0 without a result.
     """
 
     def decorate(
@@ -429,17 +464,17 @@ def asks(
     ) -> Callable[..., None]:
         @wraps(function)
         def command(**flags: Any) -> None:
-            context, settings = click.get_current_context(), settings_with_warnings(flags)
+            context = click.get_current_context()
+            settings = settings_with_warnings(flags)
             if needs_miner and not settings.watched:
                 raise ConfigError(
                     f"{context.info_name} needs a miner: add --hotkey or --hotkey-file"
                 )
-
-            async def answer() -> int:
-                result = await function(settings, flags)
-                return 0 if result is None else result.print(as_json=flags["as_json"])
-
-            context.exit(asyncio.run(answer()))
+            result = asyncio.run(function(settings, flags))
+            exit_status = 0
+            if result is not None:
+                exit_status = result.print(as_json=flags["as_json"])
+            context.exit(exit_status)
 
         return command
 
@@ -448,7 +483,10 @@ def asks(
 
 @asynccontextmanager
 async def client_of(settings: Settings, asked: str) -> AsyncIterator[ChutesClient]:
-    """Yield a client. A failed request ends the command with an error that says what was asked."""
+    """Yield a client of the API.
+
+    A failed request ends the command with an error, which begins with ``asked``: what was asked.
+    """
     try:
         async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
             yield client

@@ -50,13 +50,13 @@ class Report:
     def of(self, metric: str, **labels: str) -> list[tuple[dict[str, str], float]]:
         """Return the samples of a metric that have these labels."""
         return [
-            (has, value)
-            for has, value in self.samples.get(metric, ())
-            if labels.items() <= has.items()
+            (labels_of_sample, value)
+            for labels_of_sample, value in self.samples.get(metric, ())
+            if labels.items() <= labels_of_sample.items()
         ]
 
     def value(self, metric: str, **labels: str) -> float | None:
-        """Return the first value of a metric with these labels, None if it is unknown."""
+        """Return the value of the first sample with these labels, None if it is unknown."""
         return next((value for _, value in self.of(metric, **labels)), None)
 
     def answers(self, hotkey: str) -> dict[str, Answer[Any]]:
@@ -75,8 +75,9 @@ class Report:
 async def collect_report(
     settings: Settings, metrics: frozenset[str], *, with_fleets: bool = True
 ) -> Report:
-    """Request what the metrics, the fleets and dollars need, once, and note in the gaps what is not
-    known.
+    """Request once what the metrics and amounts in dollars need, and by default the fleets.
+
+    What is not known becomes a gap of the report.
     """
     async with Exporter(settings) as exporter:
         collected = await exporter.samples(
@@ -87,14 +88,18 @@ async def collect_report(
     return Report(collected.samples, now, gaps, collected.states, counted, collected.fleets)
 
 
-def servers_not_found(settings: Settings, states: States) -> list[str]:
-    """Return the names of --server.cost that no server of the watched miners has, none while a
-    server may be unknown.
+def unknown_server_names(settings: Settings, states: States) -> list[str]:
+    """Return the names of --server.cost that no server of the watched miners has.
+
+    There are none while some servers are not known, because one of them may have the name. Only
+    the answers to a miner's key list its servers.
     """
-    names: set[str | None] = set()
+    if not settings.keys:
+        return []
+    names_of_servers: set[str | None] = set()
     for key in settings.keys:
         snapshot = states[SERVERS.of(key.address)].snapshot
         if snapshot is None or not snapshot.answer.whole:
             return []
-        names.update(server.name for server in snapshot.answer.value)
-    return sorted(settings.server_costs.keys() - names) if settings.keys else []
+        names_of_servers.update(server.name for server in snapshot.answer.value)
+    return sorted(settings.server_costs.keys() - names_of_servers)

@@ -15,7 +15,7 @@ from chutes_exporter import __version__, log
 from chutes_exporter.commands.options import (
     Command,
     miner_options,
-    name_sources,
+    replace_flags_by_variables,
     serving_options,
     settings_of,
 )
@@ -135,7 +135,7 @@ class Service:
             self._warn()
             problem = ""
         except ConfigError as error:
-            problem = name_sources(str(error))
+            problem = replace_flags_by_variables(str(error))
             if problem != self._problem or is_asked:
                 _log.error("configuration reload failed", reason=problem)
         finally:

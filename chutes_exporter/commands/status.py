@@ -21,7 +21,7 @@ from chutes_exporter.commands.options import Command, asks, cost_options, json_o
 from chutes_exporter.commands.report import (
     DOLLARS_ADVICE,
     collect_report,
-    servers_not_found,
+    unknown_server_names,
 )
 from chutes_exporter.commands.result import Result
 from chutes_exporter.commands.terminal import moment, percent, print_table, say
@@ -95,7 +95,7 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:
             _miner(settings, hotkey, report) | {"maintenance": slots.get(hotkey, [])}
             for hotkey in hotkeys
         ],
-        "servers_not_found": servers_not_found(settings, report.states),
+        "servers_not_found": unknown_server_names(settings, report.states),
         "findings": list(map(asdict, findings)),
     }
     show = partial(_print_screen, summary, findings, report, settings)
