@@ -87,18 +87,20 @@ class Advice:
     @property
     def plan(self) -> tuple[Use, ...] | None:
         """The best use of its idle GPUs. None while that, or what failed here, is not known."""
-        is_known = self.is_known and self.markets is not None
-        may_fail = bool(self.offers) and not self.failures.are_all
-        return self.uses if is_known and not may_fail else None
+        if not self.is_known or self.markets is None:
+            return None
+        may_offer_failing = bool(self.offers) and not self.failures.are_all
+        return None if may_offer_failing else self.uses
 
     @property
     def failing(self) -> list[Offer]:
         """The offers that the plan leaves out because they failed, one for each chute."""
-        found: dict[str, Offer] = {}
+        offer_by_chute: dict[str, Offer] = {}
         for offer in self.offers:
             if self.failures.fails(offer.chute_id):
-                found.setdefault(offer.chute_id, offer)
-        return list(found.values())
+                # A chute has an offer for each model that it can run on.
+                offer_by_chute.setdefault(offer.chute_id, offer)
+        return list(offer_by_chute.values())
 
     @property
     def proposed(self) -> tuple[Switch, ...]:
@@ -119,67 +121,76 @@ def market_of(advice: Advice, model: str) -> Market | None:
 async def find_advice(report: Report, settings: Settings, wanted: Wanted) -> list[Advice]:
     """Return the advice to each watched miner, and note in the report what is not known.
 
-    It reads the audit reports of the past day if something depends on them.
+    It reads the audit reports of the past day if something depends on them: offers may be of chutes
+    that failed, and switches need the score of instances.
     """
     hotkeys = sorted(settings.watched)
-    offers = [market.offers for hotkey in hotkeys for market in report.fleets[hotkey].markets or ()]
-    reads_audit = any(offers) or wanted.switch
+    has_offers = any(_has_offers(report.fleets[hotkey]) for hotkey in hotkeys)
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         audit = AuditReading(client, settings.watched)
-        if reads_audit:
+        if has_offers or wanted.switch:
             await audit.read(DAY_HOURS)
-    miners = []
+    advice_to_miners = []
     for hotkey in hotkeys:
         advice = _advice_to(hotkey, report, audit, settings, wanted)
         report.gaps.extend(_gaps(advice, wanted))
-        miners.append(advice)
+        advice_to_miners.append(advice)
     if audit.gaps:
         report.gaps.append(_failures_gap(audit))
         report.gaps.extend(audit.gaps)
-    return miners
+    return advice_to_miners
+
+
+def _has_offers(fleet: Fleet) -> bool:
+    return any(market.offers for market in fleet.markets or ())
 
 
 def _advice_to(
     hotkey: str, report: Report, audit: AuditReading, settings: Settings, wanted: Wanted
 ) -> Advice:
+    """Return the advice to a miner. What it did not ask for is left out."""
     fleet = report.fleets[hotkey]
-    ledger = audit.ledger_with_names(report, hotkey)
     is_known = hotkey in report.counted
+    ledger = audit.ledger_with_names(report, hotkey)
     failures = find_failures(ledger, hotkey, DAY_HOURS, are_all=not audit.gaps)
     markets, uses = None, fleet.uses
     if fleet.markets is not None:
         markets = markets_in_order(fleet.markets, failures)
+        # The fleet's own uses may contain chutes that failed.
         uses = find_uses(fleet.servers, markets_without(fleet.markets, failures))
     switches = None
     if wanted.switch and is_known:
         answers = fleet_answers(report.answers(hotkey), hotkey)
         switches = switches_by_reports(answers, fleet, ledger, failures, report.now)
-    more = None
+    forecast_of_additions = None
     if wanted.additions:
-        more = forecast(report, hotkey, wanted.additions, settings)
+        forecast_of_additions = forecast(report, hotkey, wanted.additions, settings)
     return Advice(
         fleet=fleet,
         is_known=is_known,
         failures=failures,
         markets=markets,
-        uses=_best_first(uses) if is_known else (),
+        uses=_best_paid_first(uses) if is_known else (),
         switches=switches,
-        forecast=more,
+        forecast=forecast_of_additions,
     )
 
 
-def _best_first(uses: Iterable[Use]) -> tuple[Use, ...]:
-    return tuple(sorted(uses, key=lambda use: -(use.first_day_units or 0.0)))
+def _best_paid_first(uses: Iterable[Use]) -> tuple[Use, ...]:
+    return tuple(sorted(uses, key=lambda use: use.first_day_units or 0.0, reverse=True))
 
 
 def _failures_gap(audit: AuditReading) -> NotKnown:
-    until = f" until {moment(audit.ledger.end)}" if audit.reports else ""
+    """Return that the failures of all miners are not known, because reports are missing."""
+    reason = "not all hourly reports are known"
+    if audit.reports:
+        reason += f" until {moment(audit.ledger.end)}"
     what = f"the failures of the past day ({AUDIT_REPORT.name})"
-    return NotKnown(what, "", f"not all hourly reports are known{until}", TRY_AGAIN)
+    return NotKnown(what, "", reason, TRY_AGAIN)
 
 
 def _gaps(advice: Advice, wanted: Wanted) -> list[NotKnown]:
-    """Return what is not known about what a miner can launch."""
+    """Return what is not known of all that a miner asks for."""
     hotkey = advice.fleet.hotkey
     gaps = _launch_gaps(advice)
     if wanted.additions and advice.forecast is None:
@@ -188,9 +199,10 @@ def _gaps(advice: Advice, wanted: Wanted) -> list[NotKnown]:
     if wanted.switch and advice.switches is None:
         reason = "it needs all GPUs, what can be launched, and all failures of the past day"
         gaps.append(NotKnown("what to run instead", hotkey, reason, TRY_AGAIN))
-    for one in advice.switches.not_compared if advice.switches else ():
-        what = f"what to run instead of {one.instance.instance_id}"
-        gaps.append(NotKnown(what, hotkey, one.reason, TRY_AGAIN))
+    if advice.switches is not None:
+        for active in advice.switches.not_compared:
+            what = f"what to run instead of {active.instance.instance_id}"
+            gaps.append(NotKnown(what, hotkey, active.reason, TRY_AGAIN))
     return gaps
 
 
@@ -210,8 +222,11 @@ def _launch_gaps(advice: Advice) -> list[NotKnown]:
 
 
 @dataclass(frozen=True)
-class IdleRest:
-    """Idle GPUs that stay idle in the plan."""
+class UnusedGpus:
+    """Idle GPUs of a model on a server that stay idle in the plan.
+
+    An empty id is that of no server.
+    """
 
     server_id: str
     model: str
@@ -219,39 +234,41 @@ class IdleRest:
     why: IdleReason
 
 
-def _why_not_planned(server: Server | None) -> IdleReason:
-    """Return why idle GPUs of a server are in no use."""
-    if server is None:
-        return "server_not_known"
-    return "upgrade_slot" if server.holds_slot else "maintenance_not_known"
-
-
-def idle_rests(advice: Advice, plan: Sequence[Use]) -> list[IdleRest]:
+def unused_gpus(advice: Advice, plan: Sequence[Use]) -> list[UnusedGpus]:
     """Return the idle GPUs that stay idle in the plan, and why."""
-    rests = [
-        IdleRest(use.server_id, use.model, use.free - use.used, _why_not_all(advice.fleet, use))
-        for use in plan
-        if use.used < use.free
-    ]
-    return rests + _rests_elsewhere(advice.fleet, {use.server_id for use in plan})
-
-
-def _rests_elsewhere(fleet: Fleet, planned: set[str]) -> list[IdleRest]:
-    """Return the idle GPUs that are on none of the planned servers."""
-    idle: Counter[tuple[str, str]] = Counter()
-    for gpu in fleet.gpus:
-        if gpu.state == "idle" and gpu.model and gpu.server_id not in planned:
-            idle[gpu.server_id or "", gpu.model] += 1
-    rests = []
-    for (server_id, model), count in idle.items():
-        why = _why_not_planned(fleet.servers_by_id.get(server_id))
-        rests.append(IdleRest(server_id, model, count, why))
-    return rests
+    unused = []
+    for use in plan:
+        if use.used < use.free:
+            why = _why_not_all(advice.fleet, use)
+            unused.append(UnusedGpus(use.server_id, use.model, use.free - use.used, why))
+    planned_servers = {use.server_id for use in plan}
+    return unused + _unused_on_other_servers(advice.fleet, planned_servers)
 
 
 def _why_not_all(fleet: Fleet, planned: Use) -> IdleReason:
-    """Return why the plan does not use all GPUs of a model on a server."""
-    with_failing = {(use.server_id, use.model): use.used for use in fleet.uses}
-    if with_failing[planned.server_id, planned.model] > planned.used:
+    """Return why the plan does not use all idle GPUs of a model on a server."""
+    # Unlike the plan, the uses of the fleet also have the chutes that failed here.
+    used_with_failing = {(use.server_id, use.model): use.used for use in fleet.uses}
+    if used_with_failing[planned.server_id, planned.model] > planned.used:
         return "failed_here"
     return "not_known" if planned.is_least else "no_room"
+
+
+def _unused_on_other_servers(fleet: Fleet, planned_servers: set[str]) -> list[UnusedGpus]:
+    """Return the idle GPUs that are on no server of the plan, and why."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for gpu in fleet.gpus:
+        if gpu.state == "idle" and gpu.model and gpu.server_id not in planned_servers:
+            counts[gpu.server_id or "", gpu.model] += 1
+    unused = []
+    for (server_id, model), count in counts.items():
+        why = _why_not_planned(fleet.servers_by_id.get(server_id))
+        unused.append(UnusedGpus(server_id, model, count, why))
+    return unused
+
+
+def _why_not_planned(server: Server | None) -> IdleReason:
+    """Return why a server with idle GPUs is not in the plan."""
+    if server is None:
+        return "server_not_known"
+    return "upgrade_slot" if server.holds_slot else "maintenance_not_known"

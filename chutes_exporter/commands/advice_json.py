@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.commands.advice import idle_rests, market_of
+from chutes_exporter.commands.advice import market_of, unused_gpus
 from chutes_exporter.commands.terminal import iso_time
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.findings import cost
@@ -52,13 +52,15 @@ class AdviceJson:
         self._pricing = Pricing(report)
 
     def miner(self, advice: Advice) -> dict[str, Any]:
-        """Return the advice to a miner."""
-        idle = plan = stay_idle = None
+        """Return the advice to a miner. What is not known, or not asked for, is None."""
+        idle, plan, stay_idle, forecast = None, None, None, None
         if advice.is_known:
             idle = [self._model(advice, model) for model in idle_models(advice.fleet)]
         if advice.plan is not None:
             plan = [self._use(advice.fleet, use) for use in advice.plan]
             stay_idle = _stay_idle(advice, advice.plan)
+        if advice.forecast is not None:
+            forecast = advice.forecast.as_json()
         return {
             "hotkey": advice.fleet.hotkey,
             "idle": idle,
@@ -66,11 +68,18 @@ class AdviceJson:
             "plan_left_out": _left_out(advice),
             "stay_idle": stay_idle,
             "switch": self._switches(advice),
-            "with": advice.forecast and advice.forecast.as_json(),
+            "with": forecast,
         }
 
     def _model(self, advice: Advice, model: str) -> dict[str, Any]:
+        """Return the idle GPUs of a model, and the chutes that can run on them."""
         fleet, market = advice.fleet, market_of(advice, model)
+        runnable: list[dict[str, Any]] = []
+        # Without these counts, it is not known whether other chutes run on the model.
+        left_out = None
+        if market is not None:
+            runnable = [self._offer(advice, offer) for offer in market.offers]
+            left_out = dict(market.refused)
         idle = IdleGpus.of(fleet, model)
         return {
             "gpu": model,
@@ -78,15 +87,18 @@ class AdviceJson:
             "maintenance_pending": idle.maintenance_pending,
             "in_maintenance": idle.in_maintenance,
             "on_one_server": idle.on_one_server,
-            "platform": supply_of(self._report, model),
-            "cost_usd_per_hour": cost(idle_of(fleet, model), fleet, self._settings.costs),
-            "runnable": [self._offer(advice, one) for one in market.offers] if market else [],
-            # Without these counts, it is not known whether other chutes run on the model.
-            "left_out": dict(market.refused) if market else None,
+            "platform": platform_gpus_by_state(self._report, model),
+            "cost_usd_per_hour": cost(idle_gpus_of(fleet, model), fleet, self._settings.costs),
+            "runnable": runnable,
+            "left_out": left_out,
         }
 
     def _offer(self, advice: Advice, offer: Offer) -> dict[str, Any]:
-        pricing, first = self._pricing, offer.first_day_units_per_gpu_second
+        """Return a chute that can be launched. The pay of its first day and later is that of one
+        GPU.
+        """
+        pricing = self._pricing
+        first_day = offer.first_day_units_per_gpu_second
         later = offer.later_units_per_second / offer.size
         return {
             "chute_id": offer.chute_id,
@@ -95,9 +107,9 @@ class AdviceJson:
             "tee": offer.tee,
             "gpus": offer.size,
             "units_per_gpu_second": offer.units_per_second / offer.size,
-            "first_day_units_per_gpu_second": first,
+            "first_day_units_per_gpu_second": first_day,
             "later_units_per_gpu_second": later,
-            "estimated_usd_per_gpu_first_day": pricing.usd_a_day(first),
+            "estimated_usd_per_gpu_first_day": pricing.usd_a_day(first_day),
             "estimated_usd_per_gpu_day_later": pricing.usd_a_day(later),
             "room": offer.room,
             "room_left": offer.left,
@@ -124,31 +136,36 @@ class AdviceJson:
         }
 
     def _launch(self, launch: Launch) -> dict[str, Any]:
+        """Return a launch. The pay is that of all its instances."""
         offer = launch.offer
-        first = launch.instances * offer.first_day_units
-        later = launch.instances * offer.later_units_per_second
+        first_day_units = launch.instances * offer.first_day_units
+        later_units_per_second = launch.instances * offer.later_units_per_second
         return {
             "chute_id": offer.chute_id,
             "name": offer.public_name,
             "instances": launch.instances,
             "gpus": launch.instances * offer.size,
-            "first_day_units": first,
-            "estimated_usd_first_day": self._pricing.usd(first),
-            "estimated_usd_per_day_later": self._pricing.usd_a_day(later),
+            "first_day_units": first_day_units,
+            "estimated_usd_first_day": self._pricing.usd(first_day_units),
+            "estimated_usd_per_day_later": self._pricing.usd_a_day(later_units_per_second),
         }
 
     def _switches(self, advice: Advice) -> dict[str, Any] | None:
-        found = advice.switches
-        if found is None:
+        """Return what to run instead of active instances, None if nobody asked or that is
+        unknown.
+        """
+        fleet, switches = advice.fleet, advice.switches
+        if switches is None:
             return None
         return {
-            "compared": found.compared,
-            "proposed": [self._switch(advice.fleet, one) for one in found.proposed],
-            "cost_too_much": [self._switch(advice.fleet, one) for one in found.too_dear],
+            "compared": switches.compared,
+            "proposed": [self._switch(fleet, switch) for switch in switches.proposed],
+            "cost_too_much": [self._switch(fleet, switch) for switch in switches.too_dear],
         }
 
     def _switch(self, fleet: Fleet, switch: Switch) -> dict[str, Any]:
-        instance, cost_now = switch.instance, switch.cost
+        """Return a switch. Its gains are those of all GPUs of the instance."""
+        instance, deletion = switch.instance, switch.cost
         payback = switch.payback_seconds
         return {
             "instance_id": instance.instance_id,
@@ -164,10 +181,10 @@ class AdviceJson:
             "estimated_usd_more_first_day": self._pricing.usd(switch.first_day_gain),
             "estimated_usd_more_per_day_later": self._pricing.usd_a_day(switch.later_gain),
             "deletion": {
-                "why": cost_now.why,
-                "costs_units_now": cost_now.units,
-                "estimated_usd_now": self._pricing.usd(cost_now.units),
-                "free_from": iso_time(cost_now.free_at),
+                "why": deletion.why,
+                "costs_units_now": deletion.units,
+                "estimated_usd_now": self._pricing.usd(deletion.units),
+                "free_from": iso_time(deletion.free_at),
             },
             "payback_hours": None if payback is None else payback / HOUR,
         }
@@ -188,25 +205,26 @@ def _left_out(advice: Advice) -> list[dict[str, Any]] | None:
 
 
 def _stay_idle(advice: Advice, plan: Sequence[Use]) -> list[dict[str, Any]]:
-    rests = []
-    for rest in idle_rests(advice, plan):
-        server = advice.fleet.servers_by_id.get(rest.server_id)
-        rests.append(
+    """Return the idle GPUs that the plan does not use, and why."""
+    rows = []
+    for unused in unused_gpus(advice, plan):
+        server = advice.fleet.servers_by_id.get(unused.server_id)
+        rows.append(
             {
-                "server_id": rest.server_id,
-                "server_name": server and server.name,
-                "gpu": rest.model,
-                "gpus": rest.count,
-                "why": rest.why,
+                "server_id": unused.server_id,
+                "server_name": None if server is None else server.name,
+                "gpu": unused.model,
+                "gpus": unused.count,
+                "why": unused.why,
             }
         )
-    return rests
+    return rows
 
 
-def supply_of(report: Report, model: str) -> dict[str, int]:
-    """Return the GPUs of a model on the platform, by state."""
-    found = report.of("chutes_platform_gpus", gpu=model)
-    return {labels["state"]: int(value) for labels, value in found}
+def platform_gpus_by_state(report: Report, model: str) -> dict[str, int]:
+    """Return the number of GPUs of a model on the platform, by state."""
+    samples = report.of("chutes_platform_gpus", gpu=model)
+    return {labels["state"]: int(value) for labels, value in samples}
 
 
 def idle_models(fleet: Fleet) -> list[str]:
@@ -214,17 +232,22 @@ def idle_models(fleet: Fleet) -> list[str]:
     return sorted({gpu.model for gpu in fleet.gpus if gpu.state == "idle" and gpu.model})
 
 
-def idle_of(fleet: Fleet, model: str) -> list[Gpu]:
+def idle_gpus_of(fleet: Fleet, model: str) -> list[Gpu]:
     """Return the idle GPUs of a model."""
     return [gpu for gpu in fleet.gpus if gpu.model == model and gpu.state == "idle"]
 
 
 @dataclass(frozen=True)
 class IdleGpus:
-    """The idle GPUs of a model.
+    """The idle GPUs of a model in a fleet.
 
-    ``on_one_server`` is the most that one server has that can be used. While the maintenance of one
-    of their servers is unknown, only their count is known.
+    While the maintenance of one of their servers is unknown, only their count is known.
+
+    Attributes:
+        in_maintenance: Those on servers that are in maintenance now.
+        maintenance_pending: Those on servers that hold an upgrade slot and wait for their
+            maintenance.
+        on_one_server: The most that one server has, of those servers that can be used.
     """
 
     count: int
@@ -234,10 +257,11 @@ class IdleGpus:
 
     @classmethod
     def of(cls, fleet: Fleet, model: str) -> IdleGpus:
-        """Count them in a fleet."""
-        count = len(idle_of(fleet, model))
-        by_step: Counter[str] = Counter()
-        usable = 0
+        """Count the idle GPUs of a model in a fleet."""
+        count = len(idle_gpus_of(fleet, model))
+        # A server that holds an upgrade slot cannot be used.
+        in_slot_by_status: Counter[str] = Counter()
+        most_usable = 0
         for server in fleet.servers:
             idle = sum(gpu.model == model and gpu.state == "idle" for gpu in server.gpus)
             if not idle:
@@ -245,7 +269,12 @@ class IdleGpus:
             if server.holds_slot is None or server.maintenance is None:
                 return cls(count)
             if server.holds_slot:
-                by_step[server.maintenance] += idle
+                in_slot_by_status[server.maintenance] += idle
             else:
-                usable = max(usable, idle)
-        return cls(count, by_step["maintenance"], by_step["pending"], usable)
+                most_usable = max(most_usable, idle)
+        return cls(
+            count,
+            in_maintenance=in_slot_by_status["maintenance"],
+            maintenance_pending=in_slot_by_status["pending"],
+            on_one_server=most_usable,
+        )

@@ -7,17 +7,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from chutes_exporter.commands.advice import idle_rests, market_of
-from chutes_exporter.commands.advice_json import IdleGpus, Pricing, idle_models, idle_of, supply_of
+from chutes_exporter.commands.advice import market_of, unused_gpus
+from chutes_exporter.commands.advice_json import (
+    IdleGpus,
+    Pricing,
+    idle_gpus_of,
+    idle_models,
+    platform_gpus_by_state,
+)
 from chutes_exporter.commands.report import DOLLARS_ADVICE
 from chutes_exporter.commands.terminal import (
     moment,
     percent,
-    print_first,
+    print_first_rows,
     say,
     whole_percent,
 )
-from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.findings import cost, filled
 from chutes_exporter.fleet.failures import FAILS_FROM
 from chutes_exporter.rules.sums import total
@@ -34,7 +40,7 @@ if TYPE_CHECKING:
     from chutes_exporter.rules.launch import LaunchRefusal
     from chutes_exporter.rules.losses import DeletionReason
 
-_SHOWN: Final = 10
+_MOST_CHUTES: Final = 10
 """Most chutes of a model on the screen."""
 
 _REASONS: Final[dict[LaunchRefusal, str]] = {
@@ -65,6 +71,7 @@ _DELETION_REASONS: Final[dict[DeletionReason, str]] = {
     "private": "all, at any age (private)",
     "last_active": "most, while no other miner runs the chute",
 }
+"""How much of an instance's score its deletion costs, and for how long."""
 _LEGEND: Final = (
     "Day 1, later: compute units a second of one GPU, on average of the first day and from 8 hours "
     "after the activation on. USD: an estimate for one GPU and a day. Room: launches that can "
@@ -123,30 +130,33 @@ class AdviceScreen:
             _show_failing(advice, "come last")
 
     def _show_model(self, advice: Advice, model: str) -> None:
-        market = market_of(advice, model)
+        """Print the idle GPUs of a model, and the chutes that can run on them."""
         say(self._heading(advice.fleet, model), bold=True)
+        market = market_of(advice, model)
         if market is None:
             say("What they can run is not known.")
-        elif not market.offers:
+        else:
+            self._show_market(advice, market)
+        gpus_by_state = platform_gpus_by_state(self._report, model)
+        if gpus_by_state:
+            count, idle = sum(gpus_by_state.values()), gpus_by_state.get("idle", 0)
+            say(f"The platform has {count} {model}, {idle} of them idle.")
+
+    def _show_market(self, advice: Advice, market: Market) -> None:
+        if not market.offers:
             say("No chute can run on them now.")
-        if market is not None:
-            has_failures = any(_failed(advice, offer) for offer in market.offers)
-            rows = [self._row(advice, one, has_failures=has_failures) for one in market.offers]
-            print_first(rows, _SHOWN, "chutes", cut=["name"])
-            _show_refused(market)
-        supply = supply_of(self._report, model)
-        if supply:
-            say(
-                f"The platform has {sum(supply.values())} {model}, {supply.get('idle', 0)} of them "
-                "idle."
-            )
+        has_failures = any(_failed(advice, offer) for offer in market.offers)
+        rows = [self._row(advice, offer, has_failures=has_failures) for offer in market.offers]
+        print_first_rows(rows, _MOST_CHUTES, "chutes", cut=["name"])
+        _show_refused(market)
 
     def _heading(self, fleet: Fleet, model: str) -> str:
+        """Return how many GPUs of a model are idle, what they cost, and how many can be used."""
         idle = IdleGpus.of(fleet, model)
         text = filled(f"{model}: COUNT idle {{GPU|GPUs}}", idle.count)
-        usd = cost(idle_of(fleet, model), fleet, self._settings.costs)
-        if usd is not None:
-            text += f" for {usd:,.2f} USD per hour"
+        usd_per_hour = cost(idle_gpus_of(fleet, model), fleet, self._settings.costs)
+        if usd_per_hour is not None:
+            text += f" for {usd_per_hour:,.2f} USD per hour"
         elif self._settings.costs:
             text += f" at an unknown cost (add --gpu.cost {model}=USD_PER_HOUR)"
         if idle.in_maintenance:
@@ -158,34 +168,36 @@ class AdviceScreen:
         return f"{text}, at most {idle.on_one_server} on one server"
 
     def _row(self, advice: Advice, offer: Offer, *, has_failures: bool) -> dict[str, Any]:
-        """Return the cells of a chute."""
-        name = _name(offer)
+        """Return the cells of a chute. Pay is in compute units, or USD a day, for one GPU.
+
+        The column of failures is there if any chute of the table has some.
+        """
+        name = _chute_name(offer)
         if advice.failures.fails(offer.chute_id):
             name += " (fails here)"
         elif offer.hanging:
             name += " (hangs here)"
-        first = offer.first_day_units_per_gpu_second
+        first_day = offer.first_day_units_per_gpu_second
         later = offer.later_units_per_second / offer.size
         row: dict[str, Any] = {
             "chute id": offer.chute_id,
             "name": name,
-            "day 1": first,
+            "day 1": first_day,
             "later": later,
         }
         if self._pricing.usd_per_unit is not None:
-            row["USD day 1"] = self._pricing.usd_a_day(first)
+            row["USD day 1"] = self._pricing.usd_a_day(first_day)
             row["USD later"] = self._pricing.usd_a_day(later)
         row["GPUs"] = offer.size
         if has_failures:
             row["failed 24 h"] = _failed(advice, offer)
-        return row | {
-            "room": offer.left,
-            "starting": None if offer.starting is None else int(offer.starting),
-            "bounty": offer.bounty_boost,
-            "left": _clock(self._pricing.seconds_left(offer)),
-            "use %": whole_percent(offer.load),
-            "refused %": whole_percent(offer.rate_limited),
-        }
+        row["room"] = offer.left
+        row["starting"] = None if offer.starting is None else int(offer.starting)
+        row["bounty"] = offer.bounty_boost
+        row["left"] = _hours_and_minutes(self._pricing.seconds_left(offer))
+        row["use %"] = whole_percent(offer.load)
+        row["refused %"] = whole_percent(offer.rate_limited)
+        return row
 
     def _show_plan(self, advice: Advice) -> None:
         """Print what to launch on which server, and what stays idle."""
@@ -197,74 +209,81 @@ class AdviceScreen:
             _show_failing(advice, "would be left out")
             return
         rows = self._plan_rows(advice.fleet, advice.plan)
-        print_first(rows, len(rows), "launches", cut=("server", "chute"))
+        print_first_rows(rows, len(rows), "launches", cut=("server", "chute"))
         units = total(use.first_day_units for use in advice.plan)
         if rows and units is not None:
             usd = self._pricing.usd(units)
             dollars = "" if usd is None else f", about {usd:,.0f} USD"
             say(f"Together {units:,.0f} compute units in the first day{dollars}.", bold=True)
-        for rest in idle_rests(advice, advice.plan):
-            where = _server_text(advice.fleet, rest.server_id)
-            say(f"{rest.count} {rest.model} on {where} stay idle: {_IDLE_REASONS[rest.why]}.")
+        for unused in unused_gpus(advice, advice.plan):
+            server = _server_text(advice.fleet, unused.server_id)
+            reason = _IDLE_REASONS[unused.why]
+            say(f"{unused.count} {unused.model} on {server} stay idle: {reason}.")
         _show_failing(advice, "are left out")
 
     def _plan_rows(self, fleet: Fleet, plan: Iterable[Use]) -> list[dict[str, Any]]:
+        """Return the cells of each launch of a plan."""
         rows = []
         for use in plan:
             server = fleet.servers_by_id[use.server_id]
             for launch in use.launches:
                 offer = launch.offer
-                rows.append(
-                    {
-                        "server": server.name or use.server_id,
-                        "chute": _name(offer),
-                        "chute id": offer.chute_id,
-                        "instances": launch.instances,
-                        "GPUs": f"{launch.instances * offer.size} {use.model}",
-                        **self._plan_pay(launch),
-                    }
-                )
+                row = {
+                    "server": server.name or use.server_id,
+                    "chute": _chute_name(offer),
+                    "chute id": offer.chute_id,
+                    "instances": launch.instances,
+                    "GPUs": f"{launch.instances * offer.size} {use.model}",
+                }
+                rows.append(row | self._plan_pay(launch))
         return rows
 
     def _plan_pay(self, launch: Launch) -> dict[str, Any]:
-        first = launch.instances * launch.offer.first_day_units
-        later = launch.instances * launch.offer.later_units_per_second
-        row: dict[str, Any] = {"units day 1": round(first), "units a day later": round(later * DAY)}
+        """Return the cells of what all instances of a launch earn, in dollars only with a price."""
+        first_day_units = launch.instances * launch.offer.first_day_units
+        later_units_per_second = launch.instances * launch.offer.later_units_per_second
+        cells: dict[str, Any] = {
+            "units day 1": round(first_day_units),
+            "units a day later": round(later_units_per_second * DAY),
+        }
         if self._pricing.usd_per_unit is not None:
-            row["USD day 1"] = self._pricing.usd(first)
-            row["USD later"] = self._pricing.usd_a_day(later)
-        return row
+            cells["USD day 1"] = self._pricing.usd(first_day_units)
+            cells["USD later"] = self._pricing.usd_a_day(later_units_per_second)
+        return cells
 
     # Switches
 
     def _show_switches(self, advice: Advice) -> None:
-        found = advice.switches
-        if found is None:
+        """Print what to run instead of active instances, and what pays more but costs too much."""
+        fleet, switches = advice.fleet, advice.switches
+        if switches is None:
             say("What to run instead of active instances is not known.")
             return
-        rows = [self._switch_row(advice.fleet, one) for one in found.proposed]
-        print_first(rows, len(rows), "instances", cut=("server", "could run", "runs"))
-        self._show_sum(found)
-        _show_waiting(advice.fleet, found.proposed)
-        for one in found.too_dear:
-            say(_too_dear_text(advice.fleet, one))
+        rows = [self._switch_row(fleet, switch) for switch in switches.proposed]
+        print_first_rows(rows, len(rows), "instances", cut=("server", "could run", "runs"))
+        self._show_gain(switches)
+        _show_waiting(fleet, switches.proposed)
+        for switch in switches.too_dear:
+            say(_too_dear_text(fleet, switch))
 
-    def _show_sum(self, found: Switches) -> None:
-        count = len(found.proposed)
+    def _show_gain(self, switches: Switches) -> None:
+        """Print what all proposed switches together earn more."""
+        count = len(switches.proposed)
         if not count:
-            say(f"Of {found.compared} active instances, none is worth a switch.")
+            say(f"Of {switches.compared} active instances, none is worth a switch.")
             return
-        units = sum(one.first_day_gain - one.least_cost for one in found.proposed)
+        units = sum(switch.first_day_gain - switch.least_cost for switch in switches.proposed)
         usd = self._pricing.usd(units)
         dollars = "" if usd is None else f", about {usd:,.2f} USD"
         say(
-            f"Other chutes pay over 10 % more than {count} of {found.compared} active instances. "
-            f"Together {units:,.0f} compute units more in the first day{dollars}, less what the "
-            "deletions cost.",
+            f"Other chutes pay over 10 % more than {count} of {switches.compared} active "
+            f"instances. Together {units:,.0f} compute units more in the first day{dollars}, less "
+            "what the deletions cost.",
             bold=True,
         )
 
     def _switch_row(self, fleet: Fleet, switch: Switch) -> dict[str, Any]:
+        """Return the cells of a switch. Gains are compute units, and dollars with a price."""
         instance, payback = switch.instance, switch.payback_seconds
         row: dict[str, Any] = {
             "server": _server_text(fleet, instance.server_id or ""),
@@ -279,11 +298,13 @@ class AdviceScreen:
         if self._pricing.usd_per_unit is not None:
             row["USD day 1"] = self._pricing.usd(switch.first_day_gain)
             row["USD later"] = self._pricing.usd_a_day(switch.later_gain)
-        row["runs"] = _name(instance)
-        return row | {"GPUs": f"{instance.gpus} {instance.model}"}
+        row["runs"] = _chute_name(instance)
+        row["GPUs"] = f"{instance.gpus} {instance.model}"
+        return row
 
 
 def _free_text(switch: Switch, now: float) -> str:
+    """Return from when on the deletion costs nothing. A dash is no known time."""
     free_at = switch.cost.free_at
     if free_at is None:
         return "-"
@@ -292,27 +313,31 @@ def _free_text(switch: Switch, now: float) -> str:
     return f"{datetime.fromtimestamp(free_at, UTC):%H:%M} UTC"
 
 
-def _clock(seconds: float | None) -> str | None:
+def _hours_and_minutes(seconds: float | None) -> str | None:
+    """Return a duration such as ``2:05``."""
     if seconds is None:
         return None
-    return f"{seconds // HOUR:.0f}:{seconds % HOUR // 60:02.0f}"
+    hours, minutes = seconds // HOUR, seconds % HOUR // MINUTE
+    return f"{hours:.0f}:{minutes:02.0f}"
 
 
 def _show_waiting(fleet: Fleet, switches: Iterable[Switch]) -> None:
-    for one in switches:
-        if one.waits_until is not None:
-            where = _server_text(fleet, one.instance.server_id or "")
+    """Print which switches should wait for the end of an instance's first hour."""
+    for switch in switches:
+        if switch.waits_until is not None:
+            server = _server_text(fleet, switch.instance.server_id or "")
             say(
-                f"Do not delete {one.instance.instance_id} on {where} before "
-                f"{moment(one.waits_until)}: in its first hour, it loses its score."
+                f"Do not delete {switch.instance.instance_id} on {server} before "
+                f"{moment(switch.waits_until)}: in its first hour, it loses its score."
             )
 
 
 def _too_dear_text(fleet: Fleet, switch: Switch) -> str:
+    """Return why to keep an instance although other chutes pay more on its GPUs."""
     instance = switch.instance
-    where = _server_text(fleet, instance.server_id or "")
+    server = _server_text(fleet, instance.server_id or "")
     text = (
-        f"Keep {_name(instance)} ({instance.instance_id}) on {where}: "
+        f"Keep {_chute_name(instance)} ({instance.instance_id}) on {server}: "
         f"{_launches_text(switch.launches)} would earn {switch.first_day_gain:,.0f} compute units "
         f"more in the first day, but the deletion costs {switch.cost.units:,.0f} "
         f"({_DELETION_REASONS[switch.cost.why]})"
@@ -323,116 +348,140 @@ def _too_dear_text(fleet: Fleet, switch: Switch) -> str:
 
 
 def _launches_text(launches: Iterable[Launch]) -> str:
+    """Return the chutes to launch, and how many instances of each. A private one has its id."""
     texts = []
     for launch in launches:
-        name = _name(launch.offer)
+        text = _chute_name(launch.offer)
         if launch.offer.private:
-            name = f"{name} {launch.offer.chute_id}"
-        texts.append(name if launch.instances == 1 else f"{launch.instances} x {name}")
+            text = f"{text} {launch.offer.chute_id}"
+        if launch.instances > 1:
+            text = f"{launch.instances} x {text}"
+        texts.append(text)
     return ", ".join(texts)
 
 
-def _name(one: Offer | Instance) -> str:
-    """Return the name of a chute, without those of private ones."""
-    return "(private)" if one.private else one.chute or "-"
+def _chute_name(runs_chute: Offer | Instance) -> str:
+    """Return the name of the chute. The names of private ones are not shown."""
+    return "(private)" if runs_chute.private else runs_chute.chute or "-"
 
 
 def _server_text(fleet: Fleet, server_id: str) -> str:
+    """Return the name of a server, its id without a name. An empty id is that of no server."""
     server = fleet.servers_by_id.get(server_id)
-    return (server and server.name) or server_id or "an unknown server"
+    if server is not None and server.name:
+        return server.name
+    return server_id or "an unknown server"
 
 
 # Failures
 
 
 def _failed(advice: Advice, offer: Offer) -> int | str | None:
-    """Return how often a chute failed, with a sign if there may be more failures."""
+    """Return how often a chute failed in the past day, such as ``≥2`` if there may be more
+    failures.
+
+    None if no failure is known, but there may be some.
+    """
     count = advice.failures.count(offer.chute_id)
-    known = advice.failures.known.get(offer.chute_id, 0)
-    return f"≥{known}" if count is None and known else count
+    if count is not None:
+        return count
+    least = advice.failures.known.get(offer.chute_id, 0)
+    return f"≥{least}" if least else None
 
 
-def _show_failing(advice: Advice, what: str) -> None:
-    """Print which chutes failed, and what that means for them."""
+def _show_failing(advice: Advice, consequence: str) -> None:
+    """Print which chutes failed again and again.
+
+    The consequence is what advise does with them, such as ``are left out``.
+    """
     failures = advice.failures
     if not advice.offers:
         return
     if not failures.are_all:
         say("Not all failures of the past day are known.", fg="yellow")
     if advice.failing:
-        texts = []
+        chutes = []
         for offer in advice.failing:
-            name = offer.chute_id if offer.private else offer.chute or offer.chute_id
-            texts.append(f"{name} ({_failed(advice, offer)})")
+            name = offer.public_name or offer.chute_id
+            chutes.append(f"{name} ({_failed(advice, offer)})")
         say(
-            f"These {what}, because {FAILS_FROM} or more of their instances failed on this miner's "
-            f"servers in the 24 hours before {moment(failures.until)}: {', '.join(texts)}. The API "
-            "does not tell on which server. Reasons: chutes-exporter incidents.",
+            f"These {consequence}, because {FAILS_FROM} or more of their instances failed on this "
+            f"miner's servers in the 24 hours before {moment(failures.until)}: "
+            f"{', '.join(chutes)}. The API does not tell on which server. Reasons: chutes-exporter "
+            "incidents.",
             fg="yellow",
         )
 
 
 def _show_refused(market: Market) -> None:
-    refused = [
-        f"{market.refused[reason]} {text}"
-        for reason, text in _REASONS.items()
-        if market.refused.get(reason)
-    ]
-    say(f"Left out: {', '.join(refused) or 'none'}.", indent="  ")
+    """Print how many chutes that run on the model cannot be launched, by reason."""
+    counts = []
+    for reason, text in _REASONS.items():
+        count = market.refused.get(reason)
+        if count:
+            counts.append(f"{count} {text}")
+    say(f"Left out: {', '.join(counts) or 'none'}.", indent="  ")
 
 
 # More GPUs
 
 
-def _show_forecast(found: Forecast) -> None:
-    gpus = " and ".join(f"{one.count} more {one.model}" for one in found.additions)
-    text = f"With {gpus}: score share {percent(found.share_first_day)} in the first day and "
-    text += f"{percent(found.share_later)} later, instead of {percent(found.share_without)}"
-    if found.usd_first_day is not None and found.usd_per_day_later is not None:
-        text += f". They earn {found.usd_first_day:,.2f} USD in the first day and "
-        text += f"{found.usd_per_day_later:,.2f} USD a day later"
+def _show_forecast(forecast: Forecast) -> None:
+    """Print what more GPUs would earn and cost, when they have paid for themselves, and what to
+    launch on them.
+    """
+    gpus = " and ".join(f"{added.count} more {added.model}" for added in forecast.additions)
+    text = f"With {gpus}: score share {percent(forecast.share_first_day)} in the first day and "
+    text += f"{percent(forecast.share_later)} later, instead of {percent(forecast.share_without)}"
+    if forecast.usd_first_day is not None and forecast.usd_per_day_later is not None:
+        text += f". They earn {forecast.usd_first_day:,.2f} USD in the first day and "
+        text += f"{forecast.usd_per_day_later:,.2f} USD a day later"
     say(f"{text}.", bold=True)
-    if found.cost_usd_per_day is not None:
-        say(f"They cost {found.cost_usd_per_day:,.2f} USD a day (--gpu.cost).")
-    _show_pay_back(found)
-    if found.gain.idle_gpus:
-        say(f"No chute has room for {found.gain.idle_gpus} of them.")
-    rows = [
-        {
-            "chute id": launch.offer.chute_id,
-            "name": _name(launch.offer),
-            "instances": launch.instances,
-            "GPUs": f"{launch.instances * launch.offer.size} {use.model}",
-            "day 1": launch.offer.first_day_units_per_gpu_second,
-            "later": launch.offer.later_units_per_second / launch.offer.size,
-        }
-        for use in found.gain.uses
-        for launch in use.launches
-    ]
-    print_first(rows, _SHOWN, "chutes", cut=["name"])
+    if forecast.cost_usd_per_day is not None:
+        say(f"They cost {forecast.cost_usd_per_day:,.2f} USD a day (--gpu.cost).")
+    _show_pay_back(forecast)
+    if forecast.gain.idle_gpus:
+        say(f"No chute has room for {forecast.gain.idle_gpus} of them.")
+    rows = []
+    for use in forecast.gain.uses:
+        rows += [_launch_row(launch, use.model) for launch in use.launches]
+    print_first_rows(rows, _MOST_CHUTES, "chutes", cut=["name"])
 
 
-def _show_pay_back(found: Forecast) -> None:
+def _launch_row(launch: Launch, model: str) -> dict[str, Any]:
+    """Return the cells of a launch on new GPUs. The pay is compute units a second of one GPU."""
+    offer = launch.offer
+    return {
+        "chute id": offer.chute_id,
+        "name": _chute_name(offer),
+        "instances": launch.instances,
+        "GPUs": f"{launch.instances * offer.size} {model}",
+        "day 1": offer.first_day_units_per_gpu_second,
+        "later": offer.later_units_per_second / offer.size,
+    }
+
+
+def _show_pay_back(forecast: Forecast) -> None:
     """Print after how many days the GPUs have paid for themselves, or why that is not known.
 
-    Without any price, nobody asked.
+    Without any price, the user did not ask for it.
     """
-    if found.price_usd is None:
-        some_have_prices = len(found.without_price) < len(found.additions)
+    if forecast.price_usd is None:
+        some_have_prices = len(forecast.without_price) < len(forecast.additions)
         if some_have_prices:
-            models = " and ".join(found.without_price)
+            models = " and ".join(forecast.without_price)
             say(f"When they have paid their price is not known: add the price of {models}.")
         return
-    if found.without_cost:
-        flags = " ".join(f"--gpu.cost {model}=USD_PER_HOUR" for model in found.without_cost)
+    if forecast.without_cost:
+        flags = " ".join(f"--gpu.cost {model}=USD_PER_HOUR" for model in forecast.without_cost)
         say(f"When they have paid their price is not known: add {flags}.")
-    elif found.usd_per_day_later is None:
+    elif forecast.usd_per_day_later is None:
         say("When they have paid their price is not known without prices of the chain.")
-    elif found.pay_back_days is None:
-        say(f"At the later pay, they never earn their price of {found.price_usd:,.0f} USD.")
+    elif forecast.pay_back_days is None:
+        say(f"At the later pay, they never earn their price of {forecast.price_usd:,.0f} USD.")
     else:
-        costs = "" if found.cost_usd_per_day is not None else ", without running costs,"
+        costs = "" if forecast.cost_usd_per_day is not None else ", without running costs,"
         say(
-            f"At the later pay{costs} they have paid their price of {found.price_usd:,.0f} USD "
-            f"after {found.pay_back_days:,.0f} days."
+            f"At the later pay{costs} they have paid their price of {forecast.price_usd:,.0f} USD "
+            f"after {forecast.pay_back_days:,.0f} days."
         )

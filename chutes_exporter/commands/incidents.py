@@ -16,7 +16,14 @@ from chutes_exporter.commands.audit import AuditReading
 from chutes_exporter.commands.options import Command, asks, json_option, miner_options
 from chutes_exporter.commands.report import DOLLARS_ADVICE, collect_report
 from chutes_exporter.commands.result import Result
-from chutes_exporter.commands.terminal import cell_text, iso_time, moment, percent, print_first, say
+from chutes_exporter.commands.terminal import (
+    cell_text,
+    iso_time,
+    moment,
+    percent,
+    print_first_rows,
+    say,
+)
 from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.page.gaps import NO_KEY, TRY_AGAIN, NotKnown
@@ -215,7 +222,7 @@ def _print_miner(miner: Mapping[str, Any], until: float, hours: int, *, has_gaps
         say("No ended instance is known." if has_gaps else "No instance ended.")
         return
     say(_summary(miner, hours), indent="  ")
-    print_first(list(map(_screen_row, ended)), _SHOWN, "instances", cut=("chute", "reason"))
+    print_first_rows(list(map(_screen_row, ended)), _SHOWN, "instances", cut=("chute", "reason"))
     by_reason: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in ended:
         by_reason[_reason_of(row)].append(row)

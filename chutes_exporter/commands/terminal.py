@@ -39,17 +39,19 @@ def printable(text: str) -> str:
 
 def say(text: str, *, indent: str = "", start: str = "", **style: Any) -> None:
     """Print text that may come from the API, folded to the width of the terminal, or to 80
-    columns.
+    columns. Without text, it prints nothing.
+
+    ``start`` comes before the first line, and ``indent`` before the others. The style is that of
+    click.style.
     """
-    width = shutil.get_terminal_size().columns
-    # A name with a hyphen stays in one piece.
-    for line in textwrap.wrap(
+    lines = textwrap.wrap(
         printable(text),
-        width,
+        shutil.get_terminal_size().columns,
         initial_indent=start,
         subsequent_indent=indent,
-        break_on_hyphens=False,
-    ):
+        break_on_hyphens=False,  # a name with a hyphen stays in one piece
+    )
+    for line in lines:
         click.echo(click.style(line, **style))
 
 
@@ -75,9 +77,9 @@ class _Column:
         return max(len(text) for text in (*self.lines, *self.cells))
 
     def texts(self, height: int) -> list[str]:
-        """Return all its lines, with a heading of this height. A lower heading begins lower."""
-        missing = height - len(self.lines)
-        return [*[""] * missing, *self.lines, *self.cells]
+        """Return all its lines. Empty ones come first, so that the heading has this height."""
+        empty_lines = [""] * (height - len(self.lines))
+        return [*empty_lines, *self.lines, *self.cells]
 
     def aligned(self, text: str) -> str:
         """Return a text in the width of the column."""
@@ -92,12 +94,12 @@ def print_table(
     fit: bool = True,
     indent: str = "",
 ) -> list[str]:
-    """Print a table as wide as the terminal, or as ``COLUMNS``. Without both, its width is
-    unlimited.
+    """Print a table that fits the width of the terminal, or ``COLUMNS``. Without both, and without
+    ``fit``, its width is unlimited.
 
-    Columns with numbers are aligned to the right, with one number of decimals each. To fit the
-    width, it shortens the texts of the columns in ``cut``, and leaves out the last columns, whose
-    headings it returns.
+    The keys of the rows are the headings. Columns with numbers are aligned to the right, with one
+    number of decimals each. To fit the width, it shortens the texts of the columns in ``cut``, and
+    leaves out the last columns, whose headings it returns.
     """
     limit = _UNLIMITED
     if fit:
@@ -105,22 +107,28 @@ def print_table(
     columns = _columns_of(rows)
     if _line_width([column.full_width for column in columns]) > limit:
         for column in columns:
-            # A heading is folded after each word.
+            # A heading is folded at each space and after each underscore.
             column.lines = re.split("(?<=_)| ", column.heading)
     left_out = _set_widths(columns, limit, cut)
-    height = max((len(column.lines) for column in columns), default=0)
-    lines = zip(*(column.texts(height) for column in columns), strict=True)
+    heading_height = max((len(column.lines) for column in columns), default=0)
+    texts_by_column = [column.texts(heading_height) for column in columns]
+    lines = zip(*texts_by_column, strict=True)
     for number, texts in enumerate(lines):
         cells = [column.aligned(text) for column, text in zip(columns, texts, strict=True)]
-        click.echo(click.style(indent + _GAP.join(cells).rstrip(), bold=number < height))
+        line = indent + _GAP.join(cells).rstrip()
+        click.echo(click.style(line, bold=number < heading_height))
     return left_out
 
 
 def _columns_of(rows: Sequence[Mapping[str, Any]]) -> list[_Column]:
-    headings = dict.fromkeys(heading for row in rows for heading in row)
+    """Return a column for each key of the rows, in the order in which they appear first."""
+    headings: list[str] = []
+    for row in rows:
+        headings += [heading for heading in row if heading not in headings]
     columns = []
     for heading in headings:
         values = [row.get(heading) for row in rows]
+        # type, because a bool is an instance of int.
         has_numbers = any(type(value) in (int, float) for value in values)
         columns.append(_Column(heading, [heading], _cells(values), has_numbers))
     return columns
@@ -130,19 +138,21 @@ def _set_widths(columns: list[_Column], limit: int, cut: Collection[str]) -> lis
     """Set the widths of columns so that a line fits, and remove the last columns that do not fit.
     Return their headings.
     """
+    # First, a column that can be cut gets only a part of its full width.
     for column in columns:
         column.width = column.full_width
         if column.heading in cut:
-            least = max(len(column.heading), limit // _CUT_PART)
-            column.width = min(column.width, least)
+            narrow = max(len(column.heading), limit // _CUT_PART)
+            column.width = min(column.width, narrow)
     left_out: list[str] = []
     spare = limit - _line_width([column.width for column in columns])
     while spare < 0 and len(columns) > 1:
         left_out.insert(0, columns.pop().heading)
         spare = limit - _line_width([column.width for column in columns])
-    # The first of the cut columns get the spare width. The others have theirs.
+    # Then these columns get the spare width, from the first one on. The others lack nothing.
     for column in columns:
-        more = min(column.full_width - column.width, max(0, spare))
+        lacking = column.full_width - column.width
+        more = min(lacking, max(0, spare))
         column.width += more
         spare -= more
     return left_out
@@ -152,17 +162,20 @@ def _line_width(widths: Sequence[int]) -> int:
     return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
-def print_first(
-    rows: Sequence[Mapping[str, Any]], count: int, what: str, *, cut: Collection[str]
+def print_first_rows(
+    rows: Sequence[Mapping[str, Any]], most_rows: int, noun: str, *, cut: Collection[str]
 ) -> None:
-    """Print a table of the first rows, and name the columns and the number of rows that are not
-    shown.
+    """Print a table of at most this many rows, and below it what is not shown: the number of other
+    rows, and the columns that do not fit.
+
+    ``noun`` is what the rows are, such as ``chutes``. The texts of columns in ``cut`` are shortened
+    to fit.
     """
-    hidden = print_table(rows[:count], cut=cut)
-    if len(rows) > count:
-        hidden.insert(0, f"{len(rows) - count} more {what}")
-    if hidden:
-        say(f"Not shown: {', '.join(hidden)}. --json has everything.")
+    not_shown = print_table(rows[:most_rows], cut=cut)
+    if len(rows) > most_rows:
+        not_shown.insert(0, f"{len(rows) - most_rows} more {noun}")
+    if not_shown:
+        say(f"Not shown: {', '.join(not_shown)}. --json has everything.")
 
 
 def moment(time: float) -> str:
@@ -188,7 +201,7 @@ def whole_percent(ratio: float | None) -> int | None:
 
 
 def cell_text(value: Any) -> str:
-    """Return a value as a table shows it."""
+    """Return a value as a table shows it. A time of the API loses its seconds."""
     match value:
         case None:
             return "-"
@@ -205,20 +218,22 @@ def cell_text(value: Any) -> str:
 
 
 def _cells(values: Sequence[Any]) -> list[str]:
-    """Return the texts of a column. A typical number that is not whole has three significant
-    digits.
+    """Return the texts of a column, in which all floats have the same number of decimals.
+
+    With it, the median of those that are not whole has three significant digits.
     """
     fractions = [
         abs(value) for value in values if isinstance(value, float) and not value.is_integer()
     ]
-    digits = 0
+    decimals = 0
     if fractions:
-        magnitude = math.floor(math.log10(statistics.median(fractions)))
-        digits = min(max(2 - magnitude, 0), _MAX_DECIMALS)
+        # The power of ten of the first digit: 0 for 1.5, and -2 for 0.015.
+        exponent = math.floor(math.log10(statistics.median(fractions)))
+        decimals = min(max(2 - exponent, 0), _MAX_DECIMALS)
     texts = []
     for value in values:
         if isinstance(value, float) and abs(value) < _LONG:
-            texts.append(f"{value:.{digits}f}")
+            texts.append(f"{value:.{decimals}f}")
         else:
             texts.append(cell_text(value))
     return texts
@@ -230,4 +245,6 @@ def _shortened(text: str, width: int) -> str:
     """
     if len(text) <= width:
         return text
-    return f"{text[: width // 2]}…{text[width // 2 + 1 - width :]}"
+    start_length = width // 2
+    end_length = width - start_length - len("…")
+    return f"{text[:start_length]}…{text[len(text) - end_length :]}"

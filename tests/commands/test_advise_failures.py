@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.commands.advice import Advice, IdleRest, idle_rests
+from chutes_exporter.commands.advice import Advice, UnusedGpus, unused_gpus
 from chutes_exporter.fleet.failures import FAILS_FROM, Failures
 from tests.commands.worlds import PresentWorld
 from tests.fleet.support import make_fleet, make_gpus
@@ -203,4 +203,4 @@ def test_an_idle_gpu_whose_server_is_not_known_is_in_no_plan() -> None:
         switches=None,
         forecast=None,
     )
-    assert idle_rests(advice, ()) == [IdleRest("gone", "pro_6000", 2, "server_not_known")]
+    assert unused_gpus(advice, ()) == [UnusedGpus("gone", "pro_6000", 2, "server_not_known")]
