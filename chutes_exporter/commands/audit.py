@@ -33,8 +33,9 @@ _MADE_WITHIN: Final = 10 * MINUTE
 
 
 async def with_failures(report: Report, settings: Settings) -> dict[str, Fleet]:
-    """Return the fleets of a report with what failed in the newest hours, and note in the report
-    what is not known.
+    """Return the fleets of a report by hotkey, with the failures of the newest FAILURE_HOURS.
+
+    What could not be read becomes a gap of the report.
     """
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         audit = AuditReading(client, settings.watched)
@@ -65,36 +66,44 @@ class AuditReading:
         self._watched = frozenset(watched)
 
     async def read(self, hours: int, *, with_losses: bool = True) -> None:
-        """Read the newest reports. For losses, read older ones while they may have a multiplier
-        that is needed.
+        """Read the reports of the newest hours.
+
+        The loss of an instance depends on all its multipliers. So for losses, also read older
+        reports while they may have one that is needed.
         """
         try:
             listed = await list_reports(self._client)
         except ApiError as error:
             self.gaps.append(NotKnown.after(error, "the list of reports", ""))
             return
-        paths = {entry.end_time or 0.0: entry.path for entry in listed.value}
-        newest = max(paths)
+        path_by_end = {entry.end_time or 0.0: entry.path for entry in listed.value}
+        newest = max(path_by_end)
         if self._client.api_clock() - newest > HOUR + _MADE_WITHIN:
             self.miss(
                 f"the ends since {moment(newest)}",
                 "the service has not published the report of the last hour",
             )
-        # For about a minute, the service lists the report of a 25th hour.
-        for hour in range(DAY_HOURS + 1):
-            end = newest - hour * HOUR
-            is_needed = with_losses and self.ledger.needs_report(hours, end)
-            if hour >= hours and not is_needed:
+        # The service lists the reports of a day, and for about a minute that of a 25th hour.
+        for age in range(DAY_HOURS + 1):
+            end = newest - age * HOUR
+            is_for_losses = with_losses and self.ledger.needs_report(hours, end)
+            if age >= hours and not is_for_losses:
                 break
-            if hour < DAY_HOURS or end in paths:
-                await self._read_hour(end, paths.get(end))
+            if age < DAY_HOURS or end in path_by_end:
+                await self._read_hour(end, path_by_end.get(end))
 
     async def _read_hour(self, end: float, path: str | None) -> None:
+        """Read the report of the hour that ended at a Unix time. Without a path, it is missing."""
         what = f"the report of {moment(end)}"
         if path is None:
             self.miss(what, "it is not listed")
-        else:
-            self._add(await self._ask(what, e.AUDIT_REPORT, params={"path": path}), end)
+            return
+        answer = await self._request(what, e.AUDIT_REPORT, params={"path": path})
+        if answer is not None:
+            report = structs.replace(answer.value, end=end, whole=answer.whole)
+            # Only what the watched miners need is kept, because a report has all miners.
+            self.reports.append(reduced(report, self._watched))
+            self.ledger = Ledger(self.reports)
 
     def ledger_with_names(self, report: Report, hotkey: str) -> Ledger:
         """Return the ended instances, with the names of the chutes that a miner sees."""
@@ -102,19 +111,18 @@ class AuditReading:
         chutes = answers[CHUTES.name].value if CHUTES.name in answers else ()
         return Ledger(self.reports, chutes)
 
-    def _add(self, answer: Answer[AuditReport] | None, end: float) -> None:
-        """Add the report of an hour to the ledger, if it could be read."""
-        if answer is not None:
-            report = structs.replace(answer.value, end=end, whole=answer.whole)
-            self.reports.append(reduced(report, self._watched))
-            self.ledger = Ledger(self.reports)
-
     async def fetch(self, what: str, endpoint: e.Endpoint[T], **request: Any) -> T | None:
-        """Return the value of an answer, None after an error. What cannot be read becomes a gap."""
-        answer = await self._ask(what, endpoint, **request)
+        """Return the value of an answer, None after an error. What cannot be read becomes a gap.
+
+        ``what`` names the data in the gap.
+        """
+        answer = await self._request(what, endpoint, **request)
         return None if answer is None else answer.value
 
-    async def _ask(self, what: str, endpoint: e.Endpoint[T], **request: Any) -> Answer[T] | None:
+    async def _request(
+        self, what: str, endpoint: e.Endpoint[T], **request: Any
+    ) -> Answer[T] | None:
+        """Return an answer, None after an error. What cannot be read becomes a gap."""
         try:
             answer = await self._client.fetch(endpoint, **request)
         except ApiError as error:

@@ -12,6 +12,7 @@ import click
 from chutes_exporter.collectors import score_heading
 from chutes_exporter.collectors.base import Answers
 from chutes_exporter.collectors.fleet import fleet_answers
+from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.fleet.forecast import Addition, Gain, find_gain
 from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.sums import product, total
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
+    from chutes_exporter.fleet.model import Launch
 
 _MAX_GPUS = 64
+_ADDITION = re.compile(
+    r"(?P<count>[0-9]{1,2})x(?P<model>[a-z0-9_]{1,40})(=(?P<price>[0-9]{1,9}(\.[0-9]{1,2})?))?"
+)
 
 
 def parse_addition(text: str) -> Addition:
@@ -32,13 +37,14 @@ def parse_addition(text: str) -> Addition:
     Raises:
         ValueError: It has another form.
     """
-    match = re.fullmatch(r"([0-9]{1,2})x([a-z0-9_]{1,40})(?:=([0-9]{1,9}(?:\.[0-9]{1,2})?))?", text)
-    if match is None or not 1 <= int(match[1]) <= _MAX_GPUS:
+    match = _ADDITION.fullmatch(text)
+    if match is None or not 1 <= int(match["count"]) <= _MAX_GPUS:
         raise ValueError(
             f"{text[:60]!r} is not 1 to {_MAX_GPUS}, x and a GPU model: write for example "
             "8xpro_6000, or 8xpro_6000=64000 with the price of all of them in US dollars"
         )
-    return Addition(int(match[1]), match[2], float(match[3]) if match[3] else None)
+    price_usd = float(match["price"]) if match["price"] else None
+    return Addition(int(match["count"]), match["model"], price_usd)
 
 
 @dataclass(frozen=True)
@@ -71,22 +77,12 @@ class Forecast:
 
     def as_json(self) -> dict[str, Any]:
         """Return it for scripts."""
+        launches = []
+        for use in self.gain.uses:
+            launches += [_launch_as_json(launch, use.model) for launch in use.launches]
         return {
-            "gpus": [{"gpu": one.model, "count": one.count} for one in self.additions],
-            "launches": [
-                {
-                    "gpu": use.model,
-                    "chute_id": launch.offer.chute_id,
-                    "name": launch.offer.public_name,
-                    "gpus": launch.offer.size,
-                    "instances": launch.instances,
-                    "first_day_units_per_gpu_second": launch.offer.first_day_units_per_gpu_second,
-                    "later_units_per_gpu_second": launch.offer.later_units_per_second
-                    / launch.offer.size,
-                }
-                for use in self.gain.uses
-                for launch in use.launches
-            ],
+            "gpus": [{"gpu": added.model, "count": added.count} for added in self.additions],
+            "launches": launches,
             "idle_gpus": self.gain.idle_gpus,
             "score_share_without": self.share_without,
             "score_share_first_day": self.share_first_day,
@@ -97,6 +93,20 @@ class Forecast:
             "price_usd": self.price_usd,
             "pay_back_days": self.pay_back_days,
         }
+
+
+def _launch_as_json(launch: Launch, model: str) -> dict[str, Any]:
+    """Return a launch on additional GPUs. Both rates of pay are those of one GPU."""
+    offer = launch.offer
+    return {
+        "gpu": model,
+        "chute_id": offer.chute_id,
+        "name": offer.public_name,
+        "gpus": offer.size,
+        "instances": launch.instances,
+        "first_day_units_per_gpu_second": offer.first_day_units_per_gpu_second,
+        "later_units_per_gpu_second": offer.later_units_per_second / offer.size,
+    }
 
 
 def forecast(
@@ -110,34 +120,46 @@ def forecast(
         UsageError: No answer and no list knows a model.
     """
     answers = report.answers(hotkey)
-    of_fleet = fleet_answers(answers, hotkey)
-    _refuse_unknown_models(additions, {*GPU_MODELS, *of_fleet.rates})
-    gain = find_gain(of_fleet, additions)
-    shares = None if gain is None else _shares(answers, hotkey, gain)
-    if gain is None or shares is None:
+    answers_of_fleet = fleet_answers(answers, hotkey)
+    _refuse_unknown_models(additions, {*GPU_MODELS, *answers_of_fleet.rates})
+    gain = find_gain(answers_of_fleet, additions)
+    if gain is None:
         return None
+    shares = _shares(answers, hotkey, gain)
+    if shares is None:
+        return None
+    # The chain pays the miners of the subnet by their shares.
     emission = report.value("chutes_subnet_emission_alpha_per_day")
-    usd_first = report.usd(product(shares.first_day - shares.without, emission))
-    usd_later = report.usd(product(shares.later - shares.without, emission))
-    costs = [product(one.count, settings.gpu_costs.get(one.model), 24) for one in additions]
-    cost, price = total(costs), total(one.price_usd for one in additions)
+    usd_first_day = report.usd(product(shares.first_day - shares.without, emission))
+    usd_per_day_later = report.usd(product(shares.later - shares.without, emission))
+
+    prices = [added.price_usd for added in additions]
+    costs_per_day = [_cost_usd_per_day(added, settings) for added in additions]
+    price, cost_per_day = total(prices), total(costs_per_day)
     # Without any --gpu.cost, costs are no part of the question.
-    without_cost = _models(additions, costs) if settings.gpu_costs else []
-    pay_back_days = None if without_cost else _pay_back_days(price, usd_later, cost)
+    without_cost = _models_without(costs_per_day, additions) if settings.gpu_costs else []
+    pay_back_days = None
+    if not without_cost:
+        pay_back_days = _pay_back_days(price, usd_per_day_later, cost_per_day)
     return Forecast(
         additions=additions,
         gain=gain,
         share_without=shares.without,
         share_first_day=shares.first_day,
         share_later=shares.later,
-        usd_first_day=usd_first,
-        usd_per_day_later=usd_later,
-        cost_usd_per_day=cost,
+        usd_first_day=usd_first_day,
+        usd_per_day_later=usd_per_day_later,
+        cost_usd_per_day=cost_per_day,
         price_usd=price,
         without_cost=without_cost,
-        without_price=_models(additions, [one.price_usd for one in additions]),
+        without_price=_models_without(prices, additions),
         pay_back_days=pay_back_days,
     )
+
+
+def _cost_usd_per_day(added: Addition, settings: Settings) -> float | None:
+    """Return what added GPUs cost, None without a --gpu.cost of their model."""
+    return product(added.count, settings.gpu_costs.get(added.model), DAY_HOURS)
 
 
 def _refuse_unknown_models(additions: Iterable[Addition], known: set[str]) -> None:
@@ -149,10 +171,10 @@ def _refuse_unknown_models(additions: Iterable[Addition], known: set[str]) -> No
             )
 
 
-def _models(additions: Sequence[Addition], values: Sequence[float | None]) -> list[str]:
-    """Return the models whose value is not known."""
-    pairs = zip(additions, values, strict=True)
-    return [one.model for one, value in pairs if value is None]
+def _models_without(values: Sequence[float | None], additions: Sequence[Addition]) -> list[str]:
+    """Return the models of additions whose value is None. Each addition has a value."""
+    pairs = zip(values, additions, strict=True)
+    return [added.model for value, added in pairs if value is None]
 
 
 @dataclass(frozen=True)
@@ -169,12 +191,15 @@ def _shares(answers: Mapping[str, Answer[Any]], hotkey: str, gain: Gain) -> _Sha
 
     The answers are whole, because a gain is known only then.
     """
-    earned = score_heading.earned_rates(Answers(answers), frozenset({hotkey}))
-    everybody = total((earned or {}).values())
-    first, later = gain.first_units_per_second, gain.later_units_per_second
-    if earned is None or everybody is None or not math.isfinite(everybody + first + later):
+    # What each miner earns, in compute units per second.
+    earned_rates = score_heading.earned_rates(Answers(answers), frozenset({hotkey}))
+    if earned_rates is None:
         return None
-    own = earned.get(hotkey, 0.0)
+    own, everybody = earned_rates.get(hotkey, 0.0), total(earned_rates.values())
+    first, later = gain.first_units_per_second, gain.later_units_per_second
+    if everybody is None or not math.isfinite(everybody + first + later):
+        return None
+    # The gain makes the sum of all miners larger, too.
     return _Shares(
         without=_share(own, everybody),
         first_day=_share(own + first, everybody + first),
@@ -189,6 +214,10 @@ def _share(own: float, everybody: float) -> float:
 def _pay_back_days(
     price: float | None, usd_per_day: float | None, cost_per_day: float | None
 ) -> float | None:
-    if price is None or usd_per_day is None or usd_per_day <= (cost_per_day or 0.0):
+    """Return after how many days GPUs have earned their price and running cost, None if they never
+    do, or if the price or the pay is unknown. An unknown cost counts as none.
+    """
+    if price is None or usd_per_day is None:
         return None
-    return price / (usd_per_day - (cost_per_day or 0.0))
+    profit_per_day = usd_per_day - (cost_per_day or 0.0)
+    return price / profit_per_day if profit_per_day > 0 else None

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _UNIT_USD = "chutes_compute_unit_usd"
 _UNCLEAR = f"{REDEPLOYED} or {NO_REASON}"
 """The reason if only the name of a private chute would tell."""
-_SHOWN = 20
+_MOST_INSTANCES = 20
 """Most ended instances of a miner on the screen."""
 
 
@@ -65,43 +65,47 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         reading = Reading(client, settings)
         await reading.read(flags["hours"])
-    ledger = reading.ledger
-    ends = [end for end in ledger.ends(flags["hours"]) if end.hotkey in settings.watched]
+    ends = reading.watched_ends(flags["hours"])
+    has_chain = settings.chain_url is not None
     usd_per_unit = None
-    if settings.chain_url is not None and ends:
+    if has_chain and ends:
         usd_per_unit = await _usd_per_unit(settings, reading)
     miners = []
     for hotkey in sorted(settings.watched):
-        rows = _rows(ends, hotkey, reading.chute_names, usd_per_unit)
+        ends_of_miner = [end for end in ends if end.hotkey == hotkey]
+        rows = _rows(ends_of_miner, reading.chute_names, usd_per_unit)
         miners.append(_miner(hotkey, rows, reading, flags["hours"]))
 
     def show() -> None:
         for miner in miners:
-            _print_miner(miner, ledger.end, flags["hours"], has_gaps=bool(reading.gaps))
-        if settings.chain_url is None and ends:
+            _print_miner(miner, reading.ledger.end, flags["hours"], has_gaps=bool(reading.gaps))
+        if not has_chain and ends:
             say(DOLLARS_ADVICE)
 
     return Result({"miners": miners}, show, reading.gaps)
 
 
 async def _usd_per_unit(settings: Settings, reading: Reading) -> float | None:
+    """Return what a compute unit is worth, and note in the reading what is not known of the
+    platform.
+    """
     report = await collect_report(settings, frozenset({_UNIT_USD}), with_fleets=False)
     reading.gaps.extend(gap for gap in report.gaps if not gap.hotkey)
     return report.value(_UNIT_USD)
 
 
 def _miner(hotkey: str, rows: list[dict[str, Any]], reading: Reading, hours: int) -> dict[str, Any]:
-    """Return what a miner lost, with its ended instances. What is not known is None."""
-    lost, ratio = None, None
+    """Return what a miner lost, with the rows of its ended instances. What is not known is None."""
+    lost_units, lost_ratio = None, None
     if not reading.ledger.missing_hours(hours):
-        lost = _lost(rows)
+        lost_units = _lost_units(rows)
     day_units = reading.day_units.get(hotkey)
     if day_units:
-        ratio = product(lost, 1 / day_units)
+        lost_ratio = product(lost_units, 1 / day_units)
     return {
         "hotkey": hotkey,
-        "lost_compute_units": lost,
-        "lost_ratio_of_day": ratio,
+        "lost_compute_units": lost_units,
+        "lost_ratio_of_day": lost_ratio,
         "ended": rows,
     }
 
@@ -134,28 +138,41 @@ class Reading:
         return self.audit.gaps
 
     async def read(self, hours: int) -> None:
-        """Read the newest reports, older ones while they may have a multiplier that is needed, and
-        what describes the chutes.
+        """Read the reports of the newest hours, and if an instance of a watched miner ended, also
+        the names of chutes and the compute units of miners.
+
+        What is not known becomes a gap.
         """
         await self.audit.read(hours)
-        if self._watched_ends(hours):
+        if self.watched_ends(hours):
             await self._read_names()
-            stats = await self.audit.fetch("the compute units of the day", e.STATS)
-            self.day_units = {
-                one.miner_hotkey: one.compute_units for one in stats or () if one.window == "1d"
-            }
-        for end in self._watched_ends(hours):
+            await self._read_day_units()
+        for end in self.watched_ends(hours):
             if end.lost_units is None:
                 self.audit.miss(
                     f"the loss of {end.instance_id}", "its multipliers are not known", end.hotkey
                 )
             if end.reason is None:
+                reason, advice = self._why_unnamed()
                 self.gaps.append(
-                    NotKnown(f"why {end.instance_id} ended", end.hotkey, *self._unnamed())
+                    NotKnown(f"why {end.instance_id} ended", end.hotkey, reason, advice)
                 )
 
+    def watched_ends(self, hours: int) -> list[End]:
+        """Return the ended instances of the watched miners in the newest hours."""
+        return [end for end in self.ledger.ends(hours) if end.hotkey in self._settings.watched]
+
+    async def _read_day_units(self) -> None:
+        stats = await self.audit.fetch("the compute units of the day", e.STATS)
+        for miner in stats or ():
+            if miner.window == "1d":
+                self.day_units[miner.miner_hotkey] = miner.compute_units
+
     async def _read_names(self) -> None:
-        """Read the names of chutes. That of a private one tells whether it was redeployed."""
+        """Read the names of chutes, with a key those of all.
+
+        The name of a private chute tells whether it was redeployed, so the ledger needs them, too.
+        """
         if not self._settings.keys:
             self.chute_names = await self._public_names()
             return
@@ -165,71 +182,70 @@ class Reading:
         self.audit.ledger = Ledger(self.audit.reports, chutes)
 
     async def _public_names(self) -> dict[str, str | None]:
-        utilization = await self.audit.fetch("names of chutes", e.UTILIZATION) or ()
-        # It names private chutes by a placeholder.
+        chutes = await self.audit.fetch("names of chutes", e.UTILIZATION) or ()
+        # This answer names private chutes by a placeholder.
         private = {end.chute_id for end in self.ledger.ends(DAY_HOURS) if end.private}
-        return {one.chute_id: one.name for one in utilization if one.chute_id not in private}
+        return {chute.chute_id: chute.name for chute in chutes if chute.chute_id not in private}
 
-    def _unnamed(self) -> tuple[str, str]:
+    def _why_unnamed(self) -> tuple[str, str]:
         """Return why the name of a private chute is not known, and advice."""
         if not self._settings.keys:
             return NO_KEY
         return "the name of its chute is not known", TRY_AGAIN
 
-    def _watched_ends(self, hours: int) -> list[End]:
-        return [end for end in self.ledger.ends(hours) if end.hotkey in self._settings.watched]
-
 
 def _rows(
-    ends: Iterable[End],
-    hotkey: str,
-    chute_names: Mapping[str, str | None],
-    usd_per_unit: float | None,
+    ends: Iterable[End], chute_names: Mapping[str, str | None], usd_per_unit: float | None
 ) -> list[dict[str, Any]]:
-    """Return a miner's ended instances, the dearest first, with the keys that docs/commands.md
-    shows.
+    """Return ended instances with the keys that docs/commands.md shows. The one that lost most
+    comes first.
     """
-    rows: list[dict[str, Any]] = [
-        {
-            "instance_id": end.instance_id,
-            "chute_id": end.chute_id,
-            "chute_name": chute_names.get(end.chute_id or ""),
-            "private": end.private,
-            "ended_at": iso_time(end.ended_at),
-            "age_seconds": max(0.0, end.ended_at - end.created_at),
-            "active_seconds": max(0.0, end.ended_at - (end.activated_at or end.ended_at)),
-            "reason": end.reason,
-            "reason_text": end.text,
-            "last_of_chute": end.is_last_of_chute,
-            "counts": end.outcome == "counts",
-            "failed_start": end.outcome == "never_active",
-            "lost_compute_units": end.lost_units,
-            "lost_usd": product(end.lost_units, usd_per_unit),
-        }
-        for end in ends
-        if end.hotkey == hotkey
-    ]
+    rows = [_row(end, chute_names, usd_per_unit) for end in ends]
     return sorted(rows, key=lambda row: (-(row["lost_compute_units"] or 0.0), row["ended_at"]))
+
+
+def _row(
+    end: End, chute_names: Mapping[str, str | None], usd_per_unit: float | None
+) -> dict[str, Any]:
+    # An instance that was never active has 0 active seconds.
+    activated_at = end.activated_at or end.ended_at
+    return {
+        "instance_id": end.instance_id,
+        "chute_id": end.chute_id,
+        "chute_name": chute_names.get(end.chute_id or ""),
+        "private": end.private,
+        "ended_at": iso_time(end.ended_at),
+        "age_seconds": max(0.0, end.ended_at - end.created_at),
+        "active_seconds": max(0.0, end.ended_at - activated_at),
+        "reason": end.reason,
+        "reason_text": end.text,
+        "last_of_chute": end.is_last_of_chute,
+        "counts": end.outcome == "counts",
+        "failed_start": end.outcome == "never_active",
+        "lost_compute_units": end.lost_units,
+        "lost_usd": product(end.lost_units, usd_per_unit),
+    }
 
 
 # The screen
 
 
 def _print_miner(miner: Mapping[str, Any], until: float, hours: int, *, has_gaps: bool) -> None:
+    """Print what a miner lost in the hours until a Unix time, which is 0 without any report."""
     hotkey, ended = miner["hotkey"], miner["ended"]
     say(f"{hotkey}  until {moment(until)}" if until else hotkey, bold=True)
     if not ended:
         say("No ended instance is known." if has_gaps else "No instance ended.")
         return
     say(_summary(miner, hours), indent="  ")
-    print_first_rows(list(map(_screen_row, ended)), _SHOWN, "instances", cut=("chute", "reason"))
-    by_reason: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    cells = [_screen_row(row) for row in ended]
+    print_first_rows(cells, _MOST_INSTANCES, "instances", cut=("chute", "reason"))
+    rows_by_reason: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in ended:
-        by_reason[_reason_of(row)].append(row)
-    sums = [
-        f"{len(rows)} {reason} ({_rounded(_lost(rows))} units)"
-        for reason, rows in by_reason.items()
-    ]
+        rows_by_reason[_reason_of(row)].append(row)
+    sums = []
+    for reason, rows in rows_by_reason.items():
+        sums.append(f"{len(rows)} {reason} ({_rounded(_lost_units(rows))} units)")
     say(f"By reason: {', '.join(sums)}.", indent="  ")
 
 
@@ -248,14 +264,16 @@ def _screen_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
     if row["lost_usd"] is not None:
         cells["lost USD"] = row["lost_usd"]
-    return cells | {"chute": _chute_text(row), "chute id": row["chute_id"]}
+    cells["chute"] = _chute_text(row)
+    cells["chute id"] = row["chute_id"]
+    return cells
 
 
 def _summary(miner: Mapping[str, Any], hours: int) -> str:
     """Return how many instances ended and failed, what they lost, and where most of it was lost."""
     ended = miner["ended"]
-    failed = sum(row["failed_start"] for row in ended)
-    text = f"{len(ended)} ended, {failed} of them never became active."
+    failed_starts = sum(row["failed_start"] for row in ended)
+    text = f"{len(ended)} ended, {failed_starts} of them never became active."
     if miner["lost_compute_units"] is None:
         return f"{hours} h: at least {text} Not all losses are known."
     text = f"{hours} h: {text}"
@@ -265,22 +283,25 @@ def _summary(miner: Mapping[str, Any], hours: int) -> str:
     text += f" {len(losses)} lost {_rounded(miner['lost_compute_units'])} units"
     if miner["lost_ratio_of_day"] is not None:
         text += f" ({percent(miner['lost_ratio_of_day'])} of the units of the day)"
-    reason, _ = _most(losses, _reason_of)
-    chute, units = _most(losses, _chute_text)
-    return f"{text}, most by {reason}, and most with {chute} ({_rounded(units)})."
+    worst_reason, _ = _group_with_largest_loss(losses, _reason_of)
+    worst_chute, units = _group_with_largest_loss(losses, _chute_text)
+    return f"{text}, most by {worst_reason}, and most with {worst_chute} ({_rounded(units)})."
 
 
-def _most(
+def _group_with_largest_loss(
     rows: Iterable[dict[str, Any]], group_of: Callable[[dict[str, Any]], str]
 ) -> tuple[str, float]:
-    """Return the group of rows that lost most, and its units. All losses are known."""
-    lost: Counter[str] = Counter()
+    """Return the group of rows that lost most, and the compute units that it lost.
+
+    The loss of each row must be known.
+    """
+    lost_units_by_group: Counter[str] = Counter()
     for row in rows:
-        lost[group_of(row)] += row["lost_compute_units"]
-    return max(lost.items(), key=itemgetter(1))
+        lost_units_by_group[group_of(row)] += row["lost_compute_units"]
+    return max(lost_units_by_group.items(), key=itemgetter(1))
 
 
-def _lost(rows: Iterable[dict[str, Any]]) -> float | None:
+def _lost_units(rows: Iterable[dict[str, Any]]) -> float | None:
     return total(row["lost_compute_units"] for row in rows)
 
 

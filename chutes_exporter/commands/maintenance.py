@@ -40,52 +40,67 @@ if TYPE_CHECKING:
 
 
 async def servers_in_slot(settings: Settings, report: Report) -> dict[str, list[dict[str, Any]]]:
-    """Return the servers in an upgrade slot, by hotkey."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    """Return the servers that hold an upgrade slot, by hotkey, for each miner with a key.
+
+    What is not known becomes a gap of the report.
+    """
+    servers_by_hotkey: dict[str, list[dict[str, Any]]] = {}
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         for key in settings.keys:
             snapshot = report.states[MAINTENANCE.of(key.address)].snapshot
-            servers = (snapshot and snapshot.answer.value.servers) or ()
-            found[key.address] = [
-                await _in_slot(client, key, server, report)
-                for server in servers
-                if holds_slot(server)
+            servers = None if snapshot is None else snapshot.answer.value.servers
+            in_slot = [server for server in servers or () if holds_slot(server)]
+            servers_by_hotkey[key.address] = [
+                await _server_in_slot(client, key, server, report) for server in in_slot
             ]
-    return found
+    return servers_by_hotkey
 
 
-async def _in_slot(
+async def _server_in_slot(
     client: ChutesClient, key: Hotkey, server: MaintenanceServer, report: Report
 ) -> dict[str, Any]:
-    """Return a server in an upgrade slot. Only the answer about a single server says what a pending
-    one waits for.
+    """Return a server that holds an upgrade slot, and if its maintenance is pending, the instances
+    that it waits for, and the Unix time until when. Both are None if they are not known.
     """
     status, pending = maintenance_status(server), None
     if status == "pending":
-        try:
-            answer = await client.fetch(
-                e.SERVER_MAINTENANCE, key=key, path={"server_id": server.server_id}
-            )
-            pending = answer.value
-        except ApiError as error:
-            name = server.name or server.server_id
-            gap = NotKnown.after(error, f"server_maintenance of {name}", key.address)
-            report.gaps.append(gap)
+        # Only the answer about a single server says what it waits for.
+        pending = await _pending_maintenance(client, key, server, report)
+    waits_for, until = None, None
+    if pending is not None:
+        waits_for = _waits_for(pending, report.fleets[key.address])
+        until = pending.pending_deadline
     return {
         "server_id": server.server_id,
         "name": server.name,
         "status": status,
-        "waits_for": pending and _waits_for(pending, report.fleets[key.address]),
-        "until": pending and pending.pending_deadline,
+        "waits_for": waits_for,
+        "until": until,
     }
+
+
+async def _pending_maintenance(
+    client: ChutesClient, key: Hotkey, server: MaintenanceServer, report: Report
+) -> ServerMaintenance | None:
+    """Request the maintenance of a server. After an error, note a gap, and return None."""
+    try:
+        answer = await client.fetch(
+            e.SERVER_MAINTENANCE, key=key, path={"server_id": server.server_id}
+        )
+    except ApiError as error:
+        name = server.name or server.server_id
+        gap = NotKnown.after(error, f"server_maintenance of {name}", key.address)
+        report.gaps.append(gap)
+        return None
+    return answer.value
 
 
 def _waits_for(pending: ServerMaintenance, fleet: Fleet) -> list[dict[str, Any]]:
     """Return the instances that a pending server waits for, with the names of their chutes."""
-    names = {one.chute_id: one.chute for one in fleet.instances}
+    chute_names = {instance.chute_id: instance.chute for instance in fleet.instances}
     return [
-        structs.asdict(one) | {"chute_name": names.get(one.chute_id)}
-        for one in pending.awaiting_replacement
+        structs.asdict(instance) | {"chute_name": chute_names.get(instance.chute_id)}
+        for instance in pending.awaiting_replacement
     ]
 
 
@@ -96,14 +111,19 @@ def print_servers_in_slot(servers: Iterable[Mapping[str, Any]], now: float) -> N
 
 
 def _slot_text(server: Mapping[str, Any], now: float) -> str:
-    """Return what is said of a server. ``waits_for`` is None while it is unknown."""
+    """Return the name of a server in a slot, its status, what it waits for and until when.
+
+    ``waits_for`` is None if that is not known, or if the server does not wait.
+    """
     text = f"{server['name'] or server['server_id']}: {server['status']}"
-    if server["waits_for"] == []:
-        return f"{text}, and waits for no instance any more."
-    if server["waits_for"]:
-        names = [one["chute_name"] or one["chute_id"] for one in server["waits_for"]]
-        text += filled(", until COUNT {instance has|instances have} a replacement", len(names))
-        text += f" (chutes {', '.join(dict.fromkeys(names))})"
+    waits_for = server["waits_for"]
+    if waits_for is not None:
+        if not waits_for:
+            return f"{text}, and waits for no instance any more."
+        text += filled(", until COUNT {instance has|instances have} a replacement", len(waits_for))
+        names = [instance["chute_name"] or instance["chute_id"] for instance in waits_for]
+        names_once = dict.fromkeys(names)
+        text += f" (chutes {', '.join(names_once)})"
     if server["until"] is not None:
         text += f", at the latest {time_until(server['until'], now)}"
     return f"{text}."
@@ -115,17 +135,22 @@ def _slot_text(server: Mapping[str, Any], now: float) -> str:
 def unknown_upgrades(hotkey: str, plan: UpgradePlan) -> list[NotKnown]:
     """Return what is not known of the upgrades of a miner."""
     return [
-        NotKnown("upgrades", hotkey, f"the answers do not say {text}", TRY_AGAIN)
-        for text in plan.unknown
+        NotKnown("upgrades", hotkey, f"the answers do not say {unknown}", TRY_AGAIN)
+        for unknown in plan.unknown
     ]
 
 
 def plan_summary(plan: UpgradePlan) -> dict[str, Any]:
     """Return the upgrades of a miner for scripts. What is not known is None."""
-    # Without a window, nothing is known of it.
-    window, waiting = plan.window or Window(is_open=None), plan.waiting
-    servers = None if waiting is None else waiting.servers
-    unmeasured = None if waiting is None else waiting.unmeasured
+    # Without a window, all that would be known of it is None.
+    window = plan.window or Window(is_open=None)
+    waiting, order, cannot_come_back = None, None, None
+    if plan.waiting is not None:
+        waiting = [_server_summary(server) for server in plan.waiting.servers]
+        if plan.waiting.unmeasured is not None:
+            cannot_come_back = [_server_summary(server) for server in plan.waiting.unmeasured]
+    if plan.upgrades is not None:
+        order = [_upgrade_summary(upgrade) for upgrade in plan.upgrades]
     return {
         "window": plan.phase,
         "starts_at": window.starts_at,
@@ -135,9 +160,9 @@ def plan_summary(plan: UpgradePlan) -> dict[str, Any]:
         "used_slots": window.used_slots,
         "free_slots": plan.free_slots,
         "upgrade_seconds": UPGRADE_SECONDS,
-        "waiting": None if servers is None else list(map(_server_summary, servers)),
-        "order": None if plan.upgrades is None else list(map(_upgrade_summary, plan.upgrades)),
-        "cannot_come_back": None if unmeasured is None else list(map(_server_summary, unmeasured)),
+        "waiting": waiting,
+        "order": order,
+        "cannot_come_back": cannot_come_back,
         "late": plan.late,
         "last_done_at": plan.last_done_at,
     }
@@ -168,7 +193,9 @@ def _upgrade_summary(upgrade: Upgrade) -> dict[str, Any]:
 
 
 def print_plan(plan: UpgradePlan, now: float) -> None:
-    """Print the newest window, and the servers that wait for their upgrade in it."""
+    """Print the newest window, the servers that wait for their upgrade in it, and the order in
+    which to upgrade them.
+    """
     say(_window_text(plan, now))
     if not plan.has_window:
         return
@@ -178,10 +205,10 @@ def print_plan(plan: UpgradePlan, now: float) -> None:
     if not plan.waiting.servers:
         say("No server waits for its upgrade.")
         return
-    _print_unmeasured(plan)
+    _print_unmeasured(plan.waiting.unmeasured)
     if plan.upgrades is None:
-        left_out = plan.waiting.unmeasured or ()
-        others = [server for server in plan.waiting.servers if server not in left_out]
+        unmeasured = plan.waiting.unmeasured or ()
+        others = [server for server in plan.waiting.servers if server not in unmeasured]
         names = ", ".join(_name(server) for server in others)
         say(f"In which order to upgrade these is not known: {names}. Do not reboot any of them.")
     elif plan.upgrades:
@@ -190,6 +217,7 @@ def print_plan(plan: UpgradePlan, now: float) -> None:
 
 
 def _window_text(plan: UpgradePlan, now: float) -> str:
+    """Return whether a window is open or announced, when it begins and ends, and its slots."""
     window = plan.window
     if plan.phase is None or window is None:
         return "Whether a maintenance window is open or announced is not known."
@@ -213,21 +241,21 @@ def _slots_text(plan: UpgradePlan) -> str:
     return f"Upgrade slots: {window.used_slots:g} used, {plan.free_slots} free."
 
 
-def _print_unmeasured(plan: UpgradePlan) -> None:
-    unmeasured = None if plan.waiting is None else plan.waiting.unmeasured
+def _print_unmeasured(unmeasured: Sequence[Server] | None) -> None:
+    """Print the servers that cannot come back, because the service lists the target version for no
+    host like them. None if they are not known.
+    """
     if unmeasured is None:
         say("Which of them can come back with the target version is not known.")
     elif unmeasured:
         names = ", ".join(f"{_name(server)} ({_gpus(server)})" for server in unmeasured)
-        say(
-            filled(
-                "{This server|These COUNT servers} cannot come back from the upgrade, because the "
-                f"service lists the version for no host with {{its|their}} GPUs: {names}. Do not "
-                "reboot {it|them}, and do not request {its|their} maintenance. Ask the operators "
-                "of Chutes.",
-                len(unmeasured),
-            )
+        text = (
+            "{This server|These COUNT servers} cannot come back from the upgrade, because the "
+            f"service lists the version for no host with {{its|their}} GPUs: {names}. Do not "
+            "reboot {it|them}, and do not request {its|their} maintenance. Ask the operators of "
+            "Chutes."
         )
+        say(filled(text, len(unmeasured)))
 
 
 def _name(server: Server) -> str:
@@ -240,10 +268,12 @@ def _gpus(server: Server) -> str:
 
 
 def _print_upgrades(plan: UpgradePlan, upgrades: Sequence[Upgrade]) -> None:
+    """Print the upgrades of a plan as a table, what to do next, and when all are done."""
     say("Upgrade in this order, one server for each free slot:")
-    hidden = print_table(list(map(_row, upgrades)), cut=("server",), indent="  ")
-    if hidden:
-        say(f"Not shown: {', '.join(hidden)}. --json has everything.")
+    rows = [_row(upgrade) for upgrade in upgrades]
+    hidden_columns = print_table(rows, cut=("server",), indent="  ")
+    if hidden_columns:
+        say(f"Not shown: {', '.join(hidden_columns)}. --json has everything.")
     say(_next_text(plan, upgrades[0]))
     say(
         "Do not reboot a server before its status is maintenance and nothing runs there. A reboot "
@@ -254,7 +284,8 @@ def _print_upgrades(plan: UpgradePlan, upgrades: Sequence[Upgrade]) -> None:
 
 
 def _row(upgrade: Upgrade) -> dict[str, Any]:
-    server, units, lost = upgrade.server, upgrade.units_per_second, upgrade.lost_units
+    """Return the cells of an upgrade. The units are compute units."""
+    server, units_per_second, lost = upgrade.server, upgrade.units_per_second, upgrade.lost_units
     return {
         "#": upgrade.place,
         "server": _name(server),
@@ -264,11 +295,12 @@ def _row(upgrade: Upgrade) -> dict[str, Any]:
         "in time": None if upgrade.is_late is None else not upgrade.is_late,
         "units lost by reboot now": None if lost is None else round(lost),
         "lost after maintenance": 0,
-        "units per hour": None if units is None else round(HOUR * units),
+        "units per hour": None if units_per_second is None else round(HOUR * units_per_second),
     }
 
 
 def _next_text(plan: UpgradePlan, first: Upgrade) -> str:
+    """Return what to do now, or before the first server of the order can be upgraded."""
     name = _name(first.server)
     if first.server.measured != "measured":
         return (
@@ -287,10 +319,11 @@ def _next_text(plan: UpgradePlan, first: Upgrade) -> str:
 
 
 def _time_text(plan: UpgradePlan) -> str:
-    hours, pending, boot = (
-        f"{seconds / HOUR:g}" for seconds in (UPGRADE_SECONDS, PENDING_SECONDS, BOOT_SECONDS)
+    """Return how long an upgrade takes, and whether all are done before the window ends."""
+    text = (
+        f"An upgrade takes up to {UPGRADE_SECONDS / HOUR:g} hours: {PENDING_SECONDS / HOUR:g} "
+        f"pending, {BOOT_SECONDS / HOUR:g} to boot."
     )
-    text = f"An upgrade takes up to {hours} hours: {pending} pending, {boot} to boot."
     if plan.last_done_at is None:
         text += " When the last one is done is not known."
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,7 +30,7 @@ from chutes_exporter.rules.instances import instance_state, purged_at, secured_a
 from chutes_exporter.rules.score import incentive_shares
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from chutes_exporter.api import ChutesClient, Hotkey
     from chutes_exporter.config import Settings
@@ -59,26 +60,41 @@ _CUT = ("name", "chute_name", "server_name", "status", "verification_error", "bl
 copied.
 """
 
-Addition = tuple[e.Endpoint[Any], str, str, str]
-"""A column to add: the endpoint that has the values, its columns of the id and of the value, and
-the new column.
-"""
 
-_SERVER_NAME: Addition = (e.SERVERS, "server_id", "name", "server_name")
-_ADDITIONS: dict[str, tuple[Addition, ...]] = {
+@dataclass(frozen=True)
+class AddedColumn:
+    """A column that a table gets from the answer of another endpoint.
+
+    Attributes:
+        name: Of the new column.
+        source: The endpoint that has the values.
+        id_column: The column of the id, in both answers.
+        value_column: The column of the value in the source.
+    """
+
+    name: str
+    source: e.Endpoint[Any]
+    id_column: str
+    value_column: str
+
+
+_SERVER_NAME = AddedColumn("server_name", e.SERVERS, "server_id", "name")
+_CHUTE_NAME = AddedColumn("chute_name", e.UTILIZATION, "chute_id", "name")
+_ADDED_COLUMNS: dict[str, tuple[AddedColumn, ...]] = {
     "nodes": (_SERVER_NAME,),
     "instances": (
         # The public list has no names of private chutes.
-        (e.INVENTORY, "chute_id", "chute_name", "chute_name"),
-        (e.MINER_GPUS, "instance_id", "server_id", "server_id"),
+        AddedColumn("chute_name", e.INVENTORY, "chute_id", "chute_name"),
+        AddedColumn("server_id", e.MINER_GPUS, "instance_id", "server_id"),
         _SERVER_NAME,
     ),
-    **dict.fromkeys(
-        ("active_instances", "bounties", "jobs", "metrics", "rolling_updates"),
-        ((e.UTILIZATION, "chute_id", "name", "chute_name"),),
-    ),
+    "active_instances": (_CHUTE_NAME,),
+    "bounties": (_CHUTE_NAME,),
+    "jobs": (_CHUTE_NAME,),
+    "metrics": (_CHUTE_NAME,),
+    "rolling_updates": (_CHUTE_NAME,),
 }
-_MINERS = {
+_MINER_COLUMNS = {
     "scores": "hotkey",
     "metagraph": "hotkey",
     "held_gpus": "hotkey",
@@ -108,9 +124,12 @@ def _parse_parameter(text: str) -> tuple[str, str]:
 
 
 def _parameters_in_words() -> str:
-    """Return the parameters of each endpoint that has some."""
-    named = [item for item in e.ENDPOINTS if item.parameters]
-    return ", ".join(f"{' and '.join(item.parameters)} of {item.name}" for item in named)
+    """Return the parameters of each endpoint that has some, for the help."""
+    with_parameters = [endpoint for endpoint in e.ENDPOINTS if endpoint.parameters]
+    texts = [
+        f"{' and '.join(endpoint.parameters)} of {endpoint.name}" for endpoint in with_parameters
+    ]
+    return ", ".join(texts)
 
 
 @click.command(
@@ -141,16 +160,18 @@ def _parameters_in_words() -> str:
 async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     """Request an endpoint and print its answer."""
     endpoint = _ENDPOINTS[flags["endpoint"]]
-    given = _known_parameters(endpoint, dict(flags["parameters"]))
-    hotkeys = _selected_hotkeys(settings, flags["hotkeys"], given)
+    given_params = dict(flags["parameters"])
+    _refuse_unknown_parameters(endpoint, given_params)
+    hotkeys = _selected_hotkeys(settings, flags["hotkeys"], given_params)
     key = _signing_key(endpoint, settings, hotkeys)
     params, path = _request_arguments(endpoint, hotkeys, flags["ids"])
-    params |= given
+    params |= given_params
     async with client_of(settings, endpoint.name) as client:
         answer = await client.fetch(endpoint, key=key, params=params, path=path)
-        rows = _selected(endpoint, list(rows_of(answer.value, answer.received_at)), hotkeys)
-        for addition in _ADDITIONS.get(endpoint.name, ()):
-            await _add_column(client, key, rows, addition)
+        rows = list(rows_of(answer.value, answer.received_at))
+        rows = _rows_of_miners(endpoint, rows, hotkeys)
+        for column in _ADDED_COLUMNS.get(endpoint.name, ()):
+            await _add_column(client, key, rows, column)
     if answer.rejected:
         reason = printable(answer.first_error)
         click.echo(
@@ -162,22 +183,24 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     if flags["as_json"]:
         click.echo(json.dumps(rows, indent=2))
     else:
-        _print_table(endpoint.name, rows, chosen=bool(columns))
+        _print_table(endpoint.name, rows, has_chosen_columns=bool(columns))
 
 
 def _selected_hotkeys(
     settings: Settings, hotkeys: Sequence[str], parameters: Mapping[str, str]
 ) -> set[str]:
-    """Return the miners that a parameter, or else --hotkey, selects of the watched ones.
+    """Return the miners that the answer should be about: that of a parameter, otherwise those of
+    --hotkey, and without this flag all watched ones.
 
-    Without that flag, all are selected, also those of its variable.
+    A hotkey from the variable of the flag is only one of the watched ones.
     """
-    by_parameter = {parameters[name] for name in _MINER_PARAMETERS if name in parameters}
-    if by_parameter:
-        return by_parameter
+    hotkeys_of_parameters = {parameters[name] for name in _MINER_PARAMETERS if name in parameters}
+    if hotkeys_of_parameters:
+        return hotkeys_of_parameters
     source = click.get_current_context().get_parameter_source("hotkeys")
-    by_flag = source is ParameterSource.COMMANDLINE
-    return set(hotkeys if by_flag else settings.watched)
+    if source is ParameterSource.COMMANDLINE:
+        return set(hotkeys)
+    return set(settings.watched)
 
 
 def _with_columns(rows: list[Cells], columns: Sequence[str]) -> list[Cells]:
@@ -197,23 +220,25 @@ def _chosen(row: Cells, columns: Sequence[str]) -> Cells:
 
 
 async def _add_column(
-    client: ChutesClient, key: Hotkey | None, rows: list[Cells], addition: Addition
+    client: ChutesClient, key: Hotkey | None, rows: list[Cells], column: AddedColumn
 ) -> None:
-    """Add a column to rows with ids. If its values cannot be requested, print the reason and change
-    no row.
+    """Add a column to each of these rows, by their id. If its values cannot be requested, print the
+    reason and change no row.
     """
-    source, id_column, value_column, added = addition
     params = {}
-    if key is not None and source.scope == "miner":
+    if key is not None and column.source.scope == "miner":
         params["hotkey"] = key.address
     try:
-        answer = await client.fetch(source, key=key, params=params)
+        answer = await client.fetch(column.source, key=key, params=params)
     except ApiError as error:
-        click.echo(f"{added} is unknown: {source.name}: {printable(str(error))}", err=True)
+        reason = printable(str(error))
+        click.echo(f"{column.name} is unknown: {column.source.name}: {reason}", err=True)
         return
-    values = {getattr(record, id_column): getattr(record, value_column) for record in answer.value}
+    value_by_id: dict[Any, Any] = {}
+    for record in answer.value:
+        value_by_id[getattr(record, column.id_column)] = getattr(record, column.value_column)
     for row in rows:
-        row[added] = values.get(row.get(id_column))
+        row[column.name] = value_by_id.get(row.get(column.id_column))
 
 
 def first_key(settings: Settings) -> Hotkey:
@@ -226,75 +251,83 @@ def first_key(settings: Settings) -> Hotkey:
 
 
 def _signing_key(endpoint: e.Endpoint[Any], settings: Settings, hotkeys: set[str]) -> Hotkey | None:
-    """Return the key to sign with, or None. It is the selected miner's if the answer is about the
-    signing miner.
+    """Return the key to sign with, or None if the request needs none.
+
+    If the answer is about the miner who signs, it is the key of the selected miner. Otherwise, any
+    key will do.
     """
     if not endpoint.signed:
         return None
-    key = first_key(settings)
+    any_key = first_key(settings)
     if endpoint.scope != "signer":
-        return key
+        return any_key
     selected = [key for key in settings.keys if key.address in hotkeys]
     if len(selected) != 1:
+        addresses = ", ".join(key.address for key in settings.keys)
         raise click.UsageError(
             f"{endpoint.name} is about one miner: choose it with --hotkey, and add its hotkey "
-            "file with --hotkey-file. "
-            f"There are keys of {', '.join(key.address for key in settings.keys)}"
+            f"file with --hotkey-file. There are keys of {addresses}"
         )
     return selected[0]
 
 
-def _known_parameters(endpoint: e.Endpoint[Any], given: dict[str, str]) -> dict[str, str]:
-    """Return the parameters that the user gave, or raise UsageError if the endpoint lacks one.
+def _refuse_unknown_parameters(endpoint: e.Endpoint[Any], names: Iterable[str]) -> None:
+    """Raise UsageError if an endpoint does not have one of these parameters.
 
-    The service ignores those that it does not know.
+    The service would ignore it, and so answer another question.
     """
-    known = " and ".join(endpoint.parameters)
-    for name in given:
-        if not known:
+    known_names = " and ".join(endpoint.parameters)
+    for name in names:
+        if not known_names:
             raise click.UsageError(f"{endpoint.name} has no parameters")
         if name not in endpoint.parameters:
-            raise click.UsageError(f"{endpoint.name} has no parameter {name}, but {known}")
-    return given
+            raise click.UsageError(f"{endpoint.name} has no parameter {name}, but {known_names}")
 
 
 def _request_arguments(
     endpoint: e.Endpoint[Any], hotkeys: set[str], ids: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the query parameters and the path of a request, or raise UsageError if the arguments
-    do not fit.
+    """Return the query parameters of a request, and the values for the names in its path.
+
+    Raise UsageError if the ids or the selected hotkeys do not fit the endpoint.
     """
-    names = re.findall(r"\{(\w+)\}", endpoint.path)
-    needed = [name for name in names if name != "hotkey"]
-    if len(ids) != len(needed):
-        raise click.UsageError(
-            f"after {endpoint.name}, write {' '.join(needed).upper() or 'no ID'}"
-        )
+    names_in_path = re.findall(r"\{(\w+)\}", endpoint.path)
+    names_of_ids = [name for name in names_in_path if name != "hotkey"]
+    if len(ids) != len(names_of_ids):
+        needed = " ".join(names_of_ids).upper() or "no ID"
+        raise click.UsageError(f"after {endpoint.name}, write {needed}")
     if endpoint.scope != "miner":
-        return _selecting_parameters(endpoint, hotkeys), dict(zip(needed, ids, strict=True))
+        params = _params_of_single_miner(endpoint, hotkeys)
+        return params, dict(zip(names_of_ids, ids, strict=True))
     if len(hotkeys) != 1:
         raise click.UsageError(f"{endpoint.name} needs exactly one miner: use one --hotkey")
-    miner = dict.fromkeys(["hotkey"], *hotkeys)
-    return ({}, miner) if names else (miner, {})
+    (hotkey,) = hotkeys
+    if "hotkey" in names_in_path:
+        return {}, {"hotkey": hotkey}
+    return {"hotkey": hotkey}, {}
 
 
-def _selecting_parameters(endpoint: e.Endpoint[Any], hotkeys: set[str]) -> dict[str, str]:
-    """Return the parameters that select a single miner.
+def _params_of_single_miner(endpoint: e.Endpoint[Any], hotkeys: set[str]) -> dict[str, str]:
+    """Return the query parameters that select a miner, none for several miners.
 
-    Of several miners, one request asks for everybody, and _selected chooses the rows.
+    Then one request asks for all miners, and _rows_of_miners chooses the rows.
     """
     if len(hotkeys) != 1:
         return {}
-    names = [name for name in endpoint.parameters if name in _MINER_PARAMETERS]
-    return dict.fromkeys(names, *hotkeys)
+    (hotkey,) = hotkeys
+    return {name: hotkey for name in endpoint.parameters if name in _MINER_PARAMETERS}
 
 
-def _selected(endpoint: e.Endpoint[Any], rows: list[Cells], hotkeys: set[str]) -> list[Cells]:
-    """Return the rows about the selected miners. The answer may have all miners."""
-    if endpoint.name not in _MINERS or not hotkeys:
+def _rows_of_miners(endpoint: e.Endpoint[Any], rows: list[Cells], hotkeys: set[str]) -> list[Cells]:
+    """Return the rows about the selected miners, if each row is about a miner.
+
+    Without a selected miner, those of all stay. Print which selected miners have no row.
+    """
+    column = _MINER_COLUMNS.get(endpoint.name)
+    if column is None or not hotkeys:
         return rows
-    column = _MINERS[endpoint.name]
-    for hotkey in sorted(hotkeys - {row[column] for row in rows}):
+    hotkeys_with_row = {row[column] for row in rows}
+    for hotkey in sorted(hotkeys - hotkeys_with_row):
         click.echo(
             f"{hotkey} has no row. chutes-exporter check says whether it is registered.", err=True
         )
@@ -302,8 +335,8 @@ def _selected(endpoint: e.Endpoint[Any], rows: list[Cells], hotkeys: set[str]) -
 
 
 def rows_of(value: Any, now: float) -> Iterator[Cells]:
-    """Return an answer of a time as flat rows, with times as ISO 8601 text, and with what the
-    service's rules make of it.
+    """Yield an answer as flat rows, with times as ISO 8601 text, and with what the service's rules
+    make of it, such as the state of an instance. ``now`` is the Unix time of the answer.
     """
     match value:
         case r.Scores():
@@ -313,12 +346,16 @@ def rows_of(value: Any, now: float) -> Iterator[Cells]:
         case [r.MetagraphNode(), *_]:
             yield from _metagraph_rows(value)
         case [r.ChuteMetrics(), *_]:
-            unknown = dict.fromkeys(unknown_metrics(value))
-            yield from (_plain(record, **unknown) for record in value)
+            # The service sends 0 for what it could not measure.
+            unknown_fields = dict.fromkeys(unknown_metrics(value), None)
+            for metrics in value:
+                yield _plain(metrics, **unknown_fields)
         case [r.Instance(), *_]:
-            yield from (_instance_row(instance, now) for instance in value)
+            for instance in value:
+                yield _instance_row(instance, now)
         case list():
-            yield from map(_plain, value)
+            for record in value:
+                yield _plain(record)
         case _:
             yield _plain(value)
 
@@ -336,15 +373,19 @@ def _score_rows(scores: r.Scores) -> Iterator[Cells]:
         if share is None and raw is None:
             # In an answer about one miner, this means that the miner has no score.
             continue
-        row = {"hotkey": hotkey, "share": share}
-        yield row | ({} if raw is None else _plain(raw))
+        row: Cells = {"hotkey": hotkey, "share": share}
+        if raw is not None:
+            row |= _plain(raw)
+        yield row
 
 
 def _instance_row(instance: r.Instance, now: float) -> Cells:
-    age = None if instance.created_at is None else now - instance.created_at
+    age_minutes = None
+    if instance.created_at is not None:
+        age_minutes = round((now - instance.created_at) / 60)
     return _plain(
         instance,
-        age_minutes=None if age is None else round(age / 60),
+        age_minutes=age_minutes,
         state=instance_state(instance),
         secured_at=iso_time(secured_at(instance)),
         purged_at=iso_time(purged_at(instance)),
@@ -352,49 +393,66 @@ def _instance_row(instance: r.Instance, now: float) -> Cells:
 
 
 def _maintenance_rows(policy: r.MaintenancePolicy) -> list[Cells]:
-    """Return a row for each TEE server, each with the window; without any, the window alone."""
-    window = {} if policy.active_window is None else _plain(policy.active_window)
-    common = window | _plain(policy, active_window=UNSET, servers=UNSET)
-    return [_plain(server) | common for server in policy.servers or ()] or [common]
+    """Return a row for each TEE server, each with the window. Without any server, a single row has
+    the window.
+    """
+    common = _plain(policy, active_window=UNSET, servers=UNSET)
+    if policy.active_window is not None:
+        common = _plain(policy.active_window) | common
+    if not policy.servers:
+        return [common]
+    return [_plain(server) | common for server in policy.servers]
 
 
-def _plain(record: msgspec.Struct, **more: Any) -> Cells:
-    fields = msgspec.structs.asdict(record) | more
-    plain: Cells = msgspec.to_builtins(
-        {k: v for k, v in fields.items() if v is not UNSET}, enc_hook=iso_time
-    )
+def _plain(record: msgspec.Struct, **replaced: Any) -> Cells:
+    """Return the fields of a record, with times as ISO 8601 text.
+
+    ``replaced`` are other values for some fields, or fields to add. UNSET leaves a field out.
+    """
+    fields = msgspec.structs.asdict(record) | replaced
+    sent_fields = {name: value for name, value in fields.items() if value is not UNSET}
+    plain: Cells = msgspec.to_builtins(sent_fields, enc_hook=iso_time)
     return plain
 
 
 def _columns(rows: list[Cells]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row))
+    """Return the columns of all rows, in the order in which they appear first."""
+    columns: dict[str, None] = {}
+    for row in rows:
+        columns |= dict.fromkeys(row)
+    return list(columns)
 
 
-def _print_table(name: str, rows: list[Cells], *, chosen: bool) -> None:
-    """Print the columns that the user chose, or those that matter and fit. A single row becomes a
-    list of fields.
+def _print_table(endpoint_name: str, rows: list[Cells], *, has_chosen_columns: bool) -> None:
+    """Print all columns of the rows if the user chose them, otherwise those that matter and fit.
+
+    Then a single row becomes a list of fields.
     """
-    if not chosen and len(rows) == 1:
+    if not has_chosen_columns and len(rows) == 1:
         cells = [{"field": column, "value": cell_text(value)} for column, value in rows[0].items()]
         print_table(cells, fit=False)
         click.echo("1 row", err=True)
         return
-    columns = _columns(rows) if chosen else _useful_columns(name, rows)
+    columns = _columns(rows) if has_chosen_columns else _useful_columns(endpoint_name, rows)
     cells = [_short(row, columns) for row in rows]
-    left_out = print_table(cells, cut=_CUT, fit=not chosen)
+    left_out = print_table(cells, cut=_CUT, fit=not has_chosen_columns)
     text = "1 row" if len(rows) == 1 else f"{len(rows)} rows"
     if left_out:
         text += f". Columns that do not fit: {', '.join(left_out)}. --columns chooses others."
     click.echo(text, err=True)
 
 
-def _useful_columns(name: str, rows: list[Cells]) -> list[str]:
-    """Return the columns of an endpoint's table that matter, or else those with a value."""
+def _useful_columns(endpoint_name: str, rows: list[Cells]) -> list[str]:
+    """Return the columns that matter of an endpoint in _COLUMNS, and of others those that have a
+    value in some row.
+    """
     columns = _columns(rows)
-    if name in _COLUMNS:
-        return [column for column in _COLUMNS[name].split() if column in columns]
-    filled = {column for row in rows for column, value in row.items() if value is not None}
-    return [column for column in columns if column in filled]
+    if endpoint_name in _COLUMNS:
+        return [column for column in _COLUMNS[endpoint_name].split() if column in columns]
+    columns_with_value: set[str] = set()
+    for row in rows:
+        columns_with_value.update(name for name, value in row.items() if value is not None)
+    return [column for column in columns if column in columns_with_value]
 
 
 def _short(row: Cells, columns: Sequence[str]) -> Cells:
