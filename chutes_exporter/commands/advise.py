@@ -67,11 +67,18 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:
     found but something is not known.
     """
     first_key(settings)  # raises UsageError if there is none
-    wanted = Wanted(flags["plan"], flags["switch"], flags["wanted"])
-    heading = {"chutes_miner_score_heading_ratio"} if wanted.additions else set[str]()
-    report = await collect_report(settings, _METRICS | heading)
-    miners = await find_advice(report, settings, wanted)
+    wanted = Wanted(plan=flags["plan"], switch=flags["switch"], additions=flags["wanted"])
+    metrics = _METRICS
+    if wanted.additions:
+        # A forecast needs the answers that this metric is made of.
+        metrics |= {"chutes_miner_score_heading_ratio"}
+    report = await collect_report(settings, metrics)
+    advice_to_miners = await find_advice(report, settings, wanted)
     as_json = AdviceJson(report, settings)
-    summary = {"api": settings.api_url, "miners": [as_json.miner(advice) for advice in miners]}
-    show = partial(AdviceScreen(report, settings).show, miners, wanted)
-    return Result(summary, show, report.gaps, any(advice.needs_action for advice in miners))
+    summary = {
+        "api": settings.api_url,
+        "miners": [as_json.miner(advice) for advice in advice_to_miners],
+    }
+    show = partial(AdviceScreen(report, settings).show, advice_to_miners, wanted)
+    needs_action = any(advice.needs_action for advice in advice_to_miners)
+    return Result(summary, show, report.gaps, needs_action)

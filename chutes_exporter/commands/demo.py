@@ -27,6 +27,8 @@ from chutes_exporter.web.server import signals
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from chutes_exporter.simulator.world import Miner
+
 _simulated = partial(option, "Simulated API")
 
 
@@ -68,7 +70,10 @@ def demo(**flags: Any) -> None:
 
 
 async def run_demo(flags: Mapping[str, Any]) -> None:
-    """Simulate and serve until SIGTERM or SIGINT. SIGHUP reads the web configuration again."""
+    """Simulate and serve until SIGTERM or SIGINT. SIGHUP reads the web configuration again.
+
+    A temporary directory has the hotkey file of the simulated miner.
+    """
     world = DemoWorld(seed=flags["simulator_seed"], start=time.time(), troubles=flags["troubles"])
     simulator = Simulator(world, listen=flags["simulator_listen_address"])
     simulator.faults.update(dict(flags["simulator_fault"]))
@@ -85,30 +90,38 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
         world.grow(time.time())  # before the server starts, because this takes seconds
         await stack.enter_async_context(simulator)
         await stack.enter_async_context(service)
-        address, *_ = service.addresses
-        base = f"{service.scheme}://{address if address.host else f'localhost:{address.port}'}"
-        path = (
-            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-")))
-            / "hotkey"
-        )
-        path.touch(mode=0o600)
-        path.write_text(json.dumps({"ss58Address": miner.hotkey, "secretSeed": TEST_SEED}))
-        values = {
-            "API_URL": simulator.url,
-            "CHAIN_URL": simulator.chain_url,
-            "HOTKEY_FILE": shlex.quote(str(path)),
-        }
-        is_on_path = shutil.which("chutes-exporter") is not None
-        program = (
-            "chutes-exporter" if is_on_path else f"{shlex.quote(sys.executable)} -m chutes_exporter"
-        )
-        click.echo(
-            f"The watched miner is simulated: {len(miner.gpus)} GPUs.\n"
-            f"Open {base}/metrics (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
-            f"Its hotkey file is {path}. These commands work in another terminal:\n"
-            "  export "
-            f"{' '.join(f'CHUTES_EXPORTER_{name}={value}' for name, value in values.items())}"
-        )
-        for command in ("status", "advise", "query servers", "query scores", "check"):
-            click.echo(f"  {program} {command}")
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-"))
+        hotkey_file = _write_hotkey_file(directory, miner)
+        _print_instructions(service, simulator, miner, hotkey_file)
         await stop.wait()
+
+
+def _write_hotkey_file(directory: str, miner: Miner) -> Path:
+    path = Path(directory, "hotkey")
+    # Only its owner may read a key.
+    path.touch(mode=0o600)
+    path.write_text(json.dumps({"ss58Address": miner.hotkey, "secretSeed": TEST_SEED}))
+    return path
+
+
+def _print_instructions(
+    service: Service, simulator: Simulator, miner: Miner, hotkey_file: Path
+) -> None:
+    """Print what to open in a browser, and which commands to run for the simulated miner."""
+    address = service.addresses[0]
+    # An address without a host listens on all addresses of this machine.
+    host_and_port = str(address) if address.host else f"localhost:{address.port}"
+    base = f"{service.scheme}://{host_and_port}"
+    is_on_path = shutil.which("chutes-exporter") is not None
+    module = f"{shlex.quote(sys.executable)} -m chutes_exporter"
+    program = "chutes-exporter" if is_on_path else module
+    click.echo(
+        f"The watched miner is simulated: {len(miner.gpus)} GPUs.\n"
+        f"Open {base}/metrics (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
+        f"Its hotkey file is {hotkey_file}. These commands work in another terminal:\n"
+        f"  export CHUTES_EXPORTER_API_URL={simulator.url} "
+        f"CHUTES_EXPORTER_CHAIN_URL={simulator.chain_url} "
+        f"CHUTES_EXPORTER_HOTKEY_FILE={shlex.quote(str(hotkey_file))}"
+    )
+    for command in ("status", "advise", "query servers", "query scores", "check"):
+        click.echo(f"  {program} {command}")

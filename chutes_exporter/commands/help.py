@@ -18,27 +18,36 @@ def help_command(ctx: click.Context, topic: str) -> None:
     root, formatter = ctx.find_root(), ctx.make_formatter()
     commands = root.command.commands if isinstance(root.command, click.Group) else {}
     if topic == "collectors":
-        formatter.write_text(
-            "Switch a collector on with --collector.NAME, or off with --no-collector.NAME."
-        )
-        write_entries(
-            formatter,
-            [(it.name, f"{it.summary} [default: {it.default_in_words}]") for it in COLLECTORS],
-        )
+        _write_collectors(formatter)
     elif topic == "feeds":
-        formatter.write_text(
-            "--feed.ttl changes how long an answer is fresh, --feed.max-age when it is dropped."
-        )
-        lifetimes = [
-            (feed.name, human_duration(feed.ttl), human_duration(feed.max_age)) for feed in FEEDS
-        ]
-        formatter.write_dl(
-            [(name, f"{ttl} fresh, dropped after {max_age}") for name, ttl, max_age in lifetimes]
-        )
+        _write_feeds(formatter)
     elif topic in commands:
-        formatter.write(commands[topic].get_help(click.Context(commands[topic], root, topic)))
+        command = commands[topic]
+        formatter.write(command.get_help(click.Context(command, root, topic)))
     elif topic:
         raise click.UsageError(f"No such command {topic!r}.", root)
     else:
         formatter.write(root.get_help())
     click.echo(formatter.getvalue().rstrip("\n"))
+
+
+def _write_collectors(formatter: click.HelpFormatter) -> None:
+    formatter.write_text(
+        "Switch a collector on with --collector.NAME, or off with --no-collector.NAME."
+    )
+    entries = []
+    for collector in COLLECTORS:
+        text = f"{collector.summary} [default: {collector.default_in_words}]"
+        entries.append((collector.name, text))
+    write_entries(formatter, entries)
+
+
+def _write_feeds(formatter: click.HelpFormatter) -> None:
+    formatter.write_text(
+        "--feed.ttl changes how long an answer is fresh, --feed.max-age when it is dropped."
+    )
+    definitions = []
+    for feed in FEEDS:
+        ttl, max_age = human_duration(feed.ttl), human_duration(feed.max_age)
+        definitions.append((feed.name, f"{ttl} fresh, dropped after {max_age}"))
+    formatter.write_dl(definitions)

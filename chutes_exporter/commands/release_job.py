@@ -49,20 +49,22 @@ def release_job(job_id: str | None, **flags: Any) -> None:
     if job_id is not None and not flags["yes"]:
         # Outside the event loop, in which Ctrl-C would not end the question.
         click.confirm(f"Release job {job_id} of {key.address} at {settings.api_url}?", abort=True)
-    asyncio.run(_list_stuck(settings, key) if job_id is None else _release(settings, key, job_id))
+    if job_id is None:
+        asyncio.run(_list_stuck(settings, key))
+    else:
+        asyncio.run(_release(settings, key, job_id))
 
 
 async def _list_stuck(settings: Settings, key: Hotkey) -> None:
+    """Print the jobs that are stuck with the miner of a key."""
     async with client_of(settings, "jobs") as client:
         answer = await client.fetch(e.JOBS, key=key)
     stuck = [job for job in answer.value if is_stuck(job) and job.miner_hotkey == key.address]
     for job in stuck:
         created = "" if job.created_at is None else moment(job.created_at)
-        click.echo(
-            printable("  ".join((job.job_id, f"chute {job.chute_id}", f"created {created}")))
-        )
-    incomplete = not answer.whole or any(is_stuck(job) is None for job in answer.value)
-    if incomplete:
+        click.echo(printable(f"{job.job_id}  chute {job.chute_id}  created {created}"))
+    may_lack_jobs = not answer.whole or any(is_stuck(job) is None for job in answer.value)
+    if may_lack_jobs:
         click.echo("The list may be incomplete, because some jobs could not be read.", err=True)
     if stuck:
         click.echo(
@@ -70,31 +72,32 @@ async def _list_stuck(settings: Settings, key: Hotkey) -> None:
             "release-job JOB_ID",
             err=True,
         )
-    elif not incomplete:
+    elif not may_lack_jobs:
         click.echo(f"No job is stuck with {key.address}.", err=True)
 
 
 async def _release(settings: Settings, key: Hotkey, job_id: str) -> None:
+    """Release a job. An error ends the command, and says whether the job may be released."""
     try:
         async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
             await client.fetch(e.RELEASE_JOB, key=key, path={"job_id": job_id})
     except ApiError as error:
-        is_released, advice = "is not released", error.advice
-        is_server_error = isinstance(error, UnavailableError) and error.status is not None
+        outcome, advice = "is not released", error.advice
+        is_response_5xx = isinstance(error, UnavailableError) and error.status is not None
         if isinstance(error, NotFoundError):
             advice = (
                 "It is finished, or another miner holds it. Run release-job without JOB_ID to "
                 "list stuck jobs."
             )
-        elif isinstance(error, TimedOutError | CutOffError) or is_server_error:
+        elif isinstance(error, TimedOutError | CutOffError) or is_response_5xx:
             # The service may fail after it released the job, for example if the job's chute is
             # gone.
-            is_released = "may or may not be released"
+            outcome = "may or may not be released"
             advice = (
                 "Run release-job without JOB_ID to list stuck jobs. Releasing a job again does no "
                 "harm."
             )
         raise click.ClickException(
-            f"job {job_id} {is_released}: {printable(str(error))}\n→ {advice}"
+            f"job {job_id} {outcome}: {printable(str(error))}\n→ {advice}"
         ) from None
     click.echo(f"Released job {job_id}.")

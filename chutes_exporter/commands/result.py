@@ -24,6 +24,7 @@ class Result:
     Attributes:
         summary: For scripts.
         show: Prints the same for people.
+        gaps: What is not known.
         needs_action: Whether something needs action, or failed.
     """
 
@@ -33,12 +34,15 @@ class Result:
     needs_action: bool = False
 
     def print(self, *, as_json: bool) -> int:
-        """Print the result with what is not known. Return the exit status: 1 for action, 3 for
-        gaps, otherwise 0.
+        """Print the result with what is not known.
+
+        Return the exit status: 1 if something needs action, otherwise 3 if something is not known,
+        otherwise 0.
         """
         if as_json:
-            not_known = {"all_known": not self.gaps, "not_known": list(map(asdict, self.gaps))}
-            click.echo(json.dumps(self.summary | not_known, indent=2))
+            not_known = [asdict(gap) for gap in self.gaps]
+            summary = self.summary | {"all_known": not self.gaps, "not_known": not_known}
+            click.echo(json.dumps(summary, indent=2))
         else:
             self.show()
             if self.gaps:
@@ -51,6 +55,7 @@ class Result:
 
 def print_remarks(mark: str, remarks: Iterable[NotKnown], color: str) -> None:
     """Print each reason once, with all that it is about and the advice, if there is some."""
-    for feeds, reason, advice in grouped(remarks):
-        say(f"{mark} {feeds}: {reason}", indent="  ", fg=color)
-        say(f"→ {advice}" if advice else "", indent="    ", start="  ")
+    for subjects, reason, advice in grouped(remarks):
+        say(f"{mark} {subjects}: {reason}", indent="  ", fg=color)
+        if advice:
+            say(f"→ {advice}", indent="    ", start="  ")

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("serve")
 
 _CHECK_INTERVAL = 1.0
+"""Seconds between two checks whether the files of the web configuration changed."""
 _RESTART_SECONDS = 1.0
 """Seconds after which a failed background task starts again."""
 
@@ -100,9 +101,12 @@ class Service:
                 "reload": self._follow_files,
             }
             for name, task in tasks.items():
-                stack.callback(group.create_task(self._supervise(name, task)).cancel)
+                running = group.create_task(self._supervise(name, task))
+                # The group waits for its tasks at the end, and they never end by themselves.
+                stack.callback(running.cancel)
             self._warn()
             self._announce()
+            # Everything has started. After an error above, it would be closed here.
             self._stack = stack.pop_all()
         return self
 
@@ -121,8 +125,12 @@ class Service:
             await asyncio.sleep(_RESTART_SECONDS)
 
     async def _reload(self, *, is_asked: bool) -> None:
-        """Read hotkey files and the web configuration again. If one fails, use neither."""
-        problem = "unforeseen error"  # _supervise logs it
+        """Read hotkey files and the web configuration again. If one fails, use neither.
+
+        A problem is logged when it is new, or when the user asked for the reload.
+        """
+        # This stays after an error other than ConfigError, which _supervise logs.
+        problem = "unforeseen error"
         try:
             settings = self._read_settings()
             # It takes seconds to parse 1 MB.
@@ -143,13 +151,19 @@ class Service:
             self._exporter.telemetry.reload_good.set(not problem)
 
     def _adopt_web(self, web: WebConfig) -> None:
+        """Use a web configuration from now on, also for the sockets that are open."""
         self._web = web
         self._guard.adopt(web)
         if web.context is not None:
-            self._tls = self._tls or CurrentContext(ssl.PROTOCOL_TLS_SERVER)
+            if self._tls is None:
+                self._tls = CurrentContext(ssl.PROTOCOL_TLS_SERVER)
             self._tls.current = web.context
 
     def _read_web_config(self) -> WebConfig:
+        """Return the web configuration of the file, or raise ConfigError if it cannot be used.
+
+        Without a file, it is the one in use.
+        """
         if self.settings.web_config is None:
             return self._web
         web = load_web_config(self.settings.web_config)
@@ -176,6 +190,7 @@ class Service:
         time.
         """
         while True:
+            # Wait for SIGHUP, or for the time of the next check of the files.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_INTERVAL):
                     await self.hang_up.wait()
@@ -204,7 +219,10 @@ class Service:
             )
 
     def _announce(self) -> None:
-        settings, collectors = self.settings, collectors_by_state(self.settings)
+        """Log what is served, with the collectors that are on, and why the others are off."""
+        settings, names_by_state = self.settings, collectors_by_state(self.settings)
+        collectors_on = names_by_state.pop("on")
+        collectors_off = {reason: " ".join(names) for reason, names in names_by_state.items()}
         _log.info(
             "listening",
             version=__version__,
@@ -213,8 +231,8 @@ class Service:
             api=settings.api_url,
             watched=" ".join(sorted(settings.watched)) or "whole subnet",
             keys=len(settings.keys),
-            collectors=" ".join(collectors.pop("on")),
-            **{reason: " ".join(names) for reason, names in collectors.items()},
+            collectors=" ".join(collectors_on),
+            **collectors_off,
         )
 
 

@@ -30,16 +30,16 @@ from chutes_exporter.fleet.model import GPU_STATES
 from chutes_exporter.fleet.upgrades import plan_upgrades
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.findings import Finding
-    from chutes_exporter.fleet.model import Fleet
+    from chutes_exporter.fleet.model import Fleet, Gpu
     from chutes_exporter.fleet.upgrades import UpgradePlan
 
 NOTHING_KNOWN = "Nothing is known, because no request succeeded."
-_SHOWN = 5
+_MOST_NAMES = 5
 """Most names of a finding on the screen."""
 
 _METRICS = frozenset(
@@ -79,24 +79,25 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:
     report = await collect_report(settings, _METRICS)
     fleets = await with_failures(report, settings)
     slots = await servers_in_slot(settings, report)
-    hotkeys = sorted(settings.watched)
+    miners: list[dict[str, Any]] = []
     findings: list[Finding] = []
-    for hotkey in hotkeys:
+    for hotkey in sorted(settings.watched):
         findings += find(fleets[hotkey], report.now, settings.costs)
+        miner = _miner(settings, hotkey, report)
+        # Without a key, its servers are not known.
+        miner["maintenance"] = slots.get(hotkey, [])
+        miners.append(miner)
     needs_action = any(finding.needs_action for finding in findings)
-    text = NOTHING_KNOWN
+    conclusion = NOTHING_KNOWN
     if any(state.snapshot for state in report.states.values()):
-        text = verdict(findings, has_prices=bool(settings.costs), all_known=not report.gaps)
+        conclusion = verdict(findings, has_prices=bool(settings.costs), all_known=not report.gaps)
     summary = {
         "api": settings.api_url,
-        "verdict": text,
+        "verdict": conclusion,
         "action_needed": needs_action,
-        "miners": [
-            _miner(settings, hotkey, report) | {"maintenance": slots.get(hotkey, [])}
-            for hotkey in hotkeys
-        ],
+        "miners": miners,
         "servers_not_found": unknown_server_names(settings, report.states),
-        "findings": list(map(asdict, findings)),
+        "findings": [asdict(finding) for finding in findings],
     }
     show = partial(_print_screen, summary, findings, report, settings)
     return Result(summary, show, report.gaps, needs_action)
@@ -108,19 +109,20 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
     """
     value = partial(report.value, hotkey=hotkey)
     fleet = report.fleets[hotkey]
-    gpus, idle_cost = None, None
+    counts_by_model, idle_cost = None, None
     if hotkey in report.counted:
-        gpus, idle_cost = _gpus_by_state(fleet), _costs(fleet, settings)["idle USD/hour"]
-    rank, scored = value("chutes_miner_score_rank"), report.value("chutes_scored_miners")
+        counts_by_model = _counts_by_model(fleet)
+        idle_cost = cost(_idle_gpus(fleet.gpus), fleet, settings.costs)
+    rank, scored_miners = value("chutes_miner_score_rank"), report.value("chutes_scored_miners")
     return {
         "hotkey": hotkey,
         "private": any(key.address == hotkey for key in settings.keys),
         "rank": int(rank) if rank else None,
-        "scored_miners": int(scored) if scored else None,
+        "scored_miners": int(scored_miners) if scored_miners else None,
         "share": value("chutes_miner_score_ratio"),
         "heading_share": value("chutes_miner_score_heading_ratio"),
         "incentive_share": value("chutes_miner_incentive_ratio"),
-        "gpus": gpus,
+        "gpus": counts_by_model,
         "cost_usd_per_hour": value("chutes_miner_cost_usd_per_hour"),
         "idle_cost_usd_per_hour": idle_cost,
         "models_without_cost": _models_without_cost(fleet, settings),
@@ -129,51 +131,53 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
     }
 
 
-def _gpus_by_state(fleet: Fleet) -> dict[str, dict[str, int]]:
-    """Return the number of GPUs by model and state, of which both are known."""
-    gpus: dict[str, dict[str, int]] = {}
-    known = [(gpu.model, gpu.state) for gpu in fleet.gpus if gpu.model and gpu.state]
-    for model, state in known:
-        counts = gpus.setdefault(model, dict.fromkeys(GPU_STATES, 0))
-        counts[state] += 1
-    return gpus
+def _counts_by_model(fleet: Fleet) -> dict[str, dict[str, int]]:
+    """Return the number of GPUs in each state, by model. A GPU without a known model or state is
+    left out.
+    """
+    counts_by_model: dict[str, dict[str, int]] = {}
+    for gpu in fleet.gpus:
+        if gpu.model and gpu.state:
+            counts = counts_by_model.setdefault(gpu.model, dict.fromkeys(GPU_STATES, 0))
+            counts[gpu.state] += 1
+    return counts_by_model
+
+
+def _idle_gpus(gpus: Iterable[Gpu]) -> list[Gpu]:
+    return [gpu for gpu in gpus if gpu.state == "idle"]
 
 
 def _models_without_cost(fleet: Fleet, settings: Settings) -> list[str]:
     """Return the models of which a GPU has no cost, if costs are given at all."""
     if not settings.costs:
         return []
-    found = set()
+    models = set()
     for gpu in fleet.gpus:
         if gpu.model and settings.costs.of_gpu(fleet.server_name(gpu), gpu.model) is None:
-            found.add(gpu.model)
-    return sorted(found)
-
-
-def _costs(fleet: Fleet, settings: Settings, model: str = "") -> dict[str, float | None]:
-    """Return what the GPUs of a miner cost per hour, and the idle ones of them: those of a model,
-    or all.
-    """
-    gpus = [gpu for gpu in fleet.gpus if model in ("", gpu.model)]
-    idle = [gpu for gpu in gpus if gpu.state == "idle"]
-    return {
-        "USD/hour": cost(gpus, fleet, settings.costs),
-        "idle USD/hour": cost(idle, fleet, settings.costs),
-    }
+            models.add(gpu.model)
+    return sorted(models)
 
 
 async def _maintenance(settings: Settings) -> Result:
     """Return the maintenance of all miners, with what needs action about it."""
     report = await collect_report(settings, frozenset())
     slots = await servers_in_slot(settings, report)
-    hotkeys = sorted(settings.watched)
-    plans = {hotkey: plan_upgrades(report.fleets[hotkey], report.now) for hotkey in hotkeys}
-    findings = [
-        finding
-        for hotkey in hotkeys
-        for finding in find(report.fleets[hotkey], report.now, settings.costs)
-        if finding.kind in ABOUT_MAINTENANCE
-    ]
+    plans: dict[str, UpgradePlan] = {}
+    findings: list[Finding] = []
+    miners: list[dict[str, Any]] = []
+    for hotkey in sorted(settings.watched):
+        fleet = report.fleets[hotkey]
+        findings_of_miner = find(fleet, report.now, settings.costs)
+        findings += [item for item in findings_of_miner if item.kind in ABOUT_MAINTENANCE]
+        plans[hotkey] = plan_upgrades(fleet, report.now)
+        miners.append(
+            {
+                "hotkey": hotkey,
+                # Without a key, its servers are not known.
+                "maintenance": slots.get(hotkey, []),
+                "upgrades": plan_summary(plans[hotkey]),
+            }
+        )
     for key in settings.keys:
         report.gaps.extend(unknown_upgrades(key.address, plans[key.address]))
     needs_action = any(finding.needs_action for finding in findings)
@@ -181,15 +185,8 @@ async def _maintenance(settings: Settings) -> Result:
         "api": settings.api_url,
         "verdict": _maintenance_verdict(findings, report),
         "action_needed": needs_action,
-        "miners": [
-            {
-                "hotkey": hotkey,
-                "maintenance": slots.get(hotkey, []),
-                "upgrades": plan_summary(plans[hotkey]),
-            }
-            for hotkey in hotkeys
-        ],
-        "findings": list(map(asdict, findings)),
+        "miners": miners,
+        "findings": [asdict(finding) for finding in findings],
     }
     show = partial(_print_maintenance, summary, findings, plans, report)
     return Result(summary, show, report.gaps, needs_action)
@@ -211,18 +208,15 @@ def _maintenance_verdict(findings: list[Finding], report: Report) -> str:
 def _print_screen(
     summary: Mapping[str, Any], findings: list[Finding], report: Report, settings: Settings
 ) -> None:
-    has_prices = bool(settings.costs)
     _print_verdict(summary, report)
     for miner in summary["miners"]:
+        hotkey = miner["hotkey"]
         click.echo()
-        say(f"{miner['hotkey']}  {moment(report.now)}", bold=True)
-        _print_findings(
-            [item for item in findings if item.hotkey == miner["hotkey"]],
-            report.now,
-            has_prices=has_prices,
-        )
+        say(f"{hotkey}  {moment(report.now)}", bold=True)
+        findings_of_miner = [item for item in findings if item.hotkey == hotkey]
+        _print_findings(findings_of_miner, report.now, has_prices=bool(settings.costs))
         click.echo()
-        _print_standing(miner, report.fleets[miner["hotkey"]], settings)
+        _print_standing(miner, report.fleets[hotkey], settings)
         print_servers_in_slot(miner["maintenance"], report.now)
     for name in summary["servers_not_found"]:
         say(f"No server has the name {name} of --server.cost.")
@@ -241,8 +235,8 @@ def _print_maintenance(
         hotkey = miner["hotkey"]
         click.echo()
         say(f"{hotkey}  {moment(report.now)}", bold=True)
-        of_miner = [item for item in findings if item.hotkey == hotkey]
-        _print_findings(of_miner, report.now, has_prices=False)
+        findings_of_miner = [item for item in findings if item.hotkey == hotkey]
+        _print_findings(findings_of_miner, report.now, has_prices=False)
         click.echo()
         print_plan(plans[hotkey], report.now)
         print_servers_in_slot(miner["maintenance"], report.now)
@@ -258,8 +252,8 @@ def _print_verdict(summary: Mapping[str, Any], report: Report) -> None:
 
 
 def _print_findings(findings: list[Finding], now: float, *, has_prices: bool) -> None:
-    """Print the numbered actions, and then the notes, each with its first names. The findings have
-    this order.
+    """Print the findings that need action, with numbers, and then the notes, each with its first
+    names. The findings come in this order.
     """
     for number, finding in enumerate(findings, 1):
         text = finding.problem
@@ -276,35 +270,37 @@ def _print_findings(findings: list[Finding], now: float, *, has_prices: bool) ->
 
 
 def _print_things(finding: Finding, now: float) -> None:
-    """Print the first names of a finding, instances as a table."""
-    names = finding.things[:_SHOWN]
+    """Print the first things that a finding is about: their names, or a table of instances, whose
+    names are those of their chutes.
+    """
+    names = finding.things[:_MOST_NAMES]
     hidden = len(finding.things) - len(names)
-    more = f" and {hidden} more" if hidden else ""
+    more = f"and {hidden} more" if hidden else ""
     if finding.instances:
+        # The instances beyond the first names are left out.
         pairs = zip(names, finding.instances, strict=False)
         rows = [_instance_row(name, instance, now) for name, instance in pairs]
         print_table(rows, cut=("chute", "server"), indent="   ")
-        say(more.strip(), start="   ")
+        say(more, start="   ")
     elif names:
-        say(f"{', '.join(names)}{more}", indent="   ", start="   ")
+        say(f"{', '.join(names)} {more}".rstrip(), indent="   ", start="   ")
 
 
-def _instance_row(name: str, instance: Mapping[str, Any], now: float) -> dict[str, Any]:
+def _instance_row(chute_name: str, instance: Mapping[str, Any], now: float) -> dict[str, Any]:
     created_at = instance["created_at"]
     return {
-        "chute": name,
+        "chute": chute_name,
         "chute id": instance["chute_id"],
         "server": instance["server_name"],
-        "age min": created_at and round((now - created_at) / 60),
+        "age min": None if created_at is None else round((now - created_at) / 60),
     }
 
 
 def _print_standing(miner: Mapping[str, Any], fleet: Fleet, settings: Settings) -> None:
     """Print score, estimate and, for a miner with a key, GPUs. What is not known has a dash."""
     rank = "-" if miner["rank"] is None else f"{miner['rank']} of {miner['scored_miners']}"
-    share, heading, incentive = (
-        percent(miner[name]) for name in ("share", "heading_share", "incentive_share")
-    )
+    share, heading = percent(miner["share"]), percent(miner["heading_share"])
+    incentive = percent(miner["incentive_share"])
     say(f"Score share {share}, heading for {heading}. Rank {rank}. Incentive share {incentive}.")
     if miner["estimated_alpha_per_day"] is not None:
         text = f"Estimated earnings per day: {miner['estimated_alpha_per_day']:,.2f} alpha"
@@ -321,26 +317,34 @@ def _print_standing(miner: Mapping[str, Any], fleet: Fleet, settings: Settings) 
         say(f"The cost of {model} is unknown: add --gpu.cost {model}=USD_PER_HOUR.")
 
 
-def _print_gpus(gpus: Mapping[str, Mapping[str, int]], fleet: Fleet, settings: Settings) -> None:
+def _print_gpus(
+    counts_by_model: Mapping[str, Mapping[str, int]], fleet: Fleet, settings: Settings
+) -> None:
     """Print the GPUs by model and state, with their sum and, if they are given, their costs."""
-    rows = [
-        _row(model, [counts]) | _cost_cells(fleet, settings, model)
-        for model, counts in gpus.items()
-    ]
+    rows = []
+    all_counts: Counter[str] = Counter()
+    for model, counts in counts_by_model.items():
+        gpus = [gpu for gpu in fleet.gpus if gpu.model == model]
+        rows.append(_gpu_row(model, counts) | _cost_cells(gpus, fleet, settings))
+        all_counts.update(counts)
     if len(rows) > 1:
-        rows.append(_row("all", gpus.values()) | _cost_cells(fleet, settings))
+        rows.append(_gpu_row("all", all_counts) | _cost_cells(fleet.gpus, fleet, settings))
     print_table(rows)
     if not settings.costs:
         say("For costs, add --gpu.cost MODEL=USD_PER_HOUR.")
 
 
-def _cost_cells(fleet: Fleet, settings: Settings, model: str = "") -> dict[str, float | None]:
-    return _costs(fleet, settings, model) if settings.costs else {}
+def _gpu_row(name: str, counts: Mapping[str, int]) -> dict[str, Any]:
+    return {"GPUs": name, **counts, "all": sum(counts.values())}
 
 
-def _row(name: str, models: Iterable[Mapping[str, int]]) -> dict[str, Any]:
-    """Return a row of the GPUs of some models, by state."""
-    counts: Counter[str] = Counter()
-    for of_model in models:
-        counts.update(of_model)
-    return {"GPUs": name, **counts, "all": counts.total()}
+def _cost_cells(gpus: Sequence[Gpu], fleet: Fleet, settings: Settings) -> dict[str, Any]:
+    """Return what GPUs of a fleet cost per hour, and the idle ones of them. There are no cells if
+    no costs are given.
+    """
+    if not settings.costs:
+        return {}
+    return {
+        "USD/hour": cost(gpus, fleet, settings.costs),
+        "idle USD/hour": cost(_idle_gpus(gpus), fleet, settings.costs),
+    }

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bittensor_core import decode_ss58, encode_ss58
 
@@ -15,9 +15,6 @@ from chutes_exporter.chain.node import GENESIS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    Seats = Sequence[tuple[str, float, int]]
-    """The hotkey, the time of registration and the incentive of each seat."""
 
 _START_BLOCK: Final = 9_593_342
 """The block at the start of the world."""
@@ -30,6 +27,19 @@ _EMISSION_PER_BLOCK: Final = 1_000_000_000
 _OWNER: Final = encode_ss58(hashlib.sha256(b"owner").digest())
 
 
+class Seat(NamedTuple):
+    """A seat on the subnet. Its place in a list is its UID.
+
+    Attributes:
+        registered_at: Unix time.
+        incentive: The chain's number: 65535 times the miner's share, rounded down.
+    """
+
+    hotkey: str
+    registered_at: float
+    incentive: int
+
+
 @dataclass(frozen=True)
 class Block:
     """A finalized block: its hash, the values of the storage, and the price of an alpha."""
@@ -40,7 +50,10 @@ class Block:
 
 
 def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -> dict[str, Any]:
-    """Answer a call of JSON-RPC. ``blocks`` are those that the node still knows, by hash."""
+    """Answer a call of JSON-RPC.
+
+    ``head`` is the newest finalized block. ``blocks`` are those that the node still knows, by hash.
+    """
     match call["method"], call["params"]:
         case "chain_getBlockHash", [0]:
             result: Any = GENESIS
@@ -49,9 +62,8 @@ def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -
         case "state_getRuntimeVersion", [at] if at in blocks:
             result = {"specName": "node-subtensor", "specVersion": 475}
         case "state_queryStorageAt", [keys, at] if at in blocks:
-            result = [
-                {"block": at, "changes": [[key, blocks[at].storage.get(key)] for key in keys]}
-            ]
+            storage = blocks[at].storage
+            result = [{"block": at, "changes": [[key, storage.get(key)] for key in keys]}]
         case "state_call", ["SwapRuntimeApi_current_alpha_price", "0x4000", at] if at in blocks:
             result = blocks[at].price
         case _:
@@ -59,53 +71,54 @@ def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -
     return {"jsonrpc": "2.0", "id": call["id"], "result": result}
 
 
-def make_block(start: float, seats: Seats, now: float) -> Block:
-    """Return the newest block of a world that started at a time.
+def make_block(start: float, seats: Sequence[Seat], now: float) -> Block:
+    """Return the newest block at a time, of a world with a time of its start.
 
-    A value that is the default is null.
+    The chain stores no value that is the default. A node then answers null.
     """
     subnet = _subnet(start, seats, now)
     values = {item: getattr(subnet.state, name) for name, item in s.ITEMS.items()}
     for uid, hotkey in enumerate(subnet.hotkeys):
         values[s.HOTKEY.of_uid(uid)] = hotkey
-    for uid, registered in enumerate(subnet.registered):
-        values[s.REGISTERED.of_uid(uid)] = registered
-    storage = {
-        item.key: _text(item, value) for item, value in values.items() if value != item.default
-    }
-    return Block(
-        "0x" + hashlib.sha256(f"{start}/{subnet.state.block}".encode()).hexdigest(), storage
-    )
+    for uid, registration_block in enumerate(subnet.registered):
+        values[s.REGISTERED.of_uid(uid)] = registration_block
+    storage: dict[str, str | None] = {}
+    for item, value in values.items():
+        if value != item.default:
+            storage[item.key] = _text(item, value)
+    digest = hashlib.sha256(f"{start}/{subnet.state.block}".encode()).hexdigest()
+    return Block(f"0x{digest}", storage)
 
 
-def next_seat(start: float, seats: Seats, now: float) -> int:
+def next_seat(start: float, seats: Sequence[Seat], now: float) -> int:
     """Return the UID of the seat that a registration takes.
 
-    In a simulated world, none is refused.
+    In a simulated world, no registration is refused.
     """
     subnet = _subnet(start, seats, now)
     return next(uid for uid, seat in enumerate(subnet.seats) if seat.registrations_before_loss == 0)
 
 
-def _subnet(start: float, seats: Seats, now: float) -> s.Subnet:
+def _subnet(start: float, seats: Sequence[Seat], now: float) -> s.Subnet:
     """Return the subnet in the newest block. Miners share all emission by their incentive."""
-    genesis = start - _BLOCK_SECONDS * _START_BLOCK
-    hotkeys, registered_at, incentive = zip(*seats, strict=True)
-    block, *registered = (int((time - genesis) // _BLOCK_SECONDS) for time in (now, *registered_at))
+    block = _block_at(now, start)
     # A block begins with the state after the one before it: in block 360, epoch 360 has not been
     # paid yet.
     last_epoch = (block - 1) // _TEMPO * _TEMPO
-    values = {name: item.default for name, item in s.ITEMS.items()} | {
+    incentive = tuple(seat.incentive for seat in seats)
+    # Without any incentive, nobody is paid.
+    incentive_of_all = sum(incentive) or 1
+    emission_of_all = _TEMPO * _ALPHA_PER_BLOCK
+    values = {name: item.default for name, item in s.ITEMS.items()}
+    values |= {
         "block": block,
-        "milliseconds": int(1000 * (genesis + _BLOCK_SECONDS * block)),
+        "milliseconds": int(1000 * (_genesis(start) + _BLOCK_SECONDS * block)),
         "seats": len(seats),
         "max_seats": len(seats),
         "immunity_period": 7200,
         "min_not_immune": min(10, len(seats) // 8),
         "owner": _OWNER,
-        "emission": tuple(
-            _TEMPO * _ALPHA_PER_BLOCK * part // (sum(incentive) or 1) for part in incentive
-        ),
+        "emission": tuple(emission_of_all * part // incentive_of_all for part in incentive),
         "incentive": incentive,
         "last_paid_epoch": last_epoch,
         "pending_miners": _ALPHA_PER_BLOCK * (block - last_epoch),
@@ -115,8 +128,8 @@ def _subnet(start: float, seats: Seats, now: float) -> s.Subnet:
     state = s.State(**values)
     return s.Subnet(
         state=state,
-        hotkeys=list(hotkeys),
-        registered=registered,
+        hotkeys=[seat.hotkey for seat in seats],
+        registered=[_block_at(seat.registered_at, start) for seat in seats],
         owned=[],
         spec_version=475,
         price=None,
@@ -124,12 +137,24 @@ def _subnet(start: float, seats: Seats, now: float) -> s.Subnet:
     )
 
 
+def _genesis(start: float) -> float:
+    """Return the Unix time of block 0 in a world that started at a time."""
+    return start - _BLOCK_SECONDS * _START_BLOCK
+
+
+def _block_at(time: float, start: float) -> int:
+    """Return the number of the newest block at a time."""
+    return int((time - _genesis(start)) // _BLOCK_SECONDS)
+
+
 def _text(item: s.Item, value: Any) -> str:
-    """Return a value as a node sends it."""
+    """Return a value as a node sends it: hexadecimal digits of its SCALE encoding."""
     if not item.is_list:
         return "0x" + _bytes(item, value).hex()
+    # Before a list, SCALE has its length in two bytes, with 1 in the lowest two bits.
     length = (len(value) << 2 | 1).to_bytes(2, "little")
-    return "0x" + length.hex() + "".join(_bytes(item, part).hex() for part in value)
+    parts = b"".join(_bytes(item, part) for part in value)
+    return "0x" + (length + parts).hex()
 
 
 def _bytes(item: s.Item, value: str | int) -> bytes:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator.service import End, make_random
-from chutes_exporter.simulator.world import Size, Slot, World
+from chutes_exporter.simulator.world import Outage, Size, Slot, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from chutes_exporter.simulator.service import Chute, Gpu
-    from chutes_exporter.simulator.world import Miner, Server
+    from chutes_exporter.simulator.world import Life, Miner, Server
 
 TROUBLES: Final = {
     "crash-loop": "instances on a new server fail again and again, and one is never verified",
@@ -32,31 +32,44 @@ TROUBLES: Final = {
 }
 """The troubles of the first miner, with what happens."""
 DEFAULT_TROUBLES: Final = ("crash-loop", "idle")
+
+
+class _DemoServer(NamedTuple):
+    """A server of the first miner, with the model and number of its GPUs.
+
+    Its trouble is one of TROUBLES, or empty.
+    """
+
+    model: str
+    gpus: int
+    trouble: str
+
+
 _FLEET: Final = (
-    ("h200", 4, ""),
-    ("pro_6000", 8, ""),
-    ("pro_6000", 8, "upgrade"),
-    ("pro_6000", 4, "upgrade"),
-    ("pro_6000", 4, "dead-server"),
-    ("pro_6000", 4, "crash-loop"),
-    ("pro_6000", 4, "idle"),
-    ("4090", 2, "idle"),
-    ("pro_6000", 4, "failing-chute"),
-    ("pro_6000", 4, "bleed"),
-    ("pro_6000", 4, "thrashing"),
-    ("pro_6000", 2, "start-in-vain"),
+    _DemoServer("h200", 4, ""),
+    _DemoServer("pro_6000", 8, ""),
+    _DemoServer("pro_6000", 8, "upgrade"),
+    _DemoServer("pro_6000", 4, "upgrade"),
+    _DemoServer("pro_6000", 4, "dead-server"),
+    _DemoServer("pro_6000", 4, "crash-loop"),
+    _DemoServer("pro_6000", 4, "idle"),
+    _DemoServer("4090", 2, "idle"),
+    _DemoServer("pro_6000", 4, "failing-chute"),
+    _DemoServer("pro_6000", 4, "bleed"),
+    _DemoServer("pro_6000", 4, "thrashing"),
+    _DemoServer("pro_6000", 2, "start-in-vain"),
 )
-"""Model and number of GPUs of each server of the first miner, and its trouble."""
 _ALWAYS_THERE: Final = 7
-"""So many servers exist without their trouble, too."""
+"""The number of servers, from the first one on, that exist without their trouble, too."""
 _LOOP_DAYS: Final = 3
-"""A loop goes on for so many days after the start."""
+"""Days before the start at which a loop begins, and after it at which it ends."""
 
 
 class _Loop(NamedTuple):
     """Instances that end again and again, and why.
 
-    All times are in minutes: from one creation to the next, and from the creation on.
+    All times are in minutes. The period is that from one creation to the next. The others begin
+    with the creation.
     """
 
     period: float
@@ -82,7 +95,7 @@ class DemoWorld(World):
     """
 
     window_age = 4 * DAY - 6 * HOUR  # so that it ends 6 hours after the start
-    first_job_miner = 1
+    miners_without_jobs = 1  # so that no job is stuck with the first miner
 
     def __init__(
         self,
@@ -92,12 +105,13 @@ class DemoWorld(World):
         troubles: Sequence[str] = DEFAULT_TROUBLES,
         size: Size | None = None,
     ) -> None:
-        self._fleet = [
-            (model, count, trouble if trouble in troubles else "")
-            for index, (model, count, trouble) in enumerate(_FLEET)
-            if index < _ALWAYS_THERE or trouble in troubles
-        ]
-        self._fails = "failing-chute" in troubles
+        self._fleet: list[_DemoServer] = []
+        for index, server in enumerate(_FLEET):
+            if server.trouble in troubles:
+                self._fleet.append(server)
+            elif index < _ALWAYS_THERE:
+                self._fleet.append(server._replace(trouble=""))
+        self._has_failing_chute = "failing-chute" in troubles
         size = replace(size or Size(), servers=len(self._fleet))
         super().__init__(seed=seed, start=start, size=size)
         # Without a score, it would lose its seat within three days.
@@ -108,71 +122,72 @@ class DemoWorld(World):
         """Make a server, for the first miner the one of the fleet with its trouble."""
         if uid:
             return super().make_server(uid, index)
-        model, count, trouble = self._fleet[index]
+        model, gpu_count, trouble = self._fleet[index]
         is_tee = model != "4090"
         age = (30 - index) * DAY
         if is_tee and trouble in ("crash-loop", "idle"):
             age = 3 * HOUR
-        created = self.start - age
-        errors = [None if is_tee else self.gpu_errors[0]] * count
         version = self.target_version if is_tee else None
         if trouble == "upgrade":
-            # The second has not come back.
+            # The second one has begun its upgrade, and has not come back.
             version = "1.3.1" if index == 3 else "1.3.0"
-        server = self.build_server(uid, index, model, errors, created, version)
+        error = None if is_tee else self.gpu_errors[0]
+        server = self.build_server(
+            uid, index, model, [error] * gpu_count, self.start - age, version
+        )
         if version == "1.3.1":
             return replace(server, upgrade=(self.start - 4 * HOUR, math.inf))
         return server
 
-    def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
-        """Yield lives like World.
-
-        On the first miner's servers, they are steady or follow the server's trouble.
+    def _lives(self, miner: Miner, server: Server) -> Iterator[Life]:
+        """Yield the lives on a server. Those of the first miner's servers are steady, or follow the
+        server's trouble.
         """
         if miner.uid:
             yield from super()._lives(miner, server)
             return
-        # The name ends with the index.
-        *_, trouble = self._fleet[int(server.name.rpartition("-")[2])]
+        # The name of a server ends with its index.
+        index = int(server.name.rpartition("-")[2])
+        trouble = self._fleet[index].trouble
         slots = self._slots(miner, server)
         if trouble == "idle":
             return
         if trouble == "start-in-vain":
-            yield from map(self._start_in_vain, slots)
+            for slot in slots:
+                yield self._start_in_vain(slot)
         elif trouble == "failing-chute":
             for gpu in server.gpus:
                 yield from self._loop(server, self._failing_slot(miner, gpu), _LOOPS[trouble])
         elif trouble in _LOOPS:
-            yield from self._public_loops(server, map(_of_public_chutes, slots), trouble)
+            # The service refuses the activation on a private chute that has enough instances.
+            public_slots = map(_with_public_chutes, slots)
+            yield from self._public_loops(server, public_slots, trouble)
         else:
             yield from self._steady_server(server, slots, is_dead=trouble == "dead-server")
 
-    def _public_loops(
-        self, server: Server, slots: Iterator[Slot], trouble: str
-    ) -> Iterator[Iterator[float]]:
-        """Yield lives of public chutes that end again and again.
-
-        The service refuses the activation on a private chute that has enough instances.
-        """
+    def _public_loops(self, server: Server, slots: Iterator[Slot], trouble: str) -> Iterator[Life]:
+        """Yield the lives of instances that end again and again, in a loop for each slot."""
         if trouble == "crash-loop":
-            # The first is never verified, and purged after the start.
+            # On the first slot, a single instance is never verified, and purged after the start.
             purged = self.start + 40 * MINUTE
-            times = purged - 3.5 * HOUR, math.inf, math.inf, purged, End.PURGED
-            yield self._steady(next(slots), *times)
+            created = purged - 3.5 * HOUR
+            yield self._single(next(slots), created, math.inf, math.inf, purged, End.PURGED)
         for slot in slots:
             yield from self._loop(server, slot, _LOOPS[trouble])
 
-    def _loop(self, server: Server, slot: Slot, loop: _Loop) -> Iterator[Iterator[float]]:
+    def _loop(self, server: Server, slot: Slot, loop: _Loop) -> Iterator[Life]:
         """Yield a life for each instance of a loop."""
         created = max(server.created_at, self.start - _LOOP_DAYS * DAY) + 5 * MINUTE
         while created < self.start + _LOOP_DAYS * DAY:
-            minutes = loop.verified, loop.activated, loop.ended
-            times = (created + after * MINUTE for after in minutes)
-            yield self._steady(slot, created, *times, loop.end)
+            verified = created + loop.verified * MINUTE
+            activated = created + loop.activated * MINUTE
+            ended = created + loop.ended * MINUTE
+            yield self._single(slot, created, verified, activated, ended, loop.end)
             created += loop.period * MINUTE
 
     @cached_property
     def _failing_chute(self) -> Chute:
+        """The first public chute that runs on a single GPU of the first miner's servers."""
         return next(
             chute
             for chute in self.chutes
@@ -184,55 +199,76 @@ class DemoWorld(World):
         )
 
     def _failing_slot(self, miner: Miner, gpu: Gpu) -> Slot:
-        seed, begins = f"{self._seed}/failing/{gpu.uuid}", gpu.verified_at or self.start
-        return Slot(seed, miner.hotkey, (gpu,), [self._failing_chute], begins, ())
+        return Slot(
+            seed=f"{self._seed}/failing/{gpu.uuid}",
+            hotkey=miner.hotkey,
+            gpus=(gpu,),
+            chutes=[self._failing_chute],
+            begins_at=gpu.verified_at or self.start,
+            outages=(),
+        )
 
     def _wants(self, chute: Chute, now: float) -> bool:
-        # No instance of it would stay, with anybody.
-        is_failing = self._fails and chute is self._failing_chute
+        # The failing chute fails with every miner, so that it runs nowhere else.
+        is_failing = self._has_failing_chute and chute is self._failing_chute
         return not is_failing and super()._wants(chute, now)
 
-    def _start_in_vain(self, slot: Slot) -> Iterator[float]:
-        """Run instances of private chutes that have as many active instances as ever wanted.
+    def _start_in_vain(self, slot: Slot) -> Life:
+        """Run instances of private chutes that have as many active instances as are wanted.
 
-        Each is verified, waits for 3 hours, and is purged. Yield the times at which it continues.
+        Each one is verified, waits in vain for 3 hours to become active, and is purged.
         """
         now = self.start - 30 * MINUTE
         while True:
             yield now
-            full = [chute for chute in slot.chutes if self._is_full(chute, now)]
+            full_chutes = [chute for chute in slot.chutes if self._is_full(chute, now)]
             # Without any, the least used chute is the likeliest to be full soon.
-            chute = min(full or slot.chutes, key=lambda one: one.utilization(now))
+            chute = min(full_chutes or slot.chutes, key=lambda one: one.utilization(now))
             verified = now + 2 * MINUTE
-            times = verified, math.inf, verified + 3 * HOUR, End.PURGED
-            self.add(slot.launch(now, chute, now, *times))
+            purged = verified + 3 * HOUR
+            self.add(slot.launch(now, chute, now, verified, math.inf, purged, End.PURGED))
             now += 3 * HOUR + 5 * MINUTE
 
     def _is_full(self, chute: Chute, now: float) -> bool:
+        """Return whether a private chute has some active instances, and wants no more."""
         active = sum(one.active(now) for one in self._recent[chute])
-        return not chute.public and 0 < active >= self.target(chute, now)
+        return not chute.public and active > 0 and active >= self.target(chute, now)
 
     def _steady_server(
         self, server: Server, slots: Iterator[Slot], *, is_dead: bool
-    ) -> Iterator[Iterator[float]]:
-        """Yield lives of one instance each that stays, between those that come and go.
+    ) -> Iterator[Life]:
+        """Yield two lives for each slot: an instance that stays for hours around the start, and
+        those that come and go before and after it.
 
-        On a dead server, it failed before the start, and nothing came after it.
+        On a dead server, the instance failed before the start, and nothing comes after it.
         """
-        now, draw = self.start, make_random(self._seed, "steady", server.server_id)
+        draw = make_random(self._seed, "steady", server.server_id)
         for slot in slots:
-            made, stays = now - draw.uniform(5, 30) * HOUR, now + draw.uniform(2, 20) * HOUR
-            until, ended, end = stays, stays, End.SCALED_DOWN
+            created = self.start - draw.uniform(5, 30) * HOUR
+            stays_until = self.start + draw.uniform(2, 20) * HOUR
+            ended, end, others_from = stays_until, End.SCALED_DOWN, stays_until
             if is_dead:
-                until, ended, end = math.inf, now - 40 * MINUTE, End.FAILURES
-            outage = made, until, End.SCALED_DOWN
+                ended, end, others_from = self.start - 40 * MINUTE, End.FAILURES, math.inf
+            # For the others, it is an outage.
+            outage = Outage(created, others_from, End.SCALED_DOWN)
             yield self._life(slot._replace(outages=(*slot.outages, outage)))
-            yield self._steady(slot, made, made + 2 * MINUTE, made + 9 * MINUTE, ended, end)
+            verified, activated = created + 2 * MINUTE, created + 9 * MINUTE
+            yield self._single(slot, created, verified, activated, ended, end)
 
-    def _steady(self, slot: Slot, created: float, *times: Any) -> Iterator[float]:
+    def _single(
+        self,
+        slot: Slot,
+        created: float,
+        verified: float,
+        activated: float,
+        ended: float,
+        end: End,
+    ) -> Life:
+        """Run a single instance on a slot, with these Unix times, and why it ends."""
         chute = make_random(slot.seed).choice(slot.chutes)
-        return self._staged(slot.launch(created, chute, created, *times))
+        instance = slot.launch(created, chute, created, verified, activated, ended, end)
+        return self._staged(instance)
 
 
-def _of_public_chutes(slot: Slot) -> Slot:
+def _with_public_chutes(slot: Slot) -> Slot:
     return slot._replace(chutes=[chute for chute in slot.chutes if chute.public])

@@ -21,7 +21,7 @@ from bittensor_core import encode_ss58
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.simulator import service
-from chutes_exporter.simulator.chain import next_seat
+from chutes_exporter.simulator.chain import Seat, next_seat
 from chutes_exporter.simulator.service import (
     Chute,
     End,
@@ -36,12 +36,20 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator, Sequence
 
+    Life = Iterator[float]
+    """Something that happens in the world, such as what a group of GPUs runs.
+
+    It yields the Unix time at which it continues. The world then asks for the next one.
+    """
+
 TEST_SEED: Final = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
 """The invented seed of the first miner. It has no value."""
 _OLD_MODELS: Final = ("4090", "a100")
 """Models of the servers and chutes without TEE."""
 _JOB_PERIOD: Final = 20 * MINUTE
 """Seconds from the creation of one job to that of the next."""
+_FIRST_JOB_AGE: Final = 3 * DAY
+"""Seconds from the creation of the first job to the start."""
 Work = dict[tuple[str, str], dict[str, float]]
 """The values of the API's stats, by hotkey and chute id (empty unless per chute)."""
 
@@ -66,7 +74,11 @@ class Size:
 class Server:
     """A machine of a miner.
 
-    During its upgrade, maintenance is pending at first. Then it has the new version.
+    Attributes:
+        upgrade: Unix times at which its upgrade begins, and at which it has the new version.
+            Infinite if it is not upgraded.
+        pending_for: Seconds of its upgrade for which its maintenance is pending. Then it is in
+            maintenance.
     """
 
     server_id: str
@@ -82,13 +94,15 @@ class Server:
 
     def status(self, now: float) -> str:
         """Return the status of its maintenance. It has an upgrade slot unless this is none."""
-        begins, ends = self.upgrade
-        if not begins <= now < ends:
+        begins_at, ends_at = self.upgrade
+        if not begins_at <= now < ends_at:
             return "none"
-        return "pending" if now < begins + self.pending_for else "maintenance"
+        return "pending" if now < begins_at + self.pending_for else "maintenance"
 
     def version_at(self, now: float) -> str | None:
-        return World.target_version if self.upgrade[1] <= now else self.version
+        """Return its version, None without TEE."""
+        _, upgraded_at = self.upgrade
+        return World.target_version if upgraded_at <= now else self.version
 
 
 @dataclass(eq=False)
@@ -109,10 +123,10 @@ class Miner:
 
     @property
     def gpus(self) -> list[Gpu]:
-        found: list[Gpu] = []
+        gpus: list[Gpu] = []
         for server in self.servers:
-            found += server.gpus
-        return found
+            gpus += server.gpus
+        return gpus
 
 
 @dataclass(frozen=True)
@@ -135,10 +149,21 @@ class Job:
         return self.finished_at is None and self.miner is not None
 
 
+class Outage(NamedTuple):
+    """A time in which no instance runs on some GPUs, and why it ends the one that runs there."""
+
+    begins_at: float
+    ends_at: float
+    end: End
+
+
 class Slot(NamedTuple):
     """A group of GPUs that runs one instance after another.
 
-    None runs in its outages, which end it for a reason.
+    Attributes:
+        seed: The text that its random numbers and ids of instances depend on.
+        chutes: Those of which it runs instances.
+        begins_at: Unix time from which on it runs instances.
     """
 
     seed: str
@@ -146,15 +171,22 @@ class Slot(NamedTuple):
     gpus: tuple[Gpu, ...]
     chutes: Sequence[Chute]
     begins_at: float
-    outages: tuple[tuple[float, float, End], ...]
+    outages: tuple[Outage, ...]
 
     def launch(self, name: object, chute: Chute, *times: Any) -> Instance:
-        """Launch an instance. Outages end it."""
+        """Return a new instance, which ends at the latest when an outage begins.
+
+        Its id depends on the name. The times are the fields of Instance from ``created_at`` on.
+        """
         instance = Instance(make_uuid(self.seed, name), self.hotkey, chute, self.gpus, *times)
-        for begins, _, end in self.outages:
-            if instance.created_at < begins:
-                instance.cut(begins, end)
+        for outage in self.outages:
+            if instance.created_at < outage.begins_at:
+                instance.cut(outage.begins_at, outage.end)
         return instance
+
+    def outage_at(self, now: float) -> Outage | None:
+        running = (one for one in self.outages if one.begins_at <= now < one.ends_at)
+        return next(running, None)
 
 
 class World:
@@ -188,8 +220,8 @@ class World:
     target_version: ClassVar[str] = accepted_versions[-1]
     unmeasured_hosts: ClassVar[frozenset[tuple[str, str, int]]] = frozenset()
     """Version, model and number of GPUs of hosts that cannot boot with an accepted version."""
-    first_job_miner: ClassVar[int] = 0
-    """The first miner that tries jobs."""
+    miners_without_jobs: ClassVar[int] = 0
+    """Number of miners with servers, from the first one on, that try no jobs."""
     window_age: ClassVar[float] = 15 * HOUR
     """Seconds before the start at which the window opens. It takes 4 days."""
     cooldown: ClassVar[float] = 0.0
@@ -205,9 +237,12 @@ class World:
         # The only maintenance window.
         self.window = (start - self.window_age, start - self.window_age + 4 * DAY)
         self._seed = seed
+        # Several answers need the same window.
         self.work = lru_cache(64)(self._work)
-        self._events: list[tuple[float, int, Iterator[float]]] = []
+        # A heap of lives: when each continues, a number that orders equal times, and the life.
+        self._events: list[tuple[float, int, Life]] = []
         self._order = itertools.count()
+        # All instances by hotkey, and those that the service's decisions depend on by chute.
         self._instances: defaultdict[str, list[Instance]] = defaultdict(list)
         self._recent: defaultdict[Chute, list[Instance]] = defaultdict(list)
         self.chutes = [self.make_chute(index) for index in range(self.size.chutes)]
@@ -225,7 +260,11 @@ class World:
         Of 40, 35 are private and one has no TEE. A few need dear GPUs, or more than one.
         """
         draw = make_random(self._seed, "chute", index)
-        repeat, name = divmod(index, len(self.chute_names))
+        # When all names are taken, they come again with a number.
+        repetition, name_index = divmod(index, len(self.chute_names))
+        name = self.chute_names[name_index]
+        if repetition:
+            name += f"-v{repetition}"
         has_tee = index % 40 != 5
         is_public = index % 10 == 2 or not has_tee
         gpu_count = draw.choice((1, 1, 1, 2, 4)) if is_public and has_tee else 1
@@ -241,7 +280,7 @@ class World:
             models = _OLD_MODELS
         return Chute(
             chute_id=make_uuid(self._seed, "chute", index),
-            name=self.chute_names[name] + (f"-v{repeat}" if repeat else ""),
+            name=name,
             slug=f"chutes-{index}",
             seed=f"{self._seed}/chute/{index}",
             gpu_count=gpu_count,
@@ -263,44 +302,53 @@ class World:
         return "Spoofed GPUs" if 0 < uid == self.size.miners - 1 else None
 
     def _miner(self, uid: int) -> Miner:
-        """Make the miner of a seat at the start.
+        """Make the miner of a seat at the start. The first one has the test key.
 
         Three miners share a coldkey. Only active ones have servers.
         """
         draw = make_random(self._seed, "miner", uid)
-        seed, count = TEST_SEED, self.size.servers
-        if uid:
+        if uid == 0:
+            seed, server_count = TEST_SEED, self.size.servers
+        else:
             seed = hashlib.sha256(f"{self._seed}/hotkey/{uid}".encode()).hexdigest()
-            count = draw.randint(1, max(1, self.size.other_servers))
-        active = uid < self.size.active_miners
-        age = draw.uniform(61, 300) if active else draw.uniform(0.1, 19)
+            server_count = draw.randint(1, max(1, self.size.other_servers))
+        coldkey = hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest()
+        is_active = uid < self.size.active_miners
+        age_days = draw.uniform(61, 300) if is_active else draw.uniform(0.1, 19)
         return Miner(
             uid=uid,
             key=Hotkey.from_seed(seed, source="simulator"),
-            coldkey=encode_ss58(
-                hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest()
-            ),
+            coldkey=encode_ss58(coldkey),
             blacklist_reason=self.blacklist_reason(uid),
-            registered_at=round(self.start - age * DAY, 6),
-            stake=draw.uniform(1, 500) * active,
-            servers=self._servers(uid, count) if active else (),
+            registered_at=round(self.start - age_days * DAY, 6),
+            stake=draw.uniform(1, 500) if is_active else 0.0,
+            servers=self._servers(uid, server_count) if is_active else (),
         )
 
-    def _registrations(self) -> Iterator[float]:
-        """Yield the times at which a newcomer takes the seat that the chain chooses.
+    def _registrations(self) -> Life:
+        """Let newcomers register, one after another. Each takes the seat that the chain chooses.
 
-        In 512 hours, that is each one.
+        In 512 hours, there are as many as seats.
         """
         numbers = itertools.count()
         while True:
             number = next(numbers)
-            yield (now := self.start + (0.75 + number) * 512 * HOUR / len(self.miners))
+            now = self.start + (0.75 + number) * 512 * HOUR / len(self.miners)
+            yield now
             uid = next_seat(self.start, self.seats(now), now)
-            seed = hashlib.sha256(f"{self._seed}/newcomer/{number}".encode())
             del self.by_hotkey[self.miners[uid].hotkey]
-            key = Hotkey.from_seed(seed.hexdigest(), source="simulator")
-            miner = Miner(uid, key, encode_ss58(seed.digest()), None, now, 0.0, ())
-            self.miners[uid] = self.by_hotkey[miner.hotkey] = miner
+            seed = hashlib.sha256(f"{self._seed}/newcomer/{number}".encode())
+            newcomer = Miner(
+                uid=uid,
+                key=Hotkey.from_seed(seed.hexdigest(), source="simulator"),
+                coldkey=encode_ss58(seed.digest()),
+                blacklist_reason=None,
+                registered_at=now,
+                stake=0.0,
+                servers=(),
+            )
+            self.miners[uid] = newcomer
+            self.by_hotkey[newcomer.hotkey] = newcomer
 
     def _servers(self, uid: int, count: int) -> tuple[Server, ...]:
         servers = [self.make_server(uid, index) for index in range(count)]
@@ -309,29 +357,30 @@ class World:
     def make_server(self, uid: int, index: int) -> Server:
         """Make a server.
 
-        One in seven is old and has no TEE, and some GPUs of these are unverified.
+        One in seven is old and has no TEE, and some GPUs of these are unverified. Most of the
+        others are upgraded in the maintenance window, those of a miner one after another.
         """
         draw = make_random(self._seed, "server", uid, index)
         is_tee = index % 7 != 4
-        model = draw.choice((*18 * ("pro_6000",), "h200", "b200") if is_tee else _OLD_MODELS)
+        models = (*18 * ("pro_6000",), "h200", "b200") if is_tee else _OLD_MODELS
+        model = draw.choice(models)
         created = self.start - draw.uniform(9, 60) * DAY
         error = draw.choice(self.gpu_errors)
-        # The servers of a miner are upgraded one after another. Some miss the window.
-        turn = min(12 * HOUR, 4 * DAY / (self.size.other_servers if uid else self.size.servers))
-        upgraded = self.window[0] + (index + draw.uniform(0, 0.2)) * turn
-        errors: list[str | None]
-        is_upgraded, updated_at, version = False, None, None
-        if is_tee:
-            is_upgraded, updated_at = draw.random() < 0.9, created + DAY
-            version = draw.choice(("1.3.1",) * 5 + ("1.3.0",))
-            errors = [None] * draw.choice((4, 8, 8))
-        else:
+        server_count = self.size.other_servers if uid else self.size.servers
+        turn = min(12 * HOUR, 4 * DAY / server_count)
+        upgrade_begins = self.window[0] + (index + draw.uniform(0, 0.2)) * turn
+        if not is_tee:
             errors = [error if draw.random() < 0.4 else None for _ in range(2)]
-        upgrade = (math.inf, math.inf)
-        if is_upgraded:
-            upgrade = (upgraded, upgraded + draw.uniform(0.05, 0.2) * turn)
-        server = self.build_server(uid, index, model, errors, created, version)
-        return replace(server, updated_at=updated_at, upgrade=upgrade)
+            return self.build_server(uid, index, model, errors, created, None)
+        misses_window = draw.random() >= 0.9
+        version = draw.choice(("1.3.1",) * 5 + ("1.3.0",))
+        gpu_count = draw.choice((4, 8, 8))
+        server = self.build_server(uid, index, model, [None] * gpu_count, created, version)
+        server = replace(server, updated_at=created + DAY)
+        if misses_window:
+            return server
+        upgrade_ends = upgrade_begins + draw.uniform(0.05, 0.2) * turn
+        return replace(server, upgrade=(upgrade_begins, upgrade_ends))
 
     def build_server(
         self,
@@ -342,63 +391,72 @@ class World:
         created: float,
         version: str | None,
     ) -> Server:
-        """Build a server with one GPU for each error, or for None.
+        """Build a server with one GPU for each error. A GPU with None is verified.
 
-        Without a version, it has no TEE.
+        Without a version, it has no TEE. ``created`` is a Unix time.
         """
         server_id = make_uuid(self._seed, "server", uid, index)
-        gpus = tuple(
-            Gpu(
-                make_uuid(server_id, device).replace("-", ""),
-                model,
-                device,
-                server_id,
-                None if error else created,
-                error,
+        gpus = []
+        for device_index, error in enumerate(errors):
+            gpu = Gpu(
+                uuid=make_uuid(server_id, device_index).replace("-", ""),
+                gpu_identifier=model,
+                device_index=device_index,
+                server_id=server_id,
+                verified_at=None if error else created,
+                error=error,
             )
-            for device, error in enumerate(errors)
+            gpus.append(gpu)
+        return Server(
+            server_id=server_id,
+            name=f"{model.replace('_', '-')}-{index}",
+            ip=f"198.51.{100 + uid % 100}.{index % 250}",
+            is_tee=version is not None,
+            version=version,
+            created_at=created,
+            updated_at=None,
+            gpus=tuple(gpus),
         )
-        name, ip = f"{model.replace('_', '-')}-{index}", f"198.51.{100 + uid % 100}.{index % 250}"
-        return Server(server_id, name, ip, version is not None, version, created, None, gpus)
 
-    def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
-        """Yield what happens on a server: each life yields the times at which it continues."""
-        return map(self._life, self._slots(miner, server))
+    def _lives(self, miner: Miner, server: Server) -> Iterator[Life]:
+        """Yield a life for each group of GPUs of a server."""
+        for slot in self._slots(miner, server):
+            yield self._life(slot)
 
     def _slots(self, miner: Miner, server: Server) -> Iterator[Slot]:
-        """Divide the verified GPUs of a server into groups, until no chute of the server fits the
-        rest.
+        """Divide the verified GPUs of a server into groups of the size that a chute needs, until no
+        chute fits the GPUs that are left.
         """
         draw = make_random(self._seed, "slots", server.server_id)
-        gpus = [gpu for gpu in server.gpus if gpu.verified_at is not None]
-        chutes = self._chutes_for(gpus, is_tee=server.is_tee)
-        while fitting := [chute for chute in chutes if chute.gpu_count <= len(gpus)]:
-            width = draw.choice(fitting).gpu_count
+        gpus_left = [gpu for gpu in server.gpus if gpu.verified_at is not None]
+        chutes = self._chutes_for(gpus_left, is_tee=server.is_tee)
+        earliest = max(server.created_at, self.start - 8 * DAY)
+        while fitting := [chute for chute in chutes if chute.gpu_count <= len(gpus_left)]:
+            gpu_count = draw.choice(fitting).gpu_count
             yield Slot(
-                f"{self._seed}/slot/{miner.uid}/{server.server_id}/{len(gpus)}",
-                miner.hotkey,
-                tuple(gpus[:width]),
-                [chute for chute in fitting if chute.gpu_count == width],
-                max(server.created_at, self.start - 8 * DAY) + draw.uniform(0, 6 * HOUR),
-                ((*server.upgrade, End.MAINTENANCE),),
+                seed=f"{self._seed}/slot/{miner.uid}/{server.server_id}/{len(gpus_left)}",
+                hotkey=miner.hotkey,
+                gpus=tuple(gpus_left[:gpu_count]),
+                chutes=[chute for chute in fitting if chute.gpu_count == gpu_count],
+                begins_at=earliest + draw.uniform(0, 6 * HOUR),
+                outages=(Outage(*server.upgrade, End.MAINTENANCE),),
             )
-            del gpus[:width]
+            del gpus_left[:gpu_count]
 
     def _chutes_for(self, gpus: Sequence[Gpu], *, is_tee: bool) -> list[Chute]:
-        """Return the chutes that run on the models of some GPUs of a server."""
+        """Return the enabled chutes that can run on some GPUs of a server with or without TEE."""
         models = {gpu.gpu_identifier for gpu in gpus}
         enabled = [chute for chute in self.chutes if not chute.disabled]
-        of_kind = [chute for chute in enabled if bool(chute.tee) == is_tee]
-        return [chute for chute in of_kind if models.intersection(chute.models)]
+        with_same_tee = [chute for chute in enabled if bool(chute.tee) == is_tee]
+        return [chute for chute in with_same_tee if models.intersection(chute.models)]
 
     def add(self, instance: Instance) -> None:
+        """Add an instance to those of its miner, and to the recent ones of its chute."""
         self._instances[instance.hotkey].append(instance)
         # The service decides by the instances since the oldest bounty, which is 12 hours old.
-        recent = self._recent[instance.chute]
-        recent[:] = [
-            *(one for one in recent if one.ended_at > instance.created_at - 12 * HOUR),
-            instance,
-        ]
+        oldest_end = instance.created_at - 12 * HOUR
+        recent = [one for one in self._recent[instance.chute] if one.ended_at > oldest_end]
+        self._recent[instance.chute] = [*recent, instance]
 
     def grow(self, until: float) -> None:
         """Make everything that happens up to a time.
@@ -406,35 +464,40 @@ class World:
         The first time, it takes seconds in a large world.
         """
         while self._events and self._events[0][0] <= until:
-            self._continue(heapq.heappop(self._events)[2])
+            _, _, life = heapq.heappop(self._events)
+            self._continue(life)
 
     def all_instances(self, now: float, hotkey: str | None = None) -> list[Instance]:
         """Return every instance created up to now, of all miners or one, including deleted ones."""
         self.grow(now)
-        found = self._instances.values() if hotkey is None else [self._instances[hotkey]]
-        return [one for one in itertools.chain.from_iterable(found) if one.created_at <= now]
+        if hotkey is None:
+            instances = itertools.chain.from_iterable(self._instances.values())
+        else:
+            instances = itertools.chain(self._instances[hotkey])
+        return [instance for instance in instances if instance.created_at <= now]
 
     def instances(self, now: float, hotkey: str | None = None) -> list[Instance]:
         return [instance for instance in self.all_instances(now, hotkey) if now < instance.ended_at]
 
     def counts(self, now: float) -> tuple[Counter[Chute], Counter[Chute]]:
         """Return how many instances of each chute exist, and how many are active."""
-        found = self.instances(now)
-        return Counter(one.chute for one in found), Counter(
-            one.chute for one in found if one.active(now)
-        )
+        existing = self.instances(now)
+        active = [instance for instance in existing if instance.active(now)]
+        return Counter(one.chute for one in existing), Counter(one.chute for one in active)
 
     def bounty_age(self, chute: Chute, now: float) -> float | None:
-        """Return the age in seconds of the bounty on offer for a chute, or None.
+        """Return the age in seconds of the bounty on offer for a chute, None without one.
 
-        An active instance ends a bounty.
+        A bounty is made once in a period. An active instance ends it.
         """
         period = math.floor(now / chute.bounty_period - chute.phase)
-        made = (period + chute.phase) * chute.bounty_period
-        if chute.disabled or now >= made + chute.bounty_lifetime:
+        made_at = (period + chute.phase) * chute.bounty_period
+        if chute.disabled or now >= made_at + chute.bounty_lifetime:
             return None
-        served = any(one.activated_at <= now and made < one.ended_at for one in self._recent[chute])
-        return None if served else now - made
+        for instance in self._recent[chute]:
+            if instance.activated_at <= now and made_at < instance.ended_at:
+                return None
+        return now - made_at
 
     def target(self, chute: Chute, now: float) -> int:
         """Return how many active instances the autoscaler has last wanted of a chute.
@@ -448,15 +511,17 @@ class World:
         active = sum(one.active(run) for one in self._recent[chute])
         load = chute.utilization(run)
         if not chute.public:
-            wants_more = load >= service.SCALING_THRESHOLD
-            if not active:
+            if active:
+                wants_more = load >= service.SCALING_THRESHOLD
+            else:
                 wants_more = self.bounty_age(chute, run) is not None
-            return min(chute.max_instances, active + wants_more)
-        step = -1 if load < 0.3 else 0
+            return min(chute.max_instances, active + 1 if wants_more else active)
+        # A public chute with little load gets one less.
+        more = -1 if load < 0.3 else 0
         if active and load > service.SCALING_THRESHOLD:
             # One more for each tenth of load above the threshold, also for a part of one.
-            step = min(5, math.ceil(10 * (load - service.SCALING_THRESHOLD)))
-        return min(chute.max_instances, max(2, active + step))
+            more = min(5, math.ceil(10 * (load - service.SCALING_THRESHOLD)))
+        return min(chute.max_instances, max(2, active + more))
 
     def _wants(self, chute: Chute, now: float) -> bool:
         """Return whether fewer instances are active or starting than the autoscaler has last
@@ -466,46 +531,41 @@ class World:
         # The target, which takes long to find, is at most this number.
         return existing < chute.max_instances and existing < self.target(chute, now)
 
-    def _continue(self, life: Iterator[float]) -> None:
-        """Continue a life, until it yields the time at which it continues again."""
-        if (time := next(life, math.inf)) < math.inf:
+    def _continue(self, life: Life) -> None:
+        """Continue a life, until it yields the time at which it continues again, or ends."""
+        time = next(life, math.inf)
+        if time < math.inf:
             heapq.heappush(self._events, (time, next(self._order), life))
 
-    def _staged(self, instance: Instance) -> Iterator[float]:
-        """Run one instance whose times are known.
-
-        It is a life: it yields the time at which it continues.
-        """
+    def _staged(self, instance: Instance) -> Life:
+        """Run one instance whose times are known."""
         yield instance.created_at
         self.add(instance)
 
-    def _life(self, slot: Slot) -> Iterator[float]:
-        """Run one instance after another, each of a chute that wants more.
-
-        Yield the times at which it continues.
-        """
-        now, draw, ids = slot.begins_at, make_random(slot.seed), itertools.count(1)
+    def _life(self, slot: Slot) -> Life:
+        """Run one instance after another on the GPUs of a slot, each of a chute that wants more."""
+        now, draw, numbers = slot.begins_at, make_random(slot.seed), itertools.count(1)
         while True:
             yield now
-            outage_end = next(
-                (ends for begins, ends, _ in slot.outages if begins <= now < ends), None
-            )
-            if outage_end is not None:
-                now = outage_end + MINUTE
+            outage = slot.outage_at(now)
+            if outage is not None:
+                now = outage.ends_at + MINUTE
                 continue
+            # The miner looks at a few chutes, and launches the first that wants more instances.
             tried = draw.sample(slot.chutes, min(4, len(slot.chutes)))
             chute = next((one for one in tried if self._wants(one, now)), None)
             if chute is None:
                 now += draw.uniform(5, 90) * MINUTE
                 continue
-            instance = slot.launch(next(ids), chute, now)
-            activation = _choose_times(instance, draw)
+            instance = slot.launch(next(numbers), chute, now)
+            activated_at = _choose_times(instance, draw)
             self.add(instance)
-            if activation < math.inf:
-                yield activation
-                factors = chute.factors(activation, self.bounty_age(chute, activation))
+            if activated_at < math.inf:
+                # Until then, another instance may take the bounty.
+                yield activated_at
+                factors = chute.factors(activated_at, self.bounty_age(chute, activated_at))
                 instance.bounty_boost = factors.get("bounty_boost", 1.0)
-                instance.activated_at = activation
+                instance.activated_at = activated_at
             pause = draw.uniform(1, 10) * MINUTE
             if draw.random() < 0.2:
                 # One pause in five takes hours.
@@ -513,74 +573,90 @@ class World:
             now = instance.ended_at + pause
 
     def _work(self, until: float, seconds: float, *, per_chute: bool = False) -> Work:
-        """Return what the instances that count at the end of a window did in it."""
+        """Return what instances did in a window of seconds that ends at a Unix time.
+
+        Only those that count for the score at its end are in it.
+        """
         begins = until - seconds
         groups: defaultdict[tuple[str, str], list[Instance]] = defaultdict(list)
-        for one in self.all_instances(until):
-            if one.counts(until) and one.seconds_within(begins, until):
-                groups[one.hotkey, one.chute_id if per_chute else ""].append(one)
-        return {name: _work_of(group, begins, until) for name, group in groups.items()}
+        for instance in self.all_instances(until):
+            if instance.counts(until) and instance.seconds_within(begins, until):
+                chute_id = instance.chute_id if per_chute else ""
+                groups[instance.hotkey, chute_id].append(instance)
+        return {ids: _work_of(group, begins, until) for ids, group in groups.items()}
 
     def shares(self, now: float) -> dict[str, float]:
-        """Return the share of the past day's compute of each miner that has a seat and is not
-        blacklisted.
+        """Return the share of the past day's compute units of each miner that has some, has a seat
+        and is not blacklisted.
         """
-        seats = {miner.hotkey for miner in self.miners if not miner.blacklist_reason}
-        work = self.work(last_run(now, service.CACHE_PERIOD), DAY).items()
-        units = {hotkey: entry["compute_units"] for (hotkey, _), entry in work if hotkey in seats}
-        total = math.fsum(units.values())
-        return {hotkey: share / total for hotkey, share in units.items()}
+        scored = {miner.hotkey for miner in self.miners if not miner.blacklist_reason}
+        work = self.work(last_run(now, service.CACHE_PERIOD), DAY)
+        units: dict[str, float] = {}
+        for (hotkey, _), stats in work.items():
+            if hotkey in scored:
+                units[hotkey] = stats["compute_units"]
+        all_units = math.fsum(units.values())
+        return {hotkey: own_units / all_units for hotkey, own_units in units.items()}
 
-    def seats(self, now: float) -> list[tuple[str, float, int]]:
-        """Return each seat's hotkey, time of registration, and incentive up to 65535, set at the
-        last full hour.
+    def seats(self, now: float) -> list[Seat]:
+        """Return the seats by UID. Their incentive is that of the last full hour, because the
+        validator sets its weights once an hour.
         """
         shares = self.shares(last_run(now, HOUR))
-        return [
-            (one.hotkey, one.registered_at, int(65535 * shares.get(one.hotkey, 0.0)))
-            for one in self.miners
-        ]
+        seats = []
+        for miner in self.miners:
+            # The chain has a whole number for each share.
+            incentive = int(65535 * shares.get(miner.hotkey, 0.0))
+            seats.append(Seat(miner.hotkey, miner.registered_at, incentive))
+        return seats
 
     def jobs(self, now: float) -> list[Job]:
         """Return the jobs that the API lists: waiting, stuck and finished ones, but not running
         ones.
         """
         with_servers = [miner for miner in self.miners if miner.servers]
-        miners = with_servers[self.first_job_miner :] or self.miners
+        # In a world without any others, all miners try jobs.
+        miners = with_servers[self.miners_without_jobs :] or self.miners
+        first_number = math.ceil((self.start - _FIRST_JOB_AGE) / _JOB_PERIOD)
+        newest_number = int(now // _JOB_PERIOD)
         jobs = []
-        first = math.ceil((self.start - 3 * DAY) / _JOB_PERIOD)
-        for number in range(first, int(now // _JOB_PERIOD) + 1):
+        for number in range(first_number, newest_number + 1):
             job = self._job(number, miners, now)
             if job is not None:
                 jobs.append(job)
         return jobs
 
     def _job(self, number: int, miners: Sequence[Miner], now: float) -> Job | None:
-        """Return a job as the API lists it, None while it runs."""
+        """Return a job as the API lists it, None while it runs.
+
+        A few miners request its launch token, and the first of them claims it in the end.
+        """
         draw = make_random(self._seed, "job", number)
         job_id = make_uuid(self._seed, "job", number)
-        created = number * _JOB_PERIOD
-        claimed = created + draw.uniform(2 * MINUTE, 3 * HOUR)
-        over = claimed + draw.uniform(5 * MINUTE, 6 * HOUR)
-        tried = draw.sample(miners, min(draw.randint(1, 4), len(miners)))
-        hotkeys = [miner.hotkey for miner in tried]
-        job = Job(job_id, draw.choice(self.chutes), created, hotkeys)
+        created_at = number * _JOB_PERIOD
+        claimed_at = created_at + draw.uniform(2 * MINUTE, 3 * HOUR)
+        ended_at = claimed_at + draw.uniform(5 * MINUTE, 6 * HOUR)
+        tried_by = draw.sample(miners, min(draw.randint(1, 4), len(miners)))
+        claimed_by = tried_by[0]
+        hotkeys = [miner.hotkey for miner in tried_by]
+        job = Job(job_id, draw.choice(self.chutes), created_at, hotkeys)
         is_stuck = draw.random() < 0.06
         (status,) = draw.choices(
             ("complete", "partial_failure", "error", "billing_termination"), (75, 8, 14, 3)
         )
-        if now < claimed:
+        if now < claimed_at:
             return replace(job, tried_by=hotkeys[1:])
-        if now < over:
+        if now < ended_at:
             return None
         if not is_stuck:
-            return replace(job, miner=tried[0], finished_at=over, status=status)
-        # Its miner has not finished it, and can release it.
-        return job if job_id in self.released_jobs else replace(job, miner=tried[0])
+            return replace(job, miner=claimed_by, finished_at=ended_at, status=status)
+        # Its miner has not finished it. Once it has released it, the job waits again.
+        is_released = job_id in self.released_jobs
+        return job if is_released else replace(job, miner=claimed_by)
 
 
 def _work_of(group: Sequence[Instance], begins: float, until: float) -> dict[str, float]:
-    """Return the API's stats of some instances in a window."""
+    """Return the API's stats of some instances in a window between two Unix times."""
     return {
         "total_instances": len(group),
         "bounty_count": sum(one.has_bounty(until) for one in group),
@@ -590,12 +666,14 @@ def _work_of(group: Sequence[Instance], begins: float, until: float) -> dict[str
 
 
 def _choose_times(instance: Instance, draw: random.Random) -> float:
-    """Choose when an instance is verified, and its end, the earliest cut.
+    """Choose when a new instance is verified, when it ends, and why. The earliest of its possible
+    ends happens.
 
-    Return its activation, or infinity.
+    Return the time of its activation, which is infinite if it is never activated.
     """
     created, chute = instance.created_at, instance.chute
     verified = created + draw.uniform(1, 5) * MINUTE
+    # Of 100 instances, 2 are never verified, and 2 more never activated.
     fate = draw.random()
     if fate >= 0.02:
         instance.verified_at = verified
@@ -603,6 +681,7 @@ def _choose_times(instance: Instance, draw: random.Random) -> float:
         # The longest times that the service waits for an activation.
         purged = min(created + 3.5 * HOUR, instance.verified_at + 3 * HOUR)
         instance.cut(last_run(purged, service.SOFT_PERIOD) + service.SOFT_PERIOD, End.PURGED)
+        # Some miners do not wait for that.
         instance.cut(created + draw.uniform(0.4, 5) * HOUR, End.MINER)
     activated = verified + draw.uniform(2, 40) * MINUTE
     if fate < 0.04 or activated >= instance.ended_at:
