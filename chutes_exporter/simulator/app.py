@@ -68,21 +68,25 @@ _KINDS: Final[dict[str, Callable[[str], Fault]]] = {
     "empty": lambda _: Fault(body=b""),
     "garbage": lambda _: Fault(body=GARBAGE),
 }
+"""Kinds of faults by name. Each makes a fault of the value after the name, which may be empty."""
+_ENDPOINT_NAMES: Final = frozenset(endpoint.name for endpoint in (*ENDPOINTS, CHAIN))
 
 
 def parse_fault(text: str) -> tuple[str, Fault]:
-    """Parse ``ENDPOINT=KIND`` or ``ENDPOINT=KIND:VALUE``, or raise ValueError with examples."""
-    name, _, rest = text.partition("=")
-    kind, _, value = rest.partition(":")
-    # An unknown endpoint has no kinds.
-    kinds = _KINDS if name in {endpoint.name for endpoint in (*ENDPOINTS, CHAIN)} else {}
+    """Parse ``ENDPOINT=KIND`` or ``ENDPOINT=KIND:VALUE``, or raise ValueError with examples.
+
+    Return the name of the endpoint, and its fault.
+    """
+    name, _, kind_and_value = text.partition("=")
+    kind, _, value = kind_and_value.partition(":")
+    # An unknown endpoint has no kinds of faults.
+    kinds = _KINDS if name in _ENDPOINT_NAMES else {}
     try:
         return name, kinds[kind](value)
     except (KeyError, ValueError):
         raise ValueError(
             f"{text!r} is invalid: write for example scores=status:503, metrics=latency:5, "
-            "chutes=cut:1000, "
-            "chutes=records:25, metagraph=empty, stats=garbage"
+            "chutes=cut:1000, chutes=records:25, metagraph=empty, stats=garbage"
         ) from None
 
 
@@ -127,19 +131,9 @@ class Simulator(AsyncExitStack):
         address = bound_address(self._socket)
         self.url = f"http://{Address(address.host or '127.0.0.1', address.port)}"
         self.chain_url = f"{self.url}/chain"
+        # The blocks that the node still knows, by hash.
         self._blocks: LRUCache[str, chain.Block] = LRUCache(16)
-        self.app = Starlette(
-            routes=[
-                Route(
-                    endpoint.path or "/chain",
-                    partial(self._answer, endpoint),
-                    methods=[endpoint.method],
-                )
-                for endpoint in (*ENDPOINTS, CHAIN)
-                # Their path is that of HELD_GPUS.
-                if endpoint not in (MINER_GPUS, PLATFORM_GPUS)
-            ],
-        )
+        self.app = Starlette(routes=self._routes())
 
     async def __aenter__(self) -> Self:
         # Responses have the date of the simulated clock. The short grace period ends requests
@@ -148,6 +142,16 @@ class Simulator(AsyncExitStack):
             serving(self.app, [self._socket], date_header=False, grace=1)
         )
         return self
+
+    def _routes(self) -> list[Route]:
+        routes = []
+        for endpoint in (*ENDPOINTS, CHAIN):
+            # Both have the path of HELD_GPUS, and _answer tells them apart.
+            if endpoint not in (MINER_GPUS, PLATFORM_GPUS):
+                path = endpoint.path or "/chain"
+                answer = partial(self._answer, endpoint)
+                routes.append(Route(path, answer, methods=[endpoint.method]))
+        return routes
 
     async def _answer(self, endpoint: Endpoint[Any], request: Request) -> Response:
         """Answer and note a request to an endpoint, and apply its fault."""
@@ -168,13 +172,16 @@ class Simulator(AsyncExitStack):
             response = JSONResponse({"detail": error.detail}, status_code=error.status_code)
         finally:
             self.in_flight[endpoint.name] -= 1
-        asker = headers.get("x-chutes-hotkey"), "x-chutes-signature" in headers
-        self.requests.append(
-            ReceivedRequest(endpoint.name, *asker, response.status_code, dict(query))
+        received = ReceivedRequest(
+            endpoint=endpoint.name,
+            hotkey=headers.get("x-chutes-hotkey"),
+            signed="x-chutes-signature" in headers,
+            status=response.status_code,
+            query=dict(query),
         )
-        response.headers.update(
-            {**fault.headers, "date": email.utils.formatdate(self.clock(), usegmt=True)}
-        )
+        self.requests.append(received)
+        response.headers.update(fault.headers)
+        response.headers["date"] = email.utils.formatdate(self.clock(), usegmt=True)
         if fault.cut_after is None:
             return response
         return _CutResponse(response, fault.cut_after)
@@ -189,7 +196,9 @@ class Simulator(AsyncExitStack):
         if fault.status is not None:
             raise HTTPException(fault.status, "simulated fault")
         now = self.clock()
-        signer: Any = self._authenticate(request, endpoint, now) if endpoint.signed else None
+        signer: Any = None
+        if endpoint.signed:
+            signer = self._authenticate(request, endpoint, now)
         self.world.grow(now)
         if endpoint is CHAIN:
             return JSONResponse(self._reply_of_node(await request.json(), now))
@@ -197,15 +206,17 @@ class Simulator(AsyncExitStack):
         # The function of an endpoint has its name.
         answer = getattr(answers, endpoint.name)(call)
         if isinstance(endpoint.shape, StreamShape):
-            rows = [
-                answers.completed(endpoint.shape.kind, row) for row in islice(answer, fault.records)
-            ]
-            explicit_null = request.query_params.get("explicit_null") == "true"
-            return _stream(rows, explicit_null=explicit_null and fault.records is None)
+            row_kind = endpoint.shape.kind
+            rows = [answers.completed(row_kind, row) for row in islice(answer, fault.records)]
+            # A stream that a query has ended early does not say that it is complete.
+            is_whole = fault.records is None
+            wants_null = request.query_params.get("explicit_null") == "true"
+            return _stream(rows, explicit_null=wants_null and is_whole)
         kind = endpoint.shape.kind if endpoint.shape else None
         return JSONResponse(answers.completed(kind, answer))
 
     def _reply_of_node(self, call: Mapping[str, Any], now: float) -> dict[str, Any]:
+        """Return the node's reply to a call of JSON-RPC, and remember its newest block."""
         block = chain.make_block(self.world.start, self.world.seats(now), now)
         self._blocks[block.hash] = block
         return chain.respond(call, block, self._blocks)
@@ -215,8 +226,10 @@ class Simulator(AsyncExitStack):
 
         The checks and their order are the service's.
         """
-        names = ("hotkey", "nonce", "signature")
-        hotkey, nonce, signature = (request.headers.get(f"x-chutes-{name}", "") for name in names)
+        hotkey = request.headers.get("x-chutes-hotkey", "")
+        nonce = request.headers.get("x-chutes-nonce", "")
+        signature = request.headers.get("x-chutes-signature", "")
+        # The nonce is the Unix time of the request.
         if not nonce.isdigit() or abs(now - int(nonce)) >= 10 * MINUTE:
             raise HTTPException(401, "Invalid nonce!")
         if not verify_headers(hotkey, nonce, signature, endpoint.purpose):
@@ -237,11 +250,11 @@ def _endpoint_of_gpus(query: Mapping[str, str]) -> Endpoint[Any]:
 
 
 def _stream(rows: list[answers.Json], *, explicit_null: bool) -> Response:
-    """Return a stream of rows. An empty one can say that it is complete."""
-    lines = [f"data: {json.dumps(row)}\n\n" for row in rows]
-    if not lines and explicit_null:
-        lines = ["data: NO_ITEMS\n\n"]
-    return Response("".join(lines))
+    """Return a stream of rows. With ``explicit_null``, an empty one says that it is complete."""
+    events = [f"data: {json.dumps(row)}\n\n" for row in rows]
+    if not events and explicit_null:
+        events = ["data: NO_ITEMS\n\n"]
+    return Response("".join(events))
 
 
 class _CutResponse(Response):

@@ -33,7 +33,7 @@ SECURED_AFTER: Final = HOUR
 
 
 def last_run(now: float, period: float) -> float:
-    """Return the time of the last run of a program that runs at every full period."""
+    """Return the Unix time of the last run of a program that runs once in a period of seconds."""
     return now // period * period
 
 
@@ -73,9 +73,14 @@ MODELS: Final = {
 class Chute:
     """A workload.
 
-    It has a new version and a bounty once in a period. The phase, 0 to 1, shifts its schedules.
-
-    The popularity scales its demand. The autoscaler has looked at it once if it is ``scaled``.
+    Attributes:
+        seed: The text that its random numbers depend on.
+        scaled: Whether the autoscaler has looked at it.
+        phase: Part of a period, 0 to 1, by which its schedules are shifted.
+        popularity: Factor of its demand.
+        deploy_period: Seconds from one version to the next.
+        bounty_period: Seconds from one bounty to the next.
+        bounty_lifetime: Seconds for which a bounty is on offer.
     """
 
     chute_id: str
@@ -98,8 +103,9 @@ class Chute:
 
     def utilization(self, now: float) -> float:
         """Return the used share of the capacity. It depends on the time of day and may exceed 1."""
-        day = 0.5 + 0.5 * math.sin(2 * math.pi * (now / DAY + self.phase))
-        return round(self.popularity * (0.35 + 0.75 * day), 6)
+        # A wave from 0 to 1 within a day.
+        daily_wave = 0.5 + 0.5 * math.sin(2 * math.pi * (now / DAY + self.phase))
+        return round(self.popularity * (0.35 + 0.75 * daily_wave), 6)
 
     @cached_property
     def base_multiplier(self) -> float:
@@ -112,27 +118,34 @@ class Chute:
         now.
 
         Urgency follows the load at the autoscaler's last soft run, of public chutes that it has
-        looked at. The age of the bounty is in seconds.
+        looked at. The age of the bounty is in seconds, and None without one.
         """
         factors = {"base": self.base_multiplier}
-        if not self.public:
-            factors |= {"private_tee": 1.3} if self.tee else {"private": 2.0}
+        if not self.public and self.tee:
+            factors["private_tee"] = 1.3
+        elif not self.public:
+            factors["private"] = 2.0
         if self.manual_boost is not None:
             factors["manual_boost"] = self.manual_boost
         if self.tee:
             factors["tee"] = 2.25
         if self.public and self.scaled:
-            above = self.utilization(last_run(now, SOFT_PERIOD)) - SCALING_THRESHOLD
-            factors["urgency_boost"] = round(min(2.7, 1 + 4 * max(0.0, above)), 3)
+            excess = self.utilization(last_run(now, SOFT_PERIOD)) - SCALING_THRESHOLD
+            factors["urgency_boost"] = round(min(2.7, 1 + 4 * max(0.0, excess)), 3)
         if bounty_age is not None:
+            # It rises in a straight line, to the most after 3 hours.
             factors["bounty_boost"] = 1.1 + 0.4 * min(1.0, bounty_age / (3 * HOUR))
         return factors
 
     def version(self, now: float) -> str:
-        return make_uuid(self.seed, "version", math.floor(now / self.deploy_period - self.phase))
+        return make_uuid(self.seed, "version", self._version_number(now))
 
     def deployed_at(self, now: float) -> float:
-        return (math.floor(now / self.deploy_period - self.phase) + self.phase) * self.deploy_period
+        """Return the Unix time from which on it has its version."""
+        return (self._version_number(now) + self.phase) * self.deploy_period
+
+    def _version_number(self, now: float) -> int:
+        return math.floor(now / self.deploy_period - self.phase)
 
 
 class End(enum.Enum):
@@ -164,6 +177,14 @@ class Gpu:
     server_id: str
     verified_at: float | None
     error: str | None = None
+
+
+class MultiplierRecord(NamedTuple):
+    """A multiplier of an instance, between two Unix times."""
+
+    started_at: float
+    ended_at: float
+    multiplier: float
 
 
 @dataclass(eq=False)
@@ -217,42 +238,40 @@ class Instance:
 
         Its own GPUs replace the factor of the cheapest.
         """
-        factors = self.chute.factors(self.created_at).items()
-        lasting = [factor for name, factor in factors if name not in ("base", "urgency_boost")]
-        return self.hourly_rate / DEAREST_RATE * math.prod(lasting)
+        factors = self.chute.factors(self.created_at)
+        del factors["base"]
+        factors.pop("urgency_boost", None)
+        return self.hourly_rate / DEAREST_RATE * math.prod(factors.values())
 
     @cached_property
     def _launch_multiplier(self) -> float:
         """Multiplier that the API shows before its activation."""
-        return self._warmup_multiplier * self.chute.factors(self.created_at).get(
-            "urgency_boost", 1.0
-        )
+        urgency_boost = self.chute.factors(self.created_at).get("urgency_boost", 1.0)
+        return self._warmup_multiplier * urgency_boost
 
-    def history(self, now: float) -> list[tuple[float, float, float]]:
-        """Return start, end (maybe later) and multiplier of all records so far.
+    def history(self, now: float) -> list[MultiplierRecord]:
+        """Return all records of its multipliers so far, none until its activation.
 
-        There are none until its activation.
+        The last one may end after now.
         """
         if self.activated_at > now:
             return []
         # Then it loses the factors of urgency and bounty.
         settled_at = self.activated_at + 5 * HOUR
+        multiplier = self._launch_multiplier * self.bounty_boost
         records = (
-            (self.created_at, self.activated_at, self._warmup_multiplier),
-            (self.activated_at, settled_at, self._launch_multiplier * self.bounty_boost),
-            (settled_at, math.inf, self._warmup_multiplier),
+            MultiplierRecord(self.created_at, self.activated_at, self._warmup_multiplier),
+            MultiplierRecord(self.activated_at, settled_at, multiplier),
+            MultiplierRecord(settled_at, math.inf, self._warmup_multiplier),
         )
         until = min(now, self.ended_at)
-        return [
-            (start, min(end, self.ended_at), multiplier)
-            for start, end, multiplier in records
-            if start <= until
-        ]
+        begun = [record for record in records if record.started_at <= until]
+        return [record._replace(ended_at=min(record.ended_at, self.ended_at)) for record in begun]
 
     def multiplier(self, now: float) -> float:
         """Return the multiplier that the API shows."""
         history = self.history(now)
-        return history[-1][2] if history else self._launch_multiplier
+        return history[-1].multiplier if history else self._launch_multiplier
 
     def counts(self, now: float) -> bool:
         """Return whether it counts for the score: it was activated, and did not lose its score by
@@ -260,18 +279,20 @@ class Instance:
         """
         if self.activated_at > now:
             return False
+        is_there = now < self.ended_at
         is_secured = self.chute.public and self.ended_at - self.activated_at >= SECURED_AFTER
-        return now < self.ended_at or self.end in VALID_ENDS or is_secured
+        return is_there or self.end in VALID_ENDS or is_secured
 
     def seconds_within(self, start: float, now: float) -> float:
         """Return its billed seconds between a time and now, including its start-up."""
         return max(0.0, min(now, self.ended_at) - max(start, self.created_at))
 
     def units_within(self, start: float, now: float) -> float:
-        """Return its compute units between a time and now: seconds times the multiplier of that
-        time.
+        """Return its compute units between a time and now: the seconds of each multiplier, times
+        the multiplier.
         """
-        return math.fsum(
-            multiplier * max(0.0, min(now, end) - max(start, begin))
-            for begin, end, multiplier in self.history(now)
-        )
+        units = []
+        for record in self.history(now):
+            seconds = min(now, record.ended_at) - max(start, record.started_at)
+            units.append(record.multiplier * max(0.0, seconds))
+        return math.fsum(units)
