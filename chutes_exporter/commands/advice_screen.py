@@ -94,7 +94,7 @@ class AdviceScreen:
         self._pricing = Pricing(report)
 
     def show(self, miners: Sequence[Advice], wanted: Wanted) -> None:
-        """Print the advice to each miner."""
+        """Print the advice to each miner, and then what the columns mean."""
         for advice in miners:
             self._show_advice(advice, wanted)
         has_offers = any(advice.offers for advice in miners)
@@ -102,12 +102,15 @@ class AdviceScreen:
             say(_LEGEND)
         if any(advice.proposed for advice in miners):
             say(_SWITCH_LEGEND)
-        shows_pay = has_offers or wanted.switch or miners[0].forecast is not None
+        # All miners ask for a forecast, or none.
+        has_forecast = miners[0].forecast is not None
+        shows_pay = has_offers or wanted.switch or has_forecast
         if self._settings.chain_url is None and shows_pay:
             say(DOLLARS_ADVICE)
 
     def _show_advice(self, advice: Advice, wanted: Wanted) -> None:
         say(f"{advice.fleet.hotkey}  {moment(self._report.now)}", bold=True)
+        # --switch alone leaves out the idle GPUs.
         if wanted.plan or not wanted.switch:
             self._show_idle(advice, wanted)
         if wanted.switch:
@@ -117,6 +120,7 @@ class AdviceScreen:
         click.echo()
 
     def _show_idle(self, advice: Advice, wanted: Wanted) -> None:
+        """Print what to launch on idle GPUs: a plan, or the chutes of each model."""
         models = idle_models(advice.fleet)
         if not advice.is_known:
             say("The idle GPUs are not known.")

@@ -234,10 +234,11 @@ class World:
         self.size = size or Size()
         self.start = start
         self.released_jobs: set[str] = set()
-        # The only maintenance window.
-        self.window = (start - self.window_age, start - self.window_age + 4 * DAY)
+        # When the only maintenance window opens, and when it closes.
+        window_opens = start - self.window_age
+        self.window = (window_opens, window_opens + 4 * DAY)
         self._seed = seed
-        # Several answers need the same window.
+        # Several answers of one time need the same work.
         self.work = lru_cache(64)(self._work)
         # A heap of lives: when each continues, a number that orders equal times, and the life.
         self._events: list[tuple[float, int, Life]] = []
@@ -446,9 +447,13 @@ class World:
     def _chutes_for(self, gpus: Sequence[Gpu], *, is_tee: bool) -> list[Chute]:
         """Return the enabled chutes that can run on some GPUs of a server with or without TEE."""
         models = {gpu.gpu_identifier for gpu in gpus}
-        enabled = [chute for chute in self.chutes if not chute.disabled]
-        with_same_tee = [chute for chute in enabled if bool(chute.tee) == is_tee]
-        return [chute for chute in with_same_tee if models.intersection(chute.models)]
+        chutes = []
+        for chute in self.chutes:
+            has_same_tee = bool(chute.tee) == is_tee
+            runs_on_models = bool(models.intersection(chute.models))
+            if has_same_tee and runs_on_models and not chute.disabled:
+                chutes.append(chute)
+        return chutes
 
     def add(self, instance: Instance) -> None:
         """Add an instance to those of its miner, and to the recent ones of its chute."""
@@ -528,7 +533,7 @@ class World:
         wanted.
         """
         existing = sum(now < one.ended_at for one in self._recent[chute])
-        # The target, which takes long to find, is at most this number.
+        # The target is at most max_instances, and takes longer to find.
         return existing < chute.max_instances and existing < self.target(chute, now)
 
     def _continue(self, life: Life) -> None:
