@@ -129,9 +129,9 @@ def forecast(
     if shares is None:
         return None
     # The chain pays the miners of the subnet by their shares.
-    emission = report.value("chutes_subnet_emission_alpha_per_day")
-    usd_first_day = report.usd(product(shares.first_day - shares.without, emission))
-    usd_per_day_later = report.usd(product(shares.later - shares.without, emission))
+    alpha_per_day = report.value("chutes_subnet_emission_alpha_per_day")
+    usd_first_day = report.usd(product(shares.first_day - shares.without, alpha_per_day))
+    usd_per_day_later = report.usd(product(shares.later - shares.without, alpha_per_day))
 
     prices = [added.price_usd for added in additions]
     costs_per_day = [_cost_usd_per_day(added, settings) for added in additions]

@@ -153,6 +153,7 @@ class Reading:
                     f"the loss of {end.instance_id}", "its multipliers are not known", end.hotkey
                 )
             if end.reason is None:
+                # Only the name of its chute tells whether it was redeployed.
                 reason, advice = self._why_unnamed()
                 self.gaps.append(
                     NotKnown(f"why {end.instance_id} ended", end.hotkey, reason, advice)
