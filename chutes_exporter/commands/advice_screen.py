@@ -358,9 +358,7 @@ def _launches_text(launches: Iterable[Launch]) -> str:
         text = _chute_name(launch.offer)
         if launch.offer.private:
             text = f"{text} {launch.offer.chute_id}"
-        if launch.instances > 1:
-            text = f"{launch.instances} x {text}"
-        texts.append(text)
+        texts.append(text if launch.instances == 1 else f"{launch.instances} x {text}")
     return ", ".join(texts)
 
 

@@ -193,12 +193,11 @@ def _shares(answers: Mapping[str, Answer[Any]], hotkey: str, gain: Gain) -> _Sha
     """
     # What each miner earns, in compute units per second.
     earned_rates = score_heading.earned_rates(Answers(answers), frozenset({hotkey}))
-    if earned_rates is None:
-        return None
-    own, everybody = earned_rates.get(hotkey, 0.0), total(earned_rates.values())
+    everybody = None if earned_rates is None else total(earned_rates.values())
     first, later = gain.first_units_per_second, gain.later_units_per_second
-    if everybody is None or not math.isfinite(everybody + first + later):
+    if earned_rates is None or everybody is None or not math.isfinite(everybody + first + later):
         return None
+    own = earned_rates.get(hotkey, 0.0)
     # The gain makes the sum of all miners larger, too.
     return _Shares(
         without=_share(own, everybody),

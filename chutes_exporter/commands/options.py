@@ -120,20 +120,21 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the flags, topic by topic, each with its variables."""
-        topics: dict[str, list[tuple[str, str]]] = {}
+        # Each entry is the flag with its variables, and the text below it.
+        entries_by_topic: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             flag, text = parameter.get_help_record(ctx) or ("", "")
             # A hidden flag has no record, and an argument has no text.
             if text:
                 names = f"{flag}  {', '.join(parameter.envvar or ())}".rstrip()
                 topic = getattr(parameter, "topic", "Options")
-                topics.setdefault(topic, []).append((names, text))
+                entries_by_topic.setdefault(topic, []).append((names, text))
         # Only the flags of collectors are hidden. One entry stands for all of them.
         if any(isinstance(parameter, _Option) and parameter.hidden for parameter in self.params):
             names = "--[no-]collector.NAME  CHUTES_EXPORTER_COLLECTOR_NAME"
             text = "Switch a collector on or off. chutes-exporter help collectors lists them."
-            topics["Data"].append((names, text))
-        for topic, entries in topics.items():
+            entries_by_topic["Data"].append((names, text))
+        for topic, entries in entries_by_topic.items():
             with formatter.section(topic):
                 write_entries(formatter, entries)
 

@@ -373,16 +373,13 @@ def _score_rows(scores: r.Scores) -> Iterator[Cells]:
         if share is None and raw is None:
             # In an answer about one miner, this means that the miner has no score.
             continue
-        row: Cells = {"hotkey": hotkey, "share": share}
-        if raw is not None:
-            row |= _plain(raw)
-        yield row
+        raw_values = {} if raw is None else _plain(raw)
+        yield {"hotkey": hotkey, "share": share, **raw_values}
 
 
 def _instance_row(instance: r.Instance, now: float) -> Cells:
-    age_minutes = None
-    if instance.created_at is not None:
-        age_minutes = round((now - instance.created_at) / 60)
+    created_at = instance.created_at
+    age_minutes = None if created_at is None else round((now - created_at) / 60)
     return _plain(
         instance,
         age_minutes=age_minutes,

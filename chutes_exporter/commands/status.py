@@ -136,10 +136,10 @@ def _counts_by_model(fleet: Fleet) -> dict[str, dict[str, int]]:
     left out.
     """
     counts_by_model: dict[str, dict[str, int]] = {}
-    for gpu in fleet.gpus:
-        if gpu.model and gpu.state:
-            counts = counts_by_model.setdefault(gpu.model, dict.fromkeys(GPU_STATES, 0))
-            counts[gpu.state] += 1
+    known = [(gpu.model, gpu.state) for gpu in fleet.gpus if gpu.model and gpu.state]
+    for model, state in known:
+        counts = counts_by_model.setdefault(model, dict.fromkeys(GPU_STATES, 0))
+        counts[state] += 1
     return counts_by_model
 
 

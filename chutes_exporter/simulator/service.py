@@ -121,10 +121,9 @@ class Chute:
         looked at. The age of the bounty is in seconds, and None without one.
         """
         factors = {"base": self.base_multiplier}
-        if not self.public and self.tee:
-            factors["private_tee"] = 1.3
-        elif not self.public:
-            factors["private"] = 2.0
+        if not self.public:
+            name, factor = ("private_tee", 1.3) if self.tee else ("private", 2.0)
+            factors[name] = factor
         if self.manual_boost is not None:
             factors["manual_boost"] = self.manual_boost
         if self.tee:
