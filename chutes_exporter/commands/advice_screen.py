@@ -370,9 +370,8 @@ def _chute_name(runs_chute: Offer | Instance) -> str:
 def _server_text(fleet: Fleet, server_id: str) -> str:
     """Return the name of a server, its id without a name. An empty id is that of no server."""
     server = fleet.servers_by_id.get(server_id)
-    if server is not None and server.name:
-        return server.name
-    return server_id or "an unknown server"
+    name = None if server is None else server.name
+    return name or server_id or "an unknown server"
 
 
 # Failures

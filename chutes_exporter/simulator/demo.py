@@ -129,7 +129,7 @@ class DemoWorld(World):
             age = 3 * HOUR
         version = self.target_version if is_tee else None
         if trouble == "upgrade":
-            # The second one has begun its upgrade, and has not come back.
+            # One of the two has begun its upgrade, and has not come back.
             version = "1.3.1" if index == 3 else "1.3.0"
         error = None if is_tee else self.gpu_errors[0]
         server = self.build_server(

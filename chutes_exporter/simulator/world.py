@@ -596,10 +596,11 @@ class World:
         """
         scored = {miner.hotkey for miner in self.miners if not miner.blacklist_reason}
         work = self.work(last_run(now, service.CACHE_PERIOD), DAY)
-        units: dict[str, float] = {}
-        for (hotkey, _), stats in work.items():
-            if hotkey in scored:
-                units[hotkey] = stats["compute_units"]
+        units = {
+            hotkey: stats["compute_units"]
+            for (hotkey, _), stats in work.items()
+            if hotkey in scored
+        }
         all_units = math.fsum(units.values())
         return {hotkey: own_units / all_units for hotkey, own_units in units.items()}
 
