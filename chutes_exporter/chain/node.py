@@ -95,12 +95,12 @@ class Node:
         self.pause = 0.0 if is_own_node else 1.0
         # Monotonic time at which the pause after the last request is over.
         self._free_at = 0.0
-        # The hash of the block that all requests of a reading are about.
+        # The hash of the block that a reading asks about.
         self._block_hash = ""
         # Errors name the method of the last request, and the block in words.
         self._last_method = ""
         self._block_name = ""
-        # The last known pay, because it cannot be computed in the block of an epoch.
+        # The pay at the last reading, because it cannot be computed in the block of an epoch.
         self._miners_per_block: float | None = None
 
     async def __aenter__(self) -> Self:

@@ -344,7 +344,8 @@ def _order_of_loss(state: State, seats: list[Seat]) -> list[Seat]:
     """Return the seats that registrations can take, the next one first.
 
     The chain replaces the seat with the least emission, then the older registration, then the lower
-    UID. Seats without immunity go first, until only ``min_not_immune`` of them are left.
+    UID. While new seats are immune, those without immunity go first, until only ``min_not_immune``
+    of them are left.
     """
     safe = _safe_hotkeys(state, seats)
     # Seats come by UID, and sorting keeps that order among equals.

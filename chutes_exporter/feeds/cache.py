@@ -289,7 +289,7 @@ class FeedCache:
         """Keep an answer by the monotonic time of its request. Raise ApiError if it is too old."""
         feed = state.feed
         now = self._monotonic()
-        lifetime = self._lifetime(feed, answer, requested_at)
+        lifetime = self._lifetime(feed, answer, requested_at, now)
         if lifetime.drop_at <= now:
             raise _too_slow(feed)
         self._version += 1
@@ -301,8 +301,11 @@ class FeedCache:
         state.fresh_until = lifetime.fresh_until
         state.due_at = lifetime.due_at
 
-    def _lifetime(self, feed: Feed[Any], answer: Answer[Any], requested_at: float) -> _Lifetime:
-        """Return how long an answer is fresh and kept.
+    def _lifetime(
+        self, feed: Feed[Any], answer: Answer[Any], requested_at: float, now: float
+    ) -> _Lifetime:
+        """Return how long an answer is fresh and kept, by the monotonic times of its request and of
+        now.
 
         Raise UnavailableError if a newer one has been due for longer than the maximum age.
         """
@@ -310,7 +313,6 @@ class FeedCache:
         drop_at = requested_at + feed.max_age
         if feed.due is None:
             return _Lifetime(fresh_until, drop_at)
-        now = self._monotonic()
         due_at = feed.due(answer.value)
         due_in = due_at - self._clock()
         if -due_in > feed.max_age:

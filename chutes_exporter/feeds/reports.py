@@ -179,12 +179,11 @@ def reduced(report: AuditReport, hotkeys: frozenset[str] | None) -> AuditReport:
     deleted between its hour and its making.
     """
     other_ids = set[str]()
-    ended = []
-    for instance in report.instances:
-        if hotkeys is not None and instance.miner_hotkey not in hotkeys:
-            other_ids.add(instance.instance_id)
-        elif ended_within_hour(instance, report.end):
-            ended.append(instance)
+    if hotkeys is not None:
+        others = [one for one in report.instances if one.miner_hotkey not in hotkeys]
+        other_ids = {one.instance_id for one in others}
+    kept = [one for one in report.instances if one.instance_id not in other_ids]
+    ended = [instance for instance in kept if ended_within_hour(instance, report.end)]
     multipliers = [record for record in report.multipliers if record.instance_id not in other_ids]
     return structs.replace(report, instances=ended, multipliers=multipliers)
 

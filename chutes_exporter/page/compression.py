@@ -36,14 +36,16 @@ class Compressor:
         return b"".join([_HEADER, *deflated, deflate(end, zlib.Z_FINISH), trailer])
 
     def _keep(self, parts: list[bytes]) -> None:
-        """Compress the parts that are not kept yet, and forget those that are no longer needed."""
-        last = self._deflated
-        self._deflated = {}
-        self._checksum = 0
+        """Compress the parts that are not kept yet, and forget those that are no longer needed.
+
+        If memory runs out, what was kept stays as it was.
+        """
+        deflated: dict[bytes, bytes] = {}
+        checksum = 0
         for part in parts:
-            self._deflated[part] = last.get(part) or deflate(part)
-            self._checksum = zlib.crc32(part, self._checksum)
-        self._parts = parts
+            deflated[part] = self._deflated.get(part) or deflate(part)
+            checksum = zlib.crc32(part, checksum)
+        self._parts, self._deflated, self._checksum = parts, deflated, checksum
 
 
 def deflate(data: bytes, flush: int = zlib.Z_FULL_FLUSH) -> bytes:
