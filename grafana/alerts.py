@@ -86,13 +86,14 @@ FIRST_STEPS: Final = [State(name, text) for name, text in FIRST.items()]
 
 
 def _boards() -> dict[str, str]:
-    """Return the board that each alert names."""
-    found = {}
+    """Return the uid of the board that each alert links to."""
+    uids = {}
     for rule in (*_RULES, *_rules("examples/dcgm.yml")):
-        link = re.search(r"/d/([\w-]+)", rule.get("annotations", {}).get("dashboard", ""))
+        address = rule.get("annotations", {}).get("dashboard", "")
+        link = re.search(r"/d/([\w-]+)", address)
         if link is not None:
-            found[rule["alert"]] = link[1]
-    return found
+            uids[rule["alert"]] = link[1]
+    return uids
 
 
 BOARDS: Final = _boards()
@@ -133,17 +134,19 @@ read.
 
 
 def _feeds_of_metrics() -> dict[str, frozenset[str]]:
-    """Return the feeds without which a metric has no series."""
-    found: dict[str, frozenset[str]] = {}
+    """Return by metric the feeds without which it has no series."""
+    needed: dict[str, frozenset[str]] = {}
     for collector in COLLECTORS:
         for part in collector.parts:
             feeds = frozenset(feed.name for feed in part.feeds)
             for metric in part.metrics:
-                # A part without one of its feeds leaves a metric to another part.
-                found[metric.name] = found.get(metric.name, feeds) & feeds
-    for name, of_fleet in FEEDS_OF_FLEET.items():
-        found[name] = frozenset(of_fleet)
-    return found
+                # A part without one of its feeds leaves a metric to another part, so that the
+                # metric needs only what all its parts need.
+                of_other_parts = needed.get(metric.name, feeds)
+                needed[metric.name] = of_other_parts & feeds
+    for name, fleet_feeds in FEEDS_OF_FLEET.items():
+        needed[name] = frozenset(fleet_feeds)
+    return needed
 
 
 _FEEDS: Final = _feeds_of_metrics()
@@ -155,6 +158,7 @@ def _feeds_of_series(name: str) -> frozenset[str]:
     recorded = [_feeds_of(rule["expr"]) for rule in _RULES if rule.get("record") == name]
     if not recorded:
         return _FEEDS.get(name, frozenset())
+    # Several rules may record under one name, and one of them is enough.
     return frozenset.intersection(*recorded)
 
 
@@ -189,21 +193,30 @@ def _needed_by_operator(part: promql_parser.BinaryExpr) -> frozenset[str]:
 
 
 def _needed_by_selector(selector: promql_parser.VectorSelector) -> frozenset[str]:
+    """Return the feeds without which a selector has no result.
+
+    Metrics about feeds themselves need the feed that the selector names with `feed="..."`.
+    """
     name = selector.name or ""
     if not name.startswith("chutes_feed_"):
         return _feeds_of_series(name)
-    named = (one for one in selector.matchers.matchers if one.name == "feed")
-    return frozenset(one.value for one in named if one.op == promql_parser.MatchOp.Equal)
+    feeds = set()
+    for matcher in selector.matchers.matchers:
+        if matcher.name == "feed" and matcher.op == promql_parser.MatchOp.Equal:
+            feeds.add(matcher.value)
+    return frozenset(feeds)
 
 
 def _feeds_of_alerts() -> dict[str, frozenset[str]]:
     """Return the feeds without which an alert cannot fire, with any severity."""
-    found: dict[str, frozenset[str]] = {}
+    needed: dict[str, frozenset[str]] = {}
     for rule in _RULES:
         if "alert" in rule:
+            name = rule["alert"]
             feeds = _feeds_of(rule["expr"])
-            found[rule["alert"]] = found.get(rule["alert"], feeds) & feeds
-    return found
+            of_other_severities = needed.get(name, feeds)
+            needed[name] = of_other_severities & feeds
+    return needed
 
 
 NEEDED: Final = {name: feeds for name, feeds in _feeds_of_alerts().items() if feeds}
@@ -212,11 +225,11 @@ NEEDED: Final = {name: feeds for name, feeds in _feeds_of_alerts().items() if fe
 
 def blinded() -> dict[str, list[str]]:
     """Return the alerts that each feed blinds while it has no data."""
-    found: dict[str, list[str]] = defaultdict(list)
+    alerts: dict[str, list[str]] = defaultdict(list)
     for alert, feeds in sorted(NEEDED.items()):
         for feed in sorted(feeds):
-            found[feed].append(alert)
-    return dict(found)
+            alerts[feed].append(alert)
+    return dict(alerts)
 
 
 def blind_alerts(blind: str) -> str:
@@ -228,9 +241,8 @@ def blind_alerts(blind: str) -> str:
     Args:
         blind: The name of the series of feeds without data.
     """
-    alerts = Counter(NEEDED.values())
+    alerts_by_feeds = Counter("|".join(sorted(feeds)) for feeds in NEEDED.values())
     terms = []
-    for feeds, number in sorted(alerts.items(), key=lambda one: sorted(one[0])):
-        names = "|".join(sorted(feeds))
-        terms.append(f'({number} * group({blind}{{feed=~"{names}"}}) or vector(0))')
+    for feeds, alerts in sorted(alerts_by_feeds.items(), key=lambda item: item[0].split("|")):
+        terms.append(f'({alerts} * group({blind}{{feed=~"{feeds}"}}) or vector(0))')
     return " + on () ".join(terms)

@@ -57,7 +57,13 @@ HOURS: Final = [number * STEP / 3600 for number in range(25 * 3600 // STEP, -1, 
 Rules that look back a day have data at the end.
 """
 ORIGIN: Final = "http://grafana.invalid"
+PAGE: Final = (
+    '<!doctype html><title>Dashboard</title><meta charset="utf-8">'
+    '<link rel="stylesheet" href="/page.css"><script src="/page.js" defer></script><body>'
+)
+"""The document in which page.jsx draws."""
 FONTS: Final = {"Inter-Regular.woff2": 400, "Inter-Medium.woff2": 500}
+"""The weight of each font that Grafana's style sheet asks for."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,8 @@ def make_day(kind: World, directory: Path) -> None:
     directory.mkdir(parents=True)
 
     async def simulate() -> Answers:
-        async with scene(kind, directory, HOURS, readme=True) as found:
-            return found.answers
+        async with scene(kind, directory, HOURS, readme=True) as day:
+            return day.answers
 
     answers = asyncio.run(simulate())
     chosen = {"hotkeys": answers.hotkeys, "gpus": answers.gpus, "scored": answers.scored}
@@ -90,21 +96,25 @@ def make_requests(directory: Path, uids: Iterable[str]) -> dict[str, dict[str, A
     """
     with Prometheus(directory) as prometheus:
         prometheus.at = END
-        empty = Answers(**json.loads((directory / "chosen.json").read_text()))
-        answers = asyncio.run(ask_everything(prometheus, empty))
+        # Nothing but the miners that the world chose: the answers are asked for now.
+        unasked = Answers(**json.loads((directory / "chosen.json").read_text()))
+        answers = asyncio.run(ask_everything(prometheus, unasked))
     if answers.errors:
         raise ValueError(f"Prometheus refuses queries: {answers.errors}")
     return {uid: _request(committed(uid), answers) for uid in uids}
 
 
 def _request(dashboard: dict[str, Any], answers: Answers) -> dict[str, Any]:
-    """Return what page.jsx needs to draw a dashboard."""
-    variables = {name: values[0] for name, values in answers.variables.items() if values}
+    """Return what page.jsx needs to draw a dashboard.
+
+    The first value of each variable is chosen.
+    """
+    first_values = {name: values[0] for name, values in answers.variables.items() if values}
     return {
         "dashboard": dashboard,
         "answers": {panel["id"]: answers.of_panel(panel) for panel in panels(dashboard)},
         "step": STEP,
-        "variables": variables,
+        "variables": first_values,
         "range": {"from": (END - 86400) * 1000, "to": END * 1000},
     }
 
@@ -115,34 +125,45 @@ async def _answer(route: Route) -> None:
     Nothing is fetched from anywhere else. A missing file fails, because the page would wait for an
     answer.
     """
-    path = urlsplit(route.request.url).path
-    modules, name = RENDER / "node_modules", path.rpartition("/")[2]
-    file = SCRIPT.parent / name
-    if name in FONTS:
-        file = (
-            modules / "@fontsource" / "inter" / "files" / f"inter-latin-{FONTS[name]}-normal.woff2"
-        )
-    elif path.startswith("/public/build/img/"):
-        public = modules / "@grafana" / "ui" / "dist" / "public"
-        file = public / path.removeprefix("/public/build/")
-    if path == "/":
-        head = (
-            '<meta charset="utf-8"><link rel="stylesheet" href="/page.css"><script src="/page.js" '
-            "defer></script>"
-        )
-        await route.fulfill(
-            body=f"<!doctype html><title>Dashboard</title>{head}<body>", content_type="text/html"
-        )
-    elif not route.request.url.startswith(ORIGIN) or not file.is_file():
+    if not route.request.url.startswith(ORIGIN):
         await route.abort()
-    else:
+        return
+    path = urlsplit(route.request.url).path
+    if path == "/":
+        await route.fulfill(body=PAGE, content_type="text/html")
+        return
+    file = _file_at(path)
+    if file.is_file():
         await route.fulfill(path=file)
+    else:
+        await route.abort()
+
+
+def _file_at(path: str) -> Path:
+    """Return the file to send for a path: a font, an image of Grafana, or what was built for the
+    page. It need not exist.
+    """
+    modules = RENDER / "node_modules"
+    name = path.rpartition("/")[2]
+    if name in FONTS:
+        weight = FONTS[name]
+        return modules / "@fontsource" / "inter" / "files" / f"inter-latin-{weight}-normal.woff2"
+    if path.startswith("/public/build/img/"):
+        public = modules / "@grafana" / "ui" / "dist" / "public"
+        return public / path.removeprefix("/public/build/")
+    return SCRIPT.parent / name
 
 
 async def draw_boards(
     requests: dict[World, dict[str, dict[str, Any]]], width: int, *, opened: bool
 ) -> list[Picture]:
-    """Draw the boards of each world."""
+    """Draw the boards of each world.
+
+    Args:
+        requests: What page.jsx needs to draw a board, by world and by the board's uid.
+        width: Of the pictures, in pixels.
+        opened: Whether collapsed rows are opened.
+    """
     failures: list[str] = []
     pictures: list[Picture] = []
     async with async_playwright() as playwright:
@@ -161,14 +182,16 @@ async def draw_boards(
         tab.on("requestfailed", lambda request: failures.append(request.url))
         await tab.route("**/*", _answer)
         await tab.goto(f"{ORIGIN}/", wait_until="load")
-        for kind, asked in requests.items():
-            for uid, request in asked.items():
+        for kind, request_of_board in requests.items():
+            for uid, request in request_of_board.items():
                 script_call = "request => window.draw(request)"
-                cut = await tab.evaluate(script_call, {**request, "width": width, "open": opened})
+                cut_titles = await tab.evaluate(
+                    script_call, {**request, "width": width, "open": opened}
+                )
                 await tab.wait_for_load_state("networkidle")
                 png = await tab.locator("#dashboard").screenshot(type="png")
-                pictures.append(Picture(kind, uid, png, cut))
-                note = f"; cut titles: {', '.join(cut)}" if cut else ""
+                pictures.append(Picture(kind, uid, png, cut_titles))
+                note = f"; cut titles: {', '.join(cut_titles)}" if cut_titles else ""
                 print(f"{uid}, {kind.name.lower()}: {len(png) / 1000:.0f} kB{note}")
         await browser.close()
     if failures:
@@ -184,15 +207,16 @@ def compressed(png: bytes) -> bytes:
 
 def write_for_readme(pictures: Sequence[Picture]) -> None:
     """Write pictures for the README, which must show every title and heading whole."""
-    if cut := {one.uid: one.cut for one in pictures if one.cut}:
-        raise ValueError(f"these titles and headings are cut: {cut}")
-    for one in pictures:
-        name = f"{one.uid}{README[one.kind].suffix}.png"
-        (PICTURES / name).write_bytes(compressed(one.png))
+    cut_titles = {picture.uid: picture.cut for picture in pictures if picture.cut}
+    if cut_titles:
+        raise ValueError(f"these titles and headings are cut: {cut_titles}")
+    for picture in pictures:
+        name = f"{picture.uid}{README[picture.kind].suffix}.png"
+        (PICTURES / name).write_bytes(compressed(picture.png))
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+    """Read the command line, with the defaults filled in. Worlds are given as `World`."""
     parser = argparse.ArgumentParser(
         prog="make pictures", description="Draw the dashboards with Grafana's components."
     )
@@ -215,8 +239,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if parsed.output is None and (parsed.world or parsed.width or parsed.open):
         parser.error("--world, --width and --open need --output")
     parsed.board = parsed.board or [*BOARD_ORDER]
-    parsed.world = [kinds[name] for name in parsed.world or ()] or list(README)
     parsed.width = parsed.width or WIDTH
+    if parsed.world:
+        parsed.world = [kinds[name] for name in parsed.world]
+    else:
+        parsed.world = list(README)
     return parsed
 
 
@@ -231,7 +258,10 @@ def _simulated_day(kind: World, *, reuse: bool) -> Path:
 
 
 def main() -> None:
-    """Make the worlds, ask everything, and draw the boards."""
+    """Make the worlds, ask everything, and draw the boards.
+
+    Without --output, only the README's pictures are drawn.
+    """
     chosen = parse_arguments()
     requests = {}
     for kind in chosen.world:
@@ -246,9 +276,9 @@ def main() -> None:
         write_for_readme(pictures)
         return
     chosen.output.mkdir(parents=True, exist_ok=True)
-    for one in pictures:
-        name = f"{one.uid}-{one.kind.name.lower()}-{chosen.width}.png"
-        (chosen.output / name).write_bytes(one.png)
+    for picture in pictures:
+        name = f"{picture.uid}-{picture.kind.name.lower()}-{chosen.width}.png"
+        (chosen.output / name).write_bytes(picture.png)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,10 @@ WORLDS = [Miner(directory, "test_miner") for directory in DIRECTORIES]
 def world_answers(miner: Miner) -> FleetAnswers:
     """Return the recorded answers that a fleet is joined from."""
     bodies = miner.bodies()
-    known = {
-        feed.name: asyncio.run(decoded(feed, bodies[feed.name]))
-        for feed in FEEDS.values()
-        if feed.name in bodies
-    }
+    known = {}
+    for feed in FEEDS.values():
+        if feed.name in bodies:
+            known[feed.name] = asyncio.run(decoded(feed, bodies[feed.name]))
     meta = json.loads((miner.directory / "meta.json").read_bytes())
     return replace(fleet_answers(known, miner.hotkey), at=meta["recorded_at"])
 
@@ -42,12 +41,16 @@ def truth(miner: Miner) -> dict[str, Any]:
 
 
 def sent(bodies: Mapping[str, Any], *, doubted: Collection[str] = ()) -> FleetAnswers:
-    """Return what the API sends to the miner ``ME`` at noon, as JSON by the answers' names."""
-    known = {
-        feed.name: answer(feed, bodies[name], doubted=name in doubted)
-        for name, feed in FEEDS.items()
-        if name in bodies
-    }
+    """Return the answers that the API sends to the miner ``ME`` at noon.
+
+    Args:
+        bodies: Their JSON by the names of the answers.
+        doubted: The names of the answers that are doubted.
+    """
+    known = {}
+    for name, feed in FEEDS.items():
+        if name in bodies:
+            known[feed.name] = answer(feed, bodies[name], doubted=name in doubted)
     return replace(fleet_answers(known, ME), at=NOON)
 
 

@@ -35,16 +35,20 @@ def best_of_all(spaces: Sequence[Space], offers: Sequence[Offer]) -> float:
 
     @cache
     def from_server(index: int, left: tuple[int, ...]) -> float:
+        """Return the best units of a server and those after it. ``left`` is the room of chutes."""
         if index == len(spaces):
             return 0.0
         space = spaces[index]
-        fitting = [one for one in offers if (one.model, one.tee) == (space.model, space.tee)]
+        fitting = [
+            offer for offer in offers if (offer.model, offer.tee) == (space.model, space.tee)
+        ]
         return fill(index, tuple(fitting), space.free, left)
 
-    def fill(index: int, rest: tuple[Offer, ...], free: int, left: tuple[int, ...]) -> float:
-        if not rest:
+    def fill(index: int, fitting: tuple[Offer, ...], free: int, left: tuple[int, ...]) -> float:
+        """Return the same, with only some offers for the free GPUs of the first server."""
+        if not fitting:
             return from_server(index + 1, left)
-        offer, *others = rest
+        offer, *others = fitting
         chute = chutes.index(offer.chute_id)
         best = 0.0
         for count in range(min(left[chute], free // offer.size) + 1):
@@ -53,7 +57,8 @@ def best_of_all(spaces: Sequence[Space], offers: Sequence[Offer]) -> float:
             best = max(best, later + count * offer.first_day_units)
         return best
 
-    return from_server(0, tuple(rooms[chute] for chute in chutes))
+    all_rooms = tuple(rooms[chute_id] for chute_id in chutes)
+    return from_server(0, all_rooms)
 
 
 def random_market(draw: random.Random) -> tuple[list[Space], list[Offer]]:

@@ -40,19 +40,19 @@ def test_the_pay_of_a_server_is_that_of_the_instances_on_its_gpus(
 ) -> None:
     miner, fleet = world
     raw = raw_json(miner.bodies())
-    held = defaultdict(set)
+    instances_on = defaultdict(set)
     # The public list names the instance of each held GPU.
     for gpu in raw["held_gpus"][miner.hotkey]["provisioned"]:
-        held[gpu["server_id"], gpu["gpu"]].add(gpu["chute"]["instance_id"])
+        instances_on[gpu["server_id"], gpu["gpu"]].add(gpu["chute"]["instance_id"])
     states = truth(miner)["instance_state"]
-    units = {
-        one["instance_id"]: one["compute_multiplier"]
-        for one in raw["instances"]
-        if states[one["instance_id"]] in ("active", "disabled")
-    }
+    units: Counter[str] = Counter()
+    for instance in raw["instances"]:
+        instance_id = instance["instance_id"]
+        if states[instance_id] in ("active", "disabled"):
+            units[instance_id] = instance["compute_multiplier"]
     for server in fleet.servers:
         for model in server.models or ():
-            expected = sum(units.get(one, 0) for one in held[server.server_id, model])
+            expected = sum(units[one] for one in instances_on[server.server_id, model])
             assert server.units_per_second(model) == pytest.approx(expected)
 
 
@@ -80,12 +80,13 @@ def test_the_best_uses_of_all_servers_are_the_best_of_all_placements(
 ) -> None:
     _, fleet = world
     assert sum(use.first_day_units or 0 for use in fleet.uses) > 0
+    # No chute runs on servers of both kinds.
     for tee in (True, False):
         uses = [use for use in fleet.uses if fleet.servers_by_id[use.server_id].tee == tee]
         spaces = [Space(use.server_id, use.model, tee=tee, free=use.free) for use in uses]
         contenders = _contenders(_offers_for(spaces, fleet), spaces)
-        found = sum(use.first_day_units or 0 for use in uses)
-        assert found == pytest.approx(best_of_all(spaces, contenders))
+        first_day_units = sum(use.first_day_units or 0 for use in uses)
+        assert first_day_units == pytest.approx(best_of_all(spaces, contenders))
 
 
 def _offers_for(spaces: list[Space], fleet: Fleet) -> list[Offer]:
@@ -94,8 +95,8 @@ def _offers_for(spaces: list[Space], fleet: Fleet) -> list[Offer]:
     offers: list[Offer] = []
     for market in fleet.markets or ():
         # What hangs on the miner's servers is not launched again.
-        offers += (one for one in market.offers if not one.hanging)
-    return [one for one in offers if (one.model, one.tee) in fitting]
+        offers += [offer for offer in market.offers if not offer.hanging]
+    return [offer for offer in offers if (offer.model, offer.tee) in fitting]
 
 
 def _contenders(offers: list[Offer], spaces: list[Space]) -> list[Offer]:
@@ -104,36 +105,40 @@ def _contenders(offers: list[Offer], spaces: list[Space]) -> list[Offer]:
     Of each size and model, these are the best paid ones until all GPUs of the model have room in
     chutes that run on no other model.
     """
-    models = Counter(offer.chute_id for offer in offers)
-    free: Counter[str] = Counter()
+    with_room = [offer for offer in offers if offer.left]
+    models_of_chute = Counter(offer.chute_id for offer in offers)
+    free_gpus: Counter[str] = Counter()
     for space in spaces:
-        free[space.model] += space.free
+        free_gpus[space.model] += space.free
     chutes = set()
-    room: Counter[tuple[str, int]] = Counter()
-    for offer in sorted(offers, key=lambda one: -one.first_day_units):
+    # The instances for which better paid chutes of a model and size have room.
+    better_paid: Counter[tuple[str, int]] = Counter()
+    for offer in sorted(with_room, key=lambda offer: offer.first_day_units, reverse=True):
         key = offer.model, offer.size
-        if offer.left and room[key] * offer.size < free[offer.model]:
+        if better_paid[key] * offer.size < free_gpus[offer.model]:
             chutes.add(offer.chute_id)
-            if models[offer.chute_id] == 1:
-                room[key] += offer.left
-    return [offer for offer in offers if offer.chute_id in chutes and offer.left]
+            if models_of_chute[offer.chute_id] == 1:
+                better_paid[key] += offer.left
+    return [offer for offer in with_room if offer.chute_id in chutes]
 
 
 def test_starts_that_the_service_would_refuse_are_in_vain(world: tuple[Miner, Fleet]) -> None:
     miner, fleet = world
     expected = truth(miner)
-    in_vain = {one.instance_id for one in fleet.instances if one.is_in_vain}
-    assert expected.get("starts_in_vain", {}).keys() <= in_vain
-    for one in fleet.instances:
-        if one.is_in_vain:
-            # The service refuses another launch for the same reason.
-            assert one.state == "starting"
-            assert expected["launch"][one.chute_id]["status"] == 423
+    in_vain = [instance for instance in fleet.instances if instance.is_in_vain]
+    # Only the newest world lists those whose chute was filled by others.
+    listed = expected.get("starts_in_vain", {}).keys()
+    assert listed <= {instance.instance_id for instance in in_vain}
+    for instance in in_vain:
+        assert instance.state == "starting"
+        # The service refuses another launch for the same reason.
+        assert expected["launch"][instance.chute_id]["status"] == 423
 
 
 def test_all_gpus_of_an_instance_are_on_one_server(world: tuple[Miner, Fleet]) -> None:
     _, fleet = world
     counts = Counter(gpu.instance_id for gpu in fleet.gpus if gpu.instance_id)
-    for one in fleet.instances:
+    for instance in fleet.instances:
         # A GPU that is not listed any more may still hold an instance.
-        assert one.gpus == counts[one.instance_id] or one.instance_id not in counts
+        if instance.instance_id in counts:
+            assert instance.gpus == counts[instance.instance_id]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def ask_in(kind: World, directory: Path) -> Answers:
+    """Return the answers in a world, which a process of its own simulates."""
     directory.mkdir()
     code = (
         "import sys; from tests.grafana.scenes import write_answers as write; write(*sys.argv[1:])"
@@ -37,8 +38,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[World, Answers]:
     # Two at a time: each has a simulator, an exporter and a Prometheus that mostly wait for each
     # other.
     with ThreadPoolExecutor(2) as pool:
-        found = pool.map(ask_in, World, [directory / kind.name for kind in World])
-        return dict(zip(World, found, strict=True))
+        in_order = pool.map(ask_in, World, [directory / kind.name for kind in World])
+        return dict(zip(World, in_order, strict=True))
 
 
 @pytest.fixture(scope="session", params=GRAFANAS)

@@ -34,11 +34,13 @@ def committed(uid: str) -> dict[str, Any]:
 
 def panels(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the panels of a dashboard, those in collapsed rows included, without the rows."""
-    return [
-        one
-        for panel in dashboard["panels"]
-        for one in (panel.get("panels", ()) if panel["type"] == "row" else [panel])
-    ]
+    found = []
+    for panel in dashboard["panels"]:
+        if panel["type"] == "row":
+            found += panel.get("panels", ())
+        else:
+            found.append(panel)
+    return found
 
 
 PANELS: Final = [(board.uid, panel) for board in BOARDS for panel in panels(committed(board.uid))]
@@ -68,5 +70,8 @@ def run_script(grafana: str, script: str, given: Any) -> Any:
 def see(grafana: str, answers: Answers) -> Seen:
     """Show every panel of every committed dashboard."""
     requests = [{"panel": panel, "answers": answers.of_panel(panel)} for _, panel in PANELS]
-    shown = _run_node(grafana, "display.mjs", text=json.dumps(requests))
-    return [(*place, one) for place, one in zip(PANELS, shown, strict=True)]
+    contents = _run_node(grafana, "display.mjs", text=json.dumps(requests))
+    seen = []
+    for (uid, panel), shown in zip(PANELS, contents, strict=True):
+        seen.append((uid, panel, shown))
+    return seen

@@ -16,14 +16,16 @@ _Part = TypeVar("_Part")
 
 def _parts(expression: str, kind: type[_Part]) -> list[_Part]:
     """Return the parts of a query that are of a kind."""
-    found: list[_Part] = []
+    parts: list[_Part] = []
 
     def take(part: Expr) -> None:
         if isinstance(part, kind):
-            found.append(part)
+            parts.append(part)
 
-    promql_parser.walk(promql_parser.parse(filled_in(expression, ["$hotkey"])), take)
-    return found
+    # Only with values instead of Grafana's variables is it PromQL.
+    query = promql_parser.parse(filled_in(expression, ["$hotkey"]))
+    promql_parser.walk(query, take)
+    return parts
 
 
 def selectors(expression: str) -> list[promql_parser.VectorSelector]:
@@ -41,25 +43,34 @@ def calls(expression: str) -> list[tuple[str, str]]:
     return [(part.func.name, part.prettify()) for part in _parts(expression, promql_parser.Call)]
 
 
-def _scalar(part: Expr) -> bool:
+def _is_number(part: Expr) -> bool:
+    """Return whether a part is a number, and no series."""
     if isinstance(part, promql_parser.ParenExpr | promql_parser.UnaryExpr):
-        return _scalar(part.expr)
+        return _is_number(part.expr)
     if isinstance(part, promql_parser.BinaryExpr):
-        return _scalar(part.lhs) and _scalar(part.rhs)
+        return _is_number(part.lhs) and _is_number(part.rhs)
     if isinstance(part, promql_parser.Call):
         return part.func.name in ("time", "scalar")
     return isinstance(part, promql_parser.NumberLiteral)
 
 
 def implicit_joins(expression: str) -> list[str]:
-    """Return the places where series meet without its being said on which labels.
+    """Return the text of each operation between series that does not name their common labels
+    with `on`.
 
-    Unions meet on all of them.
+    Unions may: they compare all labels.
     """
-    found = []
+    joins = []
     for part in _parts(expression, promql_parser.BinaryExpr):
-        matching = part.modifier.matching if part.modifier is not None else None
-        named = matching is not None and matching.type == promql_parser.LabelModifierType.Include
-        if not (named or _scalar(part.lhs) or _scalar(part.rhs) or str(part.op) == "or"):
-            found.append(part.prettify())
-    return found
+        has_number = _is_number(part.lhs) or _is_number(part.rhs)
+        is_union = str(part.op) == "or"
+        if not has_number and not is_union and not _has_on(part):
+            joins.append(part.prettify())
+    return joins
+
+
+def _has_on(part: promql_parser.BinaryExpr) -> bool:
+    """Return whether an operation names labels with `on`."""
+    if part.modifier is None or part.modifier.matching is None:
+        return False
+    return bool(part.modifier.matching.type == promql_parser.LabelModifierType.Include)

@@ -147,10 +147,11 @@ class Answers:
 
     def of_panel(self, panel: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answers to the queries of a panel, by their letters."""
-        return {
-            target["refId"]: (self.over_time if target["range"] else self.now)[target["expr"]]
-            for target in panel["targets"]
-        }
+        found = {}
+        for target in panel["targets"]:
+            answers = self.over_time if target["range"] else self.now
+            found[target["refId"]] = answers[target["expr"]]
+        return found
 
 
 def filled_in(expression: str, hotkeys: Iterable[str], miner: str = "") -> str:
@@ -158,17 +159,14 @@ def filled_in(expression: str, hotkeys: Iterable[str], miner: str = "") -> str:
     one.
     """
     chosen = list(hotkeys)
-    values = {
-        **{
-            f"${name}": variable.all_value
-            for name, variable in VARIABLES.items()
-            if variable.all_value
-        },
-        "$hotkey": f"({'|'.join(chosen)})",
-        "$miner": miner or chosen[0],
-        # Four steps, and a little more, because a range of Prometheus 3 leaves out its left end.
-        "$__rate_interval": f"{4 * STEP + 60}s",
-    }
+    values = {}
+    for name, variable in VARIABLES.items():
+        if variable.all_value:
+            values[f"${name}"] = variable.all_value
+    values["$hotkey"] = f"({'|'.join(chosen)})"
+    values["$miner"] = miner or chosen[0]
+    # Four steps, and a little more, because a range of Prometheus 3 leaves out its left end.
+    values["$__rate_interval"] = f"{4 * STEP + 60}s"
     for name, value in values.items():
         expression = expression.replace(name, value)
     return expression
@@ -184,9 +182,11 @@ class Tried(DemoWorld):
     def make_server(self, uid: int, index: int) -> Server:
         """Make a server. The first one of the first miner may be older than the target."""
         server = super().make_server(uid, index)
-        upgrades = any(trouble == "upgrade" for *_, trouble in self._fleet)
-        is_old = upgrades and not uid and not index
-        return replace(server, version="1.3.1") if is_old else server
+        has_upgrades = any(trouble == "upgrade" for *_, trouble in self._fleet)
+        is_first = uid == 0 and index == 0
+        if has_upgrades and is_first:
+            return replace(server, version="1.3.1")
+        return server
 
     def jobs(self, now: float) -> list[Job]:
         return [
@@ -202,26 +202,30 @@ class Troubled(Tried):
 
     def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
         yield from super()._lives(miner, server)
-        if miner.uid == 0 and server.name == "pro-6000-6":
-            now, private, public = self.start, self.chutes[131], self.chutes[132]
-            slots = [
-                Slot(f"try/{gpu.uuid}", miner.hotkey, (gpu,), (), now, ()) for gpu in server.gpus
-            ]
-            failed, runs = (now - minutes * 60 for minutes in (100, 40))
-            ends = failed + 20 * 60, End.FAILURES
-            yield self._staged(slots[0].launch(1, private, failed, math.inf, math.inf, *ends))
-            times = runs, runs + 120, runs + 540, math.inf, End.SCALED_DOWN
-            yield self._staged(slots[1].launch(1, public, *times))
-            # A private chute with little load wants no more instances than it has.
-            idle = next(one for one in self.chutes if not one.public and one.utilization(now) < 0.3)
-            times = runs, runs + 120, math.inf, runs + 3.5 * 3600, End.PURGED
-            yield self._staged(slots[2].launch(1, idle, *times))
+        if miner.uid != 0 or server.name != "pro-6000-6":
+            return
+        now, private, public = self.start, self.chutes[131], self.chutes[132]
+        slots = [Slot(f"try/{gpu.uuid}", miner.hotkey, (gpu,), (), now, ()) for gpu in server.gpus]
+        # The times of a launch are those of its creation, verification, activation and end.
+        failed_at = now - 100 * 60
+        times = failed_at, math.inf, math.inf, failed_at + 20 * 60
+        yield self._staged(slots[0].launch(1, private, *times, End.FAILURES))
+        launched_at = now - 40 * 60
+        times = launched_at, launched_at + 120, launched_at + 540, math.inf
+        yield self._staged(slots[1].launch(1, public, *times, End.SCALED_DOWN))
+        # A private chute with little load wants no more instances than it has.
+        with_little_load = next(
+            chute for chute in self.chutes if not chute.public and chute.utilization(now) < 0.3
+        )
+        times = launched_at, launched_at + 120, math.inf, launched_at + 3.5 * 3600
+        yield self._staged(slots[2].launch(1, with_little_load, *times, End.PURGED))
 
 
 def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:
     """Make a world, and choose whom to watch in it."""
     active = 40 if readme else 10
-    size = Size(miners=64 if readme else 24, active_miners=active, chutes=150, other_servers=3)
+    miners = 64 if readme else 24
+    size = Size(miners=miners, active_miners=active, chutes=150, other_servers=3)
     if kind is World.SICK:
         return _make_sick(Tried if readme else Troubled, size)
     if kind is World.KEYLESS and not readme:
@@ -231,7 +235,10 @@ def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:
         worst = min(shares, key=shares.__getitem__)
         return world, world.by_hotkey[worst]
     world = DemoWorld(start=END, size=size, troubles=())
-    return world, world.miners[active if kind is World.EMPTY else 0]
+    if kind is World.EMPTY:
+        # The first of the miners that run nothing.
+        return world, world.miners[active]
+    return world, world.miners[0]
 
 
 def _make_sick(make: type[DemoWorld], size: Size) -> tuple[DemoWorld, Miner]:
@@ -245,18 +252,24 @@ def _make_sick(make: type[DemoWorld], size: Size) -> tuple[DemoWorld, Miner]:
 def _settings(
     kind: World, simulator: Simulator, world: DemoWorld, miner: Miner, *, readme: bool
 ) -> Settings:
-    keys = {World.KEYLESS: (), World.SICK: (miner.key, UNKNOWN)}.get(kind, (miner.key,))
-    others = {World.KEYLESS: [miner.hotkey], World.SICK: [world.miners[-1].hotkey]}.get(kind, [])
-    if readme:
-        keys, others = ((), [miner.hotkey]) if kind is World.KEYLESS else ((miner.key,), [])
+    """Return the settings of the exporter that watches a miner, and in the sick world two more."""
+    keys: tuple[Hotkey, ...] = (miner.key,)
+    without_key: list[str] = []
+    collectors, costs = OPTIONAL, {}
+    if kind is World.KEYLESS:
+        keys, without_key, collectors = (), [miner.hotkey], WATCHED
+    elif kind is World.SICK and not readme:
+        # A miner without a seat, and one on the blacklist.
+        keys, without_key, costs = (miner.key, UNKNOWN), [world.miners[-1].hotkey], COSTS
+    asks_chain = readme or kind in CHAINED
     return make_settings(
         api_url=simulator.url,
-        chain_url=simulator.chain_url if readme or kind in CHAINED else None,
+        chain_url=simulator.chain_url if asks_chain else None,
         api_timeout=PATIENCE,
         keys=keys,
-        hotkeys=others,
-        collectors=WATCHED if kind is World.KEYLESS else OPTIONAL,
-        gpu_costs=COSTS if kind is World.SICK and not readme else {},
+        hotkeys=without_key,
+        collectors=collectors,
+        gpu_costs=costs,
     )
 
 
@@ -266,6 +279,7 @@ async def ask_api(
     """Return the JSON of the API by feed, as a miner gets it."""
     bodies = {}
     for feed in feeds:
+        # What a request is signed for. Maintenance is about the servers with TEE.
         purpose: Literal["tee", "miner"] = "tee" if feed == "maintenance" else "miner"
         headers = miner.key.headers(int(simulator.clock()), purpose)
         async with patient_client(headers) as client:
@@ -275,13 +289,14 @@ async def ask_api(
 
 async def ask_reports(simulator: Simulator) -> dict[float, Any]:
     """Return the audit reports by the Unix time at which their hour ends."""
+    reports = {}
     async with patient_client({}) as client:
-        reports = {}
-        for entry in (await client.get(f"{simulator.url}/audit/")).json():
-            path = f"{simulator.url}/audit/download?path={entry['path']}"
+        listed = await client.get(f"{simulator.url}/audit/")
+        for entry in listed.json():
             end = datetime.fromisoformat(entry["end_time"])
-            reports[end.timestamp()] = (await client.get(path)).json()
-        return reports
+            report = await client.get(f"{simulator.url}/audit/download?path={entry['path']}")
+            reports[end.timestamp()] = report.json()
+    return reports
 
 
 @dataclass
@@ -321,27 +336,36 @@ class _Day:
         self._set_faults(before)
         if self.kind is not World.KEYLESS:
             await read_reports(self.exporter)
-        is_down = self.kind is World.DOWN and before < DOWN_SINCE
-        page = "" if is_down else await self._page()
-        if page and not before:
-            # The chain is read in the background of a page, which has the answer before.
-            await until(self._is_idle)
-            page = await self._page()
+        page = await self._page_or_nothing(before)
         # A pair watches the healthy miner: nothing may be counted twice. Two exporters would have
         # the same page.
         is_pair = self.kind is World.HEALTHY and not self.readme
-        for target in TARGETS if is_pair else TARGETS[:1]:
+        targets = TARGETS if is_pair else TARGETS[:1]
+        for target in targets:
             await asyncio.to_thread(self.timeline.scrape, self.clock(), JOB, target, page)
         await asyncio.to_thread(self.timeline.evaluate, self.clock())
 
-    async def scrape_each_minute(self, before: float) -> None:
+    async def _page_or_nothing(self, before: float) -> str:
+        """Return the page some hours before the end, an empty text if the exporter is down."""
+        if self.kind is World.DOWN and before < DOWN_SINCE:
+            return ""
+        page = await self._page()
+        if before > 0:
+            return page
+        # A page does not wait for the chain, and shows its previous answer. The last page must
+        # show the newest one.
+        await until(self._is_idle)
+        return await self._page()
+
+    async def scrape_each_minute(self, *, until: float) -> None:
         """Scrape in each minute from now on, until some hours before the end."""
-        while self.clock() + MINUTE < END - before * 3600:
+        while self.clock() + MINUTE < END - until * 3600:
             self.clock.now += MINUTE
             page = await self._page()
             await asyncio.to_thread(self.timeline.scrape, self.clock(), JOB, TARGETS[0], page)
 
     def _set_faults(self, before: float) -> None:
+        """Let requests fail as they do some hours before the end."""
         faults = self.simulator.faults
         faults.clear()
         if self.kind is World.HEALTHY and not self.readme:
@@ -368,7 +392,9 @@ async def scene(
     readme: bool = False,
     stores: Sequence[str] = (),
 ) -> AsyncIterator[Scene]:
-    """Make a world.
+    """Make a world, scrape its exporter for a day, and ask its API at the end.
+
+    Prometheus is not asked anything yet, see :func:`ask_everything`.
 
     Args:
         kind: What it is like.
@@ -378,7 +404,8 @@ async def scene(
         readme: Whether it is for pictures: one miner, without costs, and scrapes in each minute.
         stores: URLs of the remote write of other stores that get every sample.
     """
-    hours = hours or {World.SICK: SICK_HOURS, World.HEALTHY: HEALTHY_HOURS}.get(kind, HOURS)
+    if not hours:
+        hours = {World.SICK: SICK_HOURS, World.HEALTHY: HEALTHY_HOURS}.get(kind, HOURS)
     world, miner = _make(kind, readme=readme)
     clock = Clock(END - hours[0] * 3600)
     async with contextlib.AsyncExitStack() as stack:
@@ -392,37 +419,36 @@ async def scene(
             contextlib.closing(Timeline(f"{prometheus.url}/api/v1/write", *stores))
         )
         day = _Day(kind, readme, miner, simulator, exporter, url, clock, timeline)
-        for before, after in itertools.pairwise((*hours, hours[-1])):
+        for before, next_before in itertools.pairwise((*hours, hours[-1])):
             await day.scrape(before)
             if readme:
-                await day.scrape_each_minute(after)
+                await day.scrape_each_minute(until=next_before)
         prometheus.at = END
         # A set has no order: the miner with the GPUs comes first.
         watched = sorted(settings.watched, key=lambda hotkey: (hotkey != miner.hotkey, hotkey))
-        yield Scene(
-            prometheus,
-            Answers(
-                watched,
-                len(miner.gpus),
-                watched[0],
-                api=await ask_api(simulator, miner),
-                past=day.past,
-                reports=await ask_reports(simulator),
-            ),
+        answers = Answers(
+            hotkeys=watched,
+            gpus=len(miner.gpus),
+            scored=watched[0],
+            api=await ask_api(simulator, miner),
+            past=day.past,
+            reports=await ask_reports(simulator),
         )
+        yield Scene(prometheus, answers)
 
 
 async def ask_everything(prometheus: Prometheus, answers: Answers) -> Answers:
-    """Add the answers to the queries of boards and rules at the end, and to range queries also for
-    the day before.
+    """Change answers, and return them: add those to the queries of boards and rules at the end, and
+    to range queries also for the day before.
     """
     targets: list[dict[str, Any]] = [
         {"expr": ANNOTATION.expr, "interval": ANNOTATION.step, "range": True}
     ]
     for _, panel in PANELS:
         targets += panel["targets"]
-    expressions = {rule["expr"] for rule in RULES.values()}
-    for expression in expressions.union(target["expr"] for target in targets):
+    of_rules = {rule["expr"] for rule in RULES.values()}
+    of_boards = {target["expr"] for target in targets}
+    for expression in of_rules | of_boards:
         answers.now[expression] = await _ask(prometheus, answers, expression, "query", time=END)
     for target in targets:
         if target["range"]:
@@ -436,7 +462,7 @@ async def ask_everything(prometheus: Prometheus, answers: Answers) -> Answers:
                 step=float(max(STEP, seconds(target["interval"]))),
             )
     for name in VARIABLES:
-        _offer(name, prometheus, answers)
+        _add_variable(name, prometheus, answers)
     answers.firing = {
         dict(labels)["alertname"] for labels in prometheus.query('ALERTS{alertstate="firing"}')
     }
@@ -454,13 +480,18 @@ async def _ask(
     return answer.get("data")
 
 
-def _offer(name: str, prometheus: Prometheus, answers: Answers) -> None:
-    """Add the values of a variable, as Grafana's data source finds them."""
+def _add_variable(name: str, prometheus: Prometheus, answers: Answers) -> None:
+    """Add the values of a variable to the answers, as Grafana's data source finds them.
+
+    A variable asks for `label_values(...)`, or for `query_result(...)` with a regular expression
+    that takes the value from a label.
+    """
     variable = VARIABLES[name]
     if match := re.fullmatch(r"label_values\((.+), (\w+)\)", variable.query):
-        selector = {"match[]": filled_in(match[1], answers.hotkeys)}
-        path = f"label/{match[2]}/values"
-        answer = prometheus.api(path, **selector, start=END - 86400, end=END)
+        selector, label = match.groups()
+        parameters = {"match[]": filled_in(selector, answers.hotkeys)}
+        path = f"label/{label}/values"
+        answer = prometheus.api(path, **parameters, start=END - 86400, end=END)
         answers.variables[name] = answer["data"]
         return
     query = variable.query.removeprefix("query_result(").removesuffix(")")
@@ -476,7 +507,7 @@ def write_answers(kind: str, directory: str) -> None:
     """Make a world, ask everything in it, and write the answers to a directory."""
 
     async def ask() -> Answers:
-        async with scene(World[kind], Path(directory)) as found:
-            return await ask_everything(found.prometheus, found.answers)
+        async with scene(World[kind], Path(directory)) as day:
+            return await ask_everything(day.prometheus, day.answers)
 
     Path(directory, "answers.pickle").write_bytes(pickle.dumps(asyncio.run(ask())))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import TYPE_CHECKING
 
 import pytest
@@ -42,21 +41,18 @@ def test_every_board_has_a_picture_of_a_miner_with_problems_and_overview_one_wit
 async def test_every_gpu_is_in_one_state_at_every_point(tmp_path: Path) -> None:
     # A time in which instances crash and start again, with two scrapes within Prometheus' look
     # back.
-    minutes = range(15, -1, -5)
-    async with scene(
-        World.SICK, tmp_path, [before / 60 for before in minutes], readme=True
-    ) as found:
+    hours = [minutes / 60 for minutes in (15, 10, 5, 0)]
+    async with scene(World.SICK, tmp_path, hours, readme=True) as day:
         for name in (
             "hotkey_state:chutes_fleet_gpus:sum",
             "hotkey_server_id_gpu_state:chutes_server_gpus:max",
         ):
-            answer = found.prometheus.api(
+            answer = day.prometheus.api(
                 "query_range", query=f"sum({name})", start=END - 900, end=END, step=300
             )
             (series,) = answer["data"]["result"]
-            assert [float(value) for _, value in series["values"]] == [found.answers.gpus] * len(
-                minutes
-            )
+            numbers = [float(value) for _, value in series["values"]]
+            assert numbers == [day.answers.gpus] * len(hours)
 
 
 EYES = {
@@ -71,10 +67,20 @@ def luminance(color: str, eyes: str = "all colours") -> float:
     """Return the relative luminance of a colour, as the Web Content Accessibility Guidelines define
     it, and 0.05.
     """
-    channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    light = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    seen = [min(max(sum(map(math.prod, zip(row, light, strict=True))), 0), 1) for row in EYES[eyes]]
-    return sum(map(math.prod, zip((0.2126, 0.7152, 0.0722), seen, strict=True))) + 0.05
+    light = []
+    for at in (1, 3, 5):
+        channel = int(color[at : at + 2], 16) / 255
+        if channel <= 0.04045:
+            light.append(channel / 12.92)
+        else:
+            light.append(((channel + 0.055) / 1.055) ** 2.4)
+    # What the eyes make of the three channels, within what a screen can show.
+    red, green, blue = (min(max(_weighted_sum(row, light), 0), 1) for row in EYES[eyes])
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05
+
+
+def _weighted_sum(weights: Iterable[float], numbers: Iterable[float]) -> float:
+    return sum(weight * number for weight, number in zip(weights, numbers, strict=True))
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,7 @@ def label_of_rows(panel: str, label: str) -> Place:
 
 
 def _legend(template: str, labels: Mapping[str, str]) -> str:
+    """Return the name of a line, from its template with labels such as `{{chute}}`."""
     return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), template)
 
 
@@ -86,25 +87,36 @@ def value(uid: str, answers: Answers, place: Place) -> Any:
     panel = panel_of(uid, place.panel)
     if place.name.startswith("#"):
         return _values_of_label(place.name[1:], panel, answers)
-    sources = [column.source for column in panel.columns if column.title == place.name]
-    source = sources[0] if sources else place.name
-    found = []
+    source = _source_of(place.name, panel)
+    values = []
     for query in panel.queries:
         for result in answers.now[query.expr]["result"]:
             shown = _shown(query, result, source, place.row)
             if shown is not None:
-                found.append(shown)
-    assert not place.name or len({*found}) <= 1, (place, found)
-    return found[0] if found else None
+                values.append(shown)
+    if not values:
+        return None
+    # A place with a name shows one value. Without a name, it is the first of the panel.
+    assert not place.name or len({*values}) == 1, (place, values)
+    return values[0]
+
+
+def _source_of(name: str, panel: Panel) -> str:
+    """Return what a column of a table shows, a label or a query. A line is named by itself."""
+    for column in panel.columns:
+        if column.title == name:
+            return column.source
+    return name
 
 
 def _values_of_label(label: str, panel: Panel, answers: Answers) -> list[str]:
-    found = set()
+    """Return the values that a label has in the answers to a panel's queries, sorted."""
+    values = set()
     for query in panel.queries:
         for result in answers.now[query.expr]["result"]:
             if label in result["metric"]:
-                found.add(result["metric"][label])
-    return sorted(found)
+                values.add(result["metric"][label])
+    return sorted(values)
 
 
 def _shown(
@@ -175,15 +187,19 @@ class Truth:
     def rank(self, hotkey: str) -> int:
         return rank_in(self.shares, hotkey)
 
+    def best_rank_in(self, numbers: Mapping[str, float]) -> int:
+        """Return the best rank of the watched miners by some number."""
+        return min(rank_in(numbers, hotkey) for hotkey in self.watched if hotkey in numbers)
+
     def count_states(self, gpus: Iterable[Row]) -> Counter[str]:
         return Counter(gpu_state(gpu, self.api) for gpu in gpus)
 
     def units_by_miner(self, window: str) -> Counter[str]:
         """Return the compute units of each miner in a window."""
-        found: Counter[str] = Counter()
+        units: Counter[str] = Counter()
         for row in self.api["stats"][window]["instance_stats"]:
-            found[row["miner_hotkey"]] += row["compute_units"]
-        return found
+            units[row["miner_hotkey"]] += row["compute_units"]
+        return units
 
     def headings(self) -> dict[str, float]:
         """Return each miner's share of the multipliers of active instances.
@@ -193,18 +209,23 @@ class Truth:
         if not self.has_key:
             units = self.units_by_miner("past_hour")
             return {hotkey: value / sum(units.values()) for hotkey, value in units.items()}
-        earning: Counter[str] = Counter()
-        for one in self.api["active_instances"]:
-            earning[one["miner_hotkey"]] += one["compute_multiplier"]
-        scored = {
-            hotkey: earning[hotkey]
-            for hotkey, row in self.seats.items()
-            if not row["blacklist_reason"]
-        }
-        return {hotkey: value / sum(scored.values()) for hotkey, value in scored.items()}
+        rates: Counter[str] = Counter()
+        for instance in self.api["active_instances"]:
+            rates[instance["miner_hotkey"]] += instance["compute_multiplier"]
+        # A miner on the blacklist has no score, and takes no part of the others'.
+        scored_rates = {}
+        for hotkey, seat in self.seats.items():
+            if not seat["blacklist_reason"]:
+                scored_rates[hotkey] = rates[hotkey]
+        total = sum(scored_rates.values())
+        return {hotkey: rate / total for hotkey, rate in scored_rates.items()}
 
     def part_of_the_way(self, part: float) -> dict[str, float]:
-        """Return a share between the score share and the heading of each miner with both."""
+        """Return a share between the score share and the heading of each miner with both.
+
+        Args:
+            part: How far the share is on the way to the heading, from 0 to 1.
+        """
         return {
             hotkey: self.shares[hotkey] + part * (heading - self.shares[hotkey])
             for hotkey, heading in self.headings().items()
@@ -241,31 +262,34 @@ class Truth:
     def registrations_of_a_day(self) -> int:
         return sum(END - seconds(row["synced_at"]) < DAY for row in self.seats.values())
 
-    def is_seat_safe(self, hotkeys: Iterable[str]) -> Expected:
-        known = self.registrations_before_loss()
-        in_line = [known[hotkey] for hotkey in hotkeys if hotkey in known]
-        first = min(in_line, default=None)
-        pace = self.registrations_of_a_day()
+    def safety_of_seats(self, hotkeys: Iterable[str]) -> Expected:
+        """Return when the first seat of some miners is lost, at the pace of the past day."""
         title = "Is the seat safe?"
-        found: Expected = {
+        registrations = self.registrations_before_loss()
+        in_line = [registrations[hotkey] for hotkey in hotkeys if hotkey in registrations]
+        first = min(in_line, default=None)
+        a_day = self.registrations_of_a_day()
+        expected: Expected = {
             at(title, "In danger: lost within"): None,
             at(title, "Safe now: lost within"): None,
-            at(title, "Safe now: registrations before the loss"): None if pace else first,
+            at(title, "Safe now: registrations before the loss"): None,
             at(title, "Safe"): None,
             # Each seat that is watched is older than a day.
             at(title, "Immune until"): None,
             at(title, "Miners without a seat"): None,
         }
         if first is None:
-            found[at(title, "Safe")] = states.SAFE.value
-        elif pace:
-            lasts = DAY * first / pace
-            verdict = "In danger" if lasts < 3 * DAY else "Safe now"
-            found[at(title, f"{verdict}: lost within")] = lasts
+            expected[at(title, "Safe")] = states.SAFE.value
+        elif a_day == 0:
+            expected[at(title, "Safe now: registrations before the loss")] = first
+        else:
+            lost_in = DAY * first / a_day
+            verdict = "In danger" if lost_in < 3 * DAY else "Safe now"
+            expected[at(title, f"{verdict}: lost within")] = lost_in
         without_seat = [hotkey for hotkey in hotkeys if hotkey not in self.seats]
         if without_seat:
-            found[at(title, "Miners without a seat")] = len(without_seat)
-        return found
+            expected[at(title, "Miners without a seat")] = len(without_seat)
+        return expected
 
     def rent_of_idle(self, gpus: Iterable[Row]) -> float:
         """Return the rent in a day of the GPUs that earn nothing."""
@@ -275,30 +299,38 @@ class Truth:
     def not_earned(self) -> Expected:
         """Return what the idle GPUs could earn, in dollars only with costs of GPUs."""
         title = "Not earned, next 24 h"
-        units = DAY * self.launches.best() if self.has_key else None
-        usd = rent = None
-        if self.is_sick and units is not None:
-            usd = units * self.unit_usd()
-            rent = self.rent_of_idle(self.gpus)
         # `best_moves` compares what Market shows.
         later = at("Best use of idle GPUs", "dollars a day, later")
-        return {
-            at(title, "idle GPUs"): usd,
+        expected: Expected = {
+            at(title, "idle GPUs"): None,
             at(title, "a day, later"): value("chutes-market", self.answers, later),
-            at(title, "rent"): rent,
-            at(title, "units; dollars: docs/money.md"): None if self.is_sick else units,
+            at(title, "rent"): None,
+            at(title, "units; dollars: docs/money.md"): None,
         }
+        if not self.has_key:
+            return expected
+        units = DAY * self.launches.best()
+        if self.is_sick:
+            expected[at(title, "idle GPUs")] = units * self.unit_usd()
+            expected[at(title, "rent")] = self.rent_of_idle(self.gpus)
+        else:
+            expected[at(title, "units; dollars: docs/money.md")] = units
+        return expected
 
     def lost(self) -> Expected:
         """Return what ended instances lost in 24 hours."""
         title = "Lost in 24 h"
-        units = sum(one.lost for one in self.reports.ends(24)) if self.has_key else None
-        usd = None if units is None else units * self.unit_usd()
-        return {
-            at(title, "dollars"): usd if self.is_sick else None,
-            # An exporter without a key has read a report with each scrape.
-            at(title, "hours known of 24"): None if self.has_key else 8,
-        }
+        usd = None
+        if self.is_sick:
+            usd = self.units_lost(24) * self.unit_usd()
+        # An exporter without a key has read a report with each scrape, and knows no more hours.
+        # Where all are known, their number is not shown.
+        hours = None if self.has_key else 8
+        return {at(title, "dollars"): usd, at(title, "hours known of 24"): hours}
+
+    def units_lost(self, hours: int) -> float:
+        """Return the compute units that instances lost that ended in the past hours."""
+        return sum(instance.lost for instance in self.reports.ends(hours))
 
     def past_counts(self, hours: float) -> list[Counter[str]]:
         """Return the GPUs by state at each scrape of the past hours."""
@@ -309,37 +341,35 @@ class Truth:
         return counts
 
     def overview(self) -> Expected:
-        heading, incentives = self.headings(), self.incentives()
-        best = min(self.rank(hotkey) for hotkey in self.watched if hotkey in self.shares)
-        ranks = [rank_in(incentives, hotkey) for hotkey in self.watched if hotkey in incentives]
-        found: Expected = {
+        headings, incentives = self.headings(), self.incentives()
+        score_rank = self.best_rank_in(self.shares)
+        expected: Expected = {
             at("Verdict", "now"): number_of(self.verdict(), states.VERDICT),
             at("Score share and heading", "score share"): self.of_watched(self.shares),
-            at("Score share and heading", "heading"): self.of_watched(heading),
-            at("Rank by score and by incentive", "by score"): best,
-            at("Rank by score and by incentive", "by incentive"): min(ranks),
+            at("Score share and heading", "heading"): self.of_watched(headings),
+            at("Rank by score and by incentive", "by score"): score_rank,
+            at("Rank by score and by incentive", "by incentive"): self.best_rank_in(incentives),
             at("Next 24 h"): None,
         }
         if self.kind in PAID:
             # A watched miner on the blacklist has no score.
             share = self.of_watched(self.part_of_the_way(0.26))
-            found[at("Next 24 h")] = self.usd_of_all_miners() * share
+            expected[at("Next 24 h")] = self.usd_of_all_miners() * share
         windows = {"past hour": "past_hour", "past day": "past_day", "past week": "all"}
         for name, window in windows.items():
             units = self.units_by_miner(window)
             share = self.of_watched(units) / sum(units.values())
-            found[at("Share of compute by window", name)] = share
-        found |= (
-            self.lost() | self.lost_units() | self.not_earned() | self.is_seat_safe(self.watched)
-        )
-        found |= self.miners(heading) | self.gpus_by_state() | self.earnings_by_chute()
-        return found | self.since_yesterday(best) | self.money(incentives)
+            expected[at("Share of compute by window", name)] = share
+        expected |= self.lost() | self.lost_units() | self.not_earned()
+        expected |= self.safety_of_seats(self.watched) | self.miners(headings)
+        expected |= self.gpus_by_state() | self.earnings_by_chute()
+        return expected | self.since_yesterday(score_rank) | self.money(incentives)
 
     def lost_units(self) -> Expected:
         """Return what ended instances lost, in units where dollars are not shown."""
         units = None
         if self.has_key and not self.is_sick:
-            units = sum(one.lost for one in self.reports.ends(24))
+            units = self.units_lost(24)
         return {at("Lost in 24 h", "units; dollars: docs/money.md"): units}
 
     def incentives(self) -> dict[str, float]:
@@ -350,35 +380,34 @@ class Truth:
             return "act now"
         return "all is well" if self.has_key else "no key: GPUs unknown"
 
-    def miners(self, heading: Mapping[str, float]) -> Expected:
+    def miners(self, headings: Mapping[str, float]) -> Expected:
         title = "Miners"
-        found: Expected = {label_of_rows(title, "hotkey"): sorted(self.watched)}
-        known = self.registrations_before_loss()
+        expected: Expected = {label_of_rows(title, "hotkey"): sorted(self.watched)}
+        registrations = self.registrations_before_loss()
         for hotkey in self.watched:
             row = {"hotkey": hotkey}
             seat = self.seats.get(hotkey)
             may_score = seat is not None and not seat["blacklist_reason"]
-            rank = self.rank(hotkey) if hotkey in self.shares else None
-            found |= {
+            expected |= {
                 at(title, "Miner", **row): _short(hotkey),
                 at(title, "Seat", **row): float(seat is not None),
                 at(title, "Score share", **row): self.shares.get(hotkey),
-                at(title, "Rank", **row): rank,
-                at(title, "Registrations before seat loss", **row): known.get(hotkey),
-                at(title, "Heading", **row): heading[hotkey] if may_score else None,
+                at(title, "Rank", **row): self.ranks().get(hotkey),
+                at(title, "Registrations before seat loss", **row): registrations.get(hotkey),
+                at(title, "Heading", **row): headings[hotkey] if may_score else None,
             }
-        count = self.count_states(self.gpus)
+        # The first miner has all the GPUs. Without its key, these are not known.
         row = {"hotkey": self.miner}
-        found |= {
+        if not self.has_key:
+            columns = ("Earning", "Starting", "Idle", "Unverified")
+            return expected | {at(title, column, **row): None for column in columns}
+        count = self.count_states(self.gpus)
+        return expected | {
             at(title, "Earning", **row): count["earning"] + count["disabled"],
             at(title, "Starting", **row): count["starting"],
             at(title, "Idle", **row): count["idle"],
             at(title, "Unverified", **row): count["unverified"],
         }
-        if not self.has_key:
-            for column in ("Earning", "Starting", "Idle", "Unverified"):
-                found[at(title, column, **row)] = None
-        return found
 
     def gpus_by_state(self) -> Expected:
         count = self.count_states(self.gpus)
@@ -389,61 +418,61 @@ class Truth:
 
     def earnings_by_chute(self) -> Expected:
         title = "Earnings by chute"
-        found: Expected = {
+        expected: Expected = {
             label_of_rows(title, "chute_id"): sorted(self.units_by_chute("past_day"))
         }
         for chute_id, units in self.units_by_chute("past_hour").items():
-            found[at(title, "Units, 1 h", chute_id=chute_id)] = units
+            expected[at(title, "Units, 1 h", chute_id=chute_id)] = units
         for chute_id, units in self.units_by_chute("past_day").items():
             name = self.chutes[chute_id]["name"] if self.has_key else None
-            found[at(title, "Units, 1 day", chute_id=chute_id)] = units
-            found[at(title, "Chute", chute_id=chute_id)] = name
-        return found
+            expected[at(title, "Units, 1 day", chute_id=chute_id)] = units
+            expected[at(title, "Chute", chute_id=chute_id)] = name
+        return expected
 
-    def since_yesterday(self, best: int) -> Expected:
-        names = ["New instances, 24 h", "Ended instances, 24 h", "GPUs since yesterday"]
+    def since_yesterday(self, score_rank: int) -> Expected:
+        """Return what changed in a day. ``score_rank`` is the watched miners' best rank now."""
         if not self.has_key:
-            return dict.fromkeys(map(at, names))
-        past = self.answers.past[END - DAY]
-        shares = _shares(past)
-        points = 100 * (self.of_watched(self.shares) - self.of_watched(shares))
-        ranks = [rank_in(shares, hotkey) for hotkey in self.watched if hotkey in shares]
-        earned = sum(is_earning(gpu, past) for gpu in past["nodes"])
-        earns = sum(is_earning(gpu, self.api) for gpu in self.gpus)
-        activated = [seconds(one["activated_at"]) for one in self.owned if one["activated_at"]]
+            panels = ("New instances, 24 h", "Ended instances, 24 h", "GPUs since yesterday")
+            return {at(panel): None for panel in panels}
+        yesterday = self.answers.past[END - DAY]
+        shares_yesterday = _shares(yesterday)
+        points = 100 * (self.of_watched(self.shares) - self.of_watched(shares_yesterday))
+        earned_yesterday = sum(is_earning(gpu, yesterday) for gpu in yesterday["nodes"])
+        earning_now = sum(is_earning(gpu, self.api) for gpu in self.gpus)
+        activations = [seconds(one["activated_at"]) for one in self.owned if one["activated_at"]]
         return {
             at("Score since yesterday", "points"): points,
-            at("Rank since yesterday", "places"): min(ranks) - best,
-            at("GPUs since yesterday", "earning"): earns - earned,
-            at("New instances, 24 h"): sum(END - time < DAY for time in activated),
+            # Up is positive: rank 3 after rank 5 is 2 places.
+            at("Rank since yesterday", "places"): self.best_rank_in(shares_yesterday) - score_rank,
+            at("GPUs since yesterday", "earning"): earning_now - earned_yesterday,
+            at("New instances, 24 h"): sum(END - time < DAY for time in activations),
             at("Ended instances, 24 h"): len(self.reports.ends(24)),
         }
 
     def money(self, incentives: Mapping[str, float]) -> Expected:
+        """Return what is earned a day, in dollars or as a share, and with costs what is left."""
         title = "Estimated earnings and costs"
         of_emission = at("Earned per day", "of emission; dollars: docs/money.md")
         earned = self.of_watched(incentives) * self.usd_of_all_miners()
-        found: Expected = dict.fromkeys(
-            [
-                at("Earned per day", "dollars"),
-                of_emission,
-                at(title, "earnings"),
-                at("After rent"),
-                at(title, "after rent"),
-                at(title, "cost of GPUs"),
-                at("Estimated earnings per earning GPU", _short(self.miner)),
-            ]
-        )
+        expected: Expected = {
+            at("Earned per day", "dollars"): None,
+            of_emission: None,
+            at(title, "earnings"): None,
+            at("After rent"): None,
+            at(title, "after rent"): None,
+            at(title, "cost of GPUs"): None,
+            at("Estimated earnings per earning GPU", _short(self.miner)): None,
+        }
         if self.kind in PAID:
-            found[at("Earned per day", "dollars")] = earned
-            found[at(title, "earnings")] = earned
+            expected[at("Earned per day", "dollars")] = earned
+            expected[at(title, "earnings")] = earned
         else:
-            found[of_emission] = earned
+            expected[of_emission] = earned
         if self.is_sick:
             cost = 24 * sum(COSTS[gpu["gpu_identifier"]] for gpu in self.gpus)
-            gpus = [count["earning"] + count["disabled"] for count in self.past_counts(24)]
-            mean = sum(gpus) / len(gpus)
-            found |= {
+            earning_gpus = [count["earning"] + count["disabled"] for count in self.past_counts(24)]
+            mean = statistics.mean(earning_gpus)
+            expected |= {
                 at("After rent"): earned - cost,
                 at(title, "after rent"): earned - cost,
                 at(title, "cost of GPUs"): cost,
@@ -452,18 +481,21 @@ class Truth:
                     earned / mean, rel=0.005
                 ),
             }
-        return found
+        return expected
 
     def fleet(self) -> Expected:
         if not self.has_key:
-            found: Expected = {at(one): None for one in ("All", "Earning", "Idle", "Unverified")}
-            return found | {
+            return {
+                at("All"): None,
+                at("Earning"): None,
+                at("Idle"): None,
+                at("Unverified"): None,
                 label_of_rows(SERVERS, "server_id"): [],
                 label_of_rows("GPUs", "gpu_id"): [],
             }
         count, total = self.count_states(self.gpus), len(self.gpus)
         in_slot = [gpu for gpu in self.gpus if self.slot_of(gpu["server_id"]) != "none"]
-        found = {
+        expected: Expected = {
             at("All"): total,
             at("Earning"): (count["earning"] + count["disabled"]) / total,
             at("Idle", "GPUs"): count["idle"],
@@ -473,11 +505,11 @@ class Truth:
             at("Servers", "in a slot"): self.api["maintenance"]["current_slots"],
             label_of_rows(SERVERS, "server_id"): sorted(self.servers),
         }
-        found |= self.gpus_by_state() | self.each_gpu() | self.not_earned()
-        found |= self.upgrade_window() | self.maintenance()
+        expected |= self.gpus_by_state() | self.each_gpu() | self.not_earned()
+        expected |= self.upgrade_window() | self.maintenance()
         for server_id in self.servers:
-            found |= self.server(server_id) | self.server_in_30_days(server_id)
-        return found
+            expected |= self.server(server_id) | self.server_in_30_days(server_id)
+        return expected
 
     def slot_of(self, server_id: str) -> str:
         """Return the upgrade slot of a server. A server without TEE has no maintenance."""
@@ -485,19 +517,19 @@ class Truth:
         return slot
 
     def each_gpu(self) -> Expected:
-        found: Expected = {
+        expected: Expected = {
             label_of_rows("GPUs", "gpu_id"): sorted(gpu["uuid"] for gpu in self.gpus)
         }
         for gpu in self.gpus:
             row = {"gpu_id": gpu["uuid"]}
             name = self.servers[gpu["server_id"]]["name"]
-            found |= {
+            expected |= {
                 at("GPUs", "State", **row): GPU_STATES.index(gpu_state(gpu, self.api)),
                 at("GPUs", "GPU", **row): f"{name} #{gpu['device_index']}",
                 at("GPUs", "Model", **row): gpu["gpu_identifier"],
                 at("GPUs", "Error", **row): gpu["verification_error"],
             }
-        return found
+        return expected
 
     def gpus_of(self, server_id: str) -> list[Row]:
         return [gpu for gpu in self.gpus if gpu["server_id"] == server_id]
@@ -506,11 +538,11 @@ class Truth:
         """Return the row of a server, and its line over time."""
         name, row = self.servers[server_id]["name"], {"server_id": server_id}
         count = self.count_states(self.gpus_of(server_id))
-        state, failed = self.state_of(server_id), self.failed_starts()[server_id]
-        waits, exact_to = self.not_all_earning(server_id)
-        # That the pay is the best of all is compared elsewhere.
-        moves = self.moves(server_id)
-        found: Expected = {
+        state = self.state_of(server_id)
+        idle_seconds, error = self.not_all_earning(server_id)
+        # `assert_best` compares the pay of these launches with the best.
+        units_a_day = self.pay_of_best_moves(server_id)
+        expected: Expected = {
             at(SERVERS, "Server", **row): name,
             at(SERVERS, "State", **row): state,
             at("Servers over time", name): state,
@@ -519,13 +551,14 @@ class Truth:
             at(SERVERS, "Starting", **row): count["starting"],
             at(SERVERS, "Idle", **row): count["idle"],
             at(SERVERS, "Unverified", **row): count["unverified"],
-            at(SERVERS, "Failed starts, 6 h", **row): failed or None,
-            at(SERVERS, "Units a day", **row): moves or None,
+            at(SERVERS, "Failed starts, 6 h", **row): self.failed_starts()[server_id] or None,
+            at(SERVERS, "Units a day", **row): units_a_day or None,
         }
-        if waits > 600:
-            exact = pytest.approx(waits, abs=exact_to)
-            found[at(SERVERS, "Not all earning for", **row)] = exact
-        return found | self.money_of_server(server_id, state, moves)
+        # Shorter times are not shown.
+        if idle_seconds > 600:
+            approximate = pytest.approx(idle_seconds, abs=error)
+            expected[at(SERVERS, "Not all earning for", **row)] = approximate
+        return expected | self.money_of_server(server_id, state, units_a_day)
 
     def state_of(self, server_id: str) -> int:
         """Return the number of the state that a server shows."""
@@ -535,26 +568,30 @@ class Truth:
             return failing
         return state
 
-    def money_of_server(self, server_id: str, state: int, moves: float) -> Expected:
+    def money_of_server(self, server_id: str, state: int, units_a_day: float) -> Expected:
         """Return what the row of a server shows in dollars, only with costs of GPUs.
 
-        ``moves`` are the units that its idle GPUs could earn in a day.
+        Args:
+            server_id: The server.
+            state: The number of the state that it shows.
+            units_a_day: What its idle GPUs could earn.
         """
-        columns = ("Rent", "Profit", "USD a day")
-        rent, profit, not_earned = (at(SERVERS, column, server_id=server_id) for column in columns)
-        found: Expected = dict.fromkeys((rent, profit, not_earned))
+        rent = at(SERVERS, "Rent", server_id=server_id)
+        profit = at(SERVERS, "Profit", server_id=server_id)
+        not_earned = at(SERVERS, "USD a day", server_id=server_id)
+        expected: Expected = {rent: None, profit: None, not_earned: None}
         if not self.is_sick:
-            return found
+            return expected
         gpus = self.gpus_of(server_id)
         earned = DAY * self.unit_usd() * units_of_server(server_id, self.api)
         cost = 24 * sum(COSTS[gpu["gpu_identifier"]] for gpu in gpus)
-        found[rent] = self.rent_of_idle(gpus) or None
-        found[profit] = earned - cost
+        expected[rent] = self.rent_of_idle(gpus) or None
+        expected[profit] = earned - cost
         # What the GPUs of other servers would earn is not known.
         known_states = [number_of(text, states.SERVER) for text in ("idle", "disabled", "earning")]
-        if moves or state in known_states:
-            found[not_earned] = moves * self.unit_usd()
-        return found
+        if units_a_day or state in known_states:
+            expected[not_earned] = units_a_day * self.unit_usd()
+        return expected
 
     def server_in_30_days(self, server_id: str) -> Expected:
         title, row = "Compute units by server, 30 days", {"server_id": server_id}
@@ -568,46 +605,49 @@ class Truth:
             at(title, "Days known", **row): 25 / 24,
         }
 
-    def moves(self, server_id: str) -> float:
-        """Return what the launches pay on the first day that the Market board shows for a
-        server.
+    def pay_of_best_moves(self, server_id: str) -> float:
+        """Return the compute units that the launches which the Market board shows for a server
+        earn on the first day.
         """
-        pay = {offer.chute_id: offer for offer in self.launches.offers}
-        total = 0.0
-        for chute_id, offer in pay.items():
-            row = {"server_id": server_id, "chute_id": chute_id}
-            count = value("chutes-market", self.answers, at("Best move", "Instances", **row))
-            total += DAY * offer.gpus * offer.first_day * (count or 0)
-        return total
+        moves = [move for move in self.shown_moves() if move.server_id == server_id]
+        return DAY * sum(move.gpus * move.offer.first_day for move in moves)
 
     def not_all_earning(self, server_id: str) -> tuple[float, float]:
-        """Return the seconds since all GPUs of a server earned, or if they never did, since the
-        first scrape of the past day, with the largest error.
+        """Return the seconds since all GPUs of a server earned, and the largest error of that.
+
+        If they never did in the past day, it is the time since its first scrape with GPUs.
         """
-        known = []
-        earned = []
+        known_times = []
+        earning_times = []
         for time in in_last(24, self.answers.past):
             past = self.answers.past[time]
             gpus = [gpu for gpu in past["nodes"] if gpu["server_id"] == server_id]
             if gpus:
-                known.append(time)
+                known_times.append(time)
                 if all(is_earning(gpu, past) for gpu in gpus):
-                    earned.append(time)
-        # Prometheus looks back 5 minutes, and Prometheus 2 a day at the scrape a day ago.
-        return (END - max(earned), 300) if earned else (END - min(known), 1800)
+                    earning_times.append(time)
+        if earning_times:
+            # Prometheus looks back 5 minutes.
+            return END - max(earning_times), 300
+        # Prometheus 2 also sees the scrape a day ago.
+        return END - min(known_times), 1800
 
     def failed_starts(self) -> Counter[str]:
-        """Return the instances by server that a scrape of the past 6 hours saw, and none saw
-        active, of those that are gone.
+        """Return the number of instances by server that are gone, and that scrapes of the past 6
+        hours saw starting but never active.
         """
-        seen: dict[str, str] = {}
-        was_active = set()
+        server_of: dict[str, str] = {}
+        activated = set()
         for time in in_last(6, self.answers.past):
             past = self.answers.past[time]
-            seen |= {one: server for one, (server, _) in places(past).items()}
-            was_active |= {one["instance_id"] for one in past["instances"] if one["activated_at"]}
-        now = {one["instance_id"] for one in self.owned}
-        return Counter(server for one, server in seen.items() if one not in now | was_active)
+            for instance_id, (server_id, _) in places(past).items():
+                server_of[instance_id] = server_id
+            for instance in past["instances"]:
+                if instance["activated_at"]:
+                    activated.add(instance["instance_id"])
+        present = {instance["instance_id"] for instance in self.owned}
+        failed = server_of.keys() - present - activated
+        return Counter(server_of[instance_id] for instance_id in failed)
 
     def waiting_servers(self) -> list[str]:
         """Return the servers that need an upgrade and hold no slot."""
@@ -628,74 +668,78 @@ class Truth:
     def upgrade_window(self) -> Expected:
         title, policy = "Upgrade window", self.api["maintenance"]
         window = policy["active_window"]
-        left = seconds(window["upgrade_window_end"]) - END
+        slots, slots_used = window["max_concurrent_per_miner"], policy["current_slots"]
+        seconds_left = seconds(window["upgrade_window_end"]) - END
         waiting, order = self.waiting_servers(), self.upgrade_order()
-        # Each upgrade takes 4 hours.
-        rounds = left // (4 * HOUR) * window["max_concurrent_per_miner"] - policy["current_slots"]
-        late = max(0, len(order) - max(0, rounds))
-        found: Expected = {
-            at(title, "ends in"): left,
-            at(title, "slots used"): policy["current_slots"],
-            at(title, "slots in all"): window["max_concurrent_per_miner"],
+        # Each upgrade takes 4 hours. Those under way take a slot once.
+        rounds = seconds_left // (4 * HOUR)
+        upgrades_left = max(0, rounds * slots - slots_used)
+        too_late = max(0, len(order) - upgrades_left)
+        cannot_come_back = len(waiting) - len(order)
+        expected: Expected = {
+            at(title, "ends in"): seconds_left,
+            at(title, "slots used"): slots_used,
+            at(title, "slots in all"): slots,
             at(title, "servers wait"): len(waiting) or None,
-            at(title, "will not make it"): late or None,
-            at(title, "cannot come back"): len(waiting) - len(order) or None,
+            at(title, "will not make it"): too_late or None,
+            at(title, "cannot come back"): cannot_come_back or None,
             at(title, "begins in"): None,
         }
         for server_id, place in order.items():
             if place == 1:
                 name = self.servers[server_id]["name"]
                 earning = self.earning_instances()[server_id]
-                found[at(title, f"earn on the next, {name}")] = earning
-        return found
+                expected[at(title, f"earn on the next, {name}")] = earning
+        return expected
 
     def maintenance(self) -> Expected:
         title = "Maintenance"
         policy = self.api["maintenance"]["servers"]
-        needed = {row["server_id"] for row in policy if row["needs_upgrade"]}
-        held = {row["server_id"] for row in policy if row["maintenance_status"] != "none"}
+        older = {row["server_id"] for row in policy if row["needs_upgrade"]}
+        in_slot = {row["server_id"] for row in policy if row["maintenance_status"] != "none"}
         earning, order = self.earning_instances(), self.upgrade_order()
-        found: Expected = {label_of_rows(title, "server_id"): sorted(needed | held)}
-        for server_id in needed | held:
+        expected: Expected = {label_of_rows(title, "server_id"): sorted(older | in_slot)}
+        for server_id in older | in_slot:
             row = {"server_id": server_id}
+            # The numbers are those of `states.MAINTENANCE`.
             in_maintenance = 2 if earning[server_id] else 3
-            step = {"none": None, "pending": 1, "maintenance": in_maintenance}
-            found |= {
+            number_of_slot = {"none": None, "pending": 1, "maintenance": in_maintenance}
+            expected |= {
                 at(title, "Server", **row): self.servers[server_id]["name"],
-                at(title, "Now", **row): step[self.slot_of(server_id)],
+                at(title, "Now", **row): number_of_slot[self.slot_of(server_id)],
                 at(title, "Order", **row): order.get(server_id),
                 at(title, "Version", **row): None,
                 at(title, "Can come back", **row): None,
                 at(title, "Earning instances", **row): earning[server_id],
             }
-            if server_id in needed:
-                found[at(title, "Version", **row)] = 1
-                found[at(title, "Can come back", **row)] = int(is_measured(server_id, self.api))
-        return found
+            if server_id in older:
+                expected[at(title, "Version", **row)] = 1
+                expected[at(title, "Can come back", **row)] = int(is_measured(server_id, self.api))
+        return expected
 
     def instances(self) -> Expected:
-        found = self.lost() | self.ended() | self.failed()
+        expected = self.lost() | self.ended() | self.failed()
         if not self.has_key:
-            return found | {
+            return expected | {
                 at("Starting", "all"): None,
                 at("Next purge"): None,
                 at("Not secured"): None,
                 label_of_rows("All instances", "instance_id"): [],
                 label_of_rows("Instances that need a decision", "chute"): [],
             }
-        found |= self.lost_of_score() | self.starting() | self.ages() | self.starts()
-        found |= self.instances_by_state() | self.undecided_instances()
-        found[at("Not secured")] = sum(secured_at(one) > END for one in self.owned)
-        found[label_of_rows("All instances", "instance_id")] = sorted(
+        expected |= self.lost_of_score() | self.starting() | self.ages() | self.starts()
+        expected |= self.instances_by_state() | self.undecided_instances()
+        expected[at("Not secured")] = sum(secured_at(one) > END for one in self.owned)
+        expected[label_of_rows("All instances", "instance_id")] = sorted(
             one["instance_id"] for one in self.owned
         )
         for one in self.owned:
-            found |= self.instance(one)
-        return found
+            expected |= self.instance(one)
+        return expected
 
     def lost_of_score(self) -> Expected:
         title = "Lost in 24 h"
-        units = sum(one.lost for one in self.reports.ends(24))
+        units = self.units_lost(24)
         score = self.api["scores"]["raw_values"][self.miner]["instance_compute_units"]
         return {
             at(title, "units"): units,
@@ -704,19 +748,20 @@ class Truth:
         }
 
     def starting(self) -> Expected:
-        starting = [one for one in self.owned if instance_state(one) == "starting"]
-        found: Expected = {
+        starting = [instance for instance in self.owned if instance_state(instance) == "starting"]
+        expected: Expected = {
             at("Starting", "all"): len(starting),
-            at("Starting", "over 1 h"): sum(map(is_late, starting)),
+            at("Starting", "over 1 h"): sum(is_late(instance) for instance in starting),
             at("Next purge", "in"): None,
             at("Next purge", "starting"): None,
         }
         if starting:
-            purges = [deadlines_of(one)["purge"] or math.inf for one in starting]
-            found[at("Next purge", "in")] = min(purges) - END
+            # A purge that is not known is none for now.
+            purges = [deadlines_of(instance)["purge"] or math.inf for instance in starting]
+            expected[at("Next purge", "in")] = min(purges) - END
         else:
-            found[at("Next purge", "starting")] = states.NONE_STARTING.value
-        return found
+            expected[at("Next purge", "starting")] = states.NONE_STARTING.value
+        return expected
 
     def ages(self) -> Expected:
         title = "Age of instances"
@@ -730,12 +775,12 @@ class Truth:
     def starts(self) -> Expected:
         """Return how long active instances took to become active."""
         title = "Time to become active"
-        lasted = [
-            seconds(one["activated_at"]) - seconds(one["created_at"])
-            for one in self.owned
-            if one["active"]
-        ]
-        return {at(title, "mean"): statistics.mean(lasted), at(title, "longest"): max(lasted)}
+        durations = []
+        for instance in self.owned:
+            if instance["active"]:
+                started = seconds(instance["created_at"])
+                durations.append(seconds(instance["activated_at"]) - started)
+        return {at(title, "mean"): statistics.mean(durations), at(title, "longest"): max(durations)}
 
     def instances_by_state(self) -> Expected:
         count: Counter[str] = Counter()
@@ -755,60 +800,67 @@ class Truth:
     def undecided_instances(self) -> Expected:
         """Return the starting instances that are late, or that the service would refuse."""
         title = "Instances that need a decision"
-        undecided = []
-        for one in self.owned:
-            is_starting = instance_state(one) == "starting"
-            if is_starting and (is_late(one) or self.launches.in_vain[one["instance_id"]]):
-                undecided.append(one)
-        found: Expected = {
-            label_of_rows(title, "instance_id"): sorted(one["instance_id"] for one in undecided),
-        }
+        undecided: dict[str, Row] = {}
+        for instance in self.owned:
+            instance_id = instance["instance_id"]
+            is_starting = instance_state(instance) == "starting"
+            if is_starting and (is_late(instance) or self.launches.in_vain[instance_id]):
+                undecided[instance_id] = instance
+        expected: Expected = {label_of_rows(title, "instance_id"): sorted(undecided)}
         if not undecided:
-            found[label_of_rows(title, "chute")] = ["nothing"]
-        for one in undecided:
-            row = {"instance_id": one["instance_id"]}
-            state = 0 if is_late(one) else 1
-            is_in_vain = self.launches.in_vain[one["instance_id"]]
-            found[at(title, "State", **row)] = state
-            found[at(title, "What to do first", **row)] = 1 if is_in_vain else state
-            everywhere = self.instance(one)
+            expected[label_of_rows(title, "chute")] = ["nothing"]
+        for instance_id, instance in undecided.items():
+            row = {"instance_id": instance_id}
+            # The state says whether it is late. A start in vain is stopped, also if it is late.
+            state = 0 if is_late(instance) else 1
+            first_step = 1 if self.launches.in_vain[instance_id] else state
+            expected[at(title, "State", **row)] = state
+            expected[at(title, "What to do first", **row)] = first_step
+            in_all_instances = self.instance(instance)
             for column in ("Chute", "Server", "Age", "Purge in"):
-                found[at(title, column, **row)] = everywhere[at("All instances", column, **row)]
-        return found
+                same = in_all_instances[at("All instances", column, **row)]
+                expected[at(title, column, **row)] = same
+        return expected
 
-    def instance(self, one: Row) -> Expected:
-        title, row = "All instances", {"instance_id": one["instance_id"]}
-        chute = self.chutes[one["chute_id"]]
-        server_id, model = self.place_of_instance[one["instance_id"]]
-        purge, secured = deadlines_of(one).get("purge"), secured_at(one)
-        state = "starting over 1 h" if is_late(one) else instance_state(one)
-        is_old = one["active"] and one["version"] != chute["version"]
+    def instance(self, instance: Row) -> Expected:
+        """Return the row of an instance in the table of all of them."""
+        title, row = "All instances", {"instance_id": instance["instance_id"]}
+        chute = self.chutes[instance["chute_id"]]
+        server_id, model = self.place_of_instance[instance["instance_id"]]
+        purge, secured = deadlines_of(instance).get("purge"), secured_at(instance)
+        state = "starting over 1 h" if is_late(instance) else instance_state(instance)
+        is_old = instance["active"] and instance["version"] != chute["version"]
         return {
             at(title, "State", **row): number_of(state, states.INSTANCE),
             at(title, "Chute", **row): chute["name"],
             at(title, "Server", **row): self.servers[server_id]["name"],
             at(title, "Model", **row): model,
-            at(title, "Age", **row): age(one),
+            at(title, "Age", **row): age(instance),
             at(title, "Purge in", **row): None if purge is None else purge - END,
             at(title, "Secured in", **row): secured - END if secured > END else None,
-            at(title, "Units/s", **row): one["compute_multiplier"],
-            at(title, "Later", **row): float(later_of(one["chute_id"], model, self.api)),
+            at(title, "Units/s", **row): instance["compute_multiplier"],
+            at(title, "Later", **row): float(later_of(instance["chute_id"], model, self.api)),
             at(title, "Chute version", **row): float(is_old),
         }
 
     def ended(self) -> Expected:
-        """Return the ends in the hour of the newest report, by reason."""
+        """Return the ends in the hour of the newest report, by reason and outcome.
+
+        The rows are found by the label `reason`. The label `why` repeats it, for the column that
+        explains it in words. The row that says that nothing ended has only the first of them.
+        """
         title = "Ended in the hour to $report:00 UTC"
-        counts = Counter((one.reason, one.outcome) for one in self.reports.ends(1))
-        found: Expected = {
-            at(title, "Instances", reason=reason, outcome=outcome): count
-            for (reason, outcome), count in counts.items()
+        counts = Counter((end.reason, end.outcome) for end in self.reports.ends(1))
+        reasons = sorted({reason for reason, _ in counts})
+        outcomes = sorted({outcome for _, outcome in counts})
+        expected: Expected = {
+            label_of_rows(title, "reason"): reasons or ["nothing"],
+            label_of_rows(title, "why"): reasons,
+            label_of_rows(title, "outcome"): outcomes,
         }
-        reasons = {reason for reason, _ in counts}
-        found[label_of_rows(title, "reason")] = sorted(reasons) or ["nothing"]
-        found[label_of_rows(title, "outcome")] = sorted({outcome for _, outcome in counts})
-        found[label_of_rows(title, "why")] = sorted(reasons)
-        return found
+        for (reason, outcome), count in counts.items():
+            expected[at(title, "Instances", reason=reason, outcome=outcome)] = count
+        return expected
 
     def failed(self) -> Expected:
         """Return the ends of a day that lost their score or never had one, by chute."""
@@ -816,27 +868,34 @@ class Truth:
         if not self.has_key:
             # Not each hour of the day is known.
             return {label_of_rows(title, "chute_id"): [], label_of_rows(title, "name"): []}
-        by_chute: dict[str, list[Ended]] = defaultdict(list)
-        for one in self.reports.ends(24):
-            if one.is_failure:
-                by_chute[one.chute_id].append(one)
-        found: Expected = {label_of_rows(title, "chute_id"): sorted(by_chute)}
-        for chute_id, failed in by_chute.items():
-            row = {"chute_id": chute_id}
-            outcomes = Counter(one.outcome for one in failed)
-            lost = sum(one.lost for one in failed)
-            usd = lost * self.unit_usd() if self.is_sick else None
-            found |= {
-                at(title, "Chute", **row): self.chutes[chute_id]["name"],
-                at(title, "Lost their score", **row): outcomes["lost"] or None,
-                at(title, "Failed starts", **row): outcomes["never_active"] or None,
-                at(title, "Units", **row): lost or None,
-                at(title, "USD", **row): usd or None,
-            }
-        return found
+        failures: dict[str, list[Ended]] = defaultdict(list)
+        for end in self.reports.ends(24):
+            if end.is_failure:
+                failures[end.chute_id].append(end)
+        expected: Expected = {label_of_rows(title, "chute_id"): sorted(failures)}
+        for chute_id, failures_of_chute in failures.items():
+            expected |= self.failures_of_chute(chute_id, failures_of_chute)
+        return expected
+
+    def failures_of_chute(self, chute_id: str, failures: Iterable[Ended]) -> Expected:
+        """Return the row of a chute. A column without a number other than 0 is empty."""
+        title, row = "Failed by chute, 24 h", {"chute_id": chute_id}
+        outcomes = Counter(end.outcome for end in failures)
+        units = sum(end.lost for end in failures)
+        usd = units * self.unit_usd() if self.is_sick else None
+        return {
+            at(title, "Chute", **row): self.chutes[chute_id]["name"],
+            at(title, "Lost their score", **row): outcomes["lost"] or None,
+            at(title, "Failed starts", **row): outcomes["never_active"] or None,
+            at(title, "Units", **row): units or None,
+            at(title, "USD", **row): usd or None,
+        }
 
     def market(self) -> Expected:
-        return self.demand() | (self.offers() if self.has_key else {}) | self.jobs()
+        expected = self.demand() | self.jobs()
+        if self.has_key:
+            expected |= self.offers()
+        return expected
 
     def jobs(self) -> Expected:
         title = "Jobs of the chosen miners"
@@ -844,82 +903,93 @@ class Truth:
             return {label_of_rows(title, "hotkey"): []}
         waiting = waiting_jobs(self.api)
         unfinished = [row for row in self.api["jobs"] if row["finished_at"] is None]
-        found: Expected = {}
+        expected: Expected = {}
         for hotkey in self.watched:
             row = {"hotkey": hotkey}
             tried = sum(hotkey in job["miner_history"] for job in waiting)
             stuck = sum(job["miner_hotkey"] == hotkey for job in unfinished)
-            found[at(title, "Tried", **row)] = tried
-            found[at(title, "Stuck", **row)] = stuck
-        return found
+            expected[at(title, "Tried", **row)] = tried
+            expected[at(title, "Stuck", **row)] = stuck
+        return expected
 
     def exported_chutes(self) -> set[str]:
         """Return the chutes that the watched miners run, ran in a day or could launch.
 
         Without a key, not each hour of the day is known.
         """
-        found = self.running_chutes()
+        chute_ids = self.running_chutes()
         for row in self.api["stats_per_chute"]["past_day"]["instance_stats"]:
             if row["miner_hotkey"] in self.watched:
-                found.add(row["chute_id"])
+                chute_ids.add(row["chute_id"])
         if self.has_key:
-            found |= {one.chute_id for one in self.reports.ends(24)}
+            chute_ids |= {end.chute_id for end in self.reports.ends(24)}
             for chute_id, chute in self.chutes.items():
-                if not chute["disabled"] and self.launches.room(chute)[0] > 0:
-                    found.add(chute_id)
-        return found
+                if not chute["disabled"] and self.launches.room(chute).instances > 0:
+                    chute_ids.add(chute_id)
+        return chute_ids
 
     def running_chutes(self) -> set[str]:
         """Return the chutes of the watched miners' active instances, and those on their GPUs."""
-        found = set()
-        for one in self.api["active_instances"]:
-            if one["miner_hotkey"] in self.watched:
-                found.add(one["chute_id"])
+        chute_ids = set()
+        for instance in self.api["active_instances"]:
+            if instance["miner_hotkey"] in self.watched:
+                chute_ids.add(instance["chute_id"])
         for hotkey in self.watched:
             if hotkey in self.api["held_gpus"]:
                 held = self.api["held_gpus"][hotkey]["provisioned"]
-                found |= {gpu["chute"]["chute_id"] for gpu in held}
-        return found
+                chute_ids |= {gpu["chute"]["chute_id"] for gpu in held}
+        return chute_ids
 
     def demand(self) -> Expected:
+        """Return the table of demand: a row for each exported chute about which anything is
+        known.
+        """
         title, exported = "Demand", self.exported_chutes()
         bounties = self.ends_of_bounties()
-        found: Expected = {at("Bounties"): len(bounties)}
+        expected: Expected = {at("Bounties"): len(bounties)}
         for chute_id in exported:
             row = {"chute_id": chute_id}
-            left = bounties[chute_id] - END if chute_id in bounties else None
-            found[at(title, "Chute", **row)] = (
-                self.chutes[chute_id]["name"] if self.has_key else None
-            )
-            found[at(title, "Bounty ends in", **row)] = left
+            # Names come with a key.
+            expected[at(title, "Chute", **row)] = None
+            if self.has_key:
+                expected[at(title, "Chute", **row)] = self.chutes[chute_id]["name"]
+            expected[at(title, "Bounty ends in", **row)] = None
+            if chute_id in bounties:
+                expected[at(title, "Bounty ends in", **row)] = bounties[chute_id] - END
         shown = exported.intersection(bounties)
         if self.has_key:
             shown |= exported.intersection(self.chutes)
-        for row in self.api["utilization"]:
-            if row["chute_id"] in exported:
-                shown.add(row["chute_id"])
-                found |= self.load_of_chute(row)
-        for row in self.api["metrics"]:
-            if row["chute_id"] in exported:
-                shown.add(row["chute_id"])
-                chute = {"chute_id": row["chute_id"]}
-                found[at(title, "Active", **chute)] = row["instance_count"]
-                found[at(title, "Requests, 1 h", **chute)] = row["total_invocations"]
-        found[label_of_rows(title, "chute_id")] = sorted(shown)
-        return found
+        for load in self.api["utilization"]:
+            if load["chute_id"] in exported:
+                shown.add(load["chute_id"])
+                expected |= self.load_of_chute(load)
+        for requests in self.api["metrics"]:
+            if requests["chute_id"] in exported:
+                shown.add(requests["chute_id"])
+                row = {"chute_id": requests["chute_id"]}
+                expected[at(title, "Active", **row)] = requests["instance_count"]
+                expected[at(title, "Requests, 1 h", **row)] = requests["total_invocations"]
+        expected[label_of_rows(title, "chute_id")] = sorted(shown)
+        return expected
 
-    def load_of_chute(self, row: Row) -> Expected:
+    def load_of_chute(self, load: Row) -> Expected:
         """Return what the table of demand shows of a row of the API's utilization."""
-        title, chute = "Demand", {"chute_id": row["chute_id"]}
-        active, allowance = row["active_instance_count"], row["scale_allowance"]
-        # Nothing is measured for a chute without an instance.
-        has_load = row["instance_count"] > 0
-        return {
-            at(title, "Utilization, 15 m", **chute): row["utilization_15m"] if has_load else None,
-            at(title, "Rate limited", **chute): row["rate_limit_ratio_15m"] if has_load else None,
-            at(title, "Wanted", **chute): active + allowance if allowance else row["target_count"],
-            at(title, "Starting", **chute): row["total_instance_count"] - active,
+        title, row = "Demand", {"chute_id": load["chute_id"]}
+        active, allowance = load["active_instance_count"], load["scale_allowance"]
+        expected: Expected = {
+            at(title, "Utilization, 15 m", **row): None,
+            at(title, "Rate limited", **row): None,
+            at(title, "Wanted", **row): load["target_count"],
+            at(title, "Starting", **row): load["total_instance_count"] - active,
         }
+        # Nothing is measured for a chute without an instance.
+        if load["instance_count"] > 0:
+            expected[at(title, "Utilization, 15 m", **row)] = load["utilization_15m"]
+            expected[at(title, "Rate limited", **row)] = load["rate_limit_ratio_15m"]
+        # The target is that of the last run of the autoscaler. An allowance is newer.
+        if allowance:
+            expected[at(title, "Wanted", **row)] = active + allowance
+        return expected
 
     def ends_of_bounties(self) -> dict[str, float]:
         """Return when the bounty of each chute ends."""
@@ -932,52 +1002,53 @@ class Truth:
         """Return what can be launched, and what is refused."""
         title = "Launch now, pay per GPU"
         offers, idle = self.launches.offers, self.count_states(self.gpus)["idle"]
-        found: Expected = {
+        expected: Expected = {
             at("Idle GPUs"): idle,
             label_of_rows(title, "chute_id"): sorted({offer.chute_id for offer in offers}),
         }
         if not idle:
-            found |= {
+            expected |= {
                 label_of_rows(title, "chute"): ["nothing"],
                 label_of_rows("Refused chutes", "reason"): ["nothing"],
                 label_of_rows("Best move", "server"): ["nothing"],
             }
         for offer in offers:
-            found |= self.offer(offer)
-        pays = {offer.chute_id: offer.first_day for offer in offers}
-        for chute_id in sorted(pays, key=pays.__getitem__)[-5:]:
+            expected |= self.offer(offer)
+        pay_of_chute = {offer.chute_id: offer.first_day for offer in offers}
+        best_five = sorted(pay_of_chute, key=pay_of_chute.__getitem__)[-5:]
+        for chute_id in best_five:
             line = at("Units/s per GPU of the best five chutes", self.chutes[chute_id]["name"])
-            found[line] = pays[chute_id]
-        return found | self.refused() | self.supply() | self.best_moves() | self.best_use()
+            expected[line] = pay_of_chute[chute_id]
+        return expected | self.refused() | self.supply() | self.best_moves() | self.best_use()
 
     def offer(self, offer: Launchable) -> Expected:
         title, row = "Launch now, pay per GPU", {"chute_id": offer.chute_id, "gpu": offer.gpu}
-        failures = [one for one in self.reports.ends(24) if one.is_failure]
-        failed = sum(one.chute_id == offer.chute_id for one in failures)
-        ends, unit = self.ends_of_bounties().get(offer.chute_id), self.unit_usd()
+        failures = [end for end in self.reports.ends(24) if end.is_failure]
+        failures_of_chute = [end for end in failures if end.chute_id == offer.chute_id]
+        bounty_end, unit_usd = self.ends_of_bounties().get(offer.chute_id), self.unit_usd()
         return {
             at(title, "Chute", **row): self.chutes[offer.chute_id]["name"],
             at(title, "Units/s, first day", **row): offer.first_day,
             at(title, "Later", **row): offer.later,
-            at(title, "USD, first day", **row): DAY * offer.first_day * unit,
-            at(title, "USD a day, later", **row): DAY * offer.later * unit,
+            at(title, "USD, first day", **row): DAY * offer.first_day * unit_usd,
+            at(title, "USD a day, later", **row): DAY * offer.later * unit_usd,
             at(title, "GPUs", **row): offer.gpus,
             at(title, "Room", **row): offer.room,
             at(title, "Starting elsewhere", **row): offer.starting,
-            at(title, "Failed here", **row): failed or None,
-            at(title, "Bounty ends in", **row): None if ends is None else ends - END,
+            at(title, "Failed here", **row): len(failures_of_chute) or None,
+            at(title, "Bounty ends in", **row): None if bounty_end is None else bounty_end - END,
         }
 
     def refused(self) -> Expected:
         """Return how many chutes are refused for each reason, by the model of idle GPUs."""
-        found: Expected = {}
+        expected: Expected = {}
         reasons = states_of_refusals(self.answers)
         for gpu in {model for _, model in self.launches.free}:
             for reason in reasons:
                 place = at("Refused chutes", "Chutes", gpu=gpu, reason=reason)
-                found[place] = self.launches.refused[gpu, reason]
+                expected[place] = self.launches.refused[gpu, reason]
         assert {reason for _, reason in self.launches.refused} <= set(reasons)
-        return found
+        return expected
 
     def best_use(self) -> Expected:
         title, best = "Best use of idle GPUs", DAY * self.launches.best()
@@ -985,29 +1056,33 @@ class Truth:
         return {at(title, "units, first day"): best, at(title, "dollars, first day"): usd}
 
     def best_moves(self) -> Expected:
-        """Return the pay of the launches that the board shows, if they are a best placement."""
+        """Return the rows of the launches that the board shows, which must be a best placement.
+
+        There may be several, so the board itself is asked for the one that it chose.
+        """
         title = "Best move"
         moves = self.shown_moves()
         self.assert_best(moves)
-        found: Expected = {
+        expected: Expected = {
             label_of_rows(title, "server_id"): sorted({move.server_id for move in moves}),
             label_of_rows(title, "chute_id"): sorted({move.offer.chute_id for move in moves}),
         }
-        unit = self.unit_usd()
+        unit_usd = self.unit_usd()
         for move in moves:
-            offer, row = move.offer, {"server_id": move.server_id, "chute_id": move.offer.chute_id}
-            found |= {
+            offer = move.offer
+            row = {"server_id": move.server_id, "chute_id": offer.chute_id}
+            expected |= {
                 at(title, "Server", **row): self.servers[move.server_id]["name"],
                 at(title, "Launch", **row): self.chutes[offer.chute_id]["name"],
                 at(title, "Instances", **row): move.instances,
                 at(title, "GPU", **row): offer.gpu,
-                at(title, "USD, first day", **row): DAY * move.gpus * offer.first_day * unit,
-                at(title, "USD a day, later", **row): DAY * move.gpus * offer.later * unit,
+                at(title, "USD, first day", **row): DAY * move.gpus * offer.first_day * unit_usd,
+                at(title, "USD a day, later", **row): DAY * move.gpus * offer.later * unit_usd,
             }
-        later = DAY * sum(move.gpus * move.offer.later for move in moves)
-        dollars = later * unit if self.is_sick else None
-        found[at("Best use of idle GPUs", "dollars a day, later")] = dollars
-        return found
+        later_units = DAY * sum(move.gpus * move.offer.later for move in moves)
+        later_usd = later_units * unit_usd if self.is_sick else None
+        expected[at("Best use of idle GPUs", "dollars a day, later")] = later_usd
+        return expected
 
     def shown_moves(self) -> list[Move]:
         """Return the launches that the board shows."""
@@ -1024,58 +1099,61 @@ class Truth:
 
     def assert_best(self, moves: Iterable[Move]) -> None:
         """Assert that launches fit on their servers and into the room of chutes, and pay best."""
-        taken: Counter[tuple[str, str]] = Counter()
-        launched: Counter[str] = Counter()
-        first_day = 0.0
+        gpus_of_place: Counter[tuple[str, str]] = Counter()
+        instances_of_chute: Counter[str] = Counter()
+        units_per_second = 0.0
         for move in moves:
-            taken[move.server_id, move.offer.gpu] += move.gpus
-            launched[move.offer.chute_id] += move.instances
-            first_day += move.gpus * move.offer.first_day
-            # No launch is elsewhere.
+            # Another start of a chute that hangs would probably hang too.
             assert move.offer.chute_id not in self.launches.hanging
-        for place, gpus in taken.items():
+            gpus_of_place[move.server_id, move.offer.gpu] += move.gpus
+            instances_of_chute[move.offer.chute_id] += move.instances
+            units_per_second += move.gpus * move.offer.first_day
+        for place, gpus in gpus_of_place.items():
             assert gpus <= self.launches.usable[place]
         for offer in self.launches.offers:
-            assert launched[offer.chute_id] <= offer.room
-        assert first_day == pytest.approx(self.launches.best())
+            assert instances_of_chute[offer.chute_id] <= offer.room
+        assert units_per_second == pytest.approx(self.launches.best())
 
     def supply(self) -> Expected:
-        counts = Counter((gpu["gpu_identifier"], gpu_state(gpu, self.api)) for gpu in self.gpus)
         models = {gpu["gpu_identifier"] for gpu in self.gpus}
-        found: Expected = {label_of_rows("Supply", "gpu"): sorted(models)}
-        for gpu in models:
-            everywhere = self.api["platform_gpus"][gpu]
-            found |= {
-                at("Supply", "Yours", gpu=gpu): sum(counts[gpu, state] for state in GPU_STATES),
-                at("Supply", "Idle", gpu=gpu): counts[gpu, "idle"],
-                at("Supply", "All", gpu=gpu): sum(everywhere.values()),
-                at("Supply", "Unused, all", gpu=gpu): everywhere["idle"],
+        expected: Expected = {label_of_rows("Supply", "gpu"): sorted(models)}
+        for model in models:
+            count = self.count_states(gpu for gpu in self.gpus if gpu["gpu_identifier"] == model)
+            of_all_miners = self.api["platform_gpus"][model]
+            expected |= {
+                at("Supply", "Yours", gpu=model): count.total(),
+                at("Supply", "Idle", gpu=model): count["idle"],
+                at("Supply", "All", gpu=model): sum(of_all_miners.values()),
+                at("Supply", "Unused, all", gpu=model): of_all_miners["idle"],
             }
-        return found
+        return expected
 
-    def in_line(self, places: Mapping[str, int]) -> Expected:
+    def neighbours_in_line(self) -> Expected:
         """Return the seats that are lost before and after that of the miner."""
         title = "Neighbours in line for the seat"
-        if self.miner not in places:
+        registrations = self.registrations_before_loss()
+        if self.miner not in registrations:
             return {
                 label_of_rows(title, "hotkey"): [],
                 label_of_rows(title, "miner"): [states.NOT_IN_LINE.value],
             }
-        near = neighbours_in(places, self.miner, far=4)
-        found: Expected = {label_of_rows(title, "hotkey"): sorted(near)}
+        near = neighbours_in(registrations, self.miner, far=4)
+        expected: Expected = {label_of_rows(title, "hotkey"): sorted(near)}
         for hotkey in near:
             row = {"hotkey": hotkey}
-            found |= {
-                at(title, "Registrations", **row): places[hotkey],
+            expected |= {
+                at(title, "Registrations", **row): registrations[hotkey],
                 at(title, "Seat age", **row): END - seconds(self.seats[hotkey]["synced_at"]),
                 at(title, "Immune", **row): 0,
                 at(title, "USD a day", **row): self.usd_a_day(hotkey),
             }
-        return found
+        return expected
 
     def usd_a_day(self, hotkey: str) -> float | None:
         """Return what a miner is paid in a day, None where dollars are not known."""
-        return self.incentives()[hotkey] * self.usd_of_all_miners() if self.kind in PAID else None
+        if self.kind not in PAID:
+            return None
+        return self.incentives()[hotkey] * self.usd_of_all_miners()
 
     def ranks(self) -> dict[str, int]:
         return {hotkey: self.rank(hotkey) for hotkey in self.shares}
@@ -1083,7 +1161,7 @@ class Truth:
     def subnet(self) -> Expected:
         units = self.units_by_miner("past_hour")
         blacklisted = [seat for seat in self.seats.values() if seat["blacklist_reason"]]
-        found: Expected = {
+        expected: Expected = {
             at("Score in 24 h", "about"): self.part_of_the_way(0.43)[self.miner],
             at("Score in 24 h", "at least"): None,
             at("Score in 24 h", "at most"): None,
@@ -1095,97 +1173,104 @@ class Truth:
             at("Miners", "blacklisted"): len(blacklisted),
             at("Compute units per hour of all miners"): sum(units.values()),
         }
-        found |= (
-            self.gaps()
-            | self.is_seat_safe([self.miner])
-            | self.in_line(self.registrations_before_loss())
-        )
-        return found | self.neighbours_in_rank() | self.leaders()
+        expected |= self.gaps() | self.safety_of_seats([self.miner])
+        return expected | self.neighbours_in_line() | self.neighbours_in_rank() | self.leaders()
 
     def gaps(self) -> Expected:
         """Return the gaps to the next better and the next worse miner."""
         unit = "dollars a day" if self.kind in PAID else "of all scores; dollars: docs/money.md"
-        gaps = [
-            (share - self.shares[self.miner]) * self.usd_of_all_miners()
-            for share in self.shares.values()
-        ]
-        better = [gap for gap in gaps if gap > 0]
-        worse = [-gap for gap in gaps if gap < 0]
-        rank, end = self.rank(self.miner), states.NONE_BEYOND.value
-        is_last = rank == len(self.shares)
-        return {
+        share_of_miner = self.shares[self.miner]
+        gaps = [share - share_of_miner for share in self.shares.values()]
+        # Without dollars, these are 1, so that the gaps stay shares.
+        usd = self.usd_of_all_miners()
+        better = [gap * usd for gap in gaps if gap > 0]
+        worse = [-gap * usd for gap in gaps if gap < 0]
+        expected: Expected = {
             at("To the next better", unit): min(better, default=None),
-            at("To the next better", "this miner is"): end if rank == 1 else None,
+            at("To the next better", "this miner is"): None,
             at("To the next worse", unit): min(worse, default=None),
-            at("To the next worse", "this miner is"): end if is_last else None,
+            at("To the next worse", "this miner is"): None,
         }
+        if not better:
+            expected[at("To the next better", "this miner is")] = states.NONE_BEYOND.value
+        if not worse:
+            expected[at("To the next worse", "this miner is")] = states.NONE_BEYOND.value
+        return expected
 
     def neighbours_in_rank(self) -> Expected:
         title = "Neighbours in rank"
-        heading, later = self.headings(), self.part_of_the_way(0.43)
+        headings, shares_in_24_h = self.headings(), self.part_of_the_way(0.43)
         near = neighbours_in(self.ranks(), self.miner, far=4)
-        found: Expected = {label_of_rows(title, "hotkey"): sorted(near)}
-        overtaking = 0
+        expected: Expected = {label_of_rows(title, "hotkey"): sorted(near)}
+        overtakers = 0
         for hotkey in near:
             row, share = {"hotkey": hotkey}, self.shares[hotkey]
-            found |= {
+            expected |= {
                 at(title, "Rank", **row): self.rank(hotkey),
                 at(title, "UID", **row): str(self.seats[hotkey]["node_id"]),
                 at(title, "Score share", **row): share,
-                at(title, "In 24 h", **row): later[hotkey],
-                at(title, "Heading", **row): heading[hotkey],
+                at(title, "In 24 h", **row): shares_in_24_h[hotkey],
+                at(title, "Heading", **row): headings[hotkey],
                 at(title, "USD a day", **row): self.usd_a_day(hotkey),
                 at("Score share of the neighbours in rank", _short(hotkey)): share,
             }
-            change = self.overtaking(hotkey, heading)
-            overtaking += change == "may overtake you"
-            code = value("chutes-subnet", self.answers, at(title, "Overtaking", **row))
-            # Several numbers stand for a miner that stays.
-            found[at(title, "Overtaking", **row)] = code
-            assert [one.text for one in states.OVERTAKING if one.value == code] == [change]
+            overtaking = self.text_of_overtaking(hotkey, headings)
+            if overtaking == "may overtake you":
+                overtakers += 1
+            # Several numbers have one text, so the text of the number that is shown is compared.
+            number = value("chutes-subnet", self.answers, at(title, "Overtaking", **row))
+            expected[at(title, "Overtaking", **row)] = number
+            texts = [state.text for state in states.OVERTAKING if state.value == number]
+            assert texts == [overtaking]
         # Nobody is behind the last one.
         is_last = self.rank(self.miner) == len(self.shares)
-        found[at("May overtake this miner")] = None if is_last else overtaking
-        return found
+        expected[at("May overtake this miner")] = None if is_last else overtakers
+        return expected
 
-    def overtaking(self, hotkey: str, heading: Mapping[str, float]) -> str:
-        """Return whether a neighbour in rank may overtake the miner, or be overtaken."""
+    def text_of_overtaking(self, hotkey: str, headings: Mapping[str, float]) -> str:
+        """Return what the board says of a neighbour in rank: whether it may overtake the miner, or
+        be overtaken.
+        """
         if hotkey == self.miner:
             return "this miner"
-        rank, mine = self.rank(hotkey), self.rank(self.miner)
-        margin = heading[hotkey] / heading[self.miner] - 1
+        is_better = self.rank(hotkey) < self.rank(self.miner)
+        margin = headings[hotkey] / headings[self.miner] - 1
         if abs(margin) < 0.05:
             return "too close to say"
-        if rank < mine and margin < 0:
+        if is_better and margin < 0:
             return "you may overtake"
-        if rank > mine and margin > 0:
+        if not is_better and margin > 0:
             return "may overtake you"
         return "stays"
 
     def neighbours(self, far: int) -> set[str]:
-        """Return the watched miners, and those at most some places away in rank or in line."""
-        found = set(self.watched)
-        for line in (self.ranks(), self.registrations_before_loss()):
-            for hotkey in line.keys() & self.watched:
-                found |= neighbours_in(line, hotkey, far)
-        return found
+        """Return the watched miners, and those at most some places away in rank or in the line of
+        seats that are lost next.
+        """
+        hotkeys = set(self.watched)
+        for places_of_miners in (self.ranks(), self.registrations_before_loss()):
+            for hotkey in places_of_miners.keys() & self.watched:
+                hotkeys |= neighbours_in(places_of_miners, hotkey, far)
+        return hotkeys
 
     def leaders(self) -> Expected:
         """Return all exported miners: the watched ones and their neighbours."""
         exported = set(value("chutes-subnet", self.answers, label_of_rows("Leaderboard", "hotkey")))
         # A neighbour stays one up to 8 places, so that its series do not come and go.
         assert self.neighbours(4) <= exported <= self.neighbours(8)
-        found: Expected = {}
+        expected: Expected = {}
         best = sorted(exported & self.shares.keys(), key=self.shares.__getitem__)[-10:]
         for hotkey in best:
-            found[at("Score share, top 10", _short(hotkey))] = self.shares[hotkey]
+            expected[at("Score share, top 10", _short(hotkey))] = self.shares[hotkey]
         for hotkey in exported:
-            found |= self.leader(hotkey)
-        return found
+            expected |= self.leader(hotkey)
+        return expected
 
     def leader(self, hotkey: str) -> Expected:
-        title, row, seat = "Leaderboard", {"hotkey": hotkey}, self.seats.get(hotkey)
-        found: Expected = {
+        """Return the row of a miner in the leaderboard."""
+        title, row = "Leaderboard", {"hotkey": hotkey}
+        seat = self.seats.get(hotkey)
+        expected: Expected = {
             at(title, "Rank", **row): self.ranks().get(hotkey),
             at(title, "Score share", **row): self.shares.get(hotkey),
         }
@@ -1200,19 +1285,19 @@ class Truth:
         for column, count in counts.items():
             # A watched miner without any has 0, and others nothing.
             has_any = hotkey in count or hotkey in self.watched
-            found[at(title, column, **row)] = count[hotkey] if has_any else None
+            expected[at(title, column, **row)] = count[hotkey] if has_any else None
         if seat is not None:
-            found |= {
+            expected |= {
                 at(title, "Incentive", **row): self.incentives()[hotkey],
                 at(title, "Stake", **row): seat["stake"],
                 at(title, "Seat age", **row): END - seconds(seat["synced_at"]),
                 at(title, "Blacklist", **row): float(bool(seat["blacklist_reason"])),
             }
-        return found
+        return expected
 
     def exporter(self) -> Expected:
         """Return what the faults of the world make of the feeds."""
-        found: Expected = {
+        expected: Expected = {
             at("Trust the boards"): number_of("no" if self.is_sick else "yes", states.TRUST),
             at("Exporters down"): 0,
             at("Rules"): 1,
@@ -1220,75 +1305,82 @@ class Truth:
         targets = ["exporter-1:9109"]
         if self.kind is World.HEALTHY:
             targets.append("exporter-2:9109")
-        found[label_of_rows("Exporters", "instance")] = targets
+        expected[label_of_rows("Exporters", "instance")] = targets
         for target in targets:
-            found[at("Exporters", "State", instance=target)] = 1
-            found[at("Exporters", "Configuration", instance=target)] = 1
-        return found | self.good_feeds() | self.bad_feeds()
+            expected[at("Exporters", "State", instance=target)] = 1
+            expected[at("Exporters", "Configuration", instance=target)] = 1
+        return expected | self.good_feeds() | self.bad_feeds()
 
     def good_feeds(self) -> Expected:
+        """Return the rows of some feeds that have good answers in every world."""
         title = "All feeds"
-        records = {
+        records_of_platform = {
             "metagraph": len(self.seats),
             "bounties": len(self.api["bounties"]),
             "utilization": len(self.api["utilization"]),
         }
-        own_records = {}
+        records_of_miner = {}
         if self.has_key:
-            records["active_instances"] = len(self.api["active_instances"])
-            records["chutes"] = len(self.chutes)
-            own_records = {
+            records_of_platform["active_instances"] = len(self.api["active_instances"])
+            records_of_platform["chutes"] = len(self.chutes)
+            records_of_miner = {
                 "servers": len(self.servers),
                 "nodes": len(self.gpus),
                 "instances": len(self.owned),
             }
-        found: Expected = {}
-        for feed, count in (records | own_records).items():
+        expected: Expected = {}
+        for feed, count in (records_of_platform | records_of_miner).items():
             row = {"feed": feed}
-            if feed in own_records:
+            if feed in records_of_miner:
                 row["hotkey"] = self.miner
-            found |= {
+            expected |= {
                 at(title, "Records", **row): count,
                 at(title, "State", **row): 1,
                 at(title, "Rejected", **row): 0,
                 at(title, "Age", **row): 0,
             }
-        return found
+        return expected
 
     def bad_feeds(self) -> Expected:
-        blind = {}
-        old = {}
+        """Return the feeds that fail in the sick world, and the alerts that need them."""
+        without_data = {}
+        with_old_data = {}
         if self.is_sick:
-            refused = (
-                "instances",
-                "inventory",
-                "maintenance",
-                "nodes",
-                "servers",
-                "thrash_cooldowns",
-            )
-            blind = {"images": "unavailable"} | dict.fromkeys(refused, "not_registered")
-            old = {"unique_chute_history": "doubted"}
-        blind_alerts = [alert for alert, feeds in NEEDED.items() if not feeds.isdisjoint(blind)]
-        found: Expected = {
-            at("Feeds without a full answer", "no data"): len(blind),
-            at("Feeds without a full answer", "old data"): len(old),
+            without_data = {
+                "images": "unavailable",
+                "instances": "not_registered",
+                "inventory": "not_registered",
+                "maintenance": "not_registered",
+                "nodes": "not_registered",
+                "servers": "not_registered",
+                "thrash_cooldowns": "not_registered",
+            }
+            with_old_data = {"unique_chute_history": "doubted"}
+        bad = without_data | with_old_data
+        blind_alerts = []
+        for alert, needed_feeds in NEEDED.items():
+            if not needed_feeds.isdisjoint(without_data):
+                blind_alerts.append(alert)
+        expected: Expected = {
+            at("Feeds without a full answer", "no data"): len(without_data),
+            at("Feeds without a full answer", "old data"): len(with_old_data),
             at("Blind alerts"): len(blind_alerts),
-            label_of_rows("Bad feeds", "feed"): sorted(blind | old) or ["nothing"],
+            label_of_rows("Bad feeds", "feed"): sorted(bad) or ["nothing"],
         }
-        for feed, reason in (blind | old).items():
-            state = 0 if feed in blind else 1
-            found |= {
+        for feed, reason in bad.items():
+            state = 0 if feed in without_data else 1
+            expected |= {
                 at("Bad feeds", "State", feed=feed): state,
                 at("Bad feeds", "Reason", feed=feed): reason,
                 at("Bad feeds", "What to do", feed=feed): reason,
+                # A state 1 has old data, so it blinds no alert.
                 at("Bad feeds", "Blind alerts", feed=feed): None if state else feed,
                 at("Feeds over time", feed): state,
                 at("All feeds", "Reason", feed=feed): reason,
             }
         if self.is_sick:
-            found[at("All feeds", "Doubt", feed="unique_chute_history")] = "no_history"
-        return found
+            expected[at("All feeds", "Doubt", feed="unique_chute_history")] = "no_history"
+        return expected
 
 
 def _shares(api: Mapping[str, Any]) -> dict[str, float]:
@@ -1306,9 +1398,9 @@ def _short(hotkey: str) -> str:
     return f"{hotkey[:5]}…{hotkey[-4:]}"
 
 
-def neighbours_in(line: Mapping[str, int], hotkey: str, far: int) -> set[str]:
+def neighbours_in(places: Mapping[str, int], hotkey: str, far: int) -> set[str]:
     """Return the miners at most some places away from a miner, and the miner."""
-    return {other for other, place in line.items() if abs(place - line[hotkey]) <= far}
+    return {other for other, place in places.items() if abs(place - places[hotkey]) <= far}
 
 
 def age(instance: Row) -> float:
@@ -1356,38 +1448,41 @@ def test_a_board_shows_what_the_api_answered(
 
 
 def expected_on(board: str, answers: Answers, kind: World) -> Expected:
-    """Return what a board should show. Its name is that of a method."""
-    found: Expected = getattr(Truth(answers, kind), board)()
-    return found
+    """Return what a board should show. The method of :class:`Truth` has the board's name."""
+    expected: Expected = getattr(Truth(answers, kind), board)()
+    return expected
 
 
 def test_the_bars_count_what_ended_in_each_hour(answers: dict[World, Answers]) -> None:
-    found = answers[World.SICK]
-    reports = Reports(found.reports, found.hotkeys[0])
+    sick = answers[World.SICK]
+    reports = Reports(sick.reports, sick.hotkeys[0])
+    ends = reports.ends(1)
     panel = panel_of("chutes-instances", "Ended per hour by reason")
-    by_reason, failed = (found.over_time[query.expr]["result"] for query in panel.queries)
-    ends = reports.ends(1, reports.end)
+    bars_by_reason, bars_of_failed_starts = (
+        sick.over_time[query.expr]["result"] for query in panel.queries
+    )
     shown = {}
-    for line in by_reason:
+    for bar in bars_by_reason:
         # Of the other hours, the sparse scrapes do not see the report within minutes of its end.
-        ((time, number),) = line["values"]
+        ((time, number),) = bar["values"]
         assert float(time) == reports.end
-        shown[line["metric"]["reason"]] = float(number)
+        shown[bar["metric"]["reason"]] = float(number)
     assert shown
-    assert shown == Counter(one.reason for one in ends)
-    (line,) = failed
-    ((_, number),) = line["values"]
-    assert float(number) == sum(one.outcome == "never_active" for one in ends)
+    assert shown == Counter(end.reason for end in ends)
+    (bar,) = bars_of_failed_starts
+    ((_, number),) = bar["values"]
+    assert float(number) == sum(end.outcome == "never_active" for end in ends)
 
 
 def test_an_alert_about_a_chute_shows_its_name(answers: dict[World, Answers]) -> None:
-    found = answers[World.SICK]
-    ends = Reports(found.reports, found.hotkeys[0]).ends(6)
-    failed = Counter(one.chute_id for one in ends if one.is_failure)
-    names = {row["chute_id"]: row["name"] for row in found.api["chutes"]}
-    expected = [names[chute_id] for chute_id, count in failed.items() if count >= 3]
+    sick = answers[World.SICK]
+    ends = Reports(sick.reports, sick.hotkeys[0]).ends(6)
+    failures = Counter(end.chute_id for end in ends if end.is_failure)
+    names = {row["chute_id"]: row["name"] for row in sick.api["chutes"]}
+    # The alert fires from three failures in 6 hours on.
+    expected = [names[chute_id] for chute_id, count in failures.items() if count >= 3]
     severities = panel_of("chutes-overview", "What is wrong").queries[0]
-    alerts = [row["metric"] for row in found.now[severities.expr]["result"]]
+    alerts = [row["metric"] for row in sick.now[severities.expr]["result"]]
     shown = [alert["place"] for alert in alerts if alert["alertname"] == "ChutesChuteFails"]
     assert expected
     assert sorted(shown) == sorted(expected)
@@ -1441,22 +1536,26 @@ NOT_COMPARED = {
 
 
 def names_of(panel: Panel) -> dict[str, str]:
-    """Return the columns or lines of a panel, with the places that compare them.
+    """Return by column or line of a panel the name of the :class:`Place` that compares it.
 
-    A line for each series is compared if one of them is. A column with a label is compared by the
-    values of all rows, or because rows are found by it.
+    A line for each series is compared if one of them is, so its place has no name. A column with a
+    label is compared by the values of all rows, or because rows are found by it.
     """
-    if panel.kind == "table":
-        found = {}
-        for column in panel.columns:
-            # A short hotkey stands beside the hotkey.
-            if column.title not in ("", "Miner"):
-                found[column.title] = column.title if column.queries else f"#{column.source}"
-        return found
-    legends = {query.legend for query in panel.queries}
-    # A single line, and the lines of a query that gives several, are compared without their names.
-    without_name = "{{" in panel.queries[0].legend or len(legends) == 1
-    return {legend: "" if without_name else legend for legend in legends}
+    if panel.kind != "table":
+        legends = {query.legend for query in panel.queries}
+        # A line for each series, or the only one.
+        any_line = "{{" in panel.queries[0].legend or len(legends) == 1
+        return {legend: "" if any_line else legend for legend in legends}
+    columns = {}
+    for column in panel.columns:
+        # A short hotkey stands beside the hotkey.
+        if column.title in ("", "Miner"):
+            continue
+        if column.queries:
+            columns[column.title] = column.title
+        else:
+            columns[column.title] = f"#{column.source}"
+    return columns
 
 
 def _has_legend(name: str, template: str) -> bool:
@@ -1470,31 +1569,42 @@ def test_every_value_of_a_board_is_compared_in_a_world(answers: dict[World, Answ
     missing = []
     for board in BOARDS:
         for panel in board.panels:
-            names = compared[board.uid, panel.title]
-            for name, known in names_of(panel).items():
-                if not _is_compared(name, known, names):
+            compared_in_panel = compared[board.uid, panel.title]
+            for name, place in names_of(panel).items():
+                if not _is_compared(name, place, compared_in_panel):
                     missing.append(f"{board.uid}: {panel.title}: {name}")
     for name in missing:
         assert name.startswith(tuple(NOT_COMPARED)), name
-    for known in NOT_COMPARED:
-        assert any(name.startswith(known) for name in missing), known
+    for exception in NOT_COMPARED:
+        assert any(name.startswith(exception) for name in missing), exception
 
 
 def compared_names(answers: dict[World, Answers]) -> dict[tuple[str, str], set[str]]:
-    """Return the columns, lines and labels of each panel that are compared in a world."""
-    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    """Return the columns, lines and labels of each panel that are compared in a world.
+
+    The keys are the board's uid and the panel's title.
+    """
+    compared: dict[tuple[str, str], set[str]] = defaultdict(set)
     for kind, board in itertools.product(KINDS, BOARD_NAMES):
         uid = f"chutes-{board}"
         for place in expected_on(board, answers[kind], kind):
             # What no world shows is not compared.
             if value(uid, answers[kind], place) is not None:
                 labels = {f"#{label}" for label, _ in place.row}
-                found[uid, place.panel] |= {place.name} | labels
-    return found
+                compared[uid, place.panel] |= {place.name} | labels
+    return compared
 
 
-def _is_compared(name: str, known: str, compared: set[str]) -> bool:
-    """Return whether a name of a panel is compared. ``known`` is the place that compares it."""
-    if name in compared or any(_has_legend(shown, name) for shown in compared):
+def _is_compared(name: str, place: str, compared: set[str]) -> bool:
+    """Return whether a column or line of a panel is compared.
+
+    Args:
+        name: The title of the column, or the legend of the line.
+        place: The name of the place that compares it, empty if any place of the panel does.
+        compared: The names of the panel's places that are compared.
+    """
+    if name in compared or any(_has_legend(line, name) for line in compared):
         return True
-    return known in compared if known else bool(compared)
+    if not place:
+        return bool(compared)
+    return place in compared

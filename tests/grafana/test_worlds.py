@@ -57,13 +57,13 @@ LASTING = {
 
 def texts(seen: Seen, uid: str, title: str) -> list[dict[str, str]]:
     """Return the numbers of a stat, as they are shown."""
-    (shown,) = (
+    (stat,) = (
         shown
-        for found, panel, shown in seen
-        if (found, panel["type"], panel["title"]) == (uid, "stat", title)
+        for board, panel, shown in seen
+        if (board, panel["type"], panel["title"]) == (uid, "stat", title)
     )
-    found: list[dict[str, str]] = shown["texts"]
-    return found
+    numbers: list[dict[str, str]] = stat["texts"]
+    return numbers
 
 
 def tables(seen: Seen) -> Seen:
@@ -71,8 +71,9 @@ def tables(seen: Seen) -> Seen:
 
 
 def table(seen: Seen, uid: str, title: str) -> list[dict[str, str]]:
+    """Return the rows of a table: the texts of their cells by the title of the column."""
     (shown,) = (
-        shown for found, panel, shown in tables(seen) if (found, panel["title"]) == (uid, title)
+        shown for board, panel, shown in tables(seen) if (board, panel["title"]) == (uid, title)
     )
     rows = []
     for row in shown["rows"]:
@@ -85,29 +86,33 @@ def table(seen: Seen, uid: str, title: str) -> list[dict[str, str]]:
 def test_every_query_has_data_where_its_panel_says_so_and_nowhere_else(
     answers: dict[World, Answers], kind: World
 ) -> None:
-    found = answers[kind]
-    assert found.errors == {}
+    assert answers[kind].errors == {}
     wrong = []
     for board in BOARDS:
         for panel in board.panels:
             for query in panel.queries:
-                complaint = complaint_about(query, found, kind)
+                complaint = complaint_about(query, answers[kind], kind)
                 if complaint:
                     wrong.append(f"{board.uid}, {panel.title}: {complaint}: {query}")
     assert wrong == [], "\n".join(wrong)
 
 
-def complaint_about(query: Query, found: Answers, kind: World) -> str | None:
-    """Return what is wrong with the data of a query in a world, None if nothing is."""
-    has_data = bool(found.now[query.expr]["result"])
+def complaint_about(query: Query, answers: Answers, kind: World) -> str | None:
+    """Return what is wrong with the data of a query in a world, None if nothing is.
+
+    A query declares the worlds in which it has data, always or sometimes.
+    """
+    has_data = bool(answers.now[query.expr]["result"])
     is_declared = kind in (query.data or ())
     if has_data and not is_declared:
         return "has data"
-    if is_declared and not has_data and not query.sometimes:
+    if query.sometimes:
+        return None
+    if is_declared and not has_data:
         return "should have data"
-    if has_data and not query.sometimes and query.expr in found.over_time:
-        over_time = found.over_time[query.expr]["result"]
-        return None if over_time else "has no data over the day"
+    if has_data and query.expr in answers.over_time:
+        has_data_over_time = bool(answers.over_time[query.expr]["result"])
+        return None if has_data_over_time else "has no data over the day"
     return None
 
 
@@ -115,60 +120,59 @@ def complaint_about(query: Query, found: Answers, kind: World) -> str | None:
 def test_variables_offer_the_jobs_and_the_watched(
     answers: dict[World, Answers], kind: World
 ) -> None:
-    found = answers[kind]
-    assert found.variables["job"] == [JOB]
-    assert found.variables["hotkey"] == sorted(found.hotkeys)
-    assert set(found.hotkeys) <= set(found.variables["miner"])
+    watched, variables = answers[kind].hotkeys, answers[kind].variables
+    assert variables["job"] == [JOB]
+    assert variables["hotkey"] == sorted(watched)
+    assert set(watched) <= set(variables["miner"])
     if kind in (World.HEALTHY, World.SICK):
         # A watched miner is chosen at first, although others come before it in the alphabet.
-        assert found.variables["miner"][0] in found.hotkeys
-    assert bool(found.variables["server"]) == (kind not in (World.EMPTY, World.KEYLESS))
+        assert variables["miner"][0] in watched
+    knows_servers = kind not in (World.EMPTY, World.KEYLESS)
+    assert bool(variables["server"]) == knows_servers
 
 
 @pytest.mark.parametrize("kind", World)
 def test_the_alerts_of_a_world_fire_and_no_others(
     answers: dict[World, Answers], kind: World
 ) -> None:
-    found = answers[kind]
-    assert found.firing == {*FIRING.get(kind, ()), "Watchdog"}
-    shown = {row["metric"]["alertname"] for row in found.now[ANNOTATION.expr]["result"]}
-    assert bool(shown) == (kind in ALARMED)
+    assert answers[kind].firing == {*FIRING.get(kind, ()), "Watchdog"}
+    # The boards mark alerts over time.
+    marked = answers[kind].now[ANNOTATION.expr]["result"]
+    assert bool(marked) == (kind in ALARMED)
 
 
 def test_with_a_dead_exporter_no_stat_shows_an_old_number_as_new(seen: dict[World, Seen]) -> None:
     for uid, panel, shown in seen[World.DOWN]:
+        if panel["type"] != "stat" or panel["title"] in LASTING:
+            continue
         # A sparkline's number is the last one that there was; the line ends where the exporter went
         # down.
-        if (
-            panel["type"] == "stat"
-            and panel["title"] not in LASTING
-            and not panel["targets"][0]["range"]
-        ):
-            found = [one["text"] for one in shown["texts"]]
-            assert found == [panel["fieldConfig"]["defaults"]["noValue"]], (uid, panel["title"])
+        has_sparkline = panel["targets"][0]["range"]
+        if not has_sparkline:
+            texts_of_stat = [number["text"] for number in shown["texts"]]
+            text_without_value = panel["fieldConfig"]["defaults"]["noValue"]
+            assert texts_of_stat == [text_without_value], (uid, panel["title"])
 
 
 def test_what_is_known_to_be_none_is_a_number_and_what_is_unknown_is_a_text(
     seen: dict[World, Seen],
 ) -> None:
-    for kind, number in {World.KEYLESS: NO_INSTANCES, World.EMPTY: "0"}.items():
+    starting = {World.KEYLESS: NO_INSTANCES, World.EMPTY: "0"}
+    for kind, number in starting.items():
         assert texts(seen[kind], "chutes-instances", "Starting")[0]["text"] == number
-    for kind, verdict in {
+    verdicts = {
         World.SICK: ["act now", "3", "18"],
         World.DOWN: ["act now", "1", "1"],
         World.HEALTHY: ["all is well", "0", "0"],
         World.KEYLESS: ["no key: GPUs unknown", "0", "0"],
-    }.items():
+    }
+    for kind, verdict in verdicts.items():
         shown = texts(seen[kind], "chutes-overview", "Verdict")
-        assert [one["text"] for one in shown] == verdict
-    for kind, trust in {
-        World.SICK: ["no"],
-        World.DOWN: ["no"],
-        World.HEALTHY: ["yes"],
-        World.KEYLESS: ["yes"],
-    }.items():
+        assert [number["text"] for number in shown] == verdict
+    trust = {World.SICK: "no", World.DOWN: "no", World.HEALTHY: "yes", World.KEYLESS: "yes"}
+    for kind, answer in trust.items():
         shown = texts(seen[kind], "chutes-exporter", "Trust the boards")
-        assert [one["text"] for one in shown] == trust
+        assert [number["text"] for number in shown] == [answer]
 
 
 def test_ends_are_shown_with_their_hour_and_lost_units_only_if_each_hour_is_known(
@@ -223,9 +227,10 @@ def test_the_first_problem_is_the_gravest_and_says_what_it_costs_and_what_to_do(
 
 
 def test_no_graph_has_more_than_ten_lines(seen: dict[World, Seen]) -> None:
-    for kind, found in seen.items():
-        lines = [len(shown["series"]) for _, panel, shown in found if panel["type"] == "timeseries"]
-        assert max(lines) <= 10, kind
+    for kind, seen_in_world in seen.items():
+        for uid, panel, shown in seen_in_world:
+            if panel["type"] == "timeseries":
+                assert len(shown["series"]) <= 10, (kind, uid, panel["title"])
 
 
 ALARMING = {"#F2495C", states.ORANGE, "#FF780A"}
@@ -233,13 +238,16 @@ ALARMING = {"#F2495C", states.ORANGE, "#FF780A"}
 
 
 def alarming(seen: Seen) -> set[tuple[str, str]]:
-    """Return where something is drawn in red or orange."""
-    found = set()
+    """Return the board and the panel of everything that is drawn in red or orange."""
+    places = set()
     for uid, panel, shown in seen:
-        cells = [*shown.get("texts", ()), *(cell for row in shown.get("rows", ()) for cell in row)]
-        if {cell["color"] for cell in cells} & ALARMING:
-            found.add((uid, panel["title"]))
-    return found
+        cells = [*shown.get("texts", ())]
+        for row in shown.get("rows", ()):
+            cells += row
+        colors = {cell["color"] for cell in cells}
+        if not colors.isdisjoint(ALARMING):
+            places.add((uid, panel["title"]))
+    return places
 
 
 def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen]) -> None:
@@ -279,8 +287,8 @@ def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen
 def test_tables_have_a_row_for_each_thing(
     answers: dict[World, Answers], seen: dict[World, Seen]
 ) -> None:
-    for kind, found in seen.items():
-        for uid, panel, shown in tables(found):
+    for kind, seen_in_world in seen.items():
+        for uid, panel, shown in tables(seen_in_world):
             results = [answers[kind].now[target["expr"]]["result"] for target in panel["targets"]]
             assert len(shown["rows"]) == count_things(results), (kind, uid, panel["title"])
 
@@ -290,38 +298,46 @@ def count_things(results: Sequence[Sequence[dict[str, Any]]]) -> int:
 
     The labels that all queries have tell the things apart.
     """
-    of_results = []
+    labels_of_results = []
+    for result in results:
+        labels: set[str] = set()
+        for row in result:
+            labels |= row["metric"].keys()
+        if labels:
+            labels_of_results.append(labels)
+    if not labels_of_results:
+        # Rows without labels are about one thing.
+        return int(any(results))
+    common = sorted(set.intersection(*labels_of_results) - {"__name__"})
     things = set()
     for result in results:
-        labels = {label for row in result for label in row["metric"]}
-        if labels:
-            of_results.append(labels)
-    shared = set.intersection(*of_results) - {"__name__"} if of_results else set()
-    for result in results:
         for row in result:
-            things.add(tuple(row["metric"].get(label) for label in sorted(shared)))
+            things.add(tuple(row["metric"].get(label) for label in common))
     return len(things)
 
 
 def test_every_column_of_a_table_is_filled_somewhere(seen: dict[World, Seen]) -> None:
-    never_filled = set()
+    all_columns = set()
     for board in BOARDS:
         for panel in board.panels:
-            titles = [column.title for column in panel.columns if column.title]
-            never_filled |= {(board.uid, panel.title, title) for title in titles}
-    for found in seen.values():
-        for uid, shown_panel, _ in tables(found):
+            for column in panel.columns:
+                if column.title:
+                    all_columns.add((board.uid, panel.title, column.title))
+    filled_columns = set()
+    for seen_in_world in seen.values():
+        for uid, shown_panel, _ in tables(seen_in_world):
             title = shown_panel["title"]
-            for row in table(found, uid, title):
-                filled = [column for column, text in row.items() if text.strip() not in ("", "-")]
-                never_filled -= {(uid, title, column) for column in filled}
-    assert never_filled == set()
+            for row in table(seen_in_world, uid, title):
+                for column_title, text in row.items():
+                    if text.strip() not in ("", "-"):
+                        filled_columns.add((uid, title, column_title))
+    assert all_columns - filled_columns == set()
 
 
 def test_no_table_shows_that_something_is_not_a_number(seen: dict[World, Seen]) -> None:
-    for found in seen.values():
-        for uid, panel, _ in tables(found):
-            for row in table(found, uid, panel["title"]):
+    for seen_in_world in seen.values():
+        for uid, panel, _ in tables(seen_in_world):
+            for row in table(seen_in_world, uid, panel["title"]):
                 for text in row.values():
                     # Not a hotkey that happens to contain these letters.
                     assert not re.search(r"\bNaN\b", text), (uid, panel["title"])
@@ -331,6 +347,7 @@ def test_the_state_that_costs_most_comes_first_and_models_that_are_named_by_numb
     seen: dict[World, Seen],
 ) -> None:
     rows = table(seen[World.SICK], "chutes-fleet", "GPUs")
-    found = [row["State"] for row in rows]
-    assert found == sorted(found, key=[state.text for state in states.GPU].index)
+    shown_states = [row["State"] for row in rows]
+    by_cost = [state.text for state in states.GPU]
+    assert shown_states == sorted(shown_states, key=by_cost.index)
     assert {row["Model"] for row in rows} == {"4090", "h200", "pro_6000"}

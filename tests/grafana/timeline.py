@@ -46,14 +46,16 @@ def seconds(duration: str) -> int:
 
 
 def _varint(number: int) -> bytes:
-    found = bytearray()
+    """Return a number as protobuf writes it: 7 bits a byte, with a mark if more bytes follow."""
+    written = bytearray()
     while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
+        written.append(number & 0x7F | 0x80)
         number >>= 7
-    return bytes([*found, number])
+    return bytes([*written, number])
 
 
 def _field(number: int, content: bytes) -> bytes:
+    """Return a field of a protobuf message that has a length: bytes, a text or a message."""
     return bytes([number << 3 | 2]) + _varint(len(content)) + content
 
 
@@ -72,10 +74,11 @@ def _sample(at: float, value: bytes) -> bytes:
 
 def encoded(name: str, labels: Iterable[tuple[str, str]]) -> bytes:
     """Return the identity of a series, as remote write sends it."""
-    pairs = sorted({"__name__": name, **dict(labels)}.items())
-    return b"".join(
-        _field(1, _field(1, label.encode()) + _field(2, value.encode())) for label, value in pairs
-    )
+    written = b""
+    for label, value in sorted({"__name__": name, **dict(labels)}.items()):
+        pair = _field(1, label.encode()) + _field(2, value.encode())
+        written += _field(1, pair)
+    return written
 
 
 @dataclass
@@ -105,7 +108,7 @@ class Timeline:
             HTTPConnection(store.netloc, timeout=PATIENCE) for store in self._stores
         ]
         self._written: dict[str, set[bytes]] = defaultdict(set)
-        self._known: dict[tuple[str, str], bytes] = {}
+        self._encoded: dict[tuple[str, str], bytes] = {}
         self._alerts: list[dict[Labels, Alert]] = [{} for _ in ALERTS]
 
     def close(self) -> None:
@@ -119,18 +122,19 @@ class Timeline:
         What it had the last time and has no longer becomes stale.
         """
         values = dict.fromkeys(self._written[source] - samples.keys(), STALE)
-        values |= {one: struct.pack("<d", value) for one, value in samples.items()}
+        for series, number in samples.items():
+            values[series] = struct.pack("<d", number)
         self._written[source] = set(samples)
         if not values:
             return
-        self.send({one: [(at, value)] for one, value in values.items()})
+        self.send({series: [(at, value)] for series, value in values.items()})
 
     def send(self, series: Mapping[bytes, Iterable[tuple[float, bytes]]]) -> None:
         """Send samples: the time and the encoded value of each, in the order of time."""
         message = b""
-        for one, samples in series.items():
+        for identity_of_series, samples in series.items():
             written = b"".join(_sample(at, value) for at, value in samples)
-            message += _field(1, one + written)
+            message += _field(1, identity_of_series + written)
         # Snappy allows data that is not compressed.
         body = _varint(len(message)) + b"\xfc" + struct.pack("<I", len(message) - 1) + message
         for store, connection in zip(self._stores, self._connections, strict=True):
@@ -150,10 +154,11 @@ class Timeline:
             if not line or line[0] == "#":
                 continue
             written, _, value = line.rpartition(" ")
-            if (instance, written) not in self._known:
+            # A page has the same series each time, so that each is parsed once.
+            if (instance, written) not in self._encoded:
                 name, labels = identity(written)
-                self._known[instance, written] = encoded(name, [*labels, *target.items()])
-            samples[self._known[instance, written]] = float(value)
+                self._encoded[instance, written] = encoded(name, [*labels, *target.items()])
+            samples[self._encoded[instance, written]] = float(value)
         self.write(at, instance, samples)
 
     def evaluate(self, at: float) -> None:
@@ -161,19 +166,23 @@ class Timeline:
         self.record([rule for rule in RECORDINGS if rule not in ABOUT_ALERTS], at)
         samples: dict[bytes, float] = {}
         for rule, alerts in zip(ALERTS, self._alerts, strict=True):
-            samples |= alert_samples(rule, alerts, self._query(rule["expr"], at).keys(), at)
+            true_for = self._query(rule["expr"], at).keys()
+            move_alerts(rule, alerts, true_for, at)
+            samples |= alert_samples(rule, alerts)
         self.write(at, "alerts", samples)
         self.record(ABOUT_ALERTS, at)
 
     def record(self, rules: Iterable[Mapping[str, Any]], at: float) -> None:
         """Write the results of recordings, those of the same name together."""
-        for name, named in groupby(rules, key=lambda rule: rule["record"]):
-            found: dict[Labels, float] = {}
-            for rule in named:
-                found |= self._query(rule["expr"], at)
-            self.write(at, name, {encoded(name, labels): value for labels, value in found.items()})
+        for name, rules_of_name in groupby(rules, key=lambda rule: rule["record"]):
+            result: dict[Labels, float] = {}
+            for rule in rules_of_name:
+                result |= self._query(rule["expr"], at)
+            samples = {encoded(name, labels): value for labels, value in result.items()}
+            self.write(at, name, samples)
 
     def _query(self, expression: str, at: float) -> dict[Labels, float]:
+        """Return the result of a query by the labels of its series. A number has no labels."""
         connection = self._connections[0]
         connection.request("GET", f"/api/v1/query?{urlencode({'query': expression, 'time': at})}")
         data = json.load(connection.getresponse())["data"]
@@ -184,19 +193,30 @@ class Timeline:
         }
 
 
-def alert_samples(
-    rule: Mapping[str, Any], alerts: dict[Labels, Alert], found: Collection[Labels], at: float
-) -> dict[bytes, float]:
-    """Move the alerts of a rule on, and return Prometheus' two series of each."""
-    for labels in found:
+def move_alerts(
+    rule: Mapping[str, Any], alerts: dict[Labels, Alert], true_for: Collection[Labels], at: float
+) -> None:
+    """Change the alerts of a rule as Prometheus does at an evaluation: they begin, fire or end.
+
+    The condition of the rule is true for some labels.
+    """
+    pending_for = seconds(rule.get("for", "0s"))
+    keep_firing_for = seconds(rule.get("keep_firing_for", "0s"))
+    for labels in true_for:
         alert = alerts.setdefault(labels, Alert(at))
         alert.gone = None
-        alert.fires |= at - alert.since >= seconds(rule.get("for", "0s"))
-    for labels in alerts.keys() - set(found):
+        if at - alert.since >= pending_for:
+            alert.fires = True
+    for labels in alerts.keys() - set(true_for):
         alert = alerts[labels]
-        alert.gone = alert.gone or at
-        if not alert.fires or at - alert.gone >= seconds(rule.get("keep_firing_for", "0s")):
+        if alert.gone is None:
+            alert.gone = at
+        if not alert.fires or at - alert.gone >= keep_firing_for:
             del alerts[labels]
+
+
+def alert_samples(rule: Mapping[str, Any], alerts: dict[Labels, Alert]) -> dict[bytes, float]:
+    """Return Prometheus' two series of each alert of a rule."""
     samples = {}
     for labels, alert in alerts.items():
         own = dict(labels) | rule["labels"] | {"alertname": rule["alert"]}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.grafana.scenes import END
 
@@ -52,16 +52,20 @@ def instance_state(instance: Row) -> str:
 
 
 def holders(item: Row, api: Mapping[str, Any]) -> list[Row]:
-    """Return the instances to which an item of the inventory may belong."""
-    shared = itemgetter("chute_id", "active", "last_verified_at")
-    return [one for one in api["instances"] if shared(one) == shared(item)]
+    """Return the instances to which an item of the inventory may belong.
+
+    The inventory has no ids of instances, so that several may be alike.
+    """
+    common = itemgetter("chute_id", "active", "last_verified_at")
+    return [instance for instance in api["instances"] if common(instance) == common(item)]
 
 
 def gpu_state(gpu: Row, api: Mapping[str, Any]) -> str:
     """Return the state of a GPU."""
     for item in api["inventory"]:
         if item["gpu_id"] == gpu["uuid"]:
-            (state,) = set(map(instance_state, holders(item, api)))
+            # Instances that are alike have one state.
+            (state,) = {instance_state(instance) for instance in holders(item, api)}
             return "earning" if state == "active" else state
     return "idle" if gpu["verified_at"] else "unverified"
 
@@ -74,16 +78,20 @@ def is_earning(gpu: Row, api: Mapping[str, Any]) -> bool:
 def places(api: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Return the server and the model of each instance that an item of the inventory names."""
     gpus = {gpu["uuid"]: gpu for gpu in api["nodes"]}
-    found = {}
+    place_of_instance = {}
     for item in api["inventory"]:
         gpu = gpus[item["gpu_id"]]
-        for one in holders(item, api):
-            found[one["instance_id"]] = (gpu["server_id"], gpu["gpu_identifier"])
-    return found
+        for instance in holders(item, api):
+            place = gpu["server_id"], gpu["gpu_identifier"]
+            place_of_instance[instance["instance_id"]] = place
+    return place_of_instance
 
 
 def server_state(server_id: str, status: str, api: Mapping[str, Any]) -> int:
-    """Return the number of the state of a server without failed starts, the first that applies."""
+    """Return the number of the state of a server without failed starts, the first that applies.
+
+    The numbers are those of `grafana.states.SERVER`. The status is that of its maintenance.
+    """
     if status != "none":
         return 0 if status == "maintenance" else 1
     states = {gpu_state(gpu, api) for gpu in api["nodes"] if gpu["server_id"] == server_id}
@@ -93,11 +101,14 @@ def server_state(server_id: str, status: str, api: Mapping[str, Any]) -> int:
 
 def units_of_server(server_id: str, api: Mapping[str, Any]) -> float:
     """Return what the instances on a server earn a second."""
-    place = places(api)
+    place_of_instance = places(api)
     units = 0.0
-    for one in api["instances"]:
-        if one["activated_at"] and place[one["instance_id"]][0] == server_id:
-            units += one["compute_multiplier"]
+    for instance in api["instances"]:
+        if not instance["activated_at"]:
+            continue
+        on_server, _ = place_of_instance[instance["instance_id"]]
+        if on_server == server_id:
+            units += instance["compute_multiplier"]
     return units
 
 
@@ -106,6 +117,7 @@ def is_measured(server_id: str, api: Mapping[str, Any]) -> bool:
     target = api["maintenance"]["active_window"]["target_measurement_version"]
     gpus = [gpu["gpu_identifier"] for gpu in api["nodes"] if gpu["server_id"] == server_id]
     for row in api["tee_measurements"]:
+        # None and 0 allow every number of GPUs.
         allows_count = row["gpu_count"] in (None, 0, len(gpus))
         allows_models = set(gpus) <= set(row["expected_gpus"])
         if row["version"] == target and allows_models and allows_count:
@@ -120,28 +132,31 @@ def upgrade_order(server_ids: Iterable[str], api: Mapping[str, Any]) -> dict[str
     GPUs that earn nothing.
     """
     names = {row["server_id"]: row["name"] for row in api["servers"]["servers"]}
-    last = last_instances(api)
+    last_ones = last_instances(api)
 
     def key(server_id: str) -> tuple[int, int, str, str]:
         states = [gpu_state(gpu, api) for gpu in api["nodes"] if gpu["server_id"] == server_id]
-        idle = states.count("idle") + states.count("unverified")
-        return last[server_id], -idle, names[server_id], server_id
+        earn_nothing = states.count("idle") + states.count("unverified")
+        return last_ones[server_id], -earn_nothing, names[server_id], server_id
 
-    return {server_id: number for number, server_id in enumerate(sorted(server_ids, key=key), 1)}
+    in_order = sorted(server_ids, key=key)
+    return {server_id: place for place, server_id in enumerate(in_order, 1)}
 
 
 def last_instances(api: Mapping[str, Any]) -> Counter[str]:
     """Return how many instances on each server are the last ones of their chutes."""
-    place = places(api)
-    active: dict[str, set[str]] = defaultdict(set)
-    for one in api["active_instances"]:
-        active[one["chute_id"]].add(one["instance_id"])
-    found: Counter[str] = Counter()
-    for one in api["instances"]:
-        others = active[one["chute_id"]] - {one["instance_id"]}
-        if one["instance_id"] in place and not others:
-            found[place[one["instance_id"]][0]] += 1
-    return found
+    place_of_instance = places(api)
+    active_ids: dict[str, set[str]] = defaultdict(set)
+    for instance in api["active_instances"]:
+        active_ids[instance["chute_id"]].add(instance["instance_id"])
+    count: Counter[str] = Counter()
+    for instance in api["instances"]:
+        instance_id = instance["instance_id"]
+        others = active_ids[instance["chute_id"]] - {instance_id}
+        if instance_id in place_of_instance and not others:
+            server_id, _ = place_of_instance[instance_id]
+            count[server_id] += 1
+    return count
 
 
 @dataclass(frozen=True)
@@ -168,19 +183,23 @@ class Reports:
 
     @cached_property
     def _history(self) -> dict[str, dict[str, Row]]:
-        """The multipliers of each instance by their starts, from the newest report with them."""
-        found: dict[str, dict[str, Row]] = defaultdict(dict)
+        """The multipliers of each instance by the time from which on they held.
+
+        A later report repeats a row with its end, and therefore replaces it.
+        """
+        history: dict[str, dict[str, Row]] = defaultdict(dict)
         for _, report in sorted(self._reports.items()):
             for row in report["compute_history"]:
-                found[row["instance_id"]][row["started_at"]] = row
-        return found
+                history[row["instance_id"]][row["started_at"]] = row
+        return history
 
     def ends(self, hours: int, until: float = 0) -> list[Ended]:
         """Return the ends in the hours before a time, by default before the end of the newest
         report.
         """
         until = until or self.end
-        found: dict[str, Row] = {}
+        # A report may repeat what another one has, so that rows are kept by instance.
+        ended: dict[str, Row] = {}
         for end, report in self._reports.items():
             for row in report["instance_audit"]:
                 if row["miner_hotkey"] != self._hotkey or row["deleted_at"] is None:
@@ -189,32 +208,62 @@ class Reports:
                 is_in_hours = until - hours * HOUR <= ended_at <= until
                 is_of_report = end - HOUR <= ended_at <= end
                 if is_in_hours and is_of_report:
-                    found[row["instance_id"]] = row
-        return [self._ended(row) for row in found.values()]
+                    ended[row["instance_id"]] = row
+        return [self._ended(row) for row in ended.values()]
 
     def _ended(self, row: Row) -> Ended:
-        (reason,) = (
-            reason
-            for text, reason in REASONS.items()
-            if (row["deletion_reason"] or "").startswith(text)
-        )
+        """Return what became of the score of an instance, from its row in a report."""
+        text = row["deletion_reason"] or ""
+        (reason,) = (reason for begin, reason in REASONS.items() if text.startswith(begin))
         if row["activated_at"] is None:
             return Ended(row["chute_id"], reason, "never_active", 0)
         lasted = seconds(row["deleted_at"]) - seconds(row["activated_at"])
-        if row["valid_termination"] or (row["billed_to"] is None and lasted >= HOUR):
+        # A public instance keeps its score after its first hour.
+        is_secured = row["billed_to"] is None and lasted >= HOUR
+        if row["valid_termination"] or is_secured:
             return Ended(row["chute_id"], reason, "counts", 0)
         return Ended(row["chute_id"], reason, "lost", self._units(row))
 
     def _units(self, row: Row) -> float:
         """Return the compute units of an instance in the day before the newest report."""
-        start = max(seconds(row["created_at"]), self.end - DAY)
-        stop = min(map(seconds, filter(None, (row["deleted_at"], row["stop_billing_at"]))))
+        begin = max(seconds(row["created_at"]), self.end - DAY)
+        end = seconds(row["deleted_at"])
+        if row["stop_billing_at"]:
+            end = min(end, seconds(row["stop_billing_at"]))
         units = 0.0
         for part in self._history[row["instance_id"]].values():
-            until = min(stop, seconds(part["ended_at"]) if part["ended_at"] else stop)
-            span = max(0.0, until - max(start, seconds(part["started_at"])))
-            units += part["compute_multiplier"] * span
+            part_begin = max(begin, seconds(part["started_at"]))
+            part_end = end
+            if part["ended_at"]:
+                part_end = min(end, seconds(part["ended_at"]))
+            units += part["compute_multiplier"] * max(0.0, part_end - part_begin)
         return units
+
+
+class Room(NamedTuple):
+    """How many instances more of a chute the service would let become active.
+
+    Attributes:
+        instances: Their number. Without any, the chute is not offered.
+        left: The same without those that are starting already.
+        refusal: The reason of the refusal if there are none.
+    """
+
+    instances: int
+    left: int
+    refusal: str
+
+
+class Placement(NamedTuple):
+    """Instances on idle GPUs.
+
+    Attributes:
+        taken: The number of GPUs that they take of each server, in the order of the servers.
+        pay: Their compute units per second, on average of the first day.
+    """
+
+    taken: tuple[int, ...]
+    pay: float
 
 
 @dataclass(frozen=True)
@@ -231,7 +280,17 @@ class Launchable:
 
 
 class Launches:
-    """What a miner can launch on its idle GPUs, by the service's rules, from the JSON."""
+    """What a miner can launch on its idle GPUs, by the service's rules, from the JSON.
+
+    Attributes:
+        slots: The status of maintenance by server.
+        free: The number of idle GPUs by server and model.
+        usable: The same without servers that hold an upgrade slot.
+        in_vain: By starting instance, whether the service would refuse its activation.
+        hanging: Chutes with an instance that has been starting for over an hour.
+        offers: What can be launched.
+        refused: The number of chutes that cannot, by model and reason.
+    """
 
     def __init__(self, api: Mapping[str, Any]) -> None:
         self._api = api
@@ -241,7 +300,9 @@ class Launches:
         self._tee = {row["server_id"]: row["is_tee"] for row in api["servers"]["servers"]}
         self.free = self._idle_gpus()
         self.usable = {
-            place: count for place, count in self.free.items() if not self._is_in_slot(place[0])
+            (server_id, model): count
+            for (server_id, model), count in self.free.items()
+            if not self._is_in_slot(server_id)
         }
         self._active = Counter(one["chute_id"] for one in api["active_instances"])
         self._starting = self._starting_everywhere()
@@ -256,11 +317,12 @@ class Launches:
 
     def _judge_starting(self) -> None:
         """Find starting instances that are in vain, and chutes whose start takes over an hour."""
-        for one in self._api["instances"]:
-            if instance_state(one) == "starting":
-                self.in_vain[one["instance_id"]] = self._is_in_vain(one["chute_id"])
-                if END - seconds(one["created_at"]) > HOUR:
-                    self.hanging.add(one["chute_id"])
+        for instance in self._api["instances"]:
+            if instance_state(instance) == "starting":
+                chute_id = instance["chute_id"]
+                self.in_vain[instance["instance_id"]] = self._is_in_vain(chute_id)
+                if END - seconds(instance["created_at"]) > HOUR:
+                    self.hanging.add(chute_id)
 
     def _judge_chutes(self) -> None:
         """Offer or refuse each chute on each model of the idle GPUs."""
@@ -271,22 +333,22 @@ class Launches:
 
     def _idle_gpus(self) -> Counter[tuple[str, str]]:
         """Return the number of idle GPUs by server and model."""
-        found: Counter[tuple[str, str]] = Counter()
+        idle: Counter[tuple[str, str]] = Counter()
         for gpu in self._api["nodes"]:
             if gpu_state(gpu, self._api) == "idle":
-                found[gpu["server_id"], gpu["gpu_identifier"]] += 1
-        return found
+                idle[gpu["server_id"], gpu["gpu_identifier"]] += 1
+        return idle
 
     def _starting_everywhere(self) -> Counter[str]:
         """Return how many instances of each chute are starting, of all miners."""
         # Several GPUs may belong to one instance.
-        starting: dict[str, str] = {}
+        chute_of_starting: dict[str, str] = {}
         for miner in self._api["held_gpus"].values():
             for gpu in miner["provisioned"]:
-                chute = gpu["chute"]
-                if chute["activated_at"] is None:
-                    starting[chute["instance_id"]] = chute["chute_id"]
-        return Counter(starting.values())
+                instance = gpu["chute"]
+                if instance["activated_at"] is None:
+                    chute_of_starting[instance["instance_id"]] = instance["chute_id"]
+        return Counter(chute_of_starting.values())
 
     def _is_in_slot(self, server_id: str) -> bool:
         # A server without TEE has no maintenance.
@@ -305,8 +367,8 @@ class Launches:
         return not PRIVATE.isdisjoint(chute["compute_multiplier_factors"])
 
     def _is_in_vain(self, chute_id: str) -> bool:
-        """Return whether the service would refuse the activation of an instance."""
-        (chute,) = (one for one in self._api["chutes"] if one["chute_id"] == chute_id)
+        """Return whether the service would refuse the activation of an instance of a chute."""
+        (chute,) = (row for row in self._api["chutes"] if row["chute_id"] == chute_id)
         is_full = self._active[chute_id] >= self._target(chute_id)
         if not self._is_private(chute):
             return is_full and not chute["tee"]
@@ -314,61 +376,67 @@ class Launches:
             return False
         return is_full or chute_id not in self._logged
 
-    def room(self, chute: Row) -> tuple[int, int, str]:
-        """Return the room of a chute, what is left of it, and why there is none."""
+    def room(self, chute: Row) -> Room:
+        """Return the room of a chute."""
         key = chute["chute_id"]
         starting, room = self._starting[key], self._target(key) - self._active[key]
         if self._is_private(chute):
             if not self._active[key]:
+                # The first instance of a private chute needs a bounty.
                 bounties = int(key in self._bounties)
-                return bounties, bounties - starting, "no_bounty"
+                return Room(bounties, bounties - starting, "no_bounty")
             if key not in self._logged:
-                return 0, 0, "target_expired"
-            return room, room - starting, "no_room"
+                return Room(0, 0, "target_expired")
+            return Room(room, room - starting, "no_room")
         if not chute["tee"]:
-            return room, room - starting, "no_room"
+            return Room(room, room - starting, "no_room")
         if room <= 0:
-            return room, room, "no_room"
+            return Room(room, room, "no_room")
+        # Active and starting instances must be fewer than the target plus 1.
         room = min(room, room + 1 - starting)
-        return room, room, "enough_starting"
+        return Room(room, room, "enough_starting")
 
     def _try(self, chute: Row, gpu: str) -> None:
         """Add an offer, or count a refusal by its first reason."""
         reason = self._refusal(chute, gpu)
         if reason is None:
-            _, left, _ = self.room(chute)
-            self.offers.append(self._offer(chute, gpu, max(0, left)))
+            left = max(0, self.room(chute).left)
+            self.offers.append(self._offer(chute, gpu, left))
         else:
             self.refused[gpu, reason] += 1
 
     def _refusal(self, chute: Row, gpu: str) -> str | None:
         """Return the first reason why a chute cannot be launched on idle GPUs of a model."""
-        room, _, why_none = self.room(chute)
+        room = self.room(chute)
         if chute["disabled"]:
             return "disabled"
-        if room <= 0:
-            return why_none
-        of_tee = [
-            server_id
-            for server_id, model in self.free
-            if model == gpu and self._tee[server_id] == chute["tee"]
+        if room.instances <= 0:
+            return room.refusal
+        servers_with_model = [server_id for server_id, model in self.free if model == gpu]
+        matching = [
+            server_id for server_id in servers_with_model if self._tee[server_id] == chute["tee"]
         ]
-        if not of_tee:
+        if not matching:
             return "tee_mismatch"
-        gpus = [
-            self.free[server_id, gpu] for server_id in of_tee if not self._is_in_slot(server_id)
-        ]
-        if not gpus:
+        usable = [server_id for server_id in matching if not self._is_in_slot(server_id)]
+        if not usable:
             return "in_maintenance"
-        return "too_many_gpus" if max(gpus) < chute["node_selector"]["gpu_count"] else None
+        most_gpus = max(self.free[server_id, gpu] for server_id in usable)
+        if most_gpus < chute["node_selector"]["gpu_count"]:
+            return "too_many_gpus"
+        return None
 
     def _offer(self, chute: Row, gpu: str, left: int) -> Launchable:
+        """Return the offer of a chute on a GPU model, with room for so many instances."""
         selector, factors = chute["node_selector"], chute["compute_multiplier_factors"]
         rates = {model: row["hourly_rate"] for model, row in self._api["supported_gpus"].items()}
-        cheapest = chute["effective_compute_multiplier"] / selector["gpu_count"]
-        first = cheapest * rates[gpu] / min(rates[model] for model in selector["supported_gpus"])
+        cheapest_rate = min(rates[model] for model in selector["supported_gpus"])
+        # What the API says is the pay on the cheapest GPU that the chute allows.
+        on_cheapest = chute["effective_compute_multiplier"] / selector["gpu_count"]
+        first = on_cheapest * rates[gpu] / cheapest_rate
         # A public instance is paid like one on the cheapest GPU later. A bounty is gone then.
-        later = (cheapest if chute["public"] else first) / factors.get("bounty_boost", 1)
+        later = on_cheapest if chute["public"] else first
+        later /= factors.get("bounty_boost", 1)
         return Launchable(
             chute_id=chute["chute_id"],
             gpu=gpu,
@@ -384,18 +452,21 @@ class Launches:
         """Return what the usable idle GPUs earn a second in the best of all placements, on average
         of the first day.
         """
-        # The best pay by the number of GPUs that are taken of each server.
-        best: dict[tuple[int, ...], float] = {(0,) * len(self.usable): 0.0}
+        # The best pay by the number of GPUs that are taken of each server, for more chutes each
+        # time.
+        best_pay: dict[tuple[int, ...], float] = {(0,) * len(self.usable): 0.0}
         for chute_id in {offer.chute_id for offer in self.offers} - self.hanging:
             offers = [offer for offer in self.offers if offer.chute_id == chute_id]
-            found = dict(best)
-            for taken, pay in best.items():
+            with_chute = dict(best_pay)
+            for taken, pay in best_pay.items():
                 for counts in self._counts(offers[0].room):
-                    with_it = self._placed(taken, pay, counts, offers)
-                    if with_it is not None and with_it[1] > found.get(with_it[0], -math.inf):
-                        found[with_it[0]] = with_it[1]
-            best = found
-        return max(best.values())
+                    placement = self._placed(Placement(taken, pay), counts, offers)
+                    if placement is None:
+                        continue
+                    if placement.pay > with_chute.get(placement.taken, -math.inf):
+                        with_chute[placement.taken] = placement.pay
+            best_pay = with_chute
+        return max(best_pay.values())
 
     def _counts(self, room: int) -> Iterator[tuple[int, ...]]:
         """Yield all numbers of instances by server that a room allows, without none at all."""
@@ -404,28 +475,36 @@ class Launches:
                 yield counts
 
     def _placed(
-        self, taken: tuple[int, ...], pay: float, counts: tuple[int, ...], offers: list[Launchable]
-    ) -> tuple[tuple[int, ...], float] | None:
-        """Return the GPUs that are taken with more instances, and the pay, None if they do not
-        fit.
+        self, before: Placement, counts: tuple[int, ...], offers: list[Launchable]
+    ) -> Placement | None:
+        """Return a placement with more instances of a chute, None if they do not fit.
+
+        Args:
+            before: The placement without them.
+            counts: The number of new instances on each server.
+            offers: Of their chute, one for each model of GPU.
         """
-        by_model = {offer.gpu: offer for offer in offers}
-        now = []
-        for before, count, place in zip(taken, counts, sorted(self.usable), strict=True):
-            used = before
-            if count:
-                offer = by_model.get(place[1])
-                if offer is None or self._tee_of(offer) != self._tee[place[0]]:
-                    return None
-                used += count * offer.gpus
-                pay += count * offer.gpus * offer.first_day
-                if used > self.usable[place]:
-                    return None
-            now.append(used)
-        return tuple(now), pay
+        offer_on = {offer.gpu: offer for offer in offers}
+        taken_of_servers, pay = [], before.pay
+        for taken, count, place in zip(before.taken, counts, sorted(self.usable), strict=True):
+            if count == 0:
+                taken_of_servers.append(taken)
+                continue
+            server_id, model = place
+            offer = offer_on.get(model)
+            if offer is None or self._tee_of(offer) != self._tee[server_id]:
+                return None
+            new = count * offer.gpus
+            if taken + new > self.usable[place]:
+                return None
+            taken_of_servers.append(taken + new)
+            pay += new * offer.first_day
+        return Placement(tuple(taken_of_servers), pay)
 
     def _tee_of(self, offer: Launchable) -> bool:
-        return any(one["tee"] for one in self._api["chutes"] if one["chute_id"] == offer.chute_id)
+        """Return whether a chute needs a server with TEE."""
+        (chute,) = (row for row in self._api["chutes"] if row["chute_id"] == offer.chute_id)
+        return bool(chute["tee"])
 
 
 def in_last(hours: float, times: Iterable[float]) -> list[float]:

@@ -22,6 +22,7 @@ from tests.grafana.timeline import (
     Timeline,
     alert_samples,
     encoded,
+    move_alerts,
 )
 from tests.support import Labels, Prometheus, labels_without_name
 
@@ -44,16 +45,18 @@ PAST: Final = tuple(-hours * HOUR for hours in range(24, 2, -1))
 
 
 def _queries() -> dict[tuple[str, str, str], str]:
-    found = {}
+    """Return the queries of the boards by board, panel and legend, without the board of the
+    exporter, which shows the feeds themselves.
+    """
+    queries = {}
     for board in BOARDS:
-        # It shows the feeds themselves.
         if board.uid == "chutes-exporter":
             continue
         for panel in panels(committed(board.uid)):
             for target in panel["targets"]:
                 legend = f"{target['refId']} {target['legendFormat']}"
-                found[board.uid, panel["title"], legend] = target["expr"]
-    return found
+                queries[board.uid, panel["title"], legend] = target["expr"]
+    return queries
 
 
 QUERIES: Final = _queries()
@@ -96,12 +99,16 @@ class Era:
 
     def knows(self, tick: int) -> bool:
         """Return whether there was a scrape, some seconds before the end."""
-        return self.unknown is None or not self.unknown[1] < -tick / HOUR <= self.unknown[0]
+        if self.unknown is None:
+            return True
+        hours_before_end = -tick / HOUR
+        first, last = self.unknown
+        return not last < hours_before_end <= first
 
-    def note(self, rule: Mapping[str, Any], found: Iterable[Labels]) -> None:
+    def note(self, rule: Mapping[str, Any], true_for: Iterable[Labels]) -> None:
         """Note for which labels the condition of an alert is true."""
         alert, severity = rule["alert"], rule["labels"]["severity"]
-        self.conditions |= {(alert, severity, labels) for labels in found}
+        self.conditions |= {(alert, severity, labels) for labels in true_for}
 
     def fire(self, rule: Mapping[str, Any], firing: Iterable[Labels]) -> None:
         """Note for which labels an alert fires now."""
@@ -158,25 +165,34 @@ class Eras:
 
     def _show(self, expression: str) -> None:
         """Evaluate a query of a board at the end of each era."""
-        # At each end, an instant query.
-        asked = filled_in(expression, self._hotkeys).replace(" @ end()", "")
-        for number, found in enumerate(self._query(asked, 0)):
-            shown = self._eras[number].shown[expression] = {}
-            for labels, value in found.items():
+        # Each end is asked as by an instant query.
+        query = filled_in(expression, self._hotkeys).replace(" @ end()", "")
+        for number, result in enumerate(self._query(query, 0)):
+            shown: Found = {}
+            for labels, value in result.items():
                 is_time = value > _MILLISECONDS
+                # A time is shown as it would be in the first era.
                 shown[labels] = value - 1000 * number * LENGTH if is_time else value
+            self._eras[number].shown[expression] = shown
 
     def _at(self, number: int, tick: float) -> float:
+        """Return the Unix time of a tick in the era of a number."""
         return self._end + number * LENGTH + tick
 
     def _write(self, samples: Mapping[bytes, Iterable[tuple[float, float]]]) -> None:
-        if samples:
-            encoded_values = {}
-            for one, values in samples.items():
-                encoded_values[one] = [(at, struct.pack("<d", value)) for at, value in values]
-            self._timeline.send(encoded_values)
+        """Write the times and values of series."""
+        if not samples:
+            return
+        encoded_values = {}
+        for identity, values in samples.items():
+            encoded_values[identity] = [(at, struct.pack("<d", value)) for at, value in values]
+        self._timeline.send(encoded_values)
 
     def _write_pages(self, past: Sequence[Page]) -> None:
+        """Write the scrapes of all eras: two pages for the day before, then their own.
+
+        The past of later eras is only written where it is read.
+        """
         first, second = past
         first_half = [tick for tick in PAST if tick < -12 * HOUR]
         second_half = [tick for tick in PAST if tick >= -12 * HOUR]
@@ -187,12 +203,10 @@ class Eras:
             self._add_scrapes(samples, number, second_half, second, names)
             self._add_scrapes(samples, number, TICKS, era.page, _READ)
         target = {"job": JOB, "instance": "exporter:9109"}.items()
-        self._write(
-            {
-                encoded(name, [*labels, *target]): values
-                for (name, labels), values in samples.items()
-            }
-        )
+        encoded_samples = {}
+        for (name, labels), values in samples.items():
+            encoded_samples[encoded(name, [*labels, *target])] = values
+        self._write(encoded_samples)
 
     def _add_scrapes(
         self,
@@ -202,28 +216,42 @@ class Eras:
         page: Page,
         names: set[str],
     ) -> None:
-        """Add the samples of some metrics of a page, for each time at which an era had a scrape."""
+        """Add the samples of some metrics of a page, for each time at which an era had a scrape.
+
+        Args:
+            samples: The times and values of each series, to which these are added.
+            number: The era.
+            ticks: When the page was scraped, unless the era does not know that time.
+            page: The page.
+            names: The metrics.
+        """
         era = self._eras[number]
         times = [self._at(number, tick) for tick in ticks if era.knows(tick)]
         samples["up", frozenset()] += [(at, 1) for at in times]
         for key, value in page.items():
             if key[0] not in names:
                 continue
-            # All times on a page are relative to its own.
-            moves = key[0].endswith("_timestamp_seconds")
-            samples[key] += [(at, value + at - self._end if moves else value) for at in times]
+            # A page tells its times as of the end of the first era.
+            if key[0].endswith("_timestamp_seconds"):
+                samples[key] += [(at, value + at - self._end) for at in times]
+            else:
+                samples[key] += [(at, value) for at in times]
 
     def _query(self, expression: str, tick: float) -> list[Found]:
         """Return the result of a query in each era, at some seconds before its end."""
-        found: list[Found] = [{} for _ in self._eras]
-        for labels, values in self._range(expression, 0, len(found) - 1, tick, LENGTH).items():
+        results: list[Found] = [{} for _ in self._eras]
+        last = len(self._eras) - 1
+        # A range query with a step of one era, which has one time in each of them.
+        for labels, values in self._range(expression, 0, last, tick, LENGTH).items():
             for at, value in values.items():
-                found[round((at - self._at(0, tick)) / LENGTH)][labels] = value
-        return found
+                number = round((at - self._at(0, tick)) / LENGTH)
+                results[number][labels] = value
+        return results
 
     def _range(
         self, expression: str, first: int, last: int, tick: float, step: float
     ) -> dict[Labels, dict[float, float]]:
+        """Return the values of a range query by time, from a tick of an era to that of another."""
         answer = self._prometheus.api(
             "query_range",
             query=expression,
@@ -232,11 +260,11 @@ class Eras:
             step=step,
         )
         assert answer["status"] == "success", answer
-        found = {}
+        values_of_series = {}
         for row in answer["data"]["result"]:
             values = {at: float(value) for at, value in row["values"]}
-            found[labels_without_name(row["metric"])] = values
-        return found
+            values_of_series[labels_without_name(row["metric"])] = values
+        return values_of_series
 
     def _record_past(self, name: str, expression: str) -> None:
         """Evaluate a recording in the past of the eras that differ in it, and copy the first one to
@@ -245,34 +273,37 @@ class Eras:
         samples: dict[bytes, list[tuple[float, float]]] = defaultdict(list)
         start = self._at(0, PAST[0])
         for labels, values in self._range(expression, 0, self._whole + 1, PAST[0], HOUR).items():
-            one, copies = encoded(name, labels), list[tuple[float, float]]()
+            times_and_values = []
             for at, value in values.items():
-                number, tick = divmod(round(at - start), LENGTH)
-                if tick + PAST[0] in PAST:
-                    last = len(self._eras) if number == self._whole else number + 1
-                    for era in range(number, last):
-                        copies.append((self._at(era, tick + PAST[0]), value))
-            samples[one] += sorted(copies)
+                number, seconds = divmod(round(at - start), LENGTH)
+                tick = PAST[0] + seconds
+                if tick not in PAST:
+                    continue
+                # All later eras have the same past as the whole one.
+                end = len(self._eras) if number == self._whole else number + 1
+                times_and_values += [(self._at(era, tick), value) for era in range(number, end)]
+            samples[encoded(name, labels)] += sorted(times_and_values)
         self._write(samples)
 
     def _record(self, name: str, expression: str, tick: int) -> None:
+        """Evaluate a recording at a tick of each era."""
         samples: dict[bytes, list[tuple[float, float]]] = defaultdict(list)
-        for number, (era, found) in enumerate(
-            zip(self._eras, self._query(expression, tick), strict=True)
-        ):
-            era.recorded[name] = found
-            for labels, value in found.items():
+        for number, result in enumerate(self._query(expression, tick)):
+            self._eras[number].recorded[name] = result
+            for labels, value in result.items():
                 samples[encoded(name, labels)].append((self._at(number, tick), value))
         self._write(samples)
 
     def _alert(self, tick: int) -> None:
+        """Evaluate all alerts at a tick of each era."""
         samples: dict[bytes, list[tuple[float, float]]] = defaultdict(list)
         for index, rule in enumerate(ALERTS):
-            for number, found in enumerate(self._query(rule["expr"], tick)):
+            for number, result in enumerate(self._query(rule["expr"], tick)):
                 at, era = self._at(number, tick), self._eras[number]
                 alerts = era.alerts[index]
-                era.note(rule, found)
-                for one, value in alert_samples(rule, alerts, found.keys(), at).items():
-                    samples[one].append((at, value))
+                era.note(rule, result)
+                move_alerts(rule, alerts, result.keys(), at)
+                for identity, value in alert_samples(rule, alerts).items():
+                    samples[identity].append((at, value))
                 era.fire(rule, [labels for labels, alert in alerts.items() if alert.fires])
         self._write(samples)

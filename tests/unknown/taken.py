@@ -50,10 +50,16 @@ class Case:
 
 
 def _losses(feed: Feed[Any]) -> list[str]:
+    """Return what can be taken away of a feed."""
+    losses = ["missing", "expired", "record"]
     # The chain has one answer and no list that could be shorter.
-    doubted = ["doubted"] if feed.checks and feed is not CHAIN else []
-    older = [OLDER] if feed is AUDIT_REPORT else []
-    return ["missing", "expired", "record", *doubted, *older, *(["404"] if feed.optional else [])]
+    if feed.checks and feed is not CHAIN:
+        losses.append("doubted")
+    if feed is AUDIT_REPORT:
+        losses.append(OLDER)
+    if feed.optional:
+        losses.append("404")
+    return losses
 
 
 OLDER: Final = "older"
@@ -75,36 +81,48 @@ name.
 
 
 def changed(body: bytes, feed: Feed[Any], change: Callable[[list[Any]], list[Any]]) -> bytes:
-    """Change the records of an answer."""
+    """Return an answer with other records.
+
+    Args:
+        body: The answer.
+        feed: Its feed.
+        change: Returns the records to send instead of the given ones. Records by name are pairs.
+    """
     if body.startswith(b"data: "):
         return stream(change(rows(body))) or b"data: NO_ITEMS\n\n"
-    answer = {"": json.loads(body)}
+    answer = json.loads(body)
     if feed is CHAIN:
-        result = answer[""]["result"]
+        result = answer["result"]
         if isinstance(result, list):
             result[0]["changes"] = change(result[0]["changes"])
-        return json.dumps(answer[""]).encode()
-    *way, last = "", *PLACES.get(feed.name, ())
-    inside: Any = answer
-    for step in way:
-        inside = inside[step]
-    records = inside[last]
-    inside[last] = (
-        change(records) if isinstance(records, list) else dict(change([*records.items()]))
-    )
-    return json.dumps(answer[""]).encode()
+        return json.dumps(answer).encode()
+    changed_answer = _changed_at(PLACES.get(feed.name, ()), answer, change)
+    return json.dumps(changed_answer).encode()
+
+
+def _changed_at(
+    place: tuple[str, ...], value: Any, change: Callable[[list[Any]], list[Any]]
+) -> Any:
+    """Return a value with other records at a place, which is the value itself if it is empty."""
+    if place:
+        key, *inner = place
+        return {**value, key: _changed_at(tuple(inner), value[key], change)}
+    if isinstance(value, list):
+        return change(value)
+    return dict(change([*value.items()]))
 
 
 def optional_fields(feed: Feed[Any]) -> set[str]:
     """Return the names of the fields without which the records of a feed can be read."""
     shape = feed.endpoint.shape
-    records = [record for _, record in records_in(shape.kind)] if shape else []
-    return {
-        one.encode_name
-        for record in records
-        for one in msgspec.structs.fields(record)
-        if not one.required
-    }
+    if not shape:
+        return set()
+    names = set()
+    for _, record in records_in(shape.kind):
+        for field in msgspec.structs.fields(record):
+            if not field.required:
+                names.add(field.encode_name)
+    return names
 
 
 def without_field(name: str, body: bytes) -> bytes:
@@ -114,9 +132,8 @@ def without_field(name: str, body: bytes) -> bytes:
         return {key: value for key, value in fields.items() if key != name}
 
     if body.startswith(b"data: "):
-        return (
-            stream([json.loads(json.dumps(row), object_hook=lacking) for row in rows(body)]) or body
-        )
+        records = [json.loads(json.dumps(row), object_hook=lacking) for row in rows(body)]
+        return stream(records) or body
     return json.dumps(json.loads(body, object_hook=lacking)).encode()
 
 
@@ -128,14 +145,23 @@ def shorter_each_time() -> Callable[[list[Any]], list[Any]]:
     """Return a change that keeps half of the records, then a quarter, and so on: an equal answer
     would confirm it.
     """
-    parts = itertools.count(1)
-    return lambda records: records[: len(records) >> next(parts)]
+    halvings = itertools.count(1)
+
+    def shortened(records: list[Any]) -> list[Any]:
+        kept = len(records) // 2 ** next(halvings)
+        return records[:kept]
+
+    return shortened
 
 
 def one_gone() -> Callable[[bytes], bytes | Response]:
     """Return a change that takes the third answer away."""
     numbers = itertools.count(1)
-    return lambda body: Response(status_code=404) if next(numbers) == 3 else body
+
+    def answered(body: bytes) -> bytes | Response:
+        return Response(status_code=404) if next(numbers) == 3 else body
+
+    return answered
 
 
 class Api:
@@ -143,7 +169,7 @@ class Api:
     taken away.
 
     Attributes:
-        asked: The feeds and endpoints that were asked for, each with whether it was for each chute.
+        asked: The endpoints that were asked, each with whether it was asked for each chute.
         change: Changes the body of an answer of the feed.
     """
 
@@ -152,14 +178,18 @@ class Api:
         self.change: Callable[[bytes], bytes | Response] = bytes
         self._miners = miners
         self._taken: tuple[str, bool] | None = None
-        self._known: dict[tuple[object, ...], Answer[Any]] = {}
+        self._remembered: dict[tuple[object, ...], Answer[Any]] = {}
         simulator.app.add_middleware(BaseHTTPMiddleware, dispatch=self._answer)
 
     async def _answer(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """Answer a request as the simulator does, or changed while something is taken away."""
         response: Any = await call_next(request)
         body = b"".join([part async for part in response.body_iterator])
-        found = self.change(body) if self._taken else body
-        answer = found if isinstance(found, Response) else Response(found, response.status_code)
+        changed_body = self.change(body) if self._taken else body
+        if isinstance(changed_body, Response):
+            answer = changed_body
+        else:
+            answer = Response(changed_body, response.status_code)
         answer.headers["date"] = response.headers["date"]
         return answer
 
@@ -178,20 +208,16 @@ class Api:
             body: dict[str, Any] | None = None,
         ) -> Answer[Any]:
             ask = partial(send, transport, endpoint, url, key=key, params=params, body=body)
-            asked = endpoint.name, "per_chute" in (params or {})
+            query = params or {}
+            asked = endpoint.name, "per_chute" in query
             self.asked.add(asked)
             if asked == self._taken:
                 return await ask()
-            question = (
-                endpoint,
-                url,
-                key and key.address,
-                *(params or {}).items(),
-                json.dumps(body),
-            )
-            if question not in self._known:
-                self._known[question] = await ask()
-            return self._known[question]
+            address = None if key is None else key.address
+            question = (endpoint, url, address, *query.items(), json.dumps(body))
+            if question not in self._remembered:
+                self._remembered[question] = await ask()
+            return self._remembered[question]
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Transport, "send", remember)
@@ -206,27 +232,39 @@ class Api:
         changes: dict[str, Callable[[bytes], bytes | Response]] = {
             "missing": lambda _: Response(status_code=503),
             "404": lambda _: Response(status_code=404),
-            "record": partial(changed, feed=case.feed, change=self._unreadable),
+            "record": partial(changed, feed=case.feed, change=self._with_unreadable_records),
             "doubted": partial(changed, feed=case.feed, change=shorter_each_time()),
             OLDER: one_gone(),
         }
-        lacking = partial(without_field, case.loss.removeprefix(FIELD))
-        self.change = lacking if case.loss.startswith(FIELD) else changes.get(case.loss, bytes)
+        if case.loss.startswith(FIELD):
+            self.change = partial(without_field, case.loss.removeprefix(FIELD))
+        else:
+            # An answer that expires is not changed.
+            self.change = changes.get(case.loss, bytes)
         try:
             yield
         finally:
             self._taken = None
 
-    def _unreadable(self, records: list[Any]) -> list[Any]:
-        """Make a record of each miner unreadable, or else the first."""
-        chosen = [
-            next((one for one in records if miner in str(one)), records[0])
-            for miner in self._miners
-        ]
-        return [
-            one if one not in chosen else (one[0], "?") if isinstance(one, tuple) else "?"
-            for one in records
-        ]
+    def _with_unreadable_records(self, records: list[Any]) -> list[Any]:
+        """Make a record of each miner unreadable, or else the first.
+
+        A record by name is a pair of its name and its content.
+        """
+        unreadable = []
+        for miner in self._miners:
+            of_miner = (record for record in records if miner in str(record))
+            unreadable.append(next(of_miner, records[0]))
+        sent = []
+        for record in records:
+            if record not in unreadable:
+                sent.append(record)
+            elif isinstance(record, tuple):
+                name, _ = record
+                sent.append((name, "?"))
+            else:
+                sent.append("?")
+        return sent
 
 
 def asks(feed: Feed[Any]) -> tuple[str, bool]:
@@ -246,14 +284,7 @@ async def page_without(
     feeds.forget([feed])
     with api.without(case):
         if case.loss == "expired":
-            short = feed.with_lifetimes({feed.name: 1}, {feed.name: 1})
-            for one in (clock, steady):
-                one.now -= feed.max_age + 60
-            await feeds.read(short, PATIENCE)
-            for one in (clock, steady):
-                one.now += feed.max_age + 60
-            api.change = lambda _: Response(status_code=503)
-            await feeds.read(short, PATIENCE)
+            await _expire(feed, api, exporter, (clock, steady))
         if case.loss == "doubted":
             await _doubt(feed, api, exporter)
         if case.feed is AUDIT_REPORT and case.loss != "expired":
@@ -261,6 +292,20 @@ async def page_without(
         page = await page_of(exporter)
     feeds.forget([feed])
     return page
+
+
+async def _expire(
+    feed: Feed[Any], api: Api, exporter: Exporter, clocks: tuple[Clock, Clock]
+) -> None:
+    """Let an answer be older than allowed, and the next request fail."""
+    short_lived = feed.with_lifetimes({feed.name: 1}, {feed.name: 1})
+    for clock in clocks:
+        clock.now -= feed.max_age + 60
+    await exporter.feeds.read(short_lived, PATIENCE)
+    for clock in clocks:
+        clock.now += feed.max_age + 60
+    api.change = lambda _: Response(status_code=503)
+    await exporter.feeds.read(short_lived, PATIENCE)
 
 
 async def _doubt(feed: Feed[Any], api: Api, exporter: Exporter) -> None:
@@ -275,8 +320,8 @@ async def _doubt(feed: Feed[Any], api: Api, exporter: Exporter) -> None:
         api.change = partial(changed, feed=feed, change=change)
         await feeds.read(feed, PATIENCE)
         state = feeds.states()[feed]
-        if isinstance(state.last_error, DoubtedError) or (
-            state.snapshot and state.snapshot.answer.doubt
-        ):
+        is_refused = isinstance(state.last_error, DoubtedError)
+        is_used_in_doubt = state.snapshot is not None and bool(state.snapshot.answer.doubt)
+        if is_refused or is_used_in_doubt:
             return
     raise AssertionError(f"no shorter answer of {feed.name} is doubted")

@@ -165,35 +165,39 @@ FIELDS = [feed for feed in FEEDS if feed.name in (*NAMES, *EXTRA, "maintenance")
 
 
 def paths(value: Any, at: Path = ()) -> Iterator[Path]:
-    """Return the place of every field, at any depth."""
-    inner = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    # Of many records, in a list or by hotkey or model, some evenly spread.
-    many = isinstance(value, list) or (
-        isinstance(value, dict)
-        and (len(value) > 5 or all(len(key) == len(HOTKEY) for key in value))
-        and all(isinstance(part, dict | list) for part in value.values())
-    )
-    for step, part in itertools.islice(inner, 0, None, 1 + len(value) // _MANY if many else 1):
-        if isinstance(value, dict) and not many:
-            yield (*at, step)
-        yield from paths(part, (*at, step))
+    """Return the place of every field, at any depth. Of many records, some are chosen."""
+    if isinstance(value, list):
+        for number, record in _some(enumerate(value), len(value)):
+            yield from paths(record, (*at, number))
+    elif isinstance(value, dict) and _has_records(value):
+        for name, record in _some(value.items(), len(value)):
+            yield from paths(record, (*at, name))
+    elif isinstance(value, dict):
+        for name, content in value.items():
+            yield (*at, name)
+            yield from paths(content, (*at, name))
+
+
+def _has_records(value: dict[str, Any]) -> bool:
+    """Return whether an object has records by hotkey or model, and no fields."""
+    are_names = len(value) > 5 or all(len(name) == len(HOTKEY) for name in value)
+    return are_names and all(isinstance(record, dict | list) for record in value.values())
+
+
+def _some(records: Iterable[tuple[Any, Any]], count: int) -> Iterator[tuple[Any, Any]]:
+    """Return so many records at most as examples are asked for, evenly spread."""
+    return itertools.islice(records, 0, None, 1 + count // _MANY)
 
 
 def changed(value: Any, kind: str, path: Path) -> Any:
-    """Return an answer without a field, or with null in it.
+    """Return an answer without a field, or with null in it if the kind is "null".
 
     It shares what is unchanged with the original.
     """
-    step, *way = path
+    step, *inner_path = path
     copied = copy.copy(value)
-    if way:
-        copied[step] = changed(value[step], kind, tuple(way))
+    if inner_path:
+        copied[step] = changed(value[step], kind, tuple(inner_path))
     elif kind == "null":
         copied[step] = None
     else:
@@ -211,27 +215,26 @@ async def answer_of(feed: Feed[Any], body: bytes, report_end: float) -> Answer[A
 
 def report_end_in(bodies: dict[str, bytes]) -> float:
     """Return the end of the hour of the newest audit report."""
-    listed = [
-        row["end_time"]
-        for row in json.loads(bodies["audit"])
-        if row["path"].startswith("audit/validator/")
-    ]
-    return seconds(max(listed)) or 0.0
+    reports = json.loads(bodies["audit"])
+    hourly = [report for report in reports if report["path"].startswith("audit/validator/")]
+    newest = max(report["end_time"] for report in hourly)
+    return seconds(newest) or 0.0
 
 
 def samples(answers: Answered, *, of: Feed[Any]) -> Families:
     """Return the samples of all collectors that need a feed."""
-    found: Families = {}
+    families: Families = {}
     known = {feed.name: answer for feed, answer in answers.items() if answer is not None}
     for collector in COLLECTORS:
-        if of in collector.feeds:
-            out = Samples()
-            for hotkey in ("", HOTKEY):
-                assert collector.run(
-                    Answers(known), Miners(frozenset({HOTKEY}), "all", hotkey), out
-                )
-            found |= {family.name: family for family in out.collect()}
-    return found
+        if of not in collector.feeds:
+            continue
+        out = Samples()
+        # First for the platform, then for the miner.
+        for hotkey in ("", HOTKEY):
+            miners = Miners(frozenset({HOTKEY}), "all", hotkey)
+            assert collector.run(Answers(known), miners, out)
+        families |= {family.name: family for family in out.collect()}
+    return families
 
 
 @pytest.fixture(scope="module", params=DIRECTORIES, ids=lambda path: path.name)
@@ -242,44 +245,48 @@ def bodies(request: pytest.FixtureRequest) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def answers(bodies: dict[str, bytes]) -> Answered:
     async def read() -> Answered:
-        return {
-            feed: await answer_of(feed, bodies[feed.name], report_end_in(bodies))
-            for feed in FEEDS
-            if feed.name in bodies
-        }
+        read_answers: Answered = {}
+        for feed in FEEDS:
+            if feed.name in bodies:
+                body, report_end = bodies[feed.name], report_end_in(bodies)
+                read_answers[feed] = await answer_of(feed, body, report_end)
+        return read_answers
 
-    found = asyncio.run(read())
-    assert None not in found.values()
-    return found
+    answers = asyncio.run(read())
+    assert None not in answers.values()
+    return answers
 
 
 def numbers(families: Families, names: Iterable[str]) -> dict[Key, float]:
     """Return the values of some families."""
-    return {
-        (
-            sample.name,
-            frozenset((label, text) for label, text in sample.labels.items() if text),
-        ): sample.value
-        for name in names
-        if name in families
-        for sample in families[name].samples
-    }
+    values = {}
+    for name in names:
+        if name not in families:
+            continue
+        for sample in families[name].samples:
+            labels = frozenset((label, text) for label, text in sample.labels.items() if text)
+            values[sample.name, labels] = sample.value
+    return values
 
 
 def false_values(before: dict[Key, float], after: dict[Key, float]) -> set[str]:
     """Return the names of the samples that say something else than before, or something new."""
     gone = before.keys() - after.keys()
-    return {
-        key[0]
-        for key, value in after.items()
-        if (before[key] != value if key in before else not _lacks_a_label(key, gone))
-    }
+    names = set()
+    for key, value in after.items():
+        is_other = key in before and before[key] != value
+        is_new = key not in before and not _lacks_a_label(key, gone)
+        if is_other or is_new:
+            names.add(key[0])
+    return names
 
 
 def _lacks_a_label(key: Key, gone: set[Key]) -> bool:
-    """Tell whether a sample only describes with fewer words what another one described."""
+    """Tell whether a sample only describes with fewer labels what one that is gone described."""
     name, labels = key
-    return name.endswith("_info") and any(name == other and labels < more for other, more in gone)
+    if not name.endswith("_info"):
+        return False
+    return any(name == gone_name and labels < gone_labels for gone_name, gone_labels in gone)
 
 
 @pytest.mark.parametrize("kind", ["missing", "null"])
@@ -290,33 +297,48 @@ async def test_a_missing_field_changes_no_number_and_adds_none(
     before = samples(answers, of=feed)
     wrong: dict[str, set[str]] = {}
     raw = raw_json(bodies)[feed.name]
-    places = list(paths(raw))
-    for path in places:
+    is_stream = bodies[feed.name].startswith(b"data: ")
+    all_paths = list(paths(raw))
+    for path in all_paths:
         value = changed(raw, kind, path)
-        body = (
-            stream(value) if bodies[feed.name].startswith(b"data: ") else json.dumps(value).encode()
-        )
-        after = samples(
-            {**answers, feed: await answer_of(feed, body, report_end_in(bodies))}, of=feed
-        )
+        body = stream(value) if is_stream else json.dumps(value).encode()
+        changed_answer = await answer_of(feed, body, report_end_in(bodies))
+        after = samples({**answers, feed: changed_answer}, of=feed)
+        # To compare families is faster than to compare all numbers.
         differing = [
             name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
         ]
-        # Hotkeys are no names of fields.
-        steps = [step for step in path if isinstance(step, str) and len(step) != len(HOTKEY)]
-        place = ".".join([feed.name, *steps])
-        allowed = (NULL_MEANS if kind == "null" else ABSENCE_MEANS).get(place, set())
-        allowed = allowed | BY_REASON | SAYS_WHAT_IS_KNOWN
-        allowed |= _BEST_USE if feed.name in SHARE_ROOM else set()
-        if false := false_values(numbers(before, differing), numbers(after, differing)) - allowed:
+        false = false_values(numbers(before, differing), numbers(after, differing))
+        place = _name_of_place(feed, path)
+        false -= _may_change(place, kind, feed)
+        if false:
             wrong.setdefault(place, set()).update(false)
-    assert places or raw == []
+    assert all_paths or raw == []
     assert wrong == {}
+
+
+def _name_of_place(feed: Feed[Any], path: Path) -> str:
+    """Return the feed and the names of fields that lead to a place, such as ``chutes.disabled``."""
+    # Hotkeys are no names of fields.
+    fields = [step for step in path if isinstance(step, str) and len(step) != len(HOTKEY)]
+    return ".".join([feed.name, *fields])
+
+
+def _may_change(place: str, kind: str, feed: Feed[Any]) -> set[str]:
+    """Return the metrics that may change if a field is absent, or null if the kind is "null"."""
+    meanings = NULL_MEANS if kind == "null" else ABSENCE_MEANS
+    names = meanings.get(place, set()) | BY_REASON | SAYS_WHAT_IS_KNOWN
+    if feed.name in SHARE_ROOM:
+        names |= _BEST_USE
+    return names
 
 
 def test_a_record_that_is_listed_twice_counts_once(answers: Answered) -> None:
     for feed, answer in answers.items():
+        if answer is None or not isinstance(answer.value, list):
+            continue
         # Records of held GPUs have no ids.
-        if answer is not None and isinstance(answer.value, list) and feed.name != "miner_gpus":
-            twice = {**answers, feed: replace(answer, value=answer.value * 2)}
-            assert samples(twice, of=feed) == samples(answers, of=feed), feed
+        if feed.name == "miner_gpus":
+            continue
+        twice = {**answers, feed: replace(answer, value=answer.value * 2)}
+        assert samples(twice, of=feed) == samples(answers, of=feed), feed

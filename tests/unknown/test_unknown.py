@@ -103,9 +103,12 @@ class Changing(Tried):
     cooldown = 86400.0
 
     def make_chute(self, index: int) -> Chute:
+        """Make a chute. Every third one was deployed half an hour before the start."""
         chute = super().make_chute(index)
+        if index % 3 != 0:
+            return chute
         phase = (self.start - 1800) / chute.deploy_period % 1
-        return chute if index % 3 else replace(chute, phase=phase)
+        return replace(chute, phase=phase)
 
     def add(self, instance: Instance) -> None:
         if instance.hotkey == self.miners[1].hotkey:
@@ -120,11 +123,17 @@ async def _eras(directory: Path) -> dict[str, Era]:
     world = Changing(start=END, size=size, troubles=SICK_TROUBLES)
     clock, steady = Clock(END), Clock(END)
     simulator, watched = Simulator(world, clock=clock), world.miners[:2]
-    keys, hotkeys = tuple(miner.key for miner in watched), [miner.hotkey for miner in watched]
+    hotkeys = [miner.hotkey for miner in watched]
     api = Api(simulator, *hotkeys)
     async with simulator:
-        chosen: dict[str, Any] = {"miners": "active", "collectors": OPTIONAL, "gpu_costs": COSTS}
-        settings = patient(simulator.url, keys=keys, chain_url=simulator.chain_url, **chosen)
+        settings = patient(
+            simulator.url,
+            keys=tuple(miner.key for miner in watched),
+            chain_url=simulator.chain_url,
+            miners="active",
+            collectors=OPTIONAL,
+            gpu_costs=COSTS,
+        )
         async with Exporter(settings, clock=clock, monotonic=steady) as exporter:
             past = [await _page_at(exporter, clock, steady, hours) for hours in (18, 7)]
             clock.now = steady.now = END
@@ -133,10 +142,10 @@ async def _eras(directory: Path) -> dict[str, Era]:
                 await read_reports(exporter)
                 eras = _eras_with(await page_of(exporter))
                 for case in CASES:
-                    # The exporter keeps the reports.
+                    # An exporter that has read the reports keeps them.
                     async with Exporter(settings, clock=clock, monotonic=steady) as new:
-                        one = new if case.feed is AUDIT_REPORT else exporter
-                        eras[str(case)] = Era(await page_without(case, api, one, clock, steady))
+                        asking = new if case.feed is AUDIT_REPORT else exporter
+                        eras[str(case)] = Era(await page_without(case, api, asking, clock, steady))
     with Prometheus(directory, more=Eras.CONFIGURATION, flags=Eras.FLAGS) as prometheus:
         await asyncio.to_thread(Eras(prometheus, eras, past, END, hotkeys).evaluate)
     return eras
@@ -157,10 +166,10 @@ async def _page_at(exporter: Exporter, clock: Clock, steady: Clock, hours: float
     """Return the page of some hours ago, with its times as if it was that of the end."""
     clock.now = steady.now = END - hours * 3600
     page = await page_of(exporter)
-    return {
-        key: v + hours * 3600 if key[0].endswith("_timestamp_seconds") else v
-        for key, v in page.items()
-    }
+    for key in page:
+        if key[0].endswith("_timestamp_seconds"):
+            page[key] += hours * 3600
+    return page
 
 
 @pytest.fixture(scope="module")
@@ -206,9 +215,11 @@ def test_no_case_is_empty_because_nothing_depends_on_the_answer(
 def test_a_collector_that_lacks_a_metric_is_not_successful(eras: dict[str, Era], name: str) -> None:
     whole, page = eras[WHOLE].page, eras[name].page
     for collector in COLLECTORS:
-        # It is no failure if a deployment lacks an endpoint, which may only choose the chutes.
+        # It is no failure if a deployment lacks an endpoint.
         is_off = page.get(series("chutes_scrape_collector_off", collector=collector.name))
-        only_chooses = name.endswith("-404") and name[:-4] not in collector.source_feeds
+        # The endpoint may only choose the chutes that the collector exports.
+        feed, _, loss = name.rpartition("-")
+        only_chooses = loss == "404" and feed not in collector.source_feeds
         if is_off or only_chooses:
             continue
         metrics = {metric.name for metric in collector.metrics}
@@ -226,10 +237,9 @@ def _is_successful(collector: str, whole: Page, page: Page) -> bool:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_recording_is_new_or_another(eras: dict[str, Era], name: str) -> None:
-    differing = {
-        key: false_values(eras[WHOLE].recorded[key], found)
-        for key, found in eras[name].recorded.items()
-    }
+    differing = {}
+    for recording, result in eras[name].recorded.items():
+        differing[recording] = false_values(eras[WHOLE].recorded[recording], result)
     # It has the alerts about the gap, and these are the feeds that are missing.
     del differing["alert:chutes_alerts:severity"], differing["hotkey_feed:chutes_feed:blind"]
     # Where the pay is not known, the number of idle GPUs decides.
@@ -237,7 +247,7 @@ def test_no_recording_is_new_or_another(eras: dict[str, Era], name: str) -> None
     # These say what is not known.
     del differing["hotkey:chutes_miner_watched:gpus_unknown"]
     del differing["hotkey:chutes_miner_watched:instances_unknown"]
-    assert {key: found for key, found in differing.items() if found} == {}
+    assert {recording: values for recording, values in differing.items() if values} == {}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -258,19 +268,20 @@ def test_no_alert_starts_that_is_not_about_the_gap(eras: dict[str, Era], name: s
 def test_no_board_shows_another_number(eras: dict[str, Era], name: str) -> None:
     wrong = []
     for (board, panel, legend), expression in QUERIES.items():
-        whole, found = eras[WHOLE].shown[expression], eras[name].shown[expression]
-        problems = ABOUT_GAPS | {dict(labels).get("alertname") for labels in whole}
-        for labels, (before, value) in false_values(whole, found).items():
+        if _says_what_is_known(panel, legend):
+            continue
+        whole, shown = eras[WHOLE].shown[expression], eras[name].shown[expression]
+        expected_alerts = ABOUT_GAPS | {dict(labels).get("alertname") for labels in whole}
+        for labels, (before, value) in false_values(whole, shown).items():
             texts = dict(labels)
             # How long an alert fires, and the name of its place, are not always known.
-            is_of_alert = texts.get("alertname", "") in problems
+            is_of_alert = texts.get("alertname", "") in expected_alerts
             # It is not known how the rank was.
             is_without_rank = texts.get("before") == "?"
-            if is_of_alert or is_without_rank or _says_what_is_known(panel, legend):
-                continue
             # Where it is not known what earns there, it says not to reboot.
             is_of_maintenance = (panel, legend) == ("Maintenance", "A __auto")
-            if is_of_maintenance and value < (before or 0):
+            is_more_careful = is_of_maintenance and value < (before or 0)
+            if is_of_alert or is_without_rank or is_more_careful:
                 continue
             wrong.append(f"{board}, {panel}, {legend}: {value} instead of {before}: {texts}")
     assert wrong == []
@@ -329,11 +340,11 @@ GROUPS: Final = ("kind", "instance_id", "server_id", "chute_id", "gpu", "feed", 
 
 @dataclass
 class Output:
-    """What a command prints, as a text and as JSON."""
+    """What a command prints, as a text and as JSON, with its exit status."""
 
     status: int
     text: str
-    found: dict[str, Any]
+    json: dict[str, Any]
 
 
 async def _landing(simulator: Simulator) -> Output:
@@ -344,22 +355,24 @@ async def _landing(simulator: Simulator) -> Output:
         await exporter.samples((), timeout=PATIENCE)
         await read_reports(exporter)
         page = await landing_page(exporter)
+    # The tables of feeds and collectors follow under the first heading of this level.
     text = page.partition("<h2>")[0]
     (tone,) = re.findall(r'</h1><p><span class="state (\w+)">', text)
     return Output({"good": 0, "bad": 1, "wait": 3}[tone], text, {})
 
 
-async def _run(name: str, simulator: Simulator) -> Output:
-    if name == LANDING:
+async def _run(command: str, simulator: Simulator) -> Output:
+    """Return what a command prints, or what the landing page says."""
+    if command == LANDING:
         return await _landing(simulator)
-    arguments = (*name.split(), "--chain.url", simulator.chain_url, *COMMANDS[name])
+    arguments = (*command.split(), "--chain.url", simulator.chain_url, *COMMANDS[command])
     status, text, _ = await run(simulator, *arguments)
-    _, found, _ = await run(simulator, *arguments, "--json")
-    return Output(status, text, json.loads(found))
+    _, json_text, _ = await run(simulator, *arguments, "--json")
+    return Output(status, text, json.loads(json_text))
 
 
 async def _outputs(troubles: Sequence[str]) -> dict[tuple[str, str], Output]:
-    """Return the outputs of each command in each case that it can notice, by their names."""
+    """Return the outputs of each command in each case that it can notice, by the names of both."""
     # Commands first see the real clock, and then that of the API, which stands still.
     clock = Clock(time.time())
     world = Changing(start=clock(), size=SMALL, troubles=troubles)
@@ -368,23 +381,25 @@ async def _outputs(troubles: Sequence[str]) -> dict[tuple[str, str], Output]:
     outputs: dict[tuple[str, str], Output] = {}
     async with simulator:
         with api.remembered():
-            for name in COMMANDS:
+            for command in COMMANDS:
                 api.asked.clear()
-                outputs[name, WHOLE] = await _run(name, simulator)
-                cases = [case for case in CASES if asks(case.feed) in api.asked]
-                for case in cases:
-                    if _noticed(name, case):
+                outputs[command, WHOLE] = await _run(command, simulator)
+                asked_feeds = [case for case in CASES if asks(case.feed) in api.asked]
+                for case in asked_feeds:
+                    if _can_notice(command, case):
                         with api.without(case):
-                            outputs[name, str(case)] = await _run(name, simulator)
+                            outputs[command, str(case)] = await _run(command, simulator)
     return outputs
 
 
-def _noticed(command: str, case: Case) -> bool:
-    """Return whether a command can notice what is taken away from it: it asks once, and only a
-    contradiction shows.
+def _can_notice(command: str, case: Case) -> bool:
+    """Return whether a command can notice what is taken away from it.
+
+    It asks once, so that of all doubts it has only that two answers contradict each other.
     """
-    doubted = case.loss == "doubted" and "disagrees" in case.feed.checks and command != "incidents"
-    return doubted or case.loss in ("missing", "record", "404")
+    if case.loss == "doubted":
+        return "disagrees" in case.feed.checks and command != "incidents"
+    return case.loss in ("missing", "record", "404")
 
 
 @pytest.fixture(scope="module", params=[SICK_TROUBLES, ()], ids=["troubled", "calm"])
@@ -421,13 +436,20 @@ def _name_of(part: Any) -> str:
 def _is_taken_over(
     path: tuple[str, ...], value: float, known: Mapping[tuple[str, ...], float]
 ) -> bool:
-    """Return whether a number is about a thing that was in a more urgent finding before."""
+    """Return whether a number is about a thing that was in a more urgent finding before.
+
+    The first two parts of its path are "findings" and the kind of the finding. ``known`` are all
+    numbers when nothing is taken away.
+    """
     if path[:2] not in TAKE_OVER:
         return False
     # The GPUs of all things in a finding, their cost, and the next time have no other place.
     if path[2] in ("gpus", "cost_usd_per_hour", "when"):
         return True
-    return any(one[2:] == path[2:] and _equal(value, it) for one, it in known.items())
+    for other_path, other_value in known.items():
+        if other_path[2:] == path[2:] and _equal(value, other_value):
+            return True
+    return False
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -440,45 +462,49 @@ def test_no_command_says_that_all_is_fine(
     # What needs action needs it still, and a check fails without an answer.
     statuses = {3, 1} if whole.status == 1 or command == "check" else {3}
     for case in cases:
-        found = outputs[command, case]
-        assert found.status in statuses, case
+        output = outputs[command, case]
+        assert output.status in statuses, case
         for text in FINE:
-            assert text not in found.text, case
-        assert _names_what_is_missing(found.text, case), case
-        assert _other_numbers(whole, found) == [], case
+            assert text not in output.text, case
+        assert _names_what_is_missing(output.text, case), case
+        assert _other_numbers(whole, output) == [], case
 
 
 def _names_what_is_missing(text: str, case: str) -> bool:
+    """Return whether a text names the feed of a case. Reports have the names of their hours."""
     feed, _, _ = case.partition("-")
-    # Reports have the names of their hours.
-    return feed in text or (feed in ("audit", "audit_report") and "report" in text)
+    if feed in ("audit", "audit_report"):
+        return "report" in text
+    return feed in text
 
 
-def _other_numbers(whole: Output, found: Output) -> list[tuple[str, ...]]:
-    """Return the places of numbers that are new or differ."""
-    known = dict(numbers(whole.found))
+def _other_numbers(whole: Output, output: Output) -> list[tuple[str, ...]]:
+    """Return the places of numbers that are new or differ from the whole output."""
+    known = dict(numbers(whole.json))
     others = []
-    for path, value in numbers(found.found):
+    for path, value in numbers(output.json):
         if not _equal(known.get(path), value) and not _is_taken_over(path, value, known):
             others.append(path)
     return others
 
 
-Decided = dict[tuple[str, float | None], int]
+ToDo = dict[tuple[str, float | None], int]
 """The number of things of each finding that needs action, by its kind and the time of what happens
 next.
 """
 
 
-async def _decided(simulator: Simulator) -> tuple[Decided, list[NotKnown]]:
+async def _todo_and_gaps(simulator: Simulator) -> tuple[ToDo, list[NotKnown]]:
     """Return what needs action, and what is not known."""
     settings = watching(simulator.url)
     async with Exporter(settings) as exporter:
         collected = await exporter.samples((), timeout=PATIENCE)
-    found = find(collected.fleets[HOTKEY], time.time(), settings.costs)
-    return {(it.kind, it.when): it.count for it in found if it.needs_action}, find_gaps(
-        collected, settings
-    )[0]
+    todo = {}
+    for finding in find(collected.fleets[HOTKEY], time.time(), settings.costs):
+        if finding.needs_action:
+            todo[finding.kind, finding.when] = finding.count
+    gaps, _ = find_gaps(collected, settings)
+    return todo, gaps
 
 
 @pytest.mark.parametrize(
@@ -488,17 +514,21 @@ async def test_what_needs_action_is_not_known_without_a_field_that_decides_it(
     troubles: Sequence[str],
 ) -> None:
     simulator = Simulator(Changing(start=time.time(), size=SMALL, troubles=troubles))
-    api, wrong, decisive = Api(simulator), [], set()
+    api = Api(simulator)
+    wrong = []
+    decisive_fields = set()
     async with simulator:
         with api.remembered():
-            whole, gaps = await _decided(simulator)
+            whole, gaps = await _todo_and_gaps(simulator)
             assert gaps == []
-            for feed in [feed for feed in FEEDS if asks(feed) in api.asked]:
+            asked_feeds = [feed for feed in FEEDS if asks(feed) in api.asked]
+            for feed in asked_feeds:
                 for field in optional_fields(feed):
                     with api.without(Case(feed, f"{FIELD}{field}")):
-                        found, gaps = await _decided(simulator)
-                    if found != whole:
-                        decisive.add(field)
-                        wrong += [] if gaps else [(feed.name, field, whole.items() ^ found.items())]
+                        todo, gaps = await _todo_and_gaps(simulator)
+                    if todo != whole:
+                        decisive_fields.add(field)
+                        if not gaps:
+                            wrong.append((feed.name, field, whole.items() ^ todo.items()))
     assert wrong == []
-    assert decisive
+    assert decisive_fields
