@@ -43,13 +43,14 @@ def steady(page: str) -> str:
     endpoints.
     """
     lines = page.splitlines(keepends=True)
-    own = [number for number, line in enumerate(lines) if line.startswith("chutes_api_")]
+    numbers = [number for number, line in enumerate(lines) if line.startswith("chutes_api_")]
+    about_requests = [lines[number] for number in numbers]
     # Sorting is stable: each request's own lines keep their order.
-    ordered = sorted(own, key=lambda number: (_family(lines[number]), _endpoint(lines[number])))
-    for number, line in zip(own, [lines[number] for number in ordered], strict=True):
+    about_requests.sort(key=lambda line: (_family(line), _endpoint(line)))
+    for number, line in zip(numbers, about_requests, strict=True):
         lines[number] = line
-    page = "".join(lines)
-    return _VERSIONS.sub(r"\1 (varies)", _VARYING.sub(r"\1 (varies)", page))
+    steady_page = _VARYING.sub(r"\1 (varies)", "".join(lines))
+    return _VERSIONS.sub(r"\1 (varies)", steady_page)
 
 
 async def pages() -> dict[Format, str]:

@@ -105,11 +105,13 @@ def stream(records: list[Row]) -> bytes:
 
 
 def raw_json(bodies: dict[str, bytes]) -> dict[str, Any]:
-    """Return what plain JSON makes of recorded bodies."""
-    return {
-        name: rows(body) if body.startswith(b"data: ") or not body else json.loads(body)
-        for name, body in bodies.items()
-    }
+    """Return what plain JSON makes of recorded bodies. Of a stream, it is the list of records."""
+    values: dict[str, Any] = {}
+    for name, body in bodies.items():
+        # An empty body is a stream without records.
+        is_stream = body.startswith(b"data: ") or not body
+        values[name] = rows(body) if is_stream else json.loads(body)
+    return values
 
 
 @dataclass(frozen=True)
@@ -148,31 +150,38 @@ class Miner:
 
     def bodies(self) -> dict[str, bytes]:
         """Return the recorded bodies by name; where the service answers 404, there is none."""
-        found = {name: recording(self.directory, name) for name in NAMES} | self._extra_bodies()
-        held = json.loads(found["held_gpus"])
+        bodies = {name: recording(self.directory, name) for name in NAMES} | self._extra_bodies()
+        held = json.loads(bodies["held_gpus"])
         own = {self.hotkey: held[self.hotkey]} if self.hotkey in held else {}
-        found["miner_gpus"] = json.dumps(own).encode()
+        bodies["miner_gpus"] = json.dumps(own).encode()
         if self.role == "test_miner":
-            found["stats_per_chute_one"] = recording(self.directory, "stats_per_chute_one")
-            return found
-        found["stats_per_chute_one"] = self._own_stats(json.loads(found["stats_per_chute"]))
-        other = self.directory / "second"
+            bodies["stats_per_chute_one"] = recording(self.directory, "stats_per_chute_one")
+            return bodies
+        bodies["stats_per_chute_one"] = self._own_stats(json.loads(bodies["stats_per_chute"]))
+        # The answers to the other miners are in a folder of their own.
+        others = self.directory / "second"
         if self.role == "second_miner":
-            return found | {name: recording(other, name) for name in OWN}
-        del found["unique_chute_history"]
+            return bodies | {name: recording(others, name) for name in OWN}
+        # A newcomer has no history, and its other answers are empty.
+        del bodies["unique_chute_history"]
         for name in OWN:
-            if name in found:
-                found[name] = recording(other, f"newcomer_{name}_none")
-        return found
+            if name in bodies:
+                bodies[name] = recording(others, f"newcomer_{name}_none")
+        return bodies
 
     def _extra_bodies(self) -> dict[str, bytes]:
         """Return the bodies that not all worlds have, or not all miners alike."""
-        extra = self.directory / "extra"
-        existing = {name: file for name, file in EXTRA.items() if (extra / f"{file}.json").exists()}
-        found = {name: recording(extra, file) for name, file in existing.items()}
-        upgrading = "" if self.role == "test_miner" else "_none"
-        found["maintenance"] = recording(extra, f"maintenance_policy{upgrading}")
-        return found
+        folder = self.directory / "extra"
+        bodies = {}
+        for name, file in EXTRA.items():
+            if (folder / f"{file}.json").exists():
+                bodies[name] = recording(folder, file)
+        # Only the test miner has servers to upgrade.
+        policy = "maintenance_policy"
+        if self.role != "test_miner":
+            policy = "maintenance_policy_none"
+        bodies["maintenance"] = recording(folder, policy)
+        return bodies
 
     def _own_stats(self, everybody: dict[str, dict[str, list[Row]]]) -> bytes:
         """Return the rows about the miner. The service filters the stats by itself."""
@@ -218,13 +227,17 @@ def shifted(bodies: Mapping[str, bytes], seconds: float) -> dict[str, bytes]:
     """Move all times in some bodies."""
     delta = timedelta(seconds=seconds)
 
-    def move(match: re.Match[bytes]) -> bytes:
-        moment = datetime.fromisoformat(match[0].decode()).replace(tzinfo=UTC) + delta
-        return moment.isoformat(match[0][10:11].decode()).removesuffix("+00:00").encode()
+    def moved_text(match: re.Match[bytes]) -> bytes:
+        text = match[0].decode()
+        moment = datetime.fromisoformat(text).replace(tzinfo=UTC) + delta
+        # Date and time stay separated by what was between them.
+        return moment.isoformat(text[10]).removesuffix("+00:00").encode()
 
-    return {
-        name: _UNIX_TIME.sub(
-            lambda match: b"%b%.3f" % (match[1], float(match[2]) + seconds), _TIME.sub(move, body)
-        )
-        for name, body in bodies.items()
-    }
+    def moved_number(match: re.Match[bytes]) -> bytes:
+        field, unix_time = match.groups()
+        return b"%b%.3f" % (field, float(unix_time) + seconds)
+
+    moved = {}
+    for name, body in bodies.items():
+        moved[name] = _UNIX_TIME.sub(moved_number, _TIME.sub(moved_text, body))
+    return moved

@@ -100,8 +100,10 @@ def identity(written: str) -> tuple[str, Labels]:
     """Return the identity of a series that is written as on a text page."""
     match = _SERIES.fullmatch(written)
     assert match is not None, written
-    pairs = re.findall(_LABEL, match[2] or "")
-    return series(match[1], **{label: re.sub(r"\\(.)", _unescaped, text) for label, text in pairs})
+    labels = {}
+    for label, text in re.findall(_LABEL, match[2] or ""):
+        labels[label] = re.sub(r"\\(.)", _unescaped, text)
+    return series(match[1], **labels)
 
 
 def _unescaped(match: re.Match[str]) -> str:
@@ -135,7 +137,8 @@ def asked_by(exporter: Exporter) -> set[str]:
 
 def hold(exporter: Exporter, endpoint: str) -> asyncio.Event:
     """Let the requests to an endpoint wait until the returned event is set."""
-    fetch, release = exporter.client.fetch, asyncio.Event()
+    fetch = exporter.client.fetch
+    release = asyncio.Event()
 
     async def held(asked: Endpoint[Any], **more: Any) -> Answer[Any]:
         if asked.name == endpoint:
@@ -183,11 +186,12 @@ def data_of(page: Page) -> Page:
         "chutes_scrape_",
         "chutes_exporter_",
     )
-    return {
-        key: value
-        for key, value in page.items()
-        if not key[0].startswith(own) and key[0] != "chutes_miner_watched"
-    }
+    samples = {}
+    for key, value in page.items():
+        name, _ = key
+        if not name.startswith(own) and name != "chutes_miner_watched":
+            samples[key] = value
+    return samples
 
 
 def successes(page: Page) -> dict[str, float]:
@@ -253,8 +257,10 @@ async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> N
     """Wait until a condition is true. The condition may be a coroutine function."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found = condition()
-        if await found if inspect.isawaitable(found) else found:
+        is_true = condition()
+        if inspect.isawaitable(is_true):
+            is_true = await is_true
+        if is_true:
             return
         await asyncio.sleep(0.02)
     raise AssertionError("it never came true")
@@ -268,20 +274,25 @@ def wait_for(
 ) -> _T:
     """Return the first true result of a call.
 
-    An OSError, such as a server's that does not listen, is none yet.
-
-    The process must live until then. ``why`` returns what a failure shows, such as a log.
+    Args:
+        ask: The call. If it raises an OSError, such as for a server that does not listen yet, it
+            is called again.
+        process: A process that must live until then.
+        why: Returns what a failure shows, such as a log.
+        pause: Seconds between two calls.
     """
-    refused = ""
+    last_error = ""
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and (process is None or process.poll() is None):
+    while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            break
         try:
             if answer := ask():
                 return answer
         except OSError as error:
-            refused = repr(error)
+            last_error = repr(error)
         time.sleep(pause)
-    raise AssertionError(f"it never came true: {refused}\n{why()}")
+    raise AssertionError(f"it never came true: {last_error}\n{why()}")
 
 
 def fetch(url: str) -> str:
@@ -322,13 +333,10 @@ def watching(url: str, *keys: Hotkey, **more: Any) -> Settings:
 
 
 def recording(directory: Path, name: str) -> bytes:
-    """Return a recorded answer."""
-    (path,) = (
-        directory / f"{name}{end}"
-        for end in (".json", ".stream")
-        if (directory / f"{name}{end}").exists()
-    )
-    return path.read_bytes()
+    """Return a recorded answer. Its file is JSON or a stream."""
+    files = [directory / f"{name}.json", directory / f"{name}.stream"]
+    (existing,) = [file for file in files if file.exists()]
+    return existing.read_bytes()
 
 
 def replay(
@@ -336,14 +344,17 @@ def replay(
     reports: Mapping[str, bytes] | None = None,
     now: float | None = None,
 ) -> Starlette:
-    """Make an API that gives recorded answers to every client, which the test may change at any
-    time.
+    """Make an API that gives recorded answers to every client.
 
-    The answers are bodies by name: an endpoint's, ``stats_per_chute``, or ``stats_per_chute_one``
-    for one miner's. An endpoint without a body answers 404. The reports are by path, if there is
-    more than the newest. ``now`` is the API's time, if it says one.
+    Args:
+        answers: The bodies by the name of the endpoint, or by a name of :func:`_name_of_answer`.
+            An endpoint without a body answers 404. A test may change them at any time.
+        reports: The audit reports by path, if there are more than the newest.
+        now: The time that answers say, if they say one.
     """
-    headers = {} if now is None else {"date": email.utils.formatdate(now, usegmt=True)}
+    headers = {}
+    if now is not None:
+        headers["date"] = email.utils.formatdate(now, usegmt=True)
 
     def body_for(endpoint: str, request: Request) -> bytes | None:
         path = request.query_params.get("path", "")
@@ -355,6 +366,8 @@ def replay(
         return answers.get(name)
 
     def route(endpoint: str) -> Any:
+        """Return what answers the requests to an endpoint."""
+
         async def answer(request: Request) -> Response:
             body = body_for(endpoint, request)
             if body is None:
@@ -399,9 +412,9 @@ def fast_rules(directory: Path) -> list[Path]:
         for group in rules["groups"]:
             group["interval"] = "1s"
             for rule in group["rules"]:
-                rule["expr"] = re.sub(
-                    r"\b([89]|[123]\d)m\b", r"\1s", re.sub(r"\b25m\b", "8m", rule["expr"])
-                )
+                # 25 minutes become 8 seconds, and other windows as many seconds.
+                expression = re.sub(r"\b25m\b", "8m", rule["expr"])
+                rule["expr"] = re.sub(r"\b([89]|[123]\d)m\b", r"\1s", expression)
                 if "alert" in rule:
                     rule |= {"for": "2s", "keep_firing_for": "1s"}
         path = directory / f"fast-{source.name}"
@@ -448,24 +461,33 @@ class Prometheus:
         """The log of the process."""
         return (self.directory / "log").read_text()
 
-    def __enter__(self) -> Self:
-        alertmanagers = (
-            [{"static_configs": [{"targets": [self.alertmanager]}]}] if self.alertmanager else []
-        )
-        configuration = {
+    def _configuration(self) -> dict[str, Any]:
+        alertmanagers = []
+        if self.alertmanager:
+            alertmanagers.append({"static_configs": [{"targets": [self.alertmanager]}]})
+        remote_write = []
+        if self.remote_write:
+            remote_write.append({"url": self.remote_write})
+        scrape_configs = list(self.scrape_configs)
+        if not scrape_configs:
+            targets = [{"targets": list(self.targets)}]
+            scrape_configs = [{"job_name": "chutes", "static_configs": targets}]
+        return {
             "global": {
                 "scrape_interval": "1s",
                 "scrape_timeout": "1s",
                 "evaluation_interval": "1s",
             },
-            "rule_files": list(map(str, self.rule_files)),
+            "rule_files": [str(file) for file in self.rule_files],
             "alerting": {"alertmanagers": alertmanagers},
-            "remote_write": [{"url": self.remote_write}] if self.remote_write else [],
-            "scrape_configs": list(self.scrape_configs)
-            or [{"job_name": "chutes", "static_configs": [{"targets": list(self.targets)}]}],
+            "remote_write": remote_write,
+            "scrape_configs": scrape_configs,
             **self.more,
         }
-        (self.directory / "prometheus.yml").write_text(json.dumps(configuration))
+
+    def __enter__(self) -> Self:
+        """Start the program, and wait until it answers queries."""
+        (self.directory / "prometheus.yml").write_text(json.dumps(self._configuration()))
         address = f"127.0.0.1:{free_port()}"
         self.url = f"http://{address}"
         with (self.directory / "log").open("wb") as log:
@@ -559,9 +581,8 @@ class Pki:
     def issue(self, name: str, *identities: str, authority: trustme.CA | None = None) -> None:
         """Write ``NAME.crt`` and ``NAME.key``."""
         issued = (authority or self.authority).issue_cert(*identities)
-        (self.folder / f"{name}.crt").write_bytes(
-            b"".join(blob.bytes() for blob in issued.cert_chain_pems)
-        )
+        chain = b"".join(certificate.bytes() for certificate in issued.cert_chain_pems)
+        (self.folder / f"{name}.crt").write_bytes(chain)
         (self.folder / f"{name}.key").write_bytes(issued.private_key_pem.bytes())
 
     def client(self, name: str = "", **options: ssl.TLSVersion) -> ssl.SSLContext:

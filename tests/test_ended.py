@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import math
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,27 +41,26 @@ def meta_of(directory: Path) -> dict[str, Any]:
 
 
 def reported_ends(directory: Path) -> list[Row]:
-    """Return the ended instances that stand in a report. 0 is the newest."""
-    return [
-        row for row in expected_of(directory)["ended"]["instances"] if row["report"] is not None
-    ]
+    """Return the ended instances that stand in a report. The newest report has the number 0."""
+    ended = expected_of(directory)["ended"]["instances"]
+    return [row for row in ended if row["report"] is not None]
 
 
 def report_bodies(directory: Path) -> dict[str, bytes]:
     """Return the body of each report by its path."""
     folder = directory / "extra" / "audit_reports"
-    return {
-        entry["path"]: (folder / f"{entry['n']:02}.json").read_bytes()
-        for entry in report_index(directory)
-    }
+    bodies = {}
+    for entry in report_index(directory):
+        file = folder / f"{entry['n']:02}.json"
+        bodies[entry["path"]] = file.read_bytes()
+    return bodies
 
 
 def report_index(directory: Path) -> list[Row]:
     """Return the number, path and hour of each report, the newest first."""
-    found: list[Row] = json.loads(
-        (directory / "extra" / "audit_reports" / "index.json").read_bytes()
-    )
-    return found
+    file = directory / "extra" / "audit_reports" / "index.json"
+    index: list[Row] = json.loads(file.read_bytes())
+    return index
 
 
 PENALTIES = {
@@ -79,13 +77,14 @@ It is worked out from the reports before and after the service cut their multipl
 @functools.cache
 def penalties(directory: Path) -> dict[str, float]:
     """Return what each last instance of a chute lost that its miner deleted."""
-    found = {}
+    units = {}
     for row in reported_ends(directory):
-        key = row["instance_id"]
-        lost = row.get("lost_units_with_penalty_at_newest_report", PENALTIES.get(key))
+        instance_id = row["instance_id"]
+        # Only the newer worlds have the number.
+        lost = row.get("lost_units_with_penalty_at_newest_report", PENALTIES.get(instance_id))
         if lost is not None:
-            found[key] = lost
-    return found
+            units[instance_id] = lost
+    return units
 
 
 ESTIMATES = {
@@ -132,6 +131,7 @@ def outcome(row: Row) -> str:
 
 
 def lost_units(directory: Path, row: Row) -> float:
+    """Return the compute units that an ended instance lost, with the penalty for a last one."""
     penalty = penalties(directory).get(row["instance_id"])
     if penalty is not None:
         return penalty
@@ -162,25 +162,24 @@ async def test_the_page_knows_every_end_and_exactly_what_it_cost(
     page = await page_with_all_reports(directory, hotkeys)
     newest = report_index(directory)[0]
     assert page[series("chutes_audit_report_end_timestamp_seconds")] == seconds(newest["end"])
-    assert page[series("chutes_audit_reports_known")] == 24 - len(
-        hours_without_report(directory, 24)
-    )
+    missing_in_a_day = hours_without_report(directory, 24)
+    assert page[series("chutes_audit_reports_known")] == 24 - len(missing_in_a_day)
     missing = hours_without_report(directory, hours)
     for hotkey in hotkeys:
-        wanted = [row for row in rows if row["miner"] == hotkey and row["report"] < hours]
-        is_known = not missing and not any(map(is_unclear, wanted))
-        assert (series(TOTAL_LOST, hotkey=hotkey, window=window) in page) == is_known
-        found = samples_of_ends(page, hotkey, window)
+        ends = [row for row in rows if row["miner"] == hotkey and row["report"] < hours]
+        is_known = not missing and not any(map(is_unclear, ends))
+        total_lost = series(TOTAL_LOST, hotkey=hotkey, window=window)
+        assert (total_lost in page) == is_known
+        samples = samples_of_ends(page, hotkey, window)
         if missing:
-            assert found == {}
+            assert samples == {}
             continue
-        assert values_by_chute(found, CHUTE_ENDED) == end_counts(wanted)
-        assert_losses(values_by_chute(found, CHUTE_LOST), directory, wanted)
+        assert values_by_chute(samples, CHUTE_ENDED) == end_counts(ends)
+        assert_losses(values_by_chute(samples, CHUTE_LOST), directory, ends)
         if is_known:
-            assert sum_of(found, ENDED) == len(wanted)
-            by_reason = pytest.approx(sum_of(found, LOST))
-            assert page[series(TOTAL_LOST, hotkey=hotkey, window=window)] == by_reason
-            assert sum_of(found, LOST) == pytest.approx(sum_of(found, CHUTE_LOST))
+            assert sum_of(samples, ENDED) == len(ends)
+            assert page[total_lost] == pytest.approx(sum_of(samples, LOST))
+            assert sum_of(samples, LOST) == pytest.approx(sum_of(samples, CHUTE_LOST))
 
 
 def samples_of_ends(page: Page, hotkey: str, window: str) -> Page:
@@ -190,29 +189,32 @@ def samples_of_ends(page: Page, hotkey: str, window: str) -> Page:
     return {key: value for key, value in page.items() if key[0] in names and labels <= key[1]}
 
 
-def sum_of(found: Page, metric: str) -> float:
-    return sum(value for (name, _), value in found.items() if name == metric)
+def sum_of(samples: Page, metric: str) -> float:
+    return sum(value for (name, _), value in samples.items() if name == metric)
 
 
 def assert_losses(
-    found: dict[tuple[str, str], float], directory: Path, rows: Iterable[Row]
+    shown: dict[tuple[str, str], float], directory: Path, ends: Iterable[Row]
 ) -> None:
-    """Assert that chutes lost what the ends of their instances cost."""
-    rows = list(rows)
-    wanted = lost_by_chute(directory, rows)
-    assert found.keys() == wanted.keys()
-    for chute, units in found.items():
+    """Assert that chutes lost what the ends of their instances cost.
+
+    ``shown`` are the units by chute. The second part of its keys is empty: losses have no outcome.
+    """
+    ends = list(ends)
+    lost = lost_by_chute(directory, ends)
+    assert shown.keys() == lost.keys()
+    for (chute_id, outcome), units in shown.items():
         error = 1e-6
-        for row in rows:
-            if row["chute_id"] == chute[0]:
-                error = max(error, ESTIMATES.get(row["instance_id"], 0))
-        assert units == pytest.approx(wanted[chute], rel=error)
+        for end in ends:
+            if end["chute_id"] == chute_id:
+                error = max(error, ESTIMATES.get(end["instance_id"], 0))
+        assert units == pytest.approx(lost[chute_id, outcome], rel=error)
 
 
-def values_by_chute(found: Page, metric: str) -> dict[tuple[str, str], float]:
+def values_by_chute(samples: Page, metric: str) -> dict[tuple[str, str], float]:
     """Return the values of a metric that are not 0, by chute and outcome."""
     values = {}
-    for (name, pairs), value in found.items():
+    for (name, pairs), value in samples.items():
         if name == metric and value:
             labels = dict(pairs)
             values[labels.get("chute_id", ""), labels.get("outcome", "")] = value
@@ -224,8 +226,11 @@ REPLACED = ("autoscaler - downscale", "maintenance - ", "SGLang/image upgrade", 
 
 
 def end_counts(rows: Iterable[Row]) -> dict[tuple[str, str], float]:
-    """Return the ends by chute and outcome, without chutes that have an unclear reason."""
+    """Return the number of ends by chute and outcome, without chutes that have an unclear
+    reason.
+    """
     rows = list(rows)
+    # The reason of an end that counts does not matter.
     unclear = {row["chute_id"] for row in rows if has_unclear_reason(row) and not row["counts"]}
     counts: Counter[tuple[str, str]] = Counter()
     for row in rows:
@@ -235,18 +240,25 @@ def end_counts(rows: Iterable[Row]) -> dict[tuple[str, str], float]:
 
 
 def outcome_by_chute(row: Row) -> str:
+    """Return the outcome of an end in metrics by chute, where failures are told from other ends."""
     is_replaced = not row["counts"] and (row["reason"] or "").startswith(REPLACED)
     return "replaced" if is_replaced else outcome(row)
 
 
 def lost_by_chute(directory: Path, rows: Iterable[Row]) -> dict[tuple[str, str], float]:
-    """Return what each chute lost, unless one of its losses is unclear."""
-    lost: dict[tuple[str, str], float] = {}
+    """Return the units that each chute lost, unless one of its losses is unclear.
+
+    The keys are those of :func:`values_by_chute`, with an empty outcome.
+    """
+    lost: dict[tuple[str, str], float] = defaultdict(float)
+    unclear = set()
     for row in rows:
         key = row["chute_id"], ""
-        units = math.nan if has_unclear_loss(row) else lost_units(directory, row)
-        lost[key] = lost.get(key, 0.0) + units
-    return {key: units for key, units in lost.items() if units > 0}
+        if has_unclear_loss(row):
+            unclear.add(key)
+        else:
+            lost[key] += lost_units(directory, row)
+    return {key: units for key, units in lost.items() if units > 0 and key not in unclear}
 
 
 @of_each_world
@@ -254,26 +266,28 @@ def lost_by_chute(directory: Path, rows: Iterable[Row]) -> dict[tuple[str, str],
 async def test_incidents_lists_every_end_with_exactly_what_it_cost(
     directory: Path, hours: int
 ) -> None:
-    listed = sorted({row["miner"] for row in reported_ends(directory)})
-    wanted = {row["instance_id"]: row for row in reported_ends(directory) if row["report"] < hours}
-    status, summary = await run_incidents(directory, listed, hours)
+    hotkeys = sorted({row["miner"] for row in reported_ends(directory)})
+    true_ends = {
+        row["instance_id"]: row for row in reported_ends(directory) if row["report"] < hours
+    }
+    status, summary = await run_incidents(directory, hotkeys, hours)
     gaps = {gap["feed"] for gap in summary["not_known"]}
-    unclear = gaps_of_unclear_ends(wanted)
+    unclear = gaps_of_unclear_ends(true_ends)
     assert unclear <= gaps
     assert len(gaps - unclear) == len(hours_without_report(directory, hours))
     assert status == (3 if gaps else 0)
-    assert [miner["hotkey"] for miner in summary["miners"]] == listed
-    found = set()
+    assert [miner["hotkey"] for miner in summary["miners"]] == hotkeys
+    listed = set()
     for miner in summary["miners"]:
         for row in miner["ended"]:
-            found.add(row["instance_id"])
-            want = wanted[row["instance_id"]]
-            assert miner["hotkey"] == want["miner"]
-            assert_is_end(row, want)
-            assert_has_loss(row, want, directory)
+            listed.add(row["instance_id"])
+            true_end = true_ends[row["instance_id"]]
+            assert miner["hotkey"] == true_end["miner"]
+            assert_is_end(row, true_end)
+            assert_has_loss(row, true_end, directory)
         units = [row["lost_compute_units"] or 0 for row in miner["ended"]]
         assert units == sorted(units, reverse=True)
-    assert found == wanted.keys()
+    assert listed == true_ends.keys()
 
 
 async def run_incidents(
@@ -292,8 +306,13 @@ async def run_incidents(
 
 def gaps_of_unclear_ends(rows: dict[str, Row]) -> set[str]:
     """Return what the command says is not known of some ends."""
-    losses = {f"the loss of {key}" for key, row in rows.items() if has_unclear_loss(row)}
-    return losses | {f"why {key} ended" for key, row in rows.items() if has_unclear_reason(row)}
+    gaps = set()
+    for instance_id, row in rows.items():
+        if has_unclear_loss(row):
+            gaps.add(f"the loss of {instance_id}")
+        if has_unclear_reason(row):
+            gaps.add(f"why {instance_id} ended")
+    return gaps
 
 
 def assert_is_end(row: Row, want: Row) -> None:
@@ -335,19 +354,19 @@ async def test_with_a_key_redeployments_have_their_own_reason_and_loss() -> None
         return page[series(metric, hotkey=miner.hotkey, window=window, **labels)]
 
     assert value_of(TOTAL_LOST, "1d") > sum(REDEPLOYED.values())
-    assert value_of(LOST, "1d", reason="redeployed") == pytest.approx(
-        sum(REDEPLOYED.values()), abs=0.1
-    )
+    lost_in_day = value_of(LOST, "1d", reason="redeployed")
+    assert lost_in_day == pytest.approx(sum(REDEPLOYED.values()), abs=0.1)
     assert value_of(LOST, "1h", reason="redeployed") == pytest.approx(17615.35, abs=0.1)
     assert value_of(ENDED, "1d", reason="redeployed", outcome="lost") == 3
     # A job that is over has no reason, either.
     assert value_of(ENDED, "1d", reason="none", outcome="never_active") == 1
     rows = [row for row in reported_ends(WORLD_H) if row["miner"] == miner.hotkey]
     for window, hours, units in (("1h", 1, 208432.8), ("1d", 24, 599267.8)):
+        true = sum(lost_units(WORLD_H, row) for row in rows if row["report"] < hours)
+        assert true == pytest.approx(units, abs=0.1)
+        # Some losses are estimates.
         lost = sum_of(samples_of_ends(page, miner.hotkey, window), LOST)
         assert lost == pytest.approx(units, abs=10)
-        wanted = sum(lost_units(WORLD_H, row) for row in rows if row["report"] < hours)
-        assert wanted == pytest.approx(units, abs=0.1)
 
 
 async def test_with_a_key_incidents_tells_redeployments_from_other_ends() -> None:
@@ -358,28 +377,29 @@ async def test_with_a_key_incidents_tells_redeployments_from_other_ends() -> Non
     seeds = meta_of(WORLD_H)["invented_seeds"]
     variables = {"MINER_SS58": miner.hotkey, "MINER_SEED": seeds[miner.hotkey]}
 
-    async def reasons() -> tuple[int, dict[str, str | None], list[str]]:
+    async def run_again() -> tuple[int, dict[str, str | None], list[str]]:
+        """Return the status, the reason of each instance, and what is not known."""
         status, output, _ = await run(Target(url), "incidents", "--json", variables=variables)
-        found = json.loads(output)
-        rows = {row["instance_id"]: row["reason"] for row in found["miners"][0]["ended"]}
-        return status, rows, [gap["feed"] for gap in found["not_known"]]
+        summary = json.loads(output)
+        (miner_summary,) = summary["miners"]
+        reasons = {row["instance_id"]: row["reason"] for row in miner_summary["ended"]}
+        return status, reasons, [gap["feed"] for gap in summary["not_known"]]
 
     async with served(api) as url:
-        status, rows, gaps = await reasons()
-        redeployed = {key for key, reason in rows.items() if reason == "redeployed"}
-        assert (status, redeployed, gaps) == (0, set(REDEPLOYED), [])
+        status, reasons, gaps = await run_again()
+        assert (status, gaps) == (0, [])
+        redeployed = {key for key, reason in reasons.items() if reason == "redeployed"}
+        assert redeployed == set(REDEPLOYED)
         del bodies["chutes"]
-        status, rows, gaps = await reasons()
+        status, reasons, gaps = await run_again()
         assert (status, gaps[0]) == (3, "names of chutes")
-        assert {key for key, reason in rows.items() if reason is None} > set(REDEPLOYED)
+        unknown = {key for key, reason in reasons.items() if reason is None}
+        assert unknown > set(REDEPLOYED)
 
 
 async def test_without_a_key_the_reasons_that_a_name_decides_are_absent_and_no_others() -> None:
     hotkey = Miner(WORLD_H, "test_miner").hotkey
     page = await page_with_all_reports(WORLD_H, [hotkey])
-    reasons = {
-        dict(labels)["reason"]
-        for name, labels in page
-        if name == LOST and {("hotkey", hotkey), ("window", "1d")} <= labels
-    }
+    samples = samples_of_ends(page, hotkey, "1d")
+    reasons = {dict(labels)["reason"] for name, labels in samples if name == LOST}
     assert reasons == set(END_REASONS) - {"none", "redeployed"}

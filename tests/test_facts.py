@@ -68,28 +68,30 @@ class World:
         return [dict(labels) for metric, labels in self.page if metric == name]
 
     def true_ones(self, label: str, name: str) -> set[str]:
-        """Return the things of the miner with the key for which a metric is not 0, by a label."""
-        return {one for one, value in self.by(label, name, hotkey=self.hotkey).items() if value}
+        """Return the values of a label for which a metric of the miner with the key is not 0."""
+        values = self.by(label, name, hotkey=self.hotkey)
+        return {thing for thing, value in values.items() if value}
 
     def states(self, label: str, name: str) -> dict[str, str]:
         """Return the state of each thing, from a metric that is 1 in one state and 0 in others."""
-        found = {}
+        states: dict[str, str] = {}
         for (metric, pairs), value in self.page.items():
             if metric == name and value:
                 labels = dict(pairs)
-                assert labels[label] not in found, f"{labels[label]} is in two states"
-                found[labels[label]] = labels["state"]
-        return found
+                thing = labels[label]
+                assert thing not in states, f"{thing} is in two states"
+                states[thing] = labels["state"]
+        return states
 
     def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
         """Return a metric's samples by one of their labels; other labels are given."""
-        found = {}
+        values: dict[str, float] = {}
         for (metric, pairs), value in self.wide.items():
-            has = dict(pairs)
-            if metric == name and all(has.get(key) == text for key, text in labels.items()):
-                assert has.get(label, "") not in found, f"{name} has more labels"
-                found[has.get(label, "")] = value
-        return found
+            if metric == name and labels.items() <= pairs:
+                text = dict(pairs).get(label, "")
+                assert text not in values, f"{name} has more labels"
+                values[text] = value
+        return values
 
 
 _worlds: dict[Path, World] = {}
@@ -104,10 +106,16 @@ async def world(request: pytest.FixtureRequest) -> World:
         async with served(replay(bodies, now=reported_at(bodies))) as url:
             page = await scrape(miner.settings(url))
             wide = await scrape(miner.settings(url, miners="all"))
-        meta, true = (json.loads(recording(directory, name)) for name in ("meta", "expected"))
+        meta = json.loads(recording(directory, "meta"))
+        true = json.loads(recording(directory, "expected"))
         assert true["test_miner"] == miner.hotkey
         _worlds[directory] = World(
-            miner.hotkey, true, raw_json(bodies), page, wide, meta["recorded_at"]
+            hotkey=miner.hotkey,
+            true=true,
+            raw=raw_json(bodies),
+            page=page,
+            wide=wide,
+            recorded_at=meta["recorded_at"],
         )
     return _worlds[directory]
 
@@ -134,7 +142,6 @@ NUMBERS = {
     "active_instances": "chutes_platform_active_instances",
 }
 """Metrics that are a number of the truth, or how many things a list of it has."""
-STATE = "chutes_instance_state"
 NOT_SHOWN = {
     "test_miner": "the miner of these",
     "incentive_sum_raw": "the sum by which shares are divided",
@@ -177,26 +184,26 @@ def test_each_true_number_is_read_by_a_test_or_has_a_reason(directory: Path) -> 
 @pytest.mark.parametrize("key", VALUES)
 async def test_each_sample_has_the_true_value(world: World, key: str) -> None:
     metric, label = VALUES[key]
-    assert world.by(label, metric) == pytest.approx(
-        world.true[key], rel=SOON if key.startswith("score") else 1e-12
-    )
+    # Scores move on while the service computes them.
+    error = SOON if key.startswith("score") else 1e-12
+    assert world.by(label, metric) == pytest.approx(world.true[key], rel=error)
 
 
 @pytest.mark.parametrize("key", MARKED)
 async def test_exactly_the_true_things_are_marked(world: World, key: str) -> None:
     metric, label = MARKED[key]
-    assert {thing for thing, value in world.by(label, metric).items() if value} == set(
-        world.true[key]
-    )
+    marked = {thing for thing, value in world.by(label, metric).items() if value}
+    assert marked == set(world.true[key])
 
 
 @pytest.mark.parametrize("key", NUMBERS)
 async def test_each_number_is_the_true_one(world: World, key: str) -> None:
     true = world.true[key]
-    ((_, found),) = (
-        (labels, value) for (name, labels), value in world.page.items() if name == NUMBERS[key]
-    )
-    assert found == (true if isinstance(true, int) else len(true))
+    (number,) = (value for (name, _), value in world.page.items() if name == NUMBERS[key])
+    if isinstance(true, int):
+        assert number == true
+    else:
+        assert number == len(true)
 
 
 async def test_the_rate_of_the_platform_is_that_of_all_miners(world: World) -> None:
@@ -207,12 +214,16 @@ async def test_the_rate_of_the_platform_is_that_of_all_miners(world: World) -> N
 
 
 async def test_scores_have_the_services_parts(world: World) -> None:
-    for metric, part in {**PARTS, "instance_seconds": "seconds"}.items():
-        if metric != "compute_seconds":
-            true = {hotkey: values[part] for hotkey, values in world.true["score_raw"].items()}
-            assert world.by("hotkey", f"chutes_miner_score_{metric}") == pytest.approx(
-                true, rel=SOON
-            )
+    parts = {
+        "instances": "instances",
+        "bounties": "bounties",
+        "instance_seconds": "seconds",
+        "compute_units": "units",
+    }
+    for metric, part in parts.items():
+        true = {hotkey: values[part] for hotkey, values in world.true["score_raw"].items()}
+        found = world.by("hotkey", f"chutes_miner_score_{metric}")
+        assert found == pytest.approx(true, rel=SOON)
 
 
 @pytest.mark.parametrize("field", WINDOWS)
@@ -234,26 +245,26 @@ async def test_stats_of_each_chute_are_the_miners(world: World, field: str) -> N
     true, window = world.true["stats_per_chute_test_miner"][field], WINDOWS[field]
     name = "chutes_miner_chute_window_compute_units"
     expected = pytest.approx({chute: values["units"] for chute, values in true.items()}, rel=SOON)
-    # An exporter of everybody's data asks for all miners, one that watches a single miner for that
-    # one.
+    # An exporter of everybody's data asks for all miners.
     assert world.by("chute_id", name, hotkey=world.hotkey, window=window) == expected
-    narrow = {
-        dict(key[1])["chute_id"]: value
-        for key, value in world.page.items()
-        if key[0] == name and ("window", window) in key[1]
-    }
-    assert narrow == expected
-    everybodys = [key for key in world.wide if key[0] == name and ("window", window) in key[1]]
-    assert len(everybodys) == world.true["stats_per_chute_records"][field]
+    # One that watches a single miner asks for that one.
+    units = {}
+    for (metric, labels), value in world.page.items():
+        if metric == name and ("window", window) in labels:
+            units[dict(labels)["chute_id"]] = value
+    assert units == expected
+    of_all_miners = [
+        labels for metric, labels in world.wide if metric == name and ("window", window) in labels
+    ]
+    assert len(of_all_miners) == world.true["stats_per_chute_records"][field]
 
 
 async def test_jobs_that_are_over_or_claimed_do_not_wait(world: World) -> None:
     true = world.true["jobs"]
+    waiting = world.page[series("chutes_jobs_waiting")]
+    abandoned = world.page[series("chutes_jobs_abandoned")]
     # The newest world counts those that nobody can claim apart.
-    assert (
-        true.get("waiting_with_the_abandoned", true["waiting"])
-        == world.page[series("chutes_jobs_waiting")] + world.page[series("chutes_jobs_abandoned")]
-    )
+    assert waiting + abandoned == true.get("waiting_with_the_abandoned", true["waiting"])
     assert world.mine("chutes_jobs_stuck") == len(true["stuck_with_test_miner"])
 
 
@@ -272,14 +283,14 @@ async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
 
 def gpus_by_model_and_state(world: World) -> dict[str, int]:
     """Return the true numbers of GPUs by texts such as ``h200 idle``."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for key, value in world.true["gpus_by_model_and_state"].items():
         if isinstance(value, dict):
             # The newer world has a table for each model.
-            found |= {f"{key} {state}": count for state, count in value.items()}
+            counts |= {f"{key} {state}": count for state, count in value.items()}
         else:
-            found[key] = value
-    return found
+            counts[key] = value
+    return counts
 
 
 async def test_the_state_of_a_gpu_is_its_number(world: World) -> None:
@@ -291,25 +302,27 @@ async def test_the_state_of_a_gpu_is_its_number(world: World) -> None:
 def gpus_on_servers(world: World) -> dict[str, Counter[str]]:
     """Return the number of GPUs in each true state, by server."""
     states = world.true["gpu_state"]
-    found = {}
+    counts = {}
     for server in world.raw["servers"]["servers"]:
-        found[server["server_id"]] = Counter(states[gpu["uuid"]] for gpu in server["gpus"])
-    return found
+        counts[server["server_id"]] = Counter(states[gpu["uuid"]] for gpu in server["gpus"])
+    return counts
 
 
 async def test_each_server_has_its_gpus_by_state(world: World) -> None:
-    on_server = gpus_on_servers(world)
-    found: dict[str, Counter[str]] = {server: Counter() for server in on_server}
+    expected = gpus_on_servers(world)
+    shown: dict[str, Counter[str]] = {server: Counter() for server in expected}
     for (name, pairs), value in world.page.items():
         if name == "chutes_server_gpus":
             labels = dict(pairs)
-            found[labels["server_id"]][labels["state"]] += int(value)
-    assert {server: +counts for server, counts in found.items()} == on_server
+            shown[labels["server_id"]][labels["state"]] += int(value)
+    # A plus leaves zeros out.
+    assert {server: +counts for server, counts in shown.items()} == expected
     # The older worlds do not have this table.
-    by_server = world.true.get("gpus_by_server_and_state", on_server)
-    assert by_server.items() <= on_server.items()
-    per_server = {server: counts.total() for server, counts in found.items()}
-    assert per_server == dict.fromkeys(per_server, 0) | world.true["gpus_per_server"]
+    true = world.true.get("gpus_by_server_and_state", expected)
+    assert true.items() <= expected.items()
+    totals = {server: counts.total() for server, counts in shown.items()}
+    # Servers without GPUs are not in this one.
+    assert totals == dict.fromkeys(totals, 0) | world.true["gpus_per_server"]
 
 
 async def test_each_server_is_in_the_state_of_its_maintenance_or_of_its_worst_gpu(
@@ -323,11 +336,11 @@ async def test_each_server_is_in_the_state_of_its_maintenance_or_of_its_worst_gp
     in_slot = {server for server, state in states.items() if state in maintenance}
     pending = world.true.get("servers_pending", [])
     assert in_slot == {*world.true["servers_in_maintenance"], *pending}
-    without = {server for server, state in states.items() if state == "without_gpus"}
-    assert without == set(world.true["servers_without_gpus"])
-    on_server = gpus_on_servers(world)
-    for server in states.keys() - in_slot - without:
-        assert states[server] == worst_of(on_server[server])
+    without_gpus = {server for server, state in states.items() if state == "without_gpus"}
+    assert without_gpus == set(world.true["servers_without_gpus"])
+    gpus = gpus_on_servers(world)
+    for server in states.keys() - in_slot - without_gpus:
+        assert states[server] == worst_of(gpus[server])
 
 
 def worst_of(gpus: Counter[str]) -> str:
@@ -336,39 +349,48 @@ def worst_of(gpus: Counter[str]) -> str:
 
 
 async def test_disabled_instances_are_not_starting(world: World) -> None:
-    true = dict(world.true["instances_by_state"])
-    starting = true.pop("launching", 0) + true.pop("verified", 0)
-    states = world.by("state", "chutes_fleet_instances", hotkey=world.hotkey)
-    assert states == {"active": true["active"], "disabled": true["disabled"], "starting": starting}
-    shown = {"launching": "starting", "verified": "starting"}
-    assert world.states("instance_id", "chutes_instance_state") == {
-        instance: shown.get(state, state)
-        for instance, state in world.true["instance_state"].items()
+    counts = world.true["instances_by_state"]
+    assert world.by("state", "chutes_fleet_instances", hotkey=world.hotkey) == {
+        "active": counts["active"],
+        "disabled": counts["disabled"],
+        "starting": counts.get("launching", 0) + counts.get("verified", 0),
     }
-    for instance, state in world.true["instance_state"].items():
+    shown_states = world.states("instance_id", "chutes_instance_state")
+    true_states = world.true["instance_state"]
+    assert shown_states.keys() == true_states.keys()
+    for instance, state in true_states.items():
         activated = world.mine("chutes_instance_activated_timestamp_seconds", instance_id=instance)
-        assert (activated is not None) == (state in ("active", "disabled"))
+        if state in ("launching", "verified"):
+            assert shown_states[instance] == "starting"
+            assert activated is None
+        else:
+            assert shown_states[instance] == state
+            assert activated is not None
 
 
 async def test_starts_are_in_vain_where_the_service_refuses_the_activation(world: World) -> None:
-    values = world.by("instance_id", "chutes_instance_start_in_vain", hotkey=world.hotkey)
-    found = {instance for instance, value in values.items() if value}
-    for row in world.raw["instances"]:
-        if row["instance_id"] in found:
-            launch = world.true["launch"][row["chute_id"]]
+    in_vain = world.true_ones("instance_id", "chutes_instance_start_in_vain")
+    for instance in world.raw["instances"]:
+        if instance["instance_id"] in in_vain:
+            launch = world.true["launch"][instance["chute_id"]]
             assert launch["active"] >= (target_of(launch) or 0)
-            assert row["billed_to"] is not None
+            # It is private.
+            assert instance["billed_to"] is not None
     # Only the newest world lists those whose chute was filled by others.
-    assert found >= world.true.get("starts_in_vain", {}).keys()
+    assert in_vain >= world.true.get("starts_in_vain", {}).keys()
 
 
 async def test_instances_say_whether_somebody_is_billed_and_their_version(world: World) -> None:
-    instances = {one["instance_id"]: one["chute_id"] for one in world.labels(STATE)}
-    private = {one["instance_id"] for one in world.labels(STATE) if one["private"] == "true"}
+    labels_of_states = world.labels("chutes_instance_state")
+    private = {one["instance_id"] for one in labels_of_states if one["private"] == "true"}
     assert private == set(world.true["instances_private"])
-    versions = {one["chute_id"]: one["version"] for one in world.raw["chutes"]}
-    infos = {one["instance_id"]: one["version"] for one in world.labels("chutes_instance_info")}
-    old = {one for one, version in infos.items() if version != versions[instances[one]]}
+    chute_of = {one["instance_id"]: one["chute_id"] for one in labels_of_states}
+    newest_version = {row["chute_id"]: row["version"] for row in world.raw["chutes"]}
+    old = set()
+    for info in world.labels("chutes_instance_info"):
+        instance_id = info["instance_id"]
+        if info["version"] != newest_version[chute_of[instance_id]]:
+            old.add(instance_id)
     assert old == set(world.true["instances_of_old_version"])
 
 
@@ -391,12 +413,12 @@ def without_zeros(numbers: dict[str, float]) -> dict[str, float]:
 
 async def test_what_disabled_instances_still_earn_is_a_number_of_its_own(world: World) -> None:
     hotkey = world.true["test_miner"]
-    found = world.by("hotkey", "chutes_miner_disabled_compute_units_per_second")
-    # The older worlds name the instances only.
-    ids = world.true["disabled_elsewhere"].get(hotkey, [])
-    earned = {one["instance_id"]: one["compute_multiplier"] for one in world.raw["instances"]}
-    rate = sum(earned[instance_id] for instance_id in ids)
-    assert found == pytest.approx({hotkey: rate})
+    disabled = world.true["disabled_elsewhere"].get(hotkey, [])
+    rates = {one["instance_id"]: one["compute_multiplier"] for one in world.raw["instances"]}
+    rate = sum(rates[instance_id] for instance_id in disabled)
+    shown = world.by("hotkey", "chutes_miner_disabled_compute_units_per_second")
+    assert shown == pytest.approx({hotkey: rate})
+    # The older worlds name the instances only, without their sum.
     true = world.true.get("disabled_multiplier_per_miner", {hotkey: rate})
     assert rate == pytest.approx(true.get(hotkey, 0))
 
@@ -409,15 +431,13 @@ async def test_a_bounty_expires_at_its_time(world: World) -> None:
 
 async def test_active_instances_of_an_old_version_are_outdated(world: World) -> None:
     outdated = world.by("instance_id", "chutes_instance_outdated", hotkey=world.hotkey)
-    assert outdated.keys() == world.true["instance_state"].keys()
-    found = {one for one, value in outdated.items() if value}
-    assert found == {
-        one
-        for one in world.true["instances_of_old_version"]
-        if world.true["instance_state"][one] == "active"
-    }
+    states = world.true["instance_state"]
+    assert outdated.keys() == states.keys()
+    marked = {instance for instance, value in outdated.items() if value}
+    of_old_version = world.true["instances_of_old_version"]
+    assert marked == {instance for instance in of_old_version if states[instance] == "active"}
     # Only the newest world names those that an update under way replaces.
-    assert found >= set(world.true.get("instances_that_a_rolling_update_replaces", []))
+    assert marked >= set(world.true.get("instances_that_a_rolling_update_replaces", []))
 
 
 async def test_the_newest_maintenance_window_tells_which_servers_are_older_than_its_target(
@@ -441,39 +461,47 @@ def tee_servers(world: World) -> dict[str, str]:
 async def test_each_tee_server_has_one_maintenance_status_and_slots_are_counted(
     world: World,
 ) -> None:
-    status = {}
+    is_status = {}
     for (name, pairs), value in world.page.items():
         if name == "chutes_server_maintenance_status":
             labels = dict(pairs)
-            status[labels["server_id"], labels["status"]] = value
-    tee = tee_servers(world).keys()
-    assert status.keys() == set(itertools.product(tee, ("none", "pending", "maintenance")))
-    assert sum(status.values()) == len(tee)
-    held = {server for (server, word), value in status.items() if value and word != "none"}
+            is_status[labels["server_id"], labels["status"]] = value
+    servers = tee_servers(world).keys()
+    statuses = ("none", "pending", "maintenance")
+    assert is_status.keys() == set(itertools.product(servers, statuses))
+    assert sum(is_status.values()) == len(servers)
+    in_slot = {
+        server for (server, status), value in is_status.items() if value and status != "none"
+    }
     pending = world.true.get("servers_pending", [])
-    assert held == {*world.true["servers_in_maintenance"], *pending}
+    assert in_slot == {*world.true["servers_in_maintenance"], *pending}
     # A server in a slot of the newest window needs nothing more. The older world does not leave it
     # out.
     true = world.true["in_maintenance_window"]
     needing, needing_now = true["servers_needing_upgrade"], true["servers_needing_upgrade_now"]
-    finished = set(needing) - set(needing_now) or held
-    assert finished <= held
+    in_newest_slot = set(needing) - set(needing_now) or in_slot
+    assert in_newest_slot <= in_slot
     # It is not known whether a server whose maintenance is pending takes a slot.
     if not pending:
-        assert world.mine("chutes_maintenance_slots_in_use") == len(finished)
-        assert world.mine("chutes_maintenance_older_slots_in_use") == len(held - finished)
+        in_older_slot = in_slot - in_newest_slot
+        assert world.mine("chutes_maintenance_slots_in_use") == len(in_newest_slot)
+        assert world.mine("chutes_maintenance_older_slots_in_use") == len(in_older_slot)
 
 
 async def test_versions_of_tee_servers_are_compared_with_what_boots(world: World) -> None:
-    accepted = world.by("server_id", "chutes_server_version_accepted", hotkey=world.hotkey)
-    boots = world.true_ones("server_id", "chutes_server_version_accepted")
-    refused = accepted.keys() - boots
+    known = world.by("server_id", "chutes_server_version_accepted", hotkey=world.hotkey).keys()
+    accepted = world.true_ones("server_id", "chutes_server_version_accepted")
     # Both worlds have servers without a version, or of a release candidate: these are not known.
-    versions = {server: one for server, one in tee_servers(world).items() if is_release(one)}
+    releases = {
+        server: version for server, version in tee_servers(world).items() if is_release(version)
+    }
     highest = max(map(numbers, world.true["versions_that_can_boot"]))
-    assert boots == {server for server, one in versions.items() if numbers(one) == highest}
-    true = world.true["servers_that_cannot_boot"]
-    assert refused == {row["server_id"] for row in true if is_release(row["version"])}
+    assert accepted == {
+        server for server, version in releases.items() if numbers(version) == highest
+    }
+    cannot_boot = world.true["servers_that_cannot_boot"]
+    refused = known - accepted
+    assert refused == {row["server_id"] for row in cannot_boot if is_release(row["version"])}
 
 
 async def test_servers_with_a_listed_version_may_be_refused_by_a_least_version(
@@ -482,13 +510,15 @@ async def test_servers_with_a_listed_version_may_be_refused_by_a_least_version(
     strict = world.true.get("servers_that_cannot_boot_with_the_default_least_version")
     if strict is None:
         return
-    accepted = world.by("server_id", "chutes_server_version_accepted", hotkey=world.hotkey)
-    boots = world.true_ones("server_id", "chutes_server_version_accepted")
-    listed = {one["version"] for one in world.raw["tee_measurements"]}
-    maybe = {server for server, version in tee_servers(world).items() if version in listed}
-    assert (maybe - accepted.keys()) | (accepted.keys() - boots) == {
-        row["server_id"] for row in strict
+    known = world.by("server_id", "chutes_server_version_accepted", hotkey=world.hotkey).keys()
+    accepted = world.true_ones("server_id", "chutes_server_version_accepted")
+    listed_versions = {row["version"] for row in world.raw["tee_measurements"]}
+    with_listed_version = {
+        server for server, version in tee_servers(world).items() if version in listed_versions
     }
+    refused = known - accepted
+    not_known = with_listed_version - known
+    assert refused | not_known == {row["server_id"] for row in strict}
 
 
 def is_release(version: str | None) -> bool:
@@ -501,18 +531,18 @@ async def test_servers_that_cannot_come_back_and_the_order_of_the_others_follow_
     policy = world.raw["maintenance"]
     older = {row["server_id"] for row in policy["servers"] if row["needs_upgrade"]}
     measured = world.by("server_id", "chutes_server_upgrade_measured", hotkey=world.hotkey)
-    listed = {one["version"] for one in world.raw["tee_measurements"]}
-    if policy["active_window"]["target_measurement_version"] in listed:
+    listed_versions = {row["version"] for row in world.raw["tee_measurements"]}
+    if policy["active_window"]["target_measurement_version"] in listed_versions:
         with_gpus = {gpu["server_id"] for gpu in world.raw["nodes"]}
         assert measured == {server: is_measured(server, world.raw) for server in older & with_gpus}
     else:
         assert measured == {}
     waiting = older - in_slots(world)
     assert world.mine("chutes_fleet_servers_to_upgrade") == len(waiting)
-    cannot = {server for server in waiting if measured.get(server) == 0}
-    assert world.mine("chutes_fleet_unmeasured_servers_to_upgrade") == len(cannot)
+    cannot_come_back = {server for server in waiting if measured.get(server) == 0}
+    assert world.mine("chutes_fleet_unmeasured_servers_to_upgrade") == len(cannot_come_back)
     order = world.by("server_id", "chutes_server_upgrade_order", hotkey=world.hotkey)
-    assert order == upgrade_order(waiting - cannot, world.raw)
+    assert order == upgrade_order(waiting - cannot_come_back, world.raw)
 
 
 def in_slots(world: World) -> set[str]:
@@ -531,15 +561,16 @@ def numbers(version: str) -> list[int]:
 
 async def test_images_chutes_and_gpus_are_counted(world: World) -> None:
     true = world.true
-    images = world.by("status", "chutes_images")
-    words = {"built": "built and pushed", "pending": "pending build"}
-    assert {words.get(status, status): count for status, count in images.items() if count} == true[
-        "images_by_status"
-    ]
-    disabled = [
-        dict(labels)["disabled"] for name, labels in world.wide if name == "chutes_chute_info"
-    ]
-    assert (len(disabled), disabled.count("true")) == (true["chutes"], true["chutes_disabled"])
+    true_words = {"built": "built and pushed", "pending": "pending build"}
+    images = {}
+    for status, count in world.by("status", "chutes_images").items():
+        if count:
+            images[true_words.get(status, status)] = count
+    assert images == true["images_by_status"]
+    chutes = [dict(labels) for name, labels in world.wide if name == "chutes_chute_info"]
+    disabled = [labels for labels in chutes if labels["disabled"] == "true"]
+    assert len(chutes) == true["chutes"]
+    assert len(disabled) == true["chutes_disabled"]
     for gpu, states in true["supply"]["platform"].items():
         assert world.by("state", "chutes_platform_gpus", gpu=gpu) == states
 
@@ -559,52 +590,50 @@ async def run_json(
 
 
 # In the newest world, the truth has no GPUs of a server whose maintenance is pending.
-# In the newest world, the truth has no GPUs of a server whose maintenance is pending.
 @pytest.mark.parametrize(
     "directory", [path for path in DIRECTORIES if path != WORLD_H], ids=lambda path: path.name
 )
 async def test_advise_offers_what_the_service_lets_become_active(directory: Path) -> None:
     true = json.loads(recording(directory, "expected"))
-    found = await run_json("advise", directory=directory)
-    (miner,) = found["miners"]
+    summary = await run_json("advise", directory=directory)
+    (miner,) = summary["miners"]
     assert {model["gpu"] for model in miner["idle"]} == true["launch_models"].keys()
     for model in miner["idle"]:
-        of_model = true["launch_models"][model["gpu"]]
-        assert model["idle"] == of_model["idle"]
-        assert model["in_maintenance"] == of_model["idle_in_maintenance"]
-        usable = [one["free"] for one in of_model["servers"] if not one["in_maintenance"]]
-        assert model["on_one_server"] == max(usable)
+        true_model = true["launch_models"][model["gpu"]]
+        assert model["idle"] == true_model["idle"]
+        assert model["in_maintenance"] == true_model["idle_in_maintenance"]
+        usable = [server for server in true_model["servers"] if not server["in_maintenance"]]
+        assert model["on_one_server"] == max(server["free"] for server in usable)
         offered = {offer["chute_id"] for offer in model["runnable"]}
-        runnable = of_model["runnable_chutes"]
+        runnable = true_model["runnable_chutes"]
         assert offered == {chute for chute in runnable if not in_vain(true["launch"][chute])}
 
 
 async def test_status_says_which_idle_gpus_can_be_used_now() -> None:
     true = json.loads(recording(WORLD_F, "expected"))
-    found = await run_json("status")
-    findings = {one["kind"]: one for one in found["findings"]}
-    now: Counter[str] = Counter()
-    waiting: Counter[str] = Counter()
-    usable: list[str] = []
+    summary = await run_json("status")
+    findings = {finding["kind"]: finding for finding in summary["findings"]}
+    usable: Counter[str] = Counter()
+    in_maintenance: Counter[str] = Counter()
+    texts: list[str] = []
     for server in true["launch_servers"]:
         if server["in_maintenance"]:
-            waiting.update(server["free_gpus"])
+            in_maintenance.update(server["free_gpus"])
             continue
-        now.update(server["free_gpus"])
-        usable += [
-            f"{count} {gpu} on {server['name']}" for gpu, count in server["free_gpus"].items()
-        ]
+        for gpu, count in server["free_gpus"].items():
+            usable[gpu] += count
+            texts.append(f"{count} {gpu} on {server['name']}")
     idle = findings["idle_gpus"]
-    assert (idle["count"], now.total()) == (17, 17)
-    assert idle["gpus"] == now
-    assert sorted(idle["things"]) == sorted(usable)
+    assert (idle["count"], usable.total()) == (17, 17)
+    assert idle["gpus"] == usable
+    assert sorted(idle["things"]) == sorted(texts)
     # Those of servers in maintenance earn nothing because of it. The target is listed for hosts
     # with 8 GPUs only, and these have 4.
-    assert findings["unmeasured_servers"]["gpus"] == waiting
+    assert findings["unmeasured_servers"]["gpus"] == in_maintenance
     assert "maintenance" not in findings
-    assert waiting.total() == 8
+    assert in_maintenance.total() == 8
     # The recorded report is long overdue.
-    assert {gap["feed"] for gap in found["not_known"]} <= {"audit_report"}
+    assert {gap["feed"] for gap in summary["not_known"]} <= {"audit_report"}
 
 
 async def test_status_says_which_servers_cannot_boot() -> None:
@@ -653,10 +682,8 @@ def refused_and_candidates(true: dict[str, Any]) -> tuple[set[str], set[str]]:
 
 
 async def test_status_tells_a_blacklisted_miner_what_comes_first() -> None:
-    findings = {
-        one["kind"]: one for one in (await run_json("status", "blacklisted_miner"))["findings"]
-    }
-    assert (
-        findings["blacklisted"]["advice"] == "First ask the operators of Chutes to end it. Reason"
-    )
+    summary = await run_json("status", "blacklisted_miner")
+    findings = {finding["kind"]: finding for finding in summary["findings"]}
+    advice = findings["blacklisted"]["advice"]
+    assert advice == "First ask the operators of Chutes to end it. Reason"
     assert "idle_gpus" not in findings

@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 def launchable(page: Page) -> set[tuple[str, str]]:
     """Return the pairs of GPU model and chute that a page calls launchable."""
-    return {
-        (dict(labels)["gpu"], dict(labels)["chute_id"])
-        for name, labels in page
-        if name == "chutes_launch_gpus"
-    }
+    return set(offers(page, "chutes_launch_gpus"))
 
 
 def refused(page: Page) -> dict[str, Counter[str]]:
@@ -31,8 +27,9 @@ def refused(page: Page) -> dict[str, Counter[str]]:
     counts: dict[str, Counter[str]] = {}
     for (name, labels), value in page.items():
         if name == "chutes_launch_refused_chutes" and value:
-            by = dict(labels)
-            counts.setdefault(by["gpu"], Counter())[by["reason"]] = int(value)
+            texts = dict(labels)
+            counts_of_model = counts.setdefault(texts["gpu"], Counter())
+            counts_of_model[texts["reason"]] = int(value)
     return counts
 
 
@@ -45,23 +42,26 @@ async def page_of(role: str, api: dict[str, bytes], directory: Path = WORLD_C) -
 def in_vain(launch: Row) -> bool:
     """Return whether the service would refuse the activation of a private instance that it lets
     start.
-
-    The newer world has the service's own decision.
     """
     if launch.get("rules") != "private" or not launch["active"]:
         return False
-    vain: bool = launch["active"] >= (target_of(launch) or 0)
-    assert not launch["accepted"] or launch.get("activation", not vain) == (not vain)
-    return vain
+    is_refused: bool = launch["active"] >= (target_of(launch) or 0)
+    # The newer worlds have the service's own decision.
+    if launch["accepted"] and "activation" in launch:
+        assert launch["activation"] == (not is_refused)
+    return is_refused
 
 
 def target_of(launch: Row) -> int | None:
     """Return the target that the answers show.
 
-    In the older world, one without a target has a new log.
+    In the older world, a chute without a target has a new log.
     """
+    is_of_older_world = "activation" not in launch
     target: int | None = launch["target_redis"]
-    return launch["target_log"] if target is None and "activation" not in launch else target
+    if target is None and is_of_older_world:
+        target = launch["target_log"]
+    return target
 
 
 ALL_WORLDS = pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
@@ -72,17 +72,15 @@ async def test_the_page_has_exactly_the_launches_that_the_service_lets_become_ac
     directory: Path,
 ) -> None:
     page = await page_of("test_miner", Miner(directory, "test_miner").bodies(), directory)
-    expected = json.loads(recording(directory, "expected"))
-    wanted = {
-        (gpu, chute)
-        for gpu, model in expected["launch_models"].items()
-        for chute in model["runnable_chutes"]
-        if not in_vain(expected["launch"][chute])
-    }
-    assert launchable(page) == wanted
-    assert offers(page, "chutes_launch_room_instances") == {
-        (gpu, chute): room_of(expected["launch"][chute]) for gpu, chute in wanted
-    }
+    true = json.loads(recording(directory, "expected"))
+    rooms = {}
+    for gpu, model in true["launch_models"].items():
+        for chute in model["runnable_chutes"]:
+            launch = true["launch"][chute]
+            if not in_vain(launch):
+                rooms[gpu, chute] = room_of(launch)
+    assert launchable(page) == rooms.keys()
+    assert offers(page, "chutes_launch_room_instances") == rooms
 
 
 def room_of(launch: Row) -> int:
@@ -94,22 +92,29 @@ def room_of(launch: Row) -> int:
     starting: int = launch["starting"]
     target = target_of(launch)
     if launch["rules"] == "private":
+        # The first instance needs no target.
         room = (target or 0) - active if active else 1
         return max(0, room - starting)
     # The general rules use the newest log, and without one the present number of instances.
-    present = active + starting + launch["disabled"]
-    log = launch["target_log"] if target is None else target
-    room = (present if log is None else log) - active
-    return min(room, room + 1 - starting) if launch["tee"] else max(0, room - starting)
+    if target is None:
+        target = launch["target_log"]
+    if target is None:
+        target = active + starting + launch["disabled"]
+    room = target - active
+    if launch["tee"]:
+        # Active and starting instances must be fewer than the target plus 1.
+        return min(room, room + 1 - starting)
+    return max(0, room - starting)
 
 
 def offers(page: Page, metric: str) -> dict[tuple[str, str], float]:
     """Return the values of a metric by GPU model and chute."""
-    return {
-        (dict(labels)["gpu"], dict(labels)["chute_id"]): value
-        for (name, labels), value in page.items()
-        if name == metric
-    }
+    values = {}
+    for (name, labels), value in page.items():
+        if name == metric:
+            texts = dict(labels)
+            values[texts["gpu"], texts["chute_id"]] = value
+    return values
 
 
 @ALL_WORLDS
@@ -122,20 +127,24 @@ async def test_an_offer_has_the_pay_of_its_first_day_and_what_it_approaches(
     rates = {gpu: model["hourly_rate"] for gpu, model in raw["supported_gpus"].items()}
     chutes = {row["chute_id"]: row for row in raw["chutes"]}
     expected = json.loads(recording(directory, "expected"))
-    days, laters = {}, {}
+    pays_of_first_day, later_pays = {}, {}
     for gpu, chute_id in launchable(page):
         chute = chutes[chute_id]
         selector, factors = chute["node_selector"], chute["compute_multiplier_factors"]
-        cheapest = chute["effective_compute_multiplier"] / selector["gpu_count"]
-        first = cheapest * rates[gpu] / min(rates[name] for name in selector["supported_gpus"])
+        cheapest_rate = min(rates[model] for model in selector["supported_gpus"])
+        on_cheapest = chute["effective_compute_multiplier"] / selector["gpu_count"]
+        first = on_cheapest * rates[gpu] / cheapest_rate
         # A public instance is paid like one on the cheapest GPU later. A bounty is gone then.
-        later = (cheapest if chute["public"] else first) / factors.get("bounty_boost", 1)
-        laters[gpu, chute_id] = later
+        later = on_cheapest if chute["public"] else first
+        later /= factors.get("bounty_boost", 1)
+        later_pays[gpu, chute_id] = later
         # The first pay counts for 4.6 hours of the day.
-        days[gpu, chute_id] = (first * 4.6 + later * 19.4) / 24
-    assert offers(page, "chutes_launch_first_day_units_per_gpu_second") == pytest.approx(days)
-    assert offers(page, "chutes_launch_later_units_per_gpu_second") == pytest.approx(laters)
-    assert any(days[pair] > laters[pair] for pair in days)
+        pays_of_first_day[gpu, chute_id] = (first * 4.6 + later * 19.4) / 24
+    first_day_units = offers(page, "chutes_launch_first_day_units_per_gpu_second")
+    assert first_day_units == pytest.approx(pays_of_first_day)
+    later_units = offers(page, "chutes_launch_later_units_per_gpu_second")
+    assert later_units == pytest.approx(later_pays)
+    assert any(pays_of_first_day[offer] > later_pays[offer] for offer in later_pays)
     for (_, chute_id), starting in offers(page, "chutes_launch_starting_instances").items():
         assert starting == expected["launch"][chute_id]["starting"]
 
@@ -162,22 +171,23 @@ OUR_REASONS = {
 @ALL_WORLDS
 async def test_refused_chutes_are_counted_by_the_services_reason(directory: Path) -> None:
     page = await page_of("test_miner", Miner(directory, "test_miner").bodies(), directory)
-    expected = json.loads(recording(directory, "expected"))
+    true = json.loads(recording(directory, "expected"))
     chutes = rows(recording(directory, "chutes"))
-    for gpu, model in expected["launch_models"].items():
-        counts: Counter[str] = Counter()
+    for gpu, model in true["launch_models"].items():
+        shown: Counter[str] = Counter()
         for reason, count in refused(page)[gpu].items():
-            counts[OUR_REASONS.get(reason, reason)] += count
-        wanted: Counter[str] = Counter()
+            shown[OUR_REASONS.get(reason, reason)] += count
+        expected: Counter[str] = Counter()
         for chute in chutes:
-            launch = expected["launch"].get(chute["chute_id"])
+            launch = true["launch"].get(chute["chute_id"])
             if launch is None or gpu not in chute["node_selector"]["supported_gpus"]:
                 continue
             if launch["accepted"] and in_vain(launch):
-                wanted["target_expired" if target_of(launch) is None else "room"] += 1
+                has_no_target = target_of(launch) is None
+                expected["target_expired" if has_no_target else "room"] += 1
             elif chute["chute_id"] not in model["runnable_chutes"]:
-                wanted[SERVICES_REASONS[launch["why"]]] += 1
-        assert counts == wanted
+                expected[SERVICES_REASONS[launch["why"]]] += 1
+        assert shown == expected
 
 
 @pytest.mark.parametrize(
@@ -187,10 +197,11 @@ async def test_refused_chutes_are_counted_by_the_services_reason(directory: Path
 )
 async def test_another_miner_gets_only_launches_that_the_service_accepted(directory: Path) -> None:
     page = await page_of("second_miner", Miner(directory, "second_miner").bodies(), directory)
-    asked = json.loads(recording(directory, "expected"))["launch_others"]["second_miner"]
+    true = json.loads(recording(directory, "expected"))
+    answers_to_launches = true["launch_others"]["second_miner"]
     # The newer world has only some chutes.
-    found = {asked[chute]["status"] for _, chute in launchable(page) if chute in asked}
-    assert found == {200}
+    compared = {chute for _, chute in launchable(page)} & answers_to_launches.keys()
+    assert {answers_to_launches[chute]["status"] for chute in compared} == {200}
 
 
 @ALL_WORLDS

@@ -55,29 +55,37 @@ def collected(
         chutes: Which chutes are exported.
         doubted: The feeds whose answers are doubted.
     """
-    known = {
-        feed.name: answer(feed, body, doubted=feed in doubted) for feed, body in answers.items()
-    }
+    known = {}
+    for feed, body in answers.items():
+        known[feed.name] = answer(feed, body, doubted=feed in doubted)
     out = base.Samples()
+    # First for the platform, then for the miner.
     for hotkey in ("", ME):
         exported = Miners(frozenset(watched), miners, hotkey, chutes=chutes)
         assert collector.run(Answers(known), exported, out)
     samples = {}
     declared = {metric.name for metric in collector.metrics}
-    for sample in (sample for family in out.collect() for sample in family.samples):
-        assert sample.name in declared
-        pairs = ",".join(f"{name}={text}" for name, text in sample.labels.items() if text)
-        samples[f"{sample.name}{{{pairs}}}" if pairs else sample.name] = sample.value
+    for family in out.collect():
+        for sample in family.samples:
+            assert sample.name in declared
+            samples[_written(sample.name, sample.labels)] = sample.value
     return samples
 
 
+def _written(name: str, labels: Mapping[str, str]) -> str:
+    """Return a series as :data:`Samples` writes it."""
+    pairs = ",".join(f"{label}={text}" for label, text in labels.items() if text)
+    return f"{name}{{{pairs}}}" if pairs else name
+
+
 def answer(feed: Feed[Any], body: Any, *, doubted: bool = False) -> Answer[Any]:
-    """Return what an answer says."""
-    text = json.dumps(body)
+    """Return the answer of a feed from its JSON; of a stream, that is the list of its records."""
     if isinstance(feed.endpoint.shape, StreamShape):
         text = "".join(f"data: {json.dumps(record)}\n\n" for record in body) or "data: NO_ITEMS\n\n"
-    found = asyncio.run(decoded(feed, text.encode()))
-    return replace(found, doubt="shrunk") if doubted else found
+    else:
+        text = json.dumps(body)
+    good = asyncio.run(decoded(feed, text.encode()))
+    return replace(good, doubt="shrunk") if doubted else good
 
 
 async def decoded(feed: Feed[Any], body: bytes, *, report_end: float = NOON) -> Answer[Any]:

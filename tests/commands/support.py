@@ -41,12 +41,18 @@ async def run(
     stdin: str = "",
     variables: dict[str, str] | None = None,
 ) -> tuple[int, str, str]:
-    """Run a command to its end in a thread; returns its status, its output and its errors."""
-    own = {"CHUTES_EXPORTER_API_TIMEOUT": str(PATIENCE)} | (
-        MINE if variables is None else variables
-    )
+    """Run a command to its end in a thread; returns its status, its output and its errors.
+
+    Args:
+        simulator: The API that it asks.
+        arguments: The command and its flags.
+        stdin: Its input.
+        variables: More of its environment. Without any, these are the ones of the test key.
+    """
+    environment = {"CHUTES_EXPORTER_API_TIMEOUT": str(PATIENCE)}
+    environment |= MINE if variables is None else variables
     result = await asyncio.to_thread(
-        test_cli.run, *arguments, "--api.url", simulator.url, stdin=stdin, **own
+        test_cli.run, *arguments, "--api.url", simulator.url, stdin=stdin, **environment
     )
     return result.returncode, result.stdout, result.stderr
 

@@ -42,6 +42,7 @@ async def advise(target: Target, *arguments: str, **variables: str) -> tuple[int
 
 
 async def report(target: Target, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Run the command with ``--json``; returns its exit status and the JSON."""
     code, output, _ = await advise(target, "--json", *arguments)
     return code, json.loads(output)
 
@@ -93,7 +94,7 @@ async def test_an_offer_has_the_room_and_the_bounty_of_its_chute(
     (miner,) = found["miners"]
     allowances = {row["chute_id"]: row["scale_allowance"] for row in json.loads(api["utilization"])}
     bounties = {row["chute_id"]: row for row in json.loads(api["bounties"])}
-    with_first_room = []
+    without_instance = []
     for offer in offers_of(miner):
         chute_id = offer["chute_id"]
         if offer["public"] and chute_id in allowances:
@@ -103,26 +104,31 @@ async def test_an_offer_has_the_room_and_the_bounty_of_its_chute(
             # A private chute with a bounty and without an instance has room for one, whatever its
             # target is.
             assert offer["room"] == 1
-            with_first_room.append(chute_id)
+            without_instance.append(chute_id)
         bounty = bounties.get(chute_id)
         if bounty is None:
             assert offer["bounty_boost"] is None
         else:
             assert offer["bounty_boost"] is not None
             assert offer["bounty_seconds_left"] == pytest.approx(bounty["time_remaining"], abs=600)
-    assert with_first_room
-    assert any(allowances.get(chute_id, 0) == 0 for chute_id in with_first_room)
+    assert without_instance
+    assert any(allowances.get(chute_id, 0) == 0 for chute_id in without_instance)
 
 
 def cells(output: str, gpu: str) -> list[dict[str, str]]:
-    """Return the rows of a model's table, which is as wide as it needs to be."""
+    """Return the rows of a model's table: their texts by the head of the column."""
     _, _, after = output.partition(f"\n{gpu}: ")
     _, heads, *lines = after.splitlines()
-    end = next(
-        number for number, line in enumerate(lines) if line.startswith(("Not shown", "Left out"))
-    )
+    # Columns are separated by two blanks or more.
     columns = re.split(r"  +", heads)
-    return [dict(zip(columns, re.split(r"  +", line), strict=True)) for line in lines[:end]]
+    rows_of_table: list[dict[str, str]] = []
+    for line in lines:
+        # These lines follow the table.
+        if line.startswith(("Not shown", "Left out")):
+            return rows_of_table
+        texts = re.split(r"  +", line)
+        rows_of_table.append(dict(zip(columns, texts, strict=True)))
+    raise AssertionError(f"the table of {gpu} does not end")
 
 
 async def test_the_screen_ranks_the_chutes_of_each_idle_model(
@@ -141,11 +147,14 @@ async def test_the_screen_ranks_the_chutes_of_each_idle_model(
     assert all(len(row["chute id"]) == 36 for row in table)
     assert any(row["name"] == "(private)" for row in table)
     loads = {row["chute_id"]: row["utilization_15m"] for row in json.loads(api["utilization"])}
-    used = {row["chute id"]: row["use %"] for row in table if loads.get(row["chute id"])}
-    assert used == {chute: f"{round(100 * loads[chute])}" for chute in used} != {}
+    with_load = [row for row in table if loads.get(row["chute id"])]
+    assert with_load
+    for row in with_load:
+        assert row["use %"] == f"{round(100 * loads[row['chute id']])}"
     assert "\nNot shown: 12 more chutes. --json has everything.\n" in output
-    assert "need more idle GPUs than one server has" in " ".join(output.split())
-    assert "private, without an active instance and without a bounty" in " ".join(output.split())
+    text = " ".join(output.split())
+    assert "need more idle GPUs than one server has" in text
+    assert "private, without an active instance and without a bounty" in text
     assert output.count("\nFor earnings in US dollars, add --chain.url URL.\n") == 1
     assert "USD" not in " ".join(table[0])
     assert "Day 1, later: compute units a second of one GPU" in output
@@ -163,10 +172,10 @@ async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_
 ) -> None:
     async with chain_flag() as chain:
         _, output, _ = await advise(target, "--gpu.cost=h200=2", chain)
-    (row, *_) = cells(output, "h200")
+    (best, *_) = cells(output, "h200")
     usd = usd_of_a_unit(api) * 86400
-    for units, dollars in (("day 1", "USD day 1"), ("later", "USD later")):
-        assert float(row[dollars]) == pytest.approx(usd * float(row[units]), rel=0.01)
+    assert float(best["USD day 1"]) == pytest.approx(usd * float(best["day 1"]), rel=0.01)
+    assert float(best["USD later"]) == pytest.approx(usd * float(best["later"]), rel=0.01)
     assert "\nh200: 11 idle GPUs for 22.00 USD per hour, at most" in output
     unknown = "pro_6000: 13 idle GPUs at an unknown cost (add --gpu.cost pro_6000=USD_PER_HOUR)"
     assert unknown in " ".join(output.split())
@@ -177,7 +186,7 @@ async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_
     api["stats"] = json.dumps(stats).encode()
     async with chain_flag() as chain:
         _, found = await report(target, chain)
-    offers = [offer for model in found["miners"][0]["idle"] for offer in model["runnable"]]
+    offers = offers_of(found["miners"][0])
     assert {offer["estimated_usd_per_gpu_first_day"] for offer in offers} == {None}
     assert {offer["estimated_usd_per_gpu_day_later"] for offer in offers} == {None}
 
@@ -190,10 +199,19 @@ async def test_an_unknown_value_of_an_offer_is_a_dash(
         del bounty["time_remaining"]
     api["bounties"] = json.dumps(bounties).encode()
     _, output, _ = await advise(target)
-    rows = [row for gpu in EXPECTED["launch_models"] for row in cells(output, gpu)]
-    assert any(row["bounty"].startswith("1.") and row["left"] == "-" for row in rows)
-    no_load = [row for row in rows if row["use %"] == row["refused %"] == "-"]
-    assert any(row["bounty"] == row["left"] == "-" for row in no_load)
+    shown = cells_of_all_models(output)
+    with_bounty = [row for row in shown if row["bounty"].startswith("1.")]
+    assert any(row["left"] == "-" for row in with_bounty)
+    without_load = [row for row in shown if row["use %"] == row["refused %"] == "-"]
+    assert any(row["bounty"] == row["left"] == "-" for row in without_load)
+
+
+def cells_of_all_models(output: str) -> list[dict[str, str]]:
+    """Return the rows of the tables of all idle models."""
+    found = []
+    for gpu in EXPECTED["launch_models"]:
+        found += cells(output, gpu)
+    return found
 
 
 async def test_a_load_that_is_too_large_for_percent_is_a_dash(
@@ -205,8 +223,9 @@ async def test_a_load_that_is_too_large_for_percent_is_a_dash(
     api["utilization"] = json.dumps(utilization).encode()
     code, output, errors = await advise(target)
     assert (code, errors) == (1, "")
-    shown = [row for gpu in EXPECTED["launch_models"] for row in cells(output, gpu)]
-    assert {row[head] for row in shown for head in ("use %", "refused %")} == {"-"}
+    shown = cells_of_all_models(output)
+    assert {row["use %"] for row in shown} == {"-"}
+    assert {row["refused %"] for row in shown} == {"-"}
 
 
 async def test_the_plan_says_what_to_launch_on_which_server_and_what_stays_idle(
@@ -219,7 +238,6 @@ async def test_the_plan_says_what_to_launch_on_which_server_and_what_stays_idle(
     (miner,) = found["miners"]
     names = {one["server_id"]: one["name"] for one in json.loads(api["servers"])["servers"]}
     chutes = {row["chute_id"]: row for row in rows(api["chutes"])}
-    launched: Counter[tuple[str, str]] = Counter()
     for use in miner["plan"]:
         launches = use["launches"]
         assert use["server_name"] == names[use["server_id"]]
@@ -232,19 +250,27 @@ async def test_the_plan_says_what_to_launch_on_which_server_and_what_stays_idle(
             size = chute["node_selector"]["gpu_count"]
             assert launch["gpus"] == launch["instances"] * size
             assert re.search(line_of_plan(use, launch), output, re.MULTILINE)
-            launched[use["gpu"], launch["chute_id"]] += launch["instances"]
-    # Each room is given once.
-    for model in miner["idle"]:
-        for offer in model["runnable"]:
-            instances = launched.pop((model["gpu"], offer["chute_id"]), 0)
-            assert instances <= offer["room_left"]
-    assert not launched
+    assert_each_room_is_given_once(miner)
     text = " ".join(output.split())
     total = sum(use["first_day_units"] for use in miner["plan"])
     assert f"Together {total:,.0f} compute units in the first day." in text
     assert "2 h200 on tee-h200-1 stay idle: no chute that can be launched now has room" in text
     assert "8 pro_6000 on tee-pro-2 stay idle: the server holds an upgrade slot." in text
     assert "Left out" not in text
+
+
+def assert_each_room_is_given_once(miner: dict[str, Any]) -> None:
+    """Assert that the plan launches offered chutes only, and not more than they have room for."""
+    launched: Counter[tuple[str, str]] = Counter()
+    for use in miner["plan"]:
+        for launch in use["launches"]:
+            launched[use["gpu"], launch["chute_id"]] += launch["instances"]
+    rooms = {}
+    for model in miner["idle"]:
+        for offer in model["runnable"]:
+            rooms[model["gpu"], offer["chute_id"]] = offer["room_left"]
+    for model_and_chute, instances in launched.items():
+        assert instances <= rooms[model_and_chute]
 
 
 def line_of_plan(use: dict[str, Any], launch: dict[str, Any]) -> str:
@@ -300,7 +326,7 @@ async def test_a_chute_that_does_not_start_here_is_marked_and_not_launched_again
 ) -> None:
     _, found = await report(target)
     best = found["miners"][0]["idle"][1]["runnable"][0]
-    hangs = {
+    hanging = {
         "instance_id": "hangs",
         "chute_id": best["chute_id"],
         "active": False,
@@ -309,17 +335,14 @@ async def test_a_chute_that_does_not_start_here_is_marked_and_not_launched_again
         "billed_to": None,
         "created_at": datetime.fromtimestamp(time.time() - 2 * 3600, UTC).isoformat(),
     }
-    api["instances"] += b"data: %b\n\n" % json.dumps(hangs).encode()
+    api["instances"] += b"data: %b\n\n" % json.dumps(hanging).encode()
     _, output, _ = await advise(target)
     assert re.search(rf"^{best['chute_id']}  .*\(hangs here\)", output, re.MULTILINE)
     _, found = await report(target)
-    (offer,) = (
-        one
-        for one in found["miners"][0]["idle"][1]["runnable"]
-        if one["chute_id"] == best["chute_id"]
-    )
-    assert offer["hanging_here"] == 1
-    assert best["chute_id"] not in str(found["miners"][0]["plan"])
+    (miner,) = found["miners"]
+    offers = {offer["chute_id"]: offer for offer in miner["idle"][1]["runnable"]}
+    assert offers[best["chute_id"]]["hanging_here"] == 1
+    assert best["chute_id"] not in str(miner["plan"])
 
 
 async def test_without_an_answer_that_decides_it_is_not_known_what_idle_gpus_can_run(
@@ -337,22 +360,27 @@ async def test_without_an_answer_that_decides_it_is_not_known_what_idle_gpus_can
 
 
 @pytest.mark.parametrize(
-    ("pending", "words"),
+    ("are_all_pending", "words", "models_without_chute"),
     [
-        ({}, "8 with pending maintenance (do not reboot), at most 3"),
-        ({"in_maintenance": True}, "13 with pending maintenance (do not reboot), at most 0"),
+        (False, "8 with pending maintenance (do not reboot), at most 3", 0),
+        (True, "13 with pending maintenance (do not reboot), at most 0", 2),
     ],
 )
 async def test_idle_gpus_of_a_pending_server_wait_and_it_is_not_to_be_rebooted(
-    target: Target, api: dict[str, bytes], pending: dict[str, bool], words: str
+    target: Target,
+    api: dict[str, bytes],
+    are_all_pending: bool,  # noqa: FBT001 - a parameter
+    words: str,
+    models_without_chute: int,
 ) -> None:
     policy = json.loads(api["maintenance"])
     for server in policy["servers"]:
-        server["maintenance_status"] = "pending" if (server | pending)["in_maintenance"] else "none"
+        is_pending = are_all_pending or server["in_maintenance"]
+        server["maintenance_status"] = "pending" if is_pending else "none"
     api["maintenance"] = json.dumps(policy).encode()
     _, output, _ = await advise(target)
     assert f"pro_6000: 13 idle GPUs, {words} on one server" in " ".join(output.split())
-    assert output.count("No chute can run on them now.") == (2 if pending else 0)
+    assert output.count("No chute can run on them now.") == models_without_chute
 
 
 async def test_idle_gpus_of_a_server_whose_maintenance_is_not_known_are_only_counted(
@@ -419,9 +447,7 @@ async def test_what_there_is_none_of_is_not_mentioned(
     target: Target, api: dict[str, bytes]
 ) -> None:
     _, found = await report(target)
-    offered = {
-        offer["chute_id"] for model in found["miners"][0]["idle"] for offer in model["runnable"]
-    }
+    offered = {offer["chute_id"] for offer in offers_of(found["miners"][0])}
     _, before, _ = await advise(target)
     del api["platform_gpus"]
     api["chutes"] = stream([row for row in rows(api["chutes"]) if row["chute_id"] in offered])
@@ -437,7 +463,7 @@ async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api(
     chutes = rows(api["chutes"])
     for chute in chutes:
         chute["name"] = f"\x1b[2J{'x' * 60}"
-    api["chutes"] = b"".join(b"data: %b\n\n" % json.dumps(chute).encode() for chute in chutes)
+    api["chutes"] = stream(chutes)
     _, output, _ = await advise(target, COLUMNS="80", **MINE)
     assert all(len(line) <= 80 and line == line.rstrip() for line in output.splitlines())
     assert re.search(r"^[\w-]{36}  .*\[2Jx*…x+ ", output, re.MULTILINE)

@@ -25,6 +25,11 @@ NEARLY = "40299f28-ea43-56b8-a9f6-3774dee32f92"
 """One that failed twice."""
 REDEPLOYED = "5aeafed4-8fd8-5f43-8e7b-524979a4e48a"
 PLANNED = ("autoscaler - downscale", "Rolling update", "maintenance - ", "chute deleted")
+"""How the reasons of ends begin that are no failures."""
+REDEPLOYING = ("affine", "babelbit", "turbovision", "vocence", "leoma")
+"""Parts of the names of chutes that integrated subnets deploy again, which ends their instances
+without a reason.
+"""
 RICH = {"effective_compute_multiplier": 40.0}
 """It pays more than all others."""
 
@@ -36,25 +41,24 @@ def world() -> PresentWorld:
 
 def true_failures(world: PresentWorld, chute_id: str) -> int:
     """Return how often a chute failed on the miner's servers in 24 reports, by the database."""
-    redeployed = ("affine", "babelbit", "turbovision", "vocence", "leoma")
-    names = {
-        key: one["name"]
-        for key, one in json.loads((WORLD_H / "expected.json").read_bytes())["launch"].items()
-    }
-    count = 0
+    truth = json.loads((WORLD_H / "expected.json").read_bytes())
+    name = truth["launch"][chute_id]["name"]
+    failures = 0
     for row in reported_ends(WORLD_H):
         if (row["miner"], row["chute_id"]) != (world.miner.hotkey, chute_id):
             continue
         if row["counts"] or row["report"] >= 24:
             continue
         reason = row["reason"] or ""
-        is_replaced = not reason and any(part in names[chute_id] for part in redeployed)
-        if not reason.startswith(PLANNED) and not is_replaced:
-            count += 1
-    return count
+        is_planned = reason.startswith(PLANNED)
+        is_redeployed = not reason and any(subnet in name for subnet in REDEPLOYING)
+        if not is_planned and not is_redeployed:
+            failures += 1
+    return failures
 
 
 def offers_of(found: dict[str, Any], gpu: str = "pro_6000") -> list[dict[str, Any]]:
+    """Return the offers for the idle GPUs of a model."""
     (model,) = (one for one in found["idle"] if one["gpu"] == gpu)
     offers: list[dict[str, Any]] = model["runnable"]
     return offers

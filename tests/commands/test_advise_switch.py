@@ -24,9 +24,9 @@ RICHER = "ac8ca8e9-5184-422f-993f-ca19f9f9d88f"
 @pytest.fixture
 def world() -> PresentWorld:
     """The world in which a chute for one pro_6000 pays most and has room for all."""
-    found = PresentWorld(WORLD_H)
-    found.want(NEARLY, 60, **RICH)
-    return found
+    world = PresentWorld(WORLD_H)
+    world.want(NEARLY, 60, **RICH)
+    return world
 
 
 async def test_a_switch_says_what_it_gains_and_what_the_deletion_costs(
@@ -38,22 +38,25 @@ async def test_a_switch_says_what_it_gains_and_what_the_deletion_costs(
     servers = json.loads(world.bodies["servers"])["servers"]
     names = {one["server_id"]: one["name"] for one in servers}
     running = {gpu["chute_id"] for gpu in json.loads(world.bodies["inventory"])}
-    assert found["compared"] == sum(row["active"] is True for row in instances.values())
+    active = [instance for instance in instances.values() if instance["active"] is True]
+    assert found["compared"] == len(active)
     assert len(found["proposed"]) >= 5
-    for one in found["proposed"]:
-        row, launches = instances[one["instance_id"]], one["launches"]
-        assert one["chute_id"] == row["chute_id"] != NEARLY
-        assert one["chute_id"] in running
-        assert one["server_name"] == names[one["server_id"]]
-        assert one["gpu"] == "pro_6000"
+    for switch in found["proposed"]:
+        instance, launches = instances[switch["instance_id"]], switch["launches"]
+        assert switch["chute_id"] == instance["chute_id"] != NEARLY
+        assert switch["chute_id"] in running
+        assert switch["server_name"] == names[switch["server_id"]]
+        assert switch["gpu"] == "pro_6000"
         assert {launch["chute_id"] for launch in launches} == {NEARLY}
-        assert sum(launch["gpus"] for launch in launches) == one["gpus"]
-        then = sum(launch["first_day_units"] for launch in launches)
-        now = row["compute_multiplier"] * 86400
-        assert one["more_units_first_day"] == pytest.approx(then - now, rel=0.01)
-        cells = rf"^{re.escape(one['server_name'])} +{one['instance_id']} +\S.*{NEARLY} +\d+ +"
-        assert re.search(cells, output, re.MULTILINE)
-    whys = {one["deletion"]["why"] for one in found["proposed"]}
+        assert sum(launch["gpus"] for launch in launches) == switch["gpus"]
+        units_then = sum(launch["first_day_units"] for launch in launches)
+        units_now = instance["compute_multiplier"] * 86400
+        gain = pytest.approx(units_then - units_now, rel=0.01)
+        assert switch["more_units_first_day"] == gain
+        server = re.escape(switch["server_name"])
+        line = rf"^{server} +{switch['instance_id']} +\S.*{NEARLY} +\d+ +"
+        assert re.search(line, output, re.MULTILINE)
+    whys = {switch["deletion"]["why"] for switch in found["proposed"]}
     assert whys == {"free", "first_hour", "private"}
 
 
@@ -71,22 +74,25 @@ def of_switches(page: Page, name: str, *pairs: tuple[str, str]) -> dict[str, flo
 async def test_the_page_has_the_switches_that_the_command_lists(world: PresentWorld) -> None:
     listed = (await world.found("--switch"))["switch"]["proposed"]
     page = await world.page()
-    # Those that should wait would lose their score now.
-    found = {one["instance_id"]: one for one in listed if one["deletion"]["why"] != "first_hour"}
-    assert len(listed) > len(found) >= 2
+    switches = {}
+    for switch in listed:
+        # Instances in their first hour would lose their score now.
+        if switch["deletion"]["why"] != "first_hour":
+            switches[switch["instance_id"]] = switch
+    assert len(listed) > len(switches) >= 2
     launches = of_switches(page, "launch_instances")
     costs = of_switches(page, "cost_compute_units")
     gains = of_switches(page, "gain_compute_units_per_day", ("pay", "first_day"))
     (number,) = (value for (name, _), value in page.items() if name == "chutes_fleet_switches")
-    assert number == len(found)
-    assert launches.keys() == costs.keys() == gains.keys() == found.keys()
-    for key, one in found.items():
-        (launch,) = one["launches"]
-        assert launches[key] == launch["instances"]
+    assert number == len(switches)
+    assert launches.keys() == costs.keys() == gains.keys() == switches.keys()
+    for instance_id, switch in switches.items():
+        (launch,) = switch["launches"]
+        assert launches[instance_id] == launch["instances"]
         # Time goes on between the two.
-        assert gains[key] == pytest.approx(one["more_units_first_day"], rel=1e-3)
-        cost = one["deletion"]["costs_units_now"]
-        assert costs[key] == pytest.approx(cost, rel=1e-2, abs=60)
+        assert gains[instance_id] == pytest.approx(switch["more_units_first_day"], rel=1e-3)
+        cost = switch["deletion"]["costs_units_now"]
+        assert costs[instance_id] == pytest.approx(cost, rel=1e-2, abs=60)
 
 
 async def test_new_chutes_whose_names_are_unknown_have_no_series(world: PresentWorld) -> None:
@@ -136,21 +142,21 @@ async def test_a_young_public_instance_waits_and_a_private_one_has_no_free_time(
     text = await world.text("--switch")
     instances = {row["instance_id"]: row for row in rows(world.bodies["instances"])}
     waiting = 0
-    for one in found["proposed"]:
-        row, deletion = instances[one["instance_id"]], one["deletion"]
-        activated_at = seconds(row["activated_at"])
+    for switch in found["proposed"]:
+        instance, deletion = instances[switch["instance_id"]], switch["deletion"]
+        activated_at = seconds(instance["activated_at"])
         assert activated_at is not None
-        is_private = row["billed_to"] is not None
+        is_private = instance["billed_to"] is not None
         assert (deletion["why"] == "private") == is_private
         assert (deletion["free_from"] is None) == is_private
         if deletion["why"] == "first_hour":
+            waiting += 1
             free_from = datetime.fromisoformat(deletion["free_from"])
             assert free_from.timestamp() == pytest.approx(activated_at + 3600, abs=1)
-            waiting += 1
-            words = f"Do not delete {one['instance_id']} on {one['server_name']} before "
+            words = f"Do not delete {switch['instance_id']} on {switch['server_name']} before "
             assert f"{words}{free_from:%Y-%m-%d %H:%M} UTC: in its first hour" in text
         else:
-            assert f"Do not delete {one['instance_id']}" not in text
+            assert f"Do not delete {switch['instance_id']}" not in text
     assert waiting >= 2
 
 
@@ -172,9 +178,9 @@ async def test_an_instance_whose_score_is_worth_more_is_kept_with_the_reason() -
 
 async def test_with_prices_a_switch_has_dollars() -> None:
     world = PresentWorld(WORLD_C)
-    unpriced = (await world.found("--switch"))["switch"]["cost_too_much"][0]
-    assert unpriced["estimated_usd_more_first_day"] is None
-    assert unpriced["deletion"]["estimated_usd_now"] is None
+    without_prices = (await world.found("--switch"))["switch"]["cost_too_much"][0]
+    assert without_prices["estimated_usd_more_first_day"] is None
+    assert without_prices["deletion"]["estimated_usd_now"] is None
     world.want(RICHER, 60, **RICH)
     day = json.loads(world.bodies["stats"])["past_day"]["instance_stats"]
     usd = EMISSION * ALPHA_USD / sum(row["compute_units"] for row in day)
@@ -182,18 +188,20 @@ async def test_with_prices_a_switch_has_dollars() -> None:
         found = (await world.found("--switch", chain))["switch"]
         _, output = await world.run("--switch", chain, COLUMNS="250")
     assert len(found["proposed"]) >= 2
-    for one in found["proposed"]:
-        dollars = one["more_units_first_day"] * usd
-        assert one["estimated_usd_more_first_day"] == pytest.approx(dollars)
-        later = one["more_units_per_day_later"] * usd
-        assert one["estimated_usd_more_per_day_later"] == pytest.approx(later)
-        cost = one["deletion"]["costs_units_now"] * usd
-        assert one["deletion"]["estimated_usd_now"] == pytest.approx(cost)
+    for switch in found["proposed"]:
+        first_day = switch["more_units_first_day"] * usd
+        assert switch["estimated_usd_more_first_day"] == pytest.approx(first_day)
+        later = switch["more_units_per_day_later"] * usd
+        assert switch["estimated_usd_more_per_day_later"] == pytest.approx(later)
+        cost = switch["deletion"]["costs_units_now"] * usd
+        assert switch["deletion"]["estimated_usd_now"] == pytest.approx(cost)
     assert "more later  USD day 1  USD later" in output
-    net = sum(one["estimated_usd_more_first_day"] for one in found["proposed"])
-    for one in found["proposed"]:
-        if one["deletion"]["free_from"] is None:
-            net -= one["deletion"]["estimated_usd_now"]
+    net = 0.0
+    for switch in found["proposed"]:
+        net += switch["estimated_usd_more_first_day"]
+        # The others can wait until their deletion is free.
+        if switch["deletion"]["free_from"] is None:
+            net -= switch["deletion"]["estimated_usd_now"]
     said = re.search(r"in the first day, about ([\d,.]+) USD, less what", output)
     assert said is not None
     # Time goes on between the two outputs.
@@ -238,13 +246,14 @@ async def test_without_an_answer_that_decides_no_switch_is_known(
 
 
 async def test_an_instance_of_which_something_is_not_known_is_named(world: PresentWorld) -> None:
-    found = (await world.found("--switch"))["switch"]
-    chosen = found["proposed"][0]
-    for row in (changed := rows(world.bodies["instances"])):
-        if row["instance_id"] == chosen["instance_id"]:
-            row["compute_multiplier"] = None
-    world.bodies["instances"] = b"".join(b"data: %b\n\n" % json.dumps(r).encode() for r in changed)
+    before = (await world.found("--switch"))["switch"]
+    chosen = before["proposed"][0]["instance_id"]
+    instances = rows(world.bodies["instances"])
+    for instance in instances:
+        if instance["instance_id"] == chosen:
+            instance["compute_multiplier"] = None
+    world.bodies["instances"] = stream(instances)
     after = await world.found("--switch")
-    assert after["switch"]["compared"] == found["compared"] - 1
-    assert f"what to run instead of {chosen['instance_id']}" in after["gaps"]
-    assert chosen["instance_id"] not in str(after["switch"])
+    assert after["switch"]["compared"] == before["compared"] - 1
+    assert f"what to run instead of {chosen}" in after["gaps"]
+    assert chosen not in str(after["switch"])

@@ -61,23 +61,20 @@ async def test_a_miner_has_its_place_and_its_estimated_earnings(
 ) -> None:
     _, found = await report(quiet, *COSTS, f"--chain.url={quiet.chain_url}", **MINE)
     (miner,) = found["miners"]
-    shares, incentives = (
-        farm.shares(time.time()),
-        {hotkey: part for hotkey, _, part in farm.seats(time.time())},
-    )
-    assert miner["rank"] == 1 + sum(share > shares[HOTKEY] for share in shares.values())
+    shares = farm.shares(time.time())
+    better = [share for share in shares.values() if share > shares[HOTKEY]]
+    assert miner["rank"] == 1 + len(better)
     assert miner["scored_miners"] == len(shares)
     assert miner["share"] == pytest.approx(shares[HOTKEY], rel=1e-3)
     assert 0 < miner["heading_share"] < 1
-    assert miner["incentive_share"] == pytest.approx(
-        incentives[HOTKEY] / sum(incentives.values()), rel=1e-3
-    )
-    assert miner["estimated_alpha_per_day"] == pytest.approx(
-        2952 * miner["incentive_share"], rel=1e-3
-    )
-    assert miner["estimated_usd_per_day"] == pytest.approx(
-        miner["estimated_alpha_per_day"] * 0.071027253 * 431.17
-    )
+    incentives = {hotkey: incentive for hotkey, _, incentive in farm.seats(time.time())}
+    incentive_share = incentives[HOTKEY] / sum(incentives.values())
+    assert miner["incentive_share"] == pytest.approx(incentive_share, rel=1e-3)
+    # All miners get 2952 alpha a day, which cost 0.071 TAO each, and a TAO costs 431.17 dollars.
+    alpha = pytest.approx(2952 * miner["incentive_share"], rel=1e-3)
+    assert miner["estimated_alpha_per_day"] == alpha
+    usd = pytest.approx(miner["estimated_alpha_per_day"] * 0.071027253 * 431.17)
+    assert miner["estimated_usd_per_day"] == usd
     assert (miner["cost_usd_per_hour"], miner["idle_cost_usd_per_hour"]) == (14, 0)
 
 
@@ -139,6 +136,14 @@ def _stick(farm: Farm, _now: float) -> None:
 
 
 def _relaunch(farm: Farm, now: float, created: float, activated: float) -> None:
+    """Let an instance on the first server be another one.
+
+    Args:
+        farm: The world.
+        now: The present, in Unix time.
+        created: When the new one was created, in Unix time.
+        activated: Seconds from then until it was active, infinite if it still starts.
+    """
     (old, *_) = farm.on(farm.miners[0], 0, now)
     farm.end([old], now - 5 * 3600)
     verified = math.inf if activated == math.inf else 90
@@ -158,38 +163,38 @@ async def test_actions_are_numbered_by_cost_and_have_a_command(
     assert output.startswith("3 things need action, 12.00 USD per hour idle.\n")
     assert list(kinds(found).items()) == [("idle_gpus", 4), ("purges", 1), ("stuck_jobs", 2)]
     screen = " ".join(output.split())
-    for number, one in enumerate(found["findings"], 1):
-        cost = (
-            f" {one['cost_usd_per_hour']:.2f} USD per hour. [^→]*{one['things'][0]}"
-            if one["gpus"]
-            else ""
-        )
+    for number, finding in enumerate(found["findings"], 1):
         # The minutes until the purge may be others by now.
-        sentence = re.escape(one["problem"].partition(" in ")[0])
-        assert re.search(
-            rf"{number}\. {sentence}[^→]*{cost}[^→]* → {one['advice']}: {one['command']}", screen
-        )
+        sentence = re.escape(finding["problem"].partition(" in ")[0])
+        cost = ""
+        if finding["gpus"]:
+            cost = f" {finding['cost_usd_per_hour']:.2f} USD per hour. [^→]*{finding['things'][0]}"
+        advice = f"{finding['advice']}: {finding['command']}"
+        assert re.search(rf"{number}\. {sentence}[^→]*{cost}[^→]* → {advice}", screen)
     assert "kubectl --context l40s-0 " in screen
-    servers = {one["kind"]: one["servers"] for one in found["findings"]}
-    assert [server["name"] for server in servers["idle_gpus"]] == ["h200-1"]
-    assert [server["name"] for server in servers["purges"]] == ["l40s-0"]
-    assert {server["server_id"] for server in servers["idle_gpus"]} == {
-        farm.miners[0].servers[1].server_id
-    }
-    (instance,) = next(one["instances"] for one in found["findings"] if one["kind"] == "purges")
+    findings = {finding["kind"]: finding for finding in found["findings"]}
+    (idle_server,) = findings["idle_gpus"]["servers"]
+    assert idle_server["name"] == "h200-1"
+    assert idle_server["server_id"] == farm.miners[0].servers[1].server_id
+    (starting_server,) = findings["purges"]["servers"]
+    assert starting_server["name"] == "l40s-0"
+    (instance,) = findings["purges"]["instances"]
     assert (instance["chute_name"], instance["server_name"]) == ("l40s-model", "l40s-0")
     assert instance["created_at"] == pytest.approx(now - 3 * 3600, abs=1)
-    assert (
-        f" chute chute id server age min l40s-model {instance['chute_id']} l40s-0 180 → " in screen
-    )
+    row = f"l40s-model {instance['chute_id']} l40s-0 180"
+    assert f" chute chute id server age min {row} → " in screen
 
 
 def _upgrade(farm: Farm, *, pending_for: float, now: float, index: int = 1) -> None:
+    """Let the upgrade of a server of the first miner have begun an hour ago.
+
+    Its maintenance was pending for some seconds, or still is.
+    """
     miner = farm.miners[0]
-    upgraded = replace(
-        miner.servers[index], upgrade=(now - 3600, now + 9 * 3600), pending_for=pending_for
-    )
-    miner.servers = tuple(upgraded if one is miner.servers[index] else one for one in miner.servers)
+    servers = list(miner.servers)
+    slot = (now - 3600, now + 9 * 3600)
+    servers[index] = replace(servers[index], upgrade=slot, pending_for=pending_for)
+    miner.servers = tuple(servers)
 
 
 async def test_a_pending_server_says_what_it_waits_for_and_until_when(

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.config import make_settings
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.page.exposition import Format
 from tests.commands.support import Target, run
 from tests.recorded import Miner, rows, shifted, stream
-from tests.support import PATIENCE, parse_page, read_reports, recording, replay, served
+from tests.support import PATIENCE, page_of, read_reports, recording, replay, served
 from tests.test_ended import report_bodies
 
 if TYPE_CHECKING:
@@ -50,12 +49,11 @@ class PresentWorld:
     async def page(self) -> Page:
         """Return the samples of an exporter's page once it has read all reports."""
         key = Hotkey.from_seed(self._seed, source="test")
-        async with (
-            served(replay(self.bodies, self.reports)) as url,
-            Exporter(make_settings(api_url=url, keys=(key,), api_timeout=PATIENCE)) as exporter,
-        ):
-            await read_reports(exporter)
-            return parse_page((await exporter.metrics(Format.TEXT, timeout=PATIENCE)).decode())
+        async with served(replay(self.bodies, self.reports)) as url:
+            settings = make_settings(api_url=url, keys=(key,), api_timeout=PATIENCE)
+            async with Exporter(settings) as exporter:
+                await read_reports(exporter)
+                return await page_of(exporter)
 
     async def text(self, *arguments: str) -> str:
         """Return what the command writes, with single blanks."""
@@ -70,26 +68,31 @@ class PresentWorld:
         return miner | {"gaps": [gap["feed"] for gap in summary["not_known"]]}
 
     def want(self, chute_id: str, room: int, **fields: Any) -> None:
-        """Let the service want more instances of a chute, none of which starts yet."""
+        """Let the service want so many more instances of a chute, none of which starts yet.
+
+        ``fields`` are other values of the chute's record.
+        """
         utilization = json.loads(self.bodies["utilization"])
         for row in utilization:
             if row["chute_id"] == chute_id:
+                # With one at least, the first of a private chute needs no bounty.
                 active = max(1, row["active_instance_count"])
-                row |= {"active_instance_count": active, "total_instance_count": active}
-                row |= {"scale_allowance": room, "target_count": active + room}
+                row["active_instance_count"] = row["total_instance_count"] = active
+                row["scale_allowance"] = room
+                row["target_count"] = active + room
         self.bodies["utilization"] = json.dumps(utilization).encode()
         self.change("chutes", chute_id, **fields)
 
     def change(self, name: str, chute_id: str, **fields: Any) -> None:
         """Change the records of a chute in a stream."""
-        found = [
-            row | fields if row["chute_id"] == chute_id else row for row in rows(self.bodies[name])
-        ]
-        self.bodies[name] = stream(found)
+        records = rows(self.bodies[name])
+        for record in records:
+            if record["chute_id"] == chute_id:
+                record.update(fields)
+        self.bodies[name] = stream(records)
 
     def forget_report(self, number: int) -> None:
         """Take away the report of an hour, 0 for the newest."""
         path = list(self.reports)[number]
-        self.bodies["audit"] = json.dumps(
-            [entry for entry in json.loads(self.bodies["audit"]) if entry["path"] != path]
-        ).encode()
+        listed = [entry for entry in json.loads(self.bodies["audit"]) if entry["path"] != path]
+        self.bodies["audit"] = json.dumps(listed).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -24,7 +24,7 @@ EXAMPLE: Final = ROOT / "prometheus" / "examples" / "dcgm.yml"
 """Alerts about hardware, which Prometheus does not load by default."""
 FILES: Final = [*sorted(RULES.glob("*.yml")), EXAMPLE]
 GROUPS: Final[list[dict[str, Any]]] = [
-    g for path in FILES for g in yaml.safe_load(path.read_text())["groups"]
+    group for path in FILES for group in yaml.safe_load(path.read_text())["groups"]
 ]
 ALERTS: Final[list[dict[str, Any]]] = [
     rule for group in GROUPS for rule in group["rules"] if "alert" in rule
@@ -49,6 +49,9 @@ OF_MINER: Final = tuple(
 """How series start that have the label hotkey."""
 Alert = str
 """A name and a severity, with a space between them."""
+Labels = tuple[tuple[str, str], ...]
+Changes = dict[int, Any]
+"""The values of a series by the minutes from which on they hold. None is no series."""
 
 
 class Scenario:
@@ -60,9 +63,8 @@ class Scenario:
         end: The last minute.
         servers: The number of GPUs of each server.
         exporters: Addresses of the exporters that watch the miner.
-        step: Minutes between two scrapes, and between two evaluations. By default, there are fewer
-            in long histories,
-            because promtool is slow.
+        step: Minutes between two scrapes, and between two evaluations. By default, they are more
+            in long histories, because promtool is slow.
     """
 
     def __init__(
@@ -73,51 +75,56 @@ class Scenario:
         step: int | None = None,
     ) -> None:
         self.end = end
-        self._step = step or (
-            1 if end <= 30 else 2 if end < 2 * HOUR else 4 if end < 6 * HOUR else 8
-        )
+        self._step = step or _default_step(end)
         self._minutes = range(0, end + 1, self._step)
-        self._series: dict[
-            tuple[str, tuple[tuple[str, str], ...]], dict[int, float | str | None]
-        ] = {}
-        self._states: dict[str, dict[int, str | None]] = {}
-        self._places: dict[str, str] = {}
-        self._steps: dict[str, dict[int, str]] = {}
-        self._pay: float | None = None
+        self._series: dict[tuple[str, Labels], Changes] = {}
+        self._gpu_states: dict[str, Changes] = {}
+        self._server_of_gpu: dict[str, str] = {}
+        self._maintenance: dict[str, Changes] = {}
+        self._idle_pay: float | None = None
         self._with_cost: set[str] = set()
-        self._down: dict[str, set[int]] = {exporter: set() for exporter in exporters}
-        self._there = dict.fromkeys(exporters, range(end + 1))
-        self._public: set[str] = set()
+        self._failing: dict[str, set[int]] = {exporter: set() for exporter in exporters}
+        self._is_target = dict.fromkeys(exporters, range(end + 1))
+        self._public_instances: set[str] = set()
         self._servers = dict(servers or {})
         self._lost_of_day, self._ended_of_day = 0.0, 0
         self.expected: dict[str, Any] = {}
-        self._texts: list[dict[str, Any]] = []
-        self.set("chutes_miner_watched", 1).set("chutes_miner_registered", 1).set(
-            "chutes_miner_blacklisted", 0
-        )
-        self.set("chutes_miner_registered_timestamp_seconds", -90 * 86400)
-        self.set("chutes_miner_incentive_ratio", 0.02).set("chutes_miner_incentive_rank", 60)
-        self.set("chutes_miner_score_ratio", 0.02).set("chutes_miner_score_heading_ratio", 0.02)
-        self.set("chutes_miner_window_compute_units", 1000, window="7d")
-        self.set("chutes_exporter_build_info", 1, version="1").set("chutes_metagraph_miners", 256)
-        self.set("chutes_scored_miners", 60)
-        for feed, hotkey, max_age in (
-            ("metagraph", "", 3600),
-            ("scores", "", 1800),
-            ("instances", HOTKEY, 600),
-        ):
-            labels = {"feed": feed, "hotkey": hotkey}
-            self.set("chutes_feed_up", 1, **labels)
-            self.set("chutes_feed_last_success_timestamp_seconds", NOW, **labels)
-            self.set("chutes_feed_max_age_seconds", max_age, **labels)
+        self._expected_texts: list[dict[str, Any]] = []
+        self._set_miner()
+        self._set_feed("metagraph", "", max_age=3600)
+        self._set_feed("scores", "", max_age=1800)
+        self._set_feed("instances", HOTKEY, max_age=600)
         for feed in ("instances", "nodes"):
             self.set("chutes_feed_records", 1, feed=feed, hotkey=HOTKEY)
         for topic in ("servers", "gpus", "instances", "pay"):
             self.set("chutes_fleet_known", 1, topic=topic)
-        for server, count in (servers or {}).items():
-            self.set("chutes_server_info", 1, **_server(server)[0], version="0.2.5")
-            for number in range(count):
+        for server, gpus in self._servers.items():
+            info = {"server_id": f"id-{server}", "name": server, "version": "0.2.5"}
+            self.set("chutes_server_info", 1, **info)
+            for number in range(gpus):
                 self.gpu(f"{server}-{number}", server)
+
+    def _set_miner(self) -> None:
+        """Let the miner have a seat and a score."""
+        self.set("chutes_miner_watched", 1)
+        self.set("chutes_miner_registered", 1)
+        self.set("chutes_miner_blacklisted", 0)
+        self.set("chutes_miner_registered_timestamp_seconds", -90 * 86400)
+        self.set("chutes_miner_incentive_ratio", 0.02)
+        self.set("chutes_miner_incentive_rank", 60)
+        self.set("chutes_miner_score_ratio", 0.02)
+        self.set("chutes_miner_score_heading_ratio", 0.02)
+        self.set("chutes_miner_window_compute_units", 1000, window="7d")
+        self.set("chutes_exporter_build_info", 1, version="1")
+        self.set("chutes_metagraph_miners", 256)
+        self.set("chutes_scored_miners", 60)
+
+    def _set_feed(self, feed: str, hotkey: str, *, max_age: int) -> None:
+        """Let a feed always have a new answer."""
+        labels = {"feed": feed, "hotkey": hotkey}
+        self.set("chutes_feed_up", 1, **labels)
+        self.set("chutes_feed_last_success_timestamp_seconds", NOW, **labels)
+        self.set("chutes_feed_max_age_seconds", max_age, **labels)
 
     def set(self, name: str, value: float | str, at: int = 0, /, **labels: str) -> Self:
         """Let a series have a value from a minute on. Those of the miner get its hotkey.
@@ -131,27 +138,27 @@ class Scenario:
 
     def drop(self, at: int, name: str, /, **labels: str) -> Self:
         """Leave series out from a minute on: those of a name with some labels."""
-        for (series, found), changes in self._series.items():
-            if series == name and labels.items() <= dict(found).items():
+        for (series, series_labels), changes in self._series.items():
+            if series == name and labels.items() <= dict(series_labels).items():
                 changes[at] = None
         return self
 
     def gpu(self, gpu_id: str, server: str, state: str = "earning", at: int = 0) -> Self:
         """Add a GPU."""
-        self._places[gpu_id] = server
+        self._server_of_gpu[gpu_id] = server
         return self.state(at, [gpu_id], state)
 
     def state(self, at: int, gpu_ids: Iterable[str], state: str | None) -> Self:
         """Change the state of GPUs; with None, they disappear."""
         for gpu_id in gpu_ids:
-            self._states.setdefault(gpu_id, {})[at] = state
+            self._gpu_states.setdefault(gpu_id, {})[at] = state
         return self
 
     def pays(self, units: float) -> Self:
         """Let an idle GPU be worth so many compute units a second, in a chute that can be launched
         now. Otherwise, it is not known what can be launched.
         """
-        self._pay = units
+        self._idle_pay = units
         return self
 
     def back(self, at: int, gpu_ids: Iterable[str], server: str) -> Self:
@@ -187,29 +194,31 @@ class Scenario:
         By default, it is purged 3.5 hours after its creation.
         """
         if not private:
-            self._public.add(number)
+            self._public_instances.add(number)
         labels = self._of_instance(number)
+        purged_at = purge or created + 210
         self.set("chutes_chute_info", 1, chute_id="chute-1", name="glm-5")
         self.set("chutes_instance_created_timestamp_seconds", 60 * created, at, instance_id=number)
-        self._instance_state(number, "starting", at)
-        self.set(DEADLINE, 60 * (purge or created + 210), at, **labels, deadline="purge")
+        self._set_instance_state(number, "starting", at)
+        self.set(DEADLINE, 60 * purged_at, at, **labels, deadline="purge")
         if server:
-            _, place = _server(server)
-            self.set("chutes_instance_gpus", 1, at, **labels, **place, gpu="pro_6000")
+            self.set("chutes_instance_gpus", 1, at, **labels, **_of_server(server), gpu="pro_6000")
         return self
 
     def _of_instance(self, number: str) -> dict[str, str]:
-        private = "false" if number in self._public else "true"
+        """Return the labels of an instance."""
+        private = "false" if number in self._public_instances else "true"
         return {"instance_id": number, **CHUTE, "private": private}
 
-    def _instance_state(self, number: str, state: str, at: int) -> None:
-        for one in ("active", "starting", "disabled"):
-            labels = self._of_instance(number)
-            self.set("chutes_instance_state", int(one == state), at, **labels, state=one)
+    def _set_instance_state(self, number: str, state: str, at: int) -> None:
+        """Let an instance be in a state from a minute on, and in no other."""
+        labels = self._of_instance(number)
+        for name in ("active", "starting", "disabled"):
+            self.set("chutes_instance_state", int(name == state), at, **labels, state=name)
 
     def disable(self, number: str, at: int) -> Self:
         """Let the miner disable an active instance."""
-        self._instance_state(number, "disabled", at)
+        self._set_instance_state(number, "disabled", at)
         return self
 
     def units(self, number: str, units: float, at: int = 0) -> Self:
@@ -219,17 +228,19 @@ class Scenario:
 
     def activate(self, number: str, at: int) -> Self:
         """Let an instance become active."""
-        self._instance_state(number, "active", at)
+        self._set_instance_state(number, "active", at)
         self.set("chutes_instance_activated_timestamp_seconds", 60 * at, at, instance_id=number)
         self.drop(at, DEADLINE, instance_id=number, deadline="purge")
-        if number in self._public:
+        if number in self._public_instances:
+            # In its first hour, it can still lose its score.
             labels = self._of_instance(number)
             self.set(DEADLINE, 60 * at + 3600, at, **labels, deadline="secured")
         return self
 
     def remove(self, number: str, at: int) -> Self:
         """Let an instance end."""
-        for name in {name for name, _ in self._series if name.startswith("chutes_instance_")}:
+        names = {name for name, _ in self._series if name.startswith("chutes_instance_")}
+        for name in names:
             self.drop(at, name, instance_id=number)
         return self
 
@@ -238,16 +249,16 @@ class Scenario:
         for number in range(instances):
             name = f"i-{server}-{number}"
             self.instance(name, -5 * HOUR, server=server).activate(name, 0)
-        _, place = _server(server)
-        return self.set("chutes_server_earning_instances", instances, **place)
+        return self.set("chutes_server_earning_instances", instances, **_of_server(server))
 
     def maintain(self, at: int, server: str, status: str) -> Self:
         """Let a TEE server have a status of maintenance."""
-        self._steps.setdefault(server, {})[at] = status
+        self._maintenance.setdefault(server, {})[at] = status
         self.set("chutes_feed_records", 1, feed="maintenance", hotkey=HOTKEY)
-        for one in ("none", "pending", "maintenance"):
-            labels = {**_server(server)[1], "status": one}
-            self.set("chutes_server_maintenance_status", int(one == status), at, **labels)
+        labels = _of_server(server)
+        for name in ("none", "pending", "maintenance"):
+            is_status = int(name == status)
+            self.set("chutes_server_maintenance_status", is_status, at, **labels, status=name)
         return self
 
     def waits(self, servers: int, unmeasured: int = 0, at: int = 0) -> Self:
@@ -257,11 +268,11 @@ class Scenario:
 
     def measured(self, server: str, measured: int) -> Self:
         """Let the service list the target for hosts with the GPUs of a server, or not."""
-        return self.set("chutes_server_upgrade_measured", measured, **_server(server)[1])
+        return self.set("chutes_server_upgrade_measured", measured, **_of_server(server))
 
     def boots(self, server: str, accepted: int, at: int = 0) -> Self:
         """Let the service accept or refuse the version of a server."""
-        return self.set("chutes_server_version_accepted", accepted, at, **_server(server)[1])
+        return self.set("chutes_server_version_accepted", accepted, at, **_of_server(server))
 
     def window(self, end: int, slots: int = 1, in_use: int = 0) -> Self:
         """Let an upgrade window be open that ends at a minute."""
@@ -290,21 +301,29 @@ class Scenario:
         return self
 
     def report(self, at: int, end: int, *, lost: float = 0, ended: int = 0) -> Self:
-        """Let the audit report of the hour before a minute come, with the instances of the chute
-        that ended and lost their score. Those before it were in the past day.
+        """Let an audit report come at a minute, with instances of the chute that lost their score.
+
+        The reports before it were of the past day.
+
+        Args:
+            at: When it comes.
+            end: The minute at which the hour of the report ends.
+            lost: The compute units that instances lost in the hour.
+            ended: How many instances these are.
         """
         self.set("chutes_audit_report_end_timestamp_seconds", 60 * end, at)
         self._lost_of_day += lost
         self._ended_of_day += ended
-        of_day = (self._lost_of_day, self._ended_of_day)
-        of_windows = {"1h": (lost, ended), "6h": of_day, "1d": of_day}
-        for window, (units, count) in of_windows.items():
-            reason = {"window": window, "reason": "probes"}
-            chute = {"window": window, "chute_id": "chute-1"}
-            self.set("chutes_miner_lost_compute_units", units, at, **reason)
-            self.set("chutes_miner_chute_lost_compute_units", units, at, **chute)
-            self.set("chutes_miner_ended_instances", count, at, **reason, outcome="lost")
-            self.set("chutes_miner_chute_ended_instances", count, at, **chute, outcome="lost")
+        for window in ("1h", "6h", "1d"):
+            units, count = self._lost_of_day, self._ended_of_day
+            if window == "1h":
+                units, count = lost, ended
+            by_reason = {"window": window, "reason": "probes"}
+            by_chute = {"window": window, "chute_id": "chute-1"}
+            self.set("chutes_miner_lost_compute_units", units, at, **by_reason)
+            self.set("chutes_miner_chute_lost_compute_units", units, at, **by_chute)
+            self.set("chutes_miner_ended_instances", count, at, **by_reason, outcome="lost")
+            self.set("chutes_miner_chute_ended_instances", count, at, **by_chute, outcome="lost")
         return self
 
     def feed(
@@ -320,149 +339,162 @@ class Scenario:
 
     def fail(self, exporter: str, minutes: Iterable[int]) -> Self:
         """Let scrapes of an exporter fail."""
-        self._down[exporter].update(minutes)
+        self._failing[exporter].update(minutes)
         return self
 
     def target(self, exporter: str, begin: int, end: int) -> Self:
         """Let an exporter be among the targets for some time."""
-        self._there[exporter] = range(begin, end)
+        self._is_target[exporter] = range(begin, end)
         return self
 
     def fires(self, firing: Mapping[int, Iterable[Alert]], **more: Any) -> Self:
-        """Let :meth:`check` expect alerts."""
+        """Let a test of :func:`scenarios` expect alerts, as :meth:`check` takes them."""
         self.expected = {"firing": firing, **more}
         return self
 
     def says(
         self, alert: Alert, minute: int, summary: str, description: str = "", **labels: str
     ) -> Self:
-        """Let :meth:`check` expect the texts that a reader gets: the summary without the miner, and
-        the description if more than ids vary.
+        """Let :meth:`check` expect the texts that a reader gets.
 
-        The whole summary of an alert about an exporter is given.
+        Args:
+            alert: The alert.
+            minute: When it fires.
+            summary: Its summary without the miner, but whole for an alert about an exporter.
+            description: Its description, if more than ids vary in it. What to do first may be left
+                out.
+            labels: Its labels but the hotkey.
         """
         name, severity = alert.split()
         (rule,) = (
             rule for rule in ALERTS if [rule["alert"], rule["labels"]["severity"]] == alert.split()
         )
         # The addresses of Grafana and of the documents are not set.
-        about_exporter = summary.startswith(("Chutes exporter", "Chutes API"))
-        about: dict[str, str] = {} if about_exporter else {"hotkey": HOTKEY}
-        whole = summary if about_exporter else f"{HOTKEY}…: {summary}"
-        notes = dict(rule["annotations"], dashboard="", summary=whole)
+        notes = dict(rule["annotations"], dashboard="")
+        if summary.startswith(("Chutes exporter", "Chutes API")):
+            notes["summary"] = summary
+        else:
+            notes["summary"] = f"{HOTKEY}…: {summary}"
+            labels = {"hotkey": HOTKEY, **labels}
         if description:
-            first = (
-                ""
-                if "First" in description
-                else " First" + notes["description"].partition("First")[2]
-            )
-            notes["description"] = description + first
-        for template, value in (
-            ("{{ $labels.hotkey }}", HOTKEY),
-            ("{{ with $externalLabels.docs_url }}{{ . }}{{ end }}", ""),
-        ):
-            notes = {key: note.replace(template, value) for key, note in notes.items()}
-        expected = {
-            "exp_labels": {"severity": severity, **about, **labels},
-            "exp_annotations": notes,
-        }
-        self._texts.append({"alertname": name, "eval_time": f"{minute}m", "exp_alerts": [expected]})
+            what_to_do = notes["description"].partition("First")[2]
+            if "First" not in description:
+                description = f"{description} First{what_to_do}"
+            notes["description"] = description
+        no_address = "{{ with $externalLabels.docs_url }}{{ . }}{{ end }}"
+        for key, note in notes.items():
+            notes[key] = note.replace("{{ $labels.hotkey }}", HOTKEY).replace(no_address, "")
+        expected = {"exp_labels": {"severity": severity, **labels}, "exp_annotations": notes}
+        self._expected_texts.append(
+            {"alertname": name, "eval_time": f"{minute}m", "exp_alerts": [expected]}
+        )
         return self
 
-    def _of(self, exporter: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], dict[int, Any]]:
-        """Return the changes of each series of an exporter."""
-        found: dict[tuple[str, tuple[tuple[str, str], ...]], dict[int, Any]] = {}
+    def _series_of(self, exporter: str) -> dict[tuple[str, Labels], Changes]:
+        """Return the changes of each series of an exporter: its own, and those of all exporters."""
+        found: dict[tuple[str, Labels], Changes] = {}
         for (name, labels), changes in self._series.items():
             if dict(labels).get("instance", exporter) == exporter:
                 series = name, tuple(label for label in labels if label[0] != "instance")
                 found[series] = found.get(series, {}) | changes
         return found
 
-    def _columns(self, exporter: str) -> dict[str, list[str]]:
-        """Return the values of each series of an exporter, whose labels lack those of a target and
-        the end; `_` for none.
-        """
-        columns: dict[str, list[str]] = {}
-        now = [
-            Counter(_at(changes, minute) for changes in self._states.values())
-            for minute in self._minutes
-        ]
-        for state in STATES if self._states else ():
-            name = f'chutes_fleet_gpus{{hotkey="{HOTKEY}",gpu="pro_6000",state="{state}",'
-            columns[name] = [str(count[state]) for count in now]
-        for server in dict.fromkeys(self._places.values()):
-            columns |= self._columns_of_server(server)
-        for (name, labels), changes in self._of(exporter).items():
-            values = [(60 * minute, _at(changes, minute)) for minute in self._minutes]
-            written = [
-                "_" if value is None else str(at if value == NOW else value) for at, value in values
-            ]
-            columns[
-                f"{name}{{{''.join(f'{key}={json.dumps(value)},' for key, value in labels)}"
-            ] = written
-        return columns
+    def _page_over_time(self, exporter: str) -> dict[str, list[str]]:
+        """Return the values of each series of an exporter at each scrape.
 
-    def _columns_of_server(self, server: str) -> dict[str, list[str]]:
+        A series is written without its last labels, which are those of the target, such as
+        ``chutes_fleet_gpus{hotkey="5Me",``. The value ``_`` is none.
+        """
+        page: dict[str, list[str]] = {}
+        if self._gpu_states:
+            page |= self._fleet_over_time()
+        for server in dict.fromkeys(self._server_of_gpu.values()):
+            page |= self._server_over_time(server)
+        for (name, labels), changes in self._series_of(exporter).items():
+            pairs = "".join(f"{label}={json.dumps(value)}," for label, value in labels)
+            page[f"{name}{{{pairs}"] = [self._value(changes, minute) for minute in self._minutes]
+        return page
+
+    def _value(self, changes: Changes, minute: int) -> str:
+        """Return the text of the value that a series has at a minute."""
+        value = _at(changes, minute)
+        if value is None:
+            return "_"
+        return str(60 * minute if value == NOW else value)
+
+    def _fleet_over_time(self) -> dict[str, list[str]]:
+        """Return the number of GPUs in each state at each scrape."""
+        gpus = self._gpu_states.values()
+        counts = [Counter(_at(states, minute) for states in gpus) for minute in self._minutes]
+        values = {}
+        for state in STATES:
+            series = f'chutes_fleet_gpus{{hotkey="{HOTKEY}",gpu="pro_6000",state="{state}",'
+            values[series] = [str(count[state]) for count in counts]
+        return values
+
+    def _server_over_time(self, server: str) -> dict[str, list[str]]:
         """Return the values of the series that follow from the states of a server's GPUs.
 
         Without GPUs, it has no series, and neither while the state of one is unknown.
         """
-        gpus = [gpu_id for gpu_id, place in self._places.items() if place == server]
-        columns: dict[str, list[str]] = {}
-        place = f'hotkey="{HOTKEY}",server_id="id-{server}",server="{server}",'
+        gpu_ids = [gpu_id for gpu_id, place in self._server_of_gpu.items() if place == server]
+        values: dict[str, list[str]] = defaultdict(list)
         for minute in self._minutes:
-            states = [_at(self._states[gpu_id], minute) for gpu_id in gpus]
+            states = [_at(self._gpu_states[gpu_id], minute) for gpu_id in gpu_ids]
             counts = Counter(state for state in states if state is not None)
-            known = bool(counts) and UNKNOWN not in counts
-            values: dict[str, float | None] = {
-                f'chutes_server_gpus{{{place}gpu="pro_6000",state="{state}",': counts[state]
-                for state in STATES
-            }
-            earning = counts["earning"] + counts["disabled"]
-            values[f"chutes_server_compute_units_per_second{{{place}"] = earning
-            idle = None if self._pay is None else counts["idle"] * self._pay
-            if not counts["idle"]:
-                idle = None if counts["unverified"] else 0
-            values[f"chutes_server_idle_compute_units_per_second{{{place}"] = idle
-            if server in self._with_cost:
-                cost = 24 * 1.5 * (counts["idle"] + counts["unverified"])
-                values[f"chutes_server_idle_cost_usd_per_day{{{place}"] = cost
-            for name, value in values.items():
-                text = "_" if value is None or not known else str(value)
-                columns.setdefault(name, []).append(text)
-        return columns | self._state_of_server(server, gpus)
+            is_known = bool(counts) and UNKNOWN not in counts
+            for series, value in self._numbers_of_server(server, counts).items():
+                is_shown = is_known and value is not None
+                values[series].append(str(value) if is_shown else "_")
+            maintenance = _at(self._maintenance.get(server, {}), minute)
+            state = str(_server_state(counts, maintenance)) if is_known else "_"
+            values[f"chutes_server_state{{{_written_labels(server)}"].append(state)
+        return values
 
-    def _state_of_server(self, server: str, gpus: Sequence[str]) -> dict[str, list[str]]:
-        """Return the values of the state of a server."""
-        found: list[ServerState | None] = []
-        for minute in self._minutes:
-            states = {_at(self._states[gpu_id], minute) for gpu_id in gpus} - {None}
-            step = _at(self._steps.get(server, {}), minute)
-            if not states or UNKNOWN in states:
-                found.append(None)
-            elif step in ("pending", "maintenance"):
-                found.append("maintenance_pending" if step == "pending" else "in_maintenance")
-            else:
-                found.append(next(state for state in STATES if state in states))
-        labels = f'hotkey="{HOTKEY}",server_id="id-{server}",server="{server}",'
-        numbers = ["_" if one is None else str(SERVER_STATE_NUMBERS[one]) for one in found]
-        return {f"chutes_server_state{{{labels}": numbers}
+    def _numbers_of_server(self, server: str, counts: Counter[str]) -> dict[str, float | None]:
+        """Return the values of a server's series, None for unknown ones.
 
-    def _written(self) -> list[dict[str, str]]:
+        Args:
+            server: The server.
+            counts: Its GPUs by state, none of which is unknown.
+        """
+        labels = _written_labels(server)
+        numbers: dict[str, float | None] = {}
+        for state in STATES:
+            series = f'chutes_server_gpus{{{labels}gpu="pro_6000",state="{state}",'
+            numbers[series] = counts[state]
+        # A GPU earns a unit a second, also in a disabled instance.
+        earning = counts["earning"] + counts["disabled"]
+        numbers[f"chutes_server_compute_units_per_second{{{labels}"] = earning
+        idle_series = f"chutes_server_idle_compute_units_per_second{{{labels}"
+        if counts["idle"]:
+            pay = self._idle_pay
+            numbers[idle_series] = None if pay is None else counts["idle"] * pay
+        else:
+            # What GPUs could earn that are not verified is not known.
+            numbers[idle_series] = None if counts["unverified"] else 0
+        if server in self._with_cost:
+            cost_per_day = 24 * 1.5 * (counts["idle"] + counts["unverified"])
+            numbers[f"chutes_server_idle_cost_usd_per_day{{{labels}"] = cost_per_day
+        return numbers
+
+    def _input_series(self) -> list[dict[str, str]]:
+        """Return the scrapes of all exporters, as promtool reads them."""
         written = []
-        for exporter, down in self._down.items():
-            target, there = f'job="chutes",instance="{exporter}"}}', self._there[exporter]
-            up = [
-                str(int(minute not in down)) if minute in there else "_" for minute in self._minutes
-            ]
+        for exporter, failing in self._failing.items():
+            target = f'job="chutes",instance="{exporter}"}}'
+            up = []
+            for minute in self._minutes:
+                if minute not in self._is_target[exporter]:
+                    up.append("_")
+                else:
+                    up.append("0" if minute in failing else "1")
             written.append({"series": f"up{{{target}", "values": _sequence(up)})
-            scrapes = [minute in there and minute not in down for minute in self._minutes]
-            for series, values in self._columns(exporter).items():
-                kept = [
-                    value if scraped else "_"
-                    for value, scraped in zip(values, scrapes, strict=True)
+            for series, values in self._page_over_time(exporter).items():
+                scraped = [
+                    value if is_up == "1" else "_" for value, is_up in zip(values, up, strict=True)
                 ]
-                written.append({"series": f"{series}{target}", "values": _sequence(kept)})
+                written.append({"series": f"{series}{target}", "values": _sequence(scraped)})
         return written
 
     def check(
@@ -479,38 +511,62 @@ class Scenario:
             directory: For its file.
             firing: All alerts that fire at a minute, the Watchdog excepted.
             ever: All alerts that fire at any minute; those of `firing` where it is None.
-            values: By expression: a minute, and the value of each series.
+            values: By expression: a minute, and the expected value of each series, which is
+                written as in PromQL.
         """
         if ever is None:
             ever = {alert for alerts in firing.values() for alert in alerts}
-        by = 'count by (alertname, severity) ({}(ALERTS{{alertstate="firing",severity!="none"}}{}))'
-        tests = [_fire(by.format("", ""), minute, alerts) for minute, alerts in firing.items()]
-        tests.append(_fire(by.format("last_over_time", f"[{self.end + 1}m]"), self.end, ever))
+        fires = 'ALERTS{alertstate="firing",severity!="none"}'
+        fired = f"last_over_time({fires}[{self.end + 1}m])"
+        tests = [_expect_alerts(fires, minute, alerts) for minute, alerts in firing.items()]
+        tests.append(_expect_alerts(fired, self.end, ever))
         for expression, (minute, expected) in (values or {}).items():
             samples = [{"labels": labels, "value": value} for labels, value in expected.items()]
             tests.append({"expr": expression, "eval_time": f"{minute}m", "exp_samples": samples})
-        path = directory / "scenario.yml"
         test: dict[str, Any] = {
             "interval": f"{self._step}m",
-            "input_series": self._written(),
+            "input_series": self._input_series(),
             "promql_expr_test": tests,
+            "alert_rule_test": self._expected_texts,
         }
-        test["alert_rule_test"] = self._texts
         # Recordings come before the alerts that read them.
-        order = sorted(
-            (group["name"] for group in GROUPS), key=lambda name: not name.endswith("-recordings")
-        )
+        names = [group["name"] for group in GROUPS]
+        recordings = [name for name in names if name.endswith("-recordings")]
+        others = [name for name in names if not name.endswith("-recordings")]
         run_promtool(
-            path, tests=[test], group_eval_order=order, evaluation_interval=test["interval"]
+            directory / "scenario.yml",
+            tests=[test],
+            group_eval_order=recordings + others,
+            evaluation_interval=test["interval"],
         )
 
 
-def _server(name: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the labels of a server in its info, and in all other series."""
-    return (
-        {"server_id": f"id-{name}", "name": name},
-        {"server_id": f"id-{name}", "server": name},
-    )
+def _default_step(end: int) -> int:
+    """Return the minutes between two scrapes of a history that ends at a minute."""
+    if end <= 30:
+        return 1
+    if end < 2 * HOUR:
+        return 2
+    return 4 if end < 6 * HOUR else 8
+
+
+def _of_server(server: str) -> dict[str, str]:
+    """Return the labels of a server. Its info has ``name`` instead of ``server``."""
+    return {"server_id": f"id-{server}", "server": server}
+
+
+def _written_labels(server: str) -> str:
+    """Return the beginning of the labels of a server's series."""
+    return f'hotkey="{HOTKEY}",server_id="id-{server}",server="{server}",'
+
+
+def _server_state(counts: Counter[str], maintenance: str | None) -> int:
+    """Return the number of the state of a server with some GPUs, the first that applies."""
+    if maintenance == "pending":
+        return SERVER_STATE_NUMBERS["maintenance_pending"]
+    if maintenance == "maintenance":
+        return SERVER_STATE_NUMBERS["in_maintenance"]
+    return SERVER_STATE_NUMBERS[next(state for state in STATES if counts[state])]
 
 
 def run_promtool(path: Path, **tests: Any) -> None:
@@ -522,23 +578,27 @@ def run_promtool(path: Path, **tests: Any) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def _fire(expression: str, minute: int, alerts: Iterable[Alert]) -> dict[str, Any]:
-    """Make a test for exactly these alerts. How many there are of a kind does not matter."""
-    pairs = [alert.split() for alert in {*alerts}]
-    samples = [
-        {"labels": f'{{alertname="{name}",severity="{severity}"}}', "value": 1}
-        for name, severity in pairs
-    ]
-    return {"expr": f"{expression} ^ 0", "eval_time": f"{minute}m", "exp_samples": samples}
+def _expect_alerts(series: str, minute: int, alerts: Iterable[Alert]) -> dict[str, Any]:
+    """Make a test for exactly these alerts. How many there are of a kind does not matter.
+
+    ``series`` is PromQL for the series ALERTS that count.
+    """
+    samples = []
+    for alert in set(alerts):
+        name, severity = alert.split()
+        labels = f'{{alertname="{name}",severity="{severity}"}}'
+        samples.append({"labels": labels, "value": 1})
+    # Every number to the power of 0 is 1.
+    expression = f"count by (alertname, severity) ({series}) ^ 0"
+    return {"expr": expression, "eval_time": f"{minute}m", "exp_samples": samples}
 
 
 def scenarios(cases: Mapping[str, Scenario]) -> Callable[[Scenario, Path], None]:
-    """Make a test of a table of scenarios. Those of more than a day take long."""
-    slow = pytest.mark.soak
-    rows = [
-        pytest.param(one, id=name, marks=[slow] if one.end > DAY else [])
-        for name, one in cases.items()
-    ]
+    """Make a test that checks each scenario of a table. Those of more than a day take long."""
+    rows = []
+    for name, scenario in cases.items():
+        marks = [pytest.mark.soak] if scenario.end > DAY else []
+        rows.append(pytest.param(scenario, id=name, marks=marks))
 
     @pytest.mark.parametrize("miner", rows)
     def test(miner: Scenario, tmp_path: Path) -> None:
@@ -548,7 +608,7 @@ def scenarios(cases: Mapping[str, Scenario]) -> Callable[[Scenario, Path], None]
 
 
 def _at(changes: Mapping[int, Any], minute: int) -> Any:
-    """Return the value that holds at a minute."""
+    """Return the value that holds at a minute, None before the first one."""
     past = [at for at in changes if at <= minute]
     return changes[max(past)] if past else None
 
@@ -558,13 +618,14 @@ def _sequence(values: Iterable[str]) -> str:
 
     A series that ends gets a marker, as after a scrape without it.
     """
-    parts, present = [], False
+    parts: list[str] = []
     for value, run in groupby(values):
         count = len(list(run))
-        if value == "_":
-            parts += ["stale"] if present else ["_"]
-            parts += [f"_x{count - 1}"] if count > 1 else []
-        else:
+        if value != "_":
             parts.append(f"{value}+0x{count - 1}")
-        present = value != "_"
+            continue
+        # Without a part, nothing was there that could end.
+        parts.append("stale" if parts else "_")
+        if count > 1:
+            parts.append(f"_x{count - 1}")
     return " ".join(parts)
