@@ -313,15 +313,18 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
 def test_a_finding_follows_from_the_fleet_of_its_miner(
     kind: str, fleet: Fleet, things: str, gpus: str, words: str
 ) -> None:
-    (one,) = find(fleet, NOW, COSTS)
-    assert one.kind == kind
-    assert ", ".join(one.things) == things
-    assert ", ".join(f"{count} {gpu}" for gpu, count in one.gpus.items()) == gpus
-    assert {*words.split()} <= {*one.problem.split()}
-    texts = f"{one.problem} {one.advice} {one.command}"
+    (finding,) = find(fleet, NOW, COSTS)
+    assert finding.kind == kind
+    assert ", ".join(finding.things) == things
+    assert ", ".join(f"{count} {gpu}" for gpu, count in finding.gpus.items()) == gpus
+    assert {*words.split()} <= {*finding.problem.split()}
+    texts = f"{finding.problem} {finding.advice} {finding.command}"
+    # No part of a template is left.
     assert not re.search("[{|}]|COUNT|WHEN|CLOCK|SERVER|EARNING|WORTH", texts)
-    assert one.needs_action == (KINDS[kind].severity != "note") == bool(one.command)
-    assert (one.when is not None) == (" UTC" in one.problem)
+    is_note = KINDS[kind].severity == "note"
+    assert finding.needs_action == (not is_note)
+    assert bool(finding.command) == (not is_note)
+    assert (finding.when is not None) == (" UTC" in finding.problem)
 
 
 def test_a_chute_that_fails_on_a_server_without_a_name_has_its_id() -> None:
@@ -370,8 +373,10 @@ def test_idle_gpus_of_a_server_that_cannot_boot_again_can_be_used_and_are_found(
 
 def test_no_finding_tells_to_reboot_a_server_on_which_something_may_earn() -> None:
     for kind, fleet, *_ in CASES:
-        for one in find(fleet, NOW, COSTS):
-            if re.search("(?<!not )[Rr]eboot", one.advice) and "not reboot" not in one.advice:
+        for finding in find(fleet, NOW, COSTS):
+            tells_to_reboot = "reboot" in finding.advice.lower()
+            tells_not_to = "not reboot" in finding.advice
+            if tells_to_reboot and not tells_not_to:
                 assert kind == "maintenance"
                 assert not any(server.instances for server in fleet.servers)
 

@@ -52,27 +52,25 @@ async def test_only_what_must_be_signed_is_signed(
     chute = simulator.world.chutes[3]
     job = next(job for job in simulator.world.jobs(NOON) if job.stuck)
     assert job.miner is not None
-    arguments = {
+    paths = {
         e.CHUTE: {"chute_id": chute.chute_id, "version": chute.version(NOON)},
         e.RELEASE_JOB: {"job_id": job.job_id},
         e.UNIQUE_CHUTE_HISTORY: {"hotkey": HOTKEY},
         e.SERVER_MAINTENANCE: {"server_id": job.miner.servers[0].server_id},
     }
-    report = {"path": audit(Call(simulator.world, NOON, job.miner, {}, {}))[0]["path"]}
+    newest_report, *_ = audit(Call(simulator.world, NOON, job.miner, {}, {}))
+    params = {e.AUDIT_REPORT: {"path": newest_report["path"]}}
     for endpoint in e.ENDPOINTS:
-        params = report if endpoint is e.AUDIT_REPORT else None
         answer = await client.fetch(
-            endpoint, key=job.miner.key, path=arguments.get(endpoint), params=params
+            endpoint, key=job.miner.key, path=paths.get(endpoint), params=params.get(endpoint)
         )
         assert answer.whole
     signed = {asked.endpoint for asked in simulator.requests if asked.signed or asked.hotkey}
     assert signed == {endpoint.name for endpoint in e.ENDPOINTS if endpoint.signed}
     assert {asked.status for asked in simulator.requests} == {200}
     # The service expects another word in the signatures of these.
-    assert {endpoint for endpoint in e.ENDPOINTS if endpoint.purpose == "tee"} == {
-        e.MAINTENANCE,
-        e.SERVER_MAINTENANCE,
-    }
+    for_tee = {endpoint for endpoint in e.ENDPOINTS if endpoint.purpose == "tee"}
+    assert for_tee == {e.MAINTENANCE, e.SERVER_MAINTENANCE}
 
 
 async def test_a_signed_endpoint_is_not_asked_without_a_key(

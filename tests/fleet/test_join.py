@@ -63,11 +63,11 @@ def held(number: int, instance: Row) -> Row:
 
 
 def provisioned(*instances: Row) -> Row:
-    """Return a GPU of each instance in the public list."""
+    """Return the public list with a GPU of each instance."""
     gpus = []
-    for one in instances:
-        held = {key: one[key] for key in ("chute_id", "instance_id", "activated_at")}
-        gpus.append({"gpu": "h200", "server_id": "s1", "chute": held})
+    for instance in instances:
+        chute = {key: instance[key] for key in ("chute_id", "instance_id", "activated_at")}
+        gpus.append({"gpu": "h200", "server_id": "s1", "chute": chute})
     return {"me": {"provisioned": gpus}}
 
 
@@ -151,41 +151,39 @@ def uses(fleet: Fleet) -> str:
 
 def _upgrade_facts(fleet: Fleet) -> dict[str, Any]:
     """Return what is said of the newest window, and of the servers that wait for their upgrade."""
-    found = {
-        f"window.{field.name}": getattr(fleet.window, field.name, None) for field in fields(Window)
-    }
+    upgrade_facts = {}
+    for field in fields(Window):
+        upgrade_facts[f"window.{field.name}"] = getattr(fleet.window, field.name, None)
     waiting = find_waiting(fleet)
     for name in ("servers", "unmeasured", "ordered"):
-        found[f"waiting.{name}"] = getattr(waiting, name, None)
-    return found
+        upgrade_facts[f"waiting.{name}"] = getattr(waiting, name, None)
+    return upgrade_facts
 
 
 def facts(fleet: Fleet) -> dict[str, Any]:
     """Return everything that is said of a fleet, by names such as ``g1.state``.
 
-    Whether all of something is known is None where it is not.
+    What is not known is None. So is whether all of something is known, if it is not.
     """
-    found: dict[str, Any] = {}
-    for topic, known in fleet.known.items():
-        found[f"known.{topic}"] = known or None
+    said: dict[str, Any] = {}
+    for topic, is_known in fleet.known.items():
+        said[f"known.{topic}"] = is_known or None
     for name in ("registered", "blacklisted", "stuck_jobs"):
-        found[name] = getattr(fleet, name)
-    found |= _upgrade_facts(fleet)
+        said[name] = getattr(fleet, name)
+    said |= _upgrade_facts(fleet)
     if fleet.markets is not None:
-        found["uses"] = uses(fleet)
-        found["uses.are_best"] = not any(use.is_least for use in fleet.uses) or None
+        said["uses"] = uses(fleet)
+        are_best = not any(use.is_least for use in fleet.uses)
+        said["uses.are_best"] = are_best or None
     for gpu in fleet.gpus:
-        found |= _fields_of(gpu, gpu.gpu_id)
+        said |= _fields_of(gpu, gpu.gpu_id)
     for instance in fleet.instances:
-        found |= _fields_of(instance, instance.instance_id)
-        del found[f"{instance.instance_id}.deadlines"]
-        for kind, time in instance.deadlines.items():
-            found[f"{instance.instance_id}.{kind}"] = time
+        said |= _instance_facts(instance)
     for server in fleet.servers:
-        found |= _server_facts(server)
-        found[f"{server.server_id}.idle_pay"] = fleet.idle_pay(server)
-    found["idle_pay"] = fleet.idle_pay_of_all
-    return found
+        said |= _server_facts(server)
+        said[f"{server.server_id}.idle_pay"] = fleet.idle_pay(server)
+    said["idle_pay"] = fleet.idle_pay_of_all
+    return said
 
 
 def _fields_of(thing: Gpu | Instance | Server, key: str) -> dict[str, Any]:
@@ -193,24 +191,34 @@ def _fields_of(thing: Gpu | Instance | Server, key: str) -> dict[str, Any]:
     return {f"{key}.{field.name}": getattr(thing, field.name) for field in fields(thing)}
 
 
+def _instance_facts(instance: Instance) -> dict[str, Any]:
+    """Return what is said of an instance, with a fact for each of its deadlines."""
+    key = instance.instance_id
+    said = _fields_of(instance, key)
+    del said[f"{key}.deadlines"]
+    for deadline, at in instance.deadlines.items():
+        said[f"{key}.{deadline}"] = at
+    return said
+
+
 def _server_facts(server: Server) -> dict[str, Any]:
     """Return what is said of a server, without its GPUs and instances themselves."""
     key = server.server_id
-    found = _fields_of(server, key)
-    del found[f"{key}.gpus"], found[f"{key}.instances"]
-    found[f"{key}.is_whole"] = server.is_whole or None
-    found[f"{key}.state"] = server.state
-    found[f"{key}.models"] = server.models
-    found[f"{key}.waits"] = server.waits_for_upgrade
-    found[f"{key}.last_instances"] = server.last_instances
-    found[f"{key}.idle_gpus"] = server.idle_gpus
-    found[f"{key}.idle_models"] = server.idle_models
-    found[f"{key}.units"] = server.earned_units_per_second
+    said = _fields_of(server, key)
+    del said[f"{key}.gpus"], said[f"{key}.instances"]
+    said[f"{key}.is_whole"] = server.is_whole or None
+    said[f"{key}.state"] = server.state
+    said[f"{key}.models"] = server.models
+    said[f"{key}.waits"] = server.waits_for_upgrade
+    said[f"{key}.last_instances"] = server.last_instances
+    said[f"{key}.idle_gpus"] = server.idle_gpus
+    said[f"{key}.idle_models"] = server.idle_models
+    said[f"{key}.units"] = server.earned_units_per_second
     for model in server.models or ():
-        found[f"{key}.{model}.units"] = server.units_per_second(model)
+        said[f"{key}.{model}.units"] = server.units_per_second(model)
         for state in GPU_STATES:
-            found[f"{key}.{model}.{state}"] = server.count(model, state)
-    return found
+            said[f"{key}.{model}.{state}"] = server.count(model, state)
+    return said
 
 
 KNOWN = facts(join_fleet(sent(ANSWERS)))
@@ -223,23 +231,26 @@ def changed(change: Any) -> Bodies:
     return bodies
 
 
-def lost(found: dict[str, Any]) -> set[str]:
+def lost(said: dict[str, Any]) -> set[str]:
     """Return the names of what is not known any more. Everything else must be as before."""
-    gone = {name for name in KNOWN if found.get(name) is None and KNOWN[name] is not None}
-    for name, value in found.items():
+    gone = {name for name in KNOWN if KNOWN[name] is not None and said.get(name) is None}
+    for name, value in said.items():
         if name not in gone:
             assert value == KNOWN[name], name
     return gone
 
 
 def named(patterns: str) -> set[str]:
-    """Return the names that patterns such as ``g?.state`` stand for, each of which must exist."""
-    found = set()
+    """Return the names of what is known that patterns such as ``g?.state`` stand for.
+
+    A pattern that fits no name fails.
+    """
+    known = set()
     for pattern in patterns.split():
         names = {name for name in KNOWN if fnmatch(name, pattern)}
         assert names, pattern
-        found |= {name for name in names if KNOWN[name] is not None}
-    return found
+        known |= {name for name in names if KNOWN[name] is not None}
+    return known
 
 
 def test_a_fleet_of_which_everything_is_known() -> None:
@@ -374,14 +385,15 @@ MISSING = object()
 def with_field(path: str, value: Any = MISSING) -> dict[str, Any]:
     """Return what is said of a fleet whose answers have another value, or none, at a path."""
     bodies = deepcopy(ANSWERS)
-    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
-    place: Any = bodies
+    # Digits are the number of a record in a list.
+    *parents, field = [int(part) if part.isdigit() else part for part in path.split(".")]
+    record: Any = bodies
     for part in parents:
-        place = place[part]
+        record = record[part]
     if value is MISSING:
-        del place[last]
+        del record[field]
     else:
-        place[last] = value
+        record[field] = value
     return facts(join_fleet(sent(bodies)))
 
 
@@ -619,22 +631,22 @@ def test_a_gpu_of_an_unknown_chute_may_be_one_of_any_instance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("others", "state"),
+    ("others", "instance_id", "gpus"),
     [
-        ([held(1, STARTING)], "earning"),
-        ([held(1, STARTING), held(1, ACTIVE)], "earning"),
-        ([held(1, ACTIVE)], "earning"),
+        ([held(1, STARTING)], None, 2),
+        ([held(1, STARTING), held(1, ACTIVE)], None, 2),
+        ([held(1, ACTIVE)], "i1", 1),
     ],
 )
 def test_a_gpu_that_the_inventory_has_twice_is_in_no_certain_instance_unless_both_agree(
-    others: list[Row], state: str
+    others: list[Row], instance_id: str | None, gpus: int
 ) -> None:
     inventory = [held(1, ACTIVE), *others, held(3, STARTING)]
     found = with_instances(ACTIVE, STARTING, inventory=inventory)
-    assert found["g1.state"] == state
-    agree = others == [held(1, ACTIVE)]
-    assert found["g1.instance_id"] == ("i1" if agree else None)
-    assert found["i1.gpus"] == (1 if agree else 2)
+    assert found["g1.state"] == "earning"
+    assert found["g1.instance_id"] == instance_id
+    # Where the inventory is uncertain, the public list says that these are two.
+    assert found["i1.gpus"] == gpus
 
 
 def test_two_instances_on_a_gpu_that_are_not_active_leave_its_state_unknown() -> None:

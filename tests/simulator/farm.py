@@ -43,13 +43,16 @@ class Farm(World):
         room: Mapping[str, int] | None = None,
     ) -> None:
         self._fleets, self._room = tuple(fleets), room or {}
-        super().__init__(start=start, size=Size(20, len(self._fleets) + 1, chutes=len(MODELS) + 2))
+        # The chutes are a public one for each model, the private one and the one elsewhere.
+        size = Size(20, active_miners=len(self._fleets) + 1, chutes=len(MODELS) + 2)
+        super().__init__(start=start, size=size)
         self._count = 0
         self.stuck: list[str] = []
         for miner, machines in zip(self.miners, self._fleets, strict=False):
             for machine, server in zip(machines, miner.servers, strict=True):
+                public_chute = list(MODELS).index(machine.model)
                 for gpu in server.gpus[: machine.gpus - machine.idle]:
-                    self.launch(miner, (gpu,), list(MODELS).index(machine.model), start - 3 * DAY)
+                    self.launch(miner, (gpu,), public_chute, start - 3 * DAY)
         other = self.miners[len(self._fleets)]
         for server in other.servers:
             self.launch(other, server.gpus, ELSEWHERE, start - 3 * DAY)
@@ -80,32 +83,33 @@ class Farm(World):
         """Return how many active instances the autoscaler wants of a chute."""
         if not chute.scaled:
             return super().target(chute, now)
-        return self.counts(now)[1][chute] + self._room[chute.models[0]]
+        _, active = self.counts(now)
+        (model,) = chute.models
+        return active[chute] + self._room[model]
 
     def blacklist_reason(self, uid: int) -> str | None:  # noqa: ARG002 - nobody is
         """Return nothing."""
         return None
 
     def _servers(self, uid: int, count: int) -> tuple[Server, ...]:  # noqa: ARG002 - the fleet says how many
-        machines = self._fleets[uid] if uid < len(self._fleets) else (Machine("b200"),) * 10
+        machines: Sequence[Machine] = [Machine("b200")] * 10
+        if uid < len(self._fleets):
+            machines = self._fleets[uid]
         created, version = self.start - 30 * DAY, self.target_version
-        return tuple(
-            self.build_server(uid, index, machine.model, [None] * machine.gpus, created, version)
-            for index, machine in enumerate(machines)
-        )
+        servers = []
+        for index, machine in enumerate(machines):
+            no_errors = [None] * machine.gpus
+            server = self.build_server(uid, index, machine.model, no_errors, created, version)
+            servers.append(server)
+        return tuple(servers)
 
     def jobs(self, now: float) -> list[Job]:  # noqa: ARG002 - they stand still
         """Return the stuck jobs."""
-        return [
-            Job(
-                make_uuid("job", number),
-                self.chutes[PRIVATE],
-                self.start - HOUR,
-                (),
-                self.by_hotkey[hotkey],
-            )
-            for number, hotkey in enumerate(self.stuck)
-        ]
+        jobs = []
+        for number, hotkey in enumerate(self.stuck):
+            job_id, miner = make_uuid("job", number), self.by_hotkey[hotkey]
+            jobs.append(Job(job_id, self.chutes[PRIVATE], self.start - HOUR, (), miner))
+        return jobs
 
     # Changes that tests make
 

@@ -84,11 +84,13 @@ def _framed(endpoint: Endpoint[Any], records: Iterator[bytes]) -> Iterator[bytes
 
 
 def _large_chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Join small parts, so that fewer are sent."""
     while chunk := b"".join(itertools.islice(parts, 2000)):
         yield chunk
 
 
 def _records(endpoint: Endpoint[Any], count: int, length: int) -> Iterator[bytes]:
+    """Yield so many records with texts of so many characters, or records without end if 0."""
     numbers = range(count) if count else itertools.count()
     text = "ü😀" * (length // 2)
     return _large_chunks(_framed(endpoint, (_record(number, text) for number in numbers)))
@@ -97,24 +99,28 @@ def _records(endpoint: Endpoint[Any], count: int, length: int) -> Iterator[bytes
 def _full(endpoint: Endpoint[Any]) -> Iterator[bytes]:
     """Yield about as many records as the endpoint's limit allows."""
     text = "x" * 20
-    # Records of a stream are limited after they were decoded, when they have all their fields.
-    size = len(_record(0, text)) * (2 if isinstance(endpoint.shape, StreamShape) else 1) + 60
+    size = len(_record(0, text)) + 60
+    if isinstance(endpoint.shape, StreamShape):
+        # They are limited after they were decoded, when they have all their fields.
+        size += len(_record(0, text))
     numbers = range(endpoint.max_bytes // size)
     return _large_chunks(_framed(endpoint, (_record(number, text) for number in numbers)))
 
 
 def _line(endpoint: Endpoint[Any]) -> Iterator[bytes]:
     """Yield one record of 63 MB."""
-    yield b'data: {"chute_id":"' if isinstance(endpoint.shape, StreamShape) else b'[{"hotkey":"'
+    beginning, end = b'[{"hotkey":"', b'"}]'
+    if isinstance(endpoint.shape, StreamShape):
+        beginning, end = b'data: {"chute_id":"', b'"}\n'
+    yield beginning
     yield from itertools.repeat(_MEGABYTE, 63)
-    yield b'"}\n' if isinstance(endpoint.shape, StreamShape) else b'"}]'
+    yield end
 
 
 def _numbers(endpoint: Endpoint[Any]) -> Iterator[bytes]:
     """Yield lists of numbers instead of records."""
-    yield {"servers": b'{"servers":[', "stats": b'{"past_hour":{"instance_stats":['}.get(
-        endpoint.name, b"["
-    )
+    beginnings = {"servers": b'{"servers":[', "stats": b'{"past_hour":{"instance_stats":['}
+    yield beginnings.get(endpoint.name, b"[")
     yield from itertools.repeat(b"1," * 500_000)
 
 
@@ -144,6 +150,7 @@ ENDLESS = {
 
 
 def _body(endpoint: Endpoint[Any], kind: str) -> Iterator[bytes]:
+    """Return the parts of an answer of a kind of :data:`KINDS`, not compressed."""
     match kind.split():
         case ["records", count, length]:
             return _records(endpoint, int(count), int(length))
@@ -158,20 +165,21 @@ def _body(endpoint: Endpoint[Any], kind: str) -> Iterator[bytes]:
 
 
 def _answer(endpoint: Endpoint[Any], kind: str) -> Callable[[Request], Any]:
-    name = kind.removeprefix("gzip ")
+    """Return what answers the requests to an endpoint."""
+    is_compressed = kind.startswith("gzip ")
+    kind = kind.removeprefix("gzip ")
 
     async def body() -> AsyncIterator[bytes]:
         stream = zlib.compressobj(1, wbits=31)
-        for chunk in _body(endpoint, name):
-            yield chunk if name == kind else stream.compress(chunk)
+        for chunk in _body(endpoint, kind):
+            yield stream.compress(chunk) if is_compressed else chunk
             await asyncio.sleep(0)  # lets the server notice that the client disconnected
-        if name != kind:
+        if is_compressed:
             yield stream.flush()
 
     async def answer(_request: Request) -> StreamingResponse:
-        return StreamingResponse(
-            body(), headers={} if name == kind else {"content-encoding": "gzip"}
-        )
+        headers = {"content-encoding": "gzip"} if is_compressed else {}
+        return StreamingResponse(body(), headers=headers)
 
     return answer
 

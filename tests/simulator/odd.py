@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.simulator import World
@@ -52,17 +52,17 @@ class OddWorld(World):
     def make_server(self, uid: int, index: int) -> Server:
         """Make a server; the first miner has one of each oddity."""
         server = super().make_server(uid, index)
-        if uid:
+        if uid != 0 or index == 0:
             return server
-        if index == 1:
-            return replace(server, ip=super().make_server(0, 0).ip)
-        if index == 2:
-            return replace(server, gpus=())
-        if index in (3, 4):
-            return replace(server, name="rack-7")
-        if index == 5:
-            return replace(server, name='h100 "rack\\7"\nünï', ip="gpu-box.miner.example")
-        return replace(server, is_tee=True, version=None) if index == 6 else server
+        oddities: dict[int, dict[str, Any]] = {
+            1: {"ip": super().make_server(0, 0).ip},
+            2: {"gpus": ()},
+            3: {"name": "rack-7"},
+            4: {"name": "rack-7"},
+            5: {"name": 'h100 "rack\\7"\nünï', "ip": "gpu-box.miner.example"},
+            6: {"is_tee": True, "version": None},
+        }
+        return replace(server, **oddities.get(index, {}))
 
     def blacklist_reason(self, uid: int) -> str | None:
         """Return an odd text for the last seat, and an empty one, which does not blacklist, for the
@@ -70,16 +70,19 @@ class OddWorld(World):
         """
         if super().blacklist_reason(uid):
             return 'abuse: "spoofed" GPUs\nsee \\log'
-        return "" if 0 < uid == self.size.miners - 2 else None
+        is_one_before_last = uid == self.size.miners - 2
+        if is_one_before_last and uid > 0:
+            return ""
+        return None
 
     def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
-        if miner.uid or server.name != "rack-7":
+        """Stage an instance in each state on the two racks of the first miner."""
+        if miner.uid != 0 or server.name != "rack-7":
             yield from super()._lives(miner, server)
             return
-        for gpu, error in zip(
-            server.gpus, (None, None if server.is_tee else self.gpu_errors[0]), strict=False
-        ):
-            gpu.error, gpu.verified_at = error, None if error else server.created_at
+        first, second, *_ = server.gpus
+        for gpu in (first, second):
+            gpu.error, gpu.verified_at = None, server.created_at
         if server.is_tee:
             starting, disabled, outdated, *_ = server.gpus
             yield self._stage(miner.hotkey, starting, 0, age=2 * HOUR)
@@ -88,6 +91,7 @@ class OddWorld(World):
                 miner.hotkey, disabled, 7, age=2 * HOUR, active_for=HOUR, disabled_for=HOUR / 2
             )
         else:
+            second.error, second.verified_at = self.gpu_errors[0], None
             yield self._stage(miner.hotkey, server.gpus[0], 5, age=5 * HOUR, active_for=4 * HOUR)
 
     def _stage(

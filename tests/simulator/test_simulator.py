@@ -58,12 +58,14 @@ def test_all_gpus_of_the_demos_miner_earn_except_on_the_servers_in_trouble(
         start=NOON, troubles=troubles, size=Size(active_miners=8, chutes=150, other_servers=3)
     )
     for now in (NOON, NOON + 2 * HOUR - 1):
-        active = {
-            gpu for one in world.instances(now, HOTKEY) if one.active(now) for gpu in one.gpus
-        }
-        assert (
-            sum(not active.issuperset(server.gpus) for server in world.miners[0].servers) == servers
-        )
+        earning = set()
+        for instance in world.instances(now, HOTKEY):
+            if instance.active(now):
+                earning |= set(instance.gpus)
+        in_trouble = [
+            server for server in world.miners[0].servers if not earning.issuperset(server.gpus)
+        ]
+        assert len(in_trouble) == servers
     assert (HOTKEY in world.shares(NOON)) == ("blacklisted" not in troubles)
 
 
@@ -75,27 +77,26 @@ async def test_a_signature_for_another_purpose_is_refused(simulator: Simulator) 
 
 async def test_registrations_take_the_seats_that_the_chain_names_first() -> None:
     size = Size(miners=48, active_miners=20, chutes=60)
-    world, clock, before = (
-        DemoWorld(start=NOON, troubles=["blacklisted"], size=size),
-        Clock(),
-        list[int | None](),
-    )
+    world = DemoWorld(start=NOON, troubles=["blacklisted"], size=size)
+    clock = Clock()
+    registrations_before_loss = []
     async with (
         Simulator(world, clock=clock) as api,
         Node(api.chain_url, timeout=PATIENCE, clock=clock) as node,
     ):
         for registration in range(4):
-            at = NOON + (0.75 + registration) * 2 * HOUR * 256 / 48
-            clock.now = at - 12
-            found = (await node.read()).value.seats
-            before.append(found[0].registrations_before_loss)
-            (first,) = (one.hotkey for one in found if one.registrations_before_loss == 0)
-            seats = set(world.by_hotkey)
-            world.grow(at)
-            assert seats - set(world.by_hotkey) == {first}
-            assert len(world.by_hotkey) == len(seats)
+            registered_at = NOON + (0.75 + registration) * 2 * HOUR * 256 / 48
+            # A block before the registration.
+            clock.now = registered_at - 12
+            seats = (await node.read()).value.seats
+            registrations_before_loss.append(seats[0].registrations_before_loss)
+            (first,) = (seat.hotkey for seat in seats if seat.registrations_before_loss == 0)
+            hotkeys_before = set(world.by_hotkey)
+            world.grow(registered_at)
+            assert hotkeys_before - set(world.by_hotkey) == {first}
+            assert len(world.by_hotkey) == len(hotkeys_before)
     # A miner without a score comes closer to the loss of its seat.
-    assert before == [3, 2, 1, 0]
+    assert registrations_before_loss == [3, 2, 1, 0]
 
 
 def test_a_node_refuses_blocks_that_it_does_not_know() -> None:

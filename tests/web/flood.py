@@ -33,20 +33,29 @@ REQUESTS = [
 async def client(
     server: tuple[str, int], own: str, patience: float, requests: Iterable[str]
 ) -> None:
-    """Send requests for ever."""
+    """Send requests one after the other.
+
+    Args:
+        server: Its host and port.
+        own: The address of the client.
+        patience: Seconds after which it leaves. With 0, it never reads, and never leaves.
+        requests: The requests, each on a connection of its own.
+    """
+    # A connection whose buffer is full of one byte reads no more.
+    buffer_size = 2**16 if patience else 1
     for request in requests:
         writer = None
         with contextlib.suppress(TimeoutError, ConnectionError):
-            # A connection whose buffer is full of one byte reads no more.
             reader, writer = await asyncio.open_connection(
-                *server, limit=2**16 if patience else 1, local_addr=(own, 0)
+                *server, limit=buffer_size, local_addr=(own, 0)
             )
             writer.write(request.encode())
             if "chunked" in request:
                 await send_chunks(writer)
-            await (
-                asyncio.wait_for(reader.read(-1), patience) if patience else writer.wait_closed()
-            )
+            if patience:
+                await asyncio.wait_for(reader.read(-1), patience)
+            else:
+                await writer.wait_closed()
         if writer is not None:
             writer.close()
 
@@ -65,9 +74,9 @@ async def flood(
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
             own = f"127.0.0.{1 + number % addresses}"
-            # Each begins with another request than the next one.
-            sent = islice(cycle(requests), number % len(requests), None)
-            group.create_task(client(server, own, patience, sent))
+            # Each begins with another request than the next one, and never ends.
+            endless = islice(cycle(requests), number % len(requests), None)
+            group.create_task(client(server, own, patience, endless))
 
 
 if __name__ == "__main__":

@@ -45,30 +45,30 @@ def feeds(page: str) -> dict[str, dict[str, str]]:
 
     Of several hotkeys, the last one counts.
     """
-    found = {}
+    rows = {}
     for row in page.split("<tr>"):
         cells = {}
-        for name, cell in re.findall(r'data-name="([^"]+)"[^>]*>(.*?)</td>', row):
-            cells[name] = re.sub(r"<[^>]*>", "", cell)
+        for column, cell in re.findall(r'data-name="([^"]+)"[^>]*>(.*?)</td>', row):
+            cells[column] = re.sub(r"<[^>]*>", "", cell)
         if cells:
-            found[cells["Feed"]] = cells
-    return found
+            rows[cells["Feed"]] = cells
+    return rows
 
 
 def state(tone: str, word: str) -> str:
+    """Return the HTML of a state: a word with a colour, which its tone chooses."""
     return f'<span class="state {tone}">{word}</span>'
 
 
 async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, clock: Clock) -> None:
-    async with served_exporter(
-        watching(simulator.url, api_timeout=600), clock, monotonic=clock
-    ) as (url, exporter):
+    settings = watching(simulator.url, api_timeout=600)
+    async with served_exporter(settings, clock, monotonic=clock) as (url, exporter):
         page = (await get(f"{url}/")).text
         assert "No requests yet" in page
         assert '<p><span class="state bad">' in page
-        simulator.faults["scores"] = Fault(
-            status=500, body=b'{"detail": "<script>alert(1)</script>"}'
-        )
+        script = b'{"detail": "<script>alert(1)</script>"}'
+        simulator.faults["scores"] = Fault(status=500, body=script)
+        # Both feeds of this endpoint are in progress while the page is made.
         release = hold(exporter, "stats")
         scrape = asyncio.create_task(get(f"{url}/metrics"))
         await until(lambda: asked_by(exporter) == {"stats", "stats_per_chute"})
@@ -78,6 +78,7 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
         await scrape
     assert "<script>" not in page
     rows = feeds(page)
+    # The feed that fails comes first.
     assert next(iter(rows)) == "scores"
     assert rows["metagraph"] == {
         "Feed": "metagraph",
@@ -105,29 +106,25 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(
         simulator.faults["scores"] = simulator.faults["nodes"] = Fault(status=500)
         clock.now += 700
         await get(f"{url}/metrics")
-        stale = await landing_page(exporter)
+        page_while_stale = await landing_page(exporter)
         clock.now += 1300
         simulator.faults["nodes"] = Fault(status=503, once=True)
         for _ in range(2):
             await get(f"{url}/metrics")
             clock.now += 60
-        later = feeds(await landing_page(exporter))
-    assert '<p><span class="state wait">Ready, but ' in stale
+        later_rows = feeds(await landing_page(exporter))
+    assert '<p><span class="state wait">Ready, but ' in page_while_stale
     for tone, word in (("good", "up"), ("wait", "stale"), ("off", "off")):
-        assert f'<td data-name="State">{state(tone, word)}</td>' in stale
-    rows = feeds(stale)
-    assert [rows[name]["State"] for name in ("metagraph", "scores", "bounties")] == [
-        "up",
-        "stale",
-        "off",
-    ]
-    assert (later["scores"]["State"], later["scores"]["Data from"]) == (
-        "down",
-        "35 minutes ago, dropped",
-    )
+        assert f'<td data-name="State">{state(tone, word)}</td>' in page_while_stale
+    rows = feeds(page_while_stale)
+    assert rows["metagraph"]["State"] == "up"
+    assert rows["scores"]["State"] == "stale"
+    assert rows["bounties"]["State"] == "off"
+    assert later_rows["scores"]["State"] == "down"
+    assert later_rows["scores"]["Data from"] == "35 minutes ago, dropped"
     # A feed that is back keeps its last error.
-    assert later["nodes"]["State"] == "up"
-    assert later["nodes"]["Last error"].startswith("2 minutes ago: 503 simulated fault.")
+    assert later_rows["nodes"]["State"] == "up"
+    assert later_rows["nodes"]["Last error"].startswith("2 minutes ago: 503 simulated fault.")
 
 
 async def test_the_landing_page_says_when_there_is_no_data(
@@ -145,38 +142,38 @@ async def test_the_landing_page_says_when_there_is_no_data(
 async def test_the_landing_page_lists_first_what_needs_action(
     simulator: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads = dict[str, int]()
     find = findings.find
+    thread_of: dict[str, int] = {}
 
-    def watched(answers: FleetAnswers) -> Fleet:
-        threads["join"] = threading.get_ident()
+    def noted_join(answers: FleetAnswers) -> Fleet:
+        thread_of["join"] = threading.get_ident()
         return join_fleet(answers)
 
-    def watched_find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
-        threads["find"] = threading.get_ident()
+    def noted_find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
+        thread_of["find"] = threading.get_ident()
         return find(fleet, now, costs)
 
-    monkeypatch.setattr("chutes_exporter.page.exporter.join_fleet", watched)
-    monkeypatch.setattr(findings, "find", watched_find)
+    monkeypatch.setattr("chutes_exporter.page.exporter.join_fleet", noted_join)
+    monkeypatch.setattr(findings, "find", noted_find)
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
         assert "<ol>" not in await landing_page(exporter)
         await get(f"{url}/metrics")
         await read_reports(exporter)
-        asked = len(simulator.requests)
+        requests_before = len(simulator.requests)
         page = await landing_page(exporter)
         fleet = (await exporter.samples([])).fleets[HOTKEY]
-    assert len(simulator.requests) == asked
+    assert len(simulator.requests) == requests_before
     # Neither must keep the event loop from answering.
-    assert set(threads) == {"join", "find"}
-    assert threading.get_ident() not in threads.values()
-    found = find(fleet, clock.now, Costs())
-    head, _, rest = page.partition("<ol>")
-    assert re.search(r'</h1><p><span class="state bad">[0-9]+ things? needs? action', head)
-    actions = re.findall("<li>(.*?)</li>", rest, re.DOTALL)
-    assert len(actions) == sum(item.needs_action for item in found)
-    for item, action in zip(found, actions, strict=False):
-        assert item.problem in action
-        assert f"<code>{item.command}</code>" in action
+    assert set(thread_of) == {"join", "find"}
+    assert threading.get_ident() not in thread_of.values()
+    before_list, _, after_begin = page.partition("<ol>")
+    assert re.search(r'</h1><p><span class="state bad">[0-9]+ things? needs? action', before_list)
+    items = re.findall("<li>(.*?)</li>", after_begin, re.DOTALL)
+    # Notes come last, and are not in the list.
+    actions = [one for one in find(fleet, clock.now, Costs()) if one.needs_action]
+    for finding, item in zip(actions, items, strict=True):
+        assert finding.problem in item
+        assert f"<code>{finding.command}</code>" in item
 
 
 async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
@@ -194,9 +191,8 @@ async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
         quiet.faults["maintenance"] = Fault(body=json.dumps(policy).encode())
         clock.now += 700
         await get(f"{url}/metrics")
-        assert state(
-            "wait", "Not everything is known. Nothing that is known needs action."
-        ) in await landing_page(exporter)
+        text = "Not everything is known. Nothing that is known needs action."
+        assert state("wait", text) in await landing_page(exporter)
 
 
 async def test_after_a_reload_it_is_not_known_what_fails_of_a_new_miner(
@@ -228,16 +224,14 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
     )
     async with served_exporter(settings) as (url, _):
         page = (await get(f"{url}/")).text
-        statuses = {
-            link: (await get(f"{url}{link}")).status_code
-            for link in re.findall(r'<a href="([^"]+)"', page)
-        }
+        statuses = {}
+        for link in re.findall(r'<a href="([^"]+)"', page):
+            statuses[link] = (await get(f"{url}{link}")).status_code
     assert statuses == {"/metrics": 200, "/-/ready": 200, "/-/healthy": 200}
     assert f'<abbr title="{HOTKEY}">5GNoc…1Wti</abbr> (public and private data)' in page
     assert f'<abbr title="{public}">5HgBy…s8uP</abbr> (public data)' in page
-    shown = dict(
-        re.findall(r"<tr><th>(?:<code>|<span[^>]*>)(.*?)</[^>]*></th><td>(.*?)</td></tr>", page)
-    )
+    name, value = r"<th>(?:<code>|<span[^>]*>)(.*?)</[^>]*></th>", r"<td>(.*?)</td>"
+    shown = dict(re.findall(f"<tr>{name}{value}</tr>", page))
     assert shown["api_url"] == simulator.url
     assert shown["keys"] == f"Hotkey({HOTKEY})"
     assert shown["ttl"] == "scores=60"
