@@ -31,39 +31,41 @@ MINE = ENDED | {"miner_hotkey": HOTKEY, "chute_id": "c", "activated_at": "2026-1
 
 
 def record(start: str, end: str | None, multiplier: float | None = 2.0) -> dict[str, Any]:
-    times = {"started_at": f"2026-11-24T{start}:00", "ended_at": end and f"2026-11-24T{end}:00"}
+    """Return a multiplier of the instance from a time of the day until another, None if it lasts."""
+    ended_at = None if end is None else f"2026-11-24T{end}:00"
+    times = {"started_at": f"2026-11-24T{start}:00", "ended_at": ended_at}
     return RECORD | times | {"compute_multiplier": multiplier}
 
 
 async def incidents(
-    found: Reports, *flags: str, minutes: int = 69, **more: bytes
+    reports: Reports, *flags: str, minutes: int = 69, **more: bytes
 ) -> tuple[int, str]:
-    """Run the command on reports that end at some hours, minutes after the newest; returns status
-    and output.
+    """Run the command on audit reports; returns its status and output.
+
+    Args:
+        reports: The reports.
+        flags: More of the command.
+        minutes: How long ago the newest report ended.
+        more: Other bodies of the API.
     """
-    paths = {hour: f"audit/validator/{HOTKEY}/{hour + 24}.json" for hour in found}
-    starts = {
-        path: datetime(2026, 11, 24, tzinfo=UTC) + timedelta(hours=hour - 1)
-        for hour, path in paths.items()
-    }
-    listed = [
-        {
-            "path": path,
-            "start_time": start.isoformat(),
-            "end_time": (start + timedelta(hours=1)).isoformat(),
-        }
-        for path, start in starts.items()
-    ]
-    now = datetime(2026, 11, 24, tzinfo=UTC) + timedelta(
-        hours=max(found, default=0), minutes=minutes
-    )
+    midnight = datetime(2026, 11, 24, tzinfo=UTC)
+    listed = []
+    bodies_of_reports = {}
+    for hour, body_of_report in reports.items():
+        path = f"audit/validator/{HOTKEY}/{hour + 24}.json"
+        end = midnight + timedelta(hours=hour)
+        start = end - timedelta(hours=1)
+        times = {"start_time": start.isoformat(), "end_time": end.isoformat()}
+        listed.append({"path": path, **times})
+        bodies_of_reports[path] = body_of_report
+    now = midnight + timedelta(hours=max(reports, default=0), minutes=minutes)
     bodies = {
         "audit": json.dumps(listed).encode(),
         "utilization": NAMES,
         "stats": json.dumps(STATS).encode(),
         **more,
     }
-    api = replay(bodies, {paths[hour]: text for hour, text in found.items()}, now.timestamp())
+    api = replay(bodies, bodies_of_reports, now.timestamp())
     async with served(api) as url:
         status, output, _ = await run(
             Target(url), "incidents", "--hotkey", HOTKEY, *flags, variables={}
@@ -71,9 +73,9 @@ async def incidents(
     return status, output
 
 
-async def lost(found: Reports, *flags: str) -> tuple[int, list[float | None], list[str]]:
+async def lost(reports: Reports, *flags: str) -> tuple[int, list[float | None], list[str]]:
     """Return the status, the lost units and what is not known."""
-    status, output = await incidents(found, "--json", *flags)
+    status, output = await incidents(reports, "--json", *flags)
     summary = json.loads(output)
     units = [row["lost_compute_units"] for row in summary["miners"][0]["ended"]]
     return status, units, [gap["feed"] for gap in summary["not_known"]]
@@ -197,11 +199,18 @@ def _row(output: str) -> list[str]:
 
 @pytest.mark.parametrize("case", LOSSES)
 async def test_the_loss_follows_from_the_multipliers_in_all_reports(case: str) -> None:
-    found, units, missed = LOSSES[case]
-    status, losses, gaps = await lost(found, "--hours", "1")
-    assert losses == [None if units is None else pytest.approx(units)]
-    assert status == (3 if units is None else 0)
-    assert gaps[missed:] == ([] if units is not None else ["the loss of i"])
+    reports, units, missing_reports = LOSSES[case]
+    status, losses, gaps = await lost(reports, "--hours", "1")
+    # The first gaps are the reports that are missing.
+    other_gaps = gaps[missing_reports:]
+    if units is None:
+        assert losses == [None]
+        assert status == 3
+        assert other_gaps == ["the loss of i"]
+    else:
+        assert losses == [pytest.approx(units)]
+        assert status == 0
+        assert other_gaps == []
 
 
 async def test_an_end_before_the_activation_has_no_active_time_and_huge_units_are_short() -> None:
@@ -277,9 +286,13 @@ async def test_an_ended_instance_has_the_name_of_its_chute_and_its_age() -> None
 async def test_the_summary_says_what_was_lost_and_whether_that_is_known(
     case: str, text: str
 ) -> None:
-    found = {12: LOSSES["never active"][0][12], 10: body([LIVE], [])}
-    hours = "5" if case == "a report is missing" else "1"
-    _, output = await incidents(LOSSES.get(case, (found,))[0], "--hours", hours)
+    hours = "1"
+    if case == "a report is missing":
+        never_active, _, _ = LOSSES["never active"]
+        reports, hours = {12: never_active[12], 10: body([LIVE], [])}, "5"
+    else:
+        reports, _, _ = LOSSES[case]
+    _, output = await incidents(reports, "--hours", hours)
     assert text in " ".join(output.split())
 
 

@@ -55,15 +55,22 @@ async def test_every_endpoint_prints_a_table_and_json_of_the_same_rows(
     simulator: Simulator, name: str
 ) -> None:
     _, table, note = await run(simulator, "query", name)
-    rows, (head, *lines) = await rows_of(simulator, name), table.splitlines() or [""]
-    assert note.endswith(f"{len(rows)} {'row' if len(rows) == 1 else 'rows'}\n")
+    rows = await rows_of(simulator, name)
+    if not rows:
+        # Without rows, such as of thrash_cooldowns, there is no table.
+        assert note.endswith("0 rows\n")
+        assert table == ""
+        return
+    head, *lines = table.splitlines()
     if len(rows) == 1:
+        assert note.endswith("1 row\n")
         assert head.split() == ["field", "value"]
         assert [line.split()[0] for line in lines] == [*rows[0]]
-    else:
-        # Without rows, such as of thrash_cooldowns, there is no table.
-        assert (len(lines), bool(head)) == (len(rows), bool(rows))
-        assert {*head.split()} <= {column for row in rows for column in row}
+        return
+    assert note.endswith(f"{len(rows)} rows\n")
+    assert len(lines) == len(rows)
+    columns: set[str] = set().union(*rows)
+    assert {*head.split()} <= columns
 
 
 async def test_private_data_is_that_of_the_selected_miner(
@@ -74,23 +81,21 @@ async def test_private_data_is_that_of_the_selected_miner(
     first, second = simulator.world.miners[:2]
 
     async def ids(*arguments: str, **variables: str) -> set[str]:
-        return {
-            row["server_id"] for row in await rows_of(simulator, "servers", *arguments, **variables)
-        }
+        rows = await rows_of(simulator, "servers", *arguments, **variables)
+        return {row["server_id"] for row in rows}
 
-    both = ("--hotkey-file", str(path))
+    both_keys = ("--hotkey-file", str(path))
     of_first = {server.server_id for server in first.servers}
+    of_second = {server.server_id for server in second.servers}
     assert await ids() == of_first
-    assert await ids(*both, "--hotkey", HOTKEY) == of_first
-    assert await ids(*both, "--hotkey", other) == {server.server_id for server in second.servers}
+    assert await ids(*both_keys, "--hotkey", HOTKEY) == of_first
+    assert await ids(*both_keys, "--hotkey", other) == of_second
     # Without the flag, the variable adds miners to that of the key.
     variables = {"CHUTES_EXPORTER_HOTKEY": other}
     assert await ids(**variables) == of_first
-    assert {row["hotkey"] for row in await rows_of(simulator, "metagraph", **variables)} == {
-        HOTKEY,
-        other,
-    }
-    status, output, errors = await run(simulator, "query", "servers", *both)
+    seats = await rows_of(simulator, "metagraph", **variables)
+    assert {row["hotkey"] for row in seats} == {HOTKEY, other}
+    status, output, errors = await run(simulator, "query", "servers", *both_keys)
     assert (status, output) == (2, "")
     assert "servers is about one miner: choose it with --hotkey, and add its hotkey file" in errors
     _, _, errors = await run(simulator, "query", "servers", "--hotkey", other)
@@ -103,10 +108,8 @@ async def test_each_tee_server_has_the_window_and_without_any_the_window_stands_
     rows = await rows_of(simulator, "maintenance")
     tee = [server.server_id for server in simulator.world.miners[0].servers if server.is_tee]
     assert [row["server_id"] for row in rows] == tee
-    assert all(
-        {"target_measurement_version", "upgrade_window_end", "window_open"} <= row.keys()
-        for row in rows
-    )
+    for row in rows:
+        assert {"target_measurement_version", "upgrade_window_end", "window_open"} <= row.keys()
     simulator.faults["maintenance"] = Fault(
         body=b'{"active_window": null, "window_open": false, "current_slots": 0, "servers": []}'
     )
@@ -138,30 +141,29 @@ async def test_an_instance_has_its_chute_its_server_and_its_age_by_the_clock_of_
 ) -> None:
     clock.now += 300
     rows, gpus = await rows_of(simulator, "instances"), await rows_of(simulator, "miner_gpus")
-    names = {chute.chute_id: chute.name for chute in simulator.world.chutes}
-    servers = {server.server_id: server.name for server in simulator.world.miners[0].servers}
-    places = {gpu["instance_id"]: gpu["server_id"] for gpu in gpus}
+    chute_names = {chute.chute_id: chute.name for chute in simulator.world.chutes}
+    server_names = {server.server_id: server.name for server in simulator.world.miners[0].servers}
+    server_of_instance = {gpu["instance_id"]: gpu["server_id"] for gpu in gpus}
     for row in rows:
-        assert row["chute_name"] == names[row["chute_id"]]
-        assert row["server_id"] == places[row["instance_id"]]
-        assert row["server_name"] == servers[row["server_id"]]
+        assert row["chute_name"] == chute_names[row["chute_id"]]
+        assert row["server_id"] == server_of_instance[row["instance_id"]]
+        assert row["server_name"] == server_names[row["server_id"]]
         created = datetime.fromisoformat(row["created_at"]).timestamp()
         assert row["age_minutes"] == pytest.approx((clock.now - created) / 60, abs=1)
         if row["state"] == "active" and row["secured_at"]:
-            secured, activated = (
-                datetime.fromisoformat(row[f"{name}_at"]) for name in ("secured", "activated")
-            )
-            assert ((secured - activated).total_seconds(), row["purged_at"]) == (3600, None)
+            activated = datetime.fromisoformat(row["activated_at"])
+            secured = datetime.fromisoformat(row["secured_at"])
+            assert (secured - activated).total_seconds() == 3600
+            assert row["purged_at"] is None
     assert any(row["secured_at"] for row in rows)
 
 
 async def test_a_column_whose_values_cannot_be_requested_is_left_out_with_the_reason(
     simulator: Simulator,
 ) -> None:
-    servers = {server.server_id: server.name for server in simulator.world.miners[0].servers}
-    assert all(
-        row["server_name"] == servers[row["server_id"]] for row in await rows_of(simulator, "nodes")
-    )
+    names = {server.server_id: server.name for server in simulator.world.miners[0].servers}
+    for row in await rows_of(simulator, "nodes"):
+        assert row["server_name"] == names[row["server_id"]]
     simulator.faults["servers"] = Fault(status=503)
     status, text, errors = await run(simulator, "query", "nodes", "--json")
     assert (status, "server_name" in json.loads(text)[0]) == (0, False)
@@ -180,10 +182,8 @@ async def test_columns_can_be_chosen(simulator: Simulator) -> None:
     assert [*rows[0]] == ["name", "scale_allowance"]
     # A list is only counted.
     _, table, _ = await run(simulator, "query", "servers", "--columns", "gpus")
-    assert table.split() == [
-        "gpus",
-        *(str(len(server.gpus)) for server in simulator.world.miners[0].servers),
-    ]
+    counts = [str(len(server.gpus)) for server in simulator.world.miners[0].servers]
+    assert table.split() == ["gpus", *counts]
     _, table, _ = await run(
         simulator, "query", "nodes", "--columns", "uuid,server_id,gpu_identifier,name,verified_at"
     )
@@ -212,8 +212,13 @@ async def test_hotkeys_or_a_key_select_the_rows_and_one_without_a_row_is_named(
     first, second = [miner.hotkey for miner in simulator.world.miners if miner.servers][1:3]
     unknown = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
     flags = [f"--hotkey={hotkey}" for hotkey in (first, second, unknown)]
-    for arguments, expected in (((), {HOTKEY}), (flags[:1], {first}), (flags, {first, second})):
-        assert {row[column] for row in await rows_of(simulator, name, *arguments)} == expected
+
+    async def hotkeys(*arguments: str) -> set[str]:
+        return {row[column] for row in await rows_of(simulator, name, *arguments)}
+
+    assert await hotkeys() == {HOTKEY}
+    assert await hotkeys(flags[0]) == {first}
+    assert await hotkeys(*flags) == {first, second}
     _, _, errors = await run(simulator, "query", name, *flags)
     assert f"{unknown} has no row." in errors
     assert errors.count("has no row.") == 1
@@ -221,9 +226,9 @@ async def test_hotkeys_or_a_key_select_the_rows_and_one_without_a_row_is_named(
 
 def asked(simulator: Simulator, endpoint: str) -> list[dict[str, str]]:
     """Return the query parameters of the requests to an endpoint, and forget all requests."""
-    found = [request.query for request in simulator.requests if request.endpoint == endpoint]
+    queries = [request.query for request in simulator.requests if request.endpoint == endpoint]
     simulator.requests.clear()
-    return found
+    return queries
 
 
 @pytest.mark.parametrize(("name", "parameter"), [("scores", "hotkey"), ("stats", "miner_hotkey")])

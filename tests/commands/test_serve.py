@@ -28,6 +28,7 @@ from tests.support import (
     HOTKEY,
     PATIENCE,
     ROOT,
+    Page,
     Pki,
     get,
     parse_page,
@@ -48,10 +49,9 @@ TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
 
 
 def users(password: str) -> str:
-    return (
-        "basic_auth_users:\n  alice: "
-        f"{bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}\n"
-    )
+    """Return a web configuration with a user and a password."""
+    password_hash = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+    return f"basic_auth_users:\n  alice: {password_hash}\n"
 
 
 @pytest.fixture(scope="module")
@@ -133,39 +133,32 @@ async def test_sighup_follows_the_hotkey_file_unless_it_is_broken_and_sigterm_en
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(running, PATIENCE)
     assert [page[GOOD] for page in (before, after, kept)] == [1, 1, 0]
-    known = {"topic": "servers"}
-    assert series("chutes_fleet_known", hotkey=HOTKEY, **known) in before
-    assert series("chutes_fleet_known", hotkey=other, **known) in after
+    assert series("chutes_fleet_known", hotkey=HOTKEY, topic="servers") in before
+    assert series("chutes_fleet_known", hotkey=other, topic="servers") in after
     # The first miner is still watched, but its key is gone.
-    feeds = {
-        dict(labels)["feed"]
-        for name, labels in after
-        if name == "chutes_feed_up" and ("hotkey", HOTKEY) in labels
-    }
+    ups = [dict(labels) for name, labels in after if name == "chutes_feed_up"]
+    feeds = {labels["feed"] for labels in ups if labels.get("hotkey") == HOTKEY}
     assert feeds == {"unique_chute_history"}
-    assert series("chutes_fleet_known", hotkey=other, **known) in kept
+    assert series("chutes_fleet_known", hotkey=other, topic="servers") in kept
     # The warnings of a reload are logged as those of a start.
-    assert (
-        len(
-            [log for log in logs if "other users of this machine can read" in log.get("reason", "")]
-        )
-        == 2
-    )
+    warnings = [log["reason"] for log in logs if "reason" in log]
+    assert len([text for text in warnings if "other users of this machine can read" in text]) == 2
 
 
 async def test_a_task_that_fails_is_logged_and_counted_and_starts_again(
     make: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    warm_up, broken = Exporter.warm_up, {"warm_up", "reload"}
+    warm_up = Exporter.warm_up
+    failing_tasks = {"warm_up", "reload"}
 
     async def failing_once(starting: Exporter) -> None:
-        if "warm_up" in broken:
-            broken.remove("warm_up")
+        if "warm_up" in failing_tasks:
+            failing_tasks.remove("warm_up")
             raise ZeroDivisionError
         await warm_up(starting)
 
     def read() -> Settings:
-        if "reload" in broken:
+        if "reload" in failing_tasks:
             raise ZeroDivisionError
         return make()
 
@@ -173,28 +166,27 @@ async def test_a_task_that_fails_is_logged_and_counted_and_starts_again(
     with structlog.testing.capture_logs() as logs:
         async with Service(make(), read) as service:
 
-            async def reload_is(good: float) -> bool:
-                return (
-                    parse_page((await get(f"http://{service.addresses[0]}/metrics")).text)[GOOD]
-                    == good
-                )
+            async def page() -> Page:
+                return parse_page((await get(f"http://{service.addresses[0]}/metrics")).text)
+
+            async def is_good() -> bool:
+                return (await page())[GOOD] == 1
+
+            async def is_bad() -> bool:
+                return (await page())[GOOD] == 0
 
             service.hang_up.set()
-            await until(lambda: reload_is(0))
-            broken.remove("reload")
-            await until(lambda: reload_is(1))
-            page = parse_page((await get(f"http://{service.addresses[0]}/metrics")).text)
-    failures = [
-        log["task"]
-        for log in logs
-        if log["event"] == "task failed, and starts again" and log["exc_info"]
-    ]
+            await until(is_bad)
+            failing_tasks.remove("reload")
+            await until(is_good)
+            last_page = await page()
+    failures = [log for log in logs if log["event"] == "task failed, and starts again"]
+    assert all(log["exc_info"] for log in failures)
     for task in ("warm_up", "reload"):
-        assert (
-            page[series("chutes_exporter_task_failures_total", task=task)]
-            == failures.count(task)
-            >= 1
-        )
+        logged = [log for log in failures if log["task"] == task]
+        assert logged
+        counted = last_page[series("chutes_exporter_task_failures_total", task=task)]
+        assert counted == len(logged)
 
 
 async def test_the_audit_reports_of_the_past_day_are_read_without_scrapes(
@@ -203,7 +195,7 @@ async def test_the_audit_reports_of_the_past_day_are_read_without_scrapes(
     for module in (exporter, reports):
         monkeypatch.setattr(module, "PAUSE", 0.01)
 
-    def read() -> int:
+    def read_reports() -> int:
         return [asked.endpoint for asked in simulator.requests].count("audit_report")
 
     async with Service(make()) as service:
@@ -212,9 +204,9 @@ async def test_the_audit_reports_of_the_past_day_are_read_without_scrapes(
             page = parse_page((await get(f"http://{service.addresses[0]}/metrics")).text)
             return page[series("chutes_audit_reports_known")] == 24
 
-        await until(lambda: read() == 24)
+        await until(lambda: read_reports() == 24)
         await until(all_are_known)
-        assert read() == 24
+        assert read_reports() == 24
 
 
 async def test_the_web_configuration_is_followed_as_it_changes(
@@ -241,9 +233,8 @@ async def test_the_web_configuration_is_followed_as_it_changes(
         with structlog.testing.capture_logs() as logs:
 
             def failures() -> list[str]:
-                return [
-                    log["reason"] for log in logs if log["event"] == "configuration reload failed"
-                ]
+                failed = [log for log in logs if log["event"] == "configuration reload failed"]
+                return [log["reason"] for log in failed]
 
             path.write_text("basic_auth_users: {alice: secret}")
             await until(failures)
@@ -388,14 +379,15 @@ COMMANDS = {
 
 
 def wait_until_signals_are_handled(process: subprocess.Popen[str]) -> None:
-    handled = sum(1 << (number - 1) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
+    """Wait until a process handles the signals that reload or end it."""
+    # The kernel has a bit for each signal, the first one for number 1.
+    wanted = sum(1 << (number - 1) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
 
     def are_handled() -> bool:
-        status = dict(
-            line.split(":\t")
-            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
-        )
-        return int(status["SigCgt"], 16) & handled == handled
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        fields = dict(line.split(":\t") for line in lines)
+        handled = int(fields["SigCgt"], 16)
+        return handled & wanted == wanted
 
     # Without a pause: the start is over 10 ms later.
     wait_for(are_handled, process, pause=0)

@@ -54,16 +54,23 @@ def instance(instance_id: str = "i1", **fields: Any) -> Instance:
 
 
 def chute(chute_id: str, pay: float, room: int = 1, size: int = 1, **fields: Any) -> dict[str, Any]:
-    """Return a public chute with its room, by the name of the answer."""
-    selector = {"gpu_count": size, "supported_gpus": ["h200"]}
-    pays = {"effective_compute_multiplier": pay, "node_selector": selector}
-    logged = {"chute_id": chute_id, "scale_allowance": room, "target_count": 1 + room}
-    if not room:
-        logged |= {"target_count": 1}
-    return {
-        "chutes": CHUTE | {"chute_id": chute_id, "name": chute_id} | pays | fields,
-        "utilization": RECORD | logged,
+    """Return the records of a public chute in the answers ``chutes`` and ``utilization``.
+
+    Args:
+        chute_id: Its id and name.
+        pay: What an instance earns, in compute units per second.
+        room: How many instances more the service wants.
+        size: The number of GPUs of an instance.
+        fields: More fields of the record in ``chutes``.
+    """
+    record = {
+        "chute_id": chute_id,
+        "name": chute_id,
+        "effective_compute_multiplier": pay,
+        "node_selector": {"gpu_count": size, "supported_gpus": ["h200"]},
     }
+    logged = {"chute_id": chute_id, "scale_allowance": room, "target_count": 1 + room}
+    return {"chutes": CHUTE | record | fields, "utilization": RECORD | logged}
 
 
 def switches(
@@ -75,25 +82,39 @@ def switches(
     server: dict[str, Any] | None = None,
     **answers: Any,
 ) -> Switches | None:
-    """Return the switches of instances, with a score of 1000 units each."""
+    """Return the switches of instances on one server, by default of one instance.
+
+    Args:
+        chutes: What could run instead, by :func:`chute`.
+        instances: The instances. Their chute is "own", which has room for more of them.
+        uses: What to launch on idle GPUs.
+        failures: Of chutes on the miner's servers.
+        scores: The compute units of each instance that its deletion may cost, 1000 by default.
+        server: Fields of the server.
+        answers: Other answers of the API.
+    """
     running = instances or (instance(),)
+    if scores is None:
+        scores = {one.instance_id: 1000.0 for one in running}
     held: Server = make_server("s1", instances=running, **server or {})
+    all_chutes = (chute("own", 9.0, room=9), *chutes)
     listed = {
-        "chutes": [one["chutes"] for one in (chute("own", 9.0, room=9), *chutes)],
-        "utilization": [one["utilization"] for one in (chute("own", 9.0, room=9), *chutes)],
+        "chutes": [one["chutes"] for one in all_chutes],
+        "utilization": [one["utilization"] for one in all_chutes],
     }
-    found = {one.instance_id: 1000.0 for one in running} if scores is None else scores
-    fleet = make_fleet(held)
-    return find_switches(sent(ANSWERS | listed | answers), fleet, uses, failures, found, NOON)
+    bodies = ANSWERS | listed | answers
+    return find_switches(sent(bodies), make_fleet(held), uses, failures, scores, NOON)
 
 
 def pairs(found: Switches | None) -> list[tuple[str, list[str]]]:
     """Return the proposed switches: each instance with the chutes to run instead."""
     assert found is not None
     result = []
-    for one in found.proposed:
-        names = [launch.offer.chute_id for launch in one.launches for _ in range(launch.instances)]
-        result.append((one.instance.instance_id, names))
+    for switch in found.proposed:
+        names = []
+        for launch in switch.launches:
+            names += [launch.offer.chute_id] * launch.instances
+        result.append((switch.instance.instance_id, names))
     return result
 
 
@@ -161,12 +182,11 @@ def test_a_server_that_holds_a_slot_gets_none_of_the_chutes_of_another_one() -> 
         "s2", instances=(instance("i2", server_id="s2"),), holds_slot=True, maintenance="pending"
     )
     fleet = make_fleet(make_server("s1", instances=(instance(),)), pending)
-    one = chute("b", HIGH, room=2)
-    answers = ANSWERS | {"chutes": [one["chutes"]], "utilization": [one["utilization"]]}
+    with_room = chute("b", HIGH, room=2)
+    answers = ANSWERS | {name: [record] for name, record in with_room.items()}
     scores = {"i1": 0.0, "i2": 0.0}
-    assert pairs(find_switches(sent(answers), fleet, (), NO_FAILURES, scores, NOON)) == [
-        ("i1", ["b"])
-    ]
+    found = find_switches(sent(answers), fleet, (), NO_FAILURES, scores, NOON)
+    assert pairs(found) == [("i1", ["b"])]
 
 
 def test_each_room_is_given_once_and_first_to_what_earns_least() -> None:
@@ -196,12 +216,13 @@ def test_the_gains_are_the_most_of_all_assignments_of_instances_of_one_size() ->
         instance(f"i{number}", units_per_second=pay, later_units_per_second=pay)
         for number, pay in enumerate(PAYS)
     )
-    offers = [chute(key, OFFERED[key], room=room) for key, room in ROOMS.items()]
-    found = switches(*offers, instances=instances)
+    chutes = [chute(key, OFFERED[key], room=room) for key, room in ROOMS.items()]
+    found = switches(*chutes, instances=instances)
     assert found is not None
-    choices = [choice for choice in product([None, *OFFERED], repeat=len(PAYS)) if has_room(choice)]
-    best = max(map(gain_of, choices))
-    assert sum(one.first_day_gain for one in found.proposed) == pytest.approx(best * DAY)
+    # A chute, or none, for each of the instances.
+    choices = product([None, *OFFERED], repeat=len(PAYS))
+    best = max(gain_of(choice) for choice in choices if has_room(choice))
+    assert sum(switch.first_day_gain for switch in found.proposed) == pytest.approx(best * DAY)
 
 
 def has_room(choice: Sequence[str | None]) -> bool:

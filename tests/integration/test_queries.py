@@ -97,9 +97,8 @@ def dcgm() -> str:
             "POWER_USAGE": 100 + number,
             "GPU_TEMP": 30 + number,
         }
-        page += "".join(
-            sample(f"DCGM_FI_DEV_{name}", value, **labels) for name, value in values.items()
-        )
+        for name, value in values.items():
+            page += sample(f"DCGM_FI_DEV_{name}", value, **labels)
     return page
 
 
@@ -109,11 +108,13 @@ def nvidia_id(gpu: dict[str, str]) -> str:
 
 
 def sample(name: str, value: float, **labels: str) -> str:
+    """Return a line of a page."""
     written = ",".join(f'{label}="{text}"' for label, text in labels.items())
     return f"{name}{{{written}}} {value:.0f}\n"
 
 
 def job(name: str, url: str, path: str = "/metrics", **options: object) -> dict[str, object]:
+    """Return a job of Prometheus that scrapes a URL."""
     targets = [url.removeprefix("http://")]
     return {
         "job_name": name,
@@ -170,42 +171,42 @@ async def monitoring(
 
                 def ask(query: str) -> dict[Labels, float]:
                     # Prometheus' own time goes on.
-                    asked = query.replace("$hotkey", HOTKEY).replace("time()", f"{RECORDED_AT:.0f}")
-                    return (
-                        control.query(asked)
-                        if query in NOTHING_TO_SHOW
-                        else control.wait_for(asked)
-                    )
+                    at_recording = query.replace("time()", f"{RECORDED_AT:.0f}")
+                    filled_in_query = at_recording.replace("$hotkey", HOTKEY)
+                    if query in NOTHING_TO_SHOW:
+                        return control.query(filled_in_query)
+                    return control.wait_for(filled_in_query)
 
                 yield lambda query: asyncio.to_thread(ask, query)
 
 
 async def test_prometheus_answers_every_query_and_joins_pods_and_hardware(tmp_path: Path) -> None:
-    hardware = {
-        panel["title"]: filled_in(target["expr"], [HOTKEY])
-        for panel in panels(committed("chutes-fleet"))
-        for target in panel["targets"]
-        if "DCGM" in target["expr"]
-    }
+    queries_of_panels = {}
+    for panel in panels(committed("chutes-fleet")):
+        for target in panel["targets"]:
+            if "DCGM" in target["expr"]:
+                queries_of_panels[panel["title"]] = filled_in(target["expr"], [HOTKEY])
     async with monitoring(tmp_path) as ask:
-        found = {name: await ask(query) for name, query in {**QUERIES, **hardware}.items()}
+        results = {name: await ask(query) for name, query in QUERIES.items()}
+        shown = {title: await ask(query) for title, query in queries_of_panels.items()}
         alerts = await ask('ALERTS{alertname="ChutesGpuXidError"}')
+    seconds_since_request = {}
+    for seconds, row in enumerate(INSTANCES, start=60):
+        ids = (row["instance_id"], row["chutes_version"], row["version"])
+        seconds_since_request[*ids, f"chute-{seconds}", "server-1"] = seconds
     labels = ("instance_id", "chutes_version", "chute_version", "pod", "node")
-    assert by(found["last-request"], *labels) == {
-        (one["instance_id"], one["chutes_version"], one["version"], f"chute-{age}", "server-1"): age
-        for age, one in enumerate(INSTANCES, start=60)
-    }
+    assert by(results["last-request"], *labels) == seconds_since_request
     for name, first in (("gpu-power", 100), ("gpu-temperature", 30)):
-        assert by(found[name], "gpu_id", "server_id") == {
+        assert by(results[name], "gpu_id", "server_id") == {
             (gpu["uuid"], gpu["server_id"]): value for value, gpu in enumerate(GPUS, start=first)
         }
-    # The Fleet dashboard shows the same hardware.
-    shown = min(10, len(GPUS))
-    hottest = range(29 + len(GPUS), 29 + len(GPUS) - shown, -1)
-    assert {title: sorted(found[title].values(), reverse=True) for title in hardware} == {
-        "GPU utilization": [0] * shown,
-        "GPU temperature": list(hottest),
-        "XID errors": [79, *[0] * (shown - 1)],
+    # The Fleet dashboard shows the same hardware, of at most 10 GPUs.
+    lines = min(10, len(GPUS))
+    hottest = 29 + len(GPUS)
+    assert {title: sorted(result.values(), reverse=True) for title, result in shown.items()} == {
+        "GPU utilization": [0] * lines,
+        "GPU temperature": list(range(hottest, hottest - lines, -1)),
+        "XID errors": [79, *[0] * (lines - 1)],
     }
     # So do the alerts about the hardware, from the federated series.
     fallen = GPUS[0]

@@ -92,7 +92,7 @@ def prometheus(directory: Path, exporter: str, url: str, cluster: str) -> Promet
 
 def answered(store: Prometheus) -> set[str]:
     """Return the queries of dashboards that have a result."""
-    found = set()
+    with_result = set()
     for _, panel in PANELS:
         for target in panel["targets"]:
             query = filled_in(target["expr"], [HOTKEY])
@@ -100,8 +100,8 @@ def answered(store: Prometheus) -> set[str]:
             answer = store.api("query", query=query, time=store.at)
             assert answer["status"] == "success", (query, answer)
             if answer["data"]["result"]:
-                found.add(query)
-    return found
+                with_result.add(query)
+    return with_result
 
 
 def without_cluster(found: Mapping[frozenset[tuple[str, str]], float]) -> set[Any]:
@@ -117,8 +117,8 @@ def test_the_dashboards_hold_in_a_store_that_two_clusters_write_to(tmp_path: Pat
             stack.enter_context(prometheus(tmp_path / cluster, exporter, url, cluster))
             for cluster in ("miners-1", "miners-2")
         )
-        for one in (first, second):
-            one.wait_for('ALERTS{alertname="ChutesGpusIdle",alertstate="firing"}')
+        for prometheus_of_cluster in (first, second):
+            prometheus_of_cluster.wait_for('ALERTS{alertname="ChutesGpusIdle",alertstate="firing"}')
         first.stand_still()
         store = OfCluster(tmp_path, url=url, cluster="miners-1")
         # The store has everything up to that moment.

@@ -98,46 +98,50 @@ async def test_the_queries_of_boards_and_rules_hold_in_a_store_that_prometheus_w
     directory = tmp_path / "prometheus"
     directory.mkdir()
     with victoria_metrics(tmp_path / "store") as url:
-        async with scene(kind, directory, stores=[f"{url}/{REMOTE_WRITE}"]) as found:
-            known = await ask_everything(found.prometheus, found.answers)
+        async with scene(kind, directory, stores=[f"{url}/{REMOTE_WRITE}"]) as day:
+            of_prometheus = await ask_everything(day.prometheus, day.answers)
             store = Prometheus(directory, url=url)
             store.at = END
             # For up to 10 seconds, the store does not find new series, or the newest samples.
             count = 'count({__name__!=""})'
-            (series,) = (await asyncio.to_thread(found.prometheus.query, count)).values()
+            (series,) = (await asyncio.to_thread(day.prometheus.query, count)).values()
             await asyncio.to_thread(store.wait_for, f"{count} >= {series}")
-            stored = await ask_everything(store, Answers(known.hotkeys, known.gpus, known.scored))
-    assert known.errors == {}
-    assert stored.errors == {}
-    assert with_data(stored) == with_data(known)
-    assert stored.firing == known.firing
-    assert {name: sorted(values) for name, values in stored.variables.items()} == {
-        name: sorted(values) for name, values in known.variables.items()
-    }
+            watched = day.answers
+            unasked = Answers(watched.hotkeys, watched.gpus, watched.scored)
+            of_store = await ask_everything(store, unasked)
+    assert of_prometheus.errors == {}
+    assert of_store.errors == {}
+    assert with_data(of_store) == with_data(of_prometheus)
+    assert of_store.firing == of_prometheus.firing
+    assert of_store.variables.keys() == of_prometheus.variables.keys()
+    for name, values in of_prometheus.variables.items():
+        assert sorted(of_store.variables[name]) == sorted(values)
+
+
+def write_documented_files(directory: Path, exporter: str) -> None:
+    """Write the files that the documented commands read, with short times and an exporter's
+    address.
+    """
+    for folder in ("rules", "targets"):
+        (directory / folder).mkdir(parents=True)
+    config = (ROOT / "prometheus" / "prometheus.yml").read_text()
+    fast_config = re.sub(r"(scrape_\w+): \d+\w", r"\1: 1s", config)
+    (directory / "prometheus.yml").write_text(fast_config)
+    (directory / "targets" / "exporter.yml").write_text(f'- targets: ["{exporter}"]\n')
+    fast_rules(directory / "rules")
 
 
 async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         world = World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))
         simulator = await stack.enter_async_context(Simulator(world))
-        simulator.faults.update(
-            {name: Fault(status=401, body=b'{"detail": "Invalid signature"}') for name in SIGNED}
-        )
+        refused = Fault(status=401, body=b'{"detail": "Invalid signature"}')
+        simulator.faults.update(dict.fromkeys(SIGNED, refused))
         settings = watching(
             simulator.url, listen=(Address("127.0.0.1"),), ttl=dict.fromkeys(SIGNED, 0)
         )
         service = await stack.enter_async_context(Service(settings))
-        # The files that the documented commands read, with short times.
-        config = (ROOT / "prometheus" / "prometheus.yml").read_text()
-        for folder in ("rules", "targets"):
-            (tmp_path / "prometheus" / folder).mkdir(parents=True)
-        (tmp_path / "prometheus" / "prometheus.yml").write_text(
-            re.sub(r"(scrape_\w+): \d+\w", r"\1: 1s", config)
-        )
-        (tmp_path / "prometheus" / "targets" / "exporter.yml").write_text(
-            f'- targets: ["{service.addresses[0]}"]\n'
-        )
-        fast_rules(tmp_path / "prometheus" / "rules")
+        write_documented_files(tmp_path / "prometheus", str(service.addresses[0]))
         url = stack.enter_context(victoria_metrics(tmp_path / "store"))
         address = stack.enter_context(alertmanager(tmp_path / "alertmanager", "http://127.0.0.1:9"))
 
@@ -152,11 +156,8 @@ async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path
 
         # The whole page arrives.
         await asyncio.to_thread(store.wait_for, 'up{job="chutes"} == 1')
-        series = {
-            dict(labels)["hotkey"]
-            for labels in await asyncio.to_thread(store.wait_for, "chutes_miner_watched")
-        }
-        assert series == {HOTKEY}
+        watched = await asyncio.to_thread(store.wait_for, "chutes_miner_watched")
+        assert {dict(labels)["hotkey"] for labels in watched} == {HOTKEY}
         # A recording rule reads it, and its result is in the store.
         await asyncio.to_thread(store.wait_for, "hotkey:chutes_miner_lost_compute_units:sum")
         # An alert fires and reaches Alertmanager, with the link to its board.

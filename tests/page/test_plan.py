@@ -121,9 +121,9 @@ def test_collectors_that_are_large_for_others_export_no_neighbours() -> None:
         (make_settings(hotkeys=[HOTKEY], miners="all", collectors=switched_on), "all"),
     ):
         plan = make_plan(settings)
-        found = {entry.collector.name: entry.miners.choice for entry in plan.entries}
-        assert found["stats_per_chute"] == choice
-        assert found["scores"] == settings.miners
+        choices = {entry.collector.name: entry.miners.choice for entry in plan.entries}
+        assert choices["stats_per_chute"] == choice
+        assert choices["scores"] == settings.miners
     assert make_plan(make_settings(hotkeys=[HOTKEY])).miners_with_neighbours == {HOTKEY}
     assert make_plan(make_settings(hotkeys=[HOTKEY], miners="all")).miners_with_neighbours == set()
 

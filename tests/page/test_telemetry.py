@@ -21,7 +21,6 @@ from tests.support import (
     hold,
     names,
     page_of,
-    parse_page,
     patient,
     series,
     successes,
@@ -37,9 +36,7 @@ async def test_the_clock_offset_is_absent_without_a_recent_answer(
 ) -> None:
     clock = Clock(NOON + 30)
     async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
-        assert CLOCK_OFFSET not in parse_page(
-            (await exporter.metrics(Format.TEXT, timeout=0)).decode()
-        )
+        assert CLOCK_OFFSET not in await page_of(exporter, timeout=0)
         assert (await page_of(exporter))[CLOCK_OFFSET] == pytest.approx(29.5)
         monkeypatch.setattr("chutes_exporter.page.telemetry._CLOCK_MAX_AGE", 0.0)
         assert CLOCK_OFFSET not in await page_of(exporter)
@@ -68,15 +65,10 @@ async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(
     settings = patient(simulator.url, keys=(stranger, KEY))
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         page = await page_of(exporter)
-        reasons = {
-            tuple(sorted(labels)) for name, labels in page if name == "chutes_feed_failure_info"
-        }
-        assert (("feed", "scores"), ("reason", "unavailable")) in reasons
-        assert (
-            ("feed", "servers"),
-            ("hotkey", stranger.address),
-            ("reason", "not_registered"),
-        ) in reasons
+        failure = "chutes_feed_failure_info"
+        assert series(failure, feed="scores", reason="unavailable") in page
+        refused = {"hotkey": stranger.address, "reason": "not_registered"}
+        assert series(failure, feed="servers", **refused) in page
         clock.now += 60
         page = await page_of(exporter)
     assert series("chutes_feed_failure_info", feed="scores", reason="unavailable") not in page
@@ -92,14 +84,16 @@ async def test_the_exporters_own_lines_are_kept_until_something_happens(
         last = b""
 
         def has_changed() -> bool:
+            """Return whether the lines differ from the last ones. They must be like new ones."""
             nonlocal last
+            before = last
             states = {feed: FeedState(feed) for feed in exporter.plan.feeds}
             states |= exporter.feeds.states()
-            made = renderer.render(states, Format.TEXT)
+            rendered = renderer.render(states, Format.TEXT)
+            last = keeping.lines(rendered, states, Format.TEXT)
             anew = OwnLines(exporter.telemetry, settings, exporter.client)
-            before, last = last, keeping.lines(made, states, Format.TEXT)
-            assert last == anew.lines(made, states, Format.TEXT)
-            assert keeping.lines(made, states, Format.TEXT) is last
+            assert last == anew.lines(rendered, states, Format.TEXT)
+            assert keeping.lines(rendered, states, Format.TEXT) is last
             return last != before
 
         assert has_changed()
@@ -128,9 +122,7 @@ async def test_the_exporters_own_lines_are_kept_until_something_happens(
 
 def test_an_unknown_model_is_a_warning_that_lists_the_known_ones() -> None:
     (warning,) = make_settings(gpu_costs={"h100": 1, "rtx9000": 2, "h1000": 3}).warnings
-    known = ", ".join(GPU_MODELS)
-    assert (
-        warning
-        == f"--gpu.cost has an unknown GPU model: h1000, rtx9000. The known models are {known}"
-    )
+    unknown, known = "h1000, rtx9000", ", ".join(GPU_MODELS)
+    text = f"--gpu.cost has an unknown GPU model: {unknown}. The known models are {known}"
+    assert warning == text
     assert make_settings(gpu_costs=dict.fromkeys(GPU_MODELS, 1)).warnings == ()

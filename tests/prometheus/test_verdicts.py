@@ -175,12 +175,13 @@ def test_the_seat_is_safe_or_not_and_for_how_long(
     if per_day is not None:
         miner.set("chutes_miner_seat_immune", 0)
         miner.set("chutes_subnet_window_registrations", per_day, window="1d")
+    # The queries of the panel, in this order.
     names = [IN_DANGER, SAFE, NOBODY_COMES, IMMUNE, "Safe"]
-    values = {
-        asked("chutes-overview", "Is the seat safe?", number): (
-            5,
-            {"{}": float(shown[name])} if name in shown else {},
-        )
-        for number, name in enumerate(names)
-    }
+    values: dict[str, tuple[int, dict[str, float]]] = {}
+    for number, name in enumerate(names):
+        query = asked("chutes-overview", "Is the seat safe?", number)
+        if name in shown:
+            values[query] = (5, {"{}": float(shown[name])})
+        else:
+            values[query] = (5, {})
     miner.check(tmp_path, {}, values=values)
