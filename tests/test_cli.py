@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import itertools
 import json
 import os
 import re
@@ -37,28 +36,27 @@ def environment(**variables: str) -> dict[str, str]:
     """Return this environment without what the exporter reads, and with the given variables."""
     # The workers of pytest-xdist have COLUMNS.
     ours = ("CHUTES_EXPORTER_", "MINER_", "HOTKEY", "VALIDATOR_API", "COLUMNS")
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(ours)
-    } | variables
+    others = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return others | variables
 
 
 def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end in this process, which takes less time than a new one."""
-    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2)]
+    output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    errors = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     with (
         pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(streams[0]),
-        contextlib.redirect_stderr(streams[1]),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
     ):
         patch.setattr(os, "environ", environment(**variables))
         patch.setattr(sys, "stdin", io.StringIO(stdin))
         with pytest.raises(SystemExit) as end:
             main(arguments)
-    for stream in streams:
-        stream.seek(0)
-    return subprocess.CompletedProcess(
-        arguments, int(end.value.code or 0), *(stream.read() for stream in streams)
-    )
+    output.seek(0)
+    errors.seek(0)
+    status = int(end.value.code or 0)
+    return subprocess.CompletedProcess(arguments, status, output.read(), errors.read())
 
 
 @dataclass
@@ -75,22 +73,23 @@ class Running:
 
     def peak_megabytes(self) -> float:
         """Return the most memory that the process has had."""
-        status = dict(
-            line.split(":\t")
-            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        )
-        return int(status["VmHWM"].removesuffix(" kB")) / 1024
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        fields = dict(line.split(":\t") for line in lines)
+        return int(fields["VmHWM"].removesuffix(" kB")) / 1024
 
     def starved_seconds(self) -> float:
         """Return for how long its event loop has waited while others had the processors: at least
         the wait that its own threads cannot explain.
         """
-        threads = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
-        worked = sum(int(thread.read_text().split()[0]) for thread in threads)
-        loop_worked, waited, _ = map(
-            int, Path(f"/proc/{self.process.pid}/schedstat").read_text().split()
-        )
-        return (waited - (worked - loop_worked)) / 1e9
+        process = Path(f"/proc/{self.process.pid}")
+        # Of each thread the nanoseconds that it ran and that it waited. The loop's is the first.
+        loop_ran, loop_waited, _ = map(int, (process / "schedstat").read_text().split())
+        all_ran = 0
+        for thread in (process / "task").glob("*/schedstat"):
+            ran, *_ = thread.read_text().split()
+            all_ran += int(ran)
+        others_ran = all_ran - loop_ran
+        return (loop_waited - others_ran) / 1e9
 
 
 def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
@@ -108,16 +107,18 @@ def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
 def listening(process: subprocess.Popen[str]) -> Iterator[Running]:
     """Wait until a process listens, and let it end cleanly."""
     assert process.stderr is not None
-    errors, lines, found = process.stderr, list[str](), None
+    errors = process.stderr
+    lines: list[str] = []
+    listens = None
     try:
-        while found is None:
+        while listens is None:
             line = errors.readline()
             assert line, f"it ended with {process.wait()}: {lines}"
             lines.append(line)
-            found = re.search(r'addresses(?:=|": ")([\w.:]+)', line)
+            listens = re.search(r'addresses(?:=|": ")([\w.:]+)', line)
         reading = threading.Thread(target=lambda: lines.extend(errors))
         reading.start()
-        yield Running(process, f"http://{found[1]}", lines)
+        yield Running(process, f"http://{listens[1]}", lines)
         process.terminate()
         assert process.wait(PATIENCE) == 0
         reading.join()
@@ -147,10 +148,8 @@ def test_a_seed_is_never_a_flag() -> None:
     for command in cli.commands.values():
         for parameter in command.params:
             flags.update(parameter.opts)
-    assert {flag for flag in flags if flag.endswith(("seed", "key"))} == {
-        "--simulator.seed",
-        "--hotkey",
-    }
+    like_secrets = {flag for flag in flags if flag.endswith(("seed", "key"))}
+    assert like_secrets == {"--simulator.seed", "--hotkey"}
 
 
 def hotkey_file(path: Path) -> str:
@@ -485,14 +484,16 @@ def test_invalid_settings_are_refused_without_a_traceback(
 ) -> None:
     """Variables stand before the arguments, as in a shell."""
     monkeypatch.setattr(Service, "_announce", lambda _: pytest.fail("it serves"))
-    parts = shlex.split(line)
-    arguments = list(itertools.dropwhile(re.compile("[A-Z0-9_]+=").match, parts))
-    variables = dict(part.split("=", 1) for part in parts[: len(parts) - len(arguments)])
+    arguments = shlex.split(line)
+    variables = {}
+    while arguments and re.match("[A-Z0-9_]+=", arguments[0]):
+        name, value = arguments.pop(0).split("=", 1)
+        variables[name] = value
     result = run(*arguments, **variables)
-    said = " ".join((result.stdout + result.stderr).split())
-    assert words in said
-    assert TEST_SEED[2:22] not in said
-    assert PRIVATE_KEY[2:22] not in said
+    printed = " ".join((result.stdout + result.stderr).split())
+    assert words in printed
+    assert TEST_SEED[2:22] not in printed
+    assert PRIVATE_KEY[2:22] not in printed
     # check reports what else works. Other commands print nothing.
     assert result.returncode == (1 if result.stdout else 2)
 
@@ -501,11 +502,9 @@ def test_the_start_is_logged_with_the_miners_and_the_collectors_that_are_off() -
     flags = ("--no-collector.scores", "--log.format", "json", "--api.url", "http://127.0.0.1:9")
     with running("serve", *LISTEN, *flags) as service:
         line = json.loads(service.lines[0])
-    assert (line["msg"], line["watched"], line["off_by_flag"]) == (
-        "listening",
-        "whole subnet",
-        "scores",
-    )
+    assert line["msg"] == "listening"
+    assert line["watched"] == "whole subnet"
+    assert line["off_by_flag"] == "scores"
     assert line["off_without_hotkey"] == "ended_instances unique_chute_history stats_per_chute"
     assert "servers" in line["off_without_key"].split()
     assert "metagraph" in line["collectors"].split()
@@ -514,12 +513,16 @@ def test_the_start_is_logged_with_the_miners_and_the_collectors_that_are_off() -
 def on_a_terminal(*arguments: str, **variables: str) -> str:
     """Return what the command prints on a terminal."""
     terminal, screen = os.openpty()
-    complete = (
-        environment(TERM="xterm", CHUTES_EXPORTER_HOTKEY=HOTKEY, VALIDATOR_API="http://127.0.0.1:9")
-        | variables
-    )
+    defaults = {
+        "TERM": "xterm",
+        "CHUTES_EXPORTER_HOTKEY": HOTKEY,
+        "VALIDATOR_API": "http://127.0.0.1:9",
+    }
     process = subprocess.Popen(
-        [COMMAND, *arguments], stdout=screen, stderr=subprocess.DEVNULL, env=complete
+        [COMMAND, *arguments],
+        stdout=screen,
+        stderr=subprocess.DEVNULL,
+        env=environment(**defaults) | variables,
     )
     os.close(screen)
     shown = b""

@@ -61,8 +61,10 @@ def key(name: str, argument: bytes) -> str:
 
 def stored(block: Block, name: str) -> list[int]:
     """Return the numbers of an item of the whole subnet, read without the package."""
-    text = block.storage[key(name, b"" if name in _PALLETS else NETUID)]
-    data = bytes.fromhex((text or "0x")[2:])
+    # An item of another pallet is of the whole chain.
+    argument = b"" if name in _PALLETS else NETUID
+    text = block.storage[key(name, argument)] or "0x"
+    data = bytes.fromhex(text.removeprefix("0x"))
     size = _SIZES.get(name, 8)
     # A list of 64 to 16383 numbers begins with two bytes for its length.
     start = 2 if len(data) > 2 * size else 0

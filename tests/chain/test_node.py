@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,17 +50,25 @@ def expected_page() -> Page:
         ],
     }
     for hotkey, seat in EXPECTED["seats"].items():
-        page[series("chutes_miner_seat_immune", hotkey=hotkey)] = float(seat["immune"])
-        page[series("chutes_miner_emission_alpha_per_day", hotkey=hotkey)] = (
-            seat["alpha_per_day_rao"] / 1e9
-        )
-        if seat["registrations_before"] is not None:
-            page[series("chutes_miner_registrations_before_loss", hotkey=hotkey)] = seat[
-                "registrations_before"
-            ]
-        if seat["immune"]:
-            end = NOON - 30 + 12 * (seat["immune_until_block"] - EXPECTED["head"]["number"])
-            page[series("chutes_miner_immunity_end_timestamp_seconds", hotkey=hotkey)] = end
+        page |= expected_seat(hotkey, seat)
+    return page
+
+
+def expected_seat(hotkey: str, seat: dict[str, Any]) -> Page:
+    """Return what the page has to say about a seat."""
+    alpha = seat["alpha_per_day_rao"] / 1e9
+    page = {
+        series("chutes_miner_seat_immune", hotkey=hotkey): float(seat["immune"]),
+        series("chutes_miner_emission_alpha_per_day", hotkey=hotkey): alpha,
+    }
+    registrations = seat["registrations_before"]
+    if registrations is not None:
+        page[series("chutes_miner_registrations_before_loss", hotkey=hotkey)] = registrations
+    if seat["immune"]:
+        # A block takes 12 seconds. The newest one is of half a minute before noon.
+        blocks = seat["immune_until_block"] - EXPECTED["head"]["number"]
+        end = NOON - 30 + 12 * blocks
+        page[series("chutes_miner_immunity_end_timestamp_seconds", hotkey=hotkey)] = end
     return page
 
 
@@ -74,23 +83,20 @@ async def test_the_page_has_every_number_of_a_recorded_block() -> None:
     ]
     assert node.calls[3:] == [STORAGE, STORAGE, PRICE]
     assert page[UP] == 1
-    by_coldkey: dict[str, float] = {}
+    pay_of_coldkeys: dict[str, float] = defaultdict(float)
     for hotkey, seat in EXPECTED["seats"].items():
         pay = page[series("chutes_miner_emission_alpha_per_day", hotkey=hotkey)]
-        by_coldkey[seat["coldkey"]] = by_coldkey.get(seat["coldkey"], 0) + pay
-    assert by_coldkey == pytest.approx(
-        {
-            coldkey: one["alpha_per_day_rao"] / 1e9
-            for coldkey, one in EXPECTED["income_by_coldkey"].items()
-        }
+        pay_of_coldkeys[seat["coldkey"]] += pay
+    incomes = EXPECTED["income_by_coldkey"]
+    assert pay_of_coldkeys == pytest.approx(
+        {coldkey: income["alpha_per_day_rao"] / 1e9 for coldkey, income in incomes.items()}
     )
 
 
 async def test_only_watched_miners_have_seats_unless_all_are_wanted() -> None:
     page = await FakeNode().page(hotkeys=[HOTKEY], miners="watched")
-    assert {
-        value for _, labels in data_of(page) for label, value in labels if label == "hotkey"
-    } == {HOTKEY}
+    with_hotkey = [dict(labels) for _, labels in data_of(page) if "hotkey" in dict(labels)]
+    assert {labels["hotkey"] for labels in with_hotkey} == {HOTKEY}
 
 
 def storage_of(**changes: str | None) -> FakeNode:
@@ -253,11 +259,9 @@ async def test_what_cannot_be_known_is_absent_and_the_rest_stays(
 
 
 async def test_an_unknown_version_is_shown_and_changes_nothing() -> None:
-    page = data_of(
-        await replying(
-            "state_getRuntimeVersion", lambda _: {"result": {"specVersion": 9999}}
-        ).page()
-    )
+    reply = {"result": {"specVersion": 9999}}
+    node = replying("state_getRuntimeVersion", lambda _: reply)
+    page = data_of(await node.page())
     expected = expected_page()
     expected[series("chutes_chain_info", spec_version="9999")] = expected.pop(VERSION)
     assert page == pytest.approx(expected)

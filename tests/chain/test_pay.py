@@ -25,13 +25,13 @@ def pay_by_hand(block: Block) -> dict[str, Fraction]:
     (head,), (epoch,) = stored(block, "Number"), stored(block, "LastMechansimStepBlock")
     (pending,) = stored(block, "PendingServerEmission")
     incentive = stored(block, "Incentive")
-    return {
-        hotkey: Fraction(pending, head - epoch)
-        * Fraction(7200 * incentive[seat["uid"]], sum(incentive))
-        / 10**9
-        for hotkey, seat in SEATS.items()
-        if hotkey not in EXPECTED["subnet"]["withheld_hotkeys"]
-    }
+    # What has gathered since the last epoch. A day has 7200 blocks, and an alpha 10^9 rao.
+    alpha_a_day = Fraction(7200 * pending, (head - epoch) * 10**9)
+    pay = {}
+    for hotkey, seat in SEATS.items():
+        if hotkey not in EXPECTED["subnet"]["withheld_hotkeys"]:
+            pay[hotkey] = alpha_a_day * Fraction(incentive[seat["uid"]], sum(incentive))
+    return pay
 
 
 def pay_by_epochs(block: Block) -> dict[str, Fraction]:
@@ -39,21 +39,22 @@ def pay_by_epochs(block: Block) -> dict[str, Fraction]:
     true if the split has not changed since.
     """
     emission, dividends = stored(block, "Emission"), stored(block, "Dividends")
-    return {
-        hotkey: Fraction(emission[seat["uid"]] * 7200, TEMPO * 10**9)
-        for hotkey, seat in SEATS.items()
-        if hotkey not in EXPECTED["subnet"]["withheld_hotkeys"] and not dividends[seat["uid"]]
-    }
+    pay = {}
+    for hotkey, seat in SEATS.items():
+        is_withheld = hotkey in EXPECTED["subnet"]["withheld_hotkeys"]
+        # With dividends, its emission is not only the pay of a miner.
+        has_dividends = dividends[seat["uid"]] > 0
+        if not is_withheld and not has_dividends:
+            pay[hotkey] = Fraction(emission[seat["uid"]] * 7200, TEMPO * 10**9)
+    return pay
 
 
 def split(miners: float, since_epoch: int) -> Block:
     """Return the recorded block after the owner gave miners another part of the emission, so many
     blocks after the last epoch.
     """
-    (head,), (per_block,) = (
-        stored(recorded_block(), "Number"),
-        stored(recorded_block(), "SubnetAlphaOutEmission"),
-    )
+    (head,) = stored(recorded_block(), "Number")
+    (per_block,) = stored(recorded_block(), "SubnetAlphaOutEmission")
     return recorded_block(
         last_paid_epoch=number(head - since_epoch, 8),
         pending_miners=number(miners * per_block * since_epoch, 8),
@@ -67,18 +68,18 @@ def after_an_epoch(block: Block) -> Block:
     incentive = stored(block, "Incentive")
     paid = TEMPO * pending // (head - epoch)
     parts = [paid * part // sum(incentive) for part in incentive]
+    # The two lowest bits of the length say that it has two bytes.
     length = (len(parts) << 2 | 1).to_bytes(2, "little").hex()
-    return recorded_block(emission=f"0x{length}" + "".join(number(one, 8)[2:] for one in parts))
+    texts = [number(part, 8).removeprefix("0x") for part in parts]
+    return recorded_block(emission="0x" + length + "".join(texts))
 
 
 async def paid(block: Block) -> tuple[dict[str, float], float]:
     """Return what the page says: alpha a day by hotkey, and the part of the miners."""
     page = data_of(await FakeNode(block).page())
-    pay = {
-        hotkey: page[series("chutes_miner_emission_alpha_per_day", hotkey=hotkey)]
-        for hotkey in SEATS
-        if hotkey not in EXPECTED["subnet"]["withheld_hotkeys"]
-    }
+    pay = {}
+    for hotkey in SEATS.keys() - EXPECTED["subnet"]["withheld_hotkeys"]:
+        pay[hotkey] = page[series("chutes_miner_emission_alpha_per_day", hotkey=hotkey)]
     return pay, page[RATIO]
 
 

@@ -35,7 +35,12 @@ def test_a_key_is_made_of_the_hashes_of_the_names() -> None:
 @pytest.mark.parametrize("count", [0, 63, 64, 16383, 16384])
 def test_a_list_of_any_length_is_read(count: int) -> None:
     # The two lowest bits of the length tell how many bytes it has.
-    size, kind = (1, 0) if count < 64 else (2, 1) if count < 16384 else (4, 2)
+    if count < 64:
+        size, kind = 1, 0
+    elif count < 16384:
+        size, kind = 2, 1
+    else:
+        size, kind = 4, 2
     text = "0x" + (count << 2 | kind).to_bytes(size, "little").hex() + "0100" * count
     assert subnet.ITEMS["incentive"].value(text) == (1,) * count
 
@@ -74,13 +79,17 @@ STATE = replace(
 def test_seats_are_lost_in_the_order_of_a_replay(
     rows: list[tuple[int, int, int]], free: int, changes: dict[str, Any]
 ) -> None:
+    """A row is a seat: its emission, the block of its registration and its coldkey. 0 is the
+    owner's.
+    """
     changes |= {"emission": tuple(emission for emission, _, _ in rows), "incentive": ()}
     state = replace(STATE, seats=len(rows), max_seats=max(0, len(rows) + free), **changes)
-    owned = [str(uid) for uid, (_, _, coldkey) in enumerate(rows) if not coldkey]
-    found = subnet_of(state, [*map(str, range(len(rows)))], [row[1] for row in rows], owned)
-    assert [seat.registrations_before_loss for seat in found.seats] == replay(
-        state, rows, set(owned)
-    )
+    hotkeys = [str(uid) for uid in range(len(rows))]
+    registered = [block for _, block, _ in rows]
+    owned = [str(uid) for uid, (_, _, coldkey) in enumerate(rows) if coldkey == 0]
+    found = subnet_of(state, hotkeys, registered, owned)
+    registrations = [seat.registrations_before_loss for seat in found.seats]
+    assert registrations == replay(state, rows, set(owned))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ MINE = ENDED | {"miner_hotkey": HOTKEY, "chute_id": "c", "activated_at": "2026-1
 
 
 def record(start: str, end: str | None, multiplier: float | None = 2.0) -> dict[str, Any]:
-    """Return a multiplier of the instance from a time of the day until another, None if it lasts."""
+    """Return a multiplier of the instance between two times of the day, or without an end."""
     ended_at = None if end is None else f"2026-11-24T{end}:00"
     times = {"started_at": f"2026-11-24T{start}:00", "ended_at": ended_at}
     return RECORD | times | {"compute_multiplier": multiplier}

@@ -37,10 +37,13 @@ class Fleet(Farm):
 
     def change(self, name: str, **values: Any) -> None:
         """Give the server with a name other values."""
-        miner = self.miners[0]
-        miner.servers = tuple(
-            replace(server, **values) if server.name == name else server for server in miner.servers
-        )
+        servers = []
+        for server in self.miners[0].servers:
+            if server.name == name:
+                servers.append(replace(server, **values))
+            else:
+                servers.append(server)
+        self.miners[0].servers = tuple(servers)
 
     def hold_slot(self, name: str, *, pending_for: float = 0) -> None:
         """Give a server an upgrade slot since an hour ago."""
@@ -71,12 +74,11 @@ async def texts(simulator: Simulator, **variables: str) -> tuple[int, str]:
         simulator, "status", "--maintenance", variables=MINE | variables
     )
     assert errors == ""
-    # What still earns is never to be rebooted.
+    # What still earns is never to be rebooted: each sentence about that warns of it.
+    warning = re.compile(r"not reboot|by reboot now|A reboot now would lose|Reboot no")
     for sentence in re.findall(r"[^.]*\breboot\b[^.]*", output, re.IGNORECASE):
         words = " ".join(sentence.split())
-        assert re.search(r"not reboot|by reboot now|A reboot now would lose|Reboot no", words), (
-            words
-        )
+        assert warning.search(words), words
     return code, " ".join(output.split())
 
 

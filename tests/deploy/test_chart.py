@@ -79,18 +79,17 @@ SETUPS: dict[str, Object] = {
 @cache
 def built(setup: str) -> tuple[Object, ...]:
     """Return the objects of a set-up."""
-    release = {"subnet": "chutes-exporter-subnet", "everything": "true"}.get(
-        setup, "chutes-exporter"
-    )
-    texts = render(
-        SETUPS[setup], release=release, namespace="other" if setup == "everything" else "chutes"
-    )
-    return tuple(
-        found
-        for name, text in texts.items()
-        if name.endswith(".yaml")
-        for found in yaml.safe_load_all(text)
-    )
+    release, namespace = "chutes-exporter", "chutes"
+    if setup == "subnet":
+        release = "chutes-exporter-subnet"
+    if setup == "everything":
+        # A name that looks like another type, and a namespace that the values replace.
+        release, namespace = "true", "other"
+    objects: list[Object] = []
+    for name, text in render(SETUPS[setup], release=release, namespace=namespace).items():
+        if name.endswith(".yaml"):
+            objects += yaml.safe_load_all(text)
+    return tuple(objects)
 
 
 def only(setup: str, kind: str) -> Object:
@@ -214,26 +213,23 @@ def test_the_parts_find_each_other(setup: str) -> None:
 
 def test_the_network_policy_allows_only_dns_and_the_api_out_and_only_monitoring_in() -> None:
     policy = only("annotations", "NetworkPolicy")["spec"]
-    monitoring = {
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
-    }
-    ports = [
-        {"protocol": protocol, "port": port}
-        for protocol, port in (("UDP", 53), ("TCP", 53), ("TCP", 443))
-    ]
+    labels = {"kubernetes.io/metadata.name": "monitoring"}
+    monitoring = {"namespaceSelector": {"matchLabels": labels}}
+    dns = [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]
+    https = [{"protocol": "TCP", "port": 443}]
+    metrics = [{"protocol": "TCP", "port": 10064}]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
-    assert policy["egress"] == [{"ports": ports[:2]}, {"ports": ports[2:]}]
-    assert policy["ingress"] == [
-        {"from": [monitoring], "ports": [{"protocol": "TCP", "port": 10064}]}
-    ]
+    assert policy["egress"] == [{"ports": dns}, {"ports": https}]
+    assert policy["ingress"] == [{"from": [monitoring], "ports": metrics}]
 
 
 def test_the_key_comes_from_the_secret_and_the_subnet_has_none() -> None:
     container = pod({"existingSecret": "mine", "hotkeys": [HOTKEY]})[1]
-    assert {
-        one["name"]: one.get("value") or one["valueFrom"]["secretKeyRef"]
-        for one in container["env"]
-    } == {
+    variables = {}
+    for variable in container["env"]:
+        source = variable.get("value") or variable["valueFrom"]["secretKeyRef"]
+        variables[variable["name"]] = source
+    assert variables == {
         "CHUTES_EXPORTER_HOTKEY": HOTKEY,
         "MINER_SS58": {"name": "mine", "key": "ss58"},
         "MINER_SEED": {"name": "mine", "key": "seed", "optional": True},
@@ -246,23 +242,18 @@ def test_the_key_comes_from_the_secret_and_the_subnet_has_none() -> None:
 
 
 def test_it_is_scraped_once() -> None:
-    wanted = {
+    template = only("annotations", "Deployment")["spec"]["template"]
+    assert template["metadata"]["annotations"] == {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": "10064",
         "prometheus.io/path": "/metrics",
     }
-    assert (
-        only("annotations", "Deployment")["spec"]["template"]["metadata"]["annotations"] == wanted
-    )
     assert "annotations" not in only("annotations", "Service")["metadata"]
     for setup in ("operator", "subnet"):
-        assert "prometheus.io" not in json.dumps(
-            [found for found in built(setup) if found["kind"] != "ConfigMap"]
-        )
-    monitor, labels = (
-        only("operator", "ServiceMonitor")["spec"],
-        only("operator", "Service")["metadata"]["labels"],
-    )
+        others = [found for found in built(setup) if found["kind"] != "ConfigMap"]
+        assert "prometheus.io" not in json.dumps(others)
+    monitor = only("operator", "ServiceMonitor")["spec"]
+    labels = only("operator", "Service")["metadata"]["labels"]
     assert monitor["selector"]["matchLabels"].items() <= labels.items()
     assert monitor["endpoints"] == [
         {"port": "metrics", "path": "/metrics", "interval": "1m", "scrapeTimeout": "30s"}
@@ -272,8 +263,9 @@ def test_it_is_scraped_once() -> None:
 
 
 def test_the_prometheus_rule_has_every_rule() -> None:
-    sources = [yaml.safe_load(path.read_text())["groups"] for path in sorted(RULES.glob("*.yml"))]
-    groups = [group for source in sources for group in source]
+    groups = []
+    for path in sorted(RULES.glob("*.yml")):
+        groups += yaml.safe_load(path.read_text())["groups"]
     assert only("operator", "PrometheusRule")["spec"]["groups"] == groups
     hardware = yaml.safe_load(EXAMPLE.read_text())["groups"]
     assert only("everything", "PrometheusRule")["spec"]["groups"] == [*groups, *hardware]
@@ -281,8 +273,11 @@ def test_the_prometheus_rule_has_every_rule() -> None:
 
 def test_every_dashboard_is_a_config_map_that_the_sidecar_loads() -> None:
     configs = [found for found in built("annotations") if found["kind"] == "ConfigMap"]
-    found = {name: json.loads(text) for config in configs for name, text in config["data"].items()}
-    assert found == {f"{board.uid}.json": committed(board.uid) for board in BOARDS}
+    dashboards = {}
+    for config in configs:
+        for name, text in config["data"].items():
+            dashboards[name] = json.loads(text)
+    assert dashboards == {f"{board.uid}.json": committed(board.uid) for board in BOARDS}
     for config in configs:
         assert config["metadata"]["labels"]["grafana_dashboard"] == "1"
         # kubectl keeps a copy of what it applies in an annotation, of which all may have 256 KiB.
@@ -298,19 +293,20 @@ def test_the_subnet_can_stand_beside_a_miner() -> None:
 
 
 def test_everything_that_can_be_set_reaches_an_object() -> None:
-    def leaves(value: Any) -> list[Any]:
-        if not isinstance(value, dict | list):
-            return [value]
-        found = []
-        for inner in value.values() if isinstance(value, dict) else value:
-            found += leaves(inner)
-        return found
+    def texts_and_numbers(value: Any) -> set[Any]:
+        """Return the values at any depth of objects and lists."""
+        if isinstance(value, dict):
+            value = list(value.values())
+        if not isinstance(value, list):
+            return {value}
+        return set().union(*map(texts_and_numbers, value))
 
     # Kubernetes' schemas know where each belongs.
-    found = set(leaves([*built("everything")]))
-    asked = set(leaves({**EVERYTHING, "image": {}, "extraObjects": [], "scrape": True}))
-    assert asked - found == set()
-    assert "registry.example/chutes-exporter:1.2.3" in found
+    in_objects = texts_and_numbers([*built("everything")])
+    # These reach an object in another form.
+    values = {**EVERYTHING, "image": {}, "extraObjects": [], "scrape": True}
+    assert texts_and_numbers(values) - in_objects == set()
+    assert "registry.example/chutes-exporter:1.2.3" in in_objects
     assert only("everything", "Secret")["metadata"]["name"] == "true-web"
 
 

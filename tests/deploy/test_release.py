@@ -47,12 +47,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with a release of this version, whose changelog is ready."""
     folder = tmp_path_factory.mktemp("release") / "dist"
     read_text = Path.read_text
+
+    def with_ready_changelog(path: Path) -> str:
+        return CHANGELOG if path == ROOT / "CHANGELOG.md" else read_text(path)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            Path,
-            "read_text",
-            lambda path: CHANGELOG if path == ROOT / "CHANGELOG.md" else read_text(path),
-        )
+        patch.setattr(Path, "read_text", with_ready_changelog)
         release.main([f"v{VERSION}", "--repository", REPOSITORY, "--to", str(folder)])
     return folder
 
@@ -95,7 +95,11 @@ def test_the_release_attests_attaches_and_sums_every_file(built: Path) -> None:
     )
     for pattern in (attested, attached):
         assert {path.name for path in built.glob(pattern)} == names
-    assert dict(line.split()[::-1] for line in (built / "SHA256SUMS").read_text().splitlines()) == {
+    sums = {}
+    for line in (built / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split()
+        sums[name] = digest
+    assert sums == {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in built.glob(attached)
     }
     # PyPI refuses every other kind of file.
@@ -106,20 +110,19 @@ def test_the_packaged_chart_has_the_rules_and_dashboards_and_takes_its_image_fro
     built: Path,
 ) -> None:
     package = built / "chart" / f"chutes-exporter-{VERSION}.tgz"
+    packaged = {}
     with tarfile.open(package) as archive:
-        packaged = {
-            name: archive.extractfile(name) for name in archive.getnames() if "/files/" in name
-        }
-        contents = {
-            name.partition("/files/")[2]: found.read()
-            for name, found in packaged.items()
-            if found is not None
-        }
-    assert contents == {
-        f"{path.parent.name}/{path.name}": path.read_bytes()
-        for folder in (RULES, ROOT / "prometheus" / "examples", ROOT / "grafana" / "dashboards")
-        for path in folder.iterdir()
-    }
+        for name in archive.getnames():
+            _, _, path_in_files = name.partition("/files/")
+            content = archive.extractfile(name)
+            # A folder has no content.
+            if path_in_files and content is not None:
+                packaged[path_in_files] = content.read()
+    committed = {}
+    for folder in (RULES, ROOT / "prometheus" / "examples", ROOT / "grafana" / "dashboards"):
+        for path in folder.iterdir():
+            committed[f"{folder.name}/{path.name}"] = path.read_bytes()
+    assert packaged == committed
     with helm_python.Chart.load(package) as chart:
         rendered = chart.render({}, name="chutes-exporter", namespace="chutes")
     deployment = next(text for path, text in rendered.items() if path.endswith("deployment.yaml"))
@@ -131,12 +134,16 @@ def test_the_packaged_chart_has_the_rules_and_dashboards_and_takes_its_image_fro
 def test_a_dashboard_for_grafana_com_asks_for_its_data_source(uid: str, built: Path) -> None:
     text = (built / "grafana" / f"{uid}.json").read_text()
     board: dict[str, Any] = json.loads(text)
-    (asked,) = board["__inputs"]
-    assert set(re.findall(r"\$\{?datasource|\$\{DS_\w+\}", text)) == {f"${{{asked['name']}}}"}
-    used = {panel["type"] for row in board["panels"] for panel in (row, *row.get("panels", ()))} - {
-        "row"
-    }
-    assert used == {one["id"] for one in board["__requires"] if one["type"] == "panel"}
+    (data_source,) = board["__inputs"]
+    variables = set(re.findall(r"\$\{?datasource|\$\{DS_\w+\}", text))
+    assert variables == {f"${{{data_source['name']}}}"}
+    used = set()
+    for panel in board["panels"]:
+        used.add(panel["type"])
+        # A collapsed row has its panels inside.
+        used |= {inner["type"] for inner in panel.get("panels", ())}
+    required = {one["id"] for one in board["__requires"] if one["type"] == "panel"}
+    assert used - {"row"} == required
     assert board["id"] is None
     assert (built / "grafana" / "pictures" / f"{uid}-sick.png").exists()
 
@@ -146,13 +153,12 @@ def test_the_bill_of_materials_lists_the_locked_packages_and_is_the_same_everywh
 ) -> None:
     name = f"chutes-exporter-{VERSION}.cdx.json"
     text = (built / "sbom" / name).read_bytes()
-    locked = set(
-        re.findall(r"^([\w.-]+)==(\S+) ", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
-    )
-    listed = {
-        (one["name"].replace("_", "-").lower(), one["version"])
-        for one in json.loads(text)["components"]
-    }
+    lock = (ROOT / "requirements.lock").read_text()
+    locked = set(re.findall(r"^([\w.-]+)==(\S+) ", lock, re.MULTILINE))
+    listed = set()
+    for component in json.loads(text)["components"]:
+        package = component["name"].replace("_", "-").lower()
+        listed.add((package, component["version"]))
     assert listed == locked | {("chutes-exporter", VERSION)}
     assert b"file:" not in text
     release.bill_of_materials(tmp_path / "again", VERSION)
@@ -172,18 +178,16 @@ def test_the_wheel_has_the_package_alone_and_the_sdist_what_belongs_to_it(built:
     assert {"Dockerfile", "LICENSE", "scripts/test", "prometheus/rules/alerts.yml"} <= {*names}
     # Through a link to prometheus/rules.
     assert "deploy/helm/chutes-exporter/files/rules/alerts.yml" in names
-    assert not [
-        name
-        for name in names
-        if "node_modules" in name or "__pycache__" in name or name.startswith(".cache")
-    ]
+    for name in names:
+        assert "node_modules" not in name
+        assert "__pycache__" not in name
+        assert not name.startswith(".cache")
 
 
 def test_the_links_of_the_page_on_pypi_lead_to_files_that_exist(built: Path) -> None:
     with zipfile.ZipFile(next(built.glob("python/*.whl"))) as archive:
-        (metadata,) = (
-            archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA")
-        )
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        metadata = archive.read(name).decode()
     (home,) = re.findall(
         r"^Project-URL: Homepage, https://github\.com/(\S+)$", metadata, re.MULTILINE
     )

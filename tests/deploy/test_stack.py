@@ -28,11 +28,15 @@ def ask(address: str, path: str) -> Any:
 
 @contextlib.contextmanager
 def stack(directory: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
-    addresses = [f"127.0.0.1:{free_port()}" for _ in range(3)]
-    flags = [
-        f"--{name}={one}"
-        for name, one in zip(("exporter", "prometheus", "alertmanager"), addresses, strict=True)
-    ]
+    """Run the stack; yields its process, and the addresses of the exporter, of Prometheus and of
+    Alertmanager.
+    """
+    addresses = []
+    flags = []
+    for name in ("exporter", "prometheus", "alertmanager"):
+        address = f"127.0.0.1:{free_port()}"
+        addresses.append(address)
+        flags.append(f"--{name}={address}")
     process = subprocess.Popen(
         [sys.executable, "-m", "deploy.stack", f"--directory={directory}", *flags],
         cwd=ROOT,
