@@ -84,7 +84,10 @@ def _value(kind: Any) -> st.SearchStrategy[Any]:
         return st.lists(_value(arguments[0]), max_size=5)
     if typing.get_origin(kind) is dict:
         return st.dictionaries(_IDS, _value(arguments[1]), max_size=5)
-    return st.one_of(*map(_value, arguments)) if arguments else _record(kind)
+    if arguments:
+        # A union of types.
+        return st.one_of(*map(_value, arguments))
+    return _record(kind)
 
 
 def _record(kind: type[r.Record]) -> st.SearchStrategy[dict[str, Any]]:
@@ -95,14 +98,15 @@ def _record(kind: type[r.Record]) -> st.SearchStrategy[dict[str, Any]]:
     names = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
     fields = {encoded: _value(hints[name]) for name, encoded in names}
     # Most fields of these must be there.
-    whole = issubclass(kind, r.Body | r.AuditInstance)
-    good = st.fixed_dictionaries(fields) if whole else st.fixed_dictionaries({}, optional=fields)
-    bad = st.builds(
-        lambda row, name, value: {**row, name: value},
-        good,
-        st.sampled_from(list(fields)),
-        _anything,
-    )
+    is_whole = issubclass(kind, r.Body | r.AuditInstance)
+    required, optional = (fields, {}) if is_whole else ({}, fields)
+    good = st.fixed_dictionaries(required, optional=optional)
+
+    def with_wrong_field(row: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+        return {**row, name: value}
+
+    bad = st.builds(with_wrong_field, good, st.sampled_from(list(fields)), _anything)
+    # One in four is bad.
     return st.one_of(good, good, good, bad)
 
 
@@ -137,8 +141,13 @@ _garbage = st.binary(max_size=60) | _anything.map(_json)
 
 
 def _body(name: str) -> st.SearchStrategy[bytes]:
+    """Make bodies of an endpoint: mostly of its shape, but also cut ones and garbage."""
     shaped = _SHAPED[name]
-    cut = st.builds(lambda body, share: body[: int(len(body) * share)], shaped, st.floats(0, 1))
+
+    def cut_off(body: bytes, kept_share: float) -> bytes:
+        return body[: int(len(body) * kept_share)]
+
+    cut = st.builds(cut_off, shaped, st.floats(0, 1))
     return st.one_of(shaped, shaped, shaped, cut, _garbage)
 
 
@@ -163,13 +172,11 @@ async def pages_of(url: str) -> tuple[bytes, str]:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 async def test_any_answer_of_the_api_makes_a_valid_page(answers: dict[str, bytes]) -> None:
-    app = Starlette(
-        routes=[
-            Route(one.path, lambda _, name=one.name: Response(answers.get(name, b"")))
-            for one in ENDPOINTS
-        ]
-    )
-    async with served(app) as url:
+    routes = []
+    for endpoint in ENDPOINTS:
+        body = answers.get(endpoint.name, b"")
+        routes.append(Route(endpoint.path, lambda _, body=body: Response(body)))
+    async with served(Starlette(routes=routes)) as url:
         with structlog.testing.capture_logs() as logs:
             text, openmetrics = await pages_of(url)
     parse_page(text.decode())
@@ -232,13 +239,14 @@ async def test_an_answer_of_endless_small_parts_ends_and_does_not_delay_scrapes(
     collectors = {collector.name: collector.name in names for collector in COLLECTORS}
     with hostile_api(kind) as url:
         async with Exporter(patient(url, collectors=collectors), clock=Clock()) as exporter:
-            of_thread, of_process = time.thread_time(), time.process_time()
+            thread_before, process_before = time.thread_time(), time.process_time()
             page = await page_of(exporter)
-            of_thread, of_process = time.thread_time() - of_thread, time.process_time() - of_process
+            seconds_of_thread = time.thread_time() - thread_before
+            seconds_of_process = time.process_time() - process_before
     for name in names:
         assert page[series("chutes_api_requests_total", endpoint=name, code="too_large")] == 1
     # Another thread than that of the scrapes did most of the work.
-    assert of_thread < of_process / 2
+    assert seconds_of_thread < seconds_of_process / 2
 
 
 @pytest.mark.soak

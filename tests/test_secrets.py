@@ -34,7 +34,12 @@ _HEX = re.compile(r"[0-9a-f]{128}")  # a signature, in hexadecimal
 
 
 def secrets_in(text: str) -> list[str]:
-    return _HEX.findall(text) + ([TEST_SEED[2:]] if TEST_SEED[2:] in text.lower() else [])
+    """Return the signatures in a text, and the seed if it is there."""
+    secrets: list[str] = _HEX.findall(text)
+    seed = TEST_SEED.removeprefix("0x")
+    if seed in text.lower():
+        secrets.append(seed)
+    return secrets
 
 
 async def everything_shown(settings: Settings, capsys: pytest.CaptureFixture[str]) -> str:
@@ -46,14 +51,10 @@ async def everything_shown(settings: Settings, capsys: pytest.CaptureFixture[str
         async with Exporter(settings, clock=time.time) as exporter:
             shown = [(await exporter.metrics(form, timeout=PATIENCE)).decode() for form in Format]
             shown.append(await landing_page(exporter))
-            shown.extend(
-                repr(value)
-                for value in (exporter, exporter.settings, exporter.client, *exporter.settings.keys)
-            )
-            shown.extend(
-                f"{state.last_error!r} {state.last_error}"
-                for state in exporter.feeds.states().values()
-            )
+            objects = (exporter, exporter.settings, exporter.client, *exporter.settings.keys)
+            shown += [repr(one) for one in objects]
+            for state in exporter.feeds.states().values():
+                shown += [repr(state.last_error), str(state.last_error)]
         return "".join([*shown, *capsys.readouterr()])
     finally:
         logging.getLogger().handlers = []

@@ -41,11 +41,8 @@ def test_a_metric_is_left_out_while_a_feed_that_it_needs_is_missing_or_not_whole
 
     answers = {NODES: [{"uuid": "g"}], INVENTORY: []} | changes
     known = {feed: answer for feed, answer in answers.items() if answer is not None}
-    assert {
-        *collected(
-            Collector("c", "", (Part((NODES, INVENTORY), metrics, add),)), known, doubted=doubted
-        )
-    } == names
+    collector = Collector("c", "", (Part((NODES, INVENTORY), metrics, add),))
+    assert collected(collector, known, doubted=doubted).keys() == names
 
 
 def test_an_unknown_value_and_a_second_sample_of_a_series_are_left_out() -> None:

@@ -33,23 +33,28 @@ TOTAL = "chutes_miner_total_lost_compute_units{hotkey=me,window=1h}"
 def samples_of_newest_hour(
     *instances: dict[str, Any], multiplier: float | None = 2.0, **options: Any
 ) -> Any:
-    """Return the samples of the newest hour. Each instance has one multiplier."""
-    rows = [
-        row | {"instance_id": row["instance_id"] + str(number)}
-        for number, row in enumerate(instances)
-    ]
-    records = [
-        OPEN | {"instance_id": row["instance_id"], "compute_multiplier": multiplier} for row in rows
-    ]
-    report = {"instance_audit": rows, "compute_history": records}
+    """Return the samples of the newest hour that are not 0, and its total loss.
+
+    Args:
+        instances: The instances in its report. Each gets an id of its own.
+        multiplier: The only one of each instance.
+        options: The answer about chutes, and other options of the collector.
+    """
+    rows, records = [], []
+    for number, instance in enumerate(instances):
+        key = {"instance_id": f"{instance['instance_id']}{number}"}
+        rows.append(instance | key)
+        records.append(OPEN | key | {"compute_multiplier": multiplier})
+    answers: dict[Any, Any] = {AUDIT_REPORT: {"instance_audit": rows, "compute_history": records}}
     chutes = options.pop("chutes", None)
-    answers = {AUDIT_REPORT: report} | ({} if chutes is None else {CHUTES: chutes})
-    found = collected(COLLECTOR, answers, **options)
-    return {
-        key: value
-        for key, value in found.items()
-        if "window=1h" in key and (value or key.startswith("chutes_miner_total"))
-    }
+    if chutes is not None:
+        answers[CHUTES] = chutes
+    samples = {}
+    for series, value in collected(COLLECTOR, answers, **options).items():
+        is_shown = value or series.startswith("chutes_miner_total")
+        if "window=1h" in series and is_shown:
+            samples[series] = value
+    return samples
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,8 @@ STATES = {"unverified": 0, "idle": 1, "starting": 1, "disabled": 0, "earning": 2
 def run(changes: dict[str, Any] | None = None, **options: Any) -> Samples:
     """Return the samples of a fleet with an active, a starting instance and an idle GPU."""
     bodies = ANSWERS | (changes or {})
-    return collected(
-        COLLECTOR,
-        {FEEDS[name]: body for name, body in bodies.items() if body is not None},
-        **options,
-    )
+    answers = {FEEDS[name]: body for name, body in bodies.items() if body is not None}
+    return collected(COLLECTOR, answers, **options)
 
 
 def with_gpus(*gpus: dict[str, Any], **server: Any) -> dict[str, Any]:
@@ -149,12 +146,13 @@ def test_an_instance_in_an_unknown_state_hides_the_counts_and_nothing_of_others(
 
 def counts(made: Samples, model: str = "h200") -> dict[str, float]:
     """Return how many GPUs of a model are in each state, without zeros."""
-    start = f"chutes_fleet_gpus{{hotkey=me,gpu={model},state="
-    return {
-        key.removeprefix(start).rstrip("}"): value
-        for key, value in made.items()
-        if key.startswith(start) and value
-    }
+    beginning = f"chutes_fleet_gpus{{hotkey=me,gpu={model},state="
+    gpus = {}
+    for series, value in made.items():
+        if series.startswith(beginning) and value:
+            state = series.removeprefix(beginning).rstrip("}")
+            gpus[state] = value
+    return gpus
 
 
 def test_where_both_lists_know_a_gpu_the_nodes_decide_and_the_servers_fill_the_gaps() -> None:

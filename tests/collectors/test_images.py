@@ -7,12 +7,12 @@ from tests.collectors.support import collected
 
 def test_another_status_or_none_is_one_of_its_own() -> None:
     answer = [
-        {"image_id": f"i{number}", "status": status}
-        for number, status in enumerate(("something new", None, "error"))
+        {"image_id": "i0", "status": "something new"},
+        {"image_id": "i1", "status": None},
+        {"image_id": "i2", "status": "error"},
     ]
-    assert {
-        key: value for key, value in collected(COLLECTOR, {IMAGES: answer}).items() if value
-    } == {
+    samples = collected(COLLECTOR, {IMAGES: answer})
+    assert {series: value for series, value in samples.items() if value} == {
         "chutes_images{status=error}": 1,
         "chutes_images{status=other}": 2,
     }

@@ -24,11 +24,8 @@ STARTING = "hotkey=me,instance_id=i2,chute_id=c2,chute=flux,private=false"
 def run(changes: dict[str, Any] | None = None, **options: Any) -> Samples:
     """Return the samples of three idle GPUs, and of a chute for two that has room for one."""
     bodies = test_offers.ANSWERS | (changes or {})
-    return collected(
-        COLLECTOR,
-        {FEEDS[name]: body for name, body in bodies.items() if body is not None},
-        **options,
-    )
+    answers = {FEEDS[name]: body for name, body in bodies.items() if body is not None}
+    return collected(COLLECTOR, answers, **options)
 
 
 def refused(made: Samples) -> dict[str, float]:

@@ -36,7 +36,8 @@ def test_the_service_says_whether_the_window_is_open(
 
 def test_slots_of_older_windows_are_not_counted_while_a_server_is_left_out() -> None:
     servers: list[dict[str, Any]] = [
-        {"server_id": name, "maintenance_status": "pending"} for name in "ab"
+        {"server_id": "a", "maintenance_status": "pending"},
+        {"server_id": "b", "maintenance_status": "pending"},
     ]
     policy = {"active_window": WINDOW, "current_slots": 0, "servers": servers}
     slots = "chutes_maintenance_older_slots_in_use{hotkey=me}"

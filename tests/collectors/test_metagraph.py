@@ -6,7 +6,6 @@ from tests.collectors.support import ME, collected, of
 
 
 def test_where_no_seat_has_an_incentive_nobody_has_a_share() -> None:
-    made = collected(
-        COLLECTOR, {METAGRAPH: [{"hotkey": hotkey, "incentive": 0.0} for hotkey in (ME, "other")]}
-    )
+    seats = [{"hotkey": ME, "incentive": 0.0}, {"hotkey": "other", "incentive": 0.0}]
+    made = collected(COLLECTOR, {METAGRAPH: seats})
     assert of(made, "chutes_miner_incentive_ratio", "chutes_miner_incentive_rank") == {}

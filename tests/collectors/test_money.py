@@ -13,7 +13,7 @@ from chutes_exporter.collectors import money
 from chutes_exporter.config import make_settings
 from chutes_exporter.rules.money import Costs, fleet_cost, server_costs
 from tests.chain.support import EXPECTED, FakeNode
-from tests.recorded import answers, key
+from tests.recorded import answers, key, rows, stream
 from tests.support import PATIENCE, Page, data_of, replay, scrape, series, served
 
 if TYPE_CHECKING:
@@ -38,16 +38,15 @@ NAMES = {"chutes_server_idle_cost_usd_per_day"} | {
 async def page(bodies: dict[str, bytes], chain: FakeNode | None = None, **more: Any) -> Page:
     """Return the metrics of money on a page about the recorded miner."""
     async with served(replay(bodies)) as url, (chain or FakeNode()).serve() as node:
-        settings: dict[str, Any] = {
+        choices: dict[str, Any] = {
             "api_url": url,
             "chain_url": node,
+            "api_timeout": PATIENCE,
             "keys": [key()],
             "miners": "watched",
         }
-        found = data_of(
-            await scrape(make_settings(api_timeout=PATIENCE, **settings | COSTS | more))
-        )
-    return {name: value for name, value in found.items() if name[0] in NAMES}
+        whole_page = data_of(await scrape(make_settings(**choices | COSTS | more)))
+    return {series: value for series, value in whole_page.items() if series[0] in NAMES}
 
 
 def servers_of(bodies: dict[str, bytes]) -> list[dict[str, Any]]:
@@ -57,43 +56,48 @@ def servers_of(bodies: dict[str, bytes]) -> list[dict[str, Any]]:
 
 def expected(bodies: dict[str, bytes]) -> Page:
     """Return the metrics by plain arithmetic."""
-    found: Page = {}
-    bill = 0.0
+    page: Page = {}
+    usd_per_hour = 0.0
     for server in servers_of(bodies):
         for gpu in server["gpus"]:
             model = gpu["gpu_identifier"]
             price = COSTS["server_costs"].get(server["name"], COSTS["gpu_costs"][model])
-            bill += price
+            usd_per_hour += price
             place = {"server_id": server["server_id"], "server": server["name"], "gpu": model}
-            found[series("chutes_server_cost_usd_per_gpu_hour", hotkey=ME, **place)] = price
-    alpha = PRICE * json.loads(bodies["fmv"])["tao"]
-    pay = {name: seat["alpha_per_day_rao"] / 1e9 for name, seat in EXPECTED["seats"].items()}
-    units = json.loads(bodies["stats"])["past_day"]["instance_stats"]
-    unit = sum(pay.values()) * alpha / sum(row["compute_units"] for row in units)
-    for (server_id, name), profit in profits_of_servers(bodies, unit).items():
+            page[series("chutes_server_cost_usd_per_gpu_hour", hotkey=ME, **place)] = price
+    alpha_usd = PRICE * json.loads(bodies["fmv"])["tao"]
+    pays = {hotkey: seat["alpha_per_day_rao"] / 1e9 for hotkey, seat in EXPECTED["seats"].items()}
+    stats = json.loads(bodies["stats"])["past_day"]["instance_stats"]
+    # What all miners are paid in a day, for each compute unit of the past day.
+    unit_usd = sum(pays.values()) * alpha_usd / sum(row["compute_units"] for row in stats)
+    for (server_id, name), profit in profits_of_servers(bodies, unit_usd).items():
         place = {"hotkey": ME, "server_id": server_id, "server": name}
-        found[series(SERVER_PROFIT, **place)] = profit
-        found[series(IDLE_COST, **place)] = 24 * idle_price(server_id, bodies)
-    return found | {
-        series("chutes_miner_cost_usd_per_hour", hotkey=ME): bill,
-        series("chutes_alpha_price_usd"): alpha,
-        series("chutes_miner_estimated_usd_per_day", hotkey=ME): pay[ME] * alpha,
-        series("chutes_miner_estimated_profit_usd_per_day", hotkey=ME): pay[ME] * alpha - 24 * bill,
-        series("chutes_compute_unit_usd"): unit,
+        page[series(SERVER_PROFIT, **place)] = profit
+        page[series(IDLE_COST, **place)] = 24 * idle_price(server_id, bodies)
+    earned = pays[ME] * alpha_usd
+    return page | {
+        series("chutes_miner_cost_usd_per_hour", hotkey=ME): usd_per_hour,
+        series("chutes_alpha_price_usd"): alpha_usd,
+        series("chutes_miner_estimated_usd_per_day", hotkey=ME): earned,
+        series("chutes_miner_estimated_profit_usd_per_day", hotkey=ME): earned - 24 * usd_per_hour,
+        series("chutes_compute_unit_usd"): unit_usd,
     }
 
 
 def profits_of_servers(
-    bodies: dict[str, bytes], unit: float, costs: dict[str, Any] = COSTS
+    bodies: dict[str, bytes], unit_usd: float, costs: dict[str, Any] = COSTS
 ) -> dict[tuple[str, str], float]:
-    """Return the profit of each server by plain arithmetic."""
-    found = {}
+    """Return the profit in a day of each server by its id and name, by plain arithmetic.
+
+    A server without a GPU, or with one of unknown price, has no profit.
+    """
+    profits = {}
     for server in servers_of(bodies):
         prices = prices_of(server, costs)
         if prices and None not in prices:
-            earned = 86400 * unit * units_of(server["server_id"], bodies)
-            found[server["server_id"], server["name"]] = earned - 24 * sum(prices)
-    return found
+            earned = 86400 * unit_usd * units_of(server["server_id"], bodies)
+            profits[server["server_id"], server["name"]] = earned - 24 * sum(prices)
+    return profits
 
 
 def idle_price(server_id: str, bodies: dict[str, bytes], costs: dict[str, Any] = COSTS) -> float:
@@ -109,28 +113,23 @@ def idle_price(server_id: str, bodies: dict[str, bytes], costs: dict[str, Any] =
 
 def prices_of(server: dict[str, Any], costs: dict[str, Any]) -> list[Any]:
     """Return the price of an hour of each GPU of a server, None for one without a price."""
-    found = []
+    prices = []
     for gpu in server["gpus"]:
-        of_model = costs["gpu_costs"].get(gpu["gpu_identifier"])
-        found.append(costs["server_costs"].get(server["name"], of_model))
-    return found
+        price_of_model = costs["gpu_costs"].get(gpu["gpu_identifier"])
+        prices.append(costs["server_costs"].get(server["name"], price_of_model))
+    return prices
 
 
 def units_of(server_id: str, bodies: dict[str, bytes]) -> float:
     """Return the compute units a second of a server. The public list of held GPUs names the
     instance of each GPU.
     """
-    held = {
-        gpu["chute"]["instance_id"]
-        for gpu in json.loads(bodies["held_gpus"])[ME]["provisioned"]
-        if gpu["server_id"] == server_id
-    }
+    held = json.loads(bodies["held_gpus"])[ME]["provisioned"]
+    on_server = {gpu["chute"]["instance_id"] for gpu in held if gpu["server_id"] == server_id}
     units = 0.0
-    for line in bodies["instances"].decode().split("\n"):
-        if line.startswith("data: {"):
-            one = json.loads(line.removeprefix("data: "))
-            if one["activated_at"] and one["instance_id"] in held:
-                units += one["compute_multiplier"]
+    for instance in rows(bodies["instances"]):
+        if instance["activated_at"] and instance["instance_id"] in on_server:
+            units += instance["compute_multiplier"]
     return units
 
 
@@ -269,10 +268,8 @@ async def test_a_server_whose_name_or_gpus_are_unknown_has_no_profit() -> None:
     first, second, *others = sorted(listed["servers"], key=lambda one: one["server_id"])
     first["name"] = None
     second["gpus"] = []
-    nodes = [
-        line for line in bodies["nodes"].decode().split("\n") if second["server_id"] not in line
-    ]
-    changed = {"servers": json.dumps(listed).encode(), "nodes": "\n".join(nodes).encode()}
+    nodes = [row for row in rows(bodies["nodes"]) if row["server_id"] != second["server_id"]]
+    changed = {"servers": json.dumps(listed).encode(), "nodes": stream(nodes)}
     found = await page(bodies | changed)
     servers = {dict(labels)["server"] for name, labels in found if name == SERVER_PROFIT}
     assert servers == {one["name"] for one in others}

@@ -31,9 +31,10 @@ def scores(line: Iterable[str], **others: float | None) -> Answers:
     return Answers({SCORES.name: answer(SCORES, body)})
 
 
-def by_score(found: Answers, before: Iterable[str] = (), watched: str = MIDDLE) -> list[str]:
+def by_score(answers: Answers, before: Iterable[str] = (), watched: str = MIDDLE) -> list[str]:
+    """Return the neighbours of a miner in rank, after those before."""
     known = Neighbours(by_score=frozenset(before))
-    return sorted(find_neighbours(found, {watched}, known).by_score)
+    return sorted(find_neighbours(answers, {watched}, known).by_score)
 
 
 def moved(places: int) -> list[str]:
@@ -80,12 +81,11 @@ def hotkeys(page: Page, metric: str) -> set[str]:
 
 
 async def test_the_neighbours_in_line_for_the_seat_are_exported_with_the_watched_miner() -> None:
-    places = {
-        hotkey: seat["registrations_before"]
-        for hotkey, seat in EXPECTED["seats"].items()
-        if seat["registrations_before"] is not None
-    }
-    line = sorted(places, key=places.__getitem__)
+    registrations_before_loss = {}
+    for hotkey, seat in EXPECTED["seats"].items():
+        if seat["registrations_before"] is not None:
+            registrations_before_loss[hotkey] = seat["registrations_before"]
+    line = sorted(registrations_before_loss, key=registrations_before_loss.__getitem__)
     me = line[20]
     page = await FakeNode().page(hotkeys=[me])
     assert hotkeys(page, "chutes_miner_registrations_before_loss") == {*line[16:25]}

@@ -201,7 +201,8 @@ def test_without_the_rate_of_a_model_the_pay_of_a_chute_for_several_is_unknown(
     selector = {"gpu_count": 2, "supported_gpus": ["h200", other]}
     changes = {"chutes": [CHUTE | {"node_selector": selector}], "supported_gpus": rates}
     assert bool(market_of(**changes).offers) == is_known
-    assert is_known or refused(**changes) == {"unknown": 1}
+    if not is_known:
+        assert refused(**changes) == {"unknown": 1}
 
 
 def test_a_public_instance_approaches_the_pay_of_the_cheapest_gpu_and_a_private_one_keeps_its() -> (
@@ -267,11 +268,15 @@ def test_a_chute_that_has_been_starting_here_for_over_an_hour_is_avoided(
         "utilization": [RECORD, RECORD | {"chute_id": "o"}],
     }
     offers = market_of(**changes).offers
-    assert [(offer.chute_id, offer.hanging) for offer in offers] == (
-        [("o", 0), ("c", 1)] if hanging else [("c", 0), ("o", 0)]
-    )
+    best_first = [(offer.chute_id, offer.hanging) for offer in offers]
     (use,) = fleet_of(**changes).uses
-    assert [one.offer.chute_id for one in use.launches] == ["o" if hanging else "c"]
+    launched = [launch.offer.chute_id for launch in use.launches]
+    if hanging:
+        assert best_first == [("o", 0), ("c", 1)]
+        assert launched == ["o"]
+    else:
+        assert best_first == [("c", 0), ("o", 0)]
+        assert launched == ["c"]
 
 
 def test_launches_that_are_under_way_take_the_room_of_a_chute_that_checks_it_again() -> None:

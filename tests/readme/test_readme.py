@@ -43,13 +43,13 @@ def section(title: str) -> str:
 
 
 def commands(text: str) -> list[str]:
-    """Return the commands of a text."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    return [
-        re.sub(r" +#.*", "", line)
-        for block in blocks
-        for line in block.replace("\\\n", "").splitlines()
-    ]
+    """Return the commands of a text, without their comments."""
+    found = []
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        # A backslash joins two lines.
+        lines = block.replace("\\\n", "").splitlines()
+        found += [re.sub(r" +#.*", "", line) for line in lines]
+    return found
 
 
 def start(command: str, api: str, log: Path) -> subprocess.Popen[bytes]:
@@ -127,12 +127,12 @@ def follow_the_readme(api: str, log: Path) -> None:
         run(command, api, log)
     serve_the_demo(demo_by_pip, api, log)
     # The second start installs nothing.
-    for installs in (1, 0):
+    for installations in (1, 0):
         with serving(stack, api, log) as process:
             wait_for(lambda: fetch(f"{PROMETHEUS}/-/ready"), process, log.read_text)
-            assert (
-                log.read_text().count("Installing prometheus prometheus-alertmanager\n") == installs
-            )
+            text = log.read_text()
+            note = "Installing prometheus prometheus-alertmanager\n"
+            assert text.count(note) == installations
 
 
 def follow_by_hand(api: str, log: Path) -> None:
@@ -149,18 +149,15 @@ def follow_by_hand(api: str, log: Path) -> None:
         assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
     # A machine with Grafana has its folder. Nothing reloads without systemd.
     (DEBIAN / "etc/grafana/provisioning/dashboards").mkdir(parents=True)
-    (config,) = re.findall(
-        r"^```yaml\n(.*?)^```", section("Prometheus and Grafana"), re.DOTALL | re.MULTILINE
-    )
+    text = section("Prometheus and Grafana")
+    (config,) = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     (DEBIAN / "etc/prometheus/prometheus.yml").write_text(config)
-    said = [
-        run(command, api, log)
-        for command in commands(section("Prometheus and Grafana"))
-        if "systemctl" not in command
-    ]
-    assert len(re.findall("SUCCESS: [1-9][0-9]* rules found", "".join(said))) == len(
-        list(RULES.glob("*.yml"))
-    )
+    printed = ""
+    for command in commands(text):
+        if "systemctl" not in command:
+            printed += run(command, api, log)
+    checked_files = re.findall("SUCCESS: [1-9][0-9]* rules found", printed)
+    assert len(checked_files) == len(list(RULES.glob("*.yml")))
 
 
 def follow_systemd(api: str, log: Path) -> None:
@@ -176,10 +173,8 @@ def follow_systemd(api: str, log: Path) -> None:
     units = DEBIAN / "etc/systemd/system"
     assert (units / "multi-user.target.wants/chutes-exporter.service").is_symlink()
     unit = (units / "chutes-exporter.service").read_text()
-    (user, file, program) = (
-        re.findall(rf"^{name}=-?(.+)$", unit, re.MULTILINE)[0]
-        for name in ("User", "EnvironmentFile", "ExecStart")
-    )
+    settings = dict(re.findall(r"^(\w+)=-?(.+)$", unit, re.MULTILINE))
+    user, file, program = (settings[name] for name in ("User", "EnvironmentFile", "ExecStart"))
     rights = f"setpriv --reuid={user} --regid={user} --clear-groups"
     with serving(f"{rights} env $(grep -v '^#' {file}) {program}", api, log) as process:
         page = parse_page(wait_for(lambda: fetch(PAGE), process, log.read_text))
