@@ -57,8 +57,9 @@ def test_an_invalid_bittensor_address_is_refused(address: str) -> None:
 
 def test_an_address_with_any_one_character_changed_is_refused() -> None:
     for place, right in enumerate(ALICE):
+        wrong = "3" if right == "2" else "2"
         with pytest.raises(HotkeyError):
-            public_key(ALICE[:place] + ("2" if right != "2" else "3") + ALICE[place + 1 :])
+            public_key(ALICE[:place] + wrong + ALICE[place + 1 :])
 
 
 @pytest.mark.parametrize(

@@ -56,17 +56,20 @@ def checked(endpoint: Endpoint[Any], answer: Any) -> FieldCheck:
     """Check an answer, as decoding does."""
     assert endpoint.shape is not None
     check = FieldCheck(NOON)
-    for part in answer if isinstance(endpoint.shape, StreamShape) else [answer]:
+    # The records of a stream are checked one by one.
+    parts = answer if isinstance(endpoint.shape, StreamShape) else [answer]
+    for part in parts:
         check.add(endpoint.shape.kind, json.dumps(part).encode())
     return check
 
 
 def answers_of(directory: Path, role: str) -> Iterator[tuple[str, Endpoint[Any], Any]]:
-    """Yield all answers that a miner gets."""
-    for name, answer in raw_json(Miner(directory, role).bodies()).items():
-        for end in answer["instance_audit"] if name == "audit_report" else ():
-            if (end["deletion_reason"] or "").startswith(TAKEN_BACK):
-                end["deletion_reason"] = None
+    """Yield the name, the endpoint and the JSON of all answers that a miner gets."""
+    answers = raw_json(Miner(directory, role).bodies())
+    for end in answers.get("audit_report", {}).get("instance_audit", ()):
+        if (end["deletion_reason"] or "").startswith(TAKEN_BACK):
+            end["deletion_reason"] = None
+    for name, answer in answers.items():
         yield name, BY_NAME[name], answer
     yield "chute", BY_NAME["chute"], json.loads((directory / "chute.json").read_bytes())
     for name, answer in deepcopy(NOT_RECORDED).items():
@@ -76,12 +79,11 @@ def answers_of(directory: Path, role: str) -> Iterator[tuple[str, Endpoint[Any],
 @pytest.mark.parametrize("role", ["test_miner", "second_miner", "newcomer"])
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
 def test_every_field_of_a_recorded_world_is_known(directory: Path, role: str) -> None:
-    found = {
-        name: checked(endpoint, answer).found
-        for name, endpoint, answer in answers_of(directory, role)
-    }
-    assert len(found) > 20
-    assert {name: changes for name, changes in found.items() if changes} == {}
+    count = 0
+    for name, endpoint, answer in answers_of(directory, role):
+        assert checked(endpoint, answer).found == [], name
+        count += 1
+    assert count > 20
 
 
 def test_a_field_that_comes_or_goes_is_found_in_every_answer_and_at_every_depth() -> None:
@@ -93,10 +95,10 @@ def test_a_field_that_comes_or_goes_is_found_in_every_answer_and_at_every_depth(
             assert checked(endpoint, answer).found == [f"unknown field {path}invented"], name
             del rows[-1]["invented"]
             for field in known(record).always:
-                removed = [fields.pop(field, None) for fields in rows]
+                values = [row.pop(field, None) for row in rows]
                 assert f"missing field {path}{field}" in checked(endpoint, answer).found, name
-                for fields, value in zip(rows, removed, strict=True):
-                    fields[field] = value
+                for row, value in zip(rows, values, strict=True):
+                    row[field] = value
         tried.add(endpoint.name)
     # No answer releases a job.
     assert tried == {endpoint.name for endpoint in ENDPOINTS} - {"release_job"}
@@ -110,12 +112,13 @@ def records_by_path(
     The rows are parts of the answer: what is changed in them is changed there.
     """
     assert endpoint.shape is not None
-    found: dict[str, tuple[type[r.Record], list[Any]]] = {}
-    for row in answer if isinstance(endpoint.shape, StreamShape) else [answer]:
-        for path, record, fields in objects(endpoint.shape.kind, row):
-            _, rows = found.setdefault(path, (record, []))
+    record_and_rows: dict[str, tuple[type[r.Record], list[Any]]] = {}
+    parts = answer if isinstance(endpoint.shape, StreamShape) else [answer]
+    for part in parts:
+        for path, record, fields in objects(endpoint.shape.kind, part):
+            _, rows = record_and_rows.setdefault(path, (record, []))
             rows.append(fields)
-    return found
+    return record_and_rows
 
 
 def test_a_field_that_one_record_has_is_not_missing_and_neither_is_one_of_an_empty_list() -> None:
@@ -152,18 +155,18 @@ def test_a_value_outside_its_closed_set_is_found(
     record: type[r.Record], field: str, good: list[Any], bad: Any
 ) -> None:
     check = FieldCheck(NOON)
-    for value, found in (*((value, set()) for value in (*good, None)), (bad, {"vanished"})):
+    for value in (*good, None):
         check.add(record, json.dumps({field: value}).encode())
-        assert check.values[field] == found
+        assert check.values[field] == set()
+    check.add(record, json.dumps({field: bad}).encode())
+    assert check.values[field] == {"vanished"}
 
 
 async def test_one_answer_an_hour_is_checked_and_each_change_is_logged_once(
     simulator: Simulator, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "exporter")
-    good = dict.fromkeys(("chute_id", "created_at", "seconds_elapsed", "time_remaining"), 1) | {
-        "chute_id": "a"
-    }
+    good = {"chute_id": "a", "created_at": 1, "seconds_elapsed": 1, "time_remaining": 1}
 
     async def changes(wait: float, *bounties: dict[str, Any]) -> list[str]:
         clock.now += wait
@@ -209,25 +212,20 @@ def test_names_and_values_of_the_api_are_limited() -> None:
 
 
 async def test_changes_are_counted_on_the_page(simulator: Simulator) -> None:
-    counts = {
-        key: value
-        for key, value in (await scrape(watching(simulator.url))).items()
-        if key[0].startswith(("chutes_api_unk", "chutes_api_mis"))
-    }
+    page = await scrape(watching(simulator.url))
+    beginnings = ("chutes_api_unknown_", "chutes_api_missing_")
+    counts = [value for (name, _), value in page.items() if name.startswith(beginnings)]
     assert len(counts) > 50
-    assert set(counts.values()) == {0}
+    assert set(counts) == {0}
     images = raw_json(Miner(WORLD_C, "test_miner").bodies())["images"]
     for image in images:
         image |= {"invented": "x", "status": "vanished"}
         del image["tag"]
     simulator.faults["images"] = Fault(body=stream(images))
     page = await scrape(watching(simulator.url))
-    for name, labels in (
-        ("unknown_fields", {}),
-        ("missing_fields", {}),
-        ("unknown_values", {"field": "status"}),
-    ):
-        assert page[series(f"chutes_api_{name}", endpoint="images", **labels)] == 1
+    assert page[series("chutes_api_unknown_fields", endpoint="images")] == 1
+    assert page[series("chutes_api_missing_fields", endpoint="images")] == 1
+    assert page[series("chutes_api_unknown_values", endpoint="images", field="status")] == 1
 
 
 def test_a_record_says_of_each_unused_field_why_and_uses_none_of_them() -> None:

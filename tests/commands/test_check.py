@@ -45,6 +45,7 @@ async def check(
 async def check_json(
     simulator: Simulator | Target, *arguments: str, **variables: str
 ) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Run the command with ``--json``; returns its exit status, and each line by its feed."""
     status, output = await check(simulator, "--json", *arguments, **variables)
     report = json.loads(output)
     assert report["ok"] is (status == 0)
@@ -171,10 +172,8 @@ async def test_an_incomplete_metagraph_does_not_say_whether_the_miner_has_a_seat
     simulator.faults["metagraph"] = fault
     status, lines = await check_json(simulator, **MINE)
     assert status == (1 if verdict == "failed" else 3)
-    assert (lines["metagraph"]["verdict"], lines["registration"]["verdict"]) == (
-        verdict,
-        "not known",
-    )
+    assert lines["metagraph"]["verdict"] == verdict
+    assert lines["registration"]["verdict"] == "not known"
 
 
 async def test_what_the_api_changed_is_listed(simulator: Simulator) -> None:

@@ -37,6 +37,18 @@ def printed(process: subprocess.Popen[str]) -> list[str]:
     return lines
 
 
+def run_in_shell(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["/bin/sh", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+        env=environment(CHUTES_EXPORTER_API_TIMEOUT=str(PATIENCE)),
+        cwd="/",
+    )
+
+
 def test_what_the_demo_prints_works_word_for_word() -> None:
     with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0") as service:
         lines = printed(service.process)
@@ -53,18 +65,10 @@ def test_what_the_demo_prints_works_word_for_word() -> None:
         path = Path(found[1])
         assert path.stat().st_mode & 0o777 == 0o600
         export, *commands = (line.strip() for line in lines[3:])
-        results = {
-            re.split("chutes.exporter ", command)[-1]: subprocess.run(
-                ["/bin/sh", "-c", f"{export}\n{command}"],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=PATIENCE,
-                env=environment(CHUTES_EXPORTER_API_TIMEOUT=str(PATIENCE)),
-                cwd="/",
-            )
-            for command in commands
-        }
+        results = {}
+        for command in commands:
+            _, arguments = re.split("chutes.exporter ", command)
+            results[arguments] = run_in_shell(f"{export}\n{command}")
     assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
     assert {command: result.returncode for command, result in results.items()} == {
         "status": 1,
@@ -81,11 +85,11 @@ def test_what_the_demo_prints_works_word_for_word() -> None:
 
 @pytest.mark.parametrize("flag", ["--simulator.listen-address", "--web.listen-address"])
 def test_an_address_in_use_is_refused_with_its_flag(flag: str) -> None:
-    free = {"--simulator.listen-address": "127.0.0.1:0", "--web.listen-address": "127.0.0.1:0"}
+    addresses = {"--simulator.listen-address": "127.0.0.1:0", "--web.listen-address": "127.0.0.1:0"}
     with open_socket(Address("127.0.0.1", 0)) as taken:
         address = str(bound_address(taken))
-        words = [word for pair in {**free, flag: address}.items() for word in pair]
-        result = run("demo", *words)
+        addresses[flag] = address
+        result = run("demo", *(f"{name}={value}" for name, value in addresses.items()))
     reason = f"{flag}: cannot listen on {address}: Address already in use. Choose another address"
     assert result.stderr.endswith(f"Error: {reason}\n")
     assert result.returncode == 2
@@ -118,15 +122,13 @@ def test_the_demo_can_misbehave_and_takes_the_flags_and_variables_of_serve() -> 
         "CHUTES_EXPORTER_SERVER_COST": "h200-0=2 pro-6000-1=1.5",
     }
     with running(*arguments, **costs) as service:
-        page = parse_page(
-            httpx.get(f"{service.url}/metrics", headers=PATIENT, timeout=PATIENCE).text
-        )
+        answer = httpx.get(f"{service.url}/metrics", headers=PATIENT, timeout=PATIENCE)
+    page = parse_page(answer.text)
     assert page[series("chutes_feed_up", feed="scores")] == 0
     assert page[series("chutes_api_requests_total", endpoint="scores", code="503")] == 1
-    prices = {
-        dict(labels)["server"]: value
-        for (name, labels), value in page.items()
-        if name == "chutes_server_cost_usd_per_gpu_hour"
-    }
+    prices = {}
+    for (name, labels), value in page.items():
+        if name == "chutes_server_cost_usd_per_gpu_hour":
+            prices[dict(labels)["server"]] = value
     assert (prices["h200-0"], prices["pro-6000-1"], prices["pro-6000-2"]) == (2, 1.5, 3)
     assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1

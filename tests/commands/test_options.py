@@ -33,28 +33,28 @@ def test_help_fits_the_terminal_and_breaks_no_name(topic: str, columns: int) -> 
     text = run("help", topic, COLUMNS=str(columns)).stdout
     assert max(map(len, text.splitlines())) <= columns
     assert not re.search("[-_/=]$", text, re.MULTILINE)
-    for one in cli.commands[topic].params if topic in cli.commands else ():
-        if isinstance(one, click.Option) and not one.hidden:
-            assert all(f" {name}" in text for name in (*one.opts, *(one.envvar or ())))
+    if topic not in cli.commands:
+        return
+    for parameter in cli.commands[topic].params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            for name in (*parameter.opts, *(parameter.envvar or ())):
+                assert f" {name}" in text
 
 
 def test_help_lists_the_collectors_and_the_feeds() -> None:
     words = " ".join(run("help", "collectors").stdout.split())
     for collector in COLLECTORS:
-        assert (
-            f" {collector.name} {collector.summary} [default: {collector.default_in_words}]"
-            in words
-        )
-    assert re.findall(
-        r"^(\w+) +.* fresh, dropped after ", run("help", "feeds").stdout, re.MULTILINE
-    ) == [feed.name for feed in FEEDS]
+        default = f"[default: {collector.default_in_words}]"
+        assert f" {collector.name} {collector.summary} {default}" in words
+    text = run("help", "feeds").stdout
+    listed = re.findall(r"^(\w+) +.* fresh, dropped after ", text, re.MULTILINE)
+    assert listed == [feed.name for feed in FEEDS]
 
 
 def test_every_flag_has_an_environment_variable_of_its_name() -> None:
     for parameter in cli.commands["serve"].params:
-        variable = (
-            "CHUTES_EXPORTER_" + re.sub(r"[.-]", "_", parameter.opts[0].removeprefix("--")).upper()
-        )
+        flag = parameter.opts[0].removeprefix("--")
+        variable = "CHUTES_EXPORTER_" + re.sub(r"[.-]", "_", flag).upper()
         assert parameter.envvar[0] == variable  # type: ignore[index]
 
 
@@ -74,22 +74,15 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "CHUTES_EXPORTER_PORT": "tcp://10.0.0.1:10064",
     }
     with running(**variables) as service:
-        page = parse_page(
-            httpx.get(f"{service.url}/metrics", headers=PATIENT, timeout=PATIENCE).text
-        )
-    collectors = {
-        dict(labels)["collector"]
-        for name, labels in page
-        if name == "chutes_scrape_collector_success"
-    }
+        answer = httpx.get(f"{service.url}/metrics", headers=PATIENT, timeout=PATIENCE)
+    page = parse_page(answer.text)
+    success = "chutes_scrape_collector_success"
+    collectors = {dict(labels)["collector"] for name, labels in page if name == success}
     on = {collector.name for collector in COLLECTORS if collector.default != "off"}
     assert collectors == on - {"scores"} | {"image_details"}
     assert page[series("chutes_miner_watched", hotkey=OTHER)] == 1
-    assert series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY) in page
-    (warning,) = [
-        line for line in service.lines if "level=warning" in line and "is unknown" in line
-    ]
-    assert (
-        "CHUTES_EXPORTER_HOTKEYS is unknown and has no effect: the nearest name is "
-        "CHUTES_EXPORTER_HOTKEY" in warning
-    )
+    assert series(success, collector="servers", hotkey=HOTKEY) in page
+    warnings = [line for line in service.lines if "level=warning" in line]
+    (unknown,) = (line for line in warnings if "is unknown" in line)
+    reason = "is unknown and has no effect: the nearest name is CHUTES_EXPORTER_HOTKEY"
+    assert f"CHUTES_EXPORTER_HOTKEYS {reason}" in unknown

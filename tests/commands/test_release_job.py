@@ -95,20 +95,17 @@ async def test_release_job_refuses_several_keys(simulator: Simulator, tmp_path: 
 
 
 async def test_without_an_id_the_stuck_jobs_of_the_miner_are_listed(one_miner: Simulator) -> None:
-    jobs = one_miner.world.jobs(one_miner.clock())
-    stuck = {
-        job.job_id
-        for job in jobs
-        if job.stuck and job.miner is not None and job.miner.hotkey == HOTKEY
-    }
+    stuck = set()
+    for job in one_miner.world.jobs(one_miner.clock()):
+        if job.stuck and job.miner is not None and job.miner.hotkey == HOTKEY:
+            stuck.add(job.job_id)
     assert stuck
     status, output, errors = await run(one_miner, "release-job")
     assert status == 0
-    assert {line.split()[0] for line in output.splitlines()} == stuck
-    assert all(
-        re.search(r"  chute \S{36}  created 20\S+ \d\d:\d\d UTC$", line)
-        for line in output.splitlines()
-    )
+    lines = output.splitlines()
+    assert {line.split()[0] for line in lines} == stuck
+    for line in lines:
+        assert re.search(r"  chute \S{36}  created 20\S+ \d\d:\d\d UTC$", line)
     assert "chutes-exporter release-job JOB_ID" in errors
 
 
@@ -128,7 +125,7 @@ async def test_a_list_without_a_stuck_job_says_whether_there_is_none(
     one_miner: Simulator, fault: Fault, status: int, words: str
 ) -> None:
     one_miner.faults["jobs"] = fault
-    found, output, errors = await run(one_miner, "release-job")
-    assert (found, output) == (status, "")
+    exit_status, output, errors = await run(one_miner, "release-job")
+    assert (exit_status, output) == (status, "")
     assert errors.startswith(words)
     assert errors.count("No job is stuck") == words.count("No job is stuck")

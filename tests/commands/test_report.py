@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +15,7 @@ from chutes_exporter.commands import report as module
 from chutes_exporter.commands.report import collect_report
 from chutes_exporter.feeds import cache
 from chutes_exporter.simulator import Fault, Simulator
+from tests.recorded import stream
 from tests.simulator.farm import Farm, Machine
 from tests.support import HOTKEY, PATIENCE, watching
 
@@ -84,30 +85,15 @@ async def test_answers_that_are_not_whole_are_gaps_and_the_gpus_are_not_counted(
 
 
 async def test_a_gpu_in_an_unknown_state_is_a_gap(simulator: Simulator, farm: Farm) -> None:
-    (first, *others) = [
-        {
-            "instance_id": one.instance_id,
-            "chute_id": one.chute.chute_id,
-            "active": True,
-            "billed_to": None,
-        }
-        for one in farm.instances(time.time(), HOTKEY)
-    ]
-    # Neither active nor activated at any time.
-    broken = [first | {"active": False}, *others]
-    simulator.faults["instances"] = Fault(
-        body=b"".join(b"data: %b\n\n" % json.dumps(row).encode() for row in broken)
-    )
-    rows = [
-        {
-            "gpu_id": gpu.uuid,
-            "chute_id": one.chute.chute_id,
-            "active": one.instance_id != first["instance_id"],
-        }
-        for one in farm.instances(time.time(), HOTKEY)
-        for gpu in one.gpus
-    ]
-    simulator.faults["inventory"] = Fault(body=json.dumps(rows).encode())
+    instances: list[dict[str, Any]] = []
+    inventory: list[dict[str, Any]] = []
+    for number, instance in enumerate(farm.instances(time.time(), HOTKEY)):
+        # The first is neither active nor activated at any time.
+        common = {"chute_id": instance.chute.chute_id, "active": number > 0}
+        instances.append({"instance_id": instance.instance_id, "billed_to": None} | common)
+        inventory += [{"gpu_id": gpu.uuid} | common for gpu in instance.gpus]
+    simulator.faults["instances"] = Fault(body=stream(instances))
+    simulator.faults["inventory"] = Fault(body=json.dumps(inventory).encode())
     report = await collect_report(watching(simulator.url), METRICS)
     assert report.gaps[-1].feed == "fleet"
     assert report.counted == set()

@@ -373,10 +373,12 @@ async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api() -> 
     models = ("4090", "a100", "l40s", "h200", "b200", "pro_6000")
     machines = [Machine(model, 8, idle=8) for model in models]
     farm = Farm(time.time(), [machines], dict.fromkeys(models, 8))
-    farm.miners[0].servers = tuple(
-        replace(server, version="1.3.1", name=f"\x1b[2Jserver-{'x' * 60}-{number}")
-        for number, server in enumerate(farm.miners[0].servers)
-    )
+    servers = []
+    for number, server in enumerate(farm.miners[0].servers):
+        # Printed as it is, the name would clear the screen.
+        name = f"\x1b[2Jserver-{'x' * 60}-{number}"
+        servers.append(replace(server, version="1.3.1", name=name))
+    farm.miners[0].servers = tuple(servers)
     async with Simulator(farm, clock=time.time) as simulator:
         code, output, _ = await status(simulator, *COSTS, COLUMNS="80", **MINE)
     assert code == 1

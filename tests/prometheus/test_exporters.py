@@ -36,12 +36,10 @@ def pair(hours: int = 3) -> Scenario:
 
 
 def firing(alert: str, label: str) -> dict[str, float]:
-    """The series of an alert that fires."""
+    """Return the series of an alert that fires, with its value. ``label`` is its last label."""
     name, severity = alert.split()
-    return {
-        f'ALERTS{{alertname="{name}",alertstate="firing",severity="{severity}",'
-        f'job="chutes",{label}}}': 1
-    }
+    labels = f'alertname="{name}",alertstate="firing",severity="{severity}",job="chutes",{label}'
+    return {f"ALERTS{{{labels}}}": 1}
 
 
 test_alerts_about_exporters = scenarios(
@@ -239,14 +237,23 @@ def documented_targets() -> dict[str, dict[str, str]]:
     }
 
 
+def up_of(target: dict[str, str], *, instance: str) -> str:
+    """Return the series ``up`` of a target."""
+    labels = {**target, "instance": instance}
+    pairs = ",".join(f'{label}="{value}"' for label, value in labels.items())
+    return f"up{{{pairs}}}"
+
+
 @pytest.mark.parametrize("target", documented_targets().values(), ids=documented_targets())
 def test_an_exporter_that_was_never_reachable_is_a_warning(
     tmp_path: Path, target: dict[str, str]
 ) -> None:
-    others = {"job": target["job"] if "app_kubernetes_io_name" in target else "others"}
+    # Another target of the job of annotated pods is no exporter.
+    is_annotated = "app_kubernetes_io_name" in target
+    other_job = target["job"] if is_annotated else "others"
     series = [
-        "up{" + "".join(f'{label}="{value}",' for label, value in labels.items()) + end
-        for labels, end in ((target, 'instance="two:2"}'), (others, 'instance="three:3"}'))
+        up_of(target, instance="two:2"),
+        up_of({"job": other_job}, instance="three:3"),
     ]
     notes = {
         "description": (

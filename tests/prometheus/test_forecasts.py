@@ -114,13 +114,12 @@ GROUPS_OF_FORECASTS = (
 
 def scores_of_16_days() -> list[float]:
     """Return the score share in each hour."""
-    scores = [0.02]
+    score = 0.02
+    hourly = [score] * DAY
     for change in CHANGES:
-        scores.append(scores[-1] * change)
-    found = []
-    for score in scores:
-        found += [score] * DAY
-    return found
+        score *= change
+        hourly += [score] * DAY
+    return hourly
 
 
 def check_history(

@@ -34,16 +34,15 @@ LANDING = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def api_of(service: Running) -> str:
-    """Return the address of the API that a service asks."""
-    return next(match[1] for line in service.lines if (match := re.search(r" api=(\S+)", line)))
+    """Return the address of the API that a service asks, from its log."""
+    address, *_ = re.findall(r" api=(\S+)", "".join(service.lines))
+    return str(address)
 
 
 def messages(service: Running) -> Counter[str]:
     """Return the messages of the lines since it listens."""
-    found = Counter(
-        match[1] for line in service.lines if (match := re.search(r'msg=("[^"]*"|\S+)', line))
-    )
-    return found - Counter({"listening": 1})
+    logged = Counter(re.findall(r'msg=("[^"]*"|\S+)', "".join(service.lines)))
+    return logged - Counter({"listening": 1})
 
 
 @contextlib.contextmanager
@@ -130,14 +129,15 @@ def longest(service: Running, request: Callable[[], httpx.Response], times: int 
     Those in which other programs had the processors do not count, so that a busy machine makes
     little difference.
     """
-    seconds = []
+    durations = []
     for _ in range(times):
-        started, starved = time.monotonic(), service.starved_seconds()
+        started, starved_before = time.monotonic(), service.starved_seconds()
         answer = request()
         assert answer.status_code == 200, answer.text
-        took = time.monotonic() - started
-        seconds.append(took - max(0.0, service.starved_seconds() - starved))
-    return max(seconds)
+        duration = time.monotonic() - started
+        starved = max(0.0, service.starved_seconds() - starved_before)
+        durations.append(duration - starved)
+    return max(durations)
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/unknown"])
@@ -178,11 +178,12 @@ def test_guesses_of_passwords_never_delay_a_user_who_was_right_before_also_after
 ) -> None:
     hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
     path = write(f"basic_auth_users: {{alice: {hashed}}}")
-    guesses = [
-        f"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Basic {encoded}\r\n\r\n"
-        for number in range(100)
-        if (encoded := base64.b64encode(f"alice:guess {number}".encode()).decode())
-    ]
+    guesses = []
+    for number in range(100):
+        credentials = base64.b64encode(f"alice:guess {number}".encode()).decode()
+        authorization = f"Authorization: Basic {credentials}"
+        request = f"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\r\n\r\n"
+        guesses.append(request)
     with running(*NO_API, "--web.config.file", str(path)) as service:
 
         def scrape() -> httpx.Response:
@@ -207,6 +208,7 @@ def free_port() -> int:
 
 def test_a_log_that_nobody_reads_stops_neither_scrapes_nor_the_end() -> None:
     reading, writing = os.pipe()
+    # Fill the pipe with zeros, until nothing more can be written.
     os.set_blocking(writing, False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -235,6 +237,7 @@ def test_a_log_that_nobody_reads_stops_neither_scrapes_nor_the_end() -> None:
         finally:
             process.kill()
     os.close(writing)
+    # The log had no room.
     assert set(os.read(reading, 1_000_000)) == {0}
     os.close(reading)
 
@@ -254,8 +257,8 @@ def test_clients_cause_few_lines_in_the_log() -> None:
                 with contextlib.suppress(ConnectionError):
                     while client.recv(10_000):
                         pass
-    caused = {
-        message: count for message, count in messages(service).items() if "feed" not in message
-    }
+    counts = messages(service)
+    # Lines about feeds are caused by the API that does not answer.
+    caused = {message: count for message, count in counts.items() if "feed" not in message}
     assert caused['"Invalid HTTP request received."'] == 1
     assert set(caused.values()) == {1}

@@ -38,6 +38,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def connect(url: str, sent: bytes = b"", client: str = "127.0.0.1") -> Stream:
+    """Open a connection from an address of a client, and send something."""
     address = httpx.URL(url)
     stream = await asyncio.open_connection(address.host, address.port, local_addr=(client, 0))
     stream[1].write(sent)
@@ -116,11 +117,11 @@ async def test_a_connection_whose_request_is_being_answered_is_kept_while_idle_o
 async def test_many_short_requests_do_not_keep_a_new_connection_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def busy(is_answered: asyncio.Event) -> None:
+    async def request_for_ever(has_answer: asyncio.Event) -> None:
         stream = await connect(url, REQUEST)
         try:
             while await answer(stream):
-                is_answered.set()
+                has_answer.set()
                 stream[1].write(REQUEST)
         finally:
             close(stream)
@@ -129,11 +130,11 @@ async def test_many_short_requests_do_not_keep_a_new_connection_out(
     monkeypatch.setattr(connections, "_FRESH_SECONDS", 0.5)
     monkeypatch.setattr(server, "_MAX_SERVED", 4)
     async with served(HELLO) as url:
-        answered = [asyncio.Event() for _ in range(4)]
-        clients = [asyncio.create_task(busy(one)) for one in answered]
+        first_answers = [asyncio.Event() for _ in range(4)]
+        clients = [asyncio.create_task(request_for_ever(event)) for event in first_answers]
         async with asyncio.timeout(PATIENCE):
-            for one in answered:
-                await one.wait()
+            for event in first_answers:
+                await event.wait()
             stream = await connect(url, REQUEST, OTHER)
             assert await answer(stream)
             # The connection of one of them was closed.
@@ -166,11 +167,10 @@ async def test_a_client_that_leaves_before_its_first_byte_is_forgotten() -> None
 
 
 def connections_left() -> list[connections.Connection]:
-    return [
-        found
-        for found in gc.get_objects()
-        if isinstance(found, connections.Connection) and found.fileno() >= 0
-    ]
+    """Return the connections of the server that are in memory and not closed."""
+    objects = gc.get_objects()
+    in_memory = [one for one in objects if isinstance(one, connections.Connection)]
+    return [connection for connection in in_memory if connection.fileno() >= 0]
 
 
 @contextlib.asynccontextmanager

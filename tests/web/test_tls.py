@@ -53,6 +53,7 @@ async def chosen_cipher(url: str, client: ssl.SSLContext) -> str:
 
 
 async def refused(url: str, client: ssl.SSLContext) -> bool:
+    """Return whether a client gets no answer."""
     try:
         async with patient_client(verify=client) as http:
             assert (await http.get(url)).text == "hello"
@@ -132,13 +133,13 @@ def test_a_suite_that_this_openssl_does_not_have_is_refused(
 @pytest.mark.parametrize("curve", tls.CURVES)
 async def test_only_the_configured_curve_is_used(pki: Pki, write: Write, curve: str) -> None:
     async with encrypted(write(TLS + f"  curve_preferences: [{curve}]\n")) as url:
-        served = set()
-        for name, of_openssl in tls.CURVES.items():
+        accepted = set()
+        for name, name_in_openssl in tls.CURVES.items():
             client = pki.client()
-            client.set_ecdh_curve(of_openssl)
+            client.set_ecdh_curve(name_in_openssl)
             if not await refused(url, client):
-                served.add(name)
-    assert served == {curve}
+                accepted.add(name)
+    assert accepted == {curve}
 
 
 @pytest.mark.usefixtures("pki")
@@ -181,10 +182,9 @@ async def test_only_clients_with_a_certificate_of_the_authority_are_served(
     pki.issue("one", "one.example")
     pki.issue("forged", "one.example", authority=trustme.CA())
     path = write(f"{TLS}  client_auth_type: {kind}\n  client_ca_file: ca.crt\n")
+    clients = ("", "one", "forged")
     async with encrypted(path) as url:
-        assert {
-            name for name in ("", "one", "forged") if not await refused(url, pki.client(name))
-        } == served
+        assert {name for name in clients if not await refused(url, pki.client(name))} == served
 
 
 async def test_an_authority_in_the_file_is_trusted_although_its_issuer_is_not(
