@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec import structs
@@ -18,6 +19,20 @@ from tests.collectors.support import ME, answer
 from tests.fleet import test_offers
 from tests.support import NOON
 
+if TYPE_CHECKING:
+    from chutes_exporter.api.answer import Answer
+
+
+def a_day_without_instances(read_for: frozenset[str] | None) -> Answer[Any]:
+    """Return the reports of a day, read for all miners or only for some."""
+    one = answer(AUDIT_REPORT, {"instance_audit": [INSTANCE], "compute_history": [RECORD]})
+    (report,) = one.value.hours
+    day = tuple(
+        structs.replace(report, end=NOON - hour * HOUR, instances=[], multipliers=[])
+        for hour in range(24)
+    )
+    return replace(one, value=replace(one.value, hours=day, hotkeys=read_for))
+
 
 @pytest.mark.parametrize(
     ("read_for", "count"), [(None, 1), (frozenset({ME}), 1), (frozenset({"other"}), 0)]
@@ -28,14 +43,7 @@ def test_reports_of_other_miners_do_not_say_that_no_switch_pays(
     known = {
         FEEDS[name].name: answer(FEEDS[name], body) for name, body in test_offers.ANSWERS.items()
     }
-    one = answer(AUDIT_REPORT, {"instance_audit": [INSTANCE], "compute_history": [RECORD]})
-    (report,) = one.value.hours
-    day = tuple(
-        structs.replace(report, end=NOON - hour * HOUR, instances=[], multipliers=[])
-        for hour in range(24)
-    )
-    reports = replace(one.value, hours=day, hotkeys=read_for)
-    known[AUDIT_REPORT.name] = replace(one, value=reports)
+    known[AUDIT_REPORT.name] = a_day_without_instances(read_for)
     out = Samples()
     assert COLLECTOR.run(Answers(known), Miners(frozenset({ME}), "watched", ME), out)
     assert out.count == count

@@ -19,11 +19,12 @@ def test_a_control_character_becomes_a_space_and_text_of_any_language_is_kept() 
 
 def test_long_text_is_folded_at_80_columns_and_indented(capsys: CaptureFixture[str]) -> None:
     say("word " * 40, indent="    ", start="  ")
-    first, *others = capsys.readouterr().out.splitlines()
+    text = capsys.readouterr().out
+    first, *others = text.splitlines()
     assert first.startswith("  word")
     assert all(line.startswith("    word") for line in others)
-    assert max(map(len, (first, *others))) <= 80
-    assert sum(line.count("word") for line in (first, *others)) == 40
+    assert all(len(line) <= 80 for line in (first, *others))
+    assert text.count("word") == 40
 
 
 ROWS = [

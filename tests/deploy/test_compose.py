@@ -21,16 +21,18 @@ COMPOSE = ROOT / "deploy" / "compose.yaml"
 BIN = Path(sys.executable).parent
 
 
-def resolved(profile: str, folder: Path | None = None) -> dict[str, Any]:
-    """Return the services of a profile as compose itself understands them, or an error without
-    services.
-    """
-    path = shutil.copy(COMPOSE, folder) if folder else COMPOSE
-    command = ["docker-compose", "-f", path, "--profile", profile, "config", "--format", "json"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    services: dict[str, Any] = (
-        json.loads(result.stdout)["services"] if not result.returncode else {"": result.stderr}
-    )
+def resolve(profile: str, path: Path) -> subprocess.CompletedProcess[str]:
+    """Let compose read its file for a profile."""
+    files = ["-f", str(path)]
+    command = ["docker-compose", *files, "--profile", profile, "config", "--format", "json"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def services_of(profile: str, path: Path = COMPOSE) -> dict[str, Any]:
+    """Return the services of a profile as compose itself understands them."""
+    result = resolve(profile, path)
+    assert result.returncode == 0, result.stderr
+    services: dict[str, Any] = json.loads(result.stdout)["services"]
     return services
 
 
@@ -52,17 +54,18 @@ def test_the_linters_find_nothing(command: tuple[str, ...]) -> None:
 def test_each_profile_has_one_exporter_and_the_rest_of_the_stack(
     profile: str, tmp_path: Path
 ) -> None:
+    path = Path(shutil.copy(COMPOSE, tmp_path))
     if profile == "miner":
-        assert ".env not found" in resolved(profile, tmp_path)[""]
+        assert ".env not found" in resolve(profile, path).stderr
         (tmp_path / ".env").write_text("MINER_SS58=5F\n")
-    services = resolved(profile, tmp_path)
+    services = services_of(profile, path)
     assert set(services) == {profile, "prometheus", "alertmanager", "grafana"}
     assert services[profile]["networks"]["default"]["aliases"] == ["exporter"]
     assert int(services[profile]["mem_limit"]) == 512 * 1024 * 1024
 
 
 def test_services_are_pinned_restricted_and_on_this_machine_only() -> None:
-    for name, service in resolved("demo").items():
+    for name, service in services_of("demo").items():
         assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
@@ -70,7 +73,7 @@ def test_services_are_pinned_restricted_and_on_this_machine_only() -> None:
 
 
 def test_grafana_finds_the_dashboards_and_prometheus() -> None:
-    services = resolved("demo")
+    services = services_of("demo")
     mounted = {
         volume["target"]: Path(volume["source"]) for volume in services["grafana"]["volumes"]
     }

@@ -13,18 +13,18 @@ async def test_a_refused_key_hides_nothing_from_the_others_and_is_not_tried_firs
     stranger = type(KEY).from_seed("22" * 32)
     settings = patient(simulator.url, keys=(stranger, KEY), ttl={"chutes": 0, "jobs": 0})
     async with Exporter(settings, clock=Clock()) as exporter:
-        *_, page = [await page_of(exporter) for _ in range(3)]
+        for _ in range(2):
+            await page_of(exporter)
+        page = await page_of(exporter)
     keys = [asked.hotkey for asked in simulator.requests if asked.endpoint in ("chutes", "jobs")]
     assert keys.count(stranger.address) <= 2
     assert keys.count(HOTKEY) == 6
     assert "chutes_chute_info" in names(page)
-    assert page[series("chutes_scrape_collector_success", collector="servers", hotkey=HOTKEY)] == 1
-    assert (
-        page[
-            series("chutes_scrape_collector_success", collector="servers", hotkey=stranger.address)
-        ]
-        == 0
-    )
+    success = {
+        hotkey: page[series("chutes_scrape_collector_success", collector="servers", hotkey=hotkey)]
+        for hotkey in (HOTKEY, stranger.address)
+    }
+    assert success == {HOTKEY: 1, stranger.address: 0}
     assert page[series("chutes_feed_up", feed="servers", hotkey=stranger.address)] == 0
 
 
@@ -39,7 +39,8 @@ async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Sim
     assert page[series("chutes_feed_rejected_records", feed="metrics")] == 1
     assert page[series("chutes_feed_rejected_records", feed="scores")] == 0
     assert series("chutes_feed_records", feed="metrics") not in page
-    assert [log["event"] for log in logs if log["log_level"] == "warning"] == ["records left out"]
+    warnings = [log["event"] for log in logs if log["log_level"] == "warning"]
+    assert warnings == ["records left out"]
 
 
 async def test_a_404_of_an_endpoint_that_must_exist_is_a_failure(simulator: Simulator) -> None:

@@ -7,7 +7,7 @@ import gc
 import weakref
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -81,123 +81,107 @@ HELD = [r.InventoryItem("g1", chute_id="c1"), r.InventoryItem("g2")]
 POINT = [r.HistoryPoint(r.UnixTime(0.0))]
 SEATS = [r.MetagraphNode(f"5{number}") for number in range(10)]
 
-CASES: dict[
-    str,
-    tuple[
-        Feed[Any],
-        Sequence[r.Record] | None,
-        Sequence[r.Record],
-        list[Sequence[r.Record] | None],
-        str | None,
-    ],
-] = {
-    "a list that lost more than a fifth": (METAGRAPH, SEATS, SEATS[:7], [], "shrunk"),
-    "a list that lost a fifth": (METAGRAPH, SEATS, SEATS[:8], [], None),
-    "a first list": (METAGRAPH, None, SEATS[:1], [], None),
-    "a list that grew": (METAGRAPH, SEATS[:1], SEATS, [], None),
-    "all GPUs that the servers have": (NODES, None, gpus("g1", "g2", "g3"), [SERVER], None),
-    "a GPU that only a server lists": (NODES, None, gpus("g1"), [SERVER], "disagrees"),
-    "GPUs, and servers that are unknown": (NODES, None, gpus("g1"), [None], None),
-    "no GPUs, and servers that have some": (NODES, None, [], [SERVER], "disagrees"),
-    "no GPUs, and servers that are unknown": (NODES, None, [], [None], "disagrees"),
-    "no GPUs and no servers": (NODES, None, [], [[]], None),
-    "a chute that holds GPUs without an instance": (INSTANCES, None, [], [HELD], "disagrees"),
-    "an instance of each chute that holds GPUs": (
-        INSTANCES,
-        None,
-        [r.Instance("i", chute_id="c1")],
-        [HELD],
-        None,
+
+class Case(NamedTuple):
+    """An answer of a feed, and what is known when it comes.
+
+    Attributes:
+        old: The records of the answer before.
+        new: The records of this answer.
+        others: The records of the feeds that the checks compare it with, or None if unknown.
+        doubt: The reason to doubt it.
+    """
+
+    feed: Feed[Any]
+    new: Sequence[r.Record]
+    old: Sequence[r.Record] | None = None
+    others: Sequence[Sequence[r.Record] | None] = ()
+    doubt: str | None = None
+
+
+CASES = {
+    "a list that lost more than a fifth": Case(METAGRAPH, old=SEATS, new=SEATS[:7], doubt="shrunk"),
+    "a list that lost a fifth": Case(METAGRAPH, old=SEATS, new=SEATS[:8]),
+    "a first list": Case(METAGRAPH, new=SEATS[:1]),
+    "a list that grew": Case(METAGRAPH, old=SEATS[:1], new=SEATS),
+    "all GPUs that the servers have": Case(NODES, new=gpus("g1", "g2", "g3"), others=[SERVER]),
+    "a GPU that only a server lists": Case(
+        NODES, new=gpus("g1"), others=[SERVER], doubt="disagrees"
     ),
-    "an instance of an unknown chute": (INSTANCES, None, [r.Instance("i")], [HELD], None),
-    "no instances and no inventory": (INSTANCES, None, [], [None], None),
-    "two chutes that run and are not listed": (
-        CHUTES,
-        None,
-        chutes(5),
-        [running("c0", "x", "y"), None],
-        None,
+    "GPUs, and servers that are unknown": Case(NODES, new=gpus("g1"), others=[None]),
+    "no GPUs, and servers that have some": Case(NODES, new=[], others=[SERVER], doubt="disagrees"),
+    "no GPUs, and servers that are unknown": Case(NODES, new=[], others=[None], doubt="disagrees"),
+    "no GPUs and no servers": Case(NODES, new=[], others=[[]]),
+    "a chute that holds GPUs without an instance": Case(
+        INSTANCES, new=[], others=[HELD], doubt="disagrees"
     ),
-    "three chutes that run and are not listed": (
-        CHUTES,
-        None,
-        chutes(5),
-        [running("x", "y", "z"), []],
-        "disagrees",
+    "an instance of each chute that holds GPUs": Case(
+        INSTANCES, new=[r.Instance("i", chute_id="c1")], others=[HELD]
     ),
-    "three chutes with demand that are not listed": (
-        CHUTES,
-        None,
-        chutes(1),
-        [None, demand(4)],
-        "disagrees",
+    "an instance of an unknown chute": Case(INSTANCES, new=[r.Instance("i")], others=[HELD]),
+    "no instances and no inventory": Case(INSTANCES, new=[], others=[None]),
+    "two chutes that run and are not listed": Case(
+        CHUTES, new=chutes(5), others=[running("c0", "x", "y"), None]
     ),
-    "instances of unknown chutes": (
-        CHUTES,
-        None,
-        chutes(1),
-        [running(None, None, None), None],
-        None,
+    "three chutes that run and are not listed": Case(
+        CHUTES, new=chutes(5), others=[running("x", "y", "z"), []], doubt="disagrees"
     ),
-    "bounties of chutes that are gone": (
-        CHUTES,
-        chutes(9, bounties=3),
-        chutes(9),
-        [None, None],
-        "no_bounties",
+    "three chutes with demand that are not listed": Case(
+        CHUTES, new=chutes(1), others=[None, demand(4)], doubt="disagrees"
     ),
-    "two bounties that were claimed": (
-        CHUTES,
-        chutes(9, bounties=2),
-        chutes(9),
-        [None, None],
-        None,
+    "instances of unknown chutes": Case(
+        CHUTES, new=chutes(1), others=[running(None, None, None), None]
     ),
-    "all but one bounty claimed": (
-        CHUTES,
-        chutes(9, bounties=4),
-        chutes(9, bounties=1),
-        [None, None],
-        None,
+    "bounties of chutes that are gone": Case(
+        CHUTES, old=chutes(9, bounties=3), new=chutes(9), others=[None, None], doubt="no_bounties"
     ),
-    "a platform without demand": (CHUTE_METRICS, None, demand(9, requests=0), [], "no_demand"),
-    "a platform with demand": (CHUTE_METRICS, None, demand(9), [], None),
-    "a platform without load": (UTILIZATION, None, load(9, 0.0), [], "no_demand"),
-    "a platform with load": (UTILIZATION, None, load(9, 0.5), [], None),
-    "open bounties that are gone": (BOUNTIES, bounties(3), [], [None], "no_bounties"),
-    "two open bounties that were claimed": (BOUNTIES, bounties(2), [], [None], None),
-    "no open bounties, and chutes with some": (
-        BOUNTIES,
-        None,
-        [],
-        [chutes(9, bounties=3)],
-        "no_bounties",
+    "two bounties that were claimed": Case(
+        CHUTES, old=chutes(9, bounties=2), new=chutes(9), others=[None, None]
     ),
-    "no open bounties, and chutes without": (BOUNTIES, None, [], [chutes(9)], None),
-    "a history that is gone": (UNIQUE_CHUTE_HISTORY, POINT, [], [], "no_history"),
-    "a miner without history": (UNIQUE_CHUTE_HISTORY, None, [], [], None),
+    "all but one bounty claimed": Case(
+        CHUTES, old=chutes(9, bounties=4), new=chutes(9, bounties=1), others=[None, None]
+    ),
+    "a platform without demand": Case(CHUTE_METRICS, new=demand(9, requests=0), doubt="no_demand"),
+    "a platform with demand": Case(CHUTE_METRICS, new=demand(9)),
+    "a platform without load": Case(UTILIZATION, new=load(9, 0.0), doubt="no_demand"),
+    "a platform with load": Case(UTILIZATION, new=load(9, 0.5)),
+    "open bounties that are gone": Case(
+        BOUNTIES, old=bounties(3), new=[], others=[None], doubt="no_bounties"
+    ),
+    "two open bounties that were claimed": Case(BOUNTIES, old=bounties(2), new=[], others=[None]),
+    "no open bounties, and chutes with some": Case(
+        BOUNTIES, new=[], others=[chutes(9, bounties=3)], doubt="no_bounties"
+    ),
+    "no open bounties, and chutes without": Case(BOUNTIES, new=[], others=[chutes(9)]),
+    "a history that is gone": Case(UNIQUE_CHUTE_HISTORY, old=POINT, new=[], doubt="no_history"),
+    "a miner without history": Case(UNIQUE_CHUTE_HISTORY, new=[]),
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_an_answer_is_doubted_for_its_reason(case: str) -> None:
-    feed, old, new, others, reason = CASES[case]
-    old_answer = None if old is None else answer(old)
-    assert reason_to_doubt(feed.checks, old_answer, answer(new), others) == reason
+@pytest.mark.parametrize("name", CASES)
+def test_an_answer_is_doubted_for_its_reason(name: str) -> None:
+    case = CASES[name]
+    old = None if case.old is None else answer(case.old)
+    doubt = reason_to_doubt(case.feed.checks, old, answer(case.new), case.others)
+    assert doubt == case.doubt
 
 
 def test_records_that_cannot_be_read_are_no_reason_to_doubt_a_list() -> None:
     assert reason_to_doubt(NODES.checks, None, answer(gpus("g1"), rejected=1), [SERVER]) is None
     assert reason_to_doubt(INSTANCES.checks, None, answer([], rejected=1), [HELD]) is None
     old = answer(chutes(9, bounties=9))
-    assert (
-        reason_to_doubt(CHUTES.checks, old, answer(chutes(8), rejected=1), [demand(9), None])
-        is None
-    )
+    new = answer(chutes(8), rejected=1)
+    assert reason_to_doubt(CHUTES.checks, old, new, [demand(9), None]) is None
 
 
 class Records(list[Any]):
     """Records that a weak reference can point to."""
+
+
+async def let_others_run() -> None:
+    """Wait until other tasks have had their turns."""
+    for _ in range(9):
+        await asyncio.sleep(0)
 
 
 class Api:
@@ -222,14 +206,18 @@ class Api:
 
     async def fetch(self, feed: Feed[Any]) -> Answer[Any]:
         self.asked[feed.name] += 1
-        for _ in range(9 if feed is ACTIVE_INSTANCES else 0):
-            await asyncio.sleep(0)  # Its answer comes last.
+        if feed is ACTIVE_INSTANCES:
+            await let_others_run()  # Its answer comes last.
         if feed.name in self.held:
             await asyncio.Event().wait()
-        first = self.once.get(feed.name)
-        records = Records(first.pop(0) if first else self.records[feed.name])
+        records = Records(self._next_records(feed.name))
         self.made.append(weakref.ref(records))
         return replace(answer(records), value=records)
+
+    def _next_records(self, name: str) -> Sequence[r.Record]:
+        if once := self.once.get(name):
+            return once.pop(0)
+        return self.records[name]
 
     async def read(self, feed: Feed[Any], *, at: float = 0.0) -> tuple[int, str | None]:
         """Return how many records a feed has at a time in seconds, and the reason to doubt its
@@ -239,8 +227,10 @@ class Api:
         await self.cache.read(feed, 5)
         state = self.cache.states()[feed]
         assert state.snapshot is not None
-        answer, error = state.snapshot.answer, state.last_error
-        return answer.count, error.doubt if isinstance(error, DoubtedError) else answer.doubt
+        answer = state.snapshot.answer
+        if isinstance(state.last_error, DoubtedError):
+            return answer.count, state.last_error.doubt
+        return answer.count, answer.doubt
 
 
 async def test_the_last_good_answer_stays_until_its_maximum_age() -> None:
@@ -272,22 +262,23 @@ async def test_a_doubted_answer_that_is_not_used_leaves_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "found"),
+    ("first", "second", "expected"),
     [(5, 10, (10, None)), (5, 6, (6, None)), (5, 3, (10, "shrunk")), (3, 5, (10, "shrunk"))],
     ids=["back", "confirmed", "shrinking", "growing"],
 )
 async def test_a_list_that_shrank_is_accepted_if_a_second_answer_is_about_as_long(
-    first: int, second: int, found: tuple[int, str | None]
+    first: int, second: int, expected: tuple[int, str | None]
 ) -> None:
     api = Api(metagraph=SEATS)
     await api.read(METAGRAPH)
     api.once["metagraph"] = [SEATS[:first]]
     api.records["metagraph"] = SEATS[:second]
-    assert await api.read(METAGRAPH, at=175) == found
+    assert await api.read(METAGRAPH, at=175) == expected
     assert api.asked["metagraph"] == 1 + 2
     # An accepted length is what is usual, and is not requested twice again.
-    if found[1] is None:
-        assert await api.read(METAGRAPH, at=350) == found
+    _, doubt = expected
+    if doubt is None:
+        assert await api.read(METAGRAPH, at=350) == expected
         assert api.asked["metagraph"] == 1 + 2 + 1
 
 

@@ -38,14 +38,15 @@ def test_the_verification_tells_instances_of_a_chute_apart(
     order: tuple[dict[str, Any], ...],
 ) -> None:
     inventory = [held("a", ACTIVE), held("s", STARTING), held("d", DISABLED)]
-    found = find_holders(inventory, instances_of(order))
-    assert {gpu: holder.state for gpu, holder in found.items()} == {
-        "a": "active",
-        "s": "starting",
-        "d": "disabled",
+    holders = find_holders(inventory, instances_of(order))
+    states = {gpu: holder.state for gpu, holder in holders.items()}
+    assert states == {"a": "active", "s": "starting", "d": "disabled"}
+    ids = {gpu: holder.instance_id for gpu, holder in holders.items()}
+    assert ids == {
+        "a": str(order.index(ACTIVE)),
+        "s": str(order.index(STARTING)),
+        "d": str(order.index(DISABLED)),
     }
-    wanted = {"a": ACTIVE, "s": STARTING, "d": DISABLED}
-    assert {gpu: order[int(holder.instance_id or -1)] for gpu, holder in found.items()} == wanted
 
 
 @pytest.mark.parametrize(
