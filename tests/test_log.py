@@ -145,11 +145,11 @@ def test_a_pipe_that_nobody_reads_delays_nobody_and_a_later_line_says_what_was_d
         logger.warning("after")
         read += os.read(reading, 1_000_000)
     os.close(reading)
-    *whole, cut, told, after = read.decode().splitlines()
+    *whole, cut, dropped, after = read.decode().splitlines()
     for number, line in enumerate(whole):
         assert line == f"{number} " + "\\U0001f600" * 1000
     assert 0 < len(cut) < 10_000
-    assert told == f"log lines were dropped: {200 - len(whole)}"
+    assert dropped == f"log lines were dropped: {200 - len(whole)}"
     assert after == "after"
 
 

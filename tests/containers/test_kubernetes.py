@@ -40,9 +40,8 @@ async def test_the_rendered_deployment_serves_the_private_data_of_the_key_in_the
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "manifests.yaml"
-    async with Simulator(
-        World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))
-    ) as simulator:
+    world = World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))
+    async with Simulator(world) as simulator:
         path.write_text(yaml.safe_dump_all(rendered(simulator.url)))
         try:
             await asyncio.to_thread(podman, "kube", "play", "--network=host", str(path))
@@ -57,9 +56,8 @@ async def test_the_rendered_deployment_serves_the_private_data_of_the_key_in_the
             ]
         finally:
             await asyncio.to_thread(podman, "kube", "down", "--force", str(path))
-    assert {dict(labels)["hotkey"] for series, labels in page if series == "chutes_gpu_state"} == {
-        HOTKEY
-    }
+    hotkeys = {dict(labels)["hotkey"] for metric, labels in page if metric == "chutes_gpu_state"}
+    assert hotkeys == {HOTKEY}
     assert "All checks passed." in check.stdout
     assert status.returncode in (0, 1)
     assert HOTKEY in status.stdout

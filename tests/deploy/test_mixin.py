@@ -13,15 +13,13 @@ from tests.support import ROOT, RULES
 def test_the_mixin_has_every_rule_and_dashboard_and_can_be_joined_with_another() -> None:
     other = "{prometheusAlerts+:: {groups+: [{name: 'other'}]}}"
     fields = "[both.prometheusAlerts, both.prometheusRules, both.grafanaDashboards]"
-    found = rjsonnet.evaluate_snippet(
-        "test", f"local both = {other} + (import 'mixin.libsonnet'); {fields}", jpathdir=str(ROOT)
-    )
-    alerts, recordings = (
-        yaml.safe_load((RULES / f"{name}.yml").read_text()) for name in ("alerts", "recordings")
-    )
+    program = f"local both = {other} + (import 'mixin.libsonnet'); {fields}"
+    result = rjsonnet.evaluate_snippet("test", program, jpathdir=str(ROOT))
+    alerts = yaml.safe_load((RULES / "alerts.yml").read_text())
+    recordings = yaml.safe_load((RULES / "recordings.yml").read_text())
     alerts["groups"].insert(0, {"name": "other"})
     dashboards = {
         path.name: json.loads(path.read_text())
         for path in (ROOT / "grafana" / "dashboards").iterdir()
     }
-    assert json.loads(found) == [alerts, recordings, dashboards]
+    assert json.loads(result) == [alerts, recordings, dashboards]

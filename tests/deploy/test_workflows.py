@@ -50,8 +50,8 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     ids=lambda command: command[0],
 )
 def test_the_linters_find_nothing(command: tuple[str, ...]) -> None:
-    found = run(*command)
-    assert found.returncode == 0, found.stdout + found.stderr
+    result = run(*command)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_only_the_jobs_that_publish_may_write() -> None:
@@ -60,11 +60,11 @@ def test_only_the_jobs_that_publish_may_write() -> None:
         assert "secrets" not in (FOLDER / name).read_text()
         for key, job in workflow["jobs"].items():
             assert "uses" in job or job["timeout-minutes"] <= 60, key
-            writing[f"{name}/{key}"] = {
-                right for right, level in job["permissions"].items() if level == "write"
-            }
+            rights = {right for right, level in job["permissions"].items() if level == "write"}
+            if rights:
+                writing[f"{name}/{key}"] = rights
     signed = {"id-token", "attestations"}
-    assert {key: rights for key, rights in writing.items() if rights} == {
+    assert writing == {
         "release.yml/image": {"packages", *signed},
         "release.yml/chart": {"packages", *signed},
         "release.yml/pypi": {"id-token"},
@@ -76,12 +76,11 @@ def test_workflows_call_only_targets_that_exist_and_all_that_the_local_ci_calls(
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = "".join(path.read_text() for path in FOLDER.iterdir())
     called = set(re.findall(r"\b(?:make|target:) ([a-z-]+)", text))
-    called.update(*(found.split(", ") for found in re.findall(r"target: \[(.+)\]", text)))
+    for listed in re.findall(r"target: \[(.+)\]", text):
+        called.update(listed.split(", "))
     assert called <= targets
-    assert (
-        set(re.findall(r"\bmake (\S+)", (ROOT / ".ci" / "run").read_text())) - {"test-python"}
-        <= called
-    )
+    called_locally = set(re.findall(r"\bmake (\S+)", (ROOT / ".ci" / "run").read_text()))
+    assert called_locally - {"test-python"} <= called
 
 
 def test_an_upload_to_pypi_comes_after_the_tests_the_image_and_the_chart() -> None:
@@ -101,14 +100,10 @@ def test_every_locked_package_has_a_wheel_for_each_python_and_the_platforms_of_t
         r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text()
     )
     assert pythons
+    options = "--dry-run --only-binary :all: --require-hashes -r requirements.lock"
+    place = f"--target {tmp_path} --python-platform {PLATFORMS[platform]}"
     for python in pythons:
-        options = (
-            f"--dry-run --only-binary :all: --require-hashes --python-version {python} --target "
-            f"{tmp_path}"
-        )
-        command = (
-            f"pip install {options} --python-platform {PLATFORMS[platform]} -r requirements.lock"
-        )
-        found = run("uv", *command.split())
-        assert found.returncode == 0, found.stderr
+        command = f"uv pip install {options} {place} --python-version {python}"
+        result = run(*command.split())
+        assert result.returncode == 0, result.stderr
     assert f"platforms: {','.join(PLATFORMS)}\n" in (FOLDER / "release.yml").read_text()

@@ -7,16 +7,12 @@ from tests.prometheus.scenario import DAY, HOTKEY, HOUR, Scenario, scenarios
 PAIR = ("one:1", "two:2")
 THREE = {"alpha": 8, "beta": 8, "gamma": 8}
 OLD = [f"old-{number}" for number in range(13)]
-MAINTENANCE, PENDING, CLOSING, REFUSED = (
-    f"Chutes{name} warning"
-    for name in (
-        "ServerInMaintenance",
-        "ServerMaintenancePending",
-        "UpgradeWindowClosing",
-        "ServerVersionRefused",
-    )
-)
-NOTHING, HEADING = "ChutesMinerEarnsNothing critical", "ChutesScoreHeadingDown warning"
+MAINTENANCE = "ChutesServerInMaintenance warning"
+PENDING = "ChutesServerMaintenancePending warning"
+CLOSING = "ChutesUpgradeWindowClosing warning"
+REFUSED = "ChutesServerVersionRefused warning"
+NOTHING = "ChutesMinerEarnsNothing critical"
+HEADING = "ChutesScoreHeadingDown warning"
 BLIND = ["ChutesExporterDown warning", "ChutesMinerUnwatched critical"]
 ALPHA = {"server": "alpha", "server_id": "id-alpha"}
 STATUS = f"First, on the exporter's host: `chutes-exporter status --maintenance --hotkey {HOTKEY}`"
@@ -46,7 +42,8 @@ BEGUN = (
     'server="alpha",server_id="id-alpha"'
 )
 FIRING = f'{BEGUN},alertstate="firing"'
-SOME, NONE = "Instances that earn there now: 8.", "Instances that earn there now: 0."
+SOME = "Instances that earn there now: 8."
+NONE = "Instances that earn there now: 0."
 UNKNOWN = "How many instances earn there is not known now."
 
 

@@ -75,9 +75,14 @@ def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it
     server: dict[str, Any],
     reason: str | None,
 ) -> None:
-    seat, runs_tee = miner.get("seat", SEAT), miner.get("runs_tee", True)
-    place, others = replace(SERVER, **server), replace(ROOM, **instances)
-    assert launch_refusal(seat, chute, others, [place], runs_tee=runs_tee) == reason
+    refusal = launch_refusal(
+        miner.get("seat", SEAT),
+        chute,
+        replace(ROOM, **instances),
+        [replace(SERVER, **server)],
+        runs_tee=miner.get("runs_tee", True),
+    )
+    assert refusal == reason
 
 
 @pytest.mark.parametrize(
@@ -159,24 +164,27 @@ def test_the_activation_of_a_private_chute_and_of_one_without_tee_is_checked_aga
 
 
 def test_a_target_expires_after_3700_seconds_by_the_time_that_the_answers_show() -> None:
-    logs = [
-        ChuteUtilization(
-            str(age), timestamp=UnixTime(1e9 - age), active_instance_count=1, total_instance_count=1
-        )
-        for age in (3650, 3750)
-    ]
+    def target_expired(log: ChuteUtilization | None, now: float | None) -> bool | None:
+        return chute_instances(PRIVATE, log, set(), [], now).target_expired
+
+    now = 1e9
+    without_time = ChuteUtilization("c", active_instance_count=1, total_instance_count=1)
+    younger = structs.replace(without_time, timestamp=UnixTime(now - 3650))
+    older = structs.replace(without_time, timestamp=UnixTime(now - 3750))
+    assert target_expired(younger, now) is False
+    assert target_expired(older, now) is True
+    assert target_expired(younger, None) is None
+    assert target_expired(without_time, now) is None
+    assert target_expired(None, now) is True
+
+
+def test_the_time_of_the_service_is_the_newest_that_its_answers_show() -> None:
+    logs = [ChuteUtilization("c", timestamp=UnixTime(1e9 - age)) for age in (3650, 3750)]
     bounty = Bounty("b", created_at=1e9 - 30, seconds_elapsed=30)
-    now = service_time(logs, [bounty, Bounty("c", created_at=2e9)])
-    assert now == 1e9
-    assert [chute_instances(PRIVATE, log, set(), [], now).target_expired for log in logs] == [
-        False,
-        True,
-    ]
+    without_age = Bounty("c", created_at=2e9)
+    assert service_time(logs, [bounty, without_age]) == 1e9
     assert service_time(logs, []) == 1e9 - 3650
     assert service_time([ChuteUtilization("c")], []) is None
-    assert chute_instances(PRIVATE, logs[0], set(), [], None).target_expired is None
-    assert chute_instances(PRIVATE, ChuteUtilization("c"), set(), [], now).target_expired is None
-    assert chute_instances(PRIVATE, None, set(), [], now).target_expired
 
 
 def held_gpu(instance_id: str, activated_at: Any) -> HeldGpu:
@@ -188,9 +196,8 @@ def test_starting_instances_are_those_that_hold_gpus_and_were_never_active() -> 
     room = ChuteUtilization(
         "c", active_instance_count=1, total_instance_count=3, scale_allowance=4, target_count=9
     )
-    assert chute_instances(PUBLIC, room, {"a"}, gpus, 0) == ChuteInstances(
-        1, 1, 5, target_expired=None
-    )
+    expected = ChuteInstances(active=1, starting=1, target=5, target_expired=None)
+    assert chute_instances(PUBLIC, room, {"a"}, gpus, 0) == expected
     # Fewer instances than in the older list of GPUs are left.
     fewer = structs.replace(room, total_instance_count=1)
     assert chute_instances(PUBLIC, fewer, {"a"}, gpus, 0).starting == 0
@@ -202,9 +209,8 @@ def test_starting_instances_are_those_that_hold_gpus_and_were_never_active() -> 
 
 def test_a_public_chute_without_a_target_has_its_present_instances_as_the_target() -> None:
     gpus = [held_gpu("a", 1.0), held_gpu("s", None), held_gpu("d", 2.0)]
-    assert chute_instances(PUBLIC, None, {"a"}, gpus, 0) == ChuteInstances(
-        1, 1, 3, target_expired=True
-    )
+    expected = ChuteInstances(active=1, starting=1, target=3, target_expired=True)
+    assert chute_instances(PUBLIC, None, {"a"}, gpus, 0) == expected
     assert chute_instances(PRIVATE, None, {"a"}, gpus, 0).target == 0
 
 
@@ -214,7 +220,5 @@ def test_without_what_gives_the_target_it_is_unknown(missing: str) -> None:
         "c", active_instance_count=1, total_instance_count=1, scale_allowance=0, target_count=1
     )
     assert chute_instances(PUBLIC, room, {"a"}, [], 0).target == 1
-    assert (
-        chute_instances(PUBLIC, structs.replace(room, **{missing: None}), {"a"}, [], 0).target
-        is None
-    )
+    without = structs.replace(room, **{missing: None})
+    assert chute_instances(PUBLIC, without, {"a"}, [], 0).target is None
