@@ -309,7 +309,8 @@ def places_of(hotkey: str, raw: dict[str, Any]) -> dict[str, list[tuple[str, str
 
 def deadlines_of(row: Row) -> dict[str, float | None]:
     """Return what happens to an instance, and the Unix time when, None if it is not known."""
-    activated_at, is_starting = seconds(row["activated_at"]), row["activated_at"] is None
+    activated_at = seconds(row["activated_at"])
+    is_starting = row["activated_at"] is None
     deadlines = {"end_of_billing": seconds(row["stop_billing_at"])}
     if activated_at is not None and row["billed_to"] is None:
         deadlines["secured"] = activated_at + 60 * 60

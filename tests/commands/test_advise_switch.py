@@ -42,8 +42,10 @@ async def test_a_switch_says_what_it_gains_and_what_the_deletion_costs(
     assert found["compared"] == len(active)
     assert len(found["proposed"]) >= 5
     for switch in found["proposed"]:
-        instance, launches = instances[switch["instance_id"]], switch["launches"]
-        assert switch["chute_id"] == instance["chute_id"] != NEARLY
+        instance = instances[switch["instance_id"]]
+        launches = switch["launches"]
+        assert switch["chute_id"] == instance["chute_id"]
+        assert switch["chute_id"] != NEARLY
         assert switch["chute_id"] in running
         assert switch["server_name"] == names[switch["server_id"]]
         assert switch["gpu"] == "pro_6000"

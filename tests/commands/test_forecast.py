@@ -194,9 +194,8 @@ async def test_a_price_is_paid_back_by_the_later_pay_less_the_cost() -> None:
     assert two["cost_usd_per_day"] is two["pay_back_days"] is None
     both_costs = 24 * (8 * 2 + 2 * 3)
     assert costed["cost_usd_per_day"] == both_costs
-    assert costed["pay_back_days"] == pytest.approx(
-        114000.5 / (costed["usd_per_day_later"] - both_costs)
-    )
+    profit = costed["usd_per_day_later"] - both_costs
+    assert costed["pay_back_days"] == pytest.approx(114000.5 / profit)
     assert free["pay_back_days"] == pytest.approx(64000 / free["usd_per_day_later"])
     assert dear["cost_usd_per_day"] == 8 * 24 * 9999
     assert dear["pay_back_days"] is None
@@ -204,44 +203,46 @@ async def test_a_price_is_paid_back_by_the_later_pay_less_the_cost() -> None:
     assert [gpu["gpu"] for gpu in two["gpus"]] == ["pro_6000", "h200"]
 
 
-@pytest.mark.parametrize("allowance", [0, -3])
-async def test_a_bounty_does_not_last_and_a_chute_that_wants_no_other_instance_is_not_launched(
-    allowance: int,
-) -> None:
+async def test_a_bounty_does_not_last() -> None:
     api = without_idle_gpus(answers(now=time.time()))
-    chutes, utilization = rows(api["chutes"]), json.loads(api["utilization"])
-    before = await forecast(api, "8xpro_6000")
+    launches = (await forecast(api, "8xpro_6000"))["launches"]
     boosted = {
-        one["chute_id"] for one in chutes if "bounty_boost" in one["compute_multiplier_factors"]
+        chute["chute_id"]: chute
+        for chute in rows(api["chutes"])
+        if "bounty_boost" in chute["compute_multiplier_factors"]
     }
-    best = next(one for one in before["launches"] if one["chute_id"] in boosted)
-    (chute,) = (one for one in chutes if one["chute_id"] == best["chute_id"])
+    launch = next(one for one in launches if one["chute_id"] in boosted)
+    chute = boosted[launch["chute_id"]]
     boost = chute["compute_multiplier_factors"]["bounty_boost"]
-    pay = chute["effective_compute_multiplier"] / best["gpus"] / boost
-    assert best["later_units_per_gpu_second"] == pytest.approx(pay)
-    assert best["first_day_units_per_gpu_second"] > pay
+    pay = chute["effective_compute_multiplier"] / launch["gpus"] / boost
+    assert launch["later_units_per_gpu_second"] == pytest.approx(pay)
+    assert launch["first_day_units_per_gpu_second"] > pay
+
+
+@pytest.mark.parametrize("allowance", [0, -3])
+async def test_a_chute_that_wants_no_other_instance_is_not_launched(allowance: int) -> None:
+    api = without_idle_gpus(answers(now=time.time()))
+    utilization = json.loads(api["utilization"])
+    full = {row["chute_id"] for row in utilization}
+    before = await forecast(api, "8xpro_6000")
+    assert full & {launch["chute_id"] for launch in before["launches"]}
     for row in utilization:
         # A private chute that runs with the target 0 accepts a launch, but refuses its activation.
         row |= {"active_instance_count": 1, "scale_allowance": allowance, "target_count": 0}
     api["utilization"] = json.dumps(utilization).encode()
     after = await forecast(api, "8xpro_6000")
-    listed = {row["chute_id"] for row in utilization}
-    assert not listed & {one["chute_id"] for one in after["launches"]}
+    assert not full & {launch["chute_id"] for launch in after["launches"]}
 
 
 async def test_the_screen_shows_the_share_the_money_and_the_gpus_that_stay_idle() -> None:
     api = answers(now=time.time())
     async with chain_flag() as chain:
-        code, output, _ = await advise(
-            api, "--with", "64xpro_6000=64000", "--with", "2xh200=1", chain
-        )
-        _, half, _ = await advise(
-            api, "--with", "8xpro_6000=64000", "--with", "2xh200=1", COST, chain
-        )
-        _, unpriced, _ = await advise(api, "--with", "8xpro_6000=64000", "--with", "2xh200", chain)
-        _, dear, _ = await advise(
-            api, "--with", "8xpro_6000=64000", "--gpu.cost=pro_6000=9999", chain
-        )
+        many = ("--with", "64xpro_6000=64000")
+        few = ("--with", "8xpro_6000=64000")
+        code, output, _ = await advise(api, *many, "--with", "2xh200=1", chain)
+        _, half, _ = await advise(api, *few, "--with", "2xh200=1", COST, chain)
+        _, unpriced, _ = await advise(api, *few, "--with", "2xh200", chain)
+        _, dear, _ = await advise(api, *few, "--gpu.cost=pro_6000=9999", chain)
     text = " ".join(output.split())
     assert code == 1
     assert re.search(

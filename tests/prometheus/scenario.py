@@ -437,11 +437,9 @@ class Scenario:
 
         Without GPUs, it has no series, and neither while the state of one is unknown.
         """
-        gpu_ids = [gpu_id for gpu_id, place in self._server_of_gpu.items() if place == server]
         values: dict[str, list[str]] = defaultdict(list)
         for minute in self._minutes:
-            states = [_at(self._gpu_states[gpu_id], minute) for gpu_id in gpu_ids]
-            counts = Counter(state for state in states if state is not None)
+            counts = self._gpus_by_state(server, minute)
             is_known = bool(counts) and UNKNOWN not in counts
             for series, value in self._numbers_of_server(server, counts).items():
                 is_shown = is_known and value is not None
@@ -450,6 +448,12 @@ class Scenario:
             state = str(_server_state(counts, maintenance)) if is_known else "_"
             values[f"chutes_server_state{{{_written_labels(server)}"].append(state)
         return values
+
+    def _gpus_by_state(self, server: str, minute: int) -> Counter[str]:
+        """Return how many GPUs of a server have which state at a minute."""
+        gpu_ids = [gpu_id for gpu_id, place in self._server_of_gpu.items() if place == server]
+        states = [_at(self._gpu_states[gpu_id], minute) for gpu_id in gpu_ids]
+        return Counter(state for state in states if state is not None)
 
     def _numbers_of_server(self, server: str, counts: Counter[str]) -> dict[str, float | None]:
         """Return the values of a server's series, None for unknown ones.
@@ -529,16 +533,20 @@ class Scenario:
             "promql_expr_test": tests,
             "alert_rule_test": self._expected_texts,
         }
-        # Recordings come before the alerts that read them.
-        names = [group["name"] for group in GROUPS]
-        recordings = [name for name in names if name.endswith("-recordings")]
-        others = [name for name in names if not name.endswith("-recordings")]
         run_promtool(
             directory / "scenario.yml",
             tests=[test],
-            group_eval_order=recordings + others,
+            group_eval_order=_evaluation_order(),
             evaluation_interval=test["interval"],
         )
+
+
+def _evaluation_order() -> list[str]:
+    """Return the names of all groups of rules: recordings before the alerts that read them."""
+    names = [group["name"] for group in GROUPS]
+    recordings = [name for name in names if name.endswith("-recordings")]
+    others = [name for name in names if not name.endswith("-recordings")]
+    return recordings + others
 
 
 def _default_step(end: int) -> int:
