@@ -175,19 +175,25 @@ async def test_refused_chutes_are_counted_by_the_services_reason(directory: Path
     chutes = rows(recording(directory, "chutes"))
     for gpu, model in true["launch_models"].items():
         shown: Counter[str] = Counter()
-        for reason, count in refused(page)[gpu].items():
-            shown[OUR_REASONS.get(reason, reason)] += count
+        for our_reason, count in refused(page)[gpu].items():
+            shown[OUR_REASONS.get(our_reason, our_reason)] += count
         expected: Counter[str] = Counter()
         for chute in chutes:
-            launch = true["launch"].get(chute["chute_id"])
+            chute_id = chute["chute_id"]
+            launch = true["launch"].get(chute_id)
             if launch is None or gpu not in chute["node_selector"]["supported_gpus"]:
                 continue
-            if launch["accepted"] and in_vain(launch):
-                has_no_target = target_of(launch) is None
-                expected["target_expired" if has_no_target else "room"] += 1
-            elif chute["chute_id"] not in model["runnable_chutes"]:
-                expected[SERVICES_REASONS[launch["why"]]] += 1
+            reason = services_reason(launch, is_runnable=chute_id in model["runnable_chutes"])
+            if reason is not None:
+                expected[reason] += 1
         assert shown == expected
+
+
+def services_reason(launch: dict[str, Any], *, is_runnable: bool) -> str | None:
+    """Return why the service would refuse a launch or its activation, None if it would not."""
+    if launch["accepted"] and in_vain(launch):
+        return "target_expired" if target_of(launch) is None else "room"
+    return None if is_runnable else SERVICES_REASONS[launch["why"]]
 
 
 @pytest.mark.parametrize(

@@ -131,9 +131,7 @@ def cells(output: str, gpu: str) -> list[dict[str, str]]:
     raise AssertionError(f"the table of {gpu} does not end")
 
 
-async def test_the_screen_ranks_the_chutes_of_each_idle_model(
-    target: Target, api: dict[str, bytes]
-) -> None:
+async def test_the_screen_ranks_the_chutes_of_each_idle_model(target: Target) -> None:
     code, output, errors = await advise(target)
     assert (code, errors) == (1, "")
     assert output.startswith(f"{META['test_miner']}  20")
@@ -146,11 +144,6 @@ async def test_the_screen_ranks_the_chutes_of_each_idle_model(
     assert len(table) == 10
     assert all(len(row["chute id"]) == 36 for row in table)
     assert any(row["name"] == "(private)" for row in table)
-    loads = {row["chute_id"]: row["utilization_15m"] for row in json.loads(api["utilization"])}
-    with_load = [row for row in table if loads.get(row["chute id"])]
-    assert with_load
-    for row in with_load:
-        assert row["use %"] == f"{round(100 * loads[row['chute id']])}"
     assert "\nNot shown: 12 more chutes. --json has everything.\n" in output
     text = " ".join(output.split())
     assert "need more idle GPUs than one server has" in text
@@ -158,6 +151,17 @@ async def test_the_screen_ranks_the_chutes_of_each_idle_model(
     assert output.count("\nFor earnings in US dollars, add --chain.url URL.\n") == 1
     assert "USD" not in " ".join(table[0])
     assert "Day 1, later: compute units a second of one GPU" in output
+
+
+async def test_the_screen_shows_the_load_of_a_chute_in_percent(
+    target: Target, api: dict[str, bytes]
+) -> None:
+    _, output, _ = await advise(target)
+    loads = {row["chute_id"]: row["utilization_15m"] for row in json.loads(api["utilization"])}
+    with_load = [row for row in cells(output, "pro_6000") if loads.get(row["chute id"])]
+    assert with_load
+    for row in with_load:
+        assert row["use %"] == f"{round(100 * loads[row['chute id']])}"
 
 
 def usd_of_a_unit(api: dict[str, bytes]) -> float:
@@ -180,7 +184,11 @@ async def test_with_prices_each_chute_has_its_pay_in_dollars_and_a_missing_cost_
     unknown = "pro_6000: 13 idle GPUs at an unknown cost (add --gpu.cost pro_6000=USD_PER_HOUR)"
     assert unknown in " ".join(output.split())
     assert "--chain.url" not in output
-    # Without the sum over all miners, the pay has no price.
+
+
+async def test_without_the_sum_over_all_miners_the_pay_has_no_price(
+    target: Target, api: dict[str, bytes]
+) -> None:
     stats = json.loads(api["stats"])
     stats["past_day"]["instance_stats"][0]["compute_units"] = None
     api["stats"] = json.dumps(stats).encode()

@@ -264,6 +264,10 @@ async def test_the_screen_shows_the_share_the_money_and_the_gpus_that_stay_idle(
     text = " ".join(dear.split())
     assert f"They cost {8 * 24 * 9999:,.2f} USD a day (--gpu.cost)." in text
     assert "they never earn their price of 64,000 USD." in text
+
+
+async def test_without_the_chain_the_screen_has_the_share_and_says_how_to_get_the_money() -> None:
+    api = answers(now=time.time())
     _, output, _ = await advise(api, "--with", "8xpro_6000=64000")
     assert "is not known without prices of the chain." in " ".join(output.split())
     _, output, _ = await advise(api, "--with", "8xpro_6000")

@@ -110,7 +110,7 @@ def _contenders(offers: list[Offer], spaces: list[Space]) -> list[Offer]:
     free_gpus: Counter[str] = Counter()
     for space in spaces:
         free_gpus[space.model] += space.free
-    chutes = set()
+    chutes: set[str] = set()
     # The instances for which better paid chutes of a model and size have room.
     better_paid: Counter[tuple[str, int]] = Counter()
     for offer in sorted(with_room, key=lambda offer: offer.first_day_units, reverse=True):

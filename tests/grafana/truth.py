@@ -407,9 +407,9 @@ class Launches:
 
     def _refusal(self, chute: Row, gpu: str) -> str | None:
         """Return the first reason why a chute cannot be launched on idle GPUs of a model."""
-        room = self.room(chute)
         if chute["disabled"]:
             return "disabled"
+        room = self.room(chute)
         if room.instances <= 0:
             return room.refusal
         servers_with_model = [server_id for server_id, model in self.free if model == gpu]

@@ -53,7 +53,7 @@ def test_the_rules_are_well_formed() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_recordings_are_read_well_named_and_at_most_10_lines_long() -> None:
+def test_recordings_are_well_named_and_read() -> None:
     names = {rule["record"] for rule in RECORDINGS}
     readers = [json.dumps(rule) for rule in (*ALERTS, *RECORDINGS)]
     for board in BOARDS:
@@ -64,6 +64,9 @@ def test_recordings_are_read_well_named_and_at_most_10_lines_long() -> None:
         # The rule that records it has its name, too.
         recorded = f'"record": "{name}"'
         assert any(name in text.replace(recorded, "") for text in readers), name
+
+
+def test_recordings_are_at_most_10_lines_long_or_15_with_comments() -> None:
     for rule in RECORDINGS:
         lines = rule["expr"].strip().splitlines()
         comments = [line for line in lines if line.lstrip().startswith("#")]
