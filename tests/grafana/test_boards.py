@@ -233,6 +233,9 @@ def test_every_metric_exists_and_everything_recorded_is_read() -> None:
     assert used - known == set()
     texts = " ".join(str(rule["annotations"]) for rule in RULES.values() if "alert" in rule)
     assert {name for name in RECORDED - used if name not in texts} == set()
+    # Texts ask for metrics, too.
+    asked = set(re.findall(r"\bchutes_\w+(?=[{)\[])", texts))
+    assert asked - known == set()
 
 
 def test_links_lead_to_boards_and_carry_what_is_chosen() -> None:

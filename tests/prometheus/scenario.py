@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from chutes_exporter.fleet.model import GpuState, ServerState
+    from chutes_exporter.fleet.model import GpuState
 
 EXAMPLE: Final = ROOT / "prometheus" / "examples" / "dcgm.yml"
 """Alerts about hardware, which Prometheus does not load by default."""
@@ -320,6 +320,7 @@ class Scenario:
                 units, count = lost, ended
             by_reason = {"window": window, "reason": "probes"}
             by_chute = {"window": window, "chute_id": "chute-1"}
+            self.set("chutes_miner_total_lost_compute_units", units, at, window=window)
             self.set("chutes_miner_lost_compute_units", units, at, **by_reason)
             self.set("chutes_miner_chute_lost_compute_units", units, at, **by_chute)
             self.set("chutes_miner_ended_instances", count, at, **by_reason, outcome="lost")
