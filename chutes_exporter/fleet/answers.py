@@ -60,12 +60,15 @@ class FleetAnswers:
 
     @cached_property
     def steps(self) -> dict[str, r.MaintenanceServer]:
-        """What the maintenance policy says about each server, by its id."""
-        found: dict[str, r.MaintenanceServer] = {}
+        """What the maintenance policy says about each server, by its id. The first record counts.
+
+        It is empty without a policy.
+        """
+        steps: dict[str, r.MaintenanceServer] = {}
         if self.policy is not None:
             for step in self.policy.servers or ():
-                found.setdefault(step.server_id, step)
-        return found
+                steps.setdefault(step.server_id, step)
+        return steps
 
     @cached_property
     def seat(self) -> r.MetagraphNode | None:
@@ -75,23 +78,26 @@ class FleetAnswers:
 
     @cached_property
     def chutes_by_id(self) -> dict[str, r.Chute]:
-        """The known chutes."""
-        found: dict[str, r.Chute] = {}
+        """The known chutes. Of several records with the same id, the first counts."""
+        chutes: dict[str, r.Chute] = {}
         for chute in records_of(self.chutes):
-            found.setdefault(chute.chute_id, chute)
-        return found
+            chutes.setdefault(chute.chute_id, chute)
+        return chutes
 
     @cached_property
     def active_by_chute(self) -> dict[str | None, set[str]]:
-        """The ids of the active instances of all miners, by chute. That of some may be unknown."""
-        found: dict[str | None, set[str]] = defaultdict(set)
+        """The ids of the active instances of all miners, by the id of their chute.
+
+        Instances of an unknown chute are under None.
+        """
+        instance_ids: dict[str | None, set[str]] = defaultdict(set)
         for instance in records_of(self.active_instances):
-            found[instance.chute_id].add(instance.instance_id)
-        return found
+            instance_ids[instance.chute_id].add(instance.instance_id)
+        return instance_ids
 
     @cached_property
     def rates(self) -> dict[str, float]:
-        """The hourly rates of GPU models in US dollars."""
+        """The service's hourly rates of GPU models in US dollars, of those that have one."""
         rates: dict[str, float] = {}
         for model in records_of(self.supported_gpus):
             if model.hourly_rate is not None and model.hourly_rate > 0:

@@ -87,21 +87,25 @@ class Ledger:
         return _histories(self._reports, self._ended)
 
     def missing_hours(self, hours: int) -> list[float]:
-        """Return the Unix times at which those of the newest hours were over that have no report,
-        or one that lacks a record.
+        """Return which of the newest hours lack a report, or have one that lacks a record.
+
+        Each hour is the Unix time of its end.
         """
-        whole = {report.end for report in self._reports if report.whole}
-        newest = [self.end - HOUR * hour for hour in range(hours)]
-        return [end for end in newest if end not in whole]
+        ends_of_whole_reports = {report.end for report in self._reports if report.whole}
+        ends_of_hours = [self.end - HOUR * age for age in range(hours)]
+        return [end for end in ends_of_hours if end not in ends_of_whole_reports]
 
     def needs_report(self, hours: int, end: float) -> bool:
-        """Return whether the report of an hour may have a multiplier that an end of the newest
-        hours needs.
+        """Return whether one more report is needed for the losses of the newest hours.
+
+        ``end`` is the end of its hour. It is needed if it may have a multiplier of an instance that
+        ended in the newest hours, and no report so far has it.
         """
-        return any(
-            needs_report(instance, self._histories[instance.instance_id], self.end, end)
-            for instance in self.ended(hours)
-        )
+        for instance in self.ended(hours):
+            history = self._histories[instance.instance_id]
+            if needs_report(instance, history, self.end, end):
+                return True
+        return False
 
     def ends(self, hours: int) -> list[End]:
         """Return the known ends of the newest hours."""
@@ -110,7 +114,9 @@ class Ledger:
     def ended(self, hours: int) -> list[AuditInstance]:
         """Return the known instances that ended in the newest hours."""
         start = self.end - HOUR * hours
-        return [one for one in self._ended.values() if (one.deleted_at or 0.0) >= start]
+        return [
+            instance for instance in self._ended.values() if (instance.deleted_at or 0.0) >= start
+        ]
 
     def chute_name(self, chute_id: str) -> str | None:
         """Return the name of a chute, None if it is not known."""
@@ -118,21 +124,23 @@ class Ledger:
         return None if chute is None else chute.name
 
     def scores(self, instances: Iterable[Instance], now: float) -> dict[str, float | None]:
-        """Return the compute units that running instances have in the score of the past day, by
-        id. Those of some may be unknown.
+        """Return the compute units that running instances have in the score of the past day.
+
+        They are by the instance's id, and None for an instance of which they are unknown.
         """
         running = list(instances)
-        histories = _histories(self._reports, [one.instance_id for one in running])
+        histories = _histories(self._reports, [instance.instance_id for instance in running])
         scores: dict[str, float | None] = {}
-        for one in running:
-            if one.created_at is None or one.units_per_second is None or not self._reports:
-                scores[one.instance_id] = None
-                continue
-            history = histories[one.instance_id]
-            scores[one.instance_id] = score_of_running(
-                one.created_at, history, self.end, one.units_per_second, now
-            )
+        for instance in running:
+            history = histories[instance.instance_id]
+            scores[instance.instance_id] = self._score(instance, history, now)
         return scores
+
+    def _score(self, instance: Instance, history: History, now: float) -> float | None:
+        created_at, units_per_second = instance.created_at, instance.units_per_second
+        if created_at is None or units_per_second is None or not self._reports:
+            return None
+        return score_of_running(created_at, history, self.end, units_per_second, now)
 
     def _end_of(self, instance: AuditInstance) -> End:
         loss = loss_of(instance, self._histories[instance.instance_id], self.end)
@@ -152,18 +160,28 @@ class Ledger:
         )
 
     def _reason(self, instance: AuditInstance) -> str | None:
+        """Return why an instance ended.
+
+        The report of an instance that was redeployed has no reason. Only the name of its chute
+        shows that, so the reason is None if the name is unknown.
+        """
         reason = end_reason(instance.deletion_reason)
         if not may_be_redeployed(instance):
             return reason
         chute = self._chutes.get(instance.chute_id or "")
-        is_redeployed = None if chute is None else ends_all_at_once(chute)
+        if chute is None:
+            return None
+        is_redeployed = ends_all_at_once(chute)
         if is_redeployed is None:
             return None
         return REDEPLOYED if is_redeployed else reason
 
 
 def _ended_instances(reports: Sequence[AuditReport]) -> dict[str, AuditInstance]:
-    """Return the instances that ended in the hour of a report, by id."""
+    """Return the instances that ended in the hour of a report, by id.
+
+    Of several records of an instance, that of the newest report counts, which is the first.
+    """
     ended: dict[str, AuditInstance] = {}
     for report in reports:
         for instance in report.instances:
@@ -172,14 +190,18 @@ def _ended_instances(reports: Sequence[AuditReport]) -> dict[str, AuditInstance]
     return ended
 
 
-def _histories(reports: Sequence[AuditReport], ended: Iterable[str]) -> dict[str, History]:
-    """Return the multipliers of the ended instances, by id. The newest report is the first."""
-    by_report: dict[str, list[list[ComputeRecord]]] = {instance_id: [] for instance_id in ended}
+def _histories(reports: Sequence[AuditReport], instance_ids: Iterable[str]) -> dict[str, History]:
+    """Return the multipliers of some instances, by id. The newest report is the first.
+
+    An instance that no report has gets an empty history.
+    """
+    # For each instance, its records in each report that has any.
+    records_by_report: dict[str, list[list[ComputeRecord]]] = {key: [] for key in instance_ids}
     for report in reports:
-        of_report: dict[str, list[ComputeRecord]] = defaultdict(list)
+        records_of_hour: dict[str, list[ComputeRecord]] = defaultdict(list)
         for record in report.multipliers:
-            if record.instance_id in by_report:
-                of_report[record.instance_id].append(record)
-        for instance_id, records in of_report.items():
-            by_report[instance_id].append(records)
-    return {instance_id: join_records(found) for instance_id, found in by_report.items()}
+            if record.instance_id in records_by_report:
+                records_of_hour[record.instance_id].append(record)
+        for instance_id, records in records_of_hour.items():
+            records_by_report[instance_id].append(records)
+    return {key: join_records(by_report) for key, by_report in records_by_report.items()}

@@ -46,9 +46,9 @@ class Failures:
 
     @property
     def failing(self) -> list[str]:
-        """The chutes that are known to fail again and again, the worst first."""
-        found = [chute_id for chute_id in self.known if self.fails(chute_id)]
-        return sorted(found, key=lambda chute_id: (-self.known[chute_id], chute_id))
+        """The ids of the chutes that are known to fail again and again, the worst first."""
+        chute_ids = [chute_id for chute_id in self.known if self.fails(chute_id)]
+        return sorted(chute_ids, key=lambda chute_id: (-self.known[chute_id], chute_id))
 
     def count(self, chute_id: str) -> int | None:
         """Return how often a chute failed, None if there may be more failures."""
@@ -57,28 +57,34 @@ class Failures:
         return self.known.get(chute_id, 0)
 
     def fails(self, chute_id: str) -> bool | None:
-        """Return whether a chute fails again and again. Enough failures prove it, even if there
-        may be more.
+        """Return whether a chute fails again and again, None if that is unknown.
+
+        Enough known failures prove it, even if there may be more.
         """
         if self.known.get(chute_id, 0) >= FAILS_FROM:
             return True
-        return None if self.count(chute_id) is None else False
+        is_known = self.count(chute_id) is not None
+        return False if is_known else None
 
 
 def find_failures(ledger: Ledger, hotkey: str, hours: int, *, are_all: bool = True) -> Failures:
     """Return what failed of a miner in the newest hours.
 
-    ``are_all`` is whether everything is known, if no report of these hours is missing.
+    ``are_all`` is False if the caller knows that a failure may be missing. One may also be missing
+    if the ledger lacks the report of one of these hours.
     """
     ends = [end for end in ledger.ends(hours) if end.hotkey == hotkey]
-    is_whole = are_all and ledger.end > 0 and not ledger.missing_hours(hours)
-    failures = count_failures(ends, ledger.end, are_all=is_whole)
+    has_all_reports = ledger.end > 0 and not ledger.missing_hours(hours)
+    failures = count_failures(ends, ledger.end, are_all=are_all and has_all_reports)
     names = {chute_id: ledger.chute_name(chute_id) or chute_id for chute_id in failures.known}
     return replace(failures, names=names)
 
 
 def count_failures(ends: Iterable[End], until: float, *, are_all: bool) -> Failures:
-    """Return the failures among a miner's ends of some hours."""
+    """Return the failures among a miner's ends of some hours.
+
+    ``until`` is the end of the newest report, and ``are_all`` whether no end is missing.
+    """
     known: Counter[str] = Counter()
     reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
     unclear = set[str]()
@@ -87,30 +93,30 @@ def count_failures(ends: Iterable[End], until: float, *, are_all: bool) -> Failu
         if is_failure is False:
             continue
         if end.chute_id is None:
-            # It may be one of any chute.
+            # It may be a failure of any chute.
             are_all = False
-        elif is_failure:
+        elif is_failure is None:
+            unclear.add(end.chute_id)
+        else:
             known[end.chute_id] += 1
             reasons[end.chute_id][end.reason or ""] += 1
-        else:
-            unclear.add(end.chute_id)
     return Failures(known, frozenset(unclear), are_all, until, reasons=reasons)
 
 
 def markets_in_order(markets: Iterable[Market], failures: Failures) -> tuple[Market, ...]:
     """Return markets whose failing chutes come after all others."""
-    found = []
+    ordered = []
     for market in markets:
-        good = [one for one in market.offers if not failures.fails(one.chute_id)]
-        failing = [one for one in market.offers if failures.fails(one.chute_id)]
-        found.append(replace(market, offers=(*good, *failing)))
-    return tuple(found)
+        good = [offer for offer in market.offers if not failures.fails(offer.chute_id)]
+        failing = [offer for offer in market.offers if failures.fails(offer.chute_id)]
+        ordered.append(replace(market, offers=(*good, *failing)))
+    return tuple(ordered)
 
 
 def markets_without(markets: Iterable[Market], failures: Failures) -> tuple[Market, ...]:
     """Return markets without failing chutes."""
-    found = []
+    reduced = []
     for market in markets:
-        good = tuple(one for one in market.offers if not failures.fails(one.chute_id))
-        found.append(replace(market, offers=good))
-    return tuple(found)
+        good = [offer for offer in market.offers if not failures.fails(offer.chute_id)]
+        reduced.append(replace(market, offers=tuple(good)))
+    return tuple(reduced)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,18 +56,24 @@ class Gain:
 
 
 def find_gain(answers: FleetAnswers, additions: Sequence[Addition]) -> Gain | None:
-    """Return what additions would earn, None while it is unknown what can be launched."""
+    """Return what additions would earn, None while it is unknown what can be launched.
+
+    The gain is the pay of all idle GPUs with the additions, less the pay of those that are idle
+    now. So an addition that takes the room of a chute from another server gains nothing by it.
+    """
     fleet = join_fleet(answers)
     demand = find_demand(answers)
     if fleet.markets is None or demand is None:
         return None
-    new = {f"with-{number}": addition for number, addition in enumerate(additions)}
-    servers = [*fleet.servers, *itertools.starmap(_server, new.items())]
-    uses = find_uses(servers, find_markets(answers, demand, servers, fleet.instances))
+    added = [_server(f"with-{number}", addition) for number, addition in enumerate(additions)]
+    servers = [*fleet.servers, *added]
+    markets = find_markets(answers, demand, servers, fleet.instances)
+    uses = find_uses(servers, markets)
     if any(use.is_least for use in uses):
         return None
+    added_ids = {server.server_id for server in added}
     return Gain(
-        uses=tuple(use for use in uses if use.server_id in new),
+        uses=tuple(use for use in uses if use.server_id in added_ids),
         first_day_units=_first_day_units(uses) - _first_day_units(fleet.uses),
         later_units_per_second=_later_units(uses) - _later_units(fleet.uses),
     )
@@ -83,10 +88,20 @@ def _later_units(uses: Iterable[Use]) -> float:
 
 
 def _server(server_id: str, addition: Addition) -> Server:
-    gpus = tuple(
-        Gpu(f"{server_id}-{index}", server_id, addition.model, index, "idle", "", "", "")
+    """Return an addition as a server of a fleet, which can be used and whose GPUs are all idle."""
+    gpus = [
+        Gpu(
+            gpu_id=f"{server_id}-{index}",
+            server_id=server_id,
+            model=addition.model,
+            index=index,
+            state="idle",
+            chute_id="",
+            chute="",
+            instance_id="",
+        )
         for index in range(addition.count)
-    )
+    ]
     return Server(
         server_id=server_id,
         name=f"{addition.count}x{addition.model}",
@@ -99,7 +114,7 @@ def _server(server_id: str, addition: Addition) -> Server:
         needs_upgrade=False,
         measured=None,
         runs_chutes=None,
-        gpus=gpus,
+        gpus=tuple(gpus),
         instances=(),
         is_whole=True,
     )
