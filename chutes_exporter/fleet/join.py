@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import UNSET
 
@@ -41,17 +41,21 @@ if TYPE_CHECKING:
     from chutes_exporter.rules.instances import InstanceState
     from chutes_exporter.rules.maintenance import MaintenanceStatus, Measured
 
+Placed = TypeVar("Placed", Gpu, Instance)
+
 
 def join_fleet(answers: FleetAnswers) -> Fleet:
     """Return the fleet of a miner, with everything that the answers tell."""
     holders: dict[str, Holder] = {}
     if answers.inventory is not None and answers.instances is not None:
         holders = find_holders(answers.inventory.records, answers.instances.records)
-    records = _records(answers)
-    gpus = _gpus(answers, records, holders)
+    records_by_gpu = _records_by_gpu(answers)
+    gpus = _gpus(answers, records_by_gpu, holders)
     demand = find_demand(answers)
     instances = _instances(answers, gpus, demand)
-    servers = _servers(answers, gpus, instances, _contradicted_servers(records.values()))
+    contradicted_ids = _contradicted_servers(records_by_gpu.values())
+    servers = _servers(answers, gpus, instances, contradicted_ids)
+    # Without all answers, a launch could be offered that the service refuses.
     markets: tuple[Market, ...] | None = None
     uses: tuple[Use, ...] = ()
     if demand is not None and _launches_are_known(answers):
@@ -104,31 +108,37 @@ class _Records:
         return ""
 
 
-def _records(answers: FleetAnswers) -> dict[str, _Records]:
+def _records_by_gpu(answers: FleetAnswers) -> dict[str, _Records]:
     """Return the records of each GPU by its id. Of several in one answer, the first counts."""
-    found: dict[str, _Records] = defaultdict(_Records)
+    records_by_gpu: dict[str, _Records] = defaultdict(_Records)
     for node in records_of(answers.nodes):
-        records = found[node.uuid]
+        records = records_by_gpu[node.uuid]
         records.node = records.node or node
         if node.server_id:
             records.server_ids.add(node.server_id)
     for server in records_of(answers.servers):
         for gpu in server.gpus or ():
-            records = found[gpu.uuid]
+            records = records_by_gpu[gpu.uuid]
             records.listed = records.listed or gpu
             records.server_ids.add(server.server_id)
-    return found
+    return records_by_gpu
 
 
 def _gpus(
-    answers: FleetAnswers, listed: Mapping[str, _Records], holders: Mapping[str, Holder]
+    answers: FleetAnswers,
+    records_by_gpu: Mapping[str, _Records],
+    holders: Mapping[str, Holder],
 ) -> tuple[Gpu, ...]:
-    found = {**listed}
+    """Return all GPUs: those with a record, and those that are only in the inventory.
+
+    ``holders`` says what holds a GPU, by the GPU's id.
+    """
+    all_records = {**records_by_gpu}
     for gpu_id in holders:
-        found.setdefault(gpu_id, _Records())
+        all_records.setdefault(gpu_id, _Records())
     lists_are_known = are_whole(answers.servers, answers.nodes)
     holders_are_known = are_whole(answers.inventory, answers.instances)
-    return tuple(
+    gpus = [
         _gpu(
             gpu_id,
             records,
@@ -136,8 +146,9 @@ def _gpus(
             lists_are_known=lists_are_known,
             holders_are_known=holders_are_known,
         )
-        for gpu_id, records in found.items()
-    )
+        for gpu_id, records in all_records.items()
+    ]
+    return tuple(gpus)
 
 
 def _gpu(
@@ -148,24 +159,36 @@ def _gpu(
     lists_are_known: bool,
     holders_are_known: bool,
 ) -> Gpu:
-    # In no instance, a GPU has empty texts.
-    free = "" if holders_are_known else None
-    held = holder or Holder(free, free, None, free)
-    are_known = lists_are_known and holders_are_known
+    """Return a GPU from its records and its holder, which is None if no instance is known to hold
+    it.
+
+    ``lists_are_known`` is whether the answers have all GPUs and servers, and ``holders_are_known``
+    whether they have all GPUs that are in an instance.
+    """
+    state = None
+    if lists_are_known and holders_are_known:
+        state = _gpu_state(records, holder)
+    if holder is None:
+        # A GPU that is in no instance has empty texts.
+        nothing = "" if holders_are_known else None
+        holder = Holder(nothing, nothing, None, nothing)
     return Gpu(
         gpu_id=gpu_id,
         server_id=records.server_id(lists_are_known=lists_are_known),
         model=records.model,
         index=records.node.device_index if records.node else None,
-        state=_gpu_state(records, holder) if are_known else None,
-        chute_id=held.chute_id,
-        chute=held.chute,
-        instance_id=held.instance_id,
+        state=state,
+        chute_id=holder.chute_id,
+        chute=holder.chute,
+        instance_id=holder.instance_id,
     )
 
 
 def _gpu_state(records: _Records, holder: Holder | None) -> GpuState | None:
-    """Return the state of a GPU, if the inventory has all GPUs that an instance holds."""
+    """Return the state of a GPU that is in no instance if it has no holder.
+
+    None is unknown: several states are possible, or no record says whether it is verified.
+    """
     if holder is not None:
         return "earning" if holder.state == "active" else holder.state
     for record in (records.node, records.listed):
@@ -180,14 +203,16 @@ def _gpu_state(records: _Records, holder: Holder | None) -> GpuState | None:
 def _instances(
     answers: FleetAnswers, gpus: Sequence[Gpu], demand: Sequence[Demand] | None
 ) -> tuple[Instance, ...]:
-    names = _chute_names(answers, gpus)
+    """Return the listed instances, each once. Of several records of one, the first counts."""
+    chute_names = _chute_names(answers, gpus)
     places = _Places(answers, gpus)
-    demand_by_chute = {one.chute.chute_id: one for one in demand or ()}
-    found: dict[str, Instance] = {}
+    demand_by_chute = {item.chute.chute_id: item for item in demand or ()}
+    instances: dict[str, Instance] = {}
     for record in records_of(answers.instances):
-        instance = _instance(record, places.of(record), names, demand_by_chute, answers)
-        found.setdefault(record.instance_id, instance)
-    return tuple(found.values())
+        place = places.of(record)
+        instance = _instance(record, place, chute_names, demand_by_chute, answers)
+        instances.setdefault(record.instance_id, instance)
+    return tuple(instances.values())
 
 
 def _chute_names(answers: FleetAnswers, gpus: Iterable[Gpu]) -> dict[str, str]:
@@ -213,93 +238,103 @@ class _Place:
 
 
 class _Places:
-    """Where instances are: by the inventory, or else by the list of held GPUs."""
+    """Where instances are: by the inventory, or else by the list of held GPUs.
+
+    The inventory may leave several instances possible for a GPU. The list names the instance.
+    """
 
     def __init__(self, answers: FleetAnswers, gpus: Iterable[Gpu]) -> None:
-        self._holders_are_known = are_whole(answers.inventory, answers.instances)
-        self._held_are_known = are_whole(answers.miner_gpus)
-        self._on_gpus: dict[str, list[Gpu]] = defaultdict(list)
-        # Of these GPUs, it is not known which instance holds them.
-        self._uncertain: list[Gpu] = []
+        self._inventory_is_whole = are_whole(answers.inventory, answers.instances)
+        self._list_is_whole = are_whole(answers.miner_gpus)
+        self._gpus_by_instance: dict[str, list[Gpu]] = defaultdict(list)
+        # GPUs of which it is unknown which instance holds them, if any.
+        self._uncertain_gpus: list[Gpu] = []
         for gpu in gpus:
             if gpu.instance_id is None:
-                self._uncertain.append(gpu)
+                self._uncertain_gpus.append(gpu)
             elif gpu.instance_id:
-                self._on_gpus[gpu.instance_id].append(gpu)
-        self._held: dict[str, list[r.HeldGpu]] = defaultdict(list)
-        for item in records_of(answers.miner_gpus):
-            self._held[item.instance_id].append(item)
+                self._gpus_by_instance[gpu.instance_id].append(gpu)
+        self._list_by_instance: dict[str, list[r.HeldGpu]] = defaultdict(list)
+        for held_gpu in records_of(answers.miner_gpus):
+            self._list_by_instance[held_gpu.instance_id].append(held_gpu)
 
     def of(self, record: r.Instance) -> _Place:
         """Return where an instance is."""
-        if self._inventory_tells(record):
-            gpus = self._on_gpus.get(record.instance_id, ())
+        if self._inventory_has_all_gpus_of(record):
+            gpus = self._gpus_by_instance.get(record.instance_id, ())
             if not gpus:
+                # It holds no GPU, because it was deleted.
                 return _Place("", "", 0)
             place = _common_place([(gpu.server_id, gpu.model) for gpu in gpus])
             if place.gpus is not None:
                 return place
-        if not self._held_are_known:
+        if not self._list_is_whole:
             return _Place()
-        held = self._held.get(record.instance_id, ())
-        return _common_place([(gpu.server_id, gpu.gpu) for gpu in held])
+        held_gpus = self._list_by_instance.get(record.instance_id, ())
+        return _common_place([(held_gpu.server_id, held_gpu.gpu) for held_gpu in held_gpus])
 
-    def _inventory_tells(self, record: r.Instance) -> bool:
-        if not self._holders_are_known:
+    def _inventory_has_all_gpus_of(self, record: r.Instance) -> bool:
+        """Return whether an instance holds no other GPUs than the inventory says."""
+        if not self._inventory_is_whole:
             return False
-        return not any(_may_hold(record, gpu) for gpu in self._uncertain)
+        return not any(_may_hold(record, gpu) for gpu in self._uncertain_gpus)
 
 
 def _may_hold(record: r.Instance, gpu: Gpu) -> bool:
-    """Return whether a GPU may be one of an instance, by its chute."""
+    """Return whether an instance may hold a GPU: they have the same chute, or one is unknown."""
     return gpu.chute_id == record.chute_id or None in (gpu.chute_id, record.chute_id)
 
 
-def _common_place(places: Sequence[tuple[str | None, str | None]]) -> _Place:
-    """Return the place that all GPUs of an instance have."""
-    found = set(places)
-    if len(found) != 1:
+def _common_place(server_and_model_of_gpus: Sequence[tuple[str | None, str | None]]) -> _Place:
+    """Return the place of an instance with GPUs on these servers and of these models.
+
+    It is unknown unless all GPUs have the same, and both are known.
+    """
+    distinct = set(server_and_model_of_gpus)
+    if len(distinct) != 1:
         return _Place()
-    server_id, model = found.pop()
+    server_id, model = distinct.pop()
     if not server_id or not model:
         return _Place()
-    return _Place(server_id, model, len(places))
+    return _Place(server_id, model, len(server_and_model_of_gpus))
 
 
 def _instance(
     record: r.Instance,
     place: _Place,
-    names: Mapping[str, str],
-    demand: Mapping[str, Demand],
+    chute_names: Mapping[str, str],
+    demand_by_chute: Mapping[str, Demand],
     answers: FleetAnswers,
 ) -> Instance:
+    """Return an instance. The mappings are by the id of a chute."""
     public = is_public(record)
     state = instance_state(record)
     has_replacement = _has_replacement(record, answers)
     chute = answers.chutes_by_id.get(record.chute_id or "")
-    later = None
+    later_units_per_second = None
     if chute is not None and place.model:
-        later = later_multiplier(chute, place.model, answers.rates)
+        later_units_per_second = later_multiplier(chute, place.model, answers.rates)
     return Instance(
         instance_id=record.instance_id,
         chute_id=record.chute_id,
-        chute=names.get(record.chute_id or ""),
+        chute=chute_names.get(record.chute_id or ""),
         private=None if public is None else not public,
         state=state,
         created_at=record.created_at,
         units_per_second=record.compute_multiplier,
-        later_units_per_second=later,
+        later_units_per_second=later_units_per_second,
         deadlines=_deadlines(record),
         server_id=place.server_id,
         model=place.model,
         gpus=place.gpus,
         is_last_active=_is_last_active(record, has_replacement=has_replacement),
         has_replacement=has_replacement,
-        is_in_vain=_is_in_vain(state, demand.get(record.chute_id or "")),
+        is_in_vain=_is_in_vain(state, demand_by_chute.get(record.chute_id or "")),
     )
 
 
 def _deadlines(record: r.Instance) -> dict[DeadlineKind, float]:
+    """Return the Unix times of the deadlines that an instance has, by kind."""
     times: dict[DeadlineKind, float | None] = {
         "purge": purged_at(record),
         "secured": secured_at(record),
@@ -309,6 +344,7 @@ def _deadlines(record: r.Instance) -> dict[DeadlineKind, float]:
 
 
 def _is_last_active(record: r.Instance, *, has_replacement: bool | None) -> bool | None:
+    """Return whether an instance is the only active one of its chute, None if it is unknown."""
     if record.active is False:
         return False
     if record.active is None or has_replacement is None:
@@ -317,17 +353,21 @@ def _is_last_active(record: r.Instance, *, has_replacement: bool | None) -> bool
 
 
 def _has_replacement(record: r.Instance, answers: FleetAnswers) -> bool | None:
-    """Return whether another instance of its chute is active."""
+    """Return whether another instance of the same chute is active, None if it is unknown."""
     if record.chute_id is None or not are_whole(answers.active_instances):
         return None
     if answers.active_by_chute.get(record.chute_id, set()) - {record.instance_id}:
         return True
-    # One of an unknown chute may be of this one.
-    may_exist = answers.active_by_chute.get(None, set()) - {record.instance_id}
-    return None if may_exist else False
+    # Each of these may be one of the same chute.
+    of_unknown_chute = answers.active_by_chute.get(None, set()) - {record.instance_id}
+    return None if of_unknown_chute else False
 
 
 def _is_in_vain(state: InstanceState | None, demand: Demand | None) -> bool | None:
+    """Return whether an instance starts, but the service would refuse its activation now.
+
+    ``demand`` is that of its chute. None is unknown.
+    """
     if state in ("active", "disabled"):
         return False
     if state is None or demand is None:
@@ -342,34 +382,47 @@ def _servers(
     answers: FleetAnswers,
     gpus: Iterable[Gpu],
     instances: Iterable[Instance],
-    contradicted: Collection[str],
+    contradicted_ids: Collection[str],
 ) -> tuple[Server, ...]:
-    """Return the listed servers, each once.
+    """Return the listed servers, each once. Of several records of one, the first counts.
 
-    ``contradicted`` are the ids of those whose GPUs the answers place differently.
+    ``contradicted_ids`` are the ids of those whose GPUs the answers place differently.
     """
-    gpus_of: dict[str, list[Gpu]] = defaultdict(list)
-    for gpu in gpus:
-        if gpu.server_id:
-            gpus_of[gpu.server_id].append(gpu)
-    instances_of: dict[str, list[Instance]] = defaultdict(list)
-    for instance in instances:
-        if instance.server_id:
-            instances_of[instance.server_id].append(instance)
+    gpus_by_server = _by_server(gpus)
+    instances_by_server = _by_server(instances)
     lists_are_known = are_whole(answers.servers, answers.nodes)
-    # What all chutes and measurements say is looked up once for servers that are alike.
+    # To ask all chutes and measurements takes time, so servers that are alike share a kind.
     kinds: dict[_Hardware, _Kind] = {}
-    found: dict[str, Server] = {}
+    servers: dict[str, Server] = {}
     for record in records_of(answers.servers):
-        key = record.server_id
-        is_whole = lists_are_known and record.gpus is not None and key not in contradicted
-        models = tuple(gpu.model for gpu in gpus_of[key])
-        hardware = _Hardware(record.is_tee, record.version, models, is_whole)
+        gpus_of_server = gpus_by_server[record.server_id]
+        hardware = _Hardware(
+            tee=record.is_tee,
+            version=record.version,
+            models=tuple(gpu.model for gpu in gpus_of_server),
+            is_whole=(
+                lists_are_known
+                and record.gpus is not None
+                and record.server_id not in contradicted_ids
+            ),
+        )
         if hardware not in kinds:
             kinds[hardware] = _kind(hardware, answers)
-        server = _server(record, kinds[hardware], gpus_of[key], instances_of[key], answers)
-        found.setdefault(key, server)
-    return tuple(found.values())
+        instances_of_server = instances_by_server[record.server_id]
+        server = _server(record, kinds[hardware], gpus_of_server, instances_of_server, answers)
+        servers.setdefault(record.server_id, server)
+    return tuple(servers.values())
+
+
+def _by_server(placed: Iterable[Placed]) -> dict[str, list[Placed]]:
+    """Return GPUs or instances by the id of their server, without those that have none or of which
+    it is unknown.
+    """
+    by_server: dict[str, list[Placed]] = defaultdict(list)
+    for one in placed:
+        if one.server_id:
+            by_server[one.server_id].append(one)
+    return by_server
 
 
 def _server(
@@ -379,6 +432,10 @@ def _server(
     instances: Sequence[Instance],
     answers: FleetAnswers,
 ) -> Server:
+    """Return a server with its GPUs and instances, and its step in the newest maintenance window.
+
+    A known absence of a version is the empty text.
+    """
     step = answers.steps.get(record.server_id)
     maintenance = _maintenance(record, step, answers)
     return Server(
@@ -399,18 +456,23 @@ def _server(
     )
 
 
-def _contradicted_servers(listed: Iterable[_Records]) -> set[str]:
-    """Return the ids of servers that share a GPU, which is on one of them only."""
-    found: set[str] = set()
-    for records in listed:
+def _contradicted_servers(records_of_gpus: Iterable[_Records]) -> set[str]:
+    """Return the ids of servers that share a GPU, which can only be on one of them."""
+    server_ids: set[str] = set()
+    for records in records_of_gpus:
         if len(records.server_ids) > 1:
-            found |= records.server_ids
-    return found
+            server_ids |= records.server_ids
+    return server_ids
 
 
 @dataclass(frozen=True)
 class _Hardware:
-    """What decides about a server in the same way as about others that have it, too."""
+    """What a server must share with another one to be of the same kind.
+
+    Attributes:
+        models: The model of each of its GPUs.
+        is_whole: Whether these are certainly all its GPUs, and on no other server.
+    """
 
     tee: bool | None
     version: str | UnsetType | None
@@ -430,24 +492,27 @@ class _Kind:
 
 
 def _kind(hardware: _Hardware, answers: FleetAnswers) -> _Kind:
-    is_asked = hardware.tee and hardware.version is not UNSET and hardware.version
+    """Return what the measurements and all chutes say about servers with the same hardware."""
+    version = None if hardware.version is UNSET else hardware.version
     boots, may_be_refused = None, False
     # Nothing is known of the next boot without TEE or a version.
-    if is_asked and are_whole(answers.measurements):
+    if hardware.tee and version and are_whole(answers.measurements):
         listed = {measurement.version for measurement in records_of(answers.measurements)}
-        boots = version_accepted(str(hardware.version), listed)
+        boots = version_accepted(version, listed)
         may_be_refused = boots is None
     return _Kind(
-        hardware.is_whole,
-        boots,
-        may_be_refused,
-        _measured(hardware, answers),
-        _runs_chutes(hardware, answers),
+        is_whole=hardware.is_whole,
+        boots=boots,
+        may_be_refused=may_be_refused,
+        measured=_measured(hardware, answers),
+        runs_chutes=_runs_chutes(hardware, answers),
     )
 
 
 @dataclass(frozen=True)
 class _Maintenance:
+    """The maintenance step of a server, and whether it holds an upgrade slot. None is unknown."""
+
     status: MaintenanceStatus | None
     holds_slot: bool | None
 
@@ -455,24 +520,26 @@ class _Maintenance:
 def _maintenance(
     record: r.Server, step: r.MaintenanceServer | None, answers: FleetAnswers
 ) -> _Maintenance:
-    """Return the step of a server, and whether it holds an upgrade slot.
+    """Return the maintenance of a server, from its record and from its step in the policy.
 
-    A slot in either answer counts. The list of servers may not show the slots of pending servers.
+    It holds a slot if one of these two answers says so, because the list of servers may not show
+    the slots of pending servers.
     """
     status = _maintenance_status(record, step, answers)
-    if record.maintenance_pending and status in ("none", None):
+    if status in ("pending", "maintenance"):
+        return _Maintenance(status, holds_slot=True)
+    if record.maintenance_pending:
+        # The policy does not know of the slot, so the step is unknown.
         return _Maintenance(None, holds_slot=True)
-    if status is None:
-        return _Maintenance(None, holds_slot=None)
-    holds_slot = status != "none"
-    if record.maintenance_pending is None and not holds_slot:
+    if status is None or record.maintenance_pending is None:
         return _Maintenance(status, holds_slot=None)
-    return _Maintenance(status, holds_slot)
+    return _Maintenance(status, holds_slot=False)
 
 
 def _maintenance_status(
     record: r.Server, step: r.MaintenanceServer | None, answers: FleetAnswers
 ) -> MaintenanceStatus | None:
+    """Return the status of a server by its step in the policy, None if that is unknown."""
     if step is not None:
         return maintenance_status(step)
     return "none" if _has_no_step(record, answers) else None
@@ -481,6 +548,10 @@ def _maintenance_status(
 def _needs_upgrade(
     record: r.Server, step: r.MaintenanceServer | None, answers: FleetAnswers
 ) -> bool | None:
+    """Return whether a server is older than the target of the newest window.
+
+    The policy has all servers that can be, so one that it does not list needs no upgrade.
+    """
     if step is not None:
         return step.needs_upgrade
     return False if _has_no_step(record, answers) else None
@@ -499,7 +570,10 @@ def _has_no_step(record: r.Server, answers: FleetAnswers) -> bool:
 
 
 def _measured(hardware: _Hardware, answers: FleetAnswers) -> Measured | None:
-    """Return whether the service lists the target of the newest window for a server's GPUs."""
+    """Return whether the service lists the target of the newest window for a server's GPUs.
+
+    None is unknown, or there is no target.
+    """
     window = None if answers.policy is None else answers.policy.active_window
     target = None if window is None else window.target_measurement_version
     if target is None or not hardware.is_whole or not are_whole(answers.measurements):
@@ -511,18 +585,22 @@ def _measured(hardware: _Hardware, answers: FleetAnswers) -> Measured | None:
 
 
 def _runs_chutes(hardware: _Hardware, answers: FleetAnswers) -> bool | None:
-    """Return whether a chute exists that runs on a server, whose GPUs may not all be known."""
+    """Return whether a chute exists that runs on a server, None if that is unknown.
+
+    One chute proves that it exists. That none exists is known only with all chutes and all GPUs of
+    the server, and if each chute says where it runs.
+    """
     models = set(hardware.models)
     if hardware.tee is None or None in models:
         return None
-    is_known = hardware.is_whole and are_whole(answers.chutes)
+    all_is_known = hardware.is_whole and are_whole(answers.chutes)
     for chute in answers.chutes_by_id.values():
         selector = chute.node_selector
         if chute.tee is None or selector is None or selector.supported_gpus is None:
-            is_known = False
+            all_is_known = False
         elif chute.tee == hardware.tee and not models.isdisjoint(selector.supported_gpus):
             return True
-    return False if is_known else None
+    return False if all_is_known else None
 
 
 # The miner
@@ -535,17 +613,22 @@ def _is_registered(answers: FleetAnswers) -> bool | None:
 
 
 def _stuck_jobs(answers: FleetAnswers) -> int | None:
+    """Return the number of the miner's stuck jobs, None while it is unknown of a job."""
     if not are_whole(answers.jobs):
         return None
-    stuck: Counter[bool | None] = Counter(
-        is_stuck(job)
-        for job in records_of(answers.jobs)
-        if job.miner_hotkey == answers.hotkey or job.miner_hotkey is UNSET
-    )
-    return None if stuck[None] else stuck[True]
+    count = 0
+    for job in records_of(answers.jobs):
+        # A job that does not name its miner may be one of this miner.
+        if job.miner_hotkey in (answers.hotkey, UNSET):
+            stuck = is_stuck(job)
+            if stuck is None:
+                return None
+            count += stuck
+    return count
 
 
 def _window(policy: r.MaintenancePolicy | None) -> Window | None:
+    """Return the newest maintenance window, None if the policy is unknown."""
     if policy is None:
         return None
     window = policy.active_window
@@ -579,21 +662,26 @@ def _known_topics(
     """Return for each topic whether everything about it is known, so that no sum is too low."""
     gpus_are_known = _gpus_are_known(answers, gpus, servers)
     instances_are_known = _instances_are_known(answers, instances)
+    pay_is_known = all(_pay_is_known(server) for server in servers)
     return {
         "servers": _servers_are_known(answers, servers),
         "gpus": gpus_are_known,
         "instances": instances_are_known,
-        "pay": gpus_are_known and instances_are_known and all(map(_pay_is_known, servers)),
+        "pay": gpus_are_known and instances_are_known and pay_is_known,
     }
 
 
 def _servers_are_known(answers: FleetAnswers, servers: Iterable[Server]) -> bool:
+    """Return whether no server is missing, and the name and the slot of each are known."""
     return are_whole(answers.servers) and all(
         server.name and server.holds_slot is not None for server in servers
     )
 
 
 def _gpus_are_known(answers: FleetAnswers, gpus: Iterable[Gpu], servers: Iterable[Server]) -> bool:
+    """Return whether no GPU is missing, and the model, the state and the server of each are
+    known.
+    """
     return (
         are_whole(answers.servers, answers.nodes, answers.inventory, answers.instances)
         and all(server.is_whole for server in servers)
@@ -602,8 +690,11 @@ def _gpus_are_known(answers: FleetAnswers, gpus: Iterable[Gpu], servers: Iterabl
 
 
 def _instances_are_known(answers: FleetAnswers, instances: Iterable[Instance]) -> bool:
+    """Return whether no instance is missing, and the state, the kind and the chute's name of each
+    are known.
+    """
     return are_whole(answers.instances) and all(
-        one.state and one.private is not None and one.chute for one in instances
+        instance.state and instance.private is not None and instance.chute for instance in instances
     )
 
 

@@ -184,27 +184,28 @@ class Server:
     def units_per_second(self, model: str) -> float | None:
         """Return the compute units per second that its GPUs of a model earn.
 
-        None while the instance of a GPU that earns is unknown.
+        None while the instance of a GPU that earns is unknown. GPUs of disabled instances earn,
+        too.
         """
         earning, disabled = self.count(model, "earning"), self.count(model, "disabled")
         if earning is None or disabled is None:
             return None
-        placed = [one for one in self.instances if one.model == model and one.earns]
-        if earning + disabled != _gpus_of(placed):
+        instances = [one for one in self.instances if one.model == model and one.earns]
+        if _gpus_of(instances) != earning + disabled:
             return None
-        return total(one.units_per_second for one in placed)
+        return total(one.units_per_second for one in instances)
 
     @property
     def earned_units_per_second(self) -> float | None:
-        """The compute units per second that all its GPUs earn, None while that is unknown of one
-        model.
-        """
+        """The compute units per second that all its GPUs earn, None while a part is unknown."""
         models = self.models
-        return None if models is None else total(map(self.units_per_second, models))
+        if models is None:
+            return None
+        return total(self.units_per_second(model) for model in models)
 
     @property
     def earning_instances(self) -> int | None:
-        """The number of its instances that earn, None while that of a GPU is unknown."""
+        """The number of its instances that earn, None while one of them may be unknown."""
         if self.earned_units_per_second is None:
             return None
         return sum(one.earns is True for one in self.instances)
@@ -239,22 +240,26 @@ class Server:
 
     @property
     def last_instances(self) -> int | None:
-        """The number of its instances that its maintenance waits for.
+        """The number of its instances that its maintenance waits for: no other one of their chute
+        is active.
 
-        None while one of them, or whether another one of its chute is active, is unknown.
+        None while that is unknown of one, or one of them may be unknown.
         """
-        found = self.known_instances
-        if found is None or any(one.has_replacement is None for one in found):
+        instances = self.known_instances
+        if instances is None or any(one.has_replacement is None for one in instances):
             return None
-        return sum(one.has_replacement is False for one in found)
+        return sum(one.has_replacement is False for one in instances)
 
     @property
     def known_instances(self) -> tuple[Instance, ...] | None:
-        """Its instances in any state, None while that of one of its GPUs is unknown."""
+        """Its instances in any state, None while one of them may be unknown.
+
+        They are all known if they hold all GPUs that are in an instance.
+        """
         if not self._gpus_are_known:
             return None
-        held = sum(gpu.state in ("starting", "disabled", "earning") for gpu in self.gpus)
-        return self.instances if held == _gpus_of(self.instances) else None
+        held_gpus = sum(gpu.state in ("starting", "disabled", "earning") for gpu in self.gpus)
+        return self.instances if held_gpus == _gpus_of(self.instances) else None
 
     @property
     def _gpus_are_known(self) -> bool:
@@ -326,7 +331,10 @@ difference that is left: the square of a sixth of the hours since then.
 
 
 def first_day(first: float, later: float) -> float:
-    """Return the compute units of a day whose pay per second moves from the first to the later."""
+    """Return the compute units that an instance earns in its first day.
+
+    Its pay per second moves from the first to the later one.
+    """
     return later * DAY + (first - later) * _FIRST_HOURS * 3600
 
 
@@ -461,18 +469,20 @@ class Fleet:
         return {server.server_id: server for server in self.servers}
 
     def idle_pay(self, server: Server) -> IdlePay | None:
-        """Return what the idle GPUs of a server would earn.
+        """Return what the idle GPUs of a server would earn, None if that is unknown.
 
-        It is 0 if none is idle, or if the server is in or before a maintenance. None is unknown, as
-        the pay of unverified GPUs is.
+        It is 0 if none is idle, or if the server holds an upgrade slot, so that launches are
+        refused. If the only GPUs without an instance are not verified, it is unknown.
         """
-        idle = server.idle_models
-        if idle is None or server.holds_slot is None:
+        idle_models = server.idle_models
+        if idle_models is None or server.holds_slot is None:
             return None
-        if not idle:
-            is_unknown = any(gpu.state == "unverified" for gpu in server.gpus)
-            return None if is_unknown else NO_PAY
-        return NO_PAY if server.holds_slot else self._pay_of_uses(server, idle)
+        if not idle_models:
+            has_unverified = any(gpu.state == "unverified" for gpu in server.gpus)
+            return None if has_unverified else NO_PAY
+        if server.holds_slot:
+            return NO_PAY
+        return self._pay_of_uses(server, idle_models)
 
     def _pay_of_uses(self, server: Server, models: AbstractSet[str]) -> IdlePay | None:
         """Return what the uses of idle GPUs of some models earn, None while one is unknown."""
@@ -484,43 +494,49 @@ class Fleet:
 
     @property
     def idle_pay_of_all(self) -> IdlePay | None:
-        """What all idle GPUs would earn, None while that of one, or of all servers, is unknown.
+        """What all idle GPUs would earn, None while it is unknown of a server with an idle GPU, or
+        of every server.
 
         Nobody can use a GPU that is in no server.
         """
         if not self.known.get("gpus"):
             return None
-        pays = self._known_idle_pays()
+        pay_by_server = self._known_idle_pays()
         # The list of servers may lack the newest one.
-        idle = {gpu.server_id for gpu in self.gpus if gpu.state == "idle" and gpu.server_id}
-        if not pays or not idle <= pays.keys():
+        idle_server_ids = {
+            gpu.server_id for gpu in self.gpus if gpu.state == "idle" and gpu.server_id
+        }
+        if not pay_by_server or not idle_server_ids.issubset(pay_by_server):
             return None
-        first_day = sum(pay.first_day for pay in pays.values())
-        return IdlePay(first_day, sum(pay.later for pay in pays.values()))
+        pays = pay_by_server.values()
+        return IdlePay(
+            first_day=sum(pay.first_day for pay in pays),
+            later=sum(pay.later for pay in pays),
+        )
 
     def _known_idle_pays(self) -> dict[str, IdlePay]:
-        """Return what the idle GPUs of each server would earn, of those of which it is known."""
-        pays = {}
+        """Return what the idle GPUs of each server would earn, by the server's id.
+
+        It has the servers with a GPU of which it is known.
+        """
+        pay_by_server = {}
         for server in self.servers:
             pay = self.idle_pay(server)
             if server.gpus and pay is not None:
-                pays[server.server_id] = pay
-        return pays
+                pay_by_server[server.server_id] = pay
+        return pay_by_server
 
     def idle_can_earn(self, server: Server) -> bool | None:
-        """Return whether idle GPUs of a server could earn something now."""
+        """Return whether idle GPUs of a server could earn something now, None if it is unknown."""
         if server.holds_slot or server.runs_chutes is False:
             return False
-        units = self._first_day_units(server)
-        if server.holds_slot is None or self.markets is None or not units:
+        uses = [use for use in self.uses if use.server_id == server.server_id]
+        if server.holds_slot is None or self.markets is None or not uses:
             return None
-        if any(units):
+        units_of_models = [use.first_day_units for use in uses]
+        if any(units_of_models):
             return True
-        return None if None in units else False
-
-    def _first_day_units(self, server: Server) -> list[float | None]:
-        """Return what the idle GPUs of a server earn in the first day, by model."""
-        return [use.first_day_units for use in self.uses if use.server_id == server.server_id]
+        return None if None in units_of_models else False
 
     def server_name(self, gpu: Gpu) -> str | None:
         """Return the name of the server of a GPU, None if it has none or that is unknown."""
@@ -529,9 +545,9 @@ class Fleet:
 
     @cached_property
     def gpus_by_instance(self) -> dict[str, list[Gpu]]:
-        """The GPUs of each instance, of which it is known."""
-        found: dict[str, list[Gpu]] = {}
+        """The GPUs that each instance is known to hold, by the instance's id."""
+        gpus_by_instance: dict[str, list[Gpu]] = {}
         for gpu in self.gpus:
             if gpu.instance_id:
-                found.setdefault(gpu.instance_id, []).append(gpu)
-        return found
+                gpus_by_instance.setdefault(gpu.instance_id, []).append(gpu)
+        return gpus_by_instance

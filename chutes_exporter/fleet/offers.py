@@ -66,7 +66,7 @@ class Demand:
 
 
 def find_demand(answers: FleetAnswers) -> list[Demand] | None:
-    """Return all chutes with their instances, None while an answer is not whole."""
+    """Return all chutes with the instances of all miners, None while an answer is not whole."""
     if not are_whole(
         answers.chutes,
         answers.active_instances,
@@ -78,44 +78,57 @@ def find_demand(answers: FleetAnswers) -> list[Demand] | None:
     utilization = list(records_of(answers.utilization))
     bounties = list(records_of(answers.bounties))
     now = service_time(utilization, bounties)
-    logged = {record.chute_id: record for record in utilization}
-    with_bounty = {bounty.chute_id for bounty in bounties}
-    held_by_chute: dict[str, list[HeldGpu]] = defaultdict(list)
+    utilization_by_chute = {record.chute_id: record for record in utilization}
+    chutes_with_bounty = {bounty.chute_id for bounty in bounties}
+    gpus_by_chute: dict[str, list[HeldGpu]] = defaultdict(list)
     for gpu in records_of(answers.held_gpus):
-        held_by_chute[gpu.chute_id].append(gpu)
-    found = []
-    for key, chute in answers.chutes_by_id.items():
+        gpus_by_chute[gpu.chute_id].append(gpu)
+    demand = []
+    for chute_id, chute in answers.chutes_by_id.items():
+        logged = utilization_by_chute.get(chute_id)
         instances = chute_instances(
             chute,
-            logged.get(key),
-            answers.active_by_chute.get(key, set()),
-            held_by_chute.get(key, ()),
+            logged,
+            answers.active_by_chute.get(chute_id, set()),
+            gpus_by_chute.get(chute_id, ()),
             now,
-            bounty=key in with_bounty,
+            bounty=chute_id in chutes_with_bounty,
         )
-        found.append(Demand(chute, instances, logged.get(key)))
-    return found
+        demand.append(Demand(chute, instances, logged))
+    return demand
 
 
 class _Miner:
-    """What the service looks at when a miner launches an instance."""
+    """What decides about a miner's launches, and about their order.
+
+    Attributes:
+        hanging: The number of instances that hang on the miner's servers, by chute.
+        runs_tee: Whether an instance of a TEE chute is active on them.
+        bounties: The open bounties, by chute.
+    """
 
     def __init__(self, answers: FleetAnswers, instances: Iterable[Instance]) -> None:
         self.answers = answers
-        self.hanging = Counter(one.chute_id for one in instances if _hangs(one, answers.at))
-        own = {
-            one.chute_id
-            for one in records_of(answers.active_instances)
-            if one.miner_hotkey == answers.hotkey
+        self.hanging = Counter(
+            instance.chute_id for instance in instances if _hangs(instance, answers.at)
+        )
+        active_chute_ids = {
+            instance.chute_id
+            for instance in records_of(answers.active_instances)
+            if instance.miner_hotkey == answers.hotkey
         }
         self.runs_tee = any(
-            chute.tee and chute.chute_id in own for chute in answers.chutes_by_id.values()
+            chute.tee and chute.chute_id in active_chute_ids
+            for chute in answers.chutes_by_id.values()
         )
         self.bounties = {bounty.chute_id: bounty for bounty in records_of(answers.bounties)}
 
 
 def _hangs(instance: Instance, at: float) -> bool:
-    """Return whether an instance may have been starting for longer than is usual."""
+    """Return whether an instance may have been starting for longer than is usual.
+
+    ``at`` is the Unix time of the answer about instances.
+    """
     if instance.state != "starting":
         return False
     return instance.created_at is None or at - instance.created_at > HANGS_AFTER
@@ -129,31 +142,34 @@ def find_markets(
 ) -> tuple[Market, ...]:
     """Return what the miner can launch on each model of which it has an idle GPU."""
     miner = _Miner(answers, instances)
-    places: dict[str, set[LaunchServer]] = defaultdict(set)
+    # In a set, servers that are alike are asked about once.
+    servers_by_model: dict[str, set[LaunchServer]] = defaultdict(set)
     for server in servers:
         for model, free in idle_gpus(server).items():
-            places[model].add(LaunchServer(server.tee, server.holds_slot, free))
-    return tuple(_market(model, places[model], demand, miner) for model in sorted(places))
+            servers_by_model[model].add(LaunchServer(server.tee, server.holds_slot, free))
+    models = sorted(servers_by_model)
+    return tuple(_market(model, servers_by_model[model], demand, miner) for model in models)
 
 
 def _market(
-    model: str, places: Iterable[LaunchServer], demand: Sequence[Demand], miner: _Miner
+    model: str, servers: Iterable[LaunchServer], demand: Sequence[Demand], miner: _Miner
 ) -> Market:
+    """Return what the miner can launch on the idle GPUs of a model, which are on these servers."""
     refused: Counter[LaunchRefusal] = Counter()
     offers = []
-    for one in demand:
-        is_supported = _is_supported(model, one.chute)
+    for chute_demand in demand:
+        is_supported = _is_supported(model, chute_demand.chute)
         if is_supported is False:
             continue
-        found = _offer(one, model, places, miner)
+        offer_or_refusal = _offer(chute_demand, model, servers, miner)
         if is_supported is None:
             # It may run on the model. If it is refused anyway, that does not matter.
-            if isinstance(found, Offer) or found == "unknown":
+            if isinstance(offer_or_refusal, Offer) or offer_or_refusal == "unknown":
                 refused["unknown"] += 1
-        elif isinstance(found, Offer):
-            offers.append(found)
+        elif isinstance(offer_or_refusal, Offer):
+            offers.append(offer_or_refusal)
         else:
-            refused[found] += 1
+            refused[offer_or_refusal] += 1
     offers.sort(key=_rank)
     return Market(model, tuple(offers), refused)
 
@@ -173,12 +189,15 @@ def _rank(offer: Offer) -> tuple[bool, float, str]:
 
 
 def _offer(
-    demand: Demand, model: str, places: Iterable[LaunchServer], miner: _Miner
+    demand: Demand, model: str, servers: Iterable[LaunchServer], miner: _Miner
 ) -> Offer | LaunchRefusal:
-    """Return the offer of a chute for a model, or why no server of the miner can launch it."""
+    """Return the offer of a chute for a model, or why no server of the miner can launch it.
+
+    ``servers`` are those with an idle GPU of the model.
+    """
     chute = demand.chute
     refusal = launch_refusal(
-        miner.answers.seat, chute, demand.instances, places, runs_tee=miner.runs_tee
+        miner.answers.seat, chute, demand.instances, servers, runs_tee=miner.runs_tee
     )
     if refusal is not None:
         return refusal
@@ -218,7 +237,7 @@ def _offer(
 
 @dataclass(frozen=True)
 class _Pay:
-    """What an instance of a chute earns on a model, and how many GPUs it takes."""
+    """How many GPUs an instance of a chute takes on a model, and the pay of all of them."""
 
     size: int
     units_per_second: float
@@ -226,15 +245,19 @@ class _Pay:
 
 
 def _pay(chute: Chute, model: str, rates: Mapping[str, float]) -> _Pay | None:
-    """Return what an instance earns, None if that is unknown, or too much for a sum."""
+    """Return what an instance earns, None if that is unknown, or too much for a sum.
+
+    ``rates`` are the hourly rates of GPU models in US dollars.
+    """
     size = chute.node_selector.gpu_count if chute.node_selector else None
-    first = units_per_gpu_second(chute, model, rates)
+    first_of_gpu = units_per_gpu_second(chute, model, rates)
     later = later_multiplier(chute, model, rates)
-    if size is None or first is None or later is None:
+    if size is None or first_of_gpu is None or later is None:
         return None
-    if not math.isfinite(_MOST_INSTANCES * first_day(first * size, later)):
+    first = first_of_gpu * size
+    if not math.isfinite(_MOST_INSTANCES * first_day(first, later)):
         return None
-    return _Pay(size, first * size, later)
+    return _Pay(size, first, later)
 
 
 def idle_gpus(server: Server) -> Counter[str]:
@@ -243,36 +266,42 @@ def idle_gpus(server: Server) -> Counter[str]:
 
 
 def find_uses(servers: Iterable[Server], markets: Iterable[Market]) -> tuple[Use, ...]:
-    """Return the best use of the idle GPUs of each server that can be used, by model."""
+    """Return the best use of the idle GPUs of each server that can be used, one for each model.
+
+    A chute that hangs on the miner's servers is not launched again.
+    """
     spaces = _spaces(servers)
-    by_model = {market.model: market for market in markets}
+    market_by_model = {market.model: market for market in markets}
     offers: list[Offer] = []
-    for market in by_model.values():
+    for market in market_by_model.values():
         offers += (offer for offer in market.offers if not offer.hanging)
     placement = best_placement(spaces, offers)
     uses = []
     for space in spaces:
-        launched = placement.get(space, Counter())
-        uses.append(
-            Use(
-                server_id=space.server_id,
-                model=space.model,
-                free=space.free,
-                launches=tuple(Launch(offer, count) for offer, count in sorted_offers(launched)),
-                is_least="unknown" in by_model[space.model].refused,
-            )
+        counts = placement.get(space, Counter())
+        launches = [Launch(offer, count) for offer, count in sorted_offers(counts)]
+        use = Use(
+            server_id=space.server_id,
+            model=space.model,
+            free=space.free,
+            launches=tuple(launches),
+            is_least="unknown" in market_by_model[space.model].refused,
         )
+        uses.append(use)
     return tuple(uses)
 
 
 def _spaces(servers: Iterable[Server]) -> list[Space]:
-    """Return the idle GPUs of each server that can be used, by model."""
-    found = []
+    """Return the idle GPUs of each server that can be used, one space for each model.
+
+    Launches are refused on a server that holds an upgrade slot.
+    """
+    spaces = []
     for server in servers:
         if server.holds_slot is False and server.tee is not None:
             for model, free in sorted(idle_gpus(server).items()):
-                found.append(Space(server.server_id, model, server.tee, free))
-    return found
+                spaces.append(Space(server.server_id, model, server.tee, free))
+    return spaces
 
 
 def sorted_offers(launched: Counter[Offer]) -> list[tuple[Offer, int]]:

@@ -49,42 +49,68 @@ def best_placement(spaces: Sequence[Space], offers: Sequence[Offer]) -> Placemen
     """
     wanted = [offer for offer in offers if offer.left > 0 and offer.first_day_units > 0]
     limits = {offer: offer.left for offer in wanted}
-    _, placement = _divide_rooms(spaces, limits, [0])
+    return _Search(spaces).best(limits)
+
+
+class _Search:
+    """The search for the best placement on some servers, in which no chute exceeds its room."""
+
+    def __init__(self, spaces: Sequence[Space]) -> None:
+        self._spaces = spaces
+        self._tries = 0
+
+    def best(self, limits: Limits) -> Placement:
+        """Return the best placement within some limits.
+
+        The models are filled on their own. If a chute gets more than its room in all models
+        together, each division of its room between its best paid model and the others is tried.
+        """
+        self._tries += 1
+        placement = _fill_each_model(self._spaces, limits)
+        excess = _first_excess(_launched(placement))
+        if not excess:
+            return placement
+        room = excess[0].left
+        best_paid, *others = sorted(excess, key=attrgetter("first_day_units"), reverse=True)
+        # After too many tries, the best paid model gets the whole room.
+        shares = range(room + 1) if self._tries < _MAX_TRIES else [room]
+        placements = []
+        for share in shares:
+            divided = {**limits, best_paid: min(share, limits[best_paid])}
+            for other in others:
+                divided[other] = min(room - share, limits[other])
+            placements.append(self.best(divided))
+        return max(placements, key=_first_day_units)
+
+
+def _fill_each_model(spaces: Sequence[Space], limits: Limits) -> Placement:
+    """Return the best placement, in which a chute may exceed its room on several models together.
+
+    Servers of a model with TEE and without are filled on their own, because offers are for one of
+    them.
+    """
+    placement: Placement = {}
+    for model, tee in sorted({(space.model, space.tee) for space in spaces}):
+        fitting_spaces = [space for space in spaces if (space.model, space.tee) == (model, tee)]
+        fitting_limits = {
+            offer: limit
+            for offer, limit in limits.items()
+            if (offer.model, offer.tee) == (model, tee)
+        }
+        placement |= _fill(fitting_spaces, fitting_limits)
     return placement
 
 
-def _divide_rooms(
-    spaces: Sequence[Space], limits: Limits, tries: list[int]
-) -> tuple[float, Placement]:
-    """Return the best units and placement, in which no chute gets more than its room.
-
-    The models are filled on their own. If a chute gets more than its room in all models together,
-    each division of its room between two models is tried.
-    """
-    tries[0] += 1
-    placement: Placement = {}
-    for kind in sorted({(space.model, space.tee) for space in spaces}):
-        of_kind = [space for space in spaces if (space.model, space.tee) == kind]
-        placement |= _fill(
-            of_kind, {offer: n for offer, n in limits.items() if (offer.model, offer.tee) == kind}
-        )
+def _launched(placement: Placement) -> Counter[Offer]:
+    """Return how many instances of each offer all servers together launch."""
     launched: Counter[Offer] = Counter()
     for instances in placement.values():
         launched += instances
-    excess = _first_excess(launched)
-    if not excess:
-        return sum(offer.first_day_units * count for offer, count in launched.items()), placement
-    room = excess[0].left
-    first, *others = sorted(excess, key=attrgetter("first_day_units"), reverse=True)
-    divisions = range(room + 1) if tries[0] < _MAX_TRIES else [room]
-    results = []
-    for share in divisions:
-        divided = {**limits, first: min(share, limits[first])}
-        left = room - share
-        for other in others:
-            divided[other] = min(left, limits[other])
-        results.append(_divide_rooms(spaces, divided, tries))
-    return max(results, key=lambda result: result[0])
+    return launched
+
+
+def _first_day_units(placement: Placement) -> float:
+    return sum(offer.first_day_units * count for offer, count in _launched(placement).items())
 
 
 def _first_excess(launched: Counter[Offer]) -> list[Offer]:
@@ -92,10 +118,10 @@ def _first_excess(launched: Counter[Offer]) -> list[Offer]:
 
     What is left is the same on each model, and one model alone never exceeds it.
     """
-    of_chute: dict[str, list[Offer]] = defaultdict(list)
+    offers_by_chute: dict[str, list[Offer]] = defaultdict(list)
     for offer in launched:
-        of_chute[offer.chute_id].append(offer)
-    for offers in of_chute.values():
+        offers_by_chute[offer.chute_id].append(offer)
+    for offers in offers_by_chute.values():
         if sum(launched[offer] for offer in offers) > offers[0].left:
             return offers
     return []
@@ -103,8 +129,9 @@ def _first_excess(launched: Counter[Offer]) -> list[Offer]:
 
 def _fill(spaces: Sequence[Space], limits: Limits) -> Placement:
     """Return the best placement on servers of one model."""
-    if all(offer.size & (offer.size - 1) == 0 for offer in limits):
+    if all(_is_power_of_two(offer.size) for offer in limits):
         return _fill_blocks(spaces, limits)
+    # The smallest servers are filled first.
     placement: Placement = {}
     left = dict(limits)
     for space in sorted(spaces, key=attrgetter("free", "server_id")):
@@ -114,6 +141,10 @@ def _fill(spaces: Sequence[Space], limits: Limits) -> Placement:
     return placement
 
 
+def _is_power_of_two(size: int) -> bool:
+    return size.bit_count() <= 1
+
+
 def _fill_blocks(spaces: Sequence[Space], limits: Limits) -> Placement:
     """Return the best placement of instances whose sizes are powers of two.
 
@@ -121,39 +152,55 @@ def _fill_blocks(spaces: Sequence[Space], limits: Limits) -> Placement:
     of this size. Of the others, two at a time become a bundle of the next size. This is the best
     use, because whatever fits into a block also fits into a half of a larger one.
     """
-    blocks: dict[int, list[Space]] = defaultdict(list)
-    for space in spaces:
-        for power in range(space.free.bit_length()):
-            if space.free >> power & 1:
-                blocks[1 << power].append(space)
+    blocks = _blocks(spaces)
     free = sum(space.free for space in spaces)
     bundles: dict[int, list[_Bundle]] = defaultdict(list)
-    for offer, count in limits.items():
-        fitting = min(count, free // offer.size)
-        bundles[offer.size] += [_Bundle(offer.first_day_units, (offer,))] * fitting
+    for offer, limit in limits.items():
+        copies = min(limit, free // offer.size)
+        bundles[offer.size] += [_Bundle(offer.first_day_units, (offer,))] * copies
     placement: Placement = {space: Counter() for space in spaces}
     size = 1
     while size <= max(blocks, default=0):
-        best = sorted(bundles[size], key=_order)
-        for space, bundle in zip(blocks[size], best, strict=False):
+        best_first = sorted(bundles[size], key=_order)
+        for space, bundle in zip(blocks[size], best_first, strict=False):
             placement[space].update(bundle.offers)
-        rest = best[len(blocks[size]) :]
-        for first in range(0, len(rest), 2):
-            bundles[2 * size].append(_joined(rest[first : first + 2]))
+        without_block = best_first[len(blocks[size]) :]
+        for first in range(0, len(without_block), 2):
+            pair = without_block[first : first + 2]
+            bundles[2 * size].append(_joined(pair))
         size *= 2
     return placement
 
 
+def _blocks(spaces: Sequence[Space]) -> dict[int, list[Space]]:
+    """Return which spaces have a block of each size, from the binary digits of their GPUs.
+
+    For example, 7 idle GPUs are a block of 4, one of 2 and one of 1.
+    """
+    blocks: dict[int, list[Space]] = defaultdict(list)
+    for space in spaces:
+        for power in range(space.free.bit_length()):
+            size = 1 << power
+            if space.free & size:
+                blocks[size].append(space)
+    return blocks
+
+
 def _fill_one(free: int, limits: Limits) -> tuple[Offer, ...]:
-    """Return the best instances for the GPUs of one server, whatever their sizes."""
+    """Return the best instances for the GPUs of one server, whatever their sizes.
+
+    This is the knapsack problem: ``best[gpus]`` is the best bundle so far for a number of GPUs, and
+    each instance is added where it improves it. The numbers are taken from the highest down, so
+    that no instance is added twice.
+    """
     best = [_Bundle(0.0, ())] * (free + 1)
-    for offer, count in limits.items():
-        for _ in range(min(count, free // offer.size)):
-            one = _Bundle(offer.first_day_units, (offer,))
+    for offer, limit in limits.items():
+        instance = _Bundle(offer.first_day_units, (offer,))
+        for _ in range(min(limit, free // offer.size)):
             for gpus in range(free, offer.size - 1, -1):
-                with_it = _joined([best[gpus - offer.size], one])
-                if with_it.units > best[gpus].units:
-                    best[gpus] = with_it
+                improved = _joined([best[gpus - offer.size], instance])
+                if improved.units > best[gpus].units:
+                    best[gpus] = improved
     return best[free].offers
 
 

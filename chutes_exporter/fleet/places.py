@@ -39,44 +39,55 @@ def find_holders(
     ``last_verified_at``. For example, a chute has a starting instance without a verification, and a
     disabled one that was verified at 12:00. The disabled one holds the GPUs with 12:00.
     """
-    first: dict[str, Instance] = {}
+    by_id: dict[str, Instance] = {}
     for instance in instances:
-        first.setdefault(instance.instance_id, instance)
-    every = [*first.values()]
+        by_id.setdefault(instance.instance_id, instance)
+    distinct = [*by_id.values()]
     by_chute: dict[str | None, list[Instance]] = defaultdict(list)
-    for instance in every:
+    for instance in distinct:
         by_chute[instance.chute_id].append(instance)
     holders: dict[str, Holder] = {}
     for item in inventory:
-        # An instance of an unknown chute may belong to any chute, and a GPU to any instance.
-        candidates = every
+        # An item without a chute may be of any instance. An instance without one may be of any
+        # item.
+        candidates = distinct
         if item.chute_id is not None:
             candidates = [*by_chute[item.chute_id], *by_chute[None]]
         holder = _holder(item, candidates)
-        holders[item.gpu_id] = _merged(holders.get(item.gpu_id, holder), holder)
+        if item.gpu_id in holders:
+            holder = _merged(holders[item.gpu_id], holder)
+        holders[item.gpu_id] = holder
     return holders
 
 
 def _merged(one: Holder, other: Holder) -> Holder:
-    """Return the holder of a GPU in two items. If they differ, all that is known is its state."""
+    """Return the holder of a GPU that two items name. If they differ, at most its state is known.
+
+    The state is that of both. A GPU with an active instance earns, whatever the other one does.
+    """
     if one == other:
         return one
-    # An active instance decides.
     state = one.state if one.state == other.state else None
     if "active" in (one.state, other.state):
         state = "active"
-    return Holder(None, None, state, None)
+    return Holder(chute_id=None, chute=None, state=state, instance_id=None)
 
 
 def _holder(item: InventoryItem, candidates: Sequence[Instance]) -> Holder:
-    """Return the holder behind an item of the inventory among the instances of its chute."""
+    """Return the holder that an item of the inventory means.
+
+    ``candidates`` are the instances that its chute may have. The time of the verification decides
+    if ``active`` leaves several of them possible.
+    """
     possible = candidates
     if item.active is not None:
         possible = [one for one in candidates if one.active in (item.active, None)]
     same_time = [one for one in possible if one.last_verified_at == item.last_verified_at]
-    # The times matter only if several instances are possible.
-    found = possible if len(possible) == 1 else same_time
-    instance_id = found[0].instance_id if len(found) == 1 else None
+    instance_id = None
+    for instances in (possible, same_time):
+        if len(instances) == 1:
+            instance_id = instances[0].instance_id
+            break
     state = _state(item, possible, same_time)
     return Holder(item.chute_id, item.chute_name, state, instance_id)
 
@@ -84,7 +95,11 @@ def _holder(item: InventoryItem, candidates: Sequence[Instance]) -> Holder:
 def _state(
     item: InventoryItem, possible: Sequence[Instance], same_time: Sequence[Instance]
 ) -> InstanceState | None:
-    """Return the state that all possible instances have, or all that were verified at the time."""
+    """Return the state of the instance that holds a GPU, None if several states are possible.
+
+    It is the state that all possible instances have, or else all of them that were verified at the
+    same time as the GPU's.
+    """
     if item.active:
         return "active"
     for instances in (possible, same_time):

@@ -128,16 +128,16 @@ class _Candidate:
 def switches_by_reports(
     answers: FleetAnswers, fleet: Fleet, ledger: Ledger, failures: Failures, now: float
 ) -> Switches | None:
-    """Return what to run instead of active instances, with the scores that reports show, None
-    while it is unknown.
+    """Return what to run instead of active instances, with the scores that reports show.
 
-    Idle GPUs have the room of chutes first. ``now`` is the Unix time.
+    None while that is unknown. Idle GPUs have the room of chutes first. ``now`` is the Unix time.
     """
     if fleet.markets is None:
         return None
     uses = find_uses(fleet.servers, markets_without(fleet.markets, failures))
-    active = [one for one in fleet.instances if one.state == "active"]
-    return find_switches(answers, fleet, uses, failures, ledger.scores(active, now), now)
+    active = [instance for instance in fleet.instances if instance.state == "active"]
+    scores = ledger.scores(active, now)
+    return find_switches(answers, fleet, uses, failures, scores, now)
 
 
 def find_switches(
@@ -148,13 +148,18 @@ def find_switches(
     scores: Mapping[str, float | None],
     now: float,
 ) -> Switches | None:
-    """Return what to run instead of active instances, None while it is unknown what can be
-    launched, or what failed.
+    """Return what to run instead of active instances.
 
-    Each instance is compared on its own GPUs, those with the least to lose first.
+    None while it is unknown what can be launched, or what failed. Each instance is compared with
+    what could be launched if its GPUs were idle.
 
-    ``uses`` are what will be launched on idle GPUs, ``scores`` the compute units of active
-    instances in the score of the past day, by id, and ``now`` is the Unix time.
+    Args:
+        answers: The answers that the fleet is joined from.
+        fleet: The fleet.
+        uses: What will be launched on idle GPUs, which takes room from the switches.
+        failures: What failed on the miner's servers.
+        scores: Compute units of active instances in the score of the past day, by id.
+        now: The Unix time.
     """
     demand = find_demand(answers)
     if demand is None or fleet.markets is None or not failures.are_all:
@@ -164,21 +169,24 @@ def find_switches(
     for instance in fleet.instances:
         if instance.state not in ("active", None):
             continue
-        found = _candidate(instance, fleet, scores.get(instance.instance_id), now)
-        if isinstance(found, _Candidate):
-            candidates.append(found)
+        candidate_or_reason = _candidate(instance, fleet, scores.get(instance.instance_id), now)
+        if isinstance(candidate_or_reason, _Candidate):
+            candidates.append(candidate_or_reason)
         else:
-            not_compared.append(NotCompared(instance, found))
-    freed = [_as_idle(one) for one in candidates]
-    markets = find_markets(answers, demand, freed, fleet.instances)
-    proposed, too_dear = _choose(candidates, markets, failures, _rooms(uses))
+            not_compared.append(NotCompared(instance, candidate_or_reason))
+    freed_servers = [_as_idle(candidate) for candidate in candidates]
+    markets = find_markets(answers, demand, freed_servers, fleet.instances)
+    proposed, too_dear = _choose(candidates, markets, failures, _launched_on_idle_gpus(uses))
     return Switches(proposed, too_dear, len(candidates), tuple(not_compared))
 
 
 def _candidate(
     instance: Instance, fleet: Fleet, score: float | None, now: float
 ) -> _Candidate | str:
-    """Return an instance that can be compared, or what is not known of it."""
+    """Return an instance that can be compared, or what is not known of it.
+
+    ``score`` are its compute units in the score of the past day, None if they are unknown.
+    """
     if instance.state is None:
         return "it is not known whether it is active"
     server = fleet.servers_by_id.get(instance.server_id or "")
@@ -190,12 +198,21 @@ def _candidate(
     cost = _deletion_cost(instance, score, now)
     if cost is None:
         return "what its deletion costs is not known"
-    worth = (kept + _least_cost(cost)) / instance.gpus
-    return _Candidate(instance, server, instance.gpus, kept, cost, worth)
+    return _Candidate(
+        instance=instance,
+        server=server,
+        gpus=instance.gpus,
+        kept_units=kept,
+        cost=cost,
+        worth=(kept + _least_cost(cost)) / instance.gpus,
+    )
 
 
 def _kept_units(instance: Instance, now: float) -> float | None:
-    """Return the compute units that an instance would earn in the next day."""
+    """Return the compute units that an instance would earn in the next day, None if unknown.
+
+    Its pay per second is on the way from the first to the later one.
+    """
     first, later = instance.units_per_second, instance.later_units_per_second
     if first is None or later is None or instance.created_at is None:
         return None
@@ -203,13 +220,19 @@ def _kept_units(instance: Instance, now: float) -> float | None:
 
 
 def _deletion_cost(instance: Instance, score: float | None, now: float) -> DeletionCost | None:
-    secured_at = instance.deadlines.get("secured", 0.0 if instance.private else None)
-    is_last = instance.is_last_active
-    if instance.private is None or is_last is None or secured_at is None or score is None:
+    """Return what the deletion of an instance costs, None if that is unknown.
+
+    A private one has no time from which on it keeps its score, and needs none: it always loses it.
+    """
+    secured_at = instance.deadlines.get("secured")
+    if secured_at is None and instance.private:
+        secured_at = 0.0
+    is_last_active = instance.is_last_active
+    if instance.private is None or is_last_active is None or secured_at is None or score is None:
         return None
     return deletion_cost(
         private=instance.private,
-        is_last_active=is_last,
+        is_last_active=is_last_active,
         secured_at=secured_at,
         score=score,
         now=now,
@@ -227,134 +250,161 @@ def _least_cost(cost: DeletionCost) -> float:
 
 
 def fading_seconds(age: float) -> float:
-    """Return the seconds for which the first pay of an instance would have to last, from an age
-    on, to bring what it brings while it fades.
+    """Return for how many seconds an instance of an age would have to keep its present pay, before
+    it gets the later one, to earn the same as it does while its pay fades.
+
+    The pay stays for 2 hours. Then each run of the autoscaler takes away a part of the difference
+    that is left: the square of a sixth of the hours since then. After 8 hours, nothing is left.
     """
-    start = max(0.0, age)
-    left, seconds, at = 1.0, 0.0, start
-    while at < 8 * HOUR:
-        seconds += left * _RUN
-        at += _RUN
-        faded = max(0.0, at - 2 * HOUR) / (6 * HOUR)
-        left *= max(0.0, 1 - faded**2)
+    seconds = 0.0
+    part_left = 1.0
+    age_at_run = max(0.0, age)
+    while age_at_run < 8 * HOUR:
+        seconds += part_left * _RUN
+        age_at_run += _RUN
+        faded = max(0.0, age_at_run - 2 * HOUR) / (6 * HOUR)
+        part_left *= max(0.0, 1 - faded**2)
     return seconds
 
 
 def _as_idle(candidate: _Candidate) -> Server:
     """Return a server that has nothing but the GPUs of an instance, all idle."""
     instance_id = candidate.instance.instance_id
-    model = candidate.instance.model
-    gpus = tuple(
-        Gpu(f"{instance_id}-{index}", instance_id, model, index, "idle", "", "", "")
+    gpus = [
+        Gpu(
+            gpu_id=f"{instance_id}-{index}",
+            server_id=instance_id,
+            model=candidate.instance.model,
+            index=index,
+            state="idle",
+            chute_id="",
+            chute="",
+            instance_id="",
+        )
         for index in range(candidate.gpus)
-    )
-    return replace(candidate.server, server_id=instance_id, gpus=gpus, instances=())
+    ]
+    return replace(candidate.server, server_id=instance_id, gpus=tuple(gpus), instances=())
 
 
-def _rooms(uses: Iterable[Use]) -> Counter[str]:
-    """Return how many instances of each chute idle GPUs will run."""
-    taken: Counter[str] = Counter()
+def _launched_on_idle_gpus(uses: Iterable[Use]) -> Counter[str]:
+    """Return how many instances of each chute will be launched on idle GPUs, by chute id."""
+    launched: Counter[str] = Counter()
     for use in uses:
         for launch in use.launches:
-            taken[launch.offer.chute_id] += launch.instances
-    return taken
+            launched[launch.offer.chute_id] += launch.instances
+    return launched
 
 
 def _choose(
     candidates: Iterable[_Candidate],
     markets: Sequence[Market],
     failures: Failures,
-    taken: Counter[str],
+    launched_before: Mapping[str, int],
 ) -> tuple[tuple[Switch, ...], tuple[Switch, ...]]:
     """Return the switches to make, and those that cost too much.
 
-    It adds the launches of the former to ``taken``, the launches of each chute so far.
+    ``launched_before`` are the instances of each chute that take its room before any switch.
     """
-    offers = _by_kind(markets, failures)
+    launched = Counter(launched_before)
+    offers_by_kind = _offers_by_kind(markets, failures)
     proposed: list[Switch] = []
     too_dear: list[Switch] = []
     # The instance that is worth least chooses first, because it gains most by the best chute.
     for candidate in sorted(candidates, key=attrgetter("worth", "instance.instance_id")):
         kind = candidate.instance.model, candidate.server.tee
-        found = _best(candidate, offers[kind], taken)
-        if found is None:
+        switch = _best_switch(candidate, offers_by_kind[kind], launched)
+        if switch is None:
             continue
-        if not found.pays_within_a_day:
-            too_dear.append(found)
+        if not switch.pays_within_a_day:
+            too_dear.append(switch)
             continue
-        proposed.append(found)
-        for launch in found.launches:
-            taken[launch.offer.chute_id] += launch.instances
-    proposed.sort(key=lambda one: one.first_day_gain - one.least_cost, reverse=True)
+        proposed.append(switch)
+        for launch in switch.launches:
+            launched[launch.offer.chute_id] += launch.instances
+    proposed.sort(key=lambda switch: switch.first_day_gain - switch.least_cost, reverse=True)
     return tuple(proposed), tuple(too_dear)
 
 
-def _by_kind(
+def _offers_by_kind(
     markets: Iterable[Market], failures: Failures
 ) -> dict[tuple[str | None, bool | None], list[Offer]]:
     """Return the offers that something can be given up for, by model and whether they need TEE."""
-    found: dict[tuple[str | None, bool | None], list[Offer]] = defaultdict(list)
+    offers_by_kind: dict[tuple[str | None, bool | None], list[Offer]] = defaultdict(list)
     for market in markets:
         for offer in market.offers:
             if _is_safe(offer, failures):
-                found[offer.model, offer.tee].append(offer)
-    return found
+                offers_by_kind[offer.model, offer.tee].append(offer)
+    return offers_by_kind
 
 
 def _is_safe(offer: Offer, failures: Failures) -> bool:
     """Return whether something that earns can be given up for an offer.
 
-    It is known not to fail here, and no race: of a private chute with a bounty, the first instance
-    of all miners that becomes active wins.
+    It must be known not to fail here, and be no race: of a private chute with a bounty, the first
+    instance of all miners that becomes active wins.
     """
     is_race = offer.private and offer.bounty_boost is not None
-    return not offer.hanging and not is_race and failures.fails(offer.chute_id) is False
+    is_known_to_start = not offer.hanging and failures.fails(offer.chute_id) is False
+    return is_known_to_start and not is_race
 
 
-def _best(
-    candidate: _Candidate, offers: Sequence[Offer], taken: Mapping[str, int]
+def _best_switch(
+    candidate: _Candidate, offers: Sequence[Offer], launched: Mapping[str, int]
 ) -> Switch | None:
     """Return the best that an instance's GPUs could run instead, None if it pays too little.
 
-    The offers are those for its model and its server.
+    The offers are those for its model and its server, and ``launched`` are the instances of each
+    chute that take its room before.
     """
     instance, server = candidate.instance, candidate.server
     if server.holds_slot or instance.model is None:
         return None
-    wanted = _wanted(candidate, offers, taken)
+    wanted = _wanted(candidate, offers, launched)
     # The search takes time, and few instances are worth it.
     if _most_units(candidate, wanted) <= (1 + LEAST_GAIN) * candidate.kept_units:
         return None
     space = Space(instance.instance_id, instance.model, bool(server.tee), candidate.gpus)
-    launched = best_placement([space], wanted).get(space, Counter())
-    launches = tuple(Launch(offer, count) for offer, count in sorted_offers(launched))
-    found = Switch(instance, launches, candidate.kept_units, candidate.cost)
-    is_better = found.first_day_gain > LEAST_GAIN * candidate.kept_units
-    return found if launches and is_better and found.later_gain >= 0 else None
+    counts = best_placement([space], wanted).get(space, Counter())
+    launches = tuple(Launch(offer, count) for offer, count in sorted_offers(counts))
+    switch = Switch(instance, launches, candidate.kept_units, candidate.cost)
+    pays_more_at_first = switch.first_day_gain > LEAST_GAIN * candidate.kept_units
+    pays_less_later = switch.later_gain < 0
+    if not launches or not pays_more_at_first or pays_less_later:
+        return None
+    return switch
 
 
 def _most_units(candidate: _Candidate, offers: Iterable[Offer]) -> float:
-    """Return what an instance's GPUs would earn in the first day if all of them took the best paid
-    offer, which is at least what they can earn.
+    """Return the compute units that an instance's GPUs can earn at most in the first day, if all
+    of them take the offer with the best pay of a GPU.
     """
-    best = max((offer.first_day_units / offer.size for offer in offers), default=0.0)
-    return candidate.gpus * best
+    best_of_gpu = max((offer.first_day_units / offer.size for offer in offers), default=0.0)
+    return candidate.gpus * best_of_gpu
 
 
 def _wanted(
-    candidate: _Candidate, offers: Iterable[Offer], taken: Mapping[str, int]
+    candidate: _Candidate, offers: Iterable[Offer], launched: Mapping[str, int]
 ) -> list[Offer]:
-    """Return the offers for the GPUs of an instance, with the room that is left for them."""
-    later = (candidate.instance.later_units_per_second or 0.0) / candidate.gpus
+    """Return the offers for the GPUs of an instance, with the room that is left for them.
+
+    ``launched`` are the instances of each chute that take its room before.
+    """
+    later_of_gpu = (candidate.instance.later_units_per_second or 0.0) / candidate.gpus
     wanted = []
     for offer in offers:
-        launched = taken.get(offer.chute_id, 0)
-        has_room = offer.left > launched and offer.size <= candidate.gpus
-        is_other = offer.chute_id != candidate.instance.chute_id
+        taken_room = launched.get(offer.chute_id, 0)
+        if offer.left <= taken_room or offer.size > candidate.gpus:
+            continue
+        if offer.chute_id == candidate.instance.chute_id:
+            continue
         # A bounty must not lead to a chute that pays less when it is over.
-        if has_room and is_other and offer.later_units_per_second / offer.size >= later:
-            # Copies of all offers would take most of the time.
-            wanted.append(replace(offer, left=offer.left - launched) if launched else offer)
+        if offer.later_units_per_second / offer.size < later_of_gpu:
+            continue
+        # Only an offer that changes is copied, because copies would take most of the time.
+        if taken_room:
+            wanted.append(replace(offer, left=offer.left - taken_room))
+        else:
+            wanted.append(offer)
     return wanted
 
 

@@ -102,13 +102,14 @@ def find_waiting(fleet: Fleet) -> Waiting | None:
     if servers is None:
         return None
     if any(server.measured is None for server in servers):
-        return Waiting(servers, None, None)
-    unmeasured = tuple(server for server in servers if server.cannot_come_back)
+        return Waiting(servers, unmeasured=None, ordered=None)
+    unmeasured = [server for server in servers if server.cannot_come_back]
     others = [server for server in servers if not server.cannot_come_back]
-    return Waiting(servers, unmeasured, _ordered(others))
+    return Waiting(servers, tuple(unmeasured), _ordered(others))
 
 
 def _waiting_servers(fleet: Fleet) -> tuple[Server, ...] | None:
+    """Return the servers that wait for their upgrade, in any order."""
     if not fleet.known.get("servers"):
         return None
     if any(server.waits_for_upgrade is None for server in fleet.servers):
@@ -124,22 +125,29 @@ def _ordered(servers: Sequence[Server]) -> tuple[Server, ...] | None:
 
 
 def _order(server: Server) -> tuple[int, int, str, str]:
-    """Return the key of the order: maintenance waits for nothing, and the least is not earned."""
-    last, idle = server.last_instances or 0, server.idle_gpus or 0
-    return last, -idle, server.name or "", server.server_id
+    """Return the key of the order in which to upgrade servers.
+
+    Those whose maintenance waits for the fewest instances come first. Of equal ones, those with the
+    most idle GPUs, because their upgrade interrupts the least.
+    """
+    last_instances, idle_gpus = server.last_instances or 0, server.idle_gpus or 0
+    return last_instances, -idle_gpus, server.name or "", server.server_id
 
 
 def plan_upgrades(fleet: Fleet, now: float) -> UpgradePlan:
     """Return the upgrades of a miner at a Unix time, with everything that is known of them."""
     window = fleet.window
     phase = _phase(window, now)
-    if window is None or phase not in ("announced", "open"):
-        unknown = () if phase else ("whether a maintenance window is open or announced",)
-        return UpgradePlan(phase, window, unknown=unknown)
+    if window is None or phase is None:
+        return UpgradePlan(
+            None, window, unknown=("whether a maintenance window is open or announced",)
+        )
+    if phase in ("none", "over"):
+        return UpgradePlan(phase, window)
     waiting = find_waiting(fleet)
+    # The number of the servers that can come back, which are all upgraded.
     count = None if waiting is None else waiting.others
-    begins_at = now if phase == "open" else window.starts_at
-    times = _Times(window, begins_at)
+    times = _Times(window, begins_at=now if phase == "open" else window.starts_at)
     return UpgradePlan(
         phase=phase,
         window=window,
@@ -153,6 +161,7 @@ def plan_upgrades(fleet: Fleet, now: float) -> UpgradePlan:
 
 
 def _phase(window: Window | None, now: float) -> Phase | None:
+    """Return what the newest window is at a Unix time, None if that is unknown."""
     if window is None or window.is_open is None:
         return None
     if not window.exists:
@@ -189,7 +198,10 @@ class _Times:
         return self.begins_at + rounds * UPGRADE_SECONDS
 
     def is_late(self, place: int) -> bool | None:
-        """Return whether that is after the end of the window. Without a slot, it is never done."""
+        """Return whether the server with a place in the order is done after the end of the window.
+
+        In a window without slots, it is never done. None is unknown.
+        """
         if self.window.slots is not None and self.window.slots < 1:
             return True
         done_at, ends_at = self.done_at(place), self.window.ends_at
@@ -198,16 +210,18 @@ class _Times:
         return done_at > ends_at
 
     def late(self, count: int) -> int | None:
-        """Return how many of so many servers will not make it."""
-        found = [self.is_late(place) for place in range(1, count + 1)]
-        return None if None in found else sum(one is True for one in found)
+        """Return how many servers of a number will not make it, None while that is unknown."""
+        are_late = [self.is_late(place) for place in range(1, count + 1)]
+        return None if None in are_late else are_late.count(True)
 
 
 def _upgrades(waiting: Waiting | None, times: _Times, now: float) -> tuple[Upgrade, ...] | None:
+    """Return the upgrades of the servers that wait, None while their order is unknown."""
     if waiting is None or waiting.ordered is None:
         return None
-    return tuple(
-        Upgrade(
+    upgrades = []
+    for place, server in enumerate(waiting.ordered, 1):
+        upgrade = Upgrade(
             server=server,
             place=place,
             lost_units=lost_by_reboot(server, now),
@@ -215,20 +229,24 @@ def _upgrades(waiting: Waiting | None, times: _Times, now: float) -> tuple[Upgra
             done_at=times.done_at(place),
             is_late=times.is_late(place),
         )
-        for place, server in enumerate(waiting.ordered, 1)
-    )
+        upgrades.append(upgrade)
+    return tuple(upgrades)
 
 
 def lost_by_reboot(server: Server, now: float) -> float | None:
     """Return about how many compute units of the past day the score would lose if a server was
     rebooted now, None while that is unknown.
     """
-    found = server.known_instances
-    return None if found is None else total(_lost_units(one, now) for one in found)
+    instances = server.known_instances
+    if instances is None:
+        return None
+    return total(_lost_units(instance, now) for instance in instances)
 
 
 def _lost_units(instance: Instance, now: float) -> float | None:
-    """Return what an instance scored in the past day, if an end without maintenance loses it."""
+    """Return the compute units of the past day that an instance loses if it ends without
+    maintenance, None if they are unknown.
+    """
     if instance.earns is None or instance.private is None:
         return None
     is_secured = _is_secured(instance, now)
@@ -241,7 +259,10 @@ def _lost_units(instance: Instance, now: float) -> float | None:
 
 
 def _is_secured(instance: Instance, now: float) -> bool | None:
-    """Return whether an instance keeps its score at any end. A private one never does."""
+    """Return whether an instance keeps its score at any end, None if that is unknown.
+
+    A private one never does.
+    """
     if instance.private:
         return False
     secured_at = instance.deadlines.get("secured")
