@@ -212,8 +212,8 @@ FLEET_INSTANCES = _metric(
 
 
 def fleet_answers(answers: Mapping[str, Answer[Any]], hotkey: str) -> FleetAnswers:
-    """Return the answers of a fleet, of those that are known by the feed's name."""
-    found: dict[str, Listed[Any]] = {}
+    """Return the answers that a fleet is joined from. ``answers`` are by the name of the feed."""
+    listed: dict[str, Listed[Any]] = {}
     at = 0.0
     for name, feed in FEEDS.items():
         answer = answers.get(feed.name)
@@ -221,10 +221,10 @@ def fleet_answers(answers: Mapping[str, Answer[Any]], hotkey: str) -> FleetAnswe
             continue
         # The policy is one record.
         records = answer.value if isinstance(answer.value, list) else [answer.value]
-        found[name] = Listed(records, answer.whole)
+        listed[name] = Listed(records, answer.whole)
         if feed is f.INSTANCES:
             at = answer.received_at
-    return FleetAnswers(hotkey, at, **found)
+    return FleetAnswers(hotkey, at, **listed)
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
@@ -233,44 +233,48 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
         out.add(KNOWN, fleet.known[topic], fleet.hotkey, topic)
     _add_gpu_counts(fleet, out)
     _add_instance_counts(fleet, out)
-    # The service registers a GPU also without a server.
-    names: dict[str | None, str | None] = {"": ""}
+    # A GPU or an instance without a server has the empty id and name.
+    server_names: dict[str | None, str | None] = {"": ""}
     for server in fleet.servers:
-        names[server.server_id] = server.name
+        server_names[server.server_id] = server.name
         # A name that is unknown would make other series when it becomes known.
         if server.name is not None:
             _add_server(server, fleet.hotkey, miners.costs, out)
     for gpu in fleet.gpus:
-        _add_gpu(gpu, names.get(gpu.server_id), fleet.hotkey, out)
+        _add_gpu(gpu, server_names.get(gpu.server_id), fleet.hotkey, out)
     for instance in fleet.instances:
         if instance.chute is not None and instance.private is not None:
-            _add_instance(instance, names.get(instance.server_id), fleet.hotkey, out)
+            _add_instance(instance, server_names.get(instance.server_id), fleet.hotkey, out)
     _add_upgrades(fleet, out)
 
 
 def _add_gpu_counts(fleet: Fleet, out: Samples) -> None:
-    """Add the GPUs of each model whose states are all known."""
-    states: dict[str | None, list[GpuState | None]] = defaultdict(list)
+    """Add the number of GPUs in each state, for each model whose GPUs' states are all known."""
+    states_by_model: dict[str, list[GpuState | None]] = defaultdict(list)
     for gpu in fleet.gpus:
-        states[gpu.model].append(gpu.state)
-    if None in states:
-        # A GPU of an unknown model may be one of any model.
-        return
-    for model in sorted(filter(None, states)):
-        found = states[model]
-        if None not in found:
+        if gpu.model is None:
+            # It may be of any model, so that no number is known.
+            return
+        states_by_model[gpu.model].append(gpu.state)
+    for model, states_of_gpus in sorted(states_by_model.items()):
+        if None not in states_of_gpus:
             for state in GPU_STATES:
-                out.add(FLEET_GPUS, found.count(state), fleet.hotkey, model, state)
+                out.add(FLEET_GPUS, states_of_gpus.count(state), fleet.hotkey, model, state)
 
 
 def _add_instance_counts(fleet: Fleet, out: Samples) -> None:
+    """Add the number of instances in each state, if all instances are known."""
     if fleet.known["instances"]:
-        found = [instance.state for instance in fleet.instances]
+        states_of_instances = [instance.state for instance in fleet.instances]
         for state in INSTANCE_STATES:
-            out.add(FLEET_INSTANCES, found.count(state), fleet.hotkey, state)
+            out.add(FLEET_INSTANCES, states_of_instances.count(state), fleet.hotkey, state)
 
 
 def _add_server(server: Server, hotkey: str, costs: Costs, out: Samples) -> None:
+    """Add a server's GPUs, pay, maintenance, state and the price of its idle GPUs.
+
+    ``out`` leaves out a value that is None, because it is unknown.
+    """
     labels = (hotkey, server.server_id, server.name)
     for model in server.models or ():
         for state in GPU_STATES:
@@ -286,24 +290,27 @@ def _add_server(server: Server, hotkey: str, costs: Costs, out: Samples) -> None
 
 
 def _idle_cost(server: Server, costs: Costs) -> float | None:
-    """Return the price of a server's idle and unverified GPUs for a day.
+    """Return the price of a server's idle and unverified GPUs for a day, in US dollars.
 
     None while the price or the state of one of its GPUs is unknown, and without GPUs.
     """
     if not server.models:
         return None
-    idle = 0.0
+    usd_per_hour = 0.0
     for gpu in server.gpus:
-        price = costs.of_gpu(server.name, gpu.model)
-        if price is None or gpu.state is None:
+        price_per_hour = costs.of_gpu(server.name, gpu.model)
+        if price_per_hour is None or gpu.state is None:
             return None
         if gpu.state in ("idle", "unverified"):
-            idle += price
-    return 24 * idle
+            usd_per_hour += price_per_hour
+    return 24 * usd_per_hour
 
 
 def _add_maintenance(server: Server, labels: tuple[str | None, ...], out: Samples) -> None:
-    """Add the upgrade and the maintenance of a TEE server."""
+    """Add the upgrade and the maintenance of a TEE server, as far as they are known.
+
+    Only a server that is older than the target has to come back from its upgrade.
+    """
     out.add(SERVER_UPGRADE, server.needs_upgrade, *labels)
     out.add(SERVER_BOOTS, server.boots, *labels)
     if server.needs_upgrade and server.measured in ("measured", "not_measured"):
@@ -313,10 +320,11 @@ def _add_maintenance(server: Server, labels: tuple[str | None, ...], out: Sample
             out.add(SERVER_MAINTENANCE, server.maintenance == status, *labels, status)
 
 
-def _add_gpu(gpu: Gpu, server: str | None, hotkey: str, out: Samples) -> None:
-    if gpu.state is None or None in (gpu.model, gpu.index, server):
+def _add_gpu(gpu: Gpu, server_name: str | None, hotkey: str, out: Samples) -> None:
+    """Add the state of a GPU, unless it or one of its labels is unknown."""
+    if gpu.state is None or None in (gpu.model, gpu.index, server_name):
         return
-    labels = (gpu.gpu_id, nvidia_uuid(gpu.gpu_id), gpu.server_id, server)
+    labels = (gpu.gpu_id, nvidia_uuid(gpu.gpu_id), gpu.server_id, server_name)
     out.add(GPU_STATE, GPU_STATES.index(gpu.state), hotkey, *labels, gpu.model, gpu.index)
 
 
@@ -332,7 +340,11 @@ def _add_upgrades(fleet: Fleet, out: Samples) -> None:
         out.add(SERVER_ORDER, place, fleet.hotkey, server.server_id, server.name)
 
 
-def _add_instance(instance: Instance, server: str | None, hotkey: str, out: Samples) -> None:
+def _add_instance(instance: Instance, server_name: str | None, hotkey: str, out: Samples) -> None:
+    """Add the state, the pay, the deadlines and the place of an instance, as far as known.
+
+    ``server_name`` is empty if it holds no GPU, and None if the place is unknown.
+    """
     labels = (hotkey, instance.instance_id, instance.chute_id, instance.chute, instance.private)
     if instance.state is not None:
         for state in INSTANCE_STATES:
@@ -341,8 +353,9 @@ def _add_instance(instance: Instance, server: str | None, hotkey: str, out: Samp
     out.add(INSTANCE_LATER_UNITS, instance.later_units_per_second, *labels)
     for kind in DEADLINES:
         out.add(DEADLINE, instance.deadlines.get(kind), *labels, kind)
-    if server is not None:
-        out.add(INSTANCE_GPUS, instance.gpus, *labels, instance.server_id, server, instance.model)
+    if server_name is not None:
+        place = (instance.server_id, server_name, instance.model)
+        out.add(INSTANCE_GPUS, instance.gpus, *labels, *place)
 
 
 COLLECTOR = Collector(

@@ -78,9 +78,9 @@ SERVER_PROFIT = metric_of(*_FLEET, CHAIN, FMV, STATS)(
 
 
 def _server_costs(answers: Answers, miners: Miners, out: Samples) -> None:
-    for one in server_costs(answers[SERVERS], miners.costs):
-        labels = (miners.hotkey, one.server_id, one.server, one.gpu)
-        out.add(SERVER_COST, one.usd_per_gpu_hour, *labels)
+    for cost in server_costs(answers[SERVERS], miners.costs):
+        labels = (miners.hotkey, cost.server_id, cost.server, cost.gpu)
+        out.add(SERVER_COST, cost.usd_per_gpu_hour, *labels)
 
 
 def _miner_cost(answers: Answers, miners: Miners, out: Samples) -> None:
@@ -89,11 +89,12 @@ def _miner_cost(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 def _earnings(answers: Answers, miners: Miners, out: Samples) -> None:
-    alpha = _alpha_price_usd(answers)
-    out.add(ALPHA_PRICE, alpha)
+    """Add the price of alpha, and what each exported miner earns in a day."""
+    alpha_usd = _alpha_price_usd(answers)
+    out.add(ALPHA_PRICE, alpha_usd)
     for seat in answers[CHAIN].seats:
         if miners.exports(seat.hotkey):
-            out.add(EARNED, in_usd(seat.alpha_per_day, alpha), seat.hotkey)
+            out.add(EARNED, in_usd(seat.alpha_per_day, alpha_usd), seat.hotkey)
 
 
 def _unit(answers: Answers, _: Miners, out: Samples) -> None:
@@ -101,31 +102,38 @@ def _unit(answers: Answers, _: Miners, out: Samples) -> None:
 
 
 def _profit(answers: Answers, miners: Miners, out: Samples) -> None:
-    alpha = _alpha_price_usd(answers)
-    cost = fleet_cost(answers[SERVERS], answers[NODES], miners.costs)
+    """Add what is left of the pay of the miner that the keys belong to."""
+    alpha_usd = _alpha_price_usd(answers)
+    cost_per_hour = fleet_cost(answers[SERVERS], answers[NODES], miners.costs)
     for seat in answers[CHAIN].seats:
         if seat.hotkey == miners.hotkey:
-            pay = in_usd(seat.alpha_per_day, alpha)
-            out.add(PROFIT, profit_per_day_usd(pay, cost), seat.hotkey)
+            pay_per_day = in_usd(seat.alpha_per_day, alpha_usd)
+            out.add(PROFIT, profit_per_day_usd(pay_per_day, cost_per_hour), seat.hotkey)
 
 
 def _server_profits(answers: Answers, miners: Miners, out: Samples) -> None:
-    unit = _unit_usd(answers)
-    for server in join_fleet(fleet_answers(answers.by_name, miners.hotkey)).servers:
+    """Add the profit of each server whose name and GPUs are known. Prices are for an hour."""
+    unit_usd = _unit_usd(answers)
+    fleet = join_fleet(fleet_answers(answers.by_name, miners.hotkey))
+    for server in fleet.servers:
         # The price of a server without GPUs is not known.
         if not server.name or not server.models:
             continue
-        units = server.earned_units_per_second
-        cost = total(miners.costs.of_gpu(server.name, gpu.model) for gpu in server.gpus)
-        profit = profit_per_day_usd(product(units, DAY, unit), cost)
+        pay_per_day = product(server.earned_units_per_second, DAY, unit_usd)
+        cost_per_hour = total(miners.costs.of_gpu(server.name, gpu.model) for gpu in server.gpus)
+        profit = profit_per_day_usd(pay_per_day, cost_per_hour)
         out.add(SERVER_PROFIT, profit, miners.hotkey, server.server_id, server.name)
 
 
 def _unit_usd(answers: Answers) -> float | None:
-    pay = in_usd(answers[CHAIN].alpha_per_day, _alpha_price_usd(answers))
-    records = distinct(answers[STATS], lambda one: (one.miner_hotkey, one.window))
-    units = total(one.compute_units for one in records if one.window == "1d")
-    return compute_unit_usd(pay, units)
+    """Return the US dollars that miners receive for a compute unit, None if they are unknown.
+
+    It is the pay of all miners for a day, divided by their units of the past day.
+    """
+    pay_per_day = in_usd(answers[CHAIN].alpha_per_day, _alpha_price_usd(answers))
+    records = distinct(answers[STATS], lambda record: (record.miner_hotkey, record.window))
+    units_of_day = total(record.compute_units for record in records if record.window == "1d")
+    return compute_unit_usd(pay_per_day, units_of_day)
 
 
 def _alpha_price_usd(answers: Answers) -> float | None:

@@ -37,35 +37,40 @@ HEADING = metric_of(*_FEEDS)(
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
-    earned = earned_rates(answers, miners.watched) or {}
-    everybody = total(earned.values())
-    for hotkey, rate in sorted(earned.items()):
-        if everybody and miners.exports(hotkey):
-            out.add(HEADING, rate / everybody, hotkey)
+    """Add each exported miner's part of what all miners earn. It has no value if nobody earns."""
+    rates = earned_rates(answers, miners.watched) or {}
+    rate_of_all = total(rates.values())
+    for hotkey, rate in sorted(rates.items()):
+        if rate_of_all and miners.exports(hotkey):
+            out.add(HEADING, rate / rate_of_all, hotkey)
 
 
 def earned_rates(answers: Answers, watched: AbstractSet[str]) -> dict[str, float] | None:
-    """Return the compute units per second that the active instances of each miner earn, of all
-    miners that can have a score. None if one is unknown.
+    """Return the compute units per second that each miner's active instances earn, by hotkey.
 
-    Watched miners are returned even if they earn nothing.
+    It has the miners that can have a score: those with a seat that are not on the blacklist, and
+    that earn something or are watched. None if the rate of one, or the blacklist, is unknown.
     """
     seats = answers[METAGRAPH]
     rates = _rates(answers[ACTIVE_INSTANCES])
     if rates is None or any(seat.blacklist_reason is UNSET for seat in seats):
         return None
-    scored = {seat.hotkey for seat in seats if not seat.blacklist_reason}
-    return {hotkey: rates.get(hotkey, 0.0) for hotkey in scored & (rates.keys() | watched)}
+    can_have_score = {seat.hotkey for seat in seats if not seat.blacklist_reason}
+    hotkeys = can_have_score & (rates.keys() | watched)
+    return {hotkey: rates.get(hotkey, 0.0) for hotkey in hotkeys}
 
 
 def _rates(instances: list[ActiveInstance]) -> dict[str, float] | None:
-    """Return the sum of the multipliers of each miner's instances, None if one is unknown."""
-    multipliers: dict[str | None, list[float | None]] = defaultdict(list)
+    """Return the sum of the multipliers of each miner's instances, None if one is unknown.
+
+    An instance earns as many compute units per second as its multiplier.
+    """
+    multipliers_by_miner: dict[str | None, list[float | None]] = defaultdict(list)
     for instance in distinct(instances, lambda instance: instance.instance_id):
-        multipliers[instance.miner_hotkey].append(instance.compute_multiplier)
+        multipliers_by_miner[instance.miner_hotkey].append(instance.compute_multiplier)
     rates = {}
-    for hotkey, of_miner in multipliers.items():
-        rate = total(of_miner)
+    for hotkey, multipliers in multipliers_by_miner.items():
+        rate = total(multipliers)
         if hotkey is None or rate is None:
             return None
         rates[hotkey] = rate
