@@ -17,7 +17,7 @@ from grafana.states import NOTHING, ORANGE, PLAIN, UNWATCHED, State
 from grafana.worlds import ALARMED, LIVE, World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 MINIMUM_STEP: Final = "1m"
 """The usual scrape interval. Rates need a range that holds several scrapes."""
@@ -82,15 +82,21 @@ def select(metric: str, *matchers: str, **where: str) -> str:
         matchers: Matchers as PromQL writes them.
         where: Values of labels; `~` before one makes it a regular expression, `!` anything but it.
     """
-    operators = {"~": "=~", "!": "!="}
-    written = [
-        f'{label}{operators[value[0]]}"{value[1:]}"'
-        if value[:1] in operators
-        else f'{label}="{value}"'
-        for label, value in where.items()
-    ]
-    chosen = ", ".join((*matchers, *written))
-    return f"{metric}{{{chosen}}}" if chosen else metric
+    all_matchers = list(matchers)
+    for label, value in where.items():
+        all_matchers.append(_matcher(label, value))
+    if not all_matchers:
+        return metric
+    return f"{metric}{{{', '.join(all_matchers)}}}"
+
+
+def _matcher(label: str, value: str) -> str:
+    """Return the matcher of a label. The value can begin with `~` or `!`, as in `select`."""
+    if value.startswith("~"):
+        return f'{label}=~"{value[1:]}"'
+    if value.startswith("!"):
+        return f'{label}!="{value[1:]}"'
+    return f'{label}="{value}"'
 
 
 def of_miners(metric: str, *labels: str, **where: str) -> str:
@@ -133,12 +139,15 @@ def copied(query: str, label: str) -> str:
 def whole(query: str, feed: str) -> str:
     """Return a query for numbers of all records of a feed, which are absent while one of them may
     be missing.
+
+    The exporter has the number of a feed's records only if none is missing. A query by miner needs
+    that of each miner.
     """
     scope = "hotkey" if "hotkey" in query else ""
     return f"({query} and on ({scope}) {select('chutes_feed_records', feed=feed)})"
 
 
-def of_all(query: str, found: str, *, with_gpus: bool = False) -> str:
+def of_all(query: str, parts: str, *, with_gpus: bool = False) -> str:
     """Return a query over the chosen miners, which is absent while one that is watched with a key
     lacks its part.
 
@@ -147,20 +156,20 @@ def of_all(query: str, found: str, *, with_gpus: bool = False) -> str:
 
     Args:
         query: Aggregates over miners.
-        found: The parts of the miners.
+        parts: Selects the part of each miner.
         with_gpus: Whether a miner that has no GPUs has no part.
     """
     miners = _watched(with_gpus=with_gpus)
-    return f"({query}{_if_loaded(found)} unless on () ({miners} unless on (hotkey) {found}))"
+    return f"({query}{_if_loaded(parts)} unless on () ({miners} unless on (hotkey) {parts}))"
 
 
-def total(found: str, *, with_gpus: bool = False) -> str:
-    """Return the sum over all chosen miners, which is absent as `of_all` is.
+def total(parts: str, *, with_gpus: bool = False) -> str:
+    """Return the sum of the parts of all chosen miners, which is absent as `of_all` is.
 
     A miner without its part adds infinity, which is shorter than to ask for the part twice.
     """
     miners = _watched(with_gpus=with_gpus)
-    return f"(sum({found} or on (hotkey) {miners} / 0) < Inf{_if_loaded(found)})"
+    return f"(sum({parts} or on (hotkey) {miners} / 0) < Inf{_if_loaded(parts)})"
 
 
 def _watched(*, with_gpus: bool) -> str:
@@ -168,19 +177,19 @@ def _watched(*, with_gpus: bool) -> str:
     return recorded(f"hotkey:chutes_miner_watched:{'with_gpus' if with_gpus else 'with_key'}")
 
 
-def _if_loaded(found: str) -> str:
+def _if_loaded(parts: str) -> str:
     """Return what makes a query absent without the rules, which a recorded part is by itself."""
-    return "" if _IS_RECORDED.search(found) else f" and on () {RULES}"
+    return "" if _IS_RECORDED.search(parts) else f" and on () {RULES}"
 
 
-def counted(found: str, known: str) -> str:
-    """Count series. None is 0 where something is known, and absent elsewhere.
+def counted(series: str, known: str) -> str:
+    """Count series. If there are none, it is 0 where that is known, and absent elsewhere.
 
     Args:
-        found: The series.
-        known: Returns a single series without labels where the absence of others is known.
+        series: Selects the series.
+        known: Returns one series without labels where it is known whether there are any.
     """
-    return f"(count({found}) or on () 0 * {known})"
+    return f"(count({series}) or on () 0 * {known})"
 
 
 def with_chute_name(expression: str) -> str:
@@ -252,10 +261,14 @@ class Query:
 def signed(
     expression: str, legend: str, data: frozenset[World] | None = None, digits: int = 0
 ) -> list[Query]:
-    """Return the queries of a change: what grew has a plus before it."""
+    """Return the two queries of a change, one of which has a value: a number above 0 has a plus
+    before it, and one below has its minus anyway.
+    """
+    growth = Unit("prefix:+", digits)
+    decline = Unit("none", digits)
     return [
-        Query(f"({expression}) {sign} 0", legend, data, Unit(unit, digits), sometimes=True)
-        for sign, unit in ((">", "prefix:+"), ("<=", "none"))
+        Query(f"({expression}) > 0", legend, data, growth, sometimes=True),
+        Query(f"({expression}) <= 0", legend, data, decline, sometimes=True),
     ]
 
 
@@ -293,9 +306,11 @@ class Column:
 
     @property
     def queries(self) -> list[Query]:
-        """The query, if the source is one."""
-        is_label = re.fullmatch(r"\w+", self.source)
-        return [] if is_label else [Query(self.source, data=self.data, sometimes=self.sometimes)]
+        """The query that gives the values, none if a label gives them."""
+        is_label = re.fullmatch(r"\w+", self.source) is not None
+        if is_label:
+            return []
+        return [Query(self.source, data=self.data, sometimes=self.sometimes)]
 
 
 Kind = Literal["stat", "graph", "stacked", "bars", "timeline", "table"]
@@ -351,37 +366,52 @@ class Panel:
     def queries(self) -> list[Query]:
         """All queries, in the order of their letters."""
         queries = []
-        for one in self.content:
-            if isinstance(one, Column):
-                queries += one.queries
+        for part in self.content:
+            if isinstance(part, Column):
+                queries += part.queries
             else:
-                queries.append(one)
+                queries.append(part)
         return queries
 
     @property
     def columns(self) -> list[Column]:
         """The columns of a table that show something, or whose values links use."""
-        columns = [one for one in self.content if isinstance(one, Column)]
-        return [one for one in columns if one.title or not one.queries]
+        columns = [part for part in self.content if isinstance(part, Column)]
+        return [column for column in columns if column.title or not column.queries]
 
 
-def _kind(kind: Kind) -> Callable[..., Panel]:
-    def panel(title: str, description: str, *content: Query | Column, **options: Any) -> Panel:
+def _panel_function(kind: Kind) -> Callable[..., Panel]:
+    """Return a function that makes panels of a kind, from their queries or columns.
+
+    Its options are the other attributes of `Panel`.
+    """
+
+    def make_panel(title: str, description: str, *content: Query | Column, **options: Any) -> Panel:
         return Panel(kind, title, description, content, **options)
 
-    return panel
+    return make_panel
 
 
-stat, graph, stacked, bars, timeline, table = map(_kind, _SIZES)
+stat = _panel_function("stat")
+graph = _panel_function("graph")
+stacked = _panel_function("stacked")
+bars = _panel_function("bars")
+timeline = _panel_function("timeline")
+table = _panel_function("table")
 
 
 def _targets(panel: Panel) -> list[Json]:
-    now = panel.kind == "table" or (panel.kind == "stat" and not panel.trend)
-    shared = {"datasource": _DATASOURCE, "instant": now, "range": not now}
-    shared["format"] = "table" if panel.kind == "table" else "time_series"
+    """Make the queries of a panel, in Grafana's format.
+
+    A table, and a stat without a sparkline, only need the values at the end of the time range.
+    """
+    is_instant = panel.kind == "table" or (panel.kind == "stat" and not panel.trend)
     return [
         {
-            **shared,
+            "datasource": _DATASOURCE,
+            "instant": is_instant,
+            "range": not is_instant,
+            "format": "table" if panel.kind == "table" else "time_series",
             "refId": letter,
             "expr": query.expr,
             "legendFormat": query.legend or "__auto",
@@ -392,15 +422,15 @@ def _targets(panel: Panel) -> list[Json]:
 
 
 def _scale(thresholds: Sequence[tuple[float, str]]) -> Json:
-    """Make a scale that begins plain.
+    """Make a scale of colours that begins with the plain one.
 
-    A colour that begins at the lowest value is a mapping instead.
+    It leaves out a colour that begins at the lowest value, for which `_mappings` has a range.
     """
-    steps = [(None, PLAIN), *((value, color) for value, color in thresholds if value != _LOWEST)]
-    return {
-        "mode": "absolute",
-        "steps": [{"value": value, "color": color} for value, color in steps],
-    }
+    steps: list[Json] = [{"value": None, "color": PLAIN}]
+    for value, color in thresholds:
+        if value != _LOWEST:
+            steps.append({"value": value, "color": color})
+    return {"mode": "absolute", "steps": steps}
 
 
 def _mappings(
@@ -411,35 +441,43 @@ def _mappings(
 ) -> list[Json]:
     """Make the mappings of states, of a colour that begins at the lowest value, and of NaN, which
     queries of stats return while the rules are not loaded.
-
-    A threshold without a lower limit would colour missing values as well, so it becomes a range.
     """
-    texts = {
-        f"{one.value}": {"text": one.text, "color": one.color, "index": i}
-        for i, one in enumerate(states)
-    }
-    mappings: list[Json] = [{"type": "value", "options": texts}] if states else []
+    mappings: list[Json] = []
+    if states:
+        texts = {
+            f"{state.value}": {"text": state.text, "color": state.color, "index": index}
+            for index, state in enumerate(states)
+        }
+        mappings.append({"type": "value", "options": texts})
     if thresholds and thresholds[0][0] == _LOWEST:
-        (_, color), (limit, _), *_ = thresholds
-        result = {"color": color, "index": len(states)}
-        # Both limits of a range belong to it, so the upper one is a little lower.
-        mappings.append(
-            {"type": "range", "options": {"from": -1e12, "to": limit - 1e-9, "result": result}}
-        )
+        mappings.append(_range_from_lowest(thresholds, index=len(states)))
     if nan_means_no_rules:
         result = {"text": LOAD_RULES, "color": ORANGE, "index": len(states) + 1}
         mappings.append({"type": "special", "options": {"match": "nan", "result": result}})
     return mappings
 
 
-def _override(matcher: str, match: str, **values: Any) -> Json:
-    """Make an override of the options that are given; `__` stands for the point of a name."""
-    given = {
-        name.replace("__", "."): value
-        for name, value in values.items()
-        if value not in (None, "", [])
-    }
-    properties = [{"id": name, "value": value} for name, value in given.items()]
+def _range_from_lowest(thresholds: Sequence[tuple[float, str]], index: int) -> Json:
+    """Make the range from the lowest value to the second threshold, in the colour of the first.
+
+    A threshold without a lower limit would colour missing values as well.
+    """
+    color = thresholds[0][1]
+    limit = thresholds[1][0]
+    # Both ends of a range belong to it, so it ends a little below the limit.
+    ends = {"from": -1e12, "to": limit - 1e-9}
+    return {"type": "range", "options": {**ends, "result": {"color": color, "index": index}}}
+
+
+def _override(matcher: str, match: str, **options: Any) -> Json:
+    """Make an override of options for the fields that match. Empty options are left out.
+
+    `__` in the name of an option stands for a point: `custom__hidden` is `custom.hidden`.
+    """
+    properties = []
+    for name, value in options.items():
+        if value not in (None, "", []):
+            properties.append({"id": name.replace("__", "."), "value": value})
     return {"matcher": {"id": matcher, "options": match}, "properties": properties}
 
 
@@ -448,6 +486,7 @@ def _fixed(color: str) -> Json | None:
 
 
 def _stat(panel: Panel) -> Json:
+    """Make what is special about a stat: large numbers, each with the name of its query."""
     options = {
         "colorMode": "value",
         "graphMode": "area" if panel.trend else "none",
@@ -459,25 +498,23 @@ def _stat(panel: Panel) -> Json:
         # Each number is below its name, also if there is room beside it.
         "wideLayout": False,
     }
-    # Without 0, each change looks like a fall to nothing.
-    return {
-        "type": "stat",
-        "options": options,
-        "fieldConfig": {"defaults": {"min": 0} if panel.trend else {}},
-    }
+    # A sparkline that does not begin at 0 makes each change look like a fall to nothing.
+    defaults = {"min": 0} if panel.trend else {}
+    return {"type": "stat", "options": options, "fieldConfig": {"defaults": defaults}}
 
 
 def _graph(panel: Panel) -> Json:
-    bars, stacked = panel.kind == "bars", panel.kind == "stacked"
+    """Make what is special about a graph of lines, of stacked parts or of bars."""
+    is_stacked = panel.kind in ("bars", "stacked")
     custom = {
         # An axis has 0, and what is below it.
         "axisSoftMin": 0,
-        "drawStyle": "bars" if bars else "line",
-        "fillOpacity": 100 if bars or stacked else 0,
-        # A part of nothing would be a line on top of the others.
-        "lineWidth": 0 if stacked else 1,
+        "drawStyle": "bars" if panel.kind == "bars" else "line",
+        "fillOpacity": 100 if is_stacked else 0,
+        # The line of a part that is 0 would cover the part below it.
+        "lineWidth": 0 if panel.kind == "stacked" else 1,
         "showPoints": "never",
-        "stacking": {"group": "A", "mode": "normal" if bars or stacked else "none"},
+        "stacking": {"group": "A", "mode": "normal" if is_stacked else "none"},
     }
     legend = {
         "showLegend": True,
@@ -501,9 +538,11 @@ def _timeline(_: Panel) -> Json:
 
 
 def _table(panel: Panel) -> Json:
+    """Make what is special about a table, which merges the answers of its queries into rows."""
     columns = _columns_by_source(panel)
     titles = {source: column.title for source, column in columns.items() if column.title}
-    steps = {
+    # Grafana applies them in this order.
+    transformations = {
         # Rows that differ in the name of their metric would not become one.
         "filterFieldsByName": {"exclude": {"names": ["__name__"]}},
         "merge": {},
@@ -513,12 +552,17 @@ def _table(panel: Panel) -> Json:
             "renameByName": titles,
         },
     }
-    sort = [{"displayName": name.lstrip("-"), "desc": name.startswith("-")} for name in panel.sort]
+    sort = [
+        {"displayName": heading.lstrip("-"), "desc": heading.startswith("-")}
+        for heading in panel.sort
+    ]
     overrides = [_column(column, titles.get(source, source)) for source, column in columns.items()]
     return {
         "type": "table",
         "options": {"sortBy": sort},
-        "transformations": [{"id": name, "options": options} for name, options in steps.items()],
+        "transformations": [
+            {"id": name, "options": options} for name, options in transformations.items()
+        ],
         "fieldConfig": {"defaults": {}, "overrides": overrides},
     }
 
@@ -529,14 +573,15 @@ def _columns_by_source(panel: Panel) -> dict[str, Column]:
     Grafana calls those of query A "Value #A". A column without a query shows a label.
     """
     letters = {query.expr: letter for letter, query in zip(_LETTERS, panel.queries, strict=False)}
-    found = {}
+    columns = {}
     for column in panel.columns:
         source = f"Value #{letters[column.source]}" if column.queries else column.source
-        found[source] = column
-    return found
+        columns[source] = column
+    return columns
 
 
 def _column(column: Column, name: str) -> Json:
+    """Make the override of a column that has a name in the table: its title, or its source."""
     link = {"title": column.tooltip or f"Show this {column.title.lower()}", "url": column.link}
     return _override(
         "byName",
@@ -555,31 +600,38 @@ def _column(column: Column, name: str) -> Json:
     )
 
 
-_MAKERS: Final = {"stat": _stat, "timeline": _timeline, "table": _table}
+_VISUALIZATIONS: Final[dict[Kind, Callable[[Panel], Json]]] = {
+    "stat": _stat,
+    "graph": _graph,
+    "stacked": _graph,
+    "bars": _graph,
+    "timeline": _timeline,
+    "table": _table,
+}
 
 
-def _made(panel: Panel, number: int, place: Json) -> Json:
+def _panel_json(panel: Panel, number: int, position: Json) -> Json:
     """Make a panel's JSON, as its editor in Grafana 11.6 would save it."""
-    made = _MAKERS.get(panel.kind, _graph)(panel)
-    fields = made["fieldConfig"]
-    fields["defaults"] |= _defaults(panel, made["type"])
+    visualization = _VISUALIZATIONS[panel.kind](panel)
+    fields = visualization["fieldConfig"]
+    fields["defaults"] |= _defaults(panel, visualization["type"])
     overrides = fields.setdefault("overrides", [])
     for letter, query in zip(_LETTERS, panel.queries, strict=False):
         if query.unit or query.color or query.thresholds or query.width:
             overrides.append(_override_of_query(letter, query))
-    texts = {"title": panel.title, "description": panel.description}
     return {
-        **made,
-        **texts,
+        **visualization,
+        "title": panel.title,
+        "description": panel.description,
         "id": number,
-        "gridPos": place,
+        "gridPos": position,
         "datasource": _DATASOURCE,
         "targets": _targets(panel),
     }
 
 
 def _defaults(panel: Panel, visualization: str) -> Json:
-    """Make what holds for all fields of a panel."""
+    """Make what holds for all fields of a panel, which Grafana shows as a type of visualization."""
     defaults: Json = {"noValue": panel.empty, "unit": panel.unit.name}
     if visualization == "timeseries":
         defaults["color"] = {"mode": "palette-classic"}
@@ -594,13 +646,12 @@ def _defaults(panel: Panel, visualization: str) -> Json:
 
 
 def _override_of_query(letter: str, query: Query) -> Json:
-    """Make the override of the options that a query has for itself."""
-    unit, decimals = query.unit or ("", None)
+    """Make the override of the options in which a query differs from its panel."""
     return _override(
         "byFrameRefID",
         letter,
-        unit=unit,
-        decimals=decimals,
+        unit=query.unit.name if query.unit else None,
+        decimals=query.unit.decimals if query.unit else None,
         color=_fixed(query.color),
         thresholds=_scale(query.thresholds) if query.thresholds else None,
         custom__lineWidth=query.width or None,
@@ -614,12 +665,15 @@ RUNBOOK: Final = (
 
 
 def board_link(uid: str, **variables: str) -> str:
-    """Return the address of another board, which keeps the choices made here and the time range."""
-    chosen = [
-        f"var-{name}={value}"
-        for name, value in {"datasource": "${datasource}", **variables}.items()
-    ]
-    return f"/d/{uid}?{'&'.join([*chosen, '${__url_time_range}'])}"
+    """Return the address of a board with some values of its variables.
+
+    It keeps the data source and the time range that are chosen here.
+    """
+    parameters = ["var-datasource=${datasource}"]
+    for name, value in variables.items():
+        parameters.append(f"var-{name}={value}")
+    parameters.append("${__url_time_range}")
+    return f"/d/{uid}?{'&'.join(parameters)}"
 
 
 def miner_columns(
@@ -627,24 +681,35 @@ def miner_columns(
 ) -> tuple[Column, Column]:
     """Return the columns of a short hotkey, which shows the full one on hover.
 
-    `short` adds the label `miner`.
+    `short` adds the label `miner`. A click opens a board, whose variable gets the hotkey. The
+    options are those of `Column`.
     """
     hotkey = "${__data.fields.hotkey}"
-    link = board_link(uid, **{variable: hotkey})
-    return Column("", "hotkey"), Column(
-        "Miner", "miner", **{"width": 130, "link": link, "tooltip": hotkey, **options}
+    hidden = Column("", "hotkey")
+    shown = Column(
+        "Miner",
+        "miner",
+        width=130,
+        link=board_link(uid, **{variable: hotkey}),
+        tooltip=hotkey,
     )
+    return hidden, replace(shown, **options)
 
 
 MINER_COLUMNS: Final = miner_columns()
 
 
-def _width_of_tile(panel: Panel, row: Sequence[Panel]) -> int:
-    """Return the width of a tile without one: those at the start of a row share what is left."""
-    tiles = list(itertools.takewhile(lambda one: one.kind == "stat", row))
-    sharing = [one for one in tiles if not one.size[0]]
-    share, rest = divmod(_COLUMNS - sum(one.size[0] for one in tiles), len(sharing))
-    return share + (sharing.index(panel) < rest)
+def _width_of_stat(panel: Panel, row: Sequence[Panel]) -> int:
+    """Return the width of a stat that does not name one.
+
+    The stats at the start of a row fill it, so those without a width share the columns that the
+    others leave. If these cannot be divided evenly, the first ones get a column more.
+    """
+    stats = list(itertools.takewhile(lambda other: other.kind == "stat", row))
+    without_width = [other for other in stats if not other.size[0]]
+    columns_left = _COLUMNS - sum(other.size[0] for other in stats)
+    width, remainder = divmod(columns_left, len(without_width))
+    return width + 1 if without_width.index(panel) < remainder else width
 
 
 @dataclass
@@ -684,21 +749,24 @@ class Board:
         """Return a panel with the size, the empty text and the worlds that it does not name."""
         width, height = panel.size
         usual_width, usual_height = _SIZES[panel.kind]
+        usual_empty = self.empty
         if panel.kind == "stat":
-            empty, width = self.stat_empty, width or _width_of_tile(panel, row)
-        else:
-            empty = self.empty
+            usual_empty = self.stat_empty
+            width = width or _width_of_stat(panel, row)
         return replace(
             panel,
             content=self._content(panel),
             size=(width or usual_width, height or usual_height),
-            empty=panel.empty or empty,
+            empty=panel.empty or usual_empty,
         )
 
     def _content(self, panel: Panel) -> list[Query | Column]:
-        """Return its queries and columns with the worlds that they do not name."""
+        """Return the queries and columns of a panel with the worlds that they do not name.
+
+        A stat of recorded series also gets the query that says that the rules are not loaded.
+        """
         content = [
-            one if one.data is not None else replace(one, data=self.data) for one in panel.content
+            replace(part, data=self.data) if part.data is None else part for part in panel.content
         ]
         first = content[0]
         if isinstance(first, Query) and panel.kind == "stat" and _IS_RECORDED.search(first.expr):
@@ -827,12 +895,13 @@ VARIABLES: Final = {
 
 
 def _variable(name: str) -> Json:
+    """Make the JSON of a variable. If several values can be chosen, all are chosen at first."""
     variable = VARIABLES[name]
-    kind = 1 if variable.query.startswith("label_values") else 3
-    several = {
-        "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
-        "allValue": variable.all_value,
-    }
+    choice: Json = {}
+    if not variable.ordered:
+        choice["current"] = {"selected": True, "text": ["All"], "value": ["$__all"]}
+        if variable.all_value:
+            choice["allValue"] = variable.all_value
     return {
         "name": name,
         "type": "query",
@@ -840,7 +909,8 @@ def _variable(name: str) -> Json:
         "description": variable.description,
         "datasource": _DATASOURCE,
         "query": {
-            "qryType": kind,
+            # Grafana's numbers of `label_values` and `query_result`.
+            "qryType": 1 if variable.query.startswith("label_values") else 3,
             "query": variable.query,
             "refId": "PrometheusVariableQueryEditor-VariableQuery",
         },
@@ -851,53 +921,31 @@ def _variable(name: str) -> Json:
         "includeAll": not variable.ordered,
         "regex": variable.regex,
         "hide": 2 if variable.hidden else 0,
-        **({} if variable.ordered else {key: value for key, value in several.items() if value}),
+        **choice,
     }
+
+
+_SOURCE_VARIABLE: Final[Json] = {
+    "name": "datasource",
+    "label": "Data source",
+    "type": "datasource",
+    "query": "prometheus",
+}
+_CRITICAL_ALERTS: Final[Json] = {
+    "name": "Critical alerts",
+    "datasource": _DATASOURCE,
+    "enable": False,
+    "iconColor": "red",
+    "expr": ANNOTATION.expr,
+    "titleFormat": "{{alertname}}",
+    "textFormat": "{{hotkey}}",
+    "tagKeys": "severity",
+    "step": MINIMUM_STEP,
+}
 
 
 def dashboard_json(board: Board) -> str:
     """Make a board's JSON, as it is committed, in the schema of Grafana 11.6."""
-    panels: list[Json] = []
-    y, number = 0, itertools.count(1)
-    for title, row in board.rows:
-        heading = {
-            "type": "row",
-            "title": title,
-            "collapsed": True,
-            "id": next(number) if title else 0,
-        }
-        heading["gridPos"] = {"h": 1, "w": _COLUMNS, "x": 0, "y": y}
-        placed, bottom = _place(row, y + bool(title))
-        made = [_made(panel, next(number), place) for panel, place in placed]
-        panels += [{**heading, "panels": made}] if title else made
-        y = y + 1 if title else bottom
-    source = {
-        "name": "datasource",
-        "label": "Data source",
-        "type": "datasource",
-        "query": "prometheus",
-    }
-    annotation = {
-        "name": "Critical alerts",
-        "datasource": _DATASOURCE,
-        "enable": False,
-        "iconColor": "red",
-        "expr": ANNOTATION.expr,
-        "titleFormat": "{{alertname}}",
-        "textFormat": "{{hotkey}}",
-        "tagKeys": "severity",
-        "step": MINIMUM_STEP,
-    }
-    kept = {"type": "link", "icon": "dashboard", "includeVars": True, "keepTime": True}
-    links = [
-        {
-            **kept,
-            "title": f"● {name}" if uid == board.uid else name,
-            "url": f"/d/{uid}",
-            "tooltip": f"{name}, with the same choices",
-        }
-        for uid, name in BOARD_ORDER.items()
-    ]
     dashboard = {
         "uid": board.uid,
         "title": board.title,
@@ -910,22 +958,68 @@ def dashboard_json(board: Board) -> str:
         "graphTooltip": 1,
         "time": {"from": "now-24h", "to": "now"},
         "refresh": "1m",
-        "templating": {"list": [source, *map(_variable, board.variables)]},
-        "annotations": {"list": [annotation]},
-        "links": links,
-        "panels": panels,
+        "templating": {"list": [_SOURCE_VARIABLE, *map(_variable, board.variables)]},
+        "annotations": {"list": [_CRITICAL_ALERTS]},
+        "links": _links(board),
+        "panels": _panels(board),
     }
     return json.dumps(dashboard, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def _place(panels: Sequence[Panel], y: int) -> tuple[list[tuple[Panel, Json]], int]:
-    """Place panels from left to right, and return the grid row below them as well."""
-    placed = []
-    x = height = 0
+def _links(board: Board) -> list[Json]:
+    """Make the links from a board to all boards, in which a dot marks the present one."""
+    return [
+        {
+            "type": "link",
+            "icon": "dashboard",
+            "includeVars": True,
+            "keepTime": True,
+            "title": f"● {name}" if uid == board.uid else name,
+            "url": f"/d/{uid}",
+            "tooltip": f"{name}, with the same choices",
+        }
+        for uid, name in BOARD_ORDER.items()
+    ]
+
+
+def _panels(board: Board) -> list[Json]:
+    """Make the panels of a board, numbered from 1 and placed from top to bottom.
+
+    Panels with a heading are inside its row. The row is closed, so that it is one grid row high.
+    """
+    panels: list[Json] = []
+    numbers = itertools.count(1)
+    y = 0
+    for title, row in board.rows:
+        if title:
+            heading: Json = {
+                "type": "row",
+                "title": title,
+                "collapsed": True,
+                "id": next(numbers),
+                "gridPos": {"h": 1, "w": _COLUMNS, "x": 0, "y": y},
+            }
+            y += 1
+            heading["panels"] = _row(row, y, numbers)
+            panels.append(heading)
+        else:
+            open_panels = _row(row, y, numbers)
+            panels += open_panels
+            y = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in open_panels)
+    return panels
+
+
+def _row(panels: Sequence[Panel], y: int, numbers: Iterator[int]) -> list[Json]:
+    """Make panels from left to right, and in as many lines as they need, from a grid row on."""
+    made = []
+    x = line_height = 0
     for panel in panels:
-        width, tall = panel.size
+        width, height = panel.size
         if x + width > _COLUMNS:
-            y, x, height = y + height, 0, 0
-        placed.append((panel, {"h": tall, "w": width, "x": x, "y": y}))
-        x, height = x + width, max(height, tall)
-    return placed, y + height
+            x, y = 0, y + line_height
+            line_height = 0
+        position = {"h": height, "w": width, "x": x, "y": y}
+        made.append(_panel_json(panel, next(numbers), position))
+        x += width
+        line_height = max(line_height, height)
+    return made

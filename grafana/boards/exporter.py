@@ -97,23 +97,27 @@ THIS_EXPORTER: Final = board_link("chutes-exporter", instance="${__value.raw}")
 
 
 def _names_of_blind() -> list[State]:
-    """Return what each feed blinds while it has no full answer."""
-    alerts = blinded()
-    found = []
-    for name in sorted({feed.name for feed in ALL_FEEDS}):
-        names = [alert.removeprefix("Chutes") for alert in alerts.get(name, ())]
-        found.append(State(name, f"{len(names)}: {', '.join(names)}" if names else "none"))
-    return found
+    """Return for each feed the text that names the alerts that are blind while it has no full
+    answer.
+    """
+    alerts_by_feed = blinded()
+    states = []
+    for feed in sorted({feed.name for feed in ALL_FEEDS}):
+        alerts = [alert.removeprefix("Chutes") for alert in alerts_by_feed.get(feed, ())]
+        text = f"{len(alerts)}: {', '.join(alerts)}" if alerts else "none"
+        states.append(State(feed, text))
+    return states
 
 
-def _top(metric: str, by: str) -> list[Query]:
+def _top(metric: str, label: str) -> Query:
     """Count an hour's events for the ten values of a label that have the most at the end of the
     time range.
     """
     selected = _chosen(metric)
-    hour = f"sum by ({by}) (increase({selected}[1h]))"
-    at_end = f"topk(10, sum by ({by}) (increase({selected}[1h] @ end())))"
-    return [Query(f"{hour} and on ({by}) {at_end}", f"{{{{{by}}}}}", FADING)]
+    in_an_hour = f"sum by ({label}) (increase({selected}[1h]))"
+    in_last_hour = f"sum by ({label}) (increase({selected}[1h] @ end()))"
+    legend = f"{{{{{label}}}}}"
+    return Query(f"{in_an_hour} and on ({label}) topk(10, {in_last_hour})", legend, FADING)
 
 
 EXPORTER: Final = Board(
@@ -352,7 +356,7 @@ EXPORTER.show(
         "Requests per hour by endpoint",
         f"The ten endpoints with the most requests. {BUDGET} More scrapes do not cause more "
         "requests, because each feed is requested once per time to live.",
-        *_top("chutes_api_requests_total", "endpoint"),
+        _top("chutes_api_requests_total", "endpoint"),
         calcs=(),
         size=(12, 7),
     ),
@@ -360,7 +364,7 @@ EXPORTER.show(
         "Requests per hour by result",
         "Requests by HTTP status, or by the reason if the answer was incomplete. Anything except "
         "200 is a problem of the API, the key or the network.",
-        *_top("chutes_api_requests_total", "code"),
+        _top("chutes_api_requests_total", "code"),
         size=(12, 7),
     ),
     graph(
@@ -382,7 +386,7 @@ EXPORTER.show(
         "Bytes per hour by endpoint",
         "Bytes of the API's answers, decompressed, for the ten largest endpoints. The list of "
         "chutes is the largest.",
-        *_top("chutes_api_response_bytes_total", "endpoint"),
+        _top("chutes_api_response_bytes_total", "endpoint"),
         unit=BYTES,
         calcs=(),
     ),
@@ -390,7 +394,7 @@ EXPORTER.show(
         "Rejected records per hour",
         "Records that could not be read and were left out, for the ten endpoints with the "
         "most. The log has the field.",
-        *_top("chutes_api_rejected_records_total", "endpoint"),
+        _top("chutes_api_rejected_records_total", "endpoint"),
         calcs=(),
     ),
     title="API",

@@ -128,31 +128,41 @@ def idle_pay(when: Literal["", "later_"] = "") -> str:
 
 
 def _idle_pay_on(servers: Mapping[str, str], when: Literal["", "later_"] = "") -> str:
-    """Return the same of some servers, absent while it is unknown of one of these."""
+    """Return the compute units a day of the best use of the idle GPUs of some servers.
+
+    ``servers`` are the labels that select them. Absent while it is unknown of one of them.
+    """
     pay = of_miners(f"chutes_server_idle_{when}compute_units_per_second", "server_id", **servers)
     idle = f"sum by (hotkey, server_id) ({recorded(GPUS, state='idle', **servers)} > 0)"
-    # A server of unknown pay adds infinity, which is shorter than to ask twice.
-    known = f"86400 * sum({pay} or on (hotkey, server_id) {idle} / 0) < Inf"
-    return _all(f"{known} and on () {RULES}")
+    # A server with idle GPUs of unknown pay adds infinity, which is shorter than to ask twice.
+    pay_if_known = f"86400 * sum({pay} or on (hotkey, server_id) {idle} / 0) < Inf"
+    return _all(f"{pay_if_known} and on () {RULES}")
 
 
-def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
-    """Return the stat of what idle GPUs lose, on the servers of which labels have these values."""
-    rent = of_miners(RENT, "server_id", **where)
-    day, later = idle_pay(), idle_pay("later_")
-    if where:
-        day, later = _idle_pay_on(where), _idle_pay_on(where, "later_")
-    no_rent = f"{recorded(ALL_GPUS, **where)} / 0"
+def idle_gpus(size: tuple[int, int], **servers: str) -> Panel:
+    """Return the stat of what idle GPUs lose, with its size on the board.
+
+    ``servers`` are the labels that select servers. Without any, it is about all GPUs, and has no
+    sparkline.
+    """
+    if servers:
+        first_day, later = _idle_pay_on(servers), _idle_pay_on(servers, "later_")
+    else:
+        first_day, later = idle_pay(), idle_pay("later_")
+    # A server of unknown rent adds infinity, so that the sum is absent.
+    rent = of_miners(RENT, "server_id", **servers)
+    unknown_rent = f"{recorded(ALL_GPUS, **servers)} / 0"
+    rent_if_known = f"sum({rent} or on (hotkey, server_id) {unknown_rent}) < Inf"
     return stat(
         "Not earned, next 24 h",
         "What the idle GPUs that can be used would earn in their first day and on a later one, in "
         "the best use that chutes-exporter advise --plan shows, and the rent of the idle and "
         "unverified ones. US dollars need --chain.url, and the rent a price for all GPUs.",
-        Query(f"{day} * on () {UNIT_USD}", "idle GPUs", PRICED),
+        Query(f"{first_day} * on () {UNIT_USD}", "idle GPUs", PRICED),
         Query(f"{later} * on () {UNIT_USD}", "a day, later", PRICED),
-        Query(_all(f"sum({rent} or on (hotkey, server_id) {no_rent}) < Inf"), "rent", PRICED),
+        Query(_all(rent_if_known), "rent", PRICED),
         Query(
-            f"{day} unless on () {UNIT_USD}",
+            f"{first_day} unless on () {UNIT_USD}",
             "units; dollars: docs/money.md",
             STOCKED - PRICED,
             AMOUNT,
@@ -160,7 +170,7 @@ def idle_gpus(size: tuple[int, int], **where: str) -> Panel:
         unit=DOLLARS,
         thresholds=[(0.5, RED)],
         empty=NO_GPUS,
-        trend=bool(where),
+        trend=bool(servers),
         size=size,
     )
 
@@ -183,12 +193,15 @@ def _all(query: str) -> str:
 
 
 def _dcgm(metric: str) -> str:
-    """Return a metric of NVIDIA's exporter, with the names of GPUs."""
-    labelled = f'max by (uuid) (label_replace({metric}, "uuid", "$1", "UUID", "(.+)"))'
-    of_gpus = select("chutes_gpu_state", MINERS, **ON_SERVERS)
-    names = _named(f"max by (uuid, server, device_index) ({of_gpus})")
-    names = f"topk by (uuid) (1, {names})"
-    return f"{labelled} * on (uuid) group_left (GPU, server) {names} ^ 0"
+    """Return a metric of NVIDIA's exporter for the GPUs of the chosen servers, with their names.
+
+    The GPUs are those of the metric of their state, whose value becomes 1 by the power of 0.
+    """
+    by_uuid = f'max by (uuid) (label_replace({metric}, "uuid", "$1", "UUID", "(.+)"))'
+    chosen = select("chutes_gpu_state", MINERS, **ON_SERVERS)
+    named = _named(f"max by (uuid, server, device_index) ({chosen})")
+    one_name_each = f"topk by (uuid) (1, {named})"
+    return f"{by_uuid} * on (uuid) group_left (GPU, server) {one_name_each} ^ 0"
 
 
 def _named(query: str) -> str:

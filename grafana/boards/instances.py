@@ -137,13 +137,14 @@ def _of_hour(metric: str, label: str, **where: str) -> str:
     """Return the sum of a metric by a label, in the report of the hour that ends at the time of the
     query.
 
-    It is on the page minutes later.
+    The exporter has the report only some minutes after the hour, so the query looks 10 minutes
+    ahead. If there is no report by then, it returns nothing.
     """
-    where |= {"window": "1h"}
-    by = "hotkey, reason, outcome"
-    later = f"max by ({by}) ({select(metric, MINERS, **where)} offset -10m)"
-    is_out = f"max({select('chutes_audit_report_end_timestamp_seconds')} offset -10m) >= time()"
-    return f"sum by ({label}) ({later} and on () {is_out})"
+    selected = select(metric, MINERS, **where, window="1h")
+    in_ten_minutes = f"max by (hotkey, reason, outcome) ({selected} offset -10m)"
+    report_end = select("chutes_audit_report_end_timestamp_seconds")
+    has_report = f"max({report_end} offset -10m) >= time()"
+    return f"sum by ({label}) ({in_ten_minutes} and on () {has_report})"
 
 
 def _in(state: str) -> str:

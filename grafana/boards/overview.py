@@ -102,11 +102,10 @@ def _gpus(states: str) -> str:
 
 
 def _by_chute(window: str) -> str:
-    found = of_miners("chutes_miner_chute_window_compute_units", "chute_id", window=window)
-    return (
-        f"sum by (chute_id) ({found}) and on () "
-        f"{select('chutes_feed_records', feed='stats_per_chute')}"
-    )
+    """Return the compute units of each chute in a window, absent while a record may be missing."""
+    units = of_miners("chutes_miner_chute_window_compute_units", "chute_id", window=window)
+    no_record_is_missing = select("chutes_feed_records", feed="stats_per_chute")
+    return f"sum by (chute_id) ({units}) and on () {no_record_is_missing}"
 
 
 def _next_day() -> Panel:
@@ -125,40 +124,42 @@ def _next_day() -> Panel:
 
 def _since_yesterday() -> list[Panel]:
     """Return the stats of what changed in a day."""
+    points = f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))"
+    places = f"min({yesterday(RANK)}) - on () min({RANK})"
     earning = f"({EARNING} - on (hotkey, state) {yesterday(EARNING)})"
     activated = counted(f"time() - {ACTIVATED} < 86400", f"sum({INSTANCES})")
-    share = f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))"
     return [
-        stat(title, text, *queries, unit=COUNT, empty="no day is known", size=(4, 3))
-        for title, queries, text in (
-            (
-                "Score since yesterday",
-                signed(share, "points", BUSY, 2),
-                "Change of the share of all scores within 24 hours, in percentage points.",
-            ),
-            (
-                "Rank since yesterday",
-                signed(f"min({yesterday(RANK)}) - on () min({RANK})", "places", BUSY),
-                "Places that the best of the chosen miners gained or lost within 24 hours.",
-            ),
-            (
-                "GPUs since yesterday",
-                signed(total(earning, with_gpus=True), "earning", STOCKED),
-                "Change of the number of GPUs that earn, compared with 24 hours ago.",
-            ),
-            (
-                "New instances, 24 h",
-                [Query(known_instances(activated), "became active", KEYED)],
-                "Instances that became active in the past 24 hours and still exist.",
-            ),
-            (
-                "Ended instances, 24 h",
-                [Query(total(ENDED_IN_A_DAY), "ended", KEYED)],
-                "Instances that ended in the 24 hours before the newest audit report. The "
-                "Instances board shows why.",
-            ),
-        )
+        _stat_of_day(
+            "Score since yesterday",
+            "Change of the share of all scores within 24 hours, in percentage points.",
+            *signed(points, "points", BUSY, digits=2),
+        ),
+        _stat_of_day(
+            "Rank since yesterday",
+            "Places that the best of the chosen miners gained or lost within 24 hours.",
+            *signed(places, "places", BUSY),
+        ),
+        _stat_of_day(
+            "GPUs since yesterday",
+            "Change of the number of GPUs that earn, compared with 24 hours ago.",
+            *signed(total(earning, with_gpus=True), "earning", STOCKED),
+        ),
+        _stat_of_day(
+            "New instances, 24 h",
+            "Instances that became active in the past 24 hours and still exist.",
+            Query(known_instances(activated), "became active", KEYED),
+        ),
+        _stat_of_day(
+            "Ended instances, 24 h",
+            "Instances that ended in the 24 hours before the newest audit report. The Instances "
+            "board shows why.",
+            Query(total(ENDED_IN_A_DAY), "ended", KEYED),
+        ),
     ]
+
+
+def _stat_of_day(title: str, description: str, *queries: Query) -> Panel:
+    return stat(title, description, *queries, unit=COUNT, empty="no day is known", size=(4, 3))
 
 
 OVERVIEW: Final = Board(

@@ -91,14 +91,21 @@ NO_NEIGHBOURS: Final = (
 )
 
 
-def before_loss(size: tuple[int, int], of: Callable[..., str], **where: str) -> Panel:
-    """Return a stat that says whether the first seat is safe, and for how long."""
-    before = f"min({of('chutes_miner_registrations_before_loss', **where)})"
-    seconds = f"86400 * {before} / on () ({PER_DAY} > 0)"
-    immune = f"max({of('chutes_miner_immunity_end_timestamp_seconds', **where)})"
-    # Each seat has this, a miner without a seat has not.
-    seat = f"group({of('chutes_miner_seat_immune', **where)})"
-    cannot = f"{SAFE.value} + 0 * {seat} unless on () {before}"
+def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **where: str) -> Panel:
+    """Return a stat that says whether the first seat of some miners is safe, and for how long.
+
+    Args:
+        size: Its size on the board.
+        select_metric: Selects a metric of the miners: `of_miners` or `of_platform`.
+        where: Values of labels that choose the miners.
+    """
+    registrations = f"min({select_metric('chutes_miner_registrations_before_loss', **where)})"
+    seconds = f"86400 * {registrations} / on () ({PER_DAY} > 0)"
+    immunity_end = f"max({select_metric('chutes_miner_immunity_end_timestamp_seconds', **where)})"
+    # Each seat has this metric, and a miner without a seat has not.
+    has_seat = f"group({select_metric('chutes_miner_seat_immune', **where)})"
+    # No number of registrations takes the seat.
+    is_never_lost = f"{SAFE.value} + 0 * {has_seat} unless on () {registrations}"
     return stat(
         "Is the seat safe?",
         "The time in which registrations take the miner's seat at most, at the pace of the past "
@@ -108,23 +115,23 @@ def before_loss(size: tuple[int, int], of: Callable[..., str], **where: str) -> 
         Query(f"{seconds} < {3 * 86400}", "In danger: lost within", CHAINED, TIME, sometimes=True),
         Query(f"{seconds} >= {3 * 86400}", "Safe now: lost within", CHAINED, TIME, sometimes=True),
         Query(
-            f"{before} and on () {PER_DAY} == 0",
+            f"{registrations} and on () {PER_DAY} == 0",
             "Safe now: registrations before the loss",
             CHAINED,
             color=PLAIN,
             sometimes=True,
         ),
         Query(
-            f"1000 * {immune}",
+            f"1000 * {immunity_end}",
             "Immune until",
             CHAINED,
             Unit("time:MMM D, HH:mm", None),
             PLAIN,
             sometimes=True,
         ),
-        Query(cannot, "Safe", CHAINED, sometimes=True),
+        Query(is_never_lost, "Safe", CHAINED, sometimes=True),
         Query(
-            f"count({of('chutes_miner_registered', **where)} == 0) > 0",
+            f"count({select_metric('chutes_miner_registered', **where)} == 0) > 0",
             "Miners without a seat",
             CHAINED,
             color=RED,
@@ -137,15 +144,20 @@ def before_loss(size: tuple[int, int], of: Callable[..., str], **where: str) -> 
     )
 
 
-def _gap(title: str, gap: str, end: str, at_end: str, text: str) -> Panel:
+def _gap(title: str, description: str, *, gap: str, last_name: str, is_last: str) -> Panel:
     """Return a stat of what a difference in score is worth in a day.
 
-    ``end`` is what it says where ``at_end`` finds that nobody is beyond the miner.
+    Args:
+        title: Its title.
+        description: What the difference is.
+        gap: The query for the difference, as a part of all scores.
+        last_name: What a miner is called that has no neighbour on this side.
+        is_last: A query that returns something if the chosen miner is that one.
     """
     return stat(
         title,
-        f"{text} In US dollars a day, as soon as the pay follows the score. They need --chain.url; "
-        "without it, it is a part of all scores.",
+        f"{description} In US dollars a day, as soon as the pay follows the score. They need "
+        "--chain.url; without it, it is a part of all scores.",
         Query(f"({gap}) * on () {PAY}", "dollars a day", PAID, DOLLARS, sometimes=True),
         Query(
             f"{gap} unless on () {ALPHA_USD}",
@@ -154,8 +166,8 @@ def _gap(title: str, gap: str, end: str, at_end: str, text: str) -> Panel:
             SHARE,
             sometimes=True,
         ),
-        Query(f"{NONE_BEYOND.value} + 0 * ({at_end})", "this miner is", BUSY, sometimes=True),
-        states=[replace(NONE_BEYOND, text=end)],
+        Query(f"{NONE_BEYOND.value} + 0 * ({is_last})", "this miner is", BUSY, sometimes=True),
+        states=[replace(NONE_BEYOND, text=last_name)],
         empty="not known: no neighbour",
     )
 
@@ -216,18 +228,18 @@ SUBNET.show(
     _in_a_day(),
     _gap(
         "To the next better",
-        TO_BETTER,
-        "the best",
-        f"{MY_RANK} == 1",
         "How much more the miner must score to gain a rank, which is what one of its GPUs more "
         "can decide.",
+        gap=TO_BETTER,
+        last_name="the best",
+        is_last=f"{MY_RANK} == 1",
     ),
     _gap(
         "To the next worse",
-        TO_WORSE,
-        "the last",
-        IS_LAST,
         "How much score the miner can lose before it loses a rank to its next neighbour.",
+        gap=TO_WORSE,
+        last_name="the last",
+        is_last=IS_LAST,
     ),
     stat(
         "Seats, past day",
