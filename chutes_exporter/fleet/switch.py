@@ -368,10 +368,9 @@ def _best_switch(
     launches = tuple(Launch(offer, count) for offer, count in sorted_offers(counts))
     switch = Switch(instance, launches, candidate.kept_units, candidate.cost)
     pays_more_at_first = switch.first_day_gain > LEAST_GAIN * candidate.kept_units
-    pays_less_later = switch.later_gain < 0
-    if not launches or not pays_more_at_first or pays_less_later:
-        return None
-    return switch
+    pays_enough_later = switch.later_gain >= 0
+    is_better = launches and pays_more_at_first and pays_enough_later
+    return switch if is_better else None
 
 
 def _most_units(candidate: _Candidate, offers: Iterable[Offer]) -> float:
