@@ -1010,8 +1010,11 @@ def _panels(board: Board) -> list[Json]:
 
 
 def _row(panels: Sequence[Panel], y: int, numbers: Iterator[int]) -> list[Json]:
-    """Make panels from left to right, and in as many lines as they need, from a grid row on."""
-    made = []
+    """Make panels from left to right, and in as many lines as they need.
+
+    ``y`` is the grid row of the first line, and ``numbers`` has the next number of a panel.
+    """
+    row = []
     x = line_height = 0
     for panel in panels:
         width, height = panel.size
@@ -1019,7 +1022,7 @@ def _row(panels: Sequence[Panel], y: int, numbers: Iterator[int]) -> list[Json]:
             x, y = 0, y + line_height
             line_height = 0
         position = {"h": height, "w": width, "x": x, "y": y}
-        made.append(_panel_json(panel, next(numbers), position))
+        row.append(_panel_json(panel, next(numbers), position))
         x += width
         line_height = max(line_height, height)
-    return made
+    return row

@@ -190,10 +190,12 @@ class Server:
         earning, disabled = self.count(model, "earning"), self.count(model, "disabled")
         if earning is None or disabled is None:
             return None
-        instances = [one for one in self.instances if one.model == model and one.earns]
+        instances = [
+            instance for instance in self.instances if instance.model == model and instance.earns
+        ]
         if _gpus_of(instances) != earning + disabled:
             return None
-        return total(one.units_per_second for one in instances)
+        return total(instance.units_per_second for instance in instances)
 
     @property
     def earned_units_per_second(self) -> float | None:
@@ -208,7 +210,7 @@ class Server:
         """The number of its instances that earn, None while one of them may be unknown."""
         if self.earned_units_per_second is None:
             return None
-        return sum(one.earns is True for one in self.instances)
+        return sum(instance.earns is True for instance in self.instances)
 
     @property
     def waits_for_upgrade(self) -> bool | None:
@@ -246,9 +248,9 @@ class Server:
         None while that is unknown of one, or one of them may be unknown.
         """
         instances = self.known_instances
-        if instances is None or any(one.has_replacement is None for one in instances):
+        if instances is None or any(instance.has_replacement is None for instance in instances):
             return None
-        return sum(one.has_replacement is False for one in instances)
+        return sum(instance.has_replacement is False for instance in instances)
 
     @property
     def known_instances(self) -> tuple[Instance, ...] | None:
@@ -268,7 +270,7 @@ class Server:
 
 def _gpus_of(instances: Iterable[Instance]) -> int:
     """Return the number of GPUs that instances are known to hold."""
-    return sum(one.gpus or 0 for one in instances)
+    return sum(instance.gpus or 0 for instance in instances)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,8 +81,10 @@ def _holder(item: InventoryItem, candidates: Sequence[Instance]) -> Holder:
     """
     possible = candidates
     if item.active is not None:
-        possible = [one for one in candidates if one.active in (item.active, None)]
-    same_time = [one for one in possible if one.last_verified_at == item.last_verified_at]
+        possible = [instance for instance in candidates if instance.active in (item.active, None)]
+    same_time = [
+        instance for instance in possible if instance.last_verified_at == item.last_verified_at
+    ]
     instance_id = None
     for instances in (possible, same_time):
         if len(instances) == 1:
@@ -103,7 +105,7 @@ def _state(
     if item.active:
         return "active"
     for instances in (possible, same_time):
-        states = {instance_state(one) for one in instances}
+        states = {instance_state(instance) for instance in instances}
         if len(states) == 1:
             return states.pop()
     return None
