@@ -241,8 +241,9 @@ def blind_alerts(blind: str) -> str:
     Args:
         blind: The name of the series of feeds without data.
     """
-    alerts_by_feeds = Counter("|".join(sorted(feeds)) for feeds in NEEDED.values())
+    alerts_by_feeds = Counter(tuple(sorted(feeds)) for feeds in NEEDED.values())
     terms = []
-    for feeds, alerts in sorted(alerts_by_feeds.items(), key=lambda item: item[0].split("|")):
-        terms.append(f'({alerts} * group({blind}{{feed=~"{feeds}"}}) or vector(0))')
+    for feeds, alerts in sorted(alerts_by_feeds.items()):
+        one_of_them = "|".join(feeds)
+        terms.append(f'({alerts} * group({blind}{{feed=~"{one_of_them}"}}) or vector(0))')
     return " + on () ".join(terms)

@@ -164,9 +164,14 @@ def of_all(query: str, parts: str, *, with_gpus: bool = False) -> str:
 
 
 def total(parts: str, *, with_gpus: bool = False) -> str:
-    """Return the sum of the parts of all chosen miners, which is absent as `of_all` is.
+    """Return the sum of the parts of all chosen miners.
 
-    A miner without its part adds infinity, which is shorter than to ask for the part twice.
+    It is absent without the rules, and while a miner that is watched with a key lacks its part:
+    such a miner adds infinity, so that the sum is not below it.
+
+    Args:
+        parts: Selects the part of each miner.
+        with_gpus: Whether a miner that has no GPUs has no part.
     """
     miners = _watched(with_gpus=with_gpus)
     return f"(sum({parts} or on (hotkey) {miners} / 0) < Inf{_if_loaded(parts)})"
@@ -193,10 +198,7 @@ def counted(series: str, known: str) -> str:
 
 
 def with_chute_name(expression: str) -> str:
-    """Add the label `name` to series with a `chute_id`.
-
-    A chute without a known name has the start of its id.
-    """
+    """Add the label `name` to series with a `chute_id`."""
     return f"({expression}) * on (chute_id) group_left (name) chute_id:chutes_chute_info:max"
 
 

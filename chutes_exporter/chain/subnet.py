@@ -344,24 +344,32 @@ def _order_of_loss(state: State, seats: list[Seat]) -> list[Seat]:
     """Return the seats that registrations can take, the next one first.
 
     The chain replaces the seat with the least emission, then the older registration, then the lower
-    UID. While new seats are immune, those without immunity go first, until only ``min_not_immune``
-    of them are left.
+    UID. A newcomer has no emission, so it is replaced before any seat that has some.
     """
     safe = _safe_hotkeys(state, seats)
     # Seats come by UID, and sorting keeps that order among equals.
     ranked = sorted(seats, key=lambda seat: (seat.emission, seat.registered))
     ranked = [seat for seat in ranked if seat.hotkey not in safe]
-    immune = [seat for seat in ranked if seat.immune_until is not None]
     not_immune = [seat for seat in ranked if seat.immune_until is None]
-    if state.immunity_period:
-        # Newcomers are immune, so only seats that are immune, too, are lost beside them.
-        lost_first = not_immune[: max(0, len(not_immune) - state.min_not_immune)]
-        has_newcomers = bool(state.free_seats or lost_first)
-        return lost_first + _lost_beside_newcomers(immune, has_newcomers=has_newcomers)
-    # Without the period, newcomers are not immune either, so those in free seats count, too.
-    if len(not_immune) + state.free_seats <= state.min_not_immune:
+    if not state.immunity_period:
+        return _lost_without_immunity(state, not_immune)
+    # Seats without immunity go first, until only ``min_not_immune`` of them are left. Newcomers are
+    # immune, so from then on, they compete with the other immune seats.
+    lost_first = not_immune[: max(0, len(not_immune) - state.min_not_immune)]
+    immune = [seat for seat in ranked if seat.immune_until is not None]
+    has_newcomers = bool(state.free_seats or lost_first)
+    return lost_first + _lost_beside_newcomers(immune, has_newcomers=has_newcomers)
+
+
+def _lost_without_immunity(state: State, seats: list[Seat]) -> list[Seat]:
+    """Return which of the seats are lost while no seat becomes immune.
+
+    Newcomers in free seats are not immune either. With few seats, the chain replaces none. With
+    more, each newcomer replaces one like itself, so their number stays.
+    """
+    if len(seats) + state.free_seats <= state.min_not_immune:
         return []
-    return _lost_beside_newcomers(not_immune, has_newcomers=bool(state.free_seats))
+    return _lost_beside_newcomers(seats, has_newcomers=bool(state.free_seats))
 
 
 def _safe_hotkeys(state: State, seats: list[Seat]) -> set[str]:

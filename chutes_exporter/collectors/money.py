@@ -131,6 +131,7 @@ def _unit_usd(answers: Answers) -> float | None:
     It is the pay of all miners for a day, divided by their units of the past day.
     """
     pay_per_day = in_usd(answers[CHAIN].alpha_per_day, _alpha_price_usd(answers))
+    # A record that is listed twice counts once.
     records = distinct(answers[STATS], lambda record: (record.miner_hotkey, record.window))
     units_of_day = total(record.compute_units for record in records if record.window == "1d")
     return compute_unit_usd(pay_per_day, units_of_day)

@@ -308,9 +308,9 @@ def _request_arguments(
 
 
 def _params_of_single_miner(endpoint: e.Endpoint[Any], hotkeys: set[str]) -> dict[str, str]:
-    """Return the query parameters that select a miner, none for several miners.
+    """Return the query parameters that select a miner, if a single one is asked for.
 
-    Then one request asks for all miners, and _rows_of_miners chooses the rows.
+    Otherwise, one request asks for all miners, and _rows_of_miners chooses the rows.
     """
     if len(hotkeys) != 1:
         return {}

@@ -85,6 +85,7 @@ class ReportReader:
 
     async def read(self) -> Answer[Reports]:
         """Read the next report, and return what is known of the past day, or raise ApiError."""
+        # At the first reading, no older report is known, and so no time of the next one.
         if not self._unread or self._client.api_clock() >= self._newest_due:
             received_at = await self._read_newest()
         else:
@@ -100,6 +101,8 @@ class ReportReader:
             due=due,
         )
         errors = [answer.first_error for answer in newest_first if answer.first_error]
+        # The size and the time of a request are those of the newest report, as if the others were
+        # not read. What could not be read counts for all of them.
         return Answer(
             reports,
             count=newest_first[0].count,

@@ -570,18 +570,20 @@ def _has_no_step(record: r.Server, answers: FleetAnswers) -> bool:
 
 
 def _measured(hardware: _Hardware, answers: FleetAnswers) -> Measured | None:
-    """Return whether the service lists the target of the newest window for a server's GPUs.
+    """Return what the service's list of TEE measurements says about a server with these GPUs: does
+    it boot with the version to which the newest maintenance window upgrades?
 
-    None is unknown, or there is no target.
+    None is unknown, or there is no such version.
     """
     window = None if answers.policy is None else answers.policy.active_window
-    target = None if window is None else window.target_measurement_version
-    if target is None or not hardware.is_whole or not are_whole(answers.measurements):
+    version = None if window is None else window.target_measurement_version
+    # A GPU or a record that is missing could change the result.
+    if version is None or not hardware.is_whole or not are_whole(answers.measurements):
         return None
     models = [model for model in hardware.models if model is not None]
     if len(models) < len(hardware.models):
         return None
-    return measured(target, models, records_of(answers.measurements))
+    return measured(version, models, records_of(answers.measurements))
 
 
 def _runs_chutes(hardware: _Hardware, answers: FleetAnswers) -> bool | None:

@@ -114,8 +114,8 @@ def is_failure(outcome: Outcome, reason: str | None) -> bool | None:
     """Return whether an instance failed: it was never active or lost its score, and nobody planned
     its end.
 
-    The reason is None if only the name of its chute would say whether it was redeployed. Then the
-    result is None, too.
+    A reason of None is unknown: the instance may have been redeployed, which is planned, and its
+    chute is not known well enough to tell. Then the result is None, too.
     """
     if outcome == "counts":
         return False

@@ -96,17 +96,17 @@ RESPONSES: Final = (
 THIS_EXPORTER: Final = board_link("chutes-exporter", instance="${__value.raw}")
 
 
-def _names_of_blind() -> list[State]:
-    """Return for each feed the text that names the alerts that are blind while it has no full
-    answer.
+def _blind_alerts_by_feed() -> list[State]:
+    """Return what the column of blind alerts shows instead of a feed's name: how many alerts cannot
+    fire without the feed, and which.
     """
     alerts_by_feed = blinded()
-    states = []
+    texts = []
     for feed in sorted({feed.name for feed in ALL_FEEDS}):
         alerts = [alert.removeprefix("Chutes") for alert in alerts_by_feed.get(feed, ())]
         text = f"{len(alerts)}: {', '.join(alerts)}" if alerts else "none"
-        states.append(State(feed, text))
-    return states
+        texts.append(State(feed, text))
+    return texts
 
 
 def _top(metric: str, label: str) -> Query:
@@ -222,7 +222,7 @@ EXPORTER.show(
         ),
         Column("Reason", "reason", width=130, missing=" "),
         Column("", f'label_replace({OF_BLIND}, "blinds", "$1", "feed", "(.+)")', data=ALARMED),
-        Column("Blind alerts", "blinds", width=330, states=_names_of_blind(), missing=" "),
+        Column("Blind alerts", "blinds", width=330, states=_blind_alerts_by_feed(), missing=" "),
         Column("What to do", "advice", width=420, states=ADVICE, missing=" "),
         empty="Unknown: no data. The exporter is down, or has sent no request yet.",
         sort=["State", "Feed"],

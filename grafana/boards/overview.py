@@ -79,6 +79,7 @@ INCENTIVE: Final = of_miners("chutes_miner_incentive_ratio")
 PROFIT: Final = total(of_miners("chutes_miner_estimated_profit_usd_per_day"), with_gpus=True)
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
 EARNING: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="~earning|disabled")
+"""GPUs that earn, by miner and state. Those of disabled instances earn until these are deleted."""
 PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
 
 OF_ALERTS: Final = "alert:chutes_alerts:"
@@ -123,10 +124,13 @@ def _next_day() -> Panel:
 
 
 def _since_yesterday() -> list[Panel]:
-    """Return the stats of what changed in a day."""
+    """Return the stats of what changed in a day.
+
+    A rule of the boards is that each operation names the labels by which series meet, also none.
+    """
     points = f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))"
     places = f"min({yesterday(RANK)}) - on () min({RANK})"
-    earning = f"({EARNING} - on (hotkey, state) {yesterday(EARNING)})"
+    more_earning = f"({EARNING} - on (hotkey, state) {yesterday(EARNING)})"
     activated = counted(f"time() - {ACTIVATED} < 86400", f"sum({INSTANCES})")
     return [
         _stat_of_day(
@@ -142,7 +146,7 @@ def _since_yesterday() -> list[Panel]:
         _stat_of_day(
             "GPUs since yesterday",
             "Change of the number of GPUs that earn, compared with 24 hours ago.",
-            *signed(total(earning, with_gpus=True), "earning", STOCKED),
+            *signed(total(more_earning, with_gpus=True), "earning", STOCKED),
         ),
         _stat_of_day(
             "New instances, 24 h",

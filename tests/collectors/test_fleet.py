@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.collectors.fleet import COLLECTOR, FEEDS
+from chutes_exporter.collectors.fleet import COLLECTOR, FEEDS, SERVER_STATE_NUMBERS
 from chutes_exporter.feeds.definitions import INSTANCES
 from tests.collectors.support import NOON_TEXT, Samples, collected, of
 from tests.fleet.test_join import ANSWERS, gpu
@@ -44,11 +44,21 @@ def test_a_fleet_has_the_states_of_its_gpus_by_model_and_by_server() -> None:
         f"chutes_server_gpus{{{SERVER},gpu=h200,state={state}}}": count
         for state, count in STATES.items()
     }
+
+
+def test_a_server_has_the_pay_of_its_instances_and_the_state_of_its_worst_gpu() -> None:
+    made = run()
+    # Only the active instance earns.
+    units = ANSWERS["instances"][0]["compute_multiplier"]
     assert of(made, "chutes_server_compute_units_per_second") == {
-        f"chutes_server_compute_units_per_second{{{SERVER}}}": 5
+        f"chutes_server_compute_units_per_second{{{SERVER}}}": units
     }
-    assert of(made, "chutes_server_state") == {f"chutes_server_state{{{SERVER}}}": 5}
-    assert set(of(made, "chutes_fleet_known").values()) == {1}
+    idle = SERVER_STATE_NUMBERS["idle"]
+    assert of(made, "chutes_server_state") == {f"chutes_server_state{{{SERVER}}}": idle}
+
+
+def test_all_topics_of_a_fleet_are_known_with_all_answers() -> None:
+    assert set(of(run(), "chutes_fleet_known").values()) == {1}
 
 
 def test_the_state_of_a_gpu_is_a_number_and_its_id_is_also_there_in_nvidias_format() -> None:

@@ -248,13 +248,12 @@ def up_of(target: dict[str, str], *, instance: str) -> str:
 def test_an_exporter_that_was_never_reachable_is_a_warning(
     tmp_path: Path, target: dict[str, str]
 ) -> None:
-    # Another target of the job of annotated pods is no exporter.
-    is_annotated = "app_kubernetes_io_name" in target
-    other_job = target["job"] if is_annotated else "others"
-    series = [
-        up_of(target, instance="two:2"),
-        up_of({"job": other_job}, instance="three:3"),
-    ]
+    never_reachable = up_of(target, instance="two:2")
+    # The job of annotated pods scrapes other programs, too. They lack the exporter's name, so they
+    # must not alert although they are down. In the other installations, they have another job.
+    has_other_programs = "app_kubernetes_io_name" in target
+    job_of_other_program = target["job"] if has_other_programs else "others"
+    other_program = up_of({"job": job_of_other_program}, instance="three:3")
     notes = {
         "description": (
             "More than 40 % of the scrapes of two:2 have failed in the past 15 minutes. It has not "
@@ -276,7 +275,9 @@ def test_an_exporter_that_was_never_reachable_is_a_warning(
     }
     test = {
         "interval": "1m",
-        "input_series": [{"series": one, "values": "0+0x30"} for one in series],
+        "input_series": [
+            {"series": up, "values": "0+0x30"} for up in (never_reachable, other_program)
+        ],
         "alert_rule_test": [expected],
     }
     run_promtool(tmp_path / "never.yml", tests=[test])
