@@ -247,9 +247,10 @@ def _is_down(server: Server) -> bool:
 
 
 def _versions_refused(fleet: Fleet, _now: float) -> list[Subject]:
-    """Return the servers that are not in maintenance, and whose version is refused at a boot.
+    """Return the servers without an upgrade slot whose version is refused at a boot.
 
-    Their GPUs are left out: they can still be used, so idle ones are in another finding.
+    Those that cannot come back with the newest version either are in another finding. Their GPUs
+    are left out: they can still be used, so idle ones are in another finding, too.
     """
     return [
         Subject(server)
@@ -689,7 +690,7 @@ def _worth(fleet: Fleet, subjects: Sequence[Subject]) -> str:
     later_units_per_second = total(use.later_units_per_second for use in uses)
     if not uses or first_day_units is None or later_units_per_second is None:
         return "What {it|they} could earn is not known."
-    at_least = "at least " if any(use.is_least for use in uses) else ""
+    at_least = "at least " if any(use.may_be_more for use in uses) else ""
     return (
         f"In the first day, {{it|they}} could earn {at_least}{first_day_units:,.0f} compute units, "
         f"and {DAY * later_units_per_second:,.0f} a day later."

@@ -801,7 +801,7 @@ class Variable:
         query: Selects the values, in the language of Grafana's data source.
         all_value: The regular expression for "All"; the values themselves when empty.
         regex: Takes text and value out of the answer.
-        ordered: Whether one value is chosen, at first the first of the answer. Of others, several
+        single: Whether one value is chosen, at first the first of the answer. Of others, several
             or all can be chosen.
         hidden: Whether nobody chooses a value.
     """
@@ -811,7 +811,7 @@ class Variable:
     query: str
     all_value: str = ""
     regex: str = ""
-    ordered: bool = False
+    single: bool = False
     hidden: bool = False
 
 
@@ -870,7 +870,7 @@ VARIABLES: Final = {
         "every miner of the subnet.",
         f"query_result(sort_desc({short(_CANDIDATES)}))",
         regex='/hotkey="(?<value>[^"]+)|miner="(?<text>[^"]+)/g',
-        ordered=True,
+        single=True,
     ),
     "server": Variable(
         "Server",
@@ -890,7 +890,7 @@ VARIABLES: Final = {
         "The end of the hour of the newest audit report, in a title.",
         f"query_result({_HOUR})",
         regex='/hour="(?<value>[^"]+)/',
-        ordered=True,
+        single=True,
         hidden=True,
     ),
 }
@@ -900,7 +900,7 @@ def _variable(name: str) -> Json:
     """Make the JSON of a variable. If several values can be chosen, all are chosen at first."""
     variable = VARIABLES[name]
     choice: Json = {}
-    if not variable.ordered:
+    if not variable.single:
         choice["current"] = {"selected": True, "text": ["All"], "value": ["$__all"]}
         if variable.all_value:
             choice["allValue"] = variable.all_value
@@ -918,10 +918,12 @@ def _variable(name: str) -> Json:
         },
         # With each change of the time range.
         "refresh": 2,
-        "sort": 0 if variable.ordered else 1,
-        "multi": not variable.ordered,
-        "includeAll": not variable.ordered,
+        # By the alphabet, or as in the answer, whose first value is chosen.
+        "sort": 0 if variable.single else 1,
+        "multi": not variable.single,
+        "includeAll": not variable.single,
         "regex": variable.regex,
+        # Grafana's numbers of "nothing" and "label and value".
         "hide": 2 if variable.hidden else 0,
         **choice,
     }

@@ -51,9 +51,9 @@ def with_instance(**fields: Any) -> Fleet:
     return make_fleet(make_server("s1", *gpus, instances=(make_instance(**fields),)))
 
 
-def with_idle(*launches: Launch, is_least: bool = False, **fields: Any) -> Fleet:
+def with_idle(*launches: Launch, may_be_more: bool = False, **fields: Any) -> Fleet:
     """Return a fleet with two idle GPUs, and the best use of them."""
-    use = Use("s1", "pro_6000", 2, launches, is_least)
+    use = Use("s1", "pro_6000", 2, launches, may_be_more)
     return make_fleet(make_server("s1", *EARNING, *IDLE, **fields), uses=(use,))
 
 
@@ -259,7 +259,7 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
     # What could be launched is not known.
     (
         "idle_gpus",
-        with_idle(is_least=True),
+        with_idle(may_be_more=True),
         "2 pro_6000 on tee s1",
         "2 pro_6000",
         "2 GPUs not known.",

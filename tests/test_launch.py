@@ -228,8 +228,10 @@ async def test_the_page_has_the_chutes_that_the_miner_runs_ran_in_a_day_or_could
 def chutes_of(miner: Miner, raw: dict[str, Any]) -> set[str]:
     """Return the chutes that a miner runs or ran in a day."""
     runs = {row["chute_id"] for row in raw["instances"]}
-    ran = {row["chute_id"] for row in raw["stats_per_chute_one"]["past_day"]["instance_stats"]}
-    # Statistics leave out instances that lost their score. The newest audit report has them.
+    own_stats = raw["stats_per_chute_one"]["past_day"]["instance_stats"]
+    ran = {row["chute_id"] for row in own_stats}
+    # An instance that lost its score is in no statistics. The newest audit report has those that
+    # ended in its hour.
     audit = raw["audit_report"]["instance_audit"]
     ended = [row for row in audit if row["miner_hotkey"] == miner.hotkey and row["deleted_at"]]
     return runs | ran | {row["chute_id"] for row in ended}

@@ -178,12 +178,15 @@ class State:
                 because nothing has gathered for the next epoch yet.
         """
         # Several mechanisms, and another consensus than the usual one (0), pay by other rules.
-        follows_other_rules = self.mechanisms != 1 or self.consensus != 0
-        if follows_other_rules or not self.incentive or not self.last_paid_epoch:
+        if self.mechanisms != 1 or self.consensus != 0:
+            return None
+        # Without these, it is not known whose pay has gathered, or since when.
+        if not self.incentive or not self.last_paid_epoch:
             return None
         blocks = self.block - self.last_paid_epoch
         if blocks == 0:
             return last
+        # Each block adds to it, so a 0 after some blocks cannot be right.
         if not self.pending_miners:
             return None
         return self.pending_miners / blocks

@@ -251,7 +251,7 @@ def _why_not_all(fleet: Fleet, planned: Use) -> IdleReason:
     used_with_failing = {(use.server_id, use.model): use.used for use in fleet.uses}
     if used_with_failing[planned.server_id, planned.model] > planned.used:
         return "failed_here"
-    return "not_known" if planned.is_least else "no_room"
+    return "not_known" if planned.may_be_more else "no_room"
 
 
 def _unused_on_other_servers(fleet: Fleet, planned_servers: set[str]) -> list[UnusedGpus]:

@@ -239,7 +239,8 @@ def _print_miner(miner: Mapping[str, Any], until: float, hours: int, *, has_gaps
         say("No ended instance is known." if has_gaps else "No instance ended.")
         return
     say(_summary(miner, hours), indent="  ")
-    cells = [_screen_row(row) for row in ended]
+    has_price = any(row["lost_usd"] is not None for row in ended)
+    cells = [_screen_row(row, has_price=has_price) for row in ended]
     print_first_rows(cells, _MOST_INSTANCES, "instances", cut=("chute", "reason"))
     rows_by_reason: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in ended:
@@ -250,10 +251,11 @@ def _print_miner(miner: Mapping[str, Any], until: float, hours: int, *, has_gaps
     say(f"By reason: {', '.join(sums)}.", indent="  ")
 
 
-def _screen_row(row: Mapping[str, Any]) -> dict[str, Any]:
+def _screen_row(row: Mapping[str, Any], *, has_price: bool) -> dict[str, Any]:
     """Return the cells of an ended instance, in the order of the columns.
 
-    ``counts`` is whether its score counts.
+    The cell ``counts`` says whether its score counts. Without a price of compute units, no row has
+    dollars.
     """
     cells = {
         "ended": row["ended_at"],
@@ -263,7 +265,7 @@ def _screen_row(row: Mapping[str, Any]) -> dict[str, Any]:
         "counts": row["counts"],
         "lost units": row["lost_compute_units"],
     }
-    if row["lost_usd"] is not None:
+    if has_price:
         cells["lost USD"] = row["lost_usd"]
     cells["chute"] = _chute_text(row)
     cells["chute id"] = row["chute_id"]

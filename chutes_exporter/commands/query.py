@@ -296,18 +296,18 @@ def _request_arguments(
     if len(ids) != len(names_of_ids):
         needed = " ".join(names_of_ids).upper() or "no ID"
         raise click.UsageError(f"after {endpoint.name}, write {needed}")
+    values_in_path = dict(zip(names_of_ids, ids, strict=True))
     if endpoint.scope != "miner":
-        params = _params_of_single_miner(endpoint, hotkeys)
-        return params, dict(zip(names_of_ids, ids, strict=True))
+        return _miner_filter(endpoint, hotkeys), values_in_path
     if len(hotkeys) != 1:
         raise click.UsageError(f"{endpoint.name} needs exactly one miner: use one --hotkey")
     (hotkey,) = hotkeys
     if "hotkey" in names_in_path:
-        return {}, {"hotkey": hotkey}
-    return {"hotkey": hotkey}, {}
+        return {}, {**values_in_path, "hotkey": hotkey}
+    return {"hotkey": hotkey}, values_in_path
 
 
-def _params_of_single_miner(endpoint: e.Endpoint[Any], hotkeys: set[str]) -> dict[str, str]:
+def _miner_filter(endpoint: e.Endpoint[Any], hotkeys: set[str]) -> dict[str, str]:
     """Return the query parameters that select a miner, if a single one is asked for.
 
     Otherwise, one request asks for all miners, and _rows_of_miners chooses the rows.

@@ -69,7 +69,7 @@ def find_gain(answers: FleetAnswers, additions: Sequence[Addition]) -> Gain | No
     servers = [*fleet.servers, *added]
     markets = find_markets(answers, demand, servers, fleet.instances)
     uses = find_uses(servers, markets)
-    if any(use.is_least for use in uses):
+    if any(use.may_be_more for use in uses):
         return None
     added_ids = {server.server_id for server in added}
     return Gain(
@@ -102,6 +102,8 @@ def _server(server_id: str, addition: Addition) -> Server:
         )
         for index in range(addition.count)
     ]
+    # It has no version yet, so nothing is known of its boot, its upgrade or its chutes. That does
+    # not refuse a launch.
     return Server(
         server_id=server_id,
         name=f"{addition.count}x{addition.model}",

@@ -356,7 +356,7 @@ class Use:
         free: The idle GPUs.
         launches: What to launch on them, so that the units of the first day are the most. Each room
             of a chute is given to one server only.
-        is_least: Whether more is possible, because it is unknown of a chute whether it can be
+        may_be_more: Whether more is possible, because it is unknown of a chute whether it can be
             launched.
     """
 
@@ -364,7 +364,7 @@ class Use:
     model: str
     free: int
     launches: tuple[Launch, ...]
-    is_least: bool
+    may_be_more: bool
 
     @property
     def used(self) -> int:
@@ -375,7 +375,7 @@ class Use:
     def first_day_units(self) -> float | None:
         """Compute units of the first day, None if all that is known is that they may be more."""
         units = sum(launch.instances * launch.offer.first_day_units for launch in self.launches)
-        return None if self.is_least and not units else units
+        return None if self.may_be_more and not units else units
 
     @property
     def later_units_per_second(self) -> float:

@@ -285,7 +285,7 @@ def find_uses(servers: Iterable[Server], markets: Iterable[Market]) -> tuple[Use
             model=space.model,
             free=space.free,
             launches=tuple(launches),
-            is_least="unknown" in market_by_model[space.model].refused,
+            may_be_more="unknown" in market_by_model[space.model].refused,
         )
         uses.append(use)
     return tuple(uses)

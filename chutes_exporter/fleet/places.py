@@ -100,7 +100,7 @@ def _state(
     """Return the state of the instance that holds a GPU, None if several states are possible.
 
     It is the state that all possible instances have, or else all of them that were verified at the
-    same time as the GPU's.
+    same time as the GPU.
     """
     if item.active:
         return "active"

@@ -233,11 +233,10 @@ class Instance:
 
     @cached_property
     def _warmup_multiplier(self) -> float:
-        """Multiplier of its start-up, without urgency and bounty.
-
-        Its own GPUs replace the factor of the cheapest.
-        """
+        """Multiplier without urgency and bounty: of its start-up, and again when it has settled."""
+        # Without the age of a bounty, there is no factor for it.
         factors = self.chute.factors(self.created_at)
+        # This is the rate of the cheapest GPUs that the chute allows. Its own GPUs have another.
         del factors["base"]
         factors.pop("urgency_boost", None)
         return self.hourly_rate / DEAREST_RATE * math.prod(factors.values())

@@ -173,7 +173,7 @@ def facts(fleet: Fleet) -> dict[str, Any]:
     said |= _upgrade_facts(fleet)
     if fleet.markets is not None:
         said["uses"] = uses(fleet)
-        are_best = not any(use.is_least for use in fleet.uses)
+        are_best = not any(use.may_be_more for use in fleet.uses)
         said["uses.are_best"] = are_best or None
     for gpu in fleet.gpus:
         said |= _fields_of(gpu, gpu.gpu_id)

@@ -221,12 +221,18 @@ def test_a_chute_that_lacks_what_decides_may_be_launched_or_not(field: str) -> N
     lacking = {key: value for key, value in CHUTE.items() if key != field}
     assert refused(chutes=[lacking]) == {"unknown": 1}
     (use,) = fleet_of(chutes=[lacking]).uses
-    # Its pay is not known to be 0.
-    assert (use.is_least, use.first_day_units) == (True, None)
+    # Something may be possible, so the pay is not known to be 0.
+    assert (use.may_be_more, use.first_day_units) == (True, None)
+
+
+def test_beside_a_chute_that_may_be_launched_the_pay_of_a_sure_one_is_certain() -> None:
+    lacking = {key: value for key, value in CHUTE.items() if key != "tee"}
     known = CHUTE | {"chute_id": "known"}
     records = [RECORD, RECORD | {"chute_id": "known"}]
     (use,) = fleet_of(chutes=[lacking, known], utilization=records).uses
-    assert (use.is_least, use.first_day_units) == (True, 3 * 86400)
+    units_per_second = 3.0
+    assert known["effective_compute_multiplier"] == units_per_second
+    assert (use.may_be_more, use.first_day_units) == (True, units_per_second * 86400)
 
 
 def test_a_chute_without_a_factor_of_its_bounty_has_an_unknown_pay() -> None:

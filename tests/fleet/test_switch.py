@@ -199,7 +199,7 @@ def test_each_room_is_given_once_and_first_to_what_earns_least() -> None:
 
 def test_idle_gpus_take_the_room_first() -> None:
     launches = (Launch(make_offer("b", 3.0), 1),)
-    use = Use("s2", "h200", free=1, launches=launches, is_least=False)
+    use = Use("s2", "h200", free=1, launches=launches, may_be_more=False)
     assert pairs(switches(chute("b", HIGH, room=1), uses=(use,))) == []
     assert pairs(switches(chute("b", HIGH, room=2), uses=(use,))) == [("i1", ["b"])]
 

@@ -499,7 +499,7 @@ def _add_variable(name: str, prometheus: Prometheus, answers: Answers) -> None:
     answer = prometheus.api("query", query=filled_in(query, answers.hotkeys), time=END)
     rows = [row for row in answer["data"]["result"] if label in row["metric"]]
     answers.variables[name] = [row["metric"][label] for row in rows]
-    if variable.ordered:
+    if variable.single:
         answers.ranks[name] = {row["metric"][label]: float(row["value"][1]) for row in rows}
 
 
