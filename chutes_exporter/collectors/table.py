@@ -306,7 +306,8 @@ class Table(Part, Generic[R]):
     def _add_totals(
         self, records: list[R], miners: Miners, hotkey: tuple[str, ...], out: Samples
     ) -> None:
-        """Add the totals of all records, and of totals by miner those of exported miners.
+        """Add the totals of all records, and of totals by miner those of exported miners, or of the
+        watched ones if the records are not about miners.
 
         ``hotkey`` is the label of the miner that the feed is about, if there is one.
         """

@@ -102,8 +102,7 @@ class AdviceScreen:
             say(_LEGEND)
         if any(advice.proposed for advice in miners):
             say(_SWITCH_LEGEND)
-        # All miners ask for a forecast, or none.
-        has_forecast = miners[0].forecast is not None
+        has_forecast = any(advice.forecast is not None for advice in miners)
         shows_pay = has_offers or wanted.switch or has_forecast
         if self._settings.chain_url is None and shows_pay:
             say(DOLLARS_ADVICE)

@@ -122,9 +122,10 @@ def print_table(
 
 def _columns_of(rows: Sequence[Mapping[str, Any]]) -> list[_Column]:
     """Return a column for each key of the rows, in the order in which they appear first."""
-    headings: list[str] = []
+    # A dict, because it keeps the order and finds a heading faster than a list.
+    headings: dict[str, None] = {}
     for row in rows:
-        headings += [heading for heading in row if heading not in headings]
+        headings |= dict.fromkeys(row)
     columns = []
     for heading in headings:
         values = [row.get(heading) for row in rows]
@@ -138,7 +139,7 @@ def _set_widths(columns: list[_Column], limit: int, cut: Collection[str]) -> lis
     """Set the widths of columns so that a line fits, and remove the last columns that do not fit.
     Return their headings.
     """
-    # First, a column that can be cut gets only a part of its full width.
+    # First, a column that can be cut gets at most a part of the line, or the width of its heading.
     for column in columns:
         column.width = column.full_width
         if column.heading in cut:

@@ -200,7 +200,10 @@ def launch_refusal(
 def _refusal_on_any_server(
     seat: MetagraphNode | None, chute: Chute, instances: ChuteInstances, *, runs_tee: bool
 ) -> LaunchRefusal | None:
-    """Return the first check that refuses a launch whatever the server, None if none does."""
+    """Return the first check that refuses a launch whatever the server.
+
+    If none does, it is ``unknown`` while a check is, and None otherwise.
+    """
     if seat is None:
         return "not_registered"
     blacklisted = is_blacklisted(seat)
@@ -221,7 +224,10 @@ def _refusal_on_any_server(
 
 
 def _refusal_on_server(chute: Chute, server: LaunchServer) -> LaunchRefusal | None:
-    """Return the first check that refuses a launch on a server, None if none does."""
+    """Return the first check that refuses a launch on a server.
+
+    If none does, it is ``unknown`` while a check is, and None otherwise.
+    """
     tee_differs = _tee_differs(chute, server)
     if tee_differs:
         return "tee_mismatch"

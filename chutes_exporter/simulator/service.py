@@ -257,14 +257,17 @@ class Instance:
         # Then it loses the factors of urgency and bounty.
         settled_at = self.activated_at + 5 * HOUR
         multiplier = self._launch_multiplier * self.bounty_boost
-        records = (
-            MultiplierRecord(self.created_at, self.activated_at, self._warmup_multiplier),
-            MultiplierRecord(self.activated_at, settled_at, multiplier),
-            MultiplierRecord(settled_at, math.inf, self._warmup_multiplier),
+        periods = (
+            (self.created_at, self.activated_at, self._warmup_multiplier),
+            (self.activated_at, settled_at, multiplier),
+            (settled_at, math.inf, self._warmup_multiplier),
         )
         until = min(now, self.ended_at)
-        begun = [record for record in records if record.started_at <= until]
-        return [record._replace(ended_at=min(record.ended_at, self.ended_at)) for record in begun]
+        return [
+            MultiplierRecord(begins_at, min(ends_at, self.ended_at), of_period)
+            for begins_at, ends_at, of_period in periods
+            if begins_at <= until
+        ]
 
     def multiplier(self, now: float) -> float:
         """Return the multiplier that the API shows."""

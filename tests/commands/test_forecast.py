@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.chain.support import EXPECTED
 from tests.commands.support import ALPHA_USD, EMISSION, Target, chain_flag, run
 from tests.recorded import META, RECORDED_AT, Row, answers, rows, seconds, stream
 from tests.support import replay, served
@@ -287,6 +288,15 @@ async def test_without_the_chain_the_screen_has_the_share_and_says_how_to_get_th
         " ".join(output.split()),
     )
     assert "They cost" not in output
+    assert "\nFor earnings in US dollars, add --chain.url URL.\n" in output
+
+
+async def test_a_miner_without_a_key_does_not_hide_how_to_get_the_money() -> None:
+    api = without_idle_gpus(answers(now=time.time()))
+    before_me = min(EXPECTED["seats"])
+    assert before_me < ME
+    _, output, _ = await advise(api, "--with", "8xpro_6000", "--hotkey", before_me)
+    assert output.index(before_me) < output.index(ME)
     assert "\nFor earnings in US dollars, add --chain.url URL.\n" in output
 
 
