@@ -225,7 +225,6 @@ async def test_nothing_is_doubled_and_nobody_is_paged_twice(pair: Pair) -> None:
     await pair.holds(f"absent(chutes_fleet_gpus{{instance='{second}'}}) and on () {GPUS} == {gpus}")
     no_api = f"firing: Chutes API: no answer for 15 minutes (exporter {second})"
     await pair.is_sent(no_api, "ChutesApiDown")
-    assert pair.times_sent("Another exporter has every answer") == 1
     await pair.holds(f"ALERTS{{alertname='ChutesExporterBlind',instance='{second}'}}")
 
     # One exporter is down.
