@@ -159,7 +159,7 @@ async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path
         watched = await asyncio.to_thread(store.wait_for, "chutes_miner_watched")
         assert {dict(labels)["hotkey"] for labels in watched} == {HOTKEY}
         # A recording rule reads it, and its result is in the store.
-        await asyncio.to_thread(store.wait_for, "hotkey:chutes_miner_lost_compute_units:sum")
+        await asyncio.to_thread(store.wait_for, "hotkey:chutes_miner_watched:with_key")
         # An alert fires and reaches Alertmanager, with the link to its board.
         alerts: list[dict[str, Any]] = []
 
