@@ -671,6 +671,7 @@ def _words(
     earning = total(server.earning_instances for server in servers)
     return {
         "SERVER": shlex.quote(server_name or "SERVER"),
+        # The texts say "version TARGET".
         "TARGET": target or "of the window",
         "EARNING": "not known" if earning is None else f"{earning:g}",
         "WHEN": "at an unknown time" if when is None else time_until(when, now),
@@ -710,7 +711,10 @@ def _uses_of(gpus: Iterable[Gpu] | None, fleet: Fleet) -> list[Use]:
 
 
 def _gpus_of(subjects: Sequence[Subject]) -> list[Gpu] | None:
-    """Return the GPUs of subjects, None if some of them, or the model of one, are unknown."""
+    """Return the GPUs of subjects, None if some of them, or the model of one, are unknown.
+
+    What GPUs could earn depends on their model.
+    """
     gpus: list[Gpu] = []
     for subject in subjects:
         if subject.gpus is None or any(gpu.model is None for gpu in subject.gpus):

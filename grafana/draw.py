@@ -35,6 +35,8 @@ PICTURES: Final = ROOT / "grafana" / "pictures"
 RENDER: Final = ROOT / "grafana" / "render"
 CACHE: Final = ROOT / ".cache" / "pictures"
 SCRIPT: Final = CACHE / "page.js"
+MINERS: Final = "miners.json"
+"""The file beside the data of a Prometheus that names the miners of its world."""
 WIDTH: Final = 1600
 
 
@@ -77,7 +79,9 @@ class Picture:
 
 
 def make_day(kind: World, directory: Path) -> None:
-    """Simulate a day of a world, and leave the data of a Prometheus in a directory."""
+    """Simulate a day of a world, and leave the data of a Prometheus in a directory, with the names
+    of the miners that the boards show, for `make_requests`.
+    """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
 
@@ -86,8 +90,8 @@ def make_day(kind: World, directory: Path) -> None:
             return day.answers
 
     answers = asyncio.run(simulate())
-    chosen = {"hotkeys": answers.hotkeys, "gpus": answers.gpus, "scored": answers.scored}
-    (directory / "chosen.json").write_text(json.dumps(chosen))
+    miners = {"hotkeys": answers.hotkeys, "gpus": answers.gpus, "scored": answers.scored}
+    (directory / MINERS).write_text(json.dumps(miners))
 
 
 def make_requests(directory: Path, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -96,8 +100,8 @@ def make_requests(directory: Path, uids: Iterable[str]) -> dict[str, dict[str, A
     """
     with Prometheus(directory) as prometheus:
         prometheus.at = END
-        # Nothing but the miners that the world chose: the answers are asked for now.
-        unasked = Answers(**json.loads((directory / "chosen.json").read_text()))
+        # It has the miners only. The answers are asked for now.
+        unasked = Answers(**json.loads((directory / MINERS).read_text()))
         answers = asyncio.run(ask_everything(prometheus, unasked))
     if answers.errors:
         raise ValueError(f"Prometheus refuses queries: {answers.errors}")
@@ -250,7 +254,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def _simulated_day(kind: World, *, reuse: bool) -> Path:
     """Return the directory of a world's day. Simulate it, unless the last one is reused."""
     directory = CACHE / kind.name.lower()
-    if not reuse or not (directory / "chosen.json").exists():
+    if not reuse or not (directory / MINERS).exists():
         began = time.monotonic()
         make_day(kind, directory)
         print(f"simulated a day, {kind.name.lower()}: {time.monotonic() - began:.0f} s")

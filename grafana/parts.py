@@ -589,14 +589,16 @@ def _column(column: Column, name: str) -> Json:
         "byName",
         name,
         custom__hidden=None if column.title else True,
-        # A value that is missing in one row does not make the table empty.
+        # Otherwise, a cell without a value would show the panel's text for an empty table.
         noValue=column.missing,
         unit=column.unit.name,
         decimals=column.unit.decimals,
         mappings=_mappings(column.states, column.thresholds),
         thresholds=_scale(column.thresholds) if column.thresholds else None,
         custom__cellOptions={"type": "color-text"} if column.states or column.thresholds else None,
+        # A letter has about 8 pixels, and a cell has some padding.
         custom__minWidth=column.width or len(column.title) * 8 + 24,
+        # Grafana aligns values that are mapped to a text as numbers, at the right.
         custom__align="left" if column.states and column.unit == TEXT else None,
         links=[link] if column.link else None,
     )
@@ -641,7 +643,8 @@ def _defaults(panel: Panel, visualization: str) -> Json:
         defaults |= {"color": {"mode": "thresholds"}, "thresholds": _scale(panel.thresholds)}
         is_stat = panel.kind == "stat"
         defaults["mappings"] = _mappings(panel.states, panel.thresholds, nan_means_no_rules=is_stat)
-    # Grafana chooses the decimals of an axis by its step, so that no two ticks have the same text.
+    # Counts are whole numbers everywhere. Other units fix their decimals only in a stat, because
+    # Grafana chooses those of an axis by its step, so that no two ticks have the same text.
     if panel.unit == COUNT or (panel.kind == "stat" and panel.unit.decimals is not None):
         defaults["decimals"] = panel.unit.decimals
     return defaults

@@ -318,6 +318,7 @@ class Collector:
         """Names of the feeds of which its samples are made, without those that only choose them."""
         names: set[str] = set()
         for part in self.parts:
+            # The other feeds of a part that chooses chutes only tell which of them are exported.
             feeds = part.feeds if part.chooses_chutes else part.all_feeds
             names.update(feed.name for feed in feeds)
         return frozenset(names)

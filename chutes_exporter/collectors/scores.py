@@ -41,7 +41,10 @@ def ranks(values: Mapping[str, float]) -> dict[str, int]:
 
 
 def _shares(scores: list[Score]) -> dict[str, float]:
-    """Return the share of each miner in the order of hotkeys, of none if one is unknown."""
+    """Return the share of each miner, of none if one is unknown, because any rank could be wrong.
+
+    They are in the order of hotkeys, so that the lines of the page keep their places.
+    """
     shares: dict[str, float] = {}
     for score in sorted(scores, key=lambda score: score.hotkey):
         if score.final_scores is None:

@@ -162,8 +162,9 @@ class Ledger:
     def _reason(self, instance: AuditInstance) -> str | None:
         """Return why an instance ended.
 
-        The report of an instance that was redeployed has no reason. Only the name of its chute
-        shows that, so the reason is None if the name is unknown.
+        A new version of a private chute of an integrated subnet ends all its instances, and the
+        report gives no reason then. Only the name and the factors of a chute show whether it is one
+        of these, so the reason is None if they are unknown.
         """
         reason = end_reason(instance.deletion_reason)
         if not may_be_redeployed(instance):

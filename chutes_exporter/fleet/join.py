@@ -46,6 +46,7 @@ Placed = TypeVar("Placed", Gpu, Instance)
 
 def join_fleet(answers: FleetAnswers) -> Fleet:
     """Return the fleet of a miner, with everything that the answers tell."""
+    # Without these answers it is empty, and _gpus leaves the state of each GPU unknown.
     holders: dict[str, Holder] = {}
     if answers.inventory is not None and answers.instances is not None:
         holders = find_holders(answers.inventory.records, answers.instances.records)
@@ -216,7 +217,11 @@ def _instances(
 
 
 def _chute_names(answers: FleetAnswers, gpus: Iterable[Gpu]) -> dict[str, str]:
-    """Return the names of chutes by id. The inventory also has those of private ones."""
+    """Return the names of chutes by id.
+
+    Those on GPUs come from the inventory, which also names private chutes. The list of chutes may
+    not.
+    """
     names: dict[str, str] = {}
     for gpu in gpus:
         if gpu.chute_id and gpu.chute:

@@ -56,7 +56,8 @@ class Gpu:
     Attributes:
         server_id: Empty for one that the service registered without a server.
         index: Its number on the server.
-        chute_id, chute, instance_id: What runs on it, empty while it is in no instance.
+        chute_id, chute, instance_id: The id and the name of the chute that runs on it, and of which
+            instance it is. They are empty while it is in no instance.
     """
 
     gpu_id: str

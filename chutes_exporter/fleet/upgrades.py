@@ -189,7 +189,8 @@ class _Times:
     def done_at(self, place: int) -> float | None:
         """Return when the server with a place in the order is done at the latest.
 
-        A server that holds a slot now needs it as long as one that begins.
+        ``place`` counts from 1. A server that holds a slot now needs it as long as one that begins.
+        None is unknown, or never, because the window has no slots.
         """
         slots, used = self.window.slots, self.window.used_slots
         if self.begins_at is None or slots is None or used is None or slots < 1:

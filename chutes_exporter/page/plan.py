@@ -47,7 +47,10 @@ class Plan:
 
     @property
     def audited_miners(self) -> frozenset[str] | None:
-        """The miners whose data in audit reports is exported. None means all."""
+        """The miners whose data in audit reports is exported, None for all.
+
+        That of neighbours is exported only if all miners are chosen.
+        """
         watched = set[str]()
         for entry in self.entries:
             if AUDIT_REPORT.name not in entry.collector.source_feeds:
@@ -205,14 +208,14 @@ def _readable_feeds(part: Part, settings: Settings) -> list[Feed[Any]]:
 
 
 def _subject(feed: Feed[Any], hotkey: str, miners: Miners) -> str:
-    """Return the hotkey of a feed's answer where a part is collected for a hotkey.
+    """Return the hotkey for which to request a feed, for a part that is collected for a hotkey.
 
     It is that hotkey, or :data:`THE_PLATFORM`. Only stats per chute of a single miner are about the
     miner although the part is about the platform.
     """
     if feed.per_chute:
         # Stats per chute of a single miner are a small answer. For more miners, one large answer
-        # needs fewer requests.
+        # needs fewer requests. Nothing needs those of neighbours.
         if miners.choice != "all" and len(miners.watched) == 1:
             (only_miner,) = miners.watched
             return only_miner

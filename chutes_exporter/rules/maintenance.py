@@ -109,6 +109,7 @@ def unknown_in_servers(servers: Iterable[Server]) -> Iterator[str]:
         name = server.name or server.server_id
         if server.is_tee is None:
             yield f"the answer does not say whether {name} has TEE"
+        # A version of None is known: the server has never booted an image.
         elif server.is_tee and server.version is UNSET:
             yield f"the answer does not say the version of {name}"
 

@@ -47,8 +47,8 @@ class Call(NamedTuple):
 
 
 def completed(kind: Any, value: Any) -> Any:
-    """Add the fields that the service sends and nobody here reads to an answer of a type, and
-    return it. They are null.
+    """Add to an answer of a type what the service always sends and the simulator does not make, as
+    null, and return it. The answer is changed in place.
     """
     for _, record, fields in objects(kind, value):
         missing = known(record).always - fields.keys()

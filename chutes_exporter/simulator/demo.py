@@ -237,8 +237,8 @@ class DemoWorld(World):
     def _steady_server(
         self, server: Server, slots: Iterator[Slot], *, is_dead: bool
     ) -> Iterator[Life]:
-        """Yield two lives for each slot: an instance that stays for hours around the start, and
-        those that come and go before and after it.
+        """Yield two lives for each slot: an instance that stays for hours around the start, and the
+        others, which come and go before and after it.
 
         On a dead server, the instance failed before the start, and nothing comes after it.
         """
@@ -246,10 +246,13 @@ class DemoWorld(World):
         for slot in slots:
             created = self.start - draw.uniform(5, 30) * HOUR
             stays_until = self.start + draw.uniform(2, 20) * HOUR
-            ended, end, others_from = stays_until, End.SCALED_DOWN, stays_until
             if is_dead:
-                ended, end, others_from = self.start - 40 * MINUTE, End.FAILURES, math.inf
-            # For the others, it is an outage.
+                ended, end = self.start - 40 * MINUTE, End.FAILURES
+                others_from = math.inf
+            else:
+                ended, end = stays_until, End.SCALED_DOWN
+                others_from = stays_until
+            # It holds the GPUs, which is an outage for the others.
             outage = Outage(created, others_from, End.SCALED_DOWN)
             yield self._life(slot._replace(outages=(*slot.outages, outage)))
             verified, activated = created + 2 * MINUTE, created + 9 * MINUTE

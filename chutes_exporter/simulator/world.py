@@ -596,6 +596,7 @@ class World:
         """
         scored = {miner.hotkey for miner in self.miners if not miner.blacklist_reason}
         work = self.work(last_run(now, service.CACHE_PERIOD), DAY)
+        # Not by chute, so each miner has one entry.
         units = {
             hotkey: stats["compute_units"]
             for (hotkey, _), stats in work.items()

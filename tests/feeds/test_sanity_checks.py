@@ -169,9 +169,13 @@ def test_an_answer_is_doubted_for_its_reason(name: str) -> None:
 def test_records_that_cannot_be_read_are_no_reason_to_doubt_a_list() -> None:
     assert reason_to_doubt(NODES.checks, None, answer(gpus("g1"), rejected=1), [SERVER]) is None
     assert reason_to_doubt(INSTANCES.checks, None, answer([], rejected=1), [HELD]) is None
+    # A chute without a bounty, and a chute that runs, may be the record that cannot be read.
     old = answer(chutes(9, bounties=9))
-    new = answer(chutes(8), rejected=1)
-    assert reason_to_doubt(CHUTES.checks, old, new, [demand(9), None]) is None
+    assert reason_to_doubt(CHUTES.checks, old, answer(chutes(9)), [None, None]) is not None
+    assert reason_to_doubt(CHUTES.checks, old, answer(chutes(9), rejected=1), [None, None]) is None
+    few = chutes(1)
+    assert reason_to_doubt(CHUTES.checks, None, answer(few), [None, demand(4)]) is not None
+    assert reason_to_doubt(CHUTES.checks, None, answer(few, rejected=1), [None, demand(4)]) is None
 
 
 class Records(list[Any]):

@@ -63,11 +63,12 @@ def test_a_server_that_holds_a_slot_or_has_the_target_version_does_not_wait() ->
 
 
 def test_a_server_that_cannot_come_back_is_in_no_order_and_not_late() -> None:
+    # The servers in the slots leave no time for any other, so each one that waits is late.
     found = plan(waits("a"), waits("b", measured="not_measured"), used_slots=3)
     assert found.waiting is not None
-    assert [one.server_id for one in found.waiting.unmeasured or ()] == ["b"]
+    assert [server.server_id for server in found.waiting.unmeasured or ()] == ["b"]
     assert (names(found), found.late) == ("a", 1)
-    # That no answer decides it does not exclude it.
+    # A server of which no answer decides whether it comes back stays in the order.
     assert names(plan(waits("a", measured="undecided"))) == "a"
 
 

@@ -30,6 +30,7 @@ def queries(uid: str, title: str) -> Sequence[Query]:
 
 
 def asked(uid: str, title: str, number: int, *hotkeys: str) -> str:
+    """Return a query of a panel by its place, from 0, with some miners chosen."""
     return filled_in(queries(uid, title)[number].expr, hotkeys or [HOTKEY], HOTKEY)
 
 
@@ -161,7 +162,10 @@ def test_a_bar_counts_the_ends_of_the_hour_before_it(tmp_path: Path) -> None:
 def shows(
     tmp_path: Path, series: dict[str, str], shown: dict[str, tuple[int, dict[str, float]]]
 ) -> None:
-    """Check what queries show at a minute, with the values of series in each minute."""
+    """Check what queries show at a minute, with the values of series in each minute.
+
+    ``shown`` has one minute for a query. With parentheses around it, a query has another one.
+    """
     tests = [
         {
             "expr": query,
@@ -263,8 +267,10 @@ def test_none_needs_a_decision_only_if_it_is_known_which_start_in_vain(tmp_path:
         f'chutes_instance_state{{{labels},state="starting"}}': "1x60",
         f"chutes_instance_start_in_vain{{{labels}}}": "0x20 _x40",
     }
-    none = asked("chutes-instances", "Instances that need a decision", 1)
-    shows(tmp_path, series, {none: (10, {'{chute="nothing"}': 1}), f"({none})": (40, {})})
+    row_without_any = asked("chutes-instances", "Instances that need a decision", 1)
+    known = {row_without_any: (10, {'{chute="nothing"}': 1.0})}
+    unknown = {f"({row_without_any})": (40, dict[str, float]())}
+    shows(tmp_path, series, known | unknown)
 
 
 def test_of_idle_gpus_no_part_of_the_pay_is_shown_as_all_of_it(tmp_path: Path) -> None:
