@@ -137,14 +137,11 @@ def copied(query: str, label: str) -> str:
 
 
 def whole(query: str, feed: str) -> str:
-    """Return a query for numbers of all records of a feed, which are absent while one of them may
-    be missing.
+    """Let a query by miner be absent while a record of the miner's feed may be missing.
 
-    The exporter has the number of a feed's records only if none is missing. A query by miner needs
-    that of each miner.
+    The exporter has the number of a feed's records only if none is missing.
     """
-    scope = "hotkey" if "hotkey" in query else ""
-    return f"({query} and on ({scope}) {select('chutes_feed_records', feed=feed)})"
+    return f"({query} and on (hotkey) {select('chutes_feed_records', feed=feed)})"
 
 
 def of_all(query: str, parts: str, *, with_gpus: bool = False) -> str:

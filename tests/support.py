@@ -496,6 +496,7 @@ class Prometheus:
                     "prometheus",
                     f"--config.file={self.directory / 'prometheus.yml'}",
                     f"--storage.tsdb.path={self.directory / 'data'}",
+                    # Some tests write samples of a simulated past.
                     "--storage.tsdb.retention.time=100y",
                     f"--web.listen-address={address}",
                     # Otherwise it takes 5 seconds until the first scrape.

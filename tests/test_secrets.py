@@ -133,8 +133,8 @@ async def test_a_key_in_the_address_of_a_node_that_nobody_reaches_is_not_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = watching(
-        "http://127.0.0.1:1", chain_url=f"https://127.0.0.1:1/{NODE_KEY}?{NODE_KEY}"
+        "http://127.0.0.1:1", chain_url=f"https://127.0.0.1:2/{NODE_KEY}?{NODE_KEY}"
     )
     shown = await everything_shown(settings, capsys)
-    assert "cannot connect to 127.0.0.1:1" in shown
+    assert "cannot connect to 127.0.0.1:2" in shown
     assert "9f0cA1b2" not in shown

@@ -149,6 +149,8 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
     """Add what the idle GPUs of each server would earn in their best use, and what that is."""
     for server in fleet.servers:
         pay = fleet.idle_pay(server)
+        # A name that is unknown would make other series when it becomes known. A server without
+        # GPUs has no pay to tell.
         if pay is None or server.name is None or not server.gpus:
             continue
         labels = (fleet.hotkey, server.server_id, server.name)

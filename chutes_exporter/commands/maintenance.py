@@ -294,6 +294,7 @@ def _row(upgrade: Upgrade) -> dict[str, Any]:
         "done by": None if upgrade.done_at is None else moment(upgrade.done_at),
         "in time": None if upgrade.is_late is None else not upgrade.is_late,
         "units lost by reboot now": None if lost is None else round(lost),
+        # Maintenance ends the instances in a way that costs no score.
         "lost after maintenance": 0,
         "units per hour": None if units_per_second is None else round(HOUR * units_per_second),
     }

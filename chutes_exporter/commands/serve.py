@@ -154,6 +154,8 @@ class Service:
         """Use a web configuration from now on, also for the sockets that are open."""
         self._web = web
         self._guard.adopt(web)
+        # Only the first configuration turns TLS on, before the sockets open. A reload cannot turn
+        # it on or off.
         if web.context is not None:
             if self._tls is None:
                 self._tls = CurrentContext(ssl.PROTOCOL_TLS_SERVER)

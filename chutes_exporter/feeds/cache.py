@@ -319,7 +319,7 @@ class FeedCache:
             raise UnavailableError(
                 f"a new answer has been due for {-due_in:.0f} s", advice=_OVERDUE
             )
-        # An answer begins to age when a newer one is due.
+        # An answer ages from its request, or from when a newer one was due, if that was earlier.
         drop_at = min(drop_at, now + due_in + feed.max_age)
         if due_in > 0:
             return _Lifetime(now + due_in, drop_at, due_at)

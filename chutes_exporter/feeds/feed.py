@@ -48,8 +48,8 @@ class Feed(Generic[T]):
         ttl: Seconds for which an answer is fresh.
         max_age: Seconds after which an answer is dropped.
         changes: How often the service changes the answer, in words.
-        due: Returns the Unix time of the next answer. Until then, an answer stays fresh, and its
-            age does not count.
+        due: Returns the Unix time of the next answer. Until then, an answer stays fresh. If that
+            time is before its request, it ages from then on.
         hotkey: The miner of the answer, or :data:`THE_PLATFORM`.
         per_chute: Whether stats are requested for each chute.
         value_if_404: The answer if the API returns 404. With None, 404 is an error.

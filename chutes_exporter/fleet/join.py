@@ -487,7 +487,12 @@ class _Hardware:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is the same for all servers with the same hardware and version."""
+    """What is the same for all servers with the same hardware and version.
+
+    Attributes:
+        boots: Whether the service accepts the version at the next boot. None is unknown.
+        may_be_refused: Whether all measurements are known, and still do not tell that.
+    """
 
     is_whole: bool
     boots: bool | None
@@ -498,6 +503,7 @@ class _Kind:
 
 def _kind(hardware: _Hardware, answers: FleetAnswers) -> _Kind:
     """Return what the measurements and all chutes say about servers with the same hardware."""
+    # UNSET is unknown, and None a server that has never booted an image.
     version = None if hardware.version is UNSET else hardware.version
     boots, may_be_refused = None, False
     # Nothing is known of the next boot without TEE or a version.

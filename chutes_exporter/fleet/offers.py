@@ -103,7 +103,8 @@ class _Miner:
 
     Attributes:
         hanging: The number of instances that hang on the miner's servers, by chute.
-        runs_tee: Whether an instance of a TEE chute is active on them.
+        runs_tee: Whether an instance of a TEE chute is active on them, as the service asks before
+            the launch of a private chute without TEE.
         bounties: The open bounties, by chute.
     """
 

@@ -199,6 +199,7 @@ class DemoWorld(World):
         )
 
     def _failing_slot(self, miner: Miner, gpu: Gpu) -> Slot:
+        """Return the slot of a GPU on which only the failing chute runs."""
         return Slot(
             seed=f"{self._seed}/failing/{gpu.uuid}",
             hotkey=miner.hotkey,

@@ -219,7 +219,8 @@ class Connections:
                 continue
             _log.warning("too many open connections: those that are needed least are closed")
             unneeded.abort()
-            # Its end takes a turn of the event loop or two.
+            # Its end takes a turn of the event loop or two. Until then, it is the least needed one
+            # again, and to abort it twice does no harm.
             await asyncio.sleep(0)
 
     def remove(self, connection: Connection) -> None:

@@ -133,14 +133,15 @@ def _shown(query: str) -> str:
     return f"{query} and on (hotkey, instance_id) {STATE}"
 
 
-def _of_hour(metric: str, label: str, **where: str) -> str:
-    """Return the sum of a metric by a label, in the report of the hour that ends at the time of the
-    query.
+def _ended_in_hour(label: str, **where: str) -> str:
+    """Return the number of ended instances by a label, in the report of the hour that ends at the
+    time of the query.
 
     The exporter has the report only some minutes after the hour, so the query looks 10 minutes
     ahead. If there is no report by then, it returns nothing.
     """
-    selected = select(metric, MINERS, **where, window="1h")
+    selected = select("chutes_miner_ended_instances", MINERS, **where, window="1h")
+    # Several exporters have the report, with the same labels.
     in_ten_minutes = f"max by (hotkey, reason, outcome) ({selected} offset -10m)"
     report_end = select("chutes_audit_report_end_timestamp_seconds")
     has_report = f"max({report_end} offset -10m) >= time()"
@@ -366,14 +367,14 @@ INSTANCES.show(
         "Instances that ended by reason, and starts that failed. The bar at 12:00 counts those "
         "from 11:00 to 12:00. Many at once point at one server or one chute.",
         Query(
-            f"{_of_hour('chutes_miner_ended_instances', 'reason')} > 0",
+            f"{_ended_in_hour('reason')} > 0",
             "{{reason}}",
             BUSY,
             step="1h",
             sometimes=True,
         ),
         Query(
-            _of_hour("chutes_miner_ended_instances", "outcome", outcome="never_active"),
+            _ended_in_hour("outcome", outcome="never_active"),
             "failed starts",
             LIVE,
             step="1h",

@@ -69,6 +69,8 @@ async def test_a_record_that_cannot_be_read_is_counted_and_the_rest_kept() -> No
 
 
 async def test_a_stream_of_endless_garbage_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    # So many more lines than those that can be read may be bad: with one good line, the fifth bad
+    # one is too much. The line of NO_ITEMS is an empty one.
     monkeypatch.setattr(decoding, "MAX_REJECTED", 3)
     with pytest.raises(UndecodableError, match="5 of 6"):
         await read(e.CHUTE_METRICS, b'data: {"chute_id":"a"}\n' + b"x\n" * 100)

@@ -126,10 +126,11 @@ async def test_with_an_instance_that_cannot_be_compared_nobody_knows_how_many_th
 
 
 @pytest.mark.parametrize("lost", ["one report", "utilization"])
-async def test_without_an_answer_that_decides_the_page_has_no_switch(
+async def test_if_an_answer_is_missing_that_a_switch_needs_the_page_has_nothing_about_switches(
     world: PresentWorld, lost: str
 ) -> None:
     if lost == "one report":
+        # Without any report of the past day, it is not known what failed.
         world.forget_report(5)
     else:
         del world.bodies[lost]

@@ -452,10 +452,11 @@ class Launches:
         """Return what the usable idle GPUs earn a second in the best of all placements, on average
         of the first day.
         """
-        # The best pay by the number of GPUs that are taken of each server, for more chutes each
-        # time.
+        # The best pay for each number of taken GPUs on each server, with the chutes so far.
         best_pay: dict[tuple[int, ...], float] = {(0,) * len(self.usable): 0.0}
+        # A chute that hangs on a server is not launched again.
         for chute_id in {offer.chute_id for offer in self.offers} - self.hanging:
+            # They are for several models of GPU, and share the room of the chute.
             offers = [offer for offer in self.offers if offer.chute_id == chute_id]
             with_chute = dict(best_pay)
             for taken, pay in best_pay.items():

@@ -123,7 +123,10 @@ def scores_of_16_days() -> list[float]:
 
 
 def check_history(
-    path: Path, hours: Iterable[int], shown: dict[str, tuple[int, dict[str, float]]], **labels: str
+    path: Path,
+    hours: Iterable[int],
+    shown: dict[str, tuple[int, dict[str, float]]],
+    watched: str = HOTKEY,
 ) -> None:
     """Check recordings of a miner whose heading is always its score.
 
@@ -131,22 +134,21 @@ def check_history(
         path: Of the file for promtool.
         hours: Those in which two exporters know the score.
         shown: By expression: an hour, and the value of each series.
-        labels: More labels of the series that says that the miner is watched.
+        watched: The hotkey of the miner that is watched.
     """
     known = set(hours)
     scores = scores_of_16_days()
     values = []
     for hour, score in enumerate(scores):
         values.append(str(score) if hour in known else "stale")
-    watched = {"hotkey": HOTKEY} | labels
     series = []
     for exporter in PAIR:
         target = f'job="chutes",instance="{exporter}"'
         for name in ("chutes_miner_score_ratio", "chutes_miner_score_heading_ratio"):
-            one = f'{name}{{hotkey="{HOTKEY}",{target}}}'
-            series.append({"series": one, "values": " ".join(values)})
-        one = f'chutes_miner_watched{{hotkey="{watched["hotkey"]}",{target}}}'
-        series.append({"series": one, "values": f"1x{len(scores)}"})
+            of_miner = f'{name}{{hotkey="{HOTKEY}",{target}}}'
+            series.append({"series": of_miner, "values": " ".join(values)})
+        is_watched = f'chutes_miner_watched{{hotkey="{watched}",{target}}}'
+        series.append({"series": is_watched, "values": f"1x{len(scores)}"})
     tests = []
     for expression, (hour, rows) in shown.items():
         samples = [{"labels": row, "value": value} for row, value in rows.items()]
@@ -201,4 +203,4 @@ def test_bounds_take_the_history_of_watched_miners_only(tmp_path: Path) -> None:
         f"count({SCORE})": (LAST, {"{}": 1}),
         BOUNDS: (LAST, {}),
     }
-    check_history(tmp_path / "test.yml", range(LAST + 1), shown, hotkey="another")
+    check_history(tmp_path / "test.yml", range(LAST + 1), shown, watched="another")

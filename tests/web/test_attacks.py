@@ -23,7 +23,7 @@ from tests.test_cli import COMMAND, LISTEN, Running, environment, running
 from tests.web.test_config_file import TLS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from tests.support import Pki
@@ -46,12 +46,19 @@ def messages(service: Running) -> Counter[str]:
 
 
 @contextlib.contextmanager
-def flooded(service: Running, *arguments: object) -> Iterator[None]:
+def flooded(
+    service: Running,
+    *,
+    addresses: int = 1,
+    clients: int,
+    patience: float,
+    requests: Sequence[str] = (),
+) -> Iterator[None]:
     """Flood the command from a process of its own, so that it does not slow down the honest
-    client.
+    client. tests/web/flood.py says what its clients do.
     """
     url = httpx.URL(service.url)
-    words = map(str, (url.host, url.port, *arguments))
+    words = map(str, (url.host, url.port, addresses, clients, patience, *requests))
     with subprocess.Popen([sys.executable, "-m", "tests.web.flood", *words]) as flood:
         try:
             time.sleep(2)
@@ -85,7 +92,7 @@ def test_honest_requests_succeed_within_bounded_memory_during_an_attack(
         # The attack meets pages that are as large as the subnet's.
         assert len(httpx.get(f"{service.url}/metrics", timeout=120).text) > 500_000
         before = service.peak_megabytes()
-        with flooded(service, 1, size, 0, request_text):
+        with flooded(service, clients=size, patience=0, requests=[request_text]):
             for path in ("/-/healthy", "/metrics") * 3:
                 # A new connection each time, as after a restart of the scraper.
                 assert httpx.get(service.url + path, timeout=60).status_code == 200
@@ -112,7 +119,7 @@ def test_clients_that_ask_for_every_page_and_never_pause_delay_honest_scrapes_by
             return time.monotonic() - started
 
         scrape()
-        with flooded(service, 1, 100, patience):
+        with flooded(service, clients=100, patience=patience):
             during = [scrape() for _ in range(20)]
         after = scrape()
     assert max(during) < 3
@@ -144,8 +151,9 @@ def longest(service: Running, request: Callable[[], httpx.Response], times: int 
 def test_endless_bodies_in_tiny_chunks_delay_honest_scrapes_by_less_than_a_second(
     path: str,
 ) -> None:
-    body = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with running(*NO_API) as service, flooded(service, 1, 4, 60, body):
+    # The chunks of a byte follow for ever.
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with running(*NO_API) as service, flooded(service, clients=4, patience=60, requests=[head]):
         assert longest(service, lambda: httpx.get(f"{service.url}/metrics", timeout=60)) < 1
 
 
@@ -190,7 +198,7 @@ def test_guesses_of_passwords_never_delay_a_user_who_was_right_before_also_after
             return httpx.get(f"{service.url}/metrics", timeout=60, auth=("alice", "secret"))
 
         longest(service, scrape, 1)
-        with flooded(service, addresses, 100, 60, *guesses):
+        with flooded(service, addresses=addresses, clients=100, patience=60, requests=guesses):
             assert longest(service, scrape, 5) < 3
             service.process.send_signal(signal.SIGHUP)
             wait_for(lambda: service.has_logged("configuration reloaded"))
