@@ -49,7 +49,8 @@ def earned_rates(answers: Answers, watched: AbstractSet[str]) -> dict[str, float
     """Return the compute units per second that each miner's active instances earn, by hotkey.
 
     It has the miners that can have a score: those with a seat that are not on the blacklist, and
-    that earn something or are watched. None if the rate of one, or the blacklist, is unknown.
+    that have an active instance or are watched. None if the rate of any miner, or the blacklist, is
+    unknown.
     """
     seats = answers[METAGRAPH]
     rates = _rates(answers[ACTIVE_INSTANCES])

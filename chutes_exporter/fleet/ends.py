@@ -163,8 +163,8 @@ class Ledger:
         """Return why an instance ended.
 
         A new version of a private chute of an integrated subnet ends all its instances, and the
-        report gives no reason then. Only the name and the factors of a chute show whether it is one
-        of these, so the reason is None if they are unknown.
+        report gives no reason then. Only the name or the factors of a chute show whether it is one
+        of these. The reason is None if they do not tell.
         """
         reason = end_reason(instance.deletion_reason)
         if not may_be_redeployed(instance):

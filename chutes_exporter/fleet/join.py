@@ -268,7 +268,7 @@ class _Places:
         if self._inventory_has_all_gpus_of(record):
             gpus = self._gpus_by_instance.get(record.instance_id, ())
             if not gpus:
-                # It holds no GPU, because it was deleted.
+                # Its GPUs were deleted.
                 return _Place("", "", 0)
             place = _common_place([(gpu.server_id, gpu.model) for gpu in gpus])
             if place.gpus is not None:
@@ -675,12 +675,15 @@ def _known_topics(
     """Return for each topic whether everything about it is known, so that no sum is too low."""
     gpus_are_known = _gpus_are_known(answers, gpus, servers)
     instances_are_known = _instances_are_known(answers, instances)
-    pay_is_known = all(_pay_is_known(server) for server in servers)
+    # The pay of each server is looked up last, because that takes the longest.
+    pay_is_known = (
+        gpus_are_known and instances_are_known and all(_pay_is_known(server) for server in servers)
+    )
     return {
         "servers": _servers_are_known(answers, servers),
         "gpus": gpus_are_known,
         "instances": instances_are_known,
-        "pay": gpus_are_known and instances_are_known and pay_is_known,
+        "pay": pay_is_known,
     }
 
 

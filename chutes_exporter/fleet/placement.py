@@ -49,7 +49,15 @@ def best_placement(spaces: Sequence[Space], offers: Sequence[Offer]) -> Placemen
     """
     wanted = [offer for offer in offers if offer.left > 0 and offer.first_day_units > 0]
     limits = {offer: offer.left for offer in wanted}
-    return _Search(spaces).best(limits)
+    return _Search(spaces).best(limits).placement
+
+
+@dataclass(frozen=True)
+class _Filling:
+    """A placement, and the compute units of its first day."""
+
+    placement: Placement
+    units: float
 
 
 class _Search:
@@ -59,7 +67,7 @@ class _Search:
         self._spaces = spaces
         self._tries = 0
 
-    def best(self, limits: Limits) -> Placement:
+    def best(self, limits: Limits) -> _Filling:
         """Return the best placement within some limits.
 
         The models are filled on their own. If a chute gets more than its room in all models
@@ -67,20 +75,21 @@ class _Search:
         """
         self._tries += 1
         placement = _fill_each_model(self._spaces, limits)
-        excess = _first_excess(_launched(placement))
+        launched = _launched(placement)
+        excess = _first_excess(launched)
         if not excess:
-            return placement
+            return _Filling(placement, _first_day_units(launched))
         room = excess[0].left
         best_paid, *others = sorted(excess, key=attrgetter("first_day_units"), reverse=True)
         # After too many tries, the best paid model gets the whole room.
         shares = range(room + 1) if self._tries < _MAX_TRIES else [room]
-        placements = []
+        fillings = []
         for share in shares:
             divided = {**limits, best_paid: min(share, limits[best_paid])}
             for other in others:
                 divided[other] = min(room - share, limits[other])
-            placements.append(self.best(divided))
-        return max(placements, key=_first_day_units)
+            fillings.append(self.best(divided))
+        return max(fillings, key=attrgetter("units"))
 
 
 def _fill_each_model(spaces: Sequence[Space], limits: Limits) -> Placement:
@@ -109,8 +118,8 @@ def _launched(placement: Placement) -> Counter[Offer]:
     return launched
 
 
-def _first_day_units(placement: Placement) -> float:
-    return sum(offer.first_day_units * count for offer, count in _launched(placement).items())
+def _first_day_units(launched: Counter[Offer]) -> float:
+    return sum(offer.first_day_units * count for offer, count in launched.items())
 
 
 def _first_excess(launched: Counter[Offer]) -> list[Offer]:
@@ -195,8 +204,8 @@ def _fill_one(free: int, limits: Limits) -> tuple[Offer, ...]:
     """
     best = [_Bundle(0.0, ())] * (free + 1)
     for offer, limit in limits.items():
-        instance = _Bundle(offer.first_day_units, (offer,))
         for _ in range(min(limit, free // offer.size)):
+            instance = _Bundle(offer.first_day_units, (offer,))
             for gpus in range(free, offer.size - 1, -1):
                 improved = _joined([best[gpus - offer.size], instance])
                 if improved.units > best[gpus].units:

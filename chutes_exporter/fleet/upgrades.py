@@ -145,7 +145,7 @@ def plan_upgrades(fleet: Fleet, now: float) -> UpgradePlan:
     if phase in ("none", "over"):
         return UpgradePlan(phase, window)
     waiting = find_waiting(fleet)
-    # The number of the servers that can come back, which are all upgraded.
+    # The number of the servers that may come back, which are all upgraded.
     count = None if waiting is None else waiting.others
     times = _Times(window, begins_at=now if phase == "open" else window.starts_at)
     return UpgradePlan(
