@@ -99,11 +99,16 @@ class AuditReading:
             self.miss(what, "it is not listed")
             return
         answer = await self._request(what, e.AUDIT_REPORT, params={"path": path})
-        if answer is not None:
-            report = structs.replace(answer.value, end=end, whole=answer.whole)
-            # Only what the watched miners need is kept, because a report has all miners.
-            self.reports.append(reduced(report, self._watched))
-            self.ledger = Ledger(self.reports)
+        self._add(answer, end)
+
+    def _add(self, answer: Answer[AuditReport] | None, end: float) -> None:
+        """Add the report of the hour that ended at a Unix time to the ledger, if it was read."""
+        if answer is None:
+            return
+        report = structs.replace(answer.value, end=end, whole=answer.whole)
+        # Only what the watched miners need is kept, because a report has all miners.
+        self.reports.append(reduced(report, self._watched))
+        self.ledger = Ledger(self.reports)
 
     def ledger_with_names(self, report: Report, hotkey: str) -> Ledger:
         """Return the ended instances, with the names of the chutes that a miner sees."""
