@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from msgspec import UNSET
 
-from chutes_exporter.rules.demand import starting_instances
+from chutes_exporter.rules.demand import starting_instances, target_instances
 from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
@@ -136,17 +136,14 @@ def _target_at_launch(utilization: ChuteUtilization) -> float | None:
 
     None if it is unknown.
     """
-    active, allowance = utilization.active_instance_count, utilization.scale_allowance
-    if active is None or allowance is None:
+    target = target_instances(utilization)
+    if target is not None:
+        return target
+    if utilization.scale_allowance is None or utilization.target_count is None:
         return None
-    if allowance > 0:
-        return active + allowance
-    sent_target = utilization.target_count
-    if sent_target is None:
-        return None
-    # Without an allowance, the present target is at most the active instances. A higher one was
-    # sent by the autoscaler's last run and is out of date.
-    return min(sent_target, active)
+    # The target of the autoscaler's last run is out of date. The service takes at most the active
+    # instances.
+    return utilization.active_instance_count
 
 
 def _target_is_expired(utilization: ChuteUtilization, now: float | None) -> bool | None:
