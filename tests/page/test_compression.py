@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,9 +14,6 @@ from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from tests.recorded import NAMES, WORLD_C
 from tests.support import PATIENCE, Clock, recording, replay, served, watching
-
-if TYPE_CHECKING:
-    import pytest
 
 PAGES = st.lists(st.tuples(st.lists(st.binary(max_size=200), max_size=5), st.binary(max_size=200)))
 
@@ -37,6 +34,21 @@ def test_any_pages_in_a_row_are_valid_members(pages: list[tuple[list[bytes], byt
     compressor = Compressor()
     for parts, end in pages:
         assert decompressed(compressor.compress(parts, end)) == b"".join([*parts, end])
+
+
+def test_the_page_after_one_that_ran_out_of_memory_is_valid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> bytes:
+        raise MemoryError
+
+    compressor = Compressor()
+    compressor.compress([b"old"], b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(compression, "deflate", fails)
+        with pytest.raises(MemoryError):
+            compressor.compress([b"new", b"old"], b"")
+    assert decompressed(compressor.compress([b"old"], b"")) == b"old"
 
 
 async def test_only_what_changed_is_compressed_again(
