@@ -19,6 +19,8 @@ from grafana.worlds import ALARMED, LIVE, World
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from chutes_exporter.fleet.model import Topic
+
 MINIMUM_STEP: Final = "1m"
 """The usual scrape interval. Rates need a range that holds several scrapes."""
 LOAD_RULES: Final = "load the rules"
@@ -115,6 +117,12 @@ def recorded(name: str, **where: str) -> str:
     return select(name, MINERS, **where)
 
 
+WITH_KEY: Final = select("chutes_fleet_known", MINERS, topic="servers")
+"""A series of each chosen miner that is watched with a key, unless it has no seat."""
+WITH_GPUS: Final = select("chutes_fleet_known", MINERS, topic="gpus")
+"""The same of those that are not known to have no GPUs."""
+
+
 def short(expression: str) -> str:
     """Add the label `miner`: the first 5 and the last 4 characters of the hotkey."""
     return f'label_replace({expression}, "miner", "$1…$2", "hotkey", "(.{{5}}).*(.{{4}})")'
@@ -148,40 +156,33 @@ def of_all(query: str, parts: str, *, with_gpus: bool = False) -> str:
     """Return a query over the chosen miners, which is absent while one that is watched with a key
     lacks its part.
 
-    Without the rules, nobody knows which miners are watched with a key, so that it is absent as
-    well.
-
     Args:
         query: Aggregates over miners.
         parts: Selects the part of each miner.
         with_gpus: Whether a miner that has no GPUs has no part.
     """
-    miners = _watched(with_gpus=with_gpus)
-    return f"({query}{_if_loaded(parts)} unless on () ({miners} unless on (hotkey) {parts}))"
+    miners = WITH_GPUS if with_gpus else WITH_KEY
+    return f"({query} unless on () ({miners} unless on (hotkey) {parts}))"
 
 
 def total(parts: str, *, with_gpus: bool = False) -> str:
     """Return the sum of the parts of all chosen miners.
 
-    It is absent without the rules, and while a miner that is watched with a key lacks its part:
-    such a miner adds infinity, so that the sum is not below it.
+    It is absent while a miner that is watched with a key lacks its part: divided by 0, such a miner
+    adds infinity or no number, so that the sum is not below infinity.
 
     Args:
         parts: Selects the part of each miner.
         with_gpus: Whether a miner that has no GPUs has no part.
     """
-    miners = _watched(with_gpus=with_gpus)
-    return f"(sum({parts} or on (hotkey) {miners} / 0) < Inf{_if_loaded(parts)})"
+    miners = WITH_GPUS if with_gpus else WITH_KEY
+    return f"(sum({parts} or on (hotkey) {miners} / 0) < Inf)"
 
 
-def _watched(*, with_gpus: bool) -> str:
-    """Select the chosen miners that are watched with a key, or those of them that have GPUs."""
-    return recorded(f"hotkey:chutes_miner_watched:{'with_gpus' if with_gpus else 'with_key'}")
-
-
-def _if_loaded(parts: str) -> str:
-    """Return what makes a query absent without the rules, which a recorded part is by itself."""
-    return "" if _IS_RECORDED.search(parts) else f" and on () {RULES}"
+def of_known(query: str, topic: Topic) -> str:
+    """Return a query over all chosen miners, which is absent while a topic of one is unknown."""
+    known = of_miners("chutes_fleet_known", topic=topic)
+    return f"({query} unless on () {known} == 0)"
 
 
 def counted(series: str, known: str) -> str:

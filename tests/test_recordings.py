@@ -51,7 +51,7 @@ ELSEWHERE = (
     *("chutes_server_gpus", "chutes_server_state", "chutes_server_maintenance_status"),
     *("chutes_server_upgrade_", "chutes_server_version_accepted"),
     *("chutes_server_idle_", "chutes_server_launch_"),
-    *("chutes_instance_outdated", "chutes_instance_start_in_vain"),
+    *("chutes_instance_outdated", "chutes_instance_start_in_vain", "chutes_instance_decision"),
     *("chutes_maintenance_window_open", "chutes_maintenance_older_slots_in_use"),
     *("chutes_platform_", "chutes_miner_score_heading_ratio", "chutes_launch_", "chutes_audit_"),
     *("chutes_miner_ended_", "chutes_miner_lost_", "chutes_miner_total_lost_"),

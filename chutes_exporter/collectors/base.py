@@ -208,8 +208,7 @@ class Part:
     """Metrics of a collector that need the same feeds.
 
     Attributes:
-        feeds: The part has samples when all of them have an answer. Without feeds, it has samples
-            when one of ``also`` has an answer.
+        feeds: The part has samples when all of them have an answer.
         also: Feeds without which it still has a part of its samples.
         chooses_chutes: Whether ``also`` serves only to choose the exported chutes.
         metrics: Those that need a whole answer are left out without it, whatever the function adds.
@@ -230,8 +229,6 @@ class Part:
 
     def can_collect(self, answers: Answers) -> bool:
         """Return whether the answers are enough for a sample."""
-        if not self.feeds:
-            return any(feed in answers for feed in self.also)
         return all(feed in answers for feed in self.feeds)
 
     @property

@@ -14,7 +14,7 @@ from chutes_exporter.fleet.model import (
     GPU_STATES,
     TOPICS,
 )
-from chutes_exporter.fleet.upgrades import find_waiting
+from chutes_exporter.fleet.upgrades import find_waiting, plan_upgrades
 from chutes_exporter.rules.gpus import nvidia_uuid
 from chutes_exporter.rules.instances import INSTANCE_STATES
 from chutes_exporter.rules.maintenance import MAINTENANCE_STATUSES
@@ -69,7 +69,8 @@ FLEET_GPUS = _metric(
 KNOWN = _metric(
     "chutes_fleet_known",
     "Whether all of a topic is known (1), so that a sum over the miner's series means all of it: "
-    "servers, gpus (states and places), instances, pay (of all servers).",
+    "servers, gpus (states and places; absent for a miner that is known to have none), instances, "
+    "pay (of all servers). It is 0 without any answer, and absent for a miner without a seat.",
     ("hotkey", "topic"),
 )
 SERVER_GPUS = _metric(
@@ -157,6 +158,13 @@ UNMEASURED = _metric(
     "that is unknown of one.",
     ("hotkey",),
 )
+LATE = _metric(
+    "chutes_fleet_late_servers_to_upgrade",
+    "The others of chutes_fleet_servers_to_upgrade that will not make it before the end of the "
+    "newest window, open or announced, if all are upgraded one after another, at 4 hours each in "
+    "the miner's slots. Absent while that is unknown.",
+    ("hotkey",),
+)
 SERVER_BOOTS = _metric(
     "chutes_server_version_accepted",
     "Whether the service accepts the boot of a TEE server with this server's version. It is 1 for "
@@ -229,8 +237,8 @@ def fleet_answers(answers: Mapping[str, Answer[Any]], hotkey: str) -> FleetAnswe
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     fleet = join_fleet(fleet_answers(answers.by_name, miners.hotkey))
-    for topic in TOPICS:
-        out.add(KNOWN, fleet.known[topic], fleet.hotkey, topic)
+    if fleet.registered is not False:
+        _add_known_topics(fleet, out)
     _add_gpu_counts(fleet, out)
     _add_instance_counts(fleet, out)
     # A GPU or an instance without a server has the empty id and name.
@@ -246,6 +254,18 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
         if instance.chute is not None and instance.private is not None:
             _add_instance(instance, server_names.get(instance.server_id), fleet.hotkey, out)
     _add_upgrades(fleet, out)
+    policy = answers.by_name.get(f.MAINTENANCE.name)
+    if policy is not None:
+        # Upgrades begin now at the earliest: at the time of the answer about the window.
+        out.add(LATE, plan_upgrades(fleet, policy.received_at).late, fleet.hotkey)
+
+
+def _add_known_topics(fleet: Fleet, out: Samples) -> None:
+    """Add whether each topic is known. GPUs of a miner that is known to have none are no topic."""
+    for topic in TOPICS:
+        has_none = topic == "gpus" and fleet.known[topic] and not fleet.gpus
+        if not has_none:
+            out.add(KNOWN, fleet.known[topic], fleet.hotkey, topic)
 
 
 def _add_gpu_counts(fleet: Fleet, out: Samples) -> None:
@@ -368,11 +388,11 @@ COLLECTOR = Collector(
                 *(FLEET_GPUS, KNOWN, SERVER_GPUS, SERVER_STATE, SERVER_UNITS, GPU_STATE),
                 *(SERVER_INSTANCES, SERVER_MAINTENANCE, SERVER_UPGRADE, SERVER_BOOTS),
                 *(INSTANCE_STATE, INSTANCE_GPUS, INSTANCE_UNITS, INSTANCE_LATER_UNITS),
-                *(SERVER_MEASURED, SERVER_ORDER, TO_UPGRADE, UNMEASURED, IDLE_COST),
+                *(SERVER_MEASURED, SERVER_ORDER, TO_UPGRADE, UNMEASURED, LATE, IDLE_COST),
                 *(DEADLINE, FLEET_INSTANCES),
             ),
             _collect,
-            _OWN,
+            (*_OWN, f.METAGRAPH),
         ),
     ),
 )

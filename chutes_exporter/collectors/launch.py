@@ -8,6 +8,7 @@ from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Sa
 from chutes_exporter.collectors.fleet import FEEDS, OF_INSTANCE, OF_SERVER, fleet_answers
 from chutes_exporter.duration import DAY
 from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.model import INSTANCE_DECISIONS
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 
 if TYPE_CHECKING:
@@ -113,6 +114,13 @@ IN_VAIN = _metric(
     "unknown.",
     OF_INSTANCE,
 )
+DECISION = _metric(
+    "chutes_instance_decision",
+    "What the miner has to decide about the instance, as a number, the first that applies: "
+    "0 it starts in vain, 1 it has been starting for more than an hour, 2 it is disabled, "
+    "3 nothing. Absent while that is unknown.",
+    OF_INSTANCE,
+)
 LAST_ACTIVE = _metric(
     "chutes_instance_last_active",
     "Whether the instance is the only active one of its chute on the platform (1). If its miner "
@@ -123,8 +131,9 @@ LAST_ACTIVE = _metric(
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
-    fleet = join_fleet(fleet_answers(answers.by_name, miners.hotkey))
-    _add_instances(fleet, out)
+    answers_of_fleet = fleet_answers(answers.by_name, miners.hotkey)
+    fleet = join_fleet(answers_of_fleet)
+    _add_instances(fleet, answers_of_fleet.at, out)
     if fleet.markets is None:
         return
     _add_uses(fleet, out)
@@ -132,8 +141,10 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
         _add_market(market, fleet.hotkey, out)
 
 
-def _add_instances(fleet: Fleet, out: Samples) -> None:
-    """Add whether starting instances start in vain, and active ones are the last of their chute."""
+def _add_instances(fleet: Fleet, now: float, out: Samples) -> None:
+    """Add what is to be decided about each instance, and which active ones are the last of their
+    chute.
+    """
     for one in fleet.instances:
         # A label that is unknown would make another series when it becomes known.
         if one.chute is None or one.private is None:
@@ -141,6 +152,9 @@ def _add_instances(fleet: Fleet, out: Samples) -> None:
         labels = (fleet.hotkey, one.instance_id, one.chute_id, one.chute, one.private)
         if one.state == "starting":
             out.add(IN_VAIN, one.is_in_vain, *labels)
+        decision = one.decision(now)
+        if decision is not None:
+            out.add(DECISION, INSTANCE_DECISIONS.index(decision), *labels)
         if one.state == "active":
             out.add(LAST_ACTIVE, one.is_last_active, *labels)
 
@@ -210,7 +224,7 @@ COLLECTOR = Collector(
                 ),
                 *(SERVER_LAUNCH, SERVER_LAUNCH_UNITS),
                 *(FIRST_DAY_UNITS, LATER_UNITS, GPUS, ROOM_LEFT, STARTING, REFUSED),
-                *(IN_VAIN, LAST_ACTIVE),
+                *(IN_VAIN, DECISION, LAST_ACTIVE),
             ),
             _collect,
             LAUNCH_FEEDS,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from chutes_exporter.duration import DAY
+from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
@@ -43,6 +43,17 @@ DeadlineKind = Literal["purge", "secured", "end_of_billing"]
 """What happens to an instance at a time: the service deletes it unless it becomes active, it keeps
 its score from then on, or the service deletes it unless it gets requests."""
 DEADLINES: Final[tuple[DeadlineKind, ...]] = get_args(DeadlineKind)
+
+InstanceDecision = Literal[
+    "in_vain",  # It starts, but the service would refuse its activation now.
+    "slow",  # It has been starting for longer than an ordinary start takes.
+    "disabled",
+    "none",
+]
+"""What a miner has to decide about an instance: the first of these that applies."""
+INSTANCE_DECISIONS: Final[tuple[InstanceDecision, ...]] = get_args(InstanceDecision)
+SLOW_AFTER: Final = HOUR
+"""Seconds after its creation from which a starting instance is slow. Most take 10 to 35 minutes."""
 
 Topic = Literal["servers", "gpus", "instances", "pay"]
 """What a sum over the fleet needs to know."""
@@ -112,6 +123,26 @@ class Instance:
     def earns(self) -> bool | None:
         """Whether it earns now: it is active or disabled."""
         return None if self.state is None else self.state != "starting"
+
+    def is_slow(self, now: float) -> bool | None:
+        """Return whether it has been starting for longer than usual at a Unix time."""
+        if self.state is None:
+            return None
+        if self.state != "starting":
+            return False
+        return None if self.created_at is None else now - self.created_at > SLOW_AFTER
+
+    def decision(self, now: float) -> InstanceDecision | None:
+        """Return what its miner has to decide about it at a Unix time, None while unknown."""
+        if self.state == "disabled":
+            return "disabled"
+        if self.is_in_vain:
+            return "in_vain"
+        is_slow = self.is_slow(now)
+        # An instance in an unknown state may be disabled, and both of these are unknown then.
+        if self.is_in_vain is None or is_slow is None:
+            return None
+        return "slow" if is_slow else "none"
 
 
 @dataclass(frozen=True, slots=True)

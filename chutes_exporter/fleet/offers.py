@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from chutes_exporter.duration import HOUR
 from chutes_exporter.fleet.answers import are_whole, records_of
 from chutes_exporter.fleet.model import Launch, Market, Offer, Use, first_day
 from chutes_exporter.fleet.placement import Space, best_placement
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 
 _MOST_INSTANCES: Final = 1e6
 """More instances than a miner has. What they pay together must be finite."""
-HANGS_AFTER: Final = HOUR
-"""Seconds after which a start is not usual any more. Most take 10 to 35 minutes."""
 
 
 # Not frozen, because it takes less time to make thousands.
@@ -130,9 +127,7 @@ def _hangs(instance: Instance, at: float) -> bool:
 
     ``at`` is the Unix time of the answer about instances.
     """
-    if instance.state != "starting":
-        return False
-    return instance.created_at is None or at - instance.created_at > HANGS_AFTER
+    return instance.state == "starting" and instance.is_slow(at) is not False
 
 
 def find_markets(

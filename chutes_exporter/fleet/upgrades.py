@@ -1,8 +1,4 @@
-"""The upgrades of a miner's TEE servers in a maintenance window: which is next, and which are late.
-
-The alert about the window and the Fleet board compute the late ones from metrics of the same
-numbers, because only they know the time.
-"""
+"""The upgrades of TEE servers in a maintenance window: which is next, and which are late."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from grafana.parts import (
     graph,
     no_miner_row,
     nothing_row,
+    of_known,
     of_miners,
     recorded,
     select,
@@ -58,10 +59,7 @@ if TYPE_CHECKING:
     from grafana.parts import Panel
 
 ON_SERVERS: Final = {"server": "~$server"}
-GPUS_UNKNOWN: Final = recorded("hotkey:chutes_miner_watched:gpus_unknown")
-"""The miners of which the state or the place of a GPU is unknown."""
 BY_SERVER: Final = "hotkey, server_id, server"
-GPUS: Final = "hotkey_server_id_gpu_state:chutes_server_gpus:max"
 ALL_GPUS: Final = "hotkey_server_id_gpu:chutes_server_gpus:sum"
 _IDLE_UNITS: Final = "chutes_server_idle_compute_units_per_second"
 IDLE_UNITS: Final = of_miners(_IDLE_UNITS, "server_id", "server", **ON_SERVERS)
@@ -97,7 +95,14 @@ _SLOTS: Final = of_miners("chutes_maintenance_slots_in_use")
 _UPGRADES: Final = f"({of_miners('chutes_fleet_servers_to_upgrade')} + on (hotkey) {_SLOTS})"
 NO_UPGRADES: Final = f"{total(_UPGRADES, with_gpus=True)} == 0"
 EARNING_INSTANCES: Final = of_miners("chutes_server_earning_instances", "server_id", "server")
-_IDLE: Final = recorded(GPUS, state="idle", **ON_SERVERS)
+
+
+def _gpus_by_model(**where: str) -> str:
+    """Return the GPUs of each server by model and state."""
+    return of_miners("chutes_server_gpus", "server_id", "server", "gpu", "state", **where)
+
+
+_IDLE: Final = _gpus_by_model(state="idle", **ON_SERVERS)
 IDLE_IN_SLOT: Final = (
     f"sum({_IDLE} and on (hotkey, server_id) {recorded(STATE)} < 2) > 0 "
     f"unless on () ({_IDLE} > 0 unless on (hotkey, server_id) {recorded(STATE)})"
@@ -133,10 +138,10 @@ def _idle_pay_on(servers: Mapping[str, str], when: Literal["", "later_"] = "") -
     ``servers`` are the labels that select them. Absent while it is unknown of one of them.
     """
     pay = of_miners(f"chutes_server_idle_{when}compute_units_per_second", "server_id", **servers)
-    idle = f"sum by (hotkey, server_id) ({recorded(GPUS, state='idle', **servers)} > 0)"
+    idle = f"sum by (hotkey, server_id) ({_gpus_by_model(state='idle', **servers)} > 0)"
     # A server with idle GPUs of unknown pay adds infinity, which is shorter than to ask twice.
     pay_if_known = f"86400 * sum({pay} or on (hotkey, server_id) {idle} / 0) < Inf"
-    return _all(f"{pay_if_known} and on () {RULES}")
+    return of_known(pay_if_known, "gpus")
 
 
 def idle_gpus(size: tuple[int, int], **servers: str) -> Panel:
@@ -160,7 +165,7 @@ def idle_gpus(size: tuple[int, int], **servers: str) -> Panel:
         "unverified ones. US dollars need --chain.url, and the rent a price for all GPUs.",
         Query(f"{first_day} * on () {UNIT_USD}", "idle GPUs", PRICED),
         Query(f"{later} * on () {UNIT_USD}", "a day, later", PRICED),
-        Query(_all(rent_if_known), "rent", PRICED),
+        Query(of_known(rent_if_known, "gpus"), "rent", PRICED),
         Query(
             f"{first_day} unless on () {UNIT_USD}",
             "units; dollars: docs/money.md",
@@ -177,7 +182,12 @@ def idle_gpus(size: tuple[int, int], **servers: str) -> Panel:
 
 def _gpus(state: str) -> str:
     """Return the number of GPUs in a state on each of the chosen servers."""
-    return f"sum by ({BY_SERVER}) ({recorded(GPUS, state=state, **ON_SERVERS)})"
+    return f"sum by ({BY_SERVER}) ({_gpus_by_model(state=state, **ON_SERVERS)})"
+
+
+def _gpus_of_all(state: str) -> str:
+    """Return the number of GPUs in a state on all chosen servers, absent while one is unknown."""
+    return of_known(f"sum({_gpus_by_model(state=state, **ON_SERVERS)})", "gpus")
 
 
 def _step(status: str) -> str:
@@ -185,11 +195,6 @@ def _step(status: str) -> str:
 
 
 IN_MAINTENANCE: Final = f"({_step('maintenance')} == 1)"
-
-
-def _all(query: str) -> str:
-    """Return a query over the GPUs of all chosen miners, which is absent while one is unknown."""
-    return f"({query} unless on () {GPUS_UNKNOWN})"
 
 
 def _dcgm(metric: str) -> str:
@@ -240,7 +245,7 @@ FLEET.show(
                 "All",
                 "GPUs",
                 COUNT,
-                _all(f"sum({recorded(ALL_GPUS, **ON_SERVERS)})"),
+                of_known(f"sum({recorded(ALL_GPUS, **ON_SERVERS)})", "gpus"),
                 (),
                 (),
                 "GPUs of the chosen servers. If some are missing, look at the machine.",
@@ -249,10 +254,8 @@ FLEET.show(
                 "Earning",
                 "of all GPUs",
                 PERCENT,
-                _all(
-                    f"sum({recorded(GPUS, state='~earning|disabled', **ON_SERVERS)}) / on () "
-                    f"sum({recorded(GPUS, **ON_SERVERS)})"
-                ),
+                f"{_gpus_of_all('~earning|disabled')} / on () "
+                f"sum({recorded(ALL_GPUS, **ON_SERVERS)})",
                 (),
                 ((float("-inf"), RED), (0.5, ORANGE), (0.9, PLAIN)),
                 "Share of the GPUs in an active instance, or in a disabled one, which keeps "
@@ -262,7 +265,7 @@ FLEET.show(
                 "Idle",
                 "GPUs",
                 COUNT,
-                _all(f"sum({recorded(GPUS, state='idle', **ON_SERVERS)})"),
+                _gpus_of_all("idle"),
                 (Query(IDLE_IN_SLOT, "of them in maintenance", SICK, color=PLAIN, sometimes=True),),
                 ((1, RED),),
                 "Verified GPUs in no instance. The Market board says what to launch on them. "
@@ -272,7 +275,7 @@ FLEET.show(
                 "Unverified",
                 "GPUs",
                 COUNT,
-                _all(f"sum({recorded(GPUS, state='unverified', **ON_SERVERS)})"),
+                _gpus_of_all("unverified"),
                 (),
                 ((1, RED),),
                 "GPUs in no instance and not verified. Launches on them are refused. The table "
@@ -408,7 +411,7 @@ FLEET.show(
             thresholds=[(1, ORANGE)],
         ),
         Query(
-            f"sum({recorded('hotkey:chutes_servers_to_upgrade:late')}) > 0",
+            f"sum({of_miners('chutes_fleet_late_servers_to_upgrade')} {IN_WINDOW}) > 0",
             "will not make it",
             SICK,
             thresholds=[(1, RED)],
@@ -528,7 +531,7 @@ FLEET.show(
         "Each GPU of the chosen servers in exactly one state. A step from earning to idle is "
         "an instance that ended.",
         Query(
-            _all(f"sum by (state) ({recorded(GPUS, **ON_SERVERS)})"),
+            of_known(f"sum by (state) ({_gpus_by_model(**ON_SERVERS)})", "gpus"),
             "{{state}}",
         ),
         states=GPU,

@@ -30,6 +30,7 @@ from grafana.parts import (
     no_miner_row,
     nothing_row,
     of_all,
+    of_known,
     of_miners,
     of_platform,
     recorded,
@@ -41,6 +42,7 @@ from grafana.parts import (
     total,
 )
 from grafana.states import (
+    DECISIONS,
     INSTANCE,
     NO_DECISION,
     NONE_ENDED,
@@ -52,12 +54,13 @@ from grafana.states import (
     PLAIN,
     REASONS,
     RED,
+    STARTS,
     WHY,
     State,
 )
 from grafana.worlds import BUSY, KEYED, LIVE, PRICED, SICK, STOCKED
 
-STATES: Final = recorded("hotkey_state:chutes_fleet_instances:max")
+STATES: Final = of_miners("chutes_fleet_instances", "state")
 STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:max", chute_id="~$chute")
 """1 starting, 2 disabled, 3 active."""
 PLACE: Final = recorded("hotkey_instance_id:chutes_instance_gpus:max", chute_id="~$chute")
@@ -66,15 +69,20 @@ ACTIVATED: Final = of_miners("chutes_instance_activated_timestamp_seconds", "ins
 TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:max")
 UNITS: Final = of_miners("chutes_instance_compute_units_per_second", "instance_id")
 LATER: Final = of_miners("chutes_instance_later_compute_units_per_second", "instance_id")
-DECISION: Final = recorded("hotkey_instance_id:chutes_instance_decision:max", chute_id="~$chute")
-"""Instances that need a decision: 0 starting for over an hour, 1 starting in vain, 2 disabled."""
+_DECISIONS: Final = of_miners(
+    *("chutes_instance_decision", "instance_id", "chute_id", "chute", "private"), chute_id="~$chute"
+)
+DECISION: Final = f"({_DECISIONS} < 3)"
+"""Instances that need a decision: 0 starting in vain, 1 starting for over an hour, 2 disabled."""
+MAY_NEED_DECISION: Final = f"({STATE} unless on (hotkey, instance_id) {_DECISIONS} == 3)"
+"""Instances that need one, or of which that is unknown."""
 FIRST_DECISIONS: Final = (
-    State(0, FIRST["ChutesInstanceStartSlow"]),
-    State(1, FIRST["ChutesStartInVain"]),
+    State(0, FIRST["ChutesStartInVain"]),
+    State(1, FIRST["ChutesInstanceStartSlow"]),
     State(2, FIRST["ChutesPrivateInstanceAtRisk"]),
 )
 """What to do first about each, as the alert says."""
-LATE: Final = f"{DECISION} == 0"
+LATE: Final = f"({STATE} == 1 and on (hotkey, instance_id) time() - {CREATED} > 3600)"
 START: Final = (
     "chutes_instance_activated_timestamp_seconds - on (job, instance, hotkey, instance_id) "
     f"chutes_instance_created_timestamp_seconds and on (hotkey, instance_id) {STATE} == 3"
@@ -86,22 +94,14 @@ def _deadline(kind: str) -> str:
     return of_miners("chutes_instance_deadline_timestamp_seconds", "instance_id", deadline=kind)
 
 
-def known_instances(query: str) -> str:
-    """Return a query over all instances of all chosen miners, absent while one is unknown."""
-    return f"({query} unless on () {recorded('hotkey:chutes_miner_watched:instances_unknown')})"
-
-
 PURGE: Final = f"({_deadline('purge')} - time())"
-NEXT_PURGE: Final = known_instances(
+NEXT_PURGE: Final = of_known(
     f"min({select('chutes_instance_deadline_timestamp_seconds', MINERS, deadline='purge')} "
     "and on (hotkey, instance_id) "
-    f"{recorded('hotkey_instance_id:chutes_instance_state:max')} == 1) - time()"
+    f"{recorded('hotkey_instance_id:chutes_instance_state:max')} == 1) - time()",
+    "instances",
 )
 """Of the instances that start. Disabled ones are deleted too, which frees what earns."""
-_VAIN: Final = of_miners("chutes_instance_start_in_vain", "instance_id")
-IN_VAIN: Final = f"({_VAIN} == 1)"
-UNDECIDED: Final = f"({STATE} == 1 unless on (hotkey, instance_id) {_VAIN})"
-"""Instances that start, while it is unknown whether they start in vain."""
 
 
 def _ended(metric: str, *labels: str, window: str = "1d", **where: str) -> str:
@@ -149,7 +149,7 @@ def _ended_in_hour(label: str, **where: str) -> str:
 
 
 def _in(state: str) -> str:
-    return total(recorded("hotkey_state:chutes_fleet_instances:max", state=state))
+    return total(of_miners("chutes_fleet_instances", state=state))
 
 
 def _named(query: str) -> str:
@@ -221,14 +221,18 @@ INSTANCES.show(
                 "Starting",
                 (
                     (_in("starting"), "all", ()),
-                    (known_instances(counted(LATE, f"sum({STATES})")), "over 1 h", [(1, ORANGE)]),
+                    (
+                        of_known(counted(LATE, f"sum({STATES})"), "instances"),
+                        "over 1 h",
+                        [(1, ORANGE)],
+                    ),
                 ),
                 "Instances that hold GPUs and were never active. An ordinary start takes 10 to 35 "
                 "minutes.",
             ),
             (
                 "Not secured",
-                ((known_instances(counted(TO_SECURED, f"sum({STATES})")), "instances", ()),),
+                ((of_known(counted(TO_SECURED, f"sum({STATES})"), "instances"), "instances", ()),),
                 "Active public instances in their first hour. If one ends now, it loses "
                 "everything that it has scored.",
             ),
@@ -239,13 +243,10 @@ INSTANCES.show(
         "Disabled instances, those that have been starting for more than an hour, and those that "
         "start in vain, because the service would refuse their activation. The purge is when the "
         "service deletes it.",
-        Column("State", short(DECISION), width=130, states=INSTANCE, missing=" ", data=SICK),
+        Column("State", short(DECISION), width=130, states=DECISIONS, missing=" ", data=SICK),
         Column(
             "",
-            nothing_row(
-                f"sum({STATES}) unless on () ({DECISION} or on (hotkey, instance_id) {UNDECIDED})",
-                "chute",
-            ),
+            nothing_row(f"sum({STATES}) unless on () {MAY_NEED_DECISION}", "chute"),
             data=KEYED - SICK,
         ),
         Column("", "chute_id"),
@@ -255,7 +256,6 @@ INSTANCES.show(
         Column("Server", "server", width=115, link=THIS_SERVER, missing=" "),
         Column(
             "What to do first",
-            f"{_shown(IN_VAIN)} or on (hotkey, instance_id) "
             f"max by (hotkey, instance_id) ({DECISION})",
             width=400,
             states=FIRST_DECISIONS,
@@ -395,9 +395,9 @@ INSTANCES.show(
         "its activation, the compute units approach those in the column Later.",
         Column(
             "State",
-            f"{LATE} or on (hotkey, instance_id) {STATE}",
+            f"10 + ({_DECISIONS} < 2) or on (hotkey, instance_id) {STATE}",
             width=130,
-            states=INSTANCE,
+            states=(*STARTS, *INSTANCE),
         ),
         Column("", "chute_id"),
         Column("Chute", "chute", width=310, link=THIS_CHUTE),
@@ -427,7 +427,7 @@ INSTANCES.show(
         "Instances by state",
         "Each instance in exactly one state. If the number of starting instances grows, a "
         "chute does not start.",
-        Query(known_instances(f"sum by (state) ({STATES})"), "{{state}}", KEYED),
+        Query(of_known(f"sum by (state) ({STATES})", "instances"), "{{state}}", KEYED),
         states=INSTANCE,
     ),
     graph(
@@ -448,8 +448,8 @@ INSTANCES.show(
         "Time to become active",
         "Time that the present instances took to become active. If it grows, look at image pulls, "
         "disks and the network.",
-        Query(known_instances(f"avg({START})"), "mean"),
-        Query(known_instances(f"max({START})"), "longest"),
+        Query(of_known(f"avg({START})", "instances"), "mean"),
+        Query(of_known(f"max({START})", "instances"), "longest"),
         unit=TIME,
     ),
     graph(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.boards.fleet import GPUS_UNKNOWN, THIS_SERVER, idle_pay
+from grafana.boards.fleet import THIS_SERVER, idle_pay
 from grafana.parts import (
     AMOUNT,
     CENTS,
@@ -15,7 +15,6 @@ from grafana.parts import (
     NO_GPUS,
     NO_KEY,
     PERCENT,
-    RULES,
     TIME,
     UNIT_USD,
     Board,
@@ -24,6 +23,7 @@ from grafana.parts import (
     board_link,
     graph,
     nothing_row,
+    of_known,
     of_miners,
     of_platform,
     recorded,
@@ -67,11 +67,6 @@ def _of_move(pay: str) -> str:
     labels = ("server_id", "server", "gpu", "chute_id", "chute")
     units = of_miners("chutes_server_launch_compute_units_per_second", *labels, pay=pay)
     return f"86400 * {units} * on () group_left () {UNIT_USD}"
-
-
-def _all(query: str) -> str:
-    """Return a query over the GPUs of all chosen miners, which is absent while one is unknown."""
-    return f"({query} and on () {RULES} unless on () {GPUS_UNKNOWN})"
 
 
 def _chute(metric: str, **where: str) -> str:
@@ -284,10 +279,10 @@ MARKET.show(
         "GPUs of your models: yours, your idle ones, and those of all miners. If many are unused "
         "everywhere, the platform has more of the model than it can use.",
         Column("Model", "gpu", width=90),
-        Column("Yours", _all(f"sum by (gpu) ({YOURS})"), COUNT, data=STOCKED),
+        Column("Yours", of_known(f"sum by (gpu) ({YOURS})", "gpus"), COUNT, data=STOCKED),
         Column(
             "Idle",
-            _all(f"sum by (gpu) ({YOUR_IDLE})"),
+            of_known(f"sum by (gpu) ({YOUR_IDLE})", "gpus"),
             COUNT,
             thresholds=[(1, RED)],
             data=STOCKED,

@@ -12,7 +12,6 @@ from grafana.boards.instances import (
     KNOWN_HOURS,
     LOST_UNITS,
     NO_REPORT,
-    known_instances,
 )
 from grafana.boards.instances import STATES as INSTANCES
 from grafana.boards.subnet import before_loss
@@ -29,6 +28,7 @@ from grafana.parts import (
     SHARE,
     TIME,
     UNIT_USD,
+    WITH_KEY,
     Board,
     Column,
     Query,
@@ -38,6 +38,7 @@ from grafana.parts import (
     graph,
     nothing_row,
     of_all,
+    of_known,
     of_miners,
     of_platform,
     recorded,
@@ -85,8 +86,7 @@ PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
 OF_ALERTS: Final = "alert:chutes_alerts:"
 SEVERITIES: Final = select(f"{OF_ALERTS}severity", hotkey="~$hotkey|")
 WATCHED: Final = select("chutes_miner_watched", MINERS)
-KEYED_MINERS: Final = recorded("hotkey:chutes_miner_watched:with_key")
-KNOWN: Final = f"max(1003 + 0 * {KEYED_MINERS} or on (hotkey) 1004 * {WATCHED})"
+KNOWN: Final = f"max(1003 + 0 * {WITH_KEY} or on (hotkey) 1004 * {WATCHED})"
 """1004 if a key is missing, otherwise 1003."""
 SAID: Final = f"(1000 + min({SEVERITIES}) or on () {KNOWN}) and on () {RULES}"
 """The number of the verdict. All is well only where everything is known."""
@@ -151,7 +151,7 @@ def _since_yesterday() -> list[Panel]:
         _stat_of_day(
             "New instances, 24 h",
             "Instances that became active in the past 24 hours and still exist.",
-            Query(known_instances(activated), "became active", KEYED),
+            Query(of_known(activated, "instances"), "became active", KEYED),
         ),
         _stat_of_day(
             "Ended instances, 24 h",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from chutes_exporter.collectors.fleet import COLLECTOR, FEEDS, SERVER_STATE_NUMBERS
+from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.definitions import INSTANCES
+from chutes_exporter.fleet.model import TOPICS
 from tests.collectors.support import NOON_TEXT, Samples, collected, of
 from tests.fleet.test_join import ANSWERS, gpu
 from tests.support import NOON
@@ -59,6 +62,31 @@ def test_a_server_has_the_pay_of_its_instances_and_the_state_of_its_worst_gpu() 
 
 def test_all_topics_of_a_fleet_are_known_with_all_answers() -> None:
     assert set(of(run(), "chutes_fleet_known").values()) == {1}
+
+
+def test_without_any_answer_all_that_is_known_is_that_no_topic_is() -> None:
+    assert collected(COLLECTOR, {}) == {
+        f"chutes_fleet_known{{hotkey=me,topic={topic}}}": 0 for topic in TOPICS
+    }
+
+
+def test_the_gpus_of_a_miner_that_has_none_and_everything_without_a_seat_are_no_topics() -> None:
+    assert "topic=gpus" not in str(of(run(with_gpus()), "chutes_fleet_known"))
+    assert of(run({"metagraph": [{"hotkey": "other"}]}), "chutes_fleet_known") == {}
+
+
+def test_the_late_servers_are_counted_from_the_time_of_the_answer_about_the_window() -> None:
+    late = "chutes_fleet_late_servers_to_upgrade"
+    for hours, number in ((3.9, 1), (4.1, 0)):
+        policy = deepcopy(ANSWERS["maintenance"])
+        # The answers of tests are received at the time 0.
+        ends_at = datetime.fromtimestamp(hours * HOUR, UTC).isoformat()
+        policy["active_window"] |= {"upgrade_window_end": ends_at}
+        policy["servers"][0] |= {"needs_upgrade": True}
+        # An upgrade takes up to 4 hours.
+        made = run({"maintenance": policy | {"window_open": True}})
+        assert of(made, late) == {f"{late}{{hotkey=me}}": number}
+    assert of(run({"maintenance": None}), late) == {}
 
 
 def test_the_state_of_a_gpu_is_a_number_and_its_id_is_also_there_in_nvidias_format() -> None:
@@ -233,6 +261,7 @@ def test_a_server_whose_step_is_unknown_has_no_status_and_keeps_the_rest() -> No
     made = run(bodies)
     gone = run().keys() - made.keys()
     assert {key.partition("{")[0] for key in gone} == {
+        "chutes_fleet_late_servers_to_upgrade",
         "chutes_fleet_servers_to_upgrade",
         "chutes_fleet_unmeasured_servers_to_upgrade",
         "chutes_server_maintenance_status",
@@ -292,7 +321,6 @@ def test_an_answer_that_is_off_or_missing_takes_only_what_needs_it_away() -> Non
     made = run(dict.fromkeys(ANSWERS) | {name: ANSWERS[name] for name in ("instances", "chutes")})
     assert f"chutes_instance_state{{{ACTIVE},state=active}}" in made
     assert of(made, "chutes_instance_gpus") == {}
-    assert collected(COLLECTOR, {}) == {}
 
 
 def test_while_the_instances_are_doubted_no_count_of_them_is_certain() -> None:

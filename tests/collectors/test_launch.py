@@ -11,6 +11,7 @@ import pytest
 
 from chutes_exporter.collectors.fleet import FEEDS
 from chutes_exporter.collectors.launch import COLLECTOR
+from chutes_exporter.fleet.model import INSTANCE_DECISIONS
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 from tests.collectors.support import Samples, collected, of
 from tests.fleet import test_join, test_offers
@@ -19,6 +20,7 @@ SERVER = "hotkey=me,server_id=s,server=box"
 OFFER = "hotkey=me,gpu=h200,chute_id=c,chute=llama"
 ACTIVE = "hotkey=me,instance_id=i1,chute_id=c1,chute=llama,private=false"
 STARTING = "hotkey=me,instance_id=i2,chute_id=c2,chute=flux,private=false"
+NO_DECISION = INSTANCE_DECISIONS.index("none")
 
 
 def run(changes: dict[str, Any] | None = None, **options: Any) -> Samples:
@@ -104,12 +106,19 @@ def of_instances(changes: dict[str, Any] | None = None) -> Samples:
     """Return the samples about an active and a starting instance."""
     bodies = test_join.ANSWERS | (changes or {})
     made = collected(COLLECTOR, {FEEDS[name]: body for name, body in bodies.items()})
-    return of(made, "chutes_instance_start_in_vain", "chutes_instance_last_active")
+    return of(
+        made,
+        "chutes_instance_decision",
+        "chutes_instance_last_active",
+        "chutes_instance_start_in_vain",
+    )
 
 
 def test_an_active_instance_may_be_the_last_one_and_a_starting_one_may_start_in_vain() -> None:
     assert of_instances() == {
         f"chutes_instance_last_active{{{ACTIVE}}}": 1,
+        f"chutes_instance_decision{{{ACTIVE}}}": NO_DECISION,
+        f"chutes_instance_decision{{{STARTING}}}": NO_DECISION,
         f"chutes_instance_start_in_vain{{{STARTING}}}": 0,
     }
     full = [row | {"scale_allowance": 0, "target_count": 1} for row in bodies_of("utilization")]
@@ -120,6 +129,7 @@ def test_an_active_instance_may_be_the_last_one_and_a_starting_one_may_start_in_
         for row in bodies_of("chutes")
     ]
     made = of_instances({"utilization": full, "chutes": private})
+    assert made[f"chutes_instance_decision{{{STARTING}}}"] == INSTANCE_DECISIONS.index("in_vain")
     assert made[f"chutes_instance_start_in_vain{{{STARTING}}}"] == 1
 
 
@@ -142,4 +152,7 @@ def test_an_instance_of_which_a_label_is_unknown_has_no_series() -> None:
 def test_whether_a_start_is_in_vain_is_absent_while_the_demand_is_unknown() -> None:
     chutes = bodies_of("chutes")
     del chutes[1]["compute_multiplier_factors"]
-    assert of_instances({"chutes": chutes}) == {f"chutes_instance_last_active{{{ACTIVE}}}": 1}
+    assert of_instances({"chutes": chutes}) == {
+        f"chutes_instance_last_active{{{ACTIVE}}}": 1,
+        f"chutes_instance_decision{{{ACTIVE}}}": NO_DECISION,
+    }

@@ -84,11 +84,13 @@ def test_each_upgrade_takes_4_hours_in_the_slots_and_so_do_those_that_hold_one()
 @pytest.mark.parametrize("slots", [0, 1, 2, 3, 10])
 @pytest.mark.parametrize("used", [0, 1, 4])
 @pytest.mark.parametrize("hours", [-1, 0, 3.9, 4, 4.1, 12, 51.9, 52])
-def test_the_late_ones_are_those_of_the_recording_rule(slots: int, used: int, hours: float) -> None:
+def test_the_late_ones_are_those_for_which_no_slot_is_free_in_time(
+    slots: int, used: int, hours: float
+) -> None:
     for count in (0, 1, 2, 13):
         servers = [waits(str(number)) for number in range(count)]
         found = plan(*servers, slots=slots, used_slots=used, ends_at=NOW + hours * HOUR)
-        # hotkey:chutes_servers_to_upgrade:late
+        # In each 4 hours, each slot has room for one, but for those that are used now.
         room = max(0, hours // 4 * slots - used)
         assert found.late == max(0, count - room)
 

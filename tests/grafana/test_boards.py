@@ -79,11 +79,12 @@ def test_a_board_opens_with_few_panels_in_few_grid_rows() -> None:
 
 
 LONG = {
-    "chutes-overview: Ended instances, 24 h": "it is absent while one of the miners lacks its part",
     "chutes-fleet: Not earned, next 24 h": "it is absent while the pay of one server is unknown",
+    "chutes-fleet: Earning": "it is absent while the state of a GPU is unknown",
     "chutes-fleet: Idle": "it is absent while the maintenance of a server is unknown",
     f"chutes-fleet: {SERVERS}": "it looks back to when all GPUs earned, or to the first sample",
     "chutes-fleet: Maintenance": "what to do depends on whether something earns there",
+    "chutes-instances: Starting": "it is absent while an instance is unknown",
     "chutes-instances: Instances that need a decision": "that there is none must be known",
     "chutes-instances: Failed by chute, 24 h": "that there is none must be known",
     "chutes-instances: Time to become active": "it is absent while an instance is unknown",
@@ -273,7 +274,7 @@ def test_links_lead_to_boards_and_carry_what_is_chosen() -> None:
 
 def test_the_states_of_the_table_are_those_of_the_exporter() -> None:
     assert [(state.value, state.text) for state in states.GPU] == [*enumerate(GPU_STATES)]
-    assert {state.text for state in states.INSTANCE} == {*INSTANCE_STATES, "starting over 1 h"}
+    assert {state.text for state in states.INSTANCE} == {*INSTANCE_STATES}
     assert {state.text for state in states.REASONS} == {*END_REASONS, "failed starts"}
     assert {state.value for state in states.OUTCOMES} == {*OUTCOMES}
     # The Watchdog fires always, and no board shows it.

@@ -45,7 +45,7 @@ async def test_every_gpu_is_in_one_state_at_every_point(tmp_path: Path) -> None:
     async with scene(World.SICK, tmp_path, hours, readme=True) as day:
         for name in (
             "hotkey_state:chutes_fleet_gpus:sum",
-            "hotkey_server_id_gpu_state:chutes_server_gpus:max",
+            "hotkey_server_id_gpu:chutes_server_gpus:sum",
         ):
             answer = day.prometheus.api(
                 "query_range", query=f"sum({name})", start=END - 900, end=END, step=300

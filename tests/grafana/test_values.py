@@ -811,11 +811,10 @@ class Truth:
             expected[label_of_rows(title, "chute")] = ["nothing"]
         for instance_id, instance in undecided.items():
             row = {"instance_id": instance_id}
-            # The state says whether it is late. A start in vain is stopped, also if it is late.
-            state = 0 if is_late(instance) else 1
-            first_step = 1 if self.launches.in_vain[instance_id] else state
-            expected[at(title, "State", **row)] = state
-            expected[at(title, "What to do first", **row)] = first_step
+            # A start in vain is stopped, also if it is late.
+            decision = 0 if self.launches.in_vain[instance_id] else 1
+            expected[at(title, "State", **row)] = decision
+            expected[at(title, "What to do first", **row)] = decision
             in_all_instances = self.instance(instance)
             for column in ("Chute", "Server", "Age", "Purge in"):
                 same = in_all_instances[at("All instances", column, **row)]
@@ -828,10 +827,14 @@ class Truth:
         chute = self.chutes[instance["chute_id"]]
         server_id, model = self.place_of_instance[instance["instance_id"]]
         purge, secured = deadlines_of(instance).get("purge"), secured_at(instance)
-        state = "starting over 1 h" if is_late(instance) else instance_state(instance)
+        state = instance_state(instance)
+        if state == "starting" and self.launches.in_vain[instance["instance_id"]]:
+            state = "starting in vain"
+        elif is_late(instance):
+            state = "starting over 1 h"
         is_old = instance["active"] and instance["version"] != chute["version"]
         return {
-            at(title, "State", **row): number_of(state, states.INSTANCE),
+            at(title, "State", **row): number_of(state, (*states.STARTS, *states.INSTANCE)),
             at(title, "Chute", **row): chute["name"],
             at(title, "Server", **row): self.servers[server_id]["name"],
             at(title, "Model", **row): model,

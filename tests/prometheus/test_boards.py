@@ -5,12 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from chutes_exporter.fleet.model import Window
-from chutes_exporter.fleet.upgrades import plan_upgrades
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
 from grafana.states import MAINTENANCE, UNWATCHED
-from tests.fleet.support import make_fleet, make_server
 from tests.grafana.scenes import filled_in
 from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, run_promtool
 
@@ -77,49 +74,17 @@ def test_an_announced_window_says_when_it_begins_and_names_no_next_server(tmp_pa
     )
 
 
-def test_the_plan_of_status_and_the_recording_agree_which_servers_are_late(tmp_path: Path) -> None:
-    cases = list(itertools.product((0, 1, 3, 13), (0, 1), (1, 2), (0, 1, 2), (-1, 3.9, 4, 9, 30)))
-    series, expected = [], []
-    for number, (waiting, unmeasured, slots, used, hours) in enumerate(cases):
-        ends_at = 300 + HOUR * 60 * hours
-        for name, value in {
-            "fleet_servers_to_upgrade": waiting,
-            "fleet_unmeasured_servers_to_upgrade": min(waiting, unmeasured),
-            "maintenance_window_open": 1,
-            "maintenance_window_end_timestamp_seconds": ends_at,
-            "maintenance_slots_limit": slots,
-            "maintenance_slots_in_use": used,
-        }.items():
-            labels = f'{{job="chutes",instance="one:1",hotkey="{number}"}}'
-            series.append({"series": f"chutes_{name}{labels}", "values": f"{value}x10"})
-        servers = [
-            make_server(
-                str(index),
-                needs_upgrade=True,
-                measured="not_measured" if index < unmeasured else "measured",
-            )
-            for index in range(waiting)
-        ]
-        window = Window(is_open=True, ends_at=ends_at, slots=slots, used_slots=used)
-        late = plan_upgrades(make_fleet(*servers, window=window), 300).late
-        # The recording is absent where none waits.
-        if waiting:
-            name = "hotkey:chutes_servers_to_upgrade:late"
-            expected.append({"labels": f'{name}{{hotkey="{number}"}}', "value": late})
-    test = {
-        "expr": "hotkey:chutes_servers_to_upgrade:late",
-        "eval_time": "5m",
-        "exp_samples": expected,
-    }
-    tests = [{"interval": "1m", "input_series": series, "promql_expr_test": [test]}]
-    run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=tests)
-
-
-def test_without_the_rules_no_part_of_several_miners_is_shown_as_the_whole(tmp_path: Path) -> None:
-    # The other miner, whose pay is unknown, cannot be missed.
-    known = f'chutes_miner_estimated_usd_per_day{{job="chutes",instance="one:1",{ME}}}'
+def test_no_part_of_several_miners_is_shown_as_the_whole_also_without_the_rules(
+    tmp_path: Path,
+) -> None:
+    exporter = 'job="chutes",instance="one:1"'
     earned = asked("chutes-overview", "Earned per day", 0, HOTKEY, "other")
-    series = [{"series": known, "values": "3x10"}]
+    # The pay of the other miner is unknown.
+    watched = f'chutes_fleet_known{{{exporter},hotkey="other",topic="servers"}}'
+    series = [
+        {"series": f"chutes_miner_estimated_usd_per_day{{{exporter},{ME}}}", "values": "3x10"},
+        {"series": watched, "values": "1x10"},
+    ]
     nothing: dict[str, object] = {"expr": earned, "eval_time": "5m", "exp_samples": []}
     test = {"interval": "1m", "input_series": series, "promql_expr_test": [nothing]}
     run_promtool(tmp_path / "test.yml", rule_files=[], tests=[test])
@@ -195,7 +160,7 @@ def gpus(server: str, **states: str) -> dict[str, str]:
 
 
 KNOWN = {
-    'chutes_feed_ttl_seconds{feed="nodes"}': "300x60",
+    'chutes_fleet_known{topic="servers"}': "1x60",
     'chutes_fleet_known{topic="gpus"}': "1x60",
 }
 
@@ -260,12 +225,12 @@ def test_in_maintenance_the_step_depends_on_what_earns_there(tmp_path: Path) -> 
     shows(tmp_path, series, shown)
 
 
-def test_none_needs_a_decision_only_if_it_is_known_which_start_in_vain(tmp_path: Path) -> None:
+def test_none_needs_a_decision_only_if_that_is_known_of_each_instance(tmp_path: Path) -> None:
     labels = 'instance_id="i-1",chute_id="c-1",chute="glm",private="false"'
     series = {
         'chutes_fleet_instances{state="starting"}': "1x60",
         f'chutes_instance_state{{{labels},state="starting"}}': "1x60",
-        f"chutes_instance_start_in_vain{{{labels}}}": "0x20 _x40",
+        f"chutes_instance_decision{{{labels}}}": "3x20 _x40",
     }
     row_without_any = asked("chutes-instances", "Instances that need a decision", 1)
     known = {row_without_any: (10, {'{chute="nothing"}': 1.0})}
@@ -311,7 +276,7 @@ def test_of_ends_no_part_is_shown_as_all_while_a_reason_is_unknown(tmp_path: Pat
         return {f"chutes_miner_ended_instances{{{labels}}}": values}
 
     series = {
-        'chutes_feed_ttl_seconds{feed="nodes"}': "300x60",
+        'chutes_fleet_known{topic="servers"}': "1x60",
     }
     # Two end without a known reason.
     chute = 'window="1h",chute_id="c-1",outcome="counts"'

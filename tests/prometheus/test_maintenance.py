@@ -85,6 +85,10 @@ def old_servers(
     miner = Scenario(20, dict.fromkeys(OLD[:number], 1), PAIR, step=1)
     miner.window(int(60 * hours), slots, in_use=in_slot).set("chutes_server_info", 1, name="new")
     miner.waits(number - in_slot, unmeasured)
+    # In each 4 hours, each slot has room for one, but for those that are used now.
+    room = max(0, int(hours // 4) * slots - in_slot)
+    late = max(0, number - in_slot - unmeasured - room)
+    miner.set("chutes_fleet_late_servers_to_upgrade", late)
     for index, server in enumerate(OLD[:number]):
         miner.maintain(0, server, "pending" if index < in_slot else "none")
     return miner
@@ -289,6 +293,7 @@ test_alerts_about_maintenance = scenarios(
         .says(CLOSING, 10, "servers that wait for their upgrade: 1", about_window("10h 50m 0s")),
         "an old server is a warning also while the slots are not known": old_servers(11, number=1)
         .drop(0, "chutes_maintenance_slots_limit")
+        .drop(0, "chutes_fleet_late_servers_to_upgrade")
         .fires({10: [CLOSING]}),
         "servers that cannot come back need no slot, and nobody is told to upgrade them": (
             old_servers(12 + 20 / 60, number=4, unmeasured=1).fires({20: []})
@@ -316,6 +321,7 @@ test_alerts_about_maintenance = scenarios(
         "while it is not known which can come back, nobody says how many will not make it": (
             old_servers(11)
             .drop(0, "chutes_fleet_unmeasured_servers_to_upgrade")
+            .drop(0, "chutes_fleet_late_servers_to_upgrade")
             .fires({10: [CLOSING]})
             .says(
                 CLOSING,

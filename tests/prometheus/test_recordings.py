@@ -8,7 +8,7 @@ import pytest
 
 from chutes_exporter.collectors.fleet import SERVER_STATE_NUMBERS
 from grafana import states
-from tests.prometheus.scenario import CHUTE, DAY, HOTKEY, Scenario
+from tests.prometheus.scenario import CHUTE, DAY, HOTKEY, Scenario, run_promtool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,18 +29,38 @@ def labels(name: str, /, **more: str) -> str:
 def test_a_pair_of_exporters_counts_nothing_twice(tmp_path: Path) -> None:
     miner = Scenario(10, {"alpha": 8}, exporters=PAIR)
     miner.state(0, ["alpha-0"], "idle").pays(3)
-    place = {"server_id": "id-alpha", "server": "alpha"}
-    count = "hotkey_server_id_gpu_state:chutes_server_gpus:max"
-    counts = {"earning": 7, "idle": 1, "starting": 0, "disabled": 0, "unverified": 0}
+    of_server = "hotkey_server_id_gpu:chutes_server_gpus:sum"
+    place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
     values = {
-        count: (
-            5,
-            {labels(count, **place, gpu="pro_6000", state=one): n for one, n in counts.items()},
-        ),
+        of_server: (5, {labels(of_server, **place): 8}),
         "hotkey:chutes_fleet_gpus:sum": (5, {labels("hotkey:chutes_fleet_gpus:sum"): 8}),
         "hotkey:chutes_fleet_gpus:lost": (5, {labels("hotkey:chutes_fleet_gpus:lost"): 1}),
     }
     miner.check(tmp_path, {}, values=values)
+
+
+def test_no_gpu_is_gone_while_two_exporters_see_another_state_of_it(tmp_path: Path) -> None:
+    states = {"earning": "8x20 7x40", "idle": "0x20 1x40"}
+    late_states = {"earning": "8x22 7x38", "idle": "0x22 1x38"}
+    place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
+    series = [
+        {
+            "series": labels("chutes_server_gpus", **place, state=state, instance=exporter),
+            "values": values,
+        }
+        for exporter, values_of_states in (("one:1", states), ("two:2", late_states))
+        for state, values in values_of_states.items()
+    ]
+    known = labels("chutes_fleet_known", topic="servers", instance="one:1")
+    series.append({"series": known, "values": "1x60"})
+    gone = "hotkey_server_id_gpu:chutes_gpus_gone:count"
+    none_is_gone = {
+        "expr": gone,
+        "eval_time": "60m",
+        "exp_samples": [{"labels": labels(gone, **place), "value": 0}],
+    }
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": [none_is_gone]}
+    run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
 
 
 def test_a_server_on_which_3_starts_failed_in_6_hours_is_failing(tmp_path: Path) -> None:

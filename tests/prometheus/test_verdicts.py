@@ -29,17 +29,13 @@ def verdict(miner: str = HOTKEY) -> str:
     return filled_in(SAID, [miner])
 
 
-def with_key(miner: Scenario) -> Scenario:
-    return miner.set("chutes_feed_ttl_seconds", 55, feed="nodes", hotkey=HOTKEY)
-
-
 def test_all_is_well_only_where_everything_that_alerts_need_is_known(tmp_path: Path) -> None:
-    calm = with_key(Scenario(30))
+    calm = Scenario(30)
     calm.check(tmp_path, {}, values={verdict(): (20, {"{}": 1003})})
-    keyless = Scenario(30)
+    keyless = Scenario(30).drop(0, "chutes_fleet_known")
     keyless.check(tmp_path, {}, values={verdict(): (20, {"{}": 1004})})
     # Without an exporter, nothing is known, until an alert fires.
-    gone = with_key(Scenario(30)).fail("one:1", range(10, 31))
+    gone = Scenario(30).fail("one:1", range(10, 31))
     gone.check(
         tmp_path,
         {30: ["ChutesMinerUnwatched critical", "ChutesExporterDown warning"]},
@@ -74,8 +70,8 @@ def test_without_the_rules_no_verdict_and_no_number_of_blind_alerts_is_shown(
 def test_a_sum_over_miners_is_absent_while_one_lacks_its_part(tmp_path: Path) -> None:
     part = 'max by (hotkey) (chutes_miner_estimated_usd_per_day{job=~".+"})'
     dollars = filled_in(total(part), [HOTKEY, "other"])
-    pair = with_key(Scenario(30)).set("chutes_miner_estimated_usd_per_day", 3)
-    pair.set("chutes_feed_ttl_seconds", 55, feed="nodes", hotkey="other")
+    pair = Scenario(30).set("chutes_miner_estimated_usd_per_day", 3)
+    pair.set("chutes_fleet_known", 0, topic="servers", hotkey="other")
     pair.set("chutes_miner_estimated_usd_per_day", 4, 10, hotkey="other")
     values = {dollars: (5, dict[str, float]()), f"({dollars})": (15, {"{}": 7.0})}
     pair.check(tmp_path, {}, values=values)

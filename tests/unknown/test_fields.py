@@ -41,6 +41,7 @@ _OF_INSTANCES = {
     "chutes_instance_gpus",
     "chutes_instance_last_active",
     "chutes_instance_later_compute_units_per_second",
+    "chutes_instance_decision",
     "chutes_instance_start_in_vain",
     "chutes_instance_state",
 }

@@ -244,9 +244,6 @@ def test_no_recording_is_new_or_another(eras: dict[str, Era], name: str) -> None
     del differing["alert:chutes_alerts:severity"], differing["hotkey_feed:chutes_feed:blind"]
     # Where the pay is not known, the number of idle GPUs decides.
     del differing["hotkey_server_id:chutes_idle_gpus:ratio"]
-    # These say what is not known.
-    del differing["hotkey:chutes_miner_watched:gpus_unknown"]
-    del differing["hotkey:chutes_miner_watched:instances_unknown"]
     assert {recording: values for recording, values in differing.items() if values} == {}
 
 
