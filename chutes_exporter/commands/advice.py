@@ -39,6 +39,7 @@ IdleReason = Literal[
 ]
 """Why GPUs stay idle in the plan."""
 _NO_LAUNCHES = "an answer lacks whether the service accepts some chutes, or what they pay"
+"""Reason of a gap: it is not known what idle GPUs can run."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Advice:
         """The best use of its idle GPUs. None while that, or what failed here, is not known."""
         if not self.is_known or self.markets is None:
             return None
+        # Without offers, there is no chute that may have failed.
         may_offer_failing = bool(self.offers) and not self.failures.are_all
         return None if may_offer_failing else self.uses
 
@@ -153,10 +155,11 @@ def _advice_to(
     is_known = hotkey in report.counted
     ledger = audit.ledger_with_names(report, hotkey)
     failures = find_failures(ledger, hotkey, DAY_HOURS, are_all=not audit.gaps)
-    markets, uses = None, fleet.uses
+    markets: tuple[Market, ...] | None = None
+    uses: tuple[Use, ...] = ()
     if fleet.markets is not None:
         markets = markets_in_order(fleet.markets, failures)
-        # The fleet's own uses may contain chutes that failed.
+        # Not those of the fleet, which may contain chutes that failed.
         uses = find_uses(fleet.servers, markets_without(fleet.markets, failures))
     switches = None
     if wanted.switch and is_known:
@@ -181,12 +184,15 @@ def _best_paid_first(uses: Iterable[Use]) -> tuple[Use, ...]:
 
 
 def _failures_gap(audit: AuditReading) -> NotKnown:
-    """Return that the failures of all miners are not known, because reports are missing."""
+    """Return the gap that reports are missing, so that no miner's failures are all known.
+
+    It has no hotkey, because a report is about all miners. Without any report, it has no time.
+    """
     reason = "not all hourly reports are known"
     if audit.reports:
         reason += f" until {moment(audit.ledger.end)}"
     what = f"the failures of the past day ({AUDIT_REPORT.name})"
-    return NotKnown(what, "", reason, TRY_AGAIN)
+    return NotKnown(what, hotkey="", reason=reason, advice=TRY_AGAIN)
 
 
 def _gaps(advice: Advice, wanted: Wanted) -> list[NotKnown]:
@@ -211,9 +217,11 @@ def _launch_gaps(advice: Advice) -> list[NotKnown]:
     hotkey = advice.fleet.hotkey
     if advice.markets is None:
         has_idle = any(gpu.state == "idle" for gpu in advice.fleet.gpus)
+        # While the states of GPUs are not known, the report has a gap about them.
         if advice.is_known and has_idle:
             return [NotKnown("chutes for idle GPUs", hotkey, _NO_LAUNCHES, TRY_AGAIN)]
         return []
+    # Of the chutes under "unknown", it is not known whether they can be launched.
     return [
         NotKnown(f"chutes for {market.model}", hotkey, _NO_LAUNCHES, TRY_AGAIN)
         for market in advice.markets
@@ -235,7 +243,10 @@ class UnusedGpus:
 
 
 def unused_gpus(advice: Advice, plan: Sequence[Use]) -> list[UnusedGpus]:
-    """Return the idle GPUs that stay idle in the plan, and why."""
+    """Return the idle GPUs that stay idle in the plan, and why.
+
+    With a plan, the state, the model and the server's id of each GPU are known.
+    """
     unused = []
     for use in plan:
         if use.used < use.free:
@@ -247,7 +258,7 @@ def unused_gpus(advice: Advice, plan: Sequence[Use]) -> list[UnusedGpus]:
 
 def _why_not_all(fleet: Fleet, planned: Use) -> IdleReason:
     """Return why the plan does not use all idle GPUs of a model on a server."""
-    # Unlike the plan, the uses of the fleet also have the chutes that failed here.
+    # These uses are for the same servers and models as the plan, but may have chutes that failed.
     used_with_failing = {(use.server_id, use.model): use.used for use in fleet.uses}
     if used_with_failing[planned.server_id, planned.model] > planned.used:
         return "failed_here"
@@ -259,6 +270,7 @@ def _unused_on_other_servers(fleet: Fleet, planned_servers: set[str]) -> list[Un
     counts: Counter[tuple[str, str]] = Counter()
     for gpu in fleet.gpus:
         if gpu.state == "idle" and gpu.model and gpu.server_id not in planned_servers:
+            # A GPU without a server gets the empty id.
             counts[gpu.server_id or "", gpu.model] += 1
     unused = []
     for (server_id, model), count in counts.items():
@@ -268,7 +280,7 @@ def _unused_on_other_servers(fleet: Fleet, planned_servers: set[str]) -> list[Un
 
 
 def _why_not_planned(server: Server | None) -> IdleReason:
-    """Return why a server with idle GPUs is not in the plan."""
+    """Return why a server with idle GPUs is not in the plan. None is an unknown server."""
     if server is None:
         return "server_not_known"
     return "upgrade_slot" if server.holds_slot else "maintenance_not_known"

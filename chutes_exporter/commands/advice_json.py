@@ -74,8 +74,8 @@ class AdviceJson:
     def _model(self, advice: Advice, model: str) -> dict[str, Any]:
         """Return the idle GPUs of a model, and the chutes that can run on them."""
         fleet, market = advice.fleet, market_of(advice, model)
+        # Without a market, it is not known what can run on them, and left_out is None.
         runnable: list[dict[str, Any]] = []
-        # Without these counts, it is not known whether other chutes run on the model.
         left_out = None
         if market is not None:
             runnable = [self._offer(advice, offer) for offer in market.offers]
@@ -124,6 +124,7 @@ class AdviceJson:
         }
 
     def _use(self, fleet: Fleet, use: Use) -> dict[str, Any]:
+        """Return the best use of a model's idle GPUs on a server. Pay is that of all launches."""
         return {
             "server_id": use.server_id,
             "server_name": fleet.servers_by_id[use.server_id].name,
@@ -166,11 +167,13 @@ class AdviceJson:
     def _switch(self, fleet: Fleet, switch: Switch) -> dict[str, Any]:
         """Return a switch. Its gains are those of all GPUs of the instance."""
         instance, deletion = switch.instance, switch.cost
+        # Only an instance on a known server is compared.
+        server = fleet.servers_by_id[instance.server_id or ""]
         payback = switch.payback_seconds
         return {
             "instance_id": instance.instance_id,
             "server_id": instance.server_id,
-            "server_name": fleet.servers_by_id[instance.server_id or ""].name,
+            "server_name": server.name,
             "gpu": instance.model,
             "gpus": instance.gpus,
             "chute_id": instance.chute_id,
@@ -191,7 +194,10 @@ class AdviceJson:
 
 
 def _left_out(advice: Advice) -> list[dict[str, Any]] | None:
-    """Return what the plan leaves out because it failed, None while not all failures are known."""
+    """Return what the plan leaves out because it failed, None while not all failures are known.
+
+    Without offers, there is nothing to leave out, whatever failed.
+    """
     if advice.offers and not advice.failures.are_all:
         return None
     return [
@@ -259,7 +265,6 @@ class IdleGpus:
     def of(cls, fleet: Fleet, model: str) -> IdleGpus:
         """Count the idle GPUs of a model in a fleet."""
         count = len(idle_gpus_of(fleet, model))
-        # A server that holds an upgrade slot cannot be used.
         in_slot_by_status: Counter[str] = Counter()
         most_usable = 0
         for server in fleet.servers:
@@ -268,6 +273,7 @@ class IdleGpus:
                 continue
             if server.holds_slot is None or server.maintenance is None:
                 return cls(count)
+            # A server that holds an upgrade slot cannot be used.
             if server.holds_slot:
                 in_slot_by_status[server.maintenance] += idle
             else:

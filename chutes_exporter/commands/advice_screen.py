@@ -65,6 +65,7 @@ _IDLE_REASONS: Final[dict[IdleReason, str]] = {
     "maintenance_not_known": "it is not known whether the server can be used",
     "server_not_known": "their server is not known",
 }
+"""Why idle GPUs are not in the plan, after "stay idle:"."""
 _DELETION_REASONS: Final[dict[DeletionReason, str]] = {
     "free": "nothing",
     "first_hour": "all, in its first hour",
@@ -94,7 +95,7 @@ class AdviceScreen:
         self._pricing = Pricing(report)
 
     def show(self, miners: Sequence[Advice], wanted: Wanted) -> None:
-        """Print the advice to each miner, and then what the columns mean."""
+        """Print the advice to each miner, then what the columns mean, and how to get dollars."""
         for advice in miners:
             self._show_advice(advice, wanted)
         has_offers = any(advice.offers for advice in miners)
@@ -104,6 +105,7 @@ class AdviceScreen:
             say(_SWITCH_LEGEND)
         has_forecast = any(advice.forecast is not None for advice in miners)
         shows_pay = has_offers or wanted.switch or has_forecast
+        # The price of compute units in dollars comes from the chain.
         if self._settings.chain_url is None and shows_pay:
             say(DOLLARS_ADVICE)
 
@@ -114,6 +116,7 @@ class AdviceScreen:
             self._show_idle(advice, wanted)
         if wanted.switch:
             self._show_switches(advice)
+        # A forecast that is not known is a gap of the report, which is printed later.
         if advice.forecast is not None:
             _show_forecast(advice.forecast)
         click.echo()
@@ -146,6 +149,7 @@ class AdviceScreen:
             say(f"The platform has {count} {model}, {idle} of them idle.")
 
     def _show_market(self, advice: Advice, market: Market) -> None:
+        """Print the best chutes that can run on the idle GPUs of a model, and why others cannot."""
         if not market.offers:
             say("No chute can run on them now.")
         has_failures = any(_failed(advice, offer) for offer in market.offers)
@@ -161,17 +165,19 @@ class AdviceScreen:
         if usd_per_hour is not None:
             text += f" for {usd_per_hour:,.2f} USD per hour"
         elif self._settings.costs:
+            # The user gave costs, but not for all of these GPUs.
             text += f" at an unknown cost (add --gpu.cost {model}=USD_PER_HOUR)"
         if idle.in_maintenance:
             text += f", {idle.in_maintenance} in maintenance"
         if idle.maintenance_pending:
             text += f", {idle.maintenance_pending} with pending maintenance (do not reboot)"
-        if idle.on_one_server is None:
+        maintenance_is_known = idle.on_one_server is not None
+        if not maintenance_is_known:
             return f"{text}, of which some may be in maintenance"
         return f"{text}, at most {idle.on_one_server} on one server"
 
     def _row(self, advice: Advice, offer: Offer, *, has_failures: bool) -> dict[str, Any]:
-        """Return the cells of a chute. Pay is in compute units, or USD a day, for one GPU.
+        """Return the cells of a chute. Pay is in compute units a second, or USD a day, for one GPU.
 
         The column of failures is there if any chute of the table has some.
         """
@@ -194,6 +200,7 @@ class AdviceScreen:
         row["GPUs"] = offer.size
         if has_failures:
             row["failed 24 h"] = _failed(advice, offer)
+        # The room that launches under way leave. The column "left" is about the bounty.
         row["room"] = offer.left
         row["starting"] = None if offer.starting is None else int(offer.starting)
         row["bounty"] = offer.bounty_boost
@@ -203,7 +210,7 @@ class AdviceScreen:
         return row
 
     def _show_plan(self, advice: Advice) -> None:
-        """Print what to launch on which server, and what stays idle."""
+        """Print what to launch on which server, and what stays idle, or why there is no plan."""
         if advice.plan is None:
             say(
                 "There is no plan, because it is not known which chutes the idle GPUs can run, or "
@@ -213,6 +220,7 @@ class AdviceScreen:
             return
         rows = self._plan_rows(advice.fleet, advice.plan)
         print_first_rows(rows, len(rows), "launches", cut=("server", "chute"))
+        # None if it is not known for some of the GPUs whether anything can be launched.
         units = total(use.first_day_units for use in advice.plan)
         if rows and units is not None:
             usd = self._pricing.usd(units)
@@ -286,7 +294,9 @@ class AdviceScreen:
         )
 
     def _switch_row(self, fleet: Fleet, switch: Switch) -> dict[str, Any]:
-        """Return the cells of a switch. Gains are compute units, and dollars with a price."""
+        """Return the cells of a switch. Gains are compute units of the first day and of a later
+        day, and dollars with a price.
+        """
         instance, payback = switch.instance, switch.payback_seconds
         row: dict[str, Any] = {
             "server": _server_text(fleet, instance.server_id or ""),
@@ -390,12 +400,13 @@ def _failed(advice: Advice, offer: Offer) -> int | str | None:
 
 
 def _show_failing(advice: Advice, consequence: str) -> None:
-    """Print which chutes failed again and again.
+    """Print which of the offered chutes failed again and again, and whether others may have.
 
     The consequence is what advise does with them, such as ``are left out``.
     """
     failures = advice.failures
     if not advice.offers:
+        # There is no chute that may have failed.
         return
     if not failures.are_all:
         say("Not all failures of the past day are known.", fg="yellow")
@@ -464,7 +475,8 @@ def _launch_row(launch: Launch, model: str) -> dict[str, Any]:
 def _show_pay_back(forecast: Forecast) -> None:
     """Print after how many days the GPUs have paid for themselves, or why that is not known.
 
-    Without any price, the user did not ask for it.
+    Their price is known if the user gave one for all of them. Without any price, the user did not
+    ask.
     """
     if forecast.price_usd is None:
         some_have_prices = len(forecast.without_price) < len(forecast.additions)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _METRICS = frozenset(
     {"chutes_launch_refused_chutes", "chutes_compute_unit_usd", "chutes_platform_gpus"}
 )
+"""The metrics that advise reads. chutes_launch_refused_chutes is here only to request answers."""
 
 
 @click.command(cls=Command)
@@ -66,7 +67,8 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:
     is nothing to launch, 1 when there is, 2 when the command line is wrong, and 3 when nothing was
     found but something is not known.
     """
-    first_key(settings)  # raises UsageError if there is none
+    # It needs a key, not only a hotkey. Without one, this raises UsageError.
+    first_key(settings)
     wanted = Wanted(plan=flags["plan"], switch=flags["switch"], additions=flags["wanted"])
     metrics = _METRICS
     if wanted.additions:

@@ -33,7 +33,7 @@ _MADE_WITHIN: Final = 10 * MINUTE
 
 
 async def with_failures(report: Report, settings: Settings) -> dict[str, Fleet]:
-    """Return the fleets of a report by hotkey, with the failures of the newest FAILURE_HOURS.
+    """Return the fleets of a report by hotkey, with what failed in the newest FAILURE_HOURS hours.
 
     What could not be read becomes a gap of the report.
     """
@@ -74,8 +74,9 @@ class AuditReading:
         try:
             listed = await list_reports(self._client)
         except ApiError as error:
-            self.gaps.append(NotKnown.after(error, "the list of reports", ""))
+            self.gaps.append(NotKnown.after(error, "the list of reports", hotkey=""))
             return
+        # Each of these reports has an end: 0 is for the type checker.
         path_by_end = {entry.end_time or 0.0: entry.path for entry in listed.value}
         newest = max(path_by_end)
         if self._client.api_clock() - newest > HOUR + _MADE_WITHIN:
@@ -83,7 +84,8 @@ class AuditReading:
                 f"the ends since {moment(newest)}",
                 "the service has not published the report of the last hour",
             )
-        # The service lists the reports of a day, and for about a minute that of a 25th hour.
+        # The service lists the reports of a day, and for about a minute that of a 25th hour. So
+        # only a report of the day is missing if it is not listed.
         for age in range(DAY_HOURS + 1):
             end = newest - age * HOUR
             is_for_losses = with_losses and self.ledger.needs_report(hours, end)
@@ -105,6 +107,7 @@ class AuditReading:
         """Add the report of the hour that ended at a Unix time to the ledger, if it was read."""
         if answer is None:
             return
+        # The service sends a report without its hour.
         report = structs.replace(answer.value, end=end, whole=answer.whole)
         # Only what the watched miners need is kept, because a report has all miners.
         self.reports.append(reduced(report, self._watched))
@@ -131,7 +134,7 @@ class AuditReading:
         try:
             answer = await self._client.fetch(endpoint, **request)
         except ApiError as error:
-            self.gaps.append(NotKnown.after(error, what, ""))
+            self.gaps.append(NotKnown.after(error, what, hotkey=""))
             return None
         if answer.rejected:
             self.miss(what, f"{answer.rejected} records cannot be read")

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.model import Launch
 
 _MAX_GPUS = 64
+"""Most GPUs of an addition."""
 _ADDITION = re.compile(
     r"(?P<count>[0-9]{1,2})x(?P<model>[a-z0-9_]{1,40})(=(?P<price>[0-9]{1,9}(\.[0-9]{1,2})?))?"
 )
+"""The number of GPUs, ``x``, their model, and if given ``=`` and the price of all of them."""
 
 
 def parse_addition(text: str) -> Addition:
@@ -76,7 +78,7 @@ class Forecast:
     pay_back_days: float | None
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for scripts."""
+        """Return the forecast for scripts."""
         launches = []
         for use in self.gain.uses:
             launches += [_launch_as_json(launch, use.model) for launch in use.launches]
@@ -96,7 +98,10 @@ class Forecast:
 
 
 def _launch_as_json(launch: Launch, model: str) -> dict[str, Any]:
-    """Return a launch on additional GPUs. Both rates of pay are those of one GPU."""
+    """Return a launch on additional GPUs.
+
+    Both rates of pay are those of one GPU, and ``gpus`` are those of one instance.
+    """
     offer = launch.offer
     return {
         "gpu": model,
@@ -117,7 +122,7 @@ def forecast(
     None if an answer is missing or incomplete, or a number is too large.
 
     Raises:
-        UsageError: No answer and no list knows a model.
+        UsageError: A model is not in GPU_MODELS, and the service has no rate for it.
     """
     answers = report.answers(hotkey)
     answers_of_fleet = fleet_answers(answers, hotkey)
@@ -136,7 +141,7 @@ def forecast(
     prices = [added.price_usd for added in additions]
     costs_per_day = [_cost_usd_per_day(added, settings) for added in additions]
     price, cost_per_day = total(prices), total(costs_per_day)
-    # Without any --gpu.cost, costs are no part of the question.
+    # Without any --gpu.cost, costs are no part of the question. With any, each model needs one.
     without_cost = _models_without(costs_per_day, additions) if settings.gpu_costs else []
     pay_back_days = None
     if not without_cost:
@@ -189,7 +194,7 @@ class _Shares:
 def _shares(answers: Mapping[str, Answer[Any]], hotkey: str, gain: Gain) -> _Shares | None:
     """Return the shares of a miner, None if a number is unknown or too large.
 
-    The answers are whole, because a gain is known only then.
+    The answers have all miners and all active instances, because there is no gain without them.
     """
     # What each miner earns, in compute units per second.
     earned_rates = score_heading.earned_rates(Answers(answers), frozenset({hotkey}))
@@ -197,6 +202,7 @@ def _shares(answers: Mapping[str, Answer[Any]], hotkey: str, gain: Gain) -> _Sha
     first, later = gain.first_units_per_second, gain.later_units_per_second
     if earned_rates is None or everybody is None or not math.isfinite(everybody + first + later):
         return None
+    # A miner without a seat, or on the blacklist, has no rate.
     own = earned_rates.get(hotkey, 0.0)
     # The gain makes the sum of all miners larger, too.
     return _Shares(
@@ -214,7 +220,8 @@ def _pay_back_days(
     price: float | None, usd_per_day: float | None, cost_per_day: float | None
 ) -> float | None:
     """Return after how many days GPUs have earned their price and running cost, None if they never
-    do, or if the price or the pay is unknown. An unknown cost counts as none.
+    do, or if the price or the pay is unknown. The cost is None if the user gave no costs, and then
+    counts as 0.
     """
     if price is None or usd_per_day is None:
         return None

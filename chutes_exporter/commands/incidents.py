@@ -68,6 +68,7 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     ends = reading.watched_ends(flags["hours"])
     has_chain = settings.chain_url is not None
     usd_per_unit = None
+    # The price comes from the chain, and is only for losses.
     if has_chain and ends:
         usd_per_unit = await _usd_per_unit(settings, reading)
     miners = []
@@ -86,10 +87,9 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
 
 
 async def _usd_per_unit(settings: Settings, reading: Reading) -> float | None:
-    """Return what a compute unit is worth, and note in the reading what is not known of the
-    platform.
-    """
+    """Return what a compute unit is worth. What is not known for it becomes a gap."""
     report = await collect_report(settings, frozenset({_UNIT_USD}), with_fleets=False)
+    # The price needs answers about the platform only, whose gaps have no hotkey.
     reading.gaps.extend(gap for gap in report.gaps if not gap.hotkey)
     return report.value(_UNIT_USD)
 
@@ -100,6 +100,7 @@ def _miner(hotkey: str, rows: list[dict[str, Any]], reading: Reading, hours: int
     if not reading.ledger.missing_hours(hours):
         lost_units = _lost_units(rows)
     day_units = reading.day_units.get(hotkey)
+    # The units of the day may be unknown or 0.
     if day_units:
         lost_ratio = product(lost_units, 1 / day_units)
     return {
@@ -147,6 +148,7 @@ class Reading:
         if self.watched_ends(hours):
             await self._read_names()
             await self._read_day_units()
+        # The names may have told why some of them ended.
         for end in self.watched_ends(hours):
             if end.lost_units is None:
                 self.audit.miss(
@@ -170,7 +172,7 @@ class Reading:
                 self.day_units[miner.miner_hotkey] = miner.compute_units
 
     async def _read_names(self) -> None:
-        """Read the names of chutes, with a key those of all.
+        """Read the names of chutes, with any key also those of private ones.
 
         The name of a private chute tells whether it was redeployed, so the ledger needs them, too.
         """
@@ -198,8 +200,10 @@ class Reading:
 def _rows(
     ends: Iterable[End], chute_names: Mapping[str, str | None], usd_per_unit: float | None
 ) -> list[dict[str, Any]]:
-    """Return ended instances with the keys that docs/commands.md shows. The one that lost most
-    comes first.
+    """Return ended instances with the keys that docs/commands.md shows.
+
+    The one that lost most comes first. An unknown loss counts as 0. Of equal losses, the one that
+    ended first comes first.
     """
     rows = [_row(end, chute_names, usd_per_unit) for end in ends]
     return sorted(rows, key=lambda row: (-(row["lost_compute_units"] or 0.0), row["ended_at"]))
@@ -208,6 +212,10 @@ def _rows(
 def _row(
     end: End, chute_names: Mapping[str, str | None], usd_per_unit: float | None
 ) -> dict[str, Any]:
+    """Return an ended instance. ``counts`` is whether its score still counts.
+
+    A duration is never negative, even if the times contradict each other.
+    """
     # An instance that was never active has 0 active seconds.
     activated_at = end.activated_at or end.ended_at
     return {
@@ -278,6 +286,7 @@ def _summary(miner: Mapping[str, Any], hours: int) -> str:
     failed_starts = sum(row["failed_start"] for row in ended)
     text = f"{len(ended)} ended, {failed_starts} of them never became active."
     if miner["lost_compute_units"] is None:
+        # A report may be missing, and have more ends.
         return f"{hours} h: at least {text} Not all losses are known."
     text = f"{hours} h: {text}"
     losses = [row for row in ended if row["lost_compute_units"]]

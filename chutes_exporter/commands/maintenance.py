@@ -48,6 +48,7 @@ async def servers_in_slot(settings: Settings, report: Report) -> dict[str, list[
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         for key in settings.keys:
             snapshot = report.states[MAINTENANCE.of(key.address)].snapshot
+            # Without an answer, or the status of a server, the report already has a gap.
             servers = None if snapshot is None else snapshot.answer.value.servers
             in_slot = [server for server in servers or () if holds_slot(server)]
             servers_by_hotkey[key.address] = [
@@ -59,10 +60,14 @@ async def servers_in_slot(settings: Settings, report: Report) -> dict[str, list[
 async def _server_in_slot(
     client: ChutesClient, key: Hotkey, server: MaintenanceServer, report: Report
 ) -> dict[str, Any]:
-    """Return a server that holds an upgrade slot, and if its maintenance is pending, the instances
-    that it waits for, and the Unix time until when. Both are None if they are not known.
+    """Return a server that holds an upgrade slot, for scripts.
+
+    While its maintenance is pending, ``waits_for`` are the instances that it waits for, and
+    ``until`` is the Unix time until which it waits. Both are None if it is not pending, or if they
+    are not known.
     """
-    status, pending = maintenance_status(server), None
+    status = maintenance_status(server)
+    pending = None
     if status == "pending":
         # Only the answer about a single server says what it waits for.
         pending = await _pending_maintenance(client, key, server, report)
@@ -142,11 +147,12 @@ def unknown_upgrades(hotkey: str, plan: UpgradePlan) -> list[NotKnown]:
 
 def plan_summary(plan: UpgradePlan) -> dict[str, Any]:
     """Return the upgrades of a miner for scripts. What is not known is None."""
-    # Without a window, all that would be known of it is None.
+    # Without a known window, all its fields are None.
     window = plan.window or Window(is_open=None)
     waiting, order, cannot_come_back = None, None, None
     if plan.waiting is not None:
         waiting = [_server_summary(server) for server in plan.waiting.servers]
+        # An unmeasured server does not boot with the target version.
         if plan.waiting.unmeasured is not None:
             cannot_come_back = [_server_summary(server) for server in plan.waiting.unmeasured]
     if plan.upgrades is not None:
@@ -186,6 +192,7 @@ def _upgrade_summary(upgrade: Upgrade) -> dict[str, Any]:
         **_server_summary(upgrade.server),
         "compute_units_per_second": upgrade.units_per_second,
         "lost_compute_units_now": upgrade.lost_units,
+        # Maintenance ends the instances in a way that costs no score.
         "lost_compute_units_after_maintenance": 0,
         "done_at": upgrade.done_at,
         "is_late": upgrade.is_late,
@@ -207,12 +214,13 @@ def print_plan(plan: UpgradePlan, now: float) -> None:
         return
     _print_unmeasured(plan.waiting.unmeasured)
     if plan.upgrades is None:
+        # The unmeasured servers are named above, and are not to be upgraded.
         unmeasured = plan.waiting.unmeasured or ()
         others = [server for server in plan.waiting.servers if server not in unmeasured]
         names = ", ".join(_name(server) for server in others)
         say(f"In which order to upgrade these is not known: {names}. Do not reboot any of them.")
     elif plan.upgrades:
-        # Without any, none of them can come back, which is said above.
+        # If the order is empty, no waiting server can come back, which _print_unmeasured said.
         _print_upgrades(plan, plan.upgrades)
 
 
@@ -228,6 +236,7 @@ def _window_text(plan: UpgradePlan, now: float) -> str:
         return text
     ends = "at an unknown time" if window.ends_at is None else time_until(window.ends_at, now)
     begin = "A maintenance window is open"
+    # An announced window always has a start. The second test is for the type checker.
     if plan.phase == "announced" and window.starts_at is not None:
         begin = f"A maintenance window opens {time_until(window.starts_at, now)}"
     target = window.target or "not known"
@@ -243,7 +252,7 @@ def _slots_text(plan: UpgradePlan) -> str:
 
 def _print_unmeasured(unmeasured: Sequence[Server] | None) -> None:
     """Print the servers that cannot come back, because the service lists the target version for no
-    host like them. None if they are not known.
+    host like them. ``unmeasured`` is None while they are not known.
     """
     if unmeasured is None:
         say("Which of them can come back with the target version is not known.")
@@ -268,7 +277,10 @@ def _gpus(server: Server) -> str:
 
 
 def _print_upgrades(plan: UpgradePlan, upgrades: Sequence[Upgrade]) -> None:
-    """Print the upgrades of a plan as a table, what to do next, and when all are done."""
+    """Print the upgrades of a plan as a table, what to do next, and when all are done.
+
+    There is at least one upgrade.
+    """
     say("Upgrade in this order, one server for each free slot:")
     rows = [_row(upgrade) for upgrade in upgrades]
     hidden_columns = print_table(rows, cut=("server",), indent="  ")
@@ -301,8 +313,9 @@ def _row(upgrade: Upgrade) -> dict[str, Any]:
 
 
 def _next_text(plan: UpgradePlan, first: Upgrade) -> str:
-    """Return what to do now, or before the first server of the order can be upgraded."""
+    """Return what to do next, so that the first server of the order is upgraded."""
     name = _name(first.server)
+    # A server that certainly cannot come back is not in the order.
     if first.server.measured != "measured":
         return (
             f"Whether {name} can come back is not known. Do not request its maintenance before the "

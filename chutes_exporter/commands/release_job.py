@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
 
 _JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,60}")
+"""What may stand in the path of the request that releases a job."""
 
 
 @click.command("release-job", cls=Command)
@@ -59,10 +60,12 @@ async def _list_stuck(settings: Settings, key: Hotkey) -> None:
     """Print the jobs that are stuck with the miner of a key."""
     async with client_of(settings, "jobs") as client:
         answer = await client.fetch(e.JOBS, key=key)
+    # The answer has the jobs of all miners.
     stuck = [job for job in answer.value if is_stuck(job) and job.miner_hotkey == key.address]
     for job in stuck:
         created = "" if job.created_at is None else moment(job.created_at)
         click.echo(printable(f"{job.job_id}  chute {job.chute_id}  created {created}"))
+    # None is a job of which it is not known whether it is stuck.
     may_lack_jobs = not answer.whole or any(is_stuck(job) is None for job in answer.value)
     if may_lack_jobs:
         click.echo("The list may be incomplete, because some jobs could not be read.", err=True)
@@ -83,6 +86,7 @@ async def _release(settings: Settings, key: Hotkey, job_id: str) -> None:
             await client.fetch(e.RELEASE_JOB, key=key, path={"job_id": job_id})
     except ApiError as error:
         outcome, advice = "is not released", error.advice
+        # Without a status, there was no connection to the service.
         is_response_5xx = isinstance(error, UnavailableError) and error.status is not None
         if isinstance(error, NotFoundError):
             advice = (
@@ -90,8 +94,8 @@ async def _release(settings: Settings, key: Hotkey, job_id: str) -> None:
                 "list stuck jobs."
             )
         elif isinstance(error, TimedOutError | CutOffError) or is_response_5xx:
-            # The service may fail after it released the job, for example if the job's chute is
-            # gone.
+            # The service may have released the job before its answer was lost, or before it failed,
+            # for example because the job's chute is gone.
             outcome = "may or may not be released"
             advice = (
                 "Run release-job without JOB_ID to list stuck jobs. Releasing a job again does no "

@@ -24,6 +24,7 @@ _MONEY = {
     "chutes_alpha_price_usd",
     "chutes_subnet_emission_alpha_per_day",
 }
+"""The metrics from which a report computes amounts in dollars."""
 DOLLARS_ADVICE = "For earnings in US dollars, add --chain.url URL."
 PATIENCE = 120.0
 """Seconds that a command waits for the answers."""
@@ -85,7 +86,14 @@ async def collect_report(
         )
         now = exporter.client.api_clock()
     gaps, counted = find_gaps(collected, settings)
-    return Report(collected.samples, now, gaps, collected.states, counted, collected.fleets)
+    return Report(
+        samples=collected.samples,
+        now=now,
+        gaps=gaps,
+        states=collected.states,
+        counted=counted,
+        fleets=collected.fleets,
+    )
 
 
 def unknown_server_names(settings: Settings, states: States) -> list[str]:
