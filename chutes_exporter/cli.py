@@ -49,10 +49,12 @@ class _DefaultToServe(click.Group):
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = []
         for name, command in self.commands.items():
+            # Click cuts a longer description, and none has 200 characters.
             rows.append((name, command.get_short_help_str(200)))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
         with formatter.section("Examples"):
+            # Click's default column is too narrow for the longest example.
             formatter.write_dl(_EXAMPLES, col_max=45)
 
 
@@ -77,7 +79,8 @@ for command in (demo, serve, check, status, advise, incidents, query, release_jo
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. An error is a line without a traceback and without a secret."""
     try:
-        # Without the standalone mode, click returns the status of Context.exit().
+        # Without the standalone mode, click returns the status of Context.exit(), or None, which
+        # is 0 for sys.exit.
         exit_status = cli.main(arguments, prog_name="chutes-exporter", standalone_mode=False)
     except (click.ClickException, ConfigError, ClientSetupError) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
@@ -90,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # A setting that cannot be used counts as a wrong command line.
         exit_status = getattr(error, "exit_code", click.UsageError.exit_code)
     except OSError as error:
-        # Other errors of the system are bugs, and need their traceback.
+        # The disk is full or broken. Click has handled a closed pipe. Other errors of the system
+        # are bugs, and need their traceback.
         if error.errno not in (errno.ENOSPC, errno.EIO):
             raise
         # At the end, Python would try to write the rest of the output again. Send it nowhere.

@@ -28,13 +28,20 @@ now if it had the GPUs; or all."""
 NEEDS_MINER = "needs a watched miner: add --hotkey or --hotkey-file"
 
 _ADDRESS = re.compile(r"(?P<host>[\w.-]*|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})", re.ASCII)
+"""An address to listen on: a name, an IPv4 address, an IPv6 address in brackets or nothing, and a
+port.
+"""
 _URL = re.compile(
     r"https?://(?P<host>[\w-]+(\.[\w-]+)*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?",
     re.ASCII | re.IGNORECASE,
 )
+"""A URL with a host, and with or without a port and a path, but without a user, query and fragment.
+"""
 _QUERY = re.compile(r"[!-\"$-~]*", re.ASCII)
+"""The query of a URL: visible ASCII characters but ``#``, with which a fragment would begin."""
 _MAX_PORT = 65535
 _MAX_LIFETIME = 7 * 86400
+"""Maximum seconds of --feed.ttl and --feed.max-age."""
 
 
 class ConfigError(ValueError):
@@ -90,7 +97,7 @@ class NodeUrl:
     def __str__(self) -> str:
         scheme, _, after_scheme = self.secret.partition("://")
         host_and_port = re.split(r"[/?]", after_scheme, maxsplit=1)[0]
-        # A path or a query is not shown, but that there is one.
+        # The mark shows that there is a path or a query, but not which one.
         hidden = "" if host_and_port == after_scheme else "/…"
         return f"{scheme}://{host_and_port}{hidden}"
 
@@ -171,12 +178,12 @@ def make_settings(
         **others,
     )
     if not watched:
-        _require_choices_without_miner(settings)
+        _refuse_choices_that_need_miner(settings)
     found_warnings = [scrub_input(warning) for warning in _warnings(settings)]
     return replace(settings, warnings=(*warnings, *found_warnings))
 
 
-def _require_choices_without_miner(settings: Settings) -> None:
+def _refuse_choices_that_need_miner(settings: Settings) -> None:
     """Raise ConfigError if a choice would export nothing, because no miner is watched."""
     if settings.miners != "all":
         raise ConfigError(f"--miners {settings.miners} {NEEDS_MINER}")
@@ -188,6 +195,7 @@ def _sends_plain_text(url: str) -> bool:
     """Return whether requests to an address leave this machine without encryption."""
     if not url.startswith("http:"):
         return False
+    # A query may follow. An address that cannot be understood may be that of another machine.
     match = _URL.match(url)
     return match is None or not _is_loopback(match["host"].strip("[]"))
 
@@ -201,6 +209,7 @@ def _warnings(settings: Settings) -> Iterator[str]:
             f"--api.url: signatures go to {url} without encryption, "
             "and anybody who reads one can use it for 10 minutes. Use https://"
         )
+    # A query usually has a key. Whether a path has one cannot be seen.
     if node is not None and "?" in node.secret and _sends_plain_text(node.secret):
         yield "--chain.url: a key goes to the node without encryption. Use https://"
     if unknown := sorted(settings.gpu_costs.keys() - GPU_MODELS):
@@ -243,11 +252,13 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
         except HotkeyError as error:
             errors.append(f"--hotkey-file: {error}")
             continue
+        # Files of the same hotkey have the same key.
         keys_by_address.setdefault(key.address, key)
         if readable_by_others(path.expanduser()):
             command = f"chmod 600 {shlex.quote(str(path.expanduser()))}"
             warnings.append(f"other users of this machine can read {path}: run {command}")
     try:
+        # Each file gave a key or an error.
         has_no_file = not keys_by_address and not errors
         environment_key = _environment_key(environment, is_only_source=has_no_file)
         if environment_key is not None:
@@ -265,7 +276,7 @@ def _environment_key(environment: Mapping[str, str], *, is_only_source: bool) ->
     """Return the environment's key, None if it has none, or raise HotkeyError.
 
     If it is the only source of keys, an address without a secret is an error, and so is an empty
-    secret.
+    secret. The user expects private data, and would get none.
     """
     secrets = [name for name in _SECRETS if environment.get(name, "").strip()]
     if len(secrets) > 1:
@@ -273,6 +284,7 @@ def _environment_key(environment: Mapping[str, str], *, is_only_source: bool) ->
     if secrets:
         name = secrets[0]
         address = environment.get("MINER_SS58", "").strip()
+        # It refuses a secret without an address, too.
         return Hotkey.from_seed(environment[name], address=address, source=f"{name} and MINER_SS58")
     if is_only_source and environment.keys() & {"MINER_SS58", *_SECRETS}:
         raise HotkeyError(
@@ -373,6 +385,7 @@ def parse_node_url(text: str) -> str:
         "fragment"
     )
     address, mark, query = text.partition("?")
+    # The error does not show the text, because it may have a key.
     if not _QUERY.fullmatch(query):
         raise ConfigError(f"it is not {kind}: {what_to_write}")
     return _parse_address(address, kind, what_to_write) + mark + query

@@ -24,8 +24,11 @@ _LIMITED = ("asyncio", "connections", "uvicorn.error")
 """Loggers whose lines clients can cause."""
 _LIMIT_SECONDS = 60.0
 _PIECE = select.PIPE_BUF // 10
-"""Characters that a pipe takes at once if it takes any. One has at most ten bytes, as an escape."""
+"""Characters that are written at once. A pipe that is ready takes PIPE_BUF bytes without waiting. A
+character has at most ten bytes: those of an escape such as ``\\U0001f600``.
+"""
 _TWO_BYTES = 0xFFFF
+"""The last character whose number has two bytes."""
 
 
 class RateLimit(logging.Filter):
@@ -40,10 +43,12 @@ class RateLimit(logging.Filter):
         """Return whether to write a line."""
         if record.name not in _LIMITED:
             return True
-        # The first line of a message is its kind.
+        # A kind is the first line of a message, before its arguments are filled in.
         kind = (record.name, record.msg.partition("\n")[0])
         now = self._monotonic()
-        if now - self._written_at.get(kind, -math.inf) < _LIMIT_SECONDS:
+        # The first line of a kind is always written, as if the last one was infinitely long ago.
+        last_written_at = self._written_at.get(kind, -math.inf)
+        if now - last_written_at < _LIMIT_SECONDS:
             return False
         self._written_at[kind] = now
         return True
@@ -94,6 +99,7 @@ class UnblockedHandler(logging.StreamHandler[TextIO]):
             poll = select.poll()
             poll.register(self.stream.fileno(), select.POLLOUT)
         except io.UnsupportedOperation:
+            # A stream in memory has no file descriptor, and never waits.
             return True
         return bool(poll.poll(0))
 
@@ -118,12 +124,14 @@ def configure(level: Level, form: LogFormat) -> None:
     """Write lines of this package and of all libraries in the same form, from a minimum level
     on.
     """
+    # These are for the lines of this package and of libraries.
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
     ]
     render: Processor = structlog.processors.JSONRenderer()
     if form == "logfmt":
+        # Without flags, True is written as key=true, and not as the key alone.
         render = structlog.processors.LogfmtRenderer(
             key_order=("ts", "level", "msg"), bool_as_flag=False
         )

@@ -36,7 +36,9 @@ _log = structlog.get_logger("chain")
 GENESIS: Final = "0x2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab36c03"
 """The hash of the main network's first block."""
 _MAX_AGE: Final = 10 * MINUTE
+"""Age of the newest block from which the node is behind."""
 _SHORTEST_KEY: Final = 4
+"""Characters of the shortest part of an address that may be a key. ``v1`` is none."""
 _ADVICE: Final = (
     "Check that --chain.url is the address of a node of Bittensor's main network. Try another "
     "node, or your own. "
@@ -65,7 +67,7 @@ CHAIN: Final = Endpoint("chain", "", object_of(_Reply), method="POST", max_bytes
 class Node:
     """A node of the chain.
 
-    The ``clock`` decides how old a block is.
+    The ``clock`` decides how old a block is. The ``counters`` count the requests.
 
     Attributes:
         pause: Minimum seconds from one request to the next. Public nodes refuse more than one a
@@ -123,6 +125,7 @@ class Node:
         try:
             subnet = await self._subnet()
         except e.ApiError as error:
+            # The error names the failed request, and its advice is about nodes, not about the API.
             error.args = (f"{self._last_method} of {self._block_name}: {error}",)
             error.advice = _ADVICE
             raise
@@ -134,6 +137,7 @@ class Node:
         )
 
     async def _subnet(self) -> s.Subnet:
+        """Send the requests of :meth:`read`, one after another."""
         genesis = await self._call(str, "chain_getBlockHash", 0)
         if genesis != GENESIS:
             raise e.WrongChainError(f"it begins with {self._start(genesis)}, not {GENESIS[:14]}…")
@@ -179,10 +183,14 @@ class Node:
         return state
 
     async def _price(self) -> int | None:
-        """Return the price of one alpha in rao, None if it is 0 or the runtime no longer has it."""
+        """Return the price of one alpha in rao, None if it is 0 or the runtime no longer has it.
+
+        With a price of 0, all pay would seem to be worth nothing.
+        """
+        netuid = f"0x{s.NETUID}"
         try:
             text = await self._call(
-                str, "state_call", "SwapRuntimeApi_current_alpha_price", "0x4000", self._block_hash
+                str, "state_call", "SwapRuntimeApi_current_alpha_price", netuid, self._block_hash
             )
         except e.NotFoundError as error:
             _log.warning("no price of alpha", reason=str(error))
@@ -205,7 +213,7 @@ class Node:
                 f"the answer is about another block, {self._start(answer.block)}"
             )
         text_by_key = dict(answer.changes)
-        # No item has an empty text, so that one that the answer lacks is an error.
+        # If the answer lacks an item, Item.value refuses the empty text. None would be the default.
         return [item.value(text_by_key.get(item.key, "")) for item in items]
 
     async def _call(self, kind: Any, method: str, *params: Any) -> Any:
@@ -214,6 +222,7 @@ class Node:
         It waits until the pause after the last request is over.
         """
         self._last_method = method
+        # A pause that is over is negative here, and asyncio.sleep then does not wait.
         await asyncio.sleep(self._free_at - time.monotonic())
         self._free_at = time.monotonic() + self.pause
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
@@ -223,8 +232,10 @@ class Node:
                 return msgspec.convert(reply.result, kind)
             except msgspec.ValidationError as error:
                 raise e.UndecodableError(str(error)) from None
-        text = self._scrub(" ".join(str(reply.error).split()))[:200]
-        # Nodes use different codes if the runtime does not export a function.
+        in_one_line = " ".join(str(reply.error).split())
+        text = self._scrub(in_one_line)[:200]
+        # If the runtime does not export a function, a node replies with the code "method not found"
+        # (-32601), or with another code and these words.
         if "-32601" in text or "Exported method" in text:
             raise e.NotFoundError(text)
         raise e.UnavailableError(text)
@@ -246,6 +257,7 @@ def _keys_in(url: str) -> list[str]:
     candidates = set(parts.path.split("/"))
     for pair in parts.query.split("&"):
         name, _, value = pair.partition("=")
+        # A parameter without a value may itself be a key.
         candidates.add(value or name)
     candidates |= {unquote(candidate) for candidate in candidates}
     keys = [candidate for candidate in candidates if len(candidate) >= _SHORTEST_KEY]

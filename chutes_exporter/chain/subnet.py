@@ -14,17 +14,20 @@ from bittensor_core import decode_ss58, encode_ss58
 
 from chutes_exporter.api.errors import UndecodableError
 
-# The number of the subnet, 64, as an argument of keys, and the same behind its hash.
-_NETUID: Final = "4000"
-_HASHED_NETUID: Final = f"62cf9476b03dd865{_NETUID}"
+NETUID: Final = "4000"
+"""The number of the subnet, 64, as an argument: two bytes, the lowest one first."""
+_HASHED_NETUID: Final = f"62cf9476b03dd865{NETUID}"
+"""The same behind its hash, which some keys need."""
 # The hashes of names are constants, and a test computes them.
 _SYSTEM: Final = "26aa394eea5630e07c48ae0c9558cef7"
 _TIMESTAMP: Final = "f0c365c3cf59d671eb72da0e7a4113c4"
 _SUBTENSOR: Final = "658faa385070e074c85bf6b568cf0555"
 _ACCOUNT: Final = 32
-# Bytes of the number before a list, by its two lowest bits.
+"""The size of an account in bytes. No number has this size."""
 _PREFIX_SIZES: Final = {0: 1, 1: 2, 2: 4}
+"""Bytes of the number before a list, by its two lowest bits."""
 _LONGEST_FORM: Final = 3
+"""The two lowest bits of a number that has more bytes than these."""
 _BLOCKS_PER_DAY: Final = 7200
 _SECONDS_PER_BLOCK: Final = 12
 
@@ -43,7 +46,7 @@ class Item:
     name_hash: str
     size: int
     default: Any = None
-    argument: str = _NETUID
+    argument: str = NETUID
     is_list: bool = False
     pallet: str = _SUBTENSOR
 
@@ -60,8 +63,10 @@ class Item:
         """
         if text is None and self.default is not None:
             return self.default
+        # A missing value becomes no bytes, which the checks of the size below refuse.
+        digits = (text or "").removeprefix("0x")
         try:
-            data = bytes.fromhex((text or "").removeprefix("0x"))
+            data = bytes.fromhex(digits)
         except ValueError as error:
             raise UndecodableError(f"{self.name}: {error}") from None
         if self.is_list:
@@ -77,7 +82,7 @@ class Item:
         """
         form = int.from_bytes(data[:1]) & 3
         if form == _LONGEST_FORM:
-            # It is for counts that no subnet can have.
+            # It is for counts that no subnet can have. The error calls the whole text too long.
             raise UndecodableError(f"{self.name}: it has {len(data)} bytes instead of 0")
         prefix_size = _PREFIX_SIZES[form]
         count = int.from_bytes(data[:prefix_size], "little") >> 2
@@ -98,7 +103,7 @@ class Item:
 
     def of_uid(self, uid: int) -> Item:
         """Return the item of a seat."""
-        return replace(self, argument=_NETUID + uid.to_bytes(2, "little").hex())
+        return replace(self, argument=NETUID + uid.to_bytes(2, "little").hex())
 
     def of_account(self, address: str) -> Item:
         """Return the item of an account."""
@@ -112,6 +117,19 @@ class State:
     """What the storage says about the whole subnet.
 
     Amounts are in rao, of which a TAO or an alpha has 1e9.
+
+    Attributes:
+        block: The number of the block.
+        milliseconds: Its Unix time.
+        immunity_period: Blocks after its registration in which a seat is immune.
+        min_not_immune: Number of seats without immunity that are always left.
+        max_safe: Maximum number of the owner's seats that are never replaced.
+        emission: What the last epoch gave each seat, by UID.
+        incentive: The share of each seat in the pay of miners, by UID, as a number up to 65535.
+        last_paid_epoch: The block of the last epoch, 0 before the first one.
+        pending_miners: What has gathered for all miners since then.
+        consensus: The kind of consensus, 0 for the usual one.
+        mechanisms: Number of mechanisms, each with its own incentive.
     """
 
     block: Annotated[
@@ -192,7 +210,10 @@ class State:
         return self.pending_miners / blocks
 
     def check(self) -> None:
-        """Raise UndecodableError if a value cannot be meant as this version understands it."""
+        """Raise UndecodableError if a value is impossible, because the chain's storage has changed.
+
+        Other values may then mean something else, too.
+        """
         for name, values in (("Emission", self.emission), ("Incentive", self.incentive)):
             if len(values) > self.seats:
                 raise UndecodableError(f"{name}: it has more values than the {self.seats} seats")
@@ -243,6 +264,7 @@ class Seat:
         block.
         """
         blocks = self.registered + self.state.immunity_period - self.state.block
+        # The next block is the first one in which a registration can take the seat.
         if blocks <= 1:
             return None
         return self.state.time + blocks * _SECONDS_PER_BLOCK
@@ -287,13 +309,17 @@ class Subnet:
                 alpha_per_day=self._pay_per_day(0 if is_owned else incentive[uid]),
             )
             seats.append(seat)
-        before = registrations_before_loss(self.state, seats)
-        return [replace(seat, registrations_before_loss=before.get(seat.hotkey)) for seat in seats]
+        # How soon a seat is lost depends on all seats, which are complete only now.
+        counts_by_hotkey = registrations_before_loss(self.state, seats)
+        return [
+            replace(seat, registrations_before_loss=counts_by_hotkey.get(seat.hotkey))
+            for seat in seats
+        ]
 
     def _of_each_seat(self, amounts: tuple[int, ...]) -> list[int]:
         """Return what the last epoch gave each seat, by UID.
 
-        The amounts have none for seats that are younger than the epoch, which got 0.
+        The amounts end before the seats that are younger than the epoch. These got 0.
         """
         missing = len(self.hotkeys) - len(amounts)
         return [*amounts, *([0] * missing)]
@@ -338,8 +364,8 @@ def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]
     """
     if not state.registration_open:
         return {}
-    # Registrations take the free seats first.
     in_order = _order_of_loss(state, seats)
+    # Registrations take the free seats first.
     return {seat.hotkey: state.free_seats + place for place, seat in enumerate(in_order)}
 
 
@@ -354,21 +380,24 @@ def _order_of_loss(state: State, seats: list[Seat]) -> list[Seat]:
     ranked = sorted(seats, key=lambda seat: (seat.emission, seat.registered))
     ranked = [seat for seat in ranked if seat.hotkey not in safe]
     not_immune = [seat for seat in ranked if seat.immune_until is None]
+    # Without a period, nobody is immune, not even newcomers.
     if not state.immunity_period:
         return _lost_without_immunity(state, not_immune)
     # Seats without immunity go first, until only ``min_not_immune`` of them are left. Newcomers are
     # immune, so from then on, they compete with the other immune seats.
     lost_first = not_immune[: max(0, len(not_immune) - state.min_not_immune)]
     immune = [seat for seat in ranked if seat.immune_until is not None]
+    # By then, newcomers have the seats that were free or lost first.
     has_newcomers = bool(state.free_seats or lost_first)
     return lost_first + _lost_beside_newcomers(immune, has_newcomers=has_newcomers)
 
 
 def _lost_without_immunity(state: State, seats: list[Seat]) -> list[Seat]:
-    """Return which of the seats are lost while no seat becomes immune.
+    """Return which of the seats are lost if no seat is immune.
 
-    Newcomers in free seats are not immune either. With few seats, the chain replaces none. With
-    more, each newcomer replaces one like itself, so their number stays.
+    Newcomers first fill the free seats, and are not immune either. While at most ``min_not_immune``
+    seats have no immunity, the chain replaces none of them. With more, each newcomer replaces one,
+    so their number stays.
     """
     if len(seats) + state.free_seats <= state.min_not_immune:
         return []
@@ -376,7 +405,10 @@ def _lost_without_immunity(state: State, seats: list[Seat]) -> list[Seat]:
 
 
 def _safe_hotkeys(state: State, seats: list[Seat]) -> set[str]:
-    """Return the owner's hotkey and the owner's oldest seats, which are never replaced."""
+    """Return the hotkeys of the owner's seats that are never replaced.
+
+    These are the owner's own hotkey and the oldest of the others, ``max_safe`` in all.
+    """
     owned = [seat for seat in seats if seat.is_owned]
     # The owner's hotkey comes first, because False sorts before True.
     owned.sort(key=lambda seat: (seat.hotkey != state.owner_hotkey, seat.registered))
@@ -387,11 +419,13 @@ def _lost_beside_newcomers(candidates: list[Seat], *, has_newcomers: bool) -> li
     """Return which of the candidates for replacement, in this order, are lost.
 
     A newcomer has no emission. So once there is one, the next registrations replace newcomers, and
-    never a candidate with emission.
+    never a candidate with emission. A candidate without emission is older than all newcomers, so it
+    is still replaced before them.
     """
     lost: list[Seat] = []
     for seat in candidates:
         if not seat.emission or not has_newcomers:
             lost.append(seat)
+            # A newcomer now has this seat.
             has_newcomers = True
     return lost

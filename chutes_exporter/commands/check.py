@@ -45,11 +45,13 @@ if TYPE_CHECKING:
 
 Verdict = Literal["ok", "failed", "not known"]
 _NOTABLE_OFFSET = 30.0
+"""Seconds by which the local clock may differ without a line about it."""
 _CHANGED = (
     "Update the exporter, and compare its changelog. Until then, numbers about these fields can "
     "be wrong."
 )
 _NO_HOTKEY = ("not known without a hotkey", "Add --hotkey or --hotkey-file.")
+"""Reason and advice for data about a miner."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Line(NotKnown):
     platform.
 
     Attributes:
+        verdict: ``ok`` also has lines that only warn. Their reason says of what.
         status: Of the HTTP response.
         records: Number of records in the answer.
         seconds: Duration of the request.
@@ -102,7 +105,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         states, client = exporter.feeds.states(), exporter.client
 
     lines = [*_credential_lines(settings, credentials)]
-    lines += [Line("settings", "", warning, "", "ok") for warning in settings.warnings]
+    lines += [_line("settings", text, advice="", verdict="ok") for text in settings.warnings]
     lines += _web_config_line(settings)
     lines += _server_cost_line(unknown_server_names(settings, states))
     lines += [_feed_line(state) for state in states.values()]
@@ -111,17 +114,17 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     lines += [_seat_line(hotkey, metagraph) for hotkey in sorted(settings.watched)]
     for feed, hotkeys in hotkeys_by_feed.items():
         if not hotkeys:
-            lines.append(_line_without_hotkey(feed))
+            lines.append(_line_of_unrequested(feed))
     lines += _clock_line(client.clock_offset)
     lines += _change_lines(client.changes)
     return _result(settings, lines)
 
 
 async def _read_all(feeds: FeedCache, requested: list[Feed[Any]]) -> None:
-    """Read feeds at the same time, but each one after its evidence.
+    """Read feeds at the same time, but each one after its evidence, which are other feeds.
 
-    The cache compares an answer with the evidence that has arrived. Only then can it see that one
-    contradicts the other. It requests no feed twice.
+    The cache compares an answer with the evidence that has already arrived, and so finds answers
+    that contradict each other. The cache requests no feed twice.
     """
 
     async def read(feed: Feed[Any]) -> None:
@@ -132,7 +135,13 @@ async def _read_all(feeds: FeedCache, requested: list[Feed[Any]]) -> None:
     await asyncio.gather(*map(read, requested))
 
 
+def _line(subject: str, reason: str, *, advice: str, verdict: Verdict) -> Line:
+    """Return a line that is about no hotkey."""
+    return Line(subject, hotkey="", reason=reason, advice=advice, verdict=verdict)
+
+
 def _result(settings: Settings, lines: list[Line]) -> Result:
+    """Return the result of the command. Its gaps are the lines about what is not known."""
     gaps = [line for line in lines if line.verdict == "not known"]
     has_failed = any(line.verdict == "failed" for line in lines)
     summary = {
@@ -174,7 +183,7 @@ def _credential_lines(settings: Settings, credentials: Credentials) -> Iterator[
     )
     for error in credentials.errors:
         reason = replace_flags_by_variables(error)
-        yield Line("credentials", "", reason, advice, "failed")
+        yield _line("credentials", reason, advice=advice, verdict="failed")
 
 
 def _web_config_line(settings: Settings) -> Iterator[Line]:
@@ -186,54 +195,58 @@ def _web_config_line(settings: Settings) -> Iterator[Line]:
     except ConfigError as error:
         reason = replace_flags_by_variables(str(error))
         advice = "Correct the file, or run check as the user of the service."
-        yield Line("web configuration", "", reason, advice, "failed")
+        yield _line("web configuration", reason, advice=advice, verdict="failed")
 
 
 def _server_cost_line(unknown_names: list[str]) -> Iterator[Line]:
-    """Yield a line if --server.cost has names that no server has."""
+    """Yield a line if --server.cost has names that no server has. It only warns."""
     if unknown_names:
         problem = f"--server.cost has the name of no server: {', '.join(unknown_names)}"
         reason = scrub_input(replace_flags_by_variables(problem))
         advice = "Compare it with the names that chutes-exporter query servers lists."
-        yield Line("settings", "", reason, advice, "ok")
+        yield _line("settings", reason, advice=advice, verdict="ok")
 
 
 def _feed_line(state: FeedState) -> Line:
-    """Return the line of a feed. A missing endpoint is no failure, and neither is an incomplete
-    answer.
-    """
-    feed, gap, snapshot = state.feed, gap_of(state), state.snapshot
-    verdict, reason, advice = _verdict(state, gap), "", ""
+    """Return the line of a requested feed: its answer, and why that is missing or incomplete."""
+    feed, gap = state.feed, gap_of(state)
+    line = Line(feed.name, feed.hotkey, reason="", advice="", verdict=_verdict(state, gap))
     if gap is not None:
-        reason, advice = gap.reason, gap.advice
-    if snapshot is None:
+        line = replace(line, reason=gap.reason, advice=gap.advice)
+    if state.snapshot is None:
         # A request that got no response has no status.
-        status = getattr(state.last_error, "status", None)
-        return Line(feed.name, feed.hotkey, reason, advice, verdict, status)
-    answer = snapshot.answer
+        return replace(line, status=getattr(state.last_error, "status", None))
+    answer = state.snapshot.answer
     if gap is None and feed == CHAIN:
-        reason = _block_text(answer)
-    return Line(feed.name, feed.hotkey, reason, advice, verdict, 200, answer.count, answer.seconds)
+        line = replace(line, reason=_block_text(answer))
+    return replace(line, status=200, records=answer.count, seconds=answer.seconds)
 
 
 def _verdict(state: FeedState, gap: NotKnown | None) -> Verdict:
+    """Return the verdict on a feed. Only a failed request makes it ``failed``.
+
+    If the deployment lacks the endpoint, or an answer is incomplete, it is ``not known``.
+    """
     if gap is None:
         return "ok"
-    return "failed" if state.up is False else "not known"
+    has_failed = state.up is False
+    return "failed" if has_failed else "not known"
 
 
 def _block_text(answer: Answer[Subnet]) -> str:
-    block = answer.value.state
-    age = human_duration(answer.received_at - block.time)
+    """Return which block a node of the chain answered about."""
+    state = answer.value.state
+    age = human_duration(answer.received_at - state.time)
     return (
-        f"block {block.block} of the main network, {age} old, runtime version "
+        f"block {state.block} of the main network, {age} old, runtime version "
         f"{answer.value.spec_version}"
     )
 
 
-def _line_without_hotkey(feed: Feed[Any]) -> Line:
+def _line_of_unrequested(feed: Feed[Any]) -> Line:
+    """Return the line of a feed that was not requested, because a key or a hotkey is missing."""
     reason, advice = NO_KEY if feed.endpoint.signed else _NO_HOTKEY
-    return Line(feed.name, "", reason, advice, "not known")
+    return _line(feed.name, reason, advice=advice, verdict="not known")
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:
@@ -244,7 +257,8 @@ def _clock_line(offset: float | None) -> Iterator[Line]:
     """
     if offset is None:
         reason = "no answer has the time of the API, so that the local clock could not be compared"
-        yield Line("clock", "", reason, "Set the local clock (NTP), and try again.", "not known")
+        advice = "Set the local clock (NTP), and try again."
+        yield _line("clock", reason, advice=advice, verdict="not known")
     elif abs(offset) > _NOTABLE_OFFSET:
         side = "ahead of" if offset > 0 else "behind"
         reason = f"the local clock is {human_duration(offset)} {side} the API's"
@@ -252,20 +266,21 @@ def _clock_line(offset: float | None) -> Iterator[Line]:
             "Set the local clock (NTP). Requests before the first answer are signed with its time. "
             "The API refuses signatures that differ by more than 10 minutes."
         )
+        # A smaller offset is only a warning.
         is_refused = abs(offset) > NONCE_TOLERANCE
-        yield Line("clock", "", reason, advice, "failed" if is_refused else "ok")
+        yield _line("clock", reason, advice=advice, verdict="failed" if is_refused else "ok")
 
 
 def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line]:
     """Yield a line for each endpoint whose answer has unknown fields or values, or lacks fields.
 
-    It is not known what depends on a missing field.
+    Unknown ones are only a warning. With a missing field, what depends on it is not known.
     """
-    for endpoint, check in sorted(checks_by_endpoint.items()):
-        if check.found:
-            reason = f"{endpoint}: {', '.join(check.found)}"
-            verdict: Verdict = "not known" if check.missing else "ok"
-            yield Line("changes of the API", "", reason, _CHANGED, verdict)
+    for endpoint, field_check in sorted(checks_by_endpoint.items()):
+        if field_check.found:
+            reason = f"{endpoint}: {', '.join(field_check.found)}"
+            verdict: Verdict = "not known" if field_check.missing else "ok"
+            yield _line("changes of the API", reason, advice=_CHANGED, verdict=verdict)
 
 
 def _seat_line(hotkey: str, metagraph: Snapshot[list[MetagraphNode]] | None) -> Line:
@@ -273,23 +288,28 @@ def _seat_line(hotkey: str, metagraph: Snapshot[list[MetagraphNode]] | None) -> 
 
     Without a snapshot of the metagraph, neither is known.
     """
-    subject = "registration"
+    line = partial(Line, "registration", hotkey)
     seats = [] if metagraph is None else metagraph.answer.value
     seat = next((seat for seat in seats if seat.hotkey == hotkey), None)
-    if seat is None and metagraph is not None and metagraph.answer.whole:
+    # Only a complete answer shows that a miner has no seat.
+    has_all_seats = metagraph is not None and metagraph.answer.whole
+    if seat is None and has_all_seats:
         advice = "Register it on subnet 64, or watch another hotkey."
-        return Line(subject, hotkey, _no_seat_text(hotkey, seats), advice, "failed")
-    if seat is None or is_blacklisted(seat) is None:
+        return line(reason=_no_seat_text(hotkey, seats), advice=advice, verdict="failed")
+    # None if it is unknown.
+    blacklisted = None if seat is None else is_blacklisted(seat)
+    if seat is None or blacklisted is None:
         reason = "the metagraph does not say whether the miner has a seat and is not blacklisted"
-        return Line(subject, hotkey, reason, UPDATE, "not known")
-    if is_blacklisted(seat):
+        return line(reason=reason, advice=UPDATE, verdict="not known")
+    if blacklisted:
         reason = f"blacklisted: {seat.blacklist_reason}"
         advice = "The miner gets no score and cannot launch instances. Ask the operators of Chutes."
-        return Line(subject, hotkey, reason, advice, "failed")
-    return Line(subject, hotkey, f"registered as UID {seat.node_id}", "", "ok")
+        return line(reason=reason, advice=advice, verdict="failed")
+    return line(reason=f"registered as UID {seat.node_id}", advice="", verdict="ok")
 
 
 def _no_seat_text(hotkey: str, seats: list[MetagraphNode]) -> str:
+    """Return that a hotkey has no seat, and what to do if it is the cold key of a miner."""
     text = f"hotkey not registered: {hotkey} has no seat on the subnet."
     if hotkey in {seat.coldkey for seat in seats}:
         text += " It is the cold key of a miner: use the hotkey."
@@ -305,6 +325,7 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
     print_table([_row(line) for line in lines])
     passed = [line for line in lines if line.verdict == "ok"]
     failed = [line for line in lines if line.verdict == "failed"]
+    # Most lines that passed have nothing to say.
     print_remarks("ok", [line for line in passed if line.reason], "green")
     print_remarks("failed", [line for line in failed if line.reason], "red")
     if failed:

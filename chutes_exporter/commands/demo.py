@@ -77,10 +77,11 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
     world = DemoWorld(seed=flags["simulator_seed"], start=time.time(), troubles=flags["troubles"])
     simulator = Simulator(world, listen=flags["simulator_listen_address"])
     simulator.faults.update(dict(flags["simulator_fault"]))
+    # The miner with the troubles is the first one.
     miner = world.miners[0]
     settings = settings_of(
         flags,
-        Credentials((miner.key,), (), ()),
+        Credentials(keys=(miner.key,), errors=(), warnings=()),
         api_url=simulator.url,
         chain_url=simulator.chain_url,
     )
@@ -97,6 +98,7 @@ async def run_demo(flags: Mapping[str, Any]) -> None:
 
 
 def _write_hotkey_file(directory: str, miner: Miner) -> Path:
+    """Write the hotkey file of the first miner, whose seed is TEST_SEED."""
     path = Path(directory, "hotkey")
     # Only its owner may read a key.
     path.touch(mode=0o600)
@@ -112,6 +114,7 @@ def _print_instructions(
     # An address without a host listens on all addresses of this machine.
     host_and_port = str(address) if address.host else f"localhost:{address.port}"
     base = f"{service.scheme}://{host_and_port}"
+    # Without the program on the path, the commands run the module with this Python.
     is_on_path = shutil.which("chutes-exporter") is not None
     module = f"{shlex.quote(sys.executable)} -m chutes_exporter"
     program = "chutes-exporter" if is_on_path else module

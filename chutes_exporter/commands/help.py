@@ -16,6 +16,7 @@ from chutes_exporter.feeds.definitions import FEEDS
 def help_command(ctx: click.Context, topic: str) -> None:
     """Show the help of a command, the collectors, or the feeds."""
     root, formatter = ctx.find_root(), ctx.make_formatter()
+    # The root is always a group, but the type checker does not know it.
     commands = root.command.commands if isinstance(root.command, click.Group) else {}
     if topic == "collectors":
         _write_collectors(formatter)
@@ -23,7 +24,8 @@ def help_command(ctx: click.Context, topic: str) -> None:
         _write_feeds(formatter)
     elif topic in commands:
         command = commands[topic]
-        formatter.write(command.get_help(click.Context(command, root, topic)))
+        context = click.Context(command, parent=root, info_name=topic)
+        formatter.write(command.get_help(context))
     elif topic:
         raise click.UsageError(f"No such command {topic!r}.", root)
     else:
@@ -32,6 +34,7 @@ def help_command(ctx: click.Context, topic: str) -> None:
 
 
 def _write_collectors(formatter: click.HelpFormatter) -> None:
+    """Write how to switch collectors, and what each one exports."""
     formatter.write_text(
         "Switch a collector on with --collector.NAME, or off with --no-collector.NAME."
     )
@@ -43,6 +46,7 @@ def _write_collectors(formatter: click.HelpFormatter) -> None:
 
 
 def _write_feeds(formatter: click.HelpFormatter) -> None:
+    """Write how to change the lifetimes of answers, and those that each feed has by default."""
     formatter.write_text(
         "--feed.ttl changes how long an answer is fresh, --feed.max-age when it is dropped."
     )

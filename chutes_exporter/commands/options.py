@@ -102,6 +102,7 @@ def replace_flags_by_variables(text: str) -> str:
         flag = match[0]
         return source_by_flag.get(flag, flag)
 
+    # A flag ends with a letter, so that the full stop of a sentence is no part of it.
     return re.sub(r"--[a-z][\w.-]*\w", source_of, text)
 
 
@@ -160,6 +161,7 @@ def option(topic: str, flag: str, name: str = "", *aliases: str, **settings: Any
     first_flag = flag.partition("/")[0]
     words = re.sub(r"[.-]", "_", first_flag.removeprefix("--"))
     name = name or words
+    # The default of a field is an attribute of its class.
     if hasattr(Settings, name):
         settings.setdefault("default", getattr(Settings, name))
     settings["envvar"] = [f"CHUTES_EXPORTER_{words.upper()}", *aliases]
@@ -345,7 +347,7 @@ def serving_options(listen: str) -> Decorator:
                 f"--collector.{collector.name}/--no-collector.{collector.name}",
                 f"collector_{collector.name}",
                 default=None,
-                hidden=True,
+                hidden=True,  # Command shows one entry for all of them
             )
             for collector in COLLECTORS
         ),
@@ -373,13 +375,15 @@ def settings_of(
 ) -> Settings:
     """Return the settings of the running command, or raise ConfigError.
 
-    Credentials are looked for if none are given. ``others`` replace settings of flags.
+    Without credentials, they are read from the hotkey files and the environment. ``others`` replace
+    settings of flags.
     """
     _refuse_empty_variables()
-    credentials = credentials or config.find_credentials(flags["hotkey_files"], os.environ)
+    if credentials is None:
+        credentials = config.find_credentials(flags["hotkey_files"], os.environ)
     if credentials.errors:
         raise ConfigError("; ".join(credentials.errors))
-    # Other flags, such as --json, are no settings.
+    # Other flags, such as --json, are no settings. The hotkeys become a part of Settings.watched.
     setting_names = {"hotkeys", *(field.name for field in fields(Settings))}
     arguments: dict[str, Any] = {}
     for name, value in flags.items():
@@ -413,7 +417,8 @@ def _collector_choices(flags: Mapping[str, Any]) -> dict[str, bool]:
 def _refuse_empty_variables() -> None:
     """Raise ConfigError if the variable of a parameter in _GUARDS is set but empty.
 
-    A flag on the command line comes before the variable, which does not matter then.
+    Click would ignore it, and the parameter would be missing. A flag on the command line comes
+    before the variable, which does not matter then.
     """
     context = click.get_current_context()
     for parameter in context.command.params:
@@ -432,6 +437,7 @@ def _is_set_but_empty(variable: str) -> bool:
 def _unknown_variables() -> Iterator[str]:
     """Yield a warning about each variable of the exporter that no command knows."""
     root = click.get_current_context().find_root().command
+    # The root is always a group, but the type checker does not know it.
     commands = root.commands.values() if isinstance(root, click.Group) else [root]
     known_names: set[str] = set()
     for command in commands:
@@ -457,7 +463,8 @@ def asks(
 ) -> Callable[[Callable[[Settings, Any], Coroutine[Any, Any, Result | None]]], Any]:
     """Make a command of a coroutine function that takes the settings and the flags.
 
-    The command prints the result and exits with its status, which is 0 without a result.
+    The command prints the result and exits with its status, which is 0 without a result. If it
+    needs a miner, it refuses to run without a watched one.
     """
 
     def decorate(
@@ -486,7 +493,8 @@ def asks(
 async def client_of(settings: Settings, asked: str) -> AsyncIterator[ChutesClient]:
     """Yield a client of the API.
 
-    A failed request ends the command with an error, which begins with ``asked``: what was asked.
+    A failed request ends the command with an error, which begins with ``asked``: the name of what
+    was requested.
     """
     try:
         async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:

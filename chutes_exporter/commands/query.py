@@ -118,6 +118,7 @@ def _parse_parameter(text: str) -> tuple[str, str]:
         raise ValueError(f"{text!r} is invalid: write NAME=VALUE")
     if name in _MINER_PARAMETERS:
         return name, parse_hotkey(value)
+    # All other parameters of the API are switches.
     if value not in ("true", "false"):
         raise ValueError(f"{text!r} is invalid: write {name}=true or {name}=false")
     return name, value
@@ -165,6 +166,7 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     hotkeys = _selected_hotkeys(settings, flags["hotkeys"], given_params)
     key = _signing_key(endpoint, settings, hotkeys)
     params, path = _request_arguments(endpoint, hotkeys, flags["ids"])
+    # Those of --param are sent in any case.
     params |= given_params
     async with client_of(settings, endpoint.name) as client:
         answer = await client.fetch(endpoint, key=key, params=params, path=path)
@@ -192,7 +194,8 @@ def _selected_hotkeys(
     """Return the miners that the answer should be about: that of a parameter, otherwise those of
     --hotkey, and without this flag all watched ones.
 
-    A hotkey from the variable of the flag is only one of the watched ones.
+    The variable of --hotkey is set for all commands, so it selects nobody for this one. Its hotkeys
+    are among the watched ones.
     """
     hotkeys_of_parameters = {parameters[name] for name in _MINER_PARAMETERS if name in parameters}
     if hotkeys_of_parameters:
@@ -204,7 +207,7 @@ def _selected_hotkeys(
 
 
 def _with_columns(rows: list[Cells], columns: Sequence[str]) -> list[Cells]:
-    """Return rows with these columns only, or raise UsageError if there is no such column."""
+    """Return rows with these columns only, or raise UsageError if one of them does not exist."""
     existing = _columns(rows)
     for column in columns:
         # Without rows, no column is known, so none is wrong.
@@ -226,6 +229,7 @@ async def _add_column(
     reason and change no row.
     """
     params = {}
+    # A source about one miner gets the miner whose key signs.
     if key is not None and column.source.scope == "miner":
         params["hotkey"] = key.address
     try:
@@ -291,7 +295,9 @@ def _request_arguments(
 
     Raise UsageError if the ids or the selected hotkeys do not fit the endpoint.
     """
+    # Such as chute_id and version of /miner/chutes/{chute_id}/{version}.
     names_in_path = re.findall(r"\{(\w+)\}", endpoint.path)
+    # --hotkey brings the hotkey, and the user writes the other names as ids.
     names_of_ids = [name for name in names_in_path if name != "hotkey"]
     if len(ids) != len(names_of_ids):
         needed = " ".join(names_of_ids).upper() or "no ID"
@@ -338,6 +344,7 @@ def rows_of(value: Any, now: float) -> Iterator[Cells]:
     """Yield an answer as flat rows, with times as ISO 8601 text, and with what the service's rules
     make of it, such as the state of an instance. ``now`` is the Unix time of the answer.
     """
+    # All records of a list have the type of the first one.
     match value:
         case r.Scores():
             yield from _score_rows(value)
@@ -363,7 +370,7 @@ def rows_of(value: Any, now: float) -> Iterator[Cells]:
 def _metagraph_rows(nodes: list[r.MetagraphNode]) -> Iterator[Cells]:
     shares = incentive_shares(nodes)
     for node in nodes:
-        # The chain's number means something only beside those of all others.
+        # The chain's number means nothing without those of all other seats.
         yield _plain(node, incentive=UNSET, incentive_ratio=shares.get(node.hotkey))
 
 
@@ -408,12 +415,14 @@ def _plain(record: msgspec.Struct, **replaced: Any) -> Cells:
     """
     fields = msgspec.structs.asdict(record) | replaced
     sent_fields = {name: value for name, value in fields.items() if value is not UNSET}
+    # msgspec calls the hook for values of a type that it does not know, which are only times.
     plain: Cells = msgspec.to_builtins(sent_fields, enc_hook=iso_time)
     return plain
 
 
 def _columns(rows: list[Cells]) -> list[str]:
     """Return the columns of all rows, in the order in which they appear first."""
+    # A dict keeps the order, and each column once.
     columns: dict[str, None] = {}
     for row in rows:
         columns |= dict.fromkeys(row)
@@ -423,11 +432,13 @@ def _columns(rows: list[Cells]) -> list[str]:
 def _print_table(endpoint_name: str, rows: list[Cells], *, has_chosen_columns: bool) -> None:
     """Print all columns of the rows if the user chose them, otherwise those that matter and fit.
 
-    Then a single row becomes a list of fields.
+    A single row without chosen columns becomes a list of its fields. The number of rows goes to
+    standard error.
     """
     if not has_chosen_columns and len(rows) == 1:
-        cells = [{"field": column, "value": cell_text(value)} for column, value in rows[0].items()]
-        print_table(cells, fit=False)
+        fields = rows[0].items()
+        lines = [{"field": column, "value": cell_text(value)} for column, value in fields]
+        print_table(lines, fit=False)
         click.echo("1 row", err=True)
         return
     columns = _columns(rows) if has_chosen_columns else _useful_columns(endpoint_name, rows)
@@ -440,8 +451,8 @@ def _print_table(endpoint_name: str, rows: list[Cells], *, has_chosen_columns: b
 
 
 def _useful_columns(endpoint_name: str, rows: list[Cells]) -> list[str]:
-    """Return the columns that matter of an endpoint in _COLUMNS, and of others those that have a
-    value in some row.
+    """Return the columns that matter: those in _COLUMNS if it has the endpoint, otherwise those
+    that have a value in some row.
     """
     columns = _columns(rows)
     if endpoint_name in _COLUMNS:

@@ -57,6 +57,7 @@ class Service:
         is_demo: Whether the private data is simulated and needs no protection.
 
     Attributes:
+        addresses: Those on which it listens, with their real ports.
         hang_up: Set it to read the configuration again.
     """
 
@@ -102,7 +103,7 @@ class Service:
             }
             for name, task in tasks.items():
                 running = group.create_task(self._supervise(name, task))
-                # The group waits for its tasks at the end, and they never end by themselves.
+                # The group waits for its tasks at the end, and some never end by themselves.
                 stack.callback(running.cancel)
             self._warn()
             self._announce()
@@ -154,8 +155,8 @@ class Service:
         """Use a web configuration from now on, also for the sockets that are open."""
         self._web = web
         self._guard.adopt(web)
-        # Only the first configuration turns TLS on, before the sockets open. A reload cannot turn
-        # it on or off.
+        # Only the first configuration turns TLS on, before the sockets open. _read_web_config
+        # refuses a reload that would turn it on or off.
         if web.context is not None:
             if self._tls is None:
                 self._tls = CurrentContext(ssl.PROTOCOL_TLS_SERVER)
@@ -169,10 +170,10 @@ class Service:
         if self.settings.web_config is None:
             return self._web
         web = load_web_config(self.settings.web_config)
-        # A file that is being written may look empty. So a reload never switches off TLS or
-        # passwords.
+        # A file that is being written may look empty, so a reload never switches off TLS or
+        # passwords. Nor can it switch on TLS, because the open sockets have none.
         has_tls, had_tls = web.context is not None, self._web.context is not None
-        if has_tls is not had_tls:
+        if has_tls != had_tls:
             raise ConfigError(
                 f"{self.settings.web_config}: a reload cannot switch TLS on or off. Restart "
                 "the exporter"
@@ -202,18 +203,18 @@ class Service:
                 await self._reload(is_asked=is_asked)
 
     def _warn(self) -> None:
-        """Log the warnings about the configuration in use."""
+        """Log the warnings about the settings in use, and one if others can read private data."""
         settings = self._exporter.settings
         for warning in settings.warnings:
             _log.warning("configuration warning", reason=warning)
-        open_addresses = [address for address in self.addresses if not address.is_loopback]
+        reachable = [address for address in self.addresses if not address.is_loopback]
         context = self._web.context
         needs_certificate = context is not None and context.verify_mode is ssl.CERT_REQUIRED
         is_protected = self._web.users or needs_certificate
-        if settings.keys and open_addresses and not self._is_demo and not is_protected:
+        if settings.keys and reachable and not self._is_demo and not is_protected:
             _log.warning(
                 "private data is served without protection",
-                addresses=" ".join(map(str, open_addresses)),
+                addresses=" ".join(map(str, reachable)),
                 advice="let only trusted clients reach the port, for example with "
                 "--web.listen-address "
                 "127.0.0.1:10064 outside containers, or set passwords or client certificates in "

@@ -113,6 +113,7 @@ def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
     if hotkey in report.counted:
         counts_by_model = _counts_by_model(fleet)
         idle_cost = cost(_idle_gpus(fleet.gpus), fleet, settings.costs)
+    # The best rank is 1. If there are no scored miners, there is no rank, and both are None.
     rank, scored_miners = value("chutes_miner_score_rank"), report.value("chutes_scored_miners")
     return {
         "hotkey": hotkey,
@@ -160,7 +161,8 @@ def _models_without_cost(fleet: Fleet, settings: Settings) -> list[str]:
 
 async def _maintenance(settings: Settings) -> Result:
     """Return the maintenance of all miners, with what needs action about it."""
-    report = await collect_report(settings, frozenset())
+    # The fleets of the report have all about maintenance, so it needs no metric.
+    report = await collect_report(settings, metrics=frozenset())
     slots = await servers_in_slot(settings, report)
     plans: dict[str, UpgradePlan] = {}
     findings: list[Finding] = []
@@ -193,6 +195,7 @@ async def _maintenance(settings: Settings) -> Result:
 
 
 def _maintenance_verdict(findings: list[Finding], report: Report) -> str:
+    """Return the state of the maintenance of all miners in one line, which names no costs."""
     if not any(state.snapshot for state in report.states.values()):
         return NOTHING_KNOWN
     if any(finding.needs_action for finding in findings):
@@ -253,7 +256,7 @@ def _print_verdict(summary: Mapping[str, Any], report: Report) -> None:
 
 def _print_findings(findings: list[Finding], now: float, *, has_prices: bool) -> None:
     """Print the findings that need action, with numbers, and then the notes, each with its first
-    names. The findings come in this order.
+    names. The argument has them in this order.
     """
     for number, finding in enumerate(findings, 1):
         text = finding.problem
@@ -277,7 +280,7 @@ def _print_things(finding: Finding, now: float) -> None:
     hidden = len(finding.things) - len(names)
     more = f"and {hidden} more" if hidden else ""
     if finding.instances:
-        # The instances beyond the first names are left out.
+        # Each name belongs to an instance. Those beyond the first names are left out.
         pairs = zip(names, finding.instances, strict=False)
         rows = [_instance_row(name, instance, now) for name, instance in pairs]
         print_table(rows, cut=("chute", "server"), indent="   ")
@@ -297,7 +300,10 @@ def _instance_row(chute_name: str, instance: Mapping[str, Any], now: float) -> d
 
 
 def _print_standing(miner: Mapping[str, Any], fleet: Fleet, settings: Settings) -> None:
-    """Print score, estimate and, for a miner with a key, GPUs. What is not known has a dash."""
+    """Print score, estimate and, for a miner with a key, GPUs.
+
+    What is not known has a dash, but an unknown estimate is left out.
+    """
     rank = "-" if miner["rank"] is None else f"{miner['rank']} of {miner['scored_miners']}"
     share, heading = percent(miner["share"]), percent(miner["heading_share"])
     incentive = percent(miner["incentive_share"])
@@ -327,6 +333,7 @@ def _print_gpus(
         gpus = [gpu for gpu in fleet.gpus if gpu.model == model]
         rows.append(_gpu_row(model, counts) | _cost_cells(gpus, fleet, settings))
         all_counts.update(counts)
+    # With a single model, the row of the sum would be the same.
     if len(rows) > 1:
         rows.append(_gpu_row("all", all_counts) | _cost_cells(fleet.gpus, fleet, settings))
     print_table(rows)

@@ -20,14 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
 _UNLIMITED = 1_000_000
+"""The width of a terminal that does not cut a table."""
 _GAP = "  "
+"""Text between two columns."""
 _CUT_PART = 7
 """A column that can be cut gets at least this part of the width, a seventh, if it has such long
 texts.
 """
 _MAX_DECIMALS = 6
 _LONG = 1e15
+"""A float from here on is written with an exponent, because its last digits are not exact."""
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):\d\d(\.\d+)?(\+00:00|Z)")
+"""A time in UTC such as ``2026-03-01T12:34:56.789Z``, with its minute as the first group."""
 
 
 def printable(text: str) -> str:
@@ -94,16 +98,20 @@ def print_table(
     fit: bool = True,
     indent: str = "",
 ) -> list[str]:
-    """Print a table that fits the width of the terminal, or ``COLUMNS``. Without both, and without
-    ``fit``, its width is unlimited.
+    """Print a table that fits the terminal, and return the headings of the columns that do not fit.
 
-    The keys of the rows are the headings. Columns with numbers are aligned to the right, with one
-    number of decimals each. To fit the width, it shortens the texts of the columns in ``cut``, and
-    leaves out the last columns, whose headings it returns.
+    The keys of the rows are the headings. Columns with numbers are aligned to the right, with the
+    same number of decimals in all rows. To fit, the texts of the columns in ``cut`` are shortened,
+    and the last columns are left out.
+
+    The variable ``COLUMNS`` replaces the width of the terminal. Without a terminal, or without
+    ``fit``, the width is unlimited.
     """
     limit = _UNLIMITED
     if fit:
-        limit = shutil.get_terminal_size((_UNLIMITED, 0)).columns - len(indent)
+        # The fallback counts if there is neither COLUMNS nor a terminal.
+        width = shutil.get_terminal_size(fallback=(_UNLIMITED, 0)).columns
+        limit = width - len(indent)
     columns = _columns_of(rows)
     if _line_width([column.full_width for column in columns]) > limit:
         for column in columns:
@@ -150,7 +158,8 @@ def _set_widths(columns: list[_Column], limit: int, cut: Collection[str]) -> lis
     while spare < 0 and len(columns) > 1:
         left_out.insert(0, columns.pop().heading)
         spare = limit - _line_width([column.width for column in columns])
-    # Then these columns get the spare width, from the first one on. The others lack nothing.
+    # Then these columns get the spare width, from the first one on. The others lack nothing. The
+    # spare width is negative if not even a single column fits.
     for column in columns:
         lacking = column.full_width - column.width
         more = min(lacking, max(0, spare))
@@ -202,7 +211,9 @@ def whole_percent(ratio: float | None) -> int | None:
 
 
 def cell_text(value: Any) -> str:
-    """Return a value as a table shows it. A time of the API loses its seconds."""
+    """Return a value as a table shows it. A time loses its seconds, and a float has at most ten
+    digits.
+    """
     match value:
         case None:
             return "-"
@@ -221,7 +232,8 @@ def cell_text(value: Any) -> str:
 def _cells(values: Sequence[Any]) -> list[str]:
     """Return the texts of a column, in which all floats have the same number of decimals.
 
-    With it, the median of those that are not whole has three significant digits.
+    Typical fractions, of which the median is one, then have three significant digits. There are no
+    decimals if all floats are whole.
     """
     fractions = [
         abs(value) for value in values if isinstance(value, float) and not value.is_integer()
