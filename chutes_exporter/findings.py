@@ -41,7 +41,7 @@ class Subject:
         are_gpus: Whether it is the GPUs themselves.
         count: How many things it is.
         when: Unix time of what happens next.
-        text: Its name, if it is none of these.
+        text: The name of something else, such as a chute. It comes before the other names.
     """
 
     server: Server | None = None
@@ -140,7 +140,10 @@ def _failing_chutes(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _of_chute(fleet: Fleet, failures: Failures, chute_id: str) -> Subject:
-    """Return a chute that fails, with the server on which an instance of it starts now."""
+    """Return a chute that fails, with the server on which an instance of it starts now.
+
+    Its text is such as ``gemma (4 times, most by probes), which starts on tee-1 now``.
+    """
     reasons = failures.reasons[chute_id]
     [(main_reason, _)] = reasons.most_common(1)
     share = "all" if len(reasons) == 1 else "most"
@@ -174,7 +177,10 @@ def _with_purge_time(fleet: Fleet, state: Literal["starting", "disabled"]) -> li
 
 
 def _unsecured(fleet: Fleet, now: float) -> list[Subject]:
-    """Return the public instances in their first hour, that which ends it last first."""
+    """Return the public instances in their first hour.
+
+    The first is the one whose hour ends last, because the sentence names the time of the first.
+    """
     subjects = []
     for instance in fleet.instances:
         secured_at = instance.deadlines.get("secured")
@@ -217,7 +223,10 @@ def _of_instance(fleet: Fleet, instance: Instance, when: float | None = None) ->
 
 
 def _in_maintenance(fleet: Fleet, _now: float) -> list[Subject]:
-    """Return the servers in maintenance on which nothing runs for certain."""
+    """Return the servers in maintenance on which certainly nothing runs.
+
+    Those that cannot come back are in another finding.
+    """
     return [
         _of_server(server)
         for server in fleet.servers
@@ -226,7 +235,10 @@ def _in_maintenance(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _maintenance_pending(fleet: Fleet, _now: float) -> list[Subject]:
-    """Return the servers that must not be rebooted yet, because something may still run there."""
+    """Return the servers that must not be rebooted yet, because something may still run there.
+
+    Those that cannot come back are in another finding.
+    """
     return [
         _of_server(server)
         for server in fleet.servers
@@ -240,23 +252,29 @@ def _may_run_in_slot(server: Server) -> bool:
 
 
 def _is_down(server: Server) -> bool:
-    """Return whether a server is in maintenance, and nothing runs there for certain."""
+    """Return whether a server is in maintenance, and certainly nothing runs there."""
     if server.maintenance != "maintenance":
         return False
     return server.earning_instances == 0 and not server.instances
 
 
 def _versions_refused(fleet: Fleet, _now: float) -> list[Subject]:
-    """Return the servers without an upgrade slot whose version is refused at a boot.
+    """Return the servers whose version is refused at a boot.
 
-    Those that cannot come back with the newest version either are in another finding. Their GPUs
-    are left out: they can still be used, so idle ones are in another finding, too.
+    Those that hold an upgrade slot, and those that cannot come back with the newest version either,
+    are in other findings. The GPUs are left out: they can still be used, so idle ones are in
+    another finding, too.
     """
     return [
         Subject(server)
         for server in fleet.servers
-        if server.boots is False and server.holds_slot is not True and not server.cannot_come_back
+        if server.boots is False and _may_lack_slot(server) and not server.cannot_come_back
     ]
+
+
+def _may_lack_slot(server: Server) -> bool:
+    """Return whether a server holds no upgrade slot, or that is unknown."""
+    return server.holds_slot is not True
 
 
 def _unmeasured(fleet: Fleet, now: float) -> list[Subject]:
@@ -286,10 +304,10 @@ def _undecided_upgrades(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _in_open_window(fleet: Fleet, measured: Measured) -> list[Subject]:
-    """Return the servers to upgrade in the open window, of those for which the service's
-    measurements of the target have this result.
+    """Return the servers to upgrade in the open window of which the service's measurements of its
+    target say this.
 
-    While the result is unknown, nobody is told to upgrade a server.
+    While it is unknown what they say, or whether the window is open, nobody is told to upgrade.
     """
     window = fleet.window
     if window is None or not window.is_open:
@@ -302,9 +320,12 @@ def _in_open_window(fleet: Fleet, measured: Measured) -> list[Subject]:
 
 
 def _next_upgrades(fleet: Fleet, now: float) -> list[Subject]:
-    """Return the servers to upgrade in a window that begins later."""
-    window = fleet.window
-    if window is None or window.is_open is not False or not _begins_later(window, now):
+    """Return the servers to upgrade in a window that begins later.
+
+    Those that cannot come back are in another finding.
+    """
+    window = _closed_window(fleet)
+    if window is None or not _begins_later(window, now):
         return []
     return [
         Subject(server, when=window.starts_at)
@@ -315,10 +336,17 @@ def _next_upgrades(fleet: Fleet, now: float) -> list[Subject]:
 
 def _older_servers(fleet: Fleet, now: float) -> list[Subject]:
     """Return the servers that were not upgraded in the last window, if no later one is known."""
-    window = fleet.window
-    if window is None or window.is_open is not False or _begins_later(window, now):
+    window = _closed_window(fleet)
+    if window is None or _begins_later(window, now):
         return []
     return [Subject(server) for server in _servers_to_upgrade(fleet)]
+
+
+def _closed_window(fleet: Fleet) -> Window | None:
+    """Return the newest window if it is known that it is not open, None otherwise."""
+    window = fleet.window
+    is_closed = window is not None and window.is_open is False
+    return window if is_closed else None
 
 
 def _begins_later(window: Window, now: float) -> bool:
@@ -330,11 +358,12 @@ def _servers_to_upgrade(fleet: Fleet) -> list[Server]:
 
     Those that hold a slot, or have a refused version, are left out: they are in other findings.
     """
-    return [
-        server
-        for server in fleet.servers
-        if server.needs_upgrade and server.holds_slot is not True and server.boots is not False
-    ]
+    servers = []
+    for server in fleet.servers:
+        is_refused = server.boots is False
+        if server.needs_upgrade and _may_lack_slot(server) and not is_refused:
+            servers.append(server)
+    return servers
 
 
 def _uncertain_versions(fleet: Fleet, _now: float) -> list[Subject]:
@@ -359,7 +388,10 @@ def _of_server(server: Server) -> Subject:
 
 
 def _unverified(fleet: Fleet, _now: float) -> list[Subject]:
-    """Return the unverified GPUs, without those on servers where no chute would run."""
+    """Return the unverified GPUs that chutes may run on once they are verified.
+
+    Those of a server are left out only if it is certain that no chute runs there.
+    """
     return [
         gpus
         for gpus in _gpus_by_server(fleet, "unverified")
@@ -616,14 +648,13 @@ def _ids(subject: Subject) -> list[str]:
 def _finding(
     name: str, fleet: Fleet, subjects: Sequence[Subject], now: float, costs: Costs
 ) -> Finding:
-    """Return a finding about some subjects. A time in its sentence is that of the first one."""
+    """Return a finding about some subjects. Its time is that of the first one."""
     kind = KINDS[name]
     count = sum(subject.count for subject in subjects)
     servers = _servers_of(subjects)
     words = _words(fleet, subjects, servers, now)
     advice, _, command = kind.advice.partition(": ")
     things = [_name(subject) for subject in subjects]
-    has_time = re.search("WHEN|CLOCK", kind.sentence) is not None
     # Only in a loss, the GPUs of subjects earn nothing. They may be unknown.
     lost_gpus: list[Gpu] | None = []
     if kind.severity == "loss":
@@ -643,7 +674,7 @@ def _finding(
         needs_action=kind.severity != "note",
         advice=filled(advice, count, **words),
         command=filled(command, count, **words),
-        when=subjects[0].when if has_time else None,
+        when=subjects[0].when,
         gpus=dict(_models(lost_gpus or ())),
         cost_usd_per_hour=None if lost_gpus is None else cost(lost_gpus, fleet, costs),
     )
@@ -809,7 +840,7 @@ def _cost_of_idle(idle: Iterable[Finding], *, has_prices: bool) -> str:
 
 def cost(gpus: Iterable[Gpu], fleet: Fleet, costs: Costs) -> float | None:
     """Return what GPUs of a fleet cost in US dollars per hour, None if the price of one of them is
-    unknown.
+    unknown, or if the miner gave no price at all.
     """
     if not costs:
         return None

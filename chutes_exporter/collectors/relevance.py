@@ -60,5 +60,5 @@ def _miners_and_chutes(answers: Answers) -> Iterator[tuple[str | None, str | Non
             yield stats.miner_hotkey, stats.chute_id
     if f.AUDIT_REPORT in answers:
         # Statistics leave out instances that lost their score.
-        for ended in Ledger(answers[f.AUDIT_REPORT].hours).ended(DAY_HOURS):
+        for ended in Ledger(answers[f.AUDIT_REPORT].hours).ended_instances(DAY_HOURS):
             yield ended.miner_hotkey, ended.chute_id

@@ -100,6 +100,7 @@ class FleetAnswers:
         """The service's hourly rates of GPU models in US dollars, of those that have one."""
         rates: dict[str, float] = {}
         for model in records_of(self.supported_gpus):
+            # Rates are divided by each other, so one of 0 is as good as none.
             if model.hourly_rate is not None and model.hourly_rate > 0:
                 rates[model.gpu] = model.hourly_rate
         return rates

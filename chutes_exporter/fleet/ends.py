@@ -15,9 +15,9 @@ from chutes_exporter.rules.losses import (
     ends_all_at_once,
     is_failure,
     join_records,
+    loss_needs_report,
     loss_of,
     may_be_redeployed,
-    needs_report,
     outcome_of,
     score_of_running,
 )
@@ -84,12 +84,12 @@ class Ledger:
 
     @cached_property
     def _histories(self) -> dict[str, History]:
-        return _histories(self._reports, self._ended)
+        return _histories_of(self._reports, self._ended)
 
     def missing_hours(self, hours: int) -> list[float]:
         """Return which of the newest hours lack a report, or have one that lacks a record.
 
-        Each hour is the Unix time of its end.
+        Each hour is the Unix time of its end. Without any report, all hours are returned.
         """
         ends_of_whole_reports = {report.end for report in self._reports if report.whole}
         ends_of_hours = [self.end - HOUR * age for age in range(hours)]
@@ -101,19 +101,20 @@ class Ledger:
         ``end`` is the end of its hour. It is needed if it may have a multiplier of an instance that
         ended in the newest hours, and no report so far has it.
         """
-        for instance in self.ended(hours):
+        for instance in self.ended_instances(hours):
             history = self._histories[instance.instance_id]
-            if needs_report(instance, history, self.end, end):
+            if loss_needs_report(instance, history, self.end, end):
                 return True
         return False
 
     def ends(self, hours: int) -> list[End]:
-        """Return the known ends of the newest hours."""
-        return [self._end_of(instance) for instance in self.ended(hours)]
+        """Return the known ends of the newest hours, with what each of them lost."""
+        return [self._end_of(instance) for instance in self.ended_instances(hours)]
 
-    def ended(self, hours: int) -> list[AuditInstance]:
-        """Return the known instances that ended in the newest hours."""
+    def ended_instances(self, hours: int) -> list[AuditInstance]:
+        """Return the records of the known instances that ended in the newest hours."""
         start = self.end - HOUR * hours
+        # Each of them has a time of deletion.
         return [
             instance for instance in self._ended.values() if (instance.deleted_at or 0.0) >= start
         ]
@@ -129,7 +130,7 @@ class Ledger:
         They are by the instance's id, and None for an instance of which they are unknown.
         """
         running = list(instances)
-        histories = _histories(self._reports, [instance.instance_id for instance in running])
+        histories = _histories_of(self._reports, [instance.instance_id for instance in running])
         scores: dict[str, float | None] = {}
         for instance in running:
             history = histories[instance.instance_id]
@@ -151,6 +152,7 @@ class Ledger:
             private=instance.billed_to is not None,
             created_at=instance.created_at,
             activated_at=instance.activated_at,
+            # All instances in the ledger were deleted, so there is a time.
             ended_at=instance.deleted_at or 0.0,
             reason=self._reason(instance),
             text=instance.deletion_reason,
@@ -191,18 +193,20 @@ def _ended_instances(reports: Sequence[AuditReport]) -> dict[str, AuditInstance]
     return ended
 
 
-def _histories(reports: Sequence[AuditReport], instance_ids: Iterable[str]) -> dict[str, History]:
+def _histories_of(
+    reports: Sequence[AuditReport], instance_ids: Iterable[str]
+) -> dict[str, History]:
     """Return the multipliers of some instances, by id. The newest report is the first.
 
     An instance that no report has gets an empty history.
     """
-    # For each instance, its records in each report that has any.
-    records_by_report: dict[str, list[list[ComputeRecord]]] = {key: [] for key in instance_ids}
+    # For each instance, a list of its records in each report that has any.
+    lists_by_instance: dict[str, list[list[ComputeRecord]]] = {key: [] for key in instance_ids}
     for report in reports:
         records_of_hour: dict[str, list[ComputeRecord]] = defaultdict(list)
         for record in report.multipliers:
-            if record.instance_id in records_by_report:
+            if record.instance_id in lists_by_instance:
                 records_of_hour[record.instance_id].append(record)
         for instance_id, records in records_of_hour.items():
-            records_by_report[instance_id].append(records)
-    return {key: join_records(by_report) for key, by_report in records_by_report.items()}
+            lists_by_instance[instance_id].append(records)
+    return {instance_id: join_records(lists) for instance_id, lists in lists_by_instance.items()}

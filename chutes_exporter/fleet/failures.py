@@ -29,9 +29,11 @@ class Failures:
     """The failed instances of a miner in some hours before the newest report.
 
     Attributes:
-        known: The failures of each chute that are known.
+        known: How often each chute is known to have failed, by its id. Those in ``unclear`` may
+            have failed more often.
         unclear: Chutes of which it is not known whether some ends were failures.
-        are_all: Whether all reports are known.
+        are_all: Whether no other chute can have failed more often: all ends and their chutes are
+            known.
         until: The end of the newest report, 0 without one.
         names: The names of the chutes that failed, or the ids of those without a known name.
         reasons: How often each chute failed for which reason.
@@ -68,13 +70,13 @@ class Failures:
 
 
 def find_failures(ledger: Ledger, hotkey: str, hours: int, *, are_all: bool = True) -> Failures:
-    """Return what failed of a miner in the newest hours.
+    """Return what failed of a miner in the newest hours, with the names of the chutes.
 
     ``are_all`` is False if the caller knows that a failure may be missing. One may also be missing
     if the ledger lacks the report of one of these hours.
     """
     ends = [end for end in ledger.ends(hours) if end.hotkey == hotkey]
-    has_all_reports = ledger.end > 0 and not ledger.missing_hours(hours)
+    has_all_reports = not ledger.missing_hours(hours)
     failures = count_failures(ends, ledger.end, are_all=are_all and has_all_reports)
     names = {chute_id: ledger.chute_name(chute_id) or chute_id for chute_id in failures.known}
     return replace(failures, names=names)
@@ -99,12 +101,16 @@ def count_failures(ends: Iterable[End], until: float, *, are_all: bool) -> Failu
             unclear.add(end.chute_id)
         else:
             known[end.chute_id] += 1
+            # The reason of a certain failure is always known.
             reasons[end.chute_id][end.reason or ""] += 1
     return Failures(known, frozenset(unclear), are_all, until, reasons=reasons)
 
 
 def markets_in_order(markets: Iterable[Market], failures: Failures) -> tuple[Market, ...]:
-    """Return markets whose failing chutes come after all others."""
+    """Return markets whose failing chutes come after all others.
+
+    A chute of which it is unknown whether it fails stays among the others.
+    """
     ordered = []
     for market in markets:
         good = [offer for offer in market.offers if not failures.fails(offer.chute_id)]
@@ -114,7 +120,10 @@ def markets_in_order(markets: Iterable[Market], failures: Failures) -> tuple[Mar
 
 
 def markets_without(markets: Iterable[Market], failures: Failures) -> tuple[Market, ...]:
-    """Return markets without failing chutes."""
+    """Return markets without failing chutes.
+
+    A chute of which it is unknown whether it fails stays.
+    """
     reduced = []
     for market in markets:
         good = [offer for offer in market.offers if not failures.fails(offer.chute_id)]

@@ -46,7 +46,7 @@ Placed = TypeVar("Placed", Gpu, Instance)
 
 def join_fleet(answers: FleetAnswers) -> Fleet:
     """Return the fleet of a miner, with everything that the answers tell."""
-    # Without these answers it is empty, and _gpus leaves the state of each GPU unknown.
+    # Without these answers, no holder is known, and _gpus leaves the state of each GPU unknown.
     holders: dict[str, Holder] = {}
     if answers.inventory is not None and answers.instances is not None:
         holders = find_holders(answers.inventory.records, answers.instances.records)
@@ -101,10 +101,14 @@ class _Records:
         return None
 
     def server_id(self, *, lists_are_known: bool) -> str | None:
-        """Return its server, an empty text if it has none, None if that is unknown."""
+        """Return its server, an empty text if it has none, None if that is unknown.
+
+        ``lists_are_known`` is whether the answers have all GPUs and servers.
+        """
         if len(self.server_ids) == 1:
             return next(iter(self.server_ids))
-        if self.server_ids or not lists_are_known:
+        servers_differ = len(self.server_ids) > 1
+        if servers_differ or not lists_are_known:
             return None
         return ""
 
@@ -170,9 +174,9 @@ def _gpu(
     if lists_are_known and holders_are_known:
         state = _gpu_state(records, holder)
     if holder is None:
-        # A GPU that is in no instance has empty texts.
+        # Empty texts mean that it is in no instance for certain.
         nothing = "" if holders_are_known else None
-        holder = Holder(nothing, nothing, None, nothing)
+        holder = Holder(chute_id=nothing, chute=nothing, state=None, instance_id=nothing)
     return Gpu(
         gpu_id=gpu_id,
         server_id=records.server_id(lists_are_known=lists_are_known),
@@ -186,7 +190,7 @@ def _gpu(
 
 
 def _gpu_state(records: _Records, holder: Holder | None) -> GpuState | None:
-    """Return the state of a GPU that is in no instance if it has no holder.
+    """Return the state of a GPU. If it has no holder, it is in no instance for certain.
 
     None is unknown: several states are possible, or no record says whether it is verified.
     """
@@ -268,11 +272,13 @@ class _Places:
         if self._inventory_has_all_gpus_of(record):
             gpus = self._gpus_by_instance.get(record.instance_id, ())
             if not gpus:
-                # Its GPUs were deleted.
+                # No GPU of it is left in the inventory, so they were deleted.
                 return _Place("", "", 0)
             place = _common_place([(gpu.server_id, gpu.model) for gpu in gpus])
-            if place.gpus is not None:
+            place_is_known = place.gpus is not None
+            if place_is_known:
                 return place
+        # The inventory does not tell, so the list of held GPUs may.
         if not self._list_is_whole:
             return _Place()
         held_gpus = self._list_by_instance.get(record.instance_id, ())
@@ -503,10 +509,10 @@ class _Kind:
 
 def _kind(hardware: _Hardware, answers: FleetAnswers) -> _Kind:
     """Return what the measurements and all chutes say about servers with the same hardware."""
-    # UNSET is unknown, and None a server that has never booted an image.
+    # UNSET is unknown, and None a server that has never booted an image. Nothing follows from
+    # either about the next boot, nor is anything known of a boot without TEE.
     version = None if hardware.version is UNSET else hardware.version
     boots, may_be_refused = None, False
-    # Nothing is known of the next boot without TEE or a version.
     if hardware.tee and version and are_whole(answers.measurements):
         listed = {measurement.version for measurement in records_of(answers.measurements)}
         boots = version_accepted(version, listed)
@@ -561,7 +567,8 @@ def _needs_upgrade(
 ) -> bool | None:
     """Return whether a server is older than the target of the newest window.
 
-    The policy has all servers that can be, so one that it does not list needs no upgrade.
+    The policy has all servers with TEE, and only these are upgraded. So a server that is known not
+    to be in it needs no upgrade.
     """
     if step is not None:
         return step.needs_upgrade
@@ -631,7 +638,8 @@ def _stuck_jobs(answers: FleetAnswers) -> int | None:
         return None
     count = 0
     for job in records_of(answers.jobs):
-        # A job that does not name its miner may be one of this miner.
+        # A job that does not name its miner may be one of this miner. Then it is unknown whether it
+        # is stuck, unless it is finished.
         if job.miner_hotkey in (answers.hotkey, UNSET):
             stuck = is_stuck(job)
             if stuck is None:
@@ -658,11 +666,18 @@ def _window(policy: r.MaintenancePolicy | None) -> Window | None:
 
 
 def _launches_are_known(answers: FleetAnswers) -> bool:
-    """Return whether the answers are whole that say which launches of the miner are refused."""
-    return (
-        are_whole(answers.servers, answers.nodes)
-        and are_whole(answers.inventory, answers.instances, answers.maintenance)
-        and are_whole(answers.metagraph, answers.supported_gpus)
+    """Return whether the answers are whole that say what the miner can launch and what it pays.
+
+    Those about chutes are not among them: without these, there is no demand either.
+    """
+    return are_whole(
+        answers.servers,
+        answers.nodes,
+        answers.inventory,
+        answers.instances,
+        answers.maintenance,
+        answers.metagraph,
+        answers.supported_gpus,
     )
 
 
@@ -706,8 +721,8 @@ def _gpus_are_known(answers: FleetAnswers, gpus: Iterable[Gpu], servers: Iterabl
 
 
 def _instances_are_known(answers: FleetAnswers, instances: Iterable[Instance]) -> bool:
-    """Return whether no instance is missing, and the state, the kind and the chute's name of each
-    are known.
+    """Return whether no instance is missing, and of each it is known in which state it is, whether
+    it is private, and what its chute is called.
     """
     return are_whole(answers.instances) and all(
         instance.state and instance.private is not None and instance.chute for instance in instances

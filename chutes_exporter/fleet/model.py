@@ -195,7 +195,10 @@ class Server:
 
     @property
     def state(self) -> ServerState | None:
-        """The first state that applies, None while that is unknown."""
+        """The first state that applies.
+
+        None while its maintenance, or the model or the state of one of its GPUs is unknown.
+        """
         if self.holds_slot is None or self.models is None:
             return None
         if self.holds_slot:
@@ -205,6 +208,7 @@ class Server:
         states = {gpu.state for gpu in self.gpus}
         if None in states:
             return None
+        # The states that are left are those of GPUs, in the same order.
         return min(states, key=GPU_STATES.index)
 
     @property
@@ -240,6 +244,7 @@ class Server:
     @property
     def earning_instances(self) -> int | None:
         """The number of its instances that earn, None while one of them may be unknown."""
+        # What all GPUs earn is known only if each instance that earns is.
         if self.earned_units_per_second is None:
             return None
         return sum(instance.earns is True for instance in self.instances)
@@ -260,7 +265,7 @@ class Server:
 
     @property
     def idle_models(self) -> frozenset[str] | None:
-        """The models of which a GPU is idle, None while the state of a GPU is unknown."""
+        """The models of which a GPU is verified and in no instance, None while that is unknown."""
         if not self._gpus_are_known:
             return None
         return frozenset(gpu.model for gpu in self.gpus if gpu.state == "idle" and gpu.model)
@@ -357,7 +362,8 @@ class Offer:
 
 
 _FIRST_HOURS: Final = 4.6
-"""Hours for which the first pay would have to last to bring what it brings in the first day.
+"""For how many hours an instance would have to keep its first pay, before it gets the later one, to
+earn the same in its first day as it does while its pay fades.
 
 It stays for 2 hours. Then each run of the autoscaler, every 15 minutes, takes away a part of the
 difference that is left: the square of a sixth of the hours since then.
@@ -405,7 +411,10 @@ class Use:
 
     @property
     def first_day_units(self) -> float | None:
-        """Compute units of the first day, None if all that is known is that they may be more."""
+        """Compute units of the first day.
+
+        None if the launches pay nothing, and it is unknown whether others could pay something.
+        """
         units = sum(launch.instances * launch.offer.first_day_units for launch in self.launches)
         return None if self.may_be_more and not units else units
 
@@ -519,7 +528,9 @@ class Fleet:
         return self._pay_of_uses(server, idle_models)
 
     def _pay_of_uses(self, server: Server, models: AbstractSet[str]) -> IdlePay | None:
-        """Return what the uses of idle GPUs of some models earn, None while one is unknown."""
+        """Return what the uses of idle GPUs of some models earn, None while one is unknown or
+        missing.
+        """
         uses = [use for use in self.uses if use.server_id == server.server_id]
         first_day = total(use.first_day_units for use in uses)
         if first_day is None or {use.model for use in uses} != models:
@@ -528,15 +539,15 @@ class Fleet:
 
     @property
     def idle_pay_of_all(self) -> IdlePay | None:
-        """What all idle GPUs would earn, None while it is unknown of a server with an idle GPU, or
-        of every server.
+        """What all idle GPUs would earn, None while that is unknown of one of their servers.
 
-        Nobody can use a GPU that is in no server.
+        GPUs without a server are left out, because nobody can use them. The result is also None if
+        it is known of no server with a GPU.
         """
         if not self.known.get("gpus"):
             return None
         pay_by_server = self._known_idle_pays()
-        # The list of servers may lack the newest one.
+        # The list of servers may lack the newest one. Then the pay of its idle GPUs is unknown.
         idle_server_ids = {
             gpu.server_id for gpu in self.gpus if gpu.state == "idle" and gpu.server_id
         }
@@ -551,7 +562,7 @@ class Fleet:
     def _known_idle_pays(self) -> dict[str, IdlePay]:
         """Return what the idle GPUs of each server would earn, by the server's id.
 
-        It has the servers with a GPU of which it is known.
+        Servers without a GPU, and those of which it is unknown, are left out.
         """
         pay_by_server = {}
         for server in self.servers:
@@ -561,7 +572,10 @@ class Fleet:
         return pay_by_server
 
     def idle_can_earn(self, server: Server) -> bool | None:
-        """Return whether idle GPUs of a server could earn something now, None if it is unknown."""
+        """Return whether idle GPUs of a server could earn something now, None if it is unknown.
+
+        Launches are refused while it holds an upgrade slot. One model that can earn is enough.
+        """
         if server.holds_slot or server.runs_chutes is False:
             return False
         uses = [use for use in self.uses if use.server_id == server.server_id]

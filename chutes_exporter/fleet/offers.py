@@ -141,7 +141,7 @@ def find_markets(
     # In a set, servers that are alike are asked about once.
     servers_by_model: dict[str, set[LaunchServer]] = defaultdict(set)
     for server in servers:
-        for model, free in idle_gpus(server).items():
+        for model, free in idle_by_model(server).items():
             servers_by_model[model].add(LaunchServer(server.tee, server.holds_slot, free))
     models = sorted(servers_by_model)
     return tuple(_market(model, servers_by_model[model], demand, miner) for model in models)
@@ -256,7 +256,7 @@ def _pay(chute: Chute, model: str, rates: Mapping[str, float]) -> _Pay | None:
     return _Pay(size, first, later)
 
 
-def idle_gpus(server: Server) -> Counter[str]:
+def idle_by_model(server: Server) -> Counter[str]:
     """Count the idle GPUs of a server by model."""
     return Counter(gpu.model for gpu in server.gpus if gpu.state == "idle" and gpu.model)
 
@@ -290,12 +290,13 @@ def find_uses(servers: Iterable[Server], markets: Iterable[Market]) -> tuple[Use
 def _spaces(servers: Iterable[Server]) -> list[Space]:
     """Return the idle GPUs of each server that can be used, one space for each model.
 
-    Launches are refused on a server that holds an upgrade slot.
+    Launches are refused on a server that holds an upgrade slot, and each chute runs either with TEE
+    or without. So a server of which one of the two is unknown is left out.
     """
     spaces = []
     for server in servers:
         if server.holds_slot is False and server.tee is not None:
-            for model, free in sorted(idle_gpus(server).items()):
+            for model, free in sorted(idle_by_model(server).items()):
                 spaces.append(Space(server.server_id, model, server.tee, free))
     return spaces
 

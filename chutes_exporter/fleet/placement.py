@@ -44,8 +44,9 @@ Placement = dict[Space, Counter["Offer"]]
 def best_placement(spaces: Sequence[Space], offers: Sequence[Offer]) -> Placement:
     """Return where to launch what, so that the units of the first day are the most.
 
-    Each room of a chute is given once. If an offer has a size that is no power of two, the servers
-    are filled one after another, each exactly.
+    Each room of a chute is given once. If an offer for a model has a size that is no power of two,
+    the servers of this model are filled one after another. Then each is filled in its best way,
+    but perhaps not all of them together.
     """
     wanted = [offer for offer in offers if offer.left > 0 and offer.first_day_units > 0]
     limits = {offer: offer.left for offer in wanted}
@@ -85,6 +86,8 @@ class _Search:
         shares = range(room + 1) if self._tries < _MAX_TRIES else [room]
         fillings = []
         for share in shares:
+            # Each of the others gets at most the rest. If they exceed the room together, the search
+            # in these limits divides it again.
             divided = {**limits, best_paid: min(share, limits[best_paid])}
             for other in others:
                 divided[other] = min(room - share, limits[other])
@@ -137,10 +140,13 @@ def _first_excess(launched: Counter[Offer]) -> list[Offer]:
 
 
 def _fill(spaces: Sequence[Space], limits: Limits) -> Placement:
-    """Return the best placement on servers of one model."""
+    """Return the best placement on servers of one model.
+
+    If a size is no power of two, each server gets the best of what those before it have left.
+    """
     if all(_is_power_of_two(offer.size) for offer in limits):
         return _fill_blocks(spaces, limits)
-    # The smallest servers are filled first.
+    # The smallest servers are filled first, because the fewest offers fit there.
     placement: Placement = {}
     left = dict(limits)
     for space in sorted(spaces, key=attrgetter("free", "server_id")):
@@ -165,6 +171,7 @@ def _fill_blocks(spaces: Sequence[Space], limits: Limits) -> Placement:
     free = sum(space.free for space in spaces)
     bundles: dict[int, list[_Bundle]] = defaultdict(list)
     for offer, limit in limits.items():
+        # More than fit on all servers would only take time.
         copies = min(limit, free // offer.size)
         bundles[offer.size] += [_Bundle(offer.first_day_units, (offer,))] * copies
     placement: Placement = {space: Counter() for space in spaces}
@@ -175,6 +182,7 @@ def _fill_blocks(spaces: Sequence[Space], limits: Limits) -> Placement:
             placement[space].update(bundle.offers)
         without_block = best_first[len(blocks[size]) :]
         for first in range(0, len(without_block), 2):
+            # If their number is odd, the last pair is only one.
             pair = without_block[first : first + 2]
             bundles[2 * size].append(_joined(pair))
         size *= 2

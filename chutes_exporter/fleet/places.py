@@ -81,6 +81,7 @@ def _holder(item: InventoryItem, candidates: Sequence[Instance]) -> Holder:
     """
     possible = candidates
     if item.active is not None:
+        # An instance that does not say whether it is active remains possible.
         possible = [instance for instance in candidates if instance.active in (item.active, None)]
     same_time = [
         instance for instance in possible if instance.last_verified_at == item.last_verified_at

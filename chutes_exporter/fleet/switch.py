@@ -70,7 +70,7 @@ class Switch:
     def payback_seconds(self) -> float | None:
         """Seconds until the gain has paid the cost, None if it never does.
 
-        Only what earns more in the first day is a switch.
+        Only what earns more in the first day is a switch, so the gain of that day is above 0.
         """
         if self.least_cost <= self.first_day_gain:
             return DAY * self.least_cost / self.first_day_gain
@@ -167,7 +167,8 @@ def find_switches(
     candidates: list[_Candidate] = []
     not_compared: list[NotCompared] = []
     for instance in fleet.instances:
-        if instance.state not in ("active", None):
+        may_be_active = instance.state in ("active", None)
+        if not may_be_active:
             continue
         candidate_or_reason = _candidate(instance, fleet, scores.get(instance.instance_id), now)
         if isinstance(candidate_or_reason, _Candidate):
@@ -211,21 +212,22 @@ def _candidate(
 def _kept_units(instance: Instance, now: float) -> float | None:
     """Return the compute units that an instance would earn in the next day, None if unknown.
 
-    Its pay per second is on the way from the first to the later one.
+    Its pay per second moves from the present to the later one.
     """
-    first, later = instance.units_per_second, instance.later_units_per_second
-    if first is None or later is None or instance.created_at is None:
+    present, later = instance.units_per_second, instance.later_units_per_second
+    if present is None or later is None or instance.created_at is None:
         return None
-    return later * DAY + (first - later) * fading_seconds(now - instance.created_at)
+    return later * DAY + (present - later) * fading_seconds(now - instance.created_at)
 
 
 def _deletion_cost(instance: Instance, score: float | None, now: float) -> DeletionCost | None:
     """Return what the deletion of an instance costs, None if that is unknown.
 
-    A private one has no time from which on it keeps its score, and needs none: it always loses it.
+    A private one loses its score at any age, so it has no time from which on it keeps it.
     """
     secured_at = instance.deadlines.get("secured")
     if secured_at is None and instance.private:
+        # Any number will do, because the cost of a private one does not depend on it.
         secured_at = 0.0
     is_last_active = instance.is_last_active
     if instance.private is None or is_last_active is None or secured_at is None or score is None:
@@ -268,7 +270,10 @@ def fading_seconds(age: float) -> float:
 
 
 def _as_idle(candidate: _Candidate) -> Server:
-    """Return a server that has nothing but the GPUs of an instance, all idle."""
+    """Return a server that has nothing but the GPUs of an instance, all idle.
+
+    It has the id of the instance, because several instances of a server become several of these.
+    """
     instance_id = candidate.instance.instance_id
     gpus = [
         Gpu(
@@ -353,8 +358,9 @@ def _best_switch(
 ) -> Switch | None:
     """Return the best that an instance's GPUs could run instead, None if it pays too little.
 
-    The offers are those for its model and its server, and ``launched`` are the instances of each
-    chute that take its room before.
+    On a server that holds an upgrade slot, nothing can be launched. The offers are those for its
+    model and its server, and ``launched`` are the instances of each chute that take its room
+    before.
     """
     instance, server = candidate.instance, candidate.server
     if server.holds_slot or instance.model is None:
@@ -384,7 +390,8 @@ def _most_units(candidate: _Candidate, offers: Iterable[Offer]) -> float:
 def _wanted(
     candidate: _Candidate, offers: Iterable[Offer], launched: Mapping[str, int]
 ) -> list[Offer]:
-    """Return the offers for the GPUs of an instance, with the room that is left for them.
+    """Return the offers of other chutes that fit on the GPUs of an instance, with the room that is
+    left for them.
 
     ``launched`` are the instances of each chute that take its room before.
     """
@@ -394,7 +401,8 @@ def _wanted(
         taken_room = launched.get(offer.chute_id, 0)
         if offer.left <= taken_room or offer.size > candidate.gpus:
             continue
-        if offer.chute_id == candidate.instance.chute_id:
+        runs_already = offer.chute_id == candidate.instance.chute_id
+        if runs_already:
             continue
         # A bounty must not lead to a chute that pays less when it is over.
         if offer.later_units_per_second / offer.size < later_of_gpu:

@@ -124,7 +124,7 @@ def _order(server: Server) -> tuple[int, int, str, str]:
     """Return the key of the order in which to upgrade servers.
 
     Those whose maintenance waits for the fewest instances come first. Of equal ones, those with the
-    most idle GPUs, because their upgrade interrupts the least.
+    most idle GPUs, because their upgrade interrupts the least. Both numbers are known.
     """
     last_instances, idle_gpus = server.last_instances or 0, server.idle_gpus or 0
     return last_instances, -idle_gpus, server.name or "", server.server_id

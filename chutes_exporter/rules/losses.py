@@ -270,7 +270,7 @@ def deletion_cost(
     return DeletionCost("free", units=0.0, free_at=now)
 
 
-def needs_report(instance: AuditInstance, history: History, now: float, end: float) -> bool:
+def loss_needs_report(instance: AuditInstance, history: History, now: float, end: float) -> bool:
     """Return whether the report of an hour may have a multiplier that is missing for the loss of
     an ended instance.
 
