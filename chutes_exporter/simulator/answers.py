@@ -320,6 +320,7 @@ def server_maintenance(call: Call) -> Json:
     servers_by_id = {server.server_id: server for server in call.signer.servers}
     server = servers_by_id[call.path["server_id"]]
     waits_for = []
+    # All GPUs of an instance are on one server.
     if server.status(call.now) == "pending":
         waits_for = [
             _fields(instance, "chute_id instance_id")
@@ -425,6 +426,7 @@ def _billing(instance: Instance, now: float) -> Json:
         return {}
     stops_at = None
     if instance.activated_at <= now:
+        # After 15 minutes without a request, it would end.
         last_extension = last_run(min(now, instance.ended_at), MINUTE)
         stops_at = last_extension + 15 * MINUTE
     return {"stop_billing_at": _iso(stops_at), "billed_to": make_uuid("user", instance.chute_id)}
@@ -570,7 +572,10 @@ def stats(call: Call) -> Json:
 
 
 def _stats_of_window(call: Call, seconds: float) -> list[Json]:
-    """Return the records of a window of so many seconds that ended at the last calculation."""
+    """Return the records of a window of so many seconds that ended at the last calculation.
+
+    Those without compute units are left out.
+    """
     wanted_hotkey = call.query.get("miner_hotkey")
     per_chute = call.query.get("per_chute") == "true"
     run = last_run(call.now, service.CACHE_PERIOD)

@@ -19,9 +19,9 @@ CACHE_PERIOD: Final = 10 * MINUTE
 SOFT_PERIOD: Final = 2 * MINUTE
 """Period of the autoscaler's soft runs, which set targets and boosts, and purge instances."""
 SCALING_THRESHOLD: Final = 0.75
-"""The utilization above which the autoscaler wants more instances.
+"""The utilization above which the autoscaler wants more instances of a public chute.
 
-Of a private chute, this one suffices.
+It wants more of a private chute from exactly this utilization on.
 """
 DEAREST_RATE: Final = 4.5
 """Hourly rate of the most expensive model in USD.

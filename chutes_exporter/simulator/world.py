@@ -551,7 +551,10 @@ class World:
         return existing < chute.max_instances and existing < self.target(chute, now)
 
     def _continue(self, life: Life) -> None:
-        """Continue a life, until it yields the time at which it continues again, or ends."""
+        """Continue a life, until it yields the time at which it continues again.
+
+        It is over if it ends, or if that time is infinite.
+        """
         time = next(life, math.inf)
         if time < math.inf:
             heapq.heappush(self._events, (time, next(self._order), life))

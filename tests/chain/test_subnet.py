@@ -26,8 +26,10 @@ ARGUMENTS = {
 def test_a_key_is_made_of_the_hashes_of_the_names() -> None:
     for item in subnet.ITEMS.values():
         assert item.key == key(item.name, ARGUMENTS.get(item.name, NETUID))
+    # A UID has two bytes, the lower one first.
     assert subnet.HOTKEY.of_uid(258).key == key("Keys", NETUID + b"\x02\x01")
     assert subnet.REGISTERED.of_uid(1).key == key("BlockAtRegistration", NETUID + b"\x01\x00")
+    # An account comes after its hash.
     account = decode_ss58(HOTKEY)
     hashed = hashlib.blake2b(account, digest_size=16).digest() + account
     assert subnet.OWNED_HOTKEYS.of_account(HOTKEY).key == key("OwnedHotkeys", hashed)

@@ -164,6 +164,7 @@ def test_an_instance_of_which_it_is_unknown_whether_a_user_pays_for_it_has_no_se
 
 def test_an_instance_in_an_unknown_state_hides_the_counts_and_nothing_of_others() -> None:
     bodies = deepcopy(ANSWERS)
+    # The second instance may be starting or disabled.
     del bodies["instances"][1]["activated_at"]
     made = run(bodies)
     assert of(made, "chutes_fleet_instances", "chutes_fleet_gpus", "chutes_server_gpus") == {}
@@ -212,6 +213,7 @@ def test_a_gpu_in_an_unknown_state_hides_the_counts_of_its_model_alone() -> None
     del unknown["verified_at"]
     made = run(with_gpus(gpu(1), unknown, gpu(3, gpu_identifier="a100")))
     assert (counts(made), counts(made, "a100")) == ({}, {"idle": 1})
+    # It is the state of the worst GPU, which may be this one.
     assert of(made, "chutes_server_state") == {}
     assert "gpu=a100,state=idle" in str(of(made, "chutes_server_gpus"))
     assert "gpu=h200" not in str(of(made, "chutes_server_gpus"))
@@ -246,8 +248,9 @@ def test_only_a_server_with_tee_has_a_maintenance_and_a_version_that_boots(
     assert f"chutes_server_gpus{{{SERVER},gpu=h200,state=idle}}" in made
 
 
-def test_a_server_whose_step_is_unknown_has_no_status_and_keeps_the_rest() -> None:
+def test_a_server_in_an_unknown_step_of_its_maintenance_has_no_status_and_keeps_the_rest() -> None:
     bodies = deepcopy(ANSWERS)
+    # The service may get a step that this version does not know.
     bodies["maintenance"]["servers"][0]["maintenance_status"] = "draining"
     made = run(bodies)
     gone = run().keys() - made.keys()

@@ -63,6 +63,7 @@ def test_an_offer_has_its_pay_per_gpu_and_its_room_and_a_server_its_best_use() -
 
 
 def test_where_nothing_can_be_launched_idle_gpus_could_earn_0_and_the_reason_is_counted() -> None:
+    # The miner has no seat.
     made = run({"metagraph": [{"hotkey": "other"}]})
     assert refused(made) == {"not_registered": 1}
     assert of(made, "chutes_server_idle_compute_units_per_second") == {
@@ -71,8 +72,14 @@ def test_where_nothing_can_be_launched_idle_gpus_could_earn_0_and_the_reason_is_
     assert of(made, "chutes_server_launch_instances", "chutes_launch_room_instances") == {}
 
 
-def test_what_idle_gpus_could_earn_is_absent_while_a_chute_may_be_launched_or_not() -> None:
-    made = run({"chutes": [test_offers.CHUTE | {"disabled": None, "public": None}]})
+# Without "disabled", a launch may be refused. Without "public", the later pay is unknown.
+@pytest.mark.parametrize("missing", ["disabled", "public"])
+def test_what_idle_gpus_could_earn_is_absent_while_a_chute_is_not_known_well_enough(
+    missing: str,
+) -> None:
+    chute = deepcopy(test_offers.CHUTE)
+    del chute[missing]
+    made = run({"chutes": [chute]})
     assert refused(made) == {"unknown": 1}
     assert {key.partition("{")[0] for key in made} == {"chutes_launch_refused_chutes"}
 

@@ -80,6 +80,7 @@ NAMES = (
     *("ended", "still runs", "runs elsewhere", "starts elsewhere", "ran elsewhere"),
     "ended elsewhere",
 )
+"""Chutes, named by what a watched miner does with them, or other miners ("elsewhere")."""
 ANSWERS: dict[Any, Any] = {
     CHUTES: [chute(name, disabled=name == "is disabled") for name in NAMES],
     UTILIZATION: [record(name, int(name in ("has room", "is disabled"))) for name in NAMES],

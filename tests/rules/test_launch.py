@@ -61,8 +61,8 @@ ROOM = ChuteInstances(active=1, starting=0, target=2)
         # The service accepts the launch, and would refuse the activation.
         ({}, PRIVATE, {"target": 0}, {}, "no_room"),
         ({}, PRIVATE, {"active": 2}, {}, "no_room"),
-        # Without an active instance, a bounty decides instead of the target.
         ({}, PRIVATE, {"target_expired": True}, {}, "target_expired"),
+        # Without an active instance, a bounty decides instead of the target.
         ({}, PRIVATE, {"active": 0, "target_expired": True}, {}, "no_bounty"),
         ({}, PRIVATE, {}, {"tee": None}, "unknown"),
         ({}, PRIVATE, {}, {"tee": False}, "tee_mismatch"),
@@ -144,6 +144,7 @@ def test_instances_that_start_take_the_room_that_is_checked_again(
 @pytest.mark.parametrize(
     ("chute", "instances", "is_refused"),
     [
+        # One is active, and the target is 2.
         (PRIVATE, {}, False),
         (PRIVATE, {"active": 2}, True),
         (PRIVATE, {"target": 0}, True),
@@ -154,8 +155,10 @@ def test_instances_that_start_take_the_room_that_is_checked_again(
         (PRIVATE, {"active": 1, "target": 1, "bounty": True}, True),
         (PRIVATE, {"active": None}, None),
         (PRIVATE, {"target": None}, None),
+        # Only the targets of private chutes expire.
         (NO_TEE, {"active": 2}, True),
         (NO_TEE, {"target_expired": True}, False),
+        # Nothing is checked again for a public chute with TEE.
         (PUBLIC, {"active": 2}, False),
         (structs.replace(PUBLIC, tee=None), {"active": 2}, None),
         (structs.replace(PUBLIC, compute_multiplier_factors=None), {"active": 2}, None),

@@ -46,6 +46,7 @@ def test_an_invalid_fault_is_refused_with_examples(text: str) -> None:
         ((), 0),
         (["crash-loop"], 1),
         (["dead-server"], 1),
+        # The other one of its two servers still runs, with an old version.
         (["upgrade"], 1),
         (["idle"], 2),
         # One of each, and the two of "idle".
