@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _INVOCATIONS_AT_FULL_LOAD = 2000
+"""Requests to a chute in an hour at a load of 1."""
 _SECONDS_PER_INVOCATION = 1.5
 
 
@@ -67,8 +68,9 @@ def _iso(time: float | None, now: float = math.inf) -> str | None:
 def _fields(record: object, names: str, now: float = math.inf) -> Json:
     """Return fields of a record by the API's names.
 
-    A field with another name in the world is written ``api=ours``. A method is called with the
-    time. A Unix time after it is not known yet.
+    A field with another name in the world is written ``api=ours``. A method is called with ``now``.
+    Fields whose name ends with ``_at`` are Unix times. One after ``now`` is null, because it is not
+    known yet.
     """
     fields = {}
     for name in names.split():
@@ -138,14 +140,17 @@ def _bounty_amount(age: float) -> int:
 def chute(call: Call) -> Json:
     """Return the chute with the id and version in the path."""
     for row in chutes(call):
+        # The parameters of the path are fields of the chute.
         if row.items() >= call.path.items():
             return row
     raise HTTPException(404, f"chute_id={call.path['chute_id']!r} not found")
 
 
 def images(call: Call) -> Iterator[Json]:
+    """Yield an image in each state of its build. One of them is private."""
     start = call.world.start
-    # The hours from the build's start and end to the start of the world.
+    # The hours from the build's start and end to the start of the world. Infinite ones mean that
+    # it has not started or ended.
     builds = (
         ("built and pushed", 30.0, 29.8),
         ("building", 0.1, math.inf),
@@ -315,6 +320,7 @@ def server_maintenance(call: Call) -> Json:
     servers_by_id = {server.server_id: server for server in call.signer.servers}
     server = servers_by_id[call.path["server_id"]]
     waits_for = []
+    # All GPUs of an instance are on one server.
     if server.status(call.now) == "pending":
         waits_for = [
             _fields(instance, "chute_id instance_id")
@@ -322,6 +328,7 @@ def server_maintenance(call: Call) -> Json:
             if instance.active(call.now) and instance.gpus[0] in server.gpus
         ]
     upgrade_begins, _ = server.upgrade
+    # The service waits for at most 3 hours until other miners replace the instances.
     deadline = upgrade_begins + 3 * HOUR
     return {"awaiting_replacement": waits_for, "pending_deadline": _iso(deadline)}
 
@@ -413,12 +420,13 @@ def instances(call: Call) -> Iterator[Json]:
 def _billing(instance: Instance, now: float) -> Json:
     """Return who pays for a private instance, and until when. A public one has neither.
 
-    Requests extend the time, at most once a minute.
+    Its activation sets the time, and requests extend it, at most once a minute.
     """
     if instance.chute.public:
         return {}
     stops_at = None
     if instance.activated_at <= now:
+        # After 15 minutes without a request, it would end.
         last_extension = last_run(min(now, instance.ended_at), MINUTE)
         stops_at = last_extension + 15 * MINUTE
     return {"stop_billing_at": _iso(stops_at), "billed_to": make_uuid("user", instance.chute_id)}
@@ -564,6 +572,10 @@ def stats(call: Call) -> Json:
 
 
 def _stats_of_window(call: Call, seconds: float) -> list[Json]:
+    """Return the records of a window of so many seconds that ended at the last calculation.
+
+    Those without compute units are left out.
+    """
     wanted_hotkey = call.query.get("miner_hotkey")
     per_chute = call.query.get("per_chute") == "true"
     run = last_run(call.now, service.CACHE_PERIOD)

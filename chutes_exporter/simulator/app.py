@@ -148,6 +148,7 @@ class Simulator(AsyncExitStack):
         for endpoint in (*ENDPOINTS, CHAIN):
             # Both have the path of HELD_GPUS, and _answer tells them apart.
             if endpoint not in (MINER_GPUS, PLATFORM_GPUS):
+                # The node of the chain has no path of its own.
                 path = endpoint.path or "/chain"
                 answer = partial(self._answer, endpoint)
                 routes.append(Route(path, answer, methods=[endpoint.method]))

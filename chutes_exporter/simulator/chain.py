@@ -50,7 +50,7 @@ class Block:
 
 
 def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -> dict[str, Any]:
-    """Answer a call of JSON-RPC.
+    """Answer a call of JSON-RPC. One about an unknown block is refused like an unknown method.
 
     ``head`` is the newest finalized block. ``blocks`` are those that the node still knows, by hash.
     """
@@ -64,6 +64,7 @@ def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -
         case "state_queryStorageAt", [keys, at] if at in blocks:
             storage = blocks[at].storage
             result = [{"block": at, "changes": [[key, storage.get(key)] for key in keys]}]
+        # The argument 0x4000 is the number of the subnet, 64.
         case "state_call", ["SwapRuntimeApi_current_alpha_price", "0x4000", at] if at in blocks:
             result = blocks[at].price
         case _:
@@ -72,7 +73,7 @@ def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -
 
 
 def make_block(start: float, seats: Sequence[Seat], now: float) -> Block:
-    """Return the newest block at a time, of a world with a time of its start.
+    """Return the newest block at a time, of a world that began at ``start``.
 
     The chain stores no value that is the default. A node then answers null.
     """
@@ -93,7 +94,7 @@ def make_block(start: float, seats: Sequence[Seat], now: float) -> Block:
 def next_seat(start: float, seats: Sequence[Seat], now: float) -> int:
     """Return the UID of the seat that a registration takes.
 
-    In a simulated world, no registration is refused.
+    In a simulated world, no registration is refused, so there always is such a seat.
     """
     subnet = _subnet(start, seats, now)
     return next(uid for uid, seat in enumerate(subnet.seats) if seat.registrations_before_loss == 0)
@@ -133,7 +134,7 @@ def _subnet(start: float, seats: Sequence[Seat], now: float) -> s.Subnet:
         owned=[],
         spec_version=475,
         price=None,
-        miners_per_block=state.miners_per_block(None),
+        miners_per_block=state.miners_per_block(last=None),
     )
 
 

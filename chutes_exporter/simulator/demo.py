@@ -114,7 +114,7 @@ class DemoWorld(World):
         self._has_failing_chute = "failing-chute" in troubles
         size = replace(size or Size(), servers=len(self._fleet))
         super().__init__(seed=seed, start=start, size=size)
-        # Without a score, it would lose its seat within three days.
+        # If it is blacklisted, it has no score, and loses its seat within three days at this age.
         self.miners[0].registered_at = start - 16 * DAY
         self.miners[0].blacklist_reason = "Spoofed GPUs" if "blacklisted" in troubles else None
 
@@ -125,17 +125,20 @@ class DemoWorld(World):
         model, gpu_count, trouble = self._fleet[index]
         is_tee = model != "4090"
         age = (30 - index) * DAY
+        # These troubles are of a new server. The old one without TEE has unverified GPUs.
         if is_tee and trouble in ("crash-loop", "idle"):
             age = 3 * HOUR
         version = self.target_version if is_tee else None
+        # Of the two servers to upgrade, the last one has begun it, and has not come back. The
+        # other one has a version that cannot boot any more.
+        has_not_come_back = trouble == "upgrade" and index == 3
         if trouble == "upgrade":
-            # One of the two has begun its upgrade, and has not come back.
-            version = "1.3.1" if index == 3 else "1.3.0"
+            version = "1.3.1" if has_not_come_back else "1.3.0"
         error = None if is_tee else self.gpu_errors[0]
         server = self.build_server(
             uid, index, model, [error] * gpu_count, self.start - age, version
         )
-        if version == "1.3.1":
+        if has_not_come_back:
             return replace(server, upgrade=(self.start - 4 * HOUR, math.inf))
         return server
 

@@ -19,9 +19,9 @@ CACHE_PERIOD: Final = 10 * MINUTE
 SOFT_PERIOD: Final = 2 * MINUTE
 """Period of the autoscaler's soft runs, which set targets and boosts, and purge instances."""
 SCALING_THRESHOLD: Final = 0.75
-"""The utilization above which the autoscaler wants more instances.
+"""The utilization above which the autoscaler wants more instances of a public chute.
 
-Of a private chute, this one suffices.
+It wants more of a private chute from exactly this utilization on.
 """
 DEAREST_RATE: Final = 4.5
 """Hourly rate of the most expensive model in USD.
@@ -71,7 +71,7 @@ MODELS: Final = {
 
 @dataclass(frozen=True, eq=False)
 class Chute:
-    """A workload.
+    """A workload. What is None is null in the answers, as in old records.
 
     Attributes:
         seed: The text that its random numbers depend on.
@@ -254,7 +254,8 @@ class Instance:
         """
         if self.activated_at > now:
             return []
-        # Then it loses the factors of urgency and bounty.
+        # The service takes the factors of urgency and bounty away in small steps, from 2 to 8 hours
+        # after the activation. Here, they go in one step in the middle of that time.
         settled_at = self.activated_at + 5 * HOUR
         multiplier = self._launch_multiplier * self.bounty_boost
         periods = (

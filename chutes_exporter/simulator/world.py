@@ -93,7 +93,9 @@ class Server:
     pending_for: float = 0.0
 
     def status(self, now: float) -> str:
-        """Return the status of its maintenance. It has an upgrade slot unless this is none."""
+        """Return its maintenance: ``none``, or while it has an upgrade slot, ``pending`` and then
+        ``maintenance``.
+        """
         begins_at, ends_at = self.upgrade
         if not begins_at <= now < ends_at:
             return "none"
@@ -180,6 +182,7 @@ class Slot(NamedTuple):
         """
         instance = Instance(make_uuid(self.seed, name), self.hotkey, chute, self.gpus, *times)
         for outage in self.outages:
+            # An earlier outage is over, and does not end it.
             if instance.created_at < outage.begins_at:
                 instance.cut(outage.begins_at, outage.end)
         return instance
@@ -233,6 +236,7 @@ class World:
     def __init__(self, *, seed: int = 64, start: float, size: Size | None = None) -> None:
         self.size = size or Size()
         self.start = start
+        # The ids of stuck jobs that their miners have released.
         self.released_jobs: set[str] = set()
         # When the only maintenance window opens, and when it closes.
         window_opens = start - self.window_age
@@ -256,7 +260,7 @@ class World:
         self._continue(self._registrations())
 
     def make_chute(self, index: int) -> Chute:
-        """Make a chute.
+        """Make the chute with a number. What its number does not decide is drawn at random.
 
         Of 40, 35 are private and one has no TEE. A few need dear GPUs, or more than one.
         """
@@ -315,12 +319,14 @@ class World:
             server_count = draw.randint(1, max(1, self.size.other_servers))
         coldkey = hashlib.sha256(f"{self._seed}/coldkey/{uid // 3}".encode()).digest()
         is_active = uid < self.size.active_miners
+        # Without servers, it earns nothing, and loses its seat within three weeks.
         age_days = draw.uniform(61, 300) if is_active else draw.uniform(0.1, 19)
         return Miner(
             uid=uid,
             key=Hotkey.from_seed(seed, source="simulator"),
             coldkey=encode_ss58(coldkey),
             blacklist_reason=self.blacklist_reason(uid),
+            # Answers have times in microseconds.
             registered_at=round(self.start - age_days * DAY, 6),
             stake=draw.uniform(1, 500) if is_active else 0.0,
             servers=self._servers(uid, server_count) if is_active else (),
@@ -334,6 +340,7 @@ class World:
         numbers = itertools.count()
         while True:
             number = next(numbers)
+            # The first one comes when three quarters of the time between two are over.
             now = self.start + (0.75 + number) * 512 * HOUR / len(self.miners)
             yield now
             uid = next_seat(self.start, self.seats(now), now)
@@ -359,7 +366,8 @@ class World:
         """Make a server.
 
         One in seven is old and has no TEE, and some GPUs of these are unverified. Most of the
-        others are upgraded in the maintenance window, those of a miner one after another.
+        others are upgraded in the maintenance window, those of a miner one after another. What is
+        drawn is always drawn in the same order, so that a seed makes the same world again.
         """
         draw = make_random(self._seed, "server", uid, index)
         is_tee = index % 7 != 4
@@ -368,12 +376,14 @@ class World:
         created = self.start - draw.uniform(9, 60) * DAY
         error = draw.choice(self.gpu_errors)
         server_count = self.size.other_servers if uid else self.size.servers
+        # Seconds for the upgrade of each server, so that those of a miner fit into the window.
         turn = min(12 * HOUR, 4 * DAY / server_count)
         upgrade_begins = self.window[0] + (index + draw.uniform(0, 0.2)) * turn
         if not is_tee:
             errors = [error if draw.random() < 0.4 else None for _ in range(2)]
             return self.build_server(uid, index, model, errors, created, None)
         misses_window = draw.random() >= 0.9
+        # One in six has a version that cannot boot any more.
         version = draw.choice(("1.3.1",) * 5 + ("1.3.0",))
         gpu_count = draw.choice((4, 8, 8))
         server = self.build_server(uid, index, model, [None] * gpu_count, created, version)
@@ -400,6 +410,7 @@ class World:
         gpus = []
         for device_index, error in enumerate(errors):
             gpu = Gpu(
+                # The API writes the ids of GPUs without hyphens.
                 uuid=make_uuid(server_id, device_index).replace("-", ""),
                 gpu_identifier=model,
                 device_index=device_index,
@@ -458,7 +469,8 @@ class World:
     def add(self, instance: Instance) -> None:
         """Add an instance to those of its miner, and to the recent ones of its chute."""
         self._instances[instance.hotkey].append(instance)
-        # The service decides by the instances since the oldest bounty, which is 12 hours old.
+        # The service decides by the instances that are there, or have ended since the last bounty
+        # was made. A bounty is made at least every 12 hours.
         oldest_end = instance.created_at - 12 * HOUR
         recent = [one for one in self._recent[instance.chute] if one.ended_at > oldest_end]
         self._recent[instance.chute] = [*recent, instance]
@@ -479,6 +491,7 @@ class World:
             instances = itertools.chain.from_iterable(self._instances.values())
         else:
             instances = itertools.chain(self._instances[hotkey])
+        # The world may have grown beyond this time.
         return [instance for instance in instances if instance.created_at <= now]
 
     def instances(self, now: float, hotkey: str | None = None) -> list[Instance]:
@@ -495,11 +508,12 @@ class World:
 
         A bounty is made once in a period. An active instance ends it.
         """
-        period = math.floor(now / chute.bounty_period - chute.phase)
-        made_at = (period + chute.phase) * chute.bounty_period
+        period_number = math.floor(now / chute.bounty_period - chute.phase)
+        made_at = (period_number + chute.phase) * chute.bounty_period
         if chute.disabled or now >= made_at + chute.bounty_lifetime:
             return None
         for instance in self._recent[chute]:
+            # It was active at some time since the bounty was made.
             if instance.activated_at <= now and made_at < instance.ended_at:
                 return None
         return now - made_at
@@ -537,7 +551,10 @@ class World:
         return existing < chute.max_instances and existing < self.target(chute, now)
 
     def _continue(self, life: Life) -> None:
-        """Continue a life, until it yields the time at which it continues again, or ends."""
+        """Continue a life, until it yields the time at which it continues again.
+
+        It is over if it ends, or if that time is infinite.
+        """
         time = next(life, math.inf)
         if time < math.inf:
             heapq.heappush(self._events, (time, next(self._order), life))
@@ -612,7 +629,7 @@ class World:
         shares = self.shares(last_run(now, HOUR))
         seats = []
         for miner in self.miners:
-            # The chain has a whole number for each share.
+            # The chain has a whole number for each share, and 65535 for all of it.
             incentive = int(65535 * shares.get(miner.hotkey, 0.0))
             seats.append(Seat(miner.hotkey, miner.registered_at, incentive))
         return seats
@@ -622,8 +639,9 @@ class World:
         ones.
         """
         with_servers = [miner for miner in self.miners if miner.servers]
-        # In a world without any others, all miners try jobs.
+        # If no other miner has servers, all miners try jobs.
         miners = with_servers[self.miners_without_jobs :] or self.miners
+        # The number of a job is that of its period since 1970.
         first_number = math.ceil((self.start - _FIRST_JOB_AGE) / _JOB_PERIOD)
         newest_number = int(now // _JOB_PERIOD)
         jobs = []
@@ -652,6 +670,7 @@ class World:
             ("complete", "partial_failure", "error", "billing_termination"), (75, 8, 14, 3)
         )
         if now < claimed_at:
+            # The miner that will claim it requests its token only then.
             return replace(job, tried_by=hotkeys[1:])
         if now < ended_at:
             return None
@@ -673,8 +692,8 @@ def _work_of(group: Sequence[Instance], begins: float, until: float) -> dict[str
 
 
 def _choose_times(instance: Instance, draw: random.Random) -> float:
-    """Choose when a new instance is verified, when it ends, and why. The earliest of its possible
-    ends happens.
+    """Set at random when a new instance is verified, when it ends, and why. The earliest of its
+    possible ends happens.
 
     Return the time of its activation, which is infinite if it is never activated.
     """
@@ -684,14 +703,16 @@ def _choose_times(instance: Instance, draw: random.Random) -> float:
     fate = draw.random()
     if fate >= 0.02:
         instance.verified_at = verified
-    if fate < 0.04:
-        # The longest times that the service waits for an activation.
+    is_never_activated = fate < 0.04
+    if is_never_activated:
+        # The longest times that the service waits for an activation. Then, its next run purges it.
         purged = min(created + 3.5 * HOUR, instance.verified_at + 3 * HOUR)
         instance.cut(last_run(purged, service.SOFT_PERIOD) + service.SOFT_PERIOD, End.PURGED)
         # Some miners do not wait for that.
         instance.cut(created + draw.uniform(0.4, 5) * HOUR, End.MINER)
     activated = verified + draw.uniform(2, 40) * MINUTE
-    if fate < 0.04 or activated >= instance.ended_at:
+    # An outage may end it before.
+    if is_never_activated or activated >= instance.ended_at:
         return math.inf
     if draw.random() < 0.05:
         # It is deleted before its score is secured.
@@ -704,7 +725,8 @@ def _choose_times(instance: Instance, draw: random.Random) -> float:
         end = draw.choices((End.MINER, End.FAILURES, unused), (20, 10, 70))[0]
         # The service scales down no instance that has been active for less than 63 minutes.
         instance.cut(activated + 63 * MINUTE + draw.expovariate(1 / (40 * HOUR)), end)
-    # A rolling update replaces it some time after a new version.
-    deployed = chute.deployed_at(created) + chute.deploy_period
-    instance.cut(max(deployed + draw.uniform(0.02, 6) * HOUR, activated + MINUTE), End.UPDATED)
+    # A rolling update replaces it some time after the next version, but only when it is active.
+    next_deployed = chute.deployed_at(created) + chute.deploy_period
+    replaced = max(next_deployed + draw.uniform(0.02, 6) * HOUR, activated + MINUTE)
+    instance.cut(replaced, End.UPDATED)
     return activated

@@ -35,8 +35,8 @@ EXPECTED = _recorded("expected")
 
 
 def recorded_block(**changes: str | None) -> Block:
-    """Return the recorded block, finalized half a minute before noon, with other values of some
-    items.
+    """Return the recorded block, finalized half a minute before noon, with other texts of some
+    items. None is no value in the storage.
     """
     block = Block(**_recorded("block"))
     changes = {"milliseconds": number(1000 * (NOON - 30), 8), **changes}
@@ -46,7 +46,9 @@ def recorded_block(**changes: str | None) -> Block:
 
 NETUID = (64).to_bytes(2, "little")
 _PALLETS = {"Number": "System", "Now": "Timestamp"}
+"""The pallets of the items of the whole chain. The others are in that of the subnets."""
 _SIZES = {"Number": 4, "Incentive": 2, "Dividends": 2}
+"""The bytes of a number of these items. Those of the others have 8."""
 
 
 def _twox128(text: str) -> bytes:
@@ -60,13 +62,15 @@ def key(name: str, argument: bytes) -> str:
 
 
 def stored(block: Block, name: str) -> list[int]:
-    """Return the numbers of an item of the whole subnet, read without the package."""
-    # An item of another pallet is of the whole chain.
+    """Return the numbers of an item, read without the exporter's code. A single number is a list of
+    one.
+    """
+    # The key of an item of the whole chain does not name the subnet.
     argument = b"" if name in _PALLETS else NETUID
     text = block.storage[key(name, argument)] or "0x"
     data = bytes.fromhex(text.removeprefix("0x"))
     size = _SIZES.get(name, 8)
-    # A list of 64 to 16383 numbers begins with two bytes for its length.
+    # A list of 64 to 16383 numbers begins with two bytes for its length, and a number with none.
     start = 2 if len(data) > 2 * size else 0
     return [int.from_bytes(data[at : at + size], "little") for at in range(start, len(data), size)]
 

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 SUBNET = EXPECTED["subnet"]
 VERSION = series("chutes_chain_info", spec_version=str(EXPECTED["spec_version"]))
 PAID = sum(seat["alpha_per_day_rao"] for seat in EXPECTED["seats"].values())
+"""Rao of alpha that all miners are paid a day."""
 MINERS_PART = 88_970_496_713 / 217 / 1e9
+"""The rao that gathered for miners in 217 blocks since the epoch, of an alpha for each block."""
 TAO = {series("chutes_tao_price_usd"): 400}
+"""What does not come from the node, but from the API."""
 UP = series("chutes_feed_up", feed="chain")
 
 
@@ -73,16 +76,27 @@ def expected_seat(hotkey: str, seat: dict[str, Any]) -> Page:
 
 
 async def test_the_page_has_every_number_of_a_recorded_block() -> None:
-    node = FakeNode()
-    page = await node.page()
+    page = await FakeNode().page()
     assert data_of(page) == pytest.approx(expected_page())
-    assert node.calls[:3] == [
+    assert page[UP] == 1
+
+
+async def test_a_page_needs_six_calls_of_the_node() -> None:
+    node = FakeNode()
+    await node.page()
+    assert node.calls == [
         "chain_getBlockHash",
         "chain_getFinalizedHead",
         "state_getRuntimeVersion",
+        # The items of the whole subnet, and then those of its seats.
+        STORAGE,
+        STORAGE,
+        PRICE,
     ]
-    assert node.calls[3:] == [STORAGE, STORAGE, PRICE]
-    assert page[UP] == 1
+
+
+async def test_the_pay_of_the_seats_of_a_coldkey_adds_up_to_its_income() -> None:
+    page = await FakeNode().page()
     pay_of_coldkeys: dict[str, float] = defaultdict(float)
     for hotkey, seat in EXPECTED["seats"].items():
         pay = page[series("chutes_miner_emission_alpha_per_day", hotkey=hotkey)]
@@ -100,27 +114,33 @@ async def test_only_watched_miners_have_seats_unless_all_are_wanted() -> None:
 
 
 def storage_of(**changes: str | None) -> FakeNode:
+    """Return a node with other texts of some items of the subnet. None is no value."""
     return FakeNode(recorded_block(**changes))
 
 
-def other(key: str, text: str | None) -> FakeNode:
+def other_value(key: str, text: str | None) -> FakeNode:
+    """Return a node with another text of a key, such as that of a seat."""
     block = recorded_block()
     return FakeNode(replace(block, storage={**block.storage, key: text}))
 
 
 def replying(method: str, reply: Callable[[dict[str, Any]], Any]) -> FakeNode:
+    """Return a node that changes its good replies to a method."""
     return FakeNode(change=lambda asked, answer: reply(answer) if asked == method else answer)
 
 
 def error(code: int, message: str = "no") -> dict[str, Any]:
+    """Return a reply of JSON-RPC with an error."""
     return {"jsonrpc": "2.0", "id": 1, "error": {"code": code, "message": message}}
 
 
 def another_block(reply: dict[str, Any]) -> dict[str, Any]:
+    """Return a reply about the storage as if it were about another block."""
     return {"result": [reply["result"][0] | {"block": "0x" + "ab" * 32}]}
 
 
 def without_a_key(reply: dict[str, Any]) -> dict[str, Any]:
+    """Return a reply about the storage without the last key that was requested."""
     answer = reply["result"][0]
     return {"result": [answer | {"changes": answer["changes"][:-1]}]}
 
@@ -162,8 +182,8 @@ FAULTS: dict[str, tuple[FakeNode, str, str]] = {
         NUMBER,
         "it is 1 hour old, the node is behind",
     ),
-    "no hotkey": (other(HOTKEY_7, None), NUMBER, "Keys: it has no bytes instead of 32"),
-    "a hotkey twice": (other(HOTKEY_7, FIRST_HOTKEY), NUMBER, "Keys: a hotkey has two seats"),
+    "no hotkey": (other_value(HOTKEY_7, None), NUMBER, "Keys: it has no bytes instead of 32"),
+    "a hotkey twice": (other_value(HOTKEY_7, FIRST_HOTKEY), NUMBER, "Keys: a hotkey has two seats"),
     "another block": (
         replying(STORAGE, another_block),
         HASH,
@@ -196,6 +216,7 @@ FAULTS: dict[str, tuple[FakeNode, str, str]] = {
     ),
     "429": (replying(STORAGE, lambda _: Response("slow down", 429)), HASH, "429 slow down"),
 }
+"""Bad nodes, how the log names the block, by its hash or its number, and what it says about it."""
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -268,18 +289,22 @@ async def test_an_unknown_version_is_shown_and_changes_nothing() -> None:
 
 
 async def test_seats_that_are_not_those_of_the_api_are_doubted() -> None:
-    seats = EXPECTED["seats"]
-    nodes = [MetagraphNode(hotkey, node_id=seats[hotkey]["uid"]) for hotkey in [*seats][:10]]
-    node = FakeNode()
-    async with node.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as asked:
-        answer = await asked.read()
-    for others, doubted in ((0, False), (2, False), (3, True)):
-        moved = [MetagraphNode(f"other {number}", node_id=number) for number in range(others)]
-        unknown = MetagraphNode("unknown")
-        assert seats_are_others(None, answer, [*moved, *nodes[others:], unknown]) is doubted
+    fake = FakeNode()
+    async with fake.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as node:
+        answer = await node.read()
+    ten_seats = []
+    for hotkey, seat in [*EXPECTED["seats"].items()][:10]:
+        ten_seats.append(MetagraphNode(hotkey, node_id=seat["uid"]))
+    without_uid = MetagraphNode("unknown")
+    # A fifth of them may have been taken between the two answers.
+    for count, is_doubted in ((0, False), (2, False), (3, True)):
+        others = [MetagraphNode(f"other {uid}", node_id=uid) for uid in range(count)]
+        seats_of_api = [*others, *ten_seats[count:], without_uid]
+        assert seats_are_others(None, answer, seats_of_api) is is_doubted
     assert not seats_are_others(None, answer, None)
 
 
+# The block is of about noon. A "miss" is an answer that was not cached, and is good.
 @pytest.mark.parametrize(
     ("own", "of_api", "result"), [(NOON + DAY, NOON, "miss"), (NOON, NOON + DAY, "failed")]
 )
@@ -290,15 +315,20 @@ async def test_the_age_of_a_block_counts_by_the_clock_of_the_api(
     async with FakeNode().serve() as url:
         settings = patient(simulator.url, chain_url=url)
         async with Exporter(settings, clock=Clock(own)) as exporter:
+            # Any answer of the API tells its time.
             await exporter.feeds.read(METAGRAPH, PATIENCE)
             assert await exporter.feeds.read(CHAIN, PATIENCE) == result
 
 
 async def test_a_public_node_gets_one_request_a_second() -> None:
     assert Node("https://entrypoint-finney.opentensor.ai", timeout=1).pause == 1
-    node = FakeNode()
-    async with node.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as asked:
-        asked.pause = 0.05
+
+
+async def test_there_is_a_pause_between_two_requests_to_a_node() -> None:
+    fake = FakeNode()
+    async with fake.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as node:
+        node.pause = 0.05
         started = time.monotonic()
-        await asked.read()
+        await node.read()
+    # A reading has six requests.
     assert time.monotonic() - started >= 5 * 0.05

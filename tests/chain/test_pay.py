@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chutes_exporter.chain.node import Node
-from chutes_exporter.chain.subnet import HOTKEY
 from tests.chain.support import EXPECTED, FakeNode, number, recorded_block, stored
 from tests.support import NOON, PATIENCE, data_of, series
 
 if TYPE_CHECKING:
+    from chutes_exporter.chain.subnet import Subnet
     from chutes_exporter.simulator.chain import Block
 
 SEATS = EXPECTED["seats"]
 TEMPO = 360
+"""Blocks from one epoch to the next."""
+RECORDED_PART = 0.41
+"""The part of the emission that miners have in the recorded block."""
 RATIO = series("chutes_subnet_miners_emission_ratio")
 
 
@@ -50,8 +53,8 @@ def pay_by_epochs(block: Block) -> dict[str, Fraction]:
 
 
 def split(miners: float, since_epoch: int) -> Block:
-    """Return the recorded block after the owner gave miners another part of the emission, so many
-    blocks after the last epoch.
+    """Return the recorded block, so many blocks after the last epoch, as if the owner had given
+    miners another part of the emission then.
     """
     (head,) = stored(recorded_block(), "Number")
     (per_block,) = stored(recorded_block(), "SubnetAlphaOutEmission")
@@ -66,8 +69,8 @@ def after_an_epoch(block: Block) -> Block:
     (head,), (epoch,) = stored(block, "Number"), stored(block, "LastMechansimStepBlock")
     (pending,) = stored(block, "PendingServerEmission")
     incentive = stored(block, "Incentive")
-    paid = TEMPO * pending // (head - epoch)
-    parts = [paid * part // sum(incentive) for part in incentive]
+    gathered = TEMPO * pending // (head - epoch)
+    parts = [gathered * part // sum(incentive) for part in incentive]
     # The two lowest bits of the length say that it has two bytes.
     length = (len(parts) << 2 | 1).to_bytes(2, "little").hex()
     texts = [number(part, 8).removeprefix("0x") for part in parts]
@@ -87,7 +90,7 @@ async def test_pay_is_what_the_raw_answers_give_and_what_the_last_epoch_paid() -
     block = recorded_block()
     pay, ratio = await paid(block)
     assert pay == pytest.approx({hotkey: float(one) for hotkey, one in pay_by_hand(block).items()})
-    assert ratio == pytest.approx(0.41, rel=1e-5)
+    assert ratio == pytest.approx(RECORDED_PART, rel=1e-5)
     for hotkey, alpha in pay_by_epochs(block).items():
         assert pay[hotkey] == pytest.approx(float(alpha), rel=2e-5)
 
@@ -100,24 +103,33 @@ async def test_a_changed_split_shows_in_the_pay_an_epoch_before_it_is_paid(miner
     assert pay == pytest.approx({hotkey: float(one) for hotkey, one in pay_by_hand(block).items()})
     # The last epoch still paid by the old split. The next one pays by the new one.
     for hotkey, alpha in pay_by_epochs(block).items():
-        assert pay[hotkey] == pytest.approx(float(alpha) * miners / 0.41, rel=2e-5)
+        assert pay[hotkey] == pytest.approx(float(alpha) * miners / RECORDED_PART, rel=2e-5)
     for hotkey, alpha in pay_by_epochs(after_an_epoch(block)).items():
         assert pay[hotkey] == pytest.approx(float(alpha), rel=1e-6)
 
 
 async def test_the_pay_stays_known_in_the_block_of_an_epoch() -> None:
-    node = FakeNode()
-    epoch = stored(node.block, "Number")[0]
-    async with node.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as asked:
-        before = (await asked.read()).value
-        node.block = recorded_block(
-            last_paid_epoch=number(epoch, 8), pending_miners=number(0, 8), max_safe=None
-        )
-        at_epoch = (await asked.read()).value
-        node.block = recorded_block(mechanisms="0x02")
-        by_other_rules = (await asked.read()).value
-    assert HOTKEY.of_uid(0).key in node.block.storage
+    (head,) = stored(recorded_block(), "Number")
+    at_epoch = recorded_block(last_paid_epoch=number(head, 8), pending_miners=number(0, 8))
+    before, after = await read_one_after_another(recorded_block(), at_epoch)
     assert before.alpha_per_day is not None
-    assert at_epoch.alpha_per_day == before.alpha_per_day
-    assert at_epoch.miners_emission_ratio == before.miners_emission_ratio
-    assert by_other_rules.alpha_per_day is None
+    assert after.alpha_per_day == before.alpha_per_day
+    assert after.miners_emission_ratio == before.miners_emission_ratio
+
+
+async def test_the_pay_is_unknown_once_other_rules_apply() -> None:
+    two_mechanisms = recorded_block(mechanisms="0x02")
+    before, after = await read_one_after_another(recorded_block(), two_mechanisms)
+    assert before.alpha_per_day is not None
+    assert after.alpha_per_day is None
+
+
+async def read_one_after_another(*blocks: Block) -> list[Subnet]:
+    """Return what one reader of a node makes of its blocks. It remembers the last pay."""
+    fake = FakeNode()
+    subnets = []
+    async with fake.serve() as url, Node(url, timeout=PATIENCE, clock=lambda: NOON) as node:
+        for block in blocks:
+            fake.block = block
+            subnets.append((await node.read()).value)
+    return subnets

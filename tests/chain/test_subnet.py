@@ -20,13 +20,16 @@ ARGUMENTS = {
     "Now": b"",
     "MechanismCountCurrent": xxhash.xxh64(NETUID).digest()[::-1] + NETUID,
 }
+"""The ends of the keys that are not just the number of the subnet."""
 
 
 def test_a_key_is_made_of_the_hashes_of_the_names() -> None:
     for item in subnet.ITEMS.values():
         assert item.key == key(item.name, ARGUMENTS.get(item.name, NETUID))
+    # A UID has two bytes, the lower one first.
     assert subnet.HOTKEY.of_uid(258).key == key("Keys", NETUID + b"\x02\x01")
     assert subnet.REGISTERED.of_uid(1).key == key("BlockAtRegistration", NETUID + b"\x01\x00")
+    # An account comes after its hash.
     account = decode_ss58(HOTKEY)
     hashed = hashlib.blake2b(account, digest_size=16).digest() + account
     assert subnet.OWNED_HOTKEYS.of_account(HOTKEY).key == key("OwnedHotkeys", hashed)
@@ -46,6 +49,7 @@ def test_a_list_of_any_length_is_read(count: int) -> None:
 
 
 HEAD = 1000
+"""The number of the block."""
 # All else is 1.
 STATE = replace(
     State(**dict.fromkeys(subnet.ITEMS, 1)),  # type: ignore[arg-type]
@@ -58,6 +62,7 @@ STATE = replace(
     pending_miners=250,
     emission_per_block=10,
 )
+"""50 blocks after the last epoch, 250 rao have gathered for miners: 5 a block."""
 
 
 @given(
@@ -80,7 +85,7 @@ def test_seats_are_lost_in_the_order_of_a_replay(
     rows: list[tuple[int, int, int]], free: int, changes: dict[str, Any]
 ) -> None:
     """A row is a seat: its emission, the block of its registration and its coldkey. 0 is the
-    owner's.
+    owner's. ``free`` are the free seats; -1 means that there is one seat more than allowed.
     """
     changes |= {"emission": tuple(emission for emission, _, _ in rows), "incentive": ()}
     state = replace(STATE, seats=len(rows), max_seats=max(0, len(rows) + free), **changes)
@@ -102,14 +107,16 @@ class Registration:
 
 
 def replay(state: State, rows: list[tuple[int, int, int]], owned: set[str]) -> list[int | None]:
-    """Register one newcomer after another in the next block, as the chain's code does, and note
-    whom each replaces.
+    """Register one newcomer after another in the next block, as the chain's code does.
+
+    Return, by UID, how many of them come before the one that replaces the seat, None if none does.
     """
     lost: dict[str, int] = {}
     seats = [
         Registration(str(uid), registered, emission)
         for uid, (emission, registered, _) in enumerate(rows)
     ]
+    # After so many, newcomers replace only each other.
     for number in range(len(rows) + state.max_seats + 1):
         newcomer = Registration(f"new {number}", state.block + 1, 0)
         if not state.registration_open:
@@ -135,6 +142,7 @@ def next_to_lose(state: State, seats: list[Registration], owned: set[str]) -> in
             is_immune = state.block + 1 - seat.block < state.immunity_period
             group = immune if is_immune else others
             group.append((seat.emission, seat.block, uid))
+    # As long as enough seats are not immune, one of these is lost.
     among = others if len(others) > state.min_not_immune else immune
     if not among:
         return None
@@ -143,7 +151,9 @@ def next_to_lose(state: State, seats: list[Registration], owned: set[str]) -> in
 
 
 def owners_seats(state: State, seats: list[Registration], owned: set[str]) -> list[int]:
-    """Return the seats of the subnet's owner that nobody replaces: his hotkey, and the oldest."""
+    """Return the UIDs of the owner's seats that nobody replaces: that of the owner's hotkey, and
+    the oldest, ``max_safe`` in total.
+    """
     oldest = sorted((seat.block, uid) for uid, seat in enumerate(seats) if seat.hotkey in owned)
     safe = [uid for _, uid in oldest[: state.max_safe]]
     for uid, seat in enumerate(seats):
@@ -153,6 +163,7 @@ def owners_seats(state: State, seats: list[Registration], owned: set[str]) -> li
 
 
 def subnet_of(state: State, hotkeys: list[str], registered: list[int], owned: list[str]) -> Subnet:
+    """Return a subnet whose pay follows from its state alone."""
     return Subnet(
         state=state,
         hotkeys=hotkeys,
@@ -165,7 +176,10 @@ def subnet_of(state: State, hotkeys: list[str], registered: list[int], owned: li
 
 
 def pay(state: State, owned: str = "") -> list[float | None]:
-    """Return the pay of four seats, of which the last is younger than the last epoch."""
+    """Return the rao a day of four seats, of which the last is younger than the last epoch.
+
+    The hotkey that is owned is that of the subnet's owner.
+    """
     found = subnet_of(state, ["a", "b", "c", "new"], [1, 1, 1, HEAD], [owned])
     return [seat.alpha_per_day for seat in found.seats]
 
@@ -173,6 +187,7 @@ def pay(state: State, owned: str = "") -> list[float | None]:
 @pytest.mark.parametrize(
     ("changes", "per_block"),
     [
+        # 250 rao have gathered in 50 blocks, or in a single one.
         ({}, 5),
         ({"last_paid_epoch": HEAD - 1}, 250),
         # The next three follow other rules.
@@ -190,20 +205,29 @@ def pay(state: State, owned: str = "") -> list[float | None]:
 def test_a_seat_is_paid_its_share_of_the_incentive_of_what_gathers_for_miners(
     changes: dict[str, Any], per_block: float | None
 ) -> None:
-    day = None if per_block is None else 7200 * per_block
-    expected = [None] * 4 if day is None else [0.1 * day, 0.3 * day, 0.6 * day, 0]
-    assert pay(replace(STATE, **changes)) == pytest.approx(expected)
+    paid = pay(replace(STATE, **changes))
+    if per_block is None:
+        assert paid == [None] * 4
+    else:
+        # A day has 7200 blocks.
+        day = 7200 * per_block
+        assert paid == pytest.approx([0.1 * day, 0.3 * day, 0.6 * day, 0])
 
 
 def test_the_pay_in_the_block_of_an_epoch_is_that_of_the_last_reading() -> None:
     epoch = replace(STATE, last_paid_epoch=HEAD, pending_miners=0)
-    assert epoch.miners_per_block(4.5) == 4.5
-    assert replace(epoch, consensus=1).miners_per_block(4.5) is None
-    assert STATE.miners_per_block(4.5) == 5
+    assert epoch.miners_per_block(last=4.5) == 4.5
+    # Not by other rules, and not in another block.
+    assert replace(epoch, consensus=1).miners_per_block(last=4.5) is None
+    assert STATE.miners_per_block(last=4.5) == 5
 
 
 def test_pay_is_without_what_is_withheld() -> None:
+    # A tenth and six tenths of 7200 blocks with 5 rao each.
     assert pay(STATE, owned="b") == pytest.approx([3600, 0, 21600, 0])
+
+
+def test_nobody_is_paid_without_any_incentive() -> None:
     assert pay(replace(STATE, incentive=(0, 0, 0))) == [0] * 4
 
 

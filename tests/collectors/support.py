@@ -89,7 +89,9 @@ def answer(feed: Feed[Any], body: Any, *, doubted: bool = False) -> Answer[Any]:
 
 
 async def decoded(feed: Feed[Any], body: bytes, *, report_end: float = NOON) -> Answer[Any]:
-    """Decode a body. Of an audit report, the list of reports has the end of the hour.
+    """Decode a body as its feed keeps it. An audit report becomes the only one of a list.
+
+    ``report_end`` is the end of the hour of the report.
 
     Raises:
         ApiError: It cannot be read.

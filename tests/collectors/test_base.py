@@ -23,9 +23,11 @@ INFO = Metric("chutes_thing_info", "Text.", ("text",))
 @pytest.mark.parametrize(
     ("changes", "doubted", "names"),
     [
+        # Only "chutes_flags" needs a whole answer of NODES, and both need all answers.
         ({}, [], {"chutes_flag", "chutes_flags"}),
         ({}, [INVENTORY], {"chutes_flag", "chutes_flags"}),
         ({}, [NODES], {"chutes_flag"}),
+        # A record that cannot be read.
         ({NODES: [{"uuid": "g"}, {"uuid": 5}]}, [], {"chutes_flag"}),
         ({INVENTORY: None}, [], set()),
     ],

@@ -24,7 +24,9 @@ ENDED = INSTANCE | {
     "deletion_reason": "watchtower - hard probe failure",
     "chute_id": "c",
 }
+"""An instance that lost the pay of the 1800 seconds since its creation."""
 OPEN = RECORD | {"started_at": "2026-11-24T11:00:00", "compute_multiplier": 2.0}
+"""With this multiplier of 2, it lost 3600 compute units."""
 LOST = "chutes_miner_lost_compute_units"
 CHUTE_LOST = "chutes_miner_chute_lost_compute_units"
 TOTAL = "chutes_miner_total_lost_compute_units{hotkey=me,window=1h}"
@@ -81,6 +83,7 @@ def test_a_miner_that_nobody_watches_is_exported_only_if_chosen() -> None:
     assert found[f"{LOST}{{hotkey=other,window=1h,reason=probes}}"] == 3600
 
 
+# The units of 1e308 are more than a number can be.
 @pytest.mark.parametrize("multiplier", [None, 1e308, -1.0])
 def test_a_multiplier_that_is_unknown_hides_only_the_losses_that_need_it(
     multiplier: float | None,
@@ -101,6 +104,11 @@ def test_an_end_of_an_unknown_chute_hides_the_numbers_by_chute() -> None:
     }
 
 
+UNMARKED = ENDED | {"deletion_reason": None, "billed_to": "user"}
+"""A private instance that ended without a reason, and without the mark of a valid end."""
+
+
+# The service redeploys private chutes of some subnets, whose names have a part such as "affine".
 @pytest.mark.parametrize(
     ("chute", "reason"),
     [
@@ -113,24 +121,32 @@ def test_an_end_of_an_unknown_chute_hides_the_numbers_by_chute() -> None:
 def test_without_a_reason_and_a_mark_the_name_of_the_chute_tells_a_redeployment(
     chute: dict[str, Any], reason: str
 ) -> None:
-    private = ENDED | {"deletion_reason": None, "billed_to": "user"}
-    chute = {"chute_id": "c", **chute}
-    found = samples_of_newest_hour(private, chutes=[chute])
+    found = samples_of_newest_hour(UNMARKED, chutes=[{"chute_id": "c", **chute}])
     assert found[TOTAL] == 3600
     assert found[f"{LOST}{{hotkey=me,window=1h,reason={reason}}}"] == 3600
-    marked = samples_of_newest_hour(private | {"valid_termination": True}, chutes=[chute])
-    assert any("reason=none,outcome=counts" in key for key in marked)
-    factors = {"compute_multiplier_factors": {"integrated_subnet": 1.3}}
-    found = samples_of_newest_hour(private, chutes=[chute | factors])
+
+
+def test_the_factor_of_an_integrated_subnet_tells_a_redeployment_whatever_the_name() -> None:
+    factors = {"integrated_subnet": 1.3}
+    chute = {"chute_id": "c", "name": "amber/app", "compute_multiplier_factors": factors}
+    found = samples_of_newest_hour(UNMARKED, chutes=[chute])
     assert found[f"{LOST}{{hotkey=me,window=1h,reason=redeployed}}"] == 3600
 
 
+def test_an_end_with_the_mark_of_a_valid_end_is_no_redeployment() -> None:
+    chute = {"chute_id": "c", "name": "affine/model", "public": False}
+    found = samples_of_newest_hour(UNMARKED | {"valid_termination": True}, chutes=[chute])
+    assert any("reason=none,outcome=counts" in key for key in found)
+
+
 @pytest.mark.parametrize(
-    "chutes", [None, [{"chute_id": "other", "name": "a", "public": False}], [{"chute_id": "c"}]]
+    "chutes",
+    [None, [{"chute_id": "other", "name": "a", "public": False}], [{"chute_id": "c"}]],
+    ids=["no answer", "not listed", "no name"],
 )
 def test_an_unknown_chute_hides_only_the_reasons_that_its_name_decides(chutes: Any) -> None:
-    private = ENDED | {"deletion_reason": None, "billed_to": "user"}
-    found = samples_of_newest_hour(private, ENDED, chutes=chutes)
+    found = samples_of_newest_hour(UNMARKED, ENDED, chutes=chutes)
+    # The total is over all reasons, so it is hidden as well.
     assert TOTAL not in found
     assert found[f"{CHUTE_LOST}{{hotkey=me,window=1h,chute_id=c}}"] == 7200
     assert {key for key in found if "reason=" in key} == {
@@ -139,17 +155,22 @@ def test_an_unknown_chute_hides_only_the_reasons_that_its_name_decides(chutes: A
     }
 
 
-def test_a_record_that_cannot_be_read_or_a_missing_report_hides_the_windows_that_need_it() -> None:
+def test_a_record_that_cannot_be_read_hides_the_windows_that_need_its_report() -> None:
     report = {"instance_audit": [ENDED, INSTANCE, {}], "compute_history": [OPEN]}
     found = collected(COLLECTOR, {AUDIT_REPORT: report})
     assert found == {
-        "chutes_audit_report_end_timestamp_seconds": 1_795_521_600,
+        "chutes_audit_report_end_timestamp_seconds": NOON,
         "chutes_audit_reports_known": 0,
     }
+
+
+def test_missing_reports_hide_the_windows_that_need_them() -> None:
+    # Only the report of the newest hour is there.
     whole = {"instance_audit": [ENDED, INSTANCE], "compute_history": [OPEN]}
     found = collected(COLLECTOR, {AUDIT_REPORT: whole})
     assert found["chutes_audit_reports_known"] == 1
-    assert {key for key in found if "window=1d" in key} == set()
+    assert any("window=1h" in key for key in found)
+    assert not any("window=1d" in key for key in found)
 
 
 def test_reports_of_other_miners_say_nothing_about_a_miner() -> None:
@@ -158,5 +179,8 @@ def test_reports_of_other_miners_say_nothing_about_a_miner() -> None:
     out = Samples()
     miners = Miners(frozenset({"me", "other"}), "watched")
     assert COLLECTOR.run(Answers({AUDIT_REPORT.name: Answer(reports)}), miners, out)
-    samples = [sample for family in out.collect() for sample in family.samples]
-    assert {sample.labels.get("hotkey", "other") for sample in samples} == {"other"}
+    hotkeys = set()
+    for family in out.collect():
+        # The samples about the reports themselves have no hotkey.
+        hotkeys |= {sample.labels["hotkey"] for sample in family.samples if sample.labels}
+    assert hotkeys == {"other"}

@@ -16,21 +16,30 @@ from tests.collectors.support import NOON_TEXT, Samples, collected, of
 from tests.fleet.test_join import ANSWERS, gpu
 from tests.support import NOON
 
-SERVER = "hotkey=me,server_id=s1,server=box"
+PLACE = "server_id=s1,server=box"
+SERVER = f"hotkey=me,{PLACE}"
 ACTIVE = "hotkey=me,instance_id=i1,chute_id=c1,chute=llama,private=false"
 STARTING = "hotkey=me,instance_id=i2,chute_id=c2,chute=flux,private=false"
 STATES = {"unverified": 0, "idle": 1, "starting": 1, "disabled": 0, "earning": 2}
+"""The GPUs of the fleet by state."""
 
 
 def run(changes: dict[str, Any] | None = None, **options: Any) -> Samples:
-    """Return the samples of a fleet with an active, a starting instance and an idle GPU."""
+    """Return the samples of a fleet with an active instance on two GPUs, a starting one on one GPU,
+    and an idle GPU.
+
+    The changes replace answers by name. None is a missing answer.
+    """
     bodies = ANSWERS | (changes or {})
     answers = {FEEDS[name]: body for name, body in bodies.items() if body is not None}
     return collected(COLLECTOR, answers, **options)
 
 
 def with_gpus(*gpus: dict[str, Any], **server: Any) -> dict[str, Any]:
-    """Return the answers of a miner whose server has only these GPUs, which are in no instance."""
+    """Return the answers of a miner whose server has only these GPUs, which are in no instance.
+
+    Other fields of the server can be replaced.
+    """
     bodies = deepcopy(ANSWERS)
     bodies["servers"]["servers"][0] |= {"gpus": [*gpus]} | server
     nodes = [one | {"device_index": 0} for one in gpus]
@@ -89,11 +98,15 @@ def test_the_late_servers_are_counted_from_the_time_of_the_answer_about_the_wind
     assert of(run({"maintenance": None}), late) == {}
 
 
-def test_the_state_of_a_gpu_is_a_number_and_its_id_is_also_there_in_nvidias_format() -> None:
+def test_the_state_of_a_gpu_is_a_number() -> None:
     numbers = {"unverified": 0, "idle": 1, "starting": 2, "disabled": 3, "earning": 4}
-    for number, state in ((1, "earning"), (3, "starting"), (4, "idle")):
-        labels = f"hotkey=me,gpu_id=g{number},{SERVER[10:]},gpu=h200,device_index={number}"
-        assert run()[f"chutes_gpu_state{{{labels}}}"] == numbers[state]
+    made = run()
+    for gpu_number, state in ((1, "earning"), (3, "starting"), (4, "idle")):
+        labels = f"hotkey=me,gpu_id=g{gpu_number},{PLACE},gpu=h200,device_index={gpu_number}"
+        assert made[f"chutes_gpu_state{{{labels}}}"] == numbers[state]
+
+
+def test_the_id_of_a_gpu_is_also_there_in_nvidias_format() -> None:
     digits = "0123456789abcdef0123456789abcdef"
     (key,) = of(run(with_gpus(gpu(0, uuid=digits))), "chutes_gpu_state")
     assert f"gpu_id={digits},uuid=GPU-01234567-89ab-cdef-0123-456789abcdef," in key
@@ -105,17 +118,22 @@ def test_an_instance_has_its_state_place_pay_and_deadlines() -> None:
     assert found == {
         f"chutes_instance_state{{{ACTIVE},state=active}}": 1,
         f"chutes_instance_state{{{STARTING},state=starting}}": 1,
-        f"chutes_instance_gpus{{{ACTIVE},{SERVER[10:]},gpu=h200}}": 2,
-        f"chutes_instance_gpus{{{STARTING},{SERVER[10:]},gpu=h200}}": 1,
+        f"chutes_instance_gpus{{{ACTIVE},{PLACE},gpu=h200}}": 2,
+        f"chutes_instance_gpus{{{STARTING},{PLACE},gpu=h200}}": 1,
+        # The active one has 5 units a second, and new instances of its chute have 3.
         f"chutes_instance_compute_units_per_second{{{ACTIVE}}}": 5,
         f"chutes_instance_compute_units_per_second{{{STARTING}}}": 3,
         f"chutes_instance_later_compute_units_per_second{{{ACTIVE}}}": 3,
         f"chutes_instance_later_compute_units_per_second{{{STARTING}}}": 3,
+        # An hour after its activation.
         f"chutes_instance_deadline_timestamp_seconds{{{ACTIVE},deadline=secured}}": NOON,
         # 3.5 hours after its creation.
         f"chutes_instance_deadline_timestamp_seconds{{{STARTING},deadline=purge}}": NOON + 12600,
     }
-    assert of(made, "chutes_fleet_instances") == {
+
+
+def test_a_fleet_has_the_states_of_its_instances() -> None:
+    assert of(run(), "chutes_fleet_instances") == {
         "chutes_fleet_instances{hotkey=me,state=active}": 1,
         "chutes_fleet_instances{hotkey=me,state=starting}": 1,
         "chutes_fleet_instances{hotkey=me,state=disabled}": 0,
@@ -139,29 +157,29 @@ def test_an_instance_that_holds_no_gpu_has_0_and_no_server() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("name", "field"), [("servers.servers", "name"), ("nodes", "uuid")], ids=["server", "gpu"]
-)
-def test_a_name_that_is_unknown_makes_no_series_that_would_be_renamed(
-    name: str, field: str
-) -> None:
+@pytest.mark.parametrize("nameless", ["server", "gpu"])
+def test_a_name_that_is_unknown_makes_no_series_that_would_be_renamed(nameless: str) -> None:
     bodies = deepcopy(ANSWERS)
-    rows: Any = bodies
-    for part in name.split("."):
-        rows = rows[part]
-    del rows[0][field]
+    if nameless == "server":
+        del bodies["servers"]["servers"][0]["name"]
+    else:
+        del bodies["nodes"][0]["uuid"]
     made = run(bodies)
-    assert "server_id=s1" in str(run())
     assert of(made, "chutes_gpu_state", "chutes_server_gpus", "chutes_server_state") == {}
+    # Series are gone, and none has come instead.
     assert set(made) < set(run())
 
 
-def test_an_instance_without_the_name_of_its_chute_or_its_user_has_no_series() -> None:
+def test_an_instance_without_the_name_of_its_chute_has_no_series() -> None:
     bodies = deepcopy(ANSWERS)
-    for row in (*bodies["chutes"], *bodies["inventory"]):
-        row.pop("name", None)
-        row.pop("chute_name", None)
+    for chute in bodies["chutes"]:
+        del chute["name"]
+    for held_gpu in bodies["inventory"]:
+        del held_gpu["chute_name"]
     assert "instance_id=" not in str(run(bodies))
+
+
+def test_an_instance_of_which_it_is_unknown_whether_a_user_pays_for_it_has_no_series() -> None:
     bodies = deepcopy(ANSWERS)
     del bodies["instances"][0]["billed_to"]
     made = run(bodies)
@@ -174,12 +192,13 @@ def test_an_instance_without_the_name_of_its_chute_or_its_user_has_no_series() -
 
 def test_an_instance_in_an_unknown_state_hides_the_counts_and_nothing_of_others() -> None:
     bodies = deepcopy(ANSWERS)
+    # The second instance may be starting or disabled.
     del bodies["instances"][1]["activated_at"]
     made = run(bodies)
     assert of(made, "chutes_fleet_instances", "chutes_fleet_gpus", "chutes_server_gpus") == {}
     assert f"chutes_instance_state{{{STARTING},state=starting}}" not in made
     assert made[f"chutes_instance_state{{{ACTIVE},state=active}}"] == 1
-    assert made[f"chutes_instance_gpus{{{STARTING},{SERVER[10:]},gpu=h200}}"] == 1
+    assert made[f"chutes_instance_gpus{{{STARTING},{PLACE},gpu=h200}}"] == 1
 
 
 def counts(made: Samples, model: str = "h200") -> dict[str, float]:
@@ -194,11 +213,11 @@ def counts(made: Samples, model: str = "h200") -> dict[str, float]:
 
 
 def test_where_both_lists_know_a_gpu_the_nodes_decide_and_the_servers_fill_the_gaps() -> None:
-    other = gpu(1, gpu_identifier="a100", verified_at=None)
-    node = gpu(1, server_id="s1")
-    made = run(with_gpus(other) | {"nodes": [node]})
+    # The server lists the GPU as an unverified a100, and the nodes as a verified h200.
+    bodies = with_gpus(gpu(1, gpu_identifier="a100", verified_at=None))
+    made = run(bodies | {"nodes": [gpu(1, server_id="s1")]})
     assert (counts(made), counts(made, "a100")) == ({"idle": 1}, {})
-    made = run(with_gpus(other) | {"nodes": [{"uuid": "g1"}]})
+    made = run(bodies | {"nodes": [{"uuid": "g1"}]})
     assert counts(made, "a100") == {"unverified": 1}
 
 
@@ -212,8 +231,9 @@ def test_a_gpu_without_a_server_counts_in_the_fleet() -> None:
     assert counts(made) == {"idle": 1}
     labels = "hotkey=me,gpu_id=g1,gpu=h200,device_index=7"
     assert of(made, "chutes_gpu_state") == {f"chutes_gpu_state{{{labels}}}": 1}
+    # The only server has none.
     assert of(made, "chutes_server_gpus") == {}
-    assert made[f"chutes_server_state{{{SERVER}}}"] == 2
+    assert made[f"chutes_server_state{{{SERVER}}}"] == SERVER_STATE_NUMBERS["without_gpus"]
 
 
 def test_a_gpu_in_an_unknown_state_hides_the_counts_of_its_model_alone() -> None:
@@ -221,6 +241,7 @@ def test_a_gpu_in_an_unknown_state_hides_the_counts_of_its_model_alone() -> None
     del unknown["verified_at"]
     made = run(with_gpus(gpu(1), unknown, gpu(3, gpu_identifier="a100")))
     assert (counts(made), counts(made, "a100")) == ({}, {"idle": 1})
+    # It is the state of the worst GPU, which may be this one.
     assert of(made, "chutes_server_state") == {}
     assert "gpu=a100,state=idle" in str(of(made, "chutes_server_gpus"))
     assert "gpu=h200" not in str(of(made, "chutes_server_gpus"))
@@ -255,8 +276,9 @@ def test_only_a_server_with_tee_has_a_maintenance_and_a_version_that_boots(
     assert f"chutes_server_gpus{{{SERVER},gpu=h200,state=idle}}" in made
 
 
-def test_a_server_whose_step_is_unknown_has_no_status_and_keeps_the_rest() -> None:
+def test_a_server_in_an_unknown_step_of_its_maintenance_has_no_status_and_keeps_the_rest() -> None:
     bodies = deepcopy(ANSWERS)
+    # The service may get a step that this version does not know.
     bodies["maintenance"]["servers"][0]["maintenance_status"] = "draining"
     made = run(bodies)
     gone = run().keys() - made.keys()
@@ -270,6 +292,8 @@ def test_a_server_whose_step_is_unknown_has_no_status_and_keeps_the_rest() -> No
     assert made["chutes_fleet_known{hotkey=me,topic=servers}"] == 0
 
 
+# ``waiting`` are the servers to upgrade, those of them that cannot come back, and the place of the
+# server in the order of upgrades.
 @pytest.mark.parametrize(
     ("measurement", "measured", "waiting"),
     [
@@ -296,6 +320,7 @@ def test_a_server_cannot_come_back_if_the_target_is_listed_for_no_host_with_its_
 ) -> None:
     bodies = deepcopy(ANSWERS)
     bodies["maintenance"]["servers"][0]["needs_upgrade"] = True
+    # The server has 4 h200, and the target is 1.6.2.
     other = {"version": "1.4.0", "expected_gpus": ["h200"], "gpu_count": 4}
     bodies["measurements"] = [other, {"version": "1.6.2"} | measurement]
     made = run(bodies)
@@ -315,11 +340,12 @@ def test_a_server_that_needs_no_upgrade_has_no_place_and_need_not_be_listed() ->
 
 
 def test_an_answer_that_is_off_or_missing_takes_only_what_needs_it_away() -> None:
+    # The series of an instance need the name of its chute, which the answer about chutes has.
     made = run(dict.fromkeys(ANSWERS) | {"instances": ANSWERS["instances"]})
-    # An instance needs the name of its chute, and its state and pay nothing else.
     assert {key.partition("{")[0] for key in made} == {"chutes_fleet_known"}
     made = run(dict.fromkeys(ANSWERS) | {name: ANSWERS[name] for name in ("instances", "chutes")})
     assert f"chutes_instance_state{{{ACTIVE},state=active}}" in made
+    # Its GPUs are in others.
     assert of(made, "chutes_instance_gpus") == {}
 
 

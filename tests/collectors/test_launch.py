@@ -24,7 +24,10 @@ NO_DECISION = INSTANCE_DECISIONS.index("none")
 
 
 def run(changes: dict[str, Any] | None = None, **options: Any) -> Samples:
-    """Return the samples of three idle GPUs, and of a chute for two that has room for one."""
+    """Return the samples of three idle GPUs, and of a chute for two GPUs with room for an instance.
+
+    The changes replace answers by name. None is a missing answer.
+    """
     bodies = test_offers.ANSWERS | (changes or {})
     answers = {FEEDS[name]: body for name, body in bodies.items() if body is not None}
     return collected(COLLECTOR, answers, **options)
@@ -33,12 +36,14 @@ def run(changes: dict[str, Any] | None = None, **options: Any) -> Samples:
 def refused(made: Samples) -> dict[str, float]:
     """Return the refused chutes by reason, of those that are not 0."""
     found = of(made, "chutes_launch_refused_chutes")
+    # All reasons are there, or none is.
     assert len(found) in (0, len(LAUNCH_REFUSALS))
     return {key.rpartition("=")[2].rstrip("}"): value for key, value in found.items() if value}
 
 
 def test_an_offer_has_its_pay_per_gpu_and_its_room_and_a_server_its_best_use() -> None:
     made = run()
+    # An instance earns 3 compute units a second on two GPUs.
     assert {key: value for key, value in made.items() if value} == {
         f"chutes_launch_first_day_units_per_gpu_second{{{OFFER}}}": 1.5,
         f"chutes_launch_later_units_per_gpu_second{{{OFFER}}}": 1.5,
@@ -60,6 +65,7 @@ def test_an_offer_has_its_pay_per_gpu_and_its_room_and_a_server_its_best_use() -
 
 
 def test_where_nothing_can_be_launched_idle_gpus_could_earn_0_and_the_reason_is_counted() -> None:
+    # The miner has no seat.
     made = run({"metagraph": [{"hotkey": "other"}]})
     assert refused(made) == {"not_registered": 1}
     assert of(made, "chutes_server_idle_compute_units_per_second") == {
@@ -68,19 +74,31 @@ def test_where_nothing_can_be_launched_idle_gpus_could_earn_0_and_the_reason_is_
     assert of(made, "chutes_server_launch_instances", "chutes_launch_room_instances") == {}
 
 
-def test_what_idle_gpus_could_earn_is_absent_while_a_chute_may_be_launched_or_not() -> None:
-    made = run({"chutes": [test_offers.CHUTE | {"disabled": None, "public": None}]})
+# Without "disabled", a launch may be refused. Without "public", the later pay is unknown.
+@pytest.mark.parametrize("missing", ["disabled", "public"])
+def test_what_idle_gpus_could_earn_is_absent_while_a_chute_is_not_known_well_enough(
+    missing: str,
+) -> None:
+    chute = deepcopy(test_offers.CHUTE)
+    del chute[missing]
+    made = run({"chutes": [chute]})
     assert refused(made) == {"unknown": 1}
     assert {key.partition("{")[0] for key in made} == {"chutes_launch_refused_chutes"}
 
 
-def test_the_pay_of_unverified_gpus_is_unknown_and_that_of_a_server_in_a_slot_is_0() -> None:
-    idle = "chutes_server_idle_compute_units_per_second"
+def test_the_pay_of_unverified_gpus_is_unknown() -> None:
     unverified = [gpu | {"verified_at": None} for gpu in test_offers.GPUS]
-    assert of(run({"servers": test_offers.servers({"gpus": unverified})}), idle) == {}
+    made = run({"servers": test_offers.servers({"gpus": unverified})})
+    assert of(made, "chutes_server_idle_compute_units_per_second") == {}
+
+
+def test_the_idle_gpus_of_a_server_in_an_upgrade_slot_could_earn_nothing() -> None:
     made = run({"servers": test_offers.servers({"maintenance_pending": True})})
-    assert [*of(made, idle).values()] == [0]
-    assert of(made, "chutes_server_idle_later_compute_units_per_second") != {}
+    for metric in (
+        "chutes_server_idle_compute_units_per_second",
+        "chutes_server_idle_later_compute_units_per_second",
+    ):
+        assert list(of(made, metric).values()) == [0]
 
 
 @pytest.mark.parametrize("name", ["server", "chute"])
@@ -121,6 +139,9 @@ def test_an_active_instance_may_be_the_last_one_and_a_starting_one_may_start_in_
         f"chutes_instance_decision{{{STARTING}}}": NO_DECISION,
         f"chutes_instance_start_in_vain{{{STARTING}}}": 0,
     }
+
+
+def test_an_instance_of_a_full_chute_starts_in_vain_if_the_chute_is_private() -> None:
     full = [row | {"scale_allowance": 0, "target_count": 1} for row in bodies_of("utilization")]
     # The service checks the room of a public chute with TEE only at the launch.
     assert of_instances({"utilization": full}) == of_instances()
@@ -144,12 +165,14 @@ def test_an_instance_of_which_a_label_is_unknown_has_no_series() -> None:
     for row in instances:
         del row["billed_to"]
     assert of_instances({"instances": instances}) == {}
+    # Now, it is known that they are public, but not of which chute they are.
     for row in instances:
         row |= {"billed_to": None, "chute_id": None}
     assert of_instances({"instances": instances}) == {}
 
 
 def test_whether_a_start_is_in_vain_is_absent_while_the_demand_is_unknown() -> None:
+    # The second chute is that of the starting instance.
     chutes = bodies_of("chutes")
     del chutes[1]["compute_multiplier_factors"]
     assert of_instances({"chutes": chutes}) == {

@@ -30,8 +30,14 @@ def test_the_service_says_whether_the_window_is_open(
 ) -> None:
     made = collected(COLLECTOR, {MAINTENANCE: policy})
     assert made.get("chutes_maintenance_window_open{hotkey=me}") == is_open
-    ends = {NOON + HOUR + 0.5} if policy["active_window"] else set()
-    assert {value for key, value in made.items() if "_end_" in key} == ends
+
+
+@pytest.mark.parametrize(
+    ("window", "ends"), [(WINDOW, [NOON + HOUR + 0.5]), (None, [])], ids=["window", "none"]
+)
+def test_a_window_has_an_end_in_unix_time(window: dict[str, Any] | None, ends: list[float]) -> None:
+    made = collected(COLLECTOR, {MAINTENANCE: {"active_window": window}})
+    assert [value for key, value in made.items() if "_end_" in key] == ends
 
 
 def test_slots_of_older_windows_are_not_counted_while_a_server_is_left_out() -> None:
@@ -42,5 +48,6 @@ def test_slots_of_older_windows_are_not_counted_while_a_server_is_left_out() -> 
     policy = {"active_window": WINDOW, "current_slots": 0, "servers": servers}
     slots = "chutes_maintenance_older_slots_in_use{hotkey=me}"
     assert collected(COLLECTOR, {MAINTENANCE: policy})[slots] == 2
+    # A record with an id that is no text cannot be read.
     servers[1] = {"server_id": 5}
     assert slots not in collected(COLLECTOR, {MAINTENANCE: policy})

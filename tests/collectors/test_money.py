@@ -24,7 +24,9 @@ COSTS = {
     "gpu_costs": {"4090": 0.25, "pro_6000": 0.8, "h200": 1.9},
     "server_costs": {"tee-pro-2": 0.65, "gone": 9},
 }
+"""The user's prices of an hour of a GPU in USD. The miner has no server "gone"."""
 PRICE = EXPECTED["subnet"]["price_rao_per_alpha"] / 1e9
+"""TAO for an alpha."""
 ME = key().address
 COLLECTORS = (
     *(money.COSTS, money.EARNINGS, money.COMPUTE_UNIT),
@@ -36,7 +38,10 @@ NAMES = {"chutes_server_idle_cost_usd_per_day"} | {
 
 
 async def page(bodies: dict[str, bytes], chain: FakeNode | None = None, **more: Any) -> Page:
-    """Return the metrics of money on a page about the recorded miner."""
+    """Return the metrics of money on a page about the recorded miner.
+
+    More settings replace those of the test, such as ``COSTS``.
+    """
     async with served(replay(bodies)) as url, (chain or FakeNode()).serve() as node:
         choices: dict[str, Any] = {
             "api_url": url,
@@ -50,6 +55,7 @@ async def page(bodies: dict[str, bytes], chain: FakeNode | None = None, **more: 
 
 
 def servers_of(bodies: dict[str, bytes]) -> list[dict[str, Any]]:
+    """Return the miner's servers, as the API sends them."""
     found: list[dict[str, Any]] = json.loads(bodies["servers"])["servers"]
     return found
 
@@ -148,8 +154,11 @@ async def test_costs_and_earnings_of_a_recorded_miner_follow_from_the_raw_answer
     bodies = answers()
     assert len(servers_of(bodies)) > 3
     assert await page(bodies) == pytest.approx(expected(bodies))
-    everybody = await page(bodies, miners="all")
-    assert sum(name[0] == EARNED for name in everybody) == 256
+
+
+async def test_all_256_seats_have_earnings_if_all_miners_are_exported() -> None:
+    everybody = await page(answers(), miners="all")
+    assert sum(name == EARNED for name, _ in everybody) == 256
 
 
 @pytest.mark.parametrize(
@@ -201,11 +210,13 @@ async def test_the_cost_of_a_fleet_is_absent_if_the_price_of_one_gpu_is_unknown(
         *(SERVER_COST, SERVER_PROFIT, IDLE_COST),
         *(ALPHA, EARNED, UNIT),
     }
+    # What is there is the same as with all prices.
     known = expected(answers())
     assert found == pytest.approx({name: known[name] for name in found})
-    unit = known[series(UNIT)]
-    profits = profits_of_servers(answers(), unit, {"server_costs": {}} | costs)
-    assert 0 < len(profits) == sum(name[0] == SERVER_PROFIT for name in found)
+    # Only the servers whose GPUs all have a price have a profit. Some have none.
+    unit_usd = known[series(UNIT)]
+    profits = profits_of_servers(answers(), unit_usd, {"server_costs": {}} | costs)
+    assert 0 < len(profits) == sum(name == SERVER_PROFIT for name, _ in found)
     assert len(found) < len(without(known, MINER_COST, PROFIT))
 
 
@@ -215,22 +226,34 @@ async def test_without_prices_there_are_no_costs() -> None:
 
 
 def server(name: str | None, *gpus: tuple[str, str | None]) -> Server:
-    return Server(f"id-{name}", name=name, gpus=[ServerGpu(u, gpu_identifier=g) for u, g in gpus])
+    """Return a server with GPUs, each with its id and model."""
+    listed = [ServerGpu(uuid, gpu_identifier=model) for uuid, model in gpus]
+    return Server(f"id-{name}", name=name, gpus=listed)
 
 
-def node(uuid: str, model: str | None, place: str) -> Node:
-    return Node(uuid, gpu_identifier=model, server_id=f"id-{place}")
+def node(uuid: str, model: str | None, server_name: str) -> Node:
+    """Return a GPU of the list of GPUs, which the API calls nodes."""
+    return Node(uuid, gpu_identifier=model, server_id=f"id-{server_name}")
+
+
+COSTS_OF_A = Costs({"h200": 2}, {"a": 1.5})
+"""An h200 has a price, and so has any GPU of server "a"."""
 
 
 @pytest.mark.parametrize(
     ("servers", "nodes", "expected"),
     [
         ([], [], 0),
-        # Each GPU counts once, whichever answer lists it.
-        ([server("a", ("1", "h200"))], [node("1", "h200", "a"), node("2", "h200", "b")], 3.5),
+        # Each GPU counts once, whichever answer lists it: 1.5 on "a", and 2 on "b".
+        (
+            [server("a", ("1", "h200")), server("b")],
+            [node("1", "h200", "a"), node("2", "h200", "b")],
+            3.5,
+        ),
         # A server with a price of its own needs no model.
         ([server("a", ("1", None))], [], 1.5),
         ([server("a")], [node("1", None, "a")], 1.5),
+        # Another one needs a model with a price.
         ([server("b", ("1", None))], [node("1", "h200", "b")], 2),
         ([server("b", ("1", None))], [], None),
         ([server("b", ("1", "4090"))], [], None),
@@ -241,25 +264,26 @@ def node(uuid: str, model: str | None, place: str) -> Node:
 def test_a_server_has_its_own_price_or_that_of_the_model(
     servers: list[Server], nodes: list[Node], expected: float | None
 ) -> None:
-    costs = Costs({"h200": 2}, {"a": 1.5})
-    names = {server.server_id for server in servers}
-    others = [server("b")] if "id-b" not in names else []
-    assert fleet_cost([*servers, *others], nodes, costs) == expected
+    assert fleet_cost(servers, nodes, COSTS_OF_A) == expected
+
+
+NAMELESS = [server("", ("4", "h200")), server(None, ("5", "h200"))]
 
 
 def test_a_server_or_a_gpu_without_a_name_has_no_series() -> None:
-    costs = Costs({"h200": 2}, {"a": 1.5})
-    servers = [server("a", ("1", None), ("2", "4090")), server("b", ("3", "h200"))]
-    nameless = [server("", ("4", "h200")), server(None, ("5", "h200"))]
-    found = server_costs([*servers, *nameless], costs)
+    named = [server("a", ("1", None), ("2", "4090")), server("b", ("3", "h200"))]
+    found = server_costs([*named, *NAMELESS], COSTS_OF_A)
     assert [(one.server, one.gpu, one.usd_per_gpu_hour) for one in found] == [
         ("a", "4090", 1.5),
         ("b", "h200", 2),
     ]
-    without_servers = Costs({"h200": 2})
-    assert without_servers.of_gpu(None, "h200") == 2
-    assert fleet_cost(nameless, [], without_servers) == 4
-    assert [one.server for one in server_costs(nameless, without_servers)] == []
+
+
+def test_a_server_without_a_name_counts_in_the_fleet_if_no_server_has_its_own_price() -> None:
+    costs = Costs({"h200": 2})
+    assert costs.of_gpu(None, "h200") == 2
+    assert fleet_cost(NAMELESS, [], costs) == 4
+    assert list(server_costs(NAMELESS, costs)) == []
 
 
 async def test_a_server_whose_name_or_gpus_are_unknown_has_no_profit() -> None:
@@ -267,6 +291,7 @@ async def test_a_server_whose_name_or_gpus_are_unknown_has_no_profit() -> None:
     listed = json.loads(bodies["servers"])
     first, second, *others = sorted(listed["servers"], key=lambda one: one["server_id"])
     first["name"] = None
+    # Neither answer has the GPUs of the second one.
     second["gpus"] = []
     nodes = [row for row in rows(bodies["nodes"]) if row["server_id"] != second["server_id"]]
     changed = {"servers": json.dumps(listed).encode(), "nodes": stream(nodes)}
@@ -279,10 +304,10 @@ async def test_one_part_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyP
     def fails(_: Answers, __: Miners, ___: Samples) -> None:
         raise ZeroDivisionError
 
-    first, second = money.COSTS.parts
-    monkeypatch.setattr(first, "collect", fails)
+    # The first part has the costs of servers, and the other one that of the miner.
+    of_servers, _ = money.COSTS.parts
+    monkeypatch.setattr(of_servers, "collect", fails)
     with structlog.testing.capture_logs() as logs:
         found = await page(answers())
-    assert second.collect is not fails
     assert found == pytest.approx(without(expected(answers()), SERVER_COST))
     assert [log["collector"] for log in logs if log["event"] == "collector failed"] == ["costs"]

@@ -21,18 +21,21 @@ if TYPE_CHECKING:
 
 REGISTERED = "chutes_miner_registered"
 LINE = [f"miner-{place:02}" for place in range(30)]
+"""Miners in the order of their scores, the best first."""
 MIDDLE = LINE[15]
 
 
 def scores(line: Iterable[str], **others: float | None) -> Answers:
-    """Return the answer in which miners have scores in this order, the best first."""
+    """Return the answer in which miners have scores in this order, the best first, and others have
+    these scores.
+    """
     shares = {hotkey: 1 / place for place, hotkey in enumerate(line, 1)}
     body = {"final_scores": {**shares, **others}, "raw_values": {}}
     return Answers({SCORES.name: answer(SCORES, body)})
 
 
 def by_score(answers: Answers, before: Iterable[str] = (), watched: str = MIDDLE) -> list[str]:
-    """Return the neighbours of a miner in rank, after those before."""
+    """Return the neighbours of a miner in rank, if it had some before."""
     known = Neighbours(by_score=frozenset(before))
     return sorted(find_neighbours(answers, {watched}, known).by_score)
 
@@ -48,7 +51,7 @@ def test_neighbours_are_the_four_miners_on_either_side_in_rank() -> None:
     assert by_score(scores(LINE)) == [*LINE[11:15], *LINE[16:20]]
     assert by_score(scores(LINE), watched=LINE[1]) == [LINE[0], *LINE[2:6]]
     assert by_score(scores(LINE), watched=LINE[-1]) == LINE[25:29]
-    # Equal scores have an order as well, and miners without a score have no rank.
+    # A score of 0 has a rank, the last one. A miner without a score has none.
     assert by_score(scores(LINE, zero=0.0, none=None), watched=LINE[-1]) == [*LINE[25:29], "zero"]
     assert by_score(scores(LINE), watched="without-score") == []
 
@@ -57,14 +60,21 @@ def test_a_neighbour_stays_until_it_is_more_than_eight_places_away() -> None:
     before = by_score(scores(LINE))
     after = moved(4)
     found = by_score(scores(after), before)
-    # All of those before are at most eight places away, and the next ones came.
+    # The miner is in place 19 now. All of those before are at most eight places away, and the four
+    # on either side came.
     assert found == sorted({*before, *after[15:19], *after[20:24]})
     assert by_score(scores(after), found) == found
-    farther = moved(5)
+    # In place 20, it is nine places away from the miner in place 11.
     assert LINE[11] in found
-    assert LINE[11] not in by_score(scores(farther), found)
-    # A change of places and back changes nothing.
-    assert by_score(scores(LINE), by_score(scores(moved(1)), before)) == sorted({*before, LINE[20]})
+    assert LINE[11] not in by_score(scores(moved(5)), found)
+
+
+def test_a_change_of_places_and_back_takes_no_neighbour_away() -> None:
+    before = by_score(scores(LINE))
+    in_between = by_score(scores(moved(1)), before)
+    # The miner in place 20 came near in between.
+    assert in_between == sorted({*before, LINE[20]})
+    assert by_score(scores(LINE), in_between) == in_between
 
 
 def test_neighbours_stay_while_the_scores_are_not_known_or_not_whole() -> None:
@@ -88,29 +98,55 @@ async def test_the_neighbours_in_line_for_the_seat_are_exported_with_the_watched
     line = sorted(registrations_before_loss, key=registrations_before_loss.__getitem__)
     me = line[20]
     page = await FakeNode().page(hotkeys=[me])
+    # Four on either side.
     assert hotkeys(page, "chutes_miner_registrations_before_loss") == {*line[16:25]}
 
 
+def small_world() -> World:
+    return World(start=NOON, size=Size(miners=24, active_miners=16, chutes=30))
+
+
+async def scores_of(simulator: Simulator) -> dict[str, float]:
+    """Return the shares of the miners, as the API sends them."""
+    body = (await get(f"{simulator.url}/miner/scores")).json()
+    shares: dict[str, float] = body["final_scores"]
+    return shares
+
+
 async def test_by_default_a_page_has_the_watched_miner_and_its_neighbours(clock: Clock) -> None:
-    world = World(start=NOON, size=Size(miners=24, active_miners=16, chutes=30))
+    world = small_world()
     me = world.miners[3]
     async with Simulator(world, clock=clock) as simulator:
-        found = (await get(f"{simulator.url}/miner/scores")).json()
-        shares: dict[str, float] = found["final_scores"]
-        ranked = sorted(shares, key=shares.__getitem__, reverse=True)
-        place = ranked.index(me.hotkey)
-        neighbours = {*ranked[max(0, place - 4) : place + 5]}
-        # The metagraph and all other answers stay the same.
+        shares = await scores_of(simulator)
+        page = await scrape(watching(simulator.url, me.key))
+    ranked = sorted(shares, key=shares.__getitem__, reverse=True)
+    place = ranked.index(me.hotkey)
+    expected = {*ranked[max(0, place - 4) : place + 5]}
+    for metric in ("chutes_miner_score_rank", REGISTERED, "chutes_miner_active_instances"):
+        assert hotkeys(page, metric) == expected, metric
+
+
+async def test_a_new_neighbour_gets_metrics_of_answers_that_have_not_changed(clock: Clock) -> None:
+    world = small_world()
+    me, newcomer = world.miners[3], world.miners[-1].hotkey
+    async with Simulator(world, clock=clock) as simulator:
+        # Only the scores are requested again, and not the metagraph.
         settings = watching(simulator.url, me.key, ttl={"scores": 10})
         async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
             await exporter.warm_up()
-            page = await page_of(exporter)
-            for metric in ("chutes_miner_score_rank", REGISTERED, "chutes_miner_active_instances"):
-                assert hotkeys(page, metric) == neighbours, metric
-            newcomer = world.miners[-1].hotkey
-            scored = {**found, "final_scores": {**shares, newcomer: shares[me.hotkey] + 1e-6}}
-            simulator.faults["scores"] = Fault(body=json.dumps(scored).encode())
+            assert newcomer not in hotkeys(await page_of(exporter), REGISTERED)
+            shares = await scores_of(simulator)
+            # It comes just before the watched miner.
+            shares[newcomer] = shares[me.hotkey] + 1e-6
+            body = json.dumps({"final_scores": shares, "raw_values": {}})
+            simulator.faults["scores"] = Fault(body=body.encode())
             clock.now += 11
             assert newcomer in hotkeys(await page_of(exporter), REGISTERED)
-        alone = await scrape(watching(simulator.url, me.key, miners="watched"))
-    assert hotkeys(alone, REGISTERED) == {me.hotkey}
+
+
+async def test_without_neighbours_a_page_has_the_watched_miner_alone(clock: Clock) -> None:
+    world = small_world()
+    me = world.miners[3]
+    async with Simulator(world, clock=clock) as simulator:
+        page = await scrape(watching(simulator.url, me.key, miners="watched"))
+    assert hotkeys(page, REGISTERED) == {me.hotkey}

@@ -15,5 +15,8 @@ def test_a_model_that_cannot_be_read_costs_only_itself() -> None:
         "chutes_platform_gpus{gpu=h200,state=idle}": 3,
         "chutes_platform_gpus{gpu=l4,state=idle}": 1,
     }
+
+
+def test_an_answer_without_models_is_refused_as_cut_off() -> None:
     with pytest.raises(CutOffError):
         answer(PLATFORM_GPUS, {})

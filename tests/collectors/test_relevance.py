@@ -63,7 +63,9 @@ def provisioned(chute_id: str) -> Row:
 
 
 def ended(miner: str, chute_id: str, hours_ago: int = 0) -> Row:
-    """Return an instance in the report that ends at noon."""
+    """Return an instance that ended half an hour before noon, or so many hours before that, in the
+    report of the hour until noon.
+    """
     at = f"2026-11-24T{11 - hours_ago}:30:00"
     return INSTANCE | {
         "instance_id": chute_id,
@@ -78,6 +80,7 @@ NAMES = (
     *("ended", "still runs", "runs elsewhere", "starts elsewhere", "ran elsewhere"),
     "ended elsewhere",
 )
+"""Chutes, named by what a watched miner does with them, or other miners ("elsewhere")."""
 ANSWERS: dict[Any, Any] = {
     CHUTES: [chute(name, disabled=name == "is disabled") for name in NAMES],
     UTILIZATION: [record(name, int(name in ("has room", "is disabled"))) for name in NAMES],
@@ -108,7 +111,7 @@ ANSWERS: dict[Any, Any] = {
 
 
 def exported(without: Any = None, **options: Any) -> set[str]:
-    """Return the chutes that are exported."""
+    """Return the chutes that are exported, if the answer of one feed is missing."""
     given = {feed: body for feed, body in ANSWERS.items() if feed is not without}
     made = collected(COLLECTOR, given, **{"chutes": "relevant"} | options)
     return {name for name in NAMES if f"chute_id={name}," in str(made)}

@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 
 
 def a_day_without_instances(read_for: frozenset[str] | None) -> Answer[Any]:
-    """Return the reports of a day, read for all miners or only for some."""
-    one = answer(AUDIT_REPORT, {"instance_audit": [INSTANCE], "compute_history": [RECORD]})
-    (report,) = one.value.hours
+    """Return the 24 reports of a day, read for all miners (None) or only for some."""
+    newest = answer(AUDIT_REPORT, {"instance_audit": [INSTANCE], "compute_history": [RECORD]})
+    (report,) = newest.value.hours
     day = tuple(
         structs.replace(report, end=NOON - hour * HOUR, instances=[], multipliers=[])
         for hour in range(24)
     )
-    return replace(one, value=replace(one.value, hours=day, hotkeys=read_for))
+    return replace(newest, value=replace(newest.value, hours=day, hotkeys=read_for))
 
 
+# The only sample is the number of switches, which is 0 without an instance.
 @pytest.mark.parametrize(
     ("read_for", "count"), [(None, 1), (frozenset({ME}), 1), (frozenset({"other"}), 0)]
 )

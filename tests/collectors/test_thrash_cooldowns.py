@@ -15,6 +15,7 @@ ENDED = {
 
 
 def test_a_cooldown_of_a_service_before_may_2026_ends_at_a_time_in_utc() -> None:
+    # The end of the first one, 12:00:00.5 on May 1, is in Unix time below.
     of_b = ENDED | {"chute_id": "b", "cooldown_expires_at": None}
     assert collected(COLLECTOR, {THRASH_COOLDOWNS: [ENDED, of_b]}) == {
         f"{EXPIRES}{{hotkey={ME},chute_id=a}}": 1_777_636_800.5

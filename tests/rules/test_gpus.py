@@ -27,17 +27,19 @@ def test_gpu_ids_get_the_format_of_nvidia() -> None:
 
 
 RATES = {"h200": 2.75, "l40s": 0.85}
+"""US dollars an hour of the models that chutes allow here."""
 
 
 @pytest.mark.parametrize(
     ("gpus", "multiplier", "models", "rates", "units"),
     [
-        # A dearer GPU earns in proportion to its rate.
+        # The cheapest GPU earns 2.0 / 4 = 0.5, and a dearer one more, in proportion to its rate.
         (4, 2.0, ["l40s", "h200"], RATES, 0.5 * 2.75 / 0.85),
         (4, 2.0, ["h200", "h100"], RATES | {"h100": 2.75}, 0.5),
         # Without the rates, the pay is known only if the chute allows one model.
         (2, 1.0, ["h200"], {}, 0.5),
         (2, 1.0, ["h200", "l40s"], {"h200": 2.75}, None),
+        # Without a number of GPUs, a multiplier or the model, it is unknown.
         (None, 1.0, ["h200"], RATES, None),
         (0, 1.0, ["h200"], RATES, None),
         (-1, 1.0, ["h200"], RATES, None),
@@ -55,22 +57,27 @@ def test_the_pay_of_an_h200_follows_from_the_chute_and_the_rates(
     selector = NodeSelector(gpu_count=gpus, supported_gpus=models)
     chute = Chute("c", node_selector=selector, effective_compute_multiplier=multiplier)
     assert units_per_gpu_second(chute, "h200", rates) == pytest.approx(units)
-    assert (
-        units_per_gpu_second(Chute("c", effective_compute_multiplier=multiplier), "h200", rates)
-        is None
-    )
+
+
+def test_the_pay_of_an_h200_is_unknown_if_the_chute_does_not_say_its_gpus() -> None:
+    chute = Chute("c", effective_compute_multiplier=2.0)
+    assert units_per_gpu_second(chute, "h200", RATES) is None
 
 
 @pytest.mark.parametrize(
     ("public", "factors", "gpus", "later"),
     [
-        # Whatever it runs on, a public instance approaches the pay of the cheapest GPU.
+        # Whatever it runs on, a public instance approaches the pay of the cheapest GPU. Without a
+        # bounty of 1.25, 2.0 becomes 1.6.
         (True, {}, 4, 2.0),
         (True, {"bounty_boost": 1.25, "tee": 2.25}, 4, 1.6),
+        # A private one keeps the pay of its own GPU, here an h200 instead of an l40s.
         (False, {"private_tee": 1.3}, 4, 2.0 * 2.75 / 0.85),
         (False, {"bounty_boost": 1.25}, 4, 1.6 * 2.75 / 0.85),
+        # Only the pay of a private one depends on its number of GPUs.
         (True, {}, None, 2.0),
         (False, {}, None, None),
+        # What is null, and a factor of 0, leave it unknown.
         (True, None, 4, None),
         (None, {}, 4, None),
         (True, {"bounty_boost": None}, 4, None),
@@ -92,5 +99,11 @@ def test_what_an_instance_approaches_has_no_bounty_and_depends_on_who_may_use_th
         compute_multiplier_factors=factors,
     )
     assert later_multiplier(chute, "h200", RATES) == pytest.approx(later)
-    without = Chute("c", public=public, compute_multiplier_factors=factors)
-    assert later_multiplier(without, "h200", RATES) is None
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_what_an_instance_approaches_is_unknown_without_a_multiplier(
+    public: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    chute = Chute("c", public=public, compute_multiplier_factors={})
+    assert later_multiplier(chute, "h200", RATES) is None

@@ -10,6 +10,7 @@ from chutes_exporter.rules.instances import instance_state, purged_at
 from tests.rules.support import NOON, read
 
 LATER = "2026-11-24T12:30:00+00:00"
+"""Half an hour after noon."""
 
 
 def instance(**fields: Any) -> Instance:
@@ -48,11 +49,15 @@ ACTIVE = {"active": True, "activated_at": NOON, "last_verified_at": LATER}
 @pytest.mark.parametrize(
     ("fields", "hours"),
     [
+        # 3.5 hours after its creation, or 3 hours after its verification if that is sooner. The
+        # one that was verified after half an hour reaches both at the same time.
         (STARTING | {"verified": False}, 3.5),
         (VERIFIED | {"verified": True}, 3.5),
         (STARTING | {"verified": True, "last_verified_at": NOON}, 3),
+        # Without the time of its verification, or whether it is verified, it is unknown.
         (STARTING | {"verified": True}, None),
         (STARTING, None),
+        # A disabled one has 3 hours after its verification, and an active one has no deadline.
         (DISABLED, 3),
         (DISABLED | {"last_verified_at": None}, None),
         (ACTIVE, None),
@@ -62,6 +67,7 @@ def test_a_starting_and_a_disabled_instance_have_a_deadline(
     fields: dict[str, Any], hours: float | None
 ) -> None:
     deadline = purged_at(instance(**fields | {"created_at": NOON}))
-    assert deadline == (
-        None if hours is None else datetime.fromisoformat(NOON).timestamp() + hours * 3600
-    )
+    if hours is None:
+        assert deadline is None
+    else:
+        assert deadline == datetime.fromisoformat(NOON).timestamp() + hours * 3600

@@ -36,7 +36,9 @@ PRIVATE = Chute(
     compute_multiplier_factors={"private_tee": 1.3},
 )
 PUBLIC = structs.replace(PRIVATE, compute_multiplier_factors={"tee": 2.25})
+NO_TEE = structs.replace(PUBLIC, tee=False)
 ROOM = ChuteInstances(active=1, starting=0, target=2)
+"""A chute that has room for one more instance, and no bounty."""
 
 
 @pytest.mark.parametrize(
@@ -45,11 +47,14 @@ ROOM = ChuteInstances(active=1, starting=0, target=2)
         ({"seat": None}, PRIVATE, {}, {}, "not_registered"),
         ({"seat": MetagraphNode("me")}, PRIVATE, {}, {}, "unknown"),
         ({"seat": MetagraphNode("me")}, PRIVATE, {}, {"in_maintenance": True}, "in_maintenance"),
+        # Null is not disabled, but without the field, it is unknown.
         ({}, structs.replace(PRIVATE, disabled=UNSET), {}, {}, "unknown"),
         ({}, structs.replace(PRIVATE, disabled=None), {}, {}, None),
         ({}, structs.replace(PRIVATE, node_selector=None), {}, {}, "unknown"),
         ({}, structs.replace(PRIVATE, compute_multiplier_factors=None), {}, {}, "unknown"),
         ({}, structs.replace(PRIVATE, tee=None), {}, {}, "unknown"),
+        # For a public chute with TEE, active and starting instances must be fewer than the target
+        # of 2, plus 1.
         ({}, PUBLIC, {"starting": None}, {}, "unknown"),
         ({}, PUBLIC, {"starting": None, "active": 2}, {}, "no_room"),
         ({}, PUBLIC, {"starting": 2}, {}, "enough_starting"),
@@ -57,6 +62,7 @@ ROOM = ChuteInstances(active=1, starting=0, target=2)
         ({}, PRIVATE, {"target": 0}, {}, "no_room"),
         ({}, PRIVATE, {"active": 2}, {}, "no_room"),
         ({}, PRIVATE, {"target_expired": True}, {}, "target_expired"),
+        # Without an active instance, a bounty decides instead of the target.
         ({}, PRIVATE, {"active": 0, "target_expired": True}, {}, "no_bounty"),
         ({}, PRIVATE, {}, {"tee": None}, "unknown"),
         ({}, PRIVATE, {}, {"tee": False}, "tee_mismatch"),
@@ -89,14 +95,17 @@ def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it
     ("chute", "instances", "room"),
     [
         (PRIVATE, {}, 1),
+        # The first active instance of a private chute needs a bounty, whatever the target says.
         (PRIVATE, {"active": 0, "target": 0, "target_expired": True, "bounty": True}, 1),
         (PRIVATE, {"active": 0, "target": 3}, 0),
+        # The others need a target that has not expired, whether there is a bounty or not.
         (PRIVATE, {"target_expired": True, "bounty": True}, 0),
         (PRIVATE, {"target_expired": None, "bounty": True}, None),
         (PRIVATE, {"target_expired": None, "target": 1}, 0),
+        # With TEE, the 1 active and the 2 starting ones must be fewer than 4, plus 1.
         (PUBLIC, {"target_expired": True, "target": 4, "starting": 2}, 2),
         (PUBLIC, {"starting": None}, None),
-        (structs.replace(PUBLIC, tee=False), {"starting": None}, 1),
+        (NO_TEE, {"starting": None}, 1),
         (structs.replace(PUBLIC, tee=None), {}, None),
         (structs.replace(PUBLIC, compute_multiplier_factors=None), {}, None),
         (PUBLIC, {"active": None}, None),
@@ -110,15 +119,12 @@ def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
     assert launch_room(chute, replace(ROOM, **instances)) == room
 
 
-NO_TEE = structs.replace(PUBLIC, tee=False)
-
-
 @pytest.mark.parametrize(
     ("chute", "instances", "left"),
     [
         # Active and starting instances of a public chute with TEE were counted at the launch.
         (PUBLIC, {"target": 4, "starting": 2}, 2),
-        # The room of others is checked again at the activation.
+        # The room of others is checked again at the activation: 4, less 1 active and 2 starting.
         (PRIVATE, {"target": 4, "starting": 2}, 1),
         (NO_TEE, {"target": 4, "starting": 2}, 1),
         (PRIVATE, {"active": 0, "bounty": True, "starting": 1}, 0),
@@ -138,6 +144,7 @@ def test_instances_that_start_take_the_room_that_is_checked_again(
 @pytest.mark.parametrize(
     ("chute", "instances", "is_refused"),
     [
+        # One is active, and the target is 2.
         (PRIVATE, {}, False),
         (PRIVATE, {"active": 2}, True),
         (PRIVATE, {"target": 0}, True),
@@ -148,8 +155,10 @@ def test_instances_that_start_take_the_room_that_is_checked_again(
         (PRIVATE, {"active": 1, "target": 1, "bounty": True}, True),
         (PRIVATE, {"active": None}, None),
         (PRIVATE, {"target": None}, None),
+        # Only the targets of private chutes expire.
         (NO_TEE, {"active": 2}, True),
         (NO_TEE, {"target_expired": True}, False),
+        # Nothing is checked again for a public chute with TEE.
         (PUBLIC, {"active": 2}, False),
         (structs.replace(PUBLIC, tee=None), {"active": 2}, None),
         (structs.replace(PUBLIC, compute_multiplier_factors=None), {"active": 2}, None),
@@ -165,7 +174,8 @@ def test_the_activation_of_a_private_chute_and_of_one_without_tee_is_checked_aga
 
 def test_a_target_expires_after_3700_seconds_by_the_time_that_the_answers_show() -> None:
     def target_expired(log: ChuteUtilization | None, now: float | None) -> bool | None:
-        return chute_instances(PRIVATE, log, set(), [], now).target_expired
+        instances = chute_instances(PRIVATE, log, active=set(), held=[], now=now)
+        return instances.target_expired
 
     now = 1e9
     without_time = ChuteUtilization("c", active_instance_count=1, total_instance_count=1)
@@ -175,11 +185,13 @@ def test_a_target_expires_after_3700_seconds_by_the_time_that_the_answers_show()
     assert target_expired(older, now) is True
     assert target_expired(younger, None) is None
     assert target_expired(without_time, now) is None
+    # Without a record of the autoscaler, the service has no target.
     assert target_expired(None, now) is True
 
 
 def test_the_time_of_the_service_is_the_newest_that_its_answers_show() -> None:
     logs = [ChuteUtilization("c", timestamp=UnixTime(1e9 - age)) for age in (3650, 3750)]
+    # The service measured its age at 1e9.
     bounty = Bounty("b", created_at=1e9 - 30, seconds_elapsed=30)
     without_age = Bounty("c", created_at=2e9)
     assert service_time(logs, [bounty, without_age]) == 1e9
@@ -188,29 +200,40 @@ def test_the_time_of_the_service_is_the_newest_that_its_answers_show() -> None:
 
 
 def held_gpu(instance_id: str, activated_at: Any) -> HeldGpu:
+    """Return a GPU of an instance."""
     return HeldGpu("h", "h200", "s", "c", instance_id, activated_at)
 
 
+ACTIVE, STARTING, DISABLED = held_gpu("a", 1.0), held_gpu("s", None), held_gpu("d", 2.0)
+"""Only "a" is in the list of active instances. The disabled one was active before."""
+LOG = ChuteUtilization(
+    "c", active_instance_count=1, total_instance_count=3, scale_allowance=4, target_count=9
+)
+"""The autoscaler's record of these three. The target is the active one plus the allowance."""
+ONLY_ACTIVE = structs.replace(LOG, total_instance_count=1)
+"""Its record when no other instance is there."""
+
+
 def test_starting_instances_are_those_that_hold_gpus_and_were_never_active() -> None:
-    gpus = [held_gpu("a", 1.0), held_gpu("s", None), held_gpu("s", None), held_gpu("d", 2.0)]
-    room = ChuteUtilization(
-        "c", active_instance_count=1, total_instance_count=3, scale_allowance=4, target_count=9
-    )
+    gpus = [ACTIVE, STARTING, STARTING, DISABLED]
     expected = ChuteInstances(active=1, starting=1, target=5, target_expired=None)
-    assert chute_instances(PUBLIC, room, {"a"}, gpus, 0) == expected
-    # Fewer instances than in the older list of GPUs are left.
-    fewer = structs.replace(room, total_instance_count=1)
-    assert chute_instances(PUBLIC, fewer, {"a"}, gpus, 0).starting == 0
+    assert chute_instances(PUBLIC, LOG, {"a"}, gpus, 0) == expected
+    # The list of GPUs may be older than the record.
+    assert chute_instances(PUBLIC, ONLY_ACTIVE, {"a"}, gpus, 0).starting == 0
+
+
+def test_if_one_may_be_disabled_only_the_autoscaler_can_tell_that_none_starts() -> None:
     unsure = [held_gpu("x", UNSET)]
-    assert chute_instances(PUBLIC, fewer, {"a"}, unsure, 0).starting == 0
-    assert chute_instances(PUBLIC, room, {"a"}, unsure, 0).starting is None
+    assert chute_instances(PUBLIC, ONLY_ACTIVE, {"a"}, unsure, 0).starting == 0
+    assert chute_instances(PUBLIC, LOG, {"a"}, unsure, 0).starting is None
     assert chute_instances(PUBLIC, None, {"a"}, unsure, 0).starting is None
 
 
 def test_a_public_chute_without_a_target_has_its_present_instances_as_the_target() -> None:
-    gpus = [held_gpu("a", 1.0), held_gpu("s", None), held_gpu("d", 2.0)]
+    gpus = [ACTIVE, STARTING, DISABLED]
     expected = ChuteInstances(active=1, starting=1, target=3, target_expired=True)
     assert chute_instances(PUBLIC, None, {"a"}, gpus, 0) == expected
+    # A private one has no target then.
     assert chute_instances(PRIVATE, None, {"a"}, gpus, 0).target == 0
 
 

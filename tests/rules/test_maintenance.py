@@ -33,9 +33,10 @@ def test_the_status_of_a_server_is_one_of_three(fields: dict[str, Any], status: 
 
 
 def policy(*statuses: str | None, **fields: Any) -> MaintenancePolicy:
-    servers = [
-        {"server_id": f"{number}", "maintenance_status": one} for number, one in enumerate(statuses)
-    ]
+    """Return the answer for servers with these statuses, with other fields."""
+    servers = []
+    for number, status in enumerate(statuses):
+        servers.append({"server_id": f"{number}", "maintenance_status": status})
     record: MaintenancePolicy = read(
         MaintenancePolicy, active_window=None, **{"servers": servers} | fields
     )
@@ -45,9 +46,11 @@ def policy(*statuses: str | None, **fields: Any) -> MaintenancePolicy:
 @pytest.mark.parametrize(
     ("answer", "older"),
     [
+        # Two servers hold a slot. Those of the newest window are in current_slots.
         (policy("pending", "maintenance", "none", current_slots=2), 0),
         (policy("pending", "maintenance", "none", current_slots=1), 1),
         (policy("none", current_slots=1), 0),
+        # A status, the current slots or the servers are unknown.
         (policy("maintenance", None, current_slots=0), None),
         (policy("maintenance"), None),
         (policy(servers=None, current_slots=0), None),
@@ -63,8 +66,10 @@ def test_slots_that_do_not_count_for_the_newest_window_are_of_older_ones(
     ("version", "accepted"),
     [
         ("1.10.0", True),
+        # The service may refuse a lower one that is listed.
         ("1.9.0", None),
         ("1.8.0", False),
+        # Release candidates are never listed, and boot for some miners.
         ("1.11.0-rc1", None),
         ("1.8.0-RC1", None),
         ("newest", False),
@@ -74,13 +79,17 @@ def test_only_the_highest_listed_version_boots_for_certain(
     version: str, *, accepted: bool | None
 ) -> None:
     assert version_accepted(version, {"1.9.0", "1.10.0"}) == accepted
-    # Among versions of another form, none is the highest.
+
+
+def test_no_version_is_the_highest_if_one_has_another_form() -> None:
     assert version_accepted("1.10.0", {"1.10.0", "newest"}) is None
 
 
 def test_a_policy_names_what_it_does_not_say() -> None:
+    # A server without a name is named by its id.
+    nameless = {"server_id": "0"}
     named = {"server_id": "1", "name": "alpha", "needs_upgrade": True}
-    assert list(unknown_in(policy(servers=[{"server_id": "0"}, named], window_open=True))) == [
+    assert list(unknown_in(policy(servers=[nameless, named], window_open=True))) == [
         "the answer has no known maintenance status of 0",
         "the answer does not say whether 0 needs the upgrade",
         "the answer has no known maintenance status of alpha",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 L40S = list(MODELS).index("l40s")
+"""The number of the public chute for this model."""
 PRIVATE = len(MODELS)
 """The number of the private chute. Those before it are public, one for each model of GPU."""
 ELSEWHERE = len(MODELS) + 1
@@ -46,8 +47,10 @@ class Farm(World):
         # The chutes are a public one for each model, the private one and the one elsewhere.
         size = Size(20, active_miners=len(self._fleets) + 1, chutes=len(MODELS) + 2)
         super().__init__(start=start, size=size)
+        # The number of launched instances, which makes their ids.
         self._count = 0
         self.stuck: list[str] = []
+        # The miners that nobody watches come after these, and have no fleet.
         for miner, machines in zip(self.miners, self._fleets, strict=False):
             for machine, server in zip(machines, miner.servers, strict=True):
                 public_chute = list(MODELS).index(machine.model)
@@ -61,7 +64,9 @@ class Farm(World):
         return iter(())
 
     def make_chute(self, index: int) -> Chute:
-        """Make a chute whose multiplier never changes."""
+        """Make the chute with a number. Its multiplier never changes: its load stays too low for
+        urgency, and no bounty or new version comes in the time of a test.
+        """
         model = list(MODELS)[index] if index < PRIVATE else "b200"
         return replace(
             super().make_chute(index),
@@ -92,6 +97,7 @@ class Farm(World):
         return None
 
     def _servers(self, uid: int, count: int) -> tuple[Server, ...]:  # noqa: ARG002 - the fleet says how many
+        """Return the servers of a watched miner's fleet, or those of the miner elsewhere."""
         machines: Sequence[Machine] = [Machine("b200")] * 10
         if uid < len(self._fleets):
             machines = self._fleets[uid]

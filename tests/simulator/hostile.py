@@ -78,8 +78,13 @@ def _framed(endpoint: Endpoint[Any], records: Iterator[bytes]) -> Iterator[bytes
     }.get(endpoint.name, (b"[", b"]"))
     yield opening
     for number, record in enumerate(records):
-        yield b"," * bool(number)
-        yield b'"%x":1' % number if endpoint.name == "scores" else record
+        if number > 0:
+            yield b","
+        if endpoint.name == "scores":
+            # Its scores are no records, but numbers by hotkey.
+            yield b'"%x":1' % number
+        else:
+            yield record
     yield closing
 
 
@@ -92,6 +97,7 @@ def _large_chunks(parts: Iterator[bytes]) -> Iterator[bytes]:
 def _records(endpoint: Endpoint[Any], count: int, length: int) -> Iterator[bytes]:
     """Yield so many records with texts of so many characters, or records without end if 0."""
     numbers = range(count) if count else itertools.count()
+    # Characters of 2 and 4 bytes take more memory than letters.
     text = "ü😀" * (length // 2)
     return _large_chunks(_framed(endpoint, (_record(number, text) for number in numbers)))
 
@@ -99,6 +105,7 @@ def _records(endpoint: Endpoint[Any], count: int, length: int) -> Iterator[bytes
 def _full(endpoint: Endpoint[Any]) -> Iterator[bytes]:
     """Yield about as many records as the endpoint's limit allows."""
     text = "x" * 20
+    # Each record is framed, and the ids of later ones are longer.
     size = len(_record(0, text)) + 60
     if isinstance(endpoint.shape, StreamShape):
         # They are limited after they were decoded, when they have all their fields.
@@ -118,7 +125,7 @@ def _line(endpoint: Endpoint[Any]) -> Iterator[bytes]:
 
 
 def _numbers(endpoint: Endpoint[Any]) -> Iterator[bytes]:
-    """Yield lists of numbers instead of records."""
+    """Yield numbers without end, where a list of records should be."""
     beginnings = {"servers": b'{"servers":[', "stats": b'{"past_hour":{"instance_stats":['}
     yield beginnings.get(endpoint.name, b"[")
     yield from itertools.repeat(b"1," * 500_000)
@@ -170,7 +177,7 @@ def _answer(endpoint: Endpoint[Any], kind: str) -> Callable[[Request], Any]:
     kind = kind.removeprefix("gzip ")
 
     async def body() -> AsyncIterator[bytes]:
-        stream = zlib.compressobj(1, wbits=31)
+        stream = zlib.compressobj(1, wbits=31)  # 31 is the format of gzip
         for chunk in _body(endpoint, kind):
             yield stream.compress(chunk) if is_compressed else chunk
             await asyncio.sleep(0)  # lets the server notice that the client disconnected
@@ -188,6 +195,7 @@ async def _serve_endless(beginning: bytes, part: bytes) -> None:
     """Answer each request with a beginning and a part that is repeated."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The client disconnects when it has had enough.
         with contextlib.suppress(OSError):
             await reader.readuntil(b"\r\n\r\n")
             writer.write(beginning)
@@ -201,7 +209,7 @@ async def _serve_endless(beginning: bytes, part: bytes) -> None:
 
 
 async def main() -> None:
-    """Serve."""
+    """Serve answers of the kind in the argument until the process is killed."""
     if sys.argv[1] in ENDLESS:
         await _serve_endless(*ENDLESS[sys.argv[1]])
     app = Starlette(

@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
 
 class OddWorld(World):
-    """Odd names and errors; odd servers; chutes without a name, and one with a version of half an
-    hour.
+    """A world with odd names, errors and servers, and with chutes without a name.
 
     Some servers have the same name or address, one has no GPUs, and one is of unknown version. The
-    service still has cooldowns, and long ones. The
-    first miner has an instance in each state, idle GPUs, and an old server without TEE with an
-    unverified GPU.
+    service still has cooldowns, and long ones. The first miner has an instance in each state, idle
+    GPUs, and an old server without TEE with an unverified GPU.
     """
 
     chute_names: ClassVar[tuple[str, ...]] = (
@@ -46,6 +44,7 @@ class OddWorld(World):
         if index % 7 == 3:
             chute = replace(chute, name=None, slug=None, scaled=False, tee=None, disabled=None)
         if index == 1:
+            # Its version came half an hour before the start.
             chute = replace(chute, phase=(self.start - HOUR / 2) / chute.deploy_period % 1)
         return chute
 
@@ -80,19 +79,21 @@ class OddWorld(World):
         if miner.uid != 0 or server.name != "rack-7":
             yield from super()._lives(miner, server)
             return
-        first, second, *_ = server.gpus
-        for gpu in (first, second):
-            gpu.error, gpu.verified_at = None, server.created_at
         if server.is_tee:
             starting, disabled, outdated, *_ = server.gpus
             yield self._stage(miner.hotkey, starting, 0, age=2 * HOUR)
+            # It is older than the newest version of chute 1.
             yield self._stage(miner.hotkey, outdated, 1, age=5 * HOUR, active_for=4 * HOUR)
             yield self._stage(
                 miner.hotkey, disabled, 7, age=2 * HOUR, active_for=HOUR, disabled_for=HOUR / 2
             )
         else:
-            second.error, second.verified_at = self.gpu_errors[0], None
-            yield self._stage(miner.hotkey, server.gpus[0], 5, age=5 * HOUR, active_for=4 * HOUR)
+            # Which GPUs of an old server have an error is random otherwise.
+            verified, unverified = server.gpus
+            verified.error, verified.verified_at = None, server.created_at
+            unverified.error, unverified.verified_at = self.gpu_errors[0], None
+            # Chute 5 has no TEE either.
+            yield self._stage(miner.hotkey, verified, 5, age=5 * HOUR, active_for=4 * HOUR)
 
     def _stage(
         self,
@@ -104,13 +105,20 @@ class OddWorld(World):
         active_for: float = 0,
         disabled_for: float = 0,
     ) -> Iterator[float]:
-        """Let an instance exist at the start, and in the hour after it."""
-        created, ended, end = self.start - age, self.start + DAY, End.SCALED_DOWN
+        """Let an instance exist at the start, and in the hour after it.
+
+        ``age``, ``active_for`` and ``disabled_for`` are the seconds from its creation, activation
+        and disabling to the start. With 0, it is not activated or disabled.
+        """
+        created = self.start - age
+        verified = created + 150
+        ended, end = self.start + DAY, End.SCALED_DOWN
         if not active_for or disabled_for:
-            ended, end = created + 150 + 3 * HOUR, End.PURGED
+            # The service purges an instance that is not active 3 hours after its verification.
+            ended, end = verified + 3 * HOUR, End.PURGED
         activated = self.start - active_for if active_for else math.inf
         disabled = self.start - disabled_for if disabled_for else math.inf
-        times = (created, created + 150, activated, ended, end, disabled)
+        times = (created, verified, activated, ended, end, disabled)
         return self._staged(
             Instance(make_uuid("staged", gpu.uuid), hotkey, self.chutes[chute], (gpu,), *times)
         )

@@ -46,9 +46,11 @@ def test_an_invalid_fault_is_refused_with_examples(text: str) -> None:
         ((), 0),
         (["crash-loop"], 1),
         (["dead-server"], 1),
+        # The other one of its two servers still runs, with an old version.
         (["upgrade"], 1),
         (["idle"], 2),
-        (["crash-loop", "dead-server", "blacklisted", "upgrade", "idle"], 5),
+        # One of each, and the two of "idle".
+        (["crash-loop", "dead-server", "upgrade", "idle"], 5),
     ],
 )
 def test_all_gpus_of_the_demos_miner_earn_except_on_the_servers_in_trouble(
@@ -57,6 +59,7 @@ def test_all_gpus_of_the_demos_miner_earn_except_on_the_servers_in_trouble(
     world = DemoWorld(
         start=NOON, troubles=troubles, size=Size(active_miners=8, chutes=150, other_servers=3)
     )
+    # The instances on the other servers stay for at least 2 hours.
     for now in (NOON, NOON + 2 * HOUR - 1):
         earning = set()
         for instance in world.instances(now, HOTKEY):
@@ -66,7 +69,18 @@ def test_all_gpus_of_the_demos_miner_earn_except_on_the_servers_in_trouble(
             server for server in world.miners[0].servers if not earning.issuperset(server.gpus)
         ]
         assert len(in_trouble) == servers
-    assert (HOTKEY in world.shares(NOON)) == ("blacklisted" not in troubles)
+
+
+@pytest.mark.parametrize(
+    ("troubles", "has_score"), [((), True), (["blacklisted"], False)], ids=["no", "blacklisted"]
+)
+def test_the_demos_miner_has_a_score_unless_it_is_blacklisted(
+    troubles: list[str],
+    has_score: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    size = Size(miners=16, active_miners=8, chutes=150, other_servers=3)
+    world = DemoWorld(start=NOON, troubles=troubles, size=size)
+    assert (HOTKEY in world.shares(NOON)) == has_score
 
 
 async def test_a_signature_for_another_purpose_is_refused(simulator: Simulator) -> None:
@@ -79,16 +93,20 @@ async def test_registrations_take_the_seats_that_the_chain_names_first() -> None
     size = Size(miners=48, active_miners=20, chutes=60)
     world = DemoWorld(start=NOON, troubles=["blacklisted"], size=size)
     clock = Clock()
+    # In 512 hours, as many miners register as there are seats. The first one comes after three
+    # quarters of the time between two.
+    period = 512 * HOUR / 48
     registrations_before_loss = []
     async with (
         Simulator(world, clock=clock) as api,
         Node(api.chain_url, timeout=PATIENCE, clock=clock) as node,
     ):
         for registration in range(4):
-            registered_at = NOON + (0.75 + registration) * 2 * HOUR * 256 / 48
+            registered_at = NOON + (0.75 + registration) * period
             # A block before the registration.
             clock.now = registered_at - 12
             seats = (await node.read()).value.seats
+            # The first seat is that of the blacklisted miner.
             registrations_before_loss.append(seats[0].registrations_before_loss)
             (first,) = (seat.hotkey for seat in seats if seat.registrations_before_loss == 0)
             hotkeys_before = set(world.by_hotkey)

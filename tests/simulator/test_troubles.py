@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.soak
 
 HOURS = 6.5
+"""Hours until noon in which a trouble is watched."""
 STEP = 600
+"""Seconds from one scrape to the next."""
 
 ALERTS: dict[str, set[tuple[str, str]]] = {
     "crash-loop": {
@@ -88,8 +90,8 @@ SAME_INSTANCES = {"starts_in_vain": "ChutesStartInVain", "purges": "ChutesInstan
 """The alert about the same instances as a finding."""
 
 
-def miners(firing: Mapping[Labels, float]) -> list[dict[str, str]]:
-    """Return the labels of the alerts about a miner that need action."""
+def needing_action(firing: Mapping[Labels, float]) -> list[dict[str, str]]:
+    """Return the labels of the firing alerts that need action. The others only inform."""
     alerts = [dict(labels) for labels in firing]
     return [labels for labels in alerts if labels["severity"] in ("critical", "warning")]
 
@@ -111,14 +113,15 @@ def place_of(labels: dict[str, str]) -> str:
     return labels.get("server") or labels.get("chute") or ""
 
 
-def places(firing: list[dict[str, str]], names: set[str], label: str) -> set[str]:
+def values_of(firing: list[dict[str, str]], names: set[str], label: str) -> set[str]:
+    """Return the values of a label of the firing alerts with these names."""
     return {one[label] for one in firing if one["alertname"] in names}
 
 
-async def after_hours_of(
+async def watch(
     simulator: Simulator, clock: Clock, directory: Path
 ) -> tuple[list[dict[str, str]], dict[str, Finding], str]:
-    """Let an exporter and a Prometheus watch the trouble.
+    """Let an exporter and a Prometheus watch the trouble until noon.
 
     Return the alerts that fire, the findings of ``status`` by kind, and the landing page.
     """
@@ -134,13 +137,14 @@ async def after_hours_of(
                 await asyncio.to_thread(timeline.scrape, clock(), "chutes", "exporter:9109", page)
                 await asyncio.to_thread(timeline.evaluate, clock())
                 clock.now += STEP
+            # The last step went beyond it.
             clock.now = NOON
             # They are what `status` prints.
             fleet = (await exporter.samples(())).fleets[HOTKEY]
             findings = {one.kind: one for one in find(fleet, NOON, Costs())}
             landing = html.unescape(await landing_page(exporter))
         prometheus.at = NOON
-        firing = miners(prometheus.query('ALERTS{alertstate="firing"}'))
+        firing = needing_action(prometheus.query('ALERTS{alertstate="firing"}'))
     return firing, findings, landing
 
 
@@ -152,19 +156,21 @@ async def test_alerts_status_and_landing_page_agree_about_a_trouble(
     world = DemoWorld(start=NOON, troubles=[trouble], size=size)
     clock = Clock(NOON - HOURS * 3600)
     async with Simulator(world, clock=clock) as simulator:
-        firing, findings, landing = await after_hours_of(simulator, clock, tmp_path)
+        firing, findings, landing = await watch(simulator, clock, tmp_path)
     assert {(labels["alertname"], place_of(labels)) for labels in firing} == ALERTS[trouble]
     for kind, (alerts, other_alerts) in SAME_SERVERS.items():
         servers = {server["name"] for server in servers_of(findings.get(kind))}
-        assert places(firing, alerts, "server") <= servers
-        assert servers <= places(firing, alerts | other_alerts, "server")
+        assert values_of(firing, alerts, "server") <= servers
+        assert servers <= values_of(firing, alerts | other_alerts, "server")
     for kind, alert in SAME_INSTANCES.items():
         instances = {one["instance_id"] for one in instances_of(findings.get(kind))}
-        assert instances == places(firing, {alert}, "instance_id")
-    chutes = places(firing, {"ChutesChuteFails"}, "chute")
+        assert instances == values_of(firing, {alert}, "instance_id")
+    chutes = values_of(firing, {"ChutesChuteFails"}, "chute")
     failing = findings.get("failing_chutes")
+    # The text about a chute begins with its name.
     assert {text.split(" ")[0] for text in things_of(failing)} == chutes
-    blacklisted = places(firing, {"ChutesMinerBlacklisted"}, "hotkey")
+    blacklisted = values_of(firing, {"ChutesMinerBlacklisted"}, "hotkey")
     assert ("blacklisted" in findings) == bool(blacklisted)
+    # The landing page has no notes.
     for finding in findings.values():
         assert (finding.problem in landing) == finding.needs_action
