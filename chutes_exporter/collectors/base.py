@@ -198,6 +198,7 @@ _DEFAULTS = {
     "few": "on if 1 to 16 hotkeys are configured",
     "key": "on if a hotkey's key is configured; needs none",
 }
+"""When a collector is on by default, in words, by its attribute ``default``."""
 
 
 Scope = Literal["platform", "signer", "miner"]
@@ -234,6 +235,7 @@ class Part:
     @property
     def needs_key(self) -> bool:
         """Whether it has no sample without a hotkey's key."""
+        # A part without ``feeds`` is about a miner's fleet, which public answers alone do not show.
         needed = self.feeds or self.also
         return any(feed.endpoint.signed for feed in needed)
 

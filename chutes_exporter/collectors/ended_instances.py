@@ -77,8 +77,12 @@ _METRICS: Final = (
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+    """Add which reports are known, and the ends and losses of each exported miner.
+
+    A window is left out while one of its reports is not known, because a part would look like all.
+    """
     reports = answers[AUDIT_REPORT]
-    # The names of chutes show which ends were redeployments. They need a key.
+    # The names of chutes show which ends were redeployments. Without a key, they are not known.
     chutes = answers.get(CHUTES, [])
     ledger = Ledger(reports.hours, chutes)
     out.add(REPORT_END, ledger.end)
@@ -87,7 +91,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
         if ledger.missing_hours(hours):
             continue
         for hotkey, ends in _ends_by_miner(ledger.ends(hours), miners).items():
-            # After a reload, the reports may be those of other miners.
+            # After a reload, the reports may be those of other miners. None means all miners.
             if reports.hotkeys is None or hotkey in reports.hotkeys:
                 _add_reasons(ends, (hotkey, window), out)
                 _add_chutes(ends, (hotkey, window), out)
@@ -119,9 +123,10 @@ def _add_reasons(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: S
 
 
 def _add_chutes(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: Samples) -> None:
-    """Add the ends and losses of a miner in a window by chute, unless the chute of one is unknown.
+    """Add the ends and losses of a miner in a window by chute.
 
-    If it is unknown whether an end was a failure, the ends on its chute are left out.
+    Nothing is added if the chute of an end is unknown, because it may be one of any chute. If it is
+    unknown whether an end was a failure, the ends on its chute are left out.
     """
     by_chute: dict[str, list[End]] = defaultdict(list)
     for end in ends:

@@ -135,6 +135,7 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     fleet = join_fleet(answers_of_fleet)
     _add_instances(fleet, answers_of_fleet.at, out)
     if fleet.markets is None:
+        # It is unknown what can be launched.
         return
     _add_uses(fleet, out)
     for market in fleet.markets:
@@ -181,7 +182,10 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
 
 
 def _add_launches(use: Use, labels_of_use: tuple[str, ...], out: Samples) -> None:
-    """Add the instances that make the best use of the idle GPUs of a model on a server."""
+    """Add the instances that make the best use of the idle GPUs of a model on a server.
+
+    A chute's name that is unknown would make other series when it becomes known.
+    """
     for launch in use.launches:
         offer = launch.offer
         if offer.chute is None:
@@ -195,7 +199,10 @@ def _add_launches(use: Use, labels_of_use: tuple[str, ...], out: Samples) -> Non
 
 
 def _add_market(market: Market, hotkey: str, out: Samples) -> None:
-    """Add the offers of a GPU model whose chutes have known names, and the number of refusals."""
+    """Add the offers of a GPU model whose chutes have known names, and the number of refusals.
+
+    A chute's name that is unknown would make other series when it becomes known.
+    """
     for offer in market.offers:
         if offer.chute is None:
             continue

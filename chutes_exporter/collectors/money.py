@@ -116,7 +116,8 @@ def _server_profits(answers: Answers, miners: Miners, out: Samples) -> None:
     unit_usd = _unit_usd(answers)
     fleet = join_fleet(fleet_answers(answers.by_name, miners.hotkey))
     for server in fleet.servers:
-        # The price of a server without GPUs is not known.
+        # An empty list means no GPUs, so there is nothing to pay for. None means that a model is
+        # unknown, and so is the price.
         if not server.name or not server.models:
             continue
         pay_per_day = product(server.earned_units_per_second, DAY, unit_usd)

@@ -45,14 +45,15 @@ def find_neighbours(answers: Answers, watched: AbstractSet[str], before: Neighbo
     """Return the neighbours of the watched miners.
 
     Args:
-        answers: Those of FEEDS that are known. Without a whole answer, the neighbours by it stay
-            what they were before.
+        answers: Those of FEEDS that are known. Without an answer, or while scores may be missing
+            from it, the neighbours by it stay what they were before.
         watched: The hotkeys of the watched miners.
         before: The neighbours until now.
     """
     by_score, by_seat = before.by_score, before.by_seat
     if SCORES in answers and answers.whole([SCORES.name]):
         by_score = _around(_ranking(answers[SCORES]), watched, before.by_score)
+    # A reading of the chain has all seats or fails.
     if CHAIN in answers:
         by_seat = _around(_line_for_the_seat(answers[CHAIN]), watched, before.by_seat)
     return Neighbours(by_score, by_seat)

@@ -55,7 +55,7 @@ COST = _metric(
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     reports = answers[f.AUDIT_REPORT]
-    # After a reload, the reports may be those of other miners.
+    # After a reload, the reports may be those of other miners. None means all miners.
     if reports.hotkeys is not None and miners.hotkey not in reports.hotkeys:
         return
     answers_of_fleet = fleet_answers(answers.by_name, miners.hotkey)

@@ -89,6 +89,7 @@ class Info(Row):
 
     @cached_property
     def _has_texts(self) -> Callable[[Any], Any]:
+        """A function that says whether a record has a sample."""
         return _getter(self.only or (lambda _: True))
 
     def samples(self, record: Any) -> Iterable[Sample]:
@@ -112,7 +113,8 @@ class Total:
         by: The group of a record, or a list of its groups, which must be known.
         label: The name of the label, if it is not the field. With ``hotkey``, only watched miners
             have values, or all exported ones if the table declares the field with the miner.
-        among: All possible groups. Without it, only a watched miner may have no record.
+        among: Groups that have a value even without a record. With the label ``hotkey``, these are
+            the watched miners instead.
     """
 
     text: str
@@ -140,6 +142,7 @@ class Total:
         value = self._value(records)
         if not self.label:
             return [((), value)]
+        # The function has made a mapping from label values to values.
         return _by_label(value)
 
     def _of_groups(self, records: list[Any], groups: Sequence[str]) -> Iterable[Sample]:
@@ -296,6 +299,7 @@ class Table(Part, Generic[R]):
         }
         if not missing:
             return
+        # Each key once, in the order of the records.
         listed_keys = dict.fromkeys(self._key_of(record) for record in records)
         for other_fields in dict.fromkeys(key[1:] for key in listed_keys):
             wanted_keys = [(miner, *other_fields) for miner in watched]
@@ -306,10 +310,11 @@ class Table(Part, Generic[R]):
     def _add_totals(
         self, records: list[R], miners: Miners, hotkey: tuple[str, ...], out: Samples
     ) -> None:
-        """Add the totals of all records, and of totals by miner those of exported miners, or of the
-        watched ones if the records are not about miners.
+        """Add the totals of all records.
 
-        ``hotkey`` is the label of the miner that the feed is about, if there is one.
+        A total by miner is added for the exported miners, or for the watched ones if the records
+        are not about miners. ``hotkey`` is the label of the miner that the feed is about, if there
+        is one.
         """
         watched = sorted(miners.watched)
         is_exported = miners.exports if self._miner else miners.watched.__contains__

@@ -19,7 +19,9 @@ from chutes_exporter.rules.demand import (
 
 
 def _measured(chutes: list[ChuteUtilization]) -> list[ChuteUtilization]:
-    """Return the records without the ratios if the autoscaler's monitoring failed."""
+    """Return the records. If the autoscaler's monitoring failed, they are without the ratios that
+    this collector exports.
+    """
     if not load_is_unknown(chutes):
         return chutes
     none_by_field = {

@@ -45,7 +45,7 @@ def recent_ratio(chute: ChuteUtilization, ratio: float | None) -> float | None:
     """Return a ratio of the autoscaler's last run, or None if it is unknown.
 
     The service sends 0 for a chute that its monitoring does not know, for example a chute without
-    an instance.
+    an instance. So 0 is a measurement only if the chute is known to have had instances.
     """
     if ratio == 0 and not chute.instance_count:
         return None
@@ -61,8 +61,10 @@ def load_is_unknown(chutes: Sequence[ChuteUtilization]) -> bool:
     for chute in chutes:
         loads += (chute.utilization_5m, chute.utilization_15m, chute.utilization_1h)
     known_loads = [load for load in loads if load is not None]
-    all_are_zero = not any(known_loads)
-    return len(known_loads) > 0 and all_are_zero
+    if not known_loads:
+        # Nothing shows a failure.
+        return False
+    return not any(known_loads)
 
 
 _DEMAND_FIELDS: Final = (
@@ -77,7 +79,7 @@ _DEMAND_FIELDS: Final = (
 
 def demand_is_unknown(chutes: Sequence[ChuteMetrics]) -> bool:
     """Return whether the service's own monitoring is down: no chute of the platform has requests or
-    use.
+    use. An answer without chutes does not show that.
     """
     if not chutes:
         return False

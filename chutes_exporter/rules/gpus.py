@@ -45,7 +45,8 @@ def units_per_gpu_second(chute: Chute, model: str, rates: Mapping[str, float]) -
     on_cheapest_gpu = multiplier / selector.gpu_count
     if models == {model}:
         return on_cheapest_gpu
-    if model not in models or not models <= rates.keys():
+    all_rates_are_known = models <= rates.keys()
+    if model not in models or not all_rates_are_known:
         return None
     cheapest_rate = min(rates[allowed_model] for allowed_model in models)
     return on_cheapest_gpu * rates[model] / cheapest_rate
@@ -60,10 +61,10 @@ def later_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> fl
     if chute.public is None or chute.compute_multiplier_factors is None:
         return None
     if chute.public:
-        # The service moves it to the pay of the cheapest GPU that its chute allows.
+        # The service moves a public instance to the pay of the cheapest GPU that its chute allows.
         with_bounty = chute.effective_compute_multiplier
     else:
-        # It keeps the pay of the GPU on which it runs.
+        # A private instance keeps the pay of the GPU on which it runs.
         with_bounty = _first_multiplier(chute, model, rates)
     # The part of a bounty fades.
     bounty_boost = chute.compute_multiplier_factors.get("bounty_boost", 1.0)

@@ -34,6 +34,7 @@ def instance_state(instance: Instance) -> InstanceState | None:
         # other.
         return None
     if instance.activated_at is UNSET:
+        # The answer does not have the field, so the instance may be starting or disabled.
         return None
     return "starting" if instance.activated_at is None else "disabled"
 
@@ -86,7 +87,10 @@ def purged_at(instance: Instance) -> float | None:
 
 
 def _start_deadline(instance: Instance) -> float | None:
-    """Return the Unix time until which a starting instance must become active."""
+    """Return the Unix time until which a starting instance must become active.
+
+    A verified one has two deadlines, of which the earlier counts. None if one of them is unknown.
+    """
     if instance.verified is None or instance.created_at is None:
         return None
     after_creation = instance.created_at + LONGEST_START
@@ -99,7 +103,9 @@ def _start_deadline(instance: Instance) -> float | None:
 
 
 def _deadline_after_verification(instance: Instance) -> float | None:
-    """Return the Unix time 3 hours after the verification of an instance that is not active."""
+    """Return the Unix time 3 hours after the verification of an instance that is not active, None
+    if that is unknown.
+    """
     if instance.last_verified_at is None:
         return None
     return instance.last_verified_at + 3 * HOUR
@@ -108,15 +114,18 @@ def _deadline_after_verification(instance: Instance) -> float | None:
 def unknown_in(instances: Iterable[Instance]) -> Iterator[str]:
     """Yield a text for each deadline of an instance that is unknown.
 
-    If its state is unknown, the instance may have both deadlines.
+    An instance that is not active has the deadline of its purge. A public one that was ever active
+    has the time from which it keeps its score. If the state or the kind of an instance is unknown,
+    it may have both.
     """
     for instance in instances:
         state = instance_state(instance)
-        if state != "active" and purged_at(instance) is None:
+        may_be_purged = state != "active"
+        if may_be_purged and purged_at(instance) is None:
             yield "the answer does not say when the service deletes an instance that is not active"
-        was_active = state != "starting"
+        may_have_been_active = state != "starting"
         may_be_public = is_public(instance) is not False
-        if was_active and may_be_public and secured_at(instance) is None:
+        if may_have_been_active and may_be_public and secured_at(instance) is None:
             yield "the answer does not say until when an instance loses its score if it is deleted"
 
 

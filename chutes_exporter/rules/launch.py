@@ -86,21 +86,22 @@ def service_time(utilization: list[ChuteUtilization], bounties: list[Bounty]) ->
 def chute_instances(
     chute: Chute,
     utilization: ChuteUtilization | None,
-    active: AbstractSet[str],
-    held: Iterable[HeldGpu],
+    active_ids: AbstractSet[str],
+    held_gpus: Iterable[HeldGpu],
     now: float | None,
     *,
     bounty: bool = False,
 ) -> ChuteInstances:
     """Return the instances of a chute and its target.
 
-    ``utilization`` is None if the autoscaler has no record of the chute. ``active`` are the ids of
-    its active instances, and ``held`` the GPUs of all its instances. ``now`` is the service's time,
-    None if it is unknown.
+    ``utilization`` is None if the autoscaler has no record of the chute. ``active_ids`` are those
+    of its active instances, and ``held_gpus`` the GPUs of all its instances. ``now`` is the
+    service's time, None if it is unknown.
     """
-    not_active = {gpu.instance_id: gpu for gpu in held if gpu.instance_id not in active}
+    not_active = {gpu.instance_id: gpu for gpu in held_gpus if gpu.instance_id not in active_ids}
     activations = [gpu.activated_at for gpu in not_active.values()]
-    # One without an activation starts. The others are disabled. UNSET is unknown.
+    # An activation of None means that the instance starts, a time that it is disabled. UNSET is
+    # unknown.
     starting = None if UNSET in activations else activations.count(None)
     if utilization is not None:
         return ChuteInstances(
@@ -111,9 +112,10 @@ def chute_instances(
             bounty=bounty,
         )
     # Without a record, a private chute has no target. For a public one, the service takes the
-    # present number of instances, disabled ones included.
-    target = 0 if follows_private_rules(chute) else len(active) + len(not_active)
-    return ChuteInstances(len(active), starting, target, target_expired=True, bounty=bounty)
+    # present number of instances, disabled ones included. While it is unknown which rules a chute
+    # follows, its target does not matter, because its room is unknown.
+    target = 0 if follows_private_rules(chute) else len(active_ids) + len(not_active)
+    return ChuteInstances(len(active_ids), starting, target, target_expired=True, bounty=bounty)
 
 
 def _starting_by_both(by_gpus: float | None, utilization: ChuteUtilization) -> float | None:
@@ -127,7 +129,8 @@ def _starting_by_both(by_gpus: float | None, utilization: ChuteUtilization) -> f
         return by_gpus
     if by_gpus is not None:
         return min(by_gpus, by_autoscaler)
-    # Each of them may be disabled. Only no instance means that none starts.
+    # Each instance that the autoscaler counts may be disabled. Only if it counts none, certainly
+    # none starts.
     return by_autoscaler if by_autoscaler <= 0 else None
 
 
@@ -140,6 +143,7 @@ def _target_at_launch(utilization: ChuteUtilization) -> float | None:
     if target is not None:
         return target
     if utilization.scale_allowance is None or utilization.target_count is None:
+        # The answer lacks what the target follows from.
         return None
     # The target of the autoscaler's last run is out of date. The service takes at most the active
     # instances.
@@ -172,8 +176,9 @@ def launch_refusal(
     *,
     runs_tee: bool,
 ) -> LaunchRefusal | None:
-    """Return why a miner can launch an instance of a chute on none of some servers now, or None if
-    it can.
+    """Return why a miner cannot launch an instance of a chute on any of some servers now.
+
+    It is None if the miner can launch it on one of them, and also without a server.
 
     This follows the service's answer to ``GET /instances/launch_config``, and the checks when the
     instance is claimed and becomes active. The first certain refusal is returned. Without one, an
@@ -199,7 +204,8 @@ def _refusal_on_any_server(
 ) -> LaunchRefusal | None:
     """Return the first check that refuses a launch whatever the server.
 
-    If none does, it is ``unknown`` while a check is, and None otherwise.
+    If none refuses it, the result is ``unknown`` if an answer lacks what one of the checks needs,
+    and None if all checks let it pass.
     """
     if seat is None:
         return "not_registered"
@@ -223,7 +229,8 @@ def _refusal_on_any_server(
 def _refusal_on_server(chute: Chute, server: LaunchServer) -> LaunchRefusal | None:
     """Return the first check that refuses a launch on a server.
 
-    If none does, it is ``unknown`` while a check is, and None otherwise.
+    If none refuses it, the result is ``unknown`` if an answer lacks what one of the checks needs,
+    and None if all checks let it pass.
     """
     tee_differs = _tee_differs(chute, server)
     if tee_differs:
@@ -306,7 +313,7 @@ def _public_room(room: float, starting: float | None, *, tee: bool | None) -> fl
     """Return the room of a public chute, None if it is unknown.
 
     ``room`` is its target less the active instances. With TEE, active and starting instances
-    together must also be fewer than the target plus 1.
+    together must also be fewer than the target plus 1, which can only make the room smaller.
     """
     if tee is False or room <= 0:
         return room
@@ -336,7 +343,7 @@ def activation_is_refused(chute: Chute, instances: ChuteInstances) -> bool | Non
     """Return whether the service would refuse the activation of an instance that starts, None
     while that is unknown.
 
-    The service does not delete a refused instance. It holds its GPUs until it is purged.
+    The service does not delete a refused instance, which holds its GPUs until it is purged.
     """
     activation_is_checked = _activation_is_checked(chute)
     if activation_is_checked is None:
@@ -349,6 +356,7 @@ def activation_is_refused(chute: Chute, instances: ChuteInstances) -> bool | Non
     if not follows_private_rules(chute):
         return active >= target
     if active == 0 and instances.bounty:
+        # A bounty is enough for the first active instance of a private chute.
         return False
     return active >= target or instances.target_expired
 

@@ -98,6 +98,7 @@ def outcome_of(instance: AuditInstance) -> Outcome:
     """
     if instance.activated_at is None:
         return "never_active"
+    # Every ended instance has this time. Without it, the first hour would not be over.
     deleted_at = instance.deleted_at or instance.activated_at
     is_public = instance.billed_to is None
     if is_public and deleted_at - instance.activated_at >= SECURED_AFTER:
@@ -154,6 +155,7 @@ def join_records(reports: Iterable[Sequence[ComputeRecord]]) -> History:
         for start, records_of_start in _by_start(records).items():
             newest_by_start.setdefault(start, records_of_start)
         for record in records:
+            # The instance had not ended yet when this report was made.
             if record.ended_at is None:
                 open_multipliers[record.started_at] = _multiplier(record)
     joined = list(chain.from_iterable(newest_by_start.values()))
@@ -192,6 +194,7 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
     tenths of the units of that record, even if it counts.
     """
     if instance.activated_at is None:
+        # It never had a score.
         return Loss(0.0, is_last_of_chute=False)
     paid = _paid_time(instance, now)
     lost_units: float | None = 0.0
@@ -220,14 +223,17 @@ def score_of_running(
     records = list(history.records)
     present_since = max(created_at, known_until)
     if records and records[-1].ended_at is None:
-        # It may have ended since, so it counts only as far as the history is known.
+        # It may have ended since, so it counts only as far as the history is known, and not at all
+        # if it began later.
         open_record = records.pop()
         present_since = max(present_since, open_record.started_at)
         records.append(structs.replace(open_record, ended_at=UnixTime(present_since)))
     elif not records and known_until - created_at < LONGEST_START:
-        # Records come with the activation, but begin at the creation. So this instance was
-        # activated later, and the present multiplier applies from the creation on.
+        # An instance gets its first record at its activation, within 3.5 hours. That record begins
+        # at the creation. So this instance was activated after the newest report, and the present
+        # multiplier applies from the creation on.
         present_since = created_at
+    # The sum does not use the id.
     present = ComputeRecord("", started_at=UnixTime(present_since), compute_multiplier=multiplier)
     return _compute_units([*records, present], _past_day(created_at, now, now=now))
 
@@ -277,14 +283,17 @@ def loss_needs_report(instance: AuditInstance, history: History, now: float, end
     ``end`` is the end of the hour. The loss is of the 24 hours before now.
     """
     if instance.activated_at is None:
+        # It never had a score, so it lost nothing.
         return False
     may_be_cut = _deleted_by_miner(instance) and history.open_multiplier is None
     if may_be_cut and (not history.records or history.records[-1].started_at < end):
         # This report may show the last record while it was open, with its multiplier before a cut.
         return True
     if outcome_of(instance) == "counts":
+        # Apart from a cut, it lost nothing.
         return False
     gap = _first_gap(history.records, _paid_time(instance, now))
+    # The report has no record of a time after its hour.
     return gap is not None and gap < end
 
 
@@ -380,7 +389,8 @@ def _first_gap(records: Sequence[ComputeRecord], paid: _PaidTime) -> float | Non
     for record in records:
         if record.started_at > covered_until + _MAX_GAP:
             return covered_until
-        # Only the last records have no end. That of an earlier one is in a missing report.
+        # Only the last record has no end, or the last two if they have the same start. The end of
+        # an earlier one is in a report that is missing.
         if record.ended_at is None and record.started_at != records[-1].started_at:
             return record.started_at
         covered_until = max(covered_until, record.ended_at or paid.end)

@@ -77,7 +77,7 @@ def window_is_open(policy: MaintenancePolicy) -> bool | None:
 def slots_of_older_windows(policy: MaintenancePolicy) -> float | None:
     """Return how many servers hold the slot of an older window, which they never finished.
 
-    The service counts only the slots of the newest window. None if it is unknown.
+    The service's own number has only the slots of the newest window. None if it is unknown.
     """
     if policy.servers is None or policy.current_slots is None:
         return None
@@ -97,7 +97,7 @@ def unknown_in(policy: MaintenancePolicy) -> Iterator[str]:
             yield f"the answer does not say whether {name} needs the upgrade"
     if policy.servers is None:
         yield "the answer has no servers"
-    if policy.window_open is None:
+    if window_is_open(policy) is None:
         yield "the answer does not say whether the window is open"
     if policy.active_window is not None and policy.active_window.upgrade_window_end is None:
         yield "the answer does not say when the window ends"
@@ -118,8 +118,9 @@ def version_accepted(version: str, listed: AbstractSet[str]) -> bool | None:
     """Return whether the service accepts a boot with a version, None if it is unknown.
 
     ``listed`` are the versions with measurements. The highest one boots for certain. The service
-    may have a least version that no answer shows, so lower ones may be refused. Release candidates
-    are never listed, and boot only for some miners.
+    may have a least version that no answer shows, so lower ones may be refused. One that is not
+    listed is refused, unless it is a release candidate: these are never listed, and boot only for
+    some miners.
     """
     if version not in listed:
         is_candidate = "rc" in version.lower()
@@ -168,7 +169,10 @@ def _fits(measurement: TeeMeasurement, models: Sequence[str]) -> bool | None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version such as ``1.20.3``, and the empty tuple for another form."""
+    """Return the numbers of a version such as ``1.20.3``, of up to 9 digits each.
+
+    The empty tuple for another form.
+    """
     match = re.fullmatch(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", version, re.ASCII)
     if match is None:
         return ()

@@ -54,7 +54,10 @@ class ServerCost:
 
 
 def server_costs(servers: list[Server], costs: Costs) -> list[ServerCost]:
-    """Return the known prices of the GPUs on each server with a name, one for each model."""
+    """Return the known prices of the GPUs on each server with a name, one for each model.
+
+    The name is a label of the price, so a server without a known one is left out.
+    """
     known_costs = []
     for server in servers:
         if not server.name:
@@ -72,6 +75,7 @@ def fleet_cost(servers: list[Server], nodes: list[Node], costs: Costs) -> float 
     unknown.
     """
     if not costs:
+        # Nobody gave a price, so a cost of 0 for a miner without GPUs would say nothing.
         return None
     gpus = _listed_gpus(servers, nodes).values()
     return total(costs.of_gpu(gpu.server, gpu.model) for gpu in gpus)
@@ -86,7 +90,10 @@ class _ListedGpu:
 
 
 def _listed_gpus(servers: list[Server], nodes: list[Node]) -> dict[str, _ListedGpu]:
-    """Return the GPUs of a miner by id. Both answers list them, and each one counts once."""
+    """Return the GPUs of a miner by id. Both answers list them, and each one counts once.
+
+    If both list a GPU, it is on the server that lists it, and of the model that ``nodes`` has.
+    """
     server_names = {server.server_id: server.name for server in servers}
     gpus: dict[str, _ListedGpu] = {}
     for node in nodes:

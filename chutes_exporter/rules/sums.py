@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 def total(values: Iterable[float | None]) -> float | None:
     """Return the sum, or None if a value is unknown or the sum is too large for a number."""
     try:
+        # An unknown value makes the sum NaN.
         result = math.fsum(math.nan if value is None else value for value in values)
     except OverflowError:
         return None
@@ -22,5 +23,6 @@ def product(*values: float | None) -> float | None:
     """Return the product, or None if a value is unknown or the product is too large for a
     number.
     """
+    # An unknown value makes the product NaN.
     result = math.prod(math.nan if value is None else value for value in values)
     return result if math.isfinite(result) else None

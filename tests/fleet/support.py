@@ -57,7 +57,7 @@ def sent(bodies: Mapping[str, Any], *, doubted: Collection[str] = ()) -> FleetAn
 def make_gpus(
     state: GpuState | None, count: int, *, server: str = "s1", model: str = "pro_6000", **more: Any
 ) -> tuple[Gpu, ...]:
-    """Return GPUs in a state."""
+    """Return GPUs in a state. They name no chute and no instance unless ``more`` does."""
     fields: dict[str, Any] = {"chute_id": "", "chute": "", "instance_id": ""} | more
     return tuple(
         Gpu(f"{server}-{state}-{number}", server, model, number, state, **fields)
@@ -66,7 +66,7 @@ def make_gpus(
 
 
 def make_instance(instance_id: str = "i1", **fields: Any) -> Instance:
-    """Return an active public instance on two GPUs of the server s1."""
+    """Return an active public instance on two GPUs of the server s1, created two hours ago."""
     given: dict[str, Any] = {
         "instance_id": instance_id,
         "chute_id": "c1",

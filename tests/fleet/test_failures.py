@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     from chutes_exporter.rules.losses import Outcome
     from tests.recorded import Miner
 
-NO_FAILURES = {
+PLANNED = {
     *("scale_down", "update", "maintenance", "idle", "no_balance"),
     *("chute_removed", "redeployed"),
 }
+"""The reasons of ends that are no failures."""
 
 
 async def reports_of(miner: Miner) -> list[AuditReport]:
-    """Return all reports of a miner's world, with what the miner needs."""
+    """Return all reports of a miner's world, with the ends and multipliers of this miner only."""
     found = []
     async with (
         served(replay({}, report_bodies(miner.directory))) as url,
@@ -54,6 +55,7 @@ def ledger_of(miner: Miner) -> Ledger:
 
 
 def end(reason: str | None = "requests", outcome: Outcome = "lost", **fields: Any) -> End:
+    """Return an end of an instance of the chute c. By default, it is a failure."""
     given: dict[str, Any] = {
         "instance_id": "i",
         "hotkey": "me",
@@ -77,18 +79,23 @@ def test_failures_are_the_true_ends_that_do_not_count_without_the_planned_ones(
 ) -> None:
     ledger = ledger_of(miner)
     ends = [one for one in ledger.ends(24) if one.hotkey == miner.hotkey]
-    planned = {one.instance_id for one in ends if one.reason in NO_FAILURES}
+    planned = {one.instance_id for one in ends if one.reason in PLANNED}
     true = true_failures(miner, planned)
     found = count_failures(ends, ledger.end, are_all=True)
+    # Each world has some failures.
     assert true
     assert dict(found.known) == true
     assert not found.unclear
 
 
 def true_failures(miner: Miner, planned: Collection[str]) -> Counter[str]:
-    """Return the ends of a day that do not count, by chute, without the planned ones."""
+    """Return the number of ends of a day that do not count, by chute.
+
+    ``planned`` are the ids of the instances whose ends are no failures.
+    """
     true: Counter[str] = Counter()
     for row in reported_ends(miner.directory):
+        # The newest hourly report has the number 0, so those of the day are below 24.
         if row["miner"] != miner.hotkey or row["report"] >= 24:
             continue
         if outcome(row) != "counts" and row["instance_id"] not in planned:
@@ -97,29 +104,38 @@ def true_failures(miner: Miner, planned: Collection[str]) -> Counter[str]:
 
 
 def test_planned_ends_are_no_failures_and_all_others_are() -> None:
-    reasons = {reason for reason in END_REASONS if end(reason).is_failure}
-    assert reasons == set(END_REASONS) - NO_FAILURES
-    assert end("miner", "never_active").is_failure
+    failures = {reason for reason in END_REASONS if end(reason, "lost").is_failure}
+    assert failures == set(END_REASONS) - PLANNED
+
+
+def test_a_start_that_was_never_active_failed_and_an_end_that_counts_did_not() -> None:
+    assert end("requests", "never_active").is_failure is True
     assert end("requests", "counts").is_failure is False
-    assert end("redeployed", "lost").is_failure is False
 
 
 def test_a_chute_fails_from_three_failures_on() -> None:
     for count in range(5):
         found = count_failures([end()] * count, 0.0, are_all=True)
-        assert (found.count("c"), found.fails("c")) == (count, count >= FAILS_FROM)
-    assert count_failures([end()] * 3, 0.0, are_all=True).count("other") == 0
+        assert found.count("c") == count
+        assert found.fails("c") == (count >= FAILS_FROM)
+
+
+def test_a_chute_without_an_end_has_no_failure() -> None:
+    assert count_failures([end(chute_id="c")], 0.0, are_all=True).count("other") == 0
 
 
 def test_enough_failures_prove_it_and_fewer_prove_nothing_while_some_are_not_known() -> None:
     few = count_failures([end()], 0.0, are_all=False)
-    assert (few.count("c"), few.fails("c"), few.fails("other")) == (None, None, None)
-    many = count_failures([end()] * 3, 0.0, are_all=False)
-    assert (many.count("c"), many.fails("c"), many.fails("other")) == (None, True, None)
+    assert (few.count("c"), few.fails("c")) == (None, None)
+    enough = count_failures([end()] * FAILS_FROM, 0.0, are_all=False)
+    assert (enough.count("c"), enough.fails("c")) == (None, True)
+    # Another chute may have all those that are not known.
+    assert enough.fails("other") is None
 
 
 def test_an_end_that_may_be_a_redeployment_leaves_its_own_chute_unknown() -> None:
-    found = count_failures([end(None), end(chute_id="other")], 0.0, are_all=True)
+    may_be_redeployment = end(reason=None, chute_id="c")
+    found = count_failures([may_be_redeployment, end(chute_id="other")], 0.0, are_all=True)
     assert (found.count("c"), found.fails("c")) == (None, None)
     assert found.count("other") == 1
 
@@ -127,5 +143,8 @@ def test_an_end_that_may_be_a_redeployment_leaves_its_own_chute_unknown() -> Non
 def test_a_failure_of_an_unknown_chute_may_be_one_of_any() -> None:
     found = count_failures([end(chute_id=None)], 0.0, are_all=True)
     assert (found.count("c"), found.fails("c")) == (None, None)
-    harmless = count_failures([end("requests", "counts", chute_id=None)], 0.0, are_all=True)
-    assert harmless.count("c") == 0
+
+
+def test_an_end_that_counts_says_nothing_about_failures_even_if_its_chute_is_unknown() -> None:
+    found = count_failures([end("requests", "counts", chute_id=None)], 0.0, are_all=True)
+    assert found.count("c") == 0

@@ -32,7 +32,7 @@ EARLIER = "2026-11-24T11:00:00+00:00"
 
 
 def gpu(number: int, **more: Any) -> Row:
-    """Return a verified GPU."""
+    """Return the record of a verified h200, as a server and the list of nodes have it."""
     return {"uuid": f"g{number}", "gpu_identifier": "h200", "verified_at": NOON_TEXT} | more
 
 
@@ -51,7 +51,7 @@ def chute(chute_id: str, name: str, **more: Any) -> Row:
 
 
 def held(number: int, instance: Row) -> Row:
-    """Return a GPU in the inventory."""
+    """Return the item of the inventory for a GPU that an instance holds."""
     names = {"c1": "llama", "c2": "flux"}
     return {
         "gpu_id": f"g{number}",
@@ -63,11 +63,11 @@ def held(number: int, instance: Row) -> Row:
 
 
 def provisioned(*instances: Row) -> Row:
-    """Return the public list with a GPU of each instance."""
+    """Return the public list with a GPU of each instance, once for each time that it is named."""
     gpus = []
     for instance in instances:
-        chute = {key: instance[key] for key in ("chute_id", "instance_id", "activated_at")}
-        gpus.append({"gpu": "h200", "server_id": "s1", "chute": chute})
+        held_by = {key: instance[key] for key in ("chute_id", "instance_id", "activated_at")}
+        gpus.append({"gpu": "h200", "server_id": "s1", "chute": held_by})
     return {"me": {"provisioned": gpus}}
 
 
@@ -150,7 +150,10 @@ def uses(fleet: Fleet) -> str:
 
 
 def _upgrade_facts(fleet: Fleet) -> dict[str, Any]:
-    """Return what is said of the newest window, and of the servers that wait for their upgrade."""
+    """Return what is said of the newest window, and of the servers that wait for their upgrade.
+
+    Where one of these is missing or unknown, its facts are None.
+    """
     upgrade_facts = {}
     for field in fields(Window):
         upgrade_facts[f"window.{field.name}"] = getattr(fleet.window, field.name, None)
@@ -163,7 +166,8 @@ def _upgrade_facts(fleet: Fleet) -> dict[str, Any]:
 def facts(fleet: Fleet) -> dict[str, Any]:
     """Return everything that is said of a fleet, by names such as ``g1.state``.
 
-    What is not known is None. So is whether all of something is known, if it is not.
+    What is not known is None. So are the facts that say that all of something is known, such as
+    ``known.gpus``, where they are not true. So each None is something that is not known.
     """
     said: dict[str, Any] = {}
     for topic, is_known in fleet.known.items():
@@ -202,7 +206,10 @@ def _instance_facts(instance: Instance) -> dict[str, Any]:
 
 
 def _server_facts(server: Server) -> dict[str, Any]:
-    """Return what is said of a server, without its GPUs and instances themselves."""
+    """Return what is said of a server, and of its GPUs by model and state.
+
+    What its GPUs and instances are themselves is in other facts.
+    """
     key = server.server_id
     said = _fields_of(server, key)
     del said[f"{key}.gpus"], said[f"{key}.instances"]
@@ -222,13 +229,6 @@ def _server_facts(server: Server) -> dict[str, Any]:
 
 
 KNOWN = facts(join_fleet(sent(ANSWERS)))
-
-
-def changed(change: Any) -> Bodies:
-    """Return the answers after a function has changed them."""
-    bodies = deepcopy(ANSWERS)
-    change(bodies)
-    return bodies
 
 
 def lost(said: dict[str, Any]) -> set[str]:
@@ -258,6 +258,7 @@ def test_a_fleet_of_which_everything_is_known() -> None:
         "registered": True,
         "blacklisted": False,
         "stuck_jobs": 1,
+        # The only chute with room, for 3 units a second.
         "uses": "s1: llama",
         "s1.name": "box",
         "s1.state": "idle",
@@ -471,8 +472,9 @@ def test_a_field_that_is_missing_removes_what_depends_on_it_and_nothing_else(
 @pytest.mark.parametrize(
     ("changes", "fact", "value"),
     [
-        # The list of servers may not show the slot of a pending server, and the policy that of a
-        # server which has just got it.
+        # "status" is that of the server in the maintenance policy, "none" if it is not given.
+        # "pending" is what the list of servers says, False if it is not given. That list may not
+        # show the slot of a pending server, and the policy that of a server which has just got it.
         ({"status": "pending"}, "maintenance", "pending"),
         ({"status": "pending"}, "holds_slot", True),
         ({"status": "pending"}, "state", "maintenance_pending"),
@@ -484,31 +486,51 @@ def test_a_field_that_is_missing_removes_what_depends_on_it_and_nothing_else(
         ({"pending": None}, "maintenance", "none"),
         ({"pending": None}, "holds_slot", None),
         ({"pending": None}, "state", None),
+        # A status that the exporter does not know.
         ({"status": "draining"}, "maintenance", None),
         ({"status": "draining"}, "holds_slot", None),
         ({"status": "draining", "pending": True}, "holds_slot", True),
-        # The policy has all servers with TEE.
-        ({"steps": []}, "maintenance", "none"),
-        ({"steps": []}, "needs_upgrade", False),
-        ({"steps": None}, "maintenance", None),
-        ({"steps": None}, "needs_upgrade", None),
-        ({"steps": None, "tee": False}, "maintenance", "none"),
-        ({"steps": None, "tee": False}, "holds_slot", False),
-        ({"steps": None, "tee": False}, "needs_upgrade", False),
-        ({"steps": None, "tee": None}, "maintenance", None),
     ],
 )
 def test_a_server_holds_a_slot_if_one_answer_says_so_and_none_only_if_both_do(
     changes: Row, fact: str, value: object
 ) -> None:
     bodies = deepcopy(ANSWERS)
-    server = bodies["servers"]["servers"][0]
-    server["maintenance_pending"] = changes.get("pending", False)
-    server["is_tee"] = changes.get("tee", True)
-    policy = bodies["maintenance"]
-    policy["servers"][0]["maintenance_status"] = changes.get("status", "none")
-    policy["servers"] = changes.get("steps", policy["servers"])
+    bodies["servers"]["servers"][0]["maintenance_pending"] = changes.get("pending", False)
+    bodies["maintenance"]["servers"][0]["maintenance_status"] = changes.get("status", "none")
     assert facts(join_fleet(sent(bodies)))[f"s1.{fact}"] == value
+
+
+@pytest.mark.parametrize(
+    ("servers_of_policy", "tee", "maintenance", "needs_upgrade"),
+    [
+        # The policy has all servers with TEE, so one that it does not list is in no maintenance.
+        ([], True, "none", False),
+        # It does not say which servers it has.
+        (None, True, None, None),
+        # A server without TEE is never in maintenance.
+        (None, False, "none", False),
+        (None, None, None, None),
+    ],
+)
+def test_a_server_that_is_not_in_the_policy_is_in_no_maintenance_if_that_is_certain(
+    servers_of_policy: list[Row] | None,
+    tee: bool | None,  # noqa: FBT001 - a parameter
+    maintenance: str | None,
+    needs_upgrade: bool | None,  # noqa: FBT001 - a parameter
+) -> None:
+    bodies = deepcopy(ANSWERS)
+    bodies["maintenance"]["servers"] = servers_of_policy
+    bodies["servers"]["servers"][0]["is_tee"] = tee
+    found = facts(join_fleet(sent(bodies)))
+    assert (found["s1.maintenance"], found["s1.needs_upgrade"]) == (maintenance, needs_upgrade)
+
+
+def test_a_server_without_tee_holds_no_slot_even_if_the_policy_has_no_servers() -> None:
+    bodies = deepcopy(ANSWERS)
+    bodies["maintenance"]["servers"] = None
+    bodies["servers"]["servers"][0]["is_tee"] = False
+    assert facts(join_fleet(sent(bodies)))["s1.holds_slot"] is False
 
 
 def test_a_server_that_holds_a_slot_could_earn_nothing_and_one_whose_slot_is_unknown_may() -> None:
@@ -518,12 +540,17 @@ def test_a_server_that_holds_a_slot_could_earn_nothing_and_one_whose_slot_is_unk
 
 
 @pytest.mark.parametrize(
-    ("version", "tee", "boots", "is_uncertain"),
+    ("version", "tee", "boots", "may_be_refused"),
     [
+        # The highest version that is listed.
         ("1.6.2", True, True, False),
+        # It is not listed.
         ("1.5.0", True, False, False),
+        # No answer says whether the service has a least version.
         ("1.6.1", True, None, True),
+        # Release candidates are never listed, and boot only for some miners.
         ("1.7.0-rc1", True, None, True),
+        # A server that never booted an image, and one without TEE, have no version to judge.
         (None, True, None, False),
         ("1.5.0", False, None, False),
     ],
@@ -532,24 +559,28 @@ def test_a_version_boots_is_refused_or_is_uncertain(
     version: str | None,
     tee: bool,  # noqa: FBT001 - a parameter
     boots: bool | None,  # noqa: FBT001 - a parameter
-    is_uncertain: bool,  # noqa: FBT001 - a parameter
+    may_be_refused: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     servers = deepcopy(ANSWERS["servers"])
     servers["servers"][0] |= {"version": version, "is_tee": tee}
     listed = [{"version": "1.6.1"}, {"version": "1.6.2"}]
     found = facts(join_fleet(sent(ANSWERS | {"servers": servers, "measurements": listed})))
-    assert (found["s1.boots"], found["s1.may_be_refused"]) == (boots, is_uncertain)
+    assert (found["s1.boots"], found["s1.may_be_refused"]) == (boots, may_be_refused)
 
 
 # Places
 
 
 def with_instances(*instances: Row, **bodies: Any) -> dict[str, Any]:
-    """Return what is said of a fleet whose other instances are those of ``ANSWERS``."""
+    """Return what is said of a fleet with these instances, and with other answers in ``bodies``.
+
+    The remaining answers are those of ``ANSWERS``.
+    """
     return facts(join_fleet(sent(ANSWERS | {"instances": [*instances]} | bodies)))
 
 
 OTHER = ACTIVE | {"instance_id": "i3"}
+"""It differs from ACTIVE only in its id, so the inventory does not tell the two apart."""
 
 
 def test_the_time_of_the_verification_tells_instances_of_a_chute_apart() -> None:
@@ -558,23 +589,37 @@ def test_the_time_of_the_verification_tells_instances_of_a_chute_apart() -> None
     found = with_instances(ACTIVE, other, inventory=inventory)
     assert (found["g1.instance_id"], found["g3.instance_id"]) == ("i1", "i3")
     assert (found["i1.gpus"], found["i3.gpus"]) == (2, 1)
+    # Each of the two earns 5 units a second.
     assert found["s1.h200.units"] == 10
 
 
+DISABLED = ACTIVE | {"instance_id": "i4", "chute_id": "c2", "active": False}
+"""A disabled instance of the chute of STARTING, with an earlier verification."""
+
+
 def test_of_two_instances_that_are_not_active_the_time_tells_the_state_of_their_gpus() -> None:
-    disabled = ACTIVE | {"instance_id": "i4", "chute_id": "c2", "active": False}
-    inventory = [held(1, STARTING), held(2, disabled)]
-    found = with_instances(STARTING, disabled, inventory=inventory)
+    inventory = [held(1, STARTING), held(2, DISABLED)]
+    found = with_instances(STARTING, DISABLED, inventory=inventory)
     assert (found["g1.state"], found["g2.state"]) == ("starting", "disabled")
     assert (found["g1.instance_id"], found["g2.instance_id"]) == ("i2", "i4")
-    # A disabled instance earns until it is deleted.
-    assert found["s1.h200.units"] == 5
-    # Two that were verified at the same time may hold either GPU.
-    again = disabled | {"instance_id": "i5"}
-    found = with_instances(STARTING, disabled, again, inventory=inventory)
+
+
+def test_a_disabled_instance_earns_until_it_is_deleted() -> None:
+    found = with_instances(DISABLED, inventory=[held(2, DISABLED)])
+    assert found["s1.h200.units"] == DISABLED["compute_multiplier"]
+
+
+def test_of_two_disabled_instances_with_the_same_verification_either_may_hold_a_gpu() -> None:
+    other = DISABLED | {"instance_id": "i5"}
+    found = with_instances(STARTING, DISABLED, other, inventory=[held(2, DISABLED)])
     assert (found["g2.state"], found["g2.instance_id"]) == ("disabled", None)
-    verified = STARTING | {"last_verified_at": EARLIER}
-    found = with_instances(verified, disabled, inventory=inventory)
+
+
+def test_a_starting_and_a_disabled_instance_with_the_same_verification_leave_the_state_open() -> (
+    None
+):
+    starting = STARTING | {"last_verified_at": EARLIER}
+    found = with_instances(starting, DISABLED, inventory=[held(2, DISABLED)])
     assert (found["g2.state"], found["g2.instance_id"]) == (None, None)
 
 
@@ -586,66 +631,80 @@ def test_if_several_instances_may_hold_a_gpu_the_public_list_tells_their_places(
     # They are all active, so the states and the pay are known.
     assert {found[f"g{number}.state"] for number in (1, 2, 3)} == {"earning"}
     assert (found["i1.gpus"], found["i3.gpus"], found["i3.server_id"]) == (2, 1, "s1")
+    # Each of the two earns 5 units a second.
     assert found["s1.h200.units"] == 10
     assert found["known.pay"]
 
 
-@pytest.mark.parametrize("doubted", [["miner_gpus"], []])
+@pytest.mark.parametrize(
+    ("public_list", "doubted"),
+    [
+        # GPUs may be missing from the list.
+        (ANSWERS["miner_gpus"], ["miner_gpus"]),
+        # The list does not have the ambiguous instances.
+        (provisioned(STARTING), []),
+    ],
+)
 def test_without_the_public_list_the_place_of_an_ambiguous_instance_is_unknown(
-    doubted: list[str],
+    public_list: Row, doubted: list[str]
 ) -> None:
     bodies = ANSWERS | {
         "inventory": [held(1, ACTIVE), held(2, ACTIVE)],
         "instances": [ACTIVE, OTHER, STARTING],
+        "miner_gpus": public_list,
     }
-    if not doubted:
-        bodies["miner_gpus"] = provisioned(STARTING)
     found = facts(join_fleet(sent(bodies, doubted=doubted)))
     for instance in ("i1", "i3"):
         place = [found[f"{instance}.{name}"] for name in ("server_id", "model", "gpus")]
         assert place == [None, None, None]
     assert found["s1.h200.units"] is found["known.pay"] is None
-    # Another chute is not ambiguous: it holds no GPU of the inventory.
+    # The instance of the other chute is not ambiguous: the inventory has no GPU of that chute.
     assert (found["i2.server_id"], found["i2.model"], found["i2.gpus"]) == ("", "", 0)
 
 
 def test_an_instance_has_all_its_gpus_or_an_unknown_number() -> None:
+    # The inventory has two GPUs of the instance, but one item cannot be read without its id.
     inventory = deepcopy(ANSWERS["inventory"])
     del inventory[0]["gpu_id"]
-    without = {"inventory": inventory, "miner_gpus": {}}
-    assert with_instances(ACTIVE, STARTING, **without)["i1.gpus"] is None
+    found = with_instances(ACTIVE, STARTING, inventory=inventory, miner_gpus={})
+    assert found["i1.gpus"] is None
     # The public list has both.
-    assert with_instances(ACTIVE, STARTING, inventory=inventory)["i1.gpus"] == 2
+    found = with_instances(ACTIVE, STARTING, inventory=inventory)
+    assert found["i1.gpus"] == 2
 
 
 def test_a_gpu_of_an_unknown_chute_may_be_one_of_any_instance() -> None:
-    unknown = held(3, STARTING) | {"chute_id": None, "last_verified_at": EARLIER}
-    inventory = [held(1, ACTIVE), held(2, ACTIVE), unknown]
-    other = STARTING | {"instance_id": "i3", "last_verified_at": EARLIER}
-    found = with_instances(ACTIVE, STARTING, other, inventory=inventory, miner_gpus={})
+    of_unknown_chute = held(3, STARTING) | {"chute_id": None, "last_verified_at": EARLIER}
+    inventory = [held(1, ACTIVE), held(2, ACTIVE), of_unknown_chute]
+    # Of all instances that are not active, only this one has the time of the GPU.
+    verified = STARTING | {"instance_id": "i3", "last_verified_at": EARLIER}
+    found = with_instances(ACTIVE, STARTING, verified, inventory=inventory, miner_gpus={})
     assert (found["g3.instance_id"], found["g3.state"]) == ("i3", "starting")
-    last = other | {"instance_id": "i4"}
-    found = with_instances(ACTIVE, STARTING, other, last, inventory=inventory, miner_gpus={})
+    # With a second one, it may be a GPU of any instance, so no instance has a known number.
+    second = verified | {"instance_id": "i4"}
+    found = with_instances(ACTIVE, STARTING, verified, second, inventory=inventory, miner_gpus={})
     assert found["g3.instance_id"] is None
     assert {found[f"i{number}.gpus"] for number in (1, 2, 3, 4)} == {None}
 
 
 @pytest.mark.parametrize(
-    ("others", "instance_id", "gpus"),
+    ("items", "instance_id", "gpus"),
     [
-        ([held(1, STARTING)], None, 2),
-        ([held(1, STARTING), held(1, ACTIVE)], None, 2),
-        ([held(1, ACTIVE)], "i1", 1),
+        # Where the inventory is uncertain, the public list says that the instance has two GPUs.
+        ([held(1, ACTIVE), held(1, STARTING)], None, 2),
+        ([held(1, ACTIVE), held(1, STARTING), held(1, ACTIVE)], None, 2),
+        # Otherwise, the inventory counts, which has one GPU of it.
+        ([held(1, ACTIVE), held(1, ACTIVE)], "i1", 1),
     ],
 )
 def test_a_gpu_that_the_inventory_has_twice_is_in_no_certain_instance_unless_both_agree(
-    others: list[Row], instance_id: str | None, gpus: int
+    items: list[Row], instance_id: str | None, gpus: int
 ) -> None:
-    inventory = [held(1, ACTIVE), *others, held(3, STARTING)]
+    inventory = [*items, held(3, STARTING)]
     found = with_instances(ACTIVE, STARTING, inventory=inventory)
+    # One of the instances is active, so the GPU earns in any case.
     assert found["g1.state"] == "earning"
     assert found["g1.instance_id"] == instance_id
-    # Where the inventory is uncertain, the public list says that these are two.
     assert found["i1.gpus"] == gpus
 
 
@@ -654,15 +713,21 @@ def test_two_instances_on_a_gpu_that_are_not_active_leave_its_state_unknown() ->
     inventory = [held(1, disabled), held(1, STARTING)]
     found = with_instances(disabled, STARTING, inventory=inventory)
     assert found["g1.state"] is found["known.gpus"] is None
+    # The other GPUs keep their states.
     assert found["g4.state"] == "idle"
 
 
 def test_a_gpu_that_only_the_inventory_has_is_of_an_unknown_model() -> None:
     inventory = [*ANSWERS["inventory"], held(9, ACTIVE)]
     found = with_instances(ACTIVE, STARTING, inventory=inventory, miner_gpus={})
+    # The lists of servers and nodes are known and lack it, so it is on no server.
     assert (found["g9.server_id"], found["g9.model"], found["g9.state"]) == ("", None, "earning")
     assert found["i1.gpus"] is found["known.gpus"] is None
+
+
+def test_a_gpu_that_only_the_inventory_has_may_be_on_any_server_while_these_are_unknown() -> None:
     without_servers = {key: body for key, body in ANSWERS.items() if key != "servers"}
+    inventory = [*ANSWERS["inventory"], held(9, ACTIVE)]
     found = facts(join_fleet(sent(without_servers | {"inventory": inventory})))
     assert found["g9.server_id"] is None
 
@@ -673,6 +738,7 @@ def test_a_gpu_in_no_list_that_says_verified_has_no_state() -> None:
     del bodies["servers"]["servers"][0]["gpus"][3]["verified_at"]
     found = facts(join_fleet(sent(bodies)))
     assert found["g4.state"] is found["s1.state"] is found["s1.h200.idle"] is None
+    # The other GPUs keep their states.
     assert found["g1.state"] == "earning"
 
 
@@ -684,10 +750,13 @@ def test_a_gpu_on_two_servers_is_counted_on_neither() -> None:
         box | {"server_id": "s3", "name": "three", "gpus": [gpu(6)]},
     ]
     bodies["nodes"] += [gpu(6, server_id="s3")]
+    # The server s1 lists this GPU.
+    assert bodies["nodes"][3]["uuid"] == "g4"
     bodies["nodes"][3]["server_id"] = "s2"
     found = facts(join_fleet(sent(bodies)))
     assert found["g4.server_id"] is None
     assert found["s1.models"] is found["s2.models"] is found["known.gpus"] is None
+    # Nothing contradicts the third server.
     assert (found["s3.models"], found["s3.h200.idle"]) == (["h200"], 1)
 
 
@@ -700,13 +769,17 @@ def test_of_two_records_of_a_gpu_a_server_or_an_instance_the_first_counts() -> N
     bodies["instances"].append(ACTIVE | {"compute_multiplier": 9})
     bodies["maintenance"]["servers"].append({"server_id": "s1", "maintenance_status": "pending"})
     bodies["chutes"].append(chute("c1", "other", effective_compute_multiplier=9))
+    # That includes that no fact has another value.
     assert lost(facts(join_fleet(sent(bodies)))) == set()
 
 
 def test_a_gpu_whose_only_record_is_in_a_server_is_idle_there() -> None:
     bodies = deepcopy(ANSWERS)
+    assert bodies["nodes"][3]["uuid"] == "g4"
     del bodies["nodes"][3]
     found = facts(join_fleet(sent(bodies)))
+    assert found["g4.state"] == "idle"
+    # The list of servers does not have the number of a GPU.
     assert lost(found) == {"g4.index"}
 
 
@@ -773,13 +846,22 @@ def test_a_server_runs_chutes_that_allow_its_gpus_and_have_tee_like_it(
     chutes = [chute("c1", "llama", **changes)]
     bodies = ANSWERS | {"chutes": chutes}
     assert facts(join_fleet(sent(bodies)))["s1.runs_chutes"] is runs
-    # Another chute, or another GPU, may run.
-    doubted = facts(join_fleet(sent(bodies, doubted=["chutes"])))
-    assert doubted["s1.runs_chutes"] is (True if runs else None)
+
+
+@pytest.mark.parametrize(("allowed_model", "runs"), [("h200", True), ("b200", None)])
+def test_while_chutes_or_gpus_may_be_missing_a_server_runs_some_or_may_run_them(
+    allowed_model: str,
+    runs: bool | None,  # noqa: FBT001 - a parameter
+) -> None:
+    selector = {"gpu_count": 1, "supported_gpus": [allowed_model]}
+    bodies = ANSWERS | {"chutes": [chute("c1", "llama", node_selector=selector)]}
+    with_doubt = facts(join_fleet(sent(bodies, doubted=["chutes"])))
+    assert with_doubt["s1.runs_chutes"] is runs
+    # The list of nodes still has the GPUs of the server, which are h200.
     servers = deepcopy(ANSWERS["servers"])
     servers["servers"][0]["gpus"] = None
-    found = facts(join_fleet(sent(bodies | {"servers": servers})))
-    assert found["s1.runs_chutes"] is (True if runs else None)
+    without_gpus = facts(join_fleet(sent(bodies | {"servers": servers})))
+    assert without_gpus["s1.runs_chutes"] is runs
 
 
 def test_a_gpu_of_an_unknown_model_may_run_any_chute() -> None:
@@ -807,8 +889,19 @@ def test_a_miner_is_registered_and_blacklisted_by_its_own_seat(
 ) -> None:
     fleet = join_fleet(sent(ANSWERS | {"metagraph": seats}))
     assert (fleet.registered, fleet.blacklisted) == (registered, blacklisted)
-    # Nothing can be launched, and that is known.
-    assert [use.first_day_units for use in fleet.uses] == [0]
+
+
+@pytest.mark.parametrize(
+    "seat",
+    [
+        {"hotkey": "me", "blacklist_reason": "spoofed"},
+        {"hotkey": "other", "blacklist_reason": None},
+    ],
+    ids=["blacklisted", "not registered"],
+)
+def test_idle_gpus_of_a_miner_that_may_launch_nothing_certainly_earn_nothing(seat: Row) -> None:
+    (use,) = join_fleet(sent(ANSWERS | {"metagraph": [seat]})).uses
+    assert use.first_day_units == 0
 
 
 def test_jobs_of_others_are_not_stuck_with_the_miner_whatever_they_lack() -> None:
@@ -817,8 +910,12 @@ def test_jobs_of_others_are_not_stuck_with_the_miner_whatever_they_lack() -> Non
 
 
 def test_a_window_is_open_over_or_of_an_unknown_state() -> None:
-    for value, is_open in ((True, True), (None, None), (MISSING, True)):
+    # A service that does not send the field lists only a window that is open.
+    for value, is_open in ((True, True), (False, False), (None, None), (MISSING, True)):
         assert with_field("maintenance.window_open", value)["window.is_open"] is is_open
+
+
+def test_before_the_first_window_none_exists_and_none_is_open() -> None:
     found = with_field("maintenance.active_window", None)
     assert (found["window.exists"], found["window.is_open"]) == (False, False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-HOUR_AGO = "2026-11-24T10:59:00+00:00"
+OVER_AN_HOUR_AGO = "2026-11-24T10:59:00+00:00"
+"""The answers are from noon."""
 CHUTE = {
     "chute_id": "c",
     "name": "llama",
@@ -59,7 +59,7 @@ STARTING = {
     "active": False,
     "verified": False,
     "activated_at": None,
-    "created_at": HOUR_AGO,
+    "created_at": OVER_AN_HOUR_AGO,
     "billed_to": None,
 }
 ANSWERS: dict[str, Any] = {
@@ -96,13 +96,14 @@ def offer_of(**fields: Any) -> Offer:
 
 
 def refused(**changes: Any) -> dict[str, int]:
+    """Return how many chutes are refused for which reason, in answers in which none is offered."""
     market = market_of(**changes)
     assert market.offers == ()
     return {str(reason): count for reason, count in market.refused.items()}
 
 
 def servers(*changes: Row) -> Row:
-    """Return the answer with a server for each of these changes."""
+    """Return the answer with a server for each of these changes. Each has GPUs of its own."""
     rows = []
     for number, change in enumerate(changes):
         row: Row = SERVER | {"server_id": f"s{number}"} | change
@@ -118,25 +119,38 @@ def test_an_offer_has_what_the_answers_say_of_its_chute() -> None:
     assert (offer.units_per_second, offer.later_units_per_second) == (3, 3)
     assert (offer.load, offer.rate_limited) == (0.5, 0.25)
     assert (offer.bounty_boost, offer.bounty_expires_at, offer.hanging) == (None, None, 0)
+
+
+def test_the_best_use_of_three_idle_gpus_is_an_instance_on_two_of_them() -> None:
     (use,) = fleet_of().uses
     assert [(one.offer.chute_id, one.instances) for one in use.launches] == [("c", 1)]
     assert (use.free, use.used, use.first_day_units) == (3, 2, 3 * 86400)
 
 
-def test_a_bounty_raises_the_first_pay_and_is_gone_after_8_hours() -> None:
+def test_an_offer_has_the_present_boost_and_the_end_of_the_bounty_of_its_chute() -> None:
     bounty = {"chute_id": "c", "created_at": 1000.0, "seconds_elapsed": 0, "time_remaining": 500}
-    factors = {"tee": 1.2, "bounty_boost": 1.5}
-    chute = CHUTE | {"compute_multiplier_factors": factors}
-    (offer,) = market_of(chutes=[chute], bounties=[bounty]).offers
+    (offer,) = market_of(bounties=[bounty]).offers
+    # A new bounty.
     assert offer.bounty_boost == pytest.approx(1.1)
     assert offer.bounty_expires_at == 1500
+
+
+def test_a_bounty_raises_the_first_pay_and_is_gone_after_8_hours() -> None:
+    offer = offer_of(compute_multiplier_factors={"tee": 1.2, "bounty_boost": 1.5})
+    # Without the factor of the bounty, 3 units a second are 2.
     assert (offer.units_per_second, offer.later_units_per_second) == (3, 2)
-    # For 2 hours it is 1 unit more. Then each run, every 15 minutes, takes away more of the rest.
-    more, hours = 1.0, 2.25
-    for quarter in range(1, 24):
-        more -= more * (quarter / 4 / 6) ** 2
-        hours += more / 4
-    assert offer.first_day_units == pytest.approx(2 * 86400 + hours * 3600, rel=1e-3)
+    # For 2 hours, the whole unit is paid, and until the first run after them. Each run, every 15
+    # minutes, takes away the square of a sixth of the hours since then, of what is left.
+    left, paid_hours = 1.0, 2.25
+    for run in range(1, 24):
+        left -= left * (run / 4 / 6) ** 2
+        paid_hours += left / 4
+    assert offer.first_day_units == pytest.approx(2 * 86400 + paid_hours * 3600, rel=1e-3)
+
+
+def test_the_pay_of_a_gpu_is_its_part_of_an_instance_on_average_of_the_first_day() -> None:
+    offer = offer_of(compute_multiplier_factors={"tee": 1.2, "bounty_boost": 1.5})
+    assert offer.size == 2
     assert offer.first_day_units_per_gpu_second == offer.first_day_units / 86400 / 2
 
 
@@ -146,6 +160,7 @@ def test_free_gpus_of_two_servers_are_not_added_up() -> None:
 
 
 def test_the_reason_is_that_of_the_server_that_is_nearest_to_holding_the_chute() -> None:
+    # The check of TEE comes before that of the maintenance.
     both = servers({"is_tee": False}, {"maintenance_pending": True})
     assert refused(servers=both) == {"in_maintenance": 1}
 
@@ -158,7 +173,11 @@ def test_a_server_that_only_the_maintenance_policy_knows_to_hold_a_slot_takes_no
     policy = {"active_window": None, "servers": [step]}
     assert refused(maintenance=policy) == {"in_maintenance": 1}
     assert fleet_of(maintenance=policy).uses == ()
-    step["maintenance_status"] = "a word of tomorrow"
+
+
+def test_a_server_in_an_unknown_step_of_its_maintenance_may_refuse_launches() -> None:
+    step = {"server_id": "s", "maintenance_status": "a word of tomorrow"}
+    policy = {"active_window": None, "servers": [step]}
     assert refused(maintenance=policy) == {"unknown": 1}
 
 
@@ -168,7 +187,7 @@ def test_a_server_of_which_tee_is_unknown_takes_no_instance() -> None:
     assert fleet_of(**changes).uses == ()
 
 
-def test_unverified_gpus_and_those_in_instances_are_not_free() -> None:
+def test_gpus_that_are_unverified_held_or_of_an_unknown_model_are_not_free() -> None:
     gpus = [GPUS[0] | {"verified_at": None}, GPUS[1], GPUS[2] | {"gpu_identifier": None}]
     held = {"gpu_id": "g1", "chute_id": "c", "active": False}
     changes = {"servers": {"servers": [SERVER | {"gpus": gpus}]}, "inventory": [held]}
@@ -192,6 +211,7 @@ def test_without_the_rate_of_a_model_the_pay_of_a_chute_for_several_is_unknown(
     other: str,
     is_known: bool,  # noqa: FBT001 - a parameter
 ) -> None:
+    # A rate of 0 makes no sense, so it is as unknown as a missing one.
     rates = {
         "h200": {"hourly_rate": 2.0},
         "b200": {"hourly_rate": 4.0},
@@ -210,6 +230,7 @@ def test_a_public_instance_approaches_the_pay_of_the_cheapest_gpu_and_a_private_
 ):
     rates = {"h200": {"hourly_rate": 2.0}, "l40s": {"hourly_rate": 0.5}}
     chute = CHUTE | {"node_selector": {"gpu_count": 2, "supported_gpus": ["h200", "l40s"]}}
+    # The chute pays 3 units a second on an l40s, and 3 * 2.0 / 0.5 on an h200.
     for public, later in ((True, 3), (False, 12)):
         changes = {"chutes": [chute | {"public": public}], "supported_gpus": rates}
         (offer,) = market_of(**changes).offers
@@ -235,15 +256,20 @@ def test_beside_a_chute_that_may_be_launched_the_pay_of_a_sure_one_is_certain() 
     assert (use.may_be_more, use.first_day_units) == (True, units_per_second * 86400)
 
 
-def test_a_chute_without_a_factor_of_its_bounty_has_an_unknown_pay() -> None:
+def test_a_chute_whose_bounty_has_no_valid_factor_has_an_unknown_pay() -> None:
     for boost in (None, 0):
         factors = {"compute_multiplier_factors": {"bounty_boost": boost}}
         assert refused(chutes=[CHUTE | factors]) == {"unknown": 1}
 
 
+# With 1e308, the units of a day are infinite, and with 1e300 those of a million instances.
 @pytest.mark.parametrize("pay", [1e300, 1e308])
 def test_a_pay_whose_sums_would_not_be_finite_is_unknown(pay: float) -> None:
     assert refused(chutes=[CHUTE | {"effective_compute_multiplier": pay}]) == {"unknown": 1}
+
+
+def test_a_pay_that_would_not_be_finite_without_its_bounty_is_unknown() -> None:
+    # 1e10 / 1e-300 is more than a float can hold.
     factors = {"compute_multiplier_factors": {"bounty_boost": 1e-300}}
     high = CHUTE | {"effective_compute_multiplier": 1e10} | factors
     assert refused(chutes=[high]) == {"unknown": 1}
@@ -251,6 +277,7 @@ def test_a_pay_whose_sums_would_not_be_finite_is_unknown(pay: float) -> None:
 
 def test_a_private_chute_without_tee_is_certain_only_for_a_miner_that_runs_tee() -> None:
     private = CHUTE | {"tee": False, "public": False, "compute_multiplier_factors": {"private": 1}}
+    # The server has no TEE, so it refuses this chute. Without known models, that is not counted.
     tee = CHUTE | {"chute_id": "t", "node_selector": None}
     changes = {"chutes": [private, tee], "servers": servers({"is_tee": False})}
     assert refused(**changes) == {"unknown": 1}
@@ -260,13 +287,15 @@ def test_a_private_chute_without_tee_is_certain_only_for_a_miner_that_runs_tee()
 
 
 @pytest.mark.parametrize(
-    ("created", "hanging"), [(HOUR_AGO, 1), (None, 1), ("2026-11-24T11:01:00+00:00", 0)]
+    ("created", "hanging"), [(OVER_AN_HOUR_AGO, 1), (None, 1), ("2026-11-24T11:01:00+00:00", 0)]
 )
 def test_a_chute_that_has_been_starting_here_for_over_an_hour_is_avoided(
     created: str | None, hanging: int
 ) -> None:
     instance = STARTING | {"created_at": created}
+    # An old instance that is active does not hang.
     active = STARTING | {"instance_id": "a", "active": True, "activated_at": NOON_TEXT}
+    # It pays less than the chute c, which pays 3 units a second.
     other = CHUTE | {"chute_id": "o", "effective_compute_multiplier": 1.0}
     changes = {
         "chutes": [CHUTE, other],
@@ -294,6 +323,9 @@ def test_launches_that_are_under_way_take_the_room_of_a_chute_that_checks_it_aga
         }
         for number in range(2)
     ]
+    # One instance is active, 2 more are wanted, and 2 are starting. With TEE, active and starting
+    # ones must be fewer than the target of 3 plus 1, so one more may start. The room is not checked
+    # again. Without TEE, it is, and those that are starting take all of it.
     record = RECORD | {"total_instance_count": 3, "scale_allowance": 2}
     for tee, left in ((True, 1), (False, 0)):
         fleet = fleet_of(
@@ -327,15 +359,20 @@ def test_servers_are_filled_with_each_room_once() -> None:
     used = sorted(use.used for use in fleet.uses)
     assert used == [0, 2]
     pays = [fleet.idle_pay(server) for server in fleet.servers]
+    # The chute has room for one instance, which earns 3 units a second.
     assert pays == [IdlePay(3, 3), NO_PAY]
     assert fleet.idle_pay_of_all == IdlePay(3, 3)
 
 
-def test_what_idle_gpus_could_earn_is_unknown_of_unverified_ones_and_0_without_any() -> None:
+def test_what_unverified_gpus_could_earn_is_unknown() -> None:
     unverified = [GPUS[0] | {"verified_at": None}]
     fleet = fleet_of(servers=servers({"gpus": unverified}))
     assert fleet.idle_pay(fleet.servers[0]) is None
     assert fleet.idle_pay_of_all is None
+
+
+def test_a_server_without_idle_gpus_could_earn_nothing_more() -> None:
+    # The only GPU of the server, by the id that it gets there.
     held = [{"gpu_id": "0g0", "chute_id": "c", "active": False}]
     fleet = fleet_of(servers=servers({"gpus": GPUS[:1]}), inventory=held, instances=[STARTING])
     assert fleet.idle_pay(fleet.servers[0]) == NO_PAY
@@ -367,6 +404,7 @@ def test_the_pay_of_all_idle_gpus_is_unknown_while_their_server_is_not_listed() 
 
 
 def gain_of(*additions: Addition, **changes: Any) -> Gain | None:
+    """Return what a miner with the server of ``ANSWERS`` would gain by more servers."""
     return find_gain(sent(ANSWERS | changes), additions)
 
 
@@ -376,27 +414,31 @@ def test_more_gpus_earn_what_the_best_use_of_all_earns_more() -> None:
         "chutes": [CHUTE, more],
         "utilization": [RECORD, RECORD | {"chute_id": "m"}],
     }
-    # The idle GPUs take the better chute, whose room is given once.
+    # The idle GPUs take the better chute, whose room is given once. The other one pays 1 unit.
     found = gain_of(Addition(2, "h200"), **changes)
     assert found is not None
     assert found.first_units_per_second == pytest.approx(1)
     assert (found.later_units_per_second, found.idle_gpus) == (1, 0)
     (use,) = found.uses
     assert (use.model, use.free, use.used) == ("h200", 2, 2)
-    # Without room, they stay idle.
+
+
+def test_more_gpus_stay_idle_if_no_chute_has_room_for_them() -> None:
+    # The idle GPUs take the room of the only chute.
     found = gain_of(Addition(2, "h200"))
     assert found is not None
     assert (found.first_day_units, found.idle_gpus) == (0, 2)
 
 
-def test_several_additions_are_servers_of_one_future() -> None:
-    changes: Row = deepcopy({"utilization": [RECORD | {"scale_allowance": 3}]})
-    both = gain_of(Addition(2, "h200"), Addition(4, "h200", 9000.0), **changes)
-    alone = gain_of(Addition(4, "h200"), **changes)
+def test_several_additions_share_the_room_of_chutes() -> None:
+    # The idle GPUs take one of 3 instances. The others need 4 GPUs, and earn 3 units each.
+    room_for_three = [RECORD | {"scale_allowance": 3}]
+    alone = gain_of(Addition(4, "h200"), utilization=room_for_three)
     assert alone is not None
+    assert (alone.first_units_per_second, alone.idle_gpus) == (6, 0)
+    both = gain_of(Addition(2, "h200"), Addition(4, "h200"), utilization=room_for_three)
     assert both is not None
-    assert alone.first_units_per_second == both.first_units_per_second == 6
-    assert (alone.idle_gpus, both.idle_gpus) == (0, 2)
+    assert (both.first_units_per_second, both.idle_gpus) == (6, 2)
 
 
 def test_what_more_gpus_earn_is_unknown_while_a_launch_is() -> None:
@@ -406,7 +448,9 @@ def test_what_more_gpus_earn_is_unknown_while_a_launch_is() -> None:
     records = [RECORD, RECORD | {"chute_id": "other"}]
     changes = {"chutes": [CHUTE, lacking], "utilization": records}
     assert gain_of(Addition(2, "h200"), **changes) is None
-    # A model that no chute runs on earns nothing.
+
+
+def test_more_gpus_of_a_model_that_no_chute_runs_on_earn_nothing() -> None:
     nothing = gain_of(Addition(2, "b200"))
     assert nothing is not None
     assert (nothing.idle_gpus, nothing.first_day_units) == (2, 0)

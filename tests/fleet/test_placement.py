@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.model import Offer
 
 SIZES = (1, 1, 1, 2, 2, 4, 8)
+"""GPUs of an instance to draw from. Most chutes need few."""
 
 
 def units_of(placement: Placement) -> float:
@@ -29,7 +30,7 @@ def units_of(placement: Placement) -> float:
 
 
 def best_of_all(spaces: Sequence[Space], offers: Sequence[Offer]) -> float:
-    """Return the units of the best placement, by a search of all."""
+    """Return the units of the first day of the best placement, found by trying all of them."""
     chutes = sorted({offer.chute_id for offer in offers})
     rooms = {offer.chute_id: offer.left for offer in offers}
 
@@ -45,7 +46,10 @@ def best_of_all(spaces: Sequence[Space], offers: Sequence[Offer]) -> float:
         return fill(index, tuple(fitting), space.free, left)
 
     def fill(index: int, fitting: tuple[Offer, ...], free: int, left: tuple[int, ...]) -> float:
-        """Return the same, with only some offers for the free GPUs of the first server."""
+        """Return the best units of a server, of which some GPUs are free, and of those after it.
+
+        The server may only get the offers in ``fitting``.
+        """
         if not fitting:
             return from_server(index + 1, left)
         offer, *others = fitting
@@ -53,8 +57,8 @@ def best_of_all(spaces: Sequence[Space], offers: Sequence[Offer]) -> float:
         best = 0.0
         for count in range(min(left[chute], free // offer.size) + 1):
             now_left = (*left[:chute], left[chute] - count, *left[chute + 1 :])
-            later = fill(index, tuple(others), free - count * offer.size, now_left)
-            best = max(best, later + count * offer.first_day_units)
+            units_of_rest = fill(index, tuple(others), free - count * offer.size, now_left)
+            best = max(best, units_of_rest + count * offer.first_day_units)
         return best
 
     all_rooms = tuple(rooms[chute_id] for chute_id in chutes)
@@ -62,7 +66,7 @@ def best_of_all(spaces: Sequence[Space], offers: Sequence[Offer]) -> float:
 
 
 def random_market(draw: random.Random) -> tuple[list[Space], list[Offer]]:
-    """Return a few servers and chutes, some of which run on two models."""
+    """Return a few servers with idle GPUs of one or two models, and chutes that run on both."""
     models = ["h200", "pro_6000"][: draw.randint(1, 2)]
     servers = range(draw.randint(1, 3))
     spaces = [
@@ -87,12 +91,17 @@ def test_no_other_placement_earns_more_in_the_first_day(seed: int) -> None:
 def test_each_room_is_given_to_one_server_only() -> None:
     servers = [Space(f"s{number}", "pro_6000", tee=True, free=1) for number in range(3)]
     best, other = make_offer("best", 9, left=1), make_offer("other", 1, left=1)
-    launched = [tuple(placed.items()) for placed in best_placement(servers, [best, other]).values()]
-    assert sorted(launched, key=len) == [(), ((best, 1),), ((other, 1),)]
+    launched = [dict(placed) for placed in best_placement(servers, [best, other]).values()]
+    # Each of the chutes has room for one instance, so the third server stays empty.
+    assert len(launched) == 3
+    for placed in ({best: 1}, {other: 1}, {}):
+        assert placed in launched
 
 
 def test_a_pay_that_lasts_goes_before_a_bounty_that_is_gone_after_hours() -> None:
     server = Space("s1", "pro_6000", tee=True, free=1)
+    # The bounty's part, 0.5, counts for 4.6 hours. So the average of the first day is
+    # 1 + 0.5 * 4.6 / 24 = 1.1 units a second.
     falls = make_offer("falls", 1.5, later_units_per_second=1.0)
     stays = make_offer("stays", 1.2)
     (placed,) = best_placement([server], [falls, stays]).values()
@@ -103,4 +112,5 @@ def test_an_odd_size_fills_the_rest_of_a_server_exactly() -> None:
     server = Space("s1", "pro_6000", tee=True, free=7)
     three, two = make_offer("three", 3.3, size=3, left=1), make_offer("two", 2, size=2, left=5)
     (placed,) = best_placement([server], [three, two]).values()
+    # 3 + 2 * 2 are all 7 GPUs. Three instances of the other chute would leave one idle.
     assert dict(placed) == {three: 1, two: 2}

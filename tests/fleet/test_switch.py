@@ -7,7 +7,6 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from msgspec import structs
 
 from chutes_exporter.api.records import ComputeRecord, UnixTime
 from chutes_exporter.duration import DAY, HOUR
@@ -37,12 +36,20 @@ if TYPE_CHECKING:
     from tests.recorded import Miner
 
 NO_FAILURES = Failures({}, frozenset(), are_all=True, until=NOON)
+"""No chute failed, and all reports are known."""
+BOUNTIES = [
+    {"chute_id": "b", "created_at": NOON - 60, "seconds_elapsed": 60, "time_remaining": 500}
+]
+"""An open bounty of the chute b."""
 HIGH: Final = 3.0
 """Compute units per second of a chute that pays much more than the instances."""
 
 
 def instance(instance_id: str = "i1", **fields: Any) -> Instance:
-    """Return a public instance on one h200 that earns 2 units a second since yesterday."""
+    """Return a public instance on one h200 that earns 2 units a second since yesterday.
+
+    Its first hour is over, so its deletion is free.
+    """
     given: dict[str, Any] = {
         "model": "h200",
         "gpus": 1,
@@ -121,10 +128,14 @@ def pairs(found: Switches | None) -> list[tuple[str, list[str]]]:
 def test_an_instance_is_switched_to_the_best_other_chute_that_fits() -> None:
     found = switches(chute("b", 4.0), chute("c", HIGH), chute("d", 99.0, size=2))
     assert pairs(found) == [("i1", ["b"])]
+
+
+def test_a_switch_says_what_it_gains_what_it_costs_and_when_it_has_paid() -> None:
+    found = switches(chute("b", 4.0))
     assert found is not None
     (one,) = found.proposed
     assert one.first_day_gain == (4.0 - 2.0) * DAY
-    assert one.later_gain == 2.0
+    assert one.later_gain == 4.0 - 2.0
     assert (one.cost.why, one.cost.units, one.cost.free_at) == ("free", 0, NOON)
     assert (one.payback_seconds, one.waits_until) == (0, None)
 
@@ -136,6 +147,7 @@ def test_the_chute_that_runs_there_is_never_proposed() -> None:
     assert (found.compared, found.too_dear, found.not_compared) == (1, (), ())
 
 
+# The instance earns 2 units a second.
 @pytest.mark.parametrize(("pay", "is_proposed"), [(1.9, False), (2.19, False), (2.21, True)])
 def test_only_more_than_10_percent_counts(pay: float, is_proposed: bool) -> None:  # noqa: FBT001 - a parameter of the test
     assert bool(pairs(switches(chute("b", pay)))) == is_proposed
@@ -162,14 +174,13 @@ def test_a_race_for_a_bounty_is_no_reason_to_give_up_an_instance() -> None:
         "public": False,
         "compute_multiplier_factors": {"private_tee": 1.3},
     }
-    bounty = {"chute_id": "b", "created_at": NOON - 60, "seconds_elapsed": 60}
-    bounties = [bounty | {"time_remaining": 500}]
+    # The first of all miners' instances that becomes active takes the bounty, and the only room.
     race = chute("b", HIGH, **private)
     race["utilization"] |= {"active_instance_count": 0, "total_instance_count": 0}
-    assert pairs(switches(race, bounties=bounties)) == []
-    # A private chute that wants more instances, and a public one with a bounty, are none.
+    assert pairs(switches(race, bounties=BOUNTIES)) == []
+    # A private chute with an active instance, which wants more, and a public one are no race.
     assert pairs(switches(chute("b", HIGH, **private))) == [("i1", ["b"])]
-    assert pairs(switches(chute("b", HIGH), bounties=bounties)) == [("i1", ["b"])]
+    assert pairs(switches(chute("b", HIGH), bounties=BOUNTIES)) == [("i1", ["b"])]
 
 
 @pytest.mark.parametrize("server", [{"holds_slot": True}, {"tee": False}])
@@ -231,7 +242,10 @@ def has_room(choice: Sequence[str | None]) -> bool:
 
 
 def gain_of(choice: Sequence[str | None]) -> float:
-    """Return what a choice of a chute, or None, gains for each of the instances together."""
+    """Return what the instances gain together if each of them is switched as a choice says.
+
+    The choice has a chute for each instance, or None for one that stays.
+    """
     gain = 0.0
     for pay, key in zip(PAYS, choice, strict=True):
         # A switch must gain 10 %.
@@ -243,6 +257,7 @@ def gain_of(choice: Sequence[str | None]) -> float:
 def test_a_chute_that_failed_or_may_have_failed_here_is_not_proposed() -> None:
     failed = Failures({"b": 3}, frozenset(), are_all=True, until=NOON)
     assert pairs(switches(chute("b", 9.0), chute("c", HIGH), failures=failed)) == [("i1", ["c"])]
+    # An end of this chute may have been a failure.
     unclear = Failures({}, frozenset({"b"}), are_all=True, until=NOON)
     assert pairs(switches(chute("b", 9.0), failures=unclear)) == []
 
@@ -250,21 +265,34 @@ def test_a_chute_that_failed_or_may_have_failed_here_is_not_proposed() -> None:
 def test_a_chute_that_hangs_on_the_miners_servers_is_not_proposed() -> None:
     hanging = instance("h", chute_id="b", state="starting", created_at=NOON - 2 * HOUR)
     assert pairs(switches(chute("b", HIGH, room=5), instances=(instance(), hanging))) == []
+    # A start of 10 minutes is usual, so it does not hang.
     starting = replace(hanging, created_at=NOON - 600)
-    assert pairs(switches(chute("b", HIGH, room=5), instances=(instance(), starting)))
+    found = switches(chute("b", HIGH, room=5), instances=(instance(), starting))
+    assert pairs(found) == [("i1", ["b"])]
 
 
-def test_without_all_failures_or_what_can_be_launched_nothing_is_known() -> None:
-    unknown = Failures({}, frozenset(), are_all=False, until=NOON)
-    assert switches(chute("b", HIGH), failures=unknown) is None
-    running = make_fleet(make_server("s1", instances=(instance(),)))
-    for name in ("chutes", "active_instances", "utilization", "bounties", "held_gpus"):
-        less = sent({key: body for key, body in ANSWERS.items() if key != name})
-        assert find_switches(less, running, (), NO_FAILURES, {"i1": 0.0}, NOON) is None
-    known = find_switches(sent(ANSWERS), running, (), NO_FAILURES, {"i1": 0.0}, NOON)
-    assert known is not None
-    unknown_markets = replace(running, markets=None)
-    assert find_switches(sent(ANSWERS), unknown_markets, (), NO_FAILURES, {"i1": 0.0}, NOON) is None
+def test_while_a_failure_may_be_missing_no_switch_is_known() -> None:
+    some = Failures({}, frozenset(), are_all=False, until=NOON)
+    assert switches(chute("b", HIGH), failures=some) is None
+
+
+RUNNING = make_fleet(make_server("s1", instances=(instance(),)))
+"""A fleet with the instance i1, whose switches are known with all answers."""
+
+
+@pytest.mark.parametrize(
+    "name", ["chutes", "active_instances", "utilization", "bounties", "held_gpus"]
+)
+def test_without_an_answer_that_decides_about_launches_no_switch_is_known(name: str) -> None:
+    scores = {"i1": 0.0}
+    assert find_switches(sent(ANSWERS), RUNNING, (), NO_FAILURES, scores, NOON) is not None
+    without = sent({key: body for key, body in ANSWERS.items() if key != name})
+    assert find_switches(without, RUNNING, (), NO_FAILURES, scores, NOON) is None
+
+
+def test_while_it_is_unknown_what_can_be_launched_no_switch_is_known() -> None:
+    fleet = replace(RUNNING, markets=None)
+    assert find_switches(sent(ANSWERS), fleet, (), NO_FAILURES, {"i1": 0.0}, NOON) is None
 
 
 @pytest.mark.parametrize(
@@ -291,9 +319,9 @@ def test_an_instance_of_which_something_is_not_known_is_named(
     )
     assert pairs(found) == [("i2", ["b"])]
     assert found is not None
-    assert [(one.instance.instance_id, words in one.reason) for one in found.not_compared] == [
-        ("i1", True)
-    ]
+    (not_compared,) = found.not_compared
+    assert not_compared.instance.instance_id == "i1"
+    assert words in not_compared.reason
 
 
 def test_a_private_instance_is_given_up_only_if_the_first_day_pays_its_score() -> None:
@@ -308,7 +336,7 @@ def test_a_private_instance_is_given_up_only_if_the_first_day_pays_its_score() -
     assert dear is not None
     assert dear.proposed == ()
     (one,) = dear.too_dear
-    # The second day earns 1 unit a second more, too.
+    # The second day gains as much as the first one.
     assert one.payback_seconds == 2 * DAY
 
 
@@ -318,12 +346,15 @@ def test_rounding_does_not_decide_whether_a_day_pays_the_score(rounding: float) 
     score = (HIGH - 2.0) * DAY * rounding
     found = switches(chute("b", HIGH), instances=(private,), scores={"i1": score})
     assert found is not None
+    # The gain is about the cost, and no more.
     assert (len(found.proposed), len(found.too_dear)) == (0, 1)
 
 
 def test_an_instance_that_costs_too_much_takes_no_room() -> None:
-    private = instance("p", private=True, deadlines={}, units_per_second=1.0)
-    private = replace(private, later_units_per_second=1.0)
+    # It earns less than the other one, so it would gain more by the chute.
+    private = instance(
+        "p", private=True, deadlines={}, units_per_second=1.0, later_units_per_second=1.0
+    )
     found = switches(
         chute("b", HIGH), instances=(private, instance()), scores={"p": 1e9, "i1": 0.0}
     )
@@ -340,30 +371,35 @@ def test_a_public_instance_waits_for_the_end_of_its_first_hour() -> None:
 
 def test_a_bounty_does_not_lead_to_a_chute_that_pays_less_when_it_is_over() -> None:
     boosted = {"tee": 1.2, "bounty_boost": 1.5}
-    bounty = {"chute_id": "b", "created_at": NOON - 60, "seconds_elapsed": 60}
+    # The instance earns 2 units a second. Later, the chute pays 2.9 / 1.5 or 3.3 / 1.5.
     for pay, is_proposed in ((2.9, False), (3.3, True)):
-        found = switches(
-            chute("b", pay, compute_multiplier_factors=boosted),
-            bounties=[bounty | {"time_remaining": 500}],
-        )
+        high_at_first = chute("b", pay, compute_multiplier_factors=boosted)
+        found = switches(high_at_first, bounties=BOUNTIES)
         assert bool(pairs(found)) == is_proposed
-    found = switches(
-        chute("b", 5.7, compute_multiplier_factors=boosted | {"bounty_boost": 3.0}),
-        chute("c", 2.25),
-        bounties=[bounty | {"time_remaining": 500}],
-    )
+
+
+def test_a_chute_that_pays_more_for_good_goes_before_one_with_a_high_bounty() -> None:
+    # The instance earns 2 units a second. Later, the boosted chute pays 5.7 / 3.
+    boosted = {"tee": 1.2, "bounty_boost": 3.0}
+    high_at_first = chute("b", 5.7, compute_multiplier_factors=boosted)
+    found = switches(high_at_first, chute("c", 2.25), bounties=BOUNTIES)
     assert pairs(found) == [("i1", ["c"])]
 
 
-def test_what_an_instance_would_earn_itself_fades_with_its_age() -> None:
+def test_a_first_pay_counts_as_long_as_it_has_not_faded_at_the_age_of_the_instance() -> None:
     assert fading_seconds(0) == pytest.approx(4.6 * HOUR, rel=1e-2)
-    assert fading_seconds(HOUR) == pytest.approx(3.6 * HOUR, rel=1e-2)
+    # For 2 hours, nothing fades.
+    assert fading_seconds(HOUR) == pytest.approx((4.6 - 1) * HOUR, rel=1e-2)
+    # After 8 hours, nothing is left.
     assert fading_seconds(9 * HOUR) == 0
-    boosted = instance(units_per_second=3.0, created_at=NOON - 60)
+
+
+def test_an_instance_keeps_its_later_pay_and_what_has_not_faded_of_the_first_one() -> None:
+    boosted = instance(units_per_second=3.0, later_units_per_second=2.0, created_at=NOON - 60)
     found = switches(chute("b", HIGH), instances=(boosted,))
     assert found is not None
     (one,) = found.proposed
-    assert one.kept_units == pytest.approx(2.0 * DAY + 4.6 * HOUR, rel=1e-2)
+    assert one.kept_units == pytest.approx(2.0 * DAY + (3.0 - 2.0) * 4.6 * HOUR, rel=1e-2)
 
 
 # What a deletion costs
@@ -371,16 +407,18 @@ def test_what_an_instance_would_earn_itself_fades_with_its_age() -> None:
 
 def test_the_cost_of_a_deletion_follows_the_rules_of_the_score() -> None:
     def cost(*, private: bool, last: bool, secured: float) -> tuple[str, float, float | None]:
+        """Return why a deletion costs something, the units, and from when on it is free."""
         found = deletion_cost(
             private=private, is_last_active=last, secured_at=secured, score=1000.0, now=NOON
         )
         return found.why, found.units, found.free_at
 
+    # When the first hour of an instance is over.
     old, young = NOON - 1, NOON + 1
     assert cost(private=False, last=False, secured=old) == ("free", 0, NOON)
     assert cost(private=False, last=True, secured=old) == ("last_active", 900, None)
     assert cost(private=False, last=False, secured=young) == ("first_hour", 1000, young)
-    # After its first hour, it is still the last one.
+    # After its first hour, it is still the last one, so it never becomes free.
     assert cost(private=False, last=True, secured=young) == ("first_hour", 1000, None)
     for last in (False, True):
         assert cost(private=True, last=last, secured=old) == ("private", 1000, None)
@@ -401,23 +439,39 @@ def test_what_runs_and_what_ended_and_counts_is_the_score_of_the_service(miner: 
         if row["miner"] == miner.hotkey and row["counts"]:
             kept += row["units_in_24h"]
     gap = GAPS.get(miner.directory.name, 0.0)
-    assert list(scores.values()).count(None) == bool(gap)
+    unknown_scores = list(scores.values()).count(None)
+    assert unknown_scores == (1 if gap else 0)
+    # What runs is no small part of the score, so that an error in it shows.
     assert running > 0.1 * kept
     score = true["score_raw"][miner.hotkey]["units"]
     # Since the newest report, a multiplier may have changed a little.
     assert running + kept + gap == pytest.approx(score, rel=1e-4)
 
 
-def replace_start(record: ComputeRecord, start: float) -> ComputeRecord:
-    return structs.replace(record, started_at=UnixTime(start))
+NO_RECORDS = History([], None)
+REPORT_END = NOON - 1800
 
 
-def test_without_a_report_or_with_a_gap_the_score_is_not_known() -> None:
-    assert score_of_running(NOON - 7200, History([], None), NOON - 1800, 2.0, NOON) == 14400
-    assert score_of_running(NOON - 6 * HOUR, History([], None), NOON - 1800, 2.0, NOON) is None
-    record = ComputeRecord("i", UnixTime(NOON - 7200), compute_multiplier=1.0)
-    history = History([record], 1.0)
-    # The report ended half an hour ago. Since then, the present multiplier counts.
-    assert score_of_running(NOON - 7200, history, NOON - 1800, 3.0, NOON) == 5400 + 1800 * 3
-    late = History([replace_start(record, NOON - 3600)], 1.0)
-    assert score_of_running(NOON - 7200, late, NOON - 1800, 3.0, NOON) is None
+def open_record(started_at: float) -> History:
+    """Return the history of an instance that earns 1 unit a second since a time."""
+    record = ComputeRecord("i", UnixTime(started_at), compute_multiplier=1.0)
+    return History([record], open_multiplier=1.0)
+
+
+def test_until_the_report_its_multiplier_counts_and_since_then_the_present_one() -> None:
+    created_at = NOON - 7200
+    score = score_of_running(created_at, open_record(created_at), REPORT_END, 3.0, NOON)
+    assert score == 5400 * 1.0 + 1800 * 3.0
+
+
+def test_an_instance_that_was_activated_after_the_report_has_its_present_multiplier() -> None:
+    assert score_of_running(NOON - 7200, NO_RECORDS, REPORT_END, 2.0, NOON) == 7200 * 2.0
+
+
+def test_the_score_of_an_instance_with_a_time_without_a_multiplier_is_unknown() -> None:
+    # It was active before the report, because no start takes 5.5 hours. So a report is missing.
+    created_at = NOON - 6 * HOUR
+    assert score_of_running(created_at, NO_RECORDS, REPORT_END, 2.0, NOON) is None
+    # An hour passed between its creation and its first record.
+    history = open_record(NOON - 3600)
+    assert score_of_running(NOON - 7200, history, REPORT_END, 3.0, NOON) is None

@@ -22,11 +22,16 @@ OPEN = Window(
     slots=1,
     used_slots=0,
 )
+"""A window with one slot, which ends in 12 hours."""
 ANNOUNCED = replace(OPEN, is_open=False, starts_at=NOW + DAY, ends_at=NOW + DAY + 12 * HOUR)
 
 
 def waits(name: str, last: int = 0, idle: int = 0, **fields: Any) -> Server:
-    """Return a server that waits for its upgrade, with some last instances and idle GPUs."""
+    """Return a server that waits for its upgrade.
+
+    It has some instances that are the last active ones of their chutes, on two GPUs each, and some
+    idle GPUs.
+    """
     instances = tuple(
         make_instance(f"{name}-{number}", server_id=name, has_replacement=False)
         for number in range(last)
@@ -42,11 +47,19 @@ def plan(*servers: Server, window: Window | None = OPEN, **changes: Any) -> Upgr
 
 
 def names(found: UpgradePlan) -> str:
+    """Return the ids of the servers to upgrade, in their order."""
     return " ".join(one.server.server_id for one in found.upgrades or ())
 
 
 def test_the_fewest_last_instances_come_first_and_then_the_most_idle_gpus() -> None:
-    servers = (waits("a", 2, 8), waits("b", 1), waits("c", 1, 4), waits("d"), waits("e"))
+    servers = (
+        waits("a", last=2, idle=8),
+        waits("b", last=1),
+        waits("c", last=1, idle=4),
+        # Nothing tells these apart but their names.
+        waits("d"),
+        waits("e"),
+    )
     for order in itertools.permutations(servers):
         found = plan(*order)
         assert names(found) == "d e c b a"
@@ -63,7 +76,8 @@ def test_a_server_that_holds_a_slot_or_has_the_target_version_does_not_wait() ->
 
 
 def test_a_server_that_cannot_come_back_is_in_no_order_and_not_late() -> None:
-    # The servers in the slots leave no time for any other, so each one that waits is late.
+    # Upgrades take 4 hours. The 3 servers that hold a slot now need all 12 hours of the window, so
+    # each server in the order is late.
     found = plan(waits("a"), waits("b", measured="not_measured"), used_slots=3)
     assert found.waiting is not None
     assert [server.server_id for server in found.waiting.unmeasured or ()] == ["b"]
@@ -73,6 +87,7 @@ def test_a_server_that_cannot_come_back_is_in_no_order_and_not_late() -> None:
 
 
 def test_each_upgrade_takes_4_hours_in_the_slots_and_so_do_those_that_hold_one() -> None:
+    # In the first 4 hours, one of the 2 slots is still taken.
     servers = [waits(name) for name in "abcd"]
     found = plan(*servers, slots=2, used_slots=1, ends_at=NOW + 8 * HOUR)
     hours = [((one.done_at or 0) - NOW) / HOUR for one in found.upgrades or ()]
@@ -90,7 +105,8 @@ def test_the_late_ones_are_those_for_which_no_slot_is_free_in_time(
     for count in (0, 1, 2, 13):
         servers = [waits(str(number)) for number in range(count)]
         found = plan(*servers, slots=slots, used_slots=used, ends_at=NOW + hours * HOUR)
-        # In each 4 hours, each slot has room for one, but for those that are used now.
+        # Each slot has time for an upgrade in every 4 hours, and those that hold one now need one
+        # of these times, too.
         room = max(0, hours // 4 * slots - used)
         assert found.late == max(0, count - room)
 
@@ -102,22 +118,37 @@ def test_an_announced_window_begins_later() -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "phase", "unknown"),
+    "window",
     [
-        (None, None, 1),
-        (Window(is_open=False, exists=False), "none", 0),
-        (replace(OPEN, is_open=None), None, 1),
-        (replace(ANNOUNCED, starts_at=None), None, 1),
-        (replace(OPEN, is_open=False, ends_at=NOW - 1), "over", 0),
-        (replace(OPEN, starts_at=None), "open", 0),
+        None,
+        replace(OPEN, is_open=None),
+        # It is announced or over.
+        replace(ANNOUNCED, starts_at=None),
     ],
 )
-def test_no_window_is_not_an_unknown_window(
-    window: Window | None, phase: str | None, unknown: int
+def test_of_an_unknown_window_only_that_is_said(window: Window | None) -> None:
+    found = plan(waits("a"), window=window)
+    assert found.unknown == ("whether a maintenance window is open or announced",)
+    assert (found.phase, found.upgrades) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("window", "phase"),
+    [
+        (Window(is_open=False, exists=False), "none"),
+        (replace(OPEN, is_open=False, ends_at=NOW - 1), "over"),
+    ],
+)
+def test_without_a_window_nothing_is_planned_and_nothing_unknown(
+    window: Window, phase: str
 ) -> None:
     found = plan(waits("a"), window=window)
-    assert (found.phase, len(found.unknown)) == (phase, unknown)
-    assert (found.upgrades is not None) == (phase == "open")
+    assert (found.phase, found.upgrades, found.unknown) == (phase, None, ())
+
+
+def test_of_an_open_window_the_start_does_not_matter() -> None:
+    found = plan(waits("a"), window=replace(OPEN, starts_at=None))
+    assert (found.phase, names(found), found.unknown) == ("open", "a", ())
 
 
 @pytest.mark.parametrize(
@@ -126,11 +157,14 @@ def test_no_window_is_not_an_unknown_window(
         (waits("b", holds_slot=None), "which servers wait for their upgrade"),
         (make_server("b", needs_upgrade=None), "which servers wait for their upgrade"),
         (waits("b", measured=None), "which servers can come back with the target version"),
+        # A GPU may be missing.
         (waits("b", is_whole=False), "in which order to upgrade the servers"),
+        # The GPUs may be idle.
         (
             make_server("b", *make_gpus(None, 2), needs_upgrade=True),
             "in which order to upgrade the servers",
         ),
+        # The instance may be the last active one of its chute.
         (
             make_server(
                 "b",
@@ -154,22 +188,24 @@ def test_what_is_unknown_of_one_server_leaves_no_order(server: Server, reason: s
 
 
 @pytest.mark.parametrize(
-    ("field", "reason"),
+    ("field", "reason", "late", "free_slots"),
     [
-        ("ends_at", "when the window ends"),
-        ("slots", "how many slots are free"),
-        ("used_slots", "how many slots are free"),
-        ("target", "to which version the servers are upgraded"),
+        # Otherwise, the server is not late, and the slot is free.
+        ("ends_at", "when the window ends", None, 1),
+        ("slots", "how many slots are free", None, None),
+        ("used_slots", "how many slots are free", None, None),
+        ("target", "to which version the servers are upgraded", 0, 1),
     ],
 )
-def test_what_is_unknown_of_the_window_is_named(field: str, reason: str) -> None:
+def test_what_is_unknown_of_the_window_is_named(
+    field: str, reason: str, late: int | None, free_slots: int | None
+) -> None:
     found = plan(waits("a"), **{field: None})
     assert found.unknown == (reason,)
-    assert (found.late is None) == (field != "target")
-    assert (found.free_slots is None) == ("slots" in field)
+    assert (found.late, found.free_slots) == (late, free_slots)
 
 
-def test_without_the_list_of_servers_nobody_waits_for_certain() -> None:
+def test_without_the_list_of_servers_it_is_unknown_which_ones_wait() -> None:
     fleet = make_fleet(waits("a"), window=OPEN, known={"servers": False})
     assert find_waiting(fleet) is None
     assert plan_upgrades(fleet, NOW).late is None
@@ -178,14 +214,15 @@ def test_without_the_list_of_servers_nobody_waits_for_certain() -> None:
 @pytest.mark.parametrize(
     ("fields", "lost"),
     [
-        # 2 units a second since its creation.
-        ({"private": True, "created_at": NOW - 3 * HOUR}, 6 * HOUR),
+        # 2 units a second since its creation, but at most those of a day.
+        ({"private": True, "created_at": NOW - 3 * HOUR}, 2 * 3 * HOUR),
         ({"private": True, "created_at": NOW - 3 * DAY}, 2 * DAY),
         ({"private": True, "state": "disabled", "created_at": NOW - HOUR}, 2 * HOUR),
         # A public one keeps its score an hour after its activation.
         ({"deadlines": {"secured": NOW - 1}}, 0),
         ({"deadlines": {"secured": NOW + 1}, "created_at": NOW - HOUR}, 2 * HOUR),
         ({"deadlines": {}}, None),
+        # It has no score yet.
         ({"state": "starting", "private": True}, 0),
         ({"private": None}, None),
         ({"state": None}, None),
@@ -196,12 +233,14 @@ def test_without_the_list_of_servers_nobody_waits_for_certain() -> None:
 def test_a_reboot_now_loses_what_an_end_without_maintenance_loses(
     fields: dict[str, Any], lost: float | None
 ) -> None:
-    state = fields.get("state", "active")
-    gpu_state = {"active": "earning", None: None}.get(state, state)
-    server = make_server("s1", *make_gpus(gpu_state, 2), instances=(make_instance(**fields),))
+    state_of_gpus = fields.get("state", "earning")
+    server = make_server("s1", *make_gpus(state_of_gpus, 2), instances=(make_instance(**fields),))
     assert lost_by_reboot(server, NOW) == lost
 
 
-def test_what_a_reboot_loses_is_not_known_while_an_instance_has_no_known_place() -> None:
+def test_what_a_reboot_loses_is_unknown_while_the_instance_of_a_gpu_is() -> None:
     assert lost_by_reboot(make_server("s1", *make_gpus("earning", 2)), NOW) is None
+
+
+def test_a_reboot_of_a_server_without_instances_loses_nothing() -> None:
     assert lost_by_reboot(make_server("s1", *make_gpus("idle", 2)), NOW) == 0

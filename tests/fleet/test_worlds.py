@@ -32,6 +32,12 @@ def test_each_gpu_and_instance_is_in_its_true_state(world: tuple[Miner, Fleet]) 
     assert {gpu.gpu_id: gpu.state for gpu in fleet.gpus} == expected["gpu_state"]
     states = {key: STATES.get(state, state) for key, state in expected["instance_state"].items()}
     assert {one.instance_id: one.state for one in fleet.instances} == states
+
+
+def test_the_answers_of_a_world_say_everything_about_each_topic(
+    world: tuple[Miner, Fleet],
+) -> None:
+    _, fleet = world
     assert set(fleet.known.values()) == {True}
 
 
@@ -45,25 +51,31 @@ def test_the_pay_of_a_server_is_that_of_the_instances_on_its_gpus(
     for gpu in raw["held_gpus"][miner.hotkey]["provisioned"]:
         instances_on[gpu["server_id"], gpu["gpu"]].add(gpu["chute"]["instance_id"])
     states = truth(miner)["instance_state"]
-    units: Counter[str] = Counter()
+    # Instances in other states earn nothing.
+    units_per_second: Counter[str] = Counter()
     for instance in raw["instances"]:
         instance_id = instance["instance_id"]
         if states[instance_id] in ("active", "disabled"):
-            units[instance_id] = instance["compute_multiplier"]
+            units_per_second[instance_id] = instance["compute_multiplier"]
     for server in fleet.servers:
         for model in server.models or ():
-            expected = sum(units[one] for one in instances_on[server.server_id, model])
+            instance_ids = instances_on[server.server_id, model]
+            expected = sum(units_per_second[instance_id] for instance_id in instance_ids)
             assert server.units_per_second(model) == pytest.approx(expected)
 
 
-def test_what_can_be_launched_is_what_the_service_accepts(world: tuple[Miner, Fleet]) -> None:
+def test_the_service_accepts_a_launch_of_each_offer_and_a_server_can_hold_it(
+    world: tuple[Miner, Fleet],
+) -> None:
     miner, fleet = world
-    launch = truth(miner)["launch"]
+    launch_by_chute = truth(miner)["launch"]
     assert fleet.markets
     for market in fleet.markets:
         for offer in market.offers:
-            assert launch[offer.chute_id]["accepted"]
-            assert launch[offer.chute_id]["can_run_now"]
+            launch = launch_by_chute[offer.chute_id]
+            assert launch["accepted"]
+            # It is accepted, and a server of the miner has the GPUs for it.
+            assert launch["can_run_now"]
 
 
 @pytest.mark.parametrize(
@@ -79,8 +91,9 @@ def test_the_best_uses_of_all_servers_are_the_best_of_all_placements(
     world: tuple[Miner, Fleet],
 ) -> None:
     _, fleet = world
+    # There is something to launch in each world.
     assert sum(use.first_day_units or 0 for use in fleet.uses) > 0
-    # No chute runs on servers of both kinds.
+    # No chute runs on servers with TEE and on others, so each kind has a best placement.
     for tee in (True, False):
         uses = [use for use in fleet.uses if fleet.servers_by_id[use.server_id].tee == tee]
         spaces = [Space(use.server_id, use.model, tee=tee, free=use.free) for use in uses]
@@ -90,7 +103,9 @@ def test_the_best_uses_of_all_servers_are_the_best_of_all_placements(
 
 
 def _offers_for(spaces: list[Space], fleet: Fleet) -> list[Offer]:
-    """Return the offers that fit some of the spaces, which are on servers of one kind."""
+    """Return the offers that fit some of the spaces, which are all on servers with TEE or all
+    without.
+    """
     fitting = {(space.model, space.tee) for space in spaces}
     offers: list[Offer] = []
     for market in fleet.markets or ():
@@ -100,10 +115,10 @@ def _offers_for(spaces: list[Space], fleet: Fleet) -> list[Offer]:
 
 
 def _contenders(offers: list[Offer], spaces: list[Space]) -> list[Offer]:
-    """Return the offers that can be in the best placement.
+    """Return the offers that can be in the best placement, so that the search takes less time.
 
-    Of each size and model, these are the best paid ones until all GPUs of the model have room in
-    chutes that run on no other model.
+    An offer is in none if better paid ones of its size and model have room for all GPUs of the
+    model. Only chutes that run on no other model count, because others may be full of those.
     """
     with_room = [offer for offer in offers if offer.left]
     models_of_chute = Counter(offer.chute_id for offer in offers)
@@ -111,14 +126,14 @@ def _contenders(offers: list[Offer], spaces: list[Space]) -> list[Offer]:
     for space in spaces:
         free_gpus[space.model] += space.free
     chutes: set[str] = set()
-    # The instances for which better paid chutes of a model and size have room.
-    better_paid: Counter[tuple[str, int]] = Counter()
+    # The room of better paid chutes, by model and size.
+    better_room: Counter[tuple[str, int]] = Counter()
     for offer in sorted(with_room, key=lambda offer: offer.first_day_units, reverse=True):
         key = offer.model, offer.size
-        if better_paid[key] * offer.size < free_gpus[offer.model]:
+        if better_room[key] * offer.size < free_gpus[offer.model]:
             chutes.add(offer.chute_id)
             if models_of_chute[offer.chute_id] == 1:
-                better_paid[key] += offer.left
+                better_room[key] += offer.left
     return [offer for offer in with_room if offer.chute_id in chutes]
 
 
@@ -126,7 +141,7 @@ def test_starts_that_the_service_would_refuse_are_in_vain(world: tuple[Miner, Fl
     miner, fleet = world
     expected = truth(miner)
     in_vain = [instance for instance in fleet.instances if instance.is_in_vain]
-    # Only the newest world lists those whose chute was filled by others.
+    # Only the newest world lists them, and only those whose chute was filled by others.
     listed = expected.get("starts_in_vain", {}).keys()
     assert listed <= {instance.instance_id for instance in in_vain}
     for instance in in_vain:
@@ -135,10 +150,10 @@ def test_starts_that_the_service_would_refuse_are_in_vain(world: tuple[Miner, Fl
         assert expected["launch"][instance.chute_id]["status"] == 423
 
 
-def test_all_gpus_of_an_instance_are_on_one_server(world: tuple[Miner, Fleet]) -> None:
+def test_an_instance_has_all_the_gpus_that_name_it(world: tuple[Miner, Fleet]) -> None:
     _, fleet = world
     counts = Counter(gpu.instance_id for gpu in fleet.gpus if gpu.instance_id)
     for instance in fleet.instances:
-        # A GPU that is not listed any more may still hold an instance.
+        # No GPU may name it: those that it holds may not be listed any more.
         if instance.instance_id in counts:
             assert instance.gpus == counts[instance.instance_id]
