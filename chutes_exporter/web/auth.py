@@ -35,13 +35,16 @@ class PasswordCheck:
 
     def __init__(self) -> None:
         self._users: dict[str, bytes] = {}
+        # Hashes for unknown users.
         self._decoys: list[bytes] = []
+        # The key of digests, which leaves this process in no form.
         self._key = os.urandom(32)
         # By user, a digest of the hash and the right password. Once the hash has changed, no
         # password has this digest.
         self._right: dict[str, bytes] = {}
         # One thread: guesses must not take the time that pages need.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
+        # How many passwords of each client wait for their check.
         self._waiting: Counter[str] = Counter()
 
     def adopt(self, users: Mapping[str, str]) -> None:

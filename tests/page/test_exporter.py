@@ -301,7 +301,7 @@ async def test_a_page_never_dates_its_data_later_than_it_is(
         await exporter.feeds.read(UNIQUE_CHUTE_HISTORY.of(HOTKEY), PATIENCE)
         release.set()
         page = await waiting
-    # The page has the newer history, and the time of its request.
+    # The page has the newer history, until the last full hour, and the time of its request.
     feed = {"feed": "unique_chute_history", "hotkey": HOTKEY}
     asked_at = page[series("chutes_feed_last_success_timestamp_seconds", **feed)]
     assert asked_at == pytest.approx(NOON + 4000, abs=1)

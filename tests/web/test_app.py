@@ -175,6 +175,7 @@ async def test_a_page_leaves_memory_though_its_client_does_not_read_it(
         await until(lambda: made)
         # Nobody waits for a slow reader.
         assert (await get(f"{url}/-/healthy")).status_code == 200
+        # Much less than the page is left in memory.
         await until(lambda: tracemalloc.get_traced_memory()[0] < 5_000_000)
         tracemalloc.stop()
         # The connection is closed after the beginning of the page.

@@ -174,7 +174,7 @@ def test_silent_connections_need_little_memory_and_delay_nobody_before_a_handsha
             return httpx.get(url, timeout=60, verify=context)
 
         # The first scrape needs memory that stays.
-        longest(service, scrape, 1)
+        longest(service, scrape, times=1)
         before = service.peak_megabytes()
         # Half of them are silent, and half of them begin a handshake.
         for beginning in (b"", b"\x16\x03\x01\x02\x00\x01") * 500:
@@ -204,16 +204,16 @@ def test_guesses_of_passwords_never_delay_a_user_who_was_right_before_also_after
             return httpx.get(f"{service.url}/metrics", timeout=60, auth=("alice", "secret"))
 
         # From now on, the service knows the right password.
-        longest(service, scrape, 1)
+        longest(service, scrape, times=1)
         with flooded(service, addresses=addresses, clients=100, patience=60, requests=guesses):
-            assert longest(service, scrape, 5) < 3
+            assert longest(service, scrape, times=5) < 3
             service.process.send_signal(signal.SIGHUP)
             wait_for(lambda: service.has_logged("configuration reloaded"))
-            assert longest(service, scrape, 5) < 3
+            assert longest(service, scrape, times=5) < 3
             # The service reads the file again when it has changed, here by another user.
             path.write_text(f"basic_auth_users: {{alice: {hashed}, bob: {hashed}}}")
             wait_for(lambda: service.has_logged("configuration reloaded", 2))
-            assert longest(service, scrape, 5) < 3
+            assert longest(service, scrape, times=5) < 3
 
 
 def test_a_log_that_nobody_reads_stops_neither_scrapes_nor_the_end() -> None:
@@ -241,7 +241,7 @@ def test_a_log_that_nobody_reads_stops_neither_scrapes_nor_the_end() -> None:
             service = Running(process, f"http://127.0.0.1:{port}", [])
             for _ in range(50):
                 process.send_signal(signal.SIGHUP)
-                assert longest(service, lambda: httpx.get(f"{service.url}/metrics"), 1) < 1
+                assert longest(service, lambda: httpx.get(f"{service.url}/metrics"), times=1) < 1
             process.terminate()
             assert process.wait(PATIENCE) == 0
         finally:
@@ -260,7 +260,7 @@ def test_clients_cause_few_lines_in_the_log() -> None:
         b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
     )
-    with running(*LISTEN, "--api.url", "http://127.0.0.1:9") as service:
+    with running(*NO_API) as service:
         url = httpx.URL(service.url)
         for request in junk * 20:
             with socket.create_connection((url.host, url.port or 0)) as client:

@@ -212,6 +212,7 @@ def test_a_faulty_file_is_refused_with_the_field_and_the_reason(
     with pytest.raises(ConfigError) as error:
         load_web_config(path)
     message = str(error.value)
+    # It names the configuration, or a file beside it that cannot be read.
     assert message.startswith((str(path), f"--web.config.file: cannot read {path.parent}"))
     assert FAULTS[text] in message
     # An error shows no secret, neither of a key file nor of the configuration.

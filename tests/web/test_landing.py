@@ -111,7 +111,7 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(
         clock.now += 700
         await get(f"{url}/metrics")
         page_while_stale = await landing_page(exporter)
-        # The scores reach their maximum age of 30 minutes.
+        # The scores are older than their maximum age of 30 minutes.
         clock.now += 1300
         # Of the next two scrapes, the first fails for the nodes.
         simulator.faults["nodes"] = Fault(status=503, once=True)
@@ -192,6 +192,7 @@ async def test_the_landing_page_sends_no_request_and_leaves_the_event_loop_free(
 
 
 async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
+    # A world in which nothing needs action.
     farm = Farm(clock.now, [(Machine("h200"),)])
     async with (
         Simulator(farm, clock=clock) as quiet,
