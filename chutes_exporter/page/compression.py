@@ -53,5 +53,6 @@ def deflate(data: bytes, flush: int = zlib.Z_FULL_FLUSH) -> bytes:
 
     With Z_FINISH, the stream ends.
     """
+    # Negative bits leave out the header and the checksum, which a gzip member has only once.
     compressor = zlib.compressobj(_LEVEL, wbits=-zlib.MAX_WBITS)
     return compressor.compress(data) + compressor.flush(flush)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OF_FLEETS = frozenset(feed.name for feed in FLEET_FEEDS.values())
+"""The names of the feeds that fleets are joined from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Exporter:
             clock=self.client.api_clock,
             monotonic=monotonic,
         )
+        # One page is made at a time, and no other collectors run meanwhile.
         self._rendering = asyncio.Lock()
         # asyncio's own threads may all wait for a name server that does not answer.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="page")
@@ -150,6 +152,7 @@ class Exporter:
         api = self.settings.api_url
         if not self.plan.feeds:
             return True, "ready, with no collector on"
+        # An endpoint that the API does not have counts neither as an answer nor as a failure.
         states = [state for state in self.feeds.states().values() if not state.missing]
         if not any(state.was_requested for state in states):
             return False, f"not ready: waiting for the first answer from {api}"
@@ -197,6 +200,7 @@ class Exporter:
             # A dictionary keeps the order, and each feed once.
             feeds = list(dict.fromkeys([*plan.feeds, *self._feeds_of_fleets()]))
         if timeout is None:
+            # The chutes that failed are found in the cached reports.
             feeds += self._feed_of_reports()
         else:
             # A command, which has a timeout, reads the reports itself: the pauses between them
@@ -292,15 +296,19 @@ def _fleets(states: States, watched: Sequence[str]) -> dict[str, Fleet]:
 
 
 def _ledger(states: States) -> Ledger | None:
-    """Return the ended instances, None without a report. A reload forgets those of other miners."""
-    reports = _snapshot(states, AUDIT_REPORT)
+    """Return the ended instances, None without a report.
+
+    The reports have those of all watched miners, because they are read again after a reload that
+    adds one.
+    """
+    reports = _newest_value(states, AUDIT_REPORT)
     if reports is None:
         return None
-    chutes = _snapshot(states, CHUTES)
+    chutes = _newest_value(states, CHUTES)
     return Ledger(reports.hours, chutes or ())
 
 
-def _snapshot(states: States, feed: Feed[T]) -> T | None:
+def _newest_value(states: States, feed: Feed[T]) -> T | None:
     """Return the value of a feed's newest good answer, None if there is none."""
     state = states.get(feed)
     if state is None or state.snapshot is None:

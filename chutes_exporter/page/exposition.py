@@ -42,7 +42,8 @@ def negotiate(accept: str) -> Format:
 def quality(header: str, name: str, version: str = "") -> float:
     """Return the quality from 0 to 1 that an Accept header gives to a name, 0 if it is not there.
 
-    An item of the header with another version does not count.
+    An item of the header with another version or an invalid quality does not count. One without a
+    version means any version, and one without a quality has 1.
     """
     highest = 0.0
     for item in header.lower().split(","):

@@ -44,9 +44,11 @@ _FLEET_FEEDS: Final = frozenset(feed.name for feed in FEEDS.values())
 """The names of the feeds that a fleet is joined from."""
 _UNCOUNTED = "the answers do not give the states of all GPUs"
 UPDATE = "Update the exporter. If that does not help, report a bug."
+"""Advice about records and words that this version cannot read."""
 _UNKNOWN_MAINTENANCE = (
     "Reboot no such server. See chutes-exporter query maintenance, and update the exporter."
 )
+"""Advice about what the maintenance policy does not say. Meanwhile, a reboot may do harm."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ def grouped(gaps: Iterable[NotKnown]) -> list[SharedReason]:
 def find_gaps(collected: Collected, settings: Settings) -> tuple[list[NotKnown], set[str]]:
     """Return what is not known, and the miners for which the state of every GPU is known."""
     incomplete = _incomplete_feeds(collected.states)
-    for name, hotkey in collected.failed:
-        incomplete.append(NotKnown(name, hotkey, *_BUG))
+    for collector, hotkey in collected.failed:
+        incomplete.append(NotKnown(collector, hotkey, *_BUG))
     gaps = [*incomplete, *_unknown_fields(collected.states, settings)]
     with_key = {key.address for key in settings.keys}
     counted: set[str] = set()
@@ -142,13 +144,18 @@ def _unknown_of_server(fleet: Fleet, server: Server) -> Iterator[str]:
     name = server.name or server.server_id
     if _launches_are_unknown(fleet, server):
         yield f"the answers do not say whether something can be launched on {name}"
+    # A server is upgraded only in an open window. That it may wait for an upgrade is another gap.
     window_is_open = fleet.window is not None and fleet.window.is_open
-    if window_is_open and server.waits_for_upgrade and server.measured is None:
+    upgrade_comes = window_is_open and server.waits_for_upgrade is True
+    if upgrade_comes and server.measured is None:
         yield f"the answers do not say whether {name} can come back from the upgrade"
 
 
 def _launches_are_unknown(fleet: Fleet, server: Server) -> bool:
-    """Return whether it is unknown if idle GPUs of a server can earn."""
+    """Return whether it is unknown if idle GPUs of a server can earn.
+
+    A blacklisted miner can launch nothing, so that is known.
+    """
     has_idle = any(gpu.state == "idle" for gpu in server.gpus)
     return has_idle and not fleet.blacklisted and fleet.idle_can_earn(server) is None
 

@@ -26,7 +26,9 @@ default.
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A collector of a plan, with its feeds by hotkey."""
+    """A collector of a plan, with its feeds by hotkey, those about the platform under
+    :data:`THE_PLATFORM`.
+    """
 
     collector: Collector
     miners: Miners
@@ -111,6 +113,7 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
         lacks_key = collector.needs_key and not settings.keys
         lacks_hotkey = collector.scope == "miner" and not settings.watched
     else:
+        # By default, a collector is also off without what it could do without.
         lacks_key = collector.wants_key and not settings.keys
         lacks_hotkey = collector.wants_hotkey and not settings.watched
     if collector.needs_chain and not settings.chain_url:
@@ -154,8 +157,9 @@ def make_plan(settings: Settings) -> Plan:
 
 
 def _entry(collector: Collector, settings: Settings, needless_feeds: AbstractSet[str]) -> Entry:
-    """Return a collector with the miners that it has samples of, and with its feeds but the
-    needless ones, which are names.
+    """Return a collector with the miners that it has samples of, and with its feeds.
+
+    ``needless_feeds`` are the names of feeds that are left out.
     """
     miners = _miners(collector, settings)
     # Parts share feeds. The inner dictionary has each feed of a hotkey once, in order.

@@ -123,8 +123,8 @@ def _versions(entry: Entry, states: States) -> tuple[int, ...]:
 def collect(
     entry: Entry, states: States, out: Samples, near: frozenset[str] = frozenset()
 ) -> dict[str, bool]:
-    """Add what a collector makes of all known answers to the samples, and return by hotkey whether
-    that succeeded.
+    """Add what a collector makes of all known answers to ``out``, and return by hotkey whether that
+    succeeded.
 
     ``near`` are the neighbours of watched miners that are exported with them.
     """

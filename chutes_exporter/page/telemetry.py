@@ -93,12 +93,13 @@ CLOCK_OFFSET = Metric(
     source="exporter: the answers' Date",
 )
 _CLOCK_MAX_AGE = 600.0
+"""Seconds after the newest date of the API at which the clock offset is dropped."""
 
 
 def _declare(labels: tuple[str, ...], **rows: Row) -> dict[Metric, Row]:
-    """Return the row of each metric, of which all have these labels first.
+    """Declare a metric for each row, and return the rows by metric.
 
-    The names of the arguments are those of the metrics.
+    The names of the arguments are those of the metrics. These labels come before those of a row.
     """
     rows_by_metric = {}
     for name, row in rows.items():
@@ -222,6 +223,7 @@ class Telemetry:
         self.registry = CollectorRegistry()
         self.requests = RequestCounters()
         self.reload_good = RELOAD_GOOD.register(Gauge, self.registry)
+        # The exporter starts only with a configuration that it could read.
         self.reload_good.set(1)
         self.task_failures = TASK_FAILURES.register(Counter, self.registry)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -282,12 +284,13 @@ class OwnLines:
         return exposition.lines(self._telemetry.registry.collect(), form)
 
     def _families(self, origin: _Origin, states: States) -> Iterator[Family]:
+        """Yield the metrics of the lines that are kept."""
         out = Samples()
         _add_collectors(out, origin.lines_by_entry, states)
         out.add(SERIES, sum(lines.series for lines in origin.lines_by_entry.values()))
         out.add(SERIES_LIMIT, self._settings.max_series)
         for feed, state in states.items():
-            # A feed whose endpoint is missing has no state.
+            # While the API does not have its endpoint, a feed has no metrics.
             if not state.missing:
                 add_rows(_OF_FEED, state, (feed.name, feed.hotkey), out)
         _add_build(out, self._settings)
@@ -318,20 +321,19 @@ def _add_build(out: Samples, settings: Settings) -> None:
 
 
 def _add_collectors(out: Samples, lines_by_entry: Mapping[Entry, Lines], states: States) -> None:
-    """Add the state of each collector of a page to the samples.
-
-    A collector that needs an endpoint which the API does not have is off, and neither succeeds nor
-    fails.
-    """
+    """Add the state of each collector of a page to the samples."""
     for entry, lines in lines_by_entry.items():
         collector = entry.collector
         is_off = False
         for hotkey, feeds in entry.feeds.items():
             missing = {feed.name for feed in feeds if states[feed].missing}
+            # The metric about this is also 1 if only some metrics of the collector are missing.
             if missing & collector.source_feeds:
                 is_off = True
+            # Without such a feed, it neither succeeds nor fails.
             if missing & collector.needed_feeds:
                 continue
+            # It can do without the others that are missing.
             existing = [states[feed] for feed in feeds if not states[feed].missing]
             is_complete = lines.succeeded[hotkey] and all(map(_is_complete, existing))
             out.add(COLLECTOR_SUCCESS, is_complete, collector.name, hotkey)

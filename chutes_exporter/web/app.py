@@ -25,13 +25,17 @@ if TYPE_CHECKING:
     from chutes_exporter.page.exporter import Exporter
 
 _DEFAULT_SCRAPE_TIMEOUT = 10.0
+"""Seconds, as in Prometheus."""
 _MIN_WAIT = 0.05
+"""Seconds for which a scrape waits for the API even if its timeout leaves less."""
 _SEND_SECONDS = 60.0
 """Maximum seconds for sending a page."""
 _PORTION_BYTES = 16 * 1024
+"""Bytes of a page that are sent at once."""
 _SENDING_BYTES = 32_000_000
 """Bytes of all pages that are being sent. Each scrape may bring another page."""
 _MIN_PAGES = 3
+"""Pages that may be sent at the same time however large they are."""
 _LANDING_SECONDS = 1.0
 """Seconds for which all readers get the same landing page."""
 
@@ -40,8 +44,8 @@ def scrape_timeout(header: str | None, offset: float) -> float:
     """Return the seconds that a scrape may wait for the API.
 
     The header ``X-Prometheus-Scrape-Timeout-Seconds`` has the time for the whole scrape, of which
-    the offset is left for sending the answer. Without a positive number, Prometheus' default
-    counts.
+    the offset is left for sending the answer. Without a positive and finite number, Prometheus'
+    default counts.
     """
     try:
         seconds = float(header or "")
@@ -54,7 +58,7 @@ def scrape_timeout(header: str | None, offset: float) -> float:
 
 def make_app(exporter: Exporter) -> Starlette:
     """Make the application that serves an exporter."""
-    pages: cachetools.TTLCache[str, str] = cachetools.TTLCache(1, ttl=_LANDING_SECONDS)
+    landing_pages: cachetools.TTLCache[str, str] = cachetools.TTLCache(1, ttl=_LANDING_SECONDS)
     landing_lock = asyncio.Lock()
     sending = _Sending()
 
@@ -67,13 +71,13 @@ def make_app(exporter: Exporter) -> Starlette:
         return _PageResponse(page, form.value, sending, gzipped=gzipped)
 
     async def landing(_request: Request) -> Response:
-        # The verdict on the page runs collectors, so all readers of a second share one page, under
-        # the only key.
+        # The page takes long to make, so all readers of a second share one. The cache has it under
+        # its only key, an empty text.
         async with landing_lock:
-            page = pages.get("")
+            page = landing_pages.get("")
             if page is None:
                 page = await landing_page(exporter)
-                pages[""] = page
+                landing_pages[""] = page
             # A path in the settings may not be UTF-8.
             return HTMLResponse(page.encode(errors="backslashreplace"))
 
@@ -112,7 +116,8 @@ class _Sending:
     """
 
     def __init__(self) -> None:
-        # By the identity of their bytes. The oldest page is first.
+        # By the identity of their bytes, because scrapes that share a page share its bytes. The
+        # oldest page is first.
         self._pages: dict[int, _SentPage] = {}
 
     @contextlib.asynccontextmanager
@@ -126,6 +131,7 @@ class _Sending:
                 yield
             finally:
                 sent.deadlines.discard(deadline)
+                # Forget the pages that have no reader any more.
                 self._pages = {key: one for key, one in self._pages.items() if one.deadlines}
 
     def _make_room(self) -> None:
@@ -133,7 +139,7 @@ class _Sending:
         while len(self._pages) > _MIN_PAGES and self._bytes() > _SENDING_BYTES:
             oldest = self._pages.pop(next(iter(self._pages)))
             for deadline in oldest.deadlines:
-                # It raises an error for a reader whose time has just passed.
+                # A reader whose deadline has just passed cannot have another.
                 with contextlib.suppress(RuntimeError):
                     # A time in the past, so that the deadline passes at once.
                     deadline.reschedule(0)

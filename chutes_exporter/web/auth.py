@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MAX_WAITING = 128
+"""Passwords of all clients that wait for their check at the same time."""
 _MAX_WAITING_PER_CLIENT = 2
 _BCRYPT_BYTES = 72
-"""Bcrypt ignores all bytes after these."""
+"""Bcrypt ignores all bytes after these, and its library refuses longer passwords."""
 
 
 class BusyError(Exception):
@@ -34,13 +35,16 @@ class PasswordCheck:
 
     def __init__(self) -> None:
         self._users: dict[str, bytes] = {}
+        # Hashes for unknown users.
         self._decoys: list[bytes] = []
+        # The key of digests, which leaves this process in no form.
         self._key = os.urandom(32)
         # By user, a digest of the hash and the right password. Once the hash has changed, no
         # password has this digest.
         self._right: dict[str, bytes] = {}
         # One thread: guesses must not take the time that pages need.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
+        # How many passwords of each client wait for their check.
         self._waiting: Counter[str] = Counter()
 
     def adopt(self, users: Mapping[str, str]) -> None:
@@ -55,7 +59,7 @@ class PasswordCheck:
     async def admits(self, authorization: str, client: str = "") -> bool:
         """Return whether an Authorization header has a user's right password, or raise BusyError.
 
-        The guesses of one client do not delay others.
+        Without users, everybody is admitted. The guesses of one client do not delay others.
         """
         if not self._users:
             return True
@@ -86,7 +90,7 @@ class PasswordCheck:
         return self._decoys[first_byte % len(self._decoys)]
 
     async def _check(self, password: bytes, hashed: bytes, client: str) -> bool:
-        """Return whether a password has a hash, or raise BusyError."""
+        """Return whether a password has a hash, or raise BusyError if too many wait already."""
         is_full = self._waiting.total() >= _MAX_WAITING
         if is_full or self._waiting[client] >= _MAX_WAITING_PER_CLIENT:
             raise BusyError

@@ -96,7 +96,7 @@ class WebConfig:
     contents: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
 
     def changed(self) -> bool:
-        """Return whether a file has changed since it was read."""
+        """Return whether a file has changed since it was read, or can no longer be read."""
         try:
             return any(read_file(path) != content for path, content in self.contents.items())
         except OSError:
@@ -118,11 +118,12 @@ def load_web_config(path: Path) -> WebConfig:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
         raise ConfigError(f"{path}{line}: {error.problem}") from None
     except msgspec.ValidationError as error:
+        # It names a field like `$.rate_limit.burst`.
         raise ConfigError(
             f"{path}: {str(error).replace('`$.', '`')}. docs/http.md lists the supported fields"
         ) from None
     except (yaml.YAMLError, ValueError, RecursionError, AttributeError) as error:
-        # PyYAML raises the last one for a strange time.
+        # PyYAML raises AttributeError for a text that is tagged as a time and is none.
         raise ConfigError(f"{path}: {error}") from None
 
 
@@ -169,11 +170,14 @@ def _users(users: dict[str, str] | None) -> dict[str, str]:
 
 
 def _headers(http: _Http | None) -> dict[str, str]:
-    """Return the headers of answers by name. A blank one is left out of the answers."""
+    """Return the values of the configured headers by name. With a blank value, no answer has the
+    header.
+    """
     if http is None or http.headers is None:
         return {}
-    chosen = msgspec.to_builtins(http.headers)
-    return {name: str(value) for name, value in chosen.items()}
+    # Only the headers that the file has, by their names in HTTP.
+    configured = msgspec.to_builtins(http.headers)
+    return {name: str(value) for name, value in configured.items()}
 
 
 def _rate_limit(limit: _RateLimit | None) -> RateLimit | None:
@@ -181,7 +185,8 @@ def _rate_limit(limit: _RateLimit | None) -> RateLimit | None:
     if limit is None:
         return None
     seconds = _seconds(limit.interval)
-    if not seconds:
+    # As in exporter-toolkit, an interval of 0 switches it off.
+    if seconds == 0:
         return None
     if not limit.burst:
         raise ValueError(

@@ -47,8 +47,11 @@ Requests do not renew them. Otherwise, clients with many short requests would ke
 _DISCARD = struct.pack("ii", 1, 0)
 """Lingering for 0 seconds: the kernel forgets bytes that the client has not read."""
 _PAUSE_SECONDS = 0.05
+"""Seconds between two looks for a connection that can be closed."""
 _NO_DESCRIPTORS_SECONDS = 1.0
+"""Seconds until a connection is accepted again after the process had no free file descriptor."""
 _TLS_TIMEOUTS: dict[str, Any] = {"ssl_handshake_timeout": 10, "ssl_shutdown_timeout": 5}
+"""Seconds that asyncio gives a client. It refuses these arguments without TLS."""
 
 
 class Connection(socket.socket):
@@ -59,12 +62,13 @@ class Connection(socket.socket):
         is_busy: Whether a request waits for the end of its answer.
         since: Monotonic time at which it was accepted, or its last request began or ended.
         fresh_until: Monotonic time until which it is kept.
-        beginning: Waits for the first byte, and shakes hands.
-        transport: What the requests use after that.
+        beginning: Waits for the first byte, and shakes hands. Set when the connection is accepted.
+        transport: What the requests use after that. None until then, and after the end.
     """
 
     def __init__(self, accepted: socket.socket, client: str, connections: Connections) -> None:
-        # With the protocol, asyncio sends small answers without waiting for an acknowledgement.
+        # Only with the protocol IPPROTO_TCP, asyncio sends small answers without waiting for an
+        # acknowledgement.
         family, kind = accepted.family, accepted.type
         super().__init__(family, kind, socket.IPPROTO_TCP, accepted.detach())
         self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
@@ -173,6 +177,7 @@ class Connections:
     ) -> None:
         """Accept connections for ever, and let a server serve their requests."""
         loop = asyncio.get_running_loop()
+        # asyncio accepts only at sockets that never block.
         listening.settimeout(0)
         while True:
             await self._make_room(self._open, self._max_open)
@@ -193,12 +198,14 @@ class Connections:
         """Begin to serve requests as soon as there is a byte, and room."""
         try:
             await _first_byte(connection)
-            # One connection of each client waits at the entrance, the others behind it.
+            # One connection of each client waits at the entrance, the others behind it, so that
+            # a client with many connections takes no more turns than others.
             queue = self._queues.setdefault(connection.client, asyncio.Lock())
             async with queue, self._entrance:
                 await self._make_room(self._served, self._max_served)
                 self._served.add(connection)
         except OSError:
+            # The client has left.
             connection.close()
             return
         connection.fresh_until = self.monotonic() + _FRESH_SECONDS
@@ -208,6 +215,7 @@ class Connections:
                 lambda: _Protocol(server, connection), connection, ssl=context, **timeouts
             )
         except (OSError, asyncio.CancelledError) as error:
+            # The handshake failed, or the connection had to make room. asyncio has closed it.
             free_frames(error)
 
     async def _make_room(self, connections: set[Connection], limit: int) -> None:
@@ -215,6 +223,7 @@ class Connections:
         while len(connections) >= limit:
             unneeded = _least_needed(connections, self.monotonic())
             if unneeded is None:
+                # Even the least needed one is still fresh.
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             _log.warning("too many open connections: those that are needed least are closed")
@@ -230,6 +239,7 @@ class Connections:
 
     async def end(self) -> None:
         """Close the connections that do not serve requests yet."""
+        # That of a connection that serves requests has ended, so it is not cancelled.
         beginning = [one.beginning for one in self._open]
         for task in beginning:
             task.cancel()
@@ -262,7 +272,7 @@ async def _first_byte(connection: Connection) -> None:
 
 
 def _least_needed(connections: Collection[Connection], now: float) -> Connection | None:
-    """Return the connection to close, None while it is still fresh."""
+    """Return the connection to close, None while that is still fresh."""
     # A request is cut only if all connections have one.
     idle = [connection for connection in connections if not connection.is_busy]
     candidates = idle or connections

@@ -55,6 +55,7 @@ class Guard:
         headers = {**_HEADERS, **web.headers}
         # A blank value in the configuration removes a header.
         self._headers = Headers({name: value for name, value in headers.items() if value}).raw
+        # A reload that leaves the limit as it is must not give clients another burst.
         if web.rate_limit != self._limit:
             self._limit = web.rate_limit
             self._rate = _Rate(self._monotonic)
@@ -112,6 +113,7 @@ class _Rate:
 
 
 def _too_many(seconds: float) -> Response:
+    """Return the answer to a request above the rate limit, with the seconds until the next one."""
     return PlainTextResponse(
         "Too many requests: rate_limit in --web.config.file is exceeded. Try again later.\n",
         429,

@@ -135,6 +135,7 @@ def _summary(exporter: Exporter) -> str:
     any_fails = any(state.up is False for state in states)
     has_data = any(state.snapshot is not None for state in states)
     if any_fails and not has_data:
+        # That it is ready does not suit a page without data.
         problem = reason.removeprefix("ready, but ")
         return _state("bad", f"There is no data: {problem}. The table below has the errors.")
     sentence = f"{reason[:1].upper()}{reason[1:]}."
@@ -165,7 +166,10 @@ def _actions(collected: Collected, settings: Settings, api_time: float) -> str:
 def _gaps(collected: Collected, settings: Settings) -> list[NotKnown]:
     """Return what is not known about the watched miners."""
     gaps, _ = find_gaps(collected, settings)
-    if not all(fleet.failures and fleet.failures.are_all for fleet in collected.fleets.values()):
+    # Without any report, the failures of a fleet are None.
+    failures = [fleet.failures for fleet in collected.fleets.values()]
+    all_failures_are_known = all(one is not None and one.are_all for one in failures)
+    if not all_failures_are_known:
         reason = f"not all of the newest {FAILURE_HOURS} hourly reports are known"
         gaps.append(NotKnown("the chutes that fail", "", reason, TRY_AGAIN))
     return gaps
@@ -233,6 +237,7 @@ def _cell(name: str, text: str) -> str:
 
 def _feed_state(state: FeedState) -> str:
     """Return whether a feed works, and whether it has data, as HTML."""
+    # Either the API does not have the endpoint, or there is no usable answer yet.
     if state.up is None:
         return _state("off", "off" if state.missing else "waiting")
     if state.up:

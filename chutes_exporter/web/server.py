@@ -22,14 +22,18 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 _BACKLOG = 1024
+"""Connections that wait in the kernel until they are accepted."""
 _GRACE_SECONDS = 8
 """uvicorn needs up to half a second more, and `docker stop` kills the process after 10 seconds."""
 _IDLE_SECONDS = 300
 """As long as Prometheus' own limit, so that scrapers keep their connections from scrape to scrape.
 """
 _MAX_OPEN = 2048
+"""Maximum open connections, if the limit of open files allows twice as many."""
 _MAX_SERVED = 128
+"""Maximum connections that have sent a byte."""
 _OPEN_FILES = 4096
+"""Open files of the process, half of them for connections and half for the API."""
 
 
 def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.socket:
@@ -69,7 +73,9 @@ def allow_many_files() -> None:
 
 
 def _max_open() -> int:
-    """Return how many connections may be open, so that requests to the API find open files."""
+    """Return how many connections may be open, so that half of the open files are left for
+    requests to the API.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MAX_OPEN if soft == resource.RLIM_INFINITY else min(_MAX_OPEN, soft // 2)
 

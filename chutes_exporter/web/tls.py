@@ -42,6 +42,7 @@ _VERIFY_MODES = {
     "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
     "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
 }
+"""Python's modes of Go's types. The other types ask for a certificate without verifying it."""
 
 _Version = Literal["TLS10", "TLS11", "TLS12", "TLS13"]
 _Pem = Annotated[str, msgspec.Meta(max_length=16_000)]
@@ -98,6 +99,7 @@ def make_context(tls: TlsSettings, folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _version("min_version", tls.min_version)
     context.maximum_version = _version("max_version", tls.max_version)
+    # It may raise the minimum version.
     _choose_ciphers(context, tls)
     if context.minimum_version > context.maximum_version:
         raise ValueError(
@@ -110,6 +112,7 @@ def make_context(tls: TlsSettings, folder: Path) -> ssl.SSLContext:
 
 
 def _version(field: str, name: str) -> ssl.TLSVersion:
+    """Return the version of a name, or raise ValueError with the field."""
     if name not in _VERSIONS:
         raise ValueError(
             f"{field}: OpenSSL no longer offers TLS 1.0 and 1.1 by default: use TLS12 or TLS13"
@@ -118,7 +121,10 @@ def _version(field: str, name: str) -> ssl.TLSVersion:
 
 
 def _choose_ciphers(context: ssl.SSLContext, tls: TlsSettings) -> None:
-    """Choose the suites that the context offers, or raise ValueError."""
+    """Choose the suites that the context offers, or raise ValueError.
+
+    Without a suite for TLS 1.2, TLS 1.3 becomes the minimum version.
+    """
     if not tls.prefer_server_cipher_suites:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     if not tls.cipher_suites:
@@ -257,6 +263,6 @@ def _names(certificate: dict[str, Any]) -> Iterator[str]:
     yield from [name for kind, name in kinds_and_names if kind in ("DNS", "email", "URI")]
     addresses = [name for kind, name in kinds_and_names if kind == "IP Address"]
     for address in addresses:
-        # An address of a wrong length is no address.
+        # Python writes <invalid> for an address of a wrong length.
         with contextlib.suppress(ValueError):
             yield str(ipaddress.ip_address(address))

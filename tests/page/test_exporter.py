@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 EVERY = {endpoint.name for endpoint in ENDPOINTS}
+"""The names of all endpoints."""
 PUBLIC = {"metagraph", "scores", "stats", "metrics", "utilization", "bounties", "platform_gpus"}
 """The collectors that are on without a key and without a hotkey."""
 UP = "chutes_feed_up"
@@ -66,7 +67,8 @@ async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signa
 
 async def test_a_hotkey_narrows_the_public_data_to_that_miner(simulator: Simulator) -> None:
     page = await scrape(patient(simulator.url, hotkeys=[HOTKEY], miners="watched"))
-    hotkeys = {dict(labels).get("hotkey", HOTKEY) for _, labels in page}
+    labels_of_series = [dict(labels) for _, labels in page]
+    hotkeys = {labels["hotkey"] for labels in labels_of_series if "hotkey" in labels}
     assert hotkeys == {HOTKEY}
     assert "stats_per_chute" in successes(page)
     assert not [asked for asked in simulator.requests if asked.signed]
@@ -82,15 +84,16 @@ async def test_a_key_adds_the_miners_private_data(simulator: Simulator) -> None:
 
 def servers_of(page: Page, hotkey: str) -> int:
     """Return how many servers a page has of a miner."""
-    series = [dict(labels) for name, labels in page if name == "chutes_server_info"]
-    return len([labels for labels in series if labels["hotkey"] == hotkey])
+    servers = [dict(labels) for name, labels in page if name == "chutes_server_info"]
+    return len([labels for labels in servers if labels["hotkey"] == hotkey])
 
 
 async def test_many_hotkeys_share_the_platforms_answers(clock: Clock) -> None:
     world = World(start=NOON, size=Size(miners=20, active_miners=2, chutes=10))
     async with Simulator(world, clock=clock) as simulator:
         await scrape(patient(simulator.url, hotkeys=world.by_hotkey))
-    # The held GPUs tell which chutes they run. Of reports, it asks for the newest first.
+    # The endpoints of the public collectors have their names. The second stats are those of each
+    # chute, the held GPUs tell which chutes they run, and the list of reports names the newest one.
     asked_for = [*PUBLIC, "stats", "held_gpus", "audit", "audit_report"]
     assert sorted(asked.endpoint for asked in simulator.requests) == sorted(asked_for)
 
@@ -104,6 +107,7 @@ async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simul
     for miner in simulator.world.miners[:3]:
         assert servers_of(page, miner.hotkey) == len(miner.servers)
     assert text.count("# TYPE chutes_server_info ") == 1
+    # The keys share what is about the platform.
     assert [asked.endpoint for asked in simulator.requests].count("chutes") == 1
 
 
@@ -153,8 +157,10 @@ async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Si
             await until(lambda: {"nodes", "instances"} <= asked_by(exporter))
             exporter.reconfigure(patient(simulator.url))
             await asyncio.wait_for(scraped, PATIENCE)
+        # To be cancelled is no failure.
         assert [log for log in logs if log["event"] == "feeds failed"] == []
         assert exporter.readiness() == (True, "ready")
+        # Only the feeds of the platform are left.
         assert {state.feed.hotkey for state in exporter.feeds.states().values()} == {""}
 
 
@@ -171,6 +177,7 @@ async def test_a_reload_between_two_steps_of_a_scrape_brings_no_removed_hotkey_b
                     await asyncio.sleep(0)
                 exporter.reconfigure(patient(simulator.url))
                 page = await scraped
+                # Only the feeds of the platform are left, and all of them work.
                 assert {state.feed.hotkey for state in exporter.feeds.states().values()} == {""}
                 ups = [up for (name, _), up in page.items() if name == UP]
                 assert set(ups) == {1}
@@ -186,6 +193,7 @@ async def test_a_reload_asks_again_for_what_fails_and_what_is_missing(
     async with Exporter(settings, clock=Clock()) as exporter:
         await page_of(exporter)
         simulator.faults.clear()
+        # The scores are not requested again for a day, and the bounties for an hour.
         before = await page_of(exporter)
         exporter.reconfigure(settings)
         after = await page_of(exporter)
@@ -225,6 +233,7 @@ async def test_a_reload_while_a_reader_waits_for_its_turn_leaves_it_without_the_
             exporter.samples({"chutes_fleet_gpus", "chutes_scored_miners"})
         )
         await asyncio.sleep(0)
+        # The new settings have no key, so the fleet is not known any more.
         exporter.reconfigure(patient(simulator.url))
         may_end.set()
         await scraped
@@ -236,6 +245,7 @@ async def test_a_reload_while_a_reader_waits_for_its_turn_leaves_it_without_the_
 async def test_threads_that_wait_for_a_name_server_delay_no_page(simulator: Simulator) -> None:
     end = threading.Event()
     with ThreadPoolExecutor(1) as threads:
+        # asyncio asks name servers in these threads. The only one is busy until the end.
         asyncio.get_running_loop().set_default_executor(threads)
         waiting = asyncio.create_task(asyncio.to_thread(end.wait))
         try:
@@ -256,6 +266,7 @@ async def test_pages_are_made_one_at_a_time_in_a_thread_and_shared_by_those_that
 
     def render_alone(*arguments: Any) -> dict[Entry, Lines]:
         threads.append(threading.get_ident())
+        # Another page must not be made at the same time.
         assert working.acquire(blocking=False)
         try:
             time.sleep(0.1)
@@ -285,10 +296,12 @@ async def test_a_page_never_dates_its_data_later_than_it_is(
         # meanwhile.
         waiting = asyncio.create_task(page_of(exporter))
         await until(lambda: asked_by(exporter) == {"scores"})
+        # More than an hour, so that the history has another hour.
         clock.now += 4000
         await exporter.feeds.read(UNIQUE_CHUTE_HISTORY.of(HOTKEY), PATIENCE)
         release.set()
         page = await waiting
+    # The page has the newer history, until the last full hour, and the time of its request.
     feed = {"feed": "unique_chute_history", "hotkey": HOTKEY}
     asked_at = page[series("chutes_feed_last_success_timestamp_seconds", **feed)]
     assert asked_at == pytest.approx(NOON + 4000, abs=1)
@@ -332,11 +345,13 @@ async def test_of_duplicate_records_the_first_is_exported(simulator: Simulator) 
 async def test_a_page_too_large_loses_whole_collectors_the_least_important_first(
     simulator: Simulator, clock: Clock
 ) -> None:
+    # The stats per chute, which are cut, stay the same until the end of the test.
     settings = watching(simulator.url, ttl={"stats_per_chute": 1e5})
     async with Exporter(settings, clock=clock) as exporter:
         whole = await page_of(exporter)
     size = whole[series("chutes_scrape_series")]
     assert size == len(data_of(whole))
+    # One series less than the page has.
     limited = replace(settings, max_series=int(size) - 1)
     async with Exporter(limited, clock=clock, monotonic=clock) as exporter:
         page = await page_of(exporter)
@@ -368,18 +383,18 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(
     simulator: Simulator, name: str
 ) -> None:
     simulator.faults[name] = Fault(status=404)
-    settings = watching(simulator.url, collectors={"launch": False})
+    settings = watching(simulator.url)
     with structlog.testing.capture_logs() as logs:
         async with Exporter(settings, clock=Clock()) as exporter:
             for _ in range(2):
                 await page_of(exporter)
             page = await page_of(exporter)
             ready = exporter.readiness()
-    reading = [one.name for one in COLLECTORS if name in one.source_feeds and one.name != "launch"]
+    reading = [one.name for one in COLLECTORS if name in one.source_feeds]
     assert name in reading
     assert collectors_with(page, "_off") == sorted(reading)
     assert not names(page) & {metric.name for metric in find_collector(name).metrics}
-    # Nothing of it looks like a failure.
+    # Nothing about it looks like a failure.
     assert name not in successes(page)
     assert set(successes(page).values()) == {1.0}
     assert not [labels for _, labels in page if ("feed", name) in labels]
@@ -388,6 +403,7 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(
     (log,) = logs
     assert (log["event"], log["feeds"], log["log_level"]) == ("feeds off", name, "info")
     assert log["reason"].endswith("(404)")
+    # It is not asked again for an hour.
     assert [asked.endpoint for asked in simulator.requests].count(name) == 1
 
 

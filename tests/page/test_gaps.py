@@ -22,7 +22,7 @@ def test_a_gpu_of_one_miner_in_an_unknown_state_leaves_the_gpus_of_another_known
         first.address: make_fleet(),
         second.address: make_fleet(known={"servers": True, "gpus": False}),
     }
-    collected = Collected({}, [], {}, fleets)
+    collected = Collected(samples={}, failed=[], states={}, fleets=fleets)
     gaps, counted = find_gaps(collected, make_settings(keys=(first, second)))
     assert counted == {first.address}
     assert [(gap.feed, gap.hotkey) for gap in gaps] == [("fleet", second.address)]
@@ -43,5 +43,6 @@ def test_that_a_server_may_not_come_back_from_the_open_window_is_a_gap(
     key = Hotkey.from_seed("0x" + "01" * 32, source="test")
     server = make_server("s1", needs_upgrade=True, measured=measured)
     fleets = {key.address: make_fleet(server, window=Window(is_open=is_open))}
-    gaps, _ = find_gaps(Collected({}, [], {}, fleets), make_settings(keys=(key,)))
+    collected = Collected(samples={}, failed=[], states={}, fleets=fleets)
+    gaps, _ = find_gaps(collected, make_settings(keys=(key,)))
     assert [gap.reason for gap in gaps] == reasons

@@ -8,14 +8,22 @@ from bittensor_core import encode_ss58
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import NodeUrl, Settings, make_settings
+from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.page.plan import Plan, make_plan, off_reason
 from tests.support import HOTKEY, KEY, find_collector, watching
 
 OTHER_KEY = Hotkey.from_seed("22" * 32)
 
 
-EVERYBODY, ONE, MINE = make_settings(), make_settings(hotkeys=[HOTKEY]), watching("http://x")
+EVERYBODY = make_settings()
+"""Settings without a hotkey."""
+ONE = make_settings(hotkeys=[HOTKEY])
+"""Settings with a hotkey, but without its key."""
+MINE = watching("http://x")
+"""Settings with a hotkey's key."""
 MANY = make_settings(hotkeys=[encode_ss58(bytes([number] * 32)) for number in range(17)])
+"""Settings with one hotkey more than collectors with a request for each are on for by default."""
+ONLY_UTILIZATION = {collector.name: collector.name == "utilization" for collector in COLLECTORS}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +70,7 @@ def feeds(plan: Plan) -> list[tuple[str, str]]:
 def test_private_collectors_run_once_for_each_key_and_platform_wide_ones_once() -> None:
     plan = make_plan(watching("http://x", KEY, OTHER_KEY))
     assert hotkeys(plan, "servers") == [HOTKEY, OTHER_KEY.address]
-    assert hotkeys(plan, "chutes") == [""]
+    assert hotkeys(plan, "chutes") == [THE_PLATFORM]
 
 
 def test_without_a_key_nothing_that_must_be_signed_is_asked() -> None:
@@ -82,10 +90,9 @@ def test_collectors_of_one_plan_share_their_feeds() -> None:
 
 
 def test_stats_per_chute_of_a_single_watched_miner_are_requested_for_that_miner_alone() -> None:
-    assert ("stats_per_chute", HOTKEY) in feeds(make_plan(make_settings(hotkeys=[HOTKEY])))
-    assert ("stats_per_chute", "") in feeds(
-        make_plan(make_settings(hotkeys=[HOTKEY, OTHER_KEY.address]))
-    )
+    two = make_settings(hotkeys=[HOTKEY, OTHER_KEY.address])
+    assert ("stats_per_chute", HOTKEY) in feeds(make_plan(ONE))
+    assert ("stats_per_chute", THE_PLATFORM) in feeds(make_plan(two))
 
 
 def test_collectors_about_chutes_ask_what_chooses_them_as_far_as_they_may() -> None:
@@ -94,8 +101,11 @@ def test_collectors_about_chutes_ask_what_chooses_them_as_far_as_they_may() -> N
         return {feed.name for feed in plan.feeds}
 
     public = {"utilization", "bounties", "held_gpus", "stats_per_chute"}
-    assert asked(MINE) == {*public, "chutes", "active_instances"}
+    # The feeds that only a key gives.
+    private = {"chutes", "active_instances"}
+    assert asked(MINE) == public | private
     assert asked(ONE) == public
+    # Nothing must be chosen if all chutes are exported.
     assert asked(replace(MINE, chutes="all")) == asked(EVERYBODY) == {"utilization"}
 
 
@@ -105,11 +115,7 @@ def test_audit_reports_choose_chutes_only_if_another_collector_reads_them() -> N
 
     assert asked(ONE)
     assert not asked(replace(ONE, collectors={"ended_instances": False}))
-    of_chutes = {collector.name: collector.name == "utilization" for collector in COLLECTORS}
-    assert not asked(replace(ONE, collectors=of_chutes))
-
-
-ONLY_UTILIZATION = {collector.name: collector.name == "utilization" for collector in COLLECTORS}
+    assert not asked(replace(ONE, collectors=ONLY_UTILIZATION))
 
 
 def test_collectors_that_are_large_for_others_export_no_neighbours() -> None:
@@ -123,9 +129,13 @@ def test_collectors_that_are_large_for_others_export_no_neighbours() -> None:
         plan = make_plan(settings)
         choices = {entry.collector.name: entry.miners.choice for entry in plan.entries}
         assert choices["stats_per_chute"] == choice
+        # Other collectors follow the settings alone.
         assert choices["scores"] == settings.miners
-    assert make_plan(make_settings(hotkeys=[HOTKEY])).miners_with_neighbours == {HOTKEY}
-    assert make_plan(make_settings(hotkeys=[HOTKEY], miners="all")).miners_with_neighbours == set()
+
+
+def test_neighbours_are_found_unless_all_miners_are_exported() -> None:
+    assert make_plan(ONE).miners_with_neighbours == {HOTKEY}
+    assert make_plan(replace(ONE, miners="all")).miners_with_neighbours == set()
 
 
 @pytest.mark.parametrize(
@@ -135,6 +145,7 @@ def test_collectors_that_are_large_for_others_export_no_neighbours() -> None:
         (ONE, {HOTKEY}),
         (replace(ONE, miners="all"), {HOTKEY}),
         (replace(ONE, miners="all", keys=(KEY,)), {HOTKEY}),
+        # All miners.
         (replace(ONE, miners="all", collectors={"ended_instances": True}), None),
         (replace(ONE, collectors={"ended_instances": False}), frozenset()),
     ],

@@ -34,10 +34,14 @@ CLOCK_OFFSET = series("chutes_api_clock_offset_seconds")
 async def test_the_clock_offset_is_absent_without_a_recent_answer(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The simulated API's time is noon.
     clock = Clock(NOON + 30)
     async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+        # This page is made before an answer has come.
         assert CLOCK_OFFSET not in await page_of(exporter, timeout=0)
+        # A date has no fraction of a second, so half a second is added.
         assert (await page_of(exporter))[CLOCK_OFFSET] == pytest.approx(29.5)
+        # No answer is recent enough.
         monkeypatch.setattr("chutes_exporter.page.telemetry._CLOCK_MAX_AGE", 0.0)
         assert CLOCK_OFFSET not in await page_of(exporter)
 
@@ -45,8 +49,10 @@ async def test_the_clock_offset_is_absent_without_a_recent_answer(
 async def test_a_collector_is_not_successful_with_a_part_of_an_answer_or_an_old_one(
     simulator: Simulator, clock: Clock
 ) -> None:
+    # The first of two records cannot be read, because its id is no text.
     part = Fault(body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a", "instance_count": 2}\n\n')
-    for before, after in ((part, part), (Fault(), Fault(status=500))):
+    no_fault = Fault()
+    for before, after in ((part, part), (no_fault, Fault(status=500))):
         simulator.faults["metrics"] = before
         async with Exporter(patient(simulator.url), clock=clock, monotonic=clock) as exporter:
             await page_of(exporter)
@@ -61,6 +67,7 @@ async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(
     simulator: Simulator, clock: Clock
 ) -> None:
     simulator.faults["scores"] = Fault(status=503, once=True)
+    # The API does not know this key.
     stranger = type(KEY).from_seed("22" * 32)
     settings = patient(simulator.url, keys=(stranger, KEY))
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
@@ -69,9 +76,10 @@ async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(
         assert series(failure, feed="scores", reason="unavailable") in page
         refused = {"hotkey": stranger.address, "reason": "not_registered"}
         assert series(failure, feed="servers", **refused) in page
+        # The scores are requested again, and succeed.
         clock.now += 60
         page = await page_of(exporter)
-    assert series("chutes_feed_failure_info", feed="scores", reason="unavailable") not in page
+    assert series(failure, feed="scores", reason="unavailable") not in page
 
 
 async def test_the_exporters_own_lines_are_kept_until_something_happens(

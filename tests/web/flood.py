@@ -31,13 +31,13 @@ REQUESTS = [
 
 
 async def client(
-    server: tuple[str, int], own: str, patience: float, requests: Iterable[str]
+    server: tuple[str, int], address: str, patience: float, requests: Iterable[str]
 ) -> None:
     """Send requests one after the other.
 
     Args:
         server: Its host and port.
-        own: The address of the client.
+        address: The address of the client.
         patience: Seconds after which it leaves. With 0, it never reads, and never leaves.
         requests: The requests, each on a connection of its own.
     """
@@ -47,9 +47,10 @@ async def client(
         writer = None
         with contextlib.suppress(TimeoutError, ConnectionError):
             reader, writer = await asyncio.open_connection(
-                *server, limit=buffer_size, local_addr=(own, 0)
+                *server, limit=buffer_size, local_addr=(address, 0)
             )
             writer.write(request.encode())
+            # Such a request is only a head, whose body the chunks are.
             if "chunked" in request:
                 await send_chunks(writer)
             if patience:
@@ -73,10 +74,10 @@ async def flood(
     """Let clients send requests for ever."""
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
-            own = f"127.0.0.{1 + number % addresses}"
+            address = f"127.0.0.{1 + number % addresses}"
             # Each begins with another request than the next one, and never ends.
             endless = islice(cycle(requests), number % len(requests), None)
-            group.create_task(client(server, own, patience, endless))
+            group.create_task(client(server, address, patience, endless))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ from tests.support import (
     [
         ("10", 9.5),
         ("3.25", 2.75),
+        # Less than the offset, so the scrape waits for the minimum.
         ("0.2", 0.05),
+        # The default of 10 seconds counts, less the offset.
         (None, 9.5),
         ("", 9.5),
         ("x", 9.5),
@@ -40,7 +42,7 @@ from tests.support import (
     ],
 )
 def test_an_answer_comes_before_the_scraper_gives_up(header: str | None, seconds: float) -> None:
-    assert scrape_timeout(header, 0.5) == seconds
+    assert scrape_timeout(header, offset=0.5) == seconds
 
 
 async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(
@@ -61,9 +63,13 @@ async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(
         async with client.stream("GET", f"{url}/metrics", headers=gzipped) as response:
             raw = b"".join([chunk async for chunk in response.aiter_raw()])
         assert parse_page(gzip.decompress(raw).decode())
+
+
+async def test_a_head_request_gets_no_page(simulator: Simulator) -> None:
+    async with served_exporter(patient(simulator.url)) as (url, _), patient_client() as client:
         head = await client.head(f"{url}/metrics")
-        assert head.status_code == 200
-        assert head.content == b""
+    assert head.status_code == 200
+    assert head.content == b""
 
 
 async def test_other_paths_and_methods_are_refused(simulator: Simulator) -> None:
@@ -71,13 +77,20 @@ async def test_other_paths_and_methods_are_refused(simulator: Simulator) -> None
         assert (await client.get(f"{url}/nothing")).status_code == 404
         for path in ("/", "/metrics", "/-/healthy", "/-/ready"):
             assert (await client.post(f"{url}{path}")).status_code == 405
-        # No redirect leads to a host that the client names.
+
+
+async def test_no_redirect_leads_to_a_host_that_the_client_names(simulator: Simulator) -> None:
+    async with served_exporter(patient(simulator.url)) as (url, _), patient_client() as client:
+        # Starlette would redirect this path to the one without a slash at its end.
         response = await client.get(f"{url}/metrics/", headers={"host": "evil.example"})
-        assert response.status_code == 404
-        assert "location" not in response.headers
+    assert response.status_code == 404
+    assert "location" not in response.headers
 
 
-async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Simulator) -> None:
+async def test_it_is_healthy_at_once_and_ready_after_the_first_request_failed(
+    simulator: Simulator,
+) -> None:
+    # All requests hang, until one endpoint fails.
     simulator.faults.update({endpoint.name: Fault(latency=600) for endpoint in ENDPOINTS})
     async with served_exporter(patient(simulator.url, api_timeout=600)) as (url, _):
         assert (await get(f"{url}/-/healthy")).status_code == 200
@@ -85,6 +98,7 @@ async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Sim
         assert response.status_code == 503
         waiting = f"Not ready: waiting for the first answer from {simulator.url}.\n"
         assert response.text == waiting
+        # Neither question has asked the API.
         assert not simulator.requests
         simulator.faults["scores"] = Fault(status=500)
         scrape = asyncio.create_task(get(f"{url}/metrics"))
@@ -96,10 +110,15 @@ async def test_it_is_ready_once_a_first_answer_is_known_or_failed(simulator: Sim
 
         await until(is_ready)
         scrape.cancel()
-        simulator.faults.clear()
+
+
+async def test_it_is_ready_after_the_first_scrape(simulator: Simulator) -> None:
     async with served_exporter(patient(simulator.url)) as (url, _):
         await get(f"{url}/metrics")
         assert (await get(f"{url}/-/ready")).text == "Ready.\n"
+
+
+async def test_it_is_ready_at_once_if_every_collector_is_off(simulator: Simulator) -> None:
     off = {collector.name: False for collector in COLLECTORS}
     async with served_exporter(patient(simulator.url, collectors=off)) as (url, _):
         assert (await get(f"{url}/-/ready")).text == "Ready, with no collector on.\n"
@@ -156,6 +175,7 @@ async def test_a_page_leaves_memory_though_its_client_does_not_read_it(
         await until(lambda: made)
         # Nobody waits for a slow reader.
         assert (await get(f"{url}/-/healthy")).status_code == 200
+        # Much less than the page is left in memory.
         await until(lambda: tracemalloc.get_traced_memory()[0] < 5_000_000)
         tracemalloc.stop()
         # The connection is closed after the beginning of the page.
@@ -173,6 +193,7 @@ async def test_the_oldest_pages_leave_memory_for_newer_ones_while_their_clients_
         made.append(1)
         return bytes(20_000_000)
 
+    # There is room for two of the three pages.
     monkeypatch.setattr(app, "_SENDING_BYTES", 50_000_000)
     monkeypatch.setattr(app, "_MIN_PAGES", 1)
     monkeypatch.setattr(Exporter, "metrics", metrics)
@@ -187,4 +208,5 @@ async def test_the_oldest_pages_leave_memory_for_newer_ones_while_their_clients_
         for _, writer in slow:
             writer.close()
             await writer.wait_closed()
+    # A whole answer has the page and its headers.
     assert [size > 20_000_000 for size in sizes] == [False, True, True]

@@ -18,7 +18,7 @@ import bcrypt
 import httpx
 import pytest
 
-from tests.support import PATIENCE, wait_for
+from tests.support import PATIENCE, free_port, wait_for
 from tests.test_cli import COMMAND, LISTEN, Running, environment, running
 from tests.web.test_config_file import TLS
 
@@ -40,7 +40,7 @@ def api_of(service: Running) -> str:
 
 
 def messages(service: Running) -> Counter[str]:
-    """Return the messages of the lines since it listens."""
+    """Count the messages that a service has logged, but for the one that it listens."""
     logged = Counter(re.findall(r'msg=("[^"]*"|\S+)', "".join(service.lines)))
     return logged - Counter({"listening": 1})
 
@@ -61,8 +61,10 @@ def flooded(
     words = map(str, (url.host, url.port, addresses, clients, patience, *requests))
     with subprocess.Popen([sys.executable, "-m", "tests.web.flood", *words]) as flood:
         try:
+            # Until the clients have begun.
             time.sleep(2)
             yield
+            # It must not have failed meanwhile.
             assert flood.poll() is None
         finally:
             flood.kill()
@@ -77,7 +79,7 @@ def served() -> Iterator[Running]:
 
 @pytest.mark.soak
 @pytest.mark.parametrize(
-    ("size", "request_text"),
+    ("clients", "request_text"),
     [
         pytest.param(64, SCRAPE * 60, id="unread pipelines of pages"),
         pytest.param(520, LANDING * 400, id="many long pipelines"),
@@ -86,19 +88,20 @@ def served() -> Iterator[Running]:
     ],
 )
 def test_honest_requests_succeed_within_bounded_memory_during_an_attack(
-    size: int, request_text: str
+    clients: int, request_text: str
 ) -> None:
     with served() as service:
         # The attack meets pages that are as large as the subnet's.
         assert len(httpx.get(f"{service.url}/metrics", timeout=120).text) > 500_000
         before = service.peak_megabytes()
-        with flooded(service, clients=size, patience=0, requests=[request_text]):
+        with flooded(service, clients=clients, patience=0, requests=[request_text]):
             for path in ("/-/healthy", "/metrics") * 3:
                 # A new connection each time, as after a restart of the scraper.
                 assert httpx.get(service.url + path, timeout=60).status_code == 200
         assert service.peak_megabytes() < before + 100
-    # asyncio may say that a client went away during a send.
+    # Each of these may be logged once.
     allowed = (
+        # A client went away while asyncio sent something.
         '"socket.send() raised exception."',
         '"too many open connections: those that are needed least are closed"',
     )
@@ -118,6 +121,7 @@ def test_clients_that_ask_for_every_page_and_never_pause_delay_honest_scrapes_by
             assert (answer.status_code, answer.text.count("\nchutes_scrape_series ")) == (200, 1)
             return time.monotonic() - started
 
+        # The first scrape also waits for the API.
         scrape()
         with flooded(service, clients=100, patience=patience):
             during = [scrape() for _ in range(20)]
@@ -127,6 +131,7 @@ def test_clients_that_ask_for_every_page_and_never_pause_delay_honest_scrapes_by
 
 
 NO_API = (*LISTEN, "--api.url", "http://127.0.0.1:9")
+"""Flags of a service whose API refuses connections at once, so that it does not delay scrapes."""
 
 
 def longest(service: Running, request: Callable[[], httpx.Response], times: int = 20) -> float:
@@ -168,7 +173,8 @@ def test_silent_connections_need_little_memory_and_delay_nobody_before_a_handsha
         def scrape() -> httpx.Response:
             return httpx.get(url, timeout=60, verify=context)
 
-        longest(service, scrape, 1)
+        # The first scrape needs memory that stays.
+        longest(service, scrape, times=1)
         before = service.peak_megabytes()
         # Half of them are silent, and half of them begin a handshake.
         for beginning in (b"", b"\x16\x03\x01\x02\x00\x01") * 500:
@@ -197,21 +203,17 @@ def test_guesses_of_passwords_never_delay_a_user_who_was_right_before_also_after
         def scrape() -> httpx.Response:
             return httpx.get(f"{service.url}/metrics", timeout=60, auth=("alice", "secret"))
 
-        longest(service, scrape, 1)
+        # From now on, the service knows the right password.
+        longest(service, scrape, times=1)
         with flooded(service, addresses=addresses, clients=100, patience=60, requests=guesses):
-            assert longest(service, scrape, 5) < 3
+            assert longest(service, scrape, times=5) < 3
             service.process.send_signal(signal.SIGHUP)
             wait_for(lambda: service.has_logged("configuration reloaded"))
-            assert longest(service, scrape, 5) < 3
-            # Another user, as a rotated certificate would, has the file read again.
-            path.write_text(f"{path.read_text()[:-1]}, bob: {hashed}}}")
+            assert longest(service, scrape, times=5) < 3
+            # The service reads the file again when it has changed, here by another user.
+            path.write_text(f"basic_auth_users: {{alice: {hashed}, bob: {hashed}}}")
             wait_for(lambda: service.has_logged("configuration reloaded", 2))
-            assert longest(service, scrape, 5) < 3
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as opened:
-        return int(opened.getsockname()[1])
+            assert longest(service, scrape, times=5) < 3
 
 
 def test_a_log_that_nobody_reads_stops_neither_scrapes_nor_the_end() -> None:
@@ -239,25 +241,26 @@ def test_a_log_that_nobody_reads_stops_neither_scrapes_nor_the_end() -> None:
             service = Running(process, f"http://127.0.0.1:{port}", [])
             for _ in range(50):
                 process.send_signal(signal.SIGHUP)
-                assert longest(service, lambda: httpx.get(f"{service.url}/metrics"), 1) < 1
+                assert longest(service, lambda: httpx.get(f"{service.url}/metrics"), times=1) < 1
             process.terminate()
             assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
     os.close(writing)
-    # The log had no room.
+    # The pipe has nothing but the zeros, because there was no room for the log.
     assert set(os.read(reading, 1_000_000)) == {0}
     os.close(reading)
 
 
 def test_clients_cause_few_lines_in_the_log() -> None:
     junk = (
+        # The beginning of a TLS handshake.
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"nonsense\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n",
     )
-    with running(*LISTEN, "--api.url", "http://127.0.0.1:9") as service:
+    with running(*NO_API) as service:
         url = httpx.URL(service.url)
         for request in junk * 20:
             with socket.create_connection((url.host, url.port or 0)) as client:
@@ -268,5 +271,6 @@ def test_clients_cause_few_lines_in_the_log() -> None:
     counts = messages(service)
     # Lines about feeds are caused by the API that does not answer.
     caused = {message: count for message, count in counts.items() if "feed" not in message}
-    assert caused['"Invalid HTTP request received."'] == 1
+    assert '"Invalid HTTP request received."' in caused
+    # Each message stands there once, although each request was sent 20 times.
     assert set(caused.values()) == {1}

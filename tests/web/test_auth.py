@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COST = 8
+"""Small enough for many checks, and large enough to be measured."""
 HASHES = {
     name: bcrypt.hashpw(password.encode(), bcrypt.gensalt(COST)).decode()
     for name, password in {"alice": "secret", "bob": "ünï", "long": "x" * 72}.items()
@@ -28,6 +29,7 @@ def basic(name: str, password: str) -> str:
 
 
 def checking(users: Mapping[str, str]) -> PasswordCheck:
+    """Return a check that admits these users, by name with their hashes."""
     check = PasswordCheck()
     check.adopt(users)
     return check
@@ -57,6 +59,7 @@ def checking(users: Mapping[str, str]) -> PasswordCheck:
 )
 async def test_only_a_users_right_password_is_admitted(authorization: str, admitted: bool) -> None:  # noqa: FBT001
     check = checking(HASHES)
+    # The second time, the check remembers a right password.
     assert [await check.admits(authorization) for _ in range(2)] == [admitted] * 2
 
 
@@ -97,6 +100,7 @@ async def test_a_right_password_is_checked_once_even_if_users_are_adopted_again(
     check = checking(HASHES)
     assert await check.admits(basic("alice", "secret"))
     assert await check.admits(basic("long", "x" * 72))
+    # From now on, any other password is wrong.
     monkeypatch.setattr(bcrypt, "checkpw", lambda *_: False)
     check.adopt({name: HASHES[name] for name in ("bob", "alice", "long")})
     assert await check.admits(basic("alice", "secret"))
@@ -114,21 +118,34 @@ async def test_a_right_password_is_worth_nothing_after_its_user_has_another_or_n
     assert await check.admits(basic("alice", "ünï"))
     check.adopt({"bob": HASHES["bob"]})
     assert not await check.admits(basic("alice", "ünï"))
+
+
+async def test_without_users_everybody_is_admitted() -> None:
+    check = checking(HASHES)
     check.adopt({})
     assert await check.admits("")
 
 
-async def test_a_password_that_is_changed_during_its_check_is_not_right() -> None:
+async def test_a_right_password_is_refused_if_its_user_is_removed_during_the_check() -> None:
     check = checking(HASHES)
-    asked = asyncio.create_task(check.admits(basic("alice", "secret")))
+    is_admitted = asyncio.create_task(check.admits(basic("alice", "secret")))
+    # The check has begun.
     await asyncio.sleep(0)
     check.adopt({"bob": HASHES["bob"]})
-    assert not await asked
+    assert not await is_admitted
     check.adopt(HASHES)
     assert await check.admits(basic("alice", "secret"))
 
 
-@pytest.mark.parametrize(("clients", "refused"), [(1, 298), (25, 250), (300, 172)])
+@pytest.mark.parametrize(
+    ("clients", "refused"),
+    [
+        # Of 300 guesses, two of each client wait, and at most 128 of all clients.
+        (1, 300 - 2),
+        (25, 300 - 50),
+        (300, 300 - 128),
+    ],
+)
 async def test_guesses_wait_for_each_other_and_never_delay_a_user_who_was_right_before(
     clients: int, refused: int
 ) -> None:
@@ -145,12 +162,14 @@ async def test_guesses_wait_for_each_other_and_never_delay_a_user_who_was_right_
     for client in ("10.0.0.1", "10.0.0.0", "10.0.9.9"):
         check.adopt(HASHES)
         assert await check.admits(basic("alice", "secret"), client)
+    # No guess has been checked meanwhile: those that are done were refused.
     assert not any(guess.done() and not guess.exception() for guess in guesses)
     if clients < 64:
-        # A password that was not checked before waits only for those before it.
+        # With fewer than 128 guesses, there is room for a password that was not checked before. It
+        # waits only for those before it.
         assert await check.admits(basic("bob", "ünï"), "10.0.9.9")
     results = await asyncio.gather(*guesses, return_exceptions=True)
     assert [type(result) for result in results].count(BusyError) == refused
     assert True not in results
-    # Nothing of them is left.
+    # None of them counts any more, so that another password of their client is checked.
     assert await check.admits(basic("long", "x" * 72), "10.0.0.0")

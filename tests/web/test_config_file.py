@@ -61,7 +61,11 @@ def test_a_file_with_everything_is_read(write: Write) -> None:
         "server.key",
         "ca.crt",
     }
-    assert "PRIVATE" not in repr(config)
+
+
+@pytest.mark.usefixtures("pki")
+def test_the_text_of_a_configuration_has_no_private_key(write: Write) -> None:
+    assert "PRIVATE" not in repr(load_web_config(write(TLS)))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +100,7 @@ def test_the_document_lists_every_field() -> None:
     sections = msgspec.json.schema(WebFile)["$defs"].values()
     fields = {name for section in sections for name in section["properties"]}
     text = (ROOT / "docs" / "http.md").read_text()
+    # The first cell of a row, such as "`rate_limit`: `interval`, `burst`".
     first_cells = re.findall(r"(?m)^\| (`.*?) \|", text)
     listed = set(re.findall(r"`([\w-]+)`", " ".join(first_cells)))
     assert listed == fields
@@ -197,6 +202,7 @@ FAULTS = {
 def test_a_faulty_file_is_refused_with_the_field_and_the_reason(
     pki: Pki, write: Write, text: str
 ) -> None:
+    # Files that some of the faulty ones name.
     pki.issue("other", "127.0.0.1")
     (pki.folder / "locked.key").write_bytes(
         b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n"
@@ -206,20 +212,28 @@ def test_a_faulty_file_is_refused_with_the_field_and_the_reason(
     with pytest.raises(ConfigError) as error:
         load_web_config(path)
     message = str(error.value)
+    # It names the configuration, or a file beside it that cannot be read.
     assert message.startswith((str(path), f"--web.config.file: cannot read {path.parent}"))
     assert FAULTS[text] in message
+    # An error shows no secret, neither of a key file nor of the configuration.
     assert "PRIVATE KEY" not in message
     assert "hunter2" not in message
 
 
-def test_every_file_that_it_names_is_watched(pki: Pki, write: Write) -> None:
-    path = write(TLS)
-    config = load_web_config(path)
+def test_a_configuration_has_changed_if_a_file_that_it_names_has(pki: Pki, write: Write) -> None:
+    config = load_web_config(write(TLS))
     assert not config.changed()
+    # A new certificate and key, in the same files.
     pki.issue("server", "127.0.0.1")
     assert config.changed()
+
+
+def test_a_configuration_has_changed_if_its_file_can_no_longer_be_read(write: Write) -> None:
+    path = write("")
     config = load_web_config(path)
+    assert not config.changed()
     path.unlink()
     assert config.changed()
+    # To read a pipe would wait for a writer.
     os.mkfifo(path)
     assert config.changed()

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 HELLO = PlainTextResponse("hello")
 OTHER = "127.0.0.2"
+"""The address of another client than the usual one."""
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @pytest.fixture(autouse=True)
-def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+def _soon_not_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new connection can be closed sooner, so that tests do not wait."""
     monkeypatch.setattr(connections, "_FRESH_SECONDS", 0.1)
 
 
@@ -77,6 +79,7 @@ def close(*streams: Stream) -> None:
 async def test_the_client_with_the_most_connections_loses_its_oldest_for_a_new_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # As many as the scraper and the others have.
     monkeypatch.setattr(server, "_MAX_SERVED", 4)
     async with served(HELLO) as url:
         scraper = await connect(url, REQUEST, OTHER)
@@ -85,6 +88,7 @@ async def test_the_client_with_the_most_connections_loses_its_oldest_for_a_new_o
         for _ in range(3):
             others.append(await connect(url, REQUEST))
             assert await answer(others[-1])
+            # No two of them have the same age.
             await asyncio.sleep(0.01)
         new = await connect(url, REQUEST, "127.0.0.3")
         assert await answer(new)
@@ -106,6 +110,7 @@ async def test_a_connection_whose_request_is_being_answered_is_kept_while_idle_o
     monkeypatch.setattr(server, "_MAX_SERVED", 3)
     async with served(slow) as url:
         busy = await connect(url, REQUEST.replace(b"/ ", b"/slow "))
+        # Those that have sent half a request are idle, and make room for each other.
         halves = [await connect(url, b"GET") for _ in range(5)]
         assert (await get(url)).text == "hello"
         ends.set()
@@ -152,14 +157,16 @@ async def test_silent_connections_are_limited_and_the_next_one_is_answered(
     async with served(HELLO) as url:
         silent = [await connect(url) for _ in range(20)]
         assert (await get(url)).text == "hello"
-        # The oldest were closed.
+        # The oldest ones were closed.
         assert await ended(silent[0])
         close(*silent)
 
 
 async def test_a_client_that_leaves_before_its_first_byte_is_forgotten() -> None:
     async with served(HELLO) as url:
+        # One client resets its connection.
         close(await connect(url))
+        # Another ends it in an orderly way.
         _, writer = await connect(url)
         writer.close()
         await writer.wait_closed()
@@ -175,6 +182,7 @@ def connections_left() -> list[connections.Connection]:
 
 @contextlib.asynccontextmanager
 async def encrypted(pki: Pki) -> AsyncIterator[tuple[str, httpx.AsyncClient]]:
+    """Serve ``HELLO`` with TLS; yields its address, and a client that trusts the certificate."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(pki.folder / "server.crt", pki.folder / "server.key")
     opened = open_socket(Address("127.0.0.1", 0))
@@ -194,12 +202,14 @@ async def test_a_handshake_that_does_not_end_makes_room_for_another(
         assert (await client.get(url)).text == "hello"
         assert await ended(halves[0])
         close(*halves)
+    # The server has closed every connection, also those whose handshake it cut.
     gc.collect()
     assert not connections_left()
 
 
 async def test_connections_that_have_not_begun_end_with_the_server(pki: Pki) -> None:
     async with encrypted(pki) as (url, client):
+        # Some are silent, and some have begun a handshake.
         streams = [await connect(url) for _ in range(3)]
         streams += [await connect(url, b"\x16\x03\x01\x02\x00\x01") for _ in range(3)]
         assert (await client.get(url)).text == "hello"
@@ -225,7 +235,10 @@ async def test_without_a_free_descriptor_the_server_goes_on_later(
     assert not failures
 
 
-@pytest.mark.parametrize(("files", "most"), [(1024, 512), (4096, 2048), (-1, 2048), (65_536, 2048)])
+@pytest.mark.parametrize(
+    ("files", "most"),
+    [(1024, 512), (4096, 2048), (resource.RLIM_INFINITY, 2048), (65_536, 2048)],
+)
 def test_connections_leave_half_of_the_open_files_to_the_api(
     monkeypatch: pytest.MonkeyPatch, files: int, most: int
 ) -> None:

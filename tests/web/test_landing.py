@@ -65,6 +65,7 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
     async with served_exporter(settings, clock, monotonic=clock) as (url, exporter):
         page = (await get(f"{url}/")).text
         assert "No requests yet" in page
+        # It is not ready.
         assert '<p><span class="state bad">' in page
         script = b'{"detail": "<script>alert(1)</script>"}'
         simulator.faults["scores"] = Fault(status=500, body=script)
@@ -85,6 +86,7 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
         "Miner": "all miners",
         "State": "up",
         "Data from": "30 seconds ago (dropped after 1 hour)",
+        # It is fresh for 175 seconds, of which 30 are over.
         "Next request": "in 2 minutes",
         "Last error": "none",
     }
@@ -93,6 +95,7 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
     assert rows["scores"]["State"] == "down"
     assert rows["scores"]["Last error"].startswith("30 seconds ago: 500 &lt;script&gt;alert(1)")
     assert rows["scores"]["Data from"] == "none"
+    # The backoff after the first failure is shorter than the 30 seconds.
     assert rows["scores"]["Next request"] == "with the next scrape"
 
 
@@ -104,10 +107,13 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(
         await get(f"{url}/metrics")
         assert f"<p>{state('good', 'Ready.')}</p>" in await landing_page(exporter)
         simulator.faults["scores"] = simulator.faults["nodes"] = Fault(status=500)
+        # The scores are no longer fresh, and are not yet dropped.
         clock.now += 700
         await get(f"{url}/metrics")
         page_while_stale = await landing_page(exporter)
+        # The scores are older than their maximum age of 30 minutes.
         clock.now += 1300
+        # Of the next two scrapes, the first fails for the nodes.
         simulator.faults["nodes"] = Fault(status=503, once=True)
         for _ in range(2):
             await get(f"{url}/metrics")
@@ -121,8 +127,9 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(
     assert rows["scores"]["State"] == "stale"
     assert rows["bounties"]["State"] == "off"
     assert later_rows["scores"]["State"] == "down"
+    # After 700 + 1300 + 2 * 60 seconds.
     assert later_rows["scores"]["Data from"] == "35 minutes ago, dropped"
-    # A feed that is back keeps its last error.
+    # A feed that is back keeps its last error. The nodes failed once, two minutes ago.
     assert later_rows["nodes"]["State"] == "up"
     assert later_rows["nodes"]["Last error"].startswith("2 minutes ago: 503 simulated fault.")
 
@@ -140,6 +147,25 @@ async def test_the_landing_page_says_when_there_is_no_data(
 
 
 async def test_the_landing_page_lists_first_what_needs_action(
+    simulator: Simulator, clock: Clock
+) -> None:
+    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
+        assert "<ol>" not in await landing_page(exporter)
+        await get(f"{url}/metrics")
+        await read_reports(exporter)
+        page = await landing_page(exporter)
+        fleet = (await exporter.samples([])).fleets[HOTKEY]
+    before_list, _, after_begin = page.partition("<ol>")
+    assert re.search(r'</h1><p><span class="state bad">[0-9]+ things? needs? action', before_list)
+    items = re.findall("<li>(.*?)</li>", after_begin, re.DOTALL)
+    # The notes among the findings are not in the list.
+    actions = [one for one in findings.find(fleet, clock.now, Costs()) if one.needs_action]
+    for finding, item in zip(actions, items, strict=True):
+        assert finding.problem in item
+        assert f"<code>{finding.command}</code>" in item
+
+
+async def test_the_landing_page_sends_no_request_and_leaves_the_event_loop_free(
     simulator: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = findings.find
@@ -156,39 +182,32 @@ async def test_the_landing_page_lists_first_what_needs_action(
     monkeypatch.setattr("chutes_exporter.page.exporter.join_fleet", noted_join)
     monkeypatch.setattr(findings, "find", noted_find)
     async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
-        assert "<ol>" not in await landing_page(exporter)
         await get(f"{url}/metrics")
-        await read_reports(exporter)
         requests_before = len(simulator.requests)
-        page = await landing_page(exporter)
-        fleet = (await exporter.samples([])).fleets[HOTKEY]
+        await landing_page(exporter)
     assert len(simulator.requests) == requests_before
-    # Neither must keep the event loop from answering.
+    # Both take long for many miners, so that neither runs in the thread of the event loop.
     assert set(thread_of) == {"join", "find"}
     assert threading.get_ident() not in thread_of.values()
-    before_list, _, after_begin = page.partition("<ol>")
-    assert re.search(r'</h1><p><span class="state bad">[0-9]+ things? needs? action', before_list)
-    items = re.findall("<li>(.*?)</li>", after_begin, re.DOTALL)
-    # Notes come last, and are not in the list.
-    actions = [one for one in find(fleet, clock.now, Costs()) if one.needs_action]
-    for finding, item in zip(actions, items, strict=True):
-        assert finding.problem in item
-        assert f"<code>{finding.command}</code>" in item
 
 
 async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
+    # A world in which nothing needs action.
     farm = Farm(clock.now, [(Machine("h200"),)])
     async with (
         Simulator(farm, clock=clock) as quiet,
         served_exporter(watching(quiet.url), clock, monotonic=clock) as (url, exporter),
     ):
         await get(f"{url}/metrics")
+        # Until the reports are read, it is not known what fails.
         assert NO_REPORTS in await landing_page(exporter)
         await read_reports(exporter)
         assert state("good", "Nothing needs action.") in await landing_page(exporter)
-        policy = maintenance(Call(farm, clock.now, farm.miners[0], {}, {}))
+        # The policy that the API sends to the miner, but with an unknown status.
+        policy = maintenance(Call(farm, clock.now, farm.miners[0], path={}, query={}))
         policy["servers"][0]["maintenance_status"] = "a word of tomorrow"
         quiet.faults["maintenance"] = Fault(body=json.dumps(policy).encode())
+        # The policy is no longer fresh.
         clock.now += 700
         await get(f"{url}/metrics")
         text = "Not everything is known. Nothing that is known needs action."
@@ -204,8 +223,19 @@ async def test_after_a_reload_it_is_not_known_what_fails_of_a_new_miner(
         await get(f"{url}/metrics")
         await read_reports(exporter)
         assert NO_REPORTS not in await landing_page(exporter)
+        # The reports were read without the second miner, and are forgotten.
         exporter.reconfigure(watching(simulator.url, first.key, second.key))
         assert NO_REPORTS in await landing_page(exporter)
+
+
+async def test_the_links_of_the_landing_page_lead_to_pages(simulator: Simulator) -> None:
+    async with served_exporter(watching(simulator.url)) as (url, _):
+        page = (await get(f"{url}/")).text
+        statuses = {}
+        # In the order of the page: a scrape makes the exporter ready.
+        for link in re.findall(r'<a href="([^"]+)"', page):
+            statuses[link] = (await get(f"{url}{link}")).status_code
+    assert statuses == {"/metrics": 200, "/-/ready": 200, "/-/healthy": 200}
 
 
 async def test_the_landing_page_shows_the_effective_configuration_without_secrets(
@@ -224,12 +254,9 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
     )
     async with served_exporter(settings) as (url, _):
         page = (await get(f"{url}/")).text
-        statuses = {}
-        for link in re.findall(r'<a href="([^"]+)"', page):
-            statuses[link] = (await get(f"{url}{link}")).status_code
-    assert statuses == {"/metrics": 200, "/-/ready": 200, "/-/healthy": 200}
     assert f'<abbr title="{HOTKEY}">5GNoc…1Wti</abbr> (public and private data)' in page
     assert f'<abbr title="{public}">5HgBy…s8uP</abbr> (public data)' in page
+    # The name of a setting is in <code>, and the state of some collectors in a <span>.
     name, value = r"<th>(?:<code>|<span[^>]*>)(.*?)</[^>]*></th>", r"<td>(.*?)</td>"
     shown = dict(re.findall(f"<tr>{name}{value}</tr>", page))
     assert shown["api_url"] == simulator.url

@@ -32,6 +32,11 @@ async def test_without_a_host_every_address_answers() -> None:
         assert str(address) == f":{address.port}"
         for host in ("127.0.0.1", "[::1]"):
             assert (await get(f"http://{host}:{address.port}/")).text == "hello"
+
+
+def test_an_address_that_is_in_use_is_refused_with_the_flag() -> None:
+    with open_socket(Address("", 0)) as opened:
+        address = bound_address(opened)
         with pytest.raises(ConfigError) as error:
             open_socket(address)
     reason = "Address already in use. Choose another address"
@@ -61,6 +66,7 @@ async def said(url: httpx.URL, request: bytes) -> bytes:
         b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"a" * 17_000,
         b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: a\r\n" * 3_000,
         b"GET /" + b"a" * 17_000,
+        # The beginning of a TLS handshake.
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n\x00: c\r\n\r\n",
@@ -71,6 +77,7 @@ async def test_oversized_or_invalid_requests_are_refused_and_the_next_one_is_ans
 ) -> None:
     async with served(APP) as url:
         answer = await said(httpx.URL(url), request_bytes)
+        # Either nothing, or "HTTP/1.1 400 ...".
         assert answer == b"" or answer.split()[1] == b"400"
         assert (await get(url)).text == "hello"
 
@@ -83,13 +90,14 @@ async def test_a_failure_of_the_server_ends_the_program(monkeypatch: pytest.Monk
         with open_socket(Address("127.0.0.1", 0)) as opened:
             async with serving(Starlette(), [opened], grace=1):
                 await asyncio.sleep(30)
-                ended.append(1)
+                finished.append(1)
 
-    ended: list[int] = []
+    finished: list[int] = []
     monkeypatch.setattr(uvicorn.Server, "on_tick", fail)
     with pytest.raises(ZeroDivisionError):
         await work()
-    assert not ended
+    # It did not wait for the end of the work.
+    assert not finished
 
 
 async def test_answers_on_a_kept_connection_are_sent_without_delay() -> None:
@@ -107,11 +115,13 @@ async def test_answers_on_a_kept_connection_are_sent_without_delay() -> None:
             # Without this, the end of an answer waits until the client acknowledges its beginning:
             # 40 ms.
             assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    # All requests came from the same port.
     assert len(set(connected)) == 1
 
 
 @pytest.mark.parametrize(
-    ("before", "hard", "after"), [(1024, 20_000, 4096), (1024, 2000, 2000), (1024, -1, 4096)]
+    ("before", "hard", "after"),
+    [(1024, 20_000, 4096), (1024, 2000, 2000), (1024, resource.RLIM_INFINITY, 4096)],
 )
 def test_the_limit_of_open_files_is_raised_as_far_as_it_may(
     monkeypatch: pytest.MonkeyPatch, before: int, hard: int, after: int
@@ -121,6 +131,11 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_may(
     monkeypatch.setattr(resource, "setrlimit", lambda _which, limit: limits.append(limit))
     server.allow_many_files()
     assert limits == [(after, hard)]
+
+
+def test_a_high_limit_of_open_files_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (65_536, 65_536))
+    monkeypatch.setattr(resource, "setrlimit", lambda _which, limit: limits.append(limit))
     server.allow_many_files()
-    assert len(limits) == 1
+    assert limits == []

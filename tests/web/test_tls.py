@@ -33,6 +33,7 @@ ECDSA = {name: cipher for name, cipher in tls.CIPHERS.items() if "ECDSA" in name
 
 @contextlib.asynccontextmanager
 async def encrypted(path: Path) -> AsyncIterator[str]:
+    """Serve "hello" with the TLS of a web configuration; yields its address."""
     with open_socket(Address("127.0.0.1", 0)) as opened:
         context = load_web_config(path).context
         async with serving(PlainTextResponse("hello"), [opened], context=context):
@@ -62,15 +63,21 @@ async def refused(url: str, client: ssl.SSLContext) -> bool:
     return False
 
 
-async def test_connections_are_encrypted_by_a_version_that_is_allowed_and_nothing_else_is_answered(
+async def test_connections_are_encrypted_with_the_configured_certificate(
     pki: Pki, write: Write
 ) -> None:
+    async with encrypted(write(TLS)) as url:
+        assert not await refused(url, pki.client())
+        assert await refused(url.replace("https", "http"), pki.client())
+        # This client does not trust the authority of the certificate.
+        assert await refused(url, ssl.create_default_context())
+
+
+async def test_only_the_configured_versions_are_used(pki: Pki, write: Write) -> None:
     async with encrypted(write(TLS)) as url:
         for version in (TLS12, TLS13):
             client = pki.client(maximum_version=version, minimum_version=version)
             assert not await refused(url, client)
-        assert await refused(url.replace("https", "http"), pki.client())
-        assert await refused(url, ssl.create_default_context())
     async with encrypted(write(TLS + "  min_version: TLS13\n")) as url:
         assert await refused(url, pki.client(maximum_version=TLS12))
         assert not await refused(url, pki.client())
@@ -89,13 +96,17 @@ TWO_CIPHERS = (
 @pytest.mark.parametrize(
     ("lines", "client_ciphers", "chosen"),
     [
+        # Without the field, all of OpenSSL's ciphers are offered.
         ("", "ECDHE-ECDSA-AES128-SHA256", "ECDHE-ECDSA-AES128-SHA256"),
+        # Refused, because it is none of the two.
         (TWO_CIPHERS, "ECDHE-ECDSA-AES128-SHA256", ""),
+        # The first one of the server.
         (
             TWO_CIPHERS,
             "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384",
             "ECDHE-ECDSA-AES256-GCM-SHA384",
         ),
+        # The first one of the client.
         (
             TWO_CIPHERS + "  prefer_server_cipher_suites: false\n",
             "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -161,6 +172,7 @@ async def test_certificates_can_stand_in_the_file_itself(pki: Pki, write: Write)
         f"{indented('server.key')}\n  client_ca: |\n    {indented('ca.crt')}\n"
         "  client_auth_type: RequireAndVerifyClientCert\n"
     )
+    # The file with the key is not needed.
     (pki.folder / "server.key").unlink()
     async with encrypted(path) as url:
         assert not await refused(url, pki.client("one"))
@@ -182,6 +194,7 @@ async def test_only_clients_with_a_certificate_of_the_authority_are_served(
     pki.issue("one", "one.example")
     pki.issue("forged", "one.example", authority=trustme.CA())
     path = write(f"{TLS}  client_auth_type: {kind}\n  client_ca_file: ca.crt\n")
+    # The first one has no certificate.
     clients = ("", "one", "forged")
     async with encrypted(path) as url:
         assert {name for name in clients if not await refused(url, pki.client(name))} == served
@@ -208,7 +221,9 @@ async def test_an_authority_in_the_file_is_trusted_although_its_issuer_is_not(
             'one.example, 10.0.0.7, "2001:db8::7", me@example.org, "spiffe://example/prometheus"',
             {"one", "two", "six", "mail", "mesh"},
         ),
+        # Neither case, nor a domain, nor a network is matched.
         ("RequireAndVerifyClientCert", "ONE.example, example, 10.0.0.0/8", set()),
+        # A client without a certificate has no name.
         ("VerifyClientCertIfGiven", "one.example", {"one"}),
     ],
 )
@@ -225,6 +240,7 @@ async def test_only_clients_with_an_allowed_alternative_name_are_served(
         f"{TLS}  client_auth_type: {kind}\n  client_ca_file: ca.crt\n"
         f"  client_allowed_sans: [{allowed}]\n"
     )
+    # The first one has no certificate.
     clients = ("", "one", "two", "six", "mail", "forged", "mesh")
     async with encrypted(path) as url:
         assert {name for name in clients if not await refused(url, pki.client(name))} == served
@@ -269,8 +285,10 @@ async def test_without_an_authority_those_of_the_system_count(
 ) -> None:
     pki.issue("one", "one.example")
     path = write(TLS + "  client_auth_type: RequireAndVerifyClientCert\n")
+    # The system does not trust the authority of the tests.
     async with encrypted(path) as url:
         assert await refused(url, pki.client("one"))
+    # Now it does.
     monkeypatch.setenv("SSL_CERT_FILE", str(pki.folder / "ca.crt"))
     async with encrypted(path) as url:
         assert not await refused(url, pki.client("one"))
