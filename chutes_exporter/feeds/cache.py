@@ -82,9 +82,11 @@ class FeedState:
 
     @property
     def up(self) -> bool | None:
-        """Whether the last request succeeded. Only copies with a snapshot know it.
+        """Whether the last request succeeded.
 
-        None while the endpoint is missing, and without an answer that may still be used.
+        None while the endpoint is missing, before the first request has ended, and if nobody
+        requested a newer answer within the maximum age of the last one. Ask only the copies that
+        :meth:`FeedCache.states` returns, because other states have no snapshot.
         """
         if self.missing:
             return None
@@ -245,6 +247,7 @@ class FeedCache:
             state.flight = asyncio.create_task(self._fly(feed, state))
             result = "miss"
         if feed.in_background and self._has_succeeded(state):
+            # The last answer serves while the newer one is requested.
             return "hit"
         # The state no longer has the request at its end.
         flight = state.flight
@@ -315,9 +318,10 @@ class FeedCache:
             return _Lifetime(fresh_until, drop_at)
         due_at = feed.due(answer.value)
         due_in = due_at - self._clock()
-        if -due_in > feed.max_age:
+        overdue_for = -due_in
+        if overdue_for > feed.max_age:
             raise UnavailableError(
-                f"a new answer has been due for {-due_in:.0f} s", advice=_OVERDUE
+                f"a new answer has been due for {overdue_for:.0f} s", advice=_OVERDUE
             )
         # An answer ages from its request, or from when a newer one was due, if that was earlier.
         drop_at = min(drop_at, now + due_in + feed.max_age)
@@ -366,6 +370,7 @@ class FeedCache:
         """
         first = await self._fetch(feed)
         doubt = reason_to_doubt(feed.checks, old, first, await self._evidence(feed))
+        # There is no doubt, or one that a second answer cannot settle.
         if doubt not in REPEAT_REQUEST:
             return replace(first, doubt=doubt)
         # The miner's evidence may be older than the answer. Request it again, too.
