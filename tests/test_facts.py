@@ -84,7 +84,10 @@ class World:
         return states
 
     def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
-        """Return a metric's samples by one of their labels; other labels are given."""
+        """Return the values of a metric's samples with the given labels, by another label.
+
+        The other label must tell them apart. The samples are those about everybody.
+        """
         values: dict[str, float] = {}
         for (metric, pairs), value in self.wide.items():
             if metric == name and labels.items() <= pairs:

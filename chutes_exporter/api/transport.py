@@ -362,6 +362,7 @@ async def _refusal(response: httpx.Response, scrub: Callable[[str], str]) -> Api
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
         kind = errors.UnavailableError
     elif kind is errors.SignatureRefusedError and "not registered" in detail.lower():
+        # Only the text tells this 401 from one for a wrong signature.
         kind = errors.NotRegisteredError
     # Some servers send a date instead of seconds, which is ignored. Nine digits are enough.
     wait = response.headers.get("retry-after", "")

@@ -168,15 +168,15 @@ class FeedCache:
         return {feed: self._copy(state) for feed, state in self._states.items()}
 
     def _copy(self, state: FeedState) -> FeedState:
-        """Return the state of a feed as it is now, with its snapshot."""
-        copy = replace(state, snapshot=self.peek(state.feed))
-        was_dropped = state.last_success is not None and copy.snapshot is None
+        """Return a copy of the state of a feed, as it is now and with its snapshot."""
+        current = replace(state, snapshot=self.peek(state.feed))
+        was_dropped = state.last_success is not None and current.snapshot is None
         if was_dropped and state.flight is not None and not state.failures:
             # The request in flight takes longer than an answer is kept. That counts as a failure
             # although the request has not ended.
-            copy.failures = 1
-            copy.last_failure = self._clock(), _too_slow(state.feed)
-        return copy
+            current.failures = 1
+            current.last_failure = self._clock(), _too_slow(state.feed)
+        return current
 
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
         """Return a feed's newest good answer within its maximum age, without a request."""
@@ -249,7 +249,7 @@ class FeedCache:
         if feed.in_background and self._has_succeeded(state):
             # The last answer serves while the newer one is requested.
             return "hit"
-        # The state no longer has the request at its end.
+        # The request removes itself from the state when it ends.
         flight = state.flight
         # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
         await asyncio.wait({flight}, timeout=timeout)

@@ -219,6 +219,7 @@ class Api:
         self.cache = FeedCache(self.fetch, monotonic=self.clock, clock=self.clock)
 
     async def fetch(self, feed: Feed[Any]) -> Answer[Any]:
+        """Answer a request of the cache."""
         self.asked[feed.name] += 1
         if feed is ACTIVE_INSTANCES:
             await let_others_run()  # Its answer comes last.
