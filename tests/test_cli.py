@@ -115,6 +115,7 @@ def listening(process: subprocess.Popen[str]) -> Iterator[Running]:
             line = errors.readline()
             assert line, f"it ended with {process.wait()}: {lines}"
             lines.append(line)
+            # addresses=127.0.0.1:1234, or "addresses": "127.0.0.1:1234" if the log is JSON.
             listens = re.search(r'addresses(?:=|": ")([\w.:]+)', line)
         reading = threading.Thread(target=lambda: lines.extend(errors))
         reading.start()
@@ -134,12 +135,21 @@ def running(*arguments: str, **variables: str) -> contextlib.AbstractContextMana
 
 def test_the_help_has_all_commands_and_examples_on_one_screen() -> None:
     text = run("--help").stdout
-    listed = re.findall(r"^  ([a-z][a-z-]*)  +[A-Z][^.]+\.$", text, re.MULTILINE)
-    assert listed == [*cli.commands]
-    assert re.findall(r"^  (-.*?)  +[A-Z]", text, re.MULTILINE) == ["-h, --help", "--version"]
-    assert text.count("  chutes-exporter ") == 3
+    # A command or a flag, blanks and a sentence.
+    commands = re.findall(r"^  ([a-z][a-z-]*)  +[A-Z][^.]+\.$", text, re.MULTILINE)
+    flags = re.findall(r"^  (-.*?)  +[A-Z]", text, re.MULTILINE)
+    assert commands == [*cli.commands]
+    assert flags == ["-h, --help", "--version"]
+    examples = text.count("  chutes-exporter ")
+    assert examples == 3
     assert len(text.splitlines()) <= 24
-    assert run("help").stdout == text
+
+
+def test_help_is_also_a_command() -> None:
+    assert run("help").stdout == run("--help").stdout
+
+
+def test_the_version_is_that_of_the_package() -> None:
     assert run("--version").stdout.startswith("chutes-exporter 0.")
 
 
@@ -149,10 +159,12 @@ def test_a_seed_is_never_a_flag() -> None:
         for parameter in command.params:
             flags.update(parameter.opts)
     like_secrets = {flag for flag in flags if flag.endswith(("seed", "key"))}
+    # The first is a number that the simulated world is made from, the second an address.
     assert like_secrets == {"--simulator.seed", "--hotkey"}
 
 
 def hotkey_file(path: Path) -> str:
+    """Write the test key into a hotkey file that others can read, and return its path."""
     path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
     path.chmod(0o644)
     return str(path)
@@ -492,6 +504,7 @@ def test_invalid_settings_are_refused_without_a_traceback(
     result = run(*arguments, **variables)
     printed = " ".join((result.stdout + result.stderr).split())
     assert words in printed
+    # Not even a part of a secret is printed.
     assert TEST_SEED[2:22] not in printed
     assert PRIVATE_KEY[2:22] not in printed
     # check reports what else works. Other commands print nothing.
@@ -566,6 +579,7 @@ def test_a_value_in_a_wrong_place_shows_no_secret_and_not_all_of_a_long_text(
     ended = run(*place, value)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
+    # "word" is also a part of this advice.
     assert secret not in ended.stderr.replace("without a password", "")
 
 

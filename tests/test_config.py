@@ -69,16 +69,27 @@ def test_a_key_for_a_node_that_goes_without_encryption_causes_a_warning() -> Non
         assert make_settings(chain_url=url).warnings == ()
 
 
-def test_a_name_is_read_in_lower_case_and_spaces_are_ignored() -> None:
-    assert parse_gpu_cost(" L40S =0.5") == ("l40s", 0.5)
-    assert parse_server_cost(" GPU=7 =0.5") == ("GPU=7", 0.5)
-    assert parse_lifetime(" Scores =1", ["chutes", "scores"]) == ("scores", 1)
-    assert parse_lifetime("scores=604800", ["scores"]) == ("scores", 7 * 86400)
+def test_gpu_models_and_feeds_are_read_in_lower_case_but_servers_are_not() -> None:
+    assert parse_gpu_cost("L40S=0.5") == ("l40s", 0.5)
+    assert parse_lifetime("Scores=1", ["chutes", "scores"]) == ("scores", 1)
+    # The name of a server may also have the character that ends it.
+    assert parse_server_cost("GPU=7=0.5") == ("GPU=7", 0.5)
+
+
+def test_spaces_around_names_and_hotkeys_are_ignored() -> None:
+    assert parse_gpu_cost(" l40s =0.5") == ("l40s", 0.5)
+    assert parse_lifetime(" scores =1", ["chutes", "scores"]) == ("scores", 1)
+    assert parse_server_cost(" gpu-7 =0.5") == ("gpu-7", 0.5)
     assert parse_hotkey(f" {HOTKEY}\n") == HOTKEY
+
+
+def test_a_lifetime_may_be_seven_days() -> None:
+    assert parse_lifetime("scores=604800", ["scores"]) == ("scores", 7 * 86400)
 
 
 @pytest.fixture
 def hotkey_file(tmp_path: Path) -> Path:
+    """Return the path of a hotkey file that only its owner can read."""
     path = tmp_path / "my hotkey"
     path.write_text(json.dumps({"ss58Address": HOTKEY, "secretSeed": TEST_SEED}))
     path.chmod(0o600)
@@ -90,13 +101,21 @@ def test_a_hotkey_file_that_others_can_read_causes_a_warning(
 ) -> None:
     monkeypatch.setenv("HOME", str(hotkey_file.parent))
     path = Path("~/my hotkey")
-    assert find_credentials([path, hotkey_file], {}).warnings == ()
+    assert find_credentials([path], {}).warnings == ()
     hotkey_file.chmod(0o644)
-    variables = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
-    found = find_credentials([path, Path("missing")], variables)
-    assert [key.address for key in found.keys] == [HOTKEY]
-    (warning,) = found.warnings
+    (warning,) = find_credentials([path], {}).warnings
     assert warning == f"other users of this machine can read {path}: run chmod 600 '{hotkey_file}'"
+
+
+def test_a_key_in_several_places_is_found_once(hotkey_file: Path) -> None:
+    variables = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
+    found = find_credentials([hotkey_file, hotkey_file], variables)
+    assert [key.address for key in found.keys] == [HOTKEY]
+
+
+def test_beside_a_missing_file_the_other_keys_are_found(hotkey_file: Path) -> None:
+    found = find_credentials([hotkey_file, Path("missing")], {})
+    assert [key.address for key in found.keys] == [HOTKEY]
     (error,) = found.errors
     reason = "cannot read the hotkey file missing: No such file or directory"
     assert f"--hotkey-file: {reason}" in error

@@ -6,7 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from bittensor_core import CRYPTO_ED25519, Keypair, serialized_keypair_to_keyfile_data
+from bittensor_core import (
+    CRYPTO_ED25519,
+    CRYPTO_SR25519,
+    Keypair,
+    serialized_keypair_to_keyfile_data,
+)
 
 from chutes_exporter.api.keys import verify_headers
 from chutes_exporter.config import Credentials, find_credentials
@@ -22,8 +27,8 @@ PHRASE = "bottom drive obey lake curtain smoke basket hold race lonely fit walk"
 PHRASE_ADDRESS = "5DfhGyQdFobKM8NsWvEeAKk5EQQgYe9AydgJ7rMB6E1EqRzV"
 
 
-def written(crypto_type: int = 1) -> dict[str, Any]:
-    """Return the fields of the file that today's wallet writes for the test key."""
+def written(crypto_type: int = CRYPTO_SR25519) -> dict[str, Any]:
+    """Return the fields of the file that today's wallet writes for a key of the test seed."""
     pair = Keypair.from_seed(bytes.fromhex(TEST_SEED[2:]), crypto_type)
     fields: dict[str, Any] = json.loads(serialized_keypair_to_keyfile_data(pair))
     return fields
@@ -80,6 +85,7 @@ def test_the_variables_of_the_miners_secret_sign(variables: dict[str, str]) -> N
 
 
 def assert_signs(found: Credentials, address: str) -> None:
+    """Assert that one key was found, without a complaint, and that it signs for an address."""
     (key,) = found.keys
     assert (key.address, found.errors, found.warnings) == (address, (), ())
     headers = key.headers(1_795_521_600)
@@ -150,5 +156,6 @@ def test_a_wrong_key_file_is_refused_with_the_reason(
     assert error.startswith(f"--hotkey-file: {tmp_path / 'hot'} ")
     assert words in error
     assert found.keys == ()
+    # Not even a part of a secret is shown.
     for secret in (TEST_SEED, PRIVATE_KEY, PHRASE):
         assert secret[2:22] not in error

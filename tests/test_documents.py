@@ -24,6 +24,7 @@ def text_of(document: str) -> str:
 
 
 def test_every_series_of_money_is_recorded_and_read() -> None:
+    # The rows of its tables begin with a series.
     named = re.findall(r"(?m)^\| `([\w:]+)` \|", (DOCS / "money.md").read_text())
     rules = []
     for group in yaml.safe_load((RULES / "recordings.yml").read_text())["groups"]:
@@ -42,6 +43,7 @@ def test_every_metric_that_a_document_names_exists() -> None:
     documents = {ROOT / "README.md", *DOCS.rglob("*.md")} - generated
     named = set()
     for path in documents:
+        # `chutes_thing` or `chutes_thing{...}`.
         for name in re.findall(r"`(chutes_[a-z_0-9]+)[`{]", path.read_text()):
             named.add((path.name, name))
     assert ("earnings.md", "chutes_miner_score_ratio") in named
@@ -86,8 +88,9 @@ def test_only_kubernetes_lets_other_machines_reach_the_exporter() -> None:
 
 def test_every_reason_for_an_end_is_explained() -> None:
     (table,) = re.findall(r"\| reason \|.*?\n\n", (DOCS / "earnings.md").read_text(), re.DOTALL)
-    first = re.findall(r"(?m)^\| (`.*?) \|", table)
-    assert sorted(re.findall(r"`(\w+)`", " ".join(first))) == sorted(END_REASONS)
+    # A row may explain several reasons in its first cell.
+    first_cells = " ".join(re.findall(r"(?m)^\| (`.*?) \|", table))
+    assert sorted(re.findall(r"`(\w+)`", first_cells)) == sorted(END_REASONS)
 
 
 def test_victoria_metrics_takes_the_queries_for_all_miners_of_the_subnet() -> None:
@@ -96,8 +99,10 @@ def test_victoria_metrics_takes_the_queries_for_all_miners_of_the_subnet() -> No
     expressions = [target["expr"] for panel in PANELS for target in panel.get("targets", [])]
 
     def longest(miners: int) -> int:
+        """Return the length of the longest query for so many miners."""
         return max(len(filled_in(expression, miners * [HOTKEY])) for expression in expressions)
 
+    # The default is 16 KiB. A subnet has 256 seats.
     assert limits == ["128", "128"]
     assert 16 * 1024 < longest(256) < 128 * 1024
     assert "For more than 75 miners" in text

@@ -84,7 +84,10 @@ class World:
         return states
 
     def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
-        """Return a metric's samples by one of their labels; other labels are given."""
+        """Return the values of a metric's samples with the given labels, by another label.
+
+        The other label must tell them apart. The samples are those about everybody.
+        """
         values: dict[str, float] = {}
         for (metric, pairs), value in self.wide.items():
             if metric == name and labels.items() <= pairs:
@@ -99,6 +102,7 @@ _worlds: dict[Path, World] = {}
 
 @pytest.fixture(params=DIRECTORIES, ids=lambda path: path.name)
 async def world(request: pytest.FixtureRequest) -> World:
+    """Return each of the worlds. Its pages are made once for all tests."""
     directory: Path = request.param
     if directory not in _worlds:
         miner = Miner(directory, "test_miner")
@@ -177,6 +181,7 @@ def test_each_true_number_is_read_by_a_test_or_has_a_reason(directory: Path) -> 
         Path(__file__).with_name(f"test_{name}.py").read_text()
         for name in ("facts", "launch", "ended")
     )
+    # A key in quotes is in a test, in a table of one, or in NOT_SHOWN.
     for key in json.loads(recording(directory, "expected")):
         assert f'"{key}"' in tests, key
 
@@ -245,9 +250,9 @@ async def test_stats_of_each_chute_are_the_miners(world: World, field: str) -> N
     true, window = world.true["stats_per_chute_test_miner"][field], WINDOWS[field]
     name = "chutes_miner_chute_window_compute_units"
     expected = pytest.approx({chute: values["units"] for chute, values in true.items()}, rel=SOON)
-    # An exporter of everybody's data asks for all miners.
+    # An exporter of everybody's data requests the stats of all miners.
     assert world.by("chute_id", name, hotkey=world.hotkey, window=window) == expected
-    # One that watches a single miner asks for that one.
+    # One that watches a single miner requests those of that one.
     units = {}
     for (metric, labels), value in world.page.items():
         if metric == name and ("window", window) in labels:
@@ -263,7 +268,7 @@ async def test_jobs_that_are_over_or_claimed_do_not_wait(world: World) -> None:
     true = world.true["jobs"]
     waiting = world.page[series("chutes_jobs_waiting")]
     abandoned = world.page[series("chutes_jobs_abandoned")]
-    # The newest world counts those that nobody can claim apart.
+    # In the newest world, "waiting" does not include abandoned jobs, which nobody can claim.
     assert waiting + abandoned == true.get("waiting_with_the_abandoned", true["waiting"])
     assert world.mine("chutes_jobs_stuck") == len(true["stuck_with_test_miner"])
 
@@ -276,6 +281,7 @@ async def test_each_gpu_is_in_exactly_one_state(world: World) -> None:
             labels = dict(pairs)
             by_state[labels["state"]] += int(value)
             by_model[f"{labels['gpu']} {labels['state']}"] += int(value)
+    # A plus leaves zeros out.
     assert +by_state == world.true["gpus_by_state"]
     assert set(by_state) == {"earning", "starting", "disabled", "idle", "unverified"}
     assert +by_model == gpus_by_model_and_state(world)
@@ -344,6 +350,7 @@ async def test_each_server_is_in_the_state_of_its_maintenance_or_of_its_worst_gp
 
 
 def worst_of(gpus: Counter[str]) -> str:
+    """Return the worst state that one of some GPUs is in."""
     states = ("unverified", "idle", "starting", "disabled", "earning")
     return next(state for state in states if gpus[state])
 
@@ -445,7 +452,9 @@ async def test_the_newest_maintenance_window_tells_which_servers_are_older_than_
 ) -> None:
     true = world.true["in_maintenance_window"]
     assert world.mine("chutes_maintenance_window_info", target_version=true["target"]) == 1
-    assert world.mine("chutes_maintenance_window_open") == true.get("window_open", True)
+    # The older worlds do not say it, and have an open window.
+    is_open = true.get("window_open", True)
+    assert world.mine("chutes_maintenance_window_open") == is_open
     needed = world.by("server_id", "chutes_server_upgrade_needed", hotkey=world.hotkey)
     assert needed.keys() == tee_servers(world).keys()
     older = world.true_ones("server_id", "chutes_server_upgrade_needed")
@@ -475,11 +484,13 @@ async def test_each_tee_server_has_one_maintenance_status_and_slots_are_counted(
     }
     pending = world.true.get("servers_pending", [])
     assert in_slot == {*world.true["servers_in_maintenance"], *pending}
-    # A server in a slot of the newest window needs nothing more. The older world does not leave it
-    # out.
     true = world.true["in_maintenance_window"]
+    # An older server that needs nothing now is in a slot of the newest window.
     needing, needing_now = true["servers_needing_upgrade"], true["servers_needing_upgrade_now"]
-    in_newest_slot = set(needing) - set(needing_now) or in_slot
+    in_newest_slot = set(needing) - set(needing_now)
+    if not in_newest_slot:
+        # The older world does not tell them apart, and has only slots of the newest window.
+        in_newest_slot = in_slot
     assert in_newest_slot <= in_slot
     # It is not known whether a server whose maintenance is pending takes a slot.
     if not pending:
@@ -491,13 +502,13 @@ async def test_each_tee_server_has_one_maintenance_status_and_slots_are_counted(
 async def test_versions_of_tee_servers_are_compared_with_what_boots(world: World) -> None:
     known = world.by("server_id", "chutes_server_version_accepted", hotkey=world.hotkey).keys()
     accepted = world.true_ones("server_id", "chutes_server_version_accepted")
-    # Both worlds have servers without a version, or of a release candidate: these are not known.
+    # Whether a server without a version or with a release candidate is accepted is not known.
     releases = {
         server: version for server, version in tee_servers(world).items() if is_release(version)
     }
-    highest = max(map(numbers, world.true["versions_that_can_boot"]))
+    highest = max(map(numbers_of_version, world.true["versions_that_can_boot"]))
     assert accepted == {
-        server for server, version in releases.items() if numbers(version) == highest
+        server for server, version in releases.items() if numbers_of_version(version) == highest
     }
     cannot_boot = world.true["servers_that_cannot_boot"]
     refused = known - accepted
@@ -509,6 +520,7 @@ async def test_servers_with_a_listed_version_may_be_refused_by_a_least_version(
 ) -> None:
     strict = world.true.get("servers_that_cannot_boot_with_the_default_least_version")
     if strict is None:
+        # The older world does not have this list.
         return
     known = world.by("server_id", "chutes_server_version_accepted", hotkey=world.hotkey).keys()
     accepted = world.true_ones("server_id", "chutes_server_version_accepted")
@@ -517,11 +529,13 @@ async def test_servers_with_a_listed_version_may_be_refused_by_a_least_version(
         server for server, version in tee_servers(world).items() if version in listed_versions
     }
     refused = known - accepted
+    # A listed version below the highest is accepted unless the operators set a least version.
     not_known = with_listed_version - known
     assert refused | not_known == {row["server_id"] for row in strict}
 
 
 def is_release(version: str | None) -> bool:
+    """Return whether a version is known and is no release candidate."""
     return bool(version) and "rc" not in str(version)
 
 
@@ -536,6 +550,7 @@ async def test_servers_that_cannot_come_back_and_the_order_of_the_others_follow_
         with_gpus = {gpu["server_id"] for gpu in world.raw["nodes"]}
         assert measured == {server: is_measured(server, world.raw) for server in older & with_gpus}
     else:
+        # It is not known for which hosts a target is that no list names.
         assert measured == {}
     waiting = older - in_slots(world)
     assert world.mine("chutes_fleet_servers_to_upgrade") == len(waiting)
@@ -555,12 +570,14 @@ def in_slots(world: World) -> set[str]:
     return held
 
 
-def numbers(version: str) -> list[int]:
+def numbers_of_version(version: str) -> list[int]:
+    """Return the numbers of a version, so that 1.10.0 is higher than 1.9.0."""
     return [*map(int, version.split("."))]
 
 
 async def test_images_chutes_and_gpus_are_counted(world: World) -> None:
     true = world.true
+    # The service's words for two of the states.
     true_words = {"built": "built and pushed", "pending": "pending build"}
     images = {}
     for status, count in world.by("status", "chutes_images").items():

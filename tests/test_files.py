@@ -36,5 +36,6 @@ def test_what_may_have_no_end_is_refused_at_once(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as opened:
         opened.bind(str(listening))
         for path in (folder, listening):
+            # The system refuses to open these.
             with pytest.raises(OSError, match=r"directory|No such device"):
                 read_file(path)

@@ -317,6 +317,7 @@ def test_a_finding_follows_from_the_fleet_of_its_miner(
     assert finding.kind == kind
     assert ", ".join(finding.things) == things
     assert ", ".join(f"{count} {gpu}" for gpu, count in finding.gpus.items()) == gpus
+    # Other words may stand between these.
     assert {*words.split()} <= {*finding.problem.split()}
     texts = f"{finding.problem} {finding.advice} {finding.command}"
     # No part of a template is left.
@@ -341,6 +342,7 @@ def test_each_kind_has_a_case_and_a_quiet_miner_has_no_finding() -> None:
 
 
 def of_kind(found: list[Finding]) -> dict[str, list[str]]:
+    """Return the names of the servers in each finding, by its kind."""
     names = {}
     for one in found:
         names[one.kind] = [str(server["name"]) for server in one.servers]
@@ -446,6 +448,7 @@ def test_the_command_about_a_pod_names_its_server_for_a_shell() -> None:
 )
 def test_the_verdict_says_what_idle_gpus_cost(costs: Costs, text: str) -> None:
     found = find(with_idle(LAUNCH), NOW, costs)
+    # Where something needs action, the verdict does not say whether all is known.
     for all_known in (True, False):
         assert verdict(found, has_prices=bool(costs), all_known=all_known) == text
 

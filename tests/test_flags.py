@@ -29,6 +29,7 @@ def test_every_flag_is_listed_once() -> None:
     assert [flag for flag, _ in ROWS if flag != "--collector.NAME"] == list(FLAGS)
 
 
+# A flag that needs no value has False.
 DEFAULTS = {
     flag: option.default
     for flag, option in FLAGS.items()

@@ -97,7 +97,7 @@ def _record(kind: type[r.Record]) -> st.SearchStrategy[dict[str, Any]]:
     hints = typing.get_type_hints(kind)
     names = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
     fields = {encoded: _value(hints[name]) for name, encoded in names}
-    # Most fields of these must be there.
+    # These cannot be read without most of their fields. Random ones would hardly ever have them.
     is_whole = issubclass(kind, r.Body | r.AuditInstance)
     required, optional = (fields, {}) if is_whole else ({}, fields)
     good = st.fixed_dictionaries(required, optional=optional)
@@ -155,7 +155,10 @@ _ANSWERS = st.fixed_dictionaries({name: _body(name) for name in _SHAPED})
 
 
 async def pages_of(url: str) -> tuple[bytes, str]:
-    """Return the page in both formats, of everything that there is, asked twice."""
+    """Return the page of all collectors but the chain's, in both formats.
+
+    For the second one, two of the feeds are requested again.
+    """
     on = {collector.name: not collector.needs_chain for collector in COLLECTORS}
     ttl = {"instances": 0, "nodes": 0}
     async with Exporter(
@@ -187,6 +190,7 @@ async def test_any_answer_of_the_api_makes_a_valid_page(answers: dict[str, bytes
 
 
 async def repeated(chunk: bytes) -> AsyncIterator[bytes]:
+    """Yield a chunk without end."""
     while True:
         yield chunk
         await asyncio.sleep(0)  # or nobody notices that the client has left
@@ -261,8 +265,8 @@ def test_bad_answers_on_all_endpoints_at_once_fit_into_512_megabytes(
             def has_all_feeds() -> bool:
                 page = parse_page(fetch(f"{service.url}/metrics"))
                 feeds = {dict(labels)["feed"] for name, labels in page if name == "chutes_feed_up"}
-                # All feeds but one are a miner's default page. Each must have got its answer, or
-                # given up.
+                # A miner's default page has at least 15 feeds. Each is in this metric once it has
+                # an answer, or has failed.
                 return len(feeds) >= 15
 
             wait_for(has_all_feeds)

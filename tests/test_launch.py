@@ -34,6 +34,7 @@ def refused(page: Page) -> dict[str, Counter[str]]:
 
 
 async def page_of(role: str, api: dict[str, bytes], directory: Path = WORLD_C) -> Page:
+    """Return the page of an exporter with the key of a role, which gets some answers."""
     recorded_at = json.loads(recording(directory, "meta"))["recorded_at"]
     async with served(replay(api, now=recorded_at)) as url:
         return await scrape(watching(url, Miner(directory, role).key))
@@ -43,6 +44,7 @@ def in_vain(launch: Row) -> bool:
     """Return whether the service would refuse the activation of a private instance that it lets
     start.
     """
+    # A first instance of a private chute needs no target.
     if launch.get("rules") != "private" or not launch["active"]:
         return False
     is_refused: bool = launch["active"] >= (target_of(launch) or 0)
@@ -53,9 +55,10 @@ def in_vain(launch: Row) -> bool:
 
 
 def target_of(launch: Row) -> int | None:
-    """Return the target that the answers show.
+    """Return the target that the answers show, None if they show none.
 
-    In the older world, a chute without a target has a new log.
+    It is the one in the service's Redis. In the older world, the answers show that of the
+    autoscaler's log where Redis has none.
     """
     is_of_older_world = "activation" not in launch
     target: int | None = launch["target_redis"]
@@ -93,7 +96,9 @@ def room_of(launch: Row) -> int:
     target = target_of(launch)
     if launch["rules"] == "private":
         # The first instance needs no target.
-        room = (target or 0) - active if active else 1
+        room = 1
+        if active:
+            room = (target or 0) - active
         return max(0, room - starting)
     # The general rules use the newest log, and without one the present number of instances.
     if target is None:
@@ -155,9 +160,11 @@ SERVICES_REASONS = {
     "private: target reached": "room",
     "active >= target": "room",
     "TEE: live instances (active and starting) >= target + 1": "room",
+    # The service would accept the launch, but no server of the miner fits.
     "accepted": "server",
 }
-"""What the service's reasons have in common with ours."""
+"""Words for reasons that the service and the exporter divide differently, by the service's reason.
+"""
 OUR_REASONS = {
     "no_room": "room",
     "enough_starting": "room",
@@ -165,7 +172,7 @@ OUR_REASONS = {
     "in_maintenance": "server",
     "tee_mismatch": "server",
 }
-"""Likewise for ours that differ."""
+"""The same words by the exporter's reason. A reason that is missing is its own word."""
 
 
 @ALL_WORLDS
@@ -181,6 +188,7 @@ async def test_refused_chutes_are_counted_by_the_services_reason(directory: Path
         for chute in chutes:
             chute_id = chute["chute_id"]
             launch = true["launch"].get(chute_id)
+            # The truth has no launch of the chute, or the chute does not run on the model.
             if launch is None or gpu not in chute["node_selector"]["supported_gpus"]:
                 continue
             reason = services_reason(launch, is_runnable=chute_id in model["runnable_chutes"])

@@ -24,6 +24,8 @@ TEXTS = [
     ),
 ]
 """Texts that name documents: documents, help texts, alerts and comments in configuration."""
+# "docs/start.md#heading", alone or at the end of an address of this repository, but not the "docs"
+# of another folder.
 MENTION = re.compile(r"(?:(?<![\w/])|(?<=chutes-exporter/blob/main/))docs/[\w/-]+\.md(?:#[\w-]+)?")
 
 
@@ -50,13 +52,17 @@ def anchors(text: str) -> set[str]:
 
 def links(text: str) -> list[str]:
     """Return the relative links of a Markdown text, pictures included."""
-    targets = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(text)))
+    without_code = re.sub(r"`[^`\n]*`", "", prose(text))
+    # The target stands in "](...)".
+    targets = re.findall(r"\]\(([^)\s]+)\)", without_code)
+    # Others have a scheme, such as "https:".
     return [target for target in targets if not re.match(r"[a-z]+:", target)]
 
 
 def broken(source: Path, target: str) -> str:
     """Return why a link of a document leads nowhere, or nothing."""
     name, _, anchor = target.partition("#")
+    # A link without a name leads to a heading of the document itself.
     path = (source.parent / name).resolve() if name else source
     if not path.exists():
         return f"{target}: no such file"
@@ -76,6 +82,7 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(document: Path) -> No
 def test_every_document_that_another_text_names_exists() -> None:
     mentions: set[str] = set()
     for path in TEXTS:
+        # A compiled module is no text.
         if path.suffix != ".pyc":
             mentions.update(MENTION.findall(path.read_text()))
     assert mentions
@@ -84,6 +91,7 @@ def test_every_document_that_another_text_names_exists() -> None:
 
 
 def test_the_invariants_for_contributors_name_tests_that_exist() -> None:
+    # `tests/test_file.py`, or `tests/test_file.py::test_name`.
     named = re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", (ROOT / "AGENTS.md").read_text())
     assert named
     for path, test in named:
@@ -96,8 +104,10 @@ def test_every_example_with_a_key_listens_on_this_machine_only() -> None:
     commands: list[str] = []
     for path in DOCUMENTS:
         for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL):
+            # A command may go on in the next line.
             commands += block.replace("\\\n", " ").splitlines()
     with_key = [command for command in commands if "--hotkey-file" in command]
+    # Without a command, flags follow at once, and it serves.
     serving = re.compile(r"\S*chutes-exporter (serve )?-")
     examples = [command for command in with_key if serving.match(command)]
     assert examples

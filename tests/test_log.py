@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def record(name: str, message: object) -> logging.LogRecord:
+    """Return a warning of a logger."""
     return logging.LogRecord(name, logging.WARNING, "", 0, message, (), None)
 
 
@@ -77,6 +78,7 @@ def test_lines_of_this_package_and_of_libraries_have_one_form(
     assert 'level=info msg="a library\'s message 7"' in first
     assert "level=error" in second
     assert "ValueError: why" in second
+    # A client can cause the line about a request, so that it is written once.
     messages = [
         '"configuration warning" number=0',
         '"Invalid HTTP request received."',
@@ -85,6 +87,7 @@ def test_lines_of_this_package_and_of_libraries_have_one_form(
     assert [line.partition("msg=")[2] for line in others] == messages
 
 
+# Control characters, separators and others that a terminal obeys or does not show.
 EVIL = "\x1b[2J\x00\u202e\u2066\x7f\x9b1m\u2028\ue000\U000e0001\udcff\r\n"
 
 
@@ -117,7 +120,10 @@ def test_without_standard_error_nothing_is_logged(monkeypatch: pytest.MonkeyPatc
 
 @contextlib.contextmanager
 def handler(stream: TextIO) -> Iterator[logging.Logger]:
-    """Log to a stream, also the handler's own lines."""
+    """Yield a logger that writes to a stream through an UnblockedHandler.
+
+    The handler also writes lines of its own, about lines that it dropped.
+    """
     own = UnblockedHandler(stream)
     own.setFormatter(logging.Formatter("%(message)s"))
     root = logging.getLogger()
@@ -145,6 +151,7 @@ def test_a_pipe_that_nobody_reads_delays_nobody_and_a_later_line_says_what_was_d
         logger.warning("after")
         read += os.read(reading, 1_000_000)
     os.close(reading)
+    # The pipe has no room for the rest of one line, and for all after it.
     *whole, cut, dropped, after = read.decode().splitlines()
     for number, line in enumerate(whole):
         assert line == f"{number} " + "\\U0001f600" * 1000

@@ -27,9 +27,10 @@ def test_every_metric_is_declared_once_with_all_that_the_docs_need() -> None:
         assert metric.name.startswith("chutes_")
         assert metric.help.endswith(".")
         assert metric.source
+        # Prometheus and Kubernetes give targets these labels.
         assert not {"instance", "job", "node", "pod", "namespace", "service", "cluster"} & set(
             metric.labels
         )
-        # A maintenance window is another thing.
+        # A sliding window has its label. A maintenance window is another thing.
         if "_window_" in metric.name and "_maintenance_window_" not in metric.name:
             assert "window" in metric.labels

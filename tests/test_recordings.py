@@ -61,7 +61,10 @@ ELSEWHERE = (
 
 
 def _tables() -> list[tables.Table[Any]]:
-    """Return the tables of all collectors, without the one about the price of TAO."""
+    """Return the tables of all collectors, without the one about the price of TAO.
+
+    The collector of the chain is off here. Of its tables, only that one has a recorded answer.
+    """
     values: list[object] = []
     for module in vars(collectors).values():
         if ismodule(module):
@@ -80,6 +83,7 @@ def text(value: object) -> str:
     if value is None:
         return ""
     shown = str(value).lower() if isinstance(value, bool) else str(value)
+    # Free text is cut.
     return shown[:200]
 
 
@@ -165,6 +169,8 @@ def value_of(record: Row, field: str) -> Any:
 def values_of(record: Row, declared: tables.Row | tables.Info) -> list[tuple[Row, Any]]:
     """Return the values that are declared as fields of a record, with their labels after the
     key. Values of functions are none of them.
+
+    A ``Row`` is an object of the JSON. A ``tables.Row`` declares a metric.
     """
     match declared:
         case tables.Info(value=texts, only=only):
@@ -211,7 +217,10 @@ def expect_fields_of(record: Row, table: tables.Table[Any], want: Expected) -> N
 
 
 def key_of(record: Row, table: tables.Table[Any], names: list[str]) -> Row:
-    """Return the labels that tell the records of a table apart, without the hotkey."""
+    """Return the labels that tell the records of a table apart, without the hotkey.
+
+    ``names`` are the labels in the order of the table's key, which has the fields.
+    """
     fields = [field for field in table.key if field not in ("hotkey", "miner_hotkey")]
     return {name: record[field] for name, field in zip(names, fields, strict=True)}
 
@@ -319,9 +328,13 @@ def deadlines_of(row: Row) -> dict[str, float | None]:
     # Two rules delete an instance that is not active: the first that applies counts.
     purges = []
     verified_at = seconds(row["last_verified_at"])
-    if verified_at is not None and (row["verified"] or not is_starting):
+    # Within 3 hours of its verification, it must be active. A disabled one was verified before.
+    is_verified = row["verified"] or not is_starting
+    if verified_at is not None and is_verified:
         purges.append(verified_at + 180 * 60)
-    if is_starting and row["verified"] is not None:
+    # Within 3.5 hours of its creation, it must be verified and active.
+    is_verification_known = row["verified"] is not None
+    if is_starting and is_verification_known:
         purges.append((seconds(row["created_at"]) or 0) + 210 * 60)
     deadlines["purge"] = min(purges, default=None)
     return deadlines
@@ -438,8 +451,8 @@ def expect_utilization(want: Expected, raw: dict[str, Any]) -> None:
         starting = row["total_instance_count"] - active
         want.put("chutes_chute_starting_instances", starting, chute_id=chute)
         allowance, target = row["scale_allowance"], row["target_count"]
-        # What the last run wanted cannot be what counts now where it is above the active ones, and
-        # none is allowed.
+        # The allowance is what the present target is above the active instances. Without one, the
+        # target of the last run counts, unless it is above them, because then it is an old one.
         if allowance:
             want.put("chutes_chute_target_instances", active + allowance, chute_id=chute)
         elif target <= active:
@@ -486,7 +499,7 @@ EXPECTATIONS = {
     expect_utilization: ("utilization",),
     expect_bounties: ("bounties",),
 }
-"""The expected value if all required answers are known."""
+"""What adds expected samples, and the answers that it needs."""
 
 
 def expected(raw: dict[str, Any], hotkey: str) -> Page:
@@ -519,6 +532,7 @@ async def test_recorded_answers_are_not_doubted_and_give_exactly_the_metrics_tha
     async with served(replay(bodies, now=reported_at(bodies))) as url:
         page = await scrape(miner.settings(url, chutes="all"))
     assert set(successes(page).values()) == {1.0}
+    # One sample for each feed and reason to doubt it.
     doubts = [value for (name, _), value in page.items() if name == "chutes_feed_doubted"]
     assert len(doubts) > 10
     assert set(doubts) == {0.0}
@@ -540,6 +554,7 @@ def with_secrets(bodies: dict[str, bytes], *, spoiled: bool = False) -> dict[str
         records["instances"] += unreadable
     marked = bodies | {name: stream(rows_of_name) for name, rows_of_name in records.items()}
     if spoiled:
+        # After the first characters of the last marker.
         within_marker = marked["jobs"].rindex(MARKER.encode()) + 4
         marked["jobs"] = marked["jobs"][:within_marker]
     return marked
@@ -554,6 +569,7 @@ async def test_no_page_log_line_or_error_shows_secrets(
         shown = await everything_shown(watching(url), capsys)
     assert HOTKEY in shown
     assert ("records left out" in shown) is spoiled
+    # Also the marker that is cut off is not shown.
     assert MARKER[:4] not in shown
 
 

@@ -58,6 +58,7 @@ def metrics_of(endpoint: Endpoint[Any]) -> set[str]:
     names = set()
     for collector in collectors_of(endpoint):
         for part in collector.parts:
+            # A feed that only chooses the chutes has no values of its own on the page.
             feeds = part.feeds if part.chooses_chutes else part.all_feeds
             if any(feed.endpoint is endpoint for feed in feeds):
                 names |= {metric.name for metric in part.metrics}
@@ -78,6 +79,7 @@ def test_every_endpoint_of_the_reference_is_known_with_its_parameters() -> None:
 def test_every_endpoint_of_the_reference_that_reads_something_gives_a_metric(
     endpoint: Endpoint[Any],
 ) -> None:
+    # A line of a sample begins with the name of its metric.
     on_page = set(re.findall(r"(?m)^(\w+)(?=[{ ])", PAGE.read_text()))
     assert metrics_of(endpoint) & on_page
 
@@ -106,6 +108,7 @@ def test_the_table_of_the_reference_says_what_is_sent_and_which_collectors_use_i
             assert f"`{name}={value}`" in sent
         named = set(re.findall(r"`(\w+)`", metrics))
         assert named <= {collector.name for collector in collectors_of(endpoint)}
+        # Only commands use these two.
         assert named or endpoint in (RELEASE_JOB, CHUTE)
 
 
@@ -114,7 +117,9 @@ def table_of_reference() -> dict[str, list[str]]:
     table = {}
     for line in (ROOT / "docs" / "dev" / "api.md").read_text().split("\n"):
         if line.startswith("| `"):
+            # Without the vertical lines at both ends.
             source, *cells = line[2:-2].split(" | ")
+            # Rows of other tables begin with other names.
             if "/" in source:
                 table[source.strip("`")] = cells
     return table

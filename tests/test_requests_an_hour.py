@@ -35,10 +35,12 @@ async def test_a_miner_with_a_key_costs_the_documented_requests_an_hour(
                 assert (await get(f"{url}/metrics")).status_code == 200
                 clock.now += 60
         requests = Counter(request.endpoint for request in simulator.requests)
+    # An answer that never changes is fresh for an hour.
     assert requests["thrash_cooldowns"] == 1
     assert requests.pop("chain", 0) == (int(to_node) if with_chain else 0)
-    # After the start, it reads the audit reports of the past day, too.
-    assert requests.total() - 23 in (int(most) - 1, int(most)), requests
+    # After the start, it also reads the 23 older audit reports of the past day.
+    to_api = requests.total() - 23
+    assert to_api in (int(most) - 1, int(most)), requests
 
 
 async def test_while_an_audit_report_is_late_the_list_is_requested_each_minute() -> None:
@@ -59,6 +61,6 @@ async def test_while_an_audit_report_is_late_the_list_is_requested_each_minute()
             assert (await get(f"{url}/metrics")).status_code == 200
             clock.now += 60
     assert requests["/servers/tee/measurements"] == requests["/nodes/supported"] == 1
-    # The hour began 13 minutes after a full one. As no new report comes, the list is requested in
-    # its last 12 minutes. Each report of the past day is read once, and later one an hour.
+    # The list is requested at the start, and in each of the last 12 minutes: the hour began 13
+    # minutes after a full one, and no new report comes. The past day has 24 reports.
     assert (requests["/audit/"], requests["/audit/download"]) == (1 + 12, 24)

@@ -93,7 +93,13 @@ NODE_KEY = "9f0cA1b2%2Fkey=="
 
 
 def echoes(method: str, reply: dict[str, Any]) -> dict[str, Any]:
-    """Return what a node may answer with, by a word for it."""
+    """Return answers of a node with the key of its address in different places, by a word for it.
+
+    Args:
+        method: What the node was asked.
+        reply: The good answer.
+    """
+    # The key comes where the text of an error is cut, at 200 characters.
     long = "no " * 62
     return {
         "nothing": reply,
@@ -107,6 +113,7 @@ def echoes(method: str, reply: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+# The words for the answers.
 ECHOES = [*echoes("", {})]
 
 
@@ -126,6 +133,7 @@ async def test_a_key_in_the_address_of_a_node_is_sent_and_never_shown(
     assert node.urls == {address}
     assert f"{url.removesuffix('/rpc')}/…" in shown
     assert not re.search("9f0ca1b2", shown, re.IGNORECASE)
+    # Only these answers are good, so that the exporter goes on to read the block.
     assert ("state_queryStorageAt" in node.calls) is (echo in ("nothing", "a field"))
 
 

@@ -13,7 +13,9 @@ class Answer(Generic[T]):
     """A decoded answer of an endpoint.
 
     Attributes:
+        count: Number of records that could be read.
         rejected: Number of records that could not be read and were left out.
+        first_error: Why the first of these could not be read, or empty.
         doubt: Reason to think that the answer is incomplete, or None. The client never sets it.
         received_at: Unix time of the API at which the answer was complete.
         seconds: Duration of the request.

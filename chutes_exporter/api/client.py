@@ -66,7 +66,7 @@ class ChutesClient:
 
     @property
     def clock_checked_at(self) -> float:
-        """Monotonic time of the newest answer with a date."""
+        """Monotonic time of the newest answer with a date, minus infinity before the first."""
         return self._transport.clock_checked_at
 
     @property

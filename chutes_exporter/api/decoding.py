@@ -49,8 +49,10 @@ _PIECE_BYTES = 64 * 1024
 _ZLIB_GZIP_FORMAT = 31
 
 _BYTES_PER_WIDE_CHARACTER = 4
-# A string of JSON, with its quotes and escapes. The last one may be cut off.
+# A string of JSON, with its quotes and escapes. The last one may be cut off. A quantifier with a
+# second plus never gives back what it matched, so that the time grows only with the length.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+# Memory that a value or a record takes, however short its text is.
 _BYTES_PER_VALUE = 16
 _BYTES_PER_RECORD = 128
 
@@ -75,6 +77,7 @@ def memory_of(text: Body) -> int:
     memory_of_text = len(text) + (_BYTES_PER_WIDE_CHARACTER - 1) * wide_length
     memory_of_values = _BYTES_PER_VALUE * text.count(b",")
     memory_of_records = _BYTES_PER_RECORD * text.count(b"{")
+    # An answer is mostly text, mostly short values or mostly records.
     return max(memory_of_text, memory_of_values, memory_of_records)
 
 
@@ -115,8 +118,10 @@ async def inflated(chunks: AsyncIterable[bytes], coding: str) -> AsyncIterator[b
 
 @dataclass
 class Tally:
-    """Counts of the records of an answer, the bytes and pieces of its body, decompressed, and the
-    check of its fields.
+    """Counts of the records of an answer, and of the bytes and pieces of its decompressed body.
+
+    Attributes:
+        check: Checks the fields of the answer. None if they need no check now.
     """
 
     accepted: int = 0
@@ -230,7 +235,7 @@ class Shape(Generic[T]):
 
     Attributes:
         kind: The type into which the JSON text is decoded.
-        value: Makes the value of the answer of what was decoded.
+        value: Makes the value of the answer from what was decoded.
         count: Returns the number of records of a value. Without it, a value is a list.
         never_empty: Whether an answer without records is an error.
     """
@@ -304,7 +309,7 @@ def _held_gpus(miners: dict[str, r.MinerGpus]) -> list[r.HeldGpu]:
 def _stats(body: r.StatsBody) -> list[r.MinerStats]:
     """Return the records of all windows, each with the name of its window.
 
-    Raise ValidationError if the answer has no window with records, or with an empty list of them.
+    Raise ValidationError if no window has a list of records. The list may be empty.
     """
     windows = {"1h": body.past_hour, "1d": body.past_day, "7d": body.all}
     stats: list[r.MinerStats] = []
@@ -320,6 +325,10 @@ def _stats(body: r.StatsBody) -> list[r.MinerStats]:
 
 
 def _audit_report(report: r.AuditReport) -> r.AuditReport:
+    """Return a report, or raise ValidationError if it has no instances.
+
+    It lists all instances of the platform, of which there are always some.
+    """
     if not report.instances:
         raise msgspec.ValidationError("the report has no instances")
     return report
@@ -350,7 +359,8 @@ class StreamShape(Generic[R]):
     async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
         """Yield the readable records of a body as lines arrive, and count all in the tally.
 
-        Raise ApiError, at the end if most are unreadable.
+        Raise ApiError for an empty body, or for too many unreadable records or empty lines. At the
+        end, most of the records must have been readable.
         """
         is_empty = True
         async for line in _lines(chunks):
@@ -360,6 +370,7 @@ class StreamShape(Generic[R]):
             is_empty = False
             payload = line.removeprefix(b"data:").strip()
             if payload == b"NO_ITEMS":
+                # Like empty lines, it must not come without end.
                 tally.add_empty_line()
                 continue
             if tally.check is not None:

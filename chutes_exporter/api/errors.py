@@ -15,7 +15,9 @@ def scrub(text: str) -> str:
     return _LONG_HEX.sub("[hex]", text)
 
 
+# "user:password@" after "https://". A password may have "/" and "@".
 _URL_USER = re.compile(r"(:/+)\S*@")
+# A mnemonic has at least 12 words of 3 to 8 letters.
 _WORDS = re.compile(r"\b(?:[a-z]{3,8}\s+){11,}[a-z]{3,8}\b", re.IGNORECASE)
 _LONG_VALUE = re.compile(r"(\S{200})\S+")
 
@@ -35,7 +37,10 @@ def scrub_input(text: str) -> str:
 class ApiError(Exception):
     """A request to the Chutes API without a usable answer.
 
-    The service may say after how many seconds to retry.
+    Attributes:
+        status: HTTP status of the answer, if it is known. 200 means that its body is wrong.
+        retry_after: Seconds after which to retry, if the service says so.
+        advice: What the user can do. A single error may have its own.
     """
 
     reason: ClassVar[str] = "error"

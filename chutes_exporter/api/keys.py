@@ -82,7 +82,8 @@ class Hotkey:
         Args:
             secret: The 64 hexadecimal digits of a seed, or 128 of a private key, with or without
                 ``0x``.
-            address: The SS58 address that the key must belong to. None skips this check.
+            address: The SS58 address that the key must belong to. None skips this check. Empty
+                means that the user forgot it, which is an error.
             source: Origin of the secret, for messages.
 
         Raises:
@@ -95,6 +96,7 @@ class Hotkey:
                 "without 0x, without quotes"
             )
         try:
+            # The library tells a seed from a private key by its length.
             key = cls(Keypair.create_from_private_key(digits))
         except ValueError:
             raise HotkeyError(
@@ -127,7 +129,8 @@ class Hotkey:
         # A file without a usable pair may name a type of key that the library does not know.
         crypto_type = _crypto_type(content) if pair is None else pair.crypto_type
         _require_sr25519(crypto_type, source)
-        # Without an address, half a private key looks like the seed of another key.
+        # The file must also have the address of the pair. Otherwise, half a private key would pass
+        # for the seed of another key.
         if pair is None or pair.ss58_address.encode() not in content:
             raise HotkeyError(
                 f"{source} has no key that belongs to its ss58Address: use the file of a "
@@ -155,6 +158,7 @@ def _hotkey_file_content(path: Path, source: str) -> bytes:
     """
     try:
         path = path.expanduser()
+        # A link to a cold key may have another name.
         if {path.name, path.resolve().name} & _COLD_NAMES:
             raise HotkeyError(
                 f"{source} is a cold key, which the exporter never needs: use the file of "
@@ -197,8 +201,9 @@ class _KeyFile(msgspec.Struct, rename="camel"):
 
 
 def _crypto_type(content: bytes) -> Any:
-    """Return the type that a key file names, which may be newer than the library, None if it names
-    none.
+    """Return the type of key that a key file names, or None without one.
+
+    The library may not know this type.
     """
     try:
         return msgspec.json.decode(content, type=_KeyFile).crypto_type

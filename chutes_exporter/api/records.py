@@ -39,7 +39,8 @@ class UnixTime(float):
 def decode_hook(_kind: type[UnixTime], value: Any) -> UnixTime:
     """Decode a time (msgspec's ``dec_hook``) from any of the API's three formats.
 
-    Without an offset it is UTC.
+    These are ``2026-11-24T13:31:01+00:00``, the same without an offset, which is UTC, and
+    ``2026-11-24 13:31:01+00``.
 
     Raises:
         ValueError: The value is not a timestamp. The message does not quote it.

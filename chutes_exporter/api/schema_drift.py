@@ -37,7 +37,7 @@ class Known(NamedTuple):
     Attributes:
         fields: All of them, those that the exporter does not use included.
         always: Those in use that a good answer always has.
-        inner: The types of those with records inside.
+        inner: The types of the fields with records inside, by name.
     """
 
     fields: frozenset[str]
@@ -65,17 +65,18 @@ def known(record: type[Record]) -> Known:
 
 
 def not_none(kind: Any) -> Any:
-    """Return a type without None."""
+    """Return a type without None, and a Nullable one without UNSET, too."""
     parts = get_args(kind)
     if NoneType not in parts:
         return kind
+    # The first part is the type itself. UnsetType comes after it.
     return next(part for part in parts if part is not NoneType)
 
 
 def records_in(kind: Any, path: str = "") -> Iterator[tuple[str, type[Record]]]:
     """Yield the record classes in a type, each with its path: empty, or such as ``servers.gpus.``.
 
-    The argument is the path of the type itself.
+    ``path`` is the path of the type itself.
     """
     if isinstance(kind, type) and issubclass(kind, Record):
         yield path, kind
@@ -163,7 +164,7 @@ class FieldCheck:
             unknown = fields.keys() - about.fields
             _add_names(self.unknown, (f"{path}{name}" for name in unknown))
             for name, allowed in record.VALUES.items():
-                texts = _texts(fields.get(name, b"null"))
+                texts = _texts_of_closed_set(fields.get(name, b"null"))
                 outside = [text for text in texts if not allowed.fullmatch(text)]
                 _add_names(self.values.setdefault(f"{path}{name}", set()), outside)
 
@@ -185,10 +186,11 @@ class FieldCheck:
         return phrases
 
 
-def _texts(value: bytes | msgspec.Raw) -> list[str]:
-    """Return the text of a JSON value, or the keys of an object.
+def _texts_of_closed_set(value: bytes | msgspec.Raw) -> list[str]:
+    """Return the texts of a field that must be in its closed set, see ``Record.VALUES``.
 
-    Null has none, and neither has a value that cannot be read, because decoding reports it.
+    These are the keys of an object, or else the value as a text. There are none for null, which is
+    always possible, and for a value that cannot be read, because decoding reports it.
     """
     try:
         decoded = msgspec.json.decode(value)

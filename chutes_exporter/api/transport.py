@@ -97,7 +97,8 @@ class Transport:
 
     Attributes:
         api_clock: Returns the Unix time of the server, for all that is compared with its answers.
-        clock_checked_at: Monotonic time of the newest answer with a date.
+        clock_checked_at: Monotonic time of the newest answer with a date, minus infinity before the
+            first.
         changes: The newest check of the fields of an answer, by the name of the endpoint.
 
     Its constructor may raise ClientSetupError.
@@ -298,7 +299,7 @@ def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:
             headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=_TOTAL_TIMEOUT),
             # Servers close idle connections after 5 seconds or more. A request must not meet one
-            # that closes.
+            # that closes. The number of connections is limited for each endpoint.
             limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),
             # Loading the certificates of all authorities takes time. Without https, no connection
             # needs them, and this context trusts nobody.
@@ -306,6 +307,7 @@ def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:
             # A proxy could read the signatures of unencrypted requests, so those ignore the
             # environment's proxies.
             trust_env=is_encrypted,
+            # No domain may set a cookie.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             # Otherwise, httpx reads the address in every redirect, and may fail.
             event_hooks={"response": [_refuse_redirect]},
@@ -318,6 +320,7 @@ def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:
 
 
 def _note(level: int, event: str, endpoint: Endpoint[Any], **fields: object) -> None:
+    """Log an event of an endpoint."""
     # Without a configuration, structlog would print all levels.
     if logging.getLogger("exporter").isEnabledFor(level):
         _log.log(level, event, endpoint=endpoint.name, **fields)
@@ -330,6 +333,7 @@ def _check_proxies() -> None:
         address = proxies.get(scheme)
         if address is None:
             continue
+        # httpx takes an address without a scheme for one of HTTP.
         url = address if "://" in address else f"http://{address}"
         # The error does not show the address, because it may have a password.
         if problem_of_address(url) is not None:
@@ -358,6 +362,7 @@ async def _refusal(response: httpx.Response, scrub: Callable[[str], str]) -> Api
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
         kind = errors.UnavailableError
     elif kind is errors.SignatureRefusedError and "not registered" in detail.lower():
+        # Only the text tells this 401 from one for a wrong signature.
         kind = errors.NotRegisteredError
     # Some servers send a date instead of seconds, which is ignored. Nine digits are enough.
     wait = response.headers.get("retry-after", "")
@@ -372,6 +377,7 @@ async def _error_detail(response: httpx.Response, scrub: Callable[[str], str]) -
     It is the field ``detail`` of a JSON body, or else the body itself unless that is HTML.
     """
     body = b""
+    # This tally only limits the pieces. What it counts is no answer, and is not kept.
     async for chunk in _received(response, Tally()):
         body += chunk
         if len(body) > _MAX_ERROR_BYTES:
@@ -386,6 +392,7 @@ async def _error_detail(response: httpx.Response, scrub: Callable[[str], str]) -
 
 
 def _shortened(text: str, scrub: Callable[[str], str]) -> str:
+    """Return the start of a text on one line, without secrets."""
     # Scrub before cutting: half a secret is not recognized.
     return scrub(" ".join(text.split()))[:_DETAIL_CHARACTERS]
 
@@ -402,11 +409,13 @@ async def _received(response: httpx.Response, tally: Tally) -> AsyncIterator[byt
 
 
 def _decode(endpoint: Endpoint[Any], shape: Shape[T], body: bytearray, tally: Tally) -> T:
+    """Decode a body, unless its records may take more memory than the endpoint's limit."""
     _require_room(endpoint, memory_of(body))
     return shape.decode(body, tally)
 
 
 def _require_room(endpoint: Endpoint[Any], size: int) -> None:
+    """Raise TooLargeError if so many bytes are above the endpoint's limit."""
     if size > endpoint.max_bytes:
         raise errors.TooLargeError(
             f"the answer takes more than {endpoint.max_bytes / 1e6:g} MB", status=httpx.codes.OK

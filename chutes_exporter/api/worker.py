@@ -67,8 +67,9 @@ async def _cancel_others() -> None:
 async def _close_generators() -> None:
     """Wait until the generators of bodies that nobody reads to their end are closed.
 
-    The loop closes each that was dropped in a task, which starts in one of its next rounds.
+    The loop has a task to close each generator that was dropped.
     """
+    # Such a task may be made only in the next round of the loop.
     await asyncio.sleep(0)
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others)
@@ -90,8 +91,8 @@ class Bounded(Generic[T]):
         """Run the coroutine from one wait to the next, and take the time in between.
 
         Except for the time, ``await`` does the same: it resumes the coroutine, which ends with
-        StopIteration, or returns what it waits for. This goes up to the event loop, and the
-        coroutine is resumed when the event loop comes back, or raises an error here.
+        StopIteration, or returns what it waits for. The ``yield`` passes that on to the event loop.
+        When the event loop comes back, with or without an error, the coroutine is resumed with it.
         """
         resume: Callable[[], Any] = partial(self._coroutine.send, None)
         computed = 0.0
@@ -106,6 +107,7 @@ class Bounded(Generic[T]):
             try:
                 yield awaited
             except BaseException as error:  # noqa: BLE001 - also a cancellation
+                # This error goes first. The limit is looked at after the next wait.
                 resume = partial(self._coroutine.throw, error)
                 continue
             resume = partial(self._coroutine.send, None)

@@ -82,9 +82,11 @@ class FeedState:
 
     @property
     def up(self) -> bool | None:
-        """Whether the last request succeeded. Only copies with a snapshot know it.
+        """Whether the last request succeeded.
 
-        None while the endpoint is missing, and without an answer that may still be used.
+        None while the endpoint is missing, before the first request has ended, and if nobody
+        requested a newer answer within the maximum age of the last one. Ask only the copies that
+        :meth:`FeedCache.states` returns, because other states have no snapshot.
         """
         if self.missing:
             return None
@@ -166,15 +168,15 @@ class FeedCache:
         return {feed: self._copy(state) for feed, state in self._states.items()}
 
     def _copy(self, state: FeedState) -> FeedState:
-        """Return the state of a feed as it is now, with its snapshot."""
-        copy = replace(state, snapshot=self.peek(state.feed))
-        was_dropped = state.last_success is not None and copy.snapshot is None
+        """Return a copy of the state of a feed, as it is now and with its snapshot."""
+        current = replace(state, snapshot=self.peek(state.feed))
+        was_dropped = state.last_success is not None and current.snapshot is None
         if was_dropped and state.flight is not None and not state.failures:
             # The request in flight takes longer than an answer is kept. That counts as a failure
             # although the request has not ended.
-            copy.failures = 1
-            copy.last_failure = self._clock(), _too_slow(state.feed)
-        return copy
+            current.failures = 1
+            current.last_failure = self._clock(), _too_slow(state.feed)
+        return current
 
     def peek(self, feed: Feed[T]) -> Snapshot[T] | None:
         """Return a feed's newest good answer within its maximum age, without a request."""
@@ -245,8 +247,9 @@ class FeedCache:
             state.flight = asyncio.create_task(self._fly(feed, state))
             result = "miss"
         if feed.in_background and self._has_succeeded(state):
+            # The last answer serves while the newer one is requested.
             return "hit"
-        # The state no longer has the request at its end.
+        # The request removes itself from the state when it ends.
         flight = state.flight
         # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
         await asyncio.wait({flight}, timeout=timeout)
@@ -315,9 +318,10 @@ class FeedCache:
             return _Lifetime(fresh_until, drop_at)
         due_at = feed.due(answer.value)
         due_in = due_at - self._clock()
-        if -due_in > feed.max_age:
+        overdue_for = -due_in
+        if overdue_for > feed.max_age:
             raise UnavailableError(
-                f"a new answer has been due for {-due_in:.0f} s", advice=_OVERDUE
+                f"a new answer has been due for {overdue_for:.0f} s", advice=_OVERDUE
             )
         # An answer ages from its request, or from when a newer one was due, if that was earlier.
         drop_at = min(drop_at, now + due_in + feed.max_age)
@@ -366,6 +370,7 @@ class FeedCache:
         """
         first = await self._fetch(feed)
         doubt = reason_to_doubt(feed.checks, old, first, await self._evidence(feed))
+        # There is no doubt, or one that a second answer cannot settle.
         if doubt not in REPEAT_REQUEST:
             return replace(first, doubt=doubt)
         # The miner's evidence may be older than the answer. Request it again, too.

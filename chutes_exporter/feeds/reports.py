@@ -60,7 +60,7 @@ class ReportReader:
 
     def __init__(self, client: ChutesClient) -> None:
         self._client = client
-        # The miners whose data is kept. None means all.
+        # The miners whose data is kept: nobody's until `watch` is called. None means all.
         self._hotkeys: frozenset[str] | None = frozenset()
         # The reports by the Unix time at which their hour ended.
         self._kept: dict[float, Answer[AuditReport]] = {}
@@ -75,6 +75,7 @@ class ReportReader:
         miners.
         """
         old_hotkeys = self._hotkeys
+        # The reports may have all of these miners already. More miners in them do no harm.
         if old_hotkeys is None or (hotkeys is not None and hotkeys <= old_hotkeys):
             return False
         self._hotkeys = hotkeys
@@ -85,7 +86,7 @@ class ReportReader:
 
     async def read(self) -> Answer[Reports]:
         """Read the next report, and return what is known of the past day, or raise ApiError."""
-        # At the first reading, no older report is known, and so no time of the next one.
+        # At the first reading, nothing is unread, and no report tells when the next one is due.
         if not self._unread or self._client.api_clock() >= self._newest_due:
             received_at = await self._read_newest()
         else:
@@ -132,6 +133,7 @@ class ReportReader:
             except NotFoundError as error:
                 # The endpoint exists, because the list names this report.
                 raise UnavailableError(str(error), status=error.status) from None
+            # With each hour, reports that failed get new tries.
             self._failures.clear()
         # A report that is a day older than the newest stays, because its multipliers show how the
         # day began.
@@ -144,7 +146,7 @@ class ReportReader:
 
     def _is_needed(self, entry: AuditEntry, day_start: float) -> bool:
         """Return whether a report is of the day, was not read yet, and may be requested again."""
-        end = entry.end_time or 0.0
+        end = _end_of_listed(entry)
         return end > day_start and end not in self._kept and self._failures[entry.path] < _TRIES
 
     async def _read_older(self) -> float:
@@ -169,7 +171,7 @@ class ReportReader:
     async def _read_report(self, entry: AuditEntry) -> float:
         """Read a report, keep what the miners need, and return when it was received."""
         answer = await self._client.fetch(AUDIT_REPORT, params={"path": entry.path})
-        end = entry.end_time or 0.0
+        end = _end_of_listed(entry)
         report = structs.replace(answer.value, end=end, whole=answer.whole)
         self._kept[end] = replace(answer, value=reduced(report, self._hotkeys))
         return answer.received_at
@@ -198,7 +200,8 @@ async def list_reports(client: ChutesClient) -> Answer[list[AuditEntry]]:
     """
     answer = await client.fetch(AUDIT)
     by_hour: dict[float, AuditEntry] = {}
-    # The list also has miners' own reports, in no order.
+    # The list also has miners' own reports, in no order. A report without a time of its making
+    # counts as the oldest.
     of_validator = [entry for entry in answer.value if entry.path.startswith("audit/validator/")]
     of_validator.sort(key=lambda entry: entry.created_at or 0.0)
     for entry in of_validator:
@@ -212,6 +215,11 @@ async def list_reports(client: ChutesClient) -> Answer[list[AuditEntry]]:
             "the list has no report of the validator", status=200, advice="Try again in an hour."
         )
     return replace(answer, value=[by_hour[end] for end in sorted(by_hour, reverse=True)])
+
+
+def _end_of_listed(entry: AuditEntry) -> float:
+    """Return when the hour of a report in :func:`list_reports` ended. All of them have the time."""
+    return entry.end_time or 0.0
 
 
 def _end_of_full_hour(entry: AuditEntry) -> float | None:

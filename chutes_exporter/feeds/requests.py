@@ -56,15 +56,18 @@ class Requests:
             return Answer(feed.value_if_404)
 
     async def _fetch(self, feed: Feed[Any]) -> Answer[Any]:
+        """Request a feed from the node of the chain, the reports' reader or the client."""
         endpoint = feed.endpoint
+        # Without a node, nobody reads the feed of the chain.
         if endpoint is CHAIN and self._node is not None:
             return await self._node.read()
         if endpoint is AUDIT_REPORT:
             return await self.reports.read()
         if not endpoint.signed:
-            return await self._client.fetch(endpoint, params=_query(feed), path=_hotkey(feed))
+            return await self._client.fetch(endpoint, params=_query(feed), path=_miner_of(feed))
         if feed.hotkey:
             return await self._client.fetch(endpoint, key=self._keys[feed.hotkey])
+        # The answer about the platform is the same for each signer.
         return await self._fetch_with_any_key(endpoint)
 
     async def _fetch_with_any_key(self, endpoint: Endpoint[Any]) -> Answer[Any]:
@@ -80,8 +83,8 @@ class Requests:
         return await self._client.fetch(endpoint, key=last)
 
 
-def _hotkey(feed: Feed[Any]) -> dict[str, str]:
-    """Return the hotkey of a feed about one miner as a parameter, and none for other feeds."""
+def _miner_of(feed: Feed[Any]) -> dict[str, str]:
+    """Return the hotkey as a parameter for a feed about one miner. Other feeds need none."""
     return {"hotkey": feed.hotkey} if feed.endpoint.scope == "miner" else {}
 
 
@@ -92,5 +95,6 @@ def _query(feed: Feed[Any]) -> dict[str, str]:
     if feed.per_chute:
         return {"per_chute": "true"}
     if "{hotkey}" in feed.endpoint.path:
+        # The path has the hotkey.
         return {}
-    return _hotkey(feed)
+    return _miner_of(feed)

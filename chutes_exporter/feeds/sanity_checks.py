@@ -126,6 +126,7 @@ def chutes_are_missing(
     answers.
     """
     running = {instance.chute_id for instance in active or ()}
+    # The metrics list every chute with an instance.
     running.update(chute.chute_id for chute in metrics or ())
     return _lacks(new, "chute_id", running, allowed=_MAX_DELETED_CHUTES)
 
@@ -148,11 +149,11 @@ def _lacks(
 
     ``id_field`` is the field of its records that has the id.
     """
-    listed = {getattr(record, id_field) for record in new.value}
+    ids_in_answer = {getattr(record, id_field) for record in new.value}
     # Any of the named ids may be that of a rejected record, or of a record with an unknown id.
-    if new.rejected or None in listed:
+    if new.rejected or None in ids_in_answer:
         return False
-    missing = named - listed - {None}
+    missing = named - ids_in_answer - {None}
     return len(missing) > allowed
 
 
@@ -174,9 +175,11 @@ def seats_are_others(
 
 def bounties_of_chutes_are_gone(old: Old, new: Answer[list[r.Chute]], *_others: Any) -> bool:
     """Return whether all bounties of the chutes disappeared at once."""
+    # A rejected record may be that of a chute with a bounty.
     if old is None or new.rejected:
         return False
-    return _bounties(old.value) >= _MIN_LOST_BOUNTIES and not _bounties(new.value)
+    count_before = _count_bounties(old.value)
+    return count_before >= _MIN_LOST_BOUNTIES and not _count_bounties(new.value)
 
 
 def bounties_are_gone(
@@ -189,8 +192,8 @@ def bounties_are_gone(
     if new.listed:
         return False
     count_before = 0 if old is None else old.count
-    count_of_chutes = _bounties(chutes or ())
-    return max(count_before, count_of_chutes) >= _MIN_LOST_BOUNTIES
+    count_by_chutes = _count_bounties(chutes or ())
+    return max(count_before, count_by_chutes) >= _MIN_LOST_BOUNTIES
 
 
 def history_is_gone(old: Old, new: Answer[Any]) -> bool:
@@ -198,6 +201,6 @@ def history_is_gone(old: Old, new: Answer[Any]) -> bool:
     return old is not None and old.count > 0 and not new.listed
 
 
-def _bounties(chutes: Iterable[r.Chute]) -> int:
+def _count_bounties(chutes: Iterable[r.Chute]) -> int:
     """Return how many chutes have a bounty."""
     return sum(1 for chute in chutes if chute.bounty is not UNSET and chute.bounty is not None)

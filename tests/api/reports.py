@@ -12,6 +12,7 @@ INSTANCE: dict[str, Any] = {
     **dict.fromkeys(
         ("activated_at", "deleted_at", "stop_billing_at", "billed_to", "valid_termination")
     ),
+    # Free text, with all characters that have a meaning in JSON.
     "deletion_reason": 'a "quoted" text, {brace} [and] \\, {"started_at": 1}}',
     "compute_multiplier": 1.5,
 }

@@ -58,7 +58,8 @@ async def test_only_what_must_be_signed_is_signed(
         e.UNIQUE_CHUTE_HISTORY: {"hotkey": HOTKEY},
         e.SERVER_MAINTENANCE: {"server_id": job.miner.servers[0].server_id},
     }
-    newest_report, *_ = audit(Call(simulator.world, NOON, job.miner, {}, {}))
+    # The list that the simulator would send.
+    newest_report, *_ = audit(Call(simulator.world, NOON, job.miner, path={}, query={}))
     params = {e.AUDIT_REPORT: {"path": newest_report["path"]}}
     for endpoint in e.ENDPOINTS:
         answer = await client.fetch(
@@ -67,8 +68,11 @@ async def test_only_what_must_be_signed_is_signed(
         assert answer.whole
     signed = {asked.endpoint for asked in simulator.requests if asked.signed or asked.hotkey}
     assert signed == {endpoint.name for endpoint in e.ENDPOINTS if endpoint.signed}
+    # The simulator accepts every signature.
     assert {asked.status for asked in simulator.requests} == {200}
-    # The service expects another word in the signatures of these.
+
+
+def test_only_requests_about_maintenance_are_signed_with_the_word_tee() -> None:
     for_tee = {endpoint for endpoint in e.ENDPOINTS if endpoint.purpose == "tee"}
     assert for_tee == {e.MAINTENANCE, e.SERVER_MAINTENANCE}
 
@@ -128,19 +132,30 @@ async def test_the_api_says_how_long_to_wait(client: ChutesClient, simulator: Si
         assert error.value.retry_after == seconds
 
 
+async def test_an_endpoint_that_hangs_takes_four_connections_and_none_of_another_endpoint(
+    simulator: Simulator,
+) -> None:
+    simulator.faults["scores"] = Fault(latency=300)
+    async with ChutesClient(simulator.url) as client:
+        waiting = [asyncio.create_task(client.fetch(e.SCORES)) for _ in range(12)]
+        await until(lambda: simulator.in_flight["scores"] == 4)
+        assert (await client.fetch(e.METAGRAPH)).count > 0
+        assert simulator.in_flight["scores"] == 4
+        for task in waiting:
+            task.cancel()
+
+
 async def test_a_request_that_waits_too_long_for_a_connection_times_out(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     simulator.faults["scores"] = Fault(latency=300)
-    async with ChutesClient(simulator.url) as patient:
-        waiting = [asyncio.create_task(patient.fetch(e.SCORES)) for _ in range(12)]
+    async with ChutesClient(simulator.url) as client:
+        # These have all four connections for as long as the endpoint hangs.
+        waiting = [asyncio.create_task(client.fetch(e.SCORES)) for _ in range(4)]
         await until(lambda: simulator.in_flight["scores"] == 4)
-        # Other endpoints have connections of their own.
-        assert (await patient.fetch(e.METAGRAPH)).count > 0
-        assert simulator.in_flight["scores"] == 4
         monkeypatch.setattr("chutes_exporter.api.transport._TOTAL_TIMEOUT", 0.3)
         results = await asyncio.gather(
-            *(patient.fetch(e.SCORES) for _ in range(12)), return_exceptions=True
+            *(client.fetch(e.SCORES) for _ in range(12)), return_exceptions=True
         )
         for task in waiting:
             task.cancel()
@@ -164,6 +179,7 @@ async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_confi
 
 async def test_a_signature_that_the_server_echoes_is_not_shown_even_where_the_text_is_cut() -> None:
     def echo(request: Request) -> Response:
+        # The text is cut at 200 characters, within the signature: 45 times "bad " are 180.
         return PlainTextResponse(f"{'bad ' * 45}{request.headers['x-chutes-signature']}", 500)
 
     async with asking(e.NODES, echo) as client:
@@ -188,6 +204,7 @@ async def test_the_api_cannot_make_the_client_carry_cookies() -> None:
 async def test_without_encryption_no_proxy_sees_a_signature(
     monkeypatch: pytest.MonkeyPatch, simulator: Simulator, clock: Clock
 ) -> None:
+    # Nobody listens there, so that a request to this proxy would fail.
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
@@ -214,6 +231,11 @@ METAGRAPHS: dict[str, Callable[[int], bytes]] = {
     "values": lambda size: b"[%s1]" % (b"1," * (size // 15)),
     "records": lambda size: b'[%s{"hotkey": "a"}]' % (b'{"hotkey":"a"},' * (size // 120)),
 }
+"""Metagraphs that take more memory than some bytes, by the reason.
+
+Only the first is longer than that. The others are shorter, but a wide character makes each
+character of its text take 4 bytes, a value takes 16, and a record 128.
+"""
 
 
 @pytest.mark.parametrize("kind", METAGRAPHS)
@@ -228,17 +250,17 @@ async def test_an_answer_is_limited_by_the_memory_that_it_can_take(kind: str) ->
 
 async def test_of_a_stream_only_the_fields_that_are_kept_are_limited() -> None:
     name = b"x"
+    # The record of an image has no readme. All readmes together are 33 MB.
+    readme = b"y" * 800_000
 
     def images(_request: Request) -> Response:
-        record = b'data: {"image_id": "a", "name": "%b", "readme": "%b"}\n\n' % (
-            name,
-            b"y" * 800_000,
-        )
+        record = b'data: {"image_id": "a", "name": "%b", "readme": "%b"}\n\n' % (name, readme)
         return Response(record * 41)
 
     async with asking(e.IMAGES, images) as client:
         assert (await client.fetch(e.IMAGES, key=KEY)).count == 41
-        name *= 100_000
+        # In the next answer, all names together are 4.1 MB.
+        name = b"x" * 100_000
         with pytest.raises(errors.TooLargeError, match="more than 4 MB"):
             await client.fetch(e.IMAGES, key=KEY)
 
@@ -262,6 +284,7 @@ async def test_an_error_that_is_kept_does_not_keep_the_answer() -> None:
 TEXT = json.dumps({"final_scores": {str(number): number / 7 for number in range(10_000)}}).encode()
 BODY = gzip.compress(TEXT)
 MEMBERS = b"".join(map(gzip.compress, (TEXT[:1000], b"", TEXT[1000:])))
+"""The same text in three members of gzip, of which one is empty."""
 
 
 @pytest.mark.parametrize(
@@ -301,6 +324,7 @@ async def test_only_whole_bodies_that_are_compressed_with_gzip_are_read(
 async def test_a_body_of_many_small_pieces_is_refused(
     monkeypatch: pytest.MonkeyPatch, endpoint: e.Endpoint[Any], pieces: list[bytes], coding: str
 ) -> None:
+    # Two more pieces are allowed for 1000 bytes.
     monkeypatch.setattr("chutes_exporter.api.decoding.MAX_PIECES", 100)
 
     async def sent() -> AsyncIterator[bytes]:
@@ -337,7 +361,7 @@ async def test_a_correction_of_the_own_clock_shows_at_once(
     async with ChutesClient(simulator.url, clock=own, monotonic=clock, timeout=PATIENCE) as client:
         assert (client.api_clock(), client.clock_offset) == (own.now, None)
         await client.fetch(e.METAGRAPH)
-        # Dates have whole seconds.
+        # Dates have whole seconds. So the client adds half a second.
         assert (client.api_clock(), client.clock_offset) == (NOON + 0.5, -86400.5)
         own.now = clock.now = NOON + 3
         assert (client.api_clock(), client.clock_offset) == (NOON + 3.5, -0.5)
@@ -357,7 +381,7 @@ async def test_requests_are_signed_with_the_time_of_the_api(
     async with ChutesClient(
         simulator.url, clock=wrong, monotonic=clock, timeout=PATIENCE
     ) as client:
-        # No answer has the time yet.
+        # No answer has told the API's time yet.
         with pytest.raises(errors.SignatureRefusedError):
             await client.fetch(e.NODES, key=KEY)
         assert (await client.fetch(e.NODES, key=KEY)).count > 0

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 async def chunks(body: bytes, size: int) -> AsyncIterator[bytes]:
+    """Yield a body in chunks of a size."""
     for start in range(0, len(body), size):
         yield body[start : start + size]
 
@@ -28,8 +29,13 @@ async def chunks(body: bytes, size: int) -> AsyncIterator[bytes]:
 async def read(
     endpoint: Endpoint[Any], body: object, size: int = 7, check: FieldCheck | None = None
 ) -> tuple[Any, Tally]:
-    """Decode a body that arrives in chunks of a size, or a value as JSON; return the records, and
-    what was counted.
+    """Decode an answer of an endpoint. Return its value, and what was counted.
+
+    Args:
+        endpoint: The endpoint.
+        body: The bytes of the answer, or a value whose JSON is the answer.
+        size: Length of the chunks in which a stream arrives.
+        check: The check of the fields, if there is one.
     """
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
     tally = Tally(check=check)
@@ -57,20 +63,19 @@ async def test_compressed_bodies_are_inflated_in_small_pieces() -> None:
 
 
 async def test_a_record_that_cannot_be_read_is_counted_and_the_rest_kept() -> None:
-    good = b'data: {"chute_id":"a"}\n\n' * 3
-    body = b'data: {"chute_id":5}\n\n<html>\n\ndata: {"chute_id":"b","utilization":NaN}\n\n'
-    # The last one stops in the middle.
-    records, tally = await read(
-        e.CHUTE_METRICS, body + good + good + b'data: {"chute_id":"b","utiliz'
-    )
+    good = b'data: {"chute_id":"a"}\n\n' * 6
+    bad = b'data: {"chute_id":5}\n\n<html>\n\ndata: {"chute_id":"b","utilization":NaN}\n\n'
+    cut_off = b'data: {"chute_id":"b","utiliz'
+    records, tally = await read(e.CHUTE_METRICS, bad + good + cut_off)
     assert [r.chute_id for r in records] == ["a"] * 6
-    assert tally.rejected == 4
+    # Three bad lines, and the one that is cut off.
+    assert tally.rejected == 3 + 1
     assert "chute_id" in tally.first_error
 
 
 async def test_a_stream_of_endless_garbage_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    # So many more lines than those that can be read may be bad: with one good line, the fifth bad
-    # one is too much. The line of NO_ITEMS is an empty one.
+    # After one good line, 1 + 3 bad ones are allowed, and as many empty ones. The fifth is too
+    # much. A line of NO_ITEMS counts as an empty one.
     monkeypatch.setattr(decoding, "MAX_REJECTED", 3)
     with pytest.raises(UndecodableError, match="5 of 6"):
         await read(e.CHUTE_METRICS, b'data: {"chute_id":"a"}\n' + b"x\n" * 100)
@@ -115,10 +120,13 @@ async def test_limits_hold_for_lines_and_streams(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_report_of_20_000_instances_fits() -> None:
-    wide = INSTANCE | {"deletion_reason": "“"}
-    text = body([wide, *[INSTANCE | {"deletion_reason": "x" * 400}] * 19_999], [RECORD] * 80_000)
+    # A quotation mark outside ASCII takes more memory, but not in all the other texts.
+    with_wide_character = INSTANCE | {"deletion_reason": "“"}
+    others = [INSTANCE | {"deletion_reason": "x" * 400}] * 19_999
+    text = body([with_wide_character, *others], [RECORD] * 80_000)
     assert memory_of(text) < e.AUDIT_REPORT.max_bytes
-    assert (await read(e.AUDIT_REPORT, text))[1].accepted == 100_000
+    _, tally = await read(e.AUDIT_REPORT, text)
+    assert tally.accepted == 20_000 + 80_000
 
 
 async def test_a_server_that_cannot_be_read_costs_only_itself() -> None:
@@ -137,6 +145,7 @@ async def test_a_server_that_cannot_be_read_costs_only_itself() -> None:
 
 async def test_a_held_gpu_and_a_miner_that_cannot_be_read_cost_only_themselves() -> None:
     held = {"gpu": "h200", "chute": {"chute_id": "c", "instance_id": "i"}}
+    # The last GPU lacks its chute, and the miner "b" lacks its GPUs.
     answer = {"a": {"provisioned": [held, held, held, {"gpu": "h200"}]}, "b": {}}
     gpus, tally = await read(e.HELD_GPUS, answer)
     assert gpus
@@ -146,14 +155,13 @@ async def test_a_held_gpu_and_a_miner_that_cannot_be_read_cost_only_themselves()
     assert (tally.accepted, tally.rejected) == (3, 2)
 
 
-@pytest.mark.parametrize(
-    "field", [name for name in INSTANCE if name not in ("instance_id", "compute_multiplier")]
-)
+# The multiplier is the only field that the exporter does not use.
+@pytest.mark.parametrize("field", [name for name in INSTANCE if name != "compute_multiplier"])
 async def test_an_ended_instance_without_a_field_costs_only_itself(field: str) -> None:
     broken = {name: value for name, value in INSTANCE.items() if name != field}
     report, tally = await read(e.AUDIT_REPORT, body([INSTANCE, broken]))
-    assert len(report.instances) == 1
-    assert (tally.accepted, tally.rejected) == (2, 1)
+    assert (len(report.instances), len(report.multipliers)) == (1, 1)
+    assert (tally.accepted, tally.rejected) == (1 + 1, 1)
 
 
 WITH_A_NUMBER: dict[Endpoint[Any], Callable[[str], object]] = {
@@ -191,6 +199,11 @@ WITH_A_NUMBER: dict[Endpoint[Any], Callable[[str], object]] = {
         "compute_history": [RECORD],
     },
 }
+"""Answers with three records, the last of which has a number in one of its fields.
+
+Of the maintenance, the whole answer is the first record. Of the audit report, the last instance has
+the number.
+"""
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "7" * 5000], ids=lambda text: text[:6])
@@ -219,6 +232,9 @@ async def test_records_of_stats_have_their_window() -> None:
     }
     (record,), _ = await read(e.STATS, answer)
     assert (record.window, record.miner_hotkey) == ("7d", "m")
+
+
+async def test_stats_of_a_window_without_records_are_a_valid_answer() -> None:
     records, _ = await read(e.STATS, {"past_hour": {"instance_stats": []}})
     assert records == []
 
@@ -245,4 +261,4 @@ OTHER_SHAPES: dict[Endpoint[Any], list[object]] = {
 async def test_another_shape_fails_as_a_whole(endpoint: Endpoint[Any]) -> None:
     for value in OTHER_SHAPES[endpoint]:
         with pytest.raises(UndecodableError):
-            await read(endpoint, value, 4096)
+            await read(endpoint, value, size=4096)

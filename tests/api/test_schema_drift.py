@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import re
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +65,7 @@ def checked(endpoint: Endpoint[Any], answer: Any) -> FieldCheck:
 def answers_of(directory: Path, role: str) -> Iterator[tuple[str, Endpoint[Any], Any]]:
     """Yield the name, the endpoint and the JSON of all answers that a miner gets."""
     answers = raw_json(Miner(directory, role).bodies())
+    # The service rolls such an end back. Its text is only in recordings, and no known value.
     for end in answers.get("audit_report", {}).get("instance_audit", ()):
         if (end["deletion_reason"] or "").startswith(TAKEN_BACK):
             end["deletion_reason"] = None
@@ -83,6 +83,7 @@ def test_every_field_of_a_recorded_world_is_known(directory: Path, role: str) ->
     for name, endpoint, answer in answers_of(directory, role):
         assert checked(endpoint, answer).found == [], name
         count += 1
+    # Nearly every endpoint has an answer.
     assert count > 20
 
 
@@ -100,7 +101,7 @@ def test_a_field_that_comes_or_goes_is_found_in_every_answer_and_at_every_depth(
                 for row, value in zip(rows, values, strict=True):
                     row[field] = value
         tried.add(endpoint.name)
-    # No answer releases a job.
+    # The answer about a released job has no content.
     assert tried == {endpoint.name for endpoint in ENDPOINTS} - {"release_job"}
 
 
@@ -121,14 +122,20 @@ def records_by_path(
     return record_and_rows
 
 
-def test_a_field_that_one_record_has_is_not_missing_and_neither_is_one_of_an_empty_list() -> None:
+def test_a_field_that_one_record_has_is_not_missing() -> None:
     images = raw_json(Miner(WORLD_C, "test_miner").bodies())["images"]
     for image in images[1:]:
         del image["tag"]
     assert checked(IMAGES, images).found == []
+
+
+def test_no_field_is_missing_where_an_answer_has_no_records() -> None:
     assert checked(IMAGES, []).found == []
-    assert checked(SERVERS, {"servers": [{"gpus": []}]}).found != []
-    assert "gpus" not in "".join(checked(SERVERS, {"servers": None}).found)
+    assert checked(SERVERS, {"servers": None}).found == []
+    # The server lacks its other fields, and its list of GPUs has none that could lack a field.
+    found = checked(SERVERS, {"servers": [{"gpus": []}]}).found
+    assert "missing field servers.name" in found
+    assert not any("gpus" in change for change in found)
 
 
 @pytest.mark.parametrize(
@@ -143,11 +150,10 @@ def test_a_field_that_one_record_has_is_not_missing_and_neither_is_one_of_an_emp
         ),
         (r.MaintenanceServer, "maintenance_status", ["none", "pending", "maintenance"], "vanished"),
         (
-            *(r.AuditInstance, "deletion_reason"),
-            *(
-                ["miner initialized", "watchtower - x\ny", "Instance x has an old version"],
-                "vanished",
-            ),
+            r.AuditInstance,
+            "deletion_reason",
+            ["miner initialized", "watchtower - x\ny", "Instance x has an old version"],
+            "vanished",
         ),
     ],
 )
@@ -155,6 +161,7 @@ def test_a_value_outside_its_closed_set_is_found(
     record: type[r.Record], field: str, good: list[Any], bad: Any
 ) -> None:
     check = FieldCheck(NOON)
+    # Null is always possible.
     for value in (*good, None):
         check.add(record, json.dumps({field: value}).encode())
         assert check.values[field] == set()
@@ -169,8 +176,10 @@ async def test_one_answer_an_hour_is_checked_and_each_change_is_logged_once(
     good = {"chute_id": "a", "created_at": 1, "seconds_elapsed": 1, "time_remaining": 1}
 
     async def changes(wait: float, *bounties: dict[str, Any]) -> list[str]:
+        """Return the changes that the client knows after some seconds and a list of bounties."""
         clock.now += wait
         simulator.faults["bounties"] = Fault(body=json.dumps(bounties).encode())
+        # A bounty without its fields cannot be read.
         with contextlib.suppress(UndecodableError):
             await client.fetch(BOUNTIES)
         return client.changes["bounties"].found
@@ -182,7 +191,7 @@ async def test_one_answer_an_hour_is_checked_and_each_change_is_logged_once(
             assert await changes(0, good) == []
             assert await changes(CHECKED_EVERY - 1, good | {"new": 1}) == []
             assert await changes(1, good | {"new": 1}) == new
-            # An answer without records proves nothing, unlike one whose records cannot be read.
+            # A check of an empty list finds nothing, and the next answer is checked at once.
             assert await changes(CHECKED_EVERY) == new
             assert await changes(0, {"new": 1}) == new + gone
             assert await changes(CHECKED_EVERY, good) == []
@@ -203,12 +212,18 @@ def test_a_body_that_cannot_be_read_changes_nothing(body: bytes) -> None:
 def test_names_and_values_of_the_api_are_limited() -> None:
     check = FieldCheck(NOON)
     for number in range(1000):
-        row = {f"{number}" + "x" * 1000: 1, "status": "a" * 64 + f"x{number}" + "y" * 1000}
+        row = {f"{number}" + "x" * 1000: 1, "status": f"{number}" + "y" * 1000}
         check.add(r.Image, json.dumps(row).encode())
-    text = "".join(check.found)
-    assert len(text) < 10_000
-    assert re.search("a{64}", text) is None
+    # Of each, 20 are kept, with their first 100 characters.
     assert (len(check.unknown), len(check.values["status"])) == (20, 20)
+    assert len("".join(check.found)) < 10_000
+
+
+def test_a_value_that_may_be_a_signature_is_not_shown() -> None:
+    check = FieldCheck(NOON)
+    status = "a" * 64
+    check.add(r.Image, json.dumps({"status": status}).encode())
+    assert check.values["status"] == {"[hex]"}
 
 
 async def test_changes_are_counted_on_the_page(simulator: Simulator) -> None:

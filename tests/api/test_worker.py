@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 async def nothing() -> None:
-    pass
+    """Do nothing, as the last coroutine of a worker."""
 
 
 def compute(seconds: float) -> None:
+    """Keep the processor busy for some seconds."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
@@ -35,11 +36,18 @@ async def test_a_worker_does_not_keep_the_loop_of_its_caller_busy() -> None:
     assert await worker.run(busy()) == "test"
     assert time.thread_time() - before < 0.2
     await worker.aclose(nothing())
+
+
+async def test_the_thread_of_a_worker_ends_with_it() -> None:
+    worker = Worker("test")
+    await worker.run(nothing())
+    assert "test" in {thread.name for thread in threading.enumerate()}
+    await worker.aclose(nothing())
     assert "test" not in {thread.name for thread in threading.enumerate()}
 
 
-@pytest.mark.parametrize("closes", [False, True])
-async def test_a_coroutine_ends_with_its_caller_or_with_the_worker(*, closes: bool) -> None:
+@pytest.mark.parametrize("ended_by", ["its caller", "the worker"])
+async def test_a_coroutine_ends_with_its_caller_or_with_the_worker(ended_by: str) -> None:
     worker, states = Worker("test"), list[str]()
 
     async def endless() -> None:
@@ -51,7 +59,7 @@ async def test_a_coroutine_ends_with_its_caller_or_with_the_worker(*, closes: bo
 
     caller = asyncio.create_task(worker.run(endless()))
     await until(lambda: states == ["begun"])
-    if not closes:
+    if ended_by == "its caller":
         caller.cancel()
         await until(lambda: states == ["begun", "ended"])
     await worker.aclose(nothing())
@@ -90,6 +98,7 @@ async def test_a_coroutine_may_wait_but_not_compute_for_long() -> None:
     states = list[str]()
 
     async def waiting() -> str:
+        # It waits for 0.25 seconds in total, which is more than it may compute.
         for _ in range(5):
             await asyncio.sleep(0.05)
         return "result"
@@ -100,6 +109,7 @@ async def test_a_coroutine_may_wait_but_not_compute_for_long() -> None:
                 compute(0.02)
                 await asyncio.sleep(0)
         finally:
+            # It may still wait while it ends with the error.
             await asyncio.sleep(0)
             states.append("cleaned up")
 

@@ -106,7 +106,8 @@ async def test_an_answer_that_is_due_is_dropped_once_it_is_overdue_for_its_maxim
         feeds.time.now = now
         result = await feeds.ask(feed=feed)
         requests_and_results[now] = feeds.asked, result
-    # Once it is overdue, it is requested after each time to live. Its maximum age is 300 seconds.
+    # The next answer is due at 1200. From then on, it is requested after each time to live of 60
+    # seconds. At 1500, it is overdue for the maximum age of 300 seconds.
     assert requests_and_results == {
         1000: (1, "miss"),
         1199: (1, "hit"),
@@ -124,14 +125,17 @@ async def test_an_answer_that_is_due_is_dropped_once_it_is_overdue_for_its_maxim
 @pytest.mark.parametrize("behind", [1800.0, -1800.0])
 async def test_a_correction_of_the_clock_takes_effect_at_once(feeds: Cache, behind: float) -> None:
     feeds.unix -= behind
-    due = {1: feeds.unix + 1200.0, 2: UNIX + 3600.0}
-    feed = replace(FEED, due=due.__getitem__)
+    # By the wrong clock, the answer after the first one is due in 200 seconds.
+    due_after = {1: feeds.unix + 1200.0, 2: UNIX + 3600.0}
+    feed = replace(FEED, due=lambda number: due_after[number])
     await feeds.ask(feed=feed)
     assert await feeds.ask(100, feed=feed) == "hit"
     assert feeds.seconds_to_next_request(feeds.state) == 100
     feeds.unix += behind
-    # A clock that was ahead delays no request, because seconds have passed by the steady clock.
-    assert await feeds.ask(0 if behind > 0 else 100, feed=feed) == "miss"
+    # If the clock was behind, the next answer is overdue now. If it was ahead, that answer seems to
+    # be due later, but is requested after 200 seconds of the monotonic clock.
+    more_seconds = 0 if behind > 0 else 100
+    assert await feeds.ask(more_seconds, feed=feed) == "miss"
 
 
 async def test_a_feed_in_the_background_serves_its_last_answer_while_it_is_requested(
@@ -147,6 +151,7 @@ async def test_a_feed_in_the_background_serves_its_last_answer_while_it_is_reque
     feeds.open.set()
     while feeds.state.flight:
         await asyncio.sleep(0)
+    # After a failure, readers wait for the next request, which fails, too.
     assert await feeds.ask(10, feed=feed) == "stale"
     assert (feeds.asked, feeds.state.fresh, feeds.state.last_error) == (3, False, feeds.error)
 
@@ -198,6 +203,7 @@ async def test_failures_leave_the_upstream_alone_for_longer_and_longer(feeds: Ca
         await feeds.ask(1 if second > 0 else 0)
         if feeds.asked > before:
             asked_at.append(second)
+    # The pauses are 5, 10, 20, 40 and 80 seconds, and then always 120.
     assert asked_at == [0, 5, 15, 35, 75, 155, 275, 395, 515, 635]
 
 
@@ -210,8 +216,17 @@ async def test_a_failure_and_a_recovery_are_reported_once_each(
         feeds.error = error
         await feeds.ask(200)
     assert [log["event"] for log in logs] == ["feeds failed", "feeds are back", "feeds failed"]
+    # The last failure is a bug.
     assert "exc_info" in logs[-1]
-    assert not any("hotkeys" in log for log in logs)
+
+
+async def test_a_line_of_the_log_about_the_platform_names_no_hotkey(
+    feeds: Cache, logs: list[MutableMapping[str, Any]]
+) -> None:
+    feeds.error = UnavailableError("down")
+    await feeds.ask()
+    (log,) = logs
+    assert "hotkeys" not in log
 
 
 async def test_feeds_that_fail_for_one_reason_share_a_line_of_the_log(
@@ -230,7 +245,7 @@ async def test_an_endpoint_that_is_missing_is_asked_for_again_after_an_hour(
     feeds.error = NotFoundError("404")
     for wait in (0, 0, 3599):
         await feeds.ask(wait)
-    # It is neither up nor down.
+    # Only the first reading sent a request. The feed is neither up nor down.
     assert (feeds.asked, feeds.state.up, feeds.state.missing) == (1, None, True)
     await feeds.ask(1)
     assert feeds.asked == 2
@@ -248,8 +263,12 @@ async def test_the_age_of_an_answer_counts_from_its_request(feeds: Cache) -> Non
     assert await slow == "miss"
     assert feeds.state.last_success == 1000 + UNIX
     assert await feeds.ask(10) == "miss"
-    # An answer that took longer than data is kept is too old when it comes.
-    slow = await feeds.begin(301)
+
+
+async def test_an_answer_that_takes_longer_than_it_would_be_kept_is_a_failure(
+    feeds: Cache,
+) -> None:
+    slow = await feeds.begin()
     feeds.time.now += 301
     feeds.open.set()
     assert (await slow, feeds.answer) == ("failed", None)
@@ -266,8 +285,11 @@ async def test_a_feed_is_down_once_a_request_takes_longer_than_its_last_answer_i
     assert (feeds.state.up, type(feeds.state.last_error)) == (False, TimedOutError)
     feeds.open.set()
     assert (await slow, feeds.state.up, feeds.state.last_failure) == ("miss", True, None)
-    # Without a request, nobody knows whether it would succeed.
-    feeds.time.now += 300
+
+
+async def test_a_feed_that_nobody_reads_any_more_is_neither_up_nor_down(feeds: Cache) -> None:
+    await feeds.ask()
+    feeds.time.now += FEED.max_age
     assert (feeds.state.up, feeds.state.failures) == (None, 0)
 
 
@@ -289,6 +311,7 @@ async def test_an_error_that_is_kept_holds_no_frames_once_it_is_logged(
         assert feeds.state.last_error is error
         assert error.__traceback__ is None
         assert error.__context__ is None
+    # The feed fails all the time, which is logged once.
     assert [log["event"] for log in logs] == ["feeds failed"]
 
 
@@ -301,7 +324,8 @@ async def test_a_bug_is_logged_with_its_traceback(
     def error(_event: str, *, exc_info: BaseException, **_more: Any) -> None:
         has_traceback.append(exc_info.__traceback__ is not None)
 
-    monkeypatch.setattr(cache, "_log", Mock(bind=Mock(return_value=Mock(error=error))))
+    bound_log = Mock(error=error)
+    monkeypatch.setattr(cache, "_log", Mock(bind=Mock(return_value=bound_log)))
     feeds.error = ZeroDivisionError()
     await feeds.ask()
     assert has_traceback == [True]
@@ -319,6 +343,11 @@ async def test_a_forgotten_feed_does_not_return_with_a_late_answer(feeds: Cache)
     assert (await again, feeds.answer, feeds.asked) == ("miss", 2, 2)
     feeds.forget([FEED])
     assert (feeds.states(), feeds.peek(FEED)) == ({}, None)
+
+
+async def test_a_forgotten_feed_does_not_return_when_it_expires(feeds: Cache) -> None:
+    await feeds.ask()
+    feeds.forget([FEED])
     feeds.expire(FEED)
     assert feeds.states() == {}
 

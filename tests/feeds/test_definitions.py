@@ -19,7 +19,8 @@ def test_an_answer_is_kept_for_longer_than_it_is_fresh() -> None:
 
 def test_nothing_that_a_scrape_asks_changes_anything() -> None:
     assert {feed.endpoint.method for feed in FEEDS if feed is not CHAIN} == {"GET"}
-    # A preflight is a GET that clears stale upgrade slots.
+    # A preflight of a server's maintenance is a GET that changes something: it clears stale upgrade
+    # slots.
     assert not [endpoint for endpoint in ENDPOINTS if "preflight" in endpoint.path]
 
 
@@ -38,7 +39,7 @@ def test_the_evidence_has_the_miner_and_the_lifetimes_of_its_own_feed() -> None:
 
 
 def test_a_deployment_can_lack_all_endpoints_outside_the_reference_and_the_cooldowns() -> None:
-    beside = {
+    outside = {
         feed for feed in FEEDS if not feed.endpoint.path.startswith("/miner/") and feed is not CHAIN
     }
-    assert {feed for feed in FEEDS if feed.optional} == beside | {THRASH_COOLDOWNS}
+    assert {feed for feed in FEEDS if feed.optional} == outside | {THRASH_COOLDOWNS}

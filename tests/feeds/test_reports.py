@@ -45,7 +45,10 @@ HOUR = 3600
 
 
 def entry(number: int, hour: int, **more: str) -> dict[str, Any]:
-    """Return an entry of the list: a report of the hour that ends at a full hour."""
+    """Return an entry of the list: a report of the hour that ends at an hour of the day.
+
+    The number is in its path. ``more`` are fields with other values.
+    """
     return {
         "path": f"audit/validator/{HOTKEY}/{number}.json",
         "created_at": f"2026-11-24T{hour:02}:01:04",
@@ -60,8 +63,8 @@ class Api:
 
     Attributes:
         entries: The list.
-        texts: The body of each report by its path, that of another one is ``text``.
-        failing: The status of requests for a report by its path.
+        texts: The bodies of some reports by path. The body of each other report is ``text``.
+        failing: The statuses of failing requests for a report by its path.
         asked: The requested paths.
     """
 
@@ -146,17 +149,19 @@ async def test_a_list_without_a_report_and_a_report_that_is_gone_are_failures() 
 
 
 async def test_each_reading_adds_one_older_report_of_the_day_and_none_is_read_twice() -> None:
-    days = [entry(hour, hour, created_at="2026-11-24T12:00:00") for hour in range(12, 0, -1)]
-    yesterday = entry(
+    of_day = [entry(hour, hour, created_at="2026-11-24T12:00:00") for hour in range(12, 0, -1)]
+    # It ends a day before the newest report, and so before the day begins.
+    before_day = entry(
         0,
         1,
         start_time="2026-11-23T11:00:00",
         end_time="2026-11-23T12:00:00",
         path="audit/validator/x",
     )
-    api = Api(*days, yesterday)
-    reports = await read(api, times=13)
-    assert api.asked == [one["path"] for one in days]
+    api = Api(*of_day, before_day)
+    # One reading more than there are reports of the day.
+    reports = await read(api, times=12 + 1)
+    assert api.asked == [one["path"] for one in of_day]
     assert [report.end for report in reports.hours] == [NOON - HOUR * hour for hour in range(12)]
     assert (reports.unread, reports.due) == (0, NOON + HOUR + 90)
 
@@ -174,6 +179,7 @@ async def test_of_a_report_the_ends_and_multipliers_of_the_watched_miners_are_ke
     (report,) = (await read(Api(OLD, text=text), hotkeys=frozenset({"me"}))).hours
     assert [one.instance_id for one in report.instances] == ["ended"]
     assert [one.instance_id for one in report.multipliers] == ["i", "ended", "deleted since"]
+    # If no miners are chosen, those of all miners are kept.
     (report,) = (await read(Api(OLD, text=text))).hours
     assert [one.instance_id for one in report.instances] == ["ended", "theirs"]
     assert len(report.multipliers) == len(ids)
@@ -185,8 +191,9 @@ async def test_an_older_report_that_is_gone_or_broken_leaves_the_others() -> Non
     api.failing[gone["path"]] = 404
     api.texts = {broken["path"]: b"{}"}
     reports = await read(api, times=5)
+    # The reports until 11:00 and 8:00 are read.
     assert [report.end for report in reports.hours] == [NOON - HOUR, NOON - 4 * HOUR]
-    # It does not ask for them again in this hour.
+    # No report is requested again in this hour.
     assert Counter(api.asked) == Counter({one["path"]: 1 for one in api.entries})
     assert reports.unread == 0
 
@@ -197,12 +204,13 @@ async def test_an_older_report_that_fails_is_tried_three_times_after_the_others(
     api.failing[failing["path"]] = 503
     async with reading(api) as (reader, clock):
         results = [await unread_after(reader) for _ in range(5)]
+        # None is a failure. After the third one, the report is no longer unread, but given up.
         assert api.asked == [
             *(OLD["path"], failing["path"], good["path"], failing["path"], failing["path"])
         ]
         assert results == [2, None, 1, None, None]
         assert await unread_after(reader) == 0
-        # A new hour, a new chance.
+        # At 12:02, the report until 12:00 is out. With it, the failing one gets a new chance.
         clock.now += 120
         api.entries.append(entry(12, 12))
         api.failing.clear()
@@ -222,8 +230,10 @@ async def test_while_the_newest_report_is_late_the_older_ones_are_read_with_the_
     api = Api(OLD, entry(10, 10), entry(9, 9))
     async with reading(api) as (reader, clock):
         await reader.read()
+        # At 12:02, the report until 12:00 should be out, but is not in the list.
         clock.now += 120
         reports = (await reader.read()).value
+        # The next request is overdue since 12:01:30.
         assert (reports.unread, reports.due) == (1, NOON + 90)
         api.entries.append(entry(12, 12))
         reports = (await reader.read()).value
@@ -251,22 +261,26 @@ async def test_a_report_is_requested_90_seconds_after_the_hour_and_a_late_one_ea
         return clock.now + ahead
 
     asked: dict[int, list[str]] = {}
-    list_without_it = audit(Call(simulator.world, NOON + HOUR, simulator.world.miners[0], {}, {}))
+    # The list at 13:00 does not have the report until then yet.
+    at_13 = Call(simulator.world, NOON + HOUR, simulator.world.miners[0], path={}, query={})
+    list_without_it = audit(at_13)
     clock.now = NOON + 120
     async with Exporter(watching(simulator.url), clock=local_clock, monotonic=clock) as exporter:
         await read_reports(exporter)
         first = [one.endpoint for one in simulator.requests]
         assert Counter(first) == {"audit": 1, "audit_report": 24}
+        # Minutes after 12:00.
         for minute in range(5, 70):
             clock.now = NOON + 60 * minute + 5
             simulator.faults.clear()
             if 60 <= minute < 65:
-                # The report of 13:00 is out five minutes late.
+                # The report until 13:00 is out five minutes late.
                 simulator.faults["audit"] = Fault(body=json.dumps(list_without_it).encode())
             before = len(simulator.requests)
             await exporter.feeds.read_all([AUDIT_REPORT], PATIENCE)
             await until(lambda: not asked_by(exporter))
             asked[minute] = [one.endpoint for one in list(simulator.requests)[before:]]
+    # The first minute that is at least 90 seconds after 13:00 is 62.
     assert {minute: endpoints for minute, endpoints in asked.items() if endpoints} == {
         62: ["audit"],
         63: ["audit"],
@@ -281,11 +295,13 @@ async def test_after_a_start_an_older_report_is_read_every_five_seconds(
     async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
         counts = []
         for _ in range(4):
+            # Of three readings at one moment, the first sends a request.
             for _ in range(3):
                 await exporter.feeds.read_all([AUDIT_REPORT], PATIENCE)
                 await until(lambda: not asked_by(exporter))
             counts.append(len(simulator.requests))
             clock.now += PAUSE
+        # At first, the list and the newest report were requested.
         assert counts == [2, 3, 4, 5]
 
 
@@ -304,6 +320,7 @@ async def test_after_a_reload_the_reports_are_read_again_for_a_miner_that_is_new
         await read_reports(exporter)
         page = await page_of(exporter)
         assert lost in page
+        # Without the first miner, the reports still have all that is needed.
         before = len(simulator.requests)
         exporter.reconfigure(watching(simulator.url, second.key))
         assert lost in await page_of(exporter)

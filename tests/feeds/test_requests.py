@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import structlog
 
+from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.simulator import Fault, Simulator
 from tests.support import HOTKEY, KEY, Clock, names, page_of, patient, scrape, series, watching
@@ -10,15 +11,18 @@ from tests.support import HOTKEY, KEY, Clock, names, page_of, patient, scrape, s
 async def test_a_refused_key_hides_nothing_from_the_others_and_is_not_tried_first_again(
     simulator: Simulator,
 ) -> None:
-    stranger = type(KEY).from_seed("22" * 32)
+    # The API refuses the key of a hotkey that is not registered.
+    stranger = Hotkey.from_seed("22" * 32)
     settings = patient(simulator.url, keys=(stranger, KEY), ttl={"chutes": 0, "jobs": 0})
     async with Exporter(settings, clock=Clock()) as exporter:
         for _ in range(2):
             await page_of(exporter)
         page = await page_of(exporter)
     keys = [asked.hotkey for asked in simulator.requests if asked.endpoint in ("chutes", "jobs")]
+    # Both feeds are requested for each of three pages. The stranger's key is tried at most once for
+    # each of them.
     assert keys.count(stranger.address) <= 2
-    assert keys.count(HOTKEY) == 6
+    assert keys.count(HOTKEY) == 2 * 3
     assert "chutes_chute_info" in names(page)
     success = {
         hotkey: page[series("chutes_scrape_collector_success", collector="servers", hotkey=hotkey)]
@@ -38,6 +42,7 @@ async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Sim
     assert page[series("chutes_api_rejected_records_total", endpoint="metrics")] == 1
     assert page[series("chutes_feed_rejected_records", feed="metrics")] == 1
     assert page[series("chutes_feed_rejected_records", feed="scores")] == 0
+    # The number of records is unknown: the rejected one is a record, too.
     assert series("chutes_feed_records", feed="metrics") not in page
     warnings = [log["event"] for log in logs if log["log_level"] == "warning"]
     assert warnings == ["records left out"]
@@ -45,8 +50,14 @@ async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Sim
 
 async def test_a_404_of_an_endpoint_that_must_exist_is_a_failure(simulator: Simulator) -> None:
     simulator.faults["scores"] = Fault(status=404)
-    page = await scrape(watching(simulator.url, max_series=0))
+    page = await scrape(watching(simulator.url))
     assert page[series("chutes_feed_up", feed="scores")] == 0
-    # There is nothing of it to leave out.
+
+
+async def test_a_collector_without_answers_has_no_series_to_leave_out(
+    simulator: Simulator,
+) -> None:
+    simulator.faults["scores"] = Fault(status=404)
+    page = await scrape(watching(simulator.url, max_series=0))
     assert page[series("chutes_scrape_collector_cut", collector="scores")] == 0
     assert page[series("chutes_scrape_collector_cut", collector="metrics")] == 1

@@ -40,22 +40,26 @@ MINER = "5miner"
 
 
 def answer(records: Sequence[r.Record], *, rejected: int = 0) -> Answer[Any]:
+    """Return an answer with some records, beside rejected ones."""
     return Answer(list(records), len(records), rejected)
 
 
 def chutes(count: int, *, bounties: int = 0) -> list[r.Chute]:
+    """Return the chutes c0, c1 and so on. The first ones have bounties."""
     return [
         r.Chute(f"c{number}", bounty=100 if number < bounties else None) for number in range(count)
     ]
 
 
 def running(*ids: str | None) -> list[r.ActiveInstance]:
+    """Return an active instance of each chute. None is a chute that is not known."""
     return [
         r.ActiveInstance(f"i{number}", chute_id=chute_id) for number, chute_id in enumerate(ids)
     ]
 
 
 def demand(count: int, requests: int = 1) -> list[r.ChuteMetrics]:
+    """Return metrics of the chutes c0, c1 and so on, each with some requests."""
     return [
         r.ChuteMetrics(f"c{number}", total_invocations=requests, utilization=0)
         for number in range(count)
@@ -63,6 +67,7 @@ def demand(count: int, requests: int = 1) -> list[r.ChuteMetrics]:
 
 
 def load(count: int, utilization: float) -> list[r.ChuteUtilization]:
+    """Return the autoscaler's view of the chutes c0, c1 and so on."""
     return [
         r.ChuteUtilization(f"c{number}", utilization_15m=utilization) for number in range(count)
     ]
@@ -86,10 +91,10 @@ class Case(NamedTuple):
     """An answer of a feed, and what is known when it comes.
 
     Attributes:
-        old: The records of the answer before.
         new: The records of this answer.
+        old: The records of the answer before, None if this is the first.
         others: The records of the feeds that the checks compare it with, or None if unknown.
-        doubt: The reason to doubt it.
+        doubt: The reason to doubt it, None if it is not doubted.
     """
 
     feed: Feed[Any]
@@ -166,16 +171,21 @@ def test_an_answer_is_doubted_for_its_reason(name: str) -> None:
     assert doubt == case.doubt
 
 
-def test_records_that_cannot_be_read_are_no_reason_to_doubt_a_list() -> None:
-    assert reason_to_doubt(NODES.checks, None, answer(gpus("g1"), rejected=1), [SERVER]) is None
-    assert reason_to_doubt(INSTANCES.checks, None, answer([], rejected=1), [HELD]) is None
-    # A chute without a bounty, and a chute that runs, may be the record that cannot be read.
-    old = answer(chutes(9, bounties=9))
-    assert reason_to_doubt(CHUTES.checks, old, answer(chutes(9)), [None, None]) is not None
-    assert reason_to_doubt(CHUTES.checks, old, answer(chutes(9), rejected=1), [None, None]) is None
-    few = chutes(1)
-    assert reason_to_doubt(CHUTES.checks, None, answer(few), [None, demand(4)]) is not None
-    assert reason_to_doubt(CHUTES.checks, None, answer(few, rejected=1), [None, demand(4)]) is None
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a GPU that only a server lists",
+        "a chute that holds GPUs without an instance",
+        "three chutes with demand that are not listed",
+        "bounties of chutes that are gone",
+    ],
+)
+def test_a_record_that_cannot_be_read_may_be_the_one_that_is_missing(name: str) -> None:
+    case = CASES[name]
+    old = None if case.old is None else answer(case.old)
+    assert reason_to_doubt(case.feed.checks, old, answer(case.new), case.others) is not None
+    with_rejected = answer(case.new, rejected=1)
+    assert reason_to_doubt(case.feed.checks, old, with_rejected, case.others) is None
 
 
 class Records(list[Any]):
@@ -189,11 +199,11 @@ async def let_others_run() -> None:
 
 
 class Api:
-    """Answers that a test changes.
+    """Answers that a test changes, and a cache that requests them.
 
     Attributes:
-        records: The records of each feed by name.
-        once: Answers that come before, each one time.
+        records: The records of each feed by name. A request for another feed fails.
+        once: Records of a feed's next answers, by name. They come before those above.
         held: Names of feeds whose answers never come.
         asked: How often each feed was requested.
         made: The records of each answer.
@@ -209,6 +219,7 @@ class Api:
         self.cache = FeedCache(self.fetch, monotonic=self.clock, clock=self.clock)
 
     async def fetch(self, feed: Feed[Any]) -> Answer[Any]:
+        """Answer a request of the cache."""
         self.asked[feed.name] += 1
         if feed is ACTIVE_INSTANCES:
             await let_others_run()  # Its answer comes last.
@@ -231,10 +242,11 @@ class Api:
         await self.cache.read(feed, 5)
         state = self.cache.states()[feed]
         assert state.snapshot is not None
-        answer = state.snapshot.answer
+        answer_in_use = state.snapshot.answer
         if isinstance(state.last_error, DoubtedError):
-            return answer.count, state.last_error.doubt
-        return answer.count, answer.doubt
+            # The newest answer did not replace the one in use.
+            return answer_in_use.count, state.last_error.doubt
+        return answer_in_use.count, answer_in_use.doubt
 
 
 async def test_the_last_good_answer_stays_until_its_maximum_age() -> None:
@@ -243,7 +255,7 @@ async def test_the_last_good_answer_stays_until_its_maximum_age() -> None:
     api.records["metrics"] = demand(8, requests=0)
     for at in (115, 500, 899):
         assert await api.read(CHUTE_METRICS, at=at) == (9, "no_demand")
-    # Then a doubted answer is better than none.
+    # After its maximum age of 900 seconds, a doubted answer is better than none.
     assert await api.read(CHUTE_METRICS, at=1100) == (8, "no_demand")
     api.records["metrics"] = demand(7, requests=0)
     assert await api.read(CHUTE_METRICS, at=1300) == (7, "no_demand")
@@ -256,11 +268,12 @@ async def test_a_doubted_answer_that_is_not_used_leaves_memory() -> None:
     await api.read(METAGRAPH)
     api.once["metagraph"] = [SEATS[:5]]
     api.records["metagraph"] = SEATS[:3]
-    # It does not stay until another request is over.
+    # It leaves memory while the request for another feed goes on.
     api.held = {ACTIVE_INSTANCES.name}
     await api.cache.read(ACTIVE_INSTANCES, 0)
     assert await api.read(METAGRAPH, at=175) == (10, "shrunk")
     gc.collect()
+    # The first answer stays in use. The second and the third one are doubted.
     assert [made() is None for made in api.made] == [False, True, True]
     await api.cache.aclose()
 
@@ -279,7 +292,7 @@ async def test_a_list_that_shrank_is_accepted_if_a_second_answer_is_about_as_lon
     api.records["metagraph"] = SEATS[:second]
     assert await api.read(METAGRAPH, at=175) == expected
     assert api.asked["metagraph"] == 1 + 2
-    # An accepted length is what is usual, and is not requested twice again.
+    # The next answer is compared with an accepted one, and not requested twice again.
     _, doubt = expected
     if doubt is None:
         assert await api.read(METAGRAPH, at=350) == expected
@@ -318,6 +331,7 @@ async def test_chutes_that_are_gone_everywhere_are_gone() -> None:
     for feed in platform:
         await api.read(feed, at=800)
     api.records["chutes"] = chutes(30)
+    # The other answers of the platform still have all 40 chutes.
     assert await api.read(CHUTES, at=900) == (40, "disagrees")
     api.records |= {"active_instances": running("c1"), "metrics": demand(30)}
     for feed in platform:
@@ -328,6 +342,7 @@ async def test_chutes_that_are_gone_everywhere_are_gone() -> None:
 async def test_an_older_answer_is_no_evidence_after_an_error() -> None:
     api = Api(servers=SERVER, nodes=gpus("g1", "g2"))
     await api.read(NODES.of(MINER))
+    # The request for servers fails now. The older answer names the GPU g2, which may be gone.
     api.records = {"nodes": gpus("g1")}
     assert await api.read(NODES.of(MINER), at=115) == (1, None)
 
@@ -343,6 +358,7 @@ async def test_a_doubt_that_lasts_costs_two_requests_for_each_time_to_live() -> 
     for minute in range(60):
         for feed in (NODES, SERVERS, INSTANCES, INVENTORY):
             await api.read(feed.of(MINER), at=60.0 * minute)
+    # GPUs and servers are fresh for 115 seconds, the others for 55 seconds.
     assert api.asked["nodes"] <= 2 * 31
     assert api.asked["instances"] <= 2 * 60
     # The evidence is requested again with each doubt, and for itself.
