@@ -86,9 +86,13 @@ FIRST_STEPS: Final = [State(name, text) for name, text in FIRST.items()]
 
 
 def _boards() -> dict[str, str]:
-    """Return the uid of the board that each alert links to."""
+    """Return the uid of the board that each alert links to.
+
+    The boards show the alerts of the example about hardware, too, if somebody loads it.
+    """
     uids = {}
     for rule in (*_RULES, *_rules("examples/dcgm.yml")):
+        # A recording has no annotations, and an address is `.../d/chutes-fleet?var-hotkey=...`.
         address = rule.get("annotations", {}).get("dashboard", "")
         link = re.search(r"/d/([\w-]+)", address)
         if link is not None:
@@ -97,8 +101,10 @@ def _boards() -> dict[str, str]:
 
 
 BOARDS: Final = _boards()
+"""The uid of the board that each alert links to."""
 
 _PLACED: Final = ("servers", "nodes", "inventory", "instances")
+"""The feeds that together say what runs on each GPU of a server."""
 FEEDS_OF_FLEET: Final = {
     **dict.fromkeys(("chutes_fleet_gpus", "chutes_server_gpus", "chutes_gpu_state"), _PLACED),
     "chutes_server_compute_units_per_second": _PLACED,
@@ -144,6 +150,7 @@ def _feeds_of_metrics() -> dict[str, frozenset[str]]:
                 # metric needs only what all its parts need.
                 of_other_parts = needed.get(metric.name, feeds)
                 needed[metric.name] = of_other_parts & feeds
+    # The collector of the fleet runs without any feed, and leaves out what it cannot know.
     for name, fleet_feeds in FEEDS_OF_FLEET.items():
         needed[name] = frozenset(fleet_feeds)
     return needed
@@ -157,6 +164,7 @@ def _feeds_of_series(name: str) -> frozenset[str]:
     """Return the feeds without which a metric, or what is recorded under a name, has no series."""
     recorded = [_feeds_of(rule["expr"]) for rule in _RULES if rule.get("record") == name]
     if not recorded:
+        # A metric that no collector makes is about the exporter itself, and needs no feed.
         return _FEEDS.get(name, frozenset())
     # Several rules may record under one name, and one of them is enough.
     return frozenset.intersection(*recorded)
@@ -174,6 +182,8 @@ def _needed(part: Expr) -> frozenset[str]:
         return _needed_by_operator(part)
     if isinstance(part, promql_parser.Call):
         return frozenset[str]().union(*map(_needed, part.args))
+    # The range of a selector has it inside. A subquery, an aggregation, a sign and parentheses have
+    # an expression. A number or a text has neither.
     inner = getattr(part, "vector_selector", None) or getattr(part, "expr", None)
     return frozenset() if inner is None else _needed(inner)
 
@@ -208,12 +218,13 @@ def _needed_by_selector(selector: promql_parser.VectorSelector) -> frozenset[str
 
 
 def _feeds_of_alerts() -> dict[str, frozenset[str]]:
-    """Return the feeds without which an alert cannot fire, with any severity."""
+    """Return by alert the feeds without which it cannot fire, with any of its severities."""
     needed: dict[str, frozenset[str]] = {}
     for rule in _RULES:
         if "alert" in rule:
             name = rule["alert"]
             feeds = _feeds_of(rule["expr"])
+            # An alert needs only the feeds that the rules of all its severities need.
             of_other_severities = needed.get(name, feeds)
             needed[name] = of_other_severities & feeds
     return needed
@@ -235,8 +246,8 @@ def blinded() -> dict[str, list[str]]:
 def blind_alerts(blind: str) -> str:
     """Return a query for the number of alerts that cannot fire.
 
-    It is long, because each set of feeds that alerts need has a term: an alert that needs two of
-    the feeds counts once.
+    It is long, because each set of feeds that alerts need has a term. The term is the number of
+    these alerts if any of the feeds has no data, so that no alert counts twice.
 
     Args:
         blind: The name of the series of feeds without data.

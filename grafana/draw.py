@@ -29,7 +29,7 @@ from tests.support import ROOT, Prometheus
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from playwright.async_api import Route
+    from playwright.async_api import Page, Route
 
 PICTURES: Final = ROOT / "grafana" / "pictures"
 RENDER: Final = ROOT / "grafana" / "render"
@@ -54,9 +54,9 @@ README: Final = {
 }
 """All other pictures are drawn on demand, with --output."""
 HOURS: Final = [number * STEP / 3600 for number in range(25 * 3600 // STEP, -1, -1)]
-"""When the scrapes of a day were, in hours before the end.
+"""When the scrapes of a day and an hour were, in hours before the end, the first one first.
 
-Rules that look back a day have data at the end.
+So rules that look back a day have data at the end.
 """
 ORIGIN: Final = "http://grafana.invalid"
 PAGE: Final = (
@@ -79,14 +79,15 @@ class Picture:
 
 
 def make_day(kind: World, directory: Path) -> None:
-    """Simulate a day of a world, and leave the data of a Prometheus in a directory, with the names
-    of the miners that the boards show, for `make_requests`.
+    """Simulate a day of a world, and leave the data of a Prometheus in a directory for
+    `make_requests`, with a file that names the miners that the boards show.
     """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
 
     async def simulate() -> Answers:
         async with scene(kind, directory, HOURS, readme=True) as day:
+            # `make_requests` asks the queries, as the boards may change until then.
             return day.answers
 
     answers = asyncio.run(simulate())
@@ -100,7 +101,7 @@ def make_requests(directory: Path, uids: Iterable[str]) -> dict[str, dict[str, A
     """
     with Prometheus(directory) as prometheus:
         prometheus.at = END
-        # It has the miners only. The answers are asked for now.
+        # The file has the miners only. The answers are asked for now.
         unasked = Answers(**json.loads((directory / MINERS).read_text()))
         answers = asyncio.run(ask_everything(prometheus, unasked))
     if answers.errors:
@@ -181,26 +182,31 @@ async def draw_boards(
             executable_path=shutil.which("chromium"), args=arguments
         )
         tab = await browser.new_page(viewport={"width": width, "height": 900})
-        # React reports what a panel throws to the console, and shows nothing.
+        # A panel that throws an error is not shown. Without these, nobody would notice it.
         tab.on("pageerror", lambda error: failures.append(str(error)))
         tab.on("requestfailed", lambda request: failures.append(request.url))
         await tab.route("**/*", _answer)
         await tab.goto(f"{ORIGIN}/", wait_until="load")
         for kind, request_of_board in requests.items():
             for uid, request in request_of_board.items():
-                script_call = "request => window.draw(request)"
-                cut_titles = await tab.evaluate(
-                    script_call, {**request, "width": width, "open": opened}
-                )
-                await tab.wait_for_load_state("networkidle")
-                png = await tab.locator("#dashboard").screenshot(type="png")
-                pictures.append(Picture(kind, uid, png, cut_titles))
-                note = f"; cut titles: {', '.join(cut_titles)}" if cut_titles else ""
-                print(f"{uid}, {kind.name.lower()}: {len(png) / 1000:.0f} kB{note}")
+                options = {"width": width, "open": opened}
+                picture = await _draw(tab, kind, uid, request | options)
+                pictures.append(picture)
+                note = f"; cut titles: {', '.join(picture.cut)}" if picture.cut else ""
+                print(f"{uid}, {kind.name.lower()}: {len(picture.png) / 1000:.0f} kB{note}")
         await browser.close()
     if failures:
         raise ValueError(f"the page failed: {failures}")
     return pictures
+
+
+async def _draw(tab: Page, kind: World, uid: str, request: dict[str, Any]) -> Picture:
+    """Let page.jsx draw a board in the browser, and take a picture of it."""
+    # The function of page.jsx returns the titles and headings that are cut.
+    cut_titles = await tab.evaluate("request => window.draw(request)", request)
+    await tab.wait_for_load_state("networkidle")
+    png = await tab.locator("#dashboard").screenshot(type="png")
+    return Picture(kind, uid, png, cut_titles)
 
 
 def compressed(png: bytes) -> bytes:
@@ -271,6 +277,7 @@ def main() -> None:
     for kind in chosen.world:
         boards = chosen.board
         if chosen.output is None:
+            # Then the worlds are those of the README, too.
             boards = [uid for uid in boards if uid in README[kind].uids]
         directory = _simulated_day(kind, reuse=chosen.reuse)
         requests[kind] = make_requests(directory, boards)

@@ -46,12 +46,15 @@ WATCHED: Final = f"group by (hotkey) (last_over_time(chutes_miner_watched{{{MINE
 Json = dict[str, Any]
 _DATASOURCE: Final = {"type": "prometheus", "uid": "$datasource"}
 _COLUMNS = 24
+"""The width of Grafana's grid, which panels are placed on."""
 _LOWEST = float("-inf")
+"""As the first threshold, it gives all values below the second one a colour."""
 _LETTERS = string.ascii_uppercase
+"""Grafana's names of a panel's queries, in their order."""
 _IS_RECORDED = re.compile(":chutes_(?!rules)")
-"""Finds what rules record in a query."""
+"""Finds in a query what rules record, such as `hotkey:chutes_fleet_gpus:sum`, but not `RULES`."""
 _SELECTOR = re.compile(r"[\w:]*chutes_[\w:]+(\{[^{}]*\})?")
-"""Finds the selectors in a query."""
+"""Finds the selectors in a query, such as `chutes_fleet_gpus{state="idle"}`."""
 
 
 class Unit(NamedTuple):
@@ -82,7 +85,8 @@ def select(metric: str, *matchers: str, **where: str) -> str:
     Args:
         metric: The name.
         matchers: Matchers as PromQL writes them.
-        where: Values of labels; `~` before one makes it a regular expression, `!` anything but it.
+        where: Values of labels. `state="idle"` selects idle ones, `state="!idle"` all others, and
+            `state="~idle|starting"` those that match the regular expression.
     """
     all_matchers = list(matchers)
     for label, value in where.items():
@@ -136,6 +140,7 @@ def nothing_row(known: str, label: str, text: float | str = NOTHING.value) -> st
         label: Names a problem.
         text: The label's value in that row.
     """
+    # From a label without a name, `label_replace` takes nothing, and sets the text as it is.
     return f'label_replace(group({known}), "{label}", "{text}", "", "")'
 
 
@@ -147,35 +152,36 @@ def copied(query: str, label: str) -> str:
 def whole(query: str, feed: str) -> str:
     """Let a query by miner be absent while a record of the miner's feed may be missing.
 
-    The exporter has the number of a feed's records only if none is missing.
+    The exporter exports `chutes_feed_records` only while no record of the feed is missing.
     """
     return f"({query} and on (hotkey) {select('chutes_feed_records', feed=feed)})"
 
 
 def of_all(query: str, parts: str, *, with_gpus: bool = False) -> str:
-    """Return a query over the chosen miners, which is absent while one that is watched with a key
-    lacks its part.
+    """Return a query over the chosen miners, which is absent while the series of one that is
+    watched with a key are missing.
 
     Args:
         query: Aggregates over miners.
-        parts: Selects the part of each miner.
-        with_gpus: Whether a miner that has no GPUs has no part.
+        parts: Selects the series of each miner that the query aggregates.
+        with_gpus: Whether only miners with GPUs must have such series.
     """
     miners = WITH_GPUS if with_gpus else WITH_KEY
     return f"({query} unless on () ({miners} unless on (hotkey) {parts}))"
 
 
 def total(parts: str, *, with_gpus: bool = False) -> str:
-    """Return the sum of the parts of all chosen miners.
+    """Return the sum of a series over all chosen miners.
 
-    It is absent while a miner that is watched with a key lacks its part: divided by 0, such a miner
-    adds infinity or no number, so that the sum is not below infinity.
+    It is absent while the series of a miner that is watched with a key is missing.
 
     Args:
-        parts: Selects the part of each miner.
-        with_gpus: Whether a miner that has no GPUs has no part.
+        parts: Selects the series of each miner.
+        with_gpus: Whether only miners with GPUs must have the series.
     """
     miners = WITH_GPUS if with_gpus else WITH_KEY
+    # A miner without the series adds infinity (1 / 0) or no number (0 / 0), and then the sum is not
+    # below infinity.
     return f"(sum({parts} or on (hotkey) {miners} / 0) < Inf)"
 
 
@@ -201,8 +207,9 @@ def with_chute_name(expression: str) -> str:
 
 
 def top_ten_at_end(expression: str, plain: str, label: str = "hotkey") -> str:
-    """Keep the ten series that are greatest at the end of the time range, so that lines stay the
-    same.
+    """Keep the ten series that are greatest at the end of the time range.
+
+    By itself, `topk` chooses at each point of a graph anew, so that there are more than ten lines.
 
     Args:
         expression: Gives the lines.
@@ -223,7 +230,7 @@ def yesterday(expression: str) -> str:
 
 
 def no_miner_row(label: str) -> str:
-    """Return a row for a table that says that no miner is watched."""
+    """Return a row for a table that says that no miner is watched, although an exporter runs."""
     return nothing_row(
         f"{of_platform('chutes_exporter_build_info')} unless on () {WATCHED}",
         label,
@@ -261,9 +268,11 @@ class Query:
 def signed(
     expression: str, legend: str, data: frozenset[World] | None = None, digits: int = 0
 ) -> list[Query]:
-    """Return the two queries of a change, one of which has a value: a number above 0 has a plus
-    before it, and one below has its minus anyway.
+    """Return two queries for a change, so that a number above 0 is shown with a plus.
+
+    Only one of them has a value at a time: one is for growth, the other for no change or a decline.
     """
+    # Grafana writes the text of such a unit before the number. A minus is there without it.
     growth = Unit("prefix:+", digits)
     decline = Unit("none", digits)
     return [
@@ -307,6 +316,7 @@ class Column:
     @property
     def queries(self) -> list[Query]:
         """The query that gives the values, none if a label gives them."""
+        # A label is a single word. A query also has brackets or a colon.
         is_label = re.fullmatch(r"\w+", self.source) is not None
         if is_label:
             return []
@@ -322,6 +332,7 @@ _SIZES: Final[dict[Kind, tuple[int, int]]] = {
     "timeline": (24, 10),
     "table": (24, 8),
 }
+"""The usual width and height by kind. The width of a stat depends on its row."""
 
 
 @dataclass(frozen=True)
@@ -330,10 +341,9 @@ class Panel:
 
     Attributes:
         kind: A stat is a large number below the legend of its query, or the state that it means.
-            Graphs have at most
-            ten lines; those of a stacked one are parts of a whole, and bars count what happened in
-            a step. A timeline has a line for each series, whose colour shows its state. A table
-            merges the rows of its queries.
+            Graphs have at most ten lines; those of a stacked one are parts of a whole, and bars
+            count what happened in a step. A timeline has a line for each series, whose colour
+            shows its state. A table merges the rows of its queries.
         title: The name of what it shows.
         description: What to do when it looks bad.
         content: Queries, or the columns of a table in their order.
@@ -377,6 +387,7 @@ class Panel:
     def columns(self) -> list[Column]:
         """The columns of a table that show something, or whose values links use."""
         columns = [part for part in self.content if isinstance(part, Column)]
+        # A query without a title is no column: it only adds labels that columns show.
         return [column for column in columns if column.title or not column.queries]
 
 
@@ -441,6 +452,8 @@ def _mappings(
 ) -> list[Json]:
     """Make the mappings of states, of a colour that begins at the lowest value, and of NaN, which
     queries of stats return while the rules are not loaded.
+
+    Each has an index of its own, which orders them in Grafana's editor.
     """
     mappings: list[Json] = []
     if states:
@@ -464,15 +477,17 @@ def _range_from_lowest(thresholds: Sequence[tuple[float, str]], index: int) -> J
     """
     color = thresholds[0][1]
     limit = thresholds[1][0]
-    # Both ends of a range belong to it, so it ends a little below the limit.
+    # It begins below every value that a board shows. Both ends of a range belong to it, so it ends
+    # a little below the limit.
     ends = {"from": -1e12, "to": limit - 1e-9}
     return {"type": "range", "options": {**ends, "result": {"color": color, "index": index}}}
 
 
 def _override(matcher: str, match: str, **options: Any) -> Json:
-    """Make an override of options for the fields that match. Empty options are left out.
+    """Make an override of options for the fields that match.
 
-    `__` in the name of an option stands for a point: `custom__hidden` is `custom.hidden`.
+    An option that is None or empty is left out, while 0 is kept. `__` in the name of an option
+    stands for a point: `custom__hidden` is `custom.hidden`.
     """
     properties = []
     for name, value in options.items():
@@ -482,6 +497,7 @@ def _override(matcher: str, match: str, **options: Any) -> Json:
 
 
 def _fixed(color: str) -> Json | None:
+    """Make the setting of a single colour, None for an empty one."""
     return {"mode": "fixed", "fixedColor": color} if color else None
 
 
@@ -493,7 +509,8 @@ def _stat(panel: Panel) -> Json:
         # The last value, as "last not null" leaves NaN out.
         "reduceOptions": {"calcs": ["last"]},
         "text": {"titleSize": 14},
-        # With a name, the number is above the sparkline. Without one, it would be on it.
+        # With a name, the number stands above the sparkline. Without one, the sparkline would
+        # cross it.
         "textMode": "value_and_name",
         # Each number is below its name, also if there is room beside it.
         "wideLayout": False,
@@ -507,7 +524,7 @@ def _graph(panel: Panel) -> Json:
     """Make what is special about a graph of lines, of stacked parts or of bars."""
     is_stacked = panel.kind in ("bars", "stacked")
     custom = {
-        # An axis has 0, and what is below it.
+        # An axis begins at 0, or at the lowest value if that is negative.
         "axisSoftMin": 0,
         "drawStyle": "bars" if panel.kind == "bars" else "line",
         "fillOpacity": 100 if is_stacked else 0,
@@ -531,6 +548,7 @@ def _graph(panel: Panel) -> Json:
 
 
 def _timeline(_: Panel) -> Json:
+    """Make what is special about a timeline, which is the same for all of them."""
     legend = {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []}
     options = {"showValue": "never", "rowHeight": 0.8, "legend": legend}
     defaults = {"custom": {"fillOpacity": 100, "lineWidth": 0}}
@@ -682,12 +700,14 @@ def board_link(uid: str, **variables: str) -> str:
 def miner_columns(
     uid: str = "chutes-overview", variable: str = "hotkey", **options: Any
 ) -> tuple[Column, Column]:
-    """Return the columns of a short hotkey, which shows the full one on hover.
+    """Return the column of a short hotkey, which shows the full one on hover, and a hidden column
+    before it.
 
     `short` adds the label `miner`. A click opens a board, whose variable gets the hotkey. The
-    options are those of `Column`.
+    options are those of the shown `Column`.
     """
     hotkey = "${__data.fields.hotkey}"
+    # A link and its tooltip can only use what the row has.
     hidden = Column("", "hotkey")
     shown = Column(
         "Miner",
@@ -766,13 +786,15 @@ class Board:
     def _content(self, panel: Panel) -> list[Query | Column]:
         """Return the queries and columns of a panel with the worlds that they do not name.
 
-        A stat of recorded series also gets the query that says that the rules are not loaded.
+        A stat whose first query reads recorded series also gets the query that says that the rules
+        are not loaded.
         """
         content = [
             replace(part, data=self.data) if part.data is None else part for part in panel.content
         ]
         first = content[0]
         if isinstance(first, Query) and panel.kind == "stat" and _IS_RECORDED.search(first.expr):
+            # The rules are loaded in every world, so it has data in none.
             content.append(Query(NO_RULES, first.legend, data=frozenset()))
         return content
 
@@ -917,9 +939,9 @@ def _variable(name: str) -> Json:
             "query": variable.query,
             "refId": "PrometheusVariableQueryEditor-VariableQuery",
         },
-        # With each change of the time range.
+        # Grafana's number of "with each change of the time range".
         "refresh": 2,
-        # By the alphabet, or as in the answer, whose first value is chosen.
+        # 1 is by the alphabet, and 0 as in the answer, whose first value is chosen at first.
         "sort": 0 if variable.single else 1,
         "multi": not variable.single,
         "includeAll": not variable.single,
@@ -1017,7 +1039,7 @@ def _panels(board: Board) -> list[Json]:
 def _row(panels: Sequence[Panel], y: int, numbers: Iterator[int]) -> list[Json]:
     """Make panels from left to right, and in as many lines as they need.
 
-    ``y`` is the grid row of the first line, and ``numbers`` has the next number of a panel.
+    ``y`` is the grid row of the first line. Each panel takes the next of the ``numbers``.
     """
     row = []
     x = line_height = 0

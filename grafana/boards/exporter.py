@@ -47,6 +47,7 @@ def _of_chosen(metric: str, *labels: str, function: str = "max", **where: str) -
 
 
 FEEDS: Final = {"hotkey": "~$hotkey|"}
+"""Selects the feeds of the chosen miners, and those of the platform, which have no hotkey."""
 EACH_FEED: Final = ("job", "instance", "feed", "hotkey")
 """Each exporter has its own answers: of a pair, one can fail alone."""
 FEED_LABELS: Final = ", ".join(EACH_FEED)
@@ -98,14 +99,14 @@ THIS_EXPORTER: Final = board_link("chutes-exporter", instance="${__value.raw}")
 
 def _blind_alerts_by_feed() -> list[State]:
     """Return what the column of blind alerts shows instead of a feed's name: how many alerts cannot
-    fire without the feed, and which.
+    fire without the feed, and which, such as "2: GpusGone, GpusIdle".
     """
     alerts_by_feed = blinded()
     texts = []
-    for feed in sorted({feed.name for feed in ALL_FEEDS}):
-        alerts = [alert.removeprefix("Chutes") for alert in alerts_by_feed.get(feed, ())]
+    for name in sorted({feed.name for feed in ALL_FEEDS}):
+        alerts = [alert.removeprefix("Chutes") for alert in alerts_by_feed.get(name, ())]
         text = f"{len(alerts)}: {', '.join(alerts)}" if alerts else "none"
-        texts.append(State(feed, text))
+        texts.append(State(name, text))
     return texts
 
 
@@ -116,6 +117,7 @@ def _top(metric: str, label: str) -> Query:
     selected = _chosen(metric)
     in_an_hour = f"sum by ({label}) (increase({selected}[1h]))"
     in_last_hour = f"sum by ({label}) (increase({selected}[1h] @ end()))"
+    # Each line is named by its label: `{{endpoint}}`.
     legend = f"{{{{{label}}}}}"
     return Query(f"{in_an_hour} and on ({label}) topk(10, {in_last_hour})", legend, FADING)
 

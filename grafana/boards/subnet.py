@@ -78,6 +78,7 @@ unknown adds infinity, so that the number is absent.
 IS_LAST: Final = f"{MY_RANK} == on () {of_platform('chutes_scored_miners')}"
 SEAT_AGE: Final = f"time() - {of_platform('chutes_miner_registered_timestamp_seconds', 'hotkey')}"
 PER_DAY: Final = of_platform("chutes_subnet_window_registrations", window="1d")
+"""Registrations in the past day."""
 ALPHA_USD: Final = of_platform("chutes_alpha_price_usd")
 PAY: Final = f"{of_platform('chutes_subnet_emission_alpha_per_day')} * on () {ALPHA_USD}"
 """What all miners are paid in a day."""
@@ -92,7 +93,8 @@ NO_NEIGHBOURS: Final = (
 
 
 def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **where: str) -> Panel:
-    """Return a stat that says whether the first seat of some miners is safe, and for how long.
+    """Return a stat that says whether the seat that some miners lose first is safe, and for how
+    long.
 
     Args:
         size: Its size on the board.
@@ -104,7 +106,7 @@ def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **wher
     immunity_end = f"max({select_metric('chutes_miner_immunity_end_timestamp_seconds', **where)})"
     # Each seat has this metric, and a miner without a seat has not.
     has_seat = f"group({select_metric('chutes_miner_seat_immune', **where)})"
-    # No number of registrations takes the seat.
+    # A seat that no number of registrations takes has no metric of them.
     is_never_lost = f"{SAFE.value} + 0 * {has_seat} unless on () {registrations}"
     return stat(
         "Is the seat safe?",
@@ -114,6 +116,7 @@ def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **wher
         "work. The Subnet board shows the order of seats.",
         Query(f"{seconds} < {3 * 86400}", "In danger: lost within", CHAINED, TIME, sometimes=True),
         Query(f"{seconds} >= {3 * 86400}", "Safe now: lost within", CHAINED, TIME, sometimes=True),
+        # Without a registration in the past day, there is no pace.
         Query(
             f"{registrations} and on () {PER_DAY} == 0",
             "Safe now: registrations before the loss",
@@ -121,6 +124,7 @@ def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **wher
             color=PLAIN,
             sometimes=True,
         ),
+        # Grafana's times are in milliseconds. Only a seat that is immune has this metric.
         Query(
             f"1000 * {immunity_end}",
             "Immune until",
@@ -151,8 +155,8 @@ def _gap(title: str, description: str, *, gap: str, last_name: str, is_last: str
         title: Its title.
         description: What the difference is.
         gap: The query for the difference, as a part of all scores.
-        last_name: What a miner is called that has no neighbour on this side.
-        is_last: A query that returns something if the chosen miner is that one.
+        last_name: The stat's text for a miner that has no neighbour on this side: "the best".
+        is_last: A query that returns something if the chosen miner has no neighbour there.
     """
     return stat(
         title,

@@ -22,7 +22,7 @@ def _parts(expression: str, kind: type[_Part]) -> list[_Part]:
         if isinstance(part, kind):
             parts.append(part)
 
-    # Only with values instead of Grafana's variables is it PromQL.
+    # With Grafana's variables, a query is not PromQL yet.
     query = promql_parser.parse(filled_in(expression, ["$hotkey"]))
     promql_parser.walk(query, take)
     return parts
@@ -44,7 +44,7 @@ def calls(expression: str) -> list[tuple[str, str]]:
 
 
 def _is_number(part: Expr) -> bool:
-    """Return whether a part is a number, and no series."""
+    """Return whether the result of a part is a number, and no series."""
     if isinstance(part, promql_parser.ParenExpr | promql_parser.UnaryExpr):
         return _is_number(part.expr)
     if isinstance(part, promql_parser.BinaryExpr):
@@ -58,7 +58,7 @@ def implicit_joins(expression: str) -> list[str]:
     """Return the text of each operation between series that does not name their common labels
     with `on`.
 
-    Unions may: they compare all labels.
+    Unions (`or`) are left out, because they rightly compare all labels.
     """
     joins = []
     for part in _parts(expression, promql_parser.BinaryExpr):
@@ -73,4 +73,5 @@ def _has_on(part: promql_parser.BinaryExpr) -> bool:
     """Return whether an operation names labels with `on`."""
     if part.modifier is None or part.modifier.matching is None:
         return False
+    # The other type is `ignoring`.
     return bool(part.modifier.matching.type == promql_parser.LabelModifierType.Include)

@@ -56,7 +56,7 @@ STEP: Final = 600
 MINUTE: Final = 60
 """Seconds between two scrapes in pictures. Rules are evaluated at each `STEP` of them."""
 _EACH_HOUR: Final = (24.5, 24, *(hour + 0.5 for hour in range(23, 1, -1)))
-"""Those that suffice for queries that need each hour of a day."""
+"""Scrapes that suffice for queries that need each hour of a day, in hours before the end."""
 _LAST_HOUR: Final = tuple(minutes / 60 for minutes in range(40, -1, -10))
 HOURS: Final = (24.5, 24, 12, 6, 2, *_LAST_HOUR)
 """When scrapes were, in hours before the end.
@@ -79,9 +79,10 @@ RULES: Final[dict[str, dict[str, Any]]] = {
     for rule in ALL_RULES
 }
 """Recording rules by name, and alerts by name and severity."""
-WATCHED: Final = {"stats_per_chute": True, "ended_instances": True}
-OPTIONAL: Final = {"job_details": True, **WATCHED}
+OPTIONAL: Final = {"job_details": True}
+"""Collectors that are off by default, and need a key."""
 COSTS: Final = {"4090": 0.25, "h200": 1.9, "pro_6000": 0.8}
+"""The cost of a GPU in dollars an hour, by model."""
 UNKNOWN: Final = Hotkey.from_seed("0x" + "42" * 32, source="test")
 """A key whose hotkey has no seat."""
 
@@ -110,6 +111,7 @@ QUESTIONS: Final = {
 }
 """The request of each feed that the values of boards are recomputed from."""
 PAST: Final = ("nodes", "inventory", "instances", "scores")
+"""The feeds that values about the past are recomputed from."""
 
 
 @dataclass
@@ -155,8 +157,10 @@ class Answers:
 
 
 def filled_in(expression: str, hotkeys: Iterable[str], miner: str = "") -> str:
-    """Fill in Grafana's variables: everything is chosen, and of all miners the named or the first
-    one.
+    """Fill in Grafana's variables.
+
+    The hotkeys are chosen in `$hotkey`, and the miner, by default the first of these, in `$miner`.
+    Of the others, everything is chosen.
     """
     chosen = list(hotkeys)
     values = {}
@@ -173,22 +177,29 @@ def filled_in(expression: str, hotkeys: Iterable[str], miner: str = "") -> str:
 
 
 class Tried(DemoWorld):
-    """A world whose first miner has tried every job, and if it has servers to upgrade, another one
-    that cannot come back from that.
+    """A world whose first miner has tried every job.
+
+    If servers of this miner need an upgrade, its first one needs it, too, but cannot come back from
+    it.
     """
 
+    # The first server has this model and number of GPUs.
     unmeasured_hosts = frozenset({(DemoWorld.target_version, "h200", 4)})
 
     def make_server(self, uid: int, index: int) -> Server:
-        """Make a server. The first one of the first miner may be older than the target."""
+        """Make a server.
+
+        The first one of the first miner has an old version if other servers need an upgrade.
+        """
         server = super().make_server(uid, index)
-        has_upgrades = any(trouble == "upgrade" for *_, trouble in self._fleet)
+        has_upgrades = any(demo_server.trouble == "upgrade" for demo_server in self._fleet)
         is_first = uid == 0 and index == 0
         if has_upgrades and is_first:
             return replace(server, version="1.3.1")
         return server
 
     def jobs(self, now: float) -> list[Job]:
+        """Return the jobs, each with the first miner as the first that tried it."""
         return [
             replace(job, tried_by=(self.miners[0].hotkey, *job.tried_by))
             for job in super().jobs(now)
@@ -201,19 +212,33 @@ class Troubled(Tried):
     """
 
     def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
+        """Yield the lives on a server. The idle one has three more, each on a GPU of its own."""
         yield from super()._lives(miner, server)
-        if miner.uid != 0 or server.name != "pro-6000-6":
+        is_idle_server = miner.uid == 0 and server.name == "pro-6000-6"
+        if not is_idle_server:
             return
         now, private, public = self.start, self.chutes[131], self.chutes[132]
-        slots = [Slot(f"try/{gpu.uuid}", miner.hotkey, (gpu,), (), now, ()) for gpu in server.gpus]
-        # The times of a launch are those of its creation, verification, activation and end.
+        slots = [
+            Slot(
+                seed=f"try/{gpu.uuid}",
+                hotkey=miner.hotkey,
+                gpus=(gpu,),
+                chutes=(),
+                begins_at=now,
+                outages=(),
+            )
+            for gpu in server.gpus
+        ]
+        # A launch has a name, a chute, the times of its creation, verification, activation and end,
+        # and the reason of the end. What never happens is infinitely late.
         failed_at = now - 100 * 60
         times = failed_at, math.inf, math.inf, failed_at + 20 * 60
         yield self._staged(slots[0].launch(1, private, *times, End.FAILURES))
         launched_at = now - 40 * 60
         times = launched_at, launched_at + 120, launched_at + 540, math.inf
         yield self._staged(slots[1].launch(1, public, *times, End.SCALED_DOWN))
-        # A private chute with little load wants no more instances than it has.
+        # A private chute with little load wants no more instances than it has, so that the service
+        # would refuse the activation.
         with_little_load = next(
             chute for chute in self.chutes if not chute.public and chute.utilization(now) < 0.3
         )
@@ -222,14 +247,18 @@ class Troubled(Tried):
 
 
 def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:
-    """Make a world, and choose whom to watch in it."""
+    """Make a world, and choose the miner to watch in it.
+
+    With ``readme``, it is for pictures, and therefore larger.
+    """
     active = 40 if readme else 10
     miners = 64 if readme else 24
     size = Size(miners=miners, active_miners=active, chutes=150, other_servers=3)
     if kind is World.SICK:
         return _make_sick(Tried if readme else Troubled, size)
     if kind is World.KEYLESS and not readme:
-        # A miner whose seat is in line, and that has others before and after it.
+        # The miner with the lowest score: its seat can be lost, and others can be before and after
+        # it.
         world = DemoWorld(start=END, size=replace(size, active_miners=14), troubles=())
         shares = world.shares(END)
         worst = min(shares, key=shares.__getitem__)
@@ -242,9 +271,12 @@ def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:
 
 
 def _make_sick(make: type[DemoWorld], size: Size) -> tuple[DemoWorld, Miner]:
-    # All seats of the subnet are taken.
+    """Make a world whose first miner has troubles, and whose last one, which is on the blacklist,
+    is the next to lose its seat.
+    """
+    # As many seats as the real subnet has: the more there are, the more miners register in a day.
     world = make(start=END, size=replace(size, miners=256), troubles=SICK_TROUBLES)
-    # Of the seats without a score, that of the blacklisted miner is the oldest.
+    # Of the seats without a score, the oldest is lost first.
     world.miners[-1].registered_at = END - 30 * 86400
     return world, world.miners[0]
 
@@ -252,15 +284,22 @@ def _make_sick(make: type[DemoWorld], size: Size) -> tuple[DemoWorld, Miner]:
 def _settings(
     kind: World, simulator: Simulator, world: DemoWorld, miner: Miner, *, readme: bool
 ) -> Settings:
-    """Return the settings of the exporter that watches a miner, and in the sick world two more."""
+    """Return the settings of the exporter that watches a miner.
+
+    In the sick world of the tests, it also watches two more miners, and has costs of GPUs. With
+    ``readme``, it is for pictures, which show one miner and no costs.
+    """
     keys: tuple[Hotkey, ...] = (miner.key,)
     without_key: list[str] = []
-    collectors, costs = OPTIONAL, {}
+    collectors = OPTIONAL
+    costs: dict[str, float] = {}
     if kind is World.KEYLESS:
-        keys, without_key, collectors = (), [miner.hotkey], WATCHED
+        keys, without_key, collectors = (), [miner.hotkey], {}
     elif kind is World.SICK and not readme:
-        # A miner without a seat, and one on the blacklist.
-        keys, without_key, costs = (miner.key, UNKNOWN), [world.miners[-1].hotkey], COSTS
+        # A second key, of a miner without a seat, and the hotkey of a miner on the blacklist.
+        blacklisted = world.miners[-1]
+        keys, without_key, costs = (miner.key, UNKNOWN), [blacklisted.hotkey], COSTS
+    # All pictures show dollars, which need the chain.
     asks_chain = readme or kind in CHAINED
     return make_settings(
         api_url=simulator.url,
@@ -279,7 +318,7 @@ async def ask_api(
     """Return the JSON of the API by feed, as a miner gets it."""
     bodies = {}
     for feed in feeds:
-        # What a request is signed for. Maintenance is about the servers with TEE.
+        # A signature is for a purpose, and the service demands "tee" for maintenance.
         purpose: Literal["tee", "miner"] = "tee" if feed == "maintenance" else "miner"
         headers = miner.key.headers(int(simulator.clock()), purpose)
         async with patient_client(headers) as client:
@@ -331,9 +370,12 @@ class _Day:
     async def scrape(self, before: float) -> None:
         """Scrape some hours before the end, and evaluate the rules."""
         self.clock.now = END - before * 3600
+        # Only in these worlds do boards show values of the past that tests recompute.
         if self.kind in COVERED and not self.readme:
             self.past[self.clock()] = await ask_api(self.simulator, self.miner, PAST)
         self._set_faults(before)
+        # By itself, the exporter reads one report with each scrape, and these are few. So in the
+        # keyless world, some hours of the day are not known.
         if self.kind is not World.KEYLESS:
             await read_reports(self.exporter)
         page = await self._page_or_nothing(before)
@@ -357,9 +399,9 @@ class _Day:
         await until(self._is_idle)
         return await self._page()
 
-    async def scrape_each_minute(self, *, until: float) -> None:
-        """Scrape in each minute from now on, until some hours before the end."""
-        while self.clock() + MINUTE < END - until * 3600:
+    async def scrape_each_minute(self, *, next_before: float) -> None:
+        """Scrape in each minute from now to the next scrape, which is some hours before the end."""
+        while self.clock() + MINUTE < END - next_before * 3600:
             self.clock.now += MINUTE
             page = await self._page()
             await asyncio.to_thread(self.timeline.scrape, self.clock(), JOB, TARGETS[0], page)
@@ -368,10 +410,13 @@ class _Day:
         """Let requests fail as they do some hours before the end."""
         faults = self.simulator.faults
         faults.clear()
+        # Without the price of TAO, the healthy world has no dollars.
         if self.kind is World.HEALTHY and not self.readme:
             faults["fmv"] = Fault(status=404)
+        # At the end, the last good answer of this feed is too old to be shown.
         if self.kind is World.SICK and before < 2:
             faults["images"] = Fault(status=503)
+        # The exporter doubts this answer, and shows the last good one.
         if self.kind is World.SICK and before < 1:
             body = b'{"detail": "Not found in the cache"}'
             faults["unique_chute_history"] = Fault(status=404, body=body)
@@ -380,6 +425,7 @@ class _Day:
         return (await get(f"{self.url}/metrics")).text
 
     def _is_idle(self) -> bool:
+        """Return whether the exporter waits for no answer."""
         return not any(state.flight for state in self.exporter.feeds.states().values())
 
 
@@ -419,10 +465,11 @@ async def scene(
             contextlib.closing(Timeline(f"{prometheus.url}/api/v1/write", *stores))
         )
         day = _Day(kind, readme, miner, simulator, exporter, url, clock, timeline)
+        # The last scrape is its own next one, because nothing comes after it.
         for before, next_before in itertools.pairwise((*hours, hours[-1])):
             await day.scrape(before)
             if readme:
-                await day.scrape_each_minute(until=next_before)
+                await day.scrape_each_minute(next_before=next_before)
         prometheus.at = END
         # A set has no order: the miner with the GPUs comes first.
         watched = sorted(settings.watched, key=lambda hotkey: (hotkey != miner.hotkey, hotkey))
@@ -438,8 +485,10 @@ async def scene(
 
 
 async def ask_everything(prometheus: Prometheus, answers: Answers) -> Answers:
-    """Change answers, and return them: add those to the queries of boards and rules at the end, and
-    to range queries also for the day before.
+    """Add the answers to the queries of all boards and rules at the end, and return all answers.
+
+    For range queries of boards, it also adds those over the day before, and for variables, the
+    values that may be chosen.
     """
     targets: list[dict[str, Any]] = [
         {"expr": ANNOTATION.expr, "interval": ANNOTATION.step, "range": True}
@@ -472,7 +521,7 @@ async def ask_everything(prometheus: Prometheus, answers: Answers) -> Answers:
 async def _ask(
     prometheus: Prometheus, answers: Answers, expression: str, path: str, **times: float
 ) -> Any:
-    """Return the data of an answer, and note an error or a warning."""
+    """Return the data of Prometheus' answer, and add its error or warning to the answers."""
     query = filled_in(expression, answers.hotkeys, answers.scored)
     answer = await asyncio.to_thread(prometheus.api, path, query=query, **times)
     if answer["status"] != "success" or answer.get("warnings") or answer.get("infos"):
@@ -495,16 +544,21 @@ def _add_variable(name: str, prometheus: Prometheus, answers: Answers) -> None:
         answers.variables[name] = answer["data"]
         return
     query = variable.query.removeprefix("query_result(").removesuffix(")")
+    # The regular expression has `hotkey="(?<value>[^"]+)`, for example.
     (label,) = re.findall(r'(\w+)="\(\?<value>', variable.regex)
     answer = prometheus.api("query", query=filled_in(query, answers.hotkeys), time=END)
     rows = [row for row in answer["data"]["result"] if label in row["metric"]]
     answers.variables[name] = [row["metric"][label] for row in rows]
+    # The others are sorted by the alphabet.
     if variable.single:
         answers.ranks[name] = {row["metric"][label]: float(row["value"][1]) for row in rows}
 
 
 def write_answers(kind: str, directory: str) -> None:
-    """Make a world, ask everything in it, and write the answers to a directory."""
+    """Make a world, ask everything in it, and write the answers to a directory, pickled.
+
+    The kind is the name of a `World`.
+    """
 
     async def ask() -> Answers:
         async with scene(World[kind], Path(directory)) as day:

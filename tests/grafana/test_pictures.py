@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+SMALLEST = 10_000
+"""Bytes of a picture. One that shows nothing has less."""
 LARGEST = 250_000
 """Bytes of a picture, so that the README loads fast."""
 COLORS = """(grafana, names) => {
@@ -34,13 +36,13 @@ def test_every_board_has_a_picture_of_a_miner_with_problems_and_overview_one_wit
     names = {f"{board.uid}-sick.png" for board in BOARDS} | {"chutes-overview.png"}
     assert {path.name for path in PICTURES.iterdir()} == names
     for name in names:
-        assert 10_000 < (PICTURES / name).stat().st_size < LARGEST, name
+        assert SMALLEST < (PICTURES / name).stat().st_size < LARGEST, name
 
 
 @pytest.mark.soak
 async def test_every_gpu_is_in_one_state_at_every_point(tmp_path: Path) -> None:
-    # A time in which instances crash and start again, with two scrapes within Prometheus' look
-    # back.
+    # Instances crash and start again all the time. The rules are evaluated every 5 minutes, which
+    # is as long as Prometheus looks back. A state that a GPU has left must not count any more.
     hours = [minutes / 60 for minutes in (15, 10, 5, 0)]
     async with scene(World.SICK, tmp_path, hours, readme=True) as day:
         for name in (
@@ -60,14 +62,22 @@ EYES = {
     "no red": ((0.152, 1.053, -0.205), (0.115, 0.786, 0.099), (-0.004, -0.048, 1.052)),
     "no green": ((0.367, 0.861, -0.228), (0.280, 0.673, 0.047), (-0.012, 0.043, 0.969)),
 }
-"""What people see of red, green and blue light, by the model of Machado, Oliveira and Fernandes."""
+"""What people see of red, green and blue light, by the model of Machado, Oliveira and Fernandes.
+
+The rows are the channels that they see, each with the weights of the three channels of a screen.
+"""
+LEAST_CONTRAST = 1.6
+"""The contrast that `grafana.states` promises for states beside each other."""
 
 
 def luminance(color: str, eyes: str = "all colours") -> float:
-    """Return the relative luminance of a colour, as the Web Content Accessibility Guidelines define
-    it, and 0.05.
+    """Return the relative luminance of a colour such as `#F2495C`, as the Web Content Accessibility
+    Guidelines define it, plus 0.05.
+
+    These define the contrast of two colours as the ratio of such sums.
     """
     light = []
+    # The places of the channels red, green and blue in the text.
     for at in (1, 3, 5):
         channel = int(color[at : at + 2], 16) / 255
         if channel <= 0.04045:
@@ -98,7 +108,9 @@ def colors_of(tables: Iterable[tuple[states.State, ...]]) -> set[str]:
 
 def test_text_has_enough_contrast(colors: dict[str, str]) -> None:
     background = luminance(colors["background"])
+    # The colours of reasons are those of bars. No text has them.
     for name in colors_of(table for table in STATES if table is not states.REASONS):
+        # The Web Content Accessibility Guidelines ask for 4.5.
         assert luminance(colors[name]) / background >= 4.5, name
 
 
@@ -108,12 +120,19 @@ def test_states_beside_each_other_differ_in_lightness(colors: dict[str, str]) ->
             *itertools.pairwise(states.GPU),
             *itertools.pairwise(states.INSTANCE),
         ):
-            assert contrast(colors, first, second, eyes) >= 1.6, (eyes, first, second)
-    assert contrast(colors, states.GPU[4], states.GPU[1]) >= 1.6
+            assert contrast(colors, first, second, eyes) >= LEAST_CONTRAST, (eyes, first, second)
+
+
+def test_earning_and_idle_differ_in_lightness(colors: dict[str, str]) -> None:
+    _, idle, *_, earning = states.GPU
+    assert contrast(colors, earning, idle) >= LEAST_CONTRAST
 
 
 def contrast(
     colors: dict[str, str], first: states.State, second: states.State, eyes: str = "all colours"
 ) -> float:
+    """Return the contrast of the colours of two states, for people with some eyes: 1 if they are
+    equal.
+    """
     low, high = sorted(luminance(colors[state.color], eyes) for state in (first, second))
     return high / low

@@ -63,11 +63,15 @@ Expected = dict[Place, Any]
 
 
 def at(panel: str, name: str = "", **row: str) -> Place:
+    """Return the place of a value in a panel. Without a name, it is the panel's first value."""
     return Place(panel, name, frozenset(row.items()))
 
 
 def label_of_rows(panel: str, label: str) -> Place:
-    """Return the place of the values of a label, sorted: of all rows of a table."""
+    """Return the place of all values of a label in the rows of a table, sorted.
+
+    The name of such a place begins with `#`.
+    """
     return at(panel, f"#{label}")
 
 
@@ -77,6 +81,7 @@ def _legend(template: str, labels: Mapping[str, str]) -> str:
 
 
 def panel_of(uid: str, title: str) -> Panel:
+    """Return the panel of a board with a title."""
     (board,) = (board for board in BOARDS if board.uid == uid)
     (panel,) = (panel for panel in board.panels if panel.title == title)
     return panel
@@ -85,6 +90,7 @@ def panel_of(uid: str, title: str) -> Panel:
 def value(uid: str, answers: Answers, place: Place) -> Any:
     """Return what a place of a board shows, None for nothing."""
     panel = panel_of(uid, place.panel)
+    # The place of the values of a label, see `label_of_rows`.
     if place.name.startswith("#"):
         return _values_of_label(place.name[1:], panel, answers)
     source = _source_of(place.name, panel)
@@ -129,9 +135,10 @@ def _shown(
     labels: Mapping[str, str] = result["metric"]
     if not row <= labels.items():
         return None
+    # It shows a number as the first value of a panel, in the column of its query, or as a line.
     if source in ("", query.expr, _legend(query.legend, labels)):
         return float(result["value"][1])
-    # A column with a text shows a label.
+    # Otherwise, the source is the label that a column shows. Only tables have rows.
     return labels.get(source) if row else None
 
 
@@ -162,12 +169,13 @@ class Truth:
         self.kind = kind
         self.answers = answers
         self.watched = answers.hotkeys
+        # The one with the GPUs, to whom the API's answers about a miner belong.
         self.miner = answers.hotkeys[0]
         self.has_key = kind is not World.KEYLESS
+        # Only the sick world has costs of GPUs.
         self.is_sick = kind is World.SICK
         self.seats: dict[str, Row] = {row["hotkey"]: row for row in self.api["metagraph"]}
         self.shares: dict[str, float] = _shares(self.api)
-        self.incentive = sum(row["incentive"] for row in self.seats.values())
         self.owned: list[Row] = self.api["instances"]
         self.chutes: dict[str, Row] = {row["chute_id"]: row for row in self.api["chutes"]}
         self.gpus: list[Row] = self.api["nodes"]
@@ -192,6 +200,7 @@ class Truth:
         return min(rank_in(numbers, hotkey) for hotkey in self.watched if hotkey in numbers)
 
     def count_states(self, gpus: Iterable[Row]) -> Counter[str]:
+        """Return the number of GPUs by state."""
         return Counter(gpu_state(gpu, self.api) for gpu in gpus)
 
     def units_by_miner(self, window: str) -> Counter[str]:
@@ -204,7 +213,7 @@ class Truth:
     def headings(self) -> dict[str, float]:
         """Return each miner's share of the multipliers of active instances.
 
-        Without a key, it is the share of the past hour.
+        Without a key, nobody knows these, and the share of the past hour's compute units counts.
         """
         if not self.has_key:
             units = self.units_by_miner("past_hour")
@@ -233,6 +242,7 @@ class Truth:
         }
 
     def of_watched(self, numbers: Mapping[str, float]) -> float:
+        """Return the sum of the watched miners' numbers."""
         return sum(numbers.get(hotkey, 0) for hotkey in self.watched)
 
     def units_by_chute(self, window: str) -> Counter[str]:
@@ -241,25 +251,36 @@ class Truth:
         for row in self.api["stats_per_chute"][window]["instance_stats"]:
             if row["miner_hotkey"] in self.watched:
                 units[row["chute_id"]] += row["compute_units"]
+        # Chutes with 0 units are left out.
         return +units
 
     def usd_of_all_miners(self) -> float:
-        """Return the dollars that all miners are paid in a day, or 1 if these are unknown."""
-        # 2952 alpha, which cost 0.071 TAO each.
+        """Return the dollars that all miners are paid in a day.
+
+        Where these are unknown, it is 1, so that a miner's part of it is a share of all pay.
+        """
+        # The simulated chain pays 2952 alpha, which cost 0.071 TAO each.
         return 2952 * 0.071027253 * self.api["fmv"]["tao"] if self.kind in PAID else 1
 
     def unit_usd(self) -> float:
+        """Return the dollars that a compute unit of the past day is paid."""
         return self.usd_of_all_miners() / sum(self.units_by_miner("past_day").values())
 
     def registrations_before_loss(self) -> dict[str, int]:
-        """Return the registrations before the loss of each seat that is not new."""
+        """Return the registrations before the loss of each seat that can be lost.
+
+        The lowest pay goes first, and of equal ones the oldest seat. Seats that are immune are left
+        out: they are new, and go after all of these, far from every seat that boards show.
+        """
         old = [row for row in self.seats.values() if END - seconds(row["synced_at"]) >= DAY]
         old.sort(key=lambda row: (row["incentive"], seconds(row["synced_at"])))
-        # The best ones are never lost.
-        in_line = old[: -min(10, len(self.seats) // 8)]
+        # The chain keeps this many seats without immunity, by a setting of the simulated subnet.
+        kept = min(10, len(self.seats) // 8)
+        in_line = old[:-kept]
         return {row["hotkey"]: place for place, row in enumerate(in_line)}
 
     def registrations_of_a_day(self) -> int:
+        """Return the number of seats that were registered in the past day."""
         return sum(END - seconds(row["synced_at"]) < DAY for row in self.seats.values())
 
     def safety_of_seats(self, hotkeys: Iterable[str]) -> Expected:
@@ -267,8 +288,9 @@ class Truth:
         title = "Is the seat safe?"
         registrations = self.registrations_before_loss()
         in_line = [registrations[hotkey] for hotkey in hotkeys if hotkey in registrations]
-        first = min(in_line, default=None)
-        a_day = self.registrations_of_a_day()
+        # How many registrations are before the loss of the first seat. No number takes the others.
+        first_loss = min(in_line, default=None)
+        registrations_a_day = self.registrations_of_a_day()
         expected: Expected = {
             at(title, "In danger: lost within"): None,
             at(title, "Safe now: lost within"): None,
@@ -278,12 +300,12 @@ class Truth:
             at(title, "Immune until"): None,
             at(title, "Miners without a seat"): None,
         }
-        if first is None:
+        if first_loss is None:
             expected[at(title, "Safe")] = states.SAFE.value
-        elif a_day == 0:
-            expected[at(title, "Safe now: registrations before the loss")] = first
+        elif registrations_a_day == 0:
+            expected[at(title, "Safe now: registrations before the loss")] = first_loss
         else:
-            lost_in = DAY * first / a_day
+            lost_in = DAY * first_loss / registrations_a_day
             verdict = "In danger" if lost_in < 3 * DAY else "Safe now"
             expected[at(title, f"{verdict}: lost within")] = lost_in
         without_seat = [hotkey for hotkey in hotkeys if hotkey not in self.seats]
@@ -292,14 +314,14 @@ class Truth:
         return expected
 
     def rent_of_idle(self, gpus: Iterable[Row]) -> float:
-        """Return the rent in a day of the GPUs that earn nothing."""
-        lost = [gpu for gpu in gpus if gpu_state(gpu, self.api) in ("idle", "unverified")]
-        return 24 * sum(COSTS[gpu["gpu_identifier"]] for gpu in lost)
+        """Return the rent in a day of the idle and unverified ones of some GPUs."""
+        unused = [gpu for gpu in gpus if gpu_state(gpu, self.api) in ("idle", "unverified")]
+        return 24 * sum(COSTS[gpu["gpu_identifier"]] for gpu in unused)
 
     def not_earned(self) -> Expected:
-        """Return what the idle GPUs could earn, in dollars only with costs of GPUs."""
+        """Return what the idle GPUs could earn, in dollars only in the sick world."""
         title = "Not earned, next 24 h"
-        # `best_moves` compares what Market shows.
+        # It must be what the Market board shows, which `best_moves` compares.
         later = at("Best use of idle GPUs", "dollars a day, later")
         expected: Expected = {
             at(title, "idle GPUs"): None,
@@ -318,13 +340,13 @@ class Truth:
         return expected
 
     def lost(self) -> Expected:
-        """Return what ended instances lost in 24 hours."""
+        """Return what ended instances lost in 24 hours, in dollars."""
         title = "Lost in 24 h"
         usd = None
         if self.is_sick:
             usd = self.units_lost(24) * self.unit_usd()
-        # An exporter without a key has read a report with each scrape, and knows no more hours.
-        # Where all are known, their number is not shown.
+        # The number of known hours is shown only if one is not known. In the keyless world, each of
+        # 10 scrapes has read a report. Those of the first two are from before the 24 hours.
         hours = None if self.has_key else 8
         return {at(title, "dollars"): usd, at(title, "hours known of 24"): hours}
 
@@ -341,6 +363,7 @@ class Truth:
         return counts
 
     def overview(self) -> Expected:
+        """Return the values of the Overview board."""
         headings, incentives = self.headings(), self.incentives()
         score_rank = self.best_rank_in(self.shares)
         expected: Expected = {
@@ -352,7 +375,8 @@ class Truth:
             at("Next 24 h"): None,
         }
         if self.kind in PAID:
-            # A watched miner on the blacklist has no score.
+            # The pay follows the score slowly. On average of the next day, it is 26 % of the way
+            # from the score to its heading.
             share = self.of_watched(self.part_of_the_way(0.26))
             expected[at("Next 24 h")] = self.usd_of_all_miners() * share
         windows = {"past hour": "past_hour", "past day": "past_day", "past week": "all"}
@@ -360,33 +384,41 @@ class Truth:
             units = self.units_by_miner(window)
             share = self.of_watched(units) / sum(units.values())
             expected[at("Share of compute by window", name)] = share
-        expected |= self.lost() | self.lost_units() | self.not_earned()
+        expected |= self.lost() | self.loss_without_dollars() | self.not_earned()
         expected |= self.safety_of_seats(self.watched) | self.miners(headings)
         expected |= self.gpus_by_state() | self.earnings_by_chute()
         return expected | self.since_yesterday(score_rank) | self.money(incentives)
 
-    def lost_units(self) -> Expected:
-        """Return what ended instances lost, in units where dollars are not shown."""
+    def loss_without_dollars(self) -> Expected:
+        """Return what ended instances lost in units, which are shown only without dollars.
+
+        Without a key, not each hour of the day is known, and nothing is shown.
+        """
         units = None
         if self.has_key and not self.is_sick:
             units = self.units_lost(24)
         return {at("Lost in 24 h", "units; dollars: docs/money.md"): units}
 
     def incentives(self) -> dict[str, float]:
-        return {hotkey: row["incentive"] / self.incentive for hotkey, row in self.seats.items()}
+        """Return each miner's share of all incentive."""
+        of_all = sum(row["incentive"] for row in self.seats.values())
+        return {hotkey: row["incentive"] / of_all for hotkey, row in self.seats.items()}
 
     def verdict(self) -> str:
+        """Return the text of the verdict. Critical alerts fire in the sick world only."""
         if self.is_sick:
             return "act now"
         return "all is well" if self.has_key else "no key: GPUs unknown"
 
     def miners(self, headings: Mapping[str, float]) -> Expected:
+        """Return the table of the watched miners."""
         title = "Miners"
         expected: Expected = {label_of_rows(title, "hotkey"): sorted(self.watched)}
         registrations = self.registrations_before_loss()
         for hotkey in self.watched:
             row = {"hotkey": hotkey}
             seat = self.seats.get(hotkey)
+            # Without a seat or on the blacklist, a miner has no heading.
             may_score = seat is not None and not seat["blacklist_reason"]
             expected |= {
                 at(title, "Miner", **row): _short(hotkey),
@@ -410,6 +442,7 @@ class Truth:
         }
 
     def gpus_by_state(self) -> Expected:
+        """Return the lines of the graph of GPUs, which are absent without a key."""
         count = self.count_states(self.gpus)
         return {
             at("GPUs by state", state): count[state] if self.has_key else None
@@ -417,6 +450,7 @@ class Truth:
         }
 
     def earnings_by_chute(self) -> Expected:
+        """Return the table of what the watched miners earn on each chute. Names need a key."""
         title = "Earnings by chute"
         expected: Expected = {
             label_of_rows(title, "chute_id"): sorted(self.units_by_chute("past_day"))
@@ -453,6 +487,7 @@ class Truth:
         """Return what is earned a day, in dollars or as a share, and with costs what is left."""
         title = "Estimated earnings and costs"
         of_emission = at("Earned per day", "of emission; dollars: docs/money.md")
+        # In dollars, or as a share of all pay where these are unknown.
         earned = self.of_watched(incentives) * self.usd_of_all_miners()
         expected: Expected = {
             at("Earned per day", "dollars"): None,
@@ -476,7 +511,7 @@ class Truth:
                 at("After rent"): earned - cost,
                 at(title, "after rent"): earned - cost,
                 at(title, "cost of GPUs"): cost,
-                # Prometheus 2 also counts the scrape a day ago.
+                # Only Prometheus 2 counts the scrape of exactly a day ago, which changes the mean.
                 at("Estimated earnings per earning GPU", _short(self.miner)): pytest.approx(
                     earned / mean, rel=0.005
                 ),
@@ -484,6 +519,7 @@ class Truth:
         return expected
 
     def fleet(self) -> Expected:
+        """Return the values of the Fleet board."""
         if not self.has_key:
             return {
                 at("All"): None,
@@ -499,6 +535,7 @@ class Truth:
             at("All"): total,
             at("Earning"): (count["earning"] + count["disabled"]) / total,
             at("Idle", "GPUs"): count["idle"],
+            # A 0 is not shown.
             at("Idle", "of them in maintenance"): self.count_states(in_slot)["idle"] or None,
             at("Unverified"): count["unverified"],
             at("Servers", "servers"): len(self.servers),
@@ -517,6 +554,7 @@ class Truth:
         return slot
 
     def each_gpu(self) -> Expected:
+        """Return the table of GPUs."""
         expected: Expected = {
             label_of_rows("GPUs", "gpu_id"): sorted(gpu["uuid"] for gpu in self.gpus)
         }
@@ -540,8 +578,9 @@ class Truth:
         count = self.count_states(self.gpus_of(server_id))
         state = self.state_of(server_id)
         idle_seconds, error = self.not_all_earning(server_id)
-        # `assert_best` compares the pay of these launches with the best.
+        # The launches are those that the board chose. `assert_best` asserts that none pay more.
         units_a_day = self.pay_of_best_moves(server_id)
+        # A 0 of the last two columns is not shown.
         expected: Expected = {
             at(SERVERS, "Server", **row): name,
             at(SERVERS, "State", **row): state,
@@ -554,22 +593,23 @@ class Truth:
             at(SERVERS, "Failed starts, 6 h", **row): self.failed_starts()[server_id] or None,
             at(SERVERS, "Units a day", **row): units_a_day or None,
         }
-        # Shorter times are not shown.
+        # Times up to 10 minutes are not shown.
         if idle_seconds > 600:
             approximate = pytest.approx(idle_seconds, abs=error)
             expected[at(SERVERS, "Not all earning for", **row)] = approximate
         return expected | self.money_of_server(server_id, state, units_a_day)
 
     def state_of(self, server_id: str) -> int:
-        """Return the number of the state that a server shows."""
+        """Return the number of the state that a server shows. From 3 failed starts on, it fails."""
         state: int = server_state(server_id, self.slot_of(server_id), self.api)
         failing: int = number_of("failing", states.SERVER)
+        # States with a lower number come before it.
         if state > failing and self.failed_starts()[server_id] >= 3:
             return failing
         return state
 
     def money_of_server(self, server_id: str, state: int, units_a_day: float) -> Expected:
-        """Return what the row of a server shows in dollars, only with costs of GPUs.
+        """Return what the row of a server shows in dollars, which is nothing without costs of GPUs.
 
         Args:
             server_id: The server.
@@ -585,15 +625,18 @@ class Truth:
         gpus = self.gpus_of(server_id)
         earned = DAY * self.unit_usd() * units_of_server(server_id, self.api)
         cost = 24 * sum(COSTS[gpu["gpu_identifier"]] for gpu in gpus)
+        # A rent of 0 is not shown.
         expected[rent] = self.rent_of_idle(gpus) or None
         expected[profit] = earned - cost
-        # What the GPUs of other servers would earn is not known.
+        # What GPUs that start, are unverified or are in maintenance would earn is not known. In the
+        # other states, a server on which nothing can be launched shows 0.
         known_states = [number_of(text, states.SERVER) for text in ("idle", "disabled", "earning")]
         if units_a_day or state in known_states:
             expected[not_earned] = units_a_day * self.unit_usd()
         return expected
 
     def server_in_30_days(self, server_id: str) -> Expected:
+        """Return what the known days of the past 30 say about a server, on average."""
         title, row = "Compute units by server, 30 days", {"server_id": server_id}
         pasts = self.answers.past.values()
         daily = DAY * sum(units_of_server(server_id, past) for past in pasts) / len(pasts)
@@ -601,7 +644,7 @@ class Truth:
             at(title, "Server", **row): self.servers[server_id]["name"],
             at(title, "Units per day", **row): daily,
             at(title, "Units per GPU and day", **row): daily / len(self.gpus_of(server_id)),
-            # One in each hour, from a day before the end on.
+            # Each hour from a day before the end on is known, and with both ends, these are 25.
             at(title, "Days known", **row): 25 / 24,
         }
 
@@ -629,7 +672,7 @@ class Truth:
         if earning_times:
             # Prometheus looks back 5 minutes.
             return END - max(earning_times), 300
-        # Prometheus 2 also sees the scrape a day ago.
+        # Only Prometheus 2 sees the scrape of exactly a day ago. The next one is 30 minutes later.
         return END - min(known_times), 1800
 
     def failed_starts(self) -> Counter[str]:
@@ -655,7 +698,7 @@ class Truth:
         needed = [row["server_id"] for row in rows if row["needs_upgrade"]]
         return [server_id for server_id in needed if self.slot_of(server_id) == "none"]
 
-    def upgrade_order(self) -> dict[str, int]:
+    def order_of_waiting(self) -> dict[str, int]:
         """Return the place in the order of upgrades of servers that wait and can come back."""
         waiting = self.waiting_servers()
         return upgrade_order([one for one in waiting if is_measured(one, self.api)], self.api)
@@ -666,12 +709,16 @@ class Truth:
         return Counter(self.place_of_instance[instance_id][0] for instance_id in activated)
 
     def upgrade_window(self) -> Expected:
+        """Return the stat of the upgrade window, which is open in these worlds.
+
+        How many servers wait, are too late or cannot come back is shown only if it is not 0.
+        """
         title, policy = "Upgrade window", self.api["maintenance"]
         window = policy["active_window"]
         slots, slots_used = window["max_concurrent_per_miner"], policy["current_slots"]
         seconds_left = seconds(window["upgrade_window_end"]) - END
-        waiting, order = self.waiting_servers(), self.upgrade_order()
-        # Each upgrade takes 4 hours. Those under way take a slot once.
+        waiting, order = self.waiting_servers(), self.order_of_waiting()
+        # The board reckons with 4 hours for each upgrade. Those under way take a slot once.
         rounds = seconds_left // (4 * HOUR)
         upgrades_left = max(0, rounds * slots - slots_used)
         too_late = max(0, len(order) - upgrades_left)
@@ -686,6 +733,7 @@ class Truth:
             at(title, "begins in"): None,
         }
         for server_id, place in order.items():
+            # The first one in the order is the next.
             if place == 1:
                 name = self.servers[server_id]["name"]
                 earning = self.earning_instances()[server_id]
@@ -693,15 +741,16 @@ class Truth:
         return expected
 
     def maintenance(self) -> Expected:
+        """Return the table of servers that need an upgrade or hold an upgrade slot."""
         title = "Maintenance"
         policy = self.api["maintenance"]["servers"]
         older = {row["server_id"] for row in policy if row["needs_upgrade"]}
         in_slot = {row["server_id"] for row in policy if row["maintenance_status"] != "none"}
-        earning, order = self.earning_instances(), self.upgrade_order()
+        earning, order = self.earning_instances(), self.order_of_waiting()
         expected: Expected = {label_of_rows(title, "server_id"): sorted(older | in_slot)}
         for server_id in older | in_slot:
             row = {"server_id": server_id}
-            # The numbers are those of `states.MAINTENANCE`.
+            # The numbers are those of `states.MAINTENANCE`: 3 is a server on which nothing earns.
             in_maintenance = 2 if earning[server_id] else 3
             number_of_slot = {"none": None, "pending": 1, "maintenance": in_maintenance}
             expected |= {
@@ -713,11 +762,13 @@ class Truth:
                 at(title, "Earning instances", **row): earning[server_id],
             }
             if server_id in older:
+                # The 1 of `states.OLDER`.
                 expected[at(title, "Version", **row)] = 1
                 expected[at(title, "Can come back", **row)] = int(is_measured(server_id, self.api))
         return expected
 
     def instances(self) -> Expected:
+        """Return the values of the Instances board."""
         expected = self.lost() | self.ended() | self.failed()
         if not self.has_key:
             return expected | {
@@ -738,6 +789,10 @@ class Truth:
         return expected
 
     def lost_of_score(self) -> Expected:
+        """Return what ended instances lost in 24 hours, in units and as a part of the score.
+
+        The end of the newest report is in milliseconds, as Grafana's times are.
+        """
         title = "Lost in 24 h"
         units = self.units_lost(24)
         score = self.api["scores"]["raw_values"][self.miner]["instance_compute_units"]
@@ -748,6 +803,7 @@ class Truth:
         }
 
     def starting(self) -> Expected:
+        """Return how many instances are starting, and when the service purges the next of them."""
         starting = [instance for instance in self.owned if instance_state(instance) == "starting"]
         expected: Expected = {
             at("Starting", "all"): len(starting),
@@ -756,14 +812,16 @@ class Truth:
             at("Next purge", "starting"): None,
         }
         if starting:
-            # A purge that is not known is none for now.
-            purges = [deadlines_of(instance)["purge"] or math.inf for instance in starting]
-            expected[at("Next purge", "in")] = min(purges) - END
+            purges = [deadlines_of(instance)["purge"] for instance in starting]
+            # An instance whose purge is not known is left out. These worlds know at least one.
+            known_purges = [purge for purge in purges if purge is not None]
+            expected[at("Next purge", "in")] = min(known_purges) - END
         else:
             expected[at("Next purge", "starting")] = states.NONE_STARTING.value
         return expected
 
     def ages(self) -> Expected:
+        """Return how long ago instances were created."""
         title = "Age of instances"
         ages = [age(one) for one in self.owned]
         return {
@@ -783,6 +841,7 @@ class Truth:
         return {at(title, "mean"): statistics.mean(durations), at(title, "longest"): max(durations)}
 
     def instances_by_state(self) -> Expected:
+        """Return the number of instances in each state, and what they earn a second."""
         count: Counter[str] = Counter()
         units: Counter[str] = Counter()
         for one in self.owned:
@@ -793,6 +852,7 @@ class Truth:
             at("Instances by state", "active"): count["active"],
             at("Instances by state", "starting"): count["starting"],
             at("Instances by state", "disabled"): count["disabled"],
+            # Starting ones earn nothing yet, and have no line.
             at("Compute units per second", "active"): units["active"],
             at("Compute units per second", "disabled"): units["disabled"],
         }
@@ -811,7 +871,7 @@ class Truth:
             expected[label_of_rows(title, "chute")] = ["nothing"]
         for instance_id, instance in undecided.items():
             row = {"instance_id": instance_id}
-            # A start in vain is stopped, also if it is late.
+            # 0 is a start in vain, which is stopped also if it is late. 1 is a late start.
             decision = 0 if self.launches.in_vain[instance_id] else 1
             expected[at(title, "State", **row)] = decision
             expected[at(title, "What to do first", **row)] = decision
@@ -895,12 +955,14 @@ class Truth:
         }
 
     def market(self) -> Expected:
+        """Return the values of the Market board."""
         expected = self.demand() | self.jobs()
         if self.has_key:
             expected |= self.offers()
         return expected
 
     def jobs(self) -> Expected:
+        """Return how many jobs each watched miner has tried, and how many it does not finish."""
         title = "Jobs of the chosen miners"
         if not self.has_key:
             return {label_of_rows(title, "hotkey"): []}
@@ -927,7 +989,8 @@ class Truth:
         if self.has_key:
             chute_ids |= {end.chute_id for end in self.reports.ends(24)}
             for chute_id, chute in self.chutes.items():
-                if not chute["disabled"] and self.launches.room(chute).instances > 0:
+                has_room = self.launches.room(chute).instances > 0
+                if has_room and not chute["disabled"]:
                     chute_ids.add(chute_id)
         return chute_ids
 
@@ -944,8 +1007,8 @@ class Truth:
         return chute_ids
 
     def demand(self) -> Expected:
-        """Return the table of demand: a row for each exported chute about which anything is
-        known.
+        """Return the number of bounties, and the table of demand: a row for each exported chute
+        about which anything is known.
         """
         title, exported = "Demand", self.exported_chutes()
         bounties = self.ends_of_bounties()
@@ -959,6 +1022,7 @@ class Truth:
             expected[at(title, "Bounty ends in", **row)] = None
             if chute_id in bounties:
                 expected[at(title, "Bounty ends in", **row)] = bounties[chute_id] - END
+        # The rows are the exported chutes of which any column is known.
         shown = exported.intersection(bounties)
         if self.has_key:
             shown |= exported.intersection(self.chutes)
@@ -1015,9 +1079,12 @@ class Truth:
                 label_of_rows("Refused chutes", "reason"): ["nothing"],
                 label_of_rows("Best move", "server"): ["nothing"],
             }
+        pay_of_chute: dict[str, float] = {}
         for offer in offers:
             expected |= self.offer(offer)
-        pay_of_chute = {offer.chute_id: offer.first_day for offer in offers}
+            # On the model of GPU on which the chute pays most.
+            best_so_far = pay_of_chute.get(offer.chute_id, 0.0)
+            pay_of_chute[offer.chute_id] = max(best_so_far, offer.first_day)
         best_five = sorted(pay_of_chute, key=pay_of_chute.__getitem__)[-5:]
         for chute_id in best_five:
             line = at("Units/s per GPU of the best five chutes", self.chutes[chute_id]["name"])
@@ -1025,6 +1092,7 @@ class Truth:
         return expected | self.refused() | self.supply() | self.best_moves() | self.best_use()
 
     def offer(self, offer: Launchable) -> Expected:
+        """Return the row of an offer. No failures are shown as an empty cell."""
         title, row = "Launch now, pay per GPU", {"chute_id": offer.chute_id, "gpu": offer.gpu}
         failures = [end for end in self.reports.ends(24) if end.is_failure]
         failures_of_chute = [end for end in failures if end.chute_id == offer.chute_id]
@@ -1043,17 +1111,21 @@ class Truth:
         }
 
     def refused(self) -> Expected:
-        """Return how many chutes are refused for each reason, by the model of idle GPUs."""
+        """Return how many chutes are refused for each reason, by the model of idle GPUs.
+
+        The board may show more reasons than there are, with 0 chutes, but not less.
+        """
         expected: Expected = {}
-        reasons = states_of_refusals(self.answers)
+        reasons = shown_refusals(self.answers)
+        assert {reason for _, reason in self.launches.refused} <= set(reasons)
         for gpu in {model for _, model in self.launches.free}:
             for reason in reasons:
                 place = at("Refused chutes", "Chutes", gpu=gpu, reason=reason)
                 expected[place] = self.launches.refused[gpu, reason]
-        assert {reason for _, reason in self.launches.refused} <= set(reasons)
         return expected
 
     def best_use(self) -> Expected:
+        """Return what the idle GPUs earn in the best of all placements in their first day."""
         title, best = "Best use of idle GPUs", DAY * self.launches.best()
         usd = best * self.unit_usd() if self.is_sick else None
         return {at(title, "units, first day"): best, at(title, "dollars, first day"): usd}
@@ -1118,6 +1190,7 @@ class Truth:
         assert units_per_second == pytest.approx(self.launches.best())
 
     def supply(self) -> Expected:
+        """Return the GPUs of the miner's models: its own, and those of all miners."""
         models = {gpu["gpu_identifier"] for gpu in self.gpus}
         expected: Expected = {label_of_rows("Supply", "gpu"): sorted(models)}
         for model in models:
@@ -1159,13 +1232,16 @@ class Truth:
         return self.incentives()[hotkey] * self.usd_of_all_miners()
 
     def ranks(self) -> dict[str, int]:
+        """Return the rank by score of each miner that has one."""
         return {hotkey: self.rank(hotkey) for hotkey in self.shares}
 
     def subnet(self) -> Expected:
+        """Return the values of the Subnet board."""
         units = self.units_by_miner("past_hour")
         blacklisted = [seat for seat in self.seats.values() if seat["blacklist_reason"]]
         expected: Expected = {
-            at("Score in 24 h", "about"): self.part_of_the_way(0.43)[self.miner],
+            at("Score in 24 h", "about"): self.shares_in_24_h()[self.miner],
+            # The bounds need 15 days of history.
             at("Score in 24 h", "at least"): None,
             at("Score in 24 h", "at most"): None,
             at("Seats, past day", "taken"): self.registrations_of_a_day(),
@@ -1179,12 +1255,19 @@ class Truth:
         expected |= self.gaps() | self.safety_of_seats([self.miner])
         return expected | self.neighbours_in_line() | self.neighbours_in_rank() | self.leaders()
 
+    def shares_in_24_h(self) -> dict[str, float]:
+        """Return the estimated score share of each miner in 24 hours: 43 % of the way."""
+        return self.part_of_the_way(0.43)
+
     def gaps(self) -> Expected:
-        """Return the gaps to the next better and the next worse miner."""
+        """Return the gaps to the next better and the next worse miner.
+
+        They are in dollars, or shares of all scores where dollars are unknown.
+        """
         unit = "dollars a day" if self.kind in PAID else "of all scores; dollars: docs/money.md"
         share_of_miner = self.shares[self.miner]
         gaps = [share - share_of_miner for share in self.shares.values()]
-        # Without dollars, these are 1, so that the gaps stay shares.
+        # Where these are unknown, it is 1, so that the gaps stay shares.
         usd = self.usd_of_all_miners()
         better = [gap * usd for gap in gaps if gap > 0]
         worse = [-gap * usd for gap in gaps if gap < 0]
@@ -1201,8 +1284,9 @@ class Truth:
         return expected
 
     def neighbours_in_rank(self) -> Expected:
+        """Return the miners before and after the miner in rank, and how many may overtake it."""
         title = "Neighbours in rank"
-        headings, shares_in_24_h = self.headings(), self.part_of_the_way(0.43)
+        headings, shares_in_24_h = self.headings(), self.shares_in_24_h()
         near = neighbours_in(self.ranks(), self.miner, far=4)
         expected: Expected = {label_of_rows(title, "hotkey"): sorted(near)}
         overtakers = 0
@@ -1225,7 +1309,7 @@ class Truth:
             expected[at(title, "Overtaking", **row)] = number
             texts = [state.text for state in states.OVERTAKING if state.value == number]
             assert texts == [overtaking]
-        # Nobody is behind the last one.
+        # Nobody is behind the last one, so that nothing is shown.
         is_last = self.rank(self.miner) == len(self.shares)
         expected[at("May overtake this miner")] = None if is_last else overtakers
         return expected
@@ -1299,7 +1383,7 @@ class Truth:
         return expected
 
     def exporter(self) -> Expected:
-        """Return what the faults of the world make of the feeds."""
+        """Return the values of the Exporter board, with the feeds that fail in the world."""
         expected: Expected = {
             at("Trust the boards"): number_of("no" if self.is_sick else "yes", states.TRUST),
             at("Exporters down"): 0,
@@ -1323,6 +1407,7 @@ class Truth:
             "utilization": len(self.api["utilization"]),
         }
         records_of_miner = {}
+        # All others need a key.
         if self.has_key:
             records_of_platform["active_instances"] = len(self.api["active_instances"])
             records_of_platform["chutes"] = len(self.chutes)
@@ -1340,15 +1425,18 @@ class Truth:
                 at(title, "Records", **row): count,
                 at(title, "State", **row): 1,
                 at(title, "Rejected", **row): 0,
+                # The last scrape has requested it at the end.
                 at(title, "Age", **row): 0,
             }
         return expected
 
     def bad_feeds(self) -> Expected:
         """Return the feeds that fail in the sick world, and the alerts that need them."""
+        # The reason of the failure by feed.
         without_data = {}
         with_old_data = {}
         if self.is_sick:
+            # One of the watched miners has no seat, so that the API refuses its key.
             without_data = {
                 "images": "unavailable",
                 "instances": "not_registered",
@@ -1371,13 +1459,16 @@ class Truth:
             label_of_rows("Bad feeds", "feed"): sorted(bad) or ["nothing"],
         }
         for feed, reason in bad.items():
-            state = 0 if feed in without_data else 1
+            has_data = feed in with_old_data
+            # 0 is no data, and 1 is old data.
+            state = 1 if has_data else 0
             expected |= {
                 at("Bad feeds", "State", feed=feed): state,
                 at("Bad feeds", "Reason", feed=feed): reason,
+                # This column shows the reason as advice.
                 at("Bad feeds", "What to do", feed=feed): reason,
-                # A state 1 has old data, so it blinds no alert.
-                at("Bad feeds", "Blind alerts", feed=feed): None if state else feed,
+                # Only a feed without data blinds alerts. The column shows their names for it.
+                at("Bad feeds", "Blind alerts", feed=feed): None if has_data else feed,
                 at("Feeds over time", feed): state,
                 at("All feeds", "Reason", feed=feed): reason,
             }
@@ -1398,6 +1489,7 @@ def rank_in(numbers: Mapping[str, float], hotkey: str) -> int:
 
 
 def _short(hotkey: str) -> str:
+    """Return a hotkey as the boards show it: its first 5 and its last 4 characters."""
     return f"{hotkey[:5]}…{hotkey[-4:]}"
 
 
@@ -1407,6 +1499,7 @@ def neighbours_in(places: Mapping[str, int], hotkey: str, far: int) -> set[str]:
 
 
 def age(instance: Row) -> float:
+    """Return the seconds since an instance was created."""
     return END - seconds(instance["created_at"])
 
 
@@ -1416,19 +1509,24 @@ def is_late(instance: Row) -> bool:
 
 
 def secured_at(instance: Row) -> float:
-    """Return the time from which on an active public instance keeps its score, 0 for others."""
+    """Return the time from which on an active public instance keeps its score.
+
+    It is 0 for others, which is never in the future. Nobody is billed for a public instance.
+    """
     if not instance["active"] or instance["billed_to"] is not None:
         return 0
     return seconds(instance["activated_at"]) + HOUR
 
 
-def states_of_refusals(answers: Answers) -> list[str]:
-    """Return the reasons that the table of refused chutes lists."""
-    found = value("chutes-market", answers, label_of_rows("Refused chutes", "reason"))
-    return [reason for reason in found if reason != "nothing"]
+def shown_refusals(answers: Answers) -> list[str]:
+    """Return the reasons that the table of refused chutes shows."""
+    reasons = value("chutes-market", answers, label_of_rows("Refused chutes", "reason"))
+    # The row that says that no GPU is idle has this instead of a reason.
+    return [reason for reason in reasons if reason != "nothing"]
 
 
 def is_equal(shown: Any, expected: Any) -> bool:
+    """Return whether a board shows what is expected, but for errors of rounding."""
     if isinstance(shown, float) and isinstance(expected, int | float):
         return math.isclose(shown, expected, rel_tol=1e-6, abs_tol=1e-6)
     return bool(shown == expected)
@@ -1456,7 +1554,9 @@ def expected_on(board: str, answers: Answers, kind: World) -> Expected:
     return expected
 
 
-def test_the_bars_count_what_ended_in_each_hour(answers: dict[World, Answers]) -> None:
+def test_bars_count_the_ends_of_an_hour_by_reason_and_the_starts_that_failed(
+    answers: dict[World, Answers],
+) -> None:
     sick = answers[World.SICK]
     reports = Reports(sick.reports, sick.hotkeys[0])
     ends = reports.ends(1)
@@ -1466,12 +1566,14 @@ def test_the_bars_count_what_ended_in_each_hour(answers: dict[World, Answers]) -
     )
     shown = {}
     for bar in bars_by_reason:
-        # Of the other hours, the sparse scrapes do not see the report within minutes of its end.
+        # A bar needs a scrape soon after its hour. The sparse scrapes of a test have one only after
+        # the last hour, so that each series has one bar.
         ((time, number),) = bar["values"]
         assert float(time) == reports.end
         shown[bar["metric"]["reason"]] = float(number)
     assert shown
     assert shown == Counter(end.reason for end in ends)
+    # Starts that failed have a bar without a reason.
     (bar,) = bars_of_failed_starts
     ((_, number),) = bar["values"]
     assert float(number) == sum(end.outcome == "never_active" for end in ends)
@@ -1484,6 +1586,7 @@ def test_an_alert_about_a_chute_shows_its_name(answers: dict[World, Answers]) ->
     names = {row["chute_id"]: row["name"] for row in sick.api["chutes"]}
     # The alert fires from three failures in 6 hours on.
     expected = [names[chute_id] for chute_id, count in failures.items() if count >= 3]
+    # The first query has a row for each alert.
     severities = panel_of("chutes-overview", "What is wrong").queries[0]
     alerts = [row["metric"] for row in sick.now[severities.expr]["result"]]
     shown = [alert["place"] for alert in alerts if alert["alertname"] == "ChutesChuteFails"]
@@ -1541,14 +1644,16 @@ NOT_COMPARED = {
 def names_of(panel: Panel) -> dict[str, str]:
     """Return by column or line of a panel the name of the :class:`Place` that compares it.
 
-    A line for each series is compared if one of them is, so its place has no name. A column with a
-    label is compared by the values of all rows, or because rows are found by it.
+    The name is empty if any place of the panel does: of lines that are named by labels, only one
+    must be compared, and of a single line, the place may have no name. A column with a label is
+    compared by the values of all rows, or because rows are found by it.
     """
     if panel.kind != "table":
         legends = {query.legend for query in panel.queries}
-        # A line for each series, or the only one.
-        any_line = "{{" in panel.queries[0].legend or len(legends) == 1
-        return {legend: "" if any_line else legend for legend in legends}
+        has_line_for_each_series = "{{" in panel.queries[0].legend
+        if has_line_for_each_series or len(legends) == 1:
+            return dict.fromkeys(legends, "")
+        return {legend: legend for legend in legends}
     columns = {}
     for column in panel.columns:
         # A short hotkey stands beside the hotkey.
@@ -1562,7 +1667,11 @@ def names_of(panel: Panel) -> dict[str, str]:
 
 
 def _has_legend(name: str, template: str) -> bool:
-    """Return whether a template of a legend with labels makes a name."""
+    """Return whether a template of a legend with labels makes a name.
+
+    A template `earn on {{server}}` makes the name "earn on h200-0".
+    """
+    # The template as a regular expression, in which each escaped `{{label}}` matches any text.
     pattern = re.sub(r"\\\{\\\{\w+\\\}\\\}", ".+", re.escape(template))
     return "{{" in template and re.fullmatch(pattern, name) is not None
 
@@ -1578,6 +1687,7 @@ def test_every_value_of_a_board_is_compared_in_a_world(answers: dict[World, Answ
                     missing.append(f"{board.uid}: {panel.title}: {name}")
     for name in missing:
         assert name.startswith(tuple(NOT_COMPARED)), name
+    # No exception is left that is not needed any more.
     for exception in NOT_COMPARED:
         assert any(name.startswith(exception) for name in missing), exception
 
@@ -1606,6 +1716,7 @@ def _is_compared(name: str, place: str, compared: set[str]) -> bool:
         place: The name of the place that compares it, empty if any place of the panel does.
         compared: The names of the panel's places that are compared.
     """
+    # A legend with labels is compared by the name of one of its lines.
     if name in compared or any(_has_legend(line, name) for line in compared):
         return True
     if not place:

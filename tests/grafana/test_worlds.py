@@ -48,6 +48,7 @@ FIRING = {
 }
 """The alerts of the worlds that have any. tests/prometheus/ fires those that none has."""
 SEVERITIES = [state.text for state in states.SEVERITY]
+"""The gravest first."""
 LASTING = {
     *("Verdict", "Rules", "Trust the boards", "Blind alerts", "Exporters down"),
     "Feeds without a full answer",
@@ -56,7 +57,7 @@ LASTING = {
 
 
 def texts(seen: Seen, uid: str, title: str) -> list[dict[str, str]]:
-    """Return the numbers of a stat, as they are shown."""
+    """Return the numbers of a stat, as they are shown: each has a `title` and a `text`."""
     (stat,) = (
         shown
         for board, panel, shown in seen
@@ -67,6 +68,7 @@ def texts(seen: Seen, uid: str, title: str) -> list[dict[str, str]]:
 
 
 def tables(seen: Seen) -> Seen:
+    """Keep the tables."""
     return [(uid, panel, shown) for uid, panel, shown in seen if panel["type"] == "table"]
 
 
@@ -107,6 +109,7 @@ def complaint_about(query: Query, answers: Answers, kind: World) -> str | None:
     if has_data and not is_declared:
         return "has data"
     if query.sometimes:
+        # It may lack data now, and then nothing is wrong.
         return None
     if is_declared and not has_data:
         return "should have data"
@@ -117,26 +120,36 @@ def complaint_about(query: Query, answers: Answers, kind: World) -> str | None:
 
 
 @pytest.mark.parametrize("kind", World)
-def test_variables_offer_the_jobs_and_the_watched(
+def test_variables_offer_the_jobs_the_watched_miners_and_their_servers(
     answers: dict[World, Answers], kind: World
 ) -> None:
     watched, variables = answers[kind].hotkeys, answers[kind].variables
     assert variables["job"] == [JOB]
     assert variables["hotkey"] == sorted(watched)
     assert set(watched) <= set(variables["miner"])
-    if kind in (World.HEALTHY, World.SICK):
-        # A watched miner is chosen at first, although others come before it in the alphabet.
-        assert variables["miner"][0] in watched
     knows_servers = kind not in (World.EMPTY, World.KEYLESS)
     assert bool(variables["server"]) == knows_servers
+
+
+@pytest.mark.parametrize("kind", [World.HEALTHY, World.SICK])
+def test_a_watched_miner_is_chosen_at_first_although_others_precede_it_in_the_alphabet(
+    answers: dict[World, Answers], kind: World
+) -> None:
+    assert answers[kind].variables["miner"][0] in answers[kind].hotkeys
 
 
 @pytest.mark.parametrize("kind", World)
 def test_the_alerts_of_a_world_fire_and_no_others(
     answers: dict[World, Answers], kind: World
 ) -> None:
+    # The watchdog always fires.
     assert answers[kind].firing == {*FIRING.get(kind, ()), "Watchdog"}
-    # The boards mark alerts over time.
+
+
+@pytest.mark.parametrize("kind", World)
+def test_graphs_mark_critical_alerts_in_the_worlds_that_have_any(
+    answers: dict[World, Answers], kind: World
+) -> None:
     marked = answers[kind].now[ANNOTATION.expr]["result"]
     assert bool(marked) == (kind in ALARMED)
 
@@ -145,8 +158,8 @@ def test_with_a_dead_exporter_no_stat_shows_an_old_number_as_new(seen: dict[Worl
     for uid, panel, shown in seen[World.DOWN]:
         if panel["type"] != "stat" or panel["title"] in LASTING:
             continue
-        # A sparkline's number is the last one that there was; the line ends where the exporter went
-        # down.
+        # The number of a stat with a sparkline is the last one that there was. Its line ends where
+        # the exporter went down.
         has_sparkline = panel["targets"][0]["range"]
         if not has_sparkline:
             texts_of_stat = [number["text"] for number in shown["texts"]]
@@ -154,37 +167,67 @@ def test_with_a_dead_exporter_no_stat_shows_an_old_number_as_new(seen: dict[Worl
             assert texts_of_stat == [text_without_value], (uid, panel["title"])
 
 
-def test_what_is_known_to_be_none_is_a_number_and_what_is_unknown_is_a_text(
+def test_without_instances_0_are_starting_and_without_a_key_a_text_says_what_is_missing(
     seen: dict[World, Seen],
 ) -> None:
-    starting = {World.KEYLESS: NO_INSTANCES, World.EMPTY: "0"}
-    for kind, number in starting.items():
+    for kind, number in ((World.EMPTY, "0"), (World.KEYLESS, NO_INSTANCES)):
         assert texts(seen[kind], "chutes-instances", "Starting")[0]["text"] == number
-    verdicts = {
-        World.SICK: ["act now", "3", "18"],
-        World.DOWN: ["act now", "1", "1"],
-        World.HEALTHY: ["all is well", "0", "0"],
-        World.KEYLESS: ["no key: GPUs unknown", "0", "0"],
-    }
-    for kind, verdict in verdicts.items():
-        shown = texts(seen[kind], "chutes-overview", "Verdict")
-        assert [number["text"] for number in shown] == verdict
-    trust = {World.SICK: "no", World.DOWN: "no", World.HEALTHY: "yes", World.KEYLESS: "yes"}
-    for kind, answer in trust.items():
-        shown = texts(seen[kind], "chutes-exporter", "Trust the boards")
-        assert [number["text"] for number in shown] == [answer]
 
 
-def test_ends_are_shown_with_their_hour_and_lost_units_only_if_each_hour_is_known(
-    answers: dict[World, Answers], seen: dict[World, Seen]
+@pytest.mark.parametrize(
+    ("kind", "verdict", "critical", "warnings"),
+    [
+        # Some alerts fire for several chutes or servers. One with two severities counts once, as
+        # the graver one.
+        (World.SICK, "act now", "3", "18"),
+        # No exporter runs, and so nothing watches the miner.
+        (World.DOWN, "act now", "1", "1"),
+        (World.HEALTHY, "all is well", "0", "0"),
+        (World.KEYLESS, "no key: GPUs unknown", "0", "0"),
+    ],
+)
+def test_the_verdict_comes_with_the_numbers_of_critical_alerts_and_of_warnings(
+    seen: dict[World, Seen], kind: World, verdict: str, critical: str, warnings: str
 ) -> None:
-    # At 12:00, the newest report ends at 11:00.
-    for kind in World:
-        assert answers[kind].variables["report"] == ["?" if kind is World.DOWN else "11"]
+    shown = texts(seen[kind], "chutes-overview", "Verdict")
+    assert [number["text"] for number in shown] == [verdict, critical, warnings]
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [
+        (World.SICK, "no"),
+        (World.DOWN, "no"),
+        (World.HEALTHY, "yes"),
+        (World.KEYLESS, "yes"),
+    ],
+)
+def test_the_boards_can_be_trusted_unless_an_alert_is_blind(
+    seen: dict[World, Seen], kind: World, answer: str
+) -> None:
+    (number,) = texts(seen[kind], "chutes-exporter", "Trust the boards")
+    assert number["text"] == answer
+
+
+@pytest.mark.parametrize("kind", World)
+def test_titles_name_the_hour_at_which_the_newest_report_ends(
+    answers: dict[World, Answers], kind: World
+) -> None:
+    # At 12:00, it ends at 11:00. An exporter that is down has none.
+    hour = "?" if kind is World.DOWN else "11"
+    assert answers[kind].variables["report"] == [hour]
+
+
+def test_lost_units_are_shown_with_their_last_hour_if_each_hour_is_known(
+    seen: dict[World, Seen],
+) -> None:
     for kind in (World.HEALTHY, World.SICK, World.EMPTY):
         *_, until = texts(seen[kind], "chutes-instances", "Lost in 24 h")
         assert (until["title"], until["text"]) == ("counted to", "11:00")
-    # Its exporter has read a report with each scrape.
+
+
+def test_lost_units_are_not_shown_if_an_hour_is_not_known(seen: dict[World, Seen]) -> None:
+    # Each of its 10 scrapes has read a report. Those of the first two are from before the 24 hours.
     (hours,) = texts(seen[World.KEYLESS], "chutes-instances", "Lost in 24 h")
     assert (hours["title"], hours["text"]) == ("hours known of 24", "8")
 
@@ -222,7 +265,10 @@ def test_the_first_problem_is_the_gravest_and_says_what_it_costs_and_what_to_do(
     # Of alerts that are equally grave, the most expensive comes first.
     first_warning = rows[severities.index("warning")]
     assert first_warning["USD a day"].startswith("$")
-    # A place leads to its board.
+
+
+def test_the_place_of_a_problem_leads_to_a_board(seen: dict[World, Seen]) -> None:
+    rows = table(seen[World.SICK], "chutes-overview", "What is wrong")
     assert {row["board"] for row in rows} <= set(BOARD_ORDER)
 
 
@@ -250,38 +296,44 @@ def alarming(seen: Seen) -> set[tuple[str, str]]:
     return places
 
 
-def test_red_and_orange_are_only_where_something_is_wrong(seen: dict[World, Seen]) -> None:
+def test_nothing_is_red_or_orange_where_nothing_is_wrong(seen: dict[World, Seen]) -> None:
     assert alarming(seen[World.HEALTHY]) == alarming(seen[World.EMPTY]) == set()
-    # Alerts about GPUs cannot fire.
+    # Without a key, the verdict is orange, because alerts about GPUs cannot fire.
     assert alarming(seen[World.KEYLESS]) == {("chutes-overview", "Verdict")}
-    assert alarming(seen[World.SICK]) >= {
-        *(
-            ("chutes-overview", title)
-            for title in (
+
+
+@pytest.mark.parametrize(
+    ("uid", "titles"),
+    [
+        (
+            "chutes-overview",
+            [
                 *("Verdict", "What is wrong", "Lost in 24 h", "Not earned, next 24 h"),
                 *("Is the seat safe?", "Miners"),
-            )
+            ],
         ),
-        *(
-            ("chutes-fleet", title)
-            for title in (
+        (
+            "chutes-fleet",
+            [
                 *("Not earned, next 24 h", "Earning", "Idle", "Unverified", SERVERS, "GPUs"),
                 *("Upgrade window", "Maintenance"),
-            )
+            ],
         ),
-        *(
-            ("chutes-instances", title)
-            for title in (
+        (
+            "chutes-instances",
+            [
                 *("Lost in 24 h", "Starting", "Instances that need a decision"),
                 *("Failed by chute, 24 h", "Ended in the hour to $report:00 UTC"),
-            )
+            ],
         ),
-        *(("chutes-market", title) for title in ("Idle GPUs", "Supply")),
-        *(
-            ("chutes-exporter", title)
-            for title in ("Trust the boards", "Blind alerts", "Bad feeds", "All feeds")
-        ),
-    }
+        ("chutes-market", ["Idle GPUs", "Supply"]),
+        ("chutes-exporter", ["Trust the boards", "Blind alerts", "Bad feeds", "All feeds"]),
+    ],
+)
+def test_what_is_wrong_is_red_or_orange(
+    seen: dict[World, Seen], uid: str, titles: list[str]
+) -> None:
+    assert alarming(seen[World.SICK]) >= {(uid, title) for title in titles}
 
 
 def test_tables_have_a_row_for_each_thing(
@@ -308,6 +360,7 @@ def count_things(results: Sequence[Sequence[dict[str, Any]]]) -> int:
     if not labels_of_results:
         # Rows without labels are about one thing.
         return int(any(results))
+    # Grafana joins the rows of two metrics, so their names do not tell things apart.
     common = sorted(set.intersection(*labels_of_results) - {"__name__"})
     things = set()
     for result in results:
@@ -343,11 +396,14 @@ def test_no_table_shows_that_something_is_not_a_number(seen: dict[World, Seen]) 
                     assert not re.search(r"\bNaN\b", text), (uid, panel["title"])
 
 
-def test_the_state_that_costs_most_comes_first_and_models_that_are_named_by_numbers_stay_names(
-    seen: dict[World, Seen],
-) -> None:
+def test_gpus_in_the_state_that_costs_most_come_first(seen: dict[World, Seen]) -> None:
     rows = table(seen[World.SICK], "chutes-fleet", "GPUs")
     shown_states = [row["State"] for row in rows]
     by_cost = [state.text for state in states.GPU]
     assert shown_states == sorted(shown_states, key=by_cost.index)
+
+
+def test_a_model_that_is_named_by_a_number_stays_a_name(seen: dict[World, Seen]) -> None:
+    rows = table(seen[World.SICK], "chutes-fleet", "GPUs")
+    # Not "4,090", for example.
     assert {row["Model"] for row in rows} == {"4090", "h200", "pro_6000"}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 def _rules() -> list[dict[str, Any]]:
+    """Return the rules of all files in prometheus/rules/, in their order."""
     rules: list[dict[str, Any]] = []
     for path in sorted(DIRECTORY.glob("*.yml")):
         for group in yaml.safe_load(path.read_text())["groups"]:
@@ -35,7 +36,9 @@ RULES: Final = _rules()
 ALERTS: Final = [rule for rule in RULES if "alert" in rule]
 RECORDINGS: Final = [rule for rule in RULES if "record" in rule]
 ABOUT_ALERTS: Final = [rule for rule in RECORDINGS if rule["record"].startswith("alert:")]
+"""Recordings that read the series of alerts."""
 UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+"""The seconds of each unit of a duration."""
 STALE: Final = struct.pack("<Q", 0x7FF0000000000002)
 """Prometheus' marker for the end of a series."""
 
@@ -56,24 +59,34 @@ def _varint(number: int) -> bytes:
 
 def _field(number: int, content: bytes) -> bytes:
     """Return a field of a protobuf message that has a length: bytes, a text or a message."""
+    # The first byte is the number of the field and, in its last 3 bits, 2 for such a field.
     return bytes([number << 3 | 2]) + _varint(len(content)) + content
 
 
 @functools.lru_cache(10_000)
 def _sample_ends(at: float) -> tuple[bytes, bytes]:
-    """Return what is before and behind the value of a sample."""
+    """Return the bytes before and behind the value of a sample in a message of remote write.
+
+    A sample is field 2 of a series. Its field 1 is the value, 8 bytes after the byte 0x09. Its
+    field 2 is the time in milliseconds, after the byte 0x10.
+    """
     end = b"\x10" + _varint(round(at * 1000))
     # A sample is shorter than 128 bytes, so that its length is one byte.
     return bytes([2 << 3 | 2, 1 + 8 + len(end), 0x09]), end
 
 
 def _sample(at: float, value: bytes) -> bytes:
+    """Return a sample with a value of 8 bytes, as a series in a message of remote write has it."""
     start, end = _sample_ends(at)
     return start + value + end
 
 
 def encoded(name: str, labels: Iterable[tuple[str, str]]) -> bytes:
-    """Return the identity of a series, as remote write sends it."""
+    """Return the identity of a series, as remote write sends it.
+
+    Its labels are fields 1, in the order of the alphabet. Each has its name as field 1, and its
+    value as field 2.
+    """
     written = b""
     for label, value in sorted({"__name__": name, **dict(labels)}.items()):
         pair = _field(1, label.encode()) + _field(2, value.encode())
@@ -98,8 +111,7 @@ class Timeline:
 
     Args:
         stores: Addresses of servers that get every sample by Prometheus' remote write, with the
-            path. The first one
-            evaluates the expressions.
+            path. The first one evaluates the expressions.
     """
 
     def __init__(self, *stores: str) -> None:
@@ -107,8 +119,11 @@ class Timeline:
         self._connections = [
             HTTPConnection(store.netloc, timeout=PATIENCE) for store in self._stores
         ]
+        # The series that each target or rule had the last time.
         self._written: dict[str, set[bytes]] = defaultdict(set)
+        # The encoded series by target and by its text on the page.
         self._encoded: dict[tuple[str, str], bytes] = {}
+        # The alerts of each rule in `ALERTS` that are pending or fire.
         self._alerts: list[dict[Labels, Alert]] = [{} for _ in ALERTS]
 
     def close(self) -> None:
@@ -117,9 +132,9 @@ class Timeline:
             connection.close()
 
     def write(self, at: float, source: str, samples: Mapping[bytes, float]) -> None:
-        """Write the samples of a target or a rule.
+        """Write the samples of a source, which is a target or a rule.
 
-        What it had the last time and has no longer becomes stale.
+        A series that it had the last time and has no longer becomes stale.
         """
         values = dict.fromkeys(self._written[source] - samples.keys(), STALE)
         for series, number in samples.items():
@@ -135,7 +150,8 @@ class Timeline:
         for identity_of_series, samples in series.items():
             written = b"".join(_sample(at, value) for at, value in samples)
             message += _field(1, identity_of_series + written)
-        # Snappy allows data that is not compressed.
+        # Snappy allows data that is not compressed: its length, and the byte 0xfc before the length
+        # less 1 in 4 bytes.
         body = _varint(len(message)) + b"\xfc" + struct.pack("<I", len(message) - 1) + message
         for store, connection in zip(self._stores, self._connections, strict=True):
             connection.request("POST", store.path, body, {"Content-Encoding": "snappy"})
@@ -173,7 +189,11 @@ class Timeline:
         self.record(ABOUT_ALERTS, at)
 
     def record(self, rules: Iterable[Mapping[str, Any]], at: float) -> None:
-        """Write the results of recordings, those of the same name together."""
+        """Write the results of recordings.
+
+        Rules that record under one name are neighbours. They are written together, because writing
+        one of them makes the series stale that it does not have.
+        """
         for name, rules_of_name in groupby(rules, key=lambda rule: rule["record"]):
             result: dict[Labels, float] = {}
             for rule in rules_of_name:
@@ -182,7 +202,10 @@ class Timeline:
             self.write(at, name, samples)
 
     def _query(self, expression: str, at: float) -> dict[Labels, float]:
-        """Return the result of a query by the labels of its series. A number has no labels."""
+        """Return the result of a query by the labels of its series.
+
+        If it is a number instead of series, it is returned without labels.
+        """
         connection = self._connections[0]
         connection.request("GET", f"/api/v1/query?{urlencode({'query': expression, 'time': at})}")
         data = json.load(connection.getresponse())["data"]
@@ -198,7 +221,7 @@ def move_alerts(
 ) -> None:
     """Change the alerts of a rule as Prometheus does at an evaluation: they begin, fire or end.
 
-    The condition of the rule is true for some labels.
+    ``true_for`` are the labels for which the condition of the rule is true at that time.
     """
     pending_for = seconds(rule.get("for", "0s"))
     keep_firing_for = seconds(rule.get("keep_firing_for", "0s"))
@@ -211,16 +234,17 @@ def move_alerts(
         alert = alerts[labels]
         if alert.gone is None:
             alert.gone = at
+        # A pending alert ends at once.
         if not alert.fires or at - alert.gone >= keep_firing_for:
             del alerts[labels]
 
 
 def alert_samples(rule: Mapping[str, Any], alerts: dict[Labels, Alert]) -> dict[bytes, float]:
-    """Return Prometheus' two series of each alert of a rule."""
+    """Return the samples of the two series that Prometheus has for each alert of a rule."""
     samples = {}
     for labels, alert in alerts.items():
-        own = dict(labels) | rule["labels"] | {"alertname": rule["alert"]}
+        all_labels = dict(labels) | rule["labels"] | {"alertname": rule["alert"]}
         state = "firing" if alert.fires else "pending"
-        samples[encoded("ALERTS", (own | {"alertstate": state}).items())] = 1.0
-        samples[encoded("ALERTS_FOR_STATE", own.items())] = alert.since
+        samples[encoded("ALERTS", (all_labels | {"alertstate": state}).items())] = 1.0
+        samples[encoded("ALERTS_FOR_STATE", all_labels.items())] = alert.since
     return samples

@@ -5,7 +5,6 @@ package.
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,7 +33,7 @@ REASONS = {
 }
 """The reason by the beginning of the service's text."""
 FAILURES = {"miner", "requests", "not_active_in_time"}
-"""The others are no failures."""
+"""Reasons that are failures of an instance or its miner. The others come from the platform."""
 PRIVATE = {"private", "private_tee", "integrated_subnet"}
 """Factors of the pay of a chute that follows the rules of private ones."""
 
@@ -46,6 +45,7 @@ def seconds(text: str) -> float:
 
 
 def instance_state(instance: Row) -> str:
+    """Return the state of an instance. A disabled one was active before."""
     if instance["active"]:
         return "active"
     return "disabled" if instance["activated_at"] else "starting"
@@ -88,14 +88,16 @@ def places(api: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def server_state(server_id: str, status: str, api: Mapping[str, Any]) -> int:
-    """Return the number of the state of a server without failed starts, the first that applies.
+    """Return the number of the state of a server in `grafana.states.SERVER`.
 
-    The numbers are those of `grafana.states.SERVER`. The status is that of its maintenance.
+    Of several states that apply, the lowest number counts. Failed starts are left out, which make a
+    server failing. The status is that of its maintenance.
     """
     if status != "none":
         return 0 if status == "maintenance" else 1
     states = {gpu_state(gpu, api) for gpu in api["nodes"] if gpu["server_id"] == server_id}
     numbers = {"unverified": 3, "idle": 5, "starting": 6, "disabled": 7, "earning": 8}
+    # 2 is a server without GPUs.
     return min((numbers[state] for state in states), default=2)
 
 
@@ -104,6 +106,7 @@ def units_of_server(server_id: str, api: Mapping[str, Any]) -> float:
     place_of_instance = places(api)
     units = 0.0
     for instance in api["instances"]:
+        # An instance that is starting earns nothing yet.
         if not instance["activated_at"]:
             continue
         on_server, _ = place_of_instance[instance["instance_id"]]
@@ -144,7 +147,10 @@ def upgrade_order(server_ids: Iterable[str], api: Mapping[str, Any]) -> dict[str
 
 
 def last_instances(api: Mapping[str, Any]) -> Counter[str]:
-    """Return how many instances on each server are the last ones of their chutes."""
+    """Return how many instances on each server are the last ones of their chutes.
+
+    A chute of such an instance has no other active instance, of any miner.
+    """
     place_of_instance = places(api)
     active_ids: dict[str, set[str]] = defaultdict(set)
     for instance in api["active_instances"]:
@@ -153,7 +159,8 @@ def last_instances(api: Mapping[str, Any]) -> Counter[str]:
     for instance in api["instances"]:
         instance_id = instance["instance_id"]
         others = active_ids[instance["chute_id"]] - {instance_id}
-        if instance_id in place_of_instance and not others:
+        has_server = instance_id in place_of_instance
+        if has_server and not others:
             server_id, _ = place_of_instance[instance_id]
             count[server_id] += 1
     return count
@@ -193,21 +200,19 @@ class Reports:
                 history[row["instance_id"]][row["started_at"]] = row
         return history
 
-    def ends(self, hours: int, until: float = 0) -> list[Ended]:
-        """Return the ends in the hours before a time, by default before the end of the newest
-        report.
-        """
-        until = until or self.end
-        # A report may repeat what another one has, so that rows are kept by instance.
+    def ends(self, hours: int) -> list[Ended]:
+        """Return the ends in the hours before the end of the newest report."""
+        # Two reports have the row of an end between their hours, so that rows are kept by instance.
         ended: dict[str, Row] = {}
         for end, report in self._reports.items():
             for row in report["instance_audit"]:
                 if row["miner_hotkey"] != self._hotkey or row["deleted_at"] is None:
                     continue
                 ended_at = seconds(row["deleted_at"])
-                is_in_hours = until - hours * HOUR <= ended_at <= until
-                is_of_report = end - HOUR <= ended_at <= end
-                if is_in_hours and is_of_report:
+                is_in_hours = self.end - hours * HOUR <= ended_at <= self.end
+                # A report counts only for the ends in its own hour.
+                is_in_hour_of_report = end - HOUR <= ended_at <= end
+                if is_in_hours and is_in_hour_of_report:
                     ended[row["instance_id"]] = row
         return [self._ended(row) for row in ended.values()]
 
@@ -218,16 +223,19 @@ class Reports:
         if row["activated_at"] is None:
             return Ended(row["chute_id"], reason, "never_active", 0)
         lasted = seconds(row["deleted_at"]) - seconds(row["activated_at"])
-        # A public instance keeps its score after its first hour.
+        # A public instance, which nobody is billed for, keeps its score after its first hour.
         is_secured = row["billed_to"] is None and lasted >= HOUR
         if row["valid_termination"] or is_secured:
             return Ended(row["chute_id"], reason, "counts", 0)
         return Ended(row["chute_id"], reason, "lost", self._units(row))
 
     def _units(self, row: Row) -> float:
-        """Return the compute units of an instance in the day before the newest report."""
+        """Return the compute units of an instance in the day before the end of the newest report,
+        from its row in a report.
+        """
         begin = max(seconds(row["created_at"]), self.end - DAY)
         end = seconds(row["deleted_at"])
+        # After this time, it counts no longer, even if it is deleted later.
         if row["stop_billing_at"]:
             end = min(end, seconds(row["stop_billing_at"]))
         units = 0.0
@@ -258,7 +266,8 @@ class Placement(NamedTuple):
     """Instances on idle GPUs.
 
     Attributes:
-        taken: The number of GPUs that they take of each server, in the order of the servers.
+        taken: The number of GPUs that they take of each server and model, in the sorted order of
+            `Launches.usable`.
         pay: Their compute units per second, on average of the first day.
     """
 
@@ -268,7 +277,15 @@ class Placement(NamedTuple):
 
 @dataclass(frozen=True)
 class Launchable:
-    """A chute that a miner can launch on a GPU model, with the pay of a GPU for a second."""
+    """A chute that a miner can launch on a GPU model.
+
+    Attributes:
+        gpus: The number of GPUs of an instance.
+        room: How many instances can still become active.
+        starting: How many instances of the chute are starting, of all miners.
+        first_day: Compute units per second of a GPU, on average of the first day.
+        later: The same, when the pay has settled.
+    """
 
     chute_id: str
     gpu: str
@@ -304,19 +321,22 @@ class Launches:
             for (server_id, model), count in self.free.items()
             if not self._is_in_slot(server_id)
         }
+        # The number of instances of each chute, of all miners.
         self._active = Counter(one["chute_id"] for one in api["active_instances"])
         self._starting = self._starting_everywhere()
+        # The newest record of the autoscaler by chute, and the chutes with a bounty.
         self._logged = {row["chute_id"]: row for row in api["utilization"]}
         self._bounties = {row["chute_id"] for row in api["bounties"]}
         self.in_vain: dict[str, bool] = {}
         self.hanging: set[str] = set()
         self.offers: list[Launchable] = []
         self.refused: Counter[tuple[str, str]] = Counter()
+        # These fill the four above.
         self._judge_starting()
         self._judge_chutes()
 
     def _judge_starting(self) -> None:
-        """Find starting instances that are in vain, and chutes whose start takes over an hour."""
+        """Note which starting instances are in vain, and chutes whose start takes over an hour."""
         for instance in self._api["instances"]:
             if instance_state(instance) == "starting":
                 chute_id = instance["chute_id"]
@@ -358,12 +378,15 @@ class Launches:
         """Return how many active instances the service wants of a chute."""
         row = self._logged.get(chute_id)
         if row is None:
+            # Without a record of the autoscaler, the service takes the present number.
             return self._active[chute_id] + self._starting[chute_id]
         allowance: int = row["scale_allowance"]
         target: int = row["target_count"]
+        # The target is that of the autoscaler's last run. An allowance is newer.
         return self._active[chute_id] + allowance if allowance else target
 
     def _is_private(self, chute: Row) -> bool:
+        """Return whether launches of a chute follow the rules of private chutes."""
         return not PRIVATE.isdisjoint(chute["compute_multiplier_factors"])
 
     def _is_in_vain(self, chute_id: str) -> bool:
@@ -371,28 +394,46 @@ class Launches:
         (chute,) = (row for row in self._api["chutes"] if row["chute_id"] == chute_id)
         is_full = self._active[chute_id] >= self._target(chute_id)
         if not self._is_private(chute):
+            # The activation on a public chute with TEE is never refused.
             return is_full and not chute["tee"]
         if chute_id in self._bounties and not self._active[chute_id]:
+            # A bounty is enough for the first active instance, whatever the target is.
             return False
+        # Without a record of the autoscaler, a private chute has no target.
         return is_full or chute_id not in self._logged
 
     def room(self, chute: Row) -> Room:
         """Return the room of a chute."""
-        key = chute["chute_id"]
-        starting, room = self._starting[key], self._target(key) - self._active[key]
         if self._is_private(chute):
-            if not self._active[key]:
-                # The first instance of a private chute needs a bounty.
-                bounties = int(key in self._bounties)
-                return Room(bounties, bounties - starting, "no_bounty")
-            if key not in self._logged:
-                return Room(0, 0, "target_expired")
-            return Room(room, room - starting, "no_room")
-        if not chute["tee"]:
+            return self._room_of_private(chute["chute_id"])
+        return self._room_of_public(chute["chute_id"], has_tee=chute["tee"])
+
+    def _room_of_private(self, chute_id: str) -> Room:
+        """Return the room of a private chute. The service checks it again at an activation."""
+        active, starting = self._active[chute_id], self._starting[chute_id]
+        if active == 0:
+            # The first active instance needs a bounty, which is enough, whatever the target is.
+            room = int(chute_id in self._bounties)
+            return Room(room, room - starting, "no_bounty")
+        if chute_id not in self._logged:
+            # Without a record of the autoscaler, it has no target.
+            return Room(0, 0, "target_expired")
+        room = self._target(chute_id) - active
+        return Room(room, room - starting, "no_room")
+
+    def _room_of_public(self, chute_id: str, *, has_tee: bool) -> Room:
+        """Return the room of a public chute.
+
+        Only without TEE does the service check it again at an activation, so that instances that
+        are starting already may take it first.
+        """
+        starting = self._starting[chute_id]
+        room = self._target(chute_id) - self._active[chute_id]
+        if not has_tee:
             return Room(room, room - starting, "no_room")
         if room <= 0:
             return Room(room, room, "no_room")
-        # Active and starting instances must be fewer than the target plus 1.
+        # With TEE, active and starting instances must be fewer than the target plus 1.
         room = min(room, room + 1 - starting)
         return Room(room, room, "enough_starting")
 
@@ -434,8 +475,9 @@ class Launches:
         # What the API says is the pay on the cheapest GPU that the chute allows.
         on_cheapest = chute["effective_compute_multiplier"] / selector["gpu_count"]
         first = on_cheapest * rates[gpu] / cheapest_rate
-        # A public instance is paid like one on the cheapest GPU later. A bounty is gone then.
+        # A public instance is paid like one on the cheapest GPU later.
         later = on_cheapest if chute["public"] else first
+        # The factor of a bounty is in the pay only as long as there is one. It is gone later.
         later /= factors.get("bounty_boost", 1)
         return Launchable(
             chute_id=chute["chute_id"],
@@ -443,7 +485,8 @@ class Launches:
             gpus=selector["gpu_count"],
             room=left,
             starting=self._starting[chute["chute_id"]],
-            # The first pay counts for 4.6 hours of the day.
+            # The pay moves from the first to the later one over some hours. In a day, this is as
+            # much as 4.6 hours of the first pay, and the later one for the rest.
             first_day=(first * 4.6 + later * 19.4) / 24,
             later=later,
         )
@@ -452,25 +495,30 @@ class Launches:
         """Return what the usable idle GPUs earn a second in the best of all placements, on average
         of the first day.
         """
-        # The best pay for each number of taken GPUs on each server, with the chutes so far.
+        # By `Placement.taken`, the best pay of placements of the chutes so far. The first one takes
+        # no GPUs.
         best_pay: dict[tuple[int, ...], float] = {(0,) * len(self.usable): 0.0}
         # A chute that hangs on a server is not launched again.
         for chute_id in {offer.chute_id for offer in self.offers} - self.hanging:
-            # They are for several models of GPU, and share the room of the chute.
+            # The offers of a chute are for several models of GPU, and share its room.
             offers = [offer for offer in self.offers if offer.chute_id == chute_id]
             with_chute = dict(best_pay)
             for taken, pay in best_pay.items():
                 for counts in self._counts(offers[0].room):
                     placement = self._placed(Placement(taken, pay), counts, offers)
                     if placement is None:
+                        # These instances do not fit.
                         continue
-                    if placement.pay > with_chute.get(placement.taken, -math.inf):
+                    best_so_far = with_chute.get(placement.taken)
+                    if best_so_far is None or placement.pay > best_so_far:
                         with_chute[placement.taken] = placement.pay
             best_pay = with_chute
         return max(best_pay.values())
 
     def _counts(self, room: int) -> Iterator[tuple[int, ...]]:
-        """Yield all numbers of instances by server that a room allows, without none at all."""
+        """Yield all ways in which a room allows to launch instances, at least one: their number on
+        each server and model in the order of `Placement.taken`.
+        """
         for counts in itertools.product(range(room + 1), repeat=len(self.usable)):
             if 0 < sum(counts) <= room:
                 yield counts
@@ -482,25 +530,26 @@ class Launches:
 
         Args:
             before: The placement without them.
-            counts: The number of new instances on each server.
+            counts: The number of new instances on each server and model.
             offers: Of their chute, one for each model of GPU.
         """
         offer_on = {offer.gpu: offer for offer in offers}
-        taken_of_servers, pay = [], before.pay
+        taken_of_places, pay = [], before.pay
+        # A place is a server and a model of GPU.
         for taken, count, place in zip(before.taken, counts, sorted(self.usable), strict=True):
             if count == 0:
-                taken_of_servers.append(taken)
+                taken_of_places.append(taken)
                 continue
             server_id, model = place
             offer = offer_on.get(model)
             if offer is None or self._tee_of(offer) != self._tee[server_id]:
                 return None
-            new = count * offer.gpus
-            if taken + new > self.usable[place]:
+            new_gpus = count * offer.gpus
+            if taken + new_gpus > self.usable[place]:
                 return None
-            taken_of_servers.append(taken + new)
-            pay += new * offer.first_day
-        return Placement(tuple(taken_of_servers), pay)
+            taken_of_places.append(taken + new_gpus)
+            pay += new_gpus * offer.first_day
+        return Placement(tuple(taken_of_places), pay)
 
     def _tee_of(self, offer: Launchable) -> bool:
         """Return whether a chute needs a server with TEE."""
