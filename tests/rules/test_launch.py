@@ -174,7 +174,7 @@ def test_the_activation_of_a_private_chute_and_of_one_without_tee_is_checked_aga
 
 def test_a_target_expires_after_3700_seconds_by_the_time_that_the_answers_show() -> None:
     def target_expired(log: ChuteUtilization | None, now: float | None) -> bool | None:
-        instances = chute_instances(PRIVATE, log, active=set(), held=[], now=now)
+        instances = chute_instances(PRIVATE, log, active_ids=set(), held_gpus=[], now=now)
         return instances.target_expired
 
     now = 1e9
