@@ -23,7 +23,7 @@ from playwright.async_api import async_playwright
 from grafana.parts import BOARD_ORDER
 from grafana.worlds import World
 from tests.grafana.display import committed, panels
-from tests.grafana.scenes import END, STEP, Answers, ask_everything, scene
+from tests.grafana.scenes import END, FLEETS, ORDINARY, STEP, Answers, ask_everything, scene
 from tests.support import ROOT, Prometheus
 
 if TYPE_CHECKING:
@@ -78,15 +78,15 @@ class Picture:
     cut: Sequence[str]
 
 
-def make_day(kind: World, directory: Path) -> None:
-    """Simulate a day of a world, and leave the data of a Prometheus in a directory for
-    `make_requests`, with a file that names the miners that the boards show.
+def make_day(kind: World, directory: Path, gpus: int) -> None:
+    """Simulate a day of a world with a number of GPUs, and leave the data of a Prometheus in a
+    directory for `make_requests`, with a file that names the miners that the boards show.
     """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
 
     async def simulate() -> Answers:
-        async with scene(kind, directory, HOURS, readme=True) as day:
+        async with scene(kind, directory, HOURS, readme=True, gpus=gpus) as day:
             # `make_requests` asks the queries, as the boards may change until then.
             return day.answers
 
@@ -237,6 +237,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--world", action="append", choices=list(kinds), help="only this world; needs --output"
     )
+    parser.add_argument(
+        "--gpus",
+        type=int,
+        choices=[*FLEETS],
+        default=ORDINARY,
+        help=f"GPUs of the miner in the sick world, instead of {ORDINARY}; needs --output",
+    )
     parser.add_argument("--width", type=int, help=f"in pixels, instead of {WIDTH}; needs --output")
     parser.add_argument("--open", action="store_true", help="open collapsed rows; needs --output")
     parser.add_argument(
@@ -246,8 +253,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--reuse", action="store_true", help="use the simulated days of the last time"
     )
     parsed = parser.parse_args(arguments)
-    if parsed.output is None and (parsed.world or parsed.width or parsed.open):
-        parser.error("--world, --width and --open need --output")
+    is_other_picture = parsed.world or parsed.width or parsed.open or parsed.gpus != ORDINARY
+    if parsed.output is None and is_other_picture:
+        parser.error("--world, --gpus, --width and --open need --output")
     parsed.board = parsed.board or [*BOARD_ORDER]
     parsed.width = parsed.width or WIDTH
     if parsed.world:
@@ -257,12 +265,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parsed
 
 
-def _simulated_day(kind: World, *, reuse: bool) -> Path:
-    """Return the directory of a world's day. Simulate it, unless the last one is reused."""
-    directory = CACHE / kind.name.lower()
+def _simulated_day(kind: World, gpus: int, *, reuse: bool) -> Path:
+    """Return the directory of a day of a world with a number of GPUs.
+
+    Simulate it, unless the last one is reused.
+    """
+    directory = CACHE / f"{kind.name.lower()}-{gpus}"
     if not reuse or not (directory / MINERS).exists():
         began = time.monotonic()
-        make_day(kind, directory)
+        make_day(kind, directory, gpus)
         print(f"simulated a day, {kind.name.lower()}: {time.monotonic() - began:.0f} s")
     return directory
 
@@ -279,7 +290,7 @@ def main() -> None:
         if chosen.output is None:
             # Then the worlds are those of the README, too.
             boards = [uid for uid in boards if uid in README[kind].uids]
-        directory = _simulated_day(kind, reuse=chosen.reuse)
+        directory = _simulated_day(kind, chosen.gpus, reuse=chosen.reuse)
         requests[kind] = make_requests(directory, boards)
     subprocess.run(["node", str(RENDER / "build.mjs"), str(SCRIPT)], check=True)
     pictures = asyncio.run(draw_boards(requests, chosen.width, opened=chosen.open))
@@ -288,7 +299,7 @@ def main() -> None:
         return
     chosen.output.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
-        name = f"{picture.uid}-{picture.kind.name.lower()}-{chosen.width}.png"
+        name = f"{picture.uid}-{picture.kind.name.lower()}-{chosen.gpus}-{chosen.width}.png"
         (chosen.output / name).write_bytes(picture.png)
 
 

@@ -34,7 +34,7 @@ TROUBLES: Final = {
 DEFAULT_TROUBLES: Final = ("crash-loop", "idle")
 
 
-class _DemoServer(NamedTuple):
+class DemoServer(NamedTuple):
     """A server of the first miner, with the model and number of its GPUs.
 
     Its trouble is one of TROUBLES, or empty.
@@ -45,22 +45,24 @@ class _DemoServer(NamedTuple):
     trouble: str
 
 
-_FLEET: Final = (
-    _DemoServer("h200", 4, ""),
-    _DemoServer("pro_6000", 8, ""),
-    _DemoServer("pro_6000", 8, "upgrade"),
-    _DemoServer("pro_6000", 4, "upgrade"),
-    _DemoServer("pro_6000", 4, "dead-server"),
-    _DemoServer("pro_6000", 4, "crash-loop"),
-    _DemoServer("pro_6000", 4, "idle"),
-    _DemoServer("4090", 2, "idle"),
-    _DemoServer("pro_6000", 4, "failing-chute"),
-    _DemoServer("pro_6000", 4, "bleed"),
-    _DemoServer("pro_6000", 4, "thrashing"),
-    _DemoServer("pro_6000", 2, "start-in-vain"),
+FLEET: Final = (
+    DemoServer("h200", 4, ""),
+    DemoServer("pro_6000", 8, ""),
+    DemoServer("pro_6000", 8, "upgrade"),
+    DemoServer("pro_6000", 4, "upgrade"),
+    DemoServer("pro_6000", 4, "dead-server"),
+    DemoServer("pro_6000", 4, "crash-loop"),
+    DemoServer("pro_6000", 4, "idle"),
+    DemoServer("4090", 2, "idle"),
+    DemoServer("pro_6000", 4, "failing-chute"),
+    DemoServer("pro_6000", 4, "bleed"),
+    DemoServer("pro_6000", 4, "thrashing"),
+    DemoServer("pro_6000", 2, "start-in-vain"),
 )
 _ALWAYS_THERE: Final = 7
-"""The number of servers, from the first one on, that exist without their trouble, too."""
+"""The number of servers, from the first one on, that exist without their trouble, too. So do all
+that have none.
+"""
 _LOOP_DAYS: Final = 3
 """Days before the start at which a loop begins, and after it at which it ends."""
 
@@ -104,10 +106,11 @@ class DemoWorld(World):
         start: float,
         troubles: Sequence[str] = DEFAULT_TROUBLES,
         size: Size | None = None,
+        fleet: Sequence[DemoServer] = FLEET,
     ) -> None:
-        self._fleet: list[_DemoServer] = []
-        for index, server in enumerate(_FLEET):
-            if server.trouble in troubles:
+        self._fleet: list[DemoServer] = []
+        for index, server in enumerate(fleet):
+            if not server.trouble or server.trouble in troubles:
                 self._fleet.append(server)
             elif index < _ALWAYS_THERE:
                 self._fleet.append(server._replace(trouble=""))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.config import make_settings
 from chutes_exporter.simulator import DemoWorld, Fault, Simulator, Size
+from chutes_exporter.simulator.demo import FLEET, DemoServer
 from chutes_exporter.simulator.service import End
 from chutes_exporter.simulator.world import Slot
 from grafana.parts import ANNOTATION, VARIABLES
@@ -246,16 +247,28 @@ class Troubled(Tried):
         yield self._staged(slots[2].launch(1, with_little_load, *times, End.PURGED))
 
 
-def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:
-    """Make a world, and choose the miner to watch in it.
+FLEETS: Final[dict[int, Sequence[DemoServer]]] = {
+    8: (DemoServer("pro_6000", 4, ""), DemoServer("pro_6000", 4, "idle")),
+    # With the troubles of the sick world, or without any.
+    38: FLEET,
+    104: (*FLEET, *[DemoServer("pro_6000", 8, "")] * 8, DemoServer("h200", 2, "")),
+}
+"""Servers of the miner with GPUs, by the number of its GPUs in the sick world."""
+ORDINARY: Final = 38
+"""The number of GPUs, unless another one is asked for."""
+
+
+def _make(kind: World, *, readme: bool, gpus: int) -> tuple[DemoWorld, Miner]:
+    """Make a world, and choose the miner to watch in it, which has a number of GPUs.
 
     With ``readme``, it is for pictures, and therefore larger.
     """
+    fleet = FLEETS[gpus]
     active = 40 if readme else 10
     miners = 64 if readme else 24
     size = Size(miners=miners, active_miners=active, chutes=150, other_servers=3)
     if kind is World.SICK:
-        return _make_sick(Tried if readme else Troubled, size)
+        return _make_sick(Tried if readme else Troubled, size, fleet)
     if kind is World.KEYLESS and not readme:
         # The miner with the lowest score: its seat can be lost, and others can be before and after
         # it.
@@ -263,19 +276,22 @@ def _make(kind: World, *, readme: bool) -> tuple[DemoWorld, Miner]:
         shares = world.shares(END)
         worst = min(shares, key=shares.__getitem__)
         return world, world.by_hotkey[worst]
-    world = DemoWorld(start=END, size=size, troubles=())
+    world = DemoWorld(start=END, size=size, troubles=(), fleet=fleet)
     if kind is World.EMPTY:
         # The first of the miners that run nothing.
         return world, world.miners[active]
     return world, world.miners[0]
 
 
-def _make_sick(make: type[DemoWorld], size: Size) -> tuple[DemoWorld, Miner]:
+def _make_sick(
+    make: type[DemoWorld], size: Size, fleet: Sequence[DemoServer]
+) -> tuple[DemoWorld, Miner]:
     """Make a world whose first miner has troubles, and whose last one, which is on the blacklist,
     is the next to lose its seat.
     """
     # As many seats as the real subnet has: the more there are, the more miners register in a day.
-    world = make(start=END, size=replace(size, miners=256), troubles=SICK_TROUBLES)
+    size = replace(size, miners=256)
+    world = make(start=END, size=size, troubles=SICK_TROUBLES, fleet=fleet)
     # Of the seats without a score, the oldest is lost first.
     world.miners[-1].registered_at = END - 30 * 86400
     return world, world.miners[0]
@@ -436,6 +452,7 @@ async def scene(
     hours: Sequence[float] = (),
     *,
     readme: bool = False,
+    gpus: int = ORDINARY,
     stores: Sequence[str] = (),
 ) -> AsyncIterator[Scene]:
     """Make a world, scrape its exporter for a day, and ask its API at the end.
@@ -448,11 +465,12 @@ async def scene(
         hours: When scrapes were, in hours before the end, if not at the times that suffice for the
             world.
         readme: Whether it is for pictures: one miner, without costs, and scrapes in each minute.
+        gpus: GPUs of the miner, a key of `FLEETS`.
         stores: URLs of the remote write of other stores that get every sample.
     """
     if not hours:
         hours = {World.SICK: SICK_HOURS, World.HEALTHY: HEALTHY_HOURS}.get(kind, HOURS)
-    world, miner = _make(kind, readme=readme)
+    world, miner = _make(kind, readme=readme, gpus=gpus)
     clock = Clock(END - hours[0] * 3600)
     async with contextlib.AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(Simulator(world, clock=clock))
