@@ -36,7 +36,7 @@ class State:
     color: str = PLAIN
 
 
-NOTHING: Final = State("nothing", "No alert fires")
+NOTHING: Final = State("nothing", "No alert fires", GREEN)
 """Stands in a table of problems if there is none."""
 UNWATCHED: Final = State("unwatched", "No miner is watched: set --hotkey", ORANGE)
 """Likewise if no alert can fire."""
@@ -115,7 +115,7 @@ label `state`.
 """
 
 SERVER: Final = (
-    State(0, "in maintenance", "light-red"),
+    State(0, "in maintenance", "#F264B4"),
     State(1, "pending: do not reboot", "yellow"),
     State(2, "no GPUs", "#8e8e99"),
     State(3, "unverified", RED),

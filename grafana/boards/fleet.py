@@ -102,14 +102,6 @@ def _gpus_by_model(**where: str) -> str:
     return of_miners("chutes_server_gpus", "server_id", "server", "gpu", "state", **where)
 
 
-_IDLE: Final = _gpus_by_model(state="idle", **ON_SERVERS)
-IDLE_IN_SLOT: Final = (
-    f"sum({_IDLE} and on (hotkey, server_id) {recorded(STATE)} < 2) > 0 "
-    f"unless on () ({_IDLE} > 0 unless on (hotkey, server_id) {recorded(STATE)})"
-)
-"""Idle GPUs of servers that hold an upgrade slot, whose states are 0 and 1. Absent while the state
-of a server with idle GPUs is unknown.
-"""
 _IDLE_USD: Final = f"86400 * {IDLE_UNITS} * on () group_left () {UNIT_USD}"
 _CAN_EARN: Final = f"{select(_IDLE_UNITS, MINERS)} > 0"
 NOT_EARNED: Final = (
@@ -130,6 +122,20 @@ def idle_pay(when: Literal["", "later_"] = "") -> str:
     """Return the compute units a day of the best use of all idle GPUs, absent while unknown."""
     name = f"chutes_fleet_idle_{when}compute_units_per_second"
     return f"86400 * {total(of_miners(name), with_gpus=True)}"
+
+
+def idle_in_slot(**servers: str) -> Query:
+    """Return the number of idle GPUs of servers that hold an upgrade slot.
+
+    Nothing can be launched on them. It is absent while the state of a server with idle GPUs is
+    unknown. ``servers`` are the labels that select servers.
+    """
+    idle = _gpus_by_model(state="idle", **servers)
+    state = recorded(STATE)
+    # The states 0 and 1 are those of a server that holds a slot.
+    in_slot = f"sum({idle} and on (hotkey, server_id) {state} < 2) > 0"
+    expression = f"{in_slot} unless on () ({idle} > 0 unless on (hotkey, server_id) {state})"
+    return Query(expression, "of them in maintenance", SICK, color=PLAIN, sometimes=True)
 
 
 def _idle_pay_on(servers: Mapping[str, str], when: Literal["", "later_"] = "") -> str:
@@ -266,7 +272,7 @@ FLEET.show(
                 "GPUs",
                 COUNT,
                 _gpus_of_all("idle"),
-                (Query(IDLE_IN_SLOT, "of them in maintenance", SICK, color=PLAIN, sometimes=True),),
+                (idle_in_slot(**ON_SERVERS),),
                 ((1, RED),),
                 "Verified GPUs in no instance. The Market board says what to launch on them. "
                 "Nothing can be launched on those in maintenance.",
@@ -291,7 +297,7 @@ FLEET.show(
         "earn in the first day; what the others would earn is not known. The cause is an alert "
         "about it, and a click on it opens its runbook. A failed start never became active. The "
         "profit is the pay of a day less the price of all GPUs.",
-        Column("State", short(recorded(STATE, **ON_SERVERS)), width=165, states=SERVER),
+        Column("State", short(recorded(STATE, **ON_SERVERS)), width=150, states=SERVER),
         Column("", "server_id"),
         Column("", no_miner_row("server"), data=frozenset()),
         Column("Server", "server", width=125, link=THIS_SERVER),
@@ -306,16 +312,16 @@ FLEET.show(
         ),
         Column("", copied(CAUSES, "first"), data=SICK),
         Column(
-            "USD a day",
+            "Not earned a day",
             NOT_EARNED,
             CENTS,
-            115,
+            135,
             thresholds=[(0.01, RED)],
             missing="not known",
             data=PRICED,
         ),
         Column(
-            "Cause", "alertname", width=225, link=RUNBOOK, tooltip="Open the runbook", missing=" "
+            "Cause", "alertname", width=240, link=RUNBOOK, tooltip="Open the runbook", missing=" "
         ),
         Column(
             "What to do first",
@@ -367,7 +373,7 @@ FLEET.show(
             missing=" ",
             data=PRICED,
         ),
-        sort=["State", "-USD a day", "-Units a day"],
+        sort=["State", "-Not earned a day", "-Units a day"],
         size=(24, 10),
     ),
     timeline(

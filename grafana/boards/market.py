@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from grafana.boards.fleet import THIS_SERVER, idle_pay
+from grafana.boards.fleet import THIS_SERVER, idle_in_slot, idle_pay
 from grafana.parts import (
     AMOUNT,
     CENTS,
@@ -129,10 +129,11 @@ MARKET.show(
     ),
     stat(
         "Idle GPUs",
-        "Verified GPUs in no instance. The tables below say what to launch on them.",
+        "Verified GPUs in no instance. The tables below say what to launch on them, but for those "
+        "in maintenance, on which nothing can be launched.",
         Query(total(IDLE, with_gpus=True), "idle", STOCKED, thresholds=[(1, RED)]),
+        idle_in_slot(),
         empty=NO_GPUS,
-        trend=True,
     ),
     stat(
         "Bounties",
@@ -227,10 +228,10 @@ MARKET.show(
         "cost of both together. Another miner may fill a chute first.",
         Column("", nothing_row(NO_SWITCH, "server"), data=KEYED, sometimes=True),
         Column("", "server_id"),
-        Column("Server", "server", width=130, link=THIS_SERVER, states=NO_SWITCHES),
-        Column("Runs now", "chute", width=280, missing=" "),
+        Column("Server", "server", width=115, link=THIS_SERVER, states=NO_SWITCHES),
+        Column("Runs now", "chute", width=240, missing=" "),
         Column("", "new_chute_id"),
-        Column("Launch instead", "new_chute", width=280, missing=" "),
+        Column("Launch instead", "new_chute", width=240, missing=" "),
         Column(
             "Instances",
             short(SWITCH),

@@ -200,7 +200,7 @@ OVERVIEW.show(
         Column(
             "Severity",
             copied(copied(short(SEVERITIES), "board"), "first"),
-            width=95,
+            width=85,
             states=SEVERITY,
             missing=" ",
             data=ALARMED,
@@ -214,7 +214,7 @@ OVERVIEW.show(
         Column(
             "Alert",
             "alertname",
-            width=235,
+            width=225,
             states=[NOTHING],
             link=RUNBOOK,
             tooltip="Open the runbook",
@@ -223,7 +223,7 @@ OVERVIEW.show(
         Column(
             "Where",
             "place",
-            width=150,
+            width=125,
             link=board_link(
                 "${__data.fields.board}",
                 hotkey="${__data.fields.hotkey}",
@@ -244,16 +244,16 @@ OVERVIEW.show(
             "USD a day",
             f"{LOST_PER_DAY} * on () group_left () {UNIT_USD} > 0",
             CENTS,
-            115,
+            105,
             thresholds=[(0.5, RED)],
             missing=" ",
             data=PRICED,
         ),
-        Column("Units a day", f"{LOST_PER_DAY} > 0", AMOUNT, 115, missing=" ", data=SICK),
+        Column("Units a day", f"{LOST_PER_DAY} > 0", AMOUNT, 110, missing=" ", data=SICK),
         Column(
             "What to do first",
             "first",
-            width=430,
+            width=400,
             states=FIRST_STEPS,
             missing=" ",
         ),

@@ -114,7 +114,13 @@ def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **wher
         "day and at today's pay. With several miners, it is the first seat. The service does not "
         "protect a seat, the chain does: a new one for some days. Below 3 days, put idle GPUs to "
         "work. The Subnet board shows the order of seats.",
-        Query(f"{seconds} < {3 * 86400}", "In danger: lost within", CHAINED, TIME, sometimes=True),
+        Query(
+            f"{seconds} < {3 * 86400}",
+            "In danger, see Market: lost within",
+            CHAINED,
+            TIME,
+            sometimes=True,
+        ),
         Query(f"{seconds} >= {3 * 86400}", "Safe now: lost within", CHAINED, TIME, sometimes=True),
         # Without a registration in the past day, there is no pace.
         Query(
@@ -221,13 +227,11 @@ SUBNET.show(
         "orange ones of the table below. If the headings differ by more than 20 %, it came true in "
         "60 to 77 % of cases.",
         Query(
-            OVERTAKERS,
-            "miners",
-            BUSY,
-            thresholds=[(1, ORANGE)],
-            sometimes=True,
+            f"{OVERTAKERS} > 0", "miners. Earn more: see Market", BUSY, color=ORANGE, sometimes=True
         ),
+        Query(f"{OVERTAKERS} == 0", "miners", BUSY, sometimes=True),
         empty="unknown: no neighbour behind",
+        size=(6, 3),
     ),
     _in_a_day(),
     _gap(

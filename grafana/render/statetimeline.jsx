@@ -2,7 +2,8 @@
 import { FieldType, dateTimeFormat, formattedValueToString, getFieldDisplayName } from '@grafana/data';
 import { VizLayout, VizLegend } from '@grafana/ui';
 
-const NAMES = 110;
+const CHARACTER = 6.7;
+const GAP = 12;
 const TIMES = 20;
 const TICK = 2 * 3600e3;
 
@@ -21,6 +22,7 @@ function stretchesOf(frame, frames, to) {
 export function StateTimeline({ data, options, width, height, theme, timeZone, range }) {
   const [from, to] = [range.from.valueOf(), range.to.valueOf()];
   const rows = data.map((frame) => stretchesOf(frame, data, to));
+  const names = Math.max(...rows.map(({ name }) => name.length)) * CHARACTER + GAP;
   const colors = new Map(rows.flatMap((row) => row.stretches.map(({ text, color }) => [text, color])));
   const items = [...colors].map(([label, color]) => ({ label, color, yAxis: 1 }));
   const { placement, displayMode } = options.legend;
@@ -33,10 +35,10 @@ export function StateTimeline({ data, options, width, height, theme, timeZone, r
       {(inner, tall) => {
         const row = (tall - TIMES) / rows.length;
         return (
-          <div style={{ width: inner, height: tall, paddingLeft: NAMES, fontSize: 12, color: theme.colors.text.primary }}>
+          <div style={{ width: inner, height: tall, paddingLeft: names, fontSize: 12, color: theme.colors.text.primary }}>
             {rows.map(({ name, stretches }) => (
               <div key={name} style={{ position: 'relative', height: row, lineHeight: `${row}px` }}>
-                <span style={{ position: 'absolute', right: '100%', paddingRight: 12, whiteSpace: 'nowrap' }}>{name}</span>
+                <span style={{ position: 'absolute', right: '100%', paddingRight: GAP, whiteSpace: 'nowrap' }}>{name}</span>
                 {stretches.map(({ start, end, color }) => (
                   <i key={start} style={at(start, end, { background: color, top: '10%', height: `${100 * options.rowHeight}%` })} />
                 ))}

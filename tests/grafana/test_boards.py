@@ -88,6 +88,7 @@ LONG = {
     "chutes-instances: Instances that need a decision": "that there is none must be known",
     "chutes-instances: Failed by chute, 24 h": "that there is none must be known",
     "chutes-instances: Time to become active": "it is absent while an instance is unknown",
+    "chutes-market: Idle GPUs": "it is absent while the maintenance of a server is unknown",
     "chutes-market: Launch now, pay per GPU": "it joins offers with ends and with bounties",
     "chutes-subnet: variable": "it orders the miners",
     "chutes-subnet: Neighbours in rank": "it compares each miner with the chosen one",

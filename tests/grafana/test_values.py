@@ -292,7 +292,7 @@ class Truth:
         first_loss = min(in_line, default=None)
         registrations_a_day = self.registrations_of_a_day()
         expected: Expected = {
-            at(title, "In danger: lost within"): None,
+            at(title, "In danger, see Market: lost within"): None,
             at(title, "Safe now: lost within"): None,
             at(title, "Safe now: registrations before the loss"): None,
             at(title, "Safe"): None,
@@ -306,7 +306,7 @@ class Truth:
             expected[at(title, "Safe now: registrations before the loss")] = first_loss
         else:
             lost_in = DAY * first_loss / registrations_a_day
-            verdict = "In danger" if lost_in < 3 * DAY else "Safe now"
+            verdict = "In danger, see Market" if lost_in < 3 * DAY else "Safe now"
             expected[at(title, f"{verdict}: lost within")] = lost_in
         without_seat = [hotkey for hotkey in hotkeys if hotkey not in self.seats]
         if without_seat:
@@ -530,13 +530,12 @@ class Truth:
                 label_of_rows("GPUs", "gpu_id"): [],
             }
         count, total = self.count_states(self.gpus), len(self.gpus)
-        in_slot = [gpu for gpu in self.gpus if self.slot_of(gpu["server_id"]) != "none"]
         expected: Expected = {
             at("All"): total,
             at("Earning"): (count["earning"] + count["disabled"]) / total,
             at("Idle", "GPUs"): count["idle"],
             # A 0 is not shown.
-            at("Idle", "of them in maintenance"): self.count_states(in_slot)["idle"] or None,
+            at("Idle", "of them in maintenance"): self.idle_in_slot() or None,
             at("Unverified"): count["unverified"],
             at("Servers", "servers"): len(self.servers),
             at("Servers", "in a slot"): self.api["maintenance"]["current_slots"],
@@ -618,7 +617,7 @@ class Truth:
         """
         rent = at(SERVERS, "Rent", server_id=server_id)
         profit = at(SERVERS, "Profit", server_id=server_id)
-        not_earned = at(SERVERS, "USD a day", server_id=server_id)
+        not_earned = at(SERVERS, "Not earned a day", server_id=server_id)
         expected: Expected = {rent: None, profit: None, not_earned: None}
         if not self.is_sick:
             return expected
@@ -1065,12 +1064,19 @@ class Truth:
             for row in self.api["bounties"]
         }
 
+    def idle_in_slot(self) -> int:
+        """Return the number of idle GPUs of servers that are pending or in maintenance."""
+        gpus = [gpu for gpu in self.gpus if self.slot_of(gpu["server_id"]) != "none"]
+        return self.count_states(gpus)["idle"]
+
     def offers(self) -> Expected:
         """Return what can be launched, and what is refused."""
         title = "Launch now, pay per GPU"
         offers, idle = self.launches.offers, self.count_states(self.gpus)["idle"]
         expected: Expected = {
-            at("Idle GPUs"): idle,
+            at("Idle GPUs", "idle"): idle,
+            # A 0 is not shown.
+            at("Idle GPUs", "of them in maintenance"): self.idle_in_slot() or None,
             label_of_rows(title, "chute_id"): sorted({offer.chute_id for offer in offers}),
         }
         if not idle:
@@ -1311,7 +1317,9 @@ class Truth:
             assert texts == [overtaking]
         # Nobody is behind the last one, so that nothing is shown.
         is_last = self.rank(self.miner) == len(self.shares)
-        expected[at("May overtake this miner")] = None if is_last else overtakers
+        title = "May overtake this miner"
+        expected[at(title, "miners")] = 0 if not overtakers and not is_last else None
+        expected[at(title, "miners. Earn more: see Market")] = overtakers or None
         return expected
 
     def text_of_overtaking(self, hotkey: str, headings: Mapping[str, float]) -> str:

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 LOST = "alert:chutes_alerts:compute_units_per_day"
 BLIND = "hotkey_feed:chutes_feed:blind"
 FEEDS = ("metagraph", "scores", "instances")
-SAFE, IN_DANGER, NOBODY_COMES, IMMUNE = "Safe now", "In danger", "registrations", "Immune until"
+SAFE, IN_DANGER, NOBODY_COMES, IMMUNE = (
+    "Safe now",
+    "In danger, see Market",
+    "registrations",
+    "Immune until",
+)
 
 
 def verdict(miner: str = HOTKEY) -> str:
