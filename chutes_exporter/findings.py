@@ -371,7 +371,10 @@ def _uncertain_versions(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _without_tee(fleet: Fleet, _now: float) -> list[Subject]:
-    """Return the servers with GPUs but without TEE on which no chute runs."""
+    """Return the servers with GPUs but without TEE for which there is no chute.
+
+    Something may still run there, but nothing new can be launched.
+    """
     return [
         _of_server(server)
         for server in fleet.servers

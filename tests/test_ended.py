@@ -64,7 +64,7 @@ def report_index(directory: Path) -> list[Row]:
     return index
 
 
-PENALTIES = {
+LOSSES_WITH_PENALTY = {
     "c4e5cc96-5964-4844-ac90-0e921592754f": 3316.7588529669833,
     "95fed1f0-4a83-4493-b2af-7526cd3a5a47": 63024.935140058165,
     "8317f0dd-c890-4e1f-89f6-cc4943c79eb3": 12052.8,
@@ -76,16 +76,18 @@ It is worked out from the reports before and after the service cut their multipl
 
 
 @functools.cache
-def penalties(directory: Path) -> dict[str, float]:
-    """Return the units that instances lost, by id, with the penalty for the last one of a chute.
-
-    It has only instances with the penalty, which their miners deleted.
+def losses_with_penalty(directory: Path) -> dict[str, float]:
+    """Return the units that instances lost, by id, of those whose miner deleted them as the last
+    ones of their chute. The loss includes the penalty for that.
     """
     units = {}
     for row in reported_ends(directory):
         instance_id = row["instance_id"]
-        # Only the newer worlds have the number. An instance without a penalty has none in either.
-        lost = row.get("lost_units_with_penalty_at_newest_report", PENALTIES.get(instance_id))
+        # The older world lacks the number, so that it stands in the table. An instance without a
+        # penalty is in neither.
+        lost = row.get(
+            "lost_units_with_penalty_at_newest_report", LOSSES_WITH_PENALTY.get(instance_id)
+        )
         if lost is not None:
             units[instance_id] = lost
     return units
@@ -138,7 +140,7 @@ def outcome(row: Row) -> str:
 
 def lost_units(directory: Path, row: Row) -> float:
     """Return the compute units that an ended instance lost, with the penalty for a last one."""
-    penalty = penalties(directory).get(row["instance_id"])
+    penalty = losses_with_penalty(directory).get(row["instance_id"])
     if penalty is not None:
         return penalty
     return float(row["lost_units_at_newest_report"])
@@ -345,7 +347,7 @@ def assert_has_loss(row: Row, want: Row, directory: Path) -> None:
         assert row["lost_compute_units"] is None
         assert row["last_of_chute"] is None
         return
-    assert row["last_of_chute"] == (key in penalties(directory))
+    assert row["last_of_chute"] == (key in losses_with_penalty(directory))
     lost = pytest.approx(lost_units(directory, want), rel=ESTIMATES.get(key, 1e-6))
     assert row["lost_compute_units"] == lost
 

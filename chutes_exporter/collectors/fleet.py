@@ -329,10 +329,12 @@ def _idle_cost(server: Server, costs: Costs) -> float | None:
 def _add_maintenance(server: Server, labels: tuple[str | None, ...], out: Samples) -> None:
     """Add the upgrade and the maintenance of a TEE server, as far as they are known.
 
-    Only a server that is older than the target has to come back from its upgrade.
+    Only of a server that is older than the target is there something to say about its measurements:
+    whether the service lists the target for its GPUs, so that it can boot again.
     """
     out.add(SERVER_UPGRADE, server.needs_upgrade, *labels)
     out.add(SERVER_BOOTS, server.boots, *labels)
+    # The third result, undecided, is as good as unknown.
     if server.needs_upgrade and server.measured in ("measured", "not_measured"):
         out.add(SERVER_MEASURED, server.measured == "measured", *labels)
     if server.maintenance is not None:

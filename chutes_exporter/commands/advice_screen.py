@@ -283,6 +283,7 @@ class AdviceScreen:
         if not count:
             say(f"Of {switches.compared} active instances, none is worth a switch.")
             return
+        # Who waits with a deletion until it is cheaper loses only the least cost.
         units = sum(switch.first_day_gain - switch.least_cost for switch in switches.proposed)
         usd = self._pricing.usd(units)
         dollars = "" if usd is None else f", about {usd:,.2f} USD"

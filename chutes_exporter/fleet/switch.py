@@ -97,8 +97,8 @@ class Switches:
     """The switches of a miner.
 
     Attributes:
-        proposed: Those to make, the largest gain of the first day first. Each room is given once,
-            and after the idle GPUs have had theirs.
+        proposed: Those to make, which earn over 10 % more, the largest gain of the first day first.
+            Each room is given once, and after the idle GPUs have had theirs.
         too_dear: Those whose deletion costs more than the first day gains.
         compared: Number of active instances that were compared.
     """

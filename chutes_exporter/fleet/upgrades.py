@@ -56,8 +56,8 @@ class Waiting:
     ordered: tuple[Server, ...] | None
 
     @property
-    def others(self) -> int | None:
-        """The number of the others, None while it is unknown which of them boot."""
+    def bootable(self) -> int | None:
+        """The number of servers that may boot with the target, None while that is unknown."""
         return None if self.unmeasured is None else len(self.servers) - len(self.unmeasured)
 
 
@@ -141,8 +141,8 @@ def plan_upgrades(fleet: Fleet, now: float) -> UpgradePlan:
     if phase in ("none", "over"):
         return UpgradePlan(phase, window)
     waiting = find_waiting(fleet)
-    # The number of the servers that may come back, which are all upgraded.
-    count = None if waiting is None else waiting.others
+    # The number of servers to upgrade. The last one of them has this place in the order.
+    count = None if waiting is None else waiting.bootable
     times = _Times(window, begins_at=now if phase == "open" else window.starts_at)
     return UpgradePlan(
         phase=phase,

@@ -119,7 +119,10 @@ DCGM_NEEDED: Final = (
 
 
 def idle_pay(when: Literal["", "later_"] = "") -> str:
-    """Return the compute units a day of the best use of all idle GPUs, absent while unknown."""
+    """Return the compute units a day of the best use of all idle GPUs, absent while unknown.
+
+    They are those of the first day, or, with ``later_``, of a day from 8 hours after the start on.
+    """
     name = f"chutes_fleet_idle_{when}compute_units_per_second"
     return f"86400 * {total(of_miners(name), with_gpus=True)}"
 
@@ -141,11 +144,12 @@ def idle_in_slot(**servers: str) -> Query:
 def _idle_pay_on(servers: Mapping[str, str], when: Literal["", "later_"] = "") -> str:
     """Return the compute units a day of the best use of the idle GPUs of some servers.
 
-    ``servers`` are the labels that select them. Absent while it is unknown of one of them.
+    ``servers`` are the labels that select them, and ``when`` is as for `idle_pay`. Absent while it
+    is unknown of one of them.
     """
     pay = of_miners(f"chutes_server_idle_{when}compute_units_per_second", "server_id", **servers)
     idle = f"sum by (hotkey, server_id) ({_gpus_by_model(state='idle', **servers)} > 0)"
-    # A server with idle GPUs of unknown pay adds infinity, which is shorter than to ask twice.
+    # A server with idle GPUs of unknown pay adds infinity (1 / 0), and then the sum is absent.
     pay_if_known = f"86400 * sum({pay} or on (hotkey, server_id) {idle} / 0) < Inf"
     return of_known(pay_if_known, "gpus")
 

@@ -276,8 +276,11 @@ def test_a_pay_that_would_not_be_finite_without_its_bounty_is_unknown() -> None:
 
 
 def test_a_private_chute_without_tee_is_certain_only_for_a_miner_that_runs_tee() -> None:
+    # A miner may run private chutes without TEE if it has run a chute with TEE. No endpoint shows
+    # its past, so that this is certain only while one runs.
     private = CHUTE | {"tee": False, "public": False, "compute_multiplier_factors": {"private": 1}}
-    # The server has no TEE, so it refuses this chute. Without known models, that is not counted.
+    # This one is there to run. It cannot be launched on a server without TEE, and is not counted
+    # as refused, because its models are unknown.
     tee = CHUTE | {"chute_id": "t", "node_selector": None}
     changes = {"chutes": [private, tee], "servers": servers({"is_tee": False})}
     assert refused(**changes) == {"unknown": 1}
