@@ -136,12 +136,12 @@ INSTANCE: Final = (
 )
 """States of an instance; the texts are the values of `chutes_fleet_instances`' label `state`."""
 DECISIONS: Final = (
-    State(0, "starting in vain", ORANGE),
-    State(1, "starting over 1 h", ORANGE),
+    State(0, "starting over 1 h", ORANGE),
+    State(1, "starting in vain", ORANGE),
     State(2, "disabled", BLUE),
 )
 """Values of `chutes_instance_decision`, but that of no decision."""
-STARTS: Final = (State(10, "starting in vain", ORANGE), State(11, "starting over 1 h", ORANGE))
+STARTS: Final = (State(10, "starting over 1 h", ORANGE), State(11, "starting in vain", ORANGE))
 """The first two of them plus 10, which are no states then."""
 REASONS: Final = tuple(
     State(reason, reason, color)

@@ -66,7 +66,7 @@ FLEET_GPUS = _metric(
     "model is unknown.",
     ("hotkey", "gpu", "state"),
 )
-KNOWN = _metric(
+KNOWN = metric_of(*_OWN, f.METAGRAPH, whole=False)(
     "chutes_fleet_known",
     "Whether all of a topic is known (1), so that a sum over the miner's series means all of it: "
     "servers, gpus (states and places; absent for a miner that is known to have none), instances, "
@@ -160,9 +160,9 @@ UNMEASURED = _metric(
 )
 LATE = _metric(
     "chutes_fleet_late_servers_to_upgrade",
-    "The others of chutes_fleet_servers_to_upgrade that will not make it before the end of the "
-    "newest window, open or announced, if all are upgraded one after another, at 4 hours each in "
-    "the miner's slots. Absent while that is unknown.",
+    "Those of chutes_fleet_servers_to_upgrade that may come back, but will not be upgraded before "
+    "the end of the newest window, open or announced, if all are upgraded one after another, at 4 "
+    "hours each in the miner's slots. Absent without such a window, and while it is unknown.",
     ("hotkey",),
 )
 SERVER_BOOTS = _metric(

@@ -117,7 +117,7 @@ IN_VAIN = _metric(
 DECISION = _metric(
     "chutes_instance_decision",
     "What the miner has to decide about the instance, as a number, the first that applies: "
-    "0 it starts in vain, 1 it has been starting for more than an hour, 2 it is disabled, "
+    "0 it has been starting for more than an hour, 1 it starts in vain, 2 it is disabled, "
     "3 nothing. Absent while that is unknown.",
     OF_INSTANCE,
 )
@@ -143,8 +143,8 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 def _add_instances(fleet: Fleet, now: float, out: Samples) -> None:
-    """Add what is to be decided about each instance, and which active ones are the last of their
-    chute.
+    """Add which instances start in vain, what is to be decided about each one, and which active
+    ones are the last of their chute.
     """
     for one in fleet.instances:
         # A label that is unknown would make another series when it becomes known.

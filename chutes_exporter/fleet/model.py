@@ -45,8 +45,8 @@ its score from then on, or the service deletes it unless it gets requests."""
 DEADLINES: Final[tuple[DeadlineKind, ...]] = get_args(DeadlineKind)
 
 InstanceDecision = Literal[
-    "in_vain",  # It starts, but the service would refuse its activation now.
     "slow",  # It has been starting for longer than an ordinary start takes.
+    "in_vain",  # It starts, but the service would refuse its activation now.
     "disabled",
     "none",
 ]
@@ -134,15 +134,17 @@ class Instance:
 
     def decision(self, now: float) -> InstanceDecision | None:
         """Return what its miner has to decide about it at a Unix time, None while unknown."""
+        is_slow = self.is_slow(now)
+        if is_slow:
+            return "slow"
         if self.state == "disabled":
             return "disabled"
         if self.is_in_vain:
             return "in_vain"
-        is_slow = self.is_slow(now)
         # An instance in an unknown state may be disabled, and both of these are unknown then.
         if self.is_in_vain is None or is_slow is None:
             return None
-        return "slow" if is_slow else "none"
+        return "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,16 +73,17 @@ _DECISIONS: Final = of_miners(
     *("chutes_instance_decision", "instance_id", "chute_id", "chute", "private"), chute_id="~$chute"
 )
 DECISION: Final = f"({_DECISIONS} < 3)"
-"""Instances that need a decision: 0 starting in vain, 1 starting for over an hour, 2 disabled."""
+"""Instances that need a decision: 0 starting for over an hour, 1 starting in vain, 2 disabled."""
 MAY_NEED_DECISION: Final = f"({STATE} unless on (hotkey, instance_id) {_DECISIONS} == 3)"
 """Instances that need one, or of which that is unknown."""
 FIRST_DECISIONS: Final = (
-    State(0, FIRST["ChutesStartInVain"]),
-    State(1, FIRST["ChutesInstanceStartSlow"]),
+    State(0, FIRST["ChutesInstanceStartSlow"]),
+    State(1, FIRST["ChutesStartInVain"]),
     State(2, FIRST["ChutesPrivateInstanceAtRisk"]),
 )
 """What to do first about each, as the alert says."""
-LATE: Final = f"({STATE} == 1 and on (hotkey, instance_id) time() - {CREATED} > 3600)"
+LATE: Final = f"({_DECISIONS} == 0)"
+IN_VAIN: Final = f"({of_miners('chutes_instance_start_in_vain', 'instance_id')} == 1)"
 START: Final = (
     "chutes_instance_activated_timestamp_seconds - on (job, instance, hotkey, instance_id) "
     f"chutes_instance_created_timestamp_seconds and on (hotkey, instance_id) {STATE} == 3"
@@ -256,6 +257,8 @@ INSTANCES.show(
         Column("Server", "server", width=115, link=THIS_SERVER, missing=" "),
         Column(
             "What to do first",
+            # A start in vain is stopped, also if it is slow.
+            f"{_shown(IN_VAIN)} or on (hotkey, instance_id) "
             f"max by (hotkey, instance_id) ({DECISION})",
             width=400,
             states=FIRST_DECISIONS,

@@ -870,10 +870,11 @@ class Truth:
             expected[label_of_rows(title, "chute")] = ["nothing"]
         for instance_id, instance in undecided.items():
             row = {"instance_id": instance_id}
-            # 0 is a start in vain, which is stopped also if it is late. 1 is a late start.
-            decision = 0 if self.launches.in_vain[instance_id] else 1
-            expected[at(title, "State", **row)] = decision
-            expected[at(title, "What to do first", **row)] = decision
+            # 0 is "starting over 1 h", and 1 is "starting in vain".
+            expected[at(title, "State", **row)] = 0 if is_late(instance) else 1
+            # 0 is to read the log, and 1 to stop it, which is the step for each start in vain.
+            first_step = 1 if self.launches.in_vain[instance_id] else 0
+            expected[at(title, "What to do first", **row)] = first_step
             in_all_instances = self.instance(instance)
             for column in ("Chute", "Server", "Age", "Purge in"):
                 same = in_all_instances[at("All instances", column, **row)]
@@ -887,10 +888,10 @@ class Truth:
         server_id, model = self.place_of_instance[instance["instance_id"]]
         purge, secured = deadlines_of(instance).get("purge"), secured_at(instance)
         state = instance_state(instance)
-        if state == "starting" and self.launches.in_vain[instance["instance_id"]]:
-            state = "starting in vain"
-        elif is_late(instance):
+        if is_late(instance):
             state = "starting over 1 h"
+        elif state == "starting" and self.launches.in_vain[instance["instance_id"]]:
+            state = "starting in vain"
         is_old = instance["active"] and instance["version"] != chute["version"]
         return {
             at(title, "State", **row): number_of(state, (*states.STARTS, *states.INSTANCE)),
