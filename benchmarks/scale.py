@@ -533,7 +533,7 @@ def past_series() -> list[Past]:
         found.append(Past(f"{name}{{{labels}}}", 1 / 60, 8))
     for number in range(GPU_MINERS):
         miner = f'hotkey="{hotkey(number)}"'
-        found.append(Past(f"hotkey:chutes_miner_watched:with_gpus{{{miner}}}", 0, 1))
+        found.append(Past(f'chutes_fleet_known{{{miner},topic="gpus"}}', 0, 1))
         for state in _STATES:
             labels = f'{{{miner},state="{state}"}}'
             found.append(Past(f"hotkey_state:chutes_fleet_gpus:sum{labels}", 1 / 60, 24))

@@ -41,7 +41,7 @@ class Subject:
         are_gpus: Whether it is the GPUs themselves.
         count: How many things it is.
         when: Unix time of what happens next.
-        text: The name of something else, such as a chute. It comes before the other names.
+        text: The name of something else, such as a chute. It replaces the other names.
     """
 
     server: Server | None = None
@@ -304,10 +304,10 @@ def _undecided_upgrades(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _in_open_window(fleet: Fleet, measured: Measured) -> list[Subject]:
-    """Return the servers to upgrade in the open window of which the service's measurements of its
-    target say this.
+    """Return the servers to upgrade in the open window for which the measurements of the window's
+    target have this result.
 
-    While it is unknown what they say, or whether the window is open, nobody is told to upgrade.
+    While the result is unknown, or whether the window is open, nobody is told to upgrade.
     """
     window = fleet.window
     if window is None or not window.is_open:

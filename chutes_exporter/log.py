@@ -124,7 +124,7 @@ def configure(level: Level, form: LogFormat) -> None:
     """Write lines of this package and of all libraries in the same form, from a minimum level
     on.
     """
-    # These are for the lines of this package and of libraries.
+    # Lines of libraries do not go through structlog's own chain, so they get these, too.
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),

@@ -87,7 +87,8 @@ def make_day(kind: World, directory: Path, gpus: int) -> None:
 
     async def simulate() -> Answers:
         async with scene(kind, directory, HOURS, readme=True, gpus=gpus) as day:
-            # `make_requests` asks the queries, as the boards may change until then.
+            # `make_requests` asks the queries of the boards each time that it draws, also with
+            # --reuse, when the boards may have changed.
             return day.answers
 
     answers = asyncio.run(simulate())
@@ -256,6 +257,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     is_other_picture = parsed.world or parsed.width or parsed.open or parsed.gpus != ORDINARY
     if parsed.output is None and is_other_picture:
         parser.error("--world, --gpus, --width and --open need --output")
+    if parsed.gpus != ORDINARY and parsed.world != ["sick"]:
+        parser.error("--gpus needs --world sick, because the other worlds have other numbers")
     parsed.board = parsed.board or [*BOARD_ORDER]
     parsed.width = parsed.width or WIDTH
     if parsed.world:

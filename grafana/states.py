@@ -142,7 +142,7 @@ DECISIONS: Final = (
 )
 """Values of `chutes_instance_decision`, but that of no decision."""
 STARTS: Final = (State(10, "starting over 1 h", ORANGE), State(11, "starting in vain", ORANGE))
-"""The first two of them plus 10, which are no states then."""
+"""The first two of DECISIONS, plus 10, so that their numbers are not those of INSTANCE."""
 REASONS: Final = tuple(
     State(reason, reason, color)
     for reason, color in (

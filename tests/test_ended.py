@@ -377,15 +377,17 @@ async def test_with_a_key_redeployments_have_their_own_reason_and_loss() -> None
     assert value_of(ENDED, "1d", reason="none", outcome="never_active") == 1
 
 
-@pytest.mark.parametrize(("window", "hours"), [("1h", 1), ("1d", 24)])
+@pytest.mark.parametrize(
+    ("window", "hours", "units"), [("1h", 1, 208432.8), ("1d", 24, 599267.8)], ids=["1h", "1d"]
+)
 async def test_with_a_key_the_losses_of_all_reasons_are_those_of_all_ends(
-    window: str, hours: int
+    window: str, hours: int, units: float
 ) -> None:
     miner = Miner(WORLD_H, "test_miner")
     page = await page_with_all_reports(WORLD_H, [], keys=[miner.key])
     rows = [row for row in reported_ends(WORLD_H) if row["miner"] == miner.hotkey]
     true = sum(lost_units(WORLD_H, row) for row in rows if row["report"] < hours)
-    assert true > 0
+    assert true == pytest.approx(units, abs=0.1)
     # Some losses are estimates.
     lost = sum_of(samples_of_ends(page, miner.hotkey, window), LOST)
     assert lost == pytest.approx(true, abs=10)

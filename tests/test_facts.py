@@ -529,7 +529,8 @@ async def test_servers_with_a_listed_version_may_be_refused_by_a_least_version(
         server for server, version in tee_servers(world).items() if version in listed_versions
     }
     refused = known - accepted
-    # A listed version below the highest is accepted unless the operators set a least version.
+    # By default, the least version is the highest one that is listed. A lower one is accepted only
+    # if the operators set a lower least version, which no answer shows.
     not_known = with_listed_version - known
     assert refused | not_known == {row["server_id"] for row in strict}
 

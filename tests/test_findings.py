@@ -38,7 +38,7 @@ STARTING = make_instance(state="starting", deadlines={"purge": NOW + 2340})
 FAILED = Failures(
     known={"c1": 4, "c2": 2},
     unclear=frozenset(),
-    are_all=True,
+    are_all_known=True,
     until=NOW,
     names={"c1": "llama", "c2": "glm"},
     reasons={"c1": Counter(requests=3, probes=1), "c2": Counter(requests=2)},

@@ -359,8 +359,8 @@ class StreamShape(Generic[R]):
     async def decode(self, chunks: AsyncIterable[bytes], tally: Tally) -> AsyncIterator[R]:
         """Yield the readable records of a body as lines arrive, and count all in the tally.
 
-        Raise ApiError for an empty body, or for too many unreadable records or empty lines. At the
-        end, most of the records must have been readable.
+        Raise ApiError for a body that is too long, or empty if it may not be, and for too many
+        unreadable records or empty lines. At the end, most of the records must have been readable.
         """
         is_empty = True
         async for line in _lines(chunks):

@@ -164,7 +164,7 @@ class FieldCheck:
             unknown = fields.keys() - about.fields
             _add_names(self.unknown, (f"{path}{name}" for name in unknown))
             for name, allowed in record.VALUES.items():
-                texts = _texts_of_closed_set(fields.get(name, b"null"))
+                texts = _texts_to_check(fields.get(name, b"null"))
                 outside = [text for text in texts if not allowed.fullmatch(text)]
                 _add_names(self.values.setdefault(f"{path}{name}", set()), outside)
 
@@ -186,7 +186,7 @@ class FieldCheck:
         return phrases
 
 
-def _texts_of_closed_set(value: bytes | msgspec.Raw) -> list[str]:
+def _texts_to_check(value: bytes | msgspec.Raw) -> list[str]:
     """Return the texts of a field that must be in its closed set, see ``Record.VALUES``.
 
     These are the keys of an object, or else the value as a text. There are none for null, which is

@@ -36,7 +36,7 @@ _log = structlog.get_logger("chain")
 GENESIS: Final = "0x2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab36c03"
 """The hash of the main network's first block."""
 _MAX_AGE: Final = 10 * MINUTE
-"""Age of the newest block from which the node is behind."""
+"""Maximum age of the newest block in seconds. With an older one, the node is behind."""
 _SHORTEST_KEY: Final = 4
 """Characters of the shortest part of an address that may be a key. ``v1`` is none."""
 _ADVICE: Final = (
@@ -137,7 +137,7 @@ class Node:
         )
 
     async def _subnet(self) -> s.Subnet:
-        """Send the requests of :meth:`read`, one after another."""
+        """Return the subnet, for which the requests of :meth:`read` are sent one after another."""
         genesis = await self._call(str, "chain_getBlockHash", 0)
         if genesis != GENESIS:
             raise e.WrongChainError(f"it begins with {self._start(genesis)}, not {GENESIS[:14]}…")

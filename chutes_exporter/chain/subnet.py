@@ -15,7 +15,9 @@ from bittensor_core import decode_ss58, encode_ss58
 from chutes_exporter.api.errors import UndecodableError
 
 NETUID: Final = "4000"
-"""The number of the subnet, 64, as an argument: two bytes, the lowest one first."""
+"""The number of the subnet, 64, as an argument: two bytes in hexadecimal digits, the lowest one
+first.
+"""
 _HASHED_NETUID: Final = f"62cf9476b03dd865{NETUID}"
 """The same behind its hash, which some keys need."""
 # The hashes of names are constants, and a test computes them.
@@ -210,9 +212,9 @@ class State:
         return self.pending_miners / blocks
 
     def check(self) -> None:
-        """Raise UndecodableError if a value is impossible, because the chain's storage has changed.
+        """Raise UndecodableError if a value is impossible.
 
-        Other values may then mean something else, too.
+        The chain's storage has then changed, so that other values may mean something else, too.
         """
         for name, values in (("Emission", self.emission), ("Incentive", self.incentive)):
             if len(values) > self.seats:

@@ -212,6 +212,7 @@ class Part:
         feeds: The part has samples when all of them have an answer.
         also: Feeds without which it still has a part of its samples.
         chooses_chutes: Whether ``also`` serves only to choose the exported chutes.
+        collect_unknown: Adds samples that say that nothing is known, after a failure.
         metrics: Those that need a whole answer are left out without it, whatever the function adds.
         collect: Makes samples from the answers about one miner, or about the platform. It is a pure
             function.
@@ -222,6 +223,7 @@ class Part:
     collect: Callable[[Answers, Miners, Samples], None]
     also: tuple[Feed[Any], ...] = ()
     chooses_chutes: bool = False
+    collect_unknown: Callable[[Miners, Samples], None] | None = None
 
     @property
     def all_feeds(self) -> tuple[Feed[Any], ...]:
@@ -294,6 +296,8 @@ class Collector:
             except Exception:  # noqa: BLE001 - a bug, or an unforeseen answer, must not remove the other parts
                 _log.exception("collector failed", collector=self.name, hotkey=miners.hotkey)
                 succeeded = False
+                if part.collect_unknown is not None:
+                    part.collect_unknown(miners, out)
         return succeeded
 
     @property

@@ -125,7 +125,7 @@ def _add_reasons(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: S
 def _add_chutes(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: Samples) -> None:
     """Add the ends and losses of a miner in a window by chute.
 
-    Nothing is added if the chute of an end is unknown, because it may be one of any chute. If it is
+    Nothing is added if the chute of an end is unknown, because it may belong to any chute. If it is
     unknown whether an end was a failure, the ends on its chute are left out.
     """
     by_chute: dict[str, list[End]] = defaultdict(list)

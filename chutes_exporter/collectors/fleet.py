@@ -237,8 +237,6 @@ def fleet_answers(answers: Mapping[str, Answer[Any]], hotkey: str) -> FleetAnswe
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     fleet = join_fleet(fleet_answers(answers.by_name, miners.hotkey))
-    if fleet.registered is not False:
-        _add_known_topics(fleet, out)
     _add_gpu_counts(fleet, out)
     _add_instance_counts(fleet, out)
     # A GPU or an instance without a server has the empty id and name.
@@ -258,10 +256,19 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     if policy is not None:
         # Upgrades begin now at the earliest: at the time of the answer about the window.
         out.add(LATE, plan_upgrades(fleet, policy.received_at).late, fleet.hotkey)
+    # At the end, because after a failure nothing is known.
+    if fleet.registered is not False:
+        _add_known_topics(fleet, out)
+
+
+def _collect_unknown(miners: Miners, out: Samples) -> None:
+    """Add that no topic is known. A sum over miners would otherwise lack this miner in silence."""
+    for topic in TOPICS:
+        out.add(KNOWN, False, miners.hotkey, topic)  # noqa: FBT003 - a value
 
 
 def _add_known_topics(fleet: Fleet, out: Samples) -> None:
-    """Add whether each topic is known. GPUs of a miner that is known to have none are no topic."""
+    """Add whether each topic is known. That of GPUs is left out for a miner that has none."""
     for topic in TOPICS:
         has_none = topic == "gpus" and fleet.known[topic] and not fleet.gpus
         if not has_none:
@@ -329,8 +336,8 @@ def _idle_cost(server: Server, costs: Costs) -> float | None:
 def _add_maintenance(server: Server, labels: tuple[str | None, ...], out: Samples) -> None:
     """Add the upgrade and the maintenance of a TEE server, as far as they are known.
 
-    Only of a server that is older than the target is there something to say about its measurements:
-    whether the service lists the target for its GPUs, so that it can boot again.
+    The measurements matter only for a server that is older than the target: if the service does not
+    list the target for its GPUs, it cannot boot again.
     """
     out.add(SERVER_UPGRADE, server.needs_upgrade, *labels)
     out.add(SERVER_BOOTS, server.boots, *labels)
@@ -395,6 +402,7 @@ COLLECTOR = Collector(
             ),
             _collect,
             (*_OWN, f.METAGRAPH),
+            collect_unknown=_collect_unknown,
         ),
     ),
 )

@@ -116,8 +116,8 @@ def _server_profits(answers: Answers, miners: Miners, out: Samples) -> None:
     unit_usd = _unit_usd(answers)
     fleet = join_fleet(fleet_answers(answers.by_name, miners.hotkey))
     for server in fleet.servers:
-        # An empty list means no GPUs, so there is nothing to pay for. None means that a model is
-        # unknown, and so is the price.
+        # Prices are for GPUs, so that of a server without GPUs is not known. None means that a GPU
+        # may be missing, or be of an unknown model.
         if not server.name or not server.models:
             continue
         pay_per_day = product(server.earned_units_per_second, DAY, unit_usd)

@@ -90,8 +90,9 @@ class Advice:
         """The best use of its idle GPUs. None while that, or what failed here, is not known."""
         if not self.is_known or self.markets is None:
             return None
-        # Without offers, there is no chute that may have failed.
-        may_offer_failing = bool(self.offers) and not self.failures.are_all
+        # While a failure may be missing, a chute that fails here may be offered. Without offers, no
+        # failure matters.
+        may_offer_failing = bool(self.offers) and not self.failures.are_all_known
         return None if may_offer_failing else self.uses
 
     @property
@@ -154,7 +155,7 @@ def _advice_to(
     fleet = report.fleets[hotkey]
     is_known = hotkey in report.counted
     ledger = audit.ledger_with_names(report, hotkey)
-    failures = find_failures(ledger, hotkey, DAY_HOURS, are_all=not audit.gaps)
+    failures = find_failures(ledger, hotkey, DAY_HOURS, are_all_known=not audit.gaps)
     markets: tuple[Market, ...] | None = None
     uses: tuple[Use, ...] = ()
     if fleet.markets is not None:
@@ -184,7 +185,7 @@ def _best_paid_first(uses: Iterable[Use]) -> tuple[Use, ...]:
 
 
 def _failures_gap(audit: AuditReading) -> NotKnown:
-    """Return the gap that reports are missing, so that no miner's failures are all known.
+    """Return the gap that not all reports are known, so that failures of miners may be missing.
 
     It has no hotkey, because a report is about all miners. Without any report, it has no time.
     """

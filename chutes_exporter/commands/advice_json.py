@@ -198,7 +198,7 @@ def _left_out(advice: Advice) -> list[dict[str, Any]] | None:
 
     Without offers, there is nothing to leave out, whatever failed.
     """
-    if advice.offers and not advice.failures.are_all:
+    if advice.offers and not advice.failures.are_all_known:
         return None
     return [
         {

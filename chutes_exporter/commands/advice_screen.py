@@ -407,9 +407,9 @@ def _show_failing(advice: Advice, consequence: str) -> None:
     """
     failures = advice.failures
     if not advice.offers:
-        # There is no chute that may have failed.
+        # Nothing is offered, so that no failure matters.
         return
-    if not failures.are_all:
+    if not failures.are_all_known:
         say("Not all failures of the past day are known.", fg="yellow")
     if advice.failing:
         chutes = []

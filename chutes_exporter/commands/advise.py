@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _METRICS = frozenset(
     {"chutes_launch_refused_chutes", "chutes_compute_unit_usd", "chutes_platform_gpus"}
 )
-"""The metrics that advise reads. chutes_launch_refused_chutes is here only to request answers."""
+"""The metrics whose answers advise needs. It reads no sample of chutes_launch_refused_chutes."""
 
 
 @click.command(cls=Command)

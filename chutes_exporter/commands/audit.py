@@ -44,7 +44,7 @@ async def with_failures(report: Report, settings: Settings) -> dict[str, Fleet]:
     fleets = {}
     for hotkey, fleet in report.fleets.items():
         ledger = audit.ledger_with_names(report, hotkey)
-        failures = find_failures(ledger, hotkey, FAILURE_HOURS, are_all=not audit.gaps)
+        failures = find_failures(ledger, hotkey, FAILURE_HOURS, are_all_known=not audit.gaps)
         fleets[hotkey] = replace(fleet, failures=failures)
     return fleets
 

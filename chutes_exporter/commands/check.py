@@ -60,7 +60,7 @@ class Line(NotKnown):
     platform.
 
     Attributes:
-        verdict: ``ok`` also has lines that only warn. Their reason says of what.
+        verdict: ``ok`` also if the line only warns. Its reason is then the warning.
         status: Of the HTTP response.
         records: Number of records in the answer.
         seconds: Duration of the request.
@@ -121,7 +121,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
 
 
 async def _read_all(feeds: FeedCache, requested: list[Feed[Any]]) -> None:
-    """Read feeds at the same time, but each one after its evidence, which are other feeds.
+    """Read feeds at the same time, but each one after the feeds that are its evidence.
 
     The cache compares an answer with the evidence that has already arrived, and so finds answers
     that contradict each other. The cache requests no feed twice.

@@ -147,7 +147,7 @@ def unknown_upgrades(hotkey: str, plan: UpgradePlan) -> list[NotKnown]:
 
 def plan_summary(plan: UpgradePlan) -> dict[str, Any]:
     """Return the upgrades of a miner for scripts. What is not known is None."""
-    # Without a known window, all its fields are None.
+    # Without a known window, all of its fields that are shown here are None.
     window = plan.window or Window(is_open=None)
     waiting, order, cannot_come_back = None, None, None
     if plan.waiting is not None:

@@ -194,8 +194,8 @@ def _selected_hotkeys(
     """Return the miners that the answer should be about: that of a parameter, otherwise those of
     --hotkey, and without this flag all watched ones.
 
-    The variable of --hotkey is set for all commands, so it selects nobody for this one. Its hotkeys
-    are among the watched ones.
+    The variable of --hotkey is meant for all commands, so it does not choose the miners of this
+    answer. Its hotkeys are among the watched ones.
     """
     hotkeys_of_parameters = {parameters[name] for name in _MINER_PARAMETERS if name in parameters}
     if hotkeys_of_parameters:

@@ -161,7 +161,7 @@ def _models_without_cost(fleet: Fleet, settings: Settings) -> list[str]:
 
 async def _maintenance(settings: Settings) -> Result:
     """Return the maintenance of all miners, with what needs action about it."""
-    # The fleets of the report have all about maintenance, so it needs no metric.
+    # The fleets of the report have everything about maintenance, so it needs no metric.
     report = await collect_report(settings, metrics=frozenset())
     slots = await servers_in_slot(settings, report)
     plans: dict[str, UpgradePlan] = {}

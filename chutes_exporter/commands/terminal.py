@@ -29,9 +29,9 @@ texts.
 """
 _MAX_DECIMALS = 6
 _LONG = 1e15
-"""A float from here on is written with an exponent, because its last digits are not exact."""
+"""A float from here on is written with an exponent, so that huge numbers stay short."""
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):\d\d(\.\d+)?(\+00:00|Z)")
-"""A time in UTC such as ``2026-03-01T12:34:56.789Z``, with its minute as the first group."""
+"""A time in UTC such as ``2026-03-01T12:34:56.789Z``. The first group ends with its minute."""
 
 
 def printable(text: str) -> str:
@@ -104,8 +104,8 @@ def print_table(
     same number of decimals in all rows. To fit, the texts of the columns in ``cut`` are shortened,
     and the last columns are left out.
 
-    The variable ``COLUMNS`` replaces the width of the terminal. Without a terminal, or without
-    ``fit``, the width is unlimited.
+    The width is that of the variable ``COLUMNS``, otherwise that of the terminal. Without both, or
+    without ``fit``, it is unlimited.
     """
     limit = _UNLIMITED
     if fit:
@@ -232,8 +232,8 @@ def cell_text(value: Any) -> str:
 def _cells(values: Sequence[Any]) -> list[str]:
     """Return the texts of a column, in which all floats have the same number of decimals.
 
-    Typical fractions, of which the median is one, then have three significant digits. There are no
-    decimals if all floats are whole.
+    With it, the median of the fractions has three significant digits. There are no decimals if all
+    floats are whole.
     """
     fractions = [
         abs(value) for value in values if isinstance(value, float) and not value.is_integer()

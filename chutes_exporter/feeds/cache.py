@@ -172,8 +172,8 @@ class FeedCache:
         current = replace(state, snapshot=self.peek(state.feed))
         was_dropped = state.last_success is not None and current.snapshot is None
         if was_dropped and state.flight is not None and not state.failures:
-            # The request in flight takes longer than an answer is kept. That counts as a failure
-            # although the request has not ended.
+            # The answer was dropped before the request in flight brought the next one. That counts
+            # as a failure although the request has not ended.
             current.failures = 1
             current.last_failure = self._clock(), _too_slow(state.feed)
         return current

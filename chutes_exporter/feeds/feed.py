@@ -48,8 +48,9 @@ class Feed(Generic[T]):
         ttl: Seconds for which an answer is fresh.
         max_age: Seconds after which an answer is dropped.
         changes: How often the service changes the answer, in words.
-        due: Returns the Unix time at which the answer after an answer is due. Until then, the
-            answer stays fresh. If that time was before its request, its age counts from then.
+        due: Returns the Unix time at which the next answer after a given one is due. Until then,
+            the given one stays fresh. If that time was before its request, its age counts from
+            then.
         hotkey: The miner of the answer, or :data:`THE_PLATFORM`.
         per_chute: Whether stats are requested for each chute.
         value_if_404: The answer if the API returns 404. With None, 404 is an error.
@@ -77,7 +78,8 @@ class Feed(Generic[T]):
     def of(self, hotkey: str) -> Self:
         """Return the feed of one miner.
 
-        It is compared with feeds of the same miner, and with the same feeds of the platform.
+        It is compared with feeds of the same miner, and with those of the platform that this feed
+        is compared with.
         """
         evidence: list[Feed[Any]] = []
         for feed in self.evidence:

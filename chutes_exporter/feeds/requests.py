@@ -56,7 +56,7 @@ class Requests:
             return Answer(feed.value_if_404)
 
     async def _fetch(self, feed: Feed[Any]) -> Answer[Any]:
-        """Request a feed from the node of the chain, the reports' reader or the client."""
+        """Request a feed from the node of the chain, the reader of the reports or the client."""
         endpoint = feed.endpoint
         # Without a node, nobody reads the feed of the chain.
         if endpoint is CHAIN and self._node is not None:
@@ -64,7 +64,9 @@ class Requests:
         if endpoint is AUDIT_REPORT:
             return await self.reports.read()
         if not endpoint.signed:
-            return await self._client.fetch(endpoint, params=_query(feed), path=_miner_of(feed))
+            return await self._client.fetch(
+                endpoint, params=_query(feed), path=_hotkey_parameter(feed)
+            )
         if feed.hotkey:
             return await self._client.fetch(endpoint, key=self._keys[feed.hotkey])
         # The answer about the platform is the same for each signer.
@@ -83,7 +85,7 @@ class Requests:
         return await self._client.fetch(endpoint, key=last)
 
 
-def _miner_of(feed: Feed[Any]) -> dict[str, str]:
+def _hotkey_parameter(feed: Feed[Any]) -> dict[str, str]:
     """Return the hotkey as a parameter for a feed about one miner. Other feeds need none."""
     return {"hotkey": feed.hotkey} if feed.endpoint.scope == "miner" else {}
 
@@ -97,4 +99,4 @@ def _query(feed: Feed[Any]) -> dict[str, str]:
     if "{hotkey}" in feed.endpoint.path:
         # The path has the hotkey.
         return {}
-    return _miner_of(feed)
+    return _hotkey_parameter(feed)

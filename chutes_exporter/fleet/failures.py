@@ -32,8 +32,8 @@ class Failures:
         known: How often each chute is known to have failed, by its id. Those in ``unclear`` may
             have failed more often.
         unclear: Chutes of which it is not known whether some ends were failures.
-        are_all: Whether no other chute can have failed more often: all ends and their chutes are
-            known.
+        are_all_known: Whether no other chute can have failed more often: all ends and their chutes
+            are known.
         until: The end of the newest report, 0 without one.
         names: The names of the chutes that failed, or the ids of those without a known name.
         reasons: How often each chute failed for which reason.
@@ -41,7 +41,7 @@ class Failures:
 
     known: Mapping[str, int]
     unclear: frozenset[str]
-    are_all: bool
+    are_all_known: bool
     until: float
     names: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, Counter[str]] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Failures:
 
     def count(self, chute_id: str) -> int | None:
         """Return how often a chute failed, None if there may be more failures."""
-        if not self.are_all or chute_id in self.unclear:
+        if not self.are_all_known or chute_id in self.unclear:
             return None
         return self.known.get(chute_id, 0)
 
@@ -69,23 +69,25 @@ class Failures:
         return False if is_known else None
 
 
-def find_failures(ledger: Ledger, hotkey: str, hours: int, *, are_all: bool = True) -> Failures:
+def find_failures(
+    ledger: Ledger, hotkey: str, hours: int, *, are_all_known: bool = True
+) -> Failures:
     """Return what failed of a miner in the newest hours, with the names of the chutes.
 
-    ``are_all`` is False if the caller knows that a failure may be missing. One may also be missing
-    if the ledger lacks the report of one of these hours.
+    ``are_all_known`` is False if the caller knows that a failure may be missing. One may also be
+    missing if the ledger lacks the report of one of these hours.
     """
     ends = [end for end in ledger.ends(hours) if end.hotkey == hotkey]
     has_all_reports = not ledger.missing_hours(hours)
-    failures = count_failures(ends, ledger.end, are_all=are_all and has_all_reports)
+    failures = count_failures(ends, ledger.end, are_all_known=are_all_known and has_all_reports)
     names = {chute_id: ledger.chute_name(chute_id) or chute_id for chute_id in failures.known}
     return replace(failures, names=names)
 
 
-def count_failures(ends: Iterable[End], until: float, *, are_all: bool) -> Failures:
+def count_failures(ends: Iterable[End], until: float, *, are_all_known: bool) -> Failures:
     """Return the failures among a miner's ends of some hours.
 
-    ``until`` is the end of the newest report, and ``are_all`` whether no end is missing.
+    ``until`` is the end of the newest report, and ``are_all_known`` whether no end is missing.
     """
     known: Counter[str] = Counter()
     reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -96,14 +98,14 @@ def count_failures(ends: Iterable[End], until: float, *, are_all: bool) -> Failu
             continue
         if end.chute_id is None:
             # It may be a failure of any chute.
-            are_all = False
+            are_all_known = False
         elif is_failure is None:
             unclear.add(end.chute_id)
         else:
             known[end.chute_id] += 1
             # The reason of a certain failure is always known.
             reasons[end.chute_id][end.reason or ""] += 1
-    return Failures(known, frozenset(unclear), are_all, until, reasons=reasons)
+    return Failures(known, frozenset(unclear), are_all_known, until, reasons=reasons)
 
 
 def markets_in_order(markets: Iterable[Market], failures: Failures) -> tuple[Market, ...]:

@@ -278,7 +278,7 @@ class _Places:
             place_is_known = place.gpus is not None
             if place_is_known:
                 return place
-        # The inventory does not tell, so the list of held GPUs may.
+        # Where the inventory does not tell, the list of held GPUs may.
         if not self._list_is_whole:
             return _Place()
         held_gpus = self._list_by_instance.get(record.instance_id, ())
@@ -666,7 +666,7 @@ def _window(policy: r.MaintenancePolicy | None) -> Window | None:
 
 
 def _launches_are_known(answers: FleetAnswers) -> bool:
-    """Return whether the answers are whole that say what the miner can launch and what it pays.
+    """Return whether the answers are whole that say what the miner can launch and what that pays.
 
     Those about chutes are not among them: without these, there is no demand either.
     """

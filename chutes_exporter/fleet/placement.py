@@ -182,7 +182,7 @@ def _fill_blocks(spaces: Sequence[Space], limits: Limits) -> Placement:
             placement[space].update(bundle.offers)
         without_block = best_first[len(blocks[size]) :]
         for first in range(0, len(without_block), 2):
-            # If their number is odd, the last pair is only one.
+            # If their number is odd, the last pair has only one.
             pair = without_block[first : first + 2]
             bundles[2 * size].append(_joined(pair))
         size *= 2

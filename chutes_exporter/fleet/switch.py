@@ -128,12 +128,14 @@ class _Candidate:
 def switches_by_reports(
     answers: FleetAnswers, fleet: Fleet, ledger: Ledger, failures: Failures, now: float
 ) -> Switches | None:
-    """Return what to run instead of active instances, with the scores that reports show.
+    """Return what to run instead of active instances, None while that is unknown.
 
-    None while that is unknown. Idle GPUs have the room of chutes first. ``now`` is the Unix time.
+    To delete an instance costs its part of the score, which the reports show. ``now`` is the Unix
+    time.
     """
     if fleet.markets is None:
         return None
+    # What will be launched on idle GPUs takes room of the chutes before the switches do.
     uses = find_uses(fleet.servers, markets_without(fleet.markets, failures))
     active = [instance for instance in fleet.instances if instance.state == "active"]
     scores = ledger.scores(active, now)
@@ -162,7 +164,7 @@ def find_switches(
         now: The Unix time.
     """
     demand = find_demand(answers)
-    if demand is None or fleet.markets is None or not failures.are_all:
+    if demand is None or fleet.markets is None or not failures.are_all_known:
         return None
     candidates: list[_Candidate] = []
     not_compared: list[NotCompared] = []
@@ -332,9 +334,12 @@ def _choose(
 
 def _offers_by_kind(
     markets: Iterable[Market], failures: Failures
-) -> dict[tuple[str | None, bool | None], list[Offer]]:
-    """Return the offers that something can be given up for, by model and whether they need TEE."""
-    offers_by_kind: dict[tuple[str | None, bool | None], list[Offer]] = defaultdict(list)
+) -> defaultdict[tuple[str | None, bool | None], list[Offer]]:
+    """Return the offers that something can be given up for, by model and whether they need TEE.
+
+    An unknown model or TEE can be looked up, too, and has no offers.
+    """
+    offers_by_kind: defaultdict[tuple[str | None, bool | None], list[Offer]] = defaultdict(list)
     for market in markets:
         for offer in market.offers:
             if _is_safe(offer, failures):

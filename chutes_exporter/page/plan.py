@@ -113,7 +113,7 @@ def off_reason(collector: Collector, settings: Settings) -> OffReason | None:
         lacks_key = collector.needs_key and not settings.keys
         lacks_hotkey = collector.scope == "miner" and not settings.watched
     else:
-        # By default, a collector is also off without what it could do without.
+        # By default, a collector is also off if it lacks something that it wants but does not need.
         lacks_key = collector.wants_key and not settings.keys
         lacks_hotkey = collector.wants_hotkey and not settings.watched
     if collector.needs_chain and not settings.chain_url:

@@ -178,7 +178,8 @@ def launch_refusal(
 ) -> LaunchRefusal | None:
     """Return why a miner cannot launch an instance of a chute on any of some servers now.
 
-    It is None if the miner can launch it on one of them, and also without a server.
+    It is None if the miner can launch it on one of them. Without a server, it is None unless the
+    service would refuse it on any.
 
     This follows the service's answer to ``GET /instances/launch_config``, and the checks when the
     instance is claimed and becomes active. The first certain refusal is returned. Without one, an
@@ -204,7 +205,7 @@ def _refusal_on_any_server(
 ) -> LaunchRefusal | None:
     """Return the first check that refuses a launch whatever the server.
 
-    If none refuses it, the result is ``unknown`` if an answer lacks what one of the checks needs,
+    If none refuses it, the result is ``unknown`` if no answer tells what one of the checks needs,
     and None if all checks let it pass.
     """
     if seat is None:

@@ -117,9 +117,9 @@ def unknown_in_servers(servers: Iterable[Server]) -> Iterator[str]:
 def version_accepted(version: str, listed: AbstractSet[str]) -> bool | None:
     """Return whether the service accepts a boot with a version, None if it is unknown.
 
-    ``listed`` are the versions with measurements. The highest one boots for certain. The service
-    may have a least version that no answer shows, so lower ones may be refused. One that is not
-    listed is refused, unless it is a release candidate: these are never listed, and boot only for
+    ``listed`` are the versions with measurements. The highest one boots for certain. No
+    answer shows the service's least version, so lower ones may be refused. One that is not listed
+    is refused, unless it is a release candidate: these are never listed, and boot only for
     some miners.
     """
     if version not in listed:
@@ -169,9 +169,9 @@ def _fits(measurement: TeeMeasurement, models: Sequence[str]) -> bool | None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version such as ``1.20.3``, of up to 9 digits each.
+    """Return the numbers of a version such as ``1.20.3``, and no numbers for another form.
 
-    The empty tuple for another form.
+    More than 9 digits are no version. Python refuses to read very long numbers.
     """
     match = re.fullmatch(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", version, re.ASCII)
     if match is None:

@@ -328,7 +328,7 @@ def server_maintenance(call: Call) -> Json:
             if instance.active(call.now) and instance.gpus[0] in server.gpus
         ]
     upgrade_begins, _ = server.upgrade
-    # The service waits for at most 3 hours until other miners replace the instances.
+    # The service waits for at most 3 hours for replacements elsewhere.
     deadline = upgrade_begins + 3 * HOUR
     return {"awaiting_replacement": waits_for, "pending_deadline": _iso(deadline)}
 

@@ -132,8 +132,8 @@ class DemoWorld(World):
         if is_tee and trouble in ("crash-loop", "idle"):
             age = 3 * HOUR
         version = self.target_version if is_tee else None
-        # Of the two servers to upgrade, the last one has begun it, and has not come back. The
-        # other one has a version that cannot boot any more.
+        # Of the two servers to upgrade in FLEET, the one with index 3 has begun it, and has not
+        # come back. The other one has a version that cannot boot any more.
         has_not_come_back = trouble == "upgrade" and index == 3
         if trouble == "upgrade":
             version = "1.3.1" if has_not_come_back else "1.3.0"

@@ -71,7 +71,8 @@ MODELS: Final = {
 
 @dataclass(frozen=True, eq=False)
 class Chute:
-    """A workload. What is None is null in the answers, as in old records.
+    """A workload. What is None is null in the answers, as in old records. A manual boost of None is
+    none.
 
     Attributes:
         seed: The text that its random numbers depend on.
@@ -254,8 +255,9 @@ class Instance:
         """
         if self.activated_at > now:
             return []
-        # The service takes the factors of urgency and bounty away in small steps, from 2 to 8 hours
-        # after the activation. Here, they go in one step in the middle of that time.
+        # The service moves the multiplier to the chute's present one without a bounty, in small
+        # steps from 2 to 8 hours after the activation. Here, urgency and bounty go in one step in
+        # the middle of that time.
         settled_at = self.activated_at + 5 * HOUR
         multiplier = self._launch_multiplier * self.bounty_boost
         periods = (

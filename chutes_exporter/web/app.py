@@ -35,7 +35,7 @@ _PORTION_BYTES = 16 * 1024
 _SENDING_BYTES = 32_000_000
 """Bytes of all pages that are being sent. Each scrape may bring another page."""
 _MIN_PAGES = 3
-"""Pages that may be sent at the same time however large they are."""
+"""Pages that may always be sent at the same time, however large they are."""
 _LANDING_SECONDS = 1.0
 """Seconds for which all readers get the same landing page."""
 

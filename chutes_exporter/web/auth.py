@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MAX_WAITING = 128
-"""Passwords of all clients that wait for their check at the same time."""
+"""Maximum passwords, of all clients together, that wait for their check."""
 _MAX_WAITING_PER_CLIENT = 2
 _BCRYPT_BYTES = 72
-"""Bcrypt ignores all bytes after these, and its library refuses longer passwords."""
+"""Bcrypt ignores all bytes after these, and its library refuses longer passwords from 5.0 on."""
 
 
 class BusyError(Exception):

@@ -67,8 +67,8 @@ class Connection(socket.socket):
     """
 
     def __init__(self, accepted: socket.socket, client: str, connections: Connections) -> None:
-        # Only with the protocol IPPROTO_TCP, asyncio sends small answers without waiting for an
-        # acknowledgement.
+        # asyncio sends small answers without waiting for an acknowledgement only if the protocol is
+        # IPPROTO_TCP.
         family, kind = accepted.family, accepted.type
         super().__init__(family, kind, socket.IPPROTO_TCP, accepted.detach())
         self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
@@ -158,7 +158,7 @@ class Connections:
 
     Args:
         max_open: Maximum of all connections. Before its first byte, a connection needs 10 KB.
-        max_served: Maximum of connections that have sent a byte.
+        max_served: Maximum of connections whose requests are served.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class Connections:
                 lambda: _Protocol(server, connection), connection, ssl=context, **timeouts
             )
         except (OSError, asyncio.CancelledError) as error:
-            # The handshake failed, or the connection had to make room. asyncio has closed it.
+            # The handshake failed, or the connection had to make room. asyncio closes it.
             free_frames(error)
 
     async def _make_room(self, connections: set[Connection], limit: int) -> None:

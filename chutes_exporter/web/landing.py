@@ -168,7 +168,7 @@ def _gaps(collected: Collected, settings: Settings) -> list[NotKnown]:
     gaps, _ = find_gaps(collected, settings)
     # Without any report, the failures of a fleet are None.
     failures = [fleet.failures for fleet in collected.fleets.values()]
-    all_failures_are_known = all(one is not None and one.are_all for one in failures)
+    all_failures_are_known = all(one is not None and one.are_all_known for one in failures)
     if not all_failures_are_known:
         reason = f"not all of the newest {FAILURE_HOURS} hourly reports are known"
         gaps.append(NotKnown("the chutes that fail", "", reason, TRY_AGAIN))
@@ -237,7 +237,7 @@ def _cell(name: str, text: str) -> str:
 
 def _feed_state(state: FeedState) -> str:
     """Return whether a feed works, and whether it has data, as HTML."""
-    # Either the API does not have the endpoint, or there is no usable answer yet.
+    # Either the API does not have the endpoint, or there is no usable answer, for example not yet.
     if state.up is None:
         return _state("off", "off" if state.missing else "waiting")
     if state.up:

@@ -31,9 +31,9 @@ _IDLE_SECONDS = 300
 _MAX_OPEN = 2048
 """Maximum open connections, if the limit of open files allows twice as many."""
 _MAX_SERVED = 128
-"""Maximum connections that have sent a byte."""
+"""Maximum connections whose requests are served. Others wait, although they have sent a byte."""
 _OPEN_FILES = 4096
-"""Open files of the process, half of them for connections and half for the API."""
+"""The limit of open files that is set if it is lower: half for connections, half for the API."""
 
 
 def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.socket:

@@ -99,7 +99,7 @@ def make_context(tls: TlsSettings, folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _version("min_version", tls.min_version)
     context.maximum_version = _version("max_version", tls.max_version)
-    # It may raise the minimum version.
+    # The choice of ciphers may raise the minimum version.
     _choose_ciphers(context, tls)
     if context.minimum_version > context.maximum_version:
         raise ValueError(
@@ -123,7 +123,7 @@ def _version(field: str, name: str) -> ssl.TLSVersion:
 def _choose_ciphers(context: ssl.SSLContext, tls: TlsSettings) -> None:
     """Choose the suites that the context offers, or raise ValueError.
 
-    Without a suite for TLS 1.2, TLS 1.3 becomes the minimum version.
+    If the settings name only suites of TLS 1.3, it becomes the minimum version.
     """
     if not tls.prefer_server_cipher_suites:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE

@@ -118,6 +118,13 @@ DCGM_NEEDED: Final = (
 )
 
 
+_EACH_EARNING: Final = select("chutes_server_gpus", MINERS, state="~earning|disabled", **ON_SERVERS)
+# Each exporter's GPUs are summed by themselves, because two may see different states of one.
+_EARNING_GPUS: Final = (
+    f"max by (hotkey, server_id) (sum by (job, instance, hotkey, server_id) ({_EACH_EARNING}))"
+)
+
+
 def idle_pay(when: Literal["", "later_"] = "") -> str:
     """Return the compute units a day of the best use of all idle GPUs, absent while unknown.
 
@@ -264,7 +271,7 @@ FLEET.show(
                 "Earning",
                 "of all GPUs",
                 PERCENT,
-                f"{_gpus_of_all('~earning|disabled')} / on () "
+                f"{of_known(f'sum({_EARNING_GPUS})', 'gpus')} / on () "
                 f"sum({recorded(ALL_GPUS, **ON_SERVERS)})",
                 (),
                 ((float("-inf"), RED), (0.5, ORANGE), (0.9, PLAIN)),
@@ -319,7 +326,7 @@ FLEET.show(
             "Not earned a day",
             NOT_EARNED,
             CENTS,
-            135,
+            155,
             thresholds=[(0.01, RED)],
             missing="not known",
             data=PRICED,

@@ -82,7 +82,7 @@ FIRST_DECISIONS: Final = (
     State(2, FIRST["ChutesPrivateInstanceAtRisk"]),
 )
 """What to do first about each, as the alert says."""
-LATE: Final = f"({_DECISIONS} == 0)"
+LATE: Final = f"({STATE} == 1 and on (hotkey, instance_id) time() - {CREATED} > 3600)"
 IN_VAIN: Final = f"({of_miners('chutes_instance_start_in_vain', 'instance_id')} == 1)"
 START: Final = (
     "chutes_instance_activated_timestamp_seconds - on (job, instance, hotkey, instance_id) "

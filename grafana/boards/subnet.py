@@ -197,7 +197,7 @@ def _in_a_day() -> Panel:
         most,
         unit=SHARE,
         empty="not known: no score or heading",
-        size=(5, 3),
+        size=(4, 3),
     )
 
 
@@ -231,7 +231,7 @@ SUBNET.show(
         ),
         Query(f"{OVERTAKERS} == 0", "miners", BUSY, sometimes=True),
         empty="unknown: no neighbour behind",
-        size=(6, 3),
+        size=(5, 3),
     ),
     _in_a_day(),
     _gap(

@@ -43,6 +43,7 @@ def collected(
     miners: MinersChoice = "watched",
     chutes: ChutesChoice = "all",
     doubted: Collection[Feed[Any]] = (),
+    succeeds: bool = True,
 ) -> Samples:
     """Return what a collector makes of answers.
 
@@ -54,6 +55,7 @@ def collected(
         miners: Which other miners are exported.
         chutes: Which chutes are exported.
         doubted: The feeds whose answers are doubted.
+        succeeds: Whether the collector is expected to succeed for the miner.
     """
     known = {}
     for feed, body in answers.items():
@@ -62,7 +64,7 @@ def collected(
     # First for the platform, then for the miner.
     for hotkey in ("", ME):
         exported = Miners(frozenset(watched), miners, hotkey, chutes=chutes)
-        assert collector.run(Answers(known), exported, out)
+        assert collector.run(Answers(known), exported, out) is (succeeds or not hotkey)
     samples = {}
     declared = {metric.name for metric in collector.metrics}
     for family in out.collect():

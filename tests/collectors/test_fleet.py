@@ -84,6 +84,17 @@ def test_the_gpus_of_a_miner_that_has_none_and_everything_without_a_seat_are_no_
     assert of(run({"metagraph": [{"hotkey": "other"}]}), "chutes_fleet_known") == {}
 
 
+def test_after_a_failure_no_topic_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("an unforeseen answer")
+
+    # The last samples but those of the topics fail.
+    monkeypatch.setattr("chutes_exporter.collectors.fleet.plan_upgrades", fail)
+    made = run(succeeds=False)
+    assert "chutes_fleet_late_servers_to_upgrade{hotkey=me}" not in made
+    assert set(of(made, "chutes_fleet_known").values()) == {0}
+
+
 def test_the_late_servers_are_counted_from_the_time_of_the_answer_about_the_window() -> None:
     late = "chutes_fleet_late_servers_to_upgrade"
     for hours, number in ((3.9, 1), (4.1, 0)):

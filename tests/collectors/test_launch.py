@@ -154,6 +154,28 @@ def test_an_instance_of_a_full_chute_starts_in_vain_if_the_chute_is_private() ->
     assert made[f"chutes_instance_start_in_vain{{{STARTING}}}"] == 1
 
 
+def test_an_instance_that_starts_for_over_an_hour_is_slow_also_while_the_demand_is_unknown() -> (
+    None
+):
+    instances = bodies_of("instances")
+    # The answers of tests are received at the time 0.
+    instances[1]["created_at"] = "1969-12-31T22:59:00+00:00"
+    without_demand = bodies_of("chutes")
+    for row in without_demand:
+        del row["compute_multiplier_factors"]
+    for chutes in (bodies_of("chutes"), without_demand):
+        made = of_instances({"instances": instances, "chutes": chutes})
+        decision = made[f"chutes_instance_decision{{{STARTING}}}"]
+        assert decision == INSTANCE_DECISIONS.index("slow")
+
+
+def test_a_disabled_instance_needs_a_decision() -> None:
+    instances = bodies_of("instances")
+    instances[0] |= {"active": False}
+    made = of_instances({"instances": instances})
+    assert made[f"chutes_instance_decision{{{ACTIVE}}}"] == INSTANCE_DECISIONS.index("disabled")
+
+
 def bodies_of(name: str) -> list[dict[str, Any]]:
     """Return an answer that a test may change."""
     found: list[dict[str, Any]] = deepcopy(test_join.ANSWERS[name])

@@ -197,7 +197,7 @@ def test_the_document_names_the_number_of_failures() -> None:
 
 def test_an_idle_gpu_whose_server_is_not_known_is_in_no_plan() -> None:
     fleet = make_fleet(gpus=make_gpus("idle", 2, server="gone"))
-    failures = Failures({}, frozenset(), are_all=True, until=1.0)
+    failures = Failures({}, frozenset(), are_all_known=True, until=1.0)
     advice = Advice(
         fleet,
         is_known=True,

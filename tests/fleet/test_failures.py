@@ -13,7 +13,7 @@ from chutes_exporter.api import ChutesClient
 from chutes_exporter.api.endpoints import AUDIT_REPORT
 from chutes_exporter.feeds.reports import reduced
 from chutes_exporter.fleet.ends import End, Ledger
-from chutes_exporter.fleet.failures import FAILS_FROM, count_failures
+from chutes_exporter.fleet.failures import count_failures
 from chutes_exporter.rules.losses import END_REASONS
 from tests.fleet.support import WORLDS, world_answers
 from tests.recorded import seconds
@@ -81,7 +81,7 @@ def test_failures_are_the_true_ends_that_do_not_count_without_the_planned_ones(
     ends = [one for one in ledger.ends(24) if one.hotkey == miner.hotkey]
     planned = {one.instance_id for one in ends if one.reason in PLANNED}
     true = true_failures(miner, planned)
-    found = count_failures(ends, ledger.end, are_all=True)
+    found = count_failures(ends, ledger.end, are_all_known=True)
     # Each world has some failures.
     assert true
     assert dict(found.known) == true
@@ -115,19 +115,19 @@ def test_a_start_that_was_never_active_failed_and_an_end_that_counts_did_not() -
 
 def test_a_chute_fails_from_three_failures_on() -> None:
     for count in range(5):
-        found = count_failures([end()] * count, 0.0, are_all=True)
+        found = count_failures([end()] * count, 0.0, are_all_known=True)
         assert found.count("c") == count
-        assert found.fails("c") == (count >= FAILS_FROM)
+        assert found.fails("c") == (count >= 3)
 
 
 def test_a_chute_without_an_end_has_no_failure() -> None:
-    assert count_failures([end(chute_id="c")], 0.0, are_all=True).count("other") == 0
+    assert count_failures([end(chute_id="c")], 0.0, are_all_known=True).count("other") == 0
 
 
 def test_enough_failures_prove_it_and_fewer_prove_nothing_while_some_are_not_known() -> None:
-    few = count_failures([end()], 0.0, are_all=False)
+    few = count_failures([end()], 0.0, are_all_known=False)
     assert (few.count("c"), few.fails("c")) == (None, None)
-    enough = count_failures([end()] * FAILS_FROM, 0.0, are_all=False)
+    enough = count_failures([end()] * 3, 0.0, are_all_known=False)
     assert (enough.count("c"), enough.fails("c")) == (None, True)
     # Another chute may have all those that are not known.
     assert enough.fails("other") is None
@@ -135,16 +135,16 @@ def test_enough_failures_prove_it_and_fewer_prove_nothing_while_some_are_not_kno
 
 def test_an_end_that_may_be_a_redeployment_leaves_its_own_chute_unknown() -> None:
     may_be_redeployment = end(reason=None, chute_id="c")
-    found = count_failures([may_be_redeployment, end(chute_id="other")], 0.0, are_all=True)
+    found = count_failures([may_be_redeployment, end(chute_id="other")], 0.0, are_all_known=True)
     assert (found.count("c"), found.fails("c")) == (None, None)
     assert found.count("other") == 1
 
 
 def test_a_failure_of_an_unknown_chute_may_be_one_of_any() -> None:
-    found = count_failures([end(chute_id=None)], 0.0, are_all=True)
+    found = count_failures([end(chute_id=None)], 0.0, are_all_known=True)
     assert (found.count("c"), found.fails("c")) == (None, None)
 
 
 def test_an_end_that_counts_says_nothing_about_failures_even_if_its_chute_is_unknown() -> None:
-    found = count_failures([end("requests", "counts", chute_id=None)], 0.0, are_all=True)
+    found = count_failures([end("requests", "counts", chute_id=None)], 0.0, are_all_known=True)
     assert found.count("c") == 0

@@ -546,7 +546,7 @@ def test_a_server_that_holds_a_slot_could_earn_nothing_and_one_whose_slot_is_unk
         ("1.6.2", True, True, False),
         # It is not listed.
         ("1.5.0", True, False, False),
-        # No answer says whether the service has a least version.
+        # No answer says whether the operators set a lower least version than the highest one.
         ("1.6.1", True, None, True),
         # Release candidates are never listed, and boot only for some miners.
         ("1.7.0-rc1", True, None, True),
@@ -848,13 +848,22 @@ def test_a_server_runs_chutes_that_allow_its_gpus_and_have_tee_like_it(
     assert facts(join_fleet(sent(bodies)))["s1.runs_chutes"] is runs
 
 
-@pytest.mark.parametrize(("allowed_model", "runs"), [("h200", True), ("b200", None)])
-def test_while_chutes_or_gpus_may_be_missing_a_server_runs_some_or_may_run_them(
-    allowed_model: str,
+@pytest.mark.parametrize(
+    ("changes", "runs"),
+    [
+        ({"tee": True}, True),
+        ({"tee": False}, None),
+        ({"tee": None}, None),
+        ({"node_selector": {"gpu_count": 1, "supported_gpus": ["b200"]}}, None),
+        ({"node_selector": None}, None),
+        ({"node_selector": {"gpu_count": 1}}, None),
+    ],
+)
+def test_while_chutes_or_gpus_may_be_missing_it_is_never_certain_that_a_server_runs_none(
+    changes: Row,
     runs: bool | None,  # noqa: FBT001 - a parameter
 ) -> None:
-    selector = {"gpu_count": 1, "supported_gpus": [allowed_model]}
-    bodies = ANSWERS | {"chutes": [chute("c1", "llama", node_selector=selector)]}
+    bodies = ANSWERS | {"chutes": [chute("c1", "llama", **changes)]}
     with_doubt = facts(join_fleet(sent(bodies, doubted=["chutes"])))
     assert with_doubt["s1.runs_chutes"] is runs
     # The list of nodes still has the GPUs of the server, which are h200.

@@ -129,8 +129,9 @@ def test_the_best_use_of_three_idle_gpus_is_an_instance_on_two_of_them() -> None
 
 def test_an_offer_has_the_present_boost_and_the_end_of_the_bounty_of_its_chute() -> None:
     bounty = {"chute_id": "c", "created_at": 1000.0, "seconds_elapsed": 0, "time_remaining": 500}
-    (offer,) = market_of(bounties=[bounty]).offers
-    # A new bounty.
+    # The chute's factor is older than the bounty, which is new.
+    chute = CHUTE | {"compute_multiplier_factors": {"tee": 1.2, "bounty_boost": 1.5}}
+    (offer,) = market_of(chutes=[chute], bounties=[bounty]).offers
     assert offer.bounty_boost == pytest.approx(1.1)
     assert offer.bounty_expires_at == 1500
 
@@ -276,8 +277,8 @@ def test_a_pay_that_would_not_be_finite_without_its_bounty_is_unknown() -> None:
 
 
 def test_a_private_chute_without_tee_is_certain_only_for_a_miner_that_runs_tee() -> None:
-    # A miner may run private chutes without TEE if it has run a chute with TEE. No endpoint shows
-    # its past, so that this is certain only while one runs.
+    # The service lets a miner with an active instance of a chute with TEE launch private chutes
+    # without TEE. For others, their past decides, which no endpoint shows completely.
     private = CHUTE | {"tee": False, "public": False, "compute_multiplier_factors": {"private": 1}}
     # This one is there to run. It cannot be launched on a server without TEE, and is not counted
     # as refused, because its models are unknown.

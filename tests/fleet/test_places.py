@@ -57,7 +57,7 @@ def test_the_verification_tells_instances_of_a_chute_apart(
 @pytest.mark.parametrize(
     ("item", "instances", "state", "instance_id"),
     [
-        # Only one instance is active or not, like the item. The time does not matter then.
+        # Only one instance agrees with the item about being active, so the time does not matter.
         (held("g", VERIFIED), [STARTING, ACTIVE], "starting", "0"),
         (held("g", DISABLED, active=True), [STARTING, ACTIVE], "active", "1"),
         # Only one instance has the time of the item.

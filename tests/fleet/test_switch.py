@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.model import Instance, Server
     from tests.recorded import Miner
 
-NO_FAILURES = Failures({}, frozenset(), are_all=True, until=NOON)
+NO_FAILURES = Failures({}, frozenset(), are_all_known=True, until=NOON)
 """No chute failed, and all reports are known."""
 BOUNTIES = [
     {"chute_id": "b", "created_at": NOON - 60, "seconds_elapsed": 60, "time_remaining": 500}
@@ -255,10 +255,10 @@ def gain_of(choice: Sequence[str | None]) -> float:
 
 
 def test_a_chute_that_failed_or_may_have_failed_here_is_not_proposed() -> None:
-    failed = Failures({"b": 3}, frozenset(), are_all=True, until=NOON)
+    failed = Failures({"b": 3}, frozenset(), are_all_known=True, until=NOON)
     assert pairs(switches(chute("b", 9.0), chute("c", HIGH), failures=failed)) == [("i1", ["c"])]
     # An end of this chute may have been a failure.
-    unclear = Failures({}, frozenset({"b"}), are_all=True, until=NOON)
+    unclear = Failures({}, frozenset({"b"}), are_all_known=True, until=NOON)
     assert pairs(switches(chute("b", 9.0), failures=unclear)) == []
 
 
@@ -272,7 +272,7 @@ def test_a_chute_that_hangs_on_the_miners_servers_is_not_proposed() -> None:
 
 
 def test_while_a_failure_may_be_missing_no_switch_is_known() -> None:
-    some = Failures({}, frozenset(), are_all=False, until=NOON)
+    some = Failures({}, frozenset(), are_all_known=False, until=NOON)
     assert switches(chute("b", HIGH), failures=some) is None
 
 

@@ -154,6 +154,6 @@ def test_an_instance_has_all_the_gpus_that_name_it(world: tuple[Miner, Fleet]) -
     _, fleet = world
     counts = Counter(gpu.instance_id for gpu in fleet.gpus if gpu.instance_id)
     for instance in fleet.instances:
-        # No GPU may name it: those that it holds may not be listed any more.
+        # Perhaps no GPU names it, because those that it holds are not listed any more.
         if instance.instance_id in counts:
             assert instance.gpus == counts[instance.instance_id]

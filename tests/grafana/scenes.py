@@ -249,7 +249,7 @@ class Troubled(Tried):
 
 FLEETS: Final[dict[int, Sequence[DemoServer]]] = {
     8: (DemoServer("pro_6000", 4, ""), DemoServer("pro_6000", 4, "idle")),
-    # With the troubles of the sick world, or without any.
+    # 36 without any trouble, because one server is there only with its trouble.
     38: FLEET,
     104: (*FLEET, *[DemoServer("pro_6000", 8, "")] * 8, DemoServer("h200", 2, "")),
 }
@@ -270,8 +270,8 @@ def _make(kind: World, *, readme: bool, gpus: int) -> tuple[DemoWorld, Miner]:
     if kind is World.SICK:
         return _make_sick(Tried if readme else Troubled, size, fleet)
     if kind is World.KEYLESS and not readme:
-        # The miner with the lowest score: its seat can be lost, and others can be before and after
-        # it.
+        # The miner with the lowest score: its seat can be lost, and others are in line before and
+        # after it.
         world = DemoWorld(start=END, size=replace(size, active_miners=14), troubles=())
         shares = world.shares(END)
         worst = min(shares, key=shares.__getitem__)

@@ -340,7 +340,9 @@ class Truth:
         return expected
 
     def lost(self) -> Expected:
-        """Return what ended instances lost in 24 hours, in dollars."""
+        """Return what ended instances lost in 24 hours, in dollars, and how many hours are known if
+        not all are.
+        """
         title = "Lost in 24 h"
         usd = None
         if self.is_sick:

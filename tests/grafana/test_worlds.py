@@ -210,7 +210,7 @@ def test_the_boards_can_be_trusted_unless_an_alert_is_blind(
 
 
 @pytest.mark.parametrize("kind", World)
-def test_titles_name_the_hour_at_which_the_newest_report_ends(
+def test_the_variable_in_titles_is_the_hour_at_which_the_newest_report_ends(
     answers: dict[World, Answers], kind: World
 ) -> None:
     # At 12:00, it ends at 11:00. An exporter that is down has none.

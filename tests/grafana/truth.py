@@ -33,7 +33,7 @@ REASONS = {
 }
 """The reason by the beginning of the service's text."""
 FAILURES = {"miner", "requests", "not_active_in_time"}
-"""Reasons that are failures of an instance or its miner. The others come from the platform."""
+"""Reasons that are failures of an instance or its miner. The others are planned ends."""
 PRIVATE = {"private", "private_tee", "integrated_subnet"}
 """Factors of the pay of a chute that follows the rules of private ones."""
 
@@ -90,8 +90,8 @@ def places(api: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 def server_state(server_id: str, status: str, api: Mapping[str, Any]) -> int:
     """Return the number of the state of a server in `grafana.states.SERVER`.
 
-    Of several states that apply, the lowest number counts. Failed starts are left out, which make a
-    server failing. The status is that of its maintenance.
+    Of several states that apply, the lowest number counts. Failed starts, which make a server
+    failing, are left out. The status is that of its maintenance.
     """
     if status != "none":
         return 0 if status == "maintenance" else 1
@@ -202,7 +202,7 @@ class Reports:
 
     def ends(self, hours: int) -> list[Ended]:
         """Return the ends in the hours before the end of the newest report."""
-        # Two reports have the row of an end between their hours, so that rows are kept by instance.
+        # An end at a full hour is in the reports of both hours, so that rows are kept by instance.
         ended: dict[str, Row] = {}
         for end, report in self._reports.items():
             for row in report["instance_audit"]:

@@ -158,8 +158,8 @@ async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path
         await asyncio.to_thread(store.wait_for, 'up{job="chutes"} == 1')
         watched = await asyncio.to_thread(store.wait_for, "chutes_miner_watched")
         assert {dict(labels)["hotkey"] for labels in watched} == {HOTKEY}
-        # A recording rule reads it, and its result is in the store.
-        await asyncio.to_thread(store.wait_for, "hotkey:chutes_miner_watched:with_key")
+        # A recording rule is evaluated, and its result is in the store.
+        await asyncio.to_thread(store.wait_for, "prometheus:chutes_rules:loaded")
         # An alert fires and reaches Alertmanager, with the link to its board.
         alerts: list[dict[str, Any]] = []
 

@@ -40,7 +40,7 @@ def test_a_pair_of_exporters_counts_nothing_twice(tmp_path: Path) -> None:
 
 
 def test_no_gpu_is_gone_while_two_exporters_see_another_state_of_it(tmp_path: Path) -> None:
-    states = {"earning": "8x20 7x40", "idle": "0x20 1x40"}
+    early_states = {"earning": "8x20 7x40", "idle": "0x20 1x40"}
     late_states = {"earning": "8x22 7x38", "idle": "0x22 1x38"}
     place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
     series = [
@@ -48,7 +48,7 @@ def test_no_gpu_is_gone_while_two_exporters_see_another_state_of_it(tmp_path: Pa
             "series": labels("chutes_server_gpus", **place, state=state, instance=exporter),
             "values": values,
         }
-        for exporter, values_of_states in (("one:1", states), ("two:2", late_states))
+        for exporter, values_of_states in (("one:1", early_states), ("two:2", late_states))
         for state, values in values_of_states.items()
     ]
     known = labels("chutes_fleet_known", topic="servers", instance="one:1")

@@ -50,7 +50,7 @@ def test_an_invalid_fault_is_refused_with_examples(text: str) -> None:
         (["upgrade"], 1),
         (["idle"], 2),
         # One of each, and the two of "idle".
-        (["crash-loop", "dead-server", "upgrade", "idle"], 5),
+        (["crash-loop", "dead-server", "blacklisted", "upgrade", "idle"], 5),
     ],
 )
 def test_all_gpus_of_the_demos_miner_earn_except_on_the_servers_in_trouble(
@@ -72,7 +72,13 @@ def test_all_gpus_of_the_demos_miner_earn_except_on_the_servers_in_trouble(
 
 
 @pytest.mark.parametrize(
-    ("troubles", "has_score"), [((), True), (["blacklisted"], False)], ids=["no", "blacklisted"]
+    ("troubles", "has_score"),
+    [
+        ((), True),
+        (["crash-loop", "dead-server", "upgrade", "idle"], True),
+        (["blacklisted"], False),
+    ],
+    ids=["no", "others", "blacklisted"],
 )
 def test_the_demos_miner_has_a_score_unless_it_is_blacklisted(
     troubles: list[str],
