@@ -32,11 +32,11 @@ NO_DATA: Final = (
     "Unknown: no data. The Exporter board shows which feeds fail, and whether the rules are loaded."
 )
 NO_KEY: Final = (
-    "Unknown: no data. It needs a watched miner (--hotkey) and its key. The Exporter board shows "
-    "which feeds fail."
+    "Unknown: no data. It needs a watched miner and its key (--hotkey-file). The Exporter board "
+    "shows which feeds fail."
 )
-NO_GPUS: Final = "no watched miner, key or GPUs"
-NO_INSTANCES: Final = "no watched miner, key or instances"
+NO_GPUS: Final = "no GPUs, or no key"
+NO_INSTANCES: Final = "no instances, or no key"
 
 MINERS: Final = 'hotkey=~"$hotkey"'
 """Matches the chosen miners. Exporters of one miner are merged, so nobody chooses one of them."""

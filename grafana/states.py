@@ -36,7 +36,7 @@ class State:
     color: str = PLAIN
 
 
-NOTHING: Final = State("nothing", "No alert fires", GREEN)
+NOTHING: Final = State("nothing", "No alert fires")
 """Stands in a table of problems if there is none."""
 UNWATCHED: Final = State("unwatched", "No miner is watched: set --hotkey", ORANGE)
 """Likewise if no alert can fire."""
@@ -45,7 +45,7 @@ VERDICT: Final = (
     State(1001, "act today", ORANGE),
     State(1002, "nothing urgent"),
     State(1003, "all is well", GREEN),
-    State(1004, "no key: GPUs unknown", ORANGE),
+    State(1004, "no key", ORANGE),
 )
 """What the alerts that fire say: the gravest severity, or why there is none.
 

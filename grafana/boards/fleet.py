@@ -337,7 +337,7 @@ FLEET.show(
         Column(
             "What to do first",
             "first",
-            width=425,
+            width=390,
             states=FIRST_STEPS,
             missing=" ",
         ),

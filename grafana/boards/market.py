@@ -229,9 +229,9 @@ MARKET.show(
         Column("", nothing_row(NO_SWITCH, "server"), data=KEYED, sometimes=True),
         Column("", "server_id"),
         Column("Server", "server", width=115, link=THIS_SERVER, states=NO_SWITCHES),
-        Column("Runs now", "chute", width=240, missing=" "),
+        Column("Runs now", "chute", width=260, missing=" "),
         Column("", "new_chute_id"),
-        Column("Launch instead", "new_chute", width=240, missing=" "),
+        Column("Launch instead", "new_chute", width=260, missing=" "),
         Column(
             "Instances",
             short(SWITCH),

@@ -148,11 +148,13 @@ def _since_yesterday() -> list[Panel]:
             "GPUs since yesterday",
             "Change of the number of GPUs that earn, compared with 24 hours ago.",
             *signed(total(more_earning, with_gpus=True), "earning", STOCKED),
+            needs_key=True,
         ),
         _stat_of_day(
             "New instances, 24 h",
             "Instances that became active in the past 24 hours and still exist.",
             Query(of_known(activated, "instances"), "became active", KEYED),
+            needs_key=True,
         ),
         _stat_of_day(
             "Ended instances, 24 h",
@@ -163,8 +165,9 @@ def _since_yesterday() -> list[Panel]:
     ]
 
 
-def _stat_of_day(title: str, description: str, *queries: Query) -> Panel:
-    return stat(title, description, *queries, unit=COUNT, empty="no day is known", size=(4, 3))
+def _stat_of_day(title: str, description: str, *queries: Query, needs_key: bool = False) -> Panel:
+    empty = "no day, or no key" if needs_key else "no day is known"
+    return stat(title, description, *queries, unit=COUNT, empty=empty, size=(4, 3))
 
 
 OVERVIEW: Final = Board(
@@ -215,7 +218,7 @@ OVERVIEW.show(
         Column(
             "Alert",
             "alertname",
-            width=225,
+            width=240,
             states=[NOTHING],
             link=RUNBOOK,
             tooltip="Open the runbook",
@@ -224,7 +227,7 @@ OVERVIEW.show(
         Column(
             "Where",
             "place",
-            width=125,
+            width=120,
             link=board_link(
                 "${__data.fields.board}",
                 hotkey="${__data.fields.hotkey}",

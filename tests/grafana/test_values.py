@@ -410,7 +410,7 @@ class Truth:
         """Return the text of the verdict. Critical alerts fire in the sick world only."""
         if self.is_sick:
             return "act now"
-        return "all is well" if self.has_key else "no key: GPUs unknown"
+        return "all is well" if self.has_key else "no key"
 
     def miners(self, headings: Mapping[str, float]) -> Expected:
         """Return the table of the watched miners."""

@@ -183,7 +183,7 @@ def test_without_instances_0_are_starting_and_without_a_key_a_text_says_what_is_
         # No exporter runs, and so nothing watches the miner.
         (World.DOWN, "act now", "1", "1"),
         (World.HEALTHY, "all is well", "0", "0"),
-        (World.KEYLESS, "no key: GPUs unknown", "0", "0"),
+        (World.KEYLESS, "no key", "0", "0"),
     ],
 )
 def test_the_verdict_comes_with_the_numbers_of_critical_alerts_and_of_warnings(
