@@ -182,8 +182,8 @@ def _needed(part: Expr) -> frozenset[str]:
         return _needed_by_operator(part)
     if isinstance(part, promql_parser.Call):
         return frozenset[str]().union(*map(_needed, part.args))
-    # The range of a selector has it inside. A subquery, an aggregation, a sign and parentheses have
-    # an expression. A number or a text has neither.
+    # A range selector has its selector inside. A subquery, an aggregation, a sign and parentheses
+    # have an expression. A number or a text has neither.
     inner = getattr(part, "vector_selector", None) or getattr(part, "expr", None)
     return frozenset() if inner is None else _needed(inner)
 

@@ -35,8 +35,8 @@ NO_KEY: Final = (
     "Unknown: no data. It needs a watched miner and its key (--hotkey-file). The Exporter board "
     "shows which feeds fail."
 )
-NO_GPUS: Final = "no GPUs, or no key"
-NO_INSTANCES: Final = "no instances, or no key"
+NO_GPUS: Final = "no key (--hotkey-file), or no GPUs"
+NO_INSTANCES: Final = "no key (--hotkey-file), or no instances"
 
 MINERS: Final = 'hotkey=~"$hotkey"'
 """Matches the chosen miners. Exporters of one miner are merged, so nobody chooses one of them."""
@@ -158,8 +158,8 @@ def whole(query: str, feed: str) -> str:
 
 
 def of_all(query: str, parts: str, *, with_gpus: bool = False) -> str:
-    """Return a query over the chosen miners, which is absent while the series of one that is
-    watched with a key are missing.
+    """Return an aggregate over the chosen miners, which is absent while one of them that is
+    watched with a key lacks its series. Without these, it would be too low.
 
     Args:
         query: Aggregates over miners.
@@ -167,7 +167,9 @@ def of_all(query: str, parts: str, *, with_gpus: bool = False) -> str:
         with_gpus: Whether only miners with GPUs must have such series.
     """
     miners = WITH_GPUS if with_gpus else WITH_KEY
-    return f"({query} unless on () ({miners} unless on (hotkey) {parts}))"
+    without_series = f"({miners} unless on (hotkey) {parts})"
+    # By `on ()`, a single one of these removes the whole result.
+    return f"({query} unless on () {without_series})"
 
 
 def total(parts: str, *, with_gpus: bool = False) -> str:
@@ -528,7 +530,7 @@ def _graph(panel: Panel) -> Json:
         "axisSoftMin": 0,
         "drawStyle": "bars" if panel.kind == "bars" else "line",
         "fillOpacity": 100 if is_stacked else 0,
-        # The line of a part that is 0 would cover the part below it.
+        # The line of a part that is 0 would cover the part below it. Bars of 0 have none.
         "lineWidth": 0 if panel.kind == "stacked" else 1,
         "showPoints": "never",
         "stacking": {"group": "A", "mode": "normal" if is_stacked else "none"},

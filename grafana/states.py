@@ -38,6 +38,8 @@ class State:
 
 NOTHING: Final = State("nothing", "No alert fires")
 """Stands in a table of problems if there is none."""
+KEYLESS: Final = State("keyless", "No key: set --hotkey-file", ORANGE)
+"""Likewise if no alert about GPUs can fire."""
 UNWATCHED: Final = State("unwatched", "No miner is watched: set --hotkey", ORANGE)
 """Likewise if no alert can fire."""
 VERDICT: Final = (
@@ -87,6 +89,7 @@ TRUST: Final = (
     State(0, "no", ORANGE),
     State(1, "except the feeds below", ORANGE),
     State(2, "yes", GREEN),
+    State(3, "no key: GPUs unknown", ORANGE),
 )
 """Whether the boards and alerts show what there is."""
 ALL_GOOD: Final = State("nothing", "All feeds have good answers", GREEN)
@@ -173,11 +176,11 @@ WHY: Final = (
     State("idle", "nobody used it"),
     State("no_balance", "its user has no balance"),
     State("chute_removed", "its chute was deleted"),
-    State("not_active_in_time", "it did not start in time"),
+    State("not_active_in_time", "it did not start in time: read its log"),
     State("gpu_missing", "its GPU was deleted at the API"),
     State("verification", "a check of its start failed"),
-    State("probes", "it failed probes"),
-    State("requests", "it failed too many requests"),
+    State("probes", "it failed probes: read its log"),
+    State("requests", "it failed requests: read its log"),
     State("redeployed", "its chute was deployed again"),
     State("none", "no reason is given"),
     State("other", "the reason is not known"),

@@ -233,12 +233,14 @@ def _print_maintenance(
     plans: Mapping[str, UpgradePlan],
     report: Report,
 ) -> None:
+    """Print the screen of ``status --maintenance``. The findings are those about maintenance."""
     _print_verdict(summary, report)
     for miner in summary["miners"]:
         hotkey = miner["hotkey"]
         click.echo()
         say(f"{hotkey}  {moment(report.now)}", bold=True)
         findings_of_miner = [item for item in findings if item.hotkey == hotkey]
+        # What GPUs cost does not decide about an upgrade.
         _print_findings(findings_of_miner, report.now, has_prices=False)
         click.echo()
         print_plan(plans[hotkey], report.now)

@@ -391,13 +391,14 @@ class FeedCache:
         for other in feed.evidence:
             state = self._states.get(other)
             is_in_flight = state is not None and state.flight is not None
-            is_known = True
+            is_usable = True
             if other.hotkey or is_in_flight:
                 result = await self.read(other, _EVIDENCE_WAIT)
-                # An older answer may contradict the new one because something has changed since.
-                is_known = result not in ("stale", "failed")
+                # It was due, and did not come. The older answer may contradict the new one because
+                # something has changed since.
+                is_usable = result not in ("stale", "failed")
             snapshot = self.peek(other)
-            if is_known and snapshot is not None:
+            if is_usable and snapshot is not None:
                 evidence.append(snapshot.answer.value)
             else:
                 evidence.append(None)

@@ -559,7 +559,7 @@ def _maintenance_status(
     """Return the status of a server by its step in the policy, None if that is unknown."""
     if step is not None:
         return maintenance_status(step)
-    return "none" if _has_no_step(record, answers) else None
+    return "none" if _is_not_in_policy(record, answers) else None
 
 
 def _needs_upgrade(
@@ -567,18 +567,19 @@ def _needs_upgrade(
 ) -> bool | None:
     """Return whether a server is older than the target of the newest window.
 
-    The policy has all servers with TEE, and only these are upgraded. So a server that is known not
-    to be in it needs no upgrade.
+    ``step`` is its entry in the maintenance policy, None if there is none. The policy has all
+    servers with TEE, and only these are upgraded. So a server that is known not to be in it needs
+    no upgrade.
     """
     if step is not None:
         return step.needs_upgrade
-    return False if _has_no_step(record, answers) else None
+    return False if _is_not_in_policy(record, answers) else None
 
 
-def _has_no_step(record: r.Server, answers: FleetAnswers) -> bool:
-    """Return whether a server that the policy does not list is known to be in no maintenance.
+def _is_not_in_policy(record: r.Server, answers: FleetAnswers) -> bool:
+    """Return whether the policy is known to have no entry for a server that was not found in it.
 
-    The policy has all servers with TEE, from the first window on.
+    It has all servers with TEE, from the first window on.
     """
     if record.is_tee is False:
         return True

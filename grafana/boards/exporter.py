@@ -70,10 +70,16 @@ FAILING: Final = f"(min by (feed, hotkey) ({ANSWERED}) == 0)"
 SEEN: Final = f"and on (job, instance) last_over_time({_chosen('chutes_exporter_build_info')}[7d])"
 """Keeps the targets that were exporters within a week."""
 SCRAPED: Final = f"({_chosen('up')} {SEEN})"
+KEYLESS: Final = (
+    f"{_chosen('chutes_miner_watched', **FEEDS)} unless on (hotkey) "
+    f"{_chosen('chutes_feed_up', feed='instances')}"
+)
+"""Watched miners whose key no exporter has."""
 TRUSTED: Final = (
     f"0 * group({select(BLIND, **FEEDS, feed=f'~{OF_ALERTS}')} "
     f"or absent({RULES})) "
-    f"or on () group({OF_BLIND}) or on () 2 * group({ANSWERED}) or on () 0 * group({SCRAPED})"
+    f"or on () group({OF_BLIND}) or on () 3 * group({KEYLESS}) or on () 2 * group({ANSWERED}) "
+    f"or on () 0 * group({SCRAPED})"
 )
 """The number of the verdict. It is long, because it names the feeds that alerts need."""
 ADVICE: Final = [
@@ -224,8 +230,8 @@ EXPORTER.show(
         ),
         Column("Reason", "reason", width=130, missing=" "),
         Column("", f'label_replace({OF_BLIND}, "blinds", "$1", "feed", "(.+)")', data=ALARMED),
-        Column("Blind alerts", "blinds", width=300, states=_blind_alerts_by_feed(), missing="none"),
-        Column("What to do", "advice", width=600, states=ADVICE, missing=" "),
+        Column("Blind alerts", "blinds", width=280, states=_blind_alerts_by_feed(), missing="none"),
+        Column("What to do", "advice", width=650, states=ADVICE, missing=" "),
         empty="Unknown: no data. The exporter is down, or has sent no request yet.",
         sort=["State", "Feed"],
         size=(24, 6),

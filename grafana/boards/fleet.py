@@ -75,7 +75,7 @@ ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "gpu_id", "error
 THIS_SERVER: Final = board_link(
     "chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"
 )
-SERVERS: Final = "Servers, the worst first"
+SERVERS: Final = "Servers by state"
 _ABOUT_SERVERS: Final = 'alertstate="firing", server_id!="", server=~"$server"'
 CAUSES: Final = (
     "topk by (hotkey, server_id) (1, max by (hotkey, server_id, alertname) ("

@@ -220,7 +220,7 @@ MARKET.show(
         size=(24, 9),
     ),
     table(
-        "Switch",
+        "Switches that pay",
         "Active instances for which another chute on the same GPUs would earn over 10 % more, as "
         "chutes-exporter advise --switch lists them, with what that earns more in the first day "
         "and later, and what the score loses if the instance is deleted now, which the first day "
@@ -229,9 +229,9 @@ MARKET.show(
         Column("", nothing_row(NO_SWITCH, "server"), data=KEYED, sometimes=True),
         Column("", "server_id"),
         Column("Server", "server", width=115, link=THIS_SERVER, states=NO_SWITCHES),
-        Column("Runs now", "chute", width=260, missing=" "),
+        Column("Runs now", "chute", width=280, missing=" "),
         Column("", "new_chute_id"),
-        Column("Launch instead", "new_chute", width=260, missing=" "),
+        Column("Launch instead", "new_chute", width=280, missing=" "),
         Column(
             "Instances",
             short(SWITCH),
@@ -244,21 +244,21 @@ MARKET.show(
             Column(title, query, unit, missing=" ", data=data, sometimes=True)
             for title, query, unit, data in (
                 (
-                    "USD more, first day",
+                    "USD, first day",
                     _in_usd(_of_switch(GAIN, pay="first_day")),
                     CENTS,
                     PRICED,
                 ),
-                ("USD more a day, later", _in_usd(_of_switch(GAIN, pay="later")), CENTS, PRICED),
-                ("Costs USD now", _in_usd(_of_switch("cost_compute_units")), CENTS, PRICED),
-                ("Units more, first day", _of_switch(GAIN, pay="first_day"), AMOUNT, STOCKED),
-                ("Costs units now", _of_switch("cost_compute_units"), AMOUNT, STOCKED),
+                ("USD a day, later", _in_usd(_of_switch(GAIN, pay="later")), CENTS, PRICED),
+                ("Costs USD", _in_usd(_of_switch("cost_compute_units")), CENTS, PRICED),
+                ("Units, first day", _of_switch(GAIN, pay="first_day"), AMOUNT, STOCKED),
+                ("Costs units", _of_switch("cost_compute_units"), AMOUNT, STOCKED),
             )
         ),
         *MINER_COLUMNS,
         empty="Unknown: it needs all reports of the past day, and the places, names and pay of all "
         "instances.",
-        sort=["-Units more, first day"],
+        sort=["-Units, first day"],
         size=(24, 5),
     ),
     graph(
@@ -274,7 +274,7 @@ MARKET.show(
             SICK,
         ),
         unit=FACTOR,
-        empty="Unknown: no launch is known. Without an idle GPU, there is none.",
+        empty="Unknown: launches are known only while a GPU is idle.",
         size=(15, 6),
     ),
     table(

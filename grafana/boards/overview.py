@@ -53,7 +53,18 @@ from grafana.parts import (
     with_chute_name,
     yesterday,
 )
-from grafana.states import GPU, NOTHING, ORANGE, PLAIN, RED, REGISTERED, SEVERITY, VERDICT, State
+from grafana.states import (
+    GPU,
+    KEYLESS,
+    NOTHING,
+    ORANGE,
+    PLAIN,
+    RED,
+    REGISTERED,
+    SEVERITY,
+    VERDICT,
+    State,
+)
 from grafana.worlds import (
     ALARMED,
     ALL,
@@ -66,6 +77,7 @@ from grafana.worlds import (
     PRICED,
     SICK,
     STOCKED,
+    World,
 )
 
 if TYPE_CHECKING:
@@ -211,15 +223,24 @@ OVERVIEW.show(
         ),
         Column(
             "",
-            nothing_row(f"{RULES} unless on () {SEVERITIES}", "alertname"),
-            data=CALM,
+            nothing_row(f"{RULES} and on () {WITH_KEY} unless on () {SEVERITIES}", "alertname"),
+            data=CALM - frozenset({World.KEYLESS}),
+        ),
+        Column(
+            "",
+            nothing_row(
+                f"({RULES} and on () {WATCHED} unless on () {WITH_KEY}) unless on () {SEVERITIES}",
+                "alertname",
+                KEYLESS.value,
+            ),
+            data=frozenset({World.KEYLESS}),
         ),
         Column("", "board", states=[State(name, uid) for name, uid in BOARDS.items()]),
         Column(
             "Alert",
             "alertname",
             width=240,
-            states=[NOTHING],
+            states=[NOTHING, KEYLESS],
             link=RUNBOOK,
             tooltip="Open the runbook",
         ),
@@ -288,7 +309,7 @@ OVERVIEW.show(
         Query(PROFIT, "dollars", PRICED),
         unit=DOLLARS,
         thresholds=[(float("-inf"), RED), (0, PLAIN)],
-        empty="set --gpu.cost, --chain.url",
+        empty="no GPU price is set",
         size=(4, 3),
     ),
     stat(

@@ -192,6 +192,7 @@ def _in_a_day() -> Panel:
         "Experimental estimate of the score share in 24 hours: 43 % of the way from the score to "
         "its heading. From 15 days of a watched miner's history on, it has bounds that hold about "
         "5 times out of 6. A lost seat, a collapse and a lasting change are not predicted.",
+        Query(MY_SHARE, "now", BUSY),
         about,
         least,
         most,

@@ -1249,6 +1249,7 @@ class Truth:
         units = self.units_by_miner("past_hour")
         blacklisted = [seat for seat in self.seats.values() if seat["blacklist_reason"]]
         expected: Expected = {
+            at("Score in 24 h", "now"): self.shares[self.miner],
             at("Score in 24 h", "about"): self.shares_in_24_h()[self.miner],
             # The bounds need 15 days of history.
             at("Score in 24 h", "at least"): None,
@@ -1395,8 +1396,9 @@ class Truth:
 
     def exporter(self) -> Expected:
         """Return the values of the Exporter board, with the feeds that fail in the world."""
+        trust = "yes" if self.has_key else "no key: GPUs unknown"
         expected: Expected = {
-            at("Trust the boards"): number_of("no" if self.is_sick else "yes", states.TRUST),
+            at("Trust the boards"): number_of("no" if self.is_sick else trust, states.TRUST),
             at("Exporters down"): 0,
             at("Rules"): 1,
         }
@@ -1624,6 +1626,7 @@ NOT_COMPARED = {
     "chutes-subnet: Is the seat safe?: Safe now: lost within": SEAT,
     "chutes-subnet: Is the seat safe?: In danger": SEAT,
     "chutes-subnet: Is the seat safe?: Miners without a seat": SEAT,
+    "chutes-subnet: May overtake this miner: miners. Earn": "tests/prometheus compares it",
     "chutes-subnet: Score in 24 h: at": "no world has 15 days; tests/prometheus compares them",
     "chutes-subnet: To the next better: of all scores; dollars: docs/money.md": (
         "without dollars, the miner is the best"

@@ -305,7 +305,7 @@ def test_a_switch_to_two_chutes_has_a_row_for_each_also_with_two_exporters(tmp_p
     for exporter, row in itertools.product(("a", "b"), rows):
         series[f'{launch}{{replica="{exporter}",{row}}}'] = "1x20"
         series[f'{gain}{{replica="{exporter}",{row},pay="first_day"}}'] = "500x20"
-    instances, units = (asked("chutes-market", "Switch", number) for number in (1, 5))
+    instances, units = (asked("chutes-market", "Switches that pay", number) for number in (1, 5))
     found = f"count by (new_chute) ({instances})"
     shows(
         tmp_path,

@@ -21,7 +21,7 @@ SCORE, BOUNDS = (
 PAY = "hotkey:chutes_miner_estimated_usd:next24h"
 ME = f'{{hotkey="{HOTKEY}"}}'
 NEXT_DAY = asked("chutes-overview", "Next 24 h", 0)
-ABOUT, AT_LEAST, AT_MOST = (asked("chutes-subnet", "Score in 24 h", number) for number in range(3))
+ABOUT, AT_LEAST, AT_MOST = (asked("chutes-subnet", "Score in 24 h", number) for number in (1, 2, 3))
 
 
 def forecast_miner(exporters: Sequence[str] = PAIR) -> Scenario:

@@ -293,7 +293,7 @@ def _says_what_is_known(panel: str, legend: str) -> bool:
         return True
     return (panel, legend) in (
         # It says when a server was last known to earn on all GPUs.
-        ("Servers, the worst first", "C __auto"),
+        ("Servers by state", "C __auto"),
         # It counts the alerts about the gap, too.
         ("Verdict", "C warnings"),
     )
