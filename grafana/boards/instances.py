@@ -451,8 +451,8 @@ INSTANCES.show(
         "Time to become active",
         "Time that the present instances took to become active. If it grows, look at image pulls, "
         "disks and the network.",
-        Query(of_known(f"avg({START})", "instances"), "mean"),
-        Query(of_known(f"max({START})", "instances"), "longest"),
+        Query(of_known(f"avg({START})", "instances"), "mean", step="1h"),
+        Query(of_known(f"max({START})", "instances"), "longest", step="1h"),
         unit=TIME,
     ),
     graph(
