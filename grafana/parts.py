@@ -788,16 +788,18 @@ class Board:
     def _content(self, panel: Panel) -> list[Query | Column]:
         """Return the queries and columns of a panel with the worlds that they do not name.
 
-        A stat whose first query reads recorded series also gets the query that says that the rules
+        A stat of which a query reads recorded series also gets the query that says that the rules
         are not loaded.
         """
         content = [
             replace(part, data=self.data) if part.data is None else part for part in panel.content
         ]
-        first = content[0]
-        if isinstance(first, Query) and panel.kind == "stat" and _IS_RECORDED.search(first.expr):
+        recorded_queries = [
+            part for part in content if isinstance(part, Query) and _IS_RECORDED.search(part.expr)
+        ]
+        if panel.kind == "stat" and recorded_queries:
             # The rules are loaded in every world, so it has data in none.
-            content.append(Query(NO_RULES, first.legend, data=frozenset()))
+            content.append(Query(NO_RULES, recorded_queries[0].legend, data=frozenset()))
         return content
 
 

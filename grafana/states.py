@@ -48,6 +48,7 @@ VERDICT: Final = (
     State(1002, "nothing urgent"),
     State(1003, "all is well", GREEN),
     State(1004, "no key", ORANGE),
+    State(1005, "not all is known", ORANGE),
 )
 """What the alerts that fire say: the gravest severity, or why there is none.
 

@@ -90,6 +90,12 @@ NOT_ALL_EARNING: Final = (
 )
 """Seconds since all GPUs of a server earned, or since it was seen first, within a day."""
 IN_WINDOW: Final = f"and on (hotkey) {select('chutes_maintenance_window_open')} == 1"
+_WAITING: Final = f"({of_miners('chutes_fleet_servers_to_upgrade')} > 0 {IN_WINDOW})"
+_LATE: Final = f"{of_miners('chutes_fleet_late_servers_to_upgrade')} {IN_WINDOW}"
+LATE: Final = f"sum({_LATE} or on (hotkey) {_WAITING} / 0) < Inf"
+"""Servers that will not make it in an open window. A miner with waiting servers of which that is
+unknown adds infinity, so that the number is absent.
+"""
 ORDER: Final = of_miners("chutes_server_upgrade_order", "server_id", "server")
 _SLOTS: Final = of_miners("chutes_maintenance_slots_in_use")
 _UPGRADES: Final = f"({of_miners('chutes_fleet_servers_to_upgrade')} + on (hotkey) {_SLOTS})"
@@ -140,12 +146,13 @@ def idle_in_slot(**servers: str) -> Query:
     Nothing can be launched on them. It is absent while the state of a server with idle GPUs is
     unknown. ``servers`` are the labels that select servers.
     """
-    idle = _gpus_by_model(state="idle", **servers)
-    state = recorded(STATE)
+    idle = of_miners("chutes_server_gpus", "server_id", "gpu", state="idle", **servers)
     # The states 0 and 1 are those of a server that holds a slot.
-    in_slot = f"sum({idle} and on (hotkey, server_id) {state} < 2) > 0"
-    expression = f"{in_slot} unless on () ({idle} > 0 unless on (hotkey, server_id) {state})"
-    return Query(expression, "of them in maintenance", SICK, color=PLAIN, sometimes=True)
+    in_slot = f"sum({idle} and on (hotkey, server_id) {STATE} < 2) > 0"
+    expression = f"{in_slot} unless on () ({idle} > 0 unless on (hotkey, server_id) {STATE})"
+    return Query(
+        of_known(expression, "gpus"), "of them in maintenance", SICK, color=PLAIN, sometimes=True
+    )
 
 
 def _idle_pay_on(servers: Mapping[str, str], when: Literal["", "later_"] = "") -> str:
@@ -428,7 +435,7 @@ FLEET.show(
             thresholds=[(1, ORANGE)],
         ),
         Query(
-            f"sum({of_miners('chutes_fleet_late_servers_to_upgrade')} {IN_WINDOW}) > 0",
+            f"{LATE} > 0",
             "will not make it",
             SICK,
             thresholds=[(1, RED)],

@@ -45,7 +45,8 @@ LATER: Final = of_miners(
     "chutes_launch_later_units_per_gpu_second", "gpu", "chute_id", "chute", **ON_CHUTES
 )
 IDLE: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="idle")
-NONE_IDLE: Final = f"{total(IDLE, with_gpus=True)} == 0"
+ALL_IDLE: Final = of_known(total(IDLE, with_gpus=True), "gpus")
+NONE_IDLE: Final = f"{ALL_IDLE} == 0"
 MOVE: Final = of_miners(
     "chutes_server_launch_instances", "server_id", "server", "gpu", "chute_id", "chute"
 )
@@ -131,7 +132,7 @@ MARKET.show(
         "Idle GPUs",
         "Verified GPUs in no instance. The tables below say what to launch on them, but for those "
         "in maintenance, on which nothing can be launched.",
-        Query(total(IDLE, with_gpus=True), "idle", STOCKED, thresholds=[(1, RED)]),
+        Query(ALL_IDLE, "idle", STOCKED, thresholds=[(1, RED)]),
         idle_in_slot(),
         empty=NO_GPUS,
     ),

@@ -28,7 +28,6 @@ from grafana.parts import (
     SHARE,
     TIME,
     UNIT_USD,
-    WITH_KEY,
     Board,
     Column,
     Query,
@@ -92,6 +91,7 @@ NEXT_DAY: Final = total(recorded("hotkey:chutes_miner_estimated_usd:next24h"))
 INCENTIVE: Final = of_miners("chutes_miner_incentive_ratio")
 PROFIT: Final = total(of_miners("chutes_miner_estimated_profit_usd_per_day"), with_gpus=True)
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
+GPUS_BY_STATE: Final = of_known(of_all(f"sum by (state) ({FLEET})", FLEET, with_gpus=True), "gpus")
 EARNING: Final = recorded("hotkey_state:chutes_fleet_gpus:sum", state="~earning|disabled")
 """GPUs that earn, by miner and state. Those of disabled instances earn until these are deleted."""
 PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
@@ -99,8 +99,14 @@ PER_GPU: Final = recorded("hotkey:chutes_miner_estimated_usd_per_day:per_gpu")
 OF_ALERTS: Final = "alert:chutes_alerts:"
 SEVERITIES: Final = select(f"{OF_ALERTS}severity", hotkey="~$hotkey|")
 WATCHED: Final = select("chutes_miner_watched", MINERS)
-KNOWN: Final = f"max(1003 + 0 * {WITH_KEY} or on (hotkey) 1004 * {WATCHED})"
-"""1004 if a key is missing, otherwise 1003."""
+KEYS: Final = select("chutes_feed_up", MINERS, feed="instances")
+"""A series of each chosen miner whose key an exporter has, also without a seat."""
+WITHOUT_KEY: Final = f"({WATCHED} unless on (hotkey) {KEYS})"
+_UNKNOWN: Final = f"{of_miners('chutes_fleet_known', 'topic', topic='~gpus|instances')} == 0"
+KNOWN: Final = (
+    f"max(1005 + 0 * ({_UNKNOWN}) or on (hotkey) 1003 + 0 * {KEYS} or on (hotkey) 1004 * {WATCHED})"
+)
+"""1005 if something is not known of a fleet, otherwise 1004 if a key is missing, otherwise 1003."""
 SAID: Final = f"(1000 + min({SEVERITIES}) or on () {KNOWN}) and on () {RULES}"
 """The number of the verdict. All is well only where everything is known."""
 LOST_PER_DAY: Final = select(f"{OF_ALERTS}compute_units_per_day", hotkey="~$hotkey")
@@ -159,7 +165,7 @@ def _since_yesterday() -> list[Panel]:
         _stat_of_day(
             "GPUs since yesterday",
             "Change of the number of GPUs that earn, compared with 24 hours ago.",
-            *signed(total(more_earning, with_gpus=True), "earning", STOCKED),
+            *signed(of_known(total(more_earning, with_gpus=True), "gpus"), "earning", STOCKED),
             needs_key=True,
         ),
         _stat_of_day(
@@ -223,13 +229,16 @@ OVERVIEW.show(
         ),
         Column(
             "",
-            nothing_row(f"{RULES} and on () {WITH_KEY} unless on () {SEVERITIES}", "alertname"),
+            nothing_row(
+                f"{RULES} and on () {WATCHED} unless on () {WITHOUT_KEY} unless on () {SEVERITIES}",
+                "alertname",
+            ),
             data=CALM - frozenset({World.KEYLESS}),
         ),
         Column(
             "",
             nothing_row(
-                f"({RULES} and on () {WATCHED} unless on () {WITH_KEY}) unless on () {SEVERITIES}",
+                f"{RULES} and on () {WITHOUT_KEY} unless on () {SEVERITIES}",
                 "alertname",
                 KEYLESS.value,
             ),
@@ -283,7 +292,7 @@ OVERVIEW.show(
             missing=" ",
         ),
         *MINER_COLUMNS,
-        empty="Unknown: the rules are not loaded",
+        empty="Unknown: no miner is watched, or the rules are not loaded",
         sort=["Severity", "-USD a day", "-Units a day", "-Firing for"],
         size=(20, 9),
     ),
@@ -337,7 +346,7 @@ OVERVIEW.show(
         "GPUs by state",
         "Each GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep "
         "earning. The Fleet board lists them.",
-        Query(of_all(f"sum by (state) ({FLEET})", FLEET, with_gpus=True), "{{state}}", STOCKED),
+        Query(GPUS_BY_STATE, "{{state}}", STOCKED),
         states=GPU,
         empty="Unknown: no data. It needs the miner's key and the rules.",
         size=(12, 6),

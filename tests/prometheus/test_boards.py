@@ -238,6 +238,109 @@ def test_none_needs_a_decision_only_if_that_is_known_of_each_instance(tmp_path: 
     shows(tmp_path, series, known | unknown)
 
 
+def test_a_decision_that_one_of_two_exporters_sees_is_shown(tmp_path: Path) -> None:
+    labels = 'instance_id="i-1",chute_id="c-1",chute="glm",private="false"'
+    series = {
+        'chutes_fleet_instances{state="starting"}': "1x60",
+        f'chutes_instance_state{{{labels},state="starting"}}': "1x60",
+        # Both are of the same miner.
+        f'chutes_instance_decision{{replica="a",{labels}}}': "1x60",
+        f'chutes_instance_decision{{replica="b",{labels}}}': "3x60",
+    }
+    row_without_any = asked("chutes-instances", "Instances that need a decision", 1)
+    shows(tmp_path, series, {row_without_any: (10, dict[str, float]())})
+
+
+def test_without_the_rules_no_start_is_counted_and_no_instance_needs_no_decision(
+    tmp_path: Path,
+) -> None:
+    exporter = f'job="chutes",instance="one:1",{ME}'
+    labels = 'instance_id="i-1",chute_id="c-1",chute="glm",private="false"'
+    series = {
+        f'chutes_fleet_instances{{{exporter},state="starting"}}': "1x10",
+        f'chutes_instance_state{{{exporter},{labels},state="starting"}}': "1x10",
+        f"chutes_instance_decision{{{exporter},{labels}}}": "3x10",
+    }
+    queries = (
+        asked("chutes-instances", "Starting", 1),
+        asked("chutes-instances", "Not secured", 0),
+        asked("chutes-instances", "Instances that need a decision", 1),
+    )
+    tests = [{"expr": query, "eval_time": "5m", "exp_samples": list[object]()} for query in queries]
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
+    test = {"interval": "1m", "input_series": inputs, "promql_expr_test": tests}
+    run_promtool(tmp_path / "test.yml", rule_files=[], tests=[test])
+
+
+def test_of_gpus_of_several_models_no_part_is_shown_as_all_while_one_is_unknown(
+    tmp_path: Path,
+) -> None:
+    def of_model(model: str, idle: str, earning: str) -> dict[str, str]:
+        return {
+            f'chutes_fleet_gpus{{gpu="{model}",state="idle"}}': idle,
+            f'chutes_fleet_gpus{{gpu="{model}",state="earning"}}': earning,
+        }
+
+    series = {
+        **KNOWN,
+        'chutes_fleet_known{topic="gpus"}': "1x20 0x40",
+        **of_model("h100", "0x60", "8x60"),
+        **of_model("h200", "8x20 _x40", "0x20 _x40"),
+    }
+    idle = asked("chutes-market", "Idle GPUs", 0)
+    nothing = asked("chutes-market", "Best move", 0)
+    states = asked("chutes-overview", "GPUs by state", 0)
+    by_state = {'{state="idle"}': 8.0, '{state="earning"}': 8.0}
+    shown: dict[str, tuple[int, dict[str, float]]] = {
+        idle: (10, {"{}": 8}),
+        f"({idle})": (40, {}),
+        nothing: (40, {}),
+        states: (10, by_state),
+        f"({states})": (40, {}),
+    }
+    shows(tmp_path, series, shown)
+
+
+def test_of_idle_gpus_in_maintenance_no_part_is_shown_as_all(tmp_path: Path) -> None:
+    series = {
+        **KNOWN,
+        'chutes_fleet_known{topic="gpus"}': "1x20 0x40",
+        **gpus("alpha", idle="2x60"),
+        **gpus("beta", idle="2x20 _x40"),
+        **{f"chutes_server_state{{{place(server)}}}": "0x60" for server in ("alpha", "beta")},
+    }
+    idle_in_slot = asked("chutes-fleet", "Idle", 1)
+    shows(tmp_path, series, {idle_in_slot: (10, {"{}": 4}), f"({idle_in_slot})": (40, {})})
+
+
+def test_of_several_miners_the_late_servers_are_absent_while_those_of_one_are_unknown(
+    tmp_path: Path,
+) -> None:
+    late = filled_in(
+        next(
+            query.expr
+            for query in queries(FLEET, "Upgrade window")
+            if query.legend == "will not make it"
+        ),
+        [HOTKEY, "other"],
+    )
+    series = []
+    for hotkey, late_servers in ((HOTKEY, "2x60"), ("other", "1x20 _x40")):
+        own = f'job="chutes",instance="one:1",hotkey="{hotkey}"'
+        for name, values in (
+            ("chutes_maintenance_window_open", "1x60"),
+            ("chutes_fleet_servers_to_upgrade", "3x60"),
+            ("chutes_fleet_late_servers_to_upgrade", late_servers),
+        ):
+            series.append({"series": f"{name}{{{own}}}", "values": values})
+    tests = [
+        {"expr": late, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": 3}]},
+        {"expr": late, "eval_time": "40m", "exp_samples": []},
+    ]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": tests}
+    run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
+
+
 def test_of_idle_gpus_no_part_of_the_pay_is_shown_as_all_of_it(tmp_path: Path) -> None:
     pay = "chutes_server_idle_compute_units_per_second"
     series = {

@@ -8,7 +8,7 @@ import pytest
 
 from chutes_exporter.collectors.fleet import SERVER_STATE_NUMBERS
 from grafana import states
-from tests.prometheus.scenario import CHUTE, DAY, HOTKEY, Scenario, run_promtool
+from tests.prometheus.scenario import CHUTE, DAY, HOTKEY, UNKNOWN, Scenario, run_promtool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +63,52 @@ def test_no_gpu_is_gone_while_two_exporters_see_another_state_of_it(tmp_path: Pa
     run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
 
 
+def gone_is(
+    tmp_path: Path, topics: dict[tuple[str, str], str], gpus: str, expected: int | None
+) -> None:
+    """Check how many GPUs of a server are gone after 40 minutes.
+
+    Args:
+        tmp_path: For promtool.
+        topics: Whether a topic is known, by exporter and topic, in each minute.
+        gpus: Those that earn, in each minute.
+        expected: None if that is not known.
+    """
+    gone = "hotkey_server_id_gpu:chutes_gpus_gone:count"
+    place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
+    values_by_series = {
+        labels("chutes_server_gpus", **place, state="earning", instance="one:1"): gpus
+    }
+    for (exporter, topic), values in topics.items():
+        values_by_series[labels("chutes_fleet_known", topic=topic, instance=exporter)] = values
+    inputs = [{"series": name, "values": values} for name, values in values_by_series.items()]
+    samples = [] if expected is None else [{"labels": labels(gone, **place), "value": expected}]
+    query = {"expr": gone, "eval_time": "40m", "exp_samples": samples}
+    test = {"interval": "1m", "input_series": inputs, "promql_expr_test": [query]}
+    run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
+
+
+def test_gpus_are_gone_also_while_the_slots_of_servers_are_unknown(tmp_path: Path) -> None:
+    known = {("one:1", "servers"): "1x20 0x39", ("one:1", "gpus"): "1x60"}
+    gone_is(tmp_path, known, "8x20 4x39", 4)
+
+
+def test_gpus_are_gone_also_while_one_of_two_exporters_does_not_know_it(tmp_path: Path) -> None:
+    # The first one knows that there are none, so that this is no topic.
+    known = {
+        ("one:1", "servers"): "1x60",
+        ("one:1", "gpus"): "1x20 stale",
+        ("two:2", "servers"): "1x60",
+        ("two:2", "gpus"): "1x20 0x39",
+    }
+    gone_is(tmp_path, known, "8x20 stale", 8)
+
+
+def test_gpus_are_not_gone_while_no_exporter_knows_it(tmp_path: Path) -> None:
+    known = {("one:1", "servers"): "1x60", ("one:1", "gpus"): "1x20 0x39"}
+    gone_is(tmp_path, known, "8x20 stale", None)
+
+
 def test_a_server_on_which_3_starts_failed_in_6_hours_is_failing(tmp_path: Path) -> None:
     miner = Scenario(60)
     name = "hotkey_server_id:chutes_server_state:with_failing"
@@ -114,6 +160,14 @@ def test_the_work_of_the_past_hour_replaces_the_heading_of_an_exporter_without_a
         if key:
             miner.set("chutes_scrape_collector_off", 0, collector="score_heading")
         miner.check(tmp_path, {}, values={name: (5, expected)})
+
+
+def test_gpus_in_an_unknown_state_are_not_lost(tmp_path: Path) -> None:
+    miner = Scenario(60, {"alpha": 8}).state(20, ["alpha-0"], UNKNOWN)
+    miner.set("chutes_fleet_known", 0, 20, topic="gpus")
+    name = "hotkey:chutes_fleet_gpus:lost"
+    values = {name: (10, {labels(name): 0.0}), f"({name})": (40, dict[str, float]())}
+    miner.check(tmp_path, {}, values=values)
 
 
 def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:

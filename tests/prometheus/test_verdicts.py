@@ -37,8 +37,10 @@ def verdict(miner: str = HOTKEY) -> str:
 def test_all_is_well_only_where_everything_that_alerts_need_is_known(tmp_path: Path) -> None:
     calm = Scenario(30)
     calm.check(tmp_path, {}, values={verdict(): (20, {"{}": 1003})})
-    keyless = Scenario(30).drop(0, "chutes_fleet_known")
+    keyless = Scenario(30).drop(0, "chutes_fleet_known").drop(0, "chutes_feed_up", feed="instances")
     keyless.check(tmp_path, {}, values={verdict(): (20, {"{}": 1004})})
+    unknown = Scenario(30).set("chutes_fleet_known", 0, 10, topic="gpus")
+    unknown.check(tmp_path, {}, values={verdict(): (20, {"{}": 1005})})
     # Without an exporter, nothing is known, until an alert fires.
     gone = Scenario(30).fail("one:1", range(10, 31))
     gone.check(
