@@ -556,7 +556,11 @@ def _maintenance(
 def _maintenance_status(
     record: r.Server, step: r.MaintenanceServer | None, answers: FleetAnswers
 ) -> MaintenanceStatus | None:
-    """Return the status of a server by its step in the policy, None if that is unknown."""
+    """Return the maintenance status of a server, None if that is unknown.
+
+    ``step`` is its entry in the maintenance policy, None if there is none. A server that is known
+    to have none is in no maintenance.
+    """
     if step is not None:
         return maintenance_status(step)
     return "none" if _is_not_in_policy(record, answers) else None

@@ -103,8 +103,8 @@ def _start_deadline(instance: Instance) -> float | None:
 
 
 def _deadline_after_verification(instance: Instance) -> float | None:
-    """Return the Unix time 3 hours after the verification of an instance that is not active, None
-    if that is unknown.
+    """Return when the service purges an instance that is still not active, as a Unix time: 3 hours
+    after its verification. None if that is unknown.
     """
     if instance.last_verified_at is None:
         return None

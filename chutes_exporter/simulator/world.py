@@ -247,7 +247,8 @@ class World:
         # A heap of lives: when each continues, a number that orders equal times, and the life.
         self._events: list[tuple[float, int, Life]] = []
         self._order = itertools.count()
-        # All instances by hotkey, and those that the service's decisions depend on by chute.
+        # All instances by hotkey, and by chute those that are there or ended a short time ago, on
+        # which the service's decisions depend.
         self._instances: defaultdict[str, list[Instance]] = defaultdict(list)
         self._recent: defaultdict[Chute, list[Instance]] = defaultdict(list)
         self.chutes = [self.make_chute(index) for index in range(self.size.chutes)]

@@ -275,7 +275,7 @@ MARKET.show(
             SICK,
         ),
         unit=FACTOR,
-        empty="Unknown: launches are known only while a GPU is idle.",
+        empty="Unknown: no launch is known while no GPU is idle.",
         size=(15, 6),
     ),
     table(

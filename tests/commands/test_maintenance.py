@@ -179,6 +179,7 @@ async def test_a_server_that_cannot_come_back_is_not_to_be_upgraded() -> None:
         assert upgrades["late"] == 0
         kinds = {one["kind"]: one["servers"] for one in found["findings"]}
         assert [one["name"] for one in kinds["unmeasured_servers"]] == ["l40s-0"]
+        # The version of pro-6000-2 is refused at a boot, which is another finding.
         assert [one["name"] for one in kinds["upgrades"]] == ["h200-1"]
         code, text = await texts(api)
         assert "with its GPUs: l40s-0 (4 l40s). Do not reboot it, and do not request" in text
@@ -187,7 +188,8 @@ async def test_a_server_that_cannot_come_back_is_not_to_be_upgraded() -> None:
         code, output, _ = await run(api, "status", variables=MINE)
         status = " ".join(output.split())
         assert "1 TEE server cannot come back from the upgrade: the service lists version" in status
-        # In maintenance, nobody is told to boot it with the target version.
+        # In maintenance, when its instances have ended, nobody is told to boot it with the target
+        # version.
         fleet.end(fleet.on(fleet.miners[0], 0, fleet.start), fleet.start - HOUR)
         fleet.hold_slot("l40s-0")
         code, text = await texts(api)
