@@ -103,7 +103,7 @@ def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **wher
     """
     registrations = f"min({select_metric('chutes_miner_registrations_before_loss', **where)})"
     seconds = f"86400 * {registrations} / on () ({PER_DAY} > 0)"
-    immunity_end = f"max({select_metric('chutes_miner_immunity_end_timestamp_seconds', **where)})"
+    immunity_end = f"min({select_metric('chutes_miner_immunity_end_timestamp_seconds', **where)})"
     # Each seat has this metric, and a miner without a seat has not.
     has_seat = f"group({select_metric('chutes_miner_seat_immune', **where)})"
     # A seat that no number of registrations takes has no metric of them.
