@@ -281,7 +281,10 @@ def _unused_on_other_servers(fleet: Fleet, planned_servers: set[str]) -> list[Un
 
 
 def _why_not_planned(server: Server | None) -> IdleReason:
-    """Return why a server with idle GPUs is not in the plan. None is an unknown server."""
+    """Return why a server with idle GPUs is not in the plan. None is an unknown server.
+
+    The plan has each server of which it is known that it holds no slot, and whether it has TEE.
+    """
     if server is None:
         return "server_not_known"
     return "upgrade_slot" if server.holds_slot else "maintenance_not_known"

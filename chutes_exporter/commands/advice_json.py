@@ -74,7 +74,8 @@ class AdviceJson:
     def _model(self, advice: Advice, model: str) -> dict[str, Any]:
         """Return the idle GPUs of a model, and the chutes that can run on them."""
         fleet, market = advice.fleet, market_of(advice, model)
-        # Without a market, it is not known what can run on them, and left_out is None.
+        # Without a market, it is not known what can run on them. Scripts see that by left_out,
+        # which is None, because an empty list of chutes can also mean that none can run.
         runnable: list[dict[str, Any]] = []
         left_out = None
         if market is not None:
@@ -94,8 +95,10 @@ class AdviceJson:
         }
 
     def _offer(self, advice: Advice, offer: Offer) -> dict[str, Any]:
-        """Return a chute that can be launched. The pay of its first day and later is that of one
-        GPU.
+        """Return a chute that can be launched. All pay is that of one GPU.
+
+        ``room`` is how many more instances can become active, and ``room_left`` how many of these
+        are left when the launches that are under way have taken theirs.
         """
         pricing = self._pricing
         first_day = offer.first_day_units_per_gpu_second
@@ -167,7 +170,7 @@ class AdviceJson:
     def _switch(self, fleet: Fleet, switch: Switch) -> dict[str, Any]:
         """Return a switch. Its gains are those of all GPUs of the instance."""
         instance, deletion = switch.instance, switch.cost
-        # Only an instance on a known server is compared.
+        # Only an instance on a known server is compared. The empty id is for the type checker.
         server = fleet.servers_by_id[instance.server_id or ""]
         payback = switch.payback_seconds
         return {

@@ -185,6 +185,7 @@ class AdviceScreen:
         if advice.failures.fails(offer.chute_id):
             name += " (fails here)"
         elif offer.hanging:
+            # Instances of it have been starting on this miner's servers for over an hour.
             name += " (hangs here)"
         first_day = offer.first_day_units_per_gpu_second
         later = offer.later_units_per_second / offer.size
@@ -200,7 +201,7 @@ class AdviceScreen:
         row["GPUs"] = offer.size
         if has_failures:
             row["failed 24 h"] = _failed(advice, offer)
-        # The room that launches under way leave. The column "left" is about the bounty.
+        # The room less the launches that are under way. The column "left" is about the bounty.
         row["room"] = offer.left
         row["starting"] = None if offer.starting is None else int(offer.starting)
         row["bounty"] = offer.bounty_boost
@@ -283,7 +284,7 @@ class AdviceScreen:
         if not count:
             say(f"Of {switches.compared} active instances, none is worth a switch.")
             return
-        # Who waits with a deletion until it is cheaper loses only the least cost.
+        # A miner who waits with each deletion as long as advised loses only the least cost.
         units = sum(switch.first_day_gain - switch.least_cost for switch in switches.proposed)
         usd = self._pricing.usd(units)
         dollars = "" if usd is None else f", about {usd:,.2f} USD"
@@ -362,7 +363,10 @@ def _too_dear_text(fleet: Fleet, switch: Switch) -> str:
 
 
 def _launches_text(launches: Iterable[Launch]) -> str:
-    """Return the chutes to launch, and how many instances of each. A private one has its id."""
+    """Return the chutes to launch, and how many instances of each.
+
+    A private one has its id, because its name is not shown.
+    """
     texts = []
     for launch in launches:
         text = _chute_name(launch.offer)

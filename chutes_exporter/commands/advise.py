@@ -67,7 +67,8 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:
     is nothing to launch, 1 when there is, 2 when the command line is wrong, and 3 when nothing was
     found but something is not known.
     """
-    # It needs a key, not only a hotkey. Without one, this raises UsageError.
+    # needs_miner is False above, because a hotkey without its key is not enough. Without a key,
+    # this raises UsageError.
     first_key(settings)
     wanted = Wanted(plan=flags["plan"], switch=flags["switch"], additions=flags["wanted"])
     metrics = _METRICS

@@ -39,6 +39,7 @@ async def with_failures(report: Report, settings: Settings) -> dict[str, Fleet]:
     """
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         audit = AuditReading(client, settings.watched)
+        # Failures are only counted. What they lost does not matter here.
         await audit.read(FAILURE_HOURS, with_losses=False)
     report.gaps.extend(audit.gaps)
     fleets = {}
@@ -69,7 +70,7 @@ class AuditReading:
         """Read the reports of the newest hours.
 
         The loss of an instance depends on all its multipliers. So for losses, also read older
-        reports while they may have one that is needed.
+        reports, as long as the next one may have a multiplier that is missing.
         """
         try:
             listed = await list_reports(self._client)
@@ -84,8 +85,9 @@ class AuditReading:
                 f"the ends since {moment(newest)}",
                 "the service has not published the report of the last hour",
             )
-        # The service lists the reports of a day, and for about a minute that of a 25th hour. So
-        # only a report of the day is missing if it is not listed.
+        # The age is in hours before the newest report. The service lists the reports of 24 hours,
+        # and for about a minute that of a 25th hour. So a report that is not listed is a gap only
+        # if it is of the 24 hours.
         for age in range(DAY_HOURS + 1):
             end = newest - age * HOUR
             is_for_losses = with_losses and self.ledger.needs_report(hours, end)
@@ -130,7 +132,10 @@ class AuditReading:
     async def _request(
         self, what: str, endpoint: e.Endpoint[T], **request: Any
     ) -> Answer[T] | None:
-        """Return an answer, None after an error. What cannot be read becomes a gap."""
+        """Return an answer, None after an error. What cannot be read becomes a gap.
+
+        ``what`` names the data in the gap.
+        """
         try:
             answer = await self._client.fetch(endpoint, **request)
         except ApiError as error:

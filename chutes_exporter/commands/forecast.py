@@ -53,9 +53,10 @@ def parse_addition(text: str) -> Addition:
 class Forecast:
     """What additions would earn.
 
-    The shares are those that the score approaches: without them, in the first day and later. They
-    contain that the miner's own units make each unit worth less. Money is for all of them together,
-    and None without its price.
+    The shares are those that the score approaches: without the additions, in their first day, and
+    later. The more units the additions earn, the less each unit of all miners is worth, and the
+    shares include that. Money is for all additions together, and None while a price or a cost that
+    it needs is not known.
 
     Attributes:
         without_cost: Models without a cost, if costs are given. Then the cost is not known.
@@ -194,26 +195,26 @@ class _Shares:
 def _shares(answers: Mapping[str, Answer[Any]], hotkey: str, gain: Gain) -> _Shares | None:
     """Return the shares of a miner, None if a number is unknown or too large.
 
-    The answers have all miners and all active instances, because there is no gain without them.
+    ``answers`` has all miners and all active instances, because without these there is no gain.
     """
     # What each miner earns, in compute units per second.
     earned_rates = score_heading.earned_rates(Answers(answers), frozenset({hotkey}))
-    everybody = None if earned_rates is None else total(earned_rates.values())
+    total_rate = None if earned_rates is None else total(earned_rates.values())
     first, later = gain.first_units_per_second, gain.later_units_per_second
-    if earned_rates is None or everybody is None or not math.isfinite(everybody + first + later):
+    if earned_rates is None or total_rate is None or not math.isfinite(total_rate + first + later):
         return None
     # A miner without a seat, or on the blacklist, has no rate.
-    own = earned_rates.get(hotkey, 0.0)
+    rate = earned_rates.get(hotkey, 0.0)
     # The gain makes the sum of all miners larger, too.
     return _Shares(
-        without=_share(own, everybody),
-        first_day=_share(own + first, everybody + first),
-        later=_share(own + later, everybody + later),
+        without=_share(rate, total_rate),
+        first_day=_share(rate + first, total_rate + first),
+        later=_share(rate + later, total_rate + later),
     )
 
 
-def _share(own: float, everybody: float) -> float:
-    return own / everybody if everybody > 0 else 0.0
+def _share(rate: float, total_rate: float) -> float:
+    return rate / total_rate if total_rate > 0 else 0.0
 
 
 def _pay_back_days(

@@ -65,22 +65,23 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         reading = Reading(client, settings)
         await reading.read(flags["hours"])
-    ends = reading.watched_ends(flags["hours"])
+    ended = reading.watched_ends(flags["hours"])
     has_chain = settings.chain_url is not None
     usd_per_unit = None
     # The price comes from the chain, and is only for losses.
-    if has_chain and ends:
+    if has_chain and ended:
         usd_per_unit = await _usd_per_unit(settings, reading)
     miners = []
     for hotkey in sorted(settings.watched):
-        ends_of_miner = [end for end in ends if end.hotkey == hotkey]
-        rows = _rows(ends_of_miner, reading.chute_names, usd_per_unit)
+        ended_of_miner = [instance for instance in ended if instance.hotkey == hotkey]
+        rows = _rows(ended_of_miner, reading.chute_names, usd_per_unit)
         miners.append(_miner(hotkey, rows, reading, flags["hours"]))
 
     def show() -> None:
         for miner in miners:
+            # The screen shows until when the reports go: the end of the newest one.
             _print_miner(miner, reading.ledger.end, flags["hours"], has_gaps=bool(reading.gaps))
-        if not has_chain and ends:
+        if not has_chain and ended:
             say(DOLLARS_ADVICE)
 
     return Result({"miners": miners}, show, reading.gaps)
@@ -88,8 +89,8 @@ async def incidents(settings: Settings, flags: Mapping[str, Any]) -> Result:
 
 async def _usd_per_unit(settings: Settings, reading: Reading) -> float | None:
     """Return what a compute unit is worth. What is not known for it becomes a gap."""
+    # The price needs no fleet, only answers about the platform. Their gaps have no hotkey.
     report = await collect_report(settings, frozenset({_UNIT_USD}), with_fleets=False)
-    # The price needs answers about the platform only, whose gaps have no hotkey.
     reading.gaps.extend(gap for gap in report.gaps if not gap.hotkey)
     return report.value(_UNIT_USD)
 
@@ -148,7 +149,8 @@ class Reading:
         if self.watched_ends(hours):
             await self._read_names()
             await self._read_day_units()
-        # The names may have told why some of them ended.
+        # The ends are taken from the ledger again, because the names that were read since may tell
+        # why instances ended.
         for end in self.watched_ends(hours):
             if end.lost_units is None:
                 self.audit.miss(
@@ -214,7 +216,8 @@ def _row(
 ) -> dict[str, Any]:
     """Return an ended instance. ``counts`` is whether its score still counts.
 
-    A duration is never negative, even if the times contradict each other.
+    An unknown chute has no name. A duration is never negative, even if the times contradict each
+    other.
     """
     # An instance that was never active has 0 active seconds.
     activated_at = end.activated_at or end.ended_at

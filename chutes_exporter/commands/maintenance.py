@@ -216,8 +216,8 @@ def print_plan(plan: UpgradePlan, now: float) -> None:
     if plan.upgrades is None:
         # The unmeasured servers are named above, and are not to be upgraded.
         unmeasured = plan.waiting.unmeasured or ()
-        others = [server for server in plan.waiting.servers if server not in unmeasured]
-        names = ", ".join(_name(server) for server in others)
+        to_upgrade = [server for server in plan.waiting.servers if server not in unmeasured]
+        names = ", ".join(_name(server) for server in to_upgrade)
         say(f"In which order to upgrade these is not known: {names}. Do not reboot any of them.")
     elif plan.upgrades:
         # If the order is empty, no waiting server can come back, which _print_unmeasured said.

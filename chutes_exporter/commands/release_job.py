@@ -80,7 +80,9 @@ async def _list_stuck(settings: Settings, key: Hotkey) -> None:
 
 
 async def _release(settings: Settings, key: Hotkey, job_id: str) -> None:
-    """Release a job. An error ends the command, and says whether the job may be released."""
+    """Release a job. An error ends the command, with a text that says whether the service may have
+    released the job all the same.
+    """
     try:
         async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
             await client.fetch(e.RELEASE_JOB, key=key, path={"job_id": job_id})

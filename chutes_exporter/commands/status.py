@@ -104,8 +104,10 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:
 
 
 def _miner(settings: Settings, hotkey: str, report: Report) -> dict[str, Any]:
-    """Return how a miner stands. What is not known is None. Without a key, its GPUs and their cost
-    are not known.
+    """Return how a miner stands. What is not known is None.
+
+    ``private`` is whether there is a key of the miner. Without a key, the miner's GPUs and their
+    cost are not known.
     """
     value = partial(report.value, hotkey=hotkey)
     fleet = report.fleets[hotkey]
@@ -180,6 +182,7 @@ async def _maintenance(settings: Settings) -> Result:
                 "upgrades": plan_summary(plans[hotkey]),
             }
         )
+    # Of a miner without a key, the report already has a gap about all its servers.
     for key in settings.keys:
         report.gaps.extend(unknown_upgrades(key.address, plans[key.address]))
     needs_action = any(finding.needs_action for finding in findings)
@@ -258,7 +261,9 @@ def _print_verdict(summary: Mapping[str, Any], report: Report) -> None:
 
 def _print_findings(findings: list[Finding], now: float, *, has_prices: bool) -> None:
     """Print the findings that need action, with numbers, and then the notes, each with its first
-    names. The argument has them in this order.
+    names. ``findings`` has them in this order.
+
+    ``has_prices`` is whether to say what the GPUs of a finding cost.
     """
     for number, finding in enumerate(findings, 1):
         text = finding.problem
@@ -304,7 +309,8 @@ def _instance_row(chute_name: str, instance: Mapping[str, Any], now: float) -> d
 def _print_standing(miner: Mapping[str, Any], fleet: Fleet, settings: Settings) -> None:
     """Print score, estimate and, for a miner with a key, GPUs.
 
-    What is not known has a dash, but an unknown estimate is left out.
+    The score is heading for the share that it approaches if all active instances continue. What is
+    not known has a dash, but an unknown estimate is left out.
     """
     rank = "-" if miner["rank"] is None else f"{miner['rank']} of {miner['scored_miners']}"
     share, heading = percent(miner["share"]), percent(miner["heading_share"])
