@@ -258,7 +258,7 @@ def find_credentials(files: Iterable[Path], environment: Mapping[str, str]) -> C
             command = f"chmod 600 {shlex.quote(str(path.expanduser()))}"
             warnings.append(f"other users of this machine can read {path}: run {command}")
     try:
-        # Each file gave a key or an error.
+        # Each file gave a key or an error, so without both there was no file.
         has_no_file = not keys_by_address and not errors
         environment_key = _environment_key(environment, is_only_source=has_no_file)
         if environment_key is not None:
@@ -284,7 +284,7 @@ def _environment_key(environment: Mapping[str, str], *, is_only_source: bool) ->
     if secrets:
         name = secrets[0]
         address = environment.get("MINER_SS58", "").strip()
-        # It refuses a secret without an address, too.
+        # An empty address is an error of from_seed, because the user forgot it.
         return Hotkey.from_seed(environment[name], address=address, source=f"{name} and MINER_SS58")
     if is_only_source and environment.keys() & {"MINER_SS58", *_SECRETS}:
         raise HotkeyError(

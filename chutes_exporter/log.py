@@ -82,7 +82,9 @@ class UnblockedHandler(logging.StreamHandler[TextIO]):
             self.handleError(record)
 
     def _write(self, line: str) -> None:
-        """Write a line in pieces. If there is no room for one, drop the rest of the line."""
+        """Write a line in pieces, each of which a pipe takes whole. If there is no room for one,
+        drop the rest of the line.
+        """
         for start in range(0, len(line), _PIECE):
             if not self._has_room():
                 self._dropped += 1
@@ -94,7 +96,7 @@ class UnblockedHandler(logging.StreamHandler[TextIO]):
         self._is_cut = False
 
     def _has_room(self) -> bool:
-        """Return whether the stream takes a piece at once."""
+        """Return whether the stream takes a piece without waiting."""
         try:
             poll = select.poll()
             poll.register(self.stream.fileno(), select.POLLOUT)

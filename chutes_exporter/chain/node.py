@@ -67,7 +67,8 @@ CHAIN: Final = Endpoint("chain", "", object_of(_Reply), method="POST", max_bytes
 class Node:
     """A node of the chain.
 
-    The ``clock`` decides how old a block is. The ``counters`` count the requests.
+    The ``clock`` decides how old a block is. The transport needs the ``monotonic`` clock, which no
+    correction changes. The ``counters`` count the requests.
 
     Attributes:
         pause: Minimum seconds from one request to the next. Public nodes refuse more than one a
@@ -168,10 +169,10 @@ class Node:
         )
 
     async def _state(self) -> s.State:
-        """Return what the storage says about the subnet, or raise ApiError if that is old or
-        strange.
+        """Return what the storage says about the subnet, or raise ApiError if the block is too old
+        or a value is impossible.
 
-        From then on, errors name the block by its number.
+        Once the number of the block is known, errors name the block by it.
         """
         values = await self._values(list(s.ITEMS.values()))
         state = s.State(**dict(zip(s.ITEMS, values, strict=True)))

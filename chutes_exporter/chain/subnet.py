@@ -206,7 +206,7 @@ class State:
         blocks = self.block - self.last_paid_epoch
         if blocks == 0:
             return last
-        # Each block adds to it, so a 0 after some blocks cannot be right.
+        # Each block adds to what has gathered, so a 0 after some blocks cannot be right.
         if not self.pending_miners:
             return None
         return self.pending_miners / blocks
@@ -321,7 +321,8 @@ class Subnet:
     def _of_each_seat(self, amounts: tuple[int, ...]) -> list[int]:
         """Return what the last epoch gave each seat, by UID.
 
-        The amounts end before the seats that are younger than the epoch. These got 0.
+        The amounts are the emission or the incentive. They end before the seats that are younger
+        than the epoch, which got 0.
         """
         missing = len(self.hotkeys) - len(amounts)
         return [*amounts, *([0] * missing)]
@@ -374,8 +375,9 @@ def registrations_before_loss(state: State, seats: list[Seat]) -> dict[str, int]
 def _order_of_loss(state: State, seats: list[Seat]) -> list[Seat]:
     """Return the seats that registrations can take, the next one first.
 
-    The chain replaces the seat with the least emission, then the older registration, then the lower
-    UID. A newcomer has no emission, so it is replaced before any seat that has some.
+    The chain replaces the seat with the least emission. Among equals, it is the one that was
+    registered first, and then the one with the lowest UID. A newcomer has no emission, so it is
+    replaced before any seat that has some.
     """
     safe = _safe_hotkeys(state, seats)
     # Seats come by UID, and sorting keeps that order among equals.
@@ -399,7 +401,7 @@ def _lost_without_immunity(state: State, seats: list[Seat]) -> list[Seat]:
 
     Newcomers first fill the free seats, and are not immune either. While at most ``min_not_immune``
     seats have no immunity, the chain replaces none of them. With more, each newcomer replaces one,
-    so their number stays.
+    so the number of seats without immunity stays the same.
     """
     if len(seats) + state.free_seats <= state.min_not_immune:
         return []

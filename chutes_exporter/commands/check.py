@@ -124,7 +124,8 @@ async def _read_all(feeds: FeedCache, requested: list[Feed[Any]]) -> None:
     """Read feeds at the same time, but each one after the feeds that are its evidence.
 
     The cache compares an answer with the evidence that has already arrived, and so finds answers
-    that contradict each other. The cache requests no feed twice.
+    that contradict each other. A feed that is the evidence of others is read several times here,
+    but the cache requests it only once.
     """
 
     async def read(feed: Feed[Any]) -> None:
@@ -177,6 +178,7 @@ def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
 
 def _credential_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:
     """Yield a line for each key that cannot be used."""
+    # The settings are without these keys already, as if the user had removed them.
     watched = ", ".join(sorted(settings.watched)) or "the whole subnet"
     advice = (
         f"Correct it. If you remove it, {watched} is watched, without the private data of this key."
@@ -216,6 +218,7 @@ def _feed_line(state: FeedState) -> Line:
     if state.snapshot is None:
         # A request that got no response has no status.
         return replace(line, status=getattr(state.last_error, "status", None))
+    # Each feed was requested only now, so a snapshot is from a response with the status 200.
     answer = state.snapshot.answer
     if gap is None and feed == CHAIN:
         line = replace(line, reason=_block_text(answer))
@@ -229,6 +232,8 @@ def _verdict(state: FeedState, gap: NotKnown | None) -> Verdict:
     """
     if gap is None:
         return "ok"
+    # ``up`` is None if the deployment lacks the endpoint or no answer came in time, and True if the
+    # answer is only incomplete.
     has_failed = state.up is False
     return "failed" if has_failed else "not known"
 
@@ -325,7 +330,7 @@ def _print_report(settings: Settings, lines: list[Line]) -> None:
     print_table([_row(line) for line in lines])
     passed = [line for line in lines if line.verdict == "ok"]
     failed = [line for line in lines if line.verdict == "failed"]
-    # Most lines that passed have nothing to say.
+    # Most lines that passed have no reason, and an error without a text gives none either.
     print_remarks("ok", [line for line in passed if line.reason], "green")
     print_remarks("failed", [line for line in failed if line.reason], "red")
     if failed:

@@ -130,7 +130,8 @@ class Command(click.Command):
                 names = f"{flag}  {', '.join(parameter.envvar or ())}".rstrip()
                 topic = getattr(parameter, "topic", "Options")
                 entries_by_topic.setdefault(topic, []).append((names, text))
-        # Only the flags of collectors are hidden. One entry stands for all of them.
+        # Only the flags of collectors are hidden. One entry at the end of the topic Data stands for
+        # all of them.
         if any(isinstance(parameter, _Option) and parameter.hidden for parameter in self.params):
             names = "--[no-]collector.NAME  CHUTES_EXPORTER_COLLECTOR_NAME"
             text = "Switch a collector on or off. chutes-exporter help collectors lists them."
@@ -375,8 +376,8 @@ def settings_of(
 ) -> Settings:
     """Return the settings of the running command, or raise ConfigError.
 
-    Without credentials, they are read from the hotkey files and the environment. ``others`` replace
-    settings of flags.
+    Without ``credentials``, the hotkey files and the environment are read for them. ``others``
+    replace settings of flags.
     """
     _refuse_empty_variables()
     if credentials is None:

@@ -166,7 +166,7 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     hotkeys = _selected_hotkeys(settings, flags["hotkeys"], given_params)
     key = _signing_key(endpoint, settings, hotkeys)
     params, path = _request_arguments(endpoint, hotkeys, flags["ids"])
-    # Those of --param are sent in any case.
+    # The parameters above only select a miner. Those of --param are sent, too.
     params |= given_params
     async with client_of(settings, endpoint.name) as client:
         answer = await client.fetch(endpoint, key=key, params=params, path=path)
@@ -327,7 +327,7 @@ def _miner_filter(endpoint: e.Endpoint[Any], hotkeys: set[str]) -> dict[str, str
 def _rows_of_miners(endpoint: e.Endpoint[Any], rows: list[Cells], hotkeys: set[str]) -> list[Cells]:
     """Return the rows about the selected miners, if each row is about a miner.
 
-    Without a selected miner, those of all stay. Print which selected miners have no row.
+    Without a selected miner, all rows stay. Print which selected miners have no row.
     """
     column = _MINER_COLUMNS.get(endpoint.name)
     if column is None or not hotkeys:
@@ -375,6 +375,7 @@ def _metagraph_rows(nodes: list[r.MetagraphNode]) -> Iterator[Cells]:
 
 
 def _score_rows(scores: r.Scores) -> Iterator[Cells]:
+    """Yield the share of each miner that has a score, and the raw values behind it."""
     for hotkey, share in scores.shares.items():
         raw = scores.raw.get(hotkey)
         if share is None and raw is None:
@@ -397,8 +398,8 @@ def _instance_row(instance: r.Instance, now: float) -> Cells:
 
 
 def _maintenance_rows(policy: r.MaintenancePolicy) -> list[Cells]:
-    """Return a row for each TEE server, each with the window. Without any server, a single row has
-    the window.
+    """Return a row for each TEE server, with the fields of the policy and its window at the end.
+    Without any server, a single row has these fields alone.
     """
     common = _plain(policy, active_window=UNSET, servers=UNSET)
     if policy.active_window is not None:
@@ -437,7 +438,10 @@ def _print_table(endpoint_name: str, rows: list[Cells], *, has_chosen_columns: b
     """
     if not has_chosen_columns and len(rows) == 1:
         fields = rows[0].items()
+        # The values become texts here. As floats of one column, they would all get the same number
+        # of decimals.
         lines = [{"field": column, "value": cell_text(value)} for column, value in fields]
+        # To fit, a long value would leave out the whole column of values.
         print_table(lines, fit=False)
         click.echo("1 row", err=True)
         return

@@ -57,6 +57,7 @@ class Service:
         is_demo: Whether the private data is simulated and needs no protection.
 
     Attributes:
+        settings: Those of the start. A reload changes only those of the exporter.
         addresses: Those on which it listens, with their real ports.
         hang_up: Set it to read the configuration again.
     """
@@ -107,7 +108,8 @@ class Service:
                 stack.callback(running.cancel)
             self._warn()
             self._announce()
-            # Everything has started. After an error above, it would be closed here.
+            # Everything has started, and stays open until __aexit__. After an error above, the end
+            # of this block closes what has started.
             self._stack = stack.pop_all()
         return self
 
@@ -134,7 +136,7 @@ class Service:
         problem = "unforeseen error"
         try:
             settings = self._read_settings()
-            # It takes seconds to parse 1 MB.
+            # A configuration of 1 MB takes seconds to parse. In a thread, it delays no scrape.
             web = await asyncio.to_thread(self._read_web_config)
             self._adopt_web(web)
             self._exporter.reconfigure(settings)

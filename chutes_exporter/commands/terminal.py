@@ -158,8 +158,8 @@ def _set_widths(columns: list[_Column], limit: int, cut: Collection[str]) -> lis
     while spare < 0 and len(columns) > 1:
         left_out.insert(0, columns.pop().heading)
         spare = limit - _line_width([column.width for column in columns])
-    # Then these columns get the spare width, from the first one on. The others lack nothing. The
-    # spare width is negative if not even a single column fits.
+    # Then the columns that were cut get the spare width, from the first one on. No other column
+    # lacks any. The spare width is negative if not even a single column fits.
     for column in columns:
         lacking = column.full_width - column.width
         more = min(lacking, max(0, spare))
@@ -232,8 +232,8 @@ def cell_text(value: Any) -> str:
 def _cells(values: Sequence[Any]) -> list[str]:
     """Return the texts of a column, in which all floats have the same number of decimals.
 
-    With it, the median of the fractions has three significant digits. There are no decimals if all
-    floats are whole.
+    The number of decimals gives three significant digits to the median of the floats that are not
+    whole. There are no decimals if all floats are whole.
     """
     fractions = [
         abs(value) for value in values if isinstance(value, float) and not value.is_integer()
@@ -245,6 +245,7 @@ def _cells(values: Sequence[Any]) -> list[str]:
         decimals = min(max(2 - exponent, 0), _MAX_DECIMALS)
     texts = []
     for value in values:
+        # A huge float gets an exponent instead, from cell_text.
         if isinstance(value, float) and abs(value) < _LONG:
             texts.append(f"{value:.{decimals}f}")
         else:
