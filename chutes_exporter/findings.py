@@ -132,7 +132,10 @@ def _starts_in_vain(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _failing_chutes(fleet: Fleet, _now: float) -> list[Subject]:
-    """Return the chutes that failed again and again, the worst first."""
+    """Return the chutes that failed again and again, the worst first.
+
+    A fleet that was read without the audit reports has no failures to look at.
+    """
     failures = fleet.failures
     if failures is None:
         return []
@@ -214,7 +217,10 @@ def _without_gpus(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _of_instance(fleet: Fleet, instance: Instance, when: float | None = None) -> Subject:
-    """Return an instance with its server, and with its GPUs if they are all known."""
+    """Return an instance with its server, and with its GPUs if they are all known.
+
+    ``when`` is the Unix time of what happens to it next, None if the finding names no time.
+    """
     server = fleet.servers_by_id.get(instance.server_id or "")
     gpus = tuple(fleet.gpus_by_instance.get(instance.instance_id, ()))
     if len(gpus) != instance.gpus:
@@ -304,10 +310,10 @@ def _undecided_upgrades(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _in_open_window(fleet: Fleet, measured: Measured) -> list[Subject]:
-    """Return the servers to upgrade in the open window for which the measurements of the window's
-    target have this result.
+    """Return the servers to upgrade in the open window.
 
-    While the result is unknown, or whether the window is open, nobody is told to upgrade.
+    ``measured`` selects them by whether the service lists the window's target for hosts with their
+    GPUs. While that is unknown, or whether the window is open, nobody is told to upgrade.
     """
     window = fleet.window
     if window is None or not window.is_open:
@@ -396,15 +402,15 @@ def _unverified(fleet: Fleet, _now: float) -> list[Subject]:
     Those of a server are left out only if it is certain that no chute runs there.
     """
     return [
-        gpus
-        for gpus in _gpus_by_server(fleet, "unverified")
-        if gpus.server is None or gpus.server.runs_chutes is not False
+        subject
+        for subject in _gpus_by_server(fleet, "unverified")
+        if subject.server is None or subject.server.runs_chutes is not False
     ]
 
 
 def _idle(fleet: Fleet, _now: float) -> list[Subject]:
     """Return the idle GPUs that could earn, or of which that is not known."""
-    return [gpus for gpus in _idle_gpus(fleet) if _may_earn(fleet, gpus.server)]
+    return [subject for subject in _idle_gpus(fleet) if _may_earn(fleet, subject.server)]
 
 
 def _may_earn(fleet: Fleet, server: Server | None) -> bool:
@@ -415,7 +421,7 @@ def _may_earn(fleet: Fleet, server: Server | None) -> bool:
 
 def _idle_without_offer(fleet: Fleet, _now: float) -> list[Subject]:
     """Return the idle GPUs that cannot be used now, without those on which no chute ever runs."""
-    return [gpus for gpus in _idle_gpus(fleet) if _has_no_offer_now(fleet, gpus.server)]
+    return [subject for subject in _idle_gpus(fleet) if _has_no_offer_now(fleet, subject.server)]
 
 
 def _has_no_offer_now(fleet: Fleet, server: Server | None) -> bool:
@@ -435,7 +441,10 @@ def _idle_gpus(fleet: Fleet) -> list[Subject]:
 
 
 def _gpus_by_server(fleet: Fleet, state: Literal["idle", "unverified"]) -> list[Subject]:
-    """Return the GPUs in a state: a subject for each model on each server."""
+    """Return the GPUs in a state: a subject for each model on each server.
+
+    GPUs of an unknown model are left out.
+    """
     by_place: dict[tuple[str, str | None], list[Gpu]] = {}
     for gpu in fleet.gpus:
         if gpu.state == state and gpu.model is not None:
@@ -616,7 +625,7 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
         if kind.severity != "note":
             # What is in a finding that is more urgent is in no other one.
             subjects = [subject for subject in subjects if not _is_reported(subject, reported_ids)]
-            # These two are about all GPUs, and must not hide what else is wrong with some of them.
+            # These two kinds are about all GPUs, and must not hide what else is wrong with a GPU.
             if name not in ("not_registered", "blacklisted"):
                 for subject in subjects:
                     reported_ids.update(_ids(subject))
@@ -658,7 +667,7 @@ def _finding(
     words = _words(fleet, subjects, servers, now)
     advice, _, command = kind.advice.partition(": ")
     things = [_name(subject) for subject in subjects]
-    # Only in a loss, the GPUs of subjects earn nothing. They may be unknown.
+    # Only in a loss, the GPUs of subjects earn nothing. None means that not all are known.
     lost_gpus: list[Gpu] | None = []
     if kind.severity == "loss":
         lost_gpus = _gpus_of(subjects)
@@ -704,6 +713,7 @@ def _words(
     target = None if fleet.window is None else fleet.window.target
     earning = total(server.earning_instances for server in servers)
     return {
+        # Without a known name, the word itself stays in the command.
         "SERVER": shlex.quote(server_name or "SERVER"),
         # The texts say "version TARGET".
         "TARGET": target or "of the window",
@@ -810,7 +820,8 @@ def verdict(findings: Sequence[Finding], *, has_prices: bool, all_known: bool) -
     """Return the state of all miners in one line: ``3 things need action, 14.40 USD per hour
     idle``.
 
-    ``all_known`` is whether everything is known that could need action.
+    ``has_prices`` is whether the miners gave a price of any GPU. Without one, the line names no
+    costs. ``all_known`` is whether everything is known that could need action.
     """
     count = sum(finding.needs_action for finding in findings)
     if not count and not all_known:
@@ -823,7 +834,10 @@ def verdict(findings: Sequence[Finding], *, has_prices: bool, all_known: bool) -
 
 
 def _cost_of_idle(idle: Iterable[Finding], *, has_prices: bool) -> str:
-    """Return what idle GPUs cost, and how many have an unknown cost, as the end of a sentence."""
+    """Return what idle GPUs cost, and how many have an unknown cost, as the end of a sentence.
+
+    ``has_prices`` is whether the miners gave a price of any GPU.
+    """
     known_costs = []
     gpus_without_cost = 0
     for finding in idle:

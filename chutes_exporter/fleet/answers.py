@@ -60,9 +60,9 @@ class FleetAnswers:
 
     @cached_property
     def steps(self) -> dict[str, r.MaintenanceServer]:
-        """What the maintenance policy says about each server, by its id. The first record counts.
+        """What the maintenance policy says about each server, by the server's id.
 
-        It is empty without a policy.
+        Of several records of a server, the first counts. Without a policy, it is empty.
         """
         steps: dict[str, r.MaintenanceServer] = {}
         if self.policy is not None:

@@ -93,13 +93,14 @@ class Ledger:
         """
         ends_of_whole_reports = {report.end for report in self._reports if report.whole}
         ends_of_hours = [self.end - HOUR * age for age in range(hours)]
-        return [end for end in ends_of_hours if end not in ends_of_whole_reports]
+        return [hour_end for hour_end in ends_of_hours if hour_end not in ends_of_whole_reports]
 
     def needs_report(self, hours: int, end: float) -> bool:
         """Return whether one more report is needed for the losses of the newest hours.
 
-        ``end`` is the end of its hour. It is needed if it may have a multiplier of an instance that
-        ended in the newest hours, and no report so far has it.
+        ``hours`` is the number of the newest hours, and ``end`` the Unix time at which the hour of
+        the report in question ends. It is needed if it may have a multiplier of an instance that
+        ended in the newest hours, and the reports in the ledger lack this multiplier.
         """
         for instance in self.ended_instances(hours):
             history = self._histories[instance.instance_id]
@@ -114,7 +115,7 @@ class Ledger:
     def ended_instances(self, hours: int) -> list[AuditInstance]:
         """Return the records of the known instances that ended in the newest hours."""
         start = self.end - HOUR * hours
-        # Each of them has a time of deletion.
+        # All instances in the ledger have a time of deletion, so 0 is never used.
         return [
             instance for instance in self._ended.values() if (instance.deleted_at or 0.0) >= start
         ]

@@ -103,7 +103,7 @@ def count_failures(ends: Iterable[End], until: float, *, are_all_known: bool) ->
             unclear.add(end.chute_id)
         else:
             known[end.chute_id] += 1
-            # The reason of a certain failure is always known.
+            # An end is known to be a failure only by its reason, so it has one.
             reasons[end.chute_id][end.reason or ""] += 1
     return Failures(known, frozenset(unclear), are_all_known, until, reasons=reasons)
 

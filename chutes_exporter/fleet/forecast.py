@@ -102,8 +102,8 @@ def _server(server_id: str, addition: Addition) -> Server:
         )
         for index in range(addition.count)
     ]
-    # It has no version yet, so nothing is known of its boot, and nothing is to be upgraded. That
-    # refuses no launch.
+    # It has not booted an image yet, so the fields about versions and upgrades say nothing. No
+    # launch is refused because of them.
     return Server(
         server_id=server_id,
         name=f"{addition.count}x{addition.model}",

@@ -190,9 +190,10 @@ def _gpu(
 
 
 def _gpu_state(records: _Records, holder: Holder | None) -> GpuState | None:
-    """Return the state of a GPU. If it has no holder, it is in no instance for certain.
+    """Return the state of a GPU, None if that is unknown: several states are possible, or no
+    record says whether it is verified.
 
-    None is unknown: several states are possible, or no record says whether it is verified.
+    All holders must be known, so that a GPU without a holder is in no instance for certain.
     """
     if holder is not None:
         return "earning" if holder.state == "active" else holder.state
@@ -224,7 +225,7 @@ def _chute_names(answers: FleetAnswers, gpus: Iterable[Gpu]) -> dict[str, str]:
     """Return the names of chutes by id.
 
     Those on GPUs come from the inventory, which also names private chutes. The list of chutes may
-    not.
+    lack these.
     """
     names: dict[str, str] = {}
     for gpu in gpus:
@@ -299,7 +300,7 @@ def _may_hold(record: r.Instance, gpu: Gpu) -> bool:
 def _common_place(server_and_model_of_gpus: Sequence[tuple[str | None, str | None]]) -> _Place:
     """Return the place of an instance with GPUs on these servers and of these models.
 
-    It is unknown unless all GPUs have the same, and both are known.
+    It is unknown unless all GPUs are on one known server and of one known model.
     """
     distinct = set(server_and_model_of_gpus)
     if len(distinct) != 1:
@@ -443,9 +444,9 @@ def _server(
     instances: Sequence[Instance],
     answers: FleetAnswers,
 ) -> Server:
-    """Return a server with its GPUs and instances, and its step in the newest maintenance window.
+    """Return a server with its GPUs and instances, and with what the maintenance policy says of it.
 
-    A known absence of a version is the empty text.
+    Its version is the empty text if it is known to have none, and None if that is unknown.
     """
     step = answers.steps.get(record.server_id)
     maintenance = _maintenance(record, step, answers)
@@ -583,7 +584,8 @@ def _needs_upgrade(
 def _is_not_in_policy(record: r.Server, answers: FleetAnswers) -> bool:
     """Return whether the policy is known to have no entry for a server that was not found in it.
 
-    It has all servers with TEE, from the first window on.
+    It has all servers with TEE, and none of the others. Before the first window, it is empty,
+    because there is no maintenance.
     """
     if record.is_tee is False:
         return True
@@ -598,6 +600,7 @@ def _measured(hardware: _Hardware, answers: FleetAnswers) -> Measured | None:
 
     None is unknown, or there is no such version.
     """
+    # In spite of its name, this window need not be open: it is the newest one.
     window = None if answers.policy is None else answers.policy.active_window
     version = None if window is None else window.target_measurement_version
     # A GPU or a record that is missing could change the result.
@@ -657,6 +660,7 @@ def _window(policy: r.MaintenancePolicy | None) -> Window | None:
     """Return the newest maintenance window, None if the policy is unknown."""
     if policy is None:
         return None
+    # In spite of its name, this window need not be open: it is the newest one.
     window = policy.active_window
     if window is None:
         return Window(is_open=False, exists=False)

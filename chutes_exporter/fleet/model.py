@@ -141,7 +141,7 @@ class Instance:
             return "disabled"
         if self.is_in_vain:
             return "in_vain"
-        # An instance in an unknown state may be disabled, and both of these are unknown then.
+        # In an unknown state, it may be disabled. Whether it is slow or in vain is unknown, too.
         if self.is_in_vain is None or is_slow is None:
             return None
         return "none"
@@ -517,7 +517,8 @@ class Fleet:
         """Return what the idle GPUs of a server would earn, None if that is unknown.
 
         It is 0 if none is idle, or if the server holds an upgrade slot, so that launches are
-        refused. If the only GPUs without an instance are not verified, it is unknown.
+        refused. It is None for a server with unverified GPUs but no idle ones, because what the
+        unverified ones would earn is unknown.
         """
         idle_models = server.idle_models
         if idle_models is None or server.holds_slot is None:
@@ -544,12 +545,13 @@ class Fleet:
         """What all idle GPUs would earn, None while that is unknown of one of their servers.
 
         GPUs without a server are left out, because nobody can use them. The result is also None if
-        it is known of no server with a GPU.
+        no server with GPUs has a known pay.
         """
         if not self.known.get("gpus"):
             return None
         pay_by_server = self._known_idle_pays()
-        # The list of servers may lack the newest one. Then the pay of its idle GPUs is unknown.
+        # The servers come from the GPUs, because the list of servers may lack the newest one. The
+        # pay of its idle GPUs is unknown.
         idle_server_ids = {
             gpu.server_id for gpu in self.gpus if gpu.state == "idle" and gpu.server_id
         }
@@ -580,6 +582,7 @@ class Fleet:
         """
         if server.holds_slot or server.runs_chutes is False:
             return False
+        # There are none if no GPU is idle, or if it is unknown whether the server has TEE.
         uses = [use for use in self.uses if use.server_id == server.server_id]
         if server.holds_slot is None or self.markets is None or not uses:
             return None

@@ -51,13 +51,13 @@ class Demand:
 
     @property
     def load(self) -> float | None:
-        """Its utilization in 15 minutes, if it was logged lately."""
+        """Its utilization in 15 minutes, None if that is unknown."""
         logged = self.utilization
         return None if logged is None else recent_ratio(logged, logged.utilization_15m)
 
     @property
     def rate_limited(self) -> float | None:
-        """Its share of refused requests in 15 minutes, likewise."""
+        """Its share of refused requests in 15 minutes, None if that is unknown."""
         logged = self.utilization
         return None if logged is None else recent_ratio(logged, logged.rate_limit_ratio_15m)
 
@@ -74,6 +74,7 @@ def find_demand(answers: FleetAnswers) -> list[Demand] | None:
         return None
     utilization = list(records_of(answers.utilization))
     bounties = list(records_of(answers.bounties))
+    # Targets expire, and their age is measured by the service's clock.
     now = service_time(utilization, bounties)
     utilization_by_chute = {record.chute_id: record for record in utilization}
     chutes_with_bounty = {bounty.chute_id for bounty in bounties}
@@ -99,7 +100,8 @@ class _Miner:
     """What decides about a miner's launches, and about their order.
 
     Attributes:
-        hanging: The number of instances that hang on the miner's servers, by chute.
+        hanging: The number of instances that have been starting on the miner's servers for over an
+            hour, by chute.
         runs_tee: Whether an instance of a TEE chute is active on them, as the service asks before
             the launch of a private chute without TEE.
         bounties: The open bounties, by chute.
@@ -125,7 +127,7 @@ class _Miner:
 def _hangs(instance: Instance, at: float) -> bool:
     """Return whether an instance may have been starting for longer than is usual.
 
-    ``at`` is the Unix time of the answer about instances.
+    One whose age is unknown counts, too. ``at`` is the Unix time of the answer about instances.
     """
     return instance.state == "starting" and instance.is_slow(at) is not False
 
@@ -219,6 +221,7 @@ def _offer(
         private=not chute.public,
         size=pay.size,
         room=demand.room,
+        # It is below 0 if more instances start than there is room for.
         left=max(0, int(left)),
         starting=demand.instances.starting,
         units_per_second=pay.units_per_second,
@@ -264,7 +267,8 @@ def idle_by_model(server: Server) -> Counter[str]:
 def find_uses(servers: Iterable[Server], markets: Iterable[Market]) -> tuple[Use, ...]:
     """Return the best use of the idle GPUs of each server that can be used, one for each model.
 
-    A chute that hangs on the miner's servers is not launched again.
+    A chute with an instance that has been starting on the miner's servers for over an hour is not
+    launched again.
     """
     spaces = _spaces(servers)
     market_by_model = {market.model: market for market in markets}
@@ -291,7 +295,7 @@ def _spaces(servers: Iterable[Server]) -> list[Space]:
     """Return the idle GPUs of each server that can be used, one space for each model.
 
     Launches are refused on a server that holds an upgrade slot, and each chute runs either with TEE
-    or without. So a server of which one of the two is unknown is left out.
+    or without. So a server is left out if it is unknown whether it holds a slot or has TEE.
     """
     spaces = []
     for server in servers:

@@ -80,6 +80,7 @@ class _Search:
         excess = _first_excess(launched)
         if not excess:
             return _Filling(placement, _first_day_units(launched))
+        # These are the offers of one chute for several models, so all have the same room.
         room = excess[0].left
         best_paid, *others = sorted(excess, key=attrgetter("first_day_units"), reverse=True)
         # After too many tries, the best paid model gets the whole room.

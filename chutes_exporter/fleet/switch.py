@@ -80,7 +80,7 @@ class Switch:
     @property
     def pays_within_a_day(self) -> bool:
         """Whether the first day pays more than the cost."""
-        # Sums are rounded. Without a margin, a tie would be decided anew each time.
+        # Sums are rounded. Without a margin, rounding would decide between two equal sums.
         return self.least_cost < self.first_day_gain * (1 - _ROUNDING)
 
 
@@ -114,7 +114,8 @@ class _Candidate:
     """An active instance with all that a switch needs to know of it.
 
     Attributes:
-        worth: Compute units of the next day per GPU that a switch gives up.
+        worth: What a switch gives up per GPU: the compute units of the next day, and those that the
+            deletion costs.
     """
 
     instance: Instance
@@ -308,9 +309,11 @@ def _choose(
     failures: Failures,
     launched_before: Mapping[str, int],
 ) -> tuple[tuple[Switch, ...], tuple[Switch, ...]]:
-    """Return the switches to make, and those that cost too much.
+    """Return the switches to make, those that gain most after their cost first, and the switches
+    that cost too much.
 
-    ``launched_before`` are the instances of each chute that take its room before any switch.
+    ``launched_before`` is the number of instances of each chute that will be launched on idle GPUs.
+    They take room of the chute before any switch.
     """
     launched = Counter(launched_before)
     offers_by_kind = _offers_by_kind(markets, failures)
@@ -335,7 +338,8 @@ def _choose(
 def _offers_by_kind(
     markets: Iterable[Market], failures: Failures
 ) -> defaultdict[tuple[str | None, bool | None], list[Offer]]:
-    """Return the offers that something can be given up for, by model and whether they need TEE.
+    """Return the offers for which an instance that earns can be given up, by model and whether
+    they need TEE.
 
     An unknown model or TEE can be looked up, too, and has no offers.
     """
@@ -348,7 +352,7 @@ def _offers_by_kind(
 
 
 def _is_safe(offer: Offer, failures: Failures) -> bool:
-    """Return whether something that earns can be given up for an offer.
+    """Return whether an instance that earns can be given up for an offer.
 
     It must be known not to fail here, and be no race: of a private chute with a bounty, the first
     instance of all miners that becomes active wins.
@@ -363,9 +367,9 @@ def _best_switch(
 ) -> Switch | None:
     """Return the best that an instance's GPUs could run instead, None if it pays too little.
 
-    On a server that holds an upgrade slot, nothing can be launched. The offers are those for its
-    model and its server, and ``launched`` are the instances of each chute that take its room
-    before.
+    On a server that holds an upgrade slot, nothing can be launched. ``offers`` are those for its
+    model and its server. ``launched`` is how many instances of each chute idle GPUs and earlier
+    switches launch, which takes room of the chute.
     """
     instance, server = candidate.instance, candidate.server
     if server.holds_slot or instance.model is None:
@@ -374,6 +378,7 @@ def _best_switch(
     # The search takes time, and few instances are worth it.
     if _most_units(candidate, wanted) <= (1 + LEAST_GAIN) * candidate.kept_units:
         return None
+    # It is known of each candidate whether its server has TEE.
     space = Space(instance.instance_id, instance.model, bool(server.tee), candidate.gpus)
     counts = best_placement([space], wanted).get(space, Counter())
     launches = tuple(Launch(offer, count) for offer, count in sorted_offers(counts))
@@ -398,7 +403,8 @@ def _wanted(
     """Return the offers of other chutes that fit on the GPUs of an instance, with the room that is
     left for them.
 
-    ``launched`` are the instances of each chute that take its room before.
+    ``launched`` is how many instances of each chute idle GPUs and earlier switches launch, which
+    takes room of the chute.
     """
     later_of_gpu = (candidate.instance.later_units_per_second or 0.0) / candidate.gpus
     wanted = []

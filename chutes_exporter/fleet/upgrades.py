@@ -100,8 +100,8 @@ def find_waiting(fleet: Fleet) -> Waiting | None:
     if any(server.measured is None for server in servers):
         return Waiting(servers, unmeasured=None, ordered=None)
     unmeasured = [server for server in servers if server.cannot_come_back]
-    others = [server for server in servers if not server.cannot_come_back]
-    return Waiting(servers, tuple(unmeasured), _ordered(others))
+    may_come_back = [server for server in servers if not server.cannot_come_back]
+    return Waiting(servers, tuple(unmeasured), _ordered(may_come_back))
 
 
 def _waiting_servers(fleet: Fleet) -> tuple[Server, ...] | None:
@@ -185,8 +185,9 @@ class _Times:
     def done_at(self, place: int) -> float | None:
         """Return when the server with a place in the order is done at the latest.
 
-        ``place`` counts from 1. A server that holds a slot now needs it as long as one that begins.
-        None is unknown, or never, because the window has no slots.
+        ``place`` counts from 1. A server that already holds a slot is counted as if its upgrade
+        began with the first of the others, so no time is too early. None is unknown, or never,
+        because the window has no slots.
         """
         slots, used = self.window.slots, self.window.used_slots
         if self.begins_at is None or slots is None or used is None or slots < 1:
@@ -243,6 +244,8 @@ def lost_by_reboot(server: Server, now: float) -> float | None:
 def _lost_units(instance: Instance, now: float) -> float | None:
     """Return the compute units of the past day that an instance loses if it ends without
     maintenance, None if they are unknown.
+
+    This is an estimate, as if the instance had earned its present pay since its creation.
     """
     if instance.earns is None or instance.private is None:
         return None
