@@ -364,7 +364,8 @@ async def _refusal(response: httpx.Response, scrub: Callable[[str], str]) -> Api
     elif kind is errors.SignatureRefusedError and "not registered" in detail.lower():
         # Only the text tells this 401 from one for a wrong signature.
         kind = errors.NotRegisteredError
-    # Some servers send a date instead of seconds, which is ignored. Nine digits are enough.
+    # Some servers send a date instead of seconds, which is ignored. Nine digits are 30 years. A
+    # number of hundreds of digits would be infinite.
     wait = response.headers.get("retry-after", "")
     is_number = wait.isascii() and wait.isdigit()
     retry_after = float(wait[:9]) if is_number else None

@@ -57,8 +57,8 @@ async def _cancel_others() -> None:
     """Cancel all other tasks of this loop, and wait until they have ended."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
-        # A task that ends already may be closing connections. A second cancellation would
-        # interrupt that, and leave the rest of them open.
+        # A task that is being cancelled already may be closing connections. A second cancellation
+        # would interrupt it, and leave some connections open.
         if not task.cancelling():
             task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
@@ -69,10 +69,11 @@ async def _close_generators() -> None:
 
     The loop has a task to close each generator that was dropped.
     """
-    # Such a task may be made only in the next round of the loop.
+    # The task for a generator that was just dropped is made in the next round of the loop.
     await asyncio.sleep(0)
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others)
+    # Close the generators that were not dropped, too.
     await asyncio.get_running_loop().shutdown_asyncgens()
 
 

@@ -48,8 +48,10 @@ class Call(NamedTuple):
 
 
 def completed(kind: Any, value: Any) -> Any:
-    """Add to an answer of a type what the service always sends and the simulator does not make, as
-    null, and return it. The answer is changed in place.
+    """Add null to an answer for each field that the service always sends, and that the simulator
+    does not make. Change the answer in place, and return it.
+
+    ``kind`` is the type of the answer, None if it has no content.
     """
     for _, record, fields in objects(kind, value):
         missing = known(record).always - fields.keys()
@@ -59,7 +61,11 @@ def completed(kind: Any, value: Any) -> Any:
 
 
 def _iso(time: float | None, now: float = math.inf) -> str | None:
-    """Format a Unix time. One after now is not known yet, and an infinite one never comes."""
+    """Format a Unix time.
+
+    Return None for a time after ``now``, which is not known yet, or an infinite one, which never
+    comes.
+    """
     if time is None or time > now or math.isinf(time):
         return None
     return datetime.fromtimestamp(time, UTC).isoformat()
@@ -92,7 +98,10 @@ def _library(chute: Chute) -> str:
 
 
 def _refused(load: float) -> float:
-    """Return the share of requests that are refused under a load."""
+    """Return the share of requests that are refused under a load.
+
+    It is 0 up to the scaling threshold, and rises slowly above it. The formula is made up.
+    """
     excess = max(0.0, load - service.SCALING_THRESHOLD)
     return excess / (5 * load + excess) if excess else 0.0
 
@@ -204,7 +213,7 @@ def utilization(call: Call) -> list[Json]:
     existing_now, active_now = world.counts(now)
     rows = []
     for chute in world.chutes:
-        # The autoscaler has not looked at the others.
+        # The answer lacks a chute that the autoscaler has not looked at yet.
         if not chute.scaled:
             continue
         active, target = active_now[chute], world.target(chute, now)
@@ -314,14 +323,14 @@ def maintenance(call: Call) -> Json:
 
 
 def server_maintenance(call: Call) -> Json:
-    """Return the instances that a server waits for, while its maintenance is pending, and until
-    when it waits.
+    """Return the active instances of a server that must be replaced elsewhere while its maintenance
+    is pending, and until when the service waits for that.
     """
     servers_by_id = {server.server_id: server for server in call.signer.servers}
     server = servers_by_id[call.path["server_id"]]
     waits_for = []
-    # All GPUs of an instance are on one server.
     if server.status(call.now) == "pending":
+        # All GPUs of an instance are on one server, so the first one tells which.
         waits_for = [
             _fields(instance, "chute_id instance_id")
             for instance in call.world.instances(call.now, call.signer.hotkey)
@@ -457,7 +466,7 @@ def audit(call: Call) -> list[Json]:
     """Return the validator's newest 25 reports.
 
     Each is made a minute after its hour. The path has the number of hours since 1970 at the end of
-    the hour.
+    the hour, and an invented address of the validator.
     """
     newest = round(last_run(call.now - MINUTE, HOUR) / HOUR)
     return [
@@ -562,7 +571,7 @@ def _without_offset(time: float) -> str:
 def stats(call: Call) -> Json:
     """Return the stats of all miners or one, in total or by chute.
 
-    Miners without compute units have no record.
+    Miners without compute units have no record. ``all`` is 7 days, despite its name.
     """
     return {
         "past_hour": {"instance_stats": _stats_of_window(call, HOUR)},
@@ -591,8 +600,9 @@ def _stats_of_window(call: Call, seconds: float) -> list[Json]:
 
 
 def scores(call: Call) -> Json:
-    """Return the scores of all miners, or of the one in the query, which are null if it has
-    none.
+    """Return the scores of all miners, or of the miner in the query.
+
+    The values of that miner are null if it has no score.
     """
     shares = call.world.shares(call.now)
     work_of_day = call.world.work(last_run(call.now, service.CACHE_PERIOD), DAY)

@@ -128,6 +128,7 @@ class Simulator(AsyncExitStack):
         self.requests: deque[ReceivedRequest] = deque(maxlen=10_000)
         self.in_flight: Counter[str] = Counter()
         self._socket = open_socket(listen or Address("127.0.0.1", 0), "--simulator.listen-address")
+        # Without a host, the socket listens on all addresses, and the URL names one of them.
         address = bound_address(self._socket)
         self.url = f"http://{Address(address.host or '127.0.0.1', address.port)}"
         self.chain_url = f"{self.url}/chain"
@@ -146,7 +147,8 @@ class Simulator(AsyncExitStack):
     def _routes(self) -> list[Route]:
         routes = []
         for endpoint in (*ENDPOINTS, CHAIN):
-            # Both have the path of HELD_GPUS, and _answer tells them apart.
+            # MINER_GPUS and PLATFORM_GPUS have the path of HELD_GPUS. `_answer` tells the three
+            # apart by their query.
             if endpoint not in (MINER_GPUS, PLATFORM_GPUS):
                 # The node of the chain has no path of its own.
                 path = endpoint.path or "/chain"

@@ -107,7 +107,7 @@ def _subnet(start: float, seats: Sequence[Seat], now: float) -> s.Subnet:
     # paid yet.
     last_epoch = (block - 1) // _TEMPO * _TEMPO
     incentive = tuple(seat.incentive for seat in seats)
-    # Without any incentive, nobody is paid.
+    # Without any incentive, nobody is paid. Dividing by 1 gives 0 for each miner then.
     incentive_of_all = sum(incentive) or 1
     emission_of_all = _TEMPO * _ALPHA_PER_BLOCK
     values = {name: item.default for name, item in s.ITEMS.items()}
@@ -127,6 +127,8 @@ def _subnet(start: float, seats: Sequence[Seat], now: float) -> s.Subnet:
         "registration_cost": 412_907_331,
     }
     state = s.State(**values)
+    # The simulator needs neither the price nor the pay of a seat, so both may be unknown. The owner
+    # has no seat.
     return s.Subnet(
         state=state,
         hotkeys=[seat.hotkey for seat in seats],

@@ -117,7 +117,8 @@ class DemoWorld(World):
         self._has_failing_chute = "failing-chute" in troubles
         size = replace(size or Size(), servers=len(self._fleet))
         super().__init__(seed=seed, start=start, size=size)
-        # If it is blacklisted, it has no score, and loses its seat within three days at this age.
+        # At this age, the first miner loses its seat within three days if it is blacklisted,
+        # because then it has no score.
         self.miners[0].registered_at = start - 16 * DAY
         self.miners[0].blacklist_reason = "Spoofed GPUs" if "blacklisted" in troubles else None
 
@@ -165,7 +166,8 @@ class DemoWorld(World):
             for gpu in server.gpus:
                 yield from self._loop(server, self._failing_slot(miner, gpu), _LOOPS[trouble])
         elif trouble in _LOOPS:
-            # The service refuses the activation on a private chute that has enough instances.
+            # These instances become active whatever their chute's target is. The service would
+            # refuse that for a private chute that has enough of them.
             public_slots = map(_with_public_chutes, slots)
             yield from self._public_loops(server, public_slots, trouble)
         else:
@@ -174,7 +176,9 @@ class DemoWorld(World):
     def _public_loops(self, server: Server, slots: Iterator[Slot], trouble: str) -> Iterator[Life]:
         """Yield the lives of instances that end again and again, in a loop for each slot."""
         if trouble == "crash-loop":
-            # On the first slot, a single instance is never verified, and purged after the start.
+            # On the first slot, a single instance is never verified. The service purges it after
+            # 3.5 hours, which is 40 minutes after the start of the world. The loops run on the
+            # other slots.
             purged = self.start + 40 * MINUTE
             created = purged - 3.5 * HOUR
             yield self._single(next(slots), created, math.inf, math.inf, purged, End.PURGED)
@@ -205,7 +209,10 @@ class DemoWorld(World):
         )
 
     def _failing_slot(self, miner: Miner, gpu: Gpu) -> Slot:
-        """Return the slot of a GPU on which only the failing chute runs."""
+        """Return the slot of a GPU on which only the failing chute runs.
+
+        Its server is never upgraded, so it has no outages.
+        """
         return Slot(
             seed=f"{self._seed}/failing/{gpu.uuid}",
             hotkey=miner.hotkey,
@@ -275,7 +282,9 @@ class DemoWorld(World):
         end: End,
     ) -> Life:
         """Run a single instance on a slot, with these Unix times, and why it ends."""
+        # All single instances of a slot are of the same chute.
         chute = make_random(slot.seed).choice(slot.chutes)
+        # The first argument is its name in the slot: the time of its creation.
         instance = slot.launch(created, chute, created, verified, activated, ended, end)
         return self._staged(instance)
 

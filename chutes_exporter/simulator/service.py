@@ -118,8 +118,8 @@ class Chute:
         """Return the factors, by name, whose product is the multiplier of an instance that starts
         now.
 
-        Urgency follows the load at the autoscaler's last soft run, of public chutes that it has
-        looked at. The age of the bounty is in seconds, and None without one.
+        Only a public chute that the autoscaler has looked at has an urgency boost. It follows the
+        chute's load at the last soft run. The age of the bounty is in seconds, None without one.
         """
         factors = {"base": self.base_multiplier}
         if not self.public:
@@ -133,7 +133,7 @@ class Chute:
             excess = self.utilization(last_run(now, SOFT_PERIOD)) - SCALING_THRESHOLD
             factors["urgency_boost"] = round(min(2.7, 1 + 4 * max(0.0, excess)), 3)
         if bounty_age is not None:
-            # It rises in a straight line, to the most after 3 hours.
+            # It rises in a straight line from 1.1 to 1.5, which it reaches after 3 hours.
             factors["bounty_boost"] = 1.1 + 0.4 * min(1.0, bounty_age / (3 * HOUR))
         return factors
 
@@ -234,10 +234,14 @@ class Instance:
 
     @cached_property
     def _warmup_multiplier(self) -> float:
-        """Multiplier without urgency and bounty: of its start-up, and again when it has settled."""
+        """Multiplier without urgency and bounty.
+
+        It applies until the activation, and again from 5 hours after the activation on.
+        """
         # Without the age of a bounty, there is no factor for it.
         factors = self.chute.factors(self.created_at)
-        # This is the rate of the cheapest GPUs that the chute allows. Its own GPUs have another.
+        # The chute's base factor is for the cheapest GPUs that it allows. The rate of the GPUs of
+        # this instance takes its place.
         del factors["base"]
         factors.pop("urgency_boost", None)
         return self.hourly_rate / DEAREST_RATE * math.prod(factors.values())
@@ -256,19 +260,19 @@ class Instance:
         if self.activated_at > now:
             return []
         # The service moves the multiplier to the chute's present one without a bounty, in small
-        # steps from 2 to 8 hours after the activation. Here, urgency and bounty go in one step in
-        # the middle of that time.
+        # steps from 2 to 8 hours after the activation. Here, urgency and bounty end in one step,
+        # in the middle of that time.
         settled_at = self.activated_at + 5 * HOUR
-        multiplier = self._launch_multiplier * self.bounty_boost
+        full_multiplier = self._launch_multiplier * self.bounty_boost
         periods = (
             (self.created_at, self.activated_at, self._warmup_multiplier),
-            (self.activated_at, settled_at, multiplier),
+            (self.activated_at, settled_at, full_multiplier),
             (settled_at, math.inf, self._warmup_multiplier),
         )
         until = min(now, self.ended_at)
         return [
-            MultiplierRecord(begins_at, min(ends_at, self.ended_at), of_period)
-            for begins_at, ends_at, of_period in periods
+            MultiplierRecord(begins_at, min(ends_at, self.ended_at), multiplier)
+            for begins_at, ends_at, multiplier in periods
             if begins_at <= until
         ]
 

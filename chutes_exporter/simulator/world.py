@@ -93,7 +93,9 @@ class Server:
     pending_for: float = 0.0
 
     def status(self, now: float) -> str:
-        """Return its maintenance: ``none``, or while it has an upgrade slot, ``pending`` and then
+        """Return the API's word for its maintenance.
+
+        It is ``none`` outside its upgrade. During it, it is first ``pending``, and then
         ``maintenance``.
         """
         begins_at, ends_at = self.upgrade
@@ -178,11 +180,12 @@ class Slot(NamedTuple):
     def launch(self, name: object, chute: Chute, *times: Any) -> Instance:
         """Return a new instance, which ends at the latest when an outage begins.
 
-        Its id depends on the name. The times are the fields of Instance from ``created_at`` on.
+        ``name`` tells it from the other instances of the slot, and makes its id. ``times`` are the
+        fields of Instance from ``created_at`` on.
         """
         instance = Instance(make_uuid(self.seed, name), self.hotkey, chute, self.gpus, *times)
         for outage in self.outages:
-            # An earlier outage is over, and does not end it.
+            # An earlier outage is over. Only one that begins later ends the instance.
             if instance.created_at < outage.begins_at:
                 instance.cut(outage.begins_at, outage.end)
         return instance
@@ -242,7 +245,7 @@ class World:
         window_opens = start - self.window_age
         self.window = (window_opens, window_opens + 4 * DAY)
         self._seed = seed
-        # Several answers of one time need the same work.
+        # Cached, because several answers at one time need the stats of the same window.
         self.work = lru_cache(64)(self._work)
         # A heap of lives: when each continues, a number that orders equal times, and the life.
         self._events: list[tuple[float, int, Life]] = []
@@ -336,7 +339,7 @@ class World:
     def _registrations(self) -> Life:
         """Let newcomers register, one after another. Each takes the seat that the chain chooses.
 
-        In 512 hours, there are as many as seats.
+        Within 512 hours, as many newcomers register as there are seats.
         """
         numbers = itertools.count()
         while True:
@@ -388,6 +391,7 @@ class World:
         version = draw.choice(("1.3.1",) * 5 + ("1.3.0",))
         gpu_count = draw.choice((4, 8, 8))
         server = self.build_server(uid, index, model, [None] * gpu_count, created, version)
+        # The API shows this time once a server's record was changed, here a day later.
         server = replace(server, updated_at=created + DAY)
         if misses_window:
             return server
@@ -677,7 +681,7 @@ class World:
             return None
         if not is_stuck:
             return replace(job, miner=claimed_by, finished_at=ended_at, status=status)
-        # Its miner has not finished it. Once it has released it, the job waits again.
+        # A stuck job never ends. Once its miner has released it, it waits again without a miner.
         is_released = job_id in self.released_jobs
         return job if is_released else replace(job, miner=claimed_by)
 
@@ -709,10 +713,10 @@ def _choose_times(instance: Instance, draw: random.Random) -> float:
         # The longest times that the service waits for an activation. Then, its next run purges it.
         purged = min(created + 3.5 * HOUR, instance.verified_at + 3 * HOUR)
         instance.cut(last_run(purged, service.SOFT_PERIOD) + service.SOFT_PERIOD, End.PURGED)
-        # Some miners do not wait for that.
+        # Some miners delete it before that.
         instance.cut(created + draw.uniform(0.4, 5) * HOUR, End.MINER)
     activated = verified + draw.uniform(2, 40) * MINUTE
-    # An outage may end it before.
+    # An outage may end the instance before its activation.
     if is_never_activated or activated >= instance.ended_at:
         return math.inf
     if draw.random() < 0.05:
