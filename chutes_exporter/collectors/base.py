@@ -37,11 +37,13 @@ LabelValue = str | int | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Miners:
-    """The miners whose data a collector exports, the miner of the answers, or the platform, and
-    what the watched miners pay for GPUs.
+    """The miners whose data a collector exports, and what the watched miners pay for GPUs.
 
     Attributes:
+        choice: Which miners are exported besides the watched ones.
+        hotkey: The miner that the answers are about, or :data:`THE_PLATFORM`.
         neighbours: The present neighbours of the watched miners.
+        chutes: Which chutes are exported.
     """
 
     watched: frozenset[str]
@@ -87,8 +89,10 @@ class Answers:
         return all(self._answers[name].whole for name in names)
 
     def unlisted(self, feed: Feed[Any], wanted: Iterable[K], listed: Container[K]) -> list[K]:
-        """Return the wanted keys that an answer does not list, and none while a record of it may be
-        missing.
+        """Return the wanted keys that an answer does not list.
+
+        While a record may be missing, none is returned, because the missing one may have any of
+        these keys.
         """
         if not self.whole([feed.name]):
             return []

@@ -79,7 +79,8 @@ _METRICS: Final = (
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add which reports are known, and the ends and losses of each exported miner.
 
-    A window is left out while one of its reports is not known, because a part would look like all.
+    A window is left out while one of its reports is not known, because the ends of the other
+    reports would look like all ends.
     """
     reports = answers[AUDIT_REPORT]
     # The names of chutes show which ends were redeployments. Without a key, they are not known.
@@ -91,7 +92,8 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
         if ledger.missing_hours(hours):
             continue
         for hotkey, ends in _ends_by_miner(ledger.ends(hours), miners).items():
-            # After a reload, the reports may be those of other miners. None means all miners.
+            # An answer from before a reload may lack the ends of hotkeys that the reload added.
+            # None means that it has those of all miners.
             if reports.hotkeys is None or hotkey in reports.hotkeys:
                 _add_reasons(ends, (hotkey, window), out)
                 _add_chutes(ends, (hotkey, window), out)
@@ -107,7 +109,11 @@ def _ends_by_miner(ends: Iterable[End], miners: Miners) -> dict[str, list[End]]:
 
 
 def _add_reasons(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: Samples) -> None:
-    """Add the ends and losses of a miner in a window by reason, also 0 for a reason without one."""
+    """Add the ends and losses of a miner in a window by reason, also 0 for a reason without one.
+
+    It is unclear why an instance ended if only the name of its chute would show whether the chute
+    was redeployed.
+    """
     one_is_unclear = any(end.reason is None for end in ends)
     for reason in END_REASONS:
         if one_is_unclear and reason in (NO_REASON, REDEPLOYED):
@@ -119,6 +125,7 @@ def _add_reasons(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: S
         _add_outcomes(ENDED, outcomes, OUTCOMES, labels, out)
         out.add(LOST, total(end.lost_units for end in of_reason), *labels)
     if not one_is_unclear:
+        # This is the sum over all reasons, so it is left out where a reason was.
         out.add(TOTAL_LOST, total(end.lost_units for end in ends), *hotkey_and_window)
 
 

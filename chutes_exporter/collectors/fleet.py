@@ -220,14 +220,17 @@ FLEET_INSTANCES = _metric(
 
 
 def fleet_answers(answers: Mapping[str, Answer[Any]], hotkey: str) -> FleetAnswers:
-    """Return the answers that a fleet is joined from. ``answers`` are by the name of the feed."""
+    """Return the answers that a fleet is joined from, with the time of the one about its instances.
+
+    ``answers`` are by the name of the feed.
+    """
     listed: dict[str, Listed[Any]] = {}
     at = 0.0
     for name, feed in FEEDS.items():
         answer = answers.get(feed.name)
         if answer is None:
             continue
-        # The policy is one record.
+        # The maintenance policy is one record, and all other answers are lists.
         records = answer.value if isinstance(answer.value, list) else [answer.value]
         listed[name] = Listed(records, answer.whole)
         if feed is f.INSTANCES:
@@ -236,6 +239,7 @@ def fleet_answers(answers: Mapping[str, Answer[Any]], hotkey: str) -> FleetAnswe
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+    """Add the samples of the fleet of the miner that the answers are about."""
     fleet = join_fleet(fleet_answers(answers.by_name, miners.hotkey))
     _add_gpu_counts(fleet, out)
     _add_instance_counts(fleet, out)
@@ -243,7 +247,8 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     server_names: dict[str | None, str | None] = {"": ""}
     for server in fleet.servers:
         server_names[server.server_id] = server.name
-        # A name that is unknown would make other series when it becomes known.
+        # A label that is unknown would make other series when it becomes known. So a server without
+        # a known name is left out, and so is an instance of an unknown chute or kind below.
         if server.name is not None:
             _add_server(server, fleet.hotkey, miners.costs, out)
     for gpu in fleet.gpus:
@@ -256,7 +261,8 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     if policy is not None:
         # Upgrades begin now at the earliest: at the time of the answer about the window.
         out.add(LATE, plan_upgrades(fleet, policy.received_at).late, fleet.hotkey)
-    # At the end, because after a failure nothing is known.
+    # At the end, because a failure above must leave it to `_collect_unknown` to say what is known.
+    # A miner that is known to have no seat has no such series.
     if fleet.registered is not False:
         _add_known_topics(fleet, out)
 
@@ -268,7 +274,11 @@ def _collect_unknown(miners: Miners, out: Samples) -> None:
 
 
 def _add_known_topics(fleet: Fleet, out: Samples) -> None:
-    """Add whether each topic is known. That of GPUs is left out for a miner that has none."""
+    """Add whether each topic is known.
+
+    That of GPUs is left out for a miner that is known to have none, so that the boards expect no
+    numbers of GPUs from it.
+    """
     for topic in TOPICS:
         has_none = topic == "gpus" and fleet.known[topic] and not fleet.gpus
         if not has_none:
@@ -300,7 +310,8 @@ def _add_instance_counts(fleet: Fleet, out: Samples) -> None:
 def _add_server(server: Server, hotkey: str, costs: Costs, out: Samples) -> None:
     """Add a server's GPUs, pay, maintenance, state and the price of its idle GPUs.
 
-    ``out`` leaves out a value that is None, because it is unknown.
+    ``out`` leaves out a value that is None, because it is unknown. A server without GPUs has no pay
+    to tell.
     """
     labels = (hotkey, server.server_id, server.name)
     for model in server.models or ():
@@ -358,7 +369,7 @@ def _add_gpu(gpu: Gpu, server_name: str | None, hotkey: str, out: Samples) -> No
 
 
 def _add_upgrades(fleet: Fleet, out: Samples) -> None:
-    """Add which servers wait for their upgrade, and in which order."""
+    """Add which servers wait for their upgrade, and in which order, as far as that is known."""
     waiting = find_waiting(fleet)
     if waiting is None:
         return

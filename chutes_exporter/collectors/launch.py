@@ -131,6 +131,7 @@ LAST_ACTIVE = _metric(
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+    """Add what is to be decided about instances, and what the miner can launch on idle GPUs."""
     answers_of_fleet = fleet_answers(answers.by_name, miners.hotkey)
     fleet = join_fleet(answers_of_fleet)
     _add_instances(fleet, answers_of_fleet.at, out)
@@ -161,7 +162,9 @@ def _add_instances(fleet: Fleet, now: float, out: Samples) -> None:
 
 
 def _add_uses(fleet: Fleet, out: Samples) -> None:
-    """Add what the idle GPUs of each server would earn in their best use, and what that is."""
+    """Add what the idle GPUs of each server, and of the whole fleet, would earn in their best use,
+    and the launches that make this use of them.
+    """
     for server in fleet.servers:
         pay = fleet.idle_pay(server)
         # A name that is unknown would make other series when it becomes known. A server without
@@ -184,7 +187,7 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
 def _add_launches(use: Use, labels_of_use: tuple[str, ...], out: Samples) -> None:
     """Add the instances that make the best use of the idle GPUs of a model on a server.
 
-    A chute's name that is unknown would make other series when it becomes known.
+    Chutes of unknown name are left out: the name would make other series when it becomes known.
     """
     for launch in use.launches:
         offer = launch.offer
@@ -199,9 +202,9 @@ def _add_launches(use: Use, labels_of_use: tuple[str, ...], out: Samples) -> Non
 
 
 def _add_market(market: Market, hotkey: str, out: Samples) -> None:
-    """Add the offers of a GPU model whose chutes have known names, and the number of refusals.
+    """Add what a miner can launch on the idle GPUs of a model, and how many chutes are refused.
 
-    A chute's name that is unknown would make other series when it becomes known.
+    Chutes of unknown name are left out: the name would make other series when it becomes known.
     """
     for offer in market.offers:
         if offer.chute is None:

@@ -102,7 +102,9 @@ def _unit(answers: Answers, _: Miners, out: Samples) -> None:
 
 
 def _profit(answers: Answers, miners: Miners, out: Samples) -> None:
-    """Add what is left of the pay of the miner that the keys belong to."""
+    """Add what is left of a day's pay of the miner that the answers are about, after the price of
+    its GPUs.
+    """
     alpha_usd = _alpha_price_usd(answers)
     cost_per_hour = fleet_cost(answers[SERVERS], answers[NODES], miners.costs)
     for seat in answers[CHAIN].seats:
@@ -116,8 +118,8 @@ def _server_profits(answers: Answers, miners: Miners, out: Samples) -> None:
     unit_usd = _unit_usd(answers)
     fleet = join_fleet(fleet_answers(answers.by_name, miners.hotkey))
     for server in fleet.servers:
-        # Prices are for GPUs, so that of a server without GPUs is not known. None means that a GPU
-        # may be missing, or be of an unknown model.
+        # Prices are for GPUs, so that of a server without GPUs is not known. Models of None mean
+        # that a GPU may be missing, or be of an unknown model.
         if not server.name or not server.models:
             continue
         pay_per_day = product(server.earned_units_per_second, DAY, unit_usd)

@@ -30,6 +30,7 @@ class _Instance(NamedTuple):
 
 
 def _instances(instances: list[Instance], updates: list[RollingUpdate]) -> list[_Instance]:
+    """Return each instance with whether a rolling update of its chute will replace it."""
     # Of two updates of a chute, the first counts.
     by_chute = {update.chute_id: update for update in reversed(updates)}
     return [

@@ -54,8 +54,13 @@ COST = _metric(
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
+    """Add which active instances the miner should replace now, and by what.
+
+    The reports show what the deletion of an instance costs, and which chutes failed.
+    """
     reports = answers[f.AUDIT_REPORT]
-    # After a reload, the reports may be those of other miners. None means all miners.
+    # An answer from before a reload may lack the data of hotkeys that the reload added. None means
+    # that it has the data of all miners.
     if reports.hotkeys is not None and miners.hotkey not in reports.hotkeys:
         return
     answers_of_fleet = fleet_answers(answers.by_name, miners.hotkey)
@@ -67,9 +72,10 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     switches = switches_by_reports(answers_of_fleet, fleet, ledger, failures, now)
     if switches is None:
         return
-    # The others wait, because their instances would lose their score now.
+    # The others wait until the first hour of their instances is over. Deleted before, these would
+    # lose their score.
     ready = [switch for switch in switches.proposed if switch.waits_until is None]
-    # With an instance that cannot be compared, nobody knows how many there are.
+    # An instance that cannot be compared may be one to replace, so the number is unknown then.
     if not switches.not_compared:
         out.add(SWITCHES, len(ready), miners.hotkey)
     for switch in ready:
@@ -77,9 +83,10 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
 
 
 def _add_switch(switch: Switch, fleet: Fleet, out: Samples) -> None:
-    """Add the launches that replace an instance, of those whose labels are all known.
+    """Add the launches that replace an instance, with what they gain and cost all together.
 
-    A name that is unknown would make another series when it becomes known.
+    A launch with an unknown label is left out, because it would make another series when the label
+    becomes known.
     """
     instance = switch.instance
     server = fleet.servers_by_id.get(instance.server_id or "")

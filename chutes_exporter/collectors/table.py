@@ -312,9 +312,9 @@ class Table(Part, Generic[R]):
     ) -> None:
         """Add the totals of all records.
 
-        A total by miner is added for the exported miners, or for the watched ones if the records
-        are not about miners. ``hotkey`` is the label of the miner that the feed is about, if there
-        is one.
+        A total by miner is added for the exported miners if the table declares the field with the
+        miner, and otherwise only for the watched ones. ``hotkey`` is the label of the miner that
+        the feed is about, and empty for a feed about the platform.
         """
         watched = sorted(miners.watched)
         is_exported = miners.exports if self._miner else miners.watched.__contains__

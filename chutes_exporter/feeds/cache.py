@@ -297,8 +297,8 @@ class FeedCache:
             raise _too_slow(feed)
         self._version += 1
         self._snapshots[feed] = Snapshot(answer, self._version, lifetime.drop_at)
-        # This uses the clock of the API after the request, because it is not known before the first
-        # answer.
+        # The time of the request, counted back from now: the clock of the API is not known before
+        # its first answer.
         state.last_success = self._clock() - (now - requested_at)
         state.failures = 0
         state.fresh_until = lifetime.fresh_until
@@ -394,8 +394,8 @@ class FeedCache:
             is_usable = True
             if other.hotkey or is_in_flight:
                 result = await self.read(other, _EVIDENCE_WAIT)
-                # It was due, and did not come. The older answer may contradict the new one because
-                # something has changed since.
+                # A newer list was due, and did not come. The older one may contradict the new
+                # answer of the feed only because something has changed since.
                 is_usable = result not in ("stale", "failed")
             snapshot = self.peek(other)
             if is_usable and snapshot is not None:

@@ -64,6 +64,7 @@ class Requests:
         if endpoint is AUDIT_REPORT:
             return await self.reports.read()
         if not endpoint.signed:
+            # The hotkey stands in the path of some endpoints, and in the query of others.
             return await self._client.fetch(
                 endpoint, params=_query(feed), path=_hotkey_parameter(feed)
             )

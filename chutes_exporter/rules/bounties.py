@@ -27,8 +27,8 @@ def bounty_boost(bounty: Bounty) -> float | None:
 def bounty_expires_at(bounty: Bounty) -> float | None:
     """Return the Unix time at which a bounty expires, correct to 2 seconds. None if it is unknown.
 
-    The service sends how long the bounty lasts from the time at which it measured its age, and 0
-    if it does not know that.
+    The service sends the age of the bounty, and how many seconds are left at that age. It sends 0
+    seconds if it does not know how many are left.
     """
     created_at, age, left = bounty.created_at, bounty.seconds_elapsed, bounty.time_remaining
     if created_at is None or age is None or not left:

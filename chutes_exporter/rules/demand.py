@@ -16,9 +16,9 @@ def target_instances(chute: ChuteUtilization) -> float | None:
     """Return how many active instances the autoscaler wants of a chute now, None if that is
     unknown.
 
-    The sent target is that of the autoscaler's last run. With an allowance, the present target is
-    the active instances plus the allowance. Without one, it is at most the active instances, so a
-    higher sent target is out of date.
+    The sent target is that of the autoscaler's last run. The allowance is how far the present
+    target is above the active instances, and 0 if it is not above them. So with an allowance of 0,
+    a sent target above the active instances is out of date.
     """
     active, allowance = chute.active_instance_count, chute.scale_allowance
     if active is None or allowance is None:

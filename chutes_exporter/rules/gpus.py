@@ -66,7 +66,7 @@ def later_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> fl
     else:
         # A private instance keeps the pay of the GPU on which it runs.
         with_bounty = _first_multiplier(chute, model, rates)
-    # The part of a bounty fades.
+    # The factor of a bounty fades, so the later multiplier is without it.
     bounty_boost = chute.compute_multiplier_factors.get("bounty_boost", 1.0)
     if with_bounty is None or bounty_boost is None or bounty_boost <= 0:
         return None

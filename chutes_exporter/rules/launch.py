@@ -58,7 +58,7 @@ class ChuteInstances:
 
     Those that start were never active. ``target`` is the number of active instances that the
     service wants. ``target_expired`` is whether it has no target any more, which matters only for
-    private chutes.
+    private chutes. ``bounty`` is whether the chute has an open bounty.
     """
 
     active: float | None
@@ -94,9 +94,9 @@ def chute_instances(
 ) -> ChuteInstances:
     """Return the instances of a chute and its target.
 
-    ``utilization`` is None if the autoscaler has no record of the chute. ``active_ids`` are those
+    ``utilization`` is None if the autoscaler has no record of the chute. ``active_ids`` are the ids
     of its active instances, and ``held_gpus`` the GPUs of all its instances. ``now`` is the
-    service's time, None if it is unknown.
+    service's time, None if it is unknown. ``bounty`` is whether the chute has an open bounty.
     """
     not_active = {gpu.instance_id: gpu for gpu in held_gpus if gpu.instance_id not in active_ids}
     activations = [gpu.activated_at for gpu in not_active.values()]
@@ -135,7 +135,7 @@ def _starting_by_both(by_gpus: float | None, utilization: ChuteUtilization) -> f
 
 
 def _target_at_launch(utilization: ChuteUtilization) -> float | None:
-    """Return the number of active instances from which the service refuses a launch.
+    """Return the number of active instances at which the service begins to refuse launches.
 
     None if it is unknown.
     """
@@ -145,8 +145,8 @@ def _target_at_launch(utilization: ChuteUtilization) -> float | None:
     if utilization.scale_allowance is None or utilization.target_count is None:
         # The answer lacks what the target follows from.
         return None
-    # The target of the autoscaler's last run is out of date. The service takes at most the active
-    # instances.
+    # The target of the autoscaler's last run is out of date. The present one is at most the active
+    # instances, and no such target leaves room for a launch.
     return utilization.active_instance_count
 
 

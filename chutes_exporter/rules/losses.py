@@ -155,7 +155,8 @@ def join_records(reports: Iterable[Sequence[ComputeRecord]]) -> History:
         for start, records_of_start in _by_start(records).items():
             newest_by_start.setdefault(start, records_of_start)
         for record in records:
-            # The instance had not ended yet when this report was made.
+            # The instance had not ended yet when this report was made. Until its end, a record
+            # keeps its multiplier, so all reports with the open record agree.
             if record.ended_at is None:
                 open_multipliers[record.started_at] = _multiplier(record)
     joined = list(chain.from_iterable(newest_by_start.values()))
@@ -206,7 +207,7 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
     multiplier_after = _last_multiplier(history)
     if multiplier_before is None or multiplier_after is None:
         return Loss(None, is_last_of_chute=None)
-    # The last record has the multiplier after the cut, so its other units are lost as well.
+    # `lost_units` are by the multiplier after the cut. What the cut took is lost as well.
     cut = max(0.0, multiplier_before - multiplier_after)
     cut_units = cut * paid.seconds_of(history.records[-1])
     return Loss(total([lost_units, cut_units]), is_last_of_chute=cut > 0)
@@ -223,8 +224,8 @@ def score_of_running(
     records = list(history.records)
     present_since = max(created_at, known_until)
     if records and records[-1].ended_at is None:
-        # It may have ended since, so it counts only as far as the history is known, and not at all
-        # if it began later.
+        # This record may have ended since. So it counts only as far as the history is known, and
+        # not at all if it began after that. The present multiplier applies from there on.
         open_record = records.pop()
         present_since = max(present_since, open_record.started_at)
         records.append(structs.replace(open_record, ended_at=UnixTime(present_since)))
@@ -320,8 +321,8 @@ def _multiplier_before_cut(history: History) -> float | None:
     """Return the last multiplier of an instance, before the service may have cut it.
 
     If no report shows it, the last two records decide. A last multiplier that is far below the one
-    before was cut: that of a public instance to a tenth, that of a private one to 0. What was
-    before a cut to 0 is lost, and the multiplier of the record before is the best estimate.
+    before was cut: that of a public instance to a tenth, that of a private one to 0. A cut to
+    0 does not show what was cut, so the multiplier of the record before is the best estimate.
     """
     if history.open_multiplier is not None:
         return history.open_multiplier
@@ -390,7 +391,7 @@ def _first_gap(records: Sequence[ComputeRecord], paid: _PaidTime) -> float | Non
         if record.started_at > covered_until + _MAX_GAP:
             return covered_until
         # Only the last record has no end, or the last two if they have the same start. The end of
-        # an earlier one is in a report that is missing.
+        # an earlier one is in a report that is missing, so it is unknown how long it applies.
         if record.ended_at is None and record.started_at != records[-1].started_at:
             return record.started_at
         covered_until = max(covered_until, record.ended_at or paid.end)
