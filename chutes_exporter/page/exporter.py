@@ -130,7 +130,7 @@ class Exporter:
         must_read_again = self._requests.reports.watch(self.plan.audited_miners)
         if must_read_again:
             self.feeds.forget([AUDIT_REPORT])
-        # A reading under way is about the feeds of the old plan.
+        # A reading under way is about the feeds of the old plan, so the next scrape starts another.
         self._reading: asyncio.Task[None] | None = None
         self._maker = PageMaker(self.plan, settings, self.telemetry, self.client)
 
@@ -169,7 +169,8 @@ class Exporter:
     async def read_older_reports(self) -> None:
         """Read the audit reports of the past day, one after another, without waiting for scrapes.
 
-        It never ends, because other miners can be watched later.
+        Each request of the feed reads one more report. It never ends, because other miners can be
+        watched later, and then all reports are read again.
         """
         while True:
             await asyncio.sleep(PAUSE)
@@ -298,8 +299,8 @@ def _fleets(states: States, watched: Sequence[str]) -> dict[str, Fleet]:
 def _ledger(states: States) -> Ledger | None:
     """Return the ended instances, None without a report.
 
-    The reports have those of all watched miners, because they are read again after a reload that
-    adds one.
+    The cached reports have the ended instances of all watched miners, because a reload that adds a
+    miner lets all reports be read again.
     """
     reports = _newest_value(states, AUDIT_REPORT)
     if reports is None:

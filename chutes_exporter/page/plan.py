@@ -51,7 +51,7 @@ class Plan:
     def audited_miners(self) -> frozenset[str] | None:
         """The miners whose data in audit reports is exported, None for all.
 
-        That of neighbours is exported only if all miners are chosen.
+        Data of neighbours in reports is exported only if all miners are chosen.
         """
         watched = set[str]()
         for entry in self.entries:
@@ -180,7 +180,8 @@ def _miners(collector: Collector, settings: Settings) -> Miners:
     """Return the miners that a collector has samples of."""
     choice: MinersChoice = settings.miners
     is_switched_on = settings.collectors.get(collector.name)
-    # Such a collector is large for all miners, so both choices are needed to export all.
+    # A collector with watched_only has many series for all miners. So it has them only if the user
+    # chose all miners and also switched this collector on.
     if collector.watched_only and not (choice == "all" and is_switched_on):
         choice = "watched"
     return Miners(settings.watched, choice, chutes=settings.chutes, costs=settings.costs)

@@ -327,13 +327,13 @@ def _add_collectors(out: Samples, lines_by_entry: Mapping[Entry, Lines], states:
         is_off = False
         for hotkey, feeds in entry.feeds.items():
             missing = {feed.name for feed in feeds if states[feed].missing}
-            # The metric about this is also 1 if only some metrics of the collector are missing.
+            # COLLECTOR_OFF is also 1 if only some metrics of the collector are missing.
             if missing & collector.source_feeds:
                 is_off = True
-            # Without such a feed, it neither succeeds nor fails.
+            # Without a feed that it needs, a collector neither succeeds nor fails.
             if missing & collector.needed_feeds:
                 continue
-            # It can do without the others that are missing.
+            # It can do without any other feed that is missing.
             existing = [states[feed] for feed in feeds if not states[feed].missing]
             is_complete = lines.succeeded[hotkey] and all(map(_is_complete, existing))
             out.add(COLLECTOR_SUCCESS, is_complete, collector.name, hotkey)

@@ -123,7 +123,8 @@ def load_web_config(path: Path) -> WebConfig:
             f"{path}: {str(error).replace('`$.', '`')}. docs/http.md lists the supported fields"
         ) from None
     except (yaml.YAMLError, ValueError, RecursionError, AttributeError) as error:
-        # PyYAML raises AttributeError for a text that is tagged as a time and is none.
+        # PyYAML raises RecursionError for a text that is nested too deeply, and AttributeError for
+        # one that is tagged as a time and is none.
         raise ConfigError(f"{path}: {error}") from None
 
 
@@ -149,8 +150,9 @@ def _read_web_config(path: Path) -> WebConfig:
 
 
 def _users(users: dict[str, str] | None) -> dict[str, str]:
-    """Return the users unchanged, or raise ValueError if there is none, or a password is no bcrypt
-    hash.
+    """Return the users of the section, none without the section.
+
+    Raise ValueError if the section is empty, or a password is no bcrypt hash.
     """
     if users is None:
         return {}

@@ -92,6 +92,7 @@ class Connection(socket.socket):
 
     def abort(self) -> None:
         """Close the connection in the next turns of the event loop, and drop unsent bytes."""
+        # A connection that cannot take the option is closed all the same.
         with contextlib.suppress(OSError):
             self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD)
         if self.transport is not None:
@@ -239,7 +240,8 @@ class Connections:
 
     async def end(self) -> None:
         """Close the connections that do not serve requests yet."""
-        # That of a connection that serves requests has ended, so it is not cancelled.
+        # The first task of a connection that serves requests has ended, so cancelling it does
+        # nothing. uvicorn closes that connection.
         beginning = [one.beginning for one in self._open]
         for task in beginning:
             task.cancel()
@@ -272,15 +274,17 @@ async def _first_byte(connection: Connection) -> None:
 
 
 def _least_needed(connections: Collection[Connection], now: float) -> Connection | None:
-    """Return the connection to close, None while that is still fresh."""
+    """Return the connection to close, None if even that one is fresh, so none can be closed yet."""
     # A request is cut only if all connections have one.
     idle = [connection for connection in connections if not connection.is_busy]
     candidates = idle or connections
     number_by_client = Counter(connection.client for connection in connections)
 
     def rank(connection: Connection) -> tuple[int, bool, float]:
-        """The client with the most connections comes first, then what is not fresh, then what is
-        longest in its state.
+        """Return how little a connection is needed. The highest rank is closed first.
+
+        The number of its client's connections decides, then whether it is no longer fresh, then
+        how long it has been busy or idle.
         """
         is_no_longer_fresh = connection.fresh_until <= now
         return number_by_client[connection.client], is_no_longer_fresh, now - connection.since

@@ -152,6 +152,7 @@ def _actions(collected: Collected, settings: Settings, api_time: float) -> str:
     for fleet in collected.fleets.values():
         found += findings.find(fleet, api_time, settings.costs)
     gaps = _gaps(collected, settings)
+    # The verdict names the cost of idle GPUs only for a user who gave costs.
     has_prices = bool(settings.costs)
     verdict = findings.verdict(found, has_prices=has_prices, all_known=not gaps)
     html = f"<p>{_state(_tone(found, gaps), verdict)}</p>"
@@ -237,7 +238,8 @@ def _cell(name: str, text: str) -> str:
 
 def _feed_state(state: FeedState) -> str:
     """Return whether a feed works, and whether it has data, as HTML."""
-    # Either the API does not have the endpoint, or there is no usable answer, for example not yet.
+    # Either the API does not have the endpoint, or no request has ended lately, for example none
+    # since the start.
     if state.up is None:
         return _state("off", "off" if state.missing else "waiting")
     if state.up:
@@ -263,6 +265,7 @@ def _last_error(state: FeedState, now: float) -> str:
     if state.last_failure is None:
         return "none"
     at, error = state.last_failure
+    # The advice is a sentence of its own, so the error gets exactly one full stop.
     advice = f" {error.advice}" if isinstance(error, ApiError) else ""
     return escape(f"{human_duration(max(now - at, 0))} ago: {str(error).rstrip('.!')}.{advice}")
 

@@ -83,5 +83,6 @@ def another_key(path: Path, simulator: Simulator, number: int = 1) -> str:
     # As the simulated world makes it.
     seed = hashlib.sha256(f"64/hotkey/{number}".encode()).hexdigest()
     path.write_text(json.dumps({"ss58Address": miner.hotkey, "secretSeed": seed}))
+    # Others can read it, so each reading of the file also causes a warning.
     path.chmod(0o644)
     return miner.hotkey

@@ -51,6 +51,7 @@ async def test_an_offer_has_what_the_answers_say_about_its_chute(
     target: Target, api: dict[str, bytes]
 ) -> None:
     code, found = await report(target)
+    # Idle GPUs need action.
     assert code == 1
     assert found["all_known"] is True
     assert found["not_known"] == []
@@ -83,6 +84,7 @@ def assert_is_paid_as(chute: dict[str, Any], offer: dict[str, Any]) -> None:
     boost = chute["compute_multiplier_factors"].get("bounty_boost", 1)
     if offer["public"]:
         assert later == pytest.approx(cheapest / boost)
+    # Of the first day, the first pay counts for 4.6 hours, and the later one for the rest.
     first_day = (4.6 * now + 19.4 * later) / 24
     assert offer["first_day_units_per_gpu_second"] == pytest.approx(first_day)
 
@@ -112,6 +114,7 @@ async def test_an_offer_has_the_room_and_the_bounty_of_its_chute(
             assert offer["bounty_boost"] is not None
             assert offer["bounty_seconds_left"] == pytest.approx(bounty["time_remaining"], abs=600)
     assert without_instance
+    # By its target, one of these chutes would have no room.
     assert any(allowances.get(chute_id, 0) == 0 for chute_id in without_instance)
 
 
@@ -134,12 +137,14 @@ def cells(output: str, gpu: str) -> list[dict[str, str]]:
 async def test_the_screen_ranks_the_chutes_of_each_idle_model(target: Target) -> None:
     code, output, errors = await advise(target)
     assert (code, errors) == (1, "")
+    # The numbers of GPUs and chutes are those of the recorded world.
     assert output.startswith(f"{META['test_miner']}  20")
     assert "\npro_6000: 13 idle GPUs, 8 in maintenance, at most 3 on one server\n" in output
     assert "\nh200: 11 idle GPUs, at most 8 on one server\n" in output
     table = cells(output, "pro_6000")
     pays = [row["day 1"] for row in table]
     assert pays == sorted(pays, key=float, reverse=True)
+    # Each pay has two decimals, and only the ten best chutes are shown.
     assert {len(pay.partition(".")[2]) for pay in pays} == {2}
     assert len(table) == 10
     assert all(len(row["chute id"]) == 36 for row in table)
@@ -264,6 +269,7 @@ async def test_the_plan_says_what_to_launch_on_which_server_and_what_stays_idle(
     assert f"Together {total:,.0f} compute units in the first day." in text
     assert "2 h200 on tee-h200-1 stay idle: no chute that can be launched now has room" in text
     assert "8 pro_6000 on tee-pro-2 stay idle: the server holds an upgrade slot." in text
+    # The line below each table of offers, which the plan replaces.
     assert "Left out" not in text
 
 
@@ -291,6 +297,7 @@ def line_of_plan(use: dict[str, Any], launch: dict[str, Any]) -> str:
         launch["instances"],
         f"{launch['gpus']} {use['gpu']}",
         f"{launch['first_day_units']:.0f}",
+        # The units of a later day.
         "[0-9]+$",
     )
     return "^" + " +".join(map(str, columns))
@@ -317,6 +324,7 @@ async def test_the_plan_has_dollars_where_there_are_prices(
 async def test_the_plan_says_where_more_may_be_possible(
     target: Target, api: dict[str, bytes]
 ) -> None:
+    # The service may accept no launch, because the miner may be blacklisted.
     seats = json.loads(api["metagraph"])
     for seat in seats:
         del seat["blacklist_reason"]
@@ -333,6 +341,7 @@ async def test_a_chute_that_does_not_start_here_is_marked_and_not_launched_again
     target: Target, api: dict[str, bytes]
 ) -> None:
     _, found = await report(target)
+    # The best chute for the second of the idle models. One of its instances does not get active.
     best = found["miners"][0]["idle"][1]["runnable"][0]
     hanging = {
         "instance_id": "hangs",
@@ -427,6 +436,7 @@ async def test_if_no_gpu_is_idle_the_exit_status_is_0(
 async def test_if_the_service_may_accept_nothing_the_status_is_that_of_what_is_known(
     target: Target, api: dict[str, bytes], reason: str | None, status: int, words: str
 ) -> None:
+    # Without a reason, the field is missing, so the miner may be blacklisted or not.
     seats = json.loads(api["metagraph"])
     for seat in seats:
         del seat["blacklist_reason"]

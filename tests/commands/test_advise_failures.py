@@ -126,6 +126,7 @@ async def test_the_plan_leaves_out_what_failed_here_and_says_so(world: PresentWo
 async def test_gpus_for_which_only_a_failing_chute_has_room_stay_idle_and_the_plan_says_why(
     world: PresentWorld,
 ) -> None:
+    # No chute has room, neither by its target nor by a bounty.
     utilization = json.loads(world.bodies["utilization"])
     for row in utilization:
         row |= {"scale_allowance": 0, "target_count": row["active_instance_count"]}
@@ -134,6 +135,7 @@ async def test_gpus_for_which_only_a_failing_chute_has_room_stay_idle_and_the_pl
     for number, bounty in enumerate(bounties):
         bounty["chute_id"] = f"gone-{number}"
     world.bodies["bounties"] = json.dumps(bounties).encode()
+    # Only this one has room, for the pro_6000.
     world.want(FAILING, 50)
     found = await world.found("--plan")
     whys = {(one["server_name"], one["gpu"], one["gpus"]): one["why"] for one in found["stay_idle"]}
@@ -179,11 +181,14 @@ async def test_known_failures_are_enough_when_a_report_is_missing(
     assert (found["plan"], found["plan_left_out"]) == (None, None)
     assert "There is no plan, because it is" in await world.text("--plan")
     text = await world.text()
+    # One of the four failures may be in the missing report.
     assert re.search(r"\(fails here\) [\d.]+ [\d.]+ 1 ≥[34] ", text)
     assert "Not all failures of the past day are known." in text
 
 
 async def test_reports_are_read_only_if_something_can_be_launched(world: PresentWorld) -> None:
+    # A blacklisted miner can launch nothing. If the command read the missing reports, it would say
+    # that the failures are not known.
     seats = [row | {"blacklist_reason": "spoofed"} for row in json.loads(world.bodies["metagraph"])]
     world.bodies["metagraph"] = json.dumps(seats).encode()
     del world.bodies["audit"]

@@ -78,7 +78,7 @@ async def test_the_page_has_the_switches_that_the_command_lists(world: PresentWo
     page = await world.page()
     switches = {}
     for switch in listed:
-        # Instances in their first hour would lose their score now.
+        # The page lacks instances in their first hour, which would lose their score now.
         if switch["deletion"]["why"] != "first_hour":
             switches[switch["instance_id"]] = switch
     assert len(listed) > len(switches) >= 2
@@ -130,7 +130,7 @@ async def test_if_an_answer_is_missing_that_a_switch_needs_the_page_has_nothing_
     world: PresentWorld, lost: str
 ) -> None:
     if lost == "one report":
-        # Without any report of the past day, it is not known what failed.
+        # To know what failed, all reports of the past day are needed.
         world.forget_report(5)
     else:
         del world.bodies[lost]
@@ -167,6 +167,7 @@ async def test_an_instance_whose_score_is_worth_more_is_kept_with_the_reason() -
     world = PresentWorld(WORLD_C)
     found = (await world.found("--switch"))["switch"]
     assert found["proposed"] == []
+    # The only instance of this world that would gain by a switch.
     (one,) = found["cost_too_much"]
     assert one["deletion"]["why"] == "last_active"
     assert one["deletion"]["costs_units_now"] > one["more_units_first_day"]
@@ -221,6 +222,7 @@ async def test_a_proposed_switch_needs_action_and_the_plan_can_be_asked_for_too(
     text = await world.text("--switch", "--plan")
     assert "Together" in text
     assert "Other chutes pay over 10 % more than" in text
+    # Without the flag, no instance is compared.
     assert (await world.found())["switch"] is None
 
 

@@ -64,6 +64,7 @@ async def test_with_a_key_everything_is_asked_and_the_flags_of_serve_are_taken(
     )
     assert {feed.name for feed in FEEDS} <= lines.keys()
     assert {line["verdict"] for line in lines.values()} == {"ok"}
+    # The world has 12 miners.
     assert (lines["metagraph"]["status"], lines["metagraph"]["records"]) == (200, 12)
     assert lines["nodes"]["records"] == len(simulator.world.miners[0].gpus)
     assert lines["nodes"]["hotkey"] == lines["unique_chute_history"]["hotkey"] == HOTKEY
@@ -77,6 +78,7 @@ async def test_a_price_of_a_server_that_there_is_not_is_noted(simulator: Simulat
     assert lines["settings"]["reason"] == (
         "CHUTES_EXPORTER_SERVER_COST has the name of no server: gone"
     )
+    # Without the list of servers, no name is known to be wrong.
     simulator.faults["servers"] = Fault(status=503)
     _, lines = await check_json(simulator, **MINE, **prices)
     assert "settings" not in lines
@@ -134,6 +136,7 @@ async def test_a_clock_that_is_off_is_reported_and_fails_from_10_minutes_on(
 
 async def test_a_clock_that_cannot_be_compared_is_not_known() -> None:
     miner = META["test_miner"]
+    # These answers do not say the API's time.
     async with served(replay(answers(now=time.time()))) as url:
         variables = {"MINER_SEED": META["invented_seeds"][miner], "MINER_SS58": miner}
         status, lines = await check_json(Target(url), **variables)
@@ -160,6 +163,7 @@ async def test_a_hotkey_that_earns_nothing_is_reported_with_advice(simulator: Si
 @pytest.mark.parametrize(
     ("fault", "verdict"),
     [
+        # The second record cannot be read, and may be the miner's.
         (Fault(body=json.dumps([{"hotkey": OTHER}, {"hotkey": 5}]).encode()), "not known"),
         # Nothing says whether the miner is blacklisted.
         (Fault(body=json.dumps([{"hotkey": HOTKEY, "node_id": 1}]).encode()), "ok"),
@@ -195,6 +199,7 @@ async def test_wrong_and_risky_settings_are_reported_and_the_rest_is_checked(
     status, lines = await check_json(simulator, MINER_SEED=TEST_SEED, MINER_SS58=OTHER)
     assert (status, lines["nodes"]["verdict"], lines["scores"]["verdict"]) == (1, "not known", "ok")
     assert "does not belong" in lines["credentials"]["reason"]
+    # A hotkey file that others can read is risky. An empty web configuration is right.
     path = tmp_path / "web.yml"
     path.write_text("")
     flags = ("--hotkey-file", hotkey_file(tmp_path / "hot"), "--web.config.file", str(path))
@@ -224,7 +229,8 @@ async def test_each_failure_has_its_own_report_and_an_endpoint_that_is_missing_i
         "its format has changed",
         "The API stopped in the middle of its answer",
         "? metrics: 1 records could not be read and are left out",
-        # Both feeds of stats.
+        # The chutes, both feeds of stats, and the scores. Every API has scores, so their 404 is a
+        # failure.
         " 4 failed.",
     ):
         assert words in screen

@@ -28,7 +28,7 @@ from tests.test_cli import LISTEN, environment, run, running
 
 
 def printed(process: subprocess.Popen[str]) -> list[str]:
-    """Return the lines that the demo prints."""
+    """Return the lines that the demo prints. The last one has the last command, ``check``."""
     assert process.stdout is not None
     lines = [process.stdout.readline()]
     while not lines[-1].endswith(" check\n"):
@@ -67,6 +67,7 @@ def test_what_the_demo_prints_works_word_for_word() -> None:
         export, *commands = (line.strip() for line in lines[3:])
         results = {}
         for command in commands:
+            # It begins with chutes-exporter, or with python -m chutes_exporter.
             _, arguments = re.split("chutes.exporter ", command)
             results[arguments] = run_in_shell(f"{export}\n{command}")
     assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1

@@ -207,7 +207,9 @@ async def test_a_price_is_paid_back_by_the_later_pay_less_the_cost() -> None:
     assert costed["cost_usd_per_day"] == both_costs
     profit = costed["usd_per_day_later"] - both_costs
     assert costed["pay_back_days"] == pytest.approx(114000.5 / profit)
+    # Without any cost, all of the later pay counts.
     assert free["pay_back_days"] == pytest.approx(64000 / free["usd_per_day_later"])
+    # At this cost, the GPUs lose money.
     assert dear["cost_usd_per_day"] == 8 * 24 * 9999
     assert dear["pay_back_days"] is None
     assert unpriced["price_usd"] is unpriced["pay_back_days"] is None
@@ -256,6 +258,7 @@ async def test_the_screen_shows_the_share_the_money_and_the_gpus_that_stay_idle(
         _, dear, _ = await advise(api, *few, "--gpu.cost=pro_6000=9999", chain)
     text = " ".join(output.split())
     assert code == 1
+    # In the recorded world, the miner's share is 14 %.
     assert re.search(
         r"With 64 more pro_6000 and 2 more h200: score share [\d.]+ % in the first day and "
         r"[\d.]+ % later, instead of 14\.\d %\. They earn [\d,]+\.\d\d USD in the first day and "
@@ -267,6 +270,7 @@ async def test_the_screen_shows_the_share_the_money_and_the_gpus_that_stay_idle(
         r"\d+ days\.",
         text,
     )
+    # Only one of the two models has a cost here, and only one has a price.
     unknown = "When they have paid their price is not known: add"
     assert f"{unknown} --gpu.cost h200=USD_PER_HOUR." in " ".join(half.split())
     assert f"{unknown} the price of h200." in " ".join(unpriced.split())
@@ -293,6 +297,7 @@ async def test_without_the_chain_the_screen_has_the_share_and_says_how_to_get_th
 
 async def test_a_miner_without_a_key_does_not_hide_how_to_get_the_money() -> None:
     api = without_idle_gpus(answers(now=time.time()))
+    # The miner without a key, which comes first on the screen.
     before_me = min(EXPECTED["seats"])
     assert before_me < ME
     _, output, _ = await advise(api, "--with", "8xpro_6000", "--hotkey", before_me)
@@ -302,6 +307,7 @@ async def test_a_miner_without_a_key_does_not_hide_how_to_get_the_money() -> Non
 
 async def test_without_an_answer_the_forecast_is_unknown() -> None:
     api = answers(now=time.time())
+    # No chute can be launched on this model, so the share stays the same. Dollars need the chain.
     nothing = await forecast(api, "1xmi300x")
     assert (nothing["launches"], nothing["idle_gpus"]) == ([], 1)
     assert nothing["usd_first_day"] is nothing["usd_per_day_later"] is None

@@ -52,6 +52,7 @@ async def incidents(
     listed = []
     bodies_of_reports = {}
     for hour, body_of_report in reports.items():
+        # Any path will do that no other report has.
         path = f"audit/validator/{HOTKEY}/{hour + 24}.json"
         end = midnight + timedelta(hours=hour)
         start = end - timedelta(hours=1)
@@ -214,6 +215,7 @@ async def test_the_loss_follows_from_the_multipliers_in_all_reports(case: str) -
 
 
 async def test_an_end_before_the_activation_has_no_active_time_and_huge_units_are_short() -> None:
+    # It ended at 11:30, half an hour after its creation.
     newest = body([MINE | {"activated_at": "2026-11-24T11:40:00"}], [record("11:00", None, 1e300)])
     _, output = await incidents({12: newest}, "--hours", "1")
     assert _row(output)[:6] == [
@@ -229,6 +231,8 @@ async def test_an_end_before_the_activation_has_no_active_time_and_huge_units_ar
 
 async def test_missing_and_bad_reports_are_named_and_nothing_is_invented() -> None:
     good = body([MINE], [OPEN])
+    # The report of 11:00 is missing, those of 10:00 and 8:00 cannot be read, and that of 9:00 lacks
+    # a record. Its other record is of the instance in the newest report, which counts.
     bad = {
         12: good,
         10: b"{}",
@@ -268,6 +272,7 @@ async def test_an_ended_instance_has_the_name_of_its_chute_and_its_age() -> None
     ]
     _, output = await incidents(PENALTY, "--hours", "1")
     assert " miner, last of its chute  yes " in output
+    # Without the names of all chutes, these are a gap.
     for broken in (b"", b'[{"chute_id": "c"}, {"chute_id": 5}]'):
         status, output = await incidents(found, "--hours", "1", utilization=broken)
         assert status == 3
@@ -299,6 +304,7 @@ async def test_the_summary_says_what_was_lost_and_whether_that_is_known(
 async def test_hours_that_no_report_covers_yet_are_named() -> None:
     found = {12: body([INSTANCE], [])}
     assert (await incidents(found, "--hours", "1"))[0] == 0
+    # The service makes the report of an hour within 10 minutes after it.
     status, output = await incidents(found, "--hours", "1", minutes=71)
     assert status == 3
     assert (
@@ -326,6 +332,7 @@ async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> Non
             Target(url), "incidents", "--hotkey", miner.hotkey, chain, variables={}
         )
     day = json.loads(miner.bodies()["stats"])["past_day"]["instance_stats"]
+    # The first row is the dearest end of this world.
     usd = 146803 * EMISSION * ALPHA_USD / sum(row["compute_units"] for row in day)
     assert _row(output) == [
         *("2026-11-26T14:28Z", "523", "497", "gpu_missing", "no", "146803", f"{usd:.1f}"),

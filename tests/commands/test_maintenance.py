@@ -125,6 +125,7 @@ async def test_a_private_instance_loses_its_score_now_and_not_after_maintenance(
     api: Simulator, fleet: Fleet
 ) -> None:
     miner = fleet.miners[0]
+    # The last two GPUs of h200-1 are idle.
     (gpu, *_) = miner.servers[1].gpus[2:]
     fleet.launch(miner, (gpu,), PRIVATE, fleet.start - 2 * HOUR)
     (private,) = (one for one in fleet.on(miner, 1, fleet.start) if not one.chute.public)
@@ -200,6 +201,7 @@ async def test_a_server_that_cannot_come_back_is_not_to_be_upgraded() -> None:
 
 async def test_an_announced_window_has_an_order_and_needs_no_action_yet(fleet: Fleet) -> None:
     fleet.window = (fleet.start + 5 * HOUR, fleet.start + 20 * HOUR)
+    # With version 1.3.0, its boots would be refused, which needs action.
     fleet.change("pro-6000-2", version="1.3.1")
     async with Simulator(fleet, clock=time.time) as api:
         code, upgrades, _ = await summary(api)
@@ -215,6 +217,7 @@ async def test_an_announced_window_has_an_order_and_needs_no_action_yet(fleet: F
 
 async def test_without_a_window_there_is_nothing_to_plan(fleet: Fleet) -> None:
     fleet.window = (fleet.start - 20 * HOUR, fleet.start - 5 * HOUR)
+    # With version 1.3.0, its boots would be refused, which needs action.
     fleet.change("pro-6000-2", version="1.3.1")
     async with Simulator(fleet, clock=time.time) as api:
         code, upgrades, _ = await summary(api)
@@ -269,6 +272,7 @@ async def test_what_is_not_known_is_said_and_is_never_fine(
     words: str,
     announced: bool,  # noqa: FBT001 - a parameter
 ) -> None:
+    # With version 1.3.0, its boots would be refused, which needs action.
     fleet.change("pro-6000-2", version="1.3.1")
     if announced:
         fleet.window = (fleet.start + 5 * HOUR, fleet.start + 20 * HOUR)
@@ -318,6 +322,7 @@ async def test_a_field_of_the_window_that_is_not_known_is_said(
 async def test_a_target_that_is_listed_for_no_host_is_no_reason_to_upgrade(
     api: Simulator, fleet: Fleet
 ) -> None:
+    # With version 1.3.0, its boots would be refused, which needs action.
     fleet.change("pro-6000-2", version="1.3.1")
     listed = [{"version": "1.3.1", "expected_gpus": ["h200"], "gpu_count": 4}]
     api.faults["tee_measurements"] = Fault(body=json.dumps(listed).encode())
@@ -347,4 +352,5 @@ async def test_without_any_answer_nothing_is_known(fleet: Fleet) -> None:
 async def test_the_screen_fits_80_columns(api: Simulator) -> None:
     _, output, _ = await run(api, "status", "--maintenance", variables=MINE | {"COLUMNS": "80"})
     assert all(len(line) <= 80 for line in output.splitlines())
+    # If this long head stands on one line, it is among those that are named as not shown.
     assert "units lost by reboot now" not in output or "Not shown" in output

@@ -82,6 +82,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
     assert collectors == on - {"scores"} | {"image_details"}
     assert page[series("chutes_miner_watched", hotkey=OTHER)] == 1
     assert series(success, collector="servers", hotkey=HOTKEY) in page
+    # Only the misspelt variable, which ends with an S too many, is unknown.
     warnings = [line for line in service.lines if "level=warning" in line]
     (unknown,) = (line for line in warnings if "is unknown" in line)
     reason = "is unknown and has no effect: the nearest name is CHUTES_EXPORTER_HOTKEY"

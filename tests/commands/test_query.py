@@ -139,6 +139,7 @@ async def test_a_narrow_table_shows_whether_an_upgrade_slot_is_free(simulator: S
 async def test_an_instance_has_its_chute_its_server_and_its_age_by_the_clock_of_the_api(
     simulator: Simulator, clock: Clock
 ) -> None:
+    # The API's clock is now 5 minutes ahead of the command's.
     clock.now += 300
     rows, gpus = await rows_of(simulator, "instances"), await rows_of(simulator, "miner_gpus")
     chute_names = {chute.chute_id: chute.name for chute in simulator.world.chutes}
@@ -184,6 +185,7 @@ async def test_columns_can_be_chosen(simulator: Simulator) -> None:
     _, table, _ = await run(simulator, "query", "servers", "--columns", "gpus")
     counts = [str(len(server.gpus)) for server in simulator.world.miners[0].servers]
     assert table.split() == ["gpus", *counts]
+    # Chosen columns are all shown, even if the table is wider than the terminal.
     _, table, _ = await run(
         simulator, "query", "nodes", "--columns", "uuid,server_id,gpu_identifier,name,verified_at"
     )
@@ -209,6 +211,7 @@ async def test_hotkeys_or_a_key_select_the_rows_and_one_without_a_row_is_named(
     simulator: Simulator, name: str
 ) -> None:
     column = "miner_hotkey" if name in ("stats", "active_instances") else "hotkey"
+    # The miner of the key is the first one, so these are two others.
     first, second = [miner.hotkey for miner in simulator.world.miners if miner.servers][1:3]
     unknown = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
     flags = [f"--hotkey={hotkey}" for hotkey in (first, second, unknown)]
@@ -288,6 +291,7 @@ async def test_a_miner_without_a_score_has_no_row(simulator: Simulator) -> None:
 async def test_unreadable_records_are_reported_and_what_was_not_measured_is_unknown(
     simulator: Simulator,
 ) -> None:
+    # The first id is no text. The service sends a utilization of 0 where it has not measured any.
     simulator.faults["metrics"] = Fault(
         body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a\\u001b", "utilization": 0, '
         b'"per_second_price_usd": 2}\n\n'

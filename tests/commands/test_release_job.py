@@ -41,6 +41,7 @@ async def test_releasing_a_job_asks_first(one_miner: Simulator) -> None:
     status, output, _ = await run(simulator, "release-job", job, stdin="n\n")
     assert (status, released() & {job}) == (1, set())
     assert f"Release job {job} of {HOTKEY}" in output
+    # The input ends without an answer to the question.
     status, _, _ = await run(simulator, "release-job", job)
     assert (status, released() & {job}) == (1, set())
     status, output, _ = await run(simulator, "release-job", job, stdin="y\n")
@@ -82,6 +83,7 @@ async def test_a_failure_says_whether_the_job_may_be_released(
     status, _, errors = await run(simulator, "release-job", "abc", "--yes", "--api.timeout", "0.3")
     assert status == 1
     assert words in errors
+    # Without a connection, the request was certainly not sent.
     _, _, errors = await run(Target("http://127.0.0.1:9"), "release-job", "abc", "--yes")
     assert "job abc is not released: cannot connect to 127.0.0.1:9" in errors
 
@@ -128,4 +130,5 @@ async def test_a_list_without_a_stuck_job_says_whether_there_is_none(
     exit_status, output, errors = await run(one_miner, "release-job")
     assert (exit_status, output) == (status, "")
     assert errors.startswith(words)
+    # Only a complete list says that no job is stuck.
     assert errors.count("No job is stuck") == words.count("No job is stuck")

@@ -69,6 +69,7 @@ async def test_the_time_is_that_of_the_api(farm: Farm) -> None:
 async def test_answers_that_are_not_whole_are_gaps_and_the_gpus_are_not_counted(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # So that the answers with which the list of nodes is compared come in time.
     monkeypatch.setattr(cache, "_EVIDENCE_WAIT", PATIENCE)
     rows = [{"gpu_id": 5}, {"gpu_id": "a"}]
     simulator.faults["inventory"] = Fault(body=json.dumps(rows).encode())
@@ -88,7 +89,8 @@ async def test_a_gpu_in_an_unknown_state_is_a_gap(simulator: Simulator, farm: Fa
     instances: list[dict[str, Any]] = []
     inventory: list[dict[str, Any]] = []
     for number, instance in enumerate(farm.instances(time.time(), HOTKEY)):
-        # The first is neither active nor activated at any time.
+        # The first is not active, and nothing says whether it ever was. So it starts, or it is
+        # disabled.
         common = {"chute_id": instance.chute.chute_id, "active": number > 0}
         instances.append({"instance_id": instance.instance_id, "billed_to": None} | common)
         inventory += [{"gpu_id": gpu.uuid} | common for gpu in instance.gpus]

@@ -105,6 +105,7 @@ async def test_feeds_are_requested_before_the_first_scrape_and_every_address_is_
 
         await until(ready)
         assert (await get(f"http://{six}/metrics")).status_code == 200
+    # The scrape used the answer from the start.
     assert [asked.endpoint for asked in simulator.requests].count("metagraph") == 1
 
 
@@ -281,6 +282,7 @@ async def test_a_file_of_node_exporter_protects_scrapes_over_tls(
             await guest.get(url)
         answers = [await flood.get(url) for _ in range(5)]
         assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+        # Another address has a burst of its own.
         for _ in range(3):
             answer = await scraper.get(url)
             assert parse_page(answer.text)[GOOD] == 1

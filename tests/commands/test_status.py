@@ -153,6 +153,8 @@ def _relaunch(farm: Farm, now: float, created: float, activated: float) -> None:
 async def test_actions_are_numbered_by_cost_and_have_a_command(
     quiet: Simulator, farm: Farm
 ) -> None:
+    # Two jobs are stuck, an instance has been starting for 3 hours, and all four h200, which cost
+    # 3 dollars an hour each, are idle.
     now = time.time()
     _stick(farm, now)
     _relaunch(farm, now, now - 3 * 3600, math.inf)
@@ -216,6 +218,7 @@ async def test_a_pending_server_says_what_it_waits_for_and_until_when(
     assert "→ Do not reboot it before the status is maintenance and nothing runs there: " in screen
     assert "h200-1: pending, until 4 instances have a replacement (chutes " in screen
     assert ", at the latest in 2 hours (" in screen
+    # Each of the two commands asked once.
     assert [one.endpoint for one in quiet.requests].count("server_maintenance") == 2
 
 
@@ -328,7 +331,7 @@ async def test_a_chute_that_fails_again_and_again_needs_action_and_is_named_with
         text = " ".join(output.split())
         assert "1 chute fails again and again: 3 times or more in the 6 hours before the " in text
         assert re.search(r"\(\d+ times, all by requests\), which starts on pro-6000-7 now", text)
-        # A report is gone: what is known still needs action, and what is missing is named.
+        # Without the reports, it is not known what failed, and the missing reports are named.
         simulator.faults["audit_report"] = Fault(status=503)
         code, output, _ = await status(simulator, **MINE)
         assert (code, "again and again" in output) == (3, False)
@@ -336,6 +339,7 @@ async def test_a_chute_that_fails_again_and_again_needs_action_and_is_named_with
 
 
 async def test_without_a_key_only_public_data_is_shown(quiet: Simulator, farm: Farm) -> None:
+    # GPUs are idle, which only private data shows.
     farm.end(farm.on(farm.miners[0], 0, time.time()), time.time())
     code, output, _ = await status(quiet, "--hotkey", HOTKEY)
     assert code == 3
@@ -362,6 +366,7 @@ async def test_a_fleet_of_one_model_has_no_line_of_sums_and_one_without_gpus_nee
 ) -> None:
     async with Simulator(Farm(time.time(), [(Machine("l40s", 2),)]), clock=time.time) as simulator:
         _, output, _ = await status(simulator, **MINE)
+        # This miner has no GPUs.
         another_key(tmp_path / "hotkey", simulator, 5)
         assert (await status(simulator, "--hotkey-file", str(tmp_path / "hotkey")))[0] == 0
     assert re.search(r"^GPUs +unverified +idle +starting +disabled +earning", output, re.MULTILINE)

@@ -75,7 +75,7 @@ class PresentWorld:
         utilization = json.loads(self.bodies["utilization"])
         for row in utilization:
             if row["chute_id"] == chute_id:
-                # With one at least, the first of a private chute needs no bounty.
+                # A private chute without an active instance could only be launched with a bounty.
                 active = max(1, row["active_instance_count"])
                 row["active_instance_count"] = row["total_instance_count"] = active
                 row["scale_allowance"] = room

@@ -125,7 +125,10 @@ def make_fleet(*servers: Server, **fields: Any) -> Fleet:
 
 
 def make_offer(chute_id: str, pay: float, size: int = 1, left: int = 1, **fields: Any) -> Offer:
-    """Return an offer whose instance earns the same at first and later."""
+    """Return an offer whose instance earns ``pay`` units a second, at first and later.
+
+    The instance takes ``size`` GPUs, and the chute has room for ``left`` instances.
+    """
     given: dict[str, Any] = {
         "model": "pro_6000",
         "tee": True,

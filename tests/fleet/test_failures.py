@@ -43,6 +43,7 @@ async def reports_of(miner: Miner) -> list[AuditReport]:
     ):
         for entry in report_index(miner.directory):
             answer = await client.fetch(AUDIT_REPORT, params={"path": entry["path"]})
+            # Only the list of reports says when a report ends.
             report = structs.replace(answer.value, end=seconds(entry["end"]))
             found.append(reduced(report, frozenset({miner.hotkey})))
     return found
@@ -78,10 +79,10 @@ def test_failures_are_the_true_ends_that_do_not_count_without_the_planned_ones(
     miner: Miner,
 ) -> None:
     ledger = ledger_of(miner)
-    ends = [one for one in ledger.ends(24) if one.hotkey == miner.hotkey]
-    planned = {one.instance_id for one in ends if one.reason in PLANNED}
+    ended = [one for one in ledger.ends(24) if one.hotkey == miner.hotkey]
+    planned = {one.instance_id for one in ended if one.reason in PLANNED}
     true = true_failures(miner, planned)
-    found = count_failures(ends, ledger.end, are_all_known=True)
+    found = count_failures(ended, ledger.end, are_all_known=True)
     # Each world has some failures.
     assert true
     assert dict(found.known) == true
@@ -125,6 +126,7 @@ def test_a_chute_without_an_end_has_no_failure() -> None:
 
 
 def test_enough_failures_prove_it_and_fewer_prove_nothing_while_some_are_not_known() -> None:
+    # A chute fails from three failures on.
     few = count_failures([end()], 0.0, are_all_known=False)
     assert (few.count("c"), few.fails("c")) == (None, None)
     enough = count_failures([end()] * 3, 0.0, are_all_known=False)
@@ -134,6 +136,7 @@ def test_enough_failures_prove_it_and_fewer_prove_nothing_while_some_are_not_kno
 
 
 def test_an_end_that_may_be_a_redeployment_leaves_its_own_chute_unknown() -> None:
+    # Only the name of the chute, which is not known, would say whether it was redeployed.
     may_be_redeployment = end(reason=None, chute_id="c")
     found = count_failures([may_be_redeployment, end(chute_id="other")], 0.0, are_all_known=True)
     assert (found.count("c"), found.fails("c")) == (None, None)

@@ -63,7 +63,7 @@ def held(number: int, instance: Row) -> Row:
 
 
 def provisioned(*instances: Row) -> Row:
-    """Return the public list with a GPU of each instance, once for each time that it is named."""
+    """Return the public list of held GPUs. An instance that is named twice has two GPUs there."""
     gpus = []
     for instance in instances:
         held_by = {key: instance[key] for key in ("chute_id", "instance_id", "activated_at")}
@@ -574,7 +574,8 @@ def test_a_version_boots_is_refused_or_is_uncertain(
 def with_instances(*instances: Row, **bodies: Any) -> dict[str, Any]:
     """Return what is said of a fleet with these instances, and with other answers in ``bodies``.
 
-    The remaining answers are those of ``ANSWERS``.
+    The remaining answers are those of ``ANSWERS``. With ``miner_gpus={}``, the public list is
+    empty, so it cannot tell what the inventory leaves open.
     """
     return facts(join_fleet(sent(ANSWERS | {"instances": [*instances]} | bodies)))
 
@@ -750,7 +751,7 @@ def test_a_gpu_on_two_servers_is_counted_on_neither() -> None:
         box | {"server_id": "s3", "name": "three", "gpus": [gpu(6)]},
     ]
     bodies["nodes"] += [gpu(6, server_id="s3")]
-    # The server s1 lists this GPU.
+    # The server s1 lists this GPU, and the list of nodes now says that it is on s2.
     assert bodies["nodes"][3]["uuid"] == "g4"
     bodies["nodes"][3]["server_id"] = "s2"
     found = facts(join_fleet(sent(bodies)))
@@ -769,7 +770,7 @@ def test_of_two_records_of_a_gpu_a_server_or_an_instance_the_first_counts() -> N
     bodies["instances"].append(ACTIVE | {"compute_multiplier": 9})
     bodies["maintenance"]["servers"].append({"server_id": "s1", "maintenance_status": "pending"})
     bodies["chutes"].append(chute("c1", "other", effective_compute_multiplier=9))
-    # That includes that no fact has another value.
+    # This also asserts that no fact has another value.
     assert lost(facts(join_fleet(sent(bodies)))) == set()
 
 

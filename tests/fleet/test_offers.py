@@ -129,7 +129,7 @@ def test_the_best_use_of_three_idle_gpus_is_an_instance_on_two_of_them() -> None
 
 def test_an_offer_has_the_present_boost_and_the_end_of_the_bounty_of_its_chute() -> None:
     bounty = {"chute_id": "c", "created_at": 1000.0, "seconds_elapsed": 0, "time_remaining": 500}
-    # The chute's factor is older than the bounty, which is new.
+    # The factor of the chute, 1.5, is from before this bounty. A new bounty has a boost of 1.1.
     chute = CHUTE | {"compute_multiplier_factors": {"tee": 1.2, "bounty_boost": 1.5}}
     (offer,) = market_of(chutes=[chute], bounties=[bounty]).offers
     assert offer.bounty_boost == pytest.approx(1.1)
@@ -161,7 +161,7 @@ def test_free_gpus_of_two_servers_are_not_added_up() -> None:
 
 
 def test_the_reason_is_that_of_the_server_that_is_nearest_to_holding_the_chute() -> None:
-    # The check of TEE comes before that of the maintenance.
+    # The check of TEE comes before that of the maintenance, so the second server is nearer.
     both = servers({"is_tee": False}, {"maintenance_pending": True})
     assert refused(servers=both) == {"in_maintenance": 1}
 
@@ -170,15 +170,15 @@ def test_the_reason_is_that_of_the_server_that_is_nearest_to_holding_the_chute()
 def test_a_server_that_only_the_maintenance_policy_knows_to_hold_a_slot_takes_no_instance(
     status: str,
 ) -> None:
-    step = {"server_id": "s", "maintenance_status": status}
-    policy = {"active_window": None, "servers": [step]}
+    server_of_policy = {"server_id": "s", "maintenance_status": status}
+    policy = {"active_window": None, "servers": [server_of_policy]}
     assert refused(maintenance=policy) == {"in_maintenance": 1}
     assert fleet_of(maintenance=policy).uses == ()
 
 
 def test_a_server_in_an_unknown_step_of_its_maintenance_may_refuse_launches() -> None:
-    step = {"server_id": "s", "maintenance_status": "a word of tomorrow"}
-    policy = {"active_window": None, "servers": [step]}
+    server_of_policy = {"server_id": "s", "maintenance_status": "a word of tomorrow"}
+    policy = {"active_window": None, "servers": [server_of_policy]}
     assert refused(maintenance=policy) == {"unknown": 1}
 
 
@@ -296,6 +296,7 @@ def test_a_private_chute_without_tee_is_certain_only_for_a_miner_that_runs_tee()
 def test_a_chute_that_has_been_starting_here_for_over_an_hour_is_avoided(
     created: str | None, hanging: int
 ) -> None:
+    # If it is not known when the instance was created, it may have been long ago.
     instance = STARTING | {"created_at": created}
     # An old instance that is active does not hang.
     active = STARTING | {"instance_id": "a", "active": True, "activated_at": NOON_TEXT}
@@ -346,7 +347,8 @@ def test_launches_that_are_under_way_take_the_room_of_a_chute_that_checks_it_aga
 
 
 def test_what_is_left_of_a_room_is_unknown_while_a_start_is() -> None:
-    # It is not said whether the instance was ever active.
+    # Neither the list of held GPUs nor the chute's log says how many instances start: the list
+    # does not say whether this one was ever active, and the log lacks its number of instances.
     chute = {"chute_id": "c", "instance_id": "i"}
     place = {"gpu": "h200", "server_id": "elsewhere", "chute": chute}
     changes = {

@@ -366,6 +366,7 @@ def test_a_public_instance_waits_for_the_end_of_its_first_hour() -> None:
     found = switches(chute("b", HIGH), instances=(young,), scores={"i1": 1e9})
     assert found is not None
     (one,) = found.proposed
+    # When it has waited, its deletion is free, so there is nothing to pay back.
     assert (one.cost.units, one.waits_until, one.payback_seconds) == (1e9, NOON + 3000, 0)
 
 

@@ -190,7 +190,7 @@ def test_what_is_unknown_of_one_server_leaves_no_order(server: Server, reason: s
 @pytest.mark.parametrize(
     ("field", "reason", "late", "free_slots"),
     [
-        # Otherwise, the server is not late, and the slot is free.
+        # If nothing is unknown, the server is not late, and the only slot is free.
         ("ends_at", "when the window ends", None, 1),
         ("slots", "how many slots are free", None, None),
         ("used_slots", "how many slots are free", None, None),

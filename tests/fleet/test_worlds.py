@@ -118,7 +118,8 @@ def _contenders(offers: list[Offer], spaces: list[Space]) -> list[Offer]:
     """Return the offers that can be in the best placement, so that the search takes less time.
 
     An offer is in none if better paid ones of its size and model have room for all GPUs of the
-    model. Only chutes that run on no other model count, because others may be full of those.
+    model. Only chutes that run on one model count as better paid ones, because GPUs of another
+    model may take the room of a chute that runs on several.
     """
     with_room = [offer for offer in offers if offer.left]
     models_of_chute = Counter(offer.chute_id for offer in offers)
@@ -141,7 +142,8 @@ def test_starts_that_the_service_would_refuse_are_in_vain(world: tuple[Miner, Fl
     miner, fleet = world
     expected = truth(miner)
     in_vain = [instance for instance in fleet.instances if instance.is_in_vain]
-    # Only the newest world lists them, and only those whose chute was filled by others.
+    # Only the truth of the newest world lists such starts, and only if the instances of others
+    # filled the chute.
     listed = expected.get("starts_in_vain", {}).keys()
     assert listed <= {instance.instance_id for instance in in_vain}
     for instance in in_vain:
