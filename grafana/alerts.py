@@ -146,11 +146,12 @@ def _feeds_of_metrics() -> dict[str, frozenset[str]]:
         for part in collector.parts:
             feeds = frozenset(feed.name for feed in part.feeds)
             for metric in part.metrics:
-                # A part without one of its feeds leaves a metric to another part, so that the
-                # metric needs only what all its parts need.
+                # Several parts may make one metric, and one that has all its feeds is enough. So
+                # the metric needs only the feeds that all these parts need.
                 of_other_parts = needed.get(metric.name, feeds)
                 needed[metric.name] = of_other_parts & feeds
-    # The collector of the fleet runs without any feed, and leaves out what it cannot know.
+    # The collector of the fleet runs without any feed, and leaves out what it cannot know. So its
+    # parts do not say which feeds its metrics need.
     for name, fleet_feeds in FEEDS_OF_FLEET.items():
         needed[name] = frozenset(fleet_feeds)
     return needed
@@ -205,8 +206,10 @@ def _needed_by_operator(part: promql_parser.BinaryExpr) -> frozenset[str]:
 def _needed_by_selector(selector: promql_parser.VectorSelector) -> frozenset[str]:
     """Return the feeds without which a selector has no result.
 
-    Metrics about feeds themselves need the feed that the selector names with `feed="..."`.
+    Metrics about feeds exist for every feed. There, it is the feed that the selector names with
+    `feed="..."`.
     """
+    # A selector such as `{job="chutes"}` has no name.
     name = selector.name or ""
     if not name.startswith("chutes_feed_"):
         return _feeds_of_series(name)

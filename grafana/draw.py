@@ -86,9 +86,10 @@ def make_day(kind: World, directory: Path, gpus: int) -> None:
     directory.mkdir(parents=True)
 
     async def simulate() -> Answers:
+        # With `readme`, the world is as pictures show it: one miner, scraped in each minute.
         async with scene(kind, directory, HOURS, readme=True, gpus=gpus) as day:
-            # `make_requests` asks the queries of the boards each time that it draws, also with
-            # --reuse, when the boards may have changed.
+            # Only the miners are taken from these. `make_requests` asks the queries of the boards
+            # itself, because the boards may have changed since a day that --reuse draws again.
             return day.answers
 
     answers = asyncio.run(simulate())
@@ -274,6 +275,7 @@ def _simulated_day(kind: World, gpus: int, *, reuse: bool) -> Path:
     Simulate it, unless the last one is reused.
     """
     directory = CACHE / f"{kind.name.lower()}-{gpus}"
+    # `make_day` writes this file last, so that a day with it is whole.
     if not reuse or not (directory / MINERS).exists():
         began = time.monotonic()
         make_day(kind, directory, gpus)
@@ -291,7 +293,7 @@ def main() -> None:
     for kind in chosen.world:
         boards = chosen.board
         if chosen.output is None:
-            # Then the worlds are those of the README, too.
+            # `parse_arguments` allows --world only with --output, so the README has this world.
             boards = [uid for uid in boards if uid in README[kind].uids]
         directory = _simulated_day(kind, chosen.gpus, reuse=chosen.reuse)
         requests[kind] = make_requests(directory, boards)

@@ -136,9 +136,9 @@ def nothing_row(known: str, label: str, text: float | str = NOTHING.value) -> st
     """Return a row for a table of problems that says that there is none.
 
     Args:
-        known: Returns something where it is known that there is no problem.
-        label: Names a problem.
-        text: The label's value in that row.
+        known: A query that returns something where it is known that there is no problem.
+        label: The label by which the other rows of the table name their problem.
+        text: The value of this label in the row that says that there is none.
     """
     # From a label without a name, `label_replace` takes nothing, and sets the text as it is.
     return f'label_replace(group({known}), "{label}", "{text}", "", "")'
@@ -158,8 +158,8 @@ def whole(query: str, feed: str) -> str:
 
 
 def of_all(query: str, parts: str, *, with_gpus: bool = False) -> str:
-    """Return an aggregate over the chosen miners, which is absent while one of them that is
-    watched with a key lacks its series. Without these, it would be too low.
+    """Return an aggregate over the chosen miners, which is absent while a miner that is watched
+    with a key lacks its series. The aggregate of the other miners would be too low.
 
     Args:
         query: Aggregates over miners.
@@ -168,7 +168,7 @@ def of_all(query: str, parts: str, *, with_gpus: bool = False) -> str:
     """
     miners = WITH_GPUS if with_gpus else WITH_KEY
     without_series = f"({miners} unless on (hotkey) {parts})"
-    # By `on ()`, a single one of these removes the whole result.
+    # By `on ()`, a single miner without its series removes the whole result.
     return f"({query} unless on () {without_series})"
 
 
@@ -182,8 +182,8 @@ def total(parts: str, *, with_gpus: bool = False) -> str:
         with_gpus: Whether only miners with GPUs must have the series.
     """
     miners = WITH_GPUS if with_gpus else WITH_KEY
-    # A miner without the series adds infinity (1 / 0) or no number (0 / 0), and then the sum is not
-    # below infinity.
+    # The series in `miners` are 1 or 0. So a miner without the series in `parts` adds infinity
+    # (1 / 0) or no number (0 / 0), and then the sum is not below infinity.
     return f"(sum({parts} or on (hotkey) {miners} / 0) < Inf)"
 
 
@@ -274,7 +274,8 @@ def signed(
 
     Only one of them has a value at a time: one is for growth, the other for no change or a decline.
     """
-    # Grafana writes the text of such a unit before the number. A minus is there without it.
+    # Grafana writes the text of a unit `prefix:` before the number. A negative number has its minus
+    # without a prefix.
     growth = Unit("prefix:+", digits)
     decline = Unit("none", digits)
     return [
@@ -488,8 +489,9 @@ def _range_from_lowest(thresholds: Sequence[tuple[float, str]], index: int) -> J
 def _override(matcher: str, match: str, **options: Any) -> Json:
     """Make an override of options for the fields that match.
 
-    An option that is None or empty is left out, while 0 is kept. `__` in the name of an option
-    stands for a point: `custom__hidden` is `custom.hidden`.
+    ``matcher`` is Grafana's name of a way to match, such as `byName`, and ``match`` is the name
+    that a field must have. An option that is None or empty is left out, while 0 is kept. `__` in
+    the name of an option stands for a point: `custom__hidden` is `custom.hidden`.
     """
     properties = []
     for name, value in options.items():
@@ -508,7 +510,7 @@ def _stat(panel: Panel) -> Json:
     options = {
         "colorMode": "value",
         "graphMode": "area" if panel.trend else "none",
-        # The last value, as "last not null" leaves NaN out.
+        # The last value. "Last not null" leaves NaN out, which says that the rules are not loaded.
         "reduceOptions": {"calcs": ["last"]},
         "text": {"titleSize": 14},
         # With a name, the number stands above the sparkline. Without one, the sparkline would

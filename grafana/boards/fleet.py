@@ -134,7 +134,8 @@ _EARNING_GPUS: Final = (
 def idle_pay(when: Literal["", "later_"] = "") -> str:
     """Return the compute units a day of the best use of all idle GPUs, absent while unknown.
 
-    They are those of the first day, or, with ``later_``, of a day from 8 hours after the start on.
+    They are those of the first day, or, with ``later_``, of a day that begins 8 hours after the
+    start, when the pay of an instance has settled.
     """
     name = f"chutes_fleet_idle_{when}compute_units_per_second"
     return f"86400 * {total(of_miners(name), with_gpus=True)}"
@@ -158,8 +159,8 @@ def idle_in_slot(**servers: str) -> Query:
 def _idle_pay_on(servers: Mapping[str, str], when: Literal["", "later_"] = "") -> str:
     """Return the compute units a day of the best use of the idle GPUs of some servers.
 
-    ``servers`` are the labels that select them, and ``when`` is as for `idle_pay`. Absent while it
-    is unknown of one of them.
+    ``servers`` are the labels that select them, and ``when`` is as for `idle_pay`. The result is
+    absent while the pay of one of these servers is unknown.
     """
     pay = of_miners(f"chutes_server_idle_{when}compute_units_per_second", "server_id", **servers)
     idle = f"sum by (hotkey, server_id) ({_gpus_by_model(state='idle', **servers)} > 0)"
@@ -226,9 +227,11 @@ def _dcgm(metric: str) -> str:
 
     The GPUs are those of the metric of their state, whose value becomes 1 by the power of 0.
     """
+    # NVIDIA's exporter calls the label `UUID`, and our metric `uuid`.
     by_uuid = f'max by (uuid) (label_replace({metric}, "uuid", "$1", "UUID", "(.+)"))'
     chosen = select("chutes_gpu_state", MINERS, **ON_SERVERS)
     named = _named(f"max by (uuid, server, device_index) ({chosen})")
+    # `group_left` fails if a GPU has two series there, such as one for each of two servers.
     one_name_each = f"topk by (uuid) (1, {named})"
     return f"{by_uuid} * on (uuid) group_left (GPU, server) {one_name_each} ^ 0"
 

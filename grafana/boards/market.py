@@ -64,8 +64,9 @@ BEST_USE: Final = idle_pay()
 
 
 def _of_move(pay: str) -> str:
-    """Return the dollars a day of each launch of the best use. The pay is `first_day` or `later`,
-    the values of the metric's label.
+    """Return the dollars a day of each launch of the best use of the idle GPUs.
+
+    ``pay`` is a value of the metric's label `pay`: `first_day` or `later`.
     """
     labels = ("server_id", "server", "gpu", "chute_id", "chute")
     units = of_miners("chutes_server_launch_compute_units_per_second", *labels, pay=pay)

@@ -184,6 +184,9 @@ def _since_yesterday() -> list[Panel]:
 
 
 def _stat_of_day(title: str, description: str, *queries: Query, needs_key: bool = False) -> Panel:
+    """Return the stat of what changed in a day. Its text without data names a missing key if it
+    ``needs_key``.
+    """
     empty = "no day, or no key" if needs_key else "no day is known"
     return stat(title, description, *queries, unit=COUNT, empty=empty, size=(4, 3))
 

@@ -22,7 +22,8 @@ def _parts(expression: str, kind: type[_Part]) -> list[_Part]:
         if isinstance(part, kind):
             parts.append(part)
 
-    # With Grafana's variables, a query is not PromQL yet.
+    # With Grafana's variables, a query is not PromQL yet. Only `$hotkey` stays, as a text in which
+    # tests can recognise it.
     query = promql_parser.parse(filled_in(expression, ["$hotkey"]))
     promql_parser.walk(query, take)
     return parts

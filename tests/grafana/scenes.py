@@ -161,7 +161,7 @@ def filled_in(expression: str, hotkeys: Iterable[str], miner: str = "") -> str:
     """Fill in Grafana's variables.
 
     The hotkeys are chosen in `$hotkey`, and the miner, by default the first of these, in `$miner`.
-    Of the others, everything is chosen.
+    Of all other variables, everything is chosen.
     """
     chosen = list(hotkeys)
     values = {}
@@ -218,6 +218,8 @@ class Troubled(Tried):
         is_idle_server = miner.uid == 0 and server.name == "pro-6000-6"
         if not is_idle_server:
             return
+        # The world starts at `END`, when somebody looks at it. Any other private and public chute
+        # would do as well.
         now, private, public = self.start, self.chutes[131], self.chutes[132]
         slots = [
             Slot(
@@ -567,7 +569,7 @@ def _add_variable(name: str, prometheus: Prometheus, answers: Answers) -> None:
     answer = prometheus.api("query", query=filled_in(query, answers.hotkeys), time=END)
     rows = [row for row in answer["data"]["result"] if label in row["metric"]]
     answers.variables[name] = [row["metric"][label] for row in rows]
-    # The others are sorted by the alphabet.
+    # The values of all other variables are sorted by the alphabet.
     if variable.single:
         answers.ranks[name] = {row["metric"][label]: float(row["value"][1]) for row in rows}
 

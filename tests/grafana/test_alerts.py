@@ -44,9 +44,9 @@ def test_each_alert_with_a_first_step_links_to_a_board() -> None:
 
 
 def metrics(exporter: Exporter, states: States, without: str = "") -> set[str]:
-    """Return the names of the metrics that collectors make of all answers but those of a feed.
+    """Return the names of the metrics that collectors make of the answers in ``states``.
 
-    By default, they have all answers.
+    The collectors do not get the answer of the feed with the name ``without``, if there is one.
     """
     names = set()
     for entry in exporter.plan.entries:

@@ -51,6 +51,7 @@ def each_query() -> Iterator[tuple[str, str]]:
     for uid, dashboard in ALL.items():
         for annotation in dashboard["annotations"]["list"]:
             yield f"{uid}: annotation {annotation['name']}", annotation["expr"]
+        # The first variable is the data source, which asks nothing.
         _, *variables = dashboard["templating"]["list"]
         for variable in variables:
             found = re.fullmatch(r"\w+\((.+?)(, \w+)?\)", variable["query"]["query"])
@@ -105,6 +106,7 @@ LONG = {
 
 
 def test_no_query_is_longer_than_300_characters_without_a_reason() -> None:
+    # The place of a query ends with its letter, or with the name of a variable.
     long = {where.rpartition(" ")[0] for where, query in each_query() if len(query) > 300}
     assert long == LONG.keys()
     # Two stats of the Exporter board name all feeds.
@@ -117,6 +119,7 @@ def test_every_panel_says_what_it_is_what_to_do_and_why_it_is_empty() -> None:
         where = (uid, panel["title"])
         assert len(panel["description"].split()) >= 10, where
         assert panel["description"].endswith((".", "?")), where
+        # An option such as --chain.url belongs into the description.
         assert not any("--" in target["legendFormat"] for target in panel["targets"]), where
         empty = panel["fieldConfig"]["defaults"]["noValue"]
         assert empty != "no data", where
@@ -175,7 +178,9 @@ def test_variables_are_used_and_all_miners_are_those_that_are_watched() -> None:
     for board in BOARDS:
         dashboard = ALL[board.uid]
         variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+        # Without this regular expression, "All" chooses the listed hotkeys, which are watched.
         assert "allValue" not in variables.get("hotkey", {})
+        # Only the queries of other variables use `cluster`.
         used = set(re.findall(r"\$(\w+)", json.dumps(dashboard["panels"])))
         assert {"cluster", *used} >= set(board.variables) == variables.keys() - {"datasource"}, (
             board.uid
@@ -184,9 +189,11 @@ def test_variables_are_used_and_all_miners_are_those_that_are_watched() -> None:
 
 def test_every_selector_is_of_the_chosen_exporters_and_of_the_chosen_miners() -> None:
     for where, query in each_query():
+        # These two boards also show miners and exporters that are not chosen.
         about_miners = not where.startswith(("chutes-subnet", "chutes-exporter"))
         for selector in selectors(query):
             name = selector.name or ""
+            # A variable offers what can be chosen, and NVIDIA's exporter knows no miners.
             if "variable" in where or name.startswith("DCGM"):
                 continue
             place = (where, selector.prettify())
@@ -228,6 +235,7 @@ def test_series_meet_on_labels_that_are_named() -> None:
         (where, query) for where, query in queries if where != "alert:chutes_alerts:severity"
     ]
     assert {where: found for where, query in queries if (found := implicit_joins(query))} == {}
+    # The helper finds joins without `on`.
     assert implicit_joins("a / b") == ["a / b"]
     assert implicit_joins("a / ignoring (x) b or on () 2 * c") == ["a / ignoring (x) b"]
 
@@ -261,6 +269,7 @@ def test_links_lead_to_boards_and_carry_what_is_chosen() -> None:
         urls = set(re.findall(r'"url": "([^"]+)"', json.dumps(dashboard["panels"])))
         assert urls
         for url in urls:
+            # A runbook: that of the alert in the cell, or that of the alert about failing feeds.
             if url.startswith("https://"):
                 assert url in (RUNBOOK, RUNBOOK.replace("${__value.raw}", "ChutesFeedFailing"))
                 continue
@@ -273,6 +282,7 @@ def test_links_lead_to_boards_and_carry_what_is_chosen() -> None:
             }
             assert set(re.findall(r"var-(\w+)=", query)) <= theirs
             assert set(re.findall(r"\$\{(\w+)\}", query)) <= own | {"__url_time_range"}
+            # A value of the row can choose only what the variables of boards are about.
             fields = set(re.findall(r"\$\{__data\.fields\.(\w+)\}", query))
             assert fields <= {"hotkey", "chute_id", "server"}
             assert {"${__url_time_range}", "var-datasource=${datasource}"} <= set(query.split("&"))
@@ -295,7 +305,9 @@ def test_the_states_of_the_table_are_those_of_the_exporter() -> None:
 def test_the_boards_know_the_number_of_each_state_of_a_server() -> None:
     assert [*SERVER_STATE_NUMBERS] == [*SERVER_STATES]
     shown = {state.value: state.text for state in states.SERVER}
+    # The boards add 4, a server on which starts fail.
     assert shown.keys() - {4} == {*SERVER_STATE_NUMBERS.values()}
+    # These are the states that a server takes from its GPUs.
     assert [text for value, text in shown.items() if value in (3, 5, 6, 7, 8)] == [*GPU_STATES]
 
 

@@ -43,6 +43,7 @@ def test_every_board_has_a_picture_of_a_miner_with_problems_and_overview_one_wit
 async def test_every_gpu_is_in_one_state_at_every_point(tmp_path: Path) -> None:
     # Instances crash and start again all the time. The rules are evaluated every 5 minutes, which
     # is as long as Prometheus looks back. A state that a GPU has left must not count any more.
+    # With `readme`, the exporter is also scraped in each minute between two evaluations.
     hours = [minutes / 60 for minutes in (15, 10, 5, 0)]
     async with scene(World.SICK, tmp_path, hours, readme=True) as day:
         for name in (

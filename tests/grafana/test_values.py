@@ -221,7 +221,7 @@ class Truth:
         rates: Counter[str] = Counter()
         for instance in self.api["active_instances"]:
             rates[instance["miner_hotkey"]] += instance["compute_multiplier"]
-        # A miner on the blacklist has no score, and takes no part of the others'.
+        # A miner on the blacklist has no score, so the shares of other miners leave its rate out.
         scored_rates = {}
         for hotkey, seat in self.seats.items():
             if not seat["blacklist_reason"]:
@@ -288,7 +288,8 @@ class Truth:
         title = "Is the seat safe?"
         registrations = self.registrations_before_loss()
         in_line = [registrations[hotkey] for hotkey in hotkeys if hotkey in registrations]
-        # How many registrations are before the loss of the first seat. No number takes the others.
+        # How many registrations are before the loss of the first seat. The seats that are not in
+        # line are lost to no number of registrations.
         first_loss = min(in_line, default=None)
         registrations_a_day = self.registrations_of_a_day()
         expected: Expected = {
@@ -673,7 +674,7 @@ class Truth:
         if earning_times:
             # Prometheus looks back 5 minutes.
             return END - max(earning_times), 300
-        # Only Prometheus 2 sees the scrape of exactly a day ago. The next one is 30 minutes later.
+        # Only Prometheus 2 sees the scrape of exactly a day ago. The next is 30 minutes later.
         return END - min(known_times), 1800
 
     def failed_starts(self) -> Counter[str]:
@@ -719,7 +720,8 @@ class Truth:
         slots, slots_used = window["max_concurrent_per_miner"], policy["current_slots"]
         seconds_left = seconds(window["upgrade_window_end"]) - END
         waiting, order = self.waiting_servers(), self.order_of_waiting()
-        # The board reckons with 4 hours for each upgrade. Those under way take a slot once.
+        # The board reckons with 4 hours for each upgrade. Each upgrade under way takes the place of
+        # one that could be made.
         rounds = seconds_left // (4 * HOUR)
         upgrades_left = max(0, rounds * slots - slots_used)
         too_late = max(0, len(order) - upgrades_left)
@@ -1277,7 +1279,7 @@ class Truth:
         unit = "dollars a day" if self.kind in PAID else "of all scores; dollars: docs/money.md"
         share_of_miner = self.shares[self.miner]
         gaps = [share - share_of_miner for share in self.shares.values()]
-        # Where these are unknown, it is 1, so that the gaps stay shares.
+        # Where dollars are unknown, it is 1, so that the gaps stay shares.
         usd = self.usd_of_all_miners()
         better = [gap * usd for gap in gaps if gap > 0]
         worse = [-gap * usd for gap in gaps if gap < 0]
@@ -1382,7 +1384,7 @@ class Truth:
             active = self.api["active_instances"]
             counts["Instances"] = Counter(one["miner_hotkey"] for one in active)
         for column, count in counts.items():
-            # A watched miner without any has 0, and others nothing.
+            # Without any, a watched miner has 0, and the cell of another miner is empty.
             has_any = hotkey in count or hotkey in self.watched
             expected[at(title, column, **row)] = count[hotkey] if has_any else None
         if seat is not None:
@@ -1420,7 +1422,7 @@ class Truth:
             "utilization": len(self.api["utilization"]),
         }
         records_of_miner = {}
-        # All others need a key.
+        # All other feeds need a key.
         if self.has_key:
             records_of_platform["active_instances"] = len(self.api["active_instances"])
             records_of_platform["chutes"] = len(self.chutes)
@@ -1658,9 +1660,9 @@ NOT_COMPARED = {
 def names_of(panel: Panel) -> dict[str, str]:
     """Return by column or line of a panel the name of the :class:`Place` that compares it.
 
-    The name is empty if any place of the panel does: of lines that are named by labels, only one
-    must be compared, and of a single line, the place may have no name. A column with a label is
-    compared by the values of all rows, or because rows are found by it.
+    An empty name says that any place of the panel is enough: of lines that are named by labels,
+    only one must be compared, and the place of a single line may have no name. The name of a column
+    that shows a label is that of `label_of_rows`, or of a label by which rows are found.
     """
     if panel.kind != "table":
         legends = {query.legend for query in panel.queries}

@@ -105,6 +105,7 @@ def complaint_about(query: Query, answers: Answers, kind: World) -> str | None:
     A query declares the worlds in which it has data, always or sometimes.
     """
     has_data = bool(answers.now[query.expr]["result"])
+    # A panel on a board has set `data`. The default is only for the type checker.
     is_declared = kind in (query.data or ())
     if has_data and not is_declared:
         return "has data"
@@ -221,6 +222,7 @@ def test_the_variable_in_titles_is_the_hour_at_which_the_newest_report_ends(
 def test_lost_units_are_shown_with_their_last_hour_if_each_hour_is_known(
     seen: dict[World, Seen],
 ) -> None:
+    # At 12:00, the newest report is that of the hour to 11:00. The last number of the stat says so.
     for kind in (World.HEALTHY, World.SICK, World.EMPTY):
         *_, until = texts(seen[kind], "chutes-instances", "Lost in 24 h")
         assert (until["title"], until["text"]) == ("counted to", "11:00")
@@ -260,6 +262,7 @@ def test_the_first_problem_is_the_gravest_and_says_what_it_costs_and_what_to_do(
     assert critical == {
         *("ChutesMinerDeregistered", "ChutesMinerBlacklisted", "ChutesMinerSeatAtRisk")
     }
+    # This server has idle GPUs.
     of_server = [row for row in rows if row["Where"] == "pro-6000-4"]
     (idle,) = (row for row in of_server if row["Alert"] == "ChutesGpusIdle")
     assert idle["What to do first"] == FIRST["ChutesGpusIdle"]

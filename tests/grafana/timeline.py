@@ -65,10 +65,11 @@ def _field(number: int, content: bytes) -> bytes:
 
 @functools.lru_cache(10_000)
 def _sample_ends(at: float) -> tuple[bytes, bytes]:
-    """Return the bytes before and behind the value of a sample in a message of remote write.
+    """Return the bytes before and behind the value of a sample in a message of remote write. All
+    samples of a time share them.
 
-    A sample is field 2 of a series. Its field 1 is the value, 8 bytes after the byte 0x09. Its
-    field 2 is the time in milliseconds, after the byte 0x10.
+    A sample is field 2 of a series. It begins with its length, the byte 0x09 and the 8 bytes of the
+    value. Then the byte 0x10 and the time in milliseconds follow.
     """
     end = b"\x10" + _varint(round(at * 1000))
     # A sample is shorter than 128 bytes, so that its length is one byte.

@@ -116,7 +116,9 @@ def units_of_server(server_id: str, api: Mapping[str, Any]) -> float:
 
 
 def is_measured(server_id: str, api: Mapping[str, Any]) -> bool:
-    """Return whether the target of the window is listed for hosts with the GPUs of a server."""
+    """Return whether the target version of the upgrade window is listed for hosts with the GPUs of
+    a server. Otherwise, the server could not come back from its upgrade.
+    """
     target = api["maintenance"]["active_window"]["target_measurement_version"]
     gpus = [gpu["gpu_identifier"] for gpu in api["nodes"] if gpu["server_id"] == server_id]
     for row in api["tee_measurements"]:
@@ -181,7 +183,11 @@ class Ended:
 
 
 class Reports:
-    """The hourly audit reports, and the ends of a miner's instances in them."""
+    """The hourly audit reports, and the ends of a miner's instances in them.
+
+    Attributes:
+        end: The Unix time at which the hour of the newest report ends.
+    """
 
     def __init__(self, reports: Mapping[float, Any], hotkey: str) -> None:
         self.end = max(reports)
@@ -204,14 +210,14 @@ class Reports:
         """Return the ends in the hours before the end of the newest report."""
         # An end at a full hour is in the reports of both hours, so that rows are kept by instance.
         ended: dict[str, Row] = {}
-        for end, report in self._reports.items():
+        for hour_end, report in self._reports.items():
             for row in report["instance_audit"]:
                 if row["miner_hotkey"] != self._hotkey or row["deleted_at"] is None:
                     continue
                 ended_at = seconds(row["deleted_at"])
                 is_in_hours = self.end - hours * HOUR <= ended_at <= self.end
                 # A report counts only for the ends in its own hour.
-                is_in_hour_of_report = end - HOUR <= ended_at <= end
+                is_in_hour_of_report = hour_end - HOUR <= ended_at <= hour_end
                 if is_in_hours and is_in_hour_of_report:
                     ended[row["instance_id"]] = row
         return [self._ended(row) for row in ended.values()]
@@ -235,7 +241,7 @@ class Reports:
         """
         begin = max(seconds(row["created_at"]), self.end - DAY)
         end = seconds(row["deleted_at"])
-        # After this time, it counts no longer, even if it is deleted later.
+        # An instance counts only up to the end of its billing, even if it is deleted later.
         if row["stop_billing_at"]:
             end = min(end, seconds(row["stop_billing_at"]))
         units = 0.0
@@ -468,7 +474,9 @@ class Launches:
         return None
 
     def _offer(self, chute: Row, gpu: str, left: int) -> Launchable:
-        """Return the offer of a chute on a GPU model, with room for so many instances."""
+        """Return the offer of a chute on a GPU model. ``left`` instances of the chute can still
+        become active.
+        """
         selector, factors = chute["node_selector"], chute["compute_multiplier_factors"]
         rates = {model: row["hourly_rate"] for model, row in self._api["supported_gpus"].items()}
         cheapest_rate = min(rates[model] for model in selector["supported_gpus"])
@@ -498,7 +506,7 @@ class Launches:
         # By `Placement.taken`, the best pay of placements of the chutes so far. The first one takes
         # no GPUs.
         best_pay: dict[tuple[int, ...], float] = {(0,) * len(self.usable): 0.0}
-        # A chute that hangs on a server is not launched again.
+        # A chute with a start of over an hour is not launched again.
         for chute_id in {offer.chute_id for offer in self.offers} - self.hanging:
             # The offers of a chute are for several models of GPU, and share its room.
             offers = [offer for offer in self.offers if offer.chute_id == chute_id]

@@ -78,15 +78,18 @@ class Scenario:
         self._step = step or _default_step(end)
         self._minutes = range(0, end + 1, self._step)
         self._series: dict[tuple[str, Labels], Changes] = {}
+        # The states of each GPU, and the maintenance of each server.
         self._gpu_states: dict[str, Changes] = {}
         self._server_of_gpu: dict[str, str] = {}
         self._maintenance: dict[str, Changes] = {}
         self._idle_pay: float | None = None
         self._with_cost: set[str] = set()
+        # By exporter, the minutes at which its scrapes fail, and those at which it is a target.
         self._failing: dict[str, set[int]] = {exporter: set() for exporter in exporters}
         self._is_target = dict.fromkeys(exporters, range(end + 1))
         self._public_instances: set[str] = set()
         self._servers = dict(servers or {})
+        # The sums of all reports up to now.
         self._lost_of_day, self._ended_of_day = 0.0, 0
         self.expected: dict[str, Any] = {}
         self._expected_texts: list[dict[str, Any]] = []
@@ -105,7 +108,10 @@ class Scenario:
                 self.gpu(f"{server}-{number}", server)
 
     def _set_miner(self) -> None:
-        """Let the miner have a seat and a score."""
+        """Let the miner have a score, and a seat that is 90 days old at the start.
+
+        The start is the Unix time 0.
+        """
         self.set("chutes_miner_watched", 1)
         self.set("chutes_miner_registered", 1)
         self.set("chutes_miner_blacklisted", 0)
@@ -156,7 +162,7 @@ class Scenario:
 
     def pays(self, units: float) -> Self:
         """Let an idle GPU be worth so many compute units a second, in a chute that can be launched
-        now. Otherwise, it is not known what can be launched.
+        now. Without a call, it is not known what can be launched.
         """
         self._idle_pay = units
         return self
@@ -189,9 +195,14 @@ class Scenario:
     ) -> Self:
         """Add an instance that is starting.
 
-        Its creation can lie before the history, and its server be unknown.
-
-        By default, it is purged 3.5 hours after its creation.
+        Args:
+            number: Its id.
+            created: The minute of its creation, which can lie before the history.
+            at: The minute of the first page that shows it.
+            server: Its server, empty if that is unknown.
+            private: Whether it is a private instance.
+            purge: The minute from which on the service purges it; by default, 3.5 hours after its
+                creation.
         """
         if not private:
             self._public_instances.add(number)
@@ -254,6 +265,7 @@ class Scenario:
     def maintain(self, at: int, server: str, status: str) -> Self:
         """Let a TEE server have a status of maintenance."""
         self._maintenance.setdefault(server, {})[at] = status
+        # This series says that the exporter has the whole answer about maintenance.
         self.set("chutes_feed_records", 1, feed="maintenance", hotkey=HOTKEY)
         labels = _of_server(server)
         for name in ("none", "pending", "maintenance"):
@@ -292,6 +304,7 @@ class Scenario:
         self.set("chutes_miner_cost_usd_per_hour", 1.5 * gpus)
         self.set("chutes_alpha_price_usd", 10).set("chutes_compute_unit_usd", 1)
         self.set("chutes_miner_emission_alpha_per_day", 20)
+        # 20 alpha at 10 dollars. In 24 hours at 1.5 dollars, each GPU costs 36.
         self.set("chutes_miner_estimated_usd_per_day", 200)
         return self.set("chutes_miner_estimated_profit_usd_per_day", 200 - 36 * gpus)
 
@@ -303,7 +316,8 @@ class Scenario:
     def report(self, at: int, end: int, *, lost: float = 0, ended: int = 0) -> Self:
         """Let an audit report come at a minute, with instances of the chute that lost their score.
 
-        The reports before it were of the past day.
+        The sums of 6 hours and of a day are those of all reports up to this one, however old they
+        are.
 
         Args:
             at: When it comes.
@@ -382,6 +396,7 @@ class Scenario:
             if "First" not in description:
                 description = f"{description} First{what_to_do}"
             notes["description"] = description
+        # promtool compares the texts after it has filled in their templates.
         no_address = "{{ with $externalLabels.docs_url }}{{ . }}{{ end }}"
         for key, note in notes.items():
             notes[key] = note.replace("{{ $labels.hotkey }}", HOTKEY).replace(no_address, "")
@@ -461,7 +476,7 @@ class Scenario:
 
         Args:
             server: The server.
-            counts: Its GPUs by state, none of which is unknown.
+            counts: Its GPUs by state. If one is unknown, the caller shows none of the values.
         """
         labels = _written_labels(server)
         numbers: dict[str, float | None] = {}
@@ -521,10 +536,11 @@ class Scenario:
         """
         if ever is None:
             ever = {alert for alerts in firing.values() for alert in alerts}
-        fires = 'ALERTS{alertstate="firing",severity!="none"}'
-        fired = f"last_over_time({fires}[{self.end + 1}m])"
-        tests = [_expect_alerts(fires, minute, alerts) for minute, alerts in firing.items()]
-        tests.append(_expect_alerts(fired, self.end, ever))
+        # The Watchdog has the severity `none`.
+        series = 'ALERTS{alertstate="firing",severity!="none"}'
+        series_of_history = f"last_over_time({series}[{self.end + 1}m])"
+        tests = [_expect_alerts(series, minute, alerts) for minute, alerts in firing.items()]
+        tests.append(_expect_alerts(series_of_history, self.end, ever))
         for expression, (minute, expected) in (values or {}).items():
             samples = [{"labels": labels, "value": value} for labels, value in expected.items()]
             tests.append({"expr": expression, "eval_time": f"{minute}m", "exp_samples": samples})
@@ -625,7 +641,8 @@ def _at(changes: Mapping[int, Any], minute: int) -> Any:
 def _sequence(values: Iterable[str]) -> str:
     """Write values in promtool's notation.
 
-    A series that ends gets a marker, as after a scrape without it.
+    `3+0x4` is five times a 3, and `_x4` is no value for 4 minutes. A series that ends gets the
+    marker `stale`, as after a scrape without it.
     """
     parts: list[str] = []
     for value, run in groupby(values):

@@ -54,6 +54,7 @@ def test_an_announced_window_says_when_it_begins_and_names_no_next_server(tmp_pa
     miner = Scenario(30, {"alpha": 8}).waits(2, 1).maintain(0, "alpha", "none").earns("alpha", 8)
     miner.set("chutes_server_upgrade_order", 1, **server).window(20 * HOUR)
     miner.set("chutes_maintenance_window_start_timestamp_seconds", 60 * 40)
+    # It begins at 0:40 by the announcement, and at 0:25 in fact, within this short history.
     miner.set("chutes_maintenance_window_open", 0).set("chutes_maintenance_window_open", 1, 25)
     shown = {query.legend: number for number, query in enumerate(queries(FLEET, "Upgrade window"))}
     begins, cannot, after = (
@@ -68,6 +69,7 @@ def test_an_announced_window_says_when_it_begins_and_names_no_next_server(tmp_pa
             begins: (20, {"{}": 1200}),
             cannot: (20, {}),
             after: (20, {}),
+            # With `+ 0`, it is the same query, at another minute.
             f"{cannot} + 0": (28, {"{}": 1}),
             f"{after} + 0": (28, {row: 8}),
         },
@@ -86,6 +88,7 @@ def test_no_part_of_several_miners_is_shown_as_the_whole_also_without_the_rules(
         {"series": watched, "values": "1x10"},
     ]
     nothing: dict[str, object] = {"expr": earned, "eval_time": "5m", "exp_samples": []}
+    # Without files, promtool has no rules.
     test = {"interval": "1m", "input_series": series, "promql_expr_test": [nothing]}
     run_promtool(tmp_path / "test.yml", rule_files=[], tests=[test])
 
@@ -94,6 +97,7 @@ def test_while_a_loss_is_unknown_the_board_says_how_many_hours_are_known(tmp_pat
     miner = Scenario(30, exporters=("one:1", "two:2"))
     miner.set("chutes_audit_reports_known", 23).set("chutes_audit_reports_known", 24, 10)
     miner.set("chutes_miner_total_lost_compute_units", 20, 10, window="1d")
+    # From 0:20 on, the loss is unknown although the reports of all 24 hours are there.
     miner.drop(20, "chutes_miner_total_lost_compute_units", window="1d")
     lost, hours = (asked("chutes-instances", "Lost in 24 h", number) for number in (1, 4))
     miner.check(
@@ -102,6 +106,7 @@ def test_while_a_loss_is_unknown_the_board_says_how_many_hours_are_known(tmp_pat
         values={
             lost: (5, {}),
             hours: (5, {"{}": 23}),
+            # In parentheses, they are the same queries, at other minutes.
             f"({lost})": (15, {"{}": 20}),
             f"({hours})": (15, {}),
             f"(({lost}))": (25, {}),
@@ -113,6 +118,7 @@ def test_while_a_loss_is_unknown_the_board_says_how_many_hours_are_known(tmp_pat
 def test_a_bar_counts_the_ends_of_the_hour_before_it(tmp_path: Path) -> None:
     miner = Scenario(4 * HOUR, step=4)
     ended = {"reason": "probes", "outcome": "never_active"}
+    # The report of an hour comes 4 minutes after it. The 9 ends of the day must not count.
     for hour in (1, 2):
         miner.set("chutes_audit_report_end_timestamp_seconds", 3600 * hour, HOUR * hour + 4)
         for window, count in (("1h", hour), ("1d", 9)):
@@ -120,7 +126,7 @@ def test_a_bar_counts_the_ends_of_the_hour_before_it(tmp_path: Path) -> None:
             miner.set("chutes_miner_ended_instances", count, at, window=window, **ended)
     failed = asked("chutes-instances", "Ended per hour by reason", 1)
     row = '{outcome="never_active"}'
-    # The report of 3:00 does not come.
+    # The report of 3:00 does not come. In parentheses, it is the same query, at another minute.
     miner.check(tmp_path, {}, values={failed: (2 * HOUR, {row: 2}), f"({failed})": (3 * HOUR, {})})
 
 
@@ -166,7 +172,7 @@ KNOWN = {
 
 
 def test_the_fleet_is_not_counted_while_the_state_of_a_gpu_is_unknown(tmp_path: Path) -> None:
-    # Of one server, it becomes unknown.
+    # From 0:21 on, the states of alpha's GPUs are unknown.
     series = {
         **KNOWN,
         **gpus("alpha", earning="5x20 _x40", idle="1x20 _x40", unverified="0x20 _x40"),
@@ -176,6 +182,7 @@ def test_the_fleet_is_not_counted_while_the_state_of_a_gpu_is_unknown(tmp_path: 
     shown: dict[str, tuple[int, dict[str, float]]] = {}
     for title, number in {"All": 8, "Earning": 0.75, "Idle": 2, "Unverified": 0}.items():
         query = asked("chutes-fleet", title, 0)
+        # In parentheses, it is the same query, at another minute.
         shown |= {query: (10, {"{}": number}), f"({query})": (40, {})}
     # The other server keeps its row.
     idle = asked("chutes-fleet", SERVERS, 7)
@@ -184,6 +191,8 @@ def test_the_fleet_is_not_counted_while_the_state_of_a_gpu_is_unknown(tmp_path: 
 
 
 def test_the_time_without_earnings_is_that_of_a_server_that_is_still_seen(tmp_path: Path) -> None:
+    # One of alpha's GPUs is idle after 0:20, and alpha is gone after 1:21. beta is gone after 0:20.
+    # gamma never earns.
     series = {
         **gpus("alpha", earning="2x20 1x60 _x60", idle="0x20 1x60 _x60"),
         **gpus("beta", earning="2x20 _x120", idle="0x20 _x120"),
@@ -192,8 +201,9 @@ def test_the_time_without_earnings_is_that_of_a_server_that_is_still_seen(tmp_pa
     since = asked("chutes-fleet", SERVERS, 2)
     alpha, gamma = (f"{{{ME},{place(server)}}}" for server in ("alpha", "gamma"))
     shown: dict[str, tuple[int, dict[str, float]]] = {
-        # Each 5 minutes of the past are looked at.
+        # Each 5 minutes of the past are looked at. All of alpha earned at 0:20 for the last time.
         since: (80, {alpha: 60 * 60, gamma: 80 * 60}),
+        # In parentheses, it is the same query, at another minute.
         f"({since})": (110, {gamma: 110 * 60}),
     }
     shows(tmp_path, series, shown)
@@ -220,7 +230,8 @@ def test_in_maintenance_the_step_depends_on_what_earns_there(tmp_path: Path) -> 
     texts = {state.value: state.text for state in MAINTENANCE}
     assert "do not reboot" in texts[2]
     assert "nothing earns" in texts[3]
-    # While it is unknown whether something earns, it must not be booted.
+    # While it is unknown whether something earns, as at 0:40, it must not be booted.
+    # In parentheses, it is the same query, at other minutes.
     shown = {step: (5, {row: 2.0}), f"({step})": (15, {row: 3.0}), f"(({step}))": (40, {row: 2.0})}
     shows(tmp_path, series, shown)
 
@@ -232,8 +243,10 @@ def test_none_needs_a_decision_only_if_that_is_known_of_each_instance(tmp_path: 
         f'chutes_instance_state{{{labels},state="starting"}}': "1x60",
         f"chutes_instance_decision{{{labels}}}": "3x20 _x40",
     }
+    # The 3 says that no decision is needed. From 0:21 on, nothing is known of the instance.
     row_without_any = asked("chutes-instances", "Instances that need a decision", 1)
     known = {row_without_any: (10, {'{chute="nothing"}': 1.0})}
+    # In parentheses, it is the same query, at another minute.
     unknown = {f"({row_without_any})": (40, dict[str, float]())}
     shows(tmp_path, series, known | unknown)
 
@@ -243,11 +256,13 @@ def test_a_decision_that_one_of_two_exporters_sees_is_shown(tmp_path: Path) -> N
     series = {
         'chutes_fleet_instances{state="starting"}': "1x60",
         f'chutes_instance_state{{{labels},state="starting"}}': "1x60",
-        # Both are of the same miner.
+        # Both are of the same miner. The 1 is a start in vain, and the 3 says that no decision is
+        # needed.
         f'chutes_instance_decision{{replica="a",{labels}}}': "1x60",
         f'chutes_instance_decision{{replica="b",{labels}}}': "3x60",
     }
     row_without_any = asked("chutes-instances", "Instances that need a decision", 1)
+    # The row that says that none needs a decision is absent.
     shows(tmp_path, series, {row_without_any: (10, dict[str, float]())})
 
 
@@ -266,6 +281,7 @@ def test_without_the_rules_no_start_is_counted_and_no_instance_needs_no_decision
         asked("chutes-instances", "Not secured", 0),
         asked("chutes-instances", "Instances that need a decision", 1),
     )
+    # Each of them shows nothing. Without files, promtool has no rules.
     tests = [{"expr": query, "eval_time": "5m", "exp_samples": list[object]()} for query in queries]
     inputs = [{"series": name, "values": values} for name, values in series.items()]
     test = {"interval": "1m", "input_series": inputs, "promql_expr_test": tests}
@@ -290,6 +306,8 @@ def test_of_gpus_of_several_models_no_part_is_shown_as_all_while_one_is_unknown(
     idle = asked("chutes-market", "Idle GPUs", 0)
     nothing = asked("chutes-market", "Best move", 0)
     states = asked("chutes-overview", "GPUs by state", 0)
+    # The states of the h200 are unknown from 0:21 on. In parentheses, it is the same query, at
+    # another minute.
     by_state = {'{state="idle"}': 8.0, '{state="earning"}': 8.0}
     shown: dict[str, tuple[int, dict[str, float]]] = {
         idle: (10, {"{}": 8}),
@@ -309,6 +327,8 @@ def test_of_idle_gpus_in_maintenance_no_part_is_shown_as_all(tmp_path: Path) -> 
         **gpus("beta", idle="2x20 _x40"),
         **{f"chutes_server_state{{{place(server)}}}": "0x60" for server in ("alpha", "beta")},
     }
+    # The GPUs of beta are unknown from 0:21 on. In parentheses, it is the same query, at another
+    # minute.
     idle_in_slot = asked("chutes-fleet", "Idle", 1)
     shows(tmp_path, series, {idle_in_slot: (10, {"{}": 4}), f"({idle_in_slot})": (40, {})})
 
@@ -333,6 +353,7 @@ def test_of_several_miners_the_late_servers_are_absent_while_those_of_one_are_un
             ("chutes_fleet_late_servers_to_upgrade", late_servers),
         ):
             series.append({"series": f"{name}{{{own}}}", "values": values})
+    # The two miners have 2 and 1 late servers. After 0:20, those of the other miner are unknown.
     tests = [
         {"expr": late, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": 3}]},
         {"expr": late, "eval_time": "40m", "exp_samples": []},
@@ -351,6 +372,8 @@ def test_of_idle_gpus_no_part_of_the_pay_is_shown_as_all_of_it(tmp_path: Path) -
         f"{pay}{{{place('beta')}}}": "2x20 _x40",
         "chutes_fleet_idle_compute_units_per_second{}": "4x20 _x40",
     }
+    # The idle GPU of each server could earn 2 units a second. After 0:20, beta's pay is unknown.
+    # In parentheses, it is the same query, at another minute.
     for units in (
         asked("chutes-market", "Best use of idle GPUs", 2),
         asked("chutes-fleet", "Not earned, next 24 h", 3),
@@ -381,12 +404,14 @@ def test_of_ends_no_part_is_shown_as_all_while_a_reason_is_unknown(tmp_path: Pat
     series = {
         'chutes_fleet_known{topic="servers"}': "1x60",
     }
-    # Two end without a known reason.
+    # After 0:20, a chute has two ends, and how many ended for the reason `none` is unknown.
     chute = 'window="1h",chute_id="c-1",outcome="counts"'
     series[f"chutes_miner_chute_ended_instances{{{chute}}}"] = "_x20 2x40"
     for window in ("1h", "1d"):
         series |= ended("miner", "0x60", window) | ended("none", "0x20 _x40", window)
     ends = asked("chutes-overview", "Ended instances, 24 h", 0)
+    # This is the row that says that none ended. In parentheses, it is the same query, at another
+    # minute.
     none = asked("chutes-instances", "Ended in the hour to $report:00 UTC", 0)
     shown: dict[str, tuple[int, dict[str, float]]] = {
         ends: (10, {"{}": 0}),
@@ -408,6 +433,7 @@ def test_a_switch_to_two_chutes_has_a_row_for_each_also_with_two_exporters(tmp_p
     for exporter, row in itertools.product(("a", "b"), rows):
         series[f'{launch}{{replica="{exporter}",{row}}}'] = "1x20"
         series[f'{gain}{{replica="{exporter}",{row},pay="first_day"}}'] = "500x20"
+    # Both exporters have the two launches of the switch, whose gain stands in each row.
     instances, units = (asked("chutes-market", "Switches that pay", number) for number in (1, 5))
     found = f"count by (new_chute) ({instances})"
     shows(
@@ -432,6 +458,8 @@ def test_no_part_of_the_idle_gpus_in_maintenance_is_shown_as_all_of_them(tmp_pat
         f"{state}{{{place('alpha')}}}": "0x60",
         f"{state}{{{place('beta')}}}": "0x20 _x40",
     }
+    # A server in state 0 is in maintenance.
+    # In parentheses, it is the same query, at another minute.
     number = asked("chutes-fleet", "Idle", 1)
     shows(tmp_path, series, {number: (10, {"{}": 6}), f"({number})": (40, {})})
 
@@ -449,6 +477,8 @@ def test_how_many_may_overtake_is_absent_while_the_heading_of_one_is_unknown(
         'chutes_miner_score_rank{hotkey="5Last"}': "5x60",
         f'{heading}{{hotkey="5Last"}}': "0.05x60",
     }
+    # The miner behind heads for more than ours, until its heading becomes unknown after 0:20. The
+    # last one heads for less.
     number = asked("chutes-subnet", "May overtake this miner", 0)
     tests = [
         {"expr": number, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": 1}]},

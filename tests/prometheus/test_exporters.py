@@ -220,8 +220,8 @@ def documented_targets() -> dict[str, dict[str, str]]:
     chart = ROOT / "deploy" / "helm" / "chutes-exporter"
     values = yaml.safe_load((ROOT / "deploy" / "chutes-monitoring-values.yaml").read_text())
     (job,) = yaml.safe_load(values["prometheus"]["extraScrapeConfigs"])
-    (own,) = re.findall(r"  - job_name: (\w+)", (ROOT / "docs" / "start.md").read_text())
-    # The chart's objects have its name in this label.
+    (job_of_guide,) = re.findall(r"  - job_name: (\w+)", (ROOT / "docs" / "start.md").read_text())
+    # The chart's objects have its name in this label, from which its ServiceMonitor takes the job.
     name = yaml.safe_load((chart / "Chart.yaml").read_text())["name"]
     labels = (chart / "templates" / "_helpers.tpl").read_text()
     assert "app.kubernetes.io/name: {{ .Chart.Name | quote }}" in labels
@@ -229,7 +229,7 @@ def documented_targets() -> dict[str, dict[str, str]]:
     assert "jobLabel: app.kubernetes.io/name" in monitor
     return {
         "prometheus.yml, also of compose": {"job": prometheus["scrape_configs"][0]["job_name"]},
-        "start.md": {"job": own},
+        "start.md": {"job": job_of_guide},
         "a job in the miners' Prometheus": {"job": job["job_name"]},
         "ServiceMonitor": {"job": name},
         # The miners' Prometheus copies the labels of annotated pods.

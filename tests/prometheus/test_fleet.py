@@ -32,7 +32,11 @@ def paid(miner: Scenario, gpus: int) -> Scenario:
 def failing(
     miner: Scenario, server: str, starts: int, every: int, lasts: int = 20, begin: int = 20
 ) -> Scenario:
-    """Let a GPU of a server start one instance after another, of which none becomes active."""
+    """Let a GPU of a server start one instance after another, of which none becomes active.
+
+    The first one begins at the minute ``begin``, and another one ``every`` so many minutes. Each
+    ``lasts`` some minutes. 4 minutes after its end, the GPU earns until the next one.
+    """
     for number in range(starts):
         at = begin + number * every
         name = f"{server}-f{number}"

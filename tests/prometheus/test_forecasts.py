@@ -25,7 +25,11 @@ ABOUT, AT_LEAST, AT_MOST = (asked("chutes-subnet", "Score in 24 h", number) for 
 
 
 def forecast_miner(exporters: Sequence[str] = PAIR) -> Scenario:
-    """A miner whose score of 2 % heads for 3 %. All miners are paid 1,000 dollars a day."""
+    """A miner whose score of 2 % heads for 3 %. All miners are paid 1,000 dollars a day.
+
+    After 43 % of the way, its score in a day is 2.43 %. After 26 %, on average of the day, its pay
+    is 2.26 % of the dollars.
+    """
     miner = Scenario(30, exporters=exporters).set("chutes_feed_ttl_seconds", 300, feed="nodes")
     miner.set("chutes_miner_score_heading_ratio", 0.03)
     miner.set("chutes_subnet_emission_alpha_per_day", 100).set("chutes_alpha_price_usd", 10)
@@ -40,6 +44,7 @@ def rounded(name: str) -> str:
 def test_score_and_pay_go_a_part_of_the_way_to_the_heading_and_two_exporters_double_nothing(
     tmp_path: Path,
 ) -> None:
+    # 2 % and 43 % of the way to 3 %, and 1,000 dollars times 2 % and 26 % of the way.
     values = {
         rounded(SCORE): (5, {ME: 0.0243}),
         rounded(PAY): (5, {ME: 22.6}),
@@ -52,6 +57,7 @@ def test_score_and_pay_go_a_part_of_the_way_to_the_heading_and_two_exporters_dou
 def test_two_exporters_that_disagree_make_one_forecast(tmp_path: Path) -> None:
     miner = forecast_miner().set("chutes_miner_score_ratio", 0.01, instance="two:2")
     miner.set("chutes_alpha_price_usd", 5, instance="two:2")
+    # The greater numbers count, those of the first exporter: 2 % on the way to 3 %, and 10 dollars.
     values = {rounded(SCORE): (5, {ME: 0.0243}), rounded(PAY): (5, {ME: 22.6})}
     miner.check(tmp_path, {}, values=values)
 
@@ -61,6 +67,7 @@ def test_a_forecast_is_absent_while_a_part_of_it_is_unknown(tmp_path: Path) -> N
     needed_by_pay = ("chutes_subnet_emission_alpha_per_day", "chutes_alpha_price_usd")
     for name in (*needed_by_both, *needed_by_pay):
         miner = forecast_miner().drop(0, name)
+        # The score of 2 % after 43 % of the way to 3 %.
         scores = {} if name in needed_by_both else {ME: 0.0243}
         values = {
             rounded(SCORE): (5, scores),
@@ -175,6 +182,7 @@ def bound(name: str) -> str:
 def test_bounds_are_the_quantiles_of_the_own_errors_from_15_days_of_history_on(
     tmp_path: Path,
 ) -> None:
+    # The second worst and the second best of `CHANGES` are the bounds.
     now = scores_of_16_days()[LAST]
     low, high = round(0.8 * now, 6), round(1.25 * now, 6)
     shown: dict[str, tuple[int, dict[str, float]]] = {
@@ -184,6 +192,8 @@ def test_bounds_are_the_quantiles_of_the_own_errors_from_15_days_of_history_on(
         rounded(f"sum({AT_LEAST})"): (LAST, {"{}": low}),
         rounded(f"sum({AT_MOST})"): (LAST, {"{}": high}),
         AT_LEAST: (15 * DAY - 1, {}),
+        # The heading is the score, so the estimate is the score of that hour. It is a day before
+        # the last one.
         rounded(f"sum({ABOUT})"): (15 * DAY - 1, {"{}": round(scores_of_16_days()[-DAY - 1], 6)}),
     }
     check_history(tmp_path / "test.yml", range(LAST + 1), shown)
@@ -192,6 +202,8 @@ def test_bounds_are_the_quantiles_of_the_own_errors_from_15_days_of_history_on(
 def test_an_outage_of_a_day_does_not_take_the_bounds_away_and_one_of_4_days_does(
     tmp_path: Path,
 ) -> None:
+    # Bounds need 240 of the 336 hourly errors of 14 days. An error needs the score of its hour and
+    # that of a day before, so an outage of 4 days takes 5 days of errors, which leaves 216.
     for days, count in ((1, {"{}": 2.0}), (4, {})):
         outage = range(7 * DAY, (7 + days) * DAY)
         known = [hour for hour in range(LAST + 1) if hour not in outage]

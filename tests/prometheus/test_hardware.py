@@ -277,6 +277,7 @@ def test_the_summary_names_the_gpu_its_server_and_the_value(
 def test_every_metric_of_dcgm_is_federated_and_documented() -> None:
     used = set(re.findall(r"DCGM_\w+", EXAMPLE.read_text()))
     values = yaml.safe_load((ROOT / "deploy" / "chutes-monitoring-values.yaml").read_text())
+    # The last selector is that of DCGM.
     *_, selector = values["prometheus"]["federation"]["matchSelectors"]
     (pattern,) = re.findall(r'^\{__name__=~"(.+)"\}$', selector)
     assert [name for name in used if not re.fullmatch(pattern, name)] == []

@@ -23,9 +23,10 @@ KUBECTL = "First: `kubectl --context alpha -n chutes get pods -l chutes/chute-id
 
 
 def early(*, counts: bool) -> Scenario:
-    """Two public instances end within their first hour.
+    """Two public instances end within their first hour, and a third one later.
 
-    A third one is older. The report of 2:00 comes last.
+    With ``counts``, their ends are valid, and nothing is lost. Otherwise, the reports of 1:00 and
+    of 2:00 have one each that lost its score.
     """
     miner = Scenario(3 * HOUR, {"alpha": 8}, step=2)
     for number, activated, ended in (("i-1", 20, 60), ("i-2", 40, 90), ("i-3", 5, 90)):

@@ -83,6 +83,7 @@ def old_servers(
 ) -> Scenario:
     """So many servers are older than the target of a window that ends in some hours."""
     miner = Scenario(20, dict.fromkeys(OLD[:number], 1), PAIR, step=1)
+    # The server "new" needs no upgrade.
     miner.window(int(60 * hours), slots, in_use=in_slot).set("chutes_server_info", 1, name="new")
     miner.waits(number - in_slot, unmeasured)
     # In each 4 hours, each slot has room for one, but for those that are used now.
@@ -95,7 +96,9 @@ def old_servers(
 
 
 def falls(servers: dict[str, int], at: int, to: float, *, maintained: str = "alpha") -> Scenario:
-    """The heading share falls when the upgrade of a server begins, and comes back after 4 hours."""
+    """The heading share falls to a value when the upgrade of a server begins at a minute. The
+    upgrade takes 4 hours, and 40 minutes later, the share is back at 2 %.
+    """
     miner = Scenario(at + 7 * HOUR, servers, PAIR)
     miner.maintain(0, maintained, "none").maintain(at, maintained, "pending")
     miner.maintain(at + HOUR, maintained, "maintenance").maintain(at + 4 * HOUR, maintained, "none")

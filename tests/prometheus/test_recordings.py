@@ -40,6 +40,7 @@ def test_a_pair_of_exporters_counts_nothing_twice(tmp_path: Path) -> None:
 
 
 def test_no_gpu_is_gone_while_two_exporters_see_another_state_of_it(tmp_path: Path) -> None:
+    # For 2 minutes, only one of the exporters sees that a GPU has become idle.
     early_states = {"earning": "8x20 7x40", "idle": "0x20 1x40"}
     late_states = {"earning": "8x22 7x38", "idle": "0x22 1x38"}
     place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
@@ -94,7 +95,8 @@ def test_gpus_are_gone_also_while_the_slots_of_servers_are_unknown(tmp_path: Pat
 
 
 def test_gpus_are_gone_also_while_one_of_two_exporters_does_not_know_it(tmp_path: Path) -> None:
-    # The first one knows that there are none, so that this is no topic.
+    # After 0:20, the first exporter knows that there are no GPUs, and so has no topic about them.
+    # The second one does not know whether there are any.
     known = {
         ("one:1", "servers"): "1x60",
         ("one:1", "gpus"): "1x20 stale",
@@ -112,6 +114,7 @@ def test_gpus_are_not_gone_while_no_exporter_knows_it(tmp_path: Path) -> None:
 def test_a_server_on_which_3_starts_failed_in_6_hours_is_failing(tmp_path: Path) -> None:
     miner = Scenario(60)
     name = "hotkey_server_id:chutes_server_state:with_failing"
+    # A server in maintenance with failed starts keeps its state, which is worse than failing.
     found = {}
     servers: tuple[tuple[str, ServerState, int], ...] = (
         ("loop", "idle", 3),
@@ -157,6 +160,7 @@ def test_the_work_of_the_past_hour_replaces_the_heading_of_an_exporter_without_a
         miner.drop(0, "chutes_miner_score_heading_ratio")
         miner.set("chutes_miner_window_compute_units", 10, window="1h")
         miner.set("chutes_platform_window_compute_units", 100, window="1h")
+        # An exporter with a key has this collector, also if it makes no heading.
         if key:
             miner.set("chutes_scrape_collector_off", 0, collector="score_heading")
         miner.check(tmp_path, {}, values={name: (5, expected)})
@@ -165,13 +169,15 @@ def test_the_work_of_the_past_hour_replaces_the_heading_of_an_exporter_without_a
 def test_gpus_in_an_unknown_state_are_not_lost(tmp_path: Path) -> None:
     miner = Scenario(60, {"alpha": 8}).state(20, ["alpha-0"], UNKNOWN)
     miner.set("chutes_fleet_known", 0, 20, topic="gpus")
+    # In parentheses, it is the same query, at another minute.
     name = "hotkey:chutes_fleet_gpus:lost"
     values = {name: (10, {labels(name): 0.0}), f"({name})": (40, dict[str, float]())}
     miner.check(tmp_path, {}, values=values)
 
 
 def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
-    # 6 of 8 GPUs earned 200 dollars, and all cost 288.
+    # 6 of 8 GPUs earned 200 dollars, and all cost 288. 2 are idle for 24 hours, which are 48 lost
+    # GPU-hours.
     miner = Scenario(DAY + 60, {"alpha": 8}, exporters=PAIR, step=4)
     miner.state(0, ["alpha-0", "alpha-1"], "idle")
     miner.prices()
@@ -201,6 +207,8 @@ def test_costs_and_estimates_of_a_day(tmp_path: Path) -> None:
 def test_idle_gpus_are_a_part_of_the_earnings_or_of_the_gpus_if_their_pay_is_unknown(
     tmp_path: Path, pay: float | None, units: float | None, ratio: float
 ) -> None:
+    # One of 4 GPUs is idle, which is the ratio of 0.25. It could earn `pay` units a second, and the
+    # miner earned `units` a second in the past day.
     miner = Scenario(10, {"alpha": 4}, exporters=PAIR).state(0, ["alpha-0"], "idle")
     if pay is not None:
         miner.pays(pay)

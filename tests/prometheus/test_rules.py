@@ -81,6 +81,8 @@ def test_conditions_of_alerts_are_at_most_15_lines_long() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_what_is_absent_becomes_a_number_only_with_a_reason(path: Path) -> None:
+    # It finds what makes a number, such as `or on () 0 * up`, `or vector(0)` or `or count(up)`. The
+    # line before belongs to it, because the comment with the reason may stand there.
     made = re.compile(
         r"^.*\n.*\bor(?: on \([^)]*\))?\s+(?:#.*\s+)?(?:0 \*|vector\(|count\().*$", re.MULTILINE
     )
@@ -156,6 +158,7 @@ def test_the_advice_about_a_refused_version_is_the_same_everywhere() -> None:
     }
     for place, text in texts.items():
         words = " ".join(text.split()).lower()
+        # The sentence of `status` has `{it|them}`, for one server or for several.
         assert re.search(
             r"do not reboot (it|\S+\|them\}|the server) before maintenance has ", words
         )
@@ -180,6 +183,7 @@ look back an hour instead.
 
 @rules
 def test_a_single_good_or_bad_moment_changes_no_alert(rule: dict[str, Any]) -> None:
+    # A result by instance would end and begin anew when the exporter gets another address.
     if rule["alert"] not in ABOUT_EXPORTERS:
         assert not re.search(
             r"^\s*(count|max|min|sum|avg) by \([^)]*\binstance\b", rule["expr"], re.MULTILINE

@@ -18,7 +18,14 @@ IMMUNE = "ChutesMinerImmunityEnds warning"
 
 
 def with_chain(end: int, away: float, in_a_day: int = 12, *, immune_for: int = -DAY) -> Scenario:
-    """A miner whose seat is so many registrations from its loss, from minute 20 on."""
+    """A miner whose seat is so many registrations from its loss, from minute 20 on.
+
+    Args:
+        end: The last minute of the history.
+        away: How many registrations come before the one that takes the seat.
+        in_a_day: How many there were in the past day.
+        immune_for: The minutes until the immunity of the seat ends, below 0 if it has ended.
+    """
     miner = Scenario(end).set("chutes_subnet_window_registrations", in_a_day, window="1d")
     miner.set("chutes_miner_seat_immune", int(immune_for > 0))
     miner.set("chutes_miner_immunity_end_timestamp_seconds", 60 * immune_for)

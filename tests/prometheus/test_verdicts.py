@@ -35,6 +35,7 @@ def verdict(miner: str = HOTKEY) -> str:
 
 
 def test_all_is_well_only_where_everything_that_alerts_need_is_known(tmp_path: Path) -> None:
+    # 1003 is "all is well", 1004 is "no key", 1005 is "not all is known" and 1000 is "act now".
     calm = Scenario(30)
     calm.check(tmp_path, {}, values={verdict(): (20, {"{}": 1003})})
     keyless = Scenario(30).drop(0, "chutes_fleet_known").drop(0, "chutes_feed_up", feed="instances")
@@ -46,6 +47,7 @@ def test_all_is_well_only_where_everything_that_alerts_need_is_known(tmp_path: P
     gone.check(
         tmp_path,
         {30: ["ChutesMinerUnwatched critical", "ChutesExporterDown warning"]},
+        # In parentheses, it is the same query, at another minute.
         values={verdict(): (12, {}), f"({verdict()})": (30, {"{}": 1000})},
     )
 
@@ -60,6 +62,7 @@ def test_without_the_rules_no_verdict_and_no_number_of_blind_alerts_is_shown(
     ]
     blind = asked("chutes-exporter", "Blind alerts", 0)
     without_answer = asked("chutes-exporter", "Feeds without a full answer", 0)
+    # `NO_RULES` returns NaN while the rules are not loaded. Without files, promtool has none.
     expected: dict[str, list[dict[str, Any]]] = {
         verdict(): [],
         blind: [],
@@ -78,8 +81,10 @@ def test_a_sum_over_miners_is_absent_while_one_lacks_its_part(tmp_path: Path) ->
     part = 'max by (hotkey) (chutes_miner_estimated_usd_per_day{job=~".+"})'
     dollars = filled_in(total(part), [HOTKEY, "other"])
     pair = Scenario(30).set("chutes_miner_estimated_usd_per_day", 3)
+    # The other miner is watched with a key. Its pay is known from 0:10 on.
     pair.set("chutes_fleet_known", 0, topic="servers", hotkey="other")
     pair.set("chutes_miner_estimated_usd_per_day", 4, 10, hotkey="other")
+    # In parentheses, it is the same query, at another minute.
     values = {dollars: (5, dict[str, float]()), f"({dollars})": (15, {"{}": 7.0})}
     pair.check(tmp_path, {}, values=values)
 
@@ -92,6 +97,7 @@ def test_what_an_idle_server_goes_on_losing_stands_beside_its_alert(tmp_path: Pa
     miner.check(
         tmp_path,
         {70: ["ChutesGpusIdle warning"]},
+        # While the alert does not fire yet, nothing is shown. In parentheses, it is the same query.
         values={LOST: (20, {}), f"({LOST})": (70, {row: 4 * 0.5 * 86400})},
     )
 
@@ -117,6 +123,7 @@ def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> 
             pair.set("chutes_feed_records", 1, feed=feed, hotkey=hotkey, instance=exporter)
     pair.drop(10, "chutes_feed_records", feed="instances", instance="one:1")
     pair.drop(20, "chutes_feed_records", feed="instances", instance="two:2")
+    # In parentheses, it is the same query. Its value is the maximum age of the feed in seconds.
     values = {BLIND: (15, dict[str, float]()), f"({BLIND})": (25, {row: 600.0})}
     pair.check(tmp_path, {}, values=values)
 
@@ -131,6 +138,8 @@ def test_the_boards_are_trusted_until_an_alert_is_blind(tmp_path: Path) -> None:
     # No alert needs the images.
     miner.drop(10, "chutes_feed_records", feed="images")
     miner.drop(20, "chutes_feed_records", feed="instances")
+    # The stat of trust says "yes" for 2, "except the feeds below" for 1 and "no" for 0.
+    # In parentheses, they are the same queries, at other minutes.
     need_instances = sum("instances" in feeds for feeds in NEEDED.values())
     values = {
         trusted: (5, {"{}": 2.0}),
@@ -144,6 +153,7 @@ def test_the_boards_are_trusted_until_an_alert_is_blind(tmp_path: Path) -> None:
 
 def test_without_an_exporter_all_alerts_about_miners_are_blind(tmp_path: Path) -> None:
     miner = Scenario(30)
+    # A feed with a maximum age is one that the exporter is to have.
     for feed in {feed for feeds in NEEDED.values() for feed in feeds}:
         miner.set("chutes_feed_max_age_seconds", 600, feed=feed, hotkey=HOTKEY)
     miner.fail("one:1", range(10, 31))
@@ -172,9 +182,12 @@ def test_without_an_exporter_all_alerts_about_miners_are_blind(tmp_path: Path) -
 def test_the_seat_is_safe_or_not_and_for_how_long(
     tmp_path: Path, before: int | None, per_day: int | None, shown: dict[str, int]
 ) -> None:
+    # The exporter asks the chain. At 20 registrations a day, 10 take half a day, and 100 take 5.
     miner = Scenario(10).set("chutes_chain_block", 5)
+    # Without a number of registrations, a seat cannot be lost.
     if before is not None:
         miner.set("chutes_miner_registrations_before_loss", before)
+    # Only a miner with a seat has this metric of its immunity.
     if per_day is not None:
         miner.set("chutes_miner_seat_immune", 0)
         miner.set("chutes_subnet_window_registrations", per_day, window="1d")
