@@ -139,7 +139,7 @@ def test_a_server_on_which_3_starts_failed_in_6_hours_is_failing(tmp_path: Path)
 
 def test_the_state_of_an_instance_is_the_number_that_boards_map(tmp_path: Path) -> None:
     miner = Scenario(9)
-    recorded = states.INSTANCE[1:]
+    recorded = states.INSTANCE
     for state in recorded:
         miner.instance(state.text, -10)
         if state.text != "starting":

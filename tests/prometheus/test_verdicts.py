@@ -117,9 +117,9 @@ def test_a_feed_is_blind_while_no_exporter_has_a_full_answer(tmp_path: Path) -> 
     row = f'{BLIND}{{feed="instances",{ME}}}'
     pair = Scenario(30, exporters=("one:1", "two:2"))
     for feed in FEEDS:
+        hotkey = HOTKEY if feed == "instances" else ""
+        pair.drop(0, "chutes_feed_records", feed=feed)
         for exporter in ("one:1", "two:2"):
-            hotkey = HOTKEY if feed == "instances" else ""
-            pair.drop(0, "chutes_feed_records", feed=feed)
             pair.set("chutes_feed_records", 1, feed=feed, hotkey=hotkey, instance=exporter)
     pair.drop(10, "chutes_feed_records", feed="instances", instance="one:1")
     pair.drop(20, "chutes_feed_records", feed="instances", instance="two:2")
