@@ -135,16 +135,16 @@ class Instance:
     def decision(self, now: float) -> InstanceDecision | None:
         """Return what its miner has to decide about it at a Unix time, None while unknown."""
         is_slow = self.is_slow(now)
+        if is_slow is None:
+            # Its state or its creation is unknown.
+            return None
         if is_slow:
             return "slow"
-        if self.state == "disabled":
-            return "disabled"
         if self.is_in_vain:
             return "in_vain"
-        # In an unknown state, it may be disabled. Whether it is slow or in vain is unknown, too.
-        if self.is_in_vain is None or is_slow is None:
-            return None
-        return "none"
+        if self.state == "disabled":
+            return "disabled"
+        return None if self.is_in_vain is None else "none"
 
 
 @dataclass(frozen=True, slots=True)

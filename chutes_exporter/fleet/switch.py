@@ -406,6 +406,7 @@ def _wanted(
     ``launched`` is how many instances of each chute idle GPUs and earlier switches launch, which
     takes room of the chute.
     """
+    # What each candidate earns later is known.
     later_of_gpu = (candidate.instance.later_units_per_second or 0.0) / candidate.gpus
     wanted = []
     for offer in offers:
