@@ -550,11 +550,11 @@ class Prometheus:
         return {labels_without_name(row["metric"]): float(row["value"][1]) for row in rows}
 
     def stand_still(self, condition: str = "vector(1)") -> None:
-        """Let all later queries see a moment at which all targets are up: on a busy machine a
-        scrape may be late.
+        """Wait until every target was scraped successfully after this call, and let all later
+        queries see the time of the last of these scrapes. They show what a test changed before.
 
         Args:
-            condition: PromQL without labels that must have a result then, too.
+            condition: PromQL without labels that must have a result, too.
         """
         recent = f"min(up) == 1 and min(timestamp(up)) > {time.time()} and {condition}"
         self.at = max(self.wait_for(f"timestamp(up) and on() ({recent})").values())

@@ -167,7 +167,10 @@ def _add_outcomes(
     labels: tuple[str, ...],
     out: Samples,
 ) -> None:
-    """Add how many ends have each of the possible outcomes, also 0 for one that none has."""
+    """Add how many ends have each of the possible outcomes, also 0 for one that none has.
+
+    The caller has made sure that no outcome is unknown.
+    """
     counts = Counter(outcomes)
     for outcome in possible_outcomes:
         out.add(metric, counts[outcome], *labels, outcome)

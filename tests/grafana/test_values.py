@@ -1719,6 +1719,8 @@ def compared_names(answers: dict[World, Answers]) -> dict[tuple[str, str], set[s
         for place in expected_on(board, answers[kind], kind):
             # What no world shows is not compared.
             if value(uid, answers[kind], place) is not None:
+                # A row is found by its labels, so these are compared, too. As in `label_of_rows`,
+                # the name of a label begins with `#`.
                 labels = {f"#{label}" for label, _ in place.row}
                 compared[uid, place.panel] |= {place.name} | labels
     return compared
