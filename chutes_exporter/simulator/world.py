@@ -370,8 +370,8 @@ class World:
         """Make a server.
 
         One in seven is old and has no TEE, and some GPUs of these are unverified. Most of the
-        others are upgraded in the maintenance window, those of a miner one after another. In another
-        order, the same draws would make another world.
+        others are upgraded in the maintenance window, those of a miner one after another. In
+        another order, the same draws would make another world.
         """
         draw = make_random(self._seed, "server", uid, index)
         is_tee = index % 7 != 4
@@ -380,8 +380,8 @@ class World:
         created = self.start - draw.uniform(9, 60) * DAY
         error = draw.choice(self.gpu_errors)
         server_count = self.size.other_servers if uid else self.size.servers
-        # Seconds for the upgrade of each server, so that those of a miner fit into the window, which
-        # has 4 days.
+        # Seconds for the upgrade of each server, so that those of a miner fit into the window of 4
+        # days.
         turn = min(12 * HOUR, 4 * DAY / server_count)
         upgrade_begins = self.window[0] + (index + draw.uniform(0, 0.2)) * turn
         if not is_tee:
