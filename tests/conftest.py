@@ -42,6 +42,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _FilesS
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_process_is_left() -> Iterator[None]:
+    """Fail if a test has left a process running, and kill it."""
     yield
     left = [int(process) for process in Path("/proc/thread-self/children").read_text().split()]
     for process in left:

@@ -39,8 +39,10 @@ def _endpoint(line: str) -> str:
 
 
 def steady(page: str) -> str:
-    """Return a page with what differs from run to run taken out, requests in the order of their
-    endpoints.
+    """Return a page without what differs from run to run.
+
+    Requests are made at the same time, and their order on the page differs. They are sorted by
+    endpoint.
     """
     lines = page.splitlines(keepends=True)
     numbers = [number for number, line in enumerate(lines) if line.startswith("chutes_api_")]

@@ -152,6 +152,7 @@ class Miner:
         """Return the recorded bodies by name; where the service answers 404, there is none."""
         bodies = {name: recording(self.directory, name) for name in NAMES} | self._extra_bodies()
         held = json.loads(bodies["held_gpus"])
+        # Asked for one hotkey, the service answers with the GPUs of this miner only.
         own = {self.hotkey: held[self.hotkey]} if self.hotkey in held else {}
         bodies["miner_gpus"] = json.dumps(own).encode()
         if self.role == "test_miner":
@@ -184,7 +185,10 @@ class Miner:
         return bodies
 
     def _own_stats(self, everybody: dict[str, dict[str, list[Row]]]) -> bytes:
-        """Return the rows about the miner. The service filters the stats by itself."""
+        """Return the stats of all miners without the rows of other miners.
+
+        The service does the same if it is asked for one miner.
+        """
         own: dict[str, dict[str, list[Row]]] = {}
         for window, parts in everybody.items():
             own[window] = {}

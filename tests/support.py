@@ -155,7 +155,11 @@ async def page_of(exporter: Exporter, timeout: float = PATIENCE) -> Page:
 
 
 async def read_reports(exporter: Exporter) -> None:
-    """Let an exporter read all audit reports of the day, without the pauses."""
+    """Let an exporter read all audit reports of the day.
+
+    The feed reads one report at a time, and is due for the next one only after a pause. Expiring
+    its answer leaves out the pause.
+    """
     while True:
         await exporter.feeds.read_all([AUDIT_REPORT], PATIENCE)
         await until(lambda: AUDIT_REPORT.name not in asked_by(exporter))
@@ -189,6 +193,7 @@ def data_of(page: Page) -> Page:
     samples = {}
     for key, value in page.items():
         name, _ = key
+        # Which miners are watched is a setting of the exporter.
         if not name.startswith(own) and name != "chutes_miner_watched":
             samples[key] = value
     return samples
@@ -219,8 +224,9 @@ async def served(app: ASGIApp) -> AsyncIterator[str]:
 async def served_exporter(
     settings: Settings, clock: Clock | None = None, **more: Callable[[], float]
 ) -> AsyncIterator[tuple[str, Exporter]]:
-    """Serve an exporter on a free port, its time standing still at noon; yields its base address
-    and itself.
+    """Serve an exporter on a free port; yields its base address and itself.
+
+    Without a clock, its time stands still at noon. ``more`` is for its other clock, `monotonic`.
     """
     async with (
         Exporter(settings, clock=clock or Clock(), **more) as exporter,
@@ -244,6 +250,7 @@ def free_port() -> int:
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.bind(("127.0.0.1", 0))
     port: int = reserved.getsockname()[1]
+    # The end of the Python object would close the socket, and give the port away.
     reserved.detach()
     return port
 
@@ -357,10 +364,12 @@ def replay(
         headers["date"] = email.utils.formatdate(now, usegmt=True)
 
     def body_for(endpoint: str, request: Request) -> bytes | None:
+        # Only requests for an audit report have a path.
         path = request.query_params.get("path", "")
         if path and reports is not None:
             return reports.get(path)
         name = _name_of_answer(endpoint, request.query_params)
+        # Without an answer about one miner, the one about all miners has to do.
         if name == "stats_per_chute_one" and name not in answers:
             name = "stats_per_chute"
         return answers.get(name)
@@ -380,7 +389,10 @@ def replay(
 
 
 def _name_of_answer(endpoint: str, asked: Collection[str]) -> str:
-    """Return the name of an answer, which depends on the parameters of the request."""
+    """Return the name of an endpoint's answer to a request.
+
+    Some endpoints have several answers, and ``asked`` are the names of the parameters that choose.
+    """
     if endpoint == "held_gpus" and "hotkey" in asked:
         return "miner_gpus"
     if endpoint == "held_gpus" and "detailed" not in asked:
@@ -393,6 +405,7 @@ def _name_of_answer(endpoint: str, asked: Collection[str]) -> str:
 def reported_at(answers: Mapping[str, bytes]) -> float:
     """Return a time at which the newest audit report of some answers has just been made."""
     ends = [datetime.fromisoformat(entry["end_time"]) for entry in json.loads(answers["audit"])]
+    # The service makes a report a minute after its hour.
     return max(ends).replace(tzinfo=UTC).timestamp() + 100
 
 
@@ -412,7 +425,8 @@ def fast_rules(directory: Path) -> list[Path]:
         for group in rules["groups"]:
             group["interval"] = "1s"
             for rule in group["rules"]:
-                # 25 minutes become 8 seconds, and other windows as many seconds.
+                # 25 minutes become 8 seconds, as the shortest windows do. Other windows become as
+                # many seconds as they have minutes.
                 expression = re.sub(r"\b25m\b", "8m", rule["expr"])
                 rule["expr"] = re.sub(r"\b([89]|[123]\d)m\b", r"\1s", expression)
                 if "alert" in rule:
@@ -580,14 +594,22 @@ class Pki:
         (self.folder / "ca.crt").write_bytes(self.authority.cert_pem.bytes())
 
     def issue(self, name: str, *identities: str, authority: trustme.CA | None = None) -> None:
-        """Write ``NAME.crt`` and ``NAME.key``."""
+        """Write ``NAME.crt`` and ``NAME.key`` for some host names or addresses.
+
+        The certificate is signed by ``authority``, or else by the authority of this folder.
+        """
         issued = (authority or self.authority).issue_cert(*identities)
         chain = b"".join(certificate.bytes() for certificate in issued.cert_chain_pems)
         (self.folder / f"{name}.crt").write_bytes(chain)
         (self.folder / f"{name}.key").write_bytes(issued.private_key_pem.bytes())
 
     def client(self, name: str = "", **options: ssl.TLSVersion) -> ssl.SSLContext:
-        """Return what a client connects with."""
+        """Return the TLS context of a client that trusts the authority.
+
+        Args:
+            name: The client certificate that it presents, see :meth:`issue`; none if empty.
+            options: Attributes of the context, such as its maximum version of TLS.
+        """
         context = ssl.create_default_context(cadata=self.authority.cert_pem.bytes().decode())
         for option, value in options.items():
             setattr(context, option, value)

@@ -51,7 +51,11 @@ GPUS = "hotkey:chutes_fleet_gpus:sum"
 
 
 def once(match: re.Match[str]) -> str:
-    """Return a time of the routing so that an alert is sent once, and the Watchdog each second."""
+    """Return a line of the routing with another time.
+
+    With these times, no alert waits for longer than a second. Each is sent once in a test, but the
+    Watchdog each second.
+    """
     setting, time_of_example = match.groups()
     # Only the Watchdog is repeated after 5 minutes.
     if setting == "repeat_interval" and time_of_example != "5m":
@@ -159,7 +163,9 @@ class Pair:
         await self.holds(f'ALERTS{{alertname="{name}",alertstate="firing"}}')
 
     async def settles(self) -> None:
-        """Wait for as long as Alertmanager needs to send what it has to send."""
+        """Wait for as long as Alertmanager needs to send what it has to send: until the
+        Watchdog, which is sent each second, has arrived two more times.
+        """
         beats = len(self.receivers.beats)
         await until(lambda: len(self.receivers.beats) >= beats + 2)
 
@@ -181,7 +187,8 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
         door = Door(simulator.app)
         second_api = await running.enter_async_context(served(door))
         receiver_url = await running.enter_async_context(served(receivers.app))
-        # The second one drops data soon that it cannot renew.
+        # The second exporter drops data that it cannot renew after 5 seconds. Its way to the API
+        # can be shut.
         ages = [f"--feed.max-age={feed}=5" for feed in FAST]
         first, first_process = running.enter_context(exporter(simulator.url))
         second, second_process = running.enter_context(exporter(second_api, *ages))
@@ -246,5 +253,6 @@ async def test_nothing_is_doubled_and_nobody_is_paged_twice(pair: Pair) -> None:
     await pair.settles()
     assert pair.times_sent(unwatched) == 1
     assert pair.times_rung() == 2
+    # In the Prometheus that is left, the number of GPUs has been the same all the time.
     recorded = f"{GPUS}[10m]"
     await pair.holds(f"min_over_time({recorded}) == {gpus} and max_over_time({recorded}) == {gpus}")

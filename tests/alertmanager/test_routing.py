@@ -72,7 +72,11 @@ Labels = frozenset[tuple[str, str]]
 
 
 def alert(name: str, severity: str, **labels: str) -> dict[str, dict[str, str]]:
-    """Return an alert for Alertmanager that is about a miner and a job of its own."""
+    """Return an alert for Alertmanager that is about a miner and a job of its own.
+
+    So no alert mutes another one. A test finds it by its summary: the name, the severity and the
+    server in parentheses.
+    """
     own = {"hotkey": f"{name}-{severity}", "job": f"{name}-{severity}", "instance_id": name}
     return {
         "labels": {"alertname": name, "severity": severity} | own | labels,
@@ -242,6 +246,7 @@ async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver
             # The exporter ends.
             await running.aclose()
             await until(lambda: receivers.rang(f"firing: {HOTKEY[:5]}…: no exporter watches it"))
+            # No chat gets the Watchdog, which says that "Prometheus and Alertmanager work".
             assert {alert["labels"]["alertname"] for alert in receivers.beats} == {"Watchdog"}
             assert not any("Alertmanager work" in message["text"] for message in receivers.messages)
 
@@ -252,6 +257,7 @@ async def test_what_is_urgent_waits_for_no_other_alert(tmp_path: Path) -> None:
     others = SEVERITIES - {*urgent, ("Watchdog", "none")}
     async with served(receivers.app) as url:
         with alertmanager(tmp_path / "alertmanager", url, stretched) as address:
+            # With `stretched`, these wait for an hour.
             await post(address, *(alert(*one) for one in sorted(others)))
             # A second server does not wait for the next message of a group either.
             for server in ("a", "b"):
@@ -303,8 +309,10 @@ async def test_every_info_is_in_the_next_digest_if_it_lasts_so_long(tmp_path: Pa
 async def test_the_silence_of_the_runbook_is_for_the_gpus_of_one_server(tmp_path: Path) -> None:
     runbook = Path(__file__).parents[2] / "docs" / "runbooks" / "fleet.md"
     (command,) = re.findall(r"^amtool silence add .*$", runbook.read_text(), re.MULTILINE)
+    # The silence is for the first of these three alerts. The others have another server or name.
     gone = [alert("ChutesGpusGone", "warning", server=server) for server in ("alpha", "beta")]
     idle = alert("ChutesGpusIdle", "warning", server="alpha")
+    # Nobody listens at the address of the receivers: nothing needs to arrive.
     with alertmanager(tmp_path / "alertmanager", "http://127.0.0.1:9") as address:
         await post(address, *gone, idle)
         local = command.replace("http://localhost:9093", f"http://{address}")
@@ -341,11 +349,12 @@ async def test_telegram_gets_the_text_of_a_group_once_and_a_line_for_each_server
     labels = {"alertname": "ChutesGpusIdle", "severity": severity, "hotkey": HOTKEY}
     lines, alerts = [], []
     for server in servers:
-        # As long as the longest.
+        # A cost as long as the longest one of a real alert.
         cost = "1234567 units a day (123 US dollars)"
         line = f"{HOTKEY[:5]}…: 8 pro_6000 of server {server} idle, {cost}"
         lines.append(line)
         notes = NOTES | {"summary": line}
+        # Any label that differs makes another alert of the same group.
         alerts.append({"labels": labels | {"server": line}, "annotations": notes})
     async with served(receivers.app) as url:
         with alertmanager(tmp_path / "alertmanager", url) as address:
@@ -353,12 +362,13 @@ async def test_telegram_gets_the_text_of_a_group_once_and_a_line_for_each_server
             await until(lambda: len(receivers.messages) > 0)
     message = receivers.messages[0]
     assert bool(message.get("disable_notification")) == (severity != "critical")
+    # Without a parse mode, the `<idle>` of the description is text for Telegram, and no markup.
     assert not message.get("parse_mode")
     common_text, _, lines_of_servers = message["text"].partition("\n\n")
     template = "{description}\nCost: {cost}\n{dashboard}\n{runbook_url}"
     assert common_text == template.format_map(NOTES)
     assert sorted(lines_of_servers.splitlines()) == [f"firing: {line}" for line in lines]
-    # The descriptions are shorter than this.
+    # Telegram takes 4096 characters. Some are left for a longer description than that of this test.
     assert len(message["text"]) + 500 <= 4096
 
 
@@ -443,6 +453,7 @@ QUIET, HEARD = read_cases()
 
 
 def test_alertmanager_mutes_what_another_alert_explains_and_no_more(tmp_path: Path) -> None:
+    # Nobody listens at the address of the receivers: Alertmanager itself says what it mutes.
     with alertmanager(tmp_path / "alertmanager", "http://127.0.0.1:9") as address:
         url = f"http://{address}/api/v2/alerts"
         alerts = [{"labels": dict(labels)} for labels in (*QUIET, *HEARD)]

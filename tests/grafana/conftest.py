@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def ask_in(kind: World, directory: Path) -> Answers:
-    """Return the answers in a world, which a process of its own simulates."""
+    """Return the answers in a world, which a process of its own simulates.
+
+    With a process each, several worlds are simulated at a time. The directory does not exist yet.
+    """
     directory.mkdir()
     code = (
         "import sys; from tests.grafana.scenes import write_answers as write; write(*sys.argv[1:])"

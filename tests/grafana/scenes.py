@@ -213,7 +213,10 @@ class Troubled(Tried):
     """
 
     def _lives(self, miner: Miner, server: Server) -> Iterator[Iterator[float]]:
-        """Yield the lives on a server. The idle one has three more, each on a GPU of its own."""
+        """Yield the lives on a server: what runs on its GPUs, as the simulator steps through it.
+
+        The idle server has three more, each with one instance on a GPU of its own.
+        """
         yield from super()._lives(miner, server)
         is_idle_server = miner.uid == 0 and server.name == "pro-6000-6"
         if not is_idle_server:
@@ -232,8 +235,9 @@ class Troubled(Tried):
             )
             for gpu in server.gpus
         ]
-        # A launch has a name, a chute, the times of its creation, verification, activation and end,
-        # and the reason of the end. What never happens is infinitely late.
+        # A launch has a name, which is 1 for the only one of a slot, a chute, the times of its
+        # creation, verification, activation and end, and the reason of the end. What never happens
+        # is infinitely late.
         failed_at = now - 100 * 60
         times = failed_at, math.inf, math.inf, failed_at + 20 * 60
         yield self._staged(slots[0].launch(1, private, *times, End.FAILURES))
@@ -261,7 +265,7 @@ ORDINARY: Final = 38
 
 
 def _make(kind: World, *, readme: bool, gpus: int) -> tuple[DemoWorld, Miner]:
-    """Make a world, and choose the miner to watch in it, which has a number of GPUs.
+    """Make a world, and choose the miner to watch in it. ``gpus`` chooses servers from `FLEETS`.
 
     With ``readme``, it is for pictures, and therefore larger.
     """

@@ -44,13 +44,15 @@ def test_each_alert_with_a_first_step_links_to_a_board() -> None:
 
 
 def metrics(exporter: Exporter, states: States, without: str = "") -> set[str]:
-    """Return the names of the metrics that collectors make of the answers in ``states``.
+    """Return the names of the metrics that collectors make of the answers in ``states``, but for
+    the answer of one feed.
 
-    The collectors do not get the answer of the feed with the name ``without``, if there is one.
+    ``without`` is the name of this feed. If it is empty, the collectors get all answers.
     """
     names = set()
     for entry in exporter.plan.entries:
         out = Samples()
+        # A collector runs for one hotkey after another, with the feeds that it needs.
         for hotkey, feeds in entry.feeds.items():
             answers = {}
             for feed in feeds:

@@ -54,6 +54,7 @@ def each_query() -> Iterator[tuple[str, str]]:
         # The first variable is the data source, which asks nothing.
         _, *variables = dashboard["templating"]["list"]
         for variable in variables:
+            # Such as `label_values(QUERY, label)` or `query_result(QUERY)`.
             found = re.fullmatch(r"\w+\((.+?)(, \w+)?\)", variable["query"]["query"])
             assert found is not None
             yield f"{uid}: variable {variable['name']}", found[1]
@@ -121,6 +122,7 @@ def test_every_panel_says_what_it_is_what_to_do_and_why_it_is_empty() -> None:
         assert panel["description"].endswith((".", "?")), where
         # An option such as --chain.url belongs into the description.
         assert not any("--" in target["legendFormat"] for target in panel["targets"]), where
+        # A stat says in a few words why it is empty. All other panels say it in a sentence.
         empty = panel["fieldConfig"]["defaults"]["noValue"]
         assert empty != "no data", where
         assert empty.startswith("Unknown: ") == (panel["type"] != "stat"), where
@@ -178,7 +180,8 @@ def test_variables_are_used_and_all_miners_are_those_that_are_watched() -> None:
     for board in BOARDS:
         dashboard = ALL[board.uid]
         variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
-        # Without this regular expression, "All" chooses the listed hotkeys, which are watched.
+        # `allValue` is the regular expression of "All". Without it, "All" chooses the listed
+        # hotkeys, and only watched ones are listed.
         assert "allValue" not in variables.get("hotkey", {})
         # Only the queries of other variables use `cluster`.
         used = set(re.findall(r"\$(\w+)", json.dumps(dashboard["panels"])))
@@ -198,7 +201,8 @@ def test_every_selector_is_of_the_chosen_exporters_and_of_the_chosen_miners() ->
                 continue
             place = (where, selector.prettify())
             chosen = {one.name: one.value for one in selector.matchers.matchers}
-            # The exporters of one miner are merged, except where they are the subject.
+            # The exporters of one miner are merged, so that a query does not select a job or an
+            # exporter. Where exporters are the subject, it does. All are chosen, which is `.+`.
             is_apart = where.startswith("chutes-exporter") and name not in {"ALERTS", *RECORDED}
             apart = {"job": ".+", "instance": ".+"} if is_apart else {}
             assert {one: chosen[one] for one in ("job", "instance") if one in chosen} == apart, (
@@ -224,6 +228,7 @@ def test_a_stat_that_needs_the_rules_says_whether_they_are_loaded() -> None:
     for uid, panel in PANELS:
         if panel["type"] == "stat":
             queries = [target["expr"] for target in panel["targets"]]
+            # The recording that is there whenever the rules are loaded says so by itself.
             recorded = set[str]().union(*map(metrics, queries)) & RECORDED - {RULES_LOADED}
             assert (NO_RULES in queries) == bool(recorded), (uid, panel["title"])
 
@@ -259,6 +264,7 @@ def test_links_lead_to_boards_and_carry_what_is_chosen() -> None:
         assert [link["url"] for link in dashboard["links"]] == [
             f"/d/{name}" for name in BOARD_ORDER
         ]
+        # A dot marks the link to the board itself.
         assert [link["url"] for link in dashboard["links"] if link["title"].startswith("●")] == [
             f"/d/{uid}"
         ]
@@ -291,9 +297,11 @@ def test_links_lead_to_boards_and_carry_what_is_chosen() -> None:
 def test_the_states_of_the_table_are_those_of_the_exporter() -> None:
     assert [(state.value, state.text) for state in states.GPU] == [*enumerate(GPU_STATES)]
     assert {state.text for state in states.INSTANCE} == {*INSTANCE_STATES}
+    # A graph of ends by reason also has bars of failed starts.
     assert {state.text for state in states.REASONS} == {*END_REASONS, "failed starts"}
     assert {state.value for state in states.OUTCOMES} == {*OUTCOMES}
-    # The Watchdog fires always, and no board shows it.
+    # The Watchdog fires always, and no board shows it. The default is for recordings, which have no
+    # severity either.
     severities = {
         rule["labels"]["severity"]
         for rule in RULES.values()

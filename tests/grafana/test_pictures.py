@@ -75,7 +75,7 @@ def luminance(color: str, eyes: str = "all colours") -> float:
     """Return the relative luminance of a colour such as `#F2495C`, as the Web Content Accessibility
     Guidelines define it, plus 0.05.
 
-    These define the contrast of two colours as the ratio of such sums.
+    The guidelines define the contrast of two colours as the ratio of such sums.
     """
     light = []
     # The places of the channels red, green and blue in the text.

@@ -211,9 +211,11 @@ class Truth:
         return units
 
     def headings(self) -> dict[str, float]:
-        """Return each miner's share of the multipliers of active instances.
+        """Return each miner's heading: the score share that it approaches if all active instances
+        continue. It is the share of their multipliers.
 
-        Without a key, nobody knows these, and the share of the past hour's compute units counts.
+        Without a key, the multipliers are not known, and the heading is the share of the past
+        hour's compute units.
         """
         if not self.has_key:
             units = self.units_by_miner("past_hour")
@@ -307,6 +309,7 @@ class Truth:
             expected[at(title, "Safe now: registrations before the loss")] = first_loss
         else:
             lost_in = DAY * first_loss / registrations_a_day
+            # The board calls a loss within 3 days a danger.
             verdict = "In danger, see Market" if lost_in < 3 * DAY else "Safe now"
             expected[at(title, f"{verdict}: lost within")] = lost_in
         without_seat = [hotkey for hotkey in hotkeys if hotkey not in self.seats]
@@ -747,11 +750,11 @@ class Truth:
         """Return the table of servers that need an upgrade or hold an upgrade slot."""
         title = "Maintenance"
         policy = self.api["maintenance"]["servers"]
-        older = {row["server_id"] for row in policy if row["needs_upgrade"]}
+        needing_upgrade = {row["server_id"] for row in policy if row["needs_upgrade"]}
         in_slot = {row["server_id"] for row in policy if row["maintenance_status"] != "none"}
         earning, order = self.earning_instances(), self.order_of_waiting()
-        expected: Expected = {label_of_rows(title, "server_id"): sorted(older | in_slot)}
-        for server_id in older | in_slot:
+        expected: Expected = {label_of_rows(title, "server_id"): sorted(needing_upgrade | in_slot)}
+        for server_id in needing_upgrade | in_slot:
             row = {"server_id": server_id}
             # The numbers are those of `states.MAINTENANCE`: 3 is a server on which nothing earns.
             in_maintenance = 2 if earning[server_id] else 3
@@ -764,8 +767,8 @@ class Truth:
                 at(title, "Can come back", **row): None,
                 at(title, "Earning instances", **row): earning[server_id],
             }
-            if server_id in older:
-                # The 1 of `states.OLDER`.
+            if server_id in needing_upgrade:
+                # The 1 of `states.OLDER`: the version is older than the target of the window.
                 expected[at(title, "Version", **row)] = 1
                 expected[at(title, "Can come back", **row)] = int(is_measured(server_id, self.api))
         return expected
@@ -890,6 +893,7 @@ class Truth:
         title, row = "All instances", {"instance_id": instance["instance_id"]}
         chute = self.chutes[instance["chute_id"]]
         server_id, model = self.place_of_instance[instance["instance_id"]]
+        # An active instance has no purge.
         purge, secured = deadlines_of(instance).get("purge"), secured_at(instance)
         state = instance_state(instance)
         if is_late(instance):
@@ -966,11 +970,15 @@ class Truth:
         return expected
 
     def jobs(self) -> Expected:
-        """Return how many jobs each watched miner has tried, and how many it does not finish."""
+        """Return how many of the waiting jobs each watched miner has tried, and how many jobs are
+        stuck with it.
+        """
         title = "Jobs of the chosen miners"
         if not self.has_key:
             return {label_of_rows(title, "hotkey"): []}
         waiting = waiting_jobs(self.api)
+        # The service lists only jobs without an instance. An unfinished one that a miner has
+        # claimed is therefore stuck.
         unfinished = [row for row in self.api["jobs"] if row["finished_at"] is None]
         expected: Expected = {}
         for hotkey in self.watched:
@@ -1216,7 +1224,10 @@ class Truth:
         return expected
 
     def neighbours_in_line(self) -> Expected:
-        """Return the seats that are lost before and after that of the miner."""
+        """Return the seats that are lost before and after that of the miner.
+
+        A miner without a seat, or whose seat cannot be lost, is not in line.
+        """
         title = "Neighbours in line for the seat"
         registrations = self.registrations_before_loss()
         if self.miner not in registrations:
@@ -1231,6 +1242,7 @@ class Truth:
             expected |= {
                 at(title, "Registrations", **row): registrations[hotkey],
                 at(title, "Seat age", **row): END - seconds(self.seats[hotkey]["synced_at"]),
+                # Immune seats are far behind, see `registrations_before_loss`.
                 at(title, "Immune", **row): 0,
                 at(title, "USD a day", **row): self.usd_a_day(hotkey),
             }
@@ -1336,6 +1348,7 @@ class Truth:
             return "this miner"
         is_better = self.rank(hotkey) < self.rank(self.miner)
         margin = headings[hotkey] / headings[self.miner] - 1
+        # Below 5 % between headings, which miner is ahead later is a coin flip: see docs/plan.md.
         if abs(margin) < 0.05:
             return "too close to say"
         if is_better and margin < 0:
@@ -1658,11 +1671,12 @@ NOT_COMPARED = {
 
 
 def names_of(panel: Panel) -> dict[str, str]:
-    """Return by column or line of a panel the name of the :class:`Place` that compares it.
+    """Return which :class:`Place` compares each column of a table, or each line of a graph.
 
-    An empty name says that any place of the panel is enough: of lines that are named by labels,
-    only one must be compared, and the place of a single line may have no name. The name of a column
-    that shows a label is that of `label_of_rows`, or of a label by which rows are found.
+    The keys are titles of columns and legends of lines. The values are names of places. A column
+    that shows a label is compared by a place with the name `#label`, see `label_of_rows`. An empty
+    name means that any place of the panel will do. This is so for the lines of one legend with
+    labels, of which only one must be compared, and for a single line, whose place needs no name.
     """
     if panel.kind != "table":
         legends = {query.legend for query in panel.queries}

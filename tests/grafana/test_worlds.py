@@ -178,8 +178,8 @@ def test_without_instances_0_are_starting_and_without_a_key_a_text_says_what_is_
 @pytest.mark.parametrize(
     ("kind", "verdict", "critical", "warnings"),
     [
-        # Some alerts fire for several chutes or servers. One with two severities counts once, as
-        # the graver one.
+        # Some alerts of `FIRING` fire for several chutes or servers, so that there are more than it
+        # has. One with two severities counts once, as the graver one.
         (World.SICK, "act now", "3", "18"),
         # No exporter runs, and so nothing watches the miner.
         (World.DOWN, "act now", "1", "1"),
@@ -354,9 +354,10 @@ def test_tables_have_a_row_for_each_thing(
 
 
 def count_things(results: Sequence[Sequence[dict[str, Any]]]) -> int:
-    """Return how many things the results of a table's queries are about.
+    """Return how many things, such as servers or chutes, the results of a table's queries are
+    about.
 
-    The labels that all queries have tell the things apart.
+    The labels that the results of all queries have tell the things apart.
     """
     labels_of_results = []
     for result in results:

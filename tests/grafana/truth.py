@@ -94,6 +94,7 @@ def server_state(server_id: str, status: str, api: Mapping[str, Any]) -> int:
     failing, are left out. The status is that of its maintenance.
     """
     if status != "none":
+        # 1 is a server that has a slot, but is not in maintenance yet.
         return 0 if status == "maintenance" else 1
     states = {gpu_state(gpu, api) for gpu in api["nodes"] if gpu["server_id"] == server_id}
     numbers = {"unverified": 3, "idle": 5, "starting": 6, "disabled": 7, "earning": 8}
@@ -154,15 +155,16 @@ def last_instances(api: Mapping[str, Any]) -> Counter[str]:
     A chute of such an instance has no other active instance, of any miner.
     """
     place_of_instance = places(api)
-    active_ids: dict[str, set[str]] = defaultdict(set)
+    active_ids_of_chute: dict[str, set[str]] = defaultdict(set)
     for instance in api["active_instances"]:
-        active_ids[instance["chute_id"]].add(instance["instance_id"])
+        active_ids_of_chute[instance["chute_id"]].add(instance["instance_id"])
     count: Counter[str] = Counter()
     for instance in api["instances"]:
         instance_id = instance["instance_id"]
-        others = active_ids[instance["chute_id"]] - {instance_id}
+        other_active_ids = active_ids_of_chute[instance["chute_id"]] - {instance_id}
+        # Only the inventory says on which server an instance runs.
         has_server = instance_id in place_of_instance
-        if has_server and not others:
+        if has_server and not other_active_ids:
             server_id, _ = place_of_instance[instance_id]
             count[server_id] += 1
     return count
@@ -170,7 +172,14 @@ def last_instances(api: Mapping[str, Any]) -> Counter[str]:
 
 @dataclass(frozen=True)
 class Ended:
-    """An instance of a miner that ended, with the compute units that the score lost."""
+    """An instance of a miner that ended.
+
+    Attributes:
+        chute_id: Its chute.
+        reason: Why it ended, a value of `REASONS`.
+        outcome: What became of its score: it counts, is lost, or the instance was never active.
+        lost: The compute units that the score lost.
+    """
 
     chute_id: str
     reason: str
@@ -196,9 +205,10 @@ class Reports:
 
     @cached_property
     def _history(self) -> dict[str, dict[str, Row]]:
-        """The multipliers of each instance by the time from which on they held.
+        """The rows about the multipliers of each instance, by the time from which on each held.
 
-        A later report repeats a row with its end, and therefore replaces it.
+        A row without an end is repeated in the next report, perhaps with its end. So the row of the
+        latest report counts.
         """
         history: dict[str, dict[str, Row]] = defaultdict(dict)
         for _, report in sorted(self._reports.items()):
@@ -229,7 +239,8 @@ class Reports:
         if row["activated_at"] is None:
             return Ended(row["chute_id"], reason, "never_active", 0)
         lasted = seconds(row["deleted_at"]) - seconds(row["activated_at"])
-        # A public instance, which nobody is billed for, keeps its score after its first hour.
+        # The service marks its planned ends as valid, and these keep the score. A public instance,
+        # which nobody is billed for, keeps it after its first hour, too.
         is_secured = row["billed_to"] is None and lasted >= HOUR
         if row["valid_termination"] or is_secured:
             return Ended(row["chute_id"], reason, "counts", 0)
@@ -239,17 +250,18 @@ class Reports:
         """Return the compute units of an instance in the day before the end of the newest report,
         from its row in a report.
         """
-        begin = max(seconds(row["created_at"]), self.end - DAY)
-        end = seconds(row["deleted_at"])
+        counted_from = max(seconds(row["created_at"]), self.end - DAY)
+        counted_to = seconds(row["deleted_at"])
         # An instance counts only up to the end of its billing, even if it is deleted later.
         if row["stop_billing_at"]:
-            end = min(end, seconds(row["stop_billing_at"]))
+            counted_to = min(counted_to, seconds(row["stop_billing_at"]))
         units = 0.0
+        # Each part of the history has one multiplier. One without an end still holds.
         for part in self._history[row["instance_id"]].values():
-            part_begin = max(begin, seconds(part["started_at"]))
-            part_end = end
+            part_begin = max(counted_from, seconds(part["started_at"]))
+            part_end = counted_to
             if part["ended_at"]:
-                part_end = min(end, seconds(part["ended_at"]))
+                part_end = min(counted_to, seconds(part["ended_at"]))
             units += part["compute_multiplier"] * max(0.0, part_end - part_begin)
         return units
 
@@ -439,7 +451,8 @@ class Launches:
             return Room(room, room - starting, "no_room")
         if room <= 0:
             return Room(room, room, "no_room")
-        # With TEE, active and starting instances must be fewer than the target plus 1.
+        # The first limit: active instances must be fewer than the target. With TEE, there is a
+        # second one: active and starting instances together must be fewer than the target plus 1.
         room = min(room, room + 1 - starting)
         return Room(room, room, "enough_starting")
 
@@ -453,7 +466,10 @@ class Launches:
             self.refused[gpu, reason] += 1
 
     def _refusal(self, chute: Row, gpu: str) -> str | None:
-        """Return the first reason why a chute cannot be launched on idle GPUs of a model."""
+        """Return the first reason why a chute cannot be launched on idle GPUs of a model.
+
+        It is None if the chute can be launched.
+        """
         if chute["disabled"]:
             return "disabled"
         room = self.room(chute)

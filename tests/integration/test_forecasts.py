@@ -83,7 +83,9 @@ class History:
 
 @dataclass(frozen=True)
 class Errors:
-    """Mean absolute errors of a forecast, of "as now", and of the heading."""
+    """Mean absolute errors of three forecasts of a score share or of the pay: the one of the
+    rules, "it stays the present score share", and "it becomes the heading".
+    """
 
     forecast: float
     as_now: float
@@ -99,7 +101,11 @@ def of_hotkeys(found: Mapping[Labels, float]) -> Values:
 
 
 async def live(seed: int, directory: Path) -> History:
-    """Scrape an exporter in each hour of some weeks, evaluate the recordings, and ask."""
+    """Scrape an exporter in each hour of some weeks, evaluate the recordings, and return the
+    answers to `QUERIES`.
+
+    The seed makes the world. The directory is for the files of Prometheus.
+    """
     world, clock, history = World(seed=seed, start=NOON, size=SIZE), Clock(START), History()
     watched = [miner.hotkey for miner in world.miners[: SIZE.active_miners]]
     async with contextlib.AsyncExitStack() as stack:
@@ -135,11 +141,14 @@ async def live(seed: int, directory: Path) -> History:
 
 
 def errors_of_day(history: History, day: int, name: str) -> Errors:
-    """Return the errors of the forecasts of a day, of all miners."""
+    """Return the mean errors of the forecasts that are made on a day, of all miners.
+
+    ``name`` is the query of the forecast: "score in 24 h" or "pay of 24 h".
+    """
     forecasts, as_now, headings = [], [], []
-    become = history.pay_of_next_day if name == "pay of 24 h" else history.score_of_next_day
+    outcome_of = history.pay_of_next_day if name == "pay of 24 h" else history.score_of_next_day
     for hour, hotkey in history.pairs(name, day):
-        real, answers = become(hour, hotkey), history.hours[hour]
+        real, answers = outcome_of(hour, hotkey), history.hours[hour]
         if real is None:
             continue
         forecasts.append(abs(answers[name][hotkey] - real))
@@ -157,8 +166,11 @@ def mean_of(days: list[Errors]) -> Errors:
 
 
 def held_bounds(history: History) -> list[bool]:
-    """Return of each score that had bounds a day before whether it is within them."""
+    """Return whether scores are within the bounds that were forecast a day before, for each score
+    that had such bounds.
+    """
     found = []
+    # What the forecasts of the last day become is not known.
     for day in range(DAYS - 1):
         for hour, hotkey in history.pairs("lower", day):
             real, answers = history.score_of_next_day(hour, hotkey), history.hours[hour]
@@ -183,7 +195,7 @@ async def test_forecasts_are_better_than_the_score_and_than_the_heading(
         assert errors.forecast < errors.heading, name
     held = held_bounds(history)
     LOG.warning("seed %d: %.3f of %d scores are within bounds", seed, fmean(held), len(held))
-    # Each miner has bounds from 15 days on, and they are compared a day later.
+    # The bounds of the days 15 to 18 are compared. Each miner must have them on more than 3 days.
     assert len(held) > 24 * (DAYS - 17) * SIZE.active_miners
-    # About 5 times out of 6.
+    # The rules make the bounds so that they hold about 5 times out of 6.
     assert math.isclose(fmean(held), 5 / 6, abs_tol=0.1)

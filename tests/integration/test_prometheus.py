@@ -88,6 +88,7 @@ async def test_programs_read_a_compressed_page_in_both_formats_while_a_part_of_i
                 line = json.dumps({"chute_id": "another", "instance_count": number})
                 bodies["metrics"] = whole + f"data: {line}\n\n".encode()
                 clock.now += 2
+                # Both jobs see the new number.
                 have = f"count(chutes_chute_instances{{chute_id='another'}} == {number}) == 2"
                 await asyncio.to_thread(prometheus.wait_for, have)
                 for form in Format:

@@ -69,9 +69,10 @@ GPUS = raw_json(ANSWERS)["nodes"]
 
 
 def pods() -> str:
-    """Write the last request to each function of the pods of chutes, with their labels.
+    """Write the time of the last request to each function of the pods of chutes, with their labels.
 
-    One pod has no config.
+    Each instance has a pod, and its last request was 60, 61 and so on seconds ago. One pod more has
+    no config, and so belongs to no instance.
     """
     page = sample(
         "invocation_last_timestamp", RECORDED_AT, function="chat", pod="chute-0", node="server-0"
@@ -80,13 +81,16 @@ def pods() -> str:
         ids = {"chutes_config_id": instance["config_id"], "chutes_version": instance["version"]}
         labels = {"node": "server-1", "pod": f"chute-{age}", **ids}
         page += sample("invocation_last_timestamp", RECORDED_AT - age, function="chat", **labels)
+        # Only the later one of the requests to two functions is the pod's last one.
         page += sample("invocation_last_timestamp", RECORDED_AT - 9000, function="embed", **labels)
     return page
 
 
 def dcgm() -> str:
-    """Write what NVIDIA's dcgm-exporter says of GPUs that have nothing to do. The first one has
-    fallen off the bus.
+    """Write what NVIDIA's dcgm-exporter says of GPUs that have nothing to do.
+
+    They take 100, 101 and so on watts, and have 30, 31 and so on degrees. The first one has fallen
+    off the bus, which is error 79.
     """
     page = ""
     for number, gpu in enumerate(GPUS):
@@ -170,7 +174,7 @@ async def monitoring(
                 )
 
                 def ask(query: str) -> dict[Labels, float]:
-                    # Prometheus' own time goes on.
+                    # The time of the queries is that of the recording. Prometheus has the real one.
                     at_recording = query.replace("time()", f"{RECORDED_AT:.0f}")
                     filled_in_query = at_recording.replace("$hotkey", HOTKEY)
                     if query in NOTHING_TO_SHOW:
@@ -190,6 +194,7 @@ async def test_prometheus_answers_every_query_and_joins_pods_and_hardware(tmp_pa
         results = {name: await ask(query) for name, query in QUERIES.items()}
         shown = {title: await ask(query) for title, query in queries_of_panels.items()}
         alerts = await ask('ALERTS{alertname="ChutesGpuXidError"}')
+    # What `pods` and `dcgm` say must come with the ids of the exporter.
     seconds_since_request = {}
     for seconds, row in enumerate(INSTANCES, start=60):
         ids = (row["instance_id"], row["chutes_version"], row["version"])
@@ -202,6 +207,7 @@ async def test_prometheus_answers_every_query_and_joins_pods_and_hardware(tmp_pa
         }
     # The Fleet dashboard shows the same hardware, of at most 10 GPUs.
     lines = min(10, len(GPUS))
+    # The first GPU has 30 degrees, and each other one a degree more.
     hottest = 29 + len(GPUS)
     assert {title: sorted(result.values(), reverse=True) for title, result in shown.items()} == {
         "GPU utilization": [0] * lines,

@@ -111,7 +111,7 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
                 samples.append(measured(process.pid))
     third = len(samples) // 3
     early, late = samples[:third], samples[-third:]
-    # The least of each stretch is what stays; what comes and goes with requests lies on top.
+    # The minimum of each third is the memory that stays. Requests add to it only for a moment.
     assert min(pages for pages, _ in late) < 1.1 * min(pages for pages, _ in early)
     # Sixteen connections to the API at most, and the scrapers'.
     assert max(files for _, files in late) <= files_at_start + 16 + 8
@@ -123,10 +123,11 @@ async def test_sigterm_during_a_scrape_finishes_that_scrape(small_world: World) 
         exporting(simulator, timeout=300) as (url, process),
     ):
         async with patient_client() as client:
-            # The first scrape waits for the requests of the start, so the next one's are told apart
-            # from them.
+            # The first scrape waits until no request of the start is in flight. A request for the
+            # scores is then the second scrape's.
             await client.get(f"{url}/metrics")
             simulator.faults["scores"] = Fault(latency=1)
+            # The scores are old after a second.
             await asyncio.sleep(1)
             scrape = asyncio.create_task(client.get(f"{url}/metrics"))
             await until(lambda: simulator.in_flight["scores"])

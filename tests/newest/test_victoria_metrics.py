@@ -143,6 +143,7 @@ async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path
         service = await stack.enter_async_context(Service(settings))
         write_documented_files(tmp_path / "prometheus", str(service.addresses[0]))
         url = stack.enter_context(victoria_metrics(tmp_path / "store"))
+        # Nobody listens at the address of the receivers: no notification is needed here.
         address = stack.enter_context(alertmanager(tmp_path / "alertmanager", "http://127.0.0.1:9"))
 
         for program, flags in (("vmagent", ()), ("vmalert", ("-rule.evalDelay=0s",))):

@@ -63,6 +63,7 @@ def start(command: str, api: str, log: Path) -> subprocess.Popen[bytes]:
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "VALIDATOR_API": api,
     }
+    # These are of the test run, which make may have started. A new user has none of them.
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VENV", "VIRTUAL_ENV", "TMPDIR", "PYTHONPATH"):
         variables.pop(name, None)
     with log.open("wb") as file:
@@ -162,6 +163,7 @@ def follow_by_hand(api: str, log: Path) -> None:
 
 def follow_systemd(api: str, log: Path) -> None:
     """Follow the part about systemd, without a systemd that runs."""
+    # The document opens the file of settings in an editor. This one adds the key to the file.
     editor = DEBIAN / "usr/local/bin/editor"
     editor.write_text(
         f'#!/bin/sh\nprintf "MINER_SS58={HOTKEY}\\nMINER_SEED={TEST_SEED}\\n" >>"$1"\n'
@@ -175,6 +177,7 @@ def follow_systemd(api: str, log: Path) -> None:
     unit = (units / "chutes-exporter.service").read_text()
     settings = dict(re.findall(r"^(\w+)=-?(.+)$", unit, re.MULTILINE))
     user, file, program = (settings[name] for name in ("User", "EnvironmentFile", "ExecStart"))
+    # What systemd would do with these settings of the unit: become the user, read the variables.
     rights = f"setpriv --reuid={user} --regid={user} --clear-groups"
     with serving(f"{rights} env $(grep -v '^#' {file}) {program}", api, log) as process:
         page = parse_page(wait_for(lambda: fetch(PAGE), process, log.read_text))
