@@ -76,7 +76,7 @@ def stored(block: Block, name: str) -> list[int]:
 
 
 def number(value: float, size: int) -> str:
-    """Return a number as the chain stores it."""
+    """Return a number as the chain stores it, in ``size`` bytes."""
     return "0x" + int(value).to_bytes(size, "little").hex()
 
 

@@ -300,7 +300,9 @@ async def test_seats_that_are_not_those_of_the_api_are_doubted() -> None:
     for count, is_doubted in ((0, False), (2, False), (3, True)):
         others = [MetagraphNode(f"other {uid}", node_id=uid) for uid in range(count)]
         seats_of_api = [*others, *ten_seats[count:], without_uid]
+        # The check does not use the answer before, which is None here.
         assert seats_are_others(None, answer, seats_of_api) is is_doubted
+    # Without the answer of the API, there is nothing to compare with.
     assert not seats_are_others(None, answer, None)
 
 

@@ -65,10 +65,11 @@ def split(miners: float, since_epoch: int) -> Block:
 
 
 def after_an_epoch(block: Block) -> Block:
-    """Return a block after one more epoch, which has paid what had gathered, in whole rao."""
+    """Return a block whose last epoch has paid what gathers in an epoch now, in whole rao."""
     (head,), (epoch,) = stored(block, "Number"), stored(block, "LastMechansimStepBlock")
     (pending,) = stored(block, "PendingServerEmission")
     incentive = stored(block, "Incentive")
+    # In a whole epoch, as much gathers in each block as since the last epoch.
     gathered = TEMPO * pending // (head - epoch)
     parts = [gathered * part // sum(incentive) for part in incentive]
     # The two lowest bits of the length say that it has two bytes.

@@ -84,8 +84,8 @@ STATE = replace(
 def test_seats_are_lost_in_the_order_of_a_replay(
     rows: list[tuple[int, int, int]], free: int, changes: dict[str, Any]
 ) -> None:
-    """A row is a seat: its emission, the block of its registration and its coldkey. 0 is the
-    owner's. ``free`` are the free seats; -1 means that there is one seat more than allowed.
+    """A row is a seat: its emission, the block of its registration and its coldkey. The coldkey 0
+    is the owner's. ``free`` are the free seats. With -1, there is one seat more than allowed.
     """
     changes |= {"emission": tuple(emission for emission, _, _ in rows), "incentive": ()}
     state = replace(STATE, seats=len(rows), max_seats=max(0, len(rows) + free), **changes)
@@ -194,7 +194,7 @@ def pay(state: State, owned: str = "") -> list[float | None]:
         ({"mechanisms": 2}, None),
         ({"consensus": 1}, None),
         ({"incentive": ()}, None),
-        # The chain has no such value any more.
+        # A 0 stands for a value that the chain does not have any more.
         ({"pending_miners": 0}, None),
         ({"last_paid_epoch": 0}, None),
         # Nothing has gathered in the block of an epoch, and no earlier block is known.

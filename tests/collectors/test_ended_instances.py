@@ -156,6 +156,7 @@ def test_an_unknown_chute_hides_only_the_reasons_that_its_name_decides(chutes: A
 
 
 def test_a_record_that_cannot_be_read_hides_the_windows_that_need_its_report() -> None:
+    # The last record has no id.
     report = {"instance_audit": [ENDED, INSTANCE, {}], "compute_history": [OPEN]}
     found = collected(COLLECTOR, {AUDIT_REPORT: report})
     assert found == {

@@ -88,7 +88,7 @@ def test_after_a_failure_no_topic_is_known(monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*_: object) -> None:
         raise ValueError("an unforeseen answer")
 
-    # The last samples but those of the topics fail.
+    # Its samples are the last ones before those of the topics.
     monkeypatch.setattr("chutes_exporter.collectors.fleet.plan_upgrades", fail)
     made = run(succeeds=False)
     assert "chutes_fleet_late_servers_to_upgrade{hotkey=me}" not in made
@@ -228,6 +228,7 @@ def test_where_both_lists_know_a_gpu_the_nodes_decide_and_the_servers_fill_the_g
     bodies = with_gpus(gpu(1, gpu_identifier="a100", verified_at=None))
     made = run(bodies | {"nodes": [gpu(1, server_id="s1")]})
     assert (counts(made), counts(made, "a100")) == ({"idle": 1}, {})
+    # What the list of nodes lacks, the server has.
     made = run(bodies | {"nodes": [{"uuid": "g1"}]})
     assert counts(made, "a100") == {"unverified": 1}
 

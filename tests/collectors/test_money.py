@@ -217,6 +217,7 @@ async def test_the_cost_of_a_fleet_is_absent_if_the_price_of_one_gpu_is_unknown(
     unit_usd = known[series(UNIT)]
     profits = profits_of_servers(answers(), unit_usd, {"server_costs": {}} | costs)
     assert 0 < len(profits) == sum(name == SERVER_PROFIT for name, _ in found)
+    # With a price for each GPU, there are more series of servers.
     assert len(found) < len(without(known, MINER_COST, PROFIT))
 
 

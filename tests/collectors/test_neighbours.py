@@ -35,7 +35,7 @@ def scores(line: Iterable[str], **others: float | None) -> Answers:
 
 
 def by_score(answers: Answers, before: Iterable[str] = (), watched: str = MIDDLE) -> list[str]:
-    """Return the neighbours of a miner in rank, if it had some before."""
+    """Return the neighbours of a miner in rank. ``before`` are those that it had until now."""
     known = Neighbours(by_score=frozenset(before))
     return sorted(find_neighbours(answers, {watched}, known).by_score)
 
@@ -95,6 +95,7 @@ async def test_the_neighbours_in_line_for_the_seat_are_exported_with_the_watched
     for hotkey, seat in EXPECTED["seats"].items():
         if seat["registrations_before"] is not None:
             registrations_before_loss[hotkey] = seat["registrations_before"]
+    # The first in line loses its seat next.
     line = sorted(registrations_before_loss, key=registrations_before_loss.__getitem__)
     me = line[20]
     page = await FakeNode().page(hotkeys=[me])

@@ -111,7 +111,7 @@ ANSWERS: dict[Any, Any] = {
 
 
 def exported(without: Any = None, **options: Any) -> set[str]:
-    """Return the chutes that are exported, if the answer of one feed is missing."""
+    """Return the chutes that are exported. ``without`` is a feed whose answer is missing."""
     given = {feed: body for feed, body in ANSWERS.items() if feed is not without}
     made = collected(COLLECTOR, given, **{"chutes": "relevant"} | options)
     return {name for name in NAMES if f"chute_id={name}," in str(made)}

@@ -65,6 +65,7 @@ ALPHA_USD = EXPECTED["subnet"]["price_rao_per_alpha"] / 1e9 * json.loads(answers
 @contextlib.asynccontextmanager
 async def chain_flag() -> AsyncIterator[str]:
     """Yield the flag with a node that has just finalized the recorded block."""
+    # A node that is behind is refused, so the block gets the present time, which has 8 bytes.
     block = recorded_block(milliseconds=number(1000 * time.time(), 8))
     async with FakeNode(block).serve() as url:
         yield f"--chain.url={url}"
@@ -78,7 +79,10 @@ def world_of_today() -> World:
 
 
 def another_key(path: Path, simulator: Simulator, number: int = 1) -> str:
-    """Put another miner's key into a hotkey file."""
+    """Put another miner's key into a hotkey file, and return its hotkey.
+
+    ``number`` is the place of the miner in the world, of which 0 is the miner of the test key.
+    """
     miner = simulator.world.miners[number]
     # As the simulated world makes it.
     seed = hashlib.sha256(f"64/hotkey/{number}".encode()).hexdigest()

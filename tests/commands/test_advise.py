@@ -68,6 +68,7 @@ async def test_an_offer_has_what_the_answers_say_about_its_chute(
         assert 0 <= offer["room_left"] <= offer["room"]
         assert offer["starting_instances"] == launch["starting"]
         assert_is_paid_as(chute, offer)
+    # The pay of a chute with a bounty was among those that were compared.
     assert any(offer["bounty_boost"] for offer in offers)
 
 
@@ -82,9 +83,11 @@ def assert_is_paid_as(chute: dict[str, Any], offer: dict[str, Any]) -> None:
     now, later = offer["units_per_gpu_second"], offer["later_units_per_gpu_second"]
     assert now >= cheapest * 0.999
     boost = chute["compute_multiplier_factors"].get("bounty_boost", 1)
+    # Later, a public instance is paid without the bounty, and as on the cheapest GPU. A private one
+    # keeps the pay of its own GPU.
     if offer["public"]:
         assert later == pytest.approx(cheapest / boost)
-    # Of the first day, the first pay counts for 4.6 hours, and the later one for the rest.
+    # The first pay falls to the later one within 8 hours, as if it was paid for 4.6 of 24 hours.
     first_day = (4.6 * now + 19.4 * later) / 24
     assert offer["first_day_units_per_gpu_second"] == pytest.approx(first_day)
 
@@ -137,7 +140,7 @@ def cells(output: str, gpu: str) -> list[dict[str, str]]:
 async def test_the_screen_ranks_the_chutes_of_each_idle_model(target: Target) -> None:
     code, output, errors = await advise(target)
     assert (code, errors) == (1, "")
-    # The numbers of GPUs and chutes are those of the recorded world.
+    # After the hotkey comes a date. The numbers of GPUs and chutes are those of the recorded world.
     assert output.startswith(f"{META['test_miner']}  20")
     assert "\npro_6000: 13 idle GPUs, 8 in maintenance, at most 3 on one server\n" in output
     assert "\nh200: 11 idle GPUs, at most 8 on one server\n" in output
@@ -213,8 +216,10 @@ async def test_an_unknown_value_of_an_offer_is_a_dash(
     api["bounties"] = json.dumps(bounties).encode()
     _, output, _ = await advise(target)
     shown = cells_of_all_models(output)
+    # The boost of a bounty is between 1.1 and 1.5.
     with_bounty = [row for row in shown if row["bounty"].startswith("1.")]
     assert any(row["left"] == "-" for row in with_bounty)
+    # A chute that the autoscaler has not logged has no load.
     without_load = [row for row in shown if row["use %"] == row["refused %"] == "-"]
     assert any(row["bounty"] == row["left"] == "-" for row in without_load)
 
@@ -341,7 +346,8 @@ async def test_a_chute_that_does_not_start_here_is_marked_and_not_launched_again
     target: Target, api: dict[str, bytes]
 ) -> None:
     _, found = await report(target)
-    # The best chute for the second of the idle models. One of its instances does not get active.
+    # The best chute for the second of the idle models. One of its instances has been starting for
+    # over an hour, so it hangs.
     best = found["miners"][0]["idle"][1]["runnable"][0]
     hanging = {
         "instance_id": "hangs",
@@ -379,6 +385,7 @@ async def test_without_an_answer_that_decides_it_is_not_known_what_idle_gpus_can
 @pytest.mark.parametrize(
     ("are_all_pending", "words", "models_without_chute"),
     [
+        # 8 of the 13 idle GPUs are on a server in maintenance, which is made pending instead.
         (False, "8 with pending maintenance (do not reboot), at most 3", 0),
         (True, "13 with pending maintenance (do not reboot), at most 0", 2),
     ],
@@ -414,6 +421,7 @@ async def test_idle_gpus_of_a_server_whose_maintenance_is_not_known_are_only_cou
 async def test_if_no_gpu_is_idle_the_exit_status_is_0(
     target: Target, api: dict[str, bytes]
 ) -> None:
+    # One active instance holds all GPUs.
     held = [{"gpu_id": row["uuid"], "chute_id": "c", "active": True} for row in rows(api["nodes"])]
     api["inventory"] = json.dumps(held).encode()
     running = {
@@ -436,7 +444,8 @@ async def test_if_no_gpu_is_idle_the_exit_status_is_0(
 async def test_if_the_service_may_accept_nothing_the_status_is_that_of_what_is_known(
     target: Target, api: dict[str, bytes], reason: str | None, status: int, words: str
 ) -> None:
-    # Without a reason, the field is missing, so the miner may be blacklisted or not.
+    # A blacklisted miner can certainly launch nothing, so its idle GPUs need no action. If the
+    # reason is None, the seat lacks the field, so the miner may be blacklisted or not.
     seats = json.loads(api["metagraph"])
     for seat in seats:
         del seat["blacklist_reason"]
@@ -452,6 +461,7 @@ async def test_if_the_service_may_accept_nothing_the_status_is_that_of_what_is_k
 async def test_a_watched_miner_without_a_key_is_not_known(target: Target) -> None:
     other = META["second_miner"]
     code, found = await report(target, "--hotkey", other)
+    # The status is 1, because the miner with the key has idle GPUs.
     assert (code, [gap["hotkey"] for gap in found["not_known"]]) == (1, [other])
     assert {miner["hotkey"]: miner["idle"] is None for miner in found["miners"]} == {
         META["test_miner"]: False,
@@ -467,6 +477,7 @@ async def test_what_there_is_none_of_is_not_mentioned(
     _, found = await report(target)
     offered = {offer["chute_id"] for offer in offers_of(found["miners"][0])}
     _, before, _ = await advise(target)
+    # Now the GPUs of the platform are not known, and there are only chutes that can be launched.
     del api["platform_gpus"]
     api["chutes"] = stream([row for row in rows(api["chutes"]) if row["chute_id"] in offered])
     _, output, _ = await advise(target)
@@ -484,6 +495,7 @@ async def test_the_screen_fits_80_columns_and_cannot_be_steered_by_the_api(
     api["chutes"] = stream(chutes)
     _, output, _ = await advise(target, COLUMNS="80", **MINE)
     assert all(len(line) <= 80 and line == line.rstrip() for line in output.splitlines())
+    # The name is shortened in the middle, and its control character is gone.
     assert re.search(r"^[\w-]{36}  .*\[2Jx*…x+ ", output, re.MULTILINE)
     assert "left, use %, refused %. --json has everything." in " ".join(output.split())
     assert "\x1b" not in output

@@ -47,6 +47,7 @@ def true_failures(world: PresentWorld, chute_id: str) -> int:
     for row in reported_ends(WORLD_H):
         if (row["miner"], row["chute_id"]) != (world.miner.hotkey, chute_id):
             continue
+        # An end whose score still counts is no failure. The newest report has the number 0.
         if row["counts"] or row["report"] >= 24:
             continue
         reason = row["reason"] or ""
@@ -138,6 +139,7 @@ async def test_gpus_for_which_only_a_failing_chute_has_room_stay_idle_and_the_pl
     # Only this one has room, for the pro_6000.
     world.want(FAILING, 50)
     found = await world.found("--plan")
+    # Each of these servers has so many idle GPUs in the recorded world.
     whys = {(one["server_name"], one["gpu"], one["gpus"]): one["why"] for one in found["stay_idle"]}
     assert whys["iris", "pro_6000", 5] == "failed_here"
     assert whys["ginkgo", "pro_6000", 8] == "upgrade_slot"
@@ -212,4 +214,5 @@ def test_an_idle_gpu_whose_server_is_not_known_is_in_no_plan() -> None:
         switches=None,
         forecast=None,
     )
+    # The plan has only servers of the fleet, so it is empty here.
     assert unused_gpus(advice, ()) == [UnusedGpus("gone", "pro_6000", 2, "server_not_known")]

@@ -63,8 +63,10 @@ async def test_a_switch_says_what_it_gains_and_what_the_deletion_costs(
 
 
 def of_switches(page: Page, name: str, *pairs: tuple[str, str]) -> dict[str, float]:
-    """Return the values of a metric about switches that have some labels, by the id of the
-    instance.
+    """Return the values of a metric about switches by the id of the instance.
+
+    ``name`` is its name without the beginning. Only series with these pairs of a label and its text
+    count.
     """
     values = {}
     for (metric, labels), value in page.items():
@@ -104,6 +106,7 @@ async def test_new_chutes_whose_names_are_unknown_have_no_series(world: PresentW
     world.bodies["chutes"] = stream(changed)
     page = await world.page()
     (count,) = (value for (name, _), value in page.items() if name == "chutes_fleet_switches")
+    # The number of switches has no label with a name.
     assert count > 0
     assert of_switches(page, "launch_instances") == of_switches(page, "cost_compute_units") == {}
 
@@ -171,6 +174,7 @@ async def test_an_instance_whose_score_is_worth_more_is_kept_with_the_reason() -
     (one,) = found["cost_too_much"]
     assert one["deletion"]["why"] == "last_active"
     assert one["deletion"]["costs_units_now"] > one["more_units_first_day"]
+    # In this world, the deletion costs what the switch gains in three days.
     assert one["payback_hours"] == pytest.approx(72)
     text = await world.text("--switch")
     assert "Of 6 active instances, none is worth a switch." in text
@@ -185,6 +189,7 @@ async def test_with_prices_a_switch_has_dollars() -> None:
     without_prices = (await world.found("--switch"))["switch"]["cost_too_much"][0]
     assert without_prices["estimated_usd_more_first_day"] is None
     assert without_prices["deletion"]["estimated_usd_now"] is None
+    # Now a chute pays so much, and has so much room, that switches to it are proposed.
     world.want(RICHER, 60, **RICH)
     day = json.loads(world.bodies["stats"])["past_day"]["instance_stats"]
     usd = EMISSION * ALPHA_USD / sum(row["compute_units"] for row in day)
@@ -203,7 +208,7 @@ async def test_with_prices_a_switch_has_dollars() -> None:
     net = 0.0
     for switch in found["proposed"]:
         net += switch["estimated_usd_more_first_day"]
-        # The others can wait until their deletion is free.
+        # An instance whose deletion will be free can wait until then, so it costs nothing.
         if switch["deletion"]["free_from"] is None:
             net -= switch["deletion"]["estimated_usd_now"]
     said = re.search(r"in the first day, about ([\d,.]+) USD, less what", output)
@@ -217,6 +222,7 @@ async def test_a_proposed_switch_needs_action_and_the_plan_can_be_asked_for_too(
 ) -> None:
     code, output = await world.run("--switch")
     assert code == 1
+    # With this flag alone, the screen has neither the plan nor the offers for idle GPUs.
     assert "units day 1" not in output
     assert "idle GPU" not in output
     text = await world.text("--switch", "--plan")

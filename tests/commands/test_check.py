@@ -126,6 +126,8 @@ async def test_without_a_key_signed_endpoints_are_skipped_and_are_not_known(
 async def test_a_clock_that_is_off_is_reported_and_fails_from_10_minutes_on(
     small_world: World, offset: float, status: int, words: str
 ) -> None:
+    # The offset is how many seconds the API's clock is ahead of this machine's. Without words,
+    # nothing is reported.
     async with Simulator(small_world, clock=lambda: time.time() + offset) as simulator:
         code, lines = await check_json(simulator, **MINE)
     assert (code, "clock" in lines) == (status, bool(words))
@@ -144,6 +146,7 @@ async def test_a_clock_that_cannot_be_compared_is_not_known() -> None:
 
 
 async def test_a_hotkey_that_earns_nothing_is_reported_with_advice(simulator: Simulator) -> None:
+    # The stranger is a seed whose hotkey has no seat.
     stranger, miners = "44" * 32, simulator.world.miners
     address = Hotkey.from_seed(stranger).address
     status, lines = await check_json(simulator, MINER_SEED=stranger, MINER_SS58=address)
@@ -239,6 +242,7 @@ async def test_each_failure_has_its_own_report_and_an_endpoint_that_is_missing_i
 async def test_a_contradiction_is_noticed_however_slow_the_other_answer_is(
     simulator: Simulator,
 ) -> None:
+    # Active instances hold GPUs, so a list without any held GPU contradicts them.
     simulator.faults.update(held_gpus=Fault(body=b"{}"), active_instances=Fault(latency=1))
     status, lines = await check_json(simulator, **MINE)
     assert (status, lines["held_gpus"]["reason"]) == (3, "the list contradicts another answer")

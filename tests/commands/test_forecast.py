@@ -28,7 +28,10 @@ async def advise(api: dict[str, bytes], *arguments: str) -> tuple[int, str, str]
 
 
 async def forecast(api: dict[str, bytes], *arguments: str) -> Any:
-    """Return the forecast of the test miner. The arguments are those of ``--with``, or others."""
+    """Return the forecast of the test miner, None if it is unknown.
+
+    An argument that is no flag is the value of a ``--with``.
+    """
     flags = [one if one.startswith("-") else f"--with={one}" for one in arguments]
     _, output, _ = await advise(api, "--json", *flags)
     (found,) = (miner["with"] for miner in json.loads(output)["miners"])
@@ -46,7 +49,10 @@ def without_idle_gpus(api: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def settled() -> list[Row]:
-    """Return the miner's active instances with TEE whose multipliers do not change any more."""
+    """Return the miner's active instances with TEE whose multipliers do not change any more.
+
+    They change for 8 hours after the activation.
+    """
     tee = {chute["chute_id"] for chute in rows(answers()["chutes"]) if chute["tee"]}
     return [
         row
@@ -72,10 +78,10 @@ def heading() -> float:
 def without(instance: Row, gpus: int) -> dict[str, bytes]:
     """Return the answers of a world in which an instance and its GPUs do not exist.
 
-    Its chute wants it, and no other chute wants any instance.
+    Its chute wants it, and no other chute wants any instance. ``gpus`` is the number of its GPUs.
     """
     api = answers(now=time.time())
-    # Of its chute, the inventory does not say which GPUs are those of the instance.
+    # The inventory does not say which GPUs of the chute are those of the instance, so any will do.
     inventory = json.loads(api["inventory"])
     held = [row for row in inventory if row["chute_id"] == instance["chute_id"]][:gpus]
     changed = {
@@ -330,6 +336,7 @@ async def test_a_model_that_nobody_knows_is_refused_with_the_known_ones() -> Non
     ("fields", "is_known"),
     [
         ({"effective_compute_multiplier": -1.0}, True),
+        # In each of the others, a pay or a sum of pays is too large for a float.
         (
             {
                 "effective_compute_multiplier": 1e300,

@@ -45,7 +45,7 @@ async def incidents(
     Args:
         reports: The reports.
         flags: More of the command.
-        minutes: How long ago the newest report ended.
+        minutes: How long ago the newest report ended. From 71 on, the next one is late.
         more: Other bodies of the API.
     """
     midnight = datetime(2026, 11, 24, tzinfo=UTC)
@@ -218,6 +218,8 @@ async def test_an_end_before_the_activation_has_no_active_time_and_huge_units_ar
     # It ended at 11:30, half an hour after its creation.
     newest = body([MINE | {"activated_at": "2026-11-24T11:40:00"}], [record("11:00", None, 1e300)])
     _, output = await incidents({12: newest}, "--hours", "1")
+    # The end, the minutes since the creation and the activation, the reason, whether the score
+    # counts, and the lost units.
     assert _row(output)[:6] == [
         "2026-11-24T11:30Z",
         "30",
@@ -261,6 +263,7 @@ async def test_an_ended_instance_has_the_name_of_its_chute_and_its_age() -> None
         "1 h: 1 ended, 0 of them never became active. 1 lost 3600 units (10 % of the units of the "
         "day), most by probes, and most with vendor/model (3600)."
     ) in " ".join(output.split())
+    # The cells after the end begin with the minutes since the creation and since the activation.
     assert _row(output)[1:] == [
         "30",
         "30",

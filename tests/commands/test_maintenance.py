@@ -46,7 +46,10 @@ class Fleet(Farm):
         self.miners[0].servers = tuple(servers)
 
     def hold_slot(self, name: str, *, pending_for: float = 0) -> None:
-        """Give a server an upgrade slot since an hour ago."""
+        """Give a server an upgrade slot since an hour ago.
+
+        From then on, its maintenance is pending for so many seconds.
+        """
         times = self.start - HOUR, self.start + 9 * HOUR
         self.change(name, upgrade=times, pending_for=pending_for)
 
@@ -74,7 +77,7 @@ async def texts(simulator: Simulator, **variables: str) -> tuple[int, str]:
         simulator, "status", "--maintenance", variables=MINE | variables
     )
     assert errors == ""
-    # What still earns is never to be rebooted: each sentence about that warns of it.
+    # A reboot ends what still earns, so each sentence that speaks of a reboot must warn of it.
     warning = re.compile(r"not reboot|by reboot now|A reboot now would lose|Reboot no")
     for sentence in re.findall(r"[^.]*\breboot\b[^.]*", output, re.IGNORECASE):
         words = " ".join(sentence.split())
@@ -100,10 +103,12 @@ async def test_in_an_open_window_the_servers_have_an_order_and_times(
 ) -> None:
     code, upgrades, found = await summary(api)
     assert (code, found["all_known"], upgrades["window"]) == (1, True, "open")
+    # Servers with few last instances of their chutes come first, and then those with idle GPUs.
     assert order(upgrades) == ["h200-1", "l40s-0", "pro-6000-2"]
     assert [one["last_instances"] for one in upgrades["order"]] == [0, 0, 1]
     assert [one["idle_gpus"] for one in upgrades["order"]] == [2, 0, 0]
     assert [one["earning_instances"] for one in upgrades["order"]] == [2, 4, 1]
+    # Upgrades of 4 hours follow each other in the only slot. The window ends in 11 hours.
     hours = [(one["done_at"] - fleet.start) / HOUR for one in upgrades["order"]]
     assert hours == pytest.approx([4, 8, 12], abs=0.1)
     assert [one["is_late"] for one in upgrades["order"]] == [False, False, True]
@@ -185,7 +190,7 @@ async def test_a_server_that_cannot_come_back_is_not_to_be_upgraded() -> None:
         code, text = await texts(api)
         assert "with its GPUs: l40s-0 (4 l40s). Do not reboot it, and do not request" in text
         assert "All will make it." in text
-        # So does the command without the flag.
+        # The command without the flag says it, too.
         code, output, _ = await run(api, "status", variables=MINE)
         status = " ".join(output.split())
         assert "1 TEE server cannot come back from the upgrade: the service lists version" in status
@@ -279,7 +284,8 @@ async def test_what_is_not_known_is_said_and_is_never_fine(
     _, before, _ = await summary(api)
     api.faults[feed] = Fault(status=503)
     code, upgrades, found = await summary(api)
-    # These only decide the order. Without the others, nothing that is known needs action.
+    # Without one of these answers, only the order is unknown, so an open window still needs action.
+    # Without one of the others, nothing that is known needs action.
     only_order = feed in ("instances", "inventory", "active_instances")
     assert code == (1 if only_order and not announced else 3)
     assert upgrades["order"] is None
@@ -304,6 +310,7 @@ async def test_what_is_not_known_is_said_and_is_never_fine(
 async def test_a_field_of_the_window_that_is_not_known_is_said(
     api: Simulator, fleet: Fleet, path: str, words: str
 ) -> None:
+    # The answer of the API to the miner, with null in the field.
     policy = maintenance(Call(fleet, time.time(), fleet.miners[0], {}, {}))
     *parents, field = path.split(".")
     record = policy
@@ -324,6 +331,7 @@ async def test_a_target_that_is_listed_for_no_host_is_no_reason_to_upgrade(
 ) -> None:
     # With version 1.3.0, its boots would be refused, which needs action.
     fleet.change("pro-6000-2", version="1.3.1")
+    # The target version, 1.4.0, is not in the list.
     listed = [{"version": "1.3.1", "expected_gpus": ["h200"], "gpu_count": 4}]
     api.faults["tee_measurements"] = Fault(body=json.dumps(listed).encode())
     code, upgrades, found = await summary(api)
@@ -352,5 +360,6 @@ async def test_without_any_answer_nothing_is_known(fleet: Fleet) -> None:
 async def test_the_screen_fits_80_columns(api: Simulator) -> None:
     _, output, _ = await run(api, "status", "--maintenance", variables=MINE | {"COLUMNS": "80"})
     assert all(len(line) <= 80 for line in output.splitlines())
-    # If this long head stands on one line, it is among those that are named as not shown.
+    # This heading is too long for a narrow column. If it stands on one line, it is in the sentence
+    # that names the columns that are not shown.
     assert "units lost by reboot now" not in output or "Not shown" in output

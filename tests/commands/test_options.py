@@ -32,7 +32,9 @@ def test_the_help_of_a_command_groups_its_flags_by_topic() -> None:
 def test_help_fits_the_terminal_and_breaks_no_name(topic: str, columns: int) -> None:
     text = run("help", topic, COLUMNS=str(columns)).stdout
     assert max(map(len, text.splitlines())) <= columns
+    # A line that ends so has only the beginning of a name.
     assert not re.search("[-_/=]$", text, re.MULTILINE)
+    # Only commands have flags.
     if topic not in cli.commands:
         return
     for parameter in cli.commands[topic].params:

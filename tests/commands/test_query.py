@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ABOUT_ONE = {"chute", "server_maintenance"}
+"""Endpoints that need the id of a chute or a server."""
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +204,7 @@ async def test_one_chute_or_server_can_be_asked_for(simulator: Simulator) -> Non
     status, _, errors = await run(simulator, "query", "chute", chute.chute_id, "x")
     assert status == 1
     assert f"404 chute_id='{chute.chute_id}' not found" in errors
+    # Advice follows an arrow.
     assert "→" in errors
 
 

@@ -69,8 +69,9 @@ async def test_the_time_is_that_of_the_api(farm: Farm) -> None:
 async def test_answers_that_are_not_whole_are_gaps_and_the_gpus_are_not_counted(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # So that the answers with which the list of nodes is compared come in time.
+    # On a busy machine, the answers with which the list of nodes is compared need more time.
     monkeypatch.setattr(cache, "_EVIDENCE_WAIT", PATIENCE)
+    # One item of the inventory cannot be read, and the list of nodes ends after its first record.
     rows = [{"gpu_id": 5}, {"gpu_id": "a"}]
     simulator.faults["inventory"] = Fault(body=json.dumps(rows).encode())
     simulator.faults["nodes"] = Fault(records=1)

@@ -73,7 +73,7 @@ def _hotkey_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(simulator: Simulator, hotkey_file: Path) -> Callable[..., Settings]:
-    """Makes settings of flags, the hotkey file read again."""
+    """Makes settings of which some are replaced. Each time, the hotkey file is read again."""
 
     def make(**more: object) -> Settings:
         checked = find_credentials([hotkey_file], {})
@@ -112,6 +112,7 @@ async def test_feeds_are_requested_before_the_first_scrape_and_every_address_is_
 async def test_sighup_follows_the_hotkey_file_unless_it_is_broken_and_sigterm_ends(
     make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator
 ) -> None:
+    # The first miner stays watched when the file has the key of another miner.
     read = functools.partial(make, hotkeys=[HOTKEY])
     with structlog.testing.capture_logs() as logs:
 
@@ -127,6 +128,7 @@ async def test_sighup_follows_the_hotkey_file_unless_it_is_broken_and_sigterm_en
         await until(lambda: logged("configuration reloaded"))
         after = parse_page((await get(url)).text)
         broken(hotkey_file)
+        # Each signal reads the file again, and logs the failure again.
         for times in (1, 2):
             os.kill(os.getpid(), signal.SIGHUP)
             await until(lambda: len(logged("configuration reload failed")) == times)  # noqa: B023 - in this turn
@@ -141,7 +143,7 @@ async def test_sighup_follows_the_hotkey_file_unless_it_is_broken_and_sigterm_en
     feeds = {labels["feed"] for labels in ups if labels.get("hotkey") == HOTKEY}
     assert feeds == {"unique_chute_history"}
     assert series("chutes_fleet_known", hotkey=other, topic="servers") in kept
-    # The warnings of a reload are logged as those of a start.
+    # Other users can read both hotkey files, so the start and the first reload warn of it.
     warnings = [log["reason"] for log in logs if "reason" in log]
     assert len([text for text in warnings if "other users of this machine can read" in text]) == 2
 
@@ -176,6 +178,7 @@ async def test_a_task_that_fails_is_logged_and_counted_and_starts_again(
             async def is_bad() -> bool:
                 return (await page())[GOOD] == 0
 
+            # As a SIGHUP does.
             service.hang_up.set()
             await until(is_bad)
             failing_tasks.remove("reload")
@@ -239,10 +242,11 @@ async def test_the_web_configuration_is_followed_as_it_changes(
 
             path.write_text("basic_auth_users: {alice: secret}")
             await until(failures)
+            # It looks at the file once a second, so it sees the same error twice more.
             used = time.process_time()
             await asyncio.sleep(2.2)
             assert len(failures()) == 1
-            # It looks at the file once a second.
+            # It does not read the file all the time.
             assert time.process_time() - used < 1
             assert await admits("second")
             assert not await is_good()
@@ -251,7 +255,7 @@ async def test_the_web_configuration_is_followed_as_it_changes(
             await until(lambda: len(failures()) > 1)
             assert "a reload cannot remove all passwords" in failures()[1]
             assert (await client.get(url)).status_code == 401
-            # Put back as it was: what is in force is what stands there.
+            # The file has the configuration again that is still in force.
             path.write_text(second)
             await until(is_good)
 
@@ -350,6 +354,7 @@ CLIENT_CERTIFICATES = "  client_auth_type: {}\n  client_ca_file: ca.crt\n"
 async def test_private_data_on_all_interfaces_without_protection_causes_a_warning(
     make: Callable[..., Settings], pki: Pki, listen: str, web: str, *, is_warned: bool
 ) -> None:
+    # An empty address means all interfaces.
     path = pki.folder / "web.yml"
     path.write_text(web)
     with structlog.testing.capture_logs() as logs:

@@ -75,6 +75,7 @@ async def test_a_miner_has_its_place_and_its_estimated_earnings(
     assert miner["estimated_alpha_per_day"] == alpha
     usd = pytest.approx(miner["estimated_alpha_per_day"] * 0.071027253 * 431.17)
     assert miner["estimated_usd_per_day"] == usd
+    # Four l40s at 0.5 dollars and four h200 at 3, of which none is idle.
     assert (miner["cost_usd_per_hour"], miner["idle_cost_usd_per_hour"]) == (14, 0)
 
 
@@ -90,7 +91,7 @@ async def test_a_share_that_is_too_large_for_percent_is_a_dash(quiet: Simulator)
 async def test_where_nothing_needs_action_the_exit_status_is_0(
     quiet: Simulator, farm: Farm
 ) -> None:
-    # A launch within the past hour is a note.
+    # An instance that became active within the past hour is a note.
     now = time.time()
     _relaunch(farm, now, now - 1800, 600)
     code, found = await report(quiet, **MINE)
@@ -190,7 +191,8 @@ async def test_actions_are_numbered_by_cost_and_have_a_command(
 def _upgrade(farm: Farm, *, pending_for: float, now: float, index: int = 1) -> None:
     """Let the upgrade of a server of the first miner have begun an hour ago.
 
-    Its maintenance was pending for some seconds, or still is.
+    ``pending_for`` is for how many seconds since then its maintenance is pending, and ``index`` the
+    place of the server among those of the miner.
     """
     miner = farm.miners[0]
     servers = list(miner.servers)
@@ -247,6 +249,7 @@ async def test_a_pending_server_without_a_deadline_still_says_what_it_waits_for(
 async def test_a_maintenance_status_that_is_not_known_is_never_fine(
     quiet: Simulator, farm: Farm
 ) -> None:
+    # The answer of the API to the miner, with a status that this version does not know.
     policy = maintenance(Call(farm, time.time(), farm.miners[0], {}, {}))
     next(server for server in policy["servers"] if server["name"] == "h200-1")[
         "maintenance_status"
@@ -266,6 +269,7 @@ async def test_a_miner_without_a_seat_is_said_beside_what_is_refused(
     code, found = await report(quiet, **MINE)
     assert code == 1
     assert kinds(found) == {"not_registered": 1}
+    # The service refuses signed requests of a miner without a seat.
     assert "nodes" in {one["feed"] for one in found["not_known"]}
     code, output, _ = await status(quiet, **MINE)
     assert code == 1
@@ -300,6 +304,7 @@ async def test_a_model_without_a_cost_is_named(quiet: Simulator, farm: Farm) -> 
     assert re.search(
         r"^Estimated earnings per day: [\d.,]+ alpha, [\d.,]+ USD\.$", output, re.MULTILINE
     )
+    # Now the h200 alone has a cost.
     _, output, _ = await status(quiet, *COSTS[2:], **MINE)
     assert output.startswith("1 thing needs action, 4 GPUs idle at an unknown cost.\n")
     assert " Cost unknown.\n   4 l40s on l40s-0\n" in output

@@ -58,6 +58,7 @@ def table(
 def test_a_table_has_a_width_and_a_number_of_digits_for_each_column(
     monkeypatch: pytest.MonkeyPatch, capsys: CaptureFixture[str]
 ) -> None:
+    # With 0 columns, the width is unlimited.
     assert table(monkeypatch, capsys, "0") == (
         [
             "id                    name                            units_per_second  tee  at",

@@ -229,10 +229,14 @@ def _server_facts(server: Server) -> dict[str, Any]:
 
 
 KNOWN = facts(join_fleet(sent(ANSWERS)))
+"""What is said of the fleet if all is known."""
 
 
 def lost(said: dict[str, Any]) -> set[str]:
-    """Return the names of what is not known any more. Everything else must be as before."""
+    """Return the names of what is not known any more, compared with :data:`KNOWN`.
+
+    Everything else must be as there.
+    """
     gone = {name for name in KNOWN if KNOWN[name] is not None and said.get(name) is None}
     for name, value in said.items():
         if name not in gone:
@@ -812,6 +816,7 @@ def test_an_instance_has_the_name_of_its_chute_from_the_inventory_or_the_list_of
 @pytest.mark.parametrize(
     ("others", "is_last"),
     [
+        # ``others`` is the public list of active instances. The instance i1 is of the chute c1.
         ([], True),
         ([{"instance_id": "i1", "chute_id": "c1"}], True),
         ([{"instance_id": "i9", "chute_id": "c1"}], False),

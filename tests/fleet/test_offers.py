@@ -203,7 +203,7 @@ def test_a_chute_for_other_models_is_not_counted() -> None:
 @pytest.mark.parametrize("selector", [None, {"gpu_count": 1}])
 def test_a_chute_whose_models_are_unknown_may_run_on_each(selector: Row | None) -> None:
     assert refused(chutes=[CHUTE | {"node_selector": selector}]) == {"unknown": 1}
-    # It would be refused anyway.
+    # A disabled one is refused on every model, so it is not counted as unknown.
     assert refused(chutes=[CHUTE | {"node_selector": selector, "disabled": True}]) == {}
 
 
@@ -280,8 +280,8 @@ def test_a_private_chute_without_tee_is_certain_only_for_a_miner_that_runs_tee()
     # The service lets a miner with an active instance of a chute with TEE launch private chutes
     # without TEE. For others, their past decides, which no endpoint shows completely.
     private = CHUTE | {"tee": False, "public": False, "compute_multiplier_factors": {"private": 1}}
-    # This one is there to run. It cannot be launched on a server without TEE, and is not counted
-    # as refused, because its models are unknown.
+    # The miner will have an active instance of this chute. The chute cannot be launched on a server
+    # without TEE, and is not counted as refused, because its models are unknown.
     tee = CHUTE | {"chute_id": "t", "node_selector": None}
     changes = {"chutes": [private, tee], "servers": servers({"is_tee": False})}
     assert refused(**changes) == {"unknown": 1}
@@ -448,8 +448,10 @@ def test_several_additions_share_the_room_of_chutes() -> None:
 
 
 def test_what_more_gpus_earn_is_unknown_while_a_launch_is() -> None:
+    # Without the bounties, no launch is known.
     answers = {name: body for name, body in ANSWERS.items() if name != "bounties"}
     assert find_gain(sent(answers), [Addition(1, "h200")]) is None
+    # The later pay of a chute depends on whether it is public.
     lacking = CHUTE | {"chute_id": "other", "public": None}
     records = [RECORD, RECORD | {"chute_id": "other"}]
     changes = {"chutes": [CHUTE, lacking], "utilization": records}

@@ -76,6 +76,7 @@ def chute(chute_id: str, pay: float, room: int = 1, size: int = 1, **fields: Any
         "effective_compute_multiplier": pay,
         "node_selector": {"gpu_count": size, "supported_gpus": ["h200"]},
     }
+    # One instance of it is active by RECORD.
     logged = {"chute_id": chute_id, "scale_allowance": room, "target_count": 1 + room}
     return {"chutes": CHUTE | record | fields, "utilization": RECORD | logged}
 
@@ -104,6 +105,7 @@ def switches(
     if scores is None:
         scores = {one.instance_id: 1000.0 for one in running}
     held: Server = make_server("s1", instances=running, **server or {})
+    # Their own chute pays most, so it would be proposed if the chute that runs were not left out.
     all_chutes = (chute("own", 9.0, room=9), *chutes)
     listed = {
         "chutes": [one["chutes"] for one in all_chutes],
@@ -126,6 +128,7 @@ def pairs(found: Switches | None) -> list[tuple[str, list[str]]]:
 
 
 def test_an_instance_is_switched_to_the_best_other_chute_that_fits() -> None:
+    # The chute d needs two GPUs, and the instance has one.
     found = switches(chute("b", 4.0), chute("c", HIGH), chute("d", 99.0, size=2))
     assert pairs(found) == [("i1", ["b"])]
 
@@ -248,7 +251,7 @@ def gain_of(choice: Sequence[str | None]) -> float:
     """
     gain = 0.0
     for pay, key in zip(PAYS, choice, strict=True):
-        # A switch must gain 10 %.
+        # Only a switch that gains more than 10 % is proposed.
         if key is not None and OFFERED[key] > 1.1 * pay:
             gain += OFFERED[key] - pay
     return gain
@@ -396,6 +399,7 @@ def test_a_first_pay_counts_as_long_as_it_has_not_faded_at_the_age_of_the_instan
 
 
 def test_an_instance_keeps_its_later_pay_and_what_has_not_faded_of_the_first_one() -> None:
+    # It is a minute old, so nearly all of the 4.6 hours for which the first pay counts are left.
     boosted = instance(units_per_second=3.0, later_units_per_second=2.0, created_at=NOON - 60)
     found = switches(chute("b", HIGH), instances=(boosted,))
     assert found is not None
@@ -417,6 +421,7 @@ def test_the_cost_of_a_deletion_follows_the_rules_of_the_score() -> None:
     # When the first hour of an instance is over.
     old, young = NOON - 1, NOON + 1
     assert cost(private=False, last=False, secured=old) == ("free", 0, NOON)
+    # A public instance that is the last active one of its chute keeps a tenth of its score.
     assert cost(private=False, last=True, secured=old) == ("last_active", 900, None)
     assert cost(private=False, last=False, secured=young) == ("first_hour", 1000, young)
     # After its first hour, it is still the last one, so it never becomes free.
@@ -451,6 +456,7 @@ def test_what_runs_and_what_ended_and_counts_is_the_score_of_the_service(miner: 
 
 NO_RECORDS = History([], None)
 REPORT_END = NOON - 1800
+"""When the newest report ended: half an hour ago."""
 
 
 def open_record(started_at: float) -> History:

@@ -76,8 +76,8 @@ def test_a_server_that_holds_a_slot_or_has_the_target_version_does_not_wait() ->
 
 
 def test_a_server_that_cannot_come_back_is_in_no_order_and_not_late() -> None:
-    # Upgrades take 4 hours. The 3 servers that hold a slot now need all 12 hours of the window, so
-    # each server in the order is late.
+    # Upgrades take 4 hours. In the only slot, the 3 servers that are being upgraded now need all 12
+    # hours of the window, so each server in the order is late.
     found = plan(waits("a"), waits("b", measured="not_measured"), used_slots=3)
     assert found.waiting is not None
     assert [server.server_id for server in found.waiting.unmeasured or ()] == ["b"]
@@ -190,7 +190,7 @@ def test_what_is_unknown_of_one_server_leaves_no_order(server: Server, reason: s
 @pytest.mark.parametrize(
     ("field", "reason", "late", "free_slots"),
     [
-        # If nothing is unknown, the server is not late, and the only slot is free.
+        # With all fields, no server is late (0), and the only slot is free (1).
         ("ends_at", "when the window ends", None, 1),
         ("slots", "how many slots are free", None, None),
         ("used_slots", "how many slots are free", None, None),

@@ -200,7 +200,7 @@ def test_the_time_of_the_service_is_the_newest_that_its_answers_show() -> None:
 
 
 def held_gpu(instance_id: str, activated_at: Any) -> HeldGpu:
-    """Return a GPU of an instance."""
+    """Return a GPU that an instance of the chute c holds. ``activated_at`` is None if it starts."""
     return HeldGpu("h", "h200", "s", "c", instance_id, activated_at)
 
 
@@ -215,6 +215,7 @@ ONLY_ACTIVE = structs.replace(LOG, total_instance_count=1)
 
 
 def test_starting_instances_are_those_that_hold_gpus_and_were_never_active() -> None:
+    # The record does not say when it was made, so it is unknown whether its target has expired.
     gpus = [ACTIVE, STARTING, STARTING, DISABLED]
     expected = ChuteInstances(active=1, starting=1, target=5, target_expired=None)
     assert chute_instances(PUBLIC, LOG, {"a"}, gpus, 0) == expected
@@ -223,6 +224,7 @@ def test_starting_instances_are_those_that_hold_gpus_and_were_never_active() -> 
 
 
 def test_if_one_may_be_disabled_only_the_autoscaler_can_tell_that_none_starts() -> None:
+    # It is unknown whether the instance of this GPU was ever active.
     unsure = [held_gpu("x", UNSET)]
     assert chute_instances(PUBLIC, ONLY_ACTIVE, {"a"}, unsure, 0).starting == 0
     assert chute_instances(PUBLIC, LOG, {"a"}, unsure, 0).starting is None

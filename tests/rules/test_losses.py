@@ -46,7 +46,8 @@ def test_a_text_of_the_service_has_a_reason(text: str | None, reason: str) -> No
 
 @pytest.mark.parametrize("step", [1, -1])
 def test_of_two_records_with_one_start_the_open_one_is_cut_in_any_order(step: int) -> None:
-    # A report has no order. The older one shows the open record before the deletion cut it to 0.
+    # A report has its records in any order, so a step of -1 reverses them. The older report shows
+    # the open record before the deletion cut it to 0.
     start_up = ComputeRecord("i", UnixTime(0), 3.5, UnixTime(100))
     before = [start_up, ComputeRecord("i", UnixTime(0), 3.5)]
     after = [start_up, ComputeRecord("i", UnixTime(0), 0.0, UnixTime(2000))]

@@ -113,6 +113,7 @@ class Farm(World):
         """Return the stuck jobs."""
         jobs = []
         for number, hotkey in enumerate(self.stuck):
+            # The empty list says that no hotkey tried the job.
             job_id, miner = make_uuid("job", number), self.by_hotkey[hotkey]
             jobs.append(Job(job_id, self.chutes[PRIVATE], self.start - HOUR, (), miner))
         return jobs
@@ -148,7 +149,7 @@ class Farm(World):
         )
 
     def end(self, instances: Iterable[Instance], now: float) -> None:
-        """Let instances fail that are there."""
+        """Let instances end by failed requests, at a Unix time."""
         for instance in instances:
             instance.ended_at, instance.end = now, End.FAILURES
 

@@ -69,6 +69,7 @@ class OddWorld(World):
         """
         if super().blacklist_reason(uid):
             return 'abuse: "spoofed" GPUs\nsee \\log'
+        # In a world of two miners, the one before the last is the first, which gets no odd text.
         is_one_before_last = uid == self.size.miners - 2
         if is_one_before_last and uid > 0:
             return ""

@@ -124,6 +124,7 @@ async def test_registrations_take_the_seats_that_the_chain_names_first() -> None
 
 
 def test_a_node_refuses_blocks_that_it_does_not_know() -> None:
+    # The node knows only its head, and not the block 0x00.
     world = World(start=NOON)
     head = make_block(NOON, world.seats(NOON), NOON)
     reply = respond(

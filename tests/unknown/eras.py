@@ -87,6 +87,7 @@ class Era:
         conditions: The alerts whose conditions were true, by name and severity, with their labels.
         firing: Those that fire at the end.
         shown: The results of the boards' queries at the end.
+        alerts: For each rule of ``ALERTS``, its pending and firing alerts by their labels.
     """
 
     page: Page
@@ -98,7 +99,9 @@ class Era:
     alerts: list[dict[Labels, Alert]] = field(default_factory=lambda: [{} for _ in ALERTS])
 
     def knows(self, tick: int) -> bool:
-        """Return whether there was a scrape, some seconds before the end."""
+        """Return whether there was a scrape at a tick, which is in seconds and negative before the
+        end.
+        """
         if self.unknown is None:
             return True
         hours_before_end = -tick / HOUR
@@ -165,7 +168,8 @@ class Eras:
 
     def _show(self, expression: str) -> None:
         """Evaluate a query of a board at the end of each era."""
-        # Each end is asked as by an instant query.
+        # Each end is asked as by an instant query, which is always "at the end". In the range query
+        # over all eras, these words would mean the end of the last era.
         query = filled_in(expression, self._hotkeys).replace(" @ end()", "")
         for number, result in enumerate(self._query(query, 0)):
             shown: Found = {}
@@ -191,7 +195,8 @@ class Eras:
     def _write_pages(self, past: Sequence[Page]) -> None:
         """Write the scrapes of all eras: two pages for the day before, then their own.
 
-        The past of later eras is only written where it is read.
+        The eras after the whole one only get the past of metrics that are read an hour later or
+        more.
         """
         first, second = past
         first_half = [tick for tick in PAST if tick < -12 * HOUR]
@@ -251,7 +256,11 @@ class Eras:
     def _range(
         self, expression: str, first: int, last: int, tick: float, step: float
     ) -> dict[Labels, dict[float, float]]:
-        """Return the values of a range query by time, from a tick of an era to that of another."""
+        """Return the values of each series in a range query, by their Unix times.
+
+        The query is from a tick of the era ``first`` to that of ``last``, which are numbers of
+        eras. ``step`` are the seconds from one time to the next.
+        """
         answer = self._prometheus.api(
             "query_range",
             query=expression,
@@ -267,8 +276,9 @@ class Eras:
         return values_of_series
 
     def _record_past(self, name: str, expression: str) -> None:
-        """Evaluate a recording in the past of the eras that differ in it, and copy the first one to
-        all others.
+        """Evaluate a recording in the past of the eras up to the whole one.
+
+        The eras after the whole one have the same past, so they get a copy of its values.
         """
         samples: dict[bytes, list[tuple[float, float]]] = defaultdict(list)
         start = self._at(0, PAST[0])

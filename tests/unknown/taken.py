@@ -93,6 +93,7 @@ def changed(body: bytes, feed: Feed[Any], change: Callable[[list[Any]], list[Any
     answer = json.loads(body)
     if feed is CHAIN:
         result = answer["result"]
+        # Of all replies of the node, only those about its storage are lists, and have records.
         if isinstance(result, list):
             result[0]["changes"] = change(result[0]["changes"])
         return json.dumps(answer).encode()
@@ -155,7 +156,10 @@ def shorter_each_time() -> Callable[[list[Any]], list[Any]]:
 
 
 def one_gone() -> Callable[[bytes], bytes | Response]:
-    """Return a change that takes the third answer away."""
+    """Return a change that takes only the third answer away.
+
+    Of reports, that is one of an older hour, because the newest is read first.
+    """
     numbers = itertools.count(1)
 
     def answered(body: bytes) -> bytes | Response:
@@ -190,6 +194,7 @@ class Api:
             answer = changed_body
         else:
             answer = Response(changed_body, response.status_code)
+        # The header tells the time of the API.
         answer.headers["date"] = response.headers["date"]
         return answer
 
@@ -211,6 +216,7 @@ class Api:
             query = params or {}
             asked = endpoint.name, "per_chute" in query
             self.asked.add(asked)
+            # The answers from which something is taken away must not be remembered.
             if asked == self._taken:
                 return await ask()
             address = None if key is None else key.address
@@ -226,7 +232,7 @@ class Api:
     @contextlib.contextmanager
     def without(self, case: Case) -> Iterator[None]:
         """Take something away from whoever has no answer of the feed yet."""
-        # Without the list of reports, the newest one is not known.
+        # To take all reports away, the list of reports is taken away.
         is_listed = case.feed is AUDIT_REPORT and case.loss not in ("record", OLDER)
         self._taken = ("audit", False) if is_listed else asks(case.feed)
         changes: dict[str, Callable[[bytes], bytes | Response]] = {
@@ -290,6 +296,7 @@ async def page_without(
         if case.feed is AUDIT_REPORT and case.loss != "expired":
             await read_reports(exporter)
         page = await page_of(exporter)
+    # The next case must not find what this one left.
     feeds.forget([feed])
     return page
 
@@ -297,7 +304,10 @@ async def page_without(
 async def _expire(
     feed: Feed[Any], api: Api, exporter: Exporter, clocks: tuple[Clock, Clock]
 ) -> None:
-    """Let an answer be older than allowed, and the next request fail."""
+    """Let an answer be older than allowed, and the next request fail.
+
+    The answer is from the past, so that the exporter's time in the end is that of all other cases.
+    """
     short_lived = feed.with_lifetimes({feed.name: 1}, {feed.name: 1})
     for clock in clocks:
         clock.now -= feed.max_age + 60
@@ -309,7 +319,11 @@ async def _expire(
 
 
 async def _doubt(feed: Feed[Any], api: Api, exporter: Exporter) -> None:
-    """Let a shorter answer be doubted: if possible the first one, which is in use then."""
+    """Let a shorter answer be doubted.
+
+    A first answer that is doubted is used all the same. If no first answer is doubted, a later one
+    is sent that is shorter than the one before.
+    """
     feeds = exporter.feeds
     for is_first, change in itertools.product((True, False), (shorter_each_time(), none)):
         feeds.forget([feed])

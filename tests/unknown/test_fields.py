@@ -180,7 +180,10 @@ def paths(value: Any, at: Path = ()) -> Iterator[Path]:
 
 
 def _has_records(value: dict[str, Any]) -> bool:
-    """Return whether an object has records by hotkey or model, and no fields."""
+    """Return whether an object has records by hotkey or model, and no fields.
+
+    No record has more than 5 fields that are all objects or lists.
+    """
     are_names = len(value) > 5 or all(len(name) == len(HOTKEY) for name in value)
     return are_names and all(isinstance(record, dict | list) for record in value.values())
 

@@ -135,6 +135,7 @@ async def _eras(directory: Path) -> dict[str, Era]:
             gpu_costs=COSTS,
         )
         async with Exporter(settings, clock=clock, monotonic=steady) as exporter:
+            # One page for the first half of the day before, and one for the second half.
             past = [await _page_at(exporter, clock, steady, hours) for hours in (18, 7)]
             clock.now = steady.now = END
             exporter.feeds.forget(exporter.plan.feeds)
@@ -142,7 +143,7 @@ async def _eras(directory: Path) -> dict[str, Era]:
                 await read_reports(exporter)
                 eras = _eras_with(await page_of(exporter))
                 for case in CASES:
-                    # An exporter that has read the reports keeps them.
+                    # An exporter keeps the reports that it has read, so only a new one lacks one.
                     async with Exporter(settings, clock=clock, monotonic=steady) as new:
                         asking = new if case.feed is AUDIT_REPORT else exporter
                         eras[str(case)] = Era(await page_without(case, api, asking, clock, steady))
@@ -240,7 +241,7 @@ def test_no_recording_is_new_or_another(eras: dict[str, Era], name: str) -> None
     differing = {}
     for recording, result in eras[name].recorded.items():
         differing[recording] = false_values(eras[WHOLE].recorded[recording], result)
-    # It has the alerts about the gap, and these are the feeds that are missing.
+    # The first one also counts the alerts about the gap, and the second one the missing feeds.
     del differing["alert:chutes_alerts:severity"], differing["hotkey_feed:chutes_feed:blind"]
     # Where the pay is not known, the number of idle GPUs decides.
     del differing["hotkey_server_id:chutes_idle_gpus:ratio"]
@@ -273,9 +274,10 @@ def test_no_board_shows_another_number(eras: dict[str, Era], name: str) -> None:
             texts = dict(labels)
             # How long an alert fires, and the name of its place, are not always known.
             is_of_alert = texts.get("alertname", "") in expected_alerts
-            # It is not known how the rank was.
+            # A question mark says that the rank before is not known.
             is_without_rank = texts.get("before") == "?"
-            # Where it is not known what earns there, it says not to reboot.
+            # While it is not known what earns on a server, the board says not to reboot it, which
+            # has a lower number.
             is_of_maintenance = (panel, legend) == ("Maintenance", "A __auto")
             is_more_careful = is_of_maintenance and value < (before or 0)
             if is_of_alert or is_without_rank or is_more_careful:
@@ -381,8 +383,8 @@ async def _outputs(troubles: Sequence[str]) -> dict[tuple[str, str], Output]:
             for command in COMMANDS:
                 api.asked.clear()
                 outputs[command, WHOLE] = await _run(command, simulator)
-                asked_feeds = [case for case in CASES if asks(case.feed) in api.asked]
-                for case in asked_feeds:
+                cases_of_asked = [case for case in CASES if asks(case.feed) in api.asked]
+                for case in cases_of_asked:
                     if _can_notice(command, case):
                         with api.without(case):
                             outputs[command, str(case)] = await _run(command, simulator)
@@ -456,7 +458,8 @@ def test_no_command_says_that_all_is_fine(
     whole = outputs[command, WHOLE]
     cases = [case for of, case in outputs if of == command and case != WHOLE]
     assert len(cases) >= 5
-    # What needs action needs it still, and a check fails without an answer.
+    # The status stays 1 if something else needs action. The command check fails (1) without an
+    # answer.
     statuses = {3, 1} if whole.status == 1 or command == "check" else {3}
     for case in cases:
         output = outputs[command, case]
