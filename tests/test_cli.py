@@ -78,8 +78,9 @@ class Running:
         return int(fields["VmHWM"].removesuffix(" kB")) / 1024
 
     def starved_seconds(self) -> float:
-        """Return for how long its event loop has waited while others had the processors: at least
-        the wait that its own threads cannot explain.
+        """Return for how long its event loop has waited while other programs had the processors.
+
+        It is a lower bound: the wait that other threads of the process cannot explain.
         """
         process = Path(f"/proc/{self.process.pid}")
         # Of each thread the nanoseconds that it ran and that it waited. The loop's is the first.

@@ -168,5 +168,6 @@ def test_a_page_about_watched_miners_has_the_chutes_that_they_need() -> None:
 def test_only_loopback_addresses_need_no_protection(host: str, *, is_local: bool) -> None:
     assert Address.parse(f"{host}:1").is_loopback is is_local
     assert bool(make_settings(api_url=f"http://{host}:1", keys=[KEY]).warnings) is not is_local
+    # Signatures are safe with encryption, and without a key there are none.
     assert not make_settings(api_url=f"https://{host}:1", keys=[KEY]).warnings
     assert not make_settings(api_url=f"http://{host}:1").warnings

@@ -103,7 +103,7 @@ def test_victoria_metrics_takes_the_queries_for_all_miners_of_the_subnet() -> No
         """Return the length of the longest query for so many miners."""
         return max(len(filled_in(expression, miners * [HOTKEY])) for expression in expressions)
 
-    # The default is 16 KiB. A subnet has 256 seats.
+    # The document names the flag twice. The default is 16 KiB. A subnet has 256 seats.
     assert limits == ["128", "128"]
     assert 16 * 1024 < longest(256) < 128 * 1024
     assert "For more than 75 miners" in text

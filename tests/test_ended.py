@@ -285,6 +285,7 @@ async def test_incidents_lists_every_end_with_exactly_what_it_cost(
     gaps = {gap["feed"] for gap in summary["not_known"]}
     unclear = gaps_of_unclear_ends(true_ends)
     assert unclear <= gaps
+    # Each report that is missing is another gap.
     assert len(gaps - unclear) == len(hours_without_report(directory, hours))
     # 3 means that something is not known.
     assert status == (3 if gaps else 0)
@@ -387,6 +388,7 @@ async def test_with_a_key_the_losses_of_all_reasons_are_those_of_all_ends(
     page = await page_with_all_reports(WORLD_H, [], keys=[miner.key])
     rows = [row for row in reported_ends(WORLD_H) if row["miner"] == miner.hotkey]
     true = sum(lost_units(WORLD_H, row) for row in rows if row["report"] < hours)
+    # The sum is also written down as ``units``, in case a helper of this file is wrong.
     assert true == pytest.approx(units, abs=0.1)
     # Some losses are estimates.
     lost = sum_of(samples_of_ends(page, miner.hotkey, window), LOST)

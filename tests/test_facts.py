@@ -376,15 +376,15 @@ async def test_disabled_instances_are_not_starting(world: World) -> None:
 
 
 async def test_starts_are_in_vain_where_the_service_refuses_the_activation(world: World) -> None:
-    in_vain = world.true_ones("instance_id", "chutes_instance_start_in_vain")
+    ids_in_vain = world.true_ones("instance_id", "chutes_instance_start_in_vain")
     for instance in world.raw["instances"]:
-        if instance["instance_id"] in in_vain:
+        if instance["instance_id"] in ids_in_vain:
             launch = world.true["launch"][instance["chute_id"]]
             assert launch["active"] >= (target_of(launch) or 0)
             # It is private.
             assert instance["billed_to"] is not None
     # Only the newest world lists those whose chute was filled by others.
-    assert in_vain >= world.true.get("starts_in_vain", {}).keys()
+    assert ids_in_vain >= world.true.get("starts_in_vain", {}).keys()
 
 
 async def test_instances_say_whether_somebody_is_billed_and_their_version(world: World) -> None:
@@ -596,7 +596,10 @@ async def test_images_chutes_and_gpus_are_counted(world: World) -> None:
 async def run_json(
     command: str, role: str = "test_miner", directory: Path = WORLD_F
 ) -> dict[str, Any]:
-    """Run a command on a world as of now; returns its JSON."""
+    """Run a command with the key of a role, and return its JSON.
+
+    The answers are always those of the world's test miner. Their times are moved to now.
+    """
     meta = json.loads(recording(directory, "meta"))
     variables = {"MINER_SS58": meta[role], "MINER_SEED": meta["invented_seeds"][meta[role]]}
     bodies = shifted(Miner(directory, "test_miner").bodies(), time.time() - meta["recorded_at"])
@@ -620,6 +623,7 @@ async def test_advise_offers_what_the_service_lets_become_active(directory: Path
         true_model = true["launch_models"][model["gpu"]]
         assert model["idle"] == true_model["idle"]
         assert model["in_maintenance"] == true_model["idle_in_maintenance"]
+        # Nothing can be launched on a server in maintenance.
         usable = [server for server in true_model["servers"] if not server["in_maintenance"]]
         assert model["on_one_server"] == max(server["free"] for server in usable)
         offered = {offer["chute_id"] for offer in model["runnable"]}
@@ -658,10 +662,12 @@ async def test_status_says_which_servers_cannot_boot() -> None:
     true = json.loads(recording(WORLD_F, "expected"))
     things = await things_of_status()
     in_slot = names_in_slot(true)
+    # Those in a slot cannot come back: the target is listed for no host with their GPUs.
     assert things["unmeasured_servers"] == in_slot
     refused, candidates = refused_and_candidates(true)
     assert things["versions_refused"] == refused - in_slot
     strict = true["servers_that_cannot_boot_with_the_default_least_version"]
+    # No answer shows the least version, so it may be lower than the default.
     maybe = {row["name"] for row in strict} - refused
     assert things["uncertain_versions"] == candidates | maybe
 
@@ -671,6 +677,7 @@ async def test_status_says_which_servers_to_upgrade() -> None:
     things = await things_of_status()
     needed = names_of(true["in_maintenance_window"]["servers_needing_upgrade"], true)
     refused, _ = refused_and_candidates(true)
+    # A server stands in one finding only, and those about a slot or a refused version come first.
     assert things["upgrades"] == needed - names_in_slot(true) - refused
 
 

@@ -402,6 +402,7 @@ def test_what_is_unknown_gives_no_finding() -> None:
 
 
 def test_an_instance_whose_gpus_are_not_all_known_has_no_cost() -> None:
+    # Only 2 of its 4 GPUs are listed.
     fleet = with_instance(state="starting", gpus=4, deadlines={"purge": NOW})
     (one,) = find(fleet, NOW, COSTS)
     assert (one.gpus, one.cost_usd_per_hour) == ({}, None)
@@ -425,6 +426,7 @@ def test_the_most_expensive_action_comes_first_and_notes_last() -> None:
     found = find(fleet, NOW, COSTS)
     assert [one.kind for one in found] == ["unverified_gpus", "stuck_jobs", "uncertain_versions"]
     assert found[0].cost_usd_per_hour == pytest.approx(3 * 1.1 + 4 * 2.5)
+    # Without the price of a model, the sum is unknown.
     assert find(fleet, NOW, Costs(by_model={"h200": 2.5}))[0].cost_usd_per_hour is None
 
 

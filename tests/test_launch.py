@@ -260,6 +260,7 @@ async def test_a_miner_without_gpus_can_launch_nothing_and_is_refused_nothing() 
 
 
 async def test_a_blacklisted_miner_can_launch_nothing() -> None:
+    # The miner has the GPUs of the test miner, so only the blacklist is in its way.
     page = await page_of("blacklisted_miner", answers("test_miner"))
     assert launchable(page) == set()
     assert set().union(*refused(page).values()) == {"blacklisted"}

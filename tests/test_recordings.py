@@ -530,6 +530,7 @@ async def test_recorded_answers_are_not_doubted_and_give_exactly_the_metrics_tha
 ) -> None:
     bodies = miner.bodies()
     async with served(replay(bodies, now=reported_at(bodies))) as url:
+        # By default, a miner's page lacks the chutes that do not concern it.
         page = await scrape(miner.settings(url, chutes="all"))
     assert set(successes(page).values()) == {1.0}
     # One sample for each feed and reason to doubt it.

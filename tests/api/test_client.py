@@ -50,6 +50,7 @@ async def test_only_what_must_be_signed_is_signed(
     client: ChutesClient, simulator: Simulator
 ) -> None:
     chute = simulator.world.chutes[3]
+    # A miner can release only a job that it holds.
     job = next(job for job in simulator.world.jobs(NOON) if job.stuck)
     assert job.miner is not None
     paths = {
@@ -120,6 +121,7 @@ async def test_each_error_has_its_class_and_its_count(
         with pytest.raises(kind) as error:
             await client.fetch(endpoint)
     assert type(error.value) is kind
+    # An answer is counted by its status, and a request without one by the reason.
     labels = {"endpoint": endpoint.name, "code": str(fault.status) if fault.status else kind.reason}
     assert counters.registry.get_sample_value("chutes_api_requests_total", labels) == 1
 
@@ -272,6 +274,7 @@ async def test_an_error_that_is_kept_does_not_keep_the_answer() -> None:
             with pytest.raises(errors.UndecodableError) as error:
                 await client.fetch(e.STATS)
             kept = error.value
+            # Only the error itself is kept, without pytest's object around it.
             del error
             assert kept.advice
             # The thread that decoded holds the answer until it runs again, which may be after the
@@ -363,6 +366,7 @@ async def test_a_correction_of_the_own_clock_shows_at_once(
         await client.fetch(e.METAGRAPH)
         # Dates have whole seconds. So the client adds half a second.
         assert (client.api_clock(), client.clock_offset) == (NOON + 0.5, -86400.5)
+        # 3 seconds later, the own clock is corrected.
         own.now = clock.now = NOON + 3
         assert (client.api_clock(), client.clock_offset) == (NOON + 3.5, -0.5)
 

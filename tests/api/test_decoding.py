@@ -57,6 +57,7 @@ async def test_records_come_whole_however_the_stream_is_cut_into_chunks(size: in
 async def test_compressed_bodies_are_inflated_in_small_pieces() -> None:
     body = gzip.compress(b"\n" * 30_000_000)
     assert len(body) < 64 * 1024
+    # The name of the coding is that of a header, in any case and with blanks.
     pieces = [len(piece) async for piece in decoding.inflated(chunks(body, len(body)), " GZIP ")]
     assert sum(pieces) == 30_000_000
     assert max(pieces) <= 64 * 1024

@@ -65,7 +65,7 @@ def checked(endpoint: Endpoint[Any], answer: Any) -> FieldCheck:
 def answers_of(directory: Path, role: str) -> Iterator[tuple[str, Endpoint[Any], Any]]:
     """Yield the name, the endpoint and the JSON of all answers that a miner gets."""
     answers = raw_json(Miner(directory, role).bodies())
-    # The service rolls such an end back. Its text is only in recordings, and no known value.
+    # Recorded reports have reasons for ends that the service rolls back. They are no known values.
     for end in answers.get("audit_report", {}).get("instance_audit", ()):
         if (end["deletion_reason"] or "").startswith(TAKEN_BACK):
             end["deletion_reason"] = None
@@ -251,6 +251,7 @@ def test_a_record_says_of_each_unused_field_why_and_uses_none_of_them() -> None:
     assert len(records) > 20
     for record in records:
         used = {field.encode_name for field in msgspec.structs.fields(record)}
+        # Each value has the names of fields with one reason.
         unused = " ".join(record.UNUSED.values()).split()
         assert len(set(unused)) == len(unused)
         assert used.isdisjoint(unused), record

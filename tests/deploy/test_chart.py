@@ -160,7 +160,7 @@ def test_helm_test_runs_check_with_the_settings_of_the_exporter() -> None:
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["args"] == ["check"]
     assert container["env"] == pod({})[1]["env"]
-    # The Service does not lead to it.
+    # Its pod has no labels, so the Service does not lead to it.
     assert "metadata" not in job["spec"]["template"]
 
 
@@ -319,6 +319,7 @@ def test_parts_can_be_switched_off() -> None:
     ("release", "name"), [("mine", "mine-chutes-exporter"), ("a" * 53, f"{'a' * 53}-chutes-ex")]
 )
 def test_objects_have_the_name_of_the_release(release: str, name: str) -> None:
+    # Kubernetes allows 63 characters, so the second name is cut.
     texts = render(release=release)
     assert yaml.safe_load(texts["deployment.yaml"])["metadata"]["name"] == name
     assert f"exec deployment/{name} -- chutes-exporter check" in texts["NOTES.txt"]
@@ -335,6 +336,7 @@ def test_the_values_for_two_prometheus_are_valid_and_tell_them_apart() -> None:
         "spec": spec,
     }
     jsonschema.validate(prometheus, OPERATOR["Prometheus"])
+    # The schema would find a name of a field that does not exist.
     wrong = {**prometheus, "spec": {**spec, "replicaLabel": "replica"}}
     with pytest.raises(jsonschema.ValidationError, match="replicaLabel"):
         jsonschema.validate(wrong, OPERATOR["Prometheus"])

@@ -160,6 +160,7 @@ def test_the_bill_of_materials_lists_the_locked_packages_and_is_the_same_everywh
         package = component["name"].replace("_", "-").lower()
         listed.add((package, component["version"]))
     assert listed == locked | {("chutes-exporter", VERSION)}
+    # No package has an address on the machine that made the list.
     assert b"file:" not in text
     release.bill_of_materials(tmp_path / "again", VERSION)
     assert (tmp_path / "again" / name).read_bytes() == text
@@ -193,6 +194,7 @@ def test_the_links_of_the_page_on_pypi_lead_to_files_that_exist(built: Path) -> 
     )
     roots = rf"https://(?:raw\.githubusercontent|github)\.com/{home}/(?:blob/)?(?:main|v{VERSION})/"
     found = re.findall(rf"{roots}([^)\s#]+)", metadata)
+    # All relative links of the README are among them, beside those of the project.
     assert len(found) > len(re.findall(r"\]\((?!https?:|#)", (ROOT / "README.md").read_text())) > 0
     assert [path for path in found if not (ROOT / path).exists()] == []
 

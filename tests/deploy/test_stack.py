@@ -78,7 +78,9 @@ def test_the_stack_works_together_and_ends_together(tmp_path: Path) -> None:
         assert {Path(group["file"]).name for group in groups} == {
             path.name for path in RULES.iterdir()
         }
+        # The stack has no Grafana that alerts could lead to.
         assert "grafana_url" not in config
+        # Nobody gets a message, because nothing listens at this address.
         config = ask(alertmanager, "/api/v2/status")["config"]["original"]
         assert "telegram_api_url: http://127.0.0.1:9" in config
     assert process.returncode == 0
@@ -114,6 +116,7 @@ def test_a_stack_that_loses_a_program_ends(tmp_path: Path) -> None:
     with stack(tmp_path) as (process, addresses):
         assert process.stdout is not None
         assert addresses[0] in process.stdout.readline()
+        # The last flag of Prometheus is its own address.
         found = subprocess.run(
             ["pgrep", "-f", f"=http://{addresses[1]}$"], capture_output=True, text=True, check=True
         )

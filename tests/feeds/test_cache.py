@@ -28,8 +28,9 @@ UNIX = 5e8
 
 
 class Cache(FeedCache):
-    """A cache that counts its requests, and answers each with that count, or with an error, when it
-    is let.
+    """A cache that counts its requests.
+
+    While ``open`` is set, it answers each with that count, or fails with ``error`` if there is one.
     """
 
     def __init__(self) -> None:
@@ -124,6 +125,7 @@ async def test_an_answer_that_is_due_is_dropped_once_it_is_overdue_for_its_maxim
 
 @pytest.mark.parametrize("behind", [1800.0, -1800.0])
 async def test_a_correction_of_the_clock_takes_effect_at_once(feeds: Cache, behind: float) -> None:
+    # The clock is so many seconds behind, or ahead if they are below 0.
     feeds.unix -= behind
     # By the wrong clock, the answer after the first one is due in 200 seconds.
     due_after = {1: feeds.unix + 1200.0, 2: UNIX + 3600.0}
@@ -214,6 +216,7 @@ async def test_a_failure_and_a_recovery_are_reported_once_each(
     errors = (UnavailableError("a"), UnavailableError("b"), None, None, ZeroDivisionError())
     for error in errors:
         feeds.error = error
+        # No pause after a failure is as long.
         await feeds.ask(200)
     assert [log["event"] for log in logs] == ["feeds failed", "feeds are back", "feeds failed"]
     # The last failure is a bug.

@@ -39,6 +39,7 @@ def test_the_evidence_has_the_miner_and_the_lifetimes_of_its_own_feed() -> None:
 
 
 def test_a_deployment_can_lack_all_endpoints_outside_the_reference_and_the_cooldowns() -> None:
+    # The reference of the API describes the endpoints below /miner/.
     outside = {
         feed for feed in FEEDS if not feed.endpoint.path.startswith("/miner/") and feed is not CHAIN
     }

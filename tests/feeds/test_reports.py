@@ -149,6 +149,7 @@ async def test_a_list_without_a_report_and_a_report_that_is_gone_are_failures() 
 
 
 async def test_each_reading_adds_one_older_report_of_the_day_and_none_is_read_twice() -> None:
+    # Only their hours tell which is older, because all were made at the same time.
     of_day = [entry(hour, hour, created_at="2026-11-24T12:00:00") for hour in range(12, 0, -1)]
     # It ends a day before the newest report, and so before the day begins.
     before_day = entry(
@@ -163,6 +164,7 @@ async def test_each_reading_adds_one_older_report_of_the_day_and_none_is_read_tw
     reports = await read(api, times=12 + 1)
     assert api.asked == [one["path"] for one in of_day]
     assert [report.end for report in reports.hours] == [NOON - HOUR * hour for hour in range(12)]
+    # The next report is requested 90 seconds after its hour.
     assert (reports.unread, reports.due) == (0, NOON + HOUR + 90)
 
 
@@ -314,6 +316,7 @@ async def test_after_a_reload_the_reports_are_read_again_for_a_miner_that_is_new
         watching(simulator.url, first.key), clock=clock, monotonic=clock
     ) as exporter:
         await read_reports(exporter)
+        # What was kept of the reports is only about the first miner.
         exporter.reconfigure(watching(simulator.url, first.key, second.key))
         page = await page_of(exporter)
         assert lost not in page

@@ -58,6 +58,7 @@ async def test_a_collector_without_answers_has_no_series_to_leave_out(
     simulator: Simulator,
 ) -> None:
     simulator.faults["scores"] = Fault(status=404)
+    # No series may be exported, so each collector that has some is left out.
     page = await scrape(watching(simulator.url, max_series=0))
     assert page[series("chutes_scrape_collector_cut", collector="scores")] == 0
     assert page[series("chutes_scrape_collector_cut", collector="metrics")] == 1

@@ -257,6 +257,7 @@ async def test_the_last_good_answer_stays_until_its_maximum_age() -> None:
         assert await api.read(CHUTE_METRICS, at=at) == (9, "no_demand")
     # After its maximum age of 900 seconds, a doubted answer is better than none.
     assert await api.read(CHUTE_METRICS, at=1100) == (8, "no_demand")
+    # Then the next doubted answer replaces it.
     api.records["metrics"] = demand(7, requests=0)
     assert await api.read(CHUTE_METRICS, at=1300) == (7, "no_demand")
     api.records["metrics"] = demand(6)
@@ -312,6 +313,7 @@ async def test_an_instance_that_just_ended_is_no_doubt() -> None:
     instances = [r.Instance(f"i{number}", chute_id=f"c{number}") for number in range(9)]
     held = [r.InventoryItem(f"g{number}", chute_id=f"c{number}") for number in range(9)]
     api = Api(inventory=held, instances=instances)
+    # The instances are due sooner than the inventory.
     feed = INSTANCES.of(MINER).with_lifetimes({"instances": 20}, {})
     await api.read(feed)
     api.records |= {"inventory": held[:8], "instances": instances[:8]}
@@ -348,6 +350,7 @@ async def test_an_older_answer_is_no_evidence_after_an_error() -> None:
 
 
 async def test_evidence_that_is_being_requested_is_awaited() -> None:
+    # No GPUs are held, although an instance runs. The answer about the instance comes last.
     api = Api(held_gpus=[], active_instances=running("c"))
     _, held = await asyncio.gather(api.read(ACTIVE_INSTANCES), api.read(HELD_GPUS))
     assert held == (0, "disagrees")

@@ -47,6 +47,7 @@ def test_the_page_after_one_that_ran_out_of_memory_is_valid(
     compressor.compress([b"old"], b"")
     with monkeypatch.context() as patch:
         patch.setattr(compression, "deflate", fail)
+        # The second part is known from the first page, so only the new one fails.
         with pytest.raises(MemoryError):
             compressor.compress([b"new", b"old"], b"")
     assert decompressed(compressor.compress([b"old"], b"")) == b"old"

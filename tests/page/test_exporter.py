@@ -66,6 +66,7 @@ async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signa
 
 
 async def test_a_hotkey_narrows_the_public_data_to_that_miner(simulator: Simulator) -> None:
+    # By default, the page has its neighbours, too.
     page = await scrape(patient(simulator.url, hotkeys=[HOTKEY], miners="watched"))
     labels_of_series = [dict(labels) for _, labels in page]
     hotkeys = {labels["hotkey"] for labels in labels_of_series if "hotkey" in labels}
@@ -170,6 +171,7 @@ async def test_a_reload_between_two_steps_of_a_scrape_brings_no_removed_hotkey_b
     async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
         with structlog.testing.capture_logs() as logs:
             for steps in range(4):
+                # The last turn has removed the key.
                 exporter.reconfigure(watching(simulator.url))
                 scraped = asyncio.create_task(page_of(exporter))
                 # The reload comes after so many steps of the scrape.
@@ -229,6 +231,7 @@ async def test_a_reload_while_a_reader_waits_for_its_turn_leaves_it_without_the_
         await exporter.warm_up()
         scraped = asyncio.create_task(page_of(exporter))
         await until(has_begun.is_set)
+        # This reader waits until the page is made.
         waiting = asyncio.create_task(
             exporter.samples({"chutes_fleet_gpus", "chutes_scored_miners"})
         )
@@ -238,6 +241,7 @@ async def test_a_reload_while_a_reader_waits_for_its_turn_leaves_it_without_the_
         may_end.set()
         await scraped
         samples = (await waiting).samples
+        # This metric is about the platform, so it needs no key.
         assert "chutes_scored_miners" in samples
         assert "chutes_fleet_gpus" not in samples
 
@@ -321,6 +325,7 @@ async def test_the_time_of_the_newest_answer_is_right_although_the_local_clock_i
 async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_page(
     simulator: Simulator, clock: Clock
 ) -> None:
+    # The scores are due at each scrape, and everything else is fresh at the second one.
     settings = watching(simulator.url, ttl={"scores": 0})
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         assert "chutes_metagraph_miners" in names(await page_of(exporter))
@@ -386,6 +391,7 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(
     settings = watching(simulator.url)
     with structlog.testing.capture_logs() as logs:
         async with Exporter(settings, clock=Clock()) as exporter:
+            # It stays off in later pages.
             for _ in range(2):
                 await page_of(exporter)
             page = await page_of(exporter)

@@ -40,6 +40,7 @@ def test_a_gpu_of_one_miner_in_an_unknown_state_leaves_the_gpus_of_another_known
 def test_that_a_server_may_not_come_back_from_the_open_window_is_a_gap(
     measured: Measured | None, *, is_open: bool, reasons: list[str]
 ) -> None:
+    # None is what the answers do not say. It matters only while the window is open.
     key = Hotkey.from_seed("0x" + "01" * 32, source="test")
     server = make_server("s1", needs_upgrade=True, measured=measured)
     fleets = {key.address: make_fleet(server, window=Window(is_open=is_open))}

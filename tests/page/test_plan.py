@@ -113,12 +113,14 @@ def test_audit_reports_choose_chutes_only_if_another_collector_reads_them() -> N
     def asked(settings: Settings) -> bool:
         return "audit_report" in {feed.name for feed in make_plan(settings).feeds}
 
+    # The collector of ended instances reads the reports for itself.
     assert asked(ONE)
     assert not asked(replace(ONE, collectors={"ended_instances": False}))
     assert not asked(replace(ONE, collectors=ONLY_UTILIZATION))
 
 
 def test_collectors_that_are_large_for_others_export_no_neighbours() -> None:
+    # This collector is large for others. Its user must want all miners, and switch it on.
     switched_on = {"stats_per_chute": True}
     for settings, choice in (
         (make_settings(hotkeys=[HOTKEY]), "watched"),
@@ -134,6 +136,7 @@ def test_collectors_that_are_large_for_others_export_no_neighbours() -> None:
 
 
 def test_neighbours_are_found_unless_all_miners_are_exported() -> None:
+    # The neighbours of a watched miner are the miners next to it in rank.
     assert make_plan(ONE).miners_with_neighbours == {HOTKEY}
     assert make_plan(replace(ONE, miners="all")).miners_with_neighbours == set()
 

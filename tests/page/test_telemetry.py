@@ -92,7 +92,10 @@ async def test_the_exporters_own_lines_are_kept_until_something_happens(
         last = b""
 
         def has_changed() -> bool:
-            """Return whether the lines differ from the last ones. They must be like new ones."""
+            """Return whether the lines differ from the last ones.
+
+            They must be like new ones, and kept for the next call.
+            """
             nonlocal last
             before = last
             states = {feed: FeedState(feed) for feed in exporter.plan.feeds}

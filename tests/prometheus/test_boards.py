@@ -52,6 +52,7 @@ def test_without_a_watched_miner_the_tables_say_so(tmp_path: Path) -> None:
 def test_an_announced_window_says_when_it_begins_and_names_no_next_server(tmp_path: Path) -> None:
     server = {"server_id": "id-alpha", "server": "alpha"}
     miner = Scenario(30, {"alpha": 8}).waits(2, 1).maintain(0, "alpha", "none").earns("alpha", 8)
+    # alpha is the next server to upgrade.
     miner.set("chutes_server_upgrade_order", 1, **server).window(20 * HOUR)
     miner.set("chutes_maintenance_window_start_timestamp_seconds", 60 * 40)
     # It begins at 0:40 by the announcement, and at 0:25 in fact, within this short history.
@@ -180,6 +181,7 @@ def test_the_fleet_is_not_counted_while_the_state_of_a_gpu_is_unknown(tmp_path: 
         'chutes_fleet_known{topic="gpus"}': "1x20 0x40",
     }
     shown: dict[str, tuple[int, dict[str, float]]] = {}
+    # Before, 6 of 8 GPUs earn.
     for title, number in {"All": 8, "Earning": 0.75, "Idle": 2, "Unverified": 0}.items():
         query = asked("chutes-fleet", title, 0)
         # In parentheses, it is the same query, at another minute.
@@ -215,6 +217,7 @@ def test_an_alert_about_no_server_is_no_cause_on_a_server(tmp_path: Path) -> Non
         f'ALERTS{{alertname="ChutesDayLoss",{fires}}}': "1x10",
         f'ALERTS{{alertname="ChutesGpusIdle",{fires},{place("alpha")}}}': "1x10",
     }
+    # The label `first` becomes the text of what to do first.
     cause = asked("chutes-fleet", SERVERS, 3)
     row = f'{{{ME},server_id="id-alpha",alertname="ChutesGpusIdle",first="ChutesGpusIdle"}}'
     shows(tmp_path, series, {cause: (5, {row: 1})})
@@ -304,6 +307,7 @@ def test_of_gpus_of_several_models_no_part_is_shown_as_all_while_one_is_unknown(
         **of_model("h200", "8x20 _x40", "0x20 _x40"),
     }
     idle = asked("chutes-market", "Idle GPUs", 0)
+    # The row that says that no GPU is idle.
     nothing = asked("chutes-market", "Best move", 0)
     states = asked("chutes-overview", "GPUs by state", 0)
     # The states of the h200 are unknown from 0:21 on. In parentheses, it is the same query, at
@@ -392,6 +396,7 @@ def test_the_next_purge_is_that_of_an_instance_that_starts(tmp_path: Path) -> No
 
     series = {'chutes_fleet_instances{state="starting"}': "1x60"}
     series |= of(1, "disabled", 20) | of(2, "starting", 50)
+    # At 0:10, the purge of the starting instance comes in 40 minutes.
     purge = asked("chutes-instances", "Next purge", 0)
     shows(tmp_path, series, {purge: (10, {"{}": 40 * 60})})
 
@@ -477,8 +482,8 @@ def test_how_many_may_overtake_is_absent_while_the_heading_of_one_is_unknown(
         'chutes_miner_score_rank{hotkey="5Last"}': "5x60",
         f'{heading}{{hotkey="5Last"}}': "0.05x60",
     }
-    # The miner behind heads for more than ours, until its heading becomes unknown after 0:20. The
-    # last one heads for less.
+    # A heading is the share that a score approaches within a day. That of the next miner is higher
+    # than ours, until it becomes unknown after 0:20. That of the last one is lower.
     number = asked("chutes-subnet", "May overtake this miner", 0)
     tests = [
         {"expr": number, "eval_time": "10m", "exp_samples": [{"labels": "{}", "value": 1}]},

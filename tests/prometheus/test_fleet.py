@@ -34,8 +34,13 @@ def failing(
 ) -> Scenario:
     """Let a GPU of a server start one instance after another, of which none becomes active.
 
-    The first one begins at the minute ``begin``, and another one ``every`` so many minutes. Each
-    ``lasts`` some minutes. 4 minutes after its end, the GPU earns until the next one.
+    Args:
+        miner: The scenario.
+        server: The name of the server.
+        starts: How many starts there are.
+        every: Minutes from the beginning of one to that of the next.
+        lasts: Minutes that each takes. 4 minutes later, the GPU earns until the next one.
+        begin: The minute at which the first one begins.
     """
     for number in range(starts):
         at = begin + number * every

@@ -94,6 +94,7 @@ def test_the_pay_of_a_seat_that_cannot_score_is_unknown(tmp_path: Path) -> None:
 
 
 def test_the_owner_of_the_subnet_has_an_incentive_and_no_pay(tmp_path: Path) -> None:
+    # The incentive is above 0, as for every miner of a scenario.
     miner = forecast_miner().set("chutes_miner_estimated_usd_per_day", 0)
     miner.check(tmp_path, {}, values={rounded(SCORE): (5, {ME: 0.0243}), PAY: (5, {})})
 
@@ -211,6 +212,7 @@ def test_an_outage_of_a_day_does_not_take_the_bounds_away_and_one_of_4_days_does
 
 
 def test_bounds_take_the_history_of_watched_miners_only(tmp_path: Path) -> None:
+    # A miner that is not watched has a forecast without bounds.
     shown: dict[str, tuple[int, dict[str, float]]] = {
         f"count({SCORE})": (LAST, {"{}": 1}),
         BOUNDS: (LAST, {}),

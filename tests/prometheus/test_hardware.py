@@ -221,6 +221,7 @@ def test_two_exporters_of_a_miner_give_each_alert_once(tmp_path: Path) -> None:
 
 
 def test_a_new_address_of_the_exporter_restarts_no_timer(tmp_path: Path) -> None:
+    # The lack of load is named after 2 hours, also of GPU 0, whose exporter moves at 1:30.
     moved = [page(0, "4x89 stale", "one:1"), page(0, "_x91 4x300", "two:2"), page(1)]
     check(tmp_path, [*moved, *TROUBLES], {86: [XID, HOT, ECC, MEMORY], 130: ALL})
 

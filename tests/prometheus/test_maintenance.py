@@ -81,7 +81,10 @@ def about_window(left: str, unmeasured: str = "") -> str:
 def old_servers(
     hours: float, slots: int = 1, number: int = 13, *, in_slot: int = 0, unmeasured: int = 0
 ) -> Scenario:
-    """So many servers are older than the target of a window that ends in some hours."""
+    """A number of servers are older than the target of a window that ends in some hours.
+
+    ``in_slot`` of them hold an upgrade slot. ``unmeasured`` others cannot come back.
+    """
     miner = Scenario(20, dict.fromkeys(OLD[:number], 1), PAIR, step=1)
     # The server "new" needs no upgrade.
     miner.window(int(60 * hours), slots, in_use=in_slot).set("chutes_server_info", 1, name="new")

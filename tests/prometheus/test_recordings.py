@@ -28,6 +28,7 @@ def labels(name: str, /, **more: str) -> str:
 
 def test_a_pair_of_exporters_counts_nothing_twice(tmp_path: Path) -> None:
     miner = Scenario(10, {"alpha": 8}, exporters=PAIR)
+    # A GPU that is in no instance counts as lost, such as the idle one.
     miner.state(0, ["alpha-0"], "idle").pays(3)
     of_server = "hotkey_server_id_gpu:chutes_server_gpus:sum"
     place = {"server_id": "id-alpha", "server": "alpha", "gpu": "pro_6000"}
@@ -141,6 +142,7 @@ def test_the_state_of_an_instance_is_the_number_that_boards_map(tmp_path: Path) 
     miner = Scenario(9)
     recorded = states.INSTANCE
     for state in recorded:
+        # The id of each instance is the name of its state.
         miner.instance(state.text, -10)
         if state.text != "starting":
             miner.activate(state.text, 0)

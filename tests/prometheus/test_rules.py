@@ -137,6 +137,7 @@ def test_every_alert_says_what_is_wrong_what_it_costs_and_what_to_do_first_in_60
         notes["description"],
     )
     assert first is not None
+    # Its own commands run on the exporter's host, and only these.
     assert ("exporter" in first[1]) == bool(first[2])
     text = f"{notes['summary']} {notes['description']}"
     # Ids identify, and say nothing to a reader; commands may need them.

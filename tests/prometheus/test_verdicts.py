@@ -90,6 +90,7 @@ def test_a_sum_over_miners_is_absent_while_one_lacks_its_part(tmp_path: Path) ->
 
 
 def test_what_an_idle_server_goes_on_losing_stands_beside_its_alert(tmp_path: Path) -> None:
+    # An idle GPU is worth half a unit a second, and the miner has earned a unit a second.
     miner = Scenario(80, {"alpha": 8, "beta": 8}).pays(0.5)
     miner.set("chutes_miner_window_compute_units", 86400, window="1d")
     miner.state(10, [f"beta-{number}" for number in range(4)], "idle")
@@ -134,6 +135,7 @@ def test_the_boards_are_trusted_until_an_alert_is_blind(tmp_path: Path) -> None:
     miner = Scenario(30)
     for feed in ("metagraph", "scores", "images"):
         miner.set("chutes_feed_records", 1, feed=feed, hotkey="")
+    # A feed with a maximum age is one that the exporter is to have.
     miner.set("chutes_feed_max_age_seconds", 3600, feed="images", hotkey="")
     # No alert needs the images.
     miner.drop(10, "chutes_feed_records", feed="images")
@@ -191,7 +193,8 @@ def test_the_seat_is_safe_or_not_and_for_how_long(
     if per_day is not None:
         miner.set("chutes_miner_seat_immune", 0)
         miner.set("chutes_subnet_window_registrations", per_day, window="1d")
-    # The queries of the panel, in this order.
+    # The queries of the panel, in this order. Of a seat that cannot be lost, the last one returns
+    # 10**10, which the panel shows as a text.
     names = [IN_DANGER, SAFE, NOBODY_COMES, IMMUNE, "Safe"]
     values: dict[str, tuple[int, dict[str, float]]] = {}
     for number, name in enumerate(names):

@@ -135,6 +135,7 @@ async def test_readers_at_the_same_time_share_one_landing_page(
         return "page"
 
     monkeypatch.setattr(app, "landing_page", landing_page)
+    # All readers come while the page is kept, also on a busy machine.
     monkeypatch.setattr(app, "_LANDING_SECONDS", PATIENCE)
     async with served_exporter(watching(simulator.url)) as (url, _):
         for answer in await asyncio.gather(*(get(f"{url}/") for _ in range(3))):
@@ -165,6 +166,7 @@ async def test_a_page_leaves_memory_though_its_client_does_not_read_it(
         made.append(1)
         return bytes(30_000_000)
 
+    # A client that has not read a page after this time loses its connection.
     monkeypatch.setattr(app, "_SEND_SECONDS", 0.3)
     monkeypatch.setattr(Exporter, "metrics", metrics)
     tracemalloc.start()
@@ -193,7 +195,7 @@ async def test_the_oldest_pages_leave_memory_for_newer_ones_while_their_clients_
         made.append(1)
         return bytes(20_000_000)
 
-    # There is room for two of the three pages.
+    # There is room for two of the three pages. By default, three of any size may always be sent.
     monkeypatch.setattr(app, "_SENDING_BYTES", 50_000_000)
     monkeypatch.setattr(app, "_MIN_PAGES", 1)
     monkeypatch.setattr(Exporter, "metrics", metrics)

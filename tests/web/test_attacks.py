@@ -176,7 +176,8 @@ def test_silent_connections_need_little_memory_and_delay_nobody_before_a_handsha
         # The first scrape needs memory that stays.
         longest(service, scrape, times=1)
         before = service.peak_megabytes()
-        # Half of them are silent, and half of them begin a handshake.
+        # Half of them are silent, and half of them begin a handshake. All come from an address that
+        # is not the scraper's.
         for beginning in (b"", b"\x16\x03\x01\x02\x00\x01") * 500:
             opened = socket.create_connection(
                 (address.host, address.port or 0), source_address=("127.0.0.2", 0)
@@ -239,6 +240,7 @@ def test_a_log_that_nobody_reads_stops_neither_scrapes_nor_the_end() -> None:
 
             wait_for(answers)
             service = Running(process, f"http://127.0.0.1:{port}", [])
+            # Each reload logs a line, which the pipe cannot take.
             for _ in range(50):
                 process.send_signal(signal.SIGHUP)
                 assert longest(service, lambda: httpx.get(f"{service.url}/metrics"), times=1) < 1

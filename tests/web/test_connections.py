@@ -131,7 +131,8 @@ async def test_many_short_requests_do_not_keep_a_new_connection_out(
         finally:
             close(stream)
 
-    # Each of them has ended a request less than this time ago.
+    # At any time, each of them has ended a request less than this time ago. That alone must not
+    # keep its connection open.
     monkeypatch.setattr(connections, "_FRESH_SECONDS", 0.5)
     monkeypatch.setattr(server, "_MAX_SERVED", 4)
     async with served(HELLO) as url:

@@ -145,7 +145,7 @@ async def test_too_many_concurrent_password_checks_get_503() -> None:
     # A cost with which a check takes so long that others wait for it.
     async with guarded(WebConfig(users={"alice": hashed(cost=10)})) as (client, _):
         guesses = [client.get("/", auth=("alice", str(number))) for number in range(90)]
-        # Guesses of one client do not keep another client out.
+        # Of one client, only two checks may wait. The others get 503, and keep no other client out.
         transport = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
         async with patient_client(transport=transport, base_url=client.base_url) as other:
             *answers, good = await asyncio.gather(

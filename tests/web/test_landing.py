@@ -61,6 +61,7 @@ def state(tone: str, word: str) -> str:
 
 
 async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, clock: Clock) -> None:
+    # No request times out while the test holds it back.
     settings = watching(simulator.url, api_timeout=600)
     async with served_exporter(settings, clock, monotonic=clock) as (url, exporter):
         page = (await get(f"{url}/")).text
@@ -158,7 +159,7 @@ async def test_the_landing_page_lists_first_what_needs_action(
     before_list, _, after_begin = page.partition("<ol>")
     assert re.search(r'</h1><p><span class="state bad">[0-9]+ things? needs? action', before_list)
     items = re.findall("<li>(.*?)</li>", after_begin, re.DOTALL)
-    # The notes among the findings are not in the list.
+    # The notes among the findings are not in the list. The settings have no costs.
     actions = [one for one in findings.find(fleet, clock.now, Costs()) if one.needs_action]
     for finding, item in zip(actions, items, strict=True):
         assert finding.problem in item

@@ -93,6 +93,7 @@ async def test_a_failure_of_the_server_ends_the_program(monkeypatch: pytest.Monk
                 finished.append(1)
 
     finished: list[int] = []
+    # While it serves, uvicorn calls this again and again.
     monkeypatch.setattr(uvicorn.Server, "on_tick", fail)
     with pytest.raises(ZeroDivisionError):
         await work()

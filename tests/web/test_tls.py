@@ -247,7 +247,10 @@ async def test_only_clients_with_an_allowed_alternative_name_are_served(
 
 
 def issue_for_uri(pki: Pki, name: str, uri: str) -> None:
-    """Write ``NAME.crt`` and ``NAME.key`` of a client whose only name is a URI."""
+    """Write ``NAME.crt`` and ``NAME.key`` of a client whose only name is a URI.
+
+    :meth:`Pki.issue` takes only hosts, IP addresses and e-mail addresses.
+    """
     authority = x509.load_pem_x509_certificate(pki.authority.cert_pem.bytes())
     authority_key = serialization.load_pem_private_key(pki.authority.private_key_pem.bytes(), None)
     assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
@@ -265,6 +268,7 @@ def issue_for_uri(pki: Pki, name: str, uri: str) -> None:
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
             critical=False,
         )
+        # Without a subject, RFC 5280 wants this extension to be critical.
         .add_extension(
             x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=True
         )
