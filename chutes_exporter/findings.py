@@ -143,7 +143,8 @@ def _failing_chutes(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _of_chute(fleet: Fleet, failures: Failures, chute_id: str) -> Subject:
-    """Return a chute that fails, with the server on which an instance of it starts now.
+    """Return a chute that fails, with a server on which an instance of it starts now, if there is
+    one. The audit reports do not tell on which server it failed.
 
     Its text is such as ``gemma (4 times, most by probes), which starts on tee-1 now``.
     """
@@ -180,9 +181,10 @@ def _with_purge_time(fleet: Fleet, state: Literal["starting", "disabled"]) -> li
 
 
 def _unsecured(fleet: Fleet, now: float) -> list[Subject]:
-    """Return the public instances in their first hour.
+    """Return the public instances in their first hour, in which a deletion would cost their score.
 
-    The first is the one whose hour ends last, because the sentence names the time of the first.
+    The first is the one whose hour ends last. The finding names only its time, at which the first
+    hour of all of them has ended.
     """
     subjects = []
     for instance in fleet.instances:
@@ -223,6 +225,7 @@ def _of_instance(fleet: Fleet, instance: Instance, when: float | None = None) ->
     """
     server = fleet.servers_by_id.get(instance.server_id or "")
     gpus = tuple(fleet.gpus_by_instance.get(instance.instance_id, ()))
+    # instance.gpus is their number, or None if it is unknown.
     if len(gpus) != instance.gpus:
         return Subject(server, instance, gpus=None, when=when)
     return Subject(server, instance, gpus, when=when)
@@ -267,9 +270,9 @@ def _is_down(server: Server) -> bool:
 def _versions_refused(fleet: Fleet, _now: float) -> list[Subject]:
     """Return the servers whose version is refused at a boot.
 
-    Those that hold an upgrade slot, and those that cannot come back with the newest version either,
-    are in other findings. The GPUs are left out: they can still be used, so idle ones are in
-    another finding, too.
+    Those that hold an upgrade slot, and those that cannot boot with the target of the newest window
+    either, are in other findings. The GPUs are left out: they can still be used, so idle ones are
+    in another finding, too.
     """
     return [
         Subject(server)
@@ -313,7 +316,8 @@ def _in_open_window(fleet: Fleet, measured: Measured) -> list[Subject]:
     """Return the servers to upgrade in the open window.
 
     ``measured`` selects them by whether the service lists the window's target for hosts with their
-    GPUs. While that is unknown, or whether the window is open, nobody is told to upgrade.
+    GPUs. Servers of which this is unknown are left out, and so are all servers while it is unknown
+    whether the window is open.
     """
     window = fleet.window
     if window is None or not window.is_open:
@@ -389,7 +393,10 @@ def _without_tee(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _of_server(server: Server) -> Subject:
-    """Return a server with its GPUs that earn nothing, if the states of all are known."""
+    """Return a server with those of its GPUs that are in no instance.
+
+    They are None while a GPU may be missing, or has an unknown state.
+    """
     if not server.is_whole or any(gpu.state is None for gpu in server.gpus):
         return Subject(server, gpus=None)
     unused = tuple(gpu for gpu in server.gpus if gpu.state in ("idle", "unverified"))
@@ -623,7 +630,7 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
     for name, kind in KINDS.items():
         subjects = kind.test(fleet, now)
         if kind.severity != "note":
-            # What is in a finding that is more urgent is in no other one.
+            # What is in a finding that is more urgent is in no other one. Notes may repeat it.
             subjects = [subject for subject in subjects if not _is_reported(subject, reported_ids)]
             # These two kinds are about all GPUs, and must not hide what else is wrong with a GPU.
             if name not in ("not_registered", "blacklisted"):
@@ -637,7 +644,8 @@ def find(fleet: Fleet, now: float, costs: Costs) -> list[Finding]:
 def _urgency(finding: Finding) -> tuple[bool, float, int]:
     """Return what sorts findings: actions before notes, the most expensive first.
 
-    Among those with the same or an unknown cost, that of the most GPUs is the first.
+    Among those with the same or an unknown cost, that of the most GPUs is the first. Otherwise they
+    stay in the order of KINDS.
     """
     is_note = not finding.needs_action
     cost_usd = finding.cost_usd_per_hour or 0.0
@@ -660,7 +668,7 @@ def _ids(subject: Subject) -> list[str]:
 def _finding(
     name: str, fleet: Fleet, subjects: Sequence[Subject], now: float, costs: Costs
 ) -> Finding:
-    """Return a finding about some subjects. Its time is that of the first one."""
+    """Return the finding ``name`` of KINDS about some subjects. Its time is that of the first."""
     kind = KINDS[name]
     count = sum(subject.count for subject in subjects)
     servers = _servers_of(subjects)
@@ -748,6 +756,7 @@ def _uses_of(gpus: Iterable[Gpu] | None, fleet: Fleet) -> list[Use]:
     The list is empty if the GPUs, or the best use of one of them, are unknown.
     """
     use_by_place = {(use.server_id, use.model): use for use in fleet.uses}
+    # No use has an empty id. So with a GPU that has no server, the list is empty, too.
     places = {(gpu.server_id or "", gpu.model or "") for gpu in gpus or ()}
     if not places <= use_by_place.keys():
         return []
@@ -836,7 +845,8 @@ def verdict(findings: Sequence[Finding], *, has_prices: bool, all_known: bool) -
 def _cost_of_idle(idle: Iterable[Finding], *, has_prices: bool) -> str:
     """Return what idle GPUs cost, and how many have an unknown cost, as the end of a sentence.
 
-    ``has_prices`` is whether the miners gave a price of any GPU.
+    ``idle`` are the findings about idle GPUs, one for each miner that has any. ``has_prices`` is
+    whether the miners gave a price of any GPU.
     """
     known_costs = []
     gpus_without_cost = 0

@@ -139,6 +139,7 @@ async def find_advice(report: Report, settings: Settings, wanted: Wanted) -> lis
         report.gaps.extend(_gaps(advice, wanted))
         advice_to_miners.append(advice)
     if audit.gaps:
+        # First what the advice may lack because of the gaps, then the gaps themselves.
         report.gaps.append(_failures_gap(audit))
         report.gaps.extend(audit.gaps)
     return advice_to_miners
@@ -270,6 +271,7 @@ def _unused_on_other_servers(fleet: Fleet, planned_servers: set[str]) -> list[Un
     """Return the idle GPUs that are on no server of the plan, and why."""
     counts: Counter[tuple[str, str]] = Counter()
     for gpu in fleet.gpus:
+        # With a plan, each model is known. The test of the model is for the type checker.
         if gpu.state == "idle" and gpu.model and gpu.server_id not in planned_servers:
             # A GPU without a server gets the empty id.
             counts[gpu.server_id or "", gpu.model] += 1

@@ -220,6 +220,7 @@ class AdviceScreen:
             _show_failing(advice, "would be left out")
             return
         rows = self._plan_rows(advice.fleet, advice.plan)
+        # A plan is shown with all its rows. Only columns may be left out.
         print_first_rows(rows, len(rows), "launches", cut=("server", "chute"))
         # None if it is not known for some of the GPUs whether anything can be launched.
         units = total(use.first_day_units for use in advice.plan)
@@ -272,6 +273,7 @@ class AdviceScreen:
             say("What to run instead of active instances is not known.")
             return
         rows = [self._switch_row(fleet, switch) for switch in switches.proposed]
+        # All rows are shown. Only columns may be left out.
         print_first_rows(rows, len(rows), "instances", cut=("server", "could run", "runs"))
         self._show_gain(switches)
         _show_waiting(fleet, switches.proposed)

@@ -77,7 +77,8 @@ class AuditReading:
         except ApiError as error:
             self.gaps.append(NotKnown.after(error, "the list of reports", hotkey=""))
             return
-        # Each of these reports has an end: 0 is for the type checker.
+        # There is at least one report, because list_reports raises ApiError without any. Each has
+        # an end: 0 is for the type checker.
         path_by_end = {entry.end_time or 0.0: entry.path for entry in listed.value}
         newest = max(path_by_end)
         if self._client.api_clock() - newest > HOUR + _MADE_WITHIN:

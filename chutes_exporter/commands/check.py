@@ -165,8 +165,11 @@ def _hotkeys_by_feed(settings: Settings) -> dict[Feed[Any], list[str]]:
 
 
 def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
-    """Return the hotkeys for which to request a feed: THE_PLATFORM alone if its answer is about no
-    miner, and none if a key or a miner is missing.
+    """Return the hotkeys for which to request a feed, none if a key or a miner is missing.
+
+    An answer of the scope ``miner`` is about any miner that the request names, and one of the scope
+    ``signer`` about the miner whose key signs. Other answers are about no single miner, and belong
+    to THE_PLATFORM.
     """
     if feed.endpoint.scope == "miner":
         return sorted(settings.watched)
@@ -220,6 +223,7 @@ def _feed_line(state: FeedState) -> Line:
         return replace(line, status=getattr(state.last_error, "status", None))
     # Each feed was requested only now, so a snapshot is from a response with the status 200.
     answer = state.snapshot.answer
+    # A line without a gap has no reason yet, so this text can take its place.
     if gap is None and feed == CHAIN:
         line = replace(line, reason=_block_text(answer))
     return replace(line, status=200, records=answer.count, seconds=answer.seconds)

@@ -30,7 +30,9 @@ _MAX_GPUS = 64
 _ADDITION = re.compile(
     r"(?P<count>[0-9]{1,2})x(?P<model>[a-z0-9_]{1,40})(=(?P<price>[0-9]{1,9}(\.[0-9]{1,2})?))?"
 )
-"""The number of GPUs, ``x``, their model, and if given ``=`` and the price of all of them."""
+"""The number of GPUs, ``x``, their model, and if given ``=`` and the price of all of them in
+dollars, with up to 9 digits before the point and 2 after it.
+"""
 
 
 def parse_addition(text: str) -> Addition:
@@ -195,7 +197,8 @@ class _Shares:
 def _shares(answers: Mapping[str, Answer[Any]], hotkey: str, gain: Gain) -> _Shares | None:
     """Return the shares of a miner, None if a number is unknown or too large.
 
-    ``answers`` has all miners and all active instances, because without these there is no gain.
+    ``answers`` has all miners and all active instances: without one of these answers, find_gain
+    would have returned no gain.
     """
     # What each miner earns, in compute units per second.
     earned_rates = score_heading.earned_rates(Answers(answers), frozenset({hotkey}))

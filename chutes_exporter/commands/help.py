@@ -24,6 +24,7 @@ def help_command(ctx: click.Context, topic: str) -> None:
         _write_feeds(formatter)
     elif topic in commands:
         command = commands[topic]
+        # With this parent and name, the usage line shows the program and the command.
         context = click.Context(command, parent=root, info_name=topic)
         formatter.write(command.get_help(context))
     elif topic:

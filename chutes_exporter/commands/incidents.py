@@ -243,7 +243,10 @@ def _row(
 
 
 def _print_miner(miner: Mapping[str, Any], until: float, hours: int, *, has_gaps: bool) -> None:
-    """Print what a miner lost in the hours until a Unix time, which is 0 without any report."""
+    """Print what a miner lost in the hours until a Unix time, which is 0 without any report.
+
+    ``has_gaps`` is whether something is not known, so that an end may be missing.
+    """
     hotkey, ended = miner["hotkey"], miner["ended"]
     say(f"{hotkey}  until {moment(until)}" if until else hotkey, bold=True)
     if not ended:

@@ -347,7 +347,7 @@ def serving_options(listen: str) -> Decorator:
                 "Collectors",
                 f"--collector.{collector.name}/--no-collector.{collector.name}",
                 f"collector_{collector.name}",
-                default=None,
+                default=None,  # without the flag, the collector's own default holds
                 hidden=True,  # Command shows one entry for all of them
             )
             for collector in COLLECTORS

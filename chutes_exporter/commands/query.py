@@ -194,8 +194,8 @@ def _selected_hotkeys(
     """Return the miners that the answer should be about: that of a parameter, otherwise those of
     --hotkey, and without this flag all watched ones.
 
-    The variable of --hotkey is meant for all commands, so it does not choose the miners of this
-    answer. Its hotkeys are among the watched ones.
+    The environment variable of --hotkey is meant for all commands. So its hotkeys do not replace
+    the watched ones here, as those of the flag do, but are among them.
     """
     hotkeys_of_parameters = {parameters[name] for name in _MINER_PARAMETERS if name in parameters}
     if hotkeys_of_parameters:

@@ -205,7 +205,9 @@ class Service:
                 await self._reload(is_asked=is_asked)
 
     def _warn(self) -> None:
-        """Log the warnings about the settings in use, and one if others can read private data."""
+        """Log the warnings about the settings in use, and one if other machines can read private
+        data, which there is only with a key.
+        """
         settings = self._exporter.settings
         for warning in settings.warnings:
             _log.warning("configuration warning", reason=warning)

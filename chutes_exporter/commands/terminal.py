@@ -147,7 +147,8 @@ def _set_widths(columns: list[_Column], limit: int, cut: Collection[str]) -> lis
     """Set the widths of columns so that a line fits, and remove the last columns that do not fit.
     Return their headings.
     """
-    # First, a column that can be cut gets at most a part of the line, or the width of its heading.
+    # First, a column that can be cut gets at most a seventh of the line, or the width of its
+    # heading if that is larger.
     for column in columns:
         column.width = column.full_width
         if column.heading in cut:
