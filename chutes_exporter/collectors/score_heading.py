@@ -73,6 +73,7 @@ def _rates(instances: list[ActiveInstance]) -> dict[str, float] | None:
     for hotkey, multipliers in multipliers_by_miner.items():
         rate = total(multipliers)
         if hotkey is None or rate is None:
+            # Instances of an unknown miner may be of any miner.
             return None
         rates[hotkey] = rate
     return rates

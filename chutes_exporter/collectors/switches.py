@@ -72,8 +72,8 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     switches = switches_by_reports(answers_of_fleet, fleet, ledger, failures, now)
     if switches is None:
         return
-    # The others wait until the first hour of their instances is over. Deleted before, these would
-    # lose their score.
+    # The other switches wait until the first hour of the instance is over. An instance that is
+    # deleted before loses its score.
     ready = [switch for switch in switches.proposed if switch.waits_until is None]
     # An instance that cannot be compared may be one to replace, so the number is unknown then.
     if not switches.not_compared:

@@ -68,6 +68,7 @@ class Row:
             value = self.convert(value)
         if not self.by:
             return [((), value)]
+        # A value that is unknown has no labels, and so no samples.
         return _by_label(value or {})
 
 
@@ -219,6 +220,7 @@ class Table(Part, Generic[R]):
         self._records = records
         self._miner = miner
         self._of_chutes = of_chutes
+        # A feed that is not about the platform has an answer for each miner.
         self._miner_label = ("hotkey",) if feed.endpoint.scope != "platform" else ()
         self.rows: dict[Metric, Row] = {}
         self._totals: dict[Metric, Total] = {}

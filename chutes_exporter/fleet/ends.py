@@ -98,9 +98,10 @@ class Ledger:
     def needs_report(self, hours: int, end: float) -> bool:
         """Return whether one more report is needed for the losses of the newest hours.
 
-        ``hours`` is the number of the newest hours, and ``end`` the Unix time at which the hour of
-        the report in question ends. It is needed if it may have a multiplier of an instance that
-        ended in the newest hours, and the reports in the ledger lack this multiplier.
+        ``hours`` is the number of the newest hours. ``end`` is the Unix time at which the hour of
+        the report in question ends, while ``self.end`` is that of the newest report. The report in
+        question is needed if it may have a multiplier of an instance that ended in the newest
+        hours, and the reports in the ledger lack this multiplier.
         """
         for instance in self.ended_instances(hours):
             history = self._histories[instance.instance_id]
@@ -201,7 +202,7 @@ def _histories_of(
 
     An instance that no report has gets an empty history.
     """
-    # For each instance, a list of its records in each report that has any.
+    # For each instance, one list for each report that has records of it.
     lists_by_instance: dict[str, list[list[ComputeRecord]]] = {key: [] for key in instance_ids}
     for report in reports:
         records_of_hour: dict[str, list[ComputeRecord]] = defaultdict(list)

@@ -65,11 +65,13 @@ def find_gain(answers: FleetAnswers, additions: Sequence[Addition]) -> Gain | No
     demand = find_demand(answers)
     if fleet.markets is None or demand is None:
         return None
+    # Their ids only have to differ from those of the miner's servers.
     added = [_server(f"with-{number}", addition) for number, addition in enumerate(additions)]
     servers = [*fleet.servers, *added]
     markets = find_markets(answers, demand, servers, fleet.instances)
     uses = find_uses(servers, markets)
     if any(use.may_be_more for use in uses):
+        # A chute of which it is unknown whether it can be launched could change the gain.
         return None
     added_ids = {server.server_id for server in added}
     return Gain(
@@ -102,8 +104,8 @@ def _server(server_id: str, addition: Addition) -> Server:
         )
         for index in range(addition.count)
     ]
-    # It has not booted an image yet, so the fields about versions and upgrades say nothing. No
-    # launch is refused because of them.
+    # It has not booted an image yet, so the fields about versions and upgrades say nothing, and
+    # `runs_chutes` is unknown. No launch is refused because of them.
     return Server(
         server_id=server_id,
         name=f"{addition.count}x{addition.model}",

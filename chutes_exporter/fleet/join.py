@@ -254,6 +254,7 @@ class _Places:
     """
 
     def __init__(self, answers: FleetAnswers, gpus: Iterable[Gpu]) -> None:
+        # The inventory does not name the instance of a GPU. Only the list of instances tells it.
         self._inventory_is_whole = are_whole(answers.inventory, answers.instances)
         self._list_is_whole = are_whole(answers.miner_gpus)
         self._gpus_by_instance: dict[str, list[Gpu]] = defaultdict(list)

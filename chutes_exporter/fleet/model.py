@@ -144,6 +144,7 @@ class Instance:
             return "in_vain"
         if self.state == "disabled":
             return "disabled"
+        # Of a starting instance, it may be unknown whether it starts in vain.
         return None if self.is_in_vain is None else "none"
 
 
@@ -232,6 +233,7 @@ class Server:
             instance for instance in self.instances if instance.model == model and instance.earns
         ]
         if _gpus_of(instances) != earning + disabled:
+            # It is unknown which instance holds one of these GPUs.
             return None
         return total(instance.units_per_second for instance in instances)
 
@@ -246,7 +248,7 @@ class Server:
     @property
     def earning_instances(self) -> int | None:
         """The number of its instances that earn, None while one of them may be unknown."""
-        # What all GPUs earn is known only if each instance that earns is.
+        # If the pay of all its GPUs is known, so is each instance that earns.
         if self.earned_units_per_second is None:
             return None
         return sum(instance.earns is True for instance in self.instances)
@@ -516,9 +518,9 @@ class Fleet:
     def idle_pay(self, server: Server) -> IdlePay | None:
         """Return what the idle GPUs of a server would earn, None if that is unknown.
 
-        It is 0 if none is idle, or if the server holds an upgrade slot, so that launches are
-        refused. It is None for a server with unverified GPUs but no idle ones, because what the
-        unverified ones would earn is unknown.
+        It is 0 if all its GPUs are in instances. It is also 0 for idle GPUs while the server holds
+        an upgrade slot, because launches are refused. It is None for a server with unverified GPUs
+        but no idle ones, because what the unverified ones would earn is unknown.
         """
         idle_models = server.idle_models
         if idle_models is None or server.holds_slot is None:
@@ -531,8 +533,10 @@ class Fleet:
         return self._pay_of_uses(server, idle_models)
 
     def _pay_of_uses(self, server: Server, models: AbstractSet[str]) -> IdlePay | None:
-        """Return what the uses of idle GPUs of some models earn, None while one is unknown or
-        missing.
+        """Return what a server's idle GPUs earn in their best uses, None while that is unknown.
+
+        ``models`` are those of its idle GPUs. A model has no use while it is unknown what can be
+        launched, or whether the server has TEE.
         """
         uses = [use for use in self.uses if use.server_id == server.server_id]
         first_day = total(use.first_day_units for use in uses)
@@ -578,11 +582,12 @@ class Fleet:
     def idle_can_earn(self, server: Server) -> bool | None:
         """Return whether idle GPUs of a server could earn something now, None if it is unknown.
 
-        Launches are refused while it holds an upgrade slot. One model that can earn is enough.
+        They cannot while it holds an upgrade slot, because launches are refused, nor if no chute
+        runs on its GPUs. One model that can earn is enough.
         """
         if server.holds_slot or server.runs_chutes is False:
             return False
-        # There are none if no GPU is idle, or if it is unknown whether the server has TEE.
+        # A server has no uses if none of its GPUs is idle, or if it is unknown whether it has TEE.
         uses = [use for use in self.uses if use.server_id == server.server_id]
         if server.holds_slot is None or self.markets is None or not uses:
             return None

@@ -83,16 +83,16 @@ def find_demand(answers: FleetAnswers) -> list[Demand] | None:
         gpus_by_chute[gpu.chute_id].append(gpu)
     demand = []
     for chute_id, chute in answers.chutes_by_id.items():
-        logged = utilization_by_chute.get(chute_id)
+        utilization_of_chute = utilization_by_chute.get(chute_id)
         instances = chute_instances(
             chute,
-            logged,
+            utilization_of_chute,
             answers.active_by_chute.get(chute_id, set()),
             gpus_by_chute.get(chute_id, ()),
             now,
             bounty=chute_id in chutes_with_bounty,
         )
-        demand.append(Demand(chute, instances, logged))
+        demand.append(Demand(chute, instances, utilization_of_chute))
     return demand
 
 
@@ -208,6 +208,7 @@ def _offer(
         or chute.tee is None
         or chute.public is None
     ):
+        # An offer needs all of these.
         return "unknown"
     boost = expires_at = None
     bounty = miner.bounties.get(chute.chute_id)
@@ -244,8 +245,9 @@ class _Pay:
 
 
 def _pay(chute: Chute, model: str, rates: Mapping[str, float]) -> _Pay | None:
-    """Return what an instance earns, None if that is unknown, or too much for a sum.
+    """Return what an instance earns on a model, None if that is unknown.
 
+    It is also None if the answer has numbers so high that a sum of the pay would not be finite.
     ``rates`` are the hourly rates of GPU models in US dollars.
     """
     size = chute.node_selector.gpu_count if chute.node_selector else None

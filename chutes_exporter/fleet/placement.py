@@ -165,8 +165,8 @@ def _fill_blocks(spaces: Sequence[Space], limits: Limits) -> Placement:
     """Return the best placement of instances whose sizes are powers of two.
 
     All servers are cut into blocks of 1, 2, 4, ... GPUs. The best bundles of a size take the blocks
-    of this size. Of the others, two at a time become a bundle of the next size. This is the best
-    use, because whatever fits into a block also fits into a half of a larger one.
+    of this size. Of the bundles that get no block, two at a time become a bundle of the next size.
+    This is the best use, because whatever fits into a block also fits into a half of a larger one.
     """
     blocks = _blocks(spaces)
     free = sum(space.free for space in spaces)
@@ -207,9 +207,9 @@ def _blocks(spaces: Sequence[Space]) -> dict[int, list[Space]]:
 def _fill_one(free: int, limits: Limits) -> tuple[Offer, ...]:
     """Return the best instances for the GPUs of one server, whatever their sizes.
 
-    This is the knapsack problem: ``best[gpus]`` is the best bundle so far for a number of GPUs, and
-    each instance is added where it improves it. The numbers are taken from the highest down, so
-    that no instance is added twice.
+    This is the knapsack problem: ``best[gpus]`` is the best bundle so far for a number of GPUs.
+    Each instance in turn joins the bundles that become better by it. The numbers of GPUs are taken
+    from the highest down, so that no instance is added twice.
     """
     best = [_Bundle(0.0, ())] * (free + 1)
     for offer, limit in limits.items():

@@ -76,8 +76,8 @@ def _merged(one: Holder, other: Holder) -> Holder:
 def _holder(item: InventoryItem, candidates: Sequence[Instance]) -> Holder:
     """Return the holder that an item of the inventory means.
 
-    ``candidates`` are the instances that its chute may have. The time of the verification decides
-    if ``active`` leaves several of them possible.
+    ``candidates`` are the instances that its chute may have. If several of them agree with the
+    item's ``active``, the one that was verified at the same time as the item holds the GPU.
     """
     possible = candidates
     if item.active is not None:

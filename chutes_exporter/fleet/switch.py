@@ -215,7 +215,8 @@ def _candidate(
 def _kept_units(instance: Instance, now: float) -> float | None:
     """Return the compute units that an instance would earn in the next day, None if unknown.
 
-    Its pay per second moves from the present to the later one.
+    Its pay per second moves from the present to the later one. That begins 2 hours after the
+    activation. A fleet does not have the time of the activation, so that of the creation is used.
     """
     present, later = instance.units_per_second, instance.later_units_per_second
     if present is None or later is None or instance.created_at is None:
@@ -384,6 +385,7 @@ def _best_switch(
     launches = tuple(Launch(offer, count) for offer, count in sorted_offers(counts))
     switch = Switch(instance, launches, candidate.kept_units, candidate.cost)
     pays_more_at_first = switch.first_day_gain > LEAST_GAIN * candidate.kept_units
+    # GPUs that the launches leave idle can make the later gain negative.
     pays_enough_later = switch.later_gain >= 0
     is_better = launches and pays_more_at_first and pays_enough_later
     return switch if is_better else None

@@ -251,6 +251,7 @@ def _lost_units(instance: Instance, now: float) -> float | None:
         return None
     is_secured = _is_secured(instance, now)
     if not instance.earns or is_secured:
+        # A starting instance has no score to lose, and a secured one keeps it.
         return 0.0
     if is_secured is None or instance.created_at is None or instance.units_per_second is None:
         return None

@@ -40,6 +40,7 @@ def units_per_gpu_second(chute: Chute, model: str, rates: Mapping[str, float]) -
     """
     selector, multiplier = chute.node_selector, chute.effective_compute_multiplier
     if selector is None or not selector.gpu_count or selector.gpu_count < 0 or multiplier is None:
+        # Something is unknown, or the number of GPUs makes no sense.
         return None
     models = set(selector.supported_gpus or ())
     on_cheapest_gpu = multiplier / selector.gpu_count
@@ -66,7 +67,8 @@ def later_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> fl
     else:
         # A private instance keeps the pay of the GPU on which it runs.
         with_bounty = _first_multiplier(chute, model, rates)
-    # The factor of a bounty fades, so the later multiplier is without it.
+    # The factor of a bounty fades, so the later multiplier is without it. A factor of 0 or below
+    # makes no sense.
     bounty_boost = chute.compute_multiplier_factors.get("bounty_boost", 1.0)
     if with_bounty is None or bounty_boost is None or bounty_boost <= 0:
         return None

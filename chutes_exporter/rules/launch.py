@@ -307,6 +307,7 @@ def _private_room(room: float, *, target_expired: bool | None) -> float | None:
         return 0
     if target_expired is None and room > 0:
         return None
+    # Where there is no room anyway, it does not matter whether the target has expired.
     return room
 
 

@@ -363,11 +363,12 @@ def _paid_time(instance: AuditInstance, now: float) -> _PaidTime:
 def _past_day(start: float, end: float, *, now: float) -> _PaidTime:
     """Return the part of a time that is in the 24 hours before now."""
     start = max(start, now - DAY)
+    # A time that ended before these hours becomes an empty one.
     return _PaidTime(start, max(start, end))
 
 
 def _compute_units(records: Sequence[ComputeRecord], paid: _PaidTime) -> float | None:
-    """Return the compute units of an instance in a time, None if a multiplier is unknown.
+    """Return the compute units of an instance in its paid time, None if a multiplier is unknown.
 
     The records are in the order of their starts.
     """
@@ -382,7 +383,7 @@ def _compute_units(records: Sequence[ComputeRecord], paid: _PaidTime) -> float |
 
 
 def _first_gap(records: Sequence[ComputeRecord], paid: _PaidTime) -> float | None:
-    """Return the first Unix time in a time to which no record applies, None if there is none.
+    """Return the first Unix time in the paid time to which no record applies, None without a gap.
 
     The records are in the order of their starts.
     """

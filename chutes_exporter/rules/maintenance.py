@@ -171,8 +171,8 @@ def _fits(measurement: TeeMeasurement, models: Sequence[str]) -> bool | None:
 def _numbers(version: str) -> tuple[int, ...]:
     """Return the numbers of a version such as ``1.20.3``, and no numbers for another form.
 
-    Each has at most 9 digits, more than any version needs, because Python raises an error for
-    numbers of thousands of digits.
+    A number with more than 9 digits is another form, too. No version needs as many, and Python
+    raises an error for numbers of thousands of digits.
     """
     match = re.fullmatch(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", version, re.ASCII)
     if match is None:

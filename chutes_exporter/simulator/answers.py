@@ -91,7 +91,11 @@ def _fields(record: object, names: str, now: float = math.inf) -> Json:
 
 
 def _library(chute: Chute) -> str:
-    """Return the version of the library of a chute. Chutes without TEE have an old one."""
+    """Return the version of the library of a chute.
+
+    Chutes without TEE have an old one, and so has one in five of the others. The phase is drawn at
+    random, so it chooses these.
+    """
     if not chute.tee:
         return "0.3.60"
     return "0.6.1" if chute.phase < 0.8 else "0.5.11"
@@ -109,6 +113,7 @@ def _refused(load: float) -> float:
 def chutes(call: Call) -> Iterator[Json]:
     """Yield all chutes. Settings that change nothing in the world are drawn at random."""
     run = last_run(call.now, service.CACHE_PERIOD)
+    # Of the service's private chutes, only old ones are preemptible. This world has none of these.
     names = "chute_id name slug version public tee disabled max_instances preemptible=public"
     for chute in call.world.chutes:
         bounty_age = call.world.bounty_age(chute, call.now)
@@ -128,6 +133,7 @@ def chutes(call: Call) -> Iterator[Json]:
             "discount": draw.choice((0.0, 0.0, 0.0, 0.25)),
             "scaling_threshold": service.SCALING_THRESHOLD,
             "shutdown_after_seconds": draw.choice((300, 900, 1800)),
+            # The requests of the past day follow the present load. Their number is made up.
             "invocation_count": int(12_000 * chute.utilization(run)),
             "image": "chutes/sglang:0.5.0",
             "effective_compute_multiplier": math.prod(factors.values()),
@@ -608,6 +614,7 @@ def scores(call: Call) -> Json:
     work_of_day = call.world.work(last_run(call.now, service.CACHE_PERIOD), DAY)
     raw_values: dict[str, Json] = {}
     for hotkey in shares:
+        # The work is not by chute, so the id of the chute is empty.
         work = work_of_day[hotkey, ""]
         raw_values[hotkey] = {
             "total_instances": work["total_instances"],
@@ -655,6 +662,7 @@ def metagraph(call: Call) -> list[Json]:
         row["incentive"] = float(seat.incentive)
         # The chain's consensus, which is a little higher than the incentive of a miner here.
         row["vtrust"] = float(min(65535, seat.incentive + seat.incentive // 12))
+        # The two parts of the stake are made up.
         row["alpha_stake"] = miner.stake * 0.9
         row["tao_stake"] = miner.stake * 0.1
         rows.append(row)

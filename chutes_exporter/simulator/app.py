@@ -127,6 +127,7 @@ class Simulator(AsyncExitStack):
         self.faults: dict[str, Fault] = {}
         self.requests: deque[ReceivedRequest] = deque(maxlen=10_000)
         self.in_flight: Counter[str] = Counter()
+        # An error about the address names this flag, with which it is chosen.
         self._socket = open_socket(listen or Address("127.0.0.1", 0), "--simulator.listen-address")
         # Without a host, the socket listens on all addresses, and the URL names one of them.
         address = bound_address(self._socket)
@@ -261,7 +262,7 @@ def _stream(rows: list[answers.Json], *, explicit_null: bool) -> Response:
 
 
 class _CutResponse(Response):
-    """Sends the start of a body.
+    """Sends the start of a body, with the headers of the whole one.
 
     Its last part never follows, so the server closes the connection.
     """

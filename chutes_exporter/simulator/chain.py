@@ -117,6 +117,7 @@ def _subnet(start: float, seats: Sequence[Seat], now: float) -> s.Subnet:
         "seats": len(seats),
         "max_seats": len(seats),
         "immunity_period": 7200,
+        # The chain's default is 10. A small world has fewer.
         "min_not_immune": min(10, len(seats) // 8),
         "owner": _OWNER,
         "emission": tuple(emission_of_all * part // incentive_of_all for part in incentive),

@@ -218,6 +218,7 @@ class DemoWorld(World):
             hotkey=miner.hotkey,
             gpus=(gpu,),
             chutes=[self._failing_chute],
+            # All GPUs with TEE are verified, so the start is never used.
             begins_at=gpu.verified_at or self.start,
             outages=(),
         )
@@ -232,6 +233,7 @@ class DemoWorld(World):
 
         Each one is verified, waits in vain for 3 hours to become active, and is purged.
         """
+        # The first one is starting when the world starts.
         now = self.start - 30 * MINUTE
         while True:
             yield now
