@@ -16,8 +16,8 @@ def human_duration(seconds: float) -> str:
     """Format a duration, rounded, without its sign: ``12 minutes``, ``1 hour``, ``0.4 seconds``."""
     seconds = abs(seconds)
     for size, name in _UNITS:
-        # Use a unit for more than 1.5 of it, or for exactly 1. "89 minutes" is more precise than
-        # "1 hour".
+        # Use a unit for more than 1.5 of it, or for 1 of it to the second. In between, "89 minutes"
+        # is more precise than "1 hour".
         if seconds > size * 1.5 or round(seconds) == size:
             count = round(seconds / size)
             return f"{count} {name}{'s' if count != 1 else ''}"

@@ -311,6 +311,7 @@ def _stats(body: r.StatsBody) -> list[r.MinerStats]:
 
     Raise ValidationError if no window has a list of records. The list may be empty.
     """
+    # The service calls the past 7 days "all".
     windows = {"1h": body.past_hour, "1d": body.past_day, "7d": body.all}
     stats: list[r.MinerStats] = []
     has_window = False

@@ -139,9 +139,10 @@ class Hotkey:
         return cls(pair)
 
     def headers(self, nonce: int, purpose: Purpose = "miner") -> dict[str, str]:
-        """Sign a request at a Unix time.
+        """Return the headers that sign a request.
 
-        The service refuses a nonce that differs by more than 600 s.
+        The nonce is the Unix time in seconds. The service refuses one that differs from its own
+        time by 600 s or more.
         """
         message = f"{self.address}:{nonce}:{purpose}".encode()
         return {

@@ -107,6 +107,7 @@ def objects(kind: Any, value: Any, path: str = "") -> Iterator[Object]:
     The answer is JSON text or plain values. Text that cannot be read is skipped, because decoding
     reports it. The path is that of the answer itself.
     """
+    # The type may allow null, in which there is no object.
     kind = not_none(kind)
     if isinstance(value, bytes | bytearray | msgspec.Raw):
         value = _decoded(kind, value)
@@ -164,8 +165,9 @@ class FieldCheck:
             unknown = fields.keys() - about.fields
             _add_names(self.unknown, (f"{path}{name}" for name in unknown))
             for name, allowed in record.VALUES.items():
+                # A field that the object lacks counts as null, which has no text to check.
                 texts = _texts_to_check(fields.get(name, b"null"))
-                outside = [text for text in texts if not allowed.fullmatch(text)]
+                outside = [one for one in texts if not allowed.fullmatch(one)]
                 _add_names(self.values.setdefault(f"{path}{name}", set()), outside)
 
     @property

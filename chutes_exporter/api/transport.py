@@ -66,7 +66,7 @@ def problem_of_address(address: str) -> str | None:
     """Return why no request can go to an address, or None if one can."""
     try:
         url = httpx.URL(address)
-        # Reading the host decodes it.
+        # Reading the host decodes it, which can fail, too.
         host, port = url.host, url.port
     except (httpx.InvalidURL, UnicodeError) as error:
         return str(error).rstrip(".")

@@ -84,7 +84,8 @@ class Item:
         """
         form = int.from_bytes(data[:1]) & 3
         if form == _LONGEST_FORM:
-            # It is for counts that no subnet can have. The error calls the whole text too long.
+            # A longer number is for counts that no subnet can have. So the error says that there
+            # should be no bytes at all.
             raise UndecodableError(f"{self.name}: it has {len(data)} bytes instead of 0")
         prefix_size = _PREFIX_SIZES[form]
         count = int.from_bytes(data[:prefix_size], "little") >> 2

@@ -201,8 +201,8 @@ class FeedCache:
     def keep_only(self, feeds: Iterable[Feed[Any]]) -> None:
         """Forget all other feeds, and let nobody read them any more.
 
-        A miner's feeds that are only compared with these stay, too, because they are requested for
-        that.
+        A miner's feeds that these are only compared with stay, too, because a comparison requests
+        them. Feeds of the platform are not requested for a comparison.
         """
         wanted: set[Feed[Any]] = set()
         for feed in feeds:

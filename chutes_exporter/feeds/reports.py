@@ -93,6 +93,7 @@ class ReportReader:
             received_at = await self._read_older()
         newest_first = [self._kept[end] for end in sorted(self._kept, reverse=True)]
         due = self._newest_due
+        # Older reports do not wait for the next hour, only for a pause.
         if self._unread:
             due = min(due, received_at + PAUSE)
         reports = Reports(
@@ -102,8 +103,8 @@ class ReportReader:
             due=due,
         )
         errors = [answer.first_error for answer in newest_first if answer.first_error]
-        # The size and the time of a request are those of the newest report, as if the others were
-        # not read. What could not be read counts for all of them.
+        # The number of records and the duration are those of the newest report, as if no older one
+        # was read. Records that could not be read count for all reports.
         return Answer(
             reports,
             count=newest_first[0].count,
@@ -146,6 +147,8 @@ class ReportReader:
 
     def _is_needed(self, entry: AuditEntry, day_start: float) -> bool:
         """Return whether a report is of the day, was not read yet, and may be requested again."""
+        # The report that ended exactly when the day began is about the hour before. It stays if it
+        # was read, but it is not requested.
         end = _end_of_listed(entry)
         return end > day_start and end not in self._kept and self._failures[entry.path] < _TRIES
 
@@ -180,8 +183,8 @@ class ReportReader:
 def reduced(report: AuditReport, hotkeys: frozenset[str] | None) -> AuditReport:
     """Return a report with the ends of its hour and the multipliers of some miners, None for all.
 
-    It keeps multipliers without an instance, because the report does not list an instance that was
-    deleted between its hour and its making.
+    It keeps multipliers without an instance, because a report does not list an instance that was
+    deleted between the end of the report's hour and the making of the report.
     """
     other_ids = set[str]()
     if hotkeys is not None:

@@ -75,15 +75,16 @@ class Requests:
 
     async def _fetch_with_any_key(self, endpoint: Endpoint[Any]) -> Answer[Any]:
         """Sign with the first key. If the API refuses it, try the next one."""
-        *others, last = self._platform_keys
-        for key in others:
+        # There is a key: without one, no signed feed is read.
+        *first_keys, last_key = self._platform_keys
+        for key in first_keys:
             try:
                 return await self._client.fetch(endpoint, key=key)
             except (NotRegisteredError, SignatureRefusedError):
                 # Move this key to the end, for the next requests: True sorts after False. Unlike
                 # remove and append, sorting does not add a key that a reload removed meanwhile.
-                self._platform_keys.sort(key=lambda other: other is key)
-        return await self._client.fetch(endpoint, key=last)
+                self._platform_keys.sort(key=lambda one: one is key)
+        return await self._client.fetch(endpoint, key=last_key)
 
 
 def _hotkey_parameter(feed: Feed[Any]) -> dict[str, str]:

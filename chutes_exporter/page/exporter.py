@@ -270,7 +270,8 @@ def _has_one_of(metrics: Collection[str], entry: Entry) -> bool:
 def _collected(entries: Sequence[Entry], states: States, watched: Sequence[str]) -> Collected:
     """Run collectors on the answers that are known, and join the fleets of watched miners.
 
-    A collector that fails for one miner is listed with that hotkey.
+    A collector that fails for one miner is listed with that hotkey. Neighbours of watched miners
+    get no samples here, because none are given to the collectors.
     """
     samples: dict[str, list[tuple[dict[str, str], float]]] = defaultdict(list)
     failed: list[tuple[str, str]] = []

@@ -144,7 +144,8 @@ def _unknown_of_server(fleet: Fleet, server: Server) -> Iterator[str]:
     name = server.name or server.server_id
     if _launches_are_unknown(fleet, server):
         yield f"the answers do not say whether something can be launched on {name}"
-    # A server is upgraded only in an open window. That it may wait for an upgrade is another gap.
+    # A server is upgraded only in an open window. If it is unknown whether it waits for an upgrade,
+    # another gap says so.
     window_is_open = fleet.window is not None and fleet.window.is_open
     upgrade_comes = window_is_open and server.waits_for_upgrade is True
     if upgrade_comes and server.measured is None:

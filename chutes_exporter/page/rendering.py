@@ -85,12 +85,15 @@ class Renderer:
         """Find the neighbours anew, if the plan exports any."""
         watched = self._plan.miners_with_neighbours
         if watched:
+            # While an answer is missing, the neighbours that it decides stay as they were.
             answers = _known_answers(neighbours.FEEDS, states)
             self._neighbours = neighbours.find_neighbours(answers, watched, self._neighbours)
 
     def _lines_of(self, entry: Entry, states: States, form: Format, room: int) -> Lines:
         """Return the kept lines if no answer and no exported neighbour has changed, or make new
         ones.
+
+        ``room`` is the number of series that the page can still take.
         """
         versions = _versions(entry, states)
         near = frozenset[str]()

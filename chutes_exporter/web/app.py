@@ -135,7 +135,7 @@ class _Sending:
                 self._pages = {key: one for key, one in self._pages.items() if one.deadlines}
 
     def _make_room(self) -> None:
-        """End the sending of the oldest pages while all of them take too many bytes."""
+        """End the sending of the oldest pages while all pages together take too many bytes."""
         while len(self._pages) > _MIN_PAGES and self._bytes() > _SENDING_BYTES:
             oldest = self._pages.pop(next(iter(self._pages)))
             for deadline in oldest.deadlines:

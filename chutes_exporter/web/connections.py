@@ -276,8 +276,8 @@ async def _first_byte(connection: Connection) -> None:
 def _least_needed(connections: Collection[Connection], now: float) -> Connection | None:
     """Return the connection to close, None if that one is fresh.
 
-    The client with the most connections makes room. While those are fresh, the new one waits,
-    instead of closing one of another client.
+    The client with the most connections makes room. While its connections are fresh, the new
+    connection waits, instead of closing one of another client.
     """
     # A request is cut only if all connections have one.
     idle = [connection for connection in connections if not connection.is_busy]

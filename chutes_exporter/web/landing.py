@@ -73,7 +73,7 @@ async def landing_page(exporter: Exporter) -> str:
     if exporter.settings.watched:
         # No metric: only the fleets.
         collected = await exporter.samples(())
-    # Failing feeds come first, and then those that were never answered, because False sorts before
+    # Failing feeds come first, and then those that are off or waiting, because False sorts before
     # True.
     states = sorted(
         exporter.feeds.states().values(),
@@ -135,7 +135,7 @@ def _summary(exporter: Exporter) -> str:
     any_fails = any(state.up is False for state in states)
     has_data = any(state.snapshot is not None for state in states)
     if any_fails and not has_data:
-        # That it is ready does not suit a page without data.
+        # Leave out "ready": a user would take it for a good sign, although there is no data.
         problem = reason.removeprefix("ready, but ")
         return _state("bad", f"There is no data: {problem}. The table below has the errors.")
     sentence = f"{reason[:1].upper()}{reason[1:]}."
@@ -254,6 +254,7 @@ def _age(state: FeedState, now: float) -> str:
     """Return the age of the newest good answer, and when that is dropped."""
     if state.last_success is None:
         return "none"
+    # An answer that came since may have set the API's clock back, so that the age is negative.
     age = f"{human_duration(max(now - state.last_success, 0))} ago"
     if state.snapshot is None:
         return f"{age}, dropped"
@@ -291,7 +292,10 @@ def _collectors(settings: Settings) -> str:
 
 
 def _settings(settings: Settings) -> str:
-    """Return the settings as rows. There are no secrets among them."""
+    """Return the settings as rows.
+
+    There are no secrets among them: as text, a key has only its address, and a node's URL its host.
+    """
     rows = []
     for field in fields(settings):
         value = getattr(settings, field.name)

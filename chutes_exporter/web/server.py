@@ -91,6 +91,8 @@ async def serving(
 ) -> AsyncIterator[None]:
     """Serve an application on listening sockets while the context lasts.
 
+    Without ``date_header``, the application itself sets the date of its answers.
+
     At the end, unfinished requests are cut after the seconds of grace, and the sockets are closed.
     A failure of the server ends the caller, because a process that answers nobody is worse than one
     that is restarted.
@@ -133,7 +135,8 @@ async def serving(
 def _uvicorn_server(app: ASGIApp, *, date_header: bool, grace: int) -> uvicorn.Server:
     """Return a server that notes which connections are busy, without features that nobody needs.
 
-    ``grace`` is the time in seconds that unfinished requests have at the end.
+    ``date_header`` is as for :func:`serving`, and ``grace`` is the time in seconds that unfinished
+    requests have at the end.
     """
     config = uvicorn.Config(
         partial(tracked, app),

@@ -144,8 +144,12 @@ def _choose_ciphers(context: ssl.SSLContext, tls: TlsSettings) -> None:
 
 
 def _set_ciphers(context: ssl.SSLContext, wanted: dict[str, str]) -> None:
-    """Choose ciphers by OpenSSL's names. Raise ValueError with Go's name if one is missing."""
-    # OpenSSL skips what it does not have, and fails only if it has none.
+    """Choose the wanted ciphers, which have OpenSSL's names by Go's names.
+
+    Raise ValueError with Go's name if OpenSSL lacks one.
+    """
+    # OpenSSL skips what it does not have, and fails only if it has none. The check below finds
+    # what is missing in both cases.
     with contextlib.suppress(ssl.SSLError):
         context.set_ciphers(":".join(wanted.values()))
     offered = {cipher["name"] for cipher in context.get_ciphers()}
@@ -200,6 +204,7 @@ def _path(text: str, file: str, folder: Path) -> Iterator[Path]:
     reader, writer = os.pipe()
     try:
         with os.fdopen(writer, "w") as pipe:
+            # Nobody reads yet, but the text is so short that the pipe takes it at once.
             pipe.write(text)
         yield Path(f"/dev/fd/{reader}")
     finally:
@@ -250,6 +255,7 @@ def _checking(allowed: frozenset[str]) -> type[ssl.SSLObject]:
         def do_handshake(self) -> None:
             """Shake hands, and fail if the client's certificate has none of the names."""
             super().do_handshake()
+            # A client without a certificate has no name, so it is refused.
             certificate: dict[str, Any] = self.getpeercert() or {}
             if allowed.isdisjoint(_names(certificate)):
                 raise ssl.SSLCertVerificationError("no name in client_allowed_sans")

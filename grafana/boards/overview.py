@@ -145,7 +145,8 @@ def _next_day() -> Panel:
 def _since_yesterday() -> list[Panel]:
     """Return the stats of what changed in a day.
 
-    A rule of the boards is that each operation names the labels by which series meet, also none.
+    Each operation names the labels by which series meet, which is a rule of the boards. `on ()`
+    means none, for numbers without labels.
     """
     points = f"100 * (sum({SCORE}) - on () sum({yesterday(SCORE)}))"
     places = f"min({yesterday(RANK)}) - on () min({RANK})"

@@ -93,8 +93,8 @@ NO_NEIGHBOURS: Final = (
 
 
 def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **where: str) -> Panel:
-    """Return a stat that says whether the seat that some miners lose first is safe, and for how
-    long.
+    """Return a stat about the seat that is lost first of those of some miners: whether it is safe,
+    and for how long.
 
     Args:
         size: Its size on the board.
@@ -161,8 +161,9 @@ def _gap(title: str, description: str, *, gap: str, last_name: str, is_last: str
         title: Its title.
         description: What the difference is.
         gap: The query for the difference, as a part of all scores.
-        last_name: The stat's text for a miner that has no neighbour on this side: "the best".
-        is_last: A query that returns something if the chosen miner has no neighbour there.
+        last_name: The stat's text for a miner that has no neighbour on the side of the difference,
+            which is better or worse: "the best".
+        is_last: A query that returns something if the chosen miner has no neighbour on that side.
     """
     return stat(
         title,
