@@ -38,7 +38,7 @@ UNCHAINED: Final = LIVE - CHAINED
 PAID: Final = CHAINED - HEALTHY
 """The pay is known in dollars."""
 PRICED: Final = SICK
-"""So is the rent of the GPUs."""
+"""The pay and the rent of the GPUs are known in dollars."""
 ALARMED: Final = SICK | {World.DOWN}
 """Alerts fire."""
 CALM: Final = ALL - ALARMED

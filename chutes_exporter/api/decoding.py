@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 T = TypeVar("T")
 R = TypeVar("R", bound=r.Record)
-Body = bytes | bytearray
+RawBody = bytes | bytearray
 
 MAX_LINE_BYTES = 1024 * 1024
 """Longest record of a stream. A chute contains its whole code and readme, tens of KB."""
@@ -61,7 +61,7 @@ encode = msgspec.json.Encoder(enc_hook=str).encode
 """Returns the JSON of a record."""
 
 
-def memory_of(text: Body) -> int:
+def memory_of(text: RawBody) -> int:
     """Estimate the memory in bytes that the records of a JSON text take.
 
     Usually this is the length of the text. It is more with many short values (commas) or records
@@ -81,7 +81,7 @@ def memory_of(text: Body) -> int:
     return max(memory_of_text, memory_of_values, memory_of_records)
 
 
-def _is_wide(text: Body) -> bool:
+def _is_wide(text: RawBody) -> bool:
     """Return whether JSON may have a character outside ASCII, written as it is or escaped."""
     return not text.isascii() or b"\\u" in text
 
@@ -170,7 +170,7 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind, dec_hook=r.decode_hook)
 
 
-def _read(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> Any:
+def _read(kind: Any, text: RawBody | msgspec.Raw, tally: Tally) -> Any:
     """Decode JSON text into a type.
 
     An item of a list or an object that cannot be read is counted in the tally and left out.
@@ -186,7 +186,7 @@ def _read(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> Any:
     return _decoder(kind).decode(text)
 
 
-def _read_list(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> list[Any]:
+def _read_list(kind: Any, text: RawBody | msgspec.Raw, tally: Tally) -> list[Any]:
     """Decode the items of a JSON list that can be read, and count the others in the tally."""
     with suppress(*UNREADABLE):
         # Usually all can be read. Then this is faster and takes less memory.
@@ -197,7 +197,7 @@ def _read_list(kind: Any, text: Body | msgspec.Raw, tally: Tally) -> list[Any]:
     return list(_readable(item_kind, enumerate(texts), tally).values())
 
 
-def _read_body(kind: type[r.Body], text: Body | msgspec.Raw, tally: Tally) -> r.Body:
+def _read_body(kind: type[r.Body], text: RawBody | msgspec.Raw, tally: Tally) -> r.Body:
     """Decode each field of a Body by itself, so that items of its lists can be left out, too.
 
     Null is like a missing field, unless the field's type has null.
@@ -245,7 +245,7 @@ class Shape(Generic[T]):
     count: Callable[[Any], int] = len
     never_empty: bool = False
 
-    def decode(self, body: Body, tally: Tally) -> T:
+    def decode(self, body: RawBody, tally: Tally) -> T:
         """Decode a whole body, and count its records in the tally.
 
         An empty, strange or mostly unreadable one raises ApiError.

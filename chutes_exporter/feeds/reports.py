@@ -155,7 +155,8 @@ class ReportReader:
     async def _read_older(self) -> float:
         """Read the next older report, and return the Unix time at which it was received.
 
-        If it will never be readable, it is left out, and the time is that of the newest report.
+        If it will never be readable, it is left out. Then nothing new was received, so that the
+        time is that of the newest report.
         After another error, which it raises, the report is tried again later.
         """
         entry = self._unread.pop(0)

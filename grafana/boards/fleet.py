@@ -173,8 +173,9 @@ def idle_gpus(size: tuple[int, int], **servers: str) -> Panel:
     """Return the stat of what idle GPUs lose, with its size on the board.
 
     ``servers`` are the labels that select servers. Without any, it is about all GPUs, and has no
-    sparkline.
+    sparkline, which the narrow stat of the Overview board has no room for.
     """
+    # For the whole fleet, the exporter has one number, and each server's are needed only for some.
     if servers:
         first_day, later = _idle_pay_on(servers), _idle_pay_on(servers, "later_")
     else:
@@ -239,7 +240,7 @@ def _dcgm(metric: str) -> str:
 def _named(query: str) -> str:
     """Add the label `GPU`: the server and the index of the GPU.
 
-    A capital letter sorts before the other labels.
+    It has capital letters, because the label `gpu` is the model.
     """
     return f'label_join({query}, "GPU", " #", "server", "device_index")'
 

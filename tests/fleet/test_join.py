@@ -802,6 +802,8 @@ def test_a_server_without_gpus_says_so_and_one_whose_gpus_are_unknown_does_not()
 
 
 def test_an_instance_has_the_name_of_its_chute_from_the_inventory_or_the_list_of_chutes() -> None:
+    without_list = facts(join_fleet(sent(ANSWERS | {"chutes": []})))
+    assert (without_list["i1.chute"], without_list["i2.chute"]) == ("llama", "flux")
     bodies = deepcopy(ANSWERS)
     for item in bodies["inventory"]:
         del item["chute_name"]
@@ -810,6 +812,7 @@ def test_an_instance_has_the_name_of_its_chute_from_the_inventory_or_the_list_of
     del bodies["chutes"][0]["name"]
     found = facts(join_fleet(sent(bodies)))
     assert (found["i1.chute"], found["i2.chute"]) == (None, "flux")
+    # Then not everything is known of the instances.
     assert found["known.instances"] is None
 
 
