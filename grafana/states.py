@@ -90,7 +90,7 @@ TRUST: Final = (
     State(0, "no", ORANGE),
     State(1, "except the feeds below", ORANGE),
     State(2, "yes", GREEN),
-    State(3, "no key: GPUs unknown", ORANGE),
+    State(3, "no key: set --hotkey-file", ORANGE),
 )
 """Whether the boards and alerts show what there is."""
 ALL_GOOD: Final = State("nothing", "All feeds have good answers", GREEN)

@@ -130,7 +130,7 @@ def _starting_by_both(by_gpus: float | None, utilization: ChuteUtilization) -> f
     if by_gpus is not None:
         return min(by_gpus, by_autoscaler)
     # Each instance that the autoscaler counts may be disabled. Only if it counts none, certainly
-    # none starts.
+    # none starts. Its two numbers may be of different moments, so the difference may be below 0.
     return by_autoscaler if by_autoscaler <= 0 else None
 
 

@@ -1411,7 +1411,7 @@ class Truth:
 
     def exporter(self) -> Expected:
         """Return the values of the Exporter board, with the feeds that fail in the world."""
-        trust = "yes" if self.has_key else "no key: GPUs unknown"
+        trust = "yes" if self.has_key else "no key: set --hotkey-file"
         expected: Expected = {
             at("Trust the boards"): number_of("no" if self.is_sick else trust, states.TRUST),
             at("Exporters down"): 0,

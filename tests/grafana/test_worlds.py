@@ -200,7 +200,7 @@ def test_the_verdict_comes_with_the_numbers_of_critical_alerts_and_of_warnings(
         (World.SICK, "no"),
         (World.DOWN, "no"),
         (World.HEALTHY, "yes"),
-        (World.KEYLESS, "no key: GPUs unknown"),
+        (World.KEYLESS, "no key: set --hotkey-file"),
     ],
 )
 def test_the_boards_can_be_trusted_unless_an_alert_is_blind(
