@@ -86,10 +86,11 @@ def make_day(kind: World, directory: Path, gpus: int) -> None:
     directory.mkdir(parents=True)
 
     async def simulate() -> Answers:
-        # With `readme`, the world is as pictures show it: one miner, scraped in each minute.
+        # With `readme`, the world is as pictures show it: one miner, which is also scraped in each
+        # minute between these hours.
         async with scene(kind, directory, HOURS, readme=True, gpus=gpus) as day:
-            # Only the miners are taken from these. `make_requests` asks the queries of the boards
-            # itself, because the boards may have changed since a day that --reuse draws again.
+            # No query has been asked yet. `make_requests` asks those of the boards when it draws,
+            # because with --reuse the boards may be newer than this day.
             return day.answers
 
     answers = asyncio.run(simulate())

@@ -138,7 +138,7 @@ class Node:
         )
 
     async def _subnet(self) -> s.Subnet:
-        """Return the subnet, for which the requests of :meth:`read` are sent one after another."""
+        """Send the requests of :meth:`read`, one after another, and return the subnet."""
         genesis = await self._call(str, "chain_getBlockHash", 0)
         if genesis != GENESIS:
             raise e.WrongChainError(f"it begins with {self._start(genesis)}, not {GENESIS[:14]}…")
@@ -156,6 +156,7 @@ class Node:
         registered = values_of_seats[state.seats :]
         if len(set(hotkeys)) < state.seats:
             raise e.UndecodableError(f"{s.HOTKEY.name}: a hotkey has two seats")
+        # In the block of an epoch, the pay for a block is unknown, and stays that of the last one.
         self._miners_per_block = state.miners_per_block(self._miners_per_block)
         price = await self._price()
         return s.Subnet(
