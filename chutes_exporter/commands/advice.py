@@ -289,4 +289,5 @@ def _why_not_planned(server: Server | None) -> IdleReason:
     """
     if server is None:
         return "server_not_known"
+    # Otherwise it is unknown whether it holds a slot, or, if it holds none, whether it has TEE.
     return "upgrade_slot" if server.holds_slot else "maintenance_not_known"

@@ -264,8 +264,7 @@ async def test_a_maintenance_status_that_is_not_known_is_never_fine(
 async def test_a_miner_without_a_seat_is_said_beside_what_is_refused(
     quiet: Simulator, farm: Farm
 ) -> None:
-    assert HOTKEY in farm.by_hotkey
-    farm.deregister(farm.miners[0])
+    farm.deregister(farm.by_hotkey[HOTKEY])
     code, found = await report(quiet, **MINE)
     assert code == 1
     assert kinds(found) == {"not_registered": 1}
@@ -275,6 +274,7 @@ async def test_a_miner_without_a_seat_is_said_beside_what_is_refused(
     assert code == 1
     assert "\nGPUs: -\n" in output
     assert "\nScore share -, heading for -. Rank -." in output
+    # Not again for each feed that is refused.
     assert output.count("not registered") == 1
 
 
