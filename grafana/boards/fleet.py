@@ -173,9 +173,9 @@ def idle_gpus(size: tuple[int, int], **servers: str) -> Panel:
     """Return the stat of what idle GPUs lose, with its size on the board.
 
     ``servers`` are the labels that select servers. Without any, it is about all GPUs, and has no
-    sparkline, which the narrow stat of the Overview board has no room for.
+    sparkline, like the stats beside it on the Overview board.
     """
-    # For the whole fleet, the exporter has one number, and each server's are needed only for some.
+    # The exporter has one number for the whole fleet. The numbers of some servers are summed here.
     if servers:
         first_day, later = _idle_pay_on(servers), _idle_pay_on(servers, "later_")
     else:
