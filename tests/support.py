@@ -38,7 +38,6 @@ from chutes_exporter.demo.day import Day, open_day
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
-from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
@@ -54,6 +53,8 @@ if TYPE_CHECKING:
 
 HOTKEY = "5GNocjnmB7uTa4jURRRvji6CsUZnEyomrLhpodHdhsLF1Wti"
 """The address that the test seed belongs to, as the API's notes have it."""
+TEST_SEED = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
+"""The invented seed of the troubled miner of the recorded day. It has no value."""
 KEY = Hotkey.from_seed(TEST_SEED, source="test")
 NOON = 1_795_521_600.0
 """2026-11-24 12:00:00 UTC."""
