@@ -32,8 +32,11 @@ from tests.support import (
     Pki,
     get,
     parse_page,
+    patient,
     patient_client,
+    replay,
     series,
+    served,
     until,
     wait_for,
 )
@@ -41,6 +44,8 @@ from tests.test_cli import LISTEN, hotkey_file, listening, start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from starlette.types import Receive, Scope, Send
 
     from chutes_exporter.config import Settings
 
@@ -442,3 +447,33 @@ def test_another_command_ends_at_ctrl_c_without_a_traceback() -> None:
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (1, "\nAborted.\n")
+
+
+async def test_at_the_end_a_scrape_that_waits_for_the_api_gets_what_is_known(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answering = replay({"metagraph": b'[{"hotkey": "a"}]'})
+    answers, is_asked_again = asyncio.Event(), asyncio.Event()
+
+    async def api(scope: Scope, receive: Receive, send: Send) -> None:
+        if not answers.is_set():
+            is_asked_again.set()
+        await answers.wait()
+        await answering(scope, receive, send)
+
+    answers.set()
+
+    async with served(api) as url:
+        settings = patient(url, listen=(Address("127.0.0.1"),), ttl={"metagraph": 0.001})
+        async with Service(settings) as service:
+            page = f"http://{service.addresses[0]}/metrics"
+            assert "chutes_metagraph_miners 1" in (await get(page)).text
+            answers.clear()
+            waiting = asyncio.create_task(get(page))
+            await is_asked_again.wait()
+            started = time.monotonic()
+        assert time.monotonic() - started < 1
+        answer = await waiting
+        answers.set()
+    assert (answer.status_code, "chutes_metagraph_miners 1" in answer.text) == (200, True)
+    assert [line for line in caplog.records if line.levelname == "ERROR"] == []
