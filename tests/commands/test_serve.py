@@ -16,6 +16,7 @@ import httpx
 import pytest
 import structlog
 
+from chutes_exporter import healthcheck
 from chutes_exporter.commands.serve import Service, run_serve
 from chutes_exporter.config import Address, ConfigError, find_credentials, make_settings
 from chutes_exporter.feeds import reports
@@ -30,6 +31,7 @@ from tests.support import (
     ROOT,
     Page,
     Pki,
+    free_port,
     get,
     parse_page,
     patient,
@@ -477,3 +479,23 @@ async def test_at_the_end_a_scrape_that_waits_for_the_api_gets_what_is_known(
         answers.set()
     assert (answer.status_code, "chutes_metagraph_miners 1" in answer.text) == (200, True)
     assert [line for line in caplog.records if line.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("web", ["", TLS + "  client_auth_type: RequireAndVerifyClientCert\n"])
+@pytest.mark.parametrize("passwords", ["", users("secret")])
+def test_the_health_check_of_the_image_needs_no_password_no_certificate_and_no_fixed_port(
+    pki: Pki, web: str, passwords: str
+) -> None:
+    path = pki.folder / "web.yml"
+    path.write_text(web + passwords)
+    listen = f"--web.listen-address=127.0.0.1:{free_port()}"
+    process = start(listen, "--web.config.file", str(path), "--api.url", "http://127.0.0.1:9")
+    with listening(process) as service:
+        for _ in range(3):
+            # In the image, the process is the first one of its container.
+            healthcheck.main(str(process.pid))
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(TimeoutError):
+            healthcheck.main(str(process.pid))
+        process.send_signal(signal.SIGCONT)
+    assert not service.has_logged("level=error")
