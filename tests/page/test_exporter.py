@@ -351,7 +351,8 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
     simulator: Simulator, clock: Clock
 ) -> None:
     # The stats per chute, which are cut, stay the same until the end of the test.
-    settings = watching(simulator.url, ttl={"stats_per_chute": 1e5})
+    day = {"stats_per_chute": 1e5}
+    settings = watching(simulator.url, ttl=day, max_age=day)
     async with Exporter(settings, clock=clock) as exporter:
         whole = await page_of(exporter)
     size = whole[series("chutes_scrape_series")]
