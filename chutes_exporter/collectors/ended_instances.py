@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 _WINDOWS: Final = {"1h": 1, "6h": 6, "1d": DAY_HOURS}
 """Hours of each window."""
 _REPLACED: Final = "replaced"
-_OUTCOMES_BY_CHUTE: Final = (*OUTCOMES, _REPLACED)
+_UNCLEAR: Final = "unclear"
+_OUTCOMES_BY_CHUTE: Final = (*OUTCOMES, _REPLACED, _UNCLEAR)
 # What is unknown because of a missing record, the ledger decides.
 _metric = metric_of(AUDIT_REPORT, whole=False)
 
@@ -59,9 +60,10 @@ TOTAL_LOST = _metric(
 CHUTE_ENDED = _metric(
     "chutes_miner_chute_ended_instances",
     "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by chute and "
-    "outcome: counts, lost, never_active, or replaced (lost or never active by an update, a "
-    "scale-down, maintenance or the like, which is no failure). Chutes without one are left out, "
-    "and those with an end whose reason is not known.",
+    "outcome: counts, lost, never_active, replaced (lost or never active by an update, a "
+    "scale-down, maintenance or the like, which is no failure), or unclear (lost or never active, "
+    "and no report tells whether it failed: the service may have refused the activation, because "
+    "others had filled the chute, or a job was over). Chutes without one are left out.",
     ("hotkey", "window", "chute_id", "outcome"),
 )
 CHUTE_LOST = _metric(
@@ -132,8 +134,7 @@ def _add_reasons(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: S
 def _add_chutes(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: Samples) -> None:
     """Add the ends and losses of a miner in a window by chute.
 
-    Nothing is added if the chute of an end is unknown, because it may belong to any chute. If it is
-    unknown whether an end was a failure, the ends on its chute are left out.
+    Nothing is added if the chute of an end is unknown, because it may belong to any chute.
     """
     by_chute: dict[str, list[End]] = defaultdict(list)
     for end in ends:
@@ -143,18 +144,17 @@ def _add_chutes(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: Sa
     for chute_id, of_chute in by_chute.items():
         labels = (*hotkey_and_window, chute_id)
         outcomes = [_outcome_by_chute(end) for end in of_chute]
-        if None not in outcomes:
-            _add_outcomes(CHUTE_ENDED, outcomes, _OUTCOMES_BY_CHUTE, labels, out)
+        _add_outcomes(CHUTE_ENDED, outcomes, _OUTCOMES_BY_CHUTE, labels, out)
         out.add(CHUTE_LOST, total(end.lost_units for end in of_chute), *labels)
 
 
-def _outcome_by_chute(end: End) -> str | None:
-    """Return the outcome of an end, None if it is unknown whether it is a failure.
+def _outcome_by_chute(end: End) -> str:
+    """Return the outcome of an end.
 
     An end that lost its score, or was never active, and is no failure was only replaced.
     """
     if end.is_failure is None:
-        return None
+        return _UNCLEAR
     if end.is_failure or end.outcome == "counts":
         return end.outcome
     return _REPLACED
@@ -162,15 +162,12 @@ def _outcome_by_chute(end: End) -> str | None:
 
 def _add_outcomes(
     metric: Metric,
-    outcomes: Iterable[str | None],
+    outcomes: Iterable[str],
     possible_outcomes: Iterable[str],
     labels: tuple[str, ...],
     out: Samples,
 ) -> None:
-    """Add how many ends have each of the possible outcomes, also 0 for one that none has.
-
-    The caller has made sure that no outcome is unknown.
-    """
+    """Add how many ends have each of the possible outcomes, also 0 for one that none has."""
     counts = Counter(outcomes)
     for outcome in possible_outcomes:
         out.add(metric, counts[outcome], *labels, outcome)
