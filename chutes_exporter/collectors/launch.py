@@ -42,8 +42,9 @@ SERVER_IDLE_UNITS = _metric(
 )
 SERVER_IDLE_LATER_UNITS = _metric(
     "chutes_server_idle_later_compute_units_per_second",
-    "Compute units per second that the same instances would earn from 8 hours after their "
-    "activation on: without bounties, and public ones as on the cheapest GPU of their chute.",
+    "Compute units per second that the same instances would earn for certain from 8 hours after "
+    "their activation on: without bounties and urgency boosts, and public ones as on the cheapest "
+    "GPU of their chute.",
     OF_SERVER,
 )
 FLEET_IDLE_UNITS = _metric(
@@ -76,8 +77,15 @@ FIRST_DAY_UNITS = _metric(
 )
 LATER_UNITS = _metric(
     "chutes_launch_later_units_per_gpu_second",
-    "Compute units that this GPU would earn per second from 8 hours after the activation on: "
-    "without the bounty, and in a public instance as on the cheapest GPU that the chute allows.",
+    "Compute units that this GPU would earn per second for certain from 8 hours after the "
+    "activation on: without the bounty and the urgency boost, and in a public instance as on the "
+    "cheapest GPU that the chute allows.",
+    _OF_OFFER,
+)
+URGENCY = _metric(
+    "chutes_launch_urgency_boost_ratio",
+    "Factor of the urgency in the first pay. It lasts while the chute wants more instances, which "
+    f"the launch itself can end. Absent for a chute without one. {_OFFERED}",
     _OF_OFFER,
 )
 GPUS = _metric(
@@ -212,6 +220,8 @@ def _add_market(market: Market, hotkey: str, out: Samples) -> None:
         labels = (hotkey, market.model, offer.chute_id, offer.chute)
         out.add(FIRST_DAY_UNITS, offer.first_day_units_per_gpu_second, *labels)
         out.add(LATER_UNITS, offer.later_units_per_second / offer.size, *labels)
+        if offer.urgency_boost != 1:
+            out.add(URGENCY, offer.urgency_boost, *labels)
         out.add(GPUS, offer.size, *labels)
         out.add(ROOM_LEFT, offer.left, *labels)
         out.add(STARTING, offer.starting, *labels)
@@ -233,7 +243,7 @@ COLLECTOR = Collector(
                     FLEET_IDLE_LATER_UNITS,
                 ),
                 *(SERVER_LAUNCH, SERVER_LAUNCH_UNITS),
-                *(FIRST_DAY_UNITS, LATER_UNITS, GPUS, ROOM_LEFT, STARTING, REFUSED),
+                *(FIRST_DAY_UNITS, LATER_UNITS, URGENCY, GPUS, ROOM_LEFT, STARTING, REFUSED),
                 *(IN_VAIN, DECISION, LAST_ACTIVE),
             ),
             _collect,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from chutes_exporter.api import ChutesClient
-from chutes_exporter.commands.audit import AuditReading
+from chutes_exporter.commands.audit import MADE_WITHIN, AuditReading
 from chutes_exporter.commands.terminal import moment
-from chutes_exporter.duration import DAY_HOURS
+from chutes_exporter.duration import DAY_HOURS, HOUR
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.fleet.failures import find_failures, markets_in_order, markets_without
 from chutes_exporter.fleet.offers import find_uses
@@ -43,6 +43,8 @@ class Advice:
     Attributes:
         is_known: Whether the states of all its GPUs are known.
         failures: What failed on its servers in the past day.
+        missing_hours: The ends of the hours of this day without a whole report, in Unix time. None
+            if no report could be read.
         markets: What it can launch, for each model of its idle GPUs. What failed comes last. None
             while it is unknown.
         uses: The best use of its idle GPUs without what failed, the best paid first.
@@ -51,6 +53,7 @@ class Advice:
     fleet: Fleet
     is_known: bool
     failures: Failures
+    missing_hours: tuple[float, ...] | None
     markets: tuple[Market, ...] | None
     uses: tuple[Use, ...]
 
@@ -63,13 +66,8 @@ class Advice:
 
     @property
     def plan(self) -> tuple[Use, ...] | None:
-        """The best use of its idle GPUs. None while that, or what failed here, is not known."""
-        if not self.is_known or self.markets is None:
-            return None
-        # While a failure may be missing, a chute that fails here may be offered. Without offers, no
-        # failure matters.
-        may_offer_failing = bool(self.offers) and not self.failures.are_all_known
-        return None if may_offer_failing else self.uses
+        """The best use of its idle GPUs, without what is known to fail here. None if unknown."""
+        return None if not self.is_known or self.markets is None else self.uses
 
     @property
     def failing(self) -> list[Offer]:
@@ -136,9 +134,26 @@ def _advice_to(hotkey: str, report: Report, audit: AuditReading) -> Advice:
         fleet=fleet,
         is_known=is_known,
         failures=failures,
+        missing_hours=_missing_hours(audit, report.now) if _has_offers(fleet) else (),
         markets=markets,
         uses=_best_paid_first(uses) if is_known else (),
     )
+
+
+def _missing_hours(audit: AuditReading, now: float) -> tuple[float, ...] | None:
+    """Return the ends of the hours of the past day of which no whole report was read, None without
+    any report.
+
+    The day ends with the newest hour whose report must be out.
+    """
+    if not audit.reports:
+        return None
+    newest = audit.ledger.end
+    while now - newest > HOUR + MADE_WITHIN:
+        newest += HOUR
+    ends_of_day = {newest - HOUR * age for age in range(DAY_HOURS)}
+    ends_of_read = {report.end for report in audit.reports if report.whole}
+    return tuple(sorted(ends_of_day - ends_of_read))
 
 
 def _best_paid_first(uses: Iterable[Use]) -> tuple[Use, ...]:

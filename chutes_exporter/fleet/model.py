@@ -89,7 +89,8 @@ class Instance:
         chute: The name of its chute.
         private: Whether a user is billed for it. Then it loses its score at any age if it ends.
         units_per_second: Compute units that it earns, if it is active or disabled.
-        later_units_per_second: Those that it approaches within 8 hours after its activation.
+        later_units_per_second: Those that it earns for certain from 8 hours after its activation
+            on.
         deadlines: Unix times by kind, of those that it has.
         server_id, model, gpus: Its place. Empty and 0 for one that holds no GPU.
         is_last_active: Whether it is the only active one of its chute on the platform.
@@ -113,11 +114,6 @@ class Instance:
     is_last_active: bool | None
     has_replacement: bool | None
     is_in_vain: bool | None
-
-    @property
-    def public_name(self) -> str | None:
-        """The name of its chute. Outputs have no names of private ones."""
-        return None if self.private else self.chute
 
     @property
     def earns(self) -> bool | None:
@@ -325,8 +321,9 @@ class Offer:
         left: The room less the launches of all miners that are under way and would take it.
         starting: Starting instances of all miners.
         units_per_second: What an instance earns at first.
-        later_units_per_second: What it earns from 8 hours after its activation on.
+        later_units_per_second: What it earns for certain from 8 hours after its activation on.
         hanging: Instances of it that have been starting on the miner's servers for over an hour.
+        urgency_boost: The factor in the first pay that lasts while the chute wants more instances.
         bounty_boost: The factor of an open bounty in the first pay, None without one.
         bounty_expires_at: Unix time.
         load, rate_limited: Its utilization and its share of refused requests in 15 minutes.
@@ -343,16 +340,12 @@ class Offer:
     starting: float | None
     units_per_second: float
     later_units_per_second: float
+    urgency_boost: float
     hanging: int
     bounty_boost: float | None
     bounty_expires_at: float | None
     load: float | None
     rate_limited: float | None
-
-    @property
-    def public_name(self) -> str | None:
-        """The name of its chute. Outputs have no names of private ones."""
-        return None if self.private else self.chute
 
     @property
     def first_day_units(self) -> float:

@@ -12,7 +12,7 @@ from chutes_exporter.fleet.model import Launch, Market, Offer, Use, first_day
 from chutes_exporter.fleet.placement import Space, best_placement
 from chutes_exporter.rules.bounties import bounty_boost, bounty_expires_at
 from chutes_exporter.rules.demand import recent_ratio
-from chutes_exporter.rules.gpus import later_multiplier, units_per_gpu_second
+from chutes_exporter.rules.gpus import later_multiplier, units_per_gpu_second, urgency_boost
 from chutes_exporter.rules.launch import (
     ChuteInstances,
     LaunchServer,
@@ -201,8 +201,10 @@ def _offer(
         return refusal
     pay = _pay(chute, model, miner.answers.rates)
     left = room_left(chute, demand.instances)
+    urgency = urgency_boost(chute)
     if (
         pay is None
+        or urgency is None
         or left is None
         or demand.room is None
         or chute.tee is None
@@ -227,6 +229,7 @@ def _offer(
         starting=demand.instances.starting,
         units_per_second=pay.units_per_second,
         later_units_per_second=pay.later_units_per_second,
+        urgency_boost=urgency,
         hanging=miner.hanging[chute.chute_id],
         bounty_boost=boost,
         bounty_expires_at=expires_at,

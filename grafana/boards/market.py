@@ -101,7 +101,7 @@ MARKET.show(
     stat(
         "Best use of idle GPUs",
         "What the idle GPUs that can be used would earn in their first day in the launches below, "
-        "and later, when bounties are gone.",
+        "and later, for certain: without bounties and urgency boosts.",
         Query(f"{BEST_USE} * on () {UNIT_USD}", "dollars, first day", PRICED, CENTS),
         Query(f"{idle_pay('later_')} * on () {UNIT_USD}", "dollars a day, later", PRICED, CENTS),
         Query(BEST_USE, "units, first day", STOCKED),
@@ -158,9 +158,11 @@ MARKET.show(
     table(
         "Launch now, pay per GPU",
         "Chutes that each idle GPU model can launch now, the best paid in the first day first. "
-        "Later is from 8 hours on: without the bounty, and in a public chute as on its cheapest "
-        "GPU. Room is how many launches can still become active, less the instances that start "
-        "elsewhere. Failed here counts the failures of the past day on this miner's servers.",
+        "Later is certain from 8 hours on: without the bounty and the boost, and in a public chute "
+        "as on its cheapest GPU. Boost is a factor in the pay of now, for as long as the chute "
+        "wants more instances. Room is how many launches can still become active, less the "
+        "instances that start elsewhere. Failed here counts the failures of the past day on this "
+        "miner's servers.",
         Column("", nothing_row(NONE_IDLE, "chute"), data=HEALTHY),
         Column("", "chute_id"),
         Column("Chute", "chute", width=310, link=INSTANCES_OF_CHUTE, states=CHUTES),
@@ -176,6 +178,9 @@ MARKET.show(
                 data=PRICED,
             )
             for title, pay in (("USD, first day", FIRST_DAY), ("USD a day, later", LATER))
+        ),
+        Column(
+            "Boost", _offer("urgency_boost_ratio"), FACTOR, missing=" ", data=SICK, sometimes=True
         ),
         Column("GPUs", _offer("gpus"), COUNT, missing=" ", data=SICK),
         Column("Room", _offer("room_instances"), COUNT, missing=" ", data=SICK),
