@@ -9,6 +9,7 @@ from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Sa
 from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
 from chutes_exporter.fleet.ends import Ledger
+from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.rules.losses import END_REASONS, NO_REASON, OUTCOMES, REDEPLOYED
 from chutes_exporter.rules.sums import total
 
@@ -72,9 +73,16 @@ CHUTE_LOST = _metric(
     "newest audited hour, or in 24 hours, by chute. Chutes without an ended instance are left out.",
     ("hotkey", "window", "chute_id"),
 )
+PLANNED_START_END = _metric(
+    "chutes_instance_planned_start_end",
+    "1 for an instance of a watched miner that ended in the 6 hours before the newest report, was "
+    "never active, and was ended by its owner, an update, a scale-down, maintenance or the like. "
+    "That is no failure of its server.",
+    ("hotkey", "instance_id"),
+)
 _METRICS: Final = (
     *(REPORT_END, KNOWN_HOURS, TOTAL_LOST),
-    *(ENDED, LOST, CHUTE_ENDED, CHUTE_LOST),
+    *(ENDED, LOST, CHUTE_ENDED, CHUTE_LOST, PLANNED_START_END),
 )
 
 
@@ -90,6 +98,10 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     ledger = Ledger(reports.hours, chutes)
     out.add(REPORT_END, ledger.end)
     out.add(KNOWN_HOURS, DAY_HOURS - len(ledger.missing_hours(DAY_HOURS)))
+    for end in ledger.ends(FAILURE_HOURS):
+        is_planned_start = end.outcome == "never_active" and end.is_failure is False
+        if is_planned_start and end.hotkey in miners.watched:
+            out.add(PLANNED_START_END, 1, end.hotkey, end.instance_id)
     for window, hours in _WINDOWS.items():
         if ledger.missing_hours(hours):
             continue
