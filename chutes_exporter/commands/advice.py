@@ -12,6 +12,7 @@ from chutes_exporter.commands.terminal import moment
 from chutes_exporter.duration import DAY_HOURS, HOUR
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.fleet.failures import find_failures, markets_in_order, markets_without
+from chutes_exporter.fleet.model import LeftOut
 from chutes_exporter.fleet.offers import find_uses
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 
@@ -21,16 +22,17 @@ if TYPE_CHECKING:
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.failures import Failures
-    from chutes_exporter.fleet.model import Fleet, Market, Offer, Server, Use
+    from chutes_exporter.fleet.model import Fleet, Market, Offer, Use
 
-IdleReason = Literal[
-    "failed_here",  # Only chutes that failed here have room for them.
-    "not_known",  # Of some chutes, it is not known whether they can be launched.
-    "no_room",  # No chute that can be launched has room for them.
-    "upgrade_slot",  # The server holds an upgrade slot.
-    "maintenance_not_known",  # Whether it holds one, or has TEE, is not known.
-    "server_not_known",
-]
+IdleReason = (
+    LeftOut
+    | Literal[
+        "failed_here",  # Only chutes that failed here have room for them.
+        "not_known",  # Of some chutes, it is not known whether they can be launched.
+        "no_room",  # No chute that can be launched has room for them.
+        "server_not_known",
+    ]
+)
 """Why GPUs stay idle in the plan."""
 _NO_LAUNCHES = "an answer lacks whether the service accepts some chutes, or what they pay"
 """Reason of a gap: it is not known what idle GPUs can run."""
@@ -129,7 +131,8 @@ def _advice_to(hotkey: str, report: Report, audit: AuditReading) -> Advice:
     if fleet.markets is not None:
         markets = markets_in_order(fleet.markets, failures)
         # Not those of the fleet, which may contain chutes that failed.
-        uses = find_uses(fleet.servers, markets_without(fleet.markets, failures))
+        good_markets = markets_without(fleet.markets, failures)
+        uses = find_uses(fleet.servers, good_markets, fleet.left_out)
     return Advice(
         fleet=fleet,
         is_known=is_known,
@@ -235,17 +238,7 @@ def _unused_on_other_servers(fleet: Fleet, planned_servers: set[str]) -> list[Un
             counts[gpu.server_id or "", gpu.model] += 1
     unused = []
     for (server_id, model), count in counts.items():
-        why = _why_not_planned(fleet.servers_by_id.get(server_id))
+        # The plan has each known server but those that are left out.
+        why: IdleReason = fleet.left_out.get(server_id) or "server_not_known"
         unused.append(UnusedGpus(server_id, model, count, why))
     return unused
-
-
-def _why_not_planned(server: Server | None) -> IdleReason:
-    """Return why a server with idle GPUs is not in the plan. None is an unknown server.
-
-    The plan has each server of which it is known that it holds no slot, and whether it has TEE.
-    """
-    if server is None:
-        return "server_not_known"
-    # Otherwise it is unknown whether it holds a slot, or, if it holds none, whether it has TEE.
-    return "upgrade_slot" if server.holds_slot else "maintenance_not_known"

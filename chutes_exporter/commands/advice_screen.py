@@ -57,6 +57,9 @@ _IDLE_REASONS: Final[dict[IdleReason, str]] = {
     "not_known": "of some chutes it is not known whether they can be launched",
     "no_room": "no chute that can be launched now has room for them",
     "upgrade_slot": "the server holds an upgrade slot",
+    "upgrade_due": "the server must be upgraded, and the window ends WINDOW_END",
+    "starts_hang": "no instance on the server is active, and one has been starting for over an "
+    "hour",
     "maintenance_not_known": "it is not known whether the server can be used",
     "server_not_known": "their server is not known",
 }
@@ -201,6 +204,10 @@ class AdviceScreen:
         for unused in unused_gpus(advice, advice.plan):
             server = _server_text(advice.fleet, unused.server_id)
             reason = _IDLE_REASONS[unused.why]
+            window = advice.fleet.window
+            ends_at = None if window is None else window.ends_at
+            ends = "at an unknown time" if ends_at is None else f"at {moment(ends_at)}"
+            reason = reason.replace("WINDOW_END", ends)
             say(f"{unused.count} {unused.model} on {server} stay idle: {reason}.")
         _show_failing(advice, "are left out")
 

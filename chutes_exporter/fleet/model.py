@@ -55,6 +55,15 @@ INSTANCE_DECISIONS: Final[tuple[InstanceDecision, ...]] = get_args(InstanceDecis
 SLOW_AFTER: Final = HOUR
 """Seconds after its creation from which a starting instance is slow. Most take 10 to 35 minutes."""
 
+LeftOut = Literal[
+    "upgrade_slot",  # It holds an upgrade slot, so launches are refused.
+    "maintenance_not_known",  # Whether it holds one, or has TEE, is not known.
+    "upgrade_due",  # It waits for its upgrade, and the window ends soon.
+    "starts_hang",  # What starts on it does not become active within an hour.
+]
+"""Why the plan launches nothing on a server: the first of these that applies."""
+LEFT_OUT: Final[tuple[LeftOut, ...]] = get_args(LeftOut)
+
 Topic = Literal["servers", "gpus", "instances", "pay"]
 """What a sum over the fleet needs to know."""
 TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
@@ -483,6 +492,7 @@ class Fleet:
         registered, blacklisted: Its seat.
         gpus: All GPUs, also those without a server.
         markets: What it can launch, for each model of its idle GPUs. None while it is unknown.
+        left_out: Why nothing is launched on a server, by the server's id, for those left out.
         uses: The best use of its idle GPUs, by server and model.
         stuck_jobs: Jobs that it holds without an instance.
         window: None if it is unknown.
@@ -497,6 +507,7 @@ class Fleet:
     gpus: tuple[Gpu, ...] = ()
     instances: tuple[Instance, ...] = ()
     markets: tuple[Market, ...] | None = None
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
     uses: tuple[Use, ...] = ()
     stuck_jobs: int | None = None
     window: Window | None = None
@@ -511,8 +522,8 @@ class Fleet:
     def idle_pay(self, server: Server) -> IdlePay | None:
         """Return what the idle GPUs of a server would earn, None if that is unknown.
 
-        It is 0 if all its GPUs are in instances. It is also 0 for idle GPUs while the server holds
-        an upgrade slot, because launches are refused. It is None for a server with unverified GPUs
+        It is 0 if all its GPUs are in instances. It is also 0 for idle GPUs while nothing should be
+        launched on the server. It is None for a server with unverified GPUs
         but no idle ones, because what the unverified ones would earn is unknown.
         """
         idle_models = server.idle_models
@@ -521,9 +532,14 @@ class Fleet:
         if not idle_models:
             has_unverified = any(gpu.state == "unverified" for gpu in server.gpus)
             return None if has_unverified else NO_PAY
-        if server.holds_slot:
+        if self._takes_nothing(server):
             return NO_PAY
         return self._pay_of_uses(server, idle_models)
+
+    def _takes_nothing(self, server: Server) -> bool:
+        """Return whether it is known that nothing should be launched on a server now."""
+        reason = self.left_out.get(server.server_id)
+        return bool(server.holds_slot) or reason in ("upgrade_due", "starts_hang")
 
     def _pay_of_uses(self, server: Server, models: AbstractSet[str]) -> IdlePay | None:
         """Return what a server's idle GPUs earn in their best uses, None while that is unknown.
@@ -575,10 +591,10 @@ class Fleet:
     def idle_can_earn(self, server: Server) -> bool | None:
         """Return whether idle GPUs of a server could earn something now, None if it is unknown.
 
-        They cannot while it holds an upgrade slot, because launches are refused, nor if no chute
-        runs on its GPUs. One model that can earn is enough.
+        They cannot while nothing should be launched on it, nor if no chute runs on its GPUs. One
+        model that can earn is enough.
         """
-        if server.holds_slot or server.runs_chutes is False:
+        if self._takes_nothing(server) or server.runs_chutes is False:
             return False
         # A server has no uses if none of its GPUs is idle, or if it is unknown whether it has TEE.
         uses = [use for use in self.uses if use.server_id == server.server_id]

@@ -347,6 +347,26 @@ async def test_the_plan_says_where_more_may_be_possible(
     assert "Together" not in text
 
 
+async def test_the_plan_leaves_out_a_server_that_must_be_upgraded_before_a_window_ends(
+    target: Target, api: dict[str, bytes]
+) -> None:
+    policy = json.loads(api["maintenance"])
+    end = datetime.fromtimestamp(time.time() + 10 * 3600, UTC)
+    policy["active_window"]["upgrade_window_end"] = end.isoformat()
+    policy["window_open"] = True
+    for server in policy["servers"]:
+        server["needs_upgrade"] = server["name"] == "tee-h200-2"
+    api["maintenance"] = json.dumps(policy).encode()
+    _, output, _ = await advise(target, "--plan")
+    reason = f"the server must be upgraded, and the window ends at {end:%Y-%m-%d %H:%M} UTC."
+    assert f"8 h200 on tee-h200-2 stay idle: {reason}" in " ".join(output.split())
+    _, found = await report(target)
+    (miner,) = found["miners"]
+    assert "tee-h200-2" not in {use["server_name"] for use in miner["plan"]}
+    whys = {one["server_name"]: one["why"] for one in miner["stay_idle"]}
+    assert whys["tee-h200-2"] == "upgrade_due"
+
+
 async def test_a_chute_that_does_not_start_here_is_marked_and_not_launched_again(
     target: Target, api: dict[str, bytes]
 ) -> None:
