@@ -102,6 +102,8 @@ class Service:
             ]
             self.addresses = [bound_address(listening) for listening in sockets]
             await stack.enter_async_context(serving(self._guard, sockets, context=self._tls))
+            # At the end, scrapes that wait for the API get what is known.
+            stack.push_async_callback(exporter.feeds.aclose)
             group = await stack.enter_async_context(asyncio.TaskGroup())
             tasks = {
                 "warm_up": exporter.warm_up,

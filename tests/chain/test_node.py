@@ -182,6 +182,21 @@ FAULTS: dict[str, tuple[FakeNode, str, str]] = {
         NUMBER,
         "it is 1 hour old, the node is behind",
     ),
+    "of tomorrow": (
+        storage_of(milliseconds=number(1000 * (NOON + 7200), 8)),
+        NUMBER,
+        "its time is 2 hours ahead of the API's",
+    ),
+    "block 0": (
+        storage_of(block=number(0, 4)),
+        "0",
+        "LastMechansimStepBlock: it is not in the day before the block",
+    ),
+    "block 2^32": (
+        storage_of(block=number(2**32 - 1, 4)),
+        "4294967295",
+        "LastMechansimStepBlock: it is not in the day before the block",
+    ),
     "no hotkey": (other_value(HOTKEY_7, None), NUMBER, "Keys: it has no bytes instead of 32"),
     "a hotkey twice": (other_value(HOTKEY_7, FIRST_HOTKEY), NUMBER, "Keys: a hotkey has two seats"),
     "another block": (
