@@ -10,12 +10,12 @@ from msgspec import structs
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.terminal import moment
-from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE
+from chutes_exporter.duration import DAY, DAY_HOURS, HOUR, MINUTE
 from chutes_exporter.feeds.definitions import CHUTES
 from chutes_exporter.feeds.reports import list_reports, reduced
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
-from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
+from chutes_exporter.page.gaps import UPDATE, NotKnown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _MADE_WITHIN: Final = 10 * MINUTE
 """Seconds after the hour within which the service has always published its report."""
+_WAIT: Final = "Try again in two minutes. It comes about 73 seconds after the hour, or never."
 
 
 async def with_failures(report: Report, settings: Settings) -> dict[str, Fleet]:
@@ -81,30 +82,31 @@ class AuditReading:
         # an end: 0 is for the type checker.
         path_by_end = {entry.end_time or 0.0: entry.path for entry in listed.value}
         newest = max(path_by_end)
-        if self._client.api_clock() - newest > HOUR + _MADE_WITHIN:
-            self.miss(
-                f"the ends since {moment(newest)}",
-                "the service has not published the report of the last hour",
-            )
-        # The age is in hours before the newest report. The service lists the reports of 24 hours,
-        # and for about a minute that of a 25th hour. So a report that is not listed is a gap only
-        # if it is of the 24 hours.
+        now = self._client.api_clock()
+        next_is_missing = f"the report of {moment(newest + HOUR)} is not there yet"
+        if now - newest > HOUR + _MADE_WITHIN:
+            self.miss(f"the ends since {moment(newest)}", next_is_missing, _WAIT)
+        # The age is in hours before the newest report. The service lists the reports of 24 hours.
         for age in range(DAY_HOURS + 1):
             end = newest - age * HOUR
             is_for_losses = with_losses and self.ledger.needs_report(hours, end)
             if age >= hours and not is_for_losses:
                 break
-            if age < DAY_HOURS or end in path_by_end:
-                await self._read_hour(end, path_by_end.get(end))
-
-    async def _read_hour(self, end: float, path: str | None) -> None:
-        """Read the report of the hour that ended at a Unix time. Without a path, it is missing."""
-        what = f"the report of {moment(end)}"
-        if path is None:
-            self.miss(what, "it is not listed")
-            return
-        answer = await self._request(what, e.AUDIT_REPORT, params={"path": path})
-        self._add(answer, end)
+            what = f"the report of {moment(end)}"
+            if end in path_by_end:
+                params = {"path": path_by_end[end]}
+                self._add(await self._request(what, e.AUDIT_REPORT, params=params), end)
+            elif age == DAY_HOURS:
+                # It is older than the list.
+                break
+            elif now - end > DAY:
+                # At the full hour, the oldest report leaves the list at once.
+                self.miss(what, f"it has left the list, and {next_is_missing}", _WAIT)
+            else:
+                advice = (
+                    f"Until {moment(end + DAY)}, losses are only known to be at least so large."
+                )
+                self.miss(what, "the service did not make it, and never makes it later", advice)
 
     def _add(self, answer: Answer[AuditReport] | None, end: float) -> None:
         """Add the report of the hour that ended at a Unix time to the ledger, if it was read."""
@@ -143,9 +145,9 @@ class AuditReading:
             self.gaps.append(NotKnown.after(error, what, hotkey=""))
             return None
         if answer.rejected:
-            self.miss(what, f"{answer.rejected} records cannot be read")
+            self.miss(what, f"{answer.rejected} records cannot be read", UPDATE)
         return answer
 
-    def miss(self, what: str, reason: str, hotkey: str = "") -> None:
+    def miss(self, what: str, reason: str, advice: str, hotkey: str = "") -> None:
         """Note that something is not known."""
-        self.gaps.append(NotKnown(what, hotkey, reason, TRY_AGAIN))
+        self.gaps.append(NotKnown(what, hotkey, reason, advice))

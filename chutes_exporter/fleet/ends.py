@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,13 +20,14 @@ from chutes_exporter.rules.losses import (
     outcome_of,
     score_of_running,
 )
+from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from chutes_exporter.api.records import AuditInstance, AuditReport, Chute, ComputeRecord
     from chutes_exporter.fleet.model import Instance
-    from chutes_exporter.rules.losses import History, Outcome
+    from chutes_exporter.rules.losses import History, Outcome, Precision
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class End:
             redeployed.
         text: The service's text about the reason.
         outcome: What became of its score.
-        lost_units: Compute units of the past day that the score lost, None if they are unknown.
+        lost_units: Compute units of the past day that the score lost, None if nothing is known of
+            them.
+        loss_precision: Whether they are exact, an estimate, or a lower bound.
         is_last_of_chute: Whether its miner deleted it as the last active one of its chute, None if
             that is unknown.
     """
@@ -56,12 +58,38 @@ class End:
     text: str | None
     outcome: Outcome
     lost_units: float | None
+    loss_precision: Precision
     is_last_of_chute: bool | None
 
     @property
     def is_failure(self) -> bool | None:
         """Whether it failed, and was not ended by an update, a scale-down or the like."""
         return is_failure(self.outcome, self.reason)
+
+
+@dataclass(frozen=True)
+class LostUnits:
+    """The compute units that several ends lost.
+
+    Attributes:
+        known: Those that are known. They are a lower bound while a loss is unknown.
+        unknown: How many ends lost more than is known, or may have.
+        are_about: Whether one of the losses is an estimate.
+    """
+
+    known: float
+    unknown: int
+    are_about: bool
+
+
+def sum_of_losses(ends: Iterable[End]) -> LostUnits:
+    """Return what several ends lost. Units that are too many for a number are unknown."""
+    ends = list(ends)
+    known = total(end.lost_units or 0.0 for end in ends)
+    precisions = [end.loss_precision for end in ends]
+    if known is None:
+        return LostUnits(0.0, len(ends), are_about=False)
+    return LostUnits(known, precisions.count("at_least"), are_about="about" in precisions)
 
 
 class Ledger:
@@ -160,6 +188,7 @@ class Ledger:
             text=instance.deletion_reason,
             outcome=outcome_of(instance),
             lost_units=loss.units,
+            loss_precision=loss.precision,
             is_last_of_chute=loss.is_last_of_chute,
         )
 
@@ -202,13 +231,12 @@ def _histories_of(
 
     An instance that no report has gets an empty history.
     """
-    # For each instance, one list for each report that has records of it.
-    lists_by_instance: dict[str, list[list[ComputeRecord]]] = {key: [] for key in instance_ids}
+    # The records of each instance by the end of each report.
+    records: dict[str, dict[float, list[ComputeRecord]]] = {}
+    for instance_id in instance_ids:
+        records[instance_id] = {report.end: [] for report in reports}
     for report in reports:
-        records_of_hour: dict[str, list[ComputeRecord]] = defaultdict(list)
         for record in report.multipliers:
-            if record.instance_id in lists_by_instance:
-                records_of_hour[record.instance_id].append(record)
-        for instance_id, records in records_of_hour.items():
-            lists_by_instance[instance_id].append(records)
-    return {instance_id: join_records(lists) for instance_id, lists in lists_by_instance.items()}
+            if record.instance_id in records:
+                records[record.instance_id][report.end].append(record)
+    return {instance_id: join_records(by_end) for instance_id, by_end in records.items()}
