@@ -10,6 +10,7 @@ from grafana.boards.instances import (
     ACTIVATED,
     ENDED_IN_A_DAY,
     KNOWN_HOURS,
+    LEAST_LOST_UNITS,
     LOST_UNITS,
     NO_REPORT,
 )
@@ -337,6 +338,7 @@ OVERVIEW.show(
             KEYED - PRICED,
             AMOUNT,
         ),
+        Query(LEAST_LOST_UNITS, "units, at least", unit=AMOUNT, sometimes=True),
         Query(KNOWN_HOURS, "hours known of 24", LIVE - KEYED, COUNT),
         unit=DOLLARS,
         empty=NO_REPORT,
