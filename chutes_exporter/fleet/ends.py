@@ -98,13 +98,14 @@ class Ledger:
         chutes: The chutes, as far as they are known.
 
     Attributes:
+        chutes: The chutes by id.
         end: The end of the newest hour, 0 without a report. Lost units are those of the 24 hours
             before.
     """
 
     def __init__(self, reports: Iterable[AuditReport], chutes: Iterable[Chute] = ()) -> None:
         self._reports = sorted(reports, key=lambda report: report.end, reverse=True)
-        self._chutes = {chute.chute_id: chute for chute in chutes}
+        self.chutes = {chute.chute_id: chute for chute in chutes}
         self.end = self._reports[0].end if self._reports else 0.0
         self._ended = _ended_instances(self._reports)
 
@@ -147,9 +148,16 @@ class Ledger:
             instance for instance in self._ended.values() if (instance.deleted_at or 0.0) >= start
         ]
 
+    def open_record(self, instance_id: str) -> ComputeRecord | None:
+        """Return the record of an instance without an end in the newest report, if it has one."""
+        for record in self._reports[0].multipliers if self._reports else ():
+            if record.instance_id == instance_id and record.ended_at is None:
+                return record
+        return None
+
     def chute_name(self, chute_id: str) -> str | None:
         """Return the name of a chute, None if it is not known."""
-        chute = self._chutes.get(chute_id)
+        chute = self.chutes.get(chute_id)
         return None if chute is None else chute.name
 
     def _end_of(self, instance: AuditInstance) -> End:
@@ -181,7 +189,7 @@ class Ledger:
         reason = end_reason(instance.deletion_reason)
         if not may_be_redeployed(instance):
             return reason
-        chute = self._chutes.get(instance.chute_id or "")
+        chute = self.chutes.get(instance.chute_id or "")
         if chute is None:
             return None
         is_redeployed = ends_all_at_once(chute)

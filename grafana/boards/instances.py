@@ -128,7 +128,10 @@ ENDED_IN_A_DAY: Final = (
 _FAILED: Final = {"outcome": "~lost|never_active"}
 FAILED_IN_A_DAY: Final = f"sum({_ended('ended_instances', 'reason', 'outcome', **_FAILED)})"
 CHUTE_FAILED: Final = _ended("chute_ended_instances", "chute_id", **_FAILED)
-CHUTE_LOST: Final = _ended("chute_lost_compute_units", "chute_id")
+CHUTE_LOST: Final = (
+    f"({_ended('chute_lost_compute_units', 'chute_id')} "
+    f"and on (hotkey) {_ended('unknown_losses')} == 0)"
+)
 NO_REPORT: Final = "no report is known"
 KNOWN_HOURS: Final = f"{of_platform('chutes_audit_reports_known')} unless on () {LOST_UNITS}"
 """The number of hours whose report is known, while the losses of a day are not."""

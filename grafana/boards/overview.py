@@ -223,7 +223,7 @@ OVERVIEW.show(
         "What is wrong",
         "Alerts about the chosen miners and the exporter, the gravest and the most expensive "
         "first. A click on an alert opens its runbook, and one on a place the board that shows "
-        "more. Dollars and compute units are what goes on being lost in a day, where it is known.",
+        "more. Dollars and compute units are what is known to go on being lost in a day.",
         Column(
             "Severity",
             copied(copied(short(SEVERITIES), "board"), "first"),
