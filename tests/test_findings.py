@@ -41,7 +41,7 @@ STARTING = make_instance(state="starting", deadlines={"purge": NOW + 2340})
 
 FAILED = Failures(
     known={"c1": 4, "c2": 2},
-    unclear=frozenset(),
+    unclear={},
     are_all_known=True,
     until=NOW,
     names={"c1": "llama", "c2": "glm"},
@@ -76,6 +76,7 @@ END = End(
     lost_units=150.0,
     loss_precision="at_least",
     is_last_of_chute=False,
+    may_have_lost_race=False,
 )
 LAUNCH = Launch(make_offer("c2", 1.5), 2)
 

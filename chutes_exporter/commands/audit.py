@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MADE_WITHIN: Final = 10 * MINUTE
+MADE_WITHIN: Final = 10 * MINUTE
 """Seconds after the hour within which the service has always published its report."""
 _WAIT: Final = "Try again in two minutes. It comes about 73 seconds after the hour, or never."
 
@@ -93,7 +93,7 @@ class AuditReading:
         # an end: 0 is for the type checker.
         self._path_by_end = {entry.end_time or 0.0: entry.path for entry in listed.value}
         self._newest = max(self._path_by_end)
-        if self._client.api_clock() - self._newest > HOUR + _MADE_WITHIN:
+        if self._client.api_clock() - self._newest > HOUR + MADE_WITHIN:
             self.miss(f"the ends since {moment(self._newest)}", self._next_is_missing, _WAIT)
         for age in range(hours):
             await self._read_hour(age)
