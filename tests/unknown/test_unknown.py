@@ -337,9 +337,13 @@ OTHERS: Final = {
     "hours_missing",
 }
 """Keys of numbers that may differ: a finding may name fewer things, and time goes on."""
-TAKE_OVER: Final = {("findings", kind) for kind in ("purges", "upgrades", "maintenance_pending")}
+TAKE_OVER: Final = {
+    ("findings", kind)
+    for kind in ("purges", "upgrades", "undecided_upgrades", "maintenance_pending")
+}
 """Findings that take over from others, if it is not known what makes those more urgent: that an
-instance starts in vain, that a version is refused, or that nothing runs on a server in maintenance.
+instance starts in vain, that a version is refused, that a server cannot come back, or that nothing
+runs on one in maintenance.
 """
 FINE: Final = (
     *("Nothing needs action.", "No maintenance needs action.", "All will make it."),
@@ -496,6 +500,10 @@ def _other_numbers(whole: Output, output: Output) -> list[tuple[str, ...]]:
     known = dict(numbers(whole.json))
     others = []
     for path, value in numbers(output.json):
+        # What ended instances lost is a lower bound, which the text says.
+        is_loss = path[-1] in ("lost_compute_units", "lost_ratio_of_day")
+        if is_loss and '"lost_precision": "at_least"' in output.text and value < known[path]:
+            continue
         if not _equal(known.get(path), value) and not _is_taken_over(path, value, known):
             others.append(path)
     return others
