@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -25,6 +25,7 @@ from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
 from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.outages import with_reports
 from chutes_exporter.page import rendering, telemetry
 from chutes_exporter.page.maker import PageMaker
 from chutes_exporter.page.plan import Entry, Plan, make_plan
@@ -288,12 +289,14 @@ def _collected(entries: Sequence[Entry], states: States, watched: Sequence[str])
 
 
 def _fleets(states: States, watched: Sequence[str]) -> dict[str, Fleet]:
-    """Return the fleets of the watched miners by hotkey, each with the chutes that failed."""
+    """Return the fleets of the watched miners by hotkey, each with what the reports tell of it."""
     ledger = _ledger(states)
     fleets = {}
     for hotkey in watched:
-        failures = None if ledger is None else find_failures(ledger, hotkey, FAILURE_HOURS)
-        fleets[hotkey] = replace(_fleet(states, hotkey), failures=failures)
+        fleets[hotkey] = _fleet(states, hotkey)
+        if ledger is not None:
+            failures = find_failures(ledger, hotkey, FAILURE_HOURS)
+            fleets[hotkey] = with_reports(fleets[hotkey], ledger, failures)
     return fleets
 
 
