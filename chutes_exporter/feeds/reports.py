@@ -45,6 +45,8 @@ class Reports:
         hours: The reports, the newest first. The one before the past day shows how it began.
         hotkeys: The miners whose ends and multipliers the reports have. None means all.
         unread: Number of reports that are still to be read.
+        first_listed: The ends of the hours whose reports were there when the list was read first
+            for these miners.
         due: Unix time of the next request. Without an unread report, it is when the next report
             should be out.
     """
@@ -53,6 +55,7 @@ class Reports:
     hotkeys: frozenset[str] | None
     unread: int
     due: float
+    first_listed: frozenset[float] = frozenset()
 
 
 class ReportReader:
@@ -69,6 +72,8 @@ class ReportReader:
         self._kept: dict[float, Answer[AuditReport]] = {}
         self._unread: list[AuditEntry] = []
         self._listed_at = 0.0
+        # None until the list is read for these miners.
+        self._first_listed: frozenset[float] | None = None
         # Failed requests for a report, by its path.
         self._failures: Counter[str] = Counter()
 
@@ -85,6 +90,7 @@ class ReportReader:
         self._hotkeys = hotkeys
         self._kept.clear()
         self._unread.clear()
+        self._first_listed = None
         self._failures.clear()
         return True
 
@@ -103,6 +109,7 @@ class ReportReader:
             hotkeys=self._hotkeys,
             unread=len(self._unread),
             due=due,
+            first_listed=self._first_listed or frozenset(),
         )
         errors = [answer.first_error for answer in newest_first if answer.first_error]
         # The number of records and the duration are those of the newest report, as if no older one
@@ -133,6 +140,8 @@ class ReportReader:
         """
         listed = await list_reports(self._client)
         newest, *older = listed.value
+        if self._first_listed is None:
+            self._first_listed = frozenset(map(_end_of_listed, listed.value))
         received_at = self._listed_at = listed.received_at
         is_new = newest.end_time not in self._kept
         if is_new:
