@@ -160,8 +160,8 @@ def test_a_seed_is_never_a_flag() -> None:
         for parameter in command.params:
             flags.update(parameter.opts)
     like_secrets = {flag for flag in flags if flag.endswith(("seed", "key"))}
-    # The first is a number that the simulated world is made from, the second an address.
-    assert like_secrets == {"--simulator.seed", "--hotkey"}
+    # It takes an address.
+    assert like_secrets == {"--hotkey"}
 
 
 def hotkey_file(path: Path) -> str:
@@ -469,18 +469,8 @@ REFUSED = (
         )
         for job in ("..", "''", "a/b", "'x y'", TEST_SEED)
     ),
-    *(
-        (
-            f"advise --with '{gpus}'",
-            f"'{gpus}' is not 1 to 64, x and a GPU model: write for example 8xpro_6000",
-        )
-        for gpus in (
-            *("pro_6000", "0xpro_6000", "65xpro_6000", "8 pro_6000", "8x"),
-            *("8xpro_6000=", "8xpro_6000=1.234", "8xpro_6000=-1", "8xpro_6000=1e3"),
-        )
-    ),
-    ("demo --simulator.fault nonsense", "'nonsense' is invalid: write for example"),
-    ("demo --simulator.listen-address nonsense", "'nonsense' is not an address to listen on"),
+    ("demo --demo.fault nonsense", "'nonsense' is invalid: write for example"),
+    ("demo --demo.listen-address nonsense", "'nonsense' is not an address to listen on"),
     (
         f"serve {TEST_SEED}",
         "Got unexpected extra argument (0x[hex]) (see chutes-exporter serve --help)",

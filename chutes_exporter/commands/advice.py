@@ -1,4 +1,4 @@
-"""Decides the advice to a miner: what to launch, what to run instead, and what more GPUs earn."""
+"""Decides the advice to a miner: what to launch on its idle GPUs."""
 
 from __future__ import annotations
 
@@ -7,53 +7,35 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from chutes_exporter.api import ChutesClient
-from chutes_exporter.collectors.fleet import fleet_answers
-from chutes_exporter.commands.audit import AuditReading
-from chutes_exporter.commands.forecast import forecast
+from chutes_exporter.commands.audit import MADE_WITHIN, AuditReading
 from chutes_exporter.commands.terminal import moment
-from chutes_exporter.duration import DAY_HOURS
+from chutes_exporter.duration import DAY_HOURS, HOUR
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.fleet.failures import find_failures, markets_in_order, markets_without
+from chutes_exporter.fleet.model import LeftOut
 from chutes_exporter.fleet.offers import find_uses
-from chutes_exporter.fleet.switch import switches_by_reports
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from chutes_exporter.commands.forecast import Forecast
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.failures import Failures
-    from chutes_exporter.fleet.forecast import Addition
-    from chutes_exporter.fleet.model import Fleet, Market, Offer, Server, Use
-    from chutes_exporter.fleet.switch import Switch, Switches
+    from chutes_exporter.fleet.model import Fleet, Market, Offer, Use
 
-IdleReason = Literal[
-    "failed_here",  # Only chutes that failed here have room for them.
-    "not_known",  # Of some chutes, it is not known whether they can be launched.
-    "no_room",  # No chute that can be launched has room for them.
-    "upgrade_slot",  # The server holds an upgrade slot.
-    "maintenance_not_known",  # Whether it holds one, or has TEE, is not known.
-    "server_not_known",
-]
+IdleReason = (
+    LeftOut
+    | Literal[
+        "failed_here",  # Only chutes that failed here have room for them.
+        "not_known",  # Of some chutes, it is not known whether they can be launched.
+        "no_room",  # No chute that can be launched has room for them.
+        "server_not_known",
+    ]
+)
 """Why GPUs stay idle in the plan."""
 _NO_LAUNCHES = "an answer lacks whether the service accepts some chutes, or what they pay"
 """Reason of a gap: it is not known what idle GPUs can run."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a miner asks for, beside the chutes for idle GPUs."""
-
-    plan: bool
-    switch: bool
-    additions: Sequence[Addition]
-
-    @property
-    def lists_chutes(self) -> bool:
-        """Whether it asks for the chutes themselves: neither for a plan nor for switches."""
-        return not self.plan and not self.switch
 
 
 @dataclass(frozen=True)
@@ -63,20 +45,19 @@ class Advice:
     Attributes:
         is_known: Whether the states of all its GPUs are known.
         failures: What failed on its servers in the past day.
+        missing_hours: The ends of the hours of this day without a whole report, in Unix time. None
+            if no report could be read.
         markets: What it can launch, for each model of its idle GPUs. What failed comes last. None
             while it is unknown.
         uses: The best use of its idle GPUs without what failed, the best paid first.
-        switches: What to run instead of active instances, None if nobody asked or that is unknown.
-        forecast: What more GPUs would earn, None likewise.
     """
 
     fleet: Fleet
     is_known: bool
     failures: Failures
+    missing_hours: tuple[float, ...] | None
     markets: tuple[Market, ...] | None
     uses: tuple[Use, ...]
-    switches: Switches | None
-    forecast: Forecast | None
 
     @property
     def offers(self) -> list[Offer]:
@@ -87,13 +68,8 @@ class Advice:
 
     @property
     def plan(self) -> tuple[Use, ...] | None:
-        """The best use of its idle GPUs. None while that, or what failed here, is not known."""
-        if not self.is_known or self.markets is None:
-            return None
-        # While a failure may be missing, a chute that fails here may be offered. Without offers, no
-        # failure matters.
-        may_offer_failing = bool(self.offers) and not self.failures.are_all_known
-        return None if may_offer_failing else self.uses
+        """The best use of its idle GPUs, without what is known to fail here. None if unknown."""
+        return None if not self.is_known or self.markets is None else self.uses
 
     @property
     def failing(self) -> list[Offer]:
@@ -106,14 +82,9 @@ class Advice:
         return list(offer_by_chute.values())
 
     @property
-    def proposed(self) -> tuple[Switch, ...]:
-        """The switches to make."""
-        return () if self.switches is None else self.switches.proposed
-
-    @property
     def needs_action(self) -> bool:
         """Whether there is something to launch."""
-        return bool(self.offers or self.proposed)
+        return bool(self.offers)
 
 
 def market_of(advice: Advice, model: str) -> Market | None:
@@ -121,22 +92,22 @@ def market_of(advice: Advice, model: str) -> Market | None:
     return next((market for market in advice.markets or () if market.model == model), None)
 
 
-async def find_advice(report: Report, settings: Settings, wanted: Wanted) -> list[Advice]:
+async def find_advice(report: Report, settings: Settings) -> list[Advice]:
     """Return the advice to each watched miner, and note in the report what is not known.
 
     It reads the audit reports of the past day if something depends on them: offers may be of chutes
-    that failed, and switches need the score of instances.
+    that failed.
     """
     hotkeys = sorted(settings.watched)
     has_offers = any(_has_offers(report.fleets[hotkey]) for hotkey in hotkeys)
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         audit = AuditReading(client, settings.watched)
-        if has_offers or wanted.switch:
+        if has_offers:
             await audit.read(DAY_HOURS)
     advice_to_miners = []
     for hotkey in hotkeys:
-        advice = _advice_to(hotkey, report, audit, settings, wanted)
-        report.gaps.extend(_gaps(advice, wanted))
+        advice = _advice_to(hotkey, report, audit)
+        report.gaps.extend(_gaps(advice))
         advice_to_miners.append(advice)
     if audit.gaps:
         # First what the advice may lack because of the gaps, then the gaps themselves.
@@ -149,10 +120,8 @@ def _has_offers(fleet: Fleet) -> bool:
     return any(market.offers for market in fleet.markets or ())
 
 
-def _advice_to(
-    hotkey: str, report: Report, audit: AuditReading, settings: Settings, wanted: Wanted
-) -> Advice:
-    """Return the advice to a miner. What it did not ask for is left out."""
+def _advice_to(hotkey: str, report: Report, audit: AuditReading) -> Advice:
+    """Return the advice to a miner."""
     fleet = report.fleets[hotkey]
     is_known = hotkey in report.counted
     ledger = audit.ledger_with_names(report, hotkey)
@@ -162,23 +131,32 @@ def _advice_to(
     if fleet.markets is not None:
         markets = markets_in_order(fleet.markets, failures)
         # Not those of the fleet, which may contain chutes that failed.
-        uses = find_uses(fleet.servers, markets_without(fleet.markets, failures))
-    switches = None
-    if wanted.switch and is_known:
-        answers = fleet_answers(report.answers(hotkey), hotkey)
-        switches = switches_by_reports(answers, fleet, ledger, failures, report.now)
-    forecast_of_additions = None
-    if wanted.additions:
-        forecast_of_additions = forecast(report, hotkey, wanted.additions, settings)
+        good_markets = markets_without(fleet.markets, failures)
+        uses = find_uses(fleet.servers, good_markets, fleet.left_out)
     return Advice(
         fleet=fleet,
         is_known=is_known,
         failures=failures,
+        missing_hours=_missing_hours(audit, report.now) if _has_offers(fleet) else (),
         markets=markets,
         uses=_best_paid_first(uses) if is_known else (),
-        switches=switches,
-        forecast=forecast_of_additions,
     )
+
+
+def _missing_hours(audit: AuditReading, now: float) -> tuple[float, ...] | None:
+    """Return the ends of the hours of the past day of which no whole report was read, None without
+    any report.
+
+    The day ends with the newest hour whose report must be out.
+    """
+    if not audit.reports:
+        return None
+    newest = audit.ledger.end
+    while now - newest > HOUR + MADE_WITHIN:
+        newest += HOUR
+    ends_of_day = {newest - HOUR * age for age in range(DAY_HOURS)}
+    ends_of_read = {report.end for report in audit.reports if report.whole}
+    return tuple(sorted(ends_of_day - ends_of_read))
 
 
 def _best_paid_first(uses: Iterable[Use]) -> tuple[Use, ...]:
@@ -197,24 +175,7 @@ def _failures_gap(audit: AuditReading) -> NotKnown:
     return NotKnown(what, hotkey="", reason=reason, advice=TRY_AGAIN)
 
 
-def _gaps(advice: Advice, wanted: Wanted) -> list[NotKnown]:
-    """Return what is not known of all that a miner asks for."""
-    hotkey = advice.fleet.hotkey
-    gaps = _launch_gaps(advice)
-    if wanted.additions and advice.forecast is None:
-        reason = "an answer is missing or incomplete, or a sum is too large"
-        gaps.append(NotKnown("what other GPUs would earn", hotkey, reason, TRY_AGAIN))
-    if wanted.switch and advice.switches is None:
-        reason = "it needs all GPUs, what can be launched, and all failures of the past day"
-        gaps.append(NotKnown("what to run instead", hotkey, reason, TRY_AGAIN))
-    if advice.switches is not None:
-        for active in advice.switches.not_compared:
-            what = f"what to run instead of {active.instance.instance_id}"
-            gaps.append(NotKnown(what, hotkey, active.reason, TRY_AGAIN))
-    return gaps
-
-
-def _launch_gaps(advice: Advice) -> list[NotKnown]:
+def _gaps(advice: Advice) -> list[NotKnown]:
     """Return what is not known about the chutes for idle GPUs."""
     hotkey = advice.fleet.hotkey
     if advice.markets is None:
@@ -277,17 +238,7 @@ def _unused_on_other_servers(fleet: Fleet, planned_servers: set[str]) -> list[Un
             counts[gpu.server_id or "", gpu.model] += 1
     unused = []
     for (server_id, model), count in counts.items():
-        why = _why_not_planned(fleet.servers_by_id.get(server_id))
+        # The plan has each known server but those that are left out.
+        why: IdleReason = fleet.left_out.get(server_id) or "server_not_known"
         unused.append(UnusedGpus(server_id, model, count, why))
     return unused
-
-
-def _why_not_planned(server: Server | None) -> IdleReason:
-    """Return why a server with idle GPUs is not in the plan. None is an unknown server.
-
-    The plan has each server of which it is known that it holds no slot, and whether it has TEE.
-    """
-    if server is None:
-        return "server_not_known"
-    # Otherwise it is unknown whether it holds a slot, or, if it holds none, whether it has TEE.
-    return "upgrade_slot" if server.holds_slot else "maintenance_not_known"

@@ -18,15 +18,14 @@ from chutes_exporter.rules.losses import (
     loss_needs_report,
     loss_of,
     may_be_redeployed,
+    may_have_lost_race,
     outcome_of,
-    score_of_running,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from chutes_exporter.api.records import AuditInstance, AuditReport, Chute, ComputeRecord
-    from chutes_exporter.fleet.model import Instance
     from chutes_exporter.rules.losses import History, Outcome
 
 
@@ -39,6 +38,8 @@ class End:
         reason: Why it ended, None if only the name of its chute would say whether it was
             redeployed.
         text: The service's text about the reason.
+        may_have_lost_race: Whether the service may have refused its activation, because others had
+            filled its chute.
         outcome: What became of its score.
         lost_units: Compute units of the past day that the score lost, None if they are unknown.
         is_last_of_chute: Whether its miner deleted it as the last active one of its chute, None if
@@ -54,14 +55,18 @@ class End:
     ended_at: float
     reason: str | None
     text: str | None
+    may_have_lost_race: bool
     outcome: Outcome
     lost_units: float | None
     is_last_of_chute: bool | None
 
     @property
     def is_failure(self) -> bool | None:
-        """Whether it failed, and was not ended by an update, a scale-down or the like."""
-        return is_failure(self.outcome, self.reason)
+        """Whether it failed, and was not ended by an update, a scale-down or the like.
+
+        None if no report tells that.
+        """
+        return is_failure(self.outcome, self.reason, lost_race=self.may_have_lost_race)
 
 
 class Ledger:
@@ -126,25 +131,6 @@ class Ledger:
         chute = self._chutes.get(chute_id)
         return None if chute is None else chute.name
 
-    def scores(self, instances: Iterable[Instance], now: float) -> dict[str, float | None]:
-        """Return the compute units that running instances have in the score of the past day.
-
-        They are by the instance's id, and None for an instance of which they are unknown.
-        """
-        running = list(instances)
-        histories = _histories_of(self._reports, [instance.instance_id for instance in running])
-        scores: dict[str, float | None] = {}
-        for instance in running:
-            history = histories[instance.instance_id]
-            scores[instance.instance_id] = self._score(instance, history, now)
-        return scores
-
-    def _score(self, instance: Instance, history: History, now: float) -> float | None:
-        created_at, units_per_second = instance.created_at, instance.units_per_second
-        if created_at is None or units_per_second is None or not self._reports:
-            return None
-        return score_of_running(created_at, history, self.end, units_per_second, now)
-
     def _end_of(self, instance: AuditInstance) -> End:
         loss = loss_of(instance, self._histories[instance.instance_id], self.end)
         return End(
@@ -158,6 +144,9 @@ class Ledger:
             ended_at=instance.deleted_at or 0.0,
             reason=self._reason(instance),
             text=instance.deletion_reason,
+            may_have_lost_race=may_have_lost_race(
+                instance, self._chutes.get(instance.chute_id or "")
+            ),
             outcome=outcome_of(instance),
             lost_units=loss.units,
             is_last_of_chute=loss.is_last_of_chute,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from grafana.boards.fleet import FAILED as FAILED_STARTS_BY_CHUTE
 from grafana.boards.fleet import THIS_SERVER, idle_in_slot, idle_pay
 from grafana.parts import (
     AMOUNT,
@@ -34,7 +35,7 @@ from grafana.parts import (
     top_ten_at_end,
     total,
 )
-from grafana.states import CHUTES, NO_SWITCHES, ORANGE, RED
+from grafana.states import CHUTES, ORANGE, RED
 from grafana.worlds import HEALTHY, KEYED, LIVE, PRICED, SICK, STOCKED
 
 ON_CHUTES: Final = {"chute_id": "~$chute"}
@@ -59,6 +60,7 @@ _ENDED: Final = select(
     outcome="~lost|never_active",
 )
 FAILED: Final = f"max by (hotkey, chute_id) (sum by (job, instance, hotkey, chute_id) ({_ENDED}))"
+FAILED_STARTS: Final = f"sum by (hotkey, server_id) ({FAILED_STARTS_BY_CHUTE})"
 PAYS: Final = select("chutes_launch_first_day_units_per_gpu_second", MINERS)
 BEST_USE: Final = idle_pay()
 
@@ -88,26 +90,6 @@ PLATFORM: Final = of_platform("chutes_platform_gpus", "gpu", "state")
 PLATFORM_IDLE: Final = of_platform("chutes_platform_gpus", "gpu", state="idle")
 BOUNTY_LEFT: Final = f"({_chute('chutes_bounty_expires_timestamp_seconds')} - time())"
 
-GAIN: Final = "gain_compute_units_per_day"
-NO_SWITCH: Final = f"{total(of_miners('chutes_fleet_switches'), with_gpus=True)} == 0"
-
-
-def _of_switch(metric: str, *names: str, **where: str) -> str:
-    labels = ("instance_id", "new_chute_id", *names)
-    return of_miners(f"chutes_instance_switch_{metric}", *labels, **where)
-
-
-# Two exporters may give an id different names for a moment.
-SWITCH: Final = (
-    "topk by (hotkey, instance_id, new_chute_id) "
-    f"(1, {_of_switch('launch_instances', 'server_id', 'server', 'chute', 'new_chute')})"
-)
-
-
-def _in_usd(units: str) -> str:
-    return f"{units} * on () group_left () {UNIT_USD}"
-
-
 MARKET: Final = Board(
     "chutes-market",
     "Chutes market",
@@ -121,7 +103,7 @@ MARKET.show(
     stat(
         "Best use of idle GPUs",
         "What the idle GPUs that can be used would earn in their first day in the launches below, "
-        "and later, when bounties are gone.",
+        "and later, for certain: without bounties and urgency boosts.",
         Query(f"{BEST_USE} * on () {UNIT_USD}", "dollars, first day", PRICED, CENTS),
         Query(f"{idle_pay('later_')} * on () {UNIT_USD}", "dollars a day, later", PRICED, CENTS),
         Query(BEST_USE, "units, first day", STOCKED),
@@ -148,7 +130,7 @@ MARKET.show(
         "Best move",
         "What to launch on which server, so that the units of the first day are the most, as "
         "chutes-exporter advise --plan prints it, which leaves out what failed here. Each room "
-        "of a chute is given once.",
+        "of a chute is given once. Launch nothing on a server whose starts fail.",
         Column("", nothing_row(NONE_IDLE, "server"), data=HEALTHY),
         Column("", "server_id"),
         Column("Server", "server", width=130, link=THIS_SERVER, states=CHUTES),
@@ -156,6 +138,15 @@ MARKET.show(
         Column("Launch", "chute", width=330, link=INSTANCES_OF_CHUTE, missing=" "),
         Column("Instances", short(MOVE), COUNT, missing=" ", data=SICK),
         Column("GPU", "gpu", width=90, missing=" "),
+        Column(
+            "Failed starts, 6 h",
+            f"0 * {MOVE} + on (hotkey, server_id) group_left () ({FAILED_STARTS} > 0)",
+            COUNT,
+            thresholds=[(1, ORANGE), (3, RED)],
+            missing=" ",
+            data=SICK,
+            sometimes=True,
+        ),
         Column(
             "USD, first day",
             _of_move("first_day"),
@@ -178,9 +169,11 @@ MARKET.show(
     table(
         "Launch now, pay per GPU",
         "Chutes that each idle GPU model can launch now, the best paid in the first day first. "
-        "Later is from 8 hours on: without the bounty, and in a public chute as on its cheapest "
-        "GPU. Room is how many launches can still become active, less the instances that start "
-        "elsewhere. Failed here counts the failures of the past day on this miner's servers.",
+        "Later is certain from 8 hours on: without the bounty and the boost, and in a public chute "
+        "as on its cheapest GPU. Boost is a factor in the pay of now, for as long as the chute "
+        "wants more instances. Room is how many launches can still become active, less the "
+        "instances that start elsewhere. Failed here counts the failures of the past day on this "
+        "miner's servers.",
         Column("", nothing_row(NONE_IDLE, "chute"), data=HEALTHY),
         Column("", "chute_id"),
         Column("Chute", "chute", width=310, link=INSTANCES_OF_CHUTE, states=CHUTES),
@@ -196,6 +189,9 @@ MARKET.show(
                 data=PRICED,
             )
             for title, pay in (("USD, first day", FIRST_DAY), ("USD a day, later", LATER))
+        ),
+        Column(
+            "Boost", _offer("urgency_boost_ratio"), FACTOR, missing=" ", data=SICK, sometimes=True
         ),
         Column("GPUs", _offer("gpus"), COUNT, missing=" ", data=SICK),
         Column("Room", _offer("room_instances"), COUNT, missing=" ", data=SICK),
@@ -220,48 +216,6 @@ MARKET.show(
         *MINER_COLUMNS,
         sort=["-Units/s, first day"],
         size=(24, 9),
-    ),
-    table(
-        "Switches that pay",
-        "Active instances for which another chute on the same GPUs would earn over 10 % more, as "
-        "chutes-exporter advise --switch lists them, with what that earns more in the first day "
-        "and later, and what the score loses if the instance is deleted now, which the first day "
-        "covers. An instance with two rows is replaced by both, and each row has the gain and the "
-        "cost of both together. Another miner may fill a chute first.",
-        Column("", nothing_row(NO_SWITCH, "server"), data=KEYED, sometimes=True),
-        Column("", "server_id"),
-        Column("Server", "server", width=115, link=THIS_SERVER, states=NO_SWITCHES),
-        Column("Runs now", "chute", width=280, missing=" "),
-        Column("", "new_chute_id"),
-        Column("Launch instead", "new_chute", width=280, missing=" "),
-        Column(
-            "Instances",
-            short(SWITCH),
-            COUNT,
-            missing=" ",
-            data=STOCKED,
-            sometimes=True,
-        ),
-        *(
-            Column(title, query, unit, missing=" ", data=data, sometimes=True)
-            for title, query, unit, data in (
-                (
-                    "USD, first day",
-                    _in_usd(_of_switch(GAIN, pay="first_day")),
-                    CENTS,
-                    PRICED,
-                ),
-                ("USD a day, later", _in_usd(_of_switch(GAIN, pay="later")), CENTS, PRICED),
-                ("Costs USD", _in_usd(_of_switch("cost_compute_units")), CENTS, PRICED),
-                ("Units, first day", _of_switch(GAIN, pay="first_day"), AMOUNT, STOCKED),
-                ("Costs units", _of_switch("cost_compute_units"), AMOUNT, STOCKED),
-            )
-        ),
-        *MINER_COLUMNS,
-        empty="Unknown: it needs all reports of the past day, and the places, names and pay of all "
-        "instances.",
-        sort=["-Units, first day"],
-        size=(24, 5),
     ),
     graph(
         "Units/s per GPU of the best five chutes",

@@ -388,7 +388,7 @@ async def test_public_and_simulated_data_need_no_protection(
 
 COMMANDS = {
     "serve": ("serve", *LISTEN, "--api.url", "http://127.0.0.1:9"),
-    "demo": ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0"),
+    "demo": ("demo", *LISTEN, "--demo.listen-address", "127.0.0.1:0"),
 }
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.fleet.forecast import Addition, find_gain
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.model import NO_PAY, IdlePay
 from tests.collectors.support import NOON_TEXT
 from tests.fleet.support import sent
+from tests.support import NOON
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.forecast import Gain
     from chutes_exporter.fleet.model import Fleet, Market, Offer
 
 Row = dict[str, Any]
@@ -406,59 +406,62 @@ def test_the_pay_of_all_idle_gpus_is_unknown_while_their_server_is_not_listed() 
     assert fleet.idle_pay_of_all is None
 
 
-# More GPUs
+# Servers on which the plan launches nothing
+
+WAITING = {"server_id": "s", "name": "box", "needs_upgrade": True, "maintenance_status": "none"}
 
 
-def gain_of(*additions: Addition, **changes: Any) -> Gain | None:
-    """Return what a miner with the server of ``ANSWERS`` would gain by more servers."""
-    return find_gain(sent(ANSWERS | changes), additions)
-
-
-def test_more_gpus_earn_what_the_best_use_of_all_earns_more() -> None:
-    more = CHUTE | {"chute_id": "m", "effective_compute_multiplier": 1.0}
-    changes = {
-        "chutes": [CHUTE, more],
-        "utilization": [RECORD, RECORD | {"chute_id": "m"}],
+def policy(opens: float, closes: float, **server: Any) -> Row:
+    """Return the policy in which the server waits for its upgrade. Times are hours from noon."""
+    start, end = (
+        datetime.fromtimestamp(NOON + hours * 3600, UTC).isoformat() for hours in (opens, closes)
+    )
+    window = {
+        "target_measurement_version": "1.5.0",
+        "upgrade_window_start": start,
+        "upgrade_window_end": end,
     }
-    # The idle GPUs take the better chute, whose room is given once. The other one pays 1 unit.
-    found = gain_of(Addition(2, "h200"), **changes)
-    assert found is not None
-    assert found.first_units_per_second == pytest.approx(1)
-    assert (found.later_units_per_second, found.idle_gpus) == (1, 0)
-    (use,) = found.uses
-    assert (use.model, use.free, use.used) == ("h200", 2, 2)
+    is_open = opens <= 0 <= closes
+    return {"active_window": window, "window_open": is_open, "servers": [WAITING | server]}
 
 
-def test_more_gpus_stay_idle_if_no_chute_has_room_for_them() -> None:
-    # The idle GPUs take the room of the only chute.
-    found = gain_of(Addition(2, "h200"))
-    assert found is not None
-    assert (found.first_day_units, found.idle_gpus) == (0, 2)
+def started(created_at: str, **fields: Any) -> dict[str, Any]:
+    """Return the answers in which an instance of another chute starts on a GPU of the server."""
+    instance = STARTING | {"chute_id": "b", "created_at": created_at} | fields
+    held = {"gpu_id": "g0", "chute_id": "b", "active": instance["active"]}
+    return {"instances": [instance], "inventory": [held]}
 
 
-def test_several_additions_share_the_room_of_chutes() -> None:
-    # The idle GPUs take one of 3 instances. The others need 4 GPUs, and earn 3 units each.
-    room_for_three = [RECORD | {"scale_allowance": 3}]
-    alone = gain_of(Addition(4, "h200"), utilization=room_for_three)
-    assert alone is not None
-    assert (alone.first_units_per_second, alone.idle_gpus) == (6, 0)
-    both = gain_of(Addition(2, "h200"), Addition(4, "h200"), utilization=room_for_three)
-    assert both is not None
-    assert (both.first_units_per_second, both.idle_gpus) == (6, 2)
+UNMEASURED = [{"version": "1.5.0", "expected_gpus": ["b200"], "gpu_count": None}]
 
 
-def test_what_more_gpus_earn_is_unknown_while_a_launch_is() -> None:
-    # Without the bounties, no launch is known.
-    answers = {name: body for name, body in ANSWERS.items() if name != "bounties"}
-    assert find_gain(sent(answers), [Addition(1, "h200")]) is None
-    # The later pay of a chute depends on whether it is public.
-    lacking = CHUTE | {"chute_id": "other", "public": None}
-    records = [RECORD, RECORD | {"chute_id": "other"}]
-    changes = {"chutes": [CHUTE, lacking], "utilization": records}
-    assert gain_of(Addition(2, "h200"), **changes) is None
-
-
-def test_more_gpus_of_a_model_that_no_chute_runs_on_earn_nothing() -> None:
-    nothing = gain_of(Addition(2, "b200"))
-    assert nothing is not None
-    assert (nothing.idle_gpus, nothing.first_day_units) == (2, 0)
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        # In the last 12 hours of a window, a server that waits for its upgrade is left out.
+        ({"maintenance": policy(-1, 10)}, "upgrade_due"),
+        ({"maintenance": policy(-1, 13)}, None),
+        ({"maintenance": policy(1, 10)}, None),
+        ({"maintenance": policy(-10, -1)}, None),
+        ({"maintenance": policy(-1, 10, needs_upgrade=False)}, None),
+        ({"maintenance": policy(-1, 10, maintenance_status="pending")}, "upgrade_slot"),
+        # It cannot come back from the upgrade.
+        ({"maintenance": policy(-1, 10), "measurements": UNMEASURED}, None),
+        # The only instance on it has been starting for over an hour.
+        (started(OVER_AN_HOUR_AGO), "starts_hang"),
+        (started(NOON_TEXT), None),
+        (started(OVER_AN_HOUR_AGO, active=True, activated_at=OVER_AN_HOUR_AGO), None),
+        ({"servers": servers({"is_tee": None})}, "maintenance_not_known"),
+    ],
+)
+def test_the_plan_leaves_out_servers_that_fail_or_must_be_upgraded_and_says_why(
+    changes: dict[str, Any], reason: str | None
+) -> None:
+    fleet = fleet_of(**changes)
+    (server,) = fleet.servers
+    assert fleet.left_out.get(server.server_id) == reason
+    assert bool(fleet.uses) == (reason is None)
+    if reason in ("upgrade_due", "starts_hang"):
+        assert fleet.idle_pay(server) == NO_PAY
+        assert fleet.idle_can_earn(server) is False
