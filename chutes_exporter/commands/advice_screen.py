@@ -252,8 +252,9 @@ def _hours_and_minutes(seconds: float | None) -> str | None:
 
 
 def _boost(offer: Offer) -> str | None:
-    """Return the factor of the urgency in the pay of now, such as ``x 1.8``, None without one."""
-    return None if offer.urgency_boost == 1 else f"x {offer.urgency_boost:.2g}"
+    """Return the factor of the urgency in the pay of now, such as ``x 1.8``, None if it is 1."""
+    boost = f"{offer.urgency_boost:.2g}"
+    return None if boost == "1" else f"x {boost}"
 
 
 def _chute_name(offer: Offer) -> str:
