@@ -60,7 +60,7 @@ _IDLE_REASONS: Final[dict[IdleReason, str]] = {
     "upgrade_due": "the server must be upgraded, and the window ends WINDOW_END",
     "starts_hang": "no instance on the server is active, and one has been starting for over an "
     "hour",
-    "maintenance_not_known": "it is not known whether the server can be used",
+    "use_not_known": "it is not known whether the server can be used",
     "server_not_known": "their server is not known",
 }
 """Why idle GPUs are not in the plan, after "stay idle:"."""
