@@ -55,6 +55,7 @@ ELSEWHERE = (
     *("chutes_maintenance_window_open", "chutes_maintenance_older_slots_in_use"),
     *("chutes_platform_", "chutes_miner_score_heading_ratio", "chutes_launch_", "chutes_audit_"),
     *("chutes_miner_ended_", "chutes_miner_lost_", "chutes_miner_total_lost_"),
+    "chutes_instance_planned_start_end",
     *("chutes_miner_chute_ended_", "chutes_miner_chute_lost_", "chutes_miner_disabled_"),
 )
 """Metrics that other tests compare with the service's own answers and its database."""
