@@ -91,6 +91,7 @@ LONG = {
     f"chutes-fleet: {SERVERS}": "it looks back to when all GPUs earned, or to the first sample",
     "chutes-fleet: Maintenance": "what to do depends on whether something earns there",
     "chutes-instances: Starting": "it is absent while an instance is unknown",
+    "chutes-instances: Lost in 24 h": "it is absent while a loss is unknown",
     "chutes-instances: Not secured": "it is absent while an instance is unknown",
     "chutes-instances: Instances that need a decision": "that there is none must be known",
     "chutes-instances: Failed by chute, 24 h": "that there is none must be known",
