@@ -36,14 +36,14 @@ KNOWN_HOURS = _metric(
     "reads the older reports within some minutes.",
 )
 ENDED = _metric(
-    "chutes_miner_ended_instances",
+    "chutes_miner_window_ended_instances",
     "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by reason and "
     "outcome: counts (it keeps its score), lost, never_active. docs/earnings.md explains the "
     "reasons. Absent if the report of an hour is not known.",
     ("hotkey", "window", "reason", "outcome"),
 )
 LOST = _metric(
-    "chutes_miner_lost_compute_units",
+    "chutes_miner_window_lost_compute_units",
     "Compute units that the score of the past day lacks because of instances that ended in the "
     "newest audited hour, or in 24 hours, by reason, also if they were the last active ones of "
     "their chutes. Absent if one is unknown. If no report shows the last multiplier of such a "
@@ -51,13 +51,13 @@ LOST = _metric(
     ("hotkey", "window", "reason"),
 )
 TOTAL_LOST = _metric(
-    "chutes_miner_total_lost_compute_units",
-    "Sum of chutes_miner_lost_compute_units over all reasons. Absent while the reason or the loss "
-    "of an instance that ended is unknown, because a part would look like all.",
+    "chutes_miner_window_total_lost_compute_units",
+    "Sum of chutes_miner_window_lost_compute_units over all reasons. Absent while the reason or "
+    "the loss of an instance that ended is unknown, because a part would look like all.",
     ("hotkey", "window"),
 )
 CHUTE_ENDED = _metric(
-    "chutes_miner_chute_ended_instances",
+    "chutes_miner_chute_window_ended_instances",
     "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by chute and "
     "outcome: counts, lost, never_active, or replaced (lost or never active by an update, a "
     "scale-down, maintenance or the like, which is no failure). Chutes without one are left out, "
@@ -65,7 +65,7 @@ CHUTE_ENDED = _metric(
     ("hotkey", "window", "chute_id", "outcome"),
 )
 CHUTE_LOST = _metric(
-    "chutes_miner_chute_lost_compute_units",
+    "chutes_miner_chute_window_lost_compute_units",
     "Compute units that the score of the past day lacks because of instances that ended in the "
     "newest audited hour, or in 24 hours, by chute. Chutes without an ended instance are left out.",
     ("hotkey", "window", "chute_id"),

@@ -311,7 +311,7 @@ async def test_after_a_reload_the_reports_are_read_again_for_a_miner_that_is_new
     simulator: Simulator, clock: Clock
 ) -> None:
     first, second = simulator.world.miners[:2]
-    lost = series("chutes_miner_total_lost_compute_units", hotkey=second.hotkey, window="1d")
+    lost = series("chutes_miner_window_total_lost_compute_units", hotkey=second.hotkey, window="1d")
     async with Exporter(
         watching(simulator.url, first.key), clock=clock, monotonic=clock
     ) as exporter:

@@ -66,17 +66,17 @@ def replaced(miner: Scenario) -> Scenario:
     miner.report(0, 0).report(HOUR + 2, HOUR)
     for reason in ("update", "scale_down", "maintenance"):
         labels = {"window": "1d", "reason": reason, "outcome": "counts"}
-        miner.set("chutes_miner_ended_instances", 4, HOUR + 2, **labels)
+        miner.set("chutes_miner_window_ended_instances", 4, HOUR + 2, **labels)
     labels = {"window": "6h", "chute_id": "chute-1", "outcome": "counts"}
-    return miner.set("chutes_miner_chute_ended_instances", 4, HOUR + 2, **labels)
+    return miner.set("chutes_miner_chute_window_ended_instances", 4, HOUR + 2, **labels)
 
 
 def failures(miner: Scenario, count: int) -> Scenario:
     """Let starts of a chute fail, by the report at 0:22."""
     miner.set("chutes_chute_info", 1, chute_id="chute-1", name="glm-5")
     labels = {"window": "6h", "chute_id": "chute-1", "outcome": "never_active"}
-    miner.set("chutes_miner_chute_ended_instances", 0, **labels)
-    return miner.set("chutes_miner_chute_ended_instances", count, 22, **labels)
+    miner.set("chutes_miner_chute_window_ended_instances", 0, **labels)
+    return miner.set("chutes_miner_chute_window_ended_instances", count, 22, **labels)
 
 
 test_alerts_about_instances = scenarios(
@@ -210,7 +210,7 @@ test_alerts_about_instances = scenarios(
         "a loss of a day says that it is not all of it": bleeding(
             Scenario(4 * HOUR, {"alpha": 8}, PAIR), hours=4
         )
-        .drop(3 * HOUR + 10, "chutes_miner_total_lost_compute_units", window="1d")
+        .drop(3 * HOUR + 10, "chutes_miner_window_total_lost_compute_units", window="1d")
         .fires({3 * HOUR + 30: [DAY_LOSS, FAILS]})
         .says(
             DAY_LOSS,
