@@ -56,7 +56,6 @@ The values are no numbers of alerts, which stand beside them.
 """
 CHUTES: Final = (State("nothing", "No GPU is idle", GREEN),)
 """Likewise in a table of chutes for idle GPUs."""
-NO_SWITCHES: Final = (State("nothing", "No switch pays", GREEN),)
 NONE_STARTING: Final = State(10**10, "none")
 """Stands for the seconds until a purge if no instance is starting."""
 NO_DECISION: Final = (State("nothing", "None needs a decision", GREEN),)

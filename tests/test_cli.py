@@ -469,16 +469,6 @@ REFUSED = (
         )
         for job in ("..", "''", "a/b", "'x y'", TEST_SEED)
     ),
-    *(
-        (
-            f"advise --with '{gpus}'",
-            f"'{gpus}' is not 1 to 64, x and a GPU model: write for example 8xpro_6000",
-        )
-        for gpus in (
-            *("pro_6000", "0xpro_6000", "65xpro_6000", "8 pro_6000", "8x"),
-            *("8xpro_6000=", "8xpro_6000=1.234", "8xpro_6000=-1", "8xpro_6000=1e3"),
-        )
-    ),
     ("demo --simulator.fault nonsense", "'nonsense' is invalid: write for example"),
     ("demo --simulator.listen-address nonsense", "'nonsense' is not an address to listen on"),
     (

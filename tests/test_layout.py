@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "log": set(),
     "page": {"api", "chain", "rules", "fleet", "feeds", "collectors", "config"},
     "web": {"api", "fleet", "feeds", "collectors", "config", "page", "findings"},
-    "simulator": {"api", "chain", "config", "web"},
+    "demo": {"api", "chain", "config", "web"},
+    "simulator": {"api", "chain", "config", "demo", "web"},
     "commands": {
         "api",
         "chain",
@@ -40,13 +41,14 @@ MAY_IMPORT: dict[str, set[str]] = {
         "log",
         "page",
         "web",
+        "demo",
         "simulator",
     },
     "cli": {"api", "collectors", "config", "log", "commands", "web"},
     "__main__": {"cli"},
 }
 """The direction of the data: api, chain, rules, fleet, feeds, collectors, page, web; and the
-simulator and commands beside. Settings know no feed and no collector.
+demo and commands beside. Settings know no feed and no collector.
 """
 
 

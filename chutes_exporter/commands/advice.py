@@ -1,4 +1,4 @@
-"""Decides the advice to a miner: what to launch, what to run instead, and what more GPUs earn."""
+"""Decides the advice to a miner: what to launch on its idle GPUs."""
 
 from __future__ import annotations
 
@@ -7,27 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from chutes_exporter.api import ChutesClient
-from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.commands.audit import AuditReading
-from chutes_exporter.commands.forecast import forecast
 from chutes_exporter.commands.terminal import moment
 from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.fleet.failures import find_failures, markets_in_order, markets_without
 from chutes_exporter.fleet.offers import find_uses
-from chutes_exporter.fleet.switch import switches_by_reports
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from chutes_exporter.commands.forecast import Forecast
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.failures import Failures
-    from chutes_exporter.fleet.forecast import Addition
     from chutes_exporter.fleet.model import Fleet, Market, Offer, Server, Use
-    from chutes_exporter.fleet.switch import Switch, Switches
 
 IdleReason = Literal[
     "failed_here",  # Only chutes that failed here have room for them.
@@ -43,20 +37,6 @@ _NO_LAUNCHES = "an answer lacks whether the service accepts some chutes, or what
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a miner asks for, beside the chutes for idle GPUs."""
-
-    plan: bool
-    switch: bool
-    additions: Sequence[Addition]
-
-    @property
-    def lists_chutes(self) -> bool:
-        """Whether it asks for the chutes themselves: neither for a plan nor for switches."""
-        return not self.plan and not self.switch
-
-
-@dataclass(frozen=True)
 class Advice:
     """The advice to a miner.
 
@@ -66,8 +46,6 @@ class Advice:
         markets: What it can launch, for each model of its idle GPUs. What failed comes last. None
             while it is unknown.
         uses: The best use of its idle GPUs without what failed, the best paid first.
-        switches: What to run instead of active instances, None if nobody asked or that is unknown.
-        forecast: What more GPUs would earn, None likewise.
     """
 
     fleet: Fleet
@@ -75,8 +53,6 @@ class Advice:
     failures: Failures
     markets: tuple[Market, ...] | None
     uses: tuple[Use, ...]
-    switches: Switches | None
-    forecast: Forecast | None
 
     @property
     def offers(self) -> list[Offer]:
@@ -106,14 +82,9 @@ class Advice:
         return list(offer_by_chute.values())
 
     @property
-    def proposed(self) -> tuple[Switch, ...]:
-        """The switches to make."""
-        return () if self.switches is None else self.switches.proposed
-
-    @property
     def needs_action(self) -> bool:
         """Whether there is something to launch."""
-        return bool(self.offers or self.proposed)
+        return bool(self.offers)
 
 
 def market_of(advice: Advice, model: str) -> Market | None:
@@ -121,22 +92,22 @@ def market_of(advice: Advice, model: str) -> Market | None:
     return next((market for market in advice.markets or () if market.model == model), None)
 
 
-async def find_advice(report: Report, settings: Settings, wanted: Wanted) -> list[Advice]:
+async def find_advice(report: Report, settings: Settings) -> list[Advice]:
     """Return the advice to each watched miner, and note in the report what is not known.
 
     It reads the audit reports of the past day if something depends on them: offers may be of chutes
-    that failed, and switches need the score of instances.
+    that failed.
     """
     hotkeys = sorted(settings.watched)
     has_offers = any(_has_offers(report.fleets[hotkey]) for hotkey in hotkeys)
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         audit = AuditReading(client, settings.watched)
-        if has_offers or wanted.switch:
+        if has_offers:
             await audit.read(DAY_HOURS)
     advice_to_miners = []
     for hotkey in hotkeys:
-        advice = _advice_to(hotkey, report, audit, settings, wanted)
-        report.gaps.extend(_gaps(advice, wanted))
+        advice = _advice_to(hotkey, report, audit)
+        report.gaps.extend(_gaps(advice))
         advice_to_miners.append(advice)
     if audit.gaps:
         # First what the advice may lack because of the gaps, then the gaps themselves.
@@ -149,10 +120,8 @@ def _has_offers(fleet: Fleet) -> bool:
     return any(market.offers for market in fleet.markets or ())
 
 
-def _advice_to(
-    hotkey: str, report: Report, audit: AuditReading, settings: Settings, wanted: Wanted
-) -> Advice:
-    """Return the advice to a miner. What it did not ask for is left out."""
+def _advice_to(hotkey: str, report: Report, audit: AuditReading) -> Advice:
+    """Return the advice to a miner."""
     fleet = report.fleets[hotkey]
     is_known = hotkey in report.counted
     ledger = audit.ledger_with_names(report, hotkey)
@@ -163,21 +132,12 @@ def _advice_to(
         markets = markets_in_order(fleet.markets, failures)
         # Not those of the fleet, which may contain chutes that failed.
         uses = find_uses(fleet.servers, markets_without(fleet.markets, failures))
-    switches = None
-    if wanted.switch and is_known:
-        answers = fleet_answers(report.answers(hotkey), hotkey)
-        switches = switches_by_reports(answers, fleet, ledger, failures, report.now)
-    forecast_of_additions = None
-    if wanted.additions:
-        forecast_of_additions = forecast(report, hotkey, wanted.additions, settings)
     return Advice(
         fleet=fleet,
         is_known=is_known,
         failures=failures,
         markets=markets,
         uses=_best_paid_first(uses) if is_known else (),
-        switches=switches,
-        forecast=forecast_of_additions,
     )
 
 
@@ -197,24 +157,7 @@ def _failures_gap(audit: AuditReading) -> NotKnown:
     return NotKnown(what, hotkey="", reason=reason, advice=TRY_AGAIN)
 
 
-def _gaps(advice: Advice, wanted: Wanted) -> list[NotKnown]:
-    """Return what is not known of all that a miner asks for."""
-    hotkey = advice.fleet.hotkey
-    gaps = _launch_gaps(advice)
-    if wanted.additions and advice.forecast is None:
-        reason = "an answer is missing or incomplete, or a sum is too large"
-        gaps.append(NotKnown("what other GPUs would earn", hotkey, reason, TRY_AGAIN))
-    if wanted.switch and advice.switches is None:
-        reason = "it needs all GPUs, what can be launched, and all failures of the past day"
-        gaps.append(NotKnown("what to run instead", hotkey, reason, TRY_AGAIN))
-    if advice.switches is not None:
-        for active in advice.switches.not_compared:
-            what = f"what to run instead of {active.instance.instance_id}"
-            gaps.append(NotKnown(what, hotkey, active.reason, TRY_AGAIN))
-    return gaps
-
-
-def _launch_gaps(advice: Advice) -> list[NotKnown]:
+def _gaps(advice: Advice) -> list[NotKnown]:
     """Return what is not known about the chutes for idle GPUs."""
     hotkey = advice.fleet.hotkey
     if advice.markets is None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.commands.advice import market_of, unused_gpus
-from chutes_exporter.commands.terminal import iso_time
-from chutes_exporter.duration import DAY, HOUR
+from chutes_exporter.duration import DAY
 from chutes_exporter.findings import cost
 from chutes_exporter.rules.sums import product
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.model import Fleet, Gpu, Launch, Offer, Use
-    from chutes_exporter.fleet.switch import Switch
 
 
 class Pricing:
@@ -52,23 +50,19 @@ class AdviceJson:
         self._pricing = Pricing(report)
 
     def miner(self, advice: Advice) -> dict[str, Any]:
-        """Return the advice to a miner. What is not known, or not asked for, is None."""
-        idle, plan, stay_idle, forecast = None, None, None, None
+        """Return the advice to a miner. What is not known is None."""
+        idle, plan, stay_idle = None, None, None
         if advice.is_known:
             idle = [self._model(advice, model) for model in idle_models(advice.fleet)]
         if advice.plan is not None:
             plan = [self._use(advice.fleet, use) for use in advice.plan]
             stay_idle = _stay_idle(advice, advice.plan)
-        if advice.forecast is not None:
-            forecast = advice.forecast.as_json()
         return {
             "hotkey": advice.fleet.hotkey,
             "idle": idle,
             "plan": plan,
             "plan_left_out": _left_out(advice),
             "stay_idle": stay_idle,
-            "switch": self._switches(advice),
-            "with": forecast,
         }
 
     def _model(self, advice: Advice, model: str) -> dict[str, Any]:
@@ -152,47 +146,6 @@ class AdviceJson:
             "first_day_units": first_day_units,
             "estimated_usd_first_day": self._pricing.usd(first_day_units),
             "estimated_usd_per_day_later": self._pricing.usd_a_day(later_units_per_second),
-        }
-
-    def _switches(self, advice: Advice) -> dict[str, Any] | None:
-        """Return what to run instead of active instances, None if nobody asked or that is
-        unknown.
-        """
-        fleet, switches = advice.fleet, advice.switches
-        if switches is None:
-            return None
-        return {
-            "compared": switches.compared,
-            "proposed": [self._switch(fleet, switch) for switch in switches.proposed],
-            "cost_too_much": [self._switch(fleet, switch) for switch in switches.too_dear],
-        }
-
-    def _switch(self, fleet: Fleet, switch: Switch) -> dict[str, Any]:
-        """Return a switch. Its gains are those of all GPUs of the instance."""
-        instance, deletion = switch.instance, switch.cost
-        # Only an instance on a known server is compared. The empty id is for the type checker.
-        server = fleet.servers_by_id[instance.server_id or ""]
-        payback = switch.payback_seconds
-        return {
-            "instance_id": instance.instance_id,
-            "server_id": instance.server_id,
-            "server_name": server.name,
-            "gpu": instance.model,
-            "gpus": instance.gpus,
-            "chute_id": instance.chute_id,
-            "name": instance.public_name,
-            "launches": [self._launch(launch) for launch in switch.launches],
-            "more_units_first_day": switch.first_day_gain,
-            "more_units_per_day_later": switch.later_gain * DAY,
-            "estimated_usd_more_first_day": self._pricing.usd(switch.first_day_gain),
-            "estimated_usd_more_per_day_later": self._pricing.usd_a_day(switch.later_gain),
-            "deletion": {
-                "why": deletion.why,
-                "costs_units_now": deletion.units,
-                "estimated_usd_now": self._pricing.usd(deletion.units),
-                "free_from": iso_time(deletion.free_at),
-            },
-            "payback_hours": None if payback is None else payback / HOUR,
         }
 
 

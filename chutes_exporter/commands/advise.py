@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chutes_exporter.commands.advice import Wanted, find_advice
+from chutes_exporter.commands.advice import find_advice
 from chutes_exporter.commands.advice_json import AdviceJson
 from chutes_exporter.commands.advice_screen import AdviceScreen
-from chutes_exporter.commands.forecast import parse_addition
 from chutes_exporter.commands.options import (
     Command,
-    Parsed,
     asks,
     cost_options,
     json_option,
@@ -38,24 +36,9 @@ _METRICS = frozenset(
 @miner_options("The request must be signed, so a key is required.")
 @cost_options
 @click.option(
-    "--with",
-    "wanted",
-    multiple=True,
-    type=Parsed("NUMBERxMODEL[=USD]", parse_addition),
-    help="Also predict what these GPUs would earn on one more TEE server, all of them together "
-    "(repeatable). With the price of all of them, also when they have paid for themselves. "
-    "Example: 8xpro_6000=64000.",
-)
-@click.option(
     "--plan",
     is_flag=True,
     help="Show which chutes to launch on which server, instead of all chutes by model.",
-)
-@click.option(
-    "--switch",
-    is_flag=True,
-    help="Show for which active instances other chutes would earn over 10 % more on the same GPUs, "
-    "and what their deletion costs, instead of all chutes by model.",
 )
 @json_option
 @asks(needs_miner=False)
@@ -70,18 +53,14 @@ async def advise(settings: Settings, flags: Mapping[str, Any]) -> Result:
     # needs_miner is False above, because a hotkey without its key is not enough. Without a key,
     # this raises UsageError.
     first_key(settings)
-    wanted = Wanted(plan=flags["plan"], switch=flags["switch"], additions=flags["wanted"])
-    metrics = _METRICS
-    if wanted.additions:
-        # A forecast needs the answers that this metric is made of.
-        metrics |= {"chutes_miner_score_heading_ratio"}
-    report = await collect_report(settings, metrics)
-    advice_to_miners = await find_advice(report, settings, wanted)
+    report = await collect_report(settings, _METRICS)
+    advice_to_miners = await find_advice(report, settings)
     as_json = AdviceJson(report, settings)
     summary = {
         "api": settings.api_url,
         "miners": [as_json.miner(advice) for advice in advice_to_miners],
     }
-    show = partial(AdviceScreen(report, settings).show, advice_to_miners, wanted)
+    screen = AdviceScreen(report, settings, shows_plan=flags["plan"])
+    show = partial(screen.show, advice_to_miners)
     needs_action = any(advice.needs_action for advice in advice_to_miners)
     return Result(summary, show, report.gaps, needs_action)

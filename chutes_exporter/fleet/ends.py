@@ -19,14 +19,12 @@ from chutes_exporter.rules.losses import (
     loss_of,
     may_be_redeployed,
     outcome_of,
-    score_of_running,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from chutes_exporter.api.records import AuditInstance, AuditReport, Chute, ComputeRecord
-    from chutes_exporter.fleet.model import Instance
     from chutes_exporter.rules.losses import History, Outcome
 
 
@@ -125,25 +123,6 @@ class Ledger:
         """Return the name of a chute, None if it is not known."""
         chute = self._chutes.get(chute_id)
         return None if chute is None else chute.name
-
-    def scores(self, instances: Iterable[Instance], now: float) -> dict[str, float | None]:
-        """Return the compute units that running instances have in the score of the past day.
-
-        They are by the instance's id, and None for an instance of which they are unknown.
-        """
-        running = list(instances)
-        histories = _histories_of(self._reports, [instance.instance_id for instance in running])
-        scores: dict[str, float | None] = {}
-        for instance in running:
-            history = histories[instance.instance_id]
-            scores[instance.instance_id] = self._score(instance, history, now)
-        return scores
-
-    def _score(self, instance: Instance, history: History, now: float) -> float | None:
-        created_at, units_per_second = instance.created_at, instance.units_per_second
-        if created_at is None or units_per_second is None or not self._reports:
-            return None
-        return score_of_running(created_at, history, self.end, units_per_second, now)
 
     def _end_of(self, instance: AuditInstance) -> End:
         loss = loss_of(instance, self._histories[instance.instance_id], self.end)

@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from msgspec import structs
-
 from chutes_exporter.api.records import (
     END_TEXTS,
     OLD_VERSION,
     AuditInstance,
     ComputeRecord,
-    UnixTime,
 )
 from chutes_exporter.duration import DAY, HOUR
-from chutes_exporter.rules.instances import LONGEST_START, SECURED_AFTER
+from chutes_exporter.rules.instances import SECURED_AFTER
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
@@ -125,10 +122,6 @@ def is_failure(outcome: Outcome, reason: str | None) -> bool | None:
     return reason not in _PLANNED
 
 
-DeletionReason = Literal["free", "first_hour", "private", "last_active"]
-"""Why the deletion of an active instance costs score, or that it is free."""
-
-
 @dataclass(frozen=True)
 class History:
     """The multipliers of an instance, from several reports.
@@ -211,70 +204,6 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
     cut = max(0.0, multiplier_before - multiplier_after)
     cut_units = cut * paid.seconds_of(history.records[-1])
     return Loss(total([lost_units, cut_units]), is_last_of_chute=cut > 0)
-
-
-def score_of_running(
-    created_at: float, history: History, known_until: float, multiplier: float, now: float
-) -> float | None:
-    """Return the compute units that a running instance has in the score of the past day.
-
-    Its history has the multipliers until ``known_until``. Since then, ``multiplier`` applies, which
-    is the present one. None if there is a time in between whose multiplier is unknown.
-    """
-    records = list(history.records)
-    present_since = max(created_at, known_until)
-    if records and records[-1].ended_at is None:
-        # This record may have ended since. So it counts only as far as the history is known, and
-        # not at all if it began after that. The present multiplier applies from there on.
-        open_record = records.pop()
-        present_since = max(present_since, open_record.started_at)
-        records.append(structs.replace(open_record, ended_at=UnixTime(present_since)))
-    elif not records and known_until - created_at < LONGEST_START:
-        # An instance gets its first record at its activation, within 3.5 hours. That record begins
-        # at the creation. So this instance was activated after the newest report, and the present
-        # multiplier applies from the creation on.
-        present_since = created_at
-    # The sum does not use the id.
-    present = ComputeRecord("", started_at=UnixTime(present_since), compute_multiplier=multiplier)
-    return _compute_units([*records, present], _past_day(created_at, now, now=now))
-
-
-@dataclass(frozen=True)
-class DeletionCost:
-    """What the score loses if the miner deletes an active instance.
-
-    Attributes:
-        units: Compute units of the past day, at most.
-        free_at: Unix time from which it costs nothing, None if no time is known.
-    """
-
-    why: DeletionReason
-    units: float
-    free_at: float | None
-
-
-def deletion_cost(
-    *, private: bool, is_last_active: bool, secured_at: float, score: float, now: float
-) -> DeletionCost:
-    """Return what the deletion of an active instance costs.
-
-    A private one loses its score at any age. A public one loses it in its first hour, and nine
-    tenths of it if it is the only active one of its chute on the platform. The service cuts only
-    the time since the last change of its multiplier, so it may lose less.
-
-    ``secured_at`` is when the first hour of a public one is over, and ``score`` its compute units
-    in the score of the past day.
-    """
-    if private:
-        return DeletionCost("private", units=score, free_at=None)
-    if now < secured_at:
-        # The last active one still costs something after its first hour.
-        free_at = None if is_last_active else secured_at
-        return DeletionCost("first_hour", units=score, free_at=free_at)
-    if is_last_active:
-        lost_units = (1 - _PUBLIC_PENALTY) * score
-        return DeletionCost("last_active", units=lost_units, free_at=None)
-    return DeletionCost("free", units=0.0, free_at=now)
 
 
 def loss_needs_report(instance: AuditInstance, history: History, now: float, end: float) -> bool:

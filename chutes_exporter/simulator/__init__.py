@@ -2,7 +2,8 @@
 signature checks.
 """
 
-from chutes_exporter.simulator.app import Fault, Simulator, parse_fault
+from chutes_exporter.demo.replay import Fault, parse_fault
+from chutes_exporter.simulator.app import Simulator
 from chutes_exporter.simulator.demo import DEFAULT_TROUBLES, TROUBLES, DemoWorld
 from chutes_exporter.simulator.world import Size, World
 

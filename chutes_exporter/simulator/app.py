@@ -8,11 +8,9 @@ import json
 import time
 from collections import Counter, deque
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from functools import partial
-from http import HTTPStatus
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache
 from starlette.applications import Starlette
@@ -25,6 +23,8 @@ from chutes_exporter.api.endpoints import ENDPOINTS, HELD_GPUS, MINER_GPUS, PLAT
 from chutes_exporter.api.keys import verify_headers
 from chutes_exporter.chain.node import CHAIN
 from chutes_exporter.config import Address
+from chutes_exporter.demo.chain import Block, respond
+from chutes_exporter.demo.replay import CutResponse, Fault, ReceivedRequest, endpoint_of_gpus
 from chutes_exporter.duration import MINUTE
 from chutes_exporter.simulator import answers, chain
 from chutes_exporter.simulator.world import World
@@ -35,69 +35,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
 
     from chutes_exporter.simulator.world import Miner
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A fault of an endpoint: seconds of latency, or another status, headers or body.
-
-    Attributes:
-        cut_after: Close the connection after this many bytes of the body.
-        records: End a stream normally after this many records, like a query that fails halfway.
-        once: Whether the fault ends after one request.
-    """
-
-    latency: float = 0.0
-    status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None
-    cut_after: int | None = None
-    records: int | None = None
-    once: bool = False
-
-
-GARBAGE: Final = b'<html>\x00\xff{"data": [[[[ NaN "'
-_KINDS: Final[dict[str, Callable[[str], Fault]]] = {
-    "status": lambda value: Fault(status=HTTPStatus(int(value)).value),
-    "latency": lambda value: Fault(latency=float(value)),
-    "cut": lambda value: Fault(cut_after=int(value)),
-    "records": lambda value: Fault(records=int(value)),
-    "empty": lambda _: Fault(body=b""),
-    "garbage": lambda _: Fault(body=GARBAGE),
-}
-"""Kinds of faults by name. Each makes a fault of the value after the name, which may be empty."""
-_ENDPOINT_NAMES: Final = frozenset(endpoint.name for endpoint in (*ENDPOINTS, CHAIN))
-
-
-def parse_fault(text: str) -> tuple[str, Fault]:
-    """Parse ``ENDPOINT=KIND`` or ``ENDPOINT=KIND:VALUE``, or raise ValueError with examples.
-
-    Return the name of the endpoint, and its fault.
-    """
-    name, _, kind_and_value = text.partition("=")
-    kind, _, value = kind_and_value.partition(":")
-    # An unknown endpoint has no kinds of faults.
-    kinds = _KINDS if name in _ENDPOINT_NAMES else {}
-    try:
-        return name, kinds[kind](value)
-    except (KeyError, ValueError):
-        raise ValueError(
-            f"{text!r} is invalid: write for example scores=status:503, metrics=latency:5, "
-            "chutes=cut:1000, chutes=records:25, metagraph=empty, stats=garbage"
-        ) from None
-
-
-class ReceivedRequest(NamedTuple):
-    """A request to the simulator, with the endpoint's name and the status of the response."""
-
-    endpoint: str
-    hotkey: str | None
-    signed: bool
-    status: int
-    query: dict[str, str]
 
 
 class Simulator(AsyncExitStack):
@@ -134,7 +73,7 @@ class Simulator(AsyncExitStack):
         self.url = f"http://{Address(address.host or '127.0.0.1', address.port)}"
         self.chain_url = f"{self.url}/chain"
         # The blocks that the node still knows, by hash.
-        self._blocks: LRUCache[str, chain.Block] = LRUCache(16)
+        self._blocks: LRUCache[str, Block] = LRUCache(16)
         self.app = Starlette(routes=self._routes())
 
     async def __aenter__(self) -> Self:
@@ -161,7 +100,7 @@ class Simulator(AsyncExitStack):
         """Answer and note a request to an endpoint, and apply its fault."""
         query, headers = request.query_params, request.headers
         if endpoint is HELD_GPUS:
-            endpoint = _endpoint_of_gpus(query)
+            endpoint = endpoint_of_gpus(query)
         self.in_flight[endpoint.name] += 1
         fault = self.faults.get(endpoint.name, Fault())
         if fault.once:
@@ -188,7 +127,7 @@ class Simulator(AsyncExitStack):
         response.headers["date"] = email.utils.formatdate(self.clock(), usegmt=True)
         if fault.cut_after is None:
             return response
-        return _CutResponse(response, fault.cut_after)
+        return CutResponse(response, fault.cut_after)
 
     async def _respond(self, request: Request, endpoint: Endpoint[Any], fault: Fault) -> Response:
         """Return the answer of the world, or of the fault.
@@ -223,7 +162,7 @@ class Simulator(AsyncExitStack):
         """Return the node's reply to a call of JSON-RPC, and remember its newest block."""
         block = chain.make_block(self.world.start, self.world.seats(now), now)
         self._blocks[block.hash] = block
-        return chain.respond(call, block, self._blocks)
+        return respond(call, block, self._blocks)
 
     def _authenticate(self, request: Request, endpoint: Endpoint[Any], now: float) -> Miner:
         """Return the miner that signed, or raise HTTPException.
@@ -246,32 +185,9 @@ class Simulator(AsyncExitStack):
         return self.world.by_hotkey[hotkey]
 
 
-def _endpoint_of_gpus(query: Mapping[str, str]) -> Endpoint[Any]:
-    """Return the endpoint that a query means, of the three with the path of HELD_GPUS."""
-    if "hotkey" in query:
-        return MINER_GPUS
-    return HELD_GPUS if "detailed" in query else PLATFORM_GPUS
-
-
 def _stream(rows: list[answers.Json], *, explicit_null: bool) -> Response:
     """Return a stream of rows. With ``explicit_null``, an empty one says that it is complete."""
     events = [f"data: {json.dumps(row)}\n\n" for row in rows]
     if not events and explicit_null:
         events = ["data: NO_ITEMS\n\n"]
     return Response("".join(events))
-
-
-class _CutResponse(Response):
-    """Sends the start of a body, with the headers of the whole one.
-
-    Its last part never follows, so the server closes the connection.
-    """
-
-    def __init__(self, whole: Response, size: int) -> None:
-        super().__init__(whole.body[:size], whole.status_code, whole.headers)
-
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        await send(
-            {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        )
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})

@@ -5,16 +5,15 @@ the chain's rule.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from bittensor_core import decode_ss58, encode_ss58
+from bittensor_core import encode_ss58
 
 from chutes_exporter.chain import subnet as s
-from chutes_exporter.chain.node import GENESIS
+from chutes_exporter.demo.chain import Block, scale_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 _START_BLOCK: Final = 9_593_342
 """The block at the start of the world."""
@@ -40,38 +39,6 @@ class Seat(NamedTuple):
     incentive: int
 
 
-@dataclass(frozen=True)
-class Block:
-    """A finalized block: its hash, the values of the storage, and the price of an alpha."""
-
-    hash: str
-    storage: Mapping[str, str | None]
-    price: str = "0x35ca3b0400000000"
-
-
-def respond(call: Mapping[str, Any], head: Block, blocks: Mapping[str, Block]) -> dict[str, Any]:
-    """Answer a call of JSON-RPC. One about an unknown block is refused like an unknown method.
-
-    ``head`` is the newest finalized block. ``blocks`` are those that the node still knows, by hash.
-    """
-    match call["method"], call["params"]:
-        case "chain_getBlockHash", [0]:
-            result: Any = GENESIS
-        case "chain_getFinalizedHead", []:
-            result = head.hash
-        case "state_getRuntimeVersion", [at] if at in blocks:
-            result = {"specName": "node-subtensor", "specVersion": 475}
-        case "state_queryStorageAt", [keys, at] if at in blocks:
-            storage = blocks[at].storage
-            result = [{"block": at, "changes": [[key, storage.get(key)] for key in keys]}]
-        # The argument 0x4000 is the number of the subnet, 64.
-        case "state_call", ["SwapRuntimeApi_current_alpha_price", "0x4000", at] if at in blocks:
-            result = blocks[at].price
-        case _:
-            return {"id": call["id"], "error": {"code": -32601, "message": "Method not found"}}
-    return {"jsonrpc": "2.0", "id": call["id"], "result": result}
-
-
 def make_block(start: float, seats: Sequence[Seat], now: float) -> Block:
     """Return the newest block at a time, of a world that began at ``start``.
 
@@ -86,9 +53,9 @@ def make_block(start: float, seats: Sequence[Seat], now: float) -> Block:
     storage: dict[str, str | None] = {}
     for item, value in values.items():
         if value != item.default:
-            storage[item.key] = _text(item, value)
+            storage[item.key] = scale_text(item, value)
     digest = hashlib.sha256(f"{start}/{subnet.state.block}".encode()).hexdigest()
-    return Block(f"0x{digest}", storage)
+    return Block(f"0x{digest}", storage, "0x35ca3b0400000000")
 
 
 def next_seat(start: float, seats: Sequence[Seat], now: float) -> int:
@@ -149,19 +116,3 @@ def _genesis(start: float) -> float:
 def _block_at(time: float, start: float) -> int:
     """Return the number of the newest block at a time."""
     return int((time - _genesis(start)) // _BLOCK_SECONDS)
-
-
-def _text(item: s.Item, value: Any) -> str:
-    """Return a value as a node sends it: hexadecimal digits of its SCALE encoding."""
-    if not item.is_list:
-        return "0x" + _bytes(item, value).hex()
-    # Before a list, SCALE has its length in two bytes, with 1 in the lowest two bits.
-    length = (len(value) << 2 | 1).to_bytes(2, "little")
-    parts = b"".join(_bytes(item, part) for part in value)
-    return "0x" + (length + parts).hex()
-
-
-def _bytes(item: s.Item, value: str | int) -> bytes:
-    if isinstance(value, str):
-        return bytes(decode_ss58(value))
-    return value.to_bytes(item.size, "little")

@@ -34,7 +34,7 @@ from grafana.parts import (
     top_ten_at_end,
     total,
 )
-from grafana.states import CHUTES, NO_SWITCHES, ORANGE, RED
+from grafana.states import CHUTES, ORANGE, RED
 from grafana.worlds import HEALTHY, KEYED, LIVE, PRICED, SICK, STOCKED
 
 ON_CHUTES: Final = {"chute_id": "~$chute"}
@@ -87,26 +87,6 @@ YOUR_IDLE: Final = of_miners("chutes_fleet_gpus", "gpu", "state", state="idle")
 PLATFORM: Final = of_platform("chutes_platform_gpus", "gpu", "state")
 PLATFORM_IDLE: Final = of_platform("chutes_platform_gpus", "gpu", state="idle")
 BOUNTY_LEFT: Final = f"({_chute('chutes_bounty_expires_timestamp_seconds')} - time())"
-
-GAIN: Final = "gain_compute_units_per_day"
-NO_SWITCH: Final = f"{total(of_miners('chutes_fleet_switches'), with_gpus=True)} == 0"
-
-
-def _of_switch(metric: str, *names: str, **where: str) -> str:
-    labels = ("instance_id", "new_chute_id", *names)
-    return of_miners(f"chutes_instance_switch_{metric}", *labels, **where)
-
-
-# Two exporters may give an id different names for a moment.
-SWITCH: Final = (
-    "topk by (hotkey, instance_id, new_chute_id) "
-    f"(1, {_of_switch('launch_instances', 'server_id', 'server', 'chute', 'new_chute')})"
-)
-
-
-def _in_usd(units: str) -> str:
-    return f"{units} * on () group_left () {UNIT_USD}"
-
 
 MARKET: Final = Board(
     "chutes-market",
@@ -220,48 +200,6 @@ MARKET.show(
         *MINER_COLUMNS,
         sort=["-Units/s, first day"],
         size=(24, 9),
-    ),
-    table(
-        "Switches that pay",
-        "Active instances for which another chute on the same GPUs would earn over 10 % more, as "
-        "chutes-exporter advise --switch lists them, with what that earns more in the first day "
-        "and later, and what the score loses if the instance is deleted now, which the first day "
-        "covers. An instance with two rows is replaced by both, and each row has the gain and the "
-        "cost of both together. Another miner may fill a chute first.",
-        Column("", nothing_row(NO_SWITCH, "server"), data=KEYED, sometimes=True),
-        Column("", "server_id"),
-        Column("Server", "server", width=115, link=THIS_SERVER, states=NO_SWITCHES),
-        Column("Runs now", "chute", width=280, missing=" "),
-        Column("", "new_chute_id"),
-        Column("Launch instead", "new_chute", width=280, missing=" "),
-        Column(
-            "Instances",
-            short(SWITCH),
-            COUNT,
-            missing=" ",
-            data=STOCKED,
-            sometimes=True,
-        ),
-        *(
-            Column(title, query, unit, missing=" ", data=data, sometimes=True)
-            for title, query, unit, data in (
-                (
-                    "USD, first day",
-                    _in_usd(_of_switch(GAIN, pay="first_day")),
-                    CENTS,
-                    PRICED,
-                ),
-                ("USD a day, later", _in_usd(_of_switch(GAIN, pay="later")), CENTS, PRICED),
-                ("Costs USD", _in_usd(_of_switch("cost_compute_units")), CENTS, PRICED),
-                ("Units, first day", _of_switch(GAIN, pay="first_day"), AMOUNT, STOCKED),
-                ("Costs units", _of_switch("cost_compute_units"), AMOUNT, STOCKED),
-            )
-        ),
-        *MINER_COLUMNS,
-        empty="Unknown: it needs all reports of the past day, and the places, names and pay of all "
-        "instances.",
-        sort=["-Units, first day"],
-        size=(24, 5),
     ),
     graph(
         "Units/s per GPU of the best five chutes",

@@ -16,8 +16,9 @@ from starlette.routing import Route
 from chutes_exporter.chain import subnet
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.config import Settings, make_settings
+from chutes_exporter.demo import chain
+from chutes_exporter.demo.chain import Block, respond
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.simulator.chain import Block, respond
 from tests.support import NOON, PATIENCE, RECORDINGS, Clock, Page, page_of, served
 
 if TYPE_CHECKING:
@@ -26,11 +27,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 
-def _recorded(name: str) -> Any:
-    return json.loads(lzma.decompress((RECORDINGS / "chain" / f"{name}.json.xz").read_bytes()))
-
-
-EXPECTED = _recorded("expected")
+EXPECTED = json.loads(lzma.decompress((RECORDINGS / "chain-expected.json.xz").read_bytes()))
 """What is to be known about the recorded block."""
 
 
@@ -38,7 +35,7 @@ def recorded_block(**changes: str | None) -> Block:
     """Return the recorded block, finalized half a minute before noon, with other texts of some
     items. None is no value in the storage.
     """
-    block = Block(**_recorded("block"))
+    block = chain.recorded_block()
     changes = {"milliseconds": number(1000 * (NOON - 30), 8), **changes}
     values = {subnet.ITEMS[name].key: text for name, text in changes.items()}
     return replace(block, storage={**block.storage, **values})

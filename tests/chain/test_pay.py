@@ -13,7 +13,7 @@ from tests.support import NOON, PATIENCE, data_of, series
 
 if TYPE_CHECKING:
     from chutes_exporter.chain.subnet import Subnet
-    from chutes_exporter.simulator.chain import Block
+    from chutes_exporter.demo.chain import Block
 
 SEATS = EXPECTED["seats"]
 TEMPO = 360

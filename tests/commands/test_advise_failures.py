@@ -211,8 +211,6 @@ def test_an_idle_gpu_whose_server_is_not_known_is_in_no_plan() -> None:
         failures=failures,
         markets=(),
         uses=(),
-        switches=None,
-        forecast=None,
     )
     # The plan has only servers of the fleet, so it is empty here.
     assert unused_gpus(advice, ()) == [UnusedGpus("gone", "pro_6000", 2, "server_not_known")]

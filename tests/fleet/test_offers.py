@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.fleet.forecast import Addition, find_gain
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.model import NO_PAY, IdlePay
 from tests.collectors.support import NOON_TEXT
 from tests.fleet.support import sent
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.forecast import Gain
     from chutes_exporter.fleet.model import Fleet, Market, Offer
 
 Row = dict[str, Any]
@@ -404,61 +402,3 @@ def test_the_pay_of_all_idle_gpus_is_unknown_while_their_server_is_not_listed() 
     fleet = fleet_of(servers=servers({}), nodes=[new])
     assert fleet.idle_pay(fleet.servers[0]) == IdlePay(3, 3)
     assert fleet.idle_pay_of_all is None
-
-
-# More GPUs
-
-
-def gain_of(*additions: Addition, **changes: Any) -> Gain | None:
-    """Return what a miner with the server of ``ANSWERS`` would gain by more servers."""
-    return find_gain(sent(ANSWERS | changes), additions)
-
-
-def test_more_gpus_earn_what_the_best_use_of_all_earns_more() -> None:
-    more = CHUTE | {"chute_id": "m", "effective_compute_multiplier": 1.0}
-    changes = {
-        "chutes": [CHUTE, more],
-        "utilization": [RECORD, RECORD | {"chute_id": "m"}],
-    }
-    # The idle GPUs take the better chute, whose room is given once. The other one pays 1 unit.
-    found = gain_of(Addition(2, "h200"), **changes)
-    assert found is not None
-    assert found.first_units_per_second == pytest.approx(1)
-    assert (found.later_units_per_second, found.idle_gpus) == (1, 0)
-    (use,) = found.uses
-    assert (use.model, use.free, use.used) == ("h200", 2, 2)
-
-
-def test_more_gpus_stay_idle_if_no_chute_has_room_for_them() -> None:
-    # The idle GPUs take the room of the only chute.
-    found = gain_of(Addition(2, "h200"))
-    assert found is not None
-    assert (found.first_day_units, found.idle_gpus) == (0, 2)
-
-
-def test_several_additions_share_the_room_of_chutes() -> None:
-    # The idle GPUs take one of 3 instances. The others need 4 GPUs, and earn 3 units each.
-    room_for_three = [RECORD | {"scale_allowance": 3}]
-    alone = gain_of(Addition(4, "h200"), utilization=room_for_three)
-    assert alone is not None
-    assert (alone.first_units_per_second, alone.idle_gpus) == (6, 0)
-    both = gain_of(Addition(2, "h200"), Addition(4, "h200"), utilization=room_for_three)
-    assert both is not None
-    assert (both.first_units_per_second, both.idle_gpus) == (6, 2)
-
-
-def test_what_more_gpus_earn_is_unknown_while_a_launch_is() -> None:
-    # Without the bounties, no launch is known.
-    answers = {name: body for name, body in ANSWERS.items() if name != "bounties"}
-    assert find_gain(sent(answers), [Addition(1, "h200")]) is None
-    # The later pay of a chute depends on whether it is public.
-    lacking = CHUTE | {"chute_id": "other", "public": None}
-    records = [RECORD, RECORD | {"chute_id": "other"}]
-    changes = {"chutes": [CHUTE, lacking], "utilization": records}
-    assert gain_of(Addition(2, "h200"), **changes) is None
-
-
-def test_more_gpus_of_a_model_that_no_chute_runs_on_earn_nothing() -> None:
-    nothing = gain_of(Addition(2, "b200"))
-    assert nothing is not None
-    assert (nothing.idle_gpus, nothing.first_day_units) == (2, 0)

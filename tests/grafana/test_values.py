@@ -1631,7 +1631,6 @@ NOT_COMPARED = {
     "chutes-overview: Is the seat safe?: Safe now: lost within": SEAT,
     f"chutes-fleet: {SERVERS}: Cause": "tests/grafana/test_worlds.py compares the alerts",
     f"chutes-fleet: {SERVERS}: What to do first": "it is a text for the cause",
-    "chutes-market: Switch": "tests/commands/test_advise_switch.py compares the page",
     "chutes-fleet: Upgrade window: begins in": "tests/prometheus/test_boards.py announces a window",
     "chutes-fleet: GPU utilization": "no simulated world has NVIDIA's exporter",
     "chutes-fleet: GPU temperature": "no simulated world has NVIDIA's exporter",

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from chutes_exporter.demo.replay import GARBAGE
 from chutes_exporter.feeds.definitions import FEEDS
 from chutes_exporter.simulator import Fault, Simulator, World
-from chutes_exporter.simulator.app import GARBAGE
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import (
     HOTKEY,

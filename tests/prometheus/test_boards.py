@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -454,33 +453,6 @@ def test_of_ends_no_part_is_shown_as_all_while_a_reason_is_unknown(tmp_path: Pat
         f"({none})": (40, {}),
     }
     shows(tmp_path, series, shown)
-
-
-def test_a_switch_to_two_chutes_has_a_row_for_each_also_with_two_exporters(tmp_path: Path) -> None:
-    launch = "chutes_instance_switch_launch_instances"
-    gain = "chutes_instance_switch_gain_compute_units_per_day"
-    rows = [
-        f'{place("alpha")},instance_id="i-1",chute="glm",new_chute_id="id-{new}",new_chute="{new}"'
-        for new in ("x", "y")
-    ]
-    series = {}
-    for exporter, row in itertools.product(("a", "b"), rows):
-        series[f'{launch}{{replica="{exporter}",{row}}}'] = "1x20"
-        series[f'{gain}{{replica="{exporter}",{row},pay="first_day"}}'] = "500x20"
-    # Both exporters have the two launches of the switch, whose gain stands in each row.
-    instances, units = (asked("chutes-market", "Switches that pay", number) for number in (1, 5))
-    found = f"count by (new_chute) ({instances})"
-    shows(
-        tmp_path,
-        series,
-        {
-            found: (10, {f'{{new_chute="{chute}"}}': 1 for chute in ("x", "y")}),
-            units: (
-                10,
-                {f'{{{ME},instance_id="i-1",new_chute_id="id-{new}"}}': 500 for new in "xy"},
-            ),
-        },
-    )
 
 
 def test_no_part_of_the_idle_gpus_in_maintenance_is_shown_as_all_of_them(tmp_path: Path) -> None:

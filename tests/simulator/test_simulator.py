@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from chutes_exporter.chain.node import Node
+from chutes_exporter.demo.chain import respond
+from chutes_exporter.demo.replay import GARBAGE
 from chutes_exporter.duration import HOUR
 from chutes_exporter.simulator import (
     DemoWorld,
@@ -12,8 +14,7 @@ from chutes_exporter.simulator import (
     World,
     parse_fault,
 )
-from chutes_exporter.simulator.app import GARBAGE
-from chutes_exporter.simulator.chain import make_block, respond
+from chutes_exporter.simulator.chain import make_block
 from tests.support import HOTKEY, KEY, NOON, PATIENCE, Clock, get
 
 

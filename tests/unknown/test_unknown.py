@@ -308,7 +308,7 @@ COMMANDS: Final = {
     LANDING: (),
     "status": MONEY,
     "status --maintenance": MONEY,
-    "advise": ("--with", "8xpro_6000", "--switch", *MONEY),
+    "advise": MONEY,
     "incidents": (),
     "check": (),
 }
