@@ -116,9 +116,9 @@ def of_one_exporter(metric: str, *labels: str, **where: str) -> str:
     Of two that see different states of a thing, sums by state would otherwise count it twice. The
     labels, besides the hotkey, are those for which the exporter is chosen.
     """
-    series, by = select(metric, MINERS, **where), ", ".join(("hotkey", *labels))
-    sums = f"sum by (job, instance, {by}) ({series})"
-    return f"({series} and on (job, instance, {by}) topk by ({by}) (1, {sums}))"
+    by = ", ".join(("hotkey", *labels))
+    one = f"topk by ({by}) (1, sum by (job, instance, {by}) ({metric}))"
+    return f"({select(metric, MINERS, **where)} and on (job, instance, {by}) {one})"
 
 
 def of_platform(metric: str, *labels: str, **where: str) -> str:

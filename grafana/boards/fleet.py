@@ -151,7 +151,8 @@ def idle_in_slot(**servers: str) -> Query:
     idle = of_miners("chutes_server_gpus", "server_id", "gpu", state="idle", **servers)
     slot = select("chutes_server_state", state="~in_maintenance|maintenance_pending")
     in_slot = f"sum({idle} and on (hotkey, server_id) {slot} == 1) > 0"
-    expression = f"{in_slot} unless on () ({idle} > 0 unless on (hotkey, server_id) {slot})"
+    is_unknown = f"({idle} > 0 unless on (hotkey, server_id) chutes_server_state)"
+    expression = f"{in_slot} unless on () {is_unknown}"
     return Query(
         of_known(expression, "gpus"), "of them in maintenance", SICK, color=PLAIN, sometimes=True
     )
