@@ -32,7 +32,7 @@ rules behind scores, windows and multipliers.
 
 **States.** A state has one series for each value that it can have, in the label `state`: 1 for the
 present one, 0 for the others. A decision has the label `decision` instead. All are absent while it
-is unknown. Count the things in each state with `sum by (state) (...)`.
+is unknown. At one exporter, `sum by (state) (...)` counts the things in each state.
 
 **Sliding windows.** What the service counts or sums over the past time is a gauge with `_window_`
 in its name, and with the label `window`: `15m`, `1h`, `6h`, `1d` or `7d`. Do not use `rate()` on

@@ -418,6 +418,7 @@ def test_the_next_purge_is_that_of_an_instance_that_starts(tmp_path: Path) -> No
         labels = f'instance_id="i-{number}",chute_id="c-1",chute="glm",private="false"'
         deadline = f'chutes_instance_deadline_timestamp_seconds{{{labels},deadline="purge"}}'
         return {
+            f'chutes_instance_state{{{labels},state="active"}}': "0x60",
             f'chutes_instance_state{{{labels},state="{state}"}}': "1x60",
             deadline: f"{60 * purge}x60",
         }

@@ -18,7 +18,7 @@ STUCK = "ChutesJobStuck info"
 DAY_LOSS, DAY_LOSS_NOW = "ChutesDayLoss warning", "ChutesDayLoss critical"
 IN_VAIN, FAILS = "ChutesStartInVain warning", "ChutesChuteFails warning"
 PAIR = ("one:1", "two:2")
-PLACE = {**CHUTE, "instance_id": "i-1", "private": "true"}
+PLACE = {"instance_id": "i-1", **CHUTE, "private": "true"}
 KUBECTL = "First: `kubectl --context alpha -n chutes get pods -l chutes/chute-id=chute-1`."
 
 
@@ -138,6 +138,16 @@ test_alerts_about_instances = scenarios(
             f"becomes active. A purge loses its start-up time (21600 compute units). {KUBECTL}",
             **PLACE,
         ),
+        # The second exporter has an old answer, in which the instance starts and is to be purged.
+        "an instance that one of two exporters sees active does not start": Scenario(
+            2 * HOUR, {"alpha": 8}, PAIR
+        )
+        .instance("i-1", 0, purge=2 * HOUR)
+        .activate("i-1", 50)
+        .set("chutes_instance_state", 1, 50, **PLACE, state="starting", instance="two:2")
+        .set("chutes_instance_state", 0, 50, **PLACE, state="active", instance="two:2")
+        .set(DEADLINE, 120 * 60, **PLACE, deadline="purge", instance="two:2")
+        .fires({2 * HOUR: []}),
         "the purge of a disabled instance is not one of a start": Scenario(HOUR)
         .instance("i-1", -3 * HOUR, private=False)
         .activate("i-1", 0)
