@@ -36,5 +36,5 @@ ENV PATH="/opt/chutes-exporter/bin:$PATH" \
     MALLOC_ARENA_MAX=2
 USER 65532:65532
 EXPOSE 10064
-HEALTHCHECK --interval=30s --timeout=5s --start-period=5s CMD ["python", "-c", "import os, urllib.request as r; h, _, p = os.environ.get('CHUTES_EXPORTER_WEB_LISTEN_ADDRESS', ':10064').split()[0].rpartition(':'); r.urlopen(f'http://{h or \"127.0.0.1\"}:{p}/-/healthy', timeout=4)"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=5s CMD ["python", "-m", "chutes_exporter.healthcheck"]
 ENTRYPOINT ["chutes-exporter"]

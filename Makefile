@@ -19,7 +19,7 @@ help: ## List the targets
 
 install: $(RUNTIME) ## Install the exporter into .venv
 
-demo: $(RUNTIME) ## Run the exporter on a simulated Chutes API
+demo: $(RUNTIME) ## Run the exporter on a recorded day of the service
 	@$(BIN)/chutes-exporter demo $(ARGS)
 
 stack: $(RUNTIME) ## Run the demo with Prometheus and Alertmanager, from Debian's packages

@@ -26,6 +26,8 @@ from chutes_exporter.config import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_READER_GONE = 141
+"""The exit status of a program that SIGPIPE ends, in a shell."""
 _EXAMPLES = (
     ("chutes-exporter demo", "try it without a miner"),
     ("chutes-exporter serve --hotkey-file PATH", "export a miner"),
@@ -42,7 +44,9 @@ class _DefaultToServe(click.Group):
         # These flags belong to the whole command line, and all others to a command.
         is_own_flag = bool(args) and args[0] in ("--help", "-h", "--version")
         has_command = bool(args) and not args[0].startswith("-")
-        if not is_own_flag and not has_command:
+        # At the first word, a shell that completes wants the commands.
+        is_first_completed = ctx.resilient_parsing and not args
+        if not (is_own_flag or has_command or is_first_completed):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
@@ -92,9 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(line, err=True)
         # A setting that cannot be used counts as a wrong command line.
         exit_status = getattr(error, "exit_code", click.UsageError.exit_code)
+    except SystemExit as end:
+        # Click exits by itself after a completion, and with 1 if the reader of the output has gone.
+        # Here, that would mean that action is needed.
+        exit_status = _READER_GONE if end.code == 1 else end.code
     except OSError as error:
-        # The disk is full or broken. Click has handled a closed pipe. Other errors of the system
-        # are bugs, and need their traceback.
+        # The disk is full or broken. Other errors of the system are bugs, and need their traceback.
         if error.errno not in (errno.ENOSPC, errno.EIO):
             raise
         # At the end, Python would try to write the rest of the output again. Send it nowhere.

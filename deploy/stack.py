@@ -141,11 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="for logs and data",
     )
     parser.add_argument(
-        "--trouble",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="trouble of the demo's miner (repeatable)",
+        "--miner", default="troubled", metavar="NAME", help="miner that the demo watches"
     )
     chosen = parser.parse_args(arguments)
     directory: Path = chosen.directory.resolve()
@@ -155,8 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             str(Path(sys.executable).parent / "chutes-exporter"),
             "demo",
             f"--web.listen-address={chosen.exporter}",
-            "--simulator.listen-address=127.0.0.1:0",
-            *(f"--trouble={name}" for name in chosen.trouble),
+            "--demo.listen-address=127.0.0.1:0",
+            f"--miner={chosen.miner}",
         ],
         "alertmanager": [
             "prometheus-alertmanager",
@@ -190,7 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         stack.wait_for(lambda: "\n" in demo_said(), "exporter")
         sys.stdout.write(
-            f"exporter      http://{chosen.exporter}/  on a simulated subnet\n"
+            f"exporter      http://{chosen.exporter}/  on a recorded day: all was lived by the "
+            "service's public code, not by a real miner\n"
             f"prometheus    http://{chosen.prometheus}/classic/alerts  Watchdog fires, and within "
             "3 minutes another"
             " alert\n"

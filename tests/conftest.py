@@ -11,10 +11,9 @@ import structlog
 from xdist.scheduler import LoadFileScheduling
 
 from chutes_exporter.demo.replay import Replay
-from chutes_exporter.duration import HOUR
 from chutes_exporter.simulator import Simulator, Size, World
 from tests.simulator.odd import OddWorld
-from tests.support import NOON, Clock, Pki, examples, recorded_day
+from tests.support import AT_22, NOON, Clock, Pki, examples, recorded_day
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -77,9 +76,8 @@ async def simulator(small_world: World, clock: Clock) -> AsyncIterator[Simulator
 @pytest.fixture
 async def replay(clock: Clock) -> AsyncIterator[Replay]:
     """The recorded day, whose time stands still at 22:00, unless the test moves the clock."""
-    day = recorded_day()
-    clock.now = day.first + 22 * HOUR
-    async with Replay(day, clock=clock) as running:
+    clock.now = AT_22
+    async with Replay(recorded_day(), clock=clock) as running:
         yield running
 
 

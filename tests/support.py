@@ -38,7 +38,6 @@ from chutes_exporter.demo.day import Day, open_day
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
-from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
@@ -54,9 +53,13 @@ if TYPE_CHECKING:
 
 HOTKEY = "5GNocjnmB7uTa4jURRRvji6CsUZnEyomrLhpodHdhsLF1Wti"
 """The address that the test seed belongs to, as the API's notes have it."""
+TEST_SEED = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
+"""The invented seed of the troubled miner of the recorded day. It has no value."""
 KEY = Hotkey.from_seed(TEST_SEED, source="test")
 NOON = 1_795_521_600.0
 """2026-11-24 12:00:00 UTC."""
+AT_22 = 1_796_133_900.0
+"""22:00 of the recorded day, where its time stands still: 2026-12-01 14:05:00 UTC."""
 PATIENCE = 300.0
 """Seconds that a test waits for something. Even a busy machine needs less."""
 PATIENT = {"X-Prometheus-Scrape-Timeout-Seconds": str(PATIENCE)}
@@ -230,14 +233,15 @@ async def served(app: ASGIApp) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def served_exporter(
-    settings: Settings, clock: Clock | None = None, **more: Callable[[], float]
+    settings: Settings, clock: Callable[[], float] | None = None, **more: Callable[[], float]
 ) -> AsyncIterator[tuple[str, Exporter]]:
     """Serve an exporter on a free port; yields its base address and itself.
 
-    Without a clock, its time stands still at noon. ``more`` is for its other clock, `monotonic`.
+    Without a clock, its time stands still at 22:00 of the recorded day. ``more`` is for its other
+    clock, `monotonic`.
     """
     async with (
-        Exporter(settings, clock=clock or Clock(), **more) as exporter,
+        Exporter(settings, clock=clock or Clock(AT_22), **more) as exporter,
         served(make_app(exporter)) as url,
     ):
         yield url, exporter
@@ -327,9 +331,9 @@ async def get(url: str, **headers: str) -> httpx.Response:
         return await client.get(url)
 
 
-async def scrape(settings: Settings) -> Page:
+async def scrape(settings: Settings, clock: Clock | None = None) -> Page:
     """Scrape a new exporter once, over a socket."""
-    async with served_exporter(settings) as (url, _):
+    async with served_exporter(settings, clock) as (url, _):
         response = await get(f"{url}/metrics")
     assert response.status_code == 200
     return parse_page(response.text)

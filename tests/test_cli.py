@@ -160,8 +160,8 @@ def test_a_seed_is_never_a_flag() -> None:
         for parameter in command.params:
             flags.update(parameter.opts)
     like_secrets = {flag for flag in flags if flag.endswith(("seed", "key"))}
-    # The first is a number that the simulated world is made from, the second an address.
-    assert like_secrets == {"--simulator.seed", "--hotkey"}
+    # It takes an address.
+    assert like_secrets == {"--hotkey"}
 
 
 def hotkey_file(path: Path) -> str:
@@ -469,13 +469,18 @@ REFUSED = (
         )
         for job in ("..", "''", "a/b", "'x y'", TEST_SEED)
     ),
-    ("demo --simulator.fault nonsense", "'nonsense' is invalid: write for example"),
-    ("demo --simulator.listen-address nonsense", "'nonsense' is not an address to listen on"),
+    ("demo --demo.fault nonsense", "'nonsense' is invalid: write for example"),
+    ("demo --demo.listen-address nonsense", "'nonsense' is not an address to listen on"),
     (
         f"serve {TEST_SEED}",
         "Got unexpected extra argument (0x[hex]) (see chutes-exporter serve --help)",
     ),
     (f"--{TEST_SEED}", "No such option '--0x[hex]'"),
+    (
+        "--feed.ttl scores=7200",
+        "--feed.ttl: scores=7200 is above the age at which an answer is dropped, 1800 s: add --feed",
+    ),
+    ("--feed.max-age scores=60", "scores=300 is above the age at which an answer is dropped, 60 s"),
     ("help nonsense", "No such command 'nonsense'. (see chutes-exporter --help)"),
     ("status --jsn", "Did you mean '--json'?"),
 )
@@ -614,3 +619,44 @@ def test_another_error_of_the_system_keeps_its_traceback(monkeypatch: pytest.Mon
     monkeypatch.setattr(cli, "main", Mock(side_effect=PermissionError(errno.EACCES, "no")))
     with pytest.raises(PermissionError):
         main([])
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("chutes-exporter sta", "status"), ("chutes-exporter --hotkey X --web.l", "--web.listen-a")],
+)
+def test_tab_completes_commands_and_the_flags_of_the_default_command(
+    words: str, completed: str
+) -> None:
+    variables = {
+        "_CHUTES_EXPORTER_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    assert run(**variables).stdout.startswith(f"plain,{completed}")
+
+
+def test_a_reader_of_the_output_that_has_gone_does_not_mean_that_action_is_needed() -> None:
+    process = start("help", "collectors")
+    assert process.stdout is not None
+    # As `head` does, after it has read enough.
+    process.stdout.close()
+    assert process.wait(PATIENCE) == 141
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_with_too_few_open_files_nothing_starts() -> None:
+    command = f"ulimit -n 30; exec {COMMAND} {shlex.join(LISTEN)} --api.url http://127.0.0.1:9"
+    ended = subprocess.run(
+        ["sh", "-c", command],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,  # before, it never ended
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "the limit of open files is 30" in ended.stderr
+    assert "ulimit -n 4096" in ended.stderr

@@ -17,7 +17,7 @@ from chutes_exporter.config import (
     parse_server_cost,
     parse_url,
 )
-from chutes_exporter.feeds.definitions import CHUTES, SCORES, STATS
+from chutes_exporter.feeds.definitions import SCORES, STATS
 from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import HOTKEY, KEY
 from tests.test_credentials import OTHER
@@ -122,13 +122,11 @@ def test_beside_a_missing_file_the_other_keys_are_found(hotkey_file: Path) -> No
 
 
 def test_the_freshness_of_single_feeds_can_be_set() -> None:
-    settings = make_settings(ttl={"scores": 10, "chutes": 9000}, max_age={"scores": 20})
-    scores, chutes, stats = (
-        feed.with_lifetimes(settings.ttl, settings.max_age) for feed in (SCORES, CHUTES, STATS)
+    settings = make_settings(ttl={"scores": 10}, max_age={"scores": 20})
+    scores, stats = (
+        feed.with_lifetimes(settings.ttl, settings.max_age) for feed in (SCORES, STATS)
     )
     assert (scores.ttl, scores.max_age) == (10, 20)
-    # An answer is kept at least until the next one is due.
-    assert (chutes.ttl, chutes.max_age) == (9000, 9000)
     assert (stats.ttl, stats.max_age) == (STATS.ttl, STATS.max_age)
 
 

@@ -237,23 +237,28 @@ REPLACED = ("autoscaler - downscale", "maintenance - ", "SGLang/image upgrade", 
 
 
 def end_counts(rows: Iterable[Row]) -> dict[tuple[str, str], float]:
-    """Return the number of ends by chute and outcome, without chutes that have an unclear
-    reason.
-    """
-    rows = list(rows)
-    # The reason of an end that counts does not matter.
-    unclear = {row["chute_id"] for row in rows if has_unclear_reason(row) and not row["counts"]}
-    counts: Counter[tuple[str, str]] = Counter()
-    for row in rows:
-        if row["chute_id"] not in unclear:
-            counts[row["chute_id"], outcome_by_chute(row)] += 1
-    return dict(counts)
+    """Return the number of ends by chute and outcome."""
+    return dict(Counter((row["chute_id"], outcome_by_chute(row)) for row in rows))
 
 
 def outcome_by_chute(row: Row) -> str:
-    """Return the outcome of an end in metrics by chute, where failures are told from other ends."""
-    is_replaced = not row["counts"] and (row["reason"] or "").startswith(REPLACED)
-    return "replaced" if is_replaced else outcome(row)
+    """Return the outcome of an end in metrics by chute, where failures are told from other ends.
+
+    Without a key, nothing is known of the chutes.
+    """
+    if row["counts"]:
+        return "counts"
+    if (row["reason"] or "").startswith(REPLACED):
+        return "replaced"
+    if not row["reason"] or may_have_lost_race(row):
+        return "unclear"
+    return outcome(row)
+
+
+def may_have_lost_race(row: Row) -> bool:
+    """Return whether others may have filled the chute of an instance that started well."""
+    was_purged = (row["reason"] or "").startswith("autoscaler - instance failed to verify")
+    return was_purged and row["failed_start"] and row["verified_at"] is not None
 
 
 def lost_by_chute(directory: Path, rows: Iterable[Row]) -> dict[tuple[str, str], float]:

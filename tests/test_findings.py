@@ -37,7 +37,7 @@ STARTING = make_instance(state="starting", deadlines={"purge": NOW + 2340})
 
 FAILED = Failures(
     known={"c1": 4, "c2": 2},
-    unclear=frozenset(),
+    unclear={},
     are_all_known=True,
     until=NOW,
     names={"c1": "llama", "c2": "glm"},

@@ -28,7 +28,7 @@ from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
-from tests.simulator.hostile import ENDLESS
+from tests.hostile_api import ENDLESS
 from tests.support import (
     HOTKEY,
     PATIENCE,
@@ -228,7 +228,7 @@ async def test_an_endless_answer_is_refused_at_a_limit(endpoint: str, body: byte
 @contextmanager
 def hostile_api(kind: str) -> Iterator[str]:
     """Run a hostile API in a separate process; yields its address."""
-    command = [sys.executable, "-m", "tests.simulator.hostile", kind]
+    command = [sys.executable, "-m", "tests.hostile_api", kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as api:
         try:
             assert api.stdout is not None

@@ -139,9 +139,10 @@ async def test_an_offer_has_the_pay_of_its_first_day_and_what_it_approaches(
         cheapest_rate = min(rates[model] for model in selector["supported_gpus"])
         on_cheapest = chute["effective_compute_multiplier"] / selector["gpu_count"]
         first = on_cheapest * rates[gpu] / cheapest_rate
-        # A public instance is paid like one on the cheapest GPU later. A bounty is gone then.
+        # A public instance is paid like one on the cheapest GPU later. A bounty is gone then, and
+        # the urgency may be.
         later = on_cheapest if chute["public"] else first
-        later /= factors.get("bounty_boost", 1)
+        later /= factors.get("bounty_boost", 1) * factors.get("urgency_boost", 1)
         later_pays[gpu, chute_id] = later
         # The first pay counts for 4.6 hours of the day.
         pays_of_first_day[gpu, chute_id] = (first * 4.6 + later * 19.4) / 24

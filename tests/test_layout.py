@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "feeds": {"api", "chain", "rules", "fleet"},
     "collectors": {"api", "chain", "rules", "fleet", "feeds", "config"},
     "findings": {"rules", "fleet"},
+    "healthcheck": set(),
     "log": set(),
     "page": {"api", "chain", "rules", "fleet", "feeds", "collectors", "config"},
     "web": {"api", "fleet", "feeds", "collectors", "config", "page", "findings"},

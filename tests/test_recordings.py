@@ -342,7 +342,7 @@ def deadlines_of(row: Row) -> dict[str, float | None]:
 
 
 def later_of(chute_id: str, model: str, raw: dict[str, Any]) -> Fraction:
-    """Return what an instance earns 8 hours after its activation."""
+    """Return what an instance certainly earns 8 hours after its activation."""
     (chute,) = (one for one in raw["chutes"] if one["chute_id"] == chute_id)
     pay = Fraction(chute["effective_compute_multiplier"])
     if not chute["public"]:
@@ -350,7 +350,10 @@ def later_of(chute_id: str, model: str, raw: dict[str, Any]) -> Fraction:
         models = chute["node_selector"]["supported_gpus"]
         rates = {gpu: Fraction(raw["supported_gpus"][gpu]["hourly_rate"]) for gpu in models}
         pay *= rates[model] / min(rates.values())
-    return pay / Fraction(chute["compute_multiplier_factors"].get("bounty_boost", 1))
+    factors = chute["compute_multiplier_factors"]
+    for passing in ("bounty_boost", "urgency_boost"):
+        pay /= Fraction(factors.get(passing, 1))
+    return pay
 
 
 def expect_servers(want: Expected, raw: dict[str, Any]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-_LONG_HEX = re.compile(r"[0-9a-fA-F]{64,}")
+# A repetition with "+" never gives back, so that no text takes long.
+_LONG_HEX = re.compile(r"[0-9a-fA-F](?:[^0-9A-Za-z]{0,4}+[0-9a-fA-F]){63,}+")
 
 
 def scrub(text: str) -> str:
     """Remove possible signatures from a text of the API: all runs of at least 64 hexadecimal
-    digits.
+    digits, also with a few marks between them.
     """
     return _LONG_HEX.sub("[hex]", text)
 

@@ -60,6 +60,8 @@ def decode_hook(_kind: type[UnixTime], value: Any) -> UnixTime:
 
 OLD_VERSION: Final = "has an old version"
 """A part of the text of an end by an update."""
+PURGED: Final = "autoscaler - instance failed to verify"
+"""The beginning of the text about an instance that was not active in time."""
 END_TEXTS: Final = {
     "miner": ("miner initialized",),
     "scale_down": ("autoscaler - downscale adjustment",),
@@ -72,7 +74,7 @@ END_TEXTS: Final = {
     ),
     "chute_removed": ("chute deleted", "chute disabled", "stale make_public chute removed"),
     "not_active_in_time": (
-        "autoscaler - instance failed to verify",
+        PURGED,
         "Instance took too long to activate",
     ),
     "gpu_missing": ("autoscaler - instance node count mismatch",),
@@ -511,7 +513,7 @@ class AuditInstance(Record, frozen=True):
 
     UNUSED: ClassVar = {
         "no use: only ends and multipliers are exported": (
-            "version miner_uid region verified_at hourly_rate bounty"
+            "version miner_uid region hourly_rate bounty"
         ),
         "no use: the multiplier at the claim, without later changes": "compute_multiplier",
     }
@@ -533,6 +535,7 @@ class AuditInstance(Record, frozen=True):
     deletion_reason: str | None
     valid_termination: bool | None
     chute_id: str | None = None
+    verified_at: Nullable[UnixTime] = UNSET
 
 
 class AuditReport(

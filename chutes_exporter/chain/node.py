@@ -23,7 +23,7 @@ from chutes_exporter.api.endpoints import MB, Endpoint
 from chutes_exporter.api.records import Record
 from chutes_exporter.api.transport import Transport
 from chutes_exporter.chain import subnet as s
-from chutes_exporter.duration import MINUTE, human_duration
+from chutes_exporter.duration import HOUR, MINUTE, human_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,8 @@ GENESIS: Final = "0x2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab3
 """The hash of the main network's first block."""
 _MAX_AGE: Final = 10 * MINUTE
 """Maximum age of the newest block in seconds. With an older one, the node is behind."""
+_MAX_LEAD: Final = HOUR
+"""Seconds by which the block's time may be ahead of the API's clock. The clock may be set late."""
 _SHORTEST_KEY: Final = 4
 """Characters of the shortest part of an address that may be a key. ``v1`` is none."""
 _ADVICE: Final = (
@@ -181,6 +183,8 @@ class Node:
         age = self._clock() - state.time
         if age > _MAX_AGE:
             raise e.UnavailableError(f"it is {human_duration(age)} old, the node is behind")
+        if age < -_MAX_LEAD:
+            raise e.UnavailableError(f"its time is {human_duration(-age)} ahead of the API's")
         state.check()
         return state
 

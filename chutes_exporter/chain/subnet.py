@@ -217,6 +217,10 @@ class State:
 
         The chain's storage has then changed, so that other values may mean something else, too.
         """
+        # 0 is no epoch yet. Epochs are 72 minutes apart.
+        since_epoch = self.block - self.last_paid_epoch
+        if self.last_paid_epoch and not 0 <= since_epoch <= _BLOCKS_PER_DAY:
+            raise UndecodableError("LastMechansimStepBlock: it is not in the day before the block")
         for name, values in (("Emission", self.emission), ("Incentive", self.incentive)):
             if len(values) > self.seats:
                 raise UndecodableError(f"{name}: it has more values than the {self.seats} seats")

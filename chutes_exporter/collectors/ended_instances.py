@@ -9,6 +9,7 @@ from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Sa
 from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
 from chutes_exporter.fleet.ends import Ledger
+from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.rules.losses import END_REASONS, NO_REASON, OUTCOMES, REDEPLOYED
 from chutes_exporter.rules.sums import total
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 _WINDOWS: Final = {"1h": 1, "6h": 6, "1d": DAY_HOURS}
 """Hours of each window."""
 _REPLACED: Final = "replaced"
-_OUTCOMES_BY_CHUTE: Final = (*OUTCOMES, _REPLACED)
+_UNCLEAR: Final = "unclear"
+_OUTCOMES_BY_CHUTE: Final = (*OUTCOMES, _REPLACED, _UNCLEAR)
 # What is unknown because of a missing record, the ledger decides.
 _metric = metric_of(AUDIT_REPORT, whole=False)
 
@@ -59,9 +61,10 @@ TOTAL_LOST = _metric(
 CHUTE_ENDED = _metric(
     "chutes_miner_chute_window_ended_instances",
     "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by chute and "
-    "outcome: counts, lost, never_active, or replaced (lost or never active by an update, a "
-    "scale-down, maintenance or the like, which is no failure). Chutes without one are left out, "
-    "and those with an end whose reason is not known.",
+    "outcome: counts, lost, never_active, replaced (lost or never active by an update, a "
+    "scale-down, maintenance or the like, which is no failure), or unclear (lost or never active, "
+    "and no report tells whether it failed: the service may have refused the activation, because "
+    "others had filled the chute, or a job was over). Chutes without one are left out.",
     ("hotkey", "window", "chute_id", "outcome"),
 )
 CHUTE_LOST = _metric(
@@ -70,9 +73,16 @@ CHUTE_LOST = _metric(
     "newest audited hour, or in 24 hours, by chute. Chutes without an ended instance are left out.",
     ("hotkey", "window", "chute_id"),
 )
+PLANNED_START_END = _metric(
+    "chutes_instance_planned_start_end",
+    "1 for an instance of a watched miner that ended in the 6 hours before the newest report, was "
+    "never active, and was ended by its owner, an update, a scale-down, maintenance or the like. "
+    "That is no failure of its server.",
+    ("hotkey", "instance_id"),
+)
 _METRICS: Final = (
     *(REPORT_END, KNOWN_HOURS, TOTAL_LOST),
-    *(ENDED, LOST, CHUTE_ENDED, CHUTE_LOST),
+    *(ENDED, LOST, CHUTE_ENDED, CHUTE_LOST, PLANNED_START_END),
 )
 
 
@@ -88,6 +98,10 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     ledger = Ledger(reports.hours, chutes)
     out.add(REPORT_END, ledger.end)
     out.add(KNOWN_HOURS, DAY_HOURS - len(ledger.missing_hours(DAY_HOURS)))
+    for end in ledger.ends(FAILURE_HOURS):
+        is_planned_start = end.outcome == "never_active" and end.is_failure is False
+        if is_planned_start and end.hotkey in miners.watched:
+            out.add(PLANNED_START_END, 1, end.hotkey, end.instance_id)
     for window, hours in _WINDOWS.items():
         if ledger.missing_hours(hours):
             continue
@@ -132,8 +146,7 @@ def _add_reasons(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: S
 def _add_chutes(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: Samples) -> None:
     """Add the ends and losses of a miner in a window by chute.
 
-    Nothing is added if the chute of an end is unknown, because it may belong to any chute. If it is
-    unknown whether an end was a failure, the ends on its chute are left out.
+    Nothing is added if the chute of an end is unknown, because it may belong to any chute.
     """
     by_chute: dict[str, list[End]] = defaultdict(list)
     for end in ends:
@@ -143,18 +156,17 @@ def _add_chutes(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: Sa
     for chute_id, of_chute in by_chute.items():
         labels = (*hotkey_and_window, chute_id)
         outcomes = [_outcome_by_chute(end) for end in of_chute]
-        if None not in outcomes:
-            _add_outcomes(CHUTE_ENDED, outcomes, _OUTCOMES_BY_CHUTE, labels, out)
+        _add_outcomes(CHUTE_ENDED, outcomes, _OUTCOMES_BY_CHUTE, labels, out)
         out.add(CHUTE_LOST, total(end.lost_units for end in of_chute), *labels)
 
 
-def _outcome_by_chute(end: End) -> str | None:
-    """Return the outcome of an end, None if it is unknown whether it is a failure.
+def _outcome_by_chute(end: End) -> str:
+    """Return the outcome of an end.
 
     An end that lost its score, or was never active, and is no failure was only replaced.
     """
     if end.is_failure is None:
-        return None
+        return _UNCLEAR
     if end.is_failure or end.outcome == "counts":
         return end.outcome
     return _REPLACED
@@ -162,15 +174,12 @@ def _outcome_by_chute(end: End) -> str | None:
 
 def _add_outcomes(
     metric: Metric,
-    outcomes: Iterable[str | None],
+    outcomes: Iterable[str],
     possible_outcomes: Iterable[str],
     labels: tuple[str, ...],
     out: Samples,
 ) -> None:
-    """Add how many ends have each of the possible outcomes, also 0 for one that none has.
-
-    The caller has made sure that no outcome is unknown.
-    """
+    """Add how many ends have each of the possible outcomes, also 0 for one that none has."""
     counts = Counter(outcomes)
     for outcome in possible_outcomes:
         out.add(metric, counts[outcome], *labels, outcome)

@@ -191,8 +191,10 @@ INSTANCE_UNITS = _metric(
 )
 INSTANCE_LATER_UNITS = _metric(
     "chutes_instance_later_compute_units_per_second",
-    "Compute units per second that the instance approaches from 2 to 8 hours after its activation: "
-    "without the bounty, and for a public one those of the cheapest GPU that its chute allows.",
+    "Compute units per second that the instance earns for certain from 8 hours after its "
+    "activation on, and approaches from 2 hours on: without the bounty and the urgency boost, and "
+    "for a public one those of the cheapest GPU that its chute allows. While the chute wants more "
+    "instances, its urgency boost comes on top.",
     OF_INSTANCE,
 )
 DEADLINE = _metric(

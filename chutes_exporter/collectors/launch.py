@@ -8,7 +8,7 @@ from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Sa
 from chutes_exporter.collectors.fleet import FEEDS, OF_INSTANCE, OF_SERVER, fleet_answers
 from chutes_exporter.duration import DAY
 from chutes_exporter.fleet.join import join_fleet
-from chutes_exporter.fleet.model import INSTANCE_DECISIONS
+from chutes_exporter.fleet.model import INSTANCE_DECISIONS, LEFT_OUT
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 
 if TYPE_CHECKING:
@@ -34,16 +34,17 @@ SERVER_IDLE_UNITS = _metric(
     "Compute units per second, on average of the first day, that the server's idle GPUs would earn "
     "in their best use. Each server is filled with the chutes that the service "
     "lets the miner launch now, and the room of a chute is given to one server only, less the "
-    "launches that are under way. 0 if no GPU is idle, the server is in or before a maintenance, "
-    "or nothing can be launched. At least so much if it is unknown of a chute whether it can be "
-    "launched, which chutes_launch_refused_chutes counts. Absent if nothing more is known, as the "
-    "pay of unverified GPUs is.",
+    "launches that are under way. 0 if no GPU is idle, the plan leaves the server out "
+    "(chutes_server_launch_left_out), or nothing can be launched. At least so much if it is "
+    "unknown of a chute whether it can be launched, which chutes_launch_refused_chutes counts. "
+    "Absent if nothing more is known, as the pay of unverified GPUs is.",
     OF_SERVER,
 )
 SERVER_IDLE_LATER_UNITS = _metric(
     "chutes_server_idle_later_compute_units_per_second",
-    "Compute units per second that the same instances would earn from 8 hours after their "
-    "activation on: without bounties, and public ones as on the cheapest GPU of their chute.",
+    "Compute units per second that the same instances would earn for certain from 8 hours after "
+    "their activation on: without bounties and urgency boosts, and public ones as on the cheapest "
+    "GPU of their chute.",
     OF_SERVER,
 )
 FLEET_IDLE_UNITS = _metric(
@@ -56,6 +57,17 @@ FLEET_IDLE_LATER_UNITS = _metric(
     "chutes_fleet_idle_later_compute_units_per_second",
     "The sum of chutes_server_idle_later_compute_units_per_second over the same servers.",
     ("hotkey",),
+)
+SERVER_LEFT_OUT = _metric(
+    "chutes_server_launch_left_out",
+    "Whether the best use of idle GPUs leaves out a server with idle GPUs for this reason (1): "
+    "upgrade_slot (it holds an upgrade slot, so launches are refused), maintenance_not_known "
+    "(whether it holds one, or has TEE), upgrade_due (it waits for its upgrade, and the open "
+    "window ends within 12 hours), starts_hang (no instance on it is active, and one has been "
+    "starting for over an hour, not in vain). Starts that failed are only in "
+    "hotkey_server_id_chute_id:chutes_failed_starts:count6h, because no answer says where an ended "
+    "instance was.",
+    (*OF_SERVER, "reason"),
 )
 SERVER_LAUNCH = _metric(
     "chutes_server_launch_instances",
@@ -76,8 +88,15 @@ FIRST_DAY_UNITS = _metric(
 )
 LATER_UNITS = _metric(
     "chutes_launch_later_units_per_gpu_second",
-    "Compute units that this GPU would earn per second from 8 hours after the activation on: "
-    "without the bounty, and in a public instance as on the cheapest GPU that the chute allows.",
+    "Compute units that this GPU would earn per second for certain from 8 hours after the "
+    "activation on: without the bounty and the urgency boost, and in a public instance as on the "
+    "cheapest GPU that the chute allows.",
+    _OF_OFFER,
+)
+URGENCY = _metric(
+    "chutes_launch_urgency_boost_ratio",
+    "Factor of the urgency in the first pay. It lasts while the chute wants more instances, which "
+    f"the launch itself can end. Absent for a chute without one. {_OFFERED}",
     _OF_OFFER,
 )
 GPUS = _metric(
@@ -172,6 +191,12 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
         labels = (fleet.hotkey, server.server_id, server.name)
         out.add(SERVER_IDLE_UNITS, pay.first_day, *labels)
         out.add(SERVER_IDLE_LATER_UNITS, pay.later, *labels)
+    for server in fleet.servers:
+        if server.name is not None and server.idle_models:
+            for reason in LEFT_OUT:
+                is_reason = fleet.left_out.get(server.server_id) == reason
+                labels = (fleet.hotkey, server.server_id, server.name)
+                out.add(SERVER_LEFT_OUT, is_reason, *labels, reason)
     for use in fleet.uses:
         server_name = fleet.servers_by_id[use.server_id].name
         if server_name is not None:
@@ -210,6 +235,8 @@ def _add_market(market: Market, hotkey: str, out: Samples) -> None:
         labels = (hotkey, market.model, offer.chute_id, offer.chute)
         out.add(FIRST_DAY_UNITS, offer.first_day_units_per_gpu_second, *labels)
         out.add(LATER_UNITS, offer.later_units_per_second / offer.size, *labels)
+        if offer.urgency_boost != 1:
+            out.add(URGENCY, offer.urgency_boost, *labels)
         out.add(GPUS, offer.size, *labels)
         out.add(ROOM_LEFT, offer.left, *labels)
         out.add(STARTING, offer.starting, *labels)
@@ -230,8 +257,8 @@ COLLECTOR = Collector(
                     FLEET_IDLE_UNITS,
                     FLEET_IDLE_LATER_UNITS,
                 ),
-                *(SERVER_LAUNCH, SERVER_LAUNCH_UNITS),
-                *(FIRST_DAY_UNITS, LATER_UNITS, GPUS, ROOM_LEFT, STARTING, REFUSED),
+                *(SERVER_LEFT_OUT, SERVER_LAUNCH, SERVER_LAUNCH_UNITS),
+                *(FIRST_DAY_UNITS, LATER_UNITS, URGENCY, GPUS, ROOM_LEFT, STARTING, REFUSED),
                 *(IN_VAIN, DECISION, LAST_ACTIVE),
             ),
             _collect,

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from chutes_exporter.api import ChutesClient
-from chutes_exporter.commands.audit import AuditReading
+from chutes_exporter.commands.audit import MADE_WITHIN, AuditReading
 from chutes_exporter.commands.terminal import moment
-from chutes_exporter.duration import DAY_HOURS
+from chutes_exporter.duration import DAY_HOURS, HOUR
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.fleet.failures import find_failures, markets_in_order, markets_without
+from chutes_exporter.fleet.model import LeftOut
 from chutes_exporter.fleet.offers import find_uses
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 
@@ -21,16 +22,17 @@ if TYPE_CHECKING:
     from chutes_exporter.commands.report import Report
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.failures import Failures
-    from chutes_exporter.fleet.model import Fleet, Market, Offer, Server, Use
+    from chutes_exporter.fleet.model import Fleet, Market, Offer, Use
 
-IdleReason = Literal[
-    "failed_here",  # Only chutes that failed here have room for them.
-    "not_known",  # Of some chutes, it is not known whether they can be launched.
-    "no_room",  # No chute that can be launched has room for them.
-    "upgrade_slot",  # The server holds an upgrade slot.
-    "maintenance_not_known",  # Whether it holds one, or has TEE, is not known.
-    "server_not_known",
-]
+IdleReason = (
+    LeftOut
+    | Literal[
+        "failed_here",  # Only chutes that failed here have room for them.
+        "not_known",  # Of some chutes, it is not known whether they can be launched.
+        "no_room",  # No chute that can be launched has room for them.
+        "server_not_known",
+    ]
+)
 """Why GPUs stay idle in the plan."""
 _NO_LAUNCHES = "an answer lacks whether the service accepts some chutes, or what they pay"
 """Reason of a gap: it is not known what idle GPUs can run."""
@@ -43,6 +45,8 @@ class Advice:
     Attributes:
         is_known: Whether the states of all its GPUs are known.
         failures: What failed on its servers in the past day.
+        missing_hours: The ends of the hours of this day without a whole report, in Unix time. None
+            if no report could be read.
         markets: What it can launch, for each model of its idle GPUs. What failed comes last. None
             while it is unknown.
         uses: The best use of its idle GPUs without what failed, the best paid first.
@@ -51,6 +55,7 @@ class Advice:
     fleet: Fleet
     is_known: bool
     failures: Failures
+    missing_hours: tuple[float, ...] | None
     markets: tuple[Market, ...] | None
     uses: tuple[Use, ...]
 
@@ -63,13 +68,8 @@ class Advice:
 
     @property
     def plan(self) -> tuple[Use, ...] | None:
-        """The best use of its idle GPUs. None while that, or what failed here, is not known."""
-        if not self.is_known or self.markets is None:
-            return None
-        # While a failure may be missing, a chute that fails here may be offered. Without offers, no
-        # failure matters.
-        may_offer_failing = bool(self.offers) and not self.failures.are_all_known
-        return None if may_offer_failing else self.uses
+        """The best use of its idle GPUs, without what is known to fail here. None if unknown."""
+        return None if not self.is_known or self.markets is None else self.uses
 
     @property
     def failing(self) -> list[Offer]:
@@ -131,14 +131,32 @@ def _advice_to(hotkey: str, report: Report, audit: AuditReading) -> Advice:
     if fleet.markets is not None:
         markets = markets_in_order(fleet.markets, failures)
         # Not those of the fleet, which may contain chutes that failed.
-        uses = find_uses(fleet.servers, markets_without(fleet.markets, failures))
+        good_markets = markets_without(fleet.markets, failures)
+        uses = find_uses(fleet.servers, good_markets, fleet.left_out)
     return Advice(
         fleet=fleet,
         is_known=is_known,
         failures=failures,
+        missing_hours=_missing_hours(audit, report.now) if _has_offers(fleet) else (),
         markets=markets,
         uses=_best_paid_first(uses) if is_known else (),
     )
+
+
+def _missing_hours(audit: AuditReading, now: float) -> tuple[float, ...] | None:
+    """Return the ends of the hours of the past day of which no whole report was read, None without
+    any report.
+
+    The day ends with the newest hour whose report must be out.
+    """
+    if not audit.reports:
+        return None
+    newest = audit.ledger.end
+    while now - newest > HOUR + MADE_WITHIN:
+        newest += HOUR
+    ends_of_day = {newest - HOUR * age for age in range(DAY_HOURS)}
+    ends_of_read = {report.end for report in audit.reports if report.whole}
+    return tuple(sorted(ends_of_day - ends_of_read))
 
 
 def _best_paid_first(uses: Iterable[Use]) -> tuple[Use, ...]:
@@ -220,17 +238,7 @@ def _unused_on_other_servers(fleet: Fleet, planned_servers: set[str]) -> list[Un
             counts[gpu.server_id or "", gpu.model] += 1
     unused = []
     for (server_id, model), count in counts.items():
-        why = _why_not_planned(fleet.servers_by_id.get(server_id))
+        # The plan has each known server but those that are left out.
+        why: IdleReason = fleet.left_out.get(server_id) or "server_not_known"
         unused.append(UnusedGpus(server_id, model, count, why))
     return unused
-
-
-def _why_not_planned(server: Server | None) -> IdleReason:
-    """Return why a server with idle GPUs is not in the plan. None is an unknown server.
-
-    The plan has each server of which it is known that it holds no slot, and whether it has TEE.
-    """
-    if server is None:
-        return "server_not_known"
-    # Otherwise it is unknown whether it holds a slot, or, if it holds none, whether it has TEE.
-    return "upgrade_slot" if server.holds_slot else "maintenance_not_known"

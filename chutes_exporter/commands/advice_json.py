@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from chutes_exporter.commands.advice import market_of, unused_gpus
+from chutes_exporter.commands.terminal import iso_time
 from chutes_exporter.duration import DAY
 from chutes_exporter.findings import cost
 from chutes_exporter.rules.sums import product
@@ -62,6 +63,7 @@ class AdviceJson:
             "idle": idle,
             "plan": plan,
             "plan_left_out": _left_out(advice),
+            "missing_hours": _missing_hours(advice),
             "stay_idle": stay_idle,
         }
 
@@ -99,13 +101,14 @@ class AdviceJson:
         later = offer.later_units_per_second / offer.size
         return {
             "chute_id": offer.chute_id,
-            "name": offer.public_name,
+            "name": offer.chute,
             "public": not offer.private,
             "tee": offer.tee,
             "gpus": offer.size,
             "units_per_gpu_second": offer.units_per_second / offer.size,
             "first_day_units_per_gpu_second": first_day,
             "later_units_per_gpu_second": later,
+            "urgency_boost": offer.urgency_boost,
             "estimated_usd_per_gpu_first_day": pricing.usd_a_day(first_day),
             "estimated_usd_per_gpu_day_later": pricing.usd_a_day(later),
             "room": offer.room,
@@ -113,6 +116,7 @@ class AdviceJson:
             "starting_instances": offer.starting,
             "hanging_here": offer.hanging,
             "failed_24h": advice.failures.count(offer.chute_id),
+            "unclear_24h": advice.failures.unclear.get(offer.chute_id, 0),
             "fails_here": advice.failures.fails(offer.chute_id),
             "utilization_ratio": offer.load,
             "rate_limited_ratio": offer.rate_limited,
@@ -140,26 +144,30 @@ class AdviceJson:
         later_units_per_second = launch.instances * offer.later_units_per_second
         return {
             "chute_id": offer.chute_id,
-            "name": offer.public_name,
+            "name": offer.chute,
+            "public": not offer.private,
             "instances": launch.instances,
             "gpus": launch.instances * offer.size,
             "first_day_units": first_day_units,
+            "urgency_boost": offer.urgency_boost,
             "estimated_usd_first_day": self._pricing.usd(first_day_units),
             "estimated_usd_per_day_later": self._pricing.usd_a_day(later_units_per_second),
         }
 
 
-def _left_out(advice: Advice) -> list[dict[str, Any]] | None:
-    """Return what the plan leaves out because it failed, None while not all failures are known.
-
-    Without offers, there is nothing to leave out, whatever failed.
-    """
-    if advice.offers and not advice.failures.are_all_known:
+def _missing_hours(advice: Advice) -> list[str | None] | None:
+    """Return the ends of the hours of which it is not known what failed, None if of all."""
+    if advice.missing_hours is None:
         return None
+    return [iso_time(end) for end in advice.missing_hours]
+
+
+def _left_out(advice: Advice) -> list[dict[str, Any]]:
+    """Return the chutes that the plan leaves out because they failed."""
     return [
         {
             "chute_id": offer.chute_id,
-            "name": offer.public_name,
+            "name": offer.chute,
             "failed_24h": advice.failures.count(offer.chute_id),
         }
         for offer in advice.failing

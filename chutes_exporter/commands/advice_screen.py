@@ -57,15 +57,20 @@ _IDLE_REASONS: Final[dict[IdleReason, str]] = {
     "not_known": "of some chutes it is not known whether they can be launched",
     "no_room": "no chute that can be launched now has room for them",
     "upgrade_slot": "the server holds an upgrade slot",
+    "upgrade_due": "the server must be upgraded, and the window ends WINDOW_END",
+    "starts_hang": "no instance on the server is active, and one has been starting for over an "
+    "hour",
     "maintenance_not_known": "it is not known whether the server can be used",
     "server_not_known": "their server is not known",
 }
 """Why idle GPUs are not in the plan, after "stay idle:"."""
 _LEGEND: Final = (
-    "Day 1, later: compute units a second of one GPU, on average of the first day and from 8 hours "
-    "after the activation on. USD: an estimate for one GPU and a day. Room: launches that can "
-    "still become active. Starting: instances of all miners. Bounty, left: its factor, and the "
-    "hours until it expires. Use %, refused %: load and refused requests in 15 minutes."
+    "Day 1, later: compute units a second of one GPU, on average of the first day and, for "
+    "certain, from 8 hours after the activation on. USD: an estimate for one GPU and a day. Boost: "
+    "a factor in the pay of now. Later is without it, because it lasts only while the chute wants "
+    "more instances. Room: launches that can still become active. Starting: instances of all "
+    "miners. Bounty, left: its factor, and the hours until it expires. Use %, refused %: load and "
+    "refused requests in 15 minutes."
 )
 
 
@@ -166,6 +171,7 @@ class AdviceScreen:
         if self._pricing.usd_per_unit is not None:
             row["USD day 1"] = self._pricing.usd_a_day(first_day)
             row["USD later"] = self._pricing.usd_a_day(later)
+        row["boost"] = _boost(offer)
         row["GPUs"] = offer.size
         if has_failures:
             row["failed 24 h"] = _failed(advice, offer)
@@ -182,10 +188,9 @@ class AdviceScreen:
         """Print what to launch on which server, and what stays idle, or why there is no plan."""
         if advice.plan is None:
             say(
-                "There is no plan, because it is not known which chutes the idle GPUs can run, or "
-                "which ones failed here. Without --plan, advise shows what is known."
+                "There is no plan, because it is not known which chutes the idle GPUs can run. "
+                "Without --plan, advise shows what is known."
             )
-            _show_failing(advice, "would be left out")
             return
         rows = self._plan_rows(advice.fleet, advice.plan)
         # A plan is shown with all its rows. Only columns may be left out.
@@ -199,6 +204,10 @@ class AdviceScreen:
         for unused in unused_gpus(advice, advice.plan):
             server = _server_text(advice.fleet, unused.server_id)
             reason = _IDLE_REASONS[unused.why]
+            window = advice.fleet.window
+            ends_at = None if window is None else window.ends_at
+            ends = "at an unknown time" if ends_at is None else f"at {moment(ends_at)}"
+            reason = reason.replace("WINDOW_END", ends)
             say(f"{unused.count} {unused.model} on {server} stay idle: {reason}.")
         _show_failing(advice, "are left out")
 
@@ -230,6 +239,7 @@ class AdviceScreen:
         if self._pricing.usd_per_unit is not None:
             cells["USD day 1"] = self._pricing.usd(first_day_units)
             cells["USD later"] = self._pricing.usd_a_day(later_units_per_second)
+        cells["boost"] = _boost(launch.offer)
         return cells
 
 
@@ -241,9 +251,15 @@ def _hours_and_minutes(seconds: float | None) -> str | None:
     return f"{hours:.0f}:{minutes:02.0f}"
 
 
+def _boost(offer: Offer) -> str | None:
+    """Return the factor of the urgency in the pay of now, such as ``x 1.8``, None without one."""
+    return None if offer.urgency_boost == 1 else f"x {offer.urgency_boost:.2g}"
+
+
 def _chute_name(offer: Offer) -> str:
-    """Return the name of the chute. The names of private ones are not shown."""
-    return "(private)" if offer.private else offer.chute or "-"
+    """Return the name of the chute, and whether it is private: its score can be lost at any age."""
+    name = offer.chute or "-"
+    return f"{name} (private)" if offer.private else name
 
 
 def _server_text(fleet: Fleet, server_id: str) -> str:
@@ -262,10 +278,10 @@ def _failed(advice: Advice, offer: Offer) -> int | str | None:
 
     None if no failure is known, but there may be some.
     """
-    count = advice.failures.count(offer.chute_id)
-    if count is not None:
-        return count
-    least = advice.failures.known.get(offer.chute_id, 0)
+    failures = advice.failures
+    least = failures.known.get(offer.chute_id, 0)
+    if failures.are_all_known and offer.chute_id not in failures.unclear:
+        return least
     return f"≥{least}" if least else None
 
 
@@ -279,12 +295,12 @@ def _show_failing(advice: Advice, consequence: str) -> None:
         # Nothing is offered, so that no failure matters.
         return
     if not failures.are_all_known:
-        say("Not all failures of the past day are known.", fg="yellow")
+        say(_unknown_failures_text(advice), fg="yellow")
     if advice.failing:
-        chutes = []
-        for offer in advice.failing:
-            name = offer.public_name or offer.chute_id
-            chutes.append(f"{name} ({_failed(advice, offer)})")
+        chutes = [
+            f"{offer.chute or offer.chute_id} ({_failed(advice, offer)})"
+            for offer in advice.failing
+        ]
         say(
             f"These {consequence}, because {FAILS_FROM} or more of their instances failed on this "
             f"miner's servers in the 24 hours before {moment(failures.until)}: "
@@ -292,6 +308,19 @@ def _show_failing(advice: Advice, consequence: str) -> None:
             "incidents.",
             fg="yellow",
         )
+
+
+def _unknown_failures_text(advice: Advice) -> str:
+    """Return of which hours it is not known what failed."""
+    if advice.missing_hours is None:
+        return "It is not known what failed here: no hourly report could be read."
+    hours = [moment(end) for end in advice.missing_hours]
+    if not hours:
+        return "Not all failures of the past day are known."
+    unknown = "It is not known what failed here in the"
+    if len(hours) == 1:
+        return f"{unknown} hour before {hours[0]}: its report is missing."
+    return f"{unknown} hours before {', '.join(hours)}: their reports are missing."
 
 
 def _show_refused(market: Market) -> None:

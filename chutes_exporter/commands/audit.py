@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MADE_WITHIN: Final = 10 * MINUTE
+MADE_WITHIN: Final = 10 * MINUTE
 """Seconds after the hour within which the service has always published its report."""
 
 
@@ -81,7 +81,7 @@ class AuditReading:
         # an end: 0 is for the type checker.
         path_by_end = {entry.end_time or 0.0: entry.path for entry in listed.value}
         newest = max(path_by_end)
-        if self._client.api_clock() - newest > HOUR + _MADE_WITHIN:
+        if self._client.api_clock() - newest > HOUR + MADE_WITHIN:
             self.miss(
                 f"the ends since {moment(newest)}",
                 "the service has not published the report of the last hour",

@@ -1,58 +1,80 @@
-"""The command ``demo``: the exporter and a simulated Chutes API together."""
+"""The command ``demo``: the exporter, and a recorded day in place of the Chutes API."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shlex
 import shutil
 import sys
 import tempfile
-import time
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import structlog
 
 from chutes_exporter import log
+from chutes_exporter.api.clock import steady
 from chutes_exporter.commands.options import Command, Parsed, option, serving_options, settings_of
 from chutes_exporter.commands.serve import Service
-from chutes_exporter.config import Address, Credentials
-from chutes_exporter.simulator import DEFAULT_TROUBLES, TROUBLES, DemoWorld, Simulator, parse_fault
-from chutes_exporter.simulator.world import TEST_SEED
+from chutes_exporter.config import Address, ConfigError, Credentials
+from chutes_exporter.demo.day import DayError, open_day
+from chutes_exporter.demo.replay import Replay, parse_fault
+from chutes_exporter.duration import HOUR, MINUTE
 from chutes_exporter.web.server import signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.simulator.world import Miner
+_log = structlog.get_logger("demo")
 
-_simulated = partial(option, "Simulated API")
+
+def _parse_time(text: str) -> float:
+    """Return the seconds since midnight of a time such as ``06:00``, or raise ValueError."""
+    match = re.fullmatch(r"(\d\d?):([0-5]\d)", text)
+    seconds = int(match[1]) * HOUR + int(match[2]) * MINUTE if match else -1.0
+    if not 0 <= seconds <= 24 * HOUR:
+        raise ValueError(f"{text!r} is no time of the day: write for example 06:00")
+    return seconds
+
+
+_demo = partial(option, "Recorded day")
 
 
 @click.command(cls=Command)
-@_simulated(
-    "--trouble",
-    "troubles",
-    multiple=True,
-    type=click.Choice(tuple(TROUBLES)),
-    default=DEFAULT_TROUBLES,
-    metavar="TROUBLE",
-    help=f"Trouble of the simulated miner (repeatable): {', '.join(TROUBLES)}.",
+@_demo(
+    "--miner",
+    type=click.Choice(("troubled", "healthy")),
+    default="troubled",
+    help="Miner to watch. Each has 38 GPUs.",
 )
-@_simulated(
-    "--simulator.listen-address",
+@_demo(
+    "--from",
+    "start",
+    type=Parsed("HH:MM", _parse_time),
+    default="22:00",
+    help="Time of the recorded day, from 00:00 to 24:00, at which the demo starts.",
+)
+@_demo(
+    "--speed",
+    type=click.FloatRange(0, 600, min_open=True),
+    default=1.0,
+    metavar="FACTOR",
+    help="How many seconds of the recorded day pass in a second. The clock of Prometheus does not "
+    "follow, so that its rules need the default.",
+)
+@_demo(
+    "--demo.listen-address",
     type=Parsed("[HOST]:PORT", Address.parse),
     default="127.0.0.1:10065",
-    help="Address on which the simulated API listens.",
+    help="Address on which the recorded API listens.",
 )
-@_simulated(
-    "--simulator.seed", type=int, default=64, help="Number that selects the simulated world."
-)
-@_simulated(
-    "--simulator.fault",
+@_demo(
+    "--demo.fault",
     multiple=True,
     type=Parsed("ENDPOINT=FAULT", parse_fault),
     help="Fault of an endpoint (repeatable): scores=status:503, metrics=latency:5 (seconds), "
@@ -61,55 +83,70 @@ _simulated = partial(option, "Simulated API")
 )
 @serving_options("127.0.0.1:10064")
 def demo(**flags: Any) -> None:
-    """Serve metrics of a simulated Chutes API, without a key.
+    """Serve metrics of a recorded day of the service, without a key.
 
-    It writes a hotkey file for the watched miner, and prints how to run the other commands with it.
+    Everything was lived by the service's public code, not by a real miner. It writes a hotkey file
+    for the watched miner, and prints how to run the other commands with it.
     """
     log.configure(flags["log_level"], flags["log_format"])
     asyncio.run(run_demo(flags))
 
 
 async def run_demo(flags: Mapping[str, Any]) -> None:
-    """Simulate and serve until SIGTERM or SIGINT. SIGHUP reads the web configuration again.
+    """Replay and serve until SIGTERM or SIGINT. SIGHUP reads the web configuration again.
 
-    A temporary directory has the hotkey file of the simulated miner.
+    A temporary directory has the hotkey file of the watched miner.
     """
-    world = DemoWorld(seed=flags["simulator_seed"], start=time.time(), troubles=flags["troubles"])
-    simulator = Simulator(world, listen=flags["simulator_listen_address"])
-    simulator.faults.update(dict(flags["simulator_fault"]))
-    # The miner with the troubles is the first one.
-    miner = world.miners[0]
+    try:
+        day = open_day()
+    except DayError as error:
+        raise ConfigError(f"{error}. Install the exporter again") from None
+    speed = flags["speed"]
+    replay = Replay(day, at=flags["start"], speed=speed, listen=flags["demo_listen_address"])
+    replay.faults.update(dict(flags["demo_fault"]))
+    key = day.miners[flags["miner"]]
     settings = settings_of(
         flags,
-        Credentials(keys=(miner.key,), errors=(), warnings=()),
-        api_url=simulator.url,
-        chain_url=simulator.chain_url,
+        Credentials(keys=(key,), errors=(), warnings=()),
+        api_url=replay.url,
+        chain_url=replay.chain_url,
     )
-    service = Service(settings, is_demo=True)
+    # The exporter lives as fast as the recording, so that it asks as often in each hour of the day.
+    service = Service(
+        settings,
+        is_demo=True,
+        clock=replay.clock,
+        monotonic=lambda: steady() * speed,
+    )
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(signals(service.hang_up.set))
-        world.grow(time.time())  # before the server starts, because this takes seconds
-        await stack.enter_async_context(simulator)
+        await stack.enter_async_context(replay)
         await stack.enter_async_context(service)
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="chutes-exporter-demo-"))
-        hotkey_file = _write_hotkey_file(directory, miner)
-        _print_instructions(service, simulator, miner, hotkey_file)
+        hotkey_file = _write_hotkey_file(directory, key.address, day.seeds[flags["miner"]])
+        _print_instructions(service, replay, flags["miner"], hotkey_file)
+        end = asyncio.create_task(_tell_the_end(replay, speed))
+        stack.callback(end.cancel)
         await stop.wait()
 
 
-def _write_hotkey_file(directory: str, miner: Miner) -> Path:
-    """Write the hotkey file of the first miner, whose seed is TEST_SEED."""
+def _write_hotkey_file(directory: str, address: str, seed: str) -> Path:
     path = Path(directory, "hotkey")
     # Only its owner may read a key.
     path.touch(mode=0o600)
-    path.write_text(json.dumps({"ss58Address": miner.hotkey, "secretSeed": TEST_SEED}))
+    path.write_text(json.dumps({"ss58Address": address, "secretSeed": seed}))
     return path
 
 
-def _print_instructions(
-    service: Service, simulator: Simulator, miner: Miner, hotkey_file: Path
-) -> None:
-    """Print what to open in a browser, and which commands to run for the simulated miner."""
+async def _tell_the_end(replay: Replay, speed: float) -> None:
+    """Wait for the end of the recording, and say so in the log and on the terminal."""
+    await asyncio.sleep((replay.day.last - replay.moment()) / speed)
+    _log.warning("recording is over", advice="restart the demo")
+    click.echo("The recorded day is over. From now on, the answers of the API stay the same.")
+
+
+def _print_instructions(service: Service, replay: Replay, miner: str, hotkey_file: Path) -> None:
+    """Print what to open in a browser, and which commands to run for the watched miner."""
     address = service.addresses[0]
     # An address without a host listens on all addresses of this machine.
     host_and_port = str(address) if address.host else f"localhost:{address.port}"
@@ -119,11 +156,12 @@ def _print_instructions(
     module = f"{shlex.quote(sys.executable)} -m chutes_exporter"
     program = "chutes-exporter" if is_on_path else module
     click.echo(
-        f"The watched miner is simulated: {len(miner.gpus)} GPUs.\n"
+        f"The watched miner is {miner!r}. Everything that you see was lived by the service's "
+        "public code, not by a real miner.\n"
         f"Open {base}/metrics (metrics) or {base}/ (status). Press Ctrl-C to stop.\n"
         f"Its hotkey file is {hotkey_file}. These commands work in another terminal:\n"
-        f"  export CHUTES_EXPORTER_API_URL={simulator.url} "
-        f"CHUTES_EXPORTER_CHAIN_URL={simulator.chain_url} "
+        f"  export CHUTES_EXPORTER_API_URL={replay.url} "
+        f"CHUTES_EXPORTER_CHAIN_URL={replay.chain_url} "
         f"CHUTES_EXPORTER_HOTKEY_FILE={shlex.quote(str(hotkey_file))}"
     )
     for command in ("status", "advise", "query servers", "query scores", "check"):

@@ -398,8 +398,21 @@ def settings_of(
         warnings=(*credentials.warnings, *_unknown_variables()),
     )
     require_what_collectors_need(settings)
+    _refuse_ttl_above_max_age(settings)
     warnings = [replace_flags_by_variables(warning) for warning in settings.warnings]
     return replace(settings, warnings=tuple(warnings))
+
+
+def _refuse_ttl_above_max_age(settings: Settings) -> None:
+    """Raise ConfigError if an answer would be dropped while it is fresh."""
+    for feed in FEEDS:
+        chosen = feed.with_lifetimes(settings.ttl, settings.max_age)
+        if chosen.ttl > chosen.max_age:
+            pair = f"{feed.name}={chosen.ttl:g}"
+            raise ConfigError(
+                f"--feed.ttl: {pair} is above the age at which an answer is dropped, "
+                f"{chosen.max_age:g} s: add --feed.max-age {pair} or more, or lower --feed.ttl"
+            )
 
 
 def _collector_choices(flags: Mapping[str, Any]) -> dict[str, bool]:

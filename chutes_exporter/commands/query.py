@@ -107,6 +107,7 @@ _MINER_COLUMNS = {
 _ENDPOINTS = {
     item.name: item for item in e.ENDPOINTS if item.method == "GET" and item is not e.AUDIT_REPORT
 }
+_PARAMETERS = frozenset(name for endpoint in e.ENDPOINTS for name in endpoint.parameters)
 _MINER_PARAMETERS = ("hotkey", "miner_hotkey")
 """The parameters that select a miner in answers about all miners."""
 
@@ -118,8 +119,8 @@ def _parse_parameter(text: str) -> tuple[str, str]:
         raise ValueError(f"{text!r} is invalid: write NAME=VALUE")
     if name in _MINER_PARAMETERS:
         return name, parse_hotkey(value)
-    # All other parameters of the API are switches.
-    if value not in ("true", "false"):
+    # All other parameters of the API are switches. query itself refuses unknown ones.
+    if name in _PARAMETERS and value not in ("true", "false"):
         raise ValueError(f"{text!r} is invalid: write {name}=true or {name}=false")
     return name, value
 

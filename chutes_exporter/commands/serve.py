@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import click
 import structlog
 
 from chutes_exporter import __version__, log
+from chutes_exporter.api.clock import steady
 from chutes_exporter.commands.options import (
     Command,
     miner_options,
@@ -54,7 +56,9 @@ class Service:
     Args:
         read_settings: Makes new settings from the same flags, and reads the files again. None keeps
             the settings.
-        is_demo: Whether the private data is simulated and needs no protection.
+        is_demo: Whether the private data is invented and needs no protection.
+        clock: Returns the Unix time in seconds.
+        monotonic: Returns the seconds of a clock that no correction changes.
 
     Attributes:
         settings: Those of the start. A reload changes only those of the exporter.
@@ -68,6 +72,8 @@ class Service:
         read_settings: Callable[[], Settings] | None = None,
         *,
         is_demo: bool = False,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = steady,
     ) -> None:
         self.settings = settings
         self.addresses: list[Address] = []
@@ -75,7 +81,7 @@ class Service:
         self._is_demo = is_demo
         self._read_settings = read_settings or (lambda: settings)
         self._stack = AsyncExitStack()
-        self._exporter = Exporter(settings)
+        self._exporter = Exporter(settings, clock=clock, monotonic=monotonic)
         self._web = WebConfig()
         self._tls: CurrentContext | None = None
         self._problem = ""  # why the last reload failed
@@ -96,6 +102,8 @@ class Service:
             ]
             self.addresses = [bound_address(listening) for listening in sockets]
             await stack.enter_async_context(serving(self._guard, sockets, context=self._tls))
+            # At the end, scrapes that wait for the API get what is known.
+            stack.push_async_callback(exporter.feeds.aclose)
             group = await stack.enter_async_context(asyncio.TaskGroup())
             tasks = {
                 "warm_up": exporter.warm_up,

@@ -86,6 +86,7 @@ class Day:
         first: Unix time of the first snapshot.
         last: Seconds from the first snapshot to the last one.
         miners: The keys of the recorded miners, by their names in the recording.
+        seeds: Their invented seeds, which have no value.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,6 +96,7 @@ class Day:
             manifest = msgspec.json.decode(files["manifest"], type=_Manifest)
             self.first, self.last = manifest.first_snapshot, manifest.last
             self._step = manifest.step
+            self.seeds: Mapping[str, str] = manifest.seeds
             self.miners: Mapping[str, Hotkey] = {
                 name: Hotkey.from_seed(seed, address=manifest.miners[name])
                 for name, seed in manifest.seeds.items()

@@ -437,9 +437,14 @@ class FeedCache:
         state.closed_until = self._monotonic() + wait
 
     async def aclose(self) -> None:
-        """Cancel the requests in flight."""
-        flights = [state.flight for state in self._states.values() if state.flight is not None]
-        self.forget(list(self._states))
+        """Cancel the requests in flight, and send no more. What is known can still be read."""
+        self._wanted = set()
+        flights = []
+        for state in self._states.values():
+            if state.flight is not None:
+                state.flight.cancel()
+                flights.append(state.flight)
+                state.flight = None
         await asyncio.gather(*flights, return_exceptions=True)
 
 

@@ -91,16 +91,13 @@ class Feed(Generic[T]):
         """Return the feed with the times to live and the maximum ages that a user chose.
 
         Both are in seconds, by the name of a feed. A feed that is missing keeps its own. They also
-        apply to the feeds that this one is compared with. The maximum age is never less than the
-        time to live.
+        apply to the feeds that this one is compared with.
         """
-        new_ttl = ttl.get(self.name, self.ttl)
-        new_max_age = max_age.get(self.name, self.max_age)
         evidence = [feed.with_lifetimes(ttl, max_age) for feed in self.evidence]
         return replace(
             self,
-            ttl=new_ttl,
-            max_age=max(new_ttl, new_max_age),
+            ttl=ttl.get(self.name, self.ttl),
+            max_age=max_age.get(self.name, self.max_age),
             evidence=tuple(evidence),
         )
 

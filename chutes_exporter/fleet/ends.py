@@ -18,6 +18,7 @@ from chutes_exporter.rules.losses import (
     loss_needs_report,
     loss_of,
     may_be_redeployed,
+    may_have_lost_race,
     outcome_of,
 )
 
@@ -37,6 +38,8 @@ class End:
         reason: Why it ended, None if only the name of its chute would say whether it was
             redeployed.
         text: The service's text about the reason.
+        may_have_lost_race: Whether the service may have refused its activation, because others had
+            filled its chute.
         outcome: What became of its score.
         lost_units: Compute units of the past day that the score lost, None if they are unknown.
         is_last_of_chute: Whether its miner deleted it as the last active one of its chute, None if
@@ -52,14 +55,18 @@ class End:
     ended_at: float
     reason: str | None
     text: str | None
+    may_have_lost_race: bool
     outcome: Outcome
     lost_units: float | None
     is_last_of_chute: bool | None
 
     @property
     def is_failure(self) -> bool | None:
-        """Whether it failed, and was not ended by an update, a scale-down or the like."""
-        return is_failure(self.outcome, self.reason)
+        """Whether it failed, and was not ended by an update, a scale-down or the like.
+
+        None if no report tells that.
+        """
+        return is_failure(self.outcome, self.reason, lost_race=self.may_have_lost_race)
 
 
 class Ledger:
@@ -137,6 +144,9 @@ class Ledger:
             ended_at=instance.deleted_at or 0.0,
             reason=self._reason(instance),
             text=instance.deletion_reason,
+            may_have_lost_race=may_have_lost_race(
+                instance, self._chutes.get(instance.chute_id or "")
+            ),
             outcome=outcome_of(instance),
             lost_units=loss.units,
             is_last_of_chute=loss.is_last_of_chute,

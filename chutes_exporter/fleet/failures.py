@@ -29,9 +29,8 @@ class Failures:
     """The failed instances of a miner in some hours before the newest report.
 
     Attributes:
-        known: How often each chute is known to have failed, by its id. Those in ``unclear`` may
-            have failed more often.
-        unclear: Chutes of which it is not known whether some ends were failures.
+        known: How often each chute is known to have failed, by its id.
+        unclear: Its ends of which no report tells whether they were failures.
         are_all_known: Whether no other chute can have failed more often: all ends and their chutes
             are known.
         until: The end of the newest report, 0 without one.
@@ -40,7 +39,7 @@ class Failures:
     """
 
     known: Mapping[str, int]
-    unclear: frozenset[str]
+    unclear: Mapping[str, int]
     are_all_known: bool
     until: float
     names: Mapping[str, str] = field(default_factory=dict)
@@ -53,20 +52,20 @@ class Failures:
         return sorted(chute_ids, key=lambda chute_id: (-self.known[chute_id], chute_id))
 
     def count(self, chute_id: str) -> int | None:
-        """Return how often a chute failed, None if there may be more failures."""
-        if not self.are_all_known or chute_id in self.unclear:
-            return None
-        return self.known.get(chute_id, 0)
+        """Return how often a chute is known to have failed, None while an end may be missing."""
+        return self.known.get(chute_id, 0) if self.are_all_known else None
 
     def fails(self, chute_id: str) -> bool | None:
         """Return whether a chute fails again and again, None if that is unknown.
 
-        Enough known failures prove it, even if there may be more.
+        Enough known failures prove it, even if there may be more. Too few ends disprove it, even
+        if some are unclear.
         """
-        if self.known.get(chute_id, 0) >= FAILS_FROM:
+        known = self.known.get(chute_id, 0)
+        if known >= FAILS_FROM:
             return True
-        is_known = self.count(chute_id) is not None
-        return False if is_known else None
+        may_be_enough = known + self.unclear.get(chute_id, 0) >= FAILS_FROM
+        return None if may_be_enough or not self.are_all_known else False
 
 
 def find_failures(
@@ -91,7 +90,7 @@ def count_failures(ends: Iterable[End], until: float, *, are_all_known: bool) ->
     """
     known: Counter[str] = Counter()
     reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    unclear = set[str]()
+    unclear: Counter[str] = Counter()
     for end in ends:
         is_failure = end.is_failure
         if is_failure is False:
@@ -100,12 +99,12 @@ def count_failures(ends: Iterable[End], until: float, *, are_all_known: bool) ->
             # It may be a failure of any chute.
             are_all_known = False
         elif is_failure is None:
-            unclear.add(end.chute_id)
+            unclear[end.chute_id] += 1
         else:
             known[end.chute_id] += 1
             # An end is known to be a failure only by its reason, so it has one.
             reasons[end.chute_id][end.reason or ""] += 1
-    return Failures(known, frozenset(unclear), are_all_known, until, reasons=reasons)
+    return Failures(known, unclear, are_all_known, until, reasons=reasons)
 
 
 def markets_in_order(markets: Iterable[Market], failures: Failures) -> tuple[Market, ...]:

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from chutes_exporter.fleet.answers import are_whole, records_of
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Window
-from chutes_exporter.fleet.offers import find_demand, find_markets, find_uses
+from chutes_exporter.fleet.offers import find_demand, find_left_out, find_markets, find_uses
 from chutes_exporter.fleet.places import Holder, find_holders
 from chutes_exporter.rules.gpus import later_multiplier
 from chutes_exporter.rules.instances import (
@@ -56,12 +56,14 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     instances = _instances(answers, gpus, demand)
     contradicted_ids = _contradicted_servers(records_by_gpu.values())
     servers = _servers(answers, gpus, instances, contradicted_ids)
+    window = _window(answers.policy)
+    left_out = find_left_out(servers, window, answers.at)
     # Without all answers, a launch could be offered that the service refuses.
     markets: tuple[Market, ...] | None = None
     uses: tuple[Use, ...] = ()
     if demand is not None and _launches_are_known(answers):
         markets = find_markets(answers, demand, servers, instances)
-        uses = find_uses(servers, markets)
+        uses = find_uses(servers, markets, left_out)
     seat = answers.seat
     return Fleet(
         hotkey=answers.hotkey,
@@ -71,9 +73,10 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
         gpus=gpus,
         instances=instances,
         markets=markets,
+        left_out=left_out,
         uses=uses,
         stuck_jobs=_stuck_jobs(answers),
-        window=_window(answers.policy),
+        window=window,
         known=_known_topics(answers, gpus, instances, servers),
     )
 

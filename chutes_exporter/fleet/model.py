@@ -55,6 +55,15 @@ INSTANCE_DECISIONS: Final[tuple[InstanceDecision, ...]] = get_args(InstanceDecis
 SLOW_AFTER: Final = HOUR
 """Seconds after its creation from which a starting instance is slow. Most take 10 to 35 minutes."""
 
+LeftOut = Literal[
+    "upgrade_slot",  # It holds an upgrade slot, so launches are refused.
+    "maintenance_not_known",  # Whether it holds one, or has TEE, is not known.
+    "upgrade_due",  # It waits for its upgrade, and the window ends soon.
+    "starts_hang",  # What starts on it does not become active within an hour.
+]
+"""Why the plan launches nothing on a server: the first of these that applies."""
+LEFT_OUT: Final[tuple[LeftOut, ...]] = get_args(LeftOut)
+
 Topic = Literal["servers", "gpus", "instances", "pay"]
 """What a sum over the fleet needs to know."""
 TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
@@ -89,7 +98,8 @@ class Instance:
         chute: The name of its chute.
         private: Whether a user is billed for it. Then it loses its score at any age if it ends.
         units_per_second: Compute units that it earns, if it is active or disabled.
-        later_units_per_second: Those that it approaches within 8 hours after its activation.
+        later_units_per_second: Those that it earns for certain from 8 hours after its activation
+            on.
         deadlines: Unix times by kind, of those that it has.
         server_id, model, gpus: Its place. Empty and 0 for one that holds no GPU.
         is_last_active: Whether it is the only active one of its chute on the platform.
@@ -113,11 +123,6 @@ class Instance:
     is_last_active: bool | None
     has_replacement: bool | None
     is_in_vain: bool | None
-
-    @property
-    def public_name(self) -> str | None:
-        """The name of its chute. Outputs have no names of private ones."""
-        return None if self.private else self.chute
 
     @property
     def earns(self) -> bool | None:
@@ -325,8 +330,9 @@ class Offer:
         left: The room less the launches of all miners that are under way and would take it.
         starting: Starting instances of all miners.
         units_per_second: What an instance earns at first.
-        later_units_per_second: What it earns from 8 hours after its activation on.
+        later_units_per_second: What it earns for certain from 8 hours after its activation on.
         hanging: Instances of it that have been starting on the miner's servers for over an hour.
+        urgency_boost: The factor in the first pay that lasts while the chute wants more instances.
         bounty_boost: The factor of an open bounty in the first pay, None without one.
         bounty_expires_at: Unix time.
         load, rate_limited: Its utilization and its share of refused requests in 15 minutes.
@@ -343,16 +349,12 @@ class Offer:
     starting: float | None
     units_per_second: float
     later_units_per_second: float
+    urgency_boost: float
     hanging: int
     bounty_boost: float | None
     bounty_expires_at: float | None
     load: float | None
     rate_limited: float | None
-
-    @property
-    def public_name(self) -> str | None:
-        """The name of its chute. Outputs have no names of private ones."""
-        return None if self.private else self.chute
 
     @property
     def first_day_units(self) -> float:
@@ -490,6 +492,7 @@ class Fleet:
         registered, blacklisted: Its seat.
         gpus: All GPUs, also those without a server.
         markets: What it can launch, for each model of its idle GPUs. None while it is unknown.
+        left_out: Why nothing is launched on a server, by the server's id, for those left out.
         uses: The best use of its idle GPUs, by server and model.
         stuck_jobs: Jobs that it holds without an instance.
         window: None if it is unknown.
@@ -504,6 +507,7 @@ class Fleet:
     gpus: tuple[Gpu, ...] = ()
     instances: tuple[Instance, ...] = ()
     markets: tuple[Market, ...] | None = None
+    left_out: Mapping[str, LeftOut] = field(default_factory=dict)
     uses: tuple[Use, ...] = ()
     stuck_jobs: int | None = None
     window: Window | None = None
@@ -518,8 +522,8 @@ class Fleet:
     def idle_pay(self, server: Server) -> IdlePay | None:
         """Return what the idle GPUs of a server would earn, None if that is unknown.
 
-        It is 0 if all its GPUs are in instances. It is also 0 for idle GPUs while the server holds
-        an upgrade slot, because launches are refused. It is None for a server with unverified GPUs
+        It is 0 if all its GPUs are in instances. It is also 0 for idle GPUs while nothing should be
+        launched on the server. It is None for a server with unverified GPUs
         but no idle ones, because what the unverified ones would earn is unknown.
         """
         idle_models = server.idle_models
@@ -528,9 +532,14 @@ class Fleet:
         if not idle_models:
             has_unverified = any(gpu.state == "unverified" for gpu in server.gpus)
             return None if has_unverified else NO_PAY
-        if server.holds_slot:
+        if self._takes_nothing(server):
             return NO_PAY
         return self._pay_of_uses(server, idle_models)
+
+    def _takes_nothing(self, server: Server) -> bool:
+        """Return whether it is known that nothing should be launched on a server now."""
+        reason = self.left_out.get(server.server_id)
+        return bool(server.holds_slot) or reason in ("upgrade_due", "starts_hang")
 
     def _pay_of_uses(self, server: Server, models: AbstractSet[str]) -> IdlePay | None:
         """Return what a server's idle GPUs earn in their best uses, None while that is unknown.
@@ -582,10 +591,10 @@ class Fleet:
     def idle_can_earn(self, server: Server) -> bool | None:
         """Return whether idle GPUs of a server could earn something now, None if it is unknown.
 
-        They cannot while it holds an upgrade slot, because launches are refused, nor if no chute
-        runs on its GPUs. One model that can earn is enough.
+        They cannot while nothing should be launched on it, nor if no chute runs on its GPUs. One
+        model that can earn is enough.
         """
-        if server.holds_slot or server.runs_chutes is False:
+        if self._takes_nothing(server) or server.runs_chutes is False:
             return False
         # A server has no uses if none of its GPUs is idle, or if it is unknown whether it has TEE.
         uses = [use for use in self.uses if use.server_id == server.server_id]

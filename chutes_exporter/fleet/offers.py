@@ -7,12 +7,13 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from chutes_exporter.duration import HOUR
 from chutes_exporter.fleet.answers import are_whole, records_of
 from chutes_exporter.fleet.model import Launch, Market, Offer, Use, first_day
 from chutes_exporter.fleet.placement import Space, best_placement
 from chutes_exporter.rules.bounties import bounty_boost, bounty_expires_at
 from chutes_exporter.rules.demand import recent_ratio
-from chutes_exporter.rules.gpus import later_multiplier, units_per_gpu_second
+from chutes_exporter.rules.gpus import later_multiplier, units_per_gpu_second, urgency_boost
 from chutes_exporter.rules.launch import (
     ChuteInstances,
     LaunchServer,
@@ -24,13 +25,16 @@ from chutes_exporter.rules.launch import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from chutes_exporter.api.records import Chute, ChuteUtilization, HeldGpu
     from chutes_exporter.fleet.answers import FleetAnswers
-    from chutes_exporter.fleet.model import Instance, Server
+    from chutes_exporter.fleet.model import Instance, LeftOut, Server, Window
     from chutes_exporter.rules.launch import LaunchRefusal
 
+UPGRADE_DUE: Final = 12 * HOUR
+"""Seconds before the end of a window in which nothing is launched on a server that waits for its
+upgrade. One upgrade takes up to 4 hours, and a miner has few slots."""
 _MOST_INSTANCES: Final = 1e6
 """More instances than a miner has. What they pay together must be finite."""
 
@@ -201,8 +205,10 @@ def _offer(
         return refusal
     pay = _pay(chute, model, miner.answers.rates)
     left = room_left(chute, demand.instances)
+    urgency = urgency_boost(chute)
     if (
         pay is None
+        or urgency is None
         or left is None
         or demand.room is None
         or chute.tee is None
@@ -227,6 +233,7 @@ def _offer(
         starting=demand.instances.starting,
         units_per_second=pay.units_per_second,
         later_units_per_second=pay.later_units_per_second,
+        urgency_boost=urgency,
         hanging=miner.hanging[chute.chute_id],
         bounty_boost=boost,
         bounty_expires_at=expires_at,
@@ -266,13 +273,58 @@ def idle_by_model(server: Server) -> Counter[str]:
     return Counter(gpu.model for gpu in server.gpus if gpu.state == "idle" and gpu.model)
 
 
-def find_uses(servers: Iterable[Server], markets: Iterable[Market]) -> tuple[Use, ...]:
+def find_left_out(
+    servers: Iterable[Server], window: Window | None, now: float
+) -> dict[str, LeftOut]:
+    """Return why nothing should be launched on servers at a Unix time, by the server's id.
+
+    Servers that can be used are left out of the result.
+    """
+    reasons = {server.server_id: _left_out(server, window, now) for server in servers}
+    return {server_id: reason for server_id, reason in reasons.items() if reason is not None}
+
+
+def _left_out(server: Server, window: Window | None, now: float) -> LeftOut | None:
+    if server.holds_slot:
+        return "upgrade_slot"
+    # Each chute runs either with TEE or without.
+    if server.holds_slot is None or server.tee is None:
+        return "maintenance_not_known"
+    if server.waits_for_upgrade and not server.cannot_come_back and _ends_soon(window, now):
+        return "upgrade_due"
+    if _starts_hang(server, now):
+        return "starts_hang"
+    return None
+
+
+def _ends_soon(window: Window | None, now: float) -> bool:
+    """Return whether a window is open and may end soon."""
+    if window is None or not window.is_open:
+        return False
+    return window.ends_at is None or window.ends_at - now < UPGRADE_DUE
+
+
+def _starts_hang(server: Server, now: float) -> bool:
+    """Return whether an instance has been starting on a server for over an hour, not in vain, and
+    no instance is active there.
+    """
+    if any(instance.state == "active" for instance in server.instances):
+        return False
+    return any(
+        instance.state == "starting" and instance.is_slow(now) and not instance.is_in_vain
+        for instance in server.instances
+    )
+
+
+def find_uses(
+    servers: Iterable[Server], markets: Iterable[Market], left_out: Collection[str]
+) -> tuple[Use, ...]:
     """Return the best use of the idle GPUs of each server that can be used, one for each model.
 
     A chute with an instance that has been starting on the miner's servers for over an hour is not
-    launched again.
+    launched again. ``left_out`` are the ids of the servers that cannot be used.
     """
-    spaces = _spaces(servers)
+    spaces = _spaces(server for server in servers if server.server_id not in left_out)
     market_by_model = {market.model: market for market in markets}
     offers: list[Offer] = []
     for market in market_by_model.values():
@@ -294,16 +346,12 @@ def find_uses(servers: Iterable[Server], markets: Iterable[Market]) -> tuple[Use
 
 
 def _spaces(servers: Iterable[Server]) -> list[Space]:
-    """Return the idle GPUs of each server that can be used, one space for each model.
-
-    Launches are refused on a server that holds an upgrade slot, and each chute runs either with TEE
-    or without. So a server is left out if it is unknown whether it holds a slot or has TEE.
-    """
+    """Return the idle GPUs of each server, one space for each model."""
     spaces = []
     for server in servers:
-        if server.holds_slot is False and server.tee is not None:
-            for model, free in sorted(idle_by_model(server).items()):
-                spaces.append(Space(server.server_id, model, server.tee, free))
+        for model, free in sorted(idle_by_model(server).items()):
+            # Of a server that can be used, it is known whether it has TEE.
+            spaces.append(Space(server.server_id, model, bool(server.tee), free))
     return spaces
 
 

@@ -247,7 +247,7 @@ def _lost_units(instance: Instance, now: float) -> float | None:
 
     This is an estimate, as if the instance had earned its present pay since its creation.
     """
-    if instance.earns is None or instance.private is None:
+    if instance.earns is None:
         return None
     is_secured = _is_secured(instance, now)
     if not instance.earns or is_secured:

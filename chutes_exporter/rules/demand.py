@@ -34,11 +34,13 @@ def target_instances(chute: ChuteUtilization) -> float | None:
 def starting_instances(chute: ChuteUtilization) -> float | None:
     """Return how many instances of a chute are not active: they start, or their miners disabled
     them.
+
+    The two numbers may be of different moments, so that there may be more active ones than all.
     """
     total, active = chute.total_instance_count, chute.active_instance_count
     if total is None or active is None:
         return None
-    return total - active
+    return max(0.0, total - active)
 
 
 def recent_ratio(chute: ChuteUtilization, ratio: float | None) -> float | None:

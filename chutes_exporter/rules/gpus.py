@@ -54,8 +54,11 @@ def units_per_gpu_second(chute: Chute, model: str, rates: Mapping[str, float]) -
 
 
 def later_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:
-    """Return the compute units per second that an instance of a chute on a model approaches within
-    8 hours after its activation.
+    """Return the compute units per second that an instance of a chute on a model earns for certain
+    from 8 hours after its activation on.
+
+    It is without the factors of a bounty and of the urgency, which the service sets anew at each
+    run of its autoscaler: while they last, they come on top.
 
     ``rates`` are in USD per hour, by model. None is unknown.
     """
@@ -63,16 +66,26 @@ def later_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> fl
         return None
     if chute.public:
         # The service moves a public instance to the pay of the cheapest GPU that its chute allows.
-        with_bounty = chute.effective_compute_multiplier
+        multiplier = chute.effective_compute_multiplier
     else:
         # A private instance keeps the pay of the GPU on which it runs.
-        with_bounty = _first_multiplier(chute, model, rates)
-    # The factor of a bounty fades, so the later multiplier is without it. A factor of 0 or below
-    # makes no sense.
-    bounty_boost = chute.compute_multiplier_factors.get("bounty_boost", 1.0)
-    if with_bounty is None or bounty_boost is None or bounty_boost <= 0:
+        multiplier = _first_multiplier(chute, model, rates)
+    for name in ("bounty_boost", "urgency_boost"):
+        boost = chute.compute_multiplier_factors.get(name, 1.0)
+        # A factor of 0 or below makes no sense.
+        if multiplier is None or boost is None or boost <= 0:
+            return None
+        multiplier /= boost
+    return multiplier
+
+
+def urgency_boost(chute: Chute) -> float | None:
+    """Return the factor by which the service raises the pay of a chute while it wants more
+    instances, 1 without one. None is unknown.
+    """
+    if chute.compute_multiplier_factors is None:
         return None
-    return with_bounty / bounty_boost
+    return chute.compute_multiplier_factors.get("urgency_boost", 1.0)
 
 
 def _first_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:

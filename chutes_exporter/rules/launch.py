@@ -130,8 +130,8 @@ def _starting_by_both(by_gpus: float | None, utilization: ChuteUtilization) -> f
     if by_gpus is not None:
         return min(by_gpus, by_autoscaler)
     # Each instance that the autoscaler counts may be disabled. Only if it counts none, certainly
-    # none starts. Its two numbers may be of different moments, so the difference may be below 0.
-    return by_autoscaler if by_autoscaler <= 0 else None
+    # none starts.
+    return by_autoscaler if by_autoscaler == 0 else None
 
 
 def _target_at_launch(utilization: ChuteUtilization) -> float | None:
@@ -331,10 +331,10 @@ def room_left(chute: Chute, instances: ChuteInstances) -> float | None:
     become active first, and take it.
     """
     room = launch_room(chute, instances)
-    activation_is_checked = _activation_is_checked(chute)
-    if room is None or activation_is_checked is None:
+    is_checked = activation_is_checked(chute)
+    if room is None or is_checked is None:
         return None
-    if not activation_is_checked:
+    if not is_checked:
         return room
     if instances.starting is None:
         return None
@@ -347,10 +347,10 @@ def activation_is_refused(chute: Chute, instances: ChuteInstances) -> bool | Non
 
     The service does not delete a refused instance, which holds its GPUs until it is purged.
     """
-    activation_is_checked = _activation_is_checked(chute)
-    if activation_is_checked is None:
+    is_checked = activation_is_checked(chute)
+    if is_checked is None:
         return None
-    if not activation_is_checked:
+    if not is_checked:
         return False
     active, target = instances.active, instances.target
     if active is None or target is None:
@@ -363,12 +363,12 @@ def activation_is_refused(chute: Chute, instances: ChuteInstances) -> bool | Non
     return active >= target or instances.target_expired
 
 
-def _activation_is_checked(chute: Chute) -> bool | None:
+def activation_is_checked(chute: Chute) -> bool | None:
     """Return whether the service checks the room of a chute again when an instance is activated.
 
     It does so for private chutes, and for public ones without TEE. None is unknown.
     """
     private = follows_private_rules(chute)
-    if private is None or chute.tee is None:
-        return None
-    return private or not chute.tee
+    if private or chute.tee is False:
+        return True
+    return None if private is None or chute.tee is None else False

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 from chutes_exporter.api.records import (
     END_TEXTS,
     OLD_VERSION,
+    PURGED,
     AuditInstance,
     ComputeRecord,
 )
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.rules.instances import SECURED_AFTER
+from chutes_exporter.rules.launch import activation_is_checked
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
@@ -108,18 +110,33 @@ def outcome_of(instance: AuditInstance) -> Outcome:
     return "lost"
 
 
-def is_failure(outcome: Outcome, reason: str | None) -> bool | None:
+def may_have_lost_race(instance: AuditInstance, chute: Chute | None) -> bool:
+    """Return whether the service may have refused the activation of an instance, because others had
+    filled its chute in the meantime.
+
+    The service does not delete such an instance. It purges it as one that hangs, and no report
+    tells the two apart. One that was not even verified did not come so far. ``chute`` is None if
+    it is unknown.
+    """
+    was_purged = (instance.deletion_reason or "").startswith(PURGED)
+    if instance.activated_at is not None or instance.verified_at is None or not was_purged:
+        return False
+    return chute is None or activation_is_checked(chute) is not False
+
+
+def is_failure(outcome: Outcome, reason: str | None, *, lost_race: bool) -> bool | None:
     """Return whether an instance failed: it was never active or lost its score, and nobody planned
     its end.
 
-    A reason of None is unknown: the instance may have been redeployed, which is planned, and its
-    chute is not known well enough to tell. Then the result is None, too.
+    None is unknown. Without a reason, the instance may be that of a job that is over. A reason of
+    None is unknown: it may have been redeployed. ``lost_race`` is whether it may have lost a race,
+    which is no failure.
     """
-    if outcome == "counts":
+    if outcome == "counts" or reason in _PLANNED:
         return False
-    if reason is None:
+    if reason in (None, NO_REASON) or lost_race:
         return None
-    return reason not in _PLANNED
+    return True
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ _MAX_SERVED = 128
 """Maximum connections whose requests are served. Others wait, although they have sent a byte."""
 _OPEN_FILES = 4096
 """The limit of open files that is set if it is lower: half for connections, half for the API."""
+_MIN_OPEN_FILES = 128
+"""The limit of open files below which nothing could be served for long."""
 
 
 def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.socket:
@@ -62,7 +64,10 @@ def bound_address(opened: socket.socket) -> Address:
 
 
 def allow_many_files() -> None:
-    """Raise a low soft limit of open files, so that connections leave some for the API."""
+    """Raise a low soft limit of open files, so that connections leave some for the API.
+
+    Raise ConfigError if it stays too low to serve.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= _OPEN_FILES:
         return
@@ -70,6 +75,13 @@ def allow_many_files() -> None:
     # A sandbox may forbid it. Then the old limit applies.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _MIN_OPEN_FILES:
+        raise ConfigError(
+            f"the limit of open files is {soft}, and at least {_MIN_OPEN_FILES} are needed: raise "
+            f"it with ulimit -n {_OPEN_FILES}, LimitNOFILE={_OPEN_FILES} of systemd, or --ulimit "
+            f"nofile={_OPEN_FILES} of docker run"
+        )
 
 
 def _max_open() -> int:

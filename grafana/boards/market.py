@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from grafana.boards.fleet import FAILED as FAILED_STARTS_BY_CHUTE
 from grafana.boards.fleet import THIS_SERVER, idle_in_slot, idle_pay
 from grafana.parts import (
     AMOUNT,
@@ -59,6 +60,7 @@ _ENDED: Final = select(
     outcome="~lost|never_active",
 )
 FAILED: Final = f"max by (hotkey, chute_id) (sum by (job, instance, hotkey, chute_id) ({_ENDED}))"
+FAILED_STARTS: Final = f"sum by (hotkey, server_id) ({FAILED_STARTS_BY_CHUTE})"
 PAYS: Final = select("chutes_launch_first_day_units_per_gpu_second", MINERS)
 BEST_USE: Final = idle_pay()
 
@@ -101,7 +103,7 @@ MARKET.show(
     stat(
         "Best use of idle GPUs",
         "What the idle GPUs that can be used would earn in their first day in the launches below, "
-        "and later, when bounties are gone.",
+        "and later, for certain: without bounties and urgency boosts.",
         Query(f"{BEST_USE} * on () {UNIT_USD}", "dollars, first day", PRICED, CENTS),
         Query(f"{idle_pay('later_')} * on () {UNIT_USD}", "dollars a day, later", PRICED, CENTS),
         Query(BEST_USE, "units, first day", STOCKED),
@@ -128,7 +130,7 @@ MARKET.show(
         "Best move",
         "What to launch on which server, so that the units of the first day are the most, as "
         "chutes-exporter advise --plan prints it, which leaves out what failed here. Each room "
-        "of a chute is given once.",
+        "of a chute is given once. Launch nothing on a server whose starts fail.",
         Column("", nothing_row(NONE_IDLE, "server"), data=HEALTHY),
         Column("", "server_id"),
         Column("Server", "server", width=130, link=THIS_SERVER, states=CHUTES),
@@ -136,6 +138,15 @@ MARKET.show(
         Column("Launch", "chute", width=330, link=INSTANCES_OF_CHUTE, missing=" "),
         Column("Instances", short(MOVE), COUNT, missing=" ", data=SICK),
         Column("GPU", "gpu", width=90, missing=" "),
+        Column(
+            "Failed starts, 6 h",
+            f"0 * {MOVE} + on (hotkey, server_id) group_left () ({FAILED_STARTS} > 0)",
+            COUNT,
+            thresholds=[(1, ORANGE), (3, RED)],
+            missing=" ",
+            data=SICK,
+            sometimes=True,
+        ),
         Column(
             "USD, first day",
             _of_move("first_day"),
@@ -158,9 +169,11 @@ MARKET.show(
     table(
         "Launch now, pay per GPU",
         "Chutes that each idle GPU model can launch now, the best paid in the first day first. "
-        "Later is from 8 hours on: without the bounty, and in a public chute as on its cheapest "
-        "GPU. Room is how many launches can still become active, less the instances that start "
-        "elsewhere. Failed here counts the failures of the past day on this miner's servers.",
+        "Later is certain from 8 hours on: without the bounty and the boost, and in a public chute "
+        "as on its cheapest GPU. Boost is a factor in the pay of now, for as long as the chute "
+        "wants more instances. Room is how many launches can still become active, less the "
+        "instances that start elsewhere. Failed here counts the failures of the past day on this "
+        "miner's servers.",
         Column("", nothing_row(NONE_IDLE, "chute"), data=HEALTHY),
         Column("", "chute_id"),
         Column("Chute", "chute", width=310, link=INSTANCES_OF_CHUTE, states=CHUTES),
@@ -176,6 +189,9 @@ MARKET.show(
                 data=PRICED,
             )
             for title, pay in (("USD, first day", FIRST_DAY), ("USD a day, later", LATER))
+        ),
+        Column(
+            "Boost", _offer("urgency_boost_ratio"), FACTOR, missing=" ", data=SICK, sometimes=True
         ),
         Column("GPUs", _offer("gpus"), COUNT, missing=" ", data=SICK),
         Column("Room", _offer("room_instances"), COUNT, missing=" ", data=SICK),

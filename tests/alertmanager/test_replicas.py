@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +19,9 @@ import pytest
 import yaml
 from starlette.responses import PlainTextResponse
 
-from chutes_exporter.simulator import DemoWorld, Simulator, Size
-from chutes_exporter.simulator.world import TEST_SEED
+from chutes_exporter.demo.replay import Replay
 from tests.alertmanager.test_routing import Receivers, alertmanager
 from tests.support import (
-    HOTKEY,
     PATIENCE,
     ROOT,
     Prometheus,
@@ -32,6 +29,7 @@ from tests.support import (
     free_port,
     get,
     parse_page,
+    recorded_day,
     served,
     until,
 )
@@ -46,7 +44,8 @@ EXAMPLE = ROOT / "deploy" / "replicas" / "prometheus.yml"
 COMMAND = Path(sys.executable).parent / "chutes-exporter"
 FAST = ("metagraph", "scores", "instances", "nodes", "servers")
 """Feeds that are requested every second."""
-BLACKLISTED = f"firing: {HOTKEY[:5]}…: the miner is blacklisted"
+MINER = recorded_day().miners["healthy"].address
+BLACKLISTED = f"firing: {MINER[:5]}…: the miner is blacklisted"
 GPUS = "hotkey:chutes_fleet_gpus:sum"
 
 
@@ -82,7 +81,7 @@ def exporter(api: str, *flags: str) -> Iterator[tuple[str, subprocess.Popen[byte
     intervals = [f"--feed.ttl={feed}=1" for feed in FAST]
     process = subprocess.Popen(
         [COMMAND, f"--api.url={api}", f"--web.listen-address={address}", *intervals, *flags],
-        env={**os.environ, "MINER_SS58": HOTKEY, "MINER_SEED": TEST_SEED},
+        env={**os.environ, "MINER_SS58": MINER, "MINER_SEED": recorded_day().seeds["healthy"]},
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -136,7 +135,7 @@ def prometheus(directory: Path, replica: str, exporters: list[str], alerts_to: s
 class Pair:
     """Everything that runs, twice where the example has it twice."""
 
-    simulator: Simulator
+    replay: Replay
     door: Door
     exporters: list[str]
     processes: list[subprocess.Popen[bytes]]
@@ -178,19 +177,16 @@ class Pair:
 @pytest.fixture
 async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
     """A healthy miner with everything twice."""
-    size = Size(miners=6, active_miners=3, chutes=10)
     receivers = Receivers()
     async with contextlib.AsyncExitStack() as running:
-        simulator = await running.enter_async_context(
-            Simulator(DemoWorld(start=time.time(), troubles=(), size=size))
-        )
-        door = Door(simulator.app)
+        replay = await running.enter_async_context(Replay(recorded_day()))
+        door = Door(replay.app)
         second_api = await running.enter_async_context(served(door))
         receiver_url = await running.enter_async_context(served(receivers.app))
         # The second exporter drops data that it cannot renew after 5 seconds. Its way to the API
         # can be shut.
         ages = [f"--feed.max-age={feed}=5" for feed in FAST]
-        first, first_process = running.enter_context(exporter(simulator.url))
+        first, first_process = running.enter_context(exporter(replay.url))
         second, second_process = running.enter_context(exporter(second_api, *ages))
         alerts_to = running.enter_context(
             alertmanager(tmp_path / "alertmanager", receiver_url, once)
@@ -198,11 +194,11 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
         both_prometheus = []
         for name in ("first", "second"):
             scraping = prometheus(tmp_path / name, name, [first, second], alerts_to)
-            # In a thread, because the simulator answers meanwhile.
+            # In a thread, because the API answers meanwhile.
             await asyncio.to_thread(running.enter_context, scraping)
             both_prometheus.append(scraping)
         pair = Pair(
-            simulator=simulator,
+            replay=replay,
             door=door,
             exporters=[first, second],
             processes=[first_process, second_process],
@@ -215,6 +211,14 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
         yield pair
 
 
+def blacklisted(seats: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the seats of a metagraph with the miner blacklisted."""
+    for seat in seats:
+        if seat["hotkey"] == MINER:
+            seat["blacklist_reason"] = "Spoofed GPUs"
+    return seats
+
+
 async def test_nothing_is_doubled_and_nobody_is_paged_twice(pair: Pair) -> None:
     first, second = pair.exporters
     page = parse_page((await get(f"http://{first}/metrics")).text)
@@ -223,8 +227,8 @@ async def test_nothing_is_doubled_and_nobody_is_paged_twice(pair: Pair) -> None:
     await pair.holds(f"{GPUS} == {gpus}")
 
     # Both exporters have the same problem, and both Prometheus see it.
-    pair.simulator.world.miners[0].blacklist_reason = "Spoofed GPUs"
-    await pair.holds(f"count(chutes_miner_blacklisted{{hotkey='{HOTKEY}'}} == 1) == 2")
+    pair.replay.edits["metagraph"] = blacklisted
+    await pair.holds(f"count(chutes_miner_blacklisted{{hotkey='{MINER}'}} == 1) == 2")
 
     # One exporter has no API, and drops what it knows.
     pair.door.is_shut = True
@@ -248,7 +252,7 @@ async def test_nothing_is_doubled_and_nobody_is_paged_twice(pair: Pair) -> None:
     # One Prometheus is down, and then the other exporter.
     pair.prometheus.pop().kill()
     pair.processes[0].kill()
-    unwatched = f"firing: {HOTKEY[:5]}…: no exporter watches it"
+    unwatched = f"firing: {MINER[:5]}…: no exporter watches it"
     await pair.is_sent(unwatched, "ChutesMinerUnwatched")
     await pair.settles()
     assert pair.times_sent(unwatched) == 1

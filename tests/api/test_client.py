@@ -17,9 +17,8 @@ from chutes_exporter.api import errors
 from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.request_metrics import RequestCounters
 from chutes_exporter.api.transport import ClientSetupError
-from chutes_exporter.simulator import Fault, Simulator
-from chutes_exporter.simulator.answers import Call, audit
-from tests.support import HOTKEY, KEY, NOON, PATIENCE, Clock, served, until
+from chutes_exporter.demo.replay import Fault, Replay
+from tests.support import AT_22, HOTKEY, KEY, PATIENCE, Clock, served, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def client(simulator: Simulator, clock: Clock) -> AsyncIterator[ChutesClient]:
-    async with ChutesClient(simulator.url, clock=clock, timeout=PATIENCE) as running:
+async def client(replay: Replay, clock: Clock) -> AsyncIterator[ChutesClient]:
+    async with ChutesClient(replay.url, clock=clock, timeout=PATIENCE) as running:
         yield running
 
 
@@ -46,31 +45,31 @@ async def asking(
         yield client
 
 
-async def test_only_what_must_be_signed_is_signed(
-    client: ChutesClient, simulator: Simulator
-) -> None:
-    chute = simulator.world.chutes[3]
+async def test_only_what_must_be_signed_is_signed(client: ChutesClient, replay: Replay) -> None:
+    def recorded(name: str) -> Any:
+        return replay.day.answer(name, replay.moment(), HOTKEY)
+
+    chute, *_ = recorded("chutes")
     # A miner can release only a job that it holds.
-    job = next(job for job in simulator.world.jobs(NOON) if job.stuck)
-    assert job.miner is not None
+    stuck = next(job for job in recorded("jobs") if job["miner_hotkey"] and not job["finished_at"])
+    # Only servers whose maintenance has been pending have an answer.
+    hugin = next(one for one in recorded("maintenance")["servers"] if one["name"] == "hugin")
     paths = {
-        e.CHUTE: {"chute_id": chute.chute_id, "version": chute.version(NOON)},
-        e.RELEASE_JOB: {"job_id": job.job_id},
+        e.CHUTE: {"chute_id": chute["chute_id"], "version": chute["version"]},
+        e.RELEASE_JOB: {"job_id": stuck["job_id"]},
         e.UNIQUE_CHUTE_HISTORY: {"hotkey": HOTKEY},
-        e.SERVER_MAINTENANCE: {"server_id": job.miner.servers[0].server_id},
+        e.SERVER_MAINTENANCE: {"server_id": hugin["server_id"]},
     }
-    # The list that the simulator would send.
-    newest_report, *_ = audit(Call(simulator.world, NOON, job.miner, path={}, query={}))
-    params = {e.AUDIT_REPORT: {"path": newest_report["path"]}}
+    params = {e.AUDIT_REPORT: {"path": recorded("audit")[-1]["path"]}}
     for endpoint in e.ENDPOINTS:
         answer = await client.fetch(
-            endpoint, key=job.miner.key, path=paths.get(endpoint), params=params.get(endpoint)
+            endpoint, key=KEY, path=paths.get(endpoint), params=params.get(endpoint)
         )
         assert answer.whole
-    signed = {asked.endpoint for asked in simulator.requests if asked.signed or asked.hotkey}
+    signed = {asked.endpoint for asked in replay.requests if asked.signed or asked.hotkey}
     assert signed == {endpoint.name for endpoint in e.ENDPOINTS if endpoint.signed}
-    # The simulator accepts every signature.
-    assert {asked.status for asked in simulator.requests} == {200}
+    # The API accepts every signature.
+    assert {asked.status for asked in replay.requests} == {200}
 
 
 def test_only_requests_about_maintenance_are_signed_with_the_word_tee() -> None:
@@ -79,11 +78,11 @@ def test_only_requests_about_maintenance_are_signed_with_the_word_tee() -> None:
 
 
 async def test_a_signed_endpoint_is_not_asked_without_a_key(
-    client: ChutesClient, simulator: Simulator
+    client: ChutesClient, replay: Replay
 ) -> None:
     with pytest.raises(TypeError, match="must be signed"):
         await client.fetch(e.NODES)
-    assert not simulator.requests
+    assert not replay.requests
 
 
 @pytest.mark.parametrize(
@@ -106,18 +105,16 @@ async def test_a_signed_endpoint_is_not_asked_without_a_key(
 )
 @pytest.mark.parametrize("endpoint", [e.METAGRAPH, e.CHUTE_METRICS])
 async def test_each_error_has_its_class_and_its_count(
-    simulator: Simulator,
+    replay: Replay,
     clock: Clock,
     endpoint: e.Endpoint[Any],
     fault: Fault,
     kind: type[errors.ApiError],
 ) -> None:
-    simulator.faults[endpoint.name] = fault
+    replay.faults[endpoint.name] = fault
     counters = RequestCounters()
     timeout = 0.5 if fault.latency else PATIENCE
-    async with ChutesClient(
-        simulator.url, clock=clock, timeout=timeout, counters=counters
-    ) as client:
+    async with ChutesClient(replay.url, clock=clock, timeout=timeout, counters=counters) as client:
         with pytest.raises(kind) as error:
             await client.fetch(endpoint)
     assert type(error.value) is kind
@@ -126,35 +123,35 @@ async def test_each_error_has_its_class_and_its_count(
     assert counters.registry.get_sample_value("chutes_api_requests_total", labels) == 1
 
 
-async def test_the_api_says_how_long_to_wait(client: ChutesClient, simulator: Simulator) -> None:
+async def test_the_api_says_how_long_to_wait(client: ChutesClient, replay: Replay) -> None:
     for header, seconds in (("90", 90.0), ("soon", None)):
-        simulator.faults["scores"] = Fault(status=429, headers={"retry-after": header})
+        replay.faults["scores"] = Fault(status=429, headers={"retry-after": header})
         with pytest.raises(errors.RateLimitedError) as error:
             await client.fetch(e.SCORES)
         assert error.value.retry_after == seconds
 
 
 async def test_an_endpoint_that_hangs_takes_four_connections_and_none_of_another_endpoint(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
-    simulator.faults["scores"] = Fault(latency=300)
-    async with ChutesClient(simulator.url) as client:
+    replay.faults["scores"] = Fault(latency=300)
+    async with ChutesClient(replay.url) as client:
         waiting = [asyncio.create_task(client.fetch(e.SCORES)) for _ in range(12)]
-        await until(lambda: simulator.in_flight["scores"] == 4)
+        await until(lambda: replay.in_flight["scores"] == 4)
         assert (await client.fetch(e.METAGRAPH)).count > 0
-        assert simulator.in_flight["scores"] == 4
+        assert replay.in_flight["scores"] == 4
         for task in waiting:
             task.cancel()
 
 
 async def test_a_request_that_waits_too_long_for_a_connection_times_out(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    simulator.faults["scores"] = Fault(latency=300)
-    async with ChutesClient(simulator.url) as client:
+    replay.faults["scores"] = Fault(latency=300)
+    async with ChutesClient(replay.url) as client:
         # These have all four connections for as long as the endpoint hangs.
         waiting = [asyncio.create_task(client.fetch(e.SCORES)) for _ in range(4)]
-        await until(lambda: simulator.in_flight["scores"] == 4)
+        await until(lambda: replay.in_flight["scores"] == 4)
         monkeypatch.setattr("chutes_exporter.api.transport._TOTAL_TIMEOUT", 0.3)
         results = await asyncio.gather(
             *(client.fetch(e.SCORES) for _ in range(12)), return_exceptions=True
@@ -204,14 +201,14 @@ async def test_the_api_cannot_make_the_client_carry_cookies() -> None:
 
 
 async def test_without_encryption_no_proxy_sees_a_signature(
-    monkeypatch: pytest.MonkeyPatch, simulator: Simulator, clock: Clock
+    monkeypatch: pytest.MonkeyPatch, replay: Replay, clock: Clock
 ) -> None:
     # Nobody listens there, so that a request to this proxy would fail.
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    async with ChutesClient(simulator.url, clock=clock) as client:
+    async with ChutesClient(replay.url, clock=clock) as client:
         assert (await client.fetch(e.NODES, key=KEY)).count > 0
 
 
@@ -344,11 +341,11 @@ async def test_a_body_of_many_small_pieces_is_refused(
 
 @pytest.mark.parametrize("value", ["", ".", "..", "../metagraph?x=1#y"])
 async def test_a_value_in_a_path_stays_one_segment(
-    client: ChutesClient, simulator: Simulator, value: str
+    client: ChutesClient, replay: Replay, value: str
 ) -> None:
     with pytest.raises((errors.BadRequestError, errors.NotFoundError)):
         await client.fetch(e.UNIQUE_CHUTE_HISTORY, path={"hotkey": value})
-    assert {asked.endpoint for asked in simulator.requests} <= {"unique_chute_history"}
+    assert {asked.endpoint for asked in replay.requests} <= {"unique_chute_history"}
 
 
 async def test_a_failed_connection_names_host_and_port() -> None:
@@ -357,46 +354,40 @@ async def test_a_failed_connection_names_host_and_port() -> None:
             await client.fetch(e.SCORES)
 
 
-async def test_a_correction_of_the_own_clock_shows_at_once(
-    simulator: Simulator, clock: Clock
-) -> None:
-    own = Clock(NOON - 86400)
-    async with ChutesClient(simulator.url, clock=own, monotonic=clock, timeout=PATIENCE) as client:
+async def test_a_correction_of_the_own_clock_shows_at_once(replay: Replay, clock: Clock) -> None:
+    own = Clock(AT_22 - 86400)
+    async with ChutesClient(replay.url, clock=own, monotonic=clock, timeout=PATIENCE) as client:
         assert (client.api_clock(), client.clock_offset) == (own.now, None)
         await client.fetch(e.METAGRAPH)
         # Dates have whole seconds. So the client adds half a second.
-        assert (client.api_clock(), client.clock_offset) == (NOON + 0.5, -86400.5)
+        assert (client.api_clock(), client.clock_offset) == (AT_22 + 0.5, -86400.5)
         # 3 seconds later, the own clock is corrected.
-        own.now = clock.now = NOON + 3
-        assert (client.api_clock(), client.clock_offset) == (NOON + 3.5, -0.5)
+        own.now = clock.now = AT_22 + 3
+        assert (client.api_clock(), client.clock_offset) == (AT_22 + 3.5, -0.5)
 
 
 async def test_the_date_of_an_answer_from_a_cache_does_not_count() -> None:
-    headers = {"date": "Tue, 24 Nov 2026 12:00:00 GMT", "age": "900"}
+    headers = {"date": "Tue, 01 Dec 2026 14:05:00 GMT", "age": "900"}
     async with asking(e.SCORES, lambda _request: Response(TEXT, headers=headers)) as client:
         await client.fetch(e.SCORES)
         assert client.clock_offset is None
 
 
-async def test_requests_are_signed_with_the_time_of_the_api(
-    simulator: Simulator, clock: Clock
-) -> None:
-    wrong = Clock(NOON - 86400)
-    async with ChutesClient(
-        simulator.url, clock=wrong, monotonic=clock, timeout=PATIENCE
-    ) as client:
+async def test_requests_are_signed_with_the_time_of_the_api(replay: Replay, clock: Clock) -> None:
+    wrong = Clock(AT_22 - 86400)
+    async with ChutesClient(replay.url, clock=wrong, monotonic=clock, timeout=PATIENCE) as client:
         # No answer has told the API's time yet.
         with pytest.raises(errors.SignatureRefusedError):
             await client.fetch(e.NODES, key=KEY)
         assert (await client.fetch(e.NODES, key=KEY)).count > 0
 
 
-async def test_an_abandoned_request_is_counted_as_such(simulator: Simulator) -> None:
-    simulator.faults["scores"] = Fault(latency=30)
+async def test_an_abandoned_request_is_counted_as_such(replay: Replay) -> None:
+    replay.faults["scores"] = Fault(latency=30)
     counters = RequestCounters()
-    async with ChutesClient(simulator.url, counters=counters) as client:
+    async with ChutesClient(replay.url, counters=counters) as client:
         task = asyncio.create_task(client.fetch(e.SCORES))
-        await until(lambda: simulator.in_flight["scores"])
+        await until(lambda: replay.in_flight["scores"])
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

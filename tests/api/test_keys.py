@@ -12,8 +12,7 @@ from chutes_exporter.api.keys import (
     readable_by_others,
     verify_headers,
 )
-from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, KEY
+from tests.support import HOTKEY, KEY, TEST_SEED
 
 OTHER = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
 # Substrate's development key, which its documentation lists.

@@ -20,7 +20,7 @@ from chutes_exporter.api.decoding import StreamShape
 from chutes_exporter.api.endpoints import BOUNTIES, ENDPOINTS, IMAGES, SERVERS
 from chutes_exporter.api.errors import UndecodableError
 from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck, known, objects, records_in
-from chutes_exporter.simulator import Fault, Simulator
+from chutes_exporter.demo.replay import Fault, Replay
 from tests.recorded import DIRECTORIES, TAKEN_BACK, WORLD_C, Miner, raw_json, stream
 from tests.support import NOON, Clock, scrape, series, watching
 
@@ -170,7 +170,7 @@ def test_a_value_outside_its_closed_set_is_found(
 
 
 async def test_one_answer_an_hour_is_checked_and_each_change_is_logged_once(
-    simulator: Simulator, clock: Clock, caplog: pytest.LogCaptureFixture
+    replay: Replay, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "exporter")
     good = {"chute_id": "a", "created_at": 1, "seconds_elapsed": 1, "time_remaining": 1}
@@ -178,7 +178,7 @@ async def test_one_answer_an_hour_is_checked_and_each_change_is_logged_once(
     async def changes(wait: float, *bounties: dict[str, Any]) -> list[str]:
         """Return the changes that the client knows after some seconds and a list of bounties."""
         clock.now += wait
-        simulator.faults["bounties"] = Fault(body=json.dumps(bounties).encode())
+        replay.faults["bounties"] = Fault(body=json.dumps(bounties).encode())
         # A bounty without its fields cannot be read.
         with contextlib.suppress(UndecodableError):
             await client.fetch(BOUNTIES)
@@ -187,7 +187,7 @@ async def test_one_answer_an_hour_is_checked_and_each_change_is_logged_once(
     new = ["unknown field new"]
     gone = [f"missing field {name}" for name in sorted(good)]
     with structlog.testing.capture_logs() as logs:
-        async with ChutesClient(simulator.url, clock=clock, monotonic=clock) as client:
+        async with ChutesClient(replay.url, clock=clock, monotonic=clock) as client:
             assert await changes(0, good) == []
             assert await changes(CHECKED_EVERY - 1, good | {"new": 1}) == []
             assert await changes(1, good | {"new": 1}) == new
@@ -226,8 +226,8 @@ def test_a_value_that_may_be_a_signature_is_not_shown() -> None:
     assert check.values["status"] == {"[hex] and more"}
 
 
-async def test_changes_are_counted_on_the_page(simulator: Simulator) -> None:
-    page = await scrape(watching(simulator.url))
+async def test_changes_are_counted_on_the_page(replay: Replay) -> None:
+    page = await scrape(watching(replay.url))
     beginnings = ("chutes_api_unknown_", "chutes_api_missing_")
     counts = [value for (name, _), value in page.items() if name.startswith(beginnings)]
     assert len(counts) > 50
@@ -236,8 +236,8 @@ async def test_changes_are_counted_on_the_page(simulator: Simulator) -> None:
     for image in images:
         image |= {"invented": "x", "status": "vanished"}
         del image["tag"]
-    simulator.faults["images"] = Fault(body=stream(images))
-    page = await scrape(watching(simulator.url))
+    replay.faults["images"] = Fault(body=stream(images))
+    page = await scrape(watching(replay.url))
     assert page[series("chutes_api_unknown_fields", endpoint="images")] == 1
     assert page[series("chutes_api_missing_fields", endpoint="images")] == 1
     assert page[series("chutes_api_unknown_values", endpoint="images", field="status")] == 1

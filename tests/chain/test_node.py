@@ -22,7 +22,7 @@ from tests.support import HOTKEY, NOON, PATIENCE, Clock, Page, data_of, patient,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chutes_exporter.simulator import Simulator
+    from chutes_exporter.demo.replay import Replay
 
 SUBNET = EXPECTED["subnet"]
 VERSION = series("chutes_chain_info", spec_version=str(EXPECTED["spec_version"]))
@@ -182,6 +182,21 @@ FAULTS: dict[str, tuple[FakeNode, str, str]] = {
         NUMBER,
         "it is 1 hour old, the node is behind",
     ),
+    "of tomorrow": (
+        storage_of(milliseconds=number(1000 * (NOON + 7200), 8)),
+        NUMBER,
+        "its time is 2 hours ahead of the API's",
+    ),
+    "block 0": (
+        storage_of(block=number(0, 4)),
+        "0",
+        "LastMechansimStepBlock: it is not in the day before the block",
+    ),
+    "block 2^32": (
+        storage_of(block=number(2**32 - 1, 4)),
+        "4294967295",
+        "LastMechansimStepBlock: it is not in the day before the block",
+    ),
     "no hotkey": (other_value(HOTKEY_7, None), NUMBER, "Keys: it has no bytes instead of 32"),
     "a hotkey twice": (other_value(HOTKEY_7, FIRST_HOTKEY), NUMBER, "Keys: a hotkey has two seats"),
     "another block": (
@@ -311,11 +326,11 @@ async def test_seats_that_are_not_those_of_the_api_are_doubted() -> None:
     ("own", "of_api", "result"), [(NOON + DAY, NOON, "miss"), (NOON, NOON + DAY, "failed")]
 )
 async def test_the_age_of_a_block_counts_by_the_clock_of_the_api(
-    simulator: Simulator, clock: Clock, own: float, of_api: float, result: str
+    replay: Replay, clock: Clock, own: float, of_api: float, result: str
 ) -> None:
     clock.now = of_api
     async with FakeNode().serve() as url:
-        settings = patient(simulator.url, chain_url=url)
+        settings = patient(replay.url, chain_url=url)
         async with Exporter(settings, clock=Clock(own)) as exporter:
             # Any answer of the API tells its time.
             await exporter.feeds.read(METAGRAPH, PATIENCE)

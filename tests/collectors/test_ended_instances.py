@@ -76,6 +76,19 @@ def test_an_end_counts_by_reason_and_by_chute() -> None:
     }
 
 
+def test_a_start_that_a_scale_down_ended_is_named_and_others_are_not() -> None:
+    start = ENDED | {"activated_at": None, "deletion_reason": "autoscaler - downscale adjustment"}
+    rows = [
+        start | {"instance_id": "planned"},
+        start | {"instance_id": "failed", "deletion_reason": "miner initialized"},
+        ENDED | {"instance_id": "active", "deletion_reason": "autoscaler - downscale adjustment"},
+    ]
+    report = {"instance_audit": rows, "compute_history": []}
+    found = collected(COLLECTOR, {AUDIT_REPORT: report})
+    named = {key: value for key, value in found.items() if "planned_start_end" in key}
+    assert named == {"chutes_instance_planned_start_end{hotkey=me,instance_id=planned}": 1}
+
+
 def test_a_miner_that_nobody_watches_is_exported_only_if_chosen() -> None:
     theirs = ENDED | {"miner_hotkey": "other"}
     assert samples_of_newest_hour(theirs) == {TOTAL: 0}

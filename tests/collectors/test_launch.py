@@ -70,6 +70,8 @@ def test_where_nothing_can_be_launched_idle_gpus_could_earn_0_and_the_reason_is_
         f"chutes_server_idle_compute_units_per_second{{{SERVER}}}": 0
     }
     assert of(made, "chutes_server_launch_instances", "chutes_launch_room_instances") == {}
+    left_out = of(made, "chutes_server_launch_left_out")
+    assert sum(left_out.values()) == 0
 
 
 # Without "disabled", a launch may be refused. Without "public", the later pay is unknown.
@@ -81,7 +83,8 @@ def test_what_idle_gpus_could_earn_is_absent_while_a_chute_is_not_known_well_eno
     del chute[missing]
     made = run({"chutes": [chute]})
     assert refused(made) == {"unknown": 1}
-    assert {key.partition("{")[0] for key in made} == {"chutes_launch_refused_chutes"}
+    names = {"chutes_launch_refused_chutes", "chutes_server_launch_left_out"}
+    assert {key.partition("{")[0] for key in made} == names
 
 
 def test_the_pay_of_unverified_gpus_is_unknown() -> None:

@@ -14,7 +14,7 @@ from chutes_exporter.config import make_settings
 from chutes_exporter.rules.money import Costs, fleet_cost, server_costs
 from tests.chain.support import EXPECTED, FakeNode
 from tests.recorded import answers, key, rows, stream
-from tests.support import PATIENCE, Page, data_of, replay, scrape, series, served
+from tests.support import PATIENCE, Clock, Page, data_of, replay, scrape, series, served
 
 if TYPE_CHECKING:
     from chutes_exporter.collectors import Answers, Miners
@@ -50,7 +50,7 @@ async def page(bodies: dict[str, bytes], chain: FakeNode | None = None, **more: 
             "keys": [key()],
             "miners": "watched",
         }
-        whole_page = data_of(await scrape(make_settings(**choices | COSTS | more)))
+        whole_page = data_of(await scrape(make_settings(**choices | COSTS | more), Clock()))
     return {series: value for series, value in whole_page.items() if series[0] in NAMES}
 
 

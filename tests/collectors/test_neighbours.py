@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors import Answers
 from chutes_exporter.collectors.neighbours import Neighbours, find_neighbours
+from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import SCORES
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.chain.support import EXPECTED, FakeNode
 from tests.collectors.support import answer
-from tests.support import NOON, Clock, get, page_of, scrape, watching
+from tests.support import HOTKEY, Clock, get, page_of, scrape, watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -103,51 +103,43 @@ async def test_the_neighbours_in_line_for_the_seat_are_exported_with_the_watched
     assert hotkeys(page, "chutes_miner_registrations_before_loss") == {*line[16:25]}
 
 
-def small_world() -> World:
-    return World(start=NOON, size=Size(miners=24, active_miners=16, chutes=30))
-
-
-async def scores_of(simulator: Simulator) -> dict[str, float]:
+async def scores_of(replay: Replay) -> dict[str, float]:
     """Return the shares of the miners, as the API sends them."""
-    body = (await get(f"{simulator.url}/miner/scores")).json()
+    body = (await get(f"{replay.url}/miner/scores")).json()
     shares: dict[str, float] = body["final_scores"]
     return shares
 
 
-async def test_by_default_a_page_has_the_watched_miner_and_its_neighbours(clock: Clock) -> None:
-    world = small_world()
-    me = world.miners[3]
-    async with Simulator(world, clock=clock) as simulator:
-        shares = await scores_of(simulator)
-        page = await scrape(watching(simulator.url, me.key))
+async def test_by_default_a_page_has_the_watched_miner_and_its_neighbours(replay: Replay) -> None:
+    shares = await scores_of(replay)
+    page = await scrape(watching(replay.url))
     ranked = sorted(shares, key=shares.__getitem__, reverse=True)
-    place = ranked.index(me.hotkey)
+    place = ranked.index(HOTKEY)
     expected = {*ranked[max(0, place - 4) : place + 5]}
     for metric in ("chutes_miner_score_rank", REGISTERED, "chutes_miner_active_instances"):
         assert hotkeys(page, metric) == expected, metric
 
 
-async def test_a_new_neighbour_gets_metrics_of_answers_that_have_not_changed(clock: Clock) -> None:
-    world = small_world()
-    me, newcomer = world.miners[3], world.miners[-1].hotkey
-    async with Simulator(world, clock=clock) as simulator:
-        # Only the scores are requested again, and not the metagraph.
-        settings = watching(simulator.url, me.key, ttl={"scores": 10})
-        async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
-            await exporter.warm_up()
-            assert newcomer not in hotkeys(await page_of(exporter), REGISTERED)
-            shares = await scores_of(simulator)
-            # It comes just before the watched miner.
-            shares[newcomer] = shares[me.hotkey] + 1e-6
-            body = json.dumps({"final_scores": shares, "raw_values": {}})
-            simulator.faults["scores"] = Fault(body=body.encode())
-            clock.now += 11
-            assert newcomer in hotkeys(await page_of(exporter), REGISTERED)
+async def test_a_new_neighbour_gets_metrics_of_answers_that_have_not_changed(
+    replay: Replay, clock: Clock
+) -> None:
+    seats = replay.day.answer("metagraph", replay.moment())
+    assert seats
+    newcomer = seats[-1]["hotkey"]
+    # Only the scores are requested again, and not the metagraph.
+    settings = watching(replay.url, ttl={"scores": 10})
+    async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
+        await exporter.warm_up()
+        assert newcomer not in hotkeys(await page_of(exporter), REGISTERED)
+        shares = await scores_of(replay)
+        # It comes just before the watched miner.
+        shares[newcomer] = shares[HOTKEY] + 1e-6
+        body = json.dumps({"final_scores": shares, "raw_values": {}})
+        replay.faults["scores"] = Fault(body=body.encode())
+        clock.now += 11
+        assert newcomer in hotkeys(await page_of(exporter), REGISTERED)
 
 
-async def test_without_neighbours_a_page_has_the_watched_miner_alone(clock: Clock) -> None:
-    world = small_world()
-    me = world.miners[3]
-    async with Simulator(world, clock=clock) as simulator:
-        page = await scrape(watching(simulator.url, me.key, miners="watched"))
-    assert hotkeys(page, REGISTERED) == {me.hotkey}
+async def test_without_neighbours_a_page_has_the_watched_miner_alone(replay: Replay) -> None:
+    page = await scrape(watching(replay.url, miners="watched"))
+    assert hotkeys(page, REGISTERED) == {HOTKEY}

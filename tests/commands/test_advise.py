@@ -63,7 +63,7 @@ async def test_an_offer_has_what_the_answers_say_about_its_chute(
         chute, launch = chutes[offer["chute_id"]], EXPECTED["launch"][offer["chute_id"]]
         assert offer["public"] == chute["public"]
         assert offer["tee"] == chute["tee"]
-        assert offer["name"] == (chute["name"] if chute["public"] else None)
+        assert offer["name"] == chute["name"]
         assert offer["gpus"] == chute["node_selector"]["gpu_count"]
         assert 0 <= offer["room_left"] <= offer["room"]
         assert offer["starting_instances"] == launch["starting"]
@@ -82,11 +82,13 @@ def assert_is_paid_as(chute: dict[str, Any], offer: dict[str, Any]) -> None:
     cheapest = chute["effective_compute_multiplier"] / offer["gpus"]
     now, later = offer["units_per_gpu_second"], offer["later_units_per_gpu_second"]
     assert now >= cheapest * 0.999
-    boost = chute["compute_multiplier_factors"].get("bounty_boost", 1)
-    # Later, a public instance is paid without the bounty, and as on the cheapest GPU. A private one
-    # keeps the pay of its own GPU.
+    factors = chute["compute_multiplier_factors"]
+    bounty, urgency = factors.get("bounty_boost", 1), factors.get("urgency_boost", 1)
+    assert offer["urgency_boost"] == urgency
+    # Later, a public instance is paid without the bounty and the urgency, and as on the cheapest
+    # GPU. A private one keeps the pay of its own GPU.
     if offer["public"]:
-        assert later == pytest.approx(cheapest / boost)
+        assert later == pytest.approx(cheapest / bounty / urgency)
     # The first pay falls to the later one within 8 hours, as if it was paid for 4.6 of 24 hours.
     first_day = (4.6 * now + 19.4 * later) / 24
     assert offer["first_day_units_per_gpu_second"] == pytest.approx(first_day)
@@ -151,7 +153,8 @@ async def test_the_screen_ranks_the_chutes_of_each_idle_model(target: Target) ->
     assert {len(pay.partition(".")[2]) for pay in pays} == {2}
     assert len(table) == 10
     assert all(len(row["chute id"]) == 36 for row in table)
-    assert any(row["name"] == "(private)" for row in table)
+    # Private chutes have names, too.
+    assert all(re.search(r"\w( \(private\))?$", row["name"]) for row in table)
     assert "\nNot shown: 12 more chutes. --json has everything.\n" in output
     text = " ".join(output.split())
     assert "need more idle GPUs than one server has" in text
@@ -264,7 +267,7 @@ async def test_the_plan_says_what_to_launch_on_which_server_and_what_stays_idle(
         assert use["first_day_units"] == sum(launch["first_day_units"] for launch in launches)
         for launch in launches:
             chute = chutes[launch["chute_id"]]
-            assert launch["name"] == (chute["name"] if chute["public"] else None)
+            assert (launch["name"], launch["public"]) == (chute["name"], chute["public"])
             size = chute["node_selector"]["gpu_count"]
             assert launch["gpus"] == launch["instances"] * size
             assert re.search(line_of_plan(use, launch), output, re.MULTILINE)
@@ -294,16 +297,18 @@ def assert_each_room_is_given_once(miner: dict[str, Any]) -> None:
 
 def line_of_plan(use: dict[str, Any], launch: dict[str, Any]) -> str:
     """Return a pattern for the line of a launch on the screen."""
-    name = launch["name"] or r"\(private\)"
+    privacy = "" if launch["public"] else r" \(private\)"
+    boost = launch["urgency_boost"]
     columns = (
         use["server_name"],
-        name,
+        launch["name"] + privacy,
         launch["chute_id"],
         launch["instances"],
         f"{launch['gpus']} {use['gpu']}",
         f"{launch['first_day_units']:.0f}",
         # The units of a later day.
-        "[0-9]+$",
+        "[0-9]+",
+        "-" if boost == 1 else f"x {boost:.2g}",
     )
     return "^" + " +".join(map(str, columns))
 
@@ -340,6 +345,26 @@ async def test_the_plan_says_where_more_may_be_possible(
     reason = "of some chutes it is not known whether they can be launched"
     assert f"8 h200 on tee-h200-2 stay idle: {reason}." in text
     assert "Together" not in text
+
+
+async def test_the_plan_leaves_out_a_server_that_must_be_upgraded_before_a_window_ends(
+    target: Target, api: dict[str, bytes]
+) -> None:
+    policy = json.loads(api["maintenance"])
+    end = datetime.fromtimestamp(time.time() + 10 * 3600, UTC)
+    policy["active_window"]["upgrade_window_end"] = end.isoformat()
+    policy["window_open"] = True
+    for server in policy["servers"]:
+        server["needs_upgrade"] = server["name"] == "tee-h200-2"
+    api["maintenance"] = json.dumps(policy).encode()
+    _, output, _ = await advise(target, "--plan")
+    reason = f"the server must be upgraded, and the window ends at {end:%Y-%m-%d %H:%M} UTC."
+    assert f"8 h200 on tee-h200-2 stay idle: {reason}" in " ".join(output.split())
+    _, found = await report(target)
+    (miner,) = found["miners"]
+    assert "tee-h200-2" not in {use["server_name"] for use in miner["plan"]}
+    whys = {one["server_name"]: one["why"] for one in miner["stay_idle"]}
+    assert whys["tee-h200-2"] == "upgrade_due"
 
 
 async def test_a_chute_that_does_not_start_here_is_marked_and_not_launched_again(

@@ -3,28 +3,28 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from chutes_exporter.cli import cli
+from chutes_exporter.cli import cli, main
 from chutes_exporter.config import Address
-from chutes_exporter.duration import DAY
-from chutes_exporter.simulator import DemoWorld
+from chutes_exporter.demo import day
 from chutes_exporter.web.server import bound_address, open_socket
 from tests.support import (
     HOTKEY,
-    NOON,
     PATIENCE,
     PATIENT,
     Page,
     parse_page,
+    promtool_complaints,
     series,
     successes,
     wait_for,
 )
 from tests.test_cli import LISTEN, environment, run, running
+
+ANY_PORT = ("--demo.listen-address", "127.0.0.1:0")
 
 
 def printed(process: subprocess.Popen[str]) -> list[str]:
@@ -50,15 +50,18 @@ def run_in_shell(script: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_the_demo_prints_works_word_for_word() -> None:
-    with running("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0") as service:
+    with running("demo", *LISTEN, *ANY_PORT) as service:
         lines = printed(service.process)
+        assert "lived by the service's public code, not by a real miner" in lines[0]
         (url,) = re.findall(r"http://\S+/metrics", "".join(lines[:2]))
+        text = ""
 
         def complete_page() -> Page | None:
-            page = parse_page(httpx.get(url, headers=PATIENT, timeout=PATIENCE).text)
+            nonlocal text
+            text = httpx.get(url, headers=PATIENT, timeout=PATIENCE).text
+            page = parse_page(text)
             return page if set(successes(page).values()) == {1.0} else None
 
-        # On a busy machine, a large answer of the simulated API can take longer than the limit.
         page = wait_for(complete_page)
         found = re.search(r"Its hotkey file is (\S+)\.", lines[2])
         assert found is not None
@@ -71,6 +74,7 @@ def test_what_the_demo_prints_works_word_for_word() -> None:
             _, arguments = re.split("chutes.exporter ", command)
             results[arguments] = run_in_shell(f"{export}\n{command}")
     assert page[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
+    assert promtool_complaints(text.encode()) == ""
     assert {command: result.returncode for command, result in results.items()} == {
         "status": 1,
         "advise": 1,
@@ -81,12 +85,12 @@ def test_what_the_demo_prints_works_word_for_word() -> None:
     assert not path.exists()
     assert "Traceback" not in "".join(result.stderr for result in results.values())
     assert "things need action" in results["status"].stdout
-    assert "pro_6000" in results["advise"].stdout
+    assert "balder" in results["query servers"].stdout
 
 
-@pytest.mark.parametrize("flag", ["--simulator.listen-address", "--web.listen-address"])
+@pytest.mark.parametrize("flag", ["--demo.listen-address", "--web.listen-address"])
 def test_an_address_in_use_is_refused_with_its_flag(flag: str) -> None:
-    addresses = {"--simulator.listen-address": "127.0.0.1:0", "--web.listen-address": "127.0.0.1:0"}
+    addresses = {"--demo.listen-address": "127.0.0.1:0", "--web.listen-address": "127.0.0.1:0"}
     with open_socket(Address("127.0.0.1", 0)) as taken:
         address = str(bound_address(taken))
         addresses[flag] = address
@@ -96,33 +100,56 @@ def test_an_address_in_use_is_refused_with_its_flag(flag: str) -> None:
     assert result.returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ("--from=24:01", "'24:01' is no time of the day: write for example 06:00"),
+        ("--speed=0", "0.0 is not in the range 0<x<=600"),
+        ("--miner=rich", "'rich' is not one of 'troubled', 'healthy'"),
+        ("--demo.fault=scores", "'scores' is invalid: write for example scores=status:503"),
+    ],
+)
+def test_a_wrong_choice_is_refused_with_its_flag(flag: str, reason: str) -> None:
+    result = run("demo", flag)
+    assert f"Error: Invalid value for '{flag.partition('=')[0]}': {reason}" in result.stderr
+    assert result.returncode == 2
+
+
+def test_a_damaged_recording_is_refused_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "day.tar.xz"
+    path.write_bytes(b"")
+    monkeypatch.setattr(day, "_RECORDING", path)
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", *LISTEN, *ANY_PORT])
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"Error: {path} is damaged")
+    assert "Traceback" not in errors
+
+
 def test_the_demo_listens_on_this_machine_only() -> None:
     default = next(one.default for one in cli.commands["demo"].params if one.name == "listen")
     assert default == ["127.0.0.1:10064"]
 
 
-def test_the_miner_of_the_demo_loses_ground_within_a_day() -> None:
-    defaults: dict[str, Any] = {
-        one.name: one.default for one in cli.commands["demo"].params if one.name
-    }
-    world = DemoWorld(seed=defaults["simulator_seed"], start=NOON, troubles=defaults["troubles"])
-    assert world.shares(NOON + DAY)[HOTKEY] < 0.9 * world.shares(NOON)[HOTKEY]
+def test_the_end_of_the_day_is_told() -> None:
+    with running("demo", *LISTEN, *ANY_PORT, "--from=23:59", "--speed=600") as service:
+        printed(service.process)
+        assert service.process.stdout is not None
+        assert service.process.stdout.readline().startswith("The recorded day is over.")
+        answer = httpx.get(f"{service.url}/metrics", headers=PATIENT, timeout=PATIENCE)
+    assert parse_page(answer.text)[series("chutes_miner_registered", hotkey=HOTKEY)] == 1
 
 
 def test_the_demo_can_misbehave_and_takes_the_flags_and_variables_of_serve() -> None:
-    arguments = (
-        "demo",
-        *LISTEN,
-        "--simulator.listen-address",
-        "127.0.0.1:0",
-        "--simulator.fault",
-        "scores=status:503",
-    )
     costs = {
-        "CHUTES_EXPORTER_GPU_COST": "pro_6000=3 4090=0.5",
-        "CHUTES_EXPORTER_SERVER_COST": "h200-0=2 pro-6000-1=1.5",
+        "CHUTES_EXPORTER_GPU_COST": "pro_6000=3 h200=0.5",
+        "CHUTES_EXPORTER_SERVER_COST": "rack1-pro=2",
     }
-    with running(*arguments, **costs) as service:
+    arguments = ("--miner=healthy", "--demo.fault", "scores=status:503")
+    with running("demo", *LISTEN, *ANY_PORT, *arguments, **costs) as service:
         answer = httpx.get(f"{service.url}/metrics", headers=PATIENT, timeout=PATIENCE)
     page = parse_page(answer.text)
     assert page[series("chutes_feed_up", feed="scores")] == 0
@@ -131,5 +158,7 @@ def test_the_demo_can_misbehave_and_takes_the_flags_and_variables_of_serve() -> 
     for (name, labels), value in page.items():
         if name == "chutes_server_cost_usd_per_gpu_hour":
             prices[dict(labels)["server"]] = value
-    assert (prices["h200-0"], prices["pro-6000-1"], prices["pro-6000-2"]) == (2, 1.5, 3)
-    assert page[series("chutes_miner_watched", hotkey=HOTKEY)] == 1
+    assert prices["rack1-pro"] == 2
+    assert set(prices.values()) == {2, 3, 0.5}
+    healthy = "5FyE2yEF8bHkYcJNi6yBrGrgHBMybbmcrUJziJ2a7of5bGda"
+    assert page[series("chutes_miner_watched", hotkey=healthy)] == 1

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import structlog
 
+from chutes_exporter import healthcheck
 from chutes_exporter.commands.serve import Service, run_serve
 from chutes_exporter.config import Address, ConfigError, find_credentials, make_settings
 from chutes_exporter.feeds import reports
@@ -30,10 +31,14 @@ from tests.support import (
     ROOT,
     Page,
     Pki,
+    free_port,
     get,
     parse_page,
+    patient,
     patient_client,
+    replay,
     series,
+    served,
     until,
     wait_for,
 )
@@ -41,6 +46,8 @@ from tests.test_cli import LISTEN, hotkey_file, listening, start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from starlette.types import Receive, Scope, Send
 
     from chutes_exporter.config import Settings
 
@@ -381,7 +388,7 @@ async def test_public_and_simulated_data_need_no_protection(
 
 COMMANDS = {
     "serve": ("serve", *LISTEN, "--api.url", "http://127.0.0.1:9"),
-    "demo": ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0"),
+    "demo": ("demo", *LISTEN, "--demo.listen-address", "127.0.0.1:0"),
 }
 
 
@@ -442,3 +449,53 @@ def test_another_command_ends_at_ctrl_c_without_a_traceback() -> None:
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (1, "\nAborted.\n")
+
+
+async def test_at_the_end_a_scrape_that_waits_for_the_api_gets_what_is_known(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answering = replay({"metagraph": b'[{"hotkey": "a"}]'})
+    answers, is_asked_again = asyncio.Event(), asyncio.Event()
+
+    async def api(scope: Scope, receive: Receive, send: Send) -> None:
+        if not answers.is_set():
+            is_asked_again.set()
+        await answers.wait()
+        await answering(scope, receive, send)
+
+    answers.set()
+
+    async with served(api) as url:
+        settings = patient(url, listen=(Address("127.0.0.1"),), ttl={"metagraph": 0.001})
+        async with Service(settings) as service:
+            page = f"http://{service.addresses[0]}/metrics"
+            assert "chutes_metagraph_miners 1" in (await get(page)).text
+            answers.clear()
+            waiting = asyncio.create_task(get(page))
+            await is_asked_again.wait()
+            started = time.monotonic()
+        assert time.monotonic() - started < 1
+        answer = await waiting
+        answers.set()
+    assert (answer.status_code, "chutes_metagraph_miners 1" in answer.text) == (200, True)
+    assert [line for line in caplog.records if line.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("web", ["", TLS + "  client_auth_type: RequireAndVerifyClientCert\n"])
+@pytest.mark.parametrize("passwords", ["", users("secret")])
+def test_the_health_check_of_the_image_needs_no_password_no_certificate_and_no_fixed_port(
+    pki: Pki, web: str, passwords: str
+) -> None:
+    path = pki.folder / "web.yml"
+    path.write_text(web + passwords)
+    listen = f"--web.listen-address=127.0.0.1:{free_port()}"
+    process = start(listen, "--web.config.file", str(path), "--api.url", "http://127.0.0.1:9")
+    with listening(process) as service:
+        for _ in range(3):
+            # In the image, the process is the first one of its container.
+            healthcheck.main(str(process.pid))
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(TimeoutError):
+            healthcheck.main(str(process.pid))
+        process.send_signal(signal.SIGCONT)
+    assert not service.has_logged("level=error")

@@ -63,7 +63,7 @@ def health_checks() -> Iterator[None]:
 
 
 def compose(engine: dict[str, str], *arguments: str) -> None:
-    """Run compose with the simulated subnet."""
+    """Run compose with the recorded day."""
     command = ["docker-compose", "-f", "deploy/compose.yaml", "--profile", "demo", *arguments]
     subprocess.run(command, cwd=ROOT, env=engine, check=True, timeout=300)
 

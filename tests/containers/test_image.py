@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.simulator.world import TEST_SEED
 from tests.containers.podman import IMAGE, container, health, podman, run, wait_until_ready
-from tests.support import HOTKEY, ROOT, fetch, parse_page
+from tests.support import HOTKEY, ROOT, TEST_SEED, fetch, parse_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

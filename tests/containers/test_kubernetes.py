@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from chutes_exporter.simulator import Simulator, Size, World
-from chutes_exporter.simulator.world import TEST_SEED
+from chutes_exporter.demo.replay import Replay
 from deploy.chart import render
 from tests.containers.podman import IMAGE, podman, run, wait_until_ready
-from tests.support import HOTKEY, fetch, parse_page
+from tests.support import HOTKEY, TEST_SEED, fetch, parse_page
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,9 +38,8 @@ async def test_the_rendered_deployment_serves_the_private_data_of_the_key_in_the
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "manifests.yaml"
-    world = World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))
-    async with Simulator(world) as simulator:
-        path.write_text(yaml.safe_dump_all(rendered(simulator.url)))
+    async with Replay() as replay:
+        path.write_text(yaml.safe_dump_all(rendered(replay.url)))
         try:
             await asyncio.to_thread(podman, "kube", "play", "--network=host", str(path))
             name = await asyncio.to_thread(
@@ -59,6 +56,6 @@ async def test_the_rendered_deployment_serves_the_private_data_of_the_key_in_the
     hotkeys = {dict(labels)["hotkey"] for metric, labels in page if metric == "chutes_gpu_state"}
     assert hotkeys == {HOTKEY}
     assert "All checks passed." in check.stdout
-    # The command ends with 1 if the simulated miner has something to do.
+    # The command ends with 1 if the miner has something to do.
     assert status.returncode in (0, 1)
     assert HOTKEY in status.stdout

@@ -212,7 +212,7 @@ def test_the_demo_starts_from_the_wheel(built: Path, tmp_path: Path) -> None:
             [
                 Path(sys.executable).parent / "uv",
                 *command.split(),
-                "--simulator.listen-address=127.0.0.1:0",
+                "--demo.listen-address=127.0.0.1:0",
             ],
             env={**os.environ, "UV_PYTHON": sys.executable},
             stdout=output,

@@ -14,11 +14,10 @@ from starlette.routing import Route
 
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.api.errors import UnavailableError, UndecodableError
+from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.feeds.reports import PAUSE, ReportReader
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.simulator import Fault, Simulator
-from chutes_exporter.simulator.answers import Call, audit
 from tests.api.reports import INSTANCE, RECORD, body
 from tests.support import (
     HOTKEY,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from chutes_exporter.demo.replay import Replay
     from chutes_exporter.feeds.reports import Reports
 
 HOUR = 3600
@@ -256,33 +256,26 @@ async def test_a_record_that_cannot_be_read_leaves_its_hour_not_whole() -> None:
 
 @pytest.mark.parametrize("ahead", [0, -1800, -86400, 86400])
 async def test_a_report_is_requested_90_seconds_after_the_hour_and_a_late_one_each_minute(
-    simulator: Simulator, clock: Clock, ahead: float
+    replay: Replay, clock: Clock, ahead: float
 ) -> None:
     def local_clock() -> float:
         # The API's clock decides, not this one.
         return clock.now + ahead
 
     asked: dict[int, list[str]] = {}
-    # The list at 13:00 does not have the report until then yet.
-    at_13 = Call(simulator.world, NOON + HOUR, simulator.world.miners[0], path={}, query={})
-    list_without_it = audit(at_13)
-    clock.now = NOON + 120
-    async with Exporter(watching(simulator.url), clock=local_clock, monotonic=clock) as exporter:
+    # The recording has the report of an hour only in the snapshot five minutes after it.
+    full_hour = clock.now - 300
+    async with Exporter(watching(replay.url), clock=local_clock, monotonic=clock) as exporter:
         await read_reports(exporter)
-        first = [one.endpoint for one in simulator.requests]
+        first = [one.endpoint for one in replay.requests]
         assert Counter(first) == {"audit": 1, "audit_report": 24}
-        # Minutes after 12:00.
         for minute in range(5, 70):
-            clock.now = NOON + 60 * minute + 5
-            simulator.faults.clear()
-            if 60 <= minute < 65:
-                # The report until 13:00 is out five minutes late.
-                simulator.faults["audit"] = Fault(body=json.dumps(list_without_it).encode())
-            before = len(simulator.requests)
+            clock.now = full_hour + 60 * minute + 5
+            before = len(replay.requests)
             await exporter.feeds.read_all([AUDIT_REPORT], PATIENCE)
             await until(lambda: not asked_by(exporter))
-            asked[minute] = [one.endpoint for one in list(simulator.requests)[before:]]
-    # The first minute that is at least 90 seconds after 13:00 is 62.
+            asked[minute] = [one.endpoint for one in list(replay.requests)[before:]]
+    # The first minute that is at least 90 seconds after the next hour is 62.
     assert {minute: endpoints for minute, endpoints in asked.items() if endpoints} == {
         62: ["audit"],
         63: ["audit"],
@@ -292,39 +285,39 @@ async def test_a_report_is_requested_90_seconds_after_the_hour_and_a_late_one_ea
 
 
 async def test_after_a_start_an_older_report_is_read_every_five_seconds(
-    simulator: Simulator, clock: Clock
+    replay: Replay, clock: Clock
 ) -> None:
-    async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+    async with Exporter(watching(replay.url), clock=clock, monotonic=clock) as exporter:
         counts = []
         for _ in range(4):
             # Of three readings at one moment, the first sends a request.
             for _ in range(3):
                 await exporter.feeds.read_all([AUDIT_REPORT], PATIENCE)
                 await until(lambda: not asked_by(exporter))
-            counts.append(len(simulator.requests))
+            counts.append(len(replay.requests))
             clock.now += PAUSE
         # At first, the list and the newest report were requested.
         assert counts == [2, 3, 4, 5]
 
 
 async def test_after_a_reload_the_reports_are_read_again_for_a_miner_that_is_new(
-    simulator: Simulator, clock: Clock
+    replay: Replay, clock: Clock
 ) -> None:
-    first, second = simulator.world.miners[:2]
-    lost = series("chutes_miner_window_total_lost_compute_units", hotkey=second.hotkey, window="1d")
-    async with Exporter(
-        watching(simulator.url, first.key), clock=clock, monotonic=clock
-    ) as exporter:
+    first, second = replay.day.miners.values()
+    lost = series(
+        "chutes_miner_window_total_lost_compute_units", hotkey=second.address, window="1d"
+    )
+    async with Exporter(watching(replay.url, first), clock=clock, monotonic=clock) as exporter:
         await read_reports(exporter)
         # What was kept of the reports is only about the first miner.
-        exporter.reconfigure(watching(simulator.url, first.key, second.key))
+        exporter.reconfigure(watching(replay.url, first, second))
         page = await page_of(exporter)
         assert lost not in page
         await read_reports(exporter)
         page = await page_of(exporter)
         assert lost in page
         # Without the first miner, the reports still have all that is needed.
-        before = len(simulator.requests)
-        exporter.reconfigure(watching(simulator.url, second.key))
+        before = len(replay.requests)
+        exporter.reconfigure(watching(replay.url, second))
         assert lost in await page_of(exporter)
-        assert "audit_report" not in {one.endpoint for one in list(simulator.requests)[before:]}
+        assert "audit_report" not in {one.endpoint for one in list(replay.requests)[before:]}

@@ -3,22 +3,22 @@ from __future__ import annotations
 import structlog
 
 from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.simulator import Fault, Simulator
-from tests.support import HOTKEY, KEY, Clock, names, page_of, patient, scrape, series, watching
+from tests.support import HOTKEY, KEY, names, page_of, patient, scrape, series, watching
 
 
 async def test_a_refused_key_hides_nothing_from_the_others_and_is_not_tried_first_again(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
     # The API refuses the key of a hotkey that is not registered.
     stranger = Hotkey.from_seed("22" * 32)
-    settings = patient(simulator.url, keys=(stranger, KEY), ttl={"chutes": 0, "jobs": 0})
-    async with Exporter(settings, clock=Clock()) as exporter:
+    settings = patient(replay.url, keys=(stranger, KEY), ttl={"chutes": 0, "jobs": 0})
+    async with Exporter(settings, clock=replay.clock) as exporter:
         for _ in range(2):
             await page_of(exporter)
         page = await page_of(exporter)
-    keys = [asked.hotkey for asked in simulator.requests if asked.endpoint in ("chutes", "jobs")]
+    keys = [asked.hotkey for asked in replay.requests if asked.endpoint in ("chutes", "jobs")]
     # Both feeds are requested for each of three pages. The stranger's key is tried at most once for
     # each of them.
     assert keys.count(stranger.address) <= 2
@@ -32,12 +32,12 @@ async def test_a_refused_key_hides_nothing_from_the_others_and_is_not_tried_firs
     assert page[series("chutes_feed_up", feed="servers", hotkey=stranger.address)] == 0
 
 
-async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Simulator) -> None:
-    simulator.faults["metrics"] = Fault(
+async def test_records_that_cannot_be_read_are_counted_and_logged(replay: Replay) -> None:
+    replay.faults["metrics"] = Fault(
         body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a", "instance_count": 2}\n\n'
     )
     with structlog.testing.capture_logs() as logs:
-        page = await scrape(patient(simulator.url))
+        page = await scrape(patient(replay.url))
     assert page[series("chutes_chute_instances", chute_id="a")] == 2
     assert page[series("chutes_api_rejected_records_total", endpoint="metrics")] == 1
     assert page[series("chutes_feed_rejected_records", feed="metrics")] == 1
@@ -48,17 +48,17 @@ async def test_records_that_cannot_be_read_are_counted_and_logged(simulator: Sim
     assert warnings == ["records left out"]
 
 
-async def test_a_404_of_an_endpoint_that_must_exist_is_a_failure(simulator: Simulator) -> None:
-    simulator.faults["scores"] = Fault(status=404)
-    page = await scrape(watching(simulator.url))
+async def test_a_404_of_an_endpoint_that_must_exist_is_a_failure(replay: Replay) -> None:
+    replay.faults["scores"] = Fault(status=404)
+    page = await scrape(watching(replay.url))
     assert page[series("chutes_feed_up", feed="scores")] == 0
 
 
 async def test_a_collector_without_answers_has_no_series_to_leave_out(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
-    simulator.faults["scores"] = Fault(status=404)
+    replay.faults["scores"] = Fault(status=404)
     # No series may be exported, so each collector that has some is left out.
-    page = await scrape(watching(simulator.url, max_series=0))
+    page = await scrape(watching(replay.url, max_series=0))
     assert page[series("chutes_scrape_collector_cut", collector="scores")] == 0
     assert page[series("chutes_scrape_collector_cut", collector="metrics")] == 1

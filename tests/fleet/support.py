@@ -141,6 +141,7 @@ def make_offer(chute_id: str, pay: float, size: int = 1, left: int = 1, **fields
         "starting": 0,
         "units_per_second": pay,
         "later_units_per_second": pay,
+        "urgency_boost": 1.0,
         "hanging": 0,
         "bounty_boost": None,
         "bounty_expires_at": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.model import NO_PAY, IdlePay
 from tests.collectors.support import NOON_TEXT
 from tests.fleet.support import sent
+from tests.support import NOON
 
 if TYPE_CHECKING:
     from chutes_exporter.fleet.model import Fleet, Market, Offer
@@ -402,3 +404,64 @@ def test_the_pay_of_all_idle_gpus_is_unknown_while_their_server_is_not_listed() 
     fleet = fleet_of(servers=servers({}), nodes=[new])
     assert fleet.idle_pay(fleet.servers[0]) == IdlePay(3, 3)
     assert fleet.idle_pay_of_all is None
+
+
+# Servers on which the plan launches nothing
+
+WAITING = {"server_id": "s", "name": "box", "needs_upgrade": True, "maintenance_status": "none"}
+
+
+def policy(opens: float, closes: float, **server: Any) -> Row:
+    """Return the policy in which the server waits for its upgrade. Times are hours from noon."""
+    start, end = (
+        datetime.fromtimestamp(NOON + hours * 3600, UTC).isoformat() for hours in (opens, closes)
+    )
+    window = {
+        "target_measurement_version": "1.5.0",
+        "upgrade_window_start": start,
+        "upgrade_window_end": end,
+    }
+    is_open = opens <= 0 <= closes
+    return {"active_window": window, "window_open": is_open, "servers": [WAITING | server]}
+
+
+def started(created_at: str, **fields: Any) -> dict[str, Any]:
+    """Return the answers in which an instance of another chute starts on a GPU of the server."""
+    instance = STARTING | {"chute_id": "b", "created_at": created_at} | fields
+    held = {"gpu_id": "g0", "chute_id": "b", "active": instance["active"]}
+    return {"instances": [instance], "inventory": [held]}
+
+
+UNMEASURED = [{"version": "1.5.0", "expected_gpus": ["b200"], "gpu_count": None}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        # In the last 12 hours of a window, a server that waits for its upgrade is left out.
+        ({"maintenance": policy(-1, 10)}, "upgrade_due"),
+        ({"maintenance": policy(-1, 13)}, None),
+        ({"maintenance": policy(1, 10)}, None),
+        ({"maintenance": policy(-10, -1)}, None),
+        ({"maintenance": policy(-1, 10, needs_upgrade=False)}, None),
+        ({"maintenance": policy(-1, 10, maintenance_status="pending")}, "upgrade_slot"),
+        # It cannot come back from the upgrade.
+        ({"maintenance": policy(-1, 10), "measurements": UNMEASURED}, None),
+        # The only instance on it has been starting for over an hour.
+        (started(OVER_AN_HOUR_AGO), "starts_hang"),
+        (started(NOON_TEXT), None),
+        (started(OVER_AN_HOUR_AGO, active=True, activated_at=OVER_AN_HOUR_AGO), None),
+        ({"servers": servers({"is_tee": None})}, "maintenance_not_known"),
+    ],
+)
+def test_the_plan_leaves_out_servers_that_fail_or_must_be_upgraded_and_says_why(
+    changes: dict[str, Any], reason: str | None
+) -> None:
+    fleet = fleet_of(**changes)
+    (server,) = fleet.servers
+    assert fleet.left_out.get(server.server_id) == reason
+    assert bool(fleet.uses) == (reason is None)
+    if reason in ("upgrade_due", "starts_hang"):
+        assert fleet.idle_pay(server) == NO_PAY
+        assert fleet.idle_can_earn(server) is False

@@ -224,6 +224,7 @@ def test_without_the_list_of_servers_it_is_unknown_which_ones_wait() -> None:
         ({"deadlines": {}}, None),
         # It has no score yet.
         ({"state": "starting", "private": True}, 0),
+        ({"state": "starting", "private": None}, 0),
         ({"private": None}, None),
         ({"state": None}, None),
         ({"private": True, "created_at": None}, None),

@@ -1631,6 +1631,7 @@ NOT_COMPARED = {
     "chutes-overview: Is the seat safe?: Safe now: lost within": SEAT,
     f"chutes-fleet: {SERVERS}: Cause": "tests/grafana/test_worlds.py compares the alerts",
     f"chutes-fleet: {SERVERS}: What to do first": "it is a text for the cause",
+    "chutes-market: Launch now, pay per GPU: Boost": "tests/commands/test_advise.py compares it",
     "chutes-fleet: Upgrade window: begins in": "tests/prometheus/test_boards.py announces a window",
     "chutes-fleet: GPU utilization": "no simulated world has NVIDIA's exporter",
     "chutes-fleet: GPU temperature": "no simulated world has NVIDIA's exporter",

@@ -501,8 +501,8 @@ class Launches:
         first = on_cheapest * rates[gpu] / cheapest_rate
         # A public instance is paid like one on the cheapest GPU later.
         later = on_cheapest if chute["public"] else first
-        # The factor of a bounty is in the pay only as long as there is one. It is gone later.
-        later /= factors.get("bounty_boost", 1)
+        # The factors of a bounty and of the urgency are in the pay only as long as they last.
+        later /= factors.get("bounty_boost", 1) * factors.get("urgency_boost", 1)
         return Launchable(
             chute_id=chute["chute_id"],
             gpu=gpu,

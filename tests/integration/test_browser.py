@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.async_api import async_playwright, expect
 
+from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.config_file import WebConfig
 from chutes_exporter.web.guard import Guard
@@ -33,11 +33,11 @@ _QUIET = (
 
 
 @contextlib.asynccontextmanager
-async def browsing(simulator: Simulator, **options: Any) -> AsyncIterator[tuple[str, Page]]:
+async def browsing(replay: Replay, **options: Any) -> AsyncIterator[tuple[str, Page]]:
     """Serve the exporter as the command does, headers included; yields its address, and a page of a
     browser.
     """
-    async with Exporter(watching(simulator.url)) as exporter, async_playwright() as playwright:
+    async with Exporter(watching(replay.url)) as exporter, async_playwright() as playwright:
         guard = Guard(make_app(exporter))
         guard.adopt(WebConfig())
         async with served(guard) as url:
@@ -52,13 +52,13 @@ async def browsing(simulator: Simulator, **options: Any) -> AsyncIterator[tuple[
 
 @pytest.mark.parametrize(("width", "scripts"), [(1280, False), (340, True)])
 async def test_the_landing_page_serves_a_person_in_any_window_and_without_scripts(
-    simulator: Simulator,
+    replay: Replay,
     width: int,
     scripts: bool,  # noqa: FBT001
 ) -> None:
-    simulator.faults["scores"] = Fault(status=503)
+    replay.faults["scores"] = Fault(status=503)
     window = {"width": width, "height": 800}
-    async with browsing(simulator, viewport=window, java_script_enabled=scripts) as (url, page):
+    async with browsing(replay, viewport=window, java_script_enabled=scripts) as (url, page):
         page.set_default_timeout(_PATIENCE)
         await get(f"{url}/metrics")
         problems: list[str] = []
@@ -71,7 +71,7 @@ async def test_the_landing_page_serves_a_person_in_any_window_and_without_script
         short = page.get_by_text("5GNoc…1Wti", exact=True).first
         await expect(short).to_be_visible()
         await expect(short).to_have_attribute("title", HOTKEY)
-        await expect(page.get_by_text("503 simulated fault").first).to_be_visible()
+        await expect(page.get_by_text("503 injected fault").first).to_be_visible()
         # Nothing is loaded from anywhere, and nothing is forbidden by the page's own policy.
         assert [one for one in requested if not one.startswith(url)] == []
         assert [one for one in problems if "favicon" not in one] == []

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from chutes_exporter.demo.replay import GARBAGE
+from chutes_exporter.demo.replay import GARBAGE, Fault, Replay
 from chutes_exporter.feeds.definitions import FEEDS
-from chutes_exporter.simulator import Fault, Simulator, World
-from chutes_exporter.simulator.world import TEST_SEED
 from tests.support import (
     HOTKEY,
     PATIENCE,
+    TEST_SEED,
     fetch,
     free_port,
     parse_page,
     patient_client,
+    recorded_day,
     until,
     wait_for,
 )
@@ -47,7 +47,7 @@ FAULTS = (
 
 @contextlib.asynccontextmanager
 async def exporting(
-    simulator: Simulator, timeout: int = 1
+    replay: Replay, timeout: int = 1
 ) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
     """Run the command; yields its address and itself."""
     address = f"127.0.0.1:{free_port()}"
@@ -57,7 +57,7 @@ async def exporting(
         COMMAND,
         *(
             "--api.url",
-            simulator.url,
+            replay.url,
             "--api.timeout",
             f"{timeout}",
             "--web.listen-address",
@@ -82,24 +82,24 @@ def measured(pid: int) -> tuple[int, int]:
 
 
 @pytest.mark.soak
-async def test_memory_and_files_do_not_grow(small_world: World) -> None:
+async def test_memory_and_files_do_not_grow() -> None:
     draw = random.Random(4)
     samples: list[tuple[int, int]] = []
     scrapes = 0
     limits = httpx.Limits(max_keepalive_connections=4)
     async with (
-        Simulator(small_world) as simulator,
-        exporting(simulator) as (url, process),
+        Replay(recorded_day()) as replay,
+        exporting(replay) as (url, process),
         httpx.AsyncClient(timeout=10, limits=limits) as client,
     ):
         _, files_at_start = measured(process.pid)
         started = time.monotonic()
         # A minute, and longer where scrapes are slow.
         while (passed := time.monotonic() - started) < SECONDS or scrapes <= 100:
-            simulator.faults.clear()
+            replay.faults.clear()
             for source in FEEDS:
                 if draw.random() < 0.25:
-                    simulator.faults[source.endpoint.name] = draw.choice(FAULTS)
+                    replay.faults[source.endpoint.name] = draw.choice(FAULTS)
             headers = {"X-Prometheus-Scrape-Timeout-Seconds": draw.choice(("0.6", "1", "2"))}
             answers = await asyncio.gather(
                 *(client.get(f"{url}/metrics", headers=headers) for _ in range(draw.randint(1, 4)))
@@ -117,20 +117,20 @@ async def test_memory_and_files_do_not_grow(small_world: World) -> None:
     assert max(files for _, files in late) <= files_at_start + 16 + 8
 
 
-async def test_sigterm_during_a_scrape_finishes_that_scrape(small_world: World) -> None:
+async def test_sigterm_during_a_scrape_finishes_that_scrape() -> None:
     async with (
-        Simulator(small_world) as simulator,
-        exporting(simulator, timeout=300) as (url, process),
+        Replay(recorded_day()) as replay,
+        exporting(replay, timeout=300) as (url, process),
     ):
         async with patient_client() as client:
             # The first scrape waits until no request of the start is in flight. A request for the
             # scores is then the second scrape's.
             await client.get(f"{url}/metrics")
-            simulator.faults["scores"] = Fault(latency=1)
+            replay.faults["scores"] = Fault(latency=1)
             # The scores are old after a second.
             await asyncio.sleep(1)
             scrape = asyncio.create_task(client.get(f"{url}/metrics"))
-            await until(lambda: simulator.in_flight["scores"])
+            await until(lambda: replay.in_flight["scores"])
             process.send_signal(signal.SIGTERM)
             response = await scrape
         assert response.status_code == 200

@@ -52,7 +52,7 @@ def demo(directory: Path) -> Iterator[str]:
     """Run the demo; yields its address when it has answers."""
     address = f"127.0.0.1:{free_port()}"
     log = directory / "demo.log"
-    flags = [f"--web.listen-address={address}", "--simulator.listen-address=127.0.0.1:0"]
+    flags = [f"--web.listen-address={address}", "--demo.listen-address=127.0.0.1:0"]
     with log.open("wb") as file:
         process = subprocess.Popen([COMMAND, "demo", *flags], stdout=file, stderr=file)
     try:

@@ -8,7 +8,6 @@ import json
 import re
 import shlex
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import pytest
 
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address
-from chutes_exporter.simulator import Fault, Simulator, Size, World
+from chutes_exporter.demo.replay import Fault, Replay
 from grafana.worlds import World as Kind
 from tests.alertmanager.test_routing import SIGNED, alertmanager
 from tests.grafana.scenes import END, Answers, ask_everything, scene
@@ -133,12 +132,11 @@ def write_documented_files(directory: Path, exporter: str) -> None:
 
 async def test_vmagent_scrapes_the_page_and_vmalert_evaluates_the_rules(tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        world = World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))
-        simulator = await stack.enter_async_context(Simulator(world))
+        replay = await stack.enter_async_context(Replay())
         refused = Fault(status=401, body=b'{"detail": "Invalid signature"}')
-        simulator.faults.update(dict.fromkeys(SIGNED, refused))
+        replay.faults.update(dict.fromkeys(SIGNED, refused))
         settings = watching(
-            simulator.url, listen=(Address("127.0.0.1"),), ttl=dict.fromkeys(SIGNED, 0)
+            replay.url, listen=(Address("127.0.0.1"),), ttl=dict.fromkeys(SIGNED, 0)
         )
         service = await stack.enter_async_context(Service(settings))
         write_documented_files(tmp_path / "prometheus", str(service.addresses[0]))

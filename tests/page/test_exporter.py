@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,14 +14,14 @@ import structlog
 
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import BOUNTIES, METAGRAPH, UNIQUE_CHUTE_HISTORY
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import Renderer
-from chutes_exporter.simulator import Fault, Simulator, Size, World
 from tests.support import (
+    AT_22,
     HOTKEY,
-    NOON,
     PATIENCE,
     Clock,
     Page,
@@ -54,33 +55,37 @@ UP = "chutes_feed_up"
 
 
 async def test_with_nothing_configured_the_whole_subnet_is_there_without_a_signature(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
-    page = await scrape(patient(simulator.url))
-    seats = [dict(labels) for name, labels in page if name == "chutes_miner_registered"]
-    registered = {labels["hotkey"] for labels in seats}
-    assert registered == set(simulator.world.by_hotkey)
+    page = await scrape(patient(replay.url))
+    registered = [dict(labels) for name, labels in page if name == "chutes_miner_registered"]
+    assert {labels["hotkey"] for labels in registered} == seats(replay)
     assert set(successes(page)) == PUBLIC
     assert set(successes(page).values()) == {1.0}
-    assert not [asked for asked in simulator.requests if asked.signed or asked.hotkey]
+    assert not [asked for asked in replay.requests if asked.signed or asked.hotkey]
 
 
-async def test_a_hotkey_narrows_the_public_data_to_that_miner(simulator: Simulator) -> None:
+async def test_a_hotkey_narrows_the_public_data_to_that_miner(replay: Replay) -> None:
     # By default, the page has its neighbours, too.
-    page = await scrape(patient(simulator.url, hotkeys=[HOTKEY], miners="watched"))
+    page = await scrape(patient(replay.url, hotkeys=[HOTKEY], miners="watched"))
     labels_of_series = [dict(labels) for _, labels in page]
     hotkeys = {labels["hotkey"] for labels in labels_of_series if "hotkey" in labels}
     assert hotkeys == {HOTKEY}
     assert "stats_per_chute" in successes(page)
-    assert not [asked for asked in simulator.requests if asked.signed]
+    assert not [asked for asked in replay.requests if asked.signed]
 
 
-async def test_a_key_adds_the_miners_private_data(simulator: Simulator) -> None:
-    page = await scrape(watching(simulator.url))
+async def test_a_key_adds_the_miners_private_data(replay: Replay) -> None:
+    page = await scrape(watching(replay.url))
     on_by_default = [one for one in COLLECTORS if one.default != "off" and not one.needs_chain]
     assert set(successes(page)) == {collector.name for collector in on_by_default}
     assert set(successes(page).values()) == {1.0}
-    assert servers_of(page, HOTKEY) == len(simulator.world.miners[0].servers)
+    assert servers_of(page, HOTKEY) == 8
+
+
+def seats(replay: Replay) -> set[str]:
+    """Return the hotkeys of the metagraph."""
+    return {seat["hotkey"] for seat in replay.day.answer("metagraph", replay.moment()) or ()}
 
 
 def servers_of(page: Page, hotkey: str) -> int:
@@ -89,44 +94,44 @@ def servers_of(page: Page, hotkey: str) -> int:
     return len([labels for labels in servers if labels["hotkey"] == hotkey])
 
 
-async def test_many_hotkeys_share_the_platforms_answers(clock: Clock) -> None:
-    world = World(start=NOON, size=Size(miners=20, active_miners=2, chutes=10))
-    async with Simulator(world, clock=clock) as simulator:
-        await scrape(patient(simulator.url, hotkeys=world.by_hotkey))
+async def test_many_hotkeys_share_the_platforms_answers(replay: Replay) -> None:
+    await scrape(patient(replay.url, hotkeys=seats(replay)))
     # The endpoints of the public collectors have their names. The second stats are those of each
     # chute, the held GPUs tell which chutes they run, and the list of reports names the newest one.
     asked_for = [*PUBLIC, "stats", "held_gpus", "audit", "audit_report"]
-    assert sorted(asked.endpoint for asked in simulator.requests) == sorted(asked_for)
+    assert sorted(asked.endpoint for asked in replay.requests) == sorted(asked_for)
 
 
-async def test_several_keys_give_each_miners_fleet_in_one_group(simulator: Simulator) -> None:
-    keys = tuple(miner.key for miner in simulator.world.miners[:3])
-    settings = patient(simulator.url, keys=keys)
+async def test_several_keys_give_each_miners_fleet_in_one_group(replay: Replay) -> None:
+    keys = tuple(replay.day.miners.values())
+    settings = patient(replay.url, keys=keys)
     async with serve(settings) as (url, _):
         text = (await get(f"{url}/metrics")).text
     page = parse_page(text)
-    for miner in simulator.world.miners[:3]:
-        assert servers_of(page, miner.hotkey) == len(miner.servers)
+    for key in keys:
+        assert servers_of(page, key.address) == 8
     assert text.count("# TYPE chutes_server_info ") == 1
     # The keys share what is about the platform.
-    assert [asked.endpoint for asked in simulator.requests].count("chutes") == 1
+    assert [asked.endpoint for asked in replay.requests].count("chutes") == 1
 
 
 @pytest.mark.parametrize(
-    ("hanging", "miners"), [({"nodes", "stats"}, 1), ({"nodes", "stats"}, 6), (EVERY, 1)]
+    ("hanging", "miners"), [({"nodes", "stats"}, 1), ({"nodes", "stats"}, 2), (EVERY, 1)]
 )
 async def test_endpoints_that_hang_for_all_keys_leave_the_others(
-    simulator: Simulator, hanging: set[str], miners: int
+    replay: Replay, hanging: set[str], miners: int
 ) -> None:
-    simulator.faults.update(dict.fromkeys(hanging, Fault(latency=600)))
-    keys = (miner.key for miner in simulator.world.miners[:miners])
+    replay.faults.update(dict.fromkeys(hanging, Fault(latency=600)))
+    keys = [*replay.day.miners.values()][:miners]
 
     async def only_those_hang() -> bool:
         page = await page_of(exporter, timeout=1)
         return failed_collectors(page) == collectors_that_read(hanging, exporter)
 
     # The requests that hang do so for longer than the test waits.
-    async with Exporter(watching(simulator.url, *keys, api_timeout=600), clock=Clock()) as exporter:
+    async with Exporter(
+        watching(replay.url, *keys, api_timeout=600), clock=replay.clock
+    ) as exporter:
         await until(only_those_hang)
 
 
@@ -150,13 +155,13 @@ def collectors_that_read(endpoints: set[str], exporter: Exporter) -> set[tuple[s
     return found
 
 
-async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Simulator) -> None:
-    simulator.faults.update(nodes=Fault(latency=600), instances=Fault(latency=600))
-    async with Exporter(watching(simulator.url, api_timeout=600), clock=Clock()) as exporter:
+async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(replay: Replay) -> None:
+    replay.faults.update(nodes=Fault(latency=600), instances=Fault(latency=600))
+    async with Exporter(watching(replay.url, api_timeout=600), clock=replay.clock) as exporter:
         with structlog.testing.capture_logs() as logs:
             scraped = asyncio.create_task(page_of(exporter, timeout=600))
             await until(lambda: {"nodes", "instances"} <= asked_by(exporter))
-            exporter.reconfigure(patient(simulator.url))
+            exporter.reconfigure(patient(replay.url))
             await asyncio.wait_for(scraped, PATIENCE)
         # To be cancelled is no failure.
         assert [log for log in logs if log["event"] == "feeds failed"] == []
@@ -166,18 +171,18 @@ async def test_a_reload_cancels_the_requests_of_a_key_that_is_gone(simulator: Si
 
 
 async def test_a_reload_between_two_steps_of_a_scrape_brings_no_removed_hotkey_back(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
-    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+    async with Exporter(watching(replay.url), clock=replay.clock) as exporter:
         with structlog.testing.capture_logs() as logs:
             for steps in range(4):
                 # The last turn has removed the key.
-                exporter.reconfigure(watching(simulator.url))
+                exporter.reconfigure(watching(replay.url))
                 scraped = asyncio.create_task(page_of(exporter))
                 # The reload comes after so many steps of the scrape.
                 for _ in range(steps):
                     await asyncio.sleep(0)
-                exporter.reconfigure(patient(simulator.url))
+                exporter.reconfigure(patient(replay.url))
                 page = await scraped
                 # Only the feeds of the platform are left, and all of them work.
                 assert {state.feed.hotkey for state in exporter.feeds.states().values()} == {""}
@@ -187,14 +192,14 @@ async def test_a_reload_between_two_steps_of_a_scrape_brings_no_removed_hotkey_b
 
 
 async def test_a_reload_asks_again_for_what_fails_and_what_is_missing(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
-    simulator.faults["scores"] = Fault(status=429, headers={"retry-after": "86400"})
-    simulator.faults["bounties"] = Fault(status=404)
-    settings = patient(simulator.url)
-    async with Exporter(settings, clock=Clock()) as exporter:
+    replay.faults["scores"] = Fault(status=429, headers={"retry-after": "86400"})
+    replay.faults["bounties"] = Fault(status=404)
+    settings = patient(replay.url)
+    async with Exporter(settings, clock=replay.clock) as exporter:
         await page_of(exporter)
-        simulator.faults.clear()
+        replay.faults.clear()
         # The scores are not requested again for a day, and the bounties for an hour.
         before = await page_of(exporter)
         exporter.reconfigure(settings)
@@ -205,9 +210,9 @@ async def test_a_reload_asks_again_for_what_fails_and_what_is_missing(
     assert after[scores] == after[bounties] == 1
 
 
-async def test_the_end_cancels_the_requests_in_flight(simulator: Simulator) -> None:
-    simulator.faults["nodes"] = Fault(latency=600)
-    async with Exporter(watching(simulator.url, api_timeout=600), clock=Clock()) as exporter:
+async def test_the_end_cancels_the_requests_in_flight(replay: Replay) -> None:
+    replay.faults["nodes"] = Fault(latency=600)
+    async with Exporter(watching(replay.url, api_timeout=600), clock=replay.clock) as exporter:
         await page_of(exporter, timeout=0.1)
         states = exporter.feeds.states().values()
         flights = [state.flight for state in states if state.flight is not None]
@@ -216,7 +221,7 @@ async def test_the_end_cancels_the_requests_in_flight(simulator: Simulator) -> N
 
 
 async def test_a_reload_while_a_reader_waits_for_its_turn_leaves_it_without_the_data_that_is_gone(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     render = Renderer.render
     has_begun, may_end = threading.Event(), threading.Event()
@@ -227,7 +232,7 @@ async def test_a_reload_while_a_reader_waits_for_its_turn_leaves_it_without_the_
         return render(*arguments)
 
     monkeypatch.setattr(Renderer, "render", render_when_allowed)
-    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+    async with Exporter(watching(replay.url), clock=replay.clock) as exporter:
         await exporter.warm_up()
         scraped = asyncio.create_task(page_of(exporter))
         await until(has_begun.is_set)
@@ -237,7 +242,7 @@ async def test_a_reload_while_a_reader_waits_for_its_turn_leaves_it_without_the_
         )
         await asyncio.sleep(0)
         # The new settings have no key, so the fleet is not known any more.
-        exporter.reconfigure(patient(simulator.url))
+        exporter.reconfigure(patient(replay.url))
         may_end.set()
         await scraped
         samples = (await waiting).samples
@@ -246,14 +251,14 @@ async def test_a_reload_while_a_reader_waits_for_its_turn_leaves_it_without_the_
         assert "chutes_fleet_gpus" not in samples
 
 
-async def test_threads_that_wait_for_a_name_server_delay_no_page(simulator: Simulator) -> None:
+async def test_threads_that_wait_for_a_name_server_delay_no_page(replay: Replay) -> None:
     end = threading.Event()
     with ThreadPoolExecutor(1) as threads:
         # asyncio asks name servers in these threads. The only one is busy until the end.
         asyncio.get_running_loop().set_default_executor(threads)
         waiting = asyncio.create_task(asyncio.to_thread(end.wait))
         try:
-            async with Exporter(patient(simulator.url), clock=Clock()) as exporter:
+            async with Exporter(patient(replay.url), clock=replay.clock) as exporter:
                 async with asyncio.timeout(PATIENCE):
                     page = await page_of(exporter, timeout=0.1)
                     await exporter.samples({"chutes_scored_miners"})
@@ -264,7 +269,7 @@ async def test_threads_that_wait_for_a_name_server_delay_no_page(simulator: Simu
 
 
 async def test_pages_are_made_one_at_a_time_in_a_thread_and_shared_by_those_that_wait(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     render, working, threads = Renderer.render, threading.Lock(), list[int]()
 
@@ -279,7 +284,7 @@ async def test_pages_are_made_one_at_a_time_in_a_thread_and_shared_by_those_that
             working.release()
 
     monkeypatch.setattr(Renderer, "render", render_alone)
-    async with Exporter(watching(simulator.url), clock=Clock()) as exporter:
+    async with Exporter(watching(replay.url), clock=replay.clock) as exporter:
         await exporter.warm_up()
         leaving = asyncio.create_task(exporter.metrics(Format.TEXT, timeout=5))
         await until(working.locked)
@@ -291,10 +296,8 @@ async def test_pages_are_made_one_at_a_time_in_a_thread_and_shared_by_those_that
     assert [set(successes(page).values()) for page in pages] == [{1.0}] * 9
 
 
-async def test_a_page_never_dates_its_data_later_than_it_is(
-    simulator: Simulator, clock: Clock
-) -> None:
-    async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+async def test_a_page_never_dates_its_data_later_than_it_is(replay: Replay, clock: Clock) -> None:
+    async with Exporter(watching(replay.url), clock=clock, monotonic=clock) as exporter:
         release = hold(exporter, "scores")
         # One scrape has the history and waits for the scores; another brings a newer history
         # meanwhile.
@@ -305,28 +308,31 @@ async def test_a_page_never_dates_its_data_later_than_it_is(
         await exporter.feeds.read(UNIQUE_CHUTE_HISTORY.of(HOTKEY), PATIENCE)
         release.set()
         page = await waiting
-    # The page has the newer history, until the last full hour, and the time of its request.
+    # The page has the newer history, and the time of its request.
     feed = {"feed": "unique_chute_history", "hotkey": HOTKEY}
     asked_at = page[series("chutes_feed_last_success_timestamp_seconds", **feed)]
-    assert asked_at == pytest.approx(NOON + 4000, abs=1)
-    assert page[series("chutes_miner_history_timestamp_seconds", hotkey=HOTKEY)] == NOON + 3600
+    assert asked_at == pytest.approx(AT_22 + 4000, abs=1)
+    history = replay.day.answer("unique_chute_history", replay.moment(), HOTKEY)
+    assert history is not None
+    newest = datetime.fromisoformat(history[-1]["time"]).timestamp()
+    assert page[series("chutes_miner_history_timestamp_seconds", hotkey=HOTKEY)] == newest
 
 
 async def test_the_time_of_the_newest_answer_is_right_although_the_local_clock_is_wrong(
-    simulator: Simulator, clock: Clock
+    replay: Replay, clock: Clock
 ) -> None:
-    a_day_slow = Clock(NOON - 86400)
-    async with Exporter(watching(simulator.url), clock=a_day_slow, monotonic=clock) as exporter:
+    a_day_slow = Clock(AT_22 - 86400)
+    async with Exporter(watching(replay.url), clock=a_day_slow, monotonic=clock) as exporter:
         page = await page_of(exporter)
     last_success = page[series("chutes_feed_last_success_timestamp_seconds", feed="scores")]
-    assert last_success == pytest.approx(NOON, abs=1)
+    assert last_success == pytest.approx(AT_22, abs=1)
 
 
 async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_page(
-    simulator: Simulator, clock: Clock
+    replay: Replay, clock: Clock
 ) -> None:
     # The scores are due at each scrape, and everything else is fresh at the second one.
-    settings = watching(simulator.url, ttl={"scores": 0})
+    settings = watching(replay.url, ttl={"scores": 0})
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         assert "chutes_metagraph_miners" in names(await page_of(exporter))
         release = hold(exporter, "scores")
@@ -339,26 +345,29 @@ async def test_data_that_grows_too_old_while_a_scrape_waits_is_gone_from_its_pag
     assert successes(page)["metagraph"] == 0
 
 
-async def test_of_duplicate_records_the_first_is_exported(simulator: Simulator) -> None:
+async def test_of_duplicate_records_the_first_is_exported(replay: Replay) -> None:
     twice = [{"hotkey": OTHER, "stake": 0.5}, {"hotkey": OTHER, "stake": 0.75}]
-    simulator.faults["metagraph"] = Fault(body=json.dumps(twice).encode())
-    page = await scrape(patient(simulator.url))
+    replay.faults["metagraph"] = Fault(body=json.dumps(twice).encode())
+    page = await scrape(patient(replay.url))
     assert page[series("chutes_miner_stake", hotkey=OTHER)] == 0.5
     assert page[series("chutes_metagraph_miners")] == 1
 
 
 async def test_a_page_too_large_loses_whole_collectors_the_least_important_first(
-    simulator: Simulator, clock: Clock
+    replay: Replay, clock: Clock
 ) -> None:
     # The stats per chute, which are cut, stay the same until the end of the test.
-    settings = watching(simulator.url, ttl={"stats_per_chute": 1e5})
+    day = {"stats_per_chute": 1e5}
+    settings = watching(replay.url, ttl=day, max_age=day)
     async with Exporter(settings, clock=clock) as exporter:
         whole = await page_of(exporter)
     size = whole[series("chutes_scrape_series")]
     assert size == len(data_of(whole))
     # One series less than the page has.
     limited = replace(settings, max_series=int(size) - 1)
-    async with Exporter(limited, clock=clock, monotonic=clock) as exporter:
+    # The day stands still while answers become old.
+    age = Clock(0)
+    async with Exporter(limited, clock=clock, monotonic=age) as exporter:
         page = await page_of(exporter)
         assert collectors_with(page, "_cut") == ["stats_per_chute"]
         metrics = {metric.name for metric in find_collector("stats_per_chute").metrics}
@@ -369,8 +378,8 @@ async def test_a_page_too_large_loses_whole_collectors_the_least_important_first
         assert page[series("chutes_scrape_series")] == size
         assert page[series("chutes_scrape_series_limit")] == size - 1
         # Without the bounties, there is room again.
-        simulator.faults["bounties"] = Fault(status=500)
-        clock.now += BOUNTIES.max_age
+        replay.faults["bounties"] = Fault(status=500)
+        age.now += BOUNTIES.max_age
         assert collectors_with(await page_of(exporter), "_cut") == []
 
 
@@ -385,12 +394,12 @@ def collectors_with(page: Page, end: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["utilization", "bounties", "rolling_updates", "maintenance"])
 async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(
-    simulator: Simulator, name: str
+    replay: Replay, name: str
 ) -> None:
-    simulator.faults[name] = Fault(status=404)
-    settings = watching(simulator.url)
+    replay.faults[name] = Fault(status=404)
+    settings = watching(replay.url)
     with structlog.testing.capture_logs() as logs:
-        async with Exporter(settings, clock=Clock()) as exporter:
+        async with Exporter(settings, clock=replay.clock) as exporter:
             # It stays off in later pages.
             for _ in range(2):
                 await page_of(exporter)
@@ -410,21 +419,21 @@ async def test_a_collector_whose_endpoint_a_deployment_lacks_is_off(
     assert (log["event"], log["feeds"], log["log_level"]) == ("feeds off", name, "info")
     assert log["reason"].endswith("(404)")
     # It is not asked again for an hour.
-    assert [asked.endpoint for asked in simulator.requests].count(name) == 1
+    assert [asked.endpoint for asked in replay.requests].count(name) == 1
 
 
 async def test_each_request_is_logged_at_the_level_debug(
-    simulator: Simulator, caplog: pytest.LogCaptureFixture
+    replay: Replay, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG", "exporter")
-    simulator.faults["scores"] = Fault(status=500)
+    replay.faults["scores"] = Fault(status=500)
     with structlog.testing.capture_logs() as logs:
-        page = await scrape(watching(simulator.url))
+        page = await scrape(watching(replay.url))
     logged = [log for log in logs if log["event"] == "requested"]
     for log in logged:
         assert log["log_level"] == "debug"
         assert log.keys() == {"event", "log_level", "endpoint", "status", "seconds", "bytes"}
-    requested = sorted(request.endpoint for request in simulator.requests)
+    requested = sorted(request.endpoint for request in replay.requests)
     assert sorted(log["endpoint"] for log in logged) == requested
     (scores,) = (log for log in logged if log["endpoint"] == "scores")
     assert scores["status"] == "500"

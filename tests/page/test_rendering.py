@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     from chutes_exporter.collectors import Answers, Miners
     from chutes_exporter.collectors.base import Samples
+    from chutes_exporter.demo.replay import Replay
     from chutes_exporter.page.plan import Entry
-    from chutes_exporter.simulator import Simulator
 
 
 async def test_a_collector_runs_once_in_each_format_until_its_answers_change(
-    simulator: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    replay: Replay, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: Counter[str] = Counter()
     collect = rendering.collect
@@ -44,7 +44,7 @@ async def test_a_collector_runs_once_in_each_format_until_its_answers_change(
     everything = {collector.name: True for collector in COLLECTORS}
     # The metagraph is due at the next scrape, and everything else stays fresh.
     settings = watching(
-        simulator.url, chain_url=simulator.chain_url, collectors=everything, ttl={"metagraph": 10}
+        replay.url, chain_url=replay.chain_url, collectors=everything, ttl={"metagraph": 10}
     )
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         await exporter.warm_up()
@@ -63,9 +63,9 @@ async def test_a_collector_runs_once_in_each_format_until_its_answers_change(
 
 
 async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = tuple(miner.key for miner in simulator.world.miners[:2])
+    keys = tuple(replay.day.miners.values())
     collect = servers.SERVER.collect
 
     def broken_for_the_first(answers: Answers, scope: Miners, out: Samples) -> None:
@@ -75,7 +75,7 @@ async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(
 
     monkeypatch.setattr(servers.SERVER, "collect", broken_for_the_first)
     with structlog.testing.capture_logs() as logs:
-        async with Exporter(watching(simulator.url, *keys), clock=Clock()) as exporter:
+        async with Exporter(watching(replay.url, *keys), clock=replay.clock) as exporter:
             page = await page_of(exporter)
     first, second = (key.address for key in keys)
     success = "chutes_scrape_collector_success"
@@ -88,13 +88,13 @@ async def test_an_answer_that_breaks_a_collector_costs_only_its_miner(
 
 
 async def test_a_page_says_how_many_series_it_would_have_though_none_of_them_are_kept(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
-    settings = watching(simulator.url)
-    async with Exporter(settings, clock=Clock()) as exporter:
+    settings = watching(replay.url)
+    async with Exporter(settings, clock=replay.clock) as exporter:
         size = (await page_of(exporter))[series("chutes_scrape_series")]
     for limit in (0, 1, 30, 200):
-        async with Exporter(replace(settings, max_series=limit), clock=Clock()) as exporter:
+        async with Exporter(replace(settings, max_series=limit), clock=replay.clock) as exporter:
             # The second page is made of kept lines.
             for _ in range(2):
                 page = await page_of(exporter)

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from chutes_exporter.config import make_settings
+from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.cache import FeedState
 from chutes_exporter.feeds.definitions import CHUTE_METRICS, SCORES
 from chutes_exporter.page.exporter import Exporter
@@ -12,10 +13,9 @@ from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import Renderer
 from chutes_exporter.page.telemetry import OwnLines
 from chutes_exporter.rules.gpus import GPU_MODELS
-from chutes_exporter.simulator import Fault, Simulator
 from tests.support import (
+    AT_22,
     KEY,
-    NOON,
     Clock,
     asked_by,
     hold,
@@ -32,11 +32,10 @@ CLOCK_OFFSET = series("chutes_api_clock_offset_seconds")
 
 
 async def test_the_clock_offset_is_absent_without_a_recent_answer(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The simulated API's time is noon.
-    clock = Clock(NOON + 30)
-    async with Exporter(watching(simulator.url), clock=clock, monotonic=clock) as exporter:
+    clock = Clock(AT_22 + 30)
+    async with Exporter(watching(replay.url), clock=clock, monotonic=clock) as exporter:
         # This page is made before an answer has come.
         assert CLOCK_OFFSET not in await page_of(exporter, timeout=0)
         # A date has no fraction of a second, so half a second is added.
@@ -47,16 +46,16 @@ async def test_the_clock_offset_is_absent_without_a_recent_answer(
 
 
 async def test_a_collector_is_not_successful_with_a_part_of_an_answer_or_an_old_one(
-    simulator: Simulator, clock: Clock
+    replay: Replay, clock: Clock
 ) -> None:
     # The first of two records cannot be read, because its id is no text.
     part = Fault(body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a", "instance_count": 2}\n\n')
     no_fault = Fault()
     for before, after in ((part, part), (no_fault, Fault(status=500))):
-        simulator.faults["metrics"] = before
-        async with Exporter(patient(simulator.url), clock=clock, monotonic=clock) as exporter:
+        replay.faults["metrics"] = before
+        async with Exporter(patient(replay.url), clock=clock, monotonic=clock) as exporter:
             await page_of(exporter)
-            simulator.faults["metrics"] = after
+            replay.faults["metrics"] = after
             clock.now += CHUTE_METRICS.ttl
             page = await page_of(exporter)
         assert "chutes_chute_instances" in names(page)
@@ -64,12 +63,12 @@ async def test_a_collector_is_not_successful_with_a_part_of_an_answer_or_an_old_
 
 
 async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(
-    simulator: Simulator, clock: Clock
+    replay: Replay, clock: Clock
 ) -> None:
-    simulator.faults["scores"] = Fault(status=503, once=True)
+    replay.faults["scores"] = Fault(status=503, once=True)
     # The API does not know this key.
     stranger = type(KEY).from_seed("22" * 32)
-    settings = patient(simulator.url, keys=(stranger, KEY))
+    settings = patient(replay.url, keys=(stranger, KEY))
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         page = await page_of(exporter)
         failure = "chutes_feed_failure_info"
@@ -83,9 +82,9 @@ async def test_the_reason_of_a_failed_feed_is_shown_while_it_fails(
 
 
 async def test_the_exporters_own_lines_are_kept_until_something_happens(
-    simulator: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    replay: Replay, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = watching(simulator.url)
+    settings = watching(replay.url)
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
         renderer = Renderer(exporter.plan, settings.max_series)
         keeping = OwnLines(exporter.telemetry, settings, exporter.client)
@@ -115,7 +114,7 @@ async def test_the_exporters_own_lines_are_kept_until_something_happens(
         assert has_changed()
         # A request is in flight, and then fails.
         release = hold(exporter, "scores")
-        simulator.faults["scores"] = Fault(status=503)
+        replay.faults["scores"] = Fault(status=503)
         exporter.feeds.expire(SCORES)
         reading = asyncio.create_task(page_of(exporter))
         await until(lambda: asked_by(exporter))

@@ -116,7 +116,18 @@ def test_a_server_on_which_3_starts_failed_in_6_hours_is_failing(tmp_path: Path)
     name = "hotkey_server_id:chutes_server_state:with_failing"
     # A server in maintenance with failed starts keeps its state, which is worse than failing.
     found = {}
-    servers = (("loop", "idle", 3), ("twice", "idle", 2), ("old", "in_maintenance", 3))
+    servers = (
+        ("loop", "idle", 3),
+        ("twice", "idle", 2),
+        ("old", "in_maintenance", 3),
+        # One of these starts was in vain for a moment, and one was ended by a scale-down.
+        ("raced", "idle", 3),
+        ("planned", "idle", 3),
+    )
+    miner.set("chutes_instance_start_in_vain", 1, 5, instance_id="raced-0")
+    miner.set("chutes_instance_start_in_vain", 0, 7, instance_id="raced-0")
+    miner.drop(20, "chutes_instance_start_in_vain", instance_id="raced-0")
+    miner.set("chutes_instance_planned_start_end", 1, 30, instance_id="planned-0")
     for server, state, starts in servers:
         place = {"server_id": f"id-{server}", "server": server}
         miner.set("chutes_server_state", 1, **place, state=state)
@@ -129,6 +140,8 @@ def test_a_server_on_which_3_starts_failed_in_6_hours_is_failing(tmp_path: Path)
         found["loop"]: numbers["failing"],
         found["twice"]: numbers["idle"],
         found["old"]: numbers["in maintenance"],
+        found["raced"]: numbers["idle"],
+        found["planned"]: numbers["idle"],
     }
     miner.check(tmp_path, {40: ["ChutesStartsFail warning"]}, values={name: (40, expected)})
 

@@ -12,15 +12,23 @@ import re
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.simulator import DemoWorld, Simulator
-from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, PATIENCE, ROOT, RULES, fetch, parse_page, series, wait_for
+from chutes_exporter.demo.replay import Replay
+from tests.support import (
+    HOTKEY,
+    PATIENCE,
+    ROOT,
+    RULES,
+    TEST_SEED,
+    fetch,
+    parse_page,
+    series,
+    wait_for,
+)
 from tests.test_cli import environment
 
 if TYPE_CHECKING:
@@ -191,9 +199,9 @@ async def test_the_documents_work_word_for_word_in_a_debian_with_only_python_git
         "end what listens there: the documents use these ports"
     )
     log = tmp_path / "log"
-    async with Simulator(DemoWorld(start=time.time())) as simulator:
-        await asyncio.to_thread(follow_the_readme, simulator.url, log)
+    async with Replay() as replay:
+        await asyncio.to_thread(follow_the_readme, replay.url, log)
         # A machine with systemd has these packages.
-        await asyncio.to_thread(run, "apt-get install --yes systemd sudo", simulator.url, log)
-        await asyncio.to_thread(follow_by_hand, simulator.url, log)
-        await asyncio.to_thread(follow_systemd, simulator.url, log)
+        await asyncio.to_thread(run, "apt-get install --yes systemd sudo", replay.url, log)
+        await asyncio.to_thread(follow_by_hand, replay.url, log)
+        await asyncio.to_thread(follow_systemd, replay.url, log)

@@ -68,9 +68,10 @@ def test_the_pay_of_an_h200_is_unknown_if_the_chute_does_not_say_its_gpus() -> N
     ("public", "factors", "gpus", "later"),
     [
         # Whatever it runs on, a public instance approaches the pay of the cheapest GPU. Without a
-        # bounty of 1.25, 2.0 becomes 1.6.
+        # bounty of 1.25, 2.0 becomes 1.6, and without an urgency boost of 1.6, it becomes 1.0.
         (True, {}, 4, 2.0),
         (True, {"bounty_boost": 1.25, "tee": 2.25}, 4, 1.6),
+        (True, {"bounty_boost": 1.25, "urgency_boost": 1.6, "manual_boost": 3.0}, 4, 1.0),
         # A private one keeps the pay of its own GPU, here an h200 instead of an l40s.
         (False, {"private_tee": 1.3}, 4, 2.0 * 2.75 / 0.85),
         (False, {"bounty_boost": 1.25}, 4, 1.6 * 2.75 / 0.85),
@@ -81,10 +82,10 @@ def test_the_pay_of_an_h200_is_unknown_if_the_chute_does_not_say_its_gpus() -> N
         (True, None, 4, None),
         (None, {}, 4, None),
         (True, {"bounty_boost": None}, 4, None),
-        (True, {"bounty_boost": 0}, 4, None),
+        (True, {"urgency_boost": 0}, 4, None),
     ],
 )
-def test_what_an_instance_approaches_has_no_bounty_and_depends_on_who_may_use_the_chute(
+def test_lasting_pay_has_no_bounty_and_no_boost_and_depends_on_who_may_use_the_chute(
     public: bool | None,  # noqa: FBT001 - a parameter
     factors: dict[str, float | None] | None,
     gpus: int | None,

@@ -131,7 +131,8 @@ def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
         (PRIVATE, {"starting": 3}, -2),
         (PRIVATE, {"starting": None}, None),
         (NO_TEE, {"target": None}, None),
-        (structs.replace(PRIVATE, tee=None), {}, None),
+        # That of a private chute is checked with TEE and without.
+        (structs.replace(PRIVATE, tee=None), {"target": 4, "starting": 2}, 1),
         (structs.replace(PUBLIC, compute_multiplier_factors=None), {}, None),
     ],
 )
@@ -161,6 +162,7 @@ def test_instances_that_start_take_the_room_that_is_checked_again(
         # Nothing is checked again for a public chute with TEE.
         (PUBLIC, {"active": 2}, False),
         (structs.replace(PUBLIC, tee=None), {"active": 2}, None),
+        (structs.replace(PRIVATE, tee=None), {"active": 2}, True),
         (structs.replace(PUBLIC, compute_multiplier_factors=None), {"active": 2}, None),
     ],
 )
@@ -229,6 +231,9 @@ def test_if_one_may_be_disabled_only_the_autoscaler_can_tell_that_none_starts() 
     assert chute_instances(PUBLIC, ONLY_ACTIVE, {"a"}, unsure, 0).starting == 0
     assert chute_instances(PUBLIC, LOG, {"a"}, unsure, 0).starting is None
     assert chute_instances(PUBLIC, None, {"a"}, unsure, 0).starting is None
+    # Its two numbers may be of different moments.
+    one_less = structs.replace(ONLY_ACTIVE, total_instance_count=0.0)
+    assert chute_instances(PUBLIC, one_less, {"a"}, unsure, 0).starting == 0
 
 
 def test_a_public_chute_without_a_target_has_its_present_instances_as_the_target() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.collectors import COLLECTORS
+from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.simulator import Fault, Simulator
 from chutes_exporter.web import app
 from chutes_exporter.web.app import scrape_timeout
 from tests.support import (
@@ -46,9 +46,9 @@ def test_an_answer_comes_before_the_scraper_gives_up(header: str | None, seconds
 
 
 async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
-    async with served_exporter(patient(simulator.url)) as (url, _), patient_client() as client:
+    async with served_exporter(patient(replay.url)) as (url, _), patient_client() as client:
         plain = await client.get(f"{url}/metrics", headers={"accept-encoding": "identity"})
         assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert "content-encoding" not in plain.headers
@@ -65,22 +65,22 @@ async def test_the_page_comes_in_the_format_and_coding_that_was_asked_for(
         assert parse_page(gzip.decompress(raw).decode())
 
 
-async def test_a_head_request_gets_no_page(simulator: Simulator) -> None:
-    async with served_exporter(patient(simulator.url)) as (url, _), patient_client() as client:
+async def test_a_head_request_gets_no_page(replay: Replay) -> None:
+    async with served_exporter(patient(replay.url)) as (url, _), patient_client() as client:
         head = await client.head(f"{url}/metrics")
     assert head.status_code == 200
     assert head.content == b""
 
 
-async def test_other_paths_and_methods_are_refused(simulator: Simulator) -> None:
-    async with served_exporter(patient(simulator.url)) as (url, _), patient_client() as client:
+async def test_other_paths_and_methods_are_refused(replay: Replay) -> None:
+    async with served_exporter(patient(replay.url)) as (url, _), patient_client() as client:
         assert (await client.get(f"{url}/nothing")).status_code == 404
         for path in ("/", "/metrics", "/-/healthy", "/-/ready"):
             assert (await client.post(f"{url}{path}")).status_code == 405
 
 
-async def test_no_redirect_leads_to_a_host_that_the_client_names(simulator: Simulator) -> None:
-    async with served_exporter(patient(simulator.url)) as (url, _), patient_client() as client:
+async def test_no_redirect_leads_to_a_host_that_the_client_names(replay: Replay) -> None:
+    async with served_exporter(patient(replay.url)) as (url, _), patient_client() as client:
         # Starlette would redirect this path to the one without a slash at its end.
         response = await client.get(f"{url}/metrics/", headers={"host": "evil.example"})
     assert response.status_code == 404
@@ -88,44 +88,44 @@ async def test_no_redirect_leads_to_a_host_that_the_client_names(simulator: Simu
 
 
 async def test_it_is_healthy_at_once_and_ready_after_the_first_request_failed(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
     # All requests hang, until one endpoint fails.
-    simulator.faults.update({endpoint.name: Fault(latency=600) for endpoint in ENDPOINTS})
-    async with served_exporter(patient(simulator.url, api_timeout=600)) as (url, _):
+    replay.faults.update({endpoint.name: Fault(latency=600) for endpoint in ENDPOINTS})
+    async with served_exporter(patient(replay.url, api_timeout=600)) as (url, _):
         assert (await get(f"{url}/-/healthy")).status_code == 200
         response = await get(f"{url}/-/ready")
         assert response.status_code == 503
-        waiting = f"Not ready: waiting for the first answer from {simulator.url}.\n"
+        waiting = f"Not ready: waiting for the first answer from {replay.url}.\n"
         assert response.text == waiting
         # Neither question has asked the API.
-        assert not simulator.requests
-        simulator.faults["scores"] = Fault(status=500)
+        assert not replay.requests
+        replay.faults["scores"] = Fault(status=500)
         scrape = asyncio.create_task(get(f"{url}/metrics"))
 
         async def is_ready() -> bool:
             response = await get(f"{url}/-/ready")
-            ready = f"Ready, but {simulator.url} fails for scores.\n"
+            ready = f"Ready, but {replay.url} fails for scores.\n"
             return response.status_code == 200 and response.text == ready
 
         await until(is_ready)
         scrape.cancel()
 
 
-async def test_it_is_ready_after_the_first_scrape(simulator: Simulator) -> None:
-    async with served_exporter(patient(simulator.url)) as (url, _):
+async def test_it_is_ready_after_the_first_scrape(replay: Replay) -> None:
+    async with served_exporter(patient(replay.url)) as (url, _):
         await get(f"{url}/metrics")
         assert (await get(f"{url}/-/ready")).text == "Ready.\n"
 
 
-async def test_it_is_ready_at_once_if_every_collector_is_off(simulator: Simulator) -> None:
+async def test_it_is_ready_at_once_if_every_collector_is_off(replay: Replay) -> None:
     off = {collector.name: False for collector in COLLECTORS}
-    async with served_exporter(patient(simulator.url, collectors=off)) as (url, _):
+    async with served_exporter(patient(replay.url, collectors=off)) as (url, _):
         assert (await get(f"{url}/-/ready")).text == "Ready, with no collector on.\n"
 
 
 async def test_readers_at_the_same_time_share_one_landing_page(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
 
@@ -137,7 +137,7 @@ async def test_readers_at_the_same_time_share_one_landing_page(
     monkeypatch.setattr(app, "landing_page", landing_page)
     # All readers come while the page is kept, also on a busy machine.
     monkeypatch.setattr(app, "_LANDING_SECONDS", PATIENCE)
-    async with served_exporter(watching(simulator.url)) as (url, _):
+    async with served_exporter(watching(replay.url)) as (url, _):
         for answer in await asyncio.gather(*(get(f"{url}/") for _ in range(3))):
             assert answer.text == "page"
     assert made == [1]
@@ -145,7 +145,7 @@ async def test_readers_at_the_same_time_share_one_landing_page(
 
 @pytest.mark.parametrize("size", [0, 10, 65_536, 65_537, 300_000])
 async def test_a_page_of_any_size_is_sent_to_its_end(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch, size: int
+    replay: Replay, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     page = bytes(number % 251 for number in range(size))
 
@@ -153,12 +153,12 @@ async def test_a_page_of_any_size_is_sent_to_its_end(
         return page
 
     monkeypatch.setattr(Exporter, "metrics", metrics)
-    async with served_exporter(watching(simulator.url)) as (url, _):
+    async with served_exporter(watching(replay.url)) as (url, _):
         assert (await get(f"{url}/metrics", **{"accept-encoding": "identity"})).content == page
 
 
 async def test_a_page_leaves_memory_though_its_client_does_not_read_it(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
 
@@ -170,7 +170,7 @@ async def test_a_page_leaves_memory_though_its_client_does_not_read_it(
     monkeypatch.setattr(app, "_SEND_SECONDS", 0.3)
     monkeypatch.setattr(Exporter, "metrics", metrics)
     tracemalloc.start()
-    async with served_exporter(watching(simulator.url)) as (url, _):
+    async with served_exporter(watching(replay.url)) as (url, _):
         address = httpx.URL(url)
         reader, writer = await asyncio.open_connection(address.host, address.port)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -187,7 +187,7 @@ async def test_a_page_leaves_memory_though_its_client_does_not_read_it(
 
 
 async def test_the_oldest_pages_leave_memory_for_newer_ones_while_their_clients_do_not_read(
-    simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
 
@@ -199,7 +199,7 @@ async def test_the_oldest_pages_leave_memory_for_newer_ones_while_their_clients_
     monkeypatch.setattr(app, "_SENDING_BYTES", 50_000_000)
     monkeypatch.setattr(app, "_MIN_PAGES", 1)
     monkeypatch.setattr(Exporter, "metrics", metrics)
-    async with served_exporter(watching(simulator.url)) as (url, _):
+    async with served_exporter(watching(replay.url)) as (url, _):
         address = httpx.URL(url)
         slow = []
         for number in range(3):

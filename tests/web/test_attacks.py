@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.support import Pki
 
-DEMO = ("demo", *LISTEN, "--simulator.listen-address", "127.0.0.1:0", "--miners", "all")
+DEMO = ("demo", *LISTEN, "--demo.listen-address", "127.0.0.1:0", "--miners", "all")
 SCRAPE = "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: identity\r\n\r\n"
 LANDING = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 

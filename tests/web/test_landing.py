@@ -1,24 +1,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chutes_exporter import findings
 from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.rules.money import Costs
-from chutes_exporter.simulator import Fault, Simulator
-from chutes_exporter.simulator.answers import Call, maintenance
-from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
-from tests.simulator.farm import Farm, Machine
 from tests.support import (
     HOTKEY,
+    TEST_SEED,
     Clock,
     asked_by,
     get,
@@ -60,16 +57,16 @@ def state(tone: str, word: str) -> str:
     return f'<span class="state {tone}">{word}</span>'
 
 
-async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, clock: Clock) -> None:
+async def test_the_landing_page_says_how_each_feed_is(replay: Replay, clock: Clock) -> None:
     # No request times out while the test holds it back.
-    settings = watching(simulator.url, api_timeout=600)
+    settings = watching(replay.url, api_timeout=600)
     async with served_exporter(settings, clock, monotonic=clock) as (url, exporter):
         page = (await get(f"{url}/")).text
         assert "No requests yet" in page
         # It is not ready.
         assert '<p><span class="state bad">' in page
         script = b'{"detail": "<script>alert(1)</script>"}'
-        simulator.faults["scores"] = Fault(status=500, body=script)
+        replay.faults["scores"] = Fault(status=500, body=script)
         # Both feeds of this endpoint are in progress while the page is made.
         release = hold(exporter, "stats")
         scrape = asyncio.create_task(get(f"{url}/metrics"))
@@ -101,13 +98,13 @@ async def test_the_landing_page_says_how_each_feed_is(simulator: Simulator, cloc
 
 
 async def test_the_landing_page_shows_states_as_a_color_and_a_word(
-    simulator: Simulator, clock: Clock
+    replay: Replay, clock: Clock
 ) -> None:
-    simulator.faults["bounties"] = Fault(status=404)
-    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
+    replay.faults["bounties"] = Fault(status=404)
+    async with served_exporter(watching(replay.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
         assert f"<p>{state('good', 'Ready.')}</p>" in await landing_page(exporter)
-        simulator.faults["scores"] = simulator.faults["nodes"] = Fault(status=500)
+        replay.faults["scores"] = replay.faults["nodes"] = Fault(status=500)
         # The scores are no longer fresh, and are not yet dropped.
         clock.now += 700
         await get(f"{url}/metrics")
@@ -115,7 +112,7 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(
         # The scores are older than their maximum age of 30 minutes.
         clock.now += 1300
         # Of the next two scrapes, the first fails for the nodes.
-        simulator.faults["nodes"] = Fault(status=503, once=True)
+        replay.faults["nodes"] = Fault(status=503, once=True)
         for _ in range(2):
             await get(f"{url}/metrics")
             clock.now += 60
@@ -132,25 +129,21 @@ async def test_the_landing_page_shows_states_as_a_color_and_a_word(
     assert later_rows["scores"]["Data from"] == "35 minutes ago, dropped"
     # A feed that is back keeps its last error. The nodes failed once, two minutes ago.
     assert later_rows["nodes"]["State"] == "up"
-    assert later_rows["nodes"]["Last error"].startswith("2 minutes ago: 503 simulated fault.")
+    assert later_rows["nodes"]["Last error"].startswith("2 minutes ago: 503 injected fault.")
 
 
-async def test_the_landing_page_says_when_there_is_no_data(
-    simulator: Simulator, clock: Clock
-) -> None:
-    simulator.faults.update(dict.fromkeys((one.name for one in ENDPOINTS), Fault(status=500)))
-    async with served_exporter(patient(simulator.url), clock, monotonic=clock) as (url, exporter):
+async def test_the_landing_page_says_when_there_is_no_data(replay: Replay, clock: Clock) -> None:
+    replay.faults.update(dict.fromkeys((one.name for one in ENDPOINTS), Fault(status=500)))
+    async with served_exporter(patient(replay.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
         page = await landing_page(exporter)
-    assert f'<p><span class="state bad">There is no data: {simulator.url} fails for ' in page
+    assert f'<p><span class="state bad">There is no data: {replay.url} fails for ' in page
     assert "The table below has the errors." in page
     assert "Watched: the whole subnet" in page
 
 
-async def test_the_landing_page_lists_first_what_needs_action(
-    simulator: Simulator, clock: Clock
-) -> None:
-    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
+async def test_the_landing_page_lists_first_what_needs_action(replay: Replay, clock: Clock) -> None:
+    async with served_exporter(watching(replay.url), clock, monotonic=clock) as (url, exporter):
         assert "<ol>" not in await landing_page(exporter)
         await get(f"{url}/metrics")
         await read_reports(exporter)
@@ -167,7 +160,7 @@ async def test_the_landing_page_lists_first_what_needs_action(
 
 
 async def test_the_landing_page_sends_no_request_and_leaves_the_event_loop_free(
-    simulator: Simulator, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    replay: Replay, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = findings.find
     thread_of: dict[str, int] = {}
@@ -182,32 +175,29 @@ async def test_the_landing_page_sends_no_request_and_leaves_the_event_loop_free(
 
     monkeypatch.setattr("chutes_exporter.page.exporter.join_fleet", noted_join)
     monkeypatch.setattr(findings, "find", noted_find)
-    async with served_exporter(watching(simulator.url), clock, monotonic=clock) as (url, exporter):
+    async with served_exporter(watching(replay.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
-        requests_before = len(simulator.requests)
+        requests_before = len(replay.requests)
         await landing_page(exporter)
-    assert len(simulator.requests) == requests_before
+    assert len(replay.requests) == requests_before
     # Both take long for many miners, so that neither runs in the thread of the event loop.
     assert set(thread_of) == {"join", "find"}
     assert threading.get_ident() not in thread_of.values()
 
 
-async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
-    # A world in which nothing needs action.
-    farm = Farm(clock.now, [(Machine("h200"),)])
-    async with (
-        Simulator(farm, clock=clock) as quiet,
-        served_exporter(watching(quiet.url), clock, monotonic=clock) as (url, exporter),
-    ):
+async def test_an_unknown_maintenance_is_not_called_fine(replay: Replay, clock: Clock) -> None:
+    def with_unknown_status(policy: dict[str, Any]) -> dict[str, Any]:
+        policy["servers"][0]["maintenance_status"] = "a word of tomorrow"
+        return policy
+
+    settings = watching(replay.url, replay.day.miners["healthy"])
+    async with served_exporter(settings, clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
         # Until the reports are read, it is not known what fails.
         assert NO_REPORTS in await landing_page(exporter)
         await read_reports(exporter)
         assert state("good", "Nothing needs action.") in await landing_page(exporter)
-        # The policy that the API sends to the miner, but with an unknown status.
-        policy = maintenance(Call(farm, clock.now, farm.miners[0], path={}, query={}))
-        policy["servers"][0]["maintenance_status"] = "a word of tomorrow"
-        quiet.faults["maintenance"] = Fault(body=json.dumps(policy).encode())
+        replay.edits["maintenance"] = with_unknown_status
         # The policy is no longer fresh.
         clock.now += 700
         await get(f"{url}/metrics")
@@ -216,21 +206,21 @@ async def test_an_unknown_maintenance_is_not_called_fine(clock: Clock) -> None:
 
 
 async def test_after_a_reload_it_is_not_known_what_fails_of_a_new_miner(
-    simulator: Simulator, clock: Clock
+    replay: Replay, clock: Clock
 ) -> None:
-    first, second = simulator.world.miners[:2]
-    settings = watching(simulator.url, first.key)
+    first, second = replay.day.miners.values()
+    settings = watching(replay.url, first)
     async with served_exporter(settings, clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
         await read_reports(exporter)
         assert NO_REPORTS not in await landing_page(exporter)
         # The reports were read without the second miner, and are forgotten.
-        exporter.reconfigure(watching(simulator.url, first.key, second.key))
+        exporter.reconfigure(watching(replay.url, first, second))
         assert NO_REPORTS in await landing_page(exporter)
 
 
-async def test_the_links_of_the_landing_page_lead_to_pages(simulator: Simulator) -> None:
-    async with served_exporter(watching(simulator.url)) as (url, _):
+async def test_the_links_of_the_landing_page_lead_to_pages(replay: Replay) -> None:
+    async with served_exporter(watching(replay.url)) as (url, _):
         page = (await get(f"{url}/")).text
         statuses = {}
         # In the order of the page: a scrape makes the exporter ready.
@@ -240,11 +230,11 @@ async def test_the_links_of_the_landing_page_lead_to_pages(simulator: Simulator)
 
 
 async def test_the_landing_page_shows_the_effective_configuration_without_secrets(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
     public = "5HgByqjsYp8QGTSQpdLjJRd8hNyk8oeaXMWwTtgHtfUHs8uP"
     settings = watching(
-        simulator.url,
+        replay.url,
         hotkeys=[public],
         ttl={"scores": 60},
         gpu_costs={"h100": 1.95},
@@ -260,7 +250,7 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
     # The name of a setting is in <code>, and the state of some collectors in a <span>.
     name, value = r"<th>(?:<code>|<span[^>]*>)(.*?)</[^>]*></th>", r"<td>(.*?)</td>"
     shown = dict(re.findall(f"<tr>{name}{value}</tr>", page))
-    assert shown["api_url"] == simulator.url
+    assert shown["api_url"] == replay.url
     assert shown["keys"] == f"Hotkey({HOTKEY})"
     assert shown["ttl"] == "scores=60"
     assert shown["gpu_costs"] == "h100=1.95"

@@ -1,0 +1,193 @@
+"""Which events of the recorded day raise which alerts, what these say, and when they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+from tests.day import DAY, LAST, Evaluated, Firing, evaluate, scraped_day, whole_day
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An alert about `troubled` that an event of the day raises.
+
+    Attributes:
+        since: The event. The alert must not fire before it.
+        by: When it fires at the latest. The recording has an answer every 10 minutes.
+        alert: Its name and severity.
+        place: The server or the chute, empty if it is about none.
+        says: What its text says when it fires at the latest.
+        over: The event that ends it, None if it goes on at the end of the day.
+        ended: When it has ended at the latest.
+    """
+
+    since: str
+    by: str
+    alert: str
+    place: str
+    says: tuple[str, ...]
+    over: str | None = None
+    ended: str = ""
+
+
+IDLE: Final = "ChutesGpusIdle warning"
+IDLE_LONG: Final = "ChutesGpusIdle info"
+VAIN: Final = "ChutesStartInVain warning"
+SLOW: Final = "ChutesInstanceStartSlow warning"
+LOST: Final = "ChutesInstancesLostEarly warning"
+FAILS: Final = "ChutesChuteFails warning"
+IN: Final = "ChutesServerInMaintenance warning"
+PENDING: Final = "ChutesServerMaintenancePending warning"
+QWEN: Final = "Qwen/Qwen3-32B-TEE"
+GEMMA: Final = "unsloth/gemma-3-27b-it-TEE"
+GPT: Final = "openai/gpt-oss-20b-TEE"
+GUARD: Final = "meta-llama/Llama-Guard-4-12B-TEE"
+FINETUNE: Final = "northwind/finetune-nightly"
+BATCH: Final = "northwind/eval-batch"
+LORA: Final = "oakridge/triage-lora"
+VOICE: Final = "sparrow/voice-clone"
+
+ALERTS: Final = (
+    # At the start, two servers have an idle GPU each. Together they are worth 3 % of the pay.
+    Raised("00:00", "01:10", IDLE, "loki", ("loki: 1 pro_6000 idle",), "03:03", "03:25"),
+    Raised("00:00", "01:10", IDLE, "munin", ("munin: 1 pro_6000 idle",), "03:03", "03:25"),
+    Raised("00:00", "02:10", IDLE_LONG, "munin", ("1 pro_6000 idle for",), "03:03", "03:25"),
+    Raised("00:00", "02:10", IDLE_LONG, "loki", ("1 pro_6000 idle for",), "16:06", "16:25"),
+    # Two jobs. The service refuses the activation of their private chutes. One job is done at
+    # 05:12. The instance of the other one ends at 06:00, without the job.
+    Raised("03:03", "03:25", VAIN, FINETUNE, ("on server munin",), "05:12", "05:45"),
+    Raised("03:03", "04:15", SLOW, FINETUNE, ("(1 pro_6000 on server munin)",), "05:12", "05:40"),
+    Raised("04:06", "04:25", VAIN, BATCH, ("on server balder",), "06:00", "06:25"),
+    Raised("04:06", "05:20", SLOW, BATCH, ("(1 pro_6000 on server balder)",), "06:00", "06:20"),
+    Raised("06:00", "06:50", "ChutesJobStuck info", "", ("stuck jobs: 1",)),
+    # The GPU of the job that was done is idle.
+    Raised("05:12", "06:35", IDLE, "loki", ("loki: 1 pro_6000 idle",), "09:30", "09:50"),
+    Raised("05:12", "06:35", IDLE, "munin", ("munin: 1 pro_6000 idle",), "09:30", "09:50"),
+    Raised("05:12", "07:35", IDLE_LONG, "munin", ("1 pro_6000 idle for",), "09:30", "09:50"),
+    # Three of hugin's instances are the last of their chutes. It is booted at 08:37.
+    Raised(
+        *("07:00", "07:10", PENDING, "hugin"),
+        ("do not reboot server hugin", "until 10:0", "earn there now: 3."),
+        *("08:12", "08:25"),
+    ),
+    Raised("08:12", "08:30", IN, "hugin", ("boot it with version 1.5.0",), "08:37", "08:45"),
+    # Another miner is faster, so that the chute has its instances. The service purges it at 12:38.
+    Raised("09:30", "10:00", VAIN, LORA, ("on server munin",), "12:38", "13:05"),
+    Raised("09:30", "10:45", SLOW, LORA, ("(1 pro_6000 on server munin)",), "12:38", "13:00"),
+    Raised(
+        *("09:30", "11:55", "ChutesInstancePurgeNear warning", LORA),
+        ("purged from 12:31 UTC on", "(1 pro_6000 on server munin)"),
+        *("12:38", "13:05"),
+    ),
+    # The service refuses to boot idun at 10:48.
+    Raised("10:00", "10:10", IN, "idun", ("idun is in maintenance, and cannot come back",)),
+    # A private chute on munin is scaled down. At 15:03, the crash loop begins there.
+    Raised("11:24", "12:45", IDLE, "loki", ("loki: 1 pro_6000 idle",), "16:06", "16:25"),
+    Raised("11:24", "12:45", IDLE, "munin", ("munin: 1 pro_6000 idle",), "15:03", "15:25"),
+    Raised("11:24", "13:45", IDLE_LONG, "munin", ("1 pro_6000 idle for",), "15:03", "15:25"),
+    Raised("13:12", "13:55", IDLE, "tyr", ("tyr: 2 h200 idle, worth",)),
+    Raised("13:12", "15:35", IDLE_LONG, "tyr", ("tyr: 2 h200 idle for 2 hours",)),
+    # The crash loop on munin, and an instance of the same chute on hugin, where probes fail. By the
+    # truth of 16:00, they lost 2371 and 1055 compute units.
+    Raised("15:13", "16:10", FAILS, QWEN, ("failed 3 times", "suspect the server")),
+    Raised("15:13", "16:10", LOST, QWEN, ("on hugin, munin.", "lost 3426 comp")),
+    # The instances of the loop are active for 5 minutes, which few answers of the recording show.
+    Raised("15:13", "17:45", "ChutesStartsFail warning", "munin", (QWEN, "runs elsewhere")),
+    # loki's owner deletes instances again and again, and probes fail on hugin.
+    Raised("16:25", "17:15", LOST, GEMMA, ("instances of unsloth", "on hugin, loki.")),
+    Raised("16:49", "17:15", LOST, GPT, ("instances of openai", "on hugin, loki.")),
+    Raised("16:25", "18:10", FAILS, GEMMA, ("failed 4 times", "suspect the server")),
+    Raised("16:49", "18:10", FAILS, GPT, ("failed 3 times", "suspect the server")),
+    # 12 hours before the end of the window. freya begins its maintenance at 23:12.
+    Raised(
+        *("18:00", "18:15", "ChutesUpgradeWindowClosing warning", ""),
+        ("wait for their upgrade: 1", "ends in 11h 45m"),
+        *("23:12", "23:40"),
+    ),
+    Raised("19:00", "19:40", "ChutesGpusUnverified warning", "hel", ("hel: 2 4090 unverified",)),
+    Raised("19:00", "21:15", "ChutesGpusUnverified info", "hel", ("unverified for 2 hours",)),
+    # balder dies at 21:00, and its three instances end from 21:03 on. Others start there in vain.
+    Raised("21:00", "21:50", IDLE, "balder", ("balder: 4 pro_6000 idle",)),
+    Raised("21:00", "23:25", IDLE_LONG, "balder", ("balder: 3 pro_6000 idle for 2 hours",)),
+    Raised("21:54", "23:05", SLOW, GPT, ("(1 pro_6000 on server balder)",)),
+    Raised("22:12", "22:50", LOST, GUARD, ("3 instances", "on hugin, loki.")),
+    Raised("22:36", "23:10", FAILS, GUARD, ("failed 3 times", "suspect the server")),
+    Raised("22:30", "23:05", VAIN, VOICE, ("on server munin",)),
+    Raised("22:30", "23:45", SLOW, VOICE, ("(1 pro_6000 on server munin)",)),
+    Raised(
+        *("23:12", "23:30", PENDING, "freya"),
+        ("do not reboot server freya", "until 02:2", "earn there now: 1."),
+    ),
+    Raised("21:00", "23:50", "ChutesScoreHeadingDown warning", "", ("heading for 3.",)),
+)
+"""All alerts of the day."""
+
+
+STEP: Final = 5
+"""Minutes between two evaluations, at most."""
+
+
+def minute(time: str) -> int:
+    """Return the minute of a time such as 08:12."""
+    hours, minutes = time.split(":")
+    return 60 * int(hours) + int(minutes)
+
+
+@pytest.fixture(scope="module", params=["often", pytest.param("always", marks=pytest.mark.soak)])
+def day(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+    """The day with the rules, scraped at each new answer or in each minute."""
+    if request.param == "often":
+        return whole_day()
+    pages = asyncio.run(scraped_day(range(LAST + 1)))
+    texts_at = {minute(raised.by) for raised in ALERTS}
+    return evaluate(tmp_path_factory.mktemp("day"), pages, step=1, texts_at=texts_at)
+
+
+def episodes(minutes: list[int]) -> list[tuple[int, int]]:
+    """Return the first minute of each time that an alert fires, and the first one after it."""
+    found = []
+    first = last = minutes[0]
+    for at in minutes[1:]:
+        if at - last > STEP:
+            found.append((first, last + STEP))
+            first = at
+        last = at
+    return [*found, (first, last + STEP)]
+
+
+def complaints(raised: Raised, first: int, after: int, texts: dict[int, str]) -> list[str]:
+    """Return what is wrong with an alert that fires from a minute on, until another one."""
+    by = minute(raised.by)
+    wrong = []
+    if not minute(raised.since) <= first <= by:
+        wrong.append(f"it begins at {first // 60:02}:{first % 60:02}")
+    over, ended = (raised.over, raised.ended) if raised.over else ("24:01", "24:05")
+    begin, end = minute(over), minute(ended)
+    if not begin <= after <= end:
+        wrong.append(f"it ends at {after // 60:02}:{after % 60:02}")
+    text = texts.get(by, "")
+    wrong += [f"{said!r} is not in {text!r}" for said in raised.says if said not in text]
+    return wrong
+
+
+def test_each_event_of_the_day_raises_its_alerts_and_nothing_else_fires(day: Evaluated) -> None:
+    expected: dict[Firing, list[Raised]] = defaultdict(list)
+    for raised in ALERTS:
+        name, severity = raised.alert.split()
+        troubled = DAY.miners["troubled"].address
+        expected[Firing(name, severity, troubled, raised.place)].append(raised)
+    # Nothing fires for the healthy miner, 11 of whose instances end with their score.
+    assert day.firing.keys() == expected.keys()
+    wrong = []
+    for firing, alerts in expected.items():
+        found = episodes(day.firing[firing])
+        assert len(found) == len(alerts), (firing, found)
+        for (first, after), raised in zip(found, alerts, strict=True):
+            said = complaints(raised, first, after, day.texts[firing])
+            wrong += [f"{raised.since} {raised.alert} {raised.place}: {what}" for what in said]
+    assert wrong == [], "\n".join(wrong)
