@@ -134,10 +134,10 @@ IN_VAIN = _metric(
 )
 DECISION = _metric(
     "chutes_instance_decision",
-    "What the miner has to decide about the instance, as a number, the first that applies: "
-    "0 it has been starting for more than an hour, 1 it starts in vain, 2 it is disabled, "
-    "3 nothing. Absent while that is unknown.",
-    OF_INSTANCE,
+    "Whether this is what the miner has to decide about the instance (1), the first that applies: "
+    "slow (it has been starting for more than an hour), in_vain (it starts in vain), disabled, "
+    "none. Absent while that is unknown.",
+    (*OF_INSTANCE, "decision"),
 )
 LAST_ACTIVE = _metric(
     "chutes_instance_last_active",
@@ -172,9 +172,7 @@ def _add_instances(fleet: Fleet, now: float, out: Samples) -> None:
         labels = (fleet.hotkey, one.instance_id, one.chute_id, one.chute, one.private)
         if one.state == "starting":
             out.add(IN_VAIN, one.is_in_vain, *labels)
-        decision = one.decision(now)
-        if decision is not None:
-            out.add(DECISION, INSTANCE_DECISIONS.index(decision), *labels)
+        out.add_states(DECISION, one.decision(now), INSTANCE_DECISIONS, *labels)
         if one.state == "active":
             out.add(LAST_ACTIVE, one.is_last_active, *labels)
 
