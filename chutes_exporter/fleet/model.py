@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
+    from chutes_exporter.api.records import ComputeRecord
     from chutes_exporter.fleet.failures import Failures
+    from chutes_exporter.fleet.outages import Outage
     from chutes_exporter.rules.instances import InstanceState
     from chutes_exporter.rules.launch import LaunchRefusal
     from chutes_exporter.rules.maintenance import MaintenanceStatus, Measured
@@ -497,6 +499,9 @@ class Fleet:
         stuck_jobs: Jobs that it holds without an instance.
         window: None if it is unknown.
         failures: What failed in the 6 hours before the newest audit report. None if nobody asked.
+        outages: Servers that probably died in these hours.
+        open_records: The multiplier of each last active instance since its last change, by the
+            instance's id.
         known: Whether all of a topic is known, so that a sum over the fleet means all of it.
     """
 
@@ -512,6 +517,8 @@ class Fleet:
     stuck_jobs: int | None = None
     window: Window | None = None
     failures: Failures | None = None
+    outages: tuple[Outage, ...] = ()
+    open_records: Mapping[str, ComputeRecord] = field(default_factory=dict)
     known: Mapping[Topic, bool] = field(default_factory=dict)
 
     @cached_property

@@ -5,7 +5,7 @@ same.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from chutes_exporter.collectors import Answers, neighbours
 from chutes_exporter.collectors.base import Samples
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from chutes_exporter.page.plan import Entry, Plan
 
     States = Mapping[Feed[Any], FeedState]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +148,12 @@ def _known_answers(feeds: Iterable[Feed[Any]], states: States) -> Answers:
         if state is not None and state.snapshot is not None:
             answers_by_name[feed.name] = state.snapshot.answer
     return Answers(answers_by_name)
+
+
+def newest_value(states: States, feed: Feed[T]) -> T | None:
+    """Return the value of a feed's newest good answer, None if there is none."""
+    state = states.get(feed)
+    if state is None or state.snapshot is None:
+        return None
+    value: T = state.snapshot.answer.value
+    return value

@@ -116,7 +116,10 @@ def _ended(metric: str, *labels: str, window: str = "1d", **where: str) -> str:
 ENDED: Final = _ended("ended_instances", "reason", "outcome", window="1h")
 CHUTE_ENDED: Final = _ended("chute_ended_instances", "chute_id", window="1h")
 """Also ends whose reason is unknown."""
-LOST_UNITS: Final = total(_ended("total_lost_compute_units"))
+_LOST: Final = total(_ended("total_lost_compute_units"))
+LOST_UNITS: Final = f"({_LOST} and on () {total(_ended('unknown_losses'))} == 0)"
+LEAST_LOST_UNITS: Final = f"({_LOST} unless on () {LOST_UNITS})"
+"""What is known of the lost units, while a loss or the report of an hour is not known."""
 ENDED_IN_A_DAY: Final = (
     f"sum by (hotkey) ({_ended('ended_instances', 'reason', 'outcome')}) and on (hotkey) "
     + select("chutes_miner_ended_instances", MINERS, window="1d", reason="none")
@@ -125,7 +128,10 @@ ENDED_IN_A_DAY: Final = (
 _FAILED: Final = {"outcome": "~lost|never_active"}
 FAILED_IN_A_DAY: Final = f"sum({_ended('ended_instances', 'reason', 'outcome', **_FAILED)})"
 CHUTE_FAILED: Final = _ended("chute_ended_instances", "chute_id", **_FAILED)
-CHUTE_LOST: Final = _ended("chute_lost_compute_units", "chute_id")
+CHUTE_LOST: Final = (
+    f"({_ended('chute_lost_compute_units', 'chute_id')} "
+    f"and on (hotkey) {_ended('unknown_losses')} == 0)"
+)
 NO_REPORT: Final = "no report is known"
 KNOWN_HOURS: Final = f"{of_platform('chutes_audit_reports_known')} unless on () {LOST_UNITS}"
 """The number of hours whose report is known, while the losses of a day are not."""
@@ -176,8 +182,8 @@ INSTANCES.show(
     stat(
         "Lost in 24 h",
         "What the score of the past day lacks because of the instances that ended in it, and its "
-        "share of the score. It is unknown without the report of an hour or the loss of an "
-        "instance.",
+        "share of the score. Without the report of an hour or the loss of an instance, it is a "
+        "lower bound.",
         Query(
             f"{LOST_UNITS} * on () {UNIT_USD}",
             "dollars",
@@ -194,6 +200,7 @@ INSTANCES.show(
             thresholds=[(0.02, RED)],
         ),
         Query(f"1000 * {REPORT_END} and on () {LOST_UNITS}", "counted to", KEYED, CLOCK),
+        Query(LEAST_LOST_UNITS, "units, at least", sometimes=True),
         Query(KNOWN_HOURS, "hours known of 24", LIVE - KEYED, COUNT),
         unit=Unit("short", 0),
         empty=NO_REPORT,

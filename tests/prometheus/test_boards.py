@@ -93,23 +93,27 @@ def test_no_part_of_several_miners_is_shown_as_the_whole_also_without_the_rules(
     run_promtool(tmp_path / "test.yml", rule_files=[], tests=[test])
 
 
-def test_while_a_loss_is_unknown_the_board_says_how_many_hours_are_known(tmp_path: Path) -> None:
+def test_while_a_loss_is_unknown_the_board_shows_at_least_what_is_known(tmp_path: Path) -> None:
     miner = Scenario(30, exporters=("one:1", "two:2"))
     miner.set("chutes_audit_reports_known", 23).set("chutes_audit_reports_known", 24, 10)
-    miner.set("chutes_miner_total_lost_compute_units", 20, 10, window="1d")
-    # From 0:20 on, the loss is unknown although the reports of all 24 hours are there.
-    miner.drop(20, "chutes_miner_total_lost_compute_units", window="1d")
-    lost, hours = (asked("chutes-instances", "Lost in 24 h", number) for number in (1, 4))
+    miner.set("chutes_miner_total_lost_compute_units", 20, window="1d")
+    miner.set("chutes_miner_unknown_losses", 0, 10, window="1d")
+    # From 0:20 on, a loss is unknown although the reports of all 24 hours are there.
+    miner.set("chutes_miner_unknown_losses", 1, 20, window="1d")
+    lost, least, hours = (asked("chutes-instances", "Lost in 24 h", number) for number in (1, 4, 5))
     miner.check(
         tmp_path,
         {},
         values={
             lost: (5, {}),
+            least: (5, {"{}": 20}),
             hours: (5, {"{}": 23}),
             # In parentheses, they are the same queries, at other minutes.
             f"({lost})": (15, {"{}": 20}),
+            f"({least})": (15, {}),
             f"({hours})": (15, {}),
             f"(({lost}))": (25, {}),
+            f"(({least}))": (25, {"{}": 20}),
             f"(({hours}))": (25, {"{}": 24}),
         },
     )

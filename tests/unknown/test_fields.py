@@ -66,6 +66,7 @@ NULL_MEANS = {
     "maintenance.active_window": {"chutes_maintenance_window_open"},
     # Not verified.
     "nodes.verified_at": {
+        "chutes_gpu_verified",
         "chutes_fleet_gpus",
         "chutes_gpu_state",
         "chutes_server_gpus",
