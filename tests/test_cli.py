@@ -478,7 +478,7 @@ REFUSED = (
     (f"--{TEST_SEED}", "No such option '--0x[hex]'"),
     (
         "--feed.ttl scores=7200",
-        "--feed.ttl: scores=7200 is above the age at which an answer is dropped, 1800 s: add",
+        "scores=7200 is above the age at which an answer is dropped, 1800 s: add --feed.max-age",
     ),
     ("--feed.max-age scores=60", "scores=300 is above the age at which an answer is dropped, 60 s"),
     ("help nonsense", "No such command 'nonsense'. (see chutes-exporter --help)"),

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 of_each_world = pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
 
 
-ENDED = "chutes_miner_ended_instances"
-LOST = "chutes_miner_lost_compute_units"
-CHUTE_ENDED = "chutes_miner_chute_ended_instances"
+ENDED = "chutes_miner_window_ended_instances"
+LOST = "chutes_miner_window_lost_compute_units"
+CHUTE_ENDED = "chutes_miner_chute_window_ended_instances"
 UNKNOWN_LOSSES = "chutes_miner_unknown_losses"
-TOTAL_LOST = "chutes_miner_total_lost_compute_units"
-CHUTE_LOST = "chutes_miner_chute_lost_compute_units"
+TOTAL_LOST = "chutes_miner_window_total_lost_compute_units"
+CHUTE_LOST = "chutes_miner_chute_window_lost_compute_units"
 
 
 @functools.cache

@@ -141,6 +141,22 @@ class Samples:
         label_pairs = dict(zip(metric.labels, label_values, strict=True))
         self._family(metric).add_sample(metric.name, label_pairs, float(value))
 
+    def add_states(
+        self,
+        metric: Metric,
+        present: str | None,
+        states: Iterable[str],
+        *labels: LabelValue,
+    ) -> None:
+        """Add a sample for each of the states that a thing can have: 1 for the present one, 0 for
+        the others. If the present one is None, it is unknown, and there are none.
+
+        The state is the last label.
+        """
+        if present is not None:
+            for state in states:
+                self.add(metric, state == present, *labels, state)
+
     def _family(self, metric: Metric) -> Family:
         """Return the family of a metric, a new one for its first sample."""
         family = self._families.get(metric.name)

@@ -38,14 +38,14 @@ KNOWN_HOURS = _metric(
     "reads the older reports within some minutes.",
 )
 ENDED = _metric(
-    "chutes_miner_ended_instances",
+    "chutes_miner_window_ended_instances",
     "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by reason and "
     "outcome: counts (it keeps its score), lost, never_active. docs/earnings.md explains the "
     "reasons. Absent if the report of an hour is not known.",
     ("hotkey", "window", "reason", "outcome"),
 )
 LOST = _metric(
-    "chutes_miner_lost_compute_units",
+    "chutes_miner_window_lost_compute_units",
     "Compute units that the score of the past day lacks because of instances that ended in the "
     "newest audited hour, in 6 or 24 hours, by reason, also if they were the last active ones of "
     "their chutes. They are a lower bound unless chutes_miner_unknown_losses is 0: a report that "
@@ -53,7 +53,7 @@ LOST = _metric(
     ("hotkey", "window", "reason"),
 )
 TOTAL_LOST = _metric(
-    "chutes_miner_total_lost_compute_units",
+    "chutes_miner_window_total_lost_compute_units",
     "The same over all reasons, with the ends whose reason is not known.",
     ("hotkey", "window"),
 )
@@ -64,7 +64,7 @@ UNKNOWN_LOSSES = _metric(
     ("hotkey", "window"),
 )
 CHUTE_ENDED = _metric(
-    "chutes_miner_chute_ended_instances",
+    "chutes_miner_chute_window_ended_instances",
     "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by chute and "
     "outcome: counts, lost, never_active, replaced (lost or never active by an update, a "
     "scale-down, maintenance or the like, which is no failure), or unclear (lost or never active, "
@@ -73,7 +73,7 @@ CHUTE_ENDED = _metric(
     ("hotkey", "window", "chute_id", "outcome"),
 )
 CHUTE_LOST = _metric(
-    "chutes_miner_chute_lost_compute_units",
+    "chutes_miner_chute_window_lost_compute_units",
     "The lost compute units by chute. Chutes without an ended instance are left out.",
     ("hotkey", "window", "chute_id"),
 )

@@ -108,16 +108,29 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     lines += [_line("settings", text, advice="", verdict="ok") for text in settings.warnings]
     lines += _web_config_line(settings)
     lines += _server_cost_line(unknown_server_names(settings, states))
-    lines += [_feed_line(state) for state in states.values()]
-    # The metagraph belongs to no hotkey, and is always requested.
+    of_api = [_feed_line(state) for feed, state in states.items() if feed != CHAIN]
+    of_chain = [_feed_line(state) for feed, state in states.items() if feed == CHAIN]
+    if _is_outage(of_api):
+        # Everything else about the API follows from it.
+        outage = replace(of_api[0], feed="all feeds", hotkey="")
+        return _result(settings, [*lines, outage, *of_chain])
+    lines += of_api + of_chain
+    # The metagraph belongs to no hotkey, and is always requested. A failed request has its line.
     metagraph = states[METAGRAPH].snapshot
-    lines += [_seat_line(hotkey, metagraph) for hotkey in sorted(settings.watched)]
+    if metagraph is not None:
+        lines += [_seat_line(hotkey, metagraph) for hotkey in sorted(settings.watched)]
     for feed, hotkeys in hotkeys_by_feed.items():
         if not hotkeys:
             lines.append(_line_of_unrequested(feed))
     lines += _clock_line(client.clock_offset)
     lines += _change_lines(client.changes)
     return _result(settings, lines)
+
+
+def _is_outage(lines: list[Line]) -> bool:
+    """Return whether all requests failed for the same reason."""
+    reasons = {line.reason for line in lines}
+    return len(reasons) == 1 and all(line.verdict == "failed" for line in lines)
 
 
 async def _read_all(feeds: FeedCache, requested: list[Feed[Any]]) -> None:
@@ -292,17 +305,13 @@ def _change_lines(checks_by_endpoint: Mapping[str, FieldCheck]) -> Iterator[Line
             yield _line("changes of the API", reason, advice=_CHANGED, verdict=verdict)
 
 
-def _seat_line(hotkey: str, metagraph: Snapshot[list[MetagraphNode]] | None) -> Line:
-    """Return the line of a watched hotkey: whether it has a seat and is not blacklisted.
-
-    Without a snapshot of the metagraph, neither is known.
-    """
+def _seat_line(hotkey: str, metagraph: Snapshot[list[MetagraphNode]]) -> Line:
+    """Return the line of a watched hotkey: whether it has a seat and is not blacklisted."""
     line = partial(Line, "registration", hotkey)
-    seats = [] if metagraph is None else metagraph.answer.value
+    seats = metagraph.answer.value
     seat = next((seat for seat in seats if seat.hotkey == hotkey), None)
     # Only a complete answer shows that a miner has no seat.
-    has_all_seats = metagraph is not None and metagraph.answer.whole
-    if seat is None and has_all_seats:
+    if seat is None and metagraph.answer.whole:
         advice = "Register it on subnet 64, or watch another hotkey."
         return line(reason=_no_seat_text(hotkey, seats), advice=advice, verdict="failed")
     # None if it is unknown.

@@ -322,8 +322,8 @@ def serving_options(listen: str) -> Decorator:
             "--max-series",
             type=click.IntRange(0),
             metavar="NUMBER",
-            help="Maximum series of all collectors. Above it, the least important collectors are "
-            "left out.",
+            help="Maximum series of all collectors. The most important ones come first, and each "
+            "that no longer fits is left out as a whole.",
         ),
         _data(
             "--feed.ttl",

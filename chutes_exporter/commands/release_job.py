@@ -36,8 +36,8 @@ _JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,60}")
 def release_job(job_id: str | None, **flags: Any) -> None:
     """List jobs that are stuck with the miner, or release one.
 
-    Without JOB_ID, it lists the stuck jobs. This is the only command that changes anything at the
-    API.
+    Without JOB_ID, it lists the stuck jobs. It releases a job only if the job is stuck with the
+    miner. This is the only command that changes anything at the API.
     """
     settings = settings_with_warnings(flags)
     if job_id is not None and not _JOB_ID.fullmatch(job_id):
@@ -47,13 +47,14 @@ def release_job(job_id: str | None, **flags: Any) -> None:
         raise click.UsageError(
             "release-job needs exactly one key: keep only the key of the miner that holds the job"
         )
-    if job_id is not None and not flags["yes"]:
-        # Outside the event loop, in which Ctrl-C would not end the question.
-        click.confirm(f"Release job {job_id} of {key.address} at {settings.api_url}?", abort=True)
     if job_id is None:
         asyncio.run(_list_stuck(settings, key))
-    else:
-        asyncio.run(_release(settings, key, job_id))
+        return
+    asyncio.run(_require_stuck(settings, key, job_id))
+    if not flags["yes"]:
+        # Outside the event loop, in which Ctrl-C would not end the question.
+        click.confirm(f"Release job {job_id} of {key.address} at {settings.api_url}?", abort=True)
+    asyncio.run(_release(settings, key, job_id))
 
 
 async def _list_stuck(settings: Settings, key: Hotkey) -> None:
@@ -77,6 +78,31 @@ async def _list_stuck(settings: Settings, key: Hotkey) -> None:
         )
     elif not may_lack_jobs:
         click.echo(f"No job is stuck with {key.address}.", err=True)
+
+
+async def _require_stuck(settings: Settings, key: Hotkey, job_id: str) -> None:
+    """End the command with an error unless a job is stuck with the miner of a key."""
+    refusal = f"job {job_id} is not released"
+    async with client_of(settings, f"{refusal}: jobs") as client:
+        answer = await client.fetch(e.JOBS, key=key)
+    job = next((job for job in answer.value if job.job_id == job_id), None)
+    if job is None:
+        reason = "the API does not list it"
+        if not answer.whole:
+            reason += ", or lists it in a way that cannot be read"
+    elif is_stuck(job) is None:
+        reason = "the answer does not say whether it is stuck"
+    elif job.finished_at is not None:
+        reason = "it is finished"
+    elif job.miner_hotkey is None:
+        reason = "no miner holds it"
+    elif job.miner_hotkey != key.address:
+        reason = f"another miner holds it, {job.miner_hotkey}"
+    else:
+        return
+    raise click.ClickException(
+        f"{refusal}: {printable(reason)}\n→ Run release-job without JOB_ID to list stuck jobs."
+    )
 
 
 async def _release(settings: Settings, key: Hotkey, job_id: str) -> None:

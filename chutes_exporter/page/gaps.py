@@ -169,7 +169,7 @@ def gap_of(state: FeedState) -> NotKnown | None:
     if error is not None:
         return NotKnown.after(error, feed.name, feed.hotkey)
     if state.snapshot is None:
-        return NotKnown(feed.name, feed.hotkey, "no answer yet", TRY_AGAIN)
+        return NotKnown(feed.name, feed.hotkey, "no answer yet", "Try again in a minute.")
     answer = state.snapshot.answer
     if answer.rejected:
         reason = (

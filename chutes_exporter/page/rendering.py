@@ -7,6 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import structlog
+
 from chutes_exporter.collectors import Answers, neighbours
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTANCES
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     States = Mapping[Feed[Any], FeedState]
 
 T = TypeVar("T")
+
+
+_log = structlog.get_logger("page")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ class Renderer:
         self._ends = ends
         self._kept: dict[tuple[Entry, Format], Lines] = {}
         self._neighbours = Neighbours()
+        # The names of collectors that were left out last time.
+        self._left_out: list[str] = []
 
     def render(self, states: States, form: Format) -> dict[Entry, Lines]:
         """Return the lines of each collector.
@@ -85,7 +92,27 @@ class Renderer:
                 room -= rendered.series
             lines_by_entry[entry] = rendered
             self._kept[entry, form] = rendered
+        self._log_left_out(lines_by_entry)
         return lines_by_entry
+
+    def _log_left_out(self, lines_by_entry: Mapping[Entry, Lines]) -> None:
+        """Log which collectors are left out, when that changes."""
+        left_out = [
+            entry.collector.name for entry, lines in lines_by_entry.items() if lines.body is None
+        ]
+        if left_out == self._left_out:
+            return
+        self._left_out = left_out
+        if not left_out:
+            _log.info("no collector is left out any more")
+            return
+        _log.warning(
+            "collectors left out",
+            collectors=" ".join(left_out),
+            series=sum(lines.series for lines in lines_by_entry.values()),
+            limit=self._max_series,
+            advice="raise --max-series, watch fewer miners, or switch a collector off",
+        )
 
     def _find_neighbours(self, states: States) -> None:
         """Find the neighbours anew, if the plan exports any."""

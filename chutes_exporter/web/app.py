@@ -78,8 +78,7 @@ def make_app(exporter: Exporter) -> Starlette:
             if page is None:
                 page = await landing_page(exporter)
                 landing_pages[""] = page
-            # A path in the settings may not be UTF-8.
-            return HTMLResponse(page.encode(errors="backslashreplace"))
+            return HTMLResponse(page)
 
     async def healthy(_request: Request) -> Response:
         return _sentence("chutes-exporter is healthy")

@@ -39,15 +39,10 @@ _WRITE_BYTES = 16 * 1024
 """Bytes that wait for a client. With TLS, asyncio would keep 512 KB."""
 _KERNEL_BYTES = 64 * 1024
 """Bytes that the kernel keeps for a client. It doubles this number, instead of growing to 4 MB."""
-_FRESH_SECONDS = 0.5
-"""Seconds for which a connection is kept after it was accepted, and after its first byte.
-
-Requests do not renew them. Otherwise, clients with many short requests would keep others out.
-"""
+_BEGINNING_SECONDS = 0.1
+"""Seconds in which the first request of a connection arrives. Until then, it is not idle."""
 _DISCARD = struct.pack("ii", 1, 0)
 """Lingering for 0 seconds: the kernel forgets bytes that the client has not read."""
-_PAUSE_SECONDS = 0.05
-"""Seconds between two looks for a connection that can be closed."""
 _NO_DESCRIPTORS_SECONDS = 1.0
 """Seconds until a connection is accepted again after the process had no free file descriptor."""
 _TLS_TIMEOUTS: dict[str, Any] = {"ssl_handshake_timeout": 10, "ssl_shutdown_timeout": 5}
@@ -60,8 +55,8 @@ class Connection(socket.socket):
     Attributes:
         client: Address of the client, without its port.
         is_busy: Whether a request waits for the end of its answer.
-        since: Monotonic time at which it was accepted, or its last request began or ended.
-        fresh_until: Monotonic time until which it is kept.
+        since: Monotonic time at which it was accepted or first served, or its last request began or
+            ended.
         beginning: Waits for the first byte, and shakes hands. Set when the connection is accepted.
         transport: What the requests use after that. None until then, and after the end.
     """
@@ -75,7 +70,6 @@ class Connection(socket.socket):
         self.client = client
         self.is_busy = False
         self.since = connections.monotonic()
-        self.fresh_until = self.since + _FRESH_SECONDS
         self.beginning: asyncio.Task[None]
         self.transport: asyncio.Transport | None = None
         self._connections = connections
@@ -153,9 +147,9 @@ async def tracked(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> N
 class Connections:
     """The open connections of a server.
 
-    Above a limit, a connection is closed for each new one: an idle one if there is any. Among
-    equals, those of the client with the most connections go first, and of these the one that is
-    longest in its state. So a client with many connections closes its own.
+    Above a limit, each new connection closes another. Those of the client with the most connections
+    go first, of these the idle ones, and of these the one that is longest in its state. So a client
+    with many connections closes its own.
 
     Args:
         max_open: Maximum of all connections. Before its first byte, a connection needs 10 KB.
@@ -205,11 +199,11 @@ class Connections:
             async with queue, self._entrance:
                 await self._make_room(self._served, self._max_served)
                 self._served.add(connection)
+                connection.since = self.monotonic()
         except OSError:
             # The client has left.
             connection.close()
             return
-        connection.fresh_until = self.monotonic() + _FRESH_SECONDS
         timeouts = {} if context is None else _TLS_TIMEOUTS
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
@@ -222,13 +216,8 @@ class Connections:
     async def _make_room(self, connections: set[Connection], limit: int) -> None:
         """Wait until there is room for a connection. Close the ones that are needed least."""
         while len(connections) >= limit:
-            unneeded = _least_needed(connections, self.monotonic())
-            if unneeded is None:
-                # Even the least needed one is still fresh.
-                await asyncio.sleep(_PAUSE_SECONDS)
-                continue
             _log.warning("too many open connections: those that are needed least are closed")
-            unneeded.abort()
+            _least_needed(connections, self.monotonic()).abort()
             # Its end takes a turn of the event loop or two. Until then, it is the least needed one
             # again, and to abort it twice does no harm.
             await asyncio.sleep(0)
@@ -273,25 +262,18 @@ async def _first_byte(connection: Connection) -> None:
         raise ConnectionResetError
 
 
-def _least_needed(connections: Collection[Connection], now: float) -> Connection | None:
-    """Return the connection to close, None if that one is fresh.
-
-    The client with the most connections makes room. While its connections are fresh, the new
-    connection waits, instead of closing one of another client.
-    """
-    # A request is cut only if all connections have one.
-    idle = [connection for connection in connections if not connection.is_busy]
-    candidates = idle or connections
+def _least_needed(connections: Collection[Connection], now: float) -> Connection:
+    """Return the connection to close. The client with the most connections makes room."""
     number_by_client = Counter(connection.client for connection in connections)
 
     def rank(connection: Connection) -> tuple[int, bool, float]:
         """Return how little a connection is needed. The highest rank is closed first.
 
-        The number of its client's connections decides, then whether it is no longer fresh, then
-        how long it has been busy or idle.
+        The number of its client's connections decides, then whether it is idle, then how long it
+        has been busy or idle.
         """
-        is_no_longer_fresh = connection.fresh_until <= now
-        return number_by_client[connection.client], is_no_longer_fresh, now - connection.since
+        seconds = now - connection.since
+        is_idle = not connection.is_busy and seconds > _BEGINNING_SECONDS
+        return number_by_client[connection.client], is_idle, seconds
 
-    unneeded = max(candidates, key=rank)
-    return unneeded if unneeded.fresh_until <= now else None
+    return max(connections, key=rank)

@@ -13,7 +13,7 @@ from chutes_exporter import __version__, findings
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.duration import human_duration
 from chutes_exporter.fleet.failures import FAILURE_HOURS
-from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown, find_gaps, grouped
+from chutes_exporter.page.gaps import NotKnown, find_gaps, grouped
 from chutes_exporter.page.plan import collectors_by_state
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ abbr { text-decoration: none; font-family: ui-monospace, monospace; cursor: help
 """
 _SHOWN = 5
 """Maximum names that an action shows."""
+_READING = "After a start, they are read one by one. Reload this page in two minutes."
 _COLUMNS = ("Feed", "Miner", "State", "Data from", "Next request", "Last error")
 
 
@@ -103,7 +104,7 @@ def _page(
     feeds = "<p>No requests yet. The first scrape sends them.</p>"
     if rows:
         feeds = f'<table class="feeds"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    return (
+    page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>chutes-exporter</title><style>{_STYLE}</style></head><body>"
@@ -121,6 +122,17 @@ def _page(
         "<h2>Settings</h2>"
         f'<table class="settings"><tbody>{_settings(settings)}</tbody></table></body></html>'
     )
+    return "".join(map(_visible, page))
+
+
+def _visible(character: str) -> str:
+    """Return a character as it is, or the code of one that a terminal would obey or not show.
+
+    Names and errors of the API may have some, and a path in the settings need not be UTF-8.
+    """
+    if character.isprintable() or character == "\n":
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 def _state(tone: Tone, text: str) -> str:
@@ -171,7 +183,7 @@ def _gaps(collected: Collected, settings: Settings) -> list[NotKnown]:
     all_failures_are_known = all(one is not None and one.are_all_known for one in failures)
     if not all_failures_are_known:
         reason = f"not all of the newest {FAILURE_HOURS} hourly reports are known"
-        gaps.append(NotKnown("the chutes that fail", "", reason, TRY_AGAIN))
+        gaps.append(NotKnown("the chutes that fail", "", reason, _READING))
     return gaps
 
 

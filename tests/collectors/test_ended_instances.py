@@ -27,10 +27,10 @@ ENDED = INSTANCE | {
 """An instance that lost the pay of the 1800 seconds since its creation."""
 OPEN = RECORD | {"started_at": "2026-11-24T11:00:00", "compute_multiplier": 2.0}
 """With this multiplier of 2, it lost 3600 compute units."""
-LOST = "chutes_miner_lost_compute_units"
-CHUTE_LOST = "chutes_miner_chute_lost_compute_units"
+LOST = "chutes_miner_window_lost_compute_units"
+CHUTE_LOST = "chutes_miner_chute_window_lost_compute_units"
 UNKNOWN = "chutes_miner_unknown_losses{hotkey=me,window=1h}"
-TOTAL = "chutes_miner_total_lost_compute_units{hotkey=me,window=1h}"
+TOTAL = "chutes_miner_window_total_lost_compute_units{hotkey=me,window=1h}"
 
 
 def report_of_newest_hour(*instances: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def samples_of_newest_hour(*instances: dict[str, Any], **options: Any) -> Any:
         answers[CHUTES] = chutes
     samples = {}
     for series, value in collected(COLLECTOR, answers, **options).items():
-        is_shown = value or series.startswith("chutes_miner_total")
+        is_shown = value or series == TOTAL
         if "window=1h" in series and is_shown:
             samples[series] = value
     return samples
@@ -70,8 +70,8 @@ def test_an_end_outside_the_hour_does_not_count(at: str | None) -> None:
 def test_an_end_counts_by_reason_and_by_chute() -> None:
     assert samples_of_newest_hour(ENDED) == {
         TOTAL: 3600,
-        "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 1,
-        "chutes_miner_chute_ended_instances{hotkey=me,window=1h,chute_id=c,outcome=lost}": 1,
+        "chutes_miner_window_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 1,
+        "chutes_miner_chute_window_ended_instances{hotkey=me,window=1h,chute_id=c,outcome=lost}": 1,
         f"{LOST}{{hotkey=me,window=1h,reason=probes}}": 3600,
         f"{CHUTE_LOST}{{hotkey=me,window=1h,chute_id=c}}": 3600,
     }
@@ -121,7 +121,7 @@ def test_an_end_of_an_unknown_chute_hides_the_numbers_by_chute() -> None:
     found = samples_of_newest_hour(ENDED, ENDED | {"chute_id": None})
     assert found == {
         TOTAL: 7200,
-        "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 2,
+        "chutes_miner_window_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 2,
         f"{LOST}{{hotkey=me,window=1h,reason=probes}}": 7200,
     }
 
@@ -172,7 +172,7 @@ def test_an_unknown_chute_hides_only_the_reasons_that_its_name_decides(chutes: A
     assert found[TOTAL] == 7200
     assert found[f"{CHUTE_LOST}{{hotkey=me,window=1h,chute_id=c}}"] == 7200
     assert {key for key in found if "reason=" in key} == {
-        "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}",
+        "chutes_miner_window_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}",
         f"{LOST}{{hotkey=me,window=1h,reason=probes}}",
     }
 

@@ -180,7 +180,8 @@ async def test_an_incomplete_metagraph_does_not_say_whether_the_miner_has_a_seat
     status, lines = await check_json(simulator, **MINE)
     assert status == (1 if verdict == "failed" else 3)
     assert lines["metagraph"]["verdict"] == verdict
-    assert lines["registration"]["verdict"] == "not known"
+    # After a failed request, that alone is the line.
+    assert ("registration" in lines) is (verdict != "failed")
 
 
 async def test_what_the_api_changed_is_listed(simulator: Simulator) -> None:
@@ -252,3 +253,18 @@ async def test_an_outage_is_reported_once_for_all_endpoints(simulator: Simulator
     simulator.faults.update({endpoint.name: Fault(status=502) for endpoint in ENDPOINTS})
     status, screen = await check(simulator, **MINE)
     assert (status, screen.count("502 simulated fault")) == (1, 1)
+
+
+async def test_an_address_where_nothing_answers_is_one_failure_without_what_follows_from_it() -> (
+    None
+):
+    nowhere = Target("http://127.0.0.1:9")
+    status, lines = await check_json(nowhere, **MINE)
+    assert (status, [*lines]) == (1, ["all feeds"])
+    assert "cannot connect to 127.0.0.1:9" in lines["all feeds"]["reason"]
+    _, screen = await check(nowhere, "--hotkey", HOTKEY, "--chain.url", nowhere.url)
+    # Whether more is needed is another matter, and the chain has its own address.
+    assert "1 failed." not in screen
+    assert screen.count("cannot connect") == 2
+    assert "report a bug" not in screen
+    assert "clock" not in screen

@@ -11,7 +11,7 @@ import pytest
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.commands.query import _ENDPOINTS
 from chutes_exporter.simulator import Fault, Simulator, World
-from tests.commands.support import MINE, another_key, run, world_of_today
+from tests.commands.support import MINE, Target, another_key, run, world_of_today
 from tests.support import HOTKEY, Clock
 
 if TYPE_CHECKING:
@@ -304,3 +304,11 @@ async def test_unreadable_records_are_reported_and_what_was_not_measured_is_unkn
     assert "\x1b" not in table
     (row,) = await rows_of(simulator, "metrics")
     assert (row["utilization"], row["per_second_price_usd"]) == (None, 2)
+
+
+@pytest.mark.parametrize("value", ["bar", "true"])
+async def test_an_unknown_parameter_is_refused_with_the_ones_that_there_are(value: str) -> None:
+    nowhere = Target("http://127.0.0.1:9")
+    status, _, errors = await run(nowhere, "query", "stats", "--param", f"foo={value}")
+    assert status == 2
+    assert "stats has no parameter foo, but miner_hotkey and per_chute" in errors

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -134,22 +135,29 @@ NO_API = (*LISTEN, "--api.url", "http://127.0.0.1:9")
 """Flags of a service whose API refuses connections at once, so that it does not delay scrapes."""
 
 
-def longest(service: Running, request: Callable[[], httpx.Response], times: int = 20) -> float:
-    """Send requests, each with a new connection and answered by 200, and return the most seconds
-    that one took.
+def durations(
+    service: Running, request: Callable[[], httpx.Response], times: int = 20
+) -> list[float]:
+    """Send requests, each with a new connection and answered by 200, and return the seconds that
+    each one took.
 
     Those in which other programs had the processors do not count, so that a busy machine makes
     little difference.
     """
-    durations = []
+    seconds = []
     for _ in range(times):
         started, starved_before = time.monotonic(), service.starved_seconds()
         answer = request()
         assert answer.status_code == 200, answer.text
         duration = time.monotonic() - started
         starved = max(0.0, service.starved_seconds() - starved_before)
-        durations.append(duration - starved)
-    return max(durations)
+        seconds.append(duration - starved)
+    return seconds
+
+
+def longest(service: Running, request: Callable[[], httpx.Response], times: int = 20) -> float:
+    """Return the most seconds that one of :func:`durations` took."""
+    return max(durations(service, request, times))
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/unknown"])
@@ -187,18 +195,24 @@ def test_silent_connections_need_little_memory_and_delay_nobody_before_a_handsha
         assert service.peak_megabytes() < before + 100
 
 
+def guesses(number: int) -> list[str]:
+    """Return requests with different wrong passwords of alice."""
+    requests = []
+    for guess in range(number):
+        credentials = base64.b64encode(f"alice:guess {guess}".encode()).decode()
+        authorization = f"Authorization: Basic {credentials}"
+        requests.append(
+            f"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\r\n\r\n"
+        )
+    return requests
+
+
 @pytest.mark.parametrize("addresses", [1, 25])
 def test_guesses_of_passwords_never_delay_a_user_who_was_right_before_also_after_a_reload(
     write: Callable[[str], Path], addresses: int
 ) -> None:
     hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
     path = write(f"basic_auth_users: {{alice: {hashed}}}")
-    guesses = []
-    for number in range(100):
-        credentials = base64.b64encode(f"alice:guess {number}".encode()).decode()
-        authorization = f"Authorization: Basic {credentials}"
-        request = f"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\r\n\r\n"
-        guesses.append(request)
     with running(*NO_API, "--web.config.file", str(path)) as service:
 
         def scrape() -> httpx.Response:
@@ -206,7 +220,7 @@ def test_guesses_of_passwords_never_delay_a_user_who_was_right_before_also_after
 
         # From now on, the service knows the right password.
         longest(service, scrape, times=1)
-        with flooded(service, addresses=addresses, clients=100, patience=60, requests=guesses):
+        with flooded(service, addresses=addresses, clients=100, patience=60, requests=guesses(100)):
             assert longest(service, scrape, times=5) < 3
             service.process.send_signal(signal.SIGHUP)
             wait_for(lambda: service.has_logged("configuration reloaded"))
@@ -215,6 +229,34 @@ def test_guesses_of_passwords_never_delay_a_user_who_was_right_before_also_after
             path.write_text(f"basic_auth_users: {{alice: {hashed}, bob: {hashed}}}")
             wait_for(lambda: service.has_logged("configuration reloaded", 2))
             assert longest(service, scrape, times=5) < 3
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("patience", "requests", "has_password"),
+    [
+        pytest.param(60, guesses(300), True, id="guesses"),
+        pytest.param(0, [SCRAPE * 60], False, id="unread pipelines"),
+        pytest.param(60, ["GET / HTTP/1.1\r\nX: "], False, id="half requests"),
+    ],
+)
+def test_many_addresses_delay_an_honest_scrape_by_milliseconds(
+    write: Callable[[str], Path], patience: float, requests: list[str], *, has_password: bool
+) -> None:
+    # Each guess takes a quarter of a second to check.
+    hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(12)).decode()
+    path = write(f"basic_auth_users: {{alice: {hashed}}}" if has_password else "")
+    with running(*NO_API, "--web.config.file", str(path)) as service:
+
+        def scrape() -> httpx.Response:
+            honest = httpx.HTTPTransport(local_address="127.0.1.1")
+            with httpx.Client(transport=honest, auth=("alice", "secret")) as client:
+                return client.get(f"{service.url}/metrics", timeout=60)
+
+        # From now on, the service knows the right password.
+        scrape()
+        with flooded(service, addresses=100, clients=300, patience=patience, requests=requests):
+            assert statistics.mean(durations(service, scrape, times=40)) < 0.25
 
 
 def test_a_log_that_nobody_reads_stops_neither_scrapes_nor_the_end() -> None:

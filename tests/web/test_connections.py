@@ -33,12 +33,6 @@ OTHER = "127.0.0.2"
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-@pytest.fixture(autouse=True)
-def _soon_not_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new connection can be closed sooner, so that tests do not wait."""
-    monkeypatch.setattr(connections, "_FRESH_SECONDS", 0.1)
-
-
 async def connect(url: str, sent: bytes = b"", client: str = "127.0.0.1") -> Stream:
     """Open a connection from an address of a client, and send something."""
     address = httpx.URL(url)
@@ -110,8 +104,11 @@ async def test_a_connection_whose_request_is_being_answered_is_kept_while_idle_o
     monkeypatch.setattr(server, "_MAX_SERVED", 3)
     async with served(slow) as url:
         busy = await connect(url, REQUEST.replace(b"/ ", b"/slow "))
-        # Those that have sent half a request are idle, and make room for each other.
-        halves = [await connect(url, b"GET") for _ in range(5)]
+        # Those that have sent half a request are soon idle, and make room for each other.
+        halves = []
+        for _ in range(5):
+            halves.append(await connect(url, b"GET"))
+            await asyncio.sleep(0.15)
         assert (await get(url)).text == "hello"
         ends.set()
         assert await answer(busy)
@@ -131,9 +128,6 @@ async def test_many_short_requests_do_not_keep_a_new_connection_out(
         finally:
             close(stream)
 
-    # At any time, each of them has ended a request less than this time ago. That alone must not
-    # keep its connection open.
-    monkeypatch.setattr(connections, "_FRESH_SECONDS", 0.5)
     monkeypatch.setattr(server, "_MAX_SERVED", 4)
     async with served(HELLO) as url:
         first_answers = [asyncio.Event() for _ in range(4)]

@@ -7,6 +7,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from starlette.responses import PlainTextResponse
+
 from chutes_exporter import findings
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.demo.replay import Fault, Replay
@@ -22,6 +24,7 @@ from tests.support import (
     hold,
     patient,
     read_reports,
+    served,
     served_exporter,
     until,
     watching,
@@ -216,7 +219,11 @@ async def test_after_a_reload_it_is_not_known_what_fails_of_a_new_miner(
         assert NO_REPORTS not in await landing_page(exporter)
         # The reports were read without the second miner, and are forgotten.
         exporter.reconfigure(watching(replay.url, first, second))
-        assert NO_REPORTS in await landing_page(exporter)
+        page = await landing_page(exporter)
+    assert NO_REPORTS in page
+    # The first requests are still on their way.
+    assert "no answer yet" in page
+    assert "report it" not in page
 
 
 async def test_the_links_of_the_landing_page_lead_to_pages(replay: Replay) -> None:
@@ -261,3 +268,12 @@ async def test_the_landing_page_shows_the_effective_configuration_without_secret
     assert "job_details" in shown["on"].split(", ")
     assert "image_details" in shown["off by default"].split(", ")
     assert TEST_SEED.removeprefix("0x") not in page
+
+
+async def test_a_text_of_the_api_reaches_the_landing_page_without_what_a_terminal_obeys() -> None:
+    api = PlainTextResponse("\x1b]0;owned\x07 \x9b2J \u202e gpj.exe", 500)
+    async with served(api) as api_url, served_exporter(watching(api_url)) as (url, _):
+        await get(f"{url}/metrics")
+        page = (await get(f"{url}/")).text
+    assert r"500 \x1b]0;owned\x07" in page
+    assert [one for one in page if not one.isprintable() and one != "\n"] == []
