@@ -89,7 +89,7 @@ COUNTED_REASONS: Final = (*END_REASONS, UNKNOWN)
 COUNTED_ENDS = _metric(
     "chutes_miner_instance_ends_total",
     "Instances of the watched miner that ended, with the reasons and outcomes of "
-    "chutes_miner_ended_instances. Each is counted once, when its report is first read. The "
+    "chutes_miner_window_ended_instances. Each is counted once, when its report is first read. The "
     "reports that were there at the start of the exporter do not count, so that increase() is "
     "right over any range without a restart. The reason is unknown if only the name of the chute, "
     "which needs a key, would tell it.",

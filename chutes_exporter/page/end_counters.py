@@ -25,29 +25,6 @@ if TYPE_CHECKING:
     from chutes_exporter.feeds.reports import Reports
     from chutes_exporter.fleet.ends import End
 
-<<<<<<< HEAD
-=======
-ENDS = Metric(
-    "chutes_miner_instance_ends_total",
-    "Instances of the watched miner that ended, by reason and outcome like "
-    "chutes_miner_window_ended_instances, each counted once, when its audit report is first read. "
-    "Those of reports that were there at the start of the exporter do not count, so that increase() is "
-    "right over any range without a restart. The reason is unknown if only the chute's name would "
-    "tell it. Only with the collector ended_instances.",
-    ("hotkey", "reason", "outcome"),
-    AUDIT_REPORT.endpoint.source,
-)
-LOST = Metric(
-    "chutes_miner_observed_lost_compute_units_total",
-    "Compute units that the score of a day lost by the ends of chutes_miner_instance_ends_total. "
-    "A loss that is not known adds nothing. If a report of the day after shows it, it is added "
-    "then.",
-    ("hotkey", "reason"),
-    AUDIT_REPORT.endpoint.source,
-)
-REASONS: Final = (*END_REASONS, "unknown")
-
->>>>>>> main
 
 @dataclass
 class _Counted:
