@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -40,7 +40,7 @@ class EndCounters:
 
     def __init__(self) -> None:
         self._ends = Counter[tuple[str, str, str]]()
-        self._lost = Counter[tuple[str, str]]()
+        self._lost = defaultdict[tuple[str, str], float](float)
         self._counted: dict[str, _Counted] = {}
         # The ends of the hours whose reports were known when a miner was first watched.
         self._watched: Mapping[str, frozenset[float]] = {}

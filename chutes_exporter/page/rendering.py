@@ -140,7 +140,8 @@ class Renderer:
         reports = newest_value(states, AUDIT_REPORT)
         # The lines are made again for each new answer, which may have ends to count.
         if entry.collector is ENDED_INSTANCES and reports is not None:
-            self._ends.add_samples(reports, newest_value(states, CHUTES) or (), samples)
+            chutes = newest_value(states, CHUTES)
+            self._ends.add_samples(reports, chutes or (), samples)
         return Lines(
             versions=versions,
             neighbours=near,
