@@ -10,12 +10,15 @@ import math
 import re
 import shlex
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from chutes_exporter.duration import DAY, HOUR, human_duration
+from chutes_exporter.fleet.ends import sum_of_losses
+from chutes_exporter.fleet.upgrades import upgrade_order
+from chutes_exporter.rules.losses import deletion_penalty
 from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
@@ -23,9 +26,17 @@ if TYPE_CHECKING:
 
     from chutes_exporter.fleet.failures import Failures
     from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Use, Window
+    from chutes_exporter.fleet.outages import Outage
     from chutes_exporter.rules.maintenance import Measured
     from chutes_exporter.rules.money import Costs
 
+_BOOT = "Boot {it|them} with the target version"
+_NO_BOOT = (
+    "Whether {it|they} can come back is not known. Ask the operators of Chutes before you boot "
+    "{it|them} with the target version"
+)
+_STOP = "Stop {it|them}, because it cannot earn: chutes-exporter query instances"
+_STOP_AND_LAUNCH = "Stop {it|them} and launch another chute: chutes-exporter advise"
 _PURGE_SOON = 0.75 * HOUR
 """Seconds before its purge from which an instance needs action, as for the alert
 ChutesInstancePurgeNear.
@@ -198,6 +209,34 @@ def _when(subject: Subject) -> float:
     return subject.when or 0.0
 
 
+def _dead_servers(fleet: Fleet, _now: float) -> list[Subject]:
+    """Return the servers that probably died, with the GPUs that are idle since.
+
+    If instances can have ended on one of several servers, it is unknown which GPUs these are.
+    """
+    subjects = []
+    for outage in fleet.outages:
+        names = " or ".join(_server_name(server) for server in outage.servers)
+        text = f"{names}: {_outage_text(outage)}"
+        if len(outage.servers) > 1:
+            subjects.append(Subject(text=text, gpus=None))
+        else:
+            [server] = outage.servers
+            subjects.append(replace(_of_server(server), text=text))
+    return subjects
+
+
+def _outage_text(outage: Outage) -> str:
+    """Return how many instances ended when, and what they lost."""
+    times = [f"{datetime.fromtimestamp(end.ended_at, UTC):%H:%M}" for end in outage.ends]
+    lost = sum_of_losses(outage.ends)
+    about = "at least " if lost.unknown else "about " if lost.are_about else ""
+    units = f"lost {about}{lost.known:,.0f} units"
+    if not lost.known:
+        units = "lost an unknown number of units" if lost.unknown else "keep their score"
+    return f"{len(times)} instances from {times[0]} to {times[-1]} UTC, which {units}"
+
+
 def _last_active(fleet: Fleet, _now: float) -> list[Subject]:
     return [
         _of_instance(fleet, instance) for instance in fleet.instances if instance.is_last_active
@@ -309,23 +348,22 @@ def _upgrades(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _undecided_upgrades(fleet: Fleet, _now: float) -> list[Subject]:
-    return _in_open_window(fleet, "undecided")
+    return _in_open_window(fleet, "undecided", None)
 
 
-def _in_open_window(fleet: Fleet, measured: Measured) -> list[Subject]:
-    """Return the servers to upgrade in the open window.
+def _in_open_window(fleet: Fleet, *measured: Measured | None) -> list[Subject]:
+    """Return the servers to upgrade in the open window, in the order in which to upgrade them.
 
     ``measured`` selects them by whether the service lists the window's target for hosts with their
-    GPUs. Servers of which this is unknown are left out, and so are all servers while it is unknown
-    whether the window is open.
+    GPUs. All servers are left out while it is unknown whether the window is open.
     """
     window = fleet.window
     if window is None or not window.is_open:
         return []
     return [
         Subject(server, when=window.ends_at)
-        for server in _servers_to_upgrade(fleet)
-        if server.measured == measured
+        for server in sorted(_servers_to_upgrade(fleet), key=upgrade_order)
+        if server.measured in measured
     ]
 
 
@@ -505,7 +543,7 @@ KINDS = {
         "COUNT {instance starts|instances start} in vain: {its chute has|their chutes have} enough "
         "active instances or no target any more. {It|They} cannot become active unless that "
         "changes.",
-        "Stop {it|them} and launch another chute: chutes-exporter advise",
+        "VAIN",
     ),
     "purges": _loss(
         _purges,
@@ -520,8 +558,10 @@ KINDS = {
     ),
     "maintenance": _loss(
         _in_maintenance,
-        "COUNT TEE {server is|servers are} in maintenance. No instance is left on {it|them}.",
-        "Boot {it|them} with the target version: chutes-exporter status --maintenance",
+        "COUNT TEE {server is|servers are} in maintenance. No instance is left on {it|them}. While "
+        "a TDX host refuses to start the image, its memory is not free yet, for more than 2 hours: "
+        "wait, do not force the start, and do not reboot the host.",
+        "BOOT: chutes-exporter status --maintenance",
     ),
     "unmeasured_servers": _loss(
         _unmeasured,
@@ -548,14 +588,14 @@ KINDS = {
         _upgrades,
         "COUNT TEE {server needs|servers need} the upgrade of the maintenance window, which "
         "ends WHEN.",
-        "See when a slot is free, and request the maintenance in this order: chutes-exporter "
-        "status --maintenance",
+        "When a slot is free, request {its|their} maintenanceIN_ORDER: chutes-exporter status "
+        "--maintenance",
     ),
     "undecided_upgrades": _action(
         _undecided_upgrades,
         "COUNT TEE {server needs|servers need} the upgrade of the maintenance window, which "
         "ends WHEN. Whether {it|they} can come back is not known: the service lists version TARGET "
-        "for no host, or the API has no GPUs of {it|them}.",
+        "for no host, the API has no GPUs of {it|them}, or the list cannot be read.",
         "Do not request {its|their} maintenance before the version is listed, unless the operators "
         "of Chutes say so: chutes-exporter status --maintenance",
     ),
@@ -570,6 +610,12 @@ KINDS = {
         "COUNT {GPU is|GPUs are} not verified and in no instance.",
         "See the errors: chutes-exporter query nodes",
     ),
+    "dead_servers": _loss(
+        _dead_servers,
+        "COUNT {server has|servers have} probably died: several instances ended within minutes, "
+        "and nothing earns there since.",
+        "First see whether {it answers|they answer}: chutes-miner tee node-health --name SERVER",
+    ),
     "idle_gpus": _loss(
         _idle,
         "COUNT {GPU is|GPUs are} idle. WORTH",
@@ -583,8 +629,7 @@ KINDS = {
     "last_active_instances": _note(
         _last_active,
         "COUNT {instance is the last active one of its chute|instances are the last active ones "
-        "of their chutes} on the platform. Deleting {it|one} costs up to nine tenths of its score, "
-        "or up to all of it if it is private.",
+        "of their chutes} on the platform. PENALTY",
     ),
     "instances_without_gpus": _note(
         _without_gpus,
@@ -673,7 +718,7 @@ def _finding(
     count = sum(subject.count for subject in subjects)
     servers = _servers_of(subjects)
     words = _words(fleet, subjects, servers, now)
-    advice, _, command = kind.advice.partition(": ")
+    advice, _, command = filled(kind.advice, count, **words).partition(": ")
     things = [_name(subject) for subject in subjects]
     # Only in a loss, the GPUs of subjects earn nothing. None means that not all are known.
     lost_gpus: list[Gpu] | None = []
@@ -692,8 +737,8 @@ def _finding(
             if subject.instance is not None
         ],
         needs_action=kind.severity != "note",
-        advice=filled(advice, count, **words),
-        command=filled(command, count, **words),
+        advice=advice,
+        command=command,
         when=subjects[0].when,
         gpus=dict(_models(lost_gpus or ())),
         cost_usd_per_hour=None if lost_gpus is None else cost(lost_gpus, fleet, costs),
@@ -730,7 +775,39 @@ def _words(
         # Only texts about subjects with a time have this word.
         "CLOCK": f"{datetime.fromtimestamp(when or 0, UTC):%H:%M} UTC",
         "WORTH": _worth(fleet, subjects),
+        "IN_ORDER": _in_order(subjects),
+        "BOOT": _BOOT if all(server.measured == "measured" for server in servers) else _NO_BOOT,
+        "VAIN": _STOP if fleet.blacklisted else _STOP_AND_LAUNCH,
+        "PENALTY": _penalty(fleet, subjects, now),
     }
+
+
+def _in_order(subjects: Sequence[Subject]) -> str:
+    """Return words for servers to upgrade whose order is known. They are named in this order."""
+    servers = [subject.server for subject in subjects]
+    numbers = [(one.last_instances, one.idle_gpus) for one in servers if one is not None]
+    is_known = all(None not in pair for pair in numbers)
+    return " in this order" if is_known and len(servers) > 1 else ""
+
+
+def _penalty(fleet: Fleet, subjects: Iterable[Subject], now: float) -> str:
+    """Return what the deletion of last active instances costs.
+
+    Their multipliers may have changed since the newest report.
+    """
+    texts, public_units = [], []
+    for subject in subjects:
+        instance = subject.instance
+        if instance is not None and instance.private is False:
+            record = fleet.open_records.get(instance.instance_id)
+            public_units.append(None if record is None else deletion_penalty(record, now))
+    if public_units:
+        units = total(public_units)
+        number = "an unknown number of" if units is None else f"about {units:,.0f}"
+        texts.append(f"To delete the public ones now costs {number} compute units.")
+    if any(subject.instance is not None and subject.instance.private for subject in subjects):
+        texts.append("A private one loses all of its score.")
+    return " ".join(texts)
 
 
 def _worth(fleet: Fleet, subjects: Sequence[Subject]) -> str:
@@ -825,12 +902,14 @@ def _instance_fields(instance: Instance, server: Server | None) -> dict[str, Any
     }
 
 
-def verdict(findings: Sequence[Finding], *, has_prices: bool, all_known: bool) -> str:
+def verdict(
+    findings: Sequence[Finding], fleets: Iterable[Fleet], costs: Costs, *, all_known: bool
+) -> str:
     """Return the state of all miners in one line: ``3 things need action, 14.40 USD per hour
     idle``.
 
-    ``has_prices`` is whether the miners gave a price of any GPU. Without one, the line names no
-    costs. ``all_known`` is whether everything is known that could need action.
+    The idle GPUs are those of ``fleets``. Without a price of any GPU, the line names no costs.
+    ``all_known`` is whether everything is known that could need action.
     """
     count = sum(finding.needs_action for finding in findings)
     if not count and not all_known:
@@ -838,30 +917,31 @@ def verdict(findings: Sequence[Finding], *, has_prices: bool, all_known: bool) -
     if not count:
         return "Nothing needs action."
     text = filled("COUNT {thing needs|things need} action", count)
-    idle = [finding for finding in findings if finding.kind == "idle_gpus"]
-    return f"{text}{_cost_of_idle(idle, has_prices=has_prices)}."
+    return f"{text}{_cost_of_idle(fleets, costs)}."
 
 
-def _cost_of_idle(idle: Iterable[Finding], *, has_prices: bool) -> str:
+def _cost_of_idle(fleets: Iterable[Fleet], costs: Costs) -> str:
     """Return what idle GPUs cost, and how many have an unknown cost, as the end of a sentence.
 
-    ``idle`` are the findings about idle GPUs, one for each miner that has any. ``has_prices`` is
-    whether the miners gave a price of any GPU.
+    Those of a miner are left out while it is unknown how many these are.
     """
     known_costs = []
     gpus_without_cost = 0
-    for finding in idle:
-        if finding.cost_usd_per_hour is None:
-            gpus_without_cost += sum(finding.gpus.values())
-        else:
-            known_costs.append(finding.cost_usd_per_hour)
+    for fleet in fleets:
+        idle = [gpu for gpu in _all_gpus(fleet) or () if gpu.state == "idle"]
+        for gpu in idle:
+            usd = costs.of_gpu(fleet.server_name(gpu), gpu.model)
+            if usd is None:
+                gpus_without_cost += 1
+            else:
+                known_costs.append(usd)
     text = ""
     if known_costs:
         text += f", {math.fsum(known_costs):,.2f} USD per hour idle"
     if gpus_without_cost:
         text += filled(", COUNT {GPU|GPUs} idle", gpus_without_cost)
         # Without any price, every cost is unknown, which needs no words.
-        text += " at an unknown cost" if has_prices else ""
+        text += " at an unknown cost" if costs else ""
     return text
 
 

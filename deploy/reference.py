@@ -26,10 +26,19 @@ _INTRODUCTION = """\
 `make deploy` generates this file from the code. Do not edit it.
 
 A gauge rises and falls. A counter only rises while the process runs. An info metric has the value 1
-and text in its labels. An unknown value has no sample. Sums over sliding windows are gauges with
-the label `window` (`1h`, `1d`, `7d`). Do not use `rate()` on them. Ids identify series. Join names
-with `* on(chute_id) group_left(name) chutes_chute_info`. [How a miner earns](earnings.md) explains
-the rules behind scores, windows and multipliers.
+and text in its labels. An unknown value has no sample. Ids identify series. Join names with
+`* on(chute_id) group_left(name) chutes_chute_info`. [How a miner earns](earnings.md) explains the
+rules behind scores, windows and multipliers.
+
+**States.** A state has one series for each value that it can have, in the label `state`: 1 for the
+present one, 0 for the others. A decision has the label `decision` instead. All are absent while it
+is unknown. At one exporter, `sum by (state) (...)` counts the things in each state.
+
+**Sliding windows.** What the service counts or sums over the past time is a gauge with `_window_`
+in its name, and with the label `window`: `15m`, `1h`, `6h`, `1d` or `7d`. Do not use `rate()` on
+it. Ratios and averages over a window have the label, but not the name, because they are no sums. A
+score share has neither: the service has only that of a day. `chutes_maintenance_window_...` is
+about another kind of window.
 
 The name, labels and meaning of a metric change only with a new major version. Metrics that are
 marked as experimental may change with any version. The last column names the requests that a metric

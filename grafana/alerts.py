@@ -110,7 +110,7 @@ FEEDS_OF_FLEET: Final = {
     "chutes_server_compute_units_per_second": _PLACED,
     "chutes_server_earning_instances": _PLACED,
     "chutes_server_state": ("servers", "nodes"),
-    "chutes_server_maintenance_status": ("servers", "maintenance"),
+    "chutes_server_maintenance_state": ("servers", "maintenance"),
     "chutes_server_upgrade_needed": ("servers", "maintenance"),
     "chutes_server_upgrade_measured": ("servers", "nodes", "maintenance", "tee_measurements"),
     "chutes_server_upgrade_order": (

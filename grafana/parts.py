@@ -110,6 +110,17 @@ def of_miners(metric: str, *labels: str, **where: str) -> str:
     return f"max by ({', '.join(('hotkey', *labels))}) ({select(metric, MINERS, **where)})"
 
 
+def of_one_exporter(metric: str, *labels: str, **where: str) -> str:
+    """Select a metric of the chosen miners as one exporter has it, the one with the highest sum.
+
+    Of two that see different states of a thing, sums by state would otherwise count it twice. The
+    labels, besides the hotkey, are those for which the exporter is chosen.
+    """
+    by = ", ".join(("hotkey", *labels))
+    one = f"topk by ({by}) (1, sum by (job, instance, {by}) ({metric}))"
+    return f"({select(metric, MINERS, **where)} and on (job, instance, {by}) {one})"
+
+
 def of_platform(metric: str, *labels: str, **where: str) -> str:
     """Select a metric about the platform, or about any miner."""
     by = f" by ({', '.join(labels)}) " if labels else ""

@@ -128,8 +128,8 @@ SERVER: Final = (
     State(7, "disabled", BLUE),
     State(8, "earning", GREEN),
 )
-"""States of a server, the first that applies first, as `chutes_server_state` has them, with one
-more.
+"""States of a server, the first that applies first, by the number that the rules record, with one
+more than `chutes_server_state`.
 """
 
 INSTANCE: Final = (
@@ -143,7 +143,7 @@ DECISIONS: Final = (
     State(1, "starting in vain", ORANGE),
     State(2, "disabled", BLUE),
 )
-"""Values of `chutes_instance_decision`, but that of no decision."""
+"""Decisions by the number that the rules record, but that of no decision."""
 STARTS: Final = (State(10, "starting over 1 h", ORANGE), State(11, "starting in vain", ORANGE))
 """The first two of DECISIONS, plus 10, so that their numbers are not those of INSTANCE."""
 REASONS: Final = tuple(

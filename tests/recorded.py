@@ -16,13 +16,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chutes_exporter.api.decoding import StreamShape
 from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.api.schema_drift import objects
 from chutes_exporter.collectors import COLLECTORS
 from tests.support import RECORDINGS, patient, recording
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from chutes_exporter.api.endpoints import Endpoint
+    from chutes_exporter.api.records import Record
     from chutes_exporter.config import ChutesChoice, MinersChoice, Settings
 
 Row = dict[str, Any]
@@ -77,6 +81,21 @@ EXTRA |= {
 TAKEN_BACK = "Private chute "
 """Begins a reason for an end that only recorded reports have: the service rolls such an end back.
 """
+NOT_RECORDED: dict[str, Any] = {
+    "server_maintenance": {
+        "awaiting_replacement": [{"chute_id": "b", "instance_id": "c"}],
+        "pending_deadline": None,
+    },
+    "thrash_cooldowns": [
+        {
+            "chute_id": "b",
+            "chute_name": None,
+            "deleted_at": "2026-05-01T10:00:00",
+            "cooldown_expires_at": "2026-05-01T12:00:00",
+        }
+    ],
+}
+"""The fields of answers that no world has, from the service's code of today or before May 2026."""
 OWN = NAMES[-5:]
 """Endpoints that answer about the miner who asks."""
 META = json.loads((WORLD_C / "meta.json").read_text())
@@ -245,3 +264,20 @@ def shifted(bodies: Mapping[str, bytes], seconds: float) -> dict[str, bytes]:
     for name, body in bodies.items():
         moved[name] = _UNIX_TIME.sub(moved_number, _TIME.sub(moved_text, body))
     return moved
+
+
+def records_by_path(
+    endpoint: Endpoint[Any], answer: Any
+) -> dict[str, tuple[type[Record], list[Any]]]:
+    """Return each type of record in an answer, and its rows, by where these are.
+
+    The rows are parts of the answer: what is changed in them is changed there.
+    """
+    assert endpoint.shape is not None
+    record_and_rows: dict[str, tuple[type[Record], list[Any]]] = {}
+    parts = answer if isinstance(endpoint.shape, StreamShape) else [answer]
+    for part in parts:
+        for path, record, fields in objects(endpoint.shape.kind, part):
+            _, rows = record_and_rows.setdefault(path, (record, []))
+            rows.append(fields)
+    return record_and_rows

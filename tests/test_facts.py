@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.collectors.fleet import SERVER_STATE_NUMBERS
 from tests.commands.support import Target, run
 from tests.grafana.truth import is_measured, upgrade_order
 from tests.recorded import DIRECTORIES, WORLD_F, WORLD_H, Miner, raw_json, shifted
@@ -227,7 +226,7 @@ async def test_scores_have_the_services_parts(world: World) -> None:
     }
     for metric, part in parts.items():
         true = {hotkey: values[part] for hotkey, values in world.true["score_raw"].items()}
-        found = world.by("hotkey", f"chutes_miner_score_{metric}")
+        found = world.by("hotkey", f"chutes_miner_score_window_{metric}", window="1d")
         assert found == pytest.approx(true, rel=SOON)
 
 
@@ -299,10 +298,8 @@ def gpus_by_model_and_state(world: World) -> dict[str, int]:
     return counts
 
 
-async def test_the_state_of_a_gpu_is_its_number(world: World) -> None:
-    names = ("unverified", "idle", "starting", "disabled", "earning")
-    numbers = {gpu: names.index(state) for gpu, state in world.true["gpu_state"].items()}
-    assert world.by("gpu_id", "chutes_gpu_state", hotkey=world.hotkey) == numbers
+async def test_each_gpu_is_in_its_state(world: World) -> None:
+    assert world.states("gpu_id", "chutes_gpu_state") == world.true["gpu_state"]
 
 
 def gpus_on_servers(world: World) -> dict[str, Counter[str]]:
@@ -334,9 +331,7 @@ async def test_each_server_has_its_gpus_by_state(world: World) -> None:
 async def test_each_server_is_in_the_state_of_its_maintenance_or_of_its_worst_gpu(
     world: World,
 ) -> None:
-    names = {number: state for state, number in SERVER_STATE_NUMBERS.items()}
-    numbers = world.by("server_id", "chutes_server_state", hotkey=world.hotkey)
-    states = {server: names[int(number)] for server, number in numbers.items()}
+    states = world.states("server_id", "chutes_server_state")
     assert len(states) == world.true["servers"]
     maintenance = ("in_maintenance", "maintenance_pending")
     in_slot = {server for server, state in states.items() if state in maintenance}
@@ -467,21 +462,19 @@ def tee_servers(world: World) -> dict[str, str]:
     return {row["server_id"]: row["version"] for row in servers if row["is_tee"]}
 
 
-async def test_each_tee_server_has_one_maintenance_status_and_slots_are_counted(
+async def test_each_tee_server_has_one_state_of_maintenance_and_slots_are_counted(
     world: World,
 ) -> None:
-    is_status = {}
+    is_state = {}
     for (name, pairs), value in world.page.items():
-        if name == "chutes_server_maintenance_status":
+        if name == "chutes_server_maintenance_state":
             labels = dict(pairs)
-            is_status[labels["server_id"], labels["status"]] = value
+            is_state[labels["server_id"], labels["state"]] = value
     servers = tee_servers(world).keys()
-    statuses = ("none", "pending", "maintenance")
-    assert is_status.keys() == set(itertools.product(servers, statuses))
-    assert sum(is_status.values()) == len(servers)
-    in_slot = {
-        server for (server, status), value in is_status.items() if value and status != "none"
-    }
+    states = ("none", "pending", "maintenance")
+    assert is_state.keys() == set(itertools.product(servers, states))
+    assert sum(is_state.values()) == len(servers)
+    in_slot = {server for (server, state), value in is_state.items() if value and state != "none"}
     pending = world.true.get("servers_pending", [])
     assert in_slot == {*world.true["servers_in_maintenance"], *pending}
     true = world.true["in_maintenance_window"]
@@ -581,9 +574,9 @@ async def test_images_chutes_and_gpus_are_counted(world: World) -> None:
     # The service's words for two of the states.
     true_words = {"built": "built and pushed", "pending": "pending build"}
     images = {}
-    for status, count in world.by("status", "chutes_images").items():
+    for state, count in world.by("state", "chutes_images").items():
         if count:
-            images[true_words.get(status, status)] = count
+            images[true_words.get(state, state)] = count
     assert images == true["images_by_status"]
     chutes = [dict(labels) for name, labels in world.wide if name == "chutes_chute_info"]
     disabled = [labels for labels in chutes if labels["disabled"] == "true"]

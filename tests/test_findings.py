@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from chutes_exporter.api.records import ComputeRecord, UnixTime
 from chutes_exporter.findings import KINDS, Finding, find, verdict
+from chutes_exporter.fleet.ends import End
 from chutes_exporter.fleet.failures import Failures
 from chutes_exporter.fleet.model import Fleet, Launch, Use, Window
+from chutes_exporter.fleet.outages import Outage
+from chutes_exporter.fleet.upgrades import find_waiting
 from chutes_exporter.rules.money import Costs
 from tests.fleet.support import make_fleet, make_gpus, make_instance, make_offer, make_server
 
@@ -57,6 +61,23 @@ def with_idle(*launches: Launch, may_be_more: bool = False, **fields: Any) -> Fl
     return make_fleet(make_server("s1", *EARNING, *IDLE, **fields), uses=(use,))
 
 
+DEAD = make_server("s1", *IDLE)
+END = End(
+    instance_id="i9",
+    hotkey="me",
+    chute_id="c1",
+    private=True,
+    created_at=NOW - 9000,
+    activated_at=NOW - 8000,
+    ended_at=NOW - 2100,
+    reason="probes",
+    text=None,
+    outcome="lost",
+    lost_units=150.0,
+    loss_precision="at_least",
+    is_last_of_chute=False,
+    may_have_lost_race=False,
+)
 LAUNCH = Launch(make_offer("c2", 1.5), 2)
 
 # A kind, a fleet that has only it, the names of its things, the GPUs that earn nothing, and words
@@ -222,6 +243,13 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
         "1 server needs in 3 days Whether it can come back is not known: version 1.7.0",
     ),
     (
+        "undecided_upgrades",
+        make_fleet(make_server("s1", needs_upgrade=True, measured=None), window=OPEN),
+        "tee s1 (1.6.2)",
+        "",
+        "1 server needs in 3 days Whether it can come back is not known: cannot be read.",
+    ),
+    (
         "next_upgrades",
         make_fleet(make_server("s1", needs_upgrade=True), window=NEXT),
         "tee s1 (1.6.2)",
@@ -293,7 +321,41 @@ CASES: list[tuple[str, Fleet, str, str, str]] = [
         "",
         "this 19:47 UTC: its",
     ),
-    ("last_active_instances", with_instance(is_last_active=True), "llama", "", "1 is up to"),
+    (
+        "last_active_instances",
+        replace(
+            with_instance(is_last_active=True),
+            # Nine tenths of 2 units a second for an hour.
+            open_records={"i1": ComputeRecord("i1", UnixTime(NOW - 3600), 2.0)},
+        ),
+        "llama",
+        "",
+        "1 is costs about 6,480 compute units.",
+    ),
+    (
+        "last_active_instances",
+        with_instance(is_last_active=True),
+        "llama",
+        "",
+        "1 is costs an unknown number",
+    ),
+    (
+        "last_active_instances",
+        with_instance(is_last_active=True, private=True),
+        "llama (private)",
+        "",
+        "1 is A private one loses all of its score.",
+    ),
+    (
+        "dead_servers",
+        replace(
+            make_fleet(DEAD, make_server("s2", *make_gpus("earning", 2, server="s2"))),
+            outages=(Outage((DEAD,), (END, replace(END, ended_at=NOW - 1500))),),
+        ),
+        "tee s1: 2 instances from 18:42 to 18:52 UTC, which lost at least 300 units",
+        "2 pro_6000",
+        "1 server has probably died:",
+    ),
     (
         "instances_without_gpus",
         make_fleet(
@@ -321,7 +383,9 @@ def test_a_finding_follows_from_the_fleet_of_its_miner(
     assert {*words.split()} <= {*finding.problem.split()}
     texts = f"{finding.problem} {finding.advice} {finding.command}"
     # No part of a template is left.
-    assert not re.search("[{|}]|COUNT|WHEN|CLOCK|SERVER|EARNING|WORTH", texts)
+    assert not re.search(
+        "[{|}]|_ORDER|BOOT|CLOCK|COUNT|EARNING|PENALTY|SERVER|VAIN|WHEN|WORTH", texts
+    )
     is_note = KINDS[kind].severity == "note"
     assert finding.needs_action == (not is_note)
     assert bool(finding.command) == (not is_note)
@@ -439,6 +503,32 @@ def test_the_command_about_a_pod_names_its_server_for_a_shell() -> None:
     assert one.instances[0]["server_name"] == "my server"
 
 
+def test_servers_to_upgrade_are_named_in_the_order_of_their_upgrades() -> None:
+    last = make_server("s1", *make_gpus("idle", 1), needs_upgrade=True)
+    first = make_server("s2", *make_gpus("idle", 2, server="s2"), needs_upgrade=True)
+    fleet = make_fleet(last, first, window=OPEN)
+    (finding, *_) = [one for one in find(fleet, NOW, COSTS) if one.kind == "upgrades"]
+    waiting = find_waiting(fleet)
+    assert waiting is not None
+    assert waiting.ordered == (first, last)
+    assert finding.things == ["tee s2 (1.6.2)", "tee s1 (1.6.2)"]
+    assert finding.advice.endswith("in this order")
+
+
+@pytest.mark.parametrize("measured", ["undecided", None])
+def test_a_server_that_may_not_come_back_is_not_to_be_booted(measured: Any) -> None:
+    server = make_server("s1", *IDLE, holds_slot=True, maintenance="maintenance", measured=measured)
+    (finding,) = find(make_fleet(server, window=OPEN), NOW, COSTS)
+    assert finding.advice.startswith("Whether it can come back is not known. Ask the operators")
+
+
+def test_a_blacklisted_miner_is_not_told_to_launch_anything() -> None:
+    fleet = replace(with_instance(state="starting", is_in_vain=True), blacklisted=True)
+    for finding in find(fleet, NOW, COSTS):
+        assert "launch another" not in finding.advice
+        assert "advise" not in finding.command
+
+
 @pytest.mark.parametrize(
     ("costs", "text"),
     [
@@ -449,12 +539,13 @@ def test_the_command_about_a_pod_names_its_server_for_a_shell() -> None:
     ],
 )
 def test_the_verdict_says_what_idle_gpus_cost(costs: Costs, text: str) -> None:
-    found = find(with_idle(LAUNCH), NOW, costs)
+    fleet = with_idle(LAUNCH)
+    found = find(fleet, NOW, costs)
     # Where something needs action, the verdict does not say whether all is known.
     for all_known in (True, False):
-        assert verdict(found, has_prices=bool(costs), all_known=all_known) == text
+        assert verdict(found, [fleet], costs, all_known=all_known) == text
 
 
 def test_the_verdict_is_never_fine_while_something_is_unknown() -> None:
-    assert verdict([], has_prices=True, all_known=True) == "Nothing needs action."
-    assert verdict([], has_prices=True, all_known=False).startswith("Not everything is known.")
+    assert verdict([], (), COSTS, all_known=True) == "Nothing needs action."
+    assert verdict([], (), COSTS, all_known=False).startswith("Not everything is known.")

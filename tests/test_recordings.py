@@ -48,14 +48,16 @@ ELSEWHERE = (
     *(metric for metric, _ in (*VALUES.values(), MARKED["blacklisted"])),
     *NUMBERS.values(),
     *("chutes_fleet_", "chutes_gpu_state", "chutes_images"),
-    *("chutes_server_gpus", "chutes_server_state", "chutes_server_maintenance_status"),
+    *("chutes_server_gpus", "chutes_server_state", "chutes_server_maintenance_state"),
     *("chutes_server_upgrade_", "chutes_server_version_accepted"),
     *("chutes_server_idle_", "chutes_server_launch_"),
     *("chutes_instance_outdated", "chutes_instance_start_in_vain", "chutes_instance_decision"),
     *("chutes_maintenance_window_open", "chutes_maintenance_older_slots_in_use"),
     *("chutes_platform_", "chutes_miner_score_heading_ratio", "chutes_launch_", "chutes_audit_"),
-    *("chutes_miner_ended_", "chutes_miner_lost_", "chutes_miner_total_lost_"),
-    *("chutes_miner_chute_ended_", "chutes_miner_chute_lost_", "chutes_miner_disabled_"),
+    *("chutes_miner_window_ended_", "chutes_miner_window_lost_", "chutes_miner_window_total_lost_"),
+    "chutes_instance_planned_start_end",
+    *("chutes_miner_chute_window_ended_", "chutes_miner_chute_window_lost_"),
+    "chutes_miner_disabled_",
 )
 """Metrics that other tests compare with the service's own answers and its database."""
 
@@ -378,17 +380,17 @@ def expect_active_instances(want: Expected, raw: dict[str, Any]) -> None:
 
 
 def expect_images(want: Expected, raw: dict[str, Any]) -> None:
-    status_of_text = {
+    state_of_text = {
         "pending build": "pending",
         "building": "building",
         "built and pushed": "built",
         "error": "error",
     }
     for row in raw["images"]:
-        status = "other"
+        state = "other"
         if row["status"] is not None:
             # What went wrong follows after a colon.
-            status = status_of_text[row["status"].split(":")[0]]
+            state = state_of_text[row["status"].split(":")[0]]
         want.put(
             "chutes_image_info",
             1,
@@ -399,9 +401,10 @@ def expect_images(want: Expected, raw: dict[str, Any]) -> None:
             patch_version=row["patch_version"],
             chutes_version=row["chutes_version"],
             public=text(row["public"]),
-            status=status,
-            error=row["status"] if status == "error" else "",
+            error=row["status"] if state == "error" else "",
         )
+        for one in (*state_of_text.values(), "other"):
+            want.put("chutes_image_state", one == state, image_id=row["image_id"], state=one)
 
 
 def waiting_jobs(raw: dict[str, Any]) -> list[Row]:
@@ -445,7 +448,8 @@ def expect_history(want: Expected, raw: dict[str, Any]) -> None:
     want.mine("chutes_miner_active_gpus", newest["total_count"])
     want.mine("chutes_miner_history_timestamp_seconds", seconds(newest["time"]))
     counts = [point["total_count"] for point in raw["unique_chute_history"]]
-    want.mine("chutes_miner_average_active_gpus", Fraction(sum(counts), len(counts)))
+    average = Fraction(sum(counts), len(counts))
+    want.mine("chutes_miner_average_active_gpus", average, window="7d")
 
 
 def expect_utilization(want: Expected, raw: dict[str, Any]) -> None:

@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import json
 import re
+from copy import deepcopy
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from chutes_exporter.api.endpoints import CHUTE, ENDPOINTS, RELEASE_JOB
-from chutes_exporter.collectors import COLLECTORS
-from tests.golden import PAGE
-from tests.recorded import DIRECTORIES, rows
+from chutes_exporter.api.errors import UndecodableError
+from chutes_exporter.api.schema_drift import known
+from chutes_exporter.collectors import COLLECTORS, Answers, Miners
+from chutes_exporter.collectors.base import Samples
+from chutes_exporter.feeds.definitions import FEEDS
+from chutes_exporter.feeds.feed import THE_PLATFORM
+from tests.collectors.support import answer
+from tests.recorded import (
+    DIRECTORIES,
+    NOT_RECORDED,
+    WORLD_C,
+    Miner,
+    Row,
+    raw_json,
+    records_by_path,
+    rows,
+)
 from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from prometheus_client import Metric as Family
+
+    from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.collectors import Collector
+    from chutes_exporter.feeds.feed import Feed
 
 SIGNED: Final = {
     "GET /miner/chutes/": (),
@@ -43,6 +63,10 @@ OPEN: Final = {
     "GET /miner/metagraph": (),
 }
 """The others."""
+REASONS: Final = ("constant", "dead", "duplicate of ", "secret", "users' data", "text", "no use: ")
+"""Why a field may be no metric. ``docs/dev/fields.md`` explains them."""
+MINER: Final = Miner(WORLD_C, "test_miner")
+RAW: Final = raw_json(MINER.bodies()) | NOT_RECORDED
 KNOWN: Final = {one.source: one for one in ENDPOINTS if one.source in SIGNED | OPEN}
 
 
@@ -53,18 +77,6 @@ def collectors_of(endpoint: Endpoint[Any]) -> Iterator[Collector]:
             yield collector
 
 
-def metrics_of(endpoint: Endpoint[Any]) -> set[str]:
-    """Return the names of the metrics that are made of answers of an endpoint."""
-    names = set()
-    for collector in collectors_of(endpoint):
-        for part in collector.parts:
-            # A feed that only chooses the chutes has no values of its own on the page.
-            feeds = part.feeds if part.chooses_chutes else part.all_feeds
-            if any(feed.endpoint is endpoint for feed in feeds):
-                names |= {metric.name for metric in part.metrics}
-    return names
-
-
 def test_every_endpoint_of_the_reference_is_known_with_its_parameters() -> None:
     assert len(SIGNED | OPEN) == 16
     assert {source: one.parameters for source, one in KNOWN.items()} == SIGNED | OPEN
@@ -72,16 +84,75 @@ def test_every_endpoint_of_the_reference_is_known_with_its_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    "endpoint",
-    [one for one in KNOWN.values() if one not in (RELEASE_JOB, CHUTE)],
-    ids=lambda one: one.name,
+    "feed", [one for one in FEEDS if one.endpoint in KNOWN.values()], ids=lambda one: one.name
 )
-def test_every_endpoint_of_the_reference_that_reads_something_gives_a_metric(
-    endpoint: Endpoint[Any],
-) -> None:
-    # A line of a sample begins with the name of its metric.
-    on_page = set(re.findall(r"(?m)^(\w+)(?=[{ ])", PAGE.read_text()))
-    assert metrics_of(endpoint) & on_page
+def test_every_field_of_the_reference_is_a_metric_or_says_why_not(feed: Feed[Any]) -> None:
+    raw = deepcopy(RAW[feed.name])
+    before = metrics_of(feed, raw)
+    for path, (record, objects) in records_by_path(feed.endpoint, raw).items():
+        reasons: dict[str, str] = {}
+        for reason, names in record.UNUSED.items():
+            # What is correct but useless needs a sentence.
+            assert reason.startswith(REASONS)
+            reasons |= dict.fromkeys(names.split(), reason)
+        # What an object or a list holds has fields of its own.
+        for name in set[str]().union(*objects) - known(record).inner.keys():
+            is_shown = False
+            for _ in with_other_values(name, objects):
+                is_shown |= metrics_of(feed, raw) not in (None, before)
+            assert is_shown != (name in reasons), f"{path}{name}"
+
+
+@cache
+def recorded_answers() -> dict[str, Answer[Any]]:
+    return {feed.name: answer(feed, RAW[feed.name]) for feed in FEEDS if feed.name in RAW}
+
+
+def metrics_of(feed: Feed[Any], raw: Any) -> list[Family] | None:
+    """Return what collectors make of a feed's answer and all others, None if it cannot be read."""
+    try:
+        answers = recorded_answers() | {feed.name: answer(feed, raw)}
+    except UndecodableError:
+        return None
+    if not answers[feed.name].whole:
+        return None
+    out = Samples()
+    for collector in collectors_of(feed.endpoint):
+        for hotkey in (THE_PLATFORM, MINER.hotkey):
+            miners = Miners(frozenset([MINER.hotkey]), "all", hotkey)
+            assert collector.run(Answers(answers), miners, out)
+    return out.collect()
+
+
+def with_other_values(name: str, objects: list[Row]) -> Iterator[None]:
+    """Yield with each of some other values of a field in all objects that have it."""
+    having = [one for one in objects if name in one]
+    values = [one[name] for one in having]
+    variants: list[list[Any]] = [[other(value) for value in values], [None] * len(values)]
+    if all(value is None for value in values):
+        variants = [[value] * len(values) for value in (True, 1, "x")]
+    for variant in variants:
+        for one, value in zip(having, variant, strict=True):
+            one[name] = value
+        yield
+    for one, value in zip(having, values, strict=True):
+        one[name] = value
+
+
+def other(value: Any) -> Any:
+    """Return a value of the same type, null for null."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return 2 * value + 1
+    if isinstance(value, str):
+        # A time, or a text.
+        return f"2019{value[4:]}" if re.match(r"20\d\d-\d\d-\d\d", value) else f"{value}x"
+    if isinstance(value, list):
+        return [*value, "x"]
+    if isinstance(value, dict):
+        return {key: other(inner) for key, inner in value.items()}
+    return None
 
 
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)

@@ -110,7 +110,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     :mod:`~chutes_exporter.api.schema_drift` checks:
 
     Attributes:
-        UNUSED: Names of fields that the service sends and the exporter does not use, by the reason.
+        UNUSED: Names of fields that the service sends and that no metric shows, by the reason. Some
+            are decoded, because answers are compared by them.
         SOMETIMES: Fields in use that a good answer may lack. Every other one is missing if no
             object has it.
         VALUES: Closed sets of values, by field: of a text, or of the keys of an object. Null is
@@ -131,7 +132,7 @@ class NodeSelector(Record, frozen=True):
 
     UNUSED: ClassVar = {
         "duplicate of the factor `base`": "compute_multiplier",
-        "duplicate: `supported_gpus` is the result": (
+        "duplicate of their result `supported_gpus`": (
             "include exclude max_hourly_price_per_gpu dynamic"
         ),
     }
@@ -155,16 +156,13 @@ class Chute(Record, frozen=True):
 
     UNUSED: ClassVar = {
         "text": (
-            "code readme tagline tool_description filename ref_str cords jobs logo_id "
-            "revision image_id"
+            "code readme tagline tool_description filename ref_str cords jobs logo_id revision"
         ),
         "users' data": "user_id",
+        "duplicate of `image`": "image_id",
         "duplicate of the factor `urgency_boost` when it has an effect": "boost",
         "duplicate of `node_selector.supported_gpus`": "supported_gpus",
-        "no use": (
-            "created_at updated_at allow_external_egress encrypted_fs lock_modules immutable "
-            "openrouter"
-        ),
+        "duplicate of `created_at` of `/bounties/`: it is 100 plus 3 for each second": "bounty",
         "constant (`hosted`)": "execution_backend",
     }
     VALUES: ClassVar = {
@@ -189,6 +187,13 @@ class Chute(Record, frozen=True):
     max_instances: float | None = None
     scaling_threshold: float | None = None
     shutdown_after_seconds: float | None = None
+    allow_external_egress: bool | None = None
+    encrypted_fs: bool | None = None
+    lock_modules: bool | None = None
+    immutable: bool | None = None
+    openrouter: bool | None = None
+    created_at: UnixTime | None = None
+    updated_at: UnixTime | None = None
     chutes_version: Nullable[str] = UNSET
     invocation_count: float | None = None
     node_selector: NodeSelector | None = None
@@ -233,10 +238,10 @@ class Node(Record, frozen=True):
     """
 
     UNUSED: ClassVar = {
-        "no use": (
-            "major minor sxm max_threads_per_processor concurrent_kernels ecc seed "
-            "verification_port"
+        "duplicate of `gpu_identifier`, which decides them": (
+            "max_threads_per_processor concurrent_kernels"
         ),
+        "no use: a random number of the GPU's verification, which says nothing about it": "seed",
         "duplicate of the signing hotkey": "miner_hotkey",
     }
 
@@ -248,16 +253,25 @@ class Node(Record, frozen=True):
     server_id: str | None = None
     clock_rate: float | None = None
     processors: float | None = None
+    major: Whole | None = None
+    minor: Whole | None = None
+    sxm: bool | None = None
+    ecc: bool | None = None
     verified_at: Nullable[UnixTime] = UNSET
     verification_error: Nullable[str] = UNSET
     verification_host: str | None = None
+    verification_port: Whole | None = None
     created_at: UnixTime | None = None
 
 
 class ServerGpu(Record, frozen=True):
     """A GPU as its server lists it. Source: ``gpus`` of ``/miner/servers/``."""
 
-    UNUSED: ClassVar = {"duplicate of `/miner/nodes/`": "device_index verification_error"}
+    UNUSED: ClassVar = {
+        "duplicate of `/miner/nodes/`": (
+            "gpu_identifier device_index verified_at verification_error"
+        )
+    }
 
     uuid: str
     gpu_identifier: str | None = None
@@ -301,7 +315,6 @@ class Instance(Record, frozen=True):
         "constant (0)": "consecutive_failures",
         "constant (`n/a`)": "region",
         "secret": "extra cacert",
-        "text": "deployment_id",
         "duplicate of the signing hotkey and its seat": "miner_uid miner_hotkey miner_coldkey",
     }
 
@@ -310,6 +323,7 @@ class Instance(Record, frozen=True):
     version: str | None = None
     chutes_version: str | None = None
     config_id: str | None = None
+    deployment_id: str | None = None
     active: bool | None = None
     verified: bool | None = None
     created_at: UnixTime | None = None
@@ -335,9 +349,11 @@ class Job(Record, frozen=True):
         "dead": "last_queried_at",
         "constant (null: the list has only jobs without an instance)": "instance_id",
         "dead: the chute's selector is the right one": "node_selector",
-        "text": "version chutes_version",
+        "duplicate of the chute's, when the job was created": "version chutes_version",
         "duplicate of `miner_hotkey` and its seat": "miner_uid miner_coldkey",
-        "no use: only for finished jobs": "started_at updated_at miner_terminated",
+        "no use: only a job that ran has them, and no miner can run such a job again": (
+            "started_at updated_at miner_terminated"
+        ),
     }
 
     job_id: str
@@ -357,7 +373,10 @@ class InventoryItem(Record, frozen=True):
     ``active`` and ``last_verified_at`` belong to the instance.
     """
 
-    UNUSED: ClassVar = {"dead": "verification_error"}
+    UNUSED: ClassVar = {
+        "dead": "verification_error",
+        "duplicate of `/miner/instances/`": "last_verified_at",
+    }
 
     gpu_id: str
     chute_id: str | None = None
@@ -372,12 +391,13 @@ class ChuteMetrics(Record, frozen=True):
     Source: ``/miner/metrics/``. A chute without an instance is missing.
 
     ``total_compute_time`` is in seconds, and ``utilization`` is a ratio that may exceed 1. All
-    values of the service's own monitoring are 0 if the monitoring fails.
+    values of the service's own monitoring are 0 if the monitoring fails. ``end_date`` is when they
+    were computed.
     """
 
     UNUSED: ClassVar = {
         "constant (0)": "error_count",
-        "no use: both are the time of computation, at most 2 minutes ago": "start_date end_date",
+        "duplicate of `end_date`": "start_date",
     }
 
     chute_id: str
@@ -389,6 +409,7 @@ class ChuteMetrics(Record, frozen=True):
     compute_multiplier: float | None = None
     per_second_price_usd: float | None = None
     total_usage_usd: float | None = None
+    end_date: UnixTime | None = None
 
 
 class ActiveInstance(Record, frozen=True):
@@ -563,6 +584,11 @@ class ThrashCooldown(Record, frozen=True):
     Source: ``/miner/thrash_cooldowns``, an empty list since May 2026. Until the cooldown expired, a
     new instance got neither urgency boost nor bounty.
     """
+
+    UNUSED: ClassVar = {
+        "duplicate of `/miner/chutes/`": "chute_name",
+        "duplicate of `cooldown_expires_at`, two hours before": "deleted_at",
+    }
 
     chute_id: str
     chute_name: str | None = None
@@ -842,7 +868,9 @@ class MetagraphNode(
     UNUSED: ClassVar = {
         "constant (0)": "trust",
         "dead": "last_updated real_host real_port",
-        "no use: miners of this subnet do not serve an axon": "ip ip_type port protocol",
+        "no use: nothing connects to the axon of a miner of this subnet": (
+            "ip ip_type port protocol"
+        ),
         "constant (64)": "netuid",
         "text": "checksum",
     }

@@ -58,6 +58,7 @@ COLLECTORS: tuple[Collector, ...] = (
     chutes.COLLECTOR,
     demand.COLLECTOR,
     stats.PER_CHUTE,
+    chutes.DETAILS,
     jobs.DETAILS,
     images.DETAILS,
 )

@@ -120,7 +120,7 @@ class Samples:
         self.unknown: frozenset[Metric] = frozenset()
 
     def add(self, metric: Metric, value: float | None, *labels: LabelValue) -> None:
-        """Add a sample of a gauge or info metric, unless a rule of this class leaves it out.
+        """Add a sample of any metric but a histogram, unless a rule of this class leaves it out.
 
         The labels are in the declared order. One that is None is unknown and becomes an empty
         label.
@@ -141,12 +141,28 @@ class Samples:
         label_pairs = dict(zip(metric.labels, label_values, strict=True))
         self._family(metric).add_sample(metric.name, label_pairs, float(value))
 
+    def add_states(
+        self,
+        metric: Metric,
+        present: str | None,
+        states: Iterable[str],
+        *labels: LabelValue,
+    ) -> None:
+        """Add a sample for each of the states that a thing can have: 1 for the present one, 0 for
+        the others. If the present one is None, it is unknown, and there are none.
+
+        The state is the last label.
+        """
+        if present is not None:
+            for state in states:
+                self.add(metric, state == present, *labels, state)
+
     def _family(self, metric: Metric) -> Family:
         """Return the family of a metric, a new one for its first sample."""
         family = self._families.get(metric.name)
         if family is None:
-            # The library appends the end of an info metric itself.
-            name = metric.name.removesuffix("_info")
+            # The library appends the end of an info metric and of a counter itself.
+            name = metric.name.removesuffix("_info").removesuffix("_total")
             family = Family(name, metric.help, metric.kind, metric.unit)
             self._families[metric.name] = family
         return family

@@ -12,10 +12,12 @@ BOUNTY = Table[Bounty](
     BOUNTIES,
     key="chute_id",
     of_chutes=True,
+    chutes_bounty_created_timestamp_seconds=Row(
+        "When the open bounty of the chute was created. The chute may be gone.", "created_at"
+    ),
     chutes_bounty_expires_timestamp_seconds=Row(
         "When the open bounty of the chute expires, accurate to 2 seconds. It ends earlier if an "
-        "instance becomes "
-        "active and takes it.",
+        "instance becomes active and takes it.",
         bounty_expires_at,
     ),
     chutes_bounty_boost_ratio=Row(
@@ -37,6 +39,6 @@ OPEN = Table[Bounty](
 
 COLLECTOR = Collector(
     "bounties",
-    "open bounties: their number, their ends and their boosts",
+    "open bounties: their number, their starts, their ends and their boosts",
     (BOUNTY, OPEN),
 )

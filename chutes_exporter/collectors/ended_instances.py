@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
 from chutes_exporter.duration import DAY_HOURS
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
-from chutes_exporter.fleet.ends import Ledger
+from chutes_exporter.fleet.ends import Ledger, sum_of_losses
 from chutes_exporter.fleet.failures import FAILURE_HOURS
 from chutes_exporter.rules.losses import END_REASONS, NO_REASON, OUTCOMES, REDEPLOYED
-from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,28 +38,33 @@ KNOWN_HOURS = _metric(
     "reads the older reports within some minutes.",
 )
 ENDED = _metric(
-    "chutes_miner_ended_instances",
+    "chutes_miner_window_ended_instances",
     "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by reason and "
     "outcome: counts (it keeps its score), lost, never_active. docs/earnings.md explains the "
     "reasons. Absent if the report of an hour is not known.",
     ("hotkey", "window", "reason", "outcome"),
 )
 LOST = _metric(
-    "chutes_miner_lost_compute_units",
+    "chutes_miner_window_lost_compute_units",
     "Compute units that the score of the past day lacks because of instances that ended in the "
-    "newest audited hour, or in 24 hours, by reason, also if they were the last active ones of "
-    "their chutes. Absent if one is unknown. If no report shows the last multiplier of such a "
-    "private instance, the one before counts, which can be lower.",
+    "newest audited hour, in 6 or 24 hours, by reason, also if they were the last active ones of "
+    "their chutes. They are a lower bound unless chutes_miner_unknown_losses is 0: a report that "
+    "is not known may have more. A lower bound of 0 is absent.",
     ("hotkey", "window", "reason"),
 )
 TOTAL_LOST = _metric(
-    "chutes_miner_total_lost_compute_units",
-    "Sum of chutes_miner_lost_compute_units over all reasons. Absent while the reason or the loss "
-    "of an instance that ended is unknown, because a part would look like all.",
+    "chutes_miner_window_total_lost_compute_units",
+    "The same over all reasons, with the ends whose reason is not known.",
+    ("hotkey", "window"),
+)
+UNKNOWN_LOSSES = _metric(
+    "chutes_miner_unknown_losses",
+    "Ended instances that lost more than is known, or may have. With 0, the lost compute units are "
+    "all. Absent if the report of an hour is not known.",
     ("hotkey", "window"),
 )
 CHUTE_ENDED = _metric(
-    "chutes_miner_chute_ended_instances",
+    "chutes_miner_chute_window_ended_instances",
     "Instances of the miner that ended in the newest audited hour, in 6 or 24 hours, by chute and "
     "outcome: counts, lost, never_active, replaced (lost or never active by an update, a "
     "scale-down, maintenance or the like, which is no failure), or unclear (lost or never active, "
@@ -68,9 +73,8 @@ CHUTE_ENDED = _metric(
     ("hotkey", "window", "chute_id", "outcome"),
 )
 CHUTE_LOST = _metric(
-    "chutes_miner_chute_lost_compute_units",
-    "Compute units that the score of the past day lacks because of instances that ended in the "
-    "newest audited hour, or in 24 hours, by chute. Chutes without an ended instance are left out.",
+    "chutes_miner_chute_window_lost_compute_units",
+    "The lost compute units by chute. Chutes without an ended instance are left out.",
     ("hotkey", "window", "chute_id"),
 )
 PLANNED_START_END = _metric(
@@ -80,17 +84,62 @@ PLANNED_START_END = _metric(
     "That is no failure of its server.",
     ("hotkey", "instance_id"),
 )
+UNKNOWN: Final = "unknown"
+COUNTED_REASONS: Final = (*END_REASONS, UNKNOWN)
+COUNTED_ENDS = _metric(
+    "chutes_miner_instance_ends_total",
+    "Instances of the watched miner that ended, with the reasons and outcomes of "
+    "chutes_miner_window_ended_instances. Each is counted once, when its report is first read. The "
+    "reports that were there at the start of the exporter do not count, so that increase() is "
+    "right over any range without a restart. The reason is unknown if only the name of the chute, "
+    "which needs a key, would tell it.",
+    ("hotkey", "reason", "outcome"),
+)
+COUNTED_LOST = _metric(
+    "chutes_miner_observed_lost_compute_units_total",
+    "Compute units that the score of a day lost by the ends of chutes_miner_instance_ends_total. A "
+    "loss that is not known adds nothing, until a report of the next 24 hours shows it.",
+    ("hotkey", "reason"),
+)
 _METRICS: Final = (
-    *(REPORT_END, KNOWN_HOURS, TOTAL_LOST),
+    # The page adds these two, because they need what earlier reports had.
+    *(COUNTED_ENDS, COUNTED_LOST),
+    *(REPORT_END, KNOWN_HOURS, TOTAL_LOST, UNKNOWN_LOSSES),
     *(ENDED, LOST, CHUTE_ENDED, CHUTE_LOST, PLANNED_START_END),
 )
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The ends of a miner in a window, as far as they are known.
+
+    Attributes:
+        is_complete: Whether the reports of all its hours are known.
+    """
+
+    hotkey: str
+    name: str
+    ends: Sequence[End]
+    is_complete: bool
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        return self.hotkey, self.name
+
+    def add_lost(
+        self, metric: Metric, ends: Iterable[End], labels: tuple[str, ...], out: Samples
+    ) -> None:
+        """Add what some of the ends lost, unless it is a lower bound of 0, which says nothing."""
+        lost = sum_of_losses(ends)
+        if lost.known or (self.is_complete and not lost.unknown):
+            out.add(metric, lost.known, *labels)
 
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add which reports are known, and the ends and losses of each exported miner.
 
-    A window is left out while one of its reports is not known, because the ends of the other
-    reports would look like all ends.
+    While one of its reports is not known, a window has no numbers of ends, because those of the
+    other reports would look like all. Losses are lower bounds then.
     """
     reports = answers[AUDIT_REPORT]
     # The names of chutes show which ends were redeployments. Without a key, they are not known.
@@ -102,15 +151,16 @@ def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
         is_planned_start = end.outcome == "never_active" and end.is_failure is False
         if is_planned_start and end.hotkey in miners.watched:
             out.add(PLANNED_START_END, 1, end.hotkey, end.instance_id)
-    for window, hours in _WINDOWS.items():
-        if ledger.missing_hours(hours):
-            continue
+    for name, hours in _WINDOWS.items():
+        is_complete = not ledger.missing_hours(hours)
         for hotkey, ends in _ends_by_miner(ledger.ends(hours), miners).items():
             # An answer from before a reload may lack the ends of hotkeys that the reload added.
             # None means that it has those of all miners.
             if reports.hotkeys is None or hotkey in reports.hotkeys:
-                _add_reasons(ends, (hotkey, window), out)
-                _add_chutes(ends, (hotkey, window), out)
+                window = _Window(hotkey, name, ends, is_complete)
+                _add_total(window, out)
+                _add_reasons(window, out)
+                _add_chutes(window, out)
 
 
 def _ends_by_miner(ends: Iterable[End], miners: Miners) -> dict[str, list[End]]:
@@ -122,42 +172,47 @@ def _ends_by_miner(ends: Iterable[End], miners: Miners) -> dict[str, list[End]]:
     return by_miner
 
 
-def _add_reasons(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: Samples) -> None:
+def _add_total(window: _Window, out: Samples) -> None:
+    window.add_lost(TOTAL_LOST, window.ends, window.labels, out)
+    if window.is_complete:
+        out.add(UNKNOWN_LOSSES, sum_of_losses(window.ends).unknown, *window.labels)
+
+
+def _add_reasons(window: _Window, out: Samples) -> None:
     """Add the ends and losses of a miner in a window by reason, also 0 for a reason without one.
 
     It is unclear why an instance ended if only the name of its chute would show whether the chute
     was redeployed.
     """
-    one_is_unclear = any(end.reason is None for end in ends)
+    one_is_unclear = any(end.reason is None for end in window.ends)
     for reason in END_REASONS:
         if one_is_unclear and reason in (NO_REASON, REDEPLOYED):
             # An unclear end has one of these two reasons.
             continue
-        labels = (*hotkey_and_window, reason)
-        of_reason = [end for end in ends if end.reason == reason]
-        outcomes = [end.outcome for end in of_reason]
-        _add_outcomes(ENDED, outcomes, OUTCOMES, labels, out)
-        out.add(LOST, total(end.lost_units for end in of_reason), *labels)
-    if not one_is_unclear:
-        # This is the sum over all reasons, so it is left out where a reason was.
-        out.add(TOTAL_LOST, total(end.lost_units for end in ends), *hotkey_and_window)
+        labels = (*window.labels, reason)
+        of_reason = [end for end in window.ends if end.reason == reason]
+        if window.is_complete:
+            outcomes = [end.outcome for end in of_reason]
+            _add_outcomes(ENDED, outcomes, OUTCOMES, labels, out)
+        window.add_lost(LOST, of_reason, labels, out)
 
 
-def _add_chutes(ends: Sequence[End], hotkey_and_window: tuple[str, str], out: Samples) -> None:
+def _add_chutes(window: _Window, out: Samples) -> None:
     """Add the ends and losses of a miner in a window by chute.
 
     Nothing is added if the chute of an end is unknown, because it may belong to any chute.
     """
     by_chute: dict[str, list[End]] = defaultdict(list)
-    for end in ends:
+    for end in window.ends:
         if end.chute_id is None:
             return
         by_chute[end.chute_id].append(end)
     for chute_id, of_chute in by_chute.items():
-        labels = (*hotkey_and_window, chute_id)
+        labels = (*window.labels, chute_id)
         outcomes = [_outcome_by_chute(end) for end in of_chute]
-        _add_outcomes(CHUTE_ENDED, outcomes, _OUTCOMES_BY_CHUTE, labels, out)
-        out.add(CHUTE_LOST, total(end.lost_units for end in of_chute), *labels)
+        if window.is_complete:
+            _add_outcomes(CHUTE_ENDED, outcomes, _OUTCOMES_BY_CHUTE, labels, out)
+        window.add_lost(CHUTE_LOST, of_chute, labels, out)
 
 
 def _outcome_by_chute(end: End) -> str:

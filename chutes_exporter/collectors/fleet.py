@@ -12,6 +12,7 @@ from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.model import (
     DEADLINES,
     GPU_STATES,
+    SERVER_STATES,
     TOPICS,
 )
 from chutes_exporter.fleet.upgrades import find_waiting, plan_upgrades
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.feeds.feed import Feed
-    from chutes_exporter.fleet.model import Fleet, Gpu, GpuState, Instance, Server, ServerState
+    from chutes_exporter.fleet.model import Fleet, Gpu, GpuState, Instance, Server
     from chutes_exporter.rules.money import Costs
 
 FEEDS: Final[dict[str, Feed[Any]]] = {
@@ -81,22 +82,12 @@ SERVER_GPUS = _metric(
 )
 SERVER_STATE = _metric(
     "chutes_server_state",
-    "State of the server as a number, the first that applies: 0 in maintenance (nothing runs), "
-    "1 maintenance pending (do not reboot), 2 without GPUs, 3 unverified (a GPU is not verified), "
-    "5 idle (a GPU is in no instance), 6 starting, 7 disabled, 8 earning (all GPUs are in active "
-    "instances). The rules add 4, failing.",
-    OF_SERVER,
+    "Whether the server is in this state (1), the first that applies: in_maintenance (nothing "
+    "runs), maintenance_pending (do not reboot), without_gpus, unverified (a GPU is not verified), "
+    "idle (a GPU is in no instance), starting, disabled, earning (all GPUs are in active "
+    "instances).",
+    (*OF_SERVER, "state"),
 )
-SERVER_STATE_NUMBERS: Final[Mapping[ServerState, int]] = {
-    "in_maintenance": 0,
-    "maintenance_pending": 1,
-    "without_gpus": 2,
-    "unverified": 3,
-    "idle": 5,
-    "starting": 6,
-    "disabled": 7,
-    "earning": 8,
-}
 IDLE_COST = _metric(
     "chutes_server_idle_cost_usd_per_day",
     "Price of the server's idle and unverified GPUs for a day, by --gpu.cost or --server.cost. "
@@ -116,13 +107,13 @@ SERVER_INSTANCES = _metric(
     OF_SERVER,
 )
 SERVER_MAINTENANCE = _metric(
-    "chutes_server_maintenance_status",
-    "Whether the TEE server has this status (1): none, pending (do not reboot: the last instances "
-    "of their chutes still serve, for up to 3 hours) or maintenance (do not reboot while something "
-    "earns on it, and then boot it with the target version). "
-    "With the last two, it holds an upgrade slot, of this window or of an earlier one that it did "
+    "chutes_server_maintenance_state",
+    "Whether the TEE server is in this state of a maintenance (1): none, pending (do not reboot: "
+    "the last instances of their chutes still serve, for up to 3 hours) or maintenance (do not "
+    "reboot while something earns on it, and then boot it with the target version). With the last "
+    "two, it holds an upgrade slot, of this window or of an earlier one that it did "
     "not finish.",
-    (*OF_SERVER, "status"),
+    (*OF_SERVER, "state"),
 )
 SERVER_UPGRADE = _metric(
     "chutes_server_upgrade_needed",
@@ -175,9 +166,10 @@ SERVER_BOOTS = _metric(
 )
 GPU_STATE = _metric(
     "chutes_gpu_state",
-    "State of the GPU as a number: 0 unverified, 1 idle, 2 starting, 3 disabled, 4 earning. The "
-    "uuid is the id in NVIDIA's format, for joins with DCGM's metrics.",
-    ("hotkey", "gpu_id", "uuid", "server_id", "server", "gpu", "device_index"),
+    "Whether the GPU is in this state (1), as chutes_fleet_gpus counts them: unverified, idle, "
+    "starting, disabled, earning. The uuid is the id in NVIDIA's format, for joins with DCGM's "
+    "metrics.",
+    ("hotkey", "gpu_id", "uuid", "server_id", "server", "gpu", "device_index", "state"),
 )
 INSTANCE_STATE = _metric(
     "chutes_instance_state",
@@ -324,8 +316,7 @@ def _add_server(server: Server, hotkey: str, costs: Costs, out: Samples) -> None
     out.add(SERVER_INSTANCES, server.earning_instances, *labels)
     if server.tee:
         _add_maintenance(server, labels, out)
-    if server.state is not None:
-        out.add(SERVER_STATE, SERVER_STATE_NUMBERS[server.state], *labels)
+    out.add_states(SERVER_STATE, server.state, SERVER_STATES, *labels)
     out.add(IDLE_COST, _idle_cost(server, costs), *labels)
 
 
@@ -357,17 +348,15 @@ def _add_maintenance(server: Server, labels: tuple[str | None, ...], out: Sample
     # The third result, undecided, is as good as unknown.
     if server.needs_upgrade and server.measured in ("measured", "not_measured"):
         out.add(SERVER_MEASURED, server.measured == "measured", *labels)
-    if server.maintenance is not None:
-        for status in MAINTENANCE_STATUSES:
-            out.add(SERVER_MAINTENANCE, server.maintenance == status, *labels, status)
+    out.add_states(SERVER_MAINTENANCE, server.maintenance, MAINTENANCE_STATUSES, *labels)
 
 
 def _add_gpu(gpu: Gpu, server_name: str | None, hotkey: str, out: Samples) -> None:
     """Add the state of a GPU, unless it or one of its labels is unknown."""
-    if gpu.state is None or None in (gpu.model, gpu.index, server_name):
+    if None in (gpu.model, gpu.index, server_name):
         return
     labels = (gpu.gpu_id, nvidia_uuid(gpu.gpu_id), gpu.server_id, server_name)
-    out.add(GPU_STATE, GPU_STATES.index(gpu.state), hotkey, *labels, gpu.model, gpu.index)
+    out.add_states(GPU_STATE, gpu.state, GPU_STATES, hotkey, *labels, gpu.model, gpu.index)
 
 
 def _add_upgrades(fleet: Fleet, out: Samples) -> None:
@@ -388,9 +377,7 @@ def _add_instance(instance: Instance, server_name: str | None, hotkey: str, out:
     ``server_name`` is empty if it holds no GPU, and None if the place is unknown.
     """
     labels = (hotkey, instance.instance_id, instance.chute_id, instance.chute, instance.private)
-    if instance.state is not None:
-        for state in INSTANCE_STATES:
-            out.add(INSTANCE_STATE, instance.state == state, *labels, state)
+    out.add_states(INSTANCE_STATE, instance.state, INSTANCE_STATES, *labels)
     out.add(INSTANCE_UNITS, instance.units_per_second, *labels)
     out.add(INSTANCE_LATER_UNITS, instance.later_units_per_second, *labels)
     for kind in DEADLINES:

@@ -8,7 +8,7 @@ from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Sa
 from chutes_exporter.collectors.fleet import FEEDS, OF_INSTANCE, OF_SERVER, fleet_answers
 from chutes_exporter.duration import DAY
 from chutes_exporter.fleet.join import join_fleet
-from chutes_exporter.fleet.model import INSTANCE_DECISIONS, LEFT_OUT
+from chutes_exporter.fleet.model import INSTANCE_DECISIONS
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 
 if TYPE_CHECKING:
@@ -60,10 +60,9 @@ FLEET_IDLE_LATER_UNITS = _metric(
 )
 SERVER_LEFT_OUT = _metric(
     "chutes_server_launch_left_out",
-    "Whether the best use of idle GPUs leaves out a server with idle GPUs for this reason (1): "
-    "upgrade_slot (it holds an upgrade slot, so launches are refused), maintenance_not_known "
-    "(whether it holds one, or has TEE), upgrade_due (it waits for its upgrade, and the open "
-    "window ends within 12 hours), starts_hang (no instance on it is active, and one has been "
+    "1 for a server with idle GPUs that their best use leaves out, and why: upgrade_slot (it holds "
+    "an upgrade slot, so launches are refused), upgrade_due (it waits for its upgrade, and the "
+    "open window ends within 12 hours), starts_hang (no instance on it is active, and one has been "
     "starting for over an hour, not in vain). Starts that failed are only in "
     "hotkey_server_id_chute_id:chutes_failed_starts:count6h, because no answer says where an ended "
     "instance was.",
@@ -135,10 +134,10 @@ IN_VAIN = _metric(
 )
 DECISION = _metric(
     "chutes_instance_decision",
-    "What the miner has to decide about the instance, as a number, the first that applies: "
-    "0 it has been starting for more than an hour, 1 it starts in vain, 2 it is disabled, "
-    "3 nothing. Absent while that is unknown.",
-    OF_INSTANCE,
+    "Whether this is what the miner has to decide about the instance (1), the first that applies: "
+    "slow (it has been starting for more than an hour), in_vain (it starts in vain), disabled, "
+    "none. Absent while that is unknown.",
+    (*OF_INSTANCE, "decision"),
 )
 LAST_ACTIVE = _metric(
     "chutes_instance_last_active",
@@ -173,9 +172,7 @@ def _add_instances(fleet: Fleet, now: float, out: Samples) -> None:
         labels = (fleet.hotkey, one.instance_id, one.chute_id, one.chute, one.private)
         if one.state == "starting":
             out.add(IN_VAIN, one.is_in_vain, *labels)
-        decision = one.decision(now)
-        if decision is not None:
-            out.add(DECISION, INSTANCE_DECISIONS.index(decision), *labels)
+        out.add_states(DECISION, one.decision(now), INSTANCE_DECISIONS, *labels)
         if one.state == "active":
             out.add(LAST_ACTIVE, one.is_last_active, *labels)
 
@@ -195,10 +192,10 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
         out.add(SERVER_IDLE_LATER_UNITS, pay.later, *labels)
     for server in fleet.servers:
         if server.name is not None and server.idle_models:
-            for reason in LEFT_OUT:
-                is_reason = fleet.left_out.get(server.server_id) == reason
+            reason = fleet.left_out.get(server.server_id)
+            if reason not in (None, "use_not_known"):
                 labels = (fleet.hotkey, server.server_id, server.name)
-                out.add(SERVER_LEFT_OUT, is_reason, *labels, reason)
+                out.add(SERVER_LEFT_OUT, 1, *labels, reason)
     for use in fleet.uses:
         server_name = fleet.servers_by_id[use.server_id].name
         if server_name is not None:

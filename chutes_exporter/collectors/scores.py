@@ -72,27 +72,30 @@ SCORE = Table[Score](
         "service computes it every 10 minutes.",
         "final_scores",
     ),
-    chutes_miner_score_instances=Row(
+    chutes_miner_score_window_instances=Row(
         "Instances of the past day that count for the score. Public instances that ended within "
-        "their first hour do "
-        "not count, and private ones that their miner deleted do not count either.",
-        "raw_values.total_instances",
+        "their first hour do not count, and private ones that their miner deleted do not count "
+        "either.",
+        {"1d": "raw_values.total_instances"},
+        by="window",
     ),
-    chutes_miner_score_bounties=Row(
-        "Instances that count for the score and were activated with a bounty. The number "
-        "itself earns nothing.",
-        "raw_values.bounty_score",
+    chutes_miner_score_window_bounties=Row(
+        "Instances that count for the score and were activated with a bounty. The number itself "
+        "earns nothing.",
+        {"1d": "raw_values.bounty_score"},
+        by="window",
     ),
-    chutes_miner_score_instance_seconds=Row(
-        "Seconds of the instances that count for the score within the past day, including "
-        "their start-up.",
-        "raw_values.instance_seconds",
+    chutes_miner_score_window_instance_seconds=Row(
+        "Seconds of the instances that count for the score within the past day, including their "
+        "start-up.",
+        {"1d": "raw_values.instance_seconds"},
+        by="window",
     ),
-    chutes_miner_score_compute_units=Row(
+    chutes_miner_score_window_compute_units=Row(
         "Compute units of the past day: seconds of each instance that counts, times its compute "
-        "multiplier. The score "
-        "share is the miner's part of all miners' units.",
-        "raw_values.instance_compute_units",
+        "multiplier. The score share is the miner's part of all miners' units.",
+        {"1d": "raw_values.instance_compute_units"},
+        by="window",
     ),
     chutes_miner_score_rank=Total(
         "The miner's rank by share, 1 for the highest. Equal shares have equal ranks.",

@@ -70,6 +70,21 @@ CHUTE = Table[MinerStats](
     label="hotkey chute_id window",
     records=lambda stats: [record for record in stats if record.chute_id is not None],
     miner="miner_hotkey",
+    chutes_miner_chute_window_instances=Row(
+        "Counting instances of the miner on the chute that overlap the window, including deleted "
+        "ones.",
+        "total_instances",
+    ),
+    chutes_miner_chute_window_bounties=Row(
+        "Counting instances of the miner on the chute in the window that were activated with a "
+        "bounty.",
+        "bounty_count",
+    ),
+    chutes_miner_chute_window_compute_seconds=Row(
+        "Seconds of the miner's counting instances on the chute within the window, including "
+        "their start-up.",
+        "compute_seconds",
+    ),
     chutes_miner_chute_window_compute_units=Row(
         "Compute units of the miner on the chute in the window: seconds times the compute "
         "multiplier.",

@@ -144,7 +144,7 @@ class Total:
         if not self.label:
             return [((), value)]
         # The function has made a mapping from label values to values.
-        return _by_label(value)
+        return _by_label(value or {})
 
     def _of_groups(self, records: list[Any], groups: Sequence[str]) -> Iterable[Sample]:
         """Return the value of each group, also of the given ones that have no record.

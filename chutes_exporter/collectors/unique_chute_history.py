@@ -28,11 +28,12 @@ def _newest(
     return get_field
 
 
-def _average(counts: list[float]) -> float | None:
+def _average(counts: list[float]) -> dict[str, float]:
+    """Return the average of 7 days, by window."""
     gpus = total(counts)
     if gpus is None or not counts:
-        return None
-    return gpus / len(counts)
+        return {}
+    return {"7d": gpus / len(counts)}
 
 
 POINT = Table[HistoryPoint](
@@ -61,6 +62,7 @@ POINT = Table[HistoryPoint](
         "Average of the GPUs that were active at each full hour of the past 7 days.",
         _average,
         of="total_count",
+        label="window",
     ),
 )
 

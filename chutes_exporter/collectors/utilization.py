@@ -54,6 +54,15 @@ CHUTE = Table[ChuteUtilization](
     key="chute_id",
     of_chutes=True,
     records=_measured,
+    chutes_chute_scale_allowance=Row(
+        "Instances by which the chute is below its target. At 0 the service refuses launches with "
+        "423, except of a private chute without a target that has an active instance or a bounty. "
+        "chutes_launch_gpus has what the miner can launch.",
+        "scale_allowance",
+    ),
+    chutes_chute_scalable=Row(
+        "Whether the chute has fewer active instances than the autoscaler wants (1).", "scalable"
+    ),
     chutes_chute_target_instances=Row(
         "Number of active instances that the autoscaler wants for the chute. Absent if its last "
         "run wanted more than "

@@ -60,7 +60,7 @@ _IDLE_REASONS: Final[dict[IdleReason, str]] = {
     "upgrade_due": "the server must be upgraded, and the window ends WINDOW_END",
     "starts_hang": "no instance on the server is active, and one has been starting for over an "
     "hour",
-    "maintenance_not_known": "it is not known whether the server can be used",
+    "use_not_known": "it is not known whether the server can be used",
     "server_not_known": "their server is not known",
 }
 """Why idle GPUs are not in the plan, after "stay idle:"."""
@@ -252,8 +252,9 @@ def _hours_and_minutes(seconds: float | None) -> str | None:
 
 
 def _boost(offer: Offer) -> str | None:
-    """Return the factor of the urgency in the pay of now, such as ``x 1.8``, None without one."""
-    return None if offer.urgency_boost == 1 else f"x {offer.urgency_boost:.2g}"
+    """Return the factor of the urgency in the pay of now, such as ``x 1.8``, None if it is 1."""
+    boost = f"{offer.urgency_boost:.2g}"
+    return None if boost == "1" else f"x {boost}"
 
 
 def _chute_name(offer: Offer) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import structs
@@ -10,12 +9,13 @@ from msgspec import structs
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.commands.terminal import moment
-from chutes_exporter.duration import DAY_HOURS, HOUR, MINUTE
+from chutes_exporter.duration import DAY, DAY_HOURS, HOUR, MINUTE
 from chutes_exporter.feeds.definitions import CHUTES
 from chutes_exporter.feeds.reports import list_reports, reduced
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
-from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
+from chutes_exporter.fleet.outages import with_reports
+from chutes_exporter.page.gaps import UPDATE, NotKnown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,23 +30,33 @@ T = TypeVar("T")
 
 MADE_WITHIN: Final = 10 * MINUTE
 """Seconds after the hour within which the service has always published its report."""
+_WAIT: Final = "Try again in two minutes. It comes about 73 seconds after the hour, or never."
 
 
 async def with_failures(report: Report, settings: Settings) -> dict[str, Fleet]:
-    """Return the fleets of a report by hotkey, with what failed in the newest FAILURE_HOURS hours.
+    """Return the fleets of a report by hotkey, with what the reports of the newest FAILURE_HOURS
+    hours tell of them.
 
     What could not be read becomes a gap of the report.
     """
     async with ChutesClient(settings.api_url, timeout=settings.api_timeout) as client:
         audit = AuditReading(client, settings.watched)
-        # Failures are only counted. What they lost does not matter here.
         await audit.read(FAILURE_HOURS, with_losses=False)
+        fleets = _fleets_with_reports(report, audit)
+        # Failures are only counted. Of an outage, it matters what it cost.
+        if any(fleet.outages for fleet in fleets.values()):
+            await audit.read_losses(FAILURE_HOURS)
+            fleets = _fleets_with_reports(report, audit)
     report.gaps.extend(audit.gaps)
+    return fleets
+
+
+def _fleets_with_reports(report: Report, audit: AuditReading) -> dict[str, Fleet]:
     fleets = {}
     for hotkey, fleet in report.fleets.items():
         ledger = audit.ledger_with_names(report, hotkey)
         failures = find_failures(ledger, hotkey, FAILURE_HOURS, are_all_known=not audit.gaps)
-        fleets[hotkey] = replace(fleet, failures=failures)
+        fleets[hotkey] = with_reports(fleet, ledger, failures)
     return fleets
 
 
@@ -64,6 +74,8 @@ class AuditReading:
         self.ledger = Ledger([])
         self.gaps: list[NotKnown] = []
         self._client = client
+        self._path_by_end: dict[float, str] = {}
+        self._newest = 0.0
         self._watched = frozenset(watched)
 
     async def read(self, hours: int, *, with_losses: bool = True) -> None:
@@ -79,32 +91,42 @@ class AuditReading:
             return
         # There is at least one report, because list_reports raises ApiError without any. Each has
         # an end: 0 is for the type checker.
-        path_by_end = {entry.end_time or 0.0: entry.path for entry in listed.value}
-        newest = max(path_by_end)
-        if self._client.api_clock() - newest > HOUR + MADE_WITHIN:
-            self.miss(
-                f"the ends since {moment(newest)}",
-                "the service has not published the report of the last hour",
-            )
-        # The age is in hours before the newest report. The service lists the reports of 24 hours,
-        # and for about a minute that of a 25th hour. So a report that is not listed is a gap only
-        # if it is of the 24 hours.
-        for age in range(DAY_HOURS + 1):
-            end = newest - age * HOUR
-            is_for_losses = with_losses and self.ledger.needs_report(hours, end)
-            if age >= hours and not is_for_losses:
-                break
-            if age < DAY_HOURS or end in path_by_end:
-                await self._read_hour(end, path_by_end.get(end))
+        self._path_by_end = {entry.end_time or 0.0: entry.path for entry in listed.value}
+        self._newest = max(self._path_by_end)
+        if self._client.api_clock() - self._newest > HOUR + MADE_WITHIN:
+            self.miss(f"the ends since {moment(self._newest)}", self._next_is_missing, _WAIT)
+        for age in range(hours):
+            await self._read_hour(age)
+        if with_losses:
+            await self.read_losses(hours)
 
-    async def _read_hour(self, end: float, path: str | None) -> None:
-        """Read the report of the hour that ended at a Unix time. Without a path, it is missing."""
+    async def read_losses(self, hours: int) -> None:
+        """Read the older reports that the losses of the newest hours need."""
+        for age in range(hours, DAY_HOURS + 1):
+            if not self.ledger.needs_report(hours, self._newest - age * HOUR):
+                return
+            await self._read_hour(age)
+
+    @property
+    def _next_is_missing(self) -> str:
+        return f"the report of {moment(self._newest + HOUR)} is not there yet"
+
+    async def _read_hour(self, age: int) -> None:
+        """Read the report that ended so many hours before the newest one."""
+        end = self._newest - age * HOUR
         what = f"the report of {moment(end)}"
-        if path is None:
-            self.miss(what, "it is not listed")
+        if end in self._path_by_end:
+            params = {"path": self._path_by_end[end]}
+            self._add(await self._request(what, e.AUDIT_REPORT, params=params), end)
+        elif age == DAY_HOURS:
+            # The list has 24 hours, and for about a minute a 25th.
             return
-        answer = await self._request(what, e.AUDIT_REPORT, params={"path": path})
-        self._add(answer, end)
+        elif self._client.api_clock() - end > DAY:
+            # At the full hour, the oldest report leaves the list at once.
+            self.miss(what, f"it has left the list, and {self._next_is_missing}", _WAIT)
+        else:
+            advice = f"Until {moment(end + DAY)}, losses are only known to be at least so large."
+            self.miss(what, "the service did not make it, and never makes it later", advice)
 
     def _add(self, answer: Answer[AuditReport] | None, end: float) -> None:
         """Add the report of the hour that ended at a Unix time to the ledger, if it was read."""
@@ -143,9 +165,9 @@ class AuditReading:
             self.gaps.append(NotKnown.after(error, what, hotkey=""))
             return None
         if answer.rejected:
-            self.miss(what, f"{answer.rejected} records cannot be read")
+            self.miss(what, f"{answer.rejected} records cannot be read", UPDATE)
         return answer
 
-    def miss(self, what: str, reason: str, hotkey: str = "") -> None:
+    def miss(self, what: str, reason: str, advice: str, hotkey: str = "") -> None:
         """Note that something is not known."""
-        self.gaps.append(NotKnown(what, hotkey, reason, TRY_AGAIN))
+        self.gaps.append(NotKnown(what, hotkey, reason, advice))

@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Settings
     from chutes_exporter.fleet.ends import End
 
+_WORDS = {"exact": None, "about": "about", "at_least": "at least"}
 _UNIT_USD = "chutes_compute_unit_usd"
 _UNCLEAR = f"{REDEPLOYED} or {NO_REASON}"
 """The reason if only the name of a private chute would tell."""
+_AT_LEAST = "It is at least what is shown. No later report tells more."
 _MOST_INSTANCES = 20
 """Most ended instances of a miner on the screen."""
 
@@ -96,10 +98,16 @@ async def _usd_per_unit(settings: Settings, reading: Reading) -> float | None:
 
 
 def _miner(hotkey: str, rows: list[dict[str, Any]], reading: Reading, hours: int) -> dict[str, Any]:
-    """Return what a miner lost, with the rows of its ended instances. What is not known is None."""
-    lost_units, lost_ratio = None, None
-    if not reading.ledger.missing_hours(hours):
-        lost_units = _lost_units(rows)
+    """Return what a miner lost, with the rows of its ended instances. What is not known is None.
+
+    ``lost_precision`` says whether the lost units are exact, about right, or a lower bound.
+    """
+    lost_ratio = None
+    lost_units, precision = _lost_units(rows)
+    missing_hours = reading.ledger.missing_hours(hours)
+    if missing_hours:
+        # The missing reports may have more ends.
+        lost_units, precision = lost_units or None, "at_least"
     day_units = reading.day_units.get(hotkey)
     # The units of the day may be unknown or 0.
     if day_units:
@@ -107,7 +115,9 @@ def _miner(hotkey: str, rows: list[dict[str, Any]], reading: Reading, hours: int
     return {
         "hotkey": hotkey,
         "lost_compute_units": lost_units,
+        "lost_precision": precision,
         "lost_ratio_of_day": lost_ratio,
+        "hours_missing": len(missing_hours),
         "ended": rows,
     }
 
@@ -152,10 +162,9 @@ class Reading:
         # The ends are taken from the ledger again, because the names that were read since may tell
         # why instances ended.
         for end in self.watched_ends(hours):
-            if end.lost_units is None:
-                self.audit.miss(
-                    f"the loss of {end.instance_id}", "its multipliers are not known", end.hotkey
-                )
+            if end.loss_precision == "at_least":
+                reason = "not all of its multipliers are known"
+                self.audit.miss(f"the loss of {end.instance_id}", reason, _AT_LEAST, end.hotkey)
             if end.reason is None:
                 # Only the name of its chute tells whether it was redeployed.
                 reason, advice = self._why_unnamed()
@@ -235,6 +244,7 @@ def _row(
         "counts": end.outcome == "counts",
         "failed_start": end.outcome == "never_active",
         "lost_compute_units": end.lost_units,
+        "lost_precision": end.loss_precision,
         "lost_usd": product(end.lost_units, usd_per_unit),
     }
 
@@ -254,22 +264,23 @@ def _print_miner(miner: Mapping[str, Any], until: float, hours: int, *, has_gaps
         return
     say(_summary(miner, hours), indent="  ")
     has_price = any(row["lost_usd"] is not None for row in ended)
-    cells = [_screen_row(row, has_price=has_price) for row in ended]
+    all_exact = all(row["lost_precision"] == "exact" for row in ended)
+    cells = [_screen_row(row, has_price=has_price, all_exact=all_exact) for row in ended]
     print_first_rows(cells, _MOST_INSTANCES, "instances", cut=("chute", "reason"))
     rows_by_reason: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in ended:
         rows_by_reason[_reason_of(row)].append(row)
     sums = []
     for reason, rows in rows_by_reason.items():
-        sums.append(f"{len(rows)} {reason} ({_rounded(_lost_units(rows))} units)")
+        sums.append(f"{len(rows)} {reason} ({_rounded(*_lost_units(rows))} units)")
     say(f"By reason: {', '.join(sums)}.", indent="  ")
 
 
-def _screen_row(row: Mapping[str, Any], *, has_price: bool) -> dict[str, Any]:
+def _screen_row(row: Mapping[str, Any], *, has_price: bool, all_exact: bool) -> dict[str, Any]:
     """Return the cells of an ended instance, in the order of the columns.
 
-    The cell ``counts`` says whether its score counts. Without a price of compute units, no row has
-    dollars.
+    The cell ``counts`` says whether its score counts, and ``loss is`` whether a loss is an estimate
+    or a lower bound. Without a price of compute units, no row has dollars.
     """
     cells = {
         "ended": row["ended_at"],
@@ -277,8 +288,10 @@ def _screen_row(row: Mapping[str, Any], *, has_price: bool) -> dict[str, Any]:
         "active min": None if row["failed_start"] else round(row["active_seconds"] / 60),
         "reason": _reason_text(row),
         "counts": row["counts"],
-        "lost units": row["lost_compute_units"],
     }
+    if not all_exact:
+        cells["loss is"] = _WORDS[row["lost_precision"]]
+    cells["lost units"] = row["lost_compute_units"]
     if has_price:
         cells["lost USD"] = row["lost_usd"]
     cells["chute"] = _chute_text(row)
@@ -288,17 +301,16 @@ def _screen_row(row: Mapping[str, Any], *, has_price: bool) -> dict[str, Any]:
 
 def _summary(miner: Mapping[str, Any], hours: int) -> str:
     """Return how many instances ended and failed, what they lost, and where most of it was lost."""
-    ended = miner["ended"]
+    ended, precision = miner["ended"], miner["lost_precision"]
     failed_starts = sum(row["failed_start"] for row in ended)
-    text = f"{len(ended)} ended, {failed_starts} of them never became active."
-    if miner["lost_compute_units"] is None:
-        # A report may be missing, and have more ends.
-        return f"{hours} h: at least {text} Not all losses are known."
-    text = f"{hours} h: {text}"
+    # A report that is missing may have more ends.
+    more = "at least " if miner["hours_missing"] else ""
+    text = f"{hours} h: {more}{len(ended)} ended, {failed_starts} of them never became active."
     losses = [row for row in ended if row["lost_compute_units"]]
     if not losses:
-        return f"{text} None lost its score."
-    text += f" {len(losses)} lost {_rounded(miner['lost_compute_units'])} units"
+        is_known = precision == "exact"
+        return f"{text} None lost its score." if is_known else f"{text} Their losses are not known."
+    text += f" {len(losses)} lost {_rounded(miner['lost_compute_units'], precision)} units"
     if miner["lost_ratio_of_day"] is not None:
         text += f" ({percent(miner['lost_ratio_of_day'])} of the units of the day)"
     worst_reason, _ = _group_with_largest_loss(losses, _reason_of)
@@ -309,9 +321,9 @@ def _summary(miner: Mapping[str, Any], hours: int) -> str:
 def _group_with_largest_loss(
     rows: Iterable[dict[str, Any]], group_of: Callable[[dict[str, Any]], str]
 ) -> tuple[str, float]:
-    """Return the group of rows that lost most, and the compute units that it lost.
+    """Return the group of rows that lost most, and the compute units that it is known to have lost.
 
-    The loss of each row must be known.
+    The rows have a known loss.
     """
     lost_units_by_group: Counter[str] = Counter()
     for row in rows:
@@ -319,8 +331,14 @@ def _group_with_largest_loss(
     return max(lost_units_by_group.items(), key=itemgetter(1))
 
 
-def _lost_units(rows: Iterable[dict[str, Any]]) -> float | None:
-    return total(row["lost_compute_units"] for row in rows)
+def _lost_units(rows: Iterable[dict[str, Any]]) -> tuple[float | None, str]:
+    """Return what rows lost, None if nothing is known of it, and whether that is exact."""
+    rows = list(rows)
+    units = total(row["lost_compute_units"] or 0.0 for row in rows)
+    precisions = {row["lost_precision"] for row in rows}
+    if units is None or "at_least" in precisions:
+        return units or None, "at_least"
+    return units, "about" if "about" in precisions else "exact"
 
 
 def _reason_of(row: Mapping[str, Any]) -> str:
@@ -340,5 +358,7 @@ def _chute_text(row: Mapping[str, Any]) -> str:
     return f"{name} (private)" if row["private"] else str(name)
 
 
-def _rounded(units: float | None) -> str:
-    return "an unknown number of" if units is None else cell_text(round(units, 0))
+def _rounded(units: float | None, precision: str = "exact") -> str:
+    if units is None:
+        return "an unknown number of"
+    return f"{_WORDS[precision] or ''} {cell_text(round(units, 0))}".lstrip()

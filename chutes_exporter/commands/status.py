@@ -90,7 +90,8 @@ async def status(settings: Settings, flags: Mapping[str, Any]) -> Result:
     needs_action = any(finding.needs_action for finding in findings)
     conclusion = NOTHING_KNOWN
     if any(state.snapshot for state in report.states.values()):
-        conclusion = verdict(findings, has_prices=bool(settings.costs), all_known=not report.gaps)
+        all_known = not report.gaps
+        conclusion = verdict(findings, fleets.values(), settings.costs, all_known=all_known)
     summary = {
         "api": settings.api_url,
         "verdict": conclusion,
@@ -188,7 +189,7 @@ async def _maintenance(settings: Settings) -> Result:
     needs_action = any(finding.needs_action for finding in findings)
     summary = {
         "api": settings.api_url,
-        "verdict": _maintenance_verdict(findings, report),
+        "verdict": _maintenance_verdict(findings, report, settings),
         "action_needed": needs_action,
         "miners": miners,
         "findings": [asdict(finding) for finding in findings],
@@ -197,12 +198,12 @@ async def _maintenance(settings: Settings) -> Result:
     return Result(summary, show, report.gaps, needs_action)
 
 
-def _maintenance_verdict(findings: list[Finding], report: Report) -> str:
+def _maintenance_verdict(findings: list[Finding], report: Report, settings: Settings) -> str:
     """Return the state of the maintenance of all miners in one line, which names no costs."""
     if not any(state.snapshot for state in report.states.values()):
         return NOTHING_KNOWN
     if any(finding.needs_action for finding in findings):
-        return verdict(findings, has_prices=False, all_known=not report.gaps)
+        return verdict(findings, (), settings.costs, all_known=not report.gaps)
     if report.gaps:
         return "Not everything is known. No maintenance that is known needs action."
     return "No maintenance needs action."
@@ -244,7 +245,8 @@ def _print_maintenance(
         say(f"{hotkey}  {moment(report.now)}", bold=True)
         findings_of_miner = [item for item in findings if item.hotkey == hotkey]
         # What GPUs cost does not decide about an upgrade.
-        _print_findings(findings_of_miner, report.now, has_prices=False)
+        here = "chutes-exporter status --maintenance"
+        _print_findings(findings_of_miner, report.now, has_prices=False, here=here)
         click.echo()
         print_plan(plans[hotkey], report.now)
         print_servers_in_slot(miner["maintenance"], report.now)
@@ -259,11 +261,14 @@ def _print_verdict(summary: Mapping[str, Any], report: Report) -> None:
     say(summary["verdict"], bold=True, fg=color)
 
 
-def _print_findings(findings: list[Finding], now: float, *, has_prices: bool) -> None:
+def _print_findings(
+    findings: list[Finding], now: float, *, has_prices: bool, here: str = ""
+) -> None:
     """Print the findings that need action, with numbers, and then the notes, each with its first
     names. ``findings`` has them in this order.
 
-    ``has_prices`` is whether to say what the GPUs of a finding cost.
+    ``has_prices`` is whether to say what the GPUs of a finding cost, and ``here`` the command of
+    this screen, which advises no more to run it.
     """
     for number, finding in enumerate(findings, 1):
         text = finding.problem
@@ -276,7 +281,8 @@ def _print_findings(findings: list[Finding], now: float, *, has_prices: bool) ->
             say(f"-  {text}", indent="   ")
         _print_things(finding, now)
         if finding.command:
-            say(f"→ {finding.advice}: {finding.command}", indent="     ", start="   ")
+            command = "." if finding.command == here else f": {finding.command}"
+            say(f"→ {finding.advice}{command}", indent="     ", start="   ")
 
 
 def _print_things(finding: Finding, now: float) -> None:

@@ -32,7 +32,7 @@ from chutes_exporter.duration import DAY, HOUR, MINUTE
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
     from typing import Self
 
     from starlette.requests import Request
@@ -159,9 +159,10 @@ class Replay(AsyncExitStack):
         self.edits: dict[str, Callable[[Any], Any]] = {}
         self.requests: deque[ReceivedRequest] = deque(maxlen=10_000)
         self.in_flight: Counter[str] = Counter()
-        self._released_jobs: set[str] = set()
-        # What was sent last, with the recorded answer that it was made of.
-        self._sent: LRUCache[tuple[str, ...], tuple[Any, bytes]] = LRUCache(256)
+        # Jobs by id, as they are since their release.
+        self._released: dict[str, dict[str, Any]] = {}
+        # What was sent last to a miner at an address, with the recorded answer that it is made of.
+        self._sent: LRUCache[tuple[str, str], tuple[Any, bytes]] = LRUCache(256)
         # The blocks that the node still knows, by hash, and the number of the newest one.
         self._blocks: LRUCache[str, chain.Block] = LRUCache(16)
         # An error about the address names this flag, with which it is chosen.
@@ -260,34 +261,34 @@ class Replay(AsyncExitStack):
         name = endpoint.name
         if endpoint is e.STATS and query.get("per_chute") == "true":
             name = "stats_per_chute"
-        recorded_name = _SAME_AS.get(name, name)
-        recorded = self.day.answer(
-            recorded_name,
-            self.moment(),
-            hotkey or ids.get("hotkey", ""),
-            ids.get("server_id") or query.get("path", ""),
-        )
+        recorded_name = _PART_OF.get(name, name)
+        miner = hotkey or ids.get("hotkey", "")
+        part = ids.get("server_id") or query.get("path", "")
+        recorded = self.day.answer(recorded_name, self.moment(), miner, part)
         if recorded is None:
             raise HTTPException(404, "Not Found")
-        about = query.get("miner_hotkey") or query.get("hotkey") or ""
-        request_key = (name, hotkey, about, *ids.values(), query.get("path", ""))
-        is_edited = name in self.edits or recorded_name in self.edits
-        if name == "jobs" and self._released_jobs:
-            recorded = [_without_released(job, self._released_jobs) for job in recorded]
-        made_of, body = self._sent.get(request_key, (None, b""))
-        if made_of is recorded and not is_edited:
+        asked = (hotkey, str(request.url))
+        made_of, body = self._sent.get(asked, (None, b""))
+        if made_of is recorded and not self.edits:
             return body
-        answer = self._edited(recorded_name, _completed(recorded_name, recorded))
-        if name == "chute":
-            answer = _find_chute(answer, ids["chute_id"], ids["version"])
-        elif about:
-            answer = _about_miner(name, answer, about)
+        answer = self._edited(recorded_name, self._completed(recorded_name, recorded))
+        answer = _part(name, answer, {**ids, **query})
         if name != recorded_name:
             answer = self._edited(name, answer)
         body = self._moved(msgspec.json.encode(answer))
-        if not is_edited:
-            self._sent[request_key] = (recorded, body)
+        if not self.edits:
+            self._sent[asked] = (recorded, body)
         return body
+
+    def _completed(self, name: str, recorded: Any) -> Any:
+        """Return a recorded answer with what the recording leaves out, and with released jobs."""
+        if name in _STATS:
+            # The service sends these records under two names.
+            windows = recorded.items()
+            return {name: one | {"compute_units": one["instance_stats"]} for name, one in windows}
+        if name == "jobs":
+            return [self._released.get(job["job_id"], job) for job in recorded]
+        return recorded
 
     def _edited(self, name: str, answer: Any) -> Any:
         if name not in self.edits:
@@ -316,21 +317,18 @@ class Replay(AsyncExitStack):
 
     def _release_job(self, job_id: str, hotkey: str) -> Response:
         """Release an unfinished job of the signing miner: from now on, it waits for a miner."""
-        ids = set()
-        for job in self.day.answer("jobs", self.moment()) or []:
-            if job["miner_hotkey"] == hotkey and job["finished_at"] is None:
-                ids.add(job["job_id"])
-        if job_id not in ids - self._released_jobs:
-            raise HTTPException(404, f"{job_id=} not found or is not associated with your miner")
-        self._released_jobs.add(job_id)
-        return JSONResponse(None)
+        for job in self._completed("jobs", self.day.answer("jobs", self.moment()) or []):
+            is_theirs = job["miner_hotkey"] == hotkey and job["finished_at"] is None
+            if job["job_id"] == job_id and is_theirs:
+                self._released[job_id] = job | dict.fromkeys(_MINER_OF_JOB)
+                self._sent.clear()
+                return JSONResponse(None)
+        raise HTTPException(404, f"{job_id=} not found or is not associated with your miner")
 
     def _reply_of_node(self, call: Mapping[str, Any]) -> Any:
         """Return the node's reply to a call of JSON-RPC, and remember its newest block."""
-        start = self.day.first + self._shift
-        block = chain.block_at(
-            self.clock(), start, self.day.answer("metagraph", self.moment()) or ()
-        )
+        seats = self.day.answer("metagraph", self.moment()) or ()
+        block = chain.block_at(self.clock(), self.day.first + self._shift, seats)
         self._blocks[block.hash] = block
         return self._edited(CHAIN.name, chain.respond(call, block, self._blocks))
 
@@ -355,9 +353,10 @@ class Replay(AsyncExitStack):
         return hotkey
 
 
-_SAME_AS: Final = {"chute": "chutes", "miner_gpus": "held_gpus"}
-"""Recorded answers that contain others, by the name of the others."""
+_PART_OF: Final = {"chute": "chutes", "miner_gpus": "held_gpus"}
+"""Answers that are a part of a recorded one, with its name."""
 _STATS: Final = ("stats", "stats_per_chute")
+_MINER_OF_JOB: Final = ("miner_uid", "miner_hotkey", "miner_coldkey", "instance_id")
 
 
 def endpoint_of_gpus(query: Mapping[str, str]) -> Endpoint[Any]:
@@ -367,44 +366,32 @@ def endpoint_of_gpus(query: Mapping[str, str]) -> Endpoint[Any]:
     return e.HELD_GPUS if "detailed" in query else e.PLATFORM_GPUS
 
 
-def _completed(name: str, answer: Any) -> Any:
-    """Return a recorded answer with what the recording leaves out: stats are sent twice."""
-    if name not in _STATS:
-        return answer
-    return {
-        window: stats | {"compute_units": stats["instance_stats"]}
-        for window, stats in answer.items()
-    }
+def _part(name: str, answer: Any, asked: Mapping[str, str]) -> Any:
+    """Return the part of an answer that a request asks for, or raise HTTPException.
 
-
-def _without_released(job: dict[str, Any], released: Collection[str]) -> dict[str, Any]:
-    if job["job_id"] not in released:
-        return job
-    return job | dict.fromkeys(("miner_uid", "miner_hotkey", "miner_coldkey", "instance_id"))
-
-
-def _find_chute(chutes: list[Any], chute_id: str, version: str) -> Any:
-    for chute in chutes:
-        if (chute["chute_id"], chute["version"]) == (chute_id, version):
-            return chute
-    raise HTTPException(404, "Not Found")
-
-
-def _about_miner(name: str, answer: Any, hotkey: str) -> Any:
-    """Return the part of an answer that is about one miner. Most answers have none."""
+    ``asked`` has what stands in the path and in the query.
+    """
+    miner = asked.get("miner_hotkey") or asked.get("hotkey")
+    if name == "chute":
+        ids = asked["chute_id"], asked["version"]
+        for chute in answer:
+            if (chute["chute_id"], chute["version"]) == ids:
+                return chute
+        raise HTTPException(404, "Not Found")
     if name == "miner_gpus":
-        return {hotkey: answer[hotkey]} if hotkey in answer else {}
-    if name == "scores":
-        return {kind: {hotkey: values.get(hotkey)} for kind, values in answer.items()}
-    if name not in _STATS:
-        return answer
-    part: dict[str, Any] = {}
-    for window, stats in answer.items():
-        part[window] = {
-            kind: [record for record in records if record["miner_hotkey"] == hotkey]
-            for kind, records in stats.items()
-        }
-    return part
+        return {hotkey: gpus for hotkey, gpus in answer.items() if hotkey == miner}
+    if miner and name == "scores":
+        return {kind: {miner: values.get(miner)} for kind, values in answer.items()}
+    if miner and name in _STATS:
+        return {window: _stats_of(miner, stats) for window, stats in answer.items()}
+    return answer
+
+
+def _stats_of(miner: str, stats: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    found = {}
+    for kind, records in stats.items():
+        found[kind] = [record for record in records if record["miner_hotkey"] == miner]
+    return found
 
 
 class CutResponse(Response):

@@ -29,6 +29,8 @@ _log = structlog.get_logger("feeds")
 
 PAUSE: Final = 5.0
 """Seconds between the requests for two older reports."""
+_LIST_PAUSE: Final = 55.0
+"""Seconds between the requests for the list while the newest report is late."""
 _NEXT_AFTER: Final = HOUR + 90.0
 """Seconds from the end of a report until the next one is out, half a minute ago."""
 _TRIES: Final = 3
@@ -43,13 +45,17 @@ class Reports:
         hours: The reports, the newest first. The one before the past day shows how it began.
         hotkeys: The miners whose ends and multipliers the reports have. None means all.
         unread: Number of reports that are still to be read.
-        due: Unix time of the next request.
+        first_listed: The ends of the hours whose reports were there when the list was read first
+            for these miners.
+        due: Unix time of the next request. Without an unread report, it is when the next report
+            should be out.
     """
 
     hours: tuple[AuditReport, ...]
     hotkeys: frozenset[str] | None
     unread: int
     due: float
+    first_listed: frozenset[float] = frozenset()
 
 
 class ReportReader:
@@ -65,6 +71,9 @@ class ReportReader:
         # The reports by the Unix time at which their hour ended.
         self._kept: dict[float, Answer[AuditReport]] = {}
         self._unread: list[AuditEntry] = []
+        self._listed_at = 0.0
+        # None until the list is read for these miners.
+        self._first_listed: frozenset[float] | None = None
         # Failed requests for a report, by its path.
         self._failures: Counter[str] = Counter()
 
@@ -81,26 +90,26 @@ class ReportReader:
         self._hotkeys = hotkeys
         self._kept.clear()
         self._unread.clear()
+        self._first_listed = None
         self._failures.clear()
         return True
 
     async def read(self) -> Answer[Reports]:
         """Read the next report, and return what is known of the past day, or raise ApiError."""
         # At the first reading, nothing is unread, and no report tells when the next one is due.
-        if not self._unread or self._client.api_clock() >= self._newest_due:
+        # One that is late must not slow the older ones.
+        if not self._unread or self._client.api_clock() >= self._list_due:
             received_at = await self._read_newest()
         else:
             received_at = await self._read_older()
         newest_first = [self._kept[end] for end in sorted(self._kept, reverse=True)]
-        due = self._newest_due
-        # Older reports do not wait for the next hour, only for a pause.
-        if self._unread:
-            due = min(due, received_at + PAUSE)
+        due = received_at + PAUSE if self._unread else self._newest_due
         reports = Reports(
             hours=tuple(answer.value for answer in newest_first),
             hotkeys=self._hotkeys,
             unread=len(self._unread),
             due=due,
+            first_listed=self._first_listed or frozenset(),
         )
         errors = [answer.first_error for answer in newest_first if answer.first_error]
         # The number of records and the duration are those of the newest report, as if no older one
@@ -119,6 +128,11 @@ class ReportReader:
         """Unix time at which the report after the newest one is out."""
         return max(self._kept) + _NEXT_AFTER
 
+    @property
+    def _list_due(self) -> float:
+        """Unix time of the next request for the list while older reports are read."""
+        return max(self._newest_due, self._listed_at + _LIST_PAUSE)
+
     async def _read_newest(self) -> float:
         """Read the list of reports, and then the newest one if it is new, or else an older one.
 
@@ -126,7 +140,9 @@ class ReportReader:
         """
         listed = await list_reports(self._client)
         newest, *older = listed.value
-        received_at = listed.received_at
+        if self._first_listed is None:
+            self._first_listed = frozenset(map(_end_of_listed, listed.value))
+        received_at = self._listed_at = listed.received_at
         is_new = newest.end_time not in self._kept
         if is_new:
             try:

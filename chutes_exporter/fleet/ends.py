@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,12 +20,13 @@ from chutes_exporter.rules.losses import (
     may_have_lost_race,
     outcome_of,
 )
+from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from chutes_exporter.api.records import AuditInstance, AuditReport, Chute, ComputeRecord
-    from chutes_exporter.rules.losses import History, Outcome
+    from chutes_exporter.rules.losses import History, Outcome, Precision
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class End:
         may_have_lost_race: Whether the service may have refused its activation, because others had
             filled its chute.
         outcome: What became of its score.
-        lost_units: Compute units of the past day that the score lost, None if they are unknown.
+        lost_units: Compute units of the past day that the score lost, None if nothing is known of
+            them.
+        loss_precision: Whether they are exact, an estimate, or a lower bound.
         is_last_of_chute: Whether its miner deleted it as the last active one of its chute, None if
             that is unknown.
     """
@@ -58,6 +60,7 @@ class End:
     may_have_lost_race: bool
     outcome: Outcome
     lost_units: float | None
+    loss_precision: Precision
     is_last_of_chute: bool | None
 
     @property
@@ -69,6 +72,31 @@ class End:
         return is_failure(self.outcome, self.reason, lost_race=self.may_have_lost_race)
 
 
+@dataclass(frozen=True)
+class LostUnits:
+    """The compute units that several ends lost.
+
+    Attributes:
+        known: Those that are known. They are a lower bound while a loss is unknown.
+        unknown: How many ends lost more than is known, or may have.
+        are_about: Whether one of the losses is an estimate.
+    """
+
+    known: float
+    unknown: int
+    are_about: bool
+
+
+def sum_of_losses(ends: Iterable[End]) -> LostUnits:
+    """Return what several ends lost. Units that are too many for a number are unknown."""
+    ends = list(ends)
+    known = total(end.lost_units or 0.0 for end in ends)
+    precisions = [end.loss_precision for end in ends]
+    if known is None:
+        return LostUnits(0.0, len(ends), are_about=False)
+    return LostUnits(known, precisions.count("at_least"), are_about="about" in precisions)
+
+
 class Ledger:
     """The ended instances of all miners in some hourly reports.
 
@@ -77,13 +105,14 @@ class Ledger:
         chutes: The chutes, as far as they are known.
 
     Attributes:
+        chutes: The chutes by id.
         end: The end of the newest hour, 0 without a report. Lost units are those of the 24 hours
             before.
     """
 
     def __init__(self, reports: Iterable[AuditReport], chutes: Iterable[Chute] = ()) -> None:
         self._reports = sorted(reports, key=lambda report: report.end, reverse=True)
-        self._chutes = {chute.chute_id: chute for chute in chutes}
+        self.chutes = {chute.chute_id: chute for chute in chutes}
         self.end = self._reports[0].end if self._reports else 0.0
         self._ended = _ended_instances(self._reports)
 
@@ -126,9 +155,16 @@ class Ledger:
             instance for instance in self._ended.values() if (instance.deleted_at or 0.0) >= start
         ]
 
+    def open_record(self, instance_id: str) -> ComputeRecord | None:
+        """Return the record of an instance without an end in the newest report, if it has one."""
+        for record in self._reports[0].multipliers if self._reports else ():
+            if record.instance_id == instance_id and record.ended_at is None:
+                return record
+        return None
+
     def chute_name(self, chute_id: str) -> str | None:
         """Return the name of a chute, None if it is not known."""
-        chute = self._chutes.get(chute_id)
+        chute = self.chutes.get(chute_id)
         return None if chute is None else chute.name
 
     def _end_of(self, instance: AuditInstance) -> End:
@@ -145,10 +181,11 @@ class Ledger:
             reason=self._reason(instance),
             text=instance.deletion_reason,
             may_have_lost_race=may_have_lost_race(
-                instance, self._chutes.get(instance.chute_id or "")
+                instance, self.chutes.get(instance.chute_id or "")
             ),
             outcome=outcome_of(instance),
             lost_units=loss.units,
+            loss_precision=loss.precision,
             is_last_of_chute=loss.is_last_of_chute,
         )
 
@@ -162,7 +199,7 @@ class Ledger:
         reason = end_reason(instance.deletion_reason)
         if not may_be_redeployed(instance):
             return reason
-        chute = self._chutes.get(instance.chute_id or "")
+        chute = self.chutes.get(instance.chute_id or "")
         if chute is None:
             return None
         is_redeployed = ends_all_at_once(chute)
@@ -191,13 +228,12 @@ def _histories_of(
 
     An instance that no report has gets an empty history.
     """
-    # For each instance, one list for each report that has records of it.
-    lists_by_instance: dict[str, list[list[ComputeRecord]]] = {key: [] for key in instance_ids}
+    # The records of each instance by the end of each report.
+    records: dict[str, dict[float, list[ComputeRecord]]] = {}
+    for instance_id in instance_ids:
+        records[instance_id] = {report.end: [] for report in reports}
     for report in reports:
-        records_of_hour: dict[str, list[ComputeRecord]] = defaultdict(list)
         for record in report.multipliers:
-            if record.instance_id in lists_by_instance:
-                records_of_hour[record.instance_id].append(record)
-        for instance_id, records in records_of_hour.items():
-            lists_by_instance[instance_id].append(records)
-    return {instance_id: join_records(lists) for instance_id, lists in lists_by_instance.items()}
+            if record.instance_id in records:
+                records[record.instance_id][report.end].append(record)
+    return {instance_id: join_records(by_end) for instance_id, by_end in records.items()}

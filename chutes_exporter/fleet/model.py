@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
+    from chutes_exporter.api.records import ComputeRecord
     from chutes_exporter.fleet.failures import Failures
+    from chutes_exporter.fleet.outages import Outage
     from chutes_exporter.rules.instances import InstanceState
     from chutes_exporter.rules.launch import LaunchRefusal
     from chutes_exporter.rules.maintenance import MaintenanceStatus, Measured
@@ -57,12 +59,11 @@ SLOW_AFTER: Final = HOUR
 
 LeftOut = Literal[
     "upgrade_slot",  # It holds an upgrade slot, so launches are refused.
-    "maintenance_not_known",  # Whether it holds one, or has TEE, is not known.
     "upgrade_due",  # It waits for its upgrade, and the window ends soon.
     "starts_hang",  # What starts on it does not become active within an hour.
+    "use_not_known",  # Whether it has TEE, or whether one of these applies, is not known.
 ]
 """Why the plan launches nothing on a server: the first of these that applies."""
-LEFT_OUT: Final[tuple[LeftOut, ...]] = get_args(LeftOut)
 
 Topic = Literal["servers", "gpus", "instances", "pay"]
 """What a sum over the fleet needs to know."""
@@ -136,6 +137,13 @@ class Instance:
         if self.state != "starting":
             return False
         return None if self.created_at is None else now - self.created_at > SLOW_AFTER
+
+    def hangs(self, now: float) -> bool | None:
+        """Return whether it has been starting for over an hour at a Unix time, and not in vain."""
+        is_slow = self.is_slow(now)
+        if is_slow is False or self.is_in_vain is True:
+            return False
+        return None if is_slow is None or self.is_in_vain is None else True
 
     def decision(self, now: float) -> InstanceDecision | None:
         """Return what its miner has to decide about it at a Unix time, None while unknown."""
@@ -497,6 +505,9 @@ class Fleet:
         stuck_jobs: Jobs that it holds without an instance.
         window: None if it is unknown.
         failures: What failed in the 6 hours before the newest audit report. None if nobody asked.
+        outages: Servers that probably died in these hours.
+        open_records: The multiplier of each last active instance since its last change, by the
+            instance's id.
         known: Whether all of a topic is known, so that a sum over the fleet means all of it.
     """
 
@@ -512,6 +523,8 @@ class Fleet:
     stuck_jobs: int | None = None
     window: Window | None = None
     failures: Failures | None = None
+    outages: tuple[Outage, ...] = ()
+    open_records: Mapping[str, ComputeRecord] = field(default_factory=dict)
     known: Mapping[Topic, bool] = field(default_factory=dict)
 
     @cached_property

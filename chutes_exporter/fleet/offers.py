@@ -287,33 +287,48 @@ def find_left_out(
 def _left_out(server: Server, window: Window | None, now: float) -> LeftOut | None:
     if server.holds_slot:
         return "upgrade_slot"
-    # Each chute runs either with TEE or without.
-    if server.holds_slot is None or server.tee is None:
-        return "maintenance_not_known"
-    if server.waits_for_upgrade and not server.cannot_come_back and _ends_soon(window, now):
+    is_due, starts_hang = _upgrade_is_due(server, window, now), _starts_hang(server, now)
+    if is_due:
         return "upgrade_due"
-    if _starts_hang(server, now):
+    if starts_hang:
         return "starts_hang"
+    # Each chute runs either with TEE or without.
+    if None in (server.holds_slot, server.tee, is_due, starts_hang):
+        return "use_not_known"
     return None
 
 
-def _ends_soon(window: Window | None, now: float) -> bool:
-    """Return whether a window is open and may end soon."""
-    if window is None or not window.is_open:
-        return False
-    return window.ends_at is None or window.ends_at - now < UPGRADE_DUE
-
-
-def _starts_hang(server: Server, now: float) -> bool:
-    """Return whether an instance has been starting on a server for over an hour, not in vain, and
-    no instance is active there.
+def _upgrade_is_due(server: Server, window: Window | None, now: float) -> bool | None:
+    """Return whether a server waits for its upgrade in an open window that ends soon, and may come
+    back from it. None is unknown.
     """
+    waits = server.waits_for_upgrade
+    if waits is False:
+        return False
+    if window is None:
+        return None
+    if window.is_open is False or server.measured == "not_measured":
+        return False
+    if window.ends_at is not None and window.ends_at - now >= UPGRADE_DUE:
+        return False
+    if None in (waits, window.is_open, window.ends_at, server.measured):
+        return None
+    return True
+
+
+def _starts_hang(server: Server, now: float) -> bool | None:
+    """Return whether an instance has been starting on a server for over an hour, not in vain, and
+    no instance is active there. None is unknown.
+    """
+    if not any(gpu.state == "starting" for gpu in server.gpus):
+        return False
     if any(instance.state == "active" for instance in server.instances):
         return False
-    return any(
-        instance.state == "starting" and instance.is_slow(now) and not instance.is_in_vain
-        for instance in server.instances
-    )
+    hang = [one.hangs(now) for one in server.instances if one.state == "starting"]
+    if True in hang:
+        return True
+    # The instance that holds the GPU may be unknown.
+    return None if None in hang or not hang else False
 
 
 def find_uses(

@@ -117,14 +117,14 @@ def _ordered(servers: Sequence[Server]) -> tuple[Server, ...] | None:
     """Return servers in the order in which to upgrade them, None while that is unknown."""
     if any(None in (server.last_instances, server.idle_gpus) for server in servers):
         return None
-    return tuple(sorted(servers, key=_order))
+    return tuple(sorted(servers, key=upgrade_order))
 
 
-def _order(server: Server) -> tuple[int, int, str, str]:
+def upgrade_order(server: Server) -> tuple[int, int, str, str]:
     """Return the key of the order in which to upgrade servers.
 
     Those whose maintenance waits for the fewest instances come first. Of equal ones, those with the
-    most idle GPUs, because their upgrade interrupts the least. Both numbers are known.
+    most idle GPUs, because their upgrade interrupts the least. An unknown number counts as 0.
     """
     last_instances, idle_gpus = server.last_instances or 0, server.idle_gpus or 0
     return last_instances, -idle_gpus, server.name or "", server.server_id

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -25,6 +25,7 @@ from chutes_exporter.feeds.requests import Requests
 from chutes_exporter.fleet.ends import Ledger
 from chutes_exporter.fleet.failures import FAILURE_HOURS, find_failures
 from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.outages import with_reports
 from chutes_exporter.page import rendering, telemetry
 from chutes_exporter.page.maker import PageMaker
 from chutes_exporter.page.plan import Entry, Plan, make_plan
@@ -127,6 +128,9 @@ class Exporter:
         self.settings = settings
         self._requests.use(settings.keys)
         self.plan = make_plan(settings)
+        snapshot = self.feeds.peek(AUDIT_REPORT)
+        reports = None if snapshot is None else snapshot.answer.value
+        self.telemetry.ends.watch(settings.watched, reports)
         must_read_again = self._requests.reports.watch(self.plan.audited_miners)
         if must_read_again:
             self.feeds.forget([AUDIT_REPORT])
@@ -288,12 +292,14 @@ def _collected(entries: Sequence[Entry], states: States, watched: Sequence[str])
 
 
 def _fleets(states: States, watched: Sequence[str]) -> dict[str, Fleet]:
-    """Return the fleets of the watched miners by hotkey, each with the chutes that failed."""
+    """Return the fleets of the watched miners by hotkey, each with what the reports tell of it."""
     ledger = _ledger(states)
     fleets = {}
     for hotkey in watched:
-        failures = None if ledger is None else find_failures(ledger, hotkey, FAILURE_HOURS)
-        fleets[hotkey] = replace(_fleet(states, hotkey), failures=failures)
+        fleets[hotkey] = _fleet(states, hotkey)
+        if ledger is not None:
+            failures = find_failures(ledger, hotkey, FAILURE_HOURS)
+            fleets[hotkey] = with_reports(fleets[hotkey], ledger, failures)
     return fleets
 
 
@@ -303,20 +309,11 @@ def _ledger(states: States) -> Ledger | None:
     The cached reports have the ended instances of all watched miners, because a reload that adds a
     miner lets all reports be read again.
     """
-    reports = _newest_value(states, AUDIT_REPORT)
+    reports = rendering.newest_value(states, AUDIT_REPORT)
     if reports is None:
         return None
-    chutes = _newest_value(states, CHUTES)
+    chutes = rendering.newest_value(states, CHUTES)
     return Ledger(reports.hours, chutes or ())
-
-
-def _newest_value(states: States, feed: Feed[T]) -> T | None:
-    """Return the value of a feed's newest good answer, None if there is none."""
-    state = states.get(feed)
-    if state is None or state.snapshot is None:
-        return None
-    value: T = state.snapshot.answer.value
-    return value
 
 
 def _fleet(states: States, hotkey: str) -> Fleet:

@@ -23,7 +23,7 @@ class PageMaker:
     def __init__(
         self, plan: Plan, settings: Settings, telemetry: Telemetry, client: ChutesClient
     ) -> None:
-        self._renderer = Renderer(plan, settings.max_series)
+        self._renderer = Renderer(plan, settings.max_series, telemetry.ends)
         self._own = OwnLines(telemetry, settings, client)
         self._compressors = {form: Compressor() for form in Format}
 

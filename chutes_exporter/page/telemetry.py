@@ -24,6 +24,7 @@ from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.table import Info, Row, add_rows
 from chutes_exporter.metric import Metric
 from chutes_exporter.page import exposition
+from chutes_exporter.page.end_counters import EndCounters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -222,6 +223,7 @@ class Telemetry:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = RequestCounters()
+        self.ends = EndCounters()
         self.reload_good = RELOAD_GOOD.register(Gauge, self.registry)
         # The exporter starts only with a configuration that it could read.
         self.reload_good.set(1)

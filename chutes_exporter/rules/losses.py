@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from msgspec import structs
 
 from chutes_exporter.api.records import (
     END_TEXTS,
@@ -13,6 +15,7 @@ from chutes_exporter.api.records import (
     PURGED,
     AuditInstance,
     ComputeRecord,
+    UnixTime,
 )
 from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.rules.instances import SECURED_AFTER
@@ -20,7 +23,7 @@ from chutes_exporter.rules.launch import activation_is_checked
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from chutes_exporter.api.records import Chute
 
@@ -44,7 +47,11 @@ _INTEGRATED_SUBNETS: Final = (
 _PUBLIC_PENALTY: Final = 0.1
 """Multiplies the pay of a public instance that its miner deletes as the last active one."""
 _CUT_BELOW: Final = 2 * _PUBLIC_PENALTY
-"""A multiplier below this part of the one before was cut. Others change in small steps."""
+"""A multiplier below this part of the one before was cut."""
+_KEPT_FROM: Final = 5 * _PUBLIC_PENALTY
+"""One from this part on was not cut, because others change in smaller steps. Between the two, that
+is unknown: a bounty may have raised the multiplier before it was cut.
+"""
 _MAX_GAP: Final = 1.0
 """Seconds without a multiplier that rounding explains."""
 
@@ -147,41 +154,57 @@ class History:
         records: Its records, in the order of their starts. Two with the same start are both paid.
         open_multiplier: The multiplier of the last record in a report that was made before the
             instance ended. None without such a report.
+        ends: The ends of the hours whose reports were joined.
     """
 
     records: Sequence[ComputeRecord]
     open_multiplier: float | None
+    ends: Collection[float] = ()
+
+    def has_hour_of(self, time: float) -> bool:
+        """Return whether a report of the hour with this Unix time was joined."""
+        return any(end - HOUR <= time <= end for end in self.ends)
 
 
-def join_records(reports: Iterable[Sequence[ComputeRecord]]) -> History:
-    """Join the records of an instance in each report, the newest report first.
+def join_records(reports: Mapping[float, Sequence[ComputeRecord]]) -> History:
+    """Join the records of an instance in each report, by the end of its hour, the newest first.
 
-    Several reports have the same records, which have the same start. The newest one knows when
-    they ended. An older one may show their multiplier from before the end.
+    Several reports have the same records. The newest one knows when they ended. An older one may
+    show their multiplier from before the end. A report has only the records that apply in its hour,
+    so of two records with the same start, the newest report may lack the one that ended earlier.
     """
-    newest_by_start: dict[float, list[ComputeRecord]] = {}
+    ended = Counter[ComputeRecord]()
+    still_open: list[tuple[ComputeRecord, float]] = []
     open_multipliers: dict[float, float | None] = {}
-    for records in reports:
-        for start, records_of_start in _by_start(records).items():
-            newest_by_start.setdefault(start, records_of_start)
+    newer_starts = set[float]()
+    for end, records in reports.items():
+        # A report may have two equal records, which are both paid.
+        ended |= Counter(record for record in records if record.ended_at is not None)
         for record in records:
+            if record.ended_at is not None:
+                continue
             # The instance had not ended yet when this report was made. Until its end, a record
             # keeps its multiplier, so all reports with the open record agree.
-            if record.ended_at is None:
-                open_multipliers[record.started_at] = _multiplier(record)
-    joined = list(chain.from_iterable(newest_by_start.values()))
-    if not joined:
-        return History([], None)
-    # A report has no order. Of two with the same start, the one that is open is the last.
+            open_multipliers[record.started_at] = _multiplier(record)
+            if record.started_at not in newer_starts:
+                still_open.append((record, end))
+        newer_starts.update(record.started_at for record in records)
+    last_start = max(newer_starts, default=0.0)
+    joined = list(ended.elements())
+    for record, end in still_open:
+        if record.started_at == last_start:
+            joined.append(record)
+            continue
+        # The report in which this record ends is missing. It applied until this report at least.
+        known_end = UnixTime(max(end, record.started_at))
+        joined.append(structs.replace(record, ended_at=known_end))
+    # Of two with the same start, the one that ends later is the last.
     joined.sort(key=lambda record: (record.started_at, record.ended_at or math.inf))
-    return History(joined, open_multipliers.get(joined[-1].started_at))
+    return History(joined, open_multipliers.get(last_start), tuple(reports))
 
 
-def _by_start(records: Iterable[ComputeRecord]) -> dict[float, list[ComputeRecord]]:
-    by_start: dict[float, list[ComputeRecord]] = {}
-    for record in records:
-        by_start.setdefault(record.started_at, []).append(record)
-    return by_start
+Precision = Literal["exact", "about", "at_least"]
+"""Whether a loss is exact, an estimate, or a lower bound."""
 
 
 @dataclass(frozen=True)
@@ -189,11 +212,13 @@ class Loss:
     """What the score lost by the end of an instance.
 
     Attributes:
-        units: Compute units of the past day.
+        units: Compute units of the past day. None if nothing is known of them.
+        precision: Without units, they are at least 0.
         is_last_of_chute: Whether its miner deleted it as the last active one of its chute.
     """
 
     units: float | None
+    precision: Precision
     is_last_of_chute: bool | None
 
 
@@ -206,21 +231,34 @@ def loss_of(instance: AuditInstance, history: History, now: float) -> Loss:
     """
     if instance.activated_at is None:
         # It never had a score.
-        return Loss(0.0, is_last_of_chute=False)
+        return Loss(0.0, "exact", is_last_of_chute=False)
     paid = _paid_time(instance, now)
-    lost_units: float | None = 0.0
+    lost_units, is_complete = 0.0, True
     if outcome_of(instance) == "lost":
-        lost_units = _compute_units(history.records, paid)
-    if not _deleted_by_miner(instance):
-        return Loss(lost_units, is_last_of_chute=False)
-    multiplier_before = _multiplier_before_cut(history)
-    multiplier_after = _last_multiplier(history)
-    if multiplier_before is None or multiplier_after is None:
-        return Loss(None, is_last_of_chute=None)
+        lost_units, is_complete = _compute_units(history.records, paid)
+        is_complete = is_complete and _start_of_gap(instance, history, now) is None
+    cut = Cut(0.0, "exact")
+    if _deleted_by_miner(instance):
+        cut = _cut(instance, history)
     # `lost_units` are by the multiplier after the cut. What the cut took is lost as well.
-    cut = max(0.0, multiplier_before - multiplier_after)
-    cut_units = cut * paid.seconds_of(history.records[-1])
-    return Loss(total([lost_units, cut_units]), is_last_of_chute=cut > 0)
+    cut_seconds = paid.seconds_of(history.records[-1]) if cut.multiplier else 0.0
+    units = total([lost_units, product(cut.multiplier or 0.0, cut_seconds)])
+    precision = cut.precision if is_complete else "at_least"
+    is_last_of_chute = None if cut.multiplier is None else cut.multiplier > 0
+    if units is None or (not units and precision == "at_least"):
+        return Loss(None, "at_least", is_last_of_chute)
+    return Loss(units, precision, is_last_of_chute)
+
+
+def deletion_penalty(record: ComputeRecord, now: float) -> float | None:
+    """Return the compute units that the deletion of a public, last active instance takes from the
+    score.
+
+    These are nine tenths of those since the last change of its multiplier. Its record is open since
+    then.
+    """
+    seconds = _past_day(record.started_at, now, now=now).seconds_of(record)
+    return product(1 - _PUBLIC_PENALTY, _multiplier(record), seconds)
 
 
 def loss_needs_report(instance: AuditInstance, history: History, now: float, end: float) -> bool:
@@ -232,14 +270,14 @@ def loss_needs_report(instance: AuditInstance, history: History, now: float, end
     if instance.activated_at is None:
         # It never had a score, so it lost nothing.
         return False
-    may_be_cut = _deleted_by_miner(instance) and history.open_multiplier is None
+    may_be_cut = _deleted_by_miner(instance) and _cut(instance, history).precision != "exact"
     if may_be_cut and (not history.records or history.records[-1].started_at < end):
         # This report may show the last record while it was open, with its multiplier before a cut.
         return True
     if outcome_of(instance) == "counts":
         # Apart from a cut, it lost nothing.
         return False
-    gap = _first_gap(history.records, _paid_time(instance, now))
+    gap = _start_of_gap(instance, history, now)
     # The report has no record of a time after its hour.
     return gap is not None and gap < end
 
@@ -256,33 +294,43 @@ def _multiplier(record: ComputeRecord) -> float | None:
     return multiplier
 
 
-def _last_multiplier(history: History) -> float | None:
-    """Return the last multiplier of an instance, after the service may have cut it."""
-    if not history.records:
-        return None
-    return _multiplier(history.records[-1])
+@dataclass(frozen=True)
+class Cut:
+    """What the service took from the last multiplier of an instance, None if that is unknown."""
+
+    multiplier: float | None
+    precision: Precision
 
 
-def _multiplier_before_cut(history: History) -> float | None:
-    """Return the last multiplier of an instance, before the service may have cut it.
+def _cut(instance: AuditInstance, history: History) -> Cut:
+    """Return how the end of an instance that its miner deleted cut its last multiplier.
 
-    If no report shows it, the last two records decide. A last multiplier that is far below the one
-    before was cut: that of a public instance to a tenth, that of a private one to 0. A cut to
-    0 does not show what was cut, so the multiplier of the record before is the best estimate.
+    If no report shows the multiplier before, the last two records decide. That of a private
+    instance is cut to 0, which does not show what was cut, so the record before is the best
+    estimate. A public one whose last multiplier is far below the one before was cut to a tenth.
     """
+    multipliers = [_multiplier(record) for record in history.records]
+    if not multipliers or multipliers[-1] is None:
+        return Cut(None, "at_least")
+    last = multipliers[-1]
     if history.open_multiplier is not None:
-        return history.open_multiplier
-    if len(history.records) <= 1:
-        # Without a record before the last one, it is not known whether it was cut.
-        return None
-    previous, last = map(_multiplier, history.records[-2:])
-    if previous is None or last is None:
-        return None
-    if last >= _CUT_BELOW * previous:
-        return last
-    if last == 0:
-        return previous
-    return last / _PUBLIC_PENALTY
+        return Cut(max(0.0, history.open_multiplier - last), "exact")
+    is_private = instance.billed_to is not None
+    if is_private and last > 0:
+        return Cut(0.0, "exact")
+    # Without a record before the last one, it is not known whether it was cut.
+    previous = multipliers[-2] if len(multipliers) > 1 else None
+    if previous is None:
+        return Cut(None, "at_least")
+    return Cut(previous, "about") if is_private else _public_cut(last, previous)
+
+
+def _public_cut(last: float, previous: float) -> Cut:
+    if last < _CUT_BELOW * previous:
+        return Cut(last / _PUBLIC_PENALTY - last, "exact")
+    if last < _KEPT_FROM * previous:
+        return Cut(None, "at_least")
+    return Cut(0.0, "exact")
 
 
 @dataclass(frozen=True)
@@ -313,35 +361,51 @@ def _past_day(start: float, end: float, *, now: float) -> _PaidTime:
     return _PaidTime(start, max(start, end))
 
 
-def _compute_units(records: Sequence[ComputeRecord], paid: _PaidTime) -> float | None:
-    """Return the compute units of an instance in its paid time, None if a multiplier is unknown.
+def _compute_units(records: Sequence[ComputeRecord], paid: _PaidTime) -> tuple[float, bool]:
+    """Return the known compute units of an instance in its paid time, and whether these are all.
 
     The records are in the order of their starts.
     """
-    if _first_gap(records, paid) is not None:
-        return None
-    units: list[float | None] = []
+    units = []
     for record in records:
         seconds = paid.seconds_of(record)
         if seconds > 0:
             units.append(product(seconds, _multiplier(record)))
-    return total(units)
+    is_complete = None not in units and _first_gap(records, paid) is None
+    sum_of_known = total(one for one in units if one is not None)
+    if sum_of_known is None:
+        return 0.0, False
+    return sum_of_known, is_complete
 
 
 def _first_gap(records: Sequence[ComputeRecord], paid: _PaidTime) -> float | None:
     """Return the first Unix time in the paid time to which no record applies, None without a gap.
 
-    The records are in the order of their starts.
+    The records are in the order of their starts. Only the last one has no end.
     """
     covered_until = paid.start
     for record in records:
         if record.started_at > covered_until + _MAX_GAP:
             return covered_until
-        # Only the last record has no end, or the last two if they have the same start. The end of
-        # an earlier one is in a report that is missing, so it is unknown how long it applies.
-        if record.ended_at is None and record.started_at != records[-1].started_at:
-            return record.started_at
         covered_until = max(covered_until, record.ended_at or paid.end)
     if covered_until < paid.end - _MAX_GAP:
         return covered_until
     return None
+
+
+def _start_of_gap(instance: AuditInstance, history: History, now: float) -> float | None:
+    """Return the first Unix time of the paid time whose records are not all known, None if they
+    are.
+
+    An instance on a GPU that is dearer than its chute needs has two records that begin at its
+    creation, and both are paid. The first ends at its activation, so newer reports lack it.
+    """
+    paid = _paid_time(instance, now)
+    gap = _first_gap(history.records, paid)
+    activated_at = instance.activated_at or instance.created_at
+    if gap is not None or not history.records or activated_at <= paid.start + _MAX_GAP:
+        return gap
+    first = history.records[0]
+    first_end = first.ended_at or math.inf
+    may_lack_one = first_end > activated_at + _MAX_GAP and not history.has_hour_of(activated_at)
+    return paid.start if may_lack_one else None

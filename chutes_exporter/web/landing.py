@@ -164,9 +164,8 @@ def _actions(collected: Collected, settings: Settings, api_time: float) -> str:
     for fleet in collected.fleets.values():
         found += findings.find(fleet, api_time, settings.costs)
     gaps = _gaps(collected, settings)
-    # The verdict names the cost of idle GPUs only for a user who gave costs.
-    has_prices = bool(settings.costs)
-    verdict = findings.verdict(found, has_prices=has_prices, all_known=not gaps)
+    fleets = collected.fleets.values()
+    verdict = findings.verdict(found, fleets, settings.costs, all_known=not gaps)
     html = f"<p>{_state(_tone(found, gaps), verdict)}</p>"
     actions = [_action(item) for item in found if item.needs_action]
     if actions:

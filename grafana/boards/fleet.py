@@ -30,6 +30,7 @@ from grafana.parts import (
     nothing_row,
     of_known,
     of_miners,
+    of_one_exporter,
     recorded,
     select,
     short,
@@ -68,9 +69,7 @@ EARNING: Final = "hotkey_server_id:chutes_earning_gpus:ratio"
 STATE: Final = "hotkey_server_id:chutes_server_state:with_failing"
 FAILED: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
 UNITS: Final = recorded("hotkey_server_id:chutes_server_compute_units_per_second:max", **ON_SERVERS)
-GPU_STATE: Final = of_miners(
-    "chutes_gpu_state", "gpu_id", "server_id", "server", "gpu", "device_index", **ON_SERVERS
-)
+GPU_STATE: Final = recorded("hotkey_gpu_id:chutes_gpu_state:number", **ON_SERVERS)
 ERRORS: Final = of_miners("chutes_gpu_verification_error_info", "gpu_id", "error")
 THIS_SERVER: Final = board_link(
     "chutes-fleet", hotkey="${__data.fields.hotkey}", server="${__value.raw}"
@@ -110,12 +109,13 @@ def _gpus_by_model(**where: str) -> str:
 
 _IDLE_USD: Final = f"86400 * {IDLE_UNITS} * on () group_left () {UNIT_USD}"
 _CAN_EARN: Final = f"{select(_IDLE_UNITS, MINERS)} > 0"
+_NOTHING_TO_EARN: Final = select("chutes_server_state", MINERS, state="~idle|disabled|earning")
 NOT_EARNED: Final = (
     f"{_IDLE_USD} and on (hotkey, server_id) "
-    f"({_CAN_EARN} or {recorded(STATE)} == 5 or {recorded(STATE)} > 6) and on () {RULES}"
+    f"({_CAN_EARN} or {_NOTHING_TO_EARN} == 1) and on () {RULES}"
 )
-"""Dollars that the idle GPUs of a server do not earn in a day, 0 if it is idle (5) and nothing can
-be launched, or disabled or earning (above 6). What GPUs that start, that are unverified or in
+"""Dollars that the idle GPUs of a server do not earn in a day, 0 if it is idle and nothing can be
+launched, or disabled or earning. What GPUs that start, that are unverified or in
 maintenance would earn is not known.
 """
 DCGM_NEEDED: Final = (
@@ -124,6 +124,7 @@ DCGM_NEEDED: Final = (
 )
 
 
+_GPUS_BY_STATE: Final = of_one_exporter("chutes_server_gpus", "server_id", **ON_SERVERS)
 _EACH_EARNING: Final = select("chutes_server_gpus", MINERS, state="~earning|disabled", **ON_SERVERS)
 # Each exporter's GPUs are summed by themselves, because two may see different states of one.
 _EARNING_GPUS: Final = (
@@ -148,9 +149,10 @@ def idle_in_slot(**servers: str) -> Query:
     unknown. ``servers`` are the labels that select servers.
     """
     idle = of_miners("chutes_server_gpus", "server_id", "gpu", state="idle", **servers)
-    # The states 0 and 1 are those of a server that holds a slot.
-    in_slot = f"sum({idle} and on (hotkey, server_id) {STATE} < 2) > 0"
-    expression = f"{in_slot} unless on () ({idle} > 0 unless on (hotkey, server_id) {STATE})"
+    slot = select("chutes_server_state", state="~in_maintenance|maintenance_pending")
+    in_slot = f"sum({idle} and on (hotkey, server_id) {slot} == 1) > 0"
+    is_unknown = f"({idle} > 0 unless on (hotkey, server_id) chutes_server_state)"
+    expression = f"{in_slot} unless on () {is_unknown}"
     return Query(
         of_known(expression, "gpus"), "of them in maintenance", SICK, color=PLAIN, sometimes=True
     )
@@ -216,8 +218,8 @@ def _gpus_of_all(state: str) -> str:
     return of_known(f"sum({_gpus_by_model(state=state, **ON_SERVERS)})", "gpus")
 
 
-def _step(status: str) -> str:
-    return of_miners("chutes_server_maintenance_status", "server_id", "server", status=status)
+def _step(state: str) -> str:
+    return of_miners("chutes_server_maintenance_state", "server_id", "server", state=state)
 
 
 IN_MAINTENANCE: Final = f"({_step('maintenance')} == 1)"
@@ -226,15 +228,15 @@ IN_MAINTENANCE: Final = f"({_step('maintenance')} == 1)"
 def _dcgm(metric: str) -> str:
     """Return a metric of NVIDIA's exporter for the GPUs of the chosen servers, with their names.
 
-    The GPUs are those of the metric of their state, whose value becomes 1 by the power of 0.
+    The GPUs are those of the metric of their state.
     """
     # NVIDIA's exporter calls the label `UUID`, and our metric `uuid`.
     by_uuid = f'max by (uuid) (label_replace({metric}, "uuid", "$1", "UUID", "(.+)"))'
     chosen = select("chutes_gpu_state", MINERS, **ON_SERVERS)
-    named = _named(f"max by (uuid, server, device_index) ({chosen})")
+    named = _named(f"group by (uuid, server, device_index) ({chosen})")
     # `group_left` fails if a GPU has two series there, such as one for each of two servers.
     one_name_each = f"topk by (uuid) (1, {named})"
-    return f"{by_uuid} * on (uuid) group_left (GPU, server) {one_name_each} ^ 0"
+    return f"{by_uuid} * on (uuid) group_left (GPU, server) {one_name_each}"
 
 
 def _named(query: str) -> str:
@@ -559,7 +561,7 @@ FLEET.show(
         "Each GPU of the chosen servers in exactly one state. A step from earning to idle is "
         "an instance that ended.",
         Query(
-            of_known(f"sum by (state) ({_gpus_by_model(**ON_SERVERS)})", "gpus"),
+            of_known(f"sum by (state) ({_GPUS_BY_STATE})", "gpus"),
             "{{state}}",
         ),
         states=GPU,

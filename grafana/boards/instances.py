@@ -33,6 +33,7 @@ from grafana.parts import (
     of_all,
     of_known,
     of_miners,
+    of_one_exporter,
     of_platform,
     recorded,
     select,
@@ -62,20 +63,20 @@ from grafana.states import (
 from grafana.worlds import BUSY, KEYED, LIVE, PRICED, SICK, STOCKED
 
 STATES: Final = of_miners("chutes_fleet_instances", "state")
+_BY_STATE: Final = of_one_exporter("chutes_fleet_instances")
 ARE_KNOWN: Final = f"sum({STATES}) and on () {RULES}"
 """The number of instances. Without the rules, nothing is known of the single ones."""
-STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:max", chute_id="~$chute")
-"""1 starting, 2 disabled, 3 active."""
+STATE: Final = recorded("hotkey_instance_id:chutes_instance_state:number", chute_id="~$chute")
+"""One series for each instance."""
 PLACE: Final = recorded("hotkey_instance_id:chutes_instance_gpus:max", chute_id="~$chute")
 CREATED: Final = of_miners("chutes_instance_created_timestamp_seconds", "instance_id")
 ACTIVATED: Final = of_miners("chutes_instance_activated_timestamp_seconds", "instance_id")
 TO_SECURED: Final = recorded("hotkey_instance_id:chutes_instance_seconds_to_secured:max")
 UNITS: Final = of_miners("chutes_instance_compute_units_per_second", "instance_id")
 LATER: Final = of_miners("chutes_instance_later_compute_units_per_second", "instance_id")
-_OF_INSTANCE: Final = "hotkey, instance_id, chute_id, chute, private"
-_EACH_DECISION: Final = select("chutes_instance_decision", MINERS, chute_id="~$chute")
-# While two exporters disagree, the graver number counts, which is the lower one.
-_DECISIONS: Final = f"min by ({_OF_INSTANCE}) ({_EACH_DECISION})"
+_DECISIONS: Final = recorded(
+    "hotkey_instance_id:chutes_instance_decision:number", chute_id="~$chute"
+)
 DECISION: Final = f"({_DECISIONS} < 3)"
 """Instances that need a decision: 0 starting for over an hour, 1 starting in vain, 2 disabled."""
 MAY_NEED_DECISION: Final = f"({STATE} unless on (hotkey, instance_id) {_DECISIONS} == 3)"
@@ -86,11 +87,14 @@ FIRST_DECISIONS: Final = (
     State(2, FIRST["ChutesPrivateInstanceAtRisk"]),
 )
 """What to do first about each, as the alert says."""
-LATE: Final = f"({STATE} == 1 and on (hotkey, instance_id) time() - {CREATED} > 3600)"
+_IN_STATE: Final = "hotkey_instance_id_state:chutes_instance_state:max"
+_STARTING: Final = recorded(_IN_STATE, state="starting", chute_id="~$chute")
+LATE: Final = f"({_STARTING} == 1 and on (hotkey, instance_id) time() - {CREATED} > 3600)"
 IN_VAIN: Final = f"({of_miners('chutes_instance_start_in_vain', 'instance_id')} == 1)"
 START: Final = (
     "chutes_instance_activated_timestamp_seconds - on (job, instance, hotkey, instance_id) "
-    f"chutes_instance_created_timestamp_seconds and on (hotkey, instance_id) {STATE} == 3"
+    "chutes_instance_created_timestamp_seconds and on (hotkey, instance_id) "
+    f"{recorded(_IN_STATE, state='active', chute_id='~$chute')} == 1"
 )
 """How long each active instance took to start, as each exporter says."""
 
@@ -103,7 +107,7 @@ PURGE: Final = f"({_deadline('purge')} - time())"
 NEXT_PURGE: Final = of_known(
     f"min({select('chutes_instance_deadline_timestamp_seconds', MINERS, deadline='purge')} "
     "and on (hotkey, instance_id) "
-    f"{recorded('hotkey_instance_id:chutes_instance_state:max')} == 1) - time()",
+    f"{recorded(_IN_STATE, state='starting')} == 1) - time()",
     "instances",
 )
 """Of the instances that start. Disabled ones are deleted too, which frees what earns."""
@@ -113,19 +117,26 @@ def _ended(metric: str, *labels: str, window: str = "1d", **where: str) -> str:
     return of_miners(f"chutes_miner_{metric}", *labels, window=window, **where)
 
 
-ENDED: Final = _ended("ended_instances", "reason", "outcome", window="1h")
-CHUTE_ENDED: Final = _ended("chute_ended_instances", "chute_id", window="1h")
+ENDED: Final = _ended("window_ended_instances", "reason", "outcome", window="1h")
+CHUTE_ENDED: Final = _ended("chute_window_ended_instances", "chute_id", window="1h")
 """Also ends whose reason is unknown."""
-LOST_UNITS: Final = total(_ended("total_lost_compute_units"))
+_LOST: Final = total(_ended("window_total_lost_compute_units"))
+LOST_UNITS: Final = f"({_LOST} and on () {total(_ended('unknown_losses'))} == 0)"
+LEAST_LOST_UNITS: Final = f"({_LOST} unless on () {LOST_UNITS})"
+"""What is known of the lost units, while a loss or the report of an hour is not known."""
+SCORE_UNITS: Final = of_miners("chutes_miner_score_window_compute_units", window="1d")
 ENDED_IN_A_DAY: Final = (
-    f"sum by (hotkey) ({_ended('ended_instances', 'reason', 'outcome')}) and on (hotkey) "
-    + select("chutes_miner_ended_instances", MINERS, window="1d", reason="none")
+    f"sum by (hotkey) ({_ended('window_ended_instances', 'reason', 'outcome')}) and on (hotkey) "
+    + select("chutes_miner_window_ended_instances", MINERS, window="1d", reason="none")
 )
 """Absent while the reason of an end is unknown, which is then in no series."""
 _FAILED: Final = {"outcome": "~lost|never_active"}
-FAILED_IN_A_DAY: Final = f"sum({_ended('ended_instances', 'reason', 'outcome', **_FAILED)})"
-CHUTE_FAILED: Final = _ended("chute_ended_instances", "chute_id", **_FAILED)
-CHUTE_LOST: Final = _ended("chute_lost_compute_units", "chute_id")
+FAILED_IN_A_DAY: Final = f"sum({_ended('window_ended_instances', 'reason', 'outcome', **_FAILED)})"
+CHUTE_FAILED: Final = _ended("chute_window_ended_instances", "chute_id", **_FAILED)
+CHUTE_LOST: Final = (
+    f"({_ended('chute_window_lost_compute_units', 'chute_id')} "
+    f"and on (hotkey) {_ended('unknown_losses')} == 0)"
+)
 NO_REPORT: Final = "no report is known"
 KNOWN_HOURS: Final = f"{of_platform('chutes_audit_reports_known')} unless on () {LOST_UNITS}"
 """The number of hours whose report is known, while the losses of a day are not."""
@@ -145,7 +156,7 @@ def _ended_in_hour(label: str, **where: str) -> str:
     The exporter has the report only some minutes after the hour, so the query looks 10 minutes
     ahead. If there is no report by then, it returns nothing.
     """
-    selected = select("chutes_miner_ended_instances", MINERS, **where, window="1h")
+    selected = select("chutes_miner_window_ended_instances", MINERS, **where, window="1h")
     # Several exporters have the report, with the same labels.
     in_ten_minutes = f"max by (hotkey, reason, outcome) ({selected} offset -10m)"
     report_end = select("chutes_audit_report_end_timestamp_seconds")
@@ -176,8 +187,8 @@ INSTANCES.show(
     stat(
         "Lost in 24 h",
         "What the score of the past day lacks because of the instances that ended in it, and its "
-        "share of the score. It is unknown without the report of an hour or the loss of an "
-        "instance.",
+        "share of the score. Without the report of an hour or the loss of an instance, it is a "
+        "lower bound.",
         Query(
             f"{LOST_UNITS} * on () {UNIT_USD}",
             "dollars",
@@ -187,13 +198,14 @@ INSTANCES.show(
         ),
         Query(LOST_UNITS, "units", KEYED),
         Query(
-            f"{LOST_UNITS} / on () sum({of_miners('chutes_miner_score_compute_units')})",
+            f"{LOST_UNITS} / on () sum({SCORE_UNITS})",
             "of the score",
             STOCKED,
             Unit("percentunit", 1),
             thresholds=[(0.02, RED)],
         ),
         Query(f"1000 * {REPORT_END} and on () {LOST_UNITS}", "counted to", KEYED, CLOCK),
+        Query(LEAST_LOST_UNITS, "units, at least", sometimes=True),
         Query(KNOWN_HOURS, "hours known of 24", LIVE - KEYED, COUNT),
         unit=Unit("short", 0),
         empty=NO_REPORT,
@@ -307,7 +319,7 @@ INSTANCES.show(
         ),
         Column(
             "Failed starts",
-            f"{_ended('chute_ended_instances', 'chute_id', outcome='never_active')} > 0",
+            f"{_ended('chute_window_ended_instances', 'chute_id', outcome='never_active')} > 0",
             COUNT,
             missing=" ",
             data=BUSY,
@@ -315,7 +327,7 @@ INSTANCES.show(
         ),
         Column(
             "Lost their score",
-            f"{_ended('chute_ended_instances', 'chute_id', outcome='lost')} > 0",
+            f"{_ended('chute_window_ended_instances', 'chute_id', outcome='lost')} > 0",
             COUNT,
             missing=" ",
             data=BUSY,
@@ -434,7 +446,7 @@ INSTANCES.show(
         "Instances by state",
         "Each instance in exactly one state. If the number of starting instances grows, a "
         "chute does not start.",
-        Query(of_known(f"sum by (state) ({STATES})", "instances"), "{{state}}", KEYED),
+        Query(of_known(f"sum by (state) ({_BY_STATE})", "instances"), "{{state}}", KEYED),
         states=INSTANCE,
     ),
     graph(

@@ -55,7 +55,7 @@ MOVE: Final = of_miners(
 REFUSED: Final = of_miners("chutes_launch_refused_chutes", "gpu", "reason")
 INSTANCES_OF_CHUTE: Final = board_link("chutes-instances", chute="${__data.fields.chute_id}")
 _ENDED: Final = select(
-    *("chutes_miner_chute_ended_instances", MINERS),
+    *("chutes_miner_chute_window_ended_instances", MINERS),
     window="1d",
     outcome="~lost|never_active",
 )

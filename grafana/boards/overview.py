@@ -10,6 +10,7 @@ from grafana.boards.instances import (
     ACTIVATED,
     ENDED_IN_A_DAY,
     KNOWN_HOURS,
+    LEAST_LOST_UNITS,
     LOST_UNITS,
     NO_REPORT,
 )
@@ -222,7 +223,7 @@ OVERVIEW.show(
         "What is wrong",
         "Alerts about the chosen miners and the exporter, the gravest and the most expensive "
         "first. A click on an alert opens its runbook, and one on a place the board that shows "
-        "more. Dollars and compute units are what goes on being lost in a day, where it is known.",
+        "more. Dollars and compute units are what is known to go on being lost in a day.",
         Column(
             "Severity",
             copied(copied(short(SEVERITIES), "board"), "first"),
@@ -337,6 +338,7 @@ OVERVIEW.show(
             KEYED - PRICED,
             AMOUNT,
         ),
+        Query(LEAST_LOST_UNITS, "units, at least", unit=AMOUNT, sometimes=True),
         Query(KNOWN_HOURS, "hours known of 24", LIVE - KEYED, COUNT),
         unit=DOLLARS,
         empty=NO_REPORT,

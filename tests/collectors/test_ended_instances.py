@@ -27,33 +27,34 @@ ENDED = INSTANCE | {
 """An instance that lost the pay of the 1800 seconds since its creation."""
 OPEN = RECORD | {"started_at": "2026-11-24T11:00:00", "compute_multiplier": 2.0}
 """With this multiplier of 2, it lost 3600 compute units."""
-LOST = "chutes_miner_lost_compute_units"
-CHUTE_LOST = "chutes_miner_chute_lost_compute_units"
-TOTAL = "chutes_miner_total_lost_compute_units{hotkey=me,window=1h}"
+LOST = "chutes_miner_window_lost_compute_units"
+CHUTE_LOST = "chutes_miner_chute_window_lost_compute_units"
+UNKNOWN = "chutes_miner_unknown_losses{hotkey=me,window=1h}"
+TOTAL = "chutes_miner_window_total_lost_compute_units{hotkey=me,window=1h}"
 
 
-def samples_of_newest_hour(
-    *instances: dict[str, Any], multiplier: float | None = 2.0, **options: Any
-) -> Any:
-    """Return the samples of the newest hour that are not 0, and its total loss.
-
-    Args:
-        instances: The instances in its report. Each gets an id of its own.
-        multiplier: The only one of each instance.
-        options: The answer about chutes, and other options of the collector.
-    """
+def report_of_newest_hour(*instances: dict[str, Any]) -> dict[str, Any]:
+    """Return a report with instances, each with an id of its own and a multiplier of 2."""
     rows, records = [], []
     for number, instance in enumerate(instances):
         key = {"instance_id": f"{instance['instance_id']}{number}"}
         rows.append(instance | key)
-        records.append(OPEN | key | {"compute_multiplier": multiplier})
-    answers: dict[Any, Any] = {AUDIT_REPORT: {"instance_audit": rows, "compute_history": records}}
+        records.append(OPEN | key)
+    return {"instance_audit": rows, "compute_history": records}
+
+
+def samples_of_newest_hour(*instances: dict[str, Any], **options: Any) -> Any:
+    """Return the samples of the newest hour that are not 0, and its total loss.
+
+    ``options`` are the answer about chutes, and other options of the collector.
+    """
+    answers: dict[Any, Any] = {AUDIT_REPORT: report_of_newest_hour(*instances)}
     chutes = options.pop("chutes", None)
     if chutes is not None:
         answers[CHUTES] = chutes
     samples = {}
     for series, value in collected(COLLECTOR, answers, **options).items():
-        is_shown = value or series.startswith("chutes_miner_total")
+        is_shown = value or series == TOTAL
         if "window=1h" in series and is_shown:
             samples[series] = value
     return samples
@@ -69,8 +70,8 @@ def test_an_end_outside_the_hour_does_not_count(at: str | None) -> None:
 def test_an_end_counts_by_reason_and_by_chute() -> None:
     assert samples_of_newest_hour(ENDED) == {
         TOTAL: 3600,
-        "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 1,
-        "chutes_miner_chute_ended_instances{hotkey=me,window=1h,chute_id=c,outcome=lost}": 1,
+        "chutes_miner_window_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 1,
+        "chutes_miner_chute_window_ended_instances{hotkey=me,window=1h,chute_id=c,outcome=lost}": 1,
         f"{LOST}{{hotkey=me,window=1h,reason=probes}}": 3600,
         f"{CHUTE_LOST}{{hotkey=me,window=1h,chute_id=c}}": 3600,
     }
@@ -98,21 +99,29 @@ def test_a_miner_that_nobody_watches_is_exported_only_if_chosen() -> None:
 
 # The units of 1e308 are more than a number can be.
 @pytest.mark.parametrize("multiplier", [None, 1e308, -1.0])
-def test_a_multiplier_that_is_unknown_hides_only_the_losses_that_need_it(
+def test_a_multiplier_that_is_unknown_makes_losses_lower_bounds_with_their_number(
     multiplier: float | None,
 ) -> None:
-    found = samples_of_newest_hour(ENDED, ENDED, multiplier=multiplier)
-    assert found == {
-        "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 2,
-        "chutes_miner_chute_ended_instances{hotkey=me,window=1h,chute_id=c,outcome=lost}": 2,
-    }
+    report = report_of_newest_hour(ENDED, ENDED)
+    report["compute_history"][1]["compute_multiplier"] = multiplier
+    found = collected(COLLECTOR, {AUDIT_REPORT: report})
+    for metric in (TOTAL, f"{LOST}{{hotkey=me,window=1h,reason=probes}}"):
+        assert found[metric] == 3600
+    assert found[UNKNOWN] == 1
+    # A lower bound of 0 says nothing.
+    report["compute_history"][0]["compute_multiplier"] = multiplier
+    found = collected(COLLECTOR, {AUDIT_REPORT: report})
+    assert found[UNKNOWN] == 2
+    assert TOTAL not in found
+    assert f"{LOST}{{hotkey=me,window=1h,reason=probes}}" not in found
+    assert found[f"{LOST}{{hotkey=me,window=1h,reason=miner}}"] == 0
 
 
 def test_an_end_of_an_unknown_chute_hides_the_numbers_by_chute() -> None:
     found = samples_of_newest_hour(ENDED, ENDED | {"chute_id": None})
     assert found == {
         TOTAL: 7200,
-        "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 2,
+        "chutes_miner_window_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}": 2,
         f"{LOST}{{hotkey=me,window=1h,reason=probes}}": 7200,
     }
 
@@ -159,32 +168,32 @@ def test_an_end_with_the_mark_of_a_valid_end_is_no_redeployment() -> None:
 )
 def test_an_unknown_chute_hides_only_the_reasons_that_its_name_decides(chutes: Any) -> None:
     found = samples_of_newest_hour(UNMARKED, ENDED, chutes=chutes)
-    # The total is over all reasons, so it is hidden as well.
-    assert TOTAL not in found
+    # What it lost is known, whatever the reason.
+    assert found[TOTAL] == 7200
     assert found[f"{CHUTE_LOST}{{hotkey=me,window=1h,chute_id=c}}"] == 7200
     assert {key for key in found if "reason=" in key} == {
-        "chutes_miner_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}",
+        "chutes_miner_window_ended_instances{hotkey=me,window=1h,reason=probes,outcome=lost}",
         f"{LOST}{{hotkey=me,window=1h,reason=probes}}",
     }
 
 
-def test_a_record_that_cannot_be_read_hides_the_windows_that_need_its_report() -> None:
-    # The last record has no id.
-    report = {"instance_audit": [ENDED, INSTANCE, {}], "compute_history": [OPEN]}
-    found = collected(COLLECTOR, {AUDIT_REPORT: report})
-    assert found == {
-        "chutes_audit_report_end_timestamp_seconds": NOON,
-        "chutes_audit_reports_known": 0,
+@pytest.mark.parametrize("instances", [[ENDED, INSTANCE, {}], [ENDED, INSTANCE]])
+def test_a_missing_report_or_record_hides_counts_and_makes_losses_lower_bounds(
+    instances: list[dict[str, Any]],
+) -> None:
+    # The reports of 23 hours are missing. In the first case, the record without an id is, too.
+    found = collected(
+        COLLECTOR, {AUDIT_REPORT: {"instance_audit": instances, "compute_history": [OPEN]}}
+    )
+    assert found.pop("chutes_audit_report_end_timestamp_seconds") == NOON
+    assert found.pop("chutes_audit_reports_known") == ({} not in instances)
+    of_day = {series: value for series, value in found.items() if "window=1d" in series}
+    assert of_day == {
+        f"{LOST}{{hotkey=me,window=1d,reason=probes}}": 3600,
+        f"{CHUTE_LOST}{{hotkey=me,window=1d,chute_id=c}}": 3600,
+        TOTAL.replace("1h", "1d"): 3600,
     }
-
-
-def test_missing_reports_hide_the_windows_that_need_them() -> None:
-    # Only the report of the newest hour is there.
-    whole = {"instance_audit": [ENDED, INSTANCE], "compute_history": [OPEN]}
-    found = collected(COLLECTOR, {AUDIT_REPORT: whole})
-    assert found["chutes_audit_reports_known"] == 1
-    assert any("window=1h" in key for key in found)
-    assert not any("window=1d" in key for key in found)
+    assert (UNKNOWN in found) == ({} not in instances)
 
 
 def test_reports_of_other_miners_say_nothing_about_a_miner() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from chutes_exporter.collectors.fleet import COLLECTOR, FEEDS, SERVER_STATE_NUMBERS
+from chutes_exporter.collectors.fleet import COLLECTOR, FEEDS
 from chutes_exporter.duration import HOUR
 from chutes_exporter.feeds.definitions import INSTANCES
-from chutes_exporter.fleet.model import TOPICS
+from chutes_exporter.fleet.model import SERVER_STATES, TOPICS
 from tests.collectors.support import NOON_TEXT, Samples, collected, of
 from tests.fleet.test_join import ANSWERS, gpu
 from tests.support import NOON
@@ -65,8 +65,10 @@ def test_a_server_has_the_pay_of_its_instances_and_the_state_of_its_worst_gpu() 
     assert of(made, "chutes_server_compute_units_per_second") == {
         f"chutes_server_compute_units_per_second{{{SERVER}}}": units
     }
-    idle = SERVER_STATE_NUMBERS["idle"]
-    assert of(made, "chutes_server_state") == {f"chutes_server_state{{{SERVER}}}": idle}
+    assert of(made, "chutes_server_state") == {
+        f"chutes_server_state{{{SERVER},state={state}}}": int(state == "idle")
+        for state in SERVER_STATES
+    }
 
 
 def test_all_topics_of_a_fleet_are_known_with_all_answers() -> None:
@@ -109,17 +111,17 @@ def test_the_late_servers_are_counted_from_the_time_of_the_answer_about_the_wind
     assert of(run({"maintenance": None}), late) == {}
 
 
-def test_the_state_of_a_gpu_is_a_number() -> None:
-    numbers = {"unverified": 0, "idle": 1, "starting": 2, "disabled": 3, "earning": 4}
+def test_a_gpu_has_each_state_of_which_one_is_present() -> None:
     made = run()
-    for gpu_number, state in ((1, "earning"), (3, "starting"), (4, "idle")):
+    for gpu_number, present in ((1, "earning"), (3, "starting"), (4, "idle")):
         labels = f"hotkey=me,gpu_id=g{gpu_number},{PLACE},gpu=h200,device_index={gpu_number}"
-        assert made[f"chutes_gpu_state{{{labels}}}"] == numbers[state]
+        for state in ("unverified", "idle", "starting", "disabled", "earning"):
+            assert made[f"chutes_gpu_state{{{labels},state={state}}}"] == (state == present)
 
 
 def test_the_id_of_a_gpu_is_also_there_in_nvidias_format() -> None:
     digits = "0123456789abcdef0123456789abcdef"
-    (key,) = of(run(with_gpus(gpu(0, uuid=digits))), "chutes_gpu_state")
+    key, *_ = of(run(with_gpus(gpu(0, uuid=digits))), "chutes_gpu_state")
     assert f"gpu_id={digits},uuid=GPU-01234567-89ab-cdef-0123-456789abcdef," in key
 
 
@@ -242,10 +244,10 @@ def test_a_gpu_without_a_server_counts_in_the_fleet() -> None:
     made = run(with_gpus() | {"nodes": [gpu(1, device_index=7)]})
     assert counts(made) == {"idle": 1}
     labels = "hotkey=me,gpu_id=g1,gpu=h200,device_index=7"
-    assert of(made, "chutes_gpu_state") == {f"chutes_gpu_state{{{labels}}}": 1}
+    assert made[f"chutes_gpu_state{{{labels},state=idle}}"] == 1
     # The only server has none.
     assert of(made, "chutes_server_gpus") == {}
-    assert made[f"chutes_server_state{{{SERVER}}}"] == SERVER_STATE_NUMBERS["without_gpus"]
+    assert made[f"chutes_server_state{{{SERVER},state=without_gpus}}"] == 1
 
 
 def test_a_gpu_in_an_unknown_state_hides_the_counts_of_its_model_alone() -> None:
@@ -273,14 +275,14 @@ def test_only_a_server_with_tee_has_a_maintenance_and_a_version_that_boots(
     made = run(with_gpus(gpu(1), is_tee=tee))
     found = of(
         made,
-        "chutes_server_maintenance_status",
+        "chutes_server_maintenance_state",
         "chutes_server_upgrade_needed",
         "chutes_server_version_accepted",
     )
     expected = {
-        f"chutes_server_maintenance_status{{{SERVER},status=none}}": 1,
-        f"chutes_server_maintenance_status{{{SERVER},status=pending}}": 0,
-        f"chutes_server_maintenance_status{{{SERVER},status=maintenance}}": 0,
+        f"chutes_server_maintenance_state{{{SERVER},state=none}}": 1,
+        f"chutes_server_maintenance_state{{{SERVER},state=pending}}": 0,
+        f"chutes_server_maintenance_state{{{SERVER},state=maintenance}}": 0,
         f"chutes_server_upgrade_needed{{{SERVER}}}": 0,
         f"chutes_server_version_accepted{{{SERVER}}}": 1,
     }
@@ -288,7 +290,7 @@ def test_only_a_server_with_tee_has_a_maintenance_and_a_version_that_boots(
     assert f"chutes_server_gpus{{{SERVER},gpu=h200,state=idle}}" in made
 
 
-def test_a_server_in_an_unknown_step_of_its_maintenance_has_no_status_and_keeps_the_rest() -> None:
+def test_a_server_in_an_unknown_step_of_its_maintenance_has_no_state_and_keeps_the_rest() -> None:
     bodies = deepcopy(ANSWERS)
     # The service may get a step that this version does not know.
     bodies["maintenance"]["servers"][0]["maintenance_status"] = "draining"
@@ -298,7 +300,7 @@ def test_a_server_in_an_unknown_step_of_its_maintenance_has_no_status_and_keeps_
         "chutes_fleet_late_servers_to_upgrade",
         "chutes_fleet_servers_to_upgrade",
         "chutes_fleet_unmeasured_servers_to_upgrade",
-        "chutes_server_maintenance_status",
+        "chutes_server_maintenance_state",
         "chutes_server_state",
     }
     assert made["chutes_fleet_known{hotkey=me,topic=servers}"] == 0

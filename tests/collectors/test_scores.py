@@ -51,14 +51,14 @@ def test_the_unknown_share_of_one_miner_hides_all_places(
     made = run({ME: 0.5} | shares, {ME: RAW} | raw)
     assert made == {
         "chutes_miner_score_ratio{hotkey=me}": 0.5,
-        "chutes_miner_score_instances{hotkey=me}": 12,
-        "chutes_miner_score_bounties{hotkey=me}": 2,
-        "chutes_miner_score_instance_seconds{hotkey=me}": 3600,
-        "chutes_miner_score_compute_units{hotkey=me}": 7200,
+        "chutes_miner_score_window_instances{hotkey=me,window=1d}": 12,
+        "chutes_miner_score_window_bounties{hotkey=me,window=1d}": 2,
+        "chutes_miner_score_window_instance_seconds{hotkey=me,window=1d}": 3600,
+        "chutes_miner_score_window_compute_units{hotkey=me,window=1d}": 7200,
     }
 
 
 def test_a_miner_whose_share_is_null_has_none_and_keeps_what_else_is_known() -> None:
     made = run({ME: None}, {ME: {"total_instances": 1.0, "bounty_score": None}})
-    assert made == {"chutes_miner_score_instances{hotkey=me}": 1}
+    assert made == {"chutes_miner_score_window_instances{hotkey=me,window=1d}": 1}
     assert run({ME: None}, {ME: None}) == {}

@@ -298,7 +298,7 @@ def assert_each_room_is_given_once(miner: dict[str, Any]) -> None:
 def line_of_plan(use: dict[str, Any], launch: dict[str, Any]) -> str:
     """Return a pattern for the line of a launch on the screen."""
     privacy = "" if launch["public"] else r" \(private\)"
-    boost = launch["urgency_boost"]
+    boost = f"{launch['urgency_boost']:.2g}"
     columns = (
         use["server_name"],
         launch["name"] + privacy,
@@ -308,7 +308,7 @@ def line_of_plan(use: dict[str, Any], launch: dict[str, Any]) -> str:
         f"{launch['first_day_units']:.0f}",
         # The units of a later day.
         "[0-9]+",
-        "-" if boost == 1 else f"x {boost:.2g}",
+        "-" if boost == "1" else f"x {boost}",
     )
     return "^" + " +".join(map(str, columns))
 

@@ -66,6 +66,7 @@ class Api:
         texts: The bodies of some reports by path. The body of each other report is ``text``.
         failing: The statuses of failing requests for a report by its path.
         asked: The requested paths.
+        listed: Number of requests for the list.
     """
 
     def __init__(self, *entries: dict[str, Any], text: bytes = body([INSTANCE])) -> None:
@@ -74,10 +75,12 @@ class Api:
         self.texts: Mapping[str, bytes] = {}
         self.failing: dict[str, int] = {}
         self.asked: list[str] = []
+        self.listed = 0
         routes = [Route("/audit/", self._list), Route("/audit/download", self._download)]
         self.app = Starlette(routes=routes)
 
     async def _list(self, _request: Request) -> Response:
+        self.listed += 1
         return Response(json.dumps(self.entries))
 
     async def _download(self, request: Request) -> Response:
@@ -228,18 +231,22 @@ async def unread_after(reader: ReportReader) -> int | None:
         return None
 
 
-async def test_while_the_newest_report_is_late_the_older_ones_are_read_with_the_list() -> None:
-    api = Api(OLD, entry(10, 10), entry(9, 9))
+async def test_a_report_that_is_late_does_not_slow_the_older_ones() -> None:
+    api = Api(OLD, *(entry(hour, hour) for hour in range(10, 1, -1)))
     async with reading(api) as (reader, clock):
-        await reader.read()
         # At 12:02, the report until 12:00 should be out, but is not in the list.
         clock.now += 120
-        reports = (await reader.read()).value
-        # The next request is overdue since 12:01:30.
-        assert (reports.unread, reports.due) == (1, NOON + 90)
+        for unread in range(9, 0, -1):
+            reports = (await reader.read()).value
+            assert (reports.unread, reports.due) == (unread, clock.now + PAUSE)
+            clock.now += PAUSE
+        # The list is requested again each minute.
+        assert api.listed == 1
+        clock.now = NOON + 120 + 60
         api.entries.append(entry(12, 12))
         reports = (await reader.read()).value
-        assert [report.end for report in reports.hours] == [NOON, NOON - HOUR, NOON - 2 * HOUR]
+    assert api.listed == 2
+    assert reports.hours[0].end == NOON
 
 
 async def test_a_record_that_cannot_be_read_leaves_its_hour_not_whole() -> None:
@@ -304,18 +311,18 @@ async def test_after_a_reload_the_reports_are_read_again_for_a_miner_that_is_new
     replay: Replay, clock: Clock
 ) -> None:
     first, second = replay.day.miners.values()
-    lost = series("chutes_miner_total_lost_compute_units", hotkey=second.address, window="1d")
+    known = series("chutes_miner_unknown_losses", hotkey=second.address, window="1d")
     async with Exporter(watching(replay.url, first), clock=clock, monotonic=clock) as exporter:
         await read_reports(exporter)
         # What was kept of the reports is only about the first miner.
         exporter.reconfigure(watching(replay.url, first, second))
         page = await page_of(exporter)
-        assert lost not in page
+        assert known not in page
         await read_reports(exporter)
         page = await page_of(exporter)
-        assert lost in page
+        assert known in page
         # Without the first miner, the reports still have all that is needed.
         before = len(replay.requests)
         exporter.reconfigure(watching(replay.url, second))
-        assert lost in await page_of(exporter)
+        assert known in await page_of(exporter)
         assert "audit_report" not in {one.endpoint for one in list(replay.requests)[before:]}

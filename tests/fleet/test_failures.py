@@ -76,6 +76,7 @@ def end(reason: str | None = "requests", outcome: Outcome = "lost", **fields: An
         "may_have_lost_race": False,
         "outcome": outcome,
         "lost_units": 0.0,
+        "loss_precision": "exact",
         "is_last_of_chute": False,
     }
     return End(**given | fields)

@@ -425,13 +425,14 @@ def policy(opens: float, closes: float, **server: Any) -> Row:
     return {"active_window": window, "window_open": is_open, "servers": [WAITING | server]}
 
 
-def started(created_at: str, **fields: Any) -> dict[str, Any]:
-    """Return the answers in which an instance of another chute starts on a GPU of the server."""
-    instance = STARTING | {"chute_id": "b", "created_at": created_at} | fields
-    held = {"gpu_id": "g0", "chute_id": "b", "active": instance["active"]}
+def started(created_at: str | None, **fields: Any) -> dict[str, Any]:
+    """Return the answers in which an instance starts on a GPU of the server."""
+    instance = STARTING | {"created_at": created_at} | fields
+    held = {"gpu_id": "g0", "chute_id": "c", "active": instance["active"]}
     return {"instances": [instance], "inventory": [held]}
 
 
+LISTED = [{"version": "1.5.0", "expected_gpus": ["h200"], "gpu_count": None}]
 UNMEASURED = [{"version": "1.5.0", "expected_gpus": ["b200"], "gpu_count": None}]
 
 
@@ -440,7 +441,7 @@ UNMEASURED = [{"version": "1.5.0", "expected_gpus": ["b200"], "gpu_count": None}
     [
         ({}, None),
         # In the last 12 hours of a window, a server that waits for its upgrade is left out.
-        ({"maintenance": policy(-1, 10)}, "upgrade_due"),
+        ({"maintenance": policy(-1, 10), "measurements": LISTED}, "upgrade_due"),
         ({"maintenance": policy(-1, 13)}, None),
         ({"maintenance": policy(1, 10)}, None),
         ({"maintenance": policy(-10, -1)}, None),
@@ -452,7 +453,15 @@ UNMEASURED = [{"version": "1.5.0", "expected_gpus": ["b200"], "gpu_count": None}
         (started(OVER_AN_HOUR_AGO), "starts_hang"),
         (started(NOON_TEXT), None),
         (started(OVER_AN_HOUR_AGO, active=True, activated_at=OVER_AN_HOUR_AGO), None),
-        ({"servers": servers({"is_tee": None})}, "maintenance_not_known"),
+        ({"servers": servers({"is_tee": None})}, "use_not_known"),
+        # Whether it must be upgraded soon, or whether the start hangs, is unknown.
+        (
+            {"maintenance": policy(-1, 10, needs_upgrade=None), "measurements": LISTED},
+            "use_not_known",
+        ),
+        ({"maintenance": policy(-1, 13, needs_upgrade=None)}, None),
+        ({"maintenance": policy(-1, 10)}, "use_not_known"),
+        (started(None), "use_not_known"),
     ],
 )
 def test_the_plan_leaves_out_servers_that_fail_or_must_be_upgraded_and_says_why(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.collectors.fleet import SERVER_STATE_NUMBERS
-from chutes_exporter.fleet.model import GPU_STATES, SERVER_STATES
+from chutes_exporter.fleet.model import GPU_STATES
 from chutes_exporter.rules.instances import INSTANCE_STATES
 from chutes_exporter.rules.losses import END_REASONS, OUTCOMES
 from deploy.reference import ALL_METRICS
@@ -85,11 +84,14 @@ LONG = {
     "chutes-overview: What is wrong": "that no alert fires is no good news without a key",
     "chutes-overview: GPUs by state": "it is absent while the state of a GPU is unknown",
     "chutes-overview: GPUs since yesterday": "it is absent while the state of a GPU is unknown",
+    "chutes-overview: Ended instances, 24 h": "it is absent while the reason of an end is unknown",
     "chutes-fleet: Not earned, next 24 h": "it is absent while the pay of one server is unknown",
     "chutes-fleet: Earning": "it is absent while the state of a GPU is unknown",
     "chutes-fleet: Idle": "it is absent while the maintenance of a server is unknown",
+    "chutes-fleet: GPUs by state": "its states are those of one exporter",
     f"chutes-fleet: {SERVERS}": "it looks back to when all GPUs earned, or to the first sample",
     "chutes-fleet: Maintenance": "what to do depends on whether something earns there",
+    "chutes-instances: Next purge": "it is absent while an instance is unknown",
     "chutes-instances: Starting": "it is absent while an instance is unknown",
     "chutes-instances: Not secured": "it is absent while an instance is unknown",
     "chutes-instances: Instances that need a decision": "that there is none must be known",
@@ -308,15 +310,6 @@ def test_the_states_of_the_table_are_those_of_the_exporter() -> None:
         if rule.get("alert", "Watchdog") != "Watchdog"
     }
     assert {state.text for state in states.SEVERITY} == severities
-
-
-def test_the_boards_know_the_number_of_each_state_of_a_server() -> None:
-    assert [*SERVER_STATE_NUMBERS] == [*SERVER_STATES]
-    shown = {state.value: state.text for state in states.SERVER}
-    # The boards add 4, a server on which starts fail.
-    assert shown.keys() - {4} == {*SERVER_STATE_NUMBERS.values()}
-    # These are the states that a server takes from its GPUs.
-    assert [text for value, text in shown.items() if value in (3, 5, 6, 7, 8)] == [*GPU_STATES]
 
 
 def test_no_state_of_a_server_or_alert_tells_to_reboot_it_now() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import pytest
 import yaml
 
-from chutes_exporter.collectors.fleet import SERVER_STATE_NUMBERS
+from chutes_exporter.fleet.model import SERVER_STATES
 from tests.support import ROOT, RULES
 
 if TYPE_CHECKING:
@@ -262,15 +262,15 @@ class Scenario:
             self.instance(name, -5 * HOUR, server=server).activate(name, 0)
         return self.set("chutes_server_earning_instances", instances, **_of_server(server))
 
-    def maintain(self, at: int, server: str, status: str) -> Self:
-        """Let a TEE server have a status of maintenance."""
-        self._maintenance.setdefault(server, {})[at] = status
+    def maintain(self, at: int, server: str, state: str) -> Self:
+        """Let a TEE server be in a state of maintenance."""
+        self._maintenance.setdefault(server, {})[at] = state
         # This series says that the exporter has the whole answer about maintenance.
         self.set("chutes_feed_records", 1, feed="maintenance", hotkey=HOTKEY)
         labels = _of_server(server)
         for name in ("none", "pending", "maintenance"):
-            is_status = int(name == status)
-            self.set("chutes_server_maintenance_status", is_status, at, **labels, status=name)
+            is_state = int(name == state)
+            self.set("chutes_server_maintenance_state", is_state, at, **labels, state=name)
         return self
 
     def waits(self, servers: int, unmeasured: int = 0, at: int = 0) -> Self:
@@ -334,11 +334,14 @@ class Scenario:
                 units, count = lost, ended
             by_reason = {"window": window, "reason": "probes"}
             by_chute = {"window": window, "chute_id": "chute-1"}
-            self.set("chutes_miner_total_lost_compute_units", units, at, window=window)
-            self.set("chutes_miner_lost_compute_units", units, at, **by_reason)
-            self.set("chutes_miner_chute_lost_compute_units", units, at, **by_chute)
-            self.set("chutes_miner_ended_instances", count, at, **by_reason, outcome="lost")
-            self.set("chutes_miner_chute_ended_instances", count, at, **by_chute, outcome="lost")
+            self.set("chutes_miner_window_total_lost_compute_units", units, at, window=window)
+            self.set("chutes_miner_unknown_losses", 0, at, window=window)
+            self.set("chutes_miner_window_lost_compute_units", units, at, **by_reason)
+            self.set("chutes_miner_chute_window_lost_compute_units", units, at, **by_chute)
+            self.set("chutes_miner_window_ended_instances", count, at, **by_reason, outcome="lost")
+            self.set(
+                "chutes_miner_chute_window_ended_instances", count, at, **by_chute, outcome="lost"
+            )
         return self
 
     def feed(
@@ -461,8 +464,10 @@ class Scenario:
                 is_shown = is_known and value is not None
                 values[series].append(str(value) if is_shown else "_")
             maintenance = _at(self._maintenance.get(server, {}), minute)
-            state = str(_server_state(counts, maintenance)) if is_known else "_"
-            values[f"chutes_server_state{{{_written_labels(server)}"].append(state)
+            present = _server_state(counts, maintenance) if is_known else None
+            for state in SERVER_STATES:
+                series = f'chutes_server_state{{{_written_labels(server)}state="{state}",'
+                values[series].append(str(int(state == present)) if present else "_")
         return values
 
     def _gpus_by_state(self, server: str, minute: int) -> Counter[str]:
@@ -585,13 +590,13 @@ def _written_labels(server: str) -> str:
     return f'hotkey="{HOTKEY}",server_id="id-{server}",server="{server}",'
 
 
-def _server_state(counts: Counter[str], maintenance: str | None) -> int:
-    """Return the number of the state of a server with some GPUs, the first that applies."""
+def _server_state(counts: Counter[str], maintenance: str | None) -> str:
+    """Return the state of a server with some GPUs, the first that applies."""
     if maintenance == "pending":
-        return SERVER_STATE_NUMBERS["maintenance_pending"]
+        return "maintenance_pending"
     if maintenance == "maintenance":
-        return SERVER_STATE_NUMBERS["in_maintenance"]
-    return SERVER_STATE_NUMBERS[next(state for state in STATES if counts[state])]
+        return "in_maintenance"
+    return next(state for state in STATES if counts[state])
 
 
 def run_promtool(path: Path, **tests: Any) -> None:

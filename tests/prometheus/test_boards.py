@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
 from grafana.states import MAINTENANCE, UNWATCHED
@@ -93,23 +95,27 @@ def test_no_part_of_several_miners_is_shown_as_the_whole_also_without_the_rules(
     run_promtool(tmp_path / "test.yml", rule_files=[], tests=[test])
 
 
-def test_while_a_loss_is_unknown_the_board_says_how_many_hours_are_known(tmp_path: Path) -> None:
+def test_while_a_loss_is_unknown_the_board_shows_at_least_what_is_known(tmp_path: Path) -> None:
     miner = Scenario(30, exporters=("one:1", "two:2"))
     miner.set("chutes_audit_reports_known", 23).set("chutes_audit_reports_known", 24, 10)
-    miner.set("chutes_miner_total_lost_compute_units", 20, 10, window="1d")
-    # From 0:20 on, the loss is unknown although the reports of all 24 hours are there.
-    miner.drop(20, "chutes_miner_total_lost_compute_units", window="1d")
-    lost, hours = (asked("chutes-instances", "Lost in 24 h", number) for number in (1, 4))
+    miner.set("chutes_miner_window_total_lost_compute_units", 20, window="1d")
+    miner.set("chutes_miner_unknown_losses", 0, 10, window="1d")
+    # From 0:20 on, a loss is unknown although the reports of all 24 hours are there.
+    miner.set("chutes_miner_unknown_losses", 1, 20, window="1d")
+    lost, least, hours = (asked("chutes-instances", "Lost in 24 h", number) for number in (1, 4, 5))
     miner.check(
         tmp_path,
         {},
         values={
             lost: (5, {}),
+            least: (5, {"{}": 20}),
             hours: (5, {"{}": 23}),
             # In parentheses, they are the same queries, at other minutes.
             f"({lost})": (15, {"{}": 20}),
+            f"({least})": (15, {}),
             f"({hours})": (15, {}),
             f"(({lost}))": (25, {}),
+            f"(({least}))": (25, {"{}": 20}),
             f"(({hours}))": (25, {"{}": 24}),
         },
     )
@@ -123,7 +129,7 @@ def test_a_bar_counts_the_ends_of_the_hour_before_it(tmp_path: Path) -> None:
         miner.set("chutes_audit_report_end_timestamp_seconds", 3600 * hour, HOUR * hour + 4)
         for window, count in (("1h", hour), ("1d", 9)):
             at = HOUR * hour + 4
-            miner.set("chutes_miner_ended_instances", count, at, window=window, **ended)
+            miner.set("chutes_miner_window_ended_instances", count, at, window=window, **ended)
     failed = asked("chutes-instances", "Ended per hour by reason", 1)
     row = '{outcome="never_active"}'
     # The report of 3:00 does not come. In parentheses, it is the same query, at another minute.
@@ -165,10 +171,38 @@ def gpus(server: str, **states: str) -> dict[str, str]:
     }
 
 
+IN_MAINTENANCE = 'chutes_server_state{{{},state="in_maintenance"}}'
 KNOWN = {
     'chutes_fleet_known{topic="servers"}': "1x60",
     'chutes_fleet_known{topic="gpus"}': "1x60",
 }
+
+
+@pytest.mark.parametrize(
+    ("uid", "title", "metric", "of_thing"),
+    [
+        ("chutes-overview", "GPUs by state", "chutes_fleet_gpus", 'gpu="pro_6000"'),
+        ("chutes-fleet", "GPUs by state", "chutes_server_gpus", f'{place("alpha")},gpu="pro_6000"'),
+        ("chutes-instances", "Instances by state", "chutes_fleet_instances", ""),
+    ],
+)
+def test_states_add_up_while_only_one_of_two_exporters_sees_a_change(
+    uid: str, title: str, metric: str, of_thing: str, tmp_path: Path
+) -> None:
+    series = []
+    # At 0:20, one of 8 things goes to another state. The second exporter sees it 2 minutes later.
+    for exporter, minutes in (("one:1", 20), ("two:2", 22)):
+        for state, before, after in (("starting", 8, 7), ("disabled", 0, 1)):
+            target = f'{ME},state="{state}",job="chutes",instance="{exporter}",{of_thing}'
+            values = f"{before}x{minutes - 1} {after}x40"
+            series.append({"series": f"{metric}{{{target}}}", "values": values})
+    query = f"sum({asked(uid, title, 0)})"
+    tests = [
+        {"expr": query, "eval_time": f"{at}m", "exp_samples": [{"labels": "{}", "value": 8}]}
+        for at in (10, 21, 30)
+    ]
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": tests}
+    run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
 
 
 def test_the_fleet_is_not_counted_while_the_state_of_a_gpu_is_unknown(tmp_path: Path) -> None:
@@ -224,8 +258,8 @@ def test_an_alert_about_no_server_is_no_cause_on_a_server(tmp_path: Path) -> Non
 
 def test_in_maintenance_the_step_depends_on_what_earns_there(tmp_path: Path) -> None:
     series = {
-        f'chutes_server_maintenance_status{{{place("alpha")},status="{status}"}}': values
-        for status, values in (("none", "0x60"), ("pending", "0x60"), ("maintenance", "1x60"))
+        f'chutes_server_maintenance_state{{{place("alpha")},state="{state}"}}': values
+        for state, values in (("none", "0x60"), ("pending", "0x60"), ("maintenance", "1x60"))
     }
     series[f"chutes_server_earning_instances{{{place('alpha')}}}"] = "1x10 0x10 _x40"
     step, row = asked("chutes-fleet", "Maintenance", 0), f"{{{ME},{place('alpha')}}}"
@@ -243,9 +277,9 @@ def test_none_needs_a_decision_only_if_that_is_known_of_each_instance(tmp_path: 
     series = {
         'chutes_fleet_instances{state="starting"}': "1x60",
         f'chutes_instance_state{{{labels},state="starting"}}': "1x60",
-        f"chutes_instance_decision{{{labels}}}": "3x20 _x40",
+        f'chutes_instance_decision{{{labels},decision="none"}}': "1x20 _x40",
     }
-    # The 3 says that no decision is needed. From 0:21 on, nothing is known of the instance.
+    # From 0:21 on, nothing is known of the instance.
     row_without_any = asked("chutes-instances", "Instances that need a decision", 1)
     known = {row_without_any: (10, {'{chute="nothing"}': 1.0})}
     # In parentheses, it is the same query, at another minute.
@@ -258,10 +292,9 @@ def test_a_decision_that_one_of_two_exporters_sees_is_shown(tmp_path: Path) -> N
     series = {
         'chutes_fleet_instances{state="starting"}': "1x60",
         f'chutes_instance_state{{{labels},state="starting"}}': "1x60",
-        # Both are of the same miner. The 1 is a start in vain, and the 3 says that no decision is
-        # needed.
-        f'chutes_instance_decision{{replica="a",{labels}}}': "1x60",
-        f'chutes_instance_decision{{replica="b",{labels}}}': "3x60",
+        # Both are of the same miner.
+        f'chutes_instance_decision{{replica="a",{labels},decision="in_vain"}}': "1x60",
+        f'chutes_instance_decision{{replica="b",{labels},decision="none"}}': "1x60",
     }
     row_without_any = asked("chutes-instances", "Instances that need a decision", 1)
     # The row that says that none needs a decision is absent.
@@ -276,7 +309,7 @@ def test_without_the_rules_no_start_is_counted_and_no_instance_needs_no_decision
     series = {
         f'chutes_fleet_instances{{{exporter},state="starting"}}': "1x10",
         f'chutes_instance_state{{{exporter},{labels},state="starting"}}': "1x10",
-        f"chutes_instance_decision{{{exporter},{labels}}}": "3x10",
+        f'chutes_instance_decision{{{exporter},{labels},decision="none"}}': "1x10",
     }
     queries = (
         asked("chutes-instances", "Starting", 1),
@@ -328,7 +361,7 @@ def test_of_idle_gpus_in_maintenance_no_part_is_shown_as_all(tmp_path: Path) -> 
         'chutes_fleet_known{topic="gpus"}': "1x20 0x40",
         **gpus("alpha", idle="2x60"),
         **gpus("beta", idle="2x20 _x40"),
-        **{f"chutes_server_state{{{place(server)}}}": "0x60" for server in ("alpha", "beta")},
+        **{IN_MAINTENANCE.format(place(server)): "1x60" for server in ("alpha", "beta")},
     }
     # The GPUs of beta are unknown from 0:21 on. In parentheses, it is the same query, at another
     # minute.
@@ -389,6 +422,7 @@ def test_the_next_purge_is_that_of_an_instance_that_starts(tmp_path: Path) -> No
         labels = f'instance_id="i-{number}",chute_id="c-1",chute="glm",private="false"'
         deadline = f'chutes_instance_deadline_timestamp_seconds{{{labels},deadline="purge"}}'
         return {
+            f'chutes_instance_state{{{labels},state="active"}}': "0x60",
             f'chutes_instance_state{{{labels},state="{state}"}}': "1x60",
             deadline: f"{60 * purge}x60",
         }
@@ -403,14 +437,14 @@ def test_the_next_purge_is_that_of_an_instance_that_starts(tmp_path: Path) -> No
 def test_of_ends_no_part_is_shown_as_all_while_a_reason_is_unknown(tmp_path: Path) -> None:
     def ended(reason: str, values: str, window: str) -> dict[str, str]:
         labels = f'window="{window}",reason="{reason}",outcome="counts"'
-        return {f"chutes_miner_ended_instances{{{labels}}}": values}
+        return {f"chutes_miner_window_ended_instances{{{labels}}}": values}
 
     series = {
         'chutes_fleet_known{topic="servers"}': "1x60",
     }
     # After 0:20, a chute has two ends, and how many ended for the reason `none` is unknown.
     chute = 'window="1h",chute_id="c-1",outcome="counts"'
-    series[f"chutes_miner_chute_ended_instances{{{chute}}}"] = "_x20 2x40"
+    series[f"chutes_miner_chute_window_ended_instances{{{chute}}}"] = "_x20 2x40"
     for window in ("1h", "1d"):
         series |= ended("miner", "0x60", window) | ended("none", "0x20 _x40", window)
     ends = asked("chutes-overview", "Ended instances, 24 h", 0)
@@ -427,15 +461,13 @@ def test_of_ends_no_part_is_shown_as_all_while_a_reason_is_unknown(tmp_path: Pat
 
 
 def test_no_part_of_the_idle_gpus_in_maintenance_is_shown_as_all_of_them(tmp_path: Path) -> None:
-    state = "chutes_server_state"
     series = {
         **KNOWN,
         **gpus("alpha", idle="4x60"),
         **gpus("beta", idle="2x60"),
-        f"{state}{{{place('alpha')}}}": "0x60",
-        f"{state}{{{place('beta')}}}": "0x20 _x40",
+        IN_MAINTENANCE.format(place("alpha")): "1x60",
+        IN_MAINTENANCE.format(place("beta")): "1x20 _x40",
     }
-    # A server in state 0 is in maintenance.
     # In parentheses, it is the same query, at another minute.
     number = asked("chutes-fleet", "Idle", 1)
     shows(tmp_path, series, {number: (10, {"{}": 6}), f"({number})": (40, {})})

@@ -262,10 +262,10 @@ test_alerts_about_maintenance = scenarios(
         "while two exporters disagree, nobody is told to reboot": Scenario(30, {"alpha": 8}, PAIR)
         .maintain(0, "alpha", "maintenance")
         .set(
-            "chutes_server_maintenance_status",
+            "chutes_server_maintenance_state",
             1,
             server_id="id-alpha",
-            status="none",
+            state="none",
             instance="two:2",
         )
         .fires({30: []}),

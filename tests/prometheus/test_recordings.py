@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.collectors.fleet import SERVER_STATE_NUMBERS
+from chutes_exporter.fleet.model import SERVER_STATES
 from grafana import states
-from tests.prometheus.scenario import CHUTE, DAY, HOTKEY, UNKNOWN, Scenario, run_promtool
+from tests.prometheus.scenario import DAY, HOTKEY, UNKNOWN, Scenario, run_promtool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
-
-    from chutes_exporter.fleet.model import ServerState
 
 ME = {"hotkey": HOTKEY}
 PAIR = ("one:1", "two:2")
@@ -117,7 +116,7 @@ def test_a_server_on_which_3_starts_failed_in_6_hours_is_failing(tmp_path: Path)
     name = "hotkey_server_id:chutes_server_state:with_failing"
     # A server in maintenance with failed starts keeps its state, which is worse than failing.
     found = {}
-    servers: tuple[tuple[str, ServerState, int], ...] = (
+    servers = (
         ("loop", "idle", 3),
         ("twice", "idle", 2),
         ("old", "in_maintenance", 3),
@@ -131,7 +130,7 @@ def test_a_server_on_which_3_starts_failed_in_6_hours_is_failing(tmp_path: Path)
     miner.set("chutes_instance_planned_start_end", 1, 30, instance_id="planned-0")
     for server, state, starts in servers:
         place = {"server_id": f"id-{server}", "server": server}
-        miner.set("chutes_server_state", SERVER_STATE_NUMBERS[state], **place)
+        miner.set("chutes_server_state", 1, **place, state=state)
         for number in range(starts):
             instance = f"{server}-{number}"
             miner.instance(instance, 0, server=server).remove(instance, 20)
@@ -147,19 +146,53 @@ def test_a_server_on_which_3_starts_failed_in_6_hours_is_failing(tmp_path: Path)
     miner.check(tmp_path, {40: ["ChutesStartsFail warning"]}, values={name: (40, expected)})
 
 
-def test_the_state_of_an_instance_is_the_number_that_boards_map(tmp_path: Path) -> None:
-    miner = Scenario(9)
-    recorded = states.INSTANCE
-    for state in recorded:
-        # The id of each instance is the name of its state.
-        miner.instance(state.text, -10)
-        if state.text != "starting":
-            miner.activate(state.text, 0)
-    miner.disable("disabled", 0)
-    name = "hotkey_instance_id:chutes_instance_state:max"
-    chute = {**CHUTE, "private": "true"}
-    expected = {labels(name, instance_id=one.text, **chute): float(one.value) for one in recorded}
-    miner.check(tmp_path, {}, values={name: (5, expected)})
+# The states of a server have other texts on boards, in the same order, and one more.
+_OF_SERVERS = [state for state in states.SERVER if state.text != "failing"]
+
+_DECISIONS = {"slow": 0, "in_vain": 1, "disabled": 2, "none": 3}
+
+
+@pytest.mark.parametrize(
+    ("metric", "thing", "numbers", "pick"),
+    [
+        ("gpu_state", "gpu_id", {str(one.text): one.value for one in states.GPU}, max),
+        (
+            "server_state",
+            "server_id",
+            {name: one.value for name, one in zip(SERVER_STATES, _OF_SERVERS, strict=True)},
+            max,
+        ),
+        ("instance_state", "instance_id", {one.text: one.value for one in states.INSTANCE}, max),
+        ("instance_decision", "instance_id", _DECISIONS, min),
+    ],
+)
+def test_each_state_has_the_number_that_boards_show_also_while_two_exporters_disagree(
+    metric: str,
+    thing: str,
+    numbers: dict[str, float],
+    pick: Callable[[float, float], float],
+    tmp_path: Path,
+) -> None:
+    label = metric.partition("_")[2]
+    recorded = f"hotkey_{thing}:chutes_{metric}:number"
+    *_, last = numbers
+    series = []
+    # At 0:10, everything gets the last state. The second exporter sees it 2 minutes later.
+    for exporter, minutes in (("one:1", 10), ("two:2", 12)):
+        for name in numbers:
+            for state in numbers:
+                of_state = {thing: name, label: state, "instance": exporter}
+                values = f"{int(state == name)}x{minutes - 1} {int(state == last)}x20"
+                series.append({"series": labels(f"chutes_{metric}", **of_state), "values": values})
+    tests = []
+    for minute in (5, 11, 15):
+        samples = []
+        for name, number in numbers.items():
+            seen = {5: number, 11: pick(number, numbers[last]), 15: numbers[last]}[minute]
+            samples.append({"labels": labels(recorded, **{thing: name}), "value": seen})
+        tests.append({"expr": recorded, "eval_time": f"{minute}m", "exp_samples": samples})
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": tests}
+    run_promtool(tmp_path / "test.yml", evaluation_interval="1m", tests=[test])
 
 
 def test_the_work_of_the_past_hour_replaces_the_heading_of_an_exporter_without_a_key_only(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from msgspec import structs
 
 from chutes_exporter.api.records import AuditInstance, ComputeRecord, UnixTime
 from chutes_exporter.rules.losses import end_reason, join_records, loss_of
@@ -51,44 +50,8 @@ def test_of_two_records_with_one_start_the_open_one_is_cut_in_any_order(step: in
     start_up = ComputeRecord("i", UnixTime(0), 3.5, UnixTime(100))
     before = [start_up, ComputeRecord("i", UnixTime(0), 3.5)]
     after = [start_up, ComputeRecord("i", UnixTime(0), 0.0, UnixTime(2000))]
-    history = join_records([after[::step], before[::step]])
+    history = join_records({3600: after[::step], 0: before[::step]})
     loss = loss_of(DELETED, history, now=2000)
     assert loss.is_last_of_chute
     # The service pays both records, although they begin at the same time.
     assert loss.units == 3.5 * 100 + 3.5 * 2000
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        ComputeRecord("i", UnixTime(0), -1.0, UnixTime(2000)),
-        ComputeRecord("i", UnixTime(0), 3.5, UnixTime(1000)),
-    ],
-    ids=["negative multiplier", "no record until the end"],
-)
-def test_a_loss_is_unknown_if_a_multiplier_is(record: ComputeRecord) -> None:
-    failed = structs.replace(DELETED, deletion_reason="max failures reached")
-    loss = loss_of(failed, join_records([[record]]), now=2000)
-    assert loss.units is None
-    assert loss.is_last_of_chute is False
-
-
-@pytest.mark.parametrize(
-    "reports",
-    [
-        [],
-        [
-            [
-                ComputeRecord("i", UnixTime(0), None, UnixTime(1000)),
-                ComputeRecord("i", UnixTime(1000), 3.5, UnixTime(2000)),
-            ]
-        ],
-    ],
-    ids=["no report", "no multiplier to compare with"],
-)
-def test_a_loss_is_unknown_if_the_end_may_have_cut_the_multiplier(
-    reports: list[list[ComputeRecord]],
-) -> None:
-    loss = loss_of(DELETED, join_records(reports), now=2000)
-    assert loss.units is None
-    assert loss.is_last_of_chute is None

@@ -66,6 +66,7 @@ NULL_MEANS = {
     "maintenance.active_window": {"chutes_maintenance_window_open"},
     # Not verified.
     "nodes.verified_at": {
+        "chutes_gpu_verified",
         "chutes_fleet_gpus",
         "chutes_gpu_state",
         "chutes_server_gpus",
@@ -91,11 +92,11 @@ NULL_MEANS = {
     # Not yet, a public instance, no reason, and an end that is not valid.
     **{
         f"audit_report.instance_audit.{field}": {
-            "chutes_miner_ended_instances",
-            "chutes_miner_lost_compute_units",
-            "chutes_miner_total_lost_compute_units",
-            "chutes_miner_chute_ended_instances",
-            "chutes_miner_chute_lost_compute_units",
+            "chutes_miner_window_ended_instances",
+            "chutes_miner_window_lost_compute_units",
+            "chutes_miner_window_total_lost_compute_units",
+            "chutes_miner_chute_window_ended_instances",
+            "chutes_miner_chute_window_lost_compute_units",
         }
         for field in (
             "activated_at",
@@ -106,8 +107,8 @@ NULL_MEANS = {
             "valid_termination",
         )
     },
-    # A text of its own: no status.
-    "images.status": {"chutes_images", "chutes_image_info"},
+    # A text of its own: another state.
+    "images.status": {"chutes_images", "chutes_image_state"},
     # Not over.
     "jobs.finished_at": {
         "chutes_jobs_waiting",
@@ -139,7 +140,7 @@ Without these, a chute follows the rules of public chutes and has no bounty.
 ABSENCE_MEANS["maintenance.servers.maintenance_status"] = {
     "chutes_fleet_servers_to_upgrade",
     "chutes_server_upgrade_order",
-    "chutes_server_maintenance_status",
+    "chutes_server_maintenance_state",
     "chutes_server_state",
     "chutes_maintenance_older_slots_in_use",
 }

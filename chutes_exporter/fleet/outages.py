@@ -1,0 +1,99 @@
+"""Servers that probably died: several instances ended within minutes, and nothing runs since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from chutes_exporter.duration import MINUTE
+from chutes_exporter.fleet.failures import FAILURE_HOURS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from chutes_exporter.fleet.ends import End, Ledger
+    from chutes_exporter.fleet.failures import Failures
+    from chutes_exporter.fleet.model import Fleet, Gpu, Server
+
+_REASON: Final = "probes"
+"""Why the service ends the instances of a server that does not answer."""
+_WITHIN: Final = 10 * MINUTE
+"""Seconds between two such ends. Probes look at each instance every few minutes."""
+
+
+@dataclass(frozen=True)
+class Outage:
+    """Ends of several instances that a dead server explains.
+
+    Attributes:
+        servers: Where they can have been. The reports do not name the server of an instance.
+        ends: The ends, in their order.
+    """
+
+    servers: tuple[Server, ...]
+    ends: tuple[End, ...]
+
+
+def find_outages(ledger: Ledger, fleet: Fleet) -> tuple[Outage, ...]:
+    """Return the outages of a miner in the newest FAILURE_HOURS hours, the newest first.
+
+    A server on which something may earn is no candidate.
+    """
+    outages = []
+    candidates = [server for server in fleet.servers if _is_silent(server)]
+    for ends in reversed(_clusters(ledger.ends(FAILURE_HOURS), fleet.hotkey)):
+        servers = [server for server in candidates if _fits(server, ends, ledger)]
+        # Nothing has earned on a dead server since, so that it has not died twice.
+        candidates = [server for server in candidates if server not in servers]
+        if servers:
+            outages.append(Outage(tuple(servers), tuple(ends)))
+    return tuple(outages)
+
+
+def with_reports(fleet: Fleet, ledger: Ledger, failures: Failures) -> Fleet:
+    """Return a fleet with what the reports tell of it."""
+    open_records = {}
+    for instance in fleet.instances:
+        record = ledger.open_record(instance.instance_id) if instance.is_last_active else None
+        if record is not None:
+            open_records[instance.instance_id] = record
+    outages = find_outages(ledger, fleet)
+    return replace(fleet, failures=failures, outages=outages, open_records=open_records)
+
+
+def _clusters(ends: Iterable[End], hotkey: str) -> list[list[End]]:
+    """Return the ends of active instances that follow each other within minutes, two at least."""
+    clusters: list[list[End]] = []
+    for end in sorted(ends, key=lambda end: end.ended_at):
+        if end.hotkey != hotkey or end.activated_at is None or end.reason != _REASON:
+            continue
+        if clusters and end.ended_at - clusters[-1][-1].ended_at <= _WITHIN:
+            clusters[-1].append(end)
+        else:
+            clusters.append([end])
+    return [cluster for cluster in clusters if len(cluster) > 1]
+
+
+def _is_silent(server: Server) -> bool:
+    """Return whether certainly nothing earns on a server that has usable GPUs."""
+    return bool(_usable(server)) and server.holds_slot is False and server.earning_instances == 0
+
+
+def _usable(server: Server) -> list[Gpu]:
+    return [gpu for gpu in server.gpus if gpu.state in ("idle", "starting")]
+
+
+def _fits(server: Server, ends: Sequence[End], ledger: Ledger) -> bool:
+    """Return whether ended instances can have held at least half of a server's GPUs."""
+    usable = _usable(server)
+    size = 0
+    for end in ends:
+        chute = ledger.chutes.get(end.chute_id or "")
+        selector = None if chute is None else chute.node_selector
+        if selector is None or selector.gpu_count is None:
+            return False
+        models = selector.supported_gpus or ()
+        if not any(gpu.model in models for gpu in usable):
+            return False
+        size += int(selector.gpu_count)
+    return len(usable) <= 2 * size <= 2 * len(usable)

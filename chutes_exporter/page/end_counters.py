@@ -1,0 +1,110 @@
+"""Counts ended instances, each once, when its audit report is first seen."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING
+
+from chutes_exporter.collectors.ended_instances import (
+    COUNTED_ENDS,
+    COUNTED_LOST,
+    COUNTED_REASONS,
+    UNKNOWN,
+)
+from chutes_exporter.duration import DAY, DAY_HOURS, HOUR
+from chutes_exporter.fleet.ends import Ledger
+from chutes_exporter.rules.losses import OUTCOMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from chutes_exporter.api.records import Chute
+    from chutes_exporter.collectors.base import Samples
+    from chutes_exporter.feeds.reports import Reports
+    from chutes_exporter.fleet.ends import End
+
+
+@dataclass
+class _Counted:
+    """An end that was counted, and how many of its lost units were."""
+
+    ended_at: float
+    reason: str
+    units: float = 0.0
+
+
+class EndCounters:
+    """The counters of the ended instances of watched miners. They outlive reloads."""
+
+    def __init__(self) -> None:
+        self._ends = Counter[tuple[str, str, str]]()
+        self._lost = defaultdict[tuple[str, str], float](float)
+        self._counted: dict[str, _Counted] = {}
+        # The ends of the hours whose reports were known when a miner was first watched.
+        self._watched: Mapping[str, frozenset[float]] = {}
+        # These and those of the first list of reports after that. They do not count.
+        self._old_hours: dict[str, frozenset[float]] = {}
+
+    def watch(self, hotkeys: Iterable[str], reports: Reports | None) -> None:
+        """Count the ends of these miners from now on, and of no others.
+
+        For a new one, what stands in the known reports does not count.
+        """
+        hours = frozenset(report.end for report in reports.hours) if reports else frozenset()
+        # A page may be made in another thread, so that this is replaced, and never changed.
+        self._watched = {hotkey: self._watched.get(hotkey, hours) for hotkey in hotkeys}
+
+    def add_samples(self, reports: Reports, chutes: Sequence[Chute], out: Samples) -> None:
+        """Count what is new in the reports, and add all counters of miners that they have."""
+        watched = self._watched
+        for hotkey, hours in watched.items():
+            # An answer from before a reload may lack a miner that is new.
+            if reports.hotkeys is None or hotkey in reports.hotkeys:
+                self._old_hours.setdefault(hotkey, hours | reports.first_listed)
+        for hotkey in self._old_hours.keys() - watched.keys():
+            self._forget(hotkey)
+        ledger = Ledger(reports.hours, chutes)
+        # An hour more than a day, for a late report of the oldest one.
+        for end in ledger.ends(DAY_HOURS + 1):
+            if self._is_new(end):
+                self._count(end)
+        # No report has older ends.
+        counted = self._counted.items()
+        first = ledger.end - 2 * DAY
+        self._counted = {key: one for key, one in counted if one.ended_at > first}
+        for hotkey, reason in product(sorted(self._old_hours), COUNTED_REASONS):
+            out.add(COUNTED_LOST, self._lost[hotkey, reason], hotkey, reason)
+            for outcome in OUTCOMES:
+                ends = self._ends[hotkey, reason, outcome]
+                out.add(COUNTED_ENDS, ends, hotkey, reason, outcome)
+
+    def _is_new(self, end: End) -> bool:
+        """Return whether an end is of a watched miner, and of an hour that counts."""
+        old_hours = self._old_hours.get(end.hotkey)
+        if old_hours is None:
+            return False
+        # An end exactly at a full hour stands in two reports.
+        return not any(hour - HOUR <= end.ended_at <= hour for hour in old_hours)
+
+    def _count(self, end: End) -> None:
+        """Count an end unless it was counted, and what is newly known of its loss."""
+        counted = self._counted.get(end.instance_id)
+        if counted is None:
+            counted = _Counted(end.ended_at, end.reason or UNKNOWN)
+            self._counted[end.instance_id] = counted
+            self._ends[end.hotkey, counted.reason, end.outcome] += 1
+        # The day that a loss is about moves on, so that a loss may also become less.
+        more = (end.lost_units or 0.0) - counted.units
+        if more > 0:
+            counted.units += more
+            self._lost[end.hotkey, counted.reason] += more
+
+    def _forget(self, hotkey: str) -> None:
+        """Forget the counters of a miner that is no longer watched."""
+        del self._old_hours[hotkey]
+        for reason in COUNTED_REASONS:
+            self._lost.pop((hotkey, reason), None)
+            for outcome in OUTCOMES:
+                self._ends.pop((hotkey, reason, outcome), None)
