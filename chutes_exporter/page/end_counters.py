@@ -27,9 +27,9 @@ ENDS = Metric(
     "chutes_miner_instance_ends_total",
     "Instances of the watched miner that ended, by reason and outcome like "
     "chutes_miner_window_ended_instances, each counted once, when its audit report is first read. "
-    "Those of reports that were there at the start of the exporter do not count, so that increase() is "
-    "right over any range without a restart. The reason is unknown if only the chute's name would "
-    "tell it. Only with the collector ended_instances.",
+    "Those of reports that were there at the start of the exporter do not count, so that "
+    "increase() is right over any range without a restart. The reason is unknown if only the "
+    "chute's name would tell it. Only with the collector ended_instances.",
     ("hotkey", "reason", "outcome"),
     AUDIT_REPORT.endpoint.source,
 )
