@@ -14,6 +14,7 @@ from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.fleet.failures import find_failures, markets_in_order, markets_without
 from chutes_exporter.fleet.model import LeftOut
 from chutes_exporter.fleet.offers import find_uses
+from chutes_exporter.fleet.outages import with_reports
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 
 if TYPE_CHECKING:
@@ -122,10 +123,10 @@ def _has_offers(fleet: Fleet) -> bool:
 
 def _advice_to(hotkey: str, report: Report, audit: AuditReading) -> Advice:
     """Return the advice to a miner."""
-    fleet = report.fleets[hotkey]
     is_known = hotkey in report.counted
     ledger = audit.ledger_with_names(report, hotkey)
     failures = find_failures(ledger, hotkey, DAY_HOURS, are_all_known=not audit.gaps)
+    fleet = with_reports(report.fleets[hotkey], ledger, failures)
     markets: tuple[Market, ...] | None = None
     uses: tuple[Use, ...] = ()
     if fleet.markets is not None:
