@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.commands.audit import MADE_WITHIN, AuditReading
-from chutes_exporter.commands.terminal import moment
 from chutes_exporter.duration import DAY_HOURS, HOUR
-from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.fleet.failures import find_failures, markets_in_order, markets_without
 from chutes_exporter.fleet.model import LeftOut
 from chutes_exporter.fleet.offers import find_uses
@@ -110,10 +108,7 @@ async def find_advice(report: Report, settings: Settings) -> list[Advice]:
         advice = _advice_to(hotkey, report, audit)
         report.gaps.extend(_gaps(advice))
         advice_to_miners.append(advice)
-    if audit.gaps:
-        # First what the advice may lack because of the gaps, then the gaps themselves.
-        report.gaps.append(_failures_gap(audit))
-        report.gaps.extend(audit.gaps)
+    report.gaps.extend(audit.gaps)
     return advice_to_miners
 
 
@@ -162,18 +157,6 @@ def _missing_hours(audit: AuditReading, now: float) -> tuple[float, ...] | None:
 
 def _best_paid_first(uses: Iterable[Use]) -> tuple[Use, ...]:
     return tuple(sorted(uses, key=lambda use: use.first_day_units or 0.0, reverse=True))
-
-
-def _failures_gap(audit: AuditReading) -> NotKnown:
-    """Return the gap that not all reports are known, so that failures of miners may be missing.
-
-    It has no hotkey, because a report is about all miners. Without any report, it has no time.
-    """
-    reason = "not all hourly reports are known"
-    if audit.reports:
-        reason += f" until {moment(audit.ledger.end)}"
-    what = f"the failures of the past day ({AUDIT_REPORT.name})"
-    return NotKnown(what, hotkey="", reason=reason, advice=TRY_AGAIN)
 
 
 def _gaps(advice: Advice) -> list[NotKnown]:
