@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def check(
-    target: Replay | Target, *arguments: str, **variables: str
-) -> tuple[int, str]:
+async def check(target: Replay | Target, *arguments: str, **variables: str) -> tuple[int, str]:
     """Run the command; returns its exit status and its output, on one line."""
     status, output, _ = await run(target, "check", *arguments, variables=variables)
     return status, " ".join(output.split())

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests import support
 from tests.api.reports import INSTANCE, RECORD, body
 from tests.collectors.test_ended_instances import ENDED
 from tests.commands.support import ALPHA_USD, EMISSION, Target, chain_flag, run
 from tests.recorded import WORLD_C, Miner
-from tests.support import HOTKEY, replay, served
+from tests.support import HOTKEY, served
 from tests.test_ended import report_bodies
 
 if TYPE_CHECKING:
-    from chutes_exporter.simulator import Simulator
+    from chutes_exporter.demo.replay import Replay
 
 Reports = dict[int, bytes]
 """The body of each report by the hour of its end."""
@@ -66,7 +67,7 @@ async def incidents(
         "stats": json.dumps(STATS).encode(),
         **more,
     }
-    api = replay(bodies, bodies_of_reports, now.timestamp())
+    api = support.replay(bodies, bodies_of_reports, now.timestamp())
     async with served(api) as url:
         status, output, _ = await run(
             Target(url), "incidents", "--hotkey", HOTKEY, *flags, variables={}
@@ -386,20 +387,23 @@ async def test_of_a_missing_hour_the_losses_of_the_others_remain_and_it_says_why
 
 
 async def test_an_api_without_reports_and_a_command_without_a_miner_say_so(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
     assert await lost({}) == (3, [], ["the list of reports"])
     assert (await incidents({}))[1].startswith(
         f"{HOTKEY}\nNo ended instance is known.\nNot known\n"
     )
-    status, _, errors = await run(simulator, "incidents", variables={})
+    status, _, errors = await run(replay, "incidents", variables={})
     assert status == 2
     assert "--hotkey" in errors
 
 
 async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> None:
     miner = Miner(WORLD_C, "test_miner")
-    async with served(replay(miner.bodies(), report_bodies(WORLD_C))) as url, chain_flag() as chain:
+    async with (
+        served(support.replay(miner.bodies(), report_bodies(WORLD_C))) as url,
+        chain_flag() as chain,
+    ):
         _, output, _ = await run(
             Target(url), "incidents", "--hotkey", miner.hotkey, chain, variables={}
         )
