@@ -94,6 +94,10 @@ def make(api: Replay, hotkey_file: Path) -> Callable[..., Settings]:
     return make
 
 
+def write_key(path: Path, address: str, seed: str) -> None:
+    path.write_text(json.dumps({"ss58Address": address, "secretSeed": seed}))
+
+
 def broken(path: Path) -> None:
     path.write_text("{")
 
@@ -114,7 +118,7 @@ async def test_feeds_are_requested_before_the_first_scrape_and_every_address_is_
 
 
 async def test_sighup_follows_the_hotkey_file_unless_it_is_broken_and_sigterm_ends(
-    make: Callable[..., Settings], hotkey_file: Path, api: Replay
+    make: Callable[..., Settings], hotkey_file: Path
 ) -> None:
     # The first miner stays watched when the file has the key of another miner.
     read = functools.partial(make, hotkeys=[HOTKEY])
@@ -128,7 +132,7 @@ async def test_sighup_follows_the_hotkey_file_unless_it_is_broken_and_sigterm_en
         url = f"http://{logged('listening')[0]['addresses']}/metrics"
         before = parse_page((await get(url)).text)
         other = recorded_day().miners["healthy"].address
-        hotkey_file.write_text(json.dumps({"ss58Address": other, "secretSeed": SEEDS["healthy"]}))
+        write_key(hotkey_file, other, SEEDS["healthy"])
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: logged("configuration reloaded"))
         after = parse_page((await get(url)).text)

@@ -1,4 +1,4 @@
-"""What the command ``status`` finds, misses and asks for. tests/test_golden.py has whole outputs."""
+"""What the command ``status`` finds, misses and asks for."""
 
 from __future__ import annotations
 
