@@ -14,7 +14,7 @@ from tests import support
 from tests.api.reports import INSTANCE, RECORD, body
 from tests.collectors.test_ended_instances import ENDED
 from tests.commands.support import Target, chain_flag, run
-from tests.support import HOTKEY, served
+from tests.support import HOTKEY, NOON, served
 
 if TYPE_CHECKING:
     from chutes_exporter.demo.replay import Replay
@@ -401,7 +401,7 @@ async def test_an_api_without_reports_and_a_command_without_a_miner_say_so(
 async def test_money_is_unknown_without_the_compute_units_of_all_miners(stats: Any) -> None:
     # An answer that is no JSON is none.
     answer: dict[str, Any] = {"stats": b"" if stats is None else json.dumps(stats).encode()}
-    async with chain_flag() as chain:
+    async with chain_flag(NOON + 69 * 60) as chain:
         flags = ("--hours", "1", "--json", chain)
         _, output = await incidents(
             {12: body([MINE], [OPEN])}, *flags, fmv=b'{"tao": 400}', **answer
