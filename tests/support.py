@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.endpoints import Endpoint
 
+TEST_SEED = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
 HOTKEY = "5GNocjnmB7uTa4jURRRvji6CsUZnEyomrLhpodHdhsLF1Wti"
 """The address that the test seed belongs to, as the API's notes have it."""
 TEST_SEED = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
@@ -69,6 +70,13 @@ ROOT = Path(__file__).parent.parent
 RULES = ROOT / "prometheus" / "rules"
 
 _T = TypeVar("_T")
+
+
+SEEDS = {
+    "troubled": TEST_SEED,
+    "healthy": "0xd2a59eed9e274d87dafff069222e1257caa2ffdd4a0dfb0932f44c0a43b61842",
+}
+"""The invented seeds of the miners of the recorded day."""
 
 
 @functools.cache

@@ -15,9 +15,8 @@ from chutes_exporter.commands.advice import Advice, UnusedGpus, unused_gpus
 from chutes_exporter.fleet.failures import FAILS_FROM, Failures
 from tests.commands.worlds import PresentWorld
 from tests.fleet.support import make_fleet, make_gpus
-from tests.recorded import WORLD_H
+from tests.recorded import WORLD_H, may_have_lost_race, reported_ends
 from tests.test_documents import text_of
-from tests.test_ended import may_have_lost_race, reported_ends
 
 FAILING = "ab4bb34d-d7bd-5e77-8cb8-37bfee6be0c7"
 """A chute of which three instances lost their score. The start of a fourth may have lost a race."""

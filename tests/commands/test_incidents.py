@@ -13,9 +13,8 @@ import pytest
 from tests.api.reports import INSTANCE, RECORD, body
 from tests.collectors.test_ended_instances import ENDED
 from tests.commands.support import ALPHA_USD, EMISSION, Target, chain_flag, run
-from tests.recorded import WORLD_C, Miner
+from tests.recorded import WORLD_C, Miner, report_bodies
 from tests.support import HOTKEY, replay, served
-from tests.test_ended import report_bodies
 
 if TYPE_CHECKING:
     from chutes_exporter.simulator import Simulator

@@ -10,9 +10,8 @@ from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.config import make_settings
 from chutes_exporter.page.exporter import Exporter
 from tests.commands.support import Target, run
-from tests.recorded import Miner, rows, shifted, stream
+from tests.recorded import Miner, report_bodies, rows, shifted, stream
 from tests.support import PATIENCE, page_of, read_reports, recording, replay, served
-from tests.test_ended import report_bodies
 
 if TYPE_CHECKING:
     from pathlib import Path
