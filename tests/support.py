@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.endpoints import Endpoint
 
-TEST_SEED = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
 HOTKEY = "5GNocjnmB7uTa4jURRRvji6CsUZnEyomrLhpodHdhsLF1Wti"
 """The address that the test seed belongs to, as the API's notes have it."""
 TEST_SEED = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"

@@ -20,8 +20,7 @@ import pytest
 from chutes_exporter.cli import cli, main
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import make_settings
-from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, PATIENCE
+from tests.support import HOTKEY, PATIENCE, TEST_SEED
 from tests.test_credentials import OTHER, PRIVATE_KEY
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ import pytest
 from chutes_exporter.cli import cli
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.feeds.definitions import FEEDS
-from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, PATIENCE, PATIENT, parse_page, series
+from tests.support import HOTKEY, PATIENCE, PATIENT, TEST_SEED, parse_page, series
 from tests.test_cli import run, running
 from tests.test_credentials import OTHER
 
