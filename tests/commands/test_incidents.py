@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -14,10 +14,7 @@ from tests.api.reports import INSTANCE, RECORD, body
 from tests.collectors.test_ended_instances import ENDED
 from tests.commands.support import ALPHA_USD, EMISSION, Target, chain_flag, run
 from tests.recorded import WORLD_C, Miner, report_bodies
-from tests.support import HOTKEY, replay, served
-
-if TYPE_CHECKING:
-    from chutes_exporter.simulator import Simulator
+from tests.support import HOTKEY, NOON, replay, served
 
 Reports = dict[int, bytes]
 """The body of each report by the hour of its end."""
@@ -384,14 +381,12 @@ async def test_of_a_missing_hour_the_losses_of_the_others_remain_and_it_says_why
     assert text.count("? ") == len(gaps)
 
 
-async def test_an_api_without_reports_and_a_command_without_a_miner_say_so(
-    simulator: Simulator,
-) -> None:
+async def test_an_api_without_reports_and_a_command_without_a_miner_say_so() -> None:
     assert await lost({}) == (3, [], ["the list of reports"])
     assert (await incidents({}))[1].startswith(
         f"{HOTKEY}\nNo ended instance is known.\nNot known\n"
     )
-    status, _, errors = await run(simulator, "incidents", variables={})
+    status, _, errors = await run(Target("http://127.0.0.1:9"), "incidents", variables={})
     assert status == 2
     assert "--hotkey" in errors
 
@@ -420,7 +415,7 @@ async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> Non
 async def test_money_is_unknown_without_the_compute_units_of_all_miners(stats: Any) -> None:
     # An answer that is no JSON is none.
     answer: dict[str, Any] = {"stats": b"" if stats is None else json.dumps(stats).encode()}
-    async with chain_flag() as chain:
+    async with chain_flag(NOON + 69 * 60) as chain:
         flags = ("--hours", "1", "--json", chain)
         _, output = await incidents(
             {12: body([MINE], [OPEN])}, *flags, fmv=b'{"tao": 400}', **answer
