@@ -38,8 +38,9 @@ async def test_a_miner_with_a_key_costs_the_documented_requests_an_hour(
     # An answer that never changes is fresh for an hour.
     assert requests["thrash_cooldowns"] == 1
     assert requests.pop("chain", 0) == (int(to_node) if with_chain else 0)
-    # After the start, it also reads the 23 older audit reports of the past day.
-    to_api = requests.total() - 23
+    # After the start, it also reads the 23 older audit reports of the past day. In the recorded
+    # list, a new report is some minutes late. Meanwhile, the list is requested each minute.
+    to_api = requests.total() - 23 - (requests["audit"] - 2)
     # The document gives an upper limit, so one request less is right, too.
     assert to_api in (int(most) - 1, int(most)), requests
 

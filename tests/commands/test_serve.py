@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import os
 import re
 import shlex
@@ -24,11 +25,11 @@ from chutes_exporter.feeds import reports
 from chutes_exporter.page import exporter
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.web.server import bound_address, open_socket
-from tests.commands import support
 from tests.support import (
     HOTKEY,
     PATIENCE,
     ROOT,
+    SEEDS,
     Page,
     Pki,
     free_port,
@@ -93,8 +94,8 @@ def make(replay: Replay, hotkey_file: Path) -> Callable[..., Settings]:
     return make
 
 
-def broken(path: Path) -> None:
-    path.write_text("{")
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
 async def test_feeds_are_requested_before_the_first_scrape_and_every_address_is_served(
@@ -127,11 +128,12 @@ async def test_sighup_follows_the_hotkey_file_unless_it_is_broken_and_sigterm_en
         url = f"http://{logged('listening')[0]['addresses']}/metrics"
         before = parse_page((await get(url)).text)
         other = recorded_day().miners["healthy"].address
-        support.hotkey_file(hotkey_file.parent).replace(hotkey_file)
+        healthy = {"ss58Address": other, "secretSeed": SEEDS["healthy"]}
+        write(hotkey_file, json.dumps(healthy))
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: logged("configuration reloaded"))
         after = parse_page((await get(url)).text)
-        broken(hotkey_file)
+        write(hotkey_file, "{")
         # Each signal reads the file again, and logs the failure again.
         for times in (1, 2):
             os.kill(os.getpid(), signal.SIGHUP)
