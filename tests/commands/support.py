@@ -1,11 +1,10 @@
-"""Runs the command against a simulated API."""
+"""Runs a command against the recorded day, or another API."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import functools
-import hashlib
 import json
 import sys
 import time
@@ -18,13 +17,9 @@ import pytest
 from chutes_exporter.api import ChutesClient, transport
 from chutes_exporter.chain import node
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.simulator import Simulator, Size, World
-from chutes_exporter.simulator.world import TEST_SEED
 from tests import test_cli
-from tests.chain.support import EXPECTED, FakeNode, number, recorded_block
-from tests.recorded import answers
-from tests.simulator.odd import OddWorld
-from tests.support import HOTKEY, PATIENCE, SEEDS, recorded_day
+from tests.chain.support import FakeNode, number, recorded_block
+from tests.support import HOTKEY, PATIENCE, SEEDS, TEST_SEED, recorded_day
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -50,7 +45,7 @@ class Target:
 
 
 async def run(
-    target: Target | Replay | Simulator,
+    target: Target | Replay,
     *arguments: str,
     stdin: str = "",
     variables: dict[str, str] | None = None,
@@ -66,9 +61,8 @@ async def run(
     environment = {"CHUTES_EXPORTER_API_TIMEOUT": str(PATIENCE)}
     environment |= MINE if variables is None else variables
     with pytest.MonkeyPatch.context() as patch:
-        clock = None if isinstance(target, Simulator) else target.clock
-        if clock is not None:
-            set_clock(patch, clock)
+        if target.clock is not None:
+            set_clock(patch, target.clock)
         result = await asyncio.to_thread(
             test_cli.run, *arguments, "--api.url", target.url, stdin=stdin, **environment
         )
@@ -87,11 +81,6 @@ def set_clock(patch: pytest.MonkeyPatch, clock: Callable[[], float]) -> None:
         patch.setattr(module, "time", SimpleNamespace(monotonic=clock))
 
 
-EMISSION = sum(seat["alpha_per_day_rao"] for seat in EXPECTED["seats"].values()) / 1e9
-ALPHA_USD = EXPECTED["subnet"]["price_rao_per_alpha"] / 1e9 * json.loads(answers()["fmv"])["tao"]
-"""What all miners are paid by the recorded block, and the price of an alpha."""
-
-
 @contextlib.asynccontextmanager
 async def chain_flag(now: float | None = None) -> AsyncIterator[str]:
     """Yield the flag with a node that has just finalized the recorded block.
@@ -104,13 +93,6 @@ async def chain_flag(now: float | None = None) -> AsyncIterator[str]:
         yield f"--chain.url={url}"
 
 
-def world_of_today() -> World:
-    """Return a small world for the clock that the command sees. One that began long ago takes long
-    to get there.
-    """
-    return OddWorld(start=time.time(), size=Size(miners=12, active_miners=6, chutes=30))
-
-
 def hotkey_file(directory: Path, miner: str = "healthy") -> Path:
     """Write the hotkey file of a miner of the recorded day."""
     path = directory / miner
@@ -118,17 +100,3 @@ def hotkey_file(directory: Path, miner: str = "healthy") -> Path:
     path.write_text(json.dumps({"ss58Address": address, "secretSeed": SEEDS[miner]}))
     path.chmod(0o600)
     return path
-
-
-def another_key(path: Path, simulator: Simulator, number: int = 1) -> str:
-    """Put another miner's key into a hotkey file, and return its hotkey.
-
-    ``number`` is the place of the miner in the world, of which 0 is the miner of the test key.
-    """
-    miner = simulator.world.miners[number]
-    # As the simulated world makes it.
-    seed = hashlib.sha256(f"64/hotkey/{number}".encode()).hexdigest()
-    path.write_text(json.dumps({"ss58Address": miner.hotkey, "secretSeed": seed}))
-    # Others can read it, so each reading of the file also causes a warning.
-    path.chmod(0o644)
-    return miner.hotkey

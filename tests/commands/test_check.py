@@ -139,10 +139,10 @@ async def test_a_hotkey_that_earns_nothing_is_reported_with_advice(replay: Repla
     assert (lines["nodes"]["status"], "subnet 64" in lines["nodes"]["advice"]) == (401, True)
     # A miner that the API does not know has no history: that alone is no failure.
     assert lines["unique_chute_history"]["verdict"] == "ok"
-    (seat, *_) = recorded_day().answer("metagraph", 0) or ()
+    coldkey = (recorded_day().answer("metagraph", 0) or [])[0]["coldkey"]
     replay.edits["metagraph"] = blacklist
     for hotkey, words in (
-        (seat["coldkey"], "It is the cold key of a miner: use the hotkey."),
+        (coldkey, "It is the cold key of a miner: use the hotkey."),
         (HOTKEY, "blacklisted: invented"),
     ):
         status, lines = await check_json(replay, "--hotkey", hotkey)

@@ -12,8 +12,7 @@ import pytest
 
 from tests.api.reports import INSTANCE, RECORD, body
 from tests.collectors.test_ended_instances import ENDED
-from tests.commands.support import ALPHA_USD, EMISSION, Target, chain_flag, run
-from tests.recorded import WORLD_C, Miner, report_bodies
+from tests.commands.support import Target, chain_flag, run
 from tests.support import HOTKEY, NOON, replay, served
 
 Reports = dict[int, bytes]
@@ -389,24 +388,6 @@ async def test_an_api_without_reports_and_a_command_without_a_miner_say_so() -> 
     status, _, errors = await run(Target("http://127.0.0.1:9"), "incidents", variables={})
     assert status == 2
     assert "--hotkey" in errors
-
-
-async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> None:
-    miner = Miner(WORLD_C, "test_miner")
-    async with served(replay(miner.bodies(), report_bodies(WORLD_C))) as url, chain_flag() as chain:
-        _, output, _ = await run(
-            Target(url), "incidents", "--hotkey", miner.hotkey, chain, variables={}
-        )
-    day = json.loads(miner.bodies()["stats"])["past_day"]["instance_stats"]
-    # The first row is the dearest end of this world.
-    usd = 146803 * EMISSION * ALPHA_USD / sum(row["compute_units"] for row in day)
-    assert _row(output) == [
-        *("2026-11-26T14:28Z", "523", "497", "gpu_missing", "no", "146803", f"{usd:.1f}"),
-        *("(private)", "56fda629-0f64-4d1a-8f1d-d34779ffba08"),
-    ]
-    assert "\nNot shown: 31 more instances. --json has everything.\n" in output
-    assert "\nBy reason: 2 gpu_missing (146803 units), " in output
-    assert "24 h: 51 ended, 15 of them never became active." in output
 
 
 @pytest.mark.parametrize(
