@@ -28,18 +28,20 @@ from tests.grafana.truth import (
     Launches,
     Reports,
     Row,
+    deadlines_of,
     gpu_state,
     in_last,
     instance_state,
     is_earning,
     is_measured,
+    later_of,
     places,
     seconds,
     server_state,
     units_of_server,
     upgrade_order,
+    waiting_jobs,
 )
-from tests.test_recordings import deadlines_of, later_of, waiting_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -8,11 +8,13 @@ import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fractions import Fraction
 from functools import cached_property
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.grafana.scenes import END
+from tests.recorded import seconds as optional_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -584,3 +586,59 @@ class Launches:
 def in_last(hours: float, times: Iterable[float]) -> list[float]:
     """Return the times in the hours before the end, which is one of them."""
     return [time for time in times if END - hours * HOUR <= time <= END]
+
+
+def deadlines_of(row: Row) -> dict[str, float | None]:
+    """Return what happens to an instance, and the Unix time when, None if it is not known."""
+    activated_at = optional_seconds(row["activated_at"])
+    is_starting = row["activated_at"] is None
+    deadlines: dict[str, float | None] = {
+        "end_of_billing": optional_seconds(row["stop_billing_at"])
+    }
+    if activated_at is not None and row["billed_to"] is None:
+        deadlines["secured"] = activated_at + 60 * 60
+    if row["active"]:
+        return deadlines
+    # Two rules delete an instance that is not active: the first that applies counts.
+    purges = []
+    verified_at = optional_seconds(row["last_verified_at"])
+    # Within 3 hours of its verification, it must be active. A disabled one was verified before.
+    is_verified = row["verified"] or not is_starting
+    if verified_at is not None and is_verified:
+        purges.append(verified_at + 180 * 60)
+    # Within 3.5 hours of its creation, it must be verified and active.
+    is_verification_known = row["verified"] is not None
+    if is_starting and is_verification_known:
+        purges.append((optional_seconds(row["created_at"]) or 0) + 210 * 60)
+    deadlines["purge"] = min(purges, default=None)
+    return deadlines
+
+
+def later_of(chute_id: str, model: str, raw: dict[str, Any]) -> Fraction:
+    """Return what an instance earns 8 hours after its activation."""
+    (chute,) = (one for one in raw["chutes"] if one["chute_id"] == chute_id)
+    pay = Fraction(chute["effective_compute_multiplier"])
+    if not chute["public"]:
+        # It is paid for its own GPUs, not for the cheapest ones that its chute allows.
+        models = chute["node_selector"]["supported_gpus"]
+        rates = {gpu: Fraction(raw["supported_gpus"][gpu]["hourly_rate"]) for gpu in models}
+        pay *= rates[model] / min(rates.values())
+    factors = chute["compute_multiplier_factors"]
+    for passing in ("bounty_boost", "urgency_boost"):
+        pay /= Fraction(factors.get(passing, 1))
+    return pay
+
+
+def waiting_jobs(raw: dict[str, Any]) -> list[Row]:
+    """Return the jobs that a miner can still claim: of existing chutes, with less than 15 tries."""
+    chutes = {row["chute_id"] for row in raw["chutes"]}
+    unclaimed = [job for job in unclaimed_jobs(raw) if job["chute_id"] in chutes]
+    return [job for job in unclaimed if len(job["miner_history"]) < 15]
+
+
+def unfinished_jobs(raw: dict[str, Any]) -> list[Row]:
+    return [row for row in raw["jobs"] if row["finished_at"] is None]
+
+
+def unclaimed_jobs(raw: dict[str, Any]) -> list[Row]:
+    return [row for row in unfinished_jobs(raw) if row["miner_hotkey"] is None]
