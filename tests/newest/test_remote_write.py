@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.grafana.display import PANELS
-from tests.grafana.scenes import filled_in
+from tests.grafana.answers import filled_in
 from tests.newest.test_victoria_metrics import victoria_metrics
 from tests.support import (
     HOTKEY,
