@@ -13,17 +13,26 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import yaml
 
-from chutes_exporter.demo.day import open_day
 from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
-from tests.support import PATIENCE, RULES, Clock, Labels, asked_by, patient, read_reports, until
+from tests.support import (
+    PATIENCE,
+    RULES,
+    Clock,
+    Labels,
+    asked_by,
+    patient,
+    read_reports,
+    recorded_day,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-DAY: Final = open_day()
+DAY: Final = recorded_day()
 LAST: Final = 24 * 60
 """The last minute of the day."""
 GROUPS: Final[list[dict[str, Any]]] = [

@@ -11,6 +11,7 @@ import json
 import lzma
 import re
 import tempfile
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from tests.day import Answer, Evaluated, Pages
+    from tests.support import Labels
 
 GOLDEN: Final = Path(__file__).parent / "answers.json.xz"
 STEP: Final = 600
@@ -84,12 +86,16 @@ def filled_in(expression: str, hotkeys: Iterable[str], miner: str = "") -> str:
     return expression
 
 
+def targets_of(panel: Mapping[str, Any], uid: str) -> dict[str, dict[str, Any]]:
+    """Return the targets of a panel by their names in `QUERIES`."""
+    return {f"{uid}: {panel['title']} {target['refId']}": target for target in panel["targets"]}
+
+
 def _queries() -> dict[str, str]:
     """Return the queries of boards by the board, the panel and the letter, and of variables."""
     queries = {"annotation": ANNOTATION.expr}
     for uid, panel in PANELS:
-        for target in panel["targets"]:
-            queries[f"{uid}: {panel['title']} {target['refId']}"] = target["expr"]
+        queries |= {name: target["expr"] for name, target in targets_of(panel, uid).items()}
     for name, variable in VARIABLES.items():
         if found := re.fullmatch(r"label_values\((.+), (\w+)\)", variable.query):
             queries[f"variable {name}"] = f"group by ({found[2]}) (last_over_time({found[1]}[1d]))"
@@ -122,20 +128,25 @@ class Answers:
         return found
 
     def of_panel(self, panel: Mapping[str, Any], uid: str) -> dict[str, Any]:
-        """Return the answers to the queries of a panel, as Prometheus would send them.
+        """Return the answers to the queries of a panel by their letters. A graph has one point."""
+        minute = self.moment.minute
+        return {
+            target["refId"]: as_sent({minute: self.of[name]}, is_range=target["range"])
+            for name, target in targets_of(panel, uid).items()
+        }
 
-        A graph has one point, which is now.
-        """
-        found = {}
-        for target in panel["targets"]:
-            rows = []
-            for labels, value in self.of[f"{uid}: {panel['title']} {target['refId']}"].items():
-                point = [60 * self.moment.minute, f"{value:.17g}"]
-                points = {"values": [point]} if target["range"] else {"value": point}
-                rows.append({"metric": dict(labels), **points})
-            kind = "matrix" if target["range"] else "vector"
-            found[target["refId"]] = {"resultType": kind, "result": rows}
-        return found
+
+def as_sent(answers_of_minutes: Mapping[int, Answer], *, is_range: bool) -> dict[str, Any]:
+    """Return answers as Prometheus sends them: with all minutes, or with the only one."""
+    series: dict[Labels, list[tuple[float, str]]] = defaultdict(list)
+    for minute, answer in answers_of_minutes.items():
+        for labels, value in answer.items():
+            series[labels].append((60 * minute, f"{value:.17g}"))
+    rows = [
+        {"metric": dict(labels), **({"values": points} if is_range else {"value": points[0]})}
+        for labels, points in series.items()
+    ]
+    return {"resultType": "matrix" if is_range else "vector", "result": rows}
 
 
 def _asked(names: Iterable[str]) -> dict[str, set[int]]:
