@@ -71,6 +71,10 @@ SILENT: Final = {
     # No GPU has an error, and no answer is doubted.
     "chutes-fleet: GPUs B",
     "chutes-exporter: All feeds C",
+    # Dollars are known wherever units are: tests/prometheus/test_verdicts.py.
+    "chutes-fleet: Not earned, next 24 h D",
+    "chutes-overview: Not earned, next 24 h D",
+    "chutes-overview: Lost in 24 h B",
     # Nothing grew since yesterday, and nobody is the last one.
     *(f"chutes-overview: {what} since yesterday A" for what in ("Score", "Rank", "GPUs")),
     "chutes-subnet: To the next worse C",
@@ -187,7 +191,7 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
     "lost units": lambda s: (
         s("instances: Lost in 24 h B"),
         s("instances: Lost in 24 h C") * s("subnet: Leaderboard E", hotkey=s.hotkey),
-        s.exported("chutes_miner_lost_compute_units", window="1d"),
+        s.exported("chutes_miner_window_lost_compute_units", window="1d"),
     ),
     "score": lambda s: (
         s("overview: Score share and heading A"),
@@ -250,7 +254,7 @@ SAME: Final[dict[str, Callable[[Shown], Iterable[float]]]] = {
     ),
     "ended instances": lambda s: (
         s("overview: Ended instances, 24 h A"),
-        s.exported("chutes_miner_ended_instances", window="1d"),
+        s.exported("chutes_miner_window_ended_instances", window="1d"),
     ),
     "critical alerts": lambda s: (
         s("overview: Verdict B"),
