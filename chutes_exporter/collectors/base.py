@@ -120,7 +120,7 @@ class Samples:
         self.unknown: frozenset[Metric] = frozenset()
 
     def add(self, metric: Metric, value: float | None, *labels: LabelValue) -> None:
-        """Add a sample of a gauge or info metric, unless a rule of this class leaves it out.
+        """Add a sample of any metric but a histogram, unless a rule of this class leaves it out.
 
         The labels are in the declared order. One that is None is unknown and becomes an empty
         label.
@@ -161,8 +161,8 @@ class Samples:
         """Return the family of a metric, a new one for its first sample."""
         family = self._families.get(metric.name)
         if family is None:
-            # The library appends the end of an info metric itself.
-            name = metric.name.removesuffix("_info")
+            # The library appends the end of an info metric and of a counter itself.
+            name = metric.name.removesuffix("_info").removesuffix("_total")
             family = Family(name, metric.help, metric.kind, metric.unit)
             self._families[metric.name] = family
         return family

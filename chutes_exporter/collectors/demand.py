@@ -52,8 +52,9 @@ CHUTE = Table[ChuteMetrics](
         by="window",
     ),
     chutes_chute_utilization_ratio=Row(
-        "Average use of the chute's capacity over the past hour. Above 1, demand exceeds capacity.",
-        "utilization",
+        "Average use of the chute's capacity in the window. Above 1, demand exceeds capacity.",
+        {"1h": "utilization"},
+        by="window",
     ),
     chutes_chute_instances=Row(
         "Active and verified instances of the chute on all miners.", "instance_count"

@@ -84,7 +84,26 @@ PLANNED_START_END = _metric(
     "That is no failure of its server.",
     ("hotkey", "instance_id"),
 )
+UNKNOWN: Final = "unknown"
+COUNTED_REASONS: Final = (*END_REASONS, UNKNOWN)
+COUNTED_ENDS = _metric(
+    "chutes_miner_instance_ends_total",
+    "Instances of the watched miner that ended, with the reasons and outcomes of "
+    "chutes_miner_window_ended_instances. Each is counted once, when its report is first read. The "
+    "reports that were there at the start of the exporter do not count, so that increase() is "
+    "right over any range without a restart. The reason is unknown if only the name of the chute, "
+    "which needs a key, would tell it.",
+    ("hotkey", "reason", "outcome"),
+)
+COUNTED_LOST = _metric(
+    "chutes_miner_observed_lost_compute_units_total",
+    "Compute units that the score of a day lost by the ends of chutes_miner_instance_ends_total. A "
+    "loss that is not known adds nothing, until a report of the next 24 hours shows it.",
+    ("hotkey", "reason"),
+)
 _METRICS: Final = (
+    # The page adds these two, because they need what earlier reports had.
+    *(COUNTED_ENDS, COUNTED_LOST),
     *(REPORT_END, KNOWN_HOURS, TOTAL_LOST, UNKNOWN_LOSSES),
     *(ENDED, LOST, CHUTE_ENDED, CHUTE_LOST, PLANNED_START_END),
 )

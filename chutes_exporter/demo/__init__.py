@@ -1,1 +1,4 @@
-"""A day that the service's own code lived, answered again as the service did."""
+"""A day that the service's public code lived, answered again as the service did.
+
+Its 41 chutes, 24 miners and 60 servers are invented, and so are their names and keys.
+"""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from chutes_exporter.api.keys import Hotkey, HotkeyError
+from chutes_exporter.api.keys import Hotkey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,7 +110,7 @@ class Day:
             raise DayError(f"{path} is damaged: {error}") from None
         except KeyError as error:
             raise DayError(f"{path} is no recording that is known: it lacks {error}") from None
-        except (msgspec.MsgspecError, HotkeyError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError) as error:
             raise DayError(f"{path} is no recording that is known: {error}") from None
 
     def _add(self, name: str, text: bytes, expected: int) -> None:

@@ -1,52 +1,34 @@
-"""Counters of ended instances, each counted when its audit report is first seen."""
+"""Counts ended instances, each once, when its audit report is first seen."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from prometheus_client import Counter
-
+from chutes_exporter.collectors.ended_instances import (
+    COUNTED_ENDS,
+    COUNTED_LOST,
+    COUNTED_REASONS,
+    UNKNOWN,
+)
 from chutes_exporter.duration import DAY, DAY_HOURS, HOUR
-from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.fleet.ends import Ledger
-from chutes_exporter.metric import Metric
-from chutes_exporter.rules.losses import END_REASONS, OUTCOMES
+from chutes_exporter.rules.losses import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from prometheus_client import CollectorRegistry
-
     from chutes_exporter.api.records import Chute
+    from chutes_exporter.collectors.base import Samples
     from chutes_exporter.feeds.reports import Reports
     from chutes_exporter.fleet.ends import End
-
-ENDS = Metric(
-    "chutes_miner_instance_ends_total",
-    "Instances of the watched miner that ended, by reason and outcome like "
-    "chutes_miner_window_ended_instances, each counted once, when its audit report is first read. "
-    "Those of reports that were there at the start of the exporter do not count, so that increase() is "
-    "right over any range without a restart. The reason is unknown if only the chute's name would "
-    "tell it. Only with the collector ended_instances.",
-    ("hotkey", "reason", "outcome"),
-    AUDIT_REPORT.endpoint.source,
-)
-LOST = Metric(
-    "chutes_miner_observed_lost_compute_units_total",
-    "Compute units that the score of a day lost by the ends of chutes_miner_instance_ends_total. "
-    "A loss that is not known adds nothing. If a report of the day after shows it, it is added "
-    "then.",
-    ("hotkey", "reason"),
-    AUDIT_REPORT.endpoint.source,
-)
-REASONS: Final = (*END_REASONS, "unknown")
 
 
 @dataclass
 class _Counted:
-    """An end that was counted, with the part of its lost units that was."""
+    """An end that was counted, and how many of its lost units were."""
 
     ended_at: float
     reason: str
@@ -54,81 +36,75 @@ class _Counted:
 
 
 class EndCounters:
-    """Counts the ends of watched miners. It outlives reloads."""
+    """The counters of the ended instances of watched miners. They outlive reloads."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._ends = ENDS.register(Counter, registry)
-        self._lost = LOST.register(Counter, registry)
-        # The ends of the hours that do not count, by hotkey: those known when it was watched, and
-        # those of the first list of reports after that.
-        self._known_hours: Mapping[str, frozenset[float]] = {}
-        self._old_hours: dict[str, frozenset[float]] = {}
+    def __init__(self) -> None:
+        self._ends = Counter[tuple[str, str, str]]()
+        self._lost = defaultdict[tuple[str, str], float](float)
         self._counted: dict[str, _Counted] = {}
-        self._shown: frozenset[str] = frozenset()
-        self._origin: tuple[object, ...] = ()
+        # The ends of the hours whose reports were known when a miner was first watched.
+        self._watched: Mapping[str, frozenset[float]] = {}
+        # These and those of the first list of reports after that. They do not count.
+        self._old_hours: dict[str, frozenset[float]] = {}
 
     def watch(self, hotkeys: Iterable[str], reports: Reports | None) -> None:
-        """Count the ends of these miners from now on, and forget the others.
+        """Count the ends of these miners from now on, and of no others.
 
-        For a new one, nothing counts that stands in the present reports.
+        For a new one, what stands in the known reports does not count.
         """
         hours = frozenset(report.end for report in reports.hours) if reports else frozenset()
-        self._known_hours = {one: self._known_hours.get(one, hours) for one in hotkeys}
+        # A page may be made in another thread, so that this is replaced, and never changed.
+        self._watched = {hotkey: self._watched.get(hotkey, hours) for hotkey in hotkeys}
 
-    def count(self, reports: Reports | None, chutes: Sequence[Chute]) -> None:
-        """Count what is new in the reports. It is called for each page, by one thread at a time."""
-        # A reload in another thread replaces this, and never changes it.
-        watched = self._known_hours
-        self._show(frozenset(watched))
-        origin = (watched, reports, chutes)
-        is_counted = list(map(id, origin)) == list(map(id, self._origin))
-        if reports is None or is_counted:
-            return
-        self._origin = origin
-        for hotkey, known_hours in watched.items():
-            # Reports from before a reload may lack a miner that is new.
+    def add_samples(self, reports: Reports, chutes: Sequence[Chute], out: Samples) -> None:
+        """Count what is new in the reports, and add all counters of miners that they have."""
+        watched = self._watched
+        for hotkey, hours in watched.items():
+            # An answer from before a reload may lack a miner that is new.
             if reports.hotkeys is None or hotkey in reports.hotkeys:
-                self._old_hours.setdefault(hotkey, known_hours | reports.first_listed)
+                self._old_hours.setdefault(hotkey, hours | reports.first_listed)
+        for hotkey in self._old_hours.keys() - watched.keys():
+            self._forget(hotkey)
         ledger = Ledger(reports.hours, chutes)
-        # One more hour, because the oldest ends may be those of a report that was late.
+        # An hour more than a day, for a late report of the oldest one.
         for end in ledger.ends(DAY_HOURS + 1):
-            if end.hotkey in watched and self._is_new(end):
-                self._add(end)
-        # No report has the others any more.
-        self._counted = {
-            instance_id: counted
-            for instance_id, counted in self._counted.items()
-            if counted.ended_at > ledger.end - 2 * DAY
-        }
+            if self._is_new(end):
+                self._count(end)
+        # No report has older ends.
+        counted = self._counted.items()
+        first = ledger.end - 2 * DAY
+        self._counted = {key: one for key, one in counted if one.ended_at > first}
+        for hotkey, reason in product(sorted(self._old_hours), COUNTED_REASONS):
+            out.add(COUNTED_LOST, self._lost[hotkey, reason], hotkey, reason)
+            for outcome in OUTCOMES:
+                ends = self._ends[hotkey, reason, outcome]
+                out.add(COUNTED_ENDS, ends, hotkey, reason, outcome)
 
     def _is_new(self, end: End) -> bool:
-        """Return whether no report of an hour that does not count can have an end."""
+        """Return whether an end is of a watched miner, and of an hour that counts."""
         old_hours = self._old_hours.get(end.hotkey)
         if old_hours is None:
             return False
+        # An end exactly at a full hour stands in two reports.
         return not any(hour - HOUR <= end.ended_at <= hour for hour in old_hours)
 
-    def _add(self, end: End) -> None:
-        """Count an end if it is new, and what is newly known of its loss."""
+    def _count(self, end: End) -> None:
+        """Count an end unless it was counted, and what is newly known of its loss."""
         counted = self._counted.get(end.instance_id)
         if counted is None:
-            counted = _Counted(end.ended_at, end.reason or "unknown")
+            counted = _Counted(end.ended_at, end.reason or UNKNOWN)
             self._counted[end.instance_id] = counted
-            self._ends.labels(end.hotkey, counted.reason, end.outcome).inc()
-        # The day that a loss is about moves on, so that it can also become less.
+            self._ends[end.hotkey, counted.reason, end.outcome] += 1
+        # The day that a loss is about moves on, so that a loss may also become less.
         more = (end.lost_units or 0.0) - counted.units
         if more > 0:
             counted.units += more
-            self._lost.labels(end.hotkey, counted.reason).inc(more)
+            self._lost[end.hotkey, counted.reason] += more
 
-    def _show(self, watched: frozenset[str]) -> None:
-        """Show all counters of these miners, from 0, and none of others."""
-        for hotkey in watched - self._shown:
-            for reason, outcome in product(REASONS, OUTCOMES):
-                self._ends.labels(hotkey, reason, outcome)
-                self._lost.labels(hotkey, reason)
-        for hotkey in self._shown - watched:
-            self._ends.remove_by_labels({"hotkey": hotkey})
-            self._lost.remove_by_labels({"hotkey": hotkey})
-            self._old_hours.pop(hotkey, None)
-        self._shown = watched
+    def _forget(self, hotkey: str) -> None:
+        """Forget the counters of a miner that is no longer watched."""
+        del self._old_hours[hotkey]
+        for reason in COUNTED_REASONS:
+            self._lost.pop((hotkey, reason), None)
+            for outcome in OUTCOMES:
+                self._ends.pop((hotkey, reason, outcome), None)

@@ -15,7 +15,6 @@ from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.clock import steady
 from chutes_exporter.chain.node import Node
 from chutes_exporter.collectors.base import Samples
-from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTANCES
 from chutes_exporter.collectors.fleet import FEEDS as FLEET_FEEDS
 from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.feeds.cache import FeedCache, FeedState
@@ -129,12 +128,9 @@ class Exporter:
         self.settings = settings
         self._requests.use(settings.keys)
         self.plan = make_plan(settings)
-        ended_are_on = any(entry.collector is ENDED_INSTANCES for entry in self.plan.entries)
         snapshot = self.feeds.peek(AUDIT_REPORT)
-        self.telemetry.ends.watch(
-            settings.watched if ended_are_on else (),
-            None if snapshot is None else snapshot.answer.value,
-        )
+        reports = None if snapshot is None else snapshot.answer.value
+        self.telemetry.ends.watch(settings.watched, reports)
         must_read_again = self._requests.reports.watch(self.plan.audited_miners)
         if must_read_again:
             self.feeds.forget([AUDIT_REPORT])

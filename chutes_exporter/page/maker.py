@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
 from chutes_exporter.page.compression import Compressor
 from chutes_exporter.page.exposition import END_OF_OPENMETRICS, Format
-from chutes_exporter.page.rendering import Renderer, newest_value
+from chutes_exporter.page.rendering import Renderer
 from chutes_exporter.page.telemetry import OwnLines
 
 if TYPE_CHECKING:
@@ -24,9 +23,8 @@ class PageMaker:
     def __init__(
         self, plan: Plan, settings: Settings, telemetry: Telemetry, client: ChutesClient
     ) -> None:
-        self._renderer = Renderer(plan, settings.max_series)
+        self._renderer = Renderer(plan, settings.max_series, telemetry.ends)
         self._own = OwnLines(telemetry, settings, client)
-        self._ends = telemetry.ends
         self._compressors = {form: Compressor() for form in Format}
 
     def make(self, states: States, form: Format, *, gzipped: bool) -> bytes:
@@ -35,8 +33,6 @@ class PageMaker:
         # Collectors for which the page has no room have no body.
         parts = [lines.body for lines in lines_by_entry.values() if lines.body is not None]
         parts.append(self._own.lines(lines_by_entry, states, form))
-        chutes = newest_value(states, CHUTES)
-        self._ends.count(newest_value(states, AUDIT_REPORT), chutes or ())
         # What changes with every page comes last, and is not kept.
         end = self._own.lines_of_process(form)
         if form is Format.OPENMETRICS:

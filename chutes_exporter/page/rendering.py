@@ -11,7 +11,9 @@ import structlog
 
 from chutes_exporter.collectors import Answers, neighbours
 from chutes_exporter.collectors.base import Samples
+from chutes_exporter.collectors.ended_instances import COLLECTOR as ENDED_INSTANCES
 from chutes_exporter.collectors.neighbours import Neighbours
+from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHUTES
 from chutes_exporter.page.exposition import lines
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.feeds.cache import FeedState
     from chutes_exporter.feeds.feed import Feed
+    from chutes_exporter.page.end_counters import EndCounters
     from chutes_exporter.page.exposition import Format
     from chutes_exporter.page.plan import Entry, Plan
 
@@ -61,9 +64,10 @@ class Lines:
 class Renderer:
     """Renders the samples of a plan's collectors, and keeps the lines in each format."""
 
-    def __init__(self, plan: Plan, max_series: int) -> None:
+    def __init__(self, plan: Plan, max_series: int, ends: EndCounters) -> None:
         self._plan = plan
         self._max_series = max_series
+        self._ends = ends
         self._kept: dict[tuple[Entry, Format], Lines] = {}
         self._neighbours = Neighbours()
         # The names of collectors that were left out last time.
@@ -133,6 +137,11 @@ class Renderer:
             return kept
         samples = Samples(room)
         succeeded = collect(entry, states, samples, near)
+        reports = newest_value(states, AUDIT_REPORT)
+        # The lines are made again for each new answer, which may have ends to count.
+        if entry.collector is ENDED_INSTANCES and reports is not None:
+            chutes = newest_value(states, CHUTES)
+            self._ends.add_samples(reports, chutes or (), samples)
         return Lines(
             versions=versions,
             neighbours=near,

@@ -23,7 +23,8 @@ from chutes_exporter.api.request_metrics import REQUEST_METRICS, RequestCounters
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.table import Info, Row, add_rows
 from chutes_exporter.metric import Metric
-from chutes_exporter.page import end_counters, exposition
+from chutes_exporter.page import exposition
+from chutes_exporter.page.end_counters import EndCounters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -211,7 +212,7 @@ _OF_ENDPOINT = _declare(
 OWN_METRICS = (
     *(BUILD_INFO, WATCHED, RELOAD_GOOD, TASK_FAILURES, SERIES, SERIES_LIMIT),
     *(COLLECTOR_CUT, COLLECTOR_OFF, COLLECTOR_SUCCESS, *_OF_FEED),
-    *(*_OF_ENDPOINT, CLOCK_OFFSET, *REQUEST_METRICS, end_counters.ENDS, end_counters.LOST),
+    *(*_OF_ENDPOINT, CLOCK_OFFSET, *REQUEST_METRICS),
 )
 """The exporter's own metrics on a page."""
 
@@ -222,11 +223,11 @@ class Telemetry:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = RequestCounters()
+        self.ends = EndCounters()
         self.reload_good = RELOAD_GOOD.register(Gauge, self.registry)
         # The exporter starts only with a configuration that it could read.
         self.reload_good.set(1)
         self.task_failures = TASK_FAILURES.register(Counter, self.registry)
-        self.ends = end_counters.EndCounters(self.registry)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
 

@@ -178,13 +178,13 @@ async def test_redirects_are_not_followed_so_that_signatures_stay_with_the_confi
 
 async def test_a_signature_that_the_server_echoes_is_not_shown_even_where_the_text_is_cut() -> None:
     def echo(request: Request) -> Response:
-        # The text is cut at 200 characters, within the signature: 45 times "bad " are 180.
-        return PlainTextResponse(f"{'bad ' * 45}{request.headers['x-chutes-signature']}", 500)
+        # The text is cut at 200 characters, within the signature: 45 times "nok " are 180.
+        return PlainTextResponse(f"{'nok ' * 45}{request.headers['x-chutes-signature']}", 500)
 
     async with asking(e.NODES, echo) as client:
         with pytest.raises(errors.UnavailableError) as error:
             await client.fetch(e.NODES, key=KEY)
-    assert str(error.value).endswith("bad [hex]")
+    assert str(error.value).endswith("nok [hex]")
 
 
 async def test_the_api_cannot_make_the_client_carry_cookies() -> None:

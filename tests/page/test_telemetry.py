@@ -86,7 +86,7 @@ async def test_the_exporters_own_lines_are_kept_until_something_happens(
 ) -> None:
     settings = watching(replay.url)
     async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
-        renderer = Renderer(exporter.plan, settings.max_series)
+        renderer = Renderer(exporter.plan, settings.max_series, exporter.telemetry.ends)
         keeping = OwnLines(exporter.telemetry, settings, exporter.client)
         last = b""
 
