@@ -99,7 +99,7 @@ ALERTS: Final = (
     Raised("15:13", "16:10", FAILS, QWEN, ("failed 3 times", "suspect the server")),
     Raised("15:13", "16:10", LOST, QWEN, ("on hugin, munin.", "lost 3426 comp")),
     # The instances of the loop are active for 5 minutes, which few answers of the recording show.
-    Raised("15:13", "17:45", "ChutesStartsFail warning", "munin", (QWEN, "runs elsewhere")),
+    Raised("15:13", "18:30", "ChutesStartsFail warning", "munin", (QWEN, "runs elsewhere")),
     # loki's owner deletes instances again and again, and probes fail on hugin.
     Raised("16:25", "17:15", LOST, GEMMA, ("instances of unsloth", "on hugin, loki.")),
     Raised("16:49", "17:15", LOST, GPT, ("instances of openai", "on hugin, loki.")),
