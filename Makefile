@@ -84,8 +84,9 @@ pictures: $(DEV) ## Draw the dashboards, grafana/pictures/*.png
 deploy: $(DEV) ## Generate the files in deploy/ and the references in docs/
 	@$(BIN)/python -m deploy.generate
 
-golden: $(DEV) ## Write the golden page that tests compare with
+golden: $(DEV) ## Write the golden page and the answers of boards that tests compare with
 	@$(BIN)/python -m tests.golden
+	@$(BIN)/python -m tests.grafana.answers
 
 bench: $(DEV) ## Measure speed and memory against their bounds, and page sizes, for docs/dev/performance.md
 	@$(BIN)/python -m benchmarks.bench

@@ -316,7 +316,7 @@ FLEET.show(
         "earn in the first day; what the others would earn is not known. The cause is an alert "
         "about it, and a click on it opens its runbook. A failed start never became active. The "
         "profit is the pay of a day less the price of all GPUs.",
-        Column("State", short(recorded(STATE, **ON_SERVERS)), width=150, states=SERVER),
+        Column("State", short(recorded(STATE, **ON_SERVERS)), width=175, states=SERVER),
         Column("", "server_id"),
         Column("", no_miner_row("server")),
         Column("Server", "server", width=125, link=THIS_SERVER),
