@@ -29,16 +29,17 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.config import Address, make_settings
+from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.definitions import FEEDS
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import collect
-from chutes_exporter.simulator import Simulator, Size, World
-from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
+from tests.fleets import LargeDay
+from tests.support import HOTKEY, KEY, TEST_SEED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -49,25 +50,22 @@ if TYPE_CHECKING:
     Row = tuple[str, str, str, bool]
     """What is measured, its bound, the figure, and whether it holds."""
 
-SMALL = Size(chutes=316, servers=14, other_servers=7)
-MIDDLE = Size(chutes=1700, servers=76, other_servers=38)
+SMALL = {"gpus": 104}
+MIDDLE = {"gpus": 760}
 """With the key of a miner, the page has about 20,000 series."""
-LARGE = Size(chutes=7350, servers=300, other_servers=150)
+LARGE = {"gpus": 6800, "miners": 250}
 MANY_SERIES = ("--miners", "all", "--max-series", "400000", "--collector.stats_per_chute")
 """With :data:`LARGE`, the page has about 190,000 series."""
-BIG_FLEET = Size(chutes=2000, servers=167, other_servers=83)
-"""The miner has about 1,000 GPUs, and the platform four times the chutes of 2026."""
+BIG_FLEET = {"gpus": 996, "miners": 250}
 THE_SAME_SETTINGS: dict[str, Any] = {
     "miners": "all",
     "max_series": 400_000,
     "collectors": {"stats_per_chute": True},
 }
-WORLDS = {
-    "42 GPUs, 490 chutes": Size(),
-    "126 GPUs, 490 chutes": Size(servers=22),
-    "1,290 GPUs, 2,000 chutes": Size(
-        chutes=2000, servers=215, other_servers=107, source_bytes=40_000
-    ),
+DAYS = {
+    "38 GPUs, 24 miners": {},
+    "104 GPUs, 24 miners": {"gpus": 104},
+    "996 GPUs, 250 miners": BIG_FLEET,
 }
 
 
@@ -114,10 +112,8 @@ def families_of(running: Exporter) -> list[Any]:
 
 async def bench_page() -> list[Row]:
     """Compare pages with ``generate_latest`` of the same families."""
-    world = World(start=time.time(), size=SMALL)
-    async with Simulator(world) as api:
-        keys = (world.miners[0].key,)
-        settings = make_settings(api_url=api.url, api_timeout=600, keys=keys)
+    async with Replay(LargeDay(**SMALL)) as api:
+        settings = make_settings(api_url=api.url, api_timeout=600, keys=(KEY,))
         async with Exporter(settings) as running:
             series = series_of(await running.metrics(Format.TEXT, timeout=60))
 
@@ -191,7 +187,7 @@ async def scraping(app: ASGIApp, form: Format) -> AsyncIterator[Callable[[], Awa
                 await client.wait()
 
 
-async def bench_scrape(size: Size, **settings: Any) -> list[Row]:
+async def bench_scrape(size: dict[str, int], **settings: Any) -> list[Row]:
     """Compare scrapes, compressed, of a page of which nothing changed: with the same bytes from
     memory, and with what the library does for each scrape.
     """
@@ -199,13 +195,11 @@ async def bench_scrape(size: Size, **settings: Any) -> list[Row]:
         Format.TEXT: generate_latest,
         Format.OPENMETRICS: openmetrics.generate_latest,
     }
-    world = World(start=time.time(), size=size)
     slower, faster = {}, {}
-    async with Simulator(world) as api:
-        keys = (world.miners[0].key,)
+    async with Replay(LargeDay(**size)) as api:
         # On a slow machine, answers would become stale between two scrapes.
         fresh = {feed.name: 86_400.0 for feed in FEEDS}
-        settings |= {"api_url": api.url, "api_timeout": 600, "keys": keys, "ttl": fresh}
+        settings |= {"api_url": api.url, "api_timeout": 600, "keys": (KEY,), "ttl": fresh}
         async with Exporter(make_settings(**settings)) as running:
             await running.warm_up()
             made = families_of(running)
@@ -253,35 +247,31 @@ def _by_format(ratios: dict[str, float]) -> str:
     return " / ".join(f"{ratio:.1f} x {name.lower()}" for name, ratio in ratios.items())
 
 
-async def bench_fleet(size: Size, limit: int) -> Row:
+async def bench_fleet(size: dict[str, int], limit: int) -> Row:
     """Measure how long it takes to join the answers about a miner into its fleet."""
-    world = World(start=time.time(), size=size)
-    key = world.miners[0].key
-    async with Simulator(world) as api:
-        settings = make_settings(api_url=api.url, api_timeout=600, keys=(key,))
+    async with Replay(LargeDay(**size)) as api:
+        settings = make_settings(api_url=api.url, api_timeout=600, keys=(KEY,))
         async with Exporter(settings) as running:
             await running.warm_up()
             known = {
                 feed.name: state.snapshot.answer
                 for feed, state in running.feeds.states().items()
-                if state.snapshot is not None and feed.hotkey in (key.address, THE_PLATFORM)
+                if state.snapshot is not None and feed.hotkey in (HOTKEY, THE_PLATFORM)
             }
-    gpus = len(join_fleet(fleet_answers(known, key.address)).gpus)
+    gpus = len(join_fleet(fleet_answers(known, HOTKEY)).gpus)
 
     async def join() -> None:
-        join_fleet(fleet_answers(known, key.address))
+        join_fleet(fleet_answers(known, HOTKEY))
 
     taken = 1000 * await least(join, times=30)
-    what = f"time to join a fleet of {gpus:,} GPUs, with {size.chutes:,} chutes"
+    what = f"time to join a fleet of {gpus:,} GPUs"
     return what, f"{limit} ms", f"{taken:.0f} ms", taken <= limit
 
 
-async def bench_memory(size: Size, limit: int, *flags: str) -> Row:
+async def bench_memory(size: dict[str, int], limit: int, *flags: str) -> Row:
     """Measure the resident memory of the exporter's process after some scrapes."""
-    world = World(start=time.time(), size=size)
-    world.grow(time.time())
-    environment = {**os.environ, "MINER_SEED": TEST_SEED, "MINER_SS58": world.miners[0].key.address}
-    async with Simulator(world) as api, httpx.AsyncClient(timeout=600) as client:
+    environment = {**os.environ, "MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
+    async with Replay(LargeDay(**size)) as api, httpx.AsyncClient(timeout=600) as client:
         command = (Path(sys.executable).parent / "chutes-exporter", "--api.url", api.url)
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -309,20 +299,18 @@ async def bench_memory(size: Size, limit: int, *flags: str) -> Row:
     return what, f"{limit} MB", f"{taken:.0f} MB", taken <= limit
 
 
-async def page_sizes(size: Size) -> dict[str, str]:
-    """Return how large the pages of a world are: series, bytes, and bytes compressed."""
-    world = World(start=time.time(), size=size)
-    key, everything = world.miners[0].key, {collector.name: True for collector in COLLECTORS}
+async def page_sizes(size: dict[str, int]) -> dict[str, str]:
+    """Return how large the pages of a day are: series, bytes, and bytes compressed."""
+    everything = {collector.name: True for collector in COLLECTORS}
     sizes = {}
-    world.grow(time.time())
-    async with Simulator(world) as api:
+    async with Replay(LargeDay(**size)) as api:
         modes: dict[str, dict[str, Any]] = {
             "nothing configured": {},
-            "one miner with `--hotkey`": {"hotkeys": [key.address]},
-            "one miner with its key": {"keys": (key,)},
-            "the same, `--chutes all`": {"keys": (key,), "chutes": "all"},
+            "one miner with `--hotkey`": {"hotkeys": [HOTKEY]},
+            "one miner with its key": {"keys": (KEY,)},
+            "the same, `--chutes all`": {"keys": (KEY,), "chutes": "all"},
             "every collector, `--miners all`": {
-                "keys": (key,),
+                "keys": (KEY,),
                 "miners": "all",
                 "collectors": everything,
             },
@@ -357,8 +345,8 @@ async def main() -> None:
     ]
     for what, bound, measured, holds in rows:
         print(f"| {what} | {bound} | {measured} | {'yes' if holds else '**no**'} |")
-    columns = [await page_sizes(size) for size in WORLDS.values()]
-    print(f"\n| watched | {' | '.join(WORLDS)} |\n|---|{'---:|' * len(WORLDS)}")
+    columns = [await page_sizes(size) for size in DAYS.values()]
+    print(f"\n| watched | {' | '.join(DAYS)} |\n|---|{'---:|' * len(DAYS)}")
     for mode in columns[0]:
         print(f"| {mode} | {' | '.join(column[mode] for column in columns)} |")
     sys.exit(not all(holds for *_, holds in rows))

@@ -71,6 +71,13 @@ RULES = ROOT / "prometheus" / "rules"
 _T = TypeVar("_T")
 
 
+SEEDS = {
+    "troubled": TEST_SEED,
+    "healthy": "0xd2a59eed9e274d87dafff069222e1257caa2ffdd4a0dfb0932f44c0a43b61842",
+}
+"""The invented seeds of the miners of the recorded day."""
+
+
 @functools.cache
 def recorded_day() -> Day:
     """Return the recorded day, which all tests of a process share."""

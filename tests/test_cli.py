@@ -20,8 +20,7 @@ import pytest
 from chutes_exporter.cli import cli, main
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import make_settings
-from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, PATIENCE
+from tests.support import HOTKEY, PATIENCE, TEST_SEED
 from tests.test_credentials import OTHER, PRIVATE_KEY
 
 if TYPE_CHECKING:
@@ -134,20 +133,10 @@ def running(*arguments: str, **variables: str) -> contextlib.AbstractContextMana
     return listening(start(*arguments, **variables))
 
 
-def test_the_help_has_all_commands_and_examples_on_one_screen() -> None:
+def test_the_help_has_all_commands_and_is_also_a_command() -> None:
     text = run("--help").stdout
-    # A command or a flag, blanks and a sentence.
-    commands = re.findall(r"^  ([a-z][a-z-]*)  +[A-Z][^.]+\.$", text, re.MULTILINE)
-    flags = re.findall(r"^  (-.*?)  +[A-Z]", text, re.MULTILINE)
-    assert commands == [*cli.commands]
-    assert flags == ["-h, --help", "--version"]
-    examples = text.count("  chutes-exporter ")
-    assert examples == 3
-    assert len(text.splitlines()) <= 24
-
-
-def test_help_is_also_a_command() -> None:
-    assert run("help").stdout == run("--help").stdout
+    assert re.findall(r"^  ([a-z][a-z-]*)  ", text, re.MULTILINE) == [*cli.commands]
+    assert run("help").stdout == text
 
 
 def test_the_version_is_that_of_the_package() -> None:

@@ -18,8 +18,7 @@ from chutes_exporter.config import (
     parse_url,
 )
 from chutes_exporter.feeds.definitions import SCORES, STATS
-from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY, KEY
+from tests.support import HOTKEY, KEY, TEST_SEED
 from tests.test_credentials import OTHER
 
 

@@ -15,8 +15,7 @@ from bittensor_core import (
 
 from chutes_exporter.api.keys import verify_headers
 from chutes_exporter.config import Credentials, find_credentials
-from chutes_exporter.simulator.world import TEST_SEED
-from tests.support import HOTKEY
+from tests.support import HOTKEY, TEST_SEED
 
 if TYPE_CHECKING:
     from pathlib import Path

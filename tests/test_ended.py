@@ -25,7 +25,7 @@ of_each_world = pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda pat
 ENDED = "chutes_miner_window_ended_instances"
 LOST = "chutes_miner_window_lost_compute_units"
 CHUTE_ENDED = "chutes_miner_chute_window_ended_instances"
-UNKNOWN_LOSSES = "chutes_miner_unknown_losses"
+UNKNOWN_LOSSES = "chutes_miner_window_unknown_losses"
 TOTAL_LOST = "chutes_miner_window_total_lost_compute_units"
 CHUTE_LOST = "chutes_miner_chute_window_lost_compute_units"
 

@@ -1,42 +1,52 @@
-"""Runs the command against a simulated API."""
+"""Runs the command against an API."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
+import functools
 import json
+import sys
 import time
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from chutes_exporter.simulator import Size, World
-from chutes_exporter.simulator.world import TEST_SEED
+import pytest
+
+from chutes_exporter.api import ChutesClient, transport
+from chutes_exporter.chain import node
+from chutes_exporter.page.exporter import Exporter
 from tests import test_cli
 from tests.chain.support import EXPECTED, FakeNode, number, recorded_block
 from tests.recorded import answers
-from tests.simulator.odd import OddWorld
-from tests.support import HOTKEY, PATIENCE
+from tests.support import HOTKEY, PATIENCE, SEEDS, TEST_SEED, recorded_day
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from chutes_exporter.simulator import Simulator
+    from chutes_exporter.demo.replay import Replay
 
+COMMANDS = "chutes_exporter.commands."
 MINE = {"MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
 """The variables that bring the test key."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """An API to run a command against."""
+    """An API to run a command against.
+
+    Attributes:
+        clock: The clock of the command, if it is not the one of the machine.
+    """
 
     url: str
+    clock: Callable[[], float] | None = None
 
 
 async def run(
-    simulator: Simulator | Target,
+    target: Target | Replay,
     *arguments: str,
     stdin: str = "",
     variables: dict[str, str] | None = None,
@@ -44,17 +54,32 @@ async def run(
     """Run a command to its end in a thread; returns its status, its output and its errors.
 
     Args:
-        simulator: The API that it asks.
+        target: The API that it asks.
         arguments: The command and its flags.
         stdin: Its input.
         variables: More of its environment. Without any, these are the ones of the test key.
     """
     environment = {"CHUTES_EXPORTER_API_TIMEOUT": str(PATIENCE)}
     environment |= MINE if variables is None else variables
-    result = await asyncio.to_thread(
-        test_cli.run, *arguments, "--api.url", simulator.url, stdin=stdin, **environment
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        if target.clock is not None:
+            set_clock(patch, target.clock)
+        result = await asyncio.to_thread(
+            test_cli.run, *arguments, "--api.url", target.url, stdin=stdin, **environment
+        )
     return result.returncode, result.stdout, result.stderr
+
+
+def set_clock(patch: pytest.MonkeyPatch, clock: Callable[[], float]) -> None:
+    """Let commands see this clock, so that what they print is exact."""
+    for module in [module for name, module in sys.modules.items() if name.startswith(COMMANDS)]:
+        for made in (Exporter, ChutesClient):
+            if getattr(module, made.__name__, None) is made:
+                with_clock = functools.partial(made, clock=clock, monotonic=clock)
+                patch.setattr(module, made.__name__, with_clock)
+    # How long a request took.
+    for module in (transport, node):
+        patch.setattr(module, "time", SimpleNamespace(monotonic=clock))
 
 
 EMISSION = sum(seat["alpha_per_day_rao"] for seat in EXPECTED["seats"].values()) / 1e9
@@ -74,22 +99,10 @@ async def chain_flag(now: float | None = None) -> AsyncIterator[str]:
         yield f"--chain.url={url}"
 
 
-def world_of_today() -> World:
-    """Return a small world for the clock that the command sees. One that began long ago takes long
-    to get there.
-    """
-    return OddWorld(start=time.time(), size=Size(miners=12, active_miners=6, chutes=30))
-
-
-def another_key(path: Path, simulator: Simulator, number: int = 1) -> str:
-    """Put another miner's key into a hotkey file, and return its hotkey.
-
-    ``number`` is the place of the miner in the world, of which 0 is the miner of the test key.
-    """
-    miner = simulator.world.miners[number]
-    # As the simulated world makes it.
-    seed = hashlib.sha256(f"64/hotkey/{number}".encode()).hexdigest()
-    path.write_text(json.dumps({"ss58Address": miner.hotkey, "secretSeed": seed}))
-    # Others can read it, so each reading of the file also causes a warning.
-    path.chmod(0o644)
-    return miner.hotkey
+def hotkey_file(directory: Path, miner: str = "healthy") -> Path:
+    """Write the hotkey file of a miner of the recorded day."""
+    path = directory / miner
+    address = recorded_day().miners[miner].address
+    path.write_text(json.dumps({"ss58Address": address, "secretSeed": SEEDS[miner]}))
+    path.chmod(0o600)
+    return path

@@ -9,109 +9,83 @@ import pytest
 
 from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
+from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import CHAIN, FEEDS
-from chutes_exporter.simulator import Fault, Simulator, World
-from chutes_exporter.simulator.world import TEST_SEED
-from tests.commands.support import MINE, Target, run, world_of_today
+from tests import support
+from tests.commands.support import MINE, Target, run
 from tests.recorded import META, answers
-from tests.support import HOTKEY, replay, served
+from tests.support import AT_22, HOTKEY, TEST_SEED, Clock, served
 from tests.test_cli import hotkey_file
 from tests.test_credentials import OTHER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def small_world() -> World:
-    return world_of_today()
-
-
-@pytest.fixture
-def clock() -> Callable[[], float]:
-    """The machine's own clock: the command sees it too."""
-    return time.time
-
-
-async def check(
-    simulator: Simulator | Target, *arguments: str, **variables: str
-) -> tuple[int, str]:
+async def check(target: Replay | Target, *arguments: str, **variables: str) -> tuple[int, str]:
     """Run the command; returns its exit status and its output, on one line."""
-    status, output, _ = await run(simulator, "check", *arguments, variables=variables)
+    status, output, _ = await run(target, "check", *arguments, variables=variables)
     return status, " ".join(output.split())
 
 
 async def check_json(
-    simulator: Simulator | Target, *arguments: str, **variables: str
+    target: Replay | Target, *arguments: str, **variables: str
 ) -> tuple[int, dict[str, dict[str, Any]]]:
     """Run the command with ``--json``; returns its exit status, and each line by its feed."""
-    status, output = await check(simulator, "--json", *arguments, **variables)
+    status, output = await check(target, "--json", *arguments, **variables)
     report = json.loads(output)
     assert report["ok"] is (status == 0)
     return status, {line["feed"]: line for line in report["checks"]}
 
 
 async def test_with_a_key_everything_is_asked_and_the_flags_of_serve_are_taken(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
     flags = ("--web.listen-address", ":1", "--no-collector.scores", "--max-series", "5")
-    status, lines = await check_json(simulator, "--chain.url", simulator.chain_url, *flags, **MINE)
+    status, lines = await check_json(replay, "--chain.url", replay.chain_url, *flags, **MINE)
     assert status == 0
     assert re.fullmatch(
-        r"block 95\d{5} of the main network, \d.* old, runtime version 475",
+        r"block \d+ of the main network, \d.* old, runtime version 475",
         lines["chain"]["reason"],
     )
     assert {feed.name for feed in FEEDS} <= lines.keys()
     assert {line["verdict"] for line in lines.values()} == {"ok"}
-    # The world has 12 miners.
-    assert (lines["metagraph"]["status"], lines["metagraph"]["records"]) == (200, 12)
-    assert lines["nodes"]["records"] == len(simulator.world.miners[0].gpus)
+    assert (lines["metagraph"]["status"], lines["metagraph"]["records"]) == (200, 256)
+    assert lines["nodes"]["records"] == 38
     assert lines["nodes"]["hotkey"] == lines["unique_chute_history"]["hotkey"] == HOTKEY
 
 
-async def test_a_price_of_a_server_that_there_is_not_is_noted(simulator: Simulator) -> None:
-    (name, *_) = (server.name for server in simulator.world.miners[0].servers)
-    prices = {"CHUTES_EXPORTER_SERVER_COST": f"{name}=1 gone=2"}
-    status, lines = await check_json(simulator, **MINE, **prices)
+async def test_a_price_of_a_server_that_there_is_not_is_noted(replay: Replay) -> None:
+    prices = {"CHUTES_EXPORTER_SERVER_COST": "hugin=1 gone=2"}
+    status, lines = await check_json(replay, **MINE, **prices)
     assert status == 0
     assert lines["settings"]["reason"] == (
         "CHUTES_EXPORTER_SERVER_COST has the name of no server: gone"
     )
     # Without the list of servers, no name is known to be wrong.
-    simulator.faults["servers"] = Fault(status=503)
-    _, lines = await check_json(simulator, **MINE, **prices)
+    replay.faults["servers"] = Fault(status=503)
+    _, lines = await check_json(replay, **MINE, **prices)
     assert "settings" not in lines
 
 
-async def test_the_table_is_one_that_a_person_can_read(simulator: Simulator) -> None:
-    status, output, _ = await run(simulator, "check")
-    assert status == 0
-    _, head, *rows = output.splitlines()
-    assert head.split() == ["feed", "about", "status", "records", "seconds"]
-    assert any(row.split()[:4] == ["nodes", "5GNo…1Wti", "ok", "200"] for row in rows)
-    assert rows[-2:] == ["ok registration: registered as UID 0", "All checks passed."]
-    assert all(len(row) <= 80 for row in rows)
-
-
-async def test_a_node_of_another_chain_is_refused(simulator: Simulator) -> None:
-    simulator.faults["chain"] = Fault(body=b'{"result": "0x91b171bb158e2d3848fa23a9f1c25182"}')
-    status, lines = await check_json(simulator, "--chain.url", simulator.chain_url)
+async def test_a_node_of_another_chain_is_refused(replay: Replay) -> None:
+    replay.faults["chain"] = Fault(body=b'{"result": "0x91b171bb158e2d3848fa23a9f1c25182"}')
+    status, lines = await check_json(replay, "--chain.url", replay.chain_url)
     assert (status, lines["chain"]["verdict"]) == (1, "failed")
     assert "it begins with 0x91b171bb158e…, not 0x2f0555cc76fc…" in lines["chain"]["reason"]
     assert "node of Bittensor's main network" in lines["chain"]["advice"]
 
 
 async def test_without_a_key_signed_endpoints_are_skipped_and_are_not_known(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
-    status, lines = await check_json(simulator)
+    status, lines = await check_json(replay)
     assert status == 3
     assert "chain" not in lines
     for feed in {*FEEDS} - {CHAIN}:
         is_asked = not feed.endpoint.signed and feed.endpoint.scope == "platform"
         assert lines[feed.name]["verdict"] == ("ok" if is_asked else "not known")
-    _, screen = await check(simulator)
+    _, screen = await check(replay)
     assert " Not everything is known. Nothing that is known failed. Not known ? " in screen
     assert re.search(
         r"\? [a-z_, ]*nodes[a-z_, ]*: not known without a key → Add --hotkey-file", screen
@@ -124,12 +98,12 @@ async def test_without_a_key_signed_endpoints_are_skipped_and_are_not_known(
     [(720, 1, "12 minutes behind"), (-60, 0, "1 minute ahead of"), (-20, 0, "")],
 )
 async def test_a_clock_that_is_off_is_reported_and_fails_from_10_minutes_on(
-    small_world: World, offset: float, status: int, words: str
+    replay: Replay, offset: float, status: int, words: str
 ) -> None:
     # The offset is how many seconds the API's clock is ahead of this machine's. Without words,
     # nothing is reported.
-    async with Simulator(small_world, clock=lambda: time.time() + offset) as simulator:
-        code, lines = await check_json(simulator, **MINE)
+    behind = Target(replay.url, Clock(AT_22 - offset))
+    code, lines = await check_json(behind, **MINE)
     assert (code, "clock" in lines) == (status, bool(words))
     if words:
         assert words in lines["clock"]["reason"]
@@ -139,28 +113,36 @@ async def test_a_clock_that_is_off_is_reported_and_fails_from_10_minutes_on(
 async def test_a_clock_that_cannot_be_compared_is_not_known() -> None:
     miner = META["test_miner"]
     # These answers do not say the API's time.
-    async with served(replay(answers(now=time.time()))) as url:
+    async with served(support.replay(answers(now=time.time()))) as url:
         variables = {"MINER_SEED": META["invented_seeds"][miner], "MINER_SS58": miner}
         status, lines = await check_json(Target(url), **variables)
     assert (status, lines["clock"]["verdict"]) == (3, "not known")
 
 
-async def test_a_hotkey_that_earns_nothing_is_reported_with_advice(simulator: Simulator) -> None:
+async def test_a_hotkey_that_earns_nothing_is_reported_with_advice(replay: Replay) -> None:
     # The stranger is a seed whose hotkey has no seat.
-    stranger, miners = "44" * 32, simulator.world.miners
+    stranger = "44" * 32
     address = Hotkey.from_seed(stranger).address
-    status, lines = await check_json(simulator, MINER_SEED=stranger, MINER_SS58=address)
+    status, lines = await check_json(replay, MINER_SEED=stranger, MINER_SS58=address)
     assert status == 1
     assert lines["registration"]["reason"].endswith(f"{address} has no seat on the subnet.")
     assert (lines["nodes"]["status"], "subnet 64" in lines["nodes"]["advice"]) == (401, True)
     # A miner that the API does not know has no history: that alone is no failure.
     assert lines["unique_chute_history"]["verdict"] == "ok"
+    seats = replay.day.answer("metagraph", replay.moment()) or ()
+    coldkey = next(seat["coldkey"] for seat in seats if seat["hotkey"] == HOTKEY)
+    replay.edits["metagraph"] = blacklisted
     for hotkey, words in (
-        (miners[0].coldkey, "It is the cold key of a miner: use the hotkey."),
-        (miners[-1].hotkey, 'blacklisted: abuse: "spoofed" GPUs'),
+        (coldkey, "It is the cold key of a miner: use the hotkey."),
+        (HOTKEY, "blacklisted: invented"),
     ):
-        status, lines = await check_json(simulator, "--hotkey", hotkey)
+        status, lines = await check_json(replay, "--hotkey", hotkey)
         assert (status, words in lines["registration"]["reason"]) == (1, True)
+
+
+def blacklisted(seats: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Blacklist every miner."""
+    return [seat | {"blacklist_reason": "invented"} for seat in seats]
 
 
 @pytest.mark.parametrize(
@@ -174,21 +156,21 @@ async def test_a_hotkey_that_earns_nothing_is_reported_with_advice(simulator: Si
     ],
 )
 async def test_an_incomplete_metagraph_does_not_say_whether_the_miner_has_a_seat(
-    simulator: Simulator, fault: Fault, verdict: str
+    replay: Replay, fault: Fault, verdict: str
 ) -> None:
-    simulator.faults["metagraph"] = fault
-    status, lines = await check_json(simulator, **MINE)
+    replay.faults["metagraph"] = fault
+    status, lines = await check_json(replay, **MINE)
     assert status == (1 if verdict == "failed" else 3)
     assert lines["metagraph"]["verdict"] == verdict
     # After a failed request, that alone is the line.
     assert ("registration" in lines) is (verdict != "failed")
 
 
-async def test_what_the_api_changed_is_listed(simulator: Simulator) -> None:
-    simulator.faults["images"] = Fault(
+async def test_what_the_api_changed_is_listed(replay: Replay) -> None:
+    replay.faults["images"] = Fault(
         body=b'data: {"image_id": "x", "status": "vanished", "invented": 1}'
     )
-    status, lines = await check_json(simulator, **MINE)
+    status, lines = await check_json(replay, **MINE)
     line = lines["changes of the API"]
     # Nobody knows what depends on a missing field.
     assert (status, line["verdict"]) == (3, "not known")
@@ -198,34 +180,34 @@ async def test_what_the_api_changed_is_listed(simulator: Simulator) -> None:
 
 
 async def test_wrong_and_risky_settings_are_reported_and_the_rest_is_checked(
-    simulator: Simulator, tmp_path: Path
+    replay: Replay, tmp_path: Path
 ) -> None:
-    status, lines = await check_json(simulator, MINER_SEED=TEST_SEED, MINER_SS58=OTHER)
+    status, lines = await check_json(replay, MINER_SEED=TEST_SEED, MINER_SS58=OTHER)
     assert (status, lines["nodes"]["verdict"], lines["scores"]["verdict"]) == (1, "not known", "ok")
     assert "does not belong" in lines["credentials"]["reason"]
     # A hotkey file that others can read is risky. An empty web configuration is right.
     path = tmp_path / "web.yml"
     path.write_text("")
     flags = ("--hotkey-file", hotkey_file(tmp_path / "hot"), "--web.config.file", str(path))
-    status, lines = await check_json(simulator, *flags)
+    status, lines = await check_json(replay, *flags)
     assert (status, "web configuration" in lines) == (0, False)
     assert "chmod 600" in lines["settings"]["reason"]
     path.write_text("nonsense: 1\n")
-    status, lines = await check_json(simulator, *flags)
+    status, lines = await check_json(replay, *flags)
     assert (status, "nonsense" in lines["web configuration"]["reason"]) == (1, True)
 
 
 async def test_each_failure_has_its_own_report_and_an_endpoint_that_is_missing_is_none(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
-    simulator.faults.update(
+    replay.faults.update(
         scores=Fault(status=404),
         utilization=Fault(status=404),
         stats=Fault(body=b"<html>"),
         chutes=Fault(cut_after=100),
         metrics=Fault(body=b'data: {"chute_id": 1}\n\ndata: {"chute_id": "a"}\n\n'),
     )
-    status, screen = await check(simulator, **MINE)
+    status, screen = await check(replay, **MINE)
     assert status == 1
     for words in (
         "failed scores: 404 ",
@@ -241,18 +223,18 @@ async def test_each_failure_has_its_own_report_and_an_endpoint_that_is_missing_i
 
 
 async def test_a_contradiction_is_noticed_however_slow_the_other_answer_is(
-    simulator: Simulator,
+    replay: Replay,
 ) -> None:
     # Active instances hold GPUs, so a list without any held GPU contradicts them.
-    simulator.faults.update(held_gpus=Fault(body=b"{}"), active_instances=Fault(latency=1))
-    status, lines = await check_json(simulator, **MINE)
+    replay.faults.update(held_gpus=Fault(body=b"{}"), active_instances=Fault(latency=1))
+    status, lines = await check_json(replay, **MINE)
     assert (status, lines["held_gpus"]["reason"]) == (3, "the list contradicts another answer")
 
 
-async def test_an_outage_is_reported_once_for_all_endpoints(simulator: Simulator) -> None:
-    simulator.faults.update({endpoint.name: Fault(status=502) for endpoint in ENDPOINTS})
-    status, screen = await check(simulator, **MINE)
-    assert (status, screen.count("502 simulated fault")) == (1, 1)
+async def test_an_outage_is_reported_once_for_all_endpoints(replay: Replay) -> None:
+    replay.faults.update({endpoint.name: Fault(status=502) for endpoint in ENDPOINTS})
+    status, screen = await check(replay, **MINE)
+    assert (status, screen.count("502 injected fault")) == (1, 1)
 
 
 async def test_an_address_where_nothing_answers_is_one_failure_without_what_follows_from_it() -> (

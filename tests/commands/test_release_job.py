@@ -1,77 +1,58 @@
 from __future__ import annotations
 
 import json
-import re
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.simulator import Fault, Simulator, Size, World
-from tests.commands.support import Target, another_key, run
-from tests.support import HOTKEY, Clock, replay, served
+from chutes_exporter.demo.replay import Fault, Replay
+from tests import support
+from tests.commands.support import Target, hotkey_file, run
+from tests.support import HOTKEY, served
 from tests.test_credentials import OTHER
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 
-@pytest.fixture
-def clock() -> Clock:
-    """The time at which the test began: the command's own clock is near, and all commands of a test
-    see one world.
-    """
-    return Clock(time.time())
+STUCK = "c105691c-bff6-47f6-96b9-1ac38432bfb8"
+"""The stuck job of the troubled miner."""
 
 
-@pytest.fixture
-async def one_miner(clock: Clock) -> AsyncIterator[Simulator]:
-    """A simulator whose jobs can only be claimed by the test key's miner."""
-    world = World(start=clock.now, size=Size(miners=2, active_miners=1, chutes=30))
-    async with Simulator(world, clock=clock) as running:
-        yield running
+async def stuck_jobs(replay: Replay) -> str:
+    """Return the list of stuck jobs."""
+    _, output, _ = await run(replay, "release-job")
+    return output
 
 
-def stuck_job(simulator: Simulator) -> str:
-    """Return the id of a stuck job, which is the test miner's."""
-    return next(one.job_id for one in simulator.world.jobs(simulator.clock()) if one.stuck)
-
-
-async def test_releasing_a_job_asks_first(one_miner: Simulator) -> None:
-    simulator = one_miner
-
-    def released() -> set[str]:
-        return simulator.world.released_jobs
-
-    job = stuck_job(simulator)
-    status, output, _ = await run(simulator, "release-job", job, stdin="n\n")
-    assert (status, released() & {job}) == (1, set())
-    assert f"Release job {job} of {HOTKEY}" in output
-    # The input ends without an answer to the question.
-    status, _, _ = await run(simulator, "release-job", job)
-    assert (status, released() & {job}) == (1, set())
-    status, output, _ = await run(simulator, "release-job", job, stdin="y\n")
-    assert (status, released() & {job}) == (0, {job})
-    assert "Released" in output
-    status, _, errors = await run(simulator, "release-job", job, "--yes")
+async def test_releasing_a_job_asks_first(replay: Replay) -> None:
+    status, output, _ = await run(replay, "release-job", STUCK, stdin="n\n")
     assert status == 1
-    assert f"job {job} is not released: " in errors
-    status, _, errors = await run(simulator, "release-job", job, "--yes", variables={})
+    assert f"Release job {STUCK} of {HOTKEY}" in output
+    # The input ends without an answer to the question.
+    status, _, _ = await run(replay, "release-job", STUCK)
+    assert (status, STUCK in await stuck_jobs(replay)) == (1, True)
+    status, output, _ = await run(replay, "release-job", STUCK, stdin="y\n")
+    assert (status, await stuck_jobs(replay)) == (0, "")
+    assert "Released" in output
+    status, _, errors = await run(replay, "release-job", STUCK, "--yes")
+    assert status == 1
+    assert f"job {STUCK} is not released: " in errors
+    status, _, errors = await run(replay, "release-job", STUCK, "--yes", variables={})
     assert status == 2
     assert "--hotkey-file" in errors
 
 
 async def test_an_interrupted_question_releases_nothing(
-    one_miner: Simulator, monkeypatch: pytest.MonkeyPatch
+    replay: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(_prompt: str) -> str:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("click.termui.visible_prompt_func", interrupt)
-    status, _, errors = await run(one_miner, "release-job", stuck_job(one_miner))
+    status, _, errors = await run(replay, "release-job", STUCK)
     assert (status, errors) == (1, "Aborted.\n")
-    assert not one_miner.world.released_jobs
+    assert STUCK in await stuck_jobs(replay)
 
 
 @pytest.mark.parametrize(
@@ -84,11 +65,10 @@ async def test_an_interrupted_question_releases_nothing(
     ],
 )
 async def test_a_failure_says_whether_the_job_may_be_released(
-    one_miner: Simulator, fault: Fault, words: str
+    replay: Replay, fault: Fault, words: str
 ) -> None:
-    one_miner.faults["release_job"] = fault
-    job = stuck_job(one_miner)
-    status, _, errors = await run(one_miner, "release-job", job, "--yes", "--api.timeout", "3")
+    replay.faults["release_job"] = fault
+    status, _, errors = await run(replay, "release-job", STUCK, "--yes", "--api.timeout", "3")
     assert status == 1
     assert words in errors
     # Without a connection, the request was certainly not sent.
@@ -96,26 +76,18 @@ async def test_a_failure_says_whether_the_job_may_be_released(
     assert "job abc is not released: jobs: cannot connect to 127.0.0.1:9" in errors
 
 
-async def test_release_job_refuses_several_keys(simulator: Simulator, tmp_path: Path) -> None:
-    another_key(tmp_path / "hot", simulator)
+async def test_release_job_refuses_several_keys(replay: Replay, tmp_path: Path) -> None:
     status, _, errors = await run(
-        simulator, "release-job", "abc", "--hotkey-file", str(tmp_path / "hot")
+        replay, "release-job", "abc", "--hotkey-file", str(hotkey_file(tmp_path))
     )
     assert (status, "exactly one key" in errors) == (2, True)
 
 
-async def test_without_an_id_the_stuck_jobs_of_the_miner_are_listed(one_miner: Simulator) -> None:
-    stuck = set()
-    for job in one_miner.world.jobs(one_miner.clock()):
-        if job.stuck and job.miner is not None and job.miner.hotkey == HOTKEY:
-            stuck.add(job.job_id)
-    assert stuck
-    status, output, errors = await run(one_miner, "release-job")
+async def test_without_an_id_the_stuck_jobs_of_the_miner_are_listed(replay: Replay) -> None:
+    status, output, errors = await run(replay, "release-job")
     assert status == 0
-    lines = output.splitlines()
-    assert {line.split()[0] for line in lines} == stuck
-    for line in lines:
-        assert re.search(r"  chute \S{36}  created 20\S+ \d\d:\d\d UTC$", line)
+    chute = "264abc9c-795a-5960-b818-588f57cb0b1e"
+    assert output == f"{STUCK}  chute {chute}  created 2026-11-30 20:05 UTC\n"
     assert "chutes-exporter release-job JOB_ID" in errors
 
 
@@ -132,10 +104,10 @@ async def test_without_an_id_the_stuck_jobs_of_the_miner_are_listed(one_miner: S
     ],
 )
 async def test_a_list_without_a_stuck_job_says_whether_there_is_none(
-    one_miner: Simulator, fault: Fault, status: int, words: str
+    replay: Replay, fault: Fault, status: int, words: str
 ) -> None:
-    one_miner.faults["jobs"] = fault
-    exit_status, output, errors = await run(one_miner, "release-job")
+    replay.faults["jobs"] = fault
+    exit_status, output, errors = await run(replay, "release-job")
     assert (exit_status, output) == (status, "")
     assert errors.startswith(words)
     # Only a complete list says that no job is stuck.
@@ -159,7 +131,7 @@ async def test_a_job_that_is_not_stuck_with_the_miner_is_not_released(
     lines = [json.dumps({"job_id": "a", "chute_id": "c", **job})]
     if "unreadable" in job:
         lines.append('{"job_id": 5}')
-    api = replay({"jobs": "\n".join(lines).encode()})
+    api = support.replay({"jobs": "\n".join(lines).encode()})
     async with served(api) as url:
         status, output, errors = await run(Target(url), "release-job", "a", "--yes")
     assert (status, output) == (1, "")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import os
 import re
 import shlex
@@ -19,16 +20,17 @@ import structlog
 from chutes_exporter import healthcheck
 from chutes_exporter.commands.serve import Service, run_serve
 from chutes_exporter.config import Address, ConfigError, find_credentials, make_settings
+from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds import reports
 from chutes_exporter.page import exporter
 from chutes_exporter.page.exporter import Exporter
-from chutes_exporter.simulator import Simulator, Size, World
 from chutes_exporter.web.server import bound_address, open_socket
-from tests.commands.support import another_key
+from tests import support
 from tests.support import (
     HOTKEY,
     PATIENCE,
     ROOT,
+    SEEDS,
     Page,
     Pki,
     free_port,
@@ -36,7 +38,7 @@ from tests.support import (
     parse_page,
     patient,
     patient_client,
-    replay,
+    recorded_day,
     series,
     served,
     until,
@@ -61,15 +63,10 @@ def users(password: str) -> str:
     return f"basic_auth_users:\n  alice: {password_hash}\n"
 
 
-@pytest.fixture(scope="module")
-def world() -> World:
-    return World(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))
-
-
 @pytest.fixture
-async def simulator(world: World) -> AsyncIterator[Simulator]:
-    """A simulator whose time is the real one, as the service's is."""
-    async with Simulator(world) as running:
+async def api() -> AsyncIterator[Replay]:
+    """The recorded day with the real time, as the service has it."""
+    async with Replay(recorded_day()) as running:
         yield running
 
 
@@ -79,7 +76,7 @@ def _hotkey_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make(simulator: Simulator, hotkey_file: Path) -> Callable[..., Settings]:
+def make(api: Replay, hotkey_file: Path) -> Callable[..., Settings]:
     """Makes settings of which some are replaced. Each time, the hotkey file is read again."""
 
     def make(**more: object) -> Settings:
@@ -87,7 +84,7 @@ def make(simulator: Simulator, hotkey_file: Path) -> Callable[..., Settings]:
         if checked.errors:
             raise ConfigError(checked.errors[0])
         return make_settings(
-            api_url=simulator.url,
+            api_url=api.url,
             keys=checked.keys,
             warnings=checked.warnings,
             api_timeout=PATIENCE,
@@ -97,12 +94,16 @@ def make(simulator: Simulator, hotkey_file: Path) -> Callable[..., Settings]:
     return make
 
 
+def write_key(path: Path, address: str, seed: str) -> None:
+    path.write_text(json.dumps({"ss58Address": address, "secretSeed": seed}))
+
+
 def broken(path: Path) -> None:
     path.write_text("{")
 
 
 async def test_feeds_are_requested_before_the_first_scrape_and_every_address_is_served(
-    make: Callable[..., Settings], simulator: Simulator
+    make: Callable[..., Settings], api: Replay
 ) -> None:
     async with Service(make(listen=(Address("127.0.0.1"), Address("::1")))) as service:
         four, six = service.addresses
@@ -113,11 +114,11 @@ async def test_feeds_are_requested_before_the_first_scrape_and_every_address_is_
         await until(ready)
         assert (await get(f"http://{six}/metrics")).status_code == 200
     # The scrape used the answer from the start.
-    assert [asked.endpoint for asked in simulator.requests].count("metagraph") == 1
+    assert [asked.endpoint for asked in api.requests].count("metagraph") == 1
 
 
 async def test_sighup_follows_the_hotkey_file_unless_it_is_broken_and_sigterm_ends(
-    make: Callable[..., Settings], hotkey_file: Path, simulator: Simulator
+    make: Callable[..., Settings], hotkey_file: Path
 ) -> None:
     # The first miner stays watched when the file has the key of another miner.
     read = functools.partial(make, hotkeys=[HOTKEY])
@@ -130,7 +131,8 @@ async def test_sighup_follows_the_hotkey_file_unless_it_is_broken_and_sigterm_en
         await until(lambda: logged("listening"))
         url = f"http://{logged('listening')[0]['addresses']}/metrics"
         before = parse_page((await get(url)).text)
-        other = another_key(hotkey_file, simulator)
+        other = recorded_day().miners["healthy"].address
+        write_key(hotkey_file, other, SEEDS["healthy"])
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: logged("configuration reloaded"))
         after = parse_page((await get(url)).text)
@@ -201,13 +203,13 @@ async def test_a_task_that_fails_is_logged_and_counted_and_starts_again(
 
 
 async def test_the_audit_reports_of_the_past_day_are_read_without_scrapes(
-    make: Callable[..., Settings], simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Settings], api: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (exporter, reports):
         monkeypatch.setattr(module, "PAUSE", 0.01)
 
     def read_reports() -> int:
-        return [asked.endpoint for asked in simulator.requests].count("audit_report")
+        return [asked.endpoint for asked in api.requests].count("audit_report")
 
     async with Service(make()) as service:
 
@@ -373,13 +375,11 @@ async def test_private_data_on_all_interfaces_without_protection_causes_a_warnin
     assert [log["addresses"] for log in warnings] == ([addresses] if is_warned else [])
 
 
-async def test_public_and_simulated_data_need_no_protection(
-    make: Callable[..., Settings], simulator: Simulator
+async def test_public_and_recorded_data_need_no_protection(
+    make: Callable[..., Settings], api: Replay
 ) -> None:
     with structlog.testing.capture_logs() as logs:
-        async with Service(
-            make_settings(api_url=simulator.url, hotkeys=[HOTKEY], listen=(Address(),))
-        ):
+        async with Service(make_settings(api_url=api.url, hotkeys=[HOTKEY], listen=(Address(),))):
             pass
         async with Service(make(listen=(Address(),)), is_demo=True):
             pass
@@ -454,7 +454,7 @@ def test_another_command_ends_at_ctrl_c_without_a_traceback() -> None:
 async def test_at_the_end_a_scrape_that_waits_for_the_api_gets_what_is_known(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    answering = replay({"metagraph": b'[{"hotkey": "a"}]'})
+    answering = support.replay({"metagraph": b'[{"hotkey": "a"}]'})
     answers, is_asked_again = asyncio.Event(), asyncio.Event()
 
     async def api(scope: Scope, receive: Receive, send: Send) -> None:
