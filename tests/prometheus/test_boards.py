@@ -9,7 +9,7 @@ import pytest
 from grafana.boards import BOARDS
 from grafana.boards.fleet import SERVERS
 from grafana.states import MAINTENANCE, UNWATCHED
-from tests.grafana.scenes import filled_in
+from tests.grafana.answers import filled_in
 from tests.prometheus.scenario import HOTKEY, HOUR, Scenario, run_promtool
 
 if TYPE_CHECKING:
