@@ -236,6 +236,11 @@ class Connections:
             task.cancel()
         await asyncio.gather(*beginning, return_exceptions=True)
 
+    def abort(self) -> None:
+        """Close all connections, and drop unsent bytes."""
+        for connection in [*self._open]:
+            connection.abort()
+
 
 def free_frames(error: BaseException) -> None:
     """Let what the frames of an error hold leave memory now.

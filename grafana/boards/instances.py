@@ -121,8 +121,9 @@ ENDED: Final = _ended("window_ended_instances", "reason", "outcome", window="1h"
 CHUTE_ENDED: Final = _ended("chute_window_ended_instances", "chute_id", window="1h")
 """Also ends whose reason is unknown."""
 _LOST: Final = total(_ended("window_total_lost_compute_units"))
-LOST_UNITS: Final = f"({_LOST} and on () {total(_ended('unknown_losses'))} == 0)"
-LEAST_LOST_UNITS: Final = f"({_LOST} unless on () {LOST_UNITS})"
+_ALL_ARE_KNOWN: Final = f"sum({select('chutes_miner_unknown_losses', MINERS, window='1d')}) == 0"
+LOST_UNITS: Final = f"({_LOST} and on () {_ALL_ARE_KNOWN})"
+LEAST_LOST_UNITS: Final = f"({_LOST} unless on () {_ALL_ARE_KNOWN})"
 """What is known of the lost units, while a loss or the report of an hour is not known."""
 SCORE_UNITS: Final = of_miners("chutes_miner_score_window_compute_units", window="1d")
 ENDED_IN_A_DAY: Final = (
@@ -138,7 +139,7 @@ CHUTE_LOST: Final = (
     f"and on (hotkey) {_ended('unknown_losses')} == 0)"
 )
 NO_REPORT: Final = "no report is known"
-KNOWN_HOURS: Final = f"{of_platform('chutes_audit_reports_known')} unless on () {LOST_UNITS}"
+KNOWN_HOURS: Final = f"{of_platform('chutes_audit_reports_known')} unless on () {_ALL_ARE_KNOWN}"
 """The number of hours whose report is known, while the losses of a day are not."""
 FAILED: Final = "hotkey_server_id_chute_id:chutes_failed_starts:count6h"
 THIS_CHUTE: Final = board_link("chutes-market", chute="${__data.fields.chute_id}")

@@ -63,10 +63,13 @@ ALPHA_USD = EXPECTED["subnet"]["price_rao_per_alpha"] / 1e9 * json.loads(answers
 
 
 @contextlib.asynccontextmanager
-async def chain_flag() -> AsyncIterator[str]:
-    """Yield the flag with a node that has just finalized the recorded block."""
-    # A node that is behind is refused, so the block gets the present time, which has 8 bytes.
-    block = recorded_block(milliseconds=number(1000 * time.time(), 8))
+async def chain_flag(now: float | None = None) -> AsyncIterator[str]:
+    """Yield the flag with a node that has just finalized the recorded block.
+
+    ``now`` is the Unix time of the API, by default the present.
+    """
+    # A node that is behind is refused, so the block gets this time, which has 8 bytes.
+    block = recorded_block(milliseconds=number(1000 * (now or time.time()), 8))
     async with FakeNode(block).serve() as url:
         yield f"--chain.url={url}"
 

@@ -14,7 +14,7 @@ from tests.api.reports import INSTANCE, RECORD, body
 from tests.collectors.test_ended_instances import ENDED
 from tests.commands.support import ALPHA_USD, EMISSION, Target, chain_flag, run
 from tests.recorded import WORLD_C, Miner
-from tests.support import HOTKEY, replay, served
+from tests.support import HOTKEY, NOON, replay, served
 from tests.test_ended import report_bodies
 
 if TYPE_CHECKING:
@@ -421,7 +421,7 @@ async def test_the_screen_shows_the_dearest_ends_and_the_sums_by_reason() -> Non
 async def test_money_is_unknown_without_the_compute_units_of_all_miners(stats: Any) -> None:
     # An answer that is no JSON is none.
     answer: dict[str, Any] = {"stats": b"" if stats is None else json.dumps(stats).encode()}
-    async with chain_flag() as chain:
+    async with chain_flag(NOON + 69 * 60) as chain:
         flags = ("--hours", "1", "--json", chain)
         _, output = await incidents(
             {12: body([MINE], [OPEN])}, *flags, fmv=b'{"tao": 400}', **answer

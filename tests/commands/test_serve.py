@@ -482,12 +482,12 @@ async def test_at_the_end_a_scrape_that_waits_for_the_api_gets_what_is_known(
 
 
 @pytest.mark.parametrize("web", ["", TLS + "  client_auth_type: RequireAndVerifyClientCert\n"])
-@pytest.mark.parametrize("passwords", ["", users("secret")])
+@pytest.mark.parametrize("has_password", [False, True])
 def test_the_health_check_of_the_image_needs_no_password_no_certificate_and_no_fixed_port(
-    pki: Pki, web: str, passwords: str
+    pki: Pki, web: str, *, has_password: bool
 ) -> None:
     path = pki.folder / "web.yml"
-    path.write_text(web + passwords)
+    path.write_text(web + (users("secret") if has_password else ""))
     listen = f"--web.listen-address=127.0.0.1:{free_port()}"
     process = start(listen, "--web.config.file", str(path), "--api.url", "http://127.0.0.1:9")
     with listening(process) as service:

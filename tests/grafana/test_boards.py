@@ -93,6 +93,8 @@ LONG = {
     "chutes-fleet: Maintenance": "what to do depends on whether something earns there",
     "chutes-instances: Next purge": "it is absent while an instance is unknown",
     "chutes-instances: Starting": "it is absent while an instance is unknown",
+    "chutes-instances: Lost in 24 h": "it is absent while a loss is unknown",
+    "chutes-overview: Lost in 24 h": "it is absent while a loss is unknown",
     "chutes-instances: Not secured": "it is absent while an instance is unknown",
     "chutes-instances: Instances that need a decision": "that there is none must be known",
     "chutes-instances: Failed by chute, 24 h": "that there is none must be known",

@@ -1627,6 +1627,8 @@ SEAT = "no watched seat has that end"
 NOT_COMPARED = {
     "chutes-overview: Verdict": "tests/grafana/test_worlds.py compares the alerts",
     "chutes-overview: What is wrong": "tests/grafana/test_worlds.py compares the alerts",
+    "chutes-overview: Lost in 24 h: units, at least": "tests/prometheus compares it",
+    "chutes-instances: Lost in 24 h: units, at least": "tests/prometheus compares it",
     "chutes-overview: Is the seat safe?: Immune until": SEAT,
     "chutes-overview: Is the seat safe?: Safe now: lost within": SEAT,
     f"chutes-fleet: {SERVERS}: Cause": "tests/grafana/test_worlds.py compares the alerts",

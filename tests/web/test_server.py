@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import resource
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import httpx
@@ -140,3 +141,18 @@ def test_a_high_limit_of_open_files_stays_as_it_is(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(resource, "setrlimit", lambda _which, limit: limits.append(limit))
     server.allow_many_files()
     assert limits == []
+
+
+async def test_a_client_that_does_not_read_is_cut_at_the_end_without_an_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    opened = open_socket(Address("127.0.0.1", 0))
+    page = Response(b"x" * 10_000_000)
+    async with serving(page, [opened], grace=1):
+        reader, writer = await asyncio.open_connection(*opened.getsockname(), limit=1)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await reader.read(1) == b"H"
+        started = time.monotonic()
+    assert 0.9 < time.monotonic() - started < 2
+    assert [line for line in caplog.records if line.levelname == "ERROR"] == []
+    writer.transport.abort()
