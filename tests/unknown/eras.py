@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from grafana.boards import BOARDS
-from tests.grafana.display import committed, panels
 from tests.grafana.answers import filled_in
+from tests.grafana.display import committed, panels
 from tests.grafana.timeline import (
     ABOUT_ALERTS,
     ALERTS,
