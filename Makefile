@@ -12,7 +12,7 @@ RUNTIME := $(VENV)/.runtime-$(VERSION)
 DEV := $(VENV)/.dev-$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stack test soak test-containers test-release test-newest test-lowest test-highest test-readme test-python check format boards pictures deploy golden bench bench-scale lock image release clean
+.PHONY: help install demo stack test soak test-containers test-release test-newest test-lowest test-highest test-readme test-python check format boards pictures deploy generate bench bench-scale lock image release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -84,7 +84,7 @@ pictures: $(DEV) ## Draw the dashboards, grafana/pictures/*.png
 deploy: $(DEV) ## Generate the files in deploy/ and the references in docs/
 	@$(BIN)/python -m deploy.generate
 
-golden: $(DEV) ## Write the golden page and the answers of boards that tests compare with
+generate: boards deploy ## Write all generated files: dashboards, deploy/, references in docs/, golden outputs
 	@$(BIN)/python -m tests.golden
 	@$(BIN)/python -m tests.grafana.answers
 

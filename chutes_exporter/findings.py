@@ -339,7 +339,8 @@ def _unmeasured(fleet: Fleet, now: float) -> list[Subject]:
             subjects.append(_of_server(server))
         else:
             # Its GPUs are left out, because what runs there earns until a reboot.
-            subjects.append(Subject(server))
+            is_known = server.earning_instances is not None
+            subjects.append(Subject(server, gpus=() if is_known else None))
     return subjects
 
 

@@ -11,9 +11,7 @@ import structlog
 from xdist.scheduler import LoadFileScheduling
 
 from chutes_exporter.demo.replay import Replay
-from chutes_exporter.simulator import Simulator, Size, World
-from tests.simulator.odd import OddWorld
-from tests.support import AT_22, NOON, Clock, Pki, examples, recorded_day
+from tests.support import AT_22, Clock, Pki, examples, recorded_day
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -59,18 +57,6 @@ def anyio_backend() -> str:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture(scope="session")
-def small_world() -> World:
-    return OddWorld(start=NOON, size=Size(miners=12, active_miners=6, chutes=30))
-
-
-@pytest.fixture
-async def simulator(small_world: World, clock: Clock) -> AsyncIterator[Simulator]:
-    """A simulator whose time stands still at noon, unless the test moves it."""
-    async with Simulator(small_world, clock=clock) as running:
-        yield running
 
 
 @pytest.fixture

@@ -133,6 +133,43 @@ def raw_json(bodies: dict[str, bytes]) -> dict[str, Any]:
     return values
 
 
+def report_bodies(directory: Path) -> dict[str, bytes]:
+    """Return the body of each audit report of a world by its path, the newest first."""
+    folder = directory / "extra" / "audit_reports"
+    return {
+        entry["path"]: (folder / f"{entry['n']:02}.json").read_bytes()
+        for entry in report_index(directory)
+    }
+
+
+def report_index(directory: Path) -> list[Row]:
+    """Return the number, path and hour of each report, the newest first."""
+    file = directory / "extra" / "audit_reports" / "index.json"
+    index: list[Row] = json.loads(file.read_bytes())
+    return index
+
+
+def reported_ends(directory: Path) -> list[Row]:
+    """Return the ended instances of a world that stand in a report, by its database. The newest
+    report has the number 0.
+    """
+    ended = json.loads((directory / "expected.json").read_bytes())["ended"]["instances"]
+    return [row for row in ended if row["report"] is not None]
+
+
+def outcome(row: Row) -> str:
+    """Return what became of the score of an ended instance."""
+    if row["failed_start"]:
+        return "never_active"
+    return "counts" if row["counts"] else "lost"
+
+
+def may_have_lost_race(row: Row) -> bool:
+    """Return whether others may have filled the chute of an instance that started well."""
+    was_purged = (row["reason"] or "").startswith("autoscaler - instance failed to verify")
+    return was_purged and row["failed_start"] and row["verified_at"] is not None
+
+
 @dataclass(frozen=True)
 class Miner:
     """A miner whose answers were recorded.
@@ -161,6 +198,11 @@ class Miner:
     @property
     def key(self) -> Hotkey:
         return Hotkey.from_seed(self._meta["invented_seeds"][self.hotkey])
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables that bring its key to a command."""
+        return {"MINER_SS58": self.hotkey, "MINER_SEED": self._meta["invented_seeds"][self.hotkey]}
 
     @property
     def has_key(self) -> bool:

@@ -15,20 +15,21 @@ from starlette.routing import Route
 
 from chutes_exporter import log
 from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.demo.replay import Fault
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
-from chutes_exporter.simulator import Fault, Simulator, World
-from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.landing import landing_page
 from tests.chain.support import FakeNode, number, recorded_block
-from tests.commands.support import Target
-from tests.commands.test_check import check
-from tests.support import HOTKEY, PATIENCE, served, watching
+from tests.commands.support import Target, run
+from tests.support import HOTKEY, PATIENCE, TEST_SEED, served, watching
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.requests import Request
 
     from chutes_exporter.config import Settings
+    from chutes_exporter.demo.replay import Replay
 
 _HEX = re.compile(r"[0-9a-f]{128}")  # a signature, in hexadecimal
 
@@ -42,13 +43,17 @@ def secrets_in(text: str) -> list[str]:
     return secrets
 
 
-async def everything_shown(settings: Settings, capsys: pytest.CaptureFixture[str]) -> str:
+async def everything_shown(
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+    clock: Callable[[], float] = time.time,
+) -> str:
     """Return all that an exporter shows while it scrapes with its most talkative log: log, pages,
     errors.
     """
     log.configure("debug", "json")
     try:
-        async with Exporter(settings, clock=time.time) as exporter:
+        async with Exporter(settings, clock=clock) as exporter:
             shown = [(await exporter.metrics(form, timeout=PATIENCE)).decode() for form in Format]
             shown.append(await landing_page(exporter))
             objects = (exporter, exporter.settings, exporter.client, *exporter.settings.keys)
@@ -65,14 +70,59 @@ async def everything_shown(settings: Settings, capsys: pytest.CaptureFixture[str
     "fault", [None, Fault(status=500), Fault(cut_after=10), Fault(status=401), Fault(body=b"x")]
 )
 async def test_nothing_shown_holds_a_seed_or_a_signature(
-    small_world: World, capsys: pytest.CaptureFixture[str], fault: Fault | None
+    replay: Replay, capsys: pytest.CaptureFixture[str], fault: Fault | None
 ) -> None:
-    async with Simulator(small_world) as simulator:
-        if fault is not None:
-            simulator.faults.update({endpoint.name: fault for endpoint in ENDPOINTS})
-        shown = await everything_shown(watching(simulator.url), capsys)
+    if fault is not None:
+        replay.faults.update({endpoint.name: fault for endpoint in ENDPOINTS})
+    shown = await everything_shown(watching(replay.url), capsys, replay.clock)
     assert HOTKEY in shown
     assert secrets_in(shown) == []
+
+
+MARKER = "zq7-secret"
+SECRETS: dict[str, dict[str, Any]] = {
+    "instances": {"cacert": MARKER, "extra": {"key": MARKER}},
+    "jobs": {"job_args": {"prompt": MARKER}, "result": {"text": MARKER}},
+}
+"""Fields of the service that hold keys and users' data."""
+
+
+def hide_secrets(replay: Replay, *, spoiled: bool = False) -> None:
+    """Put markers into the secret fields. Spoiled answers also have a record without an id."""
+    for name, fields in SECRETS.items():
+        # An id must be a text.
+        unreadable = [fields | {"instance_id": 7, "job_id": 7}] * spoiled
+
+        def hide(records: Any, fields: Any = fields, unreadable: Any = unreadable) -> Any:
+            return [*(record | fields for record in records), *unreadable]
+
+        replay.edits[name] = hide
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+async def test_no_page_log_line_or_error_shows_secrets(
+    spoiled: bool,  # noqa: FBT001 - a parameter
+    replay: Replay,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hide_secrets(replay, spoiled=spoiled)
+    if spoiled:
+        replay.faults["instances"] = Fault(cut_after=1500)
+    shown = await everything_shown(watching(replay.url), capsys, replay.clock)
+    assert HOTKEY in shown
+    assert ("records left out" in shown) is spoiled
+    # Also a marker that is cut off is not shown.
+    assert MARKER[:4] not in shown
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=str)
+@pytest.mark.parametrize("name", SECRETS)
+async def test_no_query_prints_secrets(name: str, form: tuple[str, ...], replay: Replay) -> None:
+    hide_secrets(replay)
+    status, output, errors = await run(replay, "query", name, *form)
+    assert status == 0
+    assert output.count("\n") > 1
+    assert MARKER not in output + errors
 
 
 async def test_a_key_that_the_api_echoes_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,8 +177,8 @@ async def test_a_key_in_the_address_of_a_node_is_sent_and_never_shown(
         address = f"{url}?v=1&apikey={NODE_KEY}"
         settings = watching(url, chain_url=address)
         shown = await everything_shown(settings, capsys)
-        result = await check(Target(url), "--chain.url", address)
-        result_in_json = await check(Target(url), "--json", "--chain.url", address)
+        result = await run(Target(url), "check", "--chain.url", address)
+        result_in_json = await run(Target(url), "check", "--json", "--chain.url", address)
         shown += f"{result} {result_in_json}"
     assert node.urls == {address}
     assert f"{url.removesuffix('/rpc')}/…" in shown

@@ -108,8 +108,8 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
     lines += [_line("settings", text, advice="", verdict="ok") for text in settings.warnings]
     lines += _web_config_line(settings)
     lines += _server_cost_line(unknown_server_names(settings, states))
-    of_api = [_feed_line(state) for feed, state in states.items() if feed != CHAIN]
-    of_chain = [_feed_line(state) for feed, state in states.items() if feed == CHAIN]
+    of_api = [_feed_line(states[feed]) for feed in requested if feed != CHAIN]
+    of_chain = [_feed_line(states[feed]) for feed in requested if feed == CHAIN]
     if _is_outage(of_api):
         # Everything else about the API follows from it.
         outage = replace(of_api[0], feed="all feeds", hotkey="")

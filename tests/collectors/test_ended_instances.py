@@ -1,4 +1,4 @@
-"""Metrics of the newest audit report. tests/test_ended.py has those of recorded days."""
+"""Metrics of the newest audit report. tests/test_day.py has those of a recorded day."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """The series of what can be launched. tests/fleet/test_offers.py has what decides, and
-tests/test_launch.py compares it with recorded worlds.
+tests/test_day.py and tests/test_worlds.py compare it with recorded worlds.
 """
 
 from __future__ import annotations

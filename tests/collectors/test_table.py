@@ -1,6 +1,6 @@
 """What a declaration leaves out.
 
-What it makes of the service's records is in tests/test_recordings.py.
+What it makes of the service's records is in the golden pages.
 """
 
 from __future__ import annotations

@@ -15,9 +15,7 @@ from chutes_exporter.commands.advice import Advice, UnusedGpus, unused_gpus
 from chutes_exporter.fleet.failures import FAILS_FROM, Failures
 from tests.commands.worlds import PresentWorld
 from tests.fleet.support import make_fleet, make_gpus
-from tests.recorded import WORLD_H
-from tests.test_documents import text_of
-from tests.test_ended import may_have_lost_race, reported_ends
+from tests.recorded import WORLD_H, may_have_lost_race, reported_ends
 
 FAILING = "ab4bb34d-d7bd-5e77-8cb8-37bfee6be0c7"
 """A chute of which three instances lost their score. The start of a fourth may have lost a race."""
@@ -200,10 +198,6 @@ async def test_reports_are_read_only_if_something_can_be_launched(world: Present
     del world.bodies["audit"]
     code, output = await world.run("--plan")
     assert (code, "failures" in output) == (0, False)
-
-
-def test_the_document_names_the_number_of_failures() -> None:
-    assert f"{FAILS_FROM} or more" in text_of("plan.md")
 
 
 def test_an_idle_gpu_whose_server_is_not_known_is_in_no_plan() -> None:

@@ -1,4 +1,4 @@
-"""The command ``incidents`` when something is missing. tests/test_ended.py compares it with the
+"""The command ``incidents`` when something is missing. tests/test_worlds.py compares it with the
 truth.
 """
 

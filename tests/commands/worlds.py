@@ -6,18 +6,12 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.api.keys import Hotkey
-from chutes_exporter.config import make_settings
-from chutes_exporter.page.exporter import Exporter
 from tests.commands.support import Target, run
-from tests.recorded import Miner, rows, shifted, stream
-from tests.support import PATIENCE, page_of, read_reports, recording, replay, served
-from tests.test_ended import report_bodies
+from tests.recorded import Miner, report_bodies, rows, shifted, stream
+from tests.support import recording, replay, served
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.support import Page
 
 
 class PresentWorld:
@@ -45,15 +39,6 @@ class PresentWorld:
             )
         assert not errors
         return code, output
-
-    async def page(self) -> Page:
-        """Return the samples of an exporter's page once it has read all reports."""
-        key = Hotkey.from_seed(self._seed, source="test")
-        async with served(replay(self.bodies, self.reports)) as url:
-            settings = make_settings(api_url=url, keys=(key,), api_timeout=PATIENCE)
-            async with Exporter(settings) as exporter:
-                await read_reports(exporter)
-                return await page_of(exporter)
 
     async def text(self, *arguments: str) -> str:
         """Return what the command writes, with single blanks."""

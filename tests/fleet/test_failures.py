@@ -16,15 +16,16 @@ from chutes_exporter.fleet.ends import End, Ledger
 from chutes_exporter.fleet.failures import count_failures
 from chutes_exporter.rules.losses import END_REASONS
 from tests.fleet.support import WORLDS, truth, world_answers
-from tests.recorded import WORLD_F, seconds
-from tests.support import PATIENCE, replay, served
-from tests.test_ended import (
+from tests.recorded import (
+    WORLD_F,
     may_have_lost_race,
     outcome,
     report_bodies,
     report_index,
     reported_ends,
+    seconds,
 )
+from tests.support import PATIENCE, replay, served
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""What can be launched, from a few answers. tests/fleet/test_worlds.py compares worlds."""
+"""What can be launched, from a few answers. tests/test_worlds.py compares worlds."""
 
 from __future__ import annotations
 

@@ -66,6 +66,19 @@ def test_recordings_are_well_named_and_read() -> None:
         assert any(name in text.replace(recorded, "") for text in readers), name
 
 
+def test_recordings_are_at_most_10_lines_long_or_15_with_comments() -> None:
+    for rule in RECORDINGS:
+        lines = rule["expr"].strip().splitlines()
+        comments = [line for line in lines if line.lstrip().startswith("#")]
+        assert len(lines) - len(comments) <= 10, rule["record"]
+        assert len(lines) <= 15, rule["record"]
+
+
+def test_conditions_of_alerts_are_at_most_15_lines_long() -> None:
+    for rule in ALERTS:
+        assert len(rule["expr"].strip().splitlines()) <= 15, rule["alert"]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_what_is_absent_becomes_a_number_only_with_a_reason(path: Path) -> None:
     # It finds what makes a number, such as `or on () 0 * up`, `or vector(0)` or `or count(up)`. The

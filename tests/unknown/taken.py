@@ -1,46 +1,39 @@
-"""Takes one thing at a time away from an exporter and from commands: an answer, a record, or the
-trust in an answer.
+"""Takes one thing at a time away from the answers of the recorded day: an answer, a record, a
+report, or the trust in an answer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import json
-from dataclasses import dataclass, replace
-from functools import partial
+import operator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import pytest
-from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.responses import Response
 
 from chutes_exporter.api.schema_drift import records_in
 from chutes_exporter.api.transport import Transport
+from chutes_exporter.demo.replay import Fault
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHAIN, FEEDS
 from chutes_exporter.feeds.sanity_checks import DoubtedError
-from tests.recorded import rows, stream
-from tests.support import PATIENCE, page_of, read_reports
+from tests.support import PATIENCE, recorded_day
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from starlette.middleware.base import RequestResponseEndpoint
-    from starlette.requests import Request
-
-    from chutes_exporter.api.answer import Answer
     from chutes_exporter.api.endpoints import Endpoint
-    from chutes_exporter.api.keys import Hotkey
+    from chutes_exporter.demo.replay import Replay
     from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.page.exporter import Exporter
-    from chutes_exporter.simulator import Simulator
-    from tests.support import Clock, Page
+
+MINERS: Final = [key.address for key in recorded_day().miners.values()]
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is taken away of a feed."""
+    """What is taken away of a feed: one of its losses, or a field."""
 
     feed: Feed[Any]
     loss: str
@@ -50,8 +43,7 @@ class Case:
 
 
 def _losses(feed: Feed[Any]) -> list[str]:
-    """Return what can be taken away of a feed."""
-    losses = ["missing", "expired", "record"]
+    losses = ["missing", "record"]
     # The chain has one answer and no list that could be shorter.
     if feed.checks and feed is not CHAIN:
         losses.append("doubted")
@@ -62,10 +54,10 @@ def _losses(feed: Feed[Any]) -> list[str]:
     return losses
 
 
+AT_24: Final = 86_400.0
+"""The end of the day, when most goes on."""
 OLDER: Final = "older"
 """A loss of the report of an hour in the past day."""
-FIELD: Final = "field "
-"""Begins a loss of a field."""
 CASES: Final = [Case(feed, loss) for feed in FEEDS for loss in _losses(feed)]
 PLACES: Final = {
     "scores": ("final_scores",),
@@ -80,262 +72,160 @@ name.
 """
 
 
-def changed(body: bytes, feed: Feed[Any], change: Callable[[list[Any]], list[Any]]) -> bytes:
-    """Return an answer with other records.
+def of_records(feed: Feed[Any], change: Callable[[list[Any]], list[Any]]) -> Callable[[Any], Any]:
+    """Return an edit that sends other records of an answer. Records by name are pairs."""
 
-    Args:
-        body: The answer.
-        feed: Its feed.
-        change: Returns the records to send instead of the given ones. Records by name are pairs.
-    """
-    if body.startswith(b"data: "):
-        return stream(change(rows(body))) or b"data: NO_ITEMS\n\n"
-    answer = json.loads(body)
-    if feed is CHAIN:
-        result = answer["result"]
-        # Of all replies of the node, only those about its storage are lists, and have records.
-        if isinstance(result, list):
-            result[0]["changes"] = change(result[0]["changes"])
-        return json.dumps(answer).encode()
-    changed_answer = _changed_at(PLACES.get(feed.name, ()), answer, change)
-    return json.dumps(changed_answer).encode()
+    def edit(answer: Any) -> Any:
+        if feed is CHAIN:
+            result = answer["result"]
+            # Of all replies of the node, only those about its storage are lists.
+            if isinstance(result, list):
+                result[0]["changes"] = change(result[0]["changes"])
+            return answer
+        parent, place = {"": answer}, ""
+        for step in PLACES.get(feed.name, ()):
+            parent, place = parent[place], step
+        records = parent[place]
+        if isinstance(records, dict):
+            parent[place] = dict(change([*records.items()]))
+        else:
+            parent[place] = change(records)
+        return answer if PLACES.get(feed.name) else parent[""]
+
+    return edit
 
 
-def _changed_at(
-    place: tuple[str, ...], value: Any, change: Callable[[list[Any]], list[Any]]
-) -> Any:
-    """Return a value with other records at a place, which is the value itself if it is empty."""
-    if place:
-        key, *inner = place
-        return {**value, key: _changed_at(tuple(inner), value[key], change)}
-    if isinstance(value, list):
-        return change(value)
-    return dict(change([*value.items()]))
+def unreadable(records: list[Any]) -> list[Any]:
+    """Make a record of each miner unreadable, or else the first."""
+    chosen = []
+    for miner in MINERS:
+        of_miner = (record for record in records if miner in str(record))
+        chosen.append(next(of_miner, records[0] if records else None))
+    sent: list[Any] = []
+    for record in records:
+        if record not in chosen:
+            sent.append(record)
+        else:
+            # A record by name is a pair.
+            sent.append((record[0], "?") if isinstance(record, tuple) else "?")
+    return sent or ["?"]
 
 
 def optional_fields(feed: Feed[Any]) -> set[str]:
     """Return the names of the fields without which the records of a feed can be read."""
-    shape = feed.endpoint.shape
-    if not shape:
-        return set()
     names = set()
-    for _, record in records_in(shape.kind):
+    for _, record in records_in(feed.endpoint.shape.kind) if feed.endpoint.shape else ():
         for field in msgspec.structs.fields(record):
             if not field.required:
                 names.add(field.encode_name)
     return names
 
 
-def without_field(name: str, body: bytes) -> bytes:
-    """Take a field out of all objects of an answer."""
+def without_field(field: str) -> Callable[[Any], Any]:
+    """Return an edit that takes a field out of all objects of an answer."""
 
-    def lacking(fields: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in fields.items() if key != name}
+    def edit(value: Any) -> Any:
+        if isinstance(value, list):
+            return [edit(part) for part in value]
+        if isinstance(value, dict):
+            return {key: edit(part) for key, part in value.items() if key != field}
+        return value
 
-    if body.startswith(b"data: "):
-        records = [json.loads(json.dumps(row), object_hook=lacking) for row in rows(body)]
-        return stream(records) or body
-    return json.dumps(json.loads(body, object_hook=lacking)).encode()
-
-
-def none(_records: list[Any]) -> list[Any]:
-    return []
+    return edit
 
 
-def shorter_each_time() -> Callable[[list[Any]], list[Any]]:
-    """Return a change that keeps half of the records, then a quarter, and so on: an equal answer
-    would confirm it.
-    """
-    halvings = itertools.count(1)
-
-    def shortened(records: list[Any]) -> list[Any]:
-        kept = len(records) // 2 ** next(halvings)
-        return records[:kept]
-
-    return shortened
+def without_third_report(listed: Any) -> Any:
+    newest_first = sorted(listed, key=lambda report: str(report["end_time"]), reverse=True)
+    return [report for report in listed if report is not newest_first[2]]
 
 
-def one_gone() -> Callable[[bytes], bytes | Response]:
-    """Return a change that takes only the third answer away.
-
-    Of reports, that is one of an older hour, because the newest is read first.
-    """
-    numbers = itertools.count(1)
-
-    def answered(body: bytes) -> bytes | Response:
-        return Response(status_code=404) if next(numbers) == 3 else body
-
-    return answered
+def more_bounties(bounties: Any) -> Any:
+    """Add bounties for other chutes, because fewer of a few are not doubted."""
+    chutes = (recorded_day().answer("chutes", AT_24) or [])[:8]
+    return bounties + [bounties[0] | {"chute_id": chute["chute_id"]} for chute in chutes]
 
 
-class Api:
-    """A simulated API whose answers are remembered, except those to a feed from which something is
-    taken away.
+def add_edit(replay: Replay, name: str, edit: Callable[[Any], Any]) -> None:
+    """Change an answer after the edit that it has already."""
+    before = replay.edits.get(name)
 
-    Attributes:
-        asked: The endpoints that were asked, each with whether it was asked for each chute.
-        change: Changes the body of an answer of the feed.
-    """
+    def both(answer: Any) -> Any:
+        return edit(before(answer) if before else answer)
 
-    def __init__(self, simulator: Simulator, *miners: str) -> None:
-        self.asked: set[tuple[str, bool]] = set()
-        self.change: Callable[[bytes], bytes | Response] = bytes
-        self._miners = miners
-        self._taken: tuple[str, bool] | None = None
-        self._remembered: dict[tuple[object, ...], Answer[Any]] = {}
-        simulator.app.add_middleware(BaseHTTPMiddleware, dispatch=self._answer)
-
-    async def _answer(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        """Answer a request as the simulator does, or changed while something is taken away."""
-        response: Any = await call_next(request)
-        body = b"".join([part async for part in response.body_iterator])
-        changed_body = self.change(body) if self._taken else body
-        if isinstance(changed_body, Response):
-            answer = changed_body
-        else:
-            answer = Response(changed_body, response.status_code)
-        # The header tells the time of the API.
-        answer.headers["date"] = response.headers["date"]
-        return answer
-
-    @contextlib.contextmanager
-    def remembered(self) -> Iterator[None]:
-        """Ask each question once, whoever asks it."""
-        send = Transport.send
-
-        async def remember(
-            transport: Transport,
-            endpoint: Endpoint[Any],
-            url: str = "",
-            *,
-            key: Hotkey | None = None,
-            params: dict[str, str] | None = None,
-            body: dict[str, Any] | None = None,
-        ) -> Answer[Any]:
-            ask = partial(send, transport, endpoint, url, key=key, params=params, body=body)
-            query = params or {}
-            asked = endpoint.name, "per_chute" in query
-            self.asked.add(asked)
-            # The answers from which something is taken away must not be remembered.
-            if asked == self._taken:
-                return await ask()
-            address = None if key is None else key.address
-            question = (endpoint, url, address, *query.items(), json.dumps(body))
-            if question not in self._remembered:
-                self._remembered[question] = await ask()
-            return self._remembered[question]
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Transport, "send", remember)
-            yield
-
-    @contextlib.contextmanager
-    def without(self, case: Case) -> Iterator[None]:
-        """Take something away from whoever has no answer of the feed yet."""
-        # To take all reports away, the list of reports is taken away.
-        is_listed = case.feed is AUDIT_REPORT and case.loss not in ("record", OLDER)
-        self._taken = ("audit", False) if is_listed else asks(case.feed)
-        changes: dict[str, Callable[[bytes], bytes | Response]] = {
-            "missing": lambda _: Response(status_code=503),
-            "404": lambda _: Response(status_code=404),
-            "record": partial(changed, feed=case.feed, change=self._with_unreadable_records),
-            "doubted": partial(changed, feed=case.feed, change=shorter_each_time()),
-            OLDER: one_gone(),
-        }
-        if case.loss.startswith(FIELD):
-            self.change = partial(without_field, case.loss.removeprefix(FIELD))
-        else:
-            # An answer that expires is not changed.
-            self.change = changes.get(case.loss, bytes)
-        try:
-            yield
-        finally:
-            self._taken = None
-
-    def _with_unreadable_records(self, records: list[Any]) -> list[Any]:
-        """Make a record of each miner unreadable, or else the first.
-
-        A record by name is a pair of its name and its content.
-        """
-        unreadable = []
-        for miner in self._miners:
-            of_miner = (record for record in records if miner in str(record))
-            unreadable.append(next(of_miner, records[0]))
-        sent = []
-        for record in records:
-            if record not in unreadable:
-                sent.append(record)
-            elif isinstance(record, tuple):
-                name, _ = record
-                sent.append((name, "?"))
-            else:
-                sent.append("?")
-        return sent
+    replay.edits[name] = both
 
 
-def asks(feed: Feed[Any]) -> tuple[str, bool]:
-    """Return the name of a feed's endpoint, and whether it is asked for each chute."""
-    return feed.endpoint.name, feed.per_chute
+@contextlib.contextmanager
+def without(replay: Replay, case: Case) -> Iterator[None]:
+    """Take something away from whoever asks meanwhile."""
+    feed, name = case.feed, case.feed.endpoint.name
+    # To take all reports away, the list of reports is taken away.
+    if feed is AUDIT_REPORT and case.loss != "record":
+        name = "audit"
+    edits, faults = replay.edits.copy(), replay.faults.copy()
+    if case.loss in ("missing", "404"):
+        replay.faults[name] = Fault(status=503 if case.loss == "missing" else 404)
+    elif case.loss == "record":
+        add_edit(
+            replay, "stats_per_chute" if feed.per_chute else name, of_records(feed, unreadable)
+        )
+    elif case.loss == OLDER:
+        add_edit(replay, name, without_third_report)
+    else:
+        add_edit(replay, name, without_field(case.loss))
+    try:
+        yield
+    finally:
+        replay.edits, replay.faults = edits, faults
 
 
-async def page_without(
-    case: Case, api: Api, exporter: Exporter, clock: Clock, steady: Clock
-) -> Page:
-    """Return the page of an exporter that never had what is taken away, or no longer has it."""
-    # Of several miners with keys, the first one lacks it.
-    feed = next(
-        feed for feed in exporter.plan.feeds if feed == replace(case.feed, hotkey=feed.hotkey)
-    )
-    feeds = exporter.feeds
-    feeds.forget([feed])
-    with api.without(case):
-        if case.loss == "expired":
-            await _expire(feed, api, exporter, (clock, steady))
-        if case.loss == "doubted":
-            await _doubt(feed, api, exporter)
-        if case.feed is AUDIT_REPORT and case.loss != "expired":
-            await read_reports(exporter)
-        page = await page_of(exporter)
-    # The next case must not find what this one left.
-    feeds.forget([feed])
-    return page
-
-
-async def _expire(
-    feed: Feed[Any], api: Api, exporter: Exporter, clocks: tuple[Clock, Clock]
-) -> None:
-    """Let an answer be older than allowed, and the next request fail.
-
-    The answer is from the past, so that the exporter's time in the end is that of all other cases.
-    """
-    short_lived = feed.with_lifetimes({feed.name: 1}, {feed.name: 1})
-    for clock in clocks:
-        clock.now -= feed.max_age + 60
-    await exporter.feeds.read(short_lived, PATIENCE)
-    for clock in clocks:
-        clock.now += feed.max_age + 60
-    api.change = lambda _: Response(status_code=503)
-    await exporter.feeds.read(short_lived, PATIENCE)
-
-
-async def _doubt(feed: Feed[Any], api: Api, exporter: Exporter) -> None:
+async def doubt(feed: Feed[Any], replay: Replay, exporter: Exporter) -> None:
     """Let a shorter answer be doubted.
 
     A first answer that is doubted is used all the same. If no first answer is doubted, a later one
     is sent that is shorter than the one before.
     """
-    feeds = exporter.feeds
-    for is_first, change in itertools.product((True, False), (shorter_each_time(), none)):
-        feeds.forget([feed])
+    name = "stats_per_chute" if feed.per_chute else feed.endpoint.name
+    edits = replay.edits.copy()
+    for is_first, half in itertools.product((True, False), (2, 10**6)):
+        exporter.feeds.forget([feed])
+        replay.edits = edits.copy()
         if not is_first:
-            api.change = bytes
-            await feeds.read(feed, PATIENCE)
-            feeds.expire(feed)
-        api.change = partial(changed, feed=feed, change=change)
-        await feeds.read(feed, PATIENCE)
-        state = feeds.states()[feed]
-        is_refused = isinstance(state.last_error, DoubtedError)
+            await exporter.feeds.read(feed, PATIENCE)
+            exporter.feeds.expire(feed)
+        # Each is shorter than the one before it, because an equal answer would confirm it.
+        parts = itertools.accumulate(itertools.repeat(half), operator.mul)
+
+        def shorter(records: list[Any], parts: Iterator[int] = parts) -> list[Any]:
+            return records[: len(records) // next(parts)]
+
+        add_edit(replay, name, of_records(feed, shorter))
+        await exporter.feeds.read(feed, PATIENCE)
+        state = exporter.feeds.states()[feed]
         is_used_in_doubt = state.snapshot is not None and bool(state.snapshot.answer.doubt)
-        if is_refused or is_used_in_doubt:
+        if isinstance(state.last_error, DoubtedError) or is_used_in_doubt:
+            replay.edits = edits
             return
     raise AssertionError(f"no shorter answer of {feed.name} is doubted")
+
+
+@contextlib.contextmanager
+def remembered(replay: Replay) -> Iterator[None]:
+    """Ask each question once, whoever asks it, unless something is taken away of its answer."""
+    send = Transport.send
+    known: dict[str, Any] = {}
+
+    async def remember(
+        transport: Transport, endpoint: Endpoint[Any], *args: Any, **more: Any
+    ) -> Any:
+        if endpoint.name in (*replay.edits, *replay.faults):
+            return await send(transport, endpoint, *args, **more)
+        key = more.get("key")
+        question = repr((endpoint.name, args, more, key and key.address))
+        if question not in known:
+            known[question] = await send(transport, endpoint, *args, **more)
+        return known[question]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transport, "send", remember)
+        yield

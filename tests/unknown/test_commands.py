@@ -1,0 +1,294 @@
+"""No command says that all is fine while something is not known: one thing at a time is taken away
+of the recorded day, of a miner in trouble and of a healthy one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import structlog
+
+from chutes_exporter.commands.result import Result
+from chutes_exporter.demo.replay import Replay
+from chutes_exporter.findings import find
+from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.gaps import find_gaps
+from chutes_exporter.web.landing import landing_page
+from tests.commands.support import run
+from tests.golden import blacklist, print_both
+from tests.support import (
+    PATIENCE,
+    SEEDS,
+    Clock,
+    read_reports,
+    recorded_day,
+    watching,
+)
+from tests.unknown.taken import AT_24, CASES, Case, optional_fields, remembered, without
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from chutes_exporter.api.keys import Hotkey
+    from chutes_exporter.page.gaps import NotKnown
+
+WHOLE: Final = "whole"
+LANDING: Final = "landing page"
+MONEY: Final = ("--gpu.cost=h200=1.9", "--gpu.cost=pro_6000=0.8")
+COMMANDS: Final = {
+    LANDING: (),
+    "status": MONEY,
+    "status --maintenance": MONEY,
+    "advise": MONEY,
+    "incidents": (),
+    "check": (),
+}
+"""The flags of each command. The landing page says what the command status says."""
+OTHERS: Final = {
+    "not_known",
+    "records",
+    "status",
+    "count",
+    "seconds",
+    "lost_compute_units_now",
+    "hours_missing",
+    "bounty_seconds_left",
+}
+"""Keys of numbers that may differ: a finding may name fewer things, and the API's clock is known to
+the second.
+"""
+TAKE_OVER: Final = {
+    ("findings", kind)
+    for kind in ("purges", "upgrades", "undecided_upgrades", "maintenance", "maintenance_pending")
+}
+"""Findings that take over from others, if it is not known what makes those more urgent: that an
+instance starts in vain, that a version is refused, that a server cannot come back, or that nothing
+runs on one in maintenance.
+"""
+FINE: Final = (
+    *("Nothing needs action.", "No maintenance needs action.", "All will make it."),
+    *("All checks passed.", "No instance ended.", "$0"),
+)
+"""Texts that say that all is fine."""
+GROUPS: Final = ("kind", "instance_id", "server_id", "chute_id", "gpu", "feed", "hotkey")
+"""Keys that tell the objects of a list apart."""
+
+
+@dataclass
+class Output:
+    """What a command prints, as a text and as JSON, with its exit status."""
+
+    status: int
+    text: str
+    json: dict[str, Any]
+
+
+async def _landing(replay: Replay, key: Hotkey) -> Output:
+    """Return what the landing page says about the miner, with the status that the command would
+    have.
+    """
+    clock = replay.clock
+    async with Exporter(watching(replay.url, key), clock=clock, monotonic=clock) as exporter:
+        await exporter.samples((), timeout=PATIENCE)
+        await read_reports(exporter)
+        page = await landing_page(exporter)
+    # The tables of feeds and collectors follow under the first heading of this level.
+    text = page.partition("<h2>")[0]
+    (tone,) = re.findall(r'</h1><p><span class="state (\w+)">', text)
+    return Output({"good": 0, "bad": 1, "wait": 3}[tone], text, {})
+
+
+async def _run(command: str, replay: Replay, miner: str) -> Output:
+    """Return what a command prints, or what the landing page says."""
+    key = recorded_day().miners[miner]
+    if command == LANDING:
+        return await _landing(replay, key)
+    flags = ("--chain.url", replay.chain_url, *COMMANDS[command])
+    variables = {"MINER_SS58": key.address, "MINER_SEED": SEEDS[miner]}
+    status, output, _ = await run(replay, *command.split(), *flags, variables=variables)
+    text, brace, in_json = output.partition("\n{\n")
+    return Output(status, f"{text}\n", json.loads(brace + in_json))
+
+
+async def _outputs(miner: str) -> dict[tuple[str, str], Output]:
+    """Return the outputs of each command in each case that it can notice, by the names of both."""
+    day = recorded_day()
+    at = AT_24
+    outputs: dict[tuple[str, str], Output] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Result, "print", print_both)
+        async with Replay(day, at=at, clock=Clock(day.first + at)) as replay:
+            for command in COMMANDS:
+                replay.requests.clear()
+                outputs[command, WHOLE] = await _run(command, replay, miner)
+                asked = {request.endpoint for request in replay.requests}
+                with remembered(replay):
+                    for case in CASES:
+                        is_noticed = case.feed.name in asked and case.loss in ("missing", "record")
+                        if is_noticed or (command == "check" and case.loss == "missing"):
+                            with without(replay, case):
+                                outputs[command, str(case)] = await _run(command, replay, miner)
+    return outputs
+
+
+@pytest.fixture(scope="module", params=SEEDS)
+def outputs(request: pytest.FixtureRequest) -> dict[tuple[str, str], Output]:
+    with structlog.testing.capture_logs():
+        return asyncio.run(_outputs(request.param))
+
+
+def numbers(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Return the numbers in a JSON value, with their places."""
+    match value:
+        case bool():
+            return
+        case int() | float():
+            yield path, value
+        case dict():
+            for key in value.keys() - OTHERS:
+                yield from numbers(value[key], (*path, key))
+        case list():
+            for part in value:
+                yield from numbers(part, (*path, _name_of(part)))
+
+
+def _name_of(part: Any) -> str:
+    """Return what tells a part of a list from the others."""
+    if not isinstance(part, dict):
+        return f"{part}"
+    for key in GROUPS:
+        if key in part:
+            return f"{part[key]}"
+    return ""
+
+
+def _equal(before: float | None, value: float) -> bool:
+    """Return whether a value was known before, and differs by 0.1 % at most."""
+    return before is not None and math.isclose(before, value, rel_tol=1e-3)
+
+
+def _is_taken_over(
+    path: tuple[str, ...], value: float, known: Mapping[tuple[str, ...], float]
+) -> bool:
+    """Return whether a number is about a thing that was in a more urgent finding before.
+
+    The first two parts of its path are "findings" and the kind of the finding. ``known`` are all
+    numbers when nothing is taken away.
+    """
+    if path[:2] not in TAKE_OVER:
+        return False
+    # The GPUs of all things in a finding, their cost, and the next time have no other place.
+    if path[2] in ("gpus", "cost_usd_per_hour", "when"):
+        return True
+    for other_path, other_value in known.items():
+        if other_path[2:] == path[2:] and _equal(value, other_value):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_says_that_all_is_fine(
+    outputs: dict[tuple[str, str], Output], command: str
+) -> None:
+    whole = outputs[command, WHOLE]
+    cases = [case for of, case in outputs if of == command and case != WHOLE]
+    assert len(cases) >= 5
+    # The status stays 1 if something else needs action. The command check fails (1) without an
+    # answer.
+    statuses = {3, 1} if whole.status == 1 or command == "check" else {3}
+    for case in cases:
+        output = outputs[command, case]
+        assert output.status in statuses, case
+        for text in FINE:
+            assert text not in output.text, case
+        assert _names_what_is_missing(output.text, case), case
+        assert _other_numbers(whole, output) == [], case
+
+
+def _names_what_is_missing(text: str, case: str) -> bool:
+    """Return whether a text names the feed of a case. Reports have the names of their hours."""
+    feed, _, _ = case.partition("-")
+    if feed in ("audit", "audit_report"):
+        return "report" in text
+    return feed in text
+
+
+def _other_numbers(whole: Output, output: Output) -> list[tuple[str, ...]]:
+    """Return the places of numbers that are new or differ from the whole output."""
+    known = dict(numbers(whole.json))
+    others = []
+    for path, value in numbers(output.json):
+        # What ended instances lost is a lower bound, which the text says.
+        is_loss = path[-1] in ("lost_compute_units", "lost_ratio_of_day")
+        if is_loss and "at least" in output.text and value < known[path]:
+            continue
+        # A plan is also made while not all failures are known, and says so.
+        if "plan" in path and "? the failures of the past day" in output.text:
+            continue
+        if not _equal(known.get(path), value) and not _is_taken_over(path, value, known):
+            others.append(path)
+    return others
+
+
+NOT_MISSED: Final = {
+    # Services before October 2026 have no pending maintenance.
+    ("maintenance", "maintenance_status"),
+    # A server on which nothing runs is told to boot, which loses nothing.
+    ("maintenance", "target_measurement_version"),
+    ("tee_measurements", "expected_gpus"),
+    ("tee_measurements", "gpu_count"),
+}
+"""Fields that decide what needs action, and whose absence is no gap."""
+ToDo = dict[tuple[str, float | None], int]
+"""The number of things of each finding that needs action, by its kind and the time of what happens
+next.
+"""
+
+
+async def _todo_and_gaps(
+    exporter: Exporter, hotkey: str, now: float
+) -> tuple[ToDo, list[NotKnown]]:
+    """Return what needs action, and what is not known."""
+    collected = await exporter.samples((), timeout=PATIENCE)
+    todo = {}
+    for finding in find(collected.fleets[hotkey], now, exporter.settings.costs):
+        if finding.needs_action:
+            todo[finding.kind, finding.when] = finding.count
+    gaps, _ = find_gaps(collected, exporter.settings)
+    return todo, gaps
+
+
+@pytest.mark.parametrize("is_blacklisted", [False, True])
+async def test_what_needs_action_is_not_known_without_a_field_that_decides_it(
+    is_blacklisted: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    day = recorded_day()
+    now = day.first + AT_24
+    key = day.miners["troubled"]
+    wrong, decisive_fields = [], set()
+    async with Replay(day, at=AT_24, clock=Clock(now)) as replay:
+        if is_blacklisted:
+            replay.edits["metagraph"] = blacklist
+        settings = watching(replay.url, key)
+        async with Exporter(settings, clock=Clock(now), monotonic=Clock(now)) as exporter:
+            whole, gaps = await _todo_and_gaps(exporter, key.address, now)
+            assert gaps == []
+            for feed in [feed for feed, state in exporter.feeds.states().items() if state.snapshot]:
+                for field in optional_fields(feed):
+                    exporter.feeds.forget([feed])
+                    with without(replay, Case(feed, field)):
+                        todo, gaps = await _todo_and_gaps(exporter, key.address, now)
+                    if todo != whole:
+                        decisive_fields.add(field)
+                        if not gaps and (feed.name, field) not in NOT_MISSED:
+                            wrong.append((feed.name, field, whole.items() ^ todo.items()))
+                exporter.feeds.forget([feed])
+
+    assert wrong == []
+    assert decisive_fields
