@@ -77,9 +77,9 @@ def collectors_of(endpoint: Endpoint[Any]) -> Iterator[Collector]:
             yield collector
 
 
-def test_every_endpoint_of_the_reference_is_known_with_its_parameters() -> None:
+def test_every_endpoint_of_the_reference_is_known() -> None:
     assert len(SIGNED | OPEN) == 16
-    assert {source: one.parameters for source, one in KNOWN.items()} == SIGNED | OPEN
+    assert KNOWN.keys() == (SIGNED | OPEN).keys()
     assert {source for source, one in KNOWN.items() if one.signed} == SIGNED.keys()
 
 
@@ -171,7 +171,7 @@ def test_the_table_of_the_reference_says_what_is_sent_and_which_collectors_use_i
     assert table.keys() == KNOWN.keys()
     for source, endpoint in KNOWN.items():
         parameters, headers, sent, metrics = table[source]
-        names = {*re.findall(r"\{(\w+)\}", endpoint.path), *endpoint.parameters}
+        names = {*re.findall(r"\{(\w+)\}", endpoint.path), *(SIGNED | OPEN)[source]}
         assert set(re.findall(r"`(\w+)`", parameters)) == names
         assert endpoint.signed == (headers == "signature, `Authorization`")
         assert endpoint.signed == sent.startswith("signature")

@@ -33,7 +33,6 @@ class Endpoint(Generic[T]):
         scope: Data of the whole platform, of the signing miner, or of a miner in the path or the
             query.
         query: Query parameters of every request.
-        parameters: Names of the query parameters that the reference has.
         purpose: The word that ends the signed message.
         max_bytes: Limit of an answer: of the body, or of the records that are kept of a stream. All
             answers together must fit into 512 MB, with an older answer beside each.
@@ -48,7 +47,6 @@ class Endpoint(Generic[T]):
     query: Mapping[str, str] | None = None
     purpose: Purpose = "miner"
     max_bytes: int = MB
-    parameters: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
@@ -96,7 +94,6 @@ INSTANCES = _stream(
     r.Instance,
     "signer",
     query={"explicit_null": "true"},
-    parameters=("explicit_null",),
 )
 # Usually no job waits on the whole platform.
 JOBS = _stream("jobs", r.Job, may_be_empty=True, max_bytes=16 * MB)
@@ -124,9 +121,8 @@ STATS = Endpoint(
     "/miner/stats",
     d.STATS,
     max_bytes=48 * MB,
-    parameters=("miner_hotkey", "per_chute"),
 )
-SCORES = Endpoint("scores", "/miner/scores", d.SCORES, parameters=("hotkey",))
+SCORES = Endpoint("scores", "/miner/scores", d.SCORES)
 UNIQUE_CHUTE_HISTORY = Endpoint(
     "unique_chute_history",
     "/miner/unique_chute_history/{hotkey}",

@@ -212,8 +212,8 @@ def whole_percent(ratio: float | None) -> int | None:
 
 
 def cell_text(value: Any) -> str:
-    """Return a value as a table shows it. A time loses its seconds, and a float has at most ten
-    digits.
+    """Return a value as a table shows it. A time loses its seconds, a float has at most ten digits,
+    and a list, such as a server's GPUs, is only counted.
     """
     match value:
         case None:
@@ -222,12 +222,13 @@ def cell_text(value: Any) -> str:
             return "yes" if value else "no"
         case float():
             return f"{value:.10g}"
-        case list() | dict():
+        case dict():
             return printable(json.dumps(value, ensure_ascii=False))
         case str() if time := _TIME.fullmatch(value):
             return f"{time[1]}Z"
-        case _:
-            return printable(str(value))
+        case list():
+            value = len(value)
+    return printable(str(value))
 
 
 def _cells(values: Sequence[Any]) -> list[str]:
