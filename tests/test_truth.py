@@ -30,7 +30,7 @@ WITHOUT_TRUTH = {
         chutes_instance_decision chutes_server_upgrade_measured chutes_server_upgrade_order""",
     "counted since the start of the process": """
         chutes_miner_instance_ends_total chutes_miner_observed_lost_compute_units_total""",
-    "what is known (tests/unknown)": "chutes_fleet_known chutes_miner_window_unknown_losses",
+    "what is known (tests/unknown)": "chutes_fleet_known chutes_miner_unknown_losses",
     "one step from an answer (collectors/, fleet/test_join.py)": """
         chutes_autoscaler_timestamp_seconds chutes_bounty_boost_ratio
         chutes_chute_supported_gpu chutes_demand_timestamp_seconds chutes_gpu_verified

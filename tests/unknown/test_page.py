@@ -161,7 +161,7 @@ def test_no_number_of_a_page_is_new_or_another(pages: dict[str, Page], case: Cas
 def _is_lower_bound(page: Page, key: tuple[str, Labels]) -> bool:
     """Return whether a value is about losses, and the page says that there may be more."""
     labels = {name: value for name, value in key[1] if name in ("hotkey", "window")}
-    says_all = page.get(series("chutes_miner_window_unknown_losses", **labels)) == 0
+    says_all = page.get(series("chutes_miner_unknown_losses", **labels)) == 0
     return key[0].endswith("lost_compute_units") and not says_all
 
 
