@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import functools
 import math
 from typing import TYPE_CHECKING, Final
 
@@ -142,11 +143,17 @@ async def _page_without(case: Case, replay: Replay, exporter: Exporter) -> Page:
     return page
 
 
+@functools.cache
+def pages_of_cases() -> dict[str, Page]:
+    """Return the page of each case."""
+    with structlog.testing.capture_logs():
+        return asyncio.run(_pages())
+
+
 @pytest.fixture(scope="module")
 def pages() -> dict[str, Page]:
     """The page of each case."""
-    with structlog.testing.capture_logs():
-        return asyncio.run(_pages())
+    return pages_of_cases()
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
