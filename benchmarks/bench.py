@@ -25,18 +25,19 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
+from benchmarks.large import LargeDay
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.config import Address, make_settings
+from chutes_exporter.demo.day import open_day
+from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.definitions import FEEDS
 from chutes_exporter.feeds.feed import THE_PLATFORM
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import collect
-from chutes_exporter.simulator import Simulator, Size, World
-from chutes_exporter.simulator.world import TEST_SEED
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
 
@@ -49,13 +50,15 @@ if TYPE_CHECKING:
     Row = tuple[str, str, str, bool]
     """What is measured, its bound, the figure, and whether it holds."""
 
-SMALL = Size(chutes=316, servers=14, other_servers=7)
-MIDDLE = Size(chutes=1700, servers=76, other_servers=38)
+Size = dict[str, int]
+"""How many times a recorded miner has its servers, and there is each chute."""
+SMALL: Size = {"servers": 3, "chutes": 8}
+MIDDLE: Size = {"servers": 20, "chutes": 40}
 """With the key of a miner, the page has about 20,000 series."""
-LARGE = Size(chutes=7350, servers=300, other_servers=150)
+LARGE: Size = {"servers": 180, "chutes": 40}
 MANY_SERIES = ("--miners", "all", "--max-series", "400000", "--collector.stats_per_chute")
 """With :data:`LARGE`, the page has about 190,000 series."""
-BIG_FLEET = Size(chutes=2000, servers=167, other_servers=83)
+BIG_FLEET: Size = {"servers": 26, "chutes": 48}
 """The miner has about 1,000 GPUs, and the platform four times the chutes of 2026."""
 THE_SAME_SETTINGS: dict[str, Any] = {
     "miners": "all",
@@ -63,12 +66,19 @@ THE_SAME_SETTINGS: dict[str, Any] = {
     "collectors": {"stats_per_chute": True},
 }
 WORLDS = {
-    "42 GPUs, 490 chutes": Size(),
-    "126 GPUs, 490 chutes": Size(servers=22),
-    "1,290 GPUs, 2,000 chutes": Size(
-        chutes=2000, servers=215, other_servers=107, source_bytes=40_000
-    ),
+    "38 GPUs, 492 chutes": {"chutes": 12},
+    "114 GPUs, 492 chutes": {"servers": 3, "chutes": 12},
+    "1,292 GPUs, 1,968 chutes": {"servers": 34, "chutes": 48},
 }
+DAY = open_day()
+KEY = DAY.miners["troubled"]
+SEED = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
+"""The invented seed of this miner."""
+
+
+def serve(size: Size) -> Replay:
+    """Return the API of a larger recorded day."""
+    return Replay(LargeDay(DAY, **size))
 
 
 def series_of(page: bytes) -> int:
@@ -114,10 +124,8 @@ def families_of(running: Exporter) -> list[Any]:
 
 async def bench_page() -> list[Row]:
     """Compare pages with ``generate_latest`` of the same families."""
-    world = World(start=time.time(), size=SMALL)
-    async with Simulator(world) as api:
-        keys = (world.miners[0].key,)
-        settings = make_settings(api_url=api.url, api_timeout=600, keys=keys)
+    async with serve(SMALL) as api:
+        settings = make_settings(api_url=api.url, api_timeout=600, keys=(KEY,))
         async with Exporter(settings) as running:
             series = series_of(await running.metrics(Format.TEXT, timeout=60))
 
@@ -199,13 +207,11 @@ async def bench_scrape(size: Size, **settings: Any) -> list[Row]:
         Format.TEXT: generate_latest,
         Format.OPENMETRICS: openmetrics.generate_latest,
     }
-    world = World(start=time.time(), size=size)
     slower, faster = {}, {}
-    async with Simulator(world) as api:
-        keys = (world.miners[0].key,)
+    async with serve(size) as api:
         # On a slow machine, answers would become stale between two scrapes.
         fresh = {feed.name: 86_400.0 for feed in FEEDS}
-        settings |= {"api_url": api.url, "api_timeout": 600, "keys": keys, "ttl": fresh}
+        settings |= {"api_url": api.url, "api_timeout": 600, "keys": (KEY,), "ttl": fresh}
         async with Exporter(make_settings(**settings)) as running:
             await running.warm_up()
             made = families_of(running)
@@ -255,33 +261,30 @@ def _by_format(ratios: dict[str, float]) -> str:
 
 async def bench_fleet(size: Size, limit: int) -> Row:
     """Measure how long it takes to join the answers about a miner into its fleet."""
-    world = World(start=time.time(), size=size)
-    key = world.miners[0].key
-    async with Simulator(world) as api:
-        settings = make_settings(api_url=api.url, api_timeout=600, keys=(key,))
+    async with serve(size) as api:
+        settings = make_settings(api_url=api.url, api_timeout=600, keys=(KEY,))
         async with Exporter(settings) as running:
             await running.warm_up()
             known = {
                 feed.name: state.snapshot.answer
                 for feed, state in running.feeds.states().items()
-                if state.snapshot is not None and feed.hotkey in (key.address, THE_PLATFORM)
+                if state.snapshot is not None and feed.hotkey in (KEY.address, THE_PLATFORM)
             }
-    gpus = len(join_fleet(fleet_answers(known, key.address)).gpus)
+    fleet = join_fleet(fleet_answers(known, KEY.address))
 
     async def join() -> None:
-        join_fleet(fleet_answers(known, key.address))
+        join_fleet(fleet_answers(known, KEY.address))
 
     taken = 1000 * await least(join, times=30)
-    what = f"time to join a fleet of {gpus:,} GPUs, with {size.chutes:,} chutes"
+    chutes = size["chutes"] * len(DAY.answer("chutes", 0) or ())
+    what = f"time to join a fleet of {len(fleet.gpus):,} GPUs, with {chutes:,} chutes"
     return what, f"{limit} ms", f"{taken:.0f} ms", taken <= limit
 
 
 async def bench_memory(size: Size, limit: int, *flags: str) -> Row:
     """Measure the resident memory of the exporter's process after some scrapes."""
-    world = World(start=time.time(), size=size)
-    world.grow(time.time())
-    environment = {**os.environ, "MINER_SEED": TEST_SEED, "MINER_SS58": world.miners[0].key.address}
-    async with Simulator(world) as api, httpx.AsyncClient(timeout=600) as client:
+    environment = {**os.environ, "MINER_SEED": SEED, "MINER_SS58": KEY.address}
+    async with serve(size) as api, httpx.AsyncClient(timeout=600) as client:
         command = (Path(sys.executable).parent / "chutes-exporter", "--api.url", api.url)
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -311,18 +314,16 @@ async def bench_memory(size: Size, limit: int, *flags: str) -> Row:
 
 async def page_sizes(size: Size) -> dict[str, str]:
     """Return how large the pages of a world are: series, bytes, and bytes compressed."""
-    world = World(start=time.time(), size=size)
-    key, everything = world.miners[0].key, {collector.name: True for collector in COLLECTORS}
+    everything = {collector.name: True for collector in COLLECTORS}
     sizes = {}
-    world.grow(time.time())
-    async with Simulator(world) as api:
+    async with serve(size) as api:
         modes: dict[str, dict[str, Any]] = {
             "nothing configured": {},
-            "one miner with `--hotkey`": {"hotkeys": [key.address]},
-            "one miner with its key": {"keys": (key,)},
-            "the same, `--chutes all`": {"keys": (key,), "chutes": "all"},
+            "one miner with `--hotkey`": {"hotkeys": [KEY.address]},
+            "one miner with its key": {"keys": (KEY,)},
+            "the same, `--chutes all`": {"keys": (KEY,), "chutes": "all"},
             "every collector, `--miners all`": {
-                "keys": (key,),
+                "keys": (KEY,),
                 "miners": "all",
                 "collectors": everything,
             },
