@@ -86,6 +86,7 @@ deploy: $(DEV) ## Generate the files in deploy/ and the references in docs/
 
 generate: boards deploy ## Write all generated files: dashboards, deploy/, references in docs/, golden outputs
 	@$(BIN)/python -m tests.golden
+	@$(BIN)/python -m tests.grafana.answers
 
 bench: $(DEV) ## Measure speed and memory against their bounds, and page sizes, for docs/dev/performance.md
 	@$(BIN)/python -m benchmarks.bench

@@ -25,12 +25,10 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from benchmarks.large import LargeDay
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.fleet import fleet_answers
 from chutes_exporter.config import Address, make_settings
-from chutes_exporter.demo.day import open_day
 from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.definitions import FEEDS
 from chutes_exporter.feeds.feed import THE_PLATFORM
@@ -40,6 +38,8 @@ from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import collect
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
+from tests.fleets import LargeDay
+from tests.support import HOTKEY, KEY, TEST_SEED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -50,35 +50,23 @@ if TYPE_CHECKING:
     Row = tuple[str, str, str, bool]
     """What is measured, its bound, the figure, and whether it holds."""
 
-Size = dict[str, int]
-"""How many times a recorded miner has its servers, and there is each chute."""
-SMALL: Size = {"servers": 3, "chutes": 8}
-MIDDLE: Size = {"servers": 20, "chutes": 40}
+SMALL = {"gpus": 104}
+MIDDLE = {"gpus": 760}
 """With the key of a miner, the page has about 20,000 series."""
-LARGE: Size = {"servers": 180, "chutes": 40}
+LARGE = {"gpus": 6800, "miners": 250}
 MANY_SERIES = ("--miners", "all", "--max-series", "400000", "--collector.stats_per_chute")
 """With :data:`LARGE`, the page has about 190,000 series."""
-BIG_FLEET: Size = {"servers": 26, "chutes": 48}
-"""The miner has about 1,000 GPUs, and the platform four times the chutes of 2026."""
+BIG_FLEET = {"gpus": 996, "miners": 250}
 THE_SAME_SETTINGS: dict[str, Any] = {
     "miners": "all",
     "max_series": 400_000,
     "collectors": {"stats_per_chute": True},
 }
-WORLDS = {
-    "38 GPUs, 492 chutes": {"chutes": 12},
-    "114 GPUs, 492 chutes": {"servers": 3, "chutes": 12},
-    "1,292 GPUs, 1,968 chutes": {"servers": 34, "chutes": 48},
+DAYS = {
+    "38 GPUs, 24 miners": {},
+    "104 GPUs, 24 miners": {"gpus": 104},
+    "996 GPUs, 250 miners": BIG_FLEET,
 }
-DAY = open_day()
-KEY = DAY.miners["troubled"]
-SEED = "0xe1816a6cda3a50d041d5e39be76dbbd9367ebf20377a6b9e9ce12c7808385ba3"
-"""The invented seed of this miner."""
-
-
-def serve(size: Size) -> Replay:
-    """Return the API of a larger recorded day."""
-    return Replay(LargeDay(DAY, **size))
 
 
 def series_of(page: bytes) -> int:
@@ -124,7 +112,7 @@ def families_of(running: Exporter) -> list[Any]:
 
 async def bench_page() -> list[Row]:
     """Compare pages with ``generate_latest`` of the same families."""
-    async with serve(SMALL) as api:
+    async with Replay(LargeDay(**SMALL)) as api:
         settings = make_settings(api_url=api.url, api_timeout=600, keys=(KEY,))
         async with Exporter(settings) as running:
             series = series_of(await running.metrics(Format.TEXT, timeout=60))
@@ -199,7 +187,7 @@ async def scraping(app: ASGIApp, form: Format) -> AsyncIterator[Callable[[], Awa
                 await client.wait()
 
 
-async def bench_scrape(size: Size, **settings: Any) -> list[Row]:
+async def bench_scrape(size: dict[str, int], **settings: Any) -> list[Row]:
     """Compare scrapes, compressed, of a page of which nothing changed: with the same bytes from
     memory, and with what the library does for each scrape.
     """
@@ -208,7 +196,7 @@ async def bench_scrape(size: Size, **settings: Any) -> list[Row]:
         Format.OPENMETRICS: openmetrics.generate_latest,
     }
     slower, faster = {}, {}
-    async with serve(size) as api:
+    async with Replay(LargeDay(**size)) as api:
         # On a slow machine, answers would become stale between two scrapes.
         fresh = {feed.name: 86_400.0 for feed in FEEDS}
         settings |= {"api_url": api.url, "api_timeout": 600, "keys": (KEY,), "ttl": fresh}
@@ -259,32 +247,31 @@ def _by_format(ratios: dict[str, float]) -> str:
     return " / ".join(f"{ratio:.1f} x {name.lower()}" for name, ratio in ratios.items())
 
 
-async def bench_fleet(size: Size, limit: int) -> Row:
+async def bench_fleet(size: dict[str, int], limit: int) -> Row:
     """Measure how long it takes to join the answers about a miner into its fleet."""
-    async with serve(size) as api:
+    async with Replay(LargeDay(**size)) as api:
         settings = make_settings(api_url=api.url, api_timeout=600, keys=(KEY,))
         async with Exporter(settings) as running:
             await running.warm_up()
             known = {
                 feed.name: state.snapshot.answer
                 for feed, state in running.feeds.states().items()
-                if state.snapshot is not None and feed.hotkey in (KEY.address, THE_PLATFORM)
+                if state.snapshot is not None and feed.hotkey in (HOTKEY, THE_PLATFORM)
             }
-    fleet = join_fleet(fleet_answers(known, KEY.address))
+    gpus = len(join_fleet(fleet_answers(known, HOTKEY)).gpus)
 
     async def join() -> None:
-        join_fleet(fleet_answers(known, KEY.address))
+        join_fleet(fleet_answers(known, HOTKEY))
 
     taken = 1000 * await least(join, times=30)
-    chutes = size["chutes"] * len(DAY.answer("chutes", 0) or ())
-    what = f"time to join a fleet of {len(fleet.gpus):,} GPUs, with {chutes:,} chutes"
+    what = f"time to join a fleet of {gpus:,} GPUs"
     return what, f"{limit} ms", f"{taken:.0f} ms", taken <= limit
 
 
-async def bench_memory(size: Size, limit: int, *flags: str) -> Row:
+async def bench_memory(size: dict[str, int], limit: int, *flags: str) -> Row:
     """Measure the resident memory of the exporter's process after some scrapes."""
-    environment = {**os.environ, "MINER_SEED": SEED, "MINER_SS58": KEY.address}
-    async with serve(size) as api, httpx.AsyncClient(timeout=600) as client:
+    environment = {**os.environ, "MINER_SEED": TEST_SEED, "MINER_SS58": HOTKEY}
+    async with Replay(LargeDay(**size)) as api, httpx.AsyncClient(timeout=600) as client:
         command = (Path(sys.executable).parent / "chutes-exporter", "--api.url", api.url)
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -312,14 +299,14 @@ async def bench_memory(size: Size, limit: int, *flags: str) -> Row:
     return what, f"{limit} MB", f"{taken:.0f} MB", taken <= limit
 
 
-async def page_sizes(size: Size) -> dict[str, str]:
-    """Return how large the pages of a world are: series, bytes, and bytes compressed."""
+async def page_sizes(size: dict[str, int]) -> dict[str, str]:
+    """Return how large the pages of a day are: series, bytes, and bytes compressed."""
     everything = {collector.name: True for collector in COLLECTORS}
     sizes = {}
-    async with serve(size) as api:
+    async with Replay(LargeDay(**size)) as api:
         modes: dict[str, dict[str, Any]] = {
             "nothing configured": {},
-            "one miner with `--hotkey`": {"hotkeys": [KEY.address]},
+            "one miner with `--hotkey`": {"hotkeys": [HOTKEY]},
             "one miner with its key": {"keys": (KEY,)},
             "the same, `--chutes all`": {"keys": (KEY,), "chutes": "all"},
             "every collector, `--miners all`": {
@@ -358,8 +345,8 @@ async def main() -> None:
     ]
     for what, bound, measured, holds in rows:
         print(f"| {what} | {bound} | {measured} | {'yes' if holds else '**no**'} |")
-    columns = [await page_sizes(size) for size in WORLDS.values()]
-    print(f"\n| watched | {' | '.join(WORLDS)} |\n|---|{'---:|' * len(WORLDS)}")
+    columns = [await page_sizes(size) for size in DAYS.values()]
+    print(f"\n| watched | {' | '.join(DAYS)} |\n|---|{'---:|' * len(DAYS)}")
     for mode in columns[0]:
         print(f"| {mode} | {' | '.join(column[mode] for column in columns)} |")
     sys.exit(not all(holds for *_, holds in rows))

@@ -1,7 +1,7 @@
 """``make bench-scale``: measures Prometheus or VictoriaMetrics with 250 miners and 30 days.
 
 It prints rows of a table of docs/dev/performance.md. The program is the one that the path finds
-first. Exporters of the recorded day write the pages, and this process serves them to the program.
+first. An exporter over copies of the recorded day writes the pages, and this process serves them.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from benchmarks.large import LargeDay
 from chutes_exporter.config import Address, make_settings
-from chutes_exporter.demo.day import open_day
 from chutes_exporter.demo.replay import Replay
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.web.server import bound_address, open_socket, serving
 from grafana.parts import VARIABLES
+from tests.fleets import LargeDay
+from tests.support import Clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -53,7 +53,7 @@ SCRAPES: Final = 10
 HISTORY_MINERS: Final = 5
 HISTORY_MINUTES: Final = 180
 DAYS: Final = 30
-SERVERS: Final = 2000
+SERVERS: Final = 490
 """Servers of all miners, as the pages have them."""
 GPU_MINERS: Final = 50
 """Miners whose GPUs have a history of 30 days. The time of their queries is multiplied."""
@@ -63,17 +63,6 @@ PATIENCE: Final = 600.0
 _STATES: Final = ("unverified", "idle", "starting", "disabled", "earning")
 _IDS: Final = re.compile(r'\b(hotkey|server_id|instance_id|gpu_id|uuid)="[^"]')
 _NAMES: Final = re.compile(r"\b(?:\w+:)?chutes_\w+(?::\w+)?|\bALERTS\w*|\bup\b")
-
-
-class Clock:
-    """The time of the recorded day."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        """Return the Unix time."""
-        return self.now
 
 
 @dataclass
@@ -126,11 +115,9 @@ def say(text: str) -> None:
 async def write_pages(directory: Path, start: float, miners: int, minutes: int) -> None:
     """Write the page of an exporter at each minute, in files that have the Unix time as name."""
     await asyncio.to_thread(directory.mkdir, parents=True)
-    clock = Clock(start)
-    day = LargeDay(open_day(), miners=miners)
+    clock, day = Clock(start), LargeDay(miners=EXPORTERS * MINERS, keys=miners)
     keys = tuple(day.miners.values())
-    # In the evening, most goes on.
-    async with Replay(day, at=18 * 3600, clock=clock) as api:
+    async with Replay(day, clock=clock) as api:
         settings = make_settings(api_url=api.url, api_timeout=PATIENCE, keys=keys, max_series=10**9)
         async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
             for _ in range(minutes):

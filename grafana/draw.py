@@ -1,8 +1,7 @@
-"""Draws the dashboards with Grafana's own components: `make pictures`.
+"""Draws the dashboards of the recorded day with Grafana's own components: `make pictures`.
 
-It simulates a day of each world of tests/grafana/scenes.py, and asks a real Prometheus every query
-of the dashboards' JSON. The data of that Prometheus stays in .cache/pictures/ for --reuse.
-CONTRIBUTING.md shows how to draw for a look.
+Every query of the dashboards' JSON is asked as tests/grafana/answers.py does. CONTRIBUTING.md shows
+how to draw for a look.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import asyncio
 import json
 import shutil
 import subprocess
-import time
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,44 +19,51 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import async_playwright
 
-from grafana.parts import BOARD_ORDER
-from grafana.worlds import World
-from tests.grafana.display import committed, panels
-from tests.grafana.scenes import END, FLEETS, ORDINARY, STEP, Answers, ask_everything, scene
-from tests.support import ROOT, Prometheus
+from grafana.parts import BOARD_ORDER, VARIABLES
+from tests.day import DAY, LAST, Pages, day_of_both, evaluate, scraped_day
+from tests.grafana.answers import QUERIES, STEP, as_sent, filled_in, targets_of
+from tests.grafana.display import PANELS, committed
+from tests.support import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from playwright.async_api import Page, Route
+
+    from tests.day import Answer
 
 PICTURES: Final = ROOT / "grafana" / "pictures"
 RENDER: Final = ROOT / "grafana" / "render"
 CACHE: Final = ROOT / ".cache" / "pictures"
 SCRIPT: Final = CACHE / "page.js"
-MINERS: Final = "miners.json"
-"""The file beside the data of a Prometheus that names the miners of its world."""
 WIDTH: Final = 1600
 
 
 @dataclass(frozen=True)
-class OfReadme:
-    """The README's pictures of a world: how the names of their files end, and the boards."""
+class World:
+    """A miner whose boards are drawn at the end of the day, and how the exporter watches it.
 
+    Attributes:
+        miner: The name of the miner in the recording.
+        suffix: How the names of the README's pictures end.
+        uids: The boards of the README's pictures.
+        has_key: Whether the exporter has the miner's key.
+    """
+
+    miner: str
     suffix: str
     uids: Sequence[str]
+    has_key: bool = True
 
 
-README: Final = {
-    World.SICK: OfReadme("-sick", [*BOARD_ORDER]),
-    World.HEALTHY: OfReadme("", ["chutes-overview"]),
+WORLDS: Final = {
+    "sick": World("troubled", "-sick", [*BOARD_ORDER]),
+    "healthy": World("healthy", "", ["chutes-overview"]),
+    "keyless": World("troubled", "-keyless", ["chutes-overview"], has_key=False),
 }
-"""All other pictures are drawn on demand, with --output."""
-HOURS: Final = [number * STEP / 3600 for number in range(25 * 3600 // STEP, -1, -1)]
-"""When the scrapes of a day and an hour were, in hours before the end, the first one first.
-
-So rules that look back a day have data at the end.
-"""
+"""By name. All other pictures are drawn on demand, with --output."""
+MINUTES: Final = range(0, LAST + 1, STEP // 60)
+"""The points of graphs."""
 ORIGIN: Final = "http://grafana.invalid"
 PAGE: Final = (
     '<!doctype html><title>Dashboard</title><meta charset="utf-8">'
@@ -72,58 +78,63 @@ FONTS: Final = {"Inter-Regular.woff2": 400, "Inter-Medium.woff2": 500}
 class Picture:
     """The picture of a board in a world, with the titles and headings that are not seen whole."""
 
-    kind: World
+    world: str
     uid: str
     png: bytes
     cut: Sequence[str]
 
 
-def make_day(kind: World, directory: Path, gpus: int) -> None:
-    """Simulate a day of a world with a number of GPUs, and leave the data of a Prometheus in a
-    directory for `make_requests`, with a file that names the miners that the boards show.
-    """
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-
-    async def simulate() -> Answers:
-        # With `readme`, the world is as pictures show it: one miner, which is also scraped in each
-        # minute between these hours.
-        async with scene(kind, directory, HOURS, readme=True, gpus=gpus) as day:
-            # No query has been asked yet. `make_requests` asks those of the boards when it draws,
-            # because with --reuse the boards may be newer than this day.
-            return day.answers
-
-    answers = asyncio.run(simulate())
-    miners = {"hotkeys": answers.hotkeys, "gpus": answers.gpus, "scored": answers.scored}
-    (directory / MINERS).write_text(json.dumps(miners))
+def pages_of(name: str) -> Pages:
+    """Return the pages of a world's day, which are kept for --reuse."""
+    world, file = WORLDS[name], CACHE / f"{name}.json"
+    if world.has_key:
+        pages = day_of_both()
+    else:
+        pages = asyncio.run(scraped_day(MINUTES, keys=(), hotkeys=[world.miner]))
+    CACHE.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(pages))
+    return pages
 
 
-def make_requests(directory: Path, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Ask the Prometheus in a directory everything that boards ask, and return by uid what page.jsx
-    needs.
-    """
-    with Prometheus(directory) as prometheus:
-        prometheus.at = END
-        # The file has the miners only. The answers are asked for now.
-        unasked = Answers(**json.loads((directory / MINERS).read_text()))
-        answers = asyncio.run(ask_everything(prometheus, unasked))
-    if answers.errors:
-        raise ValueError(f"Prometheus refuses queries: {answers.errors}")
-    return {uid: _request(committed(uid), answers) for uid in uids}
+def make_requests(name: str, pages: Pages, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Ask everything that boards ask about a world, and return by uid what page.jsx needs."""
+    hotkey = DAY.miners[WORLDS[name].miner].address
+    # A query of a graph is about the end of the graph. Here, each of its points is asked alone.
+    asked = {
+        place: filled_in(query, [hotkey]).replace("@ end()", f"@ {60 * LAST + 300}")
+        for place, query in QUERIES.items()
+    }
+    minutes: dict[str, Iterable[int]] = dict.fromkeys(asked.values(), (LAST,))
+    for uid, panel in PANELS:
+        graphs = (place for place, target in targets_of(panel, uid).items() if target["range"])
+        minutes |= {asked[place]: MINUTES for place in graphs}
+    with tempfile.TemporaryDirectory() as directory:
+        answers = evaluate(Path(directory), pages, queries=minutes).answers
+    found = {place: answers[query] for place, query in asked.items()}
+    return {uid: _request(uid, found, hotkey) for uid in uids}
 
 
-def _request(dashboard: dict[str, Any], answers: Answers) -> dict[str, Any]:
-    """Return what page.jsx needs to draw a dashboard.
-
-    The first value of each variable is chosen.
-    """
-    first_values = {name: values[0] for name, values in answers.variables.items() if values}
+def _request(uid: str, answers: Mapping[str, Mapping[int, Answer]], hotkey: str) -> dict[str, Any]:
+    """Return what page.jsx needs to draw a dashboard about a miner."""
+    of_panels = {}
+    for board, panel in PANELS:
+        if board == uid:
+            of_panels[panel["id"]] = {
+                target["refId"]: as_sent(
+                    answers[place] if target["range"] else {LAST: answers[place][LAST]},
+                    is_range=target["range"],
+                )
+                for place, target in targets_of(panel, uid).items()
+            }
+    variables = dict.fromkeys(VARIABLES, "All") | {"hotkey": hotkey, "miner": hotkey}
+    for labels in answers["variable report"][LAST]:
+        variables["report"] = dict(labels)["hour"]
     return {
-        "dashboard": dashboard,
-        "answers": {panel["id"]: answers.of_panel(panel) for panel in panels(dashboard)},
+        "dashboard": committed(uid),
+        "answers": of_panels,
         "step": STEP,
-        "variables": first_values,
-        "range": {"from": (END - 86400) * 1000, "to": END * 1000},
+        "variables": variables,
+        "range": {"from": 0, "to": 60_000 * LAST},
     }
 
 
@@ -163,7 +174,7 @@ def _file_at(path: str) -> Path:
 
 
 async def draw_boards(
-    requests: dict[World, dict[str, dict[str, Any]]], width: int, *, opened: bool
+    requests: dict[str, dict[str, dict[str, Any]]], width: int, *, opened: bool
 ) -> list[Picture]:
     """Draw the boards of each world.
 
@@ -190,26 +201,26 @@ async def draw_boards(
         tab.on("requestfailed", lambda request: failures.append(request.url))
         await tab.route("**/*", _answer)
         await tab.goto(f"{ORIGIN}/", wait_until="load")
-        for kind, request_of_board in requests.items():
+        for world, request_of_board in requests.items():
             for uid, request in request_of_board.items():
                 options = {"width": width, "open": opened}
-                picture = await _draw(tab, kind, uid, request | options)
+                picture = await _draw(tab, world, uid, request | options)
                 pictures.append(picture)
                 note = f"; cut titles: {', '.join(picture.cut)}" if picture.cut else ""
-                print(f"{uid}, {kind.name.lower()}: {len(picture.png) / 1000:.0f} kB{note}")
+                print(f"{uid}, {world}: {len(picture.png) / 1000:.0f} kB{note}")
         await browser.close()
     if failures:
         raise ValueError(f"the page failed: {failures}")
     return pictures
 
 
-async def _draw(tab: Page, kind: World, uid: str, request: dict[str, Any]) -> Picture:
+async def _draw(tab: Page, world: str, uid: str, request: dict[str, Any]) -> Picture:
     """Let page.jsx draw a board in the browser, and take a picture of it."""
     # The function of page.jsx returns the titles and headings that are cut.
     cut_titles = await tab.evaluate("request => window.draw(request)", request)
     await tab.wait_for_load_state("networkidle")
     png = await tab.locator("#dashboard").screenshot(type="png")
-    return Picture(kind, uid, png, cut_titles)
+    return Picture(world, uid, png, cut_titles)
 
 
 def compressed(png: bytes) -> bytes:
@@ -224,28 +235,20 @@ def write_for_readme(pictures: Sequence[Picture]) -> None:
     if cut_titles:
         raise ValueError(f"these titles and headings are cut: {cut_titles}")
     for picture in pictures:
-        name = f"{picture.uid}{README[picture.kind].suffix}.png"
+        name = f"{picture.uid}{WORLDS[picture.world].suffix}.png"
         (PICTURES / name).write_bytes(compressed(picture.png))
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line, with the defaults filled in. Worlds are given as `World`."""
+    """Read the command line, with the defaults filled in."""
     parser = argparse.ArgumentParser(
         prog="make pictures", description="Draw the dashboards with Grafana's components."
     )
-    kinds = {kind.name.lower(): kind for kind in World}
     parser.add_argument(
         "--board", action="append", choices=[*BOARD_ORDER], help="only this board; may be repeated"
     )
     parser.add_argument(
-        "--world", action="append", choices=list(kinds), help="only this world; needs --output"
-    )
-    parser.add_argument(
-        "--gpus",
-        type=int,
-        choices=[*FLEETS],
-        default=ORDINARY,
-        help=f"GPUs of the miner in the sick world, instead of {ORDINARY}; needs --output",
+        "--world", action="append", choices=[*WORLDS], help="only this world; needs --output"
     )
     parser.add_argument("--width", type=int, help=f"in pixels, instead of {WIDTH}; needs --output")
     parser.add_argument("--open", action="store_true", help="open collapsed rows; needs --output")
@@ -253,51 +256,34 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--output", type=Path, help="a directory for the pictures, instead of grafana/pictures/"
     )
     parser.add_argument(
-        "--reuse", action="store_true", help="use the simulated days of the last time"
+        "--reuse", action="store_true", help="use the pages of metrics of the last time"
     )
     parsed = parser.parse_args(arguments)
-    is_other_picture = parsed.world or parsed.width or parsed.open or parsed.gpus != ORDINARY
-    if parsed.output is None and is_other_picture:
-        parser.error("--world, --gpus, --width and --open need --output")
-    if parsed.gpus != ORDINARY and parsed.world != ["sick"]:
-        parser.error("--gpus needs --world sick, because the other worlds have other numbers")
+    if parsed.output is None and (parsed.world or parsed.width or parsed.open):
+        parser.error("--world, --width and --open need --output")
     parsed.board = parsed.board or [*BOARD_ORDER]
     parsed.width = parsed.width or WIDTH
-    if parsed.world:
-        parsed.world = [kinds[name] for name in parsed.world]
-    else:
-        parsed.world = list(README)
+    parsed.world = parsed.world or [*WORLDS]
     return parsed
 
 
-def _simulated_day(kind: World, gpus: int, *, reuse: bool) -> Path:
-    """Return the directory of a day of a world with a number of GPUs.
-
-    Simulate it, unless the last one is reused.
-    """
-    directory = CACHE / f"{kind.name.lower()}-{gpus}"
-    # `make_day` writes this file last, so that a day with it is whole.
-    if not reuse or not (directory / MINERS).exists():
-        began = time.monotonic()
-        make_day(kind, directory, gpus)
-        print(f"simulated a day, {kind.name.lower()}: {time.monotonic() - began:.0f} s")
-    return directory
-
-
 def main() -> None:
-    """Make the worlds, ask everything, and draw the boards.
+    """Ask everything, and draw the boards.
 
     Without --output, only the README's pictures are drawn.
     """
     chosen = parse_arguments()
     requests = {}
-    for kind in chosen.world:
+    for world in chosen.world:
         boards = chosen.board
         if chosen.output is None:
-            # `parse_arguments` allows --world only with --output, so the README has this world.
-            boards = [uid for uid in boards if uid in README[kind].uids]
-        directory = _simulated_day(kind, chosen.gpus, reuse=chosen.reuse)
-        requests[kind] = make_requests(directory, boards)
+            boards = [uid for uid in boards if uid in WORLDS[world].uids]
+        file = CACHE / f"{world}.json"
+        if chosen.reuse and file.exists():
+            pages = {int(minute): page for minute, page in json.loads(file.read_text()).items()}
+        else:
+            pages = pages_of(world)
+        requests[world] = make_requests(world, pages, boards)
     subprocess.run(["node", str(RENDER / "build.mjs"), str(SCRIPT)], check=True)
     pictures = asyncio.run(draw_boards(requests, chosen.width, opened=chosen.open))
     if chosen.output is None:
@@ -305,7 +291,7 @@ def main() -> None:
         return
     chosen.output.mkdir(parents=True, exist_ok=True)
     for picture in pictures:
-        name = f"{picture.uid}-{picture.kind.name.lower()}-{chosen.gpus}-{chosen.width}.png"
+        name = f"{picture.uid}-{picture.world}-{chosen.width}.png"
         (chosen.output / name).write_bytes(picture.png)
 
 

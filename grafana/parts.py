@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from grafana.states import NOTHING, ORANGE, PLAIN, UNWATCHED, State
-from grafana.worlds import ALARMED, LIVE, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -258,29 +257,23 @@ class Query:
     Attributes:
         expr: In PromQL.
         legend: Name of the series, with labels as `{{label}}`.
-        data: The worlds in which it returns something for the present, if not those of the board.
         unit: If it differs from the panel's.
         color: Grafana's name of the colour, likewise.
         thresholds: Likewise.
         width: Of its lines in a graph, in pixels, likewise.
         step: The least time between two points of a graph.
-        sometimes: Whether it returns something in these worlds only at some times.
     """
 
     expr: str
     legend: str = ""
-    data: frozenset[World] | None = None
     unit: Unit | None = None
     color: str = ""
     thresholds: Sequence[tuple[float, str]] = ()
     width: int = 0
     step: str = MINIMUM_STEP
-    sometimes: bool = False
 
 
-def signed(
-    expression: str, legend: str, data: frozenset[World] | None = None, digits: int = 0
-) -> list[Query]:
+def signed(expression: str, legend: str, digits: int = 0) -> list[Query]:
     """Return two queries for a change, so that a number above 0 is shown with a plus.
 
     Only one of them has a value at a time: one is for growth, the other for no change or a decline.
@@ -290,8 +283,8 @@ def signed(
     growth = Unit("prefix:+", digits)
     decline = Unit("none", digits)
     return [
-        Query(f"({expression}) > 0", legend, data, growth, sometimes=True),
-        Query(f"({expression}) <= 0", legend, data, decline, sometimes=True),
+        Query(f"({expression}) > 0", legend, growth),
+        Query(f"({expression}) <= 0", legend, decline),
     ]
 
 
@@ -311,8 +304,6 @@ class Column:
         link: The address that a click opens.
         tooltip: The title of the link. `${__data.fields.hotkey}` shows a value of the row.
         missing: The text of a cell without a value.
-        data: See `Query`.
-        sometimes: See `Query`.
     """
 
     title: str
@@ -324,8 +315,6 @@ class Column:
     link: str = ""
     tooltip: str = ""
     missing: str = "-"
-    data: frozenset[World] | None = None
-    sometimes: bool = False
 
     @property
     def queries(self) -> list[Query]:
@@ -334,7 +323,7 @@ class Column:
         is_label = re.fullmatch(r"\w+", self.source) is not None
         if is_label:
             return []
-        return [Query(self.source, data=self.data, sometimes=self.sometimes)]
+        return [Query(self.source)]
 
 
 Kind = Literal["stat", "graph", "stacked", "bars", "timeline", "table"]
@@ -759,7 +748,6 @@ class Board:
         title: Must differ from the titles in the miners' own monitoring chart.
         description: The question that it answers.
         variables: Names of those in `VARIABLES` that it offers.
-        data: The worlds in which its queries return something, if they name no others.
         empty: The text of a panel without data, if it has no other.
         stat_empty: The same of a stat.
         rows: Headings and panels. Rows with a heading are closed until somebody opens them.
@@ -769,7 +757,6 @@ class Board:
     title: str
     description: str
     variables: Sequence[str] = ("cluster", "hotkey")
-    data: frozenset[World] = LIVE
     empty: str = NO_DATA
     stat_empty: str = "see the Exporter board"
     rows: list[tuple[str, list[Panel]]] = field(default_factory=list)
@@ -784,7 +771,7 @@ class Board:
         self.rows.append((title, [self._complete(panel, panels) for panel in panels]))
 
     def _complete(self, panel: Panel, row: Sequence[Panel]) -> Panel:
-        """Return a panel with the size, the empty text and the worlds that it does not name."""
+        """Return a panel with the size and the empty text that it does not name."""
         width, height = panel.size
         usual_width, usual_height = _SIZES[panel.kind]
         usual_empty = self.empty
@@ -799,20 +786,17 @@ class Board:
         )
 
     def _content(self, panel: Panel) -> list[Query | Column]:
-        """Return the queries and columns of a panel with the worlds that they do not name.
+        """Return the queries and columns of a panel.
 
         A stat of which a query reads recorded series also gets the query that says that the rules
         are not loaded.
         """
-        content = [
-            replace(part, data=self.data) if part.data is None else part for part in panel.content
-        ]
+        content = [*panel.content]
         recorded_queries = [
             part for part in content if isinstance(part, Query) and _IS_RECORDED.search(part.expr)
         ]
         if panel.kind == "stat" and recorded_queries:
-            # The rules are loaded in every world, so it has data in none.
-            content.append(Query(NO_RULES, recorded_queries[0].legend, data=frozenset()))
+            content.append(Query(NO_RULES, recorded_queries[0].legend))
         return content
 
 
@@ -827,7 +811,6 @@ ALERTS: Final = 'alertname=~"Chutes.+", hotkey=~"$hotkey|"'
 ANNOTATION: Final = Query(
     f'max by (alertname, severity, hotkey) (ALERTS{{{ALERTS}, alertstate="firing", '
     f'severity="critical"}})',
-    data=ALARMED,
 )
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("any machine", deadline=None, max_examples=examples(50))
 hypothesis.settings.load_profile("any machine")
 
-_SHARING = ("grafana/test_values.py", "grafana/test_worlds.py")
-"""Files that share a costly fixture, the answers in all worlds."""
+_SHARING = ("grafana/test_answers.py", "grafana/test_shown.py", "prometheus/test_day.py")
+"""Files that share the recorded day with the rules, which takes long to make."""
 
 
 class _FilesScheduling(LoadFileScheduling):

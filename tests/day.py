@@ -7,24 +7,32 @@ import functools
 import json
 import re
 import subprocess
-import tempfile
 from collections import defaultdict
 from itertools import groupby, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import yaml
 
-from chutes_exporter.demo.day import open_day
-from chutes_exporter.demo.replay import Replay
+from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
-from tests.support import PATIENCE, RULES, Clock, Labels, patient, read_reports
+from tests.support import (
+    PATIENCE,
+    RULES,
+    Clock,
+    Labels,
+    asked_by,
+    patient,
+    read_reports,
+    recorded_day,
+    until,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
 
-DAY: Final = open_day()
+DAY: Final = recorded_day()
 LAST: Final = 24 * 60
 """The last minute of the day."""
 GROUPS: Final[list[dict[str, Any]]] = [
@@ -32,6 +40,8 @@ GROUPS: Final[list[dict[str, Any]]] = [
     for path in sorted(RULES.glob("*.yml"))
     for group in yaml.safe_load(path.read_text())["groups"]
 ]
+COSTS: Final = {"b300": 3.5, "h200": 1.9, "pro_6000": 0.8, "4090": 0.25}
+"""The cost of a GPU in dollars an hour, by model."""
 Pages = dict[int, str]
 """Pages of metrics by the minute of the day."""
 Answer = dict[Labels, float]
@@ -44,6 +54,7 @@ async def scraped_day(
     keys: Sequence[str] = ("troubled", "healthy"),
     hotkeys: Sequence[str] = (),
     edits: Mapping[str, Callable[[Any], Any]] | None = None,
+    faults: Mapping[str, Fault] | None = None,
     **settings: Any,
 ) -> Pages:
     """Return the page of an exporter at some minutes of the day.
@@ -53,6 +64,7 @@ async def scraped_day(
         keys: The miners whose keys it has.
         hotkeys: The miners that it watches without a key.
         edits: How answers of the API differ from the recorded ones, by endpoint.
+        faults: Endpoints that fail after the first page.
         settings: More settings of the exporter.
     """
     pages = {}
@@ -60,14 +72,15 @@ async def scraped_day(
     clock = Clock(DAY.first + 60 * start)
     async with Replay(DAY, at=60 * start, clock=clock) as replay:
         replay.edits.update(edits or {})
-        watching = patient(
-            replay.url,
-            chain_url=replay.chain_url,
-            keys=[DAY.miners[name] for name in keys],
-            hotkeys=[DAY.miners[name].address for name in hotkeys],
+        watching: dict[str, Any] = {
+            "chain_url": replay.chain_url,
+            "keys": [DAY.miners[name] for name in keys],
+            "hotkeys": [DAY.miners[name].address for name in hotkeys],
             **settings,
-        )
-        async with Exporter(watching, clock=clock, monotonic=clock) as exporter:
+        }
+        async with Exporter(
+            patient(replay.url, **watching), clock=clock, monotonic=clock
+        ) as exporter:
             for minute in minutes:
                 clock.now = DAY.first + 60 * minute
                 # A page does not wait for what takes long, and shows the answer before.
@@ -75,6 +88,9 @@ async def scraped_day(
                 await read_reports(exporter)
                 page = await exporter.metrics(Format.TEXT, timeout=PATIENCE)
                 pages[minute] = page.decode()
+                # What the page asked for must not see another time.
+                await until(lambda: not asked_by(exporter))
+                replay.faults.update(faults or {})
     return pages
 
 
@@ -111,11 +127,13 @@ def evaluate(
     targets: Sequence[str] = ("exporter:9109",),
     queries: Mapping[str, Iterable[int]] | None = None,
     texts_at: Iterable[int] = (),
+    rules: bool = True,
 ) -> Evaluated:
     """Evaluate all rules on the pages of a day.
 
-    Each page is what all scrapes until the next page show. The day begins at the Unix time 0, so
-    that the hours in texts are those of the day.
+    Each page is what all scrapes until the next page show. The first page is at 5 minutes past an
+    hour, as it was in the day, but in the year 1970: the texts about a whole day have the hours of
+    the day, and these 5 minutes.
 
     Args:
         directory: For promtool's file.
@@ -125,36 +143,45 @@ def evaluate(
         targets: The exporters that show these pages.
         queries: Queries, and the minutes at which they are asked.
         texts_at: The minutes at which the texts of alerts are read.
+        rules: Whether Prometheus has the rules.
     """
-    queries = {_FIRING: range(0, LAST + 1, step), **(queries or {})}
+    begin = min(pages) - _PAST_THE_HOUR
+    queries = {_FIRING: range(min(pages), LAST + 1, step), **(queries or {})}
     names = set(re.findall(r"\w+", json.dumps([GROUPS, list(queries)])))
     test = {
         "interval": "1m",
-        "input_series": [
-            {"series": name, "values": _sequence(values)}
-            for name, values in _input_series(pages, names, targets, down)
-        ],
+        "input_series": _input_series(pages, names, targets, down),
         "promql_expr_test": [
-            {"expr": query, "eval_time": f"{minute}m"}
+            {"expr": query, "eval_time": f"{minute - begin}m"}
             for query, minutes in queries.items()
             for minute in minutes
         ],
         "alert_rule_test": [
-            {"alertname": alert, "eval_time": f"{minute}m", "exp_alerts": []}
+            {"alertname": alert, "eval_time": f"{minute - begin}m", "exp_alerts": []}
             for alert in _ALERTS
             for minute in texts_at
         ],
     }
     file = directory / "day.yml"
-    options = {"evaluation_interval": f"{step}m", "group_eval_order": _ORDER}
-    rules = {"rule_files": [str(path) for path in sorted(RULES.glob("*.yml"))]}
-    file.write_text(json.dumps({**rules, **options, "tests": [test]}))
+    options = {"evaluation_interval": f"{step}m", "group_eval_order": _ORDER if rules else []}
+    files = {"rule_files": [str(path) for path in sorted(RULES.glob("*.yml")) if rules]}
+    file.write_text(json.dumps({**files, **options, "tests": [test]}))
     command = ["promtool", "test", "rules", str(file)]
     # It complains about each answer, because none is expected.
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    return _read(run.stdout + run.stderr)
+    output = run.stdout + run.stderr
+    if ", err: " in output or "FAILED" not in output:
+        raise ValueError(output[-10_000:])
+    evaluated = _read(output, begin)
+    for query, minutes in queries.items():
+        for minute in minutes:
+            # It does not complain where there is no answer.
+            evaluated.answers[query].setdefault(minute, {})
+    return evaluated
 
 
+_PAST_THE_HOUR: Final = 5
+"""The minute of the hour in which the day begins."""
 _FIRING: Final = 'ALERTS{alertstate="firing",severity!="none"}'
 _ALERTS: Final = sorted(
     {rule["alert"] for group in GROUPS for rule in group["rules"] if "alert" in rule}
@@ -167,11 +194,11 @@ _ORDER: Final = sorted(
 
 def _input_series(
     pages: Pages, names: Collection[str], targets: Iterable[str], down: int
-) -> Iterator[tuple[str, list[str]]]:
-    """Yield the series of these names, with their values in each minute. ``_`` is none."""
-    starts = sorted(pages)
-    lengths = [end - start for start, end in pairwise([*starts, LAST + 1])]
-    values: dict[str, list[str]] = {}
+) -> list[dict[str, str]]:
+    """Return the series of these names, as promtool reads them."""
+    starts = sorted(start for start in pages if start < down)
+    lengths = [end - start for start, end in pairwise([*starts, min(down, LAST + 1)])]
+    values: dict[str, list[str]] = {"up": ["1"] * len(starts)}
     for number, start in enumerate(starts):
         for line in pages[start].splitlines():
             written, _, value = line.rpartition(" ")
@@ -179,36 +206,34 @@ def _input_series(
             if line[0] == "#" or name not in names:
                 continue
             if name.endswith("_timestamp_seconds"):
-                value = repr(float(value) - DAY.first)
-            values.setdefault(written, ["_"] * len(starts))[number] = value
-    values["up"] = ["1"] * len(starts)
-    for target in targets:
-        labels = f'job="chutes",instance="{target}"}}'
-        for written, parts in values.items():
-            name, _, others = written.partition("{")
-            minutes = ["_"] * starts[0]
-            for value, length in zip(parts, lengths, strict=True):
-                minutes += [value] * length
-            minutes[down:] = ["0" if name == "up" else "_"] * (LAST + 1 - down)
-            yield f"{name}{{{others[:-1]}{',' if others else ''}{labels}", minutes
+                value = repr(float(value) - DAY.first - 60 * (starts[0] - _PAST_THE_HOUR))
+            values.setdefault(written, [""] * len(starts))[number] = value
+    written_series = []
+    for written, parts in values.items():
+        name, _, labels = written.rstrip("}").partition("{")
+        after = "0" if name == "up" else ""
+        sequence = _sequence(["", *parts, after], [_PAST_THE_HOUR, *lengths, LAST + 1 - down])
+        for target in targets:
+            labels_of_target = f'{labels}{"," if labels else ""}job="chutes",instance="{target}"'
+            series = f"{name}{{{labels_of_target}}}"
+            written_series.append({"series": series, "values": sequence})
+    return written_series
 
 
-def _sequence(values: Iterable[str]) -> str:
-    """Write values in promtool's notation.
+def _sequence(values: Iterable[str], lengths: Iterable[int]) -> str:
+    """Write values and for how many minutes each holds in promtool's notation. Empty ones are none.
 
     ``3+0x4`` is five times a 3, and ``_x4`` is no value for 4 minutes. A series that ends gets the
     marker ``stale``, as after a scrape without it.
     """
     parts: list[str] = []
-    for value, run in groupby(values):
-        count = len(list(run))
-        if value != "_":
+    held = zip(values, lengths, strict=True)
+    for value, run in groupby(held, key=lambda one: one[0]):
+        count = sum(length for _, length in run)
+        if count > 0 and value:
             parts.append(f"{value}+0x{count - 1}")
-            continue
-        # Without a part, nothing was there that could end.
-        parts.append("stale" if parts else "_")
-        if count > 1:
-            parts.append(f"_x{count - 1}")
+        elif count > 0:
+            parts.append(f"stale _x{count - 1}" if parts else f"_x{count}")
     return " ".join(parts)
 
 
@@ -221,11 +246,11 @@ _COMPLAINT: Final = re.compile(
 )
 
 
-def _read(output: str) -> Evaluated:
-    """Read what promtool got."""
+def _read(output: str, begin: int) -> Evaluated:
+    """Read what promtool got, whose first minute is ``begin``."""
     evaluated = Evaluated()
     for kind, asked, time, text in _COMPLAINT.findall(output):
-        minute = _minutes(time)
+        minute = begin + _minutes(time)
         _, _, got = text.partition("got:")
         if kind == "alertname":
             for labels, notes in _ALERT.findall(got):
@@ -264,11 +289,5 @@ def _minutes(duration: str) -> int:
 @functools.cache
 def day_of_both() -> Pages:
     """Return the pages of an exporter that watches both miners, at each new answer."""
-    return asyncio.run(scraped_day(range(0, LAST + 1, 10)))
-
-
-@functools.cache
-def whole_day() -> Evaluated:
-    """Return what Prometheus makes of :func:`day_of_both`, with all texts of alerts."""
-    with tempfile.TemporaryDirectory() as directory:
-        return evaluate(Path(directory), day_of_both(), texts_at=range(0, LAST + 1, 5))
+    minutes = range(0, LAST + 1, 10)
+    return asyncio.run(scraped_day(minutes, collectors={"job_details": True}, gpu_costs=COSTS))

@@ -133,20 +133,10 @@ def running(*arguments: str, **variables: str) -> contextlib.AbstractContextMana
     return listening(start(*arguments, **variables))
 
 
-def test_the_help_has_all_commands_and_examples_on_one_screen() -> None:
+def test_the_help_has_all_commands_and_is_also_a_command() -> None:
     text = run("--help").stdout
-    # A command or a flag, blanks and a sentence.
-    commands = re.findall(r"^  ([a-z][a-z-]*)  +[A-Z][^.]+\.$", text, re.MULTILINE)
-    flags = re.findall(r"^  (-.*?)  +[A-Z]", text, re.MULTILINE)
-    assert commands == [*cli.commands]
-    assert flags == ["-h, --help", "--version"]
-    examples = text.count("  chutes-exporter ")
-    assert examples == 3
-    assert len(text.splitlines()) <= 24
-
-
-def test_help_is_also_a_command() -> None:
-    assert run("help").stdout == run("--help").stdout
+    assert re.findall(r"^  ([a-z][a-z-]*)  ", text, re.MULTILINE) == [*cli.commands]
+    assert run("help").stdout == text
 
 
 def test_the_version_is_that_of_the_package() -> None:

@@ -10,8 +10,8 @@ import yaml
 from chutes_exporter.rules.losses import END_REASONS
 from deploy.reference import ALL_METRICS
 from grafana.boards import BOARDS
+from tests.grafana.answers import filled_in
 from tests.grafana.display import committed, panels
-from tests.grafana.scenes import filled_in
 from tests.support import HOTKEY, ROOT, RULES
 
 DOCS = ROOT / "docs"

@@ -29,7 +29,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "page": {"api", "chain", "rules", "fleet", "feeds", "collectors", "config"},
     "web": {"api", "fleet", "feeds", "collectors", "config", "page", "findings"},
     "demo": {"api", "chain", "config", "web"},
-    "simulator": {"api", "chain", "config", "demo", "web"},
     "commands": {
         "api",
         "chain",
@@ -43,7 +42,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "page",
         "web",
         "demo",
-        "simulator",
     },
     "cli": {"api", "collectors", "config", "log", "commands", "web"},
     "__main__": {"cli"},

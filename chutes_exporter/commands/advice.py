@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 from chutes_exporter.api import ChutesClient
 from chutes_exporter.commands.audit import MADE_WITHIN, AuditReading
-from chutes_exporter.commands.terminal import moment
 from chutes_exporter.duration import DAY_HOURS, HOUR
-from chutes_exporter.feeds.definitions import AUDIT_REPORT
 from chutes_exporter.fleet.failures import find_failures, markets_in_order, markets_without
 from chutes_exporter.fleet.model import LeftOut
 from chutes_exporter.fleet.offers import find_uses
+from chutes_exporter.fleet.outages import with_reports
 from chutes_exporter.page.gaps import TRY_AGAIN, NotKnown
 
 if TYPE_CHECKING:
@@ -109,10 +108,7 @@ async def find_advice(report: Report, settings: Settings) -> list[Advice]:
         advice = _advice_to(hotkey, report, audit)
         report.gaps.extend(_gaps(advice))
         advice_to_miners.append(advice)
-    if audit.gaps:
-        # First what the advice may lack because of the gaps, then the gaps themselves.
-        report.gaps.append(_failures_gap(audit))
-        report.gaps.extend(audit.gaps)
+    report.gaps.extend(audit.gaps)
     return advice_to_miners
 
 
@@ -122,10 +118,10 @@ def _has_offers(fleet: Fleet) -> bool:
 
 def _advice_to(hotkey: str, report: Report, audit: AuditReading) -> Advice:
     """Return the advice to a miner."""
-    fleet = report.fleets[hotkey]
     is_known = hotkey in report.counted
     ledger = audit.ledger_with_names(report, hotkey)
     failures = find_failures(ledger, hotkey, DAY_HOURS, are_all_known=not audit.gaps)
+    fleet = with_reports(report.fleets[hotkey], ledger, failures)
     markets: tuple[Market, ...] | None = None
     uses: tuple[Use, ...] = ()
     if fleet.markets is not None:
@@ -161,18 +157,6 @@ def _missing_hours(audit: AuditReading, now: float) -> tuple[float, ...] | None:
 
 def _best_paid_first(uses: Iterable[Use]) -> tuple[Use, ...]:
     return tuple(sorted(uses, key=lambda use: use.first_day_units or 0.0, reverse=True))
-
-
-def _failures_gap(audit: AuditReading) -> NotKnown:
-    """Return the gap that not all reports are known, so that failures of miners may be missing.
-
-    It has no hotkey, because a report is about all miners. Without any report, it has no time.
-    """
-    reason = "not all hourly reports are known"
-    if audit.reports:
-        reason += f" until {moment(audit.ledger.end)}"
-    what = f"the failures of the past day ({AUDIT_REPORT.name})"
-    return NotKnown(what, hotkey="", reason=reason, advice=TRY_AGAIN)
 
 
 def _gaps(advice: Advice) -> list[NotKnown]:

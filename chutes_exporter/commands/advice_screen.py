@@ -60,6 +60,7 @@ _IDLE_REASONS: Final[dict[IdleReason, str]] = {
     "upgrade_due": "the server must be upgraded, and the window ends WINDOW_END",
     "starts_hang": "no instance on the server is active, and one has been starting for over an "
     "hour",
+    "may_be_dead": "the server has probably died, or one like it (chutes-exporter status)",
     "use_not_known": "it is not known whether the server can be used",
     "server_not_known": "their server is not known",
 }

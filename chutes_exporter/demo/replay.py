@@ -201,7 +201,7 @@ class Replay(AsyncExitStack):
         """Answer and note a request to an endpoint, and apply its fault."""
         query, headers = request.query_params, request.headers
         if endpoint is e.HELD_GPUS:
-            endpoint = endpoint_of_gpus(query)
+            endpoint = _endpoint_of_gpus(query)
         self.in_flight[endpoint.name] += 1
         fault = self.faults.get(endpoint.name, Fault())
         if fault.once:
@@ -228,7 +228,7 @@ class Replay(AsyncExitStack):
         response.headers["date"] = email.utils.formatdate(self.clock(), usegmt=True)
         if fault.cut_after is None:
             return response
-        return CutResponse(response, fault.cut_after)
+        return _CutResponse(response, fault.cut_after)
 
     async def _respond(self, request: Request, endpoint: Endpoint[Any], fault: Fault) -> Response:
         """Return the answer of the recording, or of the fault.
@@ -359,7 +359,7 @@ _STATS: Final = ("stats", "stats_per_chute")
 _MINER_OF_JOB: Final = ("miner_uid", "miner_hotkey", "miner_coldkey", "instance_id")
 
 
-def endpoint_of_gpus(query: Mapping[str, str]) -> Endpoint[Any]:
+def _endpoint_of_gpus(query: Mapping[str, str]) -> Endpoint[Any]:
     """Return the endpoint that a query means, of the three with the path of HELD_GPUS."""
     if "hotkey" in query:
         return e.MINER_GPUS
@@ -394,7 +394,7 @@ def _stats_of(miner: str, stats: Mapping[str, list[Any]]) -> dict[str, list[Any]
     return found
 
 
-class CutResponse(Response):
+class _CutResponse(Response):
     """Sends the start of a body, with the headers of the whole one.
 
     Its last part never follows, so the server closes the connection.

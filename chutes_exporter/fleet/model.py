@@ -61,6 +61,7 @@ LeftOut = Literal[
     "upgrade_slot",  # It holds an upgrade slot, so launches are refused.
     "upgrade_due",  # It waits for its upgrade, and the window ends soon.
     "starts_hang",  # What starts on it does not become active within an hour.
+    "may_be_dead",  # Several instances ended there within minutes, by the reports.
     "use_not_known",  # Whether it has TEE, or whether one of these applies, is not known.
 ]
 """Why the plan launches nothing on a server: the first of these that applies."""
@@ -552,7 +553,7 @@ class Fleet:
     def _takes_nothing(self, server: Server) -> bool:
         """Return whether it is known that nothing should be launched on a server now."""
         reason = self.left_out.get(server.server_id)
-        return bool(server.holds_slot) or reason in ("upgrade_due", "starts_hang")
+        return bool(server.holds_slot) or reason in ("upgrade_due", "starts_hang", "may_be_dead")
 
     def _pay_of_uses(self, server: Server, models: AbstractSet[str]) -> IdlePay | None:
         """Return what a server's idle GPUs earn in their best uses, None while that is unknown.

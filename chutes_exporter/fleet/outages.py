@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import MINUTE
 from chutes_exporter.fleet.failures import FAILURE_HOURS
+from chutes_exporter.fleet.offers import find_uses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,14 +52,28 @@ def find_outages(ledger: Ledger, fleet: Fleet) -> tuple[Outage, ...]:
 
 
 def with_reports(fleet: Fleet, ledger: Ledger, failures: Failures) -> Fleet:
-    """Return a fleet with what the reports tell of it."""
+    """Return a fleet with what the reports tell of it. Nothing is launched on what died."""
     open_records = {}
     for instance in fleet.instances:
         record = ledger.open_record(instance.instance_id) if instance.is_last_active else None
         if record is not None:
             open_records[instance.instance_id] = record
     outages = find_outages(ledger, fleet)
-    return replace(fleet, failures=failures, outages=outages, open_records=open_records)
+    left_out = dict(fleet.left_out)
+    for outage in outages:
+        for server in outage.servers:
+            left_out.setdefault(server.server_id, "may_be_dead")
+    uses = fleet.uses
+    if left_out != fleet.left_out:
+        uses = find_uses(fleet.servers, fleet.markets or (), left_out)
+    return replace(
+        fleet,
+        failures=failures,
+        outages=outages,
+        open_records=open_records,
+        left_out=left_out,
+        uses=uses,
+    )
 
 
 def _clusters(ends: Iterable[End], hotkey: str) -> list[list[End]]:

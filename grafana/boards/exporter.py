@@ -32,7 +32,6 @@ from grafana.parts import (
     top_ten_at_end,
 )
 from grafana.states import ALL_GOOD, FEED, FEED_STATE, LOADED, ORANGE, TRUST, UP, State
-from grafana.worlds import ALARMED, ALL, FADING, LIVE, SICK
 
 
 def _chosen(metric: str, **where: str) -> str:
@@ -125,7 +124,7 @@ def _top(metric: str, label: str) -> Query:
     in_last_hour = f"sum by ({label}) (increase({selected}[1h] @ end()))"
     # Each line is named by its label: `{{endpoint}}`.
     legend = f"{{{{{label}}}}}"
-    return Query(f"{in_an_hour} and on ({label}) topk(10, {in_last_hour})", legend, FADING)
+    return Query(f"{in_an_hour} and on ({label}) topk(10, {in_last_hour})", legend)
 
 
 EXPORTER: Final = Board(
@@ -141,7 +140,7 @@ EXPORTER.show(
         "Trust the boards",
         "No: an alert is blind, because a feed that it needs has no full answer, no exporter runs, "
         "or the rules are not loaded. Panels about such a feed say that they do not know.",
-        Query(TRUSTED, "verdict", ALL),
+        Query(TRUSTED, "verdict"),
         states=TRUST,
         size=(6, 3),
     ),
@@ -152,7 +151,6 @@ EXPORTER.show(
         Query(
             f"{blind_alerts(BLIND)} and on () {RULES} and on () group({BLIND} or {ANSWERED})",
             "cannot fire",
-            ALL,
         ),
         thresholds=[(1, ORANGE)],
         size=(4, 3),
@@ -161,11 +159,10 @@ EXPORTER.show(
         "Feeds without a full answer",
         "Feeds of which no exporter has an answer that is young enough and has all records, and "
         "feeds that fail, whose last answer is still in use.",
-        Query(counted(OF_BLIND, f"({RULES} and on () group({ANSWERED}))"), "no data", ALL),
+        Query(counted(OF_BLIND, f"({RULES} and on () group({ANSWERED}))"), "no data"),
         Query(
             counted(f"({FAILING} unless on (feed, hotkey) {OF_BLIND})", f"group({ANSWERED})"),
             "old data",
-            LIVE,
         ),
         thresholds=[(1, ORANGE)],
         size=(5, 3),
@@ -174,7 +171,7 @@ EXPORTER.show(
         "Exporters down",
         "Exporters of the past week that Prometheus cannot scrape. Look for them in the folded "
         "table of exporters, and check their processes and the network.",
-        Query(f"sum(1 - {SCRAPED})", "exporters", ALL),
+        Query(f"sum(1 - {SCRAPED})", "exporters"),
         thresholds=[(1, ORANGE)],
         empty="none in a week",
         size=(5, 3),
@@ -183,7 +180,7 @@ EXPORTER.show(
         "Rules",
         "Whether Prometheus has loaded prometheus/rules/. Without them most panels are empty, "
         "and no alert can fire.",
-        Query(f"{RULES} or on () vector(0)", "status", ALL),
+        Query(f"{RULES} or on () vector(0)", "status"),
         states=LOADED,
         size=(4, 3),
     ),
@@ -197,12 +194,10 @@ EXPORTER.show(
             short(f"0 * {OF_BLIND} or on (feed, hotkey) {FAILING} + 1"),
             width=120,
             states=FEED,
-            data=ALARMED,
         ),
         Column(
             "",
             nothing_row(f"{ANSWERED} unless on () ({OF_BLIND} or {FAILING})", "feed"),
-            data=LIVE - SICK,
         ),
         Column(
             "Feed",
@@ -219,17 +214,15 @@ EXPORTER.show(
             TIME,
             80,
             missing=" ",
-            data=SICK,
         ),
         Column(
             "",
             "topk by (feed, hotkey) (1, label_replace("
             f"{_chosen('chutes_feed_failure_info', **FEEDS)}"
             ', "advice", "$1", "reason", "(.+)"))',
-            data=SICK,
         ),
         Column("Reason", "reason", width=130, missing=" "),
-        Column("", f'label_replace({OF_BLIND}, "blinds", "$1", "feed", "(.+)")', data=ALARMED),
+        Column("", f'label_replace({OF_BLIND}, "blinds", "$1", "feed", "(.+)")'),
         Column("Blind alerts", "blinds", width=280, states=_blind_alerts_by_feed(), missing="none"),
         Column("What to do", "advice", width=650, states=ADVICE, missing=" "),
         empty="Unknown: no data. The exporter is down, or has sent no request yet.",
@@ -244,7 +237,6 @@ EXPORTER.show(
             f"min by (feed) (0 * {OF_BLIND} or on (feed, hotkey) "
             f"1 + max by (feed, hotkey) ({ANSWERED}))",
             "{{feed}}",
-            ALL,
             step="5m",
         ),
         states=FEED,
@@ -262,7 +254,6 @@ EXPORTER.show(
             f"max by (job, instance) ({_chosen('up')} {SEEN})",
             width=80,
             states=UP,
-            data=ALL,
         ),
         Column("Exporter", "instance", width=160, link=THIS_EXPORTER),
         Column("Job", "job", width=80),
@@ -273,13 +264,11 @@ EXPORTER.show(
             "Scrape time",
             f"max by (job, instance) ({_chosen('scrape_duration_seconds')} {SEEN})",
             TIME,
-            data=ALL,
         ),
         Column(
             "Requests, 1 h",
             f"sum by (job, instance) (increase({REQUESTS}[1h]))",
             COUNT,
-            data=FADING,
         ),
         Column(
             "Memory",
@@ -322,15 +311,12 @@ EXPORTER.show(
         Column("State", short(FEED_UP), width=80, states=FEED_STATE),
         *miner_columns(missing=" "),
         Column("Feed", "feed", width=160),
-        Column(
-            "", _of_chosen("chutes_feed_failure_info", *EACH_FEED, "reason", **FEEDS), data=SICK
-        ),
+        Column("", _of_chosen("chutes_feed_failure_info", *EACH_FEED, "reason", **FEEDS)),
         Column("Reason", "reason", width=100, missing=" "),
         Column(
             "",
             f'max by ({FEED_LABELS}, doubt) (label_replace({DOUBTED}, "doubt", "$1", '
             '"reason", "(.*)"))',
-            data=SICK,
         ),
         Column("Doubt", "doubt", width=100, missing=" "),
         # The API sends whole seconds, so a new answer can seem to come from the future.
@@ -387,7 +373,7 @@ EXPORTER.show(
         "Response time, 90th percentile",
         "Nine of ten requests took at most this time, over all endpoints. If it is near "
         "--api.timeout, feeds begin to fail.",
-        Query(f"histogram_quantile(0.9, {RESPONSES})", "all endpoints", FADING),
+        Query(f"histogram_quantile(0.9, {RESPONSES})", "all endpoints"),
         unit=TIME,
     ),
     graph(
@@ -432,7 +418,6 @@ EXPORTER.show(
         Query(
             f"max by (job) ({_chosen('scrape_duration_seconds')} {SEEN})",
             "{{job}}",
-            ALL,
         ),
         unit=TIME,
     ),
@@ -440,7 +425,7 @@ EXPORTER.show(
         "CPU time",
         "Share of one core that the busiest exporter of a job uses. It grows with series and "
         "scrapes.",
-        Query(f"max by (job) ({CPU} {SEEN})", "{{job}}", FADING),
+        Query(f"max by (job) ({CPU} {SEEN})", "{{job}}"),
         unit=Unit("percentunit", 1),
     ),
     graph(

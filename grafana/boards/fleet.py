@@ -52,7 +52,6 @@ from grafana.states import (
     RED,
     SERVER,
 )
-from grafana.worlds import HEALTHY, KEPT, KEYED, PRICED, SICK, STOCKED, World
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,9 +152,7 @@ def idle_in_slot(**servers: str) -> Query:
     in_slot = f"sum({idle} and on (hotkey, server_id) {slot} == 1) > 0"
     is_unknown = f"({idle} > 0 unless on (hotkey, server_id) chutes_server_state)"
     expression = f"{in_slot} unless on () {is_unknown}"
-    return Query(
-        of_known(expression, "gpus"), "of them in maintenance", SICK, color=PLAIN, sometimes=True
-    )
+    return Query(of_known(expression, "gpus"), "of them in maintenance", color=PLAIN)
 
 
 def _idle_pay_on(servers: Mapping[str, str], when: Literal["", "later_"] = "") -> str:
@@ -191,13 +188,12 @@ def idle_gpus(size: tuple[int, int], **servers: str) -> Panel:
         "What the idle GPUs that can be used would earn in their first day and on a later one, in "
         "the best use that chutes-exporter advise --plan shows, and the rent of the idle and "
         "unverified ones. US dollars need --chain.url, and the rent a price for all GPUs.",
-        Query(f"{first_day} * on () {UNIT_USD}", "idle GPUs", PRICED),
-        Query(f"{later} * on () {UNIT_USD}", "a day, later", PRICED),
-        Query(of_known(rent_if_known, "gpus"), "rent", PRICED),
+        Query(f"{first_day} * on () {UNIT_USD}", "idle GPUs"),
+        Query(f"{later} * on () {UNIT_USD}", "a day, later"),
+        Query(of_known(rent_if_known, "gpus"), "rent"),
         Query(
             f"{first_day} unless on () {UNIT_USD}",
             "units; dollars: docs/money.md",
-            STOCKED - PRICED,
             AMOUNT,
         ),
         unit=DOLLARS,
@@ -253,7 +249,6 @@ FLEET: Final = Board(
     "Which servers and GPUs earn nothing, since when, and why? The API does not tell whether a "
     "machine is alive: a dead one looks as before until its instances are deleted.",
     variables=("cluster", "hotkey", "server"),
-    data=STOCKED,
     empty=NO_KEY,
     stat_empty=NO_GPUS,
 )
@@ -321,9 +316,9 @@ FLEET.show(
         "earn in the first day; what the others would earn is not known. The cause is an alert "
         "about it, and a click on it opens its runbook. A failed start never became active. The "
         "profit is the pay of a day less the price of all GPUs.",
-        Column("State", short(recorded(STATE, **ON_SERVERS)), width=150, states=SERVER),
+        Column("State", short(recorded(STATE, **ON_SERVERS)), width=175, states=SERVER),
         Column("", "server_id"),
-        Column("", no_miner_row("server"), data=frozenset()),
+        Column("", no_miner_row("server")),
         Column("Server", "server", width=125, link=THIS_SERVER),
         Column(
             "Not all earning for",
@@ -331,10 +326,8 @@ FLEET.show(
             TIME,
             150,
             missing=" ",
-            data=SICK,
-            sometimes=True,
         ),
-        Column("", copied(CAUSES, "first"), data=SICK),
+        Column("", copied(CAUSES, "first")),
         Column(
             "Not earned a day",
             NOT_EARNED,
@@ -342,7 +335,6 @@ FLEET.show(
             155,
             thresholds=[(0.01, RED)],
             missing="not known",
-            data=PRICED,
         ),
         Column(
             "Cause", "alertname", width=240, link=RUNBOOK, tooltip="Open the runbook", missing=" "
@@ -369,8 +361,6 @@ FLEET.show(
             COUNT,
             thresholds=[(3, RED)],
             missing=" ",
-            data=SICK,
-            sometimes=True,
         ),
         Column(
             "Units a day",
@@ -378,7 +368,6 @@ FLEET.show(
             AMOUNT,
             125,
             missing=" ",
-            data=SICK,
         ),
         *MINER_COLUMNS,
         Column(
@@ -386,7 +375,6 @@ FLEET.show(
             f"{of_miners(RENT, 'server_id', 'server', **ON_SERVERS)} > 0",
             CENTS,
             missing=" ",
-            data=PRICED,
         ),
         Column(
             "Profit",
@@ -395,7 +383,6 @@ FLEET.show(
             ),
             CENTS,
             missing=" ",
-            data=PRICED,
         ),
         sort=["State", "-Not earned a day", "-Units a day"],
         size=(24, 10),
@@ -416,48 +403,38 @@ FLEET.show(
         Query(
             f"max({of_miners('chutes_maintenance_window_start_timestamp_seconds')}) - time() > 0",
             "begins in",
-            frozenset(),
             TIME,
         ),
         Query(
             f"max({of_miners('chutes_maintenance_window_end_timestamp_seconds')}) - time() > 0 and "
             f"on () max({of_miners('chutes_maintenance_window_open')}) == 1",
             "ends in",
-            KEYED,
             TIME,
         ),
-        Query(
-            total(of_miners("chutes_maintenance_slots_in_use"), with_gpus=True), "slots used", KEYED
-        ),
+        Query(total(of_miners("chutes_maintenance_slots_in_use"), with_gpus=True), "slots used"),
         Query(
             total(of_miners("chutes_maintenance_slots_limit"), with_gpus=True),
             "slots in all",
-            KEYED,
         ),
         Query(
             f"sum({of_miners('chutes_fleet_servers_to_upgrade')} {IN_WINDOW}) > 0",
             "servers wait",
-            SICK,
             thresholds=[(1, ORANGE)],
         ),
         Query(
             f"{LATE} > 0",
             "will not make it",
-            SICK,
             thresholds=[(1, RED)],
-            sometimes=True,
         ),
         Query(
             f"sum({of_miners('chutes_fleet_unmeasured_servers_to_upgrade')} {IN_WINDOW}) > 0",
             "cannot come back",
-            SICK,
             thresholds=[(1, RED)],
         ),
         Query(
             f"{EARNING_INSTANCES} and on (hotkey, server_id) "
             f"{select('chutes_server_upgrade_order')} == 1 {IN_WINDOW}",
             "earn on the next, {{server}}",
-            SICK,
         ),
         empty="no window is known",
         size=(24, 3),
@@ -476,7 +453,6 @@ FLEET.show(
             width=400,
             states=MAINTENANCE,
             missing=" ",
-            data=SICK,
         ),
         Column(
             "Version",
@@ -484,16 +460,14 @@ FLEET.show(
             width=200,
             states=OLDER,
             missing=" ",
-            data=SICK,
         ),
-        Column("Order", ORDER, COUNT, 90, missing=" ", data=SICK),
+        Column("Order", ORDER, COUNT, 90, missing=" "),
         Column(
             "Can come back",
             of_miners("chutes_server_upgrade_measured", "server_id", "server"),
             width=200,
             states=MEASURED,
             missing=" ",
-            data=SICK,
         ),
         Column(
             "Earning instances",
@@ -501,9 +475,8 @@ FLEET.show(
             f"(hotkey, server_id) {select('chutes_server_upgrade_needed', MINERS)} == 1",
             COUNT,
             missing=" ",
-            data=SICK,
         ),
-        Column("", nothing_row(NO_UPGRADES, "server"), data=HEALTHY | {World.EMPTY}),
+        Column("", nothing_row(NO_UPGRADES, "server")),
         sort=["Now", "Order"],
         size=(24, 5),
     ),
@@ -523,12 +496,11 @@ FLEET.show(
             AMOUNT,
             200,
         ),
-        Column("Units per day", short(f"86400 * avg_over_time({UNITS}[30d])"), AMOUNT, data=KEPT),
+        Column("Units per day", short(f"86400 * avg_over_time({UNITS}[30d])"), AMOUNT),
         Column(
             "Days known",
             f"count_over_time(last_over_time({UNITS}[1h])[30d:1h]) / 24",
             Unit("none", 1),
-            data=KEPT,
         ),
         *MINER_COLUMNS,
         sort=["Units per GPU and day"],
@@ -545,7 +517,7 @@ FLEET.show(
         Column("State", short(_named(GPU_STATE)), width=100, states=GPU),
         Column("GPU", "GPU", width=150),
         Column("Model", "gpu", width=90),
-        Column("", f"{ERRORS} and on (hotkey, gpu_id) {GPU_STATE}", data=SICK),
+        Column("", f"{ERRORS} and on (hotkey, gpu_id) {GPU_STATE}"),
         Column("Error", "error", width=420, missing=" "),
         Column("Id", "gpu_id", width=290),
         *MINER_COLUMNS,
@@ -578,18 +550,14 @@ FLEET.show(
             ),
             "servers",
         ),
-        Query(
-            total(of_miners("chutes_maintenance_slots_in_use"), with_gpus=True), "in a slot", KEYED
-        ),
+        Query(total(of_miners("chutes_maintenance_slots_in_use"), with_gpus=True), "in a slot"),
     ),
     title="Fleet over time",
 )
 
 FLEET.show(
     *(
-        graph(
-            title, text, Query(query, "{{GPU}}", frozenset()), unit=Unit(unit, 0), empty=DCGM_NEEDED
-        )
+        graph(title, text, Query(query, "{{GPU}}"), unit=Unit(unit, 0), empty=DCGM_NEEDED)
         for title, unit, query, text in (
             (
                 "GPU utilization",

@@ -60,7 +60,6 @@ from grafana.states import (
     WHY,
     State,
 )
-from grafana.worlds import BUSY, KEYED, LIVE, PRICED, SICK, STOCKED
 
 STATES: Final = of_miners("chutes_fleet_instances", "state")
 _BY_STATE: Final = of_one_exporter("chutes_fleet_instances")
@@ -121,7 +120,8 @@ ENDED: Final = _ended("window_ended_instances", "reason", "outcome", window="1h"
 CHUTE_ENDED: Final = _ended("chute_window_ended_instances", "chute_id", window="1h")
 """Also ends whose reason is unknown."""
 _LOST: Final = total(_ended("window_total_lost_compute_units"))
-_ALL_ARE_KNOWN: Final = f"sum({select('chutes_miner_unknown_losses', MINERS, window='1d')}) == 0"
+_UNKNOWN_LOSSES: Final = select("chutes_miner_window_unknown_losses", MINERS, window="1d")
+_ALL_ARE_KNOWN: Final = f"sum({_UNKNOWN_LOSSES}) == 0"
 LOST_UNITS: Final = f"({_LOST} and on () {_ALL_ARE_KNOWN})"
 LEAST_LOST_UNITS: Final = f"({_LOST} unless on () {_ALL_ARE_KNOWN})"
 """What is known of the lost units, while a loss or the report of an hour is not known."""
@@ -136,7 +136,7 @@ FAILED_IN_A_DAY: Final = f"sum({_ended('window_ended_instances', 'reason', 'outc
 CHUTE_FAILED: Final = _ended("chute_window_ended_instances", "chute_id", **_FAILED)
 CHUTE_LOST: Final = (
     f"({_ended('chute_window_lost_compute_units', 'chute_id')} "
-    f"and on (hotkey) {_ended('unknown_losses')} == 0)"
+    f"and on (hotkey) {_ended('window_unknown_losses')} == 0)"
 )
 NO_REPORT: Final = "no report is known"
 KNOWN_HOURS: Final = f"{of_platform('chutes_audit_reports_known')} unless on () {_ALL_ARE_KNOWN}"
@@ -179,7 +179,6 @@ INSTANCES: Final = Board(
     "Chutes instances",
     "What is lost, which instances need a decision, and what ended?",
     variables=("cluster", "hotkey", "chute", "report"),
-    data=STOCKED,
     empty=NO_KEY,
     stat_empty=NO_INSTANCES,
 )
@@ -193,21 +192,19 @@ INSTANCES.show(
         Query(
             f"{LOST_UNITS} * on () {UNIT_USD}",
             "dollars",
-            PRICED,
             DOLLARS,
             thresholds=[(0.5, RED)],
         ),
-        Query(LOST_UNITS, "units", KEYED),
+        Query(LOST_UNITS, "units"),
         Query(
             f"{LOST_UNITS} / on () sum({SCORE_UNITS})",
             "of the score",
-            STOCKED,
             Unit("percentunit", 1),
             thresholds=[(0.02, RED)],
         ),
-        Query(f"1000 * {REPORT_END} and on () {LOST_UNITS}", "counted to", KEYED, CLOCK),
-        Query(LEAST_LOST_UNITS, "units, at least", sometimes=True),
-        Query(KNOWN_HOURS, "hours known of 24", LIVE - KEYED, COUNT),
+        Query(f"1000 * {REPORT_END} and on () {LOST_UNITS}", "counted to", CLOCK),
+        Query(LEAST_LOST_UNITS, "units, at least"),
+        Query(KNOWN_HOURS, "hours known of 24", COUNT),
         unit=Unit("short", 0),
         empty=NO_REPORT,
         size=(10, 3),
@@ -216,10 +213,8 @@ INSTANCES.show(
         "Next purge",
         "Time until the service purges an instance that is still starting. Read its log. If it "
         "makes no progress, purge it to free its GPUs.",
-        Query(NEXT_PURGE, "in", sometimes=True),
-        Query(
-            f"({_in('starting')} == 0) + {NONE_STARTING.value}", "starting", KEYED, sometimes=True
-        ),
+        Query(NEXT_PURGE, "in"),
+        Query(f"({_in('starting')} == 0) + {NONE_STARTING.value}", "starting"),
         unit=TIME,
         states=[NONE_STARTING],
         thresholds=[(float("-inf"), RED), (1800, ORANGE), (5400, PLAIN)],
@@ -228,10 +223,7 @@ INSTANCES.show(
         stat(
             title,
             text,
-            *(
-                Query(query, legend, KEYED, thresholds=thresholds)
-                for query, legend, thresholds in queries
-            ),
+            *(Query(query, legend, thresholds=thresholds) for query, legend, thresholds in queries),
             trend=True,
         )
         for title, queries, text in (
@@ -261,16 +253,15 @@ INSTANCES.show(
         "Disabled instances, those that have been starting for more than an hour, and those that "
         "start in vain, because the service would refuse their activation. The purge is when the "
         "service deletes it.",
-        Column("State", short(DECISION), width=130, states=DECISIONS, missing=" ", data=SICK),
+        Column("State", short(DECISION), width=130, states=DECISIONS, missing=" "),
         Column(
             "",
             nothing_row(f"{ARE_KNOWN} unless on () {MAY_NEED_DECISION}", "chute"),
-            data=KEYED - SICK,
         ),
         Column("", "chute_id"),
-        Column("", no_miner_row("chute"), data=frozenset()),
+        Column("", no_miner_row("chute")),
         Column("Chute", "chute", width=310, link=THIS_CHUTE, states=NO_DECISION),
-        Column("", f"{PLACE} and on (hotkey, instance_id) {DECISION}", data=SICK),
+        Column("", f"{PLACE} and on (hotkey, instance_id) {DECISION}"),
         Column("Server", "server", width=115, link=THIS_SERVER, missing=" "),
         Column(
             "What to do first",
@@ -280,7 +271,6 @@ INSTANCES.show(
             width=400,
             states=FIRST_DECISIONS,
             missing=" ",
-            data=SICK,
         ),
         Column(
             "Purge in",
@@ -288,7 +278,6 @@ INSTANCES.show(
             TIME,
             100,
             missing=" ",
-            data=SICK,
         ),
         Column(
             "Age",
@@ -296,7 +285,6 @@ INSTANCES.show(
             TIME,
             85,
             missing=" ",
-            data=SICK,
         ),
         *MINER_COLUMNS,
         sort=["Purge in"],
@@ -310,11 +298,9 @@ INSTANCES.show(
         Column(
             "",
             nothing_row(f"{FAILED_IN_A_DAY} == 0 unless on () {CHUTE_FAILED} > 0", "name"),
-            data=LIVE,
-            sometimes=True,
         ),
         # A chute whose name is unknown keeps its row, by the other columns.
-        Column("", _named(f"({CHUTE_FAILED} > 0)"), data=STOCKED, sometimes=True),
+        Column("", _named(f"({CHUTE_FAILED} > 0)")),
         Column(
             "Chute", "name", width=300, link=THIS_CHUTE, states=NONE_FAILED, missing="not known"
         ),
@@ -323,24 +309,18 @@ INSTANCES.show(
             f"{_ended('chute_window_ended_instances', 'chute_id', outcome='never_active')} > 0",
             COUNT,
             missing=" ",
-            data=BUSY,
-            sometimes=True,
         ),
         Column(
             "Lost their score",
             f"{_ended('chute_window_ended_instances', 'chute_id', outcome='lost')} > 0",
             COUNT,
             missing=" ",
-            data=BUSY,
-            sometimes=True,
         ),
         Column(
             "Units",
             f"{CHUTE_LOST} > 0",
             Unit("short", 0),
             missing=" ",
-            data=BUSY,
-            sometimes=True,
         ),
         Column(
             "USD",
@@ -348,7 +328,6 @@ INSTANCES.show(
             DOLLARS,
             thresholds=[(0.5, RED)],
             missing=" ",
-            data=PRICED,
         ),
         empty=NO_DATA,
         sort=["-Units", "-Failed starts"],
@@ -362,8 +341,6 @@ INSTANCES.show(
         Column(
             "",
             nothing_row(f"max({ENDED}) == 0 unless on () {CHUTE_ENDED} > 0", "reason"),
-            data=LIVE,
-            sometimes=True,
         ),
         Column("Reason", "reason", width=135, states=NONE_ENDED),
         Column("Why", "why", width=250, states=WHY, missing=" "),
@@ -373,8 +350,6 @@ INSTANCES.show(
             f'label_replace({short(f"{ENDED} > 0")}, "why", "$1", "reason", "(.+)")',
             COUNT,
             missing=" ",
-            data=BUSY,
-            sometimes=True,
         ),
         *MINER_COLUMNS,
         empty="Unknown: no data. It needs a watched miner. The Exporter board shows whether the "
@@ -389,16 +364,12 @@ INSTANCES.show(
         Query(
             f"{_ended_in_hour('reason')} > 0",
             "{{reason}}",
-            BUSY,
             step="1h",
-            sometimes=True,
         ),
         Query(
             _ended_in_hour("outcome", outcome="never_active"),
             "failed starts",
-            LIVE,
             step="1h",
-            sometimes=True,
         ),
         empty=NO_DATA,
         states=REASONS,
@@ -425,8 +396,8 @@ INSTANCES.show(
         Column("Server", "server", width=115, link=THIS_SERVER),
         Column("Model", "gpu", width=80),
         Column("Age", _shown(f"time() - {CREATED}"), TIME, 85),
-        Column("Purge in", _shown(PURGE), TIME, 90, missing=" ", sometimes=True),
-        Column("Secured in", _shown(TO_SECURED), TIME, 90, missing=" ", sometimes=True),
+        Column("Purge in", _shown(PURGE), TIME, 90, missing=" "),
+        Column("Secured in", _shown(TO_SECURED), TIME, 90, missing=" "),
         Column("Units/s", _shown(UNITS), FACTOR),
         Column("Later", _shown(LATER), FACTOR, missing="unknown"),
         Column(
@@ -447,7 +418,7 @@ INSTANCES.show(
         "Instances by state",
         "Each instance in exactly one state. If the number of starting instances grows, a "
         "chute does not start.",
-        Query(of_known(f"sum by (state) ({_BY_STATE})", "instances"), "{{state}}", KEYED),
+        Query(of_known(f"sum by (state) ({_BY_STATE})", "instances"), "{{state}}"),
         states=INSTANCE,
     ),
     graph(
@@ -476,10 +447,8 @@ INSTANCES.show(
         "Compute units per second",
         "Sum of what the chosen miners' active instances earn, and what disabled ones still earn, "
         "which the service deletes within 3 hours.",
-        Query(total(of_miners("chutes_miner_active_compute_multiplier")), "active", KEYED),
-        Query(
-            total(of_miners("chutes_miner_disabled_compute_units_per_second")), "disabled", KEYED
-        ),
+        Query(total(of_miners("chutes_miner_active_compute_multiplier")), "active"),
+        Query(total(of_miners("chutes_miner_disabled_compute_units_per_second")), "disabled"),
         unit=Unit("none", 1),
     ),
     title="Lifetimes",

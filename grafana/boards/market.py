@@ -36,7 +36,6 @@ from grafana.parts import (
     total,
 )
 from grafana.states import CHUTES, ORANGE, RED
-from grafana.worlds import HEALTHY, KEYED, LIVE, PRICED, SICK, STOCKED
 
 ON_CHUTES: Final = {"chute_id": "~$chute"}
 FIRST_DAY: Final = of_miners(
@@ -95,7 +94,6 @@ MARKET: Final = Board(
     "Chutes market",
     "What to launch next, on which server, and what does it pay?",
     variables=("cluster", "hotkey", "chute"),
-    data=KEYED,
     empty=NO_KEY,
 )
 
@@ -104,9 +102,9 @@ MARKET.show(
         "Best use of idle GPUs",
         "What the idle GPUs that can be used would earn in their first day in the launches below, "
         "and later, for certain: without bounties and urgency boosts.",
-        Query(f"{BEST_USE} * on () {UNIT_USD}", "dollars, first day", PRICED, CENTS),
-        Query(f"{idle_pay('later_')} * on () {UNIT_USD}", "dollars a day, later", PRICED, CENTS),
-        Query(BEST_USE, "units, first day", STOCKED),
+        Query(f"{BEST_USE} * on () {UNIT_USD}", "dollars, first day", CENTS),
+        Query(f"{idle_pay('later_')} * on () {UNIT_USD}", "dollars a day, later", CENTS),
+        Query(BEST_USE, "units, first day"),
         unit=AMOUNT,
         empty=NO_GPUS,
         size=(12, 3),
@@ -115,7 +113,7 @@ MARKET.show(
         "Idle GPUs",
         "Verified GPUs in no instance. The tables below say what to launch on them, but for those "
         "in maintenance, on which nothing can be launched.",
-        Query(ALL_IDLE, "idle", STOCKED, thresholds=[(1, RED)]),
+        Query(ALL_IDLE, "idle", thresholds=[(1, RED)]),
         idle_in_slot(),
         empty=NO_GPUS,
     ),
@@ -123,7 +121,7 @@ MARKET.show(
         "Bounties",
         "Chutes with an open bounty. It multiplies what the first instance that becomes active "
         "earns, by 1.1 when new and up to 1.5 after 3 hours, and is gone after about 6 hours.",
-        Query(of_platform("chutes_open_bounties"), "open", LIVE),
+        Query(of_platform("chutes_open_bounties"), "open"),
         trend=True,
     ),
     table(
@@ -131,12 +129,12 @@ MARKET.show(
         "What to launch on which server, so that the units of the first day are the most, as "
         "chutes-exporter advise --plan prints it, which leaves out what failed here. Each room "
         "of a chute is given once. Launch nothing on a server whose starts fail.",
-        Column("", nothing_row(NONE_IDLE, "server"), data=HEALTHY),
+        Column("", nothing_row(NONE_IDLE, "server")),
         Column("", "server_id"),
         Column("Server", "server", width=130, link=THIS_SERVER, states=CHUTES),
         Column("", "chute_id"),
         Column("Launch", "chute", width=330, link=INSTANCES_OF_CHUTE, missing=" "),
-        Column("Instances", short(MOVE), COUNT, missing=" ", data=SICK),
+        Column("Instances", short(MOVE), COUNT, missing=" "),
         Column("GPU", "gpu", width=90, missing=" "),
         Column(
             "Failed starts, 6 h",
@@ -144,22 +142,18 @@ MARKET.show(
             COUNT,
             thresholds=[(1, ORANGE), (3, RED)],
             missing=" ",
-            data=SICK,
-            sometimes=True,
         ),
         Column(
             "USD, first day",
             _of_move("first_day"),
             CENTS,
             missing=" ",
-            data=PRICED,
         ),
         Column(
             "USD a day, later",
             _of_move("later"),
             CENTS,
             missing=" ",
-            data=PRICED,
         ),
         *MINER_COLUMNS,
         empty=NO_KEY,
@@ -174,44 +168,37 @@ MARKET.show(
         "wants more instances. Room is how many launches can still become active, less the "
         "instances that start elsewhere. Failed here counts the failures of the past day on this "
         "miner's servers.",
-        Column("", nothing_row(NONE_IDLE, "chute"), data=HEALTHY),
+        Column("", nothing_row(NONE_IDLE, "chute")),
         Column("", "chute_id"),
         Column("Chute", "chute", width=310, link=INSTANCES_OF_CHUTE, states=CHUTES),
         Column("GPU", "gpu", width=90, missing=" "),
-        Column("Units/s, first day", short(FIRST_DAY), FACTOR, missing=" ", data=SICK),
-        Column("Later", LATER, FACTOR, missing=" ", data=SICK),
+        Column("Units/s, first day", short(FIRST_DAY), FACTOR, missing=" "),
+        Column("Later", LATER, FACTOR, missing=" "),
         *(
             Column(
                 title,
                 f"86400 * {pay} * on () group_left () {UNIT_USD}",
                 CENTS,
                 missing=" ",
-                data=PRICED,
             )
             for title, pay in (("USD, first day", FIRST_DAY), ("USD a day, later", LATER))
         ),
-        Column(
-            "Boost", _offer("urgency_boost_ratio"), FACTOR, missing=" ", data=SICK, sometimes=True
-        ),
-        Column("GPUs", _offer("gpus"), COUNT, missing=" ", data=SICK),
-        Column("Room", _offer("room_instances"), COUNT, missing=" ", data=SICK),
-        Column("Starting elsewhere", _offer("starting_instances"), COUNT, missing=" ", data=SICK),
+        Column("Boost", _offer("urgency_boost_ratio"), FACTOR, missing=" "),
+        Column("GPUs", _offer("gpus"), COUNT, missing=" "),
+        Column("Room", _offer("room_instances"), COUNT, missing=" "),
+        Column("Starting elsewhere", _offer("starting_instances"), COUNT, missing=" "),
         Column(
             "Failed here",
             f"0 * {FIRST_DAY} + on (hotkey, chute_id) group_left () ({FAILED} > 0)",
             COUNT,
             thresholds=[(1, ORANGE)],
             missing=" ",
-            data=SICK,
-            sometimes=True,
         ),
         Column(
             "Bounty ends in",
             f"0 * {FIRST_DAY} + on (chute_id) group_left () ({BOUNTY_LEFT} > 0)",
             TIME,
             missing=" ",
-            data=SICK,
-            sometimes=True,
         ),
         *MINER_COLUMNS,
         sort=["-Units/s, first day"],
@@ -227,7 +214,6 @@ MARKET.show(
                 "chute_id",
             ).replace("topk(10,", "topk(5,"),
             "{{chute}}",
-            SICK,
         ),
         unit=FACTOR,
         empty="Unknown: no launch is known while no GPU is idle.",
@@ -238,16 +224,15 @@ MARKET.show(
         "GPUs of your models: yours, your idle ones, and those of all miners. If many are unused "
         "everywhere, the platform has more of the model than it can use.",
         Column("Model", "gpu", width=90),
-        Column("Yours", of_known(f"sum by (gpu) ({YOURS})", "gpus"), COUNT, data=STOCKED),
+        Column("Yours", of_known(f"sum by (gpu) ({YOURS})", "gpus"), COUNT),
         Column(
             "Idle",
             of_known(f"sum by (gpu) ({YOUR_IDLE})", "gpus"),
             COUNT,
             thresholds=[(1, RED)],
-            data=STOCKED,
         ),
-        Column("All", f"sum by (gpu) ({PLATFORM}) and on (gpu) {YOURS}", COUNT, data=STOCKED),
-        Column("Unused, all", f"{PLATFORM_IDLE} and on (gpu) {YOURS}", COUNT, data=STOCKED),
+        Column("All", f"sum by (gpu) ({PLATFORM}) and on (gpu) {YOURS}", COUNT),
+        Column("Unused, all", f"{PLATFORM_IDLE} and on (gpu) {YOURS}", COUNT),
         sort=["-Yours"],
         size=(9, 6),
     ),
@@ -258,10 +243,10 @@ MARKET.show(
         "Refused chutes",
         "Chutes of each idle model that the miner cannot launch now, by the first reason. "
         "docs/advise.md explains the reasons.",
-        Column("", nothing_row(NONE_IDLE, "reason"), data=HEALTHY),
+        Column("", nothing_row(NONE_IDLE, "reason")),
         Column("Your GPU", "gpu", width=100, missing=" "),
         Column("Reason", "reason", width=250, states=CHUTES),
-        Column("Chutes", short(REFUSED), COUNT, missing=" ", data=SICK),
+        Column("Chutes", short(REFUSED), COUNT, missing=" "),
         *MINER_COLUMNS,
         sort=["-Chutes"],
         size=(24, 6),
@@ -276,9 +261,9 @@ MARKET.show(
         "those that the miner neither runs nor could launch.",
         Column("", "chute_id"),
         Column("Chute", "name", width=310, link=INSTANCES_OF_CHUTE),
-        Column("", select("chute_id:chutes_chute_info:max", **ON_CHUTES), data=KEYED),
+        Column("", select("chute_id:chutes_chute_info:max", **ON_CHUTES)),
         *(
-            Column(title, query, unit, data=LIVE, sometimes=query == BOUNTY_LEFT)
+            Column(title, query, unit)
             for title, unit, query in (
                 ("Utilization, 15 m", PERCENT, UTILIZATION),
                 ("Rate limited", PERCENT, _chute("chutes_chute_rate_limited_ratio", window="15m")),

@@ -65,20 +65,6 @@ from grafana.states import (
     VERDICT,
     State,
 )
-from grafana.worlds import (
-    ALARMED,
-    ALL,
-    BUSY,
-    CALM,
-    CHAINED,
-    KEYED,
-    LIVE,
-    PAID,
-    PRICED,
-    SICK,
-    STOCKED,
-    World,
-)
 
 if TYPE_CHECKING:
     from grafana.parts import Panel
@@ -136,7 +122,7 @@ def _next_day() -> Panel:
         "Experimental estimate of the pay of the next 24 hours, at today's price. It is 26 % of "
         "the way from the score to its heading, which it approaches. A lost seat, a collapse and a "
         "lasting change are not predicted. docs/plan.md says how sure it is.",
-        Query(NEXT_DAY, "dollars, about", PAID),
+        Query(NEXT_DAY, "dollars, about"),
         unit=DOLLARS,
         empty="not known: set --chain.url",
         size=(4, 3),
@@ -157,30 +143,30 @@ def _since_yesterday() -> list[Panel]:
         _stat_of_day(
             "Score since yesterday",
             "Change of the share of all scores within 24 hours, in percentage points.",
-            *signed(points, "points", BUSY, digits=2),
+            *signed(points, "points", digits=2),
         ),
         _stat_of_day(
             "Rank since yesterday",
             "Places that the best of the chosen miners gained or lost within 24 hours.",
-            *signed(places, "places", BUSY),
+            *signed(places, "places"),
         ),
         _stat_of_day(
             "GPUs since yesterday",
             "Change of the number of GPUs that earn, compared with 24 hours ago.",
-            *signed(of_known(total(more_earning, with_gpus=True), "gpus"), "earning", STOCKED),
+            *signed(of_known(total(more_earning, with_gpus=True), "gpus"), "earning"),
             needs_key=True,
         ),
         _stat_of_day(
             "New instances, 24 h",
             "Instances that became active in the past 24 hours and still exist.",
-            Query(of_known(activated, "instances"), "became active", KEYED),
+            Query(of_known(activated, "instances"), "became active"),
             needs_key=True,
         ),
         _stat_of_day(
             "Ended instances, 24 h",
             "Instances that ended in the 24 hours before the newest audit report. The Instances "
             "board shows why.",
-            Query(total(ENDED_IN_A_DAY), "ended", KEYED),
+            Query(total(ENDED_IN_A_DAY), "ended"),
         ),
     ]
 
@@ -205,12 +191,11 @@ OVERVIEW.show(
         "Critical alerts mean that money or a seat is lost now, and that somebody can act. "
         "Warnings are for today. All is well if no alert fires, and all that alerts need is "
         "known: watched miners, their keys and the rules.",
-        Query(SAID, "now", ALL),
+        Query(SAID, "now"),
         *(
             Query(
                 counted(f"{SEVERITIES} == {severity}", f"({RULES} and on () group({WATCHED}))"),
                 legend,
-                ALL,
                 thresholds=[(1, color)],
             )
             for severity, legend, color in ((0, "critical", RED), (1, "warnings", ORANGE))
@@ -230,7 +215,6 @@ OVERVIEW.show(
             width=95,
             states=SEVERITY,
             missing=" ",
-            data=ALARMED,
         ),
         Column(
             "",
@@ -238,7 +222,6 @@ OVERVIEW.show(
                 f"{RULES} and on () {WATCHED} unless on () {WITHOUT_KEY} unless on () {SEVERITIES}",
                 "alertname",
             ),
-            data=CALM - frozenset({World.KEYLESS}),
         ),
         Column(
             "",
@@ -247,7 +230,6 @@ OVERVIEW.show(
                 "alertname",
                 KEYLESS.value,
             ),
-            data=frozenset({World.KEYLESS}),
         ),
         Column("", "board", states=[State(name, uid) for name, uid in BOARDS.items()]),
         Column(
@@ -277,7 +259,6 @@ OVERVIEW.show(
             TIME,
             105,
             missing=" ",
-            data=ALARMED,
         ),
         Column(
             "USD a day",
@@ -286,9 +267,8 @@ OVERVIEW.show(
             115,
             thresholds=[(0.5, RED)],
             missing=" ",
-            data=PRICED,
         ),
-        Column("Units a day", f"{LOST_PER_DAY} > 0", AMOUNT, 118, missing=" ", data=SICK),
+        Column("Units a day", f"{LOST_PER_DAY} > 0", AMOUNT, 118, missing=" "),
         Column(
             "What to do first",
             "first",
@@ -305,11 +285,10 @@ OVERVIEW.show(
         "Earned per day",
         "Estimate of the earnings of a day. US dollars need --chain.url. Without it, it is the "
         "share of the emission to all miners. docs/money.md explains the error.",
-        Query(EARNED, "dollars", PAID),
+        Query(EARNED, "dollars"),
         Query(
             f"{total(INCENTIVE)} unless on () {UNIT_USD}",
             "of emission; dollars: docs/money.md",
-            LIVE - PAID,
             SHARE,
         ),
         unit=DOLLARS,
@@ -320,7 +299,7 @@ OVERVIEW.show(
         "After rent",
         "Estimate of what is left of the earnings of a day after the rent of all GPUs. Below 0 it "
         "is a loss. It needs --chain.url, and a price for each GPU.",
-        Query(PROFIT, "dollars", PRICED),
+        Query(PROFIT, "dollars"),
         unit=DOLLARS,
         thresholds=[(float("-inf"), RED), (0, PLAIN)],
         empty="no GPU price is set",
@@ -331,15 +310,14 @@ OVERVIEW.show(
         "What the score of the past day lacks because of the instances that ended in it. US "
         "dollars need --chain.url. Without it, it is in compute units. The Instances board shows "
         "what ended.",
-        Query(f"{LOST_UNITS} * on () {UNIT_USD}", "dollars", PRICED, thresholds=[(0.5, RED)]),
+        Query(f"{LOST_UNITS} * on () {UNIT_USD}", "dollars", thresholds=[(0.5, RED)]),
         Query(
             f"{LOST_UNITS} unless on () {UNIT_USD}",
             "units; dollars: docs/money.md",
-            KEYED - PRICED,
             AMOUNT,
         ),
-        Query(LEAST_LOST_UNITS, "units, at least", unit=AMOUNT, sometimes=True),
-        Query(KNOWN_HOURS, "hours known of 24", LIVE - KEYED, COUNT),
+        Query(LEAST_LOST_UNITS, "units, at least", unit=AMOUNT),
+        Query(KNOWN_HOURS, "hours known of 24", COUNT),
         unit=DOLLARS,
         empty=NO_REPORT,
         size=(4, 3),
@@ -352,7 +330,7 @@ OVERVIEW.show(
         "GPUs by state",
         "Each GPU in exactly one state. Idle and unverified ones earn nothing, disabled ones keep "
         "earning. The Fleet board lists them.",
-        Query(GPUS_BY_STATE, "{{state}}", STOCKED),
+        Query(GPUS_BY_STATE, "{{state}}"),
         states=GPU,
         empty="Unknown: no data. It needs the miner's key and the rules.",
         size=(12, 6),
@@ -361,7 +339,7 @@ OVERVIEW.show(
         "Score share and heading",
         "Share of all scores of the chosen miners, and where it is heading. The share averages "
         "over a day, the heading reacts within minutes.",
-        Query(f"sum({SCORE})", "score share", BUSY),
+        Query(f"sum({SCORE})", "score share"),
         Query(f"sum({HEADING})", "heading"),
         unit=SHARE,
         size=(12, 6),
@@ -376,18 +354,16 @@ OVERVIEW.show(
         "instances continue.",
         *MINER_COLUMNS,
         Column("Seat", short(of_miners("chutes_miner_registered")), width=90, states=REGISTERED),
-        Column("Score share", SCORE, SHARE, 125, data=BUSY),
+        Column("Score share", SCORE, SHARE, 125),
         Column("Heading", HEADING, SHARE),
-        Column("Rank", RANK, COUNT, data=BUSY),
+        Column("Rank", RANK, COUNT),
         Column(
             "Registrations before seat loss",
             of_miners("chutes_miner_registrations_before_loss"),
             COUNT,
-            data=CHAINED,
-            sometimes=True,
         ),
-        Column("Earning", _gpus("~earning|disabled"), COUNT, data=STOCKED),
-        Column("Starting", _gpus("starting"), COUNT, data=STOCKED),
+        Column("Earning", _gpus("~earning|disabled"), COUNT),
+        Column("Starting", _gpus("starting"), COUNT),
         *(
             Column(
                 state.capitalize(),
@@ -396,7 +372,6 @@ OVERVIEW.show(
                 95,
                 thresholds=[(1, RED)],
                 link=board_link("chutes-fleet", hotkey="${__data.fields.hotkey}"),
-                data=STOCKED,
             )
             for state in ("idle", "unverified")
         ),
@@ -408,7 +383,7 @@ OVERVIEW.show(
         "Ranks of the best of the chosen miners; lower is better. The incentive follows the score "
         "by 1 to 3 hours, because weights are set once an hour and the chain applies them at its "
         "next epoch.",
-        Query(f"min({RANK})", "by score", BUSY),
+        Query(f"min({RANK})", "by score"),
         Query(f"min({of_miners('chutes_miner_incentive_rank')})", "by incentive"),
     ),
     graph(
@@ -433,13 +408,12 @@ OVERVIEW.show(
         "Estimated earnings and costs",
         "Estimates in US dollars a day: the present pay by the chain, the cost of all GPUs, and "
         "the difference. docs/money.md explains their error.",
-        Query(EARNED, "earnings", PAID),
+        Query(EARNED, "earnings"),
         Query(
             f"24 * {total(of_miners('chutes_miner_cost_usd_per_hour'), with_gpus=True)}",
             "cost of GPUs",
-            PRICED,
         ),
-        Query(PROFIT, "after rent", PRICED),
+        Query(PROFIT, "after rent"),
         unit=DOLLARS,
         empty="Unknown: set --gpu.cost or --server.cost for all GPUs, and --chain.url.",
     ),
@@ -447,7 +421,7 @@ OVERVIEW.show(
         "Estimated earnings per earning GPU",
         "Estimate: US dollars a day for each GPU that earned in the past day, for the ten "
         "best of the chosen miners.",
-        Query(top_ten_at_end(short(PER_GPU), PER_GPU), "{{miner}}", PRICED),
+        Query(top_ten_at_end(short(PER_GPU), PER_GPU), "{{miner}}"),
         unit=CENTS,
         empty="Unknown: set --chain.url.",
     ),
@@ -460,7 +434,7 @@ OVERVIEW.show(
         "Compute units of the chosen miners by chute. A chute near the end of the list earns less "
         "with its GPUs than others: see the Market board.",
         Column("", "chute_id"),
-        Column("", with_chute_name(_by_chute("1d")), data=STOCKED),
+        Column("", with_chute_name(_by_chute("1d"))),
         Column(
             "Chute",
             "name",
@@ -468,8 +442,8 @@ OVERVIEW.show(
             missing="names need a key",
             link=board_link("chutes-market", chute="${__data.fields.chute_id}"),
         ),
-        Column("Units, 1 h", _by_chute("1h"), AMOUNT, data=BUSY),
-        Column("Units, 1 day", _by_chute("1d"), AMOUNT, data=BUSY),
+        Column("Units, 1 h", _by_chute("1h"), AMOUNT),
+        Column("Units, 1 day", _by_chute("1d"), AMOUNT),
         empty="Unknown: no data. It needs --collector.stats_per_chute, which is on with a hotkey.",
         sort=["-Units, 1 day"],
     ),

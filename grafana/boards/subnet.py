@@ -40,7 +40,6 @@ from grafana.states import (
     SAFE,
     YES,
 )
-from grafana.worlds import BUSY, CHAINED, KEYED, LIVE, PAID
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,35 +116,27 @@ def before_loss(size: tuple[int, int], select_metric: Callable[..., str], **wher
         Query(
             f"{seconds} < {3 * 86400}",
             "In danger, see Market: lost within",
-            CHAINED,
             TIME,
-            sometimes=True,
         ),
-        Query(f"{seconds} >= {3 * 86400}", "Safe now: lost within", CHAINED, TIME, sometimes=True),
+        Query(f"{seconds} >= {3 * 86400}", "Safe now: lost within", TIME),
         # Without a registration in the past day, there is no pace.
         Query(
             f"{registrations} and on () {PER_DAY} == 0",
             "Safe now: registrations before the loss",
-            CHAINED,
             color=PLAIN,
-            sometimes=True,
         ),
         # Grafana's times are in milliseconds. Only a seat that is immune has this metric.
         Query(
             f"1000 * {immunity_end}",
             "Immune until",
-            CHAINED,
             Unit("time:MMM D, HH:mm", None),
             PLAIN,
-            sometimes=True,
         ),
-        Query(is_never_lost, "Safe", CHAINED, sometimes=True),
+        Query(is_never_lost, "Safe"),
         Query(
             f"count({select_metric('chutes_miner_registered', **where)} == 0) > 0",
             "Miners without a seat",
-            CHAINED,
             color=RED,
-            sometimes=True,
         ),
         states=[SAFE],
         thresholds=[(0, RED), (86400, ORANGE), (3 * 86400, PLAIN)],
@@ -169,15 +160,13 @@ def _gap(title: str, description: str, *, gap: str, last_name: str, is_last: str
         title,
         f"{description} In US dollars a day, as soon as the pay follows the score. They need "
         "--chain.url; without it, it is a part of all scores.",
-        Query(f"({gap}) * on () {PAY}", "dollars a day", PAID, DOLLARS, sometimes=True),
+        Query(f"({gap}) * on () {PAY}", "dollars a day", DOLLARS),
         Query(
             f"{gap} unless on () {ALPHA_USD}",
             "of all scores; dollars: docs/money.md",
-            BUSY,
             SHARE,
-            sometimes=True,
         ),
-        Query(f"{NONE_BEYOND.value} + 0 * ({is_last})", "this miner is", BUSY, sometimes=True),
+        Query(f"{NONE_BEYOND.value} + 0 * ({is_last})", "this miner is"),
         states=[replace(NONE_BEYOND, text=last_name)],
         empty="not known: no neighbour",
     )
@@ -186,14 +175,14 @@ def _gap(title: str, description: str, *, gap: str, last_name: str, is_last: str
 def _in_a_day() -> Panel:
     """Return the stat of the chosen miner's score share in 24 hours, with its bounds."""
     about = Query(select(IN_A_DAY, **CHOSEN), "about")
-    least = Query(select(BOUNDS, **CHOSEN, bound="lower"), "at least", sometimes=True)
-    most = Query(select(BOUNDS, **CHOSEN, bound="upper"), "at most", sometimes=True)
+    least = Query(select(BOUNDS, **CHOSEN, bound="lower"), "at least")
+    most = Query(select(BOUNDS, **CHOSEN, bound="upper"), "at most")
     return stat(
         "Score in 24 h",
         "Experimental estimate of the score share in 24 hours: 43 % of the way from the score to "
         "its heading. From 15 days of a watched miner's history on, it has bounds that hold about "
         "5 times out of 6. A lost seat, a collapse and a lasting change are not predicted.",
-        Query(MY_SHARE, "now", BUSY),
+        Query(MY_SHARE, "now"),
         about,
         least,
         most,
@@ -217,7 +206,6 @@ SUBNET: Final = Board(
     "Is the seat safe, and for how long? Who may overtake the miner, and whom may it overtake? "
     "Neighbours are exported by default, and every miner with --miners all. It needs no key.",
     variables=("miner",),
-    data=BUSY,
     empty=NO_NEIGHBOURS,
 )
 
@@ -228,10 +216,8 @@ SUBNET.show(
         "Neighbours with a lower rank whose heading is at least 5 % above that of this miner: the "
         "orange ones of the table below. If the headings differ by more than 20 %, it came true in "
         "60 to 77 % of cases.",
-        Query(
-            f"{OVERTAKERS} > 0", "miners. Earn more: see Market", BUSY, color=ORANGE, sometimes=True
-        ),
-        Query(f"{OVERTAKERS} == 0", "miners", BUSY, sometimes=True),
+        Query(f"{OVERTAKERS} > 0", "miners. Earn more: see Market", color=ORANGE),
+        Query(f"{OVERTAKERS} == 0", "miners"),
         empty="unknown: no neighbour behind",
         size=(5, 3),
     ),
@@ -256,8 +242,8 @@ SUBNET.show(
         "Seats that were registered in the past day, at least, and what a registration costs now. "
         "If no seat is free, each takes the seat in the greatest danger. The price rises with each "
         "registration, and falls in between.",
-        Query(PER_DAY, "taken", CHAINED),
-        Query(of_platform("chutes_subnet_registration_cost_tao"), "TAO", CHAINED, Unit("none", 2)),
+        Query(PER_DAY, "taken"),
+        Query(of_platform("chutes_subnet_registration_cost_tao"), "TAO", Unit("none", 2)),
         empty="needs --chain.url",
     ),
     table(
@@ -284,7 +270,6 @@ SUBNET.show(
             "USD a day",
             _near(_all("chutes_miner_estimated_usd_per_day")),
             CENTS,
-            data=PAID,
             missing="unknown",
         ),
         sort=["Rank"],
@@ -300,8 +285,6 @@ SUBNET.show(
             short(f"{PLACES} and on (hotkey) {IN_LINE}"),
             COUNT,
             150,
-            data=CHAINED,
-            sometimes=True,
         ),
         Column(
             "",
@@ -310,8 +293,6 @@ SUBNET.show(
                 "miner",
                 NOT_IN_LINE.value,
             ),
-            data=CHAINED,
-            sometimes=True,
         ),
         *miner_columns("chutes-subnet", "miner", states=[NOT_IN_LINE], width=150),
         *(
@@ -322,13 +303,11 @@ SUBNET.show(
                 states=states,
                 width=width,
                 missing=" ",
-                data=data,
-                sometimes=True,
             )
-            for title, query, unit, states, width, data in (
-                ("Immune", _all("chutes_miner_seat_immune"), COUNT, YES, 75, CHAINED),
-                ("USD a day", _all("chutes_miner_estimated_usd_per_day"), CENTS, (), 0, PAID),
-                ("Seat age", SEAT_AGE, TIME, (), 0, CHAINED),
+            for title, query, unit, states, width in (
+                ("Immune", _all("chutes_miner_seat_immune"), COUNT, YES, 75),
+                ("USD a day", _all("chutes_miner_estimated_usd_per_day"), CENTS, (), 0),
+                ("Seat age", SEAT_AGE, TIME, (), 0),
             )
         ),
         empty="Unknown: no data. It needs --chain.url, and --miners neighbours or all.",
@@ -373,13 +352,12 @@ SUBNET.show(
         Column("Rank", RANKS, COUNT, 65),
         *MINER,
         Column("Score share", SHARES, SHARE),
-        Column("Incentive", short(_all("chutes_miner_incentive_ratio")), SHARE, data=LIVE),
+        Column("Incentive", short(_all("chutes_miner_incentive_ratio")), SHARE),
         *(
             Column(
                 title,
                 _all("chutes_miner_window_compute_units", window=window),
                 AMOUNT,
-                data=LIVE,
             )
             for title, window in (
                 ("Units, 1 h", "1h"),
@@ -387,15 +365,14 @@ SUBNET.show(
                 ("Units, 7 days", "7d"),
             )
         ),
-        Column("Instances", _all("chutes_miner_active_instances"), COUNT, data=KEYED),
-        Column("Stake", _all("chutes_miner_stake"), AMOUNT, data=LIVE),
-        Column("Seat age", SEAT_AGE, TIME, data=LIVE),
+        Column("Instances", _all("chutes_miner_active_instances"), COUNT),
+        Column("Stake", _all("chutes_miner_stake"), AMOUNT),
+        Column("Seat age", SEAT_AGE, TIME),
         Column(
             "Blacklist",
             _all("chutes_miner_blacklisted"),
             width=100,
             states=BLACKLISTED,
-            data=LIVE,
         ),
         sort=["Rank", "-Incentive"],
         size=(24, 12),
@@ -407,18 +384,16 @@ SUBNET.show(
     graph(
         "Miners",
         "Miners with a score, with compute units in the past hour, and on the blacklist.",
-        Query(of_platform("chutes_scored_miners"), "with a score", LIVE),
-        Query(
-            of_platform("chutes_platform_window_miners", window="1h"), "with compute units", LIVE
-        ),
-        Query(of_platform("chutes_metagraph_blacklisted_miners"), "blacklisted", LIVE),
+        Query(of_platform("chutes_scored_miners"), "with a score"),
+        Query(of_platform("chutes_platform_window_miners", window="1h"), "with compute units"),
+        Query(of_platform("chutes_metagraph_blacklisted_miners"), "blacklisted"),
         empty=NO_DATA,
     ),
     graph(
         "Compute units per hour of all miners",
         "Compute units of all counting instances in the past hour. A miner's share falls if the "
         "total grows and the miner does not.",
-        Query(of_platform("chutes_platform_window_compute_units", window="1h"), "all miners", LIVE),
+        Query(of_platform("chutes_platform_window_compute_units", window="1h"), "all miners"),
         unit=AMOUNT,
         empty=NO_DATA,
     ),

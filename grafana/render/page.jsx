@@ -17,8 +17,8 @@ const COLUMNS = 24;
 const CELL = 30;
 const GAP = 8;
 const NOTE =
-  `Drawn with Grafana's components (@grafana/ui ${dependencies['@grafana/ui']}) from the dashboard's JSON and the answers of a real` +
-  ' Prometheus that scraped a simulated subnet. State timelines are drawn by this project, because Grafana does not publish that component.';
+  `Drawn with Grafana's components (@grafana/ui ${dependencies['@grafana/ui']}) from the dashboard's JSON and Prometheus' answers about a day` +
+  ' that the public code of the service lived. State timelines are drawn by this project, because Grafana does not publish that component.';
 const timeZone = 'utc';
 const theme = grafana.createTheme({ colors: { mode: 'dark' } });
 const prepare = setUp(grafana);

@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +19,8 @@ from starlette.routing import Route
 
 from chutes_exporter.commands.serve import Service
 from chutes_exporter.config import Address
-from chutes_exporter.simulator import Fault, Simulator, Size
+from chutes_exporter.demo.replay import Fault, Replay
 from tests.prometheus.scenario import ALERTS
-from tests.simulator.odd import OddWorld
 from tests.support import (
     HOTKEY,
     PATIENCE,
@@ -32,6 +30,7 @@ from tests.support import (
     fetch,
     free_port,
     patient_client,
+    recorded_day,
     served,
     until,
     wait_for,
@@ -39,7 +38,7 @@ from tests.support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
     from starlette.requests import Request
 
@@ -208,24 +207,20 @@ def alertmanager(
         process.wait(timeout=PATIENCE)
 
 
-@pytest.fixture
-async def simulator() -> AsyncIterator[Simulator]:
-    """A simulator whose time is the real one."""
-    async with Simulator(
-        OddWorld(start=time.time(), size=Size(miners=6, active_miners=3, chutes=10))
-    ) as running:
-        yield running
-
-
 async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver(
-    simulator: Simulator, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     receivers = Receivers()
     refused = Fault(status=401, body=b'{"detail": "Invalid signature"}')
-    simulator.faults.update(dict.fromkeys(SIGNED, refused))
-    settings = watching(simulator.url, listen=(Address("127.0.0.1"),), ttl=dict.fromkeys(SIGNED, 0))
     signatures = f"{HOTKEY[:5]}…: the API refuses its signatures"
-    async with served(receivers.app) as receiver_url, contextlib.AsyncExitStack() as running:
+    async with (
+        Replay(recorded_day()) as replay,
+        served(receivers.app) as receiver_url,
+        contextlib.AsyncExitStack() as running,
+    ):
+        replay.faults.update(dict.fromkeys(SIGNED, refused))
+        listen, ttl = (Address("127.0.0.1"),), dict.fromkeys(SIGNED, 0)
+        settings = watching(replay.url, listen=listen, ttl=ttl)
         service = await running.enter_async_context(Service(settings))
         exporter = service.addresses[0]
         with (
@@ -241,7 +236,7 @@ async def test_a_watchdog_goes_on_and_what_goes_wrong_reaches_the_right_receiver
             await until(lambda: len(receivers.beats) >= 3)
             # A signature that is refused rings the phone, and is resolved when it is accepted.
             await until(lambda: receivers.rang(f"firing: {signatures}"))
-            simulator.faults.clear()
+            replay.faults.clear()
             await until(lambda: receivers.rang(f"resolved: {signatures}"))
             # The exporter ends.
             await running.aclose()

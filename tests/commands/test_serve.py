@@ -25,6 +25,7 @@ from chutes_exporter.feeds import reports
 from chutes_exporter.page import exporter
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.web.server import bound_address, open_socket
+from tests import support
 from tests.support import (
     HOTKEY,
     PATIENCE,
@@ -43,7 +44,6 @@ from tests.support import (
     until,
     wait_for,
 )
-from tests.support import replay as recorded_api
 from tests.test_cli import LISTEN, hotkey_file, listening, start
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ def users(password: str) -> str:
 
 
 @pytest.fixture
-async def replay() -> AsyncIterator[Replay]:
-    """The recorded day, whose time is the real one, as the service's is."""
+async def api() -> AsyncIterator[Replay]:
+    """The recorded day with the real time, as the service has it."""
     async with Replay(recorded_day()) as running:
         yield running
 
@@ -76,7 +76,7 @@ def _hotkey_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make(replay: Replay, hotkey_file: Path) -> Callable[..., Settings]:
+def make(api: Replay, hotkey_file: Path) -> Callable[..., Settings]:
     """Makes settings of which some are replaced. Each time, the hotkey file is read again."""
 
     def make(**more: object) -> Settings:
@@ -84,7 +84,7 @@ def make(replay: Replay, hotkey_file: Path) -> Callable[..., Settings]:
         if checked.errors:
             raise ConfigError(checked.errors[0])
         return make_settings(
-            api_url=replay.url,
+            api_url=api.url,
             keys=checked.keys,
             warnings=checked.warnings,
             api_timeout=PATIENCE,
@@ -94,12 +94,16 @@ def make(replay: Replay, hotkey_file: Path) -> Callable[..., Settings]:
     return make
 
 
-def write(path: Path, text: str) -> None:
-    path.write_text(text)
+def write_key(path: Path, address: str, seed: str) -> None:
+    path.write_text(json.dumps({"ss58Address": address, "secretSeed": seed}))
+
+
+def broken(path: Path) -> None:
+    path.write_text("{")
 
 
 async def test_feeds_are_requested_before_the_first_scrape_and_every_address_is_served(
-    make: Callable[..., Settings], replay: Replay
+    make: Callable[..., Settings], api: Replay
 ) -> None:
     async with Service(make(listen=(Address("127.0.0.1"), Address("::1")))) as service:
         four, six = service.addresses
@@ -110,7 +114,7 @@ async def test_feeds_are_requested_before_the_first_scrape_and_every_address_is_
         await until(ready)
         assert (await get(f"http://{six}/metrics")).status_code == 200
     # The scrape used the answer from the start.
-    assert [asked.endpoint for asked in replay.requests].count("metagraph") == 1
+    assert [asked.endpoint for asked in api.requests].count("metagraph") == 1
 
 
 async def test_sighup_follows_the_hotkey_file_unless_it_is_broken_and_sigterm_ends(
@@ -128,12 +132,11 @@ async def test_sighup_follows_the_hotkey_file_unless_it_is_broken_and_sigterm_en
         url = f"http://{logged('listening')[0]['addresses']}/metrics"
         before = parse_page((await get(url)).text)
         other = recorded_day().miners["healthy"].address
-        healthy = {"ss58Address": other, "secretSeed": SEEDS["healthy"]}
-        write(hotkey_file, json.dumps(healthy))
+        write_key(hotkey_file, other, SEEDS["healthy"])
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: logged("configuration reloaded"))
         after = parse_page((await get(url)).text)
-        write(hotkey_file, "{")
+        broken(hotkey_file)
         # Each signal reads the file again, and logs the failure again.
         for times in (1, 2):
             os.kill(os.getpid(), signal.SIGHUP)
@@ -200,13 +203,13 @@ async def test_a_task_that_fails_is_logged_and_counted_and_starts_again(
 
 
 async def test_the_audit_reports_of_the_past_day_are_read_without_scrapes(
-    make: Callable[..., Settings], replay: Replay, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Settings], api: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (exporter, reports):
         monkeypatch.setattr(module, "PAUSE", 0.01)
 
     def read_reports() -> int:
-        return [asked.endpoint for asked in replay.requests].count("audit_report")
+        return [asked.endpoint for asked in api.requests].count("audit_report")
 
     async with Service(make()) as service:
 
@@ -373,12 +376,10 @@ async def test_private_data_on_all_interfaces_without_protection_causes_a_warnin
 
 
 async def test_public_and_recorded_data_need_no_protection(
-    make: Callable[..., Settings], replay: Replay
+    make: Callable[..., Settings], api: Replay
 ) -> None:
     with structlog.testing.capture_logs() as logs:
-        async with Service(
-            make_settings(api_url=replay.url, hotkeys=[HOTKEY], listen=(Address(),))
-        ):
+        async with Service(make_settings(api_url=api.url, hotkeys=[HOTKEY], listen=(Address(),))):
             pass
         async with Service(make(listen=(Address(),)), is_demo=True):
             pass
@@ -453,7 +454,7 @@ def test_another_command_ends_at_ctrl_c_without_a_traceback() -> None:
 async def test_at_the_end_a_scrape_that_waits_for_the_api_gets_what_is_known(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    answering = recorded_api({"metagraph": b'[{"hotkey": "a"}]'})
+    answering = support.replay({"metagraph": b'[{"hotkey": "a"}]'})
     answers, is_asked_again = asyncio.Event(), asyncio.Event()
 
     async def api(scope: Scope, receive: Receive, send: Send) -> None:

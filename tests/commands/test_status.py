@@ -1,7 +1,4 @@
-"""The command ``status`` where the recorded day is changed. The golden outputs have the screens,
-tests/unknown what a missing answer takes away, and tests/fleet/test_upgrades.py the order of
-upgrades.
-"""
+"""What the command ``status`` finds, misses and asks for."""
 
 from __future__ import annotations
 
@@ -11,180 +8,189 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter import collectors, log
-from chutes_exporter.commands import report as module
-from chutes_exporter.demo.replay import Fault
-from tests.commands.support import run
-from tests.golden import golden
-from tests.support import HOTKEY, SEEDS, recorded_day
+from chutes_exporter.api.endpoints import ENDPOINTS
+from chutes_exporter.demo.replay import Fault, Replay
+from tests.commands.support import MINE, hotkey_file, run
+from tests.support import HOTKEY, recorded_day
 
 if TYPE_CHECKING:
-    from chutes_exporter.demo.replay import Replay
+    from collections.abc import Callable
+    from pathlib import Path
 
-Answer = dict[str, Any]
+HEALTHY = recorded_day().miners["healthy"].address
+BALDER = "a1c5d9a7-3ee0-4645-a107-3bdcbecedc3a"
 
 
-async def status(replay: Replay, *flags: str, miner: str = "troubled") -> tuple[int, str]:
-    """Run the command; returns its exit status and its output, on one line."""
-    variables = {"MINER_SS58": recorded_day().miners[miner].address, "MINER_SEED": SEEDS[miner]}
-    code, output, _ = await run(replay, "status", *flags, variables=variables)
+async def status(replay: Replay, *arguments: str, **variables: str) -> tuple[int, str]:
+    """Run the command; returns its exit status and what it wrote, with single blanks."""
+    code, output, errors = await run(replay, "status", *arguments, variables=variables)
+    assert errors == ""
     return code, " ".join(output.split())
 
 
-async def report(replay: Replay, *flags: str, miner: str = "troubled") -> tuple[int, Answer]:
-    code, output = await status(replay, "--json", *flags, miner=miner)
-    return code, json.loads(output)
+async def report(
+    replay: Replay, *arguments: str, **variables: str
+) -> tuple[int, dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the exit status, the JSON, and the findings by their kind."""
+    code, output = await status(replay, "--json", *arguments, **variables)
+    found = json.loads(output)
+    return code, found, {finding["kind"]: finding for finding in found["findings"]}
 
 
-def window(**fields: Any) -> Any:
-    """Return an edit that changes fields of the maintenance window, or of the whole answer."""
-
-    def edit(policy: Answer) -> Answer:
-        for name, value in fields.items():
-            (policy if name in policy else policy["active_window"])[name] = value
-        return policy
-
-    return edit
-
-
-def change(name: str, **fields: Any) -> Any:
-    """Return an edit that changes fields of a server in the answer about maintenance."""
-
-    def edit(policy: Answer) -> Answer:
-        (server,) = (one for one in policy["servers"] if one["name"] == name)
-        server.update(fields)
-        return policy
-
-    return edit
-
-
-WINDOWS = {
-    "A maintenance window opens in 5 hours (19:05 UTC)": window(
-        window_open=False, upgrade_window_start="2026-12-01T19:05:00Z"
-    ),
-    "No maintenance window is open or announced. The last one ended 2026-12-01 10:05": window(
-        window_open=False, upgrade_window_end="2026-12-01T10:05:00Z"
-    ),
-    "No maintenance window is open or announced.": window(window_open=False, active_window=None),
-}
-"""Words of a healthy miner's screen by what the answer says about the window."""
-
-
-@pytest.mark.parametrize("words", WINDOWS)
-async def test_a_window_that_is_not_open_needs_no_action(replay: Replay, words: str) -> None:
-    replay.edits["maintenance"] = WINDOWS[words]
-    code, text = await status(replay, "--maintenance", miner="healthy")
-    assert code == 0
-    assert text.startswith("No maintenance needs action. ")
-    assert words in text
-
-
-UNKNOWN = {
-    "How many slots are free is not known.": window(max_concurrent_per_miner=None),
-    "How many slots are free is not known": window(current_slots=None),
-    "and ends at an unknown time.": window(upgrade_window_end=None),
-    "Target version: not known.": window(target_measurement_version=None),
-    "Whether a maintenance window is open or announced is not known.": window(window_open=None),
-    "the answer has no known maintenance status of freya": change(
-        "freya", maintenance_status="draining"
-    ),
-}
-"""Words of the screen by what a field does not say."""
-
-
-@pytest.mark.parametrize("words", UNKNOWN)
-async def test_a_field_about_maintenance_that_is_not_known_is_said(
-    replay: Replay, words: str
-) -> None:
-    replay.edits["maintenance"] = UNKNOWN[words]
-    code, text = await status(replay, "--maintenance")
-    assert code != 0
-    assert words in text
-    assert "Not known" in text
-    for fine in ("All will make it", "No maintenance needs action"):
-        assert fine not in text
-
-
-async def test_a_target_that_is_listed_for_no_host_is_no_reason_to_upgrade(replay: Replay) -> None:
-    replay.edits["tee_measurements"] = lambda listed: [
-        one for one in listed if one["version"] != "1.5.0"
-    ]
-    _, found = await report(replay, "--maintenance")
-    kinds = {one["kind"] for one in found["findings"] if one["needs_action"]}
-    assert "upgrades" not in kinds
-    assert "undecided_upgrades" in kinds
-    _, text = await status(replay, "--maintenance")
-    assert "Whether freya can come back is not known. Do not request its maintenance" in text
-
-
-async def test_a_pending_server_says_what_it_waits_for_and_until_when(replay: Replay) -> None:
-    # In the recorded day, it is pending from 23:12 on, for at most 3 hours.
-    pending = {
-        "maintenance_status": "pending",
-        "awaiting_replacement": [{"chute_id": "c"}],
-        "pending_deadline": "2026-12-01T16:05:00Z",
-    }
-    replay.edits["maintenance"] = change("freya", maintenance_status="pending")
-    replay.faults["server_maintenance"] = Fault(body=json.dumps(pending).encode())
-    _, text = await status(replay)
-    waits = "freya: pending, until 1 instance has a replacement (chutes c)"
-    assert f"{waits}, at the latest in 2 hours (16:05 UTC)." in text
-    # Without a deadline, it still says what it waits for, and without an answer that it waits.
-    del pending["pending_deadline"]
-    replay.faults["server_maintenance"] = Fault(body=json.dumps(pending).encode())
-    _, text = await status(replay)
-    assert f"{waits}. " in text
-    replay.faults["server_maintenance"] = Fault(status=503)
-    _, text = await status(replay)
-    assert "freya: pending. " in text
-    assert "? server_maintenance of freya: 503" in text
-
-
-def test_each_sentence_about_a_reboot_warns_of_it() -> None:
-    """A reboot ends what still earns."""
-    warning = re.compile(r"not reboot|by reboot now|A reboot now would lose|Reboot no")
-    sentences = []
-    for outputs in golden().values():
-        for command in ("status", "status --maintenance"):
-            text = " ".join(outputs[command].partition("\n{\n")[0].split())
-            # The heading of a table says what a reboot now would cost.
-            text = re.sub(r"Upgrade in this order.*", "", text)
-            sentences += re.findall(r"[^.]*\breboot\b[^.]*", text, re.IGNORECASE)
-    assert sentences
-    assert [one for one in sentences if not warning.search(one)] == []
+@pytest.fixture
+def only_healthy(tmp_path: Path) -> str:
+    """The flag with the key of the miner without trouble."""
+    return f"--hotkey-file={hotkey_file(tmp_path)}"
 
 
 async def test_a_share_that_is_too_large_for_percent_is_a_dash(replay: Replay) -> None:
     body = {"final_scores": {HOTKEY: 1e307}, "raw_values": {}}
     replay.faults["scores"] = Fault(body=json.dumps(body).encode())
-    _, text = await status(replay)
-    assert "Score share -, heading for" in text
-    assert "inf" not in text
+    _, output = await status(replay, **MINE)
+    assert "Score share -, heading for" in output
+    assert "inf" not in output
+
+
+async def test_each_endpoint_is_asked_once_and_only_those_that_the_screen_needs(
+    replay: Replay,
+) -> None:
+    await status(replay, **MINE)
+    asked = sorted(one.endpoint for one in replay.requests)
+    needed = (
+        "active_instances audit bounties chutes held_gpus instances inventory jobs maintenance "
+        "metagraph miner_gpus nodes scores servers supported_gpus tee_measurements utilization"
+    )
+    # Each of the newest 6 hours has a report.
+    reports = ["audit_report"] * 6
+    assert asked == sorted([*needed.split(), *reports])
+
+
+async def test_where_nothing_needs_action_the_exit_status_is_0(
+    replay: Replay, only_healthy: str
+) -> None:
+    code, found, _ = await report(replay, only_healthy)
+    assert (code, found["action_needed"], found["all_known"]) == (0, False, True)
 
 
 async def test_the_price_of_a_server_comes_before_that_of_its_model(replay: Replay) -> None:
-    models = ("pro_6000=1", "b300=1", "4090=1", "h200=7")
-    prices = ("--server.cost=tyr=2", "--server.cost=gone=9")
-    _, found = await report(replay, *prices, *(f"--gpu.cost={price}" for price in models))
-    # 22 pro_6000, 4 b300, 2 4090, 8 h200 on freya, and 2 on tyr.
-    assert found["miners"][0]["cost_usd_per_hour"] == 22 + 4 + 2 + 8 * 7 + 2 * 2
+    # Of 22 pro_6000, 3 of the 4 on the dead balder are idle, and 1 on munin.
+    prices = ("--gpu.cost=pro_6000=7", "--gpu.cost=h200=3", "--gpu.cost=b300=4")
+    own = ("--gpu.cost=4090=1", "--server.cost=balder=2", "--server.cost=gone=9")
+    _, found, findings = await report(replay, *prices, *own, **MINE)
+    (miner,) = found["miners"]
+    assert miner["cost_usd_per_hour"] == 18 * 7 + 4 * 2 + 10 * 3 + 4 * 4 + 2 * 1
+    assert miner["idle_cost_usd_per_hour"] == 7 + 3 * 2 + 2 * 3 + 4 * 4
+    assert findings["dead_servers"]["cost_usd_per_hour"] == 3 * 2
     assert found["servers_not_found"] == ["gone"]
-    # If the price of a model is unknown, so is that of the fleet.
-    _, found = await report(replay, *prices)
-    assert found["miners"][0]["cost_usd_per_hour"] is None
 
 
-async def test_an_answer_that_does_not_come_in_time_and_a_bug_are_gaps(
-    replay: Replay, monkeypatch: pytest.MonkeyPatch
+async def test_a_model_without_a_cost_is_named_and_leaves_the_sum_unknown(replay: Replay) -> None:
+    _, found, findings = await report(replay, "--gpu.cost=h200=3", **MINE)
+    (miner,) = found["miners"]
+    assert miner["models_without_cost"] == ["4090", "b300", "pro_6000"]
+    assert miner["cost_usd_per_hour"] is miner["idle_cost_usd_per_hour"] is None
+    assert findings["dead_servers"]["cost_usd_per_hour"] is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault(body=b'{"awaiting_replacement": []}'), ", and waits for no instance any more"),
+        (
+            Fault(body=b'{"awaiting_replacement": [{"chute_id": "c"}]}'),
+            ", until 1 instance has a replacement (chutes c)",
+        ),
+        (Fault(status=503), ""),
+    ],
+)
+async def test_a_pending_server_without_a_deadline_still_says_what_it_waits_for(
+    replay: Replay, fault: Fault, words: str
 ) -> None:
-    def fail(*_: object) -> None:
-        raise ZeroDivisionError
+    replay.edits["maintenance"] = maintenance_of("pending")
+    replay.faults["server_maintenance"] = fault
+    code, output = await status(replay, **MINE)
+    assert code == 1
+    assert f" balder: pending{words}. " in output
+    assert ("? server_maintenance of balder: 503" in output) == (not words)
 
-    monkeypatch.setattr(collectors.scores.SCORE, "collect", fail)
-    monkeypatch.setattr(module, "PATIENCE", 3)
-    replay.faults["jobs"] = Fault(latency=60)
-    log.configure("error", "logfmt")
-    _, found = await report(replay)
+
+def maintenance_of(status_of_balder: str) -> Callable[[Any], Any]:
+    """Return a function that gives balder a maintenance status."""
+
+    def edit(policy: Any) -> Any:
+        (server,) = (one for one in policy["servers"] if one["server_id"] == BALDER)
+        server["maintenance_status"] = status_of_balder
+        return policy
+
+    return edit
+
+
+async def test_a_maintenance_status_that_is_not_known_is_never_fine(replay: Replay) -> None:
+    replay.edits["maintenance"] = maintenance_of("draining")
+    _, found, _ = await report(replay, **MINE)
     reasons = {gap["feed"]: gap["reason"] for gap in found["not_known"]}
-    assert reasons["scores"] == "the collector failed, which is a bug"
-    assert "jobs" in reasons
+    assert reasons["maintenance"] == "the answer has no known maintenance status of balder"
+
+
+async def test_a_miner_without_a_seat_is_said_beside_what_is_refused(replay: Replay) -> None:
+    replay.edits["metagraph"] = lambda seats: [seat for seat in seats if seat["hotkey"] != HOTKEY]
+    # As the service says it.
+    refused = Fault(status=401, body=b'{"detail": "Hotkey is not registered on netuid 64"}')
+    for endpoint in ENDPOINTS:
+        if endpoint.signed:
+            replay.faults[endpoint.name] = refused
+    code, found, findings = await report(replay, **MINE)
+    # What public answers say of the past stays.
+    assert (code, [*findings]) == (1, ["not_registered", "failing_chutes"])
+    assert "nodes" in {one["feed"] for one in found["not_known"]}
+    _, output = await status(replay, **MINE)
+    assert " GPUs: - " in output
+    # Not again for each feed that is refused.
+    assert output.count("not registered") == 1
+
+
+async def test_without_any_answer_the_screen_says_that_nothing_is_known(replay: Replay) -> None:
+    await replay.aclose()
+    code, output = await status(replay, **MINE)
+    assert code == 3
+    assert output.startswith("Nothing is known, because no request succeeded.")
+
+
+async def test_without_the_reports_it_is_not_known_what_fails_and_they_are_named(
+    replay: Replay,
+) -> None:
+    assert "failing_chutes" in (await report(replay, **MINE))[2]
+    replay.faults["audit_report"] = Fault(status=503)
+    _, found, findings = await report(replay, **MINE)
+    assert "failing_chutes" not in findings
+    assert "the report of " in "".join(gap["feed"] for gap in found["not_known"])
+
+
+async def test_without_a_key_only_public_data_is_shown(replay: Replay) -> None:
+    code, output = await status(replay, "--hotkey", HEALTHY)
+    assert code == 3
+    assert output.startswith("Not everything is known. Nothing that is known needs action.")
+    assert "? servers, GPUs, instances, jobs: not known without a key → Add --hotkey-file" in output
+    asked = {one.endpoint for one in replay.requests}
+    assert asked == {"metagraph", "scores", "audit", "audit_report"}
+    assert not any(one.signed for one in replay.requests)
+
+
+async def test_several_miners_have_a_section_each(replay: Replay) -> None:
+    code, found, _ = await report(replay, "--hotkey", HEALTHY, **MINE)
+    assert code == 1
+    assert [one["hotkey"] for one in found["miners"]] == sorted([HOTKEY, HEALTHY])
+    in_need = {one["hotkey"] for one in found["findings"] if one["needs_action"]}
+    assert in_need == {HOTKEY}
+
+
+async def test_the_screen_cannot_be_steered_by_the_api(replay: Replay) -> None:
+    # Printed as it is, the name would clear the screen.
+    name = f"\x1b[2Jserver-{'x' * 60}"
+    replay.edits["servers"] = lambda answer: {
+        "servers": [server | {"name": name} for server in answer["servers"]]
+    }
+    code, output, _ = await run(replay, "status", variables=MINE)
+    assert code == 1
+    assert re.search(r"server-x+", output)
+    assert "\x1b" not in output

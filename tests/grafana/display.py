@@ -14,7 +14,7 @@ from tests.support import ROOT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.grafana.scenes import Answers
+    from tests.grafana.answers import Answers
 
 Seen = list[tuple[str, dict[str, Any], Any]]
 """The board and the panel, with what it shows: `texts` of tiles, `columns` and `rows` of tables,
@@ -67,11 +67,12 @@ def run_script(grafana: str, script: str, given: Any) -> Any:
     return _run_node(grafana, "--input-type=module", "--eval", program)
 
 
-def see(grafana: str, answers: Answers) -> Seen:
-    """Show every panel of every committed dashboard."""
-    requests = [{"panel": panel, "answers": answers.of_panel(panel)} for _, panel in PANELS]
-    contents = _run_node(grafana, "display.mjs", text=json.dumps(requests))
-    seen = []
-    for (uid, panel), shown in zip(PANELS, contents, strict=True):
-        seen.append((uid, panel, shown))
-    return seen
+def see(grafana: str, moments: Mapping[str, Answers]) -> dict[str, Seen]:
+    """Show every panel of every committed dashboard at some moments."""
+    requests = [
+        {"panel": panel, "answers": answers.of_panel(panel, uid)}
+        for answers in moments.values()
+        for uid, panel in PANELS
+    ]
+    contents = iter(_run_node(grafana, "display.mjs", text=json.dumps(requests)))
+    return {name: [(*panel, next(contents)) for panel in PANELS] for name in moments}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import promql_parser
 
-from tests.grafana.scenes import filled_in
+from tests.grafana.answers import filled_in
 
 if TYPE_CHECKING:
     from promql_parser import Expr

@@ -17,13 +17,11 @@ from grafana.__main__ import DASHBOARDS
 from grafana.alerts import BOARDS as BOARD_OF_ALERT
 from grafana.alerts import FIRST
 from grafana.boards import BOARDS
-from grafana.boards.fleet import SERVERS
 from grafana.parts import BOARD_ORDER, NO_RULES, RUNBOOK, dashboard_json
 from grafana.parts import RULES as RULES_LOADED
+from tests.day import GROUPS
 from tests.grafana.display import PANELS, committed, run_script
 from tests.grafana.promql import calls, implicit_joins, metrics, selectors
-from tests.grafana.scenes import RULES
-from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +36,11 @@ GIVEN_BY_OTHERS = {
     *("DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_GPU_TEMP", "DCGM_FI_DEV_XID_ERRORS"),
 }
 """Metrics of Prometheus, of its client library and of NVIDIA's exporter."""
+RULES = {
+    rule.get("record") or f"{rule['alert']} ({rule['labels']['severity']})": rule
+    for group in GROUPS
+    for rule in group["rules"]
+}
 RECORDED = {name for name, rule in RULES.items() if "record" in rule}
 FIELD = "${__data.fields."
 
@@ -67,71 +70,6 @@ def test_the_committed_dashboards_are_those_that_the_code_makes(board: Board) ->
     assert {path.stem for path in DASHBOARDS.iterdir()} == ALL.keys() == BOARD_ORDER.keys()
 
 
-def test_a_board_opens_with_few_panels_in_few_grid_rows() -> None:
-    for uid, dashboard in ALL.items():
-        opened = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
-        bottom = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in opened)
-        # Each number of the overview has a panel, so that it stands under its own title.
-        assert len(opened) <= (15 if uid == "chutes-overview" else 12), uid
-        assert bottom <= (22 if uid == "chutes-overview" else 29), uid
-        assert all(panel["collapsed"] for panel in dashboard["panels"] if panel["type"] == "row"), (
-            uid
-        )
-
-
-LONG = {
-    "chutes-overview: Verdict": "all that alerts need must be known",
-    "chutes-overview: What is wrong": "that no alert fires is no good news without a key",
-    "chutes-overview: GPUs by state": "it is absent while the state of a GPU is unknown",
-    "chutes-overview: GPUs since yesterday": "it is absent while the state of a GPU is unknown",
-    "chutes-overview: Ended instances, 24 h": "it is absent while the reason of an end is unknown",
-    "chutes-fleet: Not earned, next 24 h": "it is absent while the pay of one server is unknown",
-    "chutes-fleet: Earning": "it is absent while the state of a GPU is unknown",
-    "chutes-fleet: Idle": "it is absent while the maintenance of a server is unknown",
-    "chutes-fleet: GPUs by state": "its states are those of one exporter",
-    f"chutes-fleet: {SERVERS}": "it looks back to when all GPUs earned, or to the first sample",
-    "chutes-fleet: Maintenance": "what to do depends on whether something earns there",
-    "chutes-instances: Next purge": "it is absent while an instance is unknown",
-    "chutes-instances: Starting": "it is absent while an instance is unknown",
-    "chutes-instances: Lost in 24 h": "it is absent while a loss is unknown",
-    "chutes-overview: Lost in 24 h": "it is absent while a loss is unknown",
-    "chutes-instances: Not secured": "it is absent while an instance is unknown",
-    "chutes-instances: Instances that need a decision": "that there is none must be known",
-    "chutes-instances: Failed by chute, 24 h": "that there is none must be known",
-    "chutes-instances: Time to become active": "it is absent while an instance is unknown",
-    "chutes-market: Idle GPUs": "it is absent while the maintenance of a server is unknown",
-    "chutes-market: Launch now, pay per GPU": "it joins offers with ends and with bounties",
-    "chutes-subnet: variable": "it orders the miners",
-    "chutes-subnet: Neighbours in rank": "it compares each miner with the chosen one",
-    "chutes-exporter: Trust the boards": "it names the feeds that alerts need",
-    "chutes-exporter: Blind alerts": "a term for each set of feeds that alerts need",
-    "chutes-exporter: Collectors without fresh answers": "none is 0 only where there is a page",
-}
-"""The panels and variables with queries that may be longer than 300 characters, and why."""
-
-
-def test_no_query_is_longer_than_300_characters_without_a_reason() -> None:
-    # The place of a query ends with its letter, or with the name of a variable.
-    long = {where.rpartition(" ")[0] for where, query in each_query() if len(query) > 300}
-    assert long == LONG.keys()
-    # Two stats of the Exporter board name all feeds.
-    *_, longest, _, _ = sorted(len(query) for _, query in each_query())
-    assert longest <= 500
-
-
-def test_every_panel_says_what_it_is_what_to_do_and_why_it_is_empty() -> None:
-    for uid, panel in PANELS:
-        where = (uid, panel["title"])
-        assert len(panel["description"].split()) >= 10, where
-        assert panel["description"].endswith((".", "?")), where
-        # An option such as --chain.url belongs into the description.
-        assert not any("--" in target["legendFormat"] for target in panel["targets"]), where
-        # A stat says in a few words why it is empty. All other panels say it in a sentence.
-        empty = panel["fieldConfig"]["defaults"]["noValue"]
-        assert empty != "no data", where
-        assert empty.startswith("Unknown: ") == (panel["type"] != "stat"), where
-
-
 TICKS = """(grafana, axes) => axes.map(([unit, decimals]) => {
   const display = grafana.getDisplayProcessor({
     field: { type: 'number', config: { unit, decimals } }, theme: grafana.createTheme()
@@ -159,25 +97,6 @@ def test_no_two_ticks_of_an_axis_have_the_same_text(grafana: str) -> None:
     assert {
         axis: ticks for axis, found in shown for ticks in found if len({*ticks}) < len(ticks)
     } == {}
-
-
-def dependencies(folder: str) -> dict[str, str]:
-    package = json.loads((ROOT / "grafana" / folder / "package.json").read_text())
-    versions: dict[str, str] = package["dependencies"]
-    return versions
-
-
-def test_the_document_names_the_grafana_whose_code_the_tests_run(grafana: str) -> None:
-    version = dependencies(f"display/{grafana}")["@grafana/data"]
-    assert version in (ROOT / "docs" / "dashboards.md").read_text()
-
-
-def test_the_pictures_are_drawn_with_the_newest_grafana_and_the_document_says_so() -> None:
-    newest = dependencies("display/newest")["@grafana/data"]
-    render = dependencies("render")
-    assert render["@grafana/ui"] == render["@grafana/data"] == newest
-    sentence = f"The pictures are drawn with the components of {newest}"
-    assert sentence in (ROOT / "docs" / "dashboards.md").read_text()
 
 
 def test_variables_are_used_and_all_miners_are_those_that_are_watched() -> None:

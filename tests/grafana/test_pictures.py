@@ -1,4 +1,4 @@
-"""The pictures of the README, and the simulated day that they show."""
+"""The pictures of the README, and the colours of states."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from grafana import states
-from grafana.boards import BOARDS
-from grafana.draw import PICTURES
-from grafana.worlds import World
+from grafana.draw import PICTURES, WORLDS
 from tests.grafana.display import run_script
-from tests.grafana.scenes import END, scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 SMALLEST = 10_000
 """Bytes of a picture. One that shows nothing has less."""
@@ -32,30 +28,11 @@ STATES = [value for value in vars(states).values() if isinstance(value, tuple)]
 """All tables of states."""
 
 
-def test_every_board_has_a_picture_of_a_miner_with_problems_and_overview_one_without() -> None:
-    names = {f"{board.uid}-sick.png" for board in BOARDS} | {"chutes-overview.png"}
+def test_each_picture_of_the_readme_is_there() -> None:
+    names = {f"{uid}{world.suffix}.png" for world in WORLDS.values() for uid in world.uids}
     assert {path.name for path in PICTURES.iterdir()} == names
     for name in names:
         assert SMALLEST < (PICTURES / name).stat().st_size < LARGEST, name
-
-
-@pytest.mark.soak
-async def test_every_gpu_is_in_one_state_at_every_point(tmp_path: Path) -> None:
-    # Instances crash and start again all the time. The rules are evaluated every 5 minutes, which
-    # is as long as Prometheus looks back. A state that a GPU has left must not count any more.
-    # With `readme`, the exporter is also scraped in each minute between two evaluations.
-    hours = [minutes / 60 for minutes in (15, 10, 5, 0)]
-    async with scene(World.SICK, tmp_path, hours, readme=True) as day:
-        for name in (
-            "hotkey_state:chutes_fleet_gpus:sum",
-            "hotkey_server_id_gpu:chutes_server_gpus:sum",
-        ):
-            answer = day.prometheus.api(
-                "query_range", query=f"sum({name})", start=END - 900, end=END, step=300
-            )
-            (series,) = answer["data"]["result"]
-            numbers = [float(value) for _, value in series["values"]]
-            assert numbers == [day.answers.gpus] * len(hours)
 
 
 EYES = {

@@ -15,8 +15,8 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from tests.grafana.answers import filled_in
 from tests.grafana.display import committed, panels
-from tests.grafana.scenes import filled_in
 from tests.prometheus.scenario import EXAMPLE
 from tests.recorded import RECORDED_AT, answers, key, raw_json
 from tests.support import (

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests.grafana.answers import filled_in
 from tests.grafana.display import PANELS
-from tests.grafana.scenes import filled_in
 from tests.newest.test_victoria_metrics import victoria_metrics
 from tests.support import (
     HOTKEY,

@@ -12,7 +12,7 @@ from grafana.alerts import NEEDED
 from grafana.boards.exporter import TRUSTED
 from grafana.boards.overview import SAID
 from grafana.parts import NO_RULES, total
-from tests.grafana.scenes import filled_in
+from tests.grafana.answers import filled_in
 from tests.prometheus.scenario import HOTKEY, Scenario, run_promtool
 from tests.prometheus.test_boards import ME, asked
 

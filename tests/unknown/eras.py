@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from grafana.boards import BOARDS
+from tests.grafana.answers import filled_in
 from tests.grafana.display import committed, panels
-from tests.grafana.scenes import JOB, filled_in
 from tests.grafana.timeline import (
     ABOUT_ALERTS,
     ALERTS,
@@ -207,7 +207,7 @@ class Eras:
             self._add_scrapes(samples, number, first_half, first, names)
             self._add_scrapes(samples, number, second_half, second, names)
             self._add_scrapes(samples, number, TICKS, era.page, _READ)
-        target = {"job": JOB, "instance": "exporter:9109"}.items()
+        target = {"job": "chutes", "instance": "exporter:9109"}.items()
         encoded_samples = {}
         for (name, labels), values in samples.items():
             encoded_samples[encoded(name, [*labels, *target])] = values

@@ -93,7 +93,7 @@ def test_honest_requests_succeed_within_bounded_memory_during_an_attack(
 ) -> None:
     with served() as service:
         # The attack meets pages that are as large as the subnet's.
-        assert len(httpx.get(f"{service.url}/metrics", timeout=120).text) > 500_000
+        assert len(httpx.get(f"{service.url}/metrics", timeout=120).text) > 300_000
         before = service.peak_megabytes()
         with flooded(service, clients=clients, patience=0, requests=[request_text]):
             for path in ("/-/healthy", "/metrics") * 3:
