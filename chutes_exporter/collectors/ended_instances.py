@@ -48,7 +48,7 @@ LOST = _metric(
     "chutes_miner_window_lost_compute_units",
     "Compute units that the score of the past day lacks because of instances that ended in the "
     "newest audited hour, in 6 or 24 hours, by reason, also if they were the last active ones of "
-    "their chutes. They are a lower bound unless chutes_miner_window_unknown_losses is 0: a report "
+    "their chutes. They are a lower bound unless chutes_miner_unknown_losses is 0: a report "
     "that is not known may have more. A lower bound of 0 is absent.",
     ("hotkey", "window", "reason"),
 )
@@ -58,7 +58,7 @@ TOTAL_LOST = _metric(
     ("hotkey", "window"),
 )
 UNKNOWN_LOSSES = _metric(
-    "chutes_miner_window_unknown_losses",
+    "chutes_miner_unknown_losses",
     "Ended instances that lost more than is known, or may have. With 0, the lost compute units are "
     "all. Absent if the report of an hour is not known.",
     ("hotkey", "window"),

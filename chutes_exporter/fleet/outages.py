@@ -64,8 +64,9 @@ def with_reports(fleet: Fleet, ledger: Ledger, failures: Failures) -> Fleet:
         for server in outage.servers:
             left_out.setdefault(server.server_id, "may_be_dead")
     uses = fleet.uses
-    if left_out != fleet.left_out:
-        uses = find_uses(fleet.servers, fleet.markets or (), left_out)
+    # Without markets, no use is known.
+    if fleet.markets is not None and left_out != fleet.left_out:
+        uses = find_uses(fleet.servers, fleet.markets, left_out)
     return replace(
         fleet,
         failures=failures,

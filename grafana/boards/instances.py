@@ -122,7 +122,7 @@ ENDED: Final = _ended("window_ended_instances", "reason", "outcome", window="1h"
 CHUTE_ENDED: Final = _ended("chute_window_ended_instances", "chute_id", window="1h")
 """Also ends whose reason is unknown."""
 _LOST: Final = total(_ended("window_total_lost_compute_units"))
-_UNKNOWN_LOSSES: Final = select("chutes_miner_window_unknown_losses", MINERS, window="1d")
+_UNKNOWN_LOSSES: Final = select("chutes_miner_unknown_losses", MINERS, window="1d")
 _ALL_ARE_KNOWN: Final = f"sum({_UNKNOWN_LOSSES}) == 0"
 LOST_UNITS: Final = f"({_LOST} and on () {_ALL_ARE_KNOWN})"
 LEAST_LOST_UNITS: Final = f"({_LOST} unless on () {_ALL_ARE_KNOWN})"
@@ -138,7 +138,7 @@ FAILED_IN_A_DAY: Final = f"sum({_ended('window_ended_instances', 'reason', 'outc
 CHUTE_FAILED: Final = _ended("chute_window_ended_instances", "chute_id", **_FAILED)
 CHUTE_LOST: Final = (
     f"({_ended('chute_window_lost_compute_units', 'chute_id')} "
-    f"and on (hotkey) {_ended('window_unknown_losses')} == 0)"
+    f"and on (hotkey) {_ended('unknown_losses')} == 0)"
 )
 NO_REPORT: Final = "no report is known"
 KNOWN_HOURS: Final = f"{of_platform('chutes_audit_reports_known')} unless on () {_ALL_ARE_KNOWN}"

@@ -29,7 +29,7 @@ OPEN = RECORD | {"started_at": "2026-11-24T11:00:00", "compute_multiplier": 2.0}
 """With this multiplier of 2, it lost 3600 compute units."""
 LOST = "chutes_miner_window_lost_compute_units"
 CHUTE_LOST = "chutes_miner_chute_window_lost_compute_units"
-UNKNOWN = "chutes_miner_window_unknown_losses{hotkey=me,window=1h}"
+UNKNOWN = "chutes_miner_unknown_losses{hotkey=me,window=1h}"
 TOTAL = "chutes_miner_window_total_lost_compute_units{hotkey=me,window=1h}"
 
 

@@ -311,7 +311,7 @@ async def test_after_a_reload_the_reports_are_read_again_for_a_miner_that_is_new
     replay: Replay, clock: Clock
 ) -> None:
     first, second = replay.day.miners.values()
-    known = series("chutes_miner_window_unknown_losses", hotkey=second.address, window="1d")
+    known = series("chutes_miner_unknown_losses", hotkey=second.address, window="1d")
     async with Exporter(watching(replay.url, first), clock=clock, monotonic=clock) as exporter:
         await read_reports(exporter)
         # What was kept of the reports is only about the first miner.

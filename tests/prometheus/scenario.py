@@ -335,7 +335,7 @@ class Scenario:
             by_reason = {"window": window, "reason": "probes"}
             by_chute = {"window": window, "chute_id": "chute-1"}
             self.set("chutes_miner_window_total_lost_compute_units", units, at, window=window)
-            self.set("chutes_miner_window_unknown_losses", 0, at, window=window)
+            self.set("chutes_miner_unknown_losses", 0, at, window=window)
             self.set("chutes_miner_window_lost_compute_units", units, at, **by_reason)
             self.set("chutes_miner_chute_window_lost_compute_units", units, at, **by_chute)
             self.set("chutes_miner_window_ended_instances", count, at, **by_reason, outcome="lost")

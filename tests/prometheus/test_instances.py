@@ -221,8 +221,8 @@ test_alerts_about_instances = scenarios(
             Scenario(4 * HOUR, {"alpha": 8}, PAIR), hours=4
         )
         # The loss of one end is unknown, and then a report is.
-        .set("chutes_miner_window_unknown_losses", 1, 3 * HOUR + 10, window="1d")
-        .drop(3 * HOUR + 50, "chutes_miner_window_unknown_losses", window="1d")
+        .set("chutes_miner_unknown_losses", 1, 3 * HOUR + 10, window="1d")
+        .drop(3 * HOUR + 50, "chutes_miner_unknown_losses", window="1d")
         .drop(3 * HOUR + 10, "chutes_miner_window_lost_compute_units", window="1d", reason="probes")
         .fires({3 * HOUR + 30: [DAY_LOSS, FAILS], 4 * HOUR: [DAY_LOSS, FAILS]})
         .says(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import functools
 import math
 from typing import TYPE_CHECKING, Final
 
@@ -156,11 +157,17 @@ async def _page_without(case: Case, replay: Replay, exporter: Exporter) -> str:
     return page
 
 
+@functools.cache
+def pages_of_cases() -> dict[str, Page]:
+    """Return the page of each case."""
+    with structlog.testing.capture_logs():
+        return asyncio.run(_pages())
+
+
 @pytest.fixture(scope="module")
 def texts() -> dict[str, str]:
     """The page of each case."""
-    with structlog.testing.capture_logs():
-        return asyncio.run(_pages())
+    return pages_of_cases()
 
 
 @pytest.fixture(scope="module")
