@@ -243,20 +243,6 @@ def _last_active(fleet: Fleet, _now: float) -> list[Subject]:
     ]
 
 
-def _without_gpus(fleet: Fleet, _now: float) -> list[Subject]:
-    """Return the active instances that hold no GPU.
-
-    If no instance at all holds one, the answer about GPUs is doubtful, and none is returned.
-    """
-    if not any(instance.gpus for instance in fleet.instances):
-        return []
-    return [
-        _of_instance(fleet, instance)
-        for instance in fleet.instances
-        if instance.state == "active" and instance.gpus == 0
-    ]
-
-
 def _of_instance(fleet: Fleet, instance: Instance, when: float | None = None) -> Subject:
     """Return an instance with its server, and with its GPUs if they are all known.
 
@@ -373,29 +359,14 @@ def _next_upgrades(fleet: Fleet, now: float) -> list[Subject]:
 
     Those that cannot come back are in another finding.
     """
-    window = _closed_window(fleet)
-    if window is None or not _begins_later(window, now):
+    window = fleet.window
+    if window is None or window.is_open is not False or not _begins_later(window, now):
         return []
     return [
         Subject(server, when=window.starts_at)
         for server in _servers_to_upgrade(fleet)
         if not server.cannot_come_back
     ]
-
-
-def _older_servers(fleet: Fleet, now: float) -> list[Subject]:
-    """Return the servers that were not upgraded in the last window, if no later one is known."""
-    window = _closed_window(fleet)
-    if window is None or _begins_later(window, now):
-        return []
-    return [Subject(server) for server in _servers_to_upgrade(fleet)]
-
-
-def _closed_window(fleet: Fleet) -> Window | None:
-    """Return the newest window if it is known that it is not open, None otherwise."""
-    window = fleet.window
-    is_closed = window is not None and window.is_open is False
-    return window if is_closed else None
 
 
 def _begins_later(window: Window, now: float) -> bool:
@@ -413,10 +384,6 @@ def _servers_to_upgrade(fleet: Fleet) -> list[Server]:
         if server.needs_upgrade and _may_lack_slot(server) and not is_refused:
             servers.append(server)
     return servers
-
-
-def _uncertain_versions(fleet: Fleet, _now: float) -> list[Subject]:
-    return [Subject(server) for server in fleet.servers if server.may_be_refused]
 
 
 def _without_tee(fleet: Fleet, _now: float) -> list[Subject]:
@@ -455,35 +422,20 @@ def _unverified(fleet: Fleet, _now: float) -> list[Subject]:
 
 
 def _idle(fleet: Fleet, _now: float) -> list[Subject]:
-    """Return the idle GPUs that could earn, or of which that is not known."""
-    return [subject for subject in _idle_gpus(fleet) if _may_earn(fleet, subject.server)]
+    """Return the idle GPUs that could earn, or of which that is not known.
+
+    The service refuses all launches of a blacklisted miner, and another finding says so.
+    """
+    if fleet.blacklisted:
+        return []
+    subjects = _gpus_by_server(fleet, "idle")
+    return [subject for subject in subjects if _may_earn(fleet, subject.server)]
 
 
 def _may_earn(fleet: Fleet, server: Server | None) -> bool:
     if server is None:
         return True
     return server.holds_slot is False and fleet.idle_can_earn(server) is not False
-
-
-def _idle_without_offer(fleet: Fleet, _now: float) -> list[Subject]:
-    """Return the idle GPUs that cannot be used now, without those on which no chute ever runs."""
-    return [subject for subject in _idle_gpus(fleet) if _has_no_offer_now(fleet, subject.server)]
-
-
-def _has_no_offer_now(fleet: Fleet, server: Server | None) -> bool:
-    if server is None or server.runs_chutes is False:
-        return False
-    return server.holds_slot is False and fleet.idle_can_earn(server) is False
-
-
-def _idle_gpus(fleet: Fleet) -> list[Subject]:
-    """Return the idle GPUs by model and server, none of a blacklisted miner.
-
-    The service refuses all its launches, and another finding says so.
-    """
-    if fleet.blacklisted:
-        return []
-    return _gpus_by_server(fleet, "idle")
 
 
 def _gpus_by_server(fleet: Fleet, state: Literal["idle", "unverified"]) -> list[Subject]:
@@ -512,8 +464,6 @@ ABOUT_MAINTENANCE = frozenset(
         "maintenance",
         "maintenance_pending",
         "next_upgrades",
-        "older_servers",
-        "uncertain_versions",
         "undecided_upgrades",
         "unmeasured_servers",
         "upgrades",
@@ -632,35 +582,15 @@ KINDS = {
         "COUNT {instance is the last active one of its chute|instances are the last active ones "
         "of their chutes} on the platform. PENALTY",
     ),
-    "instances_without_gpus": _note(
-        _without_gpus,
-        "COUNT active {instance holds|instances hold} no GPU, because it was deleted. The service "
-        "may delete {the instance|the instances}, too.",
-    ),
     "disabled_instances": _note(
         _disabled,
         "COUNT {instance is|instances are} disabled. The service deletes {it|the first} WHEN. A "
         "private one then loses its score.",
     ),
-    "idle_gpus_without_offer": _note(
-        _idle_without_offer,
-        "COUNT {GPU is|GPUs are} idle, and nothing can be launched on {it|them} now.",
-    ),
-    "uncertain_versions": _note(
-        _uncertain_versions,
-        "The service may refuse the version of COUNT TEE {server|servers} at the next boot. Only "
-        "the highest listed version boots for certain: no answer shows the least one, nor who may "
-        "boot a release candidate.",
-    ),
     "next_upgrades": _note(
         _next_upgrades,
         "COUNT TEE {server is|servers are} older than the target of the next maintenance "
         "window, which begins WHEN.",
-    ),
-    "older_servers": _note(
-        _older_servers,
-        "COUNT TEE {server is|servers are} older than the target of the last maintenance window. "
-        "No window is open now.",
     ),
 }
 """All findings, the most urgent first."""

@@ -462,7 +462,6 @@ def _server(
         maintenance=maintenance.status,
         holds_slot=maintenance.holds_slot,
         boots=kind.boots,
-        may_be_refused=kind.may_be_refused,
         needs_upgrade=_needs_upgrade(record, step, answers),
         measured=kind.measured,
         runs_chutes=kind.runs_chutes,
@@ -502,12 +501,10 @@ class _Kind:
 
     Attributes:
         boots: Whether the service accepts the version at the next boot. None is unknown.
-        may_be_refused: Whether all measurements are known, and still do not tell that.
     """
 
     is_whole: bool
     boots: bool | None
-    may_be_refused: bool
     measured: Measured | None
     runs_chutes: bool | None
 
@@ -517,15 +514,13 @@ def _kind(hardware: _Hardware, answers: FleetAnswers) -> _Kind:
     # UNSET is unknown, and None a server that has never booted an image. Nothing follows from
     # either about the next boot, nor is anything known of a boot without TEE.
     version = None if hardware.version is UNSET else hardware.version
-    boots, may_be_refused = None, False
+    boots = None
     if hardware.tee and version and are_whole(answers.measurements):
         listed = {measurement.version for measurement in records_of(answers.measurements)}
         boots = version_accepted(version, listed)
-        may_be_refused = boots is None
     return _Kind(
         is_whole=hardware.is_whole,
         boots=boots,
-        may_be_refused=may_be_refused,
         measured=_measured(hardware, answers),
         runs_chutes=_runs_chutes(hardware, answers),
     )

@@ -174,7 +174,6 @@ class Server:
             which no answer tells.
         needs_upgrade: Whether it is older than the target of the newest maintenance window.
         measured: Whether the service lists that target for hosts with its GPUs.
-        may_be_refused: Whether no answer tells if its version boots.
         runs_chutes: Whether a chute exists that runs on its GPUs, with TEE or without like it.
         gpus: Its GPUs. Whether these are all is ``is_whole``.
     """
@@ -186,7 +185,6 @@ class Server:
     maintenance: MaintenanceStatus | None
     holds_slot: bool | None
     boots: bool | None
-    may_be_refused: bool
     needs_upgrade: bool | None
     measured: Measured | None
     runs_chutes: bool | None

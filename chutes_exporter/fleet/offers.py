@@ -339,35 +339,27 @@ def find_uses(
     A chute with an instance that has been starting on the miner's servers for over an hour is not
     launched again. ``left_out`` are the ids of the servers that cannot be used.
     """
-    spaces = _spaces(server for server in servers if server.server_id not in left_out)
+    spaces = []
+    for server in servers:
+        if server.server_id not in left_out:
+            # Of a server that can be used, it is known whether it has TEE.
+            for model, free in sorted(idle_by_model(server).items()):
+                spaces.append(Space(server.server_id, model, bool(server.tee), free))
     market_by_model = {market.model: market for market in markets}
     offers: list[Offer] = []
     for market in market_by_model.values():
         offers += (offer for offer in market.offers if not offer.hanging)
-    placement = best_placement(spaces, offers)
     uses = []
-    for space in spaces:
-        counts = placement.get(space, Counter())
-        launches = [Launch(offer, count) for offer, count in sorted_offers(counts)]
+    for space, counts in best_placement(spaces, offers).items():
         use = Use(
             server_id=space.server_id,
             model=space.model,
             free=space.free,
-            launches=tuple(launches),
+            launches=tuple(Launch(offer, count) for offer, count in sorted_offers(counts)),
             may_be_more="unknown" in market_by_model[space.model].refused,
         )
         uses.append(use)
     return tuple(uses)
-
-
-def _spaces(servers: Iterable[Server]) -> list[Space]:
-    """Return the idle GPUs of each server, one space for each model."""
-    spaces = []
-    for server in servers:
-        for model, free in sorted(idle_by_model(server).items()):
-            # Of a server that can be used, it is known whether it has TEE.
-            spaces.append(Space(server.server_id, model, bool(server.tee), free))
-    return spaces
 
 
 def sorted_offers(launched: Counter[Offer]) -> list[tuple[Offer, int]]:

@@ -97,7 +97,6 @@ def make_server(server_id: str = "s1", *gpus: Gpu, **fields: Any) -> Server:
         "maintenance": "none",
         "holds_slot": False,
         "boots": True,
-        "may_be_refused": False,
         "needs_upgrade": False,
         "measured": "measured",
         "runs_chutes": True,

@@ -269,7 +269,6 @@ def test_a_fleet_of_which_everything_is_known() -> None:
         "s1.maintenance": "none",
         "s1.holds_slot": False,
         "s1.boots": True,
-        "s1.may_be_refused": False,
         "s1.needs_upgrade": False,
         "s1.runs_chutes": True,
         "s1.models": ["h200"],
@@ -544,32 +543,31 @@ def test_a_server_that_holds_a_slot_could_earn_nothing_and_one_whose_slot_is_unk
 
 
 @pytest.mark.parametrize(
-    ("version", "tee", "boots", "may_be_refused"),
+    ("version", "tee", "boots"),
     [
         # The highest version that is listed.
-        ("1.6.2", True, True, False),
+        ("1.6.2", True, True),
         # It is not listed.
-        ("1.5.0", True, False, False),
+        ("1.5.0", True, False),
         # No answer says whether the operators set a lower least version than the highest one.
-        ("1.6.1", True, None, True),
+        ("1.6.1", True, None),
         # Release candidates are never listed, and boot only for some miners.
-        ("1.7.0-rc1", True, None, True),
+        ("1.7.0-rc1", True, None),
         # A server that never booted an image, and one without TEE, have no version to judge.
-        (None, True, None, False),
-        ("1.5.0", False, None, False),
+        (None, True, None),
+        ("1.5.0", False, None),
     ],
 )
 def test_a_version_boots_is_refused_or_is_uncertain(
     version: str | None,
     tee: bool,  # noqa: FBT001 - a parameter
     boots: bool | None,  # noqa: FBT001 - a parameter
-    may_be_refused: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     servers = deepcopy(ANSWERS["servers"])
     servers["servers"][0] |= {"version": version, "is_tee": tee}
     listed = [{"version": "1.6.1"}, {"version": "1.6.2"}]
     found = facts(join_fleet(sent(ANSWERS | {"servers": servers, "measurements": listed})))
-    assert (found["s1.boots"], found["s1.may_be_refused"]) == (boots, may_be_refused)
+    assert found["s1.boots"] is boots
 
 
 # Places

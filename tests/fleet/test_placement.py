@@ -1,101 +1,115 @@
-"""The best use of idle GPUs, compared with all possible ones."""
+"""What idle GPUs could earn, compared with all possible placements."""
 
 from __future__ import annotations
 
-import random
-from functools import cache
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.fleet.placement import Placement, Space, best_placement
-from tests.fleet.support import make_offer
+from chutes_exporter.collectors.fleet import FEEDS, fleet_answers
+from chutes_exporter.duration import HOUR
+from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.fleet.placement import Space, best_placement
+from tests.collectors.support import answer
+from tests.fleet.support import WORLDS, make_offer, world_answers
+from tests.support import recorded_day
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import Offer
-
-SIZES = (1, 1, 1, 2, 2, 4, 8)
-"""GPUs of an instance to draw from. Most chutes need few."""
+    from tests.recorded import Miner
 
 
-def units_of(placement: Placement) -> float:
-    """Return the units of the first day, after a check that everything fits."""
+def can_earn_more(free: Mapping[Space, int], offers: Sequence[Offer], units: float) -> bool:
+    """Return whether any placement on the free GPUs earns more units in the first day.
+
+    The offers are sorted by their pay for a GPU, the best one first.
+    """
+    if units < 0:
+        return True
+    if not offers or most_units(free, offers) <= units:
+        return False
+    first, *others = offers
+    tried = set()
+    for space, gpus in free.items():
+        fits = (space.model, space.tee) == (first.model, first.tee) and first.size <= gpus
+        if not fits or not first.left or gpus in tried:
+            continue
+        tried.add(gpus)
+        now_left = []
+        for offer in offers:
+            is_launched = offer.chute_id == first.chute_id
+            now_left.append(replace(offer, left=offer.left - 1) if is_launched else offer)
+        now_free = {**free, space: gpus - first.size}
+        if can_earn_more(now_free, now_left, units - first.first_day_units):
+            return True
+    return can_earn_more(free, others, units)
+
+
+def most_units(free: Mapping[Space, int], offers: Sequence[Offer]) -> float:
+    """Return what no placement exceeds: the units if instances could be cut into parts."""
     units = 0.0
-    for space, launched in placement.items():
-        assert sum(offer.size * count for offer, count in launched.items()) <= space.free
-        units += sum(offer.first_day_units * count for offer, count in launched.items())
+    gpus: Counter[tuple[str, bool]] = Counter()
+    for space, count in free.items():
+        gpus[space.model, space.tee] += count
+    for offer in offers:
+        taken = min(offer.left * offer.size, gpus[offer.model, offer.tee])
+        gpus[offer.model, offer.tee] -= taken
+        units += taken * offer.first_day_units / offer.size
     return units
 
 
-def best_of_all(spaces: Sequence[Space], offers: Sequence[Offer]) -> float:
-    """Return the units of the first day of the best placement, found by trying all of them."""
-    chutes = sorted({offer.chute_id for offer in offers})
-    rooms = {offer.chute_id: offer.left for offer in offers}
-
-    @cache
-    def from_server(index: int, left: tuple[int, ...]) -> float:
-        """Return the best units of a server and those after it. ``left`` is the room of chutes."""
-        if index == len(spaces):
-            return 0.0
-        space = spaces[index]
-        fitting = [
-            offer for offer in offers if (offer.model, offer.tee) == (space.model, space.tee)
-        ]
-        return fill(index, tuple(fitting), space.free, left)
-
-    def fill(index: int, fitting: tuple[Offer, ...], free: int, left: tuple[int, ...]) -> float:
-        """Return the best units of a server, of which some GPUs are free, and of those after it.
-
-        The server may only get the offers in ``fitting``.
-        """
-        if not fitting:
-            return from_server(index + 1, left)
-        offer, *others = fitting
-        chute = chutes.index(offer.chute_id)
-        best = 0.0
-        for count in range(min(left[chute], free // offer.size) + 1):
-            now_left = (*left[:chute], left[chute] - count, *left[chute + 1 :])
-            units_of_rest = fill(index, tuple(others), free - count * offer.size, now_left)
-            best = max(best, units_of_rest + count * offer.first_day_units)
-        return best
-
-    all_rooms = tuple(rooms[chute_id] for chute_id in chutes)
-    return from_server(0, all_rooms)
+def answers_at(hour: float) -> FleetAnswers:
+    """Return what the API says of the troubled miner at an hour of the recorded day."""
+    day = recorded_day()
+    hotkey, known = day.miners["troubled"].address, {}
+    for feed in FEEDS.values():
+        body = day.answer(feed.name, hour * HOUR, hotkey)
+        if body is not None:
+            known[feed.name] = answer(feed, body)
+    return replace(fleet_answers(known, hotkey), at=day.first + hour * HOUR)
 
 
-def random_market(draw: random.Random) -> tuple[list[Space], list[Offer]]:
-    """Return a few servers with idle GPUs of one or two models, and chutes that run on both."""
-    models = ["h200", "pro_6000"][: draw.randint(1, 2)]
-    servers = range(draw.randint(1, 3))
-    spaces = [
-        Space(f"s{n}", draw.choice(models), tee=True, free=draw.randint(1, 8)) for n in servers
-    ]
-    offers = []
-    for number in range(draw.randint(1, 5)):
-        size, left = draw.choice(SIZES), draw.randint(1, 3)
-        for model in models:
-            pay = draw.uniform(0.5, 3) * size
-            offers.append(make_offer(f"c{number}", pay, size, left, model=model))
-    return spaces, offers
+@pytest.mark.parametrize("recorded", [*WORLDS, 6.0, 12.0, 16.0, 21.5, 23.0], ids=str)
+def test_no_placement_earns_two_percent_more_in_the_first_day(recorded: Miner | float) -> None:
+    if isinstance(recorded, float):
+        fleet = join_fleet(answers_at(recorded))
+    else:
+        fleet = join_fleet(world_answers(recorded))
+    free = {}
+    for use in fleet.uses:
+        tee = fleet.servers_by_id[use.server_id].tee is True
+        free[Space(use.server_id, use.model, tee, use.free)] = use.free
+    offers: list[Offer] = []
+    for market in fleet.markets or ():
+        # What hangs on the miner's servers is not launched again.
+        offers += [offer for offer in market.offers if not offer.hanging]
+    offers.sort(key=lambda offer: offer.first_day_units / offer.size, reverse=True)
+    units = sum(use.first_day_units or 0 for use in fleet.uses)
+    assert units > 0
+    assert not can_earn_more(free, offers, units / 0.98)
+    # The search finds what is there.
+    assert can_earn_more(free, offers, units * 0.99)
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_no_other_placement_earns_more_in_the_first_day(seed: int) -> None:
-    spaces, offers = random_market(random.Random(seed))
-    placed = units_of(best_placement(spaces, offers))
-    assert placed == pytest.approx(best_of_all(spaces, offers))
-
-
-def test_each_room_is_given_to_one_server_only() -> None:
-    servers = [Space(f"s{number}", "pro_6000", tee=True, free=1) for number in range(3)]
-    best, other = make_offer("best", 9, left=1), make_offer("other", 1, left=1)
-    launched = [dict(placed) for placed in best_placement(servers, [best, other]).values()]
-    # Each of the chutes has room for one instance, so the third server stays empty.
-    assert len(launched) == 3
-    for placed in ({best: 1}, {other: 1}, {}):
-        assert placed in launched
+def test_nothing_exceeds_the_room_of_a_chute_or_the_gpus_of_a_server() -> None:
+    spaces = [Space(f"s{gpus}", "pro_6000", tee=True, free=gpus) for gpus in (1, 2, 3, 7)]
+    spaces.append(Space("other", "h200", tee=True, free=2))
+    # The chute runs on two models, and has one room for both.
+    both = [make_offer("both", pay, left=4, model=m) for m, pay in (("pro_6000", 3), ("h200", 4))]
+    offers = [*both, make_offer("large", 3, size=4, left=2), make_offer("pair", 3, size=2, left=9)]
+    launched: Counter[str] = Counter()
+    for space, counts in best_placement(spaces, offers).items():
+        assert sum(offer.size * count for offer, count in counts.items()) <= space.free
+        for offer, count in counts.items():
+            assert (offer.model, offer.tee) == (space.model, space.tee)
+            launched[offer.chute_id] += count
+    assert launched["both"] == 4
+    assert launched["large"] <= 2
 
 
 def test_a_pay_that_lasts_goes_before_a_bounty_that_is_gone_after_hours() -> None:
@@ -106,11 +120,3 @@ def test_a_pay_that_lasts_goes_before_a_bounty_that_is_gone_after_hours() -> Non
     stays = make_offer("stays", 1.2)
     (placed,) = best_placement([server], [falls, stays]).values()
     assert dict(placed) == {stays: 1}
-
-
-def test_an_odd_size_fills_the_rest_of_a_server_exactly() -> None:
-    server = Space("s1", "pro_6000", tee=True, free=7)
-    three, two = make_offer("three", 3.3, size=3, left=1), make_offer("two", 2, size=2, left=5)
-    (placed,) = best_placement([server], [three, two]).values()
-    # 3 + 2 * 2 are all 7 GPUs. Three instances of the other chute would leave one idle.
-    assert dict(placed) == {three: 1, two: 2}
