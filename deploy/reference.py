@@ -36,9 +36,9 @@ is unknown. At one exporter, `sum by (state) (...)` counts the things in each st
 
 **Sliding windows.** What the service counts or sums over the past time is a gauge with `_window_`
 in its name, and with the label `window`: `15m`, `1h`, `6h`, `1d` or `7d`. Do not use `rate()` on
-it. Ratios and averages over a window have the label, but not the name, because they are no sums. A
-score share has neither: the service has only that of a day. `chutes_maintenance_window_...` is
-about another kind of window.
+it. Ratios and averages over a window have the label, but not the name, because they are no sums,
+and so has `chutes_miner_unknown_losses`, which says how whole a sum is. A score share has neither:
+the service has only that of a day. `chutes_maintenance_window_...` is about another kind of window.
 
 The name, labels and meaning of a metric change only with a new major version. Metrics that are
 marked as experimental may change with any version. The last column names the requests that a metric

@@ -83,9 +83,10 @@ async def scraped_day(
         ) as exporter:
             for minute in minutes:
                 clock.now = DAY.first + 60 * minute
-                # A page does not wait for what takes long, and shows the answer before.
                 await exporter.feeds.read_all(exporter.plan.feeds, PATIENCE)
                 await read_reports(exporter)
+                # A page does not wait for the chain, and shows the answer before.
+                await until(lambda: not asked_by(exporter))
                 page = await exporter.metrics(Format.TEXT, timeout=PATIENCE)
                 pages[minute] = page.decode()
                 # What the page asked for must not see another time.
