@@ -102,8 +102,10 @@ class Service:
             ]
             self.addresses = [bound_address(listening) for listening in sockets]
             await stack.enter_async_context(serving(self._guard, sockets, context=self._tls))
-            # At the end, scrapes that wait for the API get what is known.
+            # At the end, scrapes that wait for the API get what is known, and guesses of passwords
+            # that wait for their check are refused.
             stack.push_async_callback(exporter.feeds.aclose)
+            stack.callback(self._guard.end)
             group = await stack.enter_async_context(asyncio.TaskGroup())
             tasks = {
                 "warm_up": exporter.warm_up,

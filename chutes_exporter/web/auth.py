@@ -24,7 +24,7 @@ _BCRYPT_BYTES = 72
 
 
 class BusyError(Exception):
-    """Too many passwords wait to be checked."""
+    """Too many passwords wait to be checked, or the checks have ended."""
 
 
 class PasswordCheck:
@@ -46,6 +46,7 @@ class PasswordCheck:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="bcrypt")
         # How many passwords of each client wait for their check.
         self._waiting: Counter[str] = Counter()
+        self._has_ended = False
 
     def adopt(self, users: Mapping[str, str]) -> None:
         """Use these users, with their bcrypt hashes, from now on."""
@@ -55,6 +56,11 @@ class PasswordCheck:
         # long. The first 7 characters of a bcrypt hash are the version and the cost, and the other
         # 53 are the salt and the digest.
         self._decoys = sorted({hashed[:7] + b"." * 53 for hashed in self._users.values()})
+
+    def end(self) -> None:
+        """Check no more passwords. Those that wait, and later ones, raise BusyError."""
+        self._has_ended = True
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def admits(self, authorization: str, client: str = "") -> bool:
         """Return whether an Authorization header has a user's right password, or raise BusyError.
@@ -90,15 +96,19 @@ class PasswordCheck:
         return self._decoys[first_byte % len(self._decoys)]
 
     async def _check(self, password: bytes, hashed: bytes, client: str) -> bool:
-        """Return whether a password has a hash, or raise BusyError if too many wait already."""
+        """Return whether a password has a hash, or raise BusyError."""
         is_full = self._waiting.total() >= _MAX_WAITING
-        if is_full or self._waiting[client] >= _MAX_WAITING_PER_CLIENT:
+        if self._has_ended or is_full or self._waiting[client] >= _MAX_WAITING_PER_CLIENT:
             raise BusyError
         self._waiting[client] += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(
                 self._thread, bcrypt.checkpw, password, hashed
             )
+        except asyncio.CancelledError:
+            if self._has_ended:
+                raise BusyError from None
+            raise
         finally:
             self._waiting[client] -= 1
             self._waiting += Counter()  # removes clients with a count of 0

@@ -164,7 +164,8 @@ class Connections:
         self._max_served = max_served
         self._open: set[Connection] = set()
         self._served: set[Connection] = set()
-        self._entrance = asyncio.Lock()
+        # Where a client's first connection waits, and where those of clients that are served wait.
+        self._entrances = {False: asyncio.Lock(), True: asyncio.Lock()}
         self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def accept(
@@ -196,10 +197,12 @@ class Connections:
             # One connection of each client waits at the entrance, the others behind it, so that
             # a client with many connections takes no more turns than others.
             queue = self._queues.setdefault(connection.client, asyncio.Lock())
-            async with queue, self._entrance:
-                await self._make_room(self._served, self._max_served)
-                self._served.add(connection)
-                connection.since = self.monotonic()
+            async with queue:
+                is_served = any(one.client == connection.client for one in self._served)
+                async with self._entrances[is_served]:
+                    await self._make_room(self._served, self._max_served)
+                    self._served.add(connection)
+                    connection.since = self.monotonic()
         except OSError:
             # The client has left.
             connection.close()

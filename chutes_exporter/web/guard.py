@@ -30,9 +30,7 @@ _HEADERS = {
 _MAX_CLIENTS = 4096
 """Clients whose requests are counted. Above that, those that are quiet longest are forgotten."""
 
-_BODY_REFUSED = PlainTextResponse(
-    "Send no request body: nothing here reads one.\n", 413, {"Connection": "close"}
-)
+_BODY_REFUSED = PlainTextResponse("Send no request body: nothing here reads one.\n", 413)
 
 
 class Guard:
@@ -60,6 +58,10 @@ class Guard:
             self._limit = web.rate_limit
             self._rate = _Rate(self._monotonic)
 
+    def end(self) -> None:
+        """Refuse the requests whose passwords wait to be checked, and all later ones like them."""
+        self._passwords.end()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it with the reason."""
 
@@ -68,8 +70,13 @@ class Guard:
                 message["headers"] = [*message["headers"], *self._headers]
             await send(message)
 
+        answer: ASGIApp = self._app
         refusal = await self._refusal(scope)
-        answer = self._app if refusal is None else refusal
+        if refusal is not None:
+            # Clients that are refused thousands of times a second on connections that they keep
+            # would take the turns of the event loop that a new connection needs.
+            refusal.headers["Connection"] = "close"
+            answer = refusal
         await answer(scope, receive, send_with_headers)
 
     async def _refusal(self, scope: Scope) -> Response | None:

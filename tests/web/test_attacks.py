@@ -207,6 +207,10 @@ def guesses(number: int) -> list[str]:
     return requests
 
 
+# Each client sends them all on one connection, as long as the service keeps it.
+KEPT_GUESSES = ["".join(guesses(500)).replace("Connection: close\r\n", "")]
+
+
 @pytest.mark.parametrize("addresses", [1, 25])
 def test_guesses_of_passwords_never_delay_a_user_who_was_right_before_also_after_a_reload(
     write: Callable[[str], Path], addresses: int
@@ -236,6 +240,8 @@ def test_guesses_of_passwords_never_delay_a_user_who_was_right_before_also_after
     ("patience", "requests", "has_password"),
     [
         pytest.param(60, guesses(300), True, id="guesses"),
+        pytest.param(60, KEPT_GUESSES, True, id="guesses on kept connections"),
+        pytest.param(0, [LANDING * 200], True, id="unread pipelines without a password"),
         pytest.param(0, [SCRAPE * 60], False, id="unread pipelines"),
         pytest.param(60, ["GET / HTTP/1.1\r\nX: "], False, id="half requests"),
     ],
@@ -257,6 +263,35 @@ def test_many_addresses_delay_an_honest_scrape_by_milliseconds(
         scrape()
         with flooded(service, addresses=100, clients=300, patience=patience, requests=requests):
             assert statistics.mean(durations(service, scrape, times=40)) < 0.25
+
+
+@pytest.mark.soak
+def test_requests_on_kept_connections_of_many_addresses_delay_a_new_client_by_seconds() -> None:
+    healthy = "GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"
+    with running(*NO_API) as service:
+
+        def scrape() -> httpx.Response:
+            honest = httpx.HTTPTransport(local_address="127.0.1.1")
+            with httpx.Client(transport=honest) as client:
+                return client.get(f"{service.url}/metrics", timeout=60)
+
+        with flooded(service, addresses=100, clients=300, patience=60, requests=[healthy * 500]):
+            assert statistics.mean(durations(service, scrape, times=5)) < 2
+
+
+def test_guesses_of_passwords_do_not_delay_the_end(write: Callable[[str], Path]) -> None:
+    # 100 checks take 25 seconds.
+    hashed = bcrypt.hashpw(b"secret", bcrypt.gensalt(12)).decode()
+    path = write(f"basic_auth_users: {{alice: {hashed}}}")
+    with (
+        running(*NO_API, "--web.config.file", str(path)) as service,
+        flooded(service, addresses=50, clients=100, patience=60, requests=guesses(100)),
+    ):
+        service.process.terminate()
+        started = time.monotonic()
+        assert service.process.wait(PATIENCE) == 0
+        assert time.monotonic() - started < 5
+    assert not service.has_logged("level=error")
 
 
 def test_a_log_that_nobody_reads_stops_neither_scrapes_nor_the_end() -> None:
