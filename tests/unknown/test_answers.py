@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
-import functools
 import math
 from typing import TYPE_CHECKING, Final
 
@@ -157,17 +156,11 @@ async def _page_without(case: Case, replay: Replay, exporter: Exporter) -> str:
     return page
 
 
-@functools.cache
-def pages_of_cases() -> dict[str, Page]:
-    """Return the page of each case."""
-    with structlog.testing.capture_logs():
-        return asyncio.run(_pages())
-
-
 @pytest.fixture(scope="module")
 def texts() -> dict[str, str]:
     """The page of each case."""
-    return pages_of_cases()
+    with structlog.testing.capture_logs():
+        return asyncio.run(_pages())
 
 
 @pytest.fixture(scope="module")
