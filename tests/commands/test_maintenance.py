@@ -178,10 +178,3 @@ async def test_without_a_key_nothing_about_maintenance_is_known(replay: Replay) 
     )
     assert code == 3
     assert "Whether a maintenance window is open or announced is not known." in output
-
-
-async def test_without_any_answer_nothing_is_known(replay: Replay) -> None:
-    await replay.aclose()
-    code, text = await texts(replay)
-    assert code == 3
-    assert text.startswith("Nothing is known, because no request succeeded.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -49,20 +48,6 @@ async def test_a_share_that_is_too_large_for_percent_is_a_dash(replay: Replay) -
     _, output = await status(replay, **MINE)
     assert "Score share -, heading for" in output
     assert "inf" not in output
-
-
-async def test_each_endpoint_is_asked_once_and_only_those_that_the_screen_needs(
-    replay: Replay,
-) -> None:
-    await status(replay, **MINE)
-    asked = sorted(one.endpoint for one in replay.requests)
-    needed = (
-        "active_instances audit bounties chutes held_gpus instances inventory jobs maintenance "
-        "metagraph miner_gpus nodes scores servers supported_gpus tee_measurements utilization"
-    )
-    # Each of the newest 6 hours has a report.
-    reports = ["audit_report"] * 6
-    assert asked == sorted([*needed.split(), *reports])
 
 
 async def test_where_nothing_needs_action_the_exit_status_is_0(
@@ -149,13 +134,6 @@ async def test_a_miner_without_a_seat_is_said_beside_what_is_refused(replay: Rep
     assert output.count("not registered") == 1
 
 
-async def test_without_any_answer_the_screen_says_that_nothing_is_known(replay: Replay) -> None:
-    await replay.aclose()
-    code, output = await status(replay, **MINE)
-    assert code == 3
-    assert output.startswith("Nothing is known, because no request succeeded.")
-
-
 async def test_without_the_reports_it_is_not_known_what_fails_and_they_are_named(
     replay: Replay,
 ) -> None:
@@ -182,15 +160,3 @@ async def test_several_miners_have_a_section_each(replay: Replay) -> None:
     assert [one["hotkey"] for one in found["miners"]] == sorted([HOTKEY, HEALTHY])
     in_need = {one["hotkey"] for one in found["findings"] if one["needs_action"]}
     assert in_need == {HOTKEY}
-
-
-async def test_the_screen_cannot_be_steered_by_the_api(replay: Replay) -> None:
-    # Printed as it is, the name would clear the screen.
-    name = f"\x1b[2Jserver-{'x' * 60}"
-    replay.edits["servers"] = lambda answer: {
-        "servers": [server | {"name": name} for server in answer["servers"]]
-    }
-    code, output, _ = await run(replay, "status", variables=MINE)
-    assert code == 1
-    assert re.search(r"server-x+", output)
-    assert "\x1b" not in output
