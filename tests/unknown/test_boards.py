@@ -53,7 +53,7 @@ def evaluated(page: Page, directory: Path) -> Evaluated:
     """Return what Prometheus makes of an hour with the whole page, and then of this one."""
     pages = {LAST - 115: written(pages_of_cases()[WHOLE]), LAST - 55: written(page)}
     asked = dict.fromkeys(ASKED.values(), (LAST,))
-    return evaluate(directory, pages, step=15, queries=asked)
+    return evaluate(directory, pages, step=10, queries=asked)
 
 
 def written(page: Page) -> str:
