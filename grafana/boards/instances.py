@@ -80,6 +80,8 @@ DECISION: Final = f"({_DECISIONS} < 3)"
 """Instances that need a decision: 0 starting for over an hour, 1 starting in vain, 2 disabled."""
 MAY_NEED_DECISION: Final = f"({STATE} unless on (hotkey, instance_id) {_DECISIONS} == 3)"
 """Instances that need one, or of which that is unknown."""
+_UNKNOWN: Final = f"({of_miners('chutes_fleet_known', 'topic', topic='instances')} == 0)"
+"""Miners whose instances are not all known."""
 FIRST_DECISIONS: Final = (
     State(0, FIRST["ChutesInstanceStartSlow"]),
     State(1, FIRST["ChutesStartInVain"]),
@@ -256,7 +258,9 @@ INSTANCES.show(
         Column("State", short(DECISION), width=130, states=DECISIONS, missing=" "),
         Column(
             "",
-            nothing_row(f"{ARE_KNOWN} unless on () {MAY_NEED_DECISION}", "chute"),
+            nothing_row(
+                f"{ARE_KNOWN} unless on () {MAY_NEED_DECISION} unless on () {_UNKNOWN}", "chute"
+            ),
         ),
         Column("", "chute_id"),
         Column("", no_miner_row("chute")),

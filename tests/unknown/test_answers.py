@@ -1,12 +1,13 @@
-"""What is not known is absent on the page: one thing at a time is taken away of the recorded day,
-and nothing that remains is new or another. Only what depends on it goes.
+"""What is not known is absent on the page, in rules and on boards.
+
+One thing at a time is taken away of the recorded day, and nothing that remains is new or another.
+Only what depends on it goes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fnmatch
-import functools
 import math
 from typing import TYPE_CHECKING, Final
 
@@ -17,23 +18,29 @@ from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.demo.replay import Replay
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, FEEDS
 from chutes_exporter.page.exporter import Exporter
+from chutes_exporter.page.exposition import Format
+from tests.day import COSTS, GROUPS, LAST, evaluate, scraped_day
 from tests.golden import cool_down
+from tests.grafana.answers import QUERIES, filled_in
 from tests.support import (
     HOTKEY,
     PATIENCE,
     Clock,
     data_of,
     find_collector,
-    page_of,
+    parse_page,
     patient,
     read_reports,
     recorded_day,
     series,
 )
-from tests.unknown.taken import AT_24, CASES, OLDER, Case, doubt, more_bounties, without
+from tests.unknown.taken import AT_24, CASES, MINERS, OLDER, Case, doubt, more_bounties, without
 from tests.unknown.test_fields import SAYS_WHAT_IS_KNOWN
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.day import Answer
     from tests.support import Labels, Page
 
 WHOLE: Final = "whole"
@@ -51,6 +58,8 @@ UPGRADES: Final = """
     fleet_late_servers_to_upgrade fleet_servers_to_upgrade fleet_unmeasured_servers_to_upgrade
     server_maintenance_state server_upgrade_measured server_upgrade_needed
 """
+COST: Final = "miner_cost_usd_per_hour miner_estimated_profit_usd_per_day"
+"""What all GPUs cost."""
 UNIT: Final = "compute_unit_usd server_estimated_profit_usd_per_day"
 """What a compute unit is worth."""
 GONE: Final = {
@@ -65,9 +74,9 @@ GONE: Final = {
     "chutes": f"""@chutes @job_details {LAUNCH} instance_later_compute_units_per_second
         instance_start_in_vain jobs_abandoned jobs_available
         jobs_oldest_created_timestamp_seconds jobs_tried jobs_waiting""",
-    "servers": f"""@servers {LAUNCH} {GPUS} {UPGRADES} instance_gpus
+    "servers": f"""@servers {LAUNCH} {GPUS} {UPGRADES} {COST} instance_gpus
         server_cost_usd_per_gpu_hour server_state server_version_accepted""",
-    "nodes": f"@nodes {LAUNCH} {GPUS} server_state server_upgrade_measured",
+    "nodes": f"@nodes {LAUNCH} {GPUS} {COST} server_state server_upgrade_measured",
     "inventory": f"{LAUNCH} {GPUS}",
     "instances": f"""@instances {LAUNCH} {GPUS} fleet_instances
         instance_compute_units_per_second instance_deadline_timestamp_seconds
@@ -98,7 +107,7 @@ name after an @, and a minus leaves one out.
 """
 
 
-async def _pages() -> dict[str, Page]:
+async def _pages() -> dict[str, str]:
     day = recorded_day()
     clock = Clock(day.first + AT_24)
     pages = {}
@@ -109,12 +118,12 @@ async def _pages() -> dict[str, Page]:
             keys=tuple(day.miners.values()),
             chain_url=replay.chain_url,
             collectors={"job_details": True},
-            gpu_costs={"h200": 1.9, "pro_6000": 0.8},
+            gpu_costs=COSTS,
         )
         async with Exporter(settings, clock=clock, monotonic=clock) as exporter:
             await exporter.feeds.read_all(exporter.plan.feeds, PATIENCE)
             await read_reports(exporter)
-            pages[WHOLE] = await page_of(exporter)
+            pages[WHOLE] = await text_of(exporter)
             for case in CASES:
                 # An exporter keeps the reports that it has read, so only a new one lacks one.
                 async with Exporter(settings, clock=clock, monotonic=clock) as new:
@@ -123,37 +132,41 @@ async def _pages() -> dict[str, Page]:
     return pages
 
 
-async def _page_without(case: Case, replay: Replay, exporter: Exporter) -> Page:
+async def text_of(exporter: Exporter) -> str:
+    return (await exporter.metrics(Format.TEXT, timeout=PATIENCE)).decode()
+
+
+async def _page_without(case: Case, replay: Replay, exporter: Exporter) -> str:
     feeds = {(feed.name, feed.hotkey): feed for feed in exporter.plan.feeds}
     feed = feeds.get((case.feed.name, HOTKEY)) or feeds[case.feed.name, ""]
     exporter.feeds.forget([feed])
     if case.loss == "doubted":
         await doubt(feed, replay, exporter)
-        page = await page_of(exporter)
+        page = await text_of(exporter)
     else:
         with without(replay, case):
             if case.feed is AUDIT_REPORT:
                 await exporter.feeds.read_all(exporter.plan.feeds, PATIENCE)
                 await read_reports(exporter)
             await exporter.feeds.read(feed, PATIENCE)
-            page = await page_of(exporter)
+            page = await text_of(exporter)
     # The next case must not find what this one left.
     exporter.feeds.forget([feed])
     await exporter.feeds.read(feed, PATIENCE)
     return page
 
 
-@functools.cache
-def pages_of_cases() -> dict[str, Page]:
-    """Return the page of each case."""
+@pytest.fixture(scope="module")
+def texts() -> dict[str, str]:
+    """The page of each case."""
     with structlog.testing.capture_logs():
         return asyncio.run(_pages())
 
 
 @pytest.fixture(scope="module")
-def pages() -> dict[str, Page]:
-    """The page of each case."""
-    return pages_of_cases()
+def pages(texts: dict[str, str]) -> dict[str, Page]:
+    """The samples of each page."""
+    return {case: parse_page(text) for case, text in texts.items()}
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -214,3 +227,90 @@ def test_a_collector_that_lacks_a_metric_is_not_successful(
             label = "collector", collector.name
             outcomes = [key for key in whole if key[0] == SUCCESS and label in key[1]]
             assert any(page.get(key) != 1 for key in outcomes), collector.name
+
+
+DECISIVE: Final = (
+    *("metagraph", "scores", "stats", "active_instances", "chutes", "servers", "nodes"),
+    *("inventory", "instances", "jobs", "utilization", "maintenance", "held_gpus"),
+    *("tee_measurements", "audit_report", "chain"),
+)
+"""The feeds without which rules and boards are evaluated. The others are on fewer panels."""
+EVENING: Final = range(LAST - 120, LAST + 1, 20)
+RULES: Final = [rule for group in GROUPS for rule in group["rules"]]
+RECORDINGS: Final = {rule["record"] for rule in RULES if "record" in rule}
+CONDITIONS: Final = "ALERTS"
+ABOUT_GAPS: Final = {"ChutesFeedFailing", "ChutesDataIncomplete"}
+MAY_DIFFER: Final = {
+    "alert:chutes_alerts:severity": "it counts the alerts about the gap, too",
+    "hotkey_feed:chutes_feed:blind": "it lists the missing feeds",
+    "hotkey_server_id:chutes_idle_gpus:ratio": "without the pay, the number of idle GPUs decides",
+    "hotkey:chutes_fleet_gpus:planned_ratio": "it remembers the hour before",
+    "variable miner": "without a score, the rank is a question mark",
+    "variable report": "it names the hours that are not known",
+    "chutes-fleet: Compute units by server, 30 days B": "it says how many days are known",
+    "chutes-fleet: Maintenance A": "a server on which something may run is not to be rebooted",
+    "chutes-instances: All instances A": "it starts, but whether in vain is not known",
+    "chutes-instances: Instances that need a decision E": "it starts for long, or also in vain",
+    "chutes-overview: Verdict A": "it says that not everything is known",
+    **{
+        f"chutes-{panel}": "without a price, units and shares are shown instead of money"
+        for panel in (
+            "overview: Earned per day B",
+            "overview: Lost in 24 h B",
+            "overview: Not earned, next 24 h D",
+            "fleet: Not earned, next 24 h D",
+            "subnet: To the next better B",
+            "subnet: To the next worse B",
+        )
+    },
+}
+"""Recordings and queries that may show another number, by the reason."""
+SHOWN: Final = {
+    # The board of the exporter shows the feeds themselves.
+    **{name: query for name, query in QUERIES.items() if not name.startswith("chutes-exporter")},
+    **{name: name for name in (*RECORDINGS, CONDITIONS)},
+}
+"""What is compared, by name."""
+
+
+@pytest.fixture(scope="module")
+def evening() -> dict[int, str]:
+    """The pages of two hours before."""
+    with structlog.testing.capture_logs():
+        return asyncio.run(scraped_day(EVENING, collectors={"job_details": True}, gpu_costs=COSTS))
+
+
+def evaluated(directory: Path, evening: dict[int, str], page: str) -> dict[str, Answer]:
+    """Return what rules and boards say when a page has been scraped for 40 minutes."""
+    pages = {minute: text for minute, text in evening.items() if minute < LAST - 40}
+    queries = {name: filled_in(query, MINERS) for name, query in SHOWN.items()}
+    asked = {query: [LAST] for query in queries.values()}
+    found = evaluate(directory, pages | {LAST - 40: page}, step=20, queries=asked)
+    return {name: found.answers[query][LAST] for name, query in queries.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(
+    texts: dict[str, str], evening: dict[int, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Answer]:
+    return evaluated(tmp_path_factory.mktemp("whole"), evening, texts[WHOLE])
+
+
+@pytest.mark.parametrize("feed", DECISIVE)
+def test_no_rule_and_no_board_shows_another_number(
+    texts: dict[str, str],
+    evening: dict[int, str],
+    whole: dict[str, Answer],
+    tmp_path: Path,
+    feed: str,
+) -> None:
+    found = evaluated(tmp_path, evening, texts[f"{feed}-missing"])
+    started = found.pop(CONDITIONS).keys() - whole[CONDITIONS].keys()
+    assert {dict(labels)["alertname"] for labels in started} <= ABOUT_GAPS
+    wrong = []
+    for name in found.keys() - MAY_DIFFER.keys():
+        for labels, value in found[name].items():
+            before = whole[name].get(labels)
+            if before is None or not math.isclose(before, value, rel_tol=1e-3):
+                wrong.append((name, dict(labels), value, before))
+    assert wrong == []
