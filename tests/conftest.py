@@ -22,13 +22,8 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("any machine", deadline=None, max_examples=examples(50))
 hypothesis.settings.load_profile("any machine")
 
-_SHARING = (
-    ("grafana/test_answers.py", "grafana/test_shown.py", "prometheus/test_day.py"),
-    ("unknown/test_boards.py", "unknown/test_page.py"),
-)
-"""Files that share what takes long to make: the recorded day with the rules, and its pages of
-which something is taken away.
-"""
+_SHARING = ("grafana/test_answers.py", "grafana/test_shown.py", "prometheus/test_day.py")
+"""Files that share the recorded day with the rules, which takes long to make."""
 
 
 class _FilesScheduling(LoadFileScheduling):
@@ -36,7 +31,7 @@ class _FilesScheduling(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return next((files[0] for files in _SHARING if file.endswith(files)), file)
+        return _SHARING[0] if file.endswith(_SHARING) else file
 
 
 @pytest.hookimpl(optionalhook=True)
