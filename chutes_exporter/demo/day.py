@@ -108,10 +108,8 @@ class Day:
             raise DayError(f"{path} cannot be read: {error.strerror or error}") from None
         except (lzma.LZMAError, tarfile.TarError, EOFError) as error:
             raise DayError(f"{path} is damaged: {error}") from None
-        except KeyError as error:
-            raise DayError(f"{path} is no recording that is known: it lacks {error}") from None
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise DayError(f"{path} is no recording that is known: {error}") from None
+        except (KeyError, msgspec.MsgspecError, ValueError) as error:
+            raise DayError(f"{path} is no recording that is known: {error!r}") from None
 
     def _add(self, name: str, text: bytes, expected: int) -> None:
         """Add the chains of an endpoint."""
