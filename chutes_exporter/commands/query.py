@@ -110,7 +110,7 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     if not columns and not flags["as_json"]:
         columns = _COLUMNS.get(endpoint.name, "").split()
     if columns:
-        rows = [{column: row.get(column) for column in columns} for row in rows]
+        rows = [dict(zip(columns, map(row.get, columns), strict=True)) for row in rows]
     if flags["as_json"]:
         click.echo(json.dumps(rows, indent=2))
         return
