@@ -65,11 +65,14 @@ the second.
 """
 TAKE_OVER: Final = {
     ("findings", kind)
-    for kind in ("purges", "upgrades", "undecided_upgrades", "maintenance", "maintenance_pending")
+    for kind in (
+        *("idle_gpus", "purges", "upgrades", "undecided_upgrades", "maintenance"),
+        "maintenance_pending",
+    )
 }
-"""Findings that take over from others, if it is not known what makes those more urgent: that an
-instance starts in vain, that a version is refused, that a server cannot come back, or that nothing
-runs on one in maintenance.
+"""Findings that take over from others, if it is not known what makes those more urgent: that a
+server has died, that an instance starts in vain, that a version is refused, that a server cannot
+come back, or that nothing runs on one in maintenance.
 """
 FINE: Final = (
     *("Nothing needs action.", "No maintenance needs action.", "All will make it."),
@@ -229,7 +232,7 @@ def _other_numbers(whole: Output, output: Output) -> list[tuple[str, ...]]:
         if is_loss and "at least" in output.text and value < known[path]:
             continue
         # A plan is also made while not all failures are known, and says so.
-        if "plan" in path and "? the failures of the past day" in output.text:
+        if "plan" in path and "It is not known what failed here" in output.text:
             continue
         if not _equal(known.get(path), value) and not _is_taken_over(path, value, known):
             others.append(path)
