@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-# Marks count only before a word of nothing but hexadecimal digits. A repetition with another "+"
+# Marks count only between words of nothing but hexadecimal digits. A repetition with another "+"
 # never gives back, so that no text takes long.
 _MARKS = r"[^0-9A-Za-z]{1,4}+(?=[0-9a-fA-F]++(?![0-9A-Za-z]))"
-_LONG_HEX = re.compile(rf"[0-9a-fA-F](?:(?:{_MARKS})?+[0-9a-fA-F]){{63,}}+")
+_LONG_HEX = re.compile(
+    rf"[0-9a-fA-F]{{64,}}+|(?<![0-9A-Za-z])[0-9a-fA-F](?:(?:{_MARKS})?+[0-9a-fA-F]){{63,}}+"
+)
 
 
 def scrub(text: str) -> str:
