@@ -140,7 +140,7 @@ def minute(time: str) -> int:
     return 60 * int(hours) + int(minutes)
 
 
-@pytest.fixture(scope="module", params=["often", pytest.param("always", marks=pytest.mark.soak)])
+@pytest.fixture(scope="module", params=["often"])
 def day(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
     """The day with the rules, scraped at each new answer or in each minute."""
     if request.param == "often":
