@@ -188,7 +188,15 @@ async def outputs_of(case: Case) -> dict[str, str]:
                 )
             text = f"{output}{errors}exit status {status}\n"
             outputs[" ".join((command, *more))] = text.replace(target.url, "URL")
-    return outputs
+    return {name: _LONG_NUMBER.sub(_rounded, text) for name, text in outputs.items()}
+
+
+_LONG_NUMBER = re.compile(r"\d+\.\d{9,}(?:e[-+]\d+)?")
+
+
+def _rounded(number: re.Match[str]) -> str:
+    """Return a number with 12 digits: since Python 3.12, sums are rounded in another way."""
+    return f"{float(number[0]):.12g}"
 
 
 _print = Result.print

@@ -126,15 +126,22 @@ NULL_MEANS = {
 ABSENCE_MEANS = {
     f"chutes.compute_multiplier_factors.{factor}": {
         *_BEST_USE,
+        "chutes_instance_later_compute_units_per_second",
         "chutes_launch_first_day_units_per_gpu_second",
         "chutes_launch_later_units_per_gpu_second",
         "chutes_launch_room_instances",
     }
-    for factor in ("private", "private_tee", "integrated_subnet", "bounty_boost")
+    for factor in (
+        "private",
+        "private_tee",
+        "integrated_subnet",
+        "bounty_boost",
+        "urgency_boost",
+    )
 }
 """A factor is present only if it applies.
 
-Without these, a chute follows the rules of public chutes and has no bounty.
+Without these, a chute follows the rules of public chutes, and has neither bounty nor boost.
 """
 # A deployment before October 2026 does not send it, and has no pending maintenance.
 ABSENCE_MEANS["maintenance.servers.maintenance_status"] = {
@@ -147,8 +154,14 @@ ABSENCE_MEANS["maintenance.servers.maintenance_status"] = {
 SAYS_WHAT_IS_KNOWN = {
     "chutes_audit_reports_known",
     "chutes_fleet_known",
+    "chutes_miner_unknown_losses",
 }
 """Metrics that must change when a record cannot be read."""
+LOWER_BOUNDS = {
+    "chutes_miner_window_lost_compute_units",
+    "chutes_miner_window_total_lost_compute_units",
+}
+"""Sums that say how many of their parts are unknown, and then are at least so much."""
 BY_REASON = {"chutes_launch_refused_chutes"}
 """Counts by the first reason that is known.
 
@@ -160,6 +173,8 @@ SHARE_ROOM = {"servers", "nodes", "maintenance", "chutes", "instances", "utiliza
 What a server would launch is then given to others, and the best use is that of the chutes of which
 all is known: at least so much is possible.
 """
+# Never active, so its start ended when it ended.
+NULL_MEANS["audit_report.instance_audit.activated_at"].add("chutes_instance_planned_start_end")
 # Claimed by nobody.
 NULL_MEANS["jobs.miner_hotkey"] = NULL_MEANS["jobs.finished_at"]
 _MANY = examples(1)
@@ -335,6 +350,8 @@ def _may_change(place: str, kind: str, feed: Feed[Any]) -> set[str]:
     names = meanings.get(place, set()) | BY_REASON | SAYS_WHAT_IS_KNOWN
     if feed.name in SHARE_ROOM:
         names |= _BEST_USE
+    if feed.name == "audit_report":
+        names |= LOWER_BOUNDS
     return names
 
 
