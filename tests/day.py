@@ -123,7 +123,7 @@ def evaluate(
     directory: Path,
     pages: Pages,
     *,
-    step: int = 5,
+    step: int = 1,
     down: int = LAST + 1,
     targets: Sequence[str] = ("exporter:9109",),
     queries: Mapping[str, Iterable[int]] | None = None,
