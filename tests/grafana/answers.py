@@ -211,9 +211,9 @@ def answers() -> dict[str, Answers]:
 
 
 _VARYING: Final = re.compile(
-    r"process_|scrape_duration|request_duration|requests_total|bytes_total"
+    r"process_|scrape_duration|request_duration|requests_total|bytes_total|build_info"
 )
-"""Queries with other answers each time."""
+"""Queries with other answers each time, or with another Python."""
 
 
 def rounded(found: Mapping[str, Answers]) -> dict[str, Any]:
