@@ -26,10 +26,8 @@ if TYPE_CHECKING:
 
     from chutes_exporter.config import Settings
 
-_METRICS = frozenset(
-    {"chutes_launch_refused_chutes", "chutes_compute_unit_usd", "chutes_platform_gpus"}
-)
-"""The metrics whose answers advise needs. It reads no sample of chutes_launch_refused_chutes."""
+_METRICS = frozenset({"chutes_compute_unit_usd", "chutes_platform_gpus"})
+"""The metrics that advise shows, besides the fleets."""
 
 
 @click.command(cls=Command)
