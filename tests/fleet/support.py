@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import GpuState
 
-WORLDS = [Miner(directory, "test_miner") for directory in DIRECTORIES]
+WORLDS = [Miner(directory) for directory in DIRECTORIES]
 """The test miner of each recorded world."""
 
 

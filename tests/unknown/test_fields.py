@@ -204,7 +204,7 @@ class World:
     """A recorded world, whose answers are decoded once."""
 
     def __init__(self, directory: FilePath) -> None:
-        self.bodies = Miner(directory, "test_miner").bodies()
+        self.bodies = Miner(directory).bodies()
         self.json = raw_json(self.bodies)
         self._report_end = seconds(report_index(directory)[0]["end"]) or 0.0
         self.answers = asyncio.run(self._read_all())
