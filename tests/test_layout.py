@@ -88,4 +88,4 @@ def test_a_module_imports_only_in_the_direction_of_the_data(path: Path) -> None:
 
 def test_httpx_is_imported_in_one_place_only() -> None:
     users = [path for path in modules() if "import httpx" in path.read_text()]
-    assert [str(path.relative_to(PACKAGE)) for path in users] == ["api/transport.py"]
+    assert [str(path.relative_to(PACKAGE)) for path in users] == ["api/client.py"]
