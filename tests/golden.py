@@ -58,7 +58,6 @@ COMMANDS = (
     ("status",),
     ("status", "--maintenance"),
     ("advise",),
-    ("advise", "--plan"),
     ("incidents",),
     ("check",),
 )

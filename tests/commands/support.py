@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.api import ChutesClient, transport
+from chutes_exporter.api import ChutesClient, client
 from chutes_exporter.chain import node
 from chutes_exporter.page.exporter import Exporter
 from tests import test_cli
@@ -77,7 +77,7 @@ def set_clock(patch: pytest.MonkeyPatch, clock: Callable[[], float]) -> None:
                 with_clock = functools.partial(made, clock=clock, monotonic=clock)
                 patch.setattr(module, made.__name__, with_clock)
     # How long a request took.
-    for module in (transport, node):
+    for module in (client, node):
         patch.setattr(module, "time", SimpleNamespace(monotonic=clock))
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import pytest
 
+from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.schema_drift import records_in
-from chutes_exporter.api.transport import Transport
 from chutes_exporter.demo.replay import Fault
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHAIN, FEEDS
 from tests.support import recorded_day
@@ -192,20 +192,20 @@ def without(replay: Replay, case: Case) -> Iterator[None]:
 @contextlib.contextmanager
 def remembered(replay: Replay) -> Iterator[None]:
     """Ask each question once, whoever asks it, unless something is taken away of its answer."""
-    send = Transport.send
+    fetch = ChutesClient.fetch
     known: dict[str, Any] = {}
 
     async def remember(
-        transport: Transport, endpoint: Endpoint[Any], *args: Any, **more: Any
+        client: ChutesClient, endpoint: Endpoint[Any], *args: Any, **more: Any
     ) -> Any:
         if endpoint.name in (*replay.edits, *replay.faults):
-            return await send(transport, endpoint, *args, **more)
+            return await fetch(client, endpoint, *args, **more)
         key = more.get("key")
         question = repr((endpoint.name, args, more, key and key.address))
         if question not in known:
-            known[question] = await send(transport, endpoint, *args, **more)
+            known[question] = await fetch(client, endpoint, *args, **more)
         return known[question]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Transport, "send", remember)
+        patch.setattr(ChutesClient, "fetch", remember)
         yield

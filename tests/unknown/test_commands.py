@@ -58,7 +58,6 @@ OTHERS: Final = {
     "seconds",
     "lost_compute_units_now",
     "hours_missing",
-    "bounty_seconds_left",
 }
 """Keys of numbers that may differ: a finding may name fewer things, and the API's clock is known to
 the second.
@@ -164,10 +163,11 @@ def _name_of(part: Any) -> str:
     """Return what tells a part of a list from the others."""
     if not isinstance(part, dict):
         return f"{part}"
-    for key in GROUPS:
-        if key in part:
-            return f"{part[key]}"
-    return ""
+    names = [f"{part[key]}" for key in GROUPS if key in part]
+    if "gpu" in part:
+        # A chute may be in rows about several models, and a model in rows with other reasons.
+        return " ".join([*names, f"{part.get('meaning')}"])
+    return names[0] if names else ""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
