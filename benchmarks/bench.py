@@ -25,6 +25,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
+from benchmarks.large_day import LargeDay
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.collectors.base import Samples
 from chutes_exporter.collectors.fleet import fleet_answers
@@ -38,7 +39,6 @@ from chutes_exporter.page.exposition import Format
 from chutes_exporter.page.rendering import collect
 from chutes_exporter.web.app import make_app
 from chutes_exporter.web.server import bound_address, open_socket, serving
-from tests.fleets import LargeDay
 from tests.support import HOTKEY, KEY, TEST_SEED
 
 if TYPE_CHECKING:

@@ -29,13 +29,13 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from benchmarks.large_day import LargeDay
 from chutes_exporter.config import Address, make_settings
 from chutes_exporter.demo.replay import Replay
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.exposition import Format
 from chutes_exporter.web.server import bound_address, open_socket, serving
 from grafana.parts import VARIABLES
-from tests.fleets import LargeDay
 from tests.support import Clock
 
 if TYPE_CHECKING:

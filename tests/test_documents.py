@@ -1,110 +1,105 @@
-"""What documents say about the code, the rules, the boards and the service is so."""
+"""The documents: their links lead to files and headings, the metrics and tests that they name
+exist, and no example serves a key to everybody.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
-import yaml
+import pytest
 
-from chutes_exporter.rules.losses import END_REASONS
 from deploy.reference import ALL_METRICS
-from grafana.boards import BOARDS
-from tests.grafana.answers import filled_in
-from tests.grafana.display import committed, panels
-from tests.support import HOTKEY, ROOT, RULES
+from tests.day import GROUPS
+from tests.support import ROOT
 
-DOCS = ROOT / "docs"
-PANELS: list[dict[str, Any]] = [panel for board in BOARDS for panel in panels(committed(board.uid))]
+if TYPE_CHECKING:
+    from pathlib import Path
 
-
-def text_of(document: str) -> str:
-    """Return a document with each run of white space as one blank."""
-    return " ".join((DOCS / document).read_text().split())
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
 
-def test_every_series_of_money_is_recorded_and_read() -> None:
-    # The rows of its tables begin with a series.
-    named = re.findall(r"(?m)^\| `([\w:]+)` \|", (DOCS / "money.md").read_text())
-    rules = []
-    for group in yaml.safe_load((RULES / "recordings.yml").read_text())["groups"]:
-        rules += group["rules"]
-    readers = " ".join(rule["expr"] for rule in rules)
-    readers += (RULES / "alerts.yml").read_text() + str(PANELS)
-    assert named
-    known = {rule["record"] for rule in rules} | {metric.name for metric in ALL_METRICS}
-    assert set(named) <= known
-    assert [series for series in named if series not in readers] == []
+def prose(text: str) -> str:
+    """Return a Markdown text without its code blocks."""
+    return re.sub(r"^(```+).*?^\1", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def test_every_metric_that_a_document_names_exists() -> None:
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a Markdown text, as GitHub makes them from headings, and those written
+    as HTML.
+    """
+    found: set[str] = set(re.findall(r'<a id="([^"]+)">', text))
+    for heading in re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE):
+        found.add(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-"))
+    return found
+
+
+def is_broken(source: Path, target: str) -> bool:
+    """Return whether a link of a document leads nowhere."""
+    name, _, anchor = target.partition("#")
+    # A link without a name leads to a heading of the document itself.
+    path = (source.parent / name).resolve() if name else source
+    if not path.exists() or not path.is_relative_to(ROOT):
+        return True
+    return bool(anchor) and anchor not in anchors(path.read_text())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_relative_link_leads_to_a_file_and_a_heading(document: Path) -> None:
+    without_code = re.sub(r"`[^`\n]*`", "", prose(document.read_text()))
+    # The target stands in "](...)". Those outside the repository have a scheme, such as "https:".
+    targets = re.findall(r"\]\((?![a-z]+:)([^)\s]+)\)", without_code)
+    assert [target for target in targets if is_broken(document, target)] == []
+
+
+def test_every_document_that_another_text_names_exists() -> None:
+    """Help texts, alerts and comments in configuration name documents."""
+    # "docs/start.md#heading", alone or at the end of an address of this repository, but not the
+    # "docs" of another folder.
+    mention = r"(?:(?<![\w/])|(?<=chutes-exporter/blob/main/))docs/[\w/-]+\.md(?:#[\w-]+)?"
+    files = list(DOCUMENTS)
+    for folder in ("chutes_exporter", "deploy", "prometheus"):
+        for pattern in ("*.py", "*.y*ml", "*.tpl", "*.txt"):
+            files += (ROOT / folder).rglob(pattern)
+    mentions = {found for path in files for found in re.findall(mention, path.read_text())}
+    assert mentions
+    assert [found for found in mentions if is_broken(ROOT / "README.md", found)] == []
+
+
+def test_every_series_that_a_document_names_exists() -> None:
     known = {metric.name for metric in ALL_METRICS}
-    generated = {DOCS / "metrics.md", DOCS / "queries.md"}
-    documents = {ROOT / "README.md", *DOCS.rglob("*.md")} - generated
+    known |= {rule["record"] for group in GROUPS for rule in group["rules"] if "record" in rule}
+    # Labels have such names, too.
+    with_labels = {ROOT / "docs/queries.md", ROOT / "docs/metrics.md"}
     named = set()
-    for path in documents:
-        # `chutes_thing` or `chutes_thing{...}`.
-        for name in re.findall(r"`(chutes_[a-z_0-9]+)[`{]", path.read_text()):
-            named.add((path.name, name))
-    assert ("earnings.md", "chutes_miner_score_ratio") in named
-    for document, name in named:
-        assert name in known, document
+    for path in {ROOT / "README.md", *(ROOT / "docs").rglob("*.md")} - with_labels:
+        # `chutes_thing` or `chutes_thing{...}`, and `hotkey:chutes_thing:sum`.
+        named |= set(re.findall(r"`(chutes_[a-z_0-9]+)[`{]", path.read_text()))
+        named |= set(re.findall(r"`(\w+:chutes_\w+:\w+)[`{]", path.read_text()))
+    assert "chutes_miner_score_ratio" in named
+    assert named - known == set()
 
 
-def test_the_only_panel_whose_colours_tell_reasons_apart_is_named() -> None:
-    titles = set()
-    for panel in PANELS:
-        overrides = panel["fieldConfig"].get("overrides", ())
-        # In a graph, only a colour is set for each series by its name.
-        names = {override["matcher"]["options"] for override in overrides}
-        if names >= {*END_REASONS}:
-            titles.add(panel["title"])
-    assert titles == {"Ended per hour by reason"}
-    assert "Only in *Ended per hour by reason*, colours tell reasons apart." in text_of(
-        "dashboards.md"
+def test_the_invariants_for_contributors_name_tests_that_exist() -> None:
+    # `tests/test_file.py`, or `tests/test_file.py::test_name`.
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", (ROOT / "AGENTS.md").read_text())
+    assert named
+    for path, test in named:
+        # A file without the name of a test must have one at least.
+        definition = re.compile(rf"^(async )?def {test or 'test_'}", re.MULTILINE)
+        assert definition.search((ROOT / path).read_text()), (path, test)
+
+
+def test_every_example_with_a_key_listens_on_this_machine_only() -> None:
+    text = "\n".join(path.read_text() for path in DOCUMENTS)
+    # A command may go on in the next line.
+    blocks = [
+        block.replace("\\\n", " ") for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    ]
+    # Without another command, flags follow at once, and it serves.
+    serving = re.findall(
+        r"^\S*chutes-exporter (?:serve )?-.*--hotkey-file.*", "\n".join(blocks), re.MULTILINE
     )
-
-
-def test_a_panel_without_data_says_what_it_needs_or_names_the_exporter_board() -> None:
-    shown = [panel for panel in PANELS if panel.get("targets")]
-    texts = {panel["fieldConfig"]["defaults"]["noValue"] for panel in shown}
-    needs = re.compile("need|none|no |set |not loaded|dcgm|Exporter board", re.IGNORECASE)
-    assert "see the Exporter board" in texts
-    assert [text for text in texts if not needs.search(text)] == []
-    assert "says what it needs, or names the Exporter board" in text_of("dashboards.md")
-
-
-def test_only_kubernetes_lets_other_machines_reach_the_exporter() -> None:
-    environment = (ROOT / "deploy" / "systemd" / "environment").read_text()
-    assert "LISTEN_ADDRESS=127.0.0.1:10064" in environment
-    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
-    ports = [port for service in services.values() for port in service.get("ports", ())]
-    assert ports
-    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
-    values = yaml.safe_load((ROOT / "deploy/helm/chutes-exporter/values.yaml").read_text())
-    (namespace,) = values["networkPolicy"]["namespaces"]
-    exception = f"except on Kubernetes, where the pods of the namespace `{namespace}` reach it"
-    assert f"it listens on this machine only, {exception}" in text_of("start.md")
-
-
-def test_every_reason_for_an_end_is_explained() -> None:
-    (table,) = re.findall(r"\| reason \|.*?\n\n", (DOCS / "earnings.md").read_text(), re.DOTALL)
-    # A row may explain several reasons in its first cell.
-    first_cells = " ".join(re.findall(r"(?m)^\| (`.*?) \|", table))
-    assert sorted(re.findall(r"`(\w+)`", first_cells)) == sorted(END_REASONS)
-
-
-def test_victoria_metrics_takes_the_queries_for_all_miners_of_the_subnet() -> None:
-    text = text_of("operations.md")
-    limits = re.findall(r"-search\.maxQueryLen=(\d+)KiB", text)
-    expressions = [target["expr"] for panel in PANELS for target in panel.get("targets", [])]
-
-    def longest(miners: int) -> int:
-        """Return the length of the longest query for so many miners."""
-        return max(len(filled_in(expression, miners * [HOTKEY])) for expression in expressions)
-
-    # The document names the flag twice. The default is 16 KiB. A subnet has 256 seats.
-    assert limits == ["128", "128"]
-    assert 16 * 1024 < longest(256) < 128 * 1024
-    assert "For more than 75 miners" in text
-    assert longest(75) < 16 * 1024 < longest(90)
+    assert serving
+    for example in serving:
+        assert " --web.listen-address 127.0.0.1:10064 " in example

@@ -46,7 +46,7 @@ def relevant_chutes(answers: Answers, miners: Miners) -> set[str] | None:
 
 
 def _can_be_launched(demand: Demand) -> bool:
-    return demand.room is not None and demand.room > 0 and not demand.chute.disabled
+    return demand.room_now is not None and demand.room_now > 0 and not demand.chute.disabled
 
 
 def _miners_and_chutes(answers: Answers) -> Iterator[tuple[str | None, str | None]]:

@@ -17,9 +17,9 @@ from chutes_exporter.api.clock import steady
 from chutes_exporter.commands.options import (
     Command,
     miner_options,
-    replace_flags_by_variables,
     serving_options,
     settings_of,
+    with_variables,
 )
 from chutes_exporter.config import ConfigError
 from chutes_exporter.page.exporter import Exporter
@@ -155,7 +155,7 @@ class Service:
             self._warn()
             problem = ""
         except ConfigError as error:
-            problem = replace_flags_by_variables(str(error))
+            problem = with_variables(str(error))
             if problem != self._problem or is_asked:
                 _log.error("configuration reload failed", reason=problem)
         finally:

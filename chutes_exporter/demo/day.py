@@ -15,7 +15,8 @@ from chutes_exporter.api.keys import Hotkey
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_RECORDING: Final = Path(__file__).with_name("day.tar.xz")
+RECORDING: Final = Path(__file__).with_name("day.tar.xz")
+"""The recording of this package."""
 _SNAPSHOT_SECONDS: Final = 60.0
 """More than a snapshot takes."""
 
@@ -157,7 +158,7 @@ def open_day(path: Path | None = None) -> Day:
     Raises:
         DayError: Its format is not known, or it is damaged.
     """
-    return Day(path or _RECORDING)
+    return Day(path or RECORDING)
 
 
 def _unpacked(path: Path) -> dict[str, bytes]:

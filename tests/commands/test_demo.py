@@ -120,7 +120,7 @@ def test_a_damaged_recording_is_refused_without_a_traceback(
 ) -> None:
     path = tmp_path / "day.tar.xz"
     path.write_bytes(b"")
-    monkeypatch.setattr(day, "_RECORDING", path)
+    monkeypatch.setattr(day, "RECORDING", path)
     with pytest.raises(SystemExit) as ended:
         main(["demo", *LISTEN, *ANY_PORT])
     assert ended.value.code == 2

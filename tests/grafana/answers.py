@@ -217,7 +217,8 @@ _VARYING: Final = re.compile(
 
 
 def rounded(found: Mapping[str, Answers]) -> dict[str, Any]:
-    """Return answers as JSON: of each query, the labels and 6 digits of each value.
+    """Return answers as JSON: of each query, the labels and 6 digits of each value. The version of
+    Python is left out.
 
     If several values are the highest, which ones ``topk`` takes is open.
     """
@@ -230,10 +231,14 @@ def rounded(found: Mapping[str, Answers]) -> dict[str, Any]:
                 continue
             has_ties = name.startswith("chutes-exporter") and "topk(10" in query
             written[moment][name] = sorted(
-                [[] if has_ties else sorted(map(list, labels)), f"{value:.6g}"]
+                [[] if has_ties else _sorted(labels), f"{value:.6g}"]
                 for labels, value in rows.items()
             )
     return written
+
+
+def _sorted(labels: Labels) -> list[list[str]]:
+    return sorted([name, text] for name, text in labels if name != "python")
 
 
 def golden() -> dict[str, Any]:

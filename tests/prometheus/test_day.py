@@ -66,7 +66,7 @@ ALERTS: Final = (
     # The service would purge it at 06:04. The recording shows until 05:20 that it is there.
     Raised(
         *("03:03", "05:20", "ChutesInstancePurgeNear warning", FINETUNE),
-        ("(1 pro_6000 on server munin)",),
+        ("A purge loses its start-up time.",),
         *("05:12", "05:45"),
     ),
     Raised("04:06", "04:25", VAIN, BATCH, ("on server balder",), "06:00", "06:25"),
