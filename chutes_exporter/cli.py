@@ -15,7 +15,6 @@ from chutes_exporter.api.errors import scrub_input
 from chutes_exporter.commands.advise import advise
 from chutes_exporter.commands.check import check
 from chutes_exporter.commands.demo import demo
-from chutes_exporter.commands.help import help_command
 from chutes_exporter.commands.incidents import incidents
 from chutes_exporter.commands.query import query
 from chutes_exporter.commands.release_job import release_job
@@ -28,17 +27,16 @@ if TYPE_CHECKING:
 
 _READER_GONE = 141
 """The exit status of a program that SIGPIPE ends, in a shell."""
-_EXAMPLES = (
-    ("chutes-exporter demo", "try it without a miner"),
-    ("chutes-exporter serve --hotkey-file PATH", "export a miner"),
-    ("chutes-exporter status --hotkey-file PATH", "see what needs action"),
-)
+_EXAMPLES = """\b
+Examples:
+  chutes-exporter demo                       try it without a miner
+  chutes-exporter serve --hotkey-file PATH   export a miner
+  chutes-exporter status --hotkey-file PATH  see what needs action
+"""
 
 
 class _DefaultToServe(click.Group):
-    """Runs ``serve`` if no command is given. Lists the commands in the order of use, with whole
-    descriptions.
-    """
+    """Runs ``serve`` if no command is given, and lists the commands in the order of use."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         # These flags belong to the whole command line, and all others to a command.
@@ -50,21 +48,14 @@ class _DefaultToServe(click.Group):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
-    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = []
-        for name, command in self.commands.items():
-            # Click cuts a longer description, and none has 200 characters.
-            rows.append((name, command.get_short_help_str(200)))
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
-        with formatter.section("Examples"):
-            # Click's default column is too narrow for the longest example.
-            formatter.write_dl(_EXAMPLES, col_max=45)
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return [*self.commands]
 
 
 @click.group(
     cls=_DefaultToServe,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=_EXAMPLES,
 )
 @click.help_option(
     "-h", "--help", help="Show this help. After a command: its flags and their variables."
@@ -76,7 +67,7 @@ def cli() -> None:
         click.get_current_context().color = False
 
 
-for command in (demo, serve, check, status, advise, incidents, query, release_job, help_command):
+for command in (demo, serve, check, status, advise, incidents, query, release_job):
     cli.add_command(command)
 
 

@@ -9,9 +9,9 @@ import shlex
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from chutes_exporter.api.client import problem_of_address
 from chutes_exporter.api.errors import scrub_input
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
-from chutes_exporter.api.transport import problem_of_address
 from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.money import Costs
 
@@ -177,18 +177,12 @@ def make_settings(
         chutes=chutes,
         **others,
     )
-    if not watched:
-        _refuse_choices_that_need_miner(settings)
+    if not watched and settings.miners != "all":
+        raise ConfigError(f"--miners {settings.miners} {NEEDS_MINER}")
+    if not watched and settings.chutes == "relevant":
+        raise ConfigError(f"--chutes relevant {NEEDS_MINER}")
     found_warnings = [scrub_input(warning) for warning in _warnings(settings)]
     return replace(settings, warnings=(*warnings, *found_warnings))
-
-
-def _refuse_choices_that_need_miner(settings: Settings) -> None:
-    """Raise ConfigError if a choice would export nothing, because no miner is watched."""
-    if settings.miners != "all":
-        raise ConfigError(f"--miners {settings.miners} {NEEDS_MINER}")
-    if settings.chutes == "relevant":
-        raise ConfigError(f"--chutes relevant {NEEDS_MINER}")
 
 
 def _sends_plain_text(url: str) -> bool:
@@ -314,12 +308,8 @@ def parse_gpu_cost(text: str) -> tuple[str, float]:
 
     Return the model in lower case and the number.
     """
-    model, _, cost = text.partition("=")
-    if not model.strip() or not 0 < _number(cost) < math.inf:
-        raise ConfigError(
-            f"{text!r} is not a GPU model, = and a number above 0: write for example h100=1.95"
-        )
-    return model.strip().lower(), float(cost)
+    model, cost = _parse_cost(text, "a GPU model", example="h100=1.95")
+    return model.lower(), cost
 
 
 def parse_server_cost(text: str) -> tuple[str, float]:
@@ -327,12 +317,15 @@ def parse_server_cost(text: str) -> tuple[str, float]:
 
     Return the server's name and the number.
     """
-    # The name may have a "=", too.
+    return _parse_cost(text, "the name of a server", example="gpu-7=1.95")
+
+
+def _parse_cost(text: str, kind: str, example: str) -> tuple[str, float]:
+    # The name of a server may have a "=", too.
     name, _, cost = text.rpartition("=")
     if not name.strip() or not 0 < _number(cost) < math.inf:
         raise ConfigError(
-            f"{text!r} is not the name of a server, = and a number above 0: write for example "
-            "gpu-7=1.95"
+            f"{text!r} is not {kind}, = and a number above 0: write for example {example}"
         )
     return name.strip(), float(cost)
 
@@ -370,34 +363,29 @@ def parse_url(text: str) -> str:
 
     The result has a scheme in lower case and no slash at the end.
     """
-    return _parse_address(
-        text, "an address of an API", "write https://HOST without a user, a query or a fragment"
-    )
+    return _parse_address(text, "an address of an API", "https://HOST")
 
 
 def parse_node_url(text: str) -> str:
     """Parse the address of a node of the chain, which may have a key in its path or query, or raise
     ConfigError.
     """
-    kind = "an address of a node"
-    what_to_write = (
-        "write https://HOST, and a path or a query if the node needs them, without a user or a "
-        "fragment"
-    )
     address, mark, query = text.partition("?")
-    # The error does not show the text, because it may have a key.
     if not _QUERY.fullmatch(query):
-        raise ConfigError(f"it is not {kind}: {what_to_write}")
-    return _parse_address(address, kind, what_to_write) + mark + query
+        address = ""
+    parsed = _parse_address(
+        address, "an address of a node", "https://HOST, with a path or a query if the node needs it"
+    )
+    return parsed + mark + query
 
 
-def _parse_address(text: str, kind: str, what_to_write: str) -> str:
-    """Parse an address without a query. The kind and what to write are for the error."""
-    # The errors do not show the text, because it may have a password or a key.
-    if not _URL.fullmatch(text):
-        raise ConfigError(f"it is not {kind}: {what_to_write}")
-    problem = problem_of_address(text)
+def _parse_address(text: str, kind: str, example: str) -> str:
+    """Parse an address without a query. The kind and the example are for the error."""
+    problem = problem_of_address(text) if _URL.fullmatch(text) else "its form is wrong"
     if problem is not None:
-        raise ConfigError(f"it is not {kind} ({problem}): {what_to_write}")
+        # The error does not show the text, because it may have a password or a key.
+        raise ConfigError(
+            f"it is not {kind} ({problem}): write {example}, without a user or a fragment"
+        )
     scheme, _, after_scheme = text.partition(":")
     return f"{scheme.lower()}:{after_scheme.rstrip('/')}"

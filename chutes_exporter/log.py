@@ -27,8 +27,6 @@ _PIECE = select.PIPE_BUF // 10
 """Characters that are written at once. A pipe that is ready takes PIPE_BUF bytes without waiting. A
 character has at most ten bytes: those of an escape such as ``\\U0001f600``.
 """
-_TWO_BYTES = 0xFFFF
-"""The last character whose number has two bytes."""
 
 
 class RateLimit(logging.Filter):
@@ -111,15 +109,10 @@ def _escaped(_logger: object, _name: str, line: Any) -> str:
 
     The arguments are those of a processor of structlog.
     """
-    return "".join(map(_escaped_character, str(line)))
-
-
-def _escaped_character(character: str) -> str:
-    """Return a character as it is if a terminal shows it, or else its code as in Python."""
-    if character.isprintable():
-        return character
-    code = ord(character)
-    return f"\\u{code:04x}" if code <= _TWO_BYTES else f"\\U{code:08x}"
+    shown = ""
+    for character in str(line):
+        shown += character if character.isprintable() else f"\\u{ord(character):04x}"
+    return shown
 
 
 def configure(level: Level, form: LogFormat) -> None:

@@ -109,7 +109,7 @@ def test_what_a_terminal_obeys_or_does_not_show_is_escaped(
         assert json.loads(lines[0])["detail"] == f"a {EVIL} ünï 😀"
     else:
         assert "ünï 😀" in lines[0]
-        assert "\\U000e0001" in lines[0]
+        assert "\\ue0001" in lines[0]
 
 
 def test_without_standard_error_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:

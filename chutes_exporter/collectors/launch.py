@@ -13,7 +13,7 @@ from chutes_exporter.fleet.model import INSTANCE_DECISIONS
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Fleet, Market, Use
+    from chutes_exporter.fleet.model import Fleet, Market, ServerPlan
 
 LAUNCH_FEEDS: Final = tuple(
     FEEDS[name]
@@ -197,7 +197,7 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
             if reason not in (None, "use_not_known"):
                 labels = (fleet.hotkey, server.server_id, server.name)
                 out.add(SERVER_LEFT_OUT, 1, *labels, reason)
-    for use in fleet.uses:
+    for use in fleet.plans:
         server_name = fleet.servers_by_id[use.server_id].name
         if server_name is not None:
             _add_launches(use, (fleet.hotkey, use.server_id, server_name, use.model), out)
@@ -207,7 +207,7 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
         out.add(FLEET_IDLE_LATER_UNITS, pay_of_all.later, fleet.hotkey)
 
 
-def _add_launches(use: Use, labels_of_use: tuple[str, ...], out: Samples) -> None:
+def _add_launches(use: ServerPlan, labels_of_use: tuple[str, ...], out: Samples) -> None:
     """Add the instances that make the best use of the idle GPUs of a model on a server.
 
     Chutes of unknown name are left out: the name would make other series when it becomes known.
@@ -238,7 +238,7 @@ def _add_market(market: Market, hotkey: str, out: Samples) -> None:
         if offer.urgency_boost != 1:
             out.add(URGENCY, offer.urgency_boost, *labels)
         out.add(GPUS, offer.size, *labels)
-        out.add(ROOM_LEFT, offer.left, *labels)
+        out.add(ROOM_LEFT, offer.room_after_starting, *labels)
         out.add(STARTING, offer.starting, *labels)
     for reason in LAUNCH_REFUSALS:
         out.add(REFUSED, market.refused.get(reason, 0), hotkey, market.model, reason)

@@ -16,9 +16,9 @@ from chutes_exporter.commands.options import (
     Command,
     json_option,
     miner_options,
-    replace_flags_by_variables,
     serving_options,
     settings_of,
+    with_variables,
 )
 from chutes_exporter.commands.report import PATIENCE, unknown_server_names
 from chutes_exporter.commands.result import Result, print_remarks
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from chutes_exporter.config import Credentials, Settings
     from chutes_exporter.feeds.cache import FeedCache, FeedState
     from chutes_exporter.feeds.feed import Feed, Snapshot
+    from chutes_exporter.page.rendering import States
 
 Verdict = Literal["ok", "failed", "not known"]
 _NOTABLE_OFFSET = 30.0
@@ -104,33 +105,21 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
         await _read_all(exporter.feeds, requested)
         states, client = exporter.feeds.states(), exporter.client
 
-    lines = [*_credential_lines(settings, credentials)]
-    lines += [_line("settings", text, advice="", verdict="ok") for text in settings.warnings]
-    lines += _web_config_line(settings)
-    lines += _server_cost_line(unknown_server_names(settings, states))
-    of_api = [_feed_line(states[feed]) for feed in requested if feed != CHAIN]
-    of_chain = [_feed_line(states[feed]) for feed in requested if feed == CHAIN]
-    if _is_outage(of_api):
-        # Everything else about the API follows from it.
-        outage = replace(of_api[0], feed="all feeds", hotkey="")
-        return _result(settings, [*lines, outage, *of_chain])
-    lines += of_api + of_chain
+    lines = [*_setting_lines(settings, credentials, states)]
+    lines += [_feed_line(states[feed]) for feed in requested]
     # The metagraph belongs to no hotkey, and is always requested. A failed request has its line.
     metagraph = states[METAGRAPH].snapshot
     if metagraph is not None:
         lines += [_seat_line(hotkey, metagraph) for hotkey in sorted(settings.watched)]
     for feed, hotkeys in hotkeys_by_feed.items():
         if not hotkeys:
-            lines.append(_line_of_unrequested(feed))
-    lines += _clock_line(client.clock_offset)
+            reason, advice = NO_KEY if feed.endpoint.signed else _NO_HOTKEY
+            lines.append(_line(feed.name, reason, advice=advice, verdict="not known"))
+    # Without an answer, it is no wonder that the clock is unknown.
+    if any(state.snapshot for state in states.values()):
+        lines += _clock_line(client.clock_offset)
     lines += _change_lines(client.changes)
     return _result(settings, lines)
-
-
-def _is_outage(lines: list[Line]) -> bool:
-    """Return whether all requests failed for the same reason."""
-    reasons = {line.reason for line in lines}
-    return len(reasons) == 1 and all(line.verdict == "failed" for line in lines)
 
 
 async def _read_all(feeds: FeedCache, requested: list[Feed[Any]]) -> None:
@@ -157,14 +146,14 @@ def _line(subject: str, reason: str, *, advice: str, verdict: Verdict) -> Line:
 def _result(settings: Settings, lines: list[Line]) -> Result:
     """Return the result of the command. Its gaps are the lines about what is not known."""
     gaps = [line for line in lines if line.verdict == "not known"]
-    has_failed = any(line.verdict == "failed" for line in lines)
+    failed = [line for line in lines if line.verdict == "failed"]
     summary = {
         "api": settings.api_url,
-        "ok": not gaps and not has_failed,
+        "ok": not gaps and not failed,
         "checks": [asdict(line) for line in lines],
     }
     show = partial(_print_report, settings, lines)
-    return Result(summary, show, gaps, needs_action=has_failed)
+    return Result(summary, show, gaps, needs_action=bool(failed))
 
 
 def _hotkeys_by_feed(settings: Settings) -> dict[Feed[Any], list[str]]:
@@ -192,67 +181,54 @@ def _hotkeys(feed: Feed[Any], settings: Settings) -> list[str]:
     return [] if lacks_key else [THE_PLATFORM]
 
 
-def _credential_lines(settings: Settings, credentials: Credentials) -> Iterator[Line]:
-    """Yield a line for each key that cannot be used."""
+def _setting_lines(settings: Settings, credentials: Credentials, states: States) -> Iterator[Line]:
+    """Yield a line for each key or file that cannot be used, and for each warning."""
     # The settings are without these keys already, as if the user had removed them.
     watched = ", ".join(sorted(settings.watched)) or "the whole subnet"
     advice = (
         f"Correct it. If you remove it, {watched} is watched, without the private data of this key."
     )
     for error in credentials.errors:
-        reason = replace_flags_by_variables(error)
+        reason = with_variables(error)
         yield _line("credentials", reason, advice=advice, verdict="failed")
-
-
-def _web_config_line(settings: Settings) -> Iterator[Line]:
-    """Yield a line if the file of --web.config.file cannot be used."""
-    if settings.web_config is None:
-        return
-    try:
-        load_web_config(settings.web_config)
-    except ConfigError as error:
-        reason = replace_flags_by_variables(str(error))
-        advice = "Correct the file, or run check as the user of the service."
-        yield _line("web configuration", reason, advice=advice, verdict="failed")
-
-
-def _server_cost_line(unknown_names: list[str]) -> Iterator[Line]:
-    """Yield a line if --server.cost has names that no server has. It only warns."""
+    if settings.web_config is not None:
+        try:
+            load_web_config(settings.web_config)
+        except ConfigError as error:
+            reason = with_variables(str(error))
+            advice = "Correct the file, or run check as the user of the service."
+            yield _line("web configuration", reason, advice=advice, verdict="failed")
+    for warning in settings.warnings:
+        yield _line("settings", warning, advice="", verdict="ok")
+    unknown_names = unknown_server_names(settings, states)
     if unknown_names:
         problem = f"--server.cost has the name of no server: {', '.join(unknown_names)}"
-        reason = scrub_input(replace_flags_by_variables(problem))
+        reason = scrub_input(with_variables(problem))
         advice = "Compare it with the names that chutes-exporter query servers lists."
         yield _line("settings", reason, advice=advice, verdict="ok")
 
 
 def _feed_line(state: FeedState) -> Line:
-    """Return the line of a requested feed: its answer, and why that is missing or incomplete."""
+    """Return the line of a requested feed: its answer, and why that is missing or incomplete.
+
+    Only a failed request is ``failed``. If the deployment lacks the endpoint, or an answer is
+    incomplete, it is ``not known``.
+    """
     feed, gap = state.feed, gap_of(state)
-    line = Line(feed.name, feed.hotkey, reason="", advice="", verdict=_verdict(state, gap))
+    line = Line(feed.name, feed.hotkey, reason="", advice="", verdict="ok")
     if gap is not None:
-        line = replace(line, reason=gap.reason, advice=gap.advice)
+        # ``up`` is None if the deployment lacks the endpoint or no answer came in time, and True if
+        # the answer is only incomplete.
+        verdict: Verdict = "failed" if state.up is False else "not known"
+        line = replace(line, reason=gap.reason, advice=gap.advice, verdict=verdict)
     if state.snapshot is None:
         # A request that got no response has no status.
         return replace(line, status=getattr(state.last_error, "status", None))
     # Each feed was requested only now, so a snapshot is from a response with the status 200.
     answer = state.snapshot.answer
-    # A line without a gap has no reason yet, so this text can take its place.
     if gap is None and feed == CHAIN:
         line = replace(line, reason=_block_text(answer))
     return replace(line, status=200, records=answer.count, seconds=answer.seconds)
-
-
-def _verdict(state: FeedState, gap: NotKnown | None) -> Verdict:
-    """Return the verdict on a feed. Only a failed request makes it ``failed``.
-
-    If the deployment lacks the endpoint, or an answer is incomplete, it is ``not known``.
-    """
-    if gap is None:
-        return "ok"
-    # ``up`` is None if the deployment lacks the endpoint or no answer came in time, and True if the
-    # answer is only incomplete.
-    has_failed = state.up is False
-    return "failed" if has_failed else "not known"
 
 
 def _block_text(answer: Answer[Subnet]) -> str:
@@ -263,12 +239,6 @@ def _block_text(answer: Answer[Subnet]) -> str:
         f"block {state.block} of the main network, {age} old, runtime version "
         f"{answer.value.spec_version}"
     )
-
-
-def _line_of_unrequested(feed: Feed[Any]) -> Line:
-    """Return the line of a feed that was not requested, because a key or a hotkey is missing."""
-    reason, advice = NO_KEY if feed.endpoint.signed else _NO_HOTKEY
-    return _line(feed.name, reason, advice=advice, verdict="not known")
 
 
 def _clock_line(offset: float | None) -> Iterator[Line]:
@@ -335,23 +305,23 @@ def _no_seat_text(hotkey: str, seats: list[MetagraphNode]) -> str:
 
 
 def _print_report(settings: Settings, lines: list[Line]) -> None:
-    """Print a table of all lines, the reasons of those that passed or failed, and a conclusion.
+    """Print the conclusion and what failed, then a table of all lines, and notes on what passed.
 
-    Result.print adds the reasons of what is not known.
+    Result.print adds at the end what is not known.
     """
     say(f"Chutes API at {settings.api_url}")
-    print_table([_row(line) for line in lines])
     passed = [line for line in lines if line.verdict == "ok"]
     failed = [line for line in lines if line.verdict == "failed"]
-    # Most lines that passed have no reason, and an error without a text gives none either.
-    print_remarks("ok", [line for line in passed if line.reason], "green")
-    print_remarks("failed", [line for line in failed if line.reason], "red")
     if failed:
         say(f"{len(failed)} failed.", fg="red")
-    elif any(line.verdict == "not known" for line in lines):
+    elif len(passed) < len(lines):
         say("Not everything is known. Nothing that is known failed.", fg="yellow")
     else:
         say("All checks passed.", fg="green")
+    print_remarks("failed", failed, "red")
+    print_table([_row(line) for line in lines])
+    # Most lines that passed have no reason.
+    print_remarks("ok", [line for line in passed if line.reason], "green")
 
 
 def _row(line: Line) -> dict[str, Any]:

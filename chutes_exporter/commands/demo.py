@@ -10,7 +10,6 @@ import shutil
 import sys
 import tempfile
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,24 +41,21 @@ def _parse_time(text: str) -> float:
     return seconds
 
 
-_demo = partial(option, "Recorded day")
-
-
 @click.command(cls=Command)
-@_demo(
+@option(
     "--miner",
     type=click.Choice(("troubled", "healthy")),
     default="troubled",
     help="Miner to watch. Each has 38 GPUs.",
 )
-@_demo(
+@option(
     "--from",
     "start",
     type=Parsed("HH:MM", _parse_time),
     default="22:00",
     help="Time of the recorded day, from 00:00 to 24:00, at which the demo starts.",
 )
-@_demo(
+@option(
     "--speed",
     type=click.FloatRange(0, 600, min_open=True),
     default=1.0,
@@ -67,13 +63,13 @@ _demo = partial(option, "Recorded day")
     help="How many seconds of the recorded day pass in a second. The clock of Prometheus does not "
     "follow, so that its rules need the default.",
 )
-@_demo(
+@option(
     "--demo.listen-address",
     type=Parsed("[HOST]:PORT", Address.parse),
     default="127.0.0.1:10065",
     help="Address on which the recorded API listens.",
 )
-@_demo(
+@option(
     "--demo.fault",
     multiple=True,
     type=Parsed("ENDPOINT=FAULT", parse_fault),

@@ -6,7 +6,6 @@ import asyncio
 import difflib
 import os
 import re
-import textwrap
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 from functools import partial, wraps
@@ -19,7 +18,6 @@ from click.core import ParameterSource
 from chutes_exporter import config, log
 from chutes_exporter.api import ApiError, ChutesClient
 from chutes_exporter.api.errors import scrub_input
-from chutes_exporter.api.keys import HotkeyError
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.commands.terminal import printable
 from chutes_exporter.config import ConfigError, Credentials, Settings
@@ -27,8 +25,9 @@ from chutes_exporter.feeds.definitions import FEEDS
 from chutes_exporter.page.plan import require_what_collectors_need
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 
+    from chutes_exporter.collectors.base import Collector
     from chutes_exporter.commands.result import Result
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -63,96 +62,48 @@ class Parsed(click.ParamType):  # type: ignore[type-arg] # generic since click 8
             self.fail(str(error), param, ctx)
 
 
-class _Option(click.Option):
-    """A flag that ``--help`` shows under a topic. Errors name the variable instead, if one set the
-    value.
-    """
-
-    def __init__(self, *names: Any, topic: str = "Options", **settings: Any) -> None:
-        super().__init__(*names, **settings)
-        self.topic = topic
-
-    def source(self, ctx: click.Context | None) -> str:
-        """Return the environment variable that set the value, otherwise the flag."""
-        source = None if ctx is None else ctx.get_parameter_source(self.name or "")
-        if source is not ParameterSource.ENVIRONMENT:
-            return self.opts[0]
-        # Click takes the first variable that is not empty.
-        return next(variable for variable in self.envvar or () if os.environ.get(variable))
-
-    def get_error_hint(self, ctx: click.Context | None) -> str:
-        """Return the name of the value in Click's errors."""
-        return f"'{self.source(ctx)}'"
-
-
-def replace_flags_by_variables(text: str) -> str:
-    """Return an error or warning that names the environment variable where it named a flag, if the
-    variable set the value.
-
-    A user who set the variable does not know the flag. Outside a command, the text stays as it is.
-    """
-    context = click.get_current_context(silent=True)
-    parameters = [] if context is None else context.command.params
-    source_by_flag: dict[str, str] = {}
-    for parameter in parameters:
-        if isinstance(parameter, _Option):
-            source_by_flag[parameter.opts[0]] = parameter.source(context)
-
-    def source_of(match: re.Match[str]) -> str:
-        flag = match[0]
-        return source_by_flag.get(flag, flag)
-
-    # A flag ends with a letter, so that the full stop of a sentence is no part of it.
-    return re.sub(r"--[a-z][\w.-]*\w", source_of, text)
-
-
 class Command(click.Command):
-    """A command whose ``--help`` groups flags by topic."""
+    """A command that names environment variables in its errors."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, and name variables in its errors."""
+        """Run the command."""
         # Commands print failed requests themselves, so their log only shows bugs. serve and demo
         # configure it by flags.
         log.configure("error", "logfmt")
         try:
             return super().invoke(ctx)
         except ConfigError as error:
-            raise ConfigError(replace_flags_by_variables(str(error))) from None
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the flags, topic by topic, each with its variables."""
-        # Each entry is the flag with its variables, and the text below it.
-        entries_by_topic: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            flag, text = parameter.get_help_record(ctx) or ("", "")
-            # A hidden flag has no record, and an argument has no text.
-            if text:
-                names = f"{flag}  {', '.join(parameter.envvar or ())}".rstrip()
-                topic = getattr(parameter, "topic", "Options")
-                entries_by_topic.setdefault(topic, []).append((names, text))
-        # Only the flags of collectors are hidden. One entry at the end of the topic Data stands for
-        # all of them.
-        if any(isinstance(parameter, _Option) and parameter.hidden for parameter in self.params):
-            names = "--[no-]collector.NAME  CHUTES_EXPORTER_COLLECTOR_NAME"
-            text = "Switch a collector on or off. chutes-exporter help collectors lists them."
-            entries_by_topic["Data"].append((names, text))
-        for topic, entries in entries_by_topic.items():
-            with formatter.section(topic):
-                write_entries(formatter, entries)
+            raise ConfigError(with_variables(str(error))) from None
 
 
-def write_entries(formatter: click.HelpFormatter, entries: Iterable[tuple[str, str]]) -> None:
-    """Write entries of names and a text: the names, and below them the text. No name is broken."""
-    fill = partial(
-        textwrap.fill, width=formatter.width, break_on_hyphens=False, break_long_words=False
-    )
-    for names, text in entries:
-        formatter.write(fill(names, initial_indent="  ", subsequent_indent="    ") + "\n")
-        formatter.write(fill(text, initial_indent="      ", subsequent_indent="      ") + "\n")
+def with_variables(text: str) -> str:
+    """Return a text that names, beside each flag, the environment variables that set it.
+
+    A user who set the variable does not know the flag. Outside a command, the text stays as it is.
+    """
+    context = click.get_current_context(silent=True)
+    parameters = [] if context is None else context.command.params
+    variables_by_flag = {}
+    for parameter in parameters:
+        if _is_from_environment(parameter):
+            variables_by_flag[parameter.opts[0]] = " or ".join(parameter.envvar or ())
+
+    def named(match: re.Match[str]) -> str:
+        flag = match[0]
+        variables = variables_by_flag.get(flag)
+        return f"{flag} ({variables})" if variables else flag
+
+    # A flag ends with a letter, so that the full stop of a sentence is no part of it.
+    return re.sub(r"--[a-z][\w.-]*\w", named, text)
 
 
-def option(topic: str, flag: str, name: str = "", *aliases: str, **settings: Any) -> Decorator:
-    """Declare a flag under a topic, with its environment variables.
+def _is_from_environment(parameter: click.Parameter) -> bool:
+    source = click.get_current_context().get_parameter_source(parameter.name or "")
+    return source is ParameterSource.ENVIRONMENT
+
+
+def option(flag: str, name: str = "", *aliases: str, **settings: Any) -> Decorator:
+    """Declare a flag with its environment variables.
 
     Its value becomes the argument ``name`` of the command, by default ``api_url`` for
     ``--api.url``. If Settings has a field of this name, its default is also that of the flag.
@@ -165,9 +116,9 @@ def option(topic: str, flag: str, name: str = "", *aliases: str, **settings: Any
     # The default of a field is an attribute of its class.
     if hasattr(Settings, name):
         settings.setdefault("default", getattr(Settings, name))
-    settings["envvar"] = [f"CHUTES_EXPORTER_{words.upper()}", *aliases]
-    settings["show_default"] = True
-    return click.option(flag, name, cls=_Option, topic=topic, **settings)
+    settings.setdefault("show_default", True)
+    variables = [f"CHUTES_EXPORTER_{words.upper()}", *aliases]
+    return click.option(flag, name, envvar=variables, show_envvar=True, **settings)
 
 
 def options(*decorators: Decorator) -> Decorator:
@@ -182,65 +133,43 @@ def options(*decorators: Decorator) -> Decorator:
     return decorate
 
 
-_miners = partial(option, "Miners")
-_api = partial(option, "Chutes API")
-_web = partial(option, "Web server")
-_data = partial(option, "Data")
-_log = partial(option, "Log")
-
-
-def _hotkey_file(text: str) -> Path:
-    """Parse the path of a hotkey file.
-
-    Refuse the address of a hotkey, because the variable ``HOTKEY`` sounds as if it took one.
-    """
-    try:
-        address = config.parse_hotkey(text)
-    except HotkeyError:
-        return Path(text)
-    raise ConfigError(
-        f"{address} is an address, but this needs the path of a hotkey file. To watch an address "
-        "without its key, use --hotkey"
-    )
-
-
 def miner_options(without: str) -> Decorator:
     """Add the flags that choose hotkeys, the API and a node of the chain.
 
     ``without`` is a sentence for the help: what the command does without a hotkey.
     """
     return options(
-        _miners(
+        option(
             "--hotkey",
             "hotkeys",
             multiple=True,
             type=Parsed("SS58", config.parse_hotkey),
             help=f"Hotkey of a miner whose public data is exported (repeatable). {without}",
         ),
-        _miners(
+        option(
             "--hotkey-file",
             "hotkey_files",
             "HOTKEY",
             multiple=True,
-            type=Parsed("PATH", _hotkey_file),
+            type=click.Path(path_type=Path),
             help="Bittensor hotkey file of a miner whose public and private data is exported "
             "(repeatable). "
             "Alternative: set MINER_SS58, and MINER_SEED or MINER_PRIVATE_KEY. A key is never a "
             "flag.",
         ),
-        _api(
+        option(
             "--api.url",
             "api_url",
             "VALIDATOR_API",
             type=Parsed("URL", config.parse_url),
             help="Base address of the Chutes API.",
         ),
-        _api(
+        option(
             "--api.timeout",
             type=Parsed("SECONDS", config.parse_number),
             help="Abort a request after this many seconds without data.",
         ),
-        _api(
+        option(
             "--chain.url",
             "chain_url",
             type=Parsed("URL", config.parse_node_url),
@@ -253,7 +182,6 @@ def miner_options(without: str) -> Decorator:
 
 cost_options = options(
     option(
-        "Money",
         "--gpu.cost",
         "gpu_costs",
         multiple=True,
@@ -262,7 +190,6 @@ cost_options = options(
         "is used to compute the cost of the fleet and of idle GPUs.",
     ),
     option(
-        "Money",
         "--server.cost",
         "server_costs",
         multiple=True,
@@ -273,15 +200,25 @@ cost_options = options(
 )
 
 
-_lifetime = Parsed(
-    "FEED=SECONDS", partial(config.parse_lifetime, feeds=[feed.name for feed in FEEDS])
-)
+_FEED_NAMES = [feed.name for feed in FEEDS]
+_lifetime = Parsed("FEED=SECONDS", partial(config.parse_lifetime, feeds=_FEED_NAMES))
+
+
+def _collector_option(collector: Collector) -> Decorator:
+    flag = f"--collector.{collector.name}"
+    return option(
+        f"{flag}/--no-collector.{collector.name}",
+        f"collector_{collector.name}",
+        default=None,  # without the flag, the collector's own default holds
+        show_default=collector.default_in_words,
+        help=collector.summary,
+    )
 
 
 def serving_options(listen: str) -> Decorator:
     """Add the flags of a command that serves metrics, by default on the address ``listen``."""
     return options(
-        _web(
+        option(
             "--web.listen-address",
             "listen",
             multiple=True,
@@ -289,19 +226,19 @@ def serving_options(listen: str) -> Decorator:
             type=Parsed("[HOST]:PORT", config.Address.parse),
             help="Address to listen on (repeatable).",
         ),
-        _web(
+        option(
             "--web.config.file",
             "web_config",
             type=click.Path(path_type=Path),
             help="File with TLS and passwords, in the format of Prometheus' exporter-toolkit.",
         ),
-        _web(
+        option(
             "--scrape.timeout-offset",
             "timeout_offset",
             type=Parsed("SECONDS", config.parse_number),
             help="Answer this many seconds before Prometheus' timeout.",
         ),
-        _data(
+        option(
             "--miners",
             type=click.Choice(["neighbours", "watched", "all"], case_sensitive=False),
             default=None,
@@ -310,7 +247,7 @@ def serving_options(listen: str) -> Decorator:
             "configured hotkeys), or all. "
             "[default: neighbours if hotkeys are configured, otherwise all]",
         ),
-        _data(
+        option(
             "--chutes",
             type=click.Choice(["relevant", "all"], case_sensitive=False),
             default=None,
@@ -318,48 +255,37 @@ def serving_options(listen: str) -> Decorator:
             "past day, or could launch them now if it had the GPUs), or all. "
             "[default: all with --miners all, otherwise relevant]",
         ),
-        _data(
+        option(
             "--max-series",
             type=click.IntRange(0),
             metavar="NUMBER",
             help="Maximum series of all collectors. The most important ones come first, and each "
             "that no longer fits is left out as a whole.",
         ),
-        _data(
+        option(
             "--feed.ttl",
             "ttl",
             multiple=True,
             type=_lifetime,
-            help="Seconds for which an answer is fresh (repeatable), 1 to 604800. chutes-exporter "
-            "help "
-            "feeds lists the "
-            "feeds.",
+            help="Seconds for which an answer is fresh (repeatable), 1 to 604800. The feeds are "
+            f"{', '.join(_FEED_NAMES)}.",
         ),
-        _data(
+        option(
             "--feed.max-age",
             "max_age",
             multiple=True,
             type=_lifetime,
             help="Age at which an old answer is dropped, at least --feed.ttl (repeatable).",
         ),
-        *(
-            option(
-                "Collectors",
-                f"--collector.{collector.name}/--no-collector.{collector.name}",
-                f"collector_{collector.name}",
-                default=None,  # without the flag, the collector's own default holds
-                hidden=True,  # Command shows one entry for all of them
-            )
-            for collector in COLLECTORS
-        ),
+        *map(_collector_option, COLLECTORS),
         cost_options,
-        _log(
+        option(
             "--log.level",
             type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
             default="info",
             help="Minimum log level.",
         ),
-        _log(
+        option(
             "--log.format",
             type=click.Choice(["logfmt", "json"], case_sensitive=False),
             default="logfmt",
@@ -399,7 +325,7 @@ def settings_of(
     )
     require_what_collectors_need(settings)
     _refuse_ttl_above_max_age(settings)
-    warnings = [replace_flags_by_variables(warning) for warning in settings.warnings]
+    warnings = [with_variables(warning) for warning in settings.warnings]
     return replace(settings, warnings=tuple(warnings))
 
 
@@ -440,12 +366,8 @@ def _refuse_empty_variables() -> None:
         if parameter.name not in _GUARDS or source is ParameterSource.COMMANDLINE:
             continue
         for variable in parameter.envvar or ():
-            if _is_set_but_empty(variable):
+            if not os.environ.get(variable, "set").strip():
                 raise ConfigError(f"{variable} is empty: set it or unset it")
-
-
-def _is_set_but_empty(variable: str) -> bool:
-    return variable in os.environ and not os.environ[variable].strip()
 
 
 def _unknown_variables() -> Iterator[str]:

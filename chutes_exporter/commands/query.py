@@ -100,24 +100,35 @@ async def query(settings: Settings, flags: Mapping[str, Any]) -> None:
     miner = _MINER_COLUMNS.get(endpoint.name)
     if miner and hotkeys:
         rows = [row for row in rows if row[miner] in hotkeys]
-    columns = re.findall(r"[^\s,]+", flags["columns"])
-    existing = dict.fromkeys(column for row in rows for column in row)
-    unknown = set(columns) - existing.keys()
+    columns = flags["columns"].replace(",", " ").split()
+    _refuse_unknown_columns(columns, rows)
+    if flags["as_json"]:
+        click.echo(json.dumps(_with_columns(rows, columns), indent=2))
+        return
+    shown = columns or _COLUMNS.get(endpoint.name, "").split()
+    left_out = print_table(_with_columns(rows, shown), cut=_CUT, fit=not columns)
+    click.echo(f"Rows: {len(rows)}", err=True)
+    if left_out:
+        click.echo(f"Columns that do not fit, for --columns: {', '.join(left_out)}", err=True)
+
+
+def _refuse_unknown_columns(columns: Sequence[str], rows: Sequence[Cells]) -> None:
+    """Raise UsageError for a column that no row has. Without rows, no column is known."""
+    existing: Cells = {}
+    for row in rows:
+        existing |= row
+    unknown = [column for column in columns if column not in existing]
     if rows and unknown:
         raise click.UsageError(
             f"there is no column {', '.join(unknown)}: the columns are {', '.join(existing)}"
         )
-    if not columns and not flags["as_json"]:
-        columns = _COLUMNS.get(endpoint.name, "").split()
-    if columns:
-        rows = [dict(zip(columns, map(row.get, columns), strict=True)) for row in rows]
-    if flags["as_json"]:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    left_out = print_table(rows, cut=_CUT, fit=not flags["columns"])
-    click.echo(f"Rows: {len(rows)}", err=True)
-    if left_out:
-        click.echo(f"Columns that do not fit, for --columns: {', '.join(left_out)}", err=True)
+
+
+def _with_columns(rows: list[Cells], columns: Sequence[str]) -> list[Cells]:
+    """Return rows with these columns only. Without any, return all of them."""
+    if not columns:
+        return rows
+    return [{column: row.get(column) for column in columns} for row in rows]
 
 
 def first_key(settings: Settings) -> Hotkey:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,10 +22,8 @@ from chutes_exporter.rules.jobs import is_stuck
 
 if TYPE_CHECKING:
     from chutes_exporter.api import Hotkey
+    from chutes_exporter.api.records import Job
     from chutes_exporter.config import Settings
-
-_JOB_ID = re.compile(r"[0-9A-Za-z_-]{1,60}")
-"""What may stand in the path of the request that releases a job."""
 
 
 @click.command("release-job", cls=Command)
@@ -40,69 +37,52 @@ def release_job(job_id: str | None, **flags: Any) -> None:
     miner. This is the only command that changes anything at the API.
     """
     settings = settings_with_warnings(flags)
-    if job_id is not None and not _JOB_ID.fullmatch(job_id):
-        raise click.UsageError("JOB_ID is invalid: use letters, digits, dashes and underscores")
     key = first_key(settings)
     if len(settings.keys) > 1:
         raise click.UsageError(
             "release-job needs exactly one key: keep only the key of the miner that holds the job"
         )
+    jobs, is_complete = asyncio.run(_stuck_jobs(settings, key))
     if job_id is None:
-        asyncio.run(_list_stuck(settings, key))
+        _print_jobs(jobs, key, is_complete=is_complete)
         return
-    asyncio.run(_require_stuck(settings, key, job_id))
+    if job_id not in [job.job_id for job in jobs]:
+        maybe = "" if is_complete else ", or the list of jobs is incomplete"
+        raise click.ClickException(
+            f"job {job_id} is not released: it is not stuck with {key.address}{maybe}\n"
+            "→ Run release-job without JOB_ID to list stuck jobs."
+        )
     if not flags["yes"]:
         # Outside the event loop, in which Ctrl-C would not end the question.
         click.confirm(f"Release job {job_id} of {key.address} at {settings.api_url}?", abort=True)
     asyncio.run(_release(settings, key, job_id))
 
 
-async def _list_stuck(settings: Settings, key: Hotkey) -> None:
-    """Print the jobs that are stuck with the miner of a key."""
+async def _stuck_jobs(settings: Settings, key: Hotkey) -> tuple[list[Job], bool]:
+    """Return the jobs that are stuck with the miner of a key, and whether these are all."""
     async with client_of(settings, "jobs") as client:
         answer = await client.fetch(e.JOBS, key=key)
     # The answer has the jobs of all miners.
     stuck = [job for job in answer.value if is_stuck(job) and job.miner_hotkey == key.address]
-    for job in stuck:
+    # None is a job of which it is not known whether it is stuck.
+    is_complete = answer.whole and all(is_stuck(job) is not None for job in answer.value)
+    return stuck, is_complete
+
+
+def _print_jobs(jobs: list[Job], key: Hotkey, *, is_complete: bool) -> None:
+    for job in jobs:
         created = "" if job.created_at is None else moment(job.created_at)
         click.echo(printable(f"{job.job_id}  chute {job.chute_id}  created {created}"))
-    # None is a job of which it is not known whether it is stuck.
-    may_lack_jobs = not answer.whole or any(is_stuck(job) is None for job in answer.value)
-    if may_lack_jobs:
+    if not is_complete:
         click.echo("The list may be incomplete, because some jobs could not be read.", err=True)
-    if stuck:
+    if jobs:
         click.echo(
             "These jobs are stuck with the miner. Release each with: chutes-exporter "
             "release-job JOB_ID",
             err=True,
         )
-    elif not may_lack_jobs:
+    elif is_complete:
         click.echo(f"No job is stuck with {key.address}.", err=True)
-
-
-async def _require_stuck(settings: Settings, key: Hotkey, job_id: str) -> None:
-    """End the command with an error unless a job is stuck with the miner of a key."""
-    refusal = f"job {job_id} is not released"
-    async with client_of(settings, f"{refusal}: jobs") as client:
-        answer = await client.fetch(e.JOBS, key=key)
-    job = next((job for job in answer.value if job.job_id == job_id), None)
-    if job is None:
-        reason = "the API does not list it"
-        if not answer.whole:
-            reason += ", or lists it in a way that cannot be read"
-    elif is_stuck(job) is None:
-        reason = "the answer does not say whether it is stuck"
-    elif job.finished_at is not None:
-        reason = "it is finished"
-    elif job.miner_hotkey is None:
-        reason = "no miner holds it"
-    elif job.miner_hotkey != key.address:
-        reason = f"another miner holds it, {job.miner_hotkey}"
-    else:
-        return
-    raise click.ClickException(
-        f"{refusal}: {printable(reason)}\n→ Run release-job without JOB_ID to list stuck jobs."
-    )
 
 
 async def _release(settings: Settings, key: Hotkey, job_id: str) -> None:

@@ -17,24 +17,23 @@ from chutes_exporter.api.clock import steady
 from chutes_exporter.commands.options import (
     Command,
     miner_options,
-    replace_flags_by_variables,
     serving_options,
     settings_of,
+    with_variables,
 )
 from chutes_exporter.config import ConfigError
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.plan import collectors_by_state
 from chutes_exporter.web.app import make_app
-from chutes_exporter.web.config_file import WebConfig, load_web_config
+from chutes_exporter.web.config_file import CurrentContext, WebConfig, load_web_config
 from chutes_exporter.web.guard import Guard
 from chutes_exporter.web.server import (
-    allow_many_files,
     bound_address,
+    check_open_files,
     open_socket,
     serving,
     signals,
 )
-from chutes_exporter.web.tls import CurrentContext
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -156,7 +155,7 @@ class Service:
             self._warn()
             problem = ""
         except ConfigError as error:
-            problem = replace_flags_by_variables(str(error))
+            problem = with_variables(str(error))
             if problem != self._problem or is_asked:
                 _log.error("configuration reload failed", reason=problem)
         finally:
@@ -269,7 +268,7 @@ def serve(**flags: Any) -> None:
 
 async def run_serve(settings: Settings, read_settings: Callable[[], Settings]) -> None:
     """Serve until SIGTERM or SIGINT. SIGHUP reads the configuration again."""
-    allow_many_files()
+    check_open_files()
     service = Service(settings, read_settings)
     with signals(service.hang_up.set) as stop:
         async with service:

@@ -173,7 +173,7 @@ class Joined:
                 chute_ids.add(chute_id)
         # While an answer is not whole, it is unknown what could be launched.
         for demand in self.demand or []:
-            if demand.room is not None and demand.room > 0 and not demand.chute.disabled:
+            if demand.room_now is not None and demand.room_now > 0 and not demand.chute.disabled:
                 chute_ids.add(demand.chute.chute_id)
         return chute_ids
 

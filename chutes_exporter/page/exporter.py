@@ -172,6 +172,7 @@ class Exporter:
             await asyncio.sleep(PAUSE)
             snapshot = self.feeds.peek(AUDIT_REPORT)
             if snapshot is not None and snapshot.answer.value.unread > 0:
+                self.feeds.expire(AUDIT_REPORT)
                 await self.feeds.read_all(self._feed_of_reports(), self.settings.api_timeout)
 
     def _feed_of_reports(self) -> list[Feed[Any]]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chutes_exporter.api.endpoints import ENDPOINTS
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.demo.replay import Fault, Replay
 from chutes_exporter.feeds.definitions import CHAIN, FEEDS
@@ -38,34 +37,16 @@ async def check_json(
     return status, {line["feed"]: line for line in report["checks"]}
 
 
-async def test_with_a_key_everything_is_asked_and_the_flags_of_serve_are_taken(
-    replay: Replay,
-) -> None:
+async def test_the_flags_of_serve_are_taken_and_the_node_is_described(replay: Replay) -> None:
     flags = ("--web.listen-address", ":1", "--no-collector.scores", "--max-series", "5")
     status, lines = await check_json(replay, "--chain.url", replay.chain_url, *flags, **MINE)
     assert status == 0
+    assert {feed.name for feed in FEEDS} <= lines.keys()
+    assert {line["verdict"] for line in lines.values()} == {"ok"}
     assert re.fullmatch(
         r"block \d+ of the main network, \d.* old, runtime version 475",
         lines["chain"]["reason"],
     )
-    assert {feed.name for feed in FEEDS} <= lines.keys()
-    assert {line["verdict"] for line in lines.values()} == {"ok"}
-    assert (lines["metagraph"]["status"], lines["metagraph"]["records"]) == (200, 256)
-    assert lines["nodes"]["records"] == 38
-    assert lines["nodes"]["hotkey"] == lines["unique_chute_history"]["hotkey"] == HOTKEY
-
-
-async def test_a_price_of_a_server_that_there_is_not_is_noted(replay: Replay) -> None:
-    prices = {"CHUTES_EXPORTER_SERVER_COST": "hugin=1 gone=2"}
-    status, lines = await check_json(replay, **MINE, **prices)
-    assert status == 0
-    assert lines["settings"]["reason"] == (
-        "CHUTES_EXPORTER_SERVER_COST has the name of no server: gone"
-    )
-    # Without the list of servers, no name is known to be wrong.
-    replay.faults["servers"] = Fault(status=503)
-    _, lines = await check_json(replay, **MINE, **prices)
-    assert "settings" not in lines
 
 
 async def test_a_node_of_another_chain_is_refused(replay: Replay) -> None:
@@ -73,12 +54,9 @@ async def test_a_node_of_another_chain_is_refused(replay: Replay) -> None:
     status, lines = await check_json(replay, "--chain.url", replay.chain_url)
     assert (status, lines["chain"]["verdict"]) == (1, "failed")
     assert "it begins with 0x91b171bb158e…, not 0x2f0555cc76fc…" in lines["chain"]["reason"]
-    assert "node of Bittensor's main network" in lines["chain"]["advice"]
 
 
-async def test_without_a_key_signed_endpoints_are_skipped_and_are_not_known(
-    replay: Replay,
-) -> None:
+async def test_without_a_key_what_is_not_asked_is_not_known(replay: Replay) -> None:
     status, lines = await check_json(replay)
     assert status == 3
     assert "chain" not in lines
@@ -86,10 +64,7 @@ async def test_without_a_key_signed_endpoints_are_skipped_and_are_not_known(
         is_asked = not feed.endpoint.signed and feed.endpoint.scope == "platform"
         assert lines[feed.name]["verdict"] == ("ok" if is_asked else "not known")
     _, screen = await check(replay)
-    assert " Not everything is known. Nothing that is known failed. Not known ? " in screen
-    assert re.search(
-        r"\? [a-z_, ]*nodes[a-z_, ]*: not known without a key → Add --hotkey-file", screen
-    )
+    assert "Not everything is known. Nothing that is known failed. feed" in screen
     assert " not known without a hotkey → Add --hotkey or " in screen
 
 
@@ -105,9 +80,7 @@ async def test_a_clock_that_is_off_is_reported_and_fails_from_10_minutes_on(
     behind = Target(replay.url, Clock(AT_22 - offset))
     code, lines = await check_json(behind, **MINE)
     assert (code, "clock" in lines) == (status, bool(words))
-    if words:
-        assert words in lines["clock"]["reason"]
-        assert "NTP" in lines["clock"]["advice"]
+    assert words in lines.get("clock", {"reason": ""})["reason"]
 
 
 async def test_a_clock_that_cannot_be_compared_is_not_known() -> None:
@@ -119,7 +92,7 @@ async def test_a_clock_that_cannot_be_compared_is_not_known() -> None:
     assert (status, lines["clock"]["verdict"]) == (3, "not known")
 
 
-async def test_a_hotkey_that_earns_nothing_is_reported_with_advice(replay: Replay) -> None:
+async def test_a_hotkey_without_a_seat_is_reported_with_advice(replay: Replay) -> None:
     # The stranger is a seed whose hotkey has no seat.
     stranger = "44" * 32
     address = Hotkey.from_seed(stranger).address
@@ -131,18 +104,8 @@ async def test_a_hotkey_that_earns_nothing_is_reported_with_advice(replay: Repla
     assert lines["unique_chute_history"]["verdict"] == "ok"
     seats = replay.day.answer("metagraph", replay.moment()) or ()
     coldkey = next(seat["coldkey"] for seat in seats if seat["hotkey"] == HOTKEY)
-    replay.edits["metagraph"] = blacklisted
-    for hotkey, words in (
-        (coldkey, "It is the cold key of a miner: use the hotkey."),
-        (HOTKEY, "blacklisted: invented"),
-    ):
-        status, lines = await check_json(replay, "--hotkey", hotkey)
-        assert (status, words in lines["registration"]["reason"]) == (1, True)
-
-
-def blacklisted(seats: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Blacklist every miner."""
-    return [seat | {"blacklist_reason": "invented"} for seat in seats]
+    _, lines = await check_json(replay, "--hotkey", coldkey)
+    assert "It is the cold key of a miner: use the hotkey." in lines["registration"]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -167,16 +130,14 @@ async def test_an_incomplete_metagraph_does_not_say_whether_the_miner_has_a_seat
 
 
 async def test_what_the_api_changed_is_listed(replay: Replay) -> None:
-    replay.faults["images"] = Fault(
-        body=b'data: {"image_id": "x", "status": "vanished", "invented": 1}'
-    )
+    body = b'data: {"image_id": "x", "status": "vanished", "invented": 1}'
+    replay.faults["images"] = Fault(body=body)
     status, lines = await check_json(replay, **MINE)
     line = lines["changes of the API"]
     # Nobody knows what depends on a missing field.
     assert (status, line["verdict"]) == (3, "not known")
     assert line["reason"].startswith("images: unknown field invented, missing field ")
     assert line["reason"].endswith(", unknown value 'vanished' of status")
-    assert "changelog" in line["advice"]
 
 
 async def test_wrong_and_risky_settings_are_reported_and_the_rest_is_checked(
@@ -197,7 +158,20 @@ async def test_wrong_and_risky_settings_are_reported_and_the_rest_is_checked(
     assert (status, "nonsense" in lines["web configuration"]["reason"]) == (1, True)
 
 
-async def test_each_failure_has_its_own_report_and_an_endpoint_that_is_missing_is_none(
+async def test_a_price_of_a_server_that_there_is_not_is_noted(replay: Replay) -> None:
+    flags = ("--server.cost=hugin=1", "--server.cost=gone=2")
+    status, lines = await check_json(replay, *flags, **MINE)
+    assert (status, lines["settings"]["reason"]) == (
+        0,
+        "--server.cost has the name of no server: gone",
+    )
+    # Without the list of servers, no name is known to be wrong.
+    replay.faults["servers"] = Fault(status=503)
+    _, lines = await check_json(replay, *flags, **MINE)
+    assert "settings" not in lines
+
+
+async def test_what_failed_comes_first_and_what_is_not_known_last_and_both_once(
     replay: Replay,
 ) -> None:
     replay.faults.update(
@@ -209,17 +183,21 @@ async def test_each_failure_has_its_own_report_and_an_endpoint_that_is_missing_i
     )
     status, screen = await check(replay, **MINE)
     assert status == 1
+    failures, _, others = screen.partition(" feed about status ")
+    # The chutes, both feeds of stats, and the scores. Every API has scores, so their 404 is a
+    # failure.
     for words in (
+        " 4 failed.",
         "failed scores: 404 ",
-        "? utilization: the API has no /chutes/utilization (404) → Ask the operators of Chutes",
         "its format has changed",
         "The API stopped in the middle of its answer",
-        "? metrics: 1 records could not be read and are left out",
-        # The chutes, both feeds of stats, and the scores. Every API has scores, so their 404 is a
-        # failure.
-        " 4 failed.",
     ):
-        assert words in screen
+        assert (failures.count(words), others.count(words)) == (1, 0)
+    for words in (
+        "? utilization: the API has no /chutes/utilization (404) → Ask the operators of Chutes",
+        "? metrics: 1 records could not be read and are left out",
+    ):
+        assert (failures.count(words), others.count(words)) == (0, 1)
 
 
 async def test_a_contradiction_is_noticed_however_slow_the_other_answer_is(
@@ -231,22 +209,10 @@ async def test_a_contradiction_is_noticed_however_slow_the_other_answer_is(
     assert (status, lines["held_gpus"]["reason"]) == (3, "the list contradicts another answer")
 
 
-async def test_an_outage_is_reported_once_for_all_endpoints(replay: Replay) -> None:
-    replay.faults.update({endpoint.name: Fault(status=502) for endpoint in ENDPOINTS})
-    status, screen = await check(replay, **MINE)
-    assert (status, screen.count("502 injected fault")) == (1, 1)
-
-
-async def test_an_address_where_nothing_answers_is_one_failure_without_what_follows_from_it() -> (
-    None
-):
+async def test_an_outage_is_reported_once_for_all_endpoints() -> None:
     nowhere = Target("http://127.0.0.1:9")
-    status, lines = await check_json(nowhere, **MINE)
-    assert (status, [*lines]) == (1, ["all feeds"])
-    assert "cannot connect to 127.0.0.1:9" in lines["all feeds"]["reason"]
-    _, screen = await check(nowhere, "--hotkey", HOTKEY, "--chain.url", nowhere.url)
-    # Whether more is needed is another matter, and the chain has its own address.
-    assert "1 failed." not in screen
-    assert screen.count("cannot connect") == 2
+    status, screen = await check(nowhere, "--hotkey", HOTKEY, "--chain.url", nowhere.url)
+    # The chain has its own address.
+    assert (status, screen.count("cannot connect")) == (1, 2)
     assert "report a bug" not in screen
     assert "clock" not in screen

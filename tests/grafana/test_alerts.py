@@ -31,7 +31,7 @@ def test_each_alert_has_a_first_step_that_its_own_text_names_too() -> None:
             texts[rule["alert"]] += rule["annotations"]["description"]
     assert alerts.FIRST.keys() == texts.keys()
     for name, step in alerts.FIRST.items():
-        # Such as "chutes-exporter query nodes" or "chutes-exporter advise --plan".
+        # Such as "chutes-exporter query nodes" or "chutes-exporter advise".
         for command in re.findall(r"chutes-exporter (?:query )?[a-z-]+(?: --[a-z]+)?", step):
             assert command in texts[name], (name, command)
 
