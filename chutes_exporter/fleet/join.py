@@ -52,7 +52,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
         holders = find_holders(answers.inventory.records, answers.instances.records)
     records_by_gpu = _records_by_gpu(answers)
     gpus = _gpus(answers, records_by_gpu, holders)
-    demand = find_demand(answers)
+    demand = find_demand(answers) if answers.demand is None else answers.demand
     instances = _instances(answers, gpus, demand)
     contradicted_ids = _contradicted_servers(records_by_gpu.values())
     servers = _servers(answers, gpus, instances, contradicted_ids)

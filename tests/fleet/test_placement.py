@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.collectors.fleet import FEEDS, fleet_answers
 from chutes_exporter.duration import HOUR
+from chutes_exporter.feeds.fleet import FEEDS, fleet_answers
 from chutes_exporter.fleet.join import join_fleet
 from chutes_exporter.fleet.placement import Space, best_placement
 from tests.collectors.support import answer
