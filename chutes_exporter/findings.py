@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from chutes_exporter.fleet.failures import Failures
-    from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Use, Window
+    from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, ServerPlan, Window
     from chutes_exporter.fleet.outages import Outage
     from chutes_exporter.rules.maintenance import Measured
     from chutes_exporter.rules.money import Costs
@@ -570,7 +570,7 @@ KINDS = {
     "idle_gpus": _loss(
         _idle,
         "COUNT {GPU is|GPUs are} idle. WORTH",
-        "Deploy chutes on {it|them}: chutes-exporter advise --plan",
+        "Deploy chutes on {it|them}: chutes-exporter advise",
     ),
     "unsecured_instances": _note(
         _unsecured,
@@ -758,12 +758,12 @@ def _worth(fleet: Fleet, subjects: Sequence[Subject]) -> str:
     )
 
 
-def _uses_of(gpus: Iterable[Gpu] | None, fleet: Fleet) -> list[Use]:
+def _uses_of(gpus: Iterable[Gpu] | None, fleet: Fleet) -> list[ServerPlan]:
     """Return the best uses of idle GPUs, one for each model on a server.
 
     The list is empty if the GPUs, or the best use of one of them, are unknown.
     """
-    use_by_place = {(use.server_id, use.model): use for use in fleet.uses}
+    use_by_place = {(use.server_id, use.model): use for use in fleet.plans}
     # No use has an empty id. So with a GPU that has no server, the list is empty, too.
     places = {(gpu.server_id or "", gpu.model or "") for gpu in gpus or ()}
     if not places <= use_by_place.keys():

@@ -89,8 +89,8 @@ COMMANDS = (
     Row("advise.miners.{hotkey}.idle.{gpu}", "{hotkey}.idle_models.{gpu}"),
     Row("advise.miners.{hotkey}.idle.{gpu}.idle", "{hotkey}.gpus.{gpu}.idle"),
     Row(
-        "advise.miners.{hotkey}.idle.{gpu}.runnable.{name}",
-        "{hotkey}.launchable.{gpu}.{name}",
+        "advise.miners.{hotkey}.chutes.{gpu,chute}",
+        "{hotkey}.launchable.{gpu}.{chute}",
     ),
     Row("incidents.miners.{hotkey}.ended.{reason}", "{hotkey}.ended_1d.{reason}.instances"),
     Row(

@@ -14,7 +14,7 @@ from chutes_exporter.api.records import ComputeRecord, UnixTime
 from chutes_exporter.findings import KINDS, Finding, find, verdict
 from chutes_exporter.fleet.ends import End
 from chutes_exporter.fleet.failures import Failures
-from chutes_exporter.fleet.model import Fleet, Launch, Use, Window
+from chutes_exporter.fleet.model import Fleet, Launch, ServerPlan, Window
 from chutes_exporter.fleet.outages import Outage
 from chutes_exporter.fleet.upgrades import find_waiting
 from chutes_exporter.rules.money import Costs
@@ -57,8 +57,8 @@ def with_instance(**fields: Any) -> Fleet:
 
 def with_idle(*launches: Launch, may_be_more: bool = False, **fields: Any) -> Fleet:
     """Return a fleet with two idle GPUs, and the best use of them."""
-    use = Use("s1", "pro_6000", 2, launches, may_be_more)
-    return make_fleet(make_server("s1", *EARNING, *IDLE, **fields), uses=(use,))
+    use = ServerPlan("s1", "pro_6000", 2, launches, may_be_more)
+    return make_fleet(make_server("s1", *EARNING, *IDLE, **fields), plans=(use,))
 
 
 DEAD = make_server("s1", *IDLE)

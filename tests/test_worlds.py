@@ -139,7 +139,7 @@ ROWS = (
     # What can be launched.
     Row("chutes_launch_room_instances{gpu,chute_id} exists", "offers.{gpu}.{chute_id}"),
     Row("chutes_launch_refused_chutes{gpu,reason}", "refused.{gpu}.{reason}"),
-    Row("advise.miners.*.idle.{gpu}.runnable.{chute_id}", "offers.{gpu}.{chute_id}"),
+    Row("advise.miners.*.chutes.{gpu,chute_id}", "offers.{gpu}.{chute_id}"),
     Row("advise.miners.*.idle.{gpu}.idle", "launch_models.{gpu}.idle"),
     # Ended instances of all miners, in the reports of a day.
     Row("chutes_audit_report_end_timestamp_seconds{}", "report_end"),
@@ -358,7 +358,7 @@ def end_of(row: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
 async def test_the_page_and_the_commands_show_the_truth_of_a_world(directory: Path) -> None:
-    miner = Miner(directory, "test_miner")
+    miner = Miner(directory)
     true = truth_of(miner)
     clock = Clock(seconds(report_index(directory)[0]["made"]) or 0)
     hotkeys = sorted({row["hotkey"] for row in true["ended"]})

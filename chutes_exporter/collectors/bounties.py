@@ -6,7 +6,7 @@ from chutes_exporter.api.records import Bounty
 from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table, Total
 from chutes_exporter.feeds.definitions import BOUNTIES
-from chutes_exporter.rules.bounties import bounty_boost, bounty_expires_at
+from chutes_exporter.rules.money import bounty_boost, bounty_expires_at
 
 BOUNTY = Table[Bounty](
     BOUNTIES,

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.collectors.base import Answers, Collector, Miners, Part, Samples, metric_of
-from chutes_exporter.collectors.fleet import FEEDS, OF_INSTANCE, OF_SERVER, fleet_answers
+from chutes_exporter.collectors.fleet import OF_INSTANCE, OF_SERVER
 from chutes_exporter.duration import DAY
-from chutes_exporter.fleet.join import join_fleet
+from chutes_exporter.feeds.definitions import INSTANCES
+from chutes_exporter.feeds.fleet import FEEDS
 from chutes_exporter.fleet.model import INSTANCE_DECISIONS
 from chutes_exporter.rules.launch import LAUNCH_REFUSALS
 
 if TYPE_CHECKING:
-    from chutes_exporter.fleet.model import Fleet, Market, Use
+    from chutes_exporter.fleet.model import Fleet, Market, ServerPlan
 
 LAUNCH_FEEDS: Final = tuple(
     FEEDS[name]
@@ -150,9 +151,9 @@ LAST_ACTIVE = _metric(
 
 def _collect(answers: Answers, miners: Miners, out: Samples) -> None:
     """Add what is to be decided about instances, and what the miner can launch on idle GPUs."""
-    answers_of_fleet = fleet_answers(answers.by_name, miners.hotkey)
-    fleet = join_fleet(answers_of_fleet)
-    _add_instances(fleet, answers_of_fleet.at, out)
+    fleet = answers.joined.fleet(miners.hotkey)
+    # Without this answer, no state of an instance is known, and so no decision.
+    _add_instances(fleet, answers.received_at(INSTANCES) or 0.0, out)
     if fleet.markets is None:
         # It is unknown what can be launched.
         return
@@ -196,7 +197,7 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
             if reason not in (None, "use_not_known"):
                 labels = (fleet.hotkey, server.server_id, server.name)
                 out.add(SERVER_LEFT_OUT, 1, *labels, reason)
-    for use in fleet.uses:
+    for use in fleet.plans:
         server_name = fleet.servers_by_id[use.server_id].name
         if server_name is not None:
             _add_launches(use, (fleet.hotkey, use.server_id, server_name, use.model), out)
@@ -206,7 +207,7 @@ def _add_uses(fleet: Fleet, out: Samples) -> None:
         out.add(FLEET_IDLE_LATER_UNITS, pay_of_all.later, fleet.hotkey)
 
 
-def _add_launches(use: Use, labels_of_use: tuple[str, ...], out: Samples) -> None:
+def _add_launches(use: ServerPlan, labels_of_use: tuple[str, ...], out: Samples) -> None:
     """Add the instances that make the best use of the idle GPUs of a model on a server.
 
     Chutes of unknown name are left out: the name would make other series when it becomes known.
@@ -237,7 +238,7 @@ def _add_market(market: Market, hotkey: str, out: Samples) -> None:
         if offer.urgency_boost != 1:
             out.add(URGENCY, offer.urgency_boost, *labels)
         out.add(GPUS, offer.size, *labels)
-        out.add(ROOM_LEFT, offer.left, *labels)
+        out.add(ROOM_LEFT, offer.room_after_starting, *labels)
         out.add(STARTING, offer.starting, *labels)
     for reason in LAUNCH_REFUSALS:
         out.add(REFUSED, market.refused.get(reason, 0), hotkey, market.model, reason)
@@ -262,6 +263,7 @@ COLLECTOR = Collector(
             ),
             _collect,
             LAUNCH_FEEDS,
+            of_fleet=True,
         ),
     ),
 )

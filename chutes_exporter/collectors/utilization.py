@@ -11,9 +11,9 @@ from chutes_exporter.collectors.base import Collector
 from chutes_exporter.collectors.table import Row, Table, Total
 from chutes_exporter.feeds.definitions import UTILIZATION
 from chutes_exporter.rules.demand import (
+    inactive_instances,
     load_is_unknown,
     recent_ratio,
-    starting_instances,
     target_instances,
 )
 
@@ -72,7 +72,7 @@ CHUTE = Table[ChuteUtilization](
     chutes_chute_starting_instances=Row(
         "Instances of the chute that are not active, on all miners. They are starting, or "
         "their miners disabled them.",
-        starting_instances,
+        inactive_instances,
     ),
     chutes_chute_recent_utilization_ratio=Row(
         "Average use of the chute's capacity in the window before the autoscaler's last run. "

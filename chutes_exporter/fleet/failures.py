@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from chutes_exporter.fleet.ends import End, Ledger
-    from chutes_exporter.fleet.model import Market
 
 FAILS_FROM: Final = 3
 """Failures from which a chute is not launched again. One or two can happen to every chute,
@@ -105,28 +104,3 @@ def count_failures(ends: Iterable[End], until: float, *, are_all_known: bool) ->
             # An end is known to be a failure only by its reason, so it has one.
             reasons[end.chute_id][end.reason or ""] += 1
     return Failures(known, unclear, are_all_known, until, reasons=reasons)
-
-
-def markets_in_order(markets: Iterable[Market], failures: Failures) -> tuple[Market, ...]:
-    """Return markets whose failing chutes come after all others.
-
-    A chute of which it is unknown whether it fails stays among the others.
-    """
-    ordered = []
-    for market in markets:
-        good = [offer for offer in market.offers if not failures.fails(offer.chute_id)]
-        failing = [offer for offer in market.offers if failures.fails(offer.chute_id)]
-        ordered.append(replace(market, offers=(*good, *failing)))
-    return tuple(ordered)
-
-
-def markets_without(markets: Iterable[Market], failures: Failures) -> tuple[Market, ...]:
-    """Return markets without failing chutes.
-
-    A chute of which it is unknown whether it fails stays.
-    """
-    reduced = []
-    for market in markets:
-        good = [offer for offer in market.offers if not failures.fails(offer.chute_id)]
-        reduced.append(replace(market, offers=tuple(good)))
-    return tuple(reduced)

@@ -10,9 +10,8 @@ from msgspec import UNSET
 
 from chutes_exporter.fleet.answers import are_whole, records_of
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Server, Window
-from chutes_exporter.fleet.offers import find_demand, find_left_out, find_markets, find_uses
+from chutes_exporter.fleet.offers import find_demand, find_left_out, find_markets, plan_servers
 from chutes_exporter.fleet.places import Holder, find_holders
-from chutes_exporter.rules.gpus import later_multiplier
 from chutes_exporter.rules.instances import (
     instance_state,
     is_public,
@@ -27,6 +26,7 @@ from chutes_exporter.rules.maintenance import (
     version_accepted,
     window_is_open,
 )
+from chutes_exporter.rules.money import later_multiplier
 from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from chutes_exporter.api import records as r
     from chutes_exporter.fleet.answers import FleetAnswers
-    from chutes_exporter.fleet.model import DeadlineKind, GpuState, Market, Topic, Use
+    from chutes_exporter.fleet.model import DeadlineKind, GpuState, Market, ServerPlan, Topic
     from chutes_exporter.fleet.offers import Demand
     from chutes_exporter.rules.instances import InstanceState
     from chutes_exporter.rules.maintenance import MaintenanceStatus, Measured
@@ -52,7 +52,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
         holders = find_holders(answers.inventory.records, answers.instances.records)
     records_by_gpu = _records_by_gpu(answers)
     gpus = _gpus(answers, records_by_gpu, holders)
-    demand = find_demand(answers)
+    demand = find_demand(answers) if answers.demand is None else answers.demand
     instances = _instances(answers, gpus, demand)
     contradicted_ids = _contradicted_servers(records_by_gpu.values())
     servers = _servers(answers, gpus, instances, contradicted_ids)
@@ -60,10 +60,10 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     left_out = find_left_out(servers, window, answers.at)
     # Without all answers, a launch could be offered that the service refuses.
     markets: tuple[Market, ...] | None = None
-    uses: tuple[Use, ...] = ()
+    plans: tuple[ServerPlan, ...] = ()
     if demand is not None and _launches_are_known(answers):
         markets = find_markets(answers, demand, servers, instances)
-        uses = find_uses(servers, markets, left_out)
+        plans = plan_servers(servers, markets, left_out)
     seat = answers.seat
     return Fleet(
         hotkey=answers.hotkey,
@@ -74,7 +74,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
         instances=instances,
         markets=markets,
         left_out=left_out,
-        uses=uses,
+        plans=plans,
         stuck_jobs=_stuck_jobs(answers),
         window=window,
         known=_known_topics(answers, gpus, instances, servers),

@@ -14,7 +14,6 @@ from chutes_exporter.rules.sums import total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from collections.abc import Set as AbstractSet
 
     from chutes_exporter.api.records import ComputeRecord
     from chutes_exporter.fleet.failures import Failures
@@ -333,10 +332,11 @@ class Offer:
     Attributes:
         chute: Its name.
         size: GPUs of an instance.
-        room: Instances that may still become active.
-        left: The room less the launches of all miners that are under way and would take it.
+        room_now: Instances that may still become active.
+        room_after_starting: The room less the launches of all miners that are under way and would
+            take it.
         starting: Starting instances of all miners.
-        units_per_second: What an instance earns at first.
+        first_day_units: Compute units of an instance in its first day.
         later_units_per_second: What it earns for certain from 8 hours after its activation on.
         hanging: Instances of it that have been starting on the miner's servers for over an hour.
         urgency_boost: The factor in the first pay that lasts while the chute wants more instances.
@@ -351,10 +351,10 @@ class Offer:
     chute: str | None
     private: bool
     size: int
-    room: float
-    left: int
+    room_now: float
+    room_after_starting: int
     starting: float | None
-    units_per_second: float
+    first_day_units: float
     later_units_per_second: float
     urgency_boost: float
     hanging: int
@@ -364,31 +364,9 @@ class Offer:
     rate_limited: float | None
 
     @property
-    def first_day_units(self) -> float:
-        """Compute units of an instance in its first day."""
-        return first_day(self.units_per_second, self.later_units_per_second)
-
-    @property
     def first_day_units_per_gpu_second(self) -> float:
         """What one of its GPUs earns per second, on average of the first day."""
         return self.first_day_units / DAY / self.size
-
-
-_FIRST_HOURS: Final = 4.6
-"""For how many hours an instance would have to keep its first pay, before it gets the later one, to
-earn the same in its first day as it does while its pay fades.
-
-It stays for 2 hours. Then each run of the autoscaler, every 15 minutes, takes away a part of the
-difference that is left: the square of a sixth of the hours since then.
-"""
-
-
-def first_day(first: float, later: float) -> float:
-    """Return the compute units that an instance earns in its first day.
-
-    Its pay per second moves from the first to the later one.
-    """
-    return later * DAY + (first - later) * _FIRST_HOURS * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +378,7 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class ServerPlan:
     """The best use of the idle GPUs of a model on a server that can be used.
 
     Attributes:
@@ -500,7 +478,7 @@ class Fleet:
         gpus: All GPUs, also those without a server.
         markets: What it can launch, for each model of its idle GPUs. None while it is unknown.
         left_out: Why nothing is launched on a server, by the server's id, for those left out.
-        uses: The best use of its idle GPUs, by server and model.
+        plans: The best use of its idle GPUs, one for each server and model.
         stuck_jobs: Jobs that it holds without an instance.
         window: None if it is unknown.
         failures: What failed in the 6 hours before the newest audit report. None if nobody asked.
@@ -518,7 +496,7 @@ class Fleet:
     instances: tuple[Instance, ...] = ()
     markets: tuple[Market, ...] | None = None
     left_out: Mapping[str, LeftOut] = field(default_factory=dict)
-    uses: tuple[Use, ...] = ()
+    plans: tuple[ServerPlan, ...] = ()
     stuck_jobs: int | None = None
     window: Window | None = None
     failures: Failures | None = None
@@ -546,24 +524,21 @@ class Fleet:
             return None if has_unverified else NO_PAY
         if self._takes_nothing(server):
             return NO_PAY
-        return self._pay_of_uses(server, idle_models)
+        plans = self._plans_of(server)
+        first_day = total(plan.first_day_units for plan in plans)
+        # A model has no plan while it is unknown what can be launched, or whether the server has
+        # TEE.
+        if first_day is None or {plan.model for plan in plans} != idle_models:
+            return None
+        return IdlePay(first_day / DAY, sum(plan.later_units_per_second for plan in plans))
+
+    def _plans_of(self, server: Server) -> list[ServerPlan]:
+        return [plan for plan in self.plans if plan.server_id == server.server_id]
 
     def _takes_nothing(self, server: Server) -> bool:
         """Return whether it is known that nothing should be launched on a server now."""
         reason = self.left_out.get(server.server_id)
         return bool(server.holds_slot) or reason in ("upgrade_due", "starts_hang", "may_be_dead")
-
-    def _pay_of_uses(self, server: Server, models: AbstractSet[str]) -> IdlePay | None:
-        """Return what a server's idle GPUs earn in their best uses, None while that is unknown.
-
-        ``models`` are those of its idle GPUs. A model has no use while it is unknown what can be
-        launched, or whether the server has TEE.
-        """
-        uses = [use for use in self.uses if use.server_id == server.server_id]
-        first_day = total(use.first_day_units for use in uses)
-        if first_day is None or {use.model for use in uses} != models:
-            return None
-        return IdlePay(first_day / DAY, sum(use.later_units_per_second for use in uses))
 
     @property
     def idle_pay_of_all(self) -> IdlePay | None:
@@ -574,31 +549,21 @@ class Fleet:
         """
         if not self.known.get("gpus"):
             return None
-        pay_by_server = self._known_idle_pays()
         # The servers come from the GPUs, because the list of servers may lack the newest one. The
         # pay of its idle GPUs is unknown.
-        idle_server_ids = {
-            gpu.server_id for gpu in self.gpus if gpu.state == "idle" and gpu.server_id
-        }
-        if not pay_by_server or not idle_server_ids.issubset(pay_by_server):
+        unknown_ids = {gpu.server_id for gpu in self.gpus if gpu.state == "idle" and gpu.server_id}
+        pays = []
+        for server in self.servers:
+            pay = self.idle_pay(server)
+            if server.gpus and pay is not None:
+                pays.append(pay)
+                unknown_ids.discard(server.server_id)
+        if not pays or unknown_ids:
             return None
-        pays = pay_by_server.values()
         return IdlePay(
             first_day=sum(pay.first_day for pay in pays),
             later=sum(pay.later for pay in pays),
         )
-
-    def _known_idle_pays(self) -> dict[str, IdlePay]:
-        """Return what the idle GPUs of each server would earn, by the server's id.
-
-        Servers without a GPU, and those of which it is unknown, are left out.
-        """
-        pay_by_server = {}
-        for server in self.servers:
-            pay = self.idle_pay(server)
-            if server.gpus and pay is not None:
-                pay_by_server[server.server_id] = pay
-        return pay_by_server
 
     def idle_can_earn(self, server: Server) -> bool | None:
         """Return whether idle GPUs of a server could earn something now, None if it is unknown.
@@ -608,11 +573,10 @@ class Fleet:
         """
         if self._takes_nothing(server) or server.runs_chutes is False:
             return False
-        # A server has no uses if none of its GPUs is idle, or if it is unknown whether it has TEE.
-        uses = [use for use in self.uses if use.server_id == server.server_id]
-        if server.holds_slot is None or self.markets is None or not uses:
+        # A server has no plan if none of its GPUs is idle, or if it is unknown whether it has TEE.
+        units_of_models = [plan.first_day_units for plan in self._plans_of(server)]
+        if server.holds_slot is None or self.markets is None or not units_of_models:
             return None
-        units_of_models = [use.first_day_units for use in uses]
         if any(units_of_models):
             return True
         return None if None in units_of_models else False

@@ -9,23 +9,29 @@ from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import HOUR
 from chutes_exporter.fleet.answers import are_whole, records_of
-from chutes_exporter.fleet.model import Launch, Market, Offer, Use, first_day
+from chutes_exporter.fleet.model import Launch, Market, Offer, ServerPlan
 from chutes_exporter.fleet.placement import Space, best_placement
-from chutes_exporter.rules.bounties import bounty_boost, bounty_expires_at
 from chutes_exporter.rules.demand import recent_ratio
-from chutes_exporter.rules.gpus import later_multiplier, units_per_gpu_second, urgency_boost
 from chutes_exporter.rules.launch import (
     ChuteInstances,
     LaunchServer,
     chute_instances,
     launch_refusal,
-    launch_room,
-    room_left,
+    room_after_starting,
+    room_now,
     service_time,
+)
+from chutes_exporter.rules.money import (
+    bounty_boost,
+    bounty_expires_at,
+    first_day_units,
+    first_multiplier,
+    later_multiplier,
+    urgency_boost,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from chutes_exporter.api.records import Chute, ChuteUtilization, HeldGpu
     from chutes_exporter.fleet.answers import FleetAnswers
@@ -49,9 +55,9 @@ class Demand:
     utilization: ChuteUtilization | None
 
     @property
-    def room(self) -> float | None:
+    def room_now(self) -> float | None:
         """The room for more instances of it."""
-        return launch_room(self.chute, self.instances)
+        return room_now(self.chute, self.instances)
 
     @property
     def load(self) -> float | None:
@@ -104,8 +110,8 @@ class _Miner:
     """What decides about a miner's launches, and about their order.
 
     Attributes:
-        hanging: The number of instances that have been starting on the miner's servers for over an
-            hour, by chute.
+        hanging: The number of instances that may have been starting on the miner's servers for over
+            an hour, by chute.
         runs_tee: Whether an instance of a TEE chute is active on them, as the service asks before
             the launch of a private chute without TEE.
         bounties: The open bounties, by chute.
@@ -113,27 +119,18 @@ class _Miner:
 
     def __init__(self, answers: FleetAnswers, instances: Iterable[Instance]) -> None:
         self.answers = answers
+        # One whose age is unknown counts, too.
         self.hanging = Counter(
-            instance.chute_id for instance in instances if _hangs(instance, answers.at)
-        )
-        active_chute_ids = {
             instance.chute_id
-            for instance in records_of(answers.active_instances)
-            if instance.miner_hotkey == answers.hotkey
-        }
-        self.runs_tee = any(
-            chute.tee and chute.chute_id in active_chute_ids
-            for chute in answers.chutes_by_id.values()
+            for instance in instances
+            if instance.state == "starting" and instance.is_slow(answers.at) is not False
         )
         self.bounties = {bounty.chute_id: bounty for bounty in records_of(answers.bounties)}
-
-
-def _hangs(instance: Instance, at: float) -> bool:
-    """Return whether an instance may have been starting for longer than is usual.
-
-    One whose age is unknown counts, too. ``at`` is the Unix time of the answer about instances.
-    """
-    return instance.state == "starting" and instance.is_slow(at) is not False
+        self.runs_tee = False
+        for instance in records_of(answers.active_instances):
+            chute = answers.chutes_by_id.get(instance.chute_id or "")
+            if instance.miner_hotkey == answers.hotkey and chute is not None and chute.tee:
+                self.runs_tee = True
 
 
 def find_markets(
@@ -186,7 +183,7 @@ def _is_supported(model: str, chute: Chute) -> bool | None:
 
 def _rank(offer: Offer) -> tuple[bool, float, str]:
     """Return what sorts offers: by the first day's pay of a GPU, those to avoid last."""
-    avoid = not offer.left or offer.hanging > 0
+    avoid = not offer.room_after_starting or offer.hanging > 0
     return avoid, -offer.first_day_units / offer.size, offer.chute_id
 
 
@@ -203,18 +200,26 @@ def _offer(
     )
     if refusal is not None:
         return refusal
-    pay = _pay(chute, model, miner.answers.rates)
-    left = room_left(chute, demand.instances)
+    size = chute.node_selector.gpu_count if chute.node_selector else None
+    first = first_multiplier(chute, model, miner.answers.rates)
+    later = later_multiplier(chute, model, miner.answers.rates)
+    left = room_after_starting(chute, demand.instances)
     urgency = urgency_boost(chute)
     if (
-        pay is None
-        or urgency is None
+        size is None
+        or first is None
+        or later is None
         or left is None
-        or demand.room is None
+        or urgency is None
+        or demand.room_now is None
         or chute.tee is None
         or chute.public is None
     ):
         # An offer needs all of these.
+        return "unknown"
+    first_day = first_day_units(first, later)
+    if not math.isfinite(_MOST_INSTANCES * first_day):
+        # A sum of the pay would not be finite.
         return "unknown"
     boost = expires_at = None
     bounty = miner.bounties.get(chute.chute_id)
@@ -226,13 +231,13 @@ def _offer(
         chute_id=chute.chute_id,
         chute=chute.name,
         private=not chute.public,
-        size=pay.size,
-        room=demand.room,
+        size=size,
+        room_now=demand.room_now,
         # It is below 0 if more instances start than there is room for.
-        left=max(0, int(left)),
+        room_after_starting=max(0, int(left)),
         starting=demand.instances.starting,
-        units_per_second=pay.units_per_second,
-        later_units_per_second=pay.later_units_per_second,
+        first_day_units=first_day,
+        later_units_per_second=later,
         urgency_boost=urgency,
         hanging=miner.hanging[chute.chute_id],
         bounty_boost=boost,
@@ -240,32 +245,6 @@ def _offer(
         load=demand.load,
         rate_limited=demand.rate_limited,
     )
-
-
-@dataclass(frozen=True)
-class _Pay:
-    """How many GPUs an instance of a chute takes on a model, and the pay of all of them."""
-
-    size: int
-    units_per_second: float
-    later_units_per_second: float
-
-
-def _pay(chute: Chute, model: str, rates: Mapping[str, float]) -> _Pay | None:
-    """Return what an instance earns on a model, None if that is unknown.
-
-    It is also None if the answer has numbers so high that a sum of the pay would not be finite.
-    ``rates`` are the hourly rates of GPU models in US dollars.
-    """
-    size = chute.node_selector.gpu_count if chute.node_selector else None
-    first_of_gpu = units_per_gpu_second(chute, model, rates)
-    later = later_multiplier(chute, model, rates)
-    if size is None or first_of_gpu is None or later is None:
-        return None
-    first = first_of_gpu * size
-    if not math.isfinite(_MOST_INSTANCES * first_day(first, later)):
-        return None
-    return _Pay(size, first, later)
 
 
 def idle_by_model(server: Server) -> Counter[str]:
@@ -280,8 +259,11 @@ def find_left_out(
 
     Servers that can be used are left out of the result.
     """
-    reasons = {server.server_id: _left_out(server, window, now) for server in servers}
-    return {server_id: reason for server_id, reason in reasons.items() if reason is not None}
+    reasons = {}
+    for server in servers:
+        if reason := _left_out(server, window, now):
+            reasons[server.server_id] = reason
+    return reasons
 
 
 def _left_out(server: Server, window: Window | None, now: float) -> LeftOut | None:
@@ -331,13 +313,18 @@ def _starts_hang(server: Server, now: float) -> bool | None:
     return None if None in hang or not hang else False
 
 
-def find_uses(
-    servers: Iterable[Server], markets: Iterable[Market], left_out: Collection[str]
-) -> tuple[Use, ...]:
+def plan_servers(
+    servers: Iterable[Server],
+    markets: Iterable[Market],
+    left_out: Collection[str],
+    *,
+    avoided: Collection[str] = (),
+) -> tuple[ServerPlan, ...]:
     """Return the best use of the idle GPUs of each server that can be used, one for each model.
 
     A chute with an instance that has been starting on the miner's servers for over an hour is not
-    launched again. ``left_out`` are the ids of the servers that cannot be used.
+    launched again. ``left_out`` are the ids of the servers that cannot be used, and ``avoided``
+    those of chutes that are not launched.
     """
     spaces = []
     for server in servers:
@@ -345,23 +332,24 @@ def find_uses(
             # Of a server that can be used, it is known whether it has TEE.
             for model, free in sorted(idle_by_model(server).items()):
                 spaces.append(Space(server.server_id, model, bool(server.tee), free))
-    market_by_model = {market.model: market for market in markets}
     offers: list[Offer] = []
-    for market in market_by_model.values():
-        offers += (offer for offer in market.offers if not offer.hanging)
-    uses = []
+    models_with_unknown = set()
+    for market in markets:
+        if "unknown" in market.refused:
+            models_with_unknown.add(market.model)
+        offers += (
+            offer for offer in market.offers if not offer.hanging and offer.chute_id not in avoided
+        )
+    plans = []
     for space, counts in best_placement(spaces, offers).items():
-        use = Use(
+        # The best paid first.
+        launched = sorted(counts, key=_rank)
+        plan = ServerPlan(
             server_id=space.server_id,
             model=space.model,
             free=space.free,
-            launches=tuple(Launch(offer, count) for offer, count in sorted_offers(counts)),
-            may_be_more="unknown" in market_by_model[space.model].refused,
+            launches=tuple(Launch(offer, counts[offer]) for offer in launched),
+            may_be_more=space.model in models_with_unknown,
         )
-        uses.append(use)
-    return tuple(uses)
-
-
-def sorted_offers(launched: Counter[Offer]) -> list[tuple[Offer, int]]:
-    """Return offers with their numbers, the best paid first."""
-    return sorted(launched.items(), key=lambda item: _rank(item[0]))
+        plans.append(plan)
+    return tuple(plans)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from chutes_exporter.duration import MINUTE
 from chutes_exporter.fleet.failures import FAILURE_HOURS
-from chutes_exporter.fleet.offers import find_uses
+from chutes_exporter.fleet.offers import plan_servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -63,17 +63,17 @@ def with_reports(fleet: Fleet, ledger: Ledger, failures: Failures) -> Fleet:
     for outage in outages:
         for server in outage.servers:
             left_out.setdefault(server.server_id, "may_be_dead")
-    uses = fleet.uses
+    plans = fleet.plans
     # Without markets, no use is known.
     if fleet.markets is not None and left_out != fleet.left_out:
-        uses = find_uses(fleet.servers, fleet.markets, left_out)
+        plans = plan_servers(fleet.servers, fleet.markets, left_out)
     return replace(
         fleet,
         failures=failures,
         outages=outages,
         open_records=open_records,
         left_out=left_out,
-        uses=uses,
+        plans=plans,
     )
 
 

@@ -45,7 +45,7 @@ def _fill(spaces: Iterable[Space], offers: Sequence[Offer]) -> Placement:
     """Place the offers one after another, each first where it leaves the fewest GPUs idle."""
     placement: Placement = {space: Counter() for space in spaces}
     free = {space: space.free for space in placement}
-    left = {offer.chute_id: offer.left for offer in offers}
+    left = {offer.chute_id: offer.room_after_starting for offer in offers}
     for offer in offers:
         fitting = [
             (gpus, space)

@@ -31,7 +31,7 @@ def target_instances(chute: ChuteUtilization) -> float | None:
     return sent
 
 
-def starting_instances(chute: ChuteUtilization) -> float | None:
+def inactive_instances(chute: ChuteUtilization) -> float | None:
     """Return how many instances of a chute are not active: they start, or their miners disabled
     them.
 

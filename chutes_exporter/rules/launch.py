@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from msgspec import UNSET
 
-from chutes_exporter.rules.demand import starting_instances, target_instances
+from chutes_exporter.rules.demand import inactive_instances, target_instances
 from chutes_exporter.rules.score import is_blacklisted
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _starting_by_both(by_gpus: float | None, utilization: ChuteUtilization) -> f
     Both numbers may be too high, so the lower one counts. The GPUs may be from an older answer, and
     the autoscaler counts disabled instances, too.
     """
-    by_autoscaler = starting_instances(utilization)
+    by_autoscaler = inactive_instances(utilization)
     if by_autoscaler is None:
         return by_gpus
     if by_gpus is not None:
@@ -216,7 +216,7 @@ def _refusal_on_any_server(
     disabled = _is_disabled(chute)
     if disabled:
         return "disabled"
-    room = launch_room(chute, instances)
+    room = room_now(chute, instances)
     if room is not None and room <= 0:
         return _refusal_without_room(chute, instances)
     # For a private chute without TEE, the service looks at the miner's past, which no endpoint
@@ -278,7 +278,7 @@ def _refusal_without_room(chute: Chute, instances: ChuteInstances) -> LaunchRefu
     return "target_expired" if instances.target_expired else "no_room"
 
 
-def launch_room(chute: Chute, instances: ChuteInstances) -> float | None:
+def room_now(chute: Chute, instances: ChuteInstances) -> float | None:
     """Return how many more instances of a chute the service wants and lets start: 0 or less for
     none, and None if it is unknown.
 
@@ -324,13 +324,13 @@ def _public_room(room: float, starting: float | None, *, tee: bool | None) -> fl
     return min(room, room + 1 - starting)
 
 
-def room_left(chute: Chute, instances: ChuteInstances) -> float | None:
+def room_after_starting(chute: Chute, instances: ChuteInstances) -> float | None:
     """Return how many launches from now on can still become active, None if it is unknown.
 
     If the service checks the room again at the activation, the instances that already start may
     become active first, and take it.
     """
-    room = launch_room(chute, instances)
+    room = room_now(chute, instances)
     is_checked = activation_is_checked(chute)
     if room is None or is_checked is None:
         return None

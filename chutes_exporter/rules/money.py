@@ -1,20 +1,127 @@
-"""Rules about money: what GPUs cost, and what their miner earns."""
+"""Rules about money: what instances earn, what GPUs cost, and what a miner is paid."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from chutes_exporter.duration import DAY, HOUR
 from chutes_exporter.rules.sums import product, total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from chutes_exporter.api.records import Node, Server
+    from chutes_exporter.api.records import Bounty, Chute, Node, Server
 
 _HOURS_PER_DAY: Final = 24
 _RAO: Final = 1e9
 """Rao in one TAO or one alpha."""
+_FIRST_HOURS: Final = 4.6
+"""For how many hours an instance would have to keep its first pay, before it gets the later one, to
+earn the same in its first day as it does while its pay fades.
+
+It stays for 2 hours. Then each run of the autoscaler, every 15 minutes, takes away a part of the
+difference that is left: the square of a sixth of the hours since then.
+"""
+
+
+# Instances
+
+
+def first_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:
+    """Return the compute units per second of an instance of a chute that starts on a model now.
+
+    The service sends the value of the cheapest GPU that the chute allows. A more expensive GPU
+    earns more, in proportion to its hourly rate. The result is None if the chute does not allow the
+    model, or if it is unknown.
+
+    ``rates`` are in USD per hour, by model. A chute that allows only one model needs none.
+    """
+    selector, multiplier = chute.node_selector, chute.effective_compute_multiplier
+    if selector is None or not selector.gpu_count or selector.gpu_count < 0 or multiplier is None:
+        # Something is unknown, or the number of GPUs makes no sense.
+        return None
+    models = set(selector.supported_gpus or ())
+    if models == {model}:
+        return multiplier
+    all_rates_are_known = models <= rates.keys()
+    if model not in models or not all_rates_are_known:
+        return None
+    cheapest_rate = min(rates[allowed_model] for allowed_model in models)
+    return multiplier * rates[model] / cheapest_rate
+
+
+def later_multiplier(chute: Chute, model: str, rates: Mapping[str, float]) -> float | None:
+    """Return the compute units per second that an instance of a chute on a model earns for certain
+    from 8 hours after its activation on.
+
+    It is without the factors of a bounty and of the urgency, which the service sets anew at each
+    run of its autoscaler: while they last, they come on top.
+
+    ``rates`` are in USD per hour, by model. None is unknown.
+    """
+    if chute.public is None or chute.compute_multiplier_factors is None:
+        return None
+    if chute.public:
+        # The service moves a public instance to the pay of the cheapest GPU that its chute allows.
+        multiplier = chute.effective_compute_multiplier
+    else:
+        # A private instance keeps the pay of the GPU on which it runs.
+        multiplier = first_multiplier(chute, model, rates)
+    for name in ("bounty_boost", "urgency_boost"):
+        boost = chute.compute_multiplier_factors.get(name, 1.0)
+        # A factor of 0 or below makes no sense.
+        if multiplier is None or boost is None or boost <= 0:
+            return None
+        multiplier /= boost
+    return multiplier
+
+
+def first_day_units(first: float, later: float) -> float:
+    """Return the compute units that an instance earns in its first day.
+
+    Its pay per second moves from the first to the later one.
+    """
+    return later * DAY + (first - later) * _FIRST_HOURS * HOUR
+
+
+def urgency_boost(chute: Chute) -> float | None:
+    """Return the factor by which the service raises the pay of a chute while it wants more
+    instances, 1 without one. None is unknown.
+    """
+    if chute.compute_multiplier_factors is None:
+        return None
+    return chute.compute_multiplier_factors.get("urgency_boost", 1.0)
+
+
+def bounty_boost(bounty: Bounty) -> float | None:
+    """Return the factor by which a bounty raises the multiplier of the instance that is activated
+    first, None if it is unknown.
+
+    It grows in a straight line from 1.1 for a new bounty to 1.5 for one of 3 hours, and stays
+    there.
+    """
+    age = bounty.seconds_elapsed
+    if age is None:
+        return None
+    growth_ratio = min(max(age / (3 * HOUR), 0.0), 1.0)
+    return 1.1 + growth_ratio * (1.5 - 1.1)
+
+
+def bounty_expires_at(bounty: Bounty) -> float | None:
+    """Return the Unix time at which a bounty expires, correct to 2 seconds. None if it is unknown.
+
+    The service sends the age of the bounty, and how many seconds are left at that age. It sends 0
+    seconds if it does not know how many are left.
+    """
+    created_at, age, left = bounty.created_at, bounty.seconds_elapsed, bounty.time_remaining
+    if created_at is None or age is None or not left:
+        return None
+    measured_at = created_at + age
+    return measured_at + left
+
+
+# Costs
 
 
 @dataclass(frozen=True)
@@ -106,6 +213,9 @@ def _listed_gpus(servers: list[Server], nodes: list[Node]) -> dict[str, _ListedG
                 model = gpus[gpu.uuid].model or model
             gpus[gpu.uuid] = _ListedGpu(server_names[server.server_id], model)
     return gpus
+
+
+# Miners
 
 
 def in_usd(rao: float | None, *prices: float | None) -> float | None:

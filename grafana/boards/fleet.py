@@ -186,7 +186,7 @@ def idle_gpus(size: tuple[int, int], **servers: str) -> Panel:
     return stat(
         "Not earned, next 24 h",
         "What the idle GPUs that can be used would earn in their first day and on a later one, in "
-        "the best use that chutes-exporter advise --plan shows, and the rent of the idle and "
+        "the best use that chutes-exporter advise shows, and the rent of the idle and "
         "unverified ones. US dollars need --chain.url, and the rent a price for all GPUs.",
         Query(f"{first_day} * on () {UNIT_USD}", "idle GPUs"),
         Query(f"{later} * on () {UNIT_USD}", "a day, later"),

@@ -127,7 +127,7 @@ MARKET.show(
     table(
         "Best move",
         "What to launch on which server, so that the units of the first day are the most, as "
-        "chutes-exporter advise --plan prints it, which leaves out what failed here. Each room "
+        "chutes-exporter advise prints it, which leaves out what failed here. Each room "
         "of a chute is given once. Launch nothing on a server whose starts fail.",
         Column("", nothing_row(NONE_IDLE, "server")),
         Column("", "server_id"),

@@ -74,7 +74,7 @@ HEADING: Final = recorded("hotkey:chutes_miner_score_heading_ratio:max")
 RANK: Final = of_miners("chutes_miner_score_rank")
 EARNED: Final = total(of_miners("chutes_miner_estimated_usd_per_day"))
 NEXT_DAY: Final = total(recorded("hotkey:chutes_miner_estimated_usd:next24h"))
-"""The recording has the 26 %, and docs/plan.md how they were found."""
+"""The recording has the 26 %, and docs/advise.md how they were found."""
 INCENTIVE: Final = of_miners("chutes_miner_incentive_ratio")
 PROFIT: Final = total(of_miners("chutes_miner_estimated_profit_usd_per_day"), with_gpus=True)
 FLEET: Final = recorded("hotkey_state:chutes_fleet_gpus:sum")
@@ -121,7 +121,7 @@ def _next_day() -> Panel:
         "Next 24 h",
         "Experimental estimate of the pay of the next 24 hours, at today's price. It is 26 % of "
         "the way from the score to its heading, which it approaches. A lost seat, a collapse and a "
-        "lasting change are not predicted. docs/plan.md says how sure it is.",
+        "lasting change are not predicted. docs/advise.md says how sure it is.",
         Query(NEXT_DAY, "dollars, about"),
         unit=DOLLARS,
         empty="not known: set --chain.url",

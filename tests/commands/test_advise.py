@@ -1,192 +1,165 @@
-"""The command ``advise``, on a recorded world that is changed. The golden outputs have the screens,
-and tests/test_day.py and tests/test_worlds.py compare the offers with the truth.
+"""What ``advise`` makes of failures and of what is unknown, in the newest recorded world.
+
+The golden outputs have the screens, and tests/test_day.py and tests/test_worlds.py compare the
+offers with the truth.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tests.commands.support import Target, run
-from tests.recorded import EXPECTED, META, answers
-from tests.support import replay, served
+from tests.commands.worlds import PresentWorld
+from tests.recorded import WORLD_H, may_have_lost_race, reported_ends
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-SEED = META["invented_seeds"][META["test_miner"]]
-MINE = {"MINER_SEED": SEED, "MINER_SS58": META["test_miner"]}
-
-
-@pytest.fixture
-def api() -> dict[str, bytes]:
-    """The recorded answers. What a test changes counts from the next request on."""
-    return answers(now=time.time())
+FAILING = "ab4bb34d-d7bd-5e77-8cb8-37bfee6be0c7"
+"""A chute of which three instances lost their score. The start of a fourth may have lost a race."""
+NEARLY = "40299f28-ea43-56b8-a9f6-3774dee32f92"
+"""One that failed once. Another end has no reason, as that of a job that is over."""
+REDEPLOYED = "5aeafed4-8fd8-5f43-8e7b-524979a4e48a"
+PLANNED = ("autoscaler - downscale", "Rolling update", "maintenance - ", "chute deleted")
+"""How the reasons of ends begin that are no failures."""
+RICH = {"effective_compute_multiplier": 40.0}
+"""It pays more than all others."""
 
 
 @pytest.fixture
-async def target(api: dict[str, bytes]) -> AsyncIterator[Target]:
-    async with served(replay(api)) as url:
-        yield Target(url)
+def world() -> PresentWorld:
+    return PresentWorld(WORLD_H)
 
 
-async def advise(target: Target, *arguments: str, **variables: str) -> tuple[int, str, str]:
-    """Run the command; returns its exit status and what it wrote."""
-    return await run(target, "advise", *arguments, variables=variables or MINE)
+def true_failures(world: PresentWorld, chute_id: str) -> int:
+    """Return how often a chute failed on the miner's servers in 24 reports, by the database."""
+    truth = json.loads((WORLD_H / "expected.json").read_bytes())
+    private = truth["launch"][chute_id]["rules"] == "private"
+    failures = 0
+    for row in reported_ends(WORLD_H):
+        if (row["miner"], row["chute_id"]) != (world.miner.hotkey, chute_id):
+            continue
+        # An end whose score still counts is no failure. The newest report has the number 0.
+        if row["counts"] or row["report"] >= 24:
+            continue
+        reason = row["reason"] or ""
+        # A private chute may have been filled by others while an instance started.
+        lost_race = private and may_have_lost_race(row)
+        # Without a reason, a chute was redeployed, or a job was over.
+        if reason and not reason.startswith(PLANNED) and not lost_race:
+            failures += 1
+    return failures
 
 
-async def report(target: Target, *arguments: str) -> tuple[int, dict[str, Any]]:
-    """Run the command with ``--json``; returns its exit status and the JSON."""
-    code, output, _ = await advise(target, "--json", *arguments)
-    return code, json.loads(output)
+def offers_of(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the offers for the pro_6000 by their chute, in their order."""
+    return {row["chute_id"]: row for row in found["chutes"] if row["gpu"] == "pro_6000"}
 
 
-def cells(output: str, gpu: str) -> list[dict[str, str]]:
-    """Return the rows of a model's table: their texts by the head of the column."""
-    _, _, after = output.partition(f"\n{gpu}: ")
-    _, heads, *lines = after.splitlines()
-    # Columns are separated by two blanks or more.
-    columns = re.split(r"  +", heads)
-    rows_of_table: list[dict[str, str]] = []
-    for line in lines:
-        # These lines follow the table.
-        if line.startswith(("Not shown", "Left out")):
-            return rows_of_table
-        texts = re.split(r"  +", line)
-        rows_of_table.append(dict(zip(columns, texts, strict=True)))
-    raise AssertionError(f"the table of {gpu} does not end")
+async def test_each_chute_has_its_true_number_of_failures(world: PresentWorld) -> None:
+    for chute_id in (FAILING, NEARLY, REDEPLOYED):
+        world.want(chute_id, 2)
+    found = await world.found()
+    assert found["gaps"] == []
+    counts = {}
+    for row in found["chutes"]:
+        chute_id = row["chute_id"]
+        counts[chute_id] = row["failed_24h"], row["unclear_24h"]
+        assert row["failed_24h"] == true_failures(world, chute_id)
+        assert row["fails_here"] is (chute_id == FAILING)
+    assert (counts[FAILING], counts[NEARLY], counts[REDEPLOYED]) == ((3, 1), (1, 1), (0, 0))
 
 
-def cells_of_all_models(output: str) -> list[dict[str, str]]:
-    """Return the rows of the tables of all idle models."""
-    found = []
-    for gpu in EXPECTED["launch_models"]:
-        found += cells(output, gpu)
-    return found
-
-
-async def test_a_load_that_is_too_large_for_percent_is_a_dash(
-    target: Target, api: dict[str, bytes]
+async def test_a_failing_chute_comes_last_and_is_not_planned_however_much_it_pays(
+    world: PresentWorld,
 ) -> None:
-    utilization = json.loads(api["utilization"])
+    before = await world.found()
+    world.want(FAILING, 5, **RICH)
+    found = await world.found()
+    assert [*offers_of(found)][-1] == FAILING
+    assert found["plan"] == before["plan"]
+    # One that failed once keeps its place.
+    world.want(NEARLY, 5, **RICH)
+    found = await world.found()
+    assert next(iter(offers_of(found))) == NEARLY
+    assert NEARLY in str(found["plan"])
+
+
+async def test_gpus_for_which_only_a_failing_chute_has_room_stay_idle(world: PresentWorld) -> None:
+    # No chute has room, neither by its target nor by a bounty.
+    utilization = json.loads(world.bodies["utilization"])
     for row in utilization:
-        row |= {"utilization_15m": 1e307, "rate_limit_ratio_15m": 1e307}
-    api["utilization"] = json.dumps(utilization).encode()
-    code, output, errors = await advise(target)
-    assert (code, errors) == (1, "")
-    shown = cells_of_all_models(output)
-    assert {row["use %"] for row in shown} == {"-"}
-    assert {row["refused %"] for row in shown} == {"-"}
+        row |= {"scale_allowance": 0, "target_count": row["active_instance_count"]}
+    world.bodies["utilization"] = json.dumps(utilization).encode()
+    bounties = json.loads(world.bodies["bounties"])
+    for number, bounty in enumerate(bounties):
+        bounty["chute_id"] = f"gone-{number}"
+    world.bodies["bounties"] = json.dumps(bounties).encode()
+    world.want(FAILING, 50)
+    found = await world.found()
+    # Each of these servers has so many idle GPUs in the recorded world.
+    reasons = {(row["server"], row["gpus"]): row["reason"] for row in found["stay_idle"]}
+    assert reasons["iris", 5] == "failed_here"
+    assert reasons["ginkgo", 8] == "upgrade_slot"
+    assert reasons["elm no tee", 4] == "no_room"
 
 
-async def test_the_plan_says_where_more_may_be_possible(
-    target: Target, api: dict[str, bytes]
+@pytest.mark.parametrize("number", [None, 0, 7, 23])
+async def test_without_a_report_only_enough_failures_are_known(
+    world: PresentWorld, number: int | None
 ) -> None:
-    # The service may accept no launch, because the miner may be blacklisted.
-    seats = json.loads(api["metagraph"])
-    for seat in seats:
-        del seat["blacklist_reason"]
-    api["metagraph"] = json.dumps(seats).encode()
-    code, output, _ = await advise(target, "--plan")
-    text = " ".join(output.split())
-    assert code == 3
-    reason = "of some chutes it is not known whether they can be launched"
-    assert f"8 h200 on tee-h200-2 stay idle: {reason}." in text
-    assert "Together" not in text
+    world.want(FAILING, 5, **RICH)
+    world.want(NEARLY, 5)
+    if number is None:
+        del world.bodies["audit"]
+    else:
+        world.forget_report(number)
+    found = await world.found()
+    offers = offers_of(found)
+    assert {row["failed_24h"] for row in offers.values()} == {None}
+    assert offers[NEARLY]["fails_here"] is None
+    # The plan is made from what is known, and what is not known is named.
+    assert offers[FAILING]["fails_here"] is (None if number is None else True)
+    assert (FAILING in str(found["plan"])) is (number is None)
+    assert any("report" in gap for gap in found["gaps"])
 
 
-async def test_the_plan_leaves_out_a_server_that_must_be_upgraded_before_a_window_ends(
-    target: Target, api: dict[str, bytes]
+@pytest.mark.parametrize("reason", ["spoofed GPUs", None])
+async def test_a_miner_that_may_launch_nothing_is_told_so(
+    world: PresentWorld, reason: str | None
 ) -> None:
-    policy = json.loads(api["maintenance"])
-    end = datetime.fromtimestamp(time.time() + 10 * 3600, UTC)
-    policy["active_window"]["upgrade_window_end"] = end.isoformat()
-    policy["window_open"] = True
-    for server in policy["servers"]:
-        server["needs_upgrade"] = server["name"] == "tee-h200-2"
-    api["maintenance"] = json.dumps(policy).encode()
-    _, output, _ = await advise(target, "--plan")
-    reason = f"the server must be upgraded, and the window ends at {end:%Y-%m-%d %H:%M} UTC."
-    assert f"8 h200 on tee-h200-2 stay idle: {reason}" in " ".join(output.split())
-    _, found = await report(target)
-    (miner,) = found["miners"]
-    assert "tee-h200-2" not in {use["server_name"] for use in miner["plan"]}
-    whys = {one["server_name"]: one["why"] for one in miner["stay_idle"]}
-    assert whys["tee-h200-2"] == "upgrade_due"
-
-
-async def test_a_chute_that_does_not_start_here_is_marked_and_not_launched_again(
-    target: Target, api: dict[str, bytes]
-) -> None:
-    _, found = await report(target)
-    # The best chute for the second of the idle models. One of its instances has been starting for
-    # over an hour, so it hangs.
-    best = found["miners"][0]["idle"][1]["runnable"][0]
-    hanging = {
-        "instance_id": "hangs",
-        "chute_id": best["chute_id"],
-        "active": False,
-        "verified": False,
-        "activated_at": None,
-        "billed_to": None,
-        "created_at": datetime.fromtimestamp(time.time() - 2 * 3600, UTC).isoformat(),
-    }
-    api["instances"] += b"data: %b\n\n" % json.dumps(hanging).encode()
-    _, output, _ = await advise(target)
-    assert re.search(rf"^{best['chute_id']}  .*\(hangs here\)", output, re.MULTILINE)
-    _, found = await report(target)
-    (miner,) = found["miners"]
-    offers = {offer["chute_id"]: offer for offer in miner["idle"][1]["runnable"]}
-    assert offers[best["chute_id"]]["hanging_here"] == 1
-    assert best["chute_id"] not in str(miner["plan"])
-
-
-@pytest.mark.parametrize(
-    ("are_all_pending", "words", "models_without_chute"),
-    [
-        # 8 of the 13 idle GPUs are on a server in maintenance, which is made pending instead.
-        (False, "8 with pending maintenance (do not reboot), at most 3", 0),
-        (True, "13 with pending maintenance (do not reboot), at most 0", 2),
-    ],
-)
-async def test_idle_gpus_of_a_pending_server_wait_and_it_is_not_to_be_rebooted(
-    target: Target,
-    api: dict[str, bytes],
-    are_all_pending: bool,  # noqa: FBT001 - a parameter
-    words: str,
-    models_without_chute: int,
-) -> None:
-    policy = json.loads(api["maintenance"])
-    for server in policy["servers"]:
-        is_pending = are_all_pending or server["in_maintenance"]
-        server["maintenance_status"] = "pending" if is_pending else "none"
-    api["maintenance"] = json.dumps(policy).encode()
-    _, output, _ = await advise(target)
-    assert f"pro_6000: 13 idle GPUs, {words} on one server" in " ".join(output.split())
-    assert output.count("No chute can run on them now.") == models_without_chute
-
-
-@pytest.mark.parametrize(
-    ("reason", "status", "words"),
-    [("spoofed GPUs", 0, "the miner is blacklisted"), (None, 3, "? chutes for ")],
-)
-async def test_if_the_service_may_accept_nothing_the_status_is_that_of_what_is_known(
-    target: Target, api: dict[str, bytes], reason: str | None, status: int, words: str
-) -> None:
-    # A blacklisted miner can certainly launch nothing, so its idle GPUs need no action. If the
-    # reason is None, the seat lacks the field, so the miner may be blacklisted or not.
-    seats = json.loads(api["metagraph"])
+    # A blacklisted miner can certainly launch nothing, so nothing needs action. If its seat lacks
+    # the field, it may be blacklisted or not.
+    seats = json.loads(world.bodies["metagraph"])
     for seat in seats:
         del seat["blacklist_reason"]
         if reason is not None:
             seat["blacklist_reason"] = reason
-    api["metagraph"] = json.dumps(seats).encode()
-    code, output, _ = await advise(target)
-    assert code == status
-    assert "No chute can run on them now.\nLeft out: " in output
-    assert words in output
+    world.bodies["metagraph"] = json.dumps(seats).encode()
+    # Without offers, the reports are not read: otherwise these would be missing.
+    del world.bodies["audit"]
+    code, _ = await world.run()
+    assert code == (3 if reason is None else 0)
+    found = await world.found()
+    assert (found["plan"], found["chutes"]) == ([], [])
+    reasons = {row["reason"] for row in found["stay_idle"]}
+    assert ("not_known" in reasons, "no_room" in reasons) == (reason is None, reason is not None)
+    assert "report" not in str(found["gaps"])
+
+
+async def test_a_chute_that_hangs_here_is_not_launched_again(world: PresentWorld) -> None:
+    best = next(iter(offers_of(await world.found())))
+    created_at = datetime.now(UTC).timestamp() - 2 * 3600
+    hanging = {
+        "instance_id": "hangs",
+        "chute_id": best,
+        "active": False,
+        "verified": False,
+        "activated_at": None,
+        "billed_to": None,
+        "created_at": datetime.fromtimestamp(created_at, UTC).isoformat(),
+    }
+    world.bodies["instances"] += b"data: %b\n\n" % json.dumps(hanging).encode()
+    found = await world.found()
+    assert offers_of(found)[best]["hanging_here"] == 1
+    assert best not in str(found["plan"])

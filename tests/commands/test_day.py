@@ -21,7 +21,7 @@ async def test_a_server_that_died_is_named_with_what_ended_and_has_no_idle_gpus(
     async with Replay(recorded_day(), at=22.2 * HOUR) as replay:
         screen = await output_of(replay, "status", "--gpu.cost=pro_6000=1.5")
         found = json.loads(await output_of(replay, "status", "--json"))
-        plan = await output_of(replay, "advise", "--plan")
+        plan = await output_of(replay, "advise")
     assert "1 server has probably died: several instances ended within minutes" in screen
     assert "which keep their score" in screen
     assert "First see whether it answers: chutes-miner tee node-health --name balder" in screen
@@ -33,7 +33,7 @@ async def test_a_server_that_died_is_named_with_what_ended_and_has_no_idle_gpus(
     assert not any("balder" in thing for thing in findings["idle_gpus"]["things"])
     # Nothing is to be launched there.
     assert plan.count("balder") == 1
-    assert "3 pro_6000 on balder stay idle: the server has probably died" in plan
+    assert "balder 3 pro_6000 may_be_dead the server has probably died" in plan
 
 
 async def test_the_headline_counts_the_idle_gpus_of_the_table() -> None:

@@ -7,7 +7,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from chutes_exporter.collectors.fleet import FEEDS, fleet_answers
+from chutes_exporter.duration import DAY
+from chutes_exporter.feeds.fleet import FEEDS, fleet_answers
 from chutes_exporter.fleet.model import Fleet, Gpu, Instance, Offer, Server
 from tests.collectors.support import ME, answer, decoded
 from tests.recorded import DIRECTORIES, Miner
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from chutes_exporter.fleet.answers import FleetAnswers
     from chutes_exporter.fleet.model import GpuState
 
-WORLDS = [Miner(directory, "test_miner") for directory in DIRECTORIES]
+WORLDS = [Miner(directory) for directory in DIRECTORIES]
 """The test miner of each recorded world."""
 
 
@@ -123,10 +124,10 @@ def make_fleet(*servers: Server, **fields: Any) -> Fleet:
     return Fleet(**given | fields)
 
 
-def make_offer(chute_id: str, pay: float, size: int = 1, left: int = 1, **fields: Any) -> Offer:
+def make_offer(chute_id: str, pay: float, size: int = 1, room: int = 1, **fields: Any) -> Offer:
     """Return an offer whose instance earns ``pay`` units a second, at first and later.
 
-    The instance takes ``size`` GPUs, and the chute has room for ``left`` instances.
+    The instance takes ``size`` GPUs, and the chute has room for ``room`` instances.
     """
     given: dict[str, Any] = {
         "model": "pro_6000",
@@ -135,10 +136,10 @@ def make_offer(chute_id: str, pay: float, size: int = 1, left: int = 1, **fields
         "chute": chute_id,
         "private": True,
         "size": size,
-        "room": left,
-        "left": left,
+        "room_now": room,
+        "room_after_starting": room,
         "starting": 0,
-        "units_per_second": pay,
+        "first_day_units": pay * DAY,
         "later_units_per_second": pay,
         "urgency_boost": 1.0,
         "hanging": 0,

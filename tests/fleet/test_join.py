@@ -143,7 +143,7 @@ ANSWERS: Bodies = {
 def uses(fleet: Fleet) -> str:
     """Return what to launch on which server."""
     texts = []
-    for use in fleet.uses:
+    for use in fleet.plans:
         names = " ".join(str(launch.offer.chute) for launch in use.launches)
         texts.append(f"{use.server_id}: {names}")
     return ", ".join(texts)
@@ -177,7 +177,7 @@ def facts(fleet: Fleet) -> dict[str, Any]:
     said |= _upgrade_facts(fleet)
     if fleet.markets is not None:
         said["uses"] = uses(fleet)
-        are_best = not any(use.may_be_more for use in fleet.uses)
+        are_best = not any(use.may_be_more for use in fleet.plans)
         said["uses.are_best"] = are_best or None
     for gpu in fleet.gpus:
         said |= _fields_of(gpu, gpu.gpu_id)
@@ -916,7 +916,7 @@ def test_a_miner_is_registered_and_blacklisted_by_its_own_seat(
     ids=["blacklisted", "not registered"],
 )
 def test_idle_gpus_of_a_miner_that_may_launch_nothing_certainly_earn_nothing(seat: Row) -> None:
-    (use,) = join_fleet(sent(ANSWERS | {"metagraph": [seat]})).uses
+    (use,) = join_fleet(sent(ANSWERS | {"metagraph": [seat]})).plans
     assert use.first_day_units == 0
 
 

@@ -115,14 +115,20 @@ def servers(*changes: Row) -> Row:
 def test_an_offer_has_what_the_answers_say_of_its_chute() -> None:
     offer = offer_of()
     assert (offer.chute_id, offer.chute, offer.private, offer.tee) == ("c", "llama", False, True)
-    assert (offer.model, offer.size, offer.room, offer.left, offer.starting) == ("h200", 2, 1, 1, 0)
-    assert (offer.units_per_second, offer.later_units_per_second) == (3, 3)
+    assert (offer.model, offer.size, offer.room_now, offer.room_after_starting, offer.starting) == (
+        "h200",
+        2,
+        1,
+        1,
+        0,
+    )
+    assert (offer.first_day_units, offer.later_units_per_second) == (3 * 86400, 3)
     assert (offer.load, offer.rate_limited) == (0.5, 0.25)
     assert (offer.bounty_boost, offer.bounty_expires_at, offer.hanging) == (None, None, 0)
 
 
 def test_the_best_use_of_three_idle_gpus_is_an_instance_on_two_of_them() -> None:
-    (use,) = fleet_of().uses
+    (use,) = fleet_of().plans
     assert [(one.offer.chute_id, one.instances) for one in use.launches] == [("c", 1)]
     assert (use.free, use.used, use.first_day_units) == (3, 2, 3 * 86400)
 
@@ -139,7 +145,7 @@ def test_an_offer_has_the_present_boost_and_the_end_of_the_bounty_of_its_chute()
 def test_a_bounty_raises_the_first_pay_and_is_gone_after_8_hours() -> None:
     offer = offer_of(compute_multiplier_factors={"tee": 1.2, "bounty_boost": 1.5})
     # Without the factor of the bounty, 3 units a second are 2.
-    assert (offer.units_per_second, offer.later_units_per_second) == (3, 2)
+    assert offer.later_units_per_second == 2
     # For 2 hours, the whole unit is paid, and until the first run after them. Each run, every 15
     # minutes, takes away the square of a sixth of the hours since then, of what is left.
     left, paid_hours = 1.0, 2.25
@@ -173,7 +179,7 @@ def test_a_server_that_only_the_maintenance_policy_knows_to_hold_a_slot_takes_no
     server_of_policy = {"server_id": "s", "maintenance_status": status}
     policy = {"active_window": None, "servers": [server_of_policy]}
     assert refused(maintenance=policy) == {"in_maintenance": 1}
-    assert fleet_of(maintenance=policy).uses == ()
+    assert fleet_of(maintenance=policy).plans == ()
 
 
 def test_a_server_in_an_unknown_step_of_its_maintenance_may_refuse_launches() -> None:
@@ -185,7 +191,7 @@ def test_a_server_in_an_unknown_step_of_its_maintenance_may_refuse_launches() ->
 def test_a_server_of_which_tee_is_unknown_takes_no_instance() -> None:
     changes = {"servers": servers({"is_tee": None})}
     assert refused(**changes) == {"unknown": 1}
-    assert fleet_of(**changes).uses == ()
+    assert fleet_of(**changes).plans == ()
 
 
 def test_gpus_that_are_unverified_held_or_of_an_unknown_model_are_not_free() -> None:
@@ -235,14 +241,16 @@ def test_a_public_instance_approaches_the_pay_of_the_cheapest_gpu_and_a_private_
     for public, later in ((True, 3), (False, 12)):
         changes = {"chutes": [chute | {"public": public}], "supported_gpus": rates}
         (offer,) = market_of(**changes).offers
-        assert (offer.units_per_second, offer.later_units_per_second) == (12, later)
+        assert offer.later_units_per_second == later
+        # The first pay counts for 4.6 hours.
+        assert offer.first_day_units == later * 86400 + (12 - later) * 4.6 * 3600
 
 
 @pytest.mark.parametrize("field", ["public", "tee", "disabled", "effective_compute_multiplier"])
 def test_a_chute_that_lacks_what_decides_may_be_launched_or_not(field: str) -> None:
     lacking = {key: value for key, value in CHUTE.items() if key != field}
     assert refused(chutes=[lacking]) == {"unknown": 1}
-    (use,) = fleet_of(chutes=[lacking]).uses
+    (use,) = fleet_of(chutes=[lacking]).plans
     # Something may be possible, so the pay is not known to be 0.
     assert (use.may_be_more, use.first_day_units) == (True, None)
 
@@ -251,7 +259,7 @@ def test_beside_a_chute_that_may_be_launched_the_pay_of_a_sure_one_is_certain() 
     lacking = {key: value for key, value in CHUTE.items() if key != "tee"}
     known = CHUTE | {"chute_id": "known"}
     records = [RECORD, RECORD | {"chute_id": "known"}]
-    (use,) = fleet_of(chutes=[lacking, known], utilization=records).uses
+    (use,) = fleet_of(chutes=[lacking, known], utilization=records).plans
     units_per_second = 3.0
     assert known["effective_compute_multiplier"] == units_per_second
     assert (use.may_be_more, use.first_day_units) == (True, units_per_second * 86400)
@@ -309,7 +317,7 @@ def test_a_chute_that_has_been_starting_here_for_over_an_hour_is_avoided(
     }
     offers = market_of(**changes).offers
     best_first = [(offer.chute_id, offer.hanging) for offer in offers]
-    (use,) = fleet_of(**changes).uses
+    (use,) = fleet_of(**changes).plans
     launched = [launch.offer.chute_id for launch in use.launches]
     if hanging:
         assert best_first == [("o", 0), ("c", 1)]
@@ -340,9 +348,9 @@ def test_launches_that_are_under_way_take_the_room_of_a_chute_that_checks_it_aga
             utilization=[record],
         )
         ((offer,),) = (market.offers for market in fleet.markets or ())
-        assert (offer.starting, offer.left) == (2, left)
+        assert (offer.starting, offer.room_after_starting) == (2, left)
         # What has no room left is shown, but launched nowhere.
-        (use,) = fleet.uses
+        (use,) = fleet.plans
         assert sum(launch.instances for launch in use.launches) == left
 
 
@@ -362,7 +370,7 @@ def test_what_is_left_of_a_room_is_unknown_while_a_start_is() -> None:
 
 def test_servers_are_filled_with_each_room_once() -> None:
     fleet = fleet_of(servers=servers({}, {}))
-    used = sorted(use.used for use in fleet.uses)
+    used = sorted(use.used for use in fleet.plans)
     assert used == [0, 2]
     pays = [fleet.idle_pay(server) for server in fleet.servers]
     # The chute has room for one instance, which earns 3 units a second.
@@ -470,7 +478,7 @@ def test_the_plan_leaves_out_servers_that_fail_or_must_be_upgraded_and_says_why(
     fleet = fleet_of(**changes)
     (server,) = fleet.servers
     assert fleet.left_out.get(server.server_id) == reason
-    assert bool(fleet.uses) == (reason is None)
+    assert bool(fleet.plans) == (reason is None)
     if reason in ("upgrade_due", "starts_hang"):
         assert fleet.idle_pay(server) == NO_PAY
         assert fleet.idle_can_earn(server) is False

@@ -21,8 +21,8 @@ from chutes_exporter.rules.launch import (
     activation_is_refused,
     chute_instances,
     launch_refusal,
-    launch_room,
-    room_left,
+    room_after_starting,
+    room_now,
     service_time,
 )
 
@@ -116,7 +116,7 @@ def test_a_missing_value_makes_a_launch_unknown_unless_something_else_refuses_it
 def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
     chute: Chute, instances: dict[str, Any], room: float | None
 ) -> None:
-    assert launch_room(chute, replace(ROOM, **instances)) == room
+    assert room_now(chute, replace(ROOM, **instances)) == room
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_the_room_of_a_chute_follows_the_rules_of_its_launches(
 def test_instances_that_start_take_the_room_that_is_checked_again(
     chute: Chute, instances: dict[str, Any], left: float | None
 ) -> None:
-    assert room_left(chute, replace(ROOM, **instances)) == left
+    assert room_after_starting(chute, replace(ROOM, **instances)) == left
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,96 @@
 from __future__ import annotations
 
-from chutes_exporter.rules.money import in_usd
+import pytest
+
+from chutes_exporter.api.records import Chute, NodeSelector
+from chutes_exporter.rules.money import first_multiplier, in_usd, later_multiplier
 
 
 def test_an_amount_has_a_value_if_it_and_all_prices_are_known() -> None:
     assert in_usd(5e9, 0.1, 400.0) == 200
     assert in_usd(None, 0.1, 400.0) is None
     assert in_usd(5e9, 0.1, None) is None
+
+
+RATES = {"h200": 2.75, "l40s": 0.85}
+"""US dollars an hour of the models that chutes allow here."""
+
+
+@pytest.mark.parametrize(
+    ("gpus", "multiplier", "models", "rates", "units"),
+    [
+        # On the cheapest GPU it earns 2.0, and on a dearer one more, in proportion to its rate.
+        (4, 2.0, ["l40s", "h200"], RATES, 2.0 * 2.75 / 0.85),
+        (4, 2.0, ["h200", "h100"], RATES | {"h100": 2.75}, 2.0),
+        # Without the rates, the pay is known only if the chute allows one model.
+        (2, 1.0, ["h200"], {}, 1.0),
+        (2, 1.0, ["h200", "l40s"], {"h200": 2.75}, None),
+        # Without a number of GPUs, a multiplier or the model, it is unknown.
+        (None, 1.0, ["h200"], RATES, None),
+        (0, 1.0, ["h200"], RATES, None),
+        (-1, 1.0, ["h200"], RATES, None),
+        (1, None, ["h200"], RATES, None),
+        (1, 1.0, ["l40s"], RATES, None),
+    ],
+)
+def test_the_pay_of_an_h200_follows_from_the_chute_and_the_rates(
+    gpus: int | None,
+    multiplier: float | None,
+    models: list[str],
+    rates: dict[str, float],
+    units: float | None,
+) -> None:
+    selector = NodeSelector(gpu_count=gpus, supported_gpus=models)
+    chute = Chute("c", node_selector=selector, effective_compute_multiplier=multiplier)
+    assert first_multiplier(chute, "h200", rates) == pytest.approx(units)
+
+
+def test_the_pay_of_an_h200_is_unknown_if_the_chute_does_not_say_its_gpus() -> None:
+    chute = Chute("c", effective_compute_multiplier=2.0)
+    assert first_multiplier(chute, "h200", RATES) is None
+
+
+@pytest.mark.parametrize(
+    ("public", "factors", "gpus", "later"),
+    [
+        # Whatever it runs on, a public instance approaches the pay of the cheapest GPU. Without a
+        # bounty of 1.25, 2.0 becomes 1.6, and without an urgency boost of 1.6, it becomes 1.0.
+        (True, {}, 4, 2.0),
+        (True, {"bounty_boost": 1.25, "tee": 2.25}, 4, 1.6),
+        (True, {"bounty_boost": 1.25, "urgency_boost": 1.6, "manual_boost": 3.0}, 4, 1.0),
+        # A private one keeps the pay of its own GPU, here an h200 instead of an l40s.
+        (False, {"private_tee": 1.3}, 4, 2.0 * 2.75 / 0.85),
+        (False, {"bounty_boost": 1.25}, 4, 1.6 * 2.75 / 0.85),
+        # Only the pay of a private one depends on its number of GPUs.
+        (True, {}, None, 2.0),
+        (False, {}, None, None),
+        # What is null, and a factor of 0, leave it unknown.
+        (True, None, 4, None),
+        (None, {}, 4, None),
+        (True, {"bounty_boost": None}, 4, None),
+        (True, {"urgency_boost": 0}, 4, None),
+    ],
+)
+def test_lasting_pay_has_no_bounty_and_no_boost_and_depends_on_who_may_use_the_chute(
+    public: bool | None,  # noqa: FBT001 - a parameter
+    factors: dict[str, float | None] | None,
+    gpus: int | None,
+    later: float | None,
+) -> None:
+    selector = NodeSelector(gpu_count=gpus, supported_gpus=["l40s", "h200"])
+    chute = Chute(
+        "c",
+        public=public,
+        node_selector=selector,
+        effective_compute_multiplier=2.0,
+        compute_multiplier_factors=factors,
+    )
+    assert later_multiplier(chute, "h200", RATES) == pytest.approx(later)
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_what_an_instance_approaches_is_unknown_without_a_multiplier(
+    public: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    chute = Chute("c", public=public, compute_multiplier_factors={})
+    assert later_multiplier(chute, "h200", RATES) is None
