@@ -9,9 +9,9 @@ import shlex
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from chutes_exporter.api.client import problem_of_address
 from chutes_exporter.api.errors import scrub_input
 from chutes_exporter.api.keys import Hotkey, HotkeyError, public_key, readable_by_others
-from chutes_exporter.api.transport import problem_of_address
 from chutes_exporter.rules.gpus import GPU_MODELS
 from chutes_exporter.rules.money import Costs
 

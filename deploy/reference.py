@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chutes_exporter.collectors import COLLECTORS
 from chutes_exporter.page import telemetry
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from chutes_exporter.collectors import Collector
-    from chutes_exporter.feeds.feed import Feed
     from chutes_exporter.metric import Metric
 
 ALL_METRICS = (
@@ -77,16 +76,12 @@ def _overview() -> str:
 
 def _section(collector: Collector) -> str:
     feeds = ", ".join(
-        f"`{feed.name}` (changes {feed.changes}, fresh {_freshness(feed)}, dropped after "
+        f"`{feed.name}` (changes {feed.changes}, fresh for {feed.ttl:.0f} s, dropped after "
         f"{feed.max_age:.0f} s)"
         for feed in collector.feeds
     )
     summary = collector.summary[0].upper() + collector.summary[1:]
     return f"## {collector.name}\n\n{summary}. Feeds: {feeds}.\n\n{_table(collector.metrics)}"
-
-
-def _freshness(feed: Feed[Any]) -> str:
-    return f"for {feed.ttl:.0f} s" if feed.due is None else "until the next one is due"
 
 
 def _table(metrics: Iterable[Metric]) -> str:

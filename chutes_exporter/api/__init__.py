@@ -5,11 +5,10 @@ async with ChutesClient() as client:
 """
 
 from chutes_exporter.api.answer import Answer
-from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.api.client import ChutesClient, ClientSetupError
 from chutes_exporter.api.endpoints import ENDPOINTS, Endpoint
 from chutes_exporter.api.errors import ApiError
 from chutes_exporter.api.keys import Hotkey, HotkeyError
-from chutes_exporter.api.transport import ClientSetupError
 
 __all__ = [
     "ENDPOINTS",

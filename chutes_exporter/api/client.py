@@ -1,34 +1,96 @@
-"""The client of the Chutes API: it puts ids into paths, and signs requests if necessary."""
+"""The client sends a request over HTTP. It returns an answer or raises an error with advice."""
 
 from __future__ import annotations
 
+import asyncio
+import email.utils
+import logging
+import math
+import ssl
 import time
+import urllib.request
+from collections import defaultdict
+from contextlib import aclosing, suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from chutes_exporter.api.clock import steady
-from chutes_exporter.api.errors import BadRequestError
-from chutes_exporter.api.transport import Transport
+import httpx
+import msgspec
+import structlog
+
+from chutes_exporter import __version__
+from chutes_exporter.api import errors
+from chutes_exporter.api.answer import Answer
+from chutes_exporter.api.clock import ApiClock, steady
+from chutes_exporter.api.decoding import StreamShape, Tally, encode, inflated, memory_of
+from chutes_exporter.api.errors import ApiError, scrub
+from chutes_exporter.api.request_metrics import RequestCounters
+from chutes_exporter.api.schema_drift import CHECKED_EVERY, FieldCheck
+from chutes_exporter.api.worker import Bounded, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from typing import Self
 
-    from chutes_exporter.api.answer import Answer
-    from chutes_exporter.api.clock import ApiClock
+    from chutes_exporter.api.decoding import Shape
     from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.api.keys import Hotkey
-    from chutes_exporter.api.request_metrics import RequestCounters
-    from chutes_exporter.api.schema_drift import FieldCheck
+
+_log = structlog.get_logger("exporter")
 
 T = TypeVar("T")
 
 NONCE_TOLERANCE = 600.0
 """Seconds that a nonce may differ from the service's clock."""
+# A separate limit for each endpoint: an endpoint that hangs must not take the connections of
+# others.
+_MAX_CONNECTIONS_PER_ENDPOINT = 4
+_MAX_PORT = 65535
+_OK = str(httpx.codes.OK.value)
+_TOTAL_TIMEOUT = 120.0
+# Computing time until the body of an answer. Usually it takes a few milliseconds.
+_HEAD_SECONDS = 1.0
+_MAX_ERROR_BYTES = 64 * 1024
+_PIECES_AT_ONCE = 16
+_DETAIL_CHARACTERS = 200
+_ERRORS: dict[int, type[ApiError]] = {
+    400: errors.BadRequestError,
+    401: errors.SignatureRefusedError,
+    403: errors.ForbiddenError,
+    404: errors.NotFoundError,
+    422: errors.BadRequestError,
+    429: errors.RateLimitedError,
+}
+
+
+def problem_of_address(address: str) -> str | None:
+    """Return why no request can go to an address, or None if one can."""
+    try:
+        url = httpx.URL(address)
+        # Reading the host decodes it, which can fail, too.
+        host, port = url.host, url.port
+    except (httpx.InvalidURL, UnicodeError) as error:
+        return str(error).rstrip(".")
+    if not host:
+        return "it has no host"
+    if port is not None and not 0 < port <= _MAX_PORT:
+        return f"port {port} is not between 1 and {_MAX_PORT}"
+    return None
+
+
+class ClientSetupError(ValueError):
+    """The environment's proxies or certificates cannot be used.
+
+    The message names the variables to check.
+    """
 
 
 class ChutesClient:
-    """A client for one Chutes API.
+    """A client for one API, with limits for all that it can send.
+
+    Use it as an asynchronous context manager, or call :meth:`aclose`. Its constructor may raise
+    ClientSetupError.
 
     Args:
         base_url: The API's address. Signatures go nowhere else.
@@ -36,9 +98,13 @@ class ChutesClient:
         clock: Returns the Unix time in seconds, by the local clock.
         monotonic: Returns the seconds of a clock that no correction changes.
         counters: Counts the requests.
+        scrub: Removes secrets from texts of the API.
 
-    Use it as an asynchronous context manager, or call :meth:`aclose`. Its constructor may raise
-    ClientSetupError.
+    Attributes:
+        api_clock: Returns the Unix time of the API, for all that is compared with its answers.
+        clock_checked_at: Monotonic time of the newest answer with a date, minus infinity before the
+            first.
+        changes: The newest check of the fields of an answer, by the name of the endpoint.
     """
 
     def __init__(
@@ -49,30 +115,27 @@ class ChutesClient:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = steady,
         counters: RequestCounters | None = None,
+        scrub: Callable[[str], str] = scrub,
     ) -> None:
-        self._transport = Transport(
-            base_url, timeout=timeout, clock=clock, monotonic=monotonic, counters=counters
+        self._base_url = base_url
+        self._scrub = scrub
+        self.api_clock = ApiClock(clock, monotonic)
+        self.clock_checked_at = -math.inf
+        self.changes: dict[str, FieldCheck] = {}
+        self._monotonic = monotonic
+        self._counters = counters or RequestCounters()
+        self._worker = Worker("upstream")
+        # These belong to the event loop of the worker.
+        self._decoding = asyncio.Lock()
+        self._slots = defaultdict[str, asyncio.Semaphore](
+            lambda: asyncio.Semaphore(_MAX_CONNECTIONS_PER_ENDPOINT)
         )
-
-    @property
-    def api_clock(self) -> ApiClock:
-        """Returns the Unix time of the API, for all that is compared with its answers."""
-        return self._transport.api_clock
+        self._http = _http_client(base_url, timeout)
 
     @property
     def clock_offset(self) -> float | None:
         """Seconds by which the local clock is ahead of the API's. None before the first date."""
-        return self._transport.api_clock.offset
-
-    @property
-    def clock_checked_at(self) -> float:
-        """Monotonic time of the newest answer with a date, minus infinity before the first."""
-        return self._transport.clock_checked_at
-
-    @property
-    def changes(self) -> Mapping[str, FieldCheck]:
-        """The newest check of the fields of an answer, by the name of the endpoint."""
-        return self._transport.changes
+        return self.api_clock.offset
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,7 +145,7 @@ class ChutesClient:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._transport.aclose()
+        await self._worker.aclose(self._http.aclose())
 
     async def fetch(
         self,
@@ -100,15 +163,151 @@ class ChutesClient:
         """
         if endpoint.signed and key is None:
             raise TypeError(f"{endpoint.name} must be signed: a key is needed")
-        query = {**(endpoint.query or {}), **(params or {})}
-        return await self._transport.send(
-            endpoint,
-            _url(endpoint, path or {}),
-            key=key,
+        request = {
+            "url": _url(endpoint, path or {}) or self._base_url,
             # An empty query would replace the one of the base address. None keeps it.
-            params=query or None,
-            body=body,
+            "params": {**(endpoint.query or {}), **(params or {})} or None,
+            "json": body,
+        }
+        tally = Tally(check=self._due_check(endpoint))
+        exchange = self._exchange(endpoint, tally, key, request)
+        code = "abandoned"  # It remains if the caller cancels the request.
+        started = time.monotonic()
+        try:
+            value = await self._worker.run(exchange)
+            code = _OK
+        except ApiError as error:
+            # The status of a response that is an error, or else the reason.
+            is_response = error.status not in (None, httpx.codes.OK)
+            code = str(error.status) if is_response else error.reason
+            # Drop the traceback: its frames hold the whole answer, and the error may be kept for
+            # long.
+            error.__context__ = None
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+        finally:
+            seconds = time.monotonic() - started
+            self._note_request(endpoint, code, seconds, tally)
+        return Answer(
+            value,
+            count=tally.accepted,
+            rejected=tally.rejected,
+            first_error=tally.first_error,
+            received_at=self.api_clock(),
+            seconds=seconds,
         )
+
+    def _due_check(self, endpoint: Endpoint[Any]) -> FieldCheck | None:
+        """Return a new check of the fields of an endpoint's answer, None if the last is recent."""
+        now = self._monotonic()
+        last = self.changes.get(endpoint.name)
+        if last is not None and now < last.at + CHECKED_EVERY:
+            return None
+        return FieldCheck(now)
+
+    def _note_request(
+        self, endpoint: Endpoint[Any], code: str, seconds: float, tally: Tally
+    ) -> None:
+        """Count and log a request that is over, and keep what the API changed."""
+        self._counters.add(
+            endpoint.name, code, seconds=seconds, size=tally.size, rejected=tally.rejected
+        )
+        # Paths and headers can be private, so the log has only the endpoint's name.
+        _note(
+            logging.DEBUG,
+            "requested",
+            endpoint,
+            status=code,
+            seconds=round(seconds, 3),
+            bytes=tally.size,
+        )
+        # An answer that cannot be decoded is complete, too, and its changes may be the reason.
+        if tally.check is not None and code in (_OK, errors.UndecodableError.reason):
+            self._note_changes(endpoint, tally.check)
+
+    async def _exchange(
+        self, endpoint: Endpoint[Any], tally: Tally, key: Hotkey | None, request: dict[str, Any]
+    ) -> Any:
+        """Send a request and return the decoded answer, or raise ApiError.
+
+        It runs in the worker. The answer's records and bytes are counted in the tally, and its date
+        sets the API's clock. ``request`` has the address, the query and the body, in httpx's names.
+        """
+        try:
+            async with asyncio.timeout(_TOTAL_TIMEOUT), self._slots[endpoint.name]:
+                headers = {}
+                if key and endpoint.signed:
+                    headers = key.headers(int(self.api_clock()), endpoint.purpose)
+                built = self._http.build_request(endpoint.method, headers=headers, **request)
+                sending = self._http.send(built, stream=True)
+                # Any number of interim responses (100 Continue) may come before the response.
+                too_much_work = errors.TooLargeError("the beginning of the answer is too much work")
+                response = await Bounded(sending, _HEAD_SECONDS, too_much_work)
+                async with aclosing(response):
+                    self._set_api_clock(response)
+                    if response.status_code != httpx.codes.OK:
+                        raise await _refusal(response, self._scrub)
+                    return await self._read(endpoint, _received(response, tally), tally)
+        except (TimeoutError, httpx.TimeoutException):
+            raise errors.TimedOutError("no complete answer in time") from None
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            raise errors.CutOffError("the connection was cut") from None
+        except httpx.TransportError as error:
+            server = self._http.base_url.netloc.decode()
+            raise errors.UnavailableError(
+                f"cannot connect to {server}: {_shortened(str(error), self._scrub)}"
+            ) from None
+
+    def _set_api_clock(self, response: httpx.Response) -> None:
+        """Set the API's clock to the date of a response, which may have no valid one."""
+        # An answer with an age comes from a cache, and its date is the time at which it was made.
+        if "age" in response.headers:
+            return
+        with suppress(ValueError, TypeError, OverflowError):
+            date = email.utils.parsedate_to_datetime(response.headers.get("date", ""))
+            # The header is rounded down to whole seconds, which is half a second on average.
+            self.api_clock.set(date.timestamp() + 0.5)
+            self.clock_checked_at = time.monotonic()
+
+    def _note_changes(self, endpoint: Endpoint[Any], check: FieldCheck) -> None:
+        """Keep the check of an answer, and log the changes that the last check did not find.
+
+        A check of an answer without records does not replace an earlier one.
+        """
+        last = self.changes.get(endpoint.name)
+        has_records = bool(check.lacks)
+        if last is not None and not has_records:
+            return
+        self.changes[endpoint.name] = check
+        logged = last.found if last is not None else []
+        for change in check.found:
+            if change not in logged:
+                _note(logging.INFO, "the API changed", endpoint, found=self._scrub(change))
+
+    async def _read(
+        self, endpoint: Endpoint[Any], chunks: AsyncIterator[bytes], tally: Tally
+    ) -> Any:
+        """Read and decode a body, or raise TooLargeError above the endpoint's limit of bytes.
+
+        Of a stream, only what is kept of its records counts towards the limit.
+        """
+        if isinstance(endpoint.shape, StreamShape):
+            records = []
+            kept_bytes = 0
+            async for record in endpoint.shape.decode(chunks, tally):
+                records.append(record)
+                kept_bytes += memory_of(encode(record))
+                _require_room(endpoint, kept_bytes)
+            return records
+        body = bytearray()
+        async for chunk in chunks:
+            body += chunk
+            _require_room(endpoint, len(body))
+        if endpoint.shape is None:
+            return None
+        # In a thread, so that other requests do not wait. One body at a time, because decoding
+        # takes more memory than its result.
+        async with self._decoding:
+            return await asyncio.to_thread(_decode, endpoint, endpoint.shape, body, tally)
 
 
 def _url(endpoint: Endpoint[Any], path: Mapping[str, str]) -> str:
@@ -116,6 +315,134 @@ def _url(endpoint: Endpoint[Any], path: Mapping[str, str]) -> str:
     # Each value is one segment of the path and must stay one. `quote` escapes slashes, but not "."
     # and "..".
     if any(value in ("", ".", "..") for value in path.values()):
-        raise BadRequestError("the id is invalid", advice="Check the id.")
+        raise errors.BadRequestError("the id is invalid", advice="Check the id.")
     segments = {name: quote(value, safe="") for name, value in path.items()}
     return endpoint.path.format_map(segments)
+
+
+def _http_client(base_url: str, timeout: float) -> httpx.AsyncClient:
+    """Return a client for one server, or raise ClientSetupError."""
+    is_encrypted = base_url.startswith("https:")
+    try:
+        if is_encrypted:
+            _check_proxies()
+        return httpx.AsyncClient(
+            base_url=base_url,
+            headers={"User-Agent": f"chutes-exporter/{__version__}", "Accept-Encoding": "gzip"},
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=_TOTAL_TIMEOUT),
+            # Servers close idle connections after 5 seconds or more. A request must not meet one
+            # that closes. The number of connections is limited for each endpoint.
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),
+            # Loading the certificates of all authorities takes time. Without https, no connection
+            # needs them, and this context trusts nobody.
+            verify=is_encrypted or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            # A proxy could read the signatures of unencrypted requests, so those ignore the
+            # environment's proxies.
+            trust_env=is_encrypted,
+            # No domain may set a cookie.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            # Otherwise, httpx reads the address in every redirect, and may fail.
+            event_hooks={"response": [_refuse_redirect]},
+        )
+    except (ValueError, ImportError, OSError) as error:
+        raise ClientSetupError(
+            f"cannot set up connections: {error}. Check HTTPS_PROXY, ALL_PROXY, "
+            "SSL_CERT_FILE and SSL_CERT_DIR"
+        ) from None
+
+
+def _note(level: int, event: str, endpoint: Endpoint[Any], **fields: object) -> None:
+    """Log an event of an endpoint."""
+    # Without a configuration, structlog would print all levels.
+    if logging.getLogger("exporter").isEnabledFor(level):
+        _log.log(level, event, endpoint=endpoint.name, **fields)
+
+
+def _check_proxies() -> None:
+    """Raise ValueError if the address of one of the environment's proxies cannot be used."""
+    proxies = urllib.request.getproxies()
+    for scheme in ("https", "all"):
+        address = proxies.get(scheme)
+        if address is None:
+            continue
+        # httpx takes an address without a scheme for one of HTTP.
+        url = address if "://" in address else f"http://{address}"
+        # The error does not show the address, because it may have a password.
+        if problem_of_address(url) is not None:
+            raise ValueError("the address of the proxy is invalid")
+
+
+async def _refuse_redirect(response: httpx.Response) -> None:
+    """Raise RedirectedError if a response is a redirect."""
+    if response.has_redirect_location:
+        status = response.status_code
+        raise errors.RedirectedError(f"{status} redirect, not followed", status=status)
+
+
+async def _refusal(response: httpx.Response, scrub: Callable[[str], str]) -> ApiError:
+    """Return the error that an unsuccessful response means."""
+    status = response.status_code
+    detail = await _error_detail(response, scrub)
+    kind = _ERRORS.get(status, errors.UnexpectedStatusError)
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        kind = errors.UnavailableError
+    elif kind is errors.SignatureRefusedError and "not registered" in detail.lower():
+        # Only the text tells this 401 from one for a wrong signature.
+        kind = errors.NotRegisteredError
+    # Some servers send a date instead of seconds, which is ignored. Nine digits are 30 years. A
+    # number of hundreds of digits would be infinite.
+    wait = response.headers.get("retry-after", "")
+    is_number = wait.isascii() and wait.isdigit()
+    retry_after = float(wait[:9]) if is_number else None
+    return kind(f"{status} {detail}".strip(), status=status, retry_after=retry_after)
+
+
+async def _error_detail(response: httpx.Response, scrub: Callable[[str], str]) -> str:
+    """Return the start of an error's text on one line.
+
+    It is the field ``detail`` of a JSON body, or else the body itself unless that is HTML.
+    """
+    body = b""
+    # This tally only limits the pieces. What it counts is no answer, and is not kept.
+    async for chunk in _received(response, Tally()):
+        body += chunk
+        if len(body) > _MAX_ERROR_BYTES:
+            break
+    text = body[:_MAX_ERROR_BYTES].decode(errors="replace")
+    try:
+        text = str(msgspec.json.decode(text, type=dict[str, Any])["detail"])
+    except (msgspec.DecodeError, KeyError, RecursionError):
+        if text.lstrip().startswith("<"):
+            return "(an HTML page)"
+    return _shortened(text, scrub)
+
+
+def _shortened(text: str, scrub: Callable[[str], str]) -> str:
+    """Return the start of a text on one line, without secrets."""
+    # Scrub before cutting: half a secret is not recognized.
+    return scrub(" ".join(text.split()))[:_DETAIL_CHARACTERS]
+
+
+async def _received(response: httpx.Response, tally: Tally) -> AsyncIterator[bytes]:
+    """Yield the body, decompressed, and count its bytes and pieces in the tally."""
+    coding = response.headers.get("content-encoding", "")
+    async for piece in inflated(response.aiter_raw(), coding):
+        tally.add_piece(len(piece))
+        # What was received at once can have thousands of pieces. Let other tasks run in between.
+        if tally.pieces % _PIECES_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        yield piece
+
+
+def _decode(endpoint: Endpoint[Any], shape: Shape[T], body: bytearray, tally: Tally) -> T:
+    """Decode a body, unless its records may take more memory than the endpoint's limit."""
+    _require_room(endpoint, memory_of(body))
+    return shape.decode(body, tally)
+
+
+def _require_room(endpoint: Endpoint[Any], size: int) -> None:
+    """Raise TooLargeError if so many bytes are above the endpoint's limit."""
+    if size > endpoint.max_bytes:
+        raise errors.TooLargeError(
+            f"the answer takes more than {endpoint.max_bytes / 1e6:g} MB", status=httpx.codes.OK
+        )

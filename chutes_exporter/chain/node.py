@@ -17,11 +17,11 @@ import structlog
 
 from chutes_exporter.api import errors as e
 from chutes_exporter.api.answer import Answer
+from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.clock import steady
 from chutes_exporter.api.decoding import object_of
 from chutes_exporter.api.endpoints import MB, Endpoint
 from chutes_exporter.api.records import Record
-from chutes_exporter.api.transport import Transport
 from chutes_exporter.chain import subnet as s
 from chutes_exporter.duration import HOUR, MINUTE, human_duration
 
@@ -69,7 +69,7 @@ CHAIN: Final = Endpoint("chain", "", object_of(_Reply), method="POST", max_bytes
 class Node:
     """A node of the chain.
 
-    The ``clock`` decides how old a block is. The transport needs the ``monotonic`` clock, which no
+    The ``clock`` decides how old a block is. The client needs the ``monotonic`` clock, which no
     correction changes. The ``counters`` count the requests.
 
     Attributes:
@@ -87,7 +87,7 @@ class Node:
         counters: RequestCounters | None = None,
     ) -> None:
         self._without_keys = partial(_remove, _keys_in(url))
-        self._transport = Transport(
+        self._client = ChutesClient(
             url,
             timeout=timeout,
             clock=clock,
@@ -116,7 +116,7 @@ class Node:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._transport.aclose()
+        await self._client.aclose()
 
     async def read(self) -> Answer[s.Subnet]:
         """Return the subnet in the newest finalized block, or raise ApiError.
@@ -232,7 +232,7 @@ class Node:
         await asyncio.sleep(self._free_at - time.monotonic())
         self._free_at = time.monotonic() + self.pause
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        reply = (await self._transport.send(CHAIN, body=body)).value
+        reply = (await self._client.fetch(CHAIN, body=body)).value
         if reply.error is None:
             try:
                 return msgspec.convert(reply.result, kind)

@@ -8,7 +8,6 @@ doubtful answer is requested again, and does not replace a good one.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from dataclasses import dataclass, replace
@@ -18,8 +17,8 @@ import cachetools
 import structlog
 
 from chutes_exporter.api.clock import steady
-from chutes_exporter.api.errors import ApiError, NotFoundError, TimedOutError, UnavailableError
-from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Result, Snapshot
+from chutes_exporter.api.errors import ApiError, NotFoundError, TimedOutError
+from chutes_exporter.feeds.feed import Feed, MissingEndpointError, Snapshot
 from chutes_exporter.feeds.sanity_checks import REPEAT_REQUEST, DoubtedError, reason_to_doubt
 
 if TYPE_CHECKING:
@@ -36,10 +35,6 @@ _MAX_BACKOFF = 120.0
 _MAX_RETRY_AFTER = 24 * 3600.0
 _MAX_FEEDS = 8192
 _EVIDENCE_WAIT = 0.5
-_OVERDUE = (
-    "The service answers, but makes no new data. If this continues, report it to the operators of "
-    "the service."
-)
 
 
 @dataclass(slots=True)
@@ -65,8 +60,6 @@ class FeedState:
     # Monotonic times. The cache backs off until closed_until.
     fresh_until: float = 0.0
     closed_until: float = 0.0
-    # Unix time of the API at which the next answer is due, if the answer is fresh until then.
-    due_at: float = math.inf
 
     @property
     def last_error(self) -> BaseException | None:
@@ -110,22 +103,6 @@ class FeedState:
         return self.snapshot is not None and not self.failures and not readers_wait
 
 
-@dataclass(frozen=True, slots=True)
-class _Lifetime:
-    """How long an answer serves.
-
-    Attributes:
-        fresh_until: Monotonic time until which it is fresh.
-        drop_at: Monotonic time at which it is dropped.
-        due_at: Unix time of the API at which the next answer is due, if the answer is fresh until
-            then.
-    """
-
-    fresh_until: float
-    drop_at: float
-    due_at: float = math.inf
-
-
 class FeedCache:
     """All feeds of the process, and their answers.
 
@@ -133,7 +110,7 @@ class FeedCache:
         fetch: Requests a feed. If its exception has ``retry_after``, that many seconds pass before
             the next request.
         monotonic: Returns the seconds of a clock that no correction changes.
-        clock: Returns the Unix time of the API, which decides when an answer is due.
+        clock: Returns the Unix time of the API.
         jitter: Returns a number from 0 to 1, which spreads retries.
     """
 
@@ -190,13 +167,7 @@ class FeedCache:
 
     def seconds_to_next_request(self, state: FeedState) -> float:
         """Return the seconds until a reading would send a request. 0 or less means now."""
-        return max(self._seconds_fresh(state), state.closed_until - self._monotonic())
-
-    def _seconds_fresh(self, state: FeedState) -> float:
-        """Return the seconds until an answer is no longer fresh. 0 or less means now."""
-        by_age = state.fresh_until - self._monotonic()
-        # A clock that was corrected since may show that the next answer is due earlier.
-        return min(by_age, state.due_at - self._clock())
+        return max(state.fresh_until, state.closed_until) - self._monotonic()
 
     def keep_only(self, feeds: Iterable[Feed[Any]]) -> None:
         """Forget all other feeds, and let nobody read them any more.
@@ -224,8 +195,8 @@ class FeedCache:
             if state is not None and state.flight is not None:
                 state.flight.cancel()
 
-    async def read(self, feed: Feed[Any], timeout: float) -> Result:
-        """Request a feed unless its answer is fresh, and return where the answer comes from.
+    async def read(self, feed: Feed[Any], timeout: float) -> bool:
+        """Request a feed unless its answer is fresh, and return whether the last request succeeded.
 
         :meth:`states` and :meth:`peek` have the answer then. It waits at most for the timeout in
         seconds. Cancelling the caller does not cancel the request, because other readers may need
@@ -233,38 +204,29 @@ class FeedCache:
         """
         # A reload may have removed the feed since the reader began.
         if self._wanted is not None and feed not in self._wanted:
-            return "failed"
+            return False
         state = self._states.setdefault(feed, FeedState(feed))
         # After a reload, an equal feed can have other lifetimes.
         state.feed = feed
-        if self.peek(feed) is not None and self._seconds_fresh(state) > 0:
-            return "hit"
-        result: Result = "coalesced"
+        if self.peek(feed) is not None and self._monotonic() < state.fresh_until:
+            return True
         if state.flight is None:
             if self._monotonic() < state.closed_until:
                 # The cache backs off after a failure.
-                return self._older_result(feed)
+                return False
             state.flight = asyncio.create_task(self._fly(feed, state))
-            result = "miss"
         if feed.in_background and self._has_succeeded(state):
             # The last answer serves while the newer one is requested.
-            return "hit"
+            return True
         # The request removes itself from the state when it ends.
         flight = state.flight
         # Unlike wait_for, wait does not cancel the request when it times out or is cancelled.
         await asyncio.wait({flight}, timeout=timeout)
-        if flight.done() and self._has_succeeded(state):
-            return result
-        # The request failed or takes too long.
-        return self._older_result(feed)
+        return flight.done() and self._has_succeeded(state)
 
     def _has_succeeded(self, state: FeedState) -> bool:
         """Return whether the last request succeeded, and its answer may still be used."""
         return not state.failures and self.peek(state.feed) is not None
-
-    def _older_result(self, feed: Feed[Any]) -> Result:
-        """Return the result of a reading without a new answer."""
-        return "failed" if self.peek(feed) is None else "stale"
 
     async def read_all(self, feeds: Iterable[Feed[Any]], timeout: float) -> None:
         """Read several feeds at the same time."""
@@ -292,43 +254,28 @@ class FeedCache:
         """Keep an answer by the monotonic time of its request. Raise ApiError if it is too old."""
         feed = state.feed
         now = self._monotonic()
-        lifetime = self._lifetime(feed, answer, requested_at, now)
-        if lifetime.drop_at <= now:
+        drop_at = requested_at + feed.max_age
+        if drop_at <= now:
             raise _too_slow(feed)
+        state.failures = 0
+        state.fresh_until = requested_at + feed.ttl
+        kept = self.peek(feed)
+        if kept is not None and kept.answer.value is answer.value:
+            # The audit reports are as before. So the answer is as old as before.
+            return
         self._version += 1
-        self._snapshots[feed] = Snapshot(answer, self._version, lifetime.drop_at)
+        self._snapshots[feed] = Snapshot(answer, self._version, drop_at)
         # The time of the request, counted back from now: the clock of the API is not known before
         # its first answer.
         state.last_success = self._clock() - (now - requested_at)
-        state.failures = 0
-        state.fresh_until = lifetime.fresh_until
-        state.due_at = lifetime.due_at
-
-    def _lifetime(
-        self, feed: Feed[Any], answer: Answer[Any], requested_at: float, now: float
-    ) -> _Lifetime:
-        """Return how long an answer is fresh and kept, by the monotonic times of its request and of
-        now.
-
-        Raise UnavailableError if a newer one has been due for longer than the maximum age.
-        """
-        fresh_until = requested_at + feed.ttl
-        drop_at = requested_at + feed.max_age
-        if feed.due is None:
-            return _Lifetime(fresh_until, drop_at)
-        due_at = feed.due(answer.value)
-        due_in = due_at - self._clock()
-        overdue_for = -due_in
-        if overdue_for > feed.max_age:
-            raise UnavailableError(
-                f"a new answer has been due for {overdue_for:.0f} s", advice=_OVERDUE
+        if answer.rejected:
+            _log.warning(
+                "records left out",
+                feed=feed.name,
+                rejected=answer.rejected,
+                kept=answer.count,
+                first_error=answer.first_error,
             )
-        # An answer ages from its request, or from when a newer one was due, if that was earlier.
-        drop_at = min(drop_at, now + due_in + feed.max_age)
-        if due_in > 0:
-            return _Lifetime(now + due_in, drop_at, due_at)
-        # While the newer answer is late, the time to live decides when to ask for it again.
-        return _Lifetime(fresh_until, drop_at)
 
     async def _believable_answer(self, feed: Feed[Any]) -> Answer[Any]:
         """Request a feed, and return the answer, marked if there is a doubt about it.
@@ -344,14 +291,6 @@ class FeedCache:
             if feed.optional and self.peek(feed) is None:
                 raise MissingEndpointError(f"the API has no {feed.endpoint.path} (404)") from None
             raise
-        if answer.rejected:
-            _log.warning(
-                "records left out",
-                feed=feed.name,
-                rejected=answer.rejected,
-                kept=answer.count,
-                first_error=answer.first_error,
-            )
         if answer.doubt is not None and old is not None:
             raise DoubtedError(answer.doubt, feed.ttl)
         return answer
@@ -393,10 +332,9 @@ class FeedCache:
             is_in_flight = state is not None and state.flight is not None
             is_usable = True
             if other.hotkey or is_in_flight:
-                result = await self.read(other, _EVIDENCE_WAIT)
-                # A newer list was due, and did not come. The older one may contradict the new
-                # answer of the feed only because something has changed since.
-                is_usable = result not in ("stale", "failed")
+                # A newer list may be due, and not come. The older one may contradict the new answer
+                # of the feed only because something has changed since.
+                is_usable = await self.read(other, _EVIDENCE_WAIT)
             snapshot = self.peek(other)
             if is_usable and snapshot is not None:
                 evidence.append(snapshot.answer.value)

@@ -89,7 +89,7 @@ UNIQUE_CHUTE_HISTORY = _feed(
     900.0,
     7200.0,
     changes="hourly",
-    value_if_404=[],
+    empty_if_404=True,
     checks={"no_history": sanity_checks.history_is_gone},
 )
 # The service dropped the rule, so that its next version may lack the endpoint.
@@ -132,15 +132,14 @@ SUPPORTED_GPUS = _feed(e.SUPPORTED_GPUS, DAY, 7 * DAY, changes="by hand", option
 TEE_MEASUREMENTS = _feed(e.TEE_MEASUREMENTS, HOUR, DAY, changes="by hand", optional=True, checks={})
 FMV = _feed(e.FMV, HOUR, 6 * HOUR, changes="hourly", optional=True, checks={})
 PLATFORM_GPUS = _feed(e.PLATFORM_GPUS, 300.0, 1800.0, optional=True, checks={})
-# The report of an hour is made a minute after its end. While it is late, the list of reports is
-# requested every minute. An answer has the reports of the past day.
+# An answer has the reports of the past day. Its reader decides which requests are due. The age
+# counts from when the newest report was read.
 _ONE_REPORT: Endpoint[Any] = e.AUDIT_REPORT
 AUDIT_REPORT: Feed[Reports] = _feed(
     _ONE_REPORT,
     55.0,
     3 * HOUR,
-    changes="hourly",
-    due=lambda reports: reports.due,
+    changes="hourly, and is requested then",
     optional=True,
     checks={},
     in_background=True,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from chutes_exporter.feeds.sanity_checks import Checks, shrunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Self
 
     from chutes_exporter.api.answer import Answer
@@ -18,15 +18,6 @@ T = TypeVar("T")
 
 THE_PLATFORM: Final = ""
 """Takes the place of a hotkey where something is about the whole platform."""
-
-Result = Literal[
-    "hit",  # from the cache
-    "miss",  # by its own request
-    "coalesced",  # by waiting for a request in flight
-    "stale",  # older data, because there is nothing newer
-    "failed",  # no data
-]
-"""Result of a reading."""
 
 
 class MissingEndpointError(Exception):
@@ -48,12 +39,9 @@ class Feed(Generic[T]):
         ttl: Seconds for which an answer is fresh.
         max_age: Seconds after which an answer is dropped.
         changes: How often the service changes the answer, in words.
-        due: Returns the Unix time at which the next answer after a given one is due. Until then,
-            the given one stays fresh. If that time was before its request, its age counts from
-            then.
         hotkey: The miner of the answer, or :data:`THE_PLATFORM`.
         per_chute: Whether stats are requested for each chute.
-        value_if_404: The answer if the API returns 404. With None, 404 is an error.
+        empty_if_404: Whether a 404 means an empty list. Otherwise, it is an error.
         optional: Whether a deployment can lack the endpoint. A 404 then switches the feed off.
         checks: Possible reasons to doubt an answer, each with the check that finds it.
         evidence: Feeds that the checks compare the answer with.
@@ -66,10 +54,9 @@ class Feed(Generic[T]):
     ttl: float = field(compare=False)
     max_age: float = field(compare=False)
     changes: str = field(default="live", compare=False)
-    due: Callable[[T], float] | None = field(default=None, compare=False)
     hotkey: str = THE_PLATFORM
     per_chute: bool = field(default=False, compare=False)
-    value_if_404: T | None = field(default=None, compare=False)
+    empty_if_404: bool = field(default=False, compare=False)
     optional: bool = field(default=False, compare=False)
     checks: Checks = field(default_factory=lambda: {"shrunk": shrunk}, compare=False)
     evidence: tuple[Feed[Any], ...] = field(default=(), compare=False)

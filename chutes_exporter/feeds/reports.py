@@ -33,6 +33,10 @@ _LIST_PAUSE: Final = 55.0
 """Seconds between the requests for the list while the newest report is late."""
 _NEXT_AFTER: Final = HOUR + 90.0
 """Seconds from the end of a report until the next one is out, half a minute ago."""
+_OVERDUE: Final = 2 * HOUR
+"""Seconds for which the next report may be late before that is a failure. By then, the newest one
+is dropped.
+"""
 _TRIES: Final = 3
 """Requests for an older report that fails. The next ones come after the next hour."""
 
@@ -47,14 +51,11 @@ class Reports:
         unread: Number of reports that are still to be read.
         first_listed: The ends of the hours whose reports were there when the list was read first
             for these miners.
-        due: Unix time of the next request. Without an unread report, it is when the next report
-            should be out.
     """
 
     hours: tuple[AuditReport, ...]
     hotkeys: frozenset[str] | None
     unread: int
-    due: float
     first_listed: frozenset[float] = frozenset()
 
 
@@ -72,6 +73,7 @@ class ReportReader:
         self._kept: dict[float, Answer[AuditReport]] = {}
         self._unread: list[AuditEntry] = []
         self._listed_at = 0.0
+        self._answer: Answer[Reports] | None = None
         # None until the list is read for these miners.
         self._first_listed: frozenset[float] | None = None
         # Failed requests for a report, by its path.
@@ -92,36 +94,46 @@ class ReportReader:
         self._unread.clear()
         self._first_listed = None
         self._failures.clear()
+        self._answer = None
         return True
 
     async def read(self) -> Answer[Reports]:
-        """Read the next report, and return what is known of the past day, or raise ApiError."""
-        # At the first reading, nothing is unread, and no report tells when the next one is due.
+        """Read the next report that is due, and return what is known of the past day.
+
+        Without any, return the same answer as before. It may raise ApiError.
+        """
         # One that is late must not slow the older ones.
-        if not self._unread or self._client.api_clock() >= self._list_due:
-            received_at = await self._read_newest()
-        else:
-            received_at = await self._read_older()
+        if not self._kept or self._client.api_clock() >= self._list_due:
+            await self._read_newest()
+        elif self._unread:
+            await self._read_older()
+        overdue_for = self._client.api_clock() - self._newest_due
+        if overdue_for > _OVERDUE:
+            raise UnavailableError(
+                f"a new report has been due for {overdue_for:.0f} s",
+                advice="The service makes no new reports. If this continues, tell its operators.",
+            )
         newest_first = [self._kept[end] for end in sorted(self._kept, reverse=True)]
-        due = received_at + PAUSE if self._unread else self._newest_due
         reports = Reports(
             hours=tuple(answer.value for answer in newest_first),
             hotkeys=self._hotkeys,
             unread=len(self._unread),
-            due=due,
             first_listed=self._first_listed or frozenset(),
         )
+        if self._answer is not None and reports == self._answer.value:
+            return self._answer
         errors = [answer.first_error for answer in newest_first if answer.first_error]
         # The number of records and the duration are those of the newest report, as if no older one
         # was read. Records that could not be read count for all reports.
-        return Answer(
+        self._answer = Answer(
             reports,
             count=newest_first[0].count,
             rejected=sum(answer.rejected for answer in newest_first),
             first_error=errors[0] if errors else "",
-            received_at=received_at,
+            received_at=max(answer.received_at for answer in newest_first),
             seconds=newest_first[0].seconds,
         )
+        return self._answer
 
     @property
     def _newest_due(self) -> float:
@@ -133,20 +145,17 @@ class ReportReader:
         """Unix time of the next request for the list while older reports are read."""
         return max(self._newest_due, self._listed_at + _LIST_PAUSE)
 
-    async def _read_newest(self) -> float:
-        """Read the list of reports, and then the newest one if it is new, or else an older one.
-
-        Return the Unix time at which the last of these answers was received.
-        """
+    async def _read_newest(self) -> None:
+        """Read the list of reports, and then the newest one if it is new, or else an older one."""
         listed = await list_reports(self._client)
         newest, *older = listed.value
         if self._first_listed is None:
             self._first_listed = frozenset(map(_end_of_listed, listed.value))
-        received_at = self._listed_at = listed.received_at
+        self._listed_at = listed.received_at
         is_new = newest.end_time not in self._kept
         if is_new:
             try:
-                received_at = await self._read_report(newest)
+                await self._read_report(newest)
             except NotFoundError as error:
                 # The endpoint exists, because the list names this report.
                 raise UnavailableError(str(error), status=error.status) from None
@@ -157,9 +166,8 @@ class ReportReader:
         day_start = max(self._kept) - DAY
         self._kept = {end: answer for end, answer in self._kept.items() if end >= day_start}
         self._unread = [entry for entry in older if self._is_needed(entry, day_start)]
-        if is_new or not self._unread:
-            return received_at
-        return await self._read_older()
+        if not is_new and self._unread:
+            await self._read_older()
 
     def _is_needed(self, entry: AuditEntry, day_start: float) -> bool:
         """Return whether a report is of the day, was not read yet, and may be requested again."""
@@ -168,33 +176,29 @@ class ReportReader:
         end = _end_of_listed(entry)
         return end > day_start and end not in self._kept and self._failures[entry.path] < _TRIES
 
-    async def _read_older(self) -> float:
-        """Read the next older report, and return the Unix time at which it was received.
+    async def _read_older(self) -> None:
+        """Read the next older report. If it will never be readable, leave it out.
 
-        If it will never be readable, it is left out. Then nothing new was received, so that the
-        time is that of the newest report.
         After another error, which it raises, the report is tried again later.
         """
         entry = self._unread.pop(0)
         try:
-            return await self._read_report(entry)
+            await self._read_report(entry)
         except (NotFoundError, UndecodableError, TooLargeError) as error:
             _log.warning("audit report left out", path=entry.path, reason=str(error))
             self._failures[entry.path] = _TRIES
-            return self._kept[max(self._kept)].received_at
         except ApiError:
             self._failures[entry.path] += 1
             if self._failures[entry.path] < _TRIES:
                 self._unread.append(entry)
             raise
 
-    async def _read_report(self, entry: AuditEntry) -> float:
-        """Read a report, keep what the miners need, and return when it was received."""
+    async def _read_report(self, entry: AuditEntry) -> None:
+        """Read a report, and keep what the miners need."""
         answer = await self._client.fetch(AUDIT_REPORT, params={"path": entry.path})
         end = _end_of_listed(entry)
         report = structs.replace(answer.value, end=end, whole=answer.whole)
         self._kept[end] = replace(answer, value=reduced(report, self._hotkeys))
-        return answer.received_at
 
 
 def reduced(report: AuditReport, hotkeys: frozenset[str] | None) -> AuditReport:

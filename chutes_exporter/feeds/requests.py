@@ -46,14 +46,14 @@ class Requests:
     async def fetch(self, feed: Feed[Any]) -> Answer[Any]:
         """Request a feed, or raise ApiError.
 
-        A 404 is an answer for a feed that has a value for it.
+        A 404 can mean an empty list.
         """
         try:
             return await self._fetch(feed)
         except NotFoundError:
-            if feed.value_if_404 is None:
+            if not feed.empty_if_404:
                 raise
-            return Answer(feed.value_if_404)
+            return Answer([])
 
     async def _fetch(self, feed: Feed[Any]) -> Answer[Any]:
         """Request a feed from the node of the chain, the reader of the reports or the client."""

@@ -53,7 +53,7 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
         holders = find_holders(answers.inventory.records, answers.instances.records)
     listed_gpus = _listed_gpus(answers, holders)
     gpus = _gpus(answers, listed_gpus, holders)
-    demand = find_demand(answers)
+    demand = find_demand(answers) if answers.demand is None else answers.demand
     instances = _instances(answers, gpus, demand)
     # A GPU can only be on one server.
     contradicted_ids: set[str] = set()

@@ -14,9 +14,8 @@ from starlette.routing import Route
 
 from chutes_exporter.api import endpoints as e
 from chutes_exporter.api import errors
-from chutes_exporter.api.client import ChutesClient
+from chutes_exporter.api.client import ChutesClient, ClientSetupError
 from chutes_exporter.api.request_metrics import RequestCounters
-from chutes_exporter.api.transport import ClientSetupError
 from chutes_exporter.demo.replay import Fault, Replay
 from tests.support import AT_22, HOTKEY, KEY, PATIENCE, Clock, served, until
 
@@ -152,7 +151,7 @@ async def test_a_request_that_waits_too_long_for_a_connection_times_out(
         # These have all four connections for as long as the endpoint hangs.
         waiting = [asyncio.create_task(client.fetch(e.SCORES)) for _ in range(4)]
         await until(lambda: replay.in_flight["scores"] == 4)
-        monkeypatch.setattr("chutes_exporter.api.transport._TOTAL_TIMEOUT", 0.3)
+        monkeypatch.setattr("chutes_exporter.api.client._TOTAL_TIMEOUT", 0.3)
         results = await asyncio.gather(
             *(client.fetch(e.SCORES) for _ in range(12)), return_exceptions=True
         )

@@ -323,10 +323,10 @@ async def test_seats_that_are_not_those_of_the_api_are_doubted() -> None:
 
 # The block is of about noon. A "miss" is an answer that was not cached, and is good.
 @pytest.mark.parametrize(
-    ("own", "of_api", "result"), [(NOON + DAY, NOON, "miss"), (NOON, NOON + DAY, "failed")]
+    ("own", "of_api", "is_good"), [(NOON + DAY, NOON, True), (NOON, NOON + DAY, False)]
 )
 async def test_the_age_of_a_block_counts_by_the_clock_of_the_api(
-    replay: Replay, clock: Clock, own: float, of_api: float, result: str
+    replay: Replay, clock: Clock, *, own: float, of_api: float, is_good: bool
 ) -> None:
     clock.now = of_api
     async with FakeNode().serve() as url:
@@ -334,7 +334,7 @@ async def test_the_age_of_a_block_counts_by_the_clock_of_the_api(
         async with Exporter(settings, clock=Clock(own)) as exporter:
             # Any answer of the API tells its time.
             await exporter.feeds.read(METAGRAPH, PATIENCE)
-            assert await exporter.feeds.read(CHAIN, PATIENCE) == result
+            assert await exporter.feeds.read(CHAIN, PATIENCE) == is_good
 
 
 async def test_a_public_node_gets_one_request_a_second() -> None:

@@ -198,7 +198,7 @@ def test_a_missing_report_or_record_hides_counts_and_makes_losses_lower_bounds(
 
 def test_reports_of_other_miners_say_nothing_about_a_miner() -> None:
     report = AuditReport([], [], end=NOON)
-    reports = Reports((report,), hotkeys=frozenset({"other"}), unread=0, due=NOON)
+    reports = Reports((report,), hotkeys=frozenset({"other"}), unread=0)
     out = Samples()
     miners = Miners(frozenset({"me", "other"}), "watched")
     assert COLLECTOR.run(Answers({AUDIT_REPORT.name: Answer(reports)}), miners, out)

@@ -167,8 +167,7 @@ async def test_each_reading_adds_one_older_report_of_the_day_and_none_is_read_tw
     reports = await read(api, times=12 + 1)
     assert api.asked == [one["path"] for one in of_day]
     assert [report.end for report in reports.hours] == [NOON - HOUR * hour for hour in range(12)]
-    # The next report is requested 90 seconds after its hour.
-    assert (reports.unread, reports.due) == (0, NOON + HOUR + 90)
+    assert reports.unread == 0
 
 
 async def test_of_a_report_the_ends_and_multipliers_of_the_watched_miners_are_kept() -> None:
@@ -238,7 +237,7 @@ async def test_a_report_that_is_late_does_not_slow_the_older_ones() -> None:
         clock.now += 120
         for unread in range(9, 0, -1):
             reports = (await reader.read()).value
-            assert (reports.unread, reports.due) == (unread, clock.now + PAUSE)
+            assert reports.unread == unread
             clock.now += PAUSE
         # The list is requested again each minute.
         assert api.listed == 1
@@ -289,22 +288,6 @@ async def test_a_report_is_requested_90_seconds_after_the_hour_and_a_late_one_ea
         64: ["audit"],
         65: ["audit", "audit_report"],
     }
-
-
-async def test_after_a_start_an_older_report_is_read_every_five_seconds(
-    replay: Replay, clock: Clock
-) -> None:
-    async with Exporter(watching(replay.url), clock=clock, monotonic=clock) as exporter:
-        counts = []
-        for _ in range(4):
-            # Of three readings at one moment, the first sends a request.
-            for _ in range(3):
-                await exporter.feeds.read_all([AUDIT_REPORT], PATIENCE)
-                await until(lambda: not asked_by(exporter))
-            counts.append(len(replay.requests))
-            clock.now += PAUSE
-        # At first, the list and the newest report were requested.
-        assert counts == [2, 3, 4, 5]
 
 
 async def test_after_a_reload_the_reports_are_read_again_for_a_miner_that_is_new(

@@ -219,7 +219,7 @@ def test_launches_that_are_under_way_take_the_room_of_a_chute_that_checks_it_aga
     tee: bool,  # noqa: FBT001 - a parameter
     left: int,
 ) -> None:
-    provisioned = [
+    provisioned: list[Row] = [
         {
             "gpu": "h200",
             "server_id": "elsewhere",
