@@ -1,4 +1,4 @@
-"""``python -m benchmarks.scale``: measures Prometheus or VictoriaMetrics with 250 miners and 30 days.
+"""Measures Prometheus or VictoriaMetrics with 250 miners and 30 days: python -m benchmarks.scale.
 
 It prints rows of a table of docs/dev/performance.md. The program is the one that the path finds
 first. An exporter over copies of the recorded day writes the pages, and this process serves them.
