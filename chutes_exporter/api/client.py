@@ -132,11 +132,6 @@ class ChutesClient:
         )
         self._http = _http_client(base_url, timeout)
 
-    @property
-    def clock_offset(self) -> float | None:
-        """Seconds by which the local clock is ahead of the API's. None before the first date."""
-        return self.api_clock.offset
-
     async def __aenter__(self) -> Self:
         return self
 

@@ -296,20 +296,20 @@ async def test_a_value_in_a_path_stays_one_segment(
 async def test_a_correction_of_the_own_clock_shows_at_once(replay: Replay, clock: Clock) -> None:
     own = Clock(AT_22 - 86400)
     async with ChutesClient(replay.url, clock=own, monotonic=clock, timeout=PATIENCE) as client:
-        assert (client.api_clock(), client.clock_offset) == (own.now, None)
+        assert (client.api_clock(), client.api_clock.offset) == (own.now, None)
         await client.fetch(e.METAGRAPH)
         # Dates have whole seconds. So the client adds half a second.
-        assert (client.api_clock(), client.clock_offset) == (AT_22 + 0.5, -86400.5)
+        assert (client.api_clock(), client.api_clock.offset) == (AT_22 + 0.5, -86400.5)
         # 3 seconds later, the own clock is corrected.
         own.now = clock.now = AT_22 + 3
-        assert (client.api_clock(), client.clock_offset) == (AT_22 + 3.5, -0.5)
+        assert (client.api_clock(), client.api_clock.offset) == (AT_22 + 3.5, -0.5)
 
 
 async def test_the_date_of_an_answer_from_a_cache_does_not_count() -> None:
     headers = {"date": "Tue, 01 Dec 2026 14:05:00 GMT", "age": "900"}
     async with asking(e.SCORES, lambda _request: Response(TEXT, headers=headers)) as client:
         await client.fetch(e.SCORES)
-        assert client.clock_offset is None
+        assert client.api_clock.offset is None
 
 
 async def test_requests_are_signed_with_the_time_of_the_api(replay: Replay, clock: Clock) -> None:
