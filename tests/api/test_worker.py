@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from chutes_exporter.api.worker import Bounded, Worker
+from chutes_exporter.api.worker import Worker
 from tests.support import until
 
 if TYPE_CHECKING:
@@ -15,13 +14,6 @@ if TYPE_CHECKING:
 
 async def nothing() -> None:
     """Do nothing, as the last coroutine of a worker."""
-
-
-def compute(seconds: float) -> None:
-    """Keep the processor busy for some seconds."""
-    end = time.thread_time() + seconds
-    while time.thread_time() < end:
-        pass
 
 
 @pytest.mark.parametrize("ended_by", ["its caller", "the worker"])
@@ -44,35 +36,6 @@ async def test_a_coroutine_ends_with_its_caller_or_with_the_worker(ended_by: str
     assert states == ["begun", "ended"]
     with pytest.raises(asyncio.CancelledError):
         await caller
-
-
-class TooMuchError(Exception):
-    """The error of a bounded coroutine."""
-
-
-async def test_a_coroutine_may_wait_but_not_compute_for_long() -> None:
-    states = list[str]()
-
-    async def waiting() -> str:
-        # It waits for 0.25 seconds in total, which is more than it may compute.
-        for _ in range(5):
-            await asyncio.sleep(0.05)
-        return "result"
-
-    async def computing() -> None:
-        try:
-            while True:
-                compute(0.02)
-                await asyncio.sleep(0)
-        finally:
-            # It may still wait while it ends with the error.
-            await asyncio.sleep(0)
-            states.append("cleaned up")
-
-    assert await Bounded(waiting(), 0.2, TooMuchError()) == "result"
-    with pytest.raises(TooMuchError):
-        await Bounded(computing(), 0.1, TooMuchError())
-    assert states == ["cleaned up"]
 
 
 async def test_a_generator_that_was_dropped_is_closed_before_the_worker_ends() -> None:
