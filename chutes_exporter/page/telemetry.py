@@ -330,7 +330,7 @@ def _add_collectors(out: Samples, lines_by_entry: Mapping[Entry, Lines], states:
         for hotkey, feeds in entry.feeds.items():
             missing = {feed.name for feed in feeds if states[feed].missing}
             # COLLECTOR_OFF is also 1 if only some metrics of the collector are missing.
-            if missing & collector.source_feeds:
+            if missing & {feed.name for feed in collector.feeds}:
                 is_off = True
             # Without a feed that it needs, a collector neither succeeds nor fails.
             if missing & collector.needed_feeds:
