@@ -106,7 +106,7 @@ def pod(values: Object) -> tuple[Object, Object]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_generated_files_are_committed(name: str) -> None:
-    assert (ROOT / "deploy" / name).read_text() == FILES[name](), "run `make deploy`"
+    assert (ROOT / "deploy" / name).read_text() == FILES[name](), "run `make generate`"
 
 
 @pytest.mark.parametrize("setup", SETUPS)

@@ -61,7 +61,7 @@ def each_query() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
 def test_the_committed_dashboards_are_those_that_the_code_makes(board: Board) -> None:
     assert (DASHBOARDS / f"{board.uid}.json").read_bytes() == dashboard_json(board).encode(), (
-        "run `make boards`"
+        "run `make generate`"
     )
     assert {path.stem for path in DASHBOARDS.iterdir()} == ALL.keys() == BOARD_ORDER.keys()
 
