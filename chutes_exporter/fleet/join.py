@@ -63,16 +63,27 @@ def join_fleet(answers: FleetAnswers) -> Fleet:
     servers = _servers(answers, gpus, instances, contradicted_ids)
     window = _window(answers.policy)
     left_out = find_left_out(servers, window, answers.at)
-    # Without all answers, a launch could be offered that the service refuses.
+    # Without all answers, a launch could be offered that the service refuses. Without those about
+    # chutes, there is no demand.
+    launches_are_known = are_whole(
+        answers.servers,
+        answers.nodes,
+        answers.inventory,
+        answers.instances,
+        answers.maintenance,
+        answers.metagraph,
+        answers.supported_gpus,
+    )
     markets: tuple[Market, ...] | None = None
     plans: tuple[ServerPlan, ...] = ()
-    if demand is not None and _launches_are_known(answers):
+    if demand is not None and launches_are_known:
         markets = find_markets(answers, demand, servers, instances)
         plans = plan_servers(servers, markets, left_out)
     seat = answers.seat
+    registered = False if are_whole(answers.metagraph) else None
     return Fleet(
         hotkey=answers.hotkey,
-        registered=_is_registered(answers),
+        registered=registered if seat is None else True,
         blacklisted=None if seat is None else is_blacklisted(seat),
         servers=servers,
         gpus=gpus,
@@ -440,12 +451,6 @@ class _Runnable:
 # The miner
 
 
-def _is_registered(answers: FleetAnswers) -> bool | None:
-    if answers.seat is not None:
-        return True
-    return False if are_whole(answers.metagraph) else None
-
-
 def _stuck_jobs(answers: FleetAnswers) -> int | None:
     """Return the number of the miner's stuck jobs, None while it is unknown of a job."""
     if not are_whole(answers.jobs):
@@ -480,22 +485,6 @@ def _window(policy: r.MaintenancePolicy | None) -> Window | None:
     )
 
 
-def _launches_are_known(answers: FleetAnswers) -> bool:
-    """Return whether the answers are whole that say what the miner can launch and what that pays.
-
-    Those about chutes are not among them: without these, there is no demand either.
-    """
-    return are_whole(
-        answers.servers,
-        answers.nodes,
-        answers.inventory,
-        answers.instances,
-        answers.maintenance,
-        answers.metagraph,
-        answers.supported_gpus,
-    )
-
-
 def _known_topics(
     answers: FleetAnswers,
     gpus: Sequence[Gpu],
@@ -503,48 +492,26 @@ def _known_topics(
     servers: Sequence[Server],
 ) -> dict[Topic, bool]:
     """Return for each topic whether everything about it is known, so that no sum is too low."""
-    gpus_are_known = _gpus_are_known(answers, gpus, servers)
-    instances_are_known = _instances_are_known(answers, instances)
-    # The pay of each server is looked up last, because that takes the longest.
-    pay_is_known = (
-        gpus_are_known and instances_are_known and all(_pay_is_known(server) for server in servers)
-    )
-    return {
-        "servers": _servers_are_known(answers, servers),
-        "gpus": gpus_are_known,
-        "instances": instances_are_known,
-        "pay": pay_is_known,
-    }
-
-
-def _servers_are_known(answers: FleetAnswers, servers: Iterable[Server]) -> bool:
-    """Return whether no server is missing, and the name and the slot of each are known."""
-    return are_whole(answers.servers) and all(
+    servers_are_known = are_whole(answers.servers) and all(
         server.name and server.holds_slot is not None for server in servers
     )
-
-
-def _gpus_are_known(answers: FleetAnswers, gpus: Iterable[Gpu], servers: Iterable[Server]) -> bool:
-    """Return whether no GPU is missing, and the model, the state and the server of each are
-    known.
-    """
-    return (
+    gpus_are_known = (
         are_whole(answers.servers, answers.nodes, answers.inventory, answers.instances)
         and all(server.is_whole for server in servers)
         and all(gpu.model and gpu.state and gpu.server_id is not None for gpu in gpus)
     )
-
-
-def _instances_are_known(answers: FleetAnswers, instances: Iterable[Instance]) -> bool:
-    """Return whether no instance is missing, and of each it is known in which state it is, whether
-    it is private, and what its chute is called.
-    """
-    return are_whole(answers.instances) and all(
+    instances_are_known = are_whole(answers.instances) and all(
         instance.state and instance.private is not None and instance.chute for instance in instances
     )
-
-
-def _pay_is_known(server: Server) -> bool:
-    return all(
-        server.name and server.units_per_second(model) is not None for model in server.models or ()
+    # The pay of each server is looked up last, because that takes the longest.
+    pay_is_known = (
+        gpus_are_known
+        and instances_are_known
+        and all(server.name and server.earned_units_per_second is not None for server in servers)
     )
+    return {
+        "servers": servers_are_known,
+        "gpus": gpus_are_known,
+        "instances": instances_are_known,
+        "pay": pay_is_known,
+    }
