@@ -92,14 +92,10 @@ def assert_signs(found: Credentials, address: str) -> None:
 
 
 NO_KEY = "has no key that belongs to its ss58Address: use the file of a hotkey as the wallet wrote"
-UNKNOWN_TYPE = "has a key of a type that the exporter does not know: Chutes accepts only those"
 WRONG = (
-    (
-        written(CRYPTO_ED25519),
-        "has a key of the type ed25519: Chutes accepts only those of the type",
-    ),
-    (WALLET | {"cryptoType": 2}, UNKNOWN_TYPE),
-    (NEWER | {"cryptoType": "ml-dsa-65"}, UNKNOWN_TYPE),
+    (written(CRYPTO_ED25519), "has a key of another type: Chutes accepts only those of the type"),
+    (WALLET | {"cryptoType": 2}, NO_KEY),
+    (NEWER | {"cryptoType": "ml-dsa-65"}, NO_KEY),
     (b"$NACL\x0e6", "is encrypted"),
     (b"$ANSIBLE_VAULT;1.1;AES256", "is encrypted"),
     (b"gAAAAABh", "is encrypted"),

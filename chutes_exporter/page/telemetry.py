@@ -307,7 +307,7 @@ def _clock_offset(client: ChutesClient) -> float | None:
     """Return the seconds by which the local clock is ahead of the API's, None without a recent
     answer.
     """
-    offset = client.clock_offset
+    offset = client.api_clock.offset
     is_recent = time.monotonic() - client.clock_checked_at < _CLOCK_MAX_AGE
     if offset is None or not is_recent:
         return None
