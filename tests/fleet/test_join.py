@@ -234,6 +234,11 @@ UNKNOWN_PLACE = {"i1.server_id": None, "i1.model": None, "i1.gpus": None}
         ),
         # An instance that does not say whether it is active may hold it.
         ({"instances.0.active": None}, {"g1.instance_id": "i1", "i1.state": None}),
+        # So may one that does not say of which chute it is.
+        (
+            NOT_ACTIVE | {"instances": [STARTING, DISABLED | {"chute_id": None}]},
+            {"g2.state": "disabled", "g2.instance_id": "i4"},
+        ),
         # Two items of the inventory name a GPU: one instance is active, so it earns.
         (
             {"inventory": [held(1, ACTIVE), held(1, STARTING)]},
