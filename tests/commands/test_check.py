@@ -49,6 +49,13 @@ async def test_the_flags_of_serve_are_taken_and_the_node_is_described(replay: Re
     )
 
 
+async def test_a_node_of_another_chain_is_refused(replay: Replay) -> None:
+    replay.faults["chain"] = Fault(body=b'{"result": "0x91b171bb158e2d3848fa23a9f1c25182"}')
+    status, lines = await check_json(replay, "--chain.url", replay.chain_url)
+    assert (status, lines["chain"]["verdict"]) == (1, "failed")
+    assert "it begins with 0x91b171bb158e…, not 0x2f0555cc76fc…" in lines["chain"]["reason"]
+
+
 async def test_without_a_key_what_is_not_asked_is_not_known(replay: Replay) -> None:
     status, lines = await check_json(replay)
     assert status == 3
