@@ -300,6 +300,11 @@ def _of_upgrade(server: Server, step: Step) -> Subject:
     return replace(subject, gpus=None if is_unknown else ())
 
 
+def _undecided_maintenance(moment: Moment) -> list[Subject]:
+    in_slot = _with_step("not known", in_slot=True)(moment)
+    return [subject for subject in in_slot if subject.server and is_down(subject.server)]
+
+
 def _in_open_window(step: Step) -> Callable[[Moment], list[Subject]]:
     """Return a function that finds the servers to upgrade with a step in the open window."""
 
@@ -499,7 +504,7 @@ KINDS = {
     ),
     "undecided_maintenance": Kind(
         "loss",
-        _with_step("not known", in_slot=True),
+        _undecided_maintenance,
         lambda moment: (
             "TEE servers in maintenance, of which it is not known whether they can "
             f"come back: {moment.count}. {_TDX}"

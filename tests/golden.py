@@ -148,7 +148,7 @@ async def api_of(case: Case) -> AsyncIterator[tuple[Target, str, dict[str, str]]
     bring the key.
     """
     if case.world is not None:
-        miner = Miner(case.world, "test_miner")
+        miner = Miner(case.world)
         clock = Clock(seconds(report_index(case.world)[0]["made"]) or 0)
         app = replay(miner.bodies(), report_bodies(case.world), clock())
         async with served(app) as url:

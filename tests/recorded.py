@@ -11,7 +11,6 @@ import json
 import re
 import tarfile
 import tempfile
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +19,13 @@ from chutes_exporter.api.decoding import StreamShape
 from chutes_exporter.api.keys import Hotkey
 from chutes_exporter.api.schema_drift import objects
 from chutes_exporter.collectors import COLLECTORS
-from tests.support import RECORDINGS, patient, recording
+from tests.support import RECORDINGS, recording
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.api.records import Record
-    from chutes_exporter.config import ChutesChoice, MinersChoice, Settings
 
 Row = dict[str, Any]
 
@@ -43,39 +41,37 @@ WORLD_F = Path(_UNPACKED.name) / "world-f"
 """A world with what the service changed in August and September 2026."""
 WORLD_H = Path(_UNPACKED.name) / "world-h"
 """A world with what the service changed until November 2026."""
-NAMES = (
-    *(
-        "metagraph",
-        "scores",
-        "stats",
-        "stats_per_chute",
-        "metrics",
-        "chutes",
-        "images",
-        "jobs",
-        "active_instances",
-        "thrash_cooldowns",
-    ),
-    *("servers", "nodes", "inventory", "instances", "unique_chute_history"),
-)
+NAMES = [
+    "metagraph",
+    "scores",
+    "stats",
+    "stats_per_chute",
+    "metrics",
+    "chutes",
+    "images",
+    "jobs",
+    "active_instances",
+    "thrash_cooldowns",
+    "servers",
+    "nodes",
+    "inventory",
+    "instances",
+    "unique_chute_history",
+]
 EXTRA = {
     "held_gpus": "nodes_detailed",
     "supported_gpus": "nodes_supported",
     "platform_gpus": "nodes",
+    "maintenance": "maintenance_policy",
     "fmv": "fmv",
+    "utilization": "utilization",
+    "bounties": "bounties",
+    "rolling_updates": "rolling_updates",
+    "tee_measurements": "tee_measurements",
+    "audit": "audit",
+    "audit_report": "audit_report",
 }
-EXTRA |= {
-    name: name
-    for name in (
-        "utilization",
-        "bounties",
-        "rolling_updates",
-        "tee_measurements",
-        "audit",
-        "audit_report",
-    )
-}
-"""Public endpoints outside the miner API, and the files of their answers, which are in the folder
+"""Endpoints outside the miner API, and the files of their answers, which are in the folder
 ``extra``.
 """
 TAKEN_BACK = "Private chute "
@@ -96,8 +92,6 @@ NOT_RECORDED: dict[str, Any] = {
     ],
 }
 """The fields of answers that no world has, from the service's code of today or before May 2026."""
-OWN = NAMES[-5:]
-"""Endpoints that answer about the miner who asks."""
 META = json.loads((WORLD_C / "meta.json").read_text())
 EXPECTED = json.loads((WORLD_C / "expected.json").read_text())
 RECORDED_AT: float = META["recorded_at"]
@@ -170,122 +164,54 @@ def may_have_lost_race(row: Row) -> bool:
     return was_purged and row["failed_start"] and row["verified_at"] is not None
 
 
-@dataclass(frozen=True)
 class Miner:
-    """A miner whose answers were recorded.
+    """The miner of a recorded world whose private answers were recorded.
 
     Attributes:
         directory: The recordings.
-        role: As ``meta.json`` calls it: ``test_miner``, ``second_miner`` or ``newcomer``, who owns
-            nothing.
     """
 
-    directory: Path
-    role: str
-
-    def __str__(self) -> str:
-        return f"{self.role} of {self.directory.name}"
-
-    @property
-    def _meta(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.directory / "meta.json").read_bytes())
-        return found
-
-    @property
-    def hotkey(self) -> str:
-        return str(self._meta[self.role])
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        meta = json.loads((directory / "meta.json").read_bytes())
+        self.hotkey: str = meta["test_miner"]
+        self._seed: str = meta["invented_seeds"][self.hotkey]
 
     @property
     def key(self) -> Hotkey:
-        return Hotkey.from_seed(self._meta["invented_seeds"][self.hotkey])
+        return Hotkey.from_seed(self._seed)
 
     @property
     def variables(self) -> dict[str, str]:
         """The variables that bring its key to a command."""
-        return {"MINER_SS58": self.hotkey, "MINER_SEED": self._meta["invented_seeds"][self.hotkey]}
-
-    @property
-    def has_key(self) -> bool:
-        """Whether its key was invented. Otherwise, nobody can sign for it."""
-        return self.hotkey in self._meta["invented_seeds"]
+        return {"MINER_SS58": self.hotkey, "MINER_SEED": self._seed}
 
     def bodies(self) -> dict[str, bytes]:
         """Return the recorded bodies by name; where the service answers 404, there is none."""
-        bodies = {name: recording(self.directory, name) for name in NAMES} | self._extra_bodies()
-        held = json.loads(bodies["held_gpus"])
-        # Asked for one hotkey, the service answers with the GPUs of this miner only.
-        own = {self.hotkey: held[self.hotkey]} if self.hotkey in held else {}
-        bodies["miner_gpus"] = json.dumps(own).encode()
-        if self.role == "test_miner":
-            bodies["stats_per_chute_one"] = recording(self.directory, "stats_per_chute_one")
-            return bodies
-        bodies["stats_per_chute_one"] = self._own_stats(json.loads(bodies["stats_per_chute"]))
-        # The answers to the other miners are in a folder of their own.
-        others = self.directory / "second"
-        if self.role == "second_miner":
-            return bodies | {name: recording(others, name) for name in OWN}
-        # A newcomer has no history, and its other answers are empty.
-        del bodies["unique_chute_history"]
-        for name in OWN:
-            if name in bodies:
-                bodies[name] = recording(others, f"newcomer_{name}_none")
-        return bodies
-
-    def _extra_bodies(self) -> dict[str, bytes]:
-        """Return the bodies that not all worlds have, or not all miners alike."""
+        names = (*NAMES, "stats_per_chute_one")
+        bodies = {name: recording(self.directory, name) for name in names}
+        # Not all worlds have all of these.
         folder = self.directory / "extra"
-        bodies = {}
         for name, file in EXTRA.items():
             if (folder / f"{file}.json").exists():
                 bodies[name] = recording(folder, file)
-        # Only the test miner has servers to upgrade.
-        policy = "maintenance_policy"
-        if self.role != "test_miner":
-            policy = "maintenance_policy_none"
-        bodies["maintenance"] = recording(folder, policy)
-        return bodies
-
-    def _own_stats(self, everybody: dict[str, dict[str, list[Row]]]) -> bytes:
-        """Return the stats of all miners without the rows of other miners.
-
-        The service does the same if it is asked for one miner.
-        """
-        own: dict[str, dict[str, list[Row]]] = {}
-        for window, parts in everybody.items():
-            own[window] = {}
-            for name, rows in parts.items():
-                own[window][name] = [row for row in rows if row["miner_hotkey"] == self.hotkey]
-        return json.dumps(own).encode()
-
-    def settings(
-        self, url: str, miners: MinersChoice = "watched", chutes: ChutesChoice | None = None
-    ) -> Settings:
-        """Return the settings of an exporter that has the miner's key and all collectors."""
-        return patient(url, keys=(self.key,), collectors=ALL_ON, miners=miners, chutes=chutes)
+        held = json.loads(bodies["held_gpus"])
+        # Asked for one hotkey, the service answers with the GPUs of this miner only.
+        own = {self.hotkey: held[self.hotkey]} if self.hotkey in held else {}
+        return bodies | {"miner_gpus": json.dumps(own).encode()}
 
 
-MINERS = [
-    miner
-    for directory in DIRECTORIES
-    for role in ("test_miner", "second_miner", "newcomer")
-    if (miner := Miner(directory, role)).has_key
-]
-"""The miners of all worlds with a key."""
+def key() -> Hotkey:
+    """Return the key of the miner of the first world."""
+    return Miner(WORLD_C).key
 
 
-def key(role: str = "test_miner") -> Hotkey:
-    """Return the key of a miner of the first world, by its role."""
-    return Miner(WORLD_C, role).key
+def answers(*, now: float = RECORDED_AT) -> dict[str, bytes]:
+    """Return the answers that the miner of the first world gets, by the endpoint's name.
 
-
-def answers(role: str = "test_miner", *, now: float = RECORDED_AT) -> dict[str, bytes]:
-    """Return the answers that a miner of the first world gets, by the endpoint's name.
-
-    Args:
-        role: The miner.
-        now: Unix time to which the times in the answers are shifted from the time of the recording.
+    ``now`` is the Unix time to which the times in them are shifted from the time of the recording.
     """
-    return shifted(Miner(WORLD_C, role).bodies(), now - RECORDED_AT)
+    return shifted(Miner(WORLD_C).bodies(), now - RECORDED_AT)
 
 
 def shifted(bodies: Mapping[str, bytes], seconds: float) -> dict[str, bytes]:

@@ -18,7 +18,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -419,13 +418,6 @@ def _name_of_answer(endpoint: str, asked: Collection[str]) -> str:
     if endpoint == "stats" and "per_chute" in asked:
         return "stats_per_chute_one" if "miner_hotkey" in asked else "stats_per_chute"
     return endpoint
-
-
-def reported_at(answers: Mapping[str, bytes]) -> float:
-    """Return a time at which the newest audit report of some answers has just been made."""
-    ends = [datetime.fromisoformat(entry["end_time"]) for entry in json.loads(answers["audit"])]
-    # The service makes a report a minute after its hour.
-    return max(ends).replace(tzinfo=UTC).timestamp() + 100
 
 
 def promtool_complaints(page: bytes) -> str:

@@ -65,7 +65,7 @@ OPEN: Final = {
 """The others."""
 REASONS: Final = ("constant", "dead", "duplicate of ", "secret", "users' data", "text", "no use: ")
 """Why a field may be no metric. ``docs/dev/fields.md`` explains them."""
-MINER: Final = Miner(WORLD_C, "test_miner")
+MINER: Final = Miner(WORLD_C)
 RAW: Final = raw_json(MINER.bodies()) | NOT_RECORDED
 KNOWN: Final = {one.source: one for one in ENDPOINTS if one.source in SIGNED | OPEN}
 

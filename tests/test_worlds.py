@@ -358,7 +358,7 @@ def end_of(row: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=lambda path: path.name)
 async def test_the_page_and_the_commands_show_the_truth_of_a_world(directory: Path) -> None:
-    miner = Miner(directory, "test_miner")
+    miner = Miner(directory)
     true = truth_of(miner)
     clock = Clock(seconds(report_index(directory)[0]["made"]) or 0)
     hotkeys = sorted({row["hotkey"] for row in true["ended"]})

@@ -117,7 +117,7 @@ async def run_check(settings: Settings, credentials: Credentials) -> Result:
             lines.append(_line(feed.name, reason, advice=advice, verdict="not known"))
     # Without an answer, it is no wonder that the clock is unknown.
     if any(state.snapshot for state in states.values()):
-        lines += _clock_line(client.clock_offset)
+        lines += _clock_line(client.api_clock.offset)
     lines += _change_lines(client.changes)
     return _result(settings, lines)
 

@@ -198,6 +198,8 @@ def _step_outside_slot(
 
 def _step_in_slot(server: Server) -> tuple[Step, str]:
     """Return the step of a server that holds a slot and may come back, and why."""
+    if server.maintenance is None:
+        return "not known", "The answers do not say whether something still runs there."
     if not is_down(server):
         reason = "Wait until its status is maintenance, and nothing runs there: at most 3 hours."
         return "do not reboot until", reason

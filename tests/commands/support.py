@@ -18,8 +18,7 @@ from chutes_exporter.api import ChutesClient, client
 from chutes_exporter.chain import node
 from chutes_exporter.page.exporter import Exporter
 from tests import test_cli
-from tests.chain.support import EXPECTED, FakeNode, number, recorded_block
-from tests.recorded import answers
+from tests.chain.support import FakeNode, number, recorded_block
 from tests.support import HOTKEY, PATIENCE, SEEDS, TEST_SEED, recorded_day
 
 if TYPE_CHECKING:
@@ -80,11 +79,6 @@ def set_clock(patch: pytest.MonkeyPatch, clock: Callable[[], float]) -> None:
     # How long a request took.
     for module in (client, node):
         patch.setattr(module, "time", SimpleNamespace(monotonic=clock))
-
-
-EMISSION = sum(seat["alpha_per_day_rao"] for seat in EXPECTED["seats"].values()) / 1e9
-ALPHA_USD = EXPECTED["subnet"]["price_rao_per_alpha"] / 1e9 * json.loads(answers()["fmv"])["tao"]
-"""What all miners are paid by the recorded block, and the price of an alpha."""
 
 
 @contextlib.asynccontextmanager

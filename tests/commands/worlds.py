@@ -24,18 +24,16 @@ class PresentWorld:
 
     def __init__(self, directory: Path) -> None:
         meta = json.loads(recording(directory, "meta"))
-        self.miner = Miner(directory, "test_miner")
+        self.miner = Miner(directory)
         moved = time.time() - meta["recorded_at"]
         self.bodies = shifted(self.miner.bodies(), moved)
         self.reports = shifted(report_bodies(directory), moved)
-        self._seed = meta["invented_seeds"][self.miner.hotkey]
 
     async def run(self, *arguments: str, **variables: str) -> tuple[int, str]:
         """Run ``advise``; returns its exit status and what it wrote."""
-        own = {"MINER_SS58": self.miner.hotkey, "MINER_SEED": self._seed}
         async with served(replay(self.bodies, self.reports)) as url:
             code, output, errors = await run(
-                Target(url), "advise", *arguments, variables=own | variables
+                Target(url), "advise", *arguments, variables=self.miner.variables | variables
             )
         assert not errors
         return code, output

@@ -17,8 +17,7 @@ from chutes_exporter.api.client import ChutesClient
 from chutes_exporter.api.schema_drift import records_in
 from chutes_exporter.demo.replay import Fault
 from chutes_exporter.feeds.definitions import AUDIT_REPORT, CHAIN, FEEDS
-from chutes_exporter.feeds.sanity_checks import DoubtedError
-from tests.support import PATIENCE, recorded_day
+from tests.support import recorded_day
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from chutes_exporter.api.endpoints import Endpoint
     from chutes_exporter.demo.replay import Replay
     from chutes_exporter.feeds.feed import Feed
-    from chutes_exporter.page.exporter import Exporter
 
 MINERS: Final = [key.address for key in recorded_day().miners.values()]
 
@@ -42,23 +40,30 @@ class Case:
         return f"{self.feed.name}-{self.loss}"
 
 
-def _losses(feed: Feed[Any]) -> list[str]:
-    losses = ["missing", "record"]
-    # The chain has one answer and no list that could be shorter.
-    if feed.checks and feed is not CHAIN:
-        losses.append("doubted")
-    if feed is AUDIT_REPORT:
-        losses.append(OLDER)
-    if feed.optional:
-        losses.append("404")
-    return losses
-
-
 AT_24: Final = 86_400.0
 """The end of the day, when most goes on."""
 OLDER: Final = "older"
 """A loss of the report of an hour in the past day."""
-CASES: Final = [Case(feed, loss) for feed in FEEDS for loss in _losses(feed)]
+DOUBTED: Final = "doubted"
+"""The first answer is too short, and is used all the same."""
+LOSSES: Final[dict[str, tuple[str, ...]]] = {
+    "audit_report": (OLDER,),
+    "chutes": (DOUBTED,),
+    "held_gpus": (DOUBTED,),
+    "instances": (DOUBTED,),
+    "nodes": (DOUBTED,),
+}
+"""What else may be lost than a whole answer or a record."""
+CASES: Final = [
+    Case(feed, loss)
+    for feed in FEEDS
+    for loss in (
+        "missing",
+        "record",
+        *LOSSES.get(feed.name, ()),
+        *(("404",) if feed.optional else ()),
+    )
+]
 PLACES: Final = {
     "scores": ("final_scores",),
     "stats": ("past_day", "instance_stats"),
@@ -169,6 +174,11 @@ def without(replay: Replay, case: Case) -> Iterator[None]:
         add_edit(
             replay, "stats_per_chute" if feed.per_chute else name, of_records(feed, unreadable)
         )
+    elif case.loss == DOUBTED:
+        # Each answer is shorter than the one before, because an equal one would confirm it.
+        parts = itertools.accumulate(itertools.repeat(2), operator.mul)
+        halved = of_records(feed, lambda records: records[: len(records) // next(parts)])
+        add_edit(replay, name, halved)
     elif case.loss == OLDER:
         add_edit(replay, name, without_third_report)
     else:
@@ -177,36 +187,6 @@ def without(replay: Replay, case: Case) -> Iterator[None]:
         yield
     finally:
         replay.edits, replay.faults = edits, faults
-
-
-async def doubt(feed: Feed[Any], replay: Replay, exporter: Exporter) -> None:
-    """Let a shorter answer be doubted.
-
-    A first answer that is doubted is used all the same. If no first answer is doubted, a later one
-    is sent that is shorter than the one before.
-    """
-    name = "stats_per_chute" if feed.per_chute else feed.endpoint.name
-    edits = replay.edits.copy()
-    for is_first, half in itertools.product((True, False), (2, 10**6)):
-        exporter.feeds.forget([feed])
-        replay.edits = edits.copy()
-        if not is_first:
-            await exporter.feeds.read(feed, PATIENCE)
-            exporter.feeds.expire(feed)
-        # Each is shorter than the one before it, because an equal answer would confirm it.
-        parts = itertools.accumulate(itertools.repeat(half), operator.mul)
-
-        def shorter(records: list[Any], parts: Iterator[int] = parts) -> list[Any]:
-            return records[: len(records) // next(parts)]
-
-        add_edit(replay, name, of_records(feed, shorter))
-        await exporter.feeds.read(feed, PATIENCE)
-        state = exporter.feeds.states()[feed]
-        is_used_in_doubt = state.snapshot is not None and bool(state.snapshot.answer.doubt)
-        if isinstance(state.last_error, DoubtedError) or is_used_in_doubt:
-            replay.edits = edits
-            return
-    raise AssertionError(f"no shorter answer of {feed.name} is doubted")
 
 
 @contextlib.contextmanager
