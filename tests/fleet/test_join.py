@@ -232,12 +232,18 @@ UNKNOWN_PLACE = {"i1.server_id": None, "i1.model": None, "i1.gpus": None}
             },
             UNKNOWN_PLACE | {"g3.instance_id": None, "i4.gpus": None},
         ),
+        # An instance that does not say whether it is active may hold it.
+        ({"instances.0.active": None}, {"g1.instance_id": "i1", "i1.state": None}),
         # Two items of the inventory name a GPU: one instance is active, so it earns.
         (
             {"inventory": [held(1, ACTIVE), held(1, STARTING)]},
             {"g1.state": "earning", "g1.instance_id": None, "g1.chute_id": None},
         ),
         ({"inventory": [held(1, ACTIVE), held(1, ACTIVE)]}, {"g1.instance_id": "i1"}),
+        (
+            NOT_ACTIVE | {"inventory": [held(1, DISABLED), held(1, STARTING)]},
+            {"g1.state": None, "g4.state": "idle"},
+        ),
         # A GPU that only the inventory has is on no server, and of an unknown model.
         (
             {"inventory.3": held(9, ACTIVE)},
