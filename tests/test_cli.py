@@ -385,7 +385,7 @@ def test_with_too_few_open_files_nothing_starts() -> None:
     )
     assert ended.returncode == 2
     assert "the limit of open files is 30" in ended.stderr
-    assert "ulimit -n 4096" in ended.stderr
+    assert "ulimit -n 1024" in ended.stderr
 
 
 def test_every_flag_has_a_variable_of_its_name_and_both_are_in_the_help() -> None:

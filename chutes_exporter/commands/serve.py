@@ -25,16 +25,15 @@ from chutes_exporter.config import ConfigError
 from chutes_exporter.page.exporter import Exporter
 from chutes_exporter.page.plan import collectors_by_state
 from chutes_exporter.web.app import make_app
-from chutes_exporter.web.config_file import WebConfig, load_web_config
+from chutes_exporter.web.config_file import CurrentContext, WebConfig, load_web_config
 from chutes_exporter.web.guard import Guard
 from chutes_exporter.web.server import (
-    allow_many_files,
     bound_address,
+    check_open_files,
     open_socket,
     serving,
     signals,
 )
-from chutes_exporter.web.tls import CurrentContext
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -269,7 +268,7 @@ def serve(**flags: Any) -> None:
 
 async def run_serve(settings: Settings, read_settings: Callable[[], Settings]) -> None:
     """Serve until SIGTERM or SIGINT. SIGHUP reads the configuration again."""
-    allow_many_files()
+    check_open_files()
     service = Service(settings, read_settings)
     with signals(service.hang_up.set) as stop:
         async with service:

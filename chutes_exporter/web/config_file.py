@@ -1,24 +1,23 @@
-"""``--web.config.file``: TLS, passwords, headers and the rate limit.
+"""``--web.config.file``: TLS, passwords and headers, in the format of exporter-toolkit.
 
-The format is that of exporter-toolkit, which Prometheus' exporters share. ``docs/http.md`` lists
-what each field does here.
+``docs/http.md`` lists the fields. Others are refused, because a protection must not be missing in
+silence.
 """
 
 from __future__ import annotations
 
 import re
+import ssl
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import yaml
 
 from chutes_exporter.config import ConfigError
 from chutes_exporter.files import read_file
-from chutes_exporter.web.tls import TlsSettings, make_context
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -26,55 +25,51 @@ if TYPE_CHECKING:
 _BCRYPT = re.compile(
     r"\$2[abxy]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}"
 )
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION_PART = re.compile(rf"([0-9]{{1,18}}(?:\.[0-9]{{1,18}})?)({'|'.join(_SECONDS)})")
+_VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
+_VERIFY_MODES = {
+    "NoClientCert": ssl.CERT_NONE,
+    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
+    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
+}
 
+_HeaderName = Literal[
+    "Content-Security-Policy",
+    "Strict-Transport-Security",
+    "X-Content-Type-Options",
+    "X-Frame-Options",
+    "X-XSS-Protection",
+]
 # HTTP allows no line breaks, and no spaces around a value.
-_Header = Annotated[str, msgspec.Meta(pattern=r"\A([!-~]([ -~]*[!-~])?)?\Z")] | int | None
+_HeaderValue = Annotated[str, msgspec.Meta(pattern=r"\A([!-~]([ -~]*[!-~])?)?\Z")] | int | None
 
 
-class _Section(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class _Section(msgspec.Struct, forbid_unknown_fields=True):
     """A part of the file."""
 
 
-class _Headers(_Section):
-    content_security_policy: _Header = msgspec.field(default=None, name="Content-Security-Policy")
-    frame_options: Literal["deny", "sameorigin"] | None = msgspec.field(
-        default=None, name="X-Frame-Options"
-    )
-    content_type_options: Literal["nosniff"] | None = msgspec.field(
-        default=None, name="X-Content-Type-Options"
-    )
-    xss_protection: _Header = msgspec.field(default=None, name="X-XSS-Protection")
-    transport_security: _Header = msgspec.field(default=None, name="Strict-Transport-Security")
+class _Tls(_Section):
+    cert_file: str
+    key_file: str
+    client_ca_file: str = ""
+    client_auth_type: Literal[
+        "NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"
+    ] = "NoClientCert"
+    min_version: Literal["TLS12", "TLS13"] = "TLS12"
+    max_version: Literal["TLS12", "TLS13"] = "TLS13"
 
 
 class _Http(_Section):
     http2: bool = True
     """It has no effect, because the server has only HTTP/1.1."""
-    headers: _Headers | None = None
-
-
-class _RateLimit(_Section):
-    interval: str | int = 0
-    burst: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+    headers: dict[_HeaderName, _HeaderValue] | None = None
 
 
 class WebFile(_Section):
     """A web configuration as it is written."""
 
-    tls_server_config: TlsSettings | None = None
+    tls_server_config: _Tls | None = None
     http_server_config: _Http | None = None
     basic_auth_users: dict[str, str] | None = None
-    rate_limit: _RateLimit | None = None
-
-
-@dataclass(frozen=True)
-class RateLimit:
-    """A client may send a burst of requests at once, and then one for each interval in seconds."""
-
-    interval: float
-    burst: int
 
 
 @dataclass(frozen=True)
@@ -84,15 +79,13 @@ class WebConfig:
     Attributes:
         context: The TLS context, None without TLS.
         users: Bcrypt hashes by user name. Without users, no password is needed.
-        headers: Headers of all answers.
-        rate_limit: None if it is off.
+        headers: Headers of all answers. With a blank value, no answer has the header.
         contents: The contents of the configuration and of all files that it names, by path.
     """
 
     context: ssl.SSLContext | None = None
     users: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    rate_limit: RateLimit | None = None
     contents: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
 
     def changed(self) -> bool:
@@ -103,12 +96,27 @@ class WebConfig:
             return True
 
 
+class CurrentContext(ssl.SSLContext):
+    """Uses the current context for each new connection. Existing connections keep theirs."""
+
+    current: ssl.SSLContext
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        """Begin a connection. asyncio calls this method."""
+        return self.current.wrap_bio(*arguments, **options)
+
+
 def load_web_config(path: Path) -> WebConfig:
     """Read a web configuration and the files that it names, or raise ConfigError with file, field
     and reason.
     """
     try:
         return _read_web_config(path)
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"{path}: OpenSSL refuses cert_file, key_file or client_ca_file: {error}. Use PEM, a "
+            "key that belongs to the certificate, and no password"
+        ) from None
     except OSError as error:
         raise ConfigError(
             f"--web.config.file: cannot read {error.filename}: {error.strerror}. Check the "
@@ -118,9 +126,10 @@ def load_web_config(path: Path) -> WebConfig:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark is not None else ""
         raise ConfigError(f"{path}{line}: {error.problem}") from None
     except msgspec.ValidationError as error:
-        # It names a field like `$.rate_limit.burst`.
+        # It names a field like `$.tls_server_config.min_version`.
         raise ConfigError(
-            f"{path}: {str(error).replace('`$.', '`')}. docs/http.md lists the supported fields"
+            f"{path}: {str(error).replace('`$.', '`')}. docs/http.md lists the supported fields. "
+            "For others, put a reverse proxy in front"
         ) from None
     except (yaml.YAMLError, ValueError, RecursionError, AttributeError) as error:
         # PyYAML raises RecursionError for a text that is nested too deeply, and AttributeError for
@@ -136,77 +145,57 @@ def _read_web_config(path: Path) -> WebConfig:
     file = msgspec.convert({} if document is None else document, WebFile)
     context = None
     if file.tls_server_config is not None:
+        tls = file.tls_server_config
         # Read before OpenSSL does, so that a change in between is noticed.
-        for name in file.tls_server_config.files:
+        names = [tls.cert_file, tls.key_file]
+        if tls.client_ca_file:
+            names.append(tls.client_ca_file)
+        for name in names:
             contents[path.parent / name] = read_file(path.parent / name)
-        context = make_context(file.tls_server_config, path.parent)
+        context = _make_context(tls, path.parent)
+    _check_users(file.basic_auth_users)
+    headers = file.http_server_config.headers if file.http_server_config else None
     return WebConfig(
         context=context,
-        users=_users(file.basic_auth_users),
-        headers=_headers(file.http_server_config),
-        rate_limit=_rate_limit(file.rate_limit),
+        users=file.basic_auth_users or {},
+        headers={name: str(value or "") for name, value in (headers or {}).items()},
         contents=contents,
     )
 
 
-def _users(users: dict[str, str] | None) -> dict[str, str]:
-    """Return the users of the section, none without the section.
+def _make_context(tls: _Tls, folder: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _VERSIONS[tls.min_version]
+    context.maximum_version = _VERSIONS[tls.max_version]
+    if context.minimum_version > context.maximum_version:
+        raise ValueError("max_version is older than min_version: use a newer one")
+    # Without this password, OpenSSL would ask for the key's password at the terminal.
+    context.load_cert_chain(folder / tls.cert_file, folder / tls.key_file, password="")
+    context.verify_mode = _VERIFY_MODES[tls.client_auth_type]
+    verifies = context.verify_mode is not ssl.CERT_NONE
+    if verifies != bool(tls.client_ca_file):
+        raise ValueError(
+            "client_auth_type and client_ca_file have an effect only together: add "
+            "client_auth_type: RequireAndVerifyClientCert, or the file"
+        )
+    if verifies:
+        # As in Go, a CA in the file is trusted even if its issuer is unknown.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(folder / tls.client_ca_file)
+    return context
 
-    Raise ValueError if the section is empty, or a password is no bcrypt hash.
-    """
-    if users is None:
-        return {}
-    if not users:
+
+def _check_users(users: dict[str, str] | None) -> None:
+    """Raise ValueError if the section is empty, or a password is no bcrypt hash."""
+    if users == {}:
         raise ValueError(
             "basic_auth_users has no user, so no request needs a password: add one, or remove "
             "the section"
         )
-    for name, hashed in users.items():
+    for name, hashed in (users or {}).items():
         if not _BCRYPT.fullmatch(hashed):
             # Do not show the hash, because it is a secret.
             raise ValueError(
                 f"basic_auth_users: the password of {name!r} is not a bcrypt hash: "
                 "make one with htpasswd -nBC 10 '' | tr -d ':'"
             )
-    return users
-
-
-def _headers(http: _Http | None) -> dict[str, str]:
-    """Return the values of the configured headers by name. With a blank value, no answer has the
-    header.
-    """
-    if http is None or http.headers is None:
-        return {}
-    # Only the headers that the file has, by their names in HTTP.
-    configured = msgspec.to_builtins(http.headers)
-    return {name: str(value) for name, value in configured.items()}
-
-
-def _rate_limit(limit: _RateLimit | None) -> RateLimit | None:
-    """Return the rate limit, None if it is off, or raise ValueError with the reason."""
-    if limit is None:
-        return None
-    seconds = _seconds(limit.interval)
-    # As in exporter-toolkit, an interval of 0 switches it off.
-    if seconds == 0:
-        return None
-    if not limit.burst:
-        raise ValueError(
-            "rate_limit: with a burst of 0, every request is refused: allow at least 1"
-        )
-    return RateLimit(seconds, limit.burst)
-
-
-def _seconds(duration: str | int) -> float:
-    """Return the seconds of a duration in Go's form. A number without a unit is nanoseconds."""
-    text = str(duration)
-    if text.isdecimal():
-        text += "ns"
-    # Pairs of a number and a unit. A text with anything else in it is not a duration.
-    parts: list[tuple[str, str]] = _DURATION_PART.findall(text)
-    text_of_parts = "".join(number + unit for number, unit in parts)
-    if not parts or text_of_parts != text:
-        raise ValueError(
-            f"rate_limit: the interval {text[:40]!r} is not a duration: write one like 1s or 100ms"
-        )
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)

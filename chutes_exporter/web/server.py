@@ -28,14 +28,12 @@ _GRACE_SECONDS = 7
 _IDLE_SECONDS = 300
 """As long as Prometheus' own limit, so that scrapers keep their connections from scrape to scrape.
 """
-_MAX_OPEN = 2048
-"""Maximum open connections, if the limit of open files allows twice as many."""
-_MAX_SERVED = 128
-"""Maximum connections whose requests are served. Others wait, although they have sent a byte."""
-_OPEN_FILES = 4096
-"""The limit of open files that is set if it is lower: half for connections, half for the API."""
-_MIN_OPEN_FILES = 128
-"""The limit of open files below which nothing could be served for long."""
+_MAX_CONNECTIONS = 128
+"""Each may need 0.3 MB with TLS, and takes a share of each turn of the event loop."""
+_KERNEL_BYTES = 64 * 1024
+"""Bytes that the kernel keeps for a client. It doubles this number, instead of growing to 4 MB."""
+_MIN_OPEN_FILES = 2 * _MAX_CONNECTIONS
+"""The lowest limit of open files: half for connections, half for the API."""
 
 
 def open_socket(address: Address, flag: str = "--web.listen-address") -> socket.socket:
@@ -63,33 +61,15 @@ def bound_address(opened: socket.socket) -> Address:
     return Address("" if host in ("::", "0.0.0.0") else host, port)  # noqa: S104 - compared, not bound
 
 
-def allow_many_files() -> None:
-    """Raise a low soft limit of open files, so that connections leave some for the API.
-
-    Raise ConfigError if it stays too low to serve.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= _OPEN_FILES:
-        return
-    limit = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-    # A sandbox may forbid it. Then the old limit applies.
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < _MIN_OPEN_FILES:
+def check_open_files() -> None:
+    """Raise ConfigError if the limit of open files is too low to serve."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < _MIN_OPEN_FILES:
         raise ConfigError(
-            f"the limit of open files is {soft}, and at least {_MIN_OPEN_FILES} are needed: raise "
-            f"it with ulimit -n {_OPEN_FILES}, LimitNOFILE={_OPEN_FILES} of systemd, or --ulimit "
-            f"nofile={_OPEN_FILES} of docker run"
+            f"the limit of open files is {limit}, and at least {_MIN_OPEN_FILES} are needed: raise "
+            "it with ulimit -n 1024, LimitNOFILE=1024 of systemd, or --ulimit nofile=1024 of "
+            "docker run"
         )
-
-
-def _max_open() -> int:
-    """Return how many connections may be open, so that half of the open files are left for
-    requests to the API.
-    """
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MAX_OPEN if soft == resource.RLIM_INFINITY else min(_MAX_OPEN, soft // 2)
 
 
 @contextlib.asynccontextmanager
@@ -110,10 +90,9 @@ async def serving(
     that is restarted.
     """
     for opened in sockets:
-        # Accepted connections inherit this. Otherwise the end of a small answer waits 40 ms for an
-        # ACK.
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connections = Connections(_max_open(), _MAX_SERVED)
+        # Accepted connections inherit this.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
+    connections = Connections(_MAX_CONNECTIONS)
     server = _uvicorn_server(app, date_header=date_header, grace=grace)
     # It gets no sockets, because the connections are accepted here.
     running = asyncio.create_task(server.serve([]))
@@ -137,11 +116,10 @@ async def serving(
             task.cancel()
         for opened in sockets:
             opened.close()
-        await connections.end()
         server.should_exit = True
         # uvicorn would cut clients that do not read with an error in the log.
         await asyncio.wait([running], timeout=grace)
-        connections.abort()
+        await connections.end()
         for ended in await asyncio.gather(running, *accepting, return_exceptions=True):
             if isinstance(ended, Exception):
                 raise ended

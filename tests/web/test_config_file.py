@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import ssl
 import subprocess
 from typing import TYPE_CHECKING
 
+import httpx
 import msgspec
 import pytest
+import trustme
+from starlette.responses import PlainTextResponse
 
-from chutes_exporter.config import ConfigError
-from chutes_exporter.web.config_file import RateLimit, WebConfig, WebFile, load_web_config
-from tests.support import ROOT
+from chutes_exporter.config import Address, ConfigError
+from chutes_exporter.web.config_file import WebConfig, WebFile, load_web_config
+from chutes_exporter.web.server import bound_address, open_socket, serving
+from tests.support import ROOT, patient_client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tests.support import Pki
@@ -23,172 +28,87 @@ if TYPE_CHECKING:
 
 HASH = "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG"
 TLS = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n"
-
-
 EVERYTHING = (
     TLS + "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n"
-    "  client_allowed_sans: [one.example]\n  min_version: TLS12\n  max_version: TLS13\n"
-    "  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA, TLS_AES_128_GCM_SHA256]\n"
-    "  prefer_server_cipher_suites: false\n  curve_preferences: [CurveP256]\n"
+    "  min_version: TLS12\n  max_version: TLS13\n"
     f"basic_auth_users:\n  alice: {HASH}\n  bob: '{HASH}'\n"
     "http_server_config:\n  http2: true\n  headers:\n    X-Frame-Options: deny\n"
-    "    X-XSS-Protection: 1\n    Content-Security-Policy: default-src 'self'\n"
+    "    X-XSS-Protection: 1\n    Strict-Transport-Security:\n"
+    "    Content-Security-Policy: default-src 'self'\n"
 )
 
 
 @pytest.mark.usefixtures("pki")
-def test_prometheus_accepts_the_same_file(write: Write) -> None:
-    # Debian's promtool is older than the rate limit.
-    subprocess.run(["promtool", "check", "web-config", write(EVERYTHING)], check=True)
-
-
-@pytest.mark.usefixtures("pki")
-def test_a_file_with_everything_is_read(write: Write) -> None:
-    config = load_web_config(write(EVERYTHING + "rate_limit:\n  interval: 1m1.5s\n  burst: 20\n"))
-    assert config.context is not None
-    assert config.context.verify_mode is ssl.CERT_REQUIRED
-    assert config.context.minimum_version is ssl.TLSVersion.TLSv1_2
+def test_a_file_with_everything_is_read_here_and_by_prometheus(write: Write) -> None:
+    path = write(EVERYTHING)
+    subprocess.run(["promtool", "check", "web-config", path], check=True)
+    config = load_web_config(path)
     assert config.users == {"alice": HASH, "bob": HASH}
     assert config.headers == {
         "X-Frame-Options": "deny",
         "X-XSS-Protection": "1",
+        "Strict-Transport-Security": "",
         "Content-Security-Policy": "default-src 'self'",
     }
-    assert config.rate_limit == RateLimit(61.5, 20)
-    assert {path.name for path in config.contents} == {
-        "web.yml",
-        "server.crt",
-        "server.key",
-        "ca.crt",
-    }
+    assert "PRIVATE" not in repr(config)
 
 
-@pytest.mark.usefixtures("pki")
-def test_the_text_of_a_configuration_has_no_private_key(write: Write) -> None:
-    assert "PRIVATE" not in repr(load_web_config(write(TLS)))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "rate_limit:",
-        "rate_limit: {}",
-        "rate_limit: {interval: 0, burst: 0}",
-        "rate_limit: {interval: 0s, burst: 5}",
-    ],
-)
-def test_without_an_interval_there_is_no_rate_limit(write: Write, text: str) -> None:
-    assert load_web_config(write(text)).rate_limit is None
-
-
-@pytest.mark.parametrize(
-    ("interval", "seconds"),
-    [("100ms", 0.1), ("1h0m2s", 3602.0), ("250000000", 0.25), ("'7'", 7e-9)],
-)
-def test_an_interval_is_a_duration_of_go(write: Write, interval: str, seconds: float) -> None:
-    limit = load_web_config(write(f"rate_limit: {{interval: {interval}, burst: 1}}")).rate_limit
-    assert limit is not None
-    assert limit.interval == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", ["http_server_config:", "http_server_config: {headers: }"])
-def test_a_section_without_headers_changes_none(write: Write, text: str) -> None:
-    assert load_web_config(write(text)).headers == {}
+@pytest.mark.parametrize("text", ["", "~\n", "http_server_config:", "http_server_config: {}"])
+def test_an_empty_file_configures_nothing(write: Write, text: str) -> None:
+    path = write(text)
+    assert load_web_config(path) == WebConfig(contents={path: text.encode()})
 
 
 def test_the_document_lists_every_field() -> None:
     sections = msgspec.json.schema(WebFile)["$defs"].values()
     fields = {name for section in sections for name in section["properties"]}
     text = (ROOT / "docs" / "http.md").read_text()
-    # The first cell of a row, such as "`rate_limit`: `interval`, `burst`".
-    first_cells = re.findall(r"(?m)^\| (`.*?) \|", text)
-    listed = set(re.findall(r"`([\w-]+)`", " ".join(first_cells)))
+    table = text.partition("| field | here |")[2].partition("\n\n")[0]
+    # The first cell of a row, such as "`http_server_config`: `http2`".
+    first_cells = re.findall(r"(?m)^\| (`.*?) \|", table)
+    listed = set(re.findall(r"`(\w+)`", " ".join(first_cells)))
     assert listed == fields
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "~\n"])
-def test_an_empty_file_configures_nothing(write: Write, text: str) -> None:
-    path = write(text)
-    assert load_web_config(path) == WebConfig(contents={path: text.encode()})
-
-
+CLIENTS = TLS + "  client_auth_type: VerifyClientCertIfGiven\n"
 FAULTS = {
-    "tls_server_confg: {}": "Object contains unknown field `tls_server_confg`",
-    TLS + "  session_tickets: false": (
-        "unknown field `session_tickets` - at `tls_server_config`. docs/http.md lists the"
+    # A field that protects in other programs, and is unknown here, must not be missing in silence.
+    TLS + "  client_allowed_sans: [one.example]": (
+        "unknown field `client_allowed_sans` - at `tls_server_config`. docs/http.md lists the"
     ),
+    "rate_limit: {interval: 1s, burst: 1}": "unknown field `rate_limit`. docs/http.md lists",
     "[]": "Expected `object`, got `array`",
-    "rate_limit: [": "line 1: expected the node content, but found '<stream end>'",
-    "\n\tx: 1": "line 2: found character '\\t' that cannot start any token",
+    "http_server_config: [": "line 1: expected the node content, but found '<stream end>'",
     "\0": "special characters are not allowed",
-    "tls_server_config: {cert_file: server.crt}": (
-        "tls_server_config needs cert_file and key_file, or cert and key"
-    ),
+    "[" * 2000: "maximum recursion depth exceeded",
+    "a: !!timestamp x": "'NoneType' object has no attribute",
+    "tls_server_config: {cert_file: server.crt}": "missing required field `key_file`",
     "tls_server_config: {cert_file: none.crt, key_file: server.key}": (
         "none.crt: No such file or directory"
     ),
-    "tls_server_config: {cert_file: server.crt, key_file: web.yml}": (
-        "OpenSSL refuses one: [SSL] PEM lib"
+    "tls_server_config: {cert_file: '', key_file: server.key}": "Is a directory",
+    "tls_server_config: {cert_file: pipe, key_file: server.key}": "pipe: it is not a regular file",
+    "tls_server_config: {cert_file: web.yml, key_file: server.key}": (
+        "OpenSSL refuses cert_file, key_file or client_ca_file: [SSL] PEM lib"
     ),
-    "tls_server_config: {cert_file: web.yml, key_file: server.key}": "OpenSSL refuses one",
-    "tls_server_config: {cert_file: server.crt, key_file: locked.key}": "OpenSSL refuses one",
+    # Without a terminal, nobody could answer a question for the password of the key.
+    "tls_server_config: {cert_file: server.crt, key_file: locked.key}": "OpenSSL refuses",
     "tls_server_config: {cert_file: server.crt, key_file: other.key}": "KEY_VALUES_MISMATCH",
-    TLS + "  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: server.key": (
-        "client_ca_file, client_ca: OpenSSL refuses it"
+    CLIENTS + "  client_ca_file: server.key": "OpenSSL refuses",
+    CLIENTS: "client_auth_type and client_ca_file have an effect only together",
+    TLS + "  client_ca_file: ca.crt": "have an effect only together",
+    TLS + "  client_auth_type: RequireAnyClientCert": (
+        "'RequireAnyClientCert' - at `tls_server_config.client_auth_type`"
     ),
-    TLS + "  client_auth_type: VerifyClientCertIfGiven\n  client_ca: nothing": (
-        "client_ca_file, client_ca: OpenSSL refuses it"
-    ),
-    TLS + "  min_version: TLS10": "min_version: OpenSSL no longer offers TLS 1.0 and 1.1",
-    TLS + "  max_version: TLS11": "max_version: OpenSSL no longer offers TLS 1.0 and 1.1",
-    TLS + "  min_version: TLS9": "Invalid enum value 'TLS9' - at `tls_server_config.min_version`",
+    TLS + "  min_version: TLS11": "Invalid enum value 'TLS11' - at `tls_server_config.min_version`",
     TLS + "  min_version: TLS13\n  max_version: TLS12": "max_version is older than min_version",
-    TLS + "  cipher_suites: [TLS_AES_128_GCM_SHA256]\n  max_version: TLS12": (
-        "older than min_version, or than all cipher_suites"
-    ),
-    TLS + "  cipher_suites: [TLS_RSA_WITH_RC4_128_SHA]": (
-        "cipher_suites: 'TLS_RSA_WITH_RC4_128_SHA' is not a secure suite of Go: use TLS_ECDHE_"
-    ),
-    TLS + "  curve_preferences: [X25519, CurveP256]": "Python can choose only one curve",
-    TLS + "  curve_preferences: [CurveP224]": "'CurveP224' - at `tls_server_config.curve_pref",
-    TLS + "  client_auth_type: RequestClientCert": (
-        "client_auth_type: Python verifies each certificate that it asks for, so it cannot keep "
-        "RequestClientCert"
-    ),
-    TLS + "  client_auth_type: RequireAnyClientCert": "it cannot keep RequireAnyClientCert",
-    TLS + "  client_auth_type: RequireClientCert": "it cannot keep RequireClientCert",
-    TLS + "  client_auth_type: Always": "'Always' - at `tls_server_config.client_auth_type`",
-    TLS + "  client_ca_file: ca.crt": "have no effect without client_auth_type",
-    TLS + "  client_ca: x": "have no effect without client_auth_type",
-    TLS + "  client_allowed_sans: [a]": "have no effect without client_auth_type",
-    TLS + "  client_allowed_sans: []": "length >= 1 - at `tls_server_config.client_allowed_sans`",
-    f"tls_server_config: {{cert: {'a' * 16_001}, key: b}}": "length <= 16000 - at `tls_server_conf",
-    "tls_server_config: {cert: a, key: b}": "cert_file, key_file, cert, key: OpenSSL refuses one",
-    "tls_server_config: {}": "add them, or remove the section",
     "http_server_config: {headers: {Server: me}}": (
-        "unknown field `Server` - at `http_server_config.headers`"
-    ),
-    "http_server_config: {headers: {X-Frame-Options: allow}}": (
-        "'allow' - at `http_server_config.headers.X-Frame-Options`"
+        "Invalid enum value 'Server' - at `key` in `http_server_config.headers`"
     ),
     'http_server_config: {headers: {X-XSS-Protection: "1\\r\\nX: y"}}': (
-        "at `http_server_config.headers.X-XSS-Protection`"
+        "at `http_server_config.headers[...]`"
     ),
-    'http_server_config: {headers: {X-XSS-Protection: "1\\n"}}': (
-        "at `http_server_config.headers.X-XSS-Protection`"
-    ),
-    "http_server_config: {http2: 2}": "Expected `bool`, got `int` - at `http_server_config.http2`",
-    "rate_limit: {interval: 1s}": "with a burst of 0, every request is refused",
-    "rate_limit: {interval: 1s, burst: -1}": "Expected `int` >= 0 - at `rate_limit.burst`",
-    "rate_limit: {interval: fast, burst: 1}": "the interval 'fast' is not a duration",
-    "rate_limit: {interval: -1s, burst: 1}": "the interval '-1s' is not a duration",
-    "rate_limit: {interval: '', burst: 1}": "the interval '' is not a duration",
-    f"rate_limit: {{interval: {'9' * 400}s, burst: 1}}": "9' is not a duration",
     "basic_auth_users: {}": "basic_auth_users has no user, so no request needs a password",
-    "tls_server_config: {cert_file: '', key_file: server.key}": "needs cert_file and key_file",
-    "tls_server_config: {cert_file: pipe, key_file: server.key}": "pipe: it is not a regular file",
-    "[" * 2000: "maximum recursion depth exceeded",
-    "a: !!timestamp x": "'NoneType' object has no attribute",
     f"basic_auth_users: {{alice: {HASH[:28]}Z{HASH[29:]}}}": (
         "the password of 'alice' is not a bcrypt hash"
     ),
@@ -220,20 +140,80 @@ def test_a_faulty_file_is_refused_with_the_field_and_the_reason(
     assert "hunter2" not in message
 
 
-def test_a_configuration_has_changed_if_a_file_that_it_names_has(pki: Pki, write: Write) -> None:
-    config = load_web_config(write(TLS))
+def test_a_configuration_has_changed_if_a_file_has_or_can_no_longer_be_read(
+    pki: Pki, write: Write
+) -> None:
+    path = write(TLS)
+    config = load_web_config(path)
     assert not config.changed()
     # A new certificate and key, in the same files.
     pki.issue("server", "127.0.0.1")
     assert config.changed()
-
-
-def test_a_configuration_has_changed_if_its_file_can_no_longer_be_read(write: Write) -> None:
-    path = write("")
     config = load_web_config(path)
-    assert not config.changed()
     path.unlink()
-    assert config.changed()
     # To read a pipe would wait for a writer.
     os.mkfifo(path)
     assert config.changed()
+
+
+@contextlib.asynccontextmanager
+async def encrypted(path: Path) -> AsyncIterator[str]:
+    """Serve "hello" with the TLS of a web configuration; yields its address."""
+    with open_socket(Address("127.0.0.1", 0)) as opened:
+        context = load_web_config(path).context
+        async with serving(PlainTextResponse("hello"), [opened], context=context):
+            yield f"https://{bound_address(opened)}"
+
+
+async def is_served(url: str, client: ssl.SSLContext) -> bool:
+    try:
+        async with patient_client(verify=client) as http:
+            return (await http.get(url)).text == "hello"
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("lines", "versions"),
+    [
+        ("", {"TLSv1_2", "TLSv1_3"}),
+        ("  min_version: TLS13\n", {"TLSv1_3"}),
+        ("  max_version: TLS12\n", {"TLSv1_2"}),
+    ],
+)
+async def test_only_the_configured_versions_of_tls_are_served(
+    pki: Pki, write: Write, lines: str, versions: set[str]
+) -> None:
+    served = set()
+    async with encrypted(write(TLS + lines)) as url:
+        for name in ("TLSv1_2", "TLSv1_3"):
+            version = ssl.TLSVersion[name]
+            client = pki.client(maximum_version=version, minimum_version=version)
+            if await is_served(url, client):
+                served.add(name)
+        assert not await is_served(url.replace("https", "http"), pki.client())
+    assert served == versions
+
+
+@pytest.mark.parametrize(
+    ("kind", "authority", "served"),
+    [
+        ("RequireAndVerifyClientCert", "ca.crt", {"one", "below"}),
+        ("VerifyClientCertIfGiven", "ca.crt", {"", "one", "below"}),
+        # An authority in the file is trusted although its issuer is not.
+        ("RequireAndVerifyClientCert", "lower.crt", {"below"}),
+    ],
+)
+async def test_only_clients_with_a_certificate_of_the_authority_are_served(
+    pki: Pki, write: Write, kind: str, authority: str, served: set[str]
+) -> None:
+    lower = pki.authority.create_child_ca()
+    (pki.folder / "lower.crt").write_bytes(lower.cert_pem.bytes())
+    pki.issue("one", "one.example")
+    pki.issue("below", "one.example", authority=lower)
+    pki.issue("forged", "one.example", authority=trustme.CA())
+    path = write(f"{TLS}  client_auth_type: {kind}\n  client_ca_file: {authority}\n")
+    # The first one has no certificate.
+    clients = ("", "one", "below", "forged")
+    async with encrypted(path) as url:
+        assert {name for name in clients if await is_served(url, pki.client(name))} == served

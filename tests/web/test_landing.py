@@ -176,7 +176,7 @@ async def test_the_landing_page_sends_no_request_and_leaves_the_event_loop_free(
         thread_of["find"] = threading.get_ident()
         return find(fleet, now, costs)
 
-    monkeypatch.setattr("chutes_exporter.page.exporter.join_fleet", noted_join)
+    monkeypatch.setattr("chutes_exporter.feeds.fleet.join_fleet", noted_join)
     monkeypatch.setattr(findings, "find", noted_find)
     async with served_exporter(watching(replay.url), clock, monotonic=clock) as (url, exporter):
         await get(f"{url}/metrics")
