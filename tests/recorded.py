@@ -150,13 +150,6 @@ def reported_ends(directory: Path) -> list[Row]:
     return [row for row in ended if row["report"] is not None]
 
 
-def outcome(row: Row) -> str:
-    """Return what became of the score of an ended instance."""
-    if row["failed_start"]:
-        return "never_active"
-    return "counts" if row["counts"] else "lost"
-
-
 def may_have_lost_race(row: Row) -> bool:
     """Return whether others may have filled the chute of an instance that started well."""
     was_purged = (row["reason"] or "").startswith("autoscaler - instance failed to verify")
