@@ -43,6 +43,7 @@ generate: $(DEV) ## Write all generated files: dashboards, deploy/, references i
 	@$(BIN)/python -m grafana
 	@$(BIN)/python -m deploy.generate
 	@$(BIN)/python -m tests.golden
+	@$(BIN)/python -m tests.screens
 	@$(BIN)/python -m tests.grafana.answers
 
 bench: $(DEV) ## Measure speed and memory against their bounds, and page sizes, for docs/dev/performance.md
